@@ -1,0 +1,111 @@
+// Errors: one code per thing that can go wrong, and a sentence for the person who has to mend it.
+// Set-up (create, attach) throws Error; hot paths are noexcept and return Status or Result<T>.
+#pragma once
+
+#include <cassert>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace penstock {
+
+enum class ErrorCode : std::uint8_t {
+    Ok = 0,
+    Timeout,           // the deadline passed; nothing was sent or consumed
+    Closed,            // the other side closed in good order, or this handle is closed
+    PeerDied,          // the kernel says a peer is dead; the sentence names it
+    NotFound,          // no segment of that name
+    AlreadyExists,     // a living process holds that name
+    NoSpace,           // the memory could not be reserved (file system full, arena full)
+    TooLarge,          // can never fit, however long one waits
+    Incompatible,      // another version, kind, geometry, or not a Penstock segment at all
+    Corrupt,           // the bytes contradict themselves
+    Cancelled,         // a Cancel token, a signal, or close() from another thread
+    InvalidName,       // names are [A-Za-z0-9._-]{1,200}
+    InvalidArgument,   // a size, rank or option out of range
+    PermissionDenied,  // the file belongs to somebody else
+    Busy,              // a role is taken, or a loan is still open
+    WrongProcess,      // a handle met a forked child; attach anew there
+    System,            // the operating system refused something unexpected
+};
+
+// "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
+std::string_view to_string(ErrorCode code) noexcept;
+
+// Thrown by set-up. what() is a whole sentence: what was asked, what is in the way, what to do.
+class Error : public std::exception {
+public:
+    Error(ErrorCode code, std::string sentence, int peer = -1)
+        : code_(code), peer_(peer), sentence_(std::move(sentence)) {}
+
+    [[nodiscard]] ErrorCode code() const noexcept { return code_; }
+    [[nodiscard]] int peer() const noexcept { return peer_; }  // a rank, or -1
+    [[nodiscard]] const char* what() const noexcept override { return sentence_.c_str(); }
+
+private:
+    ErrorCode code_;
+    int peer_;
+    std::string sentence_;
+};
+
+// The outcome of a hot path. Success costs one null pointer; a failure carries its sentence.
+class [[nodiscard]] Status {
+public:
+    Status() noexcept = default;
+    // `peer`: the rank that a PeerDied or Busy is about, or -1.
+    Status(ErrorCode code, std::string sentence, int peer = -1) noexcept;
+    // The same failure again, for passing it on.
+    [[nodiscard]] Status copy() const noexcept;
+
+    static Status ok() noexcept { return {}; }
+    [[nodiscard]] bool is_ok() const noexcept { return code_ == ErrorCode::Ok; }
+    explicit operator bool() const noexcept { return is_ok(); }
+    [[nodiscard]] ErrorCode code() const noexcept { return code_; }
+    // The sentence, or the bare name of the code when there was no memory left to build one.
+    [[nodiscard]] std::string_view message() const noexcept;
+    [[nodiscard]] int peer() const noexcept { return peer_; }
+    // Throws Error unless the status is ok.
+    void or_throw() const;
+
+private:
+    ErrorCode code_ = ErrorCode::Ok;
+    int peer_ = -1;
+    std::unique_ptr<const std::string> sentence_;
+};
+
+// A value, or the Status that says why there is none.
+template <typename T>
+class [[nodiscard]] Result {
+public:
+    Result(T value) noexcept : value_(std::move(value)) {}            // NOLINT(*-explicit-*)
+    Result(Status failure) noexcept : failure_(std::move(failure)) {  // NOLINT(*-explicit-*)
+        assert(!failure_.is_ok());
+    }
+
+    [[nodiscard]] bool is_ok() const noexcept { return value_.has_value(); }
+    explicit operator bool() const noexcept { return is_ok(); }
+    [[nodiscard]] ErrorCode code() const noexcept { return failure_.code(); }
+    [[nodiscard]] const Status& status() const noexcept { return failure_; }
+
+    T& operator*() & noexcept { return *value_; }
+    const T& operator*() const& noexcept { return *value_; }
+    T&& operator*() && noexcept { return std::move(*value_); }
+    T* operator->() noexcept { return &*value_; }
+    const T* operator->() const noexcept { return &*value_; }
+
+    // The value, or throws Error.
+    T or_throw() && {
+        failure_.or_throw();
+        return std::move(*value_);
+    }
+
+private:
+    std::optional<T> value_;
+    Status failure_;
+};
+
+}  // namespace penstock

@@ -1,0 +1,211 @@
+// The parts of the control block that nobody is in a hurry about.
+#include "broadcast/control.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/process.hpp"
+
+namespace penstock {
+namespace detail {
+namespace {
+
+using layout::ReaderLine;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+
+[[noreturn]] void refuse(const std::string& why) {
+    throw Error(ErrorCode::InvalidArgument, "can't create the broadcast: " + why);
+}
+
+std::uint32_t holder_words_for(unsigned readers) noexcept {
+    return (readers + 1 + 63) / 64;  // slots: the writer's and one per rank
+}
+
+}  // namespace
+
+std::uint64_t BroadcastShape::arena_offset() const noexcept {
+    return sizeof(layout::BroadcastControl) + readers * sizeof(ReaderLine);
+}
+
+std::uint64_t BroadcastShape::control_bytes() const noexcept {
+    return arena_offset() + arena.control_bytes();
+}
+
+SegmentPlan plan_of(const BroadcastShape& shape) {
+    SegmentPlan plan;
+    plan.kind = Kind::Broadcast;
+    plan.geometry[layout::kReaders] = shape.readers;
+    plan.geometry[layout::kCapacity] = shape.capacity;
+    plan.geometry[layout::kGranuleBytes] = shape.arena.granule_bytes;
+    plan.geometry[layout::kGranules] = shape.arena.granules;
+    plan.geometry[layout::kOnReaderDeath] = static_cast<std::uint64_t>(shape.on_reader_death);
+    plan.slots = shape.readers + 1;
+    plan.control_bytes = shape.control_bytes();
+    plan.payload_bytes = shape.capacity + shape.arena.granules * shape.arena.granule_bytes;
+    plan.payload_reserved = shape.capacity;
+    return plan;
+}
+
+BroadcastShape shape_of(const BroadcastOptions& options) {
+    if (options.readers < 1 || options.readers > layout::kMaxReaders) {
+        refuse("readers must be 1 to " + std::to_string(layout::kMaxReaders) + ", not " +
+               std::to_string(options.readers));
+    }
+    if (options.capacity < 1 || options.capacity > layout::kMostCapacity) {
+        refuse("capacity must be 1 byte to 256 GiB, not " + std::to_string(options.capacity));
+    }
+    if (options.large > layout::kMostCapacity) {
+        refuse("large must be at most 256 GiB, not " + std::to_string(options.large));
+    }
+    BroadcastShape shape;
+    shape.readers = options.readers;
+    shape.capacity = std::bit_ceil(std::max(options.capacity, layout::kLeastCapacity));
+    shape.arena.granule_bytes = layout::kBroadcastGranule;
+    shape.arena.granules = static_cast<std::uint32_t>(
+        layout::round_up(options.large, layout::kBroadcastGranule) / layout::kBroadcastGranule);
+    shape.arena.holder_words = holder_words_for(options.readers);
+    shape.on_reader_death = options.on_reader_death;
+    return shape;
+}
+
+BroadcastShape shape_of(const layout::SegmentHeader& header) {
+    const auto& geometry = header.geometry;
+    BroadcastShape shape;
+    const std::uint64_t readers = geometry[layout::kReaders];
+    const std::uint64_t capacity = geometry[layout::kCapacity];
+    const std::uint64_t granules = geometry[layout::kGranules];
+    const bool is_plausible =
+        readers >= 1 && readers <= layout::kMaxReaders && header.slot_count == readers + 1 &&
+        std::has_single_bit(capacity) && capacity >= layout::kLeastCapacity &&
+        capacity <= layout::kMostCapacity &&
+        geometry[layout::kGranuleBytes] == layout::kBroadcastGranule &&
+        granules <= layout::kMostCapacity / layout::kBroadcastGranule &&
+        geometry[layout::kOnReaderDeath] <= 1;
+    if (is_plausible) {
+        shape.readers = static_cast<unsigned>(readers);
+        shape.capacity = capacity;
+        shape.arena.granule_bytes = layout::kBroadcastGranule;
+        shape.arena.granules = static_cast<std::uint32_t>(granules);
+        shape.arena.holder_words = holder_words_for(shape.readers);
+        shape.on_reader_death = static_cast<OnReaderDeath>(geometry[layout::kOnReaderDeath]);
+    }
+    const std::uint64_t payload = shape.capacity + granules * layout::kBroadcastGranule;
+    if (!is_plausible || header.control_size != shape.control_bytes() ||
+        header.payload_size != payload) {
+        throw Error(ErrorCode::Corrupt,
+                    "the broadcast is damaged: its geometry does not fit its segment");
+    }
+    return shape;
+}
+
+ReaderState describe_reader(const BroadcastView& view, const Participants& participants,
+                            unsigned rank) {
+    const ReaderLine& line = view.reader(rank);
+    const unsigned slot = layout::slot_of_rank(rank);
+    ReaderState state;
+    state.rank = rank;
+    // The reader's numbers before the writer's, so that no lag comes out negative.
+    const std::uint64_t gate = line.gate.load(kAcquire);
+    const std::uint64_t position = line.position.load(kAcquire);
+    const std::uint64_t released = line.messages.load(kRelaxed);
+    const std::uint64_t published = view.writer().position.load(kAcquire);
+    const std::uint64_t sent = view.writer().messages.load(kRelaxed);
+    state.life = gate == ReaderLine::kActive   ? ReaderState::Life::Active
+                 : gate == ReaderLine::kVacant ? ReaderState::Life::Vacant
+                                               : ReaderState::Life::Expected;
+    state.messages = released - std::min(released, line.start.load(kRelaxed));
+    if (gate != ReaderLine::kVacant) {
+        state.lag_bytes = published - std::min(published, position);
+        state.lag_messages = sent - std::min(sent, released);
+    }
+    if (participants.is_announced(slot)) {
+        const ParticipantText who = participants.text(slot);
+        state.alive = participants.life(slot) == Life::Alive;
+        state.pid = who.pid;
+        state.process = who.process;
+        state.stopped = state.alive && os::is_stopped(who.pid, who.pid_namespace, who.start_time);
+    }
+    return state;
+}
+
+std::vector<ReaderState> find_blockers(const BroadcastView& view,
+                                       const Participants& participants, const Arena& arena) {
+    std::vector<ReaderState> blockers;
+    const std::int64_t since = view.state().blocked_since.load(kRelaxed);
+    if (since == 0) return blockers;
+    const std::uint64_t needed = view.state().needed.load(kRelaxed);
+    const double seconds = static_cast<double>(os::monotonic_ns() - since) * 1e-9;
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        const ReaderLine& line = view.reader(rank);
+        const bool is_behind = line.gate.load(kAcquire) != ReaderLine::kVacant &&
+                               line.position.load(kAcquire) < needed;
+        if (!is_behind && !arena.is_held_by(layout::slot_of_rank(rank))) continue;
+        ReaderState state = describe_reader(view, participants, rank);
+        state.blocking_for = seconds;
+        blockers.push_back(std::move(state));
+    }
+    return blockers;
+}
+
+BroadcastStats read_stats(const BroadcastView& view) {
+    BroadcastStats stats;
+    std::uint64_t slowest = ~std::uint64_t{0};
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        const ReaderLine& line = view.reader(rank);
+        stats.reader_deaths += line.deaths.load(kRelaxed);
+        if (line.gate.load(kAcquire) == ReaderLine::kVacant) continue;
+        slowest = std::min(slowest, line.position.load(kAcquire));
+    }
+    const std::uint64_t position = view.writer().position.load(kAcquire);
+    stats.messages = view.writer().messages.load(kRelaxed);
+    stats.bytes = view.writer().bytes.load(kRelaxed);
+    stats.large_messages = view.state().large_messages.load(kRelaxed);
+    stats.waits = view.state().waits.load(kRelaxed);
+    stats.sleeps = view.state().sleeps.load(kRelaxed);
+    stats.capacity = view.shape().capacity;
+    stats.used_bytes = position - std::min(position, slowest);
+    return stats;
+}
+
+void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
+                       unsigned rank) noexcept {
+    const unsigned slot = layout::slot_of_rank(rank);
+    ReaderLine& line = view.reader(rank);
+    line.deaths.fetch_add(1, kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
+    arena.reap(slot);
+    PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
+    // A rank whose first reader died before it became active stays expected: it lost nothing.
+    std::uint64_t gate = ReaderLine::kActive;
+    line.gate.compare_exchange_strong(gate, ReaderLine::kVacant, std::memory_order_acq_rel,
+                                      kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
+    participants.retire(slot);
+}
+
+}  // namespace detail
+
+std::string ReaderState::describe() const {
+    std::string text = "reader " + std::to_string(rank);
+    if (life == Life::Expected && pid == 0) return text + ", which has not attached yet";
+    if (life == Life::Vacant && pid == 0) return text + ", vacant";
+    text += " (pid " + std::to_string(pid) + ", " + process + ")";
+    if (!alive) {
+        text += ", dead";
+    } else if (stopped) {
+        text += ", stopped";
+    }
+    text += ", " + std::to_string(lag_messages) + " messages behind";
+    if (blocking_for > 0) {
+        char seconds[32];
+        std::snprintf(seconds, sizeof seconds, "%.1f", blocking_for);
+        text += std::string(", blocking for ") + seconds + " s";
+    }
+    return text;
+}
+
+}  // namespace penstock

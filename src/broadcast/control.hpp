@@ -1,0 +1,78 @@
+// The control block of a Broadcast as its writer, its readers and the inspector see it.
+// Also what they share: who is behind, and the janitor's work on a dead reader.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "broadcast/layout.hpp"
+#include "penstock/broadcast.hpp"
+#include "segment/arena.hpp"
+#include "segment/segment.hpp"
+#include "segment/signal.hpp"
+
+namespace penstock::detail {
+
+// Numbers of one Broadcast, checked against the header's sizes before anything is used.
+struct BroadcastShape {
+    unsigned readers = 0;
+    std::uint64_t capacity = 0;
+    ArenaGeometry arena;
+    OnReaderDeath on_reader_death = OnReaderDeath::Raise;
+
+    [[nodiscard]] std::uint64_t control_bytes() const noexcept;
+    [[nodiscard]] std::uint64_t arena_offset() const noexcept;  // in the control block
+    [[nodiscard]] std::uint64_t longest_inline() const noexcept { return capacity / 4; }
+};
+
+SegmentPlan plan_of(const BroadcastShape& shape);
+BroadcastShape shape_of(const BroadcastOptions& options);  // throws InvalidArgument
+// Throws Corrupt unless the header's geometry describes a Broadcast that fits its segment.
+BroadcastShape shape_of(const layout::SegmentHeader& header);
+
+// Typed pointers into a control block. A value.
+class BroadcastView {
+public:
+    BroadcastView() noexcept = default;
+    BroadcastView(const BroadcastShape& shape, std::byte* control) noexcept
+        : shape_(shape), control_(control) {}
+
+    [[nodiscard]] const BroadcastShape& shape() const noexcept { return shape_; }
+    [[nodiscard]] layout::WriterLine& writer() const noexcept { return block().writer; }
+    [[nodiscard]] layout::WriterState& state() const noexcept { return block().state; }
+    [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
+    [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
+    [[nodiscard]] layout::ReaderLine& reader(unsigned rank) const noexcept {
+        auto* lines = reinterpret_cast<layout::ReaderLine*>(control_ +
+                                                            sizeof(layout::BroadcastControl));
+        return lines[rank];
+    }
+    [[nodiscard]] std::byte* arena_control() const noexcept {
+        return control_ + shape_.arena_offset();
+    }
+
+private:
+    [[nodiscard]] layout::BroadcastControl& block() const noexcept {
+        return *reinterpret_cast<layout::BroadcastControl*>(control_);
+    }
+
+    BroadcastShape shape_;
+    std::byte* control_ = nullptr;
+};
+
+// One rank, for people: what its line and its slot say now.
+ReaderState describe_reader(const BroadcastView& view, const Participants& participants,
+                            unsigned rank);
+// The ranks that keep a blocked writer from going on; none if it is not blocked.
+std::vector<ReaderState> find_blockers(const BroadcastView& view,
+                                       const Participants& participants, const Arena& arena);
+// What can be read off the control block alone.
+BroadcastStats read_stats(const BroadcastView& view);
+
+// Clears what the dead reader of `rank` held. The caller holds the lock of its slot and found it
+// announced. Steps of one word each; a janitor that dies leaves the rest to the next one.
+void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
+                       unsigned rank) noexcept;
+
+}  // namespace penstock::detail

@@ -1,0 +1,37 @@
+// A Broadcast as `penstock info` shows it, read without attaching.
+#include "broadcast/control.hpp"
+#include "os/clock.hpp"
+#include "penstock/broadcast.hpp"
+
+namespace penstock {
+
+BroadcastInfo inspect_broadcast(const std::string& name) {
+    detail::Visit visit(name);
+    if (visit.header().kind != static_cast<std::uint32_t>(Kind::Broadcast)) {
+        throw Error(ErrorCode::Incompatible, "'" + name + "' is not a broadcast");
+    }
+    const detail::BroadcastView view(detail::shape_of(visit.header()), visit.control());
+    const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
+                              visit.header().payload_offset + view.shape().capacity);
+    BroadcastInfo info;
+    info.segment = detail::summarize(visit, name);
+    info.stats = detail::read_stats(view);
+    info.stats.reserved_bytes = info.segment.reserved_bytes;
+    info.stats.held_bytes = arena.allocated_bytes();
+    info.closed = view.state().closed.load(std::memory_order_acquire) != 0;
+    const std::int64_t since = view.state().blocked_since.load(std::memory_order_relaxed);
+    if (since != 0) {
+        info.writer_blocked_for = static_cast<double>(os::monotonic_ns() - since) * 1e-9;
+    }
+    const auto blockers = detail::find_blockers(view, visit.participants(), arena);
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        ReaderState state = detail::describe_reader(view, visit.participants(), rank);
+        for (const ReaderState& blocker : blockers) {
+            if (blocker.rank == rank) state.blocking_for = blocker.blocking_for;
+        }
+        info.readers.push_back(std::move(state));
+    }
+    return info;
+}
+
+}  // namespace penstock

@@ -1,0 +1,124 @@
+// The control block of a Broadcast and the records in its ring. The only definition of those bytes.
+//
+// control: WriterLine | WriterState | SignalWord data | SignalWord space | ReaderLine[readers] |
+// arena words. payload: ring[capacity] | arena.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "segment/layout.hpp"
+
+namespace penstock::layout {
+
+// Words of SegmentHeader::geometry.
+enum BroadcastGeometry : unsigned {
+    kReaders = 0,
+    kCapacity = 1,      // bytes of the ring, a power of two
+    kGranuleBytes = 2,  // of the arena
+    kGranules = 3,
+    kOnReaderDeath = 4,
+};
+
+inline constexpr unsigned kMaxReaders = 256;
+inline constexpr std::uint64_t kLeastCapacity = 4096;
+inline constexpr std::uint64_t kMostCapacity = std::uint64_t{1} << 38U;
+inline constexpr std::uint64_t kBroadcastGranule = std::uint64_t{64} << 10U;
+
+// Slots of the participant table.
+inline constexpr unsigned kWriterSlot = 0;
+constexpr unsigned slot_of_rank(unsigned rank) noexcept {
+    return rank + 1;
+}
+
+// The hot line: stored by the writer with every message, read by readers that have used up what
+// they knew of.
+struct alignas(kApart) WriterLine {
+    std::atomic<std::uint64_t> position;  // bytes published since the beginning; release / acquire
+    std::atomic<std::uint64_t> messages;  // published; relaxed, stored before position
+    std::atomic<std::uint64_t> bytes;     // of payload published; relaxed, for people
+};
+static_assert(sizeof(WriterLine) == kApart);
+
+// The cold line: stored by the writer now and then.
+struct alignas(kApart) WriterState {
+    std::atomic<std::uint64_t> closed;          // 1: closed in good order; release / acquire
+    std::atomic<std::uint64_t> wanted;          // reader position that lets the writer go on;
+                                                // stored before it announces itself
+    std::atomic<std::int64_t> blocked_since;    // monotonic ns, 0: not blocked; relaxed, for people
+    std::atomic<std::uint64_t> needed;          // position that the writer can't do without; for people
+    std::atomic<std::uint64_t> large_messages;  // relaxed, for people
+    std::atomic<std::uint64_t> waits;           // relaxed, for people
+    std::atomic<std::uint64_t> sleeps;          // relaxed, for people
+};
+static_assert(sizeof(WriterState) == kApart);
+
+// One rank. Written by its reader, and by a janitor that holds the dead reader's lock.
+struct alignas(kApart) ReaderLine {
+    // What gates the writer. Expected: nobody has attached yet, and the position is 0, so that
+    // nothing is lost before the first attachment. Expected -> Active: its first reader.
+    // Active -> Vacant: its reader in good order, or the janitor. Vacant -> Active: a replacement.
+    enum Gate : std::uint64_t { kExpected = 0, kActive = 1, kVacant = 2 };
+
+    std::atomic<std::uint64_t> gate;      // release / acquire, sequentially consistent when joining
+    std::atomic<std::uint64_t> position;  // bytes released; release / acquire
+    std::atomic<std::uint64_t> messages;  // released; relaxed, stored before position
+    std::atomic<std::uint64_t> start;     // message count at which this reader began; for people
+    std::atomic<std::uint64_t> waits;     // relaxed, for people
+    std::atomic<std::uint64_t> sleeps;    // relaxed, for people
+    std::atomic<std::uint64_t> deaths;    // readers of this rank found dead; relaxed, for people
+};
+static_assert(sizeof(ReaderLine) == kApart);
+
+struct BroadcastControl {
+    WriterLine writer;
+    WriterState state;
+    SignalWord data;   // readers sleep on it
+    SignalWord space;  // the writer sleeps on it
+};
+static_assert(sizeof(BroadcastControl) == 4 * kApart);
+
+// The 8 bytes before every payload in the ring, from the lowest bit: length 40, kind 2, skip 3
+// (8-byte steps between header and payload), format 3, unused 1, tag 15 (low bits of the message
+// count, so that a stray record is noticed).
+enum class RecordKind : std::uint8_t { Invalid = 0, Inline = 1, Block = 2, Padding = 3 };
+
+struct RecordHeader {
+    std::uint64_t length = 0;  // of the payload; of a Padding: what to pass over after the header
+    RecordKind kind = RecordKind::Invalid;
+    std::uint8_t skip = 0;
+    std::uint8_t format = 0;
+    std::uint16_t tag = 0;
+};
+
+inline constexpr std::uint64_t kRecordHeaderBytes = 8;
+inline constexpr std::uint64_t kLongestPayload = (std::uint64_t{1} << 40U) - 1;
+inline constexpr std::uint64_t kTagMask = 0x7FFF;
+inline constexpr std::uint64_t kPayloadAlignment = 64;
+
+constexpr std::uint64_t encode_record(const RecordHeader& header) noexcept {
+    return header.length | static_cast<std::uint64_t>(header.kind) << 40U |
+           std::uint64_t{header.skip} << 42U | std::uint64_t{header.format} << 45U |
+           std::uint64_t{header.tag} << 49U;
+}
+
+constexpr RecordHeader decode_record(std::uint64_t word) noexcept {
+    return {word & kLongestPayload, static_cast<RecordKind>(word >> 40U & 3U),
+            static_cast<std::uint8_t>(word >> 42U & 7U), static_cast<std::uint8_t>(word >> 45U & 7U),
+            static_cast<std::uint16_t>(word >> 49U & kTagMask)};
+}
+
+// The payload of a Block record: which block of the arena, and how much of it.
+struct BlockRecord {
+    std::uint32_t granule;
+    std::uint32_t generation;
+    std::uint64_t length;
+};
+static_assert(sizeof(BlockRecord) == 16);
+
+// Bytes of ring that a record takes: header, skip, payload, rounded up to the next header.
+constexpr std::uint64_t record_bytes(std::uint64_t length, std::uint64_t skip) noexcept {
+    return round_up(kRecordHeaderBytes + skip * 8 + length, 8);
+}
+
+}  // namespace penstock::layout

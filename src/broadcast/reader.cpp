@@ -1,0 +1,488 @@
+// Receiving: look for the next record, check every number in it, hand it out in place, and give
+// the room back in ring order whatever order the caller releases in.
+#include "broadcast/reader.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "os/crash_point.hpp"
+#include "os/fence.hpp"
+#include "os/fork.hpp"
+
+namespace penstock {
+namespace detail {
+namespace {
+
+using layout::ReaderLine;
+using layout::RecordHeader;
+using layout::RecordKind;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kAcqRel = std::memory_order_acq_rel;
+
+// The ring is mapped read-only; atomic_ref of const comes with C++26 only.
+std::uint64_t load_word(const std::byte* at) noexcept {
+    return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(at), __ATOMIC_RELAXED);
+}
+
+Status wrong_process() noexcept {
+    return {ErrorCode::WrongProcess,
+            "this handle belongs to the parent process; attach anew in the child"};
+}
+
+}  // namespace
+
+ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) {
+    std::unique_ptr<ReaderCore, void (*)(ReaderCore*)> core(
+        new ReaderCore(std::move(segment), rank), [](ReaderCore* failed) { delete failed; });
+    core->claim_rank();
+    return core.release();
+}
+
+ReaderCore::ReaderCore(std::unique_ptr<Segment> segment, unsigned rank)
+    : segment_(std::move(segment)), rank_(rank), slot_(layout::slot_of_rank(rank)) {
+    const BroadcastShape shape = shape_of(segment_->header());
+    if (rank >= shape.readers) {
+        throw Error(ErrorCode::InvalidArgument,
+                    quoted(segment_->name()) + " has no rank " + std::to_string(rank) +
+                        ": it was created for " + std::to_string(shape.readers) + " readers");
+    }
+    view_ = BroadcastView(shape, segment_->control());
+    ring_ = segment_->payload();
+    arena_ = Arena(shape.arena, view_.arena_control(), segment_->payload() + shape.capacity,
+                   segment_->file(), segment_->payload_offset() + shape.capacity);
+    data_ = Signal(view_.data_word(), segment_->has_asymmetric_fence());
+    space_ = Signal(view_.space_word(), segment_->has_asymmetric_fence());
+    mask_ = shape.capacity - 1;
+    line_ = &view_.reader(rank);
+    held_ = std::make_unique<Held[]>(kMostHeld);
+}
+
+ReaderCore::~ReaderCore() = default;
+
+// Takes the rank's lock, clears what a dead predecessor left, and becomes the rank's reader.
+void ReaderCore::claim_rank() {
+    Participants& participants = segment_->participants();
+    if (!participants.try_claim(slot_)) {
+        const ParticipantText who = participants.text(slot_);
+        throw Error(ErrorCode::Busy, "rank " + std::to_string(rank_) + " of " +
+                                         quoted(segment_->name()) + " has a reader already: pid " +
+                                         std::to_string(who.pid) + " (" + who.process +
+                                         "); choose another rank or end that process");
+    }
+    PENSTOCK_CRASH_POINT("broadcast.attach.locked");
+    if (participants.is_announced(slot_)) {
+        clear_dead_reader(view_, participants, arena_, rank_);
+    }
+    const bool is_replacement = line_->gate.load(kAcquire) == ReaderLine::kVacant;
+    if (is_replacement && is_writer_gone()) {
+        const bool was_closed = view_.state().closed.load(kAcquire) != 0;
+        participants.release(slot_);
+        segment_->joined();
+        segment_->leave();
+        throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
+                    "the writer of " + quoted(segment_->name()) +
+                        (was_closed ? " has closed it" : " is dead") +
+                        ", and a replacement reader would get nothing");
+    }
+    participants.announce(slot_);
+    take_gate();
+    PENSTOCK_CRASH_POINT("broadcast.attach.active");
+    segment_->joined();
+    space_.notify();
+}
+
+// Expected -> Active keeps position 0: everything sent so far was kept for us.
+// Vacant -> Active starts at what is published once the writer can see the gate.
+void ReaderCore::take_gate() noexcept {
+    if (line_->gate.load(kAcquire) == ReaderLine::kVacant) {
+        line_->position.store(view_.writer().position.load(kAcquire), kRelaxed);
+        line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
+        PENSTOCK_CRASH_POINT("broadcast.attach.gated");
+        // pairs with: the fence in Core::find_limit(). A writer that did not see the gate active
+        // published before that look, so we see it and start there or later.
+        os::full_fence();
+        position_ = view_.writer().position.load(kAcquire);
+        messages_ = view_.writer().messages.load(kRelaxed);
+        tag_is_known_ = false;  // the count may be ahead of the position; the next tag tells
+        line_->messages.store(messages_, kRelaxed);
+        line_->start.store(messages_, kRelaxed);
+        line_->position.store(position_, kRelease);
+    } else {
+        position_ = line_->position.load(kRelaxed);
+        messages_ = line_->messages.load(kRelaxed);
+        line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
+    }
+    known_ = position_;
+}
+
+bool ReaderCore::is_writer_gone() const noexcept {
+    return segment_->participants().life(layout::kWriterSlot) != Life::Alive;
+}
+
+bool ReaderCore::look_for_more() noexcept {
+    // pairs with: the release in Core::publish()
+    known_ = view_.writer().position.load(kAcquire);
+    return known_ != position_;
+}
+
+// A reader as fast as its writer would take the writer's line away after every message. When the
+// last look found something at once, it lets the writer get ahead for a moment instead; as soon as
+// a look finds nothing, it stops doing so: latency comes first when messages are rare.
+void ReaderCore::back_off_while_streaming() noexcept {
+    constexpr unsigned kMostPauses = 64;
+    constexpr std::uint64_t kGoodBatch = 4096;  // bytes worth one transfer of the writer's line
+    for (unsigned i = 0; i < streaming_pauses_; ++i) os::spin_pause();
+    if (!look_for_more()) {
+        streaming_pauses_ /= 2;
+    } else if (known_ - position_ < kGoodBatch) {
+        streaming_pauses_ = std::min(streaming_pauses_ * 2 + 4, kMostPauses);
+    }
+}
+
+Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
+    line_->waits.store(++waits_, kRelaxed);
+    const WaitEnd end = wait_until(
+        data_, spin_, wait, sleeps_, [this] { return look_for_more(); },
+        [this] {
+            return closing_.is_cancelled() || view_.state().closed.load(kAcquire) != 0 ||
+                   is_writer_gone();
+        });
+    line_->sleeps.store(sleeps_, kRelaxed);
+    return end == WaitEnd::Ready ? Status::ok() : end_of_stream(end);
+}
+
+Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
+    if (closing_.is_cancelled() || end == WaitEnd::Cancelled) {
+        return {ErrorCode::Cancelled, "receiving was cancelled; nothing was consumed"};
+    }
+    if (end == WaitEnd::Timeout) {
+        return {ErrorCode::Timeout, "no message came from " + quoted(segment_->name())};
+    }
+    // pairs with: the release in Core::close(). What was published before it was looked for after.
+    if (view_.state().closed.load(kAcquire) != 0) {
+        return {ErrorCode::Closed,
+                "the writer closed " + quoted(segment_->name()) + " and everything was received"};
+    }
+    const ParticipantText who = segment_->participants().text(layout::kWriterSlot);
+    return {ErrorCode::PeerDied,
+            "the writer of " + quoted(segment_->name()) + " (pid " + std::to_string(who.pid) +
+                ", " + who.process + ") died; everything it had sent was received"};
+}
+
+Status ReaderCore::corrupt(const char* why) noexcept {
+    return {ErrorCode::Corrupt, "the ring of " + quoted(segment_->name()) + " is damaged: " + why +
+                                    " at position " + std::to_string(position_)};
+}
+
+Result<ReaderCore::Found> ReaderCore::find(const Wait& wait) noexcept {
+    if (segment_->is_foreign()) return wrong_process();
+    for (;;) {
+        if (position_ == known_) {
+            back_off_while_streaming();
+            if (position_ == known_) {
+                if (Status more = wait_for_more(wait); !more) return more;
+            }
+        }
+        Result<Found> found = parse();
+        if (!found || found->data != nullptr) return found;
+        position_ = found->end;  // padding: go on at the beginning of the ring
+    }
+}
+
+// The record at the cursor, with every number in it checked; no data: it was padding.
+Result<ReaderCore::Found> ReaderCore::parse() noexcept {
+    const std::uint64_t published = known_ - position_;
+    const std::uint64_t offset = position_ & mask_;
+    if (published > mask_ + 1 || position_ % 8 != 0) return corrupt("impossible positions");
+    const RecordHeader header = layout::decode_record(load_word(ring_ + offset));
+    const std::uint64_t bytes = layout::record_bytes(header.length, header.skip);
+    if (bytes > published || bytes > mask_ + 1 - offset) return corrupt("a record too long");
+    Found found;
+    found.end = position_ + bytes;
+    if (header.kind == RecordKind::Padding) return found;
+    if (header.kind == RecordKind::Invalid) return corrupt("no record");
+    if (!tag_is_known_) {
+        // The writer went on between our look at its position and at its count: believe the record.
+        messages_ -= (messages_ - header.tag) & layout::kTagMask;
+        line_->start.store(messages_, kRelaxed);
+        tag_is_known_ = true;
+    }
+    if (header.tag != (messages_ & layout::kTagMask)) return corrupt("a record out of order");
+    found.data = ring_ + offset + layout::kRecordHeaderBytes + header.skip * 8U;
+    found.size = header.length;
+    found.format = static_cast<Format>(header.format);
+    return header.kind == RecordKind::Block ? parse_block(found) : Result<Found>(found);
+}
+
+Result<ReaderCore::Found> ReaderCore::parse_block(Found found) noexcept {
+    layout::BlockRecord record{};
+    if (found.size != sizeof record) return corrupt("a block record of the wrong size");
+    std::memcpy(&record, found.data, sizeof record);
+    const BlockId block{record.granule, record.generation};
+    if (!arena_.is_valid(block, record.length)) return corrupt("a block that does not exist");
+    found.data = arena_.data(block);
+    found.size = record.length;
+    found.granule = record.granule;
+    return found;
+}
+
+std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
+    const std::uint32_t entry = next_.load(kRelaxed);
+    Held& held = held_[entry % kMostHeld];
+    position_ = found.end;
+    held.end = found.end;
+    held.messages = ++messages_;
+    held.released.store(false, kRelaxed);
+    ++handed_out_;
+    next_.store(entry + 1, kRelease);  // pairs with: the acquire in settle()
+    return entry;
+}
+
+Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
+    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) {
+        return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
+    }
+    Result<Found> found = find(wait);
+    if (!found) return found.status().copy();
+    const std::uint64_t sequence = messages_;
+    const std::uint32_t entry = hand_out(*found);
+    PENSTOCK_CRASH_POINT("broadcast.recv.found");
+    return Message(this, {found->data, found->size}, sequence, entry, found->granule,
+                   found->format);
+}
+
+Result<std::size_t> ReaderCore::next_size(const Wait& wait) noexcept {
+    Result<Found> found = find(wait);
+    if (!found) return found.status().copy();
+    return static_cast<std::size_t>(found->size);
+}
+
+Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept {
+    Result<std::size_t> size = next_size(wait);
+    if (!size) return size;
+    if (*size > buffer.size()) {
+        return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(*size) +
+                                               " bytes and the buffer " +
+                                               std::to_string(buffer.size()) +
+                                               "; the message stays: use a larger buffer");
+    }
+    Result<Message> message = recv(Deadline::now());
+    if (!message) return message.status().copy();
+    if (*size > 0) std::memcpy(buffer.data(), message->bytes().data(), *size);
+    return size;
+}
+
+// A hold on the block instead of on the ring, so that the ring can flow on.
+bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
+    if (granule == kNoBlock || segment_->is_foreign()) return false;
+    // Before the position passes the record, so that the writer sees one or the other.
+    arena_.hold({granule, 0}, slot_);
+    PENSTOCK_CRASH_POINT("broadcast.keep.held");
+    held_[entry % kMostHeld].released.store(true, kRelease);
+    settle();
+    return true;
+}
+
+void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) noexcept {
+    if (segment_->is_foreign()) return;
+    if (kept) {
+        arena_.drop({granule, 0}, slot_);
+        PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
+        space_.notify();
+    } else {
+        held_[entry % kMostHeld].released.store(true, kRelease);  // pairs with: settle()
+        settle();
+    }
+    let_go(1);
+}
+
+void ReaderCore::let_go(std::uint64_t share) noexcept {
+    if (let_go_.fetch_add(share, kAcqRel) + share == kEverybody) leave();
+}
+
+// Gives back every released message at the front. One thread at a time; whoever finds it busy leaves its work to the one inside, who looks
+// again after letting go.
+void ReaderCore::settle() noexcept {
+    for (;;) {
+        if (settling_.exchange(true, std::memory_order_seq_cst)) return;
+        const std::uint32_t first = oldest_.load(kRelaxed);
+        std::uint32_t oldest = first;
+        const std::uint32_t next = next_.load(kAcquire);
+        std::uint64_t end = 0;
+        std::uint64_t messages = 0;
+        while (oldest != next && held_[oldest % kMostHeld].released.load(kAcquire)) {
+            end = held_[oldest % kMostHeld].end;
+            messages = held_[oldest % kMostHeld].messages;
+            ++oldest;
+        }
+        if (oldest != first) {
+            oldest_.store(oldest, kRelease);
+            publish_position(end, messages);
+        }
+        settling_.store(false, std::memory_order_seq_cst);
+        // Somebody may have released between our look and our letting go, and gone away again.
+        const bool more = oldest != next_.load(kAcquire) &&
+                          held_[oldest % kMostHeld].released.load(std::memory_order_seq_cst);
+        if (!more) return;
+    }
+}
+
+void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
+    line_->messages.store(messages, kRelaxed);
+    // pairs with: the acquire in Core::find_limit(): our reads come before the reuse
+    line_->position.store(position, kRelease);
+    PENSTOCK_CRASH_POINT("broadcast.release.published");
+    if (space_.has_waiters() && position >= view_.state().wanted.load(kRelaxed)) space_.wake();
+}
+
+void ReaderCore::close_handle() noexcept {
+    // A forked child leaves its copy alone: messages of the parent may still point to it.
+    if (segment_->is_foreign()) return;
+    let_go(kEverybody - handed_out_);
+}
+
+void ReaderCore::leave() noexcept {
+    line_->gate.store(ReaderLine::kVacant, kRelease);
+    PENSTOCK_CRASH_POINT("broadcast.leave.vacant");
+    Participants& participants = segment_->participants();
+    participants.retire(slot_);
+    participants.release(slot_);
+    space_.notify();
+    PENSTOCK_CRASH_POINT("broadcast.leave.left");
+    segment_->leave();
+    delete this;
+}
+
+BroadcastStats ReaderCore::stats() const {
+    if (segment_->is_foreign()) wrong_process().or_throw();
+    BroadcastStats stats = read_stats(view_);
+    stats.messages = line_->messages.load(kRelaxed) - line_->start.load(kRelaxed);
+    stats.waits = line_->waits.load(kRelaxed);
+    stats.sleeps = line_->sleeps.load(kRelaxed);
+    stats.used_bytes =
+        view_.writer().position.load(kAcquire) - line_->position.load(kAcquire);
+    stats.reserved_bytes = segment_->reserved_bytes();
+    return stats;
+}
+
+}  // namespace detail
+
+Message::Message(Message&& other) noexcept
+    : core_(std::exchange(other.core_, nullptr)),
+      bytes_(other.bytes_),
+      sequence_(other.sequence_),
+      entry_(other.entry_),
+      block_(other.block_),
+      format_(other.format_),
+      kept_(other.kept_) {}
+
+Message& Message::operator=(Message&& other) noexcept {
+    if (this != &other) {
+        release();
+        core_ = std::exchange(other.core_, nullptr);
+        bytes_ = other.bytes_;
+        sequence_ = other.sequence_;
+        entry_ = other.entry_;
+        block_ = other.block_;
+        format_ = other.format_;
+        kept_ = other.kept_;
+    }
+    return *this;
+}
+
+Message::~Message() {
+    release();
+}
+
+void Message::release() noexcept {
+    if (core_ != nullptr) std::exchange(core_, nullptr)->release(entry_, kept_, block_);
+}
+
+void Message::keep() noexcept {
+    if (core_ != nullptr && !kept_) kept_ = core_->keep(entry_, block_);
+}
+
+BroadcastReader BroadcastReader::attach(const std::string& name, unsigned rank, const Wait& wait) {
+    return BroadcastReader(detail::ReaderCore::attach(
+        detail::attach_when_there(name, Kind::Broadcast, os::Mapping::Access::Read, wait), rank));
+}
+
+BroadcastReader BroadcastReader::attach(int descriptor, unsigned rank) {
+    return BroadcastReader(detail::ReaderCore::attach(
+        detail::Segment::attach(descriptor, Kind::Broadcast, os::Mapping::Access::Read), rank));
+}
+
+BroadcastReader::BroadcastReader(BroadcastReader&& other) noexcept
+    : core_(std::exchange(other.core_, nullptr)) {}
+
+BroadcastReader& BroadcastReader::operator=(BroadcastReader&& other) noexcept {
+    if (this != &other) {
+        close();
+        core_ = std::exchange(other.core_, nullptr);
+    }
+    return *this;
+}
+
+BroadcastReader::~BroadcastReader() {
+    close();
+}
+
+Result<Message> BroadcastReader::recv(const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->recv(wait);
+}
+
+Result<std::size_t> BroadcastReader::recv_into(std::span<std::byte> buffer,
+                                               const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->recv_into(buffer, wait);
+}
+
+Result<std::size_t> BroadcastReader::next_size(const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->next_size(wait);
+}
+
+Status BroadcastReader::closed_handle() noexcept {
+    return {ErrorCode::Closed, "this reader is closed; attach anew"};
+}
+
+BroadcastStats BroadcastReader::stats() const {
+    if (core_ == nullptr) closed_handle().or_throw();
+    return core_->stats();
+}
+
+unsigned BroadcastReader::rank() const noexcept {
+    return core_ == nullptr ? 0 : core_->rank();
+}
+
+void BroadcastReader::close() noexcept {
+    if (core_ != nullptr) std::exchange(core_, nullptr)->close_handle();
+}
+
+void BroadcastReader::request_close() noexcept {
+    if (core_ != nullptr) core_->request_close();
+}
+
+bool BroadcastReader::is_open() const noexcept {
+    return core_ != nullptr && !core_->is_foreign();
+}
+
+const std::string& BroadcastReader::name() const noexcept {
+    static const std::string none;
+    return core_ == nullptr ? none : core_->segment().name();
+}
+
+std::string BroadcastReader::instance() const {
+    return core_ == nullptr ? std::string() : core_->segment().instance();
+}
+
+int BroadcastReader::descriptor() const noexcept {
+    return is_open() ? core_->segment().file().descriptor() : -1;
+}
+
+}  // namespace penstock

@@ -1,0 +1,489 @@
+// Sending: find room, write the record, publish it by advancing one position.
+#include "broadcast/writer.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/fence.hpp"
+
+namespace penstock {
+namespace {
+
+using detail::BlockId;
+using layout::ReaderLine;
+using layout::RecordHeader;
+using layout::RecordKind;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
+
+void store_word(std::byte* at, std::uint64_t word) noexcept {
+    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).store(word, kRelaxed);
+}
+
+void add_relaxed(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
+    counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer: no RMW needed
+}
+
+Status wrong_process() noexcept {
+    return {ErrorCode::WrongProcess,
+            "this handle belongs to the parent process; create or attach anew in the child"};
+}
+
+}  // namespace
+
+BroadcastWriter::Core::Core(std::unique_ptr<detail::Segment> made)
+    : segment(std::move(made)), ring(segment->payload()) {
+    view = detail::BroadcastView(detail::shape_of(segment->header()), segment->control());
+    const auto& shape = view.shape();
+    arena = detail::Arena(shape.arena, view.arena_control(), ring + shape.capacity,
+                          segment->file(), segment->payload_offset() + shape.capacity);
+    data = detail::Signal(view.data_word(), segment->has_asymmetric_fence());
+    space = detail::Signal(view.space_word(), segment->has_asymmetric_fence());
+    mask = shape.capacity - 1;
+    limit = shape.capacity;
+}
+
+Status BroadcastWriter::Core::check_usable(std::uint64_t length) noexcept {
+    if (segment->is_foreign()) return wrong_process();
+    if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
+    if (loan_open) {
+        return {ErrorCode::Busy, "a loan of this writer is still open; commit or drop it first"};
+    }
+    const std::uint64_t most = std::max(view.shape().longest_inline(), arena.range_bytes());
+    if (length <= most) return Status::ok();
+    return {ErrorCode::TooLarge,
+            "a message of " + std::to_string(length) + " bytes can never fit: " +
+                detail::quoted(segment->name()) + " takes up to " + std::to_string(most) +
+                "; create it with a larger `large`, or send it in parts"};
+}
+
+// Where the next record of this length would lie.
+BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
+    std::uint64_t length, std::uint64_t alignment) const noexcept {
+    const auto skip_at = [alignment](std::uint64_t offset) {
+        const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
+        return (layout::round_up(payload, alignment) - payload) / 8;
+    };
+    Room room;
+    const std::uint64_t offset = position & mask;
+    room.skip = skip_at(offset);
+    room.bytes = layout::record_bytes(length, room.skip);
+    if (offset + room.bytes <= mask + 1) return room;
+    room.padding = mask + 1 - offset;  // contiguous: start again at the beginning of the ring
+    room.skip = skip_at(0);
+    room.bytes = layout::record_bytes(length, room.skip);
+    return room;
+}
+
+std::byte* BroadcastWriter::Core::payload_at(const Room& room) const noexcept {
+    return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
+}
+
+std::uint64_t BroadcastWriter::Core::find_limit() noexcept {
+    // Orders what is published before the look at the gates; a joining reader makes its gate
+    // active and then looks at what is published, so one of us sees the other.
+    // pairs with: the fence in ReaderCore::take_gate()
+    os::full_fence();
+    std::uint64_t slowest = position;
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        const ReaderLine& line = view.reader(rank);
+        if (line.gate.load(kAcquire) == ReaderLine::kVacant) continue;
+        // pairs with: the release in ReaderCore::publish_position()
+        slowest = std::min(slowest, line.position.load(kAcquire));
+    }
+    return slowest + mask + 1;
+}
+
+Status BroadcastWriter::Core::make_room(const Room& room, const Wait& wait) noexcept {
+    const std::uint64_t end = position + room.padding + room.bytes;
+    limit = std::max(limit, find_limit());
+    trim_when_idle();
+    if (end <= limit) return Status::ok();
+    const std::uint64_t needed = end - (mask + 1);
+    // Readers wake us only once there is room for more than one message, so that a full ring does
+    // not cost a wake-up a message; they can always reach what is published.
+    const std::uint64_t comfortable = std::min(needed + (mask + 1) / 8, position);
+    return wait_for_readers(needed, comfortable, wait, [this, end] {
+        limit = std::max(limit, find_limit());
+        return end <= limit;
+    });
+}
+
+template <typename Ready>
+Status BroadcastWriter::Core::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
+                                               const Wait& wait, Ready&& ready) noexcept {
+    auto& state = view.state();
+    add_relaxed(state.waits, 1);
+    state.wanted.store(comfortable, kRelaxed);
+    state.needed.store(needed, kRelaxed);
+    state.blocked_since.store(os::monotonic_ns(), kRelaxed);
+    const detail::WaitEnd end = detail::wait_until(
+        space, spin, wait, sleeps, ready, [this] { return closing.is_cancelled() || bury_dead(); });
+    state.blocked_since.store(0, kRelaxed);
+    state.sleeps.store(sleeps, kRelaxed);
+    if (end == detail::WaitEnd::Ready) return Status::ok();
+    if (end == detail::WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
+    if (end != detail::WaitEnd::Timeout) {
+        return {ErrorCode::Cancelled, "sending was cancelled; nothing was sent"};
+    }
+    if (wait.deadline.is_try()) {  // whoever polls wants an answer, not an investigation
+        return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
+    }
+    state.blocked_since.store(os::monotonic_ns(), kRelaxed);
+    std::string who;
+    for (const ReaderState& reader : detail::find_blockers(view, segment->participants(), arena)) {
+        who += (who.empty() ? "" : "; ") + reader.describe();
+    }
+    state.blocked_since.store(0, kRelaxed);
+    return {ErrorCode::Timeout,
+            "no room in " + detail::quoted(segment->name()) + ": waiting for " +
+                (who.empty() ? "its readers" : who)};
+}
+
+bool BroadcastWriter::Core::bury_dead() noexcept {
+    bool must_tell = false;
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        if (segment->participants().life(layout::slot_of_rank(rank)) != detail::Life::Dead) {
+            continue;
+        }
+        const auto obituary = bury(rank);
+        if (!obituary || view.shape().on_reader_death == OnReaderDeath::Drop) continue;
+        if (!must_tell) first_dead = static_cast<int>(rank);
+        deaths_to_tell += (deaths_to_tell.empty() ? "" : "; ") + *obituary;
+        must_tell = true;
+    }
+    return must_tell;
+}
+
+// Becomes the janitor of a dead reader. Nothing: somebody else is, or a replacement took over.
+std::optional<std::string> BroadcastWriter::Core::bury(unsigned rank) noexcept {
+    auto& participants = segment->participants();
+    const unsigned slot = layout::slot_of_rank(rank);
+    if (!participants.try_claim(slot)) return std::nullopt;
+    std::optional<std::string> obituary;
+    if (participants.is_announced(slot)) {
+        const ReaderState dead = detail::describe_reader(view, participants, rank);
+        obituary = "reader " + std::to_string(rank) + " of " + detail::quoted(segment->name()) +
+                   " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
+                   std::to_string(dead.lag_messages) + " messages behind";
+        detail::clear_dead_reader(view, participants, arena, rank);
+    }
+    participants.release(slot);
+    return obituary;
+}
+
+Status BroadcastWriter::Core::death_notice() noexcept {
+    return {ErrorCode::PeerDied,
+            std::exchange(deaths_to_tell, {}) +
+                "; nothing was sent, and the dead block nobody any more: send again, and attach "
+                "a replacement at the same rank",
+            std::exchange(first_dead, -1)};
+}
+
+void BroadcastWriter::Core::publish(const Room& room, const RecordHeader& header,
+                                    std::uint64_t payload_bytes) noexcept {
+    if (room.padding > 0) {
+        RecordHeader padding;
+        padding.kind = RecordKind::Padding;
+        padding.length = room.padding - layout::kRecordHeaderBytes;
+        store_word(ring + (position & mask), layout::encode_record(padding));
+    }
+    store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
+    PENSTOCK_CRASH_POINT("broadcast.send.written");
+    position += room.padding + room.bytes;
+    ++messages;
+    bytes += payload_bytes;
+    view.writer().messages.store(messages, kRelaxed);
+    view.writer().bytes.store(bytes, kRelaxed);
+    // pairs with: the acquire in ReaderCore::look_for_more()
+    view.writer().position.store(position, kRelease);
+    PENSTOCK_CRASH_POINT("broadcast.send.published");
+    data.notify();
+}
+
+void BroadcastWriter::Core::publish_inline(const Room& room, std::uint64_t length,
+                                           Format format) noexcept {
+    RecordHeader header;
+    header.length = length;
+    header.kind = RecordKind::Inline;
+    header.skip = static_cast<std::uint8_t>(room.skip);
+    header.format = static_cast<std::uint8_t>(format);
+    header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    publish(room, header, length);
+}
+
+Result<BlockId> BroadcastWriter::Core::allocate(std::uint64_t length, const Wait& wait) noexcept {
+    recycle();
+    Result<BlockId> block = arena.allocate(length, layout::kWriterSlot);
+    const auto may_come_free = [this] { return !sent_blocks.empty() || !kept_blocks.empty(); };
+    if (block || !may_come_free()) return block;
+    const std::uint64_t needed = sent_blocks.empty() ? 0 : sent_blocks.front().end;
+    const Status waited = wait_for_readers(needed, needed, wait, [&] {
+        const std::size_t before = sent_blocks.size() + kept_blocks.size();
+        recycle();
+        if (sent_blocks.size() + kept_blocks.size() == before) return false;
+        block = arena.allocate(length, layout::kWriterSlot);
+        return block.is_ok() || !may_come_free();
+    });
+    if (!waited) return waited.copy();
+    return block;
+}
+
+void BroadcastWriter::Core::publish_block(BlockId block, const Room& room, std::uint64_t length,
+                                          Format format) noexcept {
+    const layout::BlockRecord record{block.granule, block.generation, length};
+    std::memcpy(payload_at(room), &record, sizeof record);
+    RecordHeader header;
+    header.length = sizeof record;
+    header.kind = RecordKind::Block;
+    header.skip = static_cast<std::uint8_t>(room.skip);
+    header.format = static_cast<std::uint8_t>(format);
+    header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    sent_blocks.push_back({block, position + room.padding + room.bytes});
+    last_large = os::monotonic_ns();
+    may_trim = true;
+    add_relaxed(view.state().large_messages, 1);
+    publish(room, header, length);
+}
+
+void BroadcastWriter::Core::recycle() noexcept {
+    const std::uint64_t passed = find_limit() - (mask + 1);
+    while (!sent_blocks.empty() && sent_blocks.front().end <= passed) {
+        kept_blocks.push_back(sent_blocks.front().block);
+        sent_blocks.pop_front();
+    }
+    std::erase_if(kept_blocks, [this](BlockId block) {
+        if (arena.is_held(block)) return false;
+        arena.free(block, layout::kWriterSlot);
+        return true;
+    });
+}
+
+void BroadcastWriter::Core::trim_when_idle() noexcept {
+    if (!may_trim || os::monotonic_ns() - last_large < kIdleBeforeTrim) return;
+    recycle();
+    if (!sent_blocks.empty() || !kept_blocks.empty()) return;
+    arena.trim(layout::kWriterSlot, 0);
+    may_trim = false;
+}
+
+void BroadcastWriter::Core::close() noexcept {
+    if (closed || segment->is_foreign()) return;
+    closed = true;
+    // pairs with: the acquire in ReaderCore::end_of_stream()
+    view.state().closed.store(1, kRelease);
+    PENSTOCK_CRASH_POINT("broadcast.close.marked");
+    data.wake();
+    auto& participants = segment->participants();
+    participants.retire(layout::kWriterSlot);
+    participants.release(layout::kWriterSlot);
+    PENSTOCK_CRASH_POINT("broadcast.close.left");
+    segment->leave();
+}
+
+BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
+    const auto plan = detail::plan_of(detail::shape_of(options));
+    auto segment =
+        detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
+            // Everything else in a fresh Broadcast is zero, and that is what it should be.
+            if (!fresh.participants().try_claim(layout::kWriterSlot)) {
+                throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
+            }
+            fresh.participants().announce(layout::kWriterSlot);
+        });
+    return BroadcastWriter(std::make_unique<Core>(std::move(segment)));
+}
+
+BroadcastWriter::BroadcastWriter(std::unique_ptr<Core> core) noexcept : core_(std::move(core)) {}
+BroadcastWriter::BroadcastWriter(BroadcastWriter&& other) noexcept = default;
+
+BroadcastWriter& BroadcastWriter::operator=(BroadcastWriter&& other) noexcept {
+    if (this != &other) {
+        close();
+        core_ = std::move(other.core_);
+    }
+    return *this;
+}
+
+BroadcastWriter::~BroadcastWriter() {
+    close();
+}
+
+Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wait,
+                             Format format) noexcept {
+    Core& core = *core_;
+    if (Status usable = core.check_usable(message.size()); !usable) return usable;
+    if (message.size() > core.view.shape().longest_inline()) {
+        Result<Loan> large = loan(message.size(), wait);
+        if (!large) return large.status().copy();
+        std::memcpy(large->bytes().data(), message.data(), message.size());
+        return large->commit(format);
+    }
+    constexpr std::uint64_t kNoAlignment = 8;
+    const Core::Room room = core.measure(message.size(), kNoAlignment);
+    if (core.position + room.padding + room.bytes > core.limit) {
+        if (Status waited = core.make_room(room, wait); !waited) return waited;
+    }
+    if (!message.empty()) std::memcpy(core.payload_at(room), message.data(), message.size());
+    core.publish_inline(room, message.size(), format);
+    return Status::ok();
+}
+
+Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
+    Core& core = *core_;
+    if (Status usable = core.check_usable(size); !usable) return usable;
+    const bool is_large = size > core.view.shape().longest_inline();
+    const Core::Room room =
+        core.measure(is_large ? sizeof(layout::BlockRecord) : size,
+                     is_large ? alignof(layout::BlockRecord) : layout::kPayloadAlignment);
+    if (core.position + room.padding + room.bytes > core.limit) {
+        if (Status waited = core.make_room(room, wait); !waited) return waited;
+    }
+    std::byte* at = core.payload_at(room);
+    core.loan_block.reset();
+    if (is_large) {
+        Result<BlockId> block = core.allocate(size, wait);
+        if (!block) return block.status().copy();
+        core.loan_block = *block;
+        at = core.arena.data(*block);
+    }
+    PENSTOCK_CRASH_POINT("broadcast.loan.made");
+    core.loan_room = room;
+    core.loan_open = true;
+    return Loan(*this, {at, size});
+}
+
+Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
+    Core& core = *core_;
+    if (Status usable = core.check_usable(0); !usable) return usable;
+    const auto all_active = [&core] {
+        for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
+            if (core.view.reader(rank).gate.load(kAcquire) != ReaderLine::kActive) return false;
+        }
+        return true;
+    };
+    // An active gate may be a dead reader's: only the kernel's word counts.
+    const auto any_dead = [&core] { return core.closing.is_cancelled() || core.bury_dead(); };
+    for (;;) {
+        const detail::WaitEnd end =
+            detail::wait_until(core.space, core.spin, wait, core.sleeps, all_active, any_dead);
+        if (end == detail::WaitEnd::Ready && !any_dead()) {
+            if (all_active()) return Status::ok();
+            continue;
+        }
+        if (core.closing.is_cancelled() || end == detail::WaitEnd::Cancelled) {
+            return {ErrorCode::Cancelled, "waiting for readers was cancelled"};
+        }
+        if (end != detail::WaitEnd::Timeout) return core.death_notice();
+        std::string missing;
+        for (const ReaderState& reader : readers()) {
+            if (reader.life == ReaderState::Life::Active) continue;
+            missing += (missing.empty() ? "" : ", ") + std::to_string(reader.rank);
+        }
+        return {ErrorCode::Timeout, "not every reader of " +
+                                        detail::quoted(core.segment->name()) +
+                                        " has attached: nobody is at rank " + missing};
+    }
+}
+
+std::vector<ReaderState> BroadcastWriter::blocked_by() const {
+    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    return detail::find_blockers(core_->view, core_->segment->participants(), core_->arena);
+}
+
+std::vector<ReaderState> BroadcastWriter::readers() const {
+    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    std::vector<ReaderState> all;
+    for (unsigned rank = 0; rank < core_->view.shape().readers; ++rank) {
+        all.push_back(detail::describe_reader(core_->view, core_->segment->participants(), rank));
+    }
+    return all;
+}
+
+BroadcastStats BroadcastWriter::stats() const {
+    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    BroadcastStats stats = detail::read_stats(core_->view);
+    stats.reserved_bytes = core_->segment->reserved_bytes();
+    stats.held_bytes = core_->arena.allocated_bytes();
+    return stats;
+}
+
+void BroadcastWriter::close() noexcept {
+    if (core_) core_->close();
+}
+
+void BroadcastWriter::request_close() noexcept {
+    core_->closing.cancel();
+}
+
+bool BroadcastWriter::is_open() const noexcept {
+    return core_ && !core_->closed && !core_->segment->is_foreign();
+}
+
+const std::string& BroadcastWriter::name() const noexcept {
+    return core_->segment->name();
+}
+
+std::string BroadcastWriter::instance() const {
+    return core_->segment->instance();
+}
+
+int BroadcastWriter::descriptor() const noexcept {
+    return is_open() ? core_->segment->file().descriptor() : -1;
+}
+
+Loan::Loan(Loan&& other) noexcept
+    : writer_(std::exchange(other.writer_, nullptr)), bytes_(other.bytes_) {}
+
+Loan& Loan::operator=(Loan&& other) noexcept {
+    if (this != &other) {
+        drop();
+        writer_ = std::exchange(other.writer_, nullptr);
+        bytes_ = other.bytes_;
+    }
+    return *this;
+}
+
+Loan::~Loan() {
+    drop();
+}
+
+// Nothing was published, so there is nothing to take back but the block.
+void Loan::drop() noexcept {
+    if (writer_ == nullptr) return;
+    auto& core = *std::exchange(writer_, nullptr)->core_;
+    if (core.segment->is_foreign()) return;
+    core.loan_open = false;
+    if (core.loan_block) core.arena.free(*core.loan_block, layout::kWriterSlot);
+    core.loan_block.reset();
+}
+
+std::uint64_t Loan::file_offset() const noexcept {
+    if (writer_ == nullptr) return 0;
+    const auto& segment = *writer_->core_->segment;
+    return segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload());
+}
+
+Status Loan::commit(Format format) noexcept {
+    if (writer_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
+    auto& core = *writer_->core_;
+    if (core.segment->is_foreign()) return wrong_process();
+    writer_ = nullptr;
+    core.loan_open = false;
+    if (core.closed) return {ErrorCode::Closed, "the writer was closed; the loan was not sent"};
+    if (core.loan_block) {
+        core.publish_block(*std::exchange(core.loan_block, std::nullopt), core.loan_room,
+                           bytes_.size(), format);
+    } else {
+        core.publish_inline(core.loan_room, bytes_.size(), format);
+    }
+    return Status::ok();
+}
+
+}  // namespace penstock

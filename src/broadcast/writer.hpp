@@ -1,0 +1,87 @@
+// The writer's side of a Broadcast: where it stands, how far it may go, and what it must not reuse.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "broadcast/control.hpp"
+
+namespace penstock {
+
+// One thread at a time, except the members of BroadcastWriter that say otherwise.
+struct BroadcastWriter::Core {
+    explicit Core(std::unique_ptr<detail::Segment> made);
+
+    // Room in the ring for the next record, found but not published.
+    struct Room {
+        std::uint64_t padding = 0;  // bytes to pass over before the record
+        std::uint64_t skip = 0;     // 8-byte steps between header and payload
+        std::uint64_t bytes = 0;    // the record, without the padding
+    };
+    // A block that went out with the record ending at `end`.
+    struct Sent {
+        detail::BlockId block;
+        std::uint64_t end = 0;
+    };
+
+    Status check_usable(std::uint64_t length) noexcept;
+    Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    Status make_room(const Room& room, const Wait& wait) noexcept;
+    std::byte* payload_at(const Room& room) const noexcept;
+    void publish(const Room& room, const layout::RecordHeader& header,
+                 std::uint64_t payload_bytes) noexcept;
+    void publish_inline(const Room& room, std::uint64_t length, Format format) noexcept;
+
+    Result<detail::BlockId> allocate(std::uint64_t length, const Wait& wait) noexcept;
+    void publish_block(detail::BlockId block, const Room& room, std::uint64_t length,
+                       Format format) noexcept;
+    // Frees blocks that every reader has passed and nobody holds.
+    void recycle() noexcept;
+    void trim_when_idle() noexcept;
+
+    // The furthest position that every gating reader allows.
+    std::uint64_t find_limit() noexcept;
+    // Waits until ready(). `needed` is the reader position that makes it so, `comfortable` the one at
+    // which readers are to wake us.
+    template <typename Ready>
+    Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
+                            Ready&& ready) noexcept;
+    // Clears dead readers; true if one was found that has to be told of.
+    bool bury_dead() noexcept;
+    std::optional<std::string> bury(unsigned rank) noexcept;
+    Status death_notice() noexcept;
+    void close() noexcept;
+
+    std::unique_ptr<detail::Segment> segment;
+    detail::BroadcastView view;
+    detail::Arena arena;
+    detail::Signal data;
+    detail::Signal space;
+    detail::SpinBudget spin;
+    std::byte* ring = nullptr;
+    std::uint64_t mask = 0;
+
+    std::uint64_t position = 0;  // published
+    std::uint64_t limit = 0;     // a record may end here at most
+    std::uint64_t messages = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t sleeps = 0;
+
+    bool loan_open = false;
+    Room loan_room;
+    std::optional<detail::BlockId> loan_block;
+
+    std::deque<Sent> sent_blocks;             // in order of publication
+    std::vector<detail::BlockId> kept_blocks;  // passed by all, still held by some
+    bool may_trim = false;  // large messages have come since the last trim
+    std::int64_t last_large = 0;
+
+    std::string deaths_to_tell;
+    int first_dead = -1;
+    Cancel closing;
+    bool closed = false;
+};
+
+}  // namespace penstock

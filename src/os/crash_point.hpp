@@ -1,0 +1,24 @@
+// Crash points: names for the steps that change shared memory. In a test build a process can be
+// made to kill or stop itself at the n-th passing of any of them; otherwise they compile to nothing.
+#pragma once
+
+#ifdef PENSTOCK_CRASH_POINTS
+
+namespace penstock::os {
+
+// Passes the point: may raise SIGKILL or SIGSTOP, as PENSTOCK_CRASH_AT=<name>:<n>:<kill|stop> says.
+// With PENSTOCK_CRASH_LIST=<file> the name of every point passed is appended to the file instead.
+void pass_crash_point(const char* name) noexcept;
+
+// Lets a test arm the point within the process (null: disarm). Counts start again.
+void arm_crash_point(const char* specification) noexcept;
+
+}  // namespace penstock::os
+
+#define PENSTOCK_CRASH_POINT(name) ::penstock::os::pass_crash_point(name)
+
+#else
+
+#define PENSTOCK_CRASH_POINT(name) static_cast<void>(0)
+
+#endif

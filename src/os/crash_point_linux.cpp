@@ -1,0 +1,92 @@
+// Crash points on Linux: what a test build does at each of them.
+#include "os/crash_point.hpp"
+
+#ifdef PENSTOCK_CRASH_POINTS
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <set>
+#include <string>
+#include <string_view>
+
+namespace penstock::os {
+namespace {
+
+struct Trap {
+    std::string name;
+    long passes_left = 0;
+    int signal = 0;
+};
+
+std::mutex trap_mutex;
+Trap trap;  // guarded by trap_mutex
+std::atomic<bool> is_armed{false};
+
+void arm(std::string_view specification) {
+    const std::lock_guard lock(trap_mutex);
+    trap = {};
+    const auto first = specification.find(':');
+    const auto second = specification.find(':', first + 1);
+    if (first == std::string_view::npos || second == std::string_view::npos) {
+        is_armed = false;
+        return;
+    }
+    trap.name = specification.substr(0, first);
+    trap.passes_left = std::atol(std::string(specification.substr(first + 1)).c_str());
+    trap.signal = specification.substr(second + 1) == "stop" ? SIGSTOP : SIGKILL;
+    is_armed = true;
+}
+
+void arm_from_environment() {
+    if (const char* specification = std::getenv("PENSTOCK_CRASH_AT")) arm(specification);
+}
+
+// The set of names seen grows for ever on purpose: it lives as long as the process.
+void list_once(const char* path, const char* name) {
+    static auto* seen = new std::set<std::string>;
+    static auto* seen_mutex = new std::mutex;
+    const std::lock_guard lock(*seen_mutex);
+    if (!seen->insert(name).second) return;
+    const int file = ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (file < 0) return;
+    const std::string line = std::string(name) + "\n";
+    [[maybe_unused]] const auto written = ::write(file, line.data(), line.size());
+    ::close(file);
+}
+
+}  // namespace
+
+void arm_crash_point(const char* specification) noexcept {
+    arm(specification == nullptr ? "" : specification);
+}
+
+void pass_crash_point(const char* name) noexcept {
+    static const char* const list = std::getenv("PENSTOCK_CRASH_LIST");
+    static const bool once = (arm_from_environment(), true);
+    static_cast<void>(once);
+    if (list != nullptr) list_once(list, name);
+    if (!is_armed.load(std::memory_order_relaxed)) return;
+    int signal = 0;
+    {
+        const std::lock_guard lock(trap_mutex);
+        if (trap.name != name || --trap.passes_left > 0) return;
+        signal = trap.signal;
+        is_armed = false;
+    }
+    ::kill(::getpid(), signal);
+    // A kill of oneself takes effect before the next instruction of this thread only for
+    // SIGSTOP/SIGKILL delivered to a single thread; wait for it so that no further step is taken.
+    if (signal == SIGKILL) {
+        for (;;) ::pause();
+    }
+}
+
+}  // namespace penstock::os
+
+#endif

@@ -1,0 +1,26 @@
+// What a forked child must be told: it shares no mapping and owns no lock of its parent.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+namespace penstock::os {
+
+namespace detail {
+inline constinit std::atomic<std::uint64_t> fork_count{0};
+}
+
+// Changes in every forked child. A handle remembers the value of its birth and compares.
+inline std::uint64_t fork_generation() noexcept {
+    return detail::fork_count.load(std::memory_order_relaxed);
+}
+
+// Opens a descriptor that will carry locks, so that it is closed at once in every forked child:
+// such a lock would outlive its owner there (it belongs to the open file description). No fork can
+// come between the opening and the registration. `open` returns a descriptor or -1 with errno set.
+int open_closed_in_children(const std::function<int()>& open);
+// Before closing it oneself. Unknown descriptors are ignored.
+void forget_descriptor(int descriptor) noexcept;
+
+}  // namespace penstock::os

@@ -1,0 +1,19 @@
+// Sleeping in the kernel on a 32-bit word that several processes share.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+
+namespace penstock::os {
+
+enum class Woken : std::uint8_t { ByWaker, ByTimeout, BySignal };
+
+// Sleeps while *word == seen, for `span` at most. May wake for no reason: look again.
+Woken futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t seen,
+                 std::chrono::nanoseconds span) noexcept;
+
+// Wakes everybody who sleeps on the word. The system call costs about 0.3 us with nobody there.
+void futex_wake_all(std::atomic<std::uint32_t>& word) noexcept;
+
+}  // namespace penstock::os

@@ -1,0 +1,26 @@
+// What the operating system tells about processes: for people to read, never evidence of death.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace penstock::os {
+
+struct ProcessIdentity {
+    std::uint32_t pid = 0;             // in this process's PID namespace
+    std::uint64_t pid_namespace = 0;   // inode of the namespace, 0 if unknown
+    std::uint64_t start_time = 0;      // clock ticks since boot, 0 if unknown
+    std::string name;                  // script or program, without its path
+};
+
+// This process. Reads /proc; not for hot paths.
+ProcessIdentity identify_self();
+
+// True if the kernel shows process `pid` as stopped or traced, and it is the one that started at
+// `start_time` in this process's own PID namespace. False where that can't be known.
+bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time) noexcept;
+
+// Processors this process may run on, at least 1.
+unsigned usable_processors() noexcept;
+
+}  // namespace penstock::os

@@ -1,0 +1,100 @@
+// Processes on Linux: /proc and sched_getaffinity.
+#include "os/process.hpp"
+
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace penstock::os {
+namespace {
+
+std::string read_file(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+struct Stat {
+    char state = '?';
+    std::uint64_t start_time = 0;
+};
+
+// Field 2 is the program's name in parentheses and may hold anything, so count from its end.
+Stat parse_stat(const std::string& text) {
+    Stat stat;
+    const auto end_of_name = text.rfind(')');
+    if (end_of_name == std::string::npos) return stat;
+    std::istringstream rest(text.substr(end_of_name + 1));
+    std::vector<std::string> fields{std::istream_iterator<std::string>(rest), {}};
+    constexpr std::size_t kStartTime = 22 - 3;  // field 22; the first one here is field 3
+    if (fields.size() <= kStartTime) return stat;
+    stat.state = fields[0][0];
+    stat.start_time = std::strtoull(fields[kStartTime].c_str(), nullptr, 10);
+    return stat;
+}
+
+std::uint64_t own_pid_namespace() {
+    struct stat status {};
+    return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
+std::string base_name(std::string_view path) {
+    const auto slash = path.rfind('/');
+    return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
+}
+
+// "python3 -c ..." and "python3 worker.py" are told apart by their first argument that names a file.
+std::string process_name() {
+    const std::string line = read_file("/proc/self/cmdline");
+    std::vector<std::string> words;
+    for (std::size_t at = 0; at < line.size();) {
+        const auto end = std::min(line.find('\0', at), line.size());
+        words.emplace_back(line.substr(at, end - at));
+        at = end + 1;
+    }
+    if (words.empty()) return "?";
+    const std::string program = base_name(words[0]);
+    if (program.starts_with("python") && words.size() > 1 && !words[1].starts_with('-')) {
+        return base_name(words[1]);
+    }
+    return program;
+}
+
+}  // namespace
+
+ProcessIdentity identify_self() {
+    ProcessIdentity self;
+    self.pid = static_cast<std::uint32_t>(::getpid());
+    self.pid_namespace = own_pid_namespace();
+    self.start_time = parse_stat(read_file("/proc/self/stat")).start_time;
+    self.name = process_name();
+    return self;
+}
+
+bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace,
+                std::uint64_t start_time) noexcept {
+    try {
+        if (pid_namespace != own_pid_namespace()) return false;
+        const Stat stat = parse_stat(read_file("/proc/" + std::to_string(pid) + "/stat"));
+        return stat.start_time == start_time && (stat.state == 'T' || stat.state == 't');
+    } catch (...) {
+        return false;
+    }
+}
+
+unsigned usable_processors() noexcept {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+}
+
+}  // namespace penstock::os

@@ -1,0 +1,120 @@
+// Files that processes share memory through: made in private, published under a name in one step,
+// reserved before they are promised, and locked byte by byte as evidence of life.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <system_error>
+#include <vector>
+
+namespace penstock::os {
+
+// Owns a descriptor opened with O_CLOEXEC that carries locks; closed in every forked child.
+// A process-wide resource; not thread-safe.
+class SharedFile {
+public:
+    SharedFile() noexcept = default;
+    SharedFile(SharedFile&& other) noexcept;
+    SharedFile& operator=(SharedFile&& other) noexcept;
+    ~SharedFile();
+
+    // A new file in `directory` that nobody else can see yet, mode 0600.
+    static SharedFile create_private(const std::string& directory, std::error_code& error);
+    // A new file without a name at all (memfd); `label` is for /proc.
+    static SharedFile create_anonymous(const std::string& label, std::error_code& error);
+    // An existing one for reading and writing. Refuses anything but a regular file.
+    static SharedFile open(const std::string& path, std::error_code& error);
+    // A description of its own for the file behind `descriptor` (locks belong to descriptions).
+    static SharedFile reopen(int descriptor, std::error_code& error);
+
+    [[nodiscard]] bool is_open() const noexcept { return descriptor_ >= 0; }
+    [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+    void close() noexcept;
+    // Forgets the descriptor without closing it: in a forked child it is closed already.
+    void abandon() noexcept { descriptor_ = -1; }
+
+    // Gives a private file its name; std::errc::file_exists if the name is taken.
+    [[nodiscard]] std::error_code publish(const std::string& path);
+    // Forbids growing and shrinking an anonymous file, so that no peer can cause a SIGBUS.
+    [[nodiscard]] std::error_code seal_size() noexcept;
+
+    [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
+    // Reserves memory for a range inside the size; std::errc::no_space_on_device when there is none.
+    [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes) noexcept;
+    // Gives the memory of a range back; it reads as zeros until reserved again.
+    [[nodiscard]] std::error_code punch(std::uint64_t offset, std::uint64_t bytes) noexcept;
+
+    struct Facts {
+        std::uint64_t size = 0;
+        std::uint64_t reserved = 0;  // memory it takes now
+        std::uint64_t links = 0;     // 0: unlinked (always 0 for anonymous files)
+        std::uint64_t inode = 0;
+        std::uint64_t device = 0;
+    };
+    [[nodiscard]] Facts facts(std::error_code& error) const noexcept;
+
+    // Copies bytes of the file out without mapping it; false if there are not that many.
+    [[nodiscard]] bool read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept;
+
+    // Locks one byte for this file's description. False: another description holds it.
+    // The kernel drops them when the description's last descriptor goes, whatever killed it.
+    bool try_lock(std::uint64_t byte) noexcept;
+    bool try_lock_shared(std::uint64_t byte) noexcept;
+    void unlock(std::uint64_t byte) noexcept;
+    // True if another description holds a write lock on the byte. About 0.3 us.
+    [[nodiscard]] bool is_locked_by_other(std::uint64_t byte) const noexcept;
+
+private:
+    explicit SharedFile(int descriptor) noexcept : descriptor_(descriptor) {}
+    int descriptor_ = -1;
+    std::string private_path_;  // of a private file where O_TMPFILE is not to be had
+};
+
+// A range of a SharedFile in this process's address space. Not inherited by forked children,
+// not part of core dumps.
+class Mapping {
+public:
+    Mapping() noexcept = default;
+    Mapping(Mapping&& other) noexcept;
+    Mapping& operator=(Mapping&& other) noexcept;
+    ~Mapping();
+
+    enum class Access { Read, ReadWrite };
+    static Mapping map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
+                       Access access, std::error_code& error);
+
+    [[nodiscard]] std::byte* data() const noexcept { return data_; }
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+    // Forgets the range without unmapping it: in a forked child something else may live there.
+    void abandon() noexcept { data_ = nullptr; }
+
+    [[nodiscard]] std::error_code use_huge_pages() noexcept;
+    // Faults `bytes` from the start in, writable.
+    [[nodiscard]] std::error_code populate(std::uint64_t bytes) noexcept;
+    [[nodiscard]] std::error_code lock_in_memory(std::uint64_t bytes) noexcept;
+    [[nodiscard]] std::error_code bind_to_node(int node) noexcept;
+
+private:
+    std::byte* data_ = nullptr;
+    std::uint64_t size_ = 0;
+};
+
+std::uint64_t page_size() noexcept;
+
+struct Space {
+    std::uint64_t total = 0;
+    std::uint64_t available = 0;
+};
+// Of the file system that holds `path`.
+Space space_at(const std::string& path, std::error_code& error) noexcept;
+
+// Names in a directory that start with `prefix`, without it.
+std::vector<std::string> list_names(const std::string& directory, const std::string& prefix);
+
+// Removes `path` if it still names the file behind `file`; true if it did.
+bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept;
+
+void fill_random(std::byte* out, std::size_t bytes);
+
+}  // namespace penstock::os

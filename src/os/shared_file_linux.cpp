@@ -1,0 +1,329 @@
+// Shared files on Linux: O_TMPFILE and linkat, memfd, fallocate, open-file-description locks.
+#include "os/shared_file.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "os/fork.hpp"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23  // Linux 5.14; older C libraries lack the name
+#endif
+
+namespace penstock::os {
+namespace {
+
+std::error_code last_error() noexcept {
+    return {errno, std::generic_category()};
+}
+
+std::error_code outcome(int result) noexcept {
+    return result == 0 ? std::error_code{} : last_error();
+}
+
+std::string own_descriptor_path(int descriptor) {
+    return "/proc/self/fd/" + std::to_string(descriptor);
+}
+
+bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
+    struct flock lock {};
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(byte);
+    lock.l_len = 1;
+    return ::fcntl(descriptor, F_OFD_SETLK, &lock) == 0;
+}
+
+bool is_regular(int descriptor) noexcept {
+    struct stat status {};
+    return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+std::string random_suffix() {
+    std::byte bytes[8];
+    fill_random(bytes, sizeof bytes);
+    std::string text;
+    for (const std::byte byte : bytes) {
+        constexpr char kDigits[] = "0123456789abcdef";
+        text += kDigits[std::to_integer<unsigned>(byte) >> 4U];
+        text += kDigits[std::to_integer<unsigned>(byte) & 15U];
+    }
+    return text;
+}
+
+}  // namespace
+
+SharedFile::SharedFile(SharedFile&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      private_path_(std::exchange(other.private_path_, {})) {}
+
+SharedFile& SharedFile::operator=(SharedFile&& other) noexcept {
+    if (this != &other) {
+        close();
+        descriptor_ = std::exchange(other.descriptor_, -1);
+        private_path_ = std::exchange(other.private_path_, {});
+    }
+    return *this;
+}
+
+SharedFile::~SharedFile() {
+    close();
+}
+
+void SharedFile::close() noexcept {
+    if (descriptor_ < 0) return;
+    if (!private_path_.empty()) ::unlink(private_path_.c_str());
+    private_path_.clear();
+    forget_descriptor(descriptor_);
+    ::close(std::exchange(descriptor_, -1));
+}
+
+SharedFile SharedFile::create_private(const std::string& directory, std::error_code& error) {
+    error.clear();
+    const int unnamed = open_closed_in_children(
+        [&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
+    if (unnamed >= 0) return SharedFile(unnamed);
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) {
+        error = last_error();
+        return {};
+    }
+    // File systems without O_TMPFILE (some overlay and network ones): a name nobody looks for.
+    const std::string path = directory + "/.penstock-new-" + random_suffix();
+    const int named = open_closed_in_children(
+        [&] { return ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600); });
+    if (named < 0) {
+        error = last_error();
+        return {};
+    }
+    SharedFile file(named);
+    file.private_path_ = path;
+    return file;
+}
+
+SharedFile SharedFile::create_anonymous(const std::string& label, std::error_code& error) {
+    error.clear();
+    const int descriptor = open_closed_in_children(
+        [&] { return ::memfd_create(label.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING); });
+    if (descriptor >= 0) return SharedFile(descriptor);
+    error = last_error();
+    return {};
+}
+
+SharedFile SharedFile::open(const std::string& path, std::error_code& error) {
+    error.clear();
+    // O_NONBLOCK: a fifo under that name must not hang us; it means nothing for regular files.
+    const int descriptor = open_closed_in_children(
+        [&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); });
+    if (descriptor < 0) {
+        error = last_error();
+        return {};
+    }
+    SharedFile file(descriptor);
+    if (is_regular(descriptor)) return file;
+    error = std::make_error_code(std::errc::not_supported);
+    return {};
+}
+
+SharedFile SharedFile::reopen(int descriptor, std::error_code& error) {
+    error.clear();
+    if (!is_regular(descriptor)) {
+        error = std::make_error_code(std::errc::not_supported);
+        return {};
+    }
+    const int own = open_closed_in_children(
+        [&] { return ::open(own_descriptor_path(descriptor).c_str(), O_RDWR | O_CLOEXEC); });
+    if (own >= 0) return SharedFile(own);
+    error = last_error();
+    return {};
+}
+
+std::error_code SharedFile::publish(const std::string& path) {
+    if (private_path_.empty()) {
+        return outcome(::linkat(AT_FDCWD, own_descriptor_path(descriptor_).c_str(), AT_FDCWD,
+                                path.c_str(), AT_SYMLINK_FOLLOW));
+    }
+    if (::link(private_path_.c_str(), path.c_str()) != 0) return last_error();
+    ::unlink(private_path_.c_str());
+    private_path_.clear();
+    return {};
+}
+
+std::error_code SharedFile::seal_size() noexcept {
+    return outcome(::fcntl(descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
+}
+
+std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
+    return outcome(::ftruncate(descriptor_, static_cast<off_t>(bytes)));
+}
+
+std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) noexcept {
+    int result = -1;
+    do {
+        result = ::fallocate(descriptor_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                             static_cast<off_t>(bytes));
+    } while (result != 0 && errno == EINTR);
+    return outcome(result);
+}
+
+std::error_code SharedFile::punch(std::uint64_t offset, std::uint64_t bytes) noexcept {
+    return outcome(::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               static_cast<off_t>(offset), static_cast<off_t>(bytes)));
+}
+
+SharedFile::Facts SharedFile::facts(std::error_code& error) const noexcept {
+    struct stat status {};
+    error = outcome(::fstat(descriptor_, &status));
+    if (error) return {};
+    constexpr std::uint64_t kBlock = 512;  // what st_blocks counts in, whatever st_blksize says
+    return {static_cast<std::uint64_t>(status.st_size),
+            static_cast<std::uint64_t>(status.st_blocks) * kBlock,
+            static_cast<std::uint64_t>(status.st_nlink), static_cast<std::uint64_t>(status.st_ino),
+            static_cast<std::uint64_t>(status.st_dev)};
+}
+
+bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept {
+    auto* at = static_cast<std::byte*>(out);
+    while (bytes > 0) {
+        const ssize_t got = ::pread(descriptor_, at, bytes, static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        at += got;
+        offset += static_cast<std::uint64_t>(got);
+        bytes -= static_cast<std::size_t>(got);
+    }
+    return true;
+}
+
+bool SharedFile::try_lock(std::uint64_t byte) noexcept {
+    return set_lock(descriptor_, F_WRLCK, byte);
+}
+
+bool SharedFile::try_lock_shared(std::uint64_t byte) noexcept {
+    return set_lock(descriptor_, F_RDLCK, byte);
+}
+
+void SharedFile::unlock(std::uint64_t byte) noexcept {
+    set_lock(descriptor_, F_UNLCK, byte);
+}
+
+bool SharedFile::is_locked_by_other(std::uint64_t byte) const noexcept {
+    struct flock lock {};
+    lock.l_type = F_RDLCK;  // conflicts with write locks only
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(byte);
+    lock.l_len = 1;
+    // A failure of the question itself is no evidence of death.
+    if (::fcntl(descriptor_, F_OFD_GETLK, &lock) != 0) return true;
+    return lock.l_type != F_UNLCK;
+}
+
+Mapping::Mapping(Mapping&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+Mapping& Mapping::operator=(Mapping&& other) noexcept {
+    if (this != &other) {
+        if (data_ != nullptr) ::munmap(data_, size_);
+        data_ = std::exchange(other.data_, nullptr);
+        size_ = std::exchange(other.size_, 0);
+    }
+    return *this;
+}
+
+Mapping::~Mapping() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+}
+
+Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
+                     Access access, std::error_code& error) {
+    error.clear();
+    const int protection = access == Access::Read ? PROT_READ : PROT_READ | PROT_WRITE;
+    void* address = ::mmap(nullptr, bytes, protection, MAP_SHARED, file.descriptor(),
+                           static_cast<off_t>(offset));
+    if (address == MAP_FAILED) {
+        error = last_error();
+        return {};
+    }
+    // A child must not share what it does not own, and a core dump must not hold gigabytes of it.
+    ::madvise(address, bytes, MADV_DONTFORK);
+    ::madvise(address, bytes, MADV_DONTDUMP);
+    Mapping mapping;
+    mapping.data_ = static_cast<std::byte*>(address);
+    mapping.size_ = bytes;
+    return mapping;
+}
+
+std::error_code Mapping::use_huge_pages() noexcept {
+    return outcome(::madvise(data_, size_, MADV_HUGEPAGE));
+}
+
+std::error_code Mapping::populate(std::uint64_t bytes) noexcept {
+    return outcome(::madvise(data_, bytes, MADV_POPULATE_WRITE));
+}
+
+std::error_code Mapping::lock_in_memory(std::uint64_t bytes) noexcept {
+    return outcome(::mlock(data_, bytes));
+}
+
+std::error_code Mapping::bind_to_node(int node) noexcept {
+    constexpr int kBind = 2;  // MPOL_BIND; the header that names it comes with libnuma
+    constexpr unsigned kBits = sizeof(unsigned long) * 8;
+    if (node < 0 || static_cast<unsigned>(node) >= kBits) {
+        return std::make_error_code(std::errc::invalid_argument);
+    }
+    const unsigned long mask = 1UL << static_cast<unsigned>(node);
+    const long result = ::syscall(SYS_mbind, data_, size_, kBind, &mask, kBits, 0);
+    return result == 0 ? std::error_code{} : last_error();
+}
+
+std::uint64_t page_size() noexcept {
+    return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+}
+
+Space space_at(const std::string& path, std::error_code& error) noexcept {
+    struct statvfs status {};
+    error = outcome(::statvfs(path.c_str(), &status));
+    if (error) return {};
+    return {std::uint64_t{status.f_blocks} * status.f_frsize,
+            std::uint64_t{status.f_bavail} * status.f_frsize};
+}
+
+std::vector<std::string> list_names(const std::string& directory, const std::string& prefix) {
+    std::vector<std::string> names;
+    DIR* stream = ::opendir(directory.c_str());
+    if (stream == nullptr) return names;
+    while (const dirent* entry = ::readdir(stream)) {
+        const std::string name = entry->d_name;
+        if (name.starts_with(prefix)) names.push_back(name.substr(prefix.size()));
+    }
+    ::closedir(stream);
+    return names;
+}
+
+bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept {
+    struct stat named {};
+    struct stat own {};
+    if (::lstat(path.c_str(), &named) != 0 || ::fstat(file.descriptor(), &own) != 0) return false;
+    if (named.st_ino != own.st_ino || named.st_dev != own.st_dev) return false;
+    return ::unlink(path.c_str()) == 0;
+}
+
+void fill_random(std::byte* out, std::size_t bytes) {
+    while (bytes > 0) {
+        const ssize_t got = ::getrandom(out, bytes, 0);
+        if (got < 0) continue;  // EINTR
+        out += got;
+        bytes -= static_cast<std::size_t>(got);
+    }
+}
+
+}  // namespace penstock::os

@@ -1,0 +1,59 @@
+// Status, Error and the names of the codes.
+#include "penstock/error.hpp"
+
+#include <array>
+
+#include "penstock/segment.hpp"
+
+namespace penstock {
+
+std::string_view to_string(ErrorCode code) noexcept {
+    constexpr std::array<std::string_view, 17> kNames = {
+        "Ok",          "Timeout",         "Closed",           "PeerDied", "NotFound",
+        "AlreadyExists", "NoSpace",       "TooLarge",         "Incompatible", "Corrupt",
+        "Cancelled",   "InvalidName",     "InvalidArgument",  "PermissionDenied", "Busy",
+        "WrongProcess", "System"};
+    const auto index = static_cast<std::size_t>(code);
+    return index < kNames.size() ? kNames[index] : "Unknown";
+}
+
+std::string_view to_string(Kind kind) noexcept {
+    switch (kind) {
+        case Kind::Broadcast: return "broadcast";
+        case Kind::Queue: return "queue";
+        case Kind::Store: return "store";
+        case Kind::Service: return "service";
+    }
+    return "unknown";
+}
+
+Status::Status(ErrorCode code, std::string sentence, int peer) noexcept
+    : code_(code), peer_(peer) {
+    try {
+        sentence_ = std::make_unique<const std::string>(std::move(sentence));
+    } catch (...) {  // no memory for the sentence: the code must do
+        sentence_.reset();
+    }
+}
+
+std::string_view Status::message() const noexcept {
+    return sentence_ ? std::string_view(*sentence_) : to_string(code_);
+}
+
+Status Status::copy() const noexcept {
+    Status same;
+    same.code_ = code_;
+    same.peer_ = peer_;
+    try {
+        if (sentence_) same.sentence_ = std::make_unique<const std::string>(*sentence_);
+    } catch (...) {  // as above
+        same.sentence_.reset();
+    }
+    return same;
+}
+
+void Status::or_throw() const {
+    if (!is_ok()) throw Error(code_, std::string(message()), peer_);
+}
+
+}  // namespace penstock

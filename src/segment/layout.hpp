@@ -1,0 +1,99 @@
+// The bytes that every segment starts with: header, participant slots, signals, arena words.
+// This file is their only definition; docs/layout.md explains it. Change a size or an offset and
+// you change the layout: raise kLayoutVersion.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace penstock::layout {
+
+inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
+inline constexpr std::uint32_t kLayoutVersion = 1;
+inline constexpr std::uint32_t kByteOrder = 0x01020304;
+// Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
+// some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
+inline constexpr std::size_t kApart = 128;
+inline constexpr std::uint64_t kPage = 4096;  // granularity of the parts of a segment
+inline constexpr std::size_t kNameBytes = 256;
+inline constexpr std::size_t kGeometryWords = 8;
+inline constexpr std::uint64_t kMaxSlots = 1024;
+
+// Set where every waker uses a light fence only, so that every sleeper owes a heavy one.
+inline constexpr std::uint64_t kFeatureAsymmetricFence = 1;
+inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence;
+
+// Offset 0 of the file. Written by the creator before the segment is published, by nobody after;
+// read by everybody, once, with pread. Its first byte carries the life-cycle lock: shared while
+// somebody joins, exclusive while somebody removes the segment.
+struct SegmentHeader {
+    std::uint64_t magic;
+    std::uint32_t layout_version;
+    std::uint32_t kind;          // penstock::Kind
+    std::uint32_t byte_order;    // kByteOrder as the creator stores it
+    std::uint32_t pointer_bits;  // 64
+    std::uint64_t features;
+    std::uint64_t instance[2];   // random; tells this segment from every other of its name
+    std::uint64_t file_size;
+    std::uint64_t slots_offset;
+    std::uint64_t slot_count;
+    std::uint64_t control_offset;
+    std::uint64_t control_size;
+    std::uint64_t payload_offset;
+    std::uint64_t payload_size;            // address range; what is reserved of it may be less
+    std::uint64_t geometry[kGeometryWords];  // the concept's own numbers
+    std::int64_t created_at;               // ns since the epoch, for people
+    char name[kNameBytes];                 // for people, zero terminated
+    std::uint64_t checksum;                // FNV-1a of all bytes before it
+};
+static_assert(std::is_trivially_copyable_v<SegmentHeader>);
+static_assert(offsetof(SegmentHeader, instance) == 32);
+static_assert(offsetof(SegmentHeader, file_size) == 48);
+static_assert(offsetof(SegmentHeader, geometry) == 104);
+static_assert(offsetof(SegmentHeader, name) == 176);
+static_assert(offsetof(SegmentHeader, checksum) == 432);
+static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
+
+// One who may be attached. The kernel's write lock on its first byte is what makes it alive.
+// Everything in it is written by the holder of that lock alone; `word` last, with release, read
+// by everybody with acquire. The rest is text for people, relaxed.
+struct ParticipantSlot {
+    static constexpr std::uint64_t kFree = 0;
+    static constexpr std::uint64_t kActive = 1;
+    static constexpr std::size_t kTextWords = 8;
+
+    std::atomic<std::uint64_t> word;  // bit 0: kActive or kFree; bits 1..63: how often it was joined
+    std::atomic<std::uint64_t> pid;
+    std::atomic<std::uint64_t> pid_namespace;
+    std::atomic<std::uint64_t> start_time;
+    std::atomic<std::int64_t> attached_at;
+    std::atomic<std::uint64_t> text[kTextWords];  // process name, zero padded
+    std::uint64_t reserved[19];
+};
+static_assert(sizeof(ParticipantSlot) == 256);
+
+// What waiters sleep on. Bit 0: somebody announced himself; bits 1..31: a count of wake-ups, which
+// wraps after 2^31 of them: a sleeper would have to be between its look and its sleep for that
+// long to miss one, and its sleep is bounded anyway. Waiters set bit 0, wakers clear it by adding 1.
+struct alignas(kApart) SignalWord {
+    std::atomic<std::uint32_t> word;
+};
+static_assert(sizeof(SignalWord) == kApart);
+
+// One granule of an arena. See segment/arena.hpp for the states and who moves them.
+struct GranuleWord {
+    std::atomic<std::uint64_t> owner;
+};
+static_assert(sizeof(GranuleWord) == 8);
+
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert(sizeof(void*) == 8, "Penstock needs 64-bit processes");
+
+constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) noexcept {
+    return (value + unit - 1) / unit * unit;
+}
+
+}  // namespace penstock::layout

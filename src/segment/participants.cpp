@@ -1,0 +1,106 @@
+// Participants: joining, leaving, and asking the kernel who is dead.
+#include "segment/participants.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/process.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::ParticipantSlot;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+void store_text(ParticipantSlot& slot, const std::string& text) {
+    std::array<char, ParticipantSlot::kTextWords * 8> bytes{};
+    std::memcpy(bytes.data(), text.data(), std::min(text.size(), bytes.size() - 1));
+    for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes.data() + i * 8, 8);
+        slot.text[i].store(word, kRelaxed);
+    }
+}
+
+std::string load_text(const ParticipantSlot& slot) {
+    std::array<char, ParticipantSlot::kTextWords * 8 + 1> bytes{};
+    for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
+        const std::uint64_t word = slot.text[i].load(kRelaxed);
+        std::memcpy(bytes.data() + i * 8, &word, 8);
+    }
+    return bytes.data();
+}
+
+}  // namespace
+
+std::uint64_t Participants::lock_byte(unsigned slot) const noexcept {
+    return slots_offset_ + std::uint64_t{slot} * sizeof(ParticipantSlot);
+}
+
+bool Participants::try_claim(unsigned slot) noexcept {
+    return file_->try_lock(lock_byte(slot));
+}
+
+void Participants::release(unsigned slot) noexcept {
+    if (claimed_ == slot) claimed_ = kNone;
+    file_->unlock(lock_byte(slot));
+}
+
+void Participants::announce(unsigned slot) {
+    const os::ProcessIdentity self = os::identify_self();
+    ParticipantSlot& own = slots_[slot];
+    own.pid.store(self.pid, kRelaxed);
+    own.pid_namespace.store(self.pid_namespace, kRelaxed);
+    own.start_time.store(self.start_time, kRelaxed);
+    own.attached_at.store(os::wall_ns(), kRelaxed);
+    store_text(own, self.name);
+    claimed_ = slot;
+    PENSTOCK_CRASH_POINT("participants.announce.filled");
+    const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
+    // pairs with: the acquire in is_announced()
+    own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
+    PENSTOCK_CRASH_POINT("participants.announce.active");
+}
+
+void Participants::retire(unsigned slot) noexcept {
+    ParticipantSlot& own = slots_[slot];
+    const std::uint64_t word = own.word.load(kRelaxed);
+    // pairs with: the acquire in is_announced()
+    own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
+    PENSTOCK_CRASH_POINT("participants.retire.free");
+}
+
+bool Participants::is_announced(unsigned slot) const noexcept {
+    return (slots_[slot].word.load(std::memory_order_acquire) & ParticipantSlot::kActive) != 0;
+}
+
+Life Participants::life(unsigned slot) const noexcept {
+    for (;;) {
+        const std::uint64_t before = slots_[slot].word.load(std::memory_order_acquire);
+        if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
+        if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
+        // The lock may have been let go by an owner that left in good order between the two looks.
+        if (slots_[slot].word.load(std::memory_order_acquire) == before) return Life::Dead;
+    }
+}
+
+ParticipantText read_text(const ParticipantSlot& slot) {
+    return {static_cast<std::uint32_t>(slot.pid.load(kRelaxed)), slot.pid_namespace.load(kRelaxed),
+            slot.start_time.load(kRelaxed), slot.attached_at.load(kRelaxed), load_text(slot)};
+}
+
+ParticipantText Participants::text(unsigned slot) const {
+    return read_text(slots_[slot]);
+}
+
+bool Participants::anybody_alive() const noexcept {
+    for (unsigned slot = 0; slot < count_; ++slot) {
+        if (life(slot) == Life::Alive) return true;
+    }
+    return false;
+}
+
+}  // namespace penstock::detail

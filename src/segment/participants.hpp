@@ -1,0 +1,71 @@
+// Who is attached to a segment, and the kernel's word on who is alive.
+// One slot a participant; alive is who holds the write lock on the first byte of its slot.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "os/shared_file.hpp"
+#include "segment/layout.hpp"
+
+namespace penstock::detail {
+
+enum class Life : std::uint8_t {
+    Free,   // nobody; or somebody who has the lock and has not announced himself yet
+    Alive,  // announced, and the kernel holds its lock
+    Dead,   // announced, and nobody holds the lock: a janitor may clear it
+};
+
+// What stands in a slot, for people.
+struct ParticipantText {
+    std::uint32_t pid = 0;
+    std::uint64_t pid_namespace = 0;
+    std::uint64_t start_time = 0;
+    std::int64_t attached_at = 0;
+    std::string process;
+};
+
+// A view of the slot table through one file description. Not thread-safe, except life() and
+// text(). The locks it takes belong to `file`, so each handle needs a file of its own.
+class Participants {
+public:
+    Participants() noexcept = default;
+    Participants(os::SharedFile& file, layout::ParticipantSlot* slots, std::uint64_t slots_offset,
+                 unsigned count) noexcept
+        : file_(&file), slots_(slots), slots_offset_(slots_offset), count_(count) {}
+
+    [[nodiscard]] unsigned count() const noexcept { return count_; }
+
+    // Takes the slot's lock. False: its owner lives, or a janitor is at work in it. On success the
+    // caller owns whatever the slot's last owner left and must clear it before announcing.
+    bool try_claim(unsigned slot) noexcept;
+    // Lets the lock go; the slot must be free or the caller's to abandon.
+    void release(unsigned slot) noexcept;
+
+    // Fills the slot in and makes it active. The caller holds its lock.
+    void announce(unsigned slot);
+    // Makes the slot free. The caller holds its lock (as its owner or its janitor). Idempotent.
+    void retire(unsigned slot) noexcept;
+
+    // True from announce() to retire(), whether or not its owner still lives.
+    [[nodiscard]] bool is_announced(unsigned slot) const noexcept;
+    [[nodiscard]] Life life(unsigned slot) const noexcept;
+    [[nodiscard]] ParticipantText text(unsigned slot) const;
+    [[nodiscard]] bool anybody_alive() const noexcept;
+
+private:
+    [[nodiscard]] std::uint64_t lock_byte(unsigned slot) const noexcept;
+
+    os::SharedFile* file_ = nullptr;
+    layout::ParticipantSlot* slots_ = nullptr;
+    std::uint64_t slots_offset_ = 0;
+    unsigned count_ = 0;
+    std::uint32_t claimed_ = kNone;  // the slot this handle lives in; its own lock is no "other"
+
+    static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+};
+
+// Fills a ParticipantText from a slot; also from a copy of one.
+ParticipantText read_text(const layout::ParticipantSlot& slot);
+
+}  // namespace penstock::detail

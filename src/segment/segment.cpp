@@ -1,0 +1,362 @@
+// The life of a segment: built where nobody can see it, published in one step, left in order.
+#include "segment/segment.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/directory_watch.hpp"
+#include "os/fence.hpp"
+#include "os/fork.hpp"
+#include "segment/header.hpp"
+#include "segment/signal.hpp"
+
+namespace penstock::detail {
+namespace {
+
+constexpr std::uint64_t kLifeCycleByte = 0;
+// How long one waits for another who is joining or removing: microseconds if it runs at all.
+constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
+
+// A pause between two tries for a file lock, which has no timed wait of its own.
+void pause_between_tries() noexcept {
+    const timespec span{0, 200'000};
+    ::nanosleep(&span, nullptr);
+}
+
+std::string where(const Location& location) {
+    return location.path.empty() ? "the anonymous segment" : "'" + location.name + "'";
+}
+
+std::string space_sentence(const Location& location) {
+    if (location.directory.empty()) return "";
+    std::error_code error;
+    const os::Space space = os::space_at(location.directory, error);
+    if (error) return "";
+    return "; " + location.directory + " has " + std::to_string(space.available >> 10U) +
+           " KiB free of " + std::to_string(space.total >> 10U) +
+           " KiB: ask for less, remove what the dead left (penstock gc), or enlarge it (in "
+           "containers: docker run --shm-size=1g)";
+}
+
+[[noreturn]] void throw_no_space(const Location& location, std::uint64_t bytes) {
+    throw Error(ErrorCode::NoSpace, "could not reserve " + std::to_string(bytes >> 10U) +
+                                        " KiB for " + where(location) + space_sentence(location));
+}
+
+std::string describe_holders(const Participants& participants) {
+    std::string text;
+    for (unsigned slot = 0; slot < participants.count(); ++slot) {
+        if (participants.life(slot) != Life::Alive) continue;
+        const ParticipantText who = participants.text(slot);
+        if (!text.empty()) text += ", ";
+        text += "pid " + std::to_string(who.pid) + " (" + who.process + ")";
+    }
+    return text;
+}
+
+enum class Removal : std::uint8_t { Removed, InUse, Busy };
+
+// Removes the name if nobody alive is attached. The life-cycle lock keeps joiners out meanwhile.
+Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
+                       const std::string& path) {
+    if (participants.anybody_alive()) return Removal::InUse;
+    if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
+    PENSTOCK_CRASH_POINT("segment.remove.locked");
+    Removal result = Removal::InUse;
+    if (!participants.anybody_alive()) {
+        os::unlink_if_same(path, file);
+        PENSTOCK_CRASH_POINT("segment.remove.unlinked");
+        result = Removal::Removed;
+    }
+    file.unlock(kLifeCycleByte);
+    return result;
+}
+
+// The same, with patience for somebody who is just joining or removing.
+Removal remove_patiently(os::SharedFile& file, const Participants& participants,
+                         const std::string& path) {
+    const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
+    for (;;) {
+        const Removal result = remove_if_dead(file, participants, path);
+        if (result != Removal::Busy || os::monotonic_ns() >= end) return result;
+        pause_between_tries();
+    }
+}
+
+// The name is taken: makes it free if its holders are all dead, or throws AlreadyExists.
+void make_way(const Location& location) {
+    const std::string start = "can't create " + where(location) + ": ";
+    try {
+        Visit other(location.name);
+        if (other.remove_if_abandoned()) return;
+        const std::string holders = describe_holders(other.participants());
+        throw Error(ErrorCode::AlreadyExists,
+                    start + (holders.empty() ? "somebody is just joining it"
+                                             : "it is in use by " + holders) +
+                        "; attach to it, choose another name, or end that process");
+    } catch (const Error& error) {
+        if (error.code() == ErrorCode::NotFound) return;  // gone meanwhile
+        if (error.code() == ErrorCode::AlreadyExists) throw;
+        throw Error(error.code() == ErrorCode::PermissionDenied ? ErrorCode::PermissionDenied
+                                                                : ErrorCode::AlreadyExists,
+                    start + "the name is taken by " + location.path + ", and " + error.what());
+    }
+}
+
+// The file under the name, with the life-cycle lock held shared, so that it stays linked.
+os::SharedFile open_to_join(const Location& location) {
+    const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
+    for (;;) {
+        std::error_code error;
+        os::SharedFile file = os::SharedFile::open(location.path, error);
+        if (error) throw_system(error, "attach to", location.name);
+        if (file.try_lock_shared(kLifeCycleByte)) {
+            if (file.facts(error).links > 0) return file;
+        } else if (os::monotonic_ns() >= end) {
+            throw Error(ErrorCode::Busy, "can't attach to " + where(location) +
+                                             ": somebody has been removing it for 0.2 s");
+        }
+        pause_between_tries();  // being removed: the next look finds it gone or replaced
+        if (os::monotonic_ns() >= end + kLifeCyclePatience) {
+            throw Error(ErrorCode::NotFound, "can't attach to " + where(location) +
+                                                 ": it is being removed");
+        }
+    }
+}
+
+void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& location) {
+    if (header.kind == static_cast<std::uint32_t>(kind)) return;
+    throw Error(ErrorCode::Incompatible,
+                where(location) + " is a " +
+                    std::string(to_string(static_cast<Kind>(header.kind))) + ", not a " +
+                    std::string(to_string(kind)) + "; attach with the matching class");
+}
+
+}  // namespace
+
+std::unique_ptr<Segment> attach_when_there(const std::string& name, Kind kind,
+                                           os::Mapping::Access payload, const Wait& wait) {
+    os::DirectoryWatch watch(locate(name).directory);  // before the first look: misses nothing
+    for (;;) {
+        try {
+            return Segment::attach(name, kind, payload);
+        } catch (const Error& error) {
+            const auto now = Clock::now();
+            if (error.code() != ErrorCode::NotFound || wait.deadline.has_passed(now)) throw;
+            watch.wait(wait.deadline.left(now, kSlice));
+            const bool is_interrupted =
+                wait.interrupted != nullptr && wait.interrupted(wait.context);
+            if (is_interrupted || (wait.cancel != nullptr && wait.cancel->is_cancelled())) {
+                throw Error(ErrorCode::Cancelled,
+                            "waiting for '" + name + "' to appear was cancelled");
+            }
+        }
+    }
+}
+
+Visit::Visit(const std::string& name) : location_(locate(name)) {
+    std::error_code error;
+    file_ = os::SharedFile::open(location_.path, error);
+    if (error) throw_system(error, "examine", name);
+    header_ = read_header(file_, where(location_));
+    mapping_ = os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite,
+                                error);
+    if (error) throw_system(error, "map", name);
+    auto* slots = reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() +
+                                                             header_.slots_offset);
+    participants_ = Participants(file_, slots, header_.slots_offset,
+                                 static_cast<unsigned>(header_.slot_count));
+}
+
+bool Visit::remove_if_abandoned() {
+    return remove_patiently(file_, participants_, location_.path) == Removal::Removed;
+}
+
+void throw_system(const std::error_code& error, const std::string& what, const std::string& name) {
+    const std::string start = "can't " + what + " '" + name + "': ";
+    if (error == std::errc::no_such_file_or_directory) {
+        throw Error(ErrorCode::NotFound,
+                    start + "there is no such segment; is its creator running, in the same "
+                            "/dev/shm? (penstock ls)");
+    }
+    if (error == std::errc::permission_denied || error == std::errc::operation_not_permitted) {
+        throw Error(ErrorCode::PermissionDenied,
+                    start + "it belongs to another user; run as the user who made it");
+    }
+    if (error == std::errc::not_supported || error == std::errc::too_many_symbolic_link_levels ||
+        error == std::errc::is_a_directory) {
+        throw Error(ErrorCode::Incompatible, start + "it is not a regular file");
+    }
+    throw Error(ErrorCode::System, start + error.message());
+}
+
+Segment::Segment() noexcept : fork_generation_(os::fork_generation()) {}
+
+Segment::~Segment() {
+    if (!is_foreign()) return;
+    // The child owns neither the lock nor the mapping, and its copy of the descriptor is closed.
+    control_.abandon();
+    payload_.abandon();
+    file_.abandon();
+}
+
+bool Segment::is_foreign() const noexcept {
+    return fork_generation_ != os::fork_generation();
+}
+
+std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentPlan& plan,
+                                         const MemoryOptions& memory, const Fill& fill) {
+    std::unique_ptr<Segment> segment(new Segment);
+    if (!name.empty()) segment->location_ = locate(name);
+    segment->build(plan, memory);
+    fill(*segment);
+    PENSTOCK_CRASH_POINT("segment.create.filled");
+    segment->publish();
+    PENSTOCK_CRASH_POINT("segment.create.published");
+    return segment;
+}
+
+void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
+    std::error_code error;
+    file_ = location_.path.empty() ? os::SharedFile::create_anonymous("penstock", error)
+                                   : os::SharedFile::create_private(location_.directory, error);
+    if (error == std::errc::no_space_on_device) throw_no_space(location_, plan.payload_reserved);
+    if (error) throw_system(error, "create", location_.name);
+    header_ = make_header(location_.name, plan);
+    PENSTOCK_CRASH_POINT("segment.create.opened");
+    error = file_.set_size(header_.file_size);
+    if (error) throw_system(error, "size", location_.name);
+    const std::uint64_t reserved = header_.payload_offset + plan.payload_reserved;
+    error = file_.reserve(0, reserved);
+    if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
+    if (error) throw_system(error, "reserve memory for", location_.name);
+    PENSTOCK_CRASH_POINT("segment.create.reserved");
+    if (location_.path.empty()) {
+        error = file_.seal_size();
+        if (error) throw_system(error, "seal", location_.name);
+    }
+    map(os::Mapping::Access::ReadWrite);
+    apply(memory, plan.payload_reserved);
+    std::memcpy(control_.data(), &header_, sizeof header_);
+}
+
+void Segment::map(os::Mapping::Access payload) {
+    std::error_code error;
+    control_ = os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite,
+                                error);
+    if (error) throw_system(error, "map", location_.name);
+    if (header_.payload_size > 0) {
+        payload_ = os::Mapping::map(file_, header_.payload_offset, header_.payload_size, payload,
+                                    error);
+        if (error) throw_system(error, "map", location_.name);
+    }
+    auto* slots =
+        reinterpret_cast<layout::ParticipantSlot*>(control_.data() + header_.slots_offset);
+    participants_ = Participants(file_, slots, header_.slots_offset,
+                                 static_cast<unsigned>(header_.slot_count));
+}
+
+void Segment::apply(const MemoryOptions& memory, std::uint64_t reserved) {
+    const auto require = [&](const std::error_code& error, const char* option, const char* remedy) {
+        if (!error) return;
+        throw Error(error == std::errc::not_enough_memory ? ErrorCode::NoSpace
+                                                          : ErrorCode::InvalidArgument,
+                    std::string("can't create ") + where(location_) + " with " + option + ": " +
+                        error.message() + "; " + remedy);
+    };
+    if (memory.numa_node) {
+        require(payload_.bind_to_node(*memory.numa_node), "numa_node",
+                "see `numactl --hardware` for the nodes there are");
+    }
+    if (memory.huge_pages) {
+        require(payload_.use_huge_pages(), "huge_pages",
+                "this kernel has no transparent huge pages for shared memory");
+    }
+    if (memory.populate) {
+        require(payload_.populate(reserved), "populate", "there is not that much memory");
+    }
+    if (memory.lock_memory) {
+        require(payload_.lock_in_memory(reserved), "lock_memory", "raise `ulimit -l`");
+    }
+}
+
+void Segment::publish() {
+    if (location_.path.empty()) return;
+    constexpr int kTries = 100;  // each failure means that somebody else published first
+    for (int i = 0; i < kTries; ++i) {
+        const std::error_code error = file_.publish(location_.path);
+        if (!error) return;
+        if (error != std::errc::file_exists) throw_system(error, "publish", location_.name);
+        make_way(location_);
+    }
+    throw Error(ErrorCode::AlreadyExists,
+                "can't create " + where(location_) + ": others keep creating and leaving it");
+}
+
+std::unique_ptr<Segment> Segment::attach(const std::string& name, Kind kind,
+                                         os::Mapping::Access payload) {
+    const Location location = locate(name);
+    return adopt(open_to_join(location), location, kind, payload);
+}
+
+std::unique_ptr<Segment> Segment::attach(int descriptor, Kind kind, os::Mapping::Access payload) {
+    std::error_code error;
+    os::SharedFile file = os::SharedFile::reopen(descriptor, error);
+    if (error) throw_system(error, "attach to descriptor", std::to_string(descriptor));
+    return adopt(std::move(file), {}, kind, payload);
+}
+
+std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location, Kind kind,
+                                        os::Mapping::Access payload) {
+    std::unique_ptr<Segment> segment(new Segment);
+    segment->location_ = std::move(location);
+    segment->file_ = std::move(file);
+    segment->header_ = read_header(segment->file_, where(segment->location_));
+    check_kind(segment->header_, kind, segment->location_);
+    if (segment->has_asymmetric_fence() && !os::register_asymmetric_fence()) {
+        throw Error(ErrorCode::Incompatible,
+                    where(segment->location_) +
+                        " relies on membarrier(2), which this process may not call (seccomp?)");
+    }
+    segment->map(payload);
+    PENSTOCK_CRASH_POINT("segment.attach.mapped");
+    return segment;
+}
+
+void Segment::joined() noexcept {
+    file_.unlock(kLifeCycleByte);
+}
+
+void Segment::leave() noexcept {
+    if (location_.path.empty() || is_foreign()) return;
+    remove_patiently(file_, participants_, location_.path);
+}
+
+std::string Segment::instance() const {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (const std::uint64_t half : header_.instance) {
+        for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[half >> shift & 15U];
+    }
+    return text;
+}
+
+bool Segment::has_asymmetric_fence() const noexcept {
+    return (header_.features & layout::kFeatureAsymmetricFence) != 0;
+}
+
+std::byte* Segment::control() const noexcept {
+    return control_.data() + header_.control_offset;
+}
+
+std::uint64_t Segment::reserved_bytes() const noexcept {
+    std::error_code error;
+    return file_.facts(error).reserved;
+}
+
+}  // namespace penstock::detail

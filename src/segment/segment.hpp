@@ -1,0 +1,126 @@
+// A named piece of shared memory: made in private, published whole, attached to after every field
+// of its header has been checked, and removed by the last who leaves it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+
+#include "os/shared_file.hpp"
+#include "penstock/segment.hpp"
+#include "penstock/wait.hpp"
+#include "segment/layout.hpp"
+#include "segment/name.hpp"
+#include "segment/participants.hpp"
+
+namespace penstock::detail {
+
+using Geometry = std::array<std::uint64_t, layout::kGeometryWords>;
+
+// What a concept asks of a new segment.
+struct SegmentPlan {
+    Kind kind = Kind::Broadcast;
+    Geometry geometry{};
+    unsigned slots = 0;
+    std::uint64_t control_bytes = 0;
+    std::uint64_t payload_bytes = 0;     // address range
+    std::uint64_t payload_reserved = 0;  // of it, from its start, reserved at once
+};
+
+// Owns the file, the mappings and the locks of one handle. Not thread-safe, except the const
+// members. In a forked child the destructor forgets everything and touches nothing.
+class Segment {
+public:
+    using Fill = std::function<void(Segment&)>;
+
+    Segment(const Segment&) = delete;
+    Segment& operator=(const Segment&) = delete;
+    ~Segment();
+
+    // Makes the segment, calls `fill` to put its first contents in and to claim a slot, then gives
+    // it its name. Replaces a segment of that name whose participants are all dead. An empty name
+    // makes an anonymous one. Throws Error.
+    static std::unique_ptr<Segment> create(const std::string& name, const SegmentPlan& plan,
+                                           const MemoryOptions& memory, const Fill& fill);
+
+    // Opens and checks. The life-cycle lock is held shared until joined() or destruction, so that
+    // nobody removes the segment while the caller claims its slot. Throws Error.
+    static std::unique_ptr<Segment> attach(const std::string& name, Kind kind,
+                                           os::Mapping::Access payload);
+    static std::unique_ptr<Segment> attach(int descriptor, Kind kind, os::Mapping::Access payload);
+    void joined() noexcept;
+
+    // To be called after one's slot is retired and released: removes the name if nobody is left.
+    void leave() noexcept;
+
+    [[nodiscard]] bool is_foreign() const noexcept;  // true in a forked child
+    [[nodiscard]] const std::string& name() const noexcept { return location_.name; }
+    [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
+    [[nodiscard]] std::string instance() const;  // 32 hex digits
+    [[nodiscard]] bool has_asymmetric_fence() const noexcept;
+    [[nodiscard]] std::byte* control() const noexcept;
+    [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }
+    [[nodiscard]] std::uint64_t payload_offset() const noexcept { return header_.payload_offset; }
+    [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
+    [[nodiscard]] Participants& participants() noexcept { return participants_; }
+    [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
+    [[nodiscard]] std::uint64_t reserved_bytes() const noexcept;
+
+private:
+    Segment() noexcept;
+
+    static std::unique_ptr<Segment> adopt(os::SharedFile file, Location location, Kind kind,
+                                          os::Mapping::Access payload);
+    void build(const SegmentPlan& plan, const MemoryOptions& memory);
+    void map(os::Mapping::Access payload);
+    void apply(const MemoryOptions& memory, std::uint64_t reserved);
+    void publish();
+
+    Location location_;
+    os::SharedFile file_;
+    layout::SegmentHeader header_{};
+    os::Mapping control_;  // header, slots and control, writable
+    os::Mapping payload_;
+    Participants participants_;
+    std::uint64_t fork_generation_;
+};
+
+// Segment::attach(), waiting for the name to appear until `wait` ends; then NotFound or Cancelled.
+std::unique_ptr<Segment> attach_when_there(const std::string& name, Kind kind,
+                                           os::Mapping::Access payload, const Wait& wait);
+
+// A look at a segment from outside: mapped and checked, joined by nobody, changed in nothing but
+// by remove_if_abandoned(). Throws Error as Segment::attach().
+class Visit {
+public:
+    explicit Visit(const std::string& name);
+
+    [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
+    [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
+    [[nodiscard]] std::byte* control() const noexcept {
+        return mapping_.data() + header_.control_offset;
+    }
+    [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
+    [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
+    // False: somebody alive is attached, or just joining.
+    bool remove_if_abandoned();
+
+private:
+    Location location_;
+    os::SharedFile file_;
+    layout::SegmentHeader header_{};
+    os::Mapping mapping_;  // header, slots and control
+    Participants participants_;
+};
+
+// What `penstock ls` shows of a visited segment.
+SegmentSummary summarize(const Visit& visit, const std::string& name);
+
+// Turns a failed system call into the Error that a user can act on.
+[[noreturn]] void throw_system(const std::error_code& error, const std::string& what,
+                               const std::string& path);
+
+}  // namespace penstock::detail

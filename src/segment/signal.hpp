@@ -1,0 +1,143 @@
+// Waiting for a word in shared memory to change: spin for microseconds, then sleep in the kernel.
+// An event count after D. Vyukov's, with an asymmetric fence so that a waker pays one load.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/fence.hpp"
+#include "os/futex.hpp"
+#include "penstock/wait.hpp"
+#include "segment/layout.hpp"
+
+namespace penstock::detail {
+
+// The longest sleep without a look at the peer's life, at Cancel and at signals. Half of the
+// 100 ms in which a death must be noticed.
+inline constexpr std::chrono::milliseconds kSlice{50};
+
+enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
+
+// How long spinning pays, learnt from how it went lately. One per handle; not thread-safe.
+class SpinBudget {
+public:
+    SpinBudget() noexcept;
+
+    [[nodiscard]] std::int64_t nanoseconds() const noexcept { return budget_; }
+    void won() noexcept { budget_ = std::min(budget_ * 2, most_); }
+    void lost() noexcept { budget_ = std::max(budget_ / 2, least_); }
+
+private:
+    static constexpr std::int64_t kMost = 30'000;  // a wake-up costs about as much: never spin longer
+    static constexpr std::int64_t kLeast = 1'000;  // enough to notice that spinning pays again
+    std::int64_t most_;
+    std::int64_t least_;
+    std::int64_t budget_;
+};
+
+// One SignalWord and the fence its segment agreed on. A value; any thread.
+class Signal {
+public:
+    Signal() noexcept = default;
+    Signal(layout::SignalWord& word, bool asymmetric) noexcept
+        : word_(&word.word), asymmetric_(asymmetric) {}
+
+    // After the change that waiters look for has been stored. No system call unless somebody
+    // announced himself. Orders that store before the look at the waiters.
+    void notify() noexcept {
+        if (has_waiters()) wake();
+    }
+
+    // The fence and the look of notify(), for wakers with a condition of their own.
+    [[nodiscard]] bool has_waiters() noexcept {
+        // pairs with: the heavy fence in announce()
+        if (asymmetric_) {
+            os::asymmetric_fence_light();
+        } else {
+            os::full_fence();
+        }
+        return (word_->load(std::memory_order_relaxed) & 1U) != 0;
+    }
+
+    void wake() noexcept {
+        std::uint32_t seen = word_->load(std::memory_order_relaxed);
+        while ((seen & 1U) != 0 &&
+               !word_->compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) {
+        }
+        PENSTOCK_CRASH_POINT("signal.wake.cleared");
+        os::futex_wake_all(*word_);
+    }
+
+    // Says that somebody is about to sleep; the condition must be looked at again after it.
+    // What it returns is what to sleep on. A waiter that dies here costs one needless wake-up.
+    std::uint32_t announce() noexcept {
+        const std::uint32_t seen = word_->fetch_or(1U, std::memory_order_acq_rel) | 1U;
+        PENSTOCK_CRASH_POINT("signal.announce.set");
+        // pairs with: the light fence in has_waiters()
+        if (asymmetric_) {
+            os::asymmetric_fence_heavy();
+        } else {
+            os::full_fence();
+        }
+        return seen;
+    }
+
+    os::Woken sleep(std::uint32_t seen, std::chrono::nanoseconds span) noexcept {
+        return os::futex_wait(*word_, seen, span);
+    }
+
+private:
+    std::atomic<std::uint32_t>* word_ = nullptr;
+    bool asymmetric_ = false;
+};
+
+// Spins until ready() or until the budget is used up; true if ready.
+template <typename Ready>
+bool spin_until(SpinBudget& budget, Ready&& ready) {
+    const std::int64_t allowed = budget.nanoseconds();
+    if (allowed == 0) return false;
+    constexpr int kLooksPerClock = 16;
+    const std::int64_t end = os::monotonic_ns() + allowed;
+    do {
+        for (int look = 0; look < kLooksPerClock; ++look) {
+            if (ready()) {
+                budget.won();
+                return true;
+            }
+            os::spin_pause();
+        }
+    } while (os::monotonic_ns() < end);
+    budget.lost();
+    return false;
+}
+
+// Waits until ready(); asks peer_gone() before the first sleep and at least every kSlice.
+// Ready wins over every other end. `sleeps` counts the sleeps in the kernel.
+template <typename Ready, typename PeerGone>
+WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
+                   Ready&& ready, PeerGone&& peer_gone) {
+    if (ready()) return WaitEnd::Ready;
+    if (wait.deadline.is_try()) return peer_gone() && !ready() ? WaitEnd::PeerGone : WaitEnd::Timeout;
+    if (spin_until(budget, ready)) return WaitEnd::Ready;
+    for (;;) {
+        const std::uint32_t seen = signal.announce();
+        if (ready()) return WaitEnd::Ready;
+        // A peer's last act may have been to make it ready.
+        if (peer_gone()) return ready() ? WaitEnd::Ready : WaitEnd::PeerGone;
+        if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
+        const auto now = Clock::now();
+        if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
+        ++sleeps;
+        const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
+        if (ready()) return WaitEnd::Ready;
+        if (woken != os::Woken::ByWaker && wait.interrupted != nullptr &&
+            wait.interrupted(wait.context)) {
+            return WaitEnd::Cancelled;
+        }
+    }
+}
+
+}  // namespace penstock::detail
