@@ -140,6 +140,8 @@ public:
     [[nodiscard]] int descriptor() const noexcept;  // of the segment; borrowed; -1 when closed
 
 private:
+    Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
+
     friend class Loan;
     struct Core;
     explicit BroadcastWriter(std::unique_ptr<Core> core) noexcept;
@@ -170,13 +172,13 @@ public:
     // block of their own (larger than capacity/4); the block stays. Otherwise changes nothing.
     void keep() noexcept;
 
-private:
-    friend class detail::ReaderCore;
+    // For the library: messages come from BroadcastReader::recv().
     Message(detail::ReaderCore* core, std::span<const std::byte> bytes, std::uint64_t sequence,
             std::uint32_t entry, std::uint32_t block, Format format) noexcept
         : core_(core), bytes_(bytes), sequence_(sequence), entry_(entry), block_(block),
           format_(format) {}
 
+private:
     detail::ReaderCore* core_;
     std::span<const std::byte> bytes_;
     std::uint64_t sequence_;

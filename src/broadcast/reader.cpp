@@ -123,7 +123,7 @@ bool ReaderCore::is_writer_gone() const noexcept {
     return segment_->participants().life(layout::kWriterSlot) != Life::Alive;
 }
 
-bool ReaderCore::look_for_more() noexcept {
+inline bool ReaderCore::look_for_more() noexcept {
     // pairs with: the release in Core::publish()
     known_ = view_.writer().position.load(kAcquire);
     return known_ != position_;
@@ -132,7 +132,7 @@ bool ReaderCore::look_for_more() noexcept {
 // A reader as fast as its writer would take the writer's line away after every message. When the
 // last look found something at once, it lets the writer get ahead for a moment instead; as soon as
 // a look finds nothing, it stops doing so: latency comes first when messages are rare.
-void ReaderCore::back_off_while_streaming() noexcept {
+inline void ReaderCore::back_off_while_streaming() noexcept {
     constexpr unsigned kMostPauses = 64;
     constexpr std::uint64_t kGoodBatch = 4096;  // bytes worth one transfer of the writer's line
     for (unsigned i = 0; i < streaming_pauses_; ++i) os::spin_pause();
@@ -152,7 +152,12 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
                    is_writer_gone();
         });
     line_->sleeps.store(sleeps_, kRelaxed);
-    return end == WaitEnd::Ready ? Status::ok() : end_of_stream(end);
+    if (end == WaitEnd::Ready) return Status::ok();
+    // The writer's last act before its end may have been a message.
+    if (end == WaitEnd::PeerGone && !closing_.is_cancelled() && look_for_more()) {
+        return Status::ok();
+    }
+    return end_of_stream(end);
 }
 
 Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
@@ -178,59 +183,67 @@ Status ReaderCore::corrupt(const char* why) noexcept {
                                     " at position " + std::to_string(position_)};
 }
 
-Result<ReaderCore::Found> ReaderCore::find(const Wait& wait) noexcept {
-    if (segment_->is_foreign()) return wrong_process();
+inline bool ReaderCore::find(const Wait& wait, Found& found, Status& failure) noexcept {
+    if (segment_->is_foreign()) [[unlikely]] {
+        failure = wrong_process();
+        return false;
+    }
     for (;;) {
         if (position_ == known_) {
             back_off_while_streaming();
             if (position_ == known_) {
-                if (Status more = wait_for_more(wait); !more) return more;
+                failure = wait_for_more(wait);
+                if (!failure) return false;
             }
         }
-        Result<Found> found = parse();
-        if (!found || found->data != nullptr) return found;
-        position_ = found->end;  // padding: go on at the beginning of the ring
+        if (const char* wrong = parse(found)) [[unlikely]] {
+            failure = corrupt(wrong);
+            return false;
+        }
+        if (found.data != nullptr) return true;
+        position_ = found.end;  // padding: go on at the beginning of the ring
     }
 }
 
-// The record at the cursor, with every number in it checked; no data: it was padding.
-Result<ReaderCore::Found> ReaderCore::parse() noexcept {
+// Checks every number of the record at the cursor. No data: it is padding.
+inline const char* ReaderCore::parse(Found& found) noexcept {
     const std::uint64_t published = known_ - position_;
     const std::uint64_t offset = position_ & mask_;
-    if (published > mask_ + 1 || position_ % 8 != 0) return corrupt("impossible positions");
+    if (published > mask_ + 1 || position_ % 8 != 0) return "impossible positions";
     const RecordHeader header = layout::decode_record(load_word(ring_ + offset));
     const std::uint64_t bytes = layout::record_bytes(header.length, header.skip);
-    if (bytes > published || bytes > mask_ + 1 - offset) return corrupt("a record too long");
-    Found found;
+    if (bytes > published || bytes > mask_ + 1 - offset) return "a record too long";
     found.end = position_ + bytes;
-    if (header.kind == RecordKind::Padding) return found;
-    if (header.kind == RecordKind::Invalid) return corrupt("no record");
-    if (!tag_is_known_) {
+    found.granule = kNoBlock;
+    found.data = nullptr;
+    if (header.kind == RecordKind::Padding) return nullptr;
+    if (header.kind == RecordKind::Invalid) return "no record";
+    if (!tag_is_known_) [[unlikely]] {
         // The writer went on between our look at its position and at its count: believe the record.
         messages_ -= (messages_ - header.tag) & layout::kTagMask;
         line_->start.store(messages_, kRelaxed);
         tag_is_known_ = true;
     }
-    if (header.tag != (messages_ & layout::kTagMask)) return corrupt("a record out of order");
+    if (header.tag != (messages_ & layout::kTagMask)) return "a record out of order";
     found.data = ring_ + offset + layout::kRecordHeaderBytes + header.skip * 8U;
     found.size = header.length;
     found.format = static_cast<Format>(header.format);
-    return header.kind == RecordKind::Block ? parse_block(found) : Result<Found>(found);
+    return header.kind == RecordKind::Block ? parse_block(found) : nullptr;
 }
 
-Result<ReaderCore::Found> ReaderCore::parse_block(Found found) noexcept {
+const char* ReaderCore::parse_block(Found& found) noexcept {
     layout::BlockRecord record{};
-    if (found.size != sizeof record) return corrupt("a block record of the wrong size");
+    if (found.size != sizeof record) return "a block record of the wrong size";
     std::memcpy(&record, found.data, sizeof record);
     const BlockId block{record.granule, record.generation};
-    if (!arena_.is_valid(block, record.length)) return corrupt("a block that does not exist");
+    if (!arena_.is_valid(block, record.length)) return "a block that does not exist";
     found.data = arena_.data(block);
     found.size = record.length;
     found.granule = record.granule;
-    return found;
+    return nullptr;
 }
 
-std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
+inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
     const std::uint32_t entry = next_.load(kRelaxed);
     Held& held = held_[entry % kMostHeld];
     position_ = found.end;
@@ -238,42 +251,51 @@ std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
     held.messages = ++messages_;
     held.released.store(false, kRelaxed);
     ++handed_out_;
-    next_.store(entry + 1, kRelease);  // pairs with: the acquire in settle()
+    next_.store(entry + 1, kRelease);  // pairs with: the acquire in give_back_released()
     return entry;
 }
 
 Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
-    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) {
+    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) [[unlikely]] {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     }
-    Result<Found> found = find(wait);
-    if (!found) return found.status().copy();
+    Found found;
+    Status failure;
+    if (!find(wait, found, failure)) [[unlikely]] return failure;
     const std::uint64_t sequence = messages_;
-    const std::uint32_t entry = hand_out(*found);
+    const std::uint32_t entry = hand_out(found);
     PENSTOCK_CRASH_POINT("broadcast.recv.found");
-    return Message(this, {found->data, found->size}, sequence, entry, found->granule,
-                   found->format);
+    return Result<Message>(std::in_place, this, std::span(found.data, found.size), sequence, entry,
+                           found.granule, found.format);
 }
 
 Result<std::size_t> ReaderCore::next_size(const Wait& wait) noexcept {
-    Result<Found> found = find(wait);
-    if (!found) return found.status().copy();
-    return static_cast<std::size_t>(found->size);
+    Found found;
+    Status failure;
+    if (!find(wait, found, failure)) return failure;
+    return static_cast<std::size_t>(found.size);
 }
 
 Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept {
-    Result<std::size_t> size = next_size(wait);
-    if (!size) return size;
-    if (*size > buffer.size()) {
-        return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(*size) +
+    Found found;
+    Status failure;
+    if (!find(wait, found, failure)) [[unlikely]] return failure;
+    if (found.size > buffer.size()) {
+        return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(found.size) +
                                                " bytes and the buffer " +
                                                std::to_string(buffer.size()) +
                                                "; the message stays: use a larger buffer");
     }
-    Result<Message> message = recv(Deadline::now());
-    if (!message) return message.status().copy();
-    if (*size > 0) std::memcpy(buffer.data(), message->bytes().data(), *size);
-    return size;
+    if (found.size > 0) std::memcpy(buffer.data(), found.data, found.size);
+    if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
+        position_ = found.end;  // nothing is held before it: no entry is needed
+        publish_position(position_, ++messages_);
+    } else if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) {
+        return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
+    } else {
+        release(hand_out(found), false, kNoBlock);
+    }
+    return static_cast<std::size_t>(found.size);
 }
 
 // A hold on the block instead of on the ring, so that the ring can flow on.
@@ -283,7 +305,7 @@ bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
     arena_.hold({granule, 0}, slot_);
     PENSTOCK_CRASH_POINT("broadcast.keep.held");
     held_[entry % kMostHeld].released.store(true, kRelease);
-    settle();
+    announce(kReleased);
     return true;
 }
 
@@ -294,44 +316,39 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
         PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
         space_.notify();
     } else {
-        held_[entry % kMostHeld].released.store(true, kRelease);  // pairs with: settle()
-        settle();
+        // pairs with: the acquire in give_back_released()
+        held_[entry % kMostHeld].released.store(true, kRelease);
     }
-    let_go(1);
+    announce(kLetGo | kReleased);
 }
 
-void ReaderCore::let_go(std::uint64_t share) noexcept {
-    if (let_go_.fetch_add(share, kAcqRel) + share == kEverybody) leave();
-}
-
-// Gives back every released message at the front. One thread at a time; whoever finds it busy leaves its work to the one inside, who looks
-// again after letting go.
-void ReaderCore::settle() noexcept {
+// Something was released: one thread at a time gives back what can be given back, and goes on
+// until it has seen to every announcement. The last to let go leaves; see `work_`.
+inline void ReaderCore::announce(std::uint64_t what) noexcept {
+    if (static_cast<std::uint32_t>(work_.fetch_add(what, kAcqRel)) != 0) return;  // it will see ours
+    std::uint64_t seen = work_.load(kAcquire);
     for (;;) {
-        if (settling_.exchange(true, std::memory_order_seq_cst)) return;
-        const std::uint32_t first = oldest_.load(kRelaxed);
-        std::uint32_t oldest = first;
-        const std::uint32_t next = next_.load(kAcquire);
-        std::uint64_t end = 0;
-        std::uint64_t messages = 0;
-        while (oldest != next && held_[oldest % kMostHeld].released.load(kAcquire)) {
-            end = held_[oldest % kMostHeld].end;
-            messages = held_[oldest % kMostHeld].messages;
-            ++oldest;
-        }
-        if (oldest != first) {
-            oldest_.store(oldest, kRelease);
-            publish_position(end, messages);
-        }
-        settling_.store(false, std::memory_order_seq_cst);
-        // Somebody may have released between our look and our letting go, and gone away again.
-        const bool more = oldest != next_.load(kAcquire) &&
-                          held_[oldest % kMostHeld].released.load(std::memory_order_seq_cst);
-        if (!more) return;
+        give_back_released();
+        const bool is_last = handle_closed_.load(kAcquire) && seen / kLetGo == handed_out_;
+        if (is_last) return leave();
+        if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
     }
 }
 
-void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
+inline void ReaderCore::give_back_released() noexcept {
+    const std::uint32_t first = oldest_.load(kRelaxed);
+    const std::uint32_t next = next_.load(kAcquire);
+    std::uint32_t oldest = first;
+    while (oldest != next && held_[oldest % kMostHeld].released.load(kAcquire)) ++oldest;
+    if (oldest == first) return;
+    const Held& last = held_[(oldest - 1) % kMostHeld];
+    const std::uint64_t end = last.end;
+    const std::uint64_t messages = last.messages;
+    oldest_.store(oldest, kRelease);  // pairs with: the acquire in recv(): the entries are free
+    publish_position(end, messages);
+}
+
+inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
     line_->messages.store(messages, kRelaxed);
     // pairs with: the acquire in Core::find_limit(): our reads come before the reuse
     line_->position.store(position, kRelease);
@@ -342,7 +359,8 @@ void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages
 void ReaderCore::close_handle() noexcept {
     // A forked child leaves its copy alone: messages of the parent may still point to it.
     if (segment_->is_foreign()) return;
-    let_go(kEverybody - handed_out_);
+    handle_closed_.store(true, kRelease);  // handed_out_ is final from here on
+    announce(kLetGo | kReleased);
 }
 
 void ReaderCore::leave() noexcept {

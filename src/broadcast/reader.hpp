@@ -62,18 +62,20 @@ private:
     void take_gate() noexcept;
     [[nodiscard]] bool is_writer_gone() const noexcept;
 
-    Result<Found> find(const Wait& wait) noexcept;
+    // The next record, checked. Its failures come out of `failure`, which success never touches.
+    bool find(const Wait& wait, Found& found, Status& failure) noexcept;
     Status wait_for_more(const Wait& wait) noexcept;
     Status end_of_stream(WaitEnd end) noexcept;
     bool look_for_more() noexcept;
     void back_off_while_streaming() noexcept;
-    Result<Found> parse() noexcept;
-    Result<Found> parse_block(Found found) noexcept;
+    // Null, or what is wrong with the record at the cursor.
+    const char* parse(Found& found) noexcept;
+    const char* parse_block(Found& found) noexcept;
     Status corrupt(const char* why) noexcept;
 
     std::uint32_t hand_out(const Found& found) noexcept;
-    void settle() noexcept;
-    void let_go(std::uint64_t share) noexcept;
+    void announce(std::uint64_t what) noexcept;
+    void give_back_released() noexcept;
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void leave() noexcept;
 
@@ -100,18 +102,21 @@ private:
     Cancel closing_;
 
     // Messages handed out: [oldest_, next_) of a ring of entries. next_ moves with recv, oldest_
-    // under settling_ by whoever releases.
+    // with whoever is at work (see `work_`).
     std::atomic<std::uint32_t> next_{0};
     std::atomic<std::uint32_t> oldest_{0};
-    std::atomic<bool> settling_{false};
     std::unique_ptr<Held[]> held_;
 
-    // Who is the last to let go: each release adds 1, the handle's close adds kEverybody less the
-    // number handed out. The one whose addition makes it kEverybody leaves; nobody else touches
-    // this object after his own addition.
-    static constexpr std::uint64_t kEverybody = std::uint64_t{1} << 62U;
-    std::uint64_t handed_out_ = 0;
-    std::atomic<std::uint64_t> let_go_{0};
+    // Who gives back, and who is the last. Low half: announcements not yet seen to; who adds to 0
+    // is at work until it has seen to all. High half: how many have let go for good (messages, and
+    // the handle), wrapping at 2^32: only its equality with the number of those handed out counts,
+    // and never more than 4097 are outstanding. Nobody touches this object after letting go but
+    // the one at work.
+    static constexpr std::uint64_t kReleased = 1;
+    static constexpr std::uint64_t kLetGo = std::uint64_t{1} << 32U;
+    std::atomic<std::uint64_t> work_{0};
+    std::uint32_t handed_out_ = 1;  // the handle, and every Message
+    std::atomic<bool> handle_closed_{false};
 };
 
 }  // namespace penstock::detail

@@ -46,25 +46,30 @@ BroadcastWriter::Core::Core(std::unique_ptr<detail::Segment> made)
     data = detail::Signal(view.data_word(), segment->has_asymmetric_fence());
     space = detail::Signal(view.space_word(), segment->has_asymmetric_fence());
     mask = shape.capacity - 1;
+    longest_inline = shape.longest_inline();
+    longest = std::max(longest_inline, arena.range_bytes());
     limit = shape.capacity;
 }
 
-Status BroadcastWriter::Core::check_usable(std::uint64_t length) noexcept {
+inline bool BroadcastWriter::Core::is_usable(std::uint64_t length) const noexcept {
+    return !segment->is_foreign() && !closed && !loan_open && length <= longest;
+}
+
+// Why is_usable() said no.
+Status BroadcastWriter::Core::why_unusable(std::uint64_t length) const noexcept {
     if (segment->is_foreign()) return wrong_process();
     if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
     if (loan_open) {
         return {ErrorCode::Busy, "a loan of this writer is still open; commit or drop it first"};
     }
-    const std::uint64_t most = std::max(view.shape().longest_inline(), arena.range_bytes());
-    if (length <= most) return Status::ok();
     return {ErrorCode::TooLarge,
             "a message of " + std::to_string(length) + " bytes can never fit: " +
-                detail::quoted(segment->name()) + " takes up to " + std::to_string(most) +
+                detail::quoted(segment->name()) + " takes up to " + std::to_string(longest) +
                 "; create it with a larger `large`, or send it in parts"};
 }
 
 // Where the next record of this length would lie.
-BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
+inline BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
     std::uint64_t length, std::uint64_t alignment) const noexcept {
     const auto skip_at = [alignment](std::uint64_t offset) {
         const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
@@ -81,7 +86,7 @@ BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
     return room;
 }
 
-std::byte* BroadcastWriter::Core::payload_at(const Room& room) const noexcept {
+inline std::byte* BroadcastWriter::Core::payload_at(const Room& room) const noexcept {
     return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
 }
 
@@ -186,7 +191,7 @@ Status BroadcastWriter::Core::death_notice() noexcept {
             std::exchange(first_dead, -1)};
 }
 
-void BroadcastWriter::Core::publish(const Room& room, const RecordHeader& header,
+inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader& header,
                                     std::uint64_t payload_bytes) noexcept {
     if (room.padding > 0) {
         RecordHeader padding;
@@ -207,7 +212,7 @@ void BroadcastWriter::Core::publish(const Room& room, const RecordHeader& header
     data.notify();
 }
 
-void BroadcastWriter::Core::publish_inline(const Room& room, std::uint64_t length,
+inline void BroadcastWriter::Core::publish_inline(const Room& room, std::uint64_t length,
                                            Format format) noexcept {
     RecordHeader header;
     header.length = length;
@@ -318,16 +323,11 @@ BroadcastWriter::~BroadcastWriter() {
 Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wait,
                              Format format) noexcept {
     Core& core = *core_;
-    if (Status usable = core.check_usable(message.size()); !usable) return usable;
-    if (message.size() > core.view.shape().longest_inline()) {
-        Result<Loan> large = loan(message.size(), wait);
-        if (!large) return large.status().copy();
-        std::memcpy(large->bytes().data(), message.data(), message.size());
-        return large->commit(format);
-    }
+    if (!core.is_usable(message.size())) [[unlikely]] return core.why_unusable(message.size());
+    if (message.size() > core.longest_inline) return send_large(message, wait, format);
     constexpr std::uint64_t kNoAlignment = 8;
     const Core::Room room = core.measure(message.size(), kNoAlignment);
-    if (core.position + room.padding + room.bytes > core.limit) {
+    if (core.position + room.padding + room.bytes > core.limit) [[unlikely]] {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     if (!message.empty()) std::memcpy(core.payload_at(room), message.data(), message.size());
@@ -335,10 +335,18 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
     return Status::ok();
 }
 
+Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wait& wait,
+                                   Format format) noexcept {
+    Result<Loan> large = loan(message.size(), wait);
+    if (!large) return large.status().copy();
+    std::memcpy(large->bytes().data(), message.data(), message.size());
+    return large->commit(format);
+}
+
 Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
     Core& core = *core_;
-    if (Status usable = core.check_usable(size); !usable) return usable;
-    const bool is_large = size > core.view.shape().longest_inline();
+    if (!core.is_usable(size)) return core.why_unusable(size);
+    const bool is_large = size > core.longest_inline;
     const Core::Room room =
         core.measure(is_large ? sizeof(layout::BlockRecord) : size,
                      is_large ? alignof(layout::BlockRecord) : layout::kPayloadAlignment);
@@ -361,7 +369,7 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
 
 Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
     Core& core = *core_;
-    if (Status usable = core.check_usable(0); !usable) return usable;
+    if (!core.is_usable(0)) return core.why_unusable(0);
     const auto all_active = [&core] {
         for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
             if (core.view.reader(rank).gate.load(kAcquire) != ReaderLine::kActive) return false;

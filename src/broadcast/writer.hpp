@@ -26,7 +26,8 @@ struct BroadcastWriter::Core {
         std::uint64_t end = 0;
     };
 
-    Status check_usable(std::uint64_t length) noexcept;
+    [[nodiscard]] bool is_usable(std::uint64_t length) const noexcept;
+    [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
     Status make_room(const Room& room, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
@@ -62,6 +63,8 @@ struct BroadcastWriter::Core {
     detail::SpinBudget spin;
     std::byte* ring = nullptr;
     std::uint64_t mask = 0;
+    std::uint64_t longest_inline = 0;
+    std::uint64_t longest = 0;  // of any message
 
     std::uint64_t position = 0;  // published
     std::uint64_t limit = 0;     // a record may end here at most

@@ -11,7 +11,6 @@
 #include "os/crash_point.hpp"
 #include "os/directory_watch.hpp"
 #include "os/fence.hpp"
-#include "os/fork.hpp"
 #include "segment/header.hpp"
 #include "segment/signal.hpp"
 
@@ -203,10 +202,6 @@ Segment::~Segment() {
     control_.abandon();
     payload_.abandon();
     file_.abandon();
-}
-
-bool Segment::is_foreign() const noexcept {
-    return fork_generation_ != os::fork_generation();
 }
 
 std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentPlan& plan,

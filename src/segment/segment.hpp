@@ -9,6 +9,7 @@
 #include <string>
 #include <system_error>
 
+#include "os/fork.hpp"
 #include "os/shared_file.hpp"
 #include "penstock/segment.hpp"
 #include "penstock/wait.hpp"
@@ -56,7 +57,10 @@ public:
     // To be called after one's slot is retired and released: removes the name if nobody is left.
     void leave() noexcept;
 
-    [[nodiscard]] bool is_foreign() const noexcept;  // true in a forked child
+    // True in a forked child.
+    [[nodiscard]] bool is_foreign() const noexcept {
+        return fork_generation_ != os::fork_generation();
+    }
     [[nodiscard]] const std::string& name() const noexcept { return location_.name; }
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
     [[nodiscard]] std::string instance() const;  // 32 hex digits

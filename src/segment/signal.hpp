@@ -15,9 +15,9 @@
 
 namespace penstock::detail {
 
-// The longest sleep without a look at the peer's life, at Cancel and at signals. Half of the
-// 100 ms in which a death must be noticed.
-inline constexpr std::chrono::milliseconds kSlice{50};
+// The longest sleep without a look at the peer's life, at Cancel and at signals: inside the
+// 100 ms in which a death must be noticed, and rare enough that a parked reader costs nothing.
+inline constexpr std::chrono::milliseconds kSlice{70};
 
 enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
 
@@ -85,6 +85,11 @@ public:
         return seen;
     }
 
+    // True if nobody has woken the signal since announce() returned `seen`.
+    [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
+        return word_->load(std::memory_order_acquire) == seen;
+    }
+
     os::Woken sleep(std::uint32_t seen, std::chrono::nanoseconds span) noexcept {
         return os::futex_wait(*word_, seen, span);
     }
@@ -115,28 +120,29 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
 }
 
 // Waits until ready(); asks peer_gone() before the first sleep and at least every kSlice.
-// Ready wins over every other end. `sleeps` counts the sleeps in the kernel.
+// After PeerGone the caller decides whether a last look is due: a dead peer's last act may have
+// been to make it ready. `sleeps` counts the sleeps in the kernel.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone) {
     if (ready()) return WaitEnd::Ready;
-    if (wait.deadline.is_try()) return peer_gone() && !ready() ? WaitEnd::PeerGone : WaitEnd::Timeout;
+    if (wait.deadline.is_try()) return peer_gone() ? WaitEnd::PeerGone : WaitEnd::Timeout;
     if (spin_until(budget, ready)) return WaitEnd::Ready;
+    std::uint32_t seen = signal.announce();
     for (;;) {
-        const std::uint32_t seen = signal.announce();
         if (ready()) return WaitEnd::Ready;
-        // A peer's last act may have been to make it ready.
-        if (peer_gone()) return ready() ? WaitEnd::Ready : WaitEnd::PeerGone;
+        if (peer_gone()) return WaitEnd::PeerGone;
         if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
         const auto now = Clock::now();
         if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
         ++sleeps;
         const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
-        if (ready()) return WaitEnd::Ready;
         if (woken != os::Woken::ByWaker && wait.interrupted != nullptr &&
             wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
+        // An announcement that nobody has taken down stands: no second fence for it.
+        if (!signal.is_standing(seen)) seen = signal.announce();
     }
 }
 
