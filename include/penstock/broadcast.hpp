@@ -196,9 +196,11 @@ public:
     // named), InvalidArgument (no such rank), Incompatible, Corrupt, PermissionDenied, PeerDied or
     // Closed (the writer is gone and nothing is left to read). Waits for the segment to appear
     // until `wait` ends. The first reader of a rank gets every message; a replacement starts
-    // with the next one sent.
+    // with the next one sent. `instance`, if not empty, is the only one that will do: another segment
+    // under the same name is as good as none.
     static BroadcastReader attach(const std::string& name, unsigned rank,
-                                  const Wait& wait = Deadline::now());
+                                  const Wait& wait = Deadline::now(),
+                                  const std::string& instance = {});
     // The same through a descriptor of the segment (memfd, or handed over a Unix socket).
     static BroadcastReader attach(int descriptor, unsigned rank);
 

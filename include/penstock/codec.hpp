@@ -247,7 +247,7 @@ struct TensorView {
     Order order = Order::C;
     Source source = Source::Bytes;
     std::uint8_t ndim = 0;
-    std::array<std::int64_t, kMaxDims> dims{};
+    std::array<std::int64_t, kMaxDims> dims;  // the first ndim
     std::span<const std::byte> data;
 
     [[nodiscard]] std::span<const std::int64_t> shape() const noexcept {

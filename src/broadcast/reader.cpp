@@ -424,14 +424,17 @@ void Message::keep() noexcept {
     if (core_ != nullptr && !kept_) kept_ = core_->keep(entry_, block_);
 }
 
-BroadcastReader BroadcastReader::attach(const std::string& name, unsigned rank, const Wait& wait) {
-    return BroadcastReader(detail::ReaderCore::attach(
-        detail::attach_when_there(name, Kind::Broadcast, os::Mapping::Access::Read, wait), rank));
+BroadcastReader BroadcastReader::attach(const std::string& name, unsigned rank, const Wait& wait,
+                                        const std::string& instance) {
+    const detail::Wanted wanted{Kind::Broadcast, os::Mapping::Access::Read, instance};
+    return BroadcastReader(
+        detail::ReaderCore::attach(detail::attach_when_there(name, wanted, wait), rank));
 }
 
 BroadcastReader BroadcastReader::attach(int descriptor, unsigned rank) {
     return BroadcastReader(detail::ReaderCore::attach(
-        detail::Segment::attach(descriptor, Kind::Broadcast, os::Mapping::Access::Read), rank));
+        detail::Segment::attach(descriptor, {Kind::Broadcast, os::Mapping::Access::Read, {}}),
+        rank));
 }
 
 BroadcastReader::BroadcastReader(BroadcastReader&& other) noexcept

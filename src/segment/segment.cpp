@@ -138,12 +138,12 @@ void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& 
 
 }  // namespace
 
-std::unique_ptr<Segment> attach_when_there(const std::string& name, Kind kind,
-                                           os::Mapping::Access payload, const Wait& wait) {
+std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
+                                           const Wait& wait) {
     os::DirectoryWatch watch(locate(name).directory);  // before the first look: misses nothing
     for (;;) {
         try {
-            return Segment::attach(name, kind, payload);
+            return Segment::attach(name, wanted);
         } catch (const Error& error) {
             const auto now = Clock::now();
             if (error.code() != ErrorCode::NotFound || wait.deadline.has_passed(now)) throw;
@@ -293,32 +293,36 @@ void Segment::publish() {
                 "can't create " + where(location_) + ": others keep creating and leaving it");
 }
 
-std::unique_ptr<Segment> Segment::attach(const std::string& name, Kind kind,
-                                         os::Mapping::Access payload) {
+std::unique_ptr<Segment> Segment::attach(const std::string& name, const Wanted& wanted) {
     const Location location = locate(name);
-    return adopt(open_to_join(location), location, kind, payload);
+    return adopt(open_to_join(location), location, wanted);
 }
 
-std::unique_ptr<Segment> Segment::attach(int descriptor, Kind kind, os::Mapping::Access payload) {
+std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     std::error_code error;
     os::SharedFile file = os::SharedFile::reopen(descriptor, error);
     if (error) throw_system(error, "attach to descriptor", std::to_string(descriptor));
-    return adopt(std::move(file), {}, kind, payload);
+    return adopt(std::move(file), {}, wanted);
 }
 
-std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location, Kind kind,
-                                        os::Mapping::Access payload) {
+std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
+                                        const Wanted& wanted) {
     std::unique_ptr<Segment> segment(new Segment);
     segment->location_ = std::move(location);
     segment->file_ = std::move(file);
     segment->header_ = read_header(segment->file_, where(segment->location_));
-    check_kind(segment->header_, kind, segment->location_);
+    check_kind(segment->header_, wanted.kind, segment->location_);
+    if (!wanted.instance.empty() && wanted.instance != segment->instance()) {
+        throw Error(ErrorCode::NotFound,
+                    where(segment->location_) +
+                        " is another segment than the one asked for: that one is gone");
+    }
     if (segment->has_asymmetric_fence() && !os::register_asymmetric_fence()) {
         throw Error(ErrorCode::Incompatible,
                     where(segment->location_) +
                         " relies on membarrier(2), which this process may not call (seccomp?)");
     }
-    segment->map(payload);
+    segment->map(wanted.payload);
     PENSTOCK_CRASH_POINT("segment.attach.mapped");
     return segment;
 }

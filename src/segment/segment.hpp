@@ -31,6 +31,13 @@ struct SegmentPlan {
     std::uint64_t payload_reserved = 0;  // of it, from its start, reserved at once
 };
 
+// What an attacher expects, and how it wants the payload mapped.
+struct Wanted {
+    Kind kind = Kind::Broadcast;
+    os::Mapping::Access payload = os::Mapping::Access::Read;
+    std::string instance;  // empty: any
+};
+
 // Owns the file, the mappings and the locks of one handle. Not thread-safe, except the const
 // members. In a forked child the destructor forgets everything and touches nothing.
 class Segment {
@@ -49,9 +56,8 @@ public:
 
     // Opens and checks. The life-cycle lock is held shared until joined() or destruction, so that
     // nobody removes the segment while the caller claims its slot. Throws Error.
-    static std::unique_ptr<Segment> attach(const std::string& name, Kind kind,
-                                           os::Mapping::Access payload);
-    static std::unique_ptr<Segment> attach(int descriptor, Kind kind, os::Mapping::Access payload);
+    static std::unique_ptr<Segment> attach(const std::string& name, const Wanted& wanted);
+    static std::unique_ptr<Segment> attach(int descriptor, const Wanted& wanted);
     void joined() noexcept;
 
     // To be called after one's slot is retired and released: removes the name if nobody is left.
@@ -76,8 +82,8 @@ public:
 private:
     Segment() noexcept;
 
-    static std::unique_ptr<Segment> adopt(os::SharedFile file, Location location, Kind kind,
-                                          os::Mapping::Access payload);
+    static std::unique_ptr<Segment> adopt(os::SharedFile file, Location location,
+                                          const Wanted& wanted);
     void build(const SegmentPlan& plan, const MemoryOptions& memory);
     void map(os::Mapping::Access payload);
     void apply(const MemoryOptions& memory, std::uint64_t reserved);
@@ -93,8 +99,8 @@ private:
 };
 
 // Segment::attach(), waiting for the name to appear until `wait` ends; then NotFound or Cancelled.
-std::unique_ptr<Segment> attach_when_there(const std::string& name, Kind kind,
-                                           os::Mapping::Access payload, const Wait& wait);
+std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
+                                           const Wait& wait);
 
 // A look at a segment from outside: mapped and checked, joined by nobody, changed in nothing but
 // by remove_if_abandoned(). Throws Error as Segment::attach().
