@@ -130,8 +130,14 @@ Status BroadcastWriter::Core::wait_for_readers(std::uint64_t needed, std::uint64
     state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     const detail::WaitEnd end = detail::wait_until(
         space, spin, wait, sleeps, ready, [this] { return closing.is_cancelled() || bury_dead(); });
+    Status outcome = explain_wait(end, wait);
     state.blocked_since.store(0, kRelaxed);
     state.sleeps.store(sleeps, kRelaxed);
+    return outcome;
+}
+
+// What a wait for readers ended with, in words; called while the writer still counts as blocked.
+Status BroadcastWriter::Core::explain_wait(detail::WaitEnd end, const Wait& wait) noexcept {
     if (end == detail::WaitEnd::Ready) return Status::ok();
     if (end == detail::WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
     if (end != detail::WaitEnd::Timeout) {
@@ -140,12 +146,10 @@ Status BroadcastWriter::Core::wait_for_readers(std::uint64_t needed, std::uint64
     if (wait.deadline.is_try()) {  // whoever polls wants an answer, not an investigation
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
-    state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     std::string who;
     for (const ReaderState& reader : detail::find_blockers(view, segment->participants(), arena)) {
         who += (who.empty() ? "" : "; ") + reader.describe();
     }
-    state.blocked_since.store(0, kRelaxed);
     return {ErrorCode::Timeout,
             "no room in " + detail::quoted(segment->name()) + ": waiting for " +
                 (who.empty() ? "its readers" : who)};

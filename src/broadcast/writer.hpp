@@ -49,6 +49,7 @@ struct BroadcastWriter::Core {
     template <typename Ready>
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
+    Status explain_wait(detail::WaitEnd end, const Wait& wait) noexcept;
     // Clears dead readers; true if one was found that has to be told of.
     bool bury_dead() noexcept;
     std::optional<std::string> bury(unsigned rank) noexcept;

@@ -20,7 +20,7 @@ inline std::uint64_t fork_generation() noexcept {
 // such a lock would outlive its owner there (it belongs to the open file description). No fork can
 // come between the opening and the registration. `open` returns a descriptor or -1 with errno set.
 int open_closed_in_children(const std::function<int()>& open);
-// Before closing it oneself. Unknown descriptors are ignored.
-void forget_descriptor(int descriptor) noexcept;
+// Closes such a descriptor and forgets it in one step, as far as a fork can tell.
+void close_descriptor(int descriptor) noexcept;
 
 }  // namespace penstock::os

@@ -56,10 +56,11 @@ int open_closed_in_children(const std::function<int()>& open) {
     return descriptor;
 }
 
-void forget_descriptor(int descriptor) noexcept {
+void close_descriptor(int descriptor) noexcept {
     const std::lock_guard lock(registry().mutex);
     auto& known = registry().descriptors;
     known.erase(std::remove(known.begin(), known.end(), descriptor), known.end());
+    ::close(descriptor);
 }
 
 }  // namespace penstock::os

@@ -51,6 +51,7 @@ public:
         std::uint64_t links = 0;     // 0: unlinked (always 0 for anonymous files)
         std::uint64_t inode = 0;
         std::uint64_t device = 0;
+        std::uint32_t owner = 0;  // user id
     };
     [[nodiscard]] Facts facts(std::error_code& error) const noexcept;
 
@@ -99,6 +100,10 @@ private:
     std::byte* data_ = nullptr;
     std::uint64_t size_ = 0;
 };
+
+// True if a file of user `owner` may be mapped: one's own, or anybody's for root. Somebody else's
+// could be cut short under our feet.
+bool may_trust(std::uint32_t owner) noexcept;
 
 std::uint64_t page_size() noexcept;
 

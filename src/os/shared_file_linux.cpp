@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "os/fork.hpp"
@@ -49,6 +50,19 @@ bool is_regular(int descriptor) noexcept {
     return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+// "always within_size [advise] never deny force": the bracketed word is in force.
+bool are_shared_huge_pages_allowed() noexcept {
+    char text[128] = {};
+    const int file = ::open("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+                            O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    const ssize_t got = ::read(file, text, sizeof text - 1);
+    ::close(file);
+    const std::string_view mode(text, got > 0 ? static_cast<std::size_t>(got) : 0);
+    return got > 0 && mode.find("[never]") == std::string_view::npos &&
+           mode.find("[deny]") == std::string_view::npos;
+}
+
 std::string random_suffix() {
     std::byte bytes[8];
     fill_random(bytes, sizeof bytes);
@@ -84,8 +98,7 @@ void SharedFile::close() noexcept {
     if (descriptor_ < 0) return;
     if (!private_path_.empty()) ::unlink(private_path_.c_str());
     private_path_.clear();
-    forget_descriptor(descriptor_);
-    ::close(std::exchange(descriptor_, -1));
+    close_descriptor(std::exchange(descriptor_, -1));
 }
 
 SharedFile SharedFile::create_private(const std::string& directory, std::error_code& error) {
@@ -188,7 +201,7 @@ SharedFile::Facts SharedFile::facts(std::error_code& error) const noexcept {
     return {static_cast<std::uint64_t>(status.st_size),
             static_cast<std::uint64_t>(status.st_blocks) * kBlock,
             static_cast<std::uint64_t>(status.st_nlink), static_cast<std::uint64_t>(status.st_ino),
-            static_cast<std::uint64_t>(status.st_dev)};
+            static_cast<std::uint64_t>(status.st_dev), status.st_uid};
 }
 
 bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept {
@@ -263,6 +276,8 @@ Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t
 }
 
 std::error_code Mapping::use_huge_pages() noexcept {
+    // The kernel takes the advice even where it is set to ignore it.
+    if (!are_shared_huge_pages_allowed()) return std::make_error_code(std::errc::not_supported);
     return outcome(::madvise(data_, size_, MADV_HUGEPAGE));
 }
 
@@ -283,6 +298,11 @@ std::error_code Mapping::bind_to_node(int node) noexcept {
     const unsigned long mask = 1UL << static_cast<unsigned>(node);
     const long result = ::syscall(SYS_mbind, data_, size_, kBind, &mask, kBits, 0);
     return result == 0 ? std::error_code{} : last_error();
+}
+
+bool may_trust(std::uint32_t owner) noexcept {
+    const uid_t self = ::geteuid();
+    return self == 0 || owner == self;
 }
 
 std::uint64_t page_size() noexcept {

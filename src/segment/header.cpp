@@ -107,6 +107,11 @@ SegmentHeader read_header(const os::SharedFile& file, const std::string& where) 
     std::error_code error;
     const auto facts = file.facts(error);
     if (error) refuse(ErrorCode::System, where, "can't be examined: " + error.message());
+    if (!os::may_trust(facts.owner)) {
+        refuse(ErrorCode::PermissionDenied, where,
+               "belongs to another user (uid " + std::to_string(facts.owner) +
+                   "); run as the user who made it");
+    }
     SegmentHeader header{};
     if (facts.size < sizeof header || !file.read(0, &header, sizeof header)) {
         refuse(ErrorCode::Incompatible, where,
