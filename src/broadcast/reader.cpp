@@ -100,6 +100,7 @@ void ReaderCore::claim_rank() {
 void ReaderCore::take_gate() noexcept {
     if (line_->gate.load(kAcquire) == ReaderLine::kVacant) {
         line_->position.store(view_.writer().position.load(kAcquire), kRelaxed);
+        PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
         // pairs with: the fence in Core::find_limit(). A writer that did not see the gate active
@@ -350,6 +351,7 @@ inline void ReaderCore::give_back_released() noexcept {
 
 inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
     line_->messages.store(messages, kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.release.counted");
     // pairs with: the acquire in Core::find_limit(): our reads come before the reuse
     line_->position.store(position, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.release.published");

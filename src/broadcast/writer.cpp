@@ -128,11 +128,13 @@ Status BroadcastWriter::Core::wait_for_readers(std::uint64_t needed, std::uint64
     state.wanted.store(comfortable, kRelaxed);
     state.needed.store(needed, kRelaxed);
     state.blocked_since.store(os::monotonic_ns(), kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.wait.noted");
     const detail::WaitEnd end = detail::wait_until(
         space, spin, wait, sleeps, ready, [this] { return closing.is_cancelled() || bury_dead(); });
     Status outcome = explain_wait(end, wait);
     state.blocked_since.store(0, kRelaxed);
     state.sleeps.store(sleeps, kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.wait.ended");
     return outcome;
 }
 
@@ -175,6 +177,7 @@ std::optional<std::string> BroadcastWriter::Core::bury(unsigned rank) noexcept {
     auto& participants = segment->participants();
     const unsigned slot = layout::slot_of_rank(rank);
     if (!participants.try_claim(slot)) return std::nullopt;
+    PENSTOCK_CRASH_POINT("broadcast.bury.locked");
     std::optional<std::string> obituary;
     if (participants.is_announced(slot)) {
         const ReaderState dead = detail::describe_reader(view, participants, rank);
@@ -202,6 +205,7 @@ inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader&
         padding.kind = RecordKind::Padding;
         padding.length = room.padding - layout::kRecordHeaderBytes;
         store_word(ring + (position & mask), layout::encode_record(padding));
+        PENSTOCK_CRASH_POINT("broadcast.send.padded");
     }
     store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
     PENSTOCK_CRASH_POINT("broadcast.send.written");
@@ -210,6 +214,7 @@ inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader&
     bytes += payload_bytes;
     view.writer().messages.store(messages, kRelaxed);
     view.writer().bytes.store(bytes, kRelaxed);
+    PENSTOCK_CRASH_POINT("broadcast.send.counted");
     // pairs with: the acquire in ReaderCore::look_for_more()
     view.writer().position.store(position, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.send.published");
@@ -248,6 +253,7 @@ void BroadcastWriter::Core::publish_block(BlockId block, const Room& room, std::
                                           Format format) noexcept {
     const layout::BlockRecord record{block.granule, block.generation, length};
     std::memcpy(payload_at(room), &record, sizeof record);
+    PENSTOCK_CRASH_POINT("broadcast.send.described");
     RecordHeader header;
     header.length = sizeof record;
     header.kind = RecordKind::Block;
@@ -335,6 +341,7 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     if (!message.empty()) std::memcpy(core.payload_at(room), message.data(), message.size());
+    PENSTOCK_CRASH_POINT("broadcast.send.copied");
     core.publish_inline(room, message.size(), format);
     return Status::ok();
 }
@@ -344,6 +351,7 @@ Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wai
     Result<Loan> large = loan(message.size(), wait);
     if (!large) return large.status().copy();
     std::memcpy(large->bytes().data(), message.data(), message.size());
+    PENSTOCK_CRASH_POINT("broadcast.send.copied_large");
     return large->commit(format);
 }
 

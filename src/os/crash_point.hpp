@@ -4,6 +4,9 @@
 
 #ifdef PENSTOCK_CRASH_POINTS
 
+#include <string>
+#include <vector>
+
 namespace penstock::os {
 
 // Passes the point: may raise SIGKILL or SIGSTOP, as PENSTOCK_CRASH_AT=<name>:<n>:<kill|stop> says.
@@ -12,6 +15,11 @@ void pass_crash_point(const char* name) noexcept;
 
 // Lets a test arm the point within the process (null: disarm). Counts start again.
 void arm_crash_point(const char* specification) noexcept;
+
+// Notes every point that this process passes from now on, in order, with its repetitions.
+void start_crash_trace();
+// What was noted since; noting ends.
+std::vector<std::string> take_crash_trace();
 
 }  // namespace penstock::os
 

@@ -4,6 +4,7 @@
 #ifdef PENSTOCK_CRASH_POINTS
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace penstock::os {
 namespace {
@@ -27,6 +30,8 @@ struct Trap {
 std::mutex trap_mutex;
 Trap trap;  // guarded by trap_mutex
 std::atomic<bool> is_armed{false};
+std::atomic<bool> is_tracing{false};
+std::vector<std::string> trace;  // guarded by trap_mutex
 
 void arm(std::string_view specification) {
     const std::lock_guard lock(trap_mutex);
@@ -66,11 +71,27 @@ void arm_crash_point(const char* specification) noexcept {
     arm(specification == nullptr ? "" : specification);
 }
 
+void start_crash_trace() {
+    const std::lock_guard lock(trap_mutex);
+    trace.clear();
+    is_tracing = true;
+}
+
+std::vector<std::string> take_crash_trace() {
+    const std::lock_guard lock(trap_mutex);
+    is_tracing = false;
+    return std::exchange(trace, {});
+}
+
 void pass_crash_point(const char* name) noexcept {
     static const char* const list = std::getenv("PENSTOCK_CRASH_LIST");
     static const bool once = (arm_from_environment(), true);
     static_cast<void>(once);
     if (list != nullptr) list_once(list, name);
+    if (is_tracing.load(std::memory_order_relaxed)) {
+        const std::lock_guard lock(trap_mutex);
+        trace.emplace_back(name);
+    }
     if (!is_armed.load(std::memory_order_relaxed)) return;
     int signal = 0;
     {
@@ -79,12 +100,8 @@ void pass_crash_point(const char* name) noexcept {
         signal = trap.signal;
         is_armed = false;
     }
-    ::kill(::getpid(), signal);
-    // A kill of oneself takes effect before the next instruction of this thread only for
-    // SIGSTOP/SIGKILL delivered to a single thread; wait for it so that no further step is taken.
-    if (signal == SIGKILL) {
-        for (;;) ::pause();
-    }
+    // To this thread: it must take no further step, whichever thread a signal to the process finds.
+    ::pthread_kill(::pthread_self(), signal);
 }
 
 }  // namespace penstock::os

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <utility>
 
+#include "os/crash_point.hpp"
 #include "os/fork.hpp"
 
 #ifndef MADV_POPULATE_WRITE
@@ -166,6 +167,7 @@ std::error_code SharedFile::publish(const std::string& path) {
                                 path.c_str(), AT_SYMLINK_FOLLOW));
     }
     if (::link(private_path_.c_str(), path.c_str()) != 0) return last_error();
+    PENSTOCK_CRASH_POINT("shared_file.publish.linked");
     ::unlink(private_path_.c_str());
     private_path_.clear();
     return {};

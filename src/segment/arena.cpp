@@ -101,6 +101,7 @@ bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner)
             release_run(first, length);
             return false;
         }
+        PENSTOCK_CRASH_POINT("arena.claim.body");
     }
     PENSTOCK_CRASH_POINT("arena.claim.bodies");
     return true;
@@ -114,6 +115,7 @@ void Arena::release_run(std::uint32_t first, std::uint32_t length) noexcept {
         if (state_of(seen) != kBody || length_of(seen) != i) continue;
         word(first + i).compare_exchange_strong(seen, with_state(seen, kFree, 0, 0), kAcqRel,
                                                 kRelaxed);
+        PENSTOCK_CRASH_POINT("arena.release.body");
     }
     PENSTOCK_CRASH_POINT("arena.release.bodies");
     // pairs with: the acquire load in claim_run()
@@ -158,6 +160,7 @@ Status Arena::reserve_run(std::uint32_t first, std::uint32_t length) noexcept {
         }
         PENSTOCK_CRASH_POINT("arena.reserve.reserved");
         for (; at < end; ++at) word(at).fetch_or(kReserved, kRelaxed);
+        PENSTOCK_CRASH_POINT("arena.reserve.marked");
     }
     return Status::ok();
 }
@@ -195,11 +198,13 @@ void Arena::free(BlockId block, unsigned owner) noexcept {
 
 void Arena::hold(BlockId block, unsigned slot) noexcept {
     holders(block.granule)[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64), kAcqRel);
+    PENSTOCK_CRASH_POINT("arena.hold.set");
 }
 
 void Arena::drop(BlockId block, unsigned slot) noexcept {
     // pairs with: the acquire in is_held(): the reads of the block come before its reuse
     holders(block.granule)[slot / 64].fetch_and(~(std::uint64_t{1} << (slot % 64)), kAcqRel);
+    PENSTOCK_CRASH_POINT("arena.drop.cleared");
 }
 
 bool Arena::is_held(BlockId block) const noexcept {
@@ -274,6 +279,7 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
         PENSTOCK_CRASH_POINT("arena.trim.unmarked");
         const std::uint64_t bytes = length * geometry_.granule_bytes;
         if (!file_->punch(file_offset_ + at * geometry_.granule_bytes, bytes)) given_back += bytes;
+        PENSTOCK_CRASH_POINT("arena.trim.punched");
         release_run(at, length);
         at += length;
     }

@@ -47,6 +47,7 @@ bool Participants::try_claim(unsigned slot) noexcept {
 void Participants::release(unsigned slot) noexcept {
     if (claimed_ == slot) claimed_ = kNone;
     file_->unlock(lock_byte(slot));
+    PENSTOCK_CRASH_POINT("participants.release.unlocked");
 }
 
 void Participants::announce(unsigned slot) {

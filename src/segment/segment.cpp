@@ -73,6 +73,7 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
         result = Removal::Removed;
     }
     file.unlock(kLifeCycleByte);
+    PENSTOCK_CRASH_POINT("segment.remove.unlocked");
     return result;
 }
 
@@ -115,6 +116,7 @@ os::SharedFile open_to_join(const Location& location) {
         os::SharedFile file = os::SharedFile::open(location.path, error);
         if (error) throw_system(error, "attach to", location.name);
         if (file.try_lock_shared(kLifeCycleByte)) {
+            PENSTOCK_CRASH_POINT("segment.attach.locked");
             if (file.facts(error).links > 0) return file;
         } else if (os::monotonic_ns() >= end) {
             throw Error(ErrorCode::Busy, "can't attach to " + where(location) +
@@ -226,6 +228,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     PENSTOCK_CRASH_POINT("segment.create.opened");
     error = file_.set_size(header_.file_size);
     if (error) throw_system(error, "size", location_.name);
+    PENSTOCK_CRASH_POINT("segment.create.sized");
     const std::uint64_t reserved = header_.payload_offset + plan.payload_reserved;
     error = file_.reserve(0, reserved);
     if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
@@ -238,6 +241,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     map(os::Mapping::Access::ReadWrite);
     apply(memory, plan.payload_reserved);
     std::memcpy(control_.data(), &header_, sizeof header_);
+    PENSTOCK_CRASH_POINT("segment.create.described");
 }
 
 void Segment::map(os::Mapping::Access payload) {
@@ -329,6 +333,7 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
 
 void Segment::joined() noexcept {
     file_.unlock(kLifeCycleByte);
+    PENSTOCK_CRASH_POINT("segment.attach.unlocked");
 }
 
 void Segment::leave() noexcept {

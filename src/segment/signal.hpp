@@ -69,6 +69,7 @@ public:
         }
         PENSTOCK_CRASH_POINT("signal.wake.cleared");
         os::futex_wake_all(*word_);
+        PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
     // Says that somebody is about to sleep; the condition must be looked at again after it.
