@@ -67,12 +67,14 @@ struct BroadcastStats {
     std::uint64_t held_bytes = 0;       // writer: of large messages, not free yet
 };
 
-class BroadcastWriter;
-class BroadcastReader;
+namespace detail {
+struct WriterCore;
+class ReaderCore;
+}  // namespace detail
 
 // Room for one message inside the shared memory, to be filled in place and then committed.
-// Owned by one thread; a writer has one open loan at a time. Destroying it uncommitted sends
-// nothing. The bytes are 64-byte aligned.
+// Owned by the writer's thread; a writer has one open loan at a time, and outlives it (it may be
+// moved meanwhile). Destroying it uncommitted sends nothing. The bytes are 64-byte aligned.
 class Loan {
 public:
     Loan(Loan&& other) noexcept;
@@ -87,12 +89,11 @@ public:
 
 private:
     friend class BroadcastWriter;
-    Loan(BroadcastWriter& writer, std::span<std::byte> bytes) noexcept
-        : writer_(&writer), bytes_(bytes) {}
-
+    Loan(detail::WriterCore* core, std::span<std::byte> bytes) noexcept
+        : core_(core), bytes_(bytes) {}
     void drop() noexcept;
 
-    BroadcastWriter* writer_;
+    detail::WriterCore* core_;
     std::span<std::byte> bytes_;
 };
 
@@ -137,20 +138,16 @@ public:
     [[nodiscard]] bool is_open() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept;
     [[nodiscard]] std::string instance() const;     // tells this segment from others of its name
-    [[nodiscard]] int descriptor() const noexcept;  // of the segment; borrowed; -1 when closed
+    // Of the segment, for handing over (SCM_RIGHTS, inheritance); carries no lock. Borrowed; -1 when
+    // closed.
+    [[nodiscard]] int descriptor() const noexcept;
 
 private:
     Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
 
-    friend class Loan;
-    struct Core;
-    explicit BroadcastWriter(std::unique_ptr<Core> core) noexcept;
-    std::unique_ptr<Core> core_;
+    explicit BroadcastWriter(std::unique_ptr<detail::WriterCore> core) noexcept;
+    std::unique_ptr<detail::WriterCore> core_;
 };
-
-namespace detail {
-class ReaderCore;
-}
 
 // One received message, read in place. Holding it keeps its bytes; the reader may go on receiving.
 // Release (or destroy) it to give the room back, from any thread, in any order. At most 4096 may
@@ -221,6 +218,8 @@ public:
     [[nodiscard]] BroadcastStats stats() const;  // Any thread.
     [[nodiscard]] unsigned rank() const noexcept;
 
+    // The rank becomes free once the last Message is released; until then a message that lies in
+    // the ring goes on gating the writer, one in a block of its own does not.
     void close() noexcept;
     void request_close() noexcept;  // Any thread: ends waits with Cancelled.
     [[nodiscard]] bool is_open() const noexcept;

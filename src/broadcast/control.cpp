@@ -141,9 +141,11 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view,
     const double seconds = static_cast<double>(os::monotonic_ns() - since) * 1e-9;
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
-        const bool is_behind = line.gate.load(kAcquire) != ReaderLine::kVacant &&
-                               line.position.load(kAcquire) < needed;
-        if (!is_behind && !arena.is_held_by(layout::slot_of_rank(rank))) continue;
+        // A writer that needs no position waits for blocks that are still held.
+        const bool blocks = needed == 0 ? arena.is_held_by(layout::slot_of_rank(rank))
+                                        : is_gating(view, rank) &&
+                                              line.position.load(kAcquire) < needed;
+        if (!blocks) continue;
         ReaderState state = describe_reader(view, participants, rank);
         state.blocking_for = seconds;
         blockers.push_back(std::move(state));
@@ -157,7 +159,7 @@ BroadcastStats read_stats(const BroadcastView& view) {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
         stats.reader_deaths += line.deaths.load(kRelaxed);
-        if (line.gate.load(kAcquire) == ReaderLine::kVacant) continue;
+        if (!is_gating(view, rank)) continue;
         slowest = std::min(slowest, line.position.load(kAcquire));
     }
     const std::uint64_t position = view.writer().position.load(kAcquire);
@@ -171,19 +173,31 @@ BroadcastStats read_stats(const BroadcastView& view) {
     return stats;
 }
 
+bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
+    return view.reader(rank).gate.load(kAcquire) != ReaderLine::kVacant;
+}
+
+// The gate first, so that a janitor that is stopped later keeps nobody waiting; the slot last, so
+// that a janitor that dies is followed by another.
 void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
                        unsigned rank) noexcept {
     const unsigned slot = layout::slot_of_rank(rank);
     ReaderLine& line = view.reader(rank);
-    line.deaths.fetch_add(1, kRelaxed);
-    PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
-    arena.reap(slot);
-    PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
     // A rank whose first reader died before it became active stays expected: it lost nothing.
     std::uint64_t gate = ReaderLine::kActive;
     line.gate.compare_exchange_strong(gate, ReaderLine::kVacant, std::memory_order_acq_rel,
                                       kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
+    arena.reap(slot);
+    PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
+    const std::uint64_t dead = participants.joins(slot);
+    if (line.last_dead.load(kRelaxed) != dead) {
+        line.deaths.fetch_add(1, kRelaxed);
+        PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
+        // pairs with: the acquire in WriterCore::find_untold()
+        line.last_dead.store(dead, std::memory_order_release);
+    }
+    PENSTOCK_CRASH_POINT("broadcast.janitor.noted");
     participants.retire(slot);
 }
 

@@ -70,6 +70,9 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view,
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 
+// True while the rank's reader, or whoever is expected there, keeps the writer from reusing the ring.
+bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
+
 // Clears what the dead reader of `rank` held. The caller holds the lock of its slot and found it
 // announced. Steps of one word each; a janitor that dies leaves the rest to the next one.
 void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "os/fork.hpp"
@@ -36,20 +37,31 @@ Status wrong_process() noexcept {
 }  // namespace
 
 ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) {
+    Segment& joining = *segment;
     std::unique_ptr<ReaderCore, void (*)(ReaderCore*)> core(
-        new ReaderCore(std::move(segment), rank), [](ReaderCore* failed) { delete failed; });
-    core->claim_rank();
+        nullptr, [](ReaderCore* failed) { delete failed; });
+    try {
+        core.reset(new ReaderCore(segment, rank));
+        core->claim_rank();
+    } catch (...) {
+        // Our life-cycle lock may have kept the last one from removing the name: then we are it.
+        joining.joined();
+        joining.leave();
+        throw;
+    }
     return core.release();
 }
 
-ReaderCore::ReaderCore(std::unique_ptr<Segment> segment, unsigned rank)
-    : segment_(std::move(segment)), rank_(rank), slot_(layout::slot_of_rank(rank)) {
-    const BroadcastShape shape = shape_of(segment_->header());
+ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
+    : rank_(rank), slot_(layout::slot_of_rank(rank)) {
+    const BroadcastShape shape = shape_of(segment->header());
     if (rank >= shape.readers) {
         throw Error(ErrorCode::InvalidArgument,
-                    quoted(segment_->name()) + " has no rank " + std::to_string(rank) +
+                    quoted(segment->name()) + " has no rank " + std::to_string(rank) +
                         ": it was created for " + std::to_string(shape.readers) + " readers");
     }
+    held_ = std::make_unique<Held[]>(kMostHeld);
+    segment_ = std::move(segment);  // nothing fails from here on
     view_ = BroadcastView(shape, segment_->control());
     ring_ = segment_->payload();
     arena_ = Arena(shape.arena, view_.arena_control(), segment_->payload() + shape.capacity,
@@ -58,7 +70,6 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment> segment, unsigned rank)
     space_ = Signal(view_.space_word(), segment_->has_asymmetric_fence());
     mask_ = shape.capacity - 1;
     line_ = &view_.reader(rank);
-    held_ = std::make_unique<Held[]>(kMostHeld);
 }
 
 ReaderCore::~ReaderCore() = default;
@@ -66,33 +77,51 @@ ReaderCore::~ReaderCore() = default;
 // Takes the rank's lock, clears what a dead predecessor left, and becomes the rank's reader.
 void ReaderCore::claim_rank() {
     Participants& participants = segment_->participants();
-    if (!participants.try_claim(slot_)) {
+    if (!claim_patiently()) {
         const ParticipantText who = participants.text(slot_);
-        throw Error(ErrorCode::Busy, "rank " + std::to_string(rank_) + " of " +
-                                         quoted(segment_->name()) + " has a reader already: pid " +
-                                         std::to_string(who.pid) + " (" + who.process +
-                                         "); choose another rank or end that process");
+        throw Error(ErrorCode::Busy,
+                    "rank " + std::to_string(rank_) + " of " + quoted(segment_->name()) +
+                        " has a reader already: pid " + std::to_string(who.pid) + " (" +
+                        who.process + "); choose another rank or end that process",
+                    static_cast<int>(rank_));
     }
     PENSTOCK_CRASH_POINT("broadcast.attach.locked");
+    participants.sign(slot_);  // from here on it is us whom the others see at this rank
     if (participants.is_announced(slot_)) {
         clear_dead_reader(view_, participants, arena_, rank_);
     }
-    const bool is_replacement = line_->gate.load(kAcquire) == ReaderLine::kVacant;
-    if (is_replacement && is_writer_gone()) {
-        const bool was_closed = view_.state().closed.load(kAcquire) != 0;
-        participants.release(slot_);
-        segment_->joined();
-        segment_->leave();
-        throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
-                    "the writer of " + quoted(segment_->name()) +
-                        (was_closed ? " has closed it" : " is dead") +
-                        ", and a replacement reader would get nothing");
-    }
+    refuse_if_nothing_can_come();
     participants.announce(slot_);
     take_gate();
     PENSTOCK_CRASH_POINT("broadcast.attach.active");
     segment_->joined();
     space_.notify();
+}
+
+// The writer may just be clearing a dead predecessor, or that one just leaving: moments only.
+bool ReaderCore::claim_patiently() noexcept {
+    constexpr std::int64_t kPatience = 50'000'000;  // ns
+    const std::int64_t end = os::monotonic_ns() + kPatience;
+    while (!segment_->participants().try_claim(slot_)) {
+        if (os::monotonic_ns() >= end) return false;
+        os::pause_between_tries();
+    }
+    return true;
+}
+
+// A writer that is gone sends nothing more; is anything of it left for us?
+void ReaderCore::refuse_if_nothing_can_come() {
+    if (!is_writer_gone()) return;
+    const bool is_replacement = line_->gate.load(kAcquire) == ReaderLine::kVacant;
+    const bool is_drained =
+        line_->position.load(kAcquire) == view_.writer().position.load(kAcquire);
+    if (!is_replacement && !is_drained) return;
+    const bool was_closed = view_.state().closed.load(kAcquire) != 0;
+    segment_->participants().release(slot_);
+    throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
+                "the writer of " + quoted(segment_->name()) +
+                    (was_closed ? " has closed it" : " is dead") +
+                    ", and nothing is left for a reader of rank " + std::to_string(rank_));
 }
 
 // Expected -> Active keeps position 0: everything sent so far was kept for us.
@@ -103,12 +132,14 @@ void ReaderCore::take_gate() noexcept {
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
-        // pairs with: the fence in Core::find_limit(). A writer that did not see the gate active
+        // pairs with: the fence in WriterCore::find_limit(). A writer that did not see the gate active
         // published before that look, so we see it and start there or later.
         os::full_fence();
-        position_ = view_.writer().position.load(kAcquire);
-        messages_ = view_.writer().messages.load(kRelaxed);
-        tag_is_known_ = false;  // the count may be ahead of the position; the next tag tells
+        do {  // the count of this position, or one ahead of it: the next tag tells
+            position_ = view_.writer().position.load(kAcquire);
+            messages_ = view_.writer().messages.load(kAcquire);
+        } while (position_ != view_.writer().position.load(kRelaxed));
+        tag_is_known_ = false;
         line_->messages.store(messages_, kRelaxed);
         line_->start.store(messages_, kRelaxed);
         line_->position.store(position_, kRelease);
@@ -125,7 +156,7 @@ bool ReaderCore::is_writer_gone() const noexcept {
 }
 
 inline bool ReaderCore::look_for_more() noexcept {
-    // pairs with: the release in Core::publish()
+    // pairs with: the release in WriterCore::publish()
     known_ = view_.writer().position.load(kAcquire);
     return known_ != position_;
 }
@@ -168,7 +199,7 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment_->name())};
     }
-    // pairs with: the release in Core::close(). What was published before it was looked for after.
+    // pairs with: the release in WriterCore::close(). What was published before it was looked for after.
     if (view_.state().closed.load(kAcquire) != 0) {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};
@@ -330,8 +361,11 @@ inline void ReaderCore::announce(std::uint64_t what) noexcept {
     std::uint64_t seen = work_.load(kAcquire);
     for (;;) {
         give_back_released();
-        const bool is_last = handle_closed_.load(kAcquire) && seen / kLetGo == handed_out_;
-        if (is_last) return leave();
+        if (handle_closed_.load(kAcquire)) {
+            if (seen / kLetGo == handed_out_) return leave();
+            // What is still held lies in blocks of its own: the ring need not wait for it.
+            if (oldest_.load(kRelaxed) == next_.load(kAcquire)) open_gate();
+        }
         if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
     }
 }
@@ -345,14 +379,16 @@ inline void ReaderCore::give_back_released() noexcept {
     const Held& last = held_[(oldest - 1) % kMostHeld];
     const std::uint64_t end = last.end;
     const std::uint64_t messages = last.messages;
-    oldest_.store(oldest, kRelease);  // pairs with: the acquire in recv(): the entries are free
     publish_position(end, messages);
+    // After the position: recv_into() takes oldest_ == next_ for "nobody is at work" and publishes
+    // a later one. pairs with: the acquire in recv() and recv_into(): the entries are free
+    oldest_.store(oldest, kRelease);
 }
 
 inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
     line_->messages.store(messages, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.release.counted");
-    // pairs with: the acquire in Core::find_limit(): our reads come before the reuse
+    // pairs with: the acquire in WriterCore::find_limit(): our reads come before the reuse
     line_->position.store(position, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.release.published");
     if (space_.has_waiters() && position >= view_.state().wanted.load(kRelaxed)) space_.wake();
@@ -365,13 +401,18 @@ void ReaderCore::close_handle() noexcept {
     announce(kLetGo | kReleased);
 }
 
-void ReaderCore::leave() noexcept {
+// We keep nobody waiting any more. Repeatable.
+void ReaderCore::open_gate() noexcept {
     line_->gate.store(ReaderLine::kVacant, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.leave.vacant");
+    space_.notify();
+}
+
+void ReaderCore::leave() noexcept {
+    open_gate();
     Participants& participants = segment_->participants();
     participants.retire(slot_);
     participants.release(slot_);
-    space_.notify();
     PENSTOCK_CRASH_POINT("broadcast.leave.left");
     segment_->leave();
     delete this;
@@ -383,8 +424,8 @@ BroadcastStats ReaderCore::stats() const {
     stats.messages = line_->messages.load(kRelaxed) - line_->start.load(kRelaxed);
     stats.waits = line_->waits.load(kRelaxed);
     stats.sleeps = line_->sleeps.load(kRelaxed);
-    stats.used_bytes =
-        view_.writer().position.load(kAcquire) - line_->position.load(kAcquire);
+    const std::uint64_t released = line_->position.load(kAcquire);
+    stats.used_bytes = view_.writer().position.load(kAcquire) - released;
     stats.reserved_bytes = segment_->reserved_bytes();
     return stats;
 }
@@ -505,7 +546,7 @@ std::string BroadcastReader::instance() const {
 }
 
 int BroadcastReader::descriptor() const noexcept {
-    return is_open() ? core_->segment().file().descriptor() : -1;
+    return is_open() ? core_->segment().lending_descriptor() : -1;
 }
 
 }  // namespace penstock

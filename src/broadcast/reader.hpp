@@ -55,10 +55,13 @@ private:
         Format format = Format::Bytes;
     };
 
-    ReaderCore(std::unique_ptr<Segment> segment, unsigned rank);
+    // Takes the segment once nothing can fail any more.
+    ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank);
     ~ReaderCore();
 
     void claim_rank();
+    bool claim_patiently() noexcept;
+    void refuse_if_nothing_can_come();
     void take_gate() noexcept;
     [[nodiscard]] bool is_writer_gone() const noexcept;
 
@@ -77,6 +80,7 @@ private:
     void announce(std::uint64_t what) noexcept;
     void give_back_released() noexcept;
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
+    void open_gate() noexcept;
     void leave() noexcept;
 
     std::unique_ptr<Segment> segment_;

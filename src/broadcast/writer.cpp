@@ -11,9 +11,9 @@
 #include "os/fence.hpp"
 
 namespace penstock {
+namespace detail {
 namespace {
 
-using detail::BlockId;
 using layout::ReaderLine;
 using layout::RecordHeader;
 using layout::RecordKind;
@@ -37,26 +37,27 @@ Status wrong_process() noexcept {
 
 }  // namespace
 
-BroadcastWriter::Core::Core(std::unique_ptr<detail::Segment> made)
+WriterCore::WriterCore(std::unique_ptr<Segment> made)
     : segment(std::move(made)), ring(segment->payload()) {
-    view = detail::BroadcastView(detail::shape_of(segment->header()), segment->control());
+    view = BroadcastView(shape_of(segment->header()), segment->control());
     const auto& shape = view.shape();
-    arena = detail::Arena(shape.arena, view.arena_control(), ring + shape.capacity,
+    arena = Arena(shape.arena, view.arena_control(), ring + shape.capacity,
                           segment->file(), segment->payload_offset() + shape.capacity);
-    data = detail::Signal(view.data_word(), segment->has_asymmetric_fence());
-    space = detail::Signal(view.space_word(), segment->has_asymmetric_fence());
+    data = Signal(view.data_word(), segment->has_asymmetric_fence());
+    space = Signal(view.space_word(), segment->has_asymmetric_fence());
     mask = shape.capacity - 1;
     longest_inline = shape.longest_inline();
     longest = std::max(longest_inline, arena.range_bytes());
+    told.resize(shape.readers);
     limit = shape.capacity;
 }
 
-inline bool BroadcastWriter::Core::is_usable(std::uint64_t length) const noexcept {
+inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
     return !segment->is_foreign() && !closed && !loan_open && length <= longest;
 }
 
 // Why is_usable() said no.
-Status BroadcastWriter::Core::why_unusable(std::uint64_t length) const noexcept {
+Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
     if (segment->is_foreign()) return wrong_process();
     if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
     if (loan_open) {
@@ -64,12 +65,12 @@ Status BroadcastWriter::Core::why_unusable(std::uint64_t length) const noexcept 
     }
     return {ErrorCode::TooLarge,
             "a message of " + std::to_string(length) + " bytes can never fit: " +
-                detail::quoted(segment->name()) + " takes up to " + std::to_string(longest) +
+                quoted(segment->name()) + " takes up to " + std::to_string(longest) +
                 "; create it with a larger `large`, or send it in parts"};
 }
 
 // Where the next record of this length would lie.
-inline BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
+inline WriterCore::Room WriterCore::measure(
     std::uint64_t length, std::uint64_t alignment) const noexcept {
     const auto skip_at = [alignment](std::uint64_t offset) {
         const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
@@ -86,11 +87,11 @@ inline BroadcastWriter::Core::Room BroadcastWriter::Core::measure(
     return room;
 }
 
-inline std::byte* BroadcastWriter::Core::payload_at(const Room& room) const noexcept {
+inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
     return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
 }
 
-std::uint64_t BroadcastWriter::Core::find_limit() noexcept {
+std::uint64_t WriterCore::find_limit() noexcept {
     // Orders what is published before the look at the gates; a joining reader makes its gate
     // active and then looks at what is published, so one of us sees the other.
     // pairs with: the fence in ReaderCore::take_gate()
@@ -105,10 +106,11 @@ std::uint64_t BroadcastWriter::Core::find_limit() noexcept {
     return slowest + mask + 1;
 }
 
-Status BroadcastWriter::Core::make_room(const Room& room, const Wait& wait) noexcept {
+Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
     const std::uint64_t end = position + room.padding + room.bytes;
     limit = std::max(limit, find_limit());
     trim_when_idle();
+    if (find_untold()) return death_notice();  // somebody else was the janitor
     if (end <= limit) return Status::ok();
     const std::uint64_t needed = end - (mask + 1);
     // Readers wake us only once there is room for more than one message, so that a full ring does
@@ -121,76 +123,90 @@ Status BroadcastWriter::Core::make_room(const Room& room, const Wait& wait) noex
 }
 
 template <typename Ready>
-Status BroadcastWriter::Core::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
+Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
                                                const Wait& wait, Ready&& ready) noexcept {
     auto& state = view.state();
     add_relaxed(state.waits, 1);
     state.wanted.store(comfortable, kRelaxed);
     state.needed.store(needed, kRelaxed);
-    state.blocked_since.store(os::monotonic_ns(), kRelaxed);
+    // A caller that tries again and again is blocked since the first try.
+    if (!std::exchange(blocked, true)) state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
-    const detail::WaitEnd end = detail::wait_until(
+    const WaitEnd end = wait_until(
         space, spin, wait, sleeps, ready, [this] { return closing.is_cancelled() || bury_dead(); });
-    Status outcome = explain_wait(end, wait);
-    state.blocked_since.store(0, kRelaxed);
     state.sleeps.store(sleeps, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
-    return outcome;
+    if (end == WaitEnd::Ready) clear_blocked();
+    return explain_wait(end, wait);
 }
 
-// What a wait for readers ended with, in words; called while the writer still counts as blocked.
-Status BroadcastWriter::Core::explain_wait(detail::WaitEnd end, const Wait& wait) noexcept {
-    if (end == detail::WaitEnd::Ready) return Status::ok();
-    if (end == detail::WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
-    if (end != detail::WaitEnd::Timeout) {
+// Until then blocked_by() goes on telling, also after a Timeout.
+void WriterCore::clear_blocked() noexcept {
+    if (std::exchange(blocked, false)) view.state().blocked_since.store(0, kRelaxed);
+}
+
+// What a wait for readers ended with, in words.
+Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
+    if (end == WaitEnd::Ready) return Status::ok();
+    if (end == WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
+    if (end != WaitEnd::Timeout) {
         return {ErrorCode::Cancelled, "sending was cancelled; nothing was sent"};
     }
     if (wait.deadline.is_try()) {  // whoever polls wants an answer, not an investigation
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
     std::string who;
-    for (const ReaderState& reader : detail::find_blockers(view, segment->participants(), arena)) {
+    for (const ReaderState& reader : find_blockers(view, segment->participants(), arena)) {
         who += (who.empty() ? "" : "; ") + reader.describe();
     }
     return {ErrorCode::Timeout,
-            "no room in " + detail::quoted(segment->name()) + ": waiting for " +
+            "no room in " + quoted(segment->name()) + ": waiting for " +
                 (who.empty() ? "its readers" : who)};
 }
 
-bool BroadcastWriter::Core::bury_dead() noexcept {
-    bool must_tell = false;
+bool WriterCore::bury_dead() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        if (segment->participants().life(layout::slot_of_rank(rank)) != detail::Life::Dead) {
-            continue;
+        if (segment->participants().life(layout::slot_of_rank(rank)) == Life::Dead) {
+            bury(rank);
         }
-        const auto obituary = bury(rank);
-        if (!obituary || view.shape().on_reader_death == OnReaderDeath::Drop) continue;
-        if (!must_tell) first_dead = static_cast<int>(rank);
-        deaths_to_tell += (deaths_to_tell.empty() ? "" : "; ") + *obituary;
-        must_tell = true;
     }
-    return must_tell;
+    return find_untold();
 }
 
-// Becomes the janitor of a dead reader. Nothing: somebody else is, or a replacement took over.
-std::optional<std::string> BroadcastWriter::Core::bury(unsigned rank) noexcept {
+void WriterCore::bury(unsigned rank) noexcept {
     auto& participants = segment->participants();
     const unsigned slot = layout::slot_of_rank(rank);
-    if (!participants.try_claim(slot)) return std::nullopt;
+    if (!participants.try_claim(slot)) return;  // somebody else is its janitor, or replaces it
     PENSTOCK_CRASH_POINT("broadcast.bury.locked");
-    std::optional<std::string> obituary;
     if (participants.is_announced(slot)) {
-        const ReaderState dead = detail::describe_reader(view, participants, rank);
-        obituary = "reader " + std::to_string(rank) + " of " + detail::quoted(segment->name()) +
-                   " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
-                   std::to_string(dead.lag_messages) + " messages behind";
-        detail::clear_dead_reader(view, participants, arena, rank);
+        const ReaderState dead = describe_reader(view, participants, rank);
+        clear_dead_reader(view, participants, arena, rank);
+        told[rank] = view.reader(rank).last_dead.load(kRelaxed);
+        note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
+                             std::to_string(dead.lag_messages) + " messages behind");
     }
     participants.release(slot);
-    return obituary;
+    space.notify();  // there may be room now: whoever sleeps for it, we ourselves, looks again
 }
 
-Status BroadcastWriter::Core::death_notice() noexcept {
+bool WriterCore::find_untold() noexcept {
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        // pairs with: the release in clear_dead_reader()
+        const std::uint64_t dead = view.reader(rank).last_dead.load(kAcquire);
+        if (std::exchange(told[rank], dead) == dead) continue;
+        note_death(rank, " died, and its place has been taken or cleared by another process");
+    }
+    return !deaths_to_tell.empty();
+}
+
+void WriterCore::note_death(unsigned rank, std::string obituary) noexcept {
+    if (view.shape().on_reader_death == OnReaderDeath::Drop) return;
+    if (deaths_to_tell.empty()) first_dead = static_cast<int>(rank);
+    deaths_to_tell += (deaths_to_tell.empty() ? "reader " : "; reader ") + std::to_string(rank) +
+                      " of " + quoted(segment->name()) + obituary;
+}
+
+Status WriterCore::death_notice() noexcept {
     return {ErrorCode::PeerDied,
             std::exchange(deaths_to_tell, {}) +
                 "; nothing was sent, and the dead block nobody any more: send again, and attach "
@@ -198,7 +214,7 @@ Status BroadcastWriter::Core::death_notice() noexcept {
             std::exchange(first_dead, -1)};
 }
 
-inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader& header,
+inline void WriterCore::publish(const Room& room, const RecordHeader& header,
                                     std::uint64_t payload_bytes) noexcept {
     if (room.padding > 0) {
         RecordHeader padding;
@@ -212,6 +228,7 @@ inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader&
     position += room.padding + room.bytes;
     ++messages;
     bytes += payload_bytes;
+    if (blocked) [[unlikely]] clear_blocked();
     view.writer().messages.store(messages, kRelaxed);
     view.writer().bytes.store(bytes, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.send.counted");
@@ -221,7 +238,7 @@ inline void BroadcastWriter::Core::publish(const Room& room, const RecordHeader&
     data.notify();
 }
 
-inline void BroadcastWriter::Core::publish_inline(const Room& room, std::uint64_t length,
+inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
                                            Format format) noexcept {
     RecordHeader header;
     header.length = length;
@@ -232,11 +249,12 @@ inline void BroadcastWriter::Core::publish_inline(const Room& room, std::uint64_
     publish(room, header, length);
 }
 
-Result<BlockId> BroadcastWriter::Core::allocate(std::uint64_t length, const Wait& wait) noexcept {
+Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
     recycle();
     Result<BlockId> block = arena.allocate(length, layout::kWriterSlot);
     const auto may_come_free = [this] { return !sent_blocks.empty() || !kept_blocks.empty(); };
-    if (block || !may_come_free()) return block;
+    if (!block && !may_come_free()) return explain_no_block(block.status());
+    if (block) return block;
     const std::uint64_t needed = sent_blocks.empty() ? 0 : sent_blocks.front().end;
     const Status waited = wait_for_readers(needed, needed, wait, [&] {
         const std::size_t before = sent_blocks.size() + kept_blocks.size();
@@ -246,10 +264,16 @@ Result<BlockId> BroadcastWriter::Core::allocate(std::uint64_t length, const Wait
         return block.is_ok() || !may_come_free();
     });
     if (!waited) return waited.copy();
-    return block;
+    return block ? std::move(block) : explain_no_block(block.status());
 }
 
-void BroadcastWriter::Core::publish_block(BlockId block, const Room& room, std::uint64_t length,
+// The arena knows how much was asked; the segment how much there is, and the remedy.
+Status WriterCore::explain_no_block(const Status& failure) const noexcept {
+    if (failure.code() != ErrorCode::NoSpace) return failure.copy();
+    return {ErrorCode::NoSpace, std::string(failure.message()) + segment->space_sentence()};
+}
+
+void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t length,
                                           Format format) noexcept {
     const layout::BlockRecord record{block.granule, block.generation, length};
     std::memcpy(payload_at(room), &record, sizeof record);
@@ -267,7 +291,7 @@ void BroadcastWriter::Core::publish_block(BlockId block, const Room& room, std::
     publish(room, header, length);
 }
 
-void BroadcastWriter::Core::recycle() noexcept {
+void WriterCore::recycle() noexcept {
     const std::uint64_t passed = find_limit() - (mask + 1);
     while (!sent_blocks.empty() && sent_blocks.front().end <= passed) {
         kept_blocks.push_back(sent_blocks.front().block);
@@ -280,7 +304,7 @@ void BroadcastWriter::Core::recycle() noexcept {
     });
 }
 
-void BroadcastWriter::Core::trim_when_idle() noexcept {
+void WriterCore::trim_when_idle() noexcept {
     if (!may_trim || os::monotonic_ns() - last_large < kIdleBeforeTrim) return;
     recycle();
     if (!sent_blocks.empty() || !kept_blocks.empty()) return;
@@ -288,19 +312,26 @@ void BroadcastWriter::Core::trim_when_idle() noexcept {
     may_trim = false;
 }
 
-void BroadcastWriter::Core::close() noexcept {
+void WriterCore::close() noexcept {
     if (closed || segment->is_foreign()) return;
     closed = true;
+    clear_blocked();
     // pairs with: the acquire in ReaderCore::end_of_stream()
     view.state().closed.store(1, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.close.marked");
-    data.wake();
+    data.notify();
     auto& participants = segment->participants();
     participants.retire(layout::kWriterSlot);
     participants.release(layout::kWriterSlot);
     PENSTOCK_CRASH_POINT("broadcast.close.left");
     segment->leave();
 }
+
+}  // namespace detail
+
+using detail::BlockId;
+using detail::WriterCore;
+using layout::ReaderLine;
 
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
     const auto plan = detail::plan_of(detail::shape_of(options));
@@ -310,12 +341,13 @@ BroadcastWriter BroadcastWriter::create(const std::string& name, const Broadcast
             if (!fresh.participants().try_claim(layout::kWriterSlot)) {
                 throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
             }
+            fresh.participants().sign(layout::kWriterSlot);
             fresh.participants().announce(layout::kWriterSlot);
         });
-    return BroadcastWriter(std::make_unique<Core>(std::move(segment)));
+    return BroadcastWriter(std::make_unique<WriterCore>(std::move(segment)));
 }
 
-BroadcastWriter::BroadcastWriter(std::unique_ptr<Core> core) noexcept : core_(std::move(core)) {}
+BroadcastWriter::BroadcastWriter(std::unique_ptr<WriterCore> core) noexcept : core_(std::move(core)) {}
 BroadcastWriter::BroadcastWriter(BroadcastWriter&& other) noexcept = default;
 
 BroadcastWriter& BroadcastWriter::operator=(BroadcastWriter&& other) noexcept {
@@ -332,11 +364,11 @@ BroadcastWriter::~BroadcastWriter() {
 
 Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wait,
                              Format format) noexcept {
-    Core& core = *core_;
+    WriterCore& core = *core_;
     if (!core.is_usable(message.size())) [[unlikely]] return core.why_unusable(message.size());
     if (message.size() > core.longest_inline) return send_large(message, wait, format);
     constexpr std::uint64_t kNoAlignment = 8;
-    const Core::Room room = core.measure(message.size(), kNoAlignment);
+    const WriterCore::Room room = core.measure(message.size(), kNoAlignment);
     if (core.position + room.padding + room.bytes > core.limit) [[unlikely]] {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
@@ -356,10 +388,10 @@ Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wai
 }
 
 Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
-    Core& core = *core_;
+    WriterCore& core = *core_;
     if (!core.is_usable(size)) return core.why_unusable(size);
     const bool is_large = size > core.longest_inline;
-    const Core::Room room =
+    const WriterCore::Room room =
         core.measure(is_large ? sizeof(layout::BlockRecord) : size,
                      is_large ? alignof(layout::BlockRecord) : layout::kPayloadAlignment);
     if (core.position + room.padding + room.bytes > core.limit) {
@@ -376,15 +408,15 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
     PENSTOCK_CRASH_POINT("broadcast.loan.made");
     core.loan_room = room;
     core.loan_open = true;
-    return Loan(*this, {at, size});
+    return Loan(core_.get(), {at, size});
 }
 
 Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
-    Core& core = *core_;
+    WriterCore& core = *core_;
     if (!core.is_usable(0)) return core.why_unusable(0);
     const auto all_active = [&core] {
         for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
-            if (core.view.reader(rank).gate.load(kAcquire) != ReaderLine::kActive) return false;
+            if (core.view.reader(rank).gate.load(std::memory_order_acquire) != ReaderLine::kActive) return false;
         }
         return true;
     };
@@ -413,12 +445,12 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
 }
 
 std::vector<ReaderState> BroadcastWriter::blocked_by() const {
-    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
     return detail::find_blockers(core_->view, core_->segment->participants(), core_->arena);
 }
 
 std::vector<ReaderState> BroadcastWriter::readers() const {
-    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
     std::vector<ReaderState> all;
     for (unsigned rank = 0; rank < core_->view.shape().readers; ++rank) {
         all.push_back(detail::describe_reader(core_->view, core_->segment->participants(), rank));
@@ -427,7 +459,7 @@ std::vector<ReaderState> BroadcastWriter::readers() const {
 }
 
 BroadcastStats BroadcastWriter::stats() const {
-    if (core_->segment->is_foreign()) wrong_process().or_throw();
+    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
     BroadcastStats stats = detail::read_stats(core_->view);
     stats.reserved_bytes = core_->segment->reserved_bytes();
     stats.held_bytes = core_->arena.allocated_bytes();
@@ -455,16 +487,16 @@ std::string BroadcastWriter::instance() const {
 }
 
 int BroadcastWriter::descriptor() const noexcept {
-    return is_open() ? core_->segment->file().descriptor() : -1;
+    return is_open() ? core_->segment->lending_descriptor() : -1;
 }
 
 Loan::Loan(Loan&& other) noexcept
-    : writer_(std::exchange(other.writer_, nullptr)), bytes_(other.bytes_) {}
+    : core_(std::exchange(other.core_, nullptr)), bytes_(other.bytes_) {}
 
 Loan& Loan::operator=(Loan&& other) noexcept {
     if (this != &other) {
         drop();
-        writer_ = std::exchange(other.writer_, nullptr);
+        core_ = std::exchange(other.core_, nullptr);
         bytes_ = other.bytes_;
     }
     return *this;
@@ -476,8 +508,8 @@ Loan::~Loan() {
 
 // Nothing was published, so there is nothing to take back but the block.
 void Loan::drop() noexcept {
-    if (writer_ == nullptr) return;
-    auto& core = *std::exchange(writer_, nullptr)->core_;
+    if (core_ == nullptr) return;
+    auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign()) return;
     core.loan_open = false;
     if (core.loan_block) core.arena.free(*core.loan_block, layout::kWriterSlot);
@@ -485,16 +517,15 @@ void Loan::drop() noexcept {
 }
 
 std::uint64_t Loan::file_offset() const noexcept {
-    if (writer_ == nullptr) return 0;
-    const auto& segment = *writer_->core_->segment;
+    if (core_ == nullptr) return 0;
+    const auto& segment = *core_->segment;
     return segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload());
 }
 
 Status Loan::commit(Format format) noexcept {
-    if (writer_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
-    auto& core = *writer_->core_;
-    if (core.segment->is_foreign()) return wrong_process();
-    writer_ = nullptr;
+    if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
+    auto& core = *std::exchange(core_, nullptr);
+    if (core.segment->is_foreign()) return detail::wrong_process();
     core.loan_open = false;
     if (core.closed) return {ErrorCode::Closed, "the writer was closed; the loan was not sent"};
     if (core.loan_block) {

@@ -8,11 +8,11 @@
 
 #include "broadcast/control.hpp"
 
-namespace penstock {
+namespace penstock::detail {
 
 // One thread at a time, except the members of BroadcastWriter that say otherwise.
-struct BroadcastWriter::Core {
-    explicit Core(std::unique_ptr<detail::Segment> made);
+struct WriterCore {
+    explicit WriterCore(std::unique_ptr<Segment> made);
 
     // Room in the ring for the next record, found but not published.
     struct Room {
@@ -22,7 +22,7 @@ struct BroadcastWriter::Core {
     };
     // A block that went out with the record ending at `end`.
     struct Sent {
-        detail::BlockId block;
+        BlockId block;
         std::uint64_t end = 0;
     };
 
@@ -35,8 +35,9 @@ struct BroadcastWriter::Core {
                  std::uint64_t payload_bytes) noexcept;
     void publish_inline(const Room& room, std::uint64_t length, Format format) noexcept;
 
-    Result<detail::BlockId> allocate(std::uint64_t length, const Wait& wait) noexcept;
-    void publish_block(detail::BlockId block, const Room& room, std::uint64_t length,
+    Result<BlockId> allocate(std::uint64_t length, const Wait& wait) noexcept;
+    [[nodiscard]] Status explain_no_block(const Status& failure) const noexcept;
+    void publish_block(BlockId block, const Room& room, std::uint64_t length,
                        Format format) noexcept;
     // Frees blocks that every reader has passed and nobody holds.
     void recycle() noexcept;
@@ -49,19 +50,24 @@ struct BroadcastWriter::Core {
     template <typename Ready>
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
-    Status explain_wait(detail::WaitEnd end, const Wait& wait) noexcept;
-    // Clears dead readers; true if one was found that has to be told of.
+    Status explain_wait(WaitEnd end, const Wait& wait) noexcept;
+    void clear_blocked() noexcept;
+    // Clears dead readers; true if there is a death that has to be told of.
     bool bury_dead() noexcept;
-    std::optional<std::string> bury(unsigned rank) noexcept;
+    // Becomes the janitor of the dead reader of `rank`, unless somebody else is.
+    void bury(unsigned rank) noexcept;
+    // True if a reader has been found dead, by whomever, and the caller was not told yet.
+    bool find_untold() noexcept;
+    void note_death(unsigned rank, std::string obituary) noexcept;
     Status death_notice() noexcept;
     void close() noexcept;
 
-    std::unique_ptr<detail::Segment> segment;
-    detail::BroadcastView view;
-    detail::Arena arena;
-    detail::Signal data;
-    detail::Signal space;
-    detail::SpinBudget spin;
+    std::unique_ptr<Segment> segment;
+    BroadcastView view;
+    Arena arena;
+    Signal data;
+    Signal space;
+    SpinBudget spin;
     std::byte* ring = nullptr;
     std::uint64_t mask = 0;
     std::uint64_t longest_inline = 0;
@@ -75,17 +81,19 @@ struct BroadcastWriter::Core {
 
     bool loan_open = false;
     Room loan_room;
-    std::optional<detail::BlockId> loan_block;
+    std::optional<BlockId> loan_block;
 
     std::deque<Sent> sent_blocks;             // in order of publication
-    std::vector<detail::BlockId> kept_blocks;  // passed by all, still held by some
+    std::vector<BlockId> kept_blocks;  // passed by all, still held by some
     bool may_trim = false;  // large messages have come since the last trim
     std::int64_t last_large = 0;
 
+    std::vector<std::uint64_t> told;  // by rank: ReaderLine::last_dead as far as it was told
     std::string deaths_to_tell;
     int first_dead = -1;
+    bool blocked = false;  // the last wait for readers did not end well, or is going on
     Cancel closing;
     bool closed = false;
 };
 
-}  // namespace penstock
+}  // namespace penstock::detail

@@ -22,4 +22,9 @@ std::int64_t wall_ns() noexcept {
     return read_clock(CLOCK_REALTIME);
 }
 
+void pause_between_tries() noexcept {
+    const timespec span{0, 200'000};
+    ::nanosleep(&span, nullptr);
+}
+
 }  // namespace penstock::os

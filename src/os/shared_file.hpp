@@ -40,7 +40,8 @@ public:
     [[nodiscard]] std::error_code seal_size() noexcept;
 
     [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
-    // Reserves memory for a range inside the size; std::errc::no_space_on_device when there is none.
+    // Reserves memory for a range inside the size that holds nothing yet, all or none;
+    // std::errc::no_space_on_device when there is none.
     [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes) noexcept;
     // Gives the memory of a range back; it reads as zeros until reserved again.
     [[nodiscard]] std::error_code punch(std::uint64_t offset, std::uint64_t bytes) noexcept;
@@ -90,7 +91,9 @@ public:
     // Forgets the range without unmapping it: in a forked child something else may live there.
     void abandon() noexcept { data_ = nullptr; }
 
+    // Asks for huge pages, and makes those that are there huge (which fails where it can't be had).
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
+    [[nodiscard]] std::error_code collapse(std::uint64_t bytes) noexcept;
     // Faults `bytes` from the start in, writable.
     [[nodiscard]] std::error_code populate(std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code lock_in_memory(std::uint64_t bytes) noexcept;

@@ -11,13 +11,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <string_view>
+#include <cstdio>
 #include <utility>
 
-#include "os/crash_point.hpp"
 #include "os/fork.hpp"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14; older C libraries lack the name
 #endif
@@ -49,19 +52,6 @@ bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
 bool is_regular(int descriptor) noexcept {
     struct stat status {};
     return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-}
-
-// "always within_size [advise] never deny force": the bracketed word is in force.
-bool are_shared_huge_pages_allowed() noexcept {
-    char text[128] = {};
-    const int file = ::open("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-                            O_RDONLY | O_CLOEXEC);
-    if (file < 0) return false;
-    const ssize_t got = ::read(file, text, sizeof text - 1);
-    ::close(file);
-    const std::string_view mode(text, got > 0 ? static_cast<std::size_t>(got) : 0);
-    return got > 0 && mode.find("[never]") == std::string_view::npos &&
-           mode.find("[deny]") == std::string_view::npos;
 }
 
 std::string random_suffix() {
@@ -166,9 +156,10 @@ std::error_code SharedFile::publish(const std::string& path) {
         return outcome(::linkat(AT_FDCWD, own_descriptor_path(descriptor_).c_str(), AT_FDCWD,
                                 path.c_str(), AT_SYMLINK_FOLLOW));
     }
-    if (::link(private_path_.c_str(), path.c_str()) != 0) return last_error();
-    PENSTOCK_CRASH_POINT("shared_file.publish.linked");
-    ::unlink(private_path_.c_str());
+    // In one step: a second link would make it look alive after it has been removed.
+    if (::renameat2(AT_FDCWD, private_path_.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) != 0) {
+        return last_error();
+    }
     private_path_.clear();
     return {};
 }
@@ -182,12 +173,20 @@ std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
 }
 
 std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) noexcept {
-    int result = -1;
-    do {
-        result = ::fallocate(descriptor_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                             static_cast<off_t>(bytes));
-    } while (result != 0 && errno == EINTR);
-    return outcome(result);
+    // In steps: tmpfs undoes a whole call when a signal comes, and a profiler's may come for ever.
+    constexpr std::uint64_t kStep = std::uint64_t{16} << 20U;
+    for (std::uint64_t done = 0; done < bytes;) {
+        const std::uint64_t step = std::min(kStep, bytes - done);
+        if (::fallocate(descriptor_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset + done),
+                        static_cast<off_t>(step)) == 0) {
+            done += step;
+        } else if (errno != EINTR) {
+            const std::error_code error = last_error();
+            if (done > 0) static_cast<void>(punch(offset, done));
+            return error;
+        }
+    }
+    return {};
 }
 
 std::error_code SharedFile::punch(std::uint64_t offset, std::uint64_t bytes) noexcept {
@@ -278,9 +277,11 @@ Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t
 }
 
 std::error_code Mapping::use_huge_pages() noexcept {
-    // The kernel takes the advice even where it is set to ignore it.
-    if (!are_shared_huge_pages_allowed()) return std::make_error_code(std::errc::not_supported);
     return outcome(::madvise(data_, size_, MADV_HUGEPAGE));
+}
+
+std::error_code Mapping::collapse(std::uint64_t bytes) noexcept {
+    return outcome(::madvise(data_, bytes, MADV_COLLAPSE));
 }
 
 std::error_code Mapping::populate(std::uint64_t bytes) noexcept {

@@ -190,6 +190,7 @@ void Arena::free(BlockId block, unsigned owner) noexcept {
     std::uint64_t seen = word(block.granule).load(kAcquire);
     if (state_of(seen) != kHead || generation_of(seen) != block.generation) return;
     const std::uint32_t length = length_of(seen);
+    if (length == 0 || length > geometry_.granules - block.granule) return;  // corrupt
     const std::uint64_t freeing = with_state(seen, kFreeing, owner, length);
     if (!word(block.granule).compare_exchange_strong(seen, freeing, kAcqRel, kRelaxed)) return;
     PENSTOCK_CRASH_POINT("arena.free.freeing");

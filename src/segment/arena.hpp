@@ -59,7 +59,9 @@ public:
     [[nodiscard]] bool is_valid(BlockId block, std::uint64_t bytes) const noexcept;
     [[nodiscard]] std::byte* data(BlockId block) const noexcept;
 
-    // Takes back what dead participant `slot` held and owned. For its janitor; repeatable.
+    // Takes back what dead participant `slot` held and owned. For its janitor; repeatable. A block
+    // that the dead one owned is freed even if others hold it: where owners may die before holders
+    // (not in Broadcast, whose only owner is the writer), hand it over first.
     void reap(unsigned slot) noexcept;
     // Gives the memory of free granules back to the system, keeping `keep_bytes` of it reserved.
     // Returns the bytes given back.

@@ -50,7 +50,7 @@ void Participants::release(unsigned slot) noexcept {
     PENSTOCK_CRASH_POINT("participants.release.unlocked");
 }
 
-void Participants::announce(unsigned slot) {
+void Participants::sign(unsigned slot) {
     const os::ProcessIdentity self = os::identify_self();
     ParticipantSlot& own = slots_[slot];
     own.pid.store(self.pid, kRelaxed);
@@ -58,8 +58,12 @@ void Participants::announce(unsigned slot) {
     own.start_time.store(self.start_time, kRelaxed);
     own.attached_at.store(os::wall_ns(), kRelaxed);
     store_text(own, self.name);
+    PENSTOCK_CRASH_POINT("participants.sign.filled");
+}
+
+void Participants::announce(unsigned slot) noexcept {
+    ParticipantSlot& own = slots_[slot];
     claimed_ = slot;
-    PENSTOCK_CRASH_POINT("participants.announce.filled");
     const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
     // pairs with: the acquire in is_announced()
     own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
@@ -72,6 +76,10 @@ void Participants::retire(unsigned slot) noexcept {
     // pairs with: the acquire in is_announced()
     own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
     PENSTOCK_CRASH_POINT("participants.retire.free");
+}
+
+std::uint64_t Participants::joins(unsigned slot) const noexcept {
+    return slots_[slot].word.load(std::memory_order_acquire) >> 1U;
 }
 
 bool Participants::is_announced(unsigned slot) const noexcept {

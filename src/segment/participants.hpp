@@ -42,13 +42,17 @@ public:
     // Lets the lock go; the slot must be free or the caller's to abandon.
     void release(unsigned slot) noexcept;
 
-    // Fills the slot in and makes it active. The caller holds its lock.
-    void announce(unsigned slot);
+    // Writes who we are into the slot, for people. The caller holds its lock.
+    void sign(unsigned slot);
+    // Makes the slot active. The caller holds its lock and has signed.
+    void announce(unsigned slot) noexcept;
     // Makes the slot free. The caller holds its lock (as its owner or its janitor). Idempotent.
     void retire(unsigned slot) noexcept;
 
     // True from announce() to retire(), whether or not its owner still lives.
     [[nodiscard]] bool is_announced(unsigned slot) const noexcept;
+    // How often the slot has been joined: 1 for its first participant.
+    [[nodiscard]] std::uint64_t joins(unsigned slot) const noexcept;
     [[nodiscard]] Life life(unsigned slot) const noexcept;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
     [[nodiscard]] bool anybody_alive() const noexcept;

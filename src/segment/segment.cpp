@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <ctime>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -20,12 +19,6 @@ namespace {
 constexpr std::uint64_t kLifeCycleByte = 0;
 // How long one waits for another who is joining or removing: microseconds if it runs at all.
 constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
-
-// A pause between two tries for a file lock, which has no timed wait of its own.
-void pause_between_tries() noexcept {
-    const timespec span{0, 200'000};
-    ::nanosleep(&span, nullptr);
-}
 
 std::string where(const Location& location) {
     return location.path.empty() ? "the anonymous segment" : "'" + location.name + "'";
@@ -84,7 +77,7 @@ Removal remove_patiently(os::SharedFile& file, const Participants& participants,
     for (;;) {
         const Removal result = remove_if_dead(file, participants, path);
         if (result != Removal::Busy || os::monotonic_ns() >= end) return result;
-        pause_between_tries();
+        os::pause_between_tries();
     }
 }
 
@@ -122,7 +115,7 @@ os::SharedFile open_to_join(const Location& location) {
             throw Error(ErrorCode::Busy, "can't attach to " + where(location) +
                                              ": somebody has been removing it for 0.2 s");
         }
-        pause_between_tries();  // being removed: the next look finds it gone or replaced
+        os::pause_between_tries();  // being removed: the next look finds it gone or replaced
         if (os::monotonic_ns() >= end + kLifeCyclePatience) {
             throw Error(ErrorCode::NotFound, "can't attach to " + where(location) +
                                                  ": it is being removed");
@@ -204,6 +197,7 @@ Segment::~Segment() {
     control_.abandon();
     payload_.abandon();
     file_.abandon();
+    lending_.abandon();
 }
 
 std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentPlan& plan,
@@ -229,17 +223,19 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     error = file_.set_size(header_.file_size);
     if (error) throw_system(error, "size", location_.name);
     PENSTOCK_CRASH_POINT("segment.create.sized");
-    const std::uint64_t reserved = header_.payload_offset + plan.payload_reserved;
-    error = file_.reserve(0, reserved);
-    if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
-    if (error) throw_system(error, "reserve memory for", location_.name);
-    PENSTOCK_CRASH_POINT("segment.create.reserved");
     if (location_.path.empty()) {
         error = file_.seal_size();
         if (error) throw_system(error, "seal", location_.name);
     }
     map(os::Mapping::Access::ReadWrite);
-    apply(memory, plan.payload_reserved);
+    place(memory);  // before there are pages: it says where and of what size they shall be
+    const std::uint64_t reserved = header_.payload_offset + plan.payload_reserved;
+    error = file_.reserve(0, reserved);
+    if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
+    if (error) throw_system(error, "reserve memory for", location_.name);
+    PENSTOCK_CRASH_POINT("segment.create.reserved");
+    fault_in(memory, plan.payload_reserved);
+    open_for_lending();
     std::memcpy(control_.data(), &header_, sizeof header_);
     PENSTOCK_CRASH_POINT("segment.create.described");
 }
@@ -260,14 +256,21 @@ void Segment::map(os::Mapping::Access payload) {
                                  static_cast<unsigned>(header_.slot_count));
 }
 
-void Segment::apply(const MemoryOptions& memory, std::uint64_t reserved) {
-    const auto require = [&](const std::error_code& error, const char* option, const char* remedy) {
-        if (!error) return;
-        throw Error(error == std::errc::not_enough_memory ? ErrorCode::NoSpace
-                                                          : ErrorCode::InvalidArgument,
-                    std::string("can't create ") + where(location_) + " with " + option + ": " +
-                        error.message() + "; " + remedy);
-    };
+void Segment::open_for_lending() {
+    std::error_code error;
+    lending_ = os::SharedFile::reopen(file_.descriptor(), error);
+    if (error) throw_system(error, "open a second time", location_.name);
+}
+
+void Segment::require(const std::error_code& error, const char* option, const char* remedy) const {
+    if (!error) return;
+    throw Error(
+        error == std::errc::not_enough_memory ? ErrorCode::NoSpace : ErrorCode::InvalidArgument,
+        std::string("can't create ") + where(location_) + " with " + option + ": " +
+            error.message() + "; " + remedy);
+}
+
+void Segment::place(const MemoryOptions& memory) {
     if (memory.numa_node) {
         require(payload_.bind_to_node(*memory.numa_node), "numa_node",
                 "see `numactl --hardware` for the nodes there are");
@@ -275,6 +278,14 @@ void Segment::apply(const MemoryOptions& memory, std::uint64_t reserved) {
     if (memory.huge_pages) {
         require(payload_.use_huge_pages(), "huge_pages",
                 "this kernel has no transparent huge pages for shared memory");
+    }
+}
+
+void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
+    if (memory.huge_pages) {
+        require(payload_.collapse(reserved), "huge_pages",
+                "the file system must allow them (mount it with huge=advise), the capacity be 2 MiB "
+                "at least, and the kernel 6.1 or newer");
     }
     if (memory.populate) {
         require(payload_.populate(reserved), "populate", "there is not that much memory");
@@ -306,7 +317,24 @@ std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     std::error_code error;
     os::SharedFile file = os::SharedFile::reopen(descriptor, error);
     if (error) throw_system(error, "attach to descriptor", std::to_string(descriptor));
+    if (!file.try_lock_shared(kLifeCycleByte)) {
+        throw Error(ErrorCode::NotFound, "can't attach to descriptor " +
+                                             std::to_string(descriptor) +
+                                             ": the last participant is just removing it");
+    }
     return adopt(std::move(file), {}, wanted);
+}
+
+// The name that a segment reached by descriptor has, if it has one: the last to leave removes it,
+// after a look at the inode.
+Location Segment::location_in_header() const {
+    std::error_code error;
+    if (header_.name[0] == '\0' || file_.facts(error).links == 0) return {};
+    try {
+        return locate(header_.name);
+    } catch (const Error&) {
+        return {};
+    }
 }
 
 std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
@@ -315,6 +343,7 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
     segment->location_ = std::move(location);
     segment->file_ = std::move(file);
     segment->header_ = read_header(segment->file_, where(segment->location_));
+    if (segment->location_.path.empty()) segment->location_ = segment->location_in_header();
     check_kind(segment->header_, wanted.kind, segment->location_);
     if (!wanted.instance.empty() && wanted.instance != segment->instance()) {
         throw Error(ErrorCode::NotFound,
@@ -327,6 +356,7 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
                         " relies on membarrier(2), which this process may not call (seccomp?)");
     }
     segment->map(wanted.payload);
+    segment->open_for_lending();
     PENSTOCK_CRASH_POINT("segment.attach.mapped");
     return segment;
 }
@@ -339,6 +369,10 @@ void Segment::joined() noexcept {
 void Segment::leave() noexcept {
     if (location_.path.empty() || is_foreign()) return;
     remove_patiently(file_, participants_, location_.path);
+}
+
+std::string Segment::space_sentence() const {
+    return detail::space_sentence(location_);
 }
 
 std::string Segment::instance() const {

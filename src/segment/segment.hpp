@@ -77,20 +77,28 @@ public:
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] Participants& participants() noexcept { return participants_; }
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
+    [[nodiscard]] int lending_descriptor() const noexcept { return lending_.descriptor(); }
     [[nodiscard]] std::uint64_t reserved_bytes() const noexcept;
+    // "; /dev/shm has so much free of so much: ...", for sentences about NoSpace.
+    [[nodiscard]] std::string space_sentence() const;
 
 private:
     Segment() noexcept;
 
+    void open_for_lending();
     static std::unique_ptr<Segment> adopt(os::SharedFile file, Location location,
                                           const Wanted& wanted);
     void build(const SegmentPlan& plan, const MemoryOptions& memory);
     void map(os::Mapping::Access payload);
-    void apply(const MemoryOptions& memory, std::uint64_t reserved);
+    void place(const MemoryOptions& memory);
+    void fault_in(const MemoryOptions& memory, std::uint64_t reserved);
+    void require(const std::error_code& error, const char* option, const char* remedy) const;
+    [[nodiscard]] Location location_in_header() const;
     void publish();
 
     Location location_;
-    os::SharedFile file_;
+    os::SharedFile file_;     // carries the locks
+    os::SharedFile lending_;  // carries none, so that an heir of it keeps nobody alive
     layout::SegmentHeader header_{};
     os::Mapping control_;  // header, slots and control, writable
     os::Mapping payload_;

@@ -59,7 +59,11 @@ public:
         } else {
             os::full_fence();
         }
-        return (word_->load(std::memory_order_relaxed) & 1U) != 0;
+        if ((word_->load(std::memory_order_relaxed) & 1U) == 0) return false;
+        // What the waiter stored before it announced itself belongs to its announcement.
+        // pairs with: the fetch_or in announce()
+        std::atomic_thread_fence(std::memory_order_acquire);
+        return true;
     }
 
     void wake() noexcept {
@@ -127,7 +131,10 @@ template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone) {
     if (ready()) return WaitEnd::Ready;
-    if (wait.deadline.is_try()) return peer_gone() ? WaitEnd::PeerGone : WaitEnd::Timeout;
+    if (wait.deadline.is_try()) {
+        if (peer_gone()) return WaitEnd::PeerGone;
+        return ready() ? WaitEnd::Ready : WaitEnd::Timeout;
+    }
     if (spin_until(budget, ready)) return WaitEnd::Ready;
     std::uint32_t seen = signal.announce();
     for (;;) {
