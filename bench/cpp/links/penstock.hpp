@@ -1,0 +1,78 @@
+// Penstock: one default Broadcast from the driver to all readers, and one back from each reader.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <vector>
+
+#include "bench/cpp/common/failure.hpp"
+#include "bench/cpp/links/link.hpp"
+#include "penstock/broadcast.hpp"
+
+namespace penstock::bench {
+
+class PenstockLink {
+public:
+    static constexpr const char* kName = "penstock";
+    static constexpr bool kCarriesMessages = true;
+    static constexpr std::size_t kRingBytes = std::size_t{4} << 20U;
+
+    explicit PenstockLink(const Place& place) : place_(place) {}
+
+    void open_driver() {
+        BroadcastOptions options;
+        options.readers = place_.readers;
+        forward_ = BroadcastWriter::create(place_.name, options);
+        for (unsigned rank = 0; rank < place_.readers; ++rank) {
+            answers_.push_back(BroadcastReader::attach(answer_name(rank), 0, kPatience));
+        }
+        require(forward_->wait_ready(kPatience));
+    }
+    void open_reader(unsigned rank) {
+        answer_ = BroadcastWriter::create(answer_name(rank));
+        messages_ = BroadcastReader::attach(place_.name, rank, kPatience);
+    }
+
+    void send(Bytes message) { require(forward_->send(message)); }
+    void answer(Bytes message) { require(answer_->send(message)); }
+
+    template <typename Use>
+    void receive(Use&& use) {
+        take(*messages_, use);
+    }
+    template <typename Use>
+    void collect(Use&& use) {
+        for (BroadcastReader& reader : answers_) {
+            take(reader, use);
+        }
+    }
+
+    void close() {
+        answers_.clear();
+        answer_.reset();
+        messages_.reset();
+        forward_.reset();
+    }
+
+private:
+    static constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(20);
+
+    template <typename Use>
+    static void take(BroadcastReader& reader, Use&& use) {
+        const Result<Message> message = reader.recv();
+        require(message.status());
+        use((*message).bytes());
+    }
+
+    [[nodiscard]] std::string answer_name(unsigned rank) const {
+        return place_.name + ".answer" + std::to_string(rank);
+    }
+
+    Place place_;
+    std::optional<BroadcastWriter> forward_;
+    std::vector<BroadcastReader> answers_;
+    std::optional<BroadcastReader> messages_;
+    std::optional<BroadcastWriter> answer_;
+};
+
+}  // namespace penstock::bench

@@ -1,0 +1,43 @@
+# The library itself: every source under src/<floor>/, one static archive that may be linked into a
+# shared object. A source whose name ends in the name of a system is compiled on that system only.
+
+configure_file(cmake/version.hpp.in "${PROJECT_BINARY_DIR}/generated/penstock/version.hpp" @ONLY)
+
+file(GLOB penstock_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*/*.cpp")
+if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    list(FILTER penstock_sources EXCLUDE REGEX "_linux\\.cpp$")
+endif()
+if(NOT APPLE)
+    list(FILTER penstock_sources EXCLUDE REGEX "_macos\\.cpp$")
+endif()
+if(WIN32)
+    list(FILTER penstock_sources EXCLUDE REGEX "_posix\\.cpp$")
+else()
+    list(FILTER penstock_sources EXCLUDE REGEX "_windows\\.cpp$")
+endif()
+
+find_package(Threads REQUIRED)
+
+add_library(penstock STATIC ${penstock_sources})
+add_library(penstock::penstock ALIAS penstock)
+
+target_compile_features(penstock PUBLIC cxx_std_20)
+target_include_directories(penstock
+    PUBLIC
+        $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+        $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated>
+        $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
+    PRIVATE "${PROJECT_SOURCE_DIR}/src")
+target_link_libraries(penstock PUBLIC Threads::Threads)
+if(PENSTOCK_CRASH_POINTS)
+    target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
+endif()
+penstock_warnings(penstock)
+
+# An executable of ours that may look behind the public headers: tests, benchmarks, fuzzers.
+function(penstock_internal_executable target)
+    add_executable(${target} ${ARGN})
+    target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
+    target_link_libraries(${target} PRIVATE penstock::penstock)
+    penstock_warnings(${target})
+endfunction()

@@ -1,0 +1,30 @@
+# The C++ tests. Unit tests become one GoogleTest binary; under tests/crash, tests/stress and
+# tests/namespace each source becomes a program of its own, because those tests start and kill processes.
+
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+file(GLOB_RECURSE penstock_unit_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/unit/*_test.cpp")
+if(penstock_unit_sources)
+    penstock_internal_executable(penstock_unit_tests ${penstock_unit_sources})
+    target_link_libraries(penstock_unit_tests PRIVATE GTest::gtest_main)
+    gtest_discover_tests(penstock_unit_tests
+        DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 120)
+endif()
+
+# Every program here is also a helper that Python tests may run: they find it in the tests/ folder of
+# the build tree. CTest runs those whose name ends in _test.
+foreach(family IN ITEMS crash stress namespace)
+    file(GLOB family_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${family}/*.cpp")
+    foreach(source IN LISTS family_sources)
+        get_filename_component(name "${source}" NAME_WE)
+        penstock_internal_executable(${name} "${source}")
+        target_link_libraries(${name} PRIVATE GTest::gtest_main)
+        set_target_properties(${name} PROPERTIES
+            RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
+        if(name MATCHES "_test$")
+            add_test(NAME ${name} COMMAND ${name})
+            set_tests_properties(${name} PROPERTIES LABELS ${family} TIMEOUT 900 RUN_SERIAL ON)
+        endif()
+    endforeach()
+endforeach()

@@ -1,0 +1,83 @@
+// Reading arguments; all of it needs the GIL.
+#include "arguments.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <string>
+
+#include "errors.hpp"
+#include "penstock/segment.hpp"
+#include "wait.hpp"
+
+namespace penstock::py {
+
+std::uint64_t parse_bytes(nb::handle size, const char* what) {
+    if (PyUnicode_Check(size.ptr())) {
+        return parse_size(nb::cast<std::string>(size));
+    }
+    if (PyBool_Check(size.ptr()) || !PyIndex_Check(size.ptr())) {
+        PyErr_Format(PyExc_TypeError, "%s must be an int of bytes or a string like '64MiB', not %R",
+                     what, size.ptr());
+        throw nb::python_error();
+    }
+    const nb::object number = nb::steal(PyNumber_Index(size.ptr()));
+    if (!number.is_valid()) {
+        throw nb::python_error();
+    }
+    const unsigned long long value = PyLong_AsUnsignedLongLong(number.ptr());
+    if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        raise_error(ErrorCode::InvalidArgument, std::string(what) + " is " +
+                                                    nb::repr(size).c_str() +
+                                                    ": give bytes from 0 up to 2**64-1");
+    }
+    return value;
+}
+
+unsigned parse_small(nb::handle number, const char* what) {
+    const std::uint64_t value = parse_bytes(number, what);
+    if (value > std::numeric_limits<unsigned>::max()) {
+        raise_error(ErrorCode::InvalidArgument,
+                    std::string(what) + " is " + std::to_string(value) + ": far too many");
+    }
+    return static_cast<unsigned>(value);
+}
+
+Codec parse_codec(nb::handle codec) {
+    if (codec.is_none()) {
+        return Codec::Typed;
+    }
+    if (PyUnicode_Check(codec.ptr()) && nb::cast<std::string>(codec) == "pickle") {
+        return Codec::Pickle;
+    }
+    raise_error(ErrorCode::InvalidArgument,
+                std::string("codec is ") + nb::repr(codec).c_str() + ": give None or 'pickle'");
+}
+
+std::span<const std::byte> bytes_of(nb::handle bytes) noexcept {
+    return {reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(bytes.ptr())),
+            static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};
+}
+
+Pinned::Pinned(nb::handle object, Access access) {
+    const int flags = access == Access::Write ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+    if (PyObject_GetBuffer(object.ptr(), &buffer_, flags) != 0) {
+        throw nb::python_error();
+    }
+}
+
+void copy_bytes(std::byte* to, const std::byte* from, std::size_t nbytes) {
+    if (nbytes == 0) {
+        return;
+    }
+    std::optional<WithoutGil> without_gil;
+    if (nbytes >= kLongCopy) {
+        without_gil.emplace();
+    }
+    std::memcpy(to, from, nbytes);
+}
+
+}  // namespace penstock::py

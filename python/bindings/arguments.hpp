@@ -1,0 +1,52 @@
+// Arguments that mean the same in every concept: sizes as people write them, buffers of bytes.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "codec.hpp"
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+// An int of bytes, or a string such as "64MiB". InvalidArgument or TypeError otherwise; `what`
+// names the argument in the sentence.
+std::uint64_t parse_bytes(nb::handle size, const char* what);
+
+// A count of readers, or a rank. InvalidArgument for what no such number can be.
+unsigned parse_small(nb::handle number, const char* what);
+// None or "pickle"; InvalidArgument otherwise.
+Codec parse_codec(nb::handle codec);
+
+// What a bytes object holds.
+std::span<const std::byte> bytes_of(nb::handle bytes) noexcept;
+
+// Memory of another Python object, pinned for as long as this exists. Contiguous.
+class Pinned {
+public:
+    enum class Access { Read, Write };
+    // TypeError for what has no buffer, BufferError for what is read-only or scattered.
+    Pinned(nb::handle object, Access access);
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    ~Pinned() { PyBuffer_Release(&buffer_); }
+
+    [[nodiscard]] std::span<std::byte> bytes() const noexcept {
+        return {static_cast<std::byte*>(buffer_.buf), static_cast<std::size_t>(buffer_.len)};
+    }
+
+private:
+    Py_buffer buffer_{};
+};
+
+// Copies, without the GIL where that takes longer than letting it go.
+void copy_bytes(std::byte* to, const std::byte* from, std::size_t nbytes);
+
+// From here on a copy takes so long that other threads should run meanwhile.
+inline constexpr std::size_t kLongCopy = std::size_t{64} << 10U;
+
+}  // namespace penstock::py

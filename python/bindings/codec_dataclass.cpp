@@ -1,0 +1,98 @@
+// The registry is read with the GIL held and written rarely. Its entries live for ever.
+#include "codec_dataclass.hpp"
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <unordered_map>
+
+#include "errors.hpp"
+
+namespace penstock::py {
+namespace {
+
+struct Registry {
+    std::deque<Dataclass> classes;
+    std::unordered_map<PyTypeObject*, const Dataclass*> by_type;
+    std::map<std::string, const Dataclass*, std::less<>> by_name;
+};
+
+Registry& registry() {
+    static auto* const only = new Registry;  // outlives the interpreter, as do its references
+    return *only;
+}
+
+// nb::str of a handle is Python's str(): it never meets what it can't convert.
+std::string text_of(nb::handle object) { return nb::str(object).c_str(); }
+
+std::string qualified_name(nb::handle type) {
+    const nb::object module = type.attr("__module__");
+    const nb::object name = type.attr("__qualname__");
+    return text_of(module) + "." + text_of(name);
+}
+
+void add_fields(Dataclass& entry) {
+    const nb::object fields = nb::module_::import_("dataclasses").attr("fields")(entry.type);
+    for (const nb::handle field : fields) {
+        PyObject* name = nb::object(field.attr("name")).release().ptr();
+        PyUnicode_InternInPlace(&name);
+        entry.fields.push_back(nb::steal(name));
+        entry.wire_fields.push_back(text_of(name));
+    }
+}
+
+}  // namespace
+
+std::size_t Dataclass::index_of(std::string_view field) const noexcept {
+    for (std::size_t i = 0; i < wire_fields.size(); ++i) {
+        if (wire_fields[i] == field) {
+            return i;
+        }
+    }
+    return kUnknown;
+}
+
+// object.__new__ as Python calls it: that one refuses classes whose layout is not its own.
+nb::object Dataclass::blank() const {
+    static PyObject* const make =
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyBaseObject_Type), "__new__");
+    nb::object object = nb::steal(PyObject_CallOneArg(make, type.ptr()));
+    if (!object.is_valid()) {
+        nb::raise_python_error();
+    }
+    return object;
+}
+
+nb::object register_dataclass(nb::object type, std::string_view name) {
+    const nb::object is_dataclass = nb::module_::import_("dataclasses").attr("is_dataclass");
+    if (!PyType_Check(type.ptr()) || !nb::cast<bool>(is_dataclass(type))) {
+        raise_error(ErrorCode::InvalidArgument,
+                    "register_dataclass takes a class made with @dataclass, not " +
+                        std::string(nb::repr(type).c_str()));
+    }
+    Dataclass entry;
+    entry.type = type;
+    entry.name = name.empty() ? qualified_name(type) : std::string(name);
+    add_fields(entry);
+    (void)entry.blank();  // raises TypeError now rather than at the first message
+    Registry& all = registry();
+    all.classes.push_back(std::move(entry));
+    const Dataclass& added = all.classes.back();
+    all.by_type[reinterpret_cast<PyTypeObject*>(type.ptr())] = &added;
+    all.by_name[added.name] = &added;
+    return type;
+}
+
+const Dataclass* dataclass_of(nb::handle value) noexcept {
+    const Registry& all = registry();
+    const auto found = all.by_type.find(Py_TYPE(value.ptr()));
+    return found == all.by_type.end() ? nullptr : found->second;
+}
+
+const Dataclass* dataclass_named(std::string_view name) noexcept {
+    const Registry& all = registry();
+    const auto found = all.by_name.find(name);
+    return found == all.by_name.end() ? nullptr : found->second;
+}
+
+}  // namespace penstock::py

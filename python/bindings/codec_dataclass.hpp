@@ -1,0 +1,35 @@
+// The dataclasses that this process agreed to send and receive, by name.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+struct Dataclass {
+    nb::object type;
+    std::string name;                 // on the wire
+    std::vector<nb::object> fields;   // interned names
+    std::vector<std::string> wire_fields;
+
+    static constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
+    [[nodiscard]] std::size_t index_of(std::string_view field) const noexcept;
+    // An object without any of its fields set yet; __init__ is not called.
+    [[nodiscard]] nb::object blank() const;
+};
+
+// Gives the class back, so that it serves as a decorator. A class registered under the same name
+// before is replaced: that is what running a notebook's cell again means.
+nb::object register_dataclass(nb::object type, std::string_view name);
+
+// Null if there is none.
+const Dataclass* dataclass_of(nb::handle value) noexcept;
+const Dataclass* dataclass_named(std::string_view name) noexcept;
+
+}  // namespace penstock::py

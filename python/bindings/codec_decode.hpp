@@ -1,0 +1,39 @@
+// From the structure of a message to a Python value.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "penstock/codec.hpp"
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+// Makes one value, depth first. The structure it reads must be private memory: CPython looks at text
+// twice. Tensors may lie in shared memory. Raises Corrupt, Incompatible.
+class Decoder {
+public:
+    // Owner: see decode() in codec.hpp.
+    Decoder(const codec::MessageReader& message, nb::handle owner)
+        : message_(message), owner_(owner) {}
+
+    // The one value that `structure` holds.
+    nb::object whole(std::span<const std::byte> structure, unsigned depth = 0);
+
+private:
+    nb::object value(codec::Reader& in, unsigned depth);
+    nb::object list(codec::Reader& in, std::size_t count, unsigned depth);
+    nb::object dict(codec::Reader& in, std::size_t count, unsigned depth);
+    nb::object key(codec::Reader& in, unsigned depth);
+    nb::object extension(const codec::Token& token, unsigned depth);
+    nb::object tuple(std::span<const std::byte> body, unsigned depth);
+    nb::object out_of_band(std::span<const std::byte> body);
+    nb::object tensor(std::span<const std::byte> body);
+    nb::object dataclass(std::span<const std::byte> body, unsigned depth);
+    codec::TensorView view(std::uint64_t index);
+
+    const codec::MessageReader& message_;
+    nb::handle owner_;
+};
+
+}  // namespace penstock::py

@@ -1,0 +1,207 @@
+// DLPack tensors in: from the __dlpack__ of any library. Out: as an owning struct for PyTorch.
+#include "codec_dlpack.hpp"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <string>
+
+#include "codec_refusal.hpp"
+
+namespace penstock::py {
+
+using codec::DType;
+
+namespace {
+
+struct Pair {
+    DType dtype;
+    dlpack::TypeCode code;
+};
+
+constexpr std::array<Pair, 23> kPairs{{
+    {DType::Bool, dlpack::kDLBool},
+    {DType::Int8, dlpack::kDLInt},
+    {DType::Int16, dlpack::kDLInt},
+    {DType::Int32, dlpack::kDLInt},
+    {DType::Int64, dlpack::kDLInt},
+    {DType::UInt8, dlpack::kDLUInt},
+    {DType::UInt16, dlpack::kDLUInt},
+    {DType::UInt32, dlpack::kDLUInt},
+    {DType::UInt64, dlpack::kDLUInt},
+    {DType::Float16, dlpack::kDLFloat},
+    {DType::Float32, dlpack::kDLFloat},
+    {DType::Float64, dlpack::kDLFloat},
+    {DType::Complex64, dlpack::kDLComplex},
+    {DType::Complex128, dlpack::kDLComplex},
+    {DType::BFloat16, dlpack::kDLBfloat},
+    {DType::Float8E4M3FN, dlpack::kDLFloat8_e4m3fn},
+    {DType::Float8E5M2, dlpack::kDLFloat8_e5m2},
+    {DType::Float8E4M3FNUZ, dlpack::kDLFloat8_e4m3fnuz},
+    {DType::Float8E5M2FNUZ, dlpack::kDLFloat8_e5m2fnuz},
+    {DType::Float8E8M0FNU, dlpack::kDLFloat8_e8m0fnu},
+    {DType::Float8E4M3, dlpack::kDLFloat8_e4m3},
+    {DType::Float8E3M4, dlpack::kDLFloat8_e3m4},
+    {DType::Float8E4M3B11FNUZ, dlpack::kDLFloat8_e4m3b11fnuz},
+}};
+
+std::uint8_t bits(DType dtype) noexcept {
+    return static_cast<std::uint8_t>(8 * codec::item_size(dtype));
+}
+
+bool is_host(std::int32_t device) noexcept {
+    return device == dlpack::kDLCPU || device == dlpack::kDLCUDAHost ||
+           device == dlpack::kDLROCMHost;
+}
+
+Refusal not_on_host(nb::handle value) {
+    return Refusal(" is a " + type_of(value) +
+                   " that does not lie in host memory: move it to the CPU first");
+}
+
+// What a capsule of either name holds; null if it is neither, or of a major version not ours.
+const dlpack::Tensor* tensor_in(nb::handle capsule) {
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
+        const auto* const managed = static_cast<dlpack::ManagedTensorVersioned*>(
+            PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+        return managed->version.major == dlpack::kMajorVersion ? &managed->dl_tensor : nullptr;
+    }
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor") != 0) {
+        return &static_cast<dlpack::ManagedTensor*>(
+                    PyCapsule_GetPointer(capsule.ptr(), "dltensor"))
+                    ->dl_tensor;
+    }
+    return nullptr;
+}
+
+// Libraries older than DLPack 1.0 do not know the argument.
+nb::object dlpack_capsule(nb::handle value) {
+    const nb::object method = value.attr("__dlpack__");
+    try {
+        return method(nb::arg("max_version") =
+                          nb::make_tuple(dlpack::kMajorVersion, dlpack::kMinorVersion));
+    } catch (const nb::python_error& error) {
+        if (!error.matches(PyExc_TypeError)) {
+            throw;
+        }
+    }
+    return method();
+}
+
+// --- out ----------------------------------------------------------------------------------------
+
+struct Handover {
+    dlpack::ManagedTensorVersioned tensor;
+    nb::object base;
+    std::array<std::int64_t, codec::kMaxDims> shape;
+    std::array<std::int64_t, codec::kMaxDims> strides;
+};
+
+// Called by the library that took the tensor over, from any thread.
+void drop(dlpack::ManagedTensorVersioned* tensor) {
+    auto* const handover = static_cast<Handover*>(tensor->manager_ctx);
+    if (!nb::is_alive()) {
+        handover->base.release();  // the interpreter is gone, and its objects with it
+        delete handover;
+        return;
+    }
+    const nb::gil_scoped_acquire held;
+    delete handover;
+}
+
+void fill_strides(const codec::TensorView& view, std::int64_t* strides) noexcept {
+    std::int64_t step = 1;
+    for (std::size_t i = 0; i < view.ndim; ++i) {
+        const std::size_t dim = view.order == codec::Order::C ? view.ndim - 1 - i : i;
+        strides[dim] = step;
+        step *= view.dims[dim] > 0 ? view.dims[dim] : 1;
+    }
+}
+
+}  // namespace
+
+DType dtype_of(dlpack::DataType type) noexcept {
+    for (const Pair& pair : kPairs) {
+        if (pair.code == type.code && bits(pair.dtype) == type.bits && type.lanes == 1) {
+            return pair.dtype;
+        }
+    }
+    return DType::Described;
+}
+
+dlpack::DataType dlpack_type(DType dtype) noexcept {
+    for (const Pair& pair : kPairs) {
+        if (pair.dtype == dtype) {
+            return {pair.code, bits(dtype), 1};
+        }
+    }
+    return {};
+}
+
+void add_dlpack(const dlpack::Tensor& tensor, nb::handle value, codec::Source source,
+                Scratch& scratch) {
+    const DType dtype = dtype_of(tensor.dtype);
+    if (!is_host(tensor.device.device_type)) {
+        throw not_on_host(value);
+    }
+    if (dtype == DType::Described || tensor.ndim < 0 ||
+        static_cast<std::size_t>(tensor.ndim) > codec::kMaxDims) {
+        throw Refusal(" is a " + type_of(value) + " of a dtype that the typed codec does not know");
+    }
+    const auto dims = static_cast<std::size_t>(tensor.ndim);
+    const auto item = static_cast<std::int64_t>(codec::item_size(dtype));
+    std::array<std::int64_t, codec::kMaxDims> strides;
+    if (tensor.strides != nullptr) {
+        for (std::size_t dim = 0; dim < dims; ++dim) {
+            strides[dim] = tensor.strides[dim] * item;
+        }
+    }
+    scratch.message.tensor({
+        .dtype = dtype,
+        .source = source,
+        .shape = {tensor.shape, dims},
+        .strides = {strides.data(), tensor.strides == nullptr ? 0 : dims},
+        .data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset,
+    });
+}
+
+bool has_dlpack(nb::handle value) { return nb::hasattr(value.type(), "__dlpack__"); }
+
+void encode_dlpack(nb::handle value, Scratch& scratch) {
+    const nb::object device = value.attr("__dlpack_device__")();
+    if (!is_host(nb::cast<std::int32_t>(nb::object(device[0])))) {
+        throw not_on_host(value);
+    }
+    nb::object capsule = dlpack_capsule(value);
+    const dlpack::Tensor* const tensor = tensor_in(capsule);
+    if (tensor == nullptr) {
+        throw Refusal(" is a " + type_of(value) + " whose __dlpack__ speaks another version");
+    }
+    add_dlpack(*tensor, value, codec::Source::DLPack, scratch);
+    // The capsule is not renamed: it still owns the tensor, and frees it when we let go.
+    scratch.keep(std::move(capsule));
+}
+
+dlpack::ManagedTensorVersioned* new_managed_tensor(const codec::TensorView& view, void* data,
+                                                   nb::object base) {
+    auto handover = std::make_unique<Handover>();
+    std::copy_n(view.dims.begin(), view.ndim, handover->shape.begin());
+    fill_strides(view, handover->strides.data());
+    handover->base = std::move(base);
+    handover->tensor = {
+        .version = {dlpack::kMajorVersion, dlpack::kMinorVersion},
+        .manager_ctx = handover.get(),
+        .deleter = &drop,
+        .flags = 0,
+        .dl_tensor = {.data = data,
+                      .device = {dlpack::kDLCPU, 0},
+                      .ndim = view.ndim,
+                      .dtype = dlpack_type(view.dtype),
+                      .shape = handover->shape.data(),
+                      .strides = handover->strides.data(),
+                      .byte_offset = 0},
+    };
+    return &handover.release()->tensor;
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,48 @@
+// NumPy's side of the codec: arrays and scalars in and out, dtypes to descrs and back.
+// NumPy is imported when the first array is met, not with the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <span>
+
+#include "codec_scratch.hpp"
+#include "penstock/codec.hpp"
+
+namespace penstock::py {
+
+// Null until NumPy is known to this module. Comparing with it is the fast way to know an array.
+extern PyTypeObject* ndarray_type;
+
+// Loads NumPy's C API if the program has imported NumPy by now. False if it has not.
+bool numpy_is_in_use();
+
+[[nodiscard]] inline bool is_ndarray(nb::handle value) noexcept {
+    return Py_TYPE(value.ptr()) == ndarray_type;
+}
+
+// Both need NumPy in use, and throw Refusal.
+// Any array of a subclass but np.memmap is refused.
+bool is_array_or_subclass(nb::handle value) noexcept;
+void encode_array(nb::handle array, Scratch& scratch);
+bool is_numpy_scalar(nb::handle value) noexcept;
+void encode_numpy_scalar(nb::handle scalar, codec::Writer& out);
+
+// A new array over `view.data` (owner given: read-only, keeps it alive) or over a copy of it.
+// `descr` is that of a Described tensor.
+nb::object decode_array(const codec::TensorView& view, std::span<const std::byte> descr,
+                        nb::handle owner);
+// The code of a dtype object, or Described; the dtype object of a code, which raises Incompatible
+// where ml_dtypes would be needed and is missing.
+codec::DType dtype_code(nb::handle dtype);
+nb::object dtype_of_code(codec::DType code);
+// One of NumPy's own, without objects, with the same bytes on every processor of this byte order.
+bool is_plain_dtype(nb::handle dtype);
+
+// Body of an ext NumPyScalar, and the two parts of an ext DescribedScalar.
+nb::object decode_numpy_scalar(std::span<const std::byte> body);
+nb::object decode_described_scalar(std::span<const std::byte> descr,
+                                   std::span<const std::byte> item);
+
+}  // namespace penstock::py

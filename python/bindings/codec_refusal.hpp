@@ -1,0 +1,41 @@
+// Why the typed codec will not send a value, and where in the value that is.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+// Thrown at the offending part; each container that it passes through on its way out adds its step.
+class Refusal {
+public:
+    // `what` follows the path: " is a set, which …".
+    explicit Refusal(std::string what) : what_(std::move(what)) {}
+    // Nested too deep, at this container: if it is met again on the way out, it contains itself.
+    Refusal(std::string what, nb::handle deepest) : what_(std::move(what)), deepest_(deepest) {}
+
+    void came_through(nb::handle container, std::string step);
+
+    // "value['a'][3] is a set, which …"
+    [[nodiscard]] std::string sentence() const;
+
+private:
+    std::string what_;
+    std::vector<std::string> steps_;  // innermost first
+    nb::handle deepest_;
+    std::size_t cycle_ = 0;  // steps inside the outermost container that contains itself
+};
+
+// "[3]", "['a']"; never fails.
+std::string index_step(std::size_t index);
+std::string key_step(nb::handle key);
+// "set", "enum.Color".
+std::string type_of(nb::handle value);
+
+}  // namespace penstock::py

@@ -1,0 +1,71 @@
+// Looks the exception classes up in penstock.errors when the first error is raised, so that the
+// extension module can be imported by itself, and keeps them for the life of the interpreter.
+#include "errors.hpp"
+
+#include <map>
+#include <string_view>
+
+namespace penstock::py {
+
+nb::handle error_class(const char* name) {
+    // Never freed: an exception may be raised while the interpreter takes its modules apart.
+    static auto* const classes = new std::map<std::string, nb::handle, std::less<>>();
+    if (const auto known = classes->find(std::string_view(name)); known != classes->end()) {
+        return known->second;
+    }
+    nb::object found = nb::module_::import_("penstock.errors").attr(name);
+    return classes->emplace(name, found.release()).first->second;
+}
+
+namespace {
+
+// Exception(sentence) as the current error, with the rank that it is about if there is one.
+void set_error(const char* name, std::string_view sentence, int rank = -1) {
+    // Names of processes are in sentences, and they need not be UTF-8.
+    const nb::object text = nb::steal(
+        PyUnicode_DecodeUTF8(sentence.data(), static_cast<Py_ssize_t>(sentence.size()), "replace"));
+    const nb::object error = error_class(name)(text);
+    if (rank >= 0) {
+        error.attr("rank") = rank;
+    }
+    PyErr_SetObject(error_class(name).ptr(), error.ptr());
+}
+
+// System is the one code without a class of its own: it is the base class.
+std::string class_name(ErrorCode code) {
+    return code == ErrorCode::System ? "Error" : std::string(to_string(code));
+}
+
+}  // namespace
+
+void raise_error(const char* name, const std::string& sentence) {
+    set_error(name, sentence);
+    throw nb::python_error();
+}
+
+void raise_error(ErrorCode code, const std::string& sentence) {
+    raise_error(class_name(code).c_str(), sentence);
+}
+
+void raise_error(const Status& failure) {
+    set_error(class_name(failure.code()).c_str(), failure.message(), failure.peer());
+    throw nb::python_error();
+}
+
+void check(const Status& status) {
+    if (!status.is_ok()) {
+        raise_error(status);
+    }
+}
+
+void bind_errors(nb::module_& /*module*/) {
+    nb::register_exception_translator([](const std::exception_ptr& pointer, void* /*unused*/) {
+        try {
+            std::rethrow_exception(pointer);
+        } catch (const Error& error) {
+            set_error(class_name(error.code()).c_str(), error.what(), error.peer());
+        }
+    });
+}
+
+}  // namespace penstock::py

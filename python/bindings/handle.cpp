@@ -1,0 +1,96 @@
+// Turns and closing. The rule that keeps it free of deadlocks: nobody waits for a turn while it
+// holds the GIL, and nobody waits for a turn at all that an open loan or this very thread has.
+#include "handle.hpp"
+
+namespace penstock::py {
+
+void Handle::check_usable() const {
+    if (is_foreign()) {
+        raise_error(ErrorCode::WrongProcess, "the " + title_ +
+                                                 " belongs to the parent of this forked process; "
+                                                 "attach anew here, or start children with spawn");
+    }
+    if (is_closed()) {
+        raise_closed();
+    }
+}
+
+void Handle::raise_closed() const {
+    raise_error(ErrorCode::Closed, "the " + title_ + " was closed by this process");
+}
+
+void Handle::close() {
+    if (is_foreign() || is_closed()) {
+        return;
+    }
+    end_waits();  // before the flag: from then on whoever has the turn may close at any moment
+    closing_.store(true);
+    if (turnstile_.try_enter()) {
+        leave();
+        return;
+    }
+    if (turn_is_kept_.load() || turnstile_.is_mine()) {
+        return;  // whoever has the turn closes when it leaves
+    }
+    const WithoutGil without_gil;
+    if (turnstile_.enter(Wait()).is_ok()) {
+        leave();
+    }
+}
+
+bool Handle::keep_turn() noexcept {
+    turn_is_kept_.store(true);
+    // close() sets its flag before it reads ours: one of the two sees the other.
+    if (closing_.load()) {
+        turn_is_kept_.store(false);
+        return false;
+    }
+    return true;
+}
+
+void Handle::leave() noexcept {
+    turn_is_kept_.store(false);
+    if (closing_.load() && !shut_) {
+        shut_ = true;
+        shut();
+    }
+    turnstile_.leave();
+}
+
+void Turn::check_can_wait(Deadline deadline) const {
+    if (handle_.turnstile_.is_mine()) {
+        raise_error(ErrorCode::Busy, "this thread is using the " + handle_.title() +
+                                         " already: a loan is open, or a signal handler ran "
+                                         "inside a call on the same handle");
+    }
+    if (deadline.is_try()) {
+        raise_error(ErrorCode::Timeout,
+                    "another thread of this process is using the " + handle_.title());
+    }
+}
+
+Status Turn::enter(const Wait& wait) {
+    if (entered_) {
+        return Status::ok();
+    }
+    Status outcome = handle_.turnstile_.enter(wait);
+    entered_ = outcome.is_ok();
+    return outcome;
+}
+
+void Turn::finish(Waiting& waiting, const Status& outcome) {
+    if (entered_ && WithoutGil::is_left_behind()) {
+        entered_ = false;
+        handle_.leave();  // this thread will not come back to do it
+    }
+    waiting.reacquire();
+    if (waiting.has_raised()) {
+        throw nb::python_error();
+    }
+    if (outcome.code() == ErrorCode::Cancelled && handle_.is_closed()) {
+        handle_.raise_closed();
+    }
+    check(outcome);
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,120 @@
+// What there is to see of segments from outside, for penstock.inspect and the command.
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cctype>
+#include <string>
+
+#include "state.hpp"
+#include "wait.hpp"
+
+namespace penstock::py {
+namespace {
+
+std::string lower(std::string_view text) {
+    std::string copy(text);
+    std::transform(copy.begin(), copy.end(), copy.begin(),
+                   [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+    return copy;
+}
+
+const char* to_text(ReaderState::Life life) {
+    switch (life) {
+        case ReaderState::Life::Expected:
+            return "expected";
+        case ReaderState::Life::Active:
+            return "active";
+        case ReaderState::Life::Vacant:
+            break;
+    }
+    return "vacant";
+}
+
+// Runs a look at files and processes, which may take a while, without the GIL.
+template <typename Look>
+auto without_gil(Look&& look) {
+    const WithoutGil released;
+    return look();
+}
+
+}  // namespace
+
+nb::dict to_dict(const BroadcastStats& stats) {
+    nb::dict dict;
+    dict["messages"] = stats.messages;
+    dict["bytes"] = stats.bytes;
+    dict["large_messages"] = stats.large_messages;
+    dict["waits"] = stats.waits;
+    dict["sleeps"] = stats.sleeps;
+    dict["reader_deaths"] = stats.reader_deaths;
+    dict["capacity"] = stats.capacity;
+    dict["used_bytes"] = stats.used_bytes;
+    dict["reserved_bytes"] = stats.reserved_bytes;
+    dict["held_bytes"] = stats.held_bytes;
+    return dict;
+}
+
+nb::dict to_dict(const ReaderState& reader) {
+    nb::dict dict;
+    dict["rank"] = reader.rank;
+    dict["life"] = to_text(reader.life);
+    dict["alive"] = reader.alive;
+    dict["stopped"] = reader.stopped;
+    dict["pid"] = reader.pid;
+    dict["process"] = reader.process;
+    dict["messages"] = reader.messages;
+    dict["lag_messages"] = reader.lag_messages;
+    dict["lag_bytes"] = reader.lag_bytes;
+    dict["blocking_for"] = reader.blocking_for;
+    dict["description"] = reader.describe();
+    return dict;
+}
+
+nb::dict to_dict(const Participant& participant) {
+    nb::dict dict;
+    dict["slot"] = participant.slot;
+    dict["role"] = participant.role;
+    dict["alive"] = participant.alive;
+    dict["stopped"] = participant.stopped;
+    dict["pid"] = participant.pid;
+    dict["process"] = participant.process;
+    dict["attached_at"] = participant.attached_at;
+    return dict;
+}
+
+nb::dict to_dict(const SegmentSummary& segment) {
+    nb::dict dict;
+    dict["name"] = segment.name;
+    dict["kind"] = lower(to_string(segment.kind));
+    dict["reserved_bytes"] = segment.reserved_bytes;
+    dict["range_bytes"] = segment.range_bytes;
+    dict["participants"] = to_list(segment.participants);
+    dict["problem"] = segment.problem;
+    return dict;
+}
+
+nb::dict to_dict(const BroadcastInfo& info) {
+    nb::dict dict;
+    dict["segment"] = to_dict(info.segment);
+    dict["stats"] = to_dict(info.stats);
+    dict["readers"] = to_list(info.readers);
+    dict["closed"] = info.closed;
+    dict["writer_blocked_for"] = info.writer_blocked_for;
+    return dict;
+}
+
+void bind_inspect(nb::module_& module) {
+    module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
+    module.def("inspect_segment", [](const std::string& name) {
+        return to_dict(without_gil([&] { return inspect_segment(name); }));
+    });
+    module.def("inspect_broadcast", [](const std::string& name) {
+        return to_dict(without_gil([&] { return inspect_broadcast(name); }));
+    });
+    module.def("remove_if_abandoned", [](const std::string& name) {
+        return without_gil([&] { return remove_if_abandoned(name); });
+    });
+    module.def("parse_size", &parse_size, nb::arg("text"));
+}
+
+}  // namespace penstock::py

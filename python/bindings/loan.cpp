@@ -1,0 +1,208 @@
+// penstock._core.Loan: `with writer.loan(nbytes) as buf`, room in shared memory that Python fills.
+// What outlives the block (a NumPy array made of the buffer) is cut off from the shared memory.
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "arguments.hpp"
+#include "writer.hpp"
+
+namespace penstock::py {
+namespace {
+
+// The memory of one loan, as an object with the buffer protocol. Counts who uses it.
+struct LoanMemory {
+    std::shared_ptr<LoanWindow> window;
+    FileRange range;
+    Py_ssize_t exports = 0;
+
+    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+        auto* const memory = nb::inst_ptr<LoanMemory>(self);
+        std::byte* const bytes = memory->window->at(memory->range.offset);
+        const auto size = static_cast<Py_ssize_t>(memory->range.nbytes);
+        if (PyBuffer_FillInfo(view, self, bytes, size, /*readonly=*/0, flags) != 0) {
+            return -1;
+        }
+        ++memory->exports;
+        return 0;
+    }
+    static void release_buffer(PyObject* self, Py_buffer* /*view*/) noexcept {
+        --nb::inst_ptr<LoanMemory>(self)->exports;
+    }
+};
+
+// A loan of the library, and the turn on its writer that lasts as long: whoever else wants to send
+// waits for its end. Dropped when destroyed.
+class OpenLoan {
+public:
+    // Waits for room. Raises what send() raises.
+    OpenLoan(Writer& writer, std::size_t nbytes, Deadline deadline) : writer_(writer) {
+        Turn turn(writer_);
+        turn.run(deadline, nullptr,
+                 [&](const Wait& wait) { return store(writer_.core.loan(nbytes, wait), loan_); });
+        if (!writer_.keep_turn()) {
+            loan_.reset();
+            writer_.check_usable();  // raises Closed
+        }
+        turn.detach();
+    }
+    OpenLoan(const OpenLoan&) = delete;
+    OpenLoan& operator=(const OpenLoan&) = delete;
+    ~OpenLoan() { end(); }
+
+    [[nodiscard]] Writer& writer() const noexcept { return writer_; }
+    [[nodiscard]] std::uint64_t file_offset() const noexcept { return loan_->file_offset(); }
+
+    // Sends and ends the loan. Closed if the writer was closed meanwhile: then nothing is sent.
+    void commit() {
+        const bool closed = writer_.is_closed();
+        Status outcome = closed ? Status::ok() : loan_->commit(Format::Bytes);
+        end();
+        if (closed) {
+            writer_.check_usable();  // raises Closed
+        }
+        check(outcome);
+    }
+
+private:
+    void end() noexcept {
+        if (!loan_) {
+            return;
+        }
+        loan_.reset();
+        if (!writer_.is_foreign()) {
+            writer_.leave();
+        }
+    }
+
+    Writer& writer_;
+    std::optional<Loan> loan_;
+};
+
+// The context manager.
+class LoanBlock {
+public:
+    LoanBlock(nb::handle_t<Writer> writer, std::size_t nbytes, Deadline deadline)
+        : writer_(nb::borrow(writer)), nbytes_(nbytes), deadline_(deadline) {}
+    LoanBlock(const LoanBlock&) = delete;
+    LoanBlock& operator=(const LoanBlock&) = delete;
+    ~LoanBlock() {
+        if (loan_ && !loan_->writer().is_foreign()) {
+            nb::error_scope keep_error;  // it may be running while an exception is on its way
+            try {
+                detach();
+            } catch (...) {
+                // No memory to cut off with: the loan is dropped all the same.
+            }
+        }
+    }
+
+    nb::object enter() {
+        if (entered_) {
+            raise_error(ErrorCode::Busy, "a loan can be entered once; ask for another one");
+        }
+        entered_ = true;
+        loan_.emplace(*nb::inst_ptr<Writer>(writer_), nbytes_, deadline_);
+        try {
+            expose();
+        } catch (...) {
+            loan_.reset();
+            throw;
+        }
+        return view_;
+    }
+
+    void exit(bool failed) {
+        if (!loan_) {
+            raise_error(ErrorCode::Closed, "this loan is not open");
+        }
+        if (loan_->writer().is_foreign()) {
+            loan_->writer().check_usable();  // raises WrongProcess
+        }
+        try {
+            detach();
+            if (!failed) {
+                loan_->commit();
+            }
+        } catch (...) {
+            loan_.reset();
+            throw;
+        }
+        loan_.reset();
+    }
+
+private:
+    void expose() {
+        std::shared_ptr<LoanWindow>& window = loan_->writer().window;
+        if (!window) {
+            window = std::make_shared<LoanWindow>(loan_->writer().core.descriptor());
+        }
+        memory_ = nb::cast(LoanMemory{.window = window, .range = {loan_->file_offset(), nbytes_}});
+        view_ = nb::steal(PyMemoryView_FromObject(memory_.ptr()));
+        if (!view_.is_valid()) {
+            throw nb::python_error();
+        }
+    }
+
+    // From here on nothing in Python can reach the loan's bytes.
+    void detach() {
+        const nb::object view = std::move(view_);
+        const nb::object owner = std::move(memory_);
+        if (!view.is_valid()) {
+            return;
+        }
+        const nb::object released = nb::steal(PyObject_CallMethod(view.ptr(), "release", nullptr));
+        if (!released.is_valid()) {
+            PyErr_Clear();  // something was made of the view itself: it is among the exports
+        }
+        auto& memory = *nb::inst_ptr<LoanMemory>(owner);
+        if (memory.exports == 0) {
+            return;
+        }
+        memory.window->cut_off(memory.range);
+        loan_->writer().window.reset();
+        if (PyErr_WarnEx(PyExc_ResourceWarning,
+                         "an array or memoryview made of a loan outlives its block; it was copied "
+                         "to private memory (delete it inside the block to save the copy)",
+                         1) != 0) {
+            throw nb::python_error();
+        }
+    }
+
+    nb::object writer_;
+    std::size_t nbytes_;
+    Deadline deadline_;
+    std::optional<OpenLoan> loan_;
+    nb::object memory_;
+    nb::object view_;
+    bool entered_ = false;
+};
+
+}  // namespace
+
+void bind_loan(nb::module_& module) {
+    static PyType_Slot slots[] = {
+        {Py_bf_getbuffer, reinterpret_cast<void*>(&LoanMemory::get_buffer)},
+        {Py_bf_releasebuffer, reinterpret_cast<void*>(&LoanMemory::release_buffer)},
+        {0, nullptr},
+    };
+    nb::class_<LoanMemory>(module, "_LoanMemory", nb::type_slots(slots));
+
+    nb::class_<LoanBlock>(module, "Loan")
+        .def("__enter__", &LoanBlock::enter)
+        .def(
+            "__exit__",
+            [](LoanBlock& block, nb::handle type, nb::handle, nb::handle) {
+                block.exit(!type.is_none());
+            },
+            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+}
+
+nb::object make_loan(nb::handle_t<Writer> writer, nb::handle nbytes, nb::handle timeout) {
+    nb::inst_ptr<Writer>(writer)->check_usable();
+    auto* const block =
+        new LoanBlock(writer, parse_bytes(nbytes, "nbytes"), parse_timeout(timeout));
+    return nb::cast(block, nb::rv_policy::take_ownership);
+}
+
+}  // namespace penstock::py

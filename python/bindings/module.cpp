@@ -1,0 +1,27 @@
+// penstock._core: the library for the Python package, which is its only user.
+// One file per concept; this one only puts them together.
+#include <nanobind/nanobind.h>
+
+#include "codec.hpp"
+#include "errors.hpp"
+#include "penstock/version.hpp"
+#include "reader.hpp"
+#include "state.hpp"
+#include "wait.hpp"
+#include "writer.hpp"
+
+NB_MODULE(_core, module) {
+    using namespace penstock::py;  // NOLINT(google-build-using-namespace)
+
+    // Handles that live in module globals are closed by the kernel when the process ends.
+    nb::set_leak_warnings(false);
+    module.attr("__version__") = PENSTOCK_VERSION;
+    bind_errors(module);
+    bind_wait(module);
+    bind_codec(module);
+    bind_inspect(module);
+    bind_loan(module);
+    bind_writer(module);
+    bind_view(module);
+    bind_reader(module);
+}

@@ -1,0 +1,176 @@
+// penstock._core.BroadcastReader: wait for a message, turn it into Python's, give its room back.
+#include "reader.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <utility>
+
+#include "arguments.hpp"
+#include "state.hpp"
+
+namespace penstock::py {
+namespace {
+
+// The message as an object of the receiver's own.
+nb::object to_object(const Message& message, Codec codec) {
+    const auto bytes = message.bytes();
+    if (message.format() == Format::Bytes) {
+        nb::object copy =
+            nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
+        if (!copy.is_valid()) {
+            throw nb::python_error();
+        }
+        auto* const place = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr()));
+        copy_bytes(place, bytes.data(), bytes.size());
+        return copy;
+    }
+    return decode(bytes.data(), bytes.size(), nb::none(), codec);
+}
+
+// What is pending, if it was sent as bytes.
+const Message& expect_bytes(const Reader& reader) {
+    if (reader.pending->format() != Format::Bytes) {
+        raise_error(ErrorCode::Incompatible,
+                    "the next message for the " + reader.title() +
+                        " was sent with send(), not send_bytes(); it is still there: take it with "
+                        "recv()");
+    }
+    return *reader.pending;
+}
+
+nb::object recv(Reader& reader, nb::handle timeout) {
+    const Message message = reader.take_message(parse_timeout(timeout));
+    return to_object(message, reader.codec);
+}
+
+nb::object recv_bytes(Reader& reader, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(reader);
+    reader.await_message(turn, deadline);
+    nb::object bytes = to_object(expect_bytes(reader), reader.codec);
+    reader.pending.reset();
+    return bytes;
+}
+
+std::size_t recv_bytes_into(Reader& reader, nb::handle buffer, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    const Pinned room(buffer, Pinned::Access::Write);
+    Turn turn(reader);
+    reader.await_message(turn, deadline);
+    const auto bytes = expect_bytes(reader).bytes();
+    if (bytes.size() > room.bytes().size()) {
+        raise_error(ErrorCode::TooLarge,
+                    "the next message for the " + reader.title() + " has " +
+                        std::to_string(bytes.size()) + " bytes and the buffer only " +
+                        std::to_string(room.bytes().size()) +
+                        "; it is still there: take it with a larger buffer or recv_bytes()");
+    }
+    copy_bytes(room.bytes().data(), bytes.data(), bytes.size());
+    const std::size_t size = bytes.size();
+    reader.pending.reset();
+    return size;
+}
+
+// For the async twins: waits without taking, so that a cancelled task loses nothing.
+void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(reader);
+    reader.await_message(turn, deadline, &cancel);
+}
+
+// The library's attach(), which may wait for the name to appear.
+BroadcastReader attach(const std::string& name, const std::string& instance, int descriptor,
+                       unsigned rank, Deadline deadline) {
+    Waiting waiting(deadline);
+    try {
+        if (descriptor >= 0) {
+            return BroadcastReader::attach(descriptor, rank);
+        }
+        return BroadcastReader::attach(name, rank, waiting.wait(), instance);
+    } catch (const Error&) {
+        waiting.reacquire();
+        if (waiting.has_raised()) {
+            throw nb::python_error();
+        }
+        throw;
+    }
+}
+
+void create(Reader* place, const std::string& name, const std::string& instance, int descriptor,
+            nb::handle rank, nb::handle codec, nb::handle timeout) {
+    const unsigned rank_number = parse_small(rank, "rank");
+    const Codec values = parse_codec(codec);
+    const Deadline deadline = parse_timeout(timeout);
+    new (place) Reader(attach(name, instance, descriptor, rank_number, deadline), name, rank_number,
+                       values);
+}
+
+std::string title_of(const std::string& name, unsigned rank) {
+    return "reader " + std::to_string(rank) + " of " +
+           (name.empty() ? "an anonymous segment" : "'" + name + "'");
+}
+
+}  // namespace
+
+Reader::Reader(BroadcastReader attached, const std::string& name_of_it, unsigned rank_of_it,
+               Codec values)
+    : Handle(title_of(name_of_it, rank_of_it)), core(std::move(attached)), codec(values),
+      rank(rank_of_it), name(name_of_it), instance(core.instance()) {}
+
+void Reader::await_message(Turn& turn, Deadline deadline, const Cancel* cancel) {
+    turn.run(deadline, cancel, [this](const Wait& wait) {
+        return pending ? Status::ok() : store(core.recv(wait), pending);
+    });
+}
+
+Message Reader::take_message(Deadline deadline) {
+    Turn turn(*this);
+    await_message(turn, deadline);
+    if (pending->format() == Format::Pickle && codec != Codec::Pickle) {
+        raise_error(ErrorCode::Incompatible,
+                    "the next message for the " + title() +
+                        " is a pickle, and reading it could run any code; it is still there: if "
+                        "you trust the writer, attach with codec='pickle'");
+    }
+    Message message = *std::move(pending);
+    pending.reset();
+    return message;
+}
+
+void bind_reader(nb::module_& module) {
+    nb::class_<Reader>(module, "BroadcastReader", nb::is_weak_referenceable())
+        .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
+             nb::arg("descriptor"), nb::arg("rank"), nb::arg("codec").none(),
+             nb::arg("timeout").none())
+        .def("recv", &recv, nb::arg("timeout") = nb::none(),
+             "The next message, as an object of one's own; bytes if it was sent as bytes.")
+        .def("recv_view", &make_view, nb::arg("timeout") = nb::none(),
+             "The next message, in place: `with reader.recv_view() as obj`. Arrays in it are "
+             "read-only views of the shared memory.")
+        .def("recv_bytes", &recv_bytes, nb::arg("timeout") = nb::none(),
+             "The next message, which must have been sent as bytes.")
+        .def("recv_bytes_into", &recv_bytes_into, nb::arg("buffer"),
+             nb::arg("timeout") = nb::none(),
+             "The next message of bytes, copied into a writable buffer; its size.")
+        .def("close", &Reader::close,
+             "Leave: the rank blocks nobody until a replacement attaches. Ends waits of other "
+             "threads.")
+        .def_prop_ro("closed", &Reader::is_closed)
+        .def_ro("name", &Reader::name)
+        .def_ro("rank", &Reader::rank)
+        .def_ro("_instance", &Reader::instance)
+        .def_prop_ro("_title", &Reader::title)
+        .def("_descriptor",
+             [](const Reader& reader) {
+                 reader.check_usable();
+                 return reader.core.descriptor();
+             })
+        .def("_stats",
+             [](const Reader& reader) {
+                 reader.check_usable();
+                 return to_dict(reader.core.stats());
+             })
+        .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,34 @@
+// The library's structs about who is attached and how things stand, as dicts with the same names;
+// penstock/state.py makes its dataclasses of them.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <vector>
+
+#include "penstock/broadcast.hpp"
+#include "penstock/segment.hpp"
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+nb::dict to_dict(const BroadcastStats& stats);
+nb::dict to_dict(const ReaderState& reader);
+nb::dict to_dict(const Participant& participant);
+nb::dict to_dict(const SegmentSummary& segment);
+nb::dict to_dict(const BroadcastInfo& info);
+
+template <typename T>
+nb::list to_list(const std::vector<T>& items) {
+    nb::list list;
+    for (const T& item : items) {
+        list.append(to_dict(item));
+    }
+    return list;
+}
+
+// list_segments, inspect_segment, inspect_broadcast, remove_if_abandoned, parse_size.
+void bind_inspect(nb::module_& module);
+
+}  // namespace penstock::py

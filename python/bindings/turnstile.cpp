@@ -1,0 +1,86 @@
+// The turnstile is a mutex with a queue, because std::timed_mutex can neither be left by another
+// thread than the one that entered (a loan may be) nor keep a busy thread from overtaking for ever.
+#include "turnstile.hpp"
+
+namespace penstock::py {
+namespace {
+
+constexpr auto patience = std::chrono::milliseconds(1);
+// How often a waiting thread looks for signals and cancellation.
+constexpr auto slice = std::chrono::milliseconds(50);
+
+bool is_ended(const Wait& wait) noexcept {
+    return (wait.cancel != nullptr && wait.cancel->is_cancelled()) ||
+           (wait.interrupted != nullptr && wait.interrupted(wait.context));
+}
+
+}  // namespace
+
+void Turnstile::take() noexcept {
+    taken_ = true;
+    owner_ = std::this_thread::get_id();
+}
+
+bool Turnstile::try_enter() noexcept {
+    const std::lock_guard guard(mutex_);
+    if (taken_) {
+        return false;
+    }
+    take();
+    return true;
+}
+
+bool Turnstile::is_mine() const noexcept {
+    const std::lock_guard guard(mutex_);
+    return taken_ && owner_ == std::this_thread::get_id();
+}
+
+Status Turnstile::enter(const Wait& wait) {
+    std::unique_lock guard(mutex_);
+    Waiter self{.since = Clock::now()};
+    const auto place = waiters_.insert(waiters_.end(), &self);
+    Status outcome;
+    while (!self.admitted && taken_) {
+        const auto now = Clock::now();
+        if (wait.deadline.has_passed(now)) {
+            outcome = Status(ErrorCode::Timeout,
+                             "timed out while other threads of this process used the handle");
+            break;
+        }
+        self.wake.wait_for(guard, wait.deadline.left(now, slice));
+        guard.unlock();  // the callback takes the GIL, which a thread in try_enter() may hold
+        const bool ended = is_ended(wait);
+        guard.lock();
+        if (ended) {
+            outcome = Status(ErrorCode::Cancelled, "the wait was cancelled");
+            break;
+        }
+    }
+    waiters_.erase(place);
+    if (outcome.is_ok()) {
+        take();
+    } else if (self.admitted || !taken_) {
+        pass_on();  // the turn came together with the end of the wait: it is the next one's
+    }
+    return outcome;
+}
+
+void Turnstile::leave() noexcept {
+    const std::lock_guard guard(mutex_);
+    pass_on();
+}
+
+// One who has waited for long is handed the turn. One who has just come may be overtaken by the
+// thread that leaves: to switch threads for every message would cost far more than a message.
+void Turnstile::pass_on() noexcept {
+    owner_ = {};
+    taken_ = false;
+    if (!waiters_.empty()) {
+        Waiter& first = *waiters_.front();
+        taken_ = Clock::now() - first.since > patience;
+        first.admitted = taken_;
+        first.wake.notify_one();
+    }
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,83 @@
+// penstock._core.View: `with reader.recv_view() as obj`, a message read where it lies. Arrays made
+// of it hold its lease, so that the room is given back when the last of them is gone.
+#include <utility>
+
+#include "reader.hpp"
+#include "wait.hpp"
+
+namespace penstock::py {
+namespace {
+
+// Owns one received message, as an object that arrays can keep alive. Its buffer is the message.
+struct Lease {
+    Message message;
+
+    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+        const auto bytes = nb::inst_ptr<Lease>(self)->message.bytes();
+        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
+                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
+    }
+};
+
+class ViewBlock {
+public:
+    ViewBlock(nb::handle_t<Reader> reader, Deadline deadline)
+        : reader_(nb::borrow(reader)), deadline_(deadline) {}
+
+    nb::object enter() {
+        if (!reader_.is_valid()) {
+            raise_error(ErrorCode::Busy, "a view can be entered once; ask for another one");
+        }
+        const nb::object owner = std::move(reader_);
+        auto& reader = *nb::inst_ptr<Reader>(owner);
+        nb::object lease = nb::cast(Lease{reader.take_message(deadline_)});
+        const Message& message = nb::inst_ptr<Lease>(lease)->message;
+        nb::object value;
+        if (message.format() == Format::Bytes) {
+            value = nb::steal(PyMemoryView_FromObject(lease.ptr()));
+            if (!value.is_valid()) {
+                throw nb::python_error();
+            }
+        } else {
+            value = decode(message.bytes().data(), message.bytes().size(), lease, reader.codec);
+        }
+        lease_ = std::move(lease);
+        return value;
+    }
+
+    void exit() {
+        const nb::object lease = std::move(lease_);
+        if (lease.is_valid() && Py_REFCNT(lease.ptr()) > 1) {
+            nb::inst_ptr<Lease>(lease)->message.keep();
+        }
+    }
+
+private:
+    nb::object reader_;
+    Deadline deadline_;
+    nb::object lease_;
+};
+
+}  // namespace
+
+nb::object make_view(nb::handle_t<Reader> reader, nb::handle timeout) {
+    nb::inst_ptr<Reader>(reader)->check_usable();
+    auto* const block = new ViewBlock(reader, parse_timeout(timeout));
+    return nb::cast(block, nb::rv_policy::take_ownership);
+}
+
+void bind_view(nb::module_& module) {
+    static PyType_Slot slots[] = {
+        {Py_bf_getbuffer, reinterpret_cast<void*>(&Lease::get_buffer)},
+        {0, nullptr},
+    };
+    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots));
+
+    nb::class_<ViewBlock>(module, "View")
+        .def("__enter__", &ViewBlock::enter)
+        .def(
+            "__exit__", [](ViewBlock& block, nb::handle, nb::handle, nb::handle) { block.exit(); },
+            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+}
+
+}  // namespace penstock::py

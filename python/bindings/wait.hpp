@@ -1,0 +1,58 @@
+// Waiting without the GIL: timeouts as Python gives them, Ctrl-C, cancellation from another
+// thread, and threads that are still waiting when the interpreter ends.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "penstock/wait.hpp"
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+// None: for ever. 0: try once. Seconds as an int or a float otherwise; InvalidArgument for
+// negative numbers and NaN, TypeError for what is no number.
+Deadline parse_timeout(nb::handle timeout);
+
+// Lets the GIL go for as long as it exists. Unlike nb::gil_scoped_release it is safe in threads
+// that the interpreter leaves behind when it ends: those never come back from reacquire().
+class WithoutGil {
+public:
+    WithoutGil() noexcept : state_(PyEval_SaveThread()) {}
+    WithoutGil(const WithoutGil&) = delete;
+    WithoutGil& operator=(const WithoutGil&) = delete;
+    ~WithoutGil() { reacquire(); }
+
+    // Takes the GIL back before the end of the scope. Does nothing the second time.
+    void reacquire() noexcept;
+    void release() noexcept { state_ = PyEval_SaveThread(); }
+    // True where reacquire() would never return: give back what others may need first.
+    [[nodiscard]] static bool is_left_behind() noexcept;
+
+private:
+    PyThreadState* state_;
+};
+
+// One wait without the GIL: hand wait() to the library. Every 50 ms, and after every signal, it
+// takes the GIL for a moment to let Python's signal handlers run on the main thread.
+class Waiting {
+public:
+    explicit Waiting(Deadline deadline, const Cancel* cancel = nullptr) noexcept;
+
+    [[nodiscard]] const Wait& wait() const noexcept { return wait_; }
+    // A signal handler raised (KeyboardInterrupt, mostly): the Python error is set.
+    [[nodiscard]] bool has_raised() const noexcept { return raised_; }
+    void reacquire() noexcept { gil_.reacquire(); }
+
+private:
+    static bool interrupted(void* self) noexcept;
+
+    WithoutGil gil_;
+    Wait wait_;
+    bool raised_ = false;
+};
+
+// Cancel for Python, and the hook that ends waits of other threads when the interpreter ends.
+void bind_wait(nb::module_& module);
+
+}  // namespace penstock::py

@@ -1,0 +1,225 @@
+// penstock._core.BroadcastWriter: encode, find room, write in place, publish.
+#include "writer.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "arguments.hpp"
+#include "state.hpp"
+
+namespace penstock::py {
+namespace {
+
+// Messages up to this size are put together on the stack: a copy of nanoseconds, and less of the
+// ring than a loan takes, which is aligned to 64 bytes.
+constexpr std::size_t kShort = 2048;
+
+Format format_of(const Encoded& message) {
+    return message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
+}
+
+void write_encoded(const Encoded& message, std::byte* place) {
+    std::optional<WithoutGil> without_gil;
+    if (message.nbytes() >= kLongCopy) {
+        without_gil.emplace();
+    }
+    message.write(place);
+}
+
+void send_short(Writer& writer, std::span<const std::byte> message, Format format,
+                Deadline deadline) {
+    Turn turn(writer);
+    turn.run(deadline, nullptr,
+             [&](const Wait& wait) { return writer.core.send(message, wait, format); });
+}
+
+// `fill(std::byte*)` writes the message where it will be read.
+template <typename Fill>
+void send_in_place(Writer& writer, std::size_t nbytes, Format format, Deadline deadline,
+                   const Fill& fill) {
+    Turn turn(writer);
+    std::optional<Loan> loan;
+    turn.run(deadline, nullptr,
+             [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), loan); });
+    fill(loan->bytes().data());
+    check(loan->commit(format));
+}
+
+void send_encoded(Writer& writer, const Encoded& message, Deadline deadline) {
+    const std::size_t nbytes = message.nbytes();
+    const Format format = format_of(message);
+    if (nbytes <= kShort && !message.wants_alignment()) {
+        std::array<std::byte, kShort> scratch;
+        message.write(scratch.data());
+        send_short(writer, {scratch.data(), nbytes}, format, deadline);
+    } else {
+        send_in_place(writer, nbytes, format, deadline,
+                      [&](std::byte* place) { write_encoded(message, place); });
+    }
+}
+
+void send_span(Writer& writer, std::span<const std::byte> message, Deadline deadline) {
+    if (message.size() < kLongCopy) {
+        send_short(writer, message, Format::Bytes, deadline);
+    } else {
+        send_in_place(writer, message.size(), Format::Bytes, deadline,
+                      [&](std::byte* place) { copy_bytes(place, message.data(), message.size()); });
+    }
+}
+
+void send(Writer& writer, nb::handle value, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    send_encoded(writer, encode(value, writer.codec), deadline);
+}
+
+void send_bytes(Writer& writer, nb::handle buffer, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    if (PyBytes_CheckExact(buffer.ptr())) {
+        send_span(writer, bytes_of(buffer), deadline);
+    } else {
+        const Pinned pinned(buffer, Pinned::Access::Read);
+        send_span(writer, pinned.bytes(), deadline);
+    }
+}
+
+void wait_ready(Writer& writer, nb::handle timeout, const Cancel* cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(writer);
+    turn.run(deadline, cancel, [&](const Wait& wait) { return writer.core.wait_ready(wait); });
+}
+
+// What an async twin sends: encoded or pinned once, and tried until there is room.
+class Outgoing {
+public:
+    explicit Outgoing(Encoded message) : encoded_(std::move(message)) {}
+    explicit Outgoing(nb::handle buffer)
+        : pinned_(std::make_unique<Pinned>(buffer, Pinned::Access::Read)) {}
+
+    void try_send(Writer& writer) const {
+        if (encoded_) {
+            send_encoded(writer, *encoded_, Deadline::now());
+        } else {
+            send_span(writer, pinned_->bytes(), Deadline::now());
+        }
+    }
+
+    // In a thread of its own, while the event loop goes on. Sends nothing, so that a task that is
+    // cancelled at any moment has sent nothing.
+    void wait_for_room(Writer& writer, nb::handle timeout, const Cancel& cancel) const {
+        const Deadline deadline = parse_timeout(timeout);
+        const std::size_t nbytes = encoded_ ? encoded_->nbytes() : pinned_->bytes().size();
+        Turn turn(writer);
+        std::optional<Loan> unused;
+        turn.run(deadline, &cancel,
+                 [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
+    }
+
+private:
+    std::optional<Encoded> encoded_;
+    std::unique_ptr<Pinned> pinned_;
+};
+
+void bind_async(nb::class_<Writer>& cls, nb::module_& module) {
+    nb::class_<Outgoing>(module, "_Outgoing")
+        .def("try_send", &Outgoing::try_send)
+        .def("wait_for_room", &Outgoing::wait_for_room, nb::arg("writer"),
+             nb::arg("timeout").none(), nb::arg("cancel"));
+    cls.def(
+           "_encode",
+           [](Writer& writer, nb::handle value) { return Outgoing(encode(value, writer.codec)); },
+           nb::arg("obj").none())
+        .def("_pin", [](Writer&, nb::handle buffer) { return Outgoing(buffer); })
+        .def("_wait_ready", &wait_ready, nb::arg("timeout").none(), nb::arg("cancel"));
+}
+
+std::optional<int> numa_node_of(nb::handle node) {
+    return node.is_none() ? std::nullopt : std::optional<int>(nb::cast<int>(node));
+}
+
+void create(Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,
+            const std::string& on_reader_death, nb::handle large, nb::handle codec,
+            const MemoryOptions& memory) {
+    BroadcastOptions options;
+    options.readers = parse_small(readers, "readers");
+    options.capacity = parse_bytes(capacity, "capacity");
+    options.large = parse_bytes(large, "large");
+    options.memory = memory;
+    if (on_reader_death != "raise" && on_reader_death != "drop") {
+        raise_error(ErrorCode::InvalidArgument,
+                    "on_reader_death is '" + on_reader_death + "': give 'raise' or 'drop'");
+    }
+    options.on_reader_death =
+        on_reader_death == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise;
+    const Codec values = parse_codec(codec);
+    const WithoutGil without_gil;  // populate may take seconds
+    new (place) Writer(name, options, values);
+}
+
+}  // namespace
+
+Writer::Writer(const std::string& name, const BroadcastOptions& options, Codec values)
+    : Handle(name.empty() ? "writer of an anonymous segment" : "writer of '" + name + "'"),
+      core(BroadcastWriter::create(name, options)), codec(values), readers(options.readers) {}
+
+void bind_writer(nb::module_& module) {
+    nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable());
+    cls.def(
+           "__init__",
+           [](Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,
+              const std::string& on_reader_death, nb::handle large, nb::handle codec,
+              bool huge_pages, bool populate, bool lock_memory, nb::handle numa_node) {
+               create(place, name, readers, capacity, on_reader_death, large, codec,
+                      {.huge_pages = huge_pages,
+                       .populate = populate,
+                       .lock_memory = lock_memory,
+                       .numa_node = numa_node_of(numa_node)});
+           },
+           nb::arg("name"), nb::kw_only(), nb::arg("readers"), nb::arg("capacity"),
+           nb::arg("on_reader_death"), nb::arg("large"), nb::arg("codec").none(),
+           nb::arg("huge_pages"), nb::arg("populate"), nb::arg("lock_memory"),
+           nb::arg("numa_node").none())
+        .def("send", &send, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
+             "Send a value to every reader. Waits while the slowest reader leaves no room.")
+        .def("send_bytes", &send_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
+             "Send a contiguous buffer; readers get bytes.")
+        .def("loan", &make_loan, nb::arg("nbytes"), nb::arg("timeout") = nb::none(),
+             "Room for a message of bytes: `with writer.loan(n) as buf`. Sent at the end of the "
+             "block, dropped if the block raises.")
+        .def(
+            "wait_ready",
+            [](Writer& writer, nb::handle timeout) { wait_ready(writer, timeout, nullptr); },
+            nb::arg("timeout") = nb::none(), "Wait until every rank has a living reader.")
+        .def("close", &Writer::close,
+             "Close: readers drain what was sent and then get Closed. Ends waits of other threads.")
+        .def_prop_ro("closed", &Writer::is_closed)
+        .def_prop_ro("name", [](const Writer& writer) { return writer.core.name(); })
+        .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
+        .def_prop_ro("_title", &Writer::title)
+        .def("_descriptor",
+             [](const Writer& writer) {
+                 writer.check_usable();
+                 return writer.core.descriptor();
+             })
+        .def("_stats",
+             [](const Writer& writer) {
+                 writer.check_usable();
+                 return to_dict(writer.core.stats());
+             })
+        .def("_readers",
+             [](const Writer& writer) {
+                 writer.check_usable();
+                 return to_list(writer.core.readers());
+             })
+        .def("_blocked_by", [](const Writer& writer) {
+            writer.check_usable();
+            return to_list(writer.core.blocked_by());
+        });
+    bind_async(cls, module);
+}
+
+}  // namespace penstock::py

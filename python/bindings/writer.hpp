@@ -1,0 +1,36 @@
+// The writer of a Broadcast as a Python object; penstock/broadcast.py is its face.
+// Everything here needs the GIL.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "codec.hpp"
+#include "handle.hpp"
+#include "loan_window.hpp"
+#include "penstock/broadcast.hpp"
+
+namespace penstock::py {
+
+// Members belong to the one whose Turn it is, except `core` for the calls that the library allows
+// to any thread.
+struct Writer final : Handle {
+    Writer(const std::string& name, const BroadcastOptions& options, Codec values);
+
+    BroadcastWriter core;
+    Codec codec;
+    unsigned readers;
+    std::shared_ptr<LoanWindow> window;  // made for the first loan to Python
+
+private:
+    void end_waits() noexcept override { core.request_close(); }
+    void shut() noexcept override { core.close(); }
+};
+
+// writer.loan(nbytes, timeout): a context manager around an OpenLoan.
+nb::object make_loan(nb::handle_t<Writer> writer, nb::handle nbytes, nb::handle timeout);
+
+void bind_loan(nb::module_& module);
+void bind_writer(nb::module_& module);
+
+}  // namespace penstock::py

@@ -1,0 +1,70 @@
+"""Penstock moves data between the processes of one machine at the speed of its memory.
+
+    import penstock
+
+    w = penstock.Broadcast.create("steps", readers=1)      # in one process
+    r = penstock.Broadcast.attach("steps", rank=0)         # in another
+    w.send({"step": 7, "tokens": tokens}, timeout=1.0)
+    step = r.recv(timeout=1.0)
+
+See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside.
+"""
+
+from __future__ import annotations
+
+from ._core import __version__, parse_size
+from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
+from .codec import register_dataclass
+from .errors import (
+    AlreadyExists,
+    Busy,
+    Cancelled,
+    Closed,
+    Corrupt,
+    Error,
+    Incompatible,
+    InvalidArgument,
+    InvalidName,
+    NoSpace,
+    NotFound,
+    PeerDied,
+    PermissionDenied,
+    Timeout,
+    TooLarge,
+    UnsupportedType,
+    WrongProcess,
+)
+from .handle import Handle
+from .state import BroadcastInfo, BroadcastStats, Participant, ReaderState, SegmentSummary
+
+__all__ = [
+    "AlreadyExists",
+    "Broadcast",
+    "BroadcastInfo",
+    "BroadcastReader",
+    "BroadcastStats",
+    "BroadcastWriter",
+    "Busy",
+    "Cancelled",
+    "Closed",
+    "Corrupt",
+    "Error",
+    "Handle",
+    "Incompatible",
+    "InvalidArgument",
+    "InvalidName",
+    "NoSpace",
+    "NotFound",
+    "Participant",
+    "PeerDied",
+    "PermissionDenied",
+    "ReaderState",
+    "SegmentSummary",
+    "Timeout",
+    "TooLarge",
+    "UnsupportedType",
+    "WrongProcess",
+    "__version__",
+    "parse_size",
+    "register_dataclass",
+]

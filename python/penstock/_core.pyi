@@ -1,0 +1,180 @@
+"""What the C++ module gives the package. Kept by hand: what stubgen makes of it says `object`
+where the types below help."""
+
+from types import TracebackType
+from typing import Any, TypeAlias, TypedDict
+
+# bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
+# type for that from 3.12 on only (collections.abc.Buffer).
+Buffer: TypeAlias = Any
+Timeout: TypeAlias = float | None
+
+__version__: str
+
+class Cancel:
+    """Ends a wait from another thread, within 50 ms."""
+
+    def __init__(self) -> None: ...
+    def cancel(self) -> None: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+class Loan:
+    """Room for one message in shared memory; sent at the end of the block."""
+
+    def __enter__(self) -> memoryview: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+class View:
+    """One message, read where it lies."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+class _Outgoing:
+    def try_send(self, writer: BroadcastWriter) -> None: ...
+    def wait_for_room(self, writer: BroadcastWriter, timeout: Timeout, cancel: Cancel) -> None: ...
+
+class BroadcastWriter:
+    def __init__(
+        self,
+        name: str,
+        *,
+        readers: int,
+        capacity: int | str,
+        on_reader_death: str,
+        large: int | str,
+        codec: str | None,
+        huge_pages: bool,
+        populate: bool,
+        lock_memory: bool,
+        numa_node: int | None,
+    ) -> None: ...
+    def send(self, obj: Any, timeout: Timeout = None) -> None:
+        """Send a value to every reader. Waits while the slowest reader leaves no room.
+
+        Raises Timeout, PeerDied, TooLarge, NoSpace or UnsupportedType: then nothing was sent.
+        """
+
+    def send_bytes(self, data: Buffer, timeout: Timeout = None) -> None:
+        """Send a contiguous buffer; readers get bytes."""
+
+    def loan(self, nbytes: int | str, timeout: Timeout = None) -> Loan:
+        """Room for a message of bytes, to be filled in place: `with writer.loan(n) as buf`.
+
+        The message is sent at the end of the block, and dropped if the block raises. Arrays made
+        of the buffer should end with the block; those that don't keep what they hold, at the cost
+        of a copy (ResourceWarning), and reach the shared memory no longer. Until the block ends,
+        other threads that want to send wait; this one gets Busy.
+        """
+
+    def wait_ready(self, timeout: Timeout = None) -> None:
+        """Wait until every rank has a living reader."""
+
+    def close(self) -> None:
+        """Close: readers drain what was sent and then get Closed. Ends waits of other threads."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def name(self) -> str:
+        """The name it was created with; empty if anonymous."""
+
+    @property
+    def _instance(self) -> str: ...
+    def _descriptor(self) -> int: ...
+    def _stats(self) -> dict[str, int]: ...
+    def _readers(self) -> list[dict[str, Any]]: ...
+    def _blocked_by(self) -> list[dict[str, Any]]: ...
+    def _encode(self, obj: Any) -> _Outgoing: ...
+    def _pin(self, data: Buffer) -> _Outgoing: ...
+    def _wait_ready(self, timeout: Timeout, cancel: Cancel) -> None: ...
+
+class BroadcastReader:
+    def __init__(
+        self,
+        name: str,
+        *,
+        instance: str,
+        descriptor: int,
+        rank: int,
+        codec: str | None,
+        timeout: Timeout,
+    ) -> None: ...
+    def recv(self, timeout: Timeout = None) -> Any:
+        """The next message, as an object of one's own; bytes if it was sent as bytes.
+
+        Raises Timeout, Closed (everything was received), PeerDied (the same, but the writer is
+        dead), Corrupt, or Incompatible for a pickle that was not asked for, which stays there.
+        """
+
+    def recv_view(self, timeout: Timeout = None) -> View:
+        """The next message, in place: `with reader.recv_view() as obj`.
+
+        Arrays in it are read-only views of the shared memory, and so is the memoryview that bytes
+        come as. The room is given back at the end of the block, or when the last of them is gone.
+        """
+
+    def recv_bytes(self, timeout: Timeout = None) -> bytes:
+        """The next message, which must have been sent as bytes: Incompatible leaves others there."""
+
+    def recv_bytes_into(self, buffer: Buffer, timeout: Timeout = None) -> int:
+        """The next message of bytes, copied into a writable buffer; its size.
+
+        A message that is too large for the buffer raises TooLarge and stays there.
+        """
+
+    def close(self) -> None:
+        """Leave: the rank blocks nobody until a replacement attaches. Ends waits of other threads."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def name(self) -> str:
+        """The name it attached to; empty if anonymous."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def _instance(self) -> str: ...
+    def _descriptor(self) -> int: ...
+    def _stats(self) -> dict[str, int]: ...
+    def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
+
+class _Summary(TypedDict):
+    name: str
+    kind: str
+    reserved_bytes: int
+    range_bytes: int
+    participants: list[dict[str, Any]]
+    problem: str
+
+class _Info(TypedDict):
+    segment: _Summary
+    stats: dict[str, int]
+    readers: list[dict[str, Any]]
+    closed: bool
+    writer_blocked_for: float
+
+def list_segments() -> list[_Summary]: ...
+def inspect_segment(name: str) -> _Summary: ...
+def inspect_broadcast(name: str) -> _Info: ...
+def remove_if_abandoned(name: str) -> bool: ...
+def parse_size(text: str) -> int:
+    """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB"."""
+
+def check_timeout(timeout: Timeout) -> None: ...
+def codec_encode(value: Any, codec: str | None = None) -> bytes: ...
+def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any: ...
+def register_dataclass(cls: type, name: str = "") -> None: ...
+def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any: ...

@@ -1,0 +1,237 @@
+"""Broadcast: one writer, many readers; every reader gets every message, whole and in order.
+
+The work is done in C++; here are the ways in, what is not in a hurry, and the async twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, NoReturn, TypeVar
+
+from . import _core
+from ._threads import Countdown, wait_in_thread
+from .errors import Timeout
+from .handle import Handle
+from .state import BroadcastStats, ReaderState
+
+__all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
+
+T = TypeVar("T")
+Codec = Literal["pickle"] | None
+
+
+class Broadcast:
+    """The two ways to a Broadcast: one process creates it, as its writer, and readers attach."""
+
+    def __new__(cls) -> NoReturn:
+        raise TypeError("use Broadcast.create() in the writer and Broadcast.attach() in readers")
+
+    @staticmethod
+    def create(
+        name: str | None,
+        *,
+        readers: int,
+        capacity: int | str = "4MiB",
+        on_reader_death: Literal["raise", "drop"] = "raise",
+        large: int | str = "2GiB",
+        codec: Codec = None,
+        huge_pages: bool = False,
+        populate: bool = False,
+        lock_memory: bool = False,
+        numa_node: int | None = None,
+    ) -> BroadcastWriter:
+        """Create a Broadcast for ``readers`` readers, and be its writer.
+
+        A ``name`` of None makes an anonymous segment, which readers reach by ``writer.handle``.
+        ``capacity`` is the memory of the ring; messages above a quarter of it take memory of their
+        own while they are under way, out of an address range of ``large`` bytes. The writer is
+        told of each reader that dies by PeerDied, or with ``on_reader_death="drop"`` only counts
+        it. ``codec="pickle"`` sends what the typed codec does not know as a pickle; readers must
+        ask for it too.
+
+        Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
+        """
+        if name == "":
+            _core.inspect_segment(name)  # raises InvalidName: "" is not the way to say None
+        return BroadcastWriter(
+            name or "",
+            readers=readers,
+            capacity=capacity,
+            on_reader_death=on_reader_death,
+            large=large,
+            codec=codec,
+            huge_pages=huge_pages,
+            populate=populate,
+            lock_memory=lock_memory,
+            numa_node=numa_node,
+        )
+
+    @staticmethod
+    def attach(
+        name: str | Handle,
+        rank: int,
+        *,
+        codec: Codec = None,
+        timeout: float | None = 0,
+    ) -> BroadcastReader:
+        """Attach as the reader of ``rank``, by name or by the writer's handle.
+
+        Waits until ``timeout`` for the name to appear. The first reader of a rank gets every
+        message from the beginning; a replacement for one that closed or died starts with the next
+        message sent.
+
+        Raises NotFound, Busy (the rank has a living reader), InvalidArgument (no such rank),
+        Incompatible, Corrupt, PermissionDenied, Closed or PeerDied.
+        """
+        if not isinstance(name, Handle):
+            return BroadcastReader(
+                name, instance="", descriptor=-1, rank=rank, codec=codec, timeout=timeout
+            )
+        return BroadcastReader(
+            name.name,
+            instance=name.instance,
+            descriptor=name.fileno(),
+            rank=rank,
+            codec=codec,
+            timeout=timeout,
+        )
+
+
+class BroadcastWriter(_core.BroadcastWriter):
+    """The sending side of a Broadcast; made by ``Broadcast.create()``.
+
+    Any thread may use it: one at a time sends, the others wait for it as part of their timeout.
+    In a forked child every call raises WrongProcess. As a context manager it closes at the end.
+    """
+
+    __slots__ = ()
+
+    @property
+    def handle(self) -> Handle:
+        """What a reader needs to attach; pickles."""
+        if self.name:
+            return Handle(self.name, self._instance)
+        return Handle.of_descriptor(self._descriptor(), self._instance)
+
+    def readers(self) -> list[ReaderState]:
+        """Every rank. Works while another thread is sending."""
+        return [ReaderState(**raw) for raw in self._readers()]
+
+    def blocked_by(self) -> list[ReaderState]:
+        """The readers that keep a blocked ``send`` of another thread waiting; [] if none does."""
+        return [ReaderState(**raw) for raw in self._blocked_by()]
+
+    def stats(self) -> BroadcastStats:
+        """Counters since creation. Works while another thread is sending."""
+        return BroadcastStats(**self._stats())
+
+    async def send_async(self, obj: Any, timeout: float | None = None) -> None:
+        """``send`` for tasks. A task that is cancelled has sent nothing."""
+        await self._send_async(self._encode(obj), Countdown(timeout))
+
+    async def send_bytes_async(self, data: Any, timeout: float | None = None) -> None:
+        """``send_bytes`` for tasks. A task that is cancelled has sent nothing."""
+        await self._send_async(self._pin(data), Countdown(timeout))
+
+    async def _send_async(self, message: _core._Outgoing, countdown: Countdown) -> None:
+        while True:
+            try:
+                return message.try_send(self)
+            except Timeout:
+                if countdown.left() == 0:
+                    raise
+            await wait_in_thread(
+                lambda cancel: message.wait_for_room(self, countdown.left(), cancel)
+            )
+
+    async def wait_ready_async(self, timeout: float | None = None) -> None:
+        """``wait_ready`` for tasks."""
+        countdown = Countdown(timeout)
+        await wait_in_thread(lambda cancel: self._wait_ready(countdown.left(), cancel))
+
+    def __enter__(self) -> BroadcastWriter:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = repr(self.name) if self.name else "anonymous"
+        if self.closed:
+            return f"<penstock.BroadcastWriter {name}, closed>"
+        readers = self.readers()
+        active = sum(reader.life == "active" for reader in readers)
+        return (
+            f"<penstock.BroadcastWriter {name}, {active} of {len(readers)} readers, "
+            f"{self.stats().messages} messages sent>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a writer stays in its process; give others writer.handle to attach to")
+
+
+class BroadcastReader(_core.BroadcastReader):
+    """The receiving side of one rank; made by ``Broadcast.attach()``.
+
+    Any thread may use it: each message goes to one of them. In a forked child every call raises
+    WrongProcess. As a context manager it closes at the end.
+    """
+
+    __slots__ = ()
+
+    @property
+    def handle(self) -> Handle:
+        """What another reader needs to attach; pickles."""
+        if self.name:
+            return Handle(self.name, self._instance)
+        return Handle.of_descriptor(self._descriptor(), self._instance)
+
+    def stats(self) -> BroadcastStats:
+        """Counters since attachment. Works while another thread is receiving."""
+        return BroadcastStats(**self._stats())
+
+    async def recv_async(self, timeout: float | None = None) -> Any:
+        """``recv`` for tasks. A task that is cancelled has taken nothing."""
+        return await self._take_async(self.recv, Countdown(timeout))
+
+    async def recv_bytes_async(self, timeout: float | None = None) -> bytes:
+        """``recv_bytes`` for tasks. A task that is cancelled has taken nothing."""
+        return await self._take_async(self.recv_bytes, Countdown(timeout))
+
+    async def _take_async(self, take: Callable[[float], T], countdown: Countdown) -> T:
+        while True:
+            try:
+                return take(0)
+            except Timeout:
+                if countdown.left() == 0:
+                    raise
+            await wait_in_thread(lambda cancel: self._wait_message(countdown.left(), cancel))
+
+    def __enter__(self) -> BroadcastReader:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = repr(self.name) if self.name else "anonymous"
+        if self.closed:
+            return f"<penstock.BroadcastReader {name}, rank {self.rank}, closed>"
+        return (
+            f"<penstock.BroadcastReader {name}, rank {self.rank}, "
+            f"{self.stats().messages} messages received>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a reader stays in its process; give others reader.handle to attach to")

@@ -1,0 +1,59 @@
+"""Whether those who are to have a stream are still there to take it.
+A reader that dies or leaves is told about once; the others go on, until nobody is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import penstock
+from penstock.cli import output
+from penstock.state import ReaderState
+
+_Answer = TypeVar("_Answer")
+
+
+class NobodyLeft(ConnectionError):
+    """Every reader of the stream is gone before its end."""
+
+
+class Delivery:
+    """The sender's account of its readers. One thread, that of the writer."""
+
+    def __init__(self, writer: penstock.BroadcastWriter) -> None:
+        self._writer = writer
+        self._lost: dict[int, str] = {}  # rank -> sentence
+
+    @property
+    def lost(self) -> list[str]:
+        """A sentence for each reader that did not get everything."""
+        return list(self._lost.values())
+
+    def keep_trying(self, call: Callable[[], _Answer]) -> _Answer:
+        """The call's answer; a death on the way is noted, and the call made again."""
+        while True:
+            try:
+                return call()
+            except penstock.PeerDied as death:  # noqa: PERF203  once per dead reader
+                self.check(str(death))
+
+    def check(self, sentence: str = "") -> None:
+        """Notes who is gone. Nobody may leave before the writer closes."""
+        for reader in self._writer.readers():
+            if reader.life == "vacant" and reader.rank not in self._lost:
+                self._lost[reader.rank] = sentence or f"reader {reader.rank} left before the end"
+                output.say(self._lost[reader.rank])
+        if len(self._lost) == len(self._writer.readers()):
+            raise NobodyLeft("no reader is left; the stream was not sent to its end")
+
+    def wait_until_taken(self) -> None:
+        """Waits until each reader that is left has released every message."""
+        pause = 0.0005
+        while any(reader.lag_messages for reader in self._readers_left()):
+            time.sleep(pause)  # between two looks; nobody tells a writer that its ring ran empty
+            pause = min(2 * pause, 0.02)
+            self.check()
+
+    def _readers_left(self) -> list[ReaderState]:
+        return [reader for reader in self._writer.readers() if reader.rank not in self._lost]

@@ -1,0 +1,111 @@
+"""`penstock demo`: the main job at work, live: real data to several workers, one of them killed.
+Exit code 0 only if every worker got every step it should have, whole and in order."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.cli import exits, output
+from penstock.cli.command import (
+    Commands,
+    add_command,
+    natural_int,
+    positive_int,
+    positive_seconds,
+)
+
+if TYPE_CHECKING:
+    from penstock.demo.scene import View
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        summary="watch real data go to several workers, one of which is killed",
+        description=(
+            "Broadcasts the bytes of PATH to worker processes as an inference engine does: small\n"
+            "steps with token arrays, now and then a tensor of many MiB. Each worker checks the\n"
+            "order and the checksum of every step. Half way one is killed and replaced.\n"
+            "Exit code 0 only if nothing was lost and nothing torn."
+        ),
+        example="penstock demo\npenstock demo ~/photos --workers 2 --seconds 10",
+    )
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        metavar="PATH",
+        help="a file or directory whose bytes are sent (default: Python's standard library)",
+    )
+    parser.add_argument("--workers", type=positive_int, default=4, metavar="N", help="default 4")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=positive_seconds, default=18.0, metavar="S", help="default 18"
+    )
+    length.add_argument(
+        "--limit", type=positive_int, metavar="STEPS", help="end after so many steps instead"
+    )
+    parser.add_argument("--no-kill", action="store_true", help="let every worker live")
+    parser.add_argument(
+        "--capacity", default="4MiB", metavar="SIZE", help="of the ring in memory (default 4MiB)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=positive_int,
+        default=1000,
+        metavar="N",
+        help="steps per second at an engine's pace (default 1000)",
+    )
+    parser.add_argument(
+        "--tensor-every",
+        type=natural_int,
+        default=200,
+        metavar="STEPS",
+        help="a tensor of 8-32 MiB goes with each so many-th step; 0 for none (default 200)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from penstock.demo import crew, driver  # only here: they load NumPy and rich
+
+    view = _view(args)
+    options = driver.Options(
+        workers=args.workers,
+        seconds=args.seconds,
+        limit=args.limit,
+        kill=not args.no_kill,
+        capacity=args.capacity,
+        rate=args.rate,
+        tensor_every=args.tensor_every,
+    )
+    try:
+        verdict = driver.run(options, args.path, view)
+    except (driver.Stalled, crew.WorkerFailed) as problem:
+        view.stop()
+        output.say(str(problem))
+        return exits.ERROR
+    finally:
+        view.stop()
+    view.judge(verdict)
+    if args.json:
+        output.print_json(verdict.to_json())
+    return exits.OK if verdict.ok else exits.ERROR
+
+
+def _view(args: argparse.Namespace) -> View:
+    if args.json:
+        from penstock.demo.silent import SilentView
+
+        return SilentView()
+    if sys.stdout.isatty():
+        from penstock.demo.screen import ScreenView
+
+        return ScreenView()
+    from penstock.demo.plain import PlainView
+
+    return PlainView()

@@ -1,0 +1,79 @@
+"""Segments and those attached to them, as text and as JSON, for `ls`, `info`, `gc` and `doctor`.
+Takes what penstock.inspect gives; changes and attaches nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from penstock.cli import output, units
+from penstock.state import Participant, SegmentSummary
+
+
+def condition(segment: SegmentSummary) -> str:
+    """One word: "damaged", "abandoned" or "live"."""
+    if segment.problem:
+        return "damaged"
+    return "abandoned" if segment.is_abandoned() else "live"
+
+
+def life(participant: Participant) -> str:
+    """One word: "alive", "stopped" (by SIGSTOP or a debugger) or "dead"."""
+    if not participant.alive:
+        return "dead"
+    return "stopped" if participant.stopped else "alive"
+
+
+def tint(word: str) -> str:
+    """The word in the colour of its meaning."""
+    meaning = {"dead": "fail", "damaged": "fail", "stopped": "warn", "abandoned": "warn"}
+    return output.colour(word, meaning.get(word, "ok"))
+
+
+def memory(segment: SegmentSummary) -> str:
+    """ "4.1 MiB of 2.0 GiB": what it takes, and what it may grow to where that is more."""
+    reserved = units.size(segment.reserved_bytes)
+    if segment.range_bytes <= segment.reserved_bytes:
+        return reserved
+    return f"{reserved} (may grow to {units.size(segment.range_bytes)})"
+
+
+def participant_rows(segment: SegmentSummary) -> list[tuple[str, str, str, str]]:
+    """role, process, pid, since; the word of its life is set apart for its colour."""
+    return [
+        (one.role, one.process, f"pid {one.pid}", since(one.attached_at))
+        for one in segment.participants
+    ]
+
+
+def since(nanoseconds: int) -> str:
+    """ "since 14:03:21", with the day where it was not today."""
+    if nanoseconds <= 0:
+        return ""
+    moment = datetime.fromtimestamp(nanoseconds / 1e9)  # local time: it is for people
+    same_day = moment.date() == datetime.now().date()
+    return f"since {moment:%H:%M:%S}" if same_day else f"since {moment:%Y-%m-%d %H:%M}"
+
+
+def segment_json(segment: SegmentSummary) -> dict[str, Any]:
+    return {
+        "name": segment.name,
+        "kind": str(segment.kind),
+        "condition": condition(segment),
+        "reserved_bytes": segment.reserved_bytes,
+        "range_bytes": segment.range_bytes,
+        "problem": segment.problem,
+        "participants": [_participant_json(one) for one in segment.participants],
+    }
+
+
+def _participant_json(one: Participant) -> dict[str, Any]:
+    attached = datetime.fromtimestamp(one.attached_at / 1e9, tz=timezone.utc)
+    return {
+        "slot": one.slot,
+        "role": one.role,
+        "life": life(one),
+        "pid": one.pid,
+        "process": one.process,
+        "attached_at": attached.isoformat(),
+    }

@@ -1,0 +1,77 @@
+"""`penstock ls`: every segment on this machine, who is attached to it, and who of them is dead.
+Only looks; a damaged segment is listed with what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+
+from penstock import inspect
+from penstock.cli import describe, exits, output, units
+from penstock.cli.command import Commands, add_command
+from penstock.state import SegmentSummary
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "ls",
+        run,
+        summary="list segments and who is attached",
+        description="Lists the segments in /dev/shm, who is attached to each, and who is dead.",
+        example="penstock ls\npenstock ls --abandoned --json",
+    )
+    parser.add_argument(
+        "--abandoned",
+        action="store_true",
+        help="only those to which nobody alive is attached (what `penstock gc` would remove)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    segments = inspect.list_segments()
+    if args.abandoned:
+        segments = [one for one in segments if describe.condition(one) == "abandoned"]
+    if args.json:
+        output.print_json([describe.segment_json(one) for one in segments])
+    else:
+        print("\n".join(_text(segments)))
+    return exits.OK
+
+
+def _text(segments: list[SegmentSummary]) -> list[str]:
+    if not segments:
+        return ["no segments"]
+    lines = []
+    for segment in segments:
+        lines += segment_lines(segment)
+    return [*lines, "", _summary(segments)]
+
+
+def segment_lines(segment: SegmentSummary) -> list[str]:
+    """One segment: what it is and takes, and who is attached."""
+    condition = describe.condition(segment)
+    name = output.colour(segment.name, "bold")
+    if condition == "damaged":
+        return [f"{name}  {describe.tint(condition)}", f"    {segment.problem}"]
+    head = f"{name}  {segment.kind}  {describe.memory(segment)}  {describe.tint(condition)}"
+    return [head, *participant_lines(segment)]
+
+
+def participant_lines(segment: SegmentSummary) -> list[str]:
+    """A line for each who is, or was, attached."""
+    if not segment.participants:
+        return []
+    rows = output.columns(describe.participant_rows(segment))
+    return [
+        f"    {describe.tint(f'{describe.life(one):<7}')}  {row}"
+        for one, row in zip(segment.participants, rows, strict=True)
+    ]
+
+
+def _summary(segments: list[SegmentSummary]) -> str:
+    taken = units.size(sum(one.reserved_bytes for one in segments))
+    line = f"{units.plural(len(segments), 'segment')}, {taken}"
+    abandoned = sum(describe.condition(one) == "abandoned" for one in segments)
+    if abandoned:
+        line += f"; {abandoned} abandoned: `penstock gc` removes what the dead left"
+    return line

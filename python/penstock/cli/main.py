@@ -1,0 +1,64 @@
+"""`penstock`: reads the command line, runs the sub-command, and turns its end into an exit code.
+Errors become one sentence on stderr; a traceback would be a defect of ours."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import penstock
+from penstock.cli import bench, demo, doctor, exits, gc, info, ls, recv, send
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="penstock",
+        description="Data between the processes of one machine, through shared memory.",
+        epilog=f"example:\n  penstock demo\n\n{exits.EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in (demo, ls, info, gc, send, recv, bench, doctor):
+        command.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script. Never raises for what a user can cause."""
+    args = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that handles are closed as on Ctrl-C
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return exits.BROKEN_PIPE
+    except penstock.Error as error:
+        print(f"penstock: {type(error).__name__}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"penstock: {error}", file=sys.stderr)
+    return exits.ERROR
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _forget_stdout() -> None:
+    """Lets the interpreter flush at exit without complaining about the pipe a second time."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Death among the workers: the one that the demo causes, those that others cause, and how each is
+noticed and replaced. Evidence of death is Penstock's word alone: a rank without a reader."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import penstock
+from penstock.demo.crew import Crew, Worker
+from penstock.demo.story import Story
+from penstock.demo.timeline import Timeline
+from penstock.demo.verdict import Kill
+from penstock.state import ReaderState
+
+_REPLACED_WITHIN = 30.0
+
+
+class Casualties:
+    """Belongs to the driver and its thread."""
+
+    def __init__(
+        self, crew: Crew, writer: penstock.BroadcastWriter, timeline: Timeline, story: Story
+    ) -> None:
+        self._crew = crew
+        self._writer = writer
+        self._timeline = timeline
+        self._story = story
+        self.kill: Kill | None = None
+
+    def cause(self, rank: int) -> None:
+        """Kills the worker at a rank, without telling anybody who could notice."""
+        worker = self._crew.at(rank)
+        at = self._crew.kill(worker)
+        self.kill = Kill(rank, worker.pid, self._timeline.moment(at))
+        self._story.tell(f"SIGKILL to worker {rank} (pid {worker.pid})", "bad", at)
+
+    def look(self) -> None:
+        """Notices deaths that no send() has come across yet, and replacements that have come."""
+        if self._dead():
+            self.notice("the writer, in readers()")
+        self._note_replacement()
+
+    def notice(self, by: str) -> None:
+        """Somebody is dead: who, since when, and a replacement for each."""
+        now = time.monotonic()
+        for worker in self._dead():
+            self._note_death(worker, by, now)
+            successor = self._crew.start(worker.rank)
+            self._story.tell(f"a replacement was started (pid {successor.pid})")
+
+    def awaits_replacement(self) -> bool:
+        """A replacement is on its way, and not yet later than it may be."""
+        oldest = time.monotonic() - _REPLACED_WITHIN
+        return any(
+            worker.orders.replaces and not worker.has_steps and worker.started_at > oldest
+            for worker in self._crew.living
+        )
+
+    def _dead(self) -> list[Worker]:
+        gone = [reader.rank for reader in self._writer.readers() if _is_gone(reader)]
+        # A rank is vacant, too, while its replacement starts: that one has reported nothing yet.
+        return [
+            worker
+            for worker in map(self._crew.at, gone)
+            if not worker.dead and (worker.reports or worker.process.poll() is not None)
+        ]
+
+    def _note_death(self, worker: Worker, by: str, now: float) -> None:
+        span = ""
+        if self.kill and worker.killed:
+            seconds = self._timeline.moment(now) - self.kill.at
+            self.kill = replace(self.kill, noticed_after=seconds, noticed_by=by)
+            span = f"{seconds * 1000:.0f} ms later "
+        self._story.tell(f"noticed {span}by {by}", "bad", now)
+        self._crew.bury(worker)
+        received = worker.report.get("received", 0)
+        self._story.tell(f"until its last report it had checked {received:,} steps")
+
+    def _note_replacement(self) -> None:
+        if self.kill is None or self.kill.replaced_after is not None:
+            return
+        worker = self._crew.at(self.kill.rank)
+        if worker.orders.replaces and worker.has_steps:
+            self.kill = replace(self.kill, replaced_after=self._timeline.elapsed - self.kill.at)
+            first = worker.report["first"]
+            self._story.tell(
+                f"it attached at rank {worker.rank} and checks from step {first:,} on", "good"
+            )
+
+
+def _is_gone(reader: ReaderState) -> bool:
+    return reader.life == "vacant" or (reader.life == "active" and not reader.alive)

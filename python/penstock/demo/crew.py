@@ -1,0 +1,174 @@
+"""The driver's side of its workers: starting, listening to, killing and replacing them.
+Each worker reports through a small Broadcast of its own, so its death can hold nobody up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import penstock
+from penstock import inspect
+from penstock.demo import interrupts
+from penstock.demo.worker import REPORT_EVERY, Orders
+
+_REPORTS_KEPT = round(1 / REPORT_EVERY) + 1
+_REAP_WITHIN = 5.0  # seconds that a process may take to end
+
+
+class WorkerFailed(RuntimeError):
+    """A worker ended by a fault of its own, not by a signal."""
+
+
+@dataclass
+class Worker:
+    """One worker process, and its accounts of the last second."""
+
+    rank: int
+    orders: Orders
+    process: subprocess.Popen[bytes]
+    complaints: Any  # the file that its stderr goes to
+    channel: penstock.BroadcastReader | None = None
+    reports: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_REPORTS_KEPT))
+    started_at: float = field(default_factory=time.monotonic)
+    killed: bool = False  # by the demo
+    dead: bool = False  # it ended before the last step
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Its latest account; empty before the first."""
+        return self.reports[-1] if self.reports else {}
+
+    @property
+    def finished(self) -> bool:
+        """It has seen the end of the steps and said so."""
+        return bool(self.report.get("finished"))
+
+    @property
+    def has_steps(self) -> bool:
+        return self.report.get("received", 0) > 0
+
+    def listen(self, timeout: float = 0) -> None:
+        """Takes what reports have come; waits at most `timeout` for the first."""
+        try:
+            if self.channel is None:
+                self.channel = penstock.Broadcast.attach(self.orders.reports, rank=0, timeout=0)
+            while True:
+                self.reports.append(self.channel.recv(timeout=timeout))
+                timeout = 0
+        except (penstock.NotFound, penstock.Timeout):
+            pass  # not there yet, or nothing new
+        except (penstock.Closed, penstock.PeerDied):
+            pass  # every report was taken; the process tells why it ended
+
+    def let_go(self) -> None:
+        """Ends the process, if it hasn't ended, and removes every trace of it."""
+        if not self.finished:
+            self.process.kill()
+        self.process.wait(_REAP_WITHIN)
+        if self.channel is not None:
+            self.channel.close()
+        remove_remains(self.orders.reports)
+        self.complaints.close()
+
+    def complaint(self) -> str:
+        """The last line that it wrote to stderr."""
+        self.complaints.seek(0)
+        lines = self.complaints.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
+
+
+def remove_remains(name: str) -> None:
+    """Removes a segment whose people are all dead; as a rule the last to leave has done so."""
+    try:
+        inspect.remove_if_abandoned(name)
+    except penstock.NotFound:
+        pass
+
+
+class Crew:
+    """All workers of one demo, also those that are no more. One thread."""
+
+    def __init__(self, steps: str) -> None:
+        self._steps = steps
+        self.all: list[Worker] = []
+
+    def at(self, rank: int) -> Worker:
+        """The worker that is at this rank now (or was last)."""
+        return [worker for worker in self.all if worker.rank == rank][-1]
+
+    @property
+    def living(self) -> list[Worker]:
+        return [worker for worker in self.all if not worker.dead]
+
+    def start(self, rank: int) -> Worker:
+        orders = Orders(
+            steps=self._steps,
+            rank=rank,
+            reports=f"{self._steps}-reports-{len(self.all)}",
+            replaces=any(worker.rank == rank for worker in self.all),
+        )
+        with interrupts.held_back():
+            complaints = tempfile.TemporaryFile()  # noqa: SIM115  the worker's, for its life
+            # A session of its own: Ctrl-C is for the driver, which ends the workers in order.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "penstock.demo.worker", orders.to_json()],
+                stdin=subprocess.DEVNULL,
+                stdout=complaints,
+                stderr=complaints,
+                start_new_session=True,
+            )
+            worker = Worker(rank, orders, process, complaints)
+            self.all.append(worker)
+        return worker
+
+    def listen(self) -> None:
+        for worker in self.living:
+            worker.listen()
+
+    def kill(self, worker: Worker) -> float:
+        """SIGKILL; the moment just before."""
+        worker.killed = True
+        at = time.monotonic()
+        os.kill(worker.pid, signal.SIGKILL)
+        return at
+
+    def bury(self, worker: Worker) -> None:
+        """Notes a death. A worker that failed by itself ends the demo with its last words."""
+        worker.dead = True
+        worker.listen()
+        code = worker.process.wait(_REAP_WITHIN)
+        if code >= 0:
+            raise WorkerFailed(f"worker {worker.rank} (pid {worker.pid}): {worker.complaint()}")
+
+    def check_start(self) -> None:
+        """Raises WorkerFailed if one has ended before it read anything."""
+        for worker in self.living:
+            if worker.process.poll() is not None and not worker.finished:
+                self.bury(worker)
+
+    def wait_for_last_reports(self, within: float) -> None:
+        """Until every living worker has said that it saw the end, or has ended."""
+        deadline = time.monotonic() + within
+        for worker in self.living:
+            while not worker.finished and time.monotonic() < deadline:
+                gone = worker.process.poll() is not None
+                worker.listen(timeout=0 if gone else 0.1)
+                if gone:
+                    break
+
+    def dismiss(self) -> None:
+        """Ends everybody. Leaves no process and no name in /dev/shm, once the writer is closed."""
+        for worker in self.all:
+            worker.let_go()
+        remove_remains(self._steps)

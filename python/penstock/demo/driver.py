@@ -1,0 +1,210 @@
+"""The driver process of the demo: broadcasts step after step, kills one worker half way, and draws
+up the account. Everything is bounded; whatever ends it, no process and no name is left behind."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import penstock
+from penstock.demo import interrupts, verdict
+from penstock.demo.casualties import Casualties
+from penstock.demo.corpus import Corpus, read_corpus
+from penstock.demo.crew import Crew
+from penstock.demo.scene import Plan, Scene, View, row_of
+from penstock.demo.steps import Step, StepMaker
+from penstock.demo.story import Story
+from penstock.demo.tally import Tally
+from penstock.demo.timeline import KILL_AT, Act, Timeline
+
+_LOOK_EVERY = 0.1  # seconds between two looks at reports, readers and screen
+_READY_WITHIN = 60.0
+_STALL_LIMIT = 30.0  # workers that take nothing for so long end the demo
+_LAST_REPORTS_WITHIN = 20.0
+
+
+@dataclass(frozen=True)
+class Options:
+    workers: int = 4
+    seconds: float = 18.0
+    limit: int | None = None  # steps; instead of seconds
+    kill: bool = True
+    capacity: str = "4MiB"
+    rate: int = 1000  # steps per second at an engine's pace
+    tensor_every: int = 200  # steps
+
+
+class Stalled(RuntimeError):
+    """The demo can't go on; the sentence says who is in the way."""
+
+
+def run(options: Options, path: Path | None, view: View) -> verdict.Verdict:
+    """The whole demo, with the data at `path` (None: the standard library's sources).
+    Raises OSError, Stalled, crew.WorkerFailed, penstock.Error, KeyboardInterrupt."""
+    goal = f"{options.limit:,} steps" if options.limit else f"{options.seconds:g} s"
+    view.begin(Plan(options.workers, goal, options.kill))
+    corpus = read_corpus(path)
+    name = f"demo-{secrets.token_hex(4)}"
+    view.start(corpus, f"/dev/shm/penstock.{name}")
+    crew = Crew(name)
+    try:
+        with penstock.Broadcast.create(
+            name, readers=options.workers, capacity=options.capacity
+        ) as writer:
+            _start(crew, writer, options.workers)
+            return _Run(options, corpus, view, crew, writer).to_the_end()
+    finally:
+        interrupts.ignore()
+        crew.dismiss()
+
+
+def _start(crew: Crew, writer: penstock.BroadcastWriter, workers: int) -> None:
+    for rank in range(workers):
+        crew.start(rank)
+    deadline = time.monotonic() + _READY_WITHIN
+    while not _is_ready(writer, timeout=_LOOK_EVERY):
+        crew.check_start()
+        if time.monotonic() > deadline:
+            raise Stalled(f"the workers did not start within {_READY_WITHIN:.0f} s")
+
+
+def _is_ready(writer: penstock.BroadcastWriter, timeout: float) -> bool:
+    try:
+        writer.wait_ready(timeout=timeout)
+    except penstock.Timeout:
+        return False
+    return True
+
+
+class _Run:
+    """From the first step to the account. One thread."""
+
+    def __init__(
+        self,
+        options: Options,
+        corpus: Corpus,
+        view: View,
+        crew: Crew,
+        writer: penstock.BroadcastWriter,
+    ) -> None:
+        self._options = options
+        self._view = view
+        self._crew = crew
+        self._writer = writer
+        self._maker = StepMaker(corpus, options.tensor_every)
+        self._tally = Tally()
+        self._timeline = Timeline(options.seconds, options.limit)
+        self._story = Story(self._timeline)
+        self._casualties = Casualties(crew, writer, self._timeline, self._story)
+        self._next_look = self._next_step = time.monotonic()
+
+    def to_the_end(self) -> verdict.Verdict:
+        while not self._is_over():
+            self._send_step()
+            self._look()
+            self._keep_pace()
+        return self._finish()
+
+    @property
+    def _fraction(self) -> float:
+        return self._timeline.fraction(self._tally.steps)
+
+    @property
+    def _act(self) -> Act:
+        return self._timeline.act(self._tally.steps)
+
+    def _is_over(self) -> bool:
+        return self._fraction >= 1 and not self._casualties.awaits_replacement()
+
+    def _send_step(self) -> None:
+        step = self._maker.make(self._tally.steps, self._act.pace)
+        started = time.monotonic()
+        while not self._try_to_send(step):
+            blockers = "; ".join(reader.describe() for reader in self._writer.blocked_by())
+            waited = time.monotonic() - started
+            if waited > _STALL_LIMIT:
+                raise Stalled(f"no step could be sent for {waited:.0f} s: {blockers}")
+            self._look(waiting_for=blockers)
+        self._tally.enter(step)
+
+    def _try_to_send(self, step: Step) -> bool:
+        step["sent_at"] = time.monotonic_ns()
+        try:
+            self._writer.send(step, timeout=_LOOK_EVERY)
+        except penstock.Timeout:
+            return False
+        except penstock.PeerDied as death:
+            self._casualties.notice(f"the writer, in send(): {death}")
+            return False
+        return True
+
+    def _look(self, waiting_for: str = "") -> None:
+        """Every so often: what was reported, who is alive, what there is to see."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY
+        self._crew.listen()
+        self._casualties.look()
+        if self._options.kill and self._casualties.kill is None and self._fraction >= KILL_AT:
+            self._casualties.cause(self._options.workers // 2)
+        self._view.show(self._scene(waiting_for))
+
+    def _keep_pace(self) -> None:
+        """At an engine's pace the next step is due when the engine has computed the last one."""
+        now = time.monotonic()
+        if self._act.pace == "flat out":
+            self._next_step = now
+            return
+        # A late step is not made up for by a burst.
+        self._next_step = max(self._next_step + 1 / self._options.rate, now - 0.01)
+        if self._next_step > now:
+            time.sleep(self._next_step - now)
+
+    def _scene(self, waiting_for: str = "") -> Scene:
+        readers = {reader.rank: reader for reader in self._writer.readers()}
+        return Scene(
+            fraction=self._fraction,
+            elapsed=self._timeline.elapsed,
+            act=self._act.title,
+            steps=self._tally.steps,
+            bytes=self._tally.bytes,
+            rows=[
+                row_of(worker, readers[worker.rank])
+                for worker in sorted(self._crew.all, key=lambda worker: worker.rank)
+            ],
+            events=list(self._story.events),
+            waiting_for=waiting_for,
+        )
+
+    def _finish(self) -> verdict.Verdict:
+        seconds = self._timeline.elapsed
+        self._view.show(self._scene())
+        self._writer.close()
+        self._crew.wait_for_last_reports(_LAST_REPORTS_WITHIN)
+        workers = sorted(self._crew.all, key=lambda worker: worker.rank)
+        return verdict.Verdict(
+            segment=self._writer.name,
+            steps=self._tally.steps,
+            bytes=self._tally.bytes,
+            tensors=self._tally.tensors,
+            seconds=seconds,
+            accounts=[verdict.account_of(worker, self._tally.steps) for worker in workers],
+            kill=self._casualties.kill,
+            latency=verdict.latencies(workers),
+            rates=self._tally.rates(),
+            problems=self._problems(),
+        )
+
+    def _problems(self) -> list[str]:
+        problems = [
+            f"worker {rank} did not report the end"
+            for rank in range(self._options.workers)
+            if not self._crew.at(rank).finished
+        ]
+        kill = self._casualties.kill
+        if self._options.kill and (kill is None or kill.noticed_after is None):
+            problems.append("the kill was not noticed")
+        return problems

@@ -1,0 +1,79 @@
+"""The demo without a terminal: a few lines at intervals, events as they happen, the account."""
+
+from __future__ import annotations
+
+from penstock.cli import output, units
+from penstock.demo import wording
+from penstock.demo.corpus import Corpus
+from penstock.demo.scene import Plan, Scene
+from penstock.demo.verdict import Account, Verdict
+
+_EVERY = 2.0  # seconds
+
+
+class PlainView:
+    """Writes lines to stdout; each is whole when it is written."""
+
+    def __init__(self) -> None:
+        self._next = _EVERY
+        self._told = 0
+
+    def begin(self, plan: Plan) -> None:
+        self._say(wording.intention(plan))
+
+    def start(self, corpus: Corpus, segment: str) -> None:
+        self._say(wording.data(corpus))
+        self._say(f"segment: {segment}")
+
+    def show(self, scene: Scene) -> None:
+        for event in scene.events[self._told :]:
+            self._say(f"{event.at:5.1f} s  {event.sentence}")
+        self._told = len(scene.events)
+        if scene.elapsed >= self._next:
+            self._next = scene.elapsed + _EVERY
+            self._progress(scene)
+
+    def _progress(self, scene: Scene) -> None:
+        self._say(
+            f"{scene.elapsed:5.1f} s  {scene.fraction * 100:3.0f} %  {scene.act}: "
+            f"{units.plural(scene.steps, 'step')}, {units.size(scene.bytes)} sent"
+        )
+        for row in scene.rows:
+            self._say(f"         {wording.line_of(row)}")
+        if scene.waiting_for:
+            self._say(f"         waiting for {scene.waiting_for}")
+
+    def stop(self) -> None:
+        pass
+
+    def judge(self, verdict: Verdict) -> None:
+        self._say("")
+        self._say(wording.sent(verdict))
+        for line in account_lines(verdict.accounts):
+            self._say(line)
+        for line in wording.paces(verdict):
+            self._say(line)
+        if verdict.kill:
+            self._say(wording.death(verdict.kill))
+        self._say(wording.result(verdict))
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def account_lines(accounts: list[Account]) -> list[str]:
+    header = ("worker", "pid", "from step", "to step", "received", "lost", "torn", "")
+    rows = [
+        (
+            wording.label(account.rank, account.replacement),
+            str(account.pid),
+            units.count(account.first),
+            units.count(account.last),
+            units.count(account.received),
+            units.count(account.lost),
+            units.count(account.torn),
+            wording.fate(account),
+        )
+        for account in accounts
+    ]
+    return output.columns([header, *rows], right=range(1, 7))

@@ -1,0 +1,104 @@
+"""What there is to see at one moment of the demo, in numbers; views turn it into text.
+A view sees only this, so the driver knows nothing of screens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from penstock.demo import latency
+from penstock.demo.corpus import Corpus
+from penstock.demo.crew import Worker
+from penstock.demo.story import Event
+from penstock.demo.verdict import Verdict
+from penstock.state import ReaderState
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to happen, for the first line."""
+
+    workers: int
+    goal: str  # "18 s", "4,000 steps"
+    kills: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One worker over the last second. None where nothing is known yet."""
+
+    rank: int
+    pid: int
+    state: str  # "starting", "checking", "stopped", "killed", "died", "finished"
+    replaces: bool
+    received: int
+    messages_per_s: float | None = None
+    bytes_per_s: float | None = None
+    lag: int | None = None
+    p50: float | None = None
+    p99: float | None = None
+    processor: float | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    fraction: float
+    elapsed: float
+    act: str
+    steps: int
+    bytes: int
+    rows: list[Row]
+    events: list[Event]
+    waiting_for: str  # who holds the driver up for longer than a moment; empty as a rule
+
+
+class View(Protocol):
+    """A way to show the demo. Called from the driver's thread only."""
+
+    def begin(self, plan: Plan) -> None:
+        """Before anything is done."""
+
+    def start(self, corpus: Corpus, segment: str) -> None:
+        """The data is read; workers are about to be started."""
+
+    def show(self, scene: Scene) -> None: ...
+    def stop(self) -> None:
+        """No more scenes: the demo is over or was cut short. May be called twice."""
+
+    def judge(self, verdict: Verdict) -> None:
+        """The account, after stop()."""
+
+
+def row_of(worker: Worker, reader: ReaderState) -> Row:
+    """What a worker's reports of the last second say, and what the writer sees of its rank."""
+    received = worker.report.get("received", 0)
+    state = _state(worker, reader.stopped)
+    row = Row(worker.rank, worker.pid, state, worker.orders.replaces, received)
+    if worker.dead or len(worker.reports) < 2:
+        return row
+    old, new = worker.reports[0], worker.reports[-1]
+    seconds = max(new["at"] - old["at"], 1e-6)
+    counts = np.sum(
+        [new["latency"][pace] - old["latency"][pace] for pace in new["latency"]], axis=0
+    )
+    return replace(
+        row,
+        messages_per_s=(received - old["received"]) / seconds,
+        bytes_per_s=(new["bytes"] - old["bytes"]) / seconds,
+        lag=reader.lag_messages,
+        p50=latency.percentile(counts, 0.50),
+        p99=latency.percentile(counts, 0.99),
+        processor=(new["processor"] - old["processor"]) / seconds,
+    )
+
+
+def _state(worker: Worker, stopped: bool) -> str:
+    if worker.dead:
+        return "killed" if worker.killed else "died"
+    if worker.finished:
+        return "finished"
+    if stopped:
+        return "stopped"
+    return "checking" if worker.has_steps else "starting"

@@ -1,0 +1,147 @@
+"""The demo on a terminal: a live table of the workers, a progress bar, and what happened so far.
+Everything is drawn anew from one Scene; the last picture stays on the screen."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from penstock.cli import units
+from penstock.demo import wording
+from penstock.demo.corpus import Corpus
+from penstock.demo.scene import Plan, Row, Scene
+from penstock.demo.story import Event
+from penstock.demo.verdict import Verdict
+
+_MARKS = {
+    "starting": ("○", "yellow"),
+    "checking": ("●", "green"),
+    "stopped": ("■", "yellow"),
+    "killed": ("✗", "red"),
+    "died": ("✗", "red"),
+    "finished": ("✓", "green"),
+}
+_MOODS = {"bad": "red", "good": "green", "plain": ""}
+_EVENTS_SHOWN = 8
+
+
+class ScreenView:
+    """Satisfies scene.View."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False)
+
+    def begin(self, plan: Plan) -> None:
+        self._console.print(Text("Penstock", style="bold"), Text(wording.intention(plan)))
+
+    def start(self, corpus: Corpus, segment: str) -> None:
+        self._console.print(Text(f"{wording.data(corpus)}\nsegment: {segment}", style="dim"))
+        self._live.start()
+        self._live.update(Text("\nstarting the workers …", style="yellow"), refresh=True)
+
+    def show(self, scene: Scene) -> None:
+        self._live.update(picture(scene), refresh=True)
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def judge(self, verdict: Verdict) -> None:
+        self._console.print(account(verdict))
+        for line in [wording.sent(verdict), *wording.paces(verdict)]:
+            self._console.print(Text(line))
+        if verdict.kill:
+            self._console.print(Text(wording.death(verdict.kill)))
+        style = "bold green" if verdict.ok else "bold red"
+        mark = "✓" if verdict.ok else "✗"
+        self._console.print(Text(f"{mark} {wording.result(verdict)}", style=style))
+
+
+def picture(scene: Scene) -> RenderableType:
+    """The whole live part."""
+    parts: list[RenderableType] = [
+        Text(),
+        _progress(scene),
+        Padding(_workers(scene.rows), (1, 0)),
+    ]
+    if scene.waiting_for:
+        parts.append(Text(f"waiting for {scene.waiting_for}", style="yellow"))
+    parts += [_event(event) for event in scene.events[-_EVENTS_SHOWN:]]
+    return Group(*parts)
+
+
+def _progress(scene: Scene) -> RenderableType:
+    line = Table.grid(padding=(0, 2))
+    line.add_column(width=30)
+    line.add_column(justify="right")
+    line.add_column()
+    line.add_row(
+        ProgressBar(total=1.0, completed=scene.fraction),
+        Text(f"{scene.fraction * 100:.0f} %"),
+        Text(scene.act, style="cyan"),
+    )
+    sent = f"sent {units.plural(scene.steps, 'step')}, {units.size(scene.bytes)}"
+    return Group(line, Text(sent))
+
+
+def _workers(rows: list[Row]) -> Table:
+    table = _table()
+    table.add_column("worker", no_wrap=True)
+    for title in ("pid", "steps", "msg/s", "GB/s", "lag", "p50", "p99", "CPU"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row), style="dim" if row.state in ("killed", "died") else "")
+    return table
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+
+
+def _cells(row: Row) -> list[RenderableType]:
+    mark, style = _MARKS[row.state]
+    known = row.messages_per_s is not None
+    return [
+        Text(f"{mark} {wording.label(row.rank, row.replaces):<2} {row.state}", style=style),
+        Text(str(row.pid)),
+        Text(units.count(row.received)),
+        Text(wording.number(row.messages_per_s)),
+        Text(units.gigabytes(row.bytes_per_s or 0) if known else "·"),
+        Text(wording.number(row.lag)),
+        Text(wording.span(row.p50)),
+        Text(wording.span(row.p99)),
+        Text(units.percent(row.processor or 0) if known else "·"),
+    ]
+
+
+def _event(event: Event) -> Text:
+    return Text(f"{event.at:5.1f} s  {event.sentence}", style=_MOODS[event.mood])
+
+
+def account(verdict: Verdict) -> RenderableType:
+    """The table of what each worker received, with a line of air around it."""
+    table = _table()
+    table.add_column("worker")
+    for title in ("pid", "from step", "to step", "received", "lost", "torn"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in verdict.accounts:
+        table.add_row(
+            wording.label(one.rank, one.replacement),
+            str(one.pid),
+            units.count(one.first),
+            units.count(one.last),
+            units.count(one.received),
+            _zero(one.lost),
+            _zero(one.torn),
+            Text(wording.fate(one), style="" if one.is_clean else "red"),
+        )
+    return Padding(table, (1, 0))
+
+
+def _zero(number: int) -> Text:
+    return Text(units.count(number), style="green" if number == 0 else "bold red")

@@ -1,0 +1,102 @@
+"""The sentences of the demo, the same for the live screen and for plain lines."""
+
+from __future__ import annotations
+
+from penstock.cli import units
+from penstock.demo.corpus import Corpus
+from penstock.demo.scene import Plan, Row
+from penstock.demo.verdict import Account, Kill, Verdict
+
+
+def intention(plan: Plan) -> str:
+    """The first thing said: what is going to happen."""
+    workers = "one worker process" if plan.workers == 1 else f"{plan.workers} worker processes"
+    sentence = (
+        f"This process sends real data to {workers} through shared memory for {plan.goal}; "
+        "each checks the order and the checksum of every step."
+    )
+    if plan.kills:
+        sentence += " Half way it kills one of them (SIGKILL) and goes on with a replacement."
+    return sentence
+
+
+def data(corpus: Corpus) -> str:
+    clipped = "the first " if corpus.clipped else ""
+    files = units.plural(corpus.files, "file")
+    return f"data: {clipped}{units.size(len(corpus.data))} of {corpus.source} ({files})"
+
+
+def label(rank: int, replacement: bool) -> str:
+    """ "2", and "2'" for one who took the place of a dead one."""
+    return f"{rank}'" if replacement else str(rank)
+
+
+def number(value: float | None) -> str:
+    return "·" if value is None else units.count(value)
+
+
+def span(seconds: float | None) -> str:
+    return "·" if seconds is None else units.duration(seconds)
+
+
+def line_of(row: Row) -> str:
+    """A worker in one plain line."""
+    name = f"worker {label(row.rank, row.replaces)}"
+    if row.messages_per_s is None:
+        return f"{name}: {row.state}, {units.plural(row.received, 'step')} checked"
+    return (
+        f"{name}: {row.state}, {units.plural(row.received, 'step')} checked, "
+        f"{number(row.messages_per_s)}/s, {units.gigabytes(row.bytes_per_s or 0)} GB/s, "
+        f"{number(row.lag)} behind, p50 {span(row.p50)}, p99 {span(row.p99)}, "
+        f"CPU {units.percent(row.processor or 0)}"
+    )
+
+
+def fate(account: Account) -> str:
+    """What became of a worker, for the last column of the account."""
+    if account.fate == "finished":
+        return "to the end"
+    if account.fate == "silent":
+        return "did not report the end"
+    return f"{account.fate}; counted to its last report"
+
+
+def death(kill: Kill) -> str:
+    if kill.noticed_after is None:
+        return f"worker {kill.rank} was killed, and nobody noticed."
+    sentence = (
+        f"worker {kill.rank} was killed at {kill.at:.1f} s; noticed after "
+        f"{kill.noticed_after * 1000:.0f} ms"
+    )
+    if kill.replaced_after is not None:
+        sentence += f", replaced after {units.duration(kill.replaced_after)}"
+    return f"{sentence}; the others went on."
+
+
+def paces(verdict: Verdict) -> list[str]:
+    """A line for each pace: how many steps per second, and how late they came."""
+    names = {"engine": "at an engine's pace", "flat out": "flat out"}
+    return [
+        f"{names[pace]}: {units.count(rate)} steps/s, latency "
+        f"p50 {span(verdict.latency[pace]['p50'])}, p99 {span(verdict.latency[pace]['p99'])}"
+        for pace, rate in verdict.rates.items()
+    ]
+
+
+def sent(verdict: Verdict) -> str:
+    return (
+        f"sent: {units.count(verdict.steps)} steps with {units.size(verdict.bytes)}, "
+        f"{units.plural(verdict.tensors, 'tensor')} of 8–32 MiB among them, "
+        f"in {units.duration(verdict.seconds)}"
+    )
+
+
+def result(verdict: Verdict) -> str:
+    """The last line: what the exit code says."""
+    counts = f"lost {verdict.lost}, torn {verdict.torn}, out of order {verdict.disordered}"
+    received = (
+        f"{units.count(verdict.received)} steps and {units.size(verdict.received_bytes)} received"
+    )
+    if verdict.ok:
+        return f"{received}: {counts}."
+    return "; ".join([f"{received}: {counts}", *verdict.problems]) + "."

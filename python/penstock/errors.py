@@ -1,0 +1,102 @@
+"""What can go wrong, one class each, below the built-in that a Python programmer would catch.
+
+Every message is a sentence that says what was asked, what stands in the way, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyExists",
+    "Busy",
+    "Cancelled",
+    "Closed",
+    "Corrupt",
+    "Error",
+    "Incompatible",
+    "InvalidArgument",
+    "InvalidName",
+    "NoSpace",
+    "NotFound",
+    "PeerDied",
+    "PermissionDenied",
+    "Timeout",
+    "TooLarge",
+    "UnsupportedType",
+    "WrongProcess",
+]
+
+
+class Error(Exception):
+    """Anything that Penstock raises on purpose; raised itself only for the unexpected."""
+
+
+class Timeout(Error, TimeoutError):
+    """The time is over; nothing was sent or taken."""
+
+
+class Closed(Error, EOFError):
+    """The other side closed in good order and everything was received, or this handle is closed."""
+
+
+class PeerDied(Error, ConnectionError):
+    """The kernel says that a process on the other side is dead; the message names it.
+
+    A writer is told once of each dead reader, and nothing was sent: it may send again at once.
+    A reader is told after it has received everything that the dead writer had sent.
+    """
+
+    rank: int | None = None  #: of the dead reader; None when the writer died
+
+
+class NotFound(Error, FileNotFoundError):
+    """There is no such segment (any more)."""
+
+
+class AlreadyExists(Error, FileExistsError):
+    """A living process has a segment of that name; the message names the process."""
+
+
+class NoSpace(Error, MemoryError):
+    """The memory could not be reserved: how much was asked, how much is there, what to do."""
+
+
+class TooLarge(Error, ValueError):
+    """It can never fit, however long one waits: a message, or a buffer too small for one."""
+
+
+class Incompatible(Error, RuntimeError):
+    """Another version, kind or geometry, another codec, or no Penstock segment at all."""
+
+
+class Corrupt(Error, RuntimeError):
+    """The bytes contradict themselves: somebody wrote where nobody should."""
+
+
+class Cancelled(Error, RuntimeError):
+    """The wait was ended from another thread; nothing was sent or taken."""
+
+
+class InvalidName(Error, ValueError):
+    """Names are ``[A-Za-z0-9._-]{1,200}``, or ``file:`` and a path."""
+
+
+class InvalidArgument(Error, ValueError):
+    """A size, rank, timeout or option that can't be."""
+
+
+class PermissionDenied(Error, PermissionError):
+    """The segment belongs to another user."""
+
+
+class Busy(Error, RuntimeError):
+    """A rank has a living reader, a loan is open, or too many messages are held."""
+
+    rank: int | None = None  #: that is taken; None when it is about something else
+
+
+class UnsupportedType(Error, TypeError):
+    """The value contains something that the codec does not know; ``codec="pickle"`` might."""
+
+
+class WrongProcess(Error, RuntimeError):
+    """The handle came here by ``fork`` and belongs to the parent: attach anew."""

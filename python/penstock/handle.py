@@ -1,0 +1,67 @@
+"""Handles: what one process gives another so that it can attach. Small, and made to be pickled."""
+
+from __future__ import annotations
+
+import os
+from multiprocessing import reduction
+from typing import Any
+
+__all__ = ["Handle"]
+
+
+class Handle:
+    """Names one segment, and not another one that has taken its name since.
+
+    The handle of an anonymous segment carries a descriptor instead of a name, which pickle can
+    hand over only to processes of one family: as an argument of ``multiprocessing.Process``, or
+    through its queues and pipes.
+    """
+
+    __slots__ = ("__weakref__", "_descriptor", "instance", "name")
+
+    def __init__(self, name: str, instance: str, descriptor: int = -1) -> None:
+        """Made by ``writer.handle``. Owns the descriptor."""
+        self.name = name
+        self.instance = instance
+        self._descriptor = descriptor
+
+    @classmethod
+    def of_descriptor(cls, descriptor: int, instance: str) -> Handle:
+        """The handle of an anonymous segment. The descriptor stays the caller's."""
+        # Opened anew, because the locks that say who is alive belong to the open file, and a
+        # duplicate would share them with every process that this handle reaches.
+        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        return cls("", instance, own)
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self._descriptor >= 0
+
+    def fileno(self) -> int:
+        """The descriptor of an anonymous segment, which stays the handle's; -1 of a named one."""
+        return self._descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.is_anonymous:
+            return (Handle, (self.name, self.instance))
+        return (_received, (self.instance, reduction.DupFd(self._descriptor)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Handle) and self.instance == other.instance
+
+    def __hash__(self) -> int:
+        return hash(self.instance)
+
+    def __repr__(self) -> str:
+        return (
+            f"<penstock.Handle of {self.name!r}>" if self.name else "<penstock.Handle, anonymous>"
+        )
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _received(instance: str, descriptor: Any) -> Handle:
+    """Unpickles the handle of an anonymous segment in the receiving process."""
+    return Handle("", instance, descriptor.detach())

@@ -1,0 +1,114 @@
+"""Who is attached, how far behind, and how a Broadcast stands: plain data, for people and tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ._core import _Info, _Summary
+
+__all__ = ["BroadcastInfo", "BroadcastStats", "Participant", "ReaderState", "SegmentSummary"]
+
+
+@dataclass(frozen=True)
+class BroadcastStats:
+    """Counters of one handle, or of a whole Broadcast when looked at from outside."""
+
+    messages: int  #: sent; of a reader: received
+    bytes: int  #: of their payload
+    large_messages: int  #: writer: sent through a block of their own
+    waits: int  #: how often there was nothing to take, or no room, at once
+    sleeps: int  #: how often it slept in the kernel for that
+    reader_deaths: int  #: writer: readers found dead
+    capacity: int  #: bytes of the ring
+    used_bytes: int  #: of the ring, by the reader furthest behind; of a reader: by itself
+    reserved_bytes: int  #: memory that the segment takes now
+    held_bytes: int  #: writer: of large messages that are not free yet
+
+
+@dataclass(frozen=True)
+class ReaderState:
+    """One rank of a Broadcast."""
+
+    rank: int
+    #: ``expected``: nobody has attached yet, messages wait for it. ``vacant``: its reader closed
+    #: or died, and blocks nobody until a replacement attaches.
+    life: Literal["expected", "active", "vacant"]
+    alive: bool
+    stopped: bool  #: by SIGSTOP or a debugger
+    pid: int  #: in its own PID namespace
+    process: str
+    messages: int  #: received by this reader
+    lag_messages: int  #: sent, and not yet given back by it
+    lag_bytes: int
+    blocking_for: float  #: seconds that the writer has waited for it; 0 when it does not
+    description: str = field(repr=False, compare=False)
+
+    def describe(self) -> str:
+        """``reader 2 (pid 4711, worker.py), stopped, 12 messages behind, blocking for 0.3 s``."""
+        return self.description
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One who is, or was, attached to a segment."""
+
+    slot: int
+    role: str  #: ``writer``, ``reader 2``
+    alive: bool  #: the kernel's word
+    stopped: bool
+    pid: int  #: in its own PID namespace
+    process: str
+    attached_at: int  #: nanoseconds since the epoch
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    """One segment, as ``penstock ls`` shows it."""
+
+    name: str
+    kind: str  #: ``broadcast``
+    reserved_bytes: int  #: memory that it takes now
+    range_bytes: int  #: address range that it may grow into
+    participants: list[Participant]
+    problem: str  #: why it can't be read; empty when all is well
+
+    def is_abandoned(self) -> bool:
+        """Nobody alive is attached: ``penstock gc`` would remove it."""
+        return not any(participant.alive for participant in self.participants)
+
+
+@dataclass(frozen=True)
+class BroadcastInfo:
+    """One Broadcast in full, as ``penstock info`` shows it."""
+
+    segment: SegmentSummary
+    stats: BroadcastStats
+    readers: list[ReaderState]
+    closed: bool
+    writer_blocked_for: float  #: seconds; 0 when it is not
+
+
+def summary_from(raw: _Summary) -> SegmentSummary:
+    """The dataclass of what ``_core`` gives."""
+    participants = [Participant(**participant) for participant in raw["participants"]]
+    return SegmentSummary(
+        name=raw["name"],
+        kind=raw["kind"],
+        reserved_bytes=raw["reserved_bytes"],
+        range_bytes=raw["range_bytes"],
+        participants=participants,
+        problem=raw["problem"],
+    )
+
+
+def info_from(raw: _Info) -> BroadcastInfo:
+    """The dataclass of what ``_core`` gives."""
+    return BroadcastInfo(
+        segment=summary_from(raw["segment"]),
+        stats=BroadcastStats(**raw["stats"]),
+        readers=[ReaderState(**reader) for reader in raw["readers"]],
+        closed=raw["closed"],
+        writer_blocked_for=raw["writer_blocked_for"],
+    )

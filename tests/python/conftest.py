@@ -1,0 +1,111 @@
+"""What every test in Python gets: names of its own, peers, and a check that nothing is left.
+
+A test that leaves a file in /dev/shm or a child process behind fails, whatever else it shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock import inspect
+
+sys.path.insert(0, str(Path(__file__).parent))  # children get it too, and find `peers` there
+
+from peers import WITHIN, Peer, eventually
+
+SHM = Path("/dev/shm")
+# Processes that multiprocessing keeps for the next child.
+HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def our_files() -> set[str]:
+    return {file.name for file in SHM.glob("penstock.*")}
+
+
+def children() -> dict[int, str]:
+    """Children of this process, except multiprocessing's helpers: pid and command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            command = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
+            if parent == os.getpid() and not any(helper in command for helper in HELPERS):
+                found[int(entry.name)] = command
+    return found
+
+
+def is_somebody_elses(file: str) -> bool:
+    """Another program on this machine uses Penstock at the same time."""
+    try:
+        who = inspect.list_segments()
+    except penstock.Error:
+        return False
+    ours = {os.getpid(), *children()}
+    return any(
+        segment.name == file.removeprefix("penstock.")
+        and any(one.alive and one.pid not in ours for one in segment.participants)
+        for segment in who
+    )
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    files = our_files()
+    processes = children()
+    yield
+    gc.collect()
+    left_files = {file for file in our_files() - files if not is_somebody_elses(file)}
+    left_processes = {pid: who for pid, who in children().items() if pid not in processes}
+    for pid in left_processes:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    for file in left_files:
+        (SHM / file).unlink(missing_ok=True)
+    assert not left_files, "files left in /dev/shm"
+    assert not left_processes, "processes left"
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that nobody else uses."""
+    return f"test-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., Peer]]:
+    """Makes peers, and ends them."""
+    peers: list[Peer] = []
+
+    def make(method: str = "forkserver") -> Peer:
+        peers.append(Peer(method))
+        return peers[-1]
+
+    yield make
+    for one in peers:
+        one.end()
+
+
+@pytest.fixture
+def pair(name: str) -> Iterator[tuple[penstock.BroadcastWriter, penstock.BroadcastReader]]:
+    """A writer and its reader, both in this process; a small ring, so that it fills up soon."""
+    with (
+        penstock.Broadcast.create(name, readers=1, capacity="64KiB") as writer,
+        penstock.Broadcast.attach(name, rank=0) as reader,
+    ):
+        yield writer, reader
+
+
+__all__ = ["WITHIN", "eventually"]

@@ -1,0 +1,79 @@
+// The names that a test uses in /dev/shm, and the certainty that nothing of it stays there: not
+// after a failure, not after the test itself was killed.
+#pragma once
+
+#include <dirent.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "tests/support/process.hpp"
+
+namespace penstock::trust {
+
+inline constexpr const char* kSharedMemory = "/dev/shm";
+
+// Files in /dev/shm that start with "penstock." and `prefix`.
+inline std::vector<std::string> segments_left(const std::string& prefix) {
+    std::vector<std::string> left;
+    DIR* directory = ::opendir(kSharedMemory);
+    if (directory == nullptr) return left;
+    const std::string start = "penstock." + prefix;
+    while (const dirent* entry = ::readdir(directory)) {
+        const std::string name = entry->d_name;
+        if (name.starts_with(start)) left.push_back(name);
+    }
+    ::closedir(directory);
+    return left;
+}
+
+inline void sweep(const std::string& prefix) {
+    for (const std::string& name : segments_left(prefix)) {
+        ::unlink((std::string(kSharedMemory) + "/" + name).c_str());
+    }
+}
+
+// One a test program, made first of all. Hands out names; sweeps them up at its end. A second
+// process, waiting for this one's end, does so should this one be killed.
+class Premises {
+public:
+    explicit Premises(const std::string& test)
+        : prefix_("trust-" + test + "-" + std::to_string(::getpid()) + "-"),
+          lifeline_(Pipe::make()) {
+        guardian_ = ::fork();
+        if (guardian_ == 0) guard();
+        lifeline_.reading.close();
+    }
+    Premises(const Premises&) = delete;
+    Premises& operator=(const Premises&) = delete;
+    ~Premises() {
+        sweep(prefix_);
+        lifeline_.writing.close();
+        ::waitpid(guardian_, nullptr, 0);
+    }
+
+    // A name that nobody else has. Any thread.
+    std::string name() { return prefix_ + std::to_string(counter_.fetch_add(1)); }
+    [[nodiscard]] std::vector<std::string> left() const { return segments_left(prefix_); }
+
+private:
+    [[noreturn]] void guard() {
+        ::setsid();  // a Ctrl-C at the terminal is for the test
+        lifeline_.writing.close();
+        char byte = 0;
+        while (::read(lifeline_.reading.get(), &byte, 1) < 0 && errno == EINTR) {
+        }
+        sweep(prefix_);
+        ::_exit(0);
+    }
+
+    std::string prefix_;
+    Pipe lifeline_;
+    pid_t guardian_ = -1;
+    std::atomic<unsigned> counter_{0};
+};
+
+}  // namespace penstock::trust

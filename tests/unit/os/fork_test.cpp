@@ -1,0 +1,159 @@
+// Forked children: they know that they are, and inherit none of the descriptors that carry locks.
+#include "os/fork.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include "os/shared_file.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+
+namespace penstock::os {
+namespace {
+
+using test::Child;
+using test::Gate;
+using test::require;
+using test::TemporaryFolder;
+
+int open_null() {
+    return open_closed_in_children([] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); });
+}
+
+bool is_open(int descriptor) {
+    return ::fcntl(descriptor, F_GETFD) >= 0;
+}
+
+// Whether this process has a descriptor of the file.
+bool holds_open(const std::string& path) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code ignored;
+        if (std::filesystem::read_symlink(entry.path(), ignored) == path) return true;
+    }
+    return false;
+}
+
+TEST(ForkTest, GenerationTellsChildrenFromTheirParents) {
+    const int descriptor = open_null();  // the handlers are installed with the first descriptor
+    const auto own = fork_generation();
+    Child child([&] {
+        const auto second = fork_generation();
+        require(second != own);
+        Child grandchild([&] {
+            require(fork_generation() != own);
+            require(fork_generation() != second);
+        });
+        require(grandchild.wait() == 0);
+        require(fork_generation() == second);
+    });
+    EXPECT_EQ(child.wait(), 0);
+    EXPECT_EQ(fork_generation(), own);
+    close_descriptor(descriptor);
+}
+
+TEST(ForkTest, DescriptorsAreClosedInChildrenAndStayOpenInTheParent) {
+    const int first = open_null();
+    const int second = open_null();
+    ASSERT_GE(first, 0);
+    ASSERT_GE(second, 0);
+    Child child([&] {
+        require(!is_open(first));
+        require(!is_open(second));
+    });
+    EXPECT_EQ(child.wait(), 0);
+    EXPECT_TRUE(is_open(first));
+    EXPECT_TRUE(is_open(second));
+    close_descriptor(first);
+    close_descriptor(second);
+    EXPECT_FALSE(is_open(first));
+}
+
+TEST(ForkTest, AChildReopensWithoutHarm) {
+    const int inherited = open_null();
+    Child child([&] {
+        const int own = open_null();
+        require(own == inherited);  // the lowest free number: the parent's is closed here
+        Child grandchild([&] { require(!is_open(own)); });
+        require(grandchild.wait() == 0);
+        require(is_open(own));
+    });
+    EXPECT_EQ(child.wait(), 0);
+    close_descriptor(inherited);
+}
+
+TEST(ForkTest, WhoGetsTheNumberOfAClosedDescriptorIsInheritedAsUsual) {
+    const int closed = open_null();
+    close_descriptor(closed);
+    const int other = ::open("/dev/null", O_RDWR);
+    ASSERT_EQ(other, closed) << "the lowest free number";
+    Child child([&] { require(is_open(other)); });
+    EXPECT_EQ(child.wait(), 0);
+    ::close(other);
+}
+
+TEST(ForkTest, AFailedOpeningRegistersNothing) {
+    const int descriptor = open_closed_in_children([] {
+        errno = EMFILE;
+        return -1;
+    });
+    EXPECT_EQ(descriptor, -1);
+    EXPECT_EQ(errno, EMFILE);
+}
+
+TEST(ForkTest, ALockEndsWithItsOwnerAlthoughAChildLivesOn) {
+    const TemporaryFolder folder;
+    std::error_code error;
+    SharedFile owner = SharedFile::create_private(folder.path(), error);
+    ASSERT_FALSE(owner.publish(folder / "file"));
+    ASSERT_TRUE(owner.try_lock(7));
+    const SharedFile observer = SharedFile::open(folder / "file", error);
+    ASSERT_TRUE(observer.is_locked_by_other(7));
+    const Gate forked;
+    const Gate end;
+    Child child([&] {
+        forked.open();
+        end.pass();
+    });
+    forked.pass();
+    owner.close();
+    EXPECT_FALSE(observer.is_locked_by_other(7));
+    end.open();
+    EXPECT_EQ(child.wait(), 0);
+}
+
+// Forks come at any moment of another thread's opening and closing.
+TEST(ForkTest, NoChildInheritsAFileThatIsBeingOpenedOrClosed) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "file";
+    std::error_code error;
+    SharedFile file = SharedFile::create_private(folder.path(), error);
+    ASSERT_FALSE(file.publish(path));
+    file.close();
+    std::atomic<bool> is_over{false};
+    std::thread opener([&] {
+        while (!is_over) {
+            std::error_code ignored;
+            SharedFile::open(path, ignored).close();
+        }
+    });
+    int heirs = 0;
+    constexpr int kForks = 300;
+    for (int i = 0; i < kForks; ++i) {
+        Child child([&] { require(!holds_open(path)); });
+        if (child.wait() != 0) ++heirs;
+    }
+    is_over = true;
+    opener.join();
+    EXPECT_EQ(heirs, 0) << "of " << kForks;
+}
+
+}  // namespace
+}  // namespace penstock::os

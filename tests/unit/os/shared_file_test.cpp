@@ -1,0 +1,307 @@
+// Shared files: private until published, reserved before they are promised, and never mistaken for
+// something else that has their name.
+#include "os/shared_file.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+#include "tests/unit/support/refused_calls.hpp"
+
+namespace penstock::os {
+namespace {
+
+using test::Child;
+using test::require;
+using test::TemporaryFolder;
+
+constexpr std::uint64_t kPages = 16;
+
+std::uint64_t in_pages(std::uint64_t count) {
+    return count * page_size();
+}
+
+SharedFile make_private(const std::string& folder) {
+    std::error_code error;
+    SharedFile file = SharedFile::create_private(folder, error);
+    require(!error && file.is_open());
+    return file;
+}
+
+SharedFile make_anonymous(std::uint64_t size) {
+    std::error_code error;
+    SharedFile file = SharedFile::create_anonymous("penstock-test", error);
+    require(!error && !file.set_size(size));
+    return file;
+}
+
+SharedFile::Facts facts_of(const SharedFile& file) {
+    std::error_code error;
+    const auto facts = file.facts(error);
+    require(!error);
+    return facts;
+}
+
+void write_text(const SharedFile& file, const std::string& text, std::uint64_t offset) {
+    require(::pwrite(file.descriptor(), text.data(), text.size(), static_cast<off_t>(offset)) ==
+            static_cast<ssize_t>(text.size()));
+}
+
+TEST(SharedFileTest, NobodySeesAPrivateFile) {
+    const TemporaryFolder folder;
+    const SharedFile file = make_private(folder.path());
+    EXPECT_TRUE(folder.names().empty());
+    EXPECT_EQ(facts_of(file).links, 0U);
+}
+
+TEST(SharedFileTest, PublishingGivesTheNameToItsOwnerAlone) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.publish(folder / "steps"));
+    EXPECT_EQ(folder.names(), std::vector<std::string>{"steps"});
+    struct stat status{};
+    ASSERT_EQ(::stat((folder / "steps").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 07777U, 0600U);
+    EXPECT_EQ(status.st_ino, facts_of(file).inode);
+    EXPECT_EQ(status.st_dev, facts_of(file).device);
+    EXPECT_EQ(facts_of(file).links, 1U);
+}
+
+TEST(SharedFileTest, PublishingNeverReplaces) {
+    const TemporaryFolder folder;
+    std::ofstream(folder / "steps") << "somebody's";
+    SharedFile file = make_private(folder.path());
+    EXPECT_EQ(file.publish(folder / "steps"), std::errc::file_exists);
+    std::string content;
+    std::ifstream(folder / "steps") >> content;
+    EXPECT_EQ(content, "somebody's");
+    EXPECT_FALSE(file.publish(folder / "other")) << "a failed try spoils nothing";
+}
+
+TEST(SharedFileTest, SaysWhyItCanNotBeMade) {
+    std::error_code error;
+    EXPECT_FALSE(SharedFile::create_private("/nowhere/at/all", error).is_open());
+    EXPECT_EQ(error, std::errc::no_such_file_or_directory);
+}
+
+// Some file systems have no O_TMPFILE; the file then has a name that nobody looks for.
+TEST(SharedFileTest, DoesWithoutUnnamedFiles) {
+    const TemporaryFolder folder;
+    Child child([&] {
+        if (!test::refuse_calls({test::kNoTemporaryFiles})) ::_exit(test::kCannotRefuse);
+        SharedFile dropped = make_private(folder.path());
+        require(folder.names().size() == 1 && folder.names()[0].starts_with(".penstock-new-"));
+        dropped.close();
+        require(folder.names().empty());
+
+        std::ofstream(folder / "taken") << "x";
+        SharedFile file = make_private(folder.path());
+        SharedFile moved = std::move(file);
+        require(moved.publish(folder / "taken") == std::errc::file_exists);
+        require(!moved.publish(folder / "steps"));
+        auto names = folder.names();
+        std::sort(names.begin(), names.end());
+        require(names == std::vector<std::string>{"steps", "taken"});
+        require(facts_of(moved).links == 1);
+        moved.close();
+        require(folder.names().size() == 2);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST(SharedFileTest, OpensTheFileThatHasTheName) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    write_text(file, "hello", 0);
+    ASSERT_FALSE(file.publish(folder / "steps"));
+    std::error_code error = std::make_error_code(std::errc::io_error);
+    const SharedFile other = SharedFile::open(folder / "steps", error);
+    EXPECT_FALSE(error);
+    EXPECT_EQ(facts_of(other).inode, facts_of(file).inode);
+    EXPECT_NE(other.descriptor(), file.descriptor());
+    EXPECT_NE(::fcntl(other.descriptor(), F_GETFD) & FD_CLOEXEC, 0);
+    EXPECT_NE(::fcntl(file.descriptor(), F_GETFD) & FD_CLOEXEC, 0);
+}
+
+TEST(SharedFileTest, OpensNothingButRegularFiles) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.publish(folder / "steps"));
+    ASSERT_EQ(::symlink((folder / "steps").c_str(), (folder / "link").c_str()), 0);
+    ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
+    std::error_code error;
+    EXPECT_FALSE(SharedFile::open(folder / "fifo", error).is_open());  // and does not hang
+    EXPECT_EQ(error, std::errc::not_supported);
+    EXPECT_FALSE(SharedFile::open(folder / "link", error).is_open());
+    EXPECT_EQ(error, std::errc::too_many_symbolic_link_levels);
+    EXPECT_FALSE(SharedFile::open(folder.path(), error).is_open());
+    EXPECT_EQ(error, std::errc::is_a_directory);
+    EXPECT_FALSE(SharedFile::open(folder / "nothing", error).is_open());
+    EXPECT_EQ(error, std::errc::no_such_file_or_directory);
+    EXPECT_FALSE(SharedFile::open("/dev/null", error).is_open());
+    EXPECT_EQ(error, std::errc::not_supported);
+}
+
+TEST(SharedFileTest, ReopeningMakesADescriptionOfItsOwn) {
+    SharedFile file = make_anonymous(in_pages(1));
+    std::error_code error;
+    SharedFile other = SharedFile::reopen(file.descriptor(), error);
+    ASSERT_FALSE(error);
+    EXPECT_EQ(facts_of(other).inode, facts_of(file).inode);
+    ASSERT_TRUE(file.try_lock(3));
+    EXPECT_FALSE(other.try_lock(3));
+}
+
+TEST(SharedFileTest, ReopensNothingButRegularFiles) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    std::error_code error;
+    EXPECT_FALSE(SharedFile::reopen(ends[0], error).is_open());
+    EXPECT_EQ(error, std::errc::not_supported);
+    ::close(ends[0]);
+    ::close(ends[1]);
+    EXPECT_FALSE(SharedFile::reopen(-1, error).is_open());
+    EXPECT_TRUE(error);
+}
+
+TEST(SharedFileTest, ReservingTakesMemoryAndPunchingGivesItBack) {
+    SharedFile file = make_anonymous(in_pages(kPages));
+    EXPECT_EQ(facts_of(file).size, in_pages(kPages));
+    EXPECT_EQ(facts_of(file).reserved, 0U);
+    ASSERT_FALSE(file.reserve(0, in_pages(kPages)));
+    EXPECT_EQ(facts_of(file).reserved, in_pages(kPages));
+    write_text(file, "kept", 0);
+    write_text(file, "lost", in_pages(4));
+    ASSERT_FALSE(file.punch(in_pages(4), in_pages(8)));
+    EXPECT_EQ(facts_of(file).reserved, in_pages(kPages - 8));
+    EXPECT_EQ(facts_of(file).size, in_pages(kPages));
+    std::array<char, 4> text{};
+    ASSERT_TRUE(file.read(0, text.data(), text.size()));
+    EXPECT_EQ(std::memcmp(text.data(), "kept", 4), 0);
+    ASSERT_TRUE(file.read(in_pages(4), text.data(), text.size()));
+    EXPECT_EQ(std::memcmp(text.data(), "\0\0\0\0", 4), 0);
+}
+
+TEST(SharedFileTest, ReservingNeverChangesTheSize) {
+    SharedFile file = make_anonymous(in_pages(1));
+    ASSERT_FALSE(file.reserve(0, in_pages(2)));
+    EXPECT_EQ(facts_of(file).size, in_pages(1));
+}
+
+TEST(SharedFileTest, SaysWhenThereIsNoSpace) {
+    std::error_code error;
+    const Space space = space_at("/dev/shm", error);
+    ASSERT_FALSE(error);
+    EXPECT_GT(space.total, 0U);
+    EXPECT_LE(space.available, space.total);
+    SharedFile file = make_private("/dev/shm");
+    ASSERT_FALSE(file.set_size(space.total * 2));
+    EXPECT_EQ(file.reserve(0, space.total * 2), std::errc::no_space_on_device);
+    EXPECT_EQ(facts_of(file).reserved, 0U);
+    EXPECT_EQ(space_at("/nowhere/at/all", error).total, 0U);
+    EXPECT_EQ(error, std::errc::no_such_file_or_directory);
+}
+
+TEST(SharedFileTest, ASealedSizeStays) {
+    SharedFile file = make_anonymous(in_pages(2));
+    ASSERT_FALSE(file.seal_size());
+    EXPECT_TRUE(file.set_size(in_pages(1)));
+    EXPECT_TRUE(file.set_size(in_pages(3)));
+    EXPECT_EQ(facts_of(file).size, in_pages(2));
+    EXPECT_NE(::fcntl(file.descriptor(), F_ADD_SEALS, F_SEAL_WRITE), 0) << "no further seals";
+    EXPECT_FALSE(file.reserve(0, in_pages(2)));
+    EXPECT_FALSE(file.punch(0, in_pages(2)));
+}
+
+TEST(SharedFileTest, ReadsWhatIsThereOrNothing) {
+    SharedFile file = make_anonymous(10);
+    write_text(file, "0123456789", 0);
+    std::array<char, 11> text{};
+    EXPECT_TRUE(file.read(0, text.data(), 10));
+    EXPECT_EQ(std::memcmp(text.data(), "0123456789", 10), 0);
+    EXPECT_TRUE(file.read(7, text.data(), 3));
+    EXPECT_EQ(std::memcmp(text.data(), "789", 3), 0);
+    EXPECT_FALSE(file.read(0, text.data(), 11));
+    EXPECT_FALSE(file.read(8, text.data(), 3));
+    EXPECT_TRUE(file.read(10, text.data(), 0));
+}
+
+TEST(SharedFileTest, UnlinksItsOwnNameOnly) {
+    const TemporaryFolder folder;
+    SharedFile first = make_private(folder.path());
+    ASSERT_FALSE(first.publish(folder / "steps"));
+    SharedFile second = make_private(folder.path());
+    EXPECT_FALSE(unlink_if_same(folder / "steps", second));
+    EXPECT_EQ(facts_of(first).links, 1U);
+    EXPECT_TRUE(unlink_if_same(folder / "steps", first));
+    EXPECT_EQ(facts_of(first).links, 0U);
+    EXPECT_FALSE(unlink_if_same(folder / "steps", first)) << "gone already";
+    ASSERT_FALSE(second.publish(folder / "steps"));
+    EXPECT_FALSE(unlink_if_same(folder / "steps", first)) << "replaced meanwhile";
+    EXPECT_EQ(facts_of(second).links, 1U);
+}
+
+TEST(SharedFileTest, UnlinksNoLinkThatLeadsToIt) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.publish(folder / "steps"));
+    ASSERT_EQ(::symlink((folder / "steps").c_str(), (folder / "link").c_str()), 0);
+    EXPECT_FALSE(unlink_if_same(folder / "link", file));
+    EXPECT_EQ(folder.names().size(), 2U);
+}
+
+TEST(SharedFileTest, ListsNamesByPrefix) {
+    const TemporaryFolder folder;
+    for (const char* name : {"penstock.a", "penstock.b.c", "penstock", "other", "xpenstock.d"}) {
+        std::ofstream(folder / name) << "x";
+    }
+    auto names = list_names(folder.path(), "penstock.");
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names, (std::vector<std::string>{"a", "b.c"}));
+    EXPECT_TRUE(list_names("/nowhere/at/all", "").empty());
+}
+
+TEST(SharedFileTest, MovingHandsTheDescriptorOver) {
+    SharedFile first = make_anonymous(1);
+    const int descriptor = first.descriptor();
+    SharedFile second = std::move(first);
+    EXPECT_EQ(second.descriptor(), descriptor);
+    EXPECT_FALSE(first.is_open());  // NOLINT(bugprone-use-after-move): that is the question
+    SharedFile third = make_anonymous(2);
+    const int overwritten = third.descriptor();
+    third = std::move(second);
+    EXPECT_EQ(third.descriptor(), descriptor);
+    EXPECT_EQ(::fcntl(overwritten, F_GETFD), -1) << "assignment closes what was there";
+    third.close();
+    EXPECT_EQ(::fcntl(descriptor, F_GETFD), -1);
+    third.close();  // twice is as good as once
+}
+
+TEST(SharedFileTest, RandomBytesFillTheWholeRange) {
+    for (const std::size_t size : {1U, 7U, 8U, 300U}) {
+        std::vector<std::byte> ever_set(size);
+        for (int i = 0; i < 64; ++i) {
+            std::vector<std::byte> bytes(size);
+            fill_random(bytes.data(), size);
+            for (std::size_t at = 0; at < size; ++at) ever_set[at] |= bytes[at];
+        }
+        EXPECT_EQ(std::count(ever_set.begin(), ever_set.end(), std::byte{0}), 0) << size;
+    }
+}
+
+}  // namespace
+}  // namespace penstock::os

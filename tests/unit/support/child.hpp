@@ -1,0 +1,170 @@
+// Real processes for tests: forked, told apart by how they ended, never left behind.
+// Between processes, tests wait at gates (pipes) and look into memory that they share.
+#pragma once
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <new>
+#include <source_location>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+
+namespace penstock::test {
+
+// For code that runs in children, where GoogleTest's EXPECT would go unheard: throws.
+inline void require(bool holds,
+                    const std::source_location& where = std::source_location::current()) {
+    if (holds) return;
+    throw std::runtime_error(std::string(where.file_name()) + ":" + std::to_string(where.line()) +
+                             ": does not hold");
+}
+
+// How wait() says that a signal ended a process.
+constexpr int killed_by(int signal) noexcept {
+    return 128 + signal;
+}
+
+// A forked process that runs `body` and leaves without a word to GoogleTest: 0 if the body
+// returned, 1 with its sentence on stderr if it threw. It dies with the test, and after a minute at
+// the latest.
+class Child {
+public:
+    template <typename Body>
+    explicit Child(Body&& body) {
+        std::fflush(nullptr);
+        const pid_t parent = ::getpid();
+        pid_ = ::fork();
+        if (pid_ == 0) run(parent, std::forward<Body>(body));
+        require(pid_ > 0);
+    }
+    Child(const Child&) = delete;
+    Child& operator=(const Child&) = delete;
+    ~Child() {
+        if (pid_ <= 0) return;
+        send(SIGKILL);
+        wait();
+    }
+
+    [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+
+    // How it ended: its exit code, or killed_by(signal).
+    int wait() {
+        int status = 0;
+        while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+        }
+        pid_ = -1;
+        return WIFEXITED(status) ? WEXITSTATUS(status) : killed_by(WTERMSIG(status));
+    }
+
+    void send(int signal) const { ::kill(pid_, signal); }
+
+    // Returns when it is dead, and leaves it unreaped: a zombie.
+    void kill_unreaped() const {
+        send(SIGKILL);
+        await(WEXITED | WNOWAIT);
+    }
+    // Returns when it stands still.
+    void stop() const {
+        send(SIGSTOP);
+        await(WSTOPPED);
+    }
+    void resume() const {
+        send(SIGCONT);
+        await(WCONTINUED);
+    }
+    // Returns when the kernel shows it asleep, as one who waits for something is.
+    void await_sleep() const {
+        const std::string path = "/proc/" + std::to_string(pid_) + "/stat";
+        for (;;) {
+            std::ifstream file(path);
+            std::string text;
+            std::getline(file, text);
+            const auto at = text.rfind(')');
+            if (at == std::string::npos || text[at + 2] == 'S') return;
+            std::this_thread::yield();
+        }
+    }
+
+private:
+    template <typename Body>
+    [[noreturn]] static void run(pid_t parent, Body&& body) {
+        constexpr unsigned kLongest = 60;  // seconds
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (::getppid() != parent) ::_exit(1);
+        ::alarm(kLongest);
+        int outcome = 1;
+        try {
+            body();
+            outcome = 0;
+        } catch (const std::exception& error) {
+            std::fprintf(stderr, "in a child: %s\n", error.what());
+        }
+        ::_exit(outcome);
+    }
+
+    void await(int events) const {
+        siginfo_t info{};
+        while (::waitid(P_PID, static_cast<id_t>(pid_), &info, events) < 0 && errno == EINTR) {
+        }
+    }
+
+    pid_t pid_ = -1;
+};
+
+// Opened once for each who is to pass; works between processes and between threads.
+class Gate {
+public:
+    Gate() { require(::pipe(ends_) == 0); }
+    Gate(const Gate&) = delete;
+    Gate& operator=(const Gate&) = delete;
+    ~Gate() {
+        ::close(ends_[0]);
+        ::close(ends_[1]);
+    }
+
+    void open() const { require(::write(ends_[1], "", 1) == 1); }
+    // Throws when nobody has opened it for half a minute.
+    void pass() const {
+        constexpr int kLongest = 30'000;  // ms
+        pollfd gate{ends_[0], POLLIN, 0};
+        require(::poll(&gate, 1, kLongest) == 1);
+        char token = 0;
+        require(::read(ends_[0], &token, 1) == 1);
+    }
+
+private:
+    int ends_[2] = {-1, -1};
+};
+
+// A T that forked children share with their parent.
+template <typename T>
+class Shared {
+public:
+    Shared() {
+        void* memory =
+            ::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        require(memory != MAP_FAILED);
+        value_ = new (memory) T{};
+    }
+    Shared(const Shared&) = delete;
+    Shared& operator=(const Shared&) = delete;
+    ~Shared() { ::munmap(value_, sizeof(T)); }
+
+    T& operator*() const noexcept { return *value_; }
+    T* operator->() const noexcept { return value_; }
+
+private:
+    T* value_ = nullptr;
+};
+
+}  // namespace penstock::test

@@ -1,0 +1,97 @@
+# Steps that a person can follow: a heading, the output, the time; at the end a table of all of them.
+# A step that needs what this machine has not returns `skip "why"`; in CI that counts as a failure.
+
+SKIP_CODE=77
+STEP_ROWS=()
+STEPS_PASSED=0
+STEPS_FAILED=0
+STEPS_SKIPPED=0
+SKIP_FILE=""
+STEP_OK=1
+
+if [ -t 1 ]; then
+    BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'
+else
+    BOLD="" RED="" GREEN="" YELLOW="" PLAIN=""
+fi
+
+say() { printf '%s\n' "$*"; }
+heading() { printf '\n%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
+die() {
+    printf '%s%s%s\n' "$RED" "$*" "$PLAIN" >&2
+    exit 1
+}
+
+# Inside a step: give it up, and say why.
+skip() {
+    printf '%s' "$*" >"$SKIP_FILE"
+    exit "$SKIP_CODE"
+}
+
+# step "name" command...: runs the command in a subshell, so that no step changes the next one's world.
+# Tells the outcome in STEP_OK and not by its status: bash switches `set -e` off inside whatever is called
+# in an `if` or before `||`, and a step would run on past its own errors.
+step() {
+    local name=$1 started=$SECONDS code=0 outcome
+    shift
+    STEP_OK=1
+    SKIP_FILE=${SKIP_FILE:-$(mktemp)}
+    : >"$SKIP_FILE"
+    heading "$name"
+    local before left
+    before=$(segments)
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    code=$?
+    set -e
+    left=$(left_behind "$before")
+    if [ -n "$left" ]; then
+        say "left behind in /dev/shm:" "$left"
+        [ "$code" -ne 0 ] || code=1
+    fi
+    local seconds=$((SECONDS - started))
+    if [ "$code" -eq 0 ]; then
+        outcome="${GREEN}passed${PLAIN}" STEPS_PASSED=$((STEPS_PASSED + 1))
+    elif [ "$code" -eq "$SKIP_CODE" ] && [ -z "${CI:-}" ]; then
+        outcome="${YELLOW}skipped${PLAIN}: $(cat "$SKIP_FILE")" STEPS_SKIPPED=$((STEPS_SKIPPED + 1))
+    else
+        outcome="${RED}FAILED${PLAIN} $(cat "$SKIP_FILE")" STEPS_FAILED=$((STEPS_FAILED + 1)) STEP_OK=0
+    fi
+    printf '    %s %s in %d s\n' "$name" "$outcome" "$seconds"
+    STEP_ROWS+=("$(printf '%5d s  %-28s %s' "$seconds" "$name" "$outcome")")
+}
+
+# A step without which the others mean nothing: stop when it fails.
+must() {
+    step "$@"
+    [ "$STEP_OK" -eq 1 ] || finish_report || exit 1
+}
+
+# What of ours lies in shared memory, one name a line, sorted for comm.
+segments() {
+    find /dev/shm -maxdepth 1 -name 'penstock.*' 2>/dev/null | LC_ALL=C sort
+}
+
+# left_behind BEFORE: what has come into shared memory since. On a person's machine other programs may
+# be at work with Penstock: what a living process has mapped is not counted there.
+left_behind() {
+    local segment
+    while read -r segment; do
+        if [ -n "${CI:-}" ] || [ -z "$(grep -lsF -- "$segment" /proc/[0-9]*/maps)" ]; then
+            say "$segment"
+        fi
+    done < <(LC_ALL=C comm -13 <(say "$1") <(segments))
+}
+
+# The table, and the closing line; fails when a step did.
+finish_report() {
+    heading "Summary"
+    printf '%s\n' "${STEP_ROWS[@]}"
+    [ -z "$SKIP_FILE" ] || rm -f "$SKIP_FILE"
+    printf '%7s  in all\n\n' "$SECONDS s"
+    printf 'steps: %d passed, %d failed, %d skipped\n' "$STEPS_PASSED" "$STEPS_FAILED" "$STEPS_SKIPPED"
+    [ "$STEPS_FAILED" -eq 0 ]
+}
