@@ -121,6 +121,10 @@ public:
     // is open.
     Result<Loan> loan(std::size_t size, const Wait& wait = {}) noexcept;
 
+    // Whether send() or loan() of that size would find room in the ring without waiting. No system
+    // call: for callers to whom even an unneeded wait is dear, such as holders of Python's GIL.
+    [[nodiscard]] bool has_room(std::size_t size) noexcept;
+
     // Waits until every rank has a living reader.
     Status wait_ready(const Wait& wait = {}) noexcept;
 
@@ -208,6 +212,9 @@ public:
     // The next message, in place. Timeout, Cancelled, Closed (drained after close()),
     // PeerDied (drained after the writer's death), Corrupt, Busy (4096 messages are held).
     Result<Message> recv(const Wait& wait = {}) noexcept;
+
+    // Whether a message is there now. One load: for callers to whom even an unneeded wait is dear.
+    [[nodiscard]] bool is_ready() const noexcept;
 
     // The next message, copied into `buffer`; its size. TooLarge: the message stays, its size is
     // in the sentence and in next_size().

@@ -532,6 +532,10 @@ void BroadcastReader::request_close() noexcept {
     if (core_ != nullptr) core_->request_close();
 }
 
+bool BroadcastReader::is_ready() const noexcept {
+    return core_ != nullptr && core_->is_ready();
+}
+
 bool BroadcastReader::is_open() const noexcept {
     return core_ != nullptr && !core_->is_foreign();
 }

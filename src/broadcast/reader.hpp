@@ -20,6 +20,11 @@ public:
     ReaderCore& operator=(const ReaderCore&) = delete;
 
     Result<Message> recv(const Wait& wait) noexcept;
+    // Leaves known_ alone, so that find() still sees how far ahead the writer is.
+    [[nodiscard]] bool is_ready() const noexcept {
+        return !segment_->is_foreign() &&
+               view_.writer().position.load(std::memory_order_relaxed) != position_;
+    }
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept;
     Result<std::size_t> next_size(const Wait& wait) noexcept;
     // The handle goes; `this` may be deleted by it.

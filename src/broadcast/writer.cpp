@@ -411,6 +411,17 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
     return Loan(core_.get(), {at, size});
 }
 
+bool BroadcastWriter::has_room(std::size_t size) noexcept {
+    WriterCore& core = *core_;
+    if (!core.is_usable(size)) return true;  // it fails at once, and that is no wait either
+    const bool is_large = size > core.longest_inline;
+    const WriterCore::Room room = core.measure(is_large ? sizeof(layout::BlockRecord) : size,
+                                               layout::kPayloadAlignment);
+    const std::uint64_t end = core.position + room.padding + room.bytes;
+    if (end > core.limit) core.limit = std::max(core.limit, core.find_limit());
+    return end <= core.limit;
+}
+
 Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
     WriterCore& core = *core_;
     if (!core.is_usable(0)) return core.why_unusable(0);

@@ -4,16 +4,20 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
+#include <limits>
 #include <utility>
 
 #include "os/fork.hpp"
@@ -52,6 +56,36 @@ bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
 bool is_regular(int descriptor) noexcept {
     struct stat status {};
     return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
+
+// Memory that the kernel believes it can give without killing anybody for it.
+std::uint64_t available_memory() {
+    std::ifstream file("/proc/meminfo");
+    std::uint64_t kilobytes = 0;
+    std::uint64_t sum = 0;
+    for (std::string key, unit; file >> key >> kilobytes; std::getline(file, unit)) {
+        if (key == "MemAvailable:" || key == "SwapFree:") sum += kilobytes;
+    }
+    return sum == 0 ? kNoLimit : sum << 10U;
+}
+
+// The most that a file may still take: what its file system has left and, where that lives in
+// memory, what the machine has left. A tmpfs may promise more than there is.
+std::uint64_t most_available(int descriptor) noexcept {
+    struct statfs system {};
+    if (::fstatfs(descriptor, &system) != 0) return kNoLimit;
+    const std::uint64_t room = system.f_blocks == 0
+                                   ? kNoLimit
+                                   : static_cast<std::uint64_t>(system.f_bavail) *
+                                         static_cast<std::uint64_t>(system.f_bsize);
+    if (system.f_type != TMPFS_MAGIC) return room;
+    try {
+        return std::min(room, available_memory());
+    } catch (...) {
+        return room;
+    }
 }
 
 std::string random_suffix() {
@@ -173,6 +207,14 @@ std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
 }
 
 std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) noexcept {
+    // What can't be had is refused before it is tried: in steps it would fill the machine up first.
+    std::error_code error;
+    const Facts own = facts(error);
+    if (error) return error;
+    constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
+    if (bytes > own.reserved + kWorthAsking && bytes - own.reserved > most_available(descriptor_)) {
+        return std::make_error_code(std::errc::no_space_on_device);
+    }
     // In steps: tmpfs undoes a whole call when a signal comes, and a profiler's may come for ever.
     constexpr std::uint64_t kStep = std::uint64_t{16} << 20U;
     for (std::uint64_t done = 0; done < bytes;) {
@@ -181,7 +223,7 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) n
                         static_cast<off_t>(step)) == 0) {
             done += step;
         } else if (errno != EINTR) {
-            const std::error_code error = last_error();
+            error = last_error();
             if (done > 0) static_cast<void>(punch(offset, done));
             return error;
         }
