@@ -23,14 +23,21 @@
  * Negative controls: -DNO_WRITER_FENCE, -DNO_READER_FENCE, -DNO_SECOND_LOOK, -DDEATH_BY_LATENESS,
  * -DNO_JANITOR.
  */
-#define CAP 4
+#define CAP 3
 #ifndef MESSAGES
-#define MESSAGES 6
+#define MESSAGES 5
 #endif
 #ifndef DEATHS
-#define DEATHS 2
+#define DEATHS 1
 #endif
-#define LENGTH(m) (1 + ((m) & 1))  /* 1, 2, 1, 2...: the sixth message needs padding at the wrap */
+#ifndef LIVES_0  /* how often somebody attaches at rank 0, and at rank 1 (0: there is no rank 1) */
+#define LIVES_0 2
+#define LIVES_1 0
+#endif
+#define BUFFER 2  /* positions that the writer's store buffer takes */
+/* The third record takes two cells and needs padding before it: 0, 1, (pad) 3-4, 5, 6... */
+#define LENGTH(m) (1 + ((m) == 2))
+#define START(m) ((m) + ((m) >= 2) + ((m) >= 3))
 
 #define TORN 254
 #define PADDING 253
@@ -52,7 +59,6 @@ bool announced[2];          /* ParticipantSlot::word */
 mtype lock[2] = NOBODY;
 bool stopped[2];            /* for ever; alive all the same */
 
-byte start_of[MESSAGES], end_of[MESSAGES];  /* ghost: where the record of each message lies */
 byte deaths = DEATHS;
 bool kill_writer, kill_reader[2];
 
@@ -157,11 +163,9 @@ end_blocked:
            }
            d_step {
                cell[at % CAP] = sent;
-               cell[(end - 1) % CAP] = sent;
-               start_of[sent] = at;
-               end_of[sent] = end
+               cell[(end - 1) % CAP] = sent
            }
-           d_step { issued = end; sent++ }
+           d_step { sent - seen < BUFFER -> issued = end; sent++ }
         :: else -> break
         od;
         flush_position();  /* closed is stored with release: not before it */
@@ -180,7 +184,7 @@ end_blocked:
 proctype Buffer() {
 end:
     do
-    :: d_step { seen < sent -> visible = end_of[seen]; seen++ }
+    :: d_step { seen < sent -> visible = START(seen) + LENGTH(seen); seen++ }
     :: d_step { gate_on_its_way[0] ->
            position[0] = position_on_its_way[0]; gate[0] = ACTIVE; gate_on_its_way[0] = false }
     :: d_step { gate_on_its_way[1] ->
@@ -214,28 +218,29 @@ inline join(r) {
 
 /* Every cell of the record is what it was when it was published. */
 inline examine() {
-    d_step {
-        assert(cell[at % CAP] == message);
-        assert(cell[(at + LENGTH(message) - 1) % CAP] == message);
-        assert(start_of[message] == at)
-    }
+    assert(cell[at % CAP] == message);
+    assert(cell[(at + LENGTH(message) - 1) % CAP] == message);
+    assert(START(message) == at)
 }
 
 inline read(r) {
-    if
-    :: d_step { cell[at % CAP] == PADDING -> at = at + CAP - (at % CAP) }
-    :: else ->
-       d_step {
-           if
-           :: message == UNKNOWN -> message = cell[at % CAP]; assert(message < MESSAGES)
-           :: else
-           fi
-       }
-       examine();
-       examine();  /* once more, just before it is given back */
-       d_step { at = at + LENGTH(message); message++ };
-       position[r] = at
-    fi
+    d_step {
+        if
+        :: cell[at % CAP] == PADDING -> at = at + CAP - (at % CAP)
+        :: else
+        fi;
+        if
+        :: message == UNKNOWN -> message = cell[at % CAP]; assert(message < MESSAGES)
+        :: else
+        fi;
+        examine()
+    };
+    d_step {
+        examine();  /* once more, just before it is given back */
+        at = at + LENGTH(message);
+        message++
+    };
+    position[r] = at
 }
 
 proctype Reader(byte r; byte lives) {
@@ -298,11 +303,11 @@ left:
 
 /* SIGKILL. */
 proctype Reaper() {
-end:
     do
     :: atomic { deaths > 0 && !writer_gone && !kill_writer -> kill_writer = true; deaths-- }
     :: atomic { deaths > 0 && lock[0] == READER && !kill_reader[0] -> kill_reader[0] = true; deaths-- }
     :: atomic { deaths > 0 && lock[1] == READER && !kill_reader[1] -> kill_reader[1] = true; deaths-- }
+    :: break  /* and no more */
     od
 }
 
@@ -318,8 +323,11 @@ init {
     atomic {
         run Writer();
         run Buffer();
-        run Reader(0, 2);
-        run Reader(1, 2);
+        run Reader(0, LIVES_0);
+        if
+        :: LIVES_1 > 0 -> run Reader(1, LIVES_1)
+        :: else -> gate[1] = VACANT
+        fi;
         run Reaper();
         run Judge()
     }

@@ -14,31 +14,39 @@
 
 namespace penstock::py {
 
-std::uint64_t parse_bytes(nb::handle size, const char* what) {
-    if (PyUnicode_Check(size.ptr())) {
-        return parse_size(nb::cast<std::string>(size));
-    }
-    if (PyBool_Check(size.ptr()) || !PyIndex_Check(size.ptr())) {
-        PyErr_Format(PyExc_TypeError, "%s must be an int of bytes or a string like '64MiB', not %R",
-                     what, size.ptr());
+namespace {
+
+// A number from 0 up that fits; `type` says what the argument may be.
+std::uint64_t parse_natural(nb::handle number, const char* what, const char* type) {
+    if (PyBool_Check(number.ptr()) || !PyIndex_Check(number.ptr())) {
+        PyErr_Format(PyExc_TypeError, "%s must be %s, not %R", what, type, number.ptr());
         throw nb::python_error();
     }
-    const nb::object number = nb::steal(PyNumber_Index(size.ptr()));
-    if (!number.is_valid()) {
+    const nb::object index = nb::steal(PyNumber_Index(number.ptr()));
+    if (!index.is_valid()) {
         throw nb::python_error();
     }
-    const unsigned long long value = PyLong_AsUnsignedLongLong(number.ptr());
+    const unsigned long long value = PyLong_AsUnsignedLongLong(index.ptr());
     if (PyErr_Occurred() != nullptr) {
         PyErr_Clear();
         raise_error(ErrorCode::InvalidArgument, std::string(what) + " is " +
-                                                    nb::repr(size).c_str() +
-                                                    ": give bytes from 0 up to 2**64-1");
+                                                    nb::repr(number).c_str() +
+                                                    ": give a number from 0 up to 2**64-1");
     }
     return value;
 }
 
+}  // namespace
+
+std::uint64_t parse_bytes(nb::handle size, const char* what) {
+    if (PyUnicode_Check(size.ptr())) {
+        return parse_size(nb::cast<std::string>(size));
+    }
+    return parse_natural(size, what, "an int of bytes or a string like '64MiB'");
+}
+
 unsigned parse_small(nb::handle number, const char* what) {
-    const std::uint64_t value = parse_bytes(number, what);
+    const std::uint64_t value = parse_natural(number, what, "an int");
     if (value > std::numeric_limits<unsigned>::max()) {
         raise_error(ErrorCode::InvalidArgument,
                     std::string(what) + " is " + std::to_string(value) + ": far too many");

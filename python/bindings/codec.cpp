@@ -101,7 +101,9 @@ Encoded::Encoded(Encoded&& other) noexcept = default;
 Encoded& Encoded::operator=(Encoded&& other) noexcept = default;
 Encoded::~Encoded() = default;
 
-void Encoded::Release::operator()(Scratch* scratch) const noexcept { give_back_scratch(scratch); }
+void Encoded::Release::operator()(Scratch* scratch) const noexcept {
+    give_back_scratch(scratch);
+}
 
 void Encoded::write(std::byte* out) const noexcept {
     scratch_->message.write(out, codec_ == Codec::Pickle);
@@ -152,13 +154,16 @@ nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Cod
 }
 
 void bind_codec(nb::module_& module) {
-    module.def("codec_encode", &encode_to_bytes, nb::arg("value").none(), nb::arg("codec") = nb::none(),
-               "The message that send(value) would put into shared memory.");
-    module.def("codec_decode", &decode_buffer, nb::arg("buffer"), nb::arg("copy") = true,
+    module.def("codec_encode", &encode_to_bytes, nb::arg("value").none(),
                nb::arg("codec") = nb::none(),
-               "The value of a message. Without copy its arrays are views of the buffer, which must "
-               "be 64-byte aligned.");
-    module.def("register_dataclass", &register_dataclass, nb::arg("cls").none(), nb::arg("name") = "",
+               "The message that send(value) would put into shared memory.");
+    module.def(
+        "codec_decode", &decode_buffer, nb::arg("buffer"), nb::arg("copy") = true,
+        nb::arg("codec") = nb::none(),
+        "The value of a message. Without copy its arrays are views of the buffer, which must "
+        "be 64-byte aligned.");
+    module.def("register_dataclass", &register_dataclass, nb::arg("cls").none(),
+               nb::arg("name") = "",
                "Lets instances of a dataclass be sent and received under its qualified name.");
     module.def("tensor_over_buffer", &tensor_over_buffer, nb::arg("buffer"), nb::arg("dtype"),
                nb::arg("shape"), "A PyTorch tensor over a buffer, without a copy.");

@@ -23,7 +23,9 @@ Registry& registry() {
 }
 
 // nb::str of a handle is Python's str(): it never meets what it can't convert.
-std::string text_of(nb::handle object) { return nb::str(object).c_str(); }
+std::string text_of(nb::handle object) {
+    return nb::str(object).c_str();
+}
 
 std::string qualified_name(nb::handle type) {
     const nb::object module = type.attr("__module__");

@@ -14,8 +14,8 @@ namespace nb = nanobind;
 
 struct Dataclass {
     nb::object type;
-    std::string name;                 // on the wire
-    std::vector<nb::object> fields;   // interned names
+    std::string name;                // on the wire
+    std::vector<nb::object> fields;  // interned names
     std::vector<std::string> wire_fields;
 
     static constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);

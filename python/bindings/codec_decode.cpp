@@ -113,16 +113,26 @@ nb::object Decoder::value(Reader& in, unsigned depth) {
         raise_fault(in.fault() == Fault::None ? Fault::Truncated : in.fault());
     }
     switch (token.kind) {
-        case Kind::Nil: return nb::none();
-        case Kind::Boolean: return nb::borrow(token.boolean ? Py_True : Py_False);
-        case Kind::Integer: return made_of_bytes(PyLong_FromLongLong(token.integer));
-        case Kind::Natural: return made_of_bytes(PyLong_FromUnsignedLongLong(token.natural));
-        case Kind::Real: return made_of_bytes(PyFloat_FromDouble(token.real));
-        case Kind::Text: return text(token.text(), nullptr);
-        case Kind::Bytes: return bytes(token.bytes);
-        case Kind::Array: return list(in, token.count, depth);
-        case Kind::Map: return dict(in, token.count, depth);
-        case Kind::Extension: return extension(token, depth);
+        case Kind::Nil:
+            return nb::none();
+        case Kind::Boolean:
+            return nb::borrow(token.boolean ? Py_True : Py_False);
+        case Kind::Integer:
+            return made_of_bytes(PyLong_FromLongLong(token.integer));
+        case Kind::Natural:
+            return made_of_bytes(PyLong_FromUnsignedLongLong(token.natural));
+        case Kind::Real:
+            return made_of_bytes(PyFloat_FromDouble(token.real));
+        case Kind::Text:
+            return text(token.text(), nullptr);
+        case Kind::Bytes:
+            return bytes(token.bytes);
+        case Kind::Array:
+            return list(in, token.count, depth);
+        case Kind::Map:
+            return dict(in, token.count, depth);
+        case Kind::Extension:
+            return extension(token, depth);
     }
     raise_fault(Fault::BadMarker);
 }
@@ -187,16 +197,26 @@ nb::object Decoder::key(Reader& in, unsigned depth) {
 
 nb::object Decoder::extension(const Token& token, unsigned depth) {
     switch (token.extension) {
-        case Extension::Tuple: return tuple(token.bytes, depth);
-        case Extension::BigInt: return big_integer(token.bytes);
-        case Extension::Complex: return complex_number(token.bytes);
-        case Extension::SurrogateText: return text(token.text(), "surrogatepass");
-        case Extension::ByteArray: return byte_array(token.bytes);
-        case Extension::OutOfBand: return out_of_band(token.bytes);
-        case Extension::Tensor: return tensor(token.bytes);
-        case Extension::NumPyScalar: return decode_numpy_scalar(token.bytes);
-        case Extension::DescribedScalar: return described_scalar(token.bytes);
-        case Extension::Dataclass: return dataclass(token.bytes, depth);
+        case Extension::Tuple:
+            return tuple(token.bytes, depth);
+        case Extension::BigInt:
+            return big_integer(token.bytes);
+        case Extension::Complex:
+            return complex_number(token.bytes);
+        case Extension::SurrogateText:
+            return text(token.text(), "surrogatepass");
+        case Extension::ByteArray:
+            return byte_array(token.bytes);
+        case Extension::OutOfBand:
+            return out_of_band(token.bytes);
+        case Extension::Tensor:
+            return tensor(token.bytes);
+        case Extension::NumPyScalar:
+            return decode_numpy_scalar(token.bytes);
+        case Extension::DescribedScalar:
+            return described_scalar(token.bytes);
+        case Extension::Dataclass:
+            return dataclass(token.bytes, depth);
     }
     raise_fault(Fault::UnknownExtension);
 }

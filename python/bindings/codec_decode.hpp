@@ -9,8 +9,8 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Makes one value, depth first. The structure it reads must be private memory: CPython looks at text
-// twice. Tensors may lie in shared memory. Raises Corrupt, Incompatible.
+// Makes one value, depth first. The structure it reads must be private memory: CPython looks at
+// text twice. Tensors may lie in shared memory. Raises Corrupt, Incompatible.
 class Decoder {
 public:
     // Owner: see decode() in codec.hpp.

@@ -110,7 +110,9 @@ private:
 
 // --- reading ------------------------------------------------------------------------------------
 
-[[noreturn]] void raise_bad_descr() { raise_corrupt("a dtype's description makes no sense"); }
+[[noreturn]] void raise_bad_descr() {
+    raise_corrupt("a dtype's description makes no sense");
+}
 
 Token expect(Reader& in, Kind kind) {
     Token token;
@@ -201,8 +203,8 @@ private:
         const std::size_t count = expect(in_, Kind::Array).count;
         for (std::size_t i = 0; i < count; ++i) {
             const std::string_view name = expect(in_, Kind::Text).text();
-            names.append(made_of_bytes(PyUnicode_DecodeUTF8(
-                name.data(), static_cast<Py_ssize_t>(name.size()), nullptr)));
+            names.append(made_of_bytes(
+                PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), nullptr)));
         }
         expect_count(count);
         for (std::size_t i = 0; i < count; ++i) {
@@ -233,7 +235,9 @@ private:
 
 }  // namespace
 
-void write_descr(nb::handle dtype, codec::Writer& out) { DescrWriter(out).write(dtype, 0); }
+void write_descr(nb::handle dtype, codec::Writer& out) {
+    DescrWriter(out).write(dtype, 0);
+}
 
 nb::object read_descr(std::span<const std::byte> descr) {
     Reader in(descr);

@@ -67,8 +67,7 @@ const dlpack::Tensor* tensor_in(nb::handle capsule) {
         return managed->version.major == dlpack::kMajorVersion ? &managed->dl_tensor : nullptr;
     }
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor") != 0) {
-        return &static_cast<dlpack::ManagedTensor*>(
-                    PyCapsule_GetPointer(capsule.ptr(), "dltensor"))
+        return &static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))
                     ->dl_tensor;
     }
     return nullptr;
@@ -165,7 +164,9 @@ void add_dlpack(const dlpack::Tensor& tensor, nb::handle value, codec::Source so
     });
 }
 
-bool has_dlpack(nb::handle value) { return nb::hasattr(value.type(), "__dlpack__"); }
+bool has_dlpack(nb::handle value) {
+    return nb::hasattr(value.type(), "__dlpack__");
+}
 
 void encode_dlpack(nb::handle value, Scratch& scratch) {
     const nb::object device = value.attr("__dlpack_device__")();

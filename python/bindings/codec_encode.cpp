@@ -1,5 +1,5 @@
-// The encoder uses CPython's C API directly: it is called for every value of every message, and each
-// object made on the way would cost as much as the value itself.
+// The encoder uses CPython's C API directly: it is called for every value of every message, and
+// each object made on the way would cost as much as the value itself.
 #include "codec_encode.hpp"
 
 #include <string>
@@ -167,8 +167,7 @@ void Encoder::big_integer(nb::handle value) {
     }
     PyErr_Clear();
     const std::size_t bits = nb::cast<std::size_t>(value.attr("bit_length")());
-    const nb::object bytes =
-        value.attr("to_bytes")(bits / 8 + 1, "big", nb::arg("signed") = true);
+    const nb::object bytes = value.attr("to_bytes")(bits / 8 + 1, "big", nb::arg("signed") = true);
     out_.extension(Extension::BigInt, content_of_bytes(bytes));
 }
 

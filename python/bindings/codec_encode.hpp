@@ -13,8 +13,7 @@ namespace penstock::py {
 // Throws Refusal for what the typed codec does not know, nb::python_error for the rest.
 class Encoder {
 public:
-    explicit Encoder(Scratch& scratch)
-        : scratch_(scratch), out_(scratch.message.structure()) {}
+    explicit Encoder(Scratch& scratch) : scratch_(scratch), out_(scratch.message.structure()) {}
 
     void value(nb::handle value);
 

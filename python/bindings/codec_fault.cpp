@@ -22,7 +22,9 @@ void raise_fault(codec::Fault fault) {
     raise_error(codec::error_code(fault), kPrefix + std::string(codec::sentence(fault)));
 }
 
-void raise_corrupt(const std::string& what) { raise_error(ErrorCode::Corrupt, kPrefix + what); }
+void raise_corrupt(const std::string& what) {
+    raise_error(ErrorCode::Corrupt, kPrefix + what);
+}
 
 void raise_incompatible(const std::string& what) {
     raise_error(ErrorCode::Incompatible, kPrefix + what);

@@ -17,7 +17,8 @@ namespace nb = nanobind;
 [[noreturn]] void raise_incompatible(const std::string& what);
 
 // The new reference that CPython or NumPy made out of received bytes. Where they refused the bytes
-// (ValueError, TypeError, OverflowError, SystemError) raises Corrupt; other exceptions stay what they are.
+// (ValueError, TypeError, OverflowError, SystemError) raises Corrupt; other exceptions stay what
+// they are.
 nb::object made_of_bytes(PyObject* object);
 
 }  // namespace penstock::py

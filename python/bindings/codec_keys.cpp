@@ -1,5 +1,5 @@
-// A table of one entry for each hash, the newest; direct-mapped, so that a flood of other keys costs
-// what it would without the table.
+// A table of one entry for each hash, the newest; direct-mapped, so that a flood of other keys
+// costs what it would without the table.
 #include "codec_keys.hpp"
 
 #include <algorithm>

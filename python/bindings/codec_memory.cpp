@@ -1,4 +1,5 @@
-// The type behind new_memory() and borrowed_memory(). One allocation holds the object and its bytes.
+// The type behind new_memory() and borrowed_memory(). One allocation holds the object and its
+// bytes.
 #include "codec_memory.hpp"
 
 #include <cstdint>
@@ -13,16 +14,14 @@ namespace {
 constexpr std::size_t kLongCopy = std::size_t{512} << 10U;
 
 struct Memory {
-    PyObject_VAR_HEAD
-    void* data;
+    PyObject_VAR_HEAD void* data;
     Py_ssize_t bytes;
     PyObject* owner;  // null: the bytes lie behind this struct, and may be written
 };
 
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
     auto* const memory = reinterpret_cast<Memory*>(self);
-    return PyBuffer_FillInfo(view, self, memory->data, memory->bytes,
-                             memory->owner == nullptr ? 0 : 1, flags);
+    return PyBuffer_FillInfo(view, self, memory->data, memory->bytes, memory->readonly, flags);
 }
 
 void deallocate(PyObject* self) {
@@ -53,6 +52,7 @@ PyTypeObject* make_type() {
     return reinterpret_cast<PyTypeObject*>(type);
 }
 
+// An object with `trailing` bytes behind it.
 Memory* allocate(std::size_t trailing) {
     static PyTypeObject* const type = make_type();  // lives as long as the interpreter
     Memory* const memory = PyObject_NewVar(Memory, type, static_cast<Py_ssize_t>(trailing));
@@ -62,25 +62,50 @@ Memory* allocate(std::size_t trailing) {
     return memory;
 }
 
-}  // namespace
-
-nb::object new_memory(std::size_t bytes, std::byte*& data) {
-    Memory* const memory = allocate(bytes + codec::kAlignment);
-    const auto end = reinterpret_cast<std::uintptr_t>(memory + 1);
-    const std::uintptr_t aligned = (end + codec::kAlignment - 1) & ~(codec::kAlignment - 1);
-    data = reinterpret_cast<std::byte*>(memory + 1) + (aligned - end);
-    memory->data = data;
-    memory->bytes = static_cast<Py_ssize_t>(bytes);
-    memory->owner = nullptr;
-    return nb::steal(reinterpret_cast<PyObject*>(memory));
-}
-
-nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner) {
+nb::object over(const std::byte* data, std::size_t bytes, nb::handle owner, bool readonly) {
     Memory* const memory = allocate(0);
     memory->data = const_cast<std::byte*>(data);
     memory->bytes = static_cast<Py_ssize_t>(bytes);
     memory->owner = owner.inc_ref().ptr();
+    memory->readonly = readonly ? 1 : 0;
     return nb::steal(reinterpret_cast<PyObject*>(memory));
+}
+
+// The first multiple of 64 from `start` on.
+std::byte* aligned(void* start) noexcept {
+    const auto address = reinterpret_cast<std::uintptr_t>(start);
+    return static_cast<std::byte*>(start) +
+           (codec::kAlignment - address % codec::kAlignment) % codec::kAlignment;
+}
+
+nb::object new_huge_memory(std::size_t bytes, std::byte*& data) {
+    const nb::object array =
+        nb::module_::import_("numpy").attr("empty")(bytes + codec::kAlignment, "uint8");
+    const nb::object view = nb::steal(PyMemoryView_FromObject(array.ptr()));
+    if (!view.is_valid()) {
+        nb::raise_python_error();
+    }
+    data = aligned(PyMemoryView_GET_BUFFER(view.ptr())->buf);
+    return over(data, bytes, array, false);
+}
+
+}  // namespace
+
+nb::object new_memory(std::size_t bytes, std::byte*& data) {
+    if (bytes >= kHuge) {
+        return new_huge_memory(bytes, data);
+    }
+    Memory* const memory = allocate(bytes + codec::kAlignment);
+    data = aligned(memory + 1);
+    memory->data = data;
+    memory->bytes = static_cast<Py_ssize_t>(bytes);
+    memory->owner = nullptr;
+    memory->readonly = 0;
+    return nb::steal(reinterpret_cast<PyObject*>(memory));
+}
+
+nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner) {
+    return over(data, bytes, owner, true);
 }
 
 void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) {

@@ -1,5 +1,5 @@
-// The only file that knows NumPy's C API. Arrays are looked at through it directly: attribute access
-// from Python would cost more than everything else in a small message.
+// The only file that knows NumPy's C API. Arrays are looked at through it directly: attribute
+// access from Python would cost more than everything else in a small message.
 #include "codec_numpy.hpp"
 
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
@@ -26,9 +26,15 @@ namespace {
 
 constexpr std::size_t kDTypes = static_cast<std::size_t>(DType::Float8E4M3B11FNUZ) + 1;
 
-PyArrayObject* as_array(nb::handle value) { return reinterpret_cast<PyArrayObject*>(value.ptr()); }
-PyArray_Descr* as_descr(nb::handle value) { return reinterpret_cast<PyArray_Descr*>(value.ptr()); }
-nb::handle as_handle(PyArray_Descr* descr) { return reinterpret_cast<PyObject*>(descr); }
+PyArrayObject* as_array(nb::handle value) {
+    return reinterpret_cast<PyArrayObject*>(value.ptr());
+}
+PyArray_Descr* as_descr(nb::handle value) {
+    return reinterpret_cast<PyArray_Descr*>(value.ptr());
+}
+nb::handle as_handle(PyArray_Descr* descr) {
+    return reinterpret_cast<PyObject*>(descr);
+}
 
 // np.memmap, the one subclass whose contents are all there is to it. Borrowed.
 PyObject* memmap_type = nullptr;
@@ -58,10 +64,14 @@ int type_number(DType dtype) {
 DType code_of_integer(char kind, npy_intp size) {
     const bool is_signed = kind == 'i';
     switch (size) {
-        case 1: return is_signed ? DType::Int8 : DType::UInt8;
-        case 2: return is_signed ? DType::Int16 : DType::UInt16;
-        case 4: return is_signed ? DType::Int32 : DType::UInt32;
-        default: return is_signed ? DType::Int64 : DType::UInt64;
+        case 1:
+            return is_signed ? DType::Int8 : DType::UInt8;
+        case 2:
+            return is_signed ? DType::Int16 : DType::UInt16;
+        case 4:
+            return is_signed ? DType::Int32 : DType::UInt32;
+        default:
+            return is_signed ? DType::Int64 : DType::UInt64;
     }
 }
 
@@ -97,7 +107,8 @@ DType code_of(PyArray_Descr* descr) {
         return DType::Described;
     }
     switch (descr->type_num) {
-        case NPY_BOOL: return DType::Bool;
+        case NPY_BOOL:
+            return DType::Bool;
         case NPY_BYTE:
         case NPY_SHORT:
         case NPY_INT:
@@ -107,13 +118,20 @@ DType code_of(PyArray_Descr* descr) {
         case NPY_USHORT:
         case NPY_UINT:
         case NPY_ULONG:
-        case NPY_ULONGLONG: return code_of_integer(descr->kind, PyDataType_ELSIZE(descr));
-        case NPY_HALF: return DType::Float16;
-        case NPY_FLOAT: return DType::Float32;
-        case NPY_DOUBLE: return DType::Float64;
-        case NPY_CFLOAT: return DType::Complex64;
-        case NPY_CDOUBLE: return DType::Complex128;
-        default: break;
+        case NPY_ULONGLONG:
+            return code_of_integer(descr->kind, PyDataType_ELSIZE(descr));
+        case NPY_HALF:
+            return DType::Float16;
+        case NPY_FLOAT:
+            return DType::Float32;
+        case NPY_DOUBLE:
+            return DType::Float64;
+        case NPY_CFLOAT:
+            return DType::Complex64;
+        case NPY_CDOUBLE:
+            return DType::Complex128;
+        default:
+            break;
     }
     return descr->type_num >= NPY_USERDEF ? code_of_user_type(descr) : DType::Described;
 }
@@ -277,7 +295,9 @@ bool numpy_is_in_use() {
     return true;
 }
 
-DType dtype_code(nb::handle dtype) { return code_of(as_descr(dtype)); }
+DType dtype_code(nb::handle dtype) {
+    return code_of(as_descr(dtype));
+}
 
 nb::object dtype_of_code(DType code) {
     load_numpy();
@@ -290,14 +310,17 @@ bool is_plain_dtype(nb::handle dtype) {
            number != NPY_CLONGDOUBLE;
 }
 
-bool is_array_or_subclass(nb::handle value) noexcept { return PyArray_Check(value.ptr()); }
+bool is_array_or_subclass(nb::handle value) noexcept {
+    return PyArray_Check(value.ptr());
+}
 
 bool is_numpy_scalar(nb::handle value) noexcept {
     return PyObject_TypeCheck(value.ptr(), &PyGenericArrType_Type) != 0;
 }
 
 void encode_array(nb::handle value, Scratch& scratch) {
-    if (!is_ndarray(value) && Py_TYPE(value.ptr()) != reinterpret_cast<PyTypeObject*>(memmap_type)) {
+    if (!is_ndarray(value) &&
+        Py_TYPE(value.ptr()) != reinterpret_cast<PyTypeObject*>(memmap_type)) {
         throw Refusal(" is a " + type_of(value) +
                       ", a subclass of numpy.ndarray: send numpy.asarray() of it");
     }

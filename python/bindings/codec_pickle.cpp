@@ -59,8 +59,8 @@ codec::DType dtype_named(std::string_view name) {
 
 void encode_pickle(nb::handle value, Scratch& scratch) {
     nb::list buffers;
-    const nb::object pickled = nb::module_::import_("penstock.codec")
-                                   .attr("_dumps")(value, buffers.attr("append"));
+    const nb::object pickled =
+        nb::module_::import_("penstock.codec").attr("_dumps")(value, buffers.attr("append"));
     const nb::object view = memory_view(pickled);
     scratch.message.structure().raw(content(view));
     for (const nb::handle buffer : buffers) {

@@ -19,7 +19,9 @@ std::string utf8(nb::handle text) {
     return {data, static_cast<std::size_t>(size)};
 }
 
-std::string in_brackets(std::string_view text) { return std::string("[").append(text).append("]"); }
+std::string in_brackets(std::string_view text) {
+    return std::string("[").append(text).append("]");
+}
 
 }  // namespace
 
@@ -43,7 +45,9 @@ std::string Refusal::sentence() const {
     return path + (cycle_ > 0 ? std::string(" contains itself") : what_);
 }
 
-std::string index_step(std::size_t index) { return in_brackets(std::to_string(index)); }
+std::string index_step(std::size_t index) {
+    return in_brackets(std::to_string(index));
+}
 
 std::string key_step(nb::handle key) {
     nb::object repr = nb::steal(PyObject_Repr(key.ptr()));

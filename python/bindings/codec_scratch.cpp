@@ -19,7 +19,9 @@ void Scratch::clear() noexcept {
     references.clear();
 }
 
-Scratch* take_scratch() { return spare != nullptr ? spare.release() : new Scratch; }
+Scratch* take_scratch() {
+    return spare != nullptr ? spare.release() : new Scratch;
+}
 
 void give_back_scratch(Scratch* scratch) noexcept {
     std::unique_ptr<Scratch> owned(scratch);

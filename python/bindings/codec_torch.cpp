@@ -1,5 +1,5 @@
-// Tensors go through DLPack's C exchange table where PyTorch has one (2.10 and later): a fifth of the
-// cost of asking a tensor's attributes one by one, which is what happens with older ones.
+// Tensors go through DLPack's C exchange table where PyTorch has one (2.10 and later): a fifth of
+// the cost of asking a tensor's attributes one by one, which is what happens with older ones.
 #include "codec_torch.hpp"
 
 #include <array>
@@ -77,7 +77,9 @@ bool is_true(const nb::object& method, nb::handle tensor) {
     return answer.ptr() == Py_True;
 }
 
-Refusal refused(const std::string& what) { return Refusal(" is a PyTorch tensor " + what); }
+Refusal refused(const std::string& what) {
+    return Refusal(" is a PyTorch tensor " + what);
+}
 
 // Why PyTorch would not describe the tensor's memory, in words that say what to do.
 Refusal refused_by_torch(nb::handle tensor) {
@@ -223,8 +225,7 @@ nb::object by_capsule(const codec::TensorView& view, void* data, nb::object base
         .manager_ctx = plain,
         .deleter = &drop_plain_bytes,
     };
-    const nb::object capsule =
-        nb::steal(PyCapsule_New(&plain->tensor, "dltensor", &free_unused));
+    const nb::object capsule = nb::steal(PyCapsule_New(&plain->tensor, "dltensor", &free_unused));
     const nb::object bytes = torch->from_dlpack(capsule);
     const dlpack::Tensor& wanted = plain->owner->dl_tensor;
     nb::list shape;
@@ -270,7 +271,9 @@ bool torch_is_in_use() {
     return torch != nullptr;
 }
 
-bool is_tensor(nb::handle value) { return PyObject_TypeCheck(value.ptr(), torch->tensor) != 0; }
+bool is_tensor(nb::handle value) {
+    return PyObject_TypeCheck(value.ptr(), torch->tensor) != 0;
+}
 
 void encode_tensor(nb::handle tensor, Scratch& scratch) {
     PyTypeObject* const type = Py_TYPE(tensor.ptr());

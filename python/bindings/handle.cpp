@@ -75,6 +75,9 @@ Status Turn::enter(const Wait& wait) {
     }
     Status outcome = handle_.turnstile_.enter(wait);
     entered_ = outcome.is_ok();
+    if (entered_ && handle_.is_closed()) {
+        return {ErrorCode::Cancelled, "closed while waiting for the turn"};
+    }
     return outcome;
 }
 

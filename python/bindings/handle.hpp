@@ -72,19 +72,19 @@ public:
         }
     }
 
-    // Runs `Status call(const Wait&)`: first as a try with the GIL held, because getting the GIL
-    // back from a busy thread takes longer than a message, then as a wait without it. Raises what
-    // fails.
-    template <typename Call>
-    void run(Deadline deadline, const Cancel* cancel, Call&& call) {
-        if (entered_) {
+    // Runs `Status call(const Wait&)`. With the GIL held where `bool ready()` says that it need not
+    // wait, because getting the GIL back from a busy thread takes longer than a message; without
+    // it otherwise. Raises what fails.
+    template <typename Ready, typename Call>
+    void run(Deadline deadline, const Cancel* cancel, Ready&& ready, Call&& call) {
+        if (!entered_) {
+            check_can_wait(deadline);
+        } else if (deadline.is_try() || ready()) {
             Status outcome = call(Wait(Deadline::now()));
             if (outcome.code() != ErrorCode::Timeout || deadline.is_try()) {
                 check(outcome);
                 return;
             }
-        } else {
-            check_can_wait(deadline);
         }
         Waiting waiting(deadline, cancel);
         Status outcome = enter(waiting.wait());

@@ -38,8 +38,9 @@ public:
     // Waits for room. Raises what send() raises.
     OpenLoan(Writer& writer, std::size_t nbytes, Deadline deadline) : writer_(writer) {
         Turn turn(writer_);
-        turn.run(deadline, nullptr,
-                 [&](const Wait& wait) { return store(writer_.core.loan(nbytes, wait), loan_); });
+        turn.run(
+            deadline, nullptr, [&] { return writer_.core.has_room(nbytes); },
+            [&](const Wait& wait) { return store(writer_.core.loan(nbytes, wait), loan_); });
         if (!writer_.keep_turn()) {
             loan_.reset();
             writer_.check_usable();  // raises Closed

@@ -118,9 +118,11 @@ Reader::Reader(BroadcastReader attached, const std::string& name_of_it, unsigned
       rank(rank_of_it), name(name_of_it), instance(core.instance()) {}
 
 void Reader::await_message(Turn& turn, Deadline deadline, const Cancel* cancel) {
-    turn.run(deadline, cancel, [this](const Wait& wait) {
-        return pending ? Status::ok() : store(core.recv(wait), pending);
-    });
+    turn.run(
+        deadline, cancel, [this] { return pending.has_value() || core.is_ready(); },
+        [this](const Wait& wait) {
+            return pending ? Status::ok() : store(core.recv(wait), pending);
+        });
 }
 
 Message Reader::take_message(Deadline deadline) {

@@ -36,8 +36,8 @@ void after_fork_in_child() noexcept {
     }
 }
 
-// Registered with atexit, so that it runs before the interpreter is taken apart. Afterwards every
-// other thread of ours is either parked or holds the GIL like any Python thread.
+// Called by penstock/_exit.py before the interpreter is taken apart. Afterwards every other thread
+// of ours is either parked or holds the GIL like any Python thread.
 void end_waits() {
     interpreter_ends.store(true);
     PyThreadState* const state = PyEval_SaveThread();
@@ -128,8 +128,7 @@ void bind_wait(nb::module_& module) {
     module.def(
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
         nb::arg("timeout").none());
-    module.def("_end_waits", &end_waits);
-    nb::module_::import_("atexit").attr("register")(module.attr("_end_waits"));
+    module.def("end_waits", &end_waits);
 }
 
 }  // namespace penstock::py

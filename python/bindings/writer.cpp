@@ -34,8 +34,9 @@ void write_encoded(const Encoded& message, std::byte* place) {
 void send_short(Writer& writer, std::span<const std::byte> message, Format format,
                 Deadline deadline) {
     Turn turn(writer);
-    turn.run(deadline, nullptr,
-             [&](const Wait& wait) { return writer.core.send(message, wait, format); });
+    turn.run(
+        deadline, nullptr, [&] { return writer.core.has_room(message.size()); },
+        [&](const Wait& wait) { return writer.core.send(message, wait, format); });
 }
 
 // `fill(std::byte*)` writes the message where it will be read.
@@ -44,8 +45,9 @@ void send_in_place(Writer& writer, std::size_t nbytes, Format format, Deadline d
                    const Fill& fill) {
     Turn turn(writer);
     std::optional<Loan> loan;
-    turn.run(deadline, nullptr,
-             [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), loan); });
+    turn.run(
+        deadline, nullptr, [&] { return writer.core.has_room(nbytes); },
+        [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), loan); });
     fill(loan->bytes().data());
     check(loan->commit(format));
 }
@@ -90,7 +92,9 @@ void send_bytes(Writer& writer, nb::handle buffer, nb::handle timeout) {
 void wait_ready(Writer& writer, nb::handle timeout, const Cancel* cancel) {
     const Deadline deadline = parse_timeout(timeout);
     Turn turn(writer);
-    turn.run(deadline, cancel, [&](const Wait& wait) { return writer.core.wait_ready(wait); });
+    turn.run(
+        deadline, cancel, [] { return false; },
+        [&](const Wait& wait) { return writer.core.wait_ready(wait); });
 }
 
 // What an async twin sends: encoded or pinned once, and tried until there is room.
@@ -115,8 +119,9 @@ public:
         const std::size_t nbytes = encoded_ ? encoded_->nbytes() : pinned_->bytes().size();
         Turn turn(writer);
         std::optional<Loan> unused;
-        turn.run(deadline, &cancel,
-                 [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
+        turn.run(
+            deadline, &cancel, [] { return false; },
+            [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
     }
 
 private:

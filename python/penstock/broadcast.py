@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from . import _core
+from ._exit import close_at_exit
 from ._threads import Countdown, wait_in_thread
 from .errors import Timeout
 from .handle import Handle
@@ -24,7 +25,7 @@ Codec = Literal["pickle"] | None
 class Broadcast:
     """The two ways to a Broadcast: one process creates it, as its writer, and readers attach."""
 
-    def __new__(cls) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError("use Broadcast.create() in the writer and Broadcast.attach() in readers")
 
     @staticmethod
@@ -54,7 +55,7 @@ class Broadcast:
         """
         if name == "":
             _core.inspect_segment(name)  # raises InvalidName: "" is not the way to say None
-        return BroadcastWriter(
+        writer = BroadcastWriter(
             name or "",
             readers=readers,
             capacity=capacity,
@@ -66,6 +67,8 @@ class Broadcast:
             lock_memory=lock_memory,
             numa_node=numa_node,
         )
+        close_at_exit(writer)
+        return writer
 
     @staticmethod
     def attach(
@@ -84,18 +87,17 @@ class Broadcast:
         Raises NotFound, Busy (the rank has a living reader), InvalidArgument (no such rank),
         Incompatible, Corrupt, PermissionDenied, Closed or PeerDied.
         """
-        if not isinstance(name, Handle):
-            return BroadcastReader(
-                name, instance="", descriptor=-1, rank=rank, codec=codec, timeout=timeout
-            )
-        return BroadcastReader(
-            name.name,
-            instance=name.instance,
-            descriptor=name.fileno(),
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        reader = BroadcastReader(
+            handle.name,
+            instance=handle.instance,
+            descriptor=handle.fileno(),
             rank=rank,
             codec=codec,
             timeout=timeout,
         )
+        close_at_exit(reader)
+        return reader
 
 
 class BroadcastWriter(_core.BroadcastWriter):

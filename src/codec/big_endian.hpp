@@ -11,7 +11,9 @@
 
 namespace penstock::codec {
 
-constexpr std::uint8_t byte_swapped(std::uint8_t value) noexcept { return value; }
+constexpr std::uint8_t byte_swapped(std::uint8_t value) noexcept {
+    return value;
+}
 
 constexpr std::uint16_t byte_swapped(std::uint16_t value) noexcept {
     return static_cast<std::uint16_t>((value >> 8U) | (value << 8U));

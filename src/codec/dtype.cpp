@@ -48,7 +48,9 @@ Facts facts(DType dtype) noexcept {
 
 }  // namespace
 
-std::size_t item_size(DType dtype) noexcept { return facts(dtype).size; }
+std::size_t item_size(DType dtype) noexcept {
+    return facts(dtype).size;
+}
 
 std::string_view name(DType dtype) noexcept {
     return dtype == DType::Described ? "described" : facts(dtype).name;

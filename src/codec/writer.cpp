@@ -14,7 +14,9 @@ constexpr std::size_t kMaxLength = std::numeric_limits<std::uint32_t>::max();
 constexpr std::size_t kExt8Head = 3;   // marker, length, type
 constexpr std::size_t kExt32Head = 6;  // marker, four bytes of length, type
 
-std::byte marker_byte(std::size_t value) noexcept { return static_cast<std::byte>(value); }
+std::byte marker_byte(std::size_t value) noexcept {
+    return static_cast<std::byte>(value);
+}
 
 std::uint8_t fixed_extension_marker(std::size_t bytes) noexcept {
     switch (bytes) {

@@ -17,9 +17,24 @@ bool is_allowed(char c) noexcept {
            c == '_' || c == '-';
 }
 
-[[noreturn]] void refuse(const std::string& name, const std::string& why) {
+// For sentences, which end at a zero byte and can't hold half a character: plain ASCII.
+std::string printable(std::string_view text) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string result;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= ' ' && byte <= '~') {
+            result += c;
+        } else {
+            result += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+        }
+    }
+    return result;
+}
+
+[[noreturn]] void refuse(std::string_view name, const std::string& why) {
     throw Error(ErrorCode::InvalidName,
-                "the name '" + name.substr(0, kLongestName) + "' can't be used: " + why +
+                "the name '" + printable(name.substr(0, kLongestName)) + "' can't be used: " + why +
                     "; names are 1 to 200 of the characters A-Z a-z 0-9 . _ -, "
                     "or file:/absolute/path");
 }
@@ -42,7 +57,7 @@ Location locate(const std::string& name) {
     if (name.empty()) refuse(name, "it is empty");
     if (name.size() > kLongestName) refuse(name, "it is longer than 200 characters");
     const auto bad = std::find_if_not(name.begin(), name.end(), is_allowed);
-    if (bad != name.end()) refuse(name, std::string("it holds '") + *bad + "'");
+    if (bad != name.end()) refuse(name, "it holds '" + printable({&*bad, 1}) + "'");
     return {name, std::string(kSharedMemoryDirectory) + "/" + kFilePrefix + name,
             kSharedMemoryDirectory};
 }

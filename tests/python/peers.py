@@ -7,11 +7,17 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
+
+import pytest
 
 import penstock
 
@@ -159,3 +165,34 @@ def state_of(pid: int) -> str:
             return stat.read().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return ""
+
+
+# Scripts in a Python of their own, for what changes a whole process.
+
+
+def run_script(script: str, *arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> Any:
+    """Runs it to its end; it must end within the time, and not by a signal."""
+    command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *arguments]
+    outcome = subprocess.run(
+        command, capture_output=True, text=True, timeout=WITHIN, check=False, **options
+    )
+    assert outcome.returncode >= 0, f"signal {-outcome.returncode}: {outcome.stderr}"
+    return outcome
+
+
+def _may_mount() -> bool:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/dev/shm"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+needs_a_mount = pytest.mark.skipif(
+    not _may_mount(), reason="needs root, unshare(1) and the right to mount"
+)
+
+
+def with_own_shm(script: str, *arguments: str, mount: str) -> Any:
+    """Runs the script with a tmpfs of its own over /dev/shm, mounted with those options."""
+    shell = f'mount -t tmpfs -o {mount} none /dev/shm && exec "$@"'
+    return run_script(script, *arguments, prefix=("unshare", "-m", "sh", "-c", shell, "sh"))

@@ -417,7 +417,7 @@ def test_a_waiting_reader_notices_a_death_soon(name, peer):
     handle = other.call("create", "w", name, readers=1)
     with Broadcast.attach(handle, rank=0) as reader:
         def kill() -> None:
-            eventually(lambda: reader.stats().sleeps > 0)
+            eventually(lambda: reader.stats().waits > 0)
             killed.append(time.monotonic())
             other.signal(signal.SIGKILL)
 

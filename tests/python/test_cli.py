@@ -158,7 +158,7 @@ def test_ls_shows_a_damaged_segment_with_its_problem(name: str) -> None:
         info = run("info", name)
         assert info.returncode == 1
         assert_sentence(info.stderr, "penstock: ")
-        assert run("gc").returncode == 0
+        assert f"left alone {name}" in run("gc", name).stdout
         assert path.exists(), "what can't be understood is not gc's to remove"
     finally:
         path.unlink()
@@ -230,10 +230,14 @@ def test_gc_removes_what_the_dead_left_and_nothing_else(name: str) -> None:
         assert dead in {one["name"] for one in dry["removed"]}
         assert Path(f"/dev/shm/penstock.{dead}").exists()
 
-        text = run("gc").stdout
+        text = run("gc", dead, live).stdout
         assert f"removed {dead}" in text
+        assert f"removed {live}" not in text
         assert not Path(f"/dev/shm/penstock.{dead}").exists()
         assert Path(f"/dev/shm/penstock.{live}").exists()
+        gone = run("gc", dead)
+        assert gone.returncode == 1
+        assert_sentence(gone.stderr, "NotFound", dead)
 
 
 # --- send and recv -----------------------------------------------------------------------------
@@ -428,14 +432,16 @@ def test_doctor_reports_what_the_dead_left(name: str) -> None:
         left = next(finding for finding in findings if finding["what"] == "left by the dead")
         assert "penstock gc" in left["remedy"]
     finally:
-        run("gc")
+        assert run("gc", name).returncode == 0
 
 
 def test_bench_measures_and_compares() -> None:
-    results = json.loads(run("bench", "--seconds", "0.2", "--json").stdout)
-    assert len(results) == 3
-    assert all(0 < result["p50"] <= result["p99"] for result in results)
-    assert "quicker by" in run("bench", "--seconds", "0.05").stdout
+    result = run("bench", "--seconds", "0.1", "--json")
+    assert result.returncode == 0, result.stderr
+    lines = json.loads(result.stdout)
+    assert [line["bytes"] >> 16 for line in lines] == [0, 1, 256]
+    assert all(0 < line["p50"] <= line["p99"] for line in lines)
+    assert all(line["ratio"] == line["queue_p50"] / line["p50"] for line in lines)
 
 
 def test_bench_full_outside_a_repository_is_refused(tmp_path: Path) -> None:

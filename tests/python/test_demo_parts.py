@@ -167,10 +167,22 @@ def test_the_live_picture_fits_and_says_it_all() -> None:
         Row(2, 123458, "starting", True, 0),
     ]
     events = [Event(9.0, "SIGKILL to worker 2 (pid 123457)", "bad")]
-    scene = Scene(0.5, 9.0, "flat out", 41230, 3 << 30, rows, events, "reader 1 (pid 5), stopped")
+    scene = Scene(
+        0.5, 9.0, "flat out", 41230, 3 << 30, 5 << 20, rows, events, "reader 1 (pid 5), stopped"
+    )
     text = rendered(screen.picture(scene))
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("50 %", "flat out", "1,234,567", "1.23", "45 %", "2'", "SIGKILL", "stopped"):
+    for word in (
+        "50 %",
+        "flat out",
+        "1,234,567",
+        "1.23",
+        "45 %",
+        "2'",
+        "5.0 MiB",
+        "SIGKILL",
+        "stopped",
+    ):
         assert word in text
     assert "…" not in text  # nothing was cut off
 

@@ -55,7 +55,8 @@ public:
     virtual void after_death() = 0;
     virtual void while_stopped() = 0;
 
-    // The moment of the blow, for bounds in time.
+    // The blow: where, and at which moment, for bounds in time.
+    std::string point;
     std::int64_t blow_at = 0;
     // Says how long others took to notice; what is over the bound of DESIGN.md is Late.
     void noticed_after(std::int64_t nanoseconds, const std::string& what) {
@@ -196,6 +197,7 @@ private:
 
     void suffer(Case& one, const std::string& segment) {
         auto scenario = one.operation->stage(segment);
+        scenario->point = one.point;
         scenario->prepare();
         Actor& victim = scenario->victim();
         victim.must("arm " + one.blow());

@@ -55,8 +55,8 @@ public:
         ::waitpid(guardian_, nullptr, 0);
     }
 
-    // A name that nobody else has. Any thread.
-    std::string name() { return prefix_ + std::to_string(counter_.fetch_add(1)); }
+    // A name that nobody else has, and that begins no other one. Any thread.
+    std::string name() { return prefix_ + std::to_string(counter_.fetch_add(1)) + "."; }
     [[nodiscard]] std::vector<std::string> left() const { return segments_left(prefix_); }
 
 private:

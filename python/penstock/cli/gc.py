@@ -11,6 +11,8 @@ from penstock.cli import describe, exits, output, units
 from penstock.cli.command import Commands, add_command
 from penstock.state import SegmentSummary
 
+_Verdicts = list[tuple[SegmentSummary, str]]
+
 
 def add_to(commands: Commands) -> None:
     parser = add_command(
@@ -22,14 +24,18 @@ def add_to(commands: Commands) -> None:
             "Removes every segment to which nobody alive is attached. Safe while others create\n"
             "and attach. Exit code 1 if something abandoned could not be removed."
         ),
-        example="penstock gc --dry-run\npenstock gc",
+        example="penstock gc --dry-run\npenstock gc\npenstock gc steps",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="look only at these (default: at every segment)"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
 
 def run(args: argparse.Namespace) -> int:
-    segments = inspect.list_segments()
-    removed, kept = [], []
+    segments = _segments(args.names)
+    removed: _Verdicts = []
+    kept: _Verdicts = []
     for segment in segments:
         if describe.condition(segment) != "abandoned":
             continue
@@ -43,7 +49,16 @@ def run(args: argparse.Namespace) -> int:
     return exits.ERROR if kept else exits.OK
 
 
-_Verdicts = list[tuple[SegmentSummary, str]]
+def _segments(names: list[str]) -> list[SegmentSummary]:
+    """All segments, or those of these names; a name that isn't there is an error."""
+    segments = inspect.list_segments()
+    if not names:
+        return segments
+    by_name = {segment.name: segment for segment in segments}
+    for name in names:
+        if name not in by_name:
+            raise penstock.NotFound(f"there is no segment {name!r}; `penstock ls` lists them")
+    return [by_name[name] for name in names]
 
 
 def _remove(name: str) -> str:

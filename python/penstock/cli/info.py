@@ -98,7 +98,7 @@ def _text(info: BroadcastInfo, rates: Rates | None) -> list[str]:
     ring = f"{units.size(stats.used_bytes)} of {units.size(stats.capacity)} in use"
     facts += [
         ("ring", f"{_bar(share)} {ring}"),
-        ("large messages", f"{units.size(stats.held_bytes)} not free yet"),
+        ("large messages", f"{units.size(stats.held_bytes)} in blocks of their own"),
         ("reader deaths", units.count(stats.reader_deaths)),
         ("writer", _writer_state(info)),
     ]
@@ -130,7 +130,7 @@ def _writer_state(info: BroadcastInfo) -> str:
         return "closed; readers may still drain"
     if info.writer_blocked_for > 0:
         ranks = ", ".join(f"reader {reader.rank}" for reader in blockers(info)) or "memory"
-        return f"waiting for {ranks} since {units.duration(info.writer_blocked_for)}"
+        return f"waiting for {ranks}, for {units.duration(info.writer_blocked_for)}"
     return "not waiting for anybody"
 
 

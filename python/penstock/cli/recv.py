@@ -95,7 +95,7 @@ def _copy(reader: penstock.BroadcastReader, target: int) -> int:
 
 
 def _take(reader: penstock.BroadcastReader, target: int) -> stream.Data | stream.End:
-    """Receives and writes one message. A function, because a view is held until its last name goes."""
+    """Receives and writes one message. A function: its names go, and with them the view's lease."""
     with reader.recv_view() as message:
         part = stream.parse(message)
         if isinstance(part, stream.Data):

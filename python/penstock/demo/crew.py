@@ -56,7 +56,7 @@ class Worker:
 
     @property
     def has_steps(self) -> bool:
-        return self.report.get("received", 0) > 0
+        return bool(self.report.get("received"))
 
     def listen(self, timeout: float = 0) -> None:
         """Takes what reports have come; waits at most `timeout` for the first."""

@@ -18,6 +18,7 @@ from penstock.demo.steps import Step, StepMaker
 from penstock.demo.story import Story
 from penstock.demo.tally import Tally
 from penstock.demo.timeline import KILL_AT, Act, Timeline
+from penstock.state import ReaderState
 
 _LOOK_EVERY = 0.1  # seconds between two looks at reports, readers and screen
 _READY_WITHIN = 60.0
@@ -121,6 +122,7 @@ class _Run:
     def _send_step(self) -> None:
         step = self._maker.make(self._tally.steps, self._act.pace)
         started = time.monotonic()
+        step["sent_at"] = time.monotonic_ns()  # once: the time in line counts
         while not self._try_to_send(step):
             blockers = "; ".join(reader.describe() for reader in self._writer.blocked_by())
             waited = time.monotonic() - started
@@ -130,13 +132,13 @@ class _Run:
         self._tally.enter(step)
 
     def _try_to_send(self, step: Step) -> bool:
-        step["sent_at"] = time.monotonic_ns()
         try:
             self._writer.send(step, timeout=_LOOK_EVERY)
         except penstock.Timeout:
             return False
         except penstock.PeerDied as death:
-            self._casualties.notice(f"the writer, in send(): {death}")
+            what = str(death).split(";")[0]  # what happened; the rest is advice
+            self._casualties.notice(f"the writer, in send(): {what}")
             return False
         return True
 
@@ -146,11 +148,12 @@ class _Run:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY
+        readers = self._writer.readers()  # first: while we look, the workers catch up
         self._crew.listen()
         self._casualties.look()
         if self._options.kill and self._casualties.kill is None and self._fraction >= KILL_AT:
             self._casualties.cause(self._options.workers // 2)
-        self._view.show(self._scene(waiting_for))
+        self._view.show(self._scene(readers, waiting_for))
 
     def _keep_pace(self) -> None:
         """At an engine's pace the next step is due when the engine has computed the last one."""
@@ -163,14 +166,14 @@ class _Run:
         if self._next_step > now:
             time.sleep(self._next_step - now)
 
-    def _scene(self, waiting_for: str = "") -> Scene:
-        readers = {reader.rank: reader for reader in self._writer.readers()}
+    def _scene(self, readers: list[ReaderState], waiting_for: str) -> Scene:
         return Scene(
             fraction=self._fraction,
             elapsed=self._timeline.elapsed,
             act=self._act.title,
             steps=self._tally.steps,
             bytes=self._tally.bytes,
+            reserved=self._writer.stats().reserved_bytes,
             rows=[
                 row_of(worker, readers[worker.rank])
                 for worker in sorted(self._crew.all, key=lambda worker: worker.rank)
@@ -181,7 +184,6 @@ class _Run:
 
     def _finish(self) -> verdict.Verdict:
         seconds = self._timeline.elapsed
-        self._view.show(self._scene())
         self._writer.close()
         self._crew.wait_for_last_reports(_LAST_REPORTS_WITHIN)
         workers = sorted(self._crew.all, key=lambda worker: worker.rank)

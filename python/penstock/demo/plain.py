@@ -15,8 +15,9 @@ class PlainView:
     """Writes lines to stdout; each is whole when it is written."""
 
     def __init__(self) -> None:
-        self._next = _EVERY
+        self._next = _EVERY / 2
         self._told = 0
+        self._waited = False
 
     def begin(self, plan: Plan) -> None:
         self._say(wording.intention(plan))
@@ -29,19 +30,20 @@ class PlainView:
         for event in scene.events[self._told :]:
             self._say(f"{event.at:5.1f} s  {event.sentence}")
         self._told = len(scene.events)
+        if scene.waiting_for and not self._waited:
+            self._say(f"{scene.elapsed:5.1f} s  waiting for {scene.waiting_for}")
+        self._waited = bool(scene.waiting_for)
         if scene.elapsed >= self._next:
             self._next = scene.elapsed + _EVERY
             self._progress(scene)
 
     def _progress(self, scene: Scene) -> None:
         self._say(
-            f"{scene.elapsed:5.1f} s  {scene.fraction * 100:3.0f} %  {scene.act}: "
-            f"{units.plural(scene.steps, 'step')}, {units.size(scene.bytes)} sent"
+            f"{scene.elapsed:5.1f} s  {scene.fraction * 100:3.0f} %  "
+            f"{scene.act}; {wording.flow(scene)}"
         )
         for row in scene.rows:
             self._say(f"         {wording.line_of(row)}")
-        if scene.waiting_for:
-            self._say(f"         waiting for {scene.waiting_for}")
 
     def stop(self) -> None:
         pass
@@ -62,7 +64,7 @@ class PlainView:
 
 
 def account_lines(accounts: list[Account]) -> list[str]:
-    header = ("worker", "pid", "from step", "to step", "received", "lost", "torn", "")
+    header = ("worker", "pid", "from step", "to step", "received", "data", "lost", "torn", "")
     rows = [
         (
             wording.label(account.rank, account.replacement),
@@ -70,10 +72,11 @@ def account_lines(accounts: list[Account]) -> list[str]:
             units.count(account.first),
             units.count(account.last),
             units.count(account.received),
+            units.size(account.bytes),
             units.count(account.lost),
             units.count(account.torn),
             wording.fate(account),
         )
         for account in accounts
     ]
-    return output.columns([header, *rows], right=range(1, 7))
+    return output.columns([header, *rows], right=range(1, 8))

@@ -49,6 +49,7 @@ class Scene:
     act: str
     steps: int
     bytes: int
+    reserved: int  # bytes of shared memory that the segment takes now
     rows: list[Row]
     events: list[Event]
     waiting_for: str  # who holds the driver up for longer than a moment; empty as a rule

@@ -30,14 +30,15 @@ _EVENTS_SHOWN = 8
 
 
 class ScreenView:
-    """Satisfies scene.View."""
+    """Satisfies scene.View. The live part makes room for the account at the end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._live = Live(console=self._console, auto_refresh=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._events: list[Event] = []
 
     def begin(self, plan: Plan) -> None:
-        self._console.print(Text("Penstock", style="bold"), Text(wording.intention(plan)))
+        self._console.print(Text(wording.intention(plan), style="bold"))
 
     def start(self, corpus: Corpus, segment: str) -> None:
         self._console.print(Text(f"{wording.data(corpus)}\nsegment: {segment}", style="dim"))
@@ -45,12 +46,15 @@ class ScreenView:
         self._live.update(Text("\nstarting the workers …", style="yellow"), refresh=True)
 
     def show(self, scene: Scene) -> None:
+        self._events = scene.events
         self._live.update(picture(scene), refresh=True)
 
     def stop(self) -> None:
         self._live.stop()
 
     def judge(self, verdict: Verdict) -> None:
+        self._console.print()
+        self._console.print(_story(self._events))
         self._console.print(account(verdict))
         for line in [wording.sent(verdict), *wording.paces(verdict)]:
             self._console.print(Text(line))
@@ -66,32 +70,40 @@ def picture(scene: Scene) -> RenderableType:
     parts: list[RenderableType] = [
         Text(),
         _progress(scene),
+        Text(scene.act, style="cyan"),
+        Text(wording.flow(scene)),
         Padding(_workers(scene.rows), (1, 0)),
     ]
     if scene.waiting_for:
         parts.append(Text(f"waiting for {scene.waiting_for}", style="yellow"))
-    parts += [_event(event) for event in scene.events[-_EVENTS_SHOWN:]]
+    parts.append(_story(scene.events[-_EVENTS_SHOWN:]))
     return Group(*parts)
 
 
 def _progress(scene: Scene) -> RenderableType:
-    line = Table.grid(padding=(0, 2))
-    line.add_column(width=30)
-    line.add_column(justify="right")
-    line.add_column()
-    line.add_row(
-        ProgressBar(total=1.0, completed=scene.fraction),
-        Text(f"{scene.fraction * 100:.0f} %"),
-        Text(scene.act, style="cyan"),
-    )
-    sent = f"sent {units.plural(scene.steps, 'step')}, {units.size(scene.bytes)}"
-    return Group(line, Text(sent))
+    line = Table.grid(padding=(0, 2), expand=True)
+    line.add_column(ratio=1)
+    line.add_column(justify="right", no_wrap=True)
+    bar = ProgressBar(total=1.0, completed=scene.fraction)
+    line.add_row(bar, Text(f"{scene.fraction * 100:3.0f} %"))
+    return line
+
+
+def _story(events: list[Event]) -> RenderableType:
+    """Moments to the left, sentences to the right, however many lines these need."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for event in events:
+        style = _MOODS[event.mood]
+        table.add_row(Text(f"{event.at:.1f} s", style=style), Text(event.sentence, style=style))
+    return table
 
 
 def _workers(rows: list[Row]) -> Table:
     table = _table()
     table.add_column("worker", no_wrap=True)
-    for title in ("pid", "steps", "msg/s", "GB/s", "lag", "p50", "p99", "CPU"):
+    for title in ("pid", "steps", "msg/s", "GB/s", "behind", "p50", "p99", "CPU"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row), style="dim" if row.state in ("killed", "died") else "")
@@ -118,15 +130,11 @@ def _cells(row: Row) -> list[RenderableType]:
     ]
 
 
-def _event(event: Event) -> Text:
-    return Text(f"{event.at:5.1f} s  {event.sentence}", style=_MOODS[event.mood])
-
-
 def account(verdict: Verdict) -> RenderableType:
     """The table of what each worker received, with a line of air around it."""
     table = _table()
     table.add_column("worker")
-    for title in ("pid", "from step", "to step", "received", "lost", "torn"):
+    for title in ("pid", "from step", "to step", "received", "data", "lost", "torn"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
     for one in verdict.accounts:
@@ -136,6 +144,7 @@ def account(verdict: Verdict) -> RenderableType:
             units.count(one.first),
             units.count(one.last),
             units.count(one.received),
+            units.size(one.bytes),
             _zero(one.lost),
             _zero(one.torn),
             Text(wording.fate(one), style="" if one.is_clean else "red"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.cli import units
 from penstock.demo.corpus import Corpus
-from penstock.demo.scene import Plan, Row
+from penstock.demo.scene import Plan, Row, Scene
 from penstock.demo.verdict import Account, Kill, Verdict
 
 
@@ -12,8 +12,8 @@ def intention(plan: Plan) -> str:
     """The first thing said: what is going to happen."""
     workers = "one worker process" if plan.workers == 1 else f"{plan.workers} worker processes"
     sentence = (
-        f"This process sends real data to {workers} through shared memory for {plan.goal}; "
-        "each checks the order and the checksum of every step."
+        f"Penstock demo: this process sends real data to {workers} through shared memory "
+        f"for {plan.goal}; each checks the order and the checksum of every step."
     )
     if plan.kills:
         sentence += " Half way it kills one of them (SIGKILL) and goes on with a replacement."
@@ -39,6 +39,15 @@ def span(seconds: float | None) -> str:
     return "·" if seconds is None else units.duration(seconds)
 
 
+def flow(scene: Scene) -> str:
+    """What was sent so far, what the workers take now, and the memory that it needs."""
+    together = sum(row.bytes_per_s or 0 for row in scene.rows)
+    return (
+        f"sent {units.plural(scene.steps, 'step')}, {units.size(scene.bytes)} · workers take "
+        f"{units.gigabytes(together)} GB/s · memory {units.size(scene.reserved)}"
+    )
+
+
 def line_of(row: Row) -> str:
     """A worker in one plain line."""
     name = f"worker {label(row.rank, row.replaces)}"
@@ -54,23 +63,17 @@ def line_of(row: Row) -> str:
 
 def fate(account: Account) -> str:
     """What became of a worker, for the last column of the account."""
-    if account.fate == "finished":
-        return "to the end"
-    if account.fate == "silent":
-        return "did not report the end"
-    return f"{account.fate}; counted to its last report"
+    words = {"finished": "to the end", "silent": "no report"}
+    return words.get(account.fate, account.fate)
 
 
 def death(kill: Kill) -> str:
     if kill.noticed_after is None:
-        return f"worker {kill.rank} was killed, and nobody noticed."
-    sentence = (
-        f"worker {kill.rank} was killed at {kill.at:.1f} s; noticed after "
-        f"{kill.noticed_after * 1000:.0f} ms"
-    )
+        return f"killed: worker {kill.rank}, and nobody noticed"
+    sentence = f"killed: worker {kill.rank}, noticed after {kill.noticed_after * 1000:.0f} ms"
     if kill.replaced_after is not None:
-        sentence += f", replaced after {units.duration(kill.replaced_after)}"
-    return f"{sentence}; the others went on."
+        sentence += f", replaced after {kill.replaced_after * 1000:.0f} ms"
+    return f"{sentence}; the others went on"
 
 
 def paces(verdict: Verdict) -> list[str]:
@@ -84,10 +87,10 @@ def paces(verdict: Verdict) -> list[str]:
 
 
 def sent(verdict: Verdict) -> str:
+    tensors = units.plural(verdict.tensors, "tensor")
     return (
-        f"sent: {units.count(verdict.steps)} steps with {units.size(verdict.bytes)}, "
-        f"{units.plural(verdict.tensors, 'tensor')} of 8–32 MiB among them, "
-        f"in {units.duration(verdict.seconds)}"
+        f"sent: {units.count(verdict.steps)} steps, {units.size(verdict.bytes)}, with "
+        f"{tensors} of 8–32 MiB, in {units.duration(verdict.seconds)}"
     )
 
 

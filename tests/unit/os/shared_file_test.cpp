@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -202,18 +203,54 @@ TEST(SharedFileTest, ReservingNeverChangesTheSize) {
     EXPECT_EQ(facts_of(file).size, in_pages(1));
 }
 
-TEST(SharedFileTest, SaysWhenThereIsNoSpace) {
+TEST(SharedFileTest, TellsTheSpaceOfAFileSystem) {
     std::error_code error;
     const Space space = space_at("/dev/shm", error);
-    ASSERT_FALSE(error);
+    EXPECT_FALSE(error);
     EXPECT_GT(space.total, 0U);
     EXPECT_LE(space.available, space.total);
-    SharedFile file = make_private("/dev/shm");
-    ASSERT_FALSE(file.set_size(space.total * 2));
-    EXPECT_EQ(file.reserve(0, space.total * 2), std::errc::no_space_on_device);
-    EXPECT_EQ(facts_of(file).reserved, 0U);
     EXPECT_EQ(space_at("/nowhere/at/all", error).total, 0U);
     EXPECT_EQ(error, std::errc::no_such_file_or_directory);
+}
+
+// Trying it would fill the machine's memory first. So no test tries it: the kernel is kept from
+// reserving anything, with an error of its own.
+TEST(SharedFileTest, RefusesAtOnceWhatCanNeverBeHad) {
+    Child child([&] {
+        constexpr test::Refusal kNothing{SYS_fallocate, EIO, 0, 0, 0};
+        if (!test::refuse_calls({kNothing})) ::_exit(test::kCannotRefuse);
+        std::error_code error;
+        const std::uint64_t too_much = std::uint64_t{1} << 60U;
+        SharedFile named = make_private("/dev/shm");
+        require(named.reserve(0, space_at("/dev/shm", error).total + 1) ==
+                std::errc::no_space_on_device);
+        require(named.reserve(0, too_much) == std::errc::no_space_on_device);
+        require(named.reserve(0, 1) == std::errc::io_error);
+        SharedFile anonymous = make_anonymous(1);
+        require(anonymous.reserve(0, too_much) == std::errc::no_space_on_device);
+        require(anonymous.reserve(0, 1) == std::errc::io_error);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST(SharedFileTest, ReservesAllOrNothing) {
+    Child child([&] {
+        constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
+        SharedFile file = make_private("/dev/shm");
+        require(!file.set_size(64 * kMiB));
+        // It is reserved in steps; the space runs out at the one that starts half way.
+        constexpr test::Refusal kHalfWay{SYS_fallocate, ENOSPC, 2, ~0U, 32U << 20U};
+        if (!test::refuse_calls({kHalfWay})) ::_exit(test::kCannotRefuse);
+        require(file.reserve(0, 64 * kMiB) == std::errc::no_space_on_device);
+        require(facts_of(file).reserved == 0);
+        require(!file.reserve(0, kMiB));
+        require(facts_of(file).reserved == kMiB);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
 }
 
 TEST(SharedFileTest, ASealedSizeStays) {

@@ -1,0 +1,197 @@
+"""The tables that a run prints: figures, and beside each peer's how many times Penstock's it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from figures import Figure
+from results import Record, Results, ratio
+from wording import count, nanoseconds, size, times
+
+TURNS = "turn_p50_ns"
+RATES = "turn_messages_per_s"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _quantiles(record: Record) -> list[str]:
+    """p99.9 only where a thousand samples back it."""
+    tail = nanoseconds(record["p999_ns"]) if record["count"] >= 1000 else "–"
+    return [
+        nanoseconds(record["p50_ns"]),
+        nanoseconds(record["p99_ns"]),
+        tail,
+        nanoseconds(record["max_ns"]),
+        count(record["count"]),
+    ]
+
+
+def _places(results: Results, bench: str) -> Iterator[dict[str, int]]:
+    for message_size in results.values(bench, "size"):
+        for readers in results.values(bench, "readers"):
+            yield {"size": message_size, "readers": readers}
+
+
+def latency_table(results: Results, bench: str, title: str) -> Table:
+    """Penstock's own quantiles by size and readers, and their distance from the bare limits."""
+    limits = [who for who in results.contenders(bench) if who.startswith("bare")]
+    columns = ["p50", "p99", "p99.9", "max", "samples", *(f"to {who}" for who in limits)]
+    table = _table(title, "message", "readers", *columns)
+    for place in _places(results, bench):
+        own = results.one(bench, who="penstock", **place)
+        if own is None:
+            continue
+        table.add_row(
+            size(place["size"]),
+            str(place["readers"]),
+            *_quantiles(own),
+            *(times(ratio(own, results.one(bench, who=who, **place), TURNS)) for who in limits),
+        )
+    return table
+
+
+def peer_latency_table(results: Results, bench: str, title: str) -> Table:
+    """p50 of every contender, and how many times Penstock's that is."""
+    others = [who for who in results.contenders(bench) if who != "penstock"]
+    table = _table(title, "message", "readers", "penstock", *others)
+    for place in _places(results, bench):
+        own = results.one(bench, who="penstock", **place)
+        if own is None:
+            continue
+        cells = []
+        for who in others:
+            other = results.one(bench, who=who, **place)
+            cells.append(
+                f"{nanoseconds(other['p50_ns'])} ({times(ratio(other, own, TURNS))})"
+                if other
+                else ""
+            )
+        table.add_row(
+            size(place["size"]), str(place["readers"]), nanoseconds(own["p50_ns"]), *cells
+        )
+    return table
+
+
+def throughput_table(results: Results, bench: str, title: str) -> Table:
+    """Messages a second to each reader, and how many times a peer's Penstock's is."""
+    others = [who for who in results.contenders(bench) if who != "penstock"]
+    table = _table(title, "message", "readers", "penstock", "bytes", *others)
+    for place in _places(results, bench):
+        own = results.one(bench, who="penstock", **place)
+        if own is None:
+            continue
+        cells = []
+        for who in others:
+            other = results.one(bench, who=who, **place)
+            cells.append(
+                f"{count(other['messages_per_s'])}/s ({times(ratio(own, other, RATES))})"
+                if other
+                else ""
+            )
+        table.add_row(
+            size(place["size"]),
+            str(place["readers"]),
+            f"{count(own['messages_per_s'])}/s",
+            f"{own['bytes_per_s'] / 1e9:.3g} GB/s",
+            *cells,
+        )
+    return table
+
+
+def writer_table(results: Results) -> Table:
+    table = _table(
+        "What a 64 B send costs the writer, when it never waits", "readers", "pure", "live"
+    )
+    for readers in results.values("writer_cost", "readers"):
+        cells = []
+        for mode in ("pure", "live"):
+            record = results.one("writer_cost", readers=readers, mode=mode)
+            cells.append(nanoseconds(record["processor_ns"]) if record else "")
+        table.add_row(str(readers), *cells)
+    return table
+
+
+def copy_table(results: Results) -> Table:
+    contenders = results.contenders("copy")
+    table = _table("Large messages, the sender's time", "message", *contenders)
+    for message_size in results.values("copy", "size"):
+        row = [results.one("copy", size=message_size, who=who) for who in contenders]
+        table.add_row(
+            size(message_size),
+            *(
+                f"{nanoseconds(cell['p50_ns'])} ({message_size / cell['p50_ns']:.3g} GB/s)"
+                if cell
+                else ""
+                for cell in row
+            ),
+        )
+    return table
+
+
+def waiting_table(results: Results) -> Table:
+    table = _table("Waking a parked reader", "", "p50", "p99", "p99.9", "max", "samples", "to bare")
+    bare = results.one("wake", who="bare futex")
+    for record in results.all("wake"):
+        table.add_row(record["who"], *_quantiles(record), times(ratio(record, bare, TURNS)))
+    return table
+
+
+def object_table(results: Results) -> Table:
+    table = _table(
+        "Python objects, there and back",
+        "",
+        "object",
+        *("p50", "p99", "p99.9", "max", "samples"),
+        "to penstock",
+    )
+    for record in results.all("python_object"):
+        own = results.one("python_object", who="penstock", kind=record["kind"])
+        table.add_row(
+            record["who"], record["kind"], *_quantiles(record), times(ratio(record, own, TURNS))
+        )
+    return table
+
+
+def verdict_table(figures: list[Figure]) -> Table:
+    table = Table(title="Figures to reach", title_justify="left", title_style="bold")
+    for column in ("what", "target", "reached", "verdict"):
+        table.add_column(column)
+    colours = {"ok": "green", "short": "red"}
+    for figure in figures:
+        colour = colours.get(figure.verdict, "yellow")
+        table.add_row(
+            figure.what, figure.target, figure.reached, f"[{colour}]{figure.verdict}[/{colour}]"
+        )
+    return table
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """Every table for which there are records."""
+    if results.one("latency"):
+        yield latency_table(results, "latency", "C++ latency, one way")
+        yield peer_latency_table(results, "latency", "C++ latency, one way p50, beside its peers")
+    if results.one("throughput"):
+        yield throughput_table(results, "throughput", "C++ throughput, messages to each reader")
+    if results.one("writer_cost"):
+        yield writer_table(results)
+    if results.one("copy"):
+        yield copy_table(results)
+    if results.one("wake"):
+        yield waiting_table(results)
+    if results.one("python_latency"):
+        yield latency_table(results, "python_latency", "Python latency, one way, bytes")
+        yield peer_latency_table(
+            results, "python_latency", "Python latency, one way p50, beside its peers"
+        )
+        yield throughput_table(
+            results, "python_throughput", "Python throughput, messages to each reader"
+        )
+    if results.one("python_object"):
+        yield object_table(results)
