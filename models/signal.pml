@@ -26,7 +26,9 @@
 #ifndef DEATHS
 #define DEATHS 1
 #endif
-#define LAST 3  /* positions to reach; the last one is the waker's close() */
+#ifndef LAST
+#define LAST 2  /* positions to reach; the last one is the waker's close() */
+#endif
 #define NEVER 99
 
 byte word;              /* bit 0: somebody announced himself; the rest counts wake-ups */
@@ -105,8 +107,9 @@ proctype Waker(byte me) {
 #else
            look = word & 1;
 #endif
+           old = 0;
            if
-           :: look -> wake(me)
+           :: look -> look = false; wake(me)
            :: else
            fi
         :: else -> break

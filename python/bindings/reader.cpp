@@ -82,16 +82,20 @@ void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
 BroadcastReader attach(const std::string& name, const std::string& instance, int descriptor,
                        unsigned rank, Deadline deadline) {
     Waiting waiting(deadline);
-    try {
-        if (descriptor >= 0) {
-            return BroadcastReader::attach(descriptor, rank);
-        }
-        return BroadcastReader::attach(name, rank, waiting.wait(), instance);
-    } catch (const Error&) {
+    const auto throw_if_interrupted = [&waiting] {
         waiting.reacquire();
         if (waiting.has_raised()) {
             throw nb::python_error();
         }
+    };
+    try {
+        BroadcastReader reader =
+            descriptor >= 0 ? BroadcastReader::attach(descriptor, rank)
+                            : BroadcastReader::attach(name, rank, waiting.wait(), instance);
+        throw_if_interrupted();
+        return reader;
+    } catch (const Error&) {
+        throw_if_interrupted();
         throw;
     }
 }

@@ -3,6 +3,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -143,7 +144,11 @@ void bind_async(nb::class_<Writer>& cls, nb::module_& module) {
 }
 
 std::optional<int> numa_node_of(nb::handle node) {
-    return node.is_none() ? std::nullopt : std::optional<int>(nb::cast<int>(node));
+    if (node.is_none()) {
+        return std::nullopt;
+    }
+    constexpr unsigned most = 1U << 16U;  // far beyond any machine, and an int
+    return static_cast<int>(std::min(parse_small(node, "numa_node"), most));
 }
 
 void create(Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,

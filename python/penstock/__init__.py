@@ -12,6 +12,7 @@ See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look f
 
 from __future__ import annotations
 
+from . import errors, inspect
 from ._core import __version__, parse_size
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
 from .codec import register_dataclass
@@ -65,6 +66,8 @@ __all__ = [
     "UnsupportedType",
     "WrongProcess",
     "__version__",
+    "errors",
+    "inspect",
     "parse_size",
     "register_dataclass",
 ]

@@ -96,11 +96,20 @@ std::uint64_t parse_size(const std::string& text) {
     for (; *end != '\0'; ++end) {
         if (*end != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*end)));
     }
-    constexpr std::pair<const char*, double> kUnits[] = {
-        {"", 1},           {"b", 1},          {"kib", 1024.0},
-        {"k", 1024.0},     {"kb", 1e3},       {"mib", 1048576.0},
-        {"m", 1048576.0},  {"mb", 1e6},       {"gib", 1073741824.0},
-        {"g", 1073741824.0}, {"gb", 1e9},     {"tib", 1099511627776.0}};
+    constexpr std::pair<const char*, double> kUnits[] = {{"", 1},
+                                                         {"b", 1},
+                                                         {"kib", 1024.0},
+                                                         {"k", 1024.0},
+                                                         {"kb", 1e3},
+                                                         {"mib", 1048576.0},
+                                                         {"m", 1048576.0},
+                                                         {"mb", 1e6},
+                                                         {"gib", 1073741824.0},
+                                                         {"g", 1073741824.0},
+                                                         {"gb", 1e9},
+                                                         {"tib", 1099511627776.0},
+                                                         {"t", 1099511627776.0},
+                                                         {"tb", 1e12}};
     for (const auto& [name, factor] : kUnits) {
         if (unit != name) continue;
         const double bytes = number * factor;

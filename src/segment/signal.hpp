@@ -29,6 +29,11 @@ public:
     [[nodiscard]] std::int64_t nanoseconds() const noexcept { return budget_; }
     void won() noexcept { budget_ = std::min(budget_ * 2, most_); }
     void lost() noexcept { budget_ = std::max(budget_ / 2, least_); }
+    // It came after a sleep, and so soon that the longest spin would have met it. Without this, two
+    // sides that both went to sleep once would be too slow for each other's short spins for ever.
+    void would_have_won(std::int64_t waited) noexcept {
+        if (waited < 2 * most_) budget_ = std::min(budget_ * 4, most_);
+    }
 
 private:
     static constexpr std::int64_t kMost = 30'000;  // a wake-up costs about as much: never spin longer
@@ -136,21 +141,28 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         return ready() ? WaitEnd::Ready : WaitEnd::Timeout;
     }
     if (spin_until(budget, ready)) return WaitEnd::Ready;
+    const std::int64_t asleep_since = os::monotonic_ns();
     std::uint32_t seen = signal.announce();
+    if (ready()) return WaitEnd::Ready;
     for (;;) {
-        if (ready()) return WaitEnd::Ready;
         if (peer_gone()) return WaitEnd::PeerGone;
         if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
         const auto now = Clock::now();
         if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
         ++sleeps;
         const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
+        if (ready()) {
+            budget.would_have_won(os::monotonic_ns() - asleep_since);
+            return WaitEnd::Ready;
+        }
         if (woken != os::Woken::ByWaker && wait.interrupted != nullptr &&
             wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
         // An announcement that nobody has taken down stands: no second fence for it.
-        if (!signal.is_standing(seen)) seen = signal.announce();
+        if (signal.is_standing(seen)) continue;
+        seen = signal.announce();
+        if (ready()) return WaitEnd::Ready;
     }
 }
 

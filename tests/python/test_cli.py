@@ -122,6 +122,13 @@ def test_a_stdout_that_goes_away_is_no_error_with_a_traceback() -> None:
     assert result.stderr == ""
 
 
+def test_an_encoding_without_our_signs_will_do() -> None:
+    result = run("doctor", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 0
+    assert_sentence(result.stderr)
+    assert "? ok" in result.stdout
+
+
 # --- ls, info, gc ------------------------------------------------------------------------------
 
 

@@ -99,7 +99,10 @@ def test_a_handle_does_not_lead_to_another_segment_of_the_same_name(name):
 
 
 def test_a_reader_has_a_handle_for_others(peer):
-    with Broadcast.create(None, readers=2) as writer, Broadcast.attach(writer.handle, rank=0) as one:
+    with (
+        Broadcast.create(None, readers=2) as writer,
+        Broadcast.attach(writer.handle, rank=0) as one,
+    ):
         other = peer()
         other.call("attach", "r", one.handle, rank=1)
         writer.send("both")

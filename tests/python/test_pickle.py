@@ -41,21 +41,25 @@ class Trap:
 
 
 def test_a_reader_that_did_not_ask_runs_nothing_and_loses_nothing(name):
-    with Broadcast.create(name, readers=1, codec="pickle") as writer:
-        with Broadcast.attach(name, rank=0) as reader:
-            writer.send(Trap())
-            for take in (reader.recv, lambda timeout: reader.recv_view(timeout).__enter__()):
-                with pytest.raises(penstock.Incompatible, match=r"attach with codec='pickle'"):
-                    take(timeout=0)
-            with pytest.raises(penstock.Incompatible):
-                reader.recv_bytes(timeout=0)
-            assert reader.stats().messages == 0
+    with (
+        Broadcast.create(name, readers=1, codec="pickle") as writer,
+        Broadcast.attach(name, rank=0) as reader,
+    ):
+        writer.send(Trap())
+        for take in (reader.recv, lambda timeout: reader.recv_view(timeout).__enter__()):
+            with pytest.raises(penstock.Incompatible, match=r"attach with codec='pickle'"):
+                take(timeout=0)
+        with pytest.raises(penstock.Incompatible):
+            reader.recv_bytes(timeout=0)
+        assert reader.stats().messages == 0
 
 
 def test_a_writer_that_did_not_ask_sends_no_pickle(name):
-    with Broadcast.create(name, readers=1) as writer:
-        with pytest.raises(penstock.UnsupportedType, match="pickle"):
-            writer.send({1, 2})
+    with (
+        Broadcast.create(name, readers=1) as writer,
+        pytest.raises(penstock.UnsupportedType, match="pickle"),
+    ):
+        writer.send({1, 2})
 
 
 def test_what_the_typed_codec_knows_reaches_readers_that_did_not_ask(name):

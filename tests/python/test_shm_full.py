@@ -3,7 +3,6 @@ SIGBUS. In a mount namespace with a small tmpfs, so that nobody else's memory is
 
 from __future__ import annotations
 
-import pytest
 from peers import needs_a_mount, with_own_shm
 
 pytestmark = needs_a_mount

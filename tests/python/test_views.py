@@ -1,6 +1,8 @@
 """Reading in place and writing in place: what may be touched, for how long, and what becomes of
 arrays that are kept for longer than that."""
 
+# ruff: noqa: PT012, PT031 (what raises is a loop, or the end of a block)
+
 from __future__ import annotations
 
 import gc

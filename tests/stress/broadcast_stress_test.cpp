@@ -1,6 +1,7 @@
 // Processes that are killed and stopped at random under load: readers with replacements, writers
 // with successors. Every message is numbered and checked; the seed that is printed brings it back.
 // usage: broadcast_stress_test [--full] [--seed N] [--kills N]
+#include <array>
 #include <cstdio>
 #include <random>
 #include <string>
@@ -55,7 +56,8 @@ public:
         require(writer.ask("go").is_ok(), "the writer does not go");
         for (int kill = 0; kill < kills; ++kill) {
             const auto rank = static_cast<unsigned>(dice_.between(0, kStressReaders - 1));
-            wait_for_progress(rank, dice_.between(0, 40));
+            wait_for_progress(rank, dice_.between(1, 150));
+            check_beginning(rank);
             stop_somebody(readers);
             kill_one(readers[rank], dice_.between(0, 3) == 0);
             readers[rank] = replace(name, rank);
@@ -90,7 +92,7 @@ public:
             for (Actor& reader : readers) must_attach(reader);
             for (Actor& reader : readers) reader.tell("drain");
             require(writer.ask("go").is_ok(), "the writer does not go");
-            wait_for_progress(0, dice_.between(0, 60));
+            wait_for_progress(0, dice_.between(0, 150));
             stop_somebody(readers);
             kill_one(writer, dice_.between(0, 3) == 0);
             const std::int64_t death = os::monotonic_ns();
@@ -117,12 +119,23 @@ private:
         require(attached.is_ok(), "a reader could not attach: " + attached.line());
     }
 
-    // The replacement begins with a message sent neither before it asked nor after it was there.
     Actor replace(const std::string& name, unsigned rank) {
         Actor reader = start_reader(name, rank);
+        // The first message of a replacement was not accepted before it asked, and is accepted,
+        // or on its way, when it is there.
+        Beginning& beginning = beginnings_.at(rank);
+        beginning.least = score_[kAccepted].load();
         must_attach(reader);
+        beginning.most = score_[kAccepted].load() + 1;
         reader.tell("drain");
         return reader;
+    }
+    void check_beginning(unsigned rank) {
+        const std::uint64_t first = score_[kFirstOf + rank].load();
+        const Beginning& due = beginnings_.at(rank);
+        require(first >= due.least && first <= due.most,
+                "a replacement began with " + std::to_string(first) + ", and should have between " +
+                    std::to_string(due.least) + " and " + std::to_string(due.most));
     }
 
     // Under load: it has received something since, and a bit of time more.
@@ -204,9 +217,15 @@ private:
         return got;
     }
 
+    struct Beginning {
+        std::uint64_t least = 0;
+        std::uint64_t most = 0;
+    };
+
     Premises& premises_;
     Dice dice_;
     Scoreboard score_;
+    std::array<Beginning, kStressReaders> beginnings_{};
 };
 
 int run(int argc, char** argv) {

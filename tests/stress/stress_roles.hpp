@@ -24,7 +24,7 @@ inline constexpr std::uint64_t kLastSize = 300'000;  // of the two messages that
 inline constexpr int kBrokenPromise = 3;
 
 // Words of the scoreboard.
-enum StressScore : std::size_t { kAccepted = 0, kReceivedBy = 8 };
+enum StressScore : std::size_t { kAccepted = 0, kReceivedBy = 8, kFirstOf = 16 };
 
 [[noreturn]] inline void broken_promise(const std::string& what) {
     std::fprintf(stderr, "pid %d: %s\n", static_cast<int>(::getpid()), what.c_str());
@@ -154,7 +154,10 @@ private:
     }
     void take(Message message) {
         check(message);
-        if (received_++ == 0) first_ = next_ = message.sequence();
+        if (received_++ == 0) {
+            first_ = next_ = message.sequence();
+            score_[kFirstOf + rank_].store(first_);
+        }
         if (message.sequence() != next_) {
             broken_promise("message " + std::to_string(message.sequence()) + " came where " +
                            std::to_string(next_) + " was due");

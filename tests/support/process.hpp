@@ -79,15 +79,19 @@ struct Ending {
     }
 };
 
+struct StartOptions {
+    int namespaces = 0;            // CLONE_NEWPID...: the child is born in new ones
+    std::function<bool()> before;  // in the child before exec: system calls only; false: exit 126
+};
+
 // A child that runs this very program in a role. Its standard input and output are pipes to us.
 // Not thread-safe. Destroying it kills and reaps the child.
 class Process {
 public:
     Process() = default;
 
-    // `before` runs in the child between fork and exec: system calls only; false: exit 126.
     static Process start(const std::string& role, const Words& arguments = {},
-                         const std::function<bool()>& before = {}) {
+                         const StartOptions& options = {}) {
         Process child;
         Pipe to_child = Pipe::make();
         Pipe from_child = Pipe::make();
@@ -97,14 +101,18 @@ public:
         for (std::string& word : words) argv.push_back(word.data());
         argv.push_back(nullptr);
         const pid_t parent = ::getpid();
-        child.pid_ = ::fork();
+        child.pid_ = options.namespaces == 0
+                         ? ::fork()
+                         : static_cast<pid_t>(::syscall(SYS_clone, options.namespaces | SIGCHLD, 0, 0,
+                                                        0, 0));
         if (child.pid_ < 0) throw_errno("fork");
         if (child.pid_ == 0) {
             ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-            if (::getppid() != parent) ::_exit(125);
+            // Gone already? (Seen from a new PID namespace, every parent is 0.)
+            if (options.namespaces == 0 && ::getppid() != parent) ::_exit(125);
             ::dup2(to_child.reading.get(), STDIN_FILENO);
             ::dup2(from_child.writing.get(), STDOUT_FILENO);
-            if (before && !before()) ::_exit(126);
+            if (options.before && !options.before()) ::_exit(126);
             ::execv(argv[0], argv.data());
             ::_exit(127);
         }

@@ -3,8 +3,14 @@
 setup_bench() {
     setup_system "${SYSTEM_BENCH[@]}"
     setup_venv bench
+    install_groups peers || say "going on without the peers that have no wheel here"
     install_package
     build_tree release
+}
+
+# Every benchmark for a moment: do they all still run, and check what they receive?
+try_bench() {
+    "$VENV/bin/python" bench/run.py --quick --programs build/release/bench --json build/bench-quick.json
 }
 
 run_bench() {

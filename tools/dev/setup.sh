@@ -125,24 +125,34 @@ setup_system() {
     check_python
 }
 
-# setup_venv EXTRA...: .venv with what building and running need, and these extras of pyproject.toml.
-setup_venv() {
-    # Environments and build trees hold absolute paths: in a folder that was moved they start anew.
-    if [ "$(cat "$STAMPS/root" 2>/dev/null)" != "$ROOT" ] || ! "$VENV/bin/python" -c ''; then
-        rm -rf "$VENV" build
-        "$PYTHON" -m venv "$VENV"
-        mkdir -p "$STAMPS"
-        printf '%s\n' "$ROOT" >"$STAMPS/root"
+# make_venv: .venv itself. Environments and build trees hold absolute paths: in a folder that was moved
+# they start anew.
+make_venv() {
+    if [ "$(cat "$STAMPS/root" 2>/dev/null)" = "$ROOT" ] && "$VENV/bin/python" -c ''; then
+        return 0
     fi
+    rm -rf "$VENV" build
+    "$PYTHON" -m venv "$VENV"
+    mkdir -p "$STAMPS"
+    printf '%s\n' "$ROOT" >"$STAMPS/root"
+}
+
+# install_groups GROUP...: what pyproject.toml asks for under these names, once for each state of it.
+install_groups() {
     local wanted stamp
     # The pip of a release may be too old to take settings for a build.
-    wanted=$(echo 'pip>=23.1' && "$VENV/bin/python" tools/dev/requirements.py build runtime "$@")
+    wanted=$(echo 'pip>=23.1' && "$VENV/bin/python" tools/dev/requirements.py "$@")
     stamp=$STAMPS/requirements-$(sha256sum <<<"$wanted" | cut -c1-16)
-    if [ ! -e "$stamp" ]; then
-        say "installing into .venv: $(tr '\n' ' ' <<<"$wanted")"
-        "$VENV/bin/pip" install -qq -r <(printf '%s\n' "$wanted")
-        touch "$stamp"
-    fi
+    [ ! -e "$stamp" ] || return 0
+    say "installing into .venv: $(tr '\n' ' ' <<<"$wanted")"
+    "$VENV/bin/pip" install -qq -r <(printf '%s\n' "$wanted") || return 1
+    touch "$stamp"
+}
+
+# setup_venv EXTRA...: .venv with what building and running need, and these extras of pyproject.toml.
+setup_venv() {
+    make_venv
+    install_groups build runtime "$@"
 }
 
 # PyTorch for its tests, where pip can find the CPU build; CI must have it.

@@ -8,6 +8,7 @@ setup_tests() {
     need_system "${SYSTEM_TEST[@]}"
     setup_venv test
     setup_torch
+    [ "$TIER" = short ] || install_groups bench
 }
 
 # ctest_family LABEL [TREE]: the C++ tests of one family in one tree.
@@ -93,6 +94,7 @@ full_steps() {
     step "clang $LLVM" test_clang
     step "fuzzers" fuzz_all 20
     step "models" test_models
+    step "benchmark, quick" try_bench
     step "build the wheel" make_wheel
     step "try the wheel" try_wheel
 }

@@ -4,6 +4,7 @@ Errors become one sentence on stderr; a traceback would be a defect of ours."""
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Never raises for what a user can cause."""
+    _write_what_can_be_written()
     args = build_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # so that handles are closed as on Ctrl-C
     try:
@@ -47,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"penstock: {error}", file=sys.stderr)
     return exits.ERROR
+
+
+def _write_what_can_be_written() -> None:
+    """Where the terminal's encoding has no "✓", a "?" will do."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

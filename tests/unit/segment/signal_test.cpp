@@ -169,7 +169,7 @@ TEST_P(SignalTest, IsCancelledFromAnotherThread) {
     Wait wait = kLong;
     wait.cancel = &cancel;
     std::thread canceller([&] {
-        while ((word() & 1U) == 0) std::this_thread::yield();  // until somebody waits
+        test::await([&] { return (word() & 1U) != 0; });  // until somebody waits
         cancel.cancel();
     });
     const auto start = Clock::now();
@@ -283,7 +283,7 @@ TEST_P(SignalTest, NoWakeUpIsLostAmongSeveralWaiters) {
     const auto follow = [&](std::atomic<std::uint32_t>& reached) {
         for (std::uint32_t change = 1; change <= kChanges; ++change) {
             await_stroke({court->ping_word, GetParam()}, court->ping, change);
-            reached.store(change, std::memory_order_release);
+            reached = change;
         }
     };
     Child first([&] { follow(*slowest[0]); });
@@ -291,9 +291,7 @@ TEST_P(SignalTest, NoWakeUpIsLostAmongSeveralWaiters) {
     for (std::uint32_t change = 1; change <= kChanges; ++change) {
         strike({court->ping_word, GetParam()}, court->ping, change);
         // One of them is always waited for, so that the other is now asleep, now awake.
-        while (slowest[change % 2]->load(std::memory_order_acquire) < change) {
-            std::this_thread::yield();
-        }
+        test::await([&] { return slowest[change % 2]->load() >= change; });
     }
     EXPECT_EQ(first.wait(), 0);
     EXPECT_EQ(second.wait(), 0);

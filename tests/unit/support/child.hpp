@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -27,6 +29,16 @@ inline void require(bool holds,
     if (holds) return;
     throw std::runtime_error(std::string(where.file_name()) + ":" + std::to_string(where.line()) +
                              ": does not hold");
+}
+
+// Looks until `look` is true; throws when it has not come true in half a minute.
+template <typename Look>
+void await(Look&& look, const std::source_location& where = std::source_location::current()) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!look()) {
+        require(std::chrono::steady_clock::now() < end, where);
+        std::this_thread::yield();
+    }
 }
 
 // How wait() says that a signal ended a process.
@@ -71,28 +83,26 @@ public:
     // Returns when it is dead, and leaves it unreaped: a zombie.
     void kill_unreaped() const {
         send(SIGKILL);
-        await(WEXITED | WNOWAIT);
+        await_event(WEXITED | WNOWAIT);
     }
     // Returns when it stands still.
     void stop() const {
         send(SIGSTOP);
-        await(WSTOPPED);
+        await_event(WSTOPPED);
     }
     void resume() const {
         send(SIGCONT);
-        await(WCONTINUED);
+        await_event(WCONTINUED);
     }
     // Returns when the kernel shows it asleep, as one who waits for something is.
     void await_sleep() const {
-        const std::string path = "/proc/" + std::to_string(pid_) + "/stat";
-        for (;;) {
-            std::ifstream file(path);
+        test::await([this] {
+            std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
             std::string text;
             std::getline(file, text);
             const auto at = text.rfind(')');
-            if (at == std::string::npos || text[at + 2] == 'S') return;
-            std::this_thread::yield();
-        }
+            return at != std::string::npos && text.compare(at, 3, ") S") == 0;
+        });
     }
 
 private:
@@ -112,7 +122,7 @@ private:
         ::_exit(outcome);
     }
 
-    void await(int events) const {
+    void await_event(int events) const {
         siginfo_t info{};
         while (::waitid(P_PID, static_cast<id_t>(pid_), &info, events) < 0 && errno == EINTR) {
         }

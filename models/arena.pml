@@ -1,0 +1,203 @@
+/* The arena: two allocators claim, free and trim runs of granules, die at any step, and are reaped by
+ * janitors, one of which dies too.
+ *
+ *   here              | src/segment/arena.cpp
+ *   ------------------+-----------------------------------------------------------------
+ *   claim_run, undo   | Arena::claim_run, search (any first granule, one or two long)
+ *   release_run       | Arena::release_run
+ *   Allocator         | Arena::allocate, reserve_run, free, trim
+ *   Janitor, reap     | Arena::reap under the dead one's slot lock
+ *   state, owner, length | the granule word: each step changes all three of one granule at once
+ *   marked, real      | its kReserved bit; whether the file has memory there
+ *
+ * Generations are left out: what holds without them holds with them.
+ * Checked: no granule has two users; what is used has memory; once the dead are reaped and the
+ * living have freed, every granule is free.
+ *
+ * Negative controls: -DHEAD_FIRST (release_run frees the head before its bodies), -DANY_BODY (it
+ * frees bodies that are not its own), -DPUNCH_FIRST (trim punches before it unmarks).
+ */
+#define GRANULES 3
+#define NONE 0
+#ifndef DEATHS
+#define DEATHS 2
+#endif
+#ifndef ROUNDS
+#define ROUNDS 1
+#endif
+
+mtype = { FREE, HEAD, BODY, FREEING };
+
+mtype state[GRANULES] = FREE;
+byte owner[GRANULES], length[GRANULES];
+bool marked[GRANULES], real[GRANULES];
+byte user[GRANULES];         /* ghost */
+bool dead[3];                /* slots 1 and 2 */
+bool locked[3];              /* by a janitor; the living have their own */
+byte finished, deaths = DEATHS;
+bool kill[5];                /* 1, 2: allocators; 3, 4: janitors */
+
+/* The caller owns the head at `at`, `n` long, or is its dead owner's janitor. */
+inline release_run(at, n) {
+#ifdef HEAD_FIRST
+    d_step { state[at] = FREE; owner[at] = NONE; length[at] = 0 };
+#endif
+    if
+    :: n == 2 ->
+       if
+#ifdef ANY_BODY
+       :: d_step { state[at + 1] == BODY ->
+              state[at + 1] = FREE; owner[at + 1] = NONE; length[at + 1] = 0 }
+#else
+       :: d_step { state[at + 1] == BODY && length[at + 1] == 1 ->
+              state[at + 1] = FREE; owner[at + 1] = NONE; length[at + 1] = 0 }
+#endif
+       :: else
+       fi
+    :: else
+    fi;
+#ifndef HEAD_FIRST
+    d_step { state[at] = FREE; owner[at] = NONE; length[at] = 0 }
+#endif
+}
+
+inline claim_run() {
+    got = false;
+    if
+    :: d_step { state[first] == FREE -> state[first] = HEAD; owner[first] = me; length[first] = n };
+       if
+       :: n == 1 -> got = true
+       :: n == 2 ->
+          if
+          :: d_step { state[first + 1] == FREE ->
+                 state[first + 1] = BODY; owner[first + 1] = me; length[first + 1] = 1; got = true }
+          :: else -> release_run(first, n)
+          fi
+       fi
+    :: else
+    fi
+}
+
+inline use() {
+    d_step {
+        assert(user[first] == NONE && real[first]);
+        user[first] = me;
+        if
+        :: n == 2 -> assert(user[first + 1] == NONE && real[first + 1]); user[first + 1] = me
+        :: else
+        fi
+    }
+}
+
+inline reserve(at) {
+    if
+    :: marked[at]
+    :: else -> real[at] = true; marked[at] = true
+    fi
+}
+
+proctype Allocator(byte me) {
+    byte first, n, round;
+    bool got;
+    {
+        do
+        :: round < ROUNDS ->
+           round++;
+           if
+           :: n = 1; first = 0
+           :: n = 1; first = 1
+           :: n = 2; first = 0
+           :: n = 2; first = 1
+           fi;
+           claim_run();
+           if
+           :: got ->  /* allocate, use, free */
+              reserve(first);
+              if :: n == 2 -> reserve(first + 1) :: else fi;
+              use();
+              d_step {
+                  user[first] = NONE;
+                  if :: n == 2 -> user[first + 1] = NONE :: else fi
+              };
+              d_step { assert(state[first] == HEAD && owner[first] == me); state[first] = FREEING };
+              release_run(first, n)
+           :: got ->  /* trim */
+              if
+#ifdef PUNCH_FIRST
+              :: true -> real[first] = false; marked[first] = false
+#else
+              :: true -> marked[first] = false; real[first] = false
+#endif
+              :: true
+              fi;
+              release_run(first, n)
+           :: !got
+           fi
+        :: round == ROUNDS -> break
+        od
+    } unless { kill[me] };
+    atomic {
+        if
+        :: kill[me] ->
+           dead[me] = true;
+           if :: user[0] == me -> user[0] = NONE :: else fi;
+           if :: user[1] == me -> user[1] = NONE :: else fi;
+           if :: user[2] == me -> user[2] = NONE :: else fi
+        :: else
+        fi;
+        finished++; first = 0; n = 0; got = false; round = ROUNDS
+    }
+}
+
+inline reap_granule(at) {
+    if
+    :: d_step { (state[at] == HEAD || state[at] == FREEING) && owner[at] == slot -> n = length[at] };
+       release_run(at, n);
+       n = 0
+    :: else
+    fi
+}
+
+/* Two of them, so that one may die at work and be followed. */
+proctype Janitor(byte me) {
+    byte slot, n;
+    {
+end_idle:
+        do
+        :: d_step { dead[1] && !locked[1] -> locked[1] = true; slot = 1 };
+           if :: dead[1] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[1] = false :: else fi;
+           d_step { locked[1] = false; slot = NONE }
+        :: d_step { dead[2] && !locked[2] -> locked[2] = true; slot = 2 };
+           if :: dead[2] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[2] = false :: else fi;
+           d_step { locked[2] = false; slot = NONE }
+        od
+    } unless { kill[me] };
+    atomic { if :: slot != NONE -> locked[slot] = false :: else fi; slot = NONE; n = 0 }
+}
+
+/* SIGKILL; of the janitors only the first, so that one is left. */
+proctype Reaper() {
+    do
+    :: atomic { deaths > 0 && !kill[1] && finished < 2 -> kill[1] = true; deaths-- }
+    :: atomic { deaths > 0 && !kill[2] && finished < 2 -> kill[2] = true; deaths-- }
+    :: atomic { deaths > 0 && !kill[3] -> kill[3] = true; deaths-- }
+    :: break  /* and no more */
+    od
+}
+
+proctype Judge() {
+    timeout;
+    assert(finished == 2 && !dead[1] && !dead[2]);
+    assert(state[0] == FREE && state[1] == FREE && state[2] == FREE)
+}
+
+init {
+    atomic {
+        run Allocator(1);
+        run Allocator(2);
+        run Janitor(3);
+        run Janitor(4);
+        run Reaper();
+        run Judge()
+    }
+}

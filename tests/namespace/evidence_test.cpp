@@ -1,0 +1,176 @@
+// What counts as death and what does not: an unreaped zombie is dead, a stopped or busy process is
+// not, a lent descriptor keeps nobody alive, and who writes where he may only read harms himself.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <thread>
+
+#include "tests/support/broadcast_actor.hpp"
+#include "tests/support/premises.hpp"
+
+namespace penstock::trust {
+namespace {
+
+constexpr const char* kLenderRole = "lender";
+constexpr const char* kScribblerRole = "scribbler";
+constexpr std::int64_t kPromptly = 1'000'000'000;  // ns; the bound of 100 ms is the crash walk's
+
+void send_descriptor(int socket, int descriptor) {
+    char byte = 'd';
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    if (::sendmsg(socket, &message, 0) != 1) throw_errno("sendmsg");
+}
+
+Descriptor receive_descriptor(int socket) {
+    char byte = 0;
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    if (::recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1) throw_errno("recvmsg");
+    int descriptor = -1;
+    std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof descriptor);
+    return Descriptor(descriptor);
+}
+
+// lender SOCKET NAME: creates a broadcast, anonymous if NAME is "-", lends its descriptor out over
+// the socket, sends one message, and then does as it is told.
+int play_lender(const Words& words) {
+    BroadcastWriter writer = BroadcastWriter::create(words.at(1) == "-" ? "" : words.at(1));
+    std::byte message[100];
+    fill_numbered(message, 0);
+    writer.send(message).or_throw();
+    send_descriptor(std::stoi(words.at(0)), writer.descriptor());
+    return listen([&writer](const Words& asked) {
+        if (asked[0] == "close") writer.close();
+        return ok();
+    });
+}
+
+// scribbler NAME: receives a message and writes into it.
+int play_scribbler(const Words& words) {
+    ::signal(SIGSEGV, SIG_DFL);
+    BroadcastReader reader = BroadcastReader::attach(words.at(0), 1, Milliseconds(5000));
+    return listen([&reader](const Words& asked) {
+        Result<Message> message = reader.recv(Milliseconds(5000));
+        if (!message) return failure_of(message.status());
+        if (asked[0] == "scribble") {
+            const_cast<std::byte*>(message->bytes().data())[0] = std::byte{1};
+        }
+        return ok();
+    });
+}
+
+class Evidence : public testing::Test {
+protected:
+    Premises premises_{"evidence"};
+    std::string segment_ = premises_.name();
+};
+
+TEST_F(Evidence, AnUnreapedZombieIsDead) {
+    Actor writer(kBroadcastRole);
+    Actor reader(kBroadcastRole);
+    writer.must("create " + segment_ + " 1 16384 1048576 raise");
+    reader.must("attach " + segment_ + " 0 1000");
+    reader.tell("drain -1");
+    writer.process().kill();
+    ASSERT_TRUE(writer.process().is_over(kPatience));
+    ASSERT_EQ(writer.process().state(), 'Z');
+    const std::int64_t death = os::monotonic_ns();
+    const Answer end = reader.answer();
+    EXPECT_EQ(end.outcome, "PeerDied") << end.line();
+    EXPECT_LT(end.number("t") - death, kPromptly);
+    EXPECT_EQ(writer.process().state(), 'Z') << "the test reaped it too early";
+}
+
+TEST_F(Evidence, AStoppedWriterIsNotDead) {
+    Actor writer(kBroadcastRole);
+    Actor reader(kBroadcastRole);
+    writer.must("create " + segment_ + " 1 16384 1048576 raise");
+    reader.must("attach " + segment_ + " 0 1000");
+    writer.process().stop();
+    EXPECT_EQ(reader.ask("recv 1 500").outcome, "Timeout");
+    writer.process().resume();
+    writer.must("send 1 100 1000");
+    EXPECT_TRUE(reader.ask("recv 1 1000").is_ok());
+}
+
+// The receiver holds on to the descriptor, as a child that inherited it would.
+TEST_F(Evidence, ALentDescriptorKeepsNobodyAlive) {
+    for (const std::string& name : {std::string("-"), segment_}) {
+        SCOPED_TRACE(name);
+        int sockets[2];
+        ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+        const Descriptor ours(sockets[0]);
+        Descriptor theirs(sockets[1]);
+        ::fcntl(ours.get(), F_SETFD, FD_CLOEXEC);
+        Actor lender(kLenderRole, {std::to_string(theirs.get()), name});
+        theirs.close();
+        const Descriptor lent = receive_descriptor(ours.get());
+        BroadcastReader reader = BroadcastReader::attach(lent.get(), 0);
+        EXPECT_TRUE(reader.recv(Milliseconds(5000)).is_ok());
+        lender.process().kill();
+        ASSERT_TRUE(lender.process().wait(kPatience).has_value());
+        const std::int64_t death = os::monotonic_ns();
+        const auto end = reader.recv(Milliseconds(5000));
+        EXPECT_EQ(end.code(), ErrorCode::PeerDied) << end.status().message();
+        EXPECT_LT(os::monotonic_ns() - death, kPromptly);
+        reader.close();
+        EXPECT_TRUE(premises_.left().empty()) << "the last to leave came by descriptor";
+    }
+}
+
+TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
+    Actor writer(kBroadcastRole);
+    Actor reader(kBroadcastRole);
+    Actor scribbler(kScribblerRole, {segment_});
+    writer.must("create " + segment_ + " 2 16384 1048576 raise");
+    reader.must("attach " + segment_ + " 0 1000");
+    for (const char* size : {"1000", "100000"}) {  // in the ring, in a block
+        SCOPED_TRACE(size);
+        writer.must("wait-ready 5000");
+        writer.must(std::string("send 2 ") + size + " 1000");
+        EXPECT_TRUE(scribbler.ask("look").is_ok());
+        scribbler.tell("scribble");
+        const auto ending = scribbler.process().wait(kPatience);
+        ASSERT_TRUE(ending.has_value());
+        EXPECT_FALSE(ending->is_success());
+        if (!kIsSanitized) EXPECT_EQ(ending->code, SIGSEGV) << ending->describe();
+        EXPECT_TRUE(reader.ask("recv 2 1000").is_ok());
+        scribbler = Actor(kScribblerRole, {segment_});
+        // The death is told of where the writer waits, and then everything goes on.
+        reader.tell("drain 500");
+        EXPECT_TRUE(writer.ask("send 40 1000 5000").is_ok());
+        EXPECT_EQ(reader.answer().outcome, "Timeout");
+        for (int i = 0; scribbler.ask("look").is_ok() && i < 100; ++i) {
+        }
+    }
+}
+
+}  // namespace
+}  // namespace penstock::trust
+
+int main(int argc, char** argv) {
+    using namespace penstock::trust;
+    ::signal(SIGPIPE, SIG_IGN);
+    constexpr Role kRoles[] = {{kBroadcastRole, play_broadcast_actor},
+                               {kLenderRole, play_lender},
+                               {kScribblerRole, play_scribbler}};
+    if (const auto code = play_role(argc, argv, kRoles)) return *code;
+    testing::InitGoogleTest(&argc, argv);
+    return RUN_ALL_TESTS();
+}
