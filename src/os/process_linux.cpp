@@ -51,7 +51,7 @@ std::string base_name(std::string_view path) {
     return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
 }
 
-// "python3 -c ..." and "python3 worker.py" are told apart by their first argument that names a file.
+// "worker.py" for `python3 worker.py`, "engine.worker" for `python3 -m engine.worker`.
 std::string process_name() {
     const std::string line = read_file("/proc/self/cmdline");
     std::vector<std::string> words;
@@ -62,10 +62,9 @@ std::string process_name() {
     }
     if (words.empty()) return "?";
     const std::string program = base_name(words[0]);
-    if (program.starts_with("python") && words.size() > 1 && !words[1].starts_with('-')) {
-        return base_name(words[1]);
-    }
-    return program;
+    if (!program.starts_with("python") || words.size() < 2) return program;
+    if (words[1] == "-m" && words.size() > 2) return words[2];
+    return words[1].starts_with('-') ? program : base_name(words[1]);
 }
 
 }  // namespace
