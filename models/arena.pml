@@ -3,7 +3,7 @@
  *
  *   here              | src/segment/arena.cpp
  *   ------------------+-----------------------------------------------------------------
- *   claim_run, undo   | Arena::claim_run, search (any first granule, one or two long)
+ *   claim_run         | Arena::claim_run, search (runs of one, two and three granules)
  *   release_run       | Arena::release_run
  *   Allocator         | Arena::allocate, reserve_run, free, trim
  *   Janitor, reap     | Arena::reap under the dead one's slot lock
@@ -42,21 +42,25 @@ inline release_run(at, n) {
 #ifdef HEAD_FIRST
     d_step { state[at] = FREE; owner[at] = NONE; length[at] = 0 };
 #endif
-    if
-    :: n == 2 ->
-       if
+    i = n - 1;
+    do
+    :: i > 0 ->
+       d_step {
+           if
 #ifdef ANY_BODY
-       :: d_step { state[at + 1] == BODY ->
-              state[at + 1] = FREE; owner[at + 1] = NONE; length[at + 1] = 0 }
+           :: state[at + i] == BODY ->
 #else
-       :: d_step { state[at + 1] == BODY && length[at + 1] == 1 ->
-              state[at + 1] = FREE; owner[at + 1] = NONE; length[at + 1] = 0 }
+           :: state[at + i] == BODY && length[at + i] == i ->
 #endif
-       :: else
-       fi
-    :: else
-    fi;
+              state[at + i] = FREE; owner[at + i] = NONE; length[at + i] = 0
+           :: else
+           fi;
+           i--
+       }
+    :: else -> break
+    od;
 #ifndef HEAD_FIRST
+    skip;
     d_step { state[at] = FREE; owner[at] = NONE; length[at] = 0 }
 #endif
 }
@@ -65,28 +69,36 @@ inline claim_run() {
     got = false;
     if
     :: d_step { state[first] == FREE -> state[first] = HEAD; owner[first] = me; length[first] = n };
-       if
-       :: n == 1 -> got = true
-       :: n == 2 ->
+       i = 1;
+       do
+       :: i == n -> got = true; break
+       :: i < n ->
           if
-          :: d_step { state[first + 1] == FREE ->
-                 state[first + 1] = BODY; owner[first + 1] = me; length[first + 1] = 1; got = true }
-          :: else -> release_run(first, n)
+          :: d_step { state[first + i] == FREE ->
+                 state[first + i] = BODY; owner[first + i] = me; length[first + i] = i; i++ }
+          :: else -> release_run(first, n); break
           fi
-       fi
+       od;
+       i = 0
     :: else
     fi
 }
 
+#define USED_BY(g, who) (first <= g && g < first + n -> who : user[g])
+
 inline use() {
     d_step {
         assert(user[first] == NONE && real[first]);
-        user[first] = me;
-        if
-        :: n == 2 -> assert(user[first + 1] == NONE && real[first + 1]); user[first + 1] = me
-        :: else
-        fi
+        assert(n < 2 || (user[first + 1] == NONE && real[first + 1]));
+        assert(n < 3 || (user[2] == NONE && real[2]));
+        user[0] = USED_BY(0, me);
+        user[1] = USED_BY(1, me);
+        user[2] = USED_BY(2, me)
     }
+}
+
+inline stop_using() {
+    d_step { user[0] = USED_BY(0, NONE); user[1] = USED_BY(1, NONE); user[2] = USED_BY(2, NONE) }
 }
 
 inline reserve(at) {
@@ -97,39 +109,34 @@ inline reserve(at) {
 }
 
 proctype Allocator(byte me) {
-    byte first, n, round;
+    byte first, n, i, round;
     bool got;
     {
         do
         :: round < ROUNDS ->
            round++;
            if
-           :: n = 1; first = 0
-           :: n = 1; first = 1
+           :: n = 1; first = 2
            :: n = 2; first = 0
            :: n = 2; first = 1
+           :: n = 3; first = 0
            fi;
            claim_run();
            if
            :: got ->  /* allocate, use, free */
               reserve(first);
-              if :: n == 2 -> reserve(first + 1) :: else fi;
+              if :: n > 1 -> reserve(first + 1) :: else fi;
+              if :: n > 2 -> reserve(2) :: else fi;
               use();
-              d_step {
-                  user[first] = NONE;
-                  if :: n == 2 -> user[first + 1] = NONE :: else fi
-              };
+              stop_using();
               d_step { assert(state[first] == HEAD && owner[first] == me); state[first] = FREEING };
               release_run(first, n)
-           :: got ->  /* trim */
-              if
+           :: got && n == 1 ->  /* trim */
 #ifdef PUNCH_FIRST
-              :: true -> real[first] = false; marked[first] = false
+              real[first] = false; marked[first] = false;
 #else
-              :: true -> marked[first] = false; real[first] = false
+              marked[first] = false; real[first] = false;
 #endif
-              :: true
-              fi;
               release_run(first, n)
            :: !got
            fi
@@ -145,7 +152,7 @@ proctype Allocator(byte me) {
            if :: user[2] == me -> user[2] = NONE :: else fi
         :: else
         fi;
-        finished++; first = 0; n = 0; got = false; round = ROUNDS
+        finished++; first = 0; n = 0; i = 0; got = false; round = ROUNDS
     }
 }
 
@@ -160,7 +167,7 @@ inline reap_granule(at) {
 
 /* Two of them, so that one may die at work and be followed. */
 proctype Janitor(byte me) {
-    byte slot, n;
+    byte slot, n, i;
     {
 end_idle:
         do
@@ -172,7 +179,7 @@ end_idle:
            d_step { locked[2] = false; slot = NONE }
         od
     } unless { kill[me] };
-    atomic { if :: slot != NONE -> locked[slot] = false :: else fi; slot = NONE; n = 0 }
+    atomic { if :: slot != NONE -> locked[slot] = false :: else fi; slot = NONE; n = 0; i = 0 }
 }
 
 /* SIGKILL; of the janitors only the first, so that one is left. */

@@ -123,7 +123,7 @@ inline release(m) {
        announce(0);
        if
        :: true
-       :: gate_is_open  /* holds it until then */
+       :: true -> gate_is_open  /* holds it until then */
        fi;
        kept--;
        announce(1)

@@ -165,7 +165,6 @@ void bind_reader(nb::module_& module) {
         .def_ro("name", &Reader::name)
         .def_ro("rank", &Reader::rank)
         .def_ro("_instance", &Reader::instance)
-        .def_prop_ro("_title", &Reader::title)
         .def("_descriptor",
              [](const Reader& reader) {
                  reader.check_usable();

@@ -174,7 +174,7 @@ void create(Writer* place, const std::string& name, nb::handle readers, nb::hand
 
 Writer::Writer(const std::string& name, const BroadcastOptions& options, Codec values)
     : Handle(name.empty() ? "writer of an anonymous segment" : "writer of '" + name + "'"),
-      core(BroadcastWriter::create(name, options)), codec(values), readers(options.readers) {}
+      core(BroadcastWriter::create(name, options)), codec(values) {}
 
 void bind_writer(nb::module_& module) {
     nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable());
@@ -209,7 +209,6 @@ void bind_writer(nb::module_& module) {
         .def_prop_ro("closed", &Writer::is_closed)
         .def_prop_ro("name", [](const Writer& writer) { return writer.core.name(); })
         .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
-        .def_prop_ro("_title", &Writer::title)
         .def("_descriptor",
              [](const Writer& writer) {
                  writer.check_usable();

@@ -19,7 +19,6 @@ struct Writer final : Handle {
 
     BroadcastWriter core;
     Codec codec;
-    unsigned readers;
     std::shared_ptr<LoanWindow> window;  // made for the first loan to Python
 
 private:

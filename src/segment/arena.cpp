@@ -256,7 +256,6 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
     for (std::uint32_t at = 0; at < geometry_.granules;) {
         const std::uint64_t seen = word(at).load(kRelaxed);
         if ((seen & kReserved) == 0 || state_of(seen) != kFree) {
-            if ((seen & kReserved) != 0) kept += geometry_.granule_bytes;
             ++at;
             continue;
         }

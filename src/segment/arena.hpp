@@ -63,7 +63,7 @@ public:
     // that the dead one owned is freed even if others hold it: where owners may die before holders
     // (not in Broadcast, whose only owner is the writer), hand it over first.
     void reap(unsigned slot) noexcept;
-    // Gives the memory of free granules back to the system, keeping `keep_bytes` of it reserved.
+    // Gives the memory of free granules back to the system, all but `keep_bytes` of it.
     // Returns the bytes given back.
     std::uint64_t trim(unsigned owner, std::uint64_t keep_bytes) noexcept;
 

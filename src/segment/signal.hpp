@@ -27,20 +27,39 @@ public:
     SpinBudget() noexcept;
 
     [[nodiscard]] std::int64_t nanoseconds() const noexcept { return budget_; }
-    void won() noexcept { budget_ = std::min(budget_ * 2, most_); }
-    void lost() noexcept { budget_ = std::max(budget_ / 2, least_); }
+    void won() noexcept {
+        budget_ = std::min(budget_ * 2, most_);
+        doubt_ = 0;
+    }
+    void lost() noexcept {
+        if (budget_ == most_) {
+            doubt_ = std::min(doubt_ + 1, kMostDoubt);
+            refusals_ = 1U << doubt_;
+        }
+        budget_ = std::max(budget_ / 2, least_);
+    }
     // It came after a sleep, and so soon that the longest spin would have met it. Without this, two
     // sides that both went to sleep once would be too slow for each other's short spins for ever.
+    // But where both share one processor the peer runs only while we sleep, and the longest spin
+    // loses too: each such loss doubles the number of times that this is not believed.
     void would_have_won(std::int64_t waited) noexcept {
-        if (waited < 2 * most_) budget_ = std::min(budget_ * 4, most_);
+        if (waited >= 2 * most_) return;
+        if (refusals_ > 0) {
+            --refusals_;
+        } else {
+            budget_ = most_;
+        }
     }
 
 private:
     static constexpr std::int64_t kMost = 30'000;  // a wake-up costs about as much: never spin longer
     static constexpr std::int64_t kLeast = 1'000;  // enough to notice that spinning pays again
+    static constexpr unsigned kMostDoubt = 10;
     std::int64_t most_;
     std::int64_t least_;
     std::int64_t budget_;
+    unsigned doubt_ = 0;     // longest spins lost in a row
+    unsigned refusals_ = 0;  // of would_have_won(), still to come
 };
 
 // One SignalWord and the fence its segment agreed on. A value; any thread.

@@ -67,7 +67,7 @@ int play_scribbler(const Words& words) {
     ::signal(SIGSEGV, SIG_DFL);
     BroadcastReader reader = BroadcastReader::attach(words.at(0), 1, Milliseconds(5000));
     return listen([&reader](const Words& asked) {
-        Result<Message> message = reader.recv(Milliseconds(5000));
+        Result<Message> message = reader.recv(Milliseconds(300));
         if (!message) return failure_of(message.status());
         if (asked[0] == "scribble") {
             const_cast<std::byte*>(message->bytes().data())[0] = std::byte{1};
@@ -159,7 +159,7 @@ TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
         reader.tell("drain 500");
         EXPECT_TRUE(writer.ask("send 40 1000 5000").is_ok());
         EXPECT_EQ(reader.answer().outcome, "Timeout");
-        for (int i = 0; scribbler.ask("look").is_ok() && i < 100; ++i) {
+        while (scribbler.ask("look").is_ok()) {  // to the end of what is there
         }
     }
 }

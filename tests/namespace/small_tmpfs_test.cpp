@@ -156,6 +156,7 @@ TEST_F(SmallTmpfs, SegmentsUntilNothingIsLeftAndAgainWhenOneIsGone) {
     expect_no_space(last);
     ASSERT_GE(writers.size(), 4U);
     writers.front().must("close-writer");
+    writers.front() = Actor();  // with its handle goes its mapping
     writers.back().must("create " + segment("again") + " 1 2097152 0 raise");
     for (std::size_t i = 1; i < writers.size(); ++i) writers[i].must("close-writer");
 }

@@ -46,44 +46,47 @@ INTEGERS = sorted(
     | {0, 31, 32, -31, -32, -33, 10**40, -(10**40), 1 << 1000, -(1 << 1000)}
 )
 
-PLAIN = [
-    None,
-    True,
-    False,
-    *INTEGERS,
-    *(0.0, -0.0, 1.5, math.inf, -math.inf, QUIET_NAN, NEGATIVE_NAN, 5e-324, 1.7976931348623157e308),
-    *("", "a", "ü", "日本", "🌊", "x" * 31, "x" * 32, "x" * 255, "x" * 256, "é" * 70_000, "a\0b"),
-    *(b"", b"a", b"\0\xff", b"x" * 255, b"x" * 256, b"x" * 65_535),
-    *([], [1], [None, [True, [2.5]]], list(range(15)), list(range(16)), [0] * 70_000),
-    *({}, {"a": 1}, {str(i): i for i in range(15)}, {str(i): i for i in range(70_000)}),
-]
+PLAIN = {
+    "constants": [None, True, False],
+    "integers": INTEGERS,
+    "floats": [
+        *(0.0, -0.0, 1.5, math.inf, -math.inf, 5e-324, 1.7976931348623157e308),
+        *(QUIET_NAN, NEGATIVE_NAN),
+    ],
+    "texts": [
+        *("", "a", "ü", "日本", "🌊", "a\0b", "é" * 70_000),
+        *("x" * size for size in (31, 32, 255, 256, 65_535, 65_536)),
+    ],
+    "bytes": [b"", b"a", b"\0\xff", *(b"x" * size for size in (255, 256, 65_535))],
+    "lists": [[], [1], [None, [True, [2.5]]], list(range(15)), list(range(16)), [0] * 70_000],
+    "dicts": [{}, {"a": 1}, *({str(i): i for i in range(n)} for n in (15, 16, 70_000))],
+}
 
-EXTENDED = [
-    1j,
-    complex(-0.0, NEGATIVE_NAN),
-    "\ud800",
-    "a\udcffé🌊",
-    bytearray(),
-    bytearray(b"abc"),
-    (),
-    (1,),
-    (1, (2, (3, ()))),
-    tuple(range(300)),
-    [(1, 2), {"a": (3, [4])}],
-    {"z": 1, "a": 2, "m": 3},
-]
+EXTENDED = {
+    "complex": [1j, complex(-0.0, NEGATIVE_NAN)],
+    "surrogates": ["\ud800", "a\udcffé🌊"],
+    "bytearrays": [bytearray(), bytearray(b"abc")],
+    "tuples": [(), (1,), (1, (2, (3, ()))), tuple(range(300)), [(1, 2), {"a": (3, [4])}]],
+}
 
 KEYS = [None, True, 2, 2**70, 1.5, 1j, "k", "\udc80", b"b", (1, "a", (None,)), np.int64(11)]
 
 
-@pytest.mark.parametrize("value", PLAIN + EXTENDED, ids=lambda v: repr(v)[:30])
-def test_values_come_out_as_they_went_in(value: Any) -> None:
-    assert_round_trip(value)
+@pytest.mark.parametrize("kind", [*PLAIN, *EXTENDED])
+def test_values_come_out_as_they_went_in(kind: str) -> None:
+    for value in (PLAIN | EXTENDED)[kind]:
+        assert_round_trip(value)
 
 
-@pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_keys_keep_their_type(key: Any) -> None:
-    assert_round_trip({"first": 0, key: "item", "last": 1})
+@pytest.mark.parametrize("kind", [*PLAIN, *EXTENDED])
+def test_msgpack_reads_the_same(kind: str) -> None:
+    for value in (PLAIN | EXTENDED)[kind]:
+        assert_same(from_msgpack(structure_of(encode(value))), value)
+
+
+def test_keys_keep_their_type() -> None:
+    for key in KEYS:
+        assert_round_trip({"first": 0, key: "item", "last": 1})
 
 
 def test_keys_that_compare_equal_elsewhere_stay_apart() -> None:
@@ -210,14 +213,17 @@ REFUSED = [
     (Unregistered(), "register_dataclass"),
     (np.array([None]), "object"),
     (np.zeros(2, [("a", "O")]), "object"),
-    (np.array(["a"], np.dtypes.StringDType()) if hasattr(np.dtypes, "StringDType") else {1}, ""),
+    (
+        np.array(["a"], np.dtypes.StringDType()) if hasattr(np.dtypes, "StringDType") else {1},
+        "is a",
+    ),
     (np.zeros(2, np.longdouble), "longdouble|float128"),
     (np.zeros(2, np.clongdouble), "complex256|clongdouble"),
     (np.zeros(2, ml_dtypes.int4), "int4"),
     (np.zeros(2, [(("title", "a"), "i4")]), "titles"),
     (np.zeros(2, "V0"), "no size"),
     (np.longdouble(1), "longdouble|float128"),
-    (np.matrix([[1]]), "subclass of numpy.ndarray"),
+    (np.arange(4).reshape(2, 2).view(np.matrix), "subclass of numpy.ndarray"),
     (np.ma.MaskedArray([1]), "subclass of numpy.ndarray"),
     (np.rec.array([(1,)], dtype=[("a", "i4")]), "subclass of numpy.ndarray"),
 ]
@@ -320,12 +326,6 @@ def has_large_float(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(has_large_float, value))
     return isinstance(value, dict) and any(map(has_large_float, value.values()))
-
-
-@pytest.mark.parametrize("value", PLAIN + EXTENDED, ids=lambda v: repr(v)[:30])
-def test_examples_against_msgpack(value: Any) -> None:
-    structure = structure_of(encode(value))
-    assert_same(from_msgpack(structure), value)
 
 
 # --- made-up values ----

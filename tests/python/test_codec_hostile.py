@@ -212,19 +212,20 @@ HOSTILE_DESCRS = [
 ]
 
 
-@pytest.mark.parametrize("descr", HOSTILE_DESCRS, ids=lambda v: str(v)[:30])
-def test_hostile_dtypes(descr: Any) -> None:
-    error = Incompatible if descr == 24 else Corrupt  # 24 may be a dtype of a newer version
-    reference = msgpack.packb(msgpack.ExtType(7, msgpack.packb([0, descr])))
-    gap = bytes(-(HEADER.size + len(reference)) % 8)
-    for item in (0, 4, 8, 16):
-        table = struct.pack("<QQIBBBB", 512, item, 0, 255, 1, 0, 1) + struct.pack("<Q", 1)
-        message = HEADER.pack(MAGIC, 1, 0, 1, len(reference)) + reference + gap + table
-        with pytest.raises(error):
-            decode(aligned(message.ljust(1024, b"\0")), copy=False)
-        scalar = msgpack.packb(msgpack.ExtType(9, msgpack.packb([descr, bytes(item)])))
-        with pytest.raises(error):
-            decode(message_of(scalar))
+def test_hostile_dtypes() -> None:
+    for descr in HOSTILE_DESCRS:
+        # 24 may be a dtype of a newer version.
+        error = Incompatible if descr == 24 else Corrupt
+        reference = msgpack.packb(msgpack.ExtType(7, msgpack.packb([0, descr])))
+        gap = bytes(-(HEADER.size + len(reference)) % 8)
+        for item in (0, 4, 8, 16):
+            table = struct.pack("<QQIBBBB", 512, item, 0, 255, 1, 0, 1) + struct.pack("<Q", 1)
+            message = HEADER.pack(MAGIC, 1, 0, 1, len(reference)) + reference + gap + table
+            with pytest.raises(error):
+                decode(aligned(message.ljust(1024, b"\0")), copy=False)
+            scalar = msgpack.packb(msgpack.ExtType(9, msgpack.packb([descr, bytes(item)])))
+            with pytest.raises(error):
+                decode(message_of(scalar))
 
 
 def test_deeply_nested_descrs() -> None:
@@ -261,10 +262,10 @@ BAD_STRUCTURES = [
 ]
 
 
-@pytest.mark.parametrize("structure", BAD_STRUCTURES, ids=lambda s: s[:8].hex() or "empty")
-def test_bad_structures(structure: bytes) -> None:
-    with pytest.raises(Corrupt):
-        decode(message_of(structure))
+def test_bad_structures() -> None:
+    for structure in BAD_STRUCTURES:
+        with pytest.raises(Corrupt):
+            decode(message_of(structure))
 
 
 def test_nested_tuples_of_a_stranger() -> None:

@@ -139,7 +139,8 @@ def test_pickle_buffers_of_any_kind() -> None:
     assert [bytes(b) for b in received] == [b"abc", b"defg"]
 
 
-def test_pickled_tensors_travel_out_of_band(torch: Any) -> None:
+def test_pickled_tensors_travel_out_of_band() -> None:
+    torch = pytest.importorskip("torch")
     tensors = [
         torch.arange(50_000, dtype=torch.float32).to(torch.bfloat16),
         torch.ones(40_000).to(torch.float8_e5m2),
@@ -158,7 +159,8 @@ def test_pickled_tensors_travel_out_of_band(torch: Any) -> None:
             assert_same_tensor(torch, tensor, other)
 
 
-def test_pickled_tensors_with_history_stay_what_they_are(torch: Any) -> None:
+def test_pickled_tensors_with_history_stay_what_they_are() -> None:
+    torch = pytest.importorskip("torch")
     value = Anything([torch.ones(3, requires_grad=True), torch.eye(2).to_sparse()])
     leaf, sparse = decode(encode(value, codec="pickle"), codec="pickle").content
     assert leaf.requires_grad

@@ -216,14 +216,17 @@ TEST_F(ArenaTest, TrimmingGivesFreeMemoryBack) {
     EXPECT_NE(again.generation, first.generation);
 }
 
-TEST_F(ArenaTest, TrimmingKeepsWhatItIsToldTo) {
-    const BlockId first = allocate(8);
-    const BlockId second = allocate(2);
-    arena().free(first, kOwner);
-    EXPECT_EQ(arena().trim(kOwner, 8 * kGranule), 2 * kGranule) << "what is in use counts";
-    EXPECT_EQ(stage_.reserved(), 8 * kGranule);
+TEST_F(ArenaTest, TrimmingKeepsAsMuchFreeMemoryAsItIsToldTo) {
+    const BlockId before = allocate(2);
+    const BlockId middle = allocate(8);
+    const BlockId after = allocate(3);
+    arena().free(middle, kOwner);
     EXPECT_EQ(arena().trim(kOwner, 100 * kGranule), 0U);
-    EXPECT_TRUE(arena().is_valid(second, 1));
+    EXPECT_EQ(arena().trim(kOwner, 6 * kGranule), 2 * kGranule);
+    EXPECT_EQ(stage_.reserved(), 11 * kGranule) << "what is in use does not count";
+    EXPECT_EQ(arena().trim(kOwner, 6 * kGranule), 0U);
+    EXPECT_TRUE(arena().is_valid(before, 2 * kGranule));
+    EXPECT_TRUE(arena().is_valid(after, 3 * kGranule));
 }
 
 TEST_F(ArenaTest, WithoutSpaceNothingIsPromised) {

@@ -568,6 +568,10 @@ TEST_F(SegmentTest, ManyComeAndGoAtOnce) {
                 Handle segment = create(name);
                 require(segment->participants().life(0) == Life::Alive);
                 ++*created;
+                const int before = *joined;  // stays for a while, so that others may come
+                for (int look = 0; look < 100 && *joined == before; ++look) {
+                    std::this_thread::yield();
+                }
                 leave(segment, 0);
             } catch (const Error& error) {
                 require(error.code() == ErrorCode::AlreadyExists);

@@ -1,0 +1,202 @@
+// The ring: every message arrives whole and in order, whatever its size, wherever it lies, however
+// many read it.
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+
+class RingTest : public BroadcastTest {};
+
+TEST_F(RingTest, MessagesOfAnySizeArriveInOrder) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    const std::size_t quarter = kSmallest / 4;
+    std::uint64_t number = 0;
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{8}, std::size_t{9},
+          std::size_t{63}, std::size_t{64}, std::size_t{65}, quarter - 1, quarter, quarter + 1,
+          kSmallest, kSmallest + 1, kGranule, kGranule + 1, 5 * kGranule}) {
+        ASSERT_TRUE(succeeds(send(writer, number, size))) << size;
+        EXPECT_TRUE(receives(reader, number, size)) << size;
+        ++number;
+    }
+    EXPECT_TRUE(receives_nothing(reader));
+}
+
+TEST_F(RingTest, FormatsTravelWithTheirMessages) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    for (const Format format : {Format::Typed, Format::Bytes, Format::Pickle}) {
+        for (const std::size_t size : {std::size_t{10}, kGranule}) {
+            ASSERT_TRUE(succeeds(writer.send(make_message(1, size), {}, format)));
+            const Result<Message> message = reader.recv(kLong);
+            ASSERT_TRUE(succeeds(message));
+            EXPECT_EQ(message->format(), format);
+        }
+    }
+}
+
+// Where a message lies in the ring, by its address.
+class Cursor {
+public:
+    explicit Cursor(std::span<const std::byte> first) : ring_(first.data() - 8) { pass(first); }
+    void pass(std::span<const std::byte> message) {
+        const auto start = static_cast<std::uint64_t>(message.data() - ring_);
+        offset_ = (start + (message.size() + 7) / 8 * 8) % kSmallest;
+    }
+    [[nodiscard]] std::uint64_t offset() const { return offset_; }
+
+private:
+    const std::byte* ring_;
+    std::uint64_t offset_ = 0;
+};
+
+TEST_F(RingTest, WrapsAtEveryOffset) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 0));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    std::uint64_t number = 0;
+    const auto exchange = [&](std::size_t size) {
+        EXPECT_TRUE(succeeds(send(writer, number, size)));
+        Result<Message> message = reader.recv(Deadline::now());
+        EXPECT_TRUE(succeeds(message));
+        EXPECT_TRUE(is_message(message->bytes(), number++, size));
+        return std::move(message).or_throw();
+    };
+    Cursor cursor(exchange(0).bytes());
+    for (std::uint64_t offset = 0; offset < kSmallest; offset += 8) {
+        const std::size_t room = std::min<std::size_t>(kSmallest - offset, kSmallest / 4);
+        // Ends exactly at the end, one byte beyond it, as long as may be, nothing at all.
+        for (const std::size_t size : {room - 8, room - 7, kSmallest / 4, std::size_t{0}}) {
+            while (cursor.offset() != offset) cursor.pass(exchange(0).bytes());
+            for (const std::size_t each : {size, std::size_t{20}}) {
+                cursor.pass(exchange(each).bytes());
+            }
+        }
+        ASSERT_FALSE(HasFailure()) << "at offset " << offset;
+    }
+}
+
+TEST_F(RingTest, LoansAreAlignedAtEveryOffset) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 0));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    std::uint64_t number = 0;
+    for (std::uint64_t round = 0; round < 3 * kSmallest / 8; ++round) {
+        const std::size_t size = 1 + round % (kSmallest / 4);
+        Result<Loan> loan = writer.loan(size, Deadline::now());
+        ASSERT_TRUE(succeeds(loan));
+        ASSERT_EQ(loan->bytes().size(), size);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(loan->bytes().data()) % 64, 0U);
+        trust::fill_numbered(loan->bytes(), number);
+        ASSERT_TRUE(succeeds(loan->commit()));
+        const Result<Message> message = reader.recv(kLong);
+        ASSERT_TRUE(succeeds(message));
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(message->bytes().data()) % 64, 0U);
+        ASSERT_TRUE(is_message(message->bytes(), number++, size));
+        // An empty message moves the next loan on by one step of eight bytes.
+        ASSERT_TRUE(succeeds(send(writer, number, 0)));
+        ASSERT_TRUE(receives(reader, number++, 0));
+    }
+}
+
+TEST_F(RingTest, FillsToTheLastByte) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 0));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    constexpr std::uint64_t kRecords = kSmallest / 64;
+    EXPECT_EQ(fill_ring(writer, 0, 56), kRecords);
+    EXPECT_EQ(writer.stats().used_bytes, kSmallest);
+    EXPECT_TRUE(receives(reader, 0, 56));
+    EXPECT_TRUE(succeeds(send(writer, kRecords, 56))) << "what was released is room";
+    EXPECT_TRUE(fails(send(writer, 0, 56), ErrorCode::Timeout));
+    for (std::uint64_t number = 1; number <= kRecords; ++number) {
+        ASSERT_TRUE(receives(reader, number, 56));
+    }
+}
+
+TEST_F(RingTest, EveryReaderGetsEveryMessage) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(3));
+    std::vector<BroadcastReader> readers;
+    for (unsigned rank = 0; rank < 3; ++rank) {
+        readers.push_back(BroadcastReader::attach(writer.name(), rank));
+    }
+    for (std::uint64_t number = 0; number < 500; ++number) {
+        const std::size_t size = number * 37 % 1500;
+        ASSERT_TRUE(succeeds(send(writer, number, size)));
+        for (BroadcastReader& reader : readers) ASSERT_TRUE(receives(reader, number, size));
+    }
+}
+
+// How a reader in a process of its own receives.
+enum class Manner : std::uint8_t { InPlace, Holding, Copying };
+
+std::size_t size_of(std::uint64_t number) {
+    std::minstd_rand random(static_cast<std::uint32_t>(number + 1));
+    random.discard(2);
+    constexpr std::size_t kLarge = 70'000;
+    return random() % 50 == 0 ? kLarge + random() % kLarge : random() % 1200;
+}
+
+void check(std::span<const std::byte> bytes, std::uint64_t number) {
+    require(bytes.size() == size_of(number));
+    require(trust::check_numbered(bytes, number).empty());
+}
+
+void receive_all(const std::string& name, unsigned rank, Manner manner, std::uint64_t messages) {
+    BroadcastReader reader = BroadcastReader::attach(name, rank);
+    std::vector<Message> held;
+    Bytes buffer(200'000);
+    for (std::uint64_t number = 0; number < messages; ++number) {
+        if (manner == Manner::Copying) {
+            const Result<std::size_t> size = reader.recv_into(buffer, kLong);
+            require(size.is_ok());
+            check(std::span(buffer).first(*size), number);
+            continue;
+        }
+        Result<Message> message = reader.recv(kLong);
+        require(message.is_ok() && message->sequence() == number);
+        check(message->bytes(), number);
+        if (manner == Manner::InPlace) continue;
+        if (number % 3 == 0) message->keep();
+        held.push_back(std::move(message).or_throw());
+        if (held.size() < 4) continue;
+        // Out of order: the second oldest first. It must have stayed as it was.
+        const std::size_t at = number % 2;
+        check(held[at].bytes(), held[at].sequence());
+        held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+    held.clear();
+    require(reader.recv(kLong).code() == ErrorCode::Closed);
+}
+
+TEST_F(RingTest, ManyMessagesReachManyProcesses) {
+    constexpr std::uint64_t kMessages = 20'000;
+    BroadcastOptions options = small(3, 64 * kGranule);
+    options.capacity = 4 * kSmallest;
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), options);
+    std::vector<std::unique_ptr<Child>> children;
+    for (const Manner manner : {Manner::InPlace, Manner::Holding, Manner::Copying}) {
+        const auto rank = static_cast<unsigned>(children.size());
+        children.push_back(std::make_unique<Child>(
+            [&, rank, manner] { receive_all(writer.name(), rank, manner, kMessages); }));
+    }
+    for (std::uint64_t number = 0; number < kMessages; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, size_of(number), kLong))) << number;
+    }
+    writer.close();
+    for (auto& child : children) EXPECT_EQ(child->wait(), 0);
+}
+
+}  // namespace
+}  // namespace penstock
