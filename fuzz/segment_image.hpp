@@ -4,8 +4,10 @@
 
 #include <fcntl.h>
 #include <fuzzer/FuzzedDataProvider.h>
+#include <signal.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -23,11 +25,29 @@ namespace penstock::fuzzing {
 
 using Image = std::vector<std::uint8_t>;
 
+inline constexpr const char* kPlaygroundPrefix = "penstock-fuzz-";
+
+// Directories of fuzzers that were killed.
+inline void sweep_playgrounds() {
+    std::error_code ignored;
+    for (const auto& entry :
+         std::filesystem::directory_iterator(std::filesystem::temp_directory_path(), ignored)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(kPlaygroundPrefix)) continue;
+        const int owner = std::atoi(name.c_str() + std::strlen(kPlaygroundPrefix));
+        if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) {
+            std::filesystem::remove_all(entry.path(), ignored);
+        }
+    }
+}
+
 // A directory of this process; removed at exit.
 inline const std::filesystem::path& playground() {
     static const auto* directory = [] {  // never destroyed: used at exit
+        sweep_playgrounds();
         const auto* own = new std::filesystem::path(
-            std::filesystem::temp_directory_path() / ("penstock-fuzz-" + std::to_string(::getpid())));
+            std::filesystem::temp_directory_path() /
+            (kPlaygroundPrefix + std::to_string(::getpid())));
         std::filesystem::create_directories(*own);
         std::atexit([] {
             std::error_code ignored;

@@ -176,7 +176,7 @@ end_waiting:
               assert(CONTENTS == at);
               at++;
               position[r] = at
-           :: mine == BLOCKS ->  /* keeps it */
+           :: r == 0 && mine == BLOCKS ->  /* keeps it */
               d_step { mine = block_of[at]; which = at };
 #ifdef KEEP_LATE
               at++;

@@ -10,14 +10,16 @@
  *   locked, alive   | the kernel's lock on the slot; that and the slot's word (Participants::life)
  *   joining, busy   | the life-cycle lock on byte 0: shared by joiners, exclusive for a remover
  *
- * Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may end at any moment.
+ * Two creators and a joiner; -DJOINERS: one creator, two joiners; -DCOLLECTORS: two creators and two
+ * collectors. Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may end at any moment.
  * Checked: nothing unlinks a segment with somebody alive in it, nor a name that is another's by now;
  * who has joined is in a segment that has its name; two segments never share it; and when all went
  * in order, nothing is left.
  *
  * Negative controls: -DNO_LIFE_CYCLE_LOCK (joiners don't take it), -DNO_LINK_CHECK (they don't look
  * whether what they opened was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused does not
- * see to the name), -DNO_INODE_CHECK (who removes trusts the name).
+ * see to the name), -DNO_INODE_CHECK (who removes trusts the name), -DNO_THIRD_LOOK (who found
+ * somebody alive under the lock does not look again after letting it go).
  */
 #define SEGMENTS 2
 #define NONE 9
@@ -65,7 +67,14 @@ inline remove(s) {
              gone = true
           fi;
           d_step { busy[s] = false; mine = NONE };
+#ifdef NO_THIRD_LOOK
           break
+#else
+          if  /* who left meanwhile may have given up because of us: look again */
+          :: gone -> break
+          :: else
+          fi
+#endif
        :: busy[s] || joining[s] > 0 -> skip  /* tries again */
        :: busy[s] || joining[s] > 0 -> break /* gives up */
        fi
@@ -195,12 +204,18 @@ proctype Judge() {
 init {
     atomic {
         run Creator(0, 0);
+#ifdef JOINERS
+        run Joiner(1);
+        run Joiner(2);
+        done++;
+#elif defined(COLLECTORS)
+        run Creator(1, 1);
+        run Collector(2);
+        run Collector(3);
+#else
         run Creator(1, 1);
         run Joiner(2);
-#ifdef SECOND_JOINER
-        run Joiner(3);
-#else
-        run Collector(3);
+        done++;
 #endif
         run Reaper();
         run Judge()

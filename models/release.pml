@@ -117,9 +117,8 @@ inline release(m) {
     :: true ->
        released[m] = true;
        announce(1)
-    :: kept == 0 ->  /* keep, and release later */
+    :: d_step { kept == 0 -> kept++ };  /* keep, and release later */
        released[m] = true;
-       kept++;
        announce(0);
        if
        :: true

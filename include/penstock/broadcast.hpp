@@ -24,10 +24,10 @@ enum class OnReaderDeath : std::uint8_t { Raise = 0, Drop = 1 };
 enum class Format : std::uint8_t { Bytes = 0, Typed = 1, Pickle = 2 };
 
 struct BroadcastOptions {
-    unsigned readers = 1;                               // ranks 0 .. readers-1, at most 256
-    std::uint64_t capacity = std::uint64_t{4} << 20U;   // ring bytes; rounded up to a power of two
-    std::uint64_t large = std::uint64_t{2} << 30U;      // address range for messages that are larger
-                                                        // than capacity/4; takes memory only when used
+    unsigned readers = 1;                              // ranks 0 .. readers-1, at most 256
+    std::uint64_t capacity = std::uint64_t{4} << 20U;  // ring bytes; rounded up to a power of two
+    std::uint64_t large = std::uint64_t{2} << 30U;     // address range for messages that are larger
+                                                    // than capacity/4; takes memory only when used
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
     MemoryOptions memory = {};
 };
@@ -37,7 +37,7 @@ struct ReaderState {
     enum class Life : std::uint8_t {
         Expected,  // nobody has attached yet; messages wait for it
         Active,
-        Vacant,    // closed or died; gates nobody until a replacement attaches
+        Vacant,  // closed or died; gates nobody until a replacement attaches
     };
     unsigned rank = 0;
     Life life = Life::Expected;
@@ -48,7 +48,7 @@ struct ReaderState {
     std::uint64_t messages = 0;      // received so far, since its start position
     std::uint64_t lag_messages = 0;  // published and not yet released by it
     std::uint64_t lag_bytes = 0;
-    double blocking_for = 0;         // seconds the writer has waited for it; 0 when it does not
+    double blocking_for = 0;  // seconds the writer has waited for it; 0 when it does not
 
     // "reader 2 (pid 4711, worker.py), stopped, 12 messages behind, blocking for 0.3 s"
     [[nodiscard]] std::string describe() const;
@@ -57,14 +57,14 @@ struct ReaderState {
 struct BroadcastStats {
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
-    std::uint64_t large_messages = 0;   // writer: went through an arena block
-    std::uint64_t waits = 0;            // times this handle found nothing (or no room) at once
-    std::uint64_t sleeps = 0;           // times it slept in the kernel
-    std::uint64_t reader_deaths = 0;    // writer
+    std::uint64_t large_messages = 0;  // writer: went through an arena block
+    std::uint64_t waits = 0;           // times this handle found nothing (or no room) at once
+    std::uint64_t sleeps = 0;          // times it slept in the kernel
+    std::uint64_t reader_deaths = 0;   // writer
     std::uint64_t capacity = 0;
-    std::uint64_t used_bytes = 0;       // of the ring, by the reader furthest behind
-    std::uint64_t reserved_bytes = 0;   // memory the segment takes now
-    std::uint64_t held_bytes = 0;       // writer: of large messages, not free yet
+    std::uint64_t used_bytes = 0;      // of the ring, by the reader furthest behind
+    std::uint64_t reserved_bytes = 0;  // memory the segment takes now
+    std::uint64_t held_bytes = 0;      // writer: of large messages, not free yet
 };
 
 namespace detail {
@@ -141,9 +141,9 @@ public:
 
     [[nodiscard]] bool is_open() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept;
-    [[nodiscard]] std::string instance() const;     // tells this segment from others of its name
-    // Of the segment, for handing over (SCM_RIGHTS, inheritance); carries no lock. Borrowed; -1 when
-    // closed.
+    [[nodiscard]] std::string instance() const;  // tells this segment from others of its name
+    // Of the segment, for handing over (SCM_RIGHTS, inheritance); carries no lock. Borrowed; -1
+    // when closed.
     [[nodiscard]] int descriptor() const noexcept;
 
 private:
@@ -197,8 +197,8 @@ public:
     // named), InvalidArgument (no such rank), Incompatible, Corrupt, PermissionDenied, PeerDied or
     // Closed (the writer is gone and nothing is left to read). Waits for the segment to appear
     // until `wait` ends. The first reader of a rank gets every message; a replacement starts
-    // with the next one sent. `instance`, if not empty, is the only one that will do: another segment
-    // under the same name is as good as none.
+    // with the next one sent. `instance`, if not empty, is the only one that will do: another
+    // segment under the same name is as good as none.
     static BroadcastReader attach(const std::string& name, unsigned rank,
                                   const Wait& wait = Deadline::now(),
                                   const std::string& instance = {});

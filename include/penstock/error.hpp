@@ -81,7 +81,7 @@ private:
 template <typename T>
 class [[nodiscard]] Result {
 public:
-    Result(T value) noexcept : value_(std::move(value)) {}            // NOLINT(*-explicit-*)
+    Result(T value) noexcept : value_(std::move(value)) {}  // NOLINT(*-explicit-*)
     template <typename... Args>
     explicit Result(std::in_place_t in_place, Args&&... args) noexcept
         : value_(in_place, std::forward<Args>(args)...) {}

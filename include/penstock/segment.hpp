@@ -17,31 +17,31 @@ std::string_view to_string(Kind kind) noexcept;
 
 // How the memory of a new segment is had. Each is an error at creation when it can't be had.
 struct MemoryOptions {
-    bool huge_pages = false;       // MADV_HUGEPAGE on the payload (tmpfs must allow it)
-    bool populate = false;         // fault every reserved page in now
-    bool lock_memory = false;      // mlock what is reserved (RLIMIT_MEMLOCK)
+    bool huge_pages = false;   // MADV_HUGEPAGE on the payload (tmpfs must allow it)
+    bool populate = false;     // fault every reserved page in now
+    bool lock_memory = false;  // mlock what is reserved (RLIMIT_MEMLOCK)
     std::optional<int> numa_node = std::nullopt;  // bind the payload's pages to this node
 };
 
 // One who is, or was, attached. For people: code asks the kernel's lock, never a process id.
 struct Participant {
     unsigned slot = 0;
-    std::string role;               // "writer", "reader 2"
-    bool alive = false;             // the kernel's word, at the moment of asking
-    bool stopped = false;           // SIGSTOP, debugger; false where that can't be known
-    std::uint32_t pid = 0;          // in the participant's own PID namespace
-    std::string process;            // its short name
-    std::int64_t attached_at = 0;   // ns since the epoch
+    std::string role;              // "writer", "reader 2"
+    bool alive = false;            // the kernel's word, at the moment of asking
+    bool stopped = false;          // SIGSTOP, debugger; false where that can't be known
+    std::uint32_t pid = 0;         // in the participant's own PID namespace
+    std::string process;           // its short name
+    std::int64_t attached_at = 0;  // ns since the epoch
 };
 
 // One segment as `penstock ls` shows it.
 struct SegmentSummary {
-    std::string name;               // without the "penstock." prefix, or "file:/path"
+    std::string name;  // without the "penstock." prefix, or "file:/path"
     Kind kind = Kind::Broadcast;
     std::uint64_t reserved_bytes = 0;  // memory it takes now
     std::uint64_t range_bytes = 0;     // address range it may grow into
     std::vector<Participant> participants;
-    std::string problem;            // why it can't be read, in words; empty when all is well
+    std::string problem;  // why it can't be read, in words; empty when all is well
 
     [[nodiscard]] bool is_abandoned() const noexcept;  // nobody alive is attached
 };

@@ -166,7 +166,7 @@ void Encoder::big_integer(nb::handle value) {
         return;
     }
     PyErr_Clear();
-    const std::size_t bits = nb::cast<std::size_t>(value.attr("bit_length")());
+    const auto bits = nb::cast<std::size_t>(value.attr("bit_length")());
     const nb::object bytes = value.attr("to_bytes")(bits / 8 + 1, "big", nb::arg("signed") = true);
     out_.extension(Extension::BigInt, content_of_bytes(bytes));
 }

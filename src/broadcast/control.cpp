@@ -78,13 +78,13 @@ BroadcastShape shape_of(const layout::SegmentHeader& header) {
     const std::uint64_t readers = geometry[layout::kReaders];
     const std::uint64_t capacity = geometry[layout::kCapacity];
     const std::uint64_t granules = geometry[layout::kGranules];
-    const bool is_plausible =
-        readers >= 1 && readers <= layout::kMaxReaders && header.slot_count == readers + 1 &&
-        std::has_single_bit(capacity) && capacity >= layout::kLeastCapacity &&
-        capacity <= layout::kMostCapacity &&
-        geometry[layout::kGranuleBytes] == layout::kBroadcastGranule &&
-        granules <= layout::kMostCapacity / layout::kBroadcastGranule &&
-        geometry[layout::kOnReaderDeath] <= 1;
+    const bool is_plausible = readers >= 1 && readers <= layout::kMaxReaders &&
+                              header.slot_count == readers + 1 && std::has_single_bit(capacity) &&
+                              capacity >= layout::kLeastCapacity &&
+                              capacity <= layout::kMostCapacity &&
+                              geometry[layout::kGranuleBytes] == layout::kBroadcastGranule &&
+                              granules <= layout::kMostCapacity / layout::kBroadcastGranule &&
+                              geometry[layout::kOnReaderDeath] <= 1;
     if (is_plausible) {
         shape.readers = static_cast<unsigned>(readers);
         shape.capacity = capacity;
@@ -132,8 +132,8 @@ ReaderState describe_reader(const BroadcastView& view, const Participants& parti
     return state;
 }
 
-std::vector<ReaderState> find_blockers(const BroadcastView& view,
-                                       const Participants& participants, const Arena& arena) {
+std::vector<ReaderState> find_blockers(const BroadcastView& view, const Participants& participants,
+                                       const Arena& arena) {
     std::vector<ReaderState> blockers;
     const std::int64_t since = view.state().blocked_since.load(kRelaxed);
     if (since == 0) return blockers;
@@ -142,9 +142,9 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view,
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
         // A writer that needs no position waits for blocks that are still held.
-        const bool blocks = needed == 0 ? arena.is_held_by(layout::slot_of_rank(rank))
-                                        : is_gating(view, rank) &&
-                                              line.position.load(kAcquire) < needed;
+        const bool blocks = needed == 0
+                                ? arena.is_held_by(layout::slot_of_rank(rank))
+                                : is_gating(view, rank) && line.position.load(kAcquire) < needed;
         if (!blocks) continue;
         ReaderState state = describe_reader(view, participants, rank);
         state.blocking_for = seconds;
@@ -192,12 +192,12 @@ void clear_dead_reader(const BroadcastView& view, Participants& participants, Ar
     PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
     const std::uint64_t dead = participants.joins(slot);
     if (line.last_dead.load(kRelaxed) != dead) {
-        line.deaths.fetch_add(1, kRelaxed);
-        PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
         // pairs with: the acquire in WriterCore::find_untold()
         line.last_dead.store(dead, std::memory_order_release);
+        PENSTOCK_CRASH_POINT("broadcast.janitor.noted");
+        line.deaths.fetch_add(1, kRelaxed);  // a janitor that dies before it leaves it uncounted
     }
-    PENSTOCK_CRASH_POINT("broadcast.janitor.noted");
+    PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
     participants.retire(slot);
 }
 

@@ -44,8 +44,8 @@ public:
     [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
     [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
     [[nodiscard]] layout::ReaderLine& reader(unsigned rank) const noexcept {
-        auto* lines = reinterpret_cast<layout::ReaderLine*>(control_ +
-                                                            sizeof(layout::BroadcastControl));
+        auto* lines =
+            reinterpret_cast<layout::ReaderLine*>(control_ + sizeof(layout::BroadcastControl));
         return lines[rank];
     }
     [[nodiscard]] std::byte* arena_control() const noexcept {
@@ -65,12 +65,13 @@ private:
 ReaderState describe_reader(const BroadcastView& view, const Participants& participants,
                             unsigned rank);
 // The ranks that keep a blocked writer from going on; none if it is not blocked.
-std::vector<ReaderState> find_blockers(const BroadcastView& view,
-                                       const Participants& participants, const Arena& arena);
+std::vector<ReaderState> find_blockers(const BroadcastView& view, const Participants& participants,
+                                       const Arena& arena);
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 
-// True while the rank's reader, or whoever is expected there, keeps the writer from reusing the ring.
+// True while the rank's reader, or whoever is expected there, keeps the writer from reusing the
+// ring.
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 
 // Clears what the dead reader of `rank` held. The caller holds the lock of its slot and found it

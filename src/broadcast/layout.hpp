@@ -42,11 +42,11 @@ static_assert(sizeof(WriterLine) == kApart);
 
 // The cold line: stored by the writer now and then.
 struct alignas(kApart) WriterState {
-    std::atomic<std::uint64_t> closed;          // 1: closed in good order; release / acquire
-    std::atomic<std::uint64_t> wanted;          // reader position that lets the writer go on;
-                                                // stored before it announces itself
-    std::atomic<std::int64_t> blocked_since;    // monotonic ns, 0: not blocked; relaxed, for people
-    std::atomic<std::uint64_t> needed;          // position that the writer can't do without; for people
+    std::atomic<std::uint64_t> closed;        // 1: closed in good order; release / acquire
+    std::atomic<std::uint64_t> wanted;        // reader position that lets the writer go on;
+                                              // stored before it announces itself
+    std::atomic<std::int64_t> blocked_since;  // monotonic ns, 0: not blocked; relaxed, for people
+    std::atomic<std::uint64_t> needed;  // position that the writer can't do without; for people
     std::atomic<std::uint64_t> large_messages;  // relaxed, for people
     std::atomic<std::uint64_t> waits;           // relaxed, for people
     std::atomic<std::uint64_t> sleeps;          // relaxed, for people
@@ -67,8 +67,9 @@ struct alignas(kApart) ReaderLine {
     std::atomic<std::uint64_t> waits;     // relaxed, for people
     std::atomic<std::uint64_t> sleeps;    // relaxed, for people
     std::atomic<std::uint64_t> deaths;    // readers of this rank found dead; relaxed, for people
-    // Join number (ParticipantSlot::word >> 1) of the last reader found dead, written by its janitor
-    // before it clears the slot; release / acquire. The writer compares it with what it has told.
+    // Join number (ParticipantSlot::word >> 1) of the last reader found dead, written by its
+    // janitor before it clears the slot; release / acquire. The writer compares it with what it has
+    // told.
     std::atomic<std::uint64_t> last_dead;
 };
 static_assert(sizeof(ReaderLine) == kApart);
@@ -107,7 +108,8 @@ constexpr std::uint64_t encode_record(const RecordHeader& header) noexcept {
 
 constexpr RecordHeader decode_record(std::uint64_t word) noexcept {
     return {word & kLongestPayload, static_cast<RecordKind>(word >> 40U & 3U),
-            static_cast<std::uint8_t>(word >> 42U & 7U), static_cast<std::uint8_t>(word >> 45U & 7U),
+            static_cast<std::uint8_t>(word >> 42U & 7U),
+            static_cast<std::uint8_t>(word >> 45U & 7U),
             static_cast<std::uint16_t>(word >> 49U & kTagMask)};
 }
 

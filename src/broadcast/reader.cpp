@@ -56,9 +56,9 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     : rank_(rank), slot_(layout::slot_of_rank(rank)) {
     const BroadcastShape shape = shape_of(segment->header());
     if (rank >= shape.readers) {
-        throw Error(ErrorCode::InvalidArgument,
-                    quoted(segment->name()) + " has no rank " + std::to_string(rank) +
-                        ": it was created for " + std::to_string(shape.readers) + " readers");
+        throw Error(ErrorCode::InvalidArgument, quoted(segment->name()) + " has no rank " +
+                                                    std::to_string(rank) + ": it was created for " +
+                                                    std::to_string(shape.readers) + " readers");
     }
     held_ = std::make_unique<Held[]>(kMostHeld);
     segment_ = std::move(segment);  // nothing fails from here on
@@ -132,13 +132,16 @@ void ReaderCore::take_gate() noexcept {
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
-        // pairs with: the fence in WriterCore::find_limit(). A writer that did not see the gate active
-        // published before that look, so we see it and start there or later.
+        // pairs with: the fence in WriterCore::find_limit(). A writer that did not see the gate
+        // active published before that look, so we see it and start there or later.
         os::full_fence();
-        do {  // the count of this position, or one ahead of it: the next tag tells
+        // The count may be ahead of the position by what was sent between the two looks: the tag
+        // of the next record tells by how much. A few tries keep that far below the tag's range.
+        for (int tries = 0; tries < 8; ++tries) {
             position_ = view_.writer().position.load(kAcquire);
             messages_ = view_.writer().messages.load(kAcquire);
-        } while (position_ != view_.writer().position.load(kRelaxed));
+            if (position_ == view_.writer().position.load(kRelaxed)) break;
+        }
         tag_is_known_ = false;
         line_->messages.store(messages_, kRelaxed);
         line_->start.store(messages_, kRelaxed);
@@ -199,15 +202,16 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment_->name())};
     }
-    // pairs with: the release in WriterCore::close(). What was published before it was looked for after.
+    // pairs with: the release in WriterCore::close(). What was published before it was looked for
+    // after.
     if (view_.state().closed.load(kAcquire) != 0) {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};
     }
     const ParticipantText who = segment_->participants().text(layout::kWriterSlot);
-    return {ErrorCode::PeerDied,
-            "the writer of " + quoted(segment_->name()) + " (pid " + std::to_string(who.pid) +
-                ", " + who.process + ") died; everything it had sent was received"};
+    return {ErrorCode::PeerDied, "the writer of " + quoted(segment_->name()) + " (pid " +
+                                     std::to_string(who.pid) + ", " + who.process +
+                                     ") died; everything it had sent was received"};
 }
 
 Status ReaderCore::corrupt(const char* why) noexcept {
@@ -293,7 +297,8 @@ Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
     }
     Found found;
     Status failure;
-    if (!find(wait, found, failure)) [[unlikely]] return failure;
+    if (!find(wait, found, failure)) [[unlikely]]
+        return failure;
     const std::uint64_t sequence = messages_;
     const std::uint32_t entry = hand_out(found);
     PENSTOCK_CRASH_POINT("broadcast.recv.found");
@@ -311,7 +316,8 @@ Result<std::size_t> ReaderCore::next_size(const Wait& wait) noexcept {
 Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept {
     Found found;
     Status failure;
-    if (!find(wait, found, failure)) [[unlikely]] return failure;
+    if (!find(wait, found, failure)) [[unlikely]]
+        return failure;
     if (found.size > buffer.size()) {
         return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(found.size) +
                                                " bytes and the buffer " +
@@ -357,7 +363,8 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
 // Something was released: one thread at a time gives back what can be given back, and goes on
 // until it has seen to every announcement. The last to let go leaves; see `work_`.
 inline void ReaderCore::announce(std::uint64_t what) noexcept {
-    if (static_cast<std::uint32_t>(work_.fetch_add(what, kAcqRel)) != 0) return;  // it will see ours
+    if (static_cast<std::uint32_t>(work_.fetch_add(what, kAcqRel)) != 0)
+        return;  // it will see ours
     std::uint64_t seen = work_.load(kAcquire);
     for (;;) {
         give_back_released();
@@ -433,13 +440,8 @@ BroadcastStats ReaderCore::stats() const {
 }  // namespace detail
 
 Message::Message(Message&& other) noexcept
-    : core_(std::exchange(other.core_, nullptr)),
-      bytes_(other.bytes_),
-      sequence_(other.sequence_),
-      entry_(other.entry_),
-      block_(other.block_),
-      format_(other.format_),
-      kept_(other.kept_) {}
+    : core_(std::exchange(other.core_, nullptr)), bytes_(other.bytes_), sequence_(other.sequence_),
+      entry_(other.entry_), block_(other.block_), format_(other.format_), kept_(other.kept_) {}
 
 Message& Message::operator=(Message&& other) noexcept {
     if (this != &other) {

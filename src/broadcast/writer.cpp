@@ -41,8 +41,8 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     : segment(std::move(made)), ring(segment->payload()) {
     view = BroadcastView(shape_of(segment->header()), segment->control());
     const auto& shape = view.shape();
-    arena = Arena(shape.arena, view.arena_control(), ring + shape.capacity,
-                          segment->file(), segment->payload_offset() + shape.capacity);
+    arena = Arena(shape.arena, view.arena_control(), ring + shape.capacity, segment->file(),
+                  segment->payload_offset() + shape.capacity);
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
     mask = shape.capacity - 1;
@@ -63,15 +63,15 @@ Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
     if (loan_open) {
         return {ErrorCode::Busy, "a loan of this writer is still open; commit or drop it first"};
     }
-    return {ErrorCode::TooLarge,
-            "a message of " + std::to_string(length) + " bytes can never fit: " +
-                quoted(segment->name()) + " takes up to " + std::to_string(longest) +
-                "; create it with a larger `large`, or send it in parts"};
+    return {ErrorCode::TooLarge, "a message of " + std::to_string(length) +
+                                     " bytes can never fit: " + quoted(segment->name()) +
+                                     " takes up to " + std::to_string(longest) +
+                                     "; create it with a larger `large`, or send it in parts"};
 }
 
 // Where the next record of this length would lie.
-inline WriterCore::Room WriterCore::measure(
-    std::uint64_t length, std::uint64_t alignment) const noexcept {
+inline WriterCore::Room WriterCore::measure(std::uint64_t length,
+                                            std::uint64_t alignment) const noexcept {
     const auto skip_at = [alignment](std::uint64_t offset) {
         const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
         return (layout::round_up(payload, alignment) - payload) / 8;
@@ -124,7 +124,7 @@ Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
 
 template <typename Ready>
 Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
-                                               const Wait& wait, Ready&& ready) noexcept {
+                                    const Wait& wait, Ready&& ready) noexcept {
     auto& state = view.state();
     add_relaxed(state.waits, 1);
     state.wanted.store(comfortable, kRelaxed);
@@ -132,8 +132,8 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     // A caller that tries again and again is blocked since the first try.
     if (!std::exchange(blocked, true)) state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
-    const WaitEnd end = wait_until(
-        space, spin, wait, sleeps, ready, [this] { return closing.is_cancelled() || bury_dead(); });
+    const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
+                                   [this] { return closing.is_cancelled() || bury_dead(); });
     state.sleeps.store(sleeps, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
     if (end == WaitEnd::Ready) clear_blocked();
@@ -159,9 +159,8 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
     for (const ReaderState& reader : find_blockers(view, segment->participants(), arena)) {
         who += (who.empty() ? "" : "; ") + reader.describe();
     }
-    return {ErrorCode::Timeout,
-            "no room in " + quoted(segment->name()) + ": waiting for " +
-                (who.empty() ? "its readers" : who)};
+    return {ErrorCode::Timeout, "no room in " + quoted(segment->name()) + ": waiting for " +
+                                    (who.empty() ? "its readers" : who)};
 }
 
 bool WriterCore::bury_dead() noexcept {
@@ -181,9 +180,12 @@ void WriterCore::bury(unsigned rank) noexcept {
     if (participants.is_announced(slot)) {
         const ReaderState dead = describe_reader(view, participants, rank);
         clear_dead_reader(view, participants, arena, rank);
-        told[rank] = view.reader(rank).last_dead.load(kRelaxed);
-        note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
-                             std::to_string(dead.lag_messages) + " messages behind");
+        const std::uint64_t join = view.reader(rank).last_dead.load(kRelaxed);
+        // A janitor that died in its work may have let us tell of this death before.
+        if (std::exchange(told[rank], join) != join) {
+            note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
+                                 std::to_string(dead.lag_messages) + " messages behind");
+        }
     }
     participants.release(slot);
     space.notify();  // there may be room now: whoever sleeps for it, we ourselves, looks again
@@ -215,7 +217,7 @@ Status WriterCore::death_notice() noexcept {
 }
 
 inline void WriterCore::publish(const Room& room, const RecordHeader& header,
-                                    std::uint64_t payload_bytes) noexcept {
+                                std::uint64_t payload_bytes) noexcept {
     if (room.padding > 0) {
         RecordHeader padding;
         padding.kind = RecordKind::Padding;
@@ -228,7 +230,8 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
     position += room.padding + room.bytes;
     ++messages;
     bytes += payload_bytes;
-    if (blocked) [[unlikely]] clear_blocked();
+    if (blocked) [[unlikely]]
+        clear_blocked();
     view.writer().messages.store(messages, kRelaxed);
     view.writer().bytes.store(bytes, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.send.counted");
@@ -239,7 +242,7 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
 }
 
 inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
-                                           Format format) noexcept {
+                                       Format format) noexcept {
     RecordHeader header;
     header.length = length;
     header.kind = RecordKind::Inline;
@@ -255,10 +258,13 @@ Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noe
     const auto may_come_free = [this] { return !sent_blocks.empty() || !kept_blocks.empty(); };
     if (!block && !may_come_free()) return explain_no_block(block.status());
     if (block) return block;
-    const std::uint64_t needed = sent_blocks.empty() ? 0 : sent_blocks.front().end;
-    const Status waited = wait_for_readers(needed, needed, wait, [&] {
+    const auto needed = [this] {  // 0: only what is kept can still come free
+        return sent_blocks.empty() ? std::uint64_t{0} : sent_blocks.front().end;
+    };
+    const Status waited = wait_for_readers(needed(), needed(), wait, [&] {
         const std::size_t before = sent_blocks.size() + kept_blocks.size();
         recycle();
+        view.state().needed.store(needed(), kRelaxed);  // blocked_by() names its keeper from now on
         if (sent_blocks.size() + kept_blocks.size() == before) return false;
         block = arena.allocate(length, layout::kWriterSlot);
         return block.is_ok() || !may_come_free();
@@ -274,7 +280,7 @@ Status WriterCore::explain_no_block(const Status& failure) const noexcept {
 }
 
 void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t length,
-                                          Format format) noexcept {
+                               Format format) noexcept {
     const layout::BlockRecord record{block.granule, block.generation, length};
     std::memcpy(payload_at(room), &record, sizeof record);
     PENSTOCK_CRASH_POINT("broadcast.send.described");
@@ -335,19 +341,19 @@ using layout::ReaderLine;
 
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
     const auto plan = detail::plan_of(detail::shape_of(options));
-    auto segment =
-        detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
-            // Everything else in a fresh Broadcast is zero, and that is what it should be.
-            if (!fresh.participants().try_claim(layout::kWriterSlot)) {
-                throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
-            }
-            fresh.participants().sign(layout::kWriterSlot);
-            fresh.participants().announce(layout::kWriterSlot);
-        });
+    auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
+        // Everything else in a fresh Broadcast is zero, and that is what it should be.
+        if (!fresh.participants().try_claim(layout::kWriterSlot)) {
+            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
+        }
+        fresh.participants().sign(layout::kWriterSlot);
+        fresh.participants().announce(layout::kWriterSlot);
+    });
     return BroadcastWriter(std::make_unique<WriterCore>(std::move(segment)));
 }
 
-BroadcastWriter::BroadcastWriter(std::unique_ptr<WriterCore> core) noexcept : core_(std::move(core)) {}
+BroadcastWriter::BroadcastWriter(std::unique_ptr<WriterCore> core) noexcept
+    : core_(std::move(core)) {}
 BroadcastWriter::BroadcastWriter(BroadcastWriter&& other) noexcept = default;
 
 BroadcastWriter& BroadcastWriter::operator=(BroadcastWriter&& other) noexcept {
@@ -365,7 +371,8 @@ BroadcastWriter::~BroadcastWriter() {
 Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wait,
                              Format format) noexcept {
     WriterCore& core = *core_;
-    if (!core.is_usable(message.size())) [[unlikely]] return core.why_unusable(message.size());
+    if (!core.is_usable(message.size())) [[unlikely]]
+        return core.why_unusable(message.size());
     if (message.size() > core.longest_inline) return send_large(message, wait, format);
     constexpr std::uint64_t kNoAlignment = 8;
     const WriterCore::Room room = core.measure(message.size(), kNoAlignment);
@@ -415,8 +422,8 @@ bool BroadcastWriter::has_room(std::size_t size) noexcept {
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return true;  // it fails at once, and that is no wait either
     const bool is_large = size > core.longest_inline;
-    const WriterCore::Room room = core.measure(is_large ? sizeof(layout::BlockRecord) : size,
-                                               layout::kPayloadAlignment);
+    const WriterCore::Room room =
+        core.measure(is_large ? sizeof(layout::BlockRecord) : size, layout::kPayloadAlignment);
     const std::uint64_t end = core.position + room.padding + room.bytes;
     if (end > core.limit) core.limit = std::max(core.limit, core.find_limit());
     return end <= core.limit;
@@ -427,7 +434,8 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
     if (!core.is_usable(0)) return core.why_unusable(0);
     const auto all_active = [&core] {
         for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
-            if (core.view.reader(rank).gate.load(std::memory_order_acquire) != ReaderLine::kActive) return false;
+            if (core.view.reader(rank).gate.load(std::memory_order_acquire) != ReaderLine::kActive)
+                return false;
         }
         return true;
     };
@@ -449,8 +457,7 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
             if (reader.life == ReaderState::Life::Active) continue;
             missing += (missing.empty() ? "" : ", ") + std::to_string(reader.rank);
         }
-        return {ErrorCode::Timeout, "not every reader of " +
-                                        detail::quoted(core.segment->name()) +
+        return {ErrorCode::Timeout, "not every reader of " + detail::quoted(core.segment->name()) +
                                         " has attached: nobody is at rank " + missing};
     }
 }

@@ -45,8 +45,8 @@ struct WriterCore {
 
     // The furthest position that every gating reader allows.
     std::uint64_t find_limit() noexcept;
-    // Waits until ready(). `needed` is the reader position that makes it so, `comfortable` the one at
-    // which readers are to wake us.
+    // Waits until ready(). `needed` is the reader position that makes it so, `comfortable` the one
+    // at which readers are to wake us.
     template <typename Ready>
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
@@ -83,9 +83,9 @@ struct WriterCore {
     Room loan_room;
     std::optional<BlockId> loan_block;
 
-    std::deque<Sent> sent_blocks;             // in order of publication
+    std::deque<Sent> sent_blocks;      // in order of publication
     std::vector<BlockId> kept_blocks;  // passed by all, still held by some
-    bool may_trim = false;  // large messages have come since the last trim
+    bool may_trim = false;             // large messages have come since the last trim
     std::int64_t last_large = 0;
 
     std::vector<std::uint64_t> told;  // by rank: ReaderLine::last_dead as far as it was told

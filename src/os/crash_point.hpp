@@ -1,5 +1,6 @@
 // Crash points: names for the steps that change shared memory. In a test build a process can be
-// made to kill or stop itself at the n-th passing of any of them; otherwise they compile to nothing.
+// made to kill or stop itself at the n-th passing of any of them; otherwise they compile to
+// nothing.
 #pragma once
 
 #ifdef PENSTOCK_CRASH_POINTS

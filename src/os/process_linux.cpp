@@ -42,7 +42,7 @@ Stat parse_stat(const std::string& text) {
 }
 
 std::uint64_t own_pid_namespace() {
-    struct stat status {};
+    struct stat status{};
     return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
 }
 
@@ -78,8 +78,7 @@ ProcessIdentity identify_self() {
     return self;
 }
 
-bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace,
-                std::uint64_t start_time) noexcept {
+bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time) noexcept {
     try {
         if (pid_namespace != own_pid_namespace()) return false;
         const Stat stat = parse_stat(read_file("/proc/" + std::to_string(pid) + "/stat"));

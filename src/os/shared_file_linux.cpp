@@ -45,7 +45,7 @@ std::string own_descriptor_path(int descriptor) {
 }
 
 bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
-    struct flock lock {};
+    struct flock lock{};
     lock.l_type = type;
     lock.l_whence = SEEK_SET;
     lock.l_start = static_cast<off_t>(byte);
@@ -54,7 +54,7 @@ bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
 }
 
 bool is_regular(int descriptor) noexcept {
-    struct stat status {};
+    struct stat status{};
     return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
@@ -74,7 +74,7 @@ std::uint64_t available_memory() {
 // The most that a file may still take: what its file system has left and, where that lives in
 // memory, what the machine has left. A tmpfs may promise more than there is.
 std::uint64_t most_available(int descriptor) noexcept {
-    struct statfs system {};
+    struct statfs system{};
     if (::fstatfs(descriptor, &system) != 0) return kNoLimit;
     const std::uint64_t room = system.f_blocks == 0
                                    ? kNoLimit
@@ -191,7 +191,8 @@ std::error_code SharedFile::publish(const std::string& path) {
                                 path.c_str(), AT_SYMLINK_FOLLOW));
     }
     // In one step: a second link would make it look alive after it has been removed.
-    if (::renameat2(AT_FDCWD, private_path_.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) != 0) {
+    if (::renameat2(AT_FDCWD, private_path_.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) !=
+        0) {
         return last_error();
     }
     private_path_.clear();
@@ -237,14 +238,16 @@ std::error_code SharedFile::punch(std::uint64_t offset, std::uint64_t bytes) noe
 }
 
 SharedFile::Facts SharedFile::facts(std::error_code& error) const noexcept {
-    struct stat status {};
+    struct stat status{};
     error = outcome(::fstat(descriptor_, &status));
     if (error) return {};
     constexpr std::uint64_t kBlock = 512;  // what st_blocks counts in, whatever st_blksize says
     return {static_cast<std::uint64_t>(status.st_size),
             static_cast<std::uint64_t>(status.st_blocks) * kBlock,
-            static_cast<std::uint64_t>(status.st_nlink), static_cast<std::uint64_t>(status.st_ino),
-            static_cast<std::uint64_t>(status.st_dev), status.st_uid};
+            static_cast<std::uint64_t>(status.st_nlink),
+            static_cast<std::uint64_t>(status.st_ino),
+            static_cast<std::uint64_t>(status.st_dev),
+            status.st_uid};
 }
 
 bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept {
@@ -273,7 +276,7 @@ void SharedFile::unlock(std::uint64_t byte) noexcept {
 }
 
 bool SharedFile::is_locked_by_other(std::uint64_t byte) const noexcept {
-    struct flock lock {};
+    struct flock lock{};
     lock.l_type = F_RDLCK;  // conflicts with write locks only
     lock.l_whence = SEEK_SET;
     lock.l_start = static_cast<off_t>(byte);
@@ -355,7 +358,7 @@ std::uint64_t page_size() noexcept {
 }
 
 Space space_at(const std::string& path, std::error_code& error) noexcept {
-    struct statvfs status {};
+    struct statvfs status{};
     error = outcome(::statvfs(path.c_str(), &status));
     if (error) return {};
     return {std::uint64_t{status.f_blocks} * status.f_frsize,
@@ -375,8 +378,8 @@ std::vector<std::string> list_names(const std::string& directory, const std::str
 }
 
 bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept {
-    struct stat named {};
-    struct stat own {};
+    struct stat named{};
+    struct stat own{};
     if (::lstat(path.c_str(), &named) != 0 || ::fstat(file.descriptor(), &own) != 0) return false;
     if (named.st_ino != own.st_ino || named.st_dev != own.st_dev) return false;
     return ::unlink(path.c_str()) == 0;

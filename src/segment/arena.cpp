@@ -63,12 +63,9 @@ std::uint64_t ArenaGeometry::control_bytes() const noexcept {
 
 Arena::Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
              os::SharedFile& file, std::uint64_t file_offset) noexcept
-    : geometry_(geometry),
-      words_(reinterpret_cast<layout::GranuleWord*>(control)),
-      holders_(reinterpret_cast<Word*>(control) + geometry.granules),
-      payload_(payload),
-      file_(&file),
-      file_offset_(file_offset) {}
+    : geometry_(geometry), words_(reinterpret_cast<layout::GranuleWord*>(control)),
+      holders_(reinterpret_cast<Word*>(control) + geometry.granules), payload_(payload),
+      file_(&file), file_offset_(file_offset) {}
 
 Arena::Word& Arena::word(std::uint32_t granule) const noexcept {
     return words_[granule].owner;

@@ -25,7 +25,7 @@ struct BlockId {
 struct ArenaGeometry {
     std::uint64_t granule_bytes = 0;  // a power of two, at least a page
     std::uint32_t granules = 0;
-    std::uint32_t holder_words = 0;   // words of holder bits a granule: one for 64 slots
+    std::uint32_t holder_words = 0;  // words of holder bits a granule: one for 64 slots
 
     // Bytes of control memory that such an arena needs.
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;

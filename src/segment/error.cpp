@@ -8,27 +8,42 @@
 namespace penstock {
 
 std::string_view to_string(ErrorCode code) noexcept {
-    constexpr std::array<std::string_view, 17> kNames = {
-        "Ok",          "Timeout",         "Closed",           "PeerDied", "NotFound",
-        "AlreadyExists", "NoSpace",       "TooLarge",         "Incompatible", "Corrupt",
-        "Cancelled",   "InvalidName",     "InvalidArgument",  "PermissionDenied", "Busy",
-        "WrongProcess", "System"};
+    constexpr std::array<std::string_view, 17> kNames = {"Ok",
+                                                         "Timeout",
+                                                         "Closed",
+                                                         "PeerDied",
+                                                         "NotFound",
+                                                         "AlreadyExists",
+                                                         "NoSpace",
+                                                         "TooLarge",
+                                                         "Incompatible",
+                                                         "Corrupt",
+                                                         "Cancelled",
+                                                         "InvalidName",
+                                                         "InvalidArgument",
+                                                         "PermissionDenied",
+                                                         "Busy",
+                                                         "WrongProcess",
+                                                         "System"};
     const auto index = static_cast<std::size_t>(code);
     return index < kNames.size() ? kNames[index] : "Unknown";
 }
 
 std::string_view to_string(Kind kind) noexcept {
     switch (kind) {
-        case Kind::Broadcast: return "broadcast";
-        case Kind::Queue: return "queue";
-        case Kind::Store: return "store";
-        case Kind::Service: return "service";
+        case Kind::Broadcast:
+            return "broadcast";
+        case Kind::Queue:
+            return "queue";
+        case Kind::Store:
+            return "store";
+        case Kind::Service:
+            return "service";
     }
     return "unknown";
 }
 
-Status::Status(ErrorCode code, std::string sentence, int peer) noexcept
-    : code_(code), peer_(peer) {
+Status::Status(ErrorCode code, std::string sentence, int peer) noexcept : code_(code), peer_(peer) {
     try {
         sentence_ = std::make_unique<const std::string>(std::move(sentence));
     } catch (...) {  // no memory for the sentence: the code must do

@@ -51,8 +51,7 @@ void check_kind_of_file(const SegmentHeader& header, const std::string& where) {
     }
 }
 
-void check_numbers(const SegmentHeader& header, std::uint64_t file_size,
-                   const std::string& where) {
+void check_numbers(const SegmentHeader& header, std::uint64_t file_size, const std::string& where) {
     if (header.checksum != checksum_of(header)) {
         refuse(ErrorCode::Corrupt, where, "is damaged: its header does not match its checksum");
     }
@@ -65,13 +64,12 @@ void check_numbers(const SegmentHeader& header, std::uint64_t file_size,
                    std::to_string(header.file_size) + " bytes");
     }
     const std::uint64_t slot_bytes = header.slot_count * sizeof(layout::ParticipantSlot);
-    const bool adds_up =
-        header.slot_count >= 1 && header.slot_count <= layout::kMaxSlots &&
-        is_part(header.slots_offset, slot_bytes, kPage, header.file_size) &&
-        is_part(header.control_offset, header.control_size, header.slots_offset + slot_bytes,
-                header.file_size) &&
-        is_part(header.payload_offset, header.payload_size,
-                header.control_offset + header.control_size, header.file_size);
+    const bool adds_up = header.slot_count >= 1 && header.slot_count <= layout::kMaxSlots &&
+                         is_part(header.slots_offset, slot_bytes, kPage, header.file_size) &&
+                         is_part(header.control_offset, header.control_size,
+                                 header.slots_offset + slot_bytes, header.file_size) &&
+                         is_part(header.payload_offset, header.payload_size,
+                                 header.control_offset + header.control_size, header.file_size);
     if (!adds_up) refuse(ErrorCode::Corrupt, where, "is damaged: its parts do not fit together");
 }
 
@@ -88,8 +86,8 @@ SegmentHeader make_header(const std::string& name, const SegmentPlan& plan) {
     os::fill_random(reinterpret_cast<std::byte*>(header.instance), sizeof header.instance);
     header.slots_offset = kPage;
     header.slot_count = plan.slots;
-    header.control_offset = layout::round_up(
-        header.slots_offset + plan.slots * sizeof(layout::ParticipantSlot), kPage);
+    header.control_offset =
+        layout::round_up(header.slots_offset + plan.slots * sizeof(layout::ParticipantSlot), kPage);
     header.control_size = plan.control_bytes;
     header.payload_offset =
         layout::round_up(header.control_offset + header.control_size, os::page_size());

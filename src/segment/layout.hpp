@@ -35,18 +35,18 @@ struct SegmentHeader {
     std::uint32_t byte_order;    // kByteOrder as the creator stores it
     std::uint32_t pointer_bits;  // 64
     std::uint64_t features;
-    std::uint64_t instance[2];   // random; tells this segment from every other of its name
+    std::uint64_t instance[2];  // random; tells this segment from every other of its name
     std::uint64_t file_size;
     std::uint64_t slots_offset;
     std::uint64_t slot_count;
     std::uint64_t control_offset;
     std::uint64_t control_size;
     std::uint64_t payload_offset;
-    std::uint64_t payload_size;            // address range; what is reserved of it may be less
+    std::uint64_t payload_size;              // address range; what is reserved of it may be less
     std::uint64_t geometry[kGeometryWords];  // the concept's own numbers
-    std::int64_t created_at;               // ns since the epoch, for people
-    char name[kNameBytes];                 // for people, zero terminated
-    std::uint64_t checksum;                // FNV-1a of all bytes before it
+    std::int64_t created_at;                 // ns since the epoch, for people
+    char name[kNameBytes];                   // for people, zero terminated
+    std::uint64_t checksum;                  // FNV-1a of all bytes before it
 };
 static_assert(std::is_trivially_copyable_v<SegmentHeader>);
 static_assert(offsetof(SegmentHeader, instance) == 32);
@@ -64,7 +64,8 @@ struct ParticipantSlot {
     static constexpr std::uint64_t kActive = 1;
     static constexpr std::size_t kTextWords = 8;
 
-    std::atomic<std::uint64_t> word;  // bit 0: kActive or kFree; bits 1..63: how often it was joined
+    std::atomic<std::uint64_t>
+        word;  // bit 0: kActive or kFree; bits 1..63: how often it was joined
     std::atomic<std::uint64_t> pid;
     std::atomic<std::uint64_t> pid_namespace;
     std::atomic<std::uint64_t> start_time;
@@ -76,7 +77,8 @@ static_assert(sizeof(ParticipantSlot) == 256);
 
 // What waiters sleep on. Bit 0: somebody announced himself; bits 1..31: a count of wake-ups, which
 // wraps after 2^31 of them: a sleeper would have to be between its look and its sleep for that
-// long to miss one, and its sleep is bounded anyway. Waiters set bit 0, wakers clear it by adding 1.
+// long to miss one, and its sleep is bounded anyway. Waiters set bit 0, wakers clear it by
+// adding 1.
 struct alignas(kApart) SignalWord {
     std::atomic<std::uint32_t> word;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -56,18 +57,20 @@ enum class Removal : std::uint8_t { Removed, InUse, Busy };
 // Removes the name if nobody alive is attached. The life-cycle lock keeps joiners out meanwhile.
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path) {
-    if (participants.anybody_alive()) return Removal::InUse;
-    if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
-    PENSTOCK_CRASH_POINT("segment.remove.locked");
-    Removal result = Removal::InUse;
-    if (!participants.anybody_alive()) {
-        os::unlink_if_same(path, file);
-        PENSTOCK_CRASH_POINT("segment.remove.unlinked");
-        result = Removal::Removed;
+    // Looks again after letting go: who left meanwhile found us at work and may have given up.
+    while (!participants.anybody_alive()) {
+        if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
+        PENSTOCK_CRASH_POINT("segment.remove.locked");
+        const bool is_dead = !participants.anybody_alive();
+        if (is_dead) {
+            os::unlink_if_same(path, file);
+            PENSTOCK_CRASH_POINT("segment.remove.unlinked");
+        }
+        file.unlock(kLifeCycleByte);
+        PENSTOCK_CRASH_POINT("segment.remove.unlocked");
+        if (is_dead) return Removal::Removed;
     }
-    file.unlock(kLifeCycleByte);
-    PENSTOCK_CRASH_POINT("segment.remove.unlocked");
-    return result;
+    return Removal::InUse;
 }
 
 // The same, with patience for somebody who is just joining or removing.
@@ -88,10 +91,11 @@ void make_way(const Location& location) {
         Visit other(location.name);
         if (other.remove_if_abandoned()) return;
         const std::string holders = describe_holders(other.participants());
-        throw Error(ErrorCode::AlreadyExists,
-                    start + (holders.empty() ? "somebody is just joining it"
-                                             : "it is in use by " + holders) +
-                        "; attach to it, choose another name, or end that process");
+        throw Error(
+            ErrorCode::AlreadyExists,
+            start +
+                (holders.empty() ? "somebody is just joining it" : "it is in use by " + holders) +
+                "; attach to it, choose another name, or end that process");
     } catch (const Error& error) {
         if (error.code() == ErrorCode::NotFound) return;  // gone meanwhile
         if (error.code() == ErrorCode::AlreadyExists) throw;
@@ -117,8 +121,8 @@ os::SharedFile open_to_join(const Location& location) {
         }
         os::pause_between_tries();  // being removed: the next look finds it gone or replaced
         if (os::monotonic_ns() >= end + kLifeCyclePatience) {
-            throw Error(ErrorCode::NotFound, "can't attach to " + where(location) +
-                                                 ": it is being removed");
+            throw Error(ErrorCode::NotFound,
+                        "can't attach to " + where(location) + ": it is being removed");
         }
     }
 }
@@ -135,14 +139,19 @@ void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& 
 
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait) {
-    os::DirectoryWatch watch(locate(name).directory);  // before the first look: misses nothing
+    // Only for those who have to wait: closing a watch takes the kernel 10 ms and more.
+    std::optional<os::DirectoryWatch> watch;
     for (;;) {
         try {
             return Segment::attach(name, wanted);
         } catch (const Error& error) {
             const auto now = Clock::now();
             if (error.code() != ErrorCode::NotFound || wait.deadline.has_passed(now)) throw;
-            watch.wait(wait.deadline.left(now, kSlice));
+            if (!watch) {
+                watch.emplace(locate(name).directory);
+                continue;  // a look after the watch has begun: together they miss nothing
+            }
+            watch->wait(wait.deadline.left(now, kSlice));
             const bool is_interrupted =
                 wait.interrupted != nullptr && wait.interrupted(wait.context);
             if (is_interrupted || (wait.cancel != nullptr && wait.cancel->is_cancelled())) {
@@ -158,13 +167,13 @@ Visit::Visit(const std::string& name) : location_(locate(name)) {
     file_ = os::SharedFile::open(location_.path, error);
     if (error) throw_system(error, "examine", name);
     header_ = read_header(file_, where(location_));
-    mapping_ = os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite,
-                                error);
+    mapping_ =
+        os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite, error);
     if (error) throw_system(error, "map", name);
-    auto* slots = reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() +
-                                                             header_.slots_offset);
-    participants_ = Participants(file_, slots, header_.slots_offset,
-                                 static_cast<unsigned>(header_.slot_count));
+    auto* slots =
+        reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() + header_.slots_offset);
+    participants_ =
+        Participants(file_, slots, header_.slots_offset, static_cast<unsigned>(header_.slot_count));
 }
 
 bool Visit::remove_if_abandoned() {
@@ -175,8 +184,9 @@ void throw_system(const std::error_code& error, const std::string& what, const s
     const std::string start = "can't " + what + " '" + name + "': ";
     if (error == std::errc::no_such_file_or_directory) {
         throw Error(ErrorCode::NotFound,
-                    start + "there is no such segment; is its creator running, in the same "
-                            "/dev/shm? (penstock ls)");
+                    start +
+                        "there is no such segment; is its creator running, in the same "
+                        "/dev/shm? (penstock ls)");
     }
     if (error == std::errc::permission_denied || error == std::errc::operation_not_permitted) {
         throw Error(ErrorCode::PermissionDenied,
@@ -242,18 +252,18 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
 
 void Segment::map(os::Mapping::Access payload) {
     std::error_code error;
-    control_ = os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite,
-                                error);
+    control_ =
+        os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite, error);
     if (error) throw_system(error, "map", location_.name);
     if (header_.payload_size > 0) {
-        payload_ = os::Mapping::map(file_, header_.payload_offset, header_.payload_size, payload,
-                                    error);
+        payload_ =
+            os::Mapping::map(file_, header_.payload_offset, header_.payload_size, payload, error);
         if (error) throw_system(error, "map", location_.name);
     }
     auto* slots =
         reinterpret_cast<layout::ParticipantSlot*>(control_.data() + header_.slots_offset);
-    participants_ = Participants(file_, slots, header_.slots_offset,
-                                 static_cast<unsigned>(header_.slot_count));
+    participants_ =
+        Participants(file_, slots, header_.slots_offset, static_cast<unsigned>(header_.slot_count));
 }
 
 void Segment::open_for_lending() {
@@ -283,9 +293,10 @@ void Segment::place(const MemoryOptions& memory) {
 
 void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
     if (memory.huge_pages) {
-        require(payload_.collapse(reserved), "huge_pages",
-                "the file system must allow them (mount it with huge=advise), the capacity be 2 MiB "
-                "at least, and the kernel 6.1 or newer");
+        require(
+            payload_.collapse(reserved), "huge_pages",
+            "the file system must allow them (mount it with huge=advise), the capacity be 2 MiB "
+            "at least, and the kernel 6.1 or newer");
     }
     if (memory.populate) {
         require(payload_.populate(reserved), "populate", "there is not that much memory");

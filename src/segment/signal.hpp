@@ -52,7 +52,8 @@ public:
     }
 
 private:
-    static constexpr std::int64_t kMost = 30'000;  // a wake-up costs about as much: never spin longer
+    static constexpr std::int64_t kMost =
+        30'000;  // a wake-up costs about as much: never spin longer
     static constexpr std::int64_t kLeast = 1'000;  // enough to notice that spinning pays again
     static constexpr unsigned kMostDoubt = 10;
     std::int64_t most_;

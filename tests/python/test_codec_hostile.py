@@ -91,7 +91,7 @@ def test_every_byte_changed() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(RICH) - 1), st.integers(0, 255)), max_size=8))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_random_corruption(changes: list[tuple[int, int]]) -> None:
     structure_end = HEADER.size + len(structure_of(RICH)) + 500
     changed = bytearray(RICH)

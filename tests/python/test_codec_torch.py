@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from codec_messages import (
     ALIGNMENT,
-    ML_DTYPES,
     NUMPY_DTYPES,
     aligned,
     assert_same,
@@ -33,7 +32,11 @@ def torch() -> Any:
     return pytest.importorskip("torch")
 
 
-TORCH_DTYPES = [name for name in NUMPY_DTYPES + ML_DTYPES if name not in ML_DTYPES[6:]]
+TORCH_DTYPES = [
+    *NUMPY_DTYPES,
+    *("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
+    "float8_e8m0fnu",
+]
 
 
 @pytest.mark.parametrize("name", TORCH_DTYPES)

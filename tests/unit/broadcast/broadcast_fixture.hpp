@@ -32,8 +32,8 @@ inline Bytes make_message(std::uint64_t number, std::size_t size) {
     return bytes;
 }
 
-inline ::testing::AssertionResult is_message(std::span<const std::byte> bytes,
-                                             std::uint64_t number, std::size_t size) {
+inline ::testing::AssertionResult is_message(std::span<const std::byte> bytes, std::uint64_t number,
+                                             std::size_t size) {
     if (bytes.size() != size) {
         return ::testing::AssertionFailure()
                << bytes.size() << " bytes, where " << size << " had been sent";

@@ -10,10 +10,11 @@ namespace {
 
 TEST(BroadcastLayoutTest, ARecordHeaderKeepsEveryField) {
     for (const std::uint64_t length : {std::uint64_t{0}, std::uint64_t{1}, kLongestPayload}) {
-        for (const RecordKind kind : {RecordKind::Invalid, RecordKind::Inline, RecordKind::Block,
-                                      RecordKind::Padding}) {
-            for (const std::uint8_t step : {0, 1, 7}) {
-                for (const std::uint16_t tag : {0, 1, 0x7FFF}) {
+        for (const RecordKind kind :
+             {RecordKind::Invalid, RecordKind::Inline, RecordKind::Block, RecordKind::Padding}) {
+            for (const std::uint8_t step : {std::uint8_t{0}, std::uint8_t{1}, std::uint8_t{7}}) {
+                for (const std::uint16_t tag :
+                     {std::uint16_t{0}, std::uint16_t{1}, std::uint16_t{0x7FFF}}) {
                     const RecordHeader header{length, kind, step, step, tag};
                     const RecordHeader same = decode_record(encode_record(header));
                     EXPECT_EQ(same.length, length);

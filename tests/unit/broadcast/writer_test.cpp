@@ -1,8 +1,8 @@
-// The writer: what it takes and refuses, loans, back-pressure that names who is behind, and its end.
+// The writer: what it takes and refuses, loans, back-pressure that names who is behind, and its
+// end.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -52,21 +52,21 @@ TEST_F(WriterTest, RefusesBadNamesAndOptions) {
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { BroadcastWriter::create("a/b"); }));
     BroadcastOptions options = small(0);
     const std::string name = new_name();
-    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
-                        [&] { BroadcastWriter::create(name, options); }, {"readers"}));
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { BroadcastWriter::create(name, options); },
+                        {"readers"}));
     options = small();
     options.memory.numa_node = 63;
-    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
-                        [&] { BroadcastWriter::create(name, options); }, {"numa_node"}));
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { BroadcastWriter::create(name, options); },
+                        {"numa_node"}));
     EXPECT_FALSE(exists(name));
 }
 
 TEST_F(WriterTest, IsTheOnlyOne) {
     const std::string name = new_name();
     const BroadcastWriter writer = BroadcastWriter::create(name, small());
-    EXPECT_TRUE(refuses(
-        ErrorCode::AlreadyExists, [&] { BroadcastWriter::create(name, small()); },
-        {"in use by pid " + std::to_string(::getpid()) + " (penstock_unit_tests)"}));
+    EXPECT_TRUE(
+        refuses(ErrorCode::AlreadyExists, [&] { BroadcastWriter::create(name, small()); },
+                {"in use by pid " + std::to_string(::getpid()) + " (penstock_unit_tests)"}));
     EXPECT_TRUE(writer.is_open());
     EXPECT_EQ(inspect_segment(name).participants.size(), 1U);
 }
@@ -213,9 +213,9 @@ TEST_F(WriterTest, ALoanSaysWhereItLiesInTheFile) {
         Loan loan = writer.loan(size).or_throw();
         trust::fill_numbered(loan.bytes(), 9);
         Bytes seen(size);
-        ASSERT_EQ(::pread(writer.descriptor(), seen.data(), size,
-                          static_cast<off_t>(loan.file_offset())),
-                  static_cast<ssize_t>(size));
+        ASSERT_EQ(
+            ::pread(writer.descriptor(), seen.data(), size, static_cast<off_t>(loan.file_offset())),
+            static_cast<ssize_t>(size));
         EXPECT_TRUE(is_message(seen, 9, size));
         ASSERT_TRUE(succeeds(loan.commit()));
         EXPECT_EQ(loan.file_offset(), 0U) << "it is not ours any more";
@@ -342,7 +342,7 @@ TEST_F(WriterTest, WaitsAreCancelled) {
     Cancel cancel;
     Wait wait = kLong;
     wait.cancel = &cancel;
-    std::thread canceller([&] {
+    std::jthread canceller([&] {
         await([&] { return !writer.blocked_by().empty(); });
         cancel.cancel();
     });
@@ -359,7 +359,7 @@ TEST_F(WriterTest, WaitsAreCancelled) {
 TEST_F(WriterTest, ARequestToCloseEndsItsWaits) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     const std::uint64_t sent = fill_ring(writer, 0, 100);
-    std::thread closer([&] {
+    std::jthread closer([&] {
         await([&] { return writer.stats().sleeps > 0 || !writer.blocked_by().empty(); });
         writer.request_close();
     });
@@ -373,10 +373,9 @@ TEST_F(WriterTest, ARequestToCloseEndsItsWaits) {
 // What any thread may ask may be asked while another one sends.
 TEST_F(WriterTest, CanBeWatchedWhileItSends) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
-    std::atomic<bool> is_over{false};
-    std::thread watcher([&] {
+    const std::jthread watcher([&](const std::stop_token& stop) {
         std::uint64_t before = 0;
-        while (!is_over) {
+        while (!stop.stop_requested()) {
             const std::uint64_t messages = writer.stats().messages;
             EXPECT_GE(messages, before);
             before = messages;
@@ -393,22 +392,19 @@ TEST_F(WriterTest, CanBeWatchedWhileItSends) {
         const std::size_t size = number % 100 == 0 ? kGranule : 300;
         ASSERT_TRUE(succeeds(send(writer, number, size)));
         ASSERT_TRUE(receives(first, number, size));
-        // The second reader lags behind and blocks the writer now and then.
-        if (writer.blocked_by().empty() && number % 5 != 0) continue;
+        if (number % 5 != 0) continue;
         while (second.recv(Deadline::now())) {
         }
     }
-    is_over = true;
-    watcher.join();
 }
 
 TEST_F(WriterTest, NoSpaceAtCreationNamesTheRemedy) {
     const std::string name = new_name();
     Child child([&] {
         if (!refuse_calls({kNoSpaceLeft})) ::_exit(kCannotRefuse);
-        require(static_cast<bool>(refuses(ErrorCode::NoSpace,
-                                          [&] { BroadcastWriter::create(name); },
-                                          {"could not reserve", name, "docker run --shm-size"})));
+        require(
+            static_cast<bool>(refuses(ErrorCode::NoSpace, [&] { BroadcastWriter::create(name); },
+                                      {"could not reserve", name, "docker run --shm-size"})));
     });
     const int outcome = child.wait();
     if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -97,16 +96,15 @@ TEST(DirectoryWatchTest, ReturnsAtASignal) {
     struct sigaction before{};
     handler.sa_handler = [](int) {};
     ASSERT_EQ(::sigaction(SIGUSR2, &handler, &before), 0);
-    std::atomic<bool> has_returned{false};
     const pthread_t waiter = ::pthread_self();
-    std::thread sender([&] {
-        while (!has_returned) {  // the signal may come before the wait: send it again
+    std::jthread sender([&](const std::stop_token& stop) {
+        while (!stop.stop_requested()) {  // the signal may come before the wait: send it again
             ::pthread_kill(waiter, SIGUSR2);
             std::this_thread::yield();
         }
     });
     EXPECT_LT(time_of_wait(watch, kLong), kLong);
-    has_returned = true;
+    sender.request_stop();
     sender.join();
     ::sigaction(SIGUSR2, &before, nullptr);
 }

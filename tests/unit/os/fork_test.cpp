@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <filesystem>
 #include <string>
@@ -137,9 +136,8 @@ TEST(ForkTest, NoChildInheritsAFileThatIsBeingOpenedOrClosed) {
     SharedFile file = SharedFile::create_private(folder.path(), error);
     ASSERT_FALSE(file.publish(path));
     file.close();
-    std::atomic<bool> is_over{false};
-    std::thread opener([&] {
-        while (!is_over) {
+    std::jthread opener([&](const std::stop_token& stop) {
+        while (!stop.stop_requested()) {
             std::error_code ignored;
             SharedFile::open(path, ignored).close();
         }
@@ -150,7 +148,7 @@ TEST(ForkTest, NoChildInheritsAFileThatIsBeingOpenedOrClosed) {
         Child child([&] { require(!holds_open(path)); });
         if (child.wait() != 0) ++heirs;
     }
-    is_over = true;
+    opener.request_stop();
     opener.join();
     EXPECT_EQ(heirs, 0) << "of " << kForks;
 }

@@ -143,7 +143,7 @@ protected:
 
 TEST_F(ArenaConcurrencyTest, Threads) {
     constexpr int kTurns = 30'000;
-    std::vector<std::thread> threads;
+    std::vector<std::jthread> threads;
     for (unsigned who = 1; who <= 4; ++who) {
         threads.emplace_back([&, who] {
             Customer customer(stage_.arena, *book_, who);
@@ -151,7 +151,7 @@ TEST_F(ArenaConcurrencyTest, Threads) {
             customer.give_all_back();
         });
     }
-    for (std::thread& thread : threads) thread.join();
+    threads.clear();  // joins them
     expect_peace(kTurns);
 }
 

@@ -502,7 +502,7 @@ TEST_F(SegmentTest, AttachingCanWaitForTheName) {
         end.pass();
         leave(segment, 0);
     });
-    std::thread waiter([&] {
+    std::jthread waiter([&] {
         const Handle segment = attach_when_there(name, kQueueToRead, kLong);
         EXPECT_EQ(segment->name(), name);
     });

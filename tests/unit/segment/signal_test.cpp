@@ -168,7 +168,7 @@ TEST_P(SignalTest, IsCancelledFromAnotherThread) {
     Cancel cancel;
     Wait wait = kLong;
     wait.cancel = &cancel;
-    std::thread canceller([&] {
+    std::jthread canceller([&] {
         test::await([&] { return (word() & 1U) != 0; });  // until somebody waits
         cancel.cancel();
     });
@@ -195,10 +195,9 @@ TEST_P(SignalTest, AsksWhetherItWasInterruptedAfterEverySignal) {
     handler.sa_handler = [](int) {};
     ASSERT_EQ(::sigaction(SIGUSR2, &handler, &before), 0);
     const std::atomic<bool> flag{false};
-    std::atomic<bool> is_over{false};
     const pthread_t waiter = ::pthread_self();
-    std::thread sender([&] {
-        while (!is_over) {
+    std::jthread sender([&](const std::stop_token& stop) {
+        while (!stop.stop_requested()) {
             ::pthread_kill(waiter, SIGUSR2);
             std::this_thread::yield();
         }
@@ -210,7 +209,7 @@ TEST_P(SignalTest, AsksWhetherItWasInterruptedAfterEverySignal) {
     const auto start = Clock::now();
     EXPECT_EQ(wait_for(flag, wait), WaitEnd::Cancelled);
     EXPECT_LT(Clock::now() - start, 20 * kSlice) << "sooner than slices alone would ask";
-    is_over = true;
+    sender.request_stop();
     sender.join();
     ::sigaction(SIGUSR2, &before, nullptr);
 }
@@ -270,7 +269,7 @@ TEST_P(SignalTest, NoWakeUpIsLostBetweenTwoProcesses) {
 
 TEST_P(SignalTest, NoWakeUpIsLostBetweenTwoThreads) {
     const Shared<Court> court;
-    std::thread replier([&] { reply(*court, GetParam()); });
+    std::jthread replier([&] { reply(*court, GetParam()); });
     serve(*court, GetParam());
     replier.join();
 }

@@ -1,0 +1,297 @@
+// Large messages: blocks of their own in the same order, memory that comes and goes with them, and
+// views that may be kept without stopping the ring.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_fixture.hpp"
+#include "tests/unit/support/refused_calls.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace test;
+
+class LargeTest : public BroadcastTest {};
+
+TEST_F(LargeTest, ComeInOrderWithSmallOnes) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, number % 2 == 0 ? 50 : kGranule + number)));
+    }
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        ASSERT_TRUE(receives(reader, number, number % 2 == 0 ? 50 : kGranule + number));
+    }
+    EXPECT_EQ(writer.stats().large_messages, 4U);
+}
+
+TEST_F(LargeTest, AreAligned) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    for (const std::size_t size : {kSmallest / 4 + 1, kGranule + 1, kGranule}) {
+        ASSERT_TRUE(succeeds(send(writer, size, size)));
+        const Message message = reader.recv().or_throw();
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(message.bytes().data()) % 64, 0U);
+        EXPECT_TRUE(is_message(message.bytes(), size, size));
+    }
+}
+
+TEST_F(LargeTest, TheirMemoryIsUsedAgain) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 4 * kGranule));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    const std::uint64_t before = writer.stats().reserved_bytes;
+    for (std::uint64_t number = 0; number < 50; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, 2 * kGranule)));
+        ASSERT_TRUE(receives(reader, number, 2 * kGranule));
+    }
+    EXPECT_LE(writer.stats().reserved_bytes, before + 4 * kGranule);
+}
+
+TEST_F(LargeTest, WaitForTheReadersWhenTheArenaIsFull) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2, 2 * kGranule));
+    BroadcastReader quick = BroadcastReader::attach(writer.name(), 1);
+    BroadcastReader slow = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
+    ASSERT_TRUE(receives(quick, 0, kGranule));
+    ASSERT_TRUE(receives(quick, 1, kGranule));
+    EXPECT_TRUE(fails(send(writer, 2, kGranule, 1ms), ErrorCode::Timeout,
+                      {"waiting for reader 0", "2 messages behind"}));
+    EXPECT_EQ(only(writer.blocked_by()).rank, 0U);
+    EXPECT_EQ(writer.stats().held_bytes, 2 * kGranule);
+    ASSERT_TRUE(succeeds(send(writer, 2, 10))) << "small ones have room";
+    ASSERT_TRUE(receives(slow, 0, kGranule));
+    ASSERT_TRUE(succeeds(send(writer, 3, kGranule)));
+    EXPECT_TRUE(fails(send(writer, 4, kGranule), ErrorCode::Timeout));
+    ASSERT_TRUE(receives(slow, 1, kGranule));
+    ASSERT_TRUE(receives(slow, 2, 10));
+    ASSERT_TRUE(receives(slow, 3, kGranule));
+}
+
+TEST_F(LargeTest, ABlockedWriterGoesOnWhenABlockIsFreed) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 2 * kGranule));
+    const std::string name = writer.name();
+    Child child([&] {
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        for (std::uint64_t number = 0; number < 200; ++number) {
+            Result<Message> message = reader.recv(kLong);
+            require(message.is_ok());
+            if (number % 2 == 0) message->keep();
+            require(is_message(message->bytes(), number, kGranule + number));
+        }
+    });
+    for (std::uint64_t number = 0; number < 200; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, kGranule + number, kLong)));
+    }
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST_F(LargeTest, AKeptOneLetsTheRingFlow) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    Message kept = reader.recv().or_throw();
+    kept.keep();
+    kept.keep();
+    EXPECT_EQ(reader.stats().used_bytes, 0U) << "it takes no room in the ring any more";
+    for (std::uint64_t number = 1; number < 300; ++number) {
+        const std::size_t size = number % 10 == 0 ? kGranule : 100;
+        ASSERT_TRUE(succeeds(send(writer, number, size))) << number;
+        ASSERT_TRUE(receives(reader, number, size));
+    }
+    EXPECT_TRUE(is_message(kept.bytes(), 0, kGranule));
+    EXPECT_GE(writer.stats().held_bytes, kGranule);
+    kept.release();
+    EXPECT_TRUE(succeeds(send(writer, 300, kGranule)));
+    ASSERT_TRUE(receives(reader, 300, kGranule));
+    EXPECT_TRUE(succeeds(send(writer, 301, kGranule)));
+    EXPECT_EQ(writer.stats().held_bytes, kGranule) << "all others have been freed";
+}
+
+TEST_F(LargeTest, OneThatIsOnlyHeldStopsTheRing) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    Message held = reader.recv().or_throw();
+    fill_ring(writer, 1, 100);
+    while (reader.recv(Deadline::now())) {
+    }
+    EXPECT_TRUE(fails(send(writer, 1, 100), ErrorCode::Timeout));
+    held.keep();
+    EXPECT_TRUE(succeeds(send(writer, 1, 100)));
+    EXPECT_TRUE(is_message(held.bytes(), 0, kGranule));
+}
+
+TEST_F(LargeTest, KeepingASmallOneChangesNothing) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, 56)));
+    Message message = reader.recv().or_throw();
+    message.keep();
+    EXPECT_EQ(reader.stats().used_bytes, 64U);
+    message.release();
+    message.keep();
+    EXPECT_EQ(reader.stats().used_bytes, 0U);
+}
+
+TEST_F(LargeTest, WhoKeepsABlockIsNamedByAWriterThatNeedsIt) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2, kGranule));
+    BroadcastReader other = BroadcastReader::attach(writer.name(), 0);
+    BroadcastReader keeper = BroadcastReader::attach(writer.name(), 1);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    ASSERT_TRUE(receives(other, 0, kGranule));
+    Message kept = keeper.recv().or_throw();
+    kept.keep();
+    EXPECT_TRUE(fails(send(writer, 1, kGranule, 1ms), ErrorCode::Timeout, {"reader 1"}));
+    EXPECT_EQ(only(writer.blocked_by()).rank, 1U);
+    kept.release();
+    EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
+}
+
+TEST_F(LargeTest, AlsoWhenItIsKeptWhileTheWriterWaits) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, kGranule));
+    BroadcastReader keeper = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    std::optional<Message> kept;
+    std::jthread receiver([&] {
+        await([&] { return !writer.blocked_by().empty(); });
+        kept = keeper.recv().or_throw();
+        kept->keep();
+    });
+    EXPECT_TRUE(fails(send(writer, 1, kGranule, 300ms), ErrorCode::Timeout, {"reader 0"}));
+    receiver.join();
+    EXPECT_EQ(only(writer.blocked_by()).rank, 0U);
+    kept.reset();
+    EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
+}
+
+TEST_F(LargeTest, AKeeperDoesNotBlockAWriterThatNeedsRingRoom) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
+    BroadcastReader slow = BroadcastReader::attach(writer.name(), 0);
+    BroadcastReader keeper = BroadcastReader::attach(writer.name(), 1);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    Message kept = keeper.recv().or_throw();
+    kept.keep();
+    fill_ring(writer, 1, 100);
+    while (keeper.recv(Deadline::now())) {
+    }
+    EXPECT_TRUE(fails(send(writer, 1, 100, 1ms), ErrorCode::Timeout, {"reader 0"}));
+    EXPECT_EQ(only(writer.blocked_by()).rank, 0U) << "the keeper is in nobody's way";
+}
+
+TEST_F(LargeTest, OneThatIsKeptBeyondTheEndOfItsReaderBlocksNobody) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    Message kept = reader.recv().or_throw();
+    kept.keep();
+    reader.close();
+    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    for (std::uint64_t number = 1; number < 100; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, number % 10 == 0 ? kGranule : 500)));
+    }
+    EXPECT_TRUE(is_message(kept.bytes(), 0, kGranule));
+}
+
+TEST_F(LargeTest, AreFreedWhenTheLastGateOpens) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, 2 * kGranule));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, 2 * kGranule)));
+    EXPECT_TRUE(fails(send(writer, 1, kGranule), ErrorCode::Timeout));
+    reader.close();
+    EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
+    EXPECT_EQ(writer.stats().held_bytes, kGranule);
+}
+
+TEST_F(LargeTest, OfTheDeadAreFreed) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), dropping(small(1, 2 * kGranule)));
+    const std::string name = writer.name();
+    const Gate kept;
+    Child child([&] {
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        Message message = reader.recv(kLong).or_throw();
+        message.keep();
+        kept.open();
+        for (;;) ::pause();
+    });
+    ASSERT_TRUE(succeeds(send(writer, 0, 2 * kGranule)));
+    kept.pass();
+    EXPECT_TRUE(fails(send(writer, 1, kGranule), ErrorCode::Timeout));
+    EXPECT_EQ(only(writer.blocked_by()).rank, 0U);
+    child.kill_unreaped();
+    EXPECT_TRUE(succeeds(send(writer, 1, 2 * kGranule, kLong)));
+}
+
+TEST_F(LargeTest, WithoutSpaceNothingIsSentAndNothingLost) {
+    const std::string name = new_name();
+    Child child([&] {
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        if (!refuse_calls({kNoSpaceLeft})) ::_exit(kCannotRefuse);
+        require(send(writer, 0, 10).is_ok());
+        require(static_cast<bool>(fails(send(writer, 1, 3 * kGranule), ErrorCode::NoSpace,
+                                        {"could not reserve " + std::to_string(3 * kGranule),
+                                         "KiB free of", "docker run --shm-size"})));
+        require(writer.stats().held_bytes == 0);
+        require(writer.loan(3 * kGranule).code() == ErrorCode::NoSpace);
+        require(send(writer, 1, 10).is_ok());
+        require(static_cast<bool>(receives(reader, 0, 10)));
+        require(static_cast<bool>(receives(reader, 1, 10)));
+        require(static_cast<bool>(receives_nothing(reader)));
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST_F(LargeTest, WithoutSpaceABlockInUseIsWaitedFor) {
+    const std::string name = new_name();
+    Child child([&] {
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        require(send(writer, 0, kGranule).is_ok());
+        if (!refuse_calls({kNoSpaceLeft})) ::_exit(kCannotRefuse);
+        require(send(writer, 1, kGranule).code() == ErrorCode::Timeout);
+        require(static_cast<bool>(receives(reader, 0, kGranule)));
+        require(send(writer, 1, kGranule).is_ok());  // in the memory of the first
+        require(static_cast<bool>(receives(reader, 1, kGranule)));
+        require(send(writer, 2, 2 * kGranule).code() == ErrorCode::NoSpace);
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+// The time that must pass is what is tested: memory is given back after two idle seconds.
+TEST_F(LargeTest, GiveTheirMemoryBackWhenNoMoreCome) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    const std::uint64_t before = writer.stats().reserved_bytes;
+    ASSERT_TRUE(succeeds(send(writer, 0, 8 * kGranule)));
+    ASSERT_TRUE(receives(reader, 0, 8 * kGranule));
+    ASSERT_GE(writer.stats().reserved_bytes, before + 8 * kGranule);
+    std::uint64_t number = 1;
+    await([&] {
+        EXPECT_TRUE(succeeds(send(writer, number, 1000)));
+        EXPECT_TRUE(receives(reader, number, 1000));
+        ++number;
+        return writer.stats().reserved_bytes <= before || HasFailure();
+    });
+    EXPECT_EQ(writer.stats().held_bytes, 0U);
+    ASSERT_TRUE(succeeds(send(writer, number, 8 * kGranule))) << "and take it anew";
+    ASSERT_TRUE(receives(reader, number, 8 * kGranule));
+}
+
+}  // namespace
+}  // namespace penstock
