@@ -33,33 +33,58 @@ std::uint8_t touch(std::span<const std::byte> data) {
 
 void write(const Token& token, Writer& out) {
     switch (token.kind) {
-        case Kind::Nil: out.nil(); break;
-        case Kind::Boolean: out.boolean(token.boolean); break;
-        case Kind::Integer: out.integer(token.integer); break;
-        case Kind::Natural: out.natural(token.natural); break;
-        case Kind::Real: out.real(token.real); break;
-        case Kind::Text: out.text(token.text()); break;
-        case Kind::Bytes: out.bytes(token.bytes); break;
-        case Kind::Array: out.array(token.count); break;
-        case Kind::Map: out.map(token.count); break;
-        case Kind::Extension: out.extension(token.extension, token.bytes); break;
+        case Kind::Nil:
+            out.nil();
+            break;
+        case Kind::Boolean:
+            out.boolean(token.boolean);
+            break;
+        case Kind::Integer:
+            out.integer(token.integer);
+            break;
+        case Kind::Natural:
+            out.natural(token.natural);
+            break;
+        case Kind::Real:
+            out.real(token.real);
+            break;
+        case Kind::Text:
+            out.text(token.text());
+            break;
+        case Kind::Bytes:
+            out.bytes(token.bytes);
+            break;
+        case Kind::Array:
+            out.array(token.count);
+            break;
+        case Kind::Map:
+            out.map(token.count);
+            break;
+        case Kind::Extension:
+            out.extension(token.extension, token.bytes);
+            break;
     }
 }
 
 // The 64-bit payload compares every bit, of NaNs too.
 std::uint64_t payload(const Token& token) {
     switch (token.kind) {
-        case Kind::Boolean: return token.boolean ? 1 : 0;
-        case Kind::Integer: return static_cast<std::uint64_t>(token.integer);
-        case Kind::Natural: return token.natural;
+        case Kind::Boolean:
+            return token.boolean ? 1 : 0;
+        case Kind::Integer:
+            return static_cast<std::uint64_t>(token.integer);
+        case Kind::Natural:
+            return token.natural;
         case Kind::Array:
-        case Kind::Map: return token.count;
+        case Kind::Map:
+            return token.count;
         case Kind::Real: {
             std::uint64_t bits = 0;
             std::memcpy(&bits, &token.real, sizeof(bits));
             return bits;
         }
-        default: return 0;
+        default:
+            return 0;
     }
 }
 
@@ -107,8 +132,7 @@ void look_at_tensors(const MessageReader& message) {
             require(size >= 0, "a negative size passed");
             items *= static_cast<std::uint64_t>(size);
         }
-        require(view.dtype == DType::Described ||
-                    items * item_size(view.dtype) == view.data.size(),
+        require(view.dtype == DType::Described || items * item_size(view.dtype) == view.data.size(),
                 "a shape that does not give the payload's size passed");
     }
     require(message.tensor(message.tensors(), view) == Fault::BadTensor, "an index too far passed");

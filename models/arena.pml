@@ -1,5 +1,5 @@
-/* The arena: two allocators claim, free and trim runs of granules, die at any step, and are reaped by
- * janitors, one of which dies too.
+/* The arena: two allocators claim, free and trim runs of granules, die at any step, and are reaped
+ * by janitors, one of which dies too.
  *
  *   here              | src/segment/arena.cpp
  *   ------------------+-----------------------------------------------------------------
@@ -7,7 +7,7 @@
  *   release_run       | Arena::release_run
  *   Allocator         | Arena::allocate, reserve_run, free, trim
  *   Janitor, reap     | Arena::reap under the dead one's slot lock
- *   state, owner, length | the granule word: each step changes all three of one granule at once
+ *   state, owner, …   | the granule word: each step changes state, owner and length of one at once
  *   marked, real      | its kReserved bit; whether the file has memory there
  *
  * Generations are left out: what holds without them holds with them.
@@ -158,7 +158,8 @@ proctype Allocator(byte me) {
 
 inline reap_granule(at) {
     if
-    :: d_step { (state[at] == HEAD || state[at] == FREEING) && owner[at] == slot -> n = length[at] };
+    :: d_step { (state[at] == HEAD || state[at] == FREEING) && owner[at] == slot ->
+           n = length[at] };
        release_run(at, n);
        n = 0
     :: else
@@ -172,10 +173,16 @@ proctype Janitor(byte me) {
 end_idle:
         do
         :: d_step { dead[1] && !locked[1] -> locked[1] = true; slot = 1 };
-           if :: dead[1] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[1] = false :: else fi;
+           if
+           :: dead[1] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[1] = false
+           :: else
+           fi;
            d_step { locked[1] = false; slot = NONE }
         :: d_step { dead[2] && !locked[2] -> locked[2] = true; slot = 2 };
-           if :: dead[2] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[2] = false :: else fi;
+           if
+           :: dead[2] -> reap_granule(0); reap_granule(1); reap_granule(2); dead[2] = false
+           :: else
+           fi;
            d_step { locked[2] = false; slot = NONE }
         od
     } unless { kill[me] };

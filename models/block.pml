@@ -1,6 +1,7 @@
-/* A large message lies in a block of the arena and its record in the ring. A reader may keep the block
- * beyond its record; the writer uses a block again only when every reader has passed its record and
- * nobody holds it. Readers die or leave with and without blocks; one rank gets a replacement.
+/* A large message lies in a block of the arena and its record in the ring. A reader may keep the
+ * block beyond its record; the writer uses a block again only when every reader has passed its
+ * record and nobody holds it. Readers die or leave with and without blocks; one rank gets a
+ * replacement.
  *
  *   here          | src/broadcast, src/segment/arena.cpp
  *   --------------+-----------------------------------------------------------------
@@ -10,12 +11,13 @@
  *   clear         | clear_dead_reader: gate, then Arena::reap of the holder bits, then retire
  *   contents[]    | what the block holds: which message, or TORN while it is written
  *
- * Positions count messages; the ring has room for all of them. Stores are seen at once: what happens
- * when they are not is ring.pml's matter.
- * Checked: what is read is what was sent, for as long as it is held; nobody alive and willing waits
- * for a block that only the dead hold; in the end every block can be freed.
+ * Positions count messages; the ring has room for all of them. Stores are seen at once: what
+ * happens when they are not is ring.pml's matter.
+ * Checked: what is read is what was sent, for as long as it is held; nobody alive and willing
+ * waits for a block that only the dead hold; in the end every block can be freed.
  *
- * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING, -DIGNORE_BITS.
+ * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING,
+ * -DIGNORE_BITS.
  */
 #define BLOCKS 2
 #ifndef MESSAGES
@@ -31,7 +33,7 @@ mtype = { EXPECTED, ACTIVE, VACANT, NOBODY, WRITER, READER };
 
 byte contents[BLOCKS] = UNUSED;
 byte block_of[MESSAGES];          /* the BlockRecord in the ring */
-byte record_of[BLOCKS] = UNUSED;  /* sent_blocks and kept_blocks: the message a block went out with */
+byte record_of[BLOCKS] = UNUSED;  /* sent_blocks, kept_blocks: the message it went with */
 bool held[4];                     /* holder bits: block * 2 + rank */
 byte published;
 bool closed, is_blocked;

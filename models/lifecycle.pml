@@ -1,5 +1,5 @@
-/* The life of a name: segments are made in private and published under it, joined, left, removed and
- * replaced, by processes that die at any step and never wait for long.
+/* The life of a name: segments are made in private and published under it, joined, left, removed
+ * and replaced, by processes that die at any step and never wait for long.
  *
  *   here            | src/segment/segment.cpp, src/os/shared_file_linux.cpp
  *   ----------------+----------------------------------------------------------------------
@@ -10,16 +10,17 @@
  *   locked, alive   | the kernel's lock on the slot; that and the slot's word (Participants::life)
  *   joining, busy   | the life-cycle lock on byte 0: shared by joiners, exclusive for a remover
  *
- * Two creators and a joiner; -DJOINERS: one creator, two joiners; -DCOLLECTORS: two creators and two
- * collectors. Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may end at any moment.
- * Checked: nothing unlinks a segment with somebody alive in it, nor a name that is another's by now;
- * who has joined is in a segment that has its name; two segments never share it; and when all went
- * in order, nothing is left.
+ * Two creators and a joiner; -DJOINERS: one creator, two joiners; -DCOLLECTORS: two creators and
+ * two collectors. Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may
+ * end at any moment.
+ * Checked: nothing unlinks a segment with somebody alive in it, nor a name that is another's by
+ * now; who has joined is in a segment that has its name; two segments never share it; and when all
+ * went in order, nothing is left.
  *
- * Negative controls: -DNO_LIFE_CYCLE_LOCK (joiners don't take it), -DNO_LINK_CHECK (they don't look
- * whether what they opened was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused does not
- * see to the name), -DNO_INODE_CHECK (who removes trusts the name), -DNO_THIRD_LOOK (who found
- * somebody alive under the lock does not look again after letting it go).
+ * Negative controls: -DNO_LIFE_CYCLE_LOCK (joiners don't take it), -DNO_LINK_CHECK (they don't
+ * look whether what they opened was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused
+ * does not see to the name), -DNO_INODE_CHECK (who removes trusts the name), -DNO_THIRD_LOOK (who
+ * found somebody alive under the lock does not look again after letting it go).
  */
 #define SEGMENTS 2
 #define NONE 9
@@ -90,7 +91,11 @@ inline end(s, slot) {
         fi;
         if :: mine != NONE -> busy[mine] = false; mine = NONE :: else fi;
         if :: is_joining -> joining[s]--; is_joining = false :: else fi;
-        if :: s != NONE && has_slot -> alive[s * 2 + slot] = false; locked[s * 2 + slot] = false; has_slot = false :: else fi;
+        if
+        :: s != NONE && has_slot ->
+           alive[s * 2 + slot] = false; locked[s * 2 + slot] = false; has_slot = false
+        :: else
+        fi;
         s = NONE; gone = false; is_same = false;
         done++
     }

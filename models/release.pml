@@ -1,5 +1,5 @@
-/* One reader's messages, released by several threads in any order, the handle closed meanwhile: who
- * gives the room back, who is the last, who deletes the core.
+/* One reader's messages, released by several threads in any order, the handle closed meanwhile:
+ * who gives the room back, who is the last, who deletes the core.
  *
  *   here            | src/broadcast/reader.cpp
  *   ----------------+----------------------------------------------------------------
@@ -13,8 +13,8 @@
  * back, and in the end has passed everything; after close() the gate opens as soon as nothing is
  * held in the ring, whatever is kept in blocks.
  *
- * Negative controls: -DENTRY_BEFORE_POSITION (oldest_ moves before the position), -DBLIND_END (what
- * was announced meanwhile is not looked for), -DGATE_WITH_THE_LAST.
+ * Negative controls: -DENTRY_BEFORE_POSITION (oldest_ moves before the position), -DBLIND_END
+ * (what was announced meanwhile is not looked for), -DGATE_WITH_THE_LAST.
  */
 #define MESSAGES 3
 #define RECEIVED 4  /* the fourth by recv_into, when nothing is held */

@@ -1,24 +1,25 @@
-/* The ring of a Broadcast: one writer that publishes, wraps and refreshes its limit; two ranks whose
- * readers attach, read in place, leave or die, and are replaced; janitors. Anybody dies at any step.
+/* The ring of a Broadcast: one writer that publishes, wraps and refreshes its limit; two ranks
+ * whose readers attach, read in place, leave or die, and are replaced; janitors. Anybody dies at
+ * any step.
  *
- * Positions count cells, as the sources count bytes. Stores that the argument depends on go through
- * store buffers: the writer's position (issued / visible) and a joiner's gate. Cells have no buffer:
- * their stores may overtake a position that is still under way, which is weaker than x86 and what
- * ARM allows. A fence, or death, empties the buffers of its process.
+ * Positions count cells, as the sources count bytes. Stores that the argument depends on go
+ * through store buffers: the writer's position (issued / visible) and a joiner's gate. Cells have
+ * no buffer: their stores may overtake a position that is still under way, which is weaker than
+ * x86 and what ARM allows. A fence, or death, empties the buffers of its process.
  *
  *   here             | src/broadcast
  *   -----------------+------------------------------------------------------------------------
- *   Writer           | BroadcastWriter::send, Core::measure, make_room, publish, close
- *   find_limit       | Core::find_limit
- *   bury, clear      | Core::bury_dead, bury; clear_dead_reader (control.cpp)
+ *   Writer           | BroadcastWriter::send, WriterCore::measure, make_room, publish, close
+ *   find_limit       | WriterCore::find_limit
+ *   bury, clear      | WriterCore::bury_dead, bury; clear_dead_reader (control.cpp)
  *   Reader, join     | ReaderCore::claim_rank, take_gate
  *   read             | ReaderCore::find, parse; a message held, then publish_position
  *   leave            | ReaderCore::leave
  *   lock[], dead     | the kernel's lock on a participant's slot; Participants::life
  *
  * Checked: no reader reads what is unpublished, torn or overwritten; each gets every message once
- * and in order, from the first one or from where it joined, to the last one published; whoever waits
- * for ever waits for somebody alive, or for a first reader that never came.
+ * and in order, from the first one or from where it joined, to the last one published; whoever
+ * waits for ever waits for somebody alive, or for a first reader that never came.
  *
  * Negative controls: -DNO_WRITER_FENCE, -DNO_READER_FENCE, -DNO_SECOND_LOOK, -DDEATH_BY_LATENESS,
  * -DNO_JANITOR.
@@ -305,8 +306,10 @@ left:
 proctype Reaper() {
     do
     :: atomic { deaths > 0 && !writer_gone && !kill_writer -> kill_writer = true; deaths-- }
-    :: atomic { deaths > 0 && lock[0] == READER && !kill_reader[0] -> kill_reader[0] = true; deaths-- }
-    :: atomic { deaths > 0 && lock[1] == READER && !kill_reader[1] -> kill_reader[1] = true; deaths-- }
+    :: atomic { deaths > 0 && lock[0] == READER && !kill_reader[0] ->
+           kill_reader[0] = true; deaths-- }
+    :: atomic { deaths > 0 && lock[1] == READER && !kill_reader[1] ->
+           kill_reader[1] = true; deaths-- }
     :: break  /* and no more */
     od
 }

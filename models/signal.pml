@@ -15,9 +15,11 @@
  *   slices      | sleeps that end by themselves: this many for no reason, any number after a death
  *
  * Checked: nobody sleeps for ever (invalid end states).
- * Default: wakers pay no fence, waiters call membarrier(2). -DSYMMETRIC: no membarrier, both fence.
+ * Default: wakers pay no fence, waiters call membarrier(2). -DSYMMETRIC: no membarrier, both
+ * fence.
  * Negative controls: -DNO_MEMBARRIER, -DSYMMETRIC -DNO_WAKER_FENCE, -DNO_SECOND_LOOK,
- * -DNO_COMPARISON, -DWANTED -DWANTED_FIRST, -DSYMMETRIC -DCLOSE_WITHOUT_FENCE.
+ * -DNO_COMPARISON, -DSYMMETRIC -DCLOSE_WITHOUT_FENCE. -DWANTED_FIRST (a waker's two looks
+ * swapped, as ARM might) must pass: the fences cover `wanted` too.
  */
 #ifndef WAKERS
 #define WAKERS 1

@@ -33,6 +33,7 @@ constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
 struct Rates {
     std::vector<double> messages_per_second;  // one for each turn
     std::vector<double> driver_ns;            // processor time of the driver for each message
+    std::vector<double> reader_ns;            // and of the first reader
 
     [[nodiscard]] static double median(std::vector<double> values) {
         std::sort(values.begin(), values.end());
@@ -51,6 +52,7 @@ void print(const Place& place, const Contender& contender, std::uint32_t count,
         .number("messages_per_s", rate)
         .number("bytes_per_s", rate * static_cast<double>(place.message_size))
         .number("driver_processor_ns", Rates::median(rates.driver_ns))
+        .number("reader_processor_ns", Rates::median(rates.reader_ns))
         .list("turn_messages_per_s", rates.messages_per_second)
         .print();
 }
@@ -64,6 +66,7 @@ void play(Stage& stage, unsigned index, Contender& contender, std::uint32_t coun
     const Ticks end = stage.end();
     rates.messages_per_second.push_back(count / (to_nanoseconds(end - begin) * 1e-9));
     rates.driver_ns.push_back(used / count);
+    rates.reader_ns.push_back(stage.used_nanoseconds(0) / count);
 }
 
 void run(const Place& place, unsigned turns, std::uint32_t count, const Arguments& arguments) {

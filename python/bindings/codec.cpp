@@ -67,7 +67,7 @@ Codec codec_named(std::optional<std::string_view> name) {
         return Codec::Pickle;
     }
     raise_error(ErrorCode::InvalidArgument,
-                "codec must be \"typed\" or \"pickle\", not \"" + std::string(*name) + "\"");
+                "codec must be 'typed' or 'pickle', not '" + std::string(*name) + "'");
 }
 
 nb::bytes encode_to_bytes(nb::handle value, std::optional<std::string_view> codec) {

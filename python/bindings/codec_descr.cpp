@@ -141,8 +141,7 @@ bool is_plain_type_string(std::string_view text) {
     const std::string_view unit =
         has_unit ? rest.substr(bracket + 1, rest.size() - bracket - 2) : std::string_view{};
     const std::string_view size = rest.substr(0, bracket);
-    return std::ranges::all_of(size, is_digit) &&
-           std::ranges::all_of(unit, is_unit);
+    return std::ranges::all_of(size, is_digit) && std::ranges::all_of(unit, is_unit);
 }
 
 class DescrReader {

@@ -75,6 +75,11 @@ public:
         return last;
     }
 
+    // Processor time that a reader spent on the last turn.
+    [[nodiscard]] double used_nanoseconds(unsigned rank) const {
+        return board_->readers[rank].used_nanoseconds;
+    }
+
     // The readers go home.
     void leave() {
         board_->turn = {};
@@ -99,6 +104,7 @@ private:
         struct alignas(kLine) Reader {
             sem_t start;
             Ticks ended_at = 0;
+            double used_nanoseconds = 0;
         } readers[kMostReaders];
     };
 
@@ -110,8 +116,11 @@ private:
                 return;
             }
             board_->ready.fetch_add(1, std::memory_order_acq_rel);
+            const double used_before = processor_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
             part(rank, turn);
             board_->readers[rank].ended_at = ticks();
+            board_->readers[rank].used_nanoseconds =
+                processor_nanoseconds(CLOCK_THREAD_CPUTIME_ID) - used_before;
             sem_post(&board_->ended);
         }
     }

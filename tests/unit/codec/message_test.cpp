@@ -75,7 +75,7 @@ TEST(Message, TensorsAreAlignedAndGapsAreZero) {
     const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
     EXPECT_TRUE(std::all_of(all.begin() + 25, all.begin() + 32, is_zero));
     EXPECT_TRUE(std::all_of(all.begin() + 104, all.begin() + 192, is_zero));
-    EXPECT_EQ(std::memcmp(all.data() + 192, kNumbers.data(), sizeof(kNumbers)), 0);
+    EXPECT_TRUE(std::ranges::equal(all.subspan(192), std::as_bytes(std::span(kNumbers))));
 
     MessageReader reader;
     ASSERT_EQ(open(all, reader), Fault::None);
