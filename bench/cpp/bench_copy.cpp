@@ -105,7 +105,8 @@ private:
         return span;
     }
 
-    // The bytes are put in place between the two timed halves, as an application would compute them.
+    // The bytes are put in place between the two timed halves, as an application would compute
+    // them.
     Ticks send_loaned() {
         const std::span<const std::byte> message = payload_.numbered(sent_);
         const Ticks begin = ticks();

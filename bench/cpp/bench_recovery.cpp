@@ -139,7 +139,7 @@ void measure_memory() {
     });
     auto writer = BroadcastWriter::create(name);
     const auto bytes_taken = [&] {
-        struct stat about {};
+        struct stat about{};
         require(fstat(writer.descriptor(), &about) == 0, "fstat failed");
         return static_cast<std::uint64_t>(about.st_blocks) * 512;
     };

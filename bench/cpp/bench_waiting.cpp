@@ -92,12 +92,18 @@ public:
     Wakes() : payload_(kSize) {
         require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends_) == 0,
                 "socketpair failed");
-        ways_.push_back({"bare futex", [&](auto sequence) { wait_futex(sequence); },
-                         [&](auto sequence) { wake_futex(sequence); }, {}});
-        ways_.push_back({"penstock", [&](auto sequence) { wait_penstock(sequence); },
-                         [&](auto sequence) { wake_penstock(sequence); }, {}});
-        ways_.push_back({"unix socket", [&](auto sequence) { wait_socket(sequence); },
-                         [&](auto sequence) { wake_socket(sequence); }, {}});
+        ways_.push_back({"bare futex",
+                         [&](auto sequence) { wait_futex(sequence); },
+                         [&](auto sequence) { wake_futex(sequence); },
+                         {}});
+        ways_.push_back({"penstock",
+                         [&](auto sequence) { wait_penstock(sequence); },
+                         [&](auto sequence) { wake_penstock(sequence); },
+                         {}});
+        ways_.push_back({"unix socket",
+                         [&](auto sequence) { wait_socket(sequence); },
+                         [&](auto sequence) { wake_socket(sequence); },
+                         {}});
     }
 
     void run(unsigned rounds) {

@@ -199,7 +199,8 @@ def main() -> int:
                 is_wanted = (not arguments.size or case.size in arguments.size) and (
                     not arguments.readers or readers in arguments.readers
                 )
-                if is_wanted and (readers == 1 or case.size in SIZES_FOR_MANY):
+                is_skipped = arguments.quick and readers not in (1, READERS[-1])
+                if is_wanted and not is_skipped and (readers == 1 or case.size in SIZES_FOR_MANY):
                     run_case(case, readers, arguments.quick, arguments.who)
 
     return run_guarded(300, body)

@@ -117,8 +117,14 @@ def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
         body()
 
     worker = fork_child(limited)
+
+    def stop(_number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it may have got the signal as well
+            os.kill(worker, signal.SIGKILL)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(worker, signal.SIGKILL))
+        signal.signal(number, stop)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when bench/run.py is killed
     outcome = 0
     # As subreaper also for the worker's children, so that nobody makes a name after the sweep.
     with contextlib.suppress(ChildProcessError):

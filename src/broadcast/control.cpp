@@ -113,7 +113,7 @@ ReaderState describe_reader(const BroadcastView& view, const Participants& parti
     const std::uint64_t position = line.position.load(kAcquire);
     const std::uint64_t released = line.messages.load(kRelaxed);
     const std::uint64_t published = view.writer().position.load(kAcquire);
-    const std::uint64_t sent = view.writer().messages.load(kRelaxed);
+    const std::uint64_t sent = view.counts().messages.load(kRelaxed);
     state.life = gate == ReaderLine::kActive   ? ReaderState::Life::Active
                  : gate == ReaderLine::kVacant ? ReaderState::Life::Vacant
                                                : ReaderState::Life::Expected;
@@ -163,8 +163,8 @@ BroadcastStats read_stats(const BroadcastView& view) {
         slowest = std::min(slowest, line.position.load(kAcquire));
     }
     const std::uint64_t position = view.writer().position.load(kAcquire);
-    stats.messages = view.writer().messages.load(kRelaxed);
-    stats.bytes = view.writer().bytes.load(kRelaxed);
+    stats.messages = view.counts().messages.load(kRelaxed);
+    stats.bytes = view.counts().bytes.load(kRelaxed);
     stats.large_messages = view.state().large_messages.load(kRelaxed);
     stats.waits = view.state().waits.load(kRelaxed);
     stats.sleeps = view.state().sleeps.load(kRelaxed);

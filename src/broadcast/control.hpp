@@ -40,6 +40,7 @@ public:
 
     [[nodiscard]] const BroadcastShape& shape() const noexcept { return shape_; }
     [[nodiscard]] layout::WriterLine& writer() const noexcept { return block().writer; }
+    [[nodiscard]] layout::WriterCounts& counts() const noexcept { return block().counts; }
     [[nodiscard]] layout::WriterState& state() const noexcept { return block().state; }
     [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
     [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }

@@ -1,7 +1,7 @@
 // The control block of a Broadcast and the records in its ring. The only definition of those bytes.
 //
-// control: WriterLine | WriterState | SignalWord data | SignalWord space | ReaderLine[readers] |
-// arena words. payload: ring[capacity] | arena.
+// control: WriterLine | WriterCounts | WriterState | SignalWord data | SignalWord space |
+// ReaderLine[readers] | arena words. payload: ring[capacity] | arena.
 #pragma once
 
 #include <atomic>
@@ -35,10 +35,16 @@ constexpr unsigned slot_of_rank(unsigned rank) noexcept {
 // they knew of.
 struct alignas(kApart) WriterLine {
     std::atomic<std::uint64_t> position;  // bytes published since the beginning; release / acquire
+};
+static_assert(sizeof(WriterLine) == kApart);
+
+// Stored by the writer with every message. Apart from the hot line, which a waiting reader would
+// take away between these stores and that of the position.
+struct alignas(kApart) WriterCounts {
     std::atomic<std::uint64_t> messages;  // published; relaxed, stored before position
     std::atomic<std::uint64_t> bytes;     // of payload published; relaxed, for people
 };
-static_assert(sizeof(WriterLine) == kApart);
+static_assert(sizeof(WriterCounts) == kApart);
 
 // The cold line: stored by the writer now and then.
 struct alignas(kApart) WriterState {
@@ -76,11 +82,12 @@ static_assert(sizeof(ReaderLine) == kApart);
 
 struct BroadcastControl {
     WriterLine writer;
+    WriterCounts counts;
     WriterState state;
     SignalWord data;   // readers sleep on it
     SignalWord space;  // the writer sleeps on it
 };
-static_assert(sizeof(BroadcastControl) == 4 * kApart);
+static_assert(sizeof(BroadcastControl) == 5 * kApart);
 
 // The 8 bytes before every payload in the ring, from the lowest bit: length 40, kind 2, skip 3
 // (8-byte steps between header and payload), format 3, unused 1, tag 15 (low bits of the message

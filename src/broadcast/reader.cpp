@@ -139,7 +139,7 @@ void ReaderCore::take_gate() noexcept {
         // of the next record tells by how much. A few tries keep that far below the tag's range.
         for (int tries = 0; tries < 8; ++tries) {
             position_ = view_.writer().position.load(kAcquire);
-            messages_ = view_.writer().messages.load(kAcquire);
+            messages_ = view_.counts().messages.load(kAcquire);
             if (position_ == view_.writer().position.load(kRelaxed)) break;
         }
         tag_is_known_ = false;
@@ -165,23 +165,33 @@ inline bool ReaderCore::look_for_more() noexcept {
 }
 
 // A reader as fast as its writer would take the writer's line away after every message. When the
-// last look found something at once, it lets the writer get ahead for a moment instead; as soon as
-// a look finds nothing, it stops doing so: latency comes first when messages are rare.
+// last look found several small messages, it lets the writer get ahead for a moment before the next
+// one. One message a look is a conversation and no stream: there latency comes first.
 inline void ReaderCore::back_off_while_streaming() noexcept {
     constexpr unsigned kMostPauses = 64;
     constexpr std::uint64_t kGoodBatch = 4096;  // bytes worth one transfer of the writer's line
-    for (unsigned i = 0; i < streaming_pauses_; ++i) os::spin_pause();
-    if (!look_for_more()) {
-        streaming_pauses_ /= 2;
-    } else if (known_ - position_ < kGoodBatch) {
-        streaming_pauses_ = std::min(streaming_pauses_ * 2 + 4, kMostPauses);
+    if (messages_ - batch_messages_ <= 1) {
+        streaming_pauses_ = 0;
+    } else if (known_ - batch_position_ < kGoodBatch) {
+        streaming_pauses_ = std::min(streaming_pauses_ * 2 + 1, kMostPauses);
     }
+    batch_messages_ = messages_;
+    batch_position_ = position_;
+    for (unsigned i = 0; i < streaming_pauses_; ++i) os::spin_pause();
+    look_for_more();
 }
 
 Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
     line_->waits.store(++waits_, kRelaxed);
     const WaitEnd end = wait_until(
-        data_, spin_, wait, sleeps_, [this] { return look_for_more(); },
+        data_, spin_, wait, sleeps_,
+        [this, next = ring_ + (position_ & mask_)] {
+            if (look_for_more()) return true;
+            // So that a small record comes over together with the position and not after it.
+            __builtin_prefetch(next);
+            __builtin_prefetch(next + 64);
+            return false;
+        },
         [this] {
             return closing_.is_cancelled() || view_.state().closed.load(kAcquire) != 0 ||
                    is_writer_gone();

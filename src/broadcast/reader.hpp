@@ -105,6 +105,8 @@ private:
     std::uint64_t known_ = 0;  // published by the writer, as far as we have looked
     std::uint64_t messages_ = 0;
     unsigned streaming_pauses_ = 0;
+    std::uint64_t batch_position_ = 0;  // at the last look for more
+    std::uint64_t batch_messages_ = 0;
     bool tag_is_known_ = true;
     std::uint64_t sleeps_ = 0;
     std::uint64_t waits_ = 0;

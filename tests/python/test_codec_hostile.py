@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import mmap
 import os
@@ -63,7 +64,8 @@ def attempt(message: bytes | np.ndarray, codec: str | None = None) -> Any:
         room = aligned(bytes(message))
         try:
             value = decode(room, copy=copy, codec=codec)
-            repr(value)
+            with contextlib.suppress(SystemError):  # a text array of characters that are none
+                repr(value)
         except (Corrupt, Incompatible):
             value = None
     return value

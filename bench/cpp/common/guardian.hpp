@@ -64,7 +64,9 @@ int run_guarded(unsigned limit_seconds, Body&& body) {
     for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
         std::signal(number, [](int) { kill(to_stop, SIGKILL); });
     }
-    // As subreaper it also waits for the worker's children, so that nobody makes a name after the sweep.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // when bench/run.py is killed
+    // As subreaper it also waits for the worker's children, so that nobody makes a name after the
+    // sweep.
     int outcome = 0;
     int status = 0;
     for (pid_t ended = 0; (ended = waitpid(-1, &status, 0)) > 0 || errno == EINTR;) {

@@ -32,8 +32,8 @@ public:
     [[nodiscard]] Summary summary() const {
         std::vector<Ticks> sorted = all_;
         std::sort(sorted.begin(), sorted.end());
-        return {sorted.size(), median(sorted), quantile(sorted, 0.99),
-                quantile(sorted, 0.999), quantile(sorted, 1.0)};
+        return {sorted.size(), median(sorted), quantile(sorted, 0.99), quantile(sorted, 0.999),
+                quantile(sorted, 1.0)};
     }
     [[nodiscard]] const std::vector<double>& turn_medians() const noexcept { return turn_medians_; }
 

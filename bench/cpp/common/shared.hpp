@@ -36,7 +36,7 @@ private:
 template <typename T>
 class Shared {
 public:
-    Shared() : bytes_(sizeof(T)), value_(new (bytes_.data()) T()) {}
+    Shared() : bytes_(sizeof(T)), value_(new(bytes_.data()) T()) {}
 
     T* operator->() const noexcept { return value_; }
     T& operator*() const noexcept { return *value_; }

@@ -102,7 +102,9 @@ public:
             ends_.emplace_back(pair.driver, place_.message_size);
         }
     }
-    void open_reader(unsigned rank) { ends_.emplace_back(pairs_[rank].reader, place_.message_size); }
+    void open_reader(unsigned rank) {
+        ends_.emplace_back(pairs_[rank].reader, place_.message_size);
+    }
     void close() {}
 
     void send(Bytes message) {

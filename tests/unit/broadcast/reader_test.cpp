@@ -434,6 +434,17 @@ TEST_F(ReaderTest, ARequestToCloseEndsItsWaits) {
     EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
 }
 
+TEST_F(ReaderTest, KnowsWithoutWaitingWhetherAMessageIsThere) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    EXPECT_FALSE(reader.is_ready());
+    ASSERT_TRUE(succeeds(send(writer, 0, 0)));
+    EXPECT_TRUE(reader.is_ready());
+    EXPECT_TRUE(receives(reader, 0, 0));
+    EXPECT_FALSE(reader.is_ready());
+    EXPECT_EQ(reader.stats().waits, 0U);
+}
+
 TEST_F(ReaderTest, CountsItsWaits) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);

@@ -278,6 +278,21 @@ TEST_F(WriterTest, ATryThatFailsLeavesATraceForBlockedBy) {
     EXPECT_TRUE(writer.blocked_by().empty());
 }
 
+TEST_F(WriterTest, KnowsWithoutWaitingWhetherThereIsRoom) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    std::uint64_t sent = 0;
+    for (; writer.has_room(100); ++sent) ASSERT_TRUE(succeeds(send(writer, sent, 100)));
+    EXPECT_GE(sent, kSmallest / 128) << "it looked at nothing but a loan's room";
+    EXPECT_EQ(writer.stats().waits, 0U);
+    EXPECT_TRUE(writer.blocked_by().empty());
+    while (reader.recv(Deadline::now())) {
+    }
+    EXPECT_TRUE(writer.has_room(100));
+    EXPECT_TRUE(writer.has_room(kGranule));
+    EXPECT_TRUE(writer.has_room(~std::size_t{0})) << "an error does not wait either";
+}
+
 TEST_F(WriterTest, ABlockedOneGoesOnWhenRoomIsMade) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1));
     const std::uint64_t full = fill_ring(writer, 0, 100);

@@ -93,6 +93,51 @@ TEST(SpinBudgetTest, GrowsWithSuccessAndShrinksWithFailureWithinBounds) {
     EXPECT_LT(before, most);
 }
 
+// A budget that can't get smaller any more.
+detail::SpinBudget make_poor() {
+    detail::SpinBudget budget;
+    for (int i = 0; i < 100; ++i) budget.lost();
+    return budget;
+}
+
+TEST(SpinBudgetTest, RecoversWhenALongerSpinWouldHaveWon) {
+    detail::SpinBudget budget = make_poor();
+    if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
+    const std::int64_t least = budget.nanoseconds();
+    budget.would_have_won(1'000'000'000);
+    EXPECT_EQ(budget.nanoseconds(), least) << "no spin is that long";
+    budget.would_have_won(10'000);
+    const std::int64_t most = budget.nanoseconds();
+    EXPECT_GT(most, least);
+    budget.won();
+    EXPECT_EQ(budget.nanoseconds(), most) << "as long as can be";
+}
+
+TEST(SpinBudgetTest, BelievesThatLessOftenWhereTheLongestSpinLosesToo) {
+    detail::SpinBudget budget = make_poor();
+    if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
+    const auto count_until_believed = [&] {
+        const std::int64_t before = budget.nanoseconds();
+        int times = 0;
+        while (budget.nanoseconds() == before && times < 10'000) {
+            budget.would_have_won(10'000);
+            ++times;
+        }
+        return times;
+    };
+    EXPECT_EQ(count_until_believed(), 1);
+    int before = 1;
+    for (int loss = 0; loss < 5; ++loss) {
+        budget.lost();
+        const int times = count_until_believed();
+        EXPECT_GT(times, before);
+        before = times;
+    }
+    budget.won();
+    budget.lost();
+    EXPECT_LT(count_until_believed(), before) << "a win wipes the doubt out";
+}
+
 TEST(SpinBudgetTest, IsNothingOnASingleProcessor) {
     Child child([] {
         cpu_set_t allowed;

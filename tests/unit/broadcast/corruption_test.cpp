@@ -1,0 +1,172 @@
+// A ring that somebody scribbled over: Corrupt, again and again, and never a wild read.
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <system_error>
+
+#include "broadcast/control.hpp"
+#include "broadcast/layout.hpp"
+#include "penstock/broadcast.hpp"
+#include "segment/header.hpp"
+#include "tests/unit/broadcast/broadcast_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+using layout::BlockRecord;
+using layout::RecordHeader;
+using layout::RecordKind;
+
+// The whole file of a Broadcast, writable: what a vandal with the right user id has.
+class Vandal {
+public:
+    explicit Vandal(const std::string& name) {
+        std::error_code error;
+        file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
+        require(!error);
+        header_ = detail::read_header(file_, name);
+        mapping_ =
+            os::Mapping::map(file_, 0, header_.file_size, os::Mapping::Access::ReadWrite, error);
+        require(!error);
+        view_ = detail::BroadcastView(detail::shape_of(header_),
+                                      mapping_.data() + header_.control_offset);
+    }
+
+    [[nodiscard]] layout::WriterLine& writer() const { return view_.writer(); }
+    [[nodiscard]] RecordHeader record() const {
+        std::uint64_t word = 0;
+        std::memcpy(&word, ring(), sizeof word);
+        return layout::decode_record(word);
+    }
+    void put(const RecordHeader& record) const {
+        const std::uint64_t word = layout::encode_record(record);
+        std::memcpy(ring(), &word, sizeof word);
+    }
+    [[nodiscard]] BlockRecord block() const {
+        BlockRecord block{};
+        std::memcpy(&block, ring() + 8, sizeof block);
+        return block;
+    }
+    void put(const BlockRecord& block) const { std::memcpy(ring() + 8, &block, sizeof block); }
+
+private:
+    [[nodiscard]] std::byte* ring() const { return mapping_.data() + header_.payload_offset; }
+
+    os::SharedFile file_;
+    layout::SegmentHeader header_{};
+    os::Mapping mapping_;
+    detail::BroadcastView view_;
+};
+
+struct Scribble {
+    const char* label;
+    std::function<void(const Vandal&)> scrawl;
+    const char* sentence;
+    std::size_t size = 100;  // of the message that is scribbled over
+};
+
+void PrintTo(const Scribble& scribble, std::ostream* out) {
+    *out << scribble.label;
+}
+
+template <typename Change>
+auto in_record(Change change) {
+    return [change](const Vandal& vandal) {
+        RecordHeader record = vandal.record();
+        change(record);
+        vandal.put(record);
+    };
+}
+
+template <typename Change>
+auto in_block(Change change) {
+    return [change](const Vandal& vandal) {
+        BlockRecord block = vandal.block();
+        change(block);
+        vandal.put(block);
+    };
+}
+
+class CorruptionTest : public CleanTest, public ::testing::WithParamInterface<Scribble> {};
+
+TEST_P(CorruptionTest, IsNoticed) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, GetParam().size)));
+    ASSERT_TRUE(succeeds(send(writer, 1, 100)));
+    GetParam().scrawl(Vandal(writer.name()));
+    Bytes buffer(1000);
+    for (int turn = 0; turn < 2; ++turn) {
+        EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Corrupt,
+                          {"the ring of '" + writer.name() + "' is damaged", GetParam().sentence}));
+        EXPECT_TRUE(fails(reader.recv_into(buffer, Deadline::now()), ErrorCode::Corrupt));
+        EXPECT_TRUE(fails(reader.next_size(Deadline::now()), ErrorCode::Corrupt));
+    }
+    EXPECT_NO_THROW(static_cast<void>(writer.readers()));
+    EXPECT_NO_THROW(static_cast<void>(inspect_broadcast(writer.name())));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Scribbles, CorruptionTest,
+    ::testing::Values(
+        Scribble{"NoRecord", [](const Vandal& vandal) { vandal.put(RecordHeader{}); }, "no record"},
+        Scribble{"LongerThanPublished",
+                 in_record([](RecordHeader& record) { record.length = 3000; }),
+                 "a record too long"},
+        Scribble{"LongerThanTheRing",
+                 in_record([](RecordHeader& record) { record.length = layout::kLongestPayload; }),
+                 "a record too long"},
+        Scribble{"SkipBeyondTheEnd",
+                 [](const Vandal& vandal) {
+                     RecordHeader record = vandal.record();
+                     record.length = 220;
+                     record.skip = 7;
+                     vandal.put(record);
+                 },
+                 "a record too long"},
+        Scribble{"AnotherTag", in_record([](RecordHeader& record) { record.tag = 77; }),
+                 "a record out of order"},
+        Scribble{"AnInlineAsABlock",
+                 in_record([](RecordHeader& record) { record.kind = RecordKind::Block; }),
+                 "a block record of the wrong size"},
+        Scribble{"ABlockBeyondTheEnd", in_block([](BlockRecord& block) { block.granule = 16; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"ABlockFarOut", in_block([](BlockRecord& block) { block.granule = ~0U; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"AFreeBlock", in_block([](BlockRecord& block) { block.granule = 3; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"AnotherGeneration", in_block([](BlockRecord& block) { ++block.generation; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"ABlockTooLong", in_block([](BlockRecord& block) { block.length = kGranule + 1; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"ABlockFarTooLong", in_block([](BlockRecord& block) { block.length = ~0ULL; }),
+                 "a block that does not exist", kGranule},
+        Scribble{"APositionFarAhead",
+                 [](const Vandal& vandal) { vandal.writer().position = 1U << 20U; },
+                 "impossible positions"},
+        Scribble{"APositionBehind", [](const Vandal& vandal) { vandal.writer().position = ~0ULL; },
+                 "impossible positions"}),
+    [](const auto& chosen) { return std::string(chosen.param.label); });
+
+class LostMessageTest : public CleanTest {};
+
+TEST_F(LostMessageTest, IsNoticedByTheNext) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(succeeds(send(writer, 0, 100)));
+    const Vandal vandal(writer.name());
+    RecordHeader record = vandal.record();
+    record.kind = RecordKind::Padding;
+    vandal.put(record);
+    EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Timeout)) << "passed over";
+    ASSERT_TRUE(succeeds(send(writer, 1, 100)));
+    EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Corrupt, {"out of order"}));
+}
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,154 @@
+// Where a Broadcast may live besides /dev/shm: nowhere by name, reached by descriptor, or at a
+// path.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+
+class PlaceTest : public BroadcastTest {};
+
+TEST_F(PlaceTest, AnAnonymousOneIsReachedByDescriptor) {
+    BroadcastWriter writer = BroadcastWriter::create("", small(2));
+    EXPECT_EQ(writer.name(), "");
+    ASSERT_TRUE(succeeds(send(writer, 0, 100)));
+    ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
+    BroadcastReader reader = BroadcastReader::attach(writer.descriptor(), 0);
+    EXPECT_EQ(reader.instance(), writer.instance());
+    EXPECT_TRUE(receives(reader, 0, 100));
+    EXPECT_TRUE(receives(reader, 1, kGranule));
+    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { BroadcastReader::attach(writer.descriptor(), 0); },
+                        {"rank 0 of an anonymous segment"}));
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
+                        [&] { BroadcastReader::attach(writer.descriptor(), 2); }));
+    writer.close();
+    EXPECT_TRUE(fails(reader.recv(), ErrorCode::Closed, {"an anonymous segment"}));
+    EXPECT_TRUE(
+        refuses(ErrorCode::Closed, [&] { BroadcastReader::attach(reader.descriptor(), 1); }));
+}
+
+TEST_F(PlaceTest, ADescriptorCanBeHandedToAnotherProcess) {
+    BroadcastWriter writer = BroadcastWriter::create("", small());
+    int sockets[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+    Child child([&] {
+        char byte = 0;
+        iovec data{&byte, 1};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+        msghdr message{};
+        message.msg_iov = &data;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        require(::recvmsg(sockets[1], &message, 0) == 1);
+        int descriptor = -1;
+        std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof descriptor);
+        BroadcastReader reader = BroadcastReader::attach(descriptor, 0);
+        ::close(descriptor);
+        require(static_cast<bool>(receives(reader, 0, 100)));
+        require(reader.recv(kLong).code() == ErrorCode::Closed);
+    });
+    char byte = 0;
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    const int descriptor = writer.descriptor();
+    std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    ASSERT_EQ(::sendmsg(sockets[0], &message, 0), 1);
+    ASSERT_TRUE(succeeds(send(writer, 0, 100)));
+    ASSERT_TRUE(succeeds(writer.wait_ready(kLong)));
+    writer.close();
+    EXPECT_EQ(child.wait(), 0);
+    ::close(sockets[0]);
+    ::close(sockets[1]);
+}
+
+TEST_F(PlaceTest, ABorrowedDescriptorKeepsNobodyAlive) {
+    const std::string name = new_name();
+    BroadcastReader observer = [&] {
+        const Gate created;
+        Child child([&] {
+            const BroadcastWriter writer = BroadcastWriter::create(name, small());
+            created.open();
+            for (;;) ::pause();
+        });
+        created.pass();
+        return BroadcastReader::attach(name, 0);
+    }();
+    EXPECT_TRUE(fails(observer.recv(kLong), ErrorCode::PeerDied));
+    BroadcastWriter writer = BroadcastWriter::create("", small());
+    const int copy = ::dup(writer.descriptor());
+    BroadcastReader reader = BroadcastReader::attach(copy, 0);
+    const int copy_of_reader = ::dup(reader.descriptor());
+    reader.close();
+    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    reader = BroadcastReader::attach(copy_of_reader, 0);
+    EXPECT_TRUE(reader.is_open());
+    ::close(copy);
+    ::close(copy_of_reader);
+}
+
+TEST_F(PlaceTest, ANamedOneCanBeReachedByDescriptorToo) {
+    const std::string name = new_name();
+    std::optional<BroadcastWriter> writer = BroadcastWriter::create(name, small());
+    BroadcastReader reader = BroadcastReader::attach(writer->descriptor(), 0);
+    EXPECT_EQ(reader.name(), name);
+    ASSERT_TRUE(succeeds(send(*writer, 0, 100)));
+    writer.reset();
+    EXPECT_TRUE(receives(reader, 0, 100));
+    EXPECT_TRUE(exists(name));
+    reader.close();
+    EXPECT_FALSE(exists(name));
+}
+
+TEST_F(PlaceTest, ADescriptorOfSomethingElseIsRefused) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    EXPECT_TRUE(refuses(ErrorCode::Incompatible, [&] { BroadcastReader::attach(ends[0], 0); }));
+    ::close(ends[0]);
+    ::close(ends[1]);
+    EXPECT_THROW(BroadcastReader::attach(-1, 0), Error);
+}
+
+TEST_F(PlaceTest, APathIsAsGoodAsAName) {
+    const TemporaryFolder folder;
+    const std::string name = "file:" + (folder / "steps");
+    BroadcastWriter writer = BroadcastWriter::create(name, small());
+    EXPECT_TRUE(
+        refuses(ErrorCode::AlreadyExists, [&] { BroadcastWriter::create(name, small()); }, {name}));
+    Child child([&] {
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        require(static_cast<bool>(receives(reader, 0, 100)));
+        require(static_cast<bool>(receives(reader, 1, kGranule)));
+        require(reader.recv(kLong).code() == ErrorCode::Closed);
+    });
+    ASSERT_TRUE(succeeds(send(writer, 0, 100)));
+    ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
+    ASSERT_TRUE(succeeds(writer.wait_ready(kLong)));
+    EXPECT_EQ(inspect_broadcast(name).segment.name, name);
+    writer.close();
+    EXPECT_EQ(child.wait(), 0);
+    EXPECT_TRUE(folder.names().empty());
+}
+
+}  // namespace
+}  // namespace penstock
