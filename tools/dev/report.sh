@@ -80,10 +80,17 @@ segments() {
 left_behind() {
     local segment
     while read -r segment; do
-        if [ -n "${CI:-}" ] || [ -z "$(grep -lsF -- "$segment" /proc/[0-9]*/maps)" ]; then
+        if [ -e "$segment" ] && { [ -n "${CI:-}" ] || ! is_mapped "$segment"; }; then
             say "$segment"
         fi
     done < <(LC_ALL=C comm -13 <(say "$1") <(segments))
+}
+
+# By inode: a file that was made without a name and linked later is listed under no name.
+is_mapped() {
+    local inode
+    inode=$(stat -c %i "$1" 2>/dev/null) || return 0
+    [ -n "$(grep -lsE " $inode +/dev/shm/" /proc/[0-9]*/maps)" ]
 }
 
 # The table, and the closing line; fails when a step did.
