@@ -1,4 +1,4 @@
-# The extension module penstock._core, with its type stub. Built by scikit-build-core for a wheel, and
+# The extension module penstock._core; its type stub lies with the package's sources. Built by scikit-build-core for a wheel, and
 # just the same by hand with PENSTOCK_BUILD_PYTHON=ON where nanobind and NumPy are installed.
 
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
@@ -20,14 +20,5 @@ if(penstock_binding_sources)
     target_link_libraries(_core PRIVATE penstock::penstock Python::NumPy)
     penstock_warnings(_core)
 
-    # The stub is read off the module by importing it, which a sanitized module would not survive.
-    if(NOT PENSTOCK_SANITIZE)
-        nanobind_add_stub(penstock_core_stub
-            MODULE _core
-            OUTPUT "${PROJECT_BINARY_DIR}/python/_core.pyi"
-            PYTHON_PATH $<TARGET_FILE_DIR:_core>
-            DEPENDS _core)
-        install(FILES "${PROJECT_BINARY_DIR}/python/_core.pyi" DESTINATION penstock COMPONENT python)
-    endif()
     install(TARGETS _core LIBRARY DESTINATION penstock COMPONENT python)
 endif()

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -22,17 +23,18 @@ nb::object new_text(std::string_view utf8) {
         PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), nullptr));
 }
 
-// FNV-1a on words of eight bytes: a few multiplications for a key.
+// Multiplicative hashing of eight bytes at a time; the upper bits of a product depend on all of
+// them.
 std::size_t slot(std::string_view utf8) noexcept {
-    constexpr std::uint64_t kPrime = 0x100000001b3;
-    std::uint64_t hash = 0xcbf29ce484222325 ^ utf8.size();
+    constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio
+    constexpr unsigned kBits = std::countr_zero(kEntries);
+    std::uint64_t hash = utf8.size();
     for (std::size_t at = 0; at < utf8.size(); at += sizeof(std::uint64_t)) {
         std::uint64_t word = 0;
         std::memcpy(&word, utf8.data() + at, std::min(sizeof(word), utf8.size() - at));
-        hash = (hash ^ word) * kPrime;
-        hash ^= hash >> 32U;
+        hash = (hash ^ (hash >> 32U) ^ word) * kGolden;
     }
-    return hash % kEntries;
+    return hash >> (64 - kBits);
 }
 
 bool is_same(PyObject* text, std::string_view utf8) noexcept {
