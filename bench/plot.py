@@ -32,8 +32,15 @@ COLOURS = {
     "multiprocessing.Pipe": "#93b05a",
     "iceoryx2, polling": "#d18fa8",
 }
-SIZE_TICKS = {64: "64 B", 1 << 10: "1 KiB", 16 << 10: "16", 256 << 10: "256", 1 << 20: "1 MiB",
-              16 << 20: "16", 64 << 20: "64"}  # fmt: skip
+SIZE_TICKS = {
+    64: "64",
+    1 << 10: "1K",
+    16 << 10: "16K",
+    256 << 10: "256K",
+    1 << 20: "1M",
+    16 << 20: "16M",
+    64 << 20: "64M",
+}
 
 
 def _colour(who: str) -> str:
@@ -62,7 +69,7 @@ def _draw_latency(axes: Any, results: Results, bench: str, title: str) -> None:
                 label=who,
                 **_style(who),
             )
-    axes.set(xscale="log", yscale="log", title=title, ylabel="one way, p50, µs")
+    axes.set(xscale="log", yscale="log", title=title, ylabel="one way, p50, µs", xlabel="bytes")
     axes.set_xticks(list(SIZE_TICKS), SIZE_TICKS.values())
     axes.minorticks_off()
 

@@ -1,5 +1,5 @@
-// Files that are no segments, or no longer quite: whoever attaches to one, looks at it or creates over
-// it gets an error or a segment, and nothing else. Starts from images of real segments.
+// Files that are no segments, or no longer quite: whoever attaches to one, looks at it or creates
+// over it gets an error or a segment, and nothing else. Starts from images of real segments.
 #include <sys/stat.h>
 
 #include "fuzz/segment_image.hpp"
@@ -30,7 +30,8 @@ std::vector<Image> make_templates() {
     BroadcastWriter writer = BroadcastWriter::create(name, shape);
     templates.push_back(image_of(path));
     BroadcastReader first = BroadcastReader::attach(name, 0);
-    for (const std::size_t size : {std::size_t{0}, std::size_t{10}, std::size_t{100}, message.size() / 3}) {
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{10}, std::size_t{100}, message.size() / 3}) {
         writer.send(std::span(message).first(size)).or_throw();
     }
     templates.push_back(image_of(path));

@@ -1,5 +1,6 @@
-// A living Broadcast whose control block, ring and slots are overwritten by somebody while both sides
-// work on: sends, loans, receptions, looks, departures. Errors may come of it, and nothing else.
+// A living Broadcast whose control block, ring and slots are overwritten by somebody while both
+// sides work on: sends, loans, receptions, looks, departures. Errors may come of it, and nothing
+// else.
 #include <sys/mman.h>
 
 #include <optional>
@@ -48,9 +49,7 @@ private:
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
-        : input_(input),
-          path_(path_of("ring")),
-          name_("file:" + path_),
+        : input_(input), path_(path_of("ring")), name_("file:" + path_),
           writer_(BroadcastWriter::create(
               name_, {.readers = 2,
                       .capacity = 4096,
@@ -73,10 +72,18 @@ private:
         switch (input_.ConsumeIntegralInRange<int>(0, 13)) {
             case 0:
             case 1:
-            case 2: vandal_.strike(input_); break;
-            case 3: send(input_.ConsumeIntegralInRange<std::size_t>(0, 1200)); break;
-            case 4: send(input_.ConsumeIntegralInRange<std::size_t>(0, 300'000)); break;
-            case 5: loan(); break;
+            case 2:
+                vandal_.strike(input_);
+                break;
+            case 3:
+                send(input_.ConsumeIntegralInRange<std::size_t>(0, 1200));
+                break;
+            case 4:
+                send(input_.ConsumeIntegralInRange<std::size_t>(0, 300'000));
+                break;
+            case 5:
+                loan();
+                break;
             case 6:
                 if (!reader) {
                     may_refuse([&] { reader.emplace(BroadcastReader::attach(name_, rank)); });
@@ -89,14 +96,21 @@ private:
             case 9:
                 if (!held_.empty()) held_.erase(held_.begin());
                 break;
-            case 10: reader.reset(); break;
-            case 11: look(); break;
+            case 10:
+                reader.reset();
+                break;
+            case 11:
+                look();
+                break;
             case 12:
                 may_refuse([&] {
-                    static_cast<void>(BroadcastWriter::create(name_, {.capacity = 4096, .large = 0}));
+                    static_cast<void>(
+                        BroadcastWriter::create(name_, {.capacity = 4096, .large = 0}));
                 });
                 break;
-            default: static_cast<void>(writer_.wait_ready(Deadline::now()).is_ok()); break;
+            default:
+                static_cast<void>(writer_.wait_ready(Deadline::now()).is_ok());
+                break;
         }
     }
     void send(std::size_t size) {

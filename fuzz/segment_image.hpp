@@ -45,9 +45,9 @@ inline void sweep_playgrounds() {
 inline const std::filesystem::path& playground() {
     static const auto* directory = [] {  // never destroyed: used at exit
         sweep_playgrounds();
-        const auto* own = new std::filesystem::path(
-            std::filesystem::temp_directory_path() /
-            (kPlaygroundPrefix + std::to_string(::getpid())));
+        const auto* own =
+            new std::filesystem::path(std::filesystem::temp_directory_path() /
+                                      (kPlaygroundPrefix + std::to_string(::getpid())));
         std::filesystem::create_directories(*own);
         std::atexit([] {
             std::error_code ignored;
@@ -132,13 +132,22 @@ inline void mend_checksum(Image& image) {
 // Overwrites some words or bytes within [from, from + size) of the memory as the input says.
 inline void damage(FuzzedDataProvider& input, std::uint8_t* memory, std::size_t from,
                    std::size_t size) {
-    constexpr std::uint64_t kTelling[] = {0, 1, 2, 7, 8, 4096, 65536, 0x7FFFFFFF, 0xFFFFFFFF,
-                                          std::uint64_t{1} << 40U, ~std::uint64_t{0} - 7,
+    constexpr std::uint64_t kTelling[] = {0,
+                                          1,
+                                          2,
+                                          7,
+                                          8,
+                                          4096,
+                                          65536,
+                                          0x7FFFFFFF,
+                                          0xFFFFFFFF,
+                                          std::uint64_t{1} << 40U,
+                                          ~std::uint64_t{0} - 7,
                                           ~std::uint64_t{0}};
     const std::size_t at = input.ConsumeIntegralInRange<std::size_t>(0, size - 1);
     if (input.ConsumeBool()) {
-        const auto bytes = input.ConsumeBytes<std::uint8_t>(
-            input.ConsumeIntegralInRange<std::size_t>(1, 64));
+        const auto bytes =
+            input.ConsumeBytes<std::uint8_t>(input.ConsumeIntegralInRange<std::size_t>(1, 64));
         if (bytes.empty()) return;
         std::memcpy(memory + from + at, bytes.data(), std::min(bytes.size(), size - at));
         return;
@@ -148,10 +157,18 @@ inline void damage(FuzzedDataProvider& input, std::uint8_t* memory, std::size_t 
     std::uint64_t value = 0;
     std::memcpy(&value, memory + from + word, 8);
     switch (input.ConsumeIntegralInRange<int>(0, 3)) {
-        case 0: value = input.PickValueInArray(kTelling); break;
-        case 1: value += input.ConsumeIntegralInRange<std::uint64_t>(0, 64) * 8; break;
-        case 2: value ^= std::uint64_t{1} << input.ConsumeIntegralInRange<unsigned>(0, 63); break;
-        default: value = input.ConsumeIntegral<std::uint64_t>(); break;
+        case 0:
+            value = input.PickValueInArray(kTelling);
+            break;
+        case 1:
+            value += input.ConsumeIntegralInRange<std::uint64_t>(0, 64) * 8;
+            break;
+        case 2:
+            value ^= std::uint64_t{1} << input.ConsumeIntegralInRange<unsigned>(0, 63);
+            break;
+        default:
+            value = input.ConsumeIntegral<std::uint64_t>();
+            break;
     }
     std::memcpy(memory + from + word, &value, 8);
 }

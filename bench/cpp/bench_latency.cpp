@@ -83,7 +83,8 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
         all[index]->warm_up();
         stage.end();
     }
-    for (unsigned turn = 0; turn < turns; ++turn) {
+    const Patience patience(arguments.quick ? 0.8 : 4);
+    for (unsigned turn = 0; turn < turns && !patience.is_over(turn); ++turn) {
         for (unsigned index = 0; index < all.size(); ++index) {
             stage.begin({index, count + warm_up});
             all[index]->ping(count + warm_up, warm_up, samples[index]);

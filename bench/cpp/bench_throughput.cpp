@@ -96,7 +96,8 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
     pin_driver();
 
     std::vector<Rates> rates(all.size());
-    for (unsigned turn = 0; turn <= turns; ++turn) {
+    const Patience patience(arguments.quick ? 0.8 : 4);
+    for (unsigned turn = 0; turn <= turns && !patience.is_over(turn); ++turn) {
         for (unsigned index = 0; index < all.size(); ++index) {
             Rates warm_up;
             const bool is_warm_up = turn == 0;

@@ -65,7 +65,7 @@ nb::object Dataclass::blank() const {
     return object;
 }
 
-nb::object register_dataclass(nb::object type, std::string_view name) {
+void register_dataclass(const nb::object& type, std::string_view name) {
     const nb::object is_dataclass = nb::module_::import_("dataclasses").attr("is_dataclass");
     if (!PyType_Check(type.ptr()) || !nb::cast<bool>(is_dataclass(type))) {
         raise_error(ErrorCode::InvalidArgument,
@@ -82,7 +82,6 @@ nb::object register_dataclass(nb::object type, std::string_view name) {
     const Dataclass& added = all.classes.back();
     all.by_type[reinterpret_cast<PyTypeObject*>(type.ptr())] = &added;
     all.by_name[added.name] = &added;
-    return type;
 }
 
 const Dataclass* dataclass_of(nb::handle value) noexcept {

@@ -24,9 +24,9 @@ struct Dataclass {
     [[nodiscard]] nb::object blank() const;
 };
 
-// Gives the class back, so that it serves as a decorator. A class registered under the same name
-// before is replaced: that is what running a notebook's cell again means.
-nb::object register_dataclass(nb::object type, std::string_view name);
+// An empty name means the qualified one. A class registered under the same name before is replaced:
+// that is what running a notebook's cell again means.
+void register_dataclass(const nb::object& type, std::string_view name);
 
 // Null if there is none.
 const Dataclass* dataclass_of(nb::handle value) noexcept;

@@ -126,7 +126,7 @@ class BroadcastReader:
         """
 
     def recv_bytes(self, timeout: Timeout = None) -> bytes:
-        """The next message, which must have been sent as bytes: Incompatible leaves others there."""
+        """The next message, sent as bytes: any other gives Incompatible and stays there."""
 
     def recv_bytes_into(self, buffer: Buffer, timeout: Timeout = None) -> int:
         """The next message of bytes, copied into a writable buffer; its size.
@@ -135,7 +135,7 @@ class BroadcastReader:
         """
 
     def close(self) -> None:
-        """Leave: the rank blocks nobody until a replacement attaches. Ends waits of other threads."""
+        """Leave: the rank blocks nobody until it is taken anew. Ends waits of other threads."""
 
     @property
     def closed(self) -> bool: ...

@@ -10,12 +10,9 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from penstock import _core
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["register_dataclass"]
 
@@ -46,7 +43,7 @@ def _dumps(value: object, take_buffer: Callable[[pickle.PickleBuffer], Any]) -> 
     return out.getvalue()
 
 
-def _reduce_tensor(tensor: torch.Tensor) -> Any:
+def _reduce_tensor(tensor: Any) -> Any:
     """Take the bytes of a plain host tensor out of band; PyTorch's own way copies them twice."""
     import torch
 
@@ -65,7 +62,7 @@ def _reduce_tensor(tensor: torch.Tensor) -> Any:
     return _rebuild_tensor, (buffer, dtype, tuple(tensor.shape))
 
 
-def _rebuild_tensor(buffer: Any, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _rebuild_tensor(buffer: Any, dtype: str, shape: tuple[int, ...]) -> Any:
     return _core.tensor_over_buffer(buffer, dtype, shape)
 
 

@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
         const std::string word = argv[i];
         if (word == "--verbose") options.is_verbose = true;
         if (word == "--only" && i + 1 < argc) options.only = argv[++i];
-        if (word == "--lanes" && i + 1 < argc) options.lanes = static_cast<unsigned>(std::stoul(argv[++i]));
+        if (word == "--lanes" && i + 1 < argc)
+            options.lanes = static_cast<unsigned>(std::stoul(argv[++i]));
     }
     Premises premises("walk");
     return CrashWalk(premises, options).run(broadcast_operations());

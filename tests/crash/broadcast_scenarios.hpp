@@ -11,7 +11,8 @@
 
 namespace penstock::trust {
 
-// ---- the writer is struck ------------------------------------------------------------------------
+// ---- the writer is struck
+// ------------------------------------------------------------------------
 
 // A small message to a parked and an idle reader.
 class SendInline : public WriterStruck {
@@ -28,9 +29,10 @@ class SendWrapping : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 1 3000 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.send.padded"; }
 
 protected:
-    void set_up() override { flow(15, kSmall); }  // 15120 of 16384 bytes
+    void set_up() override { flow(14, kSmall); }  // less than 3000 bytes are left to the end
 };
 
 // No room: reader 1 has taken nothing yet. It starts when the writer sleeps.
@@ -38,12 +40,13 @@ class SendBlocked : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 4 1000 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.wait.noted"; }
     void meanwhile() override {
         await(Milliseconds(500), [this] {
             return writer_.process().is_in_futex() || writer_.process().is_stopped() ||
                    writer_.process().is_over();
         });
-        readers_[1].tell("recv 16 5000");
+        tell_reader(1, accepted_);
     }
     void while_stopped() override {
         readers_[1].answer();
@@ -53,7 +56,7 @@ public:
 
 protected:
     void set_up() override {
-        accept(writer_.must("send 16 1000 5000"));
+        fill_ring();
         under_way_ = 4;
     }
     void catch_up() override {
@@ -81,6 +84,7 @@ class SendLargeAgain : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 1 200000 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "arena.free.freeing"; }
 
 protected:
     void set_up() override { flow(1, kLarge); }
@@ -91,6 +95,7 @@ class SendLargeBlocked : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 1 400000 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.wait.noted"; }
     void meanwhile() override {
         await(Milliseconds(500), [this] {
             return writer_.process().is_in_futex() || writer_.process().is_stopped() ||
@@ -146,6 +151,7 @@ public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 20 1000 5000"; }
     void meanwhile() override { readers_[1].tell("recv 20 5000"); }
+    [[nodiscard]] std::string must_pass() const override { return "arena.trim.punched"; }
     [[nodiscard]] bool is_about(const std::string& name) const override {
         return name.starts_with("arena.");
     }
@@ -210,9 +216,10 @@ class BuryReader : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 6 1000 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.bury.locked"; }
 
     void after_completion(const Answer& answer) override {
-        accept(answer);
+        accept_act(answer);
         start_reader(1);
         send_to_reader_1(20, kSmall);
         send_to_reader_1(1, kLarge);
@@ -263,7 +270,27 @@ protected:
     }
 };
 
-// ---- a reader is struck --------------------------------------------------------------------------
+// The same, found while the writer waits for everybody to be there. The death is told of then and
+// there, in place of the wait.
+class WaitReadyFindsDeath : public BuryReader {
+public:
+    using BuryReader::BuryReader;
+    std::string act() override { return "wait-ready 5000"; }
+
+protected:
+    void set_up() override {
+        BuryReader::set_up();
+        under_way_ = 0;
+    }
+    void accept_act(const Answer& answer) override {
+        require(answer.outcome == "PeerDied" && answer.number("peer") == 1,
+                "wait_ready should tell of the death of rank 1: " + answer.line());
+        least_deaths_ = most_deaths_ = 0;  // told already, and not a second time
+    }
+};
+
+// ---- a reader is struck
+// --------------------------------------------------------------------------
 
 // The very first reader of its rank: everything sent so far is kept for it.
 class AttachFirst : public ReaderStruck {
@@ -317,7 +344,8 @@ public:
         accept(writer_.must("send 3 1000 5000"));
         readers_[kVictim].must("hold 5000");
         readers_[kVictim].process().kill();
-        require(readers_[kVictim].process().wait(kPatience).has_value(), "a killed reader lives on");
+        require(readers_[kVictim].process().wait(kPatience).has_value(),
+                "a killed reader lives on");
         start(readers_[kVictim], "the replacement");
         behind_ = 3;
         least_deaths_ = most_deaths_ = 1;
@@ -369,6 +397,7 @@ class ReceiveParked : public ReaderStruck {
 public:
     using ReaderStruck::ReaderStruck;
     std::string act() override { return "recv 1 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "signal.announce.set"; }
     void meanwhile() override {
         await(Milliseconds(500), [this] {
             Process& process = victim().process();
@@ -379,11 +408,20 @@ public:
     }
 };
 
+// The same into the caller's buffer: consumed without being handed out.
+class ReceiveInto : public Receive {
+public:
+    using Receive::Receive;
+    std::string act() override { return "recv-into 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.release.published"; }
+};
+
 // A message whose release wakes the writer.
 class ReceiveAndWake : public ReaderStruck {
 public:
     using ReaderStruck::ReaderStruck;
-    std::string act() override { return "recv 16 5000"; }
+    std::string act() override { return "recv " + std::to_string(in_ring_) + " 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "signal.wake.cleared"; }
     void after_completion(const Answer& answer) override {
         require(answer.is_ok(), "the act failed: " + answer.line());
         take_writers_answer();
@@ -402,8 +440,8 @@ public:
 
 protected:
     void set_up() override {
-        accept(writer_.must("send 16 1000 5000"));
-        readers_[0].must("recv 16 5000");
+        in_ring_ = fill_ring();
+        received(0, readers_[0].ask("recv " + std::to_string(in_ring_) + " 5000"));
         writer_.tell("send 1 1000 300");  // sleeps: reader 1 has taken nothing
         require(await(kPatience, [this] { return writer_.process().is_in_futex(); }),
                 "a blocked writer does not sleep");
@@ -418,6 +456,7 @@ protected:
         behind_ = sent.number("sent") - accepted_;
         accepted_ = sent.number("sent");
     }
+    std::int64_t in_ring_ = 0;
     bool is_taken_ = false;
 };
 
@@ -523,7 +562,8 @@ protected:
     void catch_up() override { start_replacement(); }
 };
 
-// ---- the life of a segment -----------------------------------------------------------------------
+// ---- the life of a segment
+// -----------------------------------------------------------------------
 
 // Creating, with nothing of that name there, or with what the dead left.
 class Create : public BroadcastStage {
@@ -561,8 +601,7 @@ public:
     }
     void after_death() override {
         // Whoever attaches now finds nothing, or a writer that is dead.
-        const Answer attached =
-            start(readers_[0], "reader 0").ask("attach " + segment_ + " 0 0");
+        const Answer attached = start(readers_[0], "reader 0").ask("attach " + segment_ + " 0 0");
         if (attached.is_ok()) {
             drain(0, "PeerDied");
             readers_[0].must("close-reader");
@@ -573,8 +612,7 @@ public:
         start_over();
     }
     void while_stopped() override {
-        const Answer attached =
-            start(readers_[0], "reader 0").ask("attach " + segment_ + " 0 0");
+        const Answer attached = start(readers_[0], "reader 0").ask("attach " + segment_ + " 0 0");
         const std::int64_t begun = os::monotonic_ns();
         const Answer created = start(outsider_, "the outsider").ask(act());
         require(os::monotonic_ns() - begun < 2'000'000'000, "a second create hung for 2 s");
@@ -618,7 +656,8 @@ public:
     void after_death() override { start_over(); }
     void while_stopped() override {
         // Nobody waits for the stopped one for ever; whether the name is free yet is its business.
-        for (const std::string& line : {"create " + segment_ + kShape, "attach " + segment_ + " 1 0"}) {
+        for (const std::string& line :
+             {"create " + segment_ + kShape, "attach " + segment_ + " 1 0"}) {
             const std::int64_t begun = os::monotonic_ns();
             const Answer answer = start(outsider_, "the outsider").ask(line);
             require(os::monotonic_ns() - begun < 2'000'000'000, line + " hung for 2 s");
@@ -626,7 +665,8 @@ public:
                         answer.outcome == "NotFound" || answer.outcome == "Busy" ||
                         answer.outcome == "Closed",
                     line + " gave " + answer.line());
-            if (answer.is_ok()) outsider_.must(line.starts_with("create") ? "close-writer" : "close-reader");
+            if (answer.is_ok())
+                outsider_.must(line.starts_with("create") ? "close-writer" : "close-reader");
         }
     }
 
@@ -665,7 +705,8 @@ public:
         Actor other;
         const Answer answer = start(other, "another collector").ask(act());
         require(os::monotonic_ns() - begun < 2'000'000'000, "a second removal hung for 2 s");
-        require(answer.is_ok() || answer.outcome == "NotFound", "a second removal: " + answer.line());
+        require(answer.is_ok() || answer.outcome == "NotFound",
+                "a second removal: " + answer.line());
     }
 };
 
@@ -694,6 +735,7 @@ inline std::vector<Operation> broadcast_operations() {
         operation<LoanAndDropLarge>("loan and drop large"),
         operation<TrimWhenIdle>("trim when idle"),
         operation<Receive>("recv"),
+        operation<ReceiveInto>("recv into"),
         operation<ReceiveParked>("recv parked"),
         operation<ReceiveAndWake>("recv and wake the writer"),
         operation<ReceiveLarge>("recv large"),
@@ -706,6 +748,7 @@ inline std::vector<Operation> broadcast_operations() {
         operation<LeaveAsLast>("writer leaves as last", false),
         operation<LeaveAsLast>("reader leaves as last", true),
         operation<BuryReader>("bury a dead reader"),
+        operation<WaitReadyFindsDeath>("wait_ready finds a death"),
         operation<RemoveAbandoned>("remove abandoned"),
     };
 }

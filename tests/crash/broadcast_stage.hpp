@@ -1,5 +1,6 @@
-// The cast of the Broadcast scenarios: a writer, two readers, somebody from outside. And the promises
-// as checks: nothing lost, doubled, torn or leaked, nobody blocked but by whom the contract names.
+// The cast of the Broadcast scenarios: a writer, two readers, somebody from outside. And the
+// promises as checks: nothing lost, doubled, torn or leaked, nobody blocked but by whom the
+// contract names.
 #pragma once
 
 #include <array>
@@ -16,8 +17,8 @@ public:
     explicit BroadcastStage(std::string segment) : segment_(std::move(segment)) {}
 
 protected:
-    // A ring of sixteen small messages, an arena of sixteen granules.
-    static constexpr const char* kShape = " 2 16384 1048576 raise";
+    static constexpr const char* kShape =
+        " 2 16384 1048576 raise";  // a ring of 16 KiB, 16 granules
     static constexpr const char* kSmall = "1000";
     static constexpr const char* kLarge = "100000";
     static constexpr std::int64_t kLargeBlock = std::int64_t{2} * 65536;
@@ -56,6 +57,14 @@ protected:
         received(0, readers_[0].answer());
         received(1, readers_[1].answer());
     }
+    // Sends until there is no room; how many messages that took.
+    std::int64_t fill_ring() {
+        const std::int64_t before = accepted_;
+        const Answer answer = writer_.ask("send 1000 1000 0");
+        require(answer.outcome == "Timeout", "the ring is never full: " + answer.line());
+        accepted_ = answer.number("sent");
+        return accepted_ - before;
+    }
     void accept(const Answer& answer) {
         require(answer.is_ok(), "the writer could not send: " + answer.line());
         accepted_ = answer.number("sent");
@@ -66,9 +75,9 @@ protected:
         is_up_to_date(rank, answer);
     }
     void is_up_to_date(unsigned rank, const Answer& answer) const {
-        require(answer.number("next") == accepted_,
-                "reader " + std::to_string(rank) + " is at " + answer.text("next") +
-                    ", the writer at " + std::to_string(accepted_));
+        require(answer.number("next") == accepted_, "reader " + std::to_string(rank) + " is at " +
+                                                        answer.text("next") + ", the writer at " +
+                                                        std::to_string(accepted_));
     }
     // Receives what is there; it must end with `outcome`.
     Answer drain(unsigned rank, const std::string& outcome, int wait = kShortWait) {
@@ -131,7 +140,7 @@ protected:
     Actor writer_;
     std::array<Actor, 2> readers_;
     Actor outsider_;
-    std::int64_t accepted_ = 0;  // messages of which the writer has heard that they are sent
+    std::int64_t accepted_ = 0;      // messages of which the writer has heard that they are sent
     std::int64_t least_deaths_ = 0;  // of which the writer must have been told in the end
     std::int64_t most_deaths_ = 0;
 };
@@ -319,15 +328,14 @@ protected:
 
     // As blocked_by() of the actor should give it.
     std::string name_of_victim(const BroadcastInfo& info) {
-        const bool is_expected =
-            info.readers.at(kVictim).life == ReaderState::Life::Expected;
+        const bool is_expected = info.readers.at(kVictim).life == ReaderState::Life::Expected;
         if (find_slot(info, kVictimSlot) == nullptr && is_expected) return "1/0/expected";
         return "1/" + std::to_string(victim().process().pid()) +
                (is_expected ? "/expected" : "/active") + "/stopped/alive";
     }
     void check_timeout_names(const std::string& wanted) {
-        const Answer watched = writer_.ask(std::string("watched-send ") + kSmall + " " +
-                                           std::to_string(kShortWait));
+        const Answer watched =
+            writer_.ask(std::string("watched-send ") + kSmall + " " + std::to_string(kShortWait));
         require(watched.outcome == "Timeout", "blocked, and then not: " + watched.line());
         const std::int64_t took = watched.number("took_us") / 1000;
         require(took >= kShortWait - 1, "a timeout came early: " + watched.line());

@@ -139,9 +139,11 @@ private:
         message.release();
         writer.send(std::span(bytes).first(10)).or_throw();
         const bool still_works = reader.recv(Milliseconds(1000)).is_ok();
-        return ok().with("unexpected", std::string(said[0] == '\0' ? "none" : said))
+        return ok()
+            .with("unexpected", std::string(said[0] == '\0' ? "none" : said))
             .with("child", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status))
-            .with("torn", torn.empty() ? 0 : 1).with("works", still_works ? 1 : 0);
+            .with("torn", torn.empty() ? 0 : 1)
+            .with("works", still_works ? 1 : 0);
     }
 
     // A child may join on its own account.

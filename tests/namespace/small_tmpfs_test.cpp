@@ -20,7 +20,7 @@ class Filler {
 public:
     Filler(std::string path, std::uint64_t leave) : path_(std::move(path)) {
         const Descriptor file(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-        struct statvfs space {};
+        struct statvfs space{};
         if (file.get() < 0 || ::fstatvfs(file.get(), &space) != 0) throw_errno("filler");
         const std::uint64_t free = space.f_bavail * space.f_frsize;
         const std::uint64_t wanted = free > leave ? free - leave : 0;
@@ -63,9 +63,8 @@ protected:
     }
 
     static bool has_own_mounts() {
-        static const bool has =
-            ::unshare(CLONE_NEWNS) == 0 &&
-            ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+        static const bool has = ::unshare(CLONE_NEWNS) == 0 &&
+                                ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
         return has;
     }
     [[nodiscard]] std::string path(const std::string& name) const {

@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from penstock import _core
 
 HEADER = struct.Struct("<HBBIQ")

@@ -37,6 +37,7 @@ from codec_messages import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from penstock.codec import register_dataclass
 from penstock.errors import Error, InvalidArgument, UnsupportedType
 

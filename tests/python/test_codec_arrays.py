@@ -29,6 +29,7 @@ from codec_messages import (
     viewed,
 )
 from hypothesis import given
+
 from penstock.errors import InvalidArgument, UnsupportedType
 
 

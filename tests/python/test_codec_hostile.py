@@ -28,6 +28,7 @@ from codec_messages import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.codec import register_dataclass
 from penstock.errors import Corrupt, Incompatible
 

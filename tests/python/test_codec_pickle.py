@@ -25,6 +25,7 @@ from codec_messages import (
     message_of,
     structure_of,
 )
+
 from penstock.errors import Corrupt, Incompatible, InvalidArgument
 
 

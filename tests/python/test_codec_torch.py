@@ -24,6 +24,7 @@ from codec_messages import (
     run_python,
     viewed,
 )
+
 from penstock.errors import UnsupportedType
 
 

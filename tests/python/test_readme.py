@@ -1,4 +1,4 @@
-"""The README's examples are the real thing: they are run, or equal a file that other tests build and run."""
+"""The README's examples are the real thing: run here, or equal to a file that is built and run."""
 
 from __future__ import annotations
 

@@ -68,13 +68,14 @@ public:
         const std::uint64_t sent = score_[kAccepted].load();
         for (Actor& reader : readers) {
             const Answer end = reader.answer();
-            require(end.outcome == "Closed" &&
-                        std::cmp_equal(end.number("next"), sent),
-                    "a reader ended with " + end.line() + " after " + std::to_string(sent) + " sent");
+            require(
+                end.outcome == "Closed" && std::cmp_equal(end.number("next"), sent),
+                "a reader ended with " + end.line() + " after " + std::to_string(sent) + " sent");
         }
         require(premises_.left().empty(), "a segment is left in /dev/shm");
-        std::printf("  %d readers killed, %llu messages, every one received by the three that lived\n",
-                    kills, static_cast<unsigned long long>(sent));
+        std::printf(
+            "  %d readers killed, %llu messages, every one received by the three that lived\n",
+            kills, static_cast<unsigned long long>(sent));
     }
 
     // Writers die; the readers drain, are told, and meet the next writer under the same name.
@@ -100,8 +101,8 @@ public:
             require(premises_.left().empty(), "the readers of a dead writer left its name behind");
         }
         punctuality.check();
-        std::printf("  %d writers killed, %llu messages, all of them drained by three readers\n", kills,
-                    static_cast<unsigned long long>(all));
+        std::printf("  %d writers killed, %llu messages, all of them drained by three readers\n",
+                    kills, static_cast<unsigned long long>(all));
     }
 
 private:
@@ -111,8 +112,8 @@ private:
         return writer;
     }
     Actor start_reader(const std::string& name, unsigned rank) {
-        return Actor(kReaderRole, {name, score_.argument(), std::to_string(rank),
-                                   std::to_string(dice_.next())});
+        return Actor(kReaderRole,
+                     {name, score_.argument(), std::to_string(rank), std::to_string(dice_.next())});
     }
     static void must_attach(Actor& reader) {
         const Answer attached = reader.ask("attach 10000");
@@ -141,10 +142,9 @@ private:
     // Under load: it has received something since, and a bit of time more.
     void wait_for_progress(unsigned rank, std::uint64_t messages) {
         const std::uint64_t start = score_[kReceivedBy + rank].load();
-        require(await(kPatience, [&] {
-                    return score_[kReceivedBy + rank].load() >= start + messages;
-                }),
-                "reader " + std::to_string(rank) + " receives nothing");
+        require(
+            await(kPatience, [&] { return score_[kReceivedBy + rank].load() >= start + messages; }),
+            "reader " + std::to_string(rank) + " receives nothing");
     }
 
     // Now and then a bystander is stopped for a moment. That is no death.
@@ -180,9 +180,9 @@ private:
             answer = writer.ask("send " + std::to_string(kLastSize));
         }
         const std::int64_t block = (std::int64_t{kLastSize} + 65535) / 65536 * 65536;
-        require(answer.number("held_bytes") == block,
-                std::to_string(answer.number("held_bytes")) + " bytes are held after all, not " +
-                    std::to_string(block));
+        require(answer.number("held_bytes") == block, std::to_string(answer.number("held_bytes")) +
+                                                          " bytes are held after all, not " +
+                                                          std::to_string(block));
         require(answer.number("reader_deaths") == kills,
                 "deaths counted: " + answer.text("reader_deaths"));
         require(answer.number("told") >= 1 && answer.number("told") <= kills,
@@ -205,11 +205,13 @@ private:
         std::int64_t next = -1;
         for (Actor& reader : readers) {
             const Answer end = reader.answer();
-            require(end.outcome == "PeerDied", "a reader of a dead writer ended with " + end.line());
+            require(end.outcome == "PeerDied",
+                    "a reader of a dead writer ended with " + end.line());
             punctuality.note(end.number("end") - death);
             if (next < 0) next = end.number("next");
             require(end.number("next") == next, "readers got different ends: " + end.line());
-            require(end.number("received") == end.number("next"), "not from the first: " + end.line());
+            require(end.number("received") == end.number("next"),
+                    "not from the first: " + end.line());
         }
         const auto got = static_cast<std::uint64_t>(next);
         require(got >= accepted && got <= accepted + 1,
@@ -257,7 +259,8 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    constexpr Role kRoles[] = {{kWriterRole, play_stress_writer}, {kReaderRole, play_stress_reader}};
+    constexpr Role kRoles[] = {{kWriterRole, play_stress_writer},
+                               {kReaderRole, play_stress_reader}};
     if (const auto code = play_role(argc, argv, kRoles)) return *code;
     return run(argc, argv);
 }

@@ -44,10 +44,10 @@ inline std::size_t pick_size(Dice& dice) {
 class StressWriter {
 public:
     StressWriter(const std::string& name, const std::string& scoreboard, std::uint64_t seed)
-        : score_(scoreboard),
-          dice_(seed),
+        : score_(scoreboard), dice_(seed),
           writer_(BroadcastWriter::create(
-              name, {.readers = kStressReaders, .capacity = kStressCapacity, .large = kStressLarge})) {}
+              name,
+              {.readers = kStressReaders, .capacity = kStressCapacity, .large = kStressLarge})) {}
 
     Answer obey(const Words& words) {
         if (words[0] == "go") {
@@ -63,8 +63,11 @@ public:
             writer_.close();
         }
         const BroadcastStats stats = writer_.stats();
-        return ok().with("sent", sent_).with("told", told_)
-            .with("reader_deaths", stats.reader_deaths).with("held_bytes", stats.held_bytes);
+        return ok()
+            .with("sent", sent_)
+            .with("told", told_)
+            .with("reader_deaths", stats.reader_deaths)
+            .with("held_bytes", stats.held_bytes);
     }
 
 private:
@@ -113,10 +116,8 @@ inline int play_stress_writer(const Words& words) {
 class StressReader {
 public:
     explicit StressReader(const Words& words)
-        : name_(words.at(0)),
-          score_(words.at(1)),
-          rank_(static_cast<unsigned>(std::stoul(words.at(2)))),
-          dice_(std::stoull(words.at(3))) {}
+        : name_(words.at(0)), score_(words.at(1)),
+          rank_(static_cast<unsigned>(std::stoul(words.at(2)))), dice_(std::stoull(words.at(3))) {}
 
     Answer obey(const Words& words) {
         try {
@@ -146,7 +147,9 @@ private:
                 broken_promise(std::string(message.status().message()));
             }
             Answer end = failure_of(message.status());
-            end.with("first", first_).with("next", next_).with("received", received_)
+            end.with("first", first_)
+                .with("next", next_)
+                .with("received", received_)
                 .with("end", os::monotonic_ns());
             reader_.reset();
             return end;

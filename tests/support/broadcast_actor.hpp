@@ -116,12 +116,11 @@ private:
         sent_ = 0;
         deaths_ = 0;
         writer_.emplace(BroadcastWriter::create(
-            words.at(1),
-            {.readers = static_cast<unsigned>(std::stoul(words.at(2))),
-             .capacity = std::stoull(words.at(3)),
-             .large = std::stoull(words.at(4)),
-             .on_reader_death =
-                 words.at(5) == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise}));
+            words.at(1), {.readers = static_cast<unsigned>(std::stoul(words.at(2))),
+                          .capacity = std::stoull(words.at(3)),
+                          .large = std::stoull(words.at(4)),
+                          .on_reader_death =
+                              words.at(5) == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise}));
         return ok();
     }
 
@@ -135,8 +134,8 @@ private:
         return ok();
     }
 
-    // send COUNT SIZE MS: every message waits up to MS. Deaths of readers are counted, with how long
-    // the first word of one took, and the message is sent again.
+    // send COUNT SIZE MS: every message waits up to MS. Deaths of readers are counted, with how
+    // long the first word of one took, and the message is sent again.
     Answer send(const Words& words) {
         const std::uint64_t count = std::stoull(words.at(1));
         buffer_.resize(std::stoull(words.at(2)));
@@ -160,8 +159,10 @@ private:
             answer = failure_of(status);
             break;
         }
-        return answer.with("sent", sent_).with("error_us", slowest_error / 1000)
-            .with("deaths", deaths_).with("last_dead", last_dead_);
+        return answer.with("sent", sent_)
+            .with("error_us", slowest_error / 1000)
+            .with("deaths", deaths_)
+            .with("last_dead", last_dead_);
     }
 
     // watched-send SIZE MS: one message; what blocked_by() said half way.
@@ -228,10 +229,27 @@ private:
             }
             if (Answer wrong = examine(*message); !wrong.is_ok()) return wrong;
         }
-        return answer.with("received", received).with("first", first_).with("next", next_)
+        return answer.with("received", received)
+            .with("first", first_)
+            .with("next", next_)
             .with("first_event_us", first_at / 1000);
     }
 
+    // recv-into MS: one message, into a buffer of its size. Its number is its first word.
+    Answer recv_into(const Words& words) {
+        const Result<std::size_t> size = reader_.value().next_size(wait_of(words.at(1)));
+        if (!size) return failure_of(size.status());
+        buffer_.resize(*size);
+        const Result<std::size_t> got = reader_.value().recv_into(buffer_, Deadline::now());
+        if (!got) return failure_of(got.status());
+        std::uint64_t number = 0;
+        std::memcpy(&number, buffer_.data(), std::min(sizeof number, buffer_.size()));
+        if (is_first_) first_ = next_ = number;
+        is_first_ = false;
+        const std::string wrong = check_numbered(buffer_, next_);
+        if (!wrong.empty()) return {"Torn", {}, wrong};
+        return ok().with("next", ++next_);
+    }
     // hold MS: receives one and holds it.
     Answer hold(const Words& words) {
         Result<Message> message = reader_.value().recv(wait_of(words.at(1)));
@@ -265,8 +283,11 @@ private:
     }
     Answer stats(const Words&) {
         const BroadcastStats stats = writer_.value().stats();
-        return ok().with("held_bytes", stats.held_bytes).with("reserved_bytes", stats.reserved_bytes)
-            .with("reader_deaths", stats.reader_deaths).with("messages", stats.messages);
+        return ok()
+            .with("held_bytes", stats.held_bytes)
+            .with("reserved_bytes", stats.reserved_bytes)
+            .with("reader_deaths", stats.reader_deaths)
+            .with("messages", stats.messages);
     }
     Answer readers(const Words&) {
         return ok().with("readers", name_readers(writer_.value().readers()));
@@ -285,8 +306,10 @@ private:
         if (is_first_) first_ = next_ = message.sequence();
         is_first_ = false;
         if (message.sequence() != next_) {
-            return {"OutOfOrder", {}, "message " + std::to_string(message.sequence()) +
-                                          " came where " + std::to_string(next_) + " was due"};
+            return {"OutOfOrder",
+                    {},
+                    "message " + std::to_string(message.sequence()) + " came where " +
+                        std::to_string(next_) + " was due"};
         }
         const std::string wrong = check_numbered(message.bytes(), next_);
         if (!wrong.empty()) return {"Torn", {}, wrong};
@@ -325,6 +348,7 @@ inline const std::vector<BroadcastActor::Command> BroadcastActor::kCommands = {
     {"wait-ready", &BroadcastActor::wait_ready},
     {"recv", &BroadcastActor::recv},
     {"drain", &BroadcastActor::drain},
+    {"recv-into", &BroadcastActor::recv_into},
     {"hold", &BroadcastActor::hold},
     {"keep", &BroadcastActor::keep},
     {"release", &BroadcastActor::release},

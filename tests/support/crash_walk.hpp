@@ -35,7 +35,8 @@ public:
     using Broken::Broken;
 };
 
-// One operation of one process, among others. Made afresh for every case; its processes die with it.
+// One operation of one process, among others. Made afresh for every case; its processes die with
+// it.
 class Scenario {
 public:
     Scenario() = default;
@@ -43,12 +44,14 @@ public:
     Scenario& operator=(const Scenario&) = delete;
     virtual ~Scenario() = default;
 
-    virtual void prepare() = 0;       // everybody is there, the victim is about to act
+    virtual void prepare() = 0;  // everybody is there, the victim is about to act
     virtual Actor& victim() = 0;
-    virtual std::string act() = 0;    // the line that makes it act
-    virtual void meanwhile() {}       // what others do so that the act can end
+    virtual std::string act() = 0;  // the line that makes it act
+    virtual void meanwhile() {}     // what others do so that the act can end
     // Which of the points passed this scenario is about; the others are walked elsewhere.
     [[nodiscard]] virtual bool is_about(const std::string&) const { return true; }
+    // A point without which the scenario is not what it says.
+    [[nodiscard]] virtual std::string must_pass() const { return {}; }
 
     // What must hold. All throw Broken.
     virtual void after_completion(const Answer& answer) = 0;  // also after a stop and its end
@@ -75,8 +78,8 @@ struct Operation {
 
 struct WalkOptions {
     bool is_full = false;
-    unsigned lanes = 2;        // scenarios at a time
-    std::string only;          // part of a case's name: "send inline/broadcast.send.written:1:kill"
+    unsigned lanes = 2;  // scenarios at a time
+    std::string only;    // part of a case's name: "send inline/broadcast.send.written:1:kill"
     bool is_verbose = false;
 };
 
@@ -90,9 +93,8 @@ public:
         ::signal(SIGPIPE, SIG_IGN);
         const auto start = SteadyClock::now();
         in_lanes(operations.size(), [&](std::size_t i) { discover(operations[i]); });
-        std::sort(cases_.begin(), cases_.end(), [](const Case& a, const Case& b) {
-            return a.name() < b.name();
-        });
+        std::sort(cases_.begin(), cases_.end(),
+                  [](const Case& a, const Case& b) { return a.name() < b.name(); });
         in_lanes(cases_.size(), [&](std::size_t i) { walk(cases_[i]); });
         report(operations, SteadyClock::now() - start);
         return failures_.empty() ? 0 : 1;
@@ -149,6 +151,8 @@ private:
         std::map<std::string, int> passes;
         std::istringstream stream(points);
         for (std::string point; std::getline(stream, point, ',');) ++passes[point];
+        const std::string due = scenario.must_pass();
+        require(due.empty() || passes.contains(due), "passed " + points + ", and not " + due);
         const std::lock_guard lock(mutex_);
         for (const auto& [point, count] : passes) {
             if (!scenario.is_about(point)) continue;
@@ -184,7 +188,8 @@ private:
                 if (one.attempts == kAttempts) fail(one.name(), late.what());
             } catch (const NotReached& missed) {
                 // Later passings depend on how often somebody slept; the first one must be there.
-                if (one.attempts == kAttempts && one.occurrence == 1) fail(one.name(), missed.what());
+                if (one.attempts == kAttempts && one.occurrence == 1)
+                    fail(one.name(), missed.what());
                 if (one.attempts == kAttempts) not_reached_.fetch_add(1);
             } catch (const std::exception& error) {
                 fail(one.name(), error.what());
@@ -256,12 +261,13 @@ private:
             std::printf("%-34s %7d %6d\n", operation.name.c_str(),
                         points == points_of_.end() ? 0 : points->second, cases_of[operation.name]);
         }
-        std::printf("%zu operations, %zu distinct points, %zu cases (half kill, half stop), "
-                    "%zu failures; %zu tried again, %d passings not met; death or stop "
-                    "noticed after %.1f ms at most; %.0f s\n",
-                    operations.size(), points_.size(), cases_.size(), failures_.size(),
-                    tried_again, not_reached_.load(), static_cast<double>(slowest) * 1e-6,
-                    std::chrono::duration<double>(span).count());
+        std::printf(
+            "%zu operations, %zu distinct points, %zu cases (half kill, half stop), "
+            "%zu failures; %zu tried again, %d passings not met; death or stop "
+            "noticed after %.1f ms at most; %.0f s\n",
+            operations.size(), points_.size(), cases_.size(), failures_.size(), tried_again,
+            not_reached_.load(), static_cast<double>(slowest) * 1e-6,
+            std::chrono::duration<double>(span).count());
     }
 
     Premises& premises_;

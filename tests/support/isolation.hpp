@@ -18,9 +18,11 @@ inline bool mount_own_proc() noexcept {
            ::mount("proc", "/proc", "proc", 0, nullptr) == 0;
 }
 
-// The flags for start_isolated(): with a user namespace where only that is allowed. Nothing: neither.
+// The flags for start_isolated(): with a user namespace where only that is allowed. Nothing:
+// neither.
 inline std::optional<int> isolation_flags() {
-    for (const int flags : {CLONE_NEWPID | CLONE_NEWNS, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER}) {
+    for (const int flags :
+         {CLONE_NEWPID | CLONE_NEWNS, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER}) {
         try {
             Process probe = Process::start("isolation-probe", {}, {flags, mount_own_proc});
             const auto ending = probe.wait(kPatience);

@@ -103,8 +103,8 @@ public:
         const pid_t parent = ::getpid();
         child.pid_ = options.namespaces == 0
                          ? ::fork()
-                         : static_cast<pid_t>(::syscall(SYS_clone, options.namespaces | SIGCHLD, 0, 0,
-                                                        0, 0));
+                         : static_cast<pid_t>(
+                               ::syscall(SYS_clone, options.namespaces | SIGCHLD, 0, 0, 0, 0));
         if (child.pid_ < 0) throw_errno("fork");
         if (child.pid_ == 0) {
             ::prctl(PR_SET_PDEATHSIG, SIGKILL);

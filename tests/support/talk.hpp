@@ -1,5 +1,6 @@
 // A conversation between a test and its processes: one line asks, one line answers.
-// The process does one thing after another; the test decides what everybody does, and in which order.
+// The process does one thing after another; the test decides what everybody does, and in which
+// order.
 #pragma once
 
 #include <poll.h>
@@ -128,8 +129,7 @@ public:
         const std::string text = line + "\n";
         asked_ = line;
         // A dead one can't hear; that shows when it does not answer.
-        [[maybe_unused]] const auto written =
-            ::write(process_.input(), text.data(), text.size());
+        [[maybe_unused]] const auto written = ::write(process_.input(), text.data(), text.size());
     }
     std::optional<Answer> hear(Milliseconds patience) {
         const auto line = lines_.next(process_.output(), patience);
@@ -141,8 +141,9 @@ public:
         auto heard = hear(patience);
         if (!heard) {
             const auto ending = process_.wait(Milliseconds(0));
-            throw Broken(name_ + " (pid " + std::to_string(process_.pid()) + ") gave no answer to '" +
-                         asked_ + "': it " + (ending ? ending->describe() : "hangs"));
+            throw Broken(name_ + " (pid " + std::to_string(process_.pid()) +
+                         ") gave no answer to '" + asked_ + "': it " +
+                         (ending ? ending->describe() : "hangs"));
         }
         return *heard;
     }

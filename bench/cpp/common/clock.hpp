@@ -48,6 +48,22 @@ inline double processor_nanoseconds(clockid_t clock) {
     return static_cast<double>(at.tv_sec) * 1e9 + static_cast<double>(at.tv_nsec);
 }
 
+// How long the turns of one case may take together: on a busy or slow machine there are fewer
+// turns, for all contenders alike, instead of a run without end.
+class Patience {
+public:
+    explicit Patience(double seconds)
+        : end_(ticks() + static_cast<Ticks>(seconds * 1e9 / nanoseconds_per_tick())) {}
+
+    [[nodiscard]] bool is_over(unsigned turns_played) const {
+        constexpr unsigned kFewestTurns = 3;
+        return turns_played >= kFewestTurns && ticks() > end_;
+    }
+
+private:
+    Ticks end_;
+};
+
 // Keeps the processor busy, so that the core is as awake afterwards as it was before.
 inline void spin_for(double nanoseconds) {
     const Ticks end = ticks() + static_cast<Ticks>(nanoseconds / nanoseconds_per_tick());

@@ -1,6 +1,7 @@
 // Penstock: one default Broadcast from the driver to all readers, and one back from each reader.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <optional>
 #include <vector>
@@ -57,18 +58,28 @@ public:
 private:
     static constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(20);
 
+    // Small messages are cheaper copied out than lent; large ones are read in place.
     template <typename Use>
-    static void take(BroadcastReader& reader, Use&& use) {
+    void take(BroadcastReader& reader, Use&& use) {
+        if (place_.message_size <= kSmall) {
+            const Result<std::size_t> size = reader.recv_into(buffer_);
+            require(size.status());
+            use(Bytes(buffer_).first(*size));
+            return;
+        }
         const Result<Message> message = reader.recv();
         require(message.status());
         use((*message).bytes());
     }
+
+    static constexpr std::size_t kSmall = 4096;
 
     [[nodiscard]] std::string answer_name(unsigned rank) const {
         return place_.name + ".answer" + std::to_string(rank);
     }
 
     Place place_;
+    alignas(64) std::array<std::byte, kSmall> buffer_{};
     std::optional<BroadcastWriter> forward_;
     std::vector<BroadcastReader> answers_;
     std::optional<BroadcastReader> messages_;

@@ -11,6 +11,7 @@
 
 #include "penstock/broadcast.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
+#include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock {
 namespace {
@@ -34,8 +35,8 @@ TEST_F(PlaceTest, AnAnonymousOneIsReachedByDescriptor) {
                         [&] { BroadcastReader::attach(writer.descriptor(), 2); }));
     writer.close();
     EXPECT_TRUE(fails(reader.recv(), ErrorCode::Closed, {"an anonymous segment"}));
-    EXPECT_TRUE(
-        refuses(ErrorCode::Closed, [&] { BroadcastReader::attach(reader.descriptor(), 1); }));
+    BroadcastReader late = BroadcastReader::attach(reader.descriptor(), 1);
+    EXPECT_TRUE(receives(late, 0, 100)) << "what was sent was kept for it";
 }
 
 TEST_F(PlaceTest, ADescriptorCanBeHandedToAnotherProcess) {
@@ -148,6 +149,52 @@ TEST_F(PlaceTest, APathIsAsGoodAsAName) {
     writer.close();
     EXPECT_EQ(child.wait(), 0);
     EXPECT_TRUE(folder.names().empty());
+}
+
+TEST_F(PlaceTest, AFileSystemWithoutUnnamedFilesWillDo) {
+    const TemporaryFolder folder;
+    Child child([&] {
+        if (!refuse_calls({kNoTemporaryFiles})) ::_exit(kCannotRefuse);
+        const std::string name = "file:" + (folder / "steps");
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        require(folder.names().size() == 1);
+        require(static_cast<bool>(
+            refuses(ErrorCode::AlreadyExists, [&] { BroadcastWriter::create(name, small()); })));
+        require(folder.names().size() == 1);
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        require(send(writer, 0, kGranule).is_ok());
+        require(static_cast<bool>(receives(reader, 0, kGranule)));
+        writer.close();
+        reader.close();
+        require(folder.names().empty());
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST_F(PlaceTest, AKernelWithoutMembarrierWillDo) {
+    constexpr std::uint64_t kMessages = 3'000;
+    const std::string name = new_name();
+    Child child([&] {
+        if (!refuse_calls({kNoMembarrier})) ::_exit(kCannotRefuse);
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        Child receiver([&] {  // inherits the refusal
+            BroadcastReader reader = BroadcastReader::attach(name, 0);
+            for (std::uint64_t number = 0; number < kMessages; ++number) {
+                require(static_cast<bool>(receives(reader, number, number % 700)));
+            }
+            require(reader.recv(kLong).code() == ErrorCode::Closed);
+        });
+        for (std::uint64_t number = 0; number < kMessages; ++number) {
+            require(send(writer, number, number % 700, kLong).is_ok());
+        }
+        writer.close();
+        require(receiver.wait() == 0);
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
 }
 
 }  // namespace

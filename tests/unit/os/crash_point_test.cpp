@@ -7,6 +7,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <string>
+#include <vector>
+
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::os {
@@ -57,6 +60,18 @@ TEST(CrashPointTest, IsDisarmedByNull) {
         pass_crash_point("nonsense");
     });
     EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(CrashPointTest, TracesWhatIsPassedInOrder) {
+    pass_crash_point("test.before");
+    start_crash_trace();
+    pass_crash_point("test.first");
+    pass_crash_point("test.second");
+    pass_crash_point("test.first");
+    EXPECT_EQ(take_crash_trace(),
+              (std::vector<std::string>{"test.first", "test.second", "test.first"}));
+    pass_crash_point("test.after");
+    EXPECT_TRUE(take_crash_trace().empty());
 }
 
 TEST(CrashPointTest, CountsAnewWhenArmedAgain) {

@@ -70,6 +70,8 @@ TEST(ProcessTest, IsKnownByItsScriptOrItsProgram) {
     EXPECT_EQ(name_when_called({"/usr/bin/python3.11", "worker.py"}), "worker.py");
     EXPECT_EQ(name_when_called({"python3", "-c", "pass"}), "python3");
     EXPECT_EQ(name_when_called({"python3"}), "python3");
+    EXPECT_EQ(name_when_called({"python3", "-m", "penstock.demo", "--fast"}), "penstock.demo");
+    EXPECT_EQ(name_when_called({"python3", "-m"}), "python3");
     EXPECT_EQ(name_when_called({"my program", ""}), "my program");
 }
 
