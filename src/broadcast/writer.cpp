@@ -201,7 +201,7 @@ bool WriterCore::find_untold() noexcept {
     return !deaths_to_tell.empty();
 }
 
-void WriterCore::note_death(unsigned rank, std::string obituary) noexcept {
+void WriterCore::note_death(unsigned rank, const std::string& obituary) noexcept {
     if (view.shape().on_reader_death == OnReaderDeath::Drop) return;
     if (deaths_to_tell.empty()) first_dead = static_cast<int>(rank);
     deaths_to_tell += (deaths_to_tell.empty() ? "reader " : "; reader ") + std::to_string(rank) +

@@ -58,7 +58,7 @@ struct WriterCore {
     void bury(unsigned rank) noexcept;
     // True if a reader has been found dead, by whomever, and the caller was not told yet.
     bool find_untold() noexcept;
-    void note_death(unsigned rank, std::string obituary) noexcept;
+    void note_death(unsigned rank, const std::string& obituary) noexcept;
     Status death_notice() noexcept;
     void close() noexcept;
 

@@ -61,7 +61,7 @@ std::string process_name() {
         at = end + 1;
     }
     if (words.empty()) return "?";
-    const std::string program = base_name(words[0]);
+    std::string program = base_name(words[0]);
     if (!program.starts_with("python") || words.size() < 2) return program;
     if (words[1] == "-m" && words.size() > 2) return words[2];
     return words[1].starts_with('-') ? program : base_name(words[1]);

@@ -225,7 +225,8 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) n
             done += step;
         } else if (errno != EINTR) {
             error = last_error();
-            if (done > 0) static_cast<void>(punch(offset, done));
+            // What can't be given back now goes with the file.
+            [[maybe_unused]] const std::error_code kept = punch(offset, done);
             return error;
         }
     }

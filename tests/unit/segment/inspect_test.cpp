@@ -187,7 +187,7 @@ TEST(ParseSizeTest, RefusesTheRestAndShowsHow) {
         {"99999999TiB", "it is too large"},    {"1e30", "it is too large"},
     };
     for (const auto& [text, reason] : texts) {
-        EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&text = text] { parse_size(text); },
+        EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&size = text] { parse_size(size); },
                             {std::string("'") + text + "' is no size", reason, "4MiB"}));
     }
 }

@@ -49,7 +49,7 @@ class BadNameTest : public ::testing::TestWithParam<BadName> {};
 TEST_P(BadNameTest, IsRefusedWithTheRule) {
     const auto& [label, name, reason] = GetParam();
     EXPECT_TRUE(
-        refuses(ErrorCode::InvalidName, [&name = name] { locate(name); },
+        refuses(ErrorCode::InvalidName, [&bad = name] { locate(bad); },
                 {reason, "1 to 200 of the characters A-Z a-z 0-9 . _ -", "file:/absolute/path"}));
 }
 

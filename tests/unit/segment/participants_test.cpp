@@ -138,8 +138,8 @@ TEST_F(ParticipantsTest, TellsWhoIsThere) {
 TEST_F(ParticipantsTest, ATextFillsItsWordsAtMost) {
     layout::ParticipantSlot slot{};
     const std::string name(64, 'x');
-    for (std::size_t i = 0; i < layout::ParticipantSlot::kTextWords; ++i) {
-        slot.text[i] = 0x7878787878787878;  // "xxxxxxxx", and no zero at the end
+    for (auto& word : slot.text) {
+        word = 0x7878787878787878;  // "xxxxxxxx", and no zero at the end
     }
     slot.pid = 4711;
     const ParticipantText text = read_text(slot);
