@@ -1,5 +1,6 @@
-// Tensors go through DLPack's C exchange table where PyTorch has one (2.10 and later): a fifth of
-// the cost of asking a tensor's attributes one by one, which is what happens with older ones.
+// Tensors go through DLPack's C exchange table where PyTorch has one. Asking a tensor's attributes
+// one by one, as with older ones, takes seven times as long to send a tensor, and four times to
+// receive it.
 #include "codec_torch.hpp"
 
 #include <array>

@@ -23,6 +23,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # children get it too, and find 
 
 from peers import Peer, eventually
 
+# A shell starts background jobs with SIGINT ignored, and children inherit that: the tests of Ctrl-C
+# need it as a terminal would have it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHM = Path("/dev/shm")
 # Processes that multiprocessing keeps for the next child.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")

@@ -46,6 +46,8 @@ sanitized() {
     build_tree "$name"
     export PENSTOCK_TEST_TIER=short PENSTOCK_BUILD_DIR=$ROOT/build/$name
     ctest_family unit "$name"
+    ctest_family stress "$name"
+    ctest_family namespace "$name"
 }
 
 # The Python tests on a sanitized module: g++, because its runtime is a library that can be preloaded.
