@@ -154,6 +154,9 @@ public:
         start_everybody();
         set_up();
         readers_[0].tell("drain -1");
+        // Asleep before the blow: else it depends on chance whether the writer has anybody to wake.
+        require(await(kPatience, [this] { return readers_[0].process().is_in_futex(); }),
+                "reader 0 never went to sleep");
     }
     Actor& victim() override { return writer_; }
 
