@@ -129,11 +129,12 @@ TEST_F(BroadcastForkTest, AChildKeepsNobodyAlive) {
     Child parent([&] {
         BroadcastWriter writer = BroadcastWriter::create(name, small());
         require(send(writer, 0, 10).is_ok());
-        *heir = ::fork();
-        if (*heir == 0) {
+        const pid_t pid = ::fork();
+        if (pid == 0) {
             end.pass();
             ::_exit(0);
         }
+        *heir = pid;  // by the parent alone
         created.open();
         for (;;) ::pause();
     });
