@@ -14,7 +14,6 @@ namespace penstock {
 namespace detail {
 namespace {
 
-using layout::ReaderLine;
 using layout::RecordHeader;
 using layout::RecordKind;
 constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -98,10 +97,9 @@ std::uint64_t WriterCore::find_limit() noexcept {
     os::full_fence();
     std::uint64_t slowest = position;
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        const ReaderLine& line = view.reader(rank);
-        if (line.gate.load(kAcquire) == ReaderLine::kVacant) continue;
+        if (!is_gating(view, rank)) continue;
         // pairs with: the release in ReaderCore::publish_position()
-        slowest = std::min(slowest, line.position.load(kAcquire));
+        slowest = std::min(slowest, view.reader(rank).position.load(kAcquire));
     }
     return slowest + mask + 1;
 }
