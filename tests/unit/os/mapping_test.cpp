@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "os/shared_file.hpp"
+#include "tests/support/tier.hpp"
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::os {
@@ -165,6 +166,7 @@ TEST(MappingTest, PopulatingFaultsPagesIn) {
 }
 
 TEST(MappingTest, LockedMemoryIsLocked) {
+    if (trust::kIsSanitized) GTEST_SKIP() << "sanitizers turn mlock into nothing";
     const SharedFile file = make_file();
     Mapping mapping = map(file, Access::ReadWrite);
     if (const auto error = mapping.lock_in_memory(kSize)) {
