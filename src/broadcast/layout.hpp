@@ -31,10 +31,21 @@ constexpr unsigned slot_of_rank(unsigned rank) noexcept {
     return rank + 1;
 }
 
-// The hot line: stored by the writer with every message, read by readers that have used up what
-// they knew of.
+// The hot lines: stored by the writer with every message, read by readers that have used up what
+// they knew of. A waiting reader fetches both at once, so the newest record lies here a second time
+// if it is small: who copies it from here need not fetch the ring's lines after them.
+//
+// The copy is a sequence lock. The writer names the record in newest_end, then stores header and
+// words, then publishes the position; all relaxed, after a release fence that follows newest_end.
+// Whoever has seen the position may copy, and then asks newest_end again, after an acquire fence:
+// it still names that record, or the copy is worth nothing and the ring has the record.
 struct alignas(kApart) WriterLine {
+    static constexpr std::uint64_t kMostBytes = 104;  // of payload
+
     std::atomic<std::uint64_t> position;  // bytes published since the beginning; release / acquire
+    std::atomic<std::uint64_t> newest_end;     // where the record that is copied here ends
+    std::atomic<std::uint64_t> newest_header;  // its RecordHeader
+    std::atomic<std::uint64_t> newest_words[kMostBytes / 8];  // its payload
 };
 static_assert(sizeof(WriterLine) == kApart);
 

@@ -73,9 +73,17 @@ private:
     // The next record, checked. Its failures come out of `failure`, which success never touches.
     bool find(const Wait& wait, Found& found, Status& failure) noexcept;
     Status wait_for_more(const Wait& wait) noexcept;
+    // Makes sure that something is published beyond the cursor.
+    bool catch_up(const Wait& wait, Status& failure) noexcept;
+    // Copies the next record from beside the position, if it is the newest and small. Only right
+    // after a look for more: later it would take the writer's lines away for nothing.
+    bool copy_newest(std::span<std::byte> buffer, Found& found) noexcept;
+    // Consumes what recv_into() has copied.
+    Result<std::size_t> pass(const Found& found) noexcept;
     Status end_of_stream(WaitEnd end) noexcept;
     bool look_for_more() noexcept;
     void back_off_while_streaming() noexcept;
+    bool is_time_to_probe() noexcept;
     // Null, or what is wrong with the record at the cursor.
     const char* parse(Found& found) noexcept;
     const char* parse_block(Found& found) noexcept;
@@ -105,9 +113,14 @@ private:
     std::uint64_t known_ = 0;  // published by the writer, as far as we have looked
     std::uint64_t messages_ = 0;
     unsigned streaming_pauses_ = 0;
+    static constexpr unsigned kFirstProbe = 64;
+    static constexpr unsigned kLastProbe = 4096;
+    unsigned singles_ = 0;                // looks that found one message, since the last probe
+    unsigned probe_after_ = kFirstProbe;  // such looks
     std::uint64_t batch_position_ = 0;  // at the last look for more
     std::uint64_t batch_messages_ = 0;
     bool tag_is_known_ = true;
+    bool takes_newest_ = false;  // the last record could be copied from beside the position
     std::uint64_t sleeps_ = 0;
     std::uint64_t waits_ = 0;
     Cancel closing_;

@@ -19,6 +19,8 @@ using layout::RecordKind;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
+constexpr std::uint64_t kPaceMask = 63;      // the pace is measured over 64 messages
+constexpr std::int64_t kStreamingPace = 60;  // ns a message; less than any round trip takes
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
 
 void store_word(std::byte* at, std::uint64_t word) noexcept {
@@ -250,7 +252,34 @@ inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
     header.skip = static_cast<std::uint8_t>(room.skip);
     header.format = static_cast<std::uint8_t>(format);
     header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    if ((messages & kPaceMask) == 0) [[unlikely]]
+        measure_pace();
+    if (length <= layout::WriterLine::kMostBytes && !is_streaming) copy_newest(room, header);
     publish(room, header, length);
+}
+
+// A stream at full speed does without the copies: its readers take many records at a look.
+void WriterCore::measure_pace() noexcept {
+    const std::int64_t now = os::monotonic_ns();
+    is_streaming = now - pace_since < kStreamingPace * static_cast<std::int64_t>(kPaceMask + 1);
+    pace_since = now;
+}
+
+inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
+    layout::WriterLine& line = view.writer();
+    line.newest_end.store(position + room.padding + room.bytes, kRelaxed);
+    // pairs with: the fence in ReaderCore::copy_newest(). Who reads a word stored from here on
+    // finds newest_end changed.
+    std::atomic_thread_fence(kRelease);
+    PENSTOCK_CRASH_POINT("broadcast.send.naming");
+    line.newest_header.store(layout::encode_record(header), kRelaxed);
+    // Up to the next word: the ring goes on at least that far.
+    const std::byte* from = payload_at(room);
+    for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, from + i * 8, sizeof word);
+        line.newest_words[i].store(word, kRelaxed);
+    }
 }
 
 Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {

@@ -34,6 +34,9 @@ struct WriterCore {
     void publish(const Room& room, const layout::RecordHeader& header,
                  std::uint64_t payload_bytes) noexcept;
     void publish_inline(const Room& room, std::uint64_t length, Format format) noexcept;
+    void measure_pace() noexcept;
+    // The second copy of a small record, beside the position that is about to publish it.
+    void copy_newest(const Room& room, const layout::RecordHeader& header) noexcept;
 
     Result<BlockId> allocate(std::uint64_t length, const Wait& wait) noexcept;
     [[nodiscard]] Status explain_no_block(const Status& failure) const noexcept;
@@ -78,6 +81,8 @@ struct WriterCore {
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
     std::uint64_t sleeps = 0;
+    bool is_streaming = false;  // so fast that nobody waits for a single message
+    std::int64_t pace_since = 0;
 
     bool loan_open = false;
     Room loan_room;

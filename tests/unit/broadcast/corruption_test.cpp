@@ -3,16 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <string>
-#include <system_error>
 
-#include "broadcast/control.hpp"
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
-#include "segment/header.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
+#include "tests/unit/broadcast/vandal.hpp"
 
 namespace penstock {
 namespace {
@@ -21,47 +18,6 @@ using namespace test;
 using layout::BlockRecord;
 using layout::RecordHeader;
 using layout::RecordKind;
-
-// The whole file of a Broadcast, writable: what a vandal with the right user id has.
-class Vandal {
-public:
-    explicit Vandal(const std::string& name) {
-        std::error_code error;
-        file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
-        require(!error);
-        header_ = detail::read_header(file_, name);
-        mapping_ =
-            os::Mapping::map(file_, 0, header_.file_size, os::Mapping::Access::ReadWrite, error);
-        require(!error);
-        view_ = detail::BroadcastView(detail::shape_of(header_),
-                                      mapping_.data() + header_.control_offset);
-    }
-
-    [[nodiscard]] layout::WriterLine& writer() const { return view_.writer(); }
-    [[nodiscard]] RecordHeader record() const {
-        std::uint64_t word = 0;
-        std::memcpy(&word, ring(), sizeof word);
-        return layout::decode_record(word);
-    }
-    void put(const RecordHeader& record) const {
-        const std::uint64_t word = layout::encode_record(record);
-        std::memcpy(ring(), &word, sizeof word);
-    }
-    [[nodiscard]] BlockRecord block() const {
-        BlockRecord block{};
-        std::memcpy(&block, ring() + 8, sizeof block);
-        return block;
-    }
-    void put(const BlockRecord& block) const { std::memcpy(ring() + 8, &block, sizeof block); }
-
-private:
-    [[nodiscard]] std::byte* ring() const { return mapping_.data() + header_.payload_offset; }
-
-    os::SharedFile file_;
-    layout::SegmentHeader header_{};
-    os::Mapping mapping_;
-    detail::BroadcastView view_;
-};
 
 struct Scribble {
     const char* label;
