@@ -12,6 +12,11 @@ if(penstock_unit_sources)
         DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 120)
 endif()
 
+# The actors of the other families stop and die at crash points.
+if(NOT PENSTOCK_CRASH_POINTS)
+    return()
+endif()
+
 # Every program here is also a helper that Python tests may run: they find it in the tests/ folder of
 # the build tree. CTest runs those whose name ends in _test.
 foreach(family IN ITEMS crash stress namespace)

@@ -134,7 +134,10 @@ public:
     [[nodiscard]] std::vector<ReaderState> readers() const;  // every rank. Any thread.
     [[nodiscard]] BroadcastStats stats() const;              // Any thread.
 
-    // Readers drain what was sent, then get Closed. The name goes with the last participant.
+    // Readers drain what was sent, then get Closed. The name goes with the last participant, and
+    // with it whatever was kept for a rank that nobody had attached to: wait_ready() before the
+    // first message, or stay until readers() shows no lag. This handle keeps the memory mapped,
+    // for stats(), until it is destroyed.
     void close() noexcept;
     // Ends waits of another thread on this handle with Cancelled; close() follows on that thread.
     void request_close() noexcept;

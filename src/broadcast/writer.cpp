@@ -321,8 +321,7 @@ void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t le
     header.format = static_cast<std::uint8_t>(format);
     header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
     sent_blocks.push_back({block, position + room.padding + room.bytes});
-    last_large = os::monotonic_ns();
-    may_trim = true;
+    note_large();
     add_relaxed(view.state().large_messages, 1);
     publish(room, header, length);
 }
@@ -338,6 +337,20 @@ void WriterCore::recycle() noexcept {
         arena.free(block, layout::kWriterSlot);
         return true;
     });
+}
+
+// Without a message: its memory is given back like that of one.
+void WriterCore::end_loan() noexcept {
+    loan_open = false;
+    if (!loan_block) return;
+    arena.free(*loan_block, layout::kWriterSlot);
+    loan_block.reset();
+    note_large();
+}
+
+void WriterCore::note_large() noexcept {
+    last_large = os::monotonic_ns();
+    may_trim = true;
 }
 
 void WriterCore::trim_when_idle() noexcept {
@@ -562,9 +575,7 @@ void Loan::drop() noexcept {
     if (core_ == nullptr) return;
     auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign()) return;
-    core.loan_open = false;
-    if (core.loan_block) core.arena.free(*core.loan_block, layout::kWriterSlot);
-    core.loan_block.reset();
+    core.end_loan();
 }
 
 std::uint64_t Loan::file_offset() const noexcept {
@@ -577,8 +588,11 @@ Status Loan::commit(Format format) noexcept {
     if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
     auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign()) return detail::wrong_process();
+    if (core.closed) {
+        core.end_loan();
+        return {ErrorCode::Closed, "the writer was closed; the loan was not sent"};
+    }
     core.loan_open = false;
-    if (core.closed) return {ErrorCode::Closed, "the writer was closed; the loan was not sent"};
     if (core.loan_block) {
         core.publish_block(*std::exchange(core.loan_block, std::nullopt), core.loan_room,
                            bytes_.size(), format);

@@ -23,7 +23,8 @@
 
 namespace penstock::trust {
 
-// Too slow, and nothing else: the case is tried again, for a busy machine is no broken promise.
+// Noticed too late, and nothing else. The walk keeps the machine busy itself, so such a case is judged
+// when the walk is over: alone, three times, and it has failed if it is late again more than once.
 class Late : public Broken {
 public:
     using Broken::Broken;
@@ -96,6 +97,7 @@ public:
         std::sort(cases_.begin(), cases_.end(),
                   [](const Case& a, const Case& b) { return a.name() < b.name(); });
         in_lanes(cases_.size(), [&](std::size_t i) { walk(cases_[i]); });
+        for (Case* one : late_) judge(*one);
         report(operations, SteadyClock::now() - start);
         return failures_.empty() ? 0 : 1;
     }
@@ -106,8 +108,8 @@ private:
         std::string point;
         int occurrence;
         bool is_kill;
-        int attempts = 0;
         std::int64_t slowest = 0;
+        std::string lateness = {};
 
         [[nodiscard]] std::string blow() const {
             return point + ":" + std::to_string(occurrence) + (is_kill ? ":kill" : ":stop");
@@ -177,27 +179,55 @@ private:
 
     void walk(Case& one) {
         constexpr int kAttempts = 4;
-        while (++one.attempts <= kAttempts) {
-            const std::string segment = premises_.name();
-            try {
-                suffer(one, segment);
-                require_gone(segment);
-                if (options_.is_verbose) std::printf("held: %s\n", one.name().c_str());
-                return;
-            } catch (const Late& late) {
-                if (one.attempts == kAttempts) fail(one.name(), late.what());
-            } catch (const NotReached& missed) {
-                // Later passings depend on how often somebody slept; the first one must be there.
-                if (one.attempts == kAttempts && one.occurrence == 1)
-                    fail(one.name(), missed.what());
-                if (one.attempts == kAttempts) not_reached_.fetch_add(1);
-            } catch (const std::exception& error) {
-                fail(one.name(), error.what());
-                sweep(segment);
-                return;
+        for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+            switch (attempt_one(one)) {
+                case Verdict::Held:
+                case Verdict::Broken:
+                    return;
+                case Verdict::Late: {
+                    const std::lock_guard lock(mutex_);
+                    late_.push_back(&one);
+                    return;
+                }
+                case Verdict::NotReached:
+                    break;
             }
-            sweep(segment);
         }
+        // Later passings depend on how often somebody slept; the first one must be there.
+        if (one.occurrence == 1) fail(one.name(), "the point was never passed");
+        not_reached_.fetch_add(1);
+    }
+
+    void judge(Case& one) {
+        int late = 0;
+        for (int i = 0; i < 3; ++i) {
+            const Verdict verdict = attempt_one(one);
+            if (verdict == Verdict::Broken) return;
+            if (verdict == Verdict::Late) ++late;
+        }
+        if (late > 1) fail(one.name(), "noticed late again and again: " + one.lateness);
+    }
+
+    enum class Verdict { Held, Late, NotReached, Broken };
+    Verdict attempt_one(Case& one) {
+        const std::string segment = premises_.name();
+        Verdict verdict = Verdict::Held;
+        try {
+            suffer(one, segment);
+            require_gone(segment);
+            if (options_.is_verbose) std::printf("held: %s\n", one.name().c_str());
+            return verdict;
+        } catch (const Late& late) {
+            one.lateness = late.what();
+            verdict = Verdict::Late;
+        } catch (const NotReached&) {
+            verdict = Verdict::NotReached;
+        } catch (const std::exception& error) {
+            fail(one.name(), error.what());
+            verdict = Verdict::Broken;
+        }
+        sweep(segment);
+        return verdict;
     }
 
     void suffer(Case& one, const std::string& segment) {
@@ -249,11 +279,9 @@ private:
     void report(const std::vector<Operation>& operations, SteadyClock::duration span) const {
         std::int64_t slowest = 0;
         std::map<std::string, int> cases_of;
-        std::size_t tried_again = 0;
         for (const Case& one : cases_) {
             slowest = std::max(slowest, one.slowest);
             ++cases_of[one.operation->name];
-            if (one.attempts > 1) ++tried_again;
         }
         std::printf("%-34s %7s %6s\n", "operation", "points", "cases");
         for (const Operation& operation : operations) {
@@ -263,9 +291,9 @@ private:
         }
         std::printf(
             "%zu operations, %zu distinct points, %zu cases (half kill, half stop), "
-            "%zu failures; %zu tried again, %d passings not met; death or stop "
+            "%zu failures; %zu judged late and alone, %d passings not met; death or stop "
             "noticed after %.1f ms at most; %.0f s\n",
-            operations.size(), points_.size(), cases_.size(), failures_.size(), tried_again,
+            operations.size(), points_.size(), cases_.size(), failures_.size(), late_.size(),
             not_reached_.load(), static_cast<double>(slowest) * 1e-6,
             std::chrono::duration<double>(span).count());
     }
@@ -277,6 +305,7 @@ private:
     std::set<std::string> points_;
     std::map<std::string, int> points_of_;
     std::vector<std::string> failures_;
+    std::vector<Case*> late_;
     std::atomic<int> not_reached_{0};
 };
 
