@@ -25,6 +25,7 @@ constexpr Case kCases[] = {
     {1 << 20U, 12, 25}, {16 << 20U, 6, 6},   {64 << 20U, 4, 4},
 };
 constexpr unsigned kReaders[] = {1, 2, 4, 8};
+constexpr std::size_t kLargestCopiedOut = 4 << 10U;
 constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
 
 Contenders contenders_for(const Place& place) {
@@ -33,6 +34,7 @@ Contenders contenders_for(const Place& place) {
         add_contender<PingPongLink>(all, place);
     }
     add_contender<PenstockLink>(all, place);
+    if (place.message_size <= kLargestCopiedOut) add_contender<PenstockInPlaceLink>(all, place);
     if (has_core_each(place.readers) && place.readers == 1) {
         add_contender<SharedBufferLink>(all, place);
     }

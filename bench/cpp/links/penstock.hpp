@@ -12,18 +12,24 @@
 
 namespace penstock::bench {
 
-class PenstockLink {
+// Small messages are cheaper copied out than lent; large ones are read in place.
+enum class Taking { Advised, InPlace };
+
+template <Taking kTaking>
+class PenstockLinkOf {
 public:
-    static constexpr const char* kName = "penstock";
+    static constexpr const char* kName =
+        kTaking == Taking::Advised ? "penstock" : "penstock, in place";
     static constexpr bool kCarriesMessages = true;
     static constexpr std::size_t kRingBytes = std::size_t{4} << 20U;
 
-    explicit PenstockLink(const Place& place) : place_(place) {}
+    explicit PenstockLinkOf(const Place& place)
+        : place_(place), name_(place.name + (kTaking == Taking::InPlace ? ".lent" : "")) {}
 
     void open_driver() {
         BroadcastOptions options;
         options.readers = place_.readers;
-        forward_ = BroadcastWriter::create(place_.name, options);
+        forward_ = BroadcastWriter::create(name_, options);
         for (unsigned rank = 0; rank < place_.readers; ++rank) {
             answers_.push_back(BroadcastReader::attach(answer_name(rank), 0, kPatience));
         }
@@ -31,7 +37,7 @@ public:
     }
     void open_reader(unsigned rank) {
         answer_ = BroadcastWriter::create(answer_name(rank));
-        messages_ = BroadcastReader::attach(place_.name, rank, kPatience);
+        messages_ = BroadcastReader::attach(name_, rank, kPatience);
     }
 
     void send(Bytes message) { require(forward_->send(message)); }
@@ -58,10 +64,9 @@ public:
 private:
     static constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(20);
 
-    // Small messages are cheaper copied out than lent; large ones are read in place.
     template <typename Use>
     void take(BroadcastReader& reader, Use&& use) {
-        if (place_.message_size <= kSmall) {
+        if (kTaking == Taking::Advised && place_.message_size <= kSmall) {
             const Result<std::size_t> size = reader.recv_into(buffer_);
             require(size.status());
             use(Bytes(buffer_).first(*size));
@@ -75,15 +80,19 @@ private:
     static constexpr std::size_t kSmall = 4096;
 
     [[nodiscard]] std::string answer_name(unsigned rank) const {
-        return place_.name + ".answer" + std::to_string(rank);
+        return name_ + ".answer" + std::to_string(rank);
     }
 
     Place place_;
+    std::string name_;
     alignas(64) std::array<std::byte, kSmall> buffer_{};
     std::optional<BroadcastWriter> forward_;
     std::vector<BroadcastReader> answers_;
     std::optional<BroadcastReader> messages_;
     std::optional<BroadcastWriter> answer_;
 };
+
+using PenstockLink = PenstockLinkOf<Taking::Advised>;
+using PenstockInPlaceLink = PenstockLinkOf<Taking::InPlace>;
 
 }  // namespace penstock::bench
