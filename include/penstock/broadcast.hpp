@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "penstock/error.hpp"
+#include "penstock/format.hpp"
 #include "penstock/segment.hpp"
 #include "penstock/wait.hpp"
 
@@ -19,9 +20,6 @@ namespace penstock {
 // What the writer does about a reader that died: tell its caller once (PeerDied), or only count it.
 // Either way the dead one blocks nobody any more, and a replacement may attach at its rank.
 enum class OnReaderDeath : std::uint8_t { Raise = 0, Drop = 1 };
-
-// What the bytes of a message are; carried with the message, not interpreted by Broadcast.
-enum class Format : std::uint8_t { Bytes = 0, Typed = 1, Pickle = 2 };
 
 struct BroadcastOptions {
     unsigned readers = 1;                              // ranks 0 .. readers-1, at most 256

@@ -18,6 +18,10 @@ std::int64_t monotonic_ns() noexcept {
     return read_clock(CLOCK_MONOTONIC);
 }
 
+std::int64_t coarse_ns() noexcept {
+    return read_clock(CLOCK_MONOTONIC_COARSE);
+}
+
 std::int64_t wall_ns() noexcept {
     return read_clock(CLOCK_REALTIME);
 }

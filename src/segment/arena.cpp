@@ -162,7 +162,7 @@ Status Arena::reserve_run(std::uint32_t first, std::uint32_t length) noexcept {
     return Status::ok();
 }
 
-Result<BlockId> Arena::allocate(std::uint64_t bytes, unsigned owner) noexcept {
+Result<BlockId> Arena::allocate(std::uint64_t bytes, unsigned owner, std::uint32_t from) noexcept {
     const std::uint64_t wanted =
         std::max<std::uint64_t>(1, (bytes + geometry_.granule_bytes - 1) / geometry_.granule_bytes);
     if (bytes > range_bytes() || wanted > geometry_.granules) {
@@ -170,8 +170,9 @@ Result<BlockId> Arena::allocate(std::uint64_t bytes, unsigned owner) noexcept {
                                                std::to_string(range_bytes()));
     }
     const auto length = static_cast<std::uint32_t>(wanted);
-    // The lowest free run first: reserved memory is used again before more is asked for.
-    const std::uint32_t first = search(0, geometry_.granules, length, owner);
+    from = std::min(from, geometry_.granules);
+    std::uint32_t first = search(from, geometry_.granules, length, owner);
+    if (first == kNowhere) first = search(0, from, length, owner);
     if (first == kNowhere) {
         return Status(ErrorCode::Busy,
                       "no free run of " + std::to_string(bytes) + " bytes at this moment");
@@ -194,6 +195,20 @@ void Arena::free(BlockId block, unsigned owner) noexcept {
     release_run(block.granule, length);
 }
 
+bool Arena::hand_over(BlockId block, unsigned from, unsigned to) noexcept {
+    std::uint64_t seen = word(block.granule).load(kAcquire);
+    if (state_of(seen) != kHead || generation_of(seen) != block.generation ||
+        owner_of(seen) != from) {
+        return false;
+    }
+    const bool handed =
+        word(block.granule)
+            .compare_exchange_strong(seen, with_state(seen, kHead, to, length_of(seen)), kAcqRel,
+                                     kRelaxed);
+    PENSTOCK_CRASH_POINT("arena.hand_over.done");
+    return handed;
+}
+
 void Arena::hold(BlockId block, unsigned slot) noexcept {
     holders(block.granule)[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64), kAcqRel);
     PENSTOCK_CRASH_POINT("arena.hold.set");
@@ -214,6 +229,7 @@ bool Arena::is_held(BlockId block) const noexcept {
 }
 
 bool Arena::is_held_by(unsigned slot) const noexcept {
+    if (geometry_.holder_words == 0) return false;
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
         if ((holders(at)[slot / 64].load(kRelaxed) & bit) != 0) return true;
@@ -233,9 +249,8 @@ bool Arena::is_valid(BlockId block, std::uint64_t bytes) const noexcept {
 void Arena::reap(unsigned slot) noexcept {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        Word& bits = holders(at)[slot / 64];
-        if ((bits.load(kRelaxed) & bit) != 0) {
-            bits.fetch_and(~bit, kAcqRel);
+        if (geometry_.holder_words != 0 && (holders(at)[slot / 64].load(kRelaxed) & bit) != 0) {
+            holders(at)[slot / 64].fetch_and(~bit, kAcqRel);
             PENSTOCK_CRASH_POINT("arena.reap.dropped");
         }
         const std::uint64_t seen = word(at).load(kAcquire);

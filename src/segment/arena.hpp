@@ -25,7 +25,7 @@ struct BlockId {
 struct ArenaGeometry {
     std::uint64_t granule_bytes = 0;  // a power of two, at least a page
     std::uint32_t granules = 0;
-    std::uint32_t holder_words = 0;  // words of holder bits a granule: one for 64 slots
+    std::uint32_t holder_words = 0;  // words of holder bits a granule: one for 64 slots, or none
 
     // Bytes of control memory that such an arena needs.
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
@@ -43,7 +43,12 @@ public:
 
     // A block of at least `bytes` owned by participant `owner`, its memory reserved.
     // Busy: no run is free now. TooLarge: none ever will be. NoSpace: the file system is full.
-    Result<BlockId> allocate(std::uint64_t bytes, unsigned owner) noexcept;
+    // Looks from granule `from` on, and then before it: 0 uses memory that is there already first;
+    // the end of the last block is the quick choice where many blocks come and go in order.
+    Result<BlockId> allocate(std::uint64_t bytes, unsigned owner, std::uint32_t from = 0) noexcept;
+    // Makes `to` the owner of a block of `from`'s: from now on it survives `from`'s death. False:
+    // it is not `from`'s block.
+    bool hand_over(BlockId block, unsigned from, unsigned to) noexcept;
     // Gives the block back. Only its owner (or its owner's janitor) may call, once, and only with
     // nobody holding it. Its memory stays reserved until trim().
     void free(BlockId block, unsigned owner) noexcept;

@@ -1,0 +1,157 @@
+// The parts of a Queue's control block that nobody is in a hurry about.
+#include "queue/control.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "os/clock.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::QueueSlot;
+using layout::SlotState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr std::uint64_t kMostCellBytes = 64 << 10U;
+
+[[noreturn]] void refuse(const std::string& why) {
+    throw Error(ErrorCode::InvalidArgument, "can't create the queue: " + why);
+}
+
+}  // namespace
+
+std::uint64_t QueueShape::slots_offset() const noexcept {
+    return sizeof(layout::QueueControl) + members * sizeof(layout::QueueMember);
+}
+
+std::uint64_t QueueShape::arena_offset() const noexcept {
+    return slots_offset() + slots * sizeof(QueueSlot);
+}
+
+std::uint64_t QueueShape::control_bytes() const noexcept {
+    return arena_offset() + arena.control_bytes();
+}
+
+std::uint64_t QueueShape::cells_bytes() const noexcept {
+    return layout::round_up(slots * cell_bytes, layout::kPage);
+}
+
+std::uint64_t QueueShape::payload_bytes() const noexcept {
+    return cells_bytes() + arena.granules * arena.granule_bytes;
+}
+
+SegmentPlan plan_of(const QueueShape& shape) {
+    SegmentPlan plan;
+    plan.kind = Kind::Queue;
+    plan.geometry[layout::kQueueSlots] = shape.slots;
+    plan.geometry[layout::kCellBytes] = shape.cell_bytes;
+    plan.geometry[layout::kQueueGranuleBytes] = shape.arena.granule_bytes;
+    plan.geometry[layout::kQueueGranules] = shape.arena.granules;
+    plan.geometry[layout::kQueueMembers] = shape.members;
+    plan.geometry[layout::kPoisonLimit] = shape.poison_limit;
+    plan.slots = shape.members;
+    plan.control_bytes = shape.control_bytes();
+    plan.payload_bytes = shape.payload_bytes();
+    plan.payload_reserved = shape.cells_bytes();
+    return plan;
+}
+
+QueueShape queue_shape_of(const QueueOptions& options) {
+    if (options.slots < 1 || options.slots > layout::kMostQueueSlots) {
+        refuse("slots must be 1 to " + std::to_string(layout::kMostQueueSlots) + ", not " +
+               std::to_string(options.slots));
+    }
+    if (options.inline_bytes > kMostCellBytes) {
+        refuse("inline_bytes must be at most " + std::to_string(kMostCellBytes) + ", not " +
+               std::to_string(options.inline_bytes));
+    }
+    if (options.capacity > layout::kMostQueueBytes) {
+        refuse("capacity must be at most 256 GiB, not " + std::to_string(options.capacity));
+    }
+    if (options.members < 1 || options.members > layout::kMostQueueMembers) {
+        refuse("members must be 1 to " + std::to_string(layout::kMostQueueMembers) + ", not " +
+               std::to_string(options.members));
+    }
+    if (options.poison_limit >= layout::kMostDeliveries) {
+        refuse("poison_limit must be below " + std::to_string(layout::kMostDeliveries) + ", not " +
+               std::to_string(options.poison_limit));
+    }
+    QueueShape shape;
+    shape.slots = std::bit_ceil(std::uint64_t{options.slots});
+    shape.cell_bytes = layout::round_up(std::max(options.inline_bytes, 1U), 64);
+    shape.members = options.members;
+    shape.poison_limit = options.poison_limit;
+    shape.arena.granule_bytes = layout::kQueueGranule;
+    shape.arena.granules = static_cast<std::uint32_t>(
+        layout::round_up(options.capacity, layout::kQueueGranule) / layout::kQueueGranule);
+    return shape;
+}
+
+QueueShape queue_shape_of(const layout::SegmentHeader& header) {
+    const auto& geometry = header.geometry;
+    const std::uint64_t granules = geometry[layout::kQueueGranules];
+    QueueShape shape;
+    const bool is_plausible = std::has_single_bit(geometry[layout::kQueueSlots]) &&
+                              geometry[layout::kQueueSlots] <= layout::kMostQueueSlots &&
+                              geometry[layout::kCellBytes] >= 64 &&
+                              geometry[layout::kCellBytes] % 64 == 0 &&
+                              geometry[layout::kCellBytes] <= kMostCellBytes &&
+                              geometry[layout::kQueueGranuleBytes] == layout::kQueueGranule &&
+                              granules <= layout::kMostQueueBytes / layout::kQueueGranule &&
+                              geometry[layout::kQueueMembers] >= 1 &&
+                              geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
+                              header.slot_count == geometry[layout::kQueueMembers] &&
+                              geometry[layout::kPoisonLimit] < layout::kMostDeliveries;
+    if (is_plausible) {
+        shape.slots = geometry[layout::kQueueSlots];
+        shape.cell_bytes = geometry[layout::kCellBytes];
+        shape.members = static_cast<unsigned>(geometry[layout::kQueueMembers]);
+        shape.poison_limit = static_cast<unsigned>(geometry[layout::kPoisonLimit]);
+        shape.arena.granule_bytes = layout::kQueueGranule;
+        shape.arena.granules = static_cast<std::uint32_t>(granules);
+    }
+    if (!is_plausible || header.control_size != shape.control_bytes() ||
+        header.payload_size != shape.payload_bytes()) {
+        throw Error(ErrorCode::Corrupt,
+                    "the queue is damaged: its geometry does not fit its segment");
+    }
+    return shape;
+}
+
+QueueStats read_queue_stats(const QueueView& view) {
+    QueueStats stats;
+    const QueueShape& shape = view.shape();
+    for (unsigned slot = 0; slot < shape.members; ++slot) {
+        const layout::QueueMember& member = view.member(slot);
+        stats.accepted += member.accepted.load(kRelaxed);
+        stats.accepted_bytes += member.accepted_bytes.load(kRelaxed);
+        stats.taken += member.taken.load(kRelaxed);
+        stats.acknowledged += member.acknowledged.load(kRelaxed);
+        stats.given_back += member.given_back.load(kRelaxed);
+        stats.dropped += member.dropped.load(kRelaxed);
+        stats.deaths += member.deaths.load(kRelaxed);
+    }
+    std::int64_t oldest = 0;
+    for (std::uint64_t index = 0; index < shape.slots; ++index) {
+        const QueueSlot& slot = view.slot(index);
+        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        if (state == SlotState::Taken || state == SlotState::Done) ++stats.in_flight;
+        if (state == SlotState::Poisoned) ++stats.poisoned;
+        if (state != SlotState::Ready && state != SlotState::Returned) continue;
+        ++stats.queued;
+        stats.queued_bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+        const std::int64_t at = slot.accepted_at.load(kRelaxed);
+        if (oldest == 0 || at < oldest) oldest = at;
+    }
+    if (stats.queued > 0) {
+        const std::int64_t waited = os::monotonic_ns() - oldest;
+        stats.oldest = static_cast<double>(std::max<std::int64_t>(waited, 0)) * 1e-9;
+    }
+    stats.slots = shape.slots;
+    stats.capacity = shape.arena.granules * shape.arena.granule_bytes;
+    stats.closed = view.state().closed.load(kAcquire) != 0;
+    return stats;
+}
+
+}  // namespace penstock::detail

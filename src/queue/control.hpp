@@ -1,0 +1,81 @@
+// The control block of a Queue as its participants and the inspector see it, and the janitor's work
+// on a dead participant.
+#pragma once
+
+#include <cstdint>
+
+#include "penstock/queue.hpp"
+#include "queue/layout.hpp"
+#include "segment/arena.hpp"
+#include "segment/segment.hpp"
+#include "segment/signal.hpp"
+
+namespace penstock::detail {
+
+// Numbers of one Queue, checked against the header's sizes before anything is used.
+struct QueueShape {
+    std::uint64_t slots = 0;       // a power of two
+    std::uint64_t cell_bytes = 0;  // a multiple of 64
+    unsigned members = 0;
+    unsigned poison_limit = 0;
+    ArenaGeometry arena;
+
+    [[nodiscard]] std::uint64_t slots_offset() const noexcept;  // in the control block
+    [[nodiscard]] std::uint64_t arena_offset() const noexcept;
+    [[nodiscard]] std::uint64_t control_bytes() const noexcept;
+    [[nodiscard]] std::uint64_t cells_bytes() const noexcept;  // of the payload, before the arena
+    [[nodiscard]] std::uint64_t payload_bytes() const noexcept;
+};
+
+SegmentPlan plan_of(const QueueShape& shape);
+QueueShape queue_shape_of(const QueueOptions& options);  // throws InvalidArgument
+// Throws Corrupt unless the header's geometry describes a Queue that fits its segment.
+QueueShape queue_shape_of(const layout::SegmentHeader& header);
+
+// Typed pointers into a control block. A value.
+class QueueView {
+public:
+    QueueView() noexcept = default;
+    QueueView(const QueueShape& shape, std::byte* control) noexcept
+        : shape_(shape), control_(control),
+          slots_(reinterpret_cast<layout::QueueSlot*>(control + shape.slots_offset())) {}
+
+    [[nodiscard]] const QueueShape& shape() const noexcept { return shape_; }
+    [[nodiscard]] layout::TicketHint& tail() const noexcept { return block().tail; }
+    [[nodiscard]] layout::TicketHint& head() const noexcept { return block().head; }
+    [[nodiscard]] layout::QueueState& state() const noexcept { return block().state; }
+    [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
+    [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
+    [[nodiscard]] layout::QueueMember& member(unsigned slot) const noexcept {
+        return reinterpret_cast<layout::QueueMember*>(control_ +
+                                                      sizeof(layout::QueueControl))[slot];
+    }
+    [[nodiscard]] layout::QueueSlot& slot(std::uint64_t index) const noexcept {
+        return slots_[index];
+    }
+    [[nodiscard]] std::byte* arena_control() const noexcept {
+        return control_ + shape_.arena_offset();
+    }
+
+private:
+    [[nodiscard]] layout::QueueControl& block() const noexcept {
+        return *reinterpret_cast<layout::QueueControl*>(control_);
+    }
+
+    QueueShape shape_;
+    std::byte* control_ = nullptr;
+    layout::QueueSlot* slots_ = nullptr;
+};
+
+// QueueSlot::block for a block and back; 0 names none.
+constexpr std::uint64_t encode_block(BlockId block) noexcept {
+    return (std::uint64_t{block.granule} + 1) << 32U | block.generation;
+}
+constexpr BlockId decode_block(std::uint64_t word) noexcept {
+    return {static_cast<std::uint32_t>((word >> 32U) - 1), static_cast<std::uint32_t>(word)};
+}
+
+// What can be read off the control block alone. Looks at every slot.
+QueueStats read_queue_stats(const QueueView& view);
+
+}  // namespace penstock::detail

@@ -1,0 +1,418 @@
+// A participant's work: joining, putting, taking, waiting, clearing up after the dead, leaving.
+#include "queue/core.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "os/clock.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::QueueSlot;
+using layout::SlotState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kSeqCst = std::memory_order_seq_cst;
+constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was last freed
+
+// Slots so far ahead are asked for while this one is worked on; a locked instruction lets no later
+// load begin, so without it every message would wait for its lines to come over.
+constexpr unsigned kAhead = 8;
+
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
+    counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
+}
+
+Status wrong_process() noexcept {
+    return {ErrorCode::WrongProcess,
+            "this handle belongs to the parent process; attach anew in the child"};
+}
+
+Status damaged(const Segment& segment) noexcept {
+    return {ErrorCode::Corrupt,
+            "the slots of " + quoted(segment.name()) + " contradict themselves"};
+}
+
+}  // namespace
+
+std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const QueueOptions& options) {
+    const SegmentPlan plan = plan_of(queue_shape_of(options));
+    // Everything else in a fresh Queue is zero, and that is what it should be.
+    auto fresh = Segment::create(name, plan, options.memory, [](Segment& segment) {
+        if (!segment.participants().try_claim(0)) {
+            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
+        }
+        segment.participants().sign(0);
+        segment.participants().announce(0);
+    });
+    auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
+    core->is_creator = true;
+    return core;
+}
+
+std::shared_ptr<QueueCore> QueueCore::attach(std::unique_ptr<Segment> segment, QueueRole role) {
+    auto core = std::make_shared<QueueCore>(std::move(segment), role);
+    core->claim_place();
+    if (role == QueueRole::Producer) core->become_producer();
+    core->clear_dead();
+    return core;
+}
+
+QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
+    : segment(std::move(joined)), role(wanted) {
+    const QueueShape shape = queue_shape_of(segment->header());
+    view = QueueView(shape, segment->control());
+    arena = Arena(shape.arena, view.arena_control(), segment->payload() + shape.cells_bytes(),
+                  segment->file(), segment->payload_offset() + shape.cells_bytes());
+    data = Signal(view.data_word(), segment->has_asymmetric_fence());
+    space = Signal(view.space_word(), segment->has_asymmetric_fence());
+    ring = SlotRing(view, self);
+    longest = std::max(shape.cell_bytes, arena.range_bytes());
+}
+
+void QueueCore::claim_place() {
+    Participants& participants = segment->participants();
+    const unsigned places = view.shape().members;
+    while (self < places && !participants.try_claim(self)) ++self;
+    if (self == places) {
+        throw Error(ErrorCode::Busy, quoted(segment->name()) + " has no free place: all " +
+                                         std::to_string(places) +
+                                         " participants are alive; create it with more `members`");
+    }
+    PENSTOCK_CRASH_POINT("queue.attach.locked");
+    ring = SlotRing(view, self);
+    participants.sign(self);
+    if (participants.is_announced(self)) clear(self);
+    participants.announce(self);
+    PENSTOCK_CRASH_POINT("queue.attach.active");
+    segment->joined();
+}
+
+QueueCore::~QueueCore() {
+    if (segment->is_foreign()) return;
+    if (self < view.shape().members) {
+        leave();
+        return;
+    }
+    // We never had a place; but our life-cycle lock may have kept the last one from removing the
+    // name: then we are it.
+    segment->joined();
+    segment->leave();
+}
+
+void QueueCore::leave() noexcept {
+    Participants& participants = segment->participants();
+    own().role.store(0, kSeqCst);
+    const QueueStats stats = read_queue_stats(view);
+    participants.retire(self);
+    PENSTOCK_CRASH_POINT("queue.leave.retired");
+    participants.release(self);
+    // What was accepted is kept for whoever comes: with messages in it the name stays.
+    if (stats.queued + stats.in_flight == 0) segment->leave();
+}
+
+void QueueCore::become_producer() noexcept {
+    if (is_producer) return;
+    is_producer = true;
+    own().role.store(1, kSeqCst);
+}
+
+bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
+    return !segment->is_foreign() && role != QueueRole::Consumer && size <= longest &&
+           view.state().closed.load(kAcquire) == 0;
+}
+
+// Why is_able_to_put() said no.
+Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
+    if (segment->is_foreign()) return wrong_process();
+    if (role == QueueRole::Consumer) {
+        return {ErrorCode::InvalidArgument, "this handle attached to " + quoted(segment->name()) +
+                                                " as a consumer; attach without that role to put"};
+    }
+    if (view.state().closed.load(kAcquire) != 0) {
+        return {ErrorCode::Closed,
+                quoted(segment->name()) + " has ended; nothing more is accepted"};
+    }
+    return {ErrorCode::TooLarge, "a message of " + std::to_string(size) +
+                                     " bytes can never fit: " + quoted(segment->name()) +
+                                     " takes up to " + std::to_string(longest) +
+                                     "; create it with a larger capacity, or put it in parts"};
+}
+
+// True: accepted, or `failure` says why never. False: the queue is full.
+inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
+    for (;;) {
+        const SlotRing::Look look = ring.claim(tail);
+        if (look == SlotRing::Look::Nothing) return false;
+        if (look == SlotRing::Look::Damaged) {
+            failure = damaged(*segment);
+            return true;
+        }
+        const std::uint64_t ticket = tail - 1;
+        // After the claim: whoever ended the stream before it finds nothing of ours behind its end.
+        // pairs with: the store in end(); both sequentially consistent, as is the claim
+        if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
+            ring.abandon(ticket);
+            failure = why_unable_to_put(0);
+            return true;
+        }
+        const std::uint64_t index = ring.index_of(ticket);
+        QueueSlot& slot = ring.slot_of(ticket);
+        if (message.block != 0) {
+            slot.block.store(message.block, kRelaxed);
+            PENSTOCK_CRASH_POINT("queue.put.named");
+            arena.hand_over(decode_block(message.block), self, layout::kQueueOwner);
+        } else if (!message.bytes.empty()) {
+            std::memcpy(cell(index), message.bytes.data(), message.bytes.size());
+        }
+        slot.description.store(
+            layout::encode_description(
+                {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}),
+            kRelaxed);
+        slot.sequence.store(ticket, kRelaxed);
+        slot.accepted_at.store(os::coarse_ns(), kRelaxed);
+        PENSTOCK_CRASH_POINT("queue.put.written");
+        if (ring.publish(ticket)) [[likely]] {
+            __builtin_prefetch(&view.slot(ring.index_after(ticket, kAhead)), 1);
+            __builtin_prefetch(cell(ring.index_after(ticket, kAhead)), 1);
+            add(own().accepted, 1);
+            add(own().accepted_bytes, message.bytes.size());
+            return true;
+        }
+        // Too slow: everybody has passed this slot. Queue up again behind them.
+        if (message.block != 0) {
+            arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
+            PENSTOCK_CRASH_POINT("queue.put.taken_back");
+            slot.block.store(0, kRelaxed);
+        }
+        ring.abandon(ticket);
+        PENSTOCK_CRASH_POINT("queue.put.abandoned");
+    }
+}
+
+Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) noexcept {
+    become_producer();
+    Status failure;
+    const auto is_settled = [&] { return try_put(message, failure); };
+    if (!is_settled()) [[unlikely]] {
+        const WaitEnd end = wait_for(space, put_spin, wait, is_settled);
+        if (end == WaitEnd::Timeout) {
+            return {ErrorCode::Timeout, quoted(segment->name()) + " is full: all " +
+                                            std::to_string(view.shape().slots) +
+                                            " slots are queued or taken; nothing was put"};
+        }
+        if (end != WaitEnd::Ready) {
+            return {ErrorCode::Cancelled, "putting was cancelled; nothing was put"};
+        }
+    }
+    if (!failure) return failure;
+    if (notifies) data.notify();
+    return Status::ok();
+}
+
+Status QueueCore::put_bytes(std::span<const std::byte> bytes, Format format, const Wait& wait,
+                            bool notifies) noexcept {
+    if (!is_able_to_put(bytes.size())) [[unlikely]]
+        return why_unable_to_put(bytes.size());
+    if (bytes.size() <= view.shape().cell_bytes) return put({bytes, 0, format}, wait, notifies);
+    Result<BlockId> block = allocate(bytes.size(), wait);
+    if (!block) return block.status().copy();
+    std::memcpy(arena.data(*block), bytes.data(), bytes.size());
+    PENSTOCK_CRASH_POINT("queue.put.copied");
+    const std::uint64_t named = encode_block(*block);
+    Status accepted = put({bytes, named, format}, wait, notifies);
+    if (!accepted) drop_block(named);
+    return accepted;
+}
+
+Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexcept {
+    become_producer();
+    Result<BlockId> block = arena.allocate(size, self, next_granule);
+    const auto is_settled = [&] {
+        block = arena.allocate(size, self, next_granule);
+        return block.code() != ErrorCode::Busy;
+    };
+    if (block.code() == ErrorCode::Busy) {
+        const WaitEnd end = wait_for(space, put_spin, wait, is_settled);
+        if (end == WaitEnd::Timeout) {
+            return Status(ErrorCode::Timeout,
+                          "no room for " + std::to_string(size) + " bytes in " +
+                              quoted(segment->name()) + ": " +
+                              std::to_string(arena.allocated_bytes()) + " of " +
+                              std::to_string(arena.range_bytes()) +
+                              " are in messages queued or taken; nothing was put");
+        }
+        if (end != WaitEnd::Ready) {
+            return Status(ErrorCode::Cancelled, "putting was cancelled; nothing was put");
+        }
+    }
+    if (block) {
+        const std::uint64_t granules = (size + layout::kQueueGranule - 1) / layout::kQueueGranule;
+        next_granule = static_cast<std::uint32_t>(block->granule + granules);
+    }
+    if (block.code() == ErrorCode::NoSpace) {
+        return Status(ErrorCode::NoSpace,
+                      std::string(block.status().message()) + segment->space_sentence());
+    }
+    return block;
+}
+
+void QueueCore::drop_block(std::uint64_t block) noexcept {
+    if (segment->is_foreign()) return;
+    arena.free(decode_block(block), self);
+    last_freed.store(os::coarse_ns(), kRelaxed);
+    space.notify();
+}
+
+inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
+    if (ring.may_have_returned() && ring.take_returned(index)) return SlotRing::Look::Got;
+    const SlotRing::Look look = ring.take(head, index);
+    if (look == SlotRing::Look::Got) {
+        __builtin_prefetch(&view.slot(ring.index_after(head, kAhead - 1)), 1);
+        __builtin_prefetch(cell(ring.index_after(head, kAhead - 1)));
+    }
+    return look;
+}
+
+Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
+    if (segment->is_foreign()) [[unlikely]]
+        return wrong_process();
+    SlotRing::Look look = try_take(index);
+    bool has_ended = false;
+    if (look == SlotRing::Look::Nothing) {
+        const WaitEnd end = wait_for(data, take_spin, wait, [&] {
+            // The end before the last look: what was accepted before it is found after it.
+            has_ended = is_ended();
+            look = try_take(index);
+            return look != SlotRing::Look::Nothing || has_ended;
+        });
+        if (end == WaitEnd::Timeout) {
+            return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
+        }
+        if (end != WaitEnd::Ready) {
+            return {ErrorCode::Cancelled, "taking was cancelled; nothing was taken"};
+        }
+    }
+    if (look == SlotRing::Look::Damaged) return damaged(*segment);
+    if (look == SlotRing::Look::Nothing) {
+        return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken"};
+    }
+    add(own().taken, 1);
+    return Status::ok();
+}
+
+QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
+    const QueueSlot& slot = view.slot(index);
+    Content found;
+    found.description = layout::decode_description(slot.description.load(kRelaxed));
+    const std::uint64_t length = found.description.length;
+    const std::uint64_t named = slot.block.load(kRelaxed);
+    if (named == 0) {
+        found.is_sound = length <= view.shape().cell_bytes;
+        if (found.is_sound) found.bytes = {cell(index), length};
+        return found;
+    }
+    const BlockId block = decode_block(named);
+    found.is_sound = arena.is_valid(block, length);
+    if (found.is_sound) found.bytes = {arena.data(block), length};
+    return found;
+}
+
+void QueueCore::acknowledge(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    ring.acknowledge(index, arena);
+    own().acknowledged.fetch_add(1, kRelaxed);
+    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    space.notify();
+}
+
+void QueueCore::give_back(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    ring.give_back(index);
+    own().given_back.fetch_add(1, kRelaxed);
+    data.notify();
+}
+
+template <typename Ready>
+WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait,
+                            Ready&& ready) noexcept {
+    own().waits.fetch_add(1, kRelaxed);
+    std::uint64_t sleeps = 0;
+    const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this] {
+        clear_dead();
+        trim_when_idle();
+        return closing.is_cancelled();
+    });
+    own().sleeps.fetch_add(sleeps, kRelaxed);
+    if (end == WaitEnd::Ready) return end;
+    // What the dead gave back, or left free, is there since the last look.
+    return closing.is_cancelled() || !ready() ? end : WaitEnd::Ready;
+}
+
+// Nobody's peer dies for a Queue: what the dead one had comes back, and everybody goes on.
+void QueueCore::clear_dead() noexcept {
+    const std::lock_guard lock(janitor);
+    Participants& participants = segment->participants();
+    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
+        if (slot == self || participants.life(slot) != Life::Dead) continue;
+        if (!participants.try_claim(slot)) continue;  // it has a janitor
+        PENSTOCK_CRASH_POINT("queue.janitor.locked");
+        if (participants.is_announced(slot)) {
+            clear(slot);
+            participants.retire(slot);
+        }
+        participants.release(slot);
+        data.notify();
+        space.notify();
+    }
+}
+
+// What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
+void QueueCore::clear(unsigned dead) noexcept {
+    ring.clear(dead, arena);
+    PENSTOCK_CRASH_POINT("queue.janitor.cleared");
+    arena.reap(dead);
+    PENSTOCK_CRASH_POINT("queue.janitor.reaped");
+    view.member(dead).role.store(0, kSeqCst);
+    view.member(dead).deaths.fetch_add(1, kRelaxed);
+}
+
+void QueueCore::trim_when_idle() noexcept {
+    const std::int64_t last = last_freed.load(kRelaxed);
+    if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
+    last_freed.store(0, kRelaxed);
+    arena.trim(self, 0);
+}
+
+bool QueueCore::is_ended() const noexcept {
+    return view.state().closed.load(kSeqCst) != 0;
+}
+
+void QueueCore::end() noexcept {
+    if (segment->is_foreign()) return;
+    // pairs with: the load in try_put()
+    view.state().closed.store(1, kSeqCst);
+    PENSTOCK_CRASH_POINT("queue.end.marked");
+    os::full_fence();  // for the look at the sleepers
+    data.wake();
+    space.wake();
+}
+
+// The role is given up before the others' are looked at: of two that leave at once, one sees none.
+void QueueCore::end_if_last() noexcept {
+    if (segment->is_foreign()) return;
+    clear_dead();
+    const bool was_producer = is_producer;
+    own().role.store(0, kSeqCst);
+    PENSTOCK_CRASH_POINT("queue.close.resigned");
+    if (is_creator) return end();
+    if (!was_producer) return;
+    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
+        if (view.member(slot).role.load(kSeqCst) != 0) return;
+    }
+    end();
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,102 @@
+// One participant of a Queue: its place in the table, its two sides, and what they share.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <span>
+
+#include "queue/slot_ring.hpp"
+#include "segment/signal.hpp"
+
+namespace penstock::detail {
+
+// Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
+// The producing side belongs to one thread at a time, the consuming side to another; acknowledge()
+// and give_back() to any.
+struct QueueCore {
+    // Place 0 of a fresh segment, which its creator took before anybody could see it.
+    static std::shared_ptr<QueueCore> create(const std::string& name, const QueueOptions& options);
+    // A free place of one that is there. Throws Busy.
+    static std::shared_ptr<QueueCore> attach(std::unique_ptr<Segment> segment, QueueRole role);
+
+    QueueCore(std::unique_ptr<Segment> joined, QueueRole role);
+    QueueCore(const QueueCore&) = delete;
+    QueueCore& operator=(const QueueCore&) = delete;
+    ~QueueCore();
+
+    void claim_place();
+    void leave() noexcept;
+
+    // A message on its way in: where its bytes are, if they are not in a block already.
+    struct Message {
+        std::span<const std::byte> bytes;
+        std::uint64_t block = 0;  // encode_block(), 0: copy `bytes` into the cell
+        Format format = Format::Bytes;
+    };
+    // What lies in a slot that is ours.
+    struct Content {
+        std::span<const std::byte> bytes;
+        layout::MessageDescription description;
+        bool is_sound = false;
+    };
+
+    // Producing.
+    [[nodiscard]] Status why_unable_to_put(std::uint64_t size) const noexcept;
+    [[nodiscard]] bool is_able_to_put(std::uint64_t size) const noexcept;
+    Status put(const Message& message, const Wait& wait, bool notifies) noexcept;
+    Status put_bytes(std::span<const std::byte> bytes, Format format, const Wait& wait,
+                     bool notifies) noexcept;
+    bool try_put(const Message& message, Status& failure) noexcept;
+    Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
+    void drop_block(std::uint64_t block) noexcept;
+    void become_producer() noexcept;
+
+    // Consuming.
+    Status take(std::uint64_t& index, const Wait& wait) noexcept;
+    SlotRing::Look try_take(std::uint64_t& index) noexcept;
+    [[nodiscard]] Content content(std::uint64_t index) const noexcept;
+    void acknowledge(std::uint64_t index) noexcept;
+    void give_back(std::uint64_t index) noexcept;
+
+    // Both.
+    template <typename Ready>
+    WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready) noexcept;
+    void clear_dead() noexcept;
+    void clear(unsigned dead) noexcept;
+    void trim_when_idle() noexcept;
+    void end() noexcept;
+    void end_if_last() noexcept;
+    [[nodiscard]] bool is_ended() const noexcept;
+    [[nodiscard]] std::byte* cell(std::uint64_t index) const noexcept {
+        return segment->payload() + index * view.shape().cell_bytes;
+    }
+    [[nodiscard]] layout::QueueMember& own() const noexcept { return view.member(self); }
+
+    std::unique_ptr<Segment> segment;
+    QueueView view;
+    Arena arena;
+    SlotRing ring;
+    Signal data;
+    Signal space;
+    unsigned self = 0;
+    QueueRole role;
+    bool is_creator = false;
+    std::uint64_t longest = 0;  // of any message
+
+    // The producing side.
+    alignas(layout::kApart) std::uint64_t tail = 0;
+    SpinBudget put_spin;
+    std::uint32_t next_granule = 0;  // where the last block ended
+    bool is_producer = false;
+
+    // The consuming side.
+    alignas(layout::kApart) std::uint64_t head = 0;
+    SpinBudget take_spin;
+
+    alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
+    std::mutex janitor;  // the table of participants is one thread's at a time
+    Cancel closing;
+};
+
+}  // namespace penstock::detail

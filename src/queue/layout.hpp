@@ -1,0 +1,142 @@
+// The control block of a Queue: hints, members and slots. The only definition of those bytes.
+//
+// control: tail | head | QueueState | SignalWord data | SignalWord space | QueueMember[members] |
+// QueueSlot[slots] | arena words. payload: a cell for every slot | arena.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "segment/layout.hpp"
+
+namespace penstock::layout {
+
+// Words of SegmentHeader::geometry.
+enum QueueGeometry : unsigned {
+    kQueueSlots = 0,  // a power of two
+    kCellBytes = 1,   // of a slot's cell in the payload, a multiple of 64
+    kQueueGranuleBytes = 2,
+    kQueueGranules = 3,
+    kQueueMembers = 4,
+    kPoisonLimit = 5,  // deliveries after which a message is set aside; 0: never
+};
+
+inline constexpr std::uint64_t kQueueGranule = 4096;
+inline constexpr std::uint64_t kMostQueueSlots = std::uint64_t{1} << 24U;
+inline constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 38U;
+inline constexpr std::uint64_t kMostQueueMembers = kMaxSlots;
+// Owns every block that a published message lies in, so that no member's death frees it.
+inline constexpr unsigned kQueueOwner = 0xFFF;
+static_assert(kQueueOwner > kMostQueueMembers);
+
+// Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
+//
+//   Empty(lap)      nobody's; a producer may claim it for this lap
+//   Claimed(lap)    its producer writes the message into it; consumers wait for it for a moment
+//   Ready(lap)      published
+//   Taken(lap)      a consumer has it
+//   Done(lap)       acknowledged; its consumer frees the block
+//   Overtaken(lap)  claimed, and passed by: its producer must queue up again
+//   Returned(lap)   given back, or its consumer died: to be taken before everything else
+//   Poisoned(lap)   came back too often: set aside, for people
+//
+// The lap only grows. It says which tickets of this slot are spent: all before it, and its own
+// unless the slot is Empty, Claimed or Ready.
+enum class SlotState : std::uint8_t {
+    Empty = 0,
+    Claimed = 1,
+    Ready = 2,
+    Taken = 3,
+    Done = 4,
+    Overtaken = 5,
+    Returned = 6,
+    Poisoned = 7,
+};
+
+// The word that says whose a slot is; from the lowest bit: state 3, owner 10, deliveries 6, lap 45.
+// The lap wraps after 3.5e13 of them: at 20 million messages a second through 64 slots in 3 years.
+struct SlotWord {
+    SlotState state = SlotState::Empty;
+    unsigned owner = 0;       // participant slot, of Claimed, Overtaken, Taken and Done
+    unsigned deliveries = 0;  // how often it was taken; stays at kMostDeliveries
+    std::uint64_t lap = 0;
+};
+inline constexpr unsigned kMostDeliveries = 63;
+inline constexpr std::uint64_t kLapMask = (std::uint64_t{1} << 45U) - 1;
+
+constexpr std::uint64_t encode_slot(const SlotWord& word) noexcept {
+    return static_cast<std::uint64_t>(word.state) | std::uint64_t{word.owner} << 3U |
+           std::uint64_t{word.deliveries} << 13U | (word.lap & kLapMask) << 19U;
+}
+
+constexpr SlotWord decode_slot(std::uint64_t word) noexcept {
+    return {static_cast<SlotState>(word & 7U), static_cast<unsigned>(word >> 3U & 0x3FFU),
+            static_cast<unsigned>(word >> 13U & 0x3FU), word >> 19U};
+}
+
+// What a slot holds; written by its producer while Claimed, `block` also by whoever frees it.
+// Relaxed: the word's moves to Ready and to Taken carry them over.
+struct alignas(64) QueueSlot {
+    std::atomic<std::uint64_t> word;         // compare-and-swap only; acquire and release
+    std::atomic<std::uint64_t> description;  // MessageDescription
+    std::atomic<std::uint64_t> block;        // 0: none, else granule + 1 (high half), generation
+    std::atomic<std::uint64_t> sequence;     // the ticket that it was published with
+    std::atomic<std::int64_t> accepted_at;   // monotonic ns, in steps of a few ms; for people
+    std::uint64_t reserved[3];
+};
+static_assert(sizeof(QueueSlot) == 64);
+
+// From the lowest bit: length 40, format 3, producer 10.
+struct MessageDescription {
+    std::uint64_t length = 0;
+    std::uint8_t format = 0;
+    unsigned producer = 0;
+};
+
+constexpr std::uint64_t encode_description(const MessageDescription& message) noexcept {
+    return message.length | std::uint64_t{message.format} << 40U |
+           std::uint64_t{message.producer} << 43U;
+}
+
+constexpr MessageDescription decode_description(std::uint64_t word) noexcept {
+    return {word & ((std::uint64_t{1} << 40U) - 1), static_cast<std::uint8_t>(word >> 40U & 7U),
+            static_cast<unsigned>(word >> 43U & 0x3FFU)};
+}
+
+// Where to begin to look: a ticket with nothing before it. Anybody pushes it forward; it may lag.
+struct alignas(kApart) TicketHint {
+    std::atomic<std::uint64_t> ticket;  // relaxed: only the slot words count
+};
+static_assert(sizeof(TicketHint) == kApart);
+
+struct alignas(kApart) QueueState {
+    std::atomic<std::uint64_t> closed;    // 1: nothing more is accepted; sequentially consistent
+    std::atomic<std::uint64_t> returned;  // not 0: there may be Returned slots; see SlotRing
+};
+static_assert(sizeof(QueueState) == kApart);
+
+// One participant. Written by it, relaxed, for people; `role` also by its janitor.
+struct alignas(kApart) QueueMember {
+    std::atomic<std::uint64_t> role;  // 1: a producer; sequentially consistent
+    std::atomic<std::uint64_t> accepted;
+    std::atomic<std::uint64_t> accepted_bytes;
+    std::atomic<std::uint64_t> taken;
+    std::atomic<std::uint64_t> acknowledged;
+    std::atomic<std::uint64_t> given_back;
+    std::atomic<std::uint64_t> dropped;
+    std::atomic<std::uint64_t> waits;
+    std::atomic<std::uint64_t> sleeps;
+    std::atomic<std::uint64_t> deaths;  // of participants in this place
+};
+static_assert(sizeof(QueueMember) == kApart);
+
+struct QueueControl {
+    TicketHint tail;
+    TicketHint head;
+    QueueState state;
+    SignalWord data;   // consumers sleep on it
+    SignalWord space;  // producers sleep on it
+};
+static_assert(sizeof(QueueControl) == 5 * kApart);
+
+}  // namespace penstock::layout

@@ -1,0 +1,259 @@
+// The public face of a Queue, its deliveries and its loans.
+#include "penstock/queue.hpp"
+
+#include <cstring>
+#include <utility>
+
+#include "queue/core.hpp"
+
+namespace penstock {
+
+using detail::QueueCore;
+
+Queue Queue::create(const std::string& name, const QueueOptions& options) {
+    return Queue(QueueCore::create(name, options));
+}
+
+Queue Queue::attach(const std::string& name, QueueRole role, const Wait& wait,
+                    const std::string& instance) {
+    const auto access =
+        role == QueueRole::Consumer ? os::Mapping::Access::Read : os::Mapping::Access::ReadWrite;
+    return Queue(QueueCore::attach(
+        detail::attach_when_there(name, {Kind::Queue, access, instance}, wait), role));
+}
+
+Queue::Queue(std::shared_ptr<QueueCore> core) noexcept : core_(std::move(core)) {}
+Queue::Queue(Queue&& other) noexcept = default;
+
+Queue& Queue::operator=(Queue&& other) noexcept {
+    if (this != &other) {
+        close();
+        core_ = std::move(other.core_);
+    }
+    return *this;
+}
+
+Queue::~Queue() {
+    close();
+}
+
+namespace {
+
+Status closed_handle() noexcept {
+    return {ErrorCode::Closed, "this queue handle is closed; attach anew"};
+}
+
+Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
+                     const QueueCore::Content& found) noexcept {
+    const layout::QueueSlot& slot = core->view.slot(index);
+    const auto word = layout::decode_slot(slot.word.load(std::memory_order_relaxed));
+    return {core,
+            index,
+            found.bytes,
+            slot.sequence.load(std::memory_order_relaxed),
+            found.description.producer,
+            word.deliveries,
+            static_cast<Format>(found.description.format)};
+}
+
+Status unsound(QueueCore& core, std::uint64_t index) noexcept {
+    core.ring.set_aside(index);
+    return {ErrorCode::Corrupt, "a message of " + detail::quoted(core.segment->name()) +
+                                    " contradicts itself; it was set aside in slot " +
+                                    std::to_string(index)};
+}
+
+}  // namespace
+
+Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->put_bytes(message, format, wait, true);
+}
+
+Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
+                                    const Wait& wait, Format format) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    std::size_t accepted = 0;
+    for (const auto message : messages) {
+        // Without a wait first: nobody sleeps here while others could be taking what is in.
+        Status put = core_->put_bytes(message, format, Deadline::now(), false);
+        if (put.code() == ErrorCode::Timeout) {
+            core_->data.notify();
+            put = core_->put_bytes(message, format, wait, false);
+        }
+        if (!put) {
+            if (accepted == 0) return put;
+            break;
+        }
+        ++accepted;
+    }
+    core_->data.notify();
+    return accepted;
+}
+
+Result<QueueLoan> Queue::loan(std::size_t size, const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (!core_->is_able_to_put(size)) return core_->why_unable_to_put(size);
+    Result<detail::BlockId> block = core_->allocate(size, wait);
+    if (!block) return block.status().copy();
+    PENSTOCK_CRASH_POINT("queue.loan.made");
+    return QueueLoan(core_, detail::encode_block(*block), {core_->arena.data(*block), size});
+}
+
+Result<Delivery> Queue::take(const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    std::uint64_t index = 0;
+    if (Status taken = core_->take(index, wait); !taken) return taken;
+    const QueueCore::Content found = core_->content(index);
+    if (!found.is_sound) return unsound(*core_, index);
+    return delivery_of(core_, index, found);
+}
+
+Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most,
+                        const Wait& wait) noexcept {
+    for (std::size_t taken = 0; taken < most; ++taken) {
+        Result<Delivery> delivery = take(taken == 0 ? wait : Wait(Deadline::now()));
+        if (!delivery) return taken == 0 ? delivery.status().copy() : Status::ok();
+        deliveries.push_back(*std::move(delivery));
+    }
+    return Status::ok();
+}
+
+Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    std::uint64_t index = 0;
+    if (Status taken = core_->take(index, wait); !taken) return taken;
+    const QueueCore::Content found = core_->content(index);
+    if (!found.is_sound) return unsound(*core_, index);
+    const std::size_t size = found.bytes.size();
+    if (size > buffer.size()) {
+        core_->give_back(index);
+        return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(size) +
+                                               " bytes and the buffer " +
+                                               std::to_string(buffer.size()) +
+                                               "; the message stays: use a larger buffer");
+    }
+    if (size > 0) std::memcpy(buffer.data(), found.bytes.data(), size);
+    PENSTOCK_CRASH_POINT("queue.get.copied");
+    core_->acknowledge(index);
+    return size;
+}
+
+std::uint64_t Queue::queued() const {
+    return stats().queued;
+}
+
+QueueStats Queue::stats() const {
+    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_->segment->is_foreign()) {
+        throw Error(ErrorCode::WrongProcess,
+                    "this handle belongs to the parent process; attach anew in the child");
+    }
+    QueueStats stats = detail::read_queue_stats(core_->view);
+    stats.held_bytes = core_->arena.allocated_bytes();
+    stats.reserved_bytes = core_->segment->reserved_bytes();
+    return stats;
+}
+
+void Queue::close() noexcept {
+    if (core_ == nullptr) return;
+    core_->end_if_last();
+    core_.reset();
+}
+
+void Queue::end() noexcept {
+    if (core_ != nullptr) core_->end();
+}
+
+std::uint64_t Queue::discard() noexcept {
+    if (core_ == nullptr || core_->segment->is_foreign()) return 0;
+    core_->end();
+    std::uint64_t dropped = 0;
+    for (std::uint64_t index = 0; core_->take(index, Deadline::now()); ++dropped) {
+        core_->acknowledge(index);
+    }
+    core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
+    return dropped;
+}
+
+void Queue::request_close() noexcept {
+    if (core_ != nullptr) core_->closing.cancel();
+}
+
+bool Queue::is_open() const noexcept {
+    return core_ != nullptr && !core_->segment->is_foreign();
+}
+
+const std::string& Queue::name() const noexcept {
+    static const std::string none;
+    return core_ == nullptr ? none : core_->segment->name();
+}
+
+std::string Queue::instance() const {
+    return core_ == nullptr ? std::string() : core_->segment->instance();
+}
+
+Delivery::Delivery(Delivery&& other) noexcept = default;
+
+Delivery& Delivery::operator=(Delivery&& other) noexcept {
+    if (this != &other) {
+        give_back();
+        core_ = std::move(other.core_);
+        index_ = other.index_;
+        bytes_ = other.bytes_;
+        sequence_ = other.sequence_;
+        producer_ = other.producer_;
+        deliveries_ = other.deliveries_;
+        format_ = other.format_;
+    }
+    return *this;
+}
+
+Delivery::~Delivery() {
+    give_back();
+}
+
+void Delivery::ack() noexcept {
+    if (core_ == nullptr) return;
+    std::exchange(core_, nullptr)->acknowledge(index_);
+}
+
+void Delivery::give_back() noexcept {
+    if (core_ == nullptr) return;
+    std::exchange(core_, nullptr)->give_back(index_);
+}
+
+QueueLoan::QueueLoan(QueueLoan&& other) noexcept = default;
+
+QueueLoan& QueueLoan::operator=(QueueLoan&& other) noexcept {
+    if (this != &other) {
+        drop();
+        core_ = std::move(other.core_);
+        block_ = other.block_;
+        bytes_ = other.bytes_;
+    }
+    return *this;
+}
+
+QueueLoan::~QueueLoan() {
+    drop();
+}
+
+void QueueLoan::drop() noexcept {
+    if (core_ == nullptr) return;
+    std::exchange(core_, nullptr)->drop_block(block_);
+}
+
+Status QueueLoan::commit(Format format, const Wait& wait) noexcept {
+    if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
+    if (!core_->is_able_to_put(bytes_.size())) {
+        Status why = core_->why_unable_to_put(bytes_.size());
+        drop();
+        return why;
+    }
+    Status accepted = core_->put({bytes_, block_, format}, wait, true);
+    if (accepted) core_.reset();
+    return accepted;
+}
+
+}  // namespace penstock

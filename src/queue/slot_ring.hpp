@@ -1,0 +1,225 @@
+// The protocol of a Queue's slots: who may move a slot's word from where to where. One function per
+// move, each of one compare-and-swap that counts; what must come before or after it stands beside
+// it. docs/protocols.md has the table of states and what a death in each of them means.
+//
+// Tickets number the places of the queue's order; ticket t is slot t % slots in lap t / slots.
+// Producers look for the first ticket that is not spent, consumers for the first that is Ready;
+// both hints may lag, and what is found on the way tells how far to go on.
+#pragma once
+
+#include <optional>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/fence.hpp"
+#include "queue/control.hpp"
+
+namespace penstock::detail {
+
+class SlotRing {
+public:
+    using SlotState = layout::SlotState;
+    using SlotWord = layout::SlotWord;
+
+    SlotRing() noexcept = default;
+    // `self`: the participant slot in whose name words are moved.
+    SlotRing(const QueueView& view, unsigned self) noexcept
+        : view_(view), self_(self), mask_(view.shape().slots - 1),
+          lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))) {}
+
+    enum class Look : std::uint8_t { Got, Nothing, Damaged };
+
+    // Claims the first free ticket from `tail` on, which it moves. Nothing: the queue is full.
+    Look claim(std::uint64_t& tail) noexcept {
+        tail = std::max(tail, view_.tail().ticket.load(kRelaxed));
+        for (std::uint64_t looks = 0; looks <= 4 * (mask_ + 1); ++looks) {
+            layout::QueueSlot& slot = slot_of(tail);
+            std::uint64_t seen = slot.word.load(kAcquire);
+            const SlotWord word = layout::decode_slot(seen);
+            const std::uint64_t lap = tail >> lap_shift_;
+            if (word.lap > lap || (word.lap == lap && word.state != SlotState::Empty)) {
+                ++tail;  // spent
+                continue;
+            }
+            if (word.state == SlotState::Ready) return Look::Nothing;
+            if (word.state == SlotState::Empty) {
+                if (word.lap != lap) {  // the hint ran ahead of everybody: go back
+                    tail = (word.lap << lap_shift_) | (tail & mask_);
+                    if (looks > 0) return Look::Damaged;
+                    continue;
+                }
+                // pairs with: the release in free_slot(): what the last consumer read is read
+                if (slot.word.compare_exchange_strong(
+                        seen, encode({SlotState::Claimed, self_, 0, lap}), kSeqCst, kRelaxed)) {
+                    PENSTOCK_CRASH_POINT("queue.claim.claimed");
+                    push(view_.tail(), ++tail);
+                    return Look::Got;
+                }
+                continue;
+            }
+            // Somebody still has it from an earlier lap: this ticket is spent for everybody.
+            SlotWord passed = word;
+            passed.lap = lap;
+            if (word.state == SlotState::Claimed) passed.state = SlotState::Overtaken;
+            slot.word.compare_exchange_strong(seen, encode(passed), kAcqRel, kRelaxed);
+            PENSTOCK_CRASH_POINT("queue.claim.passed");
+        }
+        return Look::Nothing;
+    }
+
+    // Claimed -> Ready. False: overtaken meanwhile, and the slot is still ours, to be abandoned.
+    bool publish(std::uint64_t ticket) noexcept {
+        std::uint64_t expected = encode({SlotState::Claimed, self_, 0, ticket >> lap_shift_});
+        // pairs with: the acquire in take(): the message comes with it
+        const bool published = slot_of(ticket).word.compare_exchange_strong(
+            expected, encode({SlotState::Ready, 0, 0, ticket >> lap_shift_}), kAcqRel, kRelaxed);
+        PENSTOCK_CRASH_POINT("queue.publish.ready");
+        return published;
+    }
+
+    // Claimed or Overtaken -> Empty. The slot names no block any more.
+    void abandon(std::uint64_t ticket) noexcept { free_slot(ticket & mask_); }
+
+    // The first Ready ticket from `head` on, which it moves, becomes ours: its index.
+    Look take(std::uint64_t& head, std::uint64_t& index) noexcept {
+        head = std::max(head, view_.head().ticket.load(kRelaxed));
+        unsigned patience = kPatience;
+        for (std::uint64_t looks = 0; looks <= 4 * (mask_ + 1) + kPatience; ++looks) {
+            layout::QueueSlot& slot = slot_of(head);
+            std::uint64_t seen = slot.word.load(kAcquire);
+            const SlotWord word = layout::decode_slot(seen);
+            const std::uint64_t lap = head >> lap_shift_;
+            if (word.lap < lap) {
+                if (word.state != SlotState::Empty || looks == 0) return Look::Nothing;
+                return Look::Damaged;
+            }
+            if (word.lap == lap) {
+                if (word.state == SlotState::Empty) return Look::Nothing;
+                if (word.state == SlotState::Claimed) {
+                    if (patience > 0) {
+                        --patience;
+                        os::spin_pause();
+                        continue;
+                    }
+                    slot.word.compare_exchange_strong(
+                        seen, encode({SlotState::Overtaken, word.owner, 0, lap}), kAcqRel,
+                        kRelaxed);
+                    PENSTOCK_CRASH_POINT("queue.take.overtaken");
+                    continue;
+                }
+                if (word.state == SlotState::Ready) {
+                    if (!take_from(slot, seen, word)) continue;
+                    index = head & mask_;
+                    push(view_.head(), ++head);
+                    return Look::Got;
+                }
+            }
+            push(view_.head(), ++head);  // spent
+            patience = kPatience;
+        }
+        return Look::Nothing;
+    }
+
+    // The Returned slot that was published first becomes ours. Only asked where `returned` is set.
+    bool take_returned(std::uint64_t& index) noexcept;
+    [[nodiscard]] bool may_have_returned() const noexcept {
+        return view_.state().returned.load(kAcquire) != 0;
+    }
+
+    // Taken -> Done -> Empty, around the freeing of the block. Any thread.
+    void acknowledge(std::uint64_t index, Arena& arena) noexcept {
+        if (view_.slot(index).block.load(kRelaxed) != 0) {
+            if (!move_own(index, SlotState::Taken, SlotState::Done)) return;
+            PENSTOCK_CRASH_POINT("queue.ack.done");
+            free_block(index, arena);
+        }
+        free_slot(index);
+        PENSTOCK_CRASH_POINT("queue.ack.empty");
+    }
+    // Taken -> Returned, or Poisoned if it came back too often. Any thread.
+    void give_back(std::uint64_t index) noexcept;
+    // Taken -> Poisoned: what is in the slot contradicts itself.
+    void set_aside(std::uint64_t index) noexcept {
+        move_own(index, SlotState::Taken, SlotState::Poisoned);
+    }
+
+    // Clears what dead participant `dead` had. Its janitor calls, with its lock. Repeatable.
+    // True if something was given back, or became free.
+    bool clear(unsigned dead, Arena& arena) noexcept;
+
+    [[nodiscard]] std::uint64_t index_of(std::uint64_t ticket) const noexcept {
+        return ticket & mask_;
+    }
+    [[nodiscard]] layout::QueueSlot& slot_of(std::uint64_t ticket) const noexcept {
+        return view_.slot(ticket & mask_);
+    }
+    // For prefetching: the slot that comes so many tickets later.
+    [[nodiscard]] std::uint64_t index_after(std::uint64_t ticket, unsigned ahead) const noexcept {
+        return (ticket + ahead) & mask_;
+    }
+
+private:
+    static constexpr auto kRelaxed = std::memory_order_relaxed;
+    static constexpr auto kAcquire = std::memory_order_acquire;
+    static constexpr auto kAcqRel = std::memory_order_acq_rel;
+    static constexpr auto kSeqCst = std::memory_order_seq_cst;
+    // Pauses that a consumer gives a producer between its claim and its publication; a few µs, many
+    // times what copying into a cell takes.
+    static constexpr unsigned kPatience = 256;
+    static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
+
+    static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
+
+    // The hint only grows: whoever looks at it finds nothing before it that is not spent.
+    static void push(layout::TicketHint& hint, std::uint64_t ticket) noexcept {
+        if (ticket % kHintEvery != 0) return;
+        std::uint64_t seen = hint.ticket.load(kRelaxed);
+        while (seen < ticket && !hint.ticket.compare_exchange_weak(seen, ticket, kRelaxed)) {
+        }
+    }
+
+    bool take_from(layout::QueueSlot& slot, std::uint64_t seen, const SlotWord& word) noexcept {
+        const SlotWord ours{SlotState::Taken, self_,
+                            std::min(word.deliveries + 1, layout::kMostDeliveries), word.lap};
+        const bool taken = slot.word.compare_exchange_strong(seen, encode(ours), kAcqRel, kRelaxed);
+        PENSTOCK_CRASH_POINT("queue.take.taken");
+        return taken;
+    }
+
+    // Moves a slot that we own, whatever laps others note in it meanwhile. False: not ours.
+    bool move_own(std::uint64_t index, SlotState from, SlotState to) noexcept {
+        return move(index, self_, from, to);
+    }
+    bool move(std::uint64_t index, unsigned owner, SlotState from, SlotState to) noexcept {
+        layout::QueueSlot& slot = view_.slot(index);
+        std::uint64_t seen = slot.word.load(kAcquire);
+        for (;;) {
+            SlotWord word = layout::decode_slot(seen);
+            if (word.state != from || word.owner != owner) return false;
+            word.state = to;
+            if (to == SlotState::Returned || to == SlotState::Poisoned) word.owner = 0;
+            if (slot.word.compare_exchange_weak(seen, encode(word), kAcqRel, kAcquire)) return true;
+        }
+    }
+    // Whatever state the slot is in, it is the caller's: Empty, and this lap is spent.
+    void free_slot(std::uint64_t index) noexcept {
+        layout::QueueSlot& slot = view_.slot(index);
+        std::uint64_t seen = slot.word.load(kRelaxed);
+        while (!slot.word.compare_exchange_weak(
+            seen, encode({SlotState::Empty, 0, 0, layout::decode_slot(seen).lap + 1}), kAcqRel,
+            kRelaxed)) {
+        }
+    }
+    void free_block(std::uint64_t index, Arena& arena) noexcept;
+    void announce_returned() noexcept {
+        view_.state().returned.fetch_add(1, std::memory_order_release);
+        PENSTOCK_CRASH_POINT("queue.return.announced");
+    }
+
+    QueueView view_;
+    unsigned self_ = 0;
+    std::uint64_t mask_ = 0;
+    unsigned lap_shift_ = 0;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,404 @@
+// What a Queue does for those who live: order, bounds, acknowledgement, the end.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "tests/unit/queue/queue_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+using namespace std::chrono_literals;
+
+TEST_F(QueueTest, WhatWasPutComesInOrder) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue other = Queue::attach(name_);
+    for (std::uint64_t number = 0; number < 100; ++number) {
+        const std::size_t size = number % 3 == 0 ? kInBlock : number % 129;
+        ASSERT_TRUE(succeeds(put(queue, number, size)));
+        EXPECT_TRUE(gets(other, number, size));
+    }
+    EXPECT_TRUE(is_empty(other));
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+TEST_F(QueueTest, IsBoundedInMessages) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    for (std::uint64_t number = 0; number < 4; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+    }
+    EXPECT_TRUE(fails(put(queue, 4), ErrorCode::Timeout, {"full"}));
+    EXPECT_EQ(queue.queued(), 4U);
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(succeeds(put(queue, 4)));
+    EXPECT_TRUE(fails(put(queue, 5), ErrorCode::Timeout));
+    queue.discard();
+}
+
+TEST_F(QueueTest, IsBoundedInBytes) {
+    QueueOptions options = small_queue(64);
+    options.capacity = 8 * 4096;
+    Queue queue = Queue::create(name_, options);
+    ASSERT_TRUE(succeeds(put(queue, 0, 5 * 4096)));
+    EXPECT_TRUE(fails(put(queue, 1, 5 * 4096), ErrorCode::Timeout, {"no room"}));
+    EXPECT_TRUE(succeeds(put(queue, 1, 3 * 4096)));
+    EXPECT_TRUE(succeeds(put(queue, 2, 10)));  // needs no block
+    EXPECT_TRUE(fails(put(queue, 3, 8 * 4096 + 1), ErrorCode::TooLarge));
+    EXPECT_TRUE(gets(queue, 0, 5 * 4096));
+    EXPECT_TRUE(succeeds(put(queue, 3, 5 * 4096)));
+    queue.discard();
+}
+
+TEST_F(QueueTest, ATakenMessageKeepsItsBytesUntilAcknowledged) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    Result<Delivery> held = queue.take(kLong);
+    ASSERT_TRUE(succeeds(held));
+    // Lap after lap goes past the slot that is taken.
+    for (std::uint64_t number = 1; number < 30; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+        ASSERT_TRUE(gets(queue, number));
+        EXPECT_TRUE(is_message(held->bytes(), 0, kInCell));
+    }
+    EXPECT_EQ(queue.stats().in_flight, 1U);
+    held->ack();
+    EXPECT_EQ(queue.stats().in_flight, 0U);
+    for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
+    queue.discard();
+}
+
+TEST_F(QueueTest, AllTakenMeansFull) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    std::vector<Delivery> held;
+    for (std::uint64_t number = 0; number < 4; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+        ASSERT_TRUE(succeeds(queue.take_many(held, 1)));
+    }
+    EXPECT_TRUE(fails(put(queue, 4), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(put(queue, 4), ErrorCode::Timeout));
+    held[2].ack();
+    EXPECT_TRUE(succeeds(put(queue, 4)));
+    EXPECT_TRUE(gets(queue, 4));
+    held.clear();
+    queue.discard();
+}
+
+TEST_F(QueueTest, AcknowledgedInAnyOrder) {
+    Queue queue = Queue::create(name_, small_queue(8));
+    std::uint64_t number = 0;
+    for (int lap = 0; lap < 10; ++lap) {
+        std::vector<Delivery> held;
+        for (int i = 0; i < 6; ++i) {
+            ASSERT_TRUE(succeeds(put(queue, number + i, i % 2 == 0 ? kInCell : kInBlock)));
+        }
+        ASSERT_TRUE(succeeds(queue.take_many(held, 6)));
+        ASSERT_EQ(held.size(), 6U);
+        for (const int i : {3, 0, 5, 1, 4, 2}) {
+            EXPECT_TRUE(is_message(held[i].bytes(), number + i, i % 2 == 0 ? kInCell : kInBlock));
+            held[i].ack();
+        }
+        number += 6;
+    }
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
+    Queue queue = Queue::create(name_, small_queue(8));
+    for (std::uint64_t number = 0; number < 4; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number, number == 1 ? kInBlock : kInCell)));
+    }
+    {
+        std::vector<Delivery> held;
+        ASSERT_TRUE(succeeds(queue.take_many(held, 3)));
+        held[0].ack();
+        held[2].give_back();
+    }  // and 1 by its destructor
+    EXPECT_TRUE(gets(queue, 1, kInBlock, 2));
+    EXPECT_TRUE(gets(queue, 2, kInCell, 2));
+    EXPECT_TRUE(gets(queue, 3, kInCell, 1));
+    EXPECT_TRUE(is_empty(queue));
+    const QueueStats stats = queue.stats();
+    EXPECT_EQ(stats.accepted, 4U);
+    EXPECT_EQ(stats.acknowledged, 4U);
+    EXPECT_EQ(stats.taken, 6U);
+    EXPECT_EQ(stats.given_back, 2U);
+    EXPECT_EQ(stats.dropped, 0U);
+}
+
+TEST_F(QueueTest, WhatIsGivenBackLapsLaterComesToo) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    Result<Delivery> held = queue.take(kLong);
+    for (std::uint64_t number = 1; number < 23; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+        ASSERT_TRUE(gets(queue, number));
+    }
+    ASSERT_TRUE(succeeds(put(queue, 23)));
+    held->give_back();
+    EXPECT_TRUE(gets(queue, 0, kInCell, 2));
+    EXPECT_TRUE(gets(queue, 23));
+    for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
+    for (std::uint64_t number = 0; number < 4; ++number) EXPECT_TRUE(gets(queue, number));
+}
+
+TEST_F(QueueTest, APoisonousMessageIsSetAside) {
+    QueueOptions options = small_queue(4);
+    options.poison_limit = 2;
+    Queue queue = Queue::create(name_, options);
+    ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
+    ASSERT_TRUE(succeeds(put(queue, 1)));
+    queue.take(kLong)->give_back();
+    queue.take(kLong)->give_back();
+    EXPECT_TRUE(gets(queue, 1));
+    EXPECT_TRUE(is_empty(queue));
+    const QueueInfo info = inspect_queue(name_);
+    EXPECT_EQ(info.stats.poisoned, 1U);
+    EXPECT_EQ(info.poisoned, std::vector<std::uint64_t>{0});
+    // It takes up a slot, and nothing else.
+    for (std::uint64_t number = 0; number < 20; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+        ASSERT_TRUE(gets(queue, number));
+    }
+}
+
+TEST_F(QueueTest, GetCopiesAndAcknowledges) {
+    Queue queue = Queue::create(name_, small_queue());
+    ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
+    std::array<std::byte, kInBlock> buffer{};
+    EXPECT_TRUE(fails(queue.get(std::span(buffer).first(10), kLong), ErrorCode::TooLarge));
+    const Result<std::size_t> size = queue.get(buffer, kLong);
+    ASSERT_TRUE(succeeds(size));
+    EXPECT_TRUE(is_message(std::span(buffer).first(*size), 0, kInBlock));
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+TEST_F(QueueTest, ManyAtOnce) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    std::vector<std::vector<std::byte>> messages;
+    std::vector<std::span<const std::byte>> spans;
+    for (std::uint64_t number = 0; number < 6; ++number) {
+        messages.push_back(make_message(number, number == 1 ? kInBlock : kInCell));
+        spans.emplace_back(messages.back());
+    }
+    const auto accepted = queue.put_many(spans, Deadline::now());
+    ASSERT_TRUE(succeeds(accepted));
+    EXPECT_EQ(*accepted, 4U);
+    std::vector<Delivery> taken;
+    ASSERT_TRUE(succeeds(queue.take_many(taken, 100, kLong)));
+    ASSERT_EQ(taken.size(), 4U);
+    for (std::uint64_t number = 0; number < 4; ++number) {
+        EXPECT_TRUE(is_message(taken[number].bytes(), number, messages[number].size()));
+    }
+    EXPECT_TRUE(fails(queue.take_many(taken, 100, Deadline::now()), ErrorCode::Timeout));
+    taken.clear();
+    queue.discard();
+}
+
+TEST_F(QueueTest, ALoanIsWrittenInPlace) {
+    Queue queue = Queue::create(name_, small_queue());
+    Result<QueueLoan> loan = queue.loan(kInBlock, kLong);
+    ASSERT_TRUE(succeeds(loan));
+    // Whoever holds one keeps nobody from putting.
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    EXPECT_TRUE(gets(queue, 0));
+    trust::fill_numbered(loan->bytes(), 1);
+    ASSERT_TRUE(succeeds(loan->commit()));
+    EXPECT_TRUE(fails(loan->commit(), ErrorCode::Closed));
+    EXPECT_TRUE(gets(queue, 1, kInBlock));
+    {
+        Result<QueueLoan> dropped = queue.loan(kInBlock, kLong);
+    }
+    EXPECT_TRUE(is_empty(queue));
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+TEST_F(QueueTest, ALoanThatFindsNoSlotMayBeCommittedLater) {
+    Queue queue = Queue::create(name_, small_queue(1));
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    Result<QueueLoan> loan = queue.loan(kInBlock, kLong);
+    ASSERT_TRUE(succeeds(loan));
+    trust::fill_numbered(loan->bytes(), 1);
+    EXPECT_TRUE(fails(loan->commit(Format::Bytes, Deadline::now()), ErrorCode::Timeout));
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(succeeds(loan->commit(Format::Bytes, Deadline::now())));
+    EXPECT_TRUE(gets(queue, 1, kInBlock));
+}
+
+TEST_F(QueueTest, TheFormatAndTheProducerComeWithIt) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue other = Queue::attach(name_);
+    ASSERT_TRUE(succeeds(other.put(make_message(0, 10), kLong, Format::Typed)));
+    Result<Delivery> delivery = queue.take(kLong);
+    ASSERT_TRUE(succeeds(delivery));
+    EXPECT_EQ(delivery->format(), Format::Typed);
+    EXPECT_EQ(delivery->producer(), 1U);
+    EXPECT_EQ(delivery->sequence(), 0U);
+    EXPECT_FALSE(delivery->is_redelivered());
+    delivery->ack();
+}
+
+TEST_F(QueueTest, ADeliveryOutlivesItsHandle) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue consumer = Queue::attach(name_, QueueRole::Consumer);
+    ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
+    Result<Delivery> delivery = consumer.take(kLong);
+    consumer.close();
+    EXPECT_TRUE(is_message(delivery->bytes(), 0, kInBlock));
+    EXPECT_EQ(queue.stats().in_flight, 1U);
+    delivery->ack();
+    EXPECT_EQ(queue.stats().in_flight, 0U);
+}
+
+TEST_F(QueueTest, AConsumerMayNotPut) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue consumer = Queue::attach(name_, QueueRole::Consumer);
+    EXPECT_TRUE(fails(put(consumer, 0), ErrorCode::InvalidArgument));
+    EXPECT_TRUE(fails(consumer.loan(10), ErrorCode::InvalidArgument));
+}
+
+TEST_F(QueueTest, TheCreatorsCloseEndsTheStream) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue other = Queue::attach(name_);
+    ASSERT_TRUE(succeeds(put(other, 0)));
+    queue.close();
+    EXPECT_TRUE(fails(put(other, 1), ErrorCode::Closed));
+    EXPECT_TRUE(gets(other, 0));
+    EXPECT_TRUE(fails(other.take(kLong), ErrorCode::Closed));
+    EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed));
+}
+
+TEST_F(QueueTest, TheLastProducersCloseEndsTheStream) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue first = Queue::attach(name_, QueueRole::Producer);
+    Queue second = Queue::attach(name_);
+    ASSERT_TRUE(succeeds(put(second, 0)));
+    second.close();
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(is_empty(queue)) << "the first has not put anything yet, but is a producer";
+    first.close();
+    EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed));
+}
+
+TEST_F(QueueTest, AConsumersCloseEndsNothing) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue::attach(name_).close();
+    EXPECT_TRUE(succeeds(put(queue, 0)));
+    EXPECT_TRUE(gets(queue, 0));
+}
+
+TEST_F(QueueTest, MessagesOutliveAllWhoLeft) {
+    Queue queue = Queue::create(name_, small_queue());
+    ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
+    queue.close();
+    EXPECT_TRUE(exists(name_));
+    {
+        Queue consumer = Queue::attach(name_);
+        EXPECT_TRUE(gets(consumer, 0, kInBlock));
+        EXPECT_TRUE(fails(consumer.take(kLong), ErrorCode::Closed));
+    }
+    EXPECT_FALSE(exists(name_));
+}
+
+TEST_F(QueueTest, DiscardLeavesNothing) {
+    Queue queue = Queue::create(name_, small_queue());
+    for (std::uint64_t number = 0; number < 5; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number, number == 2 ? kInBlock : kInCell)));
+    }
+    EXPECT_EQ(queue.discard(), 5U);
+    EXPECT_EQ(queue.stats().dropped, 5U);
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+    EXPECT_TRUE(fails(put(queue, 5), ErrorCode::Closed));
+    queue.close();
+    EXPECT_FALSE(exists(name_));
+}
+
+TEST_F(QueueTest, AFullHouseIsBusy) {
+    QueueOptions options = small_queue();
+    options.members = 2;
+    Queue queue = Queue::create(name_, options);
+    Queue second = Queue::attach(name_);
+    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Queue::attach(name_); }, {"2 participants"}));
+    second.close();
+    EXPECT_NO_THROW(Queue::attach(name_));
+}
+
+TEST_F(QueueTest, AWaitingConsumerIsWoken) {
+    Queue queue = Queue::create(name_, small_queue());
+    std::jthread consumer([&] { EXPECT_TRUE(gets(queue, 7)); });
+    while (queue.stats().taken == 0) {
+        if (queue.queued() == 0 && queue.stats().accepted == 0) {
+            ASSERT_TRUE(succeeds(put(queue, 7)));
+        }
+    }
+}
+
+TEST_F(QueueTest, AWaitingProducerIsWoken) {
+    Queue queue = Queue::create(name_, small_queue(1));
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    std::jthread producer([&] { EXPECT_TRUE(succeeds(put(queue, 1, kInCell, kLong))); });
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(gets(queue, 1));
+}
+
+TEST_F(QueueTest, RequestCloseEndsAWait) {
+    Queue queue = Queue::create(name_, small_queue());
+    std::jthread closer([&] { queue.request_close(); });
+    EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Cancelled));
+}
+
+// Each producer's numbers in order, each exactly once, whoever takes them.
+TEST_F(QueueTest, ManyProducersAndConsumers) {
+    constexpr unsigned kProducers = 3;
+    constexpr unsigned kConsumers = 3;
+    constexpr std::uint64_t kEach = 3000;
+    Queue queue = Queue::create(name_, small_queue(16));
+    std::array<std::array<std::atomic<unsigned>, kEach>, kProducers> seen{};
+    std::vector<std::thread> threads;
+    std::vector<Queue> sources;  // all of them before the first is done: the last ends the stream
+    for (unsigned producer = 0; producer < kProducers; ++producer) {
+        sources.push_back(Queue::attach(name_, QueueRole::Producer));
+    }
+    for (unsigned producer = 0; producer < kProducers; ++producer) {
+        threads.emplace_back([own = std::move(sources[producer]), producer]() mutable {
+            for (std::uint64_t number = 0; number < kEach; ++number) {
+                const std::size_t size = number % 16 == 0 ? kInBlock : kInCell;
+                EXPECT_TRUE(succeeds(put(own, producer * kEach + number, size, kLong)));
+            }
+            own.close();
+        });
+    }
+    for (unsigned consumer = 0; consumer < kConsumers; ++consumer) {
+        threads.emplace_back([&, this] {
+            Queue own = Queue::attach(name_, QueueRole::Consumer);
+            std::array<std::int64_t, kProducers> last;
+            last.fill(-1);
+            for (;;) {
+                Result<Delivery> delivery = own.take(kLong);
+                if (delivery.code() == ErrorCode::Closed) break;
+                ASSERT_TRUE(succeeds(delivery));
+                std::uint64_t number = 0;
+                std::memcpy(&number, delivery->bytes().data(), sizeof number);
+                EXPECT_EQ(trust::check_numbered(delivery->bytes(), number), "");
+                const std::uint64_t producer = number / kEach;
+                EXPECT_GT(static_cast<std::int64_t>(number), last.at(producer));
+                last.at(producer) = static_cast<std::int64_t>(number);
+                seen.at(producer).at(number % kEach).fetch_add(1);
+                delivery->ack();
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& numbers : seen) {
+        for (const auto& count : numbers) EXPECT_EQ(count.load(), 1U);
+    }
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+}  // namespace
+}  // namespace penstock
