@@ -76,6 +76,11 @@ public:
 
     void ack() noexcept;        // It is done with, and gone.
     void give_back() noexcept;  // Somebody else may have it, as redelivered.
+    // It is done with and will not come again, but the bytes stay until this object goes.
+    void settle() noexcept;
+    // As if it had never been taken: this delivery does not count. For who finds that it is not
+    // for him.
+    void untake() noexcept;
 
     // For the library.
     Delivery(std::shared_ptr<detail::QueueCore> core, std::uint64_t index,
@@ -85,6 +90,7 @@ public:
           producer_(producer), deliveries_(deliveries), format_(format) {}
 
 private:
+    void release() noexcept;
     std::shared_ptr<detail::QueueCore> core_;
     std::uint64_t index_;
     std::span<const std::byte> bytes_;
@@ -92,6 +98,7 @@ private:
     unsigned producer_;
     unsigned deliveries_;
     Format format_;
+    bool settled_ = false;
 };
 
 // Memory for a message that is being made in place. Dropped without commit, it was never there.
@@ -155,6 +162,16 @@ public:
                      const Wait& wait = {}) noexcept;
     // Takes, copies and acknowledges; the size. TooLarge: the message stays.
     Result<std::size_t> get(std::span<std::byte> buffer, const Wait& wait = {}) noexcept;
+
+    // Whether a message, or a free slot, seems to be there now. No system call: for callers to
+    // whom even an unneeded wait is dear. The consuming, or the producing, thread.
+    [[nodiscard]] bool is_ready() const noexcept;
+    [[nodiscard]] bool has_room() const noexcept;
+
+    // Waits until is_ready(), or until the stream has ended, and takes nothing.
+    Status wait_ready(const Wait& wait) noexcept;
+    // Waits until a message of that size would probably find room, and puts nothing.
+    Status wait_room(std::size_t size, const Wait& wait) noexcept;
 
     [[nodiscard]] std::uint64_t queued() const;  // messages that wait now. Any thread.
     [[nodiscard]] QueueStats stats() const;      // Any thread.

@@ -103,6 +103,40 @@ nb::dict to_dict(const BroadcastInfo& info) {
     return dict;
 }
 
+nb::dict to_dict(const QueueStats& stats) {
+    nb::dict dict;
+    dict["accepted"] = stats.accepted;
+    dict["accepted_bytes"] = stats.accepted_bytes;
+    dict["taken"] = stats.taken;
+    dict["acknowledged"] = stats.acknowledged;
+    dict["given_back"] = stats.given_back;
+    dict["dropped"] = stats.dropped;
+    dict["queued"] = stats.queued;
+    dict["in_flight"] = stats.in_flight;
+    dict["poisoned"] = stats.poisoned;
+    dict["queued_bytes"] = stats.queued_bytes;
+    dict["oldest"] = stats.oldest;
+    dict["slots"] = stats.slots;
+    dict["capacity"] = stats.capacity;
+    dict["held_bytes"] = stats.held_bytes;
+    dict["reserved_bytes"] = stats.reserved_bytes;
+    dict["deaths"] = stats.deaths;
+    dict["closed"] = stats.closed;
+    return dict;
+}
+
+nb::dict to_dict(const QueueInfo& info) {
+    nb::dict dict;
+    dict["segment"] = to_dict(info.segment);
+    dict["stats"] = to_dict(info.stats);
+    nb::list poisoned;
+    for (const std::uint64_t sequence : info.poisoned) {
+        poisoned.append(sequence);
+    }
+    dict["poisoned"] = poisoned;
+    return dict;
+}
+
 void bind_inspect(nb::module_& module) {
     module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
     module.def("inspect_segment", [](const std::string& name) {
@@ -110,6 +144,9 @@ void bind_inspect(nb::module_& module) {
     });
     module.def("inspect_broadcast", [](const std::string& name) {
         return to_dict(without_gil([&] { return inspect_broadcast(name); }));
+    });
+    module.def("inspect_queue", [](const std::string& name) {
+        return to_dict(without_gil([&] { return inspect_queue(name); }));
     });
     module.def("remove_if_abandoned", [](const std::string& name) {
         return without_gil([&] { return remove_if_abandoned(name); });

@@ -5,6 +5,7 @@
 #include "codec.hpp"
 #include "errors.hpp"
 #include "penstock/version.hpp"
+#include "queue.hpp"
 #include "reader.hpp"
 #include "state.hpp"
 #include "wait.hpp"
@@ -24,4 +25,5 @@ NB_MODULE(_core, module) {
     bind_writer(module);
     bind_view(module);
     bind_reader(module);
+    bind_queue(module);
 }

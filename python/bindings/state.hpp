@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "penstock/broadcast.hpp"
+#include "penstock/queue.hpp"
 #include "penstock/segment.hpp"
 
 namespace penstock::py {
@@ -18,6 +19,8 @@ nb::dict to_dict(const ReaderState& reader);
 nb::dict to_dict(const Participant& participant);
 nb::dict to_dict(const SegmentSummary& segment);
 nb::dict to_dict(const BroadcastInfo& info);
+nb::dict to_dict(const QueueStats& stats);
+nb::dict to_dict(const QueueInfo& info);
 
 template <typename T>
 nb::list to_list(const std::vector<T>& items) {
@@ -28,7 +31,8 @@ nb::list to_list(const std::vector<T>& items) {
     return list;
 }
 
-// list_segments, inspect_segment, inspect_broadcast, remove_if_abandoned, parse_size.
+// list_segments, inspect_segment, inspect_broadcast, inspect_queue, remove_if_abandoned,
+// parse_size.
 void bind_inspect(nb::module_& module);
 
 }  // namespace penstock::py

@@ -7,6 +7,10 @@
     w.send({"step": 7, "tokens": tokens}, timeout=1.0)
     step = r.recv(timeout=1.0)
 
+    q = penstock.Queue.create("rollouts")                  # and penstock.Queue.attach("rollouts")
+    q.put({"tokens": tokens})
+    with q.get_many(max_items=64) as batch: ...            # acknowledged when the block ends
+
 See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside.
 """
 
@@ -36,7 +40,16 @@ from .errors import (
     WrongProcess,
 )
 from .handle import Handle
-from .state import BroadcastInfo, BroadcastStats, Participant, ReaderState, SegmentSummary
+from .queue import Queue
+from .state import (
+    BroadcastInfo,
+    BroadcastStats,
+    Participant,
+    QueueInfo,
+    QueueStats,
+    ReaderState,
+    SegmentSummary,
+)
 
 __all__ = [
     "AlreadyExists",
@@ -59,6 +72,9 @@ __all__ = [
     "Participant",
     "PeerDied",
     "PermissionDenied",
+    "Queue",
+    "QueueInfo",
+    "QueueStats",
     "ReaderState",
     "SegmentSummary",
     "Timeout",

@@ -2,7 +2,7 @@
 where the types below help."""
 
 from types import TracebackType
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, overload
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
@@ -151,6 +151,103 @@ class BroadcastReader:
     def _stats(self) -> dict[str, int]: ...
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
+class Batch:
+    """Messages of a queue, read where they lie."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+class _OutgoingPut:
+    def try_put(self, queue: Queue) -> None: ...
+    def wait_for_room(self, queue: Queue, timeout: Timeout, cancel: Cancel) -> None: ...
+
+class Queue:
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: int | str,
+        slots: int,
+        inline_bytes: int,
+        members: int,
+        poison_limit: int,
+        codec: str | None,
+        populate: bool,
+        lock_memory: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, *, instance: str, role: str, codec: str | None, timeout: Timeout
+    ) -> None: ...
+    def put(self, obj: Any, timeout: Timeout = None) -> None:
+        """Put a value. Waits while the queue is full.
+
+        Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace, UnsupportedType: then
+        nothing was put.
+        """
+
+    def put_bytes(self, data: Buffer, timeout: Timeout = None) -> None:
+        """Put a contiguous buffer; who gets it gets bytes."""
+
+    def get(self, timeout: Timeout = None) -> Any:
+        """The next message, as an object of one's own; acknowledged when it returns.
+
+        Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or Incompatible
+        for a pickle that was not asked for, which stays there.
+        """
+
+    def get_view(self, timeout: Timeout = None) -> Batch:
+        """The next message, in place: `with queue.get_view() as obj`; see get_many()."""
+
+    def get_many(self, max_items: int = 64, min_items: int = 1, timeout: Timeout = None) -> Batch:
+        """The next messages, in place: `with queue.get_many() as batch`, a list.
+
+        Waits until there are `min_items`. Arrays in them are read-only views of shared memory. The
+        messages are acknowledged when the block ends, and given back if it raises or the process
+        dies: then they come again. The list is emptied at the end of the block; arrays that were
+        kept keep their memory.
+        """
+
+    def close(self) -> None:
+        """Leave. Ends waits of other threads.
+
+        By the creator, or by the last producer, it also ends the stream: what is queued can still
+        be had, then Closed.
+        """
+
+    def end(self) -> None:
+        """End the stream without leaving: nothing more is accepted."""
+
+    def discard(self) -> int:
+        """End the stream and throw away what is queued; how many messages that were."""
+
+    def __len__(self) -> int:
+        """How many messages are queued."""
+
+    @property
+    def closed(self) -> bool:
+        """This handle was closed."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def _instance(self) -> str: ...
+    def _stats(self) -> dict[str, Any]: ...
+    def _encode(self, obj: Any) -> _OutgoingPut: ...
+    def _pin(self, data: Buffer) -> _OutgoingPut: ...
+    def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
+
+class _QueueInfo(TypedDict):
+    segment: _Summary
+    stats: dict[str, Any]
+    poisoned: list[int]
+
 class _Summary(TypedDict):
     name: str
     kind: str
@@ -169,6 +266,7 @@ class _Info(TypedDict):
 def list_segments() -> list[_Summary]: ...
 def inspect_segment(name: str) -> _Summary: ...
 def inspect_broadcast(name: str) -> _Info: ...
+def inspect_queue(name: str) -> _QueueInfo: ...
 def remove_if_abandoned(name: str) -> bool: ...
 def parse_size(text: str) -> int:
     """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB"."""

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from . import _core
-from .state import BroadcastInfo, SegmentSummary, info_from, summary_from
+from .state import (
+    BroadcastInfo,
+    QueueInfo,
+    SegmentSummary,
+    info_from,
+    queue_info_from,
+    summary_from,
+)
 
 __all__ = ["inspect", "list_segments", "remove_if_abandoned"]
 
@@ -13,15 +20,17 @@ def list_segments() -> list[SegmentSummary]:
     return [summary_from(raw) for raw in _core.list_segments()]
 
 
-def inspect(name: str) -> BroadcastInfo | SegmentSummary:
+def inspect(name: str) -> BroadcastInfo | QueueInfo | SegmentSummary:
     """One segment in full; of a kind without more to tell, its summary.
 
     Raises NotFound, PermissionDenied, Incompatible or Corrupt.
     """
     summary = summary_from(_core.inspect_segment(name))
-    if summary.kind != "broadcast":
-        return summary
-    return info_from(_core.inspect_broadcast(name))
+    if summary.kind == "broadcast":
+        return info_from(_core.inspect_broadcast(name))
+    if summary.kind == "queue":
+        return queue_info_from(_core.inspect_queue(name))
+    return summary
 
 
 def remove_if_abandoned(name: str) -> bool:

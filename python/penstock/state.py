@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ._core import _Info, _Summary
+    from ._core import _Info, _QueueInfo, _Summary
 
-__all__ = ["BroadcastInfo", "BroadcastStats", "Participant", "ReaderState", "SegmentSummary"]
+__all__ = [
+    "BroadcastInfo",
+    "BroadcastStats",
+    "Participant",
+    "QueueInfo",
+    "QueueStats",
+    "ReaderState",
+    "SegmentSummary",
+]
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class SegmentSummary:
     """One segment, as ``penstock ls`` shows it."""
 
     name: str
-    kind: str  #: ``broadcast``
+    kind: str  #: ``broadcast``, ``queue``
     reserved_bytes: int  #: memory that it takes now
     range_bytes: int  #: address range that it may grow into
     participants: list[Participant]
@@ -88,6 +96,38 @@ class BroadcastInfo:
     readers: list[ReaderState]
     closed: bool
     writer_blocked_for: float  #: seconds; 0 when it is not
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """Counters of a whole queue since its creation, and how it stands now."""
+
+    accepted: int  #: messages put, by everybody
+    accepted_bytes: int
+    taken: int  #: deliveries; a message that came again counts again
+    acknowledged: int
+    given_back: int  #: by hand, or by an exception in a block
+    dropped: int  #: by ``discard()``; nothing else drops
+    queued: int  #: now, those that came back among them
+    in_flight: int  #: now: taken and not acknowledged
+    poisoned: int  #: now: set aside
+    queued_bytes: int
+    oldest: float  #: seconds that the oldest queued message has waited
+    slots: int  #: messages at most, queued or in flight
+    capacity: int  #: bytes for messages beyond ``inline_bytes``
+    held_bytes: int  #: of ``capacity``
+    reserved_bytes: int  #: memory that the segment takes now
+    deaths: int  #: participants found dead
+    closed: bool  #: the stream has ended
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """One queue in full, as ``penstock info`` shows it."""
+
+    segment: SegmentSummary
+    stats: QueueStats
+    poisoned: list[int]  #: sequence numbers of messages set aside, up to 100
 
 
 def summary_from(raw: _Summary) -> SegmentSummary:
@@ -111,4 +151,13 @@ def info_from(raw: _Info) -> BroadcastInfo:
         readers=[ReaderState(**reader) for reader in raw["readers"]],
         closed=raw["closed"],
         writer_blocked_for=raw["writer_blocked_for"],
+    )
+
+
+def queue_info_from(raw: _QueueInfo) -> QueueInfo:
+    """The dataclass of what ``_core`` gives."""
+    return QueueInfo(
+        segment=summary_from(raw["segment"]),
+        stats=QueueStats(**raw["stats"]),
+        poisoned=raw["poisoned"],
     )

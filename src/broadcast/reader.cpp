@@ -171,7 +171,7 @@ inline bool ReaderCore::look_for_more() noexcept {
 // now and then, and ever more rarely, one long pause finds out.
 inline void ReaderCore::back_off_while_streaming() noexcept {
     constexpr unsigned kMostPauses = 64;
-    constexpr unsigned kWorthAPause = 8;       // pauses for every message that they gained
+    constexpr unsigned kWorthAPause = 8;        // pauses for every message that they gained
     constexpr std::uint64_t kGoodBatch = 4096;  // bytes worth one transfer of the writer's lines
     const std::uint64_t batch = messages_ - batch_messages_;
     if (batch <= 1) {

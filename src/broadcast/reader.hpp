@@ -117,7 +117,7 @@ private:
     static constexpr unsigned kLastProbe = 4096;
     unsigned singles_ = 0;                // looks that found one message, since the last probe
     unsigned probe_after_ = kFirstProbe;  // such looks
-    std::uint64_t batch_position_ = 0;  // at the last look for more
+    std::uint64_t batch_position_ = 0;    // at the last look for more
     std::uint64_t batch_messages_ = 0;
     bool tag_is_known_ = true;
     bool takes_newest_ = false;  // the last record could be copied from beside the position

@@ -46,7 +46,8 @@ struct WriterCore {
     void recycle() noexcept;
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
-    void note_large() noexcept;  // the memory of a large message is in use, and may be trimmed later
+    void
+    note_large() noexcept;  // the memory of a large message is in use, and may be trimmed later
 
     // The furthest position that every gating reader allows.
     std::uint64_t find_limit() noexcept;

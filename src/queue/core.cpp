@@ -47,6 +47,7 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
         segment.participants().announce(0);
     });
     auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
+    core->has_place = true;
     core->is_creator = true;
     return core;
 }
@@ -82,34 +83,36 @@ void QueueCore::claim_place() {
     }
     PENSTOCK_CRASH_POINT("queue.attach.locked");
     ring = SlotRing(view, self);
+    // Before anything can fail: from here on what the dead one had would be nobody's.
+    const bool was_dead = participants.is_announced(self);
+    if (was_dead) clear(self);
     participants.sign(self);
-    if (participants.is_announced(self)) clear(self);
     participants.announce(self);
     PENSTOCK_CRASH_POINT("queue.attach.active");
+    has_place = true;
     segment->joined();
+    if (!was_dead) return;
+    data.notify();
+    space.notify();
 }
 
 QueueCore::~QueueCore() {
     if (segment->is_foreign()) return;
-    if (self < view.shape().members) {
-        leave();
-        return;
+    if (has_place) {
+        own().role.store(0, kSeqCst);
+        segment->participants().retire(self);
+        PENSTOCK_CRASH_POINT("queue.leave.retired");
+        segment->participants().release(self);
     }
-    // We never had a place; but our life-cycle lock may have kept the last one from removing the
-    // name: then we are it.
+    // Also without a place: our life-cycle lock may have kept the last one from removing the name.
     segment->joined();
-    segment->leave();
+    // What was accepted is kept for whoever comes: with messages in it the name stays.
+    segment->leave([this] { return is_drained(); });
 }
 
-void QueueCore::leave() noexcept {
-    Participants& participants = segment->participants();
-    own().role.store(0, kSeqCst);
+bool QueueCore::is_drained() const noexcept {
     const QueueStats stats = read_queue_stats(view);
-    participants.retire(self);
-    PENSTOCK_CRASH_POINT("queue.leave.retired");
-    participants.release(self);
-    // What was accepted is kept for whoever comes: with messages in it the name stays.
-    if (stats.queued + stats.in_flight == 0) segment->leave();
+    return stats.queued + stats.in_flight + stats.poisoned == 0;
 }
 
 void QueueCore::become_producer() noexcept {
@@ -171,13 +174,15 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
                 {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}),
             kRelaxed);
         slot.sequence.store(ticket, kRelaxed);
-        slot.accepted_at.store(os::coarse_ns(), kRelaxed);
+        const std::int64_t now = os::coarse_ns();
+        slot.accepted_at.store(now, kRelaxed);
         PENSTOCK_CRASH_POINT("queue.put.written");
         if (ring.publish(ticket)) [[likely]] {
             __builtin_prefetch(&view.slot(ring.index_after(ticket, kAhead)), 1);
             __builtin_prefetch(cell(ring.index_after(ticket, kAhead)), 1);
             add(own().accepted, 1);
             add(own().accepted_bytes, message.bytes.size());
+            look_around(now);
             return true;
         }
         // Too slow: everybody has passed this slot. Queue up again behind them.
@@ -265,6 +270,31 @@ void QueueCore::drop_block(std::uint64_t block) noexcept {
     space.notify();
 }
 
+Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
+    if (!is_able_to_put(size)) return why_unable_to_put(size);
+    if (size > view.shape().cell_bytes) {
+        const Result<BlockId> block = allocate(size, wait);
+        if (!block) return block.status().copy();
+        drop_block(encode_block(*block));
+    }
+    const WaitEnd end =
+        wait_for(space, put_spin, wait, [this] { return ring.has_room(tail) || is_ended(); });
+    if (end == WaitEnd::Ready) return Status::ok();
+    if (end == WaitEnd::Timeout) return {ErrorCode::Timeout, "no free slot came"};
+    return {ErrorCode::Cancelled, "waiting for room was cancelled"};
+}
+
+Status QueueCore::wait_ready(const Wait& wait) noexcept {
+    if (segment->is_foreign()) return wrong_process();
+    const WaitEnd end =
+        wait_for(data, take_spin, wait, [this] { return ring.is_ready(head) || is_ended(); });
+    if (end == WaitEnd::Ready) return Status::ok();
+    if (end == WaitEnd::Timeout) {
+        return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
+    }
+    return {ErrorCode::Cancelled, "waiting for a message was cancelled"};
+}
+
 inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     if (ring.may_have_returned() && ring.take_returned(index)) return SlotRing::Look::Got;
     const SlotRing::Look look = ring.take(head, index);
@@ -284,6 +314,8 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         const WaitEnd end = wait_for(data, take_spin, wait, [&] {
             // The end before the last look: what was accepted before it is found after it.
             has_ended = is_ended();
+            // pairs with: the claim before the load in try_put(), both sequentially consistent
+            os::full_fence();
             look = try_take(index);
             return look != SlotRing::Look::Nothing || has_ended;
         });
@@ -299,6 +331,8 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken"};
     }
     add(own().taken, 1);
+    if (ring.opens_a_way(index)) space.notify();
+    look_around(os::coarse_ns());
     return Status::ok();
 }
 
@@ -328,6 +362,26 @@ void QueueCore::acknowledge(std::uint64_t index) noexcept {
     space.notify();
 }
 
+void QueueCore::settle(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    ring.settle(index);
+    own().acknowledged.fetch_add(1, kRelaxed);
+}
+
+void QueueCore::free(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    ring.free(index, arena);
+    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    space.notify();
+}
+
+void QueueCore::untake(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    ring.untake(index);
+    data.notify();
+}
+
 void QueueCore::give_back(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
     ring.give_back(index);
@@ -354,6 +408,7 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait,
 // Nobody's peer dies for a Queue: what the dead one had comes back, and everybody goes on.
 void QueueCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor);
+    looked_at.store(os::coarse_ns(), kRelaxed);
     Participants& participants = segment->participants();
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
         if (slot == self || participants.life(slot) != Life::Dead) continue;
@@ -371,11 +426,11 @@ void QueueCore::clear_dead() noexcept {
 
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
 void QueueCore::clear(unsigned dead) noexcept {
+    view.member(dead).role.store(0, kSeqCst);  // first: see end_if_last()
     ring.clear(dead, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
     arena.reap(dead);
     PENSTOCK_CRASH_POINT("queue.janitor.reaped");
-    view.member(dead).role.store(0, kSeqCst);
     view.member(dead).deaths.fetch_add(1, kRelaxed);
 }
 
@@ -384,6 +439,7 @@ void QueueCore::trim_when_idle() noexcept {
     if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
     last_freed.store(0, kRelaxed);
     arena.trim(self, 0);
+    space.notify();  // who met a run that was being trimmed took it for used
 }
 
 bool QueueCore::is_ended() const noexcept {

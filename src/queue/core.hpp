@@ -26,7 +26,7 @@ struct QueueCore {
     ~QueueCore();
 
     void claim_place();
-    void leave() noexcept;
+    [[nodiscard]] bool is_drained() const noexcept;
 
     // A message on its way in: where its bytes are, if they are not in a block already.
     struct Message {
@@ -50,19 +50,29 @@ struct QueueCore {
     bool try_put(const Message& message, Status& failure) noexcept;
     Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
     void drop_block(std::uint64_t block) noexcept;
+    Status wait_room(std::uint64_t size, const Wait& wait) noexcept;
     void become_producer() noexcept;
 
     // Consuming.
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
+    Status wait_ready(const Wait& wait) noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     void acknowledge(std::uint64_t index) noexcept;
+    void settle(std::uint64_t index) noexcept;
+    void free(std::uint64_t index) noexcept;
     void give_back(std::uint64_t index) noexcept;
+    void untake(std::uint64_t index) noexcept;
 
     // Both.
     template <typename Ready>
     WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready) noexcept;
     void clear_dead() noexcept;
+    // clear_dead() every kSlice at most: where a queue is never empty nobody ever waits.
+    void look_around(std::int64_t now) noexcept {
+        if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
+            clear_dead();
+    }
     void clear(unsigned dead) noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
@@ -81,6 +91,7 @@ struct QueueCore {
     Signal space;
     unsigned self = 0;
     QueueRole role;
+    bool has_place = false;  // `self` is ours in the table
     bool is_creator = false;
     std::uint64_t longest = 0;  // of any message
 
@@ -95,6 +106,8 @@ struct QueueCore {
     SpinBudget take_spin;
 
     alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
+    static constexpr std::int64_t kLookEvery = std::chrono::nanoseconds(kSlice).count();
+    std::atomic<std::int64_t> looked_at{0};
     std::mutex janitor;  // the table of participants is one thread's at a time
     Cancel closing;
 };

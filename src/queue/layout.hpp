@@ -41,7 +41,8 @@ static_assert(kQueueOwner > kMostQueueMembers);
 //   Poisoned(lap)   came back too often: set aside, for people
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own
-// unless the slot is Empty, Claimed or Ready.
+// unless the slot is Empty, Claimed or Ready. Producers note a later lap in a slot that is still
+// held when they pass it on their way to one that they can claim.
 enum class SlotState : std::uint8_t {
     Empty = 0,
     Claimed = 1,
@@ -105,13 +106,14 @@ constexpr MessageDescription decode_description(std::uint64_t word) noexcept {
 
 // Where to begin to look: a ticket with nothing before it. Anybody pushes it forward; it may lag.
 struct alignas(kApart) TicketHint {
-    std::atomic<std::uint64_t> ticket;  // relaxed: only the slot words count
+    std::atomic<std::uint64_t> ticket;  // release / acquire
 };
 static_assert(sizeof(TicketHint) == kApart);
 
 struct alignas(kApart) QueueState {
-    std::atomic<std::uint64_t> closed;    // 1: nothing more is accepted; sequentially consistent
-    std::atomic<std::uint64_t> returned;  // not 0: there may be Returned slots; see SlotRing
+    std::atomic<std::uint64_t> closed;  // 1: nothing more is accepted; sequentially consistent
+    // Bit 0: there may be Returned slots. Above it a count of announcements: see SlotRing.
+    std::atomic<std::uint64_t> returned;
 };
 static_assert(sizeof(QueueState) == kApart);
 

@@ -2,6 +2,7 @@
 #include "penstock/queue.hpp"
 
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "queue/core.hpp"
@@ -73,6 +74,7 @@ Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format f
 Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
                                     const Wait& wait, Format format) noexcept {
     if (core_ == nullptr) return closed_handle();
+    if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
         // Without a wait first: nobody sleeps here while others could be taking what is in.
@@ -110,13 +112,16 @@ Result<Delivery> Queue::take(const Wait& wait) noexcept {
 }
 
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most,
-                        const Wait& wait) noexcept {
+                        const Wait& wait) noexcept try {
     for (std::size_t taken = 0; taken < most; ++taken) {
+        deliveries.reserve(deliveries.size() + 1);  // before there is anything to lose
         Result<Delivery> delivery = take(taken == 0 ? wait : Wait(Deadline::now()));
         if (!delivery) return taken == 0 ? delivery.status().copy() : Status::ok();
         deliveries.push_back(*std::move(delivery));
     }
     return Status::ok();
+} catch (const std::bad_alloc&) {
+    return {ErrorCode::System, "no memory for more deliveries"};
 }
 
 Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
@@ -127,7 +132,7 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     if (!found.is_sound) return unsound(*core_, index);
     const std::size_t size = found.bytes.size();
     if (size > buffer.size()) {
-        core_->give_back(index);
+        core_->untake(index);
         return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(size) +
                                                " bytes and the buffer " +
                                                std::to_string(buffer.size()) +
@@ -137,6 +142,24 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     PENSTOCK_CRASH_POINT("queue.get.copied");
     core_->acknowledge(index);
     return size;
+}
+
+bool Queue::is_ready() const noexcept {
+    return core_ != nullptr && !core_->segment->is_foreign() && core_->ring.is_ready(core_->head);
+}
+
+bool Queue::has_room() const noexcept {
+    return core_ != nullptr && !core_->segment->is_foreign() && core_->ring.has_room(core_->tail);
+}
+
+Status Queue::wait_ready(const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->wait_ready(wait);
+}
+
+Status Queue::wait_room(std::size_t size, const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->wait_room(size, wait);
 }
 
 std::uint64_t Queue::queued() const {
@@ -172,6 +195,7 @@ std::uint64_t Queue::discard() noexcept {
     for (std::uint64_t index = 0; core_->take(index, Deadline::now()); ++dropped) {
         core_->acknowledge(index);
     }
+    dropped += core_->ring.discard_poisoned(core_->arena);
     core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
     return dropped;
 }
@@ -197,8 +221,9 @@ Delivery::Delivery(Delivery&& other) noexcept = default;
 
 Delivery& Delivery::operator=(Delivery&& other) noexcept {
     if (this != &other) {
-        give_back();
+        release();
         core_ = std::move(other.core_);
+        settled_ = other.settled_;
         index_ = other.index_;
         bytes_ = other.bytes_;
         sequence_ = other.sequence_;
@@ -210,17 +235,39 @@ Delivery& Delivery::operator=(Delivery&& other) noexcept {
 }
 
 Delivery::~Delivery() {
-    give_back();
+    release();
+}
+
+void Delivery::release() noexcept {
+    if (settled_) {
+        ack();
+    } else {
+        give_back();
+    }
 }
 
 void Delivery::ack() noexcept {
     if (core_ == nullptr) return;
-    std::exchange(core_, nullptr)->acknowledge(index_);
+    settle();
+    std::exchange(core_, nullptr)->free(index_);
+}
+
+void Delivery::settle() noexcept {
+    if (core_ == nullptr || settled_) return;
+    settled_ = true;
+    core_->settle(index_);
 }
 
 void Delivery::give_back() noexcept {
     if (core_ == nullptr) return;
+    if (settled_) return ack();
     std::exchange(core_, nullptr)->give_back(index_);
+}
+
+void Delivery::untake() noexcept {
+    if (core_ == nullptr) return;
+    if (settled_) return ack();
+    std::exchange(core_, nullptr)->untake(index_);
 }
 
 QueueLoan::QueueLoan(QueueLoan&& other) noexcept = default;
@@ -252,7 +299,11 @@ Status QueueLoan::commit(Format format, const Wait& wait) noexcept {
         return why;
     }
     Status accepted = core_->put({bytes_, block_, format}, wait, true);
-    if (accepted) core_.reset();
+    if (accepted) {
+        core_.reset();
+    } else if (accepted.code() != ErrorCode::Timeout && accepted.code() != ErrorCode::Cancelled) {
+        drop();
+    }
     return accepted;
 }
 

@@ -5,8 +5,8 @@ namespace penstock::detail {
 
 using layout::QueueSlot;
 
-// `returned` counts announcements, made after the slot is Returned. Who finds no such slot takes
-// the announcements down that it had seen before it looked; a later one stands.
+// `returned` is announced after the slot is Returned. Who finds no such slot takes down the
+// announcement that it had seen before it looked; the count tells that from a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
     for (;;) {
         std::uint64_t announced = view_.state().returned.load(kAcquire);
@@ -22,7 +22,9 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
             order = sequence;
         }
         if (!first) {
-            if (view_.state().returned.compare_exchange_strong(announced, 0, kAcqRel, kRelaxed)) {
+            const std::uint64_t nothing = announced & ~std::uint64_t{1};
+            if (view_.state().returned.compare_exchange_strong(announced, nothing, kAcqRel,
+                                                               kRelaxed)) {
                 return false;
             }
             continue;
@@ -46,6 +48,12 @@ void SlotRing::give_back(std::uint64_t index) noexcept {
     if (!is_poison) announce_returned();
 }
 
+void SlotRing::untake(std::uint64_t index) noexcept {
+    if (!move(index, self_, SlotState::Taken, SlotState::Returned, 1)) return;
+    PENSTOCK_CRASH_POINT("queue.return.returned");
+    announce_returned();
+}
+
 // The block goes before the slot stops naming it, so that a death in between loses neither.
 void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
     QueueSlot& slot = view_.slot(index);
@@ -55,6 +63,26 @@ void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
     if (arena.is_valid(block, 0)) arena.free(block, self_);
     PENSTOCK_CRASH_POINT("queue.free.freed");
     slot.block.store(0, kRelaxed);
+}
+
+std::uint64_t SlotRing::discard_poisoned(Arena& arena) noexcept {
+    std::uint64_t discarded = 0;
+    for (std::uint64_t index = 0; index <= mask_; ++index) {
+        QueueSlot& slot = view_.slot(index);
+        std::uint64_t seen = slot.word.load(kAcquire);
+        SlotWord word = layout::decode_slot(seen);
+        if (word.state != SlotState::Poisoned) continue;
+        word.state = SlotState::Done;
+        word.owner = self_;
+        if (!slot.word.compare_exchange_strong(seen, encode(word), kAcqRel, kRelaxed)) {
+            --index;  // somebody passed it just now
+            continue;
+        }
+        PENSTOCK_CRASH_POINT("queue.discard.done");
+        free(index, arena);
+        ++discarded;
+    }
+    return discarded;
 }
 
 bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {

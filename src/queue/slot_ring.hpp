@@ -25,29 +25,28 @@ public:
     // `self`: the participant slot in whose name words are moved.
     SlotRing(const QueueView& view, unsigned self) noexcept
         : view_(view), self_(self), mask_(view.shape().slots - 1),
-          lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))) {}
+          lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))),
+          patience_(kPauses + view.shape().cell_bytes / kBytesAPause) {}
 
     enum class Look : std::uint8_t { Got, Nothing, Damaged };
 
     // Claims the first free ticket from `tail` on, which it moves. Nothing: the queue is full.
     Look claim(std::uint64_t& tail) noexcept {
-        tail = std::max(tail, view_.tail().ticket.load(kRelaxed));
-        for (std::uint64_t looks = 0; looks <= 4 * (mask_ + 1); ++looks) {
+        tail = std::max(tail, hint_of(view_.tail()));
+        std::uint64_t passable = 0;  // tickets before it may be passed
+        for (std::uint64_t looks = 0; looks < kMostLooks; ++looks) {
             layout::QueueSlot& slot = slot_of(tail);
             std::uint64_t seen = slot.word.load(kAcquire);
             const SlotWord word = layout::decode_slot(seen);
             const std::uint64_t lap = tail >> lap_shift_;
+            if (lap >= layout::kLapMask) return Look::Damaged;
             if (word.lap > lap || (word.lap == lap && word.state != SlotState::Empty)) {
-                ++tail;  // spent
+                push(view_.tail(), ++tail);  // claimed, or spent
                 continue;
             }
             if (word.state == SlotState::Ready) return Look::Nothing;
             if (word.state == SlotState::Empty) {
-                if (word.lap != lap) {  // the hint ran ahead of everybody: go back
-                    tail = (word.lap << lap_shift_) | (tail & mask_);
-                    if (looks > 0) return Look::Damaged;
-                    continue;
-                }
+                if (word.lap != lap) return Look::Damaged;  // the hint ran ahead of everybody
                 // pairs with: the release in free_slot(): what the last consumer read is read
                 if (slot.word.compare_exchange_strong(
                         seen, encode({SlotState::Claimed, self_, 0, lap}), kSeqCst, kRelaxed)) {
@@ -57,14 +56,19 @@ public:
                 }
                 continue;
             }
-            // Somebody still has it from an earlier lap: this ticket is spent for everybody.
+            // Somebody still has it from an earlier lap. Its ticket is passed only where that buys
+            // a claim: a ticket that is passed in vain costs consumers a look, and its slot a lap.
+            if (tail >= passable) {
+                passable = find_claimable(tail);
+                if (passable == tail) return Look::Nothing;
+            }
             SlotWord passed = word;
             passed.lap = lap;
             if (word.state == SlotState::Claimed) passed.state = SlotState::Overtaken;
             slot.word.compare_exchange_strong(seen, encode(passed), kAcqRel, kRelaxed);
             PENSTOCK_CRASH_POINT("queue.claim.passed");
         }
-        return Look::Nothing;
+        return Look::Damaged;
     }
 
     // Claimed -> Ready. False: overtaken meanwhile, and the slot is still ours, to be abandoned.
@@ -80,68 +84,100 @@ public:
     // Claimed or Overtaken -> Empty. The slot names no block any more.
     void abandon(std::uint64_t ticket) noexcept { free_slot(ticket & mask_); }
 
-    // The first Ready ticket from `head` on, which it moves, becomes ours: its index.
+    // The first Ready ticket from `head` on, which it moves, becomes ours: its index. Nothing: the
+    // ticket at `head` has not been published.
     Look take(std::uint64_t& head, std::uint64_t& index) noexcept {
-        head = std::max(head, view_.head().ticket.load(kRelaxed));
-        unsigned patience = kPatience;
-        for (std::uint64_t looks = 0; looks <= 4 * (mask_ + 1) + kPatience; ++looks) {
+        head = std::max(head, hint_of(view_.head()));
+        std::uint64_t patience = patience_;
+        for (std::uint64_t looks = 0; looks < kMostLooks; ++looks) {
             layout::QueueSlot& slot = slot_of(head);
             std::uint64_t seen = slot.word.load(kAcquire);
             const SlotWord word = layout::decode_slot(seen);
             const std::uint64_t lap = head >> lap_shift_;
             if (word.lap < lap) {
-                if (word.state != SlotState::Empty || looks == 0) return Look::Nothing;
-                return Look::Damaged;
+                // Of an earlier lap and still somebody's; Empty or Ready can't be, since all
+                // tickets before `head` are spent.
+                const bool is_hostile =
+                    word.state == SlotState::Empty || word.state == SlotState::Ready;
+                return is_hostile ? Look::Damaged : Look::Nothing;
             }
-            if (word.lap == lap) {
-                if (word.state == SlotState::Empty) return Look::Nothing;
-                if (word.state == SlotState::Claimed) {
-                    if (patience > 0) {
-                        --patience;
-                        os::spin_pause();
-                        continue;
-                    }
-                    slot.word.compare_exchange_strong(
-                        seen, encode({SlotState::Overtaken, word.owner, 0, lap}), kAcqRel,
-                        kRelaxed);
-                    PENSTOCK_CRASH_POINT("queue.take.overtaken");
-                    continue;
-                }
-                if (word.state == SlotState::Ready) {
-                    if (!take_from(slot, seen, word)) continue;
-                    index = head & mask_;
-                    push(view_.head(), ++head);
-                    return Look::Got;
-                }
+            if (is_spent(word, lap)) {
+                push(view_.head(), ++head);
+                patience = patience_;
+                continue;
             }
-            push(view_.head(), ++head);  // spent
-            patience = kPatience;
+            if (word.state == SlotState::Empty) return Look::Nothing;
+            if (word.state == SlotState::Ready) {
+                if (!take_from(slot, seen, word)) continue;
+                index = head & mask_;
+                push(view_.head(), ++head);
+                return Look::Got;
+            }
+            // Claimed: its producer is about to publish, or stopped, or dead.
+            if (patience > 0) {
+                --patience;
+                os::spin_pause();
+                continue;
+            }
+            slot.word.compare_exchange_strong(
+                seen, encode({SlotState::Overtaken, word.owner, 0, lap}), kAcqRel, kRelaxed);
+            PENSTOCK_CRASH_POINT("queue.take.overtaken");
         }
-        return Look::Nothing;
+        return Look::Damaged;
+    }
+    // Whether a producer that found the queue full may find a way now that this slot is taken: past
+    // it, to a slot that became free while the one before it was still Ready.
+    [[nodiscard]] bool opens_a_way(std::uint64_t index) const noexcept {
+        const std::uint64_t next = view_.slot((index + 1) & mask_).word.load(kRelaxed);
+        return layout::decode_slot(next).state != SlotState::Ready;
     }
 
     // The Returned slot that was published first becomes ours. Only asked where `returned` is set.
     bool take_returned(std::uint64_t& index) noexcept;
     [[nodiscard]] bool may_have_returned() const noexcept {
-        return view_.state().returned.load(kAcquire) != 0;
+        return (view_.state().returned.load(kAcquire) & 1U) != 0;
     }
 
-    // Taken -> Done -> Empty, around the freeing of the block. Any thread.
-    void acknowledge(std::uint64_t index, Arena& arena) noexcept {
-        if (view_.slot(index).block.load(kRelaxed) != 0) {
-            if (!move_own(index, SlotState::Taken, SlotState::Done)) return;
-            PENSTOCK_CRASH_POINT("queue.ack.done");
-            free_block(index, arena);
-        }
+    // Whether a take, or a claim, would probably find something.
+    [[nodiscard]] bool is_ready(std::uint64_t head) const noexcept {
+        const std::uint64_t at = std::max(head, hint_of(view_.head()));
+        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kRelaxed));
+        const std::uint64_t lap = at >> lap_shift_;
+        return may_have_returned() || word.lap > lap ||
+               (word.lap == lap && word.state != SlotState::Empty);
+    }
+    [[nodiscard]] bool has_room(std::uint64_t tail) const noexcept {
+        const std::uint64_t at = std::max(tail, hint_of(view_.tail()));
+        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kRelaxed));
+        return word.lap >= at >> lap_shift_ || word.state != SlotState::Ready;
+    }
+
+    // Taken -> Done: it will not come again. Any thread.
+    void settle(std::uint64_t index) noexcept {
+        move_own(index, SlotState::Taken, SlotState::Done);
+        PENSTOCK_CRASH_POINT("queue.ack.done");
+    }
+    // Done -> Empty, without its block. Any thread.
+    void free(std::uint64_t index, Arena& arena) noexcept {
+        free_block(index, arena);
         free_slot(index);
         PENSTOCK_CRASH_POINT("queue.ack.empty");
     }
+    // Both at once, and with one move where there is no block.
+    void acknowledge(std::uint64_t index, Arena& arena) noexcept {
+        if (view_.slot(index).block.load(kRelaxed) != 0) settle(index);
+        free(index, arena);
+    }
     // Taken -> Returned, or Poisoned if it came back too often. Any thread.
     void give_back(std::uint64_t index) noexcept;
+    // The same, and the delivery does not count.
+    void untake(std::uint64_t index) noexcept;
     // Taken -> Poisoned: what is in the slot contradicts itself.
     void set_aside(std::uint64_t index) noexcept {
         move_own(index, SlotState::Taken, SlotState::Poisoned);
     }
+    // Poisoned -> Empty, all of them: how many.
+    std::uint64_t discard_poisoned(Arena& arena) noexcept;
 
     // Clears what dead participant `dead` had. Its janitor calls, with its lock. Repeatable.
     // True if something was given back, or became free.
@@ -163,18 +199,45 @@ private:
     static constexpr auto kAcquire = std::memory_order_acquire;
     static constexpr auto kAcqRel = std::memory_order_acq_rel;
     static constexpr auto kSeqCst = std::memory_order_seq_cst;
-    // Pauses that a consumer gives a producer between its claim and its publication; a few µs, many
-    // times what copying into a cell takes.
-    static constexpr unsigned kPatience = 256;
+    // Pauses that a consumer gives a producer between its claim and its publication: many times
+    // what filling a cell takes.
+    static constexpr std::uint64_t kPauses = 256;
+    static constexpr std::uint64_t kBytesAPause = 16;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
+    // Far more than spent tickets can lie in a row; only a scribbled hint or lap needs a bound.
+    static constexpr std::uint64_t kMostLooks = std::uint64_t{1} << 32U;
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
 
-    // The hint only grows: whoever looks at it finds nothing before it that is not spent.
+    // Nothing will ever be published under this slot's ticket of that lap (again).
+    static bool is_spent(const SlotWord& word, std::uint64_t lap) noexcept {
+        return word.lap > lap ||
+               (word.lap == lap && word.state != SlotState::Empty &&
+                word.state != SlotState::Claimed && word.state != SlotState::Ready);
+    }
+
+    // The first ticket after `tail` that could be claimed once all between them are passed, or
+    // `tail` if there is none within a lap: a Ready one stands before it, or everything is held.
+    [[nodiscard]] std::uint64_t find_claimable(std::uint64_t tail) const noexcept {
+        for (std::uint64_t at = tail + 1; at <= tail + mask_; ++at) {
+            const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+            const std::uint64_t lap = at >> lap_shift_;
+            // Or others are there already: then they have passed what lies before it.
+            if (word.lap >= lap) return at;
+            if (word.state == SlotState::Ready) return tail;
+        }
+        return tail;
+    }
+
+    // Release and acquire, so that who starts there finds everything before it spent.
+    static std::uint64_t hint_of(const layout::TicketHint& hint) noexcept {
+        return hint.ticket.load(kAcquire);
+    }
     static void push(layout::TicketHint& hint, std::uint64_t ticket) noexcept {
         if (ticket % kHintEvery != 0) return;
         std::uint64_t seen = hint.ticket.load(kRelaxed);
-        while (seen < ticket && !hint.ticket.compare_exchange_weak(seen, ticket, kRelaxed)) {
+        while (seen < ticket && !hint.ticket.compare_exchange_weak(
+                                    seen, ticket, std::memory_order_release, kRelaxed)) {
         }
     }
 
@@ -190,13 +253,15 @@ private:
     bool move_own(std::uint64_t index, SlotState from, SlotState to) noexcept {
         return move(index, self_, from, to);
     }
-    bool move(std::uint64_t index, unsigned owner, SlotState from, SlotState to) noexcept {
+    bool move(std::uint64_t index, unsigned owner, SlotState from, SlotState to,
+              unsigned uncounted = 0) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
         std::uint64_t seen = slot.word.load(kAcquire);
         for (;;) {
             SlotWord word = layout::decode_slot(seen);
             if (word.state != from || word.owner != owner) return false;
             word.state = to;
+            word.deliveries -= std::min(word.deliveries, uncounted);
             if (to == SlotState::Returned || to == SlotState::Poisoned) word.owner = 0;
             if (slot.word.compare_exchange_weak(seen, encode(word), kAcqRel, kAcquire)) return true;
         }
@@ -212,7 +277,10 @@ private:
     }
     void free_block(std::uint64_t index, Arena& arena) noexcept;
     void announce_returned() noexcept {
-        view_.state().returned.fetch_add(1, std::memory_order_release);
+        std::atomic<std::uint64_t>& returned = view_.state().returned;
+        std::uint64_t seen = returned.load(kRelaxed);
+        while (!returned.compare_exchange_weak(seen, (seen + 2) | 1U, kAcqRel, kRelaxed)) {
+        }
         PENSTOCK_CRASH_POINT("queue.return.announced");
     }
 
@@ -220,6 +288,7 @@ private:
     unsigned self_ = 0;
     std::uint64_t mask_ = 0;
     unsigned lap_shift_ = 0;
+    std::uint64_t patience_ = 0;
 };
 
 }  // namespace penstock::detail

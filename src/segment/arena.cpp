@@ -263,6 +263,10 @@ void Arena::reap(unsigned slot) noexcept {
 }
 
 std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
+    // Piece by piece: who is stopped on the way keeps one piece from the others, not everything.
+    constexpr std::uint64_t kMostAtOnce = std::uint64_t{1} << 20U;
+    const auto most = static_cast<std::uint32_t>(
+        std::max<std::uint64_t>(1, kMostAtOnce / geometry_.granule_bytes));
     std::uint64_t kept = 0;
     std::uint64_t given_back = 0;
     for (std::uint32_t at = 0; at < geometry_.granules;) {
@@ -277,7 +281,7 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
             continue;
         }
         std::uint32_t length = 1;
-        while (at + length < geometry_.granules) {
+        while (at + length < geometry_.granules && length < most) {
             const std::uint64_t next = word(at + length).load(kRelaxed);
             if (state_of(next) != kFree || (next & kReserved) == 0) break;
             ++length;

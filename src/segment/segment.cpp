@@ -52,33 +52,35 @@ std::string describe_holders(const Participants& participants) {
     return text;
 }
 
-enum class Removal : std::uint8_t { Removed, InUse, Busy };
+enum class Removal : std::uint8_t { Removed, Kept, InUse, Busy };
 
-// Removes the name if nobody alive is attached. The life-cycle lock keeps joiners out meanwhile.
+// Removes the name if nobody alive is attached, and may_go() if there is one. The life-cycle lock
+// keeps joiners out meanwhile.
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
-                       const std::string& path) {
+                       const std::string& path, const std::function<bool()>& may_go) {
     // Looks again after letting go: who left meanwhile found us at work and may have given up.
     while (!participants.anybody_alive()) {
         if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
         PENSTOCK_CRASH_POINT("segment.remove.locked");
         const bool is_dead = !participants.anybody_alive();
-        if (is_dead) {
+        const bool goes = is_dead && (!may_go || may_go());
+        if (goes) {
             os::unlink_if_same(path, file);
             PENSTOCK_CRASH_POINT("segment.remove.unlinked");
         }
         file.unlock(kLifeCycleByte);
         PENSTOCK_CRASH_POINT("segment.remove.unlocked");
-        if (is_dead) return Removal::Removed;
+        if (is_dead) return goes ? Removal::Removed : Removal::Kept;
     }
     return Removal::InUse;
 }
 
 // The same, with patience for somebody who is just joining or removing.
 Removal remove_patiently(os::SharedFile& file, const Participants& participants,
-                         const std::string& path) {
+                         const std::string& path, const std::function<bool()>& may_go = {}) {
     const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
     for (;;) {
-        const Removal result = remove_if_dead(file, participants, path);
+        const Removal result = remove_if_dead(file, participants, path, may_go);
         if (result != Removal::Busy || os::monotonic_ns() >= end) return result;
         os::pause_between_tries();
     }
@@ -377,9 +379,9 @@ void Segment::joined() noexcept {
     PENSTOCK_CRASH_POINT("segment.attach.unlocked");
 }
 
-void Segment::leave() noexcept {
+void Segment::leave(const std::function<bool()>& may_go) noexcept {
     if (location_.path.empty() || is_foreign()) return;
-    remove_patiently(file_, participants_, location_.path);
+    remove_patiently(file_, participants_, location_.path, may_go);
 }
 
 std::string Segment::space_sentence() const {

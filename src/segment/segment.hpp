@@ -60,8 +60,9 @@ public:
     static std::unique_ptr<Segment> attach(int descriptor, const Wanted& wanted);
     void joined() noexcept;
 
-    // To be called after one's slot is retired and released: removes the name if nobody is left.
-    void leave() noexcept;
+    // To be called after one's slot is retired and released: removes the name if nobody is left,
+    // and `may_go`, asked while nobody can join, has nothing against it.
+    void leave(const std::function<bool()>& may_go = {}) noexcept;
 
     // True in a forked child.
     [[nodiscard]] bool is_foreign() const noexcept {

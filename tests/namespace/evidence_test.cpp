@@ -159,7 +159,7 @@ TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
         EXPECT_TRUE(writer.ask("send 40 1000 5000").is_ok());
         EXPECT_EQ(reader.answer().outcome, "Timeout");
         scribbler = Actor(kScribblerRole, {segment_});  // reads only when it is asked to
-        while (scribbler.ask("look").is_ok()) {  // to the end of what is there
+        while (scribbler.ask("look").is_ok()) {         // to the end of what is there
         }
     }
 }

@@ -120,6 +120,12 @@ def _run(objects: dict[str, Any], what: str, args: tuple[Any, ...], kwargs: dict
         key, *rest = args
         objects[key] = penstock.Broadcast.attach(*rest, **kwargs)
         return None
+    if what == "make":  # a name for what a call gives: "Queue.attach" of penstock, or "q.get_many"
+        key, path, *rest = args
+        owner, method = path.split(".")
+        source = objects.get(owner) or getattr(penstock, owner)
+        objects[key] = getattr(source, method)(*rest, **kwargs)
+        return None
     if what == "do":  # "module:function", called with the objects and the arguments
         module, function = args[0].split(":")
         return getattr(importlib.import_module(module), function)(objects, *args[1:], **kwargs)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -15,8 +17,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    (example,) = blocks("python")
+@pytest.mark.parametrize("number", range(2))
+def test_the_python_examples_run(tmp_path: Path, number: int) -> None:
+    example = blocks("python")[number]
+    assert len(blocks("python")) == 2
     script = tmp_path / "example.py"
     script.write_text(example, encoding="utf-8")
     run = subprocess.run(

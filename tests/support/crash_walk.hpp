@@ -23,8 +23,9 @@
 
 namespace penstock::trust {
 
-// Noticed too late, and nothing else. The walk keeps the machine busy itself, so such a case is judged
-// when the walk is over: alone, three times, and it has failed if it is late again more than once.
+// Noticed too late, and nothing else. The walk keeps the machine busy itself, so such a case is
+// judged when the walk is over: alone, three times, and it has failed if it is late again more than
+// once.
 class Late : public Broken {
 public:
     using Broken::Broken;

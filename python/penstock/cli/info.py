@@ -10,9 +10,9 @@ from typing import Any
 
 import penstock
 from penstock import inspect
-from penstock.cli import describe, exits, ls, output, units
+from penstock.cli import describe, exits, info_queue, ls, output, units
 from penstock.cli.command import Commands, add_command
-from penstock.state import BroadcastInfo, ReaderState, SegmentSummary
+from penstock.state import BroadcastInfo, QueueInfo, ReaderState, SegmentSummary
 
 
 def add_to(commands: Commands) -> None:
@@ -22,8 +22,9 @@ def add_to(commands: Commands) -> None:
         run,
         summary="show one segment in full",
         description=(
-            "Shows everything about the segment NAME: memory, rates, how full its ring is, how\n"
-            "far each reader is behind, and who keeps the writer waiting."
+            "Shows everything about the segment NAME: memory, rates, how full it is, who is\n"
+            "attached; of a broadcast also how far each reader is behind and who keeps the\n"
+            "writer waiting, of a queue what is under way, came back, or was set aside."
         ),
         example="penstock info steps\npenstock info steps --json",
     )
@@ -50,21 +51,21 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(info, SegmentSummary):  # a kind that has no more to tell
         _print(args, describe.segment_json(info), ls.segment_lines(info))
         return exits.OK
-    rates = None
+    before = None
     if args.interval > 0:
         before = info
         time.sleep(args.interval)
-        info = _inspect_again(args.name)
-        rates = _rates(before, info, time.monotonic() - started)
-    _print(args, _json(info, rates), _text(info, rates))
+        info = inspect.inspect(args.name)
+        if type(info) is not type(before):
+            raise penstock.Incompatible(f"{args.name!r} was replaced by another kind of segment")
+    seconds = time.monotonic() - started
+    if isinstance(info, QueueInfo):
+        then = before if isinstance(before, QueueInfo) else None
+        _print(args, info_queue.to_json(info, then, seconds), info_queue.lines(info, then, seconds))
+    elif isinstance(info, BroadcastInfo):
+        rates = _rates(before, info, seconds) if isinstance(before, BroadcastInfo) else None
+        _print(args, _json(info, rates), _text(info, rates))
     return exits.OK
-
-
-def _inspect_again(name: str) -> BroadcastInfo:
-    info = inspect.inspect(name)
-    if isinstance(info, SegmentSummary):
-        raise penstock.Incompatible(f"{name!r} was replaced by another kind of segment just now")
-    return info
 
 
 def _print(args: argparse.Namespace, value: dict[str, Any], lines: list[str]) -> None:

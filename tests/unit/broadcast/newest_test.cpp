@@ -1,5 +1,5 @@
-// The copy of the newest small record beside the writer's position: taken where it may be, and never
-// believed where it is not that record.
+// The copy of the newest small record beside the writer's position: taken where it may be, and
+// never believed where it is not that record.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -44,7 +44,9 @@ public:
     }
     // Every record has a kind, so that nothing is left that could be read.
     void clear_ring() const { std::memset(ring(), 0, view_.shape().capacity); }
-    void put(const layout::BlockRecord& block) const { std::memcpy(ring() + 8, &block, sizeof block); }
+    void put(const layout::BlockRecord& block) const {
+        std::memcpy(ring() + 8, &block, sizeof block);
+    }
 
 private:
     [[nodiscard]] std::byte* ring() const { return mapping_.data() + header_.payload_offset; }

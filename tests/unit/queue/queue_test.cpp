@@ -89,17 +89,74 @@ TEST_F(QueueTest, AllTakenMeansFull) {
     queue.discard();
 }
 
+// Looks that find it full leave no trace: they would cost consumers as many looks.
+TEST_F(QueueTest, PollingAFullQueueChangesNothing) {
+    Queue queue = Queue::create(name_, small_queue(8));
+    std::vector<Delivery> held;
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+    }
+    ASSERT_TRUE(succeeds(queue.take_many(held, 8)));
+    for (int i = 0; i < 100'000; ++i) ASSERT_FALSE(put(queue, 8).is_ok());
+    held.clear();
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        EXPECT_TRUE(gets(queue, number, kInCell, 2));
+    }
+    ASSERT_TRUE(succeeds(put(queue, 8)));
+    Result<Delivery> delivery = queue.take(Deadline::now());
+    ASSERT_TRUE(succeeds(delivery));
+    EXPECT_LT(delivery->sequence(), 64U);
+    delivery->ack();
+}
+
+// One slow worker, and a queue that is full otherwise: what it acknowledges makes room at once.
+TEST_F(QueueTest, BackPressureLetsOneInForOneOut) {
+    Queue queue = Queue::create(name_, small_queue(16));
+    for (std::uint64_t number = 0; number < 16; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+    }
+    for (std::uint64_t number = 16; number < 200; ++number) {
+        Result<Delivery> held = queue.take(kLong);
+        ASSERT_TRUE(succeeds(held));
+        EXPECT_FALSE(put(queue, number).is_ok());
+        held->ack();
+        EXPECT_TRUE(succeeds(put(queue, number))) << number;
+    }
+    queue.discard();
+}
+
+// A slot that is held for long, at whatever place: newcomers find their way all the same.
+TEST_F(QueueTest, AHeldSlotHidesNothingFromNewcomers) {
+    for (unsigned place = 0; place < 8; ++place) {
+        Queue queue = Queue::create(name_, small_queue(8));
+        for (std::uint64_t number = 0; number < place; ++number) {
+            ASSERT_TRUE(succeeds(put(queue, number)));
+            ASSERT_TRUE(gets(queue, number));
+        }
+        ASSERT_TRUE(succeeds(put(queue, 99)));
+        Result<Delivery> held = queue.take(kLong);
+        for (std::uint64_t number = 0; number < 1000; ++number) {
+            ASSERT_TRUE(succeeds(put(queue, number)));
+            ASSERT_TRUE(gets(queue, number));
+        }
+        Queue newcomer = Queue::attach(name_);
+        EXPECT_TRUE(succeeds(put(newcomer, 7)));
+        EXPECT_TRUE(gets(newcomer, 7));
+        held->ack();
+    }
+}
+
 TEST_F(QueueTest, AcknowledgedInAnyOrder) {
     Queue queue = Queue::create(name_, small_queue(8));
     std::uint64_t number = 0;
     for (int lap = 0; lap < 10; ++lap) {
         std::vector<Delivery> held;
-        for (int i = 0; i < 6; ++i) {
+        for (std::uint64_t i = 0; i < 6; ++i) {
             ASSERT_TRUE(succeeds(put(queue, number + i, i % 2 == 0 ? kInCell : kInBlock)));
         }
         ASSERT_TRUE(succeeds(queue.take_many(held, 6)));
         ASSERT_EQ(held.size(), 6U);
-        for (const int i : {3, 0, 5, 1, 4, 2}) {
+        for (const std::uint64_t i : {3U, 0U, 5U, 1U, 4U, 2U}) {
             EXPECT_TRUE(is_message(held[i].bytes(), number + i, i % 2 == 0 ? kInCell : kInBlock));
             held[i].ack();
         }
@@ -147,6 +204,50 @@ TEST_F(QueueTest, WhatIsGivenBackLapsLaterComesToo) {
     for (std::uint64_t number = 0; number < 4; ++number) EXPECT_TRUE(gets(queue, number));
 }
 
+TEST_F(QueueTest, ASettledMessageKeepsItsBytesAndDoesNotComeAgain) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    for (const std::size_t size : {kInCell, kInBlock}) {
+        ASSERT_TRUE(succeeds(put(queue, 0, size)));
+        {
+            Result<Delivery> held = queue.take(kLong);
+            held->settle();
+            EXPECT_EQ(queue.stats().in_flight, 1U);
+            for (std::uint64_t number = 1; number < 9; ++number) {
+                ASSERT_TRUE(succeeds(put(queue, number)));
+                ASSERT_TRUE(gets(queue, number));
+            }
+            EXPECT_TRUE(is_message(held->bytes(), 0, size));
+        }
+        EXPECT_TRUE(is_empty(queue));
+        EXPECT_EQ(queue.stats().held_bytes, 0U);
+    }
+    EXPECT_EQ(queue.stats().acknowledged, queue.stats().accepted);
+}
+
+TEST_F(QueueTest, AnUntakenMessageIsNotMarked) {
+    Queue queue = Queue::create(name_, small_queue(4));
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    queue.take(kLong)->untake();
+    EXPECT_TRUE(gets(queue, 0, kInCell, 1));
+}
+
+TEST_F(QueueTest, TellsWithoutWaitingWhetherThereIsSomething) {
+    Queue queue = Queue::create(name_, small_queue(2));
+    EXPECT_FALSE(queue.is_ready());
+    EXPECT_TRUE(queue.has_room());
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    ASSERT_TRUE(succeeds(put(queue, 1)));
+    EXPECT_TRUE(queue.is_ready());
+    EXPECT_FALSE(queue.has_room());
+    queue.take(kLong)->untake();
+    EXPECT_TRUE(queue.is_ready());
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(queue.has_room());
+    EXPECT_TRUE(gets(queue, 1));
+    EXPECT_TRUE(is_empty(queue));
+    EXPECT_FALSE(queue.is_ready());
+}
+
 TEST_F(QueueTest, APoisonousMessageIsSetAside) {
     QueueOptions options = small_queue(4);
     options.poison_limit = 2;
@@ -165,6 +266,9 @@ TEST_F(QueueTest, APoisonousMessageIsSetAside) {
         ASSERT_TRUE(succeeds(put(queue, number)));
         ASSERT_TRUE(gets(queue, number));
     }
+    EXPECT_EQ(queue.discard(), 1U);
+    EXPECT_EQ(queue.stats().poisoned, 0U);
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
 TEST_F(QueueTest, GetCopiesAndAcknowledges) {
@@ -315,6 +419,19 @@ TEST_F(QueueTest, DiscardLeavesNothing) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
     EXPECT_TRUE(fails(put(queue, 5), ErrorCode::Closed));
     queue.close();
+    EXPECT_FALSE(exists(name_));
+}
+
+TEST_F(QueueTest, WhatWasSetAsideKeepsTheName) {
+    QueueOptions options = small_queue(4);
+    options.poison_limit = 1;
+    {
+        Queue queue = Queue::create(name_, options);
+        ASSERT_TRUE(succeeds(put(queue, 0)));
+        queue.take(kLong)->give_back();
+    }
+    ASSERT_TRUE(exists(name_));
+    EXPECT_EQ(Queue::attach(name_).discard(), 1U);
     EXPECT_FALSE(exists(name_));
 }
 

@@ -1,0 +1,321 @@
+// penstock._core.Queue: encode and put, take and decode, acknowledge.
+#include "queue.hpp"
+
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "arguments.hpp"
+#include "state.hpp"
+
+namespace penstock::py {
+namespace {
+
+// Messages up to this size are put together on the stack: a copy of nanoseconds, and no block where
+// they fit into a cell.
+constexpr std::size_t kShort = 2048;
+
+void put_short(QueueSide& side, std::span<const std::byte> message, Format format,
+               Deadline deadline) {
+    Turn turn(side);
+    turn.run(
+        deadline, nullptr, [&] { return side.queue().has_room(); },
+        [&](const Wait& wait) { return side.queue().put(message, wait, format); });
+}
+
+// `fill(std::byte*)` writes the message where it will be read.
+template <typename Fill>
+void put_in_place(QueueSide& side, std::size_t nbytes, Format format, Deadline deadline,
+                  const Fill& fill) {
+    Turn turn(side);
+    std::optional<QueueLoan> loan;
+    turn.run(
+        deadline, nullptr, [&] { return side.queue().has_room(); },
+        [&](const Wait& wait) { return store(side.queue().loan(nbytes, wait), loan); });
+    fill(loan->bytes().data());
+    turn.run(
+        deadline, nullptr, [&] { return side.queue().has_room(); },
+        [&](const Wait& wait) { return loan->commit(format, wait); });
+}
+
+void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline) {
+    const std::size_t nbytes = message.nbytes();
+    const Format format = message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
+    if (nbytes <= kShort) {
+        alignas(64) std::array<std::byte, kShort> scratch;
+        message.write(scratch.data());
+        put_short(side, {scratch.data(), nbytes}, format, deadline);
+        return;
+    }
+    put_in_place(side, nbytes, format, deadline, [&](std::byte* place) {
+        std::optional<WithoutGil> without_gil;
+        if (nbytes >= kLongCopy) {
+            without_gil.emplace();
+        }
+        message.write(place);
+    });
+}
+
+void put_span(QueueSide& side, std::span<const std::byte> message, Deadline deadline) {
+    if (message.size() < kLongCopy) {
+        put_short(side, message, Format::Bytes, deadline);
+    } else {
+        put_in_place(side, message.size(), Format::Bytes, deadline,
+                     [&](std::byte* place) { copy_bytes(place, message.data(), message.size()); });
+    }
+}
+
+void put(PyQueue& queue, nb::handle value, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    put_encoded(queue.putting(), encode(value, queue.codec), deadline);
+}
+
+void put_bytes(PyQueue& queue, nb::handle buffer, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    const Pinned pinned(buffer, Pinned::Access::Read);
+    put_span(queue.putting(), pinned.bytes(), deadline);
+}
+
+nb::object copy_of(const Delivery& delivery, Codec codec) {
+    const auto bytes = delivery.bytes();
+    if (delivery.format() != Format::Bytes) {
+        return decode(bytes.data(), bytes.size(), nb::none(), codec);
+    }
+    nb::object copy =
+        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
+    if (!copy.is_valid()) {
+        throw nb::python_error();
+    }
+    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
+               bytes.size());
+    return copy;
+}
+
+nb::object get(PyQueue& queue, nb::handle timeout) {
+    Delivery delivery = take_delivery(queue, parse_timeout(timeout));
+    nb::object value = copy_of(delivery, queue.codec);
+    delivery.ack();
+    return value;
+}
+
+// What an async twin puts: encoded or pinned once, and tried until there is room.
+class OutgoingPut {
+public:
+    explicit OutgoingPut(Encoded message) : encoded_(std::move(message)) {}
+    explicit OutgoingPut(nb::handle buffer)
+        : pinned_(std::make_unique<Pinned>(buffer, Pinned::Access::Read)) {}
+
+    void try_put(PyQueue& queue) const {
+        if (encoded_) {
+            put_encoded(queue.putting(), *encoded_, Deadline::now());
+        } else {
+            put_span(queue.putting(), pinned_->bytes(), Deadline::now());
+        }
+    }
+
+    // In a thread of its own, while the event loop goes on. Puts nothing.
+    void wait_for_room(PyQueue& queue, nb::handle timeout, const Cancel& cancel) const {
+        const Deadline deadline = parse_timeout(timeout);
+        const std::size_t nbytes = encoded_ ? encoded_->nbytes() : pinned_->bytes().size();
+        QueueSide& side = queue.putting();
+        Turn turn(side);
+        turn.run(
+            deadline, &cancel, [] { return false; },
+            [&](const Wait& wait) { return side.queue().wait_room(nbytes, wait); });
+    }
+
+private:
+    std::optional<Encoded> encoded_;
+    std::unique_ptr<Pinned> pinned_;
+};
+
+void wait_message(PyQueue& queue, nb::handle timeout, const Cancel& cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    QueueSide& side = queue.taking();
+    Turn turn(side);
+    turn.run(
+        deadline, &cancel, [] { return false; },
+        [&](const Wait& wait) { return side.queue().wait_ready(wait); });
+}
+
+QueueRole parse_role(const std::string& role) {
+    if (role == "any") {
+        return QueueRole::Any;
+    }
+    if (role == "producer") {
+        return QueueRole::Producer;
+    }
+    if (role == "consumer") {
+        return QueueRole::Consumer;
+    }
+    raise_error(ErrorCode::InvalidArgument,
+                "role is '" + role + "': give 'any', 'producer' or 'consumer'");
+}
+
+void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::handle slots,
+            nb::handle inline_bytes, nb::handle members, nb::handle poison_limit, nb::handle codec,
+            bool populate, bool lock_memory) {
+    QueueOptions options;
+    options.capacity = parse_bytes(capacity, "capacity");
+    options.slots = parse_small(slots, "slots");
+    options.inline_bytes = parse_small(inline_bytes, "inline_bytes");
+    options.members = parse_small(members, "members");
+    options.poison_limit = parse_small(poison_limit, "poison_limit");
+    options.memory.populate = populate;
+    options.memory.lock_memory = lock_memory;
+    const Codec values = parse_codec(codec);
+    const WithoutGil without_gil;  // populate may take seconds
+    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values);
+}
+
+Queue attach_waiting(const std::string& name, const std::string& instance, QueueRole role,
+                     Deadline deadline) {
+    Waiting waiting(deadline);
+    const auto throw_if_interrupted = [&waiting] {
+        waiting.reacquire();
+        if (waiting.has_raised()) {
+            throw nb::python_error();
+        }
+    };
+    try {
+        Queue queue = Queue::attach(name, role, waiting.wait(), instance);
+        throw_if_interrupted();
+        return queue;
+    } catch (const Error&) {
+        throw_if_interrupted();
+        throw;
+    }
+}
+
+PyQueue* attach(const std::string& name, const std::string& instance, const std::string& role,
+                nb::handle codec, nb::handle timeout) {
+    const QueueRole parsed = parse_role(role);
+    const Codec values = parse_codec(codec);
+    const Deadline deadline = parse_timeout(timeout);
+    return new PyQueue(attach_waiting(name, instance, parsed, deadline), parsed, values);
+}
+
+nb::dict stats_of(PyQueue& queue) {
+    QueueSide& side = queue.taking();
+    side.check_usable();
+    return to_dict(side.queue().stats());
+}
+
+}  // namespace
+
+PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values)
+    : codec(values), role(role_of_it), name(attached.name()), instance(attached.instance()),
+      sides_(std::make_unique<Sides>(std::make_shared<SharedQueue>(std::move(attached)), name)) {}
+
+PyQueue::Sides& PyQueue::live() {
+    if (!sides_->taking.is_foreign()) {
+        return *sides_;
+    }
+    auto own = std::make_unique<Sides>(
+        std::make_shared<SharedQueue>(Queue::attach(name, role, Deadline::now(), instance)), name);
+    // The parent's: a thread of it may have had a turn when this child was forked, so that its
+    // locks can't be taken apart here.
+    [[maybe_unused]] const Sides* const left_to_the_parent = sides_.release();
+    sides_ = std::move(own);
+    return *sides_;
+}
+
+void PyQueue::close() {
+    sides_->taking.close();
+    sides_->putting.close();
+}
+
+Delivery take_delivery(PyQueue& queue, Deadline deadline) {
+    QueueSide& side = queue.taking();
+    std::optional<Delivery> delivery;
+    {
+        Turn turn(side);
+        turn.run(
+            deadline, nullptr, [&] { return side.queue().is_ready(); },
+            [&](const Wait& wait) { return store(side.queue().take(wait), delivery); });
+    }
+    if (delivery->format() == Format::Pickle && queue.codec != Codec::Pickle) {
+        delivery->untake();
+        raise_error(ErrorCode::Incompatible,
+                    "the next message of the " + side.title() +
+                        " is a pickle, and reading it could run any code; it is still there: if "
+                        "you trust its producer, attach with codec='pickle'");
+    }
+    return *std::move(delivery);
+}
+
+void bind_queue(nb::module_& module) {
+    nb::class_<OutgoingPut>(module, "_OutgoingPut")
+        .def("try_put", &OutgoingPut::try_put)
+        .def("wait_for_room", &OutgoingPut::wait_for_room, nb::arg("queue"),
+             nb::arg("timeout").none(), nb::arg("cancel"));
+    nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable())
+        .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
+             nb::arg("slots"), nb::arg("inline_bytes"), nb::arg("members"), nb::arg("poison_limit"),
+             nb::arg("codec").none(), nb::arg("populate"), nb::arg("lock_memory"))
+        .def(
+            "__init__",
+            [](PyQueue* place, const std::string& name, const std::string& instance,
+               const std::string& role, nb::handle codec, nb::handle timeout) {
+                const std::unique_ptr<PyQueue> attached(
+                    attach(name, instance, role, codec, timeout));
+                new (place) PyQueue(std::move(*attached));
+            },
+            nb::arg("name"), nb::kw_only(), nb::arg("instance"), nb::arg("role"),
+            nb::arg("codec").none(), nb::arg("timeout").none())
+        .def("put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
+             "Put a value. Waits while the queue is full.")
+        .def("put_bytes", &put_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
+             "Put a contiguous buffer; who gets it gets bytes.")
+        .def("get", &get, nb::arg("timeout") = nb::none(),
+             "The next message, as an object of one's own; acknowledged when it returns.")
+        .def("get_view", &make_queue_view, nb::arg("timeout") = nb::none(),
+             "The next message, in place: `with queue.get_view() as obj`.")
+        .def("get_many", &make_batch, nb::arg("max_items") = 64, nb::arg("min_items") = 1,
+             nb::arg("timeout") = nb::none(),
+             "The next messages, in place: `with queue.get_many() as batch`.")
+        .def("close", &PyQueue::close, "Leave. Ends waits of other threads.")
+        .def("end",
+             [](PyQueue& queue) {
+                 QueueSide& side = queue.putting();
+                 side.check_usable();
+                 side.queue().end();
+             })
+        .def("discard",
+             [](PyQueue& queue) {
+                 QueueSide& side = queue.taking();
+                 Turn turn(side);
+                 std::uint64_t dropped = 0;
+                 turn.run(
+                     Deadline::never(), nullptr, [] { return true; },
+                     [&](const Wait&) {
+                         dropped = side.queue().discard();
+                         return Status::ok();
+                     });
+                 return dropped;
+             })
+        .def("__len__",
+             [](PyQueue& queue) {
+                 QueueSide& side = queue.taking();
+                 side.check_usable();
+                 return side.queue().queued();
+             })
+        .def_prop_ro("closed", &PyQueue::is_closed)
+        .def_ro("name", &PyQueue::name)
+        .def_ro("_instance", &PyQueue::instance)
+        .def("_stats", &stats_of)
+        .def(
+            "_encode",
+            [](PyQueue& queue, nb::handle value) {
+                return OutgoingPut(encode(value, queue.codec));
+            },
+            nb::arg("obj").none())
+        .def("_pin", [](PyQueue&, nb::handle buffer) { return OutgoingPut(buffer); })
+        .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
+    bind_queue_batch(module);
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,76 @@
+// A participant of a Queue as a Python object; penstock/queue.py is its face.
+// Everything here needs the GIL.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "codec.hpp"
+#include "handle.hpp"
+#include "penstock/queue.hpp"
+
+namespace penstock::py {
+
+// The library's handle, closed when both sides are.
+struct SharedQueue {
+    explicit SharedQueue(Queue attached) : queue(std::move(attached)) {}
+    Queue queue;
+    std::atomic<int> open_sides{2};
+};
+
+// One side: whoever puts does not wait for who takes, nor the other way round.
+struct QueueSide final : Handle {
+    QueueSide(const std::string& title, std::shared_ptr<SharedQueue> both)
+        : Handle(title), shared(std::move(both)) {}
+
+    [[nodiscard]] Queue& queue() const noexcept { return shared->queue; }
+    std::shared_ptr<SharedQueue> shared;
+
+private:
+    void end_waits() noexcept override { shared->queue.request_close(); }
+    void shut() noexcept override {
+        if (shared->open_sides.fetch_sub(1) == 1) {
+            shared->queue.close();
+        }
+    }
+};
+
+// Members are constant but for the sides, which a forked child replaces by its own.
+class PyQueue {
+public:
+    PyQueue(Queue attached, QueueRole role, Codec values);
+
+    // In a forked child the queue is attached to anew at the first use.
+    QueueSide& putting() { return live().putting; }
+    QueueSide& taking() { return live().taking; }
+    void close();
+    [[nodiscard]] bool is_closed() const noexcept { return sides_->taking.is_closed(); }
+
+    const Codec codec;
+    const QueueRole role;
+    const std::string name;
+    const std::string instance;
+
+private:
+    struct Sides {
+        explicit Sides(const std::shared_ptr<SharedQueue>& shared, const std::string& name)
+            : putting("queue '" + name + "'", shared), taking("queue '" + name + "'", shared) {}
+        QueueSide putting;
+        QueueSide taking;
+    };
+    Sides& live();
+
+    std::unique_ptr<Sides> sides_;
+};
+
+// The next message, once there is one. Raises what get() raises. Incompatible leaves it there.
+Delivery take_delivery(PyQueue& queue, Deadline deadline);
+
+void bind_queue_batch(nb::module_& module);
+nb::object make_batch(nb::handle_t<PyQueue> queue, nb::handle max_items, nb::handle min_items,
+                      nb::handle timeout);
+nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout);
+void bind_queue(nb::module_& module);
+
+}  // namespace penstock::py

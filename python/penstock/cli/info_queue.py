@@ -1,0 +1,80 @@
+"""What `penstock info NAME` says of a queue: how full, how fast, what is under way or set aside."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from penstock.cli import describe, ls, output, units
+from penstock.state import QueueInfo
+
+
+def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str]:
+    """For people. `before`: a look `seconds` earlier, for the rates."""
+    segment, stats = info.segment, info.stats
+    waiting = f"{units.plural(stats.queued, 'message')}, {units.size(stats.queued_bytes)}"
+    if stats.queued:
+        waiting += f", the oldest for {units.duration(stats.oldest)}"
+    used = stats.queued + stats.in_flight + stats.poisoned
+    facts = [
+        ("memory", describe.memory(segment)),
+        (
+            "accepted",
+            f"{units.plural(stats.accepted, 'message')}, {units.size(stats.accepted_bytes)}",
+        ),
+    ]
+    if before:
+        rates = _rates(info, before, seconds)
+        facts.append(
+            (
+                "now",
+                f"{units.count(rates['accepted_per_s'])} messages/s in, "
+                f"{units.count(rates['acknowledged_per_s'])} out",
+            )
+        )
+    facts += [
+        ("queued", waiting),
+        ("in flight", units.plural(stats.in_flight, "message")),
+        ("slots", f"{units.count(used)} of {units.count(stats.slots)} in use"),
+        ("blocks", f"{units.size(stats.held_bytes)} of {units.size(stats.capacity)} in use"),
+        (
+            "came back",
+            f"{units.count(stats.given_back)} given back, {units.count(stats.deaths)} deaths",
+        ),
+        ("set aside", _set_aside(info)),
+        ("dropped", units.count(stats.dropped)),
+        ("stream", "ended; what is queued can still be had" if stats.closed else "open"),
+    ]
+    return [
+        f"{output.colour(segment.name, 'bold')}  {segment.kind}  "
+        f"{describe.tint(describe.condition(segment))}",
+        *output.columns([(f"  {label}", value) for label, value in facts]),
+        "",
+        "attached",
+        *ls.participant_lines(segment),
+    ]
+
+
+def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        **describe.segment_json(info.segment),
+        "rates": _rates(info, before, seconds) if before else None,
+        "stats": asdict(info.stats),
+        "poisoned": info.poisoned,
+    }
+
+
+def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, float]:
+    return {
+        "accepted_per_s": (info.stats.accepted - before.stats.accepted) / seconds,
+        "acknowledged_per_s": (info.stats.acknowledged - before.stats.acknowledged) / seconds,
+    }
+
+
+def _set_aside(info: QueueInfo) -> str:
+    if not info.stats.poisoned:
+        return "0"
+    numbers = ", ".join(map(str, info.poisoned[:10]))
+    more = ", ..." if info.stats.poisoned > 10 else ""
+    return f"{units.count(info.stats.poisoned)}: {numbers}{more}"

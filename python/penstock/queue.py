@@ -1,0 +1,178 @@
+"""Queue: many producers, many consumers; each message goes to one of them, and comes back if that
+one dies before it has acknowledged it.
+
+The work is done in C++; here are the ways in, what is not in a hurry, and the async twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Literal, NoReturn, TypeVar
+
+from . import _core
+from ._exit import close_at_exit
+from ._threads import Countdown, wait_in_thread
+from .errors import Error, Timeout
+from .handle import Handle
+from .state import QueueStats
+
+__all__ = ["Queue"]
+
+T = TypeVar("T")
+Codec = Literal["pickle"] | None
+Role = Literal["any", "producer", "consumer"]
+
+
+class Queue(_core.Queue):
+    """One participant of a queue; made by ``Queue.create()`` or ``Queue.attach()``.
+
+    Any thread may use it: those that put and those that get don't wait for each other. In a forked
+    child it attaches anew at its first use there. As a context manager it closes at the end.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def create(
+        name: str,
+        *,
+        capacity: int | str = "64MiB",
+        slots: int = 4096,
+        inline_bytes: int = 256,
+        members: int = 64,
+        poison_limit: int = 0,
+        codec: Codec = None,
+        populate: bool = False,
+        lock_memory: bool = False,
+    ) -> Queue:
+        """Create a queue, and take part in it. Its ``close()`` ends the stream.
+
+        At most ``slots`` messages are queued or being worked on at a time, in at most ``capacity``
+        bytes; those of up to ``inline_bytes`` take none of it. ``members`` processes or handles may
+        be attached at once. A message that was delivered ``poison_limit`` times without being
+        acknowledged is set aside, where ``penstock info`` shows it (0: never). ``codec="pickle"``
+        puts what the typed codec does not know as a pickle; who gets it must ask for that too.
+
+        Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
+        """
+        queue = Queue(
+            name,
+            capacity=capacity,
+            slots=slots,
+            inline_bytes=inline_bytes,
+            members=members,
+            poison_limit=poison_limit,
+            codec=codec,
+            populate=populate,
+            lock_memory=lock_memory,
+        )
+        close_at_exit(queue)
+        return queue
+
+    @staticmethod
+    def attach(
+        name: str | Handle,
+        *,
+        role: Role = "any",
+        codec: Codec = None,
+        timeout: float | None = 0,
+    ) -> Queue:
+        """Attach by name, or by the handle of somebody who is attached.
+
+        Waits until ``timeout`` for the name to appear. A ``"producer"`` keeps the stream from
+        ending before its own ``close()``, also if it has not put anything yet; with ``"any"`` that
+        begins with the first put. A ``"consumer"`` maps the messages read-only and can't put.
+
+        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        """
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        queue = Queue(
+            handle.name, instance=handle.instance, role=role, codec=codec, timeout=timeout
+        )
+        close_at_exit(queue)
+        return queue
+
+    @property
+    def handle(self) -> Handle:
+        """What another process needs to attach; pickles."""
+        return Handle(self.name, self._instance)
+
+    def put_many(self, objs: Iterable[Any], timeout: float | None = None) -> int:
+        """Put one after the other, all within ``timeout``; how many.
+
+        An error on the way has an attribute ``accepted``: how many, from the first on, are in the
+        queue all the same.
+        """
+        countdown = Countdown(timeout)
+        accepted = 0
+        try:
+            for obj in objs:
+                self.put(obj, countdown.left())
+                accepted += 1
+        except Error as error:
+            error.accepted = accepted  # type: ignore[attr-defined]
+            raise
+        return accepted
+
+    def stats(self) -> QueueStats:
+        """Counters of the whole queue, and how it stands now. Looks at every slot."""
+        return QueueStats(**self._stats())
+
+    async def put_async(self, obj: Any, timeout: float | None = None) -> None:
+        """``put`` for tasks. A task that is cancelled has put nothing."""
+        await self._put_async(self._encode(obj), Countdown(timeout))
+
+    async def put_bytes_async(self, data: Any, timeout: float | None = None) -> None:
+        """``put_bytes`` for tasks. A task that is cancelled has put nothing."""
+        await self._put_async(self._pin(data), Countdown(timeout))
+
+    async def _put_async(self, message: _core._OutgoingPut, countdown: Countdown) -> None:
+        while True:
+            try:
+                return message.try_put(self)
+            except Timeout:
+                if countdown.left() == 0:
+                    raise
+            await wait_in_thread(
+                lambda cancel: message.wait_for_room(self, countdown.left(), cancel)
+            )
+
+    async def get_async(self, timeout: float | None = None) -> Any:
+        """``get`` for tasks. A task that is cancelled has taken nothing."""
+        return await self._take_async(self.get, Countdown(timeout))
+
+    async def _take_async(self, take: Callable[[float], T], countdown: Countdown) -> T:
+        while True:
+            try:
+                return take(0)
+            except Timeout:
+                if countdown.left() == 0:
+                    raise
+            await wait_in_thread(lambda cancel: self._wait_message(countdown.left(), cancel))
+
+    def __enter__(self) -> Queue:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __bool__(self) -> bool:
+        return True  # also an empty queue is a queue
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<penstock.Queue {self.name!r}, closed>"
+        stats = self.stats()
+        return (
+            f"<penstock.Queue {self.name!r}, {stats.queued} queued, {stats.in_flight} in flight, "
+            f"{stats.accepted} accepted>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a queue stays in its process; give others queue.handle to attach to")
