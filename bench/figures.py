@@ -68,6 +68,17 @@ def _throughput(results: Results) -> Figure:
     )
 
 
+def _queue_throughput(results: Results) -> Figure:
+    own = results.one("throughput", who="penstock queue", size=64, readers=1)
+    return _judge(
+        "Queue, 64 B, one to one",
+        "≥ 20 M messages/s",
+        own and own["messages_per_s"],
+        lambda value: value >= 20e6,
+        lambda value: f"{count(value)}/s (best turn {count(max(own['turn_messages_per_s']))}/s)",
+    )
+
+
 def _writer_cost(results: Results) -> Figure:
     one = results.one("writer_cost", mode="pure", readers=1)
     eight = results.one("writer_cost", mode="pure", readers=8)
@@ -169,6 +180,7 @@ def judge(results: Results) -> list[Figure]:
     return [
         *_latency(results),
         _throughput(results),
+        _queue_throughput(results),
         _writer_cost(results),
         *_copies(results),
         *_waiting(results),

@@ -73,6 +73,7 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
     unpin();
     Contenders all;
     add_contender<PenstockLink>(all, place);
+    if (place.readers == 1) add_contender<PenstockQueueLink>(all, place);
     if (place.readers == 1 || place.message_size <= kLargestForPeersOfMany) {
         add_peers(all, place);
     }

@@ -127,7 +127,7 @@ QueueStats read_queue_stats(const QueueView& view) {
         stats.accepted += member.accepted.load(kRelaxed);
         stats.accepted_bytes += member.accepted_bytes.load(kRelaxed);
         stats.taken += member.taken.load(kRelaxed);
-        stats.acknowledged += member.acknowledged.load(kRelaxed);
+        stats.acknowledged += member.acknowledged.load(kRelaxed) + member.got.load(kRelaxed);
         stats.given_back += member.given_back.load(kRelaxed);
         stats.dropped += member.dropped.load(kRelaxed);
         stats.deaths += member.deaths.load(kRelaxed);

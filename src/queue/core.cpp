@@ -20,6 +20,9 @@ constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was
 // load begin, so without it every message would wait for its lines to come over.
 constexpr unsigned kAhead = 8;
 
+// Takes between two looks at the clock: it is cheap, but not for nothing.
+constexpr std::uint64_t kLookClockEvery = 16;
+
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
     counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
 }
@@ -233,7 +236,7 @@ Status QueueCore::put_bytes(std::span<const std::byte> bytes, Format format, con
 
 Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexcept {
     become_producer();
-    Result<BlockId> block = arena.allocate(size, self, next_granule);
+    Result<BlockId> block = arena.allocate(size, self, first_granule());
     const auto is_settled = [&] {
         block = arena.allocate(size, self, next_granule);
         return block.code() != ErrorCode::Busy;
@@ -261,6 +264,14 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
                       std::string(block.status().message()) + segment->space_sentence());
     }
     return block;
+}
+
+// Where to look for a block. While little is queued the lowest memory is free again soon, and still
+// in somebody's cache; behind a long queue the search would only meet what is used.
+std::uint32_t QueueCore::first_granule() const noexcept {
+    constexpr std::uint64_t kShallow = 64;  // tickets
+    const std::uint64_t head_ticket = view.head().ticket.load(kRelaxed);
+    return tail < head_ticket + kShallow ? 0 : next_granule;
 }
 
 void QueueCore::drop_block(std::uint64_t block) noexcept {
@@ -326,13 +337,17 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
             return {ErrorCode::Cancelled, "taking was cancelled; nothing was taken"};
         }
     }
+    if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
+        clear_dead();
+        look = try_take(index);
+    }
     if (look == SlotRing::Look::Damaged) return damaged(*segment);
     if (look == SlotRing::Look::Nothing) {
         return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken"};
     }
     add(own().taken, 1);
     if (ring.opens_a_way(index)) space.notify();
-    look_around(os::coarse_ns());
+    if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
     return Status::ok();
 }
 
@@ -353,11 +368,10 @@ QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
     return found;
 }
 
-void QueueCore::acknowledge(std::uint64_t index) noexcept {
-    if (segment->is_foreign()) return;
+void QueueCore::acknowledge_at_once(std::uint64_t index) noexcept {
+    add(own().got, 1);
     const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
     ring.acknowledge(index, arena);
-    own().acknowledged.fetch_add(1, kRelaxed);
     if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
     space.notify();
 }

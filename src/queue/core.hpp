@@ -12,8 +12,8 @@
 namespace penstock::detail {
 
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
-// The producing side belongs to one thread at a time, the consuming side to another; acknowledge()
-// and give_back() to any.
+// The producing side belongs to one thread at a time, the consuming side to another; settle(),
+// free(), give_back() and untake() to any.
 struct QueueCore {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
     static std::shared_ptr<QueueCore> create(const std::string& name, const QueueOptions& options);
@@ -49,6 +49,7 @@ struct QueueCore {
                      bool notifies) noexcept;
     bool try_put(const Message& message, Status& failure) noexcept;
     Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
+    [[nodiscard]] std::uint32_t first_granule() const noexcept;
     void drop_block(std::uint64_t block) noexcept;
     Status wait_room(std::uint64_t size, const Wait& wait) noexcept;
     void become_producer() noexcept;
@@ -58,7 +59,8 @@ struct QueueCore {
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
     Status wait_ready(const Wait& wait) noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
-    void acknowledge(std::uint64_t index) noexcept;
+    // For the taking thread, in the same call.
+    void acknowledge_at_once(std::uint64_t index) noexcept;
     void settle(std::uint64_t index) noexcept;
     void free(std::uint64_t index) noexcept;
     void give_back(std::uint64_t index) noexcept;

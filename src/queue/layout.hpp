@@ -123,7 +123,8 @@ struct alignas(kApart) QueueMember {
     std::atomic<std::uint64_t> accepted;
     std::atomic<std::uint64_t> accepted_bytes;
     std::atomic<std::uint64_t> taken;
-    std::atomic<std::uint64_t> acknowledged;
+    std::atomic<std::uint64_t> acknowledged;  // by any of its threads
+    std::atomic<std::uint64_t> got;           // taken and acknowledged in one go, by the taking one
     std::atomic<std::uint64_t> given_back;
     std::atomic<std::uint64_t> dropped;
     std::atomic<std::uint64_t> waits;

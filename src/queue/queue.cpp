@@ -140,7 +140,7 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     }
     if (size > 0) std::memcpy(buffer.data(), found.bytes.data(), size);
     PENSTOCK_CRASH_POINT("queue.get.copied");
-    core_->acknowledge(index);
+    core_->acknowledge_at_once(index);
     return size;
 }
 
@@ -193,7 +193,7 @@ std::uint64_t Queue::discard() noexcept {
     core_->end();
     std::uint64_t dropped = 0;
     for (std::uint64_t index = 0; core_->take(index, Deadline::now()); ++dropped) {
-        core_->acknowledge(index);
+        core_->acknowledge_at_once(index);
     }
     dropped += core_->ring.discard_poisoned(core_->arena);
     core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);

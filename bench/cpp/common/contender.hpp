@@ -12,6 +12,7 @@
 #include "bench/cpp/links/boost_queue.hpp"
 #include "bench/cpp/links/link.hpp"
 #include "bench/cpp/links/penstock.hpp"
+#include "bench/cpp/links/penstock_queue.hpp"
 #include "bench/cpp/links/unix_socket.hpp"
 #include "bench/cpp/links/zmq.hpp"
 
