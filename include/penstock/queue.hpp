@@ -53,6 +53,8 @@ struct QueueStats {
     std::uint64_t held_bytes = 0;  // of capacity, in blocks
     std::uint64_t reserved_bytes = 0;
     std::uint64_t deaths = 0;  // participants found dead
+    std::uint64_t waits = 0;   // how often there was no message, or no room, at once
+    std::uint64_t sleeps = 0;  // how often somebody slept in the kernel for that
     bool closed = false;
 };
 

@@ -121,6 +121,8 @@ nb::dict to_dict(const QueueStats& stats) {
     dict["held_bytes"] = stats.held_bytes;
     dict["reserved_bytes"] = stats.reserved_bytes;
     dict["deaths"] = stats.deaths;
+    dict["waits"] = stats.waits;
+    dict["sleeps"] = stats.sleeps;
     dict["closed"] = stats.closed;
     return dict;
 }

@@ -118,6 +118,8 @@ class QueueStats:
     held_bytes: int  #: of ``capacity``
     reserved_bytes: int  #: memory that the segment takes now
     deaths: int  #: participants found dead
+    waits: int  #: how often there was no message, or no room, at once
+    sleeps: int  #: how often somebody slept in the kernel for that
     closed: bool  #: the stream has ended
 
 

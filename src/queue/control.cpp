@@ -130,6 +130,8 @@ QueueStats read_queue_stats(const QueueView& view) {
         stats.acknowledged += member.acknowledged.load(kRelaxed) + member.got.load(kRelaxed);
         stats.given_back += member.given_back.load(kRelaxed);
         stats.dropped += member.dropped.load(kRelaxed);
+        stats.waits += member.waits.load(kRelaxed);
+        stats.sleeps += member.sleeps.load(kRelaxed);
         stats.deaths += member.deaths.load(kRelaxed);
     }
     std::int64_t oldest = 0;

@@ -204,7 +204,10 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     Status failure;
     const auto is_settled = [&] { return try_put(message, failure); };
     if (!is_settled()) [[unlikely]] {
-        const WaitEnd end = wait_for(space, put_spin, wait, is_settled);
+        const WaitEnd end = wait_for(space, put_spin, wait, [&] {
+            if (is_ended()) failure = why_unable_to_put(0);  // the end wakes who waits for room
+            return !failure || is_settled();
+        });
         if (end == WaitEnd::Timeout) {
             return {ErrorCode::Timeout, quoted(segment->name()) + " is full: all " +
                                             std::to_string(view.shape().slots) +
@@ -238,7 +241,11 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     become_producer();
     Result<BlockId> block = arena.allocate(size, self, first_granule());
     const auto is_settled = [&] {
-        block = arena.allocate(size, self, next_granule);
+        if (is_ended()) {
+            block = why_unable_to_put(0);
+        } else {
+            block = arena.allocate(size, self, next_granule);
+        }
         return block.code() != ErrorCode::Busy;
     };
     if (block.code() == ErrorCode::Busy) {

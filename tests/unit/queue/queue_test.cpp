@@ -377,6 +377,21 @@ TEST_F(QueueTest, TheCreatorsCloseEndsTheStream) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed));
 }
 
+TEST_F(QueueTest, TheEndReachesWhoWaitsForRoom) {
+    for (const std::size_t size : {kInCell, std::size_t{900'000}}) {
+        Queue queue = Queue::create(name_, small_queue(size == kInCell ? 1 : 8));
+        Queue other = Queue::attach(name_);
+        ASSERT_TRUE(succeeds(put(queue, 0, size)));
+        std::jthread ender([&] {
+            await([&] { return queue.stats().waits > 0; });
+            queue.end();
+        });
+        EXPECT_TRUE(fails(put(other, 1, size, kLong), ErrorCode::Closed)) << size;
+        ender.join();
+        queue.discard();
+    }
+}
+
 TEST_F(QueueTest, TheLastProducersCloseEndsTheStream) {
     Queue queue = Queue::create(name_, small_queue());
     Queue first = Queue::attach(name_, QueueRole::Producer);
