@@ -11,23 +11,13 @@
 
 #include "os/crash_point.hpp"
 #include "penstock/broadcast.hpp"
+#include "tests/support/answers.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/talk.hpp"
 
 namespace penstock::trust {
 
 inline constexpr const char* kBroadcastRole = "broadcast-actor";
-
-inline Answer failure_of(const Status& status) {
-    Answer answer{std::string(to_string(status.code())), {}, std::string(status.message())};
-    return answer.with("peer", status.peer());
-}
-
-// A timeout in milliseconds as the commands have it: -1 waits for ever, 0 tries once.
-inline Wait wait_of(const std::string& text) {
-    const int span = std::stoi(text);
-    return span < 0 ? Wait(Deadline::never()) : Wait(Milliseconds(span));
-}
 
 // "1/4711/stopped,0/-/expected": who is named, for Answer fields.
 inline std::string name_readers(const std::vector<ReaderState>& readers) {
