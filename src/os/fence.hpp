@@ -15,6 +15,16 @@ inline void spin_pause() noexcept {
 #endif
 }
 
+// Asks for the line to be fetched for writing. What compilers make of __builtin_prefetch for a
+// plain x86-64 is a fetch for reading, and the store fetches the line again.
+inline void prefetch_for_write(const void* at) noexcept {
+#if defined(__x86_64__)
+    __asm__ __volatile__("prefetchw %0" : : "m"(*static_cast<const char*>(at)));
+#else
+    __builtin_prefetch(at, 1);
+#endif
+}
+
 // True if this process could be registered as a target of asymmetric_fence_heavy() of others.
 // Idempotent. To be called before the first light fence that must pair with it.
 bool register_asymmetric_fence() noexcept;

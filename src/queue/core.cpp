@@ -181,8 +181,8 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         slot.accepted_at.store(now, kRelaxed);
         PENSTOCK_CRASH_POINT("queue.put.written");
         if (ring.publish(ticket)) [[likely]] {
-            __builtin_prefetch(&view.slot(ring.index_after(ticket, kAhead)), 1);
-            __builtin_prefetch(cell(ring.index_after(ticket, kAhead)), 1);
+            os::prefetch_for_write(&view.slot(ring.index_after(ticket, kAhead)));
+            os::prefetch_for_write(cell(ring.index_after(ticket, kAhead)));
             add(own().accepted, 1);
             add(own().accepted_bytes, message.bytes.size());
             look_around(now);
@@ -317,7 +317,7 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     if (ring.may_have_returned() && ring.take_returned(index)) return SlotRing::Look::Got;
     const SlotRing::Look look = ring.take(head, index);
     if (look == SlotRing::Look::Got) {
-        __builtin_prefetch(&view.slot(ring.index_after(head, kAhead - 1)), 1);
+        os::prefetch_for_write(&view.slot(ring.index_after(head, kAhead - 1)));
         __builtin_prefetch(cell(ring.index_after(head, kAhead - 1)));
     }
     return look;
@@ -377,6 +377,16 @@ QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
 
 void QueueCore::acknowledge_at_once(std::uint64_t index) noexcept {
     add(own().got, 1);
+    finish(index);
+}
+
+void QueueCore::acknowledge(std::uint64_t index) noexcept {
+    if (segment->is_foreign()) return;
+    own().acknowledged.fetch_add(1, kRelaxed);
+    finish(index);
+}
+
+void QueueCore::finish(std::uint64_t index) noexcept {
     const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
     ring.acknowledge(index, arena);
     if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);

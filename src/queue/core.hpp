@@ -61,6 +61,8 @@ struct QueueCore {
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     // For the taking thread, in the same call.
     void acknowledge_at_once(std::uint64_t index) noexcept;
+    void acknowledge(std::uint64_t index) noexcept;
+    void finish(std::uint64_t index) noexcept;
     void settle(std::uint64_t index) noexcept;
     void free(std::uint64_t index) noexcept;
     void give_back(std::uint64_t index) noexcept;

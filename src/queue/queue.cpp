@@ -248,8 +248,12 @@ void Delivery::release() noexcept {
 
 void Delivery::ack() noexcept {
     if (core_ == nullptr) return;
-    settle();
-    std::exchange(core_, nullptr)->free(index_);
+    const auto core = std::exchange(core_, nullptr);
+    if (settled_) {
+        core->free(index_);
+    } else {
+        core->acknowledge(index_);
+    }
 }
 
 void Delivery::settle() noexcept {

@@ -60,6 +60,7 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path, const std::function<bool()>& may_go) {
     // Looks again after letting go: who left meanwhile found us at work and may have given up.
     while (!participants.anybody_alive()) {
+        if (may_go && !may_go()) return Removal::Kept;  // without the lock, which keeps joiners out
         if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
         PENSTOCK_CRASH_POINT("segment.remove.locked");
         const bool is_dead = !participants.anybody_alive();

@@ -254,6 +254,7 @@ TEST_F(QueueDeathTest, AMessageThatKillsIsSetAside) {
     EXPECT_EQ(inspect_queue(name_).poisoned, std::vector<std::uint64_t>{0});
     ASSERT_TRUE(succeeds(put(queue, 1)));
     EXPECT_TRUE(gets(queue, 1)) << "the others are delivered";
+    EXPECT_EQ(queue.discard(), 1U);
 }
 
 TEST_F(QueueDeathTest, WhatTheDeadHadTakenComesAlsoAfterTheEnd) {
