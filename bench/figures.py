@@ -79,6 +79,21 @@ def _queue_throughput(results: Results) -> Figure:
     )
 
 
+def _python_queue(results: Results) -> Iterator[Figure]:
+    for peer, least in (("faster-fifo", 3), ("multiprocessing.Queue", 10)):
+        for producers in (1, 4):
+            place = {"tokens": 4096, "producers": producers}
+            own = results.one("python_queue", who="penstock, views", **place)
+            other = results.one("python_queue", who=peer, **place)
+            yield _judge(
+                f"Queue, Python, 4096 tokens, producers: {producers}, to {peer}",
+                f"≥ {least} × its rate",
+                ratio(own, other, "turn_messages_per_s"),
+                lambda value, least=least: value >= least,
+                lambda value, own=own: f"{times(value)} ({count(own['messages_per_s'])}/s)",
+            )
+
+
 def _writer_cost(results: Results) -> Figure:
     one = results.one("writer_cost", mode="pure", readers=1)
     eight = results.one("writer_cost", mode="pure", readers=8)
@@ -176,11 +191,12 @@ def _recovery(results: Results) -> Iterator[Figure]:
 
 
 def judge(results: Results) -> list[Figure]:
-    """Every figure of the Broadcast, in the order of the design's table."""
+    """Every figure that is measured so far, in the order of the design's table."""
     return [
         *_latency(results),
         _throughput(results),
         _queue_throughput(results),
+        *_python_queue(results),
         _writer_cost(results),
         *_copies(results),
         *_waiting(results),

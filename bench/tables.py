@@ -143,6 +143,31 @@ def waiting_table(results: Results) -> Table:
     return table
 
 
+def queue_table(results: Results) -> Table:
+    """Arrays a second, and how many times a peer's Penstock's is (by ``get_many``)."""
+    own_name = "penstock, views"
+    others = [who for who in results.contenders("python_queue") if who != own_name]
+    table = _table(
+        "Python, arrays of int32 through a queue", "tokens", "producers", own_name, *others
+    )
+    for tokens in results.values("python_queue", "tokens"):
+        for producers in results.values("python_queue", "producers"):
+            place = {"tokens": tokens, "producers": producers}
+            own = results.one("python_queue", who=own_name, **place)
+            if own is None:
+                continue
+            cells = []
+            for who in others:
+                other = results.one("python_queue", who=who, **place)
+                cells.append(
+                    f"{count(other['messages_per_s'])}/s ({times(ratio(own, other, RATES))})"
+                    if other
+                    else ""
+                )
+            table.add_row(str(tokens), str(producers), f"{count(own['messages_per_s'])}/s", *cells)
+    return table
+
+
 def object_table(results: Results) -> Table:
     table = _table(
         "Python objects, there and back",
@@ -195,3 +220,5 @@ def tables(results: Results) -> Iterator[Table]:
         )
     if results.one("python_object"):
         yield object_table(results)
+    if results.one("python_queue"):
+        yield queue_table(results)

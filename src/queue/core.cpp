@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "os/clock.hpp"
 
@@ -20,6 +21,8 @@ constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was
 // load begin, so without it every message would wait for its lines to come over.
 constexpr unsigned kAhead = 8;
 
+// Looks of a producer at a slot further on: about as many as the longest spin makes.
+constexpr unsigned kLooksAhead = 1000;
 // Takes between two looks at the clock: it is cheap, but not for nothing.
 constexpr std::uint64_t kLookClockEvery = 16;
 
@@ -204,7 +207,12 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     Status failure;
     const auto is_settled = [&] { return try_put(message, failure); };
     if (!is_settled()) [[unlikely]] {
+        // A look at the slot that is to become free would take it away from the consumer at work on
+        // it. So the first looks, those of a spin, are at one further on: several are free then.
+        unsigned looks = 0;
+        const std::uint64_t further = view.shape().slots / 16;
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
+            if (++looks < kLooksAhead && !ring.has_room(tail + further)) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes who waits for room
             return !failure || is_settled();
         });
@@ -323,10 +331,29 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     return look;
 }
 
+// As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away while
+// the producer fills the next. One message at a time is a conversation: there latency comes first.
+void QueueCore::back_off_while_streaming() noexcept {
+    constexpr unsigned kMostPauses = 64;
+    constexpr std::uint64_t kGoodBatch = 64;
+    const std::uint64_t taken = own().taken.load(kRelaxed);
+    const std::uint64_t batch = taken - std::exchange(last_empty, taken);
+    if (batch <= 1) {
+        streaming_pauses = 0;
+    } else if (batch < kGoodBatch) {
+        streaming_pauses = std::min(streaming_pauses * 2 + 1, kMostPauses);
+    }
+    for (unsigned i = 0; i < streaming_pauses; ++i) os::spin_pause();
+}
+
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
     if (segment->is_foreign()) [[unlikely]]
         return wrong_process();
     SlotRing::Look look = try_take(index);
+    if (look == SlotRing::Look::Nothing && !wait.deadline.is_try()) {
+        back_off_while_streaming();
+        look = try_take(index);
+    }
     bool has_ended = false;
     if (look == SlotRing::Look::Nothing) {
         const WaitEnd end = wait_for(data, take_spin, wait, [&] {

@@ -57,6 +57,7 @@ struct QueueCore {
     // Consuming.
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
+    void back_off_while_streaming() noexcept;
     Status wait_ready(const Wait& wait) noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     // For the taking thread, in the same call.
@@ -108,6 +109,8 @@ struct QueueCore {
     // The consuming side.
     alignas(layout::kApart) std::uint64_t head = 0;
     SpinBudget take_spin;
+    std::uint64_t last_empty = 0;  // own().taken when the queue was last found empty
+    unsigned streaming_pauses = 0;
 
     alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
     static constexpr std::int64_t kLookEvery = std::chrono::nanoseconds(kSlice).count();
