@@ -31,7 +31,7 @@ private:
     Clock::time_point at_;
 };
 
-// Ends waits from another thread of the same process: they return Cancelled within 70 ms.
+// Ends waits from another thread of the same process: they return Cancelled within 80 ms.
 // Thread-safe. Must outlive the waits that it was given to.
 class Cancel {
 public:
@@ -45,7 +45,7 @@ private:
 };
 
 // What a waiting call is given. `interrupted` (may be null) is asked after every signal and at
-// least every 70 ms, on the waiting thread; true ends the wait with Cancelled.
+// least every 80 ms, on the waiting thread; true ends the wait with Cancelled.
 struct Wait {
     Wait() noexcept = default;
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)

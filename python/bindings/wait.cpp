@@ -120,7 +120,7 @@ void bind_wait(nb::module_& module) {
         nb::module_::import_("threading").attr("main_thread")().attr("ident")));
     pthread_atfork(nullptr, nullptr, &after_fork_in_child);
 
-    nb::class_<Cancel>(module, "Cancel", "Ends a wait from another thread, within 70 ms.")
+    nb::class_<Cancel>(module, "Cancel", "Ends a wait from another thread, within 80 ms.")
         .def(nb::init<>())
         .def("cancel", &Cancel::cancel)
         .def_prop_ro("cancelled", &Cancel::is_cancelled);

@@ -12,7 +12,7 @@ Timeout: TypeAlias = float | None
 __version__: str
 
 class Cancel:
-    """Ends a wait from another thread, within 70 ms."""
+    """Ends a wait from another thread, within 80 ms."""
 
     def __init__(self) -> None: ...
     def cancel(self) -> None: ...

@@ -66,7 +66,7 @@ async def wait_in_thread(wait: Callable[[_core.Cancel], None]) -> None:
         await asyncio.shield(future)
     except asyncio.CancelledError:
         cancel.cancel()
-        # At most 70 ms, so that the handle is free again when the caller goes on.
+        # At most 80 ms, so that the handle is free again when the caller goes on.
         await asyncio.wait([future])
         future.exception()  # looked at, so that asyncio does not warn of it
         raise

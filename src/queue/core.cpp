@@ -21,8 +21,6 @@ constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was
 // load begin, so without it every message would wait for its lines to come over.
 constexpr unsigned kAhead = 8;
 
-// Looks of a producer at a slot further on: about as many as the longest spin makes.
-constexpr unsigned kLooksAhead = 1000;
 // Takes between two looks at the clock: it is cheap, but not for nothing.
 constexpr std::uint64_t kLookClockEvery = 16;
 
@@ -207,12 +205,13 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     Status failure;
     const auto is_settled = [&] { return try_put(message, failure); };
     if (!is_settled()) [[unlikely]] {
-        // A look at the slot that is to become free would take it away from the consumer at work on
-        // it. So the first looks, those of a spin, are at one further on: several are free then.
-        unsigned looks = 0;
+        // A look at the slot that is to become free takes it away from the consumer at work on it.
+        // So while it spins, a producer looks at one further on: several are free then. No longer:
+        // the look before a sleep must see what there is.
         const std::uint64_t further = view.shape().slots / 16;
+        const std::int64_t spin_ends = os::monotonic_ns() + put_spin.nanoseconds();
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
-            if (++looks < kLooksAhead && !ring.has_room(tail + further)) return false;
+            if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes who waits for room
             return !failure || is_settled();
         });

@@ -17,7 +17,7 @@ namespace penstock::detail {
 
 // The longest sleep without a look at the peer's life, at Cancel and at signals: inside the
 // 100 ms in which a death must be noticed, and rare enough that a parked reader costs nothing.
-inline constexpr std::chrono::milliseconds kSlice{70};
+inline constexpr std::chrono::milliseconds kSlice{80};
 
 enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
 
