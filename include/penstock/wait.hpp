@@ -44,8 +44,8 @@ private:
     std::atomic<bool> cancelled_{false};
 };
 
-// What a waiting call is given. `interrupted` (may be null) is asked after every signal and at
-// least every 80 ms, on the waiting thread; true ends the wait with Cancelled.
+// What a waiting call is given. `interrupted` (may be null) is asked after every signal that this
+// thread gets, and at least every 250 ms, on the waiting thread; true ends the wait with Cancelled.
 struct Wait {
     Wait() noexcept = default;
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)

@@ -33,7 +33,7 @@ private:
     PyThreadState* state_;
 };
 
-// One wait without the GIL: hand wait() to the library. Every 80 ms, and after every signal, it
+// One wait without the GIL: hand wait() to the library. Now and then, and after every signal, it
 // takes the GIL for a moment to let Python's signal handlers run on the main thread.
 class Waiting {
 public:

@@ -162,6 +162,8 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
     }
     if (spin_until(budget, ready)) return WaitEnd::Ready;
     const std::int64_t asleep_since = os::monotonic_ns();
+    constexpr unsigned kRoundsToAsk = 3;
+    unsigned rounds = 0;
     std::uint32_t seen = signal.announce();
     if (ready()) return WaitEnd::Ready;
     for (;;) {
@@ -175,8 +177,10 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
             budget.would_have_won(os::monotonic_ns() - asleep_since);
             return WaitEnd::Ready;
         }
-        if (woken != os::Woken::ByWaker && wait.interrupted != nullptr &&
-            wait.interrupted(wait.context)) {
+        // Seldom without a signal: for Python the question takes the GIL. It is for signals that
+        // another thread has received.
+        const bool asks = woken == os::Woken::BySignal || ++rounds % kRoundsToAsk == 0;
+        if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
         // An announcement that nobody has taken down stands: no second fence for it.
