@@ -23,6 +23,8 @@ INK = "#1b1f24"
 COLOURS = {
     "penstock": "#0b6e99",
     "penstock, view": "#5fb0cf",
+    "penstock, in place": "#5fb0cf",
+    "penstock queue": "#3a8f7b",
     "bare ping-pong": "#8a8f98",
     "bare shared buffer": "#b6bac2",
     "unix socket": "#c77d1e",
