@@ -12,11 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import TypeVar
 
 from . import _core
+from .errors import Timeout
 
-__all__ = ["Countdown", "wait_in_thread"]
+__all__ = ["Countdown", "try_until_done", "wait_in_thread"]
 
+T = TypeVar("T")
 Job = Callable[[], None]
 
 _MOST_IDLE = 8
@@ -33,6 +36,19 @@ class Countdown:
 
     def left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+async def try_until_done(
+    attempt: Callable[[], T], wait: Callable[[_core.Cancel], None], countdown: Countdown
+) -> T:
+    """What ``attempt()`` gives; after each Timeout ``wait(cancel)`` runs in a thread before it."""
+    while True:
+        try:
+            return attempt()
+        except Timeout:
+            if countdown.left() == 0:
+                raise
+        await wait_in_thread(wait)
 
 
 async def wait_in_thread(wait: Callable[[_core.Cancel], None]) -> None:

@@ -11,8 +11,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from . import _core
 from ._exit import close_at_exit
-from ._threads import Countdown, wait_in_thread
-from .errors import Timeout
+from ._threads import Countdown, try_until_done, wait_in_thread
 from .handle import Handle
 from .state import BroadcastStats, ReaderState
 
@@ -137,15 +136,11 @@ class BroadcastWriter(_core.BroadcastWriter):
         await self._send_async(self._pin(data), Countdown(timeout))
 
     async def _send_async(self, message: _core._Outgoing, countdown: Countdown) -> None:
-        while True:
-            try:
-                return message.try_send(self)
-            except Timeout:
-                if countdown.left() == 0:
-                    raise
-            await wait_in_thread(
-                lambda cancel: message.wait_for_room(self, countdown.left(), cancel)
-            )
+        await try_until_done(
+            lambda: message.try_send(self),
+            lambda cancel: message.wait_for_room(self, countdown.left(), cancel),
+            countdown,
+        )
 
     async def wait_ready_async(self, timeout: float | None = None) -> None:
         """``wait_ready`` for tasks."""
@@ -207,13 +202,11 @@ class BroadcastReader(_core.BroadcastReader):
         return await self._take_async(self.recv_bytes, Countdown(timeout))
 
     async def _take_async(self, take: Callable[[float], T], countdown: Countdown) -> T:
-        while True:
-            try:
-                return take(0)
-            except Timeout:
-                if countdown.left() == 0:
-                    raise
-            await wait_in_thread(lambda cancel: self._wait_message(countdown.left(), cancel))
+        return await try_until_done(
+            lambda: take(0),
+            lambda cancel: self._wait_message(countdown.left(), cancel),
+            countdown,
+        )
 
     def __enter__(self) -> BroadcastReader:
         return self

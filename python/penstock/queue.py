@@ -6,20 +6,19 @@ The work is done in C++; here are the ways in, what is not in a hurry, and the a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn
 
 from . import _core
 from ._exit import close_at_exit
-from ._threads import Countdown, wait_in_thread
-from .errors import Error, Timeout
+from ._threads import Countdown, try_until_done
+from .errors import Error
 from .handle import Handle
 from .state import QueueStats
 
 __all__ = ["Queue"]
 
-T = TypeVar("T")
 Codec = Literal["pickle"] | None
 Role = Literal["any", "producer", "consumer"]
 
@@ -128,28 +127,20 @@ class Queue(_core.Queue):
         await self._put_async(self._pin(data), Countdown(timeout))
 
     async def _put_async(self, message: _core._OutgoingPut, countdown: Countdown) -> None:
-        while True:
-            try:
-                return message.try_put(self)
-            except Timeout:
-                if countdown.left() == 0:
-                    raise
-            await wait_in_thread(
-                lambda cancel: message.wait_for_room(self, countdown.left(), cancel)
-            )
+        await try_until_done(
+            lambda: message.try_put(self),
+            lambda cancel: message.wait_for_room(self, countdown.left(), cancel),
+            countdown,
+        )
 
     async def get_async(self, timeout: float | None = None) -> Any:
         """``get`` for tasks. A task that is cancelled has taken nothing."""
-        return await self._take_async(self.get, Countdown(timeout))
-
-    async def _take_async(self, take: Callable[[float], T], countdown: Countdown) -> T:
-        while True:
-            try:
-                return take(0)
-            except Timeout:
-                if countdown.left() == 0:
-                    raise
-            await wait_in_thread(lambda cancel: self._wait_message(countdown.left(), cancel))
+        countdown = Countdown(timeout)
+        return await try_until_done(
+            lambda: self.get(0),
+            lambda cancel: self._wait_message(countdown.left(), cancel),
+            countdown,
+        )
 
     def __enter__(self) -> Queue:
         return self
