@@ -330,8 +330,9 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     return look;
 }
 
-// As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away while
-// the producer fills the next. One message at a time is a conversation: there latency comes first.
+// As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away
+// while the producer fills the next. One message at a time is a conversation: there latency comes
+// first.
 void QueueCore::back_off_while_streaming() noexcept {
     constexpr unsigned kMostPauses = 64;
     constexpr std::uint64_t kGoodBatch = 64;

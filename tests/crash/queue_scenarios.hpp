@@ -470,7 +470,7 @@ private:
 };
 
 template <typename Kind, typename... Rest>
-Operation queue_operation(const std::string& name, Rest... rest) {
+Operation queue_operation(const std::string& name, const Rest&... rest) {
     return {name, [rest...](const std::string& segment) {
                 return std::make_unique<Kind>(segment, rest...);
             }};

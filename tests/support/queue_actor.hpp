@@ -159,7 +159,7 @@ private:
         return counted(ok());
     }
     Answer loan_and_commit(const Words& words) {
-        const Answer loaned = loan(words);
+        Answer loaned = loan(words);
         if (!loaned.is_ok()) return loaned;
         const Status status = loan_.value().commit(Format::Bytes, wait_of(words.at(2)));
         loan_.reset();
@@ -168,7 +168,7 @@ private:
         return counted(ok());
     }
     Answer loan_and_drop(const Words& words) {
-        const Answer loaned = loan(words);
+        Answer loaned = loan(words);
         loan_.reset();
         return loaned;
     }
