@@ -26,7 +26,8 @@ public:
     SlotRing(const QueueView& view, unsigned self) noexcept
         : view_(view), self_(self), mask_(view.shape().slots - 1),
           lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))),
-          patience_(kPauses + view.shape().cell_bytes / kBytesAPause) {}
+          patience_(kPauses + view.shape().cell_bytes / kBytesAPause),
+          most_looks_(std::max(kLeastLooks, 16 * view.shape().slots)) {}
 
     enum class Look : std::uint8_t { Got, Nothing, Damaged };
 
@@ -34,7 +35,7 @@ public:
     Look claim(std::uint64_t& tail) noexcept {
         tail = std::max(tail, hint_of(view_.tail()));
         std::uint64_t passable = 0;  // tickets before it may be passed
-        for (std::uint64_t looks = 0; looks < kMostLooks; ++looks) {
+        for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
             layout::QueueSlot& slot = slot_of(tail);
             std::uint64_t seen = slot.word.load(kAcquire);
             const SlotWord word = layout::decode_slot(seen);
@@ -89,7 +90,7 @@ public:
     Look take(std::uint64_t& head, std::uint64_t& index) noexcept {
         head = std::max(head, hint_of(view_.head()));
         std::uint64_t patience = patience_;
-        for (std::uint64_t looks = 0; looks < kMostLooks; ++looks) {
+        for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
             layout::QueueSlot& slot = slot_of(head);
             std::uint64_t seen = slot.word.load(kAcquire);
             const SlotWord word = layout::decode_slot(seen);
@@ -204,8 +205,9 @@ private:
     static constexpr std::uint64_t kPauses = 256;
     static constexpr std::uint64_t kBytesAPause = 16;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
-    // Far more than spent tickets can lie in a row; only a scribbled hint or lap needs a bound.
-    static constexpr std::uint64_t kMostLooks = std::uint64_t{1} << 32U;
+    // Looks in one call. Spent tickets lie in a row for a lap at most, and hints lag by a few: so
+    // many more mean that somebody has scribbled over hints or laps.
+    static constexpr std::uint64_t kLeastLooks = std::uint64_t{1} << 22U;
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
 
@@ -289,6 +291,7 @@ private:
     std::uint64_t mask_ = 0;
     unsigned lap_shift_ = 0;
     std::uint64_t patience_ = 0;
+    std::uint64_t most_looks_ = 0;
 };
 
 }  // namespace penstock::detail

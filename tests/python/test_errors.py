@@ -271,9 +271,9 @@ def test_a_ring_that_was_written_into_is_corrupt(name):
         Broadcast.create(name, readers=1, capacity="64KiB", large=0) as writer,
         Broadcast.attach(name, rank=0) as reader,
     ):
-        writer.send_bytes(b"?" * 100)
+        writer.send_bytes(b"?" * 200)  # too much for the second copy beside the position
         path = SHM / f"penstock.{name}"
-        at = path.read_bytes().index(b"?" * 100) - 8
+        at = path.read_bytes().index(b"?" * 200) - 8
         with path.open("r+b") as stray:
             stray.seek(at)
             stray.write(b"\xff" * 8)
