@@ -29,11 +29,6 @@ std::uint64_t load_word(const std::byte* at) noexcept {
     return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(at), __ATOMIC_RELAXED);
 }
 
-Status wrong_process() noexcept {
-    return {ErrorCode::WrongProcess,
-            "this handle belongs to the parent process; attach anew in the child"};
-}
-
 }  // namespace
 
 ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) {

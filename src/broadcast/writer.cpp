@@ -31,11 +31,6 @@ void add_relaxed(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noex
     counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer: no RMW needed
 }
 
-Status wrong_process() noexcept {
-    return {ErrorCode::WrongProcess,
-            "this handle belongs to the parent process; create or attach anew in the child"};
-}
-
 }  // namespace
 
 WriterCore::WriterCore(std::unique_ptr<Segment> made)

@@ -28,11 +28,6 @@ void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
     counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
 }
 
-Status wrong_process() noexcept {
-    return {ErrorCode::WrongProcess,
-            "this handle belongs to the parent process; attach anew in the child"};
-}
-
 Status damaged(const Segment& segment) noexcept {
     return {ErrorCode::Corrupt,
             "the slots of " + quoted(segment.name()) + " contradict themselves"};
@@ -209,7 +204,8 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
         // So while it spins, a producer looks at one further on: several are free then. No longer:
         // the look before a sleep must see what there is.
         const std::uint64_t further = view.shape().slots / 16;
-        const std::int64_t spin_ends = os::monotonic_ns() + put_spin.nanoseconds();
+        const std::int64_t spin_ends =
+            wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
             if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes who waits for room
@@ -313,11 +309,16 @@ Status QueueCore::wait_ready(const Wait& wait) noexcept {
     if (segment->is_foreign()) return wrong_process();
     const WaitEnd end =
         wait_for(data, take_spin, wait, [this] { return ring.is_ready(head) || is_ended(); });
+    return explain_no_message(end);
+}
+
+// What a wait for a message ended with, in words.
+Status QueueCore::explain_no_message(WaitEnd end) const noexcept {
     if (end == WaitEnd::Ready) return Status::ok();
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
     }
-    return {ErrorCode::Cancelled, "waiting for a message was cancelled"};
+    return {ErrorCode::Cancelled, "waiting for a message was cancelled; nothing was taken"};
 }
 
 inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
@@ -360,16 +361,11 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
             // The end before the last look: what was accepted before it is found after it.
             has_ended = is_ended();
             // pairs with: the claim before the load in try_put(), both sequentially consistent
-            os::full_fence();
+            if (has_ended) os::full_fence();
             look = try_take(index);
             return look != SlotRing::Look::Nothing || has_ended;
         });
-        if (end == WaitEnd::Timeout) {
-            return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
-        }
-        if (end != WaitEnd::Ready) {
-            return {ErrorCode::Cancelled, "taking was cancelled; nothing was taken"};
-        }
+        if (end != WaitEnd::Ready) return explain_no_message(end);
     }
     if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
         clear_dead();

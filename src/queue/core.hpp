@@ -59,6 +59,7 @@ struct QueueCore {
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
     void back_off_while_streaming() noexcept;
     Status wait_ready(const Wait& wait) noexcept;
+    [[nodiscard]] Status explain_no_message(WaitEnd end) const noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     // For the taking thread, in the same call.
     void acknowledge_at_once(std::uint64_t index) noexcept;

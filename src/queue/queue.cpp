@@ -168,10 +168,7 @@ std::uint64_t Queue::queued() const {
 
 QueueStats Queue::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
-    if (core_->segment->is_foreign()) {
-        throw Error(ErrorCode::WrongProcess,
-                    "this handle belongs to the parent process; attach anew in the child");
-    }
+    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
     stats.held_bytes = core_->arena.allocated_bytes();
     stats.reserved_bytes = core_->segment->reserved_bytes();

@@ -380,6 +380,11 @@ void Segment::joined() noexcept {
     PENSTOCK_CRASH_POINT("segment.attach.unlocked");
 }
 
+Status wrong_process() noexcept {
+    return {ErrorCode::WrongProcess,
+            "this handle belongs to the parent process; create or attach anew in the child"};
+}
+
 void Segment::leave(const std::function<bool()>& may_go) noexcept {
     if (location_.path.empty() || is_foreign()) return;
     remove_patiently(file_, participants_, location_.path, may_go);

@@ -107,6 +107,9 @@ private:
     std::uint64_t fork_generation_;
 };
 
+// What every call says of a handle whose Segment::is_foreign().
+Status wrong_process() noexcept;
+
 // Segment::attach(), waiting for the name to appear until `wait` ends; then NotFound or Cancelled.
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait);
