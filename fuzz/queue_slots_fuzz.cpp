@@ -1,42 +1,14 @@
 // A living Queue whose control block, slots and cells are overwritten by somebody while two
 // participants work on: puts, loans, deliveries held and given back, looks, departures. Errors may
 // come of it, and nothing else.
-#include <sys/mman.h>
-
 #include <optional>
 
 #include "fuzz/segment_image.hpp"
+#include "fuzz/vandal.hpp"
 #include "penstock/queue.hpp"
 
 namespace penstock::fuzzing {
 namespace {
-
-// The hostile one's view of the file: slots, control and cells, writable.
-class Vandal {
-public:
-    explicit Vandal(const std::string& path) {
-        const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-        if (file < 0) std::abort();
-        layout::SegmentHeader header{};
-        if (::pread(file, &header, sizeof header, 0) != sizeof header) std::abort();
-        begin_ = header.slots_offset;
-        size_ = header.payload_offset + 4096;  // the cells; what lies in blocks nobody interprets
-        void* at = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-        ::close(file);
-        if (at == MAP_FAILED) std::abort();
-        memory_ = static_cast<std::uint8_t*>(at);
-    }
-    Vandal(const Vandal&) = delete;
-    Vandal& operator=(const Vandal&) = delete;
-    ~Vandal() { ::munmap(memory_, size_); }
-
-    void strike(FuzzedDataProvider& input) { damage(input, memory_, begin_, size_ - begin_); }
-
-private:
-    std::uint8_t* memory_ = nullptr;
-    std::size_t size_ = 0;
-    std::size_t begin_ = 0;
-};
 
 // Two participants in one process, each doing one thing after another as the input says.
 class Town {

@@ -85,6 +85,20 @@ struct WalkOptions {
     bool is_verbose = false;
 };
 
+// From the command line: [--full] [--lanes N] [--only PART_OF_A_CASE] [--verbose].
+inline WalkOptions parse_walk_options(int argc, char** argv) {
+    WalkOptions options;
+    options.is_full = is_full_tier(argc, argv);
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        if (word == "--verbose") options.is_verbose = true;
+        if (word == "--only" && i + 1 < argc) options.only = argv[++i];
+        if (word == "--lanes" && i + 1 < argc)
+            options.lanes = static_cast<unsigned>(std::stoul(argv[++i]));
+    }
+    return options;
+}
+
 class CrashWalk {
 public:
     CrashWalk(Premises& premises, WalkOptions options)
