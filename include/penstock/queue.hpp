@@ -23,7 +23,8 @@ namespace penstock {
 
 namespace detail {
 struct QueueCore;
-}
+struct QueueAccess;
+}  // namespace detail
 
 struct QueueOptions {
     // Bytes for messages larger than `inline_bytes`, rounded up to 4 KiB. Address range: memory is
@@ -33,6 +34,10 @@ struct QueueOptions {
     unsigned inline_bytes = 256;  // of a message that needs no block; rounded up to 64
     unsigned members = 64;        // participants at most
     unsigned poison_limit = 0;    // set a message aside after so many deliveries; 0: never
+    // For a layer above with a queue of its own kind: eight letters that attach() must name too,
+    // and so many bytes of shared memory for its accounts, zero at first.
+    std::uint64_t application = 0;
+    std::uint64_t application_bytes = 0;
     MemoryOptions memory = {};
 };
 
@@ -114,7 +119,8 @@ public:
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
     // Queues it. Timeout, Cancelled: the loan stays, and may be committed again. Closed: it is
     // gone.
-    Status commit(Format format = Format::Bytes, const Wait& wait = {}) noexcept;
+    Status commit(Format format = Format::Bytes, const Wait& wait = {},
+                  std::uint64_t tag = 0) noexcept;
 
     // For the library.
     QueueLoan(std::shared_ptr<detail::QueueCore> core, std::uint64_t block,
@@ -141,16 +147,19 @@ public:
     static Queue create(const std::string& name, const QueueOptions& options = {});
     // Throws NotFound, Busy (all places taken), Incompatible, Corrupt, PermissionDenied. Waits for
     // the segment to appear until `wait` ends. What dead participants held is available at once.
+    // Incompatible also for a queue of another `application`.
     static Queue attach(const std::string& name, QueueRole role = QueueRole::Any,
-                        const Wait& wait = Deadline::now(), const std::string& instance = {});
+                        const Wait& wait = Deadline::now(), const std::string& instance = {},
+                        std::uint64_t application = 0);
 
     Queue(Queue&& other) noexcept;
     Queue& operator=(Queue&& other) noexcept;
     ~Queue();
 
     // Copies the message in. Timeout (full), Closed, Cancelled, TooLarge, NoSpace: not accepted.
+    // `tag` is the application's word for its accounts.
     Status put(std::span<const std::byte> message, const Wait& wait = {},
-               Format format = Format::Bytes) noexcept;
+               Format format = Format::Bytes, std::uint64_t tag = 0) noexcept;
     // Puts as many as it can until `wait` ends; how many were accepted, the first ones. 0 only as a
     // failure.
     Result<std::size_t> put_many(std::span<const std::span<const std::byte>> messages,
@@ -193,6 +202,7 @@ public:
     [[nodiscard]] std::string instance() const;
 
 private:
+    friend struct detail::QueueAccess;
     explicit Queue(std::shared_ptr<detail::QueueCore> core) noexcept;
     std::shared_ptr<detail::QueueCore> core_;
 };

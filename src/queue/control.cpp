@@ -29,8 +29,12 @@ std::uint64_t QueueShape::arena_offset() const noexcept {
     return slots_offset() + slots * sizeof(QueueSlot);
 }
 
+std::uint64_t QueueShape::application_offset() const noexcept {
+    return layout::round_up(arena_offset() + arena.control_bytes(), layout::kApart);
+}
+
 std::uint64_t QueueShape::control_bytes() const noexcept {
-    return arena_offset() + arena.control_bytes();
+    return application_offset() + application_bytes;
 }
 
 std::uint64_t QueueShape::cells_bytes() const noexcept {
@@ -39,6 +43,15 @@ std::uint64_t QueueShape::cells_bytes() const noexcept {
 
 std::uint64_t QueueShape::payload_bytes() const noexcept {
     return cells_bytes() + arena.granules * arena.granule_bytes;
+}
+
+std::string application_text(std::uint64_t word) {
+    std::string text;
+    for (; word != 0; word >>= 8U) {
+        const auto letter = static_cast<char>(word & 0x7FU);
+        text += letter > ' ' ? letter : '?';
+    }
+    return text;
 }
 
 SegmentPlan plan_of(const QueueShape& shape) {
@@ -50,6 +63,8 @@ SegmentPlan plan_of(const QueueShape& shape) {
     plan.geometry[layout::kQueueGranules] = shape.arena.granules;
     plan.geometry[layout::kQueueMembers] = shape.members;
     plan.geometry[layout::kPoisonLimit] = shape.poison_limit;
+    plan.geometry[layout::kApplication] = shape.application;
+    plan.geometry[layout::kApplicationBytes] = shape.application_bytes;
     plan.slots = shape.members;
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.payload_bytes();
@@ -77,11 +92,17 @@ QueueShape queue_shape_of(const QueueOptions& options) {
         refuse("poison_limit must be below " + std::to_string(layout::kMostDeliveries) + ", not " +
                std::to_string(options.poison_limit));
     }
+    if (options.application_bytes > layout::kMostApplicationBytes) {
+        refuse("application_bytes must be at most 1 GiB, not " +
+               std::to_string(options.application_bytes));
+    }
     QueueShape shape;
     shape.slots = std::bit_ceil(std::uint64_t{options.slots});
     shape.cell_bytes = layout::round_up(std::max(options.inline_bytes, 1U), 64);
     shape.members = options.members;
     shape.poison_limit = options.poison_limit;
+    shape.application = options.application;
+    shape.application_bytes = layout::round_up(options.application_bytes, layout::kApart);
     shape.arena.granule_bytes = layout::kQueueGranule;
     shape.arena.granules = static_cast<std::uint32_t>(
         layout::round_up(options.capacity, layout::kQueueGranule) / layout::kQueueGranule);
@@ -102,12 +123,16 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
                               geometry[layout::kQueueMembers] >= 1 &&
                               geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
                               header.slot_count == geometry[layout::kQueueMembers] &&
-                              geometry[layout::kPoisonLimit] < layout::kMostDeliveries;
+                              geometry[layout::kPoisonLimit] < layout::kMostDeliveries &&
+                              geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
+                              geometry[layout::kApplicationBytes] <= layout::kMostApplicationBytes;
     if (is_plausible) {
         shape.slots = geometry[layout::kQueueSlots];
         shape.cell_bytes = geometry[layout::kCellBytes];
         shape.members = static_cast<unsigned>(geometry[layout::kQueueMembers]);
         shape.poison_limit = static_cast<unsigned>(geometry[layout::kPoisonLimit]);
+        shape.application = geometry[layout::kApplication];
+        shape.application_bytes = geometry[layout::kApplicationBytes];
         shape.arena.granule_bytes = layout::kQueueGranule;
         shape.arena.granules = static_cast<std::uint32_t>(granules);
     }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "penstock/queue.hpp"
 #include "queue/layout.hpp"
@@ -18,14 +20,27 @@ struct QueueShape {
     std::uint64_t cell_bytes = 0;  // a multiple of 64
     unsigned members = 0;
     unsigned poison_limit = 0;
+    std::uint64_t application = 0;
+    std::uint64_t application_bytes = 0;  // a multiple of kApart
     ArenaGeometry arena;
 
     [[nodiscard]] std::uint64_t slots_offset() const noexcept;  // in the control block
     [[nodiscard]] std::uint64_t arena_offset() const noexcept;
+    [[nodiscard]] std::uint64_t application_offset() const noexcept;
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
     [[nodiscard]] std::uint64_t cells_bytes() const noexcept;  // of the payload, before the arena
     [[nodiscard]] std::uint64_t payload_bytes() const noexcept;
 };
+
+// The letters of an application, as it writes them and as they are shown.
+constexpr std::uint64_t application_word(std::string_view letters) noexcept {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < letters.size() && i < sizeof word; ++i) {
+        word |= std::uint64_t{static_cast<unsigned char>(letters[i])} << (8 * i);
+    }
+    return word;
+}
+std::string application_text(std::uint64_t word);
 
 SegmentPlan plan_of(const QueueShape& shape);
 QueueShape queue_shape_of(const QueueOptions& options);  // throws InvalidArgument
@@ -55,6 +70,9 @@ public:
     }
     [[nodiscard]] std::byte* arena_control() const noexcept {
         return control_ + shape_.arena_offset();
+    }
+    [[nodiscard]] std::byte* application() const noexcept {
+        return control_ + shape_.application_offset();
     }
 
 private:

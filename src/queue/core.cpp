@@ -28,6 +28,18 @@ void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
     counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
 }
 
+std::string other_application(const QueueCore& core, std::uint64_t wanted) {
+    const std::string name = quoted(core.segment->name());
+    const std::uint64_t found = core.view.shape().application;
+    if (wanted == 0) {
+        return name + " is the queue of a layer above, '" + application_text(found) +
+               "', and keeps its accounts; attach with that";
+    }
+    const std::string what = found == 0 ? "plain messages" : "'" + application_text(found) + "'";
+    return name + " is a queue of " + what + ", and '" + application_text(wanted) +
+           "' was asked for; use another name";
+}
+
 Status damaged(const Segment& segment) noexcept {
     return {ErrorCode::Corrupt,
             "the slots of " + quoted(segment.name()) + " contradict themselves"};
@@ -35,15 +47,18 @@ Status damaged(const Segment& segment) noexcept {
 
 }  // namespace
 
-std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const QueueOptions& options) {
-    const SegmentPlan plan = plan_of(queue_shape_of(options));
+std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const QueueOptions& options,
+                                             const Prepare& prepare) {
+    const QueueShape shape = queue_shape_of(options);
+    const SegmentPlan plan = plan_of(shape);
     // Everything else in a fresh Queue is zero, and that is what it should be.
-    auto fresh = Segment::create(name, plan, options.memory, [](Segment& segment) {
+    auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         if (!segment.participants().try_claim(0)) {
             throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
         }
         segment.participants().sign(0);
         segment.participants().announce(0);
+        if (prepare) prepare(QueueView(shape, segment.control()));
     });
     auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
     core->has_place = true;
@@ -51,8 +66,12 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     return core;
 }
 
-std::shared_ptr<QueueCore> QueueCore::attach(std::unique_ptr<Segment> segment, QueueRole role) {
+std::shared_ptr<QueueCore> QueueCore::attach(std::unique_ptr<Segment> segment, QueueRole role,
+                                             std::uint64_t application) {
     auto core = std::make_shared<QueueCore>(std::move(segment), role);
+    if (core->view.shape().application != application) {
+        throw Error(ErrorCode::Incompatible, other_application(*core, application));
+    }
     core->claim_place();
     if (role == QueueRole::Producer) core->become_producer();
     core->clear_dead();
@@ -173,6 +192,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
                 {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}),
             kRelaxed);
         slot.sequence.store(ticket, kRelaxed);
+        slot.tag.store(message.tag, kRelaxed);
         const std::int64_t now = os::coarse_ns();
         slot.accepted_at.store(now, kRelaxed);
         PENSTOCK_CRASH_POINT("queue.put.written");
@@ -225,17 +245,17 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     return Status::ok();
 }
 
-Status QueueCore::put_bytes(std::span<const std::byte> bytes, Format format, const Wait& wait,
-                            bool notifies) noexcept {
+Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notifies) noexcept {
+    const std::span<const std::byte> bytes = message.bytes;
     if (!is_able_to_put(bytes.size())) [[unlikely]]
         return why_unable_to_put(bytes.size());
-    if (bytes.size() <= view.shape().cell_bytes) return put({bytes, 0, format}, wait, notifies);
+    if (bytes.size() <= view.shape().cell_bytes) return put(message, wait, notifies);
     Result<BlockId> block = allocate(bytes.size(), wait);
     if (!block) return block.status().copy();
     std::memcpy(arena.data(*block), bytes.data(), bytes.size());
     PENSTOCK_CRASH_POINT("queue.put.copied");
     const std::uint64_t named = encode_block(*block);
-    Status accepted = put({bytes, named, format}, wait, notifies);
+    Status accepted = put({bytes, named, message.format, message.tag}, wait, notifies);
     if (!accepted) drop_block(named);
     return accepted;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -11,14 +12,26 @@
 
 namespace penstock::detail {
 
+// For floors above: a handle's core, and the handle of a core.
+struct QueueAccess {
+    static const std::shared_ptr<QueueCore>& core(const Queue& queue) noexcept {
+        return queue.core_;
+    }
+    static Queue handle(std::shared_ptr<QueueCore> core) noexcept { return Queue(std::move(core)); }
+};
+
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
 // The producing side belongs to one thread at a time, the consuming side to another; settle(),
 // free(), give_back() and untake() to any.
 struct QueueCore {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
-    static std::shared_ptr<QueueCore> create(const std::string& name, const QueueOptions& options);
-    // A free place of one that is there. Throws Busy.
-    static std::shared_ptr<QueueCore> attach(std::unique_ptr<Segment> segment, QueueRole role);
+    // `prepare` may fill the application's bytes, before anybody else can see them.
+    using Prepare = std::function<void(const QueueView&)>;
+    static std::shared_ptr<QueueCore> create(const std::string& name, const QueueOptions& options,
+                                             const Prepare& prepare = {});
+    // A free place of one that is there. Throws Busy; Incompatible for another application's.
+    static std::shared_ptr<QueueCore> attach(std::unique_ptr<Segment> segment, QueueRole role,
+                                             std::uint64_t application);
 
     QueueCore(std::unique_ptr<Segment> joined, QueueRole role);
     QueueCore(const QueueCore&) = delete;
@@ -33,6 +46,7 @@ struct QueueCore {
         std::span<const std::byte> bytes;
         std::uint64_t block = 0;  // encode_block(), 0: copy `bytes` into the cell
         Format format = Format::Bytes;
+        std::uint64_t tag = 0;
     };
     // What lies in a slot that is ours.
     struct Content {
@@ -45,8 +59,7 @@ struct QueueCore {
     [[nodiscard]] Status why_unable_to_put(std::uint64_t size) const noexcept;
     [[nodiscard]] bool is_able_to_put(std::uint64_t size) const noexcept;
     Status put(const Message& message, const Wait& wait, bool notifies) noexcept;
-    Status put_bytes(std::span<const std::byte> bytes, Format format, const Wait& wait,
-                     bool notifies) noexcept;
+    Status put_bytes(const Message& message, const Wait& wait, bool notifies) noexcept;
     bool try_put(const Message& message, Status& failure) noexcept;
     Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
     [[nodiscard]] std::uint32_t first_granule() const noexcept;

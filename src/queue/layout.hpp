@@ -1,7 +1,7 @@
 // The control block of a Queue: hints, members and slots. The only definition of those bytes.
 //
 // control: tail | head | QueueState | SignalWord data | SignalWord space | QueueMember[members] |
-// QueueSlot[slots] | arena words. payload: a cell for every slot | arena.
+// QueueSlot[slots] | arena words | application. payload: a cell for every slot | arena.
 #pragma once
 
 #include <atomic>
@@ -19,12 +19,15 @@ enum QueueGeometry : unsigned {
     kQueueGranules = 3,
     kQueueMembers = 4,
     kPoisonLimit = 5,  // deliveries after which a message is set aside; 0: never
+    kApplication = 6,  // what the messages are; 0: just messages
+    kApplicationBytes = 7,
 };
 
 inline constexpr std::uint64_t kQueueGranule = 4096;
 inline constexpr std::uint64_t kMostQueueSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kMostQueueMembers = kMaxSlots;
+inline constexpr std::uint64_t kMostApplicationBytes = std::uint64_t{1} << 30U;
 // Owns every block that a published message lies in, so that no member's death frees it.
 inline constexpr unsigned kQueueOwner = 0xFFF;
 static_assert(kQueueOwner > kMostQueueMembers);
@@ -83,7 +86,8 @@ struct alignas(64) QueueSlot {
     std::atomic<std::uint64_t> block;        // 0: none, else granule + 1 (high half), generation
     std::atomic<std::uint64_t> sequence;     // the ticket that it was published with
     std::atomic<std::int64_t> accepted_at;   // monotonic ns, in steps of a few ms; for people
-    std::uint64_t reserved[3];
+    std::atomic<std::uint64_t> tag;          // the application's, for its accounts
+    std::uint64_t reserved[2];
 };
 static_assert(sizeof(QueueSlot) == 64);
 

@@ -16,11 +16,11 @@ Queue Queue::create(const std::string& name, const QueueOptions& options) {
 }
 
 Queue Queue::attach(const std::string& name, QueueRole role, const Wait& wait,
-                    const std::string& instance) {
+                    const std::string& instance, std::uint64_t application) {
     const auto access =
         role == QueueRole::Consumer ? os::Mapping::Access::Read : os::Mapping::Access::ReadWrite;
     return Queue(QueueCore::attach(
-        detail::attach_when_there(name, {Kind::Queue, access, instance}, wait), role));
+        detail::attach_when_there(name, {Kind::Queue, access, instance}, wait), role, application));
 }
 
 Queue::Queue(std::shared_ptr<QueueCore> core) noexcept : core_(std::move(core)) {}
@@ -66,9 +66,10 @@ Status unsound(QueueCore& core, std::uint64_t index) noexcept {
 
 }  // namespace
 
-Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format) noexcept {
+Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format,
+                  std::uint64_t tag) noexcept {
     if (core_ == nullptr) return closed_handle();
-    return core_->put_bytes(message, format, wait, true);
+    return core_->put_bytes({message, 0, format, tag}, wait, true);
 }
 
 Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
@@ -78,10 +79,10 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
     std::size_t accepted = 0;
     for (const auto message : messages) {
         // Without a wait first: nobody sleeps here while others could be taking what is in.
-        Status put = core_->put_bytes(message, format, Deadline::now(), false);
+        Status put = core_->put_bytes({message, 0, format}, Deadline::now(), false);
         if (put.code() == ErrorCode::Timeout) {
             core_->data.notify();
-            put = core_->put_bytes(message, format, wait, false);
+            put = core_->put_bytes({message, 0, format}, wait, false);
         }
         if (!put) {
             if (accepted == 0) return put;
@@ -292,14 +293,14 @@ void QueueLoan::drop() noexcept {
     std::exchange(core_, nullptr)->drop_block(block_);
 }
 
-Status QueueLoan::commit(Format format, const Wait& wait) noexcept {
+Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag) noexcept {
     if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
     if (!core_->is_able_to_put(bytes_.size())) {
         Status why = core_->why_unable_to_put(bytes_.size());
         drop();
         return why;
     }
-    Status accepted = core_->put({bytes_, block_, format}, wait, true);
+    Status accepted = core_->put({bytes_, block_, format, tag}, wait, true);
     if (accepted) {
         core_.reset();
     } else if (accepted.code() != ErrorCode::Timeout && accepted.code() != ErrorCode::Cancelled) {
