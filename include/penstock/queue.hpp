@@ -88,6 +88,8 @@ public:
     // As if it had never been taken: this delivery does not count. For who finds that it is not
     // for him.
     void untake() noexcept;
+    // It contradicts itself: nobody gets it any more, and `penstock info` shows it.
+    void set_aside() noexcept;
 
     // For the library.
     Delivery(std::shared_ptr<detail::QueueCore> core, std::uint64_t index,

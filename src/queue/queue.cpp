@@ -272,6 +272,13 @@ void Delivery::untake() noexcept {
     std::exchange(core_, nullptr)->untake(index_);
 }
 
+void Delivery::set_aside() noexcept {
+    if (core_ == nullptr) return;
+    if (settled_) return ack();
+    const auto core = std::exchange(core_, nullptr);
+    if (!core->segment->is_foreign()) core->ring.set_aside(index_);
+}
+
 QueueLoan::QueueLoan(QueueLoan&& other) noexcept = default;
 
 QueueLoan& QueueLoan::operator=(QueueLoan&& other) noexcept {

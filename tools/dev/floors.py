@@ -1,7 +1,7 @@
 """Check that a source includes only from floors below its own.
 
-The order is that of the house: os, segment, the concepts, codec, bindings. Two concepts do not see
-each other. A file that breaks the order is named, with the line.
+The order is that of the house: os, segment, the concepts, codec, trajectories, bindings. Two concepts
+do not see each other. A file that breaks the order is named, with the line.
 """
 
 import re
@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = ("broadcast", "queue", "store", "service")
 HEIGHT = {"os": 0, "segment": 1, **dict.fromkeys(CONCEPTS, 2), "codec": 3, "remote": 3}
-BINDINGS_HEIGHT = 4
+HEIGHT["trajectories"] = 4  # a Queue of what the codec writes
+BINDINGS_HEIGHT = 5
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(?P<path>[^"]+)"')
 
 

@@ -1,0 +1,320 @@
+// Trajectories: groups of token sequences on their way from many environments to one trainer.
+//
+// A group (all completions of one prompt) is one message of a Queue: whole or not at all. An
+// environment asks for credit before it begins a rollout, so that what is on the way never gets
+// older than the trainer allows; the trainer takes batches of exactly so many sequences, in whole
+// groups, oldest first, with every living environment's minimum share in each.
+//
+// TrajectoryWriter: one thread may put while others begin. TrajectoryReader: one thread at a time. A
+// batch: any thread, one at a time. docs/protocols.md says how credit is given and what a death gives back.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "penstock/codec.hpp"
+#include "penstock/error.hpp"
+#include "penstock/queue.hpp"
+#include "penstock/wait.hpp"
+
+namespace penstock {
+
+// What a group may have for each of its tokens.
+enum class Column : std::uint8_t {
+    Tokens,
+    Masks,
+    Advantages,
+    RefLogprobs,
+    InferenceLogprobs,
+    DistillTokenIds,  // the k likeliest tokens, for each token
+    DistillLogprobs,
+};
+inline constexpr std::size_t kColumns = 7;
+std::string_view name(Column column) noexcept;  // "ref_logprobs"
+std::optional<Column> find_column(std::string_view name) noexcept;
+
+// An array of a group that is to be written. Null data: the group has none.
+struct ColumnSource {
+    codec::DType dtype = codec::DType::Int32;
+    const void* data = nullptr;
+    std::uint64_t width = 1;  // values for each token, of the distill columns
+};
+
+// A group as C++ makes it; borrowed until write_group() and MessageWriter::write() are done.
+struct GroupSource {
+    std::string_view environment = "default";
+    std::string_view instance_id;
+    std::uint64_t begun = 0;                // the policy's version when its rollout began
+    std::span<const std::int64_t> lengths;  // tokens of each sequence, 1 at least
+    std::array<ColumnSource, kColumns> columns;
+    ColumnSource scores;    // one for each sequence
+    ColumnSource versions;  // the policy's version for each sequence
+};
+void write_group(const GroupSource& group, codec::MessageWriter& message);
+
+// An array of a group that was read, where it lies.
+struct ColumnView {
+    codec::DType dtype = codec::DType::Int32;
+    std::span<const std::byte> data;
+    std::uint64_t width = 1;  // 0: another number for each token
+};
+
+// A group, checked: every column has a value for each token, or for each sequence.
+struct GroupView {
+    std::string environment;
+    std::string instance_id;
+    std::uint64_t begun = 0;
+    std::vector<std::uint64_t> offsets;  // where each sequence begins, and where the last one ends
+    std::array<std::optional<ColumnView>, kColumns> columns;
+    std::optional<ColumnView> scores;
+    std::optional<ColumnView> versions;
+
+    [[nodiscard]] std::size_t sequences() const noexcept { return offsets.size() - 1; }
+    // "the group 'q17' of 'gsm8k'"
+    [[nodiscard]] std::string title() const;
+};
+// InvalidArgument with a sentence that names the column and the group; Incompatible for what a
+// newer sender would write.
+Result<GroupView> read_group(std::span<const std::byte> message);
+
+inline constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
+
+struct TrajectoryOptions {
+    std::uint64_t capacity = std::uint64_t{256} << 20U;  // bytes of groups waiting or being used
+    unsigned slots = 4096;                               // groups, likewise
+    unsigned members = 256;                              // environments and trainers
+    unsigned poison_limit = 0;                           // as of a Queue
+    // Versions that a group may be older than the policy that it is used for. No more is begun than
+    // (max_staleness + 1) batches.
+    std::uint64_t max_staleness = kUnlimited;
+    MemoryOptions memory = {};
+};
+
+struct EnvironmentOptions {
+    std::string name = "default";  // 1 to 64 bytes; several writers may be the same environment
+    double weight = 1;             // of what may be begun, beside the other living environments'
+    double min_share = 0;          // of each batch, 0 to 1; rounded down to whole sequences
+    unsigned group_size = 1;       // sequences that a rollout is expected to make
+    // Of its groups, for people and for old programs; none: the next that nobody has.
+    std::optional<std::int64_t> env_id;
+};
+
+struct EnvironmentStats {
+    std::string name;
+    unsigned writers = 0;  // alive
+    double weight = 0;
+    double min_share = 0;
+    std::uint64_t group_size = 0;
+    std::uint64_t running_groups = 0;  // begun with credit and not put yet
+    std::uint64_t running_sequences = 0;
+    std::uint64_t waiting_groups = 0;  // put and not acknowledged, in a batch or not
+    std::uint64_t waiting_sequences = 0;
+};
+
+struct TrajectoryStats {
+    QueueStats queue;
+    std::uint64_t version = 0;          // of the policy: the step of the last ack()
+    std::uint64_t batch_sequences = 0;  // 0: no trainer has come yet
+    std::uint64_t max_staleness = kUnlimited;
+    std::uint64_t batches = 0;  // acknowledged, as are the next two
+    std::uint64_t groups = 0;
+    std::uint64_t sequences = 0;
+    std::uint64_t dropped_stale = 0;  // groups, by who asked for that
+    std::vector<EnvironmentStats> environments;
+};
+
+namespace detail {
+class Board;
+class HeldGroup;
+struct WriterState;
+struct ReaderState;
+}  // namespace detail
+
+// The right to make one group, taken before the work begins. Destroyed without put it goes back.
+class Rollout {
+public:
+    Rollout(Rollout&& other) noexcept;
+    Rollout& operator=(Rollout&& other) noexcept;
+    ~Rollout();
+
+    // The policy's version when it began.
+    [[nodiscard]] std::uint64_t version() const noexcept { return version_; }
+    void release() noexcept;
+
+    // For the library.
+    Rollout(std::shared_ptr<detail::WriterState> state, std::uint64_t load,
+            std::uint64_t version) noexcept
+        : state_(std::move(state)), load_(load), version_(version) {}
+
+private:
+    std::shared_ptr<detail::WriterState> state_;
+    std::uint64_t load_;
+    std::uint64_t version_;
+};
+
+// An environment's place.
+class TrajectoryWriter {
+public:
+    // As Queue::create() and attach(); InvalidArgument also for shares that add up to more than 1
+    // with those of the living. What was made with create() ends with this handle's close().
+    static TrajectoryWriter create(const std::string& name, const TrajectoryOptions& options,
+                                   const EnvironmentOptions& environment);
+    static TrajectoryWriter attach(const std::string& name, const EnvironmentOptions& environment,
+                                   const Wait& wait = Deadline::now(),
+                                   const std::string& instance = {});
+
+    // How many groups of group_size could be begun now. 0: the trainer has enough to do, or has
+    // not come yet.
+    [[nodiscard]] std::uint64_t credit() const;
+    // Waits for credit for one group. Timeout, Cancelled, Closed.
+    Result<Rollout> begin(const Wait& wait = {}) noexcept;
+
+    // Memory for a group's message (write_group()), and its way into the queue: commit() checks it
+    // and hands the rollout's credit over. InvalidArgument for what is no sound group, TooLarge for
+    // more sequences than a batch has: the loan is gone, the rollout is not. Timeout: both stay.
+    Result<QueueLoan> loan(std::size_t nbytes, const Wait& wait = {}) noexcept;
+    Status commit(QueueLoan& loan, Rollout* rollout = nullptr, const Wait& wait = {}) noexcept;
+    Status put(const codec::MessageWriter& message, Rollout* rollout = nullptr,
+               const Wait& wait = {}) noexcept;
+
+    [[nodiscard]] bool has_room() const noexcept;
+    [[nodiscard]] std::uint64_t version() const noexcept;
+    [[nodiscard]] const std::string& environment() const noexcept;
+    [[nodiscard]] std::int64_t env_id() const noexcept;
+    [[nodiscard]] TrajectoryStats stats() const;
+    void close() noexcept;
+    void end() noexcept;            // the stream, without leaving
+    void request_close() noexcept;  // as of a Queue
+    [[nodiscard]] std::string instance() const;
+
+private:
+    explicit TrajectoryWriter(std::shared_ptr<detail::WriterState> state) noexcept;
+    std::shared_ptr<detail::WriterState> state_;
+};
+
+struct BatchRequest {
+    std::uint64_t sequences = 0;     // 0: as the reader was made for
+    std::uint64_t lookahead = 4096;  // groups that may be held to choose from
+    bool causal_shift = false;       // tokens without the last, everything else without the first
+    bool drops_stale = false;        // throw away, and count, what is older than max_staleness
+};
+
+// An array that a column is written to.
+struct OutputArray {
+    codec::DType dtype = codec::DType::Int32;
+    std::byte* data = nullptr;
+    std::uint64_t row_bytes = 0;    // from a sequence to the next; padded only
+    std::uint64_t row_items = 0;    // values of a row, padded only; tokens times width
+    std::uint64_t total_items = 0;  // that there is room for
+};
+
+// Exactly so many sequences in whole groups, oldest first. Destroyed without ack() they are given
+// back.
+class TrajectoryBatch {
+public:
+    explicit TrajectoryBatch(std::vector<detail::HeldGroup> groups, bool is_shifted,
+                             std::shared_ptr<detail::ReaderState> reader);
+    TrajectoryBatch(TrajectoryBatch&& other) noexcept;
+    TrajectoryBatch& operator=(TrajectoryBatch&& other) noexcept;
+    ~TrajectoryBatch();
+
+    [[nodiscard]] std::size_t groups() const noexcept;
+    [[nodiscard]] const GroupView& group(std::size_t index) const noexcept;
+    [[nodiscard]] std::span<const std::byte> message(std::size_t index) const noexcept;
+    [[nodiscard]] unsigned deliveries(std::size_t index) const noexcept;
+    [[nodiscard]] std::uint64_t sequence(std::size_t index) const noexcept;  // the queue's
+
+    // Tokens of each sequence, after the shift.
+    [[nodiscard]] const std::vector<std::uint64_t>& lengths() const noexcept { return lengths_; }
+    [[nodiscard]] std::uint64_t longest() const noexcept { return longest_; }
+    [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
+
+    [[nodiscard]] bool has(Column column) const noexcept;  // every group does
+    // Of a column: the widest of the groups' dtypes, and the common number of values for a token.
+    // InvalidArgument where a group lacks it, or the widths differ.
+    Result<codec::DType> dtype(Column column) const;
+    Result<std::uint64_t> width(Column column) const;
+
+    // Writes a column: row after row, the rest of each filled with `pad`, or all in a row. Integers
+    // may become int32 or int64, and real numbers float32 or float64; InvalidArgument else, and for
+    // a number that does not fit. TooLarge if the array is too small.
+    Status fill_padded(Column column, const OutputArray& out, double pad) const;
+    Status fill_packed(Column column, const OutputArray& out) const;
+    // 1 where there is a token: `row_items` bytes a row.
+    void fill_padding_mask(std::byte* out, std::uint64_t row_items) const noexcept;
+    void fill_positions(std::span<std::int64_t> out) const noexcept;    // total()
+    void fill_cu_seqlens(std::span<std::int32_t> out) const noexcept;   // sequences + 1
+    void fill_group_index(std::span<std::int64_t> out) const noexcept;  // sequences
+    Status fill_scores(std::span<double> out) const noexcept;           // sequences
+    void fill_versions(std::span<std::int64_t> out) const noexcept;     // sequences
+
+    // Done with, all of it; `step` is the policy's version from now on, if it is higher.
+    void ack(std::uint64_t step) noexcept;
+    void give_back() noexcept;  // to the queue: somebody may have them, as redelivered
+    void untake() noexcept;     // to the reader, as if they had never been in a batch
+    [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }
+
+private:
+    void forget() noexcept;
+    std::vector<detail::HeldGroup> groups_;
+    std::vector<std::uint64_t> lengths_;
+    std::uint64_t longest_ = 0;
+    std::uint64_t total_ = 0;
+    bool is_shifted_ = false;
+    std::shared_ptr<detail::ReaderState> reader_;
+};
+
+// The trainer's place. Several may share a queue: each group goes to one of them.
+class TrajectoryReader {
+public:
+    // `sequences`: how many a batch has; environments get credit by it.
+    static TrajectoryReader create(const std::string& name, const TrajectoryOptions& options,
+                                   std::uint64_t sequences);
+    static TrajectoryReader attach(const std::string& name, std::uint64_t sequences,
+                                   const Wait& wait = Deadline::now(),
+                                   const std::string& instance = {});
+
+    // Timeout: no exact fill came together, and the sentence says what is waiting. TooLarge: a
+    // group has more sequences than the batch; it stays. Closed: the stream has ended, and what is
+    // left makes no such batch. Cancelled, Corrupt.
+    Result<TrajectoryBatch> next_batch(const BatchRequest& request = {}, const Wait& wait = {});
+    // Whether next_batch() would not wait, as far as can be seen without taking anything.
+    [[nodiscard]] bool is_ready() const noexcept;
+    Status wait_ready(const Wait& wait) noexcept;
+
+    // Groups that the reader holds and that are in no batch, oldest first; see restore().
+    [[nodiscard]] std::vector<std::vector<std::byte>> held_messages() const;
+    // A group of an earlier life, to be delivered again, marked as redelivered.
+    Status restore(std::vector<std::byte> message);
+    void set_version(std::uint64_t version) noexcept;
+
+    [[nodiscard]] std::uint64_t version() const noexcept;
+    [[nodiscard]] std::uint64_t sequences() const noexcept;
+    [[nodiscard]] TrajectoryStats stats() const;
+    std::uint64_t discard() noexcept;  // as of a Queue
+    void close() noexcept;             // what it holds goes back as it came
+    void end() noexcept;
+    void request_close() noexcept;
+    [[nodiscard]] std::string instance() const;
+
+private:
+    explicit TrajectoryReader(std::shared_ptr<detail::ReaderState> state) noexcept;
+    std::shared_ptr<detail::ReaderState> state_;
+};
+
+// As `penstock info` shows it; attaches nowhere. Incompatible for another kind of queue.
+struct TrajectoryInfo {
+    QueueInfo queue;
+    TrajectoryStats trajectories;
+};
+TrajectoryInfo inspect_trajectories(const std::string& name);
+
+}  // namespace penstock

@@ -1,0 +1,322 @@
+// A batch: its groups, and their values in the shape that the trainer asked for.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "codec/read_once.hpp"
+#include "trajectories/dtypes.hpp"
+#include "trajectories/fill.hpp"
+#include "trajectories/state.hpp"
+
+namespace penstock {
+namespace {
+
+using codec::DType;
+using detail::HeldGroup;
+
+const std::optional<ColumnView>& column_of(const HeldGroup& group, Column column) noexcept {
+    return group.group().columns[static_cast<std::size_t>(column)];
+}
+
+Status refuse(std::string why) noexcept {
+    return {ErrorCode::InvalidArgument, std::move(why)};
+}
+
+std::string lacks(const HeldGroup& group, Column column) {
+    return group.group().title() + " has no column '" + std::string(name(column)) + "'";
+}
+
+// One column of a batch on its way out: called back for every sequence in order.
+class ColumnCopy {
+public:
+    ColumnCopy(const std::vector<HeldGroup>& groups, Column column, bool is_shifted) noexcept
+        : groups_(groups), column_(column), is_shifted_(is_shifted) {}
+
+    // row(values' source, values, copy) -> whether they fit
+    template <typename Row>
+    Status run(DType to, Row&& row) const {
+        for (const HeldGroup& group : groups_) {
+            const std::optional<ColumnView>& view = column_of(group, column_);
+            if (!view) return refuse(lacks(group, column_));
+            const detail::CopyValues copy = detail::copy_values(to, view->dtype);
+            if (copy == nullptr)
+                return refuse(title(group) + " is " + text(view->dtype) + " and can't become " +
+                              text(to));
+            if (!copy_group(group.group().offsets, *view, copy, row)) {
+                return refuse(title(group) + " has a number that does not fit into " + text(to) +
+                              "; ask for int64");
+            }
+        }
+        return Status::ok();
+    }
+
+private:
+    static std::string text(DType dtype) { return std::string(codec::name(dtype)); }
+    [[nodiscard]] std::string title(const HeldGroup& group) const {
+        return "column '" + std::string(name(column_)) + "' of " + group.group().title();
+    }
+
+    template <typename Row>
+    bool copy_group(const std::vector<std::uint64_t>& offsets, const ColumnView& view,
+                    detail::CopyValues copy, Row& row) const {
+        const std::size_t item = codec::item_size(view.dtype);
+        // A causal model is fed a token and asked for the next one: what belongs to the first
+        // token has nobody to be asked of, and the last one is fed to nobody.
+        const std::uint64_t skip = is_shifted_ && column_ != Column::Tokens ? 1 : 0;
+        for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
+            const std::uint64_t tokens = offsets[at + 1] - offsets[at] - (is_shifted_ ? 1 : 0);
+            const std::byte* const from =
+                view.data.data() + (offsets[at] + skip) * view.width * item;
+            if (!row(from, tokens * view.width, copy)) return false;
+        }
+        return true;
+    }
+
+    const std::vector<HeldGroup>& groups_;
+    Column column_;
+    bool is_shifted_;
+};
+
+}  // namespace
+
+TrajectoryBatch::TrajectoryBatch(std::vector<HeldGroup> groups, bool is_shifted,
+                                 std::shared_ptr<detail::ReaderState> reader)
+    : groups_(std::move(groups)), is_shifted_(is_shifted), reader_(std::move(reader)) {
+    for (const HeldGroup& group : groups_) {
+        const std::vector<std::uint64_t>& offsets = group.group().offsets;
+        for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
+            lengths_.push_back(offsets[at + 1] - offsets[at] - (is_shifted ? 1 : 0));
+            longest_ = std::max(longest_, lengths_.back());
+            total_ += lengths_.back();
+        }
+    }
+}
+
+TrajectoryBatch::TrajectoryBatch(TrajectoryBatch&& other) noexcept = default;
+
+TrajectoryBatch& TrajectoryBatch::operator=(TrajectoryBatch&& other) noexcept {
+    if (this != &other) {
+        give_back();
+        groups_ = std::move(other.groups_);
+        lengths_ = std::move(other.lengths_);
+        longest_ = other.longest_;
+        total_ = other.total_;
+        is_shifted_ = other.is_shifted_;
+        reader_ = std::move(other.reader_);
+    }
+    return *this;
+}
+
+TrajectoryBatch::~TrajectoryBatch() {
+    give_back();
+}
+
+std::size_t TrajectoryBatch::groups() const noexcept {
+    return groups_.size();
+}
+
+const GroupView& TrajectoryBatch::group(std::size_t index) const noexcept {
+    return groups_[index].group();
+}
+
+std::span<const std::byte> TrajectoryBatch::message(std::size_t index) const noexcept {
+    return groups_[index].bytes();
+}
+
+unsigned TrajectoryBatch::deliveries(std::size_t index) const noexcept {
+    return groups_[index].deliveries();
+}
+
+std::uint64_t TrajectoryBatch::sequence(std::size_t index) const noexcept {
+    return groups_[index].sequence();
+}
+
+bool TrajectoryBatch::has(Column column) const noexcept {
+    return std::ranges::all_of(
+        groups_, [&](const HeldGroup& group) { return column_of(group, column).has_value(); });
+}
+
+Result<DType> TrajectoryBatch::dtype(Column column) const {
+    std::optional<DType> found;
+    for (const HeldGroup& group : groups_) {
+        const auto& view = column_of(group, column);
+        if (!view) return refuse(lacks(group, column));
+        found = found ? widest(*found, view->dtype) : view->dtype;
+    }
+    return found.value_or(DType::Int32);
+}
+
+Result<std::uint64_t> TrajectoryBatch::width(Column column) const {
+    std::optional<std::uint64_t> found;
+    for (const HeldGroup& group : groups_) {
+        const auto& view = column_of(group, column);
+        if (!view) return refuse(lacks(group, column));
+        const std::uint64_t width = view->width;
+        if (width == 0) {
+            return refuse("column '" + std::string(name(column)) + "' of " + group.group().title() +
+                          " has another number of values for each token; read it from its group");
+        }
+        if (found.value_or(width) != width) {
+            return refuse("column '" + std::string(name(column)) + "' has " +
+                          std::to_string(*found) + " values for a token in one group and " +
+                          std::to_string(width) + " in " + group.group().title());
+        }
+        found = width;
+    }
+    return found.value_or(1);
+}
+
+Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, double pad) const {
+    const Result<std::uint64_t> values = width(column);
+    if (!values) return values.status().copy();
+    const std::uint64_t needed = longest_ * *values;
+    if (out.row_items < needed || out.total_items < lengths_.size() * out.row_items) {
+        return {ErrorCode::TooLarge, "the array for column '" + std::string(name(column)) +
+                                         "' has no room for " + std::to_string(lengths_.size()) +
+                                         " rows of " + std::to_string(needed) + " values"};
+    }
+    const detail::FillValues fill = detail::fill_values(out.dtype);
+    const std::size_t item = codec::item_size(out.dtype);
+    const bool needs_padding = std::ranges::any_of(
+        lengths_, [&](std::uint64_t length) { return length * *values < out.row_items; });
+    if (fill == nullptr && needs_padding) {
+        return refuse("column '" + std::string(name(column)) + "' can't be padded as " +
+                      std::string(codec::name(out.dtype)) + "; ask for float32");
+    }
+    std::byte* row = out.data;
+    return ColumnCopy(groups_, column, is_shifted_)
+        .run(out.dtype, [&](const std::byte* from, std::uint64_t count, detail::CopyValues copy) {
+            const bool fits = copy(row, from, count);
+            if (count < out.row_items) fill(row + count * item, out.row_items - count, pad);
+            row += out.row_bytes;
+            return fits;
+        });
+}
+
+Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const {
+    const Result<std::uint64_t> values = width(column);
+    if (!values) return values.status().copy();
+    if (out.total_items < total_ * *values) {
+        return {ErrorCode::TooLarge, "the array for column '" + std::string(name(column)) +
+                                         "' has no room for " + std::to_string(total_ * *values) +
+                                         " values"};
+    }
+    const std::size_t item = codec::item_size(out.dtype);
+    std::byte* to = out.data;
+    return ColumnCopy(groups_, column, is_shifted_)
+        .run(out.dtype, [&](const std::byte* from, std::uint64_t count, detail::CopyValues copy) {
+            const bool fits = copy(to, from, count);
+            to += count * item;
+            return fits;
+        });
+}
+
+void TrajectoryBatch::fill_padding_mask(std::byte* out, std::uint64_t row_items) const noexcept {
+    for (const std::uint64_t length : lengths_) {
+        std::memset(out, 1, length);
+        std::memset(out + length, 0, row_items - length);
+        out += row_items;
+    }
+}
+
+void TrajectoryBatch::fill_positions(std::span<std::int64_t> out) const noexcept {
+    std::int64_t* to = out.data();
+    for (const std::uint64_t length : lengths_) {
+        for (std::uint64_t at = 0; at < length; ++at) *to++ = static_cast<std::int64_t>(at);
+    }
+}
+
+void TrajectoryBatch::fill_cu_seqlens(std::span<std::int32_t> out) const noexcept {
+    std::uint64_t sum = 0;
+    out[0] = 0;
+    for (std::size_t at = 0; at < lengths_.size(); ++at) {
+        sum += lengths_[at];
+        out[at + 1] = static_cast<std::int32_t>(sum);
+    }
+}
+
+void TrajectoryBatch::fill_group_index(std::span<std::int64_t> out) const noexcept {
+    std::int64_t* to = out.data();
+    for (std::size_t at = 0; at < groups_.size(); ++at) {
+        to = std::fill_n(to, groups_[at].group().sequences(), static_cast<std::int64_t>(at));
+    }
+}
+
+Status TrajectoryBatch::fill_scores(std::span<double> out) const noexcept {
+    auto* to = reinterpret_cast<std::byte*>(out.data());
+    for (const HeldGroup& group : groups_) {
+        const auto& scores = group.group().scores;
+        if (!scores) return refuse(group.group().title() + " has no scores");
+        const std::size_t count = group.group().sequences();
+        if (is_real(scores->dtype)) {
+            detail::copy_values(DType::Float64, scores->dtype)(to, scores->data.data(), count);
+        } else {
+            std::vector<std::int64_t> whole(count);
+            detail::copy_values(DType::Int64, scores->dtype)(
+                reinterpret_cast<std::byte*>(whole.data()), scores->data.data(), count);
+            for (std::size_t at = 0; at < count; ++at) {
+                const auto score = static_cast<double>(whole[at]);
+                std::memcpy(to + at * sizeof(double), &score, sizeof score);
+            }
+        }
+        to += count * sizeof(double);
+    }
+    return Status::ok();
+}
+
+void TrajectoryBatch::fill_versions(std::span<std::int64_t> out) const noexcept {
+    std::int64_t* to = out.data();
+    for (const HeldGroup& group : groups_) {
+        const auto& versions = group.group().versions;
+        const std::size_t count = group.group().sequences();
+        if (versions) {
+            detail::copy_values(DType::Int64, versions->dtype)(reinterpret_cast<std::byte*>(to),
+                                                               versions->data.data(), count);
+        } else {
+            std::fill_n(to, count, static_cast<std::int64_t>(group.group().begun));
+        }
+        to += count;
+    }
+}
+
+// The version first: what is begun with the credit that comes back is begun with it.
+void TrajectoryBatch::ack(std::uint64_t step) noexcept {
+    if (!is_open() || reader_->is_foreign()) return;
+    layout::BoardState& board = reader_->board.state();
+    std::uint64_t version = board.version.load(std::memory_order_relaxed);
+    while (version < step &&
+           !board.version.compare_exchange_weak(version, step, std::memory_order_acq_rel)) {
+    }
+    PENSTOCK_CRASH_POINT("trajectories.ack.version");
+    for (HeldGroup& group : groups_) {
+        group.ack();
+        PENSTOCK_CRASH_POINT("trajectories.ack.group");
+    }
+    board.batches.fetch_add(1, std::memory_order_relaxed);
+    board.groups.fetch_add(groups_.size(), std::memory_order_relaxed);
+    board.sequences.fetch_add(lengths_.size(), std::memory_order_relaxed);
+    reader_->board.credit_signal().notify();
+    forget();
+}
+
+void TrajectoryBatch::give_back() noexcept {
+    if (!is_open()) return;
+    // What an earlier life left has no place in the queue: it stays with the reader.
+    for (HeldGroup& group : groups_) {
+        if (group.is_restored()) reader_->hold(std::move(group));
+    }
+    forget();  // deliveries give themselves back
+}
+
+void TrajectoryBatch::untake() noexcept {
+    if (!is_open()) return;
+    for (HeldGroup& group : groups_) reader_->hold(std::move(group));
+    forget();
+}
+
+void TrajectoryBatch::forget() noexcept {
+    groups_.clear();
+    reader_.reset();
+}
+
+}  // namespace penstock

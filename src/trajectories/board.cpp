@@ -1,0 +1,241 @@
+#include "trajectories/board.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <map>
+
+namespace penstock::detail {
+namespace {
+
+using layout::BoardMember;
+using layout::GroupTag;
+using layout::Load;
+using layout::SlotState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kSeqCst = std::memory_order_seq_cst;
+
+void add(Load& sum, const Load& more) noexcept {
+    sum.groups += more.groups;
+    sum.sequences += more.sequences;
+}
+
+double real(const std::atomic<std::uint64_t>& word) noexcept {
+    return std::bit_cast<double>(word.load(kRelaxed));
+}
+
+// Settings of somebody hostile must not become undefined arithmetic.
+double sane(double value) noexcept {
+    return std::isfinite(value) && value > 0 ? std::min(value, 1e12) : 0;
+}
+
+std::string name_of(const BoardMember& member) {
+    std::string name;
+    for (const auto& word : member.name) {
+        std::uint64_t letters = word.load(kRelaxed);
+        for (unsigned i = 0; i < sizeof letters && (letters & 0xFFU) != 0; ++i, letters >>= 8U) {
+            name += static_cast<char>(letters & 0xFFU);
+        }
+    }
+    return name;
+}
+
+}  // namespace
+
+std::uint64_t environment_hash(std::string_view name) noexcept {
+    std::uint64_t hash = 0xCBF29CE484222325;
+    for (const char letter : name) {
+        hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001B3;
+    }
+    const std::uint64_t folded = (hash ^ hash >> 40U) & ((std::uint64_t{1} << 40U) - 1);
+    return folded == 0 ? 1 : folded;
+}
+
+void Board::check(const QueueView& view) {
+    const QueueShape& shape = view.shape();
+    if (shape.application_bytes < bytes(shape.members)) {
+        throw Error(ErrorCode::Corrupt, "the queue is damaged: its accounts have no room");
+    }
+}
+
+void Board::sign(const EnvironmentOptions& environment) noexcept {
+    BoardMember& member = own();
+    member.environment.store(0, kRelease);
+    member.running.store(0, kSeqCst);
+    member.asking.store(0, kSeqCst);
+    member.weight.store(std::bit_cast<std::uint64_t>(environment.weight), kRelaxed);
+    member.min_share.store(std::bit_cast<std::uint64_t>(environment.min_share), kRelaxed);
+    member.group_size.store(environment.group_size, kRelaxed);
+    for (std::size_t word = 0; word < BoardMember::kNameWords; ++word) {
+        const std::size_t begin = std::min(word * 8, environment.name.size());
+        member.name[word].store(
+            application_word(std::string_view(environment.name).substr(begin, 8)), kRelaxed);
+    }
+    // pairs with: the acquire in is_living()
+    member.environment.store(environment_hash(environment.name), kRelease);
+}
+
+// Groups that were put and are not acknowledged: use(tag).
+template <typename Use>
+void Board::for_each_waiting(Use&& use) const noexcept {
+    for (std::uint64_t index = 0; index < view_.shape().slots; ++index) {
+        const layout::QueueSlot& slot = view_.slot(index);
+        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        const bool is_there =
+            state == SlotState::Ready || state == SlotState::Taken || state == SlotState::Returned;
+        if (is_there) use(layout::decode_tag(slot.tag.load(kRelaxed)));
+    }
+}
+
+Board::Census Board::take_census(std::uint64_t environment) const noexcept {
+    Census census;
+    const unsigned self = core_ == nullptr ? view_.shape().members : core_->self;
+    for (unsigned place = 0; place < view_.shape().members; ++place) {
+        if (!is_living(place)) continue;
+        const BoardMember& member = members_[place];
+        // First what is asked for, then what runs, then the slots: work moves in that order, so
+        // what moves meanwhile is seen twice and never missed.
+        // pairs with: the stores in try_begin() and in WriterState::hand_over()
+        const Load asking = layout::decode_load(member.asking.load(kSeqCst));
+        const Load running = layout::decode_load(member.running.load(kSeqCst));
+        if (asking.groups != 0 && place != self) {
+            census.has_asker = true;
+            census.has_earlier_asker = census.has_earlier_asker || place < self;
+        }
+        add(census.total, asking);
+        add(census.total, running);
+        const std::uint64_t hash = member.environment.load(kAcquire);
+        bool is_first = true;  // of its environment: a weight counts once
+        for (unsigned other = 0; other < place && is_first; ++other) {
+            is_first = !is_living(other) || members_[other].environment.load(kAcquire) != hash;
+        }
+        const double weight = sane(real(member.weight));
+        if (is_first) census.weights += weight;
+        if (hash != environment) continue;
+        add(census.own, asking);
+        add(census.own, running);
+        if (is_first) census.own_weight = weight;
+        census.own_share = std::max(census.own_share, sane(real(member.min_share)));
+        census.own_group_size = std::max(census.own_group_size, member.group_size.load(kRelaxed));
+    }
+    for_each_waiting([&](const GroupTag& tag) {
+        add(census.total, {1, tag.sequences});
+        if (tag.environment == environment) add(census.own, {1, tag.sequences});
+    });
+    return census;
+}
+
+std::uint64_t Board::room(const Census& census, std::uint64_t group_size) const noexcept {
+    const auto left = [](std::uint64_t limit, std::uint64_t used) {
+        return limit > used ? limit - used : 0;
+    };
+    const double part = census.weights > 0 ? census.own_weight / census.weights : 1;
+    const auto part_of = [&](std::uint64_t whole, std::uint64_t least) {
+        const double share = std::max(part, std::min(census.own_share, 1.0));
+        return std::max(static_cast<std::uint64_t>(share * static_cast<double>(whole)), least);
+    };
+    const std::uint64_t slots = view_.shape().slots;
+    std::uint64_t groups =
+        std::min(left(slots, census.total.groups), left(part_of(slots, 1), census.own.groups));
+    const std::uint64_t staleness = state().max_staleness.load(kRelaxed);
+    if (staleness == kUnlimited) return groups;
+    const std::uint64_t batch =
+        std::min(state().batch_sequences.load(kAcquire), layout::kMostSequences);
+    const std::uint64_t window = (std::min(staleness, layout::kMostSequences) + 1) * batch;
+    const std::uint64_t least = std::max(census.own_group_size, group_size);
+    const std::uint64_t sequences =
+        std::min(left(window, census.total.sequences),
+                 left(std::min(part_of(window, least), window), census.own.sequences));
+    return std::min(groups, sequences / group_size);
+}
+
+std::uint64_t Board::credit(std::uint64_t environment, std::uint64_t group_size) const {
+    return room(take_census(environment), group_size);
+}
+
+// Whoever asks says so first and looks then: of two that ask at once one at least sees the other,
+// and what is seen counts as taken. If both do, the one in the earlier place looks again; the other
+// withdraws and is told no, although there may be room: it is woken when that is known.
+bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size) noexcept {
+    constexpr unsigned kLooks = 4;
+    BoardMember& member = own();
+    const std::uint64_t load = layout::encode_load({1, group_size});
+    member.asking.store(load, kSeqCst);
+    PENSTOCK_CRASH_POINT("trajectories.begin.asking");
+    bool is_begun = false;
+    bool has_met = false;
+    for (unsigned look = 0; look < kLooks && !is_begun; ++look) {
+        Census census = take_census(environment);
+        const Load own = {1, group_size};  // is in the census
+        census.total.groups -= std::min(census.total.groups, own.groups);
+        census.total.sequences -= std::min(census.total.sequences, own.sequences);
+        census.own.groups -= std::min(census.own.groups, own.groups);
+        census.own.sequences -= std::min(census.own.sequences, own.sequences);
+        is_begun = room(census, group_size) > 0;
+        has_met = has_met || census.has_asker;
+        if (!is_begun && (census.has_earlier_asker || !census.has_asker)) break;
+    }
+    if (is_begun) {
+        // Before the question is taken back: others see one or the other.
+        member.running.fetch_add(load, kSeqCst);
+        PENSTOCK_CRASH_POINT("trajectories.begin.running");
+    }
+    member.asking.store(0, kSeqCst);
+    if (!is_begun && has_met) credit_.notify();  // it may have withdrawn because of us
+    return is_begun;
+}
+
+EnvironmentStats Board::describe(unsigned place) const {
+    const BoardMember& member = members_[place];
+    EnvironmentStats stats;
+    stats.name = name_of(member);
+    stats.writers = 1;
+    stats.weight = real(member.weight);
+    stats.min_share = real(member.min_share);
+    stats.group_size = member.group_size.load(kRelaxed);
+    const Load running = layout::decode_load(member.running.load(kSeqCst));
+    stats.running_groups = running.groups;
+    stats.running_sequences = running.sequences;
+    return stats;
+}
+
+std::vector<EnvironmentStats> Board::living() const {
+    std::vector<EnvironmentStats> found;
+    for (unsigned place = 0; place < view_.shape().members; ++place) {
+        if (!is_living(place)) continue;
+        EnvironmentStats here = describe(place);
+        const auto same = std::ranges::find(found, here.name, &EnvironmentStats::name);
+        if (same == found.end()) {
+            found.push_back(std::move(here));
+            continue;
+        }
+        ++same->writers;
+        same->min_share = std::max(same->min_share, here.min_share);
+        same->group_size = std::max(same->group_size, here.group_size);
+        same->running_groups += here.running_groups;
+        same->running_sequences += here.running_sequences;
+    }
+    return found;
+}
+
+std::vector<EnvironmentStats> Board::environments() const {
+    std::vector<EnvironmentStats> found = living();
+    std::map<std::uint64_t, std::size_t> places;
+    for (std::size_t at = 0; at < found.size(); ++at) {
+        places.emplace(environment_hash(found[at].name), at);
+    }
+    // Of those who are gone only the hash is known.
+    EnvironmentStats gone;
+    for_each_waiting([&](const GroupTag& tag) {
+        const auto place = places.find(tag.environment);
+        EnvironmentStats& stats = place == places.end() ? gone : found[place->second];
+        ++stats.waiting_groups;
+        stats.waiting_sequences += tag.sequences;
+    });
+    if (gone.waiting_groups > 0) found.push_back(std::move(gone));
+    return found;
+}
+
+}  // namespace penstock::detail

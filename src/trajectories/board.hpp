@@ -1,0 +1,91 @@
+// The accounts of a queue of trajectories: who is an environment, what is on the way, and whether
+// another rollout may begin.
+//
+// What is on the way is never counted up and down in one word, which a death between two steps
+// would falsify for ever. It is looked at: what runs stands with the writer that began it, and is
+// void when that one is dead; what was put stands in the Queue's slots until it is acknowledged.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "penstock/trajectories.hpp"
+#include "queue/core.hpp"
+#include "trajectories/layout.hpp"
+
+namespace penstock::detail {
+
+inline constexpr std::uint64_t kTrajectories = application_word("trajecto");
+
+// 40 bits of FNV-1a, never 0.
+std::uint64_t environment_hash(std::string_view name) noexcept;
+
+class Board {
+public:
+    // The caller keeps the core.
+    explicit Board(QueueCore& core) noexcept
+        : Board(core.view, core.segment->has_asymmetric_fence()) {
+        core_ = &core;
+    }
+    // To look at only.
+    explicit Board(const QueueView& view, bool asymmetric = false) noexcept
+        : view_(view), head_(reinterpret_cast<layout::BoardHead*>(view.application())),
+          members_(reinterpret_cast<layout::BoardMember*>(view.application() +
+                                                          sizeof(layout::BoardHead))),
+          credit_(head_->credit, asymmetric) {}
+
+    static std::uint64_t bytes(unsigned members) noexcept {
+        return sizeof(layout::BoardHead) + members * sizeof(layout::BoardMember);
+    }
+    // Throws Corrupt if the segment's application has no room for a board.
+    static void check(const QueueView& view);
+
+    [[nodiscard]] layout::BoardState& state() const noexcept { return head_->state; }
+    [[nodiscard]] Signal& credit_signal() noexcept { return credit_; }
+
+    // The caller's own place, which is not a producer's yet.
+    void sign(const EnvironmentOptions& environment) noexcept;
+    [[nodiscard]] layout::BoardMember& own() const noexcept { return members_[core_->self]; }
+
+    // One for each environment that lives or has something on the way, by name; those who are gone
+    // and unknown by name are left out of it, but not of total().
+    [[nodiscard]] std::vector<EnvironmentStats> environments() const;
+    // The minimum shares of the living, for the trainer.
+    [[nodiscard]] std::vector<EnvironmentStats> living() const;
+
+    // Rollouts of `group_size` sequences that the environment of that place could begin now.
+    [[nodiscard]] std::uint64_t credit(std::uint64_t environment, std::uint64_t group_size) const;
+    // Begins one if it may: adds it to own().running. Only one thread of a process at a time.
+    bool try_begin(std::uint64_t environment, std::uint64_t group_size) noexcept;
+
+private:
+    // What is on the way and who has a say, seen once.
+    struct Census {
+        layout::Load total;  // of everybody, with those that are being asked for
+        layout::Load own;    // of the one environment
+        double weights = 0;  // of all living environments, each counted once
+        double own_weight = 0;
+        double own_share = 0;
+        std::uint64_t own_group_size = 0;
+        bool has_earlier_asker = false;  // in a place before ours
+        bool has_asker = false;          // besides ours
+    };
+    [[nodiscard]] Census take_census(std::uint64_t environment) const noexcept;
+    // How many more of that size there is room for; what is asked for counts as taken.
+    [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size) const noexcept;
+    [[nodiscard]] bool is_living(unsigned place) const noexcept {
+        return view_.member(place).role.load(std::memory_order_seq_cst) != 0 &&
+               members_[place].environment.load(std::memory_order_acquire) != 0;
+    }
+    template <typename Use>
+    void for_each_waiting(Use&& use) const noexcept;
+    [[nodiscard]] EnvironmentStats describe(unsigned place) const;
+
+    QueueView view_;
+    layout::BoardHead* head_;
+    layout::BoardMember* members_;
+    Signal credit_;
+    QueueCore* core_ = nullptr;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,20 @@
+// Values of a column, from where they were put to where the trainer wants them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "penstock/codec.hpp"
+
+namespace penstock::detail {
+
+// Copies `count` values. False: one of them does not fit into `to`.
+using CopyValues = bool (*)(std::byte* to, const std::byte* from, std::size_t count) noexcept;
+// How values of `from` become values of `to`; null if that is not offered.
+CopyValues copy_values(codec::DType to, codec::DType from) noexcept;
+
+// Fills `count` values with `value`, rounded to what `dtype` can hold.
+using FillValues = void (*)(std::byte* to, std::size_t count, double value) noexcept;
+FillValues fill_values(codec::DType dtype) noexcept;
+
+}  // namespace penstock::detail

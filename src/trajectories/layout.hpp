@@ -1,0 +1,74 @@
+// The accounts of a queue of trajectories, in the application's bytes of its Queue. The only
+// definition of those bytes.
+//
+// BoardState | SignalWord credit | BoardMember[members]
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "queue/layout.hpp"
+
+namespace penstock::layout {
+
+// Queue's tag of a group, from the lowest bit: sequences 24, environment 40 (never 0).
+struct GroupTag {
+    std::uint64_t sequences = 0;
+    std::uint64_t environment = 0;
+};
+inline constexpr std::uint64_t kMostSequences = (std::uint64_t{1} << 24U) - 1;
+
+constexpr std::uint64_t encode_tag(const GroupTag& tag) noexcept {
+    return tag.sequences | tag.environment << 24U;
+}
+constexpr GroupTag decode_tag(std::uint64_t word) noexcept {
+    return {word & kMostSequences, word >> 24U};
+}
+
+// Groups and sequences in one word, so that they change together: sequences 40, groups 24.
+struct Load {
+    std::uint64_t groups = 0;
+    std::uint64_t sequences = 0;
+};
+constexpr std::uint64_t encode_load(const Load& load) noexcept {
+    return load.sequences | load.groups << 40U;
+}
+constexpr Load decode_load(std::uint64_t word) noexcept {
+    return {word >> 40U, word & ((std::uint64_t{1} << 40U) - 1)};
+}
+
+// What the trainer says. `max_staleness` never changes.
+struct alignas(kApart) BoardState {
+    std::atomic<std::uint64_t> version;          // only grows; by any trainer; acquire and release
+    std::atomic<std::uint64_t> batch_sequences;  // 0: no trainer has come yet
+    std::atomic<std::uint64_t> max_staleness;
+    std::atomic<std::uint64_t> next_env_id;
+    std::atomic<std::uint64_t> batches;  // for people, as are the next ones; relaxed
+    std::atomic<std::uint64_t> groups;
+    std::atomic<std::uint64_t> sequences;
+    std::atomic<std::uint64_t> dropped_stale;
+};
+static_assert(sizeof(BoardState) == kApart);
+
+// One environment's writer; valid while the Queue's member of that place is a producer. Written by
+// it alone.
+struct alignas(kApart) BoardMember {
+    static constexpr std::size_t kNameWords = 8;
+
+    std::atomic<std::uint64_t> environment;  // hash of its name; 0: none. Release / acquire
+    std::atomic<std::uint64_t> running;      // Load with credit, not put yet; seq_cst, see Board
+    std::atomic<std::uint64_t> asking;       // Load that credit is being looked for; seq_cst
+    std::atomic<std::uint64_t> weight;       // a double's bits, as is the next; relaxed
+    std::atomic<std::uint64_t> min_share;
+    std::atomic<std::uint64_t> group_size;
+    std::atomic<std::uint64_t> name[kNameWords];  // zero padded
+};
+static_assert(sizeof(BoardMember) == kApart);
+
+struct BoardHead {
+    BoardState state;
+    SignalWord credit;  // environments sleep on it
+};
+static_assert(sizeof(BoardHead) == 2 * kApart);
+
+}  // namespace penstock::layout

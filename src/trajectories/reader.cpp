@@ -1,0 +1,341 @@
+// The trainer's side: what is there is taken, held in order of age, and left in exact batches.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+
+#include "trajectories/former.hpp"
+#include "trajectories/state.hpp"
+
+namespace penstock {
+
+using detail::HeldGroup;
+using detail::ReaderState;
+
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+Status closed() noexcept {
+    return {ErrorCode::Closed, "this trajectory reader is closed; attach anew"};
+}
+
+std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {
+    auto state = std::make_shared<ReaderState>(std::move(queue), sequences);
+    state->board.state().batch_sequences.store(sequences, std::memory_order_release);
+    state->board.credit_signal().notify();  // who waited for a trainer
+    return state;
+}
+
+void check_sequences(std::uint64_t sequences) {
+    if (sequences >= 1 && sequences <= detail::kMostBatchSequences) return;
+    throw Error(ErrorCode::InvalidArgument, "a batch has 1 to " +
+                                                std::to_string(detail::kMostBatchSequences) +
+                                                " sequences, not " + std::to_string(sequences));
+}
+
+// One call of next_batch(): the reader, and what is asked of it.
+class Search {
+public:
+    Search(std::shared_ptr<ReaderState> state, const BatchRequest& request)
+        : state_(std::move(state)), request_(request),
+          sequences_(request.sequences == 0 ? state_->sequences : request.sequences) {}
+
+    Result<TrajectoryBatch> run(const Wait& wait) {
+        check_sequences(sequences_);
+        for (;;) {
+            if (Status status = take_what_is_there(); !status) return status;
+            if (Status status = look_for_oversized(); !status) return status;
+            if (std::vector<HeldGroup> groups = pick(); !groups.empty()) {
+                return TrajectoryBatch(std::move(groups), request_.causal_shift, state_);
+            }
+            if (has_ended_) return ended();
+            if (Status status = take_one(wait); !status) return status;
+        }
+    }
+
+private:
+    [[nodiscard]] std::size_t held() const {
+        const std::lock_guard lock(state_->mutex);
+        return state_->held.size();
+    }
+
+    Status take_what_is_there() {
+        while (held() < request_.lookahead) {
+            Result<Delivery> delivery = state_->queue.take(Deadline::now());
+            if (delivery.code() == ErrorCode::Timeout) break;
+            if (delivery.code() == ErrorCode::Closed) {
+                has_ended_ = true;
+                break;
+            }
+            if (!delivery) return delivery.status().copy();
+            if (Status status = keep(*std::move(delivery)); !status) return status;
+        }
+        return Status::ok();
+    }
+
+    Status take_one(const Wait& wait) {
+        if (held() >= request_.lookahead) return {ErrorCode::Timeout, no_fill()};
+        Result<Delivery> delivery = state_->queue.take(wait);
+        if (delivery.code() == ErrorCode::Timeout) return {ErrorCode::Timeout, no_fill()};
+        if (delivery.code() == ErrorCode::Closed) {
+            has_ended_ = true;
+            return Status::ok();
+        }
+        if (!delivery) return delivery.status().copy();
+        return keep(*std::move(delivery));
+    }
+
+    Status keep(Delivery delivery) {
+        Result<GroupView> group = read_group(delivery.bytes());
+        if (!group) {
+            const std::string why(group.status().message());
+            delivery.set_aside();
+            return {ErrorCode::Corrupt, "message " + std::to_string(delivery.sequence()) + " of " +
+                                            detail::quoted(state_->queue.name()) +
+                                            " was set aside: " + why};
+        }
+        if (request_.drops_stale && is_stale(*group)) {
+            state_->board.state().dropped_stale.fetch_add(1, kRelaxed);
+            delivery.ack();
+            state_->board.credit_signal().notify();
+            return Status::ok();
+        }
+        state_->hold(HeldGroup(std::move(delivery), *std::move(group)));
+        return Status::ok();
+    }
+
+    [[nodiscard]] bool is_stale(const GroupView& group) const noexcept {
+        const layout::BoardState& board = state_->board.state();
+        const std::uint64_t staleness = board.max_staleness.load(kRelaxed);
+        const std::uint64_t version = board.version.load(std::memory_order_acquire);
+        return staleness != kUnlimited && version > group.begun &&
+               version - group.begun > staleness;
+    }
+
+    // It would wait for ever, with nobody told.
+    [[nodiscard]] Status look_for_oversized() const {
+        const std::lock_guard lock(state_->mutex);
+        for (const HeldGroup& group : state_->held) {
+            const std::size_t has = group.group().sequences();
+            if (has <= sequences_) continue;
+            return {ErrorCode::TooLarge, group.group().title() + " has " + std::to_string(has) +
+                                             " sequences and a batch " +
+                                             std::to_string(sequences_) +
+                                             "; it stays: ask for a larger batch"};
+        }
+        return Status::ok();
+    }
+
+    // Minimum sequences by environment, of the living.
+    [[nodiscard]] std::map<std::string, std::uint64_t> minima() const {
+        std::map<std::string, double> shares;
+        double sum = 0;
+        for (const EnvironmentStats& environment : state_->board.living()) {
+            const double share = environment.min_share;
+            if (!(share > 0 && share <= 1)) continue;
+            shares.emplace(environment.name, share);
+            sum += share;
+        }
+        std::map<std::string, std::uint64_t> sequences;
+        constexpr double kRounding = 1e-9;  // 0.7 of 10 is 7
+        for (const auto& [environment, share] : shares) {
+            const double scaled = sum > 1 + kRounding ? share / sum : share;
+            const auto least =
+                static_cast<std::uint64_t>(scaled * static_cast<double>(sequences_) + kRounding);
+            if (least > 0) sequences.emplace(environment, least);
+        }
+        return sequences;
+    }
+
+    std::vector<HeldGroup> pick() {
+        const std::map<std::string, std::uint64_t> wanted = minima();
+        std::vector<std::uint64_t> least(1, 0);
+        std::map<std::string, std::uint32_t> share_of;
+        for (const auto& [environment, sequences] : wanted) {
+            share_of.emplace(environment, static_cast<std::uint32_t>(least.size()));
+            least.push_back(sequences);
+        }
+        const std::lock_guard lock(state_->mutex);
+        std::vector<detail::Candidate> candidates;
+        candidates.reserve(state_->held.size());
+        for (const HeldGroup& group : state_->held) {
+            const auto share = share_of.find(group.group().environment);
+            candidates.push_back(
+                {group.group().sequences(), share == share_of.end() ? 0 : share->second});
+        }
+        std::vector<std::uint32_t> chosen;
+        std::vector<HeldGroup> groups;
+        if (!detail::form_batch(candidates, sequences_, least, chosen)) return groups;
+        groups.reserve(chosen.size());
+        for (const std::uint32_t at : chosen) groups.push_back(std::move(state_->held[at]));
+        std::size_t next = 0;
+        std::size_t kept = 0;
+        for (std::size_t at = 0; at < state_->held.size(); ++at) {
+            if (next < chosen.size() && chosen[next] == at) {
+                ++next;
+            } else {
+                if (kept != at) state_->held[kept] = std::move(state_->held[at]);
+                ++kept;
+            }
+        }
+        state_->held.erase(state_->held.begin() + static_cast<std::ptrdiff_t>(kept),
+                           state_->held.end());
+        return groups;
+    }
+
+    // What waits, by environment and size of group, and what is wanted of whom.
+    [[nodiscard]] std::string waiting() const {
+        std::map<std::string, std::map<std::size_t, std::size_t>> sizes;
+        std::size_t sequences = 0;
+        std::map<std::string, std::size_t> of;
+        {
+            const std::lock_guard lock(state_->mutex);
+            for (const HeldGroup& group : state_->held) {
+                const GroupView& view = group.group();
+                ++sizes[view.environment][view.sequences()];
+                of[view.environment] += view.sequences();
+                sequences += view.sequences();
+            }
+        }
+        std::string text = std::to_string(sequences) + " sequences wait";
+        for (const auto& [environment, groups] : sizes) {
+            text += "; of '" + environment + "'";
+            std::string separator = " ";
+            for (const auto& [size, count] : groups) {
+                text += separator + std::to_string(count) + " x " + std::to_string(size);
+                separator = ", ";
+            }
+        }
+        for (const auto& [environment, least] : minima()) {
+            if (of[environment] >= least) continue;
+            text += "; '" + environment + "' is to have " + std::to_string(least) + " and has " +
+                    std::to_string(of[environment]);
+        }
+        return text;
+    }
+
+    [[nodiscard]] std::string no_fill() const {
+        return "no whole groups make exactly " + std::to_string(sequences_) + " sequences from " +
+               detail::quoted(state_->queue.name()) + ": " + waiting();
+    }
+
+    [[nodiscard]] Status ended() const {
+        const std::string name = detail::quoted(state_->queue.name());
+        if (held() == 0) return {ErrorCode::Closed, name + " has ended and everything was taken"};
+        return {ErrorCode::Closed, name + " has ended, and what is left makes no batch of " +
+                                       std::to_string(sequences_) + ": " + waiting() +
+                                       "; ask for another number of sequences"};
+    }
+
+    std::shared_ptr<ReaderState> state_;
+    const BatchRequest& request_;
+    std::uint64_t sequences_;
+    bool has_ended_ = false;
+};
+
+}  // namespace
+
+TrajectoryReader TrajectoryReader::create(const std::string& name, const TrajectoryOptions& options,
+                                          std::uint64_t sequences) {
+    check_sequences(sequences);
+    return TrajectoryReader(join(detail::create_trajectories(name, options), sequences));
+}
+
+TrajectoryReader TrajectoryReader::attach(const std::string& name, std::uint64_t sequences,
+                                          const Wait& wait, const std::string& instance) {
+    check_sequences(sequences);
+    return TrajectoryReader(
+        join(detail::attach_trajectories(name, QueueRole::Consumer, wait, instance), sequences));
+}
+
+TrajectoryReader::TrajectoryReader(std::shared_ptr<ReaderState> state) noexcept
+    : state_(std::move(state)) {}
+
+Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request,
+                                                     const Wait& wait) try {
+    if (state_ == nullptr) return closed();
+    if (state_->is_foreign()) return detail::wrong_process();
+    return Search(state_, request).run(wait);
+} catch (const Error& error) {
+    return Status(error.code(), error.what());
+}
+
+bool TrajectoryReader::is_ready() const noexcept {
+    return state_ != nullptr && state_->queue.is_ready();
+}
+
+Status TrajectoryReader::wait_ready(const Wait& wait) noexcept {
+    if (state_ == nullptr) return closed();
+    return state_->queue.wait_ready(wait);
+}
+
+std::vector<std::vector<std::byte>> TrajectoryReader::held_messages() const {
+    std::vector<std::vector<std::byte>> messages;
+    if (state_ == nullptr) return messages;
+    const std::lock_guard lock(state_->mutex);
+    for (const HeldGroup& group : state_->held) {
+        messages.emplace_back(group.bytes().begin(), group.bytes().end());
+    }
+    return messages;
+}
+
+Status TrajectoryReader::restore(std::vector<std::byte> message) {
+    if (state_ == nullptr) return closed();
+    Result<GroupView> group = read_group(message);
+    if (!group) return group.status().copy();
+    state_->hold(HeldGroup(std::move(message), *std::move(group), state_->restored++));
+    return Status::ok();
+}
+
+void TrajectoryReader::set_version(std::uint64_t version) noexcept {
+    if (state_ == nullptr) return;
+    state_->board.state().version.store(version, std::memory_order_release);
+    state_->board.credit_signal().notify();
+}
+
+std::uint64_t TrajectoryReader::version() const noexcept {
+    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+}
+
+std::uint64_t TrajectoryReader::sequences() const noexcept {
+    return state_ == nullptr ? 0 : state_->sequences;
+}
+
+TrajectoryStats TrajectoryReader::stats() const {
+    if (state_ == nullptr) closed().or_throw();
+    return state_->stats();
+}
+
+std::uint64_t TrajectoryReader::discard() noexcept {
+    if (state_ == nullptr) return 0;
+    std::uint64_t dropped = state_->queue.discard();
+    const std::lock_guard lock(state_->mutex);
+    for (HeldGroup& group : state_->held) group.ack();
+    dropped += state_->held.size();
+    state_->held.clear();
+    return dropped;
+}
+
+void TrajectoryReader::close() noexcept {
+    if (state_ == nullptr) return;
+    state_->untake_all();
+    state_->queue.close();
+    state_.reset();
+}
+
+void TrajectoryReader::end() noexcept {
+    if (state_ == nullptr) return;
+    state_->queue.end();
+    state_->board.credit_signal().notify();
+}
+
+void TrajectoryReader::request_close() noexcept {
+    if (state_ != nullptr) state_->queue.request_close();
+}
+
+std::string TrajectoryReader::instance() const {
+    return state_ == nullptr ? std::string() : state_->queue.instance();
+}
+
+}  // namespace penstock

@@ -1,0 +1,102 @@
+// Creation, attachment and numbers: what the writer's and the reader's side have in common.
+#include "trajectories/state.hpp"
+
+#include <algorithm>
+
+namespace penstock::detail {
+
+Queue create_trajectories(const std::string& name, const TrajectoryOptions& options) {
+    if (options.max_staleness != kUnlimited && options.max_staleness > layout::kMostSequences) {
+        throw Error(ErrorCode::InvalidArgument,
+                    "max_staleness is " + std::to_string(options.max_staleness) +
+                        " versions; give at most " + std::to_string(layout::kMostSequences) +
+                        ", or none");
+    }
+    QueueOptions queue;
+    queue.capacity = options.capacity;
+    queue.slots = options.slots;
+    queue.inline_bytes = 64;  // groups are larger
+    queue.members = options.members;
+    queue.poison_limit = options.poison_limit;
+    queue.application = kTrajectories;
+    queue.application_bytes = Board::bytes(options.members);
+    queue.memory = options.memory;
+    return QueueAccess::handle(QueueCore::create(name, queue, [&](const QueueView& view) {
+        Board(view).state().max_staleness.store(options.max_staleness, std::memory_order_relaxed);
+    }));
+}
+
+Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& wait,
+                          const std::string& instance) {
+    Queue queue = Queue::attach(name, role, wait, instance, kTrajectories);
+    Board::check(QueueAccess::core(queue)->view);
+    return queue;
+}
+
+TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
+    constexpr auto kRelaxed = std::memory_order_relaxed;
+    const layout::BoardState& state = board.state();
+    TrajectoryStats stats;
+    stats.queue = queue;
+    stats.version = state.version.load(std::memory_order_acquire);
+    stats.batch_sequences = state.batch_sequences.load(kRelaxed);
+    stats.max_staleness = state.max_staleness.load(kRelaxed);
+    stats.batches = state.batches.load(kRelaxed);
+    stats.groups = state.groups.load(kRelaxed);
+    stats.sequences = state.sequences.load(kRelaxed);
+    stats.dropped_stale = state.dropped_stale.load(kRelaxed);
+    stats.environments = board.environments();
+    return stats;
+}
+
+TrajectoryStats Accounts::stats() const {
+    return trajectory_stats(board, queue.stats());
+}
+
+WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
+    : Accounts(std::move(attached)), environment(options), hash(environment_hash(options.name)) {}
+
+void WriterState::hand_over(std::uint64_t load) noexcept {
+    if (is_foreign()) return;
+    // pairs with: the looks in take_census(), which sees the slot if it sees this
+    board.own().running.fetch_sub(load, std::memory_order_seq_cst);
+    board.credit_signal().notify();
+}
+
+ReaderState::ReaderState(Queue attached, std::uint64_t batch_sequences)
+    : Accounts(std::move(attached)), sequences(batch_sequences) {}
+
+void ReaderState::hold(HeldGroup group) {
+    const std::lock_guard lock(mutex);
+    const auto place = std::ranges::upper_bound(
+        held, group,
+        [](const HeldGroup& one, const HeldGroup& other) { return one.is_older_than(other); });
+    held.insert(place, std::move(group));
+}
+
+void ReaderState::untake_all() noexcept {
+    const std::lock_guard lock(mutex);
+    for (HeldGroup& group : held) group.untake();
+    held.clear();
+}
+
+}  // namespace penstock::detail
+
+namespace penstock {
+
+TrajectoryInfo inspect_trajectories(const std::string& name) {
+    detail::Visit visit(name);
+    const auto refuse = [&name] {
+        return Error(ErrorCode::Incompatible, "'" + name + "' carries no trajectories");
+    };
+    if (visit.header().kind != static_cast<std::uint32_t>(Kind::Queue)) throw refuse();
+    const detail::QueueView view(detail::queue_shape_of(visit.header()), visit.control());
+    if (view.shape().application != detail::kTrajectories) throw refuse();
+    detail::Board::check(view);
+    TrajectoryInfo info;
+    info.queue = inspect_queue(name);
+    info.trajectories = detail::trajectory_stats(detail::Board(view), info.queue.stats);
+    return info;
+}
+
+}  // namespace penstock

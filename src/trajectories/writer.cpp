@@ -1,0 +1,251 @@
+// An environment's side: credit, rollouts, and groups on their way into the queue.
+#include <cmath>
+#include <utility>
+
+#include "trajectories/state.hpp"
+
+namespace penstock {
+
+using detail::WaitEnd;
+using detail::WriterState;
+
+namespace {
+
+constexpr std::size_t kMostNameBytes = layout::BoardMember::kNameWords * sizeof(std::uint64_t);
+
+Error refuse(const std::string& why) {
+    return {ErrorCode::InvalidArgument, "can't be an environment: " + why};
+}
+
+void check(const EnvironmentOptions& environment) {
+    const std::string& name = environment.name;
+    if (name.empty() || name.size() > kMostNameBytes || name.find('\0') != std::string::npos) {
+        throw refuse("its name has 1 to " + std::to_string(kMostNameBytes) + " bytes, not " +
+                     std::to_string(name.size()));
+    }
+    if (!std::isfinite(environment.weight) || environment.weight <= 0) {
+        throw refuse("weight must be above 0, not " + std::to_string(environment.weight));
+    }
+    if (!std::isfinite(environment.min_share) || environment.min_share < 0 ||
+        environment.min_share > 1) {
+        throw refuse("min_share is a part of a batch, 0 to 1, not " +
+                     std::to_string(environment.min_share));
+    }
+    if (environment.group_size < 1 || environment.group_size > layout::kMostSequences) {
+        throw refuse("group_size must be 1 to " + std::to_string(layout::kMostSequences) +
+                     ", not " + std::to_string(environment.group_size));
+    }
+}
+
+// Two that join at once may both pass: the trainer scales shares down then.
+void check_shares(const WriterState& state) {
+    double sum = state.environment.min_share;
+    std::string others;
+    for (const EnvironmentStats& other : state.board.living()) {
+        if (other.name == state.environment.name || other.min_share <= 0) continue;
+        sum += other.min_share;
+        others += (others.empty() ? "" : ", ") + other.name;
+    }
+    constexpr double kRounding = 1e-9;
+    if (sum <= 1 + kRounding) return;
+    throw refuse("with the minimum shares of " + others + " it would make " + std::to_string(sum) +
+                 " of each batch; all together may ask for 1");
+}
+
+std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environment) {
+    auto state = std::make_shared<WriterState>(std::move(queue), environment);
+    check_shares(*state);
+    if (!environment.env_id) {
+        state->environment.env_id = static_cast<std::int64_t>(
+            state->board.state().next_env_id.fetch_add(1, std::memory_order_relaxed));
+    }
+    state->board.sign(environment);
+    state->core->become_producer();  // from here on what is signed counts
+    return state;
+}
+
+Status closed() noexcept {
+    return {ErrorCode::Closed, "this trajectory writer is closed; attach anew"};
+}
+
+}  // namespace
+
+namespace detail {
+
+// Ready: begun. PeerGone: the stream has ended.
+WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
+    std::uint64_t sleeps = 0;
+    bool has_ended = false;
+    const auto is_settled = [&] {
+        has_ended = core->is_ended();
+        return has_ended || board.try_begin(hash, environment.group_size);
+    };
+    // Nobody's life ends this wait; what the dead held is looked at once more.
+    const auto clear_dead = [this] {
+        core->clear_dead();
+        return core->closing.is_cancelled();
+    };
+    WaitEnd end = wait_until(board.credit_signal(), spin, wait, sleeps, is_settled, clear_dead);
+    if (end == WaitEnd::PeerGone) return WaitEnd::Cancelled;
+    if (end == WaitEnd::Timeout && is_settled()) end = WaitEnd::Ready;
+    return end == WaitEnd::Ready && has_ended ? WaitEnd::PeerGone : end;
+}
+
+}  // namespace detail
+
+TrajectoryWriter TrajectoryWriter::create(const std::string& name, const TrajectoryOptions& options,
+                                          const EnvironmentOptions& environment) {
+    check(environment);
+    return TrajectoryWriter(join(detail::create_trajectories(name, options), environment));
+}
+
+TrajectoryWriter TrajectoryWriter::attach(const std::string& name,
+                                          const EnvironmentOptions& environment, const Wait& wait,
+                                          const std::string& instance) {
+    check(environment);
+    return TrajectoryWriter(
+        join(detail::attach_trajectories(name, QueueRole::Any, wait, instance), environment));
+}
+
+TrajectoryWriter::TrajectoryWriter(std::shared_ptr<WriterState> state) noexcept
+    : state_(std::move(state)) {}
+
+std::uint64_t TrajectoryWriter::credit() const {
+    if (state_ == nullptr) closed().or_throw();
+    if (state_->is_foreign()) detail::wrong_process().or_throw();
+    if (state_->core->is_ended()) return 0;
+    state_->core->look_around(os::coarse_ns());
+    return state_->board.credit(state_->hash, state_->environment.group_size);
+}
+
+Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
+    if (state_ == nullptr) return closed();
+    if (state_->is_foreign()) return detail::wrong_process();
+    const std::lock_guard lock(state_->beginning);
+    const std::uint64_t group_size = state_->environment.group_size;
+    const WaitEnd end = state_->wait_for_credit(wait);
+    if (end == WaitEnd::Ready) {
+        return Rollout(state_, layout::encode_load({1, group_size}), version());
+    }
+    const std::string name = detail::quoted(state_->queue.name());
+    if (end == WaitEnd::PeerGone) {
+        return Status(ErrorCode::Closed, name + " has ended; nothing more is wanted");
+    }
+    if (end == WaitEnd::Cancelled) {
+        return Status(ErrorCode::Cancelled, "waiting for credit was cancelled; nothing was begun");
+    }
+    const auto& board = state_->board.state();
+    if (board.max_staleness.load(std::memory_order_relaxed) != kUnlimited &&
+        board.batch_sequences.load(std::memory_order_acquire) == 0) {
+        return Status(ErrorCode::Timeout, "no credit: no trainer has attached to " + name + " yet");
+    }
+    return Status(ErrorCode::Timeout,
+                  "no credit for a group of " + std::to_string(group_size) + " sequences in " +
+                      name + ": enough is on the way to the trainer; nothing was begun");
+}
+
+Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) noexcept {
+    if (state_ == nullptr) return closed();
+    return state_->queue.loan(nbytes, wait);
+}
+
+Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& wait) noexcept try {
+    if (state_ == nullptr) return closed();
+    const auto drop = [&loan] { const QueueLoan dropped = std::move(loan); };
+    const Result<GroupView> group = read_group(loan.bytes());
+    if (!group) {
+        drop();
+        return group.status().copy();
+    }
+    const std::uint64_t most =
+        state_->board.state().batch_sequences.load(std::memory_order_relaxed);
+    if (most != 0 && group->sequences() > most) {
+        drop();
+        return {ErrorCode::TooLarge, group->title() + " has " + std::to_string(group->sequences()) +
+                                         " sequences and the trainer's batch " +
+                                         std::to_string(most) + "; nothing was put"};
+    }
+    const std::uint64_t tag =
+        layout::encode_tag({group->sequences(), detail::environment_hash(group->environment)});
+    Status accepted = loan.commit(Format::Typed, wait, tag);
+    PENSTOCK_CRASH_POINT("trajectories.put.put");
+    if (accepted && rollout != nullptr) rollout->release();
+    return accepted;
+} catch (const std::bad_alloc&) {
+    return {ErrorCode::System, "no memory to check a group; nothing was put"};
+}
+
+Status TrajectoryWriter::put(const codec::MessageWriter& message, Rollout* rollout,
+                             const Wait& wait) noexcept {
+    Result<QueueLoan> room = loan(message.nbytes(), wait);
+    if (!room) return room.status().copy();
+    message.write(room->bytes().data());
+    return commit(*room, rollout, wait);
+}
+
+bool TrajectoryWriter::has_room() const noexcept {
+    return state_ != nullptr && state_->queue.has_room();
+}
+
+std::uint64_t TrajectoryWriter::version() const noexcept {
+    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+}
+
+const std::string& TrajectoryWriter::environment() const noexcept {
+    static const std::string none;
+    return state_ == nullptr ? none : state_->environment.name;
+}
+
+std::int64_t TrajectoryWriter::env_id() const noexcept {
+    return state_ == nullptr ? 0 : *state_->environment.env_id;
+}
+
+TrajectoryStats TrajectoryWriter::stats() const {
+    if (state_ == nullptr) closed().or_throw();
+    return state_->stats();
+}
+
+void TrajectoryWriter::close() noexcept {
+    if (state_ == nullptr) return;
+    if (!state_->is_foreign()) {
+        state_->board.own().environment.store(0, std::memory_order_release);
+        state_->board.credit_signal().notify();
+    }
+    state_->queue.close();
+    state_.reset();
+}
+
+void TrajectoryWriter::end() noexcept {
+    if (state_ != nullptr) state_->queue.end();
+}
+
+void TrajectoryWriter::request_close() noexcept {
+    if (state_ != nullptr) state_->queue.request_close();
+}
+
+std::string TrajectoryWriter::instance() const {
+    return state_ == nullptr ? std::string() : state_->queue.instance();
+}
+
+Rollout::Rollout(Rollout&& other) noexcept = default;
+
+Rollout& Rollout::operator=(Rollout&& other) noexcept {
+    if (this != &other) {
+        release();
+        state_ = std::move(other.state_);
+        load_ = other.load_;
+        version_ = other.version_;
+    }
+    return *this;
+}
+
+Rollout::~Rollout() {
+    release();
+}
+
+void Rollout::release() noexcept {
+    if (state_ == nullptr) return;
+    std::exchange(state_, nullptr)->hand_over(load_);
+}
+
+}  // namespace penstock
