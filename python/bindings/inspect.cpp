@@ -139,6 +139,35 @@ nb::dict to_dict(const QueueInfo& info) {
     return dict;
 }
 
+nb::dict to_dict(const EnvironmentStats& stats) {
+    nb::dict dict;
+    dict["name"] = stats.name;
+    dict["writers"] = stats.writers;
+    dict["weight"] = stats.weight;
+    dict["min_share"] = stats.min_share;
+    dict["group_size"] = stats.group_size;
+    dict["running_groups"] = stats.running_groups;
+    dict["running_sequences"] = stats.running_sequences;
+    dict["waiting_groups"] = stats.waiting_groups;
+    dict["waiting_sequences"] = stats.waiting_sequences;
+    return dict;
+}
+
+nb::dict to_dict(const TrajectoryStats& stats) {
+    nb::dict dict;
+    dict["queue"] = to_dict(stats.queue);
+    dict["version"] = stats.version;
+    dict["batch_sequences"] = stats.batch_sequences;
+    dict["max_staleness"] =
+        stats.max_staleness == kUnlimited ? nb::none() : nb::object(nb::int_(stats.max_staleness));
+    dict["batches"] = stats.batches;
+    dict["groups"] = stats.groups;
+    dict["sequences"] = stats.sequences;
+    dict["dropped_stale"] = stats.dropped_stale;
+    dict["environments"] = to_list(stats.environments);
+    return dict;
+}
+
 void bind_inspect(nb::module_& module) {
     module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
     module.def("inspect_segment", [](const std::string& name) {

@@ -8,6 +8,7 @@
 #include "queue.hpp"
 #include "reader.hpp"
 #include "state.hpp"
+#include "trajectories.hpp"
 #include "wait.hpp"
 #include "writer.hpp"
 
@@ -26,4 +27,5 @@ NB_MODULE(_core, module) {
     bind_view(module);
     bind_reader(module);
     bind_queue(module);
+    bind_trajectories(module);
 }

@@ -171,31 +171,16 @@ void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::ha
     new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values);
 }
 
-Queue attach_waiting(const std::string& name, const std::string& instance, QueueRole role,
-                     Deadline deadline) {
-    Waiting waiting(deadline);
-    const auto throw_if_interrupted = [&waiting] {
-        waiting.reacquire();
-        if (waiting.has_raised()) {
-            throw nb::python_error();
-        }
-    };
-    try {
-        Queue queue = Queue::attach(name, role, waiting.wait(), instance);
-        throw_if_interrupted();
-        return queue;
-    } catch (const Error&) {
-        throw_if_interrupted();
-        throw;
-    }
-}
-
 PyQueue* attach(const std::string& name, const std::string& instance, const std::string& role,
                 nb::handle codec, nb::handle timeout) {
     const QueueRole parsed = parse_role(role);
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
-    return new PyQueue(attach_waiting(name, instance, parsed, deadline), parsed, values);
+    return new PyQueue(attach_waiting(deadline,
+                                      [&](const Wait& wait) {
+                                          return Queue::attach(name, parsed, wait, instance);
+                                      }),
+                       parsed, values);
 }
 
 nb::dict stats_of(PyQueue& queue) {

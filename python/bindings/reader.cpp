@@ -78,35 +78,19 @@ void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
     reader.await_message(turn, deadline, &cancel);
 }
 
-// The library's attach(), which may wait for the name to appear.
-BroadcastReader attach(const std::string& name, const std::string& instance, int descriptor,
-                       unsigned rank, Deadline deadline) {
-    Waiting waiting(deadline);
-    const auto throw_if_interrupted = [&waiting] {
-        waiting.reacquire();
-        if (waiting.has_raised()) {
-            throw nb::python_error();
-        }
-    };
-    try {
-        BroadcastReader reader =
-            descriptor >= 0 ? BroadcastReader::attach(descriptor, rank)
-                            : BroadcastReader::attach(name, rank, waiting.wait(), instance);
-        throw_if_interrupted();
-        return reader;
-    } catch (const Error&) {
-        throw_if_interrupted();
-        throw;
-    }
-}
-
 void create(Reader* place, const std::string& name, const std::string& instance, int descriptor,
             nb::handle rank, nb::handle codec, nb::handle timeout) {
     const unsigned rank_number = parse_small(rank, "rank");
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
-    new (place) Reader(attach(name, instance, descriptor, rank_number, deadline), name, rank_number,
-                       values);
+    new (place) Reader(
+        attach_waiting(deadline,
+                       [&](const Wait& wait) {
+                           return descriptor >= 0
+                                      ? BroadcastReader::attach(descriptor, rank_number)
+                                      : BroadcastReader::attach(name, rank_number, wait, instance);
+                       }),
+        name, rank_number, values);
 }
 
 std::string title_of(const std::string& name, unsigned rank) {

@@ -4,6 +4,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include "penstock/error.hpp"
 #include "penstock/wait.hpp"
 
 namespace penstock::py {
@@ -51,6 +52,27 @@ private:
     Wait wait_;
     bool raised_ = false;
 };
+
+// An attach() of the library, which may wait for a name to appear: what `attach(const Wait&)`
+// gives.
+template <typename Attach>
+auto attach_waiting(Deadline deadline, Attach&& attach) {
+    Waiting waiting(deadline);
+    const auto throw_if_interrupted = [&waiting] {
+        waiting.reacquire();
+        if (waiting.has_raised()) {
+            throw nb::python_error();
+        }
+    };
+    try {
+        auto attached = attach(waiting.wait());
+        throw_if_interrupted();
+        return attached;
+    } catch (const Error&) {
+        throw_if_interrupted();
+        throw;
+    }
+}
 
 // Cancel for Python, and the hook that ends waits of other threads when the interpreter ends.
 void bind_wait(nb::module_& module);

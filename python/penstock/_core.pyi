@@ -2,7 +2,7 @@
 where the types below help."""
 
 from types import TracebackType
-from typing import Any, TypeAlias, TypedDict, overload
+from typing import Any, Final, TypeAlias, TypedDict, overload
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
@@ -248,6 +248,20 @@ class _QueueInfo(TypedDict):
     stats: dict[str, Any]
     poisoned: list[int]
 
+class _TrajectoryStats(TypedDict):
+    queue: dict[str, Any]
+    version: int
+    batch_sequences: int
+    max_staleness: int | None
+    batches: int
+    groups: int
+    sequences: int
+    dropped_stale: int
+    environments: list[dict[str, Any]]
+
+class _TrajectoryInfo(_QueueInfo):
+    trajectories: _TrajectoryStats
+
 class _Summary(TypedDict):
     name: str
     kind: str
@@ -267,6 +281,7 @@ def list_segments() -> list[_Summary]: ...
 def inspect_segment(name: str) -> _Summary: ...
 def inspect_broadcast(name: str) -> _Info: ...
 def inspect_queue(name: str) -> _QueueInfo: ...
+def inspect_trajectories(name: str) -> _TrajectoryInfo: ...
 def remove_if_abandoned(name: str) -> bool: ...
 def parse_size(text: str) -> int:
     """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB"."""
@@ -279,3 +294,126 @@ def codec_encode(value: Any, codec: str | None = None) -> bytes: ...
 def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any: ...
 def register_dataclass(cls: type, name: str = "") -> None: ...
 def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any: ...
+
+TRAJECTORY_COLUMNS: tuple[str, ...]
+
+class Rollout:
+    @property
+    def version(self) -> int: ...
+    def release(self) -> None: ...
+
+class TrajectoryWriter:
+    def __init__(
+        self,
+        name: str,
+        *,
+        instance: str,
+        options: dict[str, Any] | None,
+        environment: str,
+        weight: float,
+        min_share: float,
+        group_size: int,
+        env_id: int | None,
+        timeout: Timeout,
+    ) -> None: ...
+    name: Final[str]
+    environment: Final[str]
+    env_id: Final[int]
+    _instance: Final[str]
+    @property
+    def version(self) -> int:
+        """The policy's version: the step of the trainer's last ack()."""
+
+    @property
+    def closed(self) -> bool: ...
+    def credit(self) -> int:
+        """How many groups of group_size could be begun now; 0: enough is on the way."""
+
+    def _begin(self, timeout: Timeout, cancel: Cancel | None = None) -> Rollout: ...
+    def _put(
+        self,
+        message: dict[str, Any],
+        rollout: Rollout | None,
+        timeout: Timeout,
+        cancel: Cancel | None = None,
+    ) -> None: ...
+    def end(self) -> None:
+        """End the stream without leaving: nothing more is accepted."""
+
+    def close(self) -> None:
+        """Leave. Ends waits of other threads."""
+
+    def _stats(self) -> _TrajectoryStats: ...
+
+class TrajectoryReader:
+    def __init__(
+        self,
+        name: str,
+        *,
+        instance: str,
+        options: dict[str, Any] | None,
+        sequences: int,
+        timeout: Timeout,
+    ) -> None: ...
+    name: Final[str]
+    _instance: Final[str]
+    @property
+    def version(self) -> int:
+        """The policy's version: the step of the last ack()."""
+
+    @property
+    def sequences(self) -> int:
+        """Of a batch, as created or attached."""
+
+    @property
+    def closed(self) -> bool: ...
+    def _next(
+        self,
+        sequences: int | None,
+        lookahead: int | None,
+        causal_shift: bool,
+        drop_stale: bool,
+        timeout: Timeout,
+    ) -> TrajectoryBatch: ...
+    def _wait_group(self, timeout: Timeout, cancel: Cancel) -> None: ...
+    def _held_messages(self) -> list[bytes]: ...
+    def _restore(self, message: bytes) -> None: ...
+    def _set_version(self, version: int) -> None: ...
+    def discard(self) -> int:
+        """End the stream and throw away what is queued: how many groups."""
+
+    def end(self) -> None:
+        """End the stream without leaving: nothing more is accepted."""
+
+    def close(self) -> None:
+        """Leave. What was read and is in no batch goes back as it came."""
+
+    def _stats(self) -> _TrajectoryStats: ...
+
+class TrajectoryBatch:
+    @property
+    def is_open(self) -> bool: ...
+    def __len__(self) -> int: ...
+    @property
+    def lengths(self) -> list[int]: ...
+    @property
+    def longest(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    def group(self, index: int) -> dict[str, Any]: ...
+    def message(self, index: int) -> bytes: ...
+    def deliveries(self) -> list[int]: ...
+    def has(self, column: str) -> bool: ...
+    def dtype(self, column: str) -> str: ...
+    def width(self, column: str) -> int: ...
+    def fill_padded(self, column: str, array: Any, pad: float) -> None: ...
+    def fill_packed(self, column: str, array: Any) -> None: ...
+    def fill_padding_mask(self, array: Any, row_items: int) -> None: ...
+    def fill_positions(self, array: Any) -> None: ...
+    def fill_cu_seqlens(self, array: Any) -> None: ...
+    def fill_group_index(self, array: Any) -> None: ...
+    def fill_versions(self, array: Any) -> None: ...
+    def fill_scores(self, array: Any) -> None: ...
+    def ack(self, step: int) -> None: ...
+    def give_back(self) -> None: ...
+    def untake(self) -> None: ...

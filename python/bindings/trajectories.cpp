@@ -1,0 +1,343 @@
+// penstock._core: TrajectoryWriter, Rollout and TrajectoryReader. Groups are encoded as any value
+// is; the library checks them before they are put.
+#include "trajectories.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "arguments.hpp"
+#include "codec.hpp"
+#include "state.hpp"
+
+namespace penstock::py {
+namespace {
+
+struct SharedWriter {
+    explicit SharedWriter(TrajectoryWriter attached) : writer(std::move(attached)) {}
+    TrajectoryWriter writer;
+    std::atomic<int> open_sides{2};
+};
+
+// One side of a writer: whoever waits for credit does not hold up who puts.
+struct WriterSide final : Handle {
+    WriterSide(const std::string& title, std::shared_ptr<SharedWriter> both)
+        : Handle(title), shared(std::move(both)) {}
+
+    [[nodiscard]] TrajectoryWriter& writer() const noexcept { return shared->writer; }
+    std::shared_ptr<SharedWriter> shared;
+
+private:
+    void end_waits() noexcept override { shared->writer.request_close(); }
+    void shut() noexcept override {
+        if (shared->open_sides.fetch_sub(1) == 1) {
+            shared->writer.close();
+        }
+    }
+};
+
+class PyWriter {
+public:
+    PyWriter(TrajectoryWriter attached, std::string name_of_it)
+        : name(std::move(name_of_it)), instance(attached.instance()),
+          environment(attached.environment()), env_id(attached.env_id()),
+          putting(title(), std::make_shared<SharedWriter>(std::move(attached))),
+          beginning(title(), putting.shared) {}
+
+    void close() {
+        beginning.close();
+        putting.close();
+    }
+
+    const std::string name;
+    const std::string instance;
+    const std::string environment;
+    const std::int64_t env_id;
+    WriterSide putting;
+    WriterSide beginning;
+
+private:
+    [[nodiscard]] std::string title() const {
+        return "environment '" + environment + "' of '" + name + "'";
+    }
+};
+
+struct PyReader final : Handle {
+    PyReader(TrajectoryReader attached, const std::string& name_of_it)
+        : Handle("trainer of '" + name_of_it + "'"), name(name_of_it),
+          instance(attached.instance()), reader(std::move(attached)) {}
+
+    const std::string name;
+    const std::string instance;
+    TrajectoryReader reader;
+
+private:
+    void end_waits() noexcept override { reader.request_close(); }
+    void shut() noexcept override { reader.close(); }
+};
+
+std::uint64_t parse_staleness(nb::handle max_staleness) {
+    return max_staleness.is_none() ? kUnlimited : parse_small(max_staleness, "max_staleness");
+}
+
+TrajectoryOptions parse_options(nb::dict options) {
+    TrajectoryOptions parsed;
+    parsed.capacity = parse_bytes(options["capacity"], "capacity");
+    parsed.slots = parse_small(options["slots"], "slots");
+    parsed.members = parse_small(options["members"], "members");
+    parsed.poison_limit = parse_small(options["poison_limit"], "poison_limit");
+    parsed.max_staleness = parse_staleness(options["max_staleness"]);
+    parsed.memory.populate = nb::cast<bool>(options["populate"]);
+    parsed.memory.lock_memory = nb::cast<bool>(options["lock_memory"]);
+    return parsed;
+}
+
+// `options` None: attach.
+void make_writer(PyWriter* place, const std::string& name, const std::string& instance,
+                 nb::handle options, const std::string& environment, double weight,
+                 double min_share, nb::handle group_size, std::optional<std::int64_t> env_id,
+                 nb::handle timeout) {
+    EnvironmentOptions asked;
+    asked.name = environment;
+    asked.weight = weight;
+    asked.min_share = min_share;
+    asked.group_size = parse_small(group_size, "group_size");
+    asked.env_id = env_id;
+    if (!options.is_none()) {
+        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
+        const WithoutGil without_gil;  // populate may take seconds
+        new (place) PyWriter(TrajectoryWriter::create(name, parsed, asked), name);
+        return;
+    }
+    new (place)
+        PyWriter(attach_waiting(parse_timeout(timeout),
+                                [&](const Wait& wait) {
+                                    return TrajectoryWriter::attach(name, asked, wait, instance);
+                                }),
+                 name);
+}
+
+void make_reader(PyReader* place, const std::string& name, const std::string& instance,
+                 nb::handle options, nb::handle sequences, nb::handle timeout) {
+    const std::uint64_t count = parse_small(sequences, "sequences");
+    if (!options.is_none()) {
+        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
+        const WithoutGil without_gil;
+        new (place) PyReader(TrajectoryReader::create(name, parsed, count), name);
+        return;
+    }
+    new (place)
+        PyReader(attach_waiting(parse_timeout(timeout),
+                                [&](const Wait& wait) {
+                                    return TrajectoryReader::attach(name, count, wait, instance);
+                                }),
+                 name);
+}
+
+std::uint64_t credit(PyWriter& writer) {
+    writer.beginning.check_usable();
+    return writer.beginning.writer().credit();
+}
+
+Rollout begin(PyWriter& writer, nb::handle timeout, const Cancel* cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(writer.beginning);
+    std::optional<Rollout> rollout;
+    turn.run(
+        deadline, cancel, [] { return true; },
+        [&](const Wait& wait) { return store(writer.beginning.writer().begin(wait), rollout); });
+    return *std::move(rollout);
+}
+
+void put(PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle timeout,
+         const Cancel* cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    const Encoded encoded = encode(message, Codec::Typed);
+    WriterSide& side = writer.putting;
+    Turn turn(side);
+    const auto has_room = [&] { return side.writer().has_room(); };
+    std::optional<QueueLoan> loan;
+    turn.run(deadline, cancel, has_room, [&](const Wait& wait) {
+        return store(side.writer().loan(encoded.nbytes(), wait), loan);
+    });
+    {
+        std::optional<WithoutGil> without_gil;
+        if (encoded.nbytes() >= kLongCopy) {
+            without_gil.emplace();
+        }
+        encoded.write(loan->bytes().data());
+    }
+    turn.run(deadline, cancel, has_room,
+             [&](const Wait& wait) { return side.writer().commit(*loan, rollout, wait); });
+}
+
+TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lookahead,
+                           bool causal_shift, bool drop_stale, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
+    BatchRequest request;
+    request.sequences = sequences.is_none() ? 0 : parse_small(sequences, "sequences");
+    if (!sequences.is_none() && request.sequences == 0) {
+        raise_error(ErrorCode::InvalidArgument, "a batch has 1 sequence at least");
+    }
+    if (!lookahead.is_none()) {
+        request.lookahead = parse_small(lookahead, "lookahead");
+    }
+    request.causal_shift = causal_shift;
+    request.drops_stale = drop_stale;
+    Turn turn(reader);
+    std::optional<TrajectoryBatch> batch;
+    turn.run(
+        deadline, nullptr, [] { return false; },
+        [&](const Wait& wait) { return store(reader.reader.next_batch(request, wait), batch); });
+    return *std::move(batch);
+}
+
+void wait_group(PyReader& reader, nb::handle timeout, const Cancel& cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(reader);
+    turn.run(
+        deadline, &cancel, [] { return false; },
+        [&](const Wait& wait) { return reader.reader.wait_ready(wait); });
+}
+
+// A call on the reader that does not wait for anybody but other threads of this process.
+template <typename Call>
+auto with_turn(PyReader& reader, Call&& call) {
+    Turn turn(reader);
+    decltype(call(reader.reader)) result{};
+    turn.run(
+        Deadline::never(), nullptr, [] { return true; },
+        [&](const Wait&) {
+            result = call(reader.reader);
+            return Status::ok();
+        });
+    return result;
+}
+
+nb::list held_messages(PyReader& reader) {
+    nb::list messages;
+    const auto held = with_turn(reader, [](TrajectoryReader& it) { return it.held_messages(); });
+    for (const std::vector<std::byte>& message : held) {
+        messages.append(nb::bytes(message.data(), message.size()));
+    }
+    return messages;
+}
+
+void restore(PyReader& reader, nb::handle message) {
+    const Pinned pinned(message, Pinned::Access::Read);
+    std::vector<std::byte> copy(pinned.bytes().begin(), pinned.bytes().end());
+    Turn turn(reader);
+    turn.run(
+        Deadline::never(), nullptr, [] { return true; },
+        [&](const Wait&) { return reader.reader.restore(std::move(copy)); });
+}
+
+template <typename Bound>
+void bind_common(Bound& bound) {
+    using Self = typename Bound::Type;
+    bound.def_ro("name", &Self::name)
+        .def_ro("_instance", &Self::instance)
+        .def("close", &Self::close, "Leave. Ends waits of other threads.");
+}
+
+void bind_writer_class(nb::module_& module) {
+    nb::class_<Rollout>(module, "Rollout")
+        .def_prop_ro("version", &Rollout::version, "The policy's version when it began.")
+        .def("release", &Rollout::release, "Give the credit back: nothing comes of it.");
+    auto bound = nb::class_<PyWriter>(module, "TrajectoryWriter", nb::is_weak_referenceable());
+    bind_common(bound);
+    bound
+        .def("__init__", &make_writer, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
+             nb::arg("options").none(), nb::arg("environment"), nb::arg("weight"),
+             nb::arg("min_share"), nb::arg("group_size"), nb::arg("env_id").none(),
+             nb::arg("timeout").none())
+        .def_ro("environment", &PyWriter::environment)
+        .def_ro("env_id", &PyWriter::env_id)
+        .def_prop_ro("version",
+                     [](PyWriter& writer) {
+                         writer.beginning.check_usable();
+                         return writer.beginning.writer().version();
+                     })
+        .def("credit", &credit, "How many groups could be begun now.")
+        .def("_begin", &begin, nb::arg("timeout").none(), nb::arg("cancel").none() = nb::none())
+        .def("_put", &put, nb::arg("message"), nb::arg("rollout").none(), nb::arg("timeout").none(),
+             nb::arg("cancel").none() = nb::none())
+        .def("end",
+             [](PyWriter& writer) {
+                 writer.putting.check_usable();
+                 writer.putting.writer().end();
+             })
+        .def_prop_ro("closed", [](const PyWriter& writer) { return writer.putting.is_closed(); })
+        .def("_stats", [](PyWriter& writer) {
+            writer.putting.check_usable();
+            return to_dict(writer.putting.writer().stats());
+        });
+}
+
+void bind_reader_class(nb::module_& module) {
+    auto bound = nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable());
+    bind_common(bound);
+    bound
+        .def("__init__", &make_reader, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
+             nb::arg("options").none(), nb::arg("sequences"), nb::arg("timeout").none())
+        .def_prop_ro("version",
+                     [](PyReader& reader) {
+                         reader.check_usable();
+                         return reader.reader.version();
+                     })
+        .def_prop_ro("sequences", [](PyReader& reader) { return reader.reader.sequences(); })
+        .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
+             nb::arg("causal_shift"), nb::arg("drop_stale"), nb::arg("timeout").none())
+        .def("_wait_group", &wait_group, nb::arg("timeout").none(), nb::arg("cancel"))
+        .def("_held_messages", &held_messages)
+        .def("_restore", &restore, nb::arg("message"))
+        .def("_set_version",
+             [](PyReader& reader, std::uint64_t version) {
+                 reader.check_usable();
+                 reader.reader.set_version(version);
+             })
+        .def("discard",
+             [](PyReader& reader) {
+                 return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
+             })
+        .def("end",
+             [](PyReader& reader) {
+                 reader.check_usable();
+                 reader.reader.end();
+             })
+        .def_prop_ro("closed", [](const PyReader& reader) { return reader.is_closed(); })
+        .def("_stats", [](PyReader& reader) {
+            reader.check_usable();
+            return to_dict(reader.reader.stats());
+        });
+}
+
+}  // namespace
+
+void bind_trajectories(nb::module_& module) {
+    bind_trajectory_batch(module);
+    bind_writer_class(module);
+    bind_reader_class(module);
+    nb::list columns;
+    for (std::size_t at = 0; at < kColumns; ++at) {
+        const std::string_view column = name(static_cast<Column>(at));
+        columns.append(nb::str(column.data(), column.size()));
+    }
+    module.attr("TRAJECTORY_COLUMNS") = nb::tuple(columns);
+    module.def("inspect_trajectories", [](const std::string& name) {
+        const TrajectoryInfo info = [&] {
+            const WithoutGil without_gil;
+            return inspect_trajectories(name);
+        }();
+        nb::dict dict = to_dict(info.queue);
+        dict["trajectories"] = to_dict(info.trajectories);
+        return dict;
+    });
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,293 @@
+"""TrajectoryBatch: whole groups as the arrays that a trainer computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _core
+from ..errors import InvalidArgument, TooLarge
+from .group import TrajectoryGroup
+
+__all__ = ["Layout", "TrajectoryBatch", "make_batch"]
+
+Layout = Literal["padded", "packed", "groups"]
+
+#: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is no
+#: logprob, so that a mistake shows.
+PAD_VALUES: Final[Mapping[str, float]] = {
+    "tokens": 0,
+    "masks": -100,
+    "advantages": 0.0,
+    "ref_logprobs": 1.0,
+    "inference_logprobs": 1.0,
+    "distill_token_ids": 0,
+    "distill_logprobs": 1.0,
+}
+
+
+class TrajectoryBatch:
+    """Exactly as many sequences as were asked for, in whole groups, oldest first.
+
+    Columns are attributes and items: ``batch.tokens``, ``batch["ref_logprobs"]``. Padded they are
+    (sequences, longest), and ``padding_mask`` is True where there is a token; packed they are
+    (tokens,), and sequence ``i`` lies from ``cu_seqlens[i]`` to ``cu_seqlens[i + 1]`` with
+    ``position_ids`` counting from 0 in each. Distill columns have k values more behind that.
+
+    ``ack(step)`` when the trainer is done with it. What was not acknowledged comes again, marked,
+    when it was given back, or the trainer died. As a context manager it is acknowledged at the end
+    of the block, and given back on an exception. The arrays are the caller's in either case.
+    """
+
+    def __init__(
+        self,
+        core: _core.TrajectoryBatch,
+        layout: Layout,
+        arrays: dict[str, Any],
+        version: int,
+    ) -> None:
+        """Made by ``TrajectoryReader.next_batch()``."""
+        self._core = core
+        self._arrays = arrays
+        self._groups: tuple[TrajectoryGroup, ...] | None = None
+        self.layout: Layout = layout
+        sequences = len(core.lengths)
+        #: Tokens of each sequence, after the causal shift.
+        self.lengths: npt.NDArray[np.int64] = np.array(core.lengths, dtype=np.int64)
+        #: The policy's version that each sequence was made with.
+        self.versions: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
+        core.fill_versions(self.versions)
+        #: Which of ``groups`` each sequence belongs to.
+        self.group_index: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
+        core.fill_group_index(self.group_index)
+        #: How often each group was delivered, this time included.
+        self.deliveries: list[int] = core.deliveries()
+        #: Versions between the oldest sequence and the policy now.
+        self.staleness: int = max(0, version - int(self.versions.min()))
+        self.padding_mask: npt.NDArray[np.bool_] | None = None
+        self.cu_seqlens: npt.NDArray[np.int32] | None = None
+        self.position_ids: npt.NDArray[np.int64] | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that are there as arrays."""
+        return tuple(self._arrays)
+
+    @property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self.lengths.max())
+
+    @property
+    def redelivered(self) -> npt.NDArray[np.bool_]:
+        """For each group whether somebody had it before and did not acknowledge it."""
+        return np.array(self.deliveries) > 1
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """One for each sequence. Raises InvalidArgument if a group has none."""
+        if "scores" not in self._arrays:
+            scores = np.empty(len(self.lengths), np.float64)
+            self._core.fill_scores(scores)
+            self._arrays["scores"] = scores
+        scores = self._arrays["scores"]
+        return scores
+
+    @property
+    def groups(self) -> tuple[TrajectoryGroup, ...]:
+        """The groups themselves, copied out, with everything that is not in the arrays."""
+        if self._groups is None:
+            self._groups = tuple(
+                TrajectoryGroup.from_message(self._core.group(at)) for at in range(len(self._core))
+            )
+        return self._groups
+
+    def __len__(self) -> int:
+        """Sequences."""
+        return len(self.lengths)
+
+    def __getitem__(self, column: str) -> Any:
+        return self._arrays[column]
+
+    def __contains__(self, column: object) -> bool:
+        return column in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __getattr__(self, name: str) -> Any:
+        arrays = self.__dict__.get("_arrays", {})
+        if name in arrays:
+            return arrays[name]
+        if name in _core.TRAJECTORY_COLUMNS:
+            raise AttributeError(f"this batch has no {name}: not every group has that column")
+        raise AttributeError(f"a TrajectoryBatch has no attribute '{name}'")
+
+    def ack(self, step: int = 0) -> None:
+        """Done with. ``step`` is the policy's version from now on, if it is higher than before.
+
+        The second time, and after ``give_back()``, it does nothing.
+        """
+        if step < 0:
+            raise InvalidArgument(f"step is {step}: versions count from 0")
+        self._keep_groups()
+        self._core.ack(step)
+
+    def give_back(self) -> None:
+        """Back to the queue: it comes again, to this trainer or another, marked as redelivered."""
+        self._keep_groups()
+        self._core.give_back()
+
+    def _keep_groups(self) -> None:
+        """After the end their memory is somebody else's: what was looked at stays."""
+        if self._groups is None and self.layout == "groups":
+            _ = self.groups
+
+    @property
+    def is_open(self) -> bool:
+        """Neither acknowledged nor given back."""
+        return self._core.is_open
+
+    def _messages(self) -> list[bytes]:
+        if not self.is_open:
+            return []
+        return [self._core.message(at) for at in range(len(self._core))]
+
+    def __enter__(self) -> TrajectoryBatch:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.ack()
+        else:
+            self.give_back()
+
+    def __repr__(self) -> str:
+        state = "" if self.is_open else ", done with"
+        return (
+            f"<penstock.TrajectoryBatch: {len(self)} sequences in {len(self.deliveries)} groups, "
+            f"{self.layout}, {', '.join(self.columns)}{state}>"
+        )
+
+
+def make_batch(
+    core: _core.TrajectoryBatch,
+    layout: Layout,
+    *,
+    pad_to: int,
+    columns: Sequence[str] | None,
+    dtypes: Mapping[str, Any],
+    pad_values: Mapping[str, float],
+    out: Mapping[str, Any],
+    version: int,
+) -> TrajectoryBatch:
+    """The arrays of a batch that was just taken. If they can't be had the reader keeps its groups."""
+    try:
+        wanted = () if layout == "groups" else _wanted(core, columns)
+        _check_names(dtypes, pad_values, out)
+        batch = TrajectoryBatch(core, layout, {}, version)
+        if layout == "padded":
+            _pad(batch, core, wanted, pad_to, dtypes, pad_values, out)
+        elif layout == "packed":
+            _pack(batch, core, wanted, dtypes, out)
+        return batch
+    except BaseException:
+        core.untake()
+        raise
+
+
+def _wanted(core: _core.TrajectoryBatch, columns: Sequence[str] | None) -> tuple[str, ...]:
+    if columns is not None:
+        for name in columns:
+            core.dtype(name)  # raises if a group lacks it, or nobody knows it
+        return tuple(columns)
+    shared = [name for name in _core.TRAJECTORY_COLUMNS if core.has(name)]
+    return tuple(shared)
+
+
+def _check_names(*mappings: Mapping[str, Any]) -> None:
+    for mapping in mappings:
+        for name in mapping:
+            if name not in _core.TRAJECTORY_COLUMNS:
+                known = ", ".join(_core.TRAJECTORY_COLUMNS)
+                raise InvalidArgument(f"there is no column '{name}'; a group may have {known}")
+
+
+def _dtype(core: _core.TrajectoryBatch, name: str, dtypes: Mapping[str, Any]) -> Any:
+    if name in dtypes:
+        return np.dtype(dtypes[name])
+    stored = core.dtype(name)
+    if stored in ("float16", "bfloat16"):
+        return np.dtype(
+            "float32"
+        )  # both fit in it, and NumPy can't pad the one and lacks the other
+    return np.dtype(stored)
+
+
+def _pad(
+    batch: TrajectoryBatch,
+    core: _core.TrajectoryBatch,
+    wanted: Sequence[str],
+    pad_to: int,
+    dtypes: Mapping[str, Any],
+    pad_values: Mapping[str, float],
+    out: Mapping[str, Any],
+) -> None:
+    rows = len(core.lengths)
+    longest = -(-core.longest // pad_to) * pad_to
+    for name in wanted:
+        width = core.width(name)
+        shape = (rows, longest) if width == 1 else (rows, longest, width)
+        array = out.get(name)
+        if array is None:
+            array = np.empty(shape, _dtype(core, name, dtypes))
+        else:
+            array = _part_of(name, array, shape)
+        core.fill_padded(name, array, pad_values.get(name, PAD_VALUES[name]))
+        batch._arrays[name] = array
+    batch.padding_mask = np.empty((rows, longest), np.bool_)
+    core.fill_padding_mask(batch.padding_mask.view(np.uint8), longest)
+
+
+def _pack(
+    batch: TrajectoryBatch,
+    core: _core.TrajectoryBatch,
+    wanted: Sequence[str],
+    dtypes: Mapping[str, Any],
+    out: Mapping[str, Any],
+) -> None:
+    total = core.total
+    for name in wanted:
+        width = core.width(name)
+        shape: tuple[int, ...] = (total,) if width == 1 else (total, width)
+        array = out.get(name)
+        if array is None:
+            array = np.empty(shape, _dtype(core, name, dtypes))
+        else:
+            array = _part_of(name, array, shape)
+        core.fill_packed(name, array)
+        batch._arrays[name] = array
+    batch.position_ids = np.empty(total, np.int64)
+    core.fill_positions(batch.position_ids)
+    batch.cu_seqlens = np.empty(len(core.lengths) + 1, np.int32)
+    core.fill_cu_seqlens(batch.cu_seqlens)
+
+
+def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:
+    """The corner of a caller's array that the column takes."""
+    has = tuple(array.shape)
+    if len(has) != len(shape) or any(size < need for size, need in zip(has, shape, strict=True)):
+        raise TooLarge(
+            f"the array for column '{name}' has the shape {has} and {shape} is needed; the batch "
+            f"waits for a larger one"
+        )
+    return array[tuple(slice(need) for need in shape)]

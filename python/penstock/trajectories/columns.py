@@ -1,0 +1,138 @@
+"""A column of a group: the values of all its sequences in one array, made of whatever people have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidArgument
+
+__all__ = ["INTEGER_COLUMNS", "flatten", "flatten_distilled", "lengths_of", "split"]
+
+#: Columns of numbers that stand for tokens; the others are real numbers.
+INTEGER_COLUMNS = frozenset({"tokens", "masks", "distill_token_ids"})
+
+Lengths = npt.NDArray[np.int64]
+
+
+def as_array(values: Any, integers: bool) -> Any:
+    """An array as it is; of Python's numbers int32 where they all fit, int64, or float64."""
+    if hasattr(values, "dtype"):
+        return _on_the_host(values)
+    array = np.asarray(values)
+    if array.size == 0:
+        return array.astype(np.int32 if integers else np.float64)
+    if not integers:
+        return array.astype(np.float64) if array.dtype.kind in "iub" else array
+    if array.dtype.kind == "i" and _fit_int32(array):
+        return array.astype(np.int32)
+    return array
+
+
+def _fit_int32(array: npt.NDArray[Any]) -> bool:
+    limits = np.iinfo(np.int32)
+    return bool(array.min() >= limits.min and array.max() <= limits.max)
+
+
+def _on_the_host(values: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        return values
+    if str(values.dtype) == "torch.bfloat16":
+        return values.detach().cpu()  # NumPy has no such dtype
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
+def _join(arrays: Sequence[Any]) -> Any:
+    if len(arrays) == 1:
+        return arrays[0]
+    if isinstance(arrays[0], np.ndarray):
+        return np.concatenate(arrays)
+    import torch
+
+    return torch.cat(list(arrays))
+
+
+def _refuse(column: str, title: str, why: str) -> InvalidArgument:
+    return InvalidArgument(f"column '{column}' of {title} {why}; nothing was put")
+
+
+def lengths_of(tokens: Any, title: str) -> Lengths:
+    """How many tokens each sequence has."""
+    if not hasattr(tokens, "__len__") or len(tokens) == 0:
+        raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
+    try:
+        lengths = np.fromiter((len(sequence) for sequence in tokens), np.int64, len(tokens))
+    except TypeError:
+        raise _refuse(
+            "tokens", title, "is not a list of sequences: give one array for each"
+        ) from None
+    if (lengths == 0).any():
+        empty = int(np.argmin(lengths))
+        raise _refuse("tokens", title, f"has no token in sequence {empty}")
+    return lengths
+
+
+def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
+    """All sequences of a per-token column in a row."""
+    integers = column in INTEGER_COLUMNS
+    _check_count(column, values, lengths, title)
+    arrays = [as_array(sequence, integers) for sequence in values]
+    for at, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
+        if array.ndim != 1:
+            raise _refuse(column, title, f"has {array.ndim} dimensions in sequence {at}, not 1")
+        _check_length(column, at, len(array), int(length), title)
+    _check_same_dtype(column, arrays, title)
+    return _join(arrays)
+
+
+def flatten_distilled(
+    column: str, values: Any, lengths: Lengths, title: str
+) -> tuple[Any, npt.NDArray[np.int32] | None]:
+    """The same of a column with several values for each token: (tokens, k); or, where k is not the
+    same everywhere, all in a row and how many there are for each token."""
+    integers = column in INTEGER_COLUMNS
+    _check_count(column, values, lengths, title)
+    for at, (sequence, length) in enumerate(zip(values, lengths, strict=True)):
+        _check_length(column, at, len(sequence), int(length), title)
+    widths = np.fromiter(
+        (len(token) for sequence in values for token in sequence), np.int32, int(lengths.sum())
+    )
+    if (widths == widths[0]).all() and widths[0] > 0:
+        arrays = [as_array(sequence, integers) for sequence in values]
+        _check_same_dtype(column, arrays, title)
+        return _join(arrays), None
+    tokens = [as_array(token, integers) for sequence in values for token in sequence]
+    _check_same_dtype(column, tokens, title)
+    return _join(tokens), widths
+
+
+def split(flat: Any, lengths: Lengths) -> list[Any]:
+    """The sequences of a column, as views."""
+    ends = np.cumsum(lengths).tolist()
+    return [flat[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
+
+
+def _check_count(column: str, values: Any, lengths: Lengths, title: str) -> None:
+    if len(values) != len(lengths):
+        raise _refuse(
+            column, title, f"has {len(values)} sequences where the tokens have {len(lengths)}"
+        )
+
+
+def _check_length(column: str, at: int, length: int, tokens: int, title: str) -> None:
+    if length != tokens:
+        raise _refuse(
+            column, title, f"has {length} values in sequence {at} where the tokens have {tokens}"
+        )
+
+
+def _check_same_dtype(column: str, arrays: list[Any], title: str) -> None:
+    """Joined they would become the widest without a word; of Python's integers they may."""
+    dtypes = {str(array.dtype) for array in arrays}
+    if len(dtypes) > 1 and dtypes != {"int32", "int64"}:
+        raise _refuse(column, title, f"mixes {' and '.join(sorted(dtypes))}")

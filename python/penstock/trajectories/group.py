@@ -1,0 +1,289 @@
+"""TrajectoryGroup: all completions of one prompt, with everything a trainer wants to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from .. import _core
+from ..errors import InvalidArgument
+from .columns import Lengths, as_array, flatten, flatten_distilled, lengths_of, split
+
+__all__ = ["TrajectoryGroup"]
+
+_DISTILLED: Final = ("distill_token_ids", "distill_logprobs")
+_PER_TOKEN: Final = tuple(name for name in _core.TRAJECTORY_COLUMNS if name not in _DISTILLED)
+_PER_SEQUENCE: Final = ("scores", "versions")
+_REST: Final = (
+    "instance_id",
+    "env_id",
+    "messages",
+    "generation_params",
+    "overrides",
+    "group_overrides",
+    "images",
+)
+_FORMAT: Final = 1  # of the message
+
+
+class TrajectoryGroup:
+    """The sequences of one prompt, and what belongs to each token, to each sequence, and to all.
+
+    ``tokens`` and the other per-token columns (``masks``, ``advantages``, ``ref_logprobs``,
+    ``inference_logprobs``) take one 1-D array or list for each sequence, as long as its tokens, or
+    one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; lists of integers become int32
+    where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
+    ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's) one
+    for each sequence. The other fields are any value that the typed codec knows, and stay as they
+    are; ``instance_id`` is text and ``env_id`` an int (None: the writer's).
+
+    Raises InvalidArgument, which names the column and the sequence that do not fit the tokens.
+    """
+
+    __slots__ = ("_columns", "_counts", "_lengths", "_rest", "begun", "environment")
+
+    #: Which environment put it, and the policy's version when it was begun; known once it was read.
+    environment: str | None
+    begun: int | None
+
+    def __init__(
+        self,
+        tokens: Any,
+        *,
+        masks: Any = None,
+        scores: Any = None,
+        advantages: Any = None,
+        ref_logprobs: Any = None,
+        inference_logprobs: Any = None,
+        versions: Any = None,
+        messages: Any = None,
+        generation_params: Mapping[str, Any] | None = None,
+        overrides: Any = None,
+        group_overrides: Mapping[str, Any] | None = None,
+        images: Any = None,
+        env_id: int | None = None,
+        instance_id: str | None = None,
+        distill_token_ids: Any = None,
+        distill_logprobs: Any = None,
+    ) -> None:
+        given = locals()
+        self.environment = None
+        self.begun = None
+        self._rest = {name: given[name] for name in _REST if given[name] is not None}
+        self._check_rest()
+        self._lengths = lengths_of(tokens, self.title)
+        self._columns: dict[str, Any] = {}
+        self._counts: Any = None
+        for name in _PER_TOKEN:
+            if given[name] is not None:
+                self._columns[name] = flatten(name, given[name], self._lengths, self.title)
+        for name in _DISTILLED:
+            if given[name] is not None:
+                self._add_distilled(name, given[name])
+        for name in _PER_SEQUENCE:
+            if given[name] is not None:
+                self._add_per_sequence(name, given[name])
+
+    def _check_rest(self) -> None:
+        instance_id = self._rest.get("instance_id")
+        if instance_id is not None and not isinstance(instance_id, str):
+            raise InvalidArgument(f"instance_id is {instance_id!r}: give text")
+        env_id = self._rest.get("env_id")
+        if env_id is not None and not isinstance(env_id, int):
+            raise InvalidArgument(f"env_id is {env_id!r}: give an int")
+
+    def _add_distilled(self, name: str, values: Any) -> None:
+        flat, counts = flatten_distilled(name, values, self._lengths, self.title)
+        other = next((one for one in _DISTILLED if one in self._columns), None)
+        if other is not None and not np.array_equal(_or_empty(counts), _or_empty(self._counts)):
+            raise InvalidArgument(
+                f"columns '{other}' and '{name}' of {self.title} have different numbers of values "
+                f"for a token"
+            )
+        self._columns[name] = flat
+        self._counts = counts
+
+    def _add_per_sequence(self, name: str, values: Any) -> None:
+        array = as_array(values, integers=name == "versions")
+        if array.shape != self._lengths.shape:
+            raise InvalidArgument(
+                f"column '{name}' of {self.title} has the shape {tuple(array.shape)}, and there are "
+                f"{len(self._lengths)} sequences"
+            )
+        self._columns[name] = array
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> TrajectoryGroup:
+        """The group of a message as the queue carries it; for the library."""
+        group = cls.__new__(cls)
+        group.environment = message["environment"]
+        group.begun = message["begun"]
+        group._lengths = message["lengths"]
+        group._counts = message.get("distill_counts")
+        known = (*_core.TRAJECTORY_COLUMNS, *_PER_SEQUENCE)
+        group._columns = {name: message[name] for name in known if name in message}
+        group._rest = {name: message[name] for name in _REST if message.get(name) is not None}
+        return group
+
+    def to_message(self, environment: str, begun: int, env_id: int) -> dict[str, Any]:
+        """What the queue carries; for the library. The core checks it once more."""
+        message: dict[str, Any] = {
+            "group": _FORMAT,
+            "environment": environment,
+            "begun": begun,
+            "env_id": env_id,
+            "lengths": self._lengths,
+            **self._rest,
+        }
+        for name, column in self._columns.items():
+            message[name] = column if _is_flat(column) else np.ascontiguousarray(column)
+        if self._counts is not None:
+            message["distill_counts"] = self._counts
+        return message
+
+    @property
+    def title(self) -> str:
+        """``the group 'q17' of 'gsm8k'``, as errors name it."""
+        instance_id = self._rest.get("instance_id")
+        group = f"the group '{instance_id}'" if instance_id else "a group"
+        return f"{group} of '{self.environment}'" if self.environment else group
+
+    def __len__(self) -> int:
+        """Sequences."""
+        return len(self._lengths)
+
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens of each sequence."""
+        return self._lengths
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that it has."""
+        return tuple(self._columns)
+
+    def flat(self, column: str) -> Any:
+        """A column's values in a row: where sequence ``i`` lies, ``lengths`` tells."""
+        return self._columns[column]
+
+    @property
+    def tokens(self) -> list[Any]:
+        """One array for each sequence, as are the next ones; views of one array."""
+        return split(self._columns["tokens"], self._lengths)
+
+    @property
+    def masks(self) -> list[Any] | None:
+        return self._split("masks")
+
+    @property
+    def advantages(self) -> list[Any] | None:
+        return self._split("advantages")
+
+    @property
+    def ref_logprobs(self) -> list[Any] | None:
+        return self._split("ref_logprobs")
+
+    @property
+    def inference_logprobs(self) -> list[Any] | None:
+        return self._split("inference_logprobs")
+
+    @property
+    def distill_token_ids(self) -> list[Any] | None:
+        """One (tokens, k) array for each sequence, or a list of arrays where k differs."""
+        return self._split_distilled("distill_token_ids")
+
+    @property
+    def distill_logprobs(self) -> list[Any] | None:
+        return self._split_distilled("distill_logprobs")
+
+    @property
+    def scores(self) -> Any:
+        """One for each sequence."""
+        return self._columns.get("scores")
+
+    @property
+    def versions(self) -> Any:
+        """The policy's version, for each sequence."""
+        return self._columns.get("versions")
+
+    @property
+    def instance_id(self) -> str | None:
+        return self._rest.get("instance_id")
+
+    @property
+    def env_id(self) -> int | None:
+        return self._rest.get("env_id")
+
+    @property
+    def messages(self) -> Any:
+        return self._rest.get("messages")
+
+    @property
+    def generation_params(self) -> Any:
+        return self._rest.get("generation_params")
+
+    @property
+    def overrides(self) -> Any:
+        return self._rest.get("overrides")
+
+    @property
+    def group_overrides(self) -> Any:
+        return self._rest.get("group_overrides")
+
+    @property
+    def images(self) -> Any:
+        return self._rest.get("images")
+
+    def _split(self, name: str) -> list[Any] | None:
+        column = self._columns.get(name)
+        return None if column is None else split(column, self._lengths)
+
+    def _split_distilled(self, name: str) -> list[Any] | None:
+        column = self._columns.get(name)
+        if column is None or self._counts is None:
+            return self._split(name)
+        tokens = split(column, self._counts.astype(np.int64))
+        ends = np.cumsum(self._lengths).tolist()
+        return [
+            tokens[end - length : end]
+            for end, length in zip(ends, self._lengths.tolist(), strict=True)
+        ]
+
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit: dtypes, values and everything else, but for where it came from."""
+        if not isinstance(other, TrajectoryGroup):
+            return NotImplemented
+        return (
+            self._rest == other._rest
+            and np.array_equal(self._lengths, other._lengths)
+            and np.array_equal(_or_empty(self._counts), _or_empty(other._counts))
+            and self._columns.keys() == other._columns.keys()
+            and all(_same(self._columns[name], other._columns[name]) for name in self._columns)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        tokens = int(self._lengths.sum())
+        return (
+            f"<TrajectoryGroup: {self.title}, {len(self)} sequences, {tokens} tokens, "
+            f"{', '.join(self.columns)}>"
+        )
+
+
+def _or_empty(counts: Any) -> Any:
+    return np.empty(0, np.int32) if counts is None else counts
+
+
+def _is_flat(column: Any) -> bool:
+    return not isinstance(column, np.ndarray) or column.flags.c_contiguous
+
+
+def _same(one: Any, other: Any) -> bool:
+    if str(one.dtype) != str(other.dtype) or one.shape != other.shape:
+        return False
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+    return bool((one == other).all())

@@ -1,0 +1,235 @@
+"""TrajectoryReader: the trainer's place on a queue of trajectories."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn
+
+from .. import _core
+from .._exit import close_at_exit
+from .._threads import Countdown, try_until_done
+from ..errors import Incompatible, InvalidArgument
+from ..handle import Handle
+from .batch import Layout, TrajectoryBatch, make_batch
+from .options import Size, queue_options
+from .state import TrajectoryStats, stats_from
+
+__all__ = ["TrajectoryReader"]
+
+_STATE_FORMAT = 1
+
+
+class TrajectoryReader(_core.TrajectoryReader):
+    """A trainer. Several may share a queue: each group goes to one of them.
+
+    Any thread may use it, one at a time. It belongs to its process: in a forked child attach anew.
+    """
+
+    @staticmethod
+    def create(
+        name: str,
+        *,
+        sequences: int = 64,
+        max_staleness: int | None = None,
+        capacity: Size = "256MiB",
+        slots: int = 4096,
+        members: int = 256,
+        poison_limit: int = 0,
+        populate: bool = False,
+        lock_memory: bool = False,
+    ) -> TrajectoryReader:
+        """Create a queue of trajectories, and take part in it. Its ``close()`` ends the stream.
+
+        Environments get credit for ``max_staleness + 1`` batches of ``sequences``, what waits and
+        what is being trained on included: a group that is done in turn is never more than
+        ``max_staleness`` versions old when it is used. None: credit for as many groups as there are
+        ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
+
+        Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
+        """
+        reader = TrajectoryReader(
+            name,
+            instance="",
+            options=queue_options(
+                capacity, slots, members, poison_limit, max_staleness, populate, lock_memory
+            ),
+            sequences=sequences,
+            timeout=0,
+        )
+        return reader._opened()
+
+    @staticmethod
+    def attach(
+        name: str | Handle, *, sequences: int = 64, timeout: float | None = 0
+    ) -> TrajectoryReader:
+        """Attach; waits until ``timeout`` for the name to appear.
+
+        What another trainer had when it died, and had not acknowledged, comes first.
+
+        Raises NotFound, Busy, Incompatible (not a queue of trajectories), Corrupt or
+        PermissionDenied.
+        """
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        reader = TrajectoryReader(
+            handle.name,
+            instance=handle.instance,
+            options=None,
+            sequences=sequences,
+            timeout=timeout,
+        )
+        return reader._opened()
+
+    def _opened(self) -> TrajectoryReader:
+        self._batches: weakref.WeakSet[TrajectoryBatch] = weakref.WeakSet()
+        close_at_exit(self)
+        return self
+
+    @property
+    def handle(self) -> Handle:
+        """What another process needs to attach; pickles."""
+        return Handle(self.name, self._instance)
+
+    def next_batch(
+        self,
+        sequences: int | None = None,
+        *,
+        layout: Layout = "padded",
+        pad_to: int = 64,
+        timeout: float | None = None,
+        causal_shift: bool = False,
+        columns: Sequence[str] | None = None,
+        dtypes: Mapping[str, Any] | None = None,
+        pad_values: Mapping[str, float] | None = None,
+        out: Mapping[str, Any] | None = None,
+        drop_stale: bool = False,
+        lookahead: int | None = None,
+    ) -> TrajectoryBatch:
+        """Exactly ``sequences`` sequences (as created, by default) in whole groups, oldest first.
+
+        ``layout`` is "padded" (rows of the longest sequence, rounded up to ``pad_to``), "packed"
+        (all in a row), or "groups" (no arrays). ``columns`` asks for these and no others; by
+        default all that every group has. Values keep the widest dtype that the groups have, or
+        become what ``dtypes`` says: int32 or int64, float32 or float64. ``causal_shift`` leaves out
+        each sequence's last token, and the first value of every other column. ``pad_values`` stand
+        behind the end: 0, -100 for masks, 1.0 for logprobs unless said otherwise.
+
+        ``out`` maps columns to arrays (NumPy or PyTorch, on the host, pinned ones too) with at
+        least (sequences, longest) or (tokens,) places; the batch then has views of them. Without
+        it the arrays are new.
+
+        ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
+        ever is. ``lookahead`` bounds the groups that are held to choose from, for trainers that
+        share a queue.
+
+        Raises Timeout if no whole groups make exactly that many, and says what is waiting; Closed
+        if the stream has ended; TooLarge for a group with more sequences than that, or for an array
+        of ``out`` that is too small: then nothing was taken.
+        """
+        return self._arranged(
+            self._next(sequences, lookahead, causal_shift, drop_stale, timeout),
+            layout,
+            pad_to,
+            columns,
+            dtypes,
+            pad_values,
+            out,
+        )
+
+    def _arranged(
+        self,
+        core: _core.TrajectoryBatch,
+        layout: Layout,
+        pad_to: int,
+        columns: Sequence[str] | None,
+        dtypes: Mapping[str, Any] | None,
+        pad_values: Mapping[str, float] | None,
+        out: Mapping[str, Any] | None,
+    ) -> TrajectoryBatch:
+        if layout not in ("padded", "packed", "groups") or pad_to < 1:
+            core.untake()
+            raise InvalidArgument(
+                f"layout is {layout!r} and pad_to {pad_to}: give 'padded', 'packed' or 'groups', "
+                f"and 1 or more"
+            )
+        batch = make_batch(
+            core,
+            layout,
+            pad_to=pad_to,
+            columns=columns,
+            dtypes=dtypes or {},
+            pad_values=pad_values or {},
+            out=out or {},
+            version=self.version,
+        )
+        self._batches.add(batch)
+        return batch
+
+    async def next_batch_async(
+        self, sequences: int | None = None, *, timeout: float | None = None, **options: Any
+    ) -> TrajectoryBatch:
+        """``next_batch`` for tasks. A task that is cancelled has taken nothing."""
+        countdown = Countdown(timeout)
+        return await try_until_done(
+            lambda: self.next_batch(sequences, timeout=0, **options),
+            lambda cancel: self._wait_group(countdown.left(), cancel),
+            countdown,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a restart needs: the version, and every group read and not acknowledged.
+
+        Plain values for a checkpoint, as large as those groups.
+        """
+        messages = [message for batch in list(self._batches) for message in batch._messages()]
+        return {
+            "format": _STATE_FORMAT,
+            "name": self.name,
+            "instance": self._instance,
+            "version": self.version,
+            "messages": messages + self._held_messages(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict()``: its groups come again, first, and marked as redelivered.
+
+        If this is still the queue that they were read from it has them itself, and gives them
+        again by itself; then only the version is taken over.
+        """
+        if state.get("format") != _STATE_FORMAT:
+            raise Incompatible(f"a state of format {state.get('format')!r}, and 1 is known here")
+        if state["version"] > self.version:
+            self._set_version(state["version"])
+        if state["instance"] == self._instance:
+            return
+        for message in state["messages"]:
+            self._restore(message)
+
+    def stats(self) -> TrajectoryStats:
+        """Of the whole queue. Looks at every slot."""
+        return stats_from(self._stats())
+
+    def __enter__(self) -> TrajectoryReader:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<penstock.TrajectoryReader of '{self.name}', closed>"
+        stats = self.stats()
+        waiting = sum(one.waiting_sequences for one in stats.environments)
+        return (
+            f"<penstock.TrajectoryReader of '{self.name}', version {stats.version}, "
+            f"{waiting} sequences waiting or in use>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a reader stays in its process; give others reader.handle to attach to")

@@ -1,0 +1,220 @@
+"""TrajectoryWriter: an environment's place on a queue of trajectories."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import NoReturn
+
+from .. import _core
+from .._exit import close_at_exit
+from .._threads import Countdown, wait_in_thread
+from ..errors import Closed, InvalidArgument
+from ..handle import Handle
+from .group import TrajectoryGroup
+from .options import Size, queue_options
+from .state import TrajectoryStats, stats_from
+
+__all__ = ["Rollout", "TrajectoryWriter"]
+
+
+class Rollout:
+    """Credit for one group, taken before the work begins; made by ``TrajectoryWriter.begin()``.
+
+    ``put()`` hands it over to the group. As a context manager it gives the credit back at the end
+    if nothing was put; the death of the process does that too.
+    """
+
+    __slots__ = ("_core", "_writer")
+
+    def __init__(self, writer: TrajectoryWriter, core: _core.Rollout) -> None:
+        self._writer = writer
+        self._core = core
+
+    @property
+    def version(self) -> int:
+        """The policy's version when it began."""
+        return self._core.version
+
+    def put(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
+        """Put the group that came of it. Raises what ``TrajectoryWriter.put`` raises."""
+        self._writer._put_group(group, self._core, self.version, timeout)
+
+    def release(self) -> None:
+        """Nothing comes of it: somebody else may begin."""
+        self._core.release()
+
+    def __enter__(self) -> Rollout:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<penstock.Rollout of '{self._writer.environment}', version {self.version}>"
+
+
+class TrajectoryWriter(_core.TrajectoryWriter):
+    """One environment, or one of several processes that are the same one.
+
+    Any thread may use it: those that wait for credit don't hold up those that put. It belongs to
+    its process: in a forked child attach anew. ``close()`` of the last one ends the stream.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def create(
+        name: str,
+        *,
+        environment: str = "default",
+        weight: float = 1.0,
+        min_share: float = 0.0,
+        group_size: int = 1,
+        env_id: int | None = None,
+        max_staleness: int | None = None,
+        capacity: Size = "256MiB",
+        slots: int = 4096,
+        members: int = 256,
+        poison_limit: int = 0,
+        populate: bool = False,
+        lock_memory: bool = False,
+    ) -> TrajectoryWriter:
+        """Create the queue, for who comes before the trainer; see ``TrajectoryReader.create``."""
+        writer = TrajectoryWriter(
+            name,
+            instance="",
+            options=queue_options(
+                capacity, slots, members, poison_limit, max_staleness, populate, lock_memory
+            ),
+            environment=environment,
+            weight=weight,
+            min_share=min_share,
+            group_size=group_size,
+            env_id=env_id,
+            timeout=0,
+        )
+        close_at_exit(writer)
+        return writer
+
+    @staticmethod
+    def attach(
+        name: str | Handle,
+        *,
+        environment: str = "default",
+        weight: float = 1.0,
+        min_share: float = 0.0,
+        group_size: int = 1,
+        env_id: int | None = None,
+        timeout: float | None = 0,
+    ) -> TrajectoryWriter:
+        """Attach as an environment; waits until ``timeout`` for the name to appear.
+
+        Of what may be begun each living environment gets its part by ``weight``, and each batch has
+        at least ``min_share`` (0 to 1, rounded down to whole sequences) of this one as long as it
+        lives. ``group_size`` is what one rollout is expected to make; groups may differ from it.
+
+        Raises InvalidArgument, also if the shares of all add up to more than 1; NotFound, Busy,
+        Incompatible (not a queue of trajectories), Corrupt or PermissionDenied.
+        """
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        writer = TrajectoryWriter(
+            handle.name,
+            instance=handle.instance,
+            options=None,
+            environment=environment,
+            weight=weight,
+            min_share=min_share,
+            group_size=group_size,
+            env_id=env_id,
+            timeout=timeout,
+        )
+        close_at_exit(writer)
+        return writer
+
+    @property
+    def handle(self) -> Handle:
+        """What another process needs to attach; pickles."""
+        return Handle(self.name, self._instance)
+
+    def begin(self, timeout: float | None = None) -> Rollout:
+        """Wait for credit for one group of ``group_size``, and take it.
+
+        Raises Timeout (enough is on the way to the trainer, or none has come yet) or Closed.
+        """
+        return Rollout(self, self._begin(timeout))
+
+    def put(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
+        """Put a group, whole or not at all, without having asked for credit.
+
+        Raises Timeout (full), Closed, TooLarge (more bytes than the queue has, or more sequences
+        than the trainer's batch), InvalidArgument, UnsupportedType: then nothing was put.
+        """
+        self._put_group(group, None, _oldest(group, self.version), timeout)
+
+    def _put_group(
+        self,
+        group: TrajectoryGroup,
+        rollout: _core.Rollout | None,
+        begun: int,
+        timeout: float | None,
+        cancel: _core.Cancel | None = None,
+    ) -> None:
+        if not isinstance(group, TrajectoryGroup):
+            raise InvalidArgument(f"{type(group).__name__} is no TrajectoryGroup")
+        self._put(group.to_message(self.environment, begun, self.env_id), rollout, timeout, cancel)
+
+    async def begin_async(self, timeout: float | None = None) -> Rollout:
+        """``begin`` for tasks. A task that is cancelled holds no credit."""
+        begun: list[_core.Rollout] = []
+        countdown = Countdown(timeout)
+        try:
+            await wait_in_thread(lambda cancel: begun.append(self._begin(countdown.left(), cancel)))
+        except BaseException:
+            for rollout in begun:
+                rollout.release()
+            raise
+        return Rollout(self, begun[0])
+
+    async def put_async(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
+        """``put`` for tasks. A task that is cancelled may have put it."""
+        begun = _oldest(group, self.version)
+        countdown = Countdown(timeout)
+        await wait_in_thread(
+            lambda cancel: self._put_group(group, None, begun, countdown.left(), cancel)
+        )
+
+    def stats(self) -> TrajectoryStats:
+        """Of the whole queue. Looks at every slot."""
+        return stats_from(self._stats())
+
+    def __enter__(self) -> TrajectoryWriter:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        try:
+            state = f"{self.credit()} groups of credit"
+        except Closed:
+            state = "closed"
+        return f"<penstock.TrajectoryWriter '{self.environment}' of '{self.name}', {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a writer stays in its process; give others writer.handle to attach to")
+
+
+def _oldest(group: TrajectoryGroup, version: int) -> int:
+    """Since when a group is under way that was not begun with credit."""
+    versions = group.versions if isinstance(group, TrajectoryGroup) else None
+    return version if versions is None else max(0, int(versions.min()))

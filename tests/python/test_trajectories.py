@@ -1,0 +1,367 @@
+"""Trajectories through the Python package: groups bit for bit, exact batches, credit, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+
+import penstock
+from penstock.trajectories import (
+    TrajectoryGroup,
+    TrajectoryReader,
+    TrajectoryWriter,
+    inspect_trajectories,
+)
+
+LONG = 20.0
+
+
+def make_group(number: int, lengths: list[int], **fields: Any) -> TrajectoryGroup:
+    """Token t of sequence s is number * 10_000 + s * 1000 + t, and says so in every column."""
+    tokens = [
+        np.arange(length, dtype=np.int32) + number * 10_000 + s * 1000
+        for s, length in enumerate(lengths)
+    ]
+    given: dict[str, Any] = {
+        "masks": [np.where(np.arange(len(t)) == 0, -100, t).astype(np.int32) for t in tokens],
+        "inference_logprobs": [-t.astype(np.float32) for t in tokens],
+        "advantages": [t.astype(np.float64) / 7 for t in tokens],
+        "scores": [number + s / 2 for s in range(len(lengths))],
+        "instance_id": f"g{number}",
+    }
+    return TrajectoryGroup(tokens, **{**given, **fields})
+
+
+@pytest.fixture
+def reader(name: str) -> Any:
+    with TrajectoryReader.create(name, sequences=4, capacity="8MiB", slots=64) as made:
+        yield made
+        made.discard()
+
+
+def ids(batch: Any) -> list[str | None]:
+    return [group.instance_id for group in batch.groups]
+
+
+def test_every_field_comes_back_bit_for_bit(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name, environment="gsm8k") as writer:
+        group = TrajectoryGroup(
+            [[1, 2, 3], [2**31, 5]],
+            masks=[[-100, 2, 3], [-100, 5]],
+            scores=[0.1, -2.5],
+            advantages=[[0.1, 0.2, 0.3], [0.4, 0.5]],
+            ref_logprobs=[np.float16([1, 2, 3]), np.float16([4, 5])],
+            inference_logprobs=[np.float32([1, 0.1, 0.2]), np.float32([1, 0.3])],
+            versions=[7, 8],
+            messages=[[{"role": "user", "content": "1+1?", "reward": None}], []],
+            generation_params={"temperature": 0.7},
+            overrides=[{"set_advantage_to_zero": True}, {}],
+            group_overrides={"group_size": 2},
+            images=[b"\x89PNG", None],
+            instance_id="q17",
+            distill_token_ids=[[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
+            distill_logprobs=[[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
+        )
+        writer.put(group)
+        batch = reader.next_batch(2, layout="groups", timeout=LONG)
+        (read,) = batch.groups
+        batch.ack(9)
+        assert read == TrajectoryGroup(
+            [[1, 2, 3], [2**31, 5]],
+            **{
+                name: getattr(group, name)
+                for name in (
+                    *("masks", "scores", "advantages", "ref_logprobs", "inference_logprobs"),
+                    *("versions", "messages", "generation_params", "overrides"),
+                    *("group_overrides", "images", "instance_id"),
+                    *("distill_token_ids", "distill_logprobs"),
+                )
+            },
+            env_id=writer.env_id,
+        )
+        assert read.environment == "gsm8k"
+        assert read.begun == 7
+        assert read.tokens[1].dtype == np.int64
+        assert writer.version == 9
+
+
+def test_distilled_tokens_of_different_numbers(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name) as writer:
+        ragged = [[[1], [2, 3]], [[], [4], [5, 6]]]
+        logprobs = [[[0.1], [0.2, 0.3]], [[], [0.4], [0.5, 0.6]]]
+        writer.put(
+            TrajectoryGroup(
+                [[1, 2], [3, 4, 5]], distill_token_ids=ragged, distill_logprobs=logprobs
+            )
+        )
+        batch = reader.next_batch(2, layout="groups", timeout=LONG)
+        (read,) = batch.groups
+        got = [[token.tolist() for token in sequence] for sequence in read.distill_token_ids or []]
+        assert got == ragged
+        batch.give_back()
+        with pytest.raises(penstock.InvalidArgument, match="distill_token_ids"):
+            reader.next_batch(2, columns=["distill_token_ids"], timeout=LONG)
+
+
+def test_padded_and_packed_say_the_same(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name) as writer:
+        for number, lengths in enumerate(([3, 5], [1], [4])):
+            writer.put(make_group(number, lengths))
+        padded = reader.next_batch(pad_to=8, timeout=LONG)
+        assert padded.tokens.shape == (4, 8)
+        assert padded.padding_mask is not None
+        assert padded.padding_mask.sum(axis=1).tolist() == [3, 5, 1, 4]
+        assert (padded.masks[~padded.padding_mask] == -100).all()
+        assert (padded.inference_logprobs[~padded.padding_mask] == 1.0).all()
+        assert padded.scores.tolist() == [0, 0.5, 1, 2]
+        assert padded.group_index.tolist() == [0, 0, 1, 2]
+        padded.give_back()
+        packed = reader.next_batch(layout="packed", timeout=LONG)
+        assert packed.redelivered.all()
+        assert packed.cu_seqlens is not None
+        assert packed.position_ids is not None
+        assert packed.cu_seqlens.tolist() == [0, 3, 8, 9, 13]
+        for name in ("tokens", "masks", "advantages", "inference_logprobs"):
+            assert (packed[name] == padded[name][padded.padding_mask]).all()
+            assert packed[name].dtype == padded[name].dtype
+        assert packed.position_ids[3:8].tolist() == [0, 1, 2, 3, 4]
+        packed.ack(1)
+
+
+def test_causal_shift(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(make_group(1, [3, 5, 2, 2]))
+        batch = reader.next_batch(causal_shift=True, pad_to=4, timeout=LONG)
+        assert batch.tokens.shape == (4, 4)
+        assert batch.tokens[0].tolist() == [10_000, 10_001, 0, 0]
+        assert batch.masks[0].tolist() == [10_001, 10_002, -100, -100]
+        batch.ack()
+
+
+def test_arrays_of_the_caller(reader: TrajectoryReader) -> None:
+    torch = pytest.importorskip("torch")
+    tokens = torch.full((6, 32), 7, dtype=torch.int64)
+    masks = np.full((4, 16), 7, np.int32)
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(make_group(1, [3, 5, 2, 2]))
+        with pytest.raises(penstock.TooLarge, match="'masks'"):
+            reader.next_batch(out={"masks": masks[:, :4]}, pad_to=8, timeout=LONG)
+        batch = reader.next_batch(out={"tokens": tokens, "masks": masks}, pad_to=8, timeout=LONG)
+        assert not batch.redelivered.any()  # the arrays were too small, and nothing was taken
+        assert batch.tokens.data_ptr() == tokens.data_ptr()
+        assert np.shares_memory(batch.masks, masks)
+        assert tokens[0, :4].tolist() == [10_000, 10_001, 10_002, 0]
+        assert tokens[0, 8].item() == 7
+        assert tokens[4, 0].item() == 7
+        batch.ack()
+
+
+def test_columns_and_dtypes_on_request(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(TrajectoryGroup([[2**40, 1]] * 4, instance_id="wide"))
+        with pytest.raises(penstock.InvalidArgument, match="'wide'.*does not fit into int32"):
+            reader.next_batch(dtypes={"tokens": "int32"}, timeout=LONG)
+        with pytest.raises(penstock.InvalidArgument, match="'wide'.*no column 'masks'"):
+            reader.next_batch(columns=["tokens", "masks"], timeout=LONG)
+        with pytest.raises(penstock.InvalidArgument, match="'rewards'"):
+            reader.next_batch(columns=["rewards"], timeout=LONG)
+        batch = reader.next_batch(timeout=LONG)
+        assert batch.columns == ("tokens",)
+        assert batch.tokens.dtype == np.int64
+        batch.ack()
+
+
+def test_bfloat16_is_widened(reader: TrajectoryReader) -> None:
+    torch = pytest.importorskip("torch")
+    logprobs = [torch.tensor([0.5, -1.25, 3.0], dtype=torch.bfloat16)] * 4
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(TrajectoryGroup([[1, 2, 3]] * 4, ref_logprobs=logprobs))
+        batch = reader.next_batch(layout="packed", timeout=LONG)
+        assert batch.ref_logprobs.dtype == np.float32
+        assert batch.ref_logprobs[:3].tolist() == [0.5, -1.25, 3.0]
+        assert batch.groups[0].ref_logprobs is not None
+        assert batch.groups[0].ref_logprobs[0].dtype == torch.bfloat16
+        batch.ack()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"masks": [[1, 2], [3]]}, r"column 'masks' of the group 'q' has 1 values in sequence 1"),
+        ({"masks": [[1, 2]]}, r"column 'masks' of the group 'q' has 1 sequences"),
+        ({"scores": [1.0]}, r"column 'scores' of the group 'q'"),
+        ({"masks": [np.int32([1, 2]), np.int8([3, 4])]}, r"'masks' .* mixes int32 and int8"),
+        ({"distill_token_ids": [[[1], [2]]] * 2, "distill_logprobs": [[[0.1], []]] * 2}, r"values"),
+    ],
+)
+def test_columns_that_do_not_fit(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(penstock.InvalidArgument, match=words):
+        TrajectoryGroup([[1, 2], [3, 4]], instance_id="q", **fields)
+
+
+def test_wrong_dtypes_put_nothing(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name, environment="a") as writer:
+        bad = TrajectoryGroup([[1.5, 2.5]], instance_id="q")
+        with pytest.raises(penstock.InvalidArgument, match="'tokens' of the group 'q' of 'a'"):
+            writer.put(bad)
+        with pytest.raises(penstock.TooLarge, match="5 sequences"):
+            writer.put(make_group(1, [2] * 5))
+        with pytest.raises(penstock.TooLarge):
+            writer.put(TrajectoryGroup([np.zeros(3 << 20, np.int32)]))
+        with pytest.raises(penstock.InvalidArgument):
+            writer.put({"tokens": [[1]]})  # type: ignore[arg-type]
+        assert writer.stats().queue.held_bytes == 0
+        assert writer.stats().queue.accepted == 0
+
+
+def test_a_queue_of_another_kind(name: str) -> None:
+    with penstock.Queue.create(name):
+        with pytest.raises(penstock.Incompatible, match="plain messages"):
+            TrajectoryReader.attach(name)
+        with pytest.raises(penstock.Incompatible):
+            TrajectoryWriter.attach(name)
+        with pytest.raises(penstock.Incompatible):
+            inspect_trajectories(name)
+
+
+def test_credit_and_staleness(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4, max_staleness=1) as reader,
+        TrajectoryWriter.attach(name, environment="a", group_size=2) as writer,
+    ):
+        assert writer.credit() == 4
+        rollouts = [writer.begin(0) for _ in range(4)]
+        with pytest.raises(penstock.Timeout, match="enough is on the way"):
+            writer.begin(0)
+        for number, rollout in enumerate(rollouts):
+            rollout.put(make_group(number, [2, 2]))
+        first = reader.next_batch(timeout=LONG)
+        assert first.staleness == 0
+        first.ack(1)
+        with writer.begin(0) as rollout:
+            assert rollout.version == 1
+        second = reader.next_batch(timeout=LONG)
+        assert second.staleness == 1
+        second.ack(2)
+        (environment,) = inspect_trajectories(name).trajectories.environments
+        assert environment.running_groups == 0
+        assert environment.waiting_groups == 0
+
+
+def test_next_batch_says_what_is_waiting(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name, environment="odd") as writer:
+        for number in range(3):
+            writer.put(make_group(number, [1, 1, 1]))
+        with pytest.raises(penstock.Timeout, match=r"exactly 4 .* of 'odd' 3 x 3"):
+            reader.next_batch(timeout=0.05)
+        assert len(reader.next_batch(9, timeout=LONG)) == 9
+
+
+def test_a_block_acknowledges_or_gives_back(reader: TrajectoryReader) -> None:
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(make_group(1, [2] * 4))
+        with pytest.raises(ZeroDivisionError), reader.next_batch(timeout=LONG):
+            _ = 1 // 0
+        with reader.next_batch(timeout=LONG) as batch:
+            assert batch.redelivered.all()
+        assert not batch.is_open
+        assert reader.stats().groups == 1
+
+
+def test_state_goes_into_another_queue(name: str) -> None:
+    with TrajectoryReader.create(name, sequences=2) as reader:
+        with TrajectoryWriter.attach(name, environment="a") as writer:
+            for number in range(3):
+                writer.put(make_group(number, [2, 2]))
+            reader.next_batch(timeout=LONG).ack(5)
+            open_batch = reader.next_batch(timeout=LONG)
+            state = pickle.loads(pickle.dumps(reader.state_dict()))
+            reader.load_state_dict(state)  # the same queue: it has them itself
+            assert len(reader._held_messages()) == 1
+            assert ids(open_batch) == ["g1"]
+            open_batch.give_back()
+        reader.discard()
+    with TrajectoryReader.create(name, sequences=2) as restarted:
+        restarted.load_state_dict(state)
+        assert restarted.version == 5
+        batches = [restarted.next_batch(timeout=LONG) for _ in range(2)]
+        assert [ids(batch) for batch in batches] == [["g1"], ["g2"]]
+        assert all(batch.redelivered.all() for batch in batches)
+        for batch in batches:
+            batch.ack(6)
+
+
+def test_async(reader: TrajectoryReader) -> None:
+    async def talk() -> None:
+        with TrajectoryWriter.attach(reader.name) as writer:
+            waiting = asyncio.create_task(reader.next_batch_async(timeout=LONG))
+            rollout = await writer.begin_async(timeout=LONG)
+            await writer.put_async(make_group(1, [2] * 4), timeout=LONG)
+            rollout.release()
+            (await waiting).ack()
+            idle = asyncio.create_task(reader.next_batch_async())
+            await asyncio.sleep(0)
+            idle.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await idle
+
+    asyncio.run(talk())
+
+
+def _environment(name: str, environment: str, first: int, count: int) -> None:
+    with TrajectoryWriter.attach(
+        name, environment=environment, group_size=2, timeout=LONG
+    ) as writer:
+        for number in range(first, first + count):
+            with writer.begin(timeout=LONG) as rollout:
+                rollout.put(make_group(number, [2 + number % 3, 3]), timeout=LONG)
+
+
+def _doomed_trainer(name: str, taken: Any) -> None:
+    reader = TrajectoryReader.attach(name, sequences=4, timeout=LONG)
+    batch = reader.next_batch(timeout=LONG)
+    taken.put(ids(batch))
+    signal.pause()
+
+
+def test_environments_and_trainers_die_and_come_back(name: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        TrajectoryReader.create(name, sequences=4, max_staleness=2) as reader,
+        TrajectoryWriter.attach(name, environment="keeper"),
+    ):
+        crew = [
+            spawn.Process(target=_environment, args=(name, f"e{rank}", rank * 100, 20))
+            for rank in range(2)
+        ]
+        taken = spawn.Queue()
+        trainer = spawn.Process(target=_doomed_trainer, args=(name, taken))
+        for process in (*crew, trainer):
+            process.start()
+        lost = taken.get(timeout=LONG)
+        assert trainer.pid is not None
+        os.kill(trainer.pid, signal.SIGKILL)
+        trainer.join()
+        seen: list[str | None] = []
+        again: set[str | None] = set()
+        while len(seen) < 40:
+            batch = reader.next_batch(timeout=LONG)
+            for group, deliveries in zip(batch.groups, batch.deliveries, strict=True):
+                seen.append(group.instance_id)
+                again |= {group.instance_id} if deliveries > 1 else set()
+            batch.ack(reader.version + 1)
+        for process in crew:
+            process.join()
+            assert process.exitcode == 0
+        assert sorted(seen, key=str) == sorted(
+            (f"g{rank * 100 + i}" for rank in range(2) for i in range(20)), key=str
+        )
+        assert set(lost) <= again
+        assert reader.stats().queue.held_bytes == 0
