@@ -157,8 +157,9 @@ QueueRole parse_role(const std::string& role) {
 
 void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::handle slots,
             nb::handle inline_bytes, nb::handle members, nb::handle poison_limit, nb::handle codec,
-            bool populate, bool lock_memory) {
+            bool populate, bool lock_memory, std::uint64_t application) {
     QueueOptions options;
+    options.application = application;
     options.capacity = parse_bytes(capacity, "capacity");
     options.slots = parse_small(slots, "slots");
     options.inline_bytes = parse_small(inline_bytes, "inline_bytes");
@@ -168,19 +169,20 @@ void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::ha
     options.memory.lock_memory = lock_memory;
     const Codec values = parse_codec(codec);
     const WithoutGil without_gil;  // populate may take seconds
-    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values);
+    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values, application);
 }
 
 PyQueue* attach(const std::string& name, const std::string& instance, const std::string& role,
-                nb::handle codec, nb::handle timeout) {
+                nb::handle codec, nb::handle timeout, std::uint64_t application) {
     const QueueRole parsed = parse_role(role);
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
     return new PyQueue(attach_waiting(deadline,
                                       [&](const Wait& wait) {
-                                          return Queue::attach(name, parsed, wait, instance);
+                                          return Queue::attach(name, parsed, wait, instance,
+                                                               application);
                                       }),
-                       parsed, values);
+                       parsed, values, application);
 }
 
 nb::dict stats_of(PyQueue& queue) {
@@ -191,16 +193,19 @@ nb::dict stats_of(PyQueue& queue) {
 
 }  // namespace
 
-PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values)
-    : codec(values), role(role_of_it), name(attached.name()), instance(attached.instance()),
+PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,
+                 std::uint64_t application_of_it)
+    : codec(values), role(role_of_it), application(application_of_it), name(attached.name()),
+      instance(attached.instance()),
       sides_(std::make_unique<Sides>(std::make_shared<SharedQueue>(std::move(attached)), name)) {}
 
 PyQueue::Sides& PyQueue::live() {
     if (!sides_->taking.is_foreign()) {
         return *sides_;
     }
-    auto own = std::make_unique<Sides>(
-        std::make_shared<SharedQueue>(Queue::attach(name, role, Deadline::now(), instance)), name);
+    auto own = std::make_unique<Sides>(std::make_shared<SharedQueue>(Queue::attach(
+                                           name, role, Deadline::now(), instance, application)),
+                                       name);
     // The parent's: a thread of it may have had a turn when this child was forked, so that its
     // locks can't be taken apart here.
     [[maybe_unused]] const Sides* const left_to_the_parent = sides_.release();
@@ -240,17 +245,19 @@ void bind_queue(nb::module_& module) {
     nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable())
         .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
              nb::arg("slots"), nb::arg("inline_bytes"), nb::arg("members"), nb::arg("poison_limit"),
-             nb::arg("codec").none(), nb::arg("populate"), nb::arg("lock_memory"))
+             nb::arg("codec").none(), nb::arg("populate"), nb::arg("lock_memory"),
+             nb::arg("application") = 0)
         .def(
             "__init__",
             [](PyQueue* place, const std::string& name, const std::string& instance,
-               const std::string& role, nb::handle codec, nb::handle timeout) {
+               const std::string& role, nb::handle codec, nb::handle timeout,
+               std::uint64_t application) {
                 const std::unique_ptr<PyQueue> attached(
-                    attach(name, instance, role, codec, timeout));
+                    attach(name, instance, role, codec, timeout, application));
                 new (place) PyQueue(std::move(*attached));
             },
             nb::arg("name"), nb::kw_only(), nb::arg("instance"), nb::arg("role"),
-            nb::arg("codec").none(), nb::arg("timeout").none())
+            nb::arg("codec").none(), nb::arg("timeout").none(), nb::arg("application") = 0)
         .def("put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
              "Put a value. Waits while the queue is full.")
         .def("put_bytes", &put_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),

@@ -39,7 +39,7 @@ private:
 // Members are constant but for the sides, which a forked child replaces by its own.
 class PyQueue {
 public:
-    PyQueue(Queue attached, QueueRole role, Codec values);
+    PyQueue(Queue attached, QueueRole role, Codec values, std::uint64_t application);
 
     // In a forked child the queue is attached to anew at the first use.
     QueueSide& putting() { return live().putting; }
@@ -49,6 +49,7 @@ public:
 
     const Codec codec;
     const QueueRole role;
+    const std::uint64_t application;
     const std::string name;
     const std::string instance;
 

@@ -2,7 +2,7 @@
 where the types below help."""
 
 from types import TracebackType
-from typing import Any, Final, TypeAlias, TypedDict, overload
+from typing import Any, TypeAlias, TypedDict, overload
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
@@ -180,10 +180,18 @@ class Queue:
         codec: str | None,
         populate: bool,
         lock_memory: bool,
+        application: int = 0,
     ) -> None: ...
     @overload
     def __init__(
-        self, name: str, *, instance: str, role: str, codec: str | None, timeout: Timeout
+        self,
+        name: str,
+        *,
+        instance: str,
+        role: str,
+        codec: str | None,
+        timeout: Timeout,
+        application: int = 0,
     ) -> None: ...
     def put(self, obj: Any, timeout: Timeout = None) -> None:
         """Put a value. Waits while the queue is full.
@@ -316,10 +324,14 @@ class TrajectoryWriter:
         env_id: int | None,
         timeout: Timeout,
     ) -> None: ...
-    name: Final[str]
-    environment: Final[str]
-    env_id: Final[int]
-    _instance: Final[str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def env_id(self) -> int: ...
+    @property
+    def _instance(self) -> str: ...
     @property
     def version(self) -> int:
         """The policy's version: the step of the trainer's last ack()."""
@@ -355,8 +367,10 @@ class TrajectoryReader:
         sequences: int,
         timeout: Timeout,
     ) -> None: ...
-    name: Final[str]
-    _instance: Final[str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def _instance(self) -> str: ...
     @property
     def version(self) -> int:
         """The policy's version: the step of the last ack()."""

@@ -166,9 +166,9 @@ def test_arrays_of_the_caller(reader: TrajectoryReader) -> None:
 def test_columns_and_dtypes_on_request(reader: TrajectoryReader) -> None:
     with TrajectoryWriter.attach(reader.name) as writer:
         writer.put(TrajectoryGroup([[2**40, 1]] * 4, instance_id="wide"))
-        with pytest.raises(penstock.InvalidArgument, match="'wide'.*does not fit into int32"):
+        with pytest.raises(penstock.InvalidArgument, match=r"'wide'.*does not fit into int32"):
             reader.next_batch(dtypes={"tokens": "int32"}, timeout=LONG)
-        with pytest.raises(penstock.InvalidArgument, match="'wide'.*no column 'masks'"):
+        with pytest.raises(penstock.InvalidArgument, match=r"'wide'.*no column 'masks'"):
             reader.next_batch(columns=["tokens", "masks"], timeout=LONG)
         with pytest.raises(penstock.InvalidArgument, match="'rewards'"):
             reader.next_batch(columns=["rewards"], timeout=LONG)

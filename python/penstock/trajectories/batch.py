@@ -17,8 +17,8 @@ __all__ = ["Layout", "TrajectoryBatch", "make_batch"]
 
 Layout = Literal["padded", "packed", "groups"]
 
-#: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is no
-#: logprob, so that a mistake shows.
+#: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is
+#: no logprob, so that a mistake shows.
 PAD_VALUES: Final[Mapping[str, float]] = {
     "tokens": 0,
     "masks": -100,
@@ -54,6 +54,7 @@ class TrajectoryBatch:
         self._core = core
         self._arrays = arrays
         self._groups: tuple[TrajectoryGroup, ...] | None = None
+        self._scores: npt.NDArray[np.float64] | None = None
         self.layout: Layout = layout
         sequences = len(core.lengths)
         #: Tokens of each sequence, after the causal shift.
@@ -90,12 +91,11 @@ class TrajectoryBatch:
     @property
     def scores(self) -> npt.NDArray[np.float64]:
         """One for each sequence. Raises InvalidArgument if a group has none."""
-        if "scores" not in self._arrays:
+        if self._scores is None:
             scores = np.empty(len(self.lengths), np.float64)
             self._core.fill_scores(scores)
-            self._arrays["scores"] = scores
-        scores = self._arrays["scores"]
-        return scores
+            self._scores = scores
+        return self._scores
 
     @property
     def groups(self) -> tuple[TrajectoryGroup, ...]:
@@ -190,7 +190,7 @@ def make_batch(
     out: Mapping[str, Any],
     version: int,
 ) -> TrajectoryBatch:
-    """The arrays of a batch that was just taken. If they can't be had the reader keeps its groups."""
+    """The arrays of a batch that was just taken; without them the reader keeps its groups."""
     try:
         wanted = () if layout == "groups" else _wanted(core, columns)
         _check_names(dtypes, pad_values, out)

@@ -1,4 +1,4 @@
-"""A column of a group: the values of all its sequences in one array, made of whatever people have."""
+"""A column of a group: the values of all its sequences in one array."""
 
 from __future__ import annotations
 

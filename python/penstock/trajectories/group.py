@@ -1,4 +1,4 @@
-"""TrajectoryGroup: all completions of one prompt, with everything a trainer wants to know of them."""
+"""TrajectoryGroup: all completions of one prompt, with all that a trainer wants to know of them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class TrajectoryGroup:
     ``inference_logprobs``) take one 1-D array or list for each sequence, as long as its tokens, or
     one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; lists of integers become int32
     where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
-    ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's) one
-    for each sequence. The other fields are any value that the typed codec knows, and stay as they
+    ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's)
+    one for each sequence. The other fields are any value that the typed codec knows, and stay as they
     are; ``instance_id`` is text and ``env_id`` an int (None: the writer's).
 
     Raises InvalidArgument, which names the column and the sequence that do not fit the tokens.
@@ -109,8 +109,8 @@ class TrajectoryGroup:
         array = as_array(values, integers=name == "versions")
         if array.shape != self._lengths.shape:
             raise InvalidArgument(
-                f"column '{name}' of {self.title} has the shape {tuple(array.shape)}, and there are "
-                f"{len(self._lengths)} sequences"
+                f"column '{name}' of {self.title} has the shape {tuple(array.shape)}, and there "
+                f"are {len(self._lengths)} sequences"
             )
         self._columns[name] = array
 

@@ -1,0 +1,1 @@
+"""Penstock under the interfaces of other systems, for programs that were written to those."""
