@@ -353,18 +353,23 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
 
 // As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away
 // while the producer fills the next. One message at a time is a conversation: there latency comes
-// first.
+// first. And where longer pauses do not bring longer batches, the producer waits for us, as for
+// answers to a window of questions: so a batch of few messages buys few pauses. Nor may a pause
+// last until a short queue is full.
 void QueueCore::back_off_while_streaming() noexcept {
-    constexpr unsigned kMostPauses = 64;
-    constexpr std::uint64_t kGoodBatch = 64;
+    constexpr std::uint64_t kSurePauses = 64;  // cheap enough for any batch
+    constexpr std::uint64_t kMostPauses = 512;
+    constexpr std::uint64_t kPausesAMessage = 4;
+    const std::uint64_t most = std::clamp(view.shape().slots / 8, kSurePauses, kMostPauses);
     const std::uint64_t taken = own().taken.load(kRelaxed);
     const std::uint64_t batch = taken - std::exchange(last_empty, taken);
     if (batch <= 1) {
         streaming_pauses = 0;
-    } else if (batch < kGoodBatch) {
-        streaming_pauses = std::min(streaming_pauses * 2 + 1, kMostPauses);
+    } else if (batch < most) {  // a longer one needs no more pauses
+        const std::uint64_t earned = std::clamp(kPausesAMessage * batch, kSurePauses, most);
+        streaming_pauses = std::min(streaming_pauses * 2 + 1, earned);
     }
-    for (unsigned i = 0; i < streaming_pauses; ++i) os::spin_pause();
+    for (std::uint64_t i = 0; i < streaming_pauses; ++i) os::spin_pause();
 }
 
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {

@@ -124,7 +124,7 @@ struct QueueCore {
     alignas(layout::kApart) std::uint64_t head = 0;
     SpinBudget take_spin;
     std::uint64_t last_empty = 0;  // own().taken when the queue was last found empty
-    unsigned streaming_pauses = 0;
+    std::uint64_t streaming_pauses = 0;
 
     alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
     static constexpr std::int64_t kLookEvery = std::chrono::nanoseconds(kSlice).count();
