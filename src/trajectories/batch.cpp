@@ -303,7 +303,7 @@ void TrajectoryBatch::give_back() noexcept {
     if (!is_open()) return;
     // What an earlier life left has no place in the queue: it stays with the reader.
     for (HeldGroup& group : groups_) {
-        if (group.is_restored()) reader_->hold(std::move(group));
+        if (group.is_restored() && reader_ != nullptr) reader_->hold(std::move(group));
     }
     forget();  // deliveries give themselves back
 }

@@ -33,7 +33,8 @@ def add_to(commands: Commands) -> None:
             "order and the checksum of every step. Half way one is killed and replaced.\n"
             "Exit code 0 only if nothing was lost and nothing torn."
         ),
-        example="penstock demo\npenstock demo ~/photos --workers 2 --seconds 10",
+        example="penstock demo\npenstock demo ~/photos --workers 2 --seconds 10\n"
+        "penstock demo --trajectories",
     )
     parser.add_argument(
         "path",
@@ -41,6 +42,11 @@ def add_to(commands: Commands) -> None:
         type=Path,
         metavar="PATH",
         help="a file or directory whose bytes are sent (default: Python's standard library)",
+    )
+    parser.add_argument(
+        "--trajectories",
+        action="store_true",
+        help="environments, a trainer and groups of PATH's text instead; both are killed once",
     )
     parser.add_argument("--workers", type=positive_int, default=4, metavar="N", help="default 4")
     length = parser.add_mutually_exclusive_group()
@@ -71,6 +77,8 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.trajectories:
+        return _run_trajectories(args)
     from penstock.demo import crew, driver  # only here: they load NumPy and rich
 
     view = _view(args)
@@ -95,6 +103,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(verdict.to_json())
     return exits.OK if verdict.ok else exits.ERROR
+
+
+def _run_trajectories(args: argparse.Namespace) -> int:
+    from penstock.demo import trajectories
+
+    account = trajectories.run(args.path, args.seconds, args.json)
+    return exits.OK if account.ok else exits.ERROR
 
 
 def _view(args: argparse.Namespace) -> View:

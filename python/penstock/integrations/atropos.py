@@ -108,7 +108,7 @@ class ZeroCopySHMBuffer:
         return message
 
     def close(self, unlink: bool = False) -> None:
-        """Leave. With ``unlink`` what is queued is thrown away, unless somebody else is attached."""
+        """Leave. With ``unlink`` what is queued is thrown away, unless others are attached."""
         if self._queue.closed:
             return
         if unlink and self._is_alone():

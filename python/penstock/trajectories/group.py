@@ -44,7 +44,7 @@ class TrajectoryGroup:
 
     __slots__ = ("_columns", "_counts", "_lengths", "_rest", "begun", "environment")
 
-    #: Which environment put it, and the policy's version when it was begun; known once it was read.
+    #: Which environment put it, and the policy's version when it was begun; known once read.
     environment: str | None
     begun: int | None
 
