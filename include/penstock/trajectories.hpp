@@ -104,7 +104,7 @@ struct EnvironmentOptions {
     double min_share = 0;          // of each batch, 0 to 1; rounded down to whole sequences
     unsigned group_size = 1;       // sequences that a rollout is expected to make
     // Of its groups, for people and for old programs; none: the next that nobody has.
-    std::optional<std::int64_t> env_id;
+    std::optional<std::int64_t> env_id = std::nullopt;
 };
 
 struct EnvironmentStats {

@@ -143,7 +143,10 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size) const 
     if (staleness == kUnlimited) return groups;
     const std::uint64_t batch =
         std::min(state().batch_sequences.load(kAcquire), layout::kMostSequences);
-    const std::uint64_t window = (std::min(staleness, layout::kMostSequences) + 1) * batch;
+    const std::uint64_t shortage =
+        std::min(state().shortage.load(kAcquire), layout::kMostSequences);
+    const std::uint64_t window =
+        (std::min(staleness, layout::kMostSequences) + 1) * batch + shortage;
     const std::uint64_t least = std::max(census.own_group_size, group_size);
     const std::uint64_t sequences =
         std::min(left(window, census.total.sequences),
@@ -218,6 +221,15 @@ std::vector<EnvironmentStats> Board::living() const {
         same->running_sequences += here.running_sequences;
     }
     return found;
+}
+
+bool Board::is_idle() const noexcept {
+    for (unsigned place = 0; place < view_.shape().members; ++place) {
+        if (!is_living(place)) continue;
+        const BoardMember& member = members_[place];
+        if (member.asking.load(kSeqCst) != 0 || member.running.load(kSeqCst) != 0) return false;
+    }
+    return true;
 }
 
 std::vector<EnvironmentStats> Board::environments() const {

@@ -52,6 +52,8 @@ public:
     [[nodiscard]] std::vector<EnvironmentStats> environments() const;
     // The minimum shares of the living, for the trainer.
     [[nodiscard]] std::vector<EnvironmentStats> living() const;
+    // No living environment has a rollout running, or is asking for one.
+    [[nodiscard]] bool is_idle() const noexcept;
 
     // Rollouts of `group_size` sequences that the environment of that place could begin now.
     [[nodiscard]] std::uint64_t credit(std::uint64_t environment, std::uint64_t group_size) const;

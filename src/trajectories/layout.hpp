@@ -43,6 +43,9 @@ struct alignas(kApart) BoardState {
     std::atomic<std::uint64_t> batch_sequences;  // 0: no trainer has come yet
     std::atomic<std::uint64_t> max_staleness;
     std::atomic<std::uint64_t> next_env_id;
+    // Sequences that don't count, because nothing runs and what waits makes no batch; by the
+    // trainer.
+    std::atomic<std::uint64_t> shortage;
     std::atomic<std::uint64_t> batches;  // for people, as are the next ones; relaxed
     std::atomic<std::uint64_t> groups;
     std::atomic<std::uint64_t> sequences;

@@ -47,6 +47,7 @@ public:
             if (Status status = take_what_is_there(); !status) return status;
             if (Status status = look_for_oversized(); !status) return status;
             if (std::vector<HeldGroup> groups = pick(); !groups.empty()) {
+                state_->board.state().shortage.store(0, std::memory_order_release);
                 return TrajectoryBatch(std::move(groups), request_.causal_shift, state_);
             }
             if (has_ended_) return ended();
@@ -76,14 +77,40 @@ private:
 
     Status take_one(const Wait& wait) {
         if (held() >= request_.lookahead) return {ErrorCode::Timeout, no_fill()};
-        Result<Delivery> delivery = state_->queue.take(wait);
-        if (delivery.code() == ErrorCode::Timeout) return {ErrorCode::Timeout, no_fill()};
-        if (delivery.code() == ErrorCode::Closed) {
-            has_ended_ = true;
-            return Status::ok();
+        for (;;) {
+            allow_more_if_stuck();
+            Wait slice = wait;
+            if (!wait.deadline.is_try()) {
+                slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), detail::kSlice));
+            }
+            Result<Delivery> delivery = state_->queue.take(slice);
+            if (delivery) return keep(*std::move(delivery));
+            if (delivery.code() == ErrorCode::Closed) {
+                has_ended_ = true;
+                return Status::ok();
+            }
+            if (delivery.code() != ErrorCode::Timeout) return delivery.status().copy();
+            if (wait.deadline.has_passed(Clock::now())) return {ErrorCode::Timeout, no_fill()};
         }
-        if (!delivery) return delivery.status().copy();
-        return keep(*std::move(delivery));
+    }
+
+    // Credit may end before the sizes of groups add up to a batch: then everybody would wait for
+    // everybody. Where nothing runs any more, what is held does not count against the window until
+    // a batch is formed.
+    void allow_more_if_stuck() {
+        if (!state_->board.is_idle()) return;
+        const std::uint64_t sequences = held_sequences();
+        auto& shortage = state_->board.state().shortage;
+        if (sequences == 0 || shortage.load(kRelaxed) == sequences) return;
+        shortage.store(sequences, std::memory_order_release);
+        state_->board.credit_signal().notify();
+    }
+
+    [[nodiscard]] std::uint64_t held_sequences() const {
+        const std::lock_guard lock(state_->mutex);
+        std::uint64_t sequences = 0;
+        for (const HeldGroup& group : state_->held) sequences += group.group().sequences();
+        return sequences;
     }
 
     Status keep(Delivery delivery) {

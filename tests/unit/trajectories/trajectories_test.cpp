@@ -172,6 +172,31 @@ TEST_F(TrajectoryTest, CreditIsTheWindowOfStaleness) {
     EXPECT_EQ(writer.version(), 1U);
 }
 
+// Groups of 5 and 7 in a window of 24: each part is used up before 5 + 5 + 7 + 7 are there.
+TEST_F(TrajectoryTest, CreditDoesNotEndBeforeABatchCanBeMade) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(0), 24);
+    auto keeper = TrajectoryWriter::attach(name_, environment("keeper", 24, 1e-6));
+    const auto work = [&](const char* name, unsigned size) {
+        auto writer = TrajectoryWriter::attach(name_, environment(name, size));
+        for (std::int32_t number = 0; number < 10; ++number) {
+            auto rollout = writer.begin(kLong);
+            if (rollout.code() == ErrorCode::Closed) return;
+            require(rollout.is_ok());
+            require(put(writer, number, size, &*rollout).is_ok());
+        }
+    };
+    Child fives([&] { work("fives", 5); });
+    Child sevens([&] { work("sevens", 7); });
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    EXPECT_EQ(batch->lengths().size(), 24U);
+    batch->ack(1);
+    reader.end();
+    EXPECT_EQ(fives.wait(), 0);
+    EXPECT_EQ(sevens.wait(), 0);
+    reader.discard();
+}
+
 TEST_F(TrajectoryTest, NoTrainerNoCredit) {
     auto first = TrajectoryWriter::create(name_, small_trajectories(0), environment("a", 4));
     EXPECT_EQ(first.credit(), 0U);
