@@ -5,8 +5,9 @@
 // older than the trainer allows; the trainer takes batches of exactly so many sequences, in whole
 // groups, oldest first, with every living environment's minimum share in each.
 //
-// TrajectoryWriter: one thread may put while others begin. TrajectoryReader: one thread at a time. A
-// batch: any thread, one at a time. docs/protocols.md says how credit is given and what a death gives back.
+// TrajectoryWriter: one thread may put while others begin. TrajectoryReader: one thread at a time.
+// A batch: any thread, one at a time. docs/protocols.md says how credit is given and what a death
+// gives back.
 #pragma once
 
 #include <array>

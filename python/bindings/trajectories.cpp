@@ -85,7 +85,7 @@ std::uint64_t parse_staleness(nb::handle max_staleness) {
     return max_staleness.is_none() ? kUnlimited : parse_small(max_staleness, "max_staleness");
 }
 
-TrajectoryOptions parse_options(nb::dict options) {
+TrajectoryOptions parse_options(const nb::dict& options) {
     TrajectoryOptions parsed;
     parsed.capacity = parse_bytes(options["capacity"], "capacity");
     parsed.slots = parse_small(options["slots"], "slots");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _core
+from .errors import Incompatible
 from .state import (
     BroadcastInfo,
     QueueInfo,
@@ -29,8 +30,18 @@ def inspect(name: str) -> BroadcastInfo | QueueInfo | SegmentSummary:
     if summary.kind == "broadcast":
         return info_from(_core.inspect_broadcast(name))
     if summary.kind == "queue":
-        return queue_info_from(_core.inspect_queue(name))
+        return _inspect_queue(name)
     return summary
+
+
+def _inspect_queue(name: str) -> QueueInfo:
+    """With the accounts of its trajectories, if it carries those."""
+    from .trajectories.state import inspect_trajectories  # which stands on this package
+
+    try:
+        return inspect_trajectories(name)
+    except Incompatible:
+        return queue_info_from(_core.inspect_queue(name))
 
 
 def remove_if_abandoned(name: str) -> bool:

@@ -61,7 +61,7 @@ template <typename To, typename From>
 bool copy_integers(std::byte* to, const std::byte* from, std::size_t count) noexcept {
     std::int64_t lost = 0;
     for (std::size_t at = 0; at < count; ++at) {
-        const auto value = static_cast<std::int64_t>(load<From>(from, at));
+        const std::int64_t value{load<From>(from, at)};  // sign and all: it is a number
         const auto kept = static_cast<To>(value);
         lost |= static_cast<std::int64_t>(kept) ^ value;
         store(to, at, kept);
@@ -139,8 +139,8 @@ template <typename T>
 void fill(std::byte* to, std::size_t count, double value) noexcept {
     T pad;
     if constexpr (std::is_integral_v<T>) {
-        constexpr double kLeast = static_cast<double>(std::numeric_limits<T>::lowest());
-        constexpr double kMost = static_cast<double>(std::numeric_limits<T>::max());
+        constexpr auto kLeast = static_cast<double>(std::numeric_limits<T>::lowest());
+        constexpr auto kMost = static_cast<double>(std::numeric_limits<T>::max());
         if (value >= kMost) {
             pad = std::numeric_limits<T>::max();
         } else {

@@ -20,7 +20,7 @@ import pytest
 
 import penstock
 
-COMMANDS = ("demo", "ls", "info", "gc", "send", "recv", "bench", "doctor")
+COMMANDS = ("demo", "ls", "info", "gc", "send", "recv", "bench", "doctor", "trajectories")
 WITHIN = 30.0  # seconds, for anything
 MIB = 1 << 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import penstock
+from penstock.cli.main import main
 from penstock.trajectories import (
     TrajectoryGroup,
     TrajectoryReader,
@@ -365,3 +367,18 @@ def test_environments_and_trainers_die_and_come_back(name: str) -> None:
         )
         assert set(lost) <= again
         assert reader.stats().queue.held_bytes == 0
+
+
+def test_info_shows_the_environments(reader: TrajectoryReader, capsys: Any) -> None:
+    with TrajectoryWriter.attach(reader.name, environment="gsm8k", group_size=2) as writer:
+        writer.put(make_group(1, [2, 2]))
+        with writer.begin(0):
+            assert main(["info", reader.name, "--interval", "0"]) == 0
+            text = capsys.readouterr().out
+            assert main(["info", reader.name, "--json", "--interval", "0"]) == 0
+            told = json.loads(capsys.readouterr().out)
+    assert "gsm8k" in text
+    (environment,) = told["trajectories"]["environments"]
+    assert environment["waiting_sequences"] == 2
+    assert environment["running_groups"] == 1
+    assert told["trajectories"]["batch_sequences"] == 4

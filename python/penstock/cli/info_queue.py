@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.cli import describe, ls, output, units
 from penstock.state import QueueInfo
+from penstock.trajectories import TrajectoryInfo, TrajectoryStats
 
 
 def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str]:
@@ -44,11 +45,13 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
         ("set aside", _set_aside(info)),
         ("dropped", units.count(stats.dropped)),
         ("stream", "ended; what is queued can still be had" if stats.closed else "open"),
+        *(_trajectory_facts(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
     ]
     return [
         f"{output.colour(segment.name, 'bold')}  {segment.kind}  "
         f"{describe.tint(describe.condition(segment))}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
+        *(_environments(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
         "",
         "attached",
         *ls.participant_lines(segment),
@@ -57,12 +60,45 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
 
 def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[str, Any]:
     """The same for programs."""
+    trajectories = asdict(info.trajectories) if isinstance(info, TrajectoryInfo) else None
     return {
         **describe.segment_json(info.segment),
         "rates": _rates(info, before, seconds) if before else None,
         "stats": asdict(info.stats),
         "poisoned": info.poisoned,
+        "trajectories": trajectories,
     }
+
+
+def _trajectory_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
+    staleness = "any age" if stats.max_staleness is None else f"at most {stats.max_staleness} old"
+    batch = units.count(stats.batch_sequences) if stats.batch_sequences else "no trainer yet, ?"
+    return [
+        ("policy", f"version {units.count(stats.version)}, groups of {staleness}"),
+        ("batch", f"{batch} sequences"),
+        (
+            "trained on",
+            f"{units.plural(stats.sequences, 'sequence')} in "
+            f"{units.plural(stats.groups, 'group')}, "
+            f"{units.count(stats.dropped_stale)} groups dropped for their age",
+        ),
+    ]
+
+
+def _environments(stats: TrajectoryStats) -> list[str]:
+    rows = [("  environment", "writers", "weight", "share", "running", "waiting, sequences")]
+    rows += [
+        (
+            f"  {one.name or '(gone)'}",
+            units.count(one.writers),
+            f"{one.weight:g}",
+            f"{one.min_share:.0%}",
+            units.count(one.running_sequences),
+            units.count(one.waiting_sequences),
+        )
+        for one in stats.environments
+    ]
+    return ["", "environments", *output.columns(rows, right=range(1, 6))]
 
 
 def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, float]:

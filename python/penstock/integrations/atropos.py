@@ -117,7 +117,7 @@ class ZeroCopySHMBuffer:
 
     def _is_alone(self) -> bool:
         participants = _core.inspect_segment(self.name)["participants"]
-        return sum(participant["alive"] for participant in participants) <= 1
+        return sum(bool(participant["alive"]) for participant in participants) <= 1
 
     def __len__(self) -> int:
         """Trajectories that wait."""

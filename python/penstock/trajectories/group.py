@@ -36,8 +36,8 @@ class TrajectoryGroup:
     one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; lists of integers become int32
     where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
     ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's)
-    one for each sequence. The other fields are any value that the typed codec knows, and stay as they
-    are; ``instance_id`` is text and ``env_id`` an int (None: the writer's).
+    one for each sequence. The other fields are any value that the typed codec knows, and stay as
+    they are; ``instance_id`` is text and ``env_id`` an int (None: the writer's).
 
     Raises InvalidArgument, which names the column and the sequence that do not fit the tokens.
     """

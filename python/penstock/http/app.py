@@ -1,0 +1,221 @@
+"""The routes: bodies in, answers out. What may wait happens in threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from .. import errors
+from .bodies import (
+    Invalid,
+    Json,
+    TooBig,
+    UnknownEncoding,
+    decode,
+    encode,
+    field,
+    group_from_json,
+    groups_from_json,
+    object_of,
+)
+from .service import NotAccepted, Service, UnknownEnvironment
+
+__all__ = ["build_app"]
+
+_T = TypeVar("_T")
+
+_BODY_LIMIT = 256 << 20  # as large as a queue is by default
+_GZIP_FROM = 1000  # bytes of an answer
+_GZIP_LEVEL = 1  # the highest would take longer than everything else together
+_WAITING_PUTS = 64
+
+
+def build_app(
+    queue: str,
+    *,
+    sequences: int | None = None,
+    put_timeout: float = 10.0,
+    body_limit: int = _BODY_LIMIT,
+) -> Starlette:
+    """The application over the queue of that name; its end closes what it had opened.
+
+    ``sequences`` of a batch, instead of the trainer's batch_size. A group waits ``put_timeout``
+    seconds for room, and bodies have ``body_limit`` bytes at most when unpacked.
+    """
+    routes = _Routes(Service(queue, sequences), put_timeout, body_limit)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            routes.service.close()
+
+    return Starlette(
+        routes=routes.table(),
+        lifespan=lifespan,
+        middleware=[Middleware(GZipMiddleware, minimum_size=_GZIP_FROM, compresslevel=_GZIP_LEVEL)],
+        exception_handlers=_HANDLERS,
+    )
+
+
+class _Routes:
+    def __init__(self, service: Service, put_timeout: float, body_limit: int) -> None:
+        self.service = service
+        self._put_timeout = put_timeout
+        self._body_limit = body_limit
+        # Threads of their own: puts that wait for room must not hold up the batch that makes it.
+        self._puts = anyio.CapacityLimiter(_WAITING_PUTS)
+
+    def table(self) -> list[Route]:
+        service = self.service
+        return [
+            _get("/", _answer(lambda: {"message": "AtroposLib API"})),
+            _post("/register", self._with_object(service.register)),
+            _post("/register-env", self._with_object(service.register_environment)),
+            _post("/disconnect-env", self._with_object(service.disconnect_environment)),
+            _post("/scored_data", self._scored_data),
+            _post("/scored_data_list", self._scored_data_list),
+            _get("/batch", self._batch),
+            _get("/status", _answer(service.status)),
+            _get("/status-env", self._status_env),
+            _get("/info", _answer(service.info)),
+            _get("/wandb_info", _answer(service.wandb_info)),
+            _get("/latest_example", _answer(service.latest_example)),
+            _get("/reset_data", self._reset_data),
+        ]
+
+    async def _raw(self, request: Request) -> bytes:
+        """No more is read than may come; gzip only makes it less."""
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > self._body_limit:
+                raise TooBig(f"the body has more than {self._body_limit} bytes")
+        return bytes(raw)
+
+    async def _parsed(self, request: Request, parse: Callable[[Any], _T]) -> _T:
+        """In a thread, as bodies may be large."""
+        raw = await self._raw(request)
+        encoding = request.headers.get("content-encoding", "")
+        return await run_in_threadpool(lambda: parse(decode(raw, encoding, self._body_limit)))
+
+    def _with_object(self, act: Callable[[Json], Json]) -> _Endpoint:
+        async def endpoint(request: Request) -> Response:
+            return _json(await self._parsed(request, lambda body: act(object_of(body))))
+
+        return endpoint
+
+    async def _scored_data(self, request: Request) -> Response:
+        group = await self._parsed(request, group_from_json)
+        await self._put([group])
+        return _json({"status": "received"})
+
+    async def _scored_data_list(self, request: Request) -> Response:
+        groups = await self._parsed(request, groups_from_json)
+        await self._put(groups)
+        return _json({"status": "received", "groups_processed": len(groups)})
+
+    async def _put(self, groups: list[Any]) -> None:
+        end = time.monotonic() + self._put_timeout  # waiting for a thread included
+        await anyio.to_thread.run_sync(lambda: self.service.put(groups, end), limiter=self._puts)
+
+    async def _batch(self, _request: Request) -> Response:
+        return _json_text(await run_in_threadpool(self.service.batch))
+
+    async def _status_env(self, request: Request) -> Response:
+        if "env_id" in request.query_params:
+            text = request.query_params["env_id"]
+            try:
+                env_id = int(text)
+            except ValueError:
+                raise Invalid(f"the field 'env_id' is {text!r}: give a whole number") from None
+        else:
+            env_id = await self._parsed(request, lambda body: field(object_of(body), "env_id", int))
+        return _json(await run_in_threadpool(self.service.status_of, env_id))
+
+    async def _reset_data(self, _request: Request) -> Response:
+        dropped = await run_in_threadpool(self.service.reset)
+        return PlainTextResponse(
+            "Reset successful", headers={"X-Penstock-Dropped-Groups": str(dropped)}
+        )
+
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _get(path: str, endpoint: _Endpoint) -> Route:
+    return Route(path, endpoint, methods=["GET"])
+
+
+def _post(path: str, endpoint: _Endpoint) -> Route:
+    return Route(path, endpoint, methods=["POST"])
+
+
+def _answer(value: Callable[[], Json]) -> _Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        return await run_in_threadpool(lambda: _json(value()))
+
+    return endpoint
+
+
+def _json(value: Json, status: int = 200) -> Response:
+    return _json_text(encode(value), status)
+
+
+def _json_text(text: bytes, status: int = 200) -> Response:
+    return Response(text, status, media_type="application/json")
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+async def _on_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = _json({"detail": error.detail}, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _on_not_accepted(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotAccepted)
+    return _json({"error": str(error), "groups_processed": error.accepted}, 503)
+
+
+def _detail(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(_request: Request, error: Exception) -> Response:
+        return _json({"detail": str(error)}, status)
+
+    return handler
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 503)
+
+
+_HANDLERS: dict[Any, Any] = {
+    HTTPException: _on_http,
+    NotAccepted: _on_not_accepted,
+    Invalid: _detail(422),
+    UnknownEnvironment: _detail(404),
+    TooBig: _detail(413),
+    UnknownEncoding: _detail(415),
+    errors.InvalidArgument: _detail(422),
+    errors.InvalidName: _detail(422),
+    errors.TooLarge: _detail(422),
+    errors.UnsupportedType: _detail(422),
+    errors.Error: _on_error,
+}

@@ -1,0 +1,528 @@
+"""The HTTP face of a queue of trajectories: every route, and the same batches as in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("httpx")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # newer ones would like another httpx
+    from starlette.testclient import TestClient
+
+from peers import eventually
+
+from penstock.http import build_app
+from penstock.http.bodies import group_from_json, group_to_json
+from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
+
+WITHIN = 30.0  # seconds, for anything
+
+REGISTRATION = {
+    "wandb_group": "g",
+    "wandb_project": "p",
+    "batch_size": 4,
+    "max_token_len": 2048,
+    "checkpoint_dir": "/ckpt",
+    "save_checkpoint_interval": 7,
+    "starting_step": 3,
+    "num_steps": 100,
+}
+ENVIRONMENT = {"max_token_length": 2048, "desired_name": "math", "weight": 1.0, "group_size": 2}
+
+FULL: dict[str, Any] = {
+    "tokens": [[1, 2, 3], [2**31, 5]],
+    "masks": [[-100, 2, 3], [-100, 5]],
+    "scores": [0.1, -2.5],
+    "advantages": [[0.1, 0.2, 0.3], [0.4, 0.5]],
+    "ref_logprobs": [[-0.1, -0.2, -0.3], [-0.4, -0.5]],
+    "inference_logprobs": [[1.0, -0.2, -0.3], [1.0, -0.5]],
+    "messages": [[{"role": "user", "content": "1+1?", "reward": None}], []],
+    "generation_params": {"temperature": 0.7},
+    "overrides": [{"set_advantage_to_zero": True}, {}],
+    "group_overrides": {"group_size": 2},
+    "images": ["aGk=", None],
+    "env_id": 17,
+    "distill_token_ids": [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
+    "distill_logprobs": [[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
+}
+
+
+def make_group(number: int, sequences: int = 2, **fields: Any) -> dict[str, Any]:
+    tokens = [[number, at, 7] for at in range(sequences)]
+    return {
+        "tokens": tokens,
+        "masks": [[-100, at, 7] for at in range(sequences)],
+        "scores": [float(number)] * sequences,
+        **fields,
+    }
+
+
+def numbers(answer: dict[str, Any]) -> list[int]:
+    return [group["tokens"][0][0] for group in answer["batch"]]
+
+
+@pytest.fixture
+def client(name: str) -> Iterator[TestClient]:
+    with TestClient(build_app(name, put_timeout=0.05, body_limit=1 << 20)) as made:
+        yield made
+        made.get("/reset_data")  # an empty queue leaves nothing behind
+
+
+@pytest.fixture
+def trainer(client: TestClient) -> TestClient:
+    """A client whose trainer has registered and asked for its first batch."""
+    assert client.post("/register", json=REGISTRATION).status_code == 200
+    assert client.get("/batch").json() == {"batch": None}
+    return client
+
+
+def register_env(client: TestClient, **fields: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/register-env", json={**ENVIRONMENT, **fields}).json()
+    assert answer["status"] == "success"
+    return answer
+
+
+# --- the trainer -------------------------------------------------------------------------------
+
+
+def test_before_a_trainer_registers(client: TestClient) -> None:
+    assert client.get("/").json() == {"message": "AtroposLib API"}
+    answer = client.get("/batch").json()
+    assert answer == {"status": "error", "message": "no trainer has registered yet", "batch": []}
+    assert client.get("/status").json() == {"current_step": 0, "queue_size": 0}
+    assert client.get("/info").json() == {"batch_size": -1, "max_token_len": -1}
+    assert client.get("/wandb_info").json() == {"group": None, "project": None}
+    assert client.get("/latest_example").json()["tokens"] == []
+    assert client.get("/reset_data").text == "Reset successful"
+    refused = client.post("/scored_data", json=make_group(1))
+    assert refused.status_code == 503
+    assert "no trainer" in refused.json()["error"]
+    waiting = {"status": "wait for trainer to start"}
+    assert client.post("/register-env", json=ENVIRONMENT).json() == waiting
+
+
+def test_registration_keeps_what_came_first(client: TestClient) -> None:
+    first = client.post("/register", json=REGISTRATION).json()
+    second = client.post("/register", json={**REGISTRATION, "batch_size": 8}).json()
+    assert isinstance(first["uuid"], int)
+    assert first["uuid"] != second["uuid"]
+    assert client.get("/info").json() == {"batch_size": 4, "max_token_len": 2048}
+    assert client.get("/wandb_info").json() == {"group": "g", "project": "p"}
+    # The trainer has registered; that it has started, its first GET /batch says.
+    assert client.post("/register-env", json=ENVIRONMENT).json()["status"].startswith("wait")
+
+
+def test_batches_are_whole_groups_oldest_first(trainer: TestClient) -> None:
+    for number in range(6):
+        answer = trainer.post("/scored_data", json=make_group(number))
+        assert answer.json() == {"status": "received"}
+    assert trainer.get("/status").json() == {"current_step": 3, "queue_size": 6}
+    assert [numbers(trainer.get("/batch").json()) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert trainer.get("/batch").json() == {"batch": None}
+    assert trainer.get("/status").json() == {"current_step": 6, "queue_size": 0}
+
+
+def test_the_step_is_the_version_of_the_policy(name: str, trainer: TestClient) -> None:
+    with TrajectoryWriter.attach(name, environment="local") as writer:
+        trainer.post("/scored_data", json=make_group(1, 4))
+        assert numbers(trainer.get("/batch").json()) == [1]
+        assert writer.version == 4
+
+
+def test_sequences_instead_of_the_batch_size(name: str) -> None:
+    with TestClient(build_app(name, sequences=2)) as client:
+        client.post("/register", json=REGISTRATION)
+        client.post("/scored_data", json=make_group(1))
+        assert numbers(client.get("/batch").json()) == [1]
+
+
+def test_latest_example(trainer: TestClient) -> None:
+    trainer.post("/scored_data_list", json=[make_group(1), make_group(2)])
+    assert trainer.get("/latest_example").json()["tokens"] == make_group(2)["tokens"]
+
+
+def test_reset_goes_on_afterwards(trainer: TestClient) -> None:
+    # Of each batch "rare" is to have half: that must not keep what others have put.
+    rare = register_env(trainer, desired_name="rare", min_batch_allocation=0.5)["env_id"]
+    trainer.post("/scored_data_list", json=[make_group(number, 3) for number in range(5)])
+    answer = trainer.get("/reset_data")
+    assert answer.text == "Reset successful"
+    assert answer.headers["X-Penstock-Dropped-Groups"] == "5"
+    assert trainer.get("/status").json() == {"current_step": 3, "queue_size": 0}
+    trainer.post("/scored_data_list", json=[make_group(number) for number in (6, 7)])
+    assert trainer.get("/batch").json() == {"batch": None}  # its share is kept again
+    trainer.post("/scored_data", json=make_group(8, env_id=rare))
+    assert sorted(numbers(trainer.get("/batch").json())) == [6, 8]
+
+
+# --- environments ------------------------------------------------------------------------------
+
+
+def test_environments_come_and_go(trainer: TestClient) -> None:
+    one = register_env(trainer, min_batch_allocation=0.25)
+    two = register_env(trainer, weight=3, group_size=4)
+    assert one == {
+        "status": "success",
+        "env_id": one["env_id"],
+        "wandb_name": "math_0",
+        "checkpoint_dir": "/ckpt",
+        "starting_step": 3,
+        "checkpoint_interval": 7,
+        "num_steps": 100,
+    }
+    assert two["wandb_name"] == "math_1"
+    assert two["env_id"] != one["env_id"]
+    trainer.post("/scored_data", json=make_group(1, env_id=one["env_id"]))
+    status = {
+        "current_step": 3,
+        "queue_size": 1,
+        "unallocated_fraction": 0.75,
+        "self_queue_size": 1,
+        "max_group_size": 4,
+        "env_weight": 0.25,
+    }
+    in_body = trainer.request("GET", "/status-env", json={"env_id": one["env_id"]})
+    assert in_body.json() == status
+    in_query = trainer.get("/status-env", params={"env_id": two["env_id"]})
+    assert in_query.json() == {**status, "self_queue_size": 0, "env_weight": 0.75}
+    gone = {"env_id": two["env_id"]}
+    assert trainer.post("/disconnect-env", json=gone).json() == {"status": "success"}
+    again = trainer.post("/disconnect-env", json=gone).json()
+    assert again["status"] == "failure"
+    assert str(two["env_id"]) in again["error"]
+    assert trainer.get("/status-env", params=gone).status_code == 404
+
+
+def test_shares_that_are_too_large_together(trainer: TestClient) -> None:
+    register_env(trainer, min_batch_allocation=0.75)
+    refused = trainer.post("/register-env", json={**ENVIRONMENT, "min_batch_allocation": 0.5})
+    assert refused.status_code == 422
+    assert "share" in refused.json()["detail"]
+
+
+# --- groups ------------------------------------------------------------------------------------
+
+
+def test_every_field_comes_back(trainer: TestClient) -> None:
+    trainer.post("/scored_data_list", json=[FULL, make_group(9)])
+    full, plain = trainer.get("/batch").json()["batch"]
+    assert full == FULL
+    assert plain.keys() == FULL.keys()
+    assert plain["ref_logprobs"] is None
+    assert plain["messages"] is None
+
+
+def test_http_and_memory_give_equal_batches(name: str, trainer: TestClient) -> None:
+    bodies = [FULL, make_group(1, 1, env_id=3), make_group(2, 1, env_id=3)]
+    groups = [
+        TrajectoryGroup(body["tokens"], **{key: body[key] for key in body if key != "tokens"})
+        for body in bodies
+    ]
+    assert [group_from_json(body) for body in bodies] == groups
+    with TrajectoryWriter.attach(name, environment="local") as writer:
+        for group in groups:
+            writer.put(group)
+        from_memory = trainer.get("/batch").json()
+    trainer.post("/scored_data_list", json=bodies)
+    from_http = trainer.get("/batch").json()
+    assert from_http == from_memory
+    assert len(from_http["batch"]) == 3
+
+    trainer.post("/scored_data_list", json=bodies)
+    with TrajectoryReader.attach(name, sequences=4) as reader:
+        batch = reader.next_batch(layout="groups", timeout=WITHIN)
+        assert list(batch.groups) == groups
+        assert [group_to_json(group) for group in batch.groups] == from_http["batch"]
+        batch.ack()
+
+
+def test_what_only_memory_can_bring(name: str, trainer: TestClient) -> None:
+    with TrajectoryWriter.attach(name) as writer:
+        writer.put(
+            TrajectoryGroup(
+                [np.array([1, 2], np.int32)] * 4,
+                masks=[np.array([1, 2], np.int32)] * 4,
+                scores=[float("nan"), 1, 2, 3],
+                ref_logprobs=[np.array([0.5, 0.25], np.float16)] * 4,
+                images=[b"hi"],
+                distill_token_ids=[[[1], [2, 3]]] * 4,
+            )
+        )
+        (group,) = trainer.get("/batch").json()["batch"]
+    assert group["images"] == ["aGk="]
+    assert group["scores"][0] != group["scores"][0]
+    assert group["ref_logprobs"][0] == [0.5, 0.25]
+    assert group["distill_token_ids"][0] == [[1], [2, 3]]
+
+
+@pytest.mark.parametrize("text", ["naïve – 日本語 😀", "half a character: \ud800"])
+def test_text_comes_back_as_it_was(trainer: TestClient, text: str) -> None:
+    body = make_group(1, 4, images=text)
+    assert trainer.post("/scored_data", content=json.dumps(body)).status_code == 200
+    assert trainer.get("/batch").json()["batch"][0]["images"] == text
+
+
+def test_gzip_both_ways(trainer: TestClient) -> None:
+    groups = [make_group(number) for number in range(2)]
+    groups[0]["messages"] = [[{"role": "user", "content": "again " * 300}], []]
+    text = json.dumps(groups).encode()
+    half = len(text) // 2
+    packed = gzip.compress(text[:half]) + gzip.compress(text[half:])
+    answer = trainer.post("/scored_data_list", content=packed, headers={"Content-Encoding": "gzip"})
+    assert answer.json() == {"status": "received", "groups_processed": 2}
+    assert "content-encoding" not in answer.headers  # too short to be worth it
+    batch = trainer.get("/batch")
+    assert batch.headers["content-encoding"] == "gzip"
+    assert batch.json()["batch"][0]["messages"] == groups[0]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "status"),
+    [
+        (gzip.compress(b" " * (2 << 20)), "gzip", 413),
+        (b" " * (2 << 20), "identity", 413),
+        (b"{}", "gzip", 422),
+        (gzip.compress(b"{}")[:-5], "gzip", 422),
+        (b"{}", "br", 415),
+        (b"{", "identity", 422),
+        (b"\xff", "identity", 422),
+        (b"", "identity", 422),
+    ],
+)
+def test_bodies_that_cannot_be_read(
+    trainer: TestClient, content: bytes, encoding: str, status: int
+) -> None:
+    headers = {"Content-Encoding": encoding}
+    answer = trainer.post("/scored_data", content=content, headers=headers)
+    assert answer.status_code == status
+    assert "the body" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tokens": None}, "'tokens' is missing"),
+        ({"masks": None}, "'masks' is missing"),
+        ({"scores": None}, "'scores' is missing"),
+        ({"tokens": 3}, "'tokens' is a whole number: give a list"),
+        ({"tokens": [[1, 2, 3], "text"]}, "sequence 1 of 'tokens' is text"),
+        ({"tokens": [[1, 2, 3], [1.5, 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
+        ({"tokens": [[1, 2, 3], [2**70, 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
+        ({"tokens": [[1, 2, 3], [[1], 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
+        ({"tokens": []}, "'tokens' of a group is empty"),
+        ({"masks": [[1, 2, 3], [1]]}, "column 'masks' of a group has 1 values in sequence 1"),
+        ({"scores": [1.0]}, "column 'scores' of a group"),
+        ({"scores": ["1"]}, "'scores' holds something else than numbers"),
+        ({"advantages": [[0.1] * 3]}, "column 'advantages' of a group has 1 sequences"),
+        ({"messages": [[{"role": "user"}]]}, "'messages' is not an object with role"),
+        ({"overrides": [1, 2]}, "item 0 of the field 'overrides'"),
+        ({"generation_params": []}, "'generation_params' is a list: give an object"),
+        ({"env_id": "1"}, "'env_id' is text: give a whole number"),
+        ({"env_id": True}, "'env_id' is true or false"),
+        ({"distill_token_ids": [[1, 2, 3]] * 2}, "'distill_token_ids' is a whole number"),
+        ({"distill_token_ids": [[[1]]] * 2}, "'distill_token_ids' of a group has 1 values"),
+    ],
+)
+def test_groups_that_are_refused(trainer: TestClient, fields: dict[str, Any], words: str) -> None:
+    body = {**make_group(1), **fields}
+    alone = trainer.post("/scored_data", json=body)
+    assert alone.status_code == 422
+    assert words in alone.json()["detail"]
+    listed = trainer.post("/scored_data_list", json=[make_group(2), body])
+    assert listed.status_code == 422
+    assert listed.json()["detail"].startswith("group 1 of the list: ")
+    assert trainer.get("/status").json()["queue_size"] == 0  # of a list all go in or none
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "words"),
+    [
+        ("/register", [], "the body is a list: give an object"),
+        ("/register", {**REGISTRATION, "batch_size": "4"}, "'batch_size' is text"),
+        ("/register", {**REGISTRATION, "batch_size": 0}, "'batch_size' is 0"),
+        ("/register", {"batch_size": 4}, "'wandb_group' is missing"),
+        ("/register-env", {**ENVIRONMENT, "weight": "x"}, "'weight' is text"),
+        ("/register-env", {**ENVIRONMENT, "group_size": None}, "'group_size' is missing"),
+        ("/register-env", {**ENVIRONMENT, "weight": 10**400}, "'weight' is beyond"),
+        ("/register-env", {**ENVIRONMENT, "desired_name": "\ud800"}, "'desired_name' holds half"),
+        ("/disconnect-env", {}, "'env_id' is missing"),
+        ("/scored_data", [make_group(1)], "the body is a list"),
+        ("/scored_data_list", make_group(1), "give a list of groups"),
+    ],
+)
+def test_bodies_that_do_not_validate(
+    trainer: TestClient, route: str, body: Any, words: str
+) -> None:
+    answer = trainer.post(route, content=json.dumps(body))
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_a_group_larger_than_the_batch(trainer: TestClient) -> None:
+    refused = trainer.post("/scored_data", json=make_group(1, 5))
+    assert refused.status_code == 422
+    assert "5 sequences" in refused.json()["detail"]
+
+
+def test_unknown_routes(client: TestClient) -> None:
+    assert client.get("/nowhere").status_code == 404
+    assert client.get("/nowhere").json() == {"detail": "Not Found"}
+    assert client.get("/register").status_code == 405
+    assert client.get("/status-env", params={"env_id": "x"}).status_code == 422
+
+
+def test_a_full_queue_says_so_and_takes_nothing(name: str) -> None:
+    with TrajectoryReader.create(name, sequences=2, slots=2) as reader:
+        with TestClient(build_app(name, put_timeout=0.05)) as client:
+            client.post("/register", json={**REGISTRATION, "batch_size": 2})
+            accepted = 0
+            while (answer := client.post("/scored_data", json=make_group(accepted))).is_success:
+                accepted += 1
+            assert answer.status_code == 503
+            assert answer.json()["error"]
+            assert client.get("/status").json()["queue_size"] == accepted
+            assert numbers(client.get("/batch").json()) == [0]
+            more = client.post("/scored_data_list", json=[make_group(accepted), make_group(99)])
+            assert more.status_code == 503
+            assert more.json()["groups_processed"] == 1
+            got = [numbers(client.get("/batch").json()) for _ in range(accepted)]
+            assert got == [[number] for number in range(1, accepted + 1)]
+        assert not reader.closed
+
+
+def test_who_waits_for_room_gets_it(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=2, slots=2),
+        TestClient(build_app(name, put_timeout=WITHIN)) as client,
+    ):
+        client.post("/register", json={**REGISTRATION, "batch_size": 2})
+        statuses: list[int] = []
+
+        def post(number: int) -> None:
+            statuses.append(client.post("/scored_data", json=make_group(number)).status_code)
+
+        # More than the server has threads for everything else: batches must get through.
+        posters = [threading.Thread(target=post, args=(number,)) for number in range(60)]
+        for poster in posters:
+            poster.start()
+        got = []
+        for _ in posters:
+            got += numbers(eventually(lambda: _batch_of(client), WITHIN))
+        for poster in posters:
+            poster.join(WITHIN)
+        assert statuses == [200] * 60
+        assert sorted(got) == list(range(60))
+
+
+def _batch_of(client: TestClient) -> dict[str, Any] | None:
+    answer: dict[str, Any] = client.get("/batch").json()
+    return answer if answer["batch"] else None
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def served(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`penstock trajectories serve` on a free port: the process and its address."""
+    command = [sys.executable, "-m", "penstock.cli.main", "trajectories", "serve"]
+    options = ["--queue", name, "--port", "0", *arguments]
+    with subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert "http://" in line, line
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+def ask(address: str, route: str, body: Any = None, method: str | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        address + route, data, {"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=WITHIN) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_end_to_end(name: str, number: signal.Signals) -> None:
+    with served(name) as (process, address):
+        assert ask(address, "/") == {"message": "AtroposLib API"}
+        ask(address, "/register", REGISTRATION)
+        assert ask(address, "/batch") == {"batch": None}
+        env_id = ask(address, "/register-env", ENVIRONMENT)["env_id"]
+        for at in range(4):
+            ask(address, "/scored_data", make_group(at, env_id=env_id))
+        status = ask(address, "/status-env", {"env_id": env_id}, "GET")
+        assert status["self_queue_size"] == 4
+        assert [numbers(ask(address, "/batch")) for _ in range(2)] == [[0, 1], [2, 3]]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(address, "/scored_data", {})
+        assert refused.value.code == 422
+        refused.value.close()
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=WITHIN)
+        assert (process.returncode, stdout, stderr) == (0, "", "")
+
+
+def test_what_was_not_taken_is_there_after_a_restart(name: str) -> None:
+    for round_ in range(2):
+        with served(name, "--json") as (process, address):
+            ask(address, "/register", REGISTRATION)
+            if round_ == 0:
+                ask(address, "/scored_data_list", [make_group(1), make_group(2)])
+            else:
+                assert numbers(ask(address, "/batch")) == [1, 2]
+            process.send_signal(signal.SIGINT)
+            stdout, _ = process.communicate(timeout=WITHIN)
+            assert process.returncode == 0
+            assert json.loads(stdout) == {"queue": name, "address": address}
+
+
+def test_a_port_that_is_taken(name: str) -> None:
+    with served(name) as (_, address):
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-m", "penstock.cli.main", "trajectories", "serve"]
+        result = subprocess.run(
+            [*command, "--queue", name, "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=WITHIN,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith("penstock: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_the_extra_it_says_what_to_install(name: str) -> None:
+    script = (
+        "import sys; sys.modules['starlette'] = None; from penstock.cli.main import main;"
+        f"sys.exit(main(['trajectories', 'serve', '--queue', '{name}', '--port', '0']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=WITHIN, check=False
+    )
+    assert result.returncode == 1
+    assert "pip install penstock[http]" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
