@@ -1,7 +1,7 @@
 """Check that a source includes only from floors below its own.
 
-The order is that of the house: os, segment, the concepts, codec, trajectories, bindings. Two concepts
-do not see each other. A file that breaks the order is named, with the line.
+The order is that of the house: os, segment, the concepts, codec, trajectories, bindings. Two
+concepts do not see each other. A file that breaks the order is named, with the line.
 """
 
 import re

@@ -58,7 +58,10 @@ class ZeroCopySHMBuffer:
         self._queue = (
             _create(name, size, entry_size, geometry) if create else _attach(self, geometry)
         )
-        close_at_exit(self._queue)
+        # A queue ends when its last producer leaves, and the ring never did before its creator: so
+        # the creator counts as one, whether it writes or not.
+        self._keeper = _attach(self, geometry, role="producer") if create else None
+        close_at_exit(self)
 
     def write_trajectory(
         self,
@@ -113,11 +116,14 @@ class ZeroCopySHMBuffer:
             return
         if unlink and self._is_alone():
             self._queue.discard()
+        if self._keeper is not None:
+            self._keeper.close()
         self._queue.close()
 
     def _is_alone(self) -> bool:
+        own = 1 if self._keeper is None else 2
         participants = _core.inspect_segment(self.name)["participants"]
-        return sum(bool(participant["alive"]) for participant in participants) <= 1
+        return sum(bool(participant["alive"]) for participant in participants) <= own
 
     def __len__(self) -> int:
         """Trajectories that wait."""
@@ -142,10 +148,10 @@ def _create(name: str, size: int, entry_size: int, geometry: int) -> _core.Queue
     )
 
 
-def _attach(buffer: ZeroCopySHMBuffer, geometry: int) -> _core.Queue:
+def _attach(buffer: ZeroCopySHMBuffer, geometry: int, role: str = "any") -> _core.Queue:
     try:
         return _core.Queue(
-            buffer.name, instance="", role="any", codec=None, timeout=0, application=geometry
+            buffer.name, instance="", role=role, codec=None, timeout=0, application=geometry
         )
     except Incompatible as error:
         raise Incompatible(
