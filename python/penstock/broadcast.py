@@ -6,10 +6,10 @@ The work is done in C++; here are the ways in, what is not in a hurry, and the a
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from . import _core
+from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._threads import Countdown, try_until_done, wait_in_thread
 from .handle import Handle
@@ -150,13 +150,7 @@ class BroadcastWriter(_core.BroadcastWriter):
     def __enter__(self) -> BroadcastWriter:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    __exit__ = close_on_exit
 
     def __repr__(self) -> str:
         name = repr(self.name) if self.name else "anonymous"
@@ -211,13 +205,7 @@ class BroadcastReader(_core.BroadcastReader):
     def __enter__(self) -> BroadcastReader:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    __exit__ = close_on_exit
 
     def __repr__(self) -> str:
         name = repr(self.name) if self.name else "anonymous"

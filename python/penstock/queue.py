@@ -7,10 +7,10 @@ The work is done in C++; here are the ways in, what is not in a hurry, and the a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Literal, NoReturn
 
 from . import _core
+from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._threads import Countdown, try_until_done
 from .errors import Error
@@ -145,13 +145,7 @@ class Queue(_core.Queue):
     def __enter__(self) -> Queue:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    __exit__ = close_on_exit
 
     def __bool__(self) -> bool:
         return True  # also an empty queue is a queue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, NoReturn
 
 from .. import _core
+from .._context import close_on_exit
 from .._exit import close_at_exit
 from .._threads import Countdown, try_until_done
 from ..errors import Incompatible, InvalidArgument
@@ -213,13 +213,7 @@ class TrajectoryReader(_core.TrajectoryReader):
     def __enter__(self) -> TrajectoryReader:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    __exit__ = close_on_exit
 
     def __repr__(self) -> str:
         if self.closed:

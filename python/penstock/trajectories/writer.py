@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from .. import _core
+from .._context import close_on_exit
 from .._exit import close_at_exit
 from .._threads import Countdown, wait_in_thread
 from ..errors import Closed, InvalidArgument
@@ -195,13 +196,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
     def __enter__(self) -> TrajectoryWriter:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    __exit__ = close_on_exit
 
     def __repr__(self) -> str:
         try:
