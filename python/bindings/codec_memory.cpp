@@ -1,4 +1,4 @@
-// The type behind new_memory() and borrowed_memory(). One allocation holds the object and its
+// The type behind new_memory() and the memory of others. One allocation holds the object and its
 // bytes.
 #include "codec_memory.hpp"
 
@@ -112,6 +112,10 @@ nb::object new_memory(std::size_t bytes, std::byte*& data) {
 
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner) {
     return over(data, bytes, owner, true);
+}
+
+nb::object writable_memory(std::byte* data, std::size_t bytes, nb::handle owner) {
+    return over(data, bytes, owner, false);
 }
 
 void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) {

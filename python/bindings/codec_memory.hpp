@@ -16,6 +16,9 @@ nb::object new_memory(std::size_t bytes, std::byte*& data);
 // Somebody else's memory, read-only; keeps `owner` alive. Exports the buffer protocol.
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner);
 
+// The same, to write into.
+nb::object writable_memory(std::byte* data, std::size_t bytes, nb::handle owner);
+
 // memcpy that lets other threads run Python meanwhile when it is long.
 void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes);
 

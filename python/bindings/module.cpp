@@ -2,6 +2,7 @@
 // One file per concept; this one only puts them together.
 #include <nanobind/nanobind.h>
 
+#include "array_pool.hpp"
 #include "codec.hpp"
 #include "errors.hpp"
 #include "penstock/version.hpp"
@@ -21,6 +22,7 @@ NB_MODULE(_core, module) {
     bind_errors(module);
     bind_wait(module);
     bind_codec(module);
+    bind_array_pool(module);
     bind_inspect(module);
     bind_loan(module);
     bind_writer(module);

@@ -22,8 +22,8 @@ void put_short(QueueSide& side, std::span<const std::byte> message, Format forma
                Deadline deadline) {
     Turn turn(side);
     turn.run(
-        deadline, nullptr, [&] { return side.queue().has_room(); },
-        [&](const Wait& wait) { return side.queue().put(message, wait, format); });
+        deadline, nullptr, [&] { return side.target().has_room(); },
+        [&](const Wait& wait) { return side.target().put(message, wait, format); });
 }
 
 // `fill(std::byte*)` writes the message where it will be read.
@@ -33,11 +33,11 @@ void put_in_place(QueueSide& side, std::size_t nbytes, Format format, Deadline d
     Turn turn(side);
     std::optional<QueueLoan> loan;
     turn.run(
-        deadline, nullptr, [&] { return side.queue().has_room(); },
-        [&](const Wait& wait) { return store(side.queue().loan(nbytes, wait), loan); });
+        deadline, nullptr, [&] { return side.target().has_room(); },
+        [&](const Wait& wait) { return store(side.target().loan(nbytes, wait), loan); });
     fill(loan->bytes().data());
     turn.run(
-        deadline, nullptr, [&] { return side.queue().has_room(); },
+        deadline, nullptr, [&] { return side.target().has_room(); },
         [&](const Wait& wait) { return loan->commit(format, wait); });
 }
 
@@ -124,7 +124,7 @@ public:
         Turn turn(side);
         turn.run(
             deadline, &cancel, [] { return false; },
-            [&](const Wait& wait) { return side.queue().wait_room(nbytes, wait); });
+            [&](const Wait& wait) { return side.target().wait_room(nbytes, wait); });
     }
 
 private:
@@ -138,7 +138,7 @@ void wait_message(PyQueue& queue, nb::handle timeout, const Cancel& cancel) {
     Turn turn(side);
     turn.run(
         deadline, &cancel, [] { return false; },
-        [&](const Wait& wait) { return side.queue().wait_ready(wait); });
+        [&](const Wait& wait) { return side.target().wait_ready(wait); });
 }
 
 QueueRole parse_role(const std::string& role) {
@@ -188,7 +188,7 @@ PyQueue* attach(const std::string& name, const std::string& instance, const std:
 nb::dict stats_of(PyQueue& queue) {
     QueueSide& side = queue.taking();
     side.check_usable();
-    return to_dict(side.queue().stats());
+    return to_dict(side.target().stats());
 }
 
 }  // namespace
@@ -224,8 +224,8 @@ Delivery take_delivery(PyQueue& queue, Deadline deadline) {
     {
         Turn turn(side);
         turn.run(
-            deadline, nullptr, [&] { return side.queue().is_ready(); },
-            [&](const Wait& wait) { return store(side.queue().take(wait), delivery); });
+            deadline, nullptr, [&] { return side.target().is_ready(); },
+            [&](const Wait& wait) { return store(side.target().take(wait), delivery); });
     }
     if (delivery->format() == Format::Pickle && queue.codec != Codec::Pickle) {
         delivery->untake();
@@ -274,7 +274,7 @@ void bind_queue(nb::module_& module) {
              [](PyQueue& queue) {
                  QueueSide& side = queue.putting();
                  side.check_usable();
-                 side.queue().end();
+                 side.target().end();
              })
         .def("discard",
              [](PyQueue& queue) {
@@ -284,7 +284,7 @@ void bind_queue(nb::module_& module) {
                  turn.run(
                      Deadline::never(), nullptr, [] { return true; },
                      [&](const Wait&) {
-                         dropped = side.queue().discard();
+                         dropped = side.target().discard();
                          return Status::ok();
                      });
                  return dropped;
@@ -293,7 +293,7 @@ void bind_queue(nb::module_& module) {
              [](PyQueue& queue) {
                  QueueSide& side = queue.taking();
                  side.check_usable();
-                 return side.queue().queued();
+                 return side.target().queued();
              })
         .def_prop_ro("closed", &PyQueue::is_closed)
         .def_ro("name", &PyQueue::name)

@@ -2,39 +2,17 @@
 // Everything here needs the GIL.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
 
 #include "codec.hpp"
-#include "handle.hpp"
 #include "penstock/queue.hpp"
+#include "side.hpp"
 
 namespace penstock::py {
 
-// The library's handle, closed when both sides are.
-struct SharedQueue {
-    explicit SharedQueue(Queue attached) : queue(std::move(attached)) {}
-    Queue queue;
-    std::atomic<int> open_sides{2};
-};
-
-// One side: whoever puts does not wait for who takes, nor the other way round.
-struct QueueSide final : Handle {
-    QueueSide(const std::string& title, std::shared_ptr<SharedQueue> both)
-        : Handle(title), shared(std::move(both)) {}
-
-    [[nodiscard]] Queue& queue() const noexcept { return shared->queue; }
-    std::shared_ptr<SharedQueue> shared;
-
-private:
-    void end_waits() noexcept override { shared->queue.request_close(); }
-    void shut() noexcept override {
-        if (shared->open_sides.fetch_sub(1) == 1) {
-            shared->queue.close();
-        }
-    }
-};
+using SharedQueue = Shared<Queue>;
+using QueueSide = Side<Queue>;
 
 // Members are constant but for the sides, which a forked child replaces by its own.
 class PyQueue {

@@ -83,7 +83,7 @@ private:
             throw;
         }
         QueueSide& side = queue.taking();
-        while (taken.size() < most_ && side.queue().is_ready()) {
+        while (taken.size() < most_ && side.target().is_ready()) {
             try {
                 taken.push_back(take_delivery(queue, Deadline::now()));
             } catch (const nb::python_error& error) {

@@ -6,47 +6,26 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "arguments.hpp"
 #include "codec.hpp"
+#include "side.hpp"
 #include "state.hpp"
 
 namespace penstock::py {
 namespace {
 
-struct SharedWriter {
-    explicit SharedWriter(TrajectoryWriter attached) : writer(std::move(attached)) {}
-    TrajectoryWriter writer;
-    std::atomic<int> open_sides{2};
-};
-
-// One side of a writer: whoever waits for credit does not hold up who puts.
-struct WriterSide final : Handle {
-    WriterSide(const std::string& title, std::shared_ptr<SharedWriter> both)
-        : Handle(title), shared(std::move(both)) {}
-
-    [[nodiscard]] TrajectoryWriter& writer() const noexcept { return shared->writer; }
-    std::shared_ptr<SharedWriter> shared;
-
-private:
-    void end_waits() noexcept override { shared->writer.request_close(); }
-    void shut() noexcept override {
-        if (shared->open_sides.fetch_sub(1) == 1) {
-            shared->writer.close();
-        }
-    }
-};
+using WriterSide = Side<TrajectoryWriter>;
 
 class PyWriter {
 public:
     PyWriter(TrajectoryWriter attached, std::string name_of_it)
         : name(std::move(name_of_it)), instance(attached.instance()),
           environment(attached.environment()), env_id(attached.env_id()),
-          putting(title(), std::make_shared<SharedWriter>(std::move(attached))),
+          putting(title(), std::make_shared<Shared<TrajectoryWriter>>(std::move(attached))),
           beginning(title(), putting.shared) {}
 
     void close() {
@@ -141,7 +120,7 @@ void make_reader(PyReader* place, const std::string& name, const std::string& in
 
 std::uint64_t credit(PyWriter& writer) {
     writer.beginning.check_usable();
-    return writer.beginning.writer().credit();
+    return writer.beginning.target().credit();
 }
 
 Rollout begin(PyWriter& writer, nb::handle timeout, const Cancel* cancel) {
@@ -150,7 +129,7 @@ Rollout begin(PyWriter& writer, nb::handle timeout, const Cancel* cancel) {
     std::optional<Rollout> rollout;
     turn.run(
         deadline, cancel, [] { return true; },
-        [&](const Wait& wait) { return store(writer.beginning.writer().begin(wait), rollout); });
+        [&](const Wait& wait) { return store(writer.beginning.target().begin(wait), rollout); });
     return *std::move(rollout);
 }
 
@@ -160,10 +139,10 @@ void put(PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle time
     const Encoded encoded = encode(message, Codec::Typed);
     WriterSide& side = writer.putting;
     Turn turn(side);
-    const auto has_room = [&] { return side.writer().has_room(); };
+    const auto has_room = [&] { return side.target().has_room(); };
     std::optional<QueueLoan> loan;
     turn.run(deadline, cancel, has_room, [&](const Wait& wait) {
-        return store(side.writer().loan(encoded.nbytes(), wait), loan);
+        return store(side.target().loan(encoded.nbytes(), wait), loan);
     });
     {
         std::optional<WithoutGil> without_gil;
@@ -173,7 +152,7 @@ void put(PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle time
         encoded.write(loan->bytes().data());
     }
     turn.run(deadline, cancel, has_room,
-             [&](const Wait& wait) { return side.writer().commit(*loan, rollout, wait); });
+             [&](const Wait& wait) { return side.target().commit(*loan, rollout, wait); });
 }
 
 TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lookahead,
@@ -261,7 +240,7 @@ void bind_writer_class(nb::module_& module) {
         .def_prop_ro("version",
                      [](PyWriter& writer) {
                          writer.beginning.check_usable();
-                         return writer.beginning.writer().version();
+                         return writer.beginning.target().version();
                      })
         .def("credit", &credit, "How many groups could be begun now.")
         .def("_begin", &begin, nb::arg("timeout").none(), nb::arg("cancel").none() = nb::none())
@@ -270,12 +249,12 @@ void bind_writer_class(nb::module_& module) {
         .def("end",
              [](PyWriter& writer) {
                  writer.putting.check_usable();
-                 writer.putting.writer().end();
+                 writer.putting.target().end();
              })
         .def_prop_ro("closed", [](const PyWriter& writer) { return writer.putting.is_closed(); })
         .def("_stats", [](PyWriter& writer) {
             writer.putting.check_usable();
-            return to_dict(writer.putting.writer().stats());
+            return to_dict(writer.putting.target().stats());
         });
 }
 

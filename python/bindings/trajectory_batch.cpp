@@ -37,56 +37,33 @@ void check_open(const TrajectoryBatch& batch) {
     }
 }
 
+// The types of DLPack that a column may become.
+struct ArrayType {
+    nb::dlpack::dtype_code code;
+    std::uint8_t bits;
+    DType dtype;
+};
+
+using Code = nb::dlpack::dtype_code;
+constexpr ArrayType kArrayTypes[] = {
+    {Code::Bool, 8, DType::Bool},      {Code::Int, 8, DType::Int8},
+    {Code::Int, 16, DType::Int16},     {Code::Int, 32, DType::Int32},
+    {Code::Int, 64, DType::Int64},     {Code::UInt, 8, DType::UInt8},
+    {Code::UInt, 16, DType::UInt16},   {Code::UInt, 32, DType::UInt32},
+    {Code::Float, 16, DType::Float16}, {Code::Float, 32, DType::Float32},
+    {Code::Float, 64, DType::Float64}, {Code::Bfloat, 16, DType::BFloat16},
+};
+
 template <typename Array>
 std::optional<DType> dtype_of(const Array& array) {
-    const auto dtype = array.dtype();
-    if (dtype.lanes != 1) {
-        return std::nullopt;
+    const auto asked = array.dtype();
+    for (const ArrayType& type : kArrayTypes) {
+        if (asked.lanes == 1 && asked.code == static_cast<std::uint8_t>(type.code) &&
+            asked.bits == type.bits) {
+            return type.dtype;
+        }
     }
-    using Code = nb::dlpack::dtype_code;
-    switch (static_cast<Code>(dtype.code)) {
-        case Code::Bool:
-            return DType::Bool;
-        case Code::Int:
-            switch (dtype.bits) {
-                case 8:
-                    return DType::Int8;
-                case 16:
-                    return DType::Int16;
-                case 32:
-                    return DType::Int32;
-                case 64:
-                    return DType::Int64;
-                default:
-                    return std::nullopt;
-            }
-        case Code::UInt:
-            switch (dtype.bits) {
-                case 8:
-                    return DType::UInt8;
-                case 16:
-                    return DType::UInt16;
-                case 32:
-                    return DType::UInt32;
-                default:
-                    return std::nullopt;
-            }
-        case Code::Float:
-            switch (dtype.bits) {
-                case 16:
-                    return DType::Float16;
-                case 32:
-                    return DType::Float32;
-                case 64:
-                    return DType::Float64;
-                default:
-                    return std::nullopt;
-            }
-        case Code::Bfloat:
-            return DType::BFloat16;
-        default:
-            return std::nullopt;
-    }
+    return std::nullopt;
 }
 
 // What is behind the first `leading` dimensions must lie in a row.

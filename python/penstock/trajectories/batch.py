@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -188,17 +189,21 @@ def make_batch(
     dtypes: Mapping[str, Any],
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
+    pool: _core.ArrayPool,
     version: int,
 ) -> TrajectoryBatch:
-    """The arrays of a batch that was just taken; without them the reader keeps its groups."""
+    """The arrays of a batch that was just taken; without them the reader keeps its groups.
+
+    Those that ``out`` lacks are made from ``pool``.
+    """
     try:
         wanted = () if layout == "groups" else _wanted(core, columns)
         _check_names(dtypes, pad_values, out)
         batch = TrajectoryBatch(core, layout, {}, version)
         if layout == "padded":
-            _pad(batch, core, wanted, pad_to, dtypes, pad_values, out)
+            _pad(batch, core, wanted, pad_to, dtypes, pad_values, out, pool)
         elif layout == "packed":
-            _pack(batch, core, wanted, dtypes, out)
+            _pack(batch, core, wanted, dtypes, out, pool)
         return batch
     except BaseException:
         core.untake()
@@ -222,15 +227,13 @@ def _check_names(*mappings: Mapping[str, Any]) -> None:
                 raise InvalidArgument(f"there is no column '{name}'; a group may have {known}")
 
 
-def _dtype(core: _core.TrajectoryBatch, name: str, dtypes: Mapping[str, Any]) -> Any:
+def _dtype(core: _core.TrajectoryBatch, name: str, dtypes: Mapping[str, Any]) -> np.dtype[Any]:
     if name in dtypes:
-        return np.dtype(dtypes[name])
+        asked: np.dtype[Any] = np.dtype(dtypes[name])
+        return asked
     stored = core.dtype(name)
-    if stored in ("float16", "bfloat16"):
-        return np.dtype(
-            "float32"
-        )  # both fit in it, and NumPy can't pad the one and lacks the other
-    return np.dtype(stored)
+    # Both fit in it, and NumPy has no bfloat16.
+    return np.dtype("float32" if stored in ("float16", "bfloat16") else stored)
 
 
 def _pad(
@@ -241,17 +244,14 @@ def _pad(
     dtypes: Mapping[str, Any],
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
+    pool: _core.ArrayPool,
 ) -> None:
     rows = len(core.lengths)
     longest = -(-core.longest // pad_to) * pad_to
     for name in wanted:
         width = core.width(name)
         shape = (rows, longest) if width == 1 else (rows, longest, width)
-        array = out.get(name)
-        if array is None:
-            array = np.empty(shape, _dtype(core, name, dtypes))
-        else:
-            array = _part_of(name, array, shape)
+        array = _place_for(name, shape, out, pool, _dtype(core, name, dtypes))
         core.fill_padded(name, array, pad_values.get(name, PAD_VALUES[name]))
         batch._arrays[name] = array
     batch.padding_mask = np.empty((rows, longest), np.bool_)
@@ -264,22 +264,32 @@ def _pack(
     wanted: Sequence[str],
     dtypes: Mapping[str, Any],
     out: Mapping[str, Any],
+    pool: _core.ArrayPool,
 ) -> None:
     total = core.total
     for name in wanted:
         width = core.width(name)
         shape: tuple[int, ...] = (total,) if width == 1 else (total, width)
-        array = out.get(name)
-        if array is None:
-            array = np.empty(shape, _dtype(core, name, dtypes))
-        else:
-            array = _part_of(name, array, shape)
+        array = _place_for(name, shape, out, pool, _dtype(core, name, dtypes))
         core.fill_packed(name, array)
         batch._arrays[name] = array
     batch.position_ids = np.empty(total, np.int64)
     core.fill_positions(batch.position_ids)
     batch.cu_seqlens = np.empty(len(core.lengths) + 1, np.int32)
     core.fill_cu_seqlens(batch.cu_seqlens)
+
+
+def _place_for(
+    name: str,
+    shape: tuple[int, ...],
+    out: Mapping[str, Any],
+    pool: _core.ArrayPool,
+    dtype: np.dtype[Any],
+) -> Any:
+    """The caller's array for a column, or one whose memory is warm from a batch before."""
+    if name in out:
+        return _part_of(name, out[name], shape)
+    return np.ndarray(shape, dtype, buffer=pool.take(math.prod(shape) * dtype.itemsize))
 
 
 def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:

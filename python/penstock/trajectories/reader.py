@@ -83,6 +83,7 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     def _opened(self) -> TrajectoryReader:
         self._batches: weakref.WeakSet[TrajectoryBatch] = weakref.WeakSet()
+        self._pool = _core.ArrayPool()
         close_at_exit(self)
         return self
 
@@ -117,7 +118,8 @@ class TrajectoryReader(_core.TrajectoryReader):
 
         ``out`` maps columns to arrays (NumPy or PyTorch, on the host, pinned ones too) with at
         least (sequences, longest) or (tokens,) places; the batch then has views of them. Without
-        it the arrays are new.
+        it the arrays are the batch's own; their memory serves later batches once nobody refers to
+        them any more.
 
         ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
         ever is. ``lookahead`` bounds the groups that are held to choose from, for trainers that
@@ -161,6 +163,7 @@ class TrajectoryReader(_core.TrajectoryReader):
             dtypes=dtypes or {},
             pad_values=pad_values or {},
             out=out or {},
+            pool=self._pool,
             version=self.version,
         )
         self._batches.add(batch)
