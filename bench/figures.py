@@ -94,6 +94,18 @@ def _python_queue(results: Results) -> Iterator[Figure]:
             )
 
 
+def _batches(results: Results) -> Figure:
+    plain = results.one("python_batches", who="plain copy")
+    own = results.one("python_batches", who="next_batch, arrays of the caller")
+    return _judge(
+        "next_batch, 64 sequences of 4096 tokens, into the caller's arrays",
+        "≥ 0.5 × a plain copy of the same bytes",
+        ratio(plain, own, TURNS),
+        lambda value: value >= 0.5,
+        lambda value: f"{times(value)} ({_p50(own)} to {_p50(plain)})",
+    )
+
+
 def _writer_cost(results: Results) -> Figure:
     one = results.one("writer_cost", mode="pure", readers=1)
     eight = results.one("writer_cost", mode="pure", readers=8)
@@ -197,6 +209,7 @@ def judge(results: Results) -> list[Figure]:
         _throughput(results),
         _queue_throughput(results),
         *_python_queue(results),
+        _batches(results),
         _writer_cost(results),
         *_copies(results),
         *_waiting(results),

@@ -143,28 +143,73 @@ def waiting_table(results: Results) -> Table:
     return table
 
 
-def queue_table(results: Results) -> Table:
-    """Arrays a second, and how many times a peer's Penstock's is (by ``get_many``)."""
-    own_name = "penstock, views"
-    others = [who for who in results.contenders("python_queue") if who != own_name]
-    table = _table(
-        "Python, arrays of int32 through a queue", "tokens", "producers", own_name, *others
-    )
-    for tokens in results.values("python_queue", "tokens"):
-        for producers in results.values("python_queue", "producers"):
+def _producers_table(
+    results: Results, bench: str, title: str, own_name: str, unit: str, more: dict[str, str]
+) -> Table:
+    """So many a second, and how many times a peer's Penstock's is; ``more`` of its own figures."""
+    rate, turns = f"{unit}_per_s", f"turn_{unit}_per_s"
+    others = [who for who in results.contenders(bench) if who != own_name]
+    table = _table(title, "tokens", "producers", own_name, *more, *others)
+    for tokens in results.values(bench, "tokens"):
+        for producers in results.values(bench, "producers"):
             place = {"tokens": tokens, "producers": producers}
-            own = results.one("python_queue", who=own_name, **place)
+            own = results.one(bench, who=own_name, **place)
             if own is None:
                 continue
-            cells = []
+            cells = [f"{count(own[key])}/s" for key in (rate, *more.values())]
             for who in others:
-                other = results.one("python_queue", who=who, **place)
+                other = results.one(bench, who=who, **place)
                 cells.append(
-                    f"{count(other['messages_per_s'])}/s ({times(ratio(own, other, RATES))})"
-                    if other
-                    else ""
+                    f"{count(other[rate])}/s ({times(ratio(own, other, turns))})" if other else ""
                 )
-            table.add_row(str(tokens), str(producers), f"{count(own['messages_per_s'])}/s", *cells)
+            table.add_row(str(tokens), str(producers), *cells)
+    return table
+
+
+def queue_table(results: Results) -> Table:
+    """Penstock by ``get_many``."""
+    title = "Python, arrays of int32 through a queue"
+    return _producers_table(results, "python_queue", title, "penstock, views", "messages", {})
+
+
+def trajectories_table(results: Results) -> Table:
+    """Penstock by ``next_batch`` into the caller's arrays."""
+    title = "Python, groups of 4 sequences to a trainer, groups"
+    more = {"tokens/s": "tokens_per_s"}
+    return _producers_table(results, "python_trajectories", title, "penstock", "groups", more)
+
+
+def batches_table(results: Results) -> Table:
+    table = _table(
+        "Python, a batch of 64 sequences of 4096 tokens in four columns",
+        "",
+        *("p50", "p99", "p99.9", "max", "samples"),
+        *("bytes", "of a plain copy's rate"),
+    )
+    plain = results.one("python_batches", who="plain copy")
+    for record in results.all("python_batches"):
+        rate = f"{record['nbytes'] / record['p50_ns']:.3g} GB/s"
+        part = times(ratio(plain, record, TURNS))
+        table.add_row(record["who"], *_quantiles(record), rate, part)
+    return table
+
+
+def http_table(results: Results) -> Table:
+    """Beside each figure over HTTP how many times it shared memory's is."""
+    table = _table(
+        "Python, groups of 4 sequences over HTTP, 4 groups a batch",
+        "",
+        *("tokens", "groups posted", "batches taken"),
+    )
+    own_name = "shared memory"
+    for record in results.all("python_http"):
+        own = results.one("python_http", who=own_name, tokens=record["tokens"])
+        cells = []
+        for unit in ("groups", "batches"):
+            rate = f"{count(record[f'{unit}_per_s'])}/s"
+            more = times(ratio(own, record, f"turn_{unit}_per_s"))
+            cells.append(rate if record["who"] == own_name else f"{rate} ({more})")
+        table.add_row(record["who"], str(record["tokens"]), *cells)
     return table
 
 
@@ -222,3 +267,9 @@ def tables(results: Results) -> Iterator[Table]:
         yield object_table(results)
     if results.one("python_queue"):
         yield queue_table(results)
+    if results.one("python_trajectories"):
+        yield trajectories_table(results)
+    if results.one("python_batches"):
+        yield batches_table(results)
+    if results.one("python_http"):
+        yield http_table(results)

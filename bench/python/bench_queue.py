@@ -7,22 +7,13 @@ should be. Contenders take turns in the same processes.
 from __future__ import annotations
 
 import argparse
-import os
+import statistics
 import sys
-import time
-from collections.abc import Callable
-from multiprocessing import Pipe
 from typing import Any
 
 import numpy as np
-from processes import (
-    fork_child,
-    new_name,
-    pin_driver,
-    pin_reader,
-    run_guarded,
-    unpin,
-)
+from processes import new_name, run_guarded
+from producers import take_turns
 from queue_links import Array, QueuePlace, build_queue_links
 from report import print_record
 
@@ -58,69 +49,24 @@ def produce(link: Any, rank: int, tokens: int, first: int, count: int) -> None:
         link.put(array)
 
 
-def producer_body(links: list[Any], rank: int, tokens: int, commands: Any) -> Callable[[], None]:
-    def body() -> None:
-        pin_reader(rank)
-        for link in links:
-            link.open_producer()
-        sent = [0] * len(links)
-        commands.send(None)
-        while (command := commands.recv()) is not None:
-            contender, count = command
-            produce(links[contender], rank, tokens, sent[contender], count)
-            sent[contender] += count
-            commands.send(None)
-        for link in links:
-            link.close()
-
-    return body
-
-
 def run(place: QueuePlace, turns: int, quick: bool, only: list[str]) -> None:
-    unpin()
-    links = [link for link in build_queue_links(place) if not only or link.name in only]
-    pipes = []
-    for rank in range(place.producers):
-        ours, theirs = Pipe()
-        fork_child(producer_body(links, rank, place.tokens, theirs))
-        pipes.append(ours)
-    for link in links:
-        if hasattr(link, "open_consumer"):
-            link.open_consumer()
-    for pipe in pipes:
-        pipe.recv()
-    pin_driver()
-
+    links = list(build_queue_links(place, only))
     share = max(16, BYTES_A_TURN // place.nbytes // place.producers // (4 if quick else 1))
-    rates: list[list[float]] = [[] for _ in links]
     checks = [Check(place) for _ in links]
-    for turn in range(turns + 1):
-        for contender, link in enumerate(links):
-            count = max(8, share // 4) if turn == 0 else share
-            begin = time.perf_counter()
-            for pipe in pipes:
-                pipe.send((contender, count))
-            link.take(count * place.producers, checks[contender])
-            seconds = time.perf_counter() - begin
-            for pipe in pipes:
-                pipe.recv()
-            if turn > 0:
-                rates[contender].append(count * place.producers / seconds)
-    for pipe in pipes:
-        pipe.send(None)
-    for link in links:
-        link.close()
-    for _ in pipes:
-        os.wait()
+
+    def puts(link: Any, rank: int, first: int, count: int) -> None:
+        produce(link, rank, place.tokens, first, count)
+
+    rates = take_turns(links, place.producers, puts, checks, share, turns)
     for link, taken in zip(links, rates, strict=True):
-        middle = sorted(taken)[len(taken) // 2]
+        median = statistics.median(taken)
         print_record(
             "python_queue",
             link.name,
             tokens=place.tokens,
             producers=place.producers,
-            messages_per_s=middle,
-            bytes_per_s=middle * place.nbytes,
+            messages_per_s=median,
+            bytes_per_s=median * place.nbytes,
             turn_messages_per_s=taken,
         )
 

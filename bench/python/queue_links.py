@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -20,7 +20,7 @@ from processes import scratch_folder
 import penstock
 
 Array = np.ndarray[Any, np.dtype[np.int32]]
-Use = Callable[[Array], None]
+Use = Callable[[Any], None]  # an array, or what else a link carries
 PATIENCE = 30.0
 
 
@@ -49,7 +49,7 @@ class PenstockCopy:
     def open_producer(self) -> None:
         self._queue = penstock.Queue.attach(self._title, role="producer")
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         self._queue.put(array, PATIENCE)
 
     def take(self, count: int, use: Use) -> None:
@@ -82,7 +82,7 @@ class MultiprocessingQueue:
     def open_producer(self) -> None:
         pass
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         self._queue.put(array.copy())  # its thread pickles it later, when we may have gone on
 
     def take(self, count: int, use: Use) -> None:
@@ -105,7 +105,7 @@ class FasterFifo:
     def open_producer(self) -> None:
         pass
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         self._queue.put(array, timeout=PATIENCE)
 
     def take(self, count: int, use: Use) -> None:
@@ -147,7 +147,7 @@ class ZeroMq:
         self._socket = self._open(self._zmq.PULL)
         self._socket.bind(self._address)
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         self._socket.send(array)
 
     def take(self, count: int, use: Use) -> None:
@@ -163,18 +163,19 @@ class TorchQueue:
     """torch.multiprocessing.Queue: each tensor in a file of shared memory of its own."""
 
     name = "torch queue"
+    DEPTH = 1024
 
     def __init__(self, place: QueuePlace) -> None:
         import torch
         import torch.multiprocessing
 
         self._torch = torch
-        self._queue = torch.multiprocessing.get_context("fork").Queue(1024)
+        self._queue = torch.multiprocessing.get_context("fork").Queue(self.DEPTH)
 
     def open_producer(self) -> None:
         self._torch.set_num_threads(1)
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         self._queue.put(self._torch.from_numpy(array.copy()))
 
     def take(self, count: int, use: Use) -> None:
@@ -195,7 +196,8 @@ class PythonRing:
 
     def __init__(self, place: QueuePlace) -> None:
         self._tokens = place.tokens
-        self._memory = SharedMemory(create=True, size=16 + self.SLOTS * (8 + place.nbytes))
+        size = 16 + self.SLOTS * (8 + place.nbytes)
+        self._memory = SharedMemory(f"{place.name}.ring", create=True, size=size)
         self._indices = np.ndarray((2,), dtype=np.uint64, buffer=self._memory.buf)
         self._driver = os.getpid()
 
@@ -208,7 +210,7 @@ class PythonRing:
         tokens = np.ndarray((self._tokens,), dtype=np.int32, buffer=self._memory.buf, offset=at + 8)
         return length, tokens
 
-    def put(self, array: Array) -> None:
+    def put(self, array: Any) -> None:
         tokens = array.tolist()  # a trajectory comes as a list
         written = int(self._indices[1])
         while written - int(self._indices[0]) == self.SLOTS:
@@ -235,7 +237,7 @@ class PythonRing:
             self._memory.unlink()
 
 
-KINDS: tuple[Callable[[QueuePlace], Any], ...] = (
+KINDS: tuple[type[Any], ...] = (
     PenstockCopy,
     PenstockViews,
     MultiprocessingQueue,
@@ -245,9 +247,15 @@ KINDS: tuple[Callable[[QueuePlace], Any], ...] = (
 )
 
 
-def build_queue_links(place: QueuePlace) -> Iterator[Any]:
-    """Those whose packages are there; the ring for one producer only, since it can do no more."""
-    kinds = (*KINDS, PythonRing) if place.producers == 1 else KINDS
+def build_links(place: Any, kinds: Sequence[type[Any]], only: Sequence[str]) -> Iterator[Any]:
+    """Those whose packages are there; ``only`` these, if it names any."""
     for kind in kinds:
-        with contextlib.suppress(ImportError):
-            yield kind(place)
+        if not only or kind.name in only:
+            with contextlib.suppress(ImportError):
+                yield kind(place)
+
+
+def build_queue_links(place: QueuePlace, only: Sequence[str]) -> Iterator[Any]:
+    """The ring for one producer only, since it can do no more."""
+    kinds = (*KINDS, PythonRing) if place.producers == 1 else KINDS
+    return build_links(place, kinds, only)

@@ -2,7 +2,7 @@
 
 setup_bench() {
     setup_system "${SYSTEM_BENCH[@]}"
-    setup_venv bench
+    setup_venv bench http
     install_groups peers || say "going on without the peers that have no wheel here"
     install_package
     build_tree release
