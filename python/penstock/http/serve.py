@@ -28,6 +28,9 @@ def serve(
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
+        # Inherited by every connection. Otherwise the second part of an answer waits some 40 ms for
+        # the client to acknowledge the first: 23 posts a second, and 311 without that.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             build_app(queue, sequences=sequences),
             log_level="warning",

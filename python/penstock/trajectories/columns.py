@@ -81,6 +81,8 @@ def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
     """All sequences of a per-token column in a row."""
     integers = column in INTEGER_COLUMNS
     _check_count(column, values, lengths, title)
+    if getattr(values, "ndim", 0) == 2 and hasattr(values, "dtype"):
+        return _rows_in_a_row(column, as_array(values, integers), lengths, title)
     arrays = [as_array(sequence, integers) for sequence in values]
     for at, (array, length) in enumerate(zip(arrays, lengths, strict=True)):
         if array.ndim != 1:
@@ -88,6 +90,13 @@ def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
         _check_length(column, at, len(array), int(length), title)
     _check_same_dtype(column, arrays, title)
     return _join(arrays)
+
+
+def _rows_in_a_row(column: str, array: Any, lengths: Lengths, title: str) -> Any:
+    """Sequences of one length, (sequences, tokens): no copy where they lie so already."""
+    for at, length in enumerate(lengths.tolist()):
+        _check_length(column, at, array.shape[1], length, title)
+    return array.reshape(-1)
 
 
 def flatten_distilled(
@@ -133,6 +142,9 @@ def _check_length(column: str, at: int, length: int, tokens: int, title: str) ->
 
 def _check_same_dtype(column: str, arrays: list[Any], title: str) -> None:
     """Joined they would become the widest without a word; of Python's integers they may."""
+    first = arrays[0].dtype
+    if all(array.dtype == first for array in arrays):
+        return
     dtypes = {str(array.dtype) for array in arrays}
-    if len(dtypes) > 1 and dtypes != {"int32", "int64"}:
+    if dtypes != {"int32", "int64"}:
         raise _refuse(column, title, f"mixes {' and '.join(sorted(dtypes))}")
