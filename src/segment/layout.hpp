@@ -90,6 +90,29 @@ struct GranuleWord {
 };
 static_assert(sizeof(GranuleWord) == 8);
 
+// A word that may change together with others: see segment/multi_word.hpp. From the lowest bit:
+// payload 40, generation 23, mark 1. The generation grows by one with every change and wraps after
+// 8.4 million of them: to be taken in by that, a process would have to be stopped between its look
+// at a word and its compare-and-swap for exactly that many changes, and find the same payload.
+using Word = std::atomic<std::uint64_t>;
+inline constexpr unsigned kPayloadBits = 40;
+inline constexpr std::uint64_t kPayloadMask = (std::uint64_t{1} << kPayloadBits) - 1;
+inline constexpr std::uint64_t kGenerationMask = (std::uint64_t{1} << 23U) - 1;
+inline constexpr std::uint64_t kWordMark = std::uint64_t{1} << 63U;
+inline constexpr unsigned kMostWords = 8;  // changed at once
+
+// What one participant changes at once. Written by it alone, while no word refers to it; read by
+// whoever meets a reference, who checks `status` afterwards. A participant's successor goes on with
+// the sequence that it finds.
+struct alignas(kApart) WordOperation {
+    std::atomic<std::uint64_t> status;  // from the lowest bit: OperationState 2, words 4, sequence
+    std::atomic<std::uint64_t> place[kMostWords];  // number of the word in the control block
+    std::atomic<std::uint64_t> expected[kMostWords];
+    std::atomic<std::uint64_t> desired[kMostWords];
+    std::uint64_t reserved[7];
+};
+static_assert(sizeof(WordOperation) == 2 * kApart);
+
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert(sizeof(void*) == 8, "Penstock needs 64-bit processes");

@@ -94,6 +94,8 @@ public:
         send(SIGCONT);
         await_event(WCONTINUED);
     }
+    // Returns when it has stopped by itself.
+    void await_stop() const { await_event(WSTOPPED); }
     // Returns when the kernel shows it asleep, as one who waits for something is.
     void await_sleep() const {
         test::await([this] {

@@ -1,0 +1,445 @@
+// Every change of the tiling is planned from what the words say, and made by one change of all.
+// A plan that meets another's is made again: the other one has got on.
+#include "segment/heap.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "os/crash_point.hpp"
+
+namespace penstock::detail {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
+constexpr std::uint64_t kLeastChunk = std::uint64_t{64} << 10U;
+// Who is stopped while he gives memory back keeps so much from the others, not everything.
+constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
+// Plans made again before the words are taken for damaged: each means that somebody else got on.
+constexpr unsigned kMostAttempts = 1'000'000;
+
+// Payload of a granule's word, from the lowest bit: state 2, owner 10, length 28.
+constexpr unsigned kOwnerShift = 2;
+constexpr unsigned kLengthShift = 12;
+constexpr std::uint64_t kOwnerMask = 0x3FF;
+constexpr std::uint64_t kLengthMask = (std::uint64_t{1} << 28U) - 1;
+
+constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
+    return (bits + 63) / 64;
+}
+
+}  // namespace
+
+std::uint64_t HeapGeometry::chunk_bytes() const noexcept {
+    return std::max(granule_bytes, kLeastChunk);
+}
+
+std::uint32_t HeapGeometry::chunks() const noexcept {
+    return static_cast<std::uint32_t>(bytes() / chunk_bytes());
+}
+
+std::uint32_t HeapGeometry::regions() const noexcept {
+    return (granules + kRegion - 1) / kRegion;
+}
+
+std::uint64_t HeapGeometry::control_bytes() const noexcept {
+    const std::uint64_t words =
+        std::uint64_t{granules} + FreeMap::words_for(regions()) + words_of_bits(chunks());
+    return layout::round_up(words * sizeof(Word), layout::kApart);
+}
+
+std::uint32_t HeapGeometry::granules_for(std::uint64_t wanted) const noexcept {
+    return static_cast<std::uint32_t>((std::max<std::uint64_t>(wanted, 1) + granule_bytes - 1) /
+                                      granule_bytes);
+}
+
+Heap::Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, os::SharedFile& file,
+           std::uint64_t file_offset) noexcept
+    : geometry_(geometry), granules_(reinterpret_cast<Word*>(control)),
+      reserved_(granules_ + geometry.granules + FreeMap::words_for(geometry.regions())),
+      map_(granules_ + geometry.granules, geometry.regions()), words_(&words), file_(&file),
+      file_offset_(file_offset) {}
+
+void Heap::prepare() noexcept {
+    const Piece all{State::Free, 0, geometry_.granules, 0, 0};
+    granules_[0].store(encode(all), kRelaxed);
+    if (all.length > 1) {
+        granules_[all.length - 1].store(encode({State::Tail, 0, all.length, 0, 0}), kRelaxed);
+    }
+    hint(all);
+}
+
+// ---- pieces of the tiling
+
+Heap::Piece Heap::decode(std::uint64_t value, std::uint32_t granule) noexcept {
+    const std::uint64_t payload = payload_of(value);
+    return {static_cast<State>(payload & 3U), granule,
+            static_cast<std::uint32_t>(payload >> kLengthShift & kLengthMask),
+            static_cast<unsigned>(payload >> kOwnerShift & kOwnerMask), value};
+}
+
+std::uint64_t Heap::encode(const Piece& piece) noexcept {
+    return static_cast<std::uint64_t>(piece.state) | std::uint64_t{piece.owner} << kOwnerShift |
+           std::uint64_t{piece.length} << kLengthShift;
+}
+
+Heap::Piece Heap::piece_at(std::uint32_t granule) const noexcept {
+    return decode(words_->read(granules_[granule]), granule);
+}
+
+bool Heap::fits_heap(const Piece& piece) const noexcept {
+    return piece.length > 0 && piece.length <= geometry_.granules - piece.first;
+}
+
+HeapBlock Heap::block_named(std::uint64_t payload) const noexcept {
+    if (payload == 0 || payload > geometry_.granules) return {};
+    const Piece piece = piece_at(static_cast<std::uint32_t>(payload - 1));
+    if (piece.state != State::Used || !fits_heap(piece)) return {};
+    return {piece.first, piece.length};
+}
+
+// For a granule inside a piece that the plan has already.
+void Heap::set(WordPlan& plan, std::uint32_t granule, std::uint64_t payload) const noexcept {
+    plan.set(granules_[granule], words_->read(granules_[granule]), payload);
+}
+
+// The plan holds only if the piece's word does not change meanwhile.
+void Heap::keep(WordPlan& plan, const Piece& piece) const noexcept {
+    plan.set(granules_[piece.first], piece.seen, payload_of(piece.seen));
+}
+
+// A piece's last word belongs to its first: it can't change unless that one does.
+void Heap::erase(WordPlan& plan, const Piece& piece) const noexcept {
+    plan.set(granules_[piece.first], piece.seen, 0);
+    if (piece.state == State::Free && piece.length > 1) {
+        set(plan, piece.first + piece.length - 1, 0);
+    }
+}
+
+void Heap::lay(WordPlan& plan, const Piece& piece) const noexcept {
+    if (piece.length == 0) return;
+    set(plan, piece.first, encode(piece));
+    if (piece.state == State::Free && piece.length > 1) {
+        set(plan, piece.first + piece.length - 1, encode({State::Tail, 0, piece.length, 0, 0}));
+    }
+}
+
+void Heap::hint(const Piece& piece) noexcept {
+    if (piece.length > 0) map_.raise(piece.first / kRegion, class_of_length(piece.length));
+}
+
+// ---- taking
+
+Heap::Wanted Heap::wanted(const HeapRequest& request) const noexcept {
+    Wanted wanted;
+    wanted.length = geometry_.granules_for(request.bytes);
+    if (request.alignment > geometry_.granule_bytes) {
+        // Mappings begin at addresses that are aligned as their offsets in the file are.
+        wanted.step = static_cast<std::uint32_t>(request.alignment / geometry_.granule_bytes);
+        wanted.phase =
+            static_cast<std::uint32_t>(file_offset_ / geometry_.granule_bytes % wanted.step);
+    }
+    return wanted;
+}
+
+// Granules to leave free at the start of the piece; kNowhere: it does not fit.
+std::uint32_t Heap::lead(const Piece& piece, const Wanted& wanted) noexcept {
+    const std::uint32_t past = (piece.first + wanted.phase) % wanted.step;
+    const std::uint32_t lead = past == 0 ? 0 : wanted.step - past;
+    return lead <= piece.length && wanted.length <= piece.length - lead ? lead : kNowhere;
+}
+
+// The first free piece of the region that fits, and the class of the largest that is there.
+Heap::Piece Heap::scan(std::uint32_t region, const Wanted& wanted,
+                       SizeClass& largest) const noexcept {
+    const std::uint32_t begin = region * kRegion;
+    const std::uint32_t end = std::min(begin + kRegion, geometry_.granules);
+    largest = 0;
+    for (std::uint32_t at = begin; at < end; ++at) {
+        const Piece piece = piece_at(at);
+        if (piece.state != State::Free || !fits_heap(piece)) continue;
+        if (lead(piece, wanted) != kNowhere) return piece;
+        largest = std::max(largest, class_of_length(piece.length));
+    }
+    return {};
+}
+
+// The map said `said` of a region, and its largest is `largest`. What is freed there meanwhile may
+// have found the map high enough: so the region is looked at once more after it is lowered.
+void Heap::correct(std::uint32_t region, SizeClass said, SizeClass largest) noexcept {
+    if (largest >= said) return;
+    map_.lower(region, said, largest);
+    SizeClass since = 0;
+    scan(region, {~std::uint32_t{0}, 1, 0}, since);
+    if (since > largest) map_.raise(region, since);
+}
+
+Heap::Piece Heap::search(const Wanted& wanted, SizeClass size) noexcept {
+    for (std::uint32_t region = map_.find(0, size); region != FreeMap::kNowhere;
+         region = map_.find(region + 1, size)) {
+        const SizeClass said = map_.at(region);
+        SizeClass largest = 0;
+        const Piece piece = scan(region, wanted, largest);
+        if (piece.length > 0) return piece;
+        correct(region, said, largest);
+    }
+    return {};
+}
+
+// First among those that fit for certain; then among those that may, exactly.
+Heap::Piece Heap::find(const Wanted& wanted) noexcept {
+    const SizeClass certain = class_that_holds(std::uint64_t{wanted.length} + wanted.step - 1);
+    if (const Piece piece = search(wanted, certain); piece.length > 0) return piece;
+    const SizeClass possible = class_of_length(wanted.length);
+    return possible < certain ? search(wanted, possible) : Piece{};
+}
+
+// [lead free][taken][rest free] where the free piece was. False: it is not there any more, or one
+// of the plan's words has changed.
+bool Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
+                 WordPlan plan) noexcept {
+    const Piece before{State::Free, piece.first, lead, 0, 0};
+    const Piece taken{State::Used, piece.first + lead, length, owner, 0};
+    const Piece rest{State::Free, taken.first + length, piece.length - lead - length, 0, 0};
+    erase(plan, piece);
+    lay(plan, before);
+    lay(plan, taken);
+    lay(plan, rest);
+    if (!words_->change(plan)) return false;
+    PENSTOCK_CRASH_POINT("heap.carve.carved");
+    hint(before);
+    hint(rest);
+    return true;
+}
+
+Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept {
+    const Wanted asked = wanted(request);
+    for (;;) {
+        const Piece piece = find(asked);
+        if (piece.length == 0) return {Fit::NoRun, {}, {}};
+        const std::uint32_t lead_in = lead(piece, asked);
+        if (lead_in == kNowhere) return {Fit::Damaged, {}, {}};
+        const HeapBlock block{piece.first + lead_in, asked.length};
+        WordPlan plan;
+        plan.set(name, seen, name_of(block));
+        if (!carve(piece, lead_in, asked.length, kNamed, plan)) {
+            const std::uint64_t now = words_->read(name);
+            if (payload_of(now) != payload_of(seen)) return {Fit::NameGone, {}, {}};
+            seen = now;
+            continue;
+        }
+        if (const std::error_code error = reserve(block)) {
+            WordPlan also;
+            also.set(name, words_->read(name), 0);
+            free(block, also);
+            return {Fit::NoMemory, {}, error};
+        }
+        return {Fit::Found, block, {}};
+    }
+}
+
+// ---- giving back
+
+// What lies before `granule` becomes part of `joined` if it is free. If it is used, the plan holds
+// only while it is: freed at the same moment, the two would come to lie side by side, and nobody
+// would join them. False: it is just changing.
+bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
+    if (granule == 0) return true;
+    const Piece last = piece_at(granule - 1);
+    if (last.state == State::Used || last.state == State::Inside) {
+        keep(plan, last);
+        return true;
+    }
+    const bool is_tail = last.state == State::Tail && last.length <= granule;
+    const Piece first = is_tail ? piece_at(granule - last.length) : last;
+    if (first.state != State::Free || first.first + first.length != granule) return false;
+    erase(plan, first);
+    joined.first = first.first;
+    joined.length += first.length;
+    return true;
+}
+
+// The same for what begins at `granule`.
+bool Heap::join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
+    if (granule == geometry_.granules) return true;
+    const Piece next = piece_at(granule);
+    if (next.state == State::Used) {
+        keep(plan, next);
+        return true;
+    }
+    if (next.state != State::Free || !fits_heap(next)) return false;
+    erase(plan, next);
+    joined.length += next.length;
+    return true;
+}
+
+// One attempt; Damaged: what is there is not the block.
+Heap::Fit Heap::release(HeapBlock block, const WordPlan& also) noexcept {
+    const Piece used = piece_at(block.first);
+    if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
+    Piece joined{State::Free, block.first, block.length, 0, 0};
+    WordPlan plan = also;
+    erase(plan, used);
+    if (!join_before(plan, block.first, joined)) return Fit::NoRun;
+    if (!join_behind(plan, block.first + block.length, joined)) return Fit::NoRun;
+    lay(plan, joined);
+    if (!words_->change(plan)) return Fit::NoRun;
+    PENSTOCK_CRASH_POINT("heap.free.freed");
+    hint(joined);
+    return Fit::Found;
+}
+
+bool Heap::free(HeapBlock block, WordPlan also) noexcept {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+        const Fit fit = release(block, also);
+        if (fit == Fit::Found) return true;
+        if (fit == Fit::Damaged || !words_->renew(also)) return false;
+    }
+    return false;
+}
+
+Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
+    const std::uint32_t length = geometry_.granules_for(bytes);
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+        const Piece used = piece_at(block.first);
+        if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
+        if (length == block.length) return Fit::Found;
+        Piece rest{State::Free, block.first + block.length, 0, 0, 0};
+        WordPlan plan;
+        erase(plan, used);
+        if (!join_behind(plan, rest.first, rest)) continue;
+        const std::uint32_t room = block.length + rest.length;
+        if (length > room) return Fit::NoRun;
+        lay(plan, {State::Used, block.first, length, used.owner, 0});
+        rest = {State::Free, block.first + length, room - length, 0, 0};
+        lay(plan, rest);
+        if (!words_->change(plan)) continue;
+        PENSTOCK_CRASH_POINT("heap.resize.resized");
+        hint(rest);
+        const HeapBlock before = std::exchange(block, {block.first, length});
+        const std::error_code error = reserve(block);
+        if (!error) return Fit::Found;
+        return resize(block, bytes_of(before)) == Fit::Found ? Fit::NoMemory : Fit::Damaged;
+    }
+    return Fit::Damaged;
+}
+
+// ---- memory
+
+bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
+    return (reserved_[chunk / 64].load(kRelaxed) >> (chunk % 64) & 1U) != 0;
+}
+
+// The chunks that a used block touches. Others may do the same for their part of one; nobody gives
+// back a chunk of which any part is used.
+std::error_code Heap::reserve(HeapBlock block) noexcept {
+    const std::uint64_t size = geometry_.chunk_bytes();
+    const auto end =
+        static_cast<std::uint32_t>(layout::round_up(offset(block) + bytes_of(block), size) / size);
+    for (auto at = static_cast<std::uint32_t>(offset(block) / size); at < end;) {
+        if (is_reserved(at)) {
+            ++at;
+            continue;
+        }
+        std::uint32_t last = at;
+        while (last < end && !is_reserved(last)) ++last;
+        if (const auto error = file_->reserve(file_offset_ + at * size, (last - at) * size)) {
+            return error;
+        }
+        PENSTOCK_CRASH_POINT("heap.reserve.reserved");
+        for (; at < last; ++at) {
+            reserved_[at / 64].fetch_or(std::uint64_t{1} << (at % 64), kRelaxed);
+        }
+    }
+    return {};
+}
+
+// Gives back the reserved chunks that lie wholly inside a block that is ours.
+std::uint64_t Heap::punch(HeapBlock block) noexcept {
+    const std::uint64_t size = geometry_.chunk_bytes();
+    const std::uint64_t end = (offset(block) + bytes_of(block)) / size;
+    std::uint64_t given_back = 0;
+    for (std::uint64_t at = layout::round_up(offset(block), size) / size; at < end; ++at) {
+        if (!is_reserved(static_cast<std::uint32_t>(at))) continue;
+        // Not reserved any more before it is punched: a death in between costs one fallocate.
+        reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kRelaxed);
+        PENSTOCK_CRASH_POINT("heap.trim.unmarked");
+        if (!file_->punch(file_offset_ + at * size, size)) given_back += size;
+        PENSTOCK_CRASH_POINT("heap.trim.punched");
+    }
+    return given_back;
+}
+
+std::uint64_t Heap::trim(unsigned self, std::uint64_t keep_bytes) noexcept {
+    const auto most = static_cast<std::uint32_t>(kTrimAtOnce / geometry_.granule_bytes);
+    std::uint64_t given_back = 0;
+    std::uint64_t kept = 0;
+    for (std::uint32_t at = 0; at < geometry_.granules;) {
+        const Piece piece = piece_at(at);
+        at += std::max(piece.length, 1U);
+        if (piece.state != State::Free || !fits_heap(piece)) continue;
+        for (std::uint32_t begin = 0; begin < piece.length; begin += most) {
+            // From its end, so that what is left of it stays the piece that was seen.
+            const HeapBlock part{piece.first, std::min(most, piece.length - begin)};
+            if (kept + bytes_of(part) <= keep_bytes) {
+                kept += bytes_of(part);
+                continue;
+            }
+            given_back +=
+                trim_part(self, piece.first + piece.length - begin - part.length, part.length);
+        }
+    }
+    return given_back;
+}
+
+// Takes a part of a free piece for as long as it is punched. Nothing, if it is not free any more.
+std::uint64_t Heap::trim_part(unsigned self, std::uint32_t first, std::uint32_t length) noexcept {
+    std::uint32_t begin = first;
+    while (begin > 0 && piece_at(begin).state == State::Inside) --begin;
+    const Piece piece = piece_at(begin);
+    const bool covers = piece.state == State::Free && fits_heap(piece) &&
+                        piece.first + piece.length >= first + length;
+    if (!covers || !carve(piece, first - begin, length, self, {})) return 0;
+    PENSTOCK_CRASH_POINT("heap.trim.taken");
+    const std::uint64_t given_back = punch({first, length});
+    free({first, length}, {});
+    return given_back;
+}
+
+// ---- after a death, and for people
+
+void Heap::reap(unsigned dead) noexcept {
+    for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
+        const Piece piece = piece_at(at);
+        if (piece.state == State::Used && piece.owner == dead && fits_heap(piece)) {
+            free({piece.first, piece.length}, {});
+        }
+    }
+}
+
+void Heap::restore_hints() noexcept {
+    for (std::uint32_t region = 0; region < geometry_.regions(); ++region) {
+        SizeClass largest = 0;
+        scan(region, {~std::uint32_t{0}, 1, 0}, largest);
+        if (largest > 0) map_.raise(region, largest);
+    }
+}
+
+HeapUse Heap::use() const noexcept {
+    HeapUse use;
+    for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
+        const Piece piece = decode(words_->peek(granules_[at]), at);
+        const std::uint64_t bytes = piece.length * geometry_.granule_bytes;
+        if (piece.state == State::Used) use.used_bytes += bytes;
+        if (piece.state != State::Free) continue;
+        use.free_bytes += bytes;
+        ++use.free_blocks;
+        use.largest_free = std::max(use.largest_free, bytes);
+    }
+    for (std::uint32_t chunk = 0; chunk < geometry_.chunks(); ++chunk) {
+        if (is_reserved(chunk)) use.reserved_bytes += geometry_.chunk_bytes();
+    }
+    return use;
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,111 @@
+// Several words of shared memory changed at once, or none of them; nobody waits for anybody.
+//
+// Who changes words describes the change in its own place, then puts a reference to that into each
+// of them. Whoever meets a reference finishes the change first: so a participant that is stopped
+// or killed half-way leaves nothing half done. After T. Harris, K. Fraser and I. Pratt, "A
+// practical multi-word compare-and-swap operation" (DISC 2002), without its inner restricted double
+// compare: no value ever comes back to a word (its generation grows), so a late helper's
+// compare-and-swap fails. Descriptions are used again as in M. Arbel-Raviv and T. Brown, "Reuse,
+// don't recycle" (DISC 2017).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+
+#include "segment/layout.hpp"
+
+namespace penstock::detail {
+
+using layout::Word;
+
+constexpr std::uint64_t payload_of(std::uint64_t value) noexcept {
+    return value & layout::kPayloadMask;
+}
+constexpr std::uint64_t generation_of(std::uint64_t value) noexcept {
+    return value >> layout::kPayloadBits & layout::kGenerationMask;
+}
+// What a word becomes that was `seen` and is to hold `payload`.
+constexpr std::uint64_t successor(std::uint64_t seen, std::uint64_t payload) noexcept {
+    const std::uint64_t generation = (generation_of(seen) + 1) & layout::kGenerationMask;
+    return generation << layout::kPayloadBits | (payload & layout::kPayloadMask);
+}
+
+// What is to be changed. A value of the one who plans.
+class WordPlan {
+public:
+    // `word` holds `seen` and is to hold `payload`. Said again of the same word it replaces the
+    // payload.
+    void set(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
+    [[nodiscard]] unsigned size() const noexcept { return size_; }
+
+private:
+    friend class MultiWord;
+    struct Step {
+        Word* word = nullptr;
+        std::uint64_t seen = 0;
+        std::uint64_t payload = 0;
+    };
+    std::array<Step, layout::kMostWords> steps_;
+    unsigned size_ = 0;
+};
+
+// One participant's way to the words of a control block. Any thread; changes of several words by
+// one process take turns among its threads.
+class MultiWord {
+public:
+    MultiWord() noexcept = default;
+    MultiWord(const MultiWord&) = delete;
+    MultiWord& operator=(const MultiWord&) = delete;
+
+    // `control` has `words` words, and `operations` one for each of `members`.
+    // Before anything else, and before a second thread.
+    void attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
+                unsigned members, unsigned self) noexcept;
+
+    // What the word holds, after finishing what was under way there. Acquire.
+    [[nodiscard]] std::uint64_t read(const Word& word) const noexcept;
+    // What it holds, or will hold if what is under way succeeds now; changes nothing. For people.
+    [[nodiscard]] std::uint64_t peek(const Word& word) const noexcept;
+    // One word. False: it is not `seen` any more.
+    static bool change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
+    // All of them. False: one was not what was seen, and nothing has changed.
+    bool change(const WordPlan& plan) noexcept;
+    // For a plan that did not come true: sees its words anew. False: one has another payload by
+    // now. A change that fails leaves payloads as they were, but not generations.
+    [[nodiscard]] bool renew(WordPlan& plan) const noexcept;
+    // Finishes what participant `dead` left. For its janitor and for its successor in the place,
+    // before it changes anything. Repeatable.
+    void finish(unsigned dead) const noexcept;
+
+    // What read() returns of a word that refers to nothing: a payload that no state machine has.
+    static constexpr std::uint64_t kBroken = layout::kPayloadMask;
+
+private:
+    struct Operation {
+        struct Step {
+            Word* word;
+            std::uint64_t expected;
+            std::uint64_t desired;
+        };
+        std::array<Step, layout::kMostWords> steps;
+        unsigned size = 0;
+    };
+
+    [[nodiscard]] std::uint64_t describe(const Operation& operation) noexcept;
+    [[nodiscard]] bool read_operation(std::uint64_t reference, Operation& operation) const noexcept;
+    bool help(std::uint64_t reference) const noexcept;
+    bool run(std::uint64_t reference, const Operation& operation) const noexcept;
+    bool install(std::uint64_t reference, const Operation::Step& step) const noexcept;
+    void decide(std::uint64_t reference, bool succeeds) const noexcept;
+    [[nodiscard]] bool is_undecided(std::uint64_t reference) const noexcept;
+
+    Word* words_ = nullptr;
+    std::uint64_t count_ = 0;
+    layout::WordOperation* operations_ = nullptr;
+    unsigned members_ = 0;
+    unsigned self_ = 0;
+    std::mutex mine_;  // one change at a time: there is one description
+};
+
+}  // namespace penstock::detail
