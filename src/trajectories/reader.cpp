@@ -370,11 +370,12 @@ Status TrajectoryReader::wait_ready(const Wait& wait) noexcept try {
     return {ErrorCode::System, "no memory to look at who waits"};
 }
 
-std::vector<std::vector<std::byte>> TrajectoryReader::held_messages() const {
+std::vector<std::vector<std::byte>> TrajectoryReader::held_messages(Held which) const {
     std::vector<std::vector<std::byte>> messages;
     if (state_ == nullptr) return messages;
     const std::lock_guard lock(state_->mutex);
     for (const HeldGroup& group : state_->held) {
+        if (which == Held::Restored && !group.is_restored()) continue;
         messages.emplace_back(group.bytes().begin(), group.bytes().end());
     }
     return messages;
