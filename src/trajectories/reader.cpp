@@ -132,9 +132,10 @@ private:
     // others no longer than kPatience; nor does somebody who was stopped while asking.
     void allow_more_if_stuck() {
         constexpr std::int64_t kPatience = 1'000'000'000;  // ns
-        const std::uint64_t sequences = held_sequences();
         const detail::Board& board = state_->board;
-        if (sequences == 0 || !board.is_idle()) return forget_stuck();
+        if (state_->queue.is_ready() || !board.is_idle()) return forget_stuck();
+        const std::uint64_t sequences = held_sequences();
+        if (sequences == 0) return forget_stuck();
         const detail::Board::Appetite appetite = board.appetite();
         // After the sums: what was begun before them still runs, or was put and is found here.
         if (!appetite.has_refused || !board.is_idle() || state_->queue.is_ready()) {
