@@ -232,6 +232,7 @@ public:
     [[nodiscard]] std::span<const std::byte> message(std::size_t index) const noexcept;
     [[nodiscard]] unsigned deliveries(std::size_t index) const noexcept;
     [[nodiscard]] std::uint64_t sequence(std::size_t index) const noexcept;  // the queue's
+    [[nodiscard]] bool is_restored(std::size_t index) const noexcept;        // not in the queue
 
     // Tokens of each sequence, after the shift.
     [[nodiscard]] const std::vector<std::uint64_t>& lengths() const noexcept { return lengths_; }
@@ -291,8 +292,10 @@ public:
     [[nodiscard]] bool is_ready() const noexcept;
     Status wait_ready(const Wait& wait) noexcept;
 
-    // Groups that the reader holds and that are in no batch, oldest first; see restore().
-    [[nodiscard]] std::vector<std::vector<std::byte>> held_messages() const;
+    // Groups that the reader holds and that are in no batch, oldest first; see restore(). Those of
+    // an earlier life are nowhere else.
+    enum class Held : std::uint8_t { All, Restored };
+    [[nodiscard]] std::vector<std::vector<std::byte>> held_messages(Held which = Held::All) const;
     // A group of an earlier life, to be delivered again, marked as redelivered.
     Status restore(std::vector<std::byte> message);
     void set_version(std::uint64_t version) noexcept;

@@ -198,9 +198,11 @@ auto with_turn(PyReader& reader, Call&& call) {
     return result;
 }
 
-nb::list held_messages(PyReader& reader) {
+nb::list held_messages(PyReader& reader, bool restored) {
     nb::list messages;
-    const auto held = with_turn(reader, [](TrajectoryReader& it) { return it.held_messages(); });
+    const auto which = restored ? TrajectoryReader::Held::Restored : TrajectoryReader::Held::All;
+    const auto held =
+        with_turn(reader, [which](TrajectoryReader& it) { return it.held_messages(which); });
     for (const std::vector<std::byte>& message : held) {
         messages.append(nb::bytes(message.data(), message.size()));
     }
@@ -273,7 +275,7 @@ void bind_reader_class(nb::module_& module) {
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift"), nb::arg("drop_stale"), nb::arg("timeout").none())
         .def("_wait_group", &wait_group, nb::arg("timeout").none(), nb::arg("cancel"))
-        .def("_held_messages", &held_messages)
+        .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message"))
         .def("_set_version",
              [](PyReader& reader, std::uint64_t version) {

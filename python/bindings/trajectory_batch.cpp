@@ -144,6 +144,11 @@ void bind_trajectory_batch(nb::module_& module) {
         .def_prop_ro("longest", &TrajectoryBatch::longest)
         .def_prop_ro("total", &TrajectoryBatch::total)
         .def("group", &group_of, nb::arg("index"))
+        .def("is_restored",
+             [](const TrajectoryBatch& batch, std::size_t index) {
+                 check_open(batch);
+                 return batch.is_restored(index);
+             })
         .def("message",
              [](const TrajectoryBatch& batch, std::size_t index) {
                  check_open(batch);

@@ -131,6 +131,10 @@ std::uint64_t TrajectoryBatch::sequence(std::size_t index) const noexcept {
     return groups_[index].sequence();
 }
 
+bool TrajectoryBatch::is_restored(std::size_t index) const noexcept {
+    return groups_[index].is_restored();
+}
+
 bool TrajectoryBatch::has(Column column) const noexcept {
     return std::ranges::all_of(
         groups_, [&](const HeldGroup& group) { return column_of(group, column).has_value(); });

@@ -113,6 +113,9 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
         }
         const double weight = sane(real(member.weight));
         if (is_first) census.weights += weight;
+        if (is_first && hash != environment) {
+            census.other_shares += std::min(sane(real(member.min_share)), 1.0);
+        }
         if (hash != environment) continue;
         add(census.own, asking);
         add(census.own, running);
@@ -127,14 +130,20 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
     return census;
 }
 
-std::uint64_t Board::room(const Census& census, std::uint64_t group_size) const noexcept {
+std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
+                          std::uint64_t shortage) const noexcept {
     const auto left = [](std::uint64_t limit, std::uint64_t used) {
         return limit > used ? limit - used : 0;
     };
-    const double part = census.weights > 0 ? census.own_weight / census.weights : 1;
+    // What others have as their minimum is theirs; a weight divides the rest, unless all are stuck.
+    const double rest = 1 - std::min(census.other_shares, 1.0);
+    const double weight = census.weights > 0 ? census.own_weight / census.weights : 1;
+    const double part = shortage == 0 ? std::min(weight, rest) : rest;
     const auto part_of = [&](std::uint64_t whole, std::uint64_t least) {
+        constexpr double kRounding = 1e-9;  // 1 - 0.3 of 10 is 7
         const double share = std::max(part, std::min(census.own_share, 1.0));
-        return std::max(static_cast<std::uint64_t>(share * static_cast<double>(whole)), least);
+        const double sequences = share * static_cast<double>(whole) + kRounding;
+        return std::max(static_cast<std::uint64_t>(sequences), least);
     };
     const std::uint64_t slots = view_.shape().slots;
     std::uint64_t groups =
@@ -143,10 +152,9 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size) const 
     if (staleness == kUnlimited) return groups;
     const std::uint64_t batch =
         std::min(state().batch_sequences.load(kAcquire), layout::kMostSequences);
-    const std::uint64_t shortage =
-        std::min(state().shortage.load(kAcquire), layout::kMostSequences);
-    const std::uint64_t window =
-        (std::min(staleness, layout::kMostSequences) + 1) * batch + shortage;
+    const std::uint64_t beyond =
+        shortage == 0 ? 0 : std::min(shortage - layout::kStuck, layout::kMostSequences);
+    const std::uint64_t window = (std::min(staleness, layout::kMostSequences) + 1) * batch + beyond;
     const std::uint64_t least = std::max(census.own_group_size, group_size);
     const std::uint64_t sequences =
         std::min(left(window, census.total.sequences),
@@ -155,13 +163,29 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size) const 
 }
 
 std::uint64_t Board::credit(std::uint64_t environment, std::uint64_t group_size) const {
-    return room(take_census(environment), group_size);
+    return room(take_census(environment), group_size, state().shortage.load(kAcquire));
+}
+
+Board::Appetite Board::appetite() const {
+    Appetite appetite;
+    const std::uint64_t shortage = state().shortage.load(kAcquire);
+    for (const EnvironmentStats& environment : living()) {
+        const Census census = take_census(environment_hash(environment.name));
+        const std::uint64_t size = std::max<std::uint64_t>(environment.group_size, 1);
+        appetite.has_refused = appetite.has_refused || room(census, size, shortage) == 0;
+        appetite.has_room =
+            appetite.has_room || room(census, size, std::max(shortage, layout::kStuck)) > 0;
+        appetite.on_the_way = census.total.sequences;
+    }
+    return appetite;
 }
 
 // Whoever asks says so first and looks then: of two that ask at once one at least sees the other,
 // and what is seen counts as taken. If both do, the one in the earlier place looks again; the other
-// withdraws and is told no, although there may be room: it is woken when that is known.
-bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size) noexcept {
+// withdraws and is told no, although there may be room: it is woken when that is known, or looks
+// again. But who was woken wakes nobody in turn unless it got something: where there is nothing to
+// be had, or where somebody stopped while asking, they would wake each other without end.
+bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept {
     constexpr unsigned kLooks = 4;
     BoardMember& member = own();
     const std::uint64_t load = layout::encode_load({1, group_size});
@@ -176,7 +200,7 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size) noexc
         census.total.sequences -= std::min(census.total.sequences, own.sequences);
         census.own.groups -= std::min(census.own.groups, own.groups);
         census.own.sequences -= std::min(census.own.sequences, own.sequences);
-        is_begun = room(census, group_size) > 0;
+        is_begun = room(census, group_size, state().shortage.load(kAcquire)) > 0;
         has_met = has_met || census.has_asker;
         if (!is_begun && (census.has_earlier_asker || !census.has_asker)) break;
     }
@@ -186,7 +210,7 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size) noexc
         PENSTOCK_CRASH_POINT("trajectories.begin.running");
     }
     member.asking.store(0, kSeqCst);
-    if (!is_begun && has_met) credit_.notify();  // it may have withdrawn because of us
+    if (has_met && (is_begun || wakes)) credit_.notify();  // it may have withdrawn because of us
     return is_begun;
 }
 
@@ -226,8 +250,7 @@ std::vector<EnvironmentStats> Board::living() const {
 bool Board::is_idle() const noexcept {
     for (unsigned place = 0; place < view_.shape().members; ++place) {
         if (!is_living(place)) continue;
-        const BoardMember& member = members_[place];
-        if (member.asking.load(kSeqCst) != 0 || member.running.load(kSeqCst) != 0) return false;
+        if (members_[place].running.load(kSeqCst) != 0) return false;
     }
     return true;
 }

@@ -52,13 +52,22 @@ public:
     [[nodiscard]] std::vector<EnvironmentStats> environments() const;
     // The minimum shares of the living, for the trainer.
     [[nodiscard]] std::vector<EnvironmentStats> living() const;
-    // No living environment has a rollout running, or is asking for one.
+    // No living environment has a rollout running.
     [[nodiscard]] bool is_idle() const noexcept;
 
     // Rollouts of `group_size` sequences that the environment of that place could begin now.
     [[nodiscard]] std::uint64_t credit(std::uint64_t environment, std::uint64_t group_size) const;
     // Begins one if it may: adds it to own().running. Only one thread of a process at a time.
-    bool try_begin(std::uint64_t environment, std::uint64_t group_size) noexcept;
+    // `wakes` whom it met and kept from beginning: at the first try of several, not after a sleep.
+    bool try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept;
+
+    // Whether credit keeps anybody from beginning, for a trainer that waits.
+    struct Appetite {
+        bool has_refused = false;      // an environment lives that has none
+        bool has_room = false;         // one has some, or would have it if parts did not count
+        std::uint64_t on_the_way = 0;  // sequences
+    };
+    [[nodiscard]] Appetite appetite() const;
 
 private:
     // What is on the way and who has a say, seen once.
@@ -68,13 +77,15 @@ private:
         double weights = 0;  // of all living environments, each counted once
         double own_weight = 0;
         double own_share = 0;
+        double other_shares = 0;  // minimum shares of the other living environments
         std::uint64_t own_group_size = 0;
         bool has_earlier_asker = false;  // in a place before ours
         bool has_asker = false;          // besides ours
     };
     [[nodiscard]] Census take_census(std::uint64_t environment) const noexcept;
     // How many more of that size there is room for; what is asked for counts as taken.
-    [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size) const noexcept;
+    [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size,
+                                     std::uint64_t shortage) const noexcept;
     [[nodiscard]] bool is_living(unsigned place) const noexcept {
         return view_.member(place).role.load(std::memory_order_seq_cst) != 0 &&
                members_[place].environment.load(std::memory_order_acquire) != 0;

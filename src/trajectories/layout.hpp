@@ -37,14 +37,16 @@ constexpr Load decode_load(std::uint64_t word) noexcept {
     return {word >> 40U, word & ((std::uint64_t{1} << 40U) - 1)};
 }
 
+inline constexpr std::uint64_t kStuck = 1;
+
 // What the trainer says. `max_staleness` never changes.
 struct alignas(kApart) BoardState {
     std::atomic<std::uint64_t> version;          // only grows; by any trainer; acquire and release
     std::atomic<std::uint64_t> batch_sequences;  // 0: no trainer has come yet
     std::atomic<std::uint64_t> max_staleness;
     std::atomic<std::uint64_t> next_env_id;
-    // Sequences that don't count, because nothing runs and what waits makes no batch; by the
-    // trainer.
+    // 0, or kStuck and sequences that don't count, because nothing runs and what waits makes no
+    // batch: then parts by weight don't count either. By the trainer.
     std::atomic<std::uint64_t> shortage;
     std::atomic<std::uint64_t> batches;  // for people, as are the next ones; relaxed
     std::atomic<std::uint64_t> groups;

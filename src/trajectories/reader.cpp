@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "os/clock.hpp"
 #include "trajectories/former.hpp"
 #include "trajectories/state.hpp"
 
@@ -55,7 +56,27 @@ public:
         }
     }
 
+    // Until another run() may find more than the last one did.
+    Status wait(const Wait& wait) {
+        for (;;) {
+            allow_more_if_stuck();
+            Status status = state_->queue.wait_ready(slice_of(wait));
+            if (status.code() != ErrorCode::Timeout || has_changed()) {
+                return status.code() == ErrorCode::Timeout ? Status::ok() : std::move(status);
+            }
+            if (wait.deadline.has_passed(Clock::now())) return status;
+        }
+    }
+
 private:
+    static Wait slice_of(const Wait& wait) {
+        Wait slice = wait;
+        if (!wait.deadline.is_try()) {
+            slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), detail::kSlice));
+        }
+        return slice;
+    }
+
     [[nodiscard]] std::size_t held() const {
         const std::lock_guard lock(state_->mutex);
         return state_->held.size();
@@ -79,37 +100,73 @@ private:
         if (held() >= request_.lookahead) return {ErrorCode::Timeout, no_fill()};
         for (;;) {
             allow_more_if_stuck();
-            Wait slice = wait;
-            if (!wait.deadline.is_try()) {
-                slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), detail::kSlice));
-            }
-            Result<Delivery> delivery = state_->queue.take(slice);
+            Result<Delivery> delivery = state_->queue.take(slice_of(wait));
             if (delivery) return keep(*std::move(delivery));
             if (delivery.code() == ErrorCode::Closed) {
                 has_ended_ = true;
                 return Status::ok();
             }
             if (delivery.code() != ErrorCode::Timeout) return delivery.status().copy();
+            // Without a message too: somebody with a minimum share may have gone, and other threads
+            // bring back what was in their batches.
+            if (has_changed()) return Status::ok();
             if (wait.deadline.has_passed(Clock::now())) return {ErrorCode::Timeout, no_fill()};
         }
     }
 
+    // Since pick() found nothing.
+    [[nodiscard]] bool has_changed() const {
+        {
+            const std::lock_guard lock(state_->mutex);
+            if (state_->held.empty()) return false;
+            if (state_->changes != state_->fruitless) return true;
+        }
+        return shares() != state_->shares;
+    }
+
     // Credit may end before the sizes of groups add up to a batch: then everybody would wait for
-    // everybody. Where nothing runs any more, what is held does not count against the window until
-    // a batch is formed.
+    // everybody. Where nothing runs any more, and somebody lives who may begin nothing, parts by
+    // weight don't count until a batch is formed; and if that helps nobody, what is held does not
+    // either. A pause between two rollouts is no such case: who has credit is waited for. But an
+    // environment that begins nothing with it, or a batch that is not acknowledged, keeps the
+    // others no longer than kPatience; nor does somebody who was stopped while asking.
     void allow_more_if_stuck() {
-        if (!state_->board.is_idle()) return;
+        constexpr std::int64_t kPatience = 1'000'000'000;  // ns
+        const detail::Board& board = state_->board;
+        if (state_->queue.is_ready() || !board.is_idle()) return forget_stuck();
         const std::uint64_t sequences = held_sequences();
+        if (sequences == 0) return forget_stuck();
+        const detail::Board::Appetite appetite = board.appetite();
+        // After the sums: what was begun before them still runs, or was put and is found here.
+        if (!appetite.has_refused || !board.is_idle() || state_->queue.is_ready()) {
+            return forget_stuck();
+        }
+        const std::int64_t now = os::coarse_ns();
+        if (state_->stuck_since == 0 || state_->stuck_held != sequences) {
+            state_->stuck_since = now;
+            state_->stuck_held = sequences;
+        }
+        const bool is_all_held = appetite.on_the_way == sequences;
+        const bool is_helpless = is_all_held && !appetite.has_room;
+        const bool is_late = now - state_->stuck_since > kPatience;
         auto& shortage = state_->board.state().shortage;
-        if (sequences == 0 || shortage.load(kRelaxed) == sequences) return;
-        shortage.store(sequences, std::memory_order_release);
+        const std::uint64_t known = shortage.load(kRelaxed);
+        const std::uint64_t wanted =
+            is_helpless || is_late ? layout::kStuck + sequences : std::max(known, layout::kStuck);
+        if (known == wanted) return;
+        shortage.store(wanted, std::memory_order_release);
         state_->board.credit_signal().notify();
     }
 
+    void forget_stuck() noexcept { state_->stuck_since = 0; }
+
+    // Those that came from the queue, and are in the accounts.
     [[nodiscard]] std::uint64_t held_sequences() const {
         const std::lock_guard lock(state_->mutex);
         std::uint64_t sequences = 0;
-        for (const HeldGroup& group : state_->held) sequences += group.group().sequences();
+        for (const HeldGroup& group : state_->held) {
+            if (!group.is_restored()) sequences += group.group().sequences();
+        }
         return sequences;
     }
 
@@ -154,16 +211,21 @@ private:
         return Status::ok();
     }
 
-    // Minimum sequences by environment, of the living.
-    [[nodiscard]] std::map<std::string, std::uint64_t> minima() const {
+    // Minimum shares of the living.
+    [[nodiscard]] std::map<std::string, double> shares() const {
         std::map<std::string, double> shares;
-        double sum = 0;
         for (const EnvironmentStats& environment : state_->board.living()) {
             const double share = environment.min_share;
-            if (!(share > 0 && share <= 1)) continue;
-            shares.emplace(environment.name, share);
-            sum += share;
+            if (share > 0 && share <= 1) shares.emplace(environment.name, share);
         }
+        return shares;
+    }
+
+    // The same in sequences.
+    [[nodiscard]] std::map<std::string, std::uint64_t> minima(
+        const std::map<std::string, double>& shares) const {
+        double sum = 0;
+        for (const auto& [environment, share] : shares) sum += share;
         std::map<std::string, std::uint64_t> sequences;
         constexpr double kRounding = 1e-9;  // 0.7 of 10 is 7
         for (const auto& [environment, share] : shares) {
@@ -176,7 +238,8 @@ private:
     }
 
     std::vector<HeldGroup> pick() {
-        const std::map<std::string, std::uint64_t> wanted = minima();
+        std::map<std::string, double> current = shares();
+        const std::map<std::string, std::uint64_t> wanted = minima(current);
         std::vector<std::uint64_t> least(1, 0);
         std::map<std::string, std::uint32_t> share_of;
         for (const auto& [environment, sequences] : wanted) {
@@ -193,7 +256,10 @@ private:
         }
         std::vector<std::uint32_t> chosen;
         std::vector<HeldGroup> groups;
+        state_->fruitless = state_->changes;
+        state_->shares = std::move(current);
         if (!detail::form_batch(candidates, sequences_, least, chosen)) return groups;
+        ++state_->changes;
         groups.reserve(chosen.size());
         for (const std::uint32_t at : chosen) groups.push_back(std::move(state_->held[at]));
         std::size_t next = 0;
@@ -234,7 +300,7 @@ private:
                 separator = ", ";
             }
         }
-        for (const auto& [environment, least] : minima()) {
+        for (const auto& [environment, least] : minima(shares())) {
             if (of[environment] >= least) continue;
             text += "; '" + environment + "' is to have " + std::to_string(least) + " and has " +
                     std::to_string(of[environment]);
@@ -289,19 +355,28 @@ Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request
 }
 
 bool TrajectoryReader::is_ready() const noexcept {
-    return state_ != nullptr && state_->queue.is_ready();
+    if (state_ == nullptr) return false;
+    {
+        const std::lock_guard lock(state_->mutex);
+        if (!state_->held.empty() && state_->changes != state_->fruitless) return true;
+    }
+    return state_->queue.is_ready();
 }
 
-Status TrajectoryReader::wait_ready(const Wait& wait) noexcept {
+Status TrajectoryReader::wait_ready(const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
-    return state_->queue.wait_ready(wait);
+    if (is_ready()) return Status::ok();
+    return Search(state_, {}).wait(wait);
+} catch (const std::bad_alloc&) {
+    return {ErrorCode::System, "no memory to look at who waits"};
 }
 
-std::vector<std::vector<std::byte>> TrajectoryReader::held_messages() const {
+std::vector<std::vector<std::byte>> TrajectoryReader::held_messages(Held which) const {
     std::vector<std::vector<std::byte>> messages;
     if (state_ == nullptr) return messages;
     const std::lock_guard lock(state_->mutex);
     for (const HeldGroup& group : state_->held) {
+        if (which == Held::Restored && !group.is_restored()) continue;
         messages.emplace_back(group.bytes().begin(), group.bytes().end());
     }
     return messages;
@@ -341,6 +416,7 @@ std::uint64_t TrajectoryReader::discard() noexcept {
     for (HeldGroup& group : state_->held) group.ack();
     dropped += state_->held.size();
     state_->held.clear();
+    ++state_->changes;
     return dropped;
 }
 

@@ -72,12 +72,14 @@ void ReaderState::hold(HeldGroup group) {
         held, group,
         [](const HeldGroup& one, const HeldGroup& other) { return one.is_older_than(other); });
     held.insert(place, std::move(group));
+    ++changes;
 }
 
 void ReaderState::untake_all() noexcept {
     const std::lock_guard lock(mutex);
     for (HeldGroup& group : held) group.untake();
     held.clear();
+    ++changes;
 }
 
 }  // namespace penstock::detail

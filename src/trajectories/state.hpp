@@ -1,6 +1,7 @@
 // What the handles of trajectories share with their rollouts and batches.
 #pragma once
 
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -71,8 +72,8 @@ struct WriterState : Accounts {
 
     EnvironmentOptions environment;
     std::uint64_t hash;
-    std::mutex beginning;  // one thread asks at a time
-    SpinBudget spin;
+    std::mutex beginning;  // one thread asks at a time; never held in a wait
+    SpinBudget spin;       // how it went last; a copy for each wait
 };
 
 struct ReaderState : Accounts {
@@ -88,6 +89,13 @@ struct ReaderState : Accounts {
     std::mutex mutex;             // of `held`: batches return theirs from any thread
     std::vector<HeldGroup> held;  // in order of age
     std::uint64_t restored = 0;
+    std::uint64_t changes = 0;            // of `held`
+    std::uint64_t fruitless = kNoChange;  // `changes` when no batch could be formed
+    static constexpr std::uint64_t kNoChange = ~std::uint64_t{0};
+    std::map<std::string, double> shares;  // minimum shares that were wanted of it
+    // Since when nothing but more credit can help, and what was held then. By who waits.
+    std::int64_t stuck_since = 0;
+    std::uint64_t stuck_held = 0;
 };
 
 // What both sides create and attach to. The caller's core is no producer's yet.

@@ -76,16 +76,28 @@ namespace detail {
 WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
     std::uint64_t sleeps = 0;
     bool has_ended = false;
+    bool is_first = true;
     const auto is_settled = [&] {
         has_ended = core->is_ended();
-        return has_ended || board.try_begin(hash, environment.group_size);
+        if (has_ended) return true;
+        const std::lock_guard lock(beginning);
+        return board.try_begin(hash, environment.group_size, std::exchange(is_first, false));
     };
     // Nobody's life ends this wait; what the dead held is looked at once more.
     const auto clear_dead = [this] {
         core->clear_dead();
         return core->closing.is_cancelled();
     };
-    WaitEnd end = wait_until(board.credit_signal(), spin, wait, sleeps, is_settled, clear_dead);
+    SpinBudget budget;
+    {
+        const std::lock_guard lock(beginning);
+        budget = spin;
+    }
+    WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, clear_dead);
+    {
+        const std::lock_guard lock(beginning);
+        spin = budget;
+    }
     if (end == WaitEnd::PeerGone) return WaitEnd::Cancelled;
     if (end == WaitEnd::Timeout && is_settled()) end = WaitEnd::Ready;
     return end == WaitEnd::Ready && has_ended ? WaitEnd::PeerGone : end;
@@ -121,7 +133,6 @@ std::uint64_t TrajectoryWriter::credit() const {
 Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
     if (state_ == nullptr) return closed();
     if (state_->is_foreign()) return detail::wrong_process();
-    const std::lock_guard lock(state_->beginning);
     const std::uint64_t group_size = state_->environment.group_size;
     const WaitEnd end = state_->wait_for_credit(wait);
     if (end == WaitEnd::Ready) {

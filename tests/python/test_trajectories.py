@@ -300,6 +300,32 @@ def test_state_goes_into_another_queue(name: str) -> None:
             batch.ack(6)
 
 
+def test_restored_groups_outlive_a_second_restart(name: str) -> None:
+    with TrajectoryReader.create(name, sequences=2) as reader:
+        with TrajectoryWriter.attach(name, environment="a") as writer:
+            writer.put(make_group(1, [2, 2]))
+            writer.put(make_group(2, [2, 2]))
+            held = reader.next_batch(timeout=LONG)
+            state = reader.state_dict()
+            held.give_back()
+        reader.discard()
+    with TrajectoryReader.create(name, sequences=2) as keeper:
+        with TrajectoryReader.attach(name, sequences=2) as first:
+            first.load_state_dict(state)
+            open_batch = first.next_batch(timeout=LONG)
+            state = pickle.loads(pickle.dumps(first.state_dict()))
+            first.load_state_dict(state)  # has them
+            assert len(first._held_messages()) == 1
+            open_batch.give_back()
+        with TrajectoryReader.attach(name, sequences=2) as second:  # of the same queue
+            second.load_state_dict(state)
+            batches = [second.next_batch(timeout=LONG) for _ in range(2)]
+            assert sorted(ids(batch)[0] for batch in batches) == ["g1", "g2"]
+            for batch in batches:
+                batch.ack(0)
+        assert keeper.version == 0
+
+
 def test_async(reader: TrajectoryReader) -> None:
     async def talk() -> None:
         with TrajectoryWriter.attach(reader.name) as writer:

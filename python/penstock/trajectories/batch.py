@@ -153,10 +153,14 @@ class TrajectoryBatch:
         """Neither acknowledged nor given back."""
         return self._core.is_open
 
-    def _messages(self) -> list[bytes]:
+    def _messages(self, restored: bool = False) -> list[bytes]:
         if not self.is_open:
             return []
-        return [self._core.message(at) for at in range(len(self._core))]
+        return [
+            self._core.message(at)
+            for at in range(len(self._core))
+            if not restored or self._core.is_restored(at)
+        ]
 
     def __enter__(self) -> TrajectoryBatch:
         return self

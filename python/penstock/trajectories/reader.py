@@ -185,29 +185,41 @@ class TrajectoryReader(_core.TrajectoryReader):
 
         Plain values for a checkpoint, as large as those groups.
         """
-        messages = [message for batch in list(self._batches) for message in batch._messages()]
         return {
             "format": _STATE_FORMAT,
             "name": self.name,
             "instance": self._instance,
             "version": self.version,
-            "messages": messages + self._held_messages(),
+            "messages": self._unacknowledged(restored=False),
+            "restored": self._unacknowledged(restored=True),
         }
+
+    def _unacknowledged(self, restored: bool) -> list[bytes]:
+        """All that is in batches or held; or only what the queue does not have."""
+        messages = [one for batch in list(self._batches) for one in batch._messages(restored)]
+        return messages + self._held_messages(restored)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict()``: its groups come again, first, and marked as redelivered.
 
         If this is still the queue that they were read from it has them itself, and gives them
-        again by itself; then only the version is taken over.
+        again by itself; then only the version is taken over, and what had come from an earlier
+        state and is not here.
         """
         if state.get("format") != _STATE_FORMAT:
             raise Incompatible(f"a state of format {state.get('format')!r}, and 1 is known here")
         if state["version"] > self.version:
             self._set_version(state["version"])
-        if state["instance"] == self._instance:
+        if state["instance"] != self._instance:
+            for message in state["messages"]:
+                self._restore(message)
             return
-        for message in state["messages"]:
-            self._restore(message)
+        here = self._unacknowledged(restored=True)
+        for message in state.get("restored", []):
+            if message in here:
+                here.remove(message)
+            else:
+                self._restore(message)
 
     def stats(self) -> TrajectoryStats:
         """Of the whole queue. Looks at every slot."""
