@@ -186,7 +186,10 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size) noexc
         PENSTOCK_CRASH_POINT("trajectories.begin.running");
     }
     member.asking.store(0, kSeqCst);
-    if (!is_begun && has_met) credit_.notify();  // it may have withdrawn because of us
+    // Those that met may all have withdrawn, each because of the others: the last one sees the room
+    // that there is after all. Nobody is woken while there is none, or somebody still asks for it,
+    // who may be stopped: those who wait, and we ourselves, would be woken again and again.
+    if (!is_begun && has_met && room(take_census(environment), group_size) > 0) credit_.notify();
     return is_begun;
 }
 

@@ -80,9 +80,10 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         has_ended = core->is_ended();
         return has_ended || board.try_begin(hash, environment.group_size);
     };
-    // Nobody's life ends this wait; what the dead held is looked at once more.
+    // Nobody's life ends this wait. What the dead held is free: our own announcement falls with
+    // the others', so that the next look does not wait until another slice is over.
     const auto clear_dead = [this] {
-        core->clear_dead();
+        if (core->clear_dead()) board.credit_signal().notify();
         return core->closing.is_cancelled();
     };
     WaitEnd end = wait_until(board.credit_signal(), spin, wait, sleeps, is_settled, clear_dead);
