@@ -485,8 +485,9 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait,
 }
 
 // Nobody's peer dies for a Queue: what the dead one had comes back, and everybody goes on.
-void QueueCore::clear_dead() noexcept {
+bool QueueCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor);
+    bool has_cleared = false;
     looked_at.store(os::coarse_ns(), kRelaxed);
     Participants& participants = segment->participants();
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
@@ -496,11 +497,13 @@ void QueueCore::clear_dead() noexcept {
         if (participants.is_announced(slot)) {
             clear(slot);
             participants.retire(slot);
+            has_cleared = true;
         }
         participants.release(slot);
         data.notify();
         space.notify();
     }
+    return has_cleared;
 }
 
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.

@@ -86,7 +86,8 @@ struct QueueCore {
     // Both.
     template <typename Ready>
     WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready) noexcept;
-    void clear_dead() noexcept;
+    // Whether there was anybody to clear.
+    bool clear_dead() noexcept;
     // clear_dead() every kSlice at most: where a queue is never empty nobody ever waits.
     void look_around(std::int64_t now) noexcept {
         if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]

@@ -83,9 +83,10 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         const std::lock_guard lock(beginning);
         return board.try_begin(hash, environment.group_size, std::exchange(is_first, false));
     };
-    // Nobody's life ends this wait; what the dead held is looked at once more.
+    // Nobody's life ends this wait. What the dead held is free: our own announcement falls with
+    // the others', so that the next look does not wait until another slice is over.
     const auto clear_dead = [this] {
-        core->clear_dead();
+        if (core->clear_dead()) board.credit_signal().notify();
         return core->closing.is_cancelled();
     };
     SpinBudget budget;

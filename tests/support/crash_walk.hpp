@@ -62,6 +62,7 @@ public:
 
     // The blow: where, and at which moment, for bounds in time.
     std::string point;
+    int occurrence = 0;  // which passing of it, from 1
     std::int64_t blow_at = 0;
     // Says how long others took to notice; what is over the bound of DESIGN.md is Late.
     void noticed_after(std::int64_t nanoseconds, const std::string& what) {
@@ -248,6 +249,7 @@ private:
     void suffer(Case& one, const std::string& segment) {
         auto scenario = one.operation->stage(segment);
         scenario->point = one.point;
+        scenario->occurrence = one.occurrence;
         scenario->prepare();
         Actor& victim = scenario->victim();
         victim.must("arm " + one.blow());
