@@ -31,6 +31,7 @@ enum class ErrorCode : std::uint8_t {
     Busy,              // a role is taken, or a loan is still open
     WrongProcess,      // a handle met a forked child; attach anew there
     System,            // the operating system refused something unexpected
+    Expired,           // a reservation or a reference that is not good any more
 };
 
 // "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
@@ -58,6 +59,8 @@ public:
     Status() noexcept = default;
     // `peer`: the rank that a PeerDied or Busy is about, or -1.
     Status(ErrorCode code, std::string sentence, int peer = -1) noexcept;
+    // Without a sentence: for what is no fault, such as a miss.
+    explicit Status(ErrorCode code) noexcept : code_(code) {}
     // The same failure again, for passing it on.
     [[nodiscard]] Status copy() const noexcept;
 

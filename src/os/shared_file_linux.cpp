@@ -303,14 +303,39 @@ Mapping::~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
 }
 
+namespace {
+
+constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20U;
+constexpr std::uint64_t kLeastAligned = std::uint64_t{64} << 10U;
+
+// A free range of addresses whose start lies in its huge page as `offset` does; null: anywhere.
+void* aligned_address(std::uint64_t offset, std::uint64_t bytes) noexcept {
+    if (bytes < kLeastAligned) return nullptr;
+    const std::uint64_t span = bytes + kHugePage;
+    void* const range =
+        ::mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) return nullptr;
+    const auto begin = reinterpret_cast<std::uintptr_t>(range);
+    const std::uintptr_t start = begin + (offset - begin) % kHugePage;
+    if (start > begin) ::munmap(range, start - begin);
+    const std::uintptr_t end = (start + bytes + page_size() - 1) / page_size() * page_size();
+    if (begin + span > end) ::munmap(reinterpret_cast<void*>(end), begin + span - end);
+    return reinterpret_cast<void*>(start);
+}
+
+}  // namespace
+
 Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
                      Access access, std::error_code& error) {
     error.clear();
     const int protection = access == Access::Read ? PROT_READ : PROT_READ | PROT_WRITE;
-    void* address = ::mmap(nullptr, bytes, protection, MAP_SHARED, file.descriptor(),
-                           static_cast<off_t>(offset));
+    void* const place = aligned_address(offset, bytes);
+    void* const address =
+        ::mmap(place, bytes, protection, MAP_SHARED | (place != nullptr ? MAP_FIXED : 0),
+               file.descriptor(), static_cast<off_t>(offset));
     if (address == MAP_FAILED) {
         error = last_error();
+        if (place != nullptr) ::munmap(place, bytes);
         return {};
     }
     // A child must not share what it does not own, and a core dump must not hold gigabytes of it.

@@ -8,7 +8,7 @@
 namespace penstock {
 
 std::string_view to_string(ErrorCode code) noexcept {
-    constexpr std::array<std::string_view, 17> kNames = {"Ok",
+    constexpr std::array<std::string_view, 18> kNames = {"Ok",
                                                          "Timeout",
                                                          "Closed",
                                                          "PeerDied",
@@ -24,7 +24,8 @@ std::string_view to_string(ErrorCode code) noexcept {
                                                          "PermissionDenied",
                                                          "Busy",
                                                          "WrongProcess",
-                                                         "System"};
+                                                         "System",
+                                                         "Expired"};
     const auto index = static_cast<std::size_t>(code);
     return index < kNames.size() ? kNames[index] : "Unknown";
 }

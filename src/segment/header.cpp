@@ -89,8 +89,8 @@ SegmentHeader make_header(const std::string& name, const SegmentPlan& plan) {
     header.control_offset =
         layout::round_up(header.slots_offset + plan.slots * sizeof(layout::ParticipantSlot), kPage);
     header.control_size = plan.control_bytes;
-    header.payload_offset =
-        layout::round_up(header.control_offset + header.control_size, os::page_size());
+    header.payload_offset = layout::round_up(header.control_offset + header.control_size,
+                                             std::max(os::page_size(), plan.payload_alignment));
     header.payload_size = plan.payload_bytes;
     header.file_size =
         layout::round_up(header.payload_offset + header.payload_size, os::page_size());

@@ -60,13 +60,16 @@ Heap::Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, o
       map_(granules_ + geometry.granules, geometry.regions()), words_(&words), file_(&file),
       file_offset_(file_offset) {}
 
-void Heap::prepare() noexcept {
+void Heap::prepare(bool is_reserved) noexcept {
     const Piece all{State::Free, 0, geometry_.granules, 0, 0};
     granules_[0].store(encode(all), kRelaxed);
     if (all.length > 1) {
         granules_[all.length - 1].store(encode({State::Tail, 0, all.length, 0, 0}), kRelaxed);
     }
     hint(all);
+    for (std::uint32_t chunk = 0; is_reserved && chunk < geometry_.chunks(); ++chunk) {
+        reserved_[chunk / 64].fetch_or(std::uint64_t{1} << (chunk % 64), kRelaxed);
+    }
 }
 
 // ---- pieces of the tiling
@@ -93,7 +96,16 @@ bool Heap::fits_heap(const Piece& piece) const noexcept {
 
 HeapBlock Heap::block_named(std::uint64_t payload) const noexcept {
     if (payload == 0 || payload > geometry_.granules) return {};
-    const Piece piece = piece_at(static_cast<std::uint32_t>(payload - 1));
+    return block_in(piece_at(static_cast<std::uint32_t>(payload - 1)));
+}
+
+HeapBlock Heap::block_peeked(std::uint64_t payload) const noexcept {
+    if (payload == 0 || payload > geometry_.granules) return {};
+    const auto granule = static_cast<std::uint32_t>(payload - 1);
+    return block_in(decode(words_->peek(granules_[granule]), granule));
+}
+
+HeapBlock Heap::block_in(const Piece& piece) const noexcept {
     if (piece.state != State::Used || !fits_heap(piece)) return {};
     return {piece.first, piece.length};
 }
@@ -136,8 +148,8 @@ Heap::Wanted Heap::wanted(const HeapRequest& request) const noexcept {
     if (request.alignment > geometry_.granule_bytes) {
         // Mappings begin at addresses that are aligned as their offsets in the file are.
         wanted.step = static_cast<std::uint32_t>(request.alignment / geometry_.granule_bytes);
-        wanted.phase =
-            static_cast<std::uint32_t>(file_offset_ / geometry_.granule_bytes % wanted.step);
+        wanted.phase = static_cast<std::uint32_t>((file_offset_ + request.lead) /
+                                                  geometry_.granule_bytes % wanted.step);
     }
     return wanted;
 }

@@ -41,7 +41,8 @@ struct HeapBlock {
 
 struct HeapRequest {
     std::uint64_t bytes = 0;
-    std::uint64_t alignment = 64;  // of its address, a power of two up to 2 MiB
+    std::uint64_t alignment = 64;  // a power of two up to 2 MiB
+    std::uint64_t lead = 0;        // of which address: so many bytes behind the block's first
 };
 
 struct HeapUse {
@@ -73,8 +74,9 @@ public:
     // lies in the file.
     Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, os::SharedFile& file,
          std::uint64_t file_offset) noexcept;
-    // One free block, in zeroed control memory that nobody else sees yet.
-    void prepare() noexcept;
+    // One free block, in zeroed control memory that nobody else sees yet. `is_reserved`: all its
+    // memory is there already.
+    void prepare(bool is_reserved = false) noexcept;
 
     // Takes a block, reserves its memory, and names it in `name`, which held `seen`: see name_of().
     Outcome allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept;
@@ -91,6 +93,8 @@ public:
     }
     // The block that a name names; of no length if it names none.
     [[nodiscard]] HeapBlock block_named(std::uint64_t payload) const noexcept;
+    // The same, for people: changes nothing.
+    [[nodiscard]] HeapBlock block_peeked(std::uint64_t payload) const noexcept;
     [[nodiscard]] std::uint64_t offset(HeapBlock block) const noexcept {
         return block.first * geometry_.granule_bytes;
     }
@@ -121,6 +125,7 @@ private:
     [[nodiscard]] static Piece decode(std::uint64_t value, std::uint32_t granule) noexcept;
     [[nodiscard]] static std::uint64_t encode(const Piece& piece) noexcept;
     [[nodiscard]] Piece piece_at(std::uint32_t granule) const noexcept;
+    [[nodiscard]] HeapBlock block_in(const Piece& piece) const noexcept;
     [[nodiscard]] bool fits_heap(const Piece& piece) const noexcept;
     void set(WordPlan& plan, std::uint32_t granule, std::uint64_t payload) const noexcept;
     void keep(WordPlan& plan, const Piece& piece) const noexcept;

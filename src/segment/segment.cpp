@@ -242,8 +242,12 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     }
     map(os::Mapping::Access::ReadWrite);
     place(memory);  // before there are pages: it says where and of what size they shall be
-    const std::uint64_t reserved = header_.payload_offset + plan.payload_reserved;
-    error = file_.reserve(0, reserved);
+    const std::uint64_t control = header_.control_offset + header_.control_size;
+    const std::uint64_t reserved = control + plan.payload_reserved;
+    error = file_.reserve(0, control);
+    if (!error && plan.payload_reserved > 0) {
+        error = file_.reserve(header_.payload_offset, plan.payload_reserved);
+    }
     if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
     if (error) throw_system(error, "reserve memory for", location_.name);
     PENSTOCK_CRASH_POINT("segment.create.reserved");

@@ -27,8 +27,9 @@ struct SegmentPlan {
     Geometry geometry{};
     unsigned slots = 0;
     std::uint64_t control_bytes = 0;
-    std::uint64_t payload_bytes = 0;     // address range
-    std::uint64_t payload_reserved = 0;  // of it, from its start, reserved at once
+    std::uint64_t payload_bytes = 0;                  // address range
+    std::uint64_t payload_reserved = 0;               // of it, from its start, reserved at once
+    std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
 };
 
 // What an attacher expects, and how it wants the payload mapped.

@@ -10,7 +10,7 @@ LLVM=19
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
-SYSTEM_BUILD=(python3 g++ cmake ninja-build python3-venv python3-dev)
+SYSTEM_BUILD=(python3 g++ cmake ninja-build python3-venv python3-dev libxxhash-dev)
 SYSTEM_TEST=(libgtest-dev git)
 SYSTEM_LINT=("clang-format-$LLVM" "clang-tidy-$LLVM" shellcheck)
 SYSTEM_FUZZ=("clang-$LLVM" "libclang-rt-$LLVM-dev" "llvm-$LLVM")

@@ -1,0 +1,265 @@
+// Named immutable objects in shared memory: reserve, write, commit; look up, read in place,
+// release; evicted when memory is wanted.
+//
+// Every process writes and reads by itself: there is no server, and looking up takes no lock. An
+// object is there whole or not at all. A reservation and a pin live as long as they are held, or
+// as long as their process: death gives them back at once, lateness never does.
+//
+// What a call answers, and how it says so:
+//   hit        a value
+//   miss       NotFound        there is no such object; without a sentence, because it is no fault
+//   exists     AlreadyExists   somebody has committed it before
+//   staged     Busy            somebody alive is writing it: peer() is his place, message() who
+//   no space   NoSpace         what is pinned and staged leaves no room now
+//   too large  TooLarge        it could never fit
+//   expired    Expired         the reservation or the reference is not good any more
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "penstock/error.hpp"
+#include "penstock/format.hpp"
+#include "penstock/segment.hpp"
+#include "penstock/wait.hpp"
+
+namespace penstock {
+
+namespace detail {
+struct StoreCore;
+}  // namespace detail
+
+// Whom to give up when memory is wanted; never what is pinned, staged or kept.
+enum class Eviction : std::uint32_t {
+    // The oldest that was not read since the hand last passed it (Y. Zhang et al., "SIEVE is
+    // simpler
+    // than LRU", NSDI 2024). Costs a reader one bit.
+    Sieve = 0,
+    Fifo = 1,  // the oldest
+    Lru = 2,   // the one that was not read for longest; readers move what they read
+    None = 3,  // nobody: who finds no room is told so
+};
+std::string_view to_string(Eviction eviction) noexcept;
+
+struct StoreOptions {
+    // Bytes for objects, with keys and metadata; rounded up to 64 KiB. Address range: memory is
+    // reserved when objects first need it, and given back by trim().
+    std::uint64_t capacity = std::uint64_t{256} << 20U;
+    std::uint64_t objects = 0;  // at most, about; 0: one for each 64 KiB, 1024 at least
+    unsigned members = 64;      // participants at most
+    Eviction eviction = Eviction::Sieve;
+    // What sizes are rounded up to, 64 or more; 0: 64 up to 16 MiB, then 512, and so on so that the
+    // accounts of the heap stay below 32 MiB.
+    std::uint64_t granule = 0;
+    // Stays, with its objects, when the last participant has left in good order.
+    bool persistent = false;
+    MemoryOptions memory = {};
+};
+
+struct ReserveOptions {
+    std::span<const std::byte> meta = {};  // stored beside the object; up to 16 MiB
+    std::uint64_t alignment = 64;          // of the object's bytes, a power of two up to 2 MiB
+    unsigned weight = 0;                   // how often more the hand passes it by; up to 100
+    Format format = Format::Bytes;
+    // The commit is refused (Expired) from then on, and the key is free for others. The memory
+    // stays the writer's until he lets it go.
+    std::optional<std::chrono::nanoseconds> expires_after = std::nullopt;
+};
+
+// Names one object for ever: another of the same key has another. To be sent to other processes.
+struct StoreRef {
+    std::uint32_t entry = 0;
+    std::uint64_t incarnation = 0;
+};
+
+// An object that nobody sees yet. Dropped without commit it was never there. Any thread, one at a
+// time; outlives the Store handle.
+class StoreReservation {
+public:
+    StoreReservation(StoreReservation&& other) noexcept;
+    StoreReservation& operator=(StoreReservation&& other) noexcept;
+    ~StoreReservation();
+
+    // To write into, until commit() or abort(). Uninitialised.
+    [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] StoreRef ref() const noexcept;
+    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+
+    // Makes it visible. Expired: clear() or its deadline came first; it is gone.
+    Status commit() noexcept;
+    void abort() noexcept;
+    // Shorter, always; longer where room follows it, and nothing moves: NoSpace otherwise, with
+    // everything as before. bytes() changes its length and not its place.
+    Status resize(std::uint64_t nbytes) noexcept;
+
+    // For the library.
+    StoreReservation(std::shared_ptr<detail::StoreCore> core, std::uint32_t entry,
+                     std::span<std::byte> bytes) noexcept;
+
+private:
+    std::shared_ptr<detail::StoreCore> core_;
+    std::uint32_t entry_;
+    std::span<std::byte> bytes_;
+};
+
+// A pinned object: it stays, and is not evicted, until release(). Any thread; outlives the Store
+// handle.
+class StoreObject {
+public:
+    StoreObject(StoreObject&& other) noexcept;
+    StoreObject& operator=(StoreObject&& other) noexcept;
+    ~StoreObject();
+
+    // Read-only.
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] std::span<const std::byte> meta() const noexcept { return meta_; }
+    [[nodiscard]] Format format() const noexcept { return format_; }
+    [[nodiscard]] StoreRef ref() const noexcept { return ref_; }
+    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+    void release() noexcept;  // the second time it does nothing
+
+    // For the library.
+    StoreObject(std::shared_ptr<detail::StoreCore> core, StoreRef ref,
+                std::span<const std::byte> bytes, std::span<const std::byte> meta,
+                Format format) noexcept
+        : core_(std::move(core)), ref_(ref), bytes_(bytes), meta_(meta), format_(format) {}
+
+private:
+    std::shared_ptr<detail::StoreCore> core_;
+    StoreRef ref_;
+    std::span<const std::byte> bytes_;
+    std::span<const std::byte> meta_;
+    Format format_;
+};
+
+struct StoreStats {
+    std::uint64_t capacity = 0;
+    // used + free is the capacity, to the byte; used is the sum of the five below it.
+    std::uint64_t used_bytes = 0;
+    std::uint64_t free_bytes = 0;
+    std::uint64_t object_bytes = 0;   // of what is there: data, metadata and keys
+    std::uint64_t staged_bytes = 0;   // the same of what is being written
+    std::uint64_t doomed_bytes = 0;   // of what was deleted and somebody still reads
+    std::uint64_t padding_bytes = 0;  // to alignment and granule
+    std::uint64_t other_bytes = 0;    // on its way to be free, or back to the system
+    std::uint64_t largest_free = 0;
+    std::uint64_t reserved_bytes = 0;  // memory that the segment takes now
+    std::uint64_t objects = 0;
+    std::uint64_t staged = 0;
+    std::uint64_t doomed = 0;
+    std::uint64_t pinned = 0;  // objects that somebody reads now
+    std::uint64_t kept = 0;    // by pin()
+    std::uint64_t most_objects = 0;
+    std::uint64_t hits = 0;  // by everybody, ever
+    std::uint64_t misses = 0;
+    std::uint64_t committed = 0;
+    std::uint64_t committed_bytes = 0;
+    std::uint64_t evicted = 0;
+    std::uint64_t evicted_bytes = 0;
+    std::uint64_t deleted = 0;
+    std::uint64_t aborted = 0;
+    std::uint64_t expired = 0;
+    std::uint64_t refused = 0;  // no space
+    std::uint64_t deaths = 0;   // participants found dead
+    Eviction eviction = Eviction::Sieve;
+};
+
+// One key of reserve_many().
+struct StoreRequest {
+    std::string_view key;
+    std::uint64_t nbytes = 0;
+};
+
+// What a key is, to one who does not want the object.
+struct StoreLook {
+    enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
+    int staged_by = -1;  // a participant's place
+    std::uint64_t nbytes = 0;
+};
+
+// One participant's handle. Any thread may use it. Keys are 1 to 4096 bytes. It belongs to its
+// process: in a forked child every call says WrongProcess.
+class Store {
+public:
+    // Throws InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
+    static Store create(const std::string& name, const StoreOptions& options = {});
+    // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (every place is taken),
+    // Incompatible, Corrupt or PermissionDenied.
+    static Store attach(const std::string& name, const Wait& wait = Deadline::now(),
+                        const std::string& instance = {});
+
+    Store(Store&& other) noexcept;
+    Store& operator=(Store&& other) noexcept;
+    ~Store();
+
+    // Room for an object of so many bytes. Evicts others in line where that is needed.
+    Result<StoreReservation> reserve(std::string_view key, std::uint64_t nbytes,
+                                     const ReserveOptions& options = {}) noexcept;
+    // reserve(), copy, commit().
+    Status put(std::string_view key, std::span<const std::byte> value,
+               const ReserveOptions& options = {}) noexcept;
+
+    Result<StoreObject> get(std::string_view key) noexcept;
+    // The very object, or NotFound: never another.
+    Result<StoreObject> get(const StoreRef& ref) noexcept;
+    // get(), as soon as it is there. Timeout, Cancelled, Closed.
+    Result<StoreObject> wait(std::string_view key, const Wait& wait) noexcept;
+    [[nodiscard]] bool contains(std::string_view key) noexcept;
+    [[nodiscard]] StoreLook look(std::string_view key) noexcept;
+
+    // Batches: an outcome for each key, in order. With `prefix` they stop at the first that is not
+    // to be had, which is the last outcome then.
+    std::vector<Result<StoreReservation>> reserve_many(std::span<const StoreRequest> requests,
+                                                       const ReserveOptions& options = {},
+                                                       bool prefix = false);
+    std::vector<Result<StoreObject>> get_many(std::span<const std::string_view> keys,
+                                              bool prefix = false);
+
+    // Nobody finds it any more; who reads it may go on. NotFound.
+    Status remove(std::string_view key) noexcept;
+    // Counts as read. False: it is not there.
+    bool touch(std::string_view key) noexcept;
+    // Never evicted until unpin(), whoever lives or dies; counts.
+    Status pin(std::string_view key) noexcept;
+    Status unpin(std::string_view key) noexcept;
+    // Removes everything, and refuses the commit of what is being written. How many there were.
+    std::uint64_t clear() noexcept;
+    // Gives the memory of free room back to the system, all but so much; what it gave back.
+    std::uint64_t trim(std::uint64_t keep_bytes = 0) noexcept;
+    // What is there at this moment, in no order.
+    [[nodiscard]] std::vector<std::string> keys() const;
+    [[nodiscard]] StoreStats stats() const;  // looks at everything
+    // Takes back what the dead held, now rather than when room is wanted.
+    void clear_dead() noexcept;
+
+    [[nodiscard]] std::string name() const;
+    [[nodiscard]] std::string instance() const;
+    [[nodiscard]] std::uint64_t capacity() const noexcept;
+    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+
+    // Leaves. Objects that are pinned, and reservations, stay until they are let go.
+    void close() noexcept;
+    // Ends the waits of other threads; they return Cancelled. Any thread.
+    void request_close() noexcept;
+
+private:
+    explicit Store(std::shared_ptr<detail::StoreCore> core) noexcept;
+    std::shared_ptr<detail::StoreCore> core_;
+};
+
+struct StoreInfo {
+    SegmentSummary segment;
+    StoreStats stats;
+};
+
+// One store from outside. Throws NotFound, Incompatible, Corrupt, PermissionDenied.
+StoreInfo inspect_store(const std::string& name);
+
+}  // namespace penstock

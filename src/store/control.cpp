@@ -1,0 +1,245 @@
+// The parts of a Store's control block that nobody is in a hurry about.
+#include "store/control.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+namespace penstock {
+
+std::string_view to_string(Eviction eviction) noexcept {
+    switch (eviction) {
+        case Eviction::Sieve:
+            return "sieve";
+        case Eviction::Fifo:
+            return "fifo";
+        case Eviction::Lru:
+            return "lru";
+        case Eviction::None:
+            return "none";
+    }
+    return "unknown";
+}
+
+}  // namespace penstock
+
+namespace penstock::detail {
+namespace {
+
+using layout::EntryState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint64_t kLeastGranule = 64;
+constexpr std::uint64_t kMostGranule = std::uint64_t{2} << 20U;
+constexpr std::uint64_t kMostAlignment = std::uint64_t{2} << 20U;
+constexpr std::uint64_t kChunk = std::uint64_t{64} << 10U;
+constexpr std::uint64_t kMostGranules = (std::uint64_t{1} << 28U) - 1;
+constexpr std::uint64_t kLeastObjects = 1024;
+
+[[noreturn]] void refuse(const std::string& why) {
+    throw Error(ErrorCode::InvalidArgument, "can't create the store: " + why);
+}
+
+std::uint64_t default_granule(std::uint64_t capacity) noexcept {
+    constexpr std::uint64_t kSmall = std::uint64_t{16} << 20U;
+    constexpr std::uint64_t kGranules = std::uint64_t{1} << 22U;
+    if (capacity <= kSmall) return kLeastGranule;
+    return std::max<std::uint64_t>(512, std::bit_ceil(capacity / kGranules));
+}
+
+}  // namespace
+
+std::uint64_t StoreShape::entry_bytes() const noexcept {
+    return layout::round_up(
+        sizeof(layout::StoreEntry) + (holder_words() - 1) * sizeof(std::uint64_t), layout::kApart);
+}
+
+std::uint64_t StoreShape::operations_offset() const noexcept {
+    return sizeof(layout::StoreControl) + members * sizeof(layout::StoreMember);
+}
+
+std::uint64_t StoreShape::buckets_offset() const noexcept {
+    return operations_offset() + members * sizeof(layout::WordOperation);
+}
+
+std::uint64_t StoreShape::entries_offset() const noexcept {
+    return layout::round_up(buckets_offset() + buckets * sizeof(layout::IndexBucket),
+                            layout::kApart);
+}
+
+std::uint64_t StoreShape::heap_offset() const noexcept {
+    return entries_offset() + entries() * entry_bytes();
+}
+
+std::uint64_t StoreShape::control_bytes() const noexcept {
+    return heap_offset() + heap.control_bytes();
+}
+
+SegmentPlan plan_of(const StoreShape& shape, const MemoryOptions& memory) {
+    SegmentPlan plan;
+    plan.kind = Kind::Store;
+    plan.geometry[layout::kStoreGranuleBytes] = shape.heap.granule_bytes;
+    plan.geometry[layout::kStoreGranules] = shape.heap.granules;
+    plan.geometry[layout::kStoreBuckets] = shape.buckets;
+    plan.geometry[layout::kStoreMembers] = shape.members;
+    plan.geometry[layout::kStoreEviction] = static_cast<std::uint64_t>(shape.eviction);
+    plan.geometry[layout::kStorePersistent] = shape.persistent ? 1 : 0;
+    plan.slots = shape.members;
+    plan.control_bytes = shape.control_bytes();
+    plan.payload_bytes = shape.heap.bytes();
+    plan.payload_alignment = kMostAlignment;
+    // Only reserved memory can be faulted in, or locked.
+    const bool at_once = memory.populate || memory.lock_memory || memory.huge_pages;
+    plan.payload_reserved = at_once ? plan.payload_bytes : 0;
+    return plan;
+}
+
+StoreShape store_shape_of(const StoreOptions& options) {
+    if (options.capacity == 0 || options.capacity > layout::kMostStoreBytes) {
+        refuse("capacity must be 1 byte to 4 TiB, not " + std::to_string(options.capacity));
+    }
+    if (options.members < 1 || options.members > layout::kMostStoreMembers) {
+        refuse("members must be 1 to " + std::to_string(layout::kMostStoreMembers) + ", not " +
+               std::to_string(options.members));
+    }
+    const std::uint64_t granule =
+        options.granule == 0 ? default_granule(options.capacity) : options.granule;
+    if (!std::has_single_bit(granule) || granule < kLeastGranule || granule > kMostGranule) {
+        refuse("granule must be a power of two from 64 bytes to 2 MiB, not " +
+               std::to_string(granule));
+    }
+    StoreShape shape;
+    shape.heap.granule_bytes = granule;
+    const std::uint64_t granules =
+        layout::round_up(options.capacity, std::max(granule, kChunk)) / granule;
+    if (granules > kMostGranules) {
+        refuse("a capacity of " + std::to_string(options.capacity) + " in granules of " +
+               std::to_string(granule) + " bytes has too many; ask for larger ones");
+    }
+    shape.heap.granules = static_cast<std::uint32_t>(granules);
+    const std::uint64_t objects =
+        options.objects != 0 ? options.objects : std::max(options.capacity / kChunk, kLeastObjects);
+    // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
+    const std::uint64_t buckets =
+        std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
+    if (objects > layout::kMostBuckets || buckets > layout::kMostBuckets) {
+        refuse("objects must be at most " + std::to_string(layout::kMostBuckets) + ", not " +
+               std::to_string(objects));
+    }
+    shape.buckets = static_cast<std::uint32_t>(buckets);
+    shape.members = options.members;
+    shape.eviction = options.eviction;
+    shape.persistent = options.persistent;
+    return shape;
+}
+
+StoreShape store_shape_of(const layout::SegmentHeader& header) {
+    const auto& geometry = header.geometry;
+    const std::uint64_t granule = geometry[layout::kStoreGranuleBytes];
+    const std::uint64_t granules = geometry[layout::kStoreGranules];
+    const std::uint64_t buckets = geometry[layout::kStoreBuckets];
+    const std::uint64_t members = geometry[layout::kStoreMembers];
+    const bool is_plausible =
+        std::has_single_bit(granule) && granule >= kLeastGranule && granule <= kMostGranule &&
+        granules >= 1 && granules <= kMostGranules && granules * granule % kChunk == 0 &&
+        std::has_single_bit(buckets) && buckets >= layout::kProbes &&
+        buckets <= layout::kMostBuckets && members >= 1 && members <= layout::kMostStoreMembers &&
+        header.slot_count == members &&
+        geometry[layout::kStoreEviction] <= static_cast<std::uint64_t>(Eviction::None) &&
+        geometry[layout::kStorePersistent] <= 1;
+    StoreShape shape;
+    if (is_plausible) {
+        shape.heap.granule_bytes = granule;
+        shape.heap.granules = static_cast<std::uint32_t>(granules);
+        shape.buckets = static_cast<std::uint32_t>(buckets);
+        shape.members = static_cast<unsigned>(members);
+        shape.eviction = static_cast<Eviction>(geometry[layout::kStoreEviction]);
+        shape.persistent = geometry[layout::kStorePersistent] != 0;
+    }
+    if (!is_plausible || header.control_size != shape.control_bytes() ||
+        header.payload_size != shape.heap.bytes()) {
+        throw Error(ErrorCode::Corrupt,
+                    "the store is damaged: its geometry does not fit its segment");
+    }
+    return shape;
+}
+
+bool is_held(const StoreView& view, std::uint32_t entry) noexcept {
+    const auto* holders = view.entry(entry).holders;
+    for (unsigned word = 0; word < view.shape().holder_words(); ++word) {
+        if (holders[word].load(std::memory_order_seq_cst) != 0) return true;
+    }
+    return false;
+}
+
+namespace {
+
+void add_member(StoreStats& stats, const layout::StoreMember& member) {
+    stats.hits += member.hits.load(kRelaxed);
+    stats.misses += member.misses.load(kRelaxed);
+    stats.committed += member.committed.load(kRelaxed);
+    stats.committed_bytes += member.committed_bytes.load(kRelaxed);
+    stats.evicted += member.evicted.load(kRelaxed);
+    stats.evicted_bytes += member.evicted_bytes.load(kRelaxed);
+    stats.deleted += member.deleted.load(kRelaxed);
+    stats.aborted += member.aborted.load(kRelaxed);
+    stats.expired += member.expired.load(kRelaxed);
+    stats.refused += member.refused.load(kRelaxed);
+    stats.deaths += member.deaths.load(kRelaxed);
+}
+
+void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words, const Heap& heap,
+               std::uint32_t number) {
+    const layout::StoreEntry& entry = view.entry(number);
+    const EntryState state = layout::decode_entry(words.peek(entry.word)).state;
+    if (state == EntryState::Free) return;
+    const std::uint64_t taken =
+        heap.bytes_of(heap.block_peeked(payload_of(words.peek(entry.block))));
+    const auto header = layout::decode_header(entry.header.load(kRelaxed));
+    const std::uint64_t own =
+        std::min(taken, header.key_bytes + header.meta_bytes + entry.nbytes.load(kRelaxed));
+    stats.padding_bytes += taken - own;
+    switch (state) {
+        case EntryState::Resident:
+        case EntryState::Evicting:
+            ++stats.objects;
+            stats.object_bytes += own;
+            if (is_held(view, number)) ++stats.pinned;
+            if (decode_favour(entry.favour.load(kRelaxed)).kept > 0) ++stats.kept;
+            return;
+        case EntryState::Doomed:
+            ++stats.doomed;
+            stats.doomed_bytes += own;
+            return;
+        case EntryState::Freeing:
+            stats.other_bytes += own;
+            return;
+        default:
+            ++stats.staged;
+            stats.staged_bytes += own;
+    }
+}
+
+}  // namespace
+
+StoreStats read_store_stats(const StoreView& view, const MultiWord& words, const Heap& heap) {
+    StoreStats stats;
+    const StoreShape& shape = view.shape();
+    for (unsigned place = 0; place < shape.members; ++place) add_member(stats, view.member(place));
+    for (std::uint32_t entry = 0; entry < shape.entries(); ++entry) {
+        add_entry(stats, view, words, heap, entry);
+    }
+    const HeapUse use = heap.use();
+    stats.capacity = shape.heap.bytes();
+    stats.used_bytes = use.used_bytes;
+    stats.free_bytes = use.free_bytes;
+    stats.largest_free = use.largest_free;
+    // Blocks that are being trimmed belong to no entry.
+    const std::uint64_t named = stats.object_bytes + stats.staged_bytes + stats.doomed_bytes +
+                                stats.padding_bytes + stats.other_bytes;
+    if (use.used_bytes > named) stats.other_bytes += use.used_bytes - named;
+    stats.most_objects = shape.entries() / 2;
+    stats.eviction = shape.eviction;
+    return stats;
+}
+
+}  // namespace penstock::detail

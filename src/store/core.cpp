@@ -1,0 +1,682 @@
+// A participant's work: joining, staging, pinning, evicting, clearing up after the dead, leaving.
+#include "store/core.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::EntryState;
+using layout::StoreEntry;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
+    counter.fetch_add(amount, kRelaxed);
+}
+
+layout::EntryWord decoded(std::uint64_t value) noexcept {
+    return layout::decode_entry(value);
+}
+
+std::string shown(std::string_view key) {
+    constexpr std::size_t kMost = 60;
+    std::string text;
+    for (const char letter : key.substr(0, kMost)) {
+        text += letter >= ' ' && letter <= '~' ? letter : '?';
+    }
+    return "'" + text + (key.size() > kMost ? "...'" : "'");
+}
+
+}  // namespace
+
+// ---- joining and leaving
+
+std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const StoreOptions& options) {
+    const StoreShape shape = store_shape_of(options);
+    auto fresh = Segment::create(
+        name, plan_of(shape, options.memory), options.memory, [&](Segment& segment) {
+            if (!segment.participants().try_claim(0)) {
+                throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
+            }
+            MultiWord words;
+            const StoreView view(shape, segment.control());
+            words.attach(segment.control(), shape.control_bytes() / sizeof(Word), view.operations(),
+                         shape.members, 0);
+            Heap heap(shape.heap, view.heap_control(), words, segment.file(),
+                      segment.payload_offset());
+            heap.prepare(options.memory.populate || options.memory.lock_memory ||
+                         options.memory.huge_pages);
+            segment.participants().sign(0);
+            segment.participants().announce(0);
+        });
+    auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
+    core->pins = std::make_unique<Pins>(core->view, 0);
+    return core;
+}
+
+std::shared_ptr<StoreCore> StoreCore::attach(std::unique_ptr<Segment> segment) {
+    auto core = std::make_shared<StoreCore>(std::move(segment), 0);
+    core->claim_place();
+    core->clear_dead();
+    return core;
+}
+
+StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
+    : segment(std::move(joined)), self(place) {
+    const StoreShape shape = store_shape_of(segment->header());
+    view = StoreView(shape, segment->control());
+    words.attach(segment->control(), shape.control_bytes() / sizeof(Word), view.operations(),
+                 shape.members, self);
+    heap = Heap(shape.heap, view.heap_control(), words, segment->file(), segment->payload_offset());
+    index = StoreIndex(view, words);
+    order = StoreOrder(view, words);
+    committed = Signal(view.committed_word(), segment->has_asymmetric_fence());
+}
+
+void StoreCore::claim_place() {
+    Participants& participants = segment->participants();
+    const unsigned places = view.shape().members;
+    while (self < places && !participants.try_claim(self)) ++self;
+    if (self == places) {
+        throw Error(ErrorCode::Busy, title() + " has no free place: all " + std::to_string(places) +
+                                         " participants are alive; create it with more `members`");
+    }
+    PENSTOCK_CRASH_POINT("store.attach.locked");
+    words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
+                 places, self);
+    // Before anything can fail: from here on what the dead one had would be nobody's.
+    if (participants.is_announced(self)) take_over(self);
+    auto fresh = std::make_unique<Pins>(view, self);
+    participants.sign(self);
+    participants.announce(self);
+    PENSTOCK_CRASH_POINT("store.attach.active");
+    pins = std::move(fresh);
+    segment->joined();
+}
+
+StoreCore::~StoreCore() {
+    if (segment->is_foreign()) return;
+    if (pins != nullptr) {
+        segment->participants().retire(self);
+        PENSTOCK_CRASH_POINT("store.leave.retired");
+        segment->participants().release(self);
+    }
+    // Also without a place: our life-cycle lock may have kept the last one from removing the name.
+    segment->joined();
+    segment->leave([this] { return !view.shape().persistent; });
+}
+
+Status StoreCore::wrong() const noexcept {
+    if (segment->is_foreign()) return wrong_process();
+    if (closing.is_cancelled()) return Status(ErrorCode::Closed);
+    return Status::ok();
+}
+
+// ---- the dead
+
+void StoreCore::clear_dead() noexcept {
+    const std::lock_guard lock(janitor_);
+    Participants& participants = segment->participants();
+    for (unsigned place = 0; place < view.shape().members; ++place) {
+        if (place == self || participants.life(place) != Life::Dead) continue;
+        if (!participants.try_claim(place)) continue;  // it has a janitor
+        PENSTOCK_CRASH_POINT("store.janitor.locked");
+        if (participants.is_announced(place)) {
+            take_over(place);
+            participants.retire(place);
+        }
+        participants.release(place);
+    }
+}
+
+// What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
+void StoreCore::take_over(unsigned dead) noexcept {
+    words.finish(dead);
+    PENSTOCK_CRASH_POINT("store.janitor.finished");
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
+        take_over_entry(entry, dead);
+    }
+    PENSTOCK_CRASH_POINT("store.janitor.entries");
+    heap.reap(dead);
+    heap.restore_hints();
+    add(view.member(dead).deaths);
+}
+
+void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
+    const std::uint64_t bit = std::uint64_t{1} << (dead % 64);
+    std::atomic<std::uint64_t>& holders = view.holders(entry, dead);
+    if ((holders.load(kRelaxed) & bit) != 0) {
+        holders.fetch_and(~bit, std::memory_order_seq_cst);
+        PENSTOCK_CRASH_POINT("store.janitor.dropped");
+        collect(entry);
+    }
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        const layout::EntryWord is = decoded(seen);
+        if (is.member != dead) return;
+        switch (is.state) {
+            case State::Evicting:
+                if (!move(entry, seen, State::Resident)) continue;
+                return;
+            case State::Claimed:
+            case State::Staged:
+            case State::Expired:
+            case State::Freeing:
+                if (!move(entry, seen, State::Freeing, self)) continue;
+                PENSTOCK_CRASH_POINT("store.janitor.freeing");
+                finish_freeing(entry);
+                return;
+            default:
+                return;
+        }
+    }
+}
+
+// ---- staging
+
+Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
+                                const ReserveOptions& options) const noexcept {
+    if (key.empty() || key.size() > layout::kMostKeyBytes) {
+        return {ErrorCode::InvalidArgument,
+                "a key of " + std::to_string(key.size()) + " bytes: keys have 1 to " +
+                    std::to_string(layout::kMostKeyBytes) + "; hash what is longer"};
+    }
+    constexpr std::uint64_t kMostAlignment = std::uint64_t{2} << 20U;
+    const bool is_power = (options.alignment & (options.alignment - 1)) == 0;
+    if (options.alignment == 0 || !is_power || options.alignment > kMostAlignment) {
+        return {ErrorCode::InvalidArgument, "an alignment of " + std::to_string(options.alignment) +
+                                                ": give a power of two up to 2 MiB"};
+    }
+    constexpr unsigned kMostWeight = 100;
+    if (options.weight > kMostWeight) {
+        return {ErrorCode::InvalidArgument,
+                "a weight of " + std::to_string(options.weight) + ": give 0 to 100"};
+    }
+    const std::uint64_t capacity = view.shape().heap.bytes();
+    const std::uint64_t meta = options.meta.size();
+    if (meta > layout::kMostMetaBytes || nbytes > capacity ||
+        nbytes + meta + key.size() > capacity) {
+        return {ErrorCode::TooLarge,
+                shown(key) + " of " + std::to_string(nbytes) + " bytes with " +
+                    std::to_string(meta) + " of metadata can never fit: " + title() + " has " +
+                    std::to_string(capacity) + ", and metadata 16 MiB at most"};
+    }
+    return Status::ok();
+}
+
+// Somebody has it staged. Ok: not any more, look again.
+Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
+                                std::uint64_t seen) noexcept {
+    const unsigned member = decoded(seen).member;
+    const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
+    if (expires_at != 0 && os::monotonic_ns() >= expires_at) {
+        move(entry, seen, State::Expired, member);
+        return Status::ok();
+    }
+    if (member != self && segment->participants().life(member) == Life::Dead) {
+        clear_dead();
+        if (word(entry) != seen) return Status::ok();
+    }
+    const ParticipantText who = segment->participants().text(member);
+    return {ErrorCode::Busy,
+            shown(key) + " is being written by participant " + std::to_string(member) + " (pid " +
+                std::to_string(who.pid) + ", " + who.process + ")",
+            static_cast<int>(member)};
+}
+
+// A free entry for the key; if all are in use near it, one that is evicted for it.
+std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
+    std::uint32_t entry = index.claim(hash, self);
+    if (entry != StoreIndex::kNone) return entry;
+    clear_dead();
+    for (unsigned number = 0; number < layout::kProbes * layout::kWays; ++number) {
+        entry = index.claim(hash, self);
+        if (entry != StoreIndex::kNone) return entry;
+        const std::uint32_t neighbour = index.neighbour(hash, number);
+        if (neighbour == StoreIndex::kNone || view.shape().eviction == Eviction::None) break;
+        evict(neighbour);
+    }
+    return index.claim(hash, self);
+}
+
+// An entry that says to everybody that we write the key.
+Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash,
+                                       const ReserveOptions& options) noexcept {
+    for (;;) {
+        Word& version = index.version(hash);
+        const std::uint64_t seen = words.read(version);
+        if (const auto there = pin_hash(hash, key)) {
+            unpin(*there);
+            return Status(ErrorCode::AlreadyExists);
+        }
+        std::uint64_t staged = 0;
+        const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
+            staged = value;
+            return decoded(value).state == State::Staged;
+        });
+        if (other != StoreIndex::kNone) {
+            if (Status status = refuse_staged(key, other, staged); !status) return status;
+            continue;
+        }
+        const std::uint32_t entry = claim_entry(hash);
+        if (entry == StoreIndex::kNone) {
+            add(own().refused);
+            return Status(ErrorCode::NoSpace, "the index of " + title() + " is full where " +
+                                                  shown(key) +
+                                                  " belongs; create it with more `objects`");
+        }
+        StoreEntry& fresh = view.entry(entry);
+        const std::uint64_t claimed = words.read(fresh.word);
+        fresh.nbytes.store(0, kRelaxed);
+        fresh.header.store(0, kRelaxed);
+        fresh.favour.store(encode_favour({static_cast<std::uint8_t>(options.weight),
+                                          static_cast<std::uint8_t>(options.weight), 0}),
+                           kRelaxed);
+        const std::int64_t expires_at =
+            options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0;
+        fresh.expires_at.store(expires_at, kRelaxed);
+        WordPlan plan;
+        plan.set(version, seen, 0);
+        plan.set(fresh.word, claimed, layout::encode_entry(State::Staged, self));
+        if (words.change(plan)) {
+            PENSTOCK_CRASH_POINT("store.reserve.staged");
+            return entry;
+        }
+        if (move(entry, word(entry), State::Freeing, self)) finish_freeing(entry);
+    }
+}
+
+Status StoreCore::no_room(std::uint64_t bytes) noexcept {
+    add(own().refused);
+    const HeapUse use = heap.use();
+    return {ErrorCode::NoSpace, "no room for " + std::to_string(bytes) + " bytes in " + title() +
+                                    ": " + std::to_string(use.free_bytes) +
+                                    " are free, the longest piece has " +
+                                    std::to_string(use.largest_free) +
+                                    ", and what is pinned, kept or being written can't be evicted"};
+}
+
+// Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
+Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
+    Word& name = view.entry(entry).block;
+    bool has_cleared = false;
+    bool has_hints = false;
+    for (;;) {
+        const Heap::Outcome outcome = heap.allocate(request, name, words.read(name));
+        switch (outcome.fit) {
+            case Heap::Fit::Found:
+                PENSTOCK_CRASH_POINT("store.reserve.allocated");
+                return Status::ok();
+            case Heap::Fit::NoRun:
+            case Heap::Fit::NoMemory:
+                break;
+            default:
+                return {ErrorCode::Corrupt, "the blocks of " + title() + " contradict themselves"};
+        }
+        if (!std::exchange(has_cleared, true)) {
+            clear_dead();
+            continue;
+        }
+        if (evict_one()) continue;
+        if (outcome.fit == Heap::Fit::NoMemory) {
+            add(own().refused);
+            return {ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
+                                            " bytes of shared memory for " + title() + ": " +
+                                            outcome.error.message() + segment->space_sentence()};
+        }
+        if (std::exchange(has_hints, true)) return no_room(request.bytes);
+        heap.restore_hints();
+    }
+}
+
+Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t nbytes,
+                                             const ReserveOptions& options) noexcept {
+    if (Status status = wrong(); !status) return status;
+    if (Status status = check_request(key, nbytes, options); !status) return status;
+    layout::EntryHeader header;
+    header.key_bytes = key.size();
+    header.meta_bytes = options.meta.size();
+    header.format = static_cast<std::uint8_t>(options.format);
+    const std::uint64_t unit =
+        std::max<std::uint64_t>(64, std::min(options.alignment, view.shape().heap.granule_bytes));
+    header.lead_bytes = layout::round_up(key.size() + options.meta.size(), unit);
+    Result<std::uint32_t> staged =
+        stage(key, hash_key(key, segment->header().instance[0]), options);
+    if (!staged) return staged.status().copy();
+    StoreEntry& entry = view.entry(*staged);
+    const Status room =
+        allocate(*staged, {header.lead_bytes + nbytes, options.alignment, header.lead_bytes});
+    if (!room) {
+        abort(*staged);
+        return room.copy();
+    }
+    entry.header.store(layout::encode_header(header), kRelaxed);
+    entry.nbytes.store(nbytes, kRelaxed);
+    std::byte* const block =
+        segment->payload() + heap.offset(heap.block_named(payload_of(words.read(entry.block))));
+    std::memcpy(block, key.data(), key.size());
+    if (!options.meta.empty()) {
+        std::memcpy(block + key.size(), options.meta.data(), options.meta.size());
+    }
+    return Staged{*staged, {block + header.lead_bytes, nbytes}};
+}
+
+Status StoreCore::commit(std::uint32_t entry) noexcept {
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        const layout::EntryWord is = decoded(seen);
+        const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
+        const bool is_late = expires_at != 0 && os::monotonic_ns() >= expires_at;
+        if (is.member != self || is.state != State::Staged || is_late) {
+            abort(entry);
+            add(own().expired);
+            return {ErrorCode::Expired,
+                    is_late ? "the reservation's deadline has passed; the object was not committed"
+                            : "the reservation was cleared away; the object was not committed"};
+        }
+        const std::uint64_t bytes = own_bytes(entry);
+        if (!order.append(entry, seen, layout::encode_entry(State::Resident))) continue;
+        PENSTOCK_CRASH_POINT("store.commit.resident");
+        add(own().committed);
+        add(own().committed_bytes, bytes);
+        committed.notify();
+        return Status::ok();
+    }
+}
+
+void StoreCore::abort(std::uint32_t entry) noexcept {
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        const layout::EntryWord is = decoded(seen);
+        if (is.member != self || (is.state != State::Staged && is.state != State::Expired)) return;
+        if (!move(entry, seen, State::Freeing, self)) continue;
+        PENSTOCK_CRASH_POINT("store.abort.freeing");
+        add(own().aborted);
+        return finish_freeing(entry);
+    }
+}
+
+Status StoreCore::resize(std::uint32_t entry, std::uint64_t nbytes) noexcept {
+    StoreEntry& self_entry = view.entry(entry);
+    const layout::EntryHeader header = layout::decode_header(self_entry.header.load(kRelaxed));
+    if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
+    HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
+    if (block.length == 0) return Status(ErrorCode::Corrupt);
+    // Counted at its larger size while it changes: accounts never show more than the block has.
+    const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
+    if (fit == Heap::Fit::Found) {
+        self_entry.nbytes.store(nbytes, kRelaxed);
+        return Status::ok();
+    }
+    if (fit == Heap::Fit::Damaged) return Status(ErrorCode::Corrupt);
+    return {ErrorCode::NoSpace, "no room to make it " + std::to_string(nbytes) +
+                                    " bytes long where it is; abort it and reserve anew"};
+}
+
+// ---- pinning
+
+// False: it is not there any more.
+bool StoreCore::pin(std::uint32_t entry) noexcept {
+    pins->acquire(entry);
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        const State state = decoded(seen).state;
+        if (state == State::Resident) return true;
+        // Somebody would like it to go, and has not looked at our pin, or will see it.
+        if (state == State::Evicting) {
+            if (move(entry, seen, State::Resident)) return true;
+            continue;
+        }
+        unpin(entry);
+        return false;
+    }
+}
+
+void StoreCore::unpin(std::uint32_t entry) noexcept {
+    // Whoever removed it left it to its last reader.
+    if (pins->release(entry)) collect(entry);
+}
+
+bool StoreCore::has_key(std::uint32_t entry, std::string_view key) const noexcept {
+    const Content found = content(entry);
+    return found.is_sound && found.key.size() == key.size() &&
+           std::memcmp(found.key.data(), key.data(), key.size()) == 0;
+}
+
+std::optional<std::uint32_t> StoreCore::pin_hash(const KeyHash& hash,
+                                                 std::string_view key) noexcept {
+    const std::uint32_t found = index.find(hash, [&](std::uint32_t entry, std::uint64_t seen) {
+        if (decoded(seen).state == State::Staged || !pin(entry)) return false;
+        // Once more under the pin: the entry may be another object's by now.
+        if (index.has_hash(entry, hash) && has_key(entry, key)) return true;
+        unpin(entry);
+        return false;
+    });
+    if (found == StoreIndex::kNone) return std::nullopt;
+    return found;
+}
+
+std::optional<std::uint32_t> StoreCore::pin_key(std::string_view key) noexcept {
+    return pin_hash(hash_key(key, segment->header().instance[0]), key);
+}
+
+bool StoreCore::pin_ref(const StoreRef& ref) noexcept {
+    if (ref.entry >= view.shape().entries() || !pin(ref.entry)) return false;
+    if (view.entry(ref.entry).incarnation.load(kRelaxed) == ref.incarnation) return true;
+    unpin(ref.entry);
+    return false;
+}
+
+StoreCore::Content StoreCore::content(std::uint32_t entry) const noexcept {
+    const StoreEntry& from = view.entry(entry);
+    const layout::EntryHeader header = layout::decode_header(from.header.load(kRelaxed));
+    const std::uint64_t nbytes = from.nbytes.load(kRelaxed);
+    const HeapBlock block = heap.block_named(payload_of(words.read(from.block)));
+    const std::uint64_t room = heap.bytes_of(block);
+    Content content;
+    if (block.length == 0 || header.lead_bytes > room || nbytes > room - header.lead_bytes ||
+        header.key_bytes + header.meta_bytes > header.lead_bytes) {
+        return content;
+    }
+    const std::byte* const start = segment->payload() + heap.offset(block);
+    content.ref = {entry, from.incarnation.load(kRelaxed)};
+    content.key = {start, header.key_bytes};
+    content.meta = {start + header.key_bytes, header.meta_bytes};
+    content.bytes = {start + header.lead_bytes, nbytes};
+    content.format = static_cast<Format>(header.format);
+    content.is_sound = true;
+    return content;
+}
+
+std::string StoreCore::key_of(std::uint32_t entry) noexcept {
+    if (decoded(word(entry)).state != State::Resident || !pin(entry)) return {};
+    const Content found = content(entry);
+    std::string key(reinterpret_cast<const char*>(found.key.data()), found.key.size());
+    unpin(entry);
+    return key;
+}
+
+void StoreCore::count_look(bool is_hit) noexcept {
+    add(is_hit ? own().hits : own().misses);
+}
+
+// It was read.
+void StoreCore::touch(std::uint32_t entry) noexcept {
+    if (view.shape().eviction == Eviction::Sieve) order.visit(entry);
+    if (view.shape().eviction == Eviction::Lru) order.renew(entry);
+}
+
+StoreLook StoreCore::look(std::string_view key) noexcept {
+    StoreLook look;
+    const KeyHash hash = hash_key(key, segment->header().instance[0]);
+    if (const auto entry = pin_hash(hash, key)) {
+        look.state = StoreLook::State::Hit;
+        look.nbytes = content(*entry).bytes.size();
+        unpin(*entry);
+        return look;
+    }
+    index.find(hash, [&](std::uint32_t, std::uint64_t seen) {
+        if (decoded(seen).state != State::Staged) return false;
+        look.state = StoreLook::State::Staged;
+        look.staged_by = static_cast<int>(decoded(seen).member);
+        return true;
+    });
+    return look;
+}
+
+Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wait& wait) noexcept {
+    std::optional<std::uint32_t> found;
+    const auto is_there = [&] {
+        if (!found) found = pin_key(key);
+        return found.has_value();
+    };
+    std::uint64_t sleeps = 0;
+    SpinBudget spin;
+    const auto is_closing = [this] {
+        clear_dead();  // who was writing it may be dead: somebody else may then
+        return closing.is_cancelled();
+    };
+    const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);
+    if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) {
+        entry = *found;
+        return Status::ok();
+    }
+    if (found) unpin(*found);
+    if (end == WaitEnd::Timeout) {
+        return {ErrorCode::Timeout, shown(key) + " is not in " + title() + " yet"};
+    }
+    return {ErrorCode::Cancelled, "the wait for " + shown(key) + " was cancelled"};
+}
+
+// ---- removing
+
+std::uint64_t StoreCore::own_bytes(std::uint32_t entry) const noexcept {
+    const StoreEntry& from = view.entry(entry);
+    const layout::EntryHeader header = layout::decode_header(from.header.load(kRelaxed));
+    return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
+}
+
+// The block back to the heap, and the entry to everybody, in one change. It is ours, Freeing.
+void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
+    StoreEntry& self_entry = view.entry(entry);
+    index.forget(entry);
+    PENSTOCK_CRASH_POINT("store.free.forgotten");
+    const std::uint64_t seen = words.read(self_entry.word);
+    const std::uint64_t name = words.read(self_entry.block);
+    const HeapBlock block = heap.block_named(payload_of(name));
+    if (block.length == 0) {
+        WordPlan plan;
+        plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
+        plan.set(self_entry.block, name, 0);
+        while (!words.change(plan) && words.renew(plan)) {
+        }
+        return;
+    }
+    WordPlan plan;
+    plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
+    plan.set(self_entry.block, name, 0);
+    heap.free(block, plan);
+    PENSTOCK_CRASH_POINT("store.free.freed");
+}
+
+// A removed object goes with its last reader: whoever finds that nobody holds it.
+void StoreCore::collect(std::uint32_t entry) noexcept {
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        if (decoded(seen).state != State::Doomed || is_held(view, entry)) return;
+        if (!move(entry, seen, State::Freeing, self)) continue;
+        PENSTOCK_CRASH_POINT("store.collect.freeing");
+        return finish_freeing(entry);
+    }
+}
+
+// True: it is gone. A reader who comes in between says no, and so does one who was there before.
+bool StoreCore::evict(std::uint32_t entry) noexcept {
+    const std::uint64_t seen = word(entry);
+    if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {
+        return false;
+    }
+    PENSTOCK_CRASH_POINT("store.evict.evicting");
+    // pairs with: acquire() of Pins and the look at the word after it
+    const bool is_wanted =
+        is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
+    for (;;) {
+        const std::uint64_t now = word(entry);
+        if (decoded(now).state != State::Evicting || decoded(now).member != self) return false;
+        if (is_wanted) {
+            if (move(entry, now, State::Resident)) return false;
+            continue;
+        }
+        const std::uint64_t bytes = own_bytes(entry);
+        if (!order.remove(entry, now, layout::encode_entry(State::Freeing, self))) continue;
+        PENSTOCK_CRASH_POINT("store.evict.freeing");
+        finish_freeing(entry);
+        add(own().evicted);
+        add(own().evicted_bytes, bytes);
+        return true;
+    }
+}
+
+bool StoreCore::evict_one() noexcept {
+    if (view.shape().eviction == Eviction::None) return false;
+    for (;;) {
+        const std::uint32_t victim = order.victim();
+        if (victim == StoreOrder::kNone) return false;
+        if (evict(victim)) return true;
+    }
+}
+
+// Of an object that we have pinned; it goes with its last reader. False: somebody else did it.
+bool StoreCore::remove(std::uint32_t entry) noexcept {
+    for (;;) {
+        const std::uint64_t seen = word(entry);
+        const State state = decoded(seen).state;
+        if (state == State::Evicting) {
+            move(entry, seen, State::Resident);
+            continue;
+        }
+        if (state != State::Resident) return false;
+        if (!order.remove(entry, seen, layout::encode_entry(State::Doomed))) continue;
+        PENSTOCK_CRASH_POINT("store.remove.doomed");
+        add(own().deleted);
+        return true;
+    }
+}
+
+std::uint64_t StoreCore::clear() noexcept {
+    std::uint64_t removed = 0;
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
+        const std::uint64_t seen = word(entry);
+        const layout::EntryWord is = decoded(seen);
+        if (is.state == State::Staged) {
+            // The memory stays its writer's; his commit is refused.
+            if (move(entry, seen, State::Expired, is.member)) ++removed;
+            continue;
+        }
+        if (is.state != State::Resident && is.state != State::Evicting) continue;
+        if (!pin(entry)) continue;
+        if (remove(entry)) ++removed;
+        unpin(entry);
+    }
+    return removed;
+}
+
+// Of an object that we have pinned.
+bool StoreCore::keep(std::uint32_t entry, bool keeps) noexcept {
+    std::atomic<std::uint64_t>& word = view.entry(entry).favour;
+    std::uint64_t seen = word.load(kRelaxed);
+    for (;;) {
+        Favour favour = decode_favour(seen);
+        const auto most = static_cast<std::uint16_t>(~0U);
+        if (favour.kept == (keeps ? most : 0)) return false;
+        favour.kept = static_cast<std::uint16_t>(keeps ? favour.kept + 1 : favour.kept - 1);
+        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+    }
+}
+
+}  // namespace penstock::detail

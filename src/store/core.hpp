@@ -1,0 +1,119 @@
+// One participant of a Store: its place in the table, and what its calls are made of.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string_view>
+
+#include "penstock/store.hpp"
+#include "segment/heap.hpp"
+#include "segment/segment.hpp"
+#include "segment/signal.hpp"
+#include "store/index.hpp"
+#include "store/order.hpp"
+#include "store/pins.hpp"
+
+namespace penstock::detail {
+
+// Shared by the handle, its reservations and its pinned objects; leaves the segment when the last
+// one goes. Any thread.
+struct StoreCore {
+    // Place 0 of a fresh segment, which its creator took before anybody could see it.
+    static std::shared_ptr<StoreCore> create(const std::string& name, const StoreOptions& options);
+    // A free place of one that is there. Throws Busy.
+    static std::shared_ptr<StoreCore> attach(std::unique_ptr<Segment> segment);
+
+    StoreCore(std::unique_ptr<Segment> joined, unsigned place);
+    StoreCore(const StoreCore&) = delete;
+    StoreCore& operator=(const StoreCore&) = delete;
+    ~StoreCore();
+
+    // Writing.
+    struct Staged {
+        std::uint32_t entry = 0;
+        std::span<std::byte> bytes;
+    };
+    Result<Staged> reserve(std::string_view key, std::uint64_t nbytes,
+                           const ReserveOptions& options) noexcept;
+    Status commit(std::uint32_t entry) noexcept;
+    void abort(std::uint32_t entry) noexcept;
+    Status resize(std::uint32_t entry, std::uint64_t nbytes) noexcept;
+
+    // Reading. A pin is the caller's, who must unpin().
+    std::optional<std::uint32_t> pin_key(std::string_view key) noexcept;
+    bool pin_ref(const StoreRef& ref) noexcept;
+    void unpin(std::uint32_t entry) noexcept;
+    struct Content {
+        StoreRef ref;
+        std::span<const std::byte> key;
+        std::span<const std::byte> meta;
+        std::span<const std::byte> bytes;
+        Format format = Format::Bytes;
+        bool is_sound = false;
+    };
+    // Of an entry that is pinned or staged by us.
+    [[nodiscard]] Content content(std::uint32_t entry) const noexcept;
+    // Empty: nothing is resident there.
+    [[nodiscard]] std::string key_of(std::uint32_t entry) noexcept;
+    Status wait_for(std::string_view key, std::uint32_t& entry, const Wait& wait) noexcept;
+    [[nodiscard]] StoreLook look(std::string_view key) noexcept;
+    void count_look(bool is_hit) noexcept;
+    void touch(std::uint32_t entry) noexcept;
+
+    // Removing.
+    bool remove(std::uint32_t entry) noexcept;
+    std::uint64_t clear() noexcept;
+    void clear_dead() noexcept;
+    bool keep(std::uint32_t entry, bool keeps) noexcept;
+
+    [[nodiscard]] Status wrong() const noexcept;  // why nothing can be done, or ok
+    [[nodiscard]] std::string title() const { return quoted(segment->name()); }
+    [[nodiscard]] layout::StoreMember& own() const noexcept { return view.member(self); }
+
+    std::unique_ptr<Segment> segment;
+    StoreView view;
+    MultiWord words;
+    Heap heap;
+    StoreIndex index;
+    StoreOrder order;
+    Signal committed;
+    unsigned self;
+    std::unique_ptr<Pins> pins;  // null: no place yet
+    Cancel closing;
+
+private:
+    using State = layout::EntryState;
+
+    void claim_place();
+    void take_over(unsigned dead) noexcept;
+    void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
+
+    Status check_request(std::string_view key, std::uint64_t nbytes,
+                         const ReserveOptions& options) const noexcept;
+    Result<std::uint32_t> stage(std::string_view key, const KeyHash& hash,
+                                const ReserveOptions& options) noexcept;
+    Status refuse_staged(std::string_view key, std::uint32_t entry, std::uint64_t seen) noexcept;
+    std::uint32_t claim_entry(const KeyHash& hash) noexcept;
+    Status allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
+    Status no_room(std::uint64_t bytes) noexcept;
+
+    [[nodiscard]] std::uint64_t word(std::uint32_t entry) const noexcept {
+        return words.read(view.entry(entry).word);
+    }
+    bool move(std::uint32_t entry, std::uint64_t seen, State state, unsigned member = 0) noexcept {
+        return MultiWord::change(view.entry(entry).word, seen, layout::encode_entry(state, member));
+    }
+    std::optional<std::uint32_t> pin_hash(const KeyHash& hash, std::string_view key) noexcept;
+    bool pin(std::uint32_t entry) noexcept;
+    [[nodiscard]] bool has_key(std::uint32_t entry, std::string_view key) const noexcept;
+    bool evict_one() noexcept;
+    bool evict(std::uint32_t entry) noexcept;
+    void collect(std::uint32_t entry) noexcept;
+    void finish_freeing(std::uint32_t entry) noexcept;
+    [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
+
+    std::mutex janitor_;  // the table of participants is one thread's at a time
+};
+
+}  // namespace penstock::detail

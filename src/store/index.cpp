@@ -1,0 +1,66 @@
+#include "store/index.hpp"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "os/crash_point.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::EntryState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+}  // namespace
+
+KeyHash hash_key(std::string_view key, std::uint64_t seed) noexcept {
+    const XXH128_hash_t hash = XXH3_128bits_withSeed(key.data(), key.size(), seed);
+    return {hash.low64, hash.high64};
+}
+
+bool StoreIndex::has_hash(std::uint32_t number, const KeyHash& hash) const noexcept {
+    const layout::StoreEntry& entry = view_.entry(number);
+    return entry.hash[0].load(kRelaxed) == hash.low && entry.hash[1].load(kRelaxed) == hash.high;
+}
+
+std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned member) noexcept {
+    for (unsigned probe = 0; probe < layout::kProbes; ++probe) {
+        const std::uint32_t bucket = (home(hash) + probe) & (view_.shape().buckets - 1);
+        for (unsigned way = 0; way < layout::kWays; ++way) {
+            const std::uint32_t number = bucket * layout::kWays + way;
+            layout::StoreEntry& entry = view_.entry(number);
+            const std::uint64_t seen = words_->read(entry.word);
+            if (layout::decode_entry(seen).state != EntryState::Free) continue;
+            if (!MultiWord::change(entry.word, seen,
+                                   layout::encode_entry(EntryState::Claimed, member))) {
+                continue;
+            }
+            PENSTOCK_CRASH_POINT("store.reserve.claimed");
+            entry.hash[0].store(hash.low, kRelaxed);
+            entry.hash[1].store(hash.high, kRelaxed);
+            entry.incarnation.fetch_add(1, kRelaxed);
+            // pairs with: the acquire in find(); before the word says that somebody is there
+            view_.bucket(bucket).tags[way].store(tag_of(hash), std::memory_order_release);
+            return number;
+        }
+    }
+    return kNone;
+}
+
+std::uint32_t StoreIndex::neighbour(const KeyHash& hash, unsigned number) const noexcept {
+    for (; number < layout::kProbes * layout::kWays; ++number) {
+        const std::uint32_t entry =
+            (home(hash) * layout::kWays + number) & (view_.shape().entries() - 1);
+        const EntryState state = layout::decode_entry(words_->read(view_.entry(entry).word)).state;
+        if (state == EntryState::Resident) return entry;
+    }
+    return kNone;
+}
+
+void StoreIndex::forget(std::uint32_t number) noexcept {
+    view_.bucket(number / layout::kWays)
+        .tags[number % layout::kWays]
+        .store(0, std::memory_order_release);
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,144 @@
+// The control block of a Store: members, index, objects, heap. The only definition of those bytes.
+//
+// control: StoreState | SignalWord committed | StoreMember[members] | WordOperation[members] |
+// IndexBucket[buckets] | StoreEntry[entries], each with its holder bits | heap. payload: the heap.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "segment/layout.hpp"
+
+namespace penstock::layout {
+
+// Words of SegmentHeader::geometry.
+enum StoreGeometry : unsigned {
+    kStoreGranuleBytes = 0,
+    kStoreGranules = 1,
+    kStoreBuckets = 2,  // a power of two
+    kStoreMembers = 3,
+    kStoreEviction = 4,
+    kStorePersistent = 5,
+};
+
+inline constexpr std::uint64_t kMostStoreMembers = kMaxSlots;
+inline constexpr std::uint64_t kMostStoreBytes = std::uint64_t{1} << 42U;
+inline constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 24U;
+inline constexpr unsigned kWays = 8;    // entries of a bucket
+inline constexpr unsigned kProbes = 4;  // buckets in a row in which a key may lie
+inline constexpr std::uint64_t kMostKeyBytes = 4096;
+inline constexpr std::uint64_t kMostMetaBytes = std::uint64_t{16} << 20U;
+
+// Where an object is in its life.
+//
+//   Free        nobody's
+//   Claimed(m)  member m fills the entry in; nobody else looks at it
+//   Staged(m)   m writes the object; others are told that he does
+//   Resident    committed: whoever looks finds it
+//   Evicting(m) m would like it to go; a reader may still say no by making it Resident again
+//   Doomed      removed: nobody finds it, and it goes with its last reader
+//   Freeing(m)  m gives its block back
+//   Expired(m)  m's reservation is not good any more: the key is free, the memory is m's
+enum class EntryState : std::uint8_t {
+    Free = 0,
+    Claimed = 1,
+    Staged = 2,
+    Resident = 3,
+    Evicting = 4,
+    Doomed = 5,
+    Freeing = 6,
+    Expired = 7,
+};
+
+// Payload of an entry's word; from the lowest bit: state 4, member 10.
+struct EntryWord {
+    EntryState state = EntryState::Free;
+    unsigned member = 0;
+};
+
+constexpr std::uint64_t encode_entry(EntryState state, unsigned member = 0) noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{member} << 4U;
+}
+// Damaged words read as Claimed by nobody: no state that anybody would go on from.
+constexpr EntryWord decode_entry(std::uint64_t value) noexcept {
+    const auto state = static_cast<unsigned>(value & 0xFU);
+    return {state <= 7 ? static_cast<EntryState>(state) : EntryState::Claimed,
+            static_cast<unsigned>(value >> 4U & 0x3FFU)};
+}
+
+// One object. All but `word`, `block` and the links is written by the member who has it Claimed or
+// Staged, relaxed: the word's moves carry it over. Holder bits follow, one for each member.
+struct StoreEntry {
+    Word word;                               // EntryWord
+    std::atomic<std::uint64_t> hash[2];      // of the key
+    std::atomic<std::uint64_t> incarnation;  // how often the entry was claimed
+    Word block;                              // the heap's name for its memory
+    std::atomic<std::uint64_t> header;       // EntryHeader
+    std::atomic<std::uint64_t> nbytes;       // of the data
+    Word newer;  // entry + 1 in the order of commits; 0: it is the newest, or not in it
+    Word older;
+    // From the lowest bit: visits 8, weight 8, kept 16. By everybody, by compare-and-swap.
+    std::atomic<std::uint64_t> favour;
+    std::atomic<std::int64_t> expires_at;  // monotonic ns; 0: never
+    std::uint64_t reserved[4];
+    std::atomic<std::uint64_t> holders[1];  // and as many more as the members need
+};
+static_assert(sizeof(StoreEntry) == kApart);
+
+// What lies before the data in a block: key, metadata, and how much it is with its padding. From
+// the lowest bit: key 13, metadata 25, format 2, lead 24 in units of 64 bytes.
+struct EntryHeader {
+    std::uint64_t key_bytes = 0;
+    std::uint64_t meta_bytes = 0;
+    std::uint8_t format = 0;
+    std::uint64_t lead_bytes = 0;
+};
+
+constexpr std::uint64_t encode_header(const EntryHeader& header) noexcept {
+    return header.key_bytes | header.meta_bytes << 13U | std::uint64_t{header.format} << 38U |
+           header.lead_bytes / 64 << 40U;
+}
+constexpr EntryHeader decode_header(std::uint64_t word) noexcept {
+    return {word & 0x1FFFU, word >> 13U & 0x1FFFFFFU, static_cast<std::uint8_t>(word >> 38U & 3U),
+            (word >> 40U) * 64};
+}
+
+// Entries number bucket * kWays to bucket * kWays + 7. A tag is 16 bits of the key's hash, never 0;
+// 0: not this one. Written by who has the entry Claimed or Freeing, before its word moves on.
+struct alignas(32) IndexBucket {
+    Word version;  // moves with everything that is staged under a key that belongs here
+    std::atomic<std::uint16_t> tags[kWays];
+    std::uint64_t reserved;
+};
+static_assert(sizeof(IndexBucket) == 32);
+
+struct alignas(kApart) StoreState {
+    Word newest;  // entry + 1; 0: none
+    Word oldest;
+    std::atomic<std::uint64_t> hand;  // of SIEVE: entry + 1, where to go on; a hint
+};
+static_assert(sizeof(StoreState) == kApart);
+
+// One participant's account; by its threads, relaxed, for people.
+struct alignas(kApart) StoreMember {
+    std::atomic<std::uint64_t> hits;
+    std::atomic<std::uint64_t> misses;
+    std::atomic<std::uint64_t> committed;
+    std::atomic<std::uint64_t> committed_bytes;
+    std::atomic<std::uint64_t> evicted;
+    std::atomic<std::uint64_t> evicted_bytes;
+    std::atomic<std::uint64_t> deleted;
+    std::atomic<std::uint64_t> aborted;
+    std::atomic<std::uint64_t> expired;
+    std::atomic<std::uint64_t> refused;
+    std::atomic<std::uint64_t> deaths;  // of participants in this place
+};
+static_assert(sizeof(StoreMember) == kApart);
+
+struct StoreControl {
+    StoreState state;
+    SignalWord committed;  // who waits for a key sleeps on it
+};
+static_assert(sizeof(StoreControl) == 2 * kApart);
+
+}  // namespace penstock::layout

@@ -1,0 +1,170 @@
+#include "store/order.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::EntryState;
+using layout::StoreEntry;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// The payload that a word is to have, whatever it has been seen with.
+void set(WordPlan& plan, const MultiWord& words, Word& word, std::uint64_t payload) noexcept {
+    plan.set(word, words.read(word), payload);
+}
+
+}  // namespace
+
+// Its own links are the caller's: it is in no order.
+bool StoreOrder::plan_append(WordPlan& plan, std::uint32_t number) const noexcept {
+    layout::StoreState& state = view_.state();
+    StoreEntry& self = view_.entry(number);
+    const std::uint64_t seen = words_->read(state.newest);
+    const std::uint64_t next = payload_of(seen);
+    plan.set(state.newest, seen, number + 1);
+    if (is_entry(next)) {
+        const std::uint64_t newer = words_->read(entry(next).newer);
+        if (payload_of(newer) != 0) return false;
+        plan.set(entry(next).newer, newer, number + 1);
+    } else {
+        const std::uint64_t oldest = words_->read(state.oldest);
+        if (payload_of(oldest) != 0) return false;
+        plan.set(state.oldest, oldest, number + 1);
+    }
+    set(plan, *words_, self.newer, 0);
+    set(plan, *words_, self.older, next);
+    return true;
+}
+
+// Its links are changed too: a neighbour that goes at the same moment meets us there.
+bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexcept {
+    layout::StoreState& state = view_.state();
+    StoreEntry& self = view_.entry(number);
+    const std::uint64_t newer = words_->read(self.newer);
+    const std::uint64_t older = words_->read(self.older);
+    const std::uint64_t next = payload_of(newer);
+    const std::uint64_t last = payload_of(older);
+    Word& from_newer = is_entry(next) ? entry(next).older : state.newest;
+    Word& from_older = is_entry(last) ? entry(last).newer : state.oldest;
+    const std::uint64_t seen_newer = words_->read(from_newer);
+    const std::uint64_t seen_older = words_->read(from_older);
+    if (payload_of(seen_newer) != number + 1 || payload_of(seen_older) != number + 1) return false;
+    plan.set(from_newer, seen_newer, last);
+    plan.set(from_older, seen_older, next);
+    plan.set(self.newer, newer, 0);
+    plan.set(self.older, older, 0);
+    return true;
+}
+
+bool StoreOrder::append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept {
+    Word& word = view_.entry(number).word;
+    for (;;) {
+        WordPlan plan;
+        plan.set(word, seen, payload);
+        if (plan_append(plan, number) && words_->change(plan)) return true;
+        const std::uint64_t now = words_->read(word);
+        if (payload_of(now) != payload_of(seen)) return false;
+        seen = now;
+    }
+}
+
+bool StoreOrder::remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept {
+    Word& word = view_.entry(number).word;
+    for (;;) {
+        WordPlan plan;
+        plan.set(word, seen, payload);
+        if (plan_removal(plan, number) && words_->change(plan)) return true;
+        const std::uint64_t now = words_->read(word);
+        if (payload_of(now) != payload_of(seen)) return false;
+        seen = now;
+    }
+}
+
+void StoreOrder::renew(std::uint32_t number) noexcept {
+    constexpr unsigned kTries = 4;  // it is a matter of rank: not worth a fight
+    StoreEntry& self = view_.entry(number);
+    for (unsigned attempt = 0; attempt < kTries; ++attempt) {
+        const std::uint64_t seen = words_->read(self.word);
+        if (layout::decode_entry(seen).state != EntryState::Resident) return;
+        const std::uint64_t newer = words_->read(self.newer);
+        const std::uint64_t next = payload_of(newer);
+        if (!is_entry(next)) return;  // it is the newest
+        WordPlan plan;
+        plan.set(self.word, seen, payload_of(seen));
+        if (!plan_removal(plan, number)) continue;
+        // Behind the newest, which may be the very one before it: then that one's links change
+        // once.
+        layout::StoreState& state = view_.state();
+        const std::uint64_t first = words_->read(state.newest);
+        if (!is_entry(payload_of(first))) continue;
+        Word& above = entry(payload_of(first)).newer;
+        const std::uint64_t seen_above = words_->read(above);
+        if (payload_of(seen_above) != 0) continue;
+        plan.set(state.newest, first, number + 1);
+        plan.set(above, seen_above, number + 1);
+        plan.set(self.newer, newer, 0);
+        plan.set(self.older, words_->read(self.older), payload_of(first));
+        if (words_->change(plan)) return;
+    }
+}
+
+void StoreOrder::visit(std::uint32_t number) noexcept {
+    std::atomic<std::uint64_t>& word = view_.entry(number).favour;
+    std::uint64_t seen = word.load(kRelaxed);
+    for (;;) {
+        Favour favour = decode_favour(seen);
+        if (favour.visits > favour.weight) return;  // as a rule: nothing is written
+        favour.visits = static_cast<std::uint8_t>(favour.weight + 1);
+        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return;
+    }
+}
+
+bool StoreOrder::may_go(std::uint32_t number) const noexcept {
+    const StoreEntry& self = view_.entry(number);
+    return layout::decode_entry(words_->read(self.word)).state == EntryState::Resident &&
+           decode_favour(self.favour.load(kRelaxed)).kept == 0 && !is_held(view_, number);
+}
+
+// The hand is there. True: it passes by, and has taken one visit away.
+bool StoreOrder::passes(std::uint32_t number) noexcept {
+    std::atomic<std::uint64_t>& word = view_.entry(number).favour;
+    std::uint64_t seen = word.load(kRelaxed);
+    for (;;) {
+        Favour favour = decode_favour(seen);
+        if (favour.visits == 0) return false;
+        --favour.visits;
+        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+    }
+}
+
+// From the hand (SIEVE) or from the oldest towards the newest, and round again for as long as a
+// round has taken visits away. The hand is a hint: if it points to one who has gone, or whose entry
+// is another's by now, the round begins at the oldest, or goes on from there.
+std::uint32_t StoreOrder::victim() noexcept {
+    const bool is_sieve = view_.shape().eviction == Eviction::Sieve;
+    std::atomic<std::uint64_t>& hand = view_.state().hand;
+    std::uint64_t at = is_sieve ? hand.load(kRelaxed) : 0;
+    bool goes_on = true;
+    const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
+    for (unsigned rounds = 0; rounds < 2 || goes_on; ++rounds) {
+        goes_on = false;
+        if (!is_entry(at)) at = link(view_.state().oldest);
+        for (std::uint64_t steps = 0; is_entry(at) && steps < most; ++steps) {
+            const auto number = static_cast<std::uint32_t>(at - 1);
+            const std::uint64_t next = link(view_.entry(number).newer);
+            if (may_go(number)) {
+                const bool stays = view_.shape().eviction != Eviction::Fifo &&
+                                   view_.shape().eviction != Eviction::Lru && passes(number);
+                if (!stays) {
+                    if (is_sieve) hand.store(next, kRelaxed);
+                    return number;
+                }
+                goes_on = true;
+            }
+            at = next;
+        }
+        at = 0;
+    }
+    return kNone;
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,53 @@
+// Residents in the order of their commits, and whom to give up: SIEVE, FIFO or LRU.
+//
+// A list whose links change together with the word of the entry that comes or goes: who is resident
+// is in it, and nobody else. Any thread, any process.
+#pragma once
+
+#include <cstdint>
+
+#include "store/control.hpp"
+
+namespace penstock::detail {
+
+class StoreOrder {
+public:
+    StoreOrder() noexcept = default;
+    StoreOrder(const StoreView& view, MultiWord& words) noexcept : view_(view), words_(&words) {}
+
+    // Moves an entry of the caller's, which held `seen`, to `payload`, and into the order as the
+    // newest. False: its word has changed.
+    bool append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
+    // Moves an entry that is in the order, and held `seen`, to `payload`, and out of it.
+    bool remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
+    // Makes a resident the newest again. Nothing, if it is not there any more.
+    void renew(std::uint32_t number) noexcept;
+
+    // It was read: the hand passes it by, once more for each of its weight.
+    void visit(std::uint32_t number) noexcept;
+    // The next to give up, skipping what is pinned or kept; kNone: nobody. A hint: the caller makes
+    // sure.
+    std::uint32_t victim() noexcept;
+
+    static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+
+private:
+    [[nodiscard]] std::uint64_t link(const Word& word) const noexcept {
+        return payload_of(words_->read(word));
+    }
+    [[nodiscard]] bool is_entry(std::uint64_t link) const noexcept {
+        return link > 0 && link <= view_.shape().entries();
+    }
+    [[nodiscard]] layout::StoreEntry& entry(std::uint64_t link) const noexcept {
+        return view_.entry(static_cast<std::uint32_t>(link - 1));
+    }
+    bool plan_removal(WordPlan& plan, std::uint32_t number) const noexcept;
+    bool plan_append(WordPlan& plan, std::uint32_t number) const noexcept;
+    [[nodiscard]] bool may_go(std::uint32_t number) const noexcept;
+    bool passes(std::uint32_t number) noexcept;
+
+    StoreView view_;
+    MultiWord* words_ = nullptr;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,82 @@
+// How often this process holds each object: the holder bit in shared memory is set by the first of
+// its threads and cleared by the last.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <thread>
+
+#include "os/crash_point.hpp"
+#include "store/control.hpp"
+
+namespace penstock::detail {
+
+// Any thread. Between the first and the second the bit is being set, between the last and nobody
+// cleared: for those few instructions the others of the process wait for that thread.
+class Pins {
+public:
+    // Memory that is touched where there are pins, four bytes for each entry.
+    Pins(const StoreView& view, unsigned self)
+        : view_(view), self_(self),
+          counts_(static_cast<std::atomic<std::uint32_t>*>(
+              std::calloc(view.shape().entries(), sizeof(std::atomic<std::uint32_t>)))) {
+        if (counts_ == nullptr) throw std::bad_alloc();
+    }
+
+    // Ordered before the caller's next look at the entry's word.
+    void acquire(std::uint32_t entry) noexcept {
+        std::atomic<std::uint32_t>& count = counts_.get()[entry];
+        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+            if (seen == kBusy) {
+                std::this_thread::yield();
+                seen = count.load(std::memory_order_relaxed);
+            } else if (seen > 0) {
+                if (count.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire)) return;
+            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acquire)) {
+                // pairs with: is_held() after the word has moved away from Resident
+                view_.holders(entry, self_).fetch_or(bit(), std::memory_order_seq_cst);
+                PENSTOCK_CRASH_POINT("store.pin.held");
+                count.store(1, std::memory_order_release);
+                return;
+            }
+        }
+    }
+
+    // True: it was the last. Ordered before the caller's next look at the entry's word; what was
+    // read of the object is read.
+    bool release(std::uint32_t entry) noexcept {
+        std::atomic<std::uint32_t>& count = counts_.get()[entry];
+        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+            if (seen == kBusy) {
+                std::this_thread::yield();
+                seen = count.load(std::memory_order_relaxed);
+            } else if (seen > 1) {
+                if (count.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) {
+                    return false;
+                }
+            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acq_rel)) {
+                view_.holders(entry, self_).fetch_and(~bit(), std::memory_order_seq_cst);
+                PENSTOCK_CRASH_POINT("store.pin.dropped");
+                count.store(0, std::memory_order_release);
+                return true;
+            }
+        }
+    }
+
+private:
+    static constexpr std::uint32_t kBusy = ~std::uint32_t{0};
+    struct Free {
+        void operator()(std::atomic<std::uint32_t>* counts) const noexcept { std::free(counts); }
+    };
+
+    [[nodiscard]] std::uint64_t bit() const noexcept { return std::uint64_t{1} << (self_ % 64); }
+
+    StoreView view_;
+    unsigned self_;
+    std::unique_ptr<std::atomic<std::uint32_t>, Free> counts_;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,312 @@
+// The public face of a Store, its reservations and its pinned objects.
+#include "penstock/store.hpp"
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "store/core.hpp"
+
+namespace penstock {
+
+using detail::StoreCore;
+
+namespace {
+
+Status closed_handle() noexcept {
+    return {ErrorCode::Closed, "this store handle is closed; attach anew"};
+}
+
+// Of an entry that is pinned; the pin goes over to the object.
+Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
+                              std::uint32_t entry) noexcept {
+    const StoreCore::Content found = core->content(entry);
+    if (!found.is_sound) {
+        core->unpin(entry);
+        return Status(ErrorCode::Corrupt, "an object of " + core->title() +
+                                              " contradicts itself, in entry " +
+                                              std::to_string(entry));
+    }
+    core->touch(entry);
+    core->count_look(true);
+    return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
+                               found.format);
+}
+
+}  // namespace
+
+// ---- reservations
+
+StoreReservation::StoreReservation(std::shared_ptr<StoreCore> core, std::uint32_t entry,
+                                   std::span<std::byte> bytes) noexcept
+    : core_(std::move(core)), entry_(entry), bytes_(bytes) {}
+
+StoreReservation::StoreReservation(StoreReservation&& other) noexcept
+    : core_(std::move(other.core_)), entry_(other.entry_), bytes_(std::exchange(other.bytes_, {})) {
+}
+
+StoreReservation& StoreReservation::operator=(StoreReservation&& other) noexcept {
+    if (this != &other) {
+        abort();
+        core_ = std::move(other.core_);
+        entry_ = other.entry_;
+        bytes_ = std::exchange(other.bytes_, {});
+    }
+    return *this;
+}
+
+StoreReservation::~StoreReservation() {
+    abort();
+}
+
+StoreRef StoreReservation::ref() const noexcept {
+    if (core_ == nullptr) return {};
+    return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
+}
+
+Status StoreReservation::commit() noexcept {
+    if (core_ == nullptr) {
+        return {ErrorCode::Expired, "the reservation is over: committed, or aborted, before"};
+    }
+    const std::shared_ptr<StoreCore> core = std::move(core_);
+    bytes_ = {};
+    if (core->segment->is_foreign()) return detail::wrong_process();
+    return core->commit(entry_);
+}
+
+void StoreReservation::abort() noexcept {
+    if (core_ == nullptr) return;
+    const std::shared_ptr<StoreCore> core = std::move(core_);
+    bytes_ = {};
+    if (!core->segment->is_foreign()) core->abort(entry_);
+}
+
+Status StoreReservation::resize(std::uint64_t nbytes) noexcept {
+    if (core_ == nullptr) {
+        return {ErrorCode::Expired, "the reservation is over: committed, or aborted, before"};
+    }
+    if (core_->segment->is_foreign()) return detail::wrong_process();
+    Status status = core_->resize(entry_, nbytes);
+    if (status) bytes_ = {bytes_.data(), nbytes};
+    return status;
+}
+
+// ---- objects
+
+StoreObject::StoreObject(StoreObject&& other) noexcept
+    : core_(std::move(other.core_)), ref_(other.ref_), bytes_(std::exchange(other.bytes_, {})),
+      meta_(std::exchange(other.meta_, {})), format_(other.format_) {}
+
+StoreObject& StoreObject::operator=(StoreObject&& other) noexcept {
+    if (this != &other) {
+        release();
+        core_ = std::move(other.core_);
+        ref_ = other.ref_;
+        bytes_ = std::exchange(other.bytes_, {});
+        meta_ = std::exchange(other.meta_, {});
+        format_ = other.format_;
+    }
+    return *this;
+}
+
+StoreObject::~StoreObject() {
+    release();
+}
+
+void StoreObject::release() noexcept {
+    if (core_ == nullptr) return;
+    const std::shared_ptr<StoreCore> core = std::move(core_);
+    bytes_ = {};
+    meta_ = {};
+    if (!core->segment->is_foreign()) core->unpin(ref_.entry);
+}
+
+// ---- the handle
+
+Store Store::create(const std::string& name, const StoreOptions& options) {
+    return Store(StoreCore::create(name, options));
+}
+
+Store Store::attach(const std::string& name, const Wait& wait, const std::string& instance) {
+    return Store(StoreCore::attach(detail::attach_when_there(
+        name, {Kind::Store, os::Mapping::Access::ReadWrite, instance}, wait)));
+}
+
+Store::Store(std::shared_ptr<StoreCore> core) noexcept : core_(std::move(core)) {}
+Store::Store(Store&& other) noexcept = default;
+
+Store& Store::operator=(Store&& other) noexcept {
+    if (this != &other) {
+        close();
+        core_ = std::move(other.core_);
+    }
+    return *this;
+}
+
+Store::~Store() {
+    close();
+}
+
+Result<StoreReservation> Store::reserve(std::string_view key, std::uint64_t nbytes,
+                                        const ReserveOptions& options) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    Result<StoreCore::Staged> staged = core_->reserve(key, nbytes, options);
+    if (!staged) return staged.status().copy();
+    return Result<StoreReservation>(std::in_place, core_, staged->entry, staged->bytes);
+}
+
+Status Store::put(std::string_view key, std::span<const std::byte> value,
+                  const ReserveOptions& options) noexcept {
+    Result<StoreReservation> reservation = reserve(key, value.size(), options);
+    if (!reservation) return reservation.status().copy();
+    if (!value.empty()) std::memcpy(reservation->bytes().data(), value.data(), value.size());
+    return reservation->commit();
+}
+
+Result<StoreObject> Store::get(std::string_view key) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (Status status = core_->wrong(); !status) return status;
+    if (const auto entry = core_->pin_key(key)) return object_of(core_, *entry);
+    core_->count_look(false);
+    return Status(ErrorCode::NotFound);
+}
+
+Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (Status status = core_->wrong(); !status) return status;
+    if (core_->pin_ref(ref)) return object_of(core_, ref.entry);
+    core_->count_look(false);
+    return Status(ErrorCode::NotFound);
+}
+
+Result<StoreObject> Store::wait(std::string_view key, const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (Status status = core_->wrong(); !status) return status;
+    std::uint32_t entry = 0;
+    if (Status status = core_->wait_for(key, entry, wait); !status) return status;
+    return object_of(core_, entry);
+}
+
+bool Store::contains(std::string_view key) noexcept {
+    return look(key).state == StoreLook::State::Hit;
+}
+
+StoreLook Store::look(std::string_view key) noexcept {
+    if (core_ == nullptr || !core_->wrong()) return {};
+    return core_->look(key);
+}
+
+std::vector<Result<StoreReservation>> Store::reserve_many(std::span<const StoreRequest> requests,
+                                                          const ReserveOptions& options,
+                                                          bool prefix) {
+    std::vector<Result<StoreReservation>> outcomes;
+    outcomes.reserve(requests.size());
+    for (const StoreRequest& request : requests) {
+        outcomes.push_back(reserve(request.key, request.nbytes, options));
+        if (prefix && !outcomes.back()) break;
+    }
+    return outcomes;
+}
+
+std::vector<Result<StoreObject>> Store::get_many(std::span<const std::string_view> keys,
+                                                 bool prefix) {
+    std::vector<Result<StoreObject>> outcomes;
+    outcomes.reserve(keys.size());
+    for (const std::string_view key : keys) {
+        outcomes.push_back(get(key));
+        if (prefix && !outcomes.back()) break;
+    }
+    return outcomes;
+}
+
+namespace {
+
+// Calls `bool act(entry)` on the key's object while it is pinned.
+template <typename Act>
+Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&& act) noexcept {
+    if (core == nullptr) return closed_handle();
+    if (Status status = core->wrong(); !status) return status;
+    const auto entry = core->pin_key(key);
+    if (!entry) return Status(ErrorCode::NotFound);
+    const bool done = act(*entry);
+    core->unpin(*entry);
+    return done ? Status::ok() : Status(ErrorCode::NotFound);
+}
+
+}  // namespace
+
+Status Store::remove(std::string_view key) noexcept {
+    return act_on(core_, key, [this](std::uint32_t entry) { return core_->remove(entry); });
+}
+
+bool Store::touch(std::string_view key) noexcept {
+    return act_on(core_, key,
+                  [this](std::uint32_t entry) {
+                      core_->touch(entry);
+                      return true;
+                  })
+        .is_ok();
+}
+
+Status Store::pin(std::string_view key) noexcept {
+    return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, true); });
+}
+
+Status Store::unpin(std::string_view key) noexcept {
+    return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, false); });
+}
+
+std::uint64_t Store::clear() noexcept {
+    return core_ == nullptr || !core_->wrong() ? 0 : core_->clear();
+}
+
+std::uint64_t Store::trim(std::uint64_t keep_bytes) noexcept {
+    return core_ == nullptr || !core_->wrong() ? 0 : core_->heap.trim(core_->self, keep_bytes);
+}
+
+std::vector<std::string> Store::keys() const {
+    if (core_ == nullptr) closed_handle().or_throw();
+    core_->wrong().or_throw();
+    std::vector<std::string> keys;
+    for (std::uint32_t entry = 0; entry < core_->view.shape().entries(); ++entry) {
+        const auto key = core_->key_of(entry);
+        if (!key.empty()) keys.push_back(key);
+    }
+    return keys;
+}
+
+StoreStats Store::stats() const {
+    if (core_ == nullptr) closed_handle().or_throw();
+    core_->wrong().or_throw();
+    StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
+    stats.reserved_bytes = core_->segment->reserved_bytes();
+    return stats;
+}
+
+void Store::clear_dead() noexcept {
+    if (core_ != nullptr && core_->wrong()) core_->clear_dead();
+}
+
+std::string Store::name() const {
+    return core_ == nullptr ? std::string() : core_->segment->name();
+}
+
+std::string Store::instance() const {
+    return core_ == nullptr ? std::string() : core_->segment->instance();
+}
+
+std::uint64_t Store::capacity() const noexcept {
+    return core_ == nullptr ? 0 : core_->view.shape().heap.bytes();
+}
+
+void Store::close() noexcept {
+    if (core_ == nullptr) return;
+    core_->closing.cancel();
+    core_.reset();
+}
+
+void Store::request_close() noexcept {
+    if (core_ != nullptr) core_->closing.cancel();
+}
+
+}  // namespace penstock

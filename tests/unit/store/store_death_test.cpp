@@ -1,0 +1,172 @@
+// A Store when somebody dies: what he staged is gone, what he had pinned may be evicted, and the
+// room is there for the very next who needs it.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "os/crash_point.hpp"
+#include "tests/unit/store/store_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+using namespace std::chrono_literals;
+
+// A process that attaches, does `deed`, keeps what that returns, and stands still.
+class Doomed {
+public:
+    template <typename Deed>
+    Doomed(const std::string& name, Deed deed)
+        : child_([this, name, deed] {
+              Store store = Store::attach(name);
+              [[maybe_unused]] const auto kept = deed(store);
+              ready_.open();
+              for (;;) ::pause();
+          }) {
+        ready_.pass();
+    }
+    void kill() const { child_.kill_unreaped(); }
+    void stop() const { child_.stop(); }
+
+private:
+    Gate ready_;
+    Child child_;
+};
+
+TEST_F(StoreTest, TheRoomOfADeadWriterIsThereForTheNext) {
+    Store store = Store::create(name_, small_store(Eviction::None));
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 900'000); });
+    EXPECT_TRUE(fails(store.reserve("other", 900'000), ErrorCode::NoSpace));
+    EXPECT_TRUE(fails(store.reserve("kv", 10), ErrorCode::Busy));
+    writer.kill();
+    EXPECT_TRUE(succeeds(store.reserve("other", 900'000)));
+    EXPECT_TRUE(succeeds(store.put("kv", make_value(1, 10))));
+    EXPECT_EQ(store.stats().deaths, 1U);
+    store.clear();
+    EXPECT_TRUE(test::is_empty(store));
+}
+
+TEST_F(StoreTest, TheKeyOfADeadWriterIsFree) {
+    Store store = Store::create(name_, small_store());
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    writer.kill();
+    EXPECT_TRUE(succeeds(store.put("kv", make_value(1, 100)))) << "nobody has cleared up before";
+}
+
+TEST_F(StoreTest, ThePinsOfADeadReaderAreGone) {
+    Store store = Store::create(name_, small_store());
+    put(store, 1, 900'000).or_throw();
+    const Doomed reader(name_, [](Store& its) { return its.get(key_of(1)); });
+    EXPECT_TRUE(fails(put(store, 2, 900'000), ErrorCode::NoSpace));
+    reader.kill();
+    EXPECT_TRUE(succeeds(put(store, 2, 900'000)));
+    EXPECT_EQ(store.stats().pinned, 0U);
+}
+
+TEST_F(StoreTest, WhatADeadReaderKeptFromGoingGoes) {
+    Store store = Store::create(name_, small_store());
+    put(store, 1, 900'000).or_throw();
+    const Doomed reader(name_, [](Store& its) { return its.get(key_of(1)); });
+    store.remove(key_of(1)).or_throw();
+    EXPECT_EQ(store.stats().doomed, 1U);
+    reader.kill();
+    store.clear_dead();
+    EXPECT_TRUE(test::is_empty(store));
+}
+
+TEST_F(StoreTest, LatenessTakesNothingAway) {
+    Store store = Store::create(name_, small_store());
+    put(store, 1, 400'000).or_throw();
+    const Doomed both(name_, [](Store& its) {
+        auto held = its.get(key_of(1));
+        return std::pair(std::move(held), its.reserve("kv", 400'000));
+    });
+    both.stop();
+    EXPECT_TRUE(fails(put(store, 2, 400'000), ErrorCode::NoSpace));
+    EXPECT_TRUE(fails(store.reserve("kv", 10), ErrorCode::Busy));
+    EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks nobody who has room";
+}
+
+TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
+    StoreOptions options = small_store();
+    options.members = 2;
+    Store store = Store::create(name_, options);
+    put(store, 1, 1000).or_throw();
+    const Doomed first(name_, [](Store& its) {
+        auto held = its.get(key_of(1));
+        return std::pair(std::move(held), its.reserve("kv", 400'000));
+    });
+    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Store::attach(name_); }));
+    first.kill();
+    Store second = Store::attach(name_);
+    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().staged, 0U);
+    EXPECT_TRUE(succeeds(second.put("kv", make_value(1, 10))));
+}
+
+// Killed and stopped at each step of each operation: see tests/crash for all of them. Here random
+// deaths under load, with every hit checked and every byte accounted for in the end.
+TEST_F(StoreTest, RandomDeathsUnderPressure) {
+    struct Board {
+        std::atomic<std::uint64_t> turns{0};
+        std::atomic<std::uint64_t> hits{0};
+        std::atomic<std::uint64_t> wrong{0};
+        std::atomic<bool> is_over{false};
+    };
+    Shared<Board> board;
+    Store store = Store::create(name_, small_store());
+    std::array<std::unique_ptr<Child>, 3> children;
+    const auto start = [&](unsigned at) {
+        children[at] = std::make_unique<Child>([&] {
+            Store own = Store::attach(name_, kLong);
+            std::mt19937 random(static_cast<unsigned>(::getpid()));
+            std::vector<StoreObject> held;
+            while (!board->is_over) {
+                const std::uint64_t number = random() % 60;
+                const std::size_t size = 500 + number * 700;
+                if (held.size() > 3) held.erase(held.begin());
+                if (random() % 20 == 0) {
+                    static_cast<void>(own.remove(key_of(number)));
+                } else if (auto object = own.get(key_of(number))) {
+                    ++board->hits;
+                    if (!is_value(object->bytes(), number, size)) ++board->wrong;
+                    held.push_back(*std::move(object));
+                } else {
+                    static_cast<void>(put(own, number, size));
+                }
+                ++board->turns;
+            }
+        });
+    };
+    for (unsigned at = 0; at < children.size(); ++at) start(at);
+    std::mt19937 random(3);
+    for (int death = 0; death < 60; ++death) {
+        const std::uint64_t before = board->turns;
+        const std::uint64_t some = random() % 200;
+        await([&] { return board->turns >= before + some; });
+        const auto at = static_cast<unsigned>(random() % children.size());
+        children[at]->send(SIGKILL);
+        EXPECT_EQ(children[at]->wait(), killed_by(SIGKILL));
+        start(at);
+    }
+    board->is_over = true;
+    for (auto& child : children) EXPECT_EQ(child->wait(), 0);
+    EXPECT_EQ(board->wrong, 0U);
+    EXPECT_GT(board->hits, 100U);
+    store.clear_dead();
+    EXPECT_TRUE(adds_up(store.stats()));
+    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().staged, 0U);
+    store.clear();
+    EXPECT_TRUE(test::is_empty(store));
+}
+
+}  // namespace
+}  // namespace penstock

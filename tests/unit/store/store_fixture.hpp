@@ -1,0 +1,99 @@
+// What the tests of Store have in common.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "penstock/store.hpp"
+#include "tests/support/numbered.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+#include "tests/unit/support/verdict.hpp"
+
+namespace penstock::test {
+
+inline constexpr std::chrono::seconds kLong{20};  // what must not be waited for
+
+inline StoreOptions small_store(Eviction eviction = Eviction::Sieve) {
+    StoreOptions options;
+    options.capacity = 1 << 20U;
+    options.objects = 1024;
+    options.members = 8;
+    options.eviction = eviction;
+    return options;
+}
+
+inline std::vector<std::byte> make_value(std::uint64_t number, std::size_t size) {
+    std::vector<std::byte> bytes(size);
+    trust::fill_numbered(bytes, number);
+    return bytes;
+}
+
+inline std::string key_of(std::uint64_t number) {
+    return "key-" + std::to_string(number);
+}
+
+inline Status put(Store& store, std::uint64_t number, std::size_t size = 1000,
+                  const ReserveOptions& options = {}) {
+    return store.put(key_of(number), make_value(number, size), options);
+}
+
+inline ::testing::AssertionResult is_value(std::span<const std::byte> bytes, std::uint64_t number,
+                                           std::size_t size) {
+    if (bytes.size() != size) {
+        return ::testing::AssertionFailure()
+               << bytes.size() << " bytes, where " << size << " had been put";
+    }
+    const std::string fault = trust::check_numbered(bytes, number);
+    if (fault.empty()) return ::testing::AssertionSuccess();
+    return ::testing::AssertionFailure() << "object " << number << ": " << fault;
+}
+
+// The object of that number is there, whole.
+inline ::testing::AssertionResult has(Store& store, std::uint64_t number, std::size_t size = 1000) {
+    Result<StoreObject> object = store.get(key_of(number));
+    if (!object) return succeeds(object);
+    return is_value(object->bytes(), number, size);
+}
+
+// Used and free are the capacity, and used is what its parts are, to the byte.
+inline ::testing::AssertionResult adds_up(const StoreStats& stats) {
+    if (stats.used_bytes + stats.free_bytes != stats.capacity) {
+        return ::testing::AssertionFailure() << stats.used_bytes << " used and " << stats.free_bytes
+                                             << " free of " << stats.capacity;
+    }
+    const std::uint64_t parts = stats.object_bytes + stats.staged_bytes + stats.doomed_bytes +
+                                stats.padding_bytes + stats.other_bytes;
+    if (parts != stats.used_bytes) {
+        return ::testing::AssertionFailure()
+               << stats.used_bytes << " used, where the parts are " << parts;
+    }
+    return ::testing::AssertionSuccess();
+}
+
+// Nothing is there, staged, removed and read, or on its way; every byte is free.
+inline ::testing::AssertionResult is_empty(Store& store) {
+    const StoreStats stats = store.stats();
+    if (const auto verdict = adds_up(stats); !verdict) return verdict;
+    if (stats.used_bytes == 0 && stats.objects + stats.staged + stats.doomed == 0 &&
+        stats.largest_free == stats.capacity) {
+        return ::testing::AssertionSuccess();
+    }
+    return ::testing::AssertionFailure()
+           << stats.used_bytes << " bytes used by " << stats.objects << " objects, " << stats.staged
+           << " staged, " << stats.doomed << " doomed";
+}
+
+class StoreTest : public CleanTest {
+protected:
+    std::string name_ = new_name();
+};
+
+}  // namespace penstock::test
