@@ -2,6 +2,7 @@
 #include "segment/multi_word.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "os/crash_point.hpp"
 
@@ -105,6 +106,16 @@ bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) no
                                         kRelaxed);
 }
 
+// In one order for everybody: of two that meet, one is ahead, and helping goes in no circle.
+void MultiWord::put_in_order(Operation& operation) noexcept {
+    for (unsigned end = 1; end < operation.size; ++end) {
+        for (unsigned at = end; at > 0; --at) {
+            if (operation.steps[at - 1].word < operation.steps[at].word) break;
+            std::swap(operation.steps[at - 1], operation.steps[at]);
+        }
+    }
+}
+
 bool MultiWord::change(const WordPlan& plan) noexcept {
     Operation operation;
     operation.size = plan.size_;
@@ -113,9 +124,7 @@ bool MultiWord::change(const WordPlan& plan) noexcept {
         if (step.seen == kBroken) return false;
         operation.steps[at] = {step.word, step.seen, successor(step.seen, step.payload)};
     }
-    // In one order for everybody: of two that meet, one is ahead, and helping goes in no circle.
-    std::sort(operation.steps.begin(), operation.steps.begin() + operation.size,
-              [](const auto& one, const auto& other) { return one.word < other.word; });
+    put_in_order(operation);
     const std::lock_guard lock(mine_);
     return run(describe(operation), operation);
 }

@@ -92,6 +92,7 @@ private:
         unsigned size = 0;
     };
 
+    static void put_in_order(Operation& operation) noexcept;
     [[nodiscard]] std::uint64_t describe(const Operation& operation) noexcept;
     [[nodiscard]] bool read_operation(std::uint64_t reference, Operation& operation) const noexcept;
     bool help(std::uint64_t reference) const noexcept;
