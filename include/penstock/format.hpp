@@ -6,6 +6,7 @@
 
 namespace penstock {
 
-enum class Format : std::uint8_t { Bytes = 0, Typed = 1, Pickle = 2 };
+// Tensor: the items of one array, whose shape and dtype stand in the metadata. For a Store.
+enum class Format : std::uint8_t { Bytes = 0, Typed = 1, Pickle = 2, Tensor = 3 };
 
 }  // namespace penstock

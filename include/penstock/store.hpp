@@ -79,36 +79,6 @@ struct StoreRef {
     std::uint64_t incarnation = 0;
 };
 
-// An object that nobody sees yet. Dropped without commit it was never there. Any thread, one at a
-// time; outlives the Store handle.
-class StoreReservation {
-public:
-    StoreReservation(StoreReservation&& other) noexcept;
-    StoreReservation& operator=(StoreReservation&& other) noexcept;
-    ~StoreReservation();
-
-    // To write into, until commit() or abort(). Uninitialised.
-    [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
-    [[nodiscard]] StoreRef ref() const noexcept;
-    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
-
-    // Makes it visible. Expired: clear() or its deadline came first; it is gone.
-    Status commit() noexcept;
-    void abort() noexcept;
-    // Shorter, always; longer where room follows it, and nothing moves: NoSpace otherwise, with
-    // everything as before. bytes() changes its length and not its place.
-    Status resize(std::uint64_t nbytes) noexcept;
-
-    // For the library.
-    StoreReservation(std::shared_ptr<detail::StoreCore> core, std::uint32_t entry,
-                     std::span<std::byte> bytes) noexcept;
-
-private:
-    std::shared_ptr<detail::StoreCore> core_;
-    std::uint32_t entry_;
-    std::span<std::byte> bytes_;
-};
-
 // A pinned object: it stays, and is not evicted, until release(). Any thread; outlives the Store
 // handle.
 class StoreObject {
@@ -137,6 +107,38 @@ private:
     std::span<const std::byte> bytes_;
     std::span<const std::byte> meta_;
     Format format_;
+};
+
+// An object that nobody sees yet. Dropped without commit it was never there. Any thread, one at a
+// time; outlives the Store handle.
+class StoreReservation {
+public:
+    StoreReservation(StoreReservation&& other) noexcept;
+    StoreReservation& operator=(StoreReservation&& other) noexcept;
+    ~StoreReservation();
+
+    // To write into, until commit() or abort(). Uninitialised.
+    [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] StoreRef ref() const noexcept;
+    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+
+    // Makes it visible. Expired: clear() or its deadline came first; it is gone.
+    Status commit() noexcept;
+    // The same, and keeps it pinned from the first moment on.
+    Result<StoreObject> commit_pinned() noexcept;
+    void abort() noexcept;
+    // Shorter, always; longer where room follows it, and nothing moves: NoSpace otherwise, with
+    // everything as before. bytes() changes its length and not its place.
+    Status resize(std::uint64_t nbytes) noexcept;
+
+    // For the library.
+    StoreReservation(std::shared_ptr<detail::StoreCore> core, std::uint32_t entry,
+                     std::span<std::byte> bytes) noexcept;
+
+private:
+    std::shared_ptr<detail::StoreCore> core_;
+    std::uint32_t entry_;
+    std::span<std::byte> bytes_;
 };
 
 struct StoreStats {

@@ -127,6 +127,39 @@ nb::dict to_dict(const QueueStats& stats) {
     return dict;
 }
 
+nb::dict to_dict(const StoreStats& stats) {
+    nb::dict dict;
+    dict["capacity"] = stats.capacity;
+    dict["used_bytes"] = stats.used_bytes;
+    dict["free_bytes"] = stats.free_bytes;
+    dict["object_bytes"] = stats.object_bytes;
+    dict["staged_bytes"] = stats.staged_bytes;
+    dict["doomed_bytes"] = stats.doomed_bytes;
+    dict["padding_bytes"] = stats.padding_bytes;
+    dict["other_bytes"] = stats.other_bytes;
+    dict["largest_free"] = stats.largest_free;
+    dict["reserved_bytes"] = stats.reserved_bytes;
+    dict["objects"] = stats.objects;
+    dict["staged"] = stats.staged;
+    dict["doomed"] = stats.doomed;
+    dict["pinned"] = stats.pinned;
+    dict["kept"] = stats.kept;
+    dict["most_objects"] = stats.most_objects;
+    dict["hits"] = stats.hits;
+    dict["misses"] = stats.misses;
+    dict["committed"] = stats.committed;
+    dict["committed_bytes"] = stats.committed_bytes;
+    dict["evicted"] = stats.evicted;
+    dict["evicted_bytes"] = stats.evicted_bytes;
+    dict["deleted"] = stats.deleted;
+    dict["aborted"] = stats.aborted;
+    dict["expired"] = stats.expired;
+    dict["refused"] = stats.refused;
+    dict["deaths"] = stats.deaths;
+    dict["eviction"] = std::string(to_string(stats.eviction));
+    return dict;
+}
+
 nb::dict to_dict(const QueueInfo& info) {
     nb::dict dict;
     dict["segment"] = to_dict(info.segment);

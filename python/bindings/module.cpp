@@ -9,6 +9,7 @@
 #include "queue.hpp"
 #include "reader.hpp"
 #include "state.hpp"
+#include "store.hpp"
 #include "trajectories.hpp"
 #include "wait.hpp"
 #include "writer.hpp"
@@ -29,5 +30,6 @@ NB_MODULE(_core, module) {
     bind_view(module);
     bind_reader(module);
     bind_queue(module);
+    bind_store(module);
     bind_trajectories(module);
 }

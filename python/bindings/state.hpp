@@ -9,6 +9,7 @@
 #include "penstock/broadcast.hpp"
 #include "penstock/queue.hpp"
 #include "penstock/segment.hpp"
+#include "penstock/store.hpp"
 #include "penstock/trajectories.hpp"
 
 namespace penstock::py {
@@ -22,6 +23,7 @@ nb::dict to_dict(const SegmentSummary& segment);
 nb::dict to_dict(const BroadcastInfo& info);
 nb::dict to_dict(const QueueStats& stats);
 nb::dict to_dict(const QueueInfo& info);
+nb::dict to_dict(const StoreStats& stats);
 nb::dict to_dict(const EnvironmentStats& stats);
 nb::dict to_dict(const TrajectoryStats& stats);
 

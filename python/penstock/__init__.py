@@ -11,6 +11,10 @@
     q.put({"tokens": tokens})
     with q.get_many(max_items=64) as batch: ...            # acknowledged when the block ends
 
+    s = penstock.Store.create("kv", capacity="1GiB")       # and penstock.Store.attach("kv")
+    with s.reserve("block", shape=(256, 128), dtype="float16") as block: block[...] = x
+    with s.get("block") as block: ...                      # in place, read-only, pinned meanwhile
+
 See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside.
 """
 
@@ -27,6 +31,7 @@ from .errors import (
     Closed,
     Corrupt,
     Error,
+    Expired,
     Incompatible,
     InvalidArgument,
     InvalidName,
@@ -49,7 +54,11 @@ from .state import (
     QueueStats,
     ReaderState,
     SegmentSummary,
+    StoreInfo,
+    StoreLook,
+    StoreStats,
 )
+from .store import Store
 
 __all__ = [
     "AlreadyExists",
@@ -63,6 +72,7 @@ __all__ = [
     "Closed",
     "Corrupt",
     "Error",
+    "Expired",
     "Handle",
     "Incompatible",
     "InvalidArgument",
@@ -77,6 +87,10 @@ __all__ = [
     "QueueStats",
     "ReaderState",
     "SegmentSummary",
+    "Store",
+    "StoreInfo",
+    "StoreLook",
+    "StoreStats",
     "Timeout",
     "TooLarge",
     "UnsupportedType",

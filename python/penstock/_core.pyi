@@ -2,7 +2,7 @@
 where the types below help."""
 
 from types import TracebackType
-from typing import Any, TypeAlias, TypedDict, overload
+from typing import Any, Literal, TypeAlias, TypedDict, overload
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
@@ -256,6 +256,10 @@ class _QueueInfo(TypedDict):
     stats: dict[str, Any]
     poisoned: list[int]
 
+class _StoreInfo(TypedDict):
+    segment: _Summary
+    stats: dict[str, Any]
+
 class _TrajectoryStats(TypedDict):
     queue: dict[str, Any]
     version: int
@@ -289,6 +293,7 @@ def list_segments() -> list[_Summary]: ...
 def inspect_segment(name: str) -> _Summary: ...
 def inspect_broadcast(name: str) -> _Info: ...
 def inspect_queue(name: str) -> _QueueInfo: ...
+def inspect_store(name: str) -> _StoreInfo: ...
 def inspect_trajectories(name: str) -> _TrajectoryInfo: ...
 def remove_if_abandoned(name: str) -> bool: ...
 def parse_size(text: str) -> int:
@@ -302,6 +307,145 @@ def codec_encode(value: Any, codec: str | None = None) -> bytes: ...
 def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any: ...
 def register_dataclass(cls: type, name: str = "") -> None: ...
 def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any: ...
+def dtype_named(name: str) -> Any: ...
+
+class Store:
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: int | str,
+        objects: int | None,
+        members: int,
+        eviction: str,
+        granule: int | str | None,
+        persistent: bool,
+        codec: str | None,
+        populate: bool,
+        lock_memory: bool,
+        huge_pages: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, *, instance: str, codec: str | None, timeout: Timeout
+    ) -> None: ...
+    def put(
+        self,
+        key: str | bytes,
+        obj: Any,
+        *,
+        meta: Any = None,
+        weight: int = 0,
+        expires_after: float | None = None,
+    ) -> bool:
+        """Put a value. False: it is there already, or somebody alive is writing it."""
+
+    def put_bytes(
+        self,
+        key: str | bytes,
+        data: Buffer,
+        *,
+        meta: Any = None,
+        weight: int = 0,
+        expires_after: float | None = None,
+    ) -> bool:
+        """Put a contiguous buffer; who gets it gets bytes, or a view of them."""
+
+    def _reserve_bytes(
+        self,
+        key: str | bytes,
+        nbytes: int | str,
+        *,
+        meta: Any,
+        weight: int,
+        expires_after: float | None,
+        alignment: int | str | None,
+    ) -> StoreStaged: ...
+    def _reserve_tensor(
+        self,
+        key: str | bytes,
+        shape: list[int],
+        dtype: str,
+        is_torch: bool,
+        *,
+        meta: Any,
+        weight: int,
+        expires_after: float | None,
+        alignment: int | str | None,
+    ) -> StoreStaged: ...
+    def _get(self, key: str | bytes) -> StoreView | None: ...
+    def _get_copy(self, key: str | bytes, missing: Any) -> Any: ...
+    def _get_ref(self, entry: int, incarnation: int) -> StoreView | None: ...
+    def _wait(
+        self, key: str | bytes, timeout: Timeout, cancel: Cancel | None = None
+    ) -> StoreView: ...
+    def _look(self, key: str | bytes) -> tuple[Literal["hit", "staged", "miss"], int, int]: ...
+    def __contains__(self, key: str | bytes) -> bool: ...
+    def delete(self, key: str | bytes) -> bool:
+        """Nobody finds it any more; who reads it may go on. False: it was not there."""
+
+    def touch(self, key: str | bytes) -> bool:
+        """Counts as read. False: it is not there."""
+
+    def pin(self, key: str | bytes) -> bool:
+        """Never evict it until ``unpin()``, whoever lives or dies; counts. False: not there."""
+
+    def unpin(self, key: str | bytes) -> bool:
+        """Takes one ``pin()`` back. False: it is not there, or was not pinned."""
+
+    def clear(self) -> int:
+        """Remove everything, and refuse the commit of what is being written. How many."""
+
+    def trim(self, keep: int | str = 0) -> int:
+        """Give the memory of free room back to the system, all but ``keep``. How much."""
+
+    def keys(self) -> list[str | bytes]:
+        """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes."""
+
+    def _stats(self) -> dict[str, Any]: ...
+    @property
+    def capacity(self) -> int: ...
+    def close(self) -> None:
+        """Leave. What is pinned, or being written, stays until it is let go."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def _instance(self) -> str: ...
+
+class StoreView:
+    @property
+    def meta(self) -> Any:
+        """What was stored beside the object, or None."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def ref(self) -> tuple[int, int]:
+        """Names this object and no other."""
+
+    def release(self) -> None:
+        """Lets go, where there is no block to end."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+class StoreStaged:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def ref(self) -> tuple[int, int]: ...
+    def commit(self) -> None: ...
+    def resize(self, nbytes: int) -> None: ...
 
 TRAJECTORY_COLUMNS: tuple[str, ...]
 

@@ -12,6 +12,7 @@ __all__ = [
     "Closed",
     "Corrupt",
     "Error",
+    "Expired",
     "Incompatible",
     "InvalidArgument",
     "InvalidName",
@@ -49,11 +50,11 @@ class PeerDied(Error, ConnectionError):
 
 
 class NotFound(Error, FileNotFoundError):
-    """There is no such segment (any more)."""
+    """There is no such segment (any more), or no such key in a store."""
 
 
 class AlreadyExists(Error, FileExistsError):
-    """A living process has a segment of that name; the message names the process."""
+    """A living process has a segment of that name, which the message names; or the key is there."""
 
 
 class NoSpace(Error, MemoryError):
@@ -89,9 +90,14 @@ class PermissionDenied(Error, PermissionError):
 
 
 class Busy(Error, RuntimeError):
-    """A rank has a living reader, a loan is open, or too many messages are held."""
+    """A rank has a living reader, a loan is open, too many messages are held, or somebody alive is
+    writing the key."""
 
-    rank: int | None = None  #: that is taken; None when it is about something else
+    rank: int | None = None  #: that is taken, or writing; None when it is about something else
+
+
+class Expired(Error, RuntimeError):
+    """A reservation or a reference that is not good any more; nothing was committed."""
 
 
 class UnsupportedType(Error, TypeError):

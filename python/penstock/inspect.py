@@ -8,8 +8,10 @@ from .state import (
     BroadcastInfo,
     QueueInfo,
     SegmentSummary,
+    StoreInfo,
     info_from,
     queue_info_from,
+    store_info_from,
     summary_from,
 )
 
@@ -21,7 +23,7 @@ def list_segments() -> list[SegmentSummary]:
     return [summary_from(raw) for raw in _core.list_segments()]
 
 
-def inspect(name: str) -> BroadcastInfo | QueueInfo | SegmentSummary:
+def inspect(name: str) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummary:
     """One segment in full; of a kind without more to tell, its summary.
 
     Raises NotFound, PermissionDenied, Incompatible or Corrupt.
@@ -31,6 +33,8 @@ def inspect(name: str) -> BroadcastInfo | QueueInfo | SegmentSummary:
         return info_from(_core.inspect_broadcast(name))
     if summary.kind == "queue":
         return _inspect_queue(name)
+    if summary.kind == "store":
+        return store_info_from(_core.inspect_store(name))
     return summary
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ._core import _Info, _QueueInfo, _Summary
+    from ._core import _Info, _QueueInfo, _StoreInfo, _Summary
 
 __all__ = [
     "BroadcastInfo",
@@ -16,6 +16,9 @@ __all__ = [
     "QueueStats",
     "ReaderState",
     "SegmentSummary",
+    "StoreInfo",
+    "StoreLook",
+    "StoreStats",
 ]
 
 
@@ -130,6 +133,65 @@ class QueueInfo:
     segment: SegmentSummary
     stats: QueueStats
     poisoned: list[int]  #: sequence numbers of messages set aside, up to 100
+
+
+@dataclass(frozen=True)
+class StoreLook:
+    """What a key is, to one who does not want the object."""
+
+    state: Literal["hit", "staged", "miss"]
+    staged_by: int  #: the place of the participant who is writing it; -1 if nobody is
+    nbytes: int  #: of the object, if it is there
+
+
+@dataclass(frozen=True)
+class StoreStats:
+    """Counters of a whole store since its creation, and how it stands now.
+
+    ``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after it.
+    """
+
+    capacity: int
+    used_bytes: int
+    free_bytes: int
+    object_bytes: int  #: of what is there: data, metadata and keys
+    staged_bytes: int  #: the same of what is being written
+    doomed_bytes: int  #: the same of what was deleted and somebody still reads
+    padding_bytes: int  #: to alignment and granule
+    other_bytes: int  #: on its way to be free, or back to the system
+    largest_free: int
+    reserved_bytes: int  #: memory that the segment takes now
+    objects: int
+    staged: int
+    doomed: int
+    pinned: int  #: objects that somebody reads now
+    kept: int  #: objects that ``pin()`` keeps
+    most_objects: int
+    hits: int
+    misses: int
+    committed: int
+    committed_bytes: int
+    evicted: int
+    evicted_bytes: int
+    deleted: int
+    aborted: int
+    expired: int
+    refused: int  #: for want of room
+    deaths: int  #: participants found dead
+    eviction: Literal["sieve", "fifo", "lru", "none"]
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """One store in full, as ``penstock info`` shows it."""
+
+    segment: SegmentSummary
+    stats: StoreStats
+
+
+def store_info_from(raw: _StoreInfo) -> StoreInfo:
+    """The dataclass of what ``_core`` gives."""
+    return StoreInfo(segment=summary_from(raw["segment"]), stats=StoreStats(**raw["stats"]))
 
 
 def summary_from(raw: _Summary) -> SegmentSummary:

@@ -64,10 +64,32 @@ StoreRef StoreReservation::ref() const noexcept {
     return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
 }
 
-Status StoreReservation::commit() noexcept {
-    if (core_ == nullptr) {
-        return {ErrorCode::Expired, "the reservation is over: committed, or aborted, before"};
+namespace {
+
+Status over() noexcept {
+    return {ErrorCode::Expired, "the reservation is over: committed, or aborted, before"};
+}
+
+}  // namespace
+
+Result<StoreObject> StoreReservation::commit_pinned() noexcept {
+    if (core_ == nullptr) return over();
+    const std::shared_ptr<StoreCore> core = std::move(core_);
+    bytes_ = {};
+    if (core->segment->is_foreign()) return detail::wrong_process();
+    // The entry is ours until the commit: nobody else can have made it another's.
+    core->pins->acquire(entry_);
+    if (Status status = core->commit(entry_); !status) {
+        core->unpin(entry_);
+        return status;
     }
+    const StoreCore::Content found = core->content(entry_);
+    return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
+                               found.format);
+}
+
+Status StoreReservation::commit() noexcept {
+    if (core_ == nullptr) return over();
     const std::shared_ptr<StoreCore> core = std::move(core_);
     bytes_ = {};
     if (core->segment->is_foreign()) return detail::wrong_process();
@@ -82,9 +104,7 @@ void StoreReservation::abort() noexcept {
 }
 
 Status StoreReservation::resize(std::uint64_t nbytes) noexcept {
-    if (core_ == nullptr) {
-        return {ErrorCode::Expired, "the reservation is over: committed, or aborted, before"};
-    }
+    if (core_ == nullptr) return over();
     if (core_->segment->is_foreign()) return detail::wrong_process();
     Status status = core_->resize(entry_, nbytes);
     if (status) bytes_ = {bytes_.data(), nbytes};

@@ -10,9 +10,9 @@ from typing import Any
 
 import penstock
 from penstock import inspect
-from penstock.cli import describe, exits, info_queue, ls, output, units
+from penstock.cli import describe, exits, info_queue, info_store, ls, output, units
 from penstock.cli.command import Commands, add_command
-from penstock.state import BroadcastInfo, QueueInfo, ReaderState, SegmentSummary
+from penstock.state import BroadcastInfo, QueueInfo, ReaderState, SegmentSummary, StoreInfo
 
 
 def add_to(commands: Commands) -> None:
@@ -24,7 +24,8 @@ def add_to(commands: Commands) -> None:
         description=(
             "Shows everything about the segment NAME: memory, rates, how full it is, who is\n"
             "attached; of a broadcast also how far each reader is behind and who keeps the\n"
-            "writer waiting, of a queue what is under way, came back, or was set aside."
+            "writer waiting, of a queue what is under way, came back, or was set aside, of a store\n"
+            "what is there, pinned and being written, and how often it is found."
         ),
         example="penstock info steps\npenstock info steps --json",
     )
@@ -62,6 +63,13 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(info, QueueInfo):
         then = before if isinstance(before, QueueInfo) else None
         _print(args, info_queue.to_json(info, then, seconds), info_queue.lines(info, then, seconds))
+    elif isinstance(info, StoreInfo):
+        earlier = before if isinstance(before, StoreInfo) else None
+        _print(
+            args,
+            info_store.to_json(info, earlier, seconds),
+            info_store.lines(info, earlier, seconds),
+        )
     elif isinstance(info, BroadcastInfo):
         rates = _rates(before, info, seconds) if isinstance(before, BroadcastInfo) else None
         _print(args, _json(info, rates), _text(info, rates))

@@ -1,0 +1,148 @@
+// penstock._core.StoreView: `with store.get(key) as obj`, an object read where it lies. Arrays made
+// of it hold its pin, so that it may be evicted when the last of them is gone.
+#include <utility>
+
+#include "arguments.hpp"
+#include "codec_numpy.hpp"
+#include "codec_torch.hpp"
+#include "errors.hpp"
+#include "store.hpp"
+#include "store_tensor.hpp"
+
+namespace penstock::py {
+namespace {
+
+// Owns one pin, as something that arrays can keep alive. Its buffer is the object.
+struct StorePin {
+    StoreObject object;
+
+    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+        const auto bytes = nb::inst_ptr<StorePin>(self)->object.bytes();
+        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
+                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
+    }
+};
+
+nb::object array_of(const StoreObject& object, nb::handle owner) {
+    codec::TensorView view;
+    if (read_tensor_head(object.meta(), object.bytes(), view) == 0) {
+        raise_error(ErrorCode::Corrupt, "the object's shape and dtype contradict its bytes");
+    }
+    if (view.source == codec::Source::Torch) {
+        if (nb::object tensor = decode_tensor(view, owner); tensor.is_valid()) {
+            return tensor;
+        }
+    }
+    return decode_array(view, {}, owner);
+}
+
+nb::object value_of(const nb::object& pin, Codec codec) {
+    const StoreObject& object = nb::inst_ptr<StorePin>(pin)->object;
+    switch (object.format()) {
+        case Format::Bytes: {
+            nb::object view = nb::steal(PyMemoryView_FromObject(pin.ptr()));
+            if (!view.is_valid()) {
+                throw nb::python_error();
+            }
+            return view;
+        }
+        case Format::Tensor:
+            return array_of(object, pin);
+        default:
+            return decode(object.bytes().data(), object.bytes().size(), pin, codec);
+    }
+}
+
+class StoreViewBlock {
+public:
+    StoreViewBlock(StoreObject object, Codec codec)
+        : pin_(nb::cast(StorePin{std::move(object)})), codec_(codec) {}
+
+    nb::object enter() {
+        if (is_entered_) {
+            raise_error(ErrorCode::Busy, "a view can be entered once; get it again");
+        }
+        is_entered_ = true;
+        return value_of(pin(), codec_);
+    }
+    // Arrays that outlive the block have references of their own.
+    void exit() { pin_.reset(); }
+
+    [[nodiscard]] nb::object meta() const { return meta_of(object()); }
+    [[nodiscard]] std::size_t nbytes() const { return object().bytes().size(); }
+    [[nodiscard]] nb::tuple ref() const {
+        const StoreRef ref = object().ref();
+        return nb::make_tuple(ref.entry, ref.incarnation);
+    }
+
+private:
+    [[nodiscard]] const nb::object& pin() const {
+        if (!pin_.is_valid()) {
+            raise_error(ErrorCode::Closed, "this view is over: its object was released");
+        }
+        return pin_;
+    }
+    [[nodiscard]] const StoreObject& object() const {
+        return nb::inst_ptr<StorePin>(pin())->object;
+    }
+
+    nb::object pin_;
+    Codec codec_;
+    bool is_entered_ = false;
+};
+
+}  // namespace
+
+nb::object make_store_view(PyStore& store, StoreObject object) {
+    auto* const block = new StoreViewBlock(std::move(object), store.codec);
+    return nb::cast(block, nb::rv_policy::take_ownership);
+}
+
+nb::object copy_of(const StoreObject& object, Codec codec) {
+    const auto bytes = object.bytes();
+    if (object.format() == Format::Tensor) {
+        return array_of(object, nb::none());
+    }
+    if (object.format() != Format::Bytes) {
+        return decode(bytes.data(), bytes.size(), nb::none(), codec);
+    }
+    nb::object copy =
+        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
+    if (!copy.is_valid()) {
+        throw nb::python_error();
+    }
+    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
+               bytes.size());
+    return copy;
+}
+
+// Always a copy: it is small, and the pin is for the object.
+nb::object meta_of(const StoreObject& object) {
+    std::size_t head = 0;
+    if (object.format() == Format::Tensor) {
+        codec::TensorView view;
+        head = read_tensor_head(object.meta(), object.bytes(), view);
+    }
+    const auto meta = object.meta().subspan(head);
+    return meta.empty() ? nb::none() : decode(meta.data(), meta.size(), nb::none(), Codec::Typed);
+}
+
+void bind_store_view(nb::module_& module) {
+    static PyType_Slot slots[] = {
+        {Py_bf_getbuffer, reinterpret_cast<void*>(&StorePin::get_buffer)},
+        {0, nullptr},
+    };
+    nb::class_<StorePin>(module, "_StorePin", nb::type_slots(slots));
+    nb::class_<StoreViewBlock>(module, "StoreView")
+        .def_prop_ro("meta", &StoreViewBlock::meta, "What was stored beside it, or None.")
+        .def_prop_ro("nbytes", &StoreViewBlock::nbytes)
+        .def_prop_ro("ref", &StoreViewBlock::ref)
+        .def("release", &StoreViewBlock::exit, "Lets go, where there is no block to end.")
+        .def("__enter__", &StoreViewBlock::enter)
+        .def(
+            "__exit__",
+            [](StoreViewBlock& block, nb::handle, nb::handle, nb::handle) { block.exit(); },
+            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+}
+
+}  // namespace penstock::py

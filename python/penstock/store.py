@@ -1,0 +1,301 @@
+"""Store: named immutable objects in shared memory. Reserve, write, commit; look up, read in place,
+release; evicted when memory is wanted.
+
+There is no server: every process writes and reads by itself. The work is done in C++; here are the
+ways in, what is not in a hurry, and the async twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NoReturn
+
+from . import _core
+from ._context import close_on_exit
+from ._exit import close_at_exit
+from ._reservation import Reservation
+from ._threads import Countdown, try_until_done
+from .errors import Error, InvalidArgument, NotFound
+from .handle import Handle
+from .state import StoreLook, StoreStats
+
+__all__ = ["Store", "StoreRef"]
+
+Codec = Literal["pickle"] | None
+Key = str | bytes
+Eviction = Literal["sieve", "fifo", "lru", "none"]
+StoreRef = tuple[int, int]
+
+_MISSING: Any = object()
+
+
+class Store(_core.Store):
+    """One participant of a store; made by ``Store.create()`` or ``Store.attach()``.
+
+    Any thread may use it. In a forked child it attaches anew at its first use there. As a context
+    manager it closes at the end. Keys are str or bytes, up to 4096 bytes; a str is its UTF-8.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def create(
+        name: str,
+        *,
+        capacity: int | str = "256MiB",
+        objects: int | None = None,
+        members: int = 64,
+        eviction: Eviction = "sieve",
+        granule: int | str | None = None,
+        persistent: bool = False,
+        codec: Codec = None,
+        populate: bool = False,
+        lock_memory: bool = False,
+        huge_pages: bool = False,
+    ) -> Store:
+        """Create a store, and take part in it.
+
+        ``capacity`` bounds the bytes of objects with their keys and metadata; memory is reserved
+        when it is first needed. At most about ``objects`` are there at a time (by default one for
+        each 64 KiB). When room is wanted, ``eviction`` decides who goes: ``"sieve"`` the oldest
+        that was not read lately, ``"fifo"`` the oldest, ``"lru"`` the one not read for longest,
+        ``"none"`` nobody: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
+        are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves.
+        ``codec="pickle"`` puts what the typed codec does not know as a pickle; who gets it must ask
+        for that too.
+
+        Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
+        """
+        store = Store(
+            name,
+            capacity=capacity,
+            objects=objects,
+            members=members,
+            eviction=eviction,
+            granule=granule,
+            persistent=persistent,
+            codec=codec,
+            populate=populate,
+            lock_memory=lock_memory,
+            huge_pages=huge_pages,
+        )
+        close_at_exit(store)
+        return store
+
+    @staticmethod
+    def attach(name: str | Handle, *, codec: Codec = None, timeout: float | None = 0) -> Store:
+        """Attach by name, or by the handle of somebody who is attached.
+
+        Waits until ``timeout`` for the name to appear.
+
+        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        """
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        store = Store(handle.name, instance=handle.instance, codec=codec, timeout=timeout)
+        close_at_exit(store)
+        return store
+
+    @property
+    def handle(self) -> Handle:
+        """What another process needs to attach; pickles."""
+        return Handle(self.name, self._instance)
+
+    def reserve(
+        self,
+        key: Key,
+        nbytes: int | str | None = None,
+        *,
+        shape: Sequence[int] | int | None = None,
+        dtype: Any = None,
+        meta: Any = None,
+        weight: int = 0,
+        expires_after: float | None = None,
+        alignment: int | str | None = None,
+    ) -> Reservation:
+        """Room for an object that nobody sees before it is committed.
+
+        ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
+        lies in shared memory; it is committed at the end of the block, and was never there on an
+        exception. With ``nbytes`` it is a writable buffer. A torch dtype gives a tensor. ``meta``
+        is any typed value, stored beside it. Other objects are evicted where that is needed; one of
+        a higher ``weight`` is passed by so many times more. ``expires_after`` seconds the commit is
+        refused (Expired) and the key free for others; the memory stays the writer's until the end
+        of the block. ``alignment`` is that of the object's address, up to 2 MiB.
+
+        Raises AlreadyExists, Busy (somebody alive is writing it; ``rank`` is his place), NoSpace,
+        TooLarge or InvalidArgument.
+        """
+        options = {
+            "meta": meta,
+            "weight": weight,
+            "expires_after": expires_after,
+            "alignment": alignment,
+        }
+        if (nbytes is None) == (shape is None):
+            raise InvalidArgument("a reservation takes nbytes, or shape and dtype")
+        if nbytes is not None:
+            return Reservation(self._reserve_bytes(key, nbytes, **options))
+        return Reservation.of_tensor(self, key, shape, dtype, options)
+
+    def reserve_many(
+        self,
+        keys: Sequence[Key],
+        nbytes: int | str | Sequence[int | str],
+        *,
+        prefix: bool = False,
+        **options: Any,
+    ) -> list[Reservation | Error]:
+        """A reservation for each key, or the error that says why there is none.
+
+        ``prefix`` stops at the first that is not to be had, which is the last in the list then.
+        Each is to be committed (``commit_many``) or aborted.
+        """
+        sizes = [nbytes] * len(keys) if isinstance(nbytes, int | str) else list(nbytes)
+        outcomes: list[Reservation | Error] = []
+        for key, size in zip(keys, sizes, strict=True):
+            try:
+                outcomes.append(self.reserve(key, size, **options))
+            except Error as error:
+                outcomes.append(error)
+                if prefix:
+                    break
+        return outcomes
+
+    def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
+        """Commits each; True for those that are visible now. What is an error is False."""
+        done: list[bool] = []
+        for reservation in reservations:
+            if isinstance(reservation, Error):
+                done.append(False)
+                continue
+            try:
+                reservation.commit()
+                done.append(True)
+            except Error:
+                done.append(False)
+        return done
+
+    def get(self, key: Key, default: Any = _MISSING) -> Any:
+        """The object, in place: ``with store.get(key) as obj``.
+
+        Arrays are read-only views of shared memory. The object is pinned, and not evicted, until
+        the block has ended and the last array that was made of it is gone. NotFound if it is not
+        there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and ``ref``.
+        """
+        view = self._get(key)
+        if view is not None:
+            return view
+        if default is _MISSING:
+            raise NotFound(f"there is no {key!r} in the store '{self.name}'")
+        return _Default(default)
+
+    def get_copy(self, key: Key, default: Any = _MISSING) -> Any:
+        """The object as one's own: arrays are writable copies. NotFound, or ``default``."""
+        found = self._get_copy(key, _MISSING)
+        if found is not _MISSING:
+            return found
+        if default is _MISSING:
+            raise NotFound(f"there is no {key!r} in the store '{self.name}'")
+        return default
+
+    def get_ref(self, ref: StoreRef) -> _core.StoreView:
+        """The very object that has this ``ref``: never another, whatever its key holds by now."""
+        view = self._get_ref(*ref)
+        if view is None:
+            raise NotFound(f"the object {ref} is not in the store '{self.name}' any more")
+        return view
+
+    @contextmanager
+    def get_many(self, keys: Sequence[Key], *, prefix: bool = False) -> Iterator[list[Any]]:
+        """The objects, in place; None where there is none.
+
+        With ``prefix`` the list ends before the first that is missing: its length is how many of
+        the first keys are there.
+        """
+        with ExitStack() as stack:
+            found: list[Any] = []
+            for key in keys:
+                view = self._get(key)
+                if view is None and prefix:
+                    break
+                found.append(None if view is None else stack.enter_context(view))
+            yield found
+            found.clear()  # the block may have kept the list, but not what it held
+
+    def prefix_length(self, keys: Iterable[Key]) -> int:
+        """How many of the first keys are there."""
+        count = 0
+        for key in keys:
+            if key not in self:
+                break
+            count += 1
+        return count
+
+    def meta(self, key: Key) -> Any:
+        """What was stored beside the object, or None. NotFound if it is not there."""
+        return self.get(key).meta
+
+    def look(self, key: Key) -> StoreLook:
+        """Whether it is there, being written (and by whom), or neither."""
+        return StoreLook(*self._look(key))
+
+    def wait(self, key: Key, timeout: float | None = None) -> _core.StoreView:
+        """``get``, as soon as it is there."""
+        return self._wait(key, timeout)
+
+    async def wait_async(self, key: Key, timeout: float | None = None) -> _core.StoreView:
+        """``wait`` for tasks."""
+        countdown = Countdown(timeout)
+        return await try_until_done(
+            lambda: self._wait(key, 0),
+            lambda cancel: self._wait(key, countdown.left(), cancel).release(),
+            countdown,
+        )
+
+    def stats(self) -> StoreStats:
+        """Of the whole store; ``used_bytes`` and ``free_bytes`` are the capacity, to the byte.
+
+        Looks at every object.
+        """
+        return StoreStats(**self._stats())
+
+    def __enter__(self) -> Store:
+        return self
+
+    __exit__ = close_on_exit
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<penstock.Store '{self.name}', closed>"
+        stats = self.stats()
+        return (
+            f"<penstock.Store '{self.name}', {stats.objects} objects, {stats.used_bytes} of "
+            f"{stats.capacity} bytes used, {stats.pinned} pinned, {stats.staged} being written>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a store stays in its process; give others store.handle to attach to")
+
+
+class _Default:
+    """What ``get`` gives for a miss with a default."""
+
+    meta = None
+    nbytes = 0
+    ref = None
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def release(self) -> None:
+        """There is nothing to let go."""
+
+    def __enter__(self) -> Any:
+        return self._value
+
+    def __exit__(self, *_: object) -> None:
+        return None
