@@ -59,7 +59,8 @@ class Reservation:
 
             # Its views, and theirs, have this flat array as their base: see _is_alone(). Made so it
             # refers to the memory itself, which says later that it can't be written.
-            array = np.ndarray(math.prod(dims), _core.dtype_named(name), buffer=staged)
+            memory: Any = staged
+            array = np.ndarray(math.prod(dims), _core.dtype_named(name), buffer=memory)
         return cls(staged, (array, dims))
 
     @property
@@ -167,7 +168,7 @@ def _name_of(dtype: Any) -> str:
     import numpy as np
 
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except TypeError as error:
         raise InvalidArgument(f"{dtype!r} is no dtype") from error
 

@@ -154,27 +154,22 @@ class Store(_core.Store):
         sizes = [nbytes] * len(keys) if isinstance(nbytes, int | str) else list(nbytes)
         outcomes: list[Reservation | Error] = []
         for key, size in zip(keys, sizes, strict=True):
-            try:
-                outcomes.append(self.reserve(key, size, **options))
-            except Error as error:
-                outcomes.append(error)
-                if prefix:
-                    break
+            outcomes.append(self._try_reserve(key, size, options))
+            if prefix and isinstance(outcomes[-1], Error):
+                break
         return outcomes
+
+    def _try_reserve(
+        self, key: Key, nbytes: int | str, options: dict[str, Any]
+    ) -> Reservation | Error:
+        try:
+            return self.reserve(key, nbytes, **options)
+        except Error as error:
+            return error
 
     def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
         """Commits each; True for those that are visible now. What is an error is False."""
-        done: list[bool] = []
-        for reservation in reservations:
-            if isinstance(reservation, Error):
-                done.append(False)
-                continue
-            try:
-                reservation.commit()
-                done.append(True)
-            except Error:
-                done.append(False)
-        return done
+        return [_commits(reservation) for reservation in reservations]
 
     def get(self, key: Key, default: Any = _MISSING) -> Any:
         """The object, in place: ``with store.get(key) as obj``.
@@ -279,6 +274,16 @@ class Store(_core.Store):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a store stays in its process; give others store.handle to attach to")
+
+
+def _commits(reservation: Reservation | Error) -> bool:
+    if isinstance(reservation, Error):
+        return False
+    try:
+        reservation.commit()
+    except Error:
+        return False
+    return True
 
 
 class _Default:

@@ -24,8 +24,8 @@ def add_to(commands: Commands) -> None:
         description=(
             "Shows everything about the segment NAME: memory, rates, how full it is, who is\n"
             "attached; of a broadcast also how far each reader is behind and who keeps the\n"
-            "writer waiting, of a queue what is under way, came back, or was set aside, of a store\n"
-            "what is there, pinned and being written, and how often it is found."
+            "writer waiting, of a queue what is under way, came back, or was set aside, of a\n"
+            "store what is there, pinned and being written, and how often it is found."
         ),
         example="penstock info steps\npenstock info steps --json",
     )
