@@ -1,0 +1,164 @@
+// A living Store whose control block, entries, heap words and payload are overwritten by somebody
+// while two participants work on: reservations, pins, removals, evictions, looks, departures.
+// Errors may come of it, and nothing else.
+#include <optional>
+
+#include "fuzz/segment_image.hpp"
+#include "fuzz/vandal.hpp"
+#include "penstock/store.hpp"
+
+namespace penstock::fuzzing {
+namespace {
+
+// Two participants in one process, each doing one thing after another as the input says.
+class Town {
+public:
+    explicit Town(FuzzedDataProvider& input)
+        : input_(input), path_(path_of("store")), name_("file:" + path_),
+          store_(Store::create(
+              name_, {.capacity = 65536,
+                      .objects = 4,
+                      .members = 3,
+                      .eviction = input.PickValueInArray(
+                          {Eviction::Sieve, Eviction::Fifo, Eviction::Lru, Eviction::None}),
+                      .granule = 1024})),
+          vandal_(path_) {}
+    Town(const Town&) = delete;
+    Town& operator=(const Town&) = delete;
+    ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
+
+    void live() {
+        for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
+    }
+
+private:
+    void step() {
+        Store& who = other_ && input_.ConsumeBool() ? *other_ : store_;
+        const std::string key = key_of();
+        switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
+            case 0:
+            case 1:
+                vandal_.strike(input_);
+                break;
+            case 2:
+            case 3:
+                put(who, key, input_.ConsumeIntegralInRange<std::size_t>(0, 3000));
+                break;
+            case 4:
+                put(who, key, input_.ConsumeIntegralInRange<std::size_t>(0, 70'000));
+                break;
+            case 5:
+                reserve(who, key);
+                break;
+            case 6:
+            case 7:
+                get(who, key);
+                break;
+            case 8:
+                static_cast<void>(who.remove(key).is_ok());
+                break;
+            case 9:
+                let_go();
+                break;
+            case 10:
+                keep_or_clear(who, key);
+                break;
+            case 11:
+                come_or_go();
+                break;
+            default:
+                look(who, key);
+                break;
+        }
+    }
+    std::string key_of() {
+        return std::string(1, static_cast<char>('a' + input_.ConsumeIntegral<char>() % 6));
+    }
+
+    static void put(Store& store, const std::string& key, std::size_t size) {
+        static const std::vector<std::byte> bytes(70'000);
+        ReserveOptions options;
+        options.meta = std::span(bytes).first(size % 100);
+        static_cast<void>(store.put(key, std::span(bytes).first(size), options).is_ok());
+    }
+    void reserve(Store& store, const std::string& key) {
+        Result<StoreReservation> room =
+            store.reserve(key, input_.ConsumeIntegralInRange<std::size_t>(0, 40'000));
+        if (!room) return;
+        std::memset(room->bytes().data(), 1, room->bytes().size());
+        if (input_.ConsumeBool()) vandal_.strike(input_);
+        if (input_.ConsumeBool()) {
+            static_cast<void>(
+                room->resize(input_.ConsumeIntegralInRange<std::size_t>(0, 70'000)).is_ok());
+        }
+        if (input_.ConsumeBool()) {
+            static_cast<void>(room->commit().is_ok());
+        } else if (input_.ConsumeBool()) {
+            rooms_.push_back(*std::move(room));
+        }
+    }
+    void get(Store& store, const std::string& key) {
+        Result<StoreObject> object = store.get(key);
+        if (!object) return;
+        touch(object->bytes());
+        touch(object->meta());
+        static_cast<void>(store.get(object->ref()).is_ok());
+        if (input_.ConsumeBool()) held_.push_back(*std::move(object));
+    }
+    void let_go() {
+        if (!held_.empty()) held_.erase(held_.begin());
+        if (!rooms_.empty()) rooms_.erase(rooms_.begin());
+    }
+    void keep_or_clear(Store& store, const std::string& key) {
+        switch (input_.ConsumeIntegralInRange<int>(0, 4)) {
+            case 0:
+                static_cast<void>(store.pin(key).is_ok());
+                break;
+            case 1:
+                static_cast<void>(store.unpin(key).is_ok());
+                break;
+            case 2:
+                static_cast<void>(store.trim());
+                break;
+            case 3:
+                store.clear_dead();
+                break;
+            default:
+                static_cast<void>(store.clear());
+                break;
+        }
+    }
+    void come_or_go() {
+        if (other_) {
+            other_.reset();
+        } else {
+            may_refuse([&] { other_.emplace(Store::attach(name_)); });
+        }
+    }
+    void look(Store& store, const std::string& key) {
+        may_refuse([&] { static_cast<void>(inspect_store(name_)); });
+        may_refuse([&] { static_cast<void>(store.stats()); });
+        may_refuse([&] { static_cast<void>(store.keys()); });
+        static_cast<void>(store.look(key));
+        static_cast<void>(store.touch(key));
+        for (const StoreObject& object : held_) touch(object.bytes());
+    }
+
+    FuzzedDataProvider& input_;
+    std::string path_;
+    std::string name_;
+    Store store_;
+    Vandal vandal_;
+    std::optional<Store> other_;
+    std::vector<StoreObject> held_;
+    std::vector<StoreReservation> rooms_;
+};
+
+}  // namespace
+}  // namespace penstock::fuzzing
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    FuzzedDataProvider input(data, size);
+    penstock::fuzzing::Town(input).live();
+    return 0;
+}
