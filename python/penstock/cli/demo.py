@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
             "Exit code 0 only if nothing was lost and nothing torn."
         ),
         example="penstock demo\npenstock demo ~/photos --workers 2 --seconds 10\n"
-        "penstock demo --trajectories",
+        "penstock demo --trajectories\npenstock demo --store ~/photos",
     )
     parser.add_argument(
         "path",
@@ -43,10 +43,16 @@ def add_to(commands: Commands) -> None:
         metavar="PATH",
         help="a file or directory whose bytes are sent (default: Python's standard library)",
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--trajectories",
         action="store_true",
         help="environments, a trainer and groups of PATH's text instead; both are killed once",
+    )
+    what.add_argument(
+        "--store",
+        action="store_true",
+        help="workers that share chunks of PATH through a store too small for all; two are killed",
     )
     parser.add_argument("--workers", type=positive_int, default=4, metavar="N", help="default 4")
     length = parser.add_mutually_exclusive_group()
@@ -79,6 +85,8 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.trajectories:
         return _run_trajectories(args)
+    if args.store:
+        return _run_store(args)
     from penstock.demo import crew, driver  # only here: they load NumPy and rich
 
     view = _view(args)
@@ -109,6 +117,13 @@ def _run_trajectories(args: argparse.Namespace) -> int:
     from penstock.demo import trajectories
 
     account = trajectories.run(args.path, args.seconds, args.json)
+    return exits.OK if account.ok else exits.ERROR
+
+
+def _run_store(args: argparse.Namespace) -> int:
+    from penstock.demo import objects
+
+    account = objects.run(args.path, args.workers, args.seconds, args.json)
     return exits.OK if account.ok else exits.ERROR
 
 
