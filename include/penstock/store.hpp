@@ -52,7 +52,7 @@ struct StoreOptions {
     // Bytes for objects, with keys and metadata; rounded up to 64 KiB. Address range: memory is
     // reserved when objects first need it, and given back by trim().
     std::uint64_t capacity = std::uint64_t{256} << 20U;
-    std::uint64_t objects = 0;  // at most, about; 0: one for each 64 KiB, 1024 at least
+    std::uint64_t objects = 0;  // at most, about; 0: one for each 16 KiB, 1024 at least
     unsigned members = 64;      // participants at most
     Eviction eviction = Eviction::Sieve;
     // What sizes are rounded up to, 64 or more; 0: 64 up to 16 MiB, then 512, and so on so that the

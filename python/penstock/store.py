@@ -58,7 +58,7 @@ class Store(_core.Store):
 
         ``capacity`` bounds the bytes of objects with their keys and metadata; memory is reserved
         when it is first needed. At most about ``objects`` are there at a time (by default one for
-        each 64 KiB). When room is wanted, ``eviction`` decides who goes: ``"sieve"`` the oldest
+        each 16 KiB). When room is wanted, ``eviction`` decides who goes: ``"sieve"`` the oldest
         that was not read lately, ``"fifo"`` the oldest, ``"lru"`` the one not read for longest,
         ``"none"`` nobody: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
         are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves.

@@ -18,12 +18,6 @@ constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
 // Plans made again before the words are taken for damaged: each means that somebody else got on.
 constexpr unsigned kMostAttempts = 1'000'000;
 
-// Payload of a granule's word, from the lowest bit: state 2, owner 10, length 28.
-constexpr unsigned kOwnerShift = 2;
-constexpr unsigned kLengthShift = 12;
-constexpr std::uint64_t kOwnerMask = 0x3FF;
-constexpr std::uint64_t kLengthMask = (std::uint64_t{1} << 28U) - 1;
-
 constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
     return (bits + 63) / 64;
 }
@@ -73,22 +67,6 @@ void Heap::prepare(bool is_reserved) noexcept {
 }
 
 // ---- pieces of the tiling
-
-Heap::Piece Heap::decode(std::uint64_t value, std::uint32_t granule) noexcept {
-    const std::uint64_t payload = payload_of(value);
-    return {static_cast<State>(payload & 3U), granule,
-            static_cast<std::uint32_t>(payload >> kLengthShift & kLengthMask),
-            static_cast<unsigned>(payload >> kOwnerShift & kOwnerMask), value};
-}
-
-std::uint64_t Heap::encode(const Piece& piece) noexcept {
-    return static_cast<std::uint64_t>(piece.state) | std::uint64_t{piece.owner} << kOwnerShift |
-           std::uint64_t{piece.length} << kLengthShift;
-}
-
-Heap::Piece Heap::piece_at(std::uint32_t granule) const noexcept {
-    return decode(words_->read(granules_[granule]), granule);
-}
 
 bool Heap::fits_heap(const Piece& piece) const noexcept {
     return piece.length > 0 && piece.length <= geometry_.granules - piece.first;

@@ -75,11 +75,10 @@ void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOper
     self_ = self;
 }
 
-std::uint64_t MultiWord::read(const Word& word) const noexcept {
+std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
         const std::uint64_t seen = word.load(kAcquire);
-        if (!is_reference(seen)) [[likely]]
-            return seen;
+        if (!is_reference(seen)) return seen;
         if (!help(seen)) ++futile;
     }
     return kBroken;

@@ -64,7 +64,10 @@ public:
                 unsigned members, unsigned self) noexcept;
 
     // What the word holds, after finishing what was under way there. Acquire.
-    [[nodiscard]] std::uint64_t read(const Word& word) const noexcept;
+    [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
+        const std::uint64_t seen = word.load(std::memory_order_acquire);
+        return (seen & layout::kWordMark) == 0 ? seen : read_helping(word);
+    }
     // What it holds, or will hold if what is under way succeeds now; changes nothing. For people.
     [[nodiscard]] std::uint64_t peek(const Word& word) const noexcept;
     // One word. False: it is not `seen` any more.
@@ -92,6 +95,7 @@ private:
         unsigned size = 0;
     };
 
+    [[nodiscard]] std::uint64_t read_helping(const Word& word) const noexcept;
     static void put_in_order(Operation& operation) noexcept;
     [[nodiscard]] std::uint64_t describe(const Operation& operation) noexcept;
     [[nodiscard]] bool read_operation(std::uint64_t reference, Operation& operation) const noexcept;

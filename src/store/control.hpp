@@ -39,8 +39,9 @@ class StoreView {
 public:
     StoreView() noexcept = default;
     StoreView(const StoreShape& shape, std::byte* control) noexcept
-        : shape_(shape), control_(control), entries_(control + shape.entries_offset()),
-          entry_bytes_(shape.entry_bytes()) {}
+        : shape_(shape), control_(control),
+          buckets_(reinterpret_cast<layout::IndexBucket*>(control + shape.buckets_offset())),
+          entries_(control + shape.entries_offset()), entry_bytes_(shape.entry_bytes()) {}
 
     [[nodiscard]] const StoreShape& shape() const noexcept { return shape_; }
     [[nodiscard]] layout::StoreState& state() const noexcept { return block().state; }
@@ -53,7 +54,7 @@ public:
         return reinterpret_cast<layout::WordOperation*>(control_ + shape_.operations_offset());
     }
     [[nodiscard]] layout::IndexBucket& bucket(std::uint32_t number) const noexcept {
-        return reinterpret_cast<layout::IndexBucket*>(control_ + shape_.buckets_offset())[number];
+        return buckets_[number];
     }
     [[nodiscard]] layout::StoreEntry& entry(std::uint32_t number) const noexcept {
         return *reinterpret_cast<layout::StoreEntry*>(entries_ + number * entry_bytes_);
@@ -74,6 +75,7 @@ private:
 
     StoreShape shape_;
     std::byte* control_ = nullptr;
+    layout::IndexBucket* buckets_ = nullptr;
     std::byte* entries_ = nullptr;
     std::uint64_t entry_bytes_ = 0;
 };
