@@ -91,6 +91,13 @@ void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) no
     }
 }
 
+void FreeMap::restore_above(std::uint32_t region) noexcept {
+    std::uint32_t index = region / kFan;
+    for (unsigned level = 1; level < depth_; ++level, index /= kFan) {
+        raise_from(level, index, largest_in(levels_[level - 1].words[index].load(kSeqCst)));
+    }
+}
+
 // Level by level a byte becomes what is below it; then what is below is looked at again, and what
 // was raised there meanwhile goes up once more: it may have stopped at the byte as it was before.
 void FreeMap::lower(std::uint32_t region, SizeClass said, SizeClass size) noexcept {

@@ -42,7 +42,9 @@ std::uint64_t HeapGeometry::control_bytes() const noexcept {
     return layout::round_up(words * sizeof(Word), layout::kApart);
 }
 
+// One more than there are for what is longer than the heap.
 std::uint32_t HeapGeometry::granules_for(std::uint64_t wanted) const noexcept {
+    if (wanted > bytes()) return granules + 1;
     return static_cast<std::uint32_t>((std::max<std::uint64_t>(wanted, 1) + granule_bytes - 1) /
                                       granule_bytes);
 }
@@ -118,6 +120,30 @@ void Heap::hint(const Piece& piece) noexcept {
     if (piece.length > 0) map_.raise(piece.first / kRegion, class_of_length(piece.length));
 }
 
+void Heap::restore_hint(std::uint32_t region) noexcept {
+    SizeClass largest = 0;
+    scan(region, kEverything, largest);
+    map_.raise(region, largest);
+    map_.restore_above(region);
+}
+
+// What others have not told the map yet, and may never, is told by whoever finds nothing. False:
+// nobody is in the middle of that.
+bool Heap::restore_noted() noexcept {
+    bool has_noted = false;
+    for (unsigned member = 0; member < words_->members(); ++member) {
+        has_noted |= restore_noted(member);
+    }
+    return has_noted;
+}
+
+bool Heap::restore_noted(unsigned member) noexcept {
+    const std::uint64_t note = words_->note_of(member);
+    if (note == 0 || note > geometry_.regions()) return false;
+    restore_hint(static_cast<std::uint32_t>(note - 1));
+    return true;
+}
+
 // ---- taking
 
 Heap::Wanted Heap::wanted(const HeapRequest& request) const noexcept {
@@ -158,9 +184,10 @@ Heap::Piece Heap::scan(std::uint32_t region, const Wanted& wanted,
 // have found the map high enough: so the region is looked at once more after it is lowered.
 void Heap::correct(std::uint32_t region, SizeClass said, SizeClass largest) noexcept {
     if (largest >= said) return;
+    const MultiWord::Note note(*words_, region + 1);
     map_.lower(region, said, largest);
     SizeClass since = 0;
-    scan(region, {~std::uint32_t{0}, 1, 0}, since);
+    scan(region, kEverything, since);
     if (since > largest) map_.raise(region, since);
 }
 
@@ -184,10 +211,10 @@ Heap::Piece Heap::find(const Wanted& wanted) noexcept {
     return possible < certain ? search(wanted, possible) : Piece{};
 }
 
-// [lead free][taken][rest free] where the free piece was. False: it is not there any more, or one
+// [lead free][taken][rest free] where the free piece was. NoRun: it is not there any more, or one
 // of the plan's words has changed.
-bool Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
-                 WordPlan plan) noexcept {
+Heap::Fit Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
+                      WordPlan plan) noexcept {
     const Piece before{State::Free, piece.first, lead, 0, 0};
     const Piece taken{State::Used, piece.first + lead, length, owner, 0};
     const Piece rest{State::Free, taken.first + length, piece.length - lead - length, 0, 0};
@@ -195,33 +222,45 @@ bool Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, u
     lay(plan, before);
     lay(plan, taken);
     lay(plan, rest);
-    if (!words_->change(plan)) return false;
+    if (plan.is_broken()) return Fit::Damaged;
+    // What is left in front begins where the piece did, where the map says enough already.
+    const MultiWord::Note note(*words_, rest.length > 0 ? rest.first / kRegion + 1 : 0);
+    if (!words_->change(plan)) return Fit::NoRun;
     PENSTOCK_CRASH_POINT("heap.carve.carved");
     hint(before);
     hint(rest);
-    return true;
+    return Fit::Found;
 }
 
 Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept {
     const Wanted asked = wanted(request);
-    for (;;) {
+    for (bool has_restored = false;;) {
         const Piece piece = find(asked);
-        if (piece.length == 0) return {Fit::NoRun, {}, {}};
+        if (piece.length == 0) {
+            if (has_restored || !restore_noted()) return {Fit::NoRun, {}, {}};
+            has_restored = true;
+            continue;
+        }
         const std::uint32_t lead_in = lead(piece, asked);
         if (lead_in == kNowhere) return {Fit::Damaged, {}, {}};
         const HeapBlock block{piece.first + lead_in, asked.length};
         WordPlan plan;
         plan.set(name, seen, name_of(block));
-        if (!carve(piece, lead_in, asked.length, kNamed, plan)) {
+        const Fit fit = carve(piece, lead_in, asked.length, kNamed, plan);
+        if (fit == Fit::Damaged) return {Fit::Damaged, {}, {}};
+        if (fit != Fit::Found) {
             const std::uint64_t now = words_->read(name);
             if (payload_of(now) != payload_of(seen)) return {Fit::NameGone, {}, {}};
             seen = now;
             continue;
         }
         if (const std::error_code error = reserve(block)) {
+            // Named, it may have been freed and taken by others meanwhile.
+            const std::uint64_t now = words_->read(name);
+            if (payload_of(now) != name_of(block)) return {Fit::NameGone, {}, {}};
             WordPlan also;
-            also.set(name, words_->read(name), 0);
-            free(block, also);
+            also.set(name, now, 0);
+            if (!free(block, also)) return {Fit::NameGone, {}, {}};
             return {Fit::NoMemory, {}, error};
         }
         return {Fit::Found, block, {}};
@@ -236,7 +275,8 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
 bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == 0) return true;
     const Piece last = piece_at(granule - 1);
-    if (last.state == State::Used || last.state == State::Inside) {
+    if (last.state == State::Used || last.state == State::Inside ||
+        last.seen == MultiWord::kBroken) {
         keep(plan, last);
         return true;
     }
@@ -253,7 +293,7 @@ bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) con
 bool Heap::join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == geometry_.granules) return true;
     const Piece next = piece_at(granule);
-    if (next.state == State::Used) {
+    if (next.state == State::Used || next.seen == MultiWord::kBroken) {
         keep(plan, next);
         return true;
     }
@@ -273,6 +313,8 @@ Heap::Fit Heap::release(HeapBlock block, const WordPlan& also) noexcept {
     if (!join_before(plan, block.first, joined)) return Fit::NoRun;
     if (!join_behind(plan, block.first + block.length, joined)) return Fit::NoRun;
     lay(plan, joined);
+    if (plan.is_broken()) return Fit::Damaged;
+    const MultiWord::Note note(*words_, joined.first / kRegion + 1);
     if (!words_->change(plan)) return Fit::NoRun;
     PENSTOCK_CRASH_POINT("heap.free.freed");
     hint(joined);
@@ -286,6 +328,14 @@ bool Heap::free(HeapBlock block, WordPlan also) noexcept {
         if (fit == Fit::Damaged || !words_->renew(also)) return false;
     }
     return false;
+}
+
+bool Heap::settle(const WordPlan& plan, const Piece& rest) noexcept {
+    const MultiWord::Note note(*words_, rest.length > 0 ? rest.first / kRegion + 1 : 0);
+    if (!words_->change(plan)) return false;
+    PENSTOCK_CRASH_POINT("heap.resize.resized");
+    hint(rest);
+    return true;
 }
 
 Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
@@ -303,9 +353,8 @@ Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
         lay(plan, {State::Used, block.first, length, used.owner, 0});
         rest = {State::Free, block.first + length, room - length, 0, 0};
         lay(plan, rest);
-        if (!words_->change(plan)) continue;
-        PENSTOCK_CRASH_POINT("heap.resize.resized");
-        hint(rest);
+        if (plan.is_broken()) return Fit::Damaged;
+        if (!settle(plan, rest)) continue;
         const HeapBlock before = std::exchange(block, {block.first, length});
         const std::error_code error = reserve(block);
         if (!error) return Fit::Found;
@@ -321,12 +370,27 @@ bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
 }
 
 // The chunks that a used block touches. Others may do the same for their part of one; nobody gives
-// back a chunk of which any part is used.
+// back a chunk of which any part is used. A range that can't be had is given back as far as it was
+// had: so a chunk that others may have reserved meanwhile is never part of a longer one.
 std::error_code Heap::reserve(HeapBlock block) noexcept {
     const std::uint64_t size = geometry_.chunk_bytes();
-    const auto end =
-        static_cast<std::uint32_t>(layout::round_up(offset(block) + bytes_of(block), size) / size);
-    for (auto at = static_cast<std::uint32_t>(offset(block) / size); at < end;) {
+    const std::uint64_t begin = offset(block) / size;
+    const std::uint64_t end = layout::round_up(offset(block) + bytes_of(block), size) / size;
+    const std::uint64_t first_whole = layout::round_up(offset(block), size) / size;
+    const std::uint64_t last_whole = (offset(block) + bytes_of(block)) / size;
+    if (begin < first_whole) {
+        if (const auto error = reserve_chunks(begin, first_whole)) return error;
+    }
+    if (first_whole < last_whole) {
+        if (const auto error = reserve_chunks(first_whole, last_whole)) return error;
+    }
+    return last_whole < end && first_whole <= last_whole ? reserve_chunks(last_whole, end)
+                                                         : std::error_code{};
+}
+
+std::error_code Heap::reserve_chunks(std::uint64_t first, std::uint64_t end) noexcept {
+    const std::uint64_t size = geometry_.chunk_bytes();
+    for (auto at = static_cast<std::uint32_t>(first); at < end;) {
         if (is_reserved(at)) {
             ++at;
             continue;
@@ -361,44 +425,48 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
 }
 
 std::uint64_t Heap::trim(unsigned self, std::uint64_t keep_bytes) noexcept {
-    const auto most = static_cast<std::uint32_t>(kTrimAtOnce / geometry_.granule_bytes);
+    if (self >= kNamed) return 0;
+    // Parts are whole chunks, but for what lies at the two ends.
+    const auto most = static_cast<std::uint32_t>(std::max(kTrimAtOnce, geometry_.chunk_bytes()) /
+                                                 geometry_.granule_bytes);
     std::uint64_t given_back = 0;
     std::uint64_t kept = 0;
     for (std::uint32_t at = 0; at < geometry_.granules;) {
         const Piece piece = piece_at(at);
         at += std::max(piece.length, 1U);
         if (piece.state != State::Free || !fits_heap(piece)) continue;
-        for (std::uint32_t begin = 0; begin < piece.length; begin += most) {
-            // From its end, so that what is left of it stays the piece that was seen.
-            const HeapBlock part{piece.first, std::min(most, piece.length - begin)};
+        for (std::uint32_t end = piece.first + piece.length; end > piece.first;) {
+            const std::uint32_t begin = std::max(piece.first, (end - 1) / most * most);
+            const HeapBlock part{begin, end - begin};
+            end = begin;
             if (kept + bytes_of(part) <= keep_bytes) {
                 kept += bytes_of(part);
                 continue;
             }
-            given_back +=
-                trim_part(self, piece.first + piece.length - begin - part.length, part.length);
+            given_back += trim_part(self, piece.first, part);
         }
     }
     return given_back;
 }
 
-// Takes a part of a free piece for as long as it is punched. Nothing, if it is not free any more.
-std::uint64_t Heap::trim_part(unsigned self, std::uint32_t first, std::uint32_t length) noexcept {
-    std::uint32_t begin = first;
-    while (begin > 0 && piece_at(begin).state == State::Inside) --begin;
-    const Piece piece = piece_at(begin);
+// Takes a part of the free piece at `from` for as long as it is punched. Nothing, if that is not
+// there any more.
+std::uint64_t Heap::trim_part(unsigned self, std::uint32_t from, HeapBlock part) noexcept {
+    const Piece piece = piece_at(from);
     const bool covers = piece.state == State::Free && fits_heap(piece) &&
-                        piece.first + piece.length >= first + length;
-    if (!covers || !carve(piece, first - begin, length, self, {})) return 0;
+                        piece.first + piece.length >= part.first + part.length;
+    if (!covers || carve(piece, part.first - from, part.length, self, {}) != Fit::Found) return 0;
     PENSTOCK_CRASH_POINT("heap.trim.taken");
-    const std::uint64_t given_back = punch({first, length});
-    free({first, length}, {});
+    const std::uint64_t given_back = punch(part);
+    free(part, {});
     return given_back;
 }
 
 // ---- after a death, and for people
 
 void Heap::reap(unsigned dead) noexcept {
+    if (dead >= kNamed) return;
+    restore_noted(dead);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
         const Piece piece = piece_at(at);
         if (piece.state == State::Used && piece.owner == dead && fits_heap(piece)) {
@@ -409,9 +477,7 @@ void Heap::reap(unsigned dead) noexcept {
 
 void Heap::restore_hints() noexcept {
     for (std::uint32_t region = 0; region < geometry_.regions(); ++region) {
-        SizeClass largest = 0;
-        scan(region, {~std::uint32_t{0}, 1, 0}, largest);
-        if (largest > 0) map_.raise(region, largest);
+        restore_hint(region);
     }
 }
 

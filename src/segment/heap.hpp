@@ -81,8 +81,8 @@ public:
     // Takes a block, reserves its memory, and names it in `name`, which held `seen`: see name_of().
     Outcome allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept;
     // Gives the block back, and changes the words of `also` with it: its name, at least. They must
-    // be such that nobody else changes a payload and back. False: one has another payload than was
-    // seen, and the block is still used.
+    // be such that nobody else changes a payload and back; three at most. False: one has another
+    // payload than was seen, and the block is still used.
     bool free(HeapBlock block, WordPlan also) noexcept;
     // Makes a used block longer or shorter where it is. Its owner alone may call.
     Fit resize(HeapBlock& block, std::uint64_t bytes) noexcept;
@@ -105,7 +105,8 @@ public:
 
     // Gives the memory of free chunks back to the system, all but `keep_bytes`; what it gave back.
     std::uint64_t trim(unsigned self, std::uint64_t keep_bytes) noexcept;
-    // After a death: blocks that were being trimmed, and hints that were not written down.
+    // After a death, and before a successor changes anything: blocks that were being trimmed, and
+    // hints that were not written down.
     void reap(unsigned dead) noexcept;
     void restore_hints() noexcept;
     [[nodiscard]] HeapUse use() const noexcept;  // looks at every granule; for people
@@ -120,7 +121,8 @@ private:
         std::uint64_t seen = 0;  // its first word, when it was looked at
     };
     static constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
-    static constexpr unsigned kNamed = 0x3FF;  // owner of a block that somebody names
+    static constexpr unsigned kNamed =
+        0x3FF;  // owner of a block that somebody names; no participant
 
     // Payload of a granule's word, from the lowest bit: state 2, owner 10, length 28.
     [[nodiscard]] static Piece decode(std::uint64_t value, std::uint32_t granule) noexcept {
@@ -142,28 +144,34 @@ private:
     void erase(WordPlan& plan, const Piece& piece) const noexcept;
     void lay(WordPlan& plan, const Piece& piece) const noexcept;
     void hint(const Piece& piece) noexcept;
+    void restore_hint(std::uint32_t region) noexcept;
+    bool restore_noted() noexcept;
+    bool restore_noted(unsigned member) noexcept;
 
     struct Wanted {
         std::uint32_t length = 0;
         std::uint32_t step = 1;  // granules between places that are aligned
         std::uint32_t phase = 0;
     };
+    static constexpr Wanted kEverything{~std::uint32_t{0}, 1, 0};  // fits nowhere
     [[nodiscard]] Wanted wanted(const HeapRequest& request) const noexcept;
     [[nodiscard]] static std::uint32_t lead(const Piece& piece, const Wanted& wanted) noexcept;
     Piece find(const Wanted& wanted) noexcept;
     Piece search(const Wanted& wanted, SizeClass size) noexcept;
     Piece scan(std::uint32_t region, const Wanted& wanted, SizeClass& largest) const noexcept;
     void correct(std::uint32_t region, SizeClass said, SizeClass largest) noexcept;
-    bool carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
-               WordPlan plan) noexcept;
+    Fit carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
+              WordPlan plan) noexcept;
+    bool settle(const WordPlan& plan, const Piece& rest) noexcept;
     bool join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept;
     bool join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept;
     Fit release(HeapBlock block, const WordPlan& also) noexcept;
 
     [[nodiscard]] bool is_reserved(std::uint32_t chunk) const noexcept;
     std::error_code reserve(HeapBlock block) noexcept;
+    std::error_code reserve_chunks(std::uint64_t first, std::uint64_t end) noexcept;
     std::uint64_t punch(HeapBlock block) noexcept;
-    std::uint64_t trim_part(unsigned self, std::uint32_t first, std::uint32_t length) noexcept;
+    std::uint64_t trim_part(unsigned self, std::uint32_t from, HeapBlock part) noexcept;
 
     HeapGeometry geometry_;
     Word* granules_ = nullptr;

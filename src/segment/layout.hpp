@@ -109,7 +109,8 @@ struct alignas(kApart) WordOperation {
     std::atomic<std::uint64_t> place[kMostWords];  // number of the word in the control block
     std::atomic<std::uint64_t> expected[kMostWords];
     std::atomic<std::uint64_t> desired[kMostWords];
-    std::uint64_t reserved[7];
+    std::atomic<std::uint64_t> note;  // what it has to do after the change; 0: nothing
+    std::uint64_t reserved[6];
 };
 static_assert(sizeof(WordOperation) == 2 * kApart);
 

@@ -54,6 +54,9 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
 
 // A reference that nothing stands behind: only damage makes one, and nobody waits for it for ever.
 constexpr unsigned kMostFutile = 1000;
+// Changes helped inside one another. Every one is further on in the order of the words, unless they
+// are damaged; a change that is left here fails, and is planned again.
+constexpr unsigned kDeepest = 64;
 
 }  // namespace
 
@@ -61,6 +64,10 @@ void WordPlan::set(Word& word, std::uint64_t seen, std::uint64_t payload) noexce
     for (unsigned at = 0; at < size_; ++at) {
         if (steps_[at].word != &word) continue;
         steps_[at].payload = payload;
+        return;
+    }
+    if (size_ == steps_.size() || seen == MultiWord::kBroken) {
+        is_broken_ = true;
         return;
     }
     steps_[size_++] = {&word, seen, payload};
@@ -79,7 +86,8 @@ std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
         const std::uint64_t seen = word.load(kAcquire);
         if (!is_reference(seen)) return seen;
-        if (!help(seen)) ++futile;
+        help(seen, 0);
+        if (word.load(kAcquire) == seen) ++futile;
     }
     return kBroken;
 }
@@ -116,39 +124,57 @@ void MultiWord::put_in_order(Operation& operation) noexcept {
 }
 
 bool MultiWord::change(const WordPlan& plan) noexcept {
+    if (plan.is_broken_) return false;
     Operation operation;
     operation.size = plan.size_;
     for (unsigned at = 0; at < plan.size_; ++at) {
         const WordPlan::Step& step = plan.steps_[at];
-        if (step.seen == kBroken) return false;
         operation.steps[at] = {step.word, step.seen, successor(step.seen, step.payload)};
     }
     put_in_order(operation);
     const std::lock_guard lock(mine_);
-    return run(describe(operation), operation);
+    return run(describe(operation), operation, 0);
 }
 
 bool MultiWord::renew(WordPlan& plan) const noexcept {
+    if (plan.is_broken_) return false;
     for (unsigned at = 0; at < plan.size_; ++at) {
         WordPlan::Step& step = plan.steps_[at];
         const std::uint64_t now = read(*step.word);
-        if (payload_of(now) != payload_of(step.seen)) return false;
+        if (now == kBroken || payload_of(now) != payload_of(step.seen)) return false;
         step.seen = now;
     }
     return true;
 }
 
+// pairs with: note_of(), by way of the change that follows: who sees that sees the note.
+MultiWord::Note::Note(MultiWord& words, std::uint64_t what) noexcept
+    : note_(words.operations_[words.self_].note), turn_(words.noted_) {
+    note_.store(what, std::memory_order_seq_cst);
+}
+
+// pairs with: note_of(): who sees no note sees what was done after the change.
+MultiWord::Note::~Note() {
+    note_.store(0, kRelease);
+}
+
+std::uint64_t MultiWord::note_of(unsigned member) const noexcept {
+    return operations_[member].note.load(kAcquire);
+}
+
 void MultiWord::finish(unsigned dead) const noexcept {
     const std::uint64_t status = operations_[dead].status.load(kAcquire);
     if (state_in(status) == State::Preparing) return;  // no word refers to it
-    static_cast<void>(help(reference_to(dead, sequence_in(status))));
+    help(reference_to(dead, sequence_in(status)), 0);
 }
 
 // Writes it down where others find it. Its words refer to none of ours: the change before is done.
 std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     layout::WordOperation& place = operations_[self_];
     const std::uint64_t sequence = sequence_in(place.status.load(kRelaxed)) + 1;
-    place.status.store(status_of(sequence, operation.size, State::Preparing), kRelaxed);
+    // pairs with: the acquire loads in read_operation(): who finds the change before over finds its
+    // words without it.
+    place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);
     // pairs with: the acquire fence in read_operation(): who copies a new word sees a new status.
     std::atomic_thread_fence(kRelease);
     for (unsigned at = 0; at < operation.size; ++at) {
@@ -180,14 +206,13 @@ bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) co
     }
     // pairs with: the release fence in describe()
     std::atomic_thread_fence(kAcquire);
-    return is_about(place.status.load(kRelaxed), reference);
+    return is_about(place.status.load(kAcquire), reference);
 }
 
-bool MultiWord::help(std::uint64_t reference) const noexcept {
+// Afterwards no word holds the reference, unless it is damaged.
+void MultiWord::help(std::uint64_t reference, unsigned depth) const noexcept {
     Operation operation;
-    if (!read_operation(reference, operation)) return false;
-    run(reference, operation);
-    return true;
+    if (read_operation(reference, operation)) run(reference, operation, depth);
 }
 
 bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
@@ -196,12 +221,17 @@ bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
 }
 
 // The reference into one word. False: it holds something else, or the matter is decided.
-bool MultiWord::install(std::uint64_t reference, const Operation::Step& step) const noexcept {
-    for (unsigned futile = 0; futile < kMostFutile;) {
+// Only while it is not decided is what stands in its way further on in the order of the words: who
+// came late and helped all the same could go on to help one later change inside another for ever.
+bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
+                        unsigned depth) const noexcept {
+    for (;;) {
         std::uint64_t seen = step.word->load(kAcquire);
         if (seen == reference) return true;
         if (is_reference(seen)) {
-            if (!help(seen)) ++futile;
+            if (depth == kDeepest || !is_undecided(reference)) return false;
+            help(seen, depth + 1);
+            if (step.word->load(kAcquire) == seen) return false;
             continue;
         }
         if (seen != step.expected || !is_undecided(reference)) return false;
@@ -210,7 +240,6 @@ bool MultiWord::install(std::uint64_t reference, const Operation::Step& step) co
             return true;
         }
     }
-    return false;
 }
 
 void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
@@ -224,10 +253,11 @@ void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
 }
 
 // By its owner or a helper. What it returns is for the owner: to a helper it may be over.
-bool MultiWord::run(std::uint64_t reference, const Operation& operation) const noexcept {
+bool MultiWord::run(std::uint64_t reference, const Operation& operation,
+                    unsigned depth) const noexcept {
     bool succeeds = true;
     for (unsigned at = 0; at < operation.size && succeeds; ++at) {
-        succeeds = install(reference, operation.steps[at]);
+        succeeds = install(reference, operation.steps[at], depth);
     }
     decide(reference, succeeds);
     const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);

@@ -35,9 +35,11 @@ constexpr std::uint64_t successor(std::uint64_t seen, std::uint64_t payload) noe
 class WordPlan {
 public:
     // `word` holds `seen` and is to hold `payload`. Said again of the same word it replaces the
-    // payload.
+    // payload. More than kMostWords make a plan that never comes true.
     void set(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
     [[nodiscard]] unsigned size() const noexcept { return size_; }
+    // It never comes true, however often it is renewed: a word of it is damaged.
+    [[nodiscard]] bool is_broken() const noexcept { return is_broken_; }
 
 private:
     friend class MultiWord;
@@ -48,6 +50,7 @@ private:
     };
     std::array<Step, layout::kMostWords> steps_;
     unsigned size_ = 0;
+    bool is_broken_ = false;
 };
 
 // One participant's way to the words of a control block. Any thread; changes of several words by
@@ -81,6 +84,22 @@ public:
     // before it changes anything. Repeatable.
     void finish(unsigned dead) const noexcept;
 
+    // What a participant is in the middle of beyond its words, for others to see to: set before a
+    // change, 0 again when what follows from it is done. A stop or a death leaves it as it is.
+    class [[nodiscard]] Note {
+    public:
+        Note(MultiWord& words, std::uint64_t what) noexcept;
+        Note(const Note&) = delete;
+        Note& operator=(const Note&) = delete;
+        ~Note();
+
+    private:
+        std::atomic<std::uint64_t>& note_;
+        std::lock_guard<std::mutex> turn_;
+    };
+    [[nodiscard]] unsigned members() const noexcept { return members_; }
+    [[nodiscard]] std::uint64_t note_of(unsigned member) const noexcept;
+
     // What read() returns of a word that refers to nothing: a payload that no state machine has.
     static constexpr std::uint64_t kBroken = layout::kPayloadMask;
 
@@ -99,9 +118,10 @@ private:
     static void put_in_order(Operation& operation) noexcept;
     [[nodiscard]] std::uint64_t describe(const Operation& operation) noexcept;
     [[nodiscard]] bool read_operation(std::uint64_t reference, Operation& operation) const noexcept;
-    bool help(std::uint64_t reference) const noexcept;
-    bool run(std::uint64_t reference, const Operation& operation) const noexcept;
-    bool install(std::uint64_t reference, const Operation::Step& step) const noexcept;
+    void help(std::uint64_t reference, unsigned depth) const noexcept;
+    bool run(std::uint64_t reference, const Operation& operation, unsigned depth) const noexcept;
+    bool install(std::uint64_t reference, const Operation::Step& step,
+                 unsigned depth) const noexcept;
     void decide(std::uint64_t reference, bool succeeds) const noexcept;
     [[nodiscard]] bool is_undecided(std::uint64_t reference) const noexcept;
 
@@ -110,7 +130,8 @@ private:
     layout::WordOperation* operations_ = nullptr;
     unsigned members_ = 0;
     unsigned self_ = 0;
-    std::mutex mine_;  // one change at a time: there is one description
+    std::mutex mine_;   // one change at a time: there is one description
+    std::mutex noted_;  // and one note; taken before the other
 };
 
 }  // namespace penstock::detail

@@ -137,12 +137,12 @@ void StoreCore::clear_dead() noexcept {
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
 void StoreCore::take_over(unsigned dead) noexcept {
     words.finish(dead);
+    heap.reap(dead);  // before a change of our own, which might be in the dead one's very place
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
         take_over_entry(entry, dead);
     }
     PENSTOCK_CRASH_POINT("store.janitor.entries");
-    heap.reap(dead);
     heap.restore_hints();
     add(view.member(dead).deaths);
 }

@@ -21,7 +21,7 @@ enum StoreGeometry : unsigned {
     kStorePersistent = 5,
 };
 
-inline constexpr std::uint64_t kMostStoreMembers = kMaxSlots;
+inline constexpr std::uint64_t kMostStoreMembers = kMaxSlots - 1;  // the last stands for no owner
 inline constexpr std::uint64_t kMostStoreBytes = std::uint64_t{1} << 42U;
 inline constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 24U;
 inline constexpr unsigned kWays = 8;    // entries of a bucket

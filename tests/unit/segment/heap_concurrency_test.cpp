@@ -14,6 +14,7 @@
 #include "segment/heap.hpp"
 #include "tests/unit/segment/heap_stage.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -159,6 +160,99 @@ TEST(HeapConcurrencyTest, AStoppedProcessHoldsUpNobody) {
         EXPECT_EQ(child.wait(), 0) << point;
         stage.check();
     }
+}
+
+// What it had not told the map of, others find.
+TEST(HeapConcurrencyTest, AStoppedProcessHidesNothing) {
+    constexpr std::uint32_t kMany = 64 * 64;  // of 64 regions, in two levels
+    for (const char* point :
+         {"heap.carve.carved:1:stop", "heap.map.raised:1:stop", "heap.map.raised:2:stop"}) {
+        HeapStage stage(1024, kMany);
+        Child child([&] {
+            stage.join(1);
+            os::arm_crash_point(point);
+            stage.take(0, 1000 * 1024);  // what is left begins in a region of another word
+        });
+        child.await_stop();
+        EXPECT_EQ(stage.take(1, 3096 * 1024).length, 3096U) << point;
+        child.resume();
+        EXPECT_EQ(child.wait(), 0) << point;
+        stage.check();
+    }
+    for (const char* point : {"heap.free.freed:1:stop", "heap.map.raised:1:stop"}) {
+        HeapStage stage(1024, kMany);
+        ASSERT_GT(stage.take(0, 1000 * 1024).length, 0U);
+        ASSERT_GT(stage.take(1, 1000 * 1024).length, 0U);
+        ASSERT_GT(stage.take(2, 2096 * 1024).length, 0U);
+        EXPECT_EQ(stage.take(3, 1024).length, 0U);
+        Child child([&] {
+            stage.join(1);
+            os::arm_crash_point(point);
+            stage.give(1);
+        });
+        child.await_stop();
+        EXPECT_EQ(stage.take(3, 1000 * 1024).length, 1000U) << point;
+        child.resume();
+        EXPECT_EQ(child.wait(), 0) << point;
+        stage.check();
+    }
+}
+
+// Two blocks share a chunk of memory. One who finds no memory for the rest of his must not give
+// back what the other was promised.
+TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
+    HeapStage stage(1024, 32U << 10U);
+    Child first([&] {
+        stage.join(1);
+        os::arm_crash_point("heap.reserve.reserved:1:stop");
+        require(stage.take(0, 10 * 1024).length == 10);
+    });
+    first.await_stop();
+    Child second([&] {
+        // Beyond the first 16 MiB there is nothing.
+        constexpr std::uint32_t kFar = 16U << 20U;
+        if (!test::refuse_calls({{SYS_fallocate, ENOSPC, 2, kFar, kFar}})) {
+            ::_exit(test::kCannotRefuse);
+        }
+        stage.join(2);
+        require(stage.heap.allocate({20U << 20U, 64}, stage.name(1), 0).fit == Heap::Fit::NoMemory);
+    });
+    const int outcome = second.wait();
+    first.resume();
+    EXPECT_EQ(first.wait(), 0);
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "seccomp is not to be had";
+    EXPECT_EQ(outcome, 0);
+    EXPECT_EQ(stage.heap.use().used_bytes, 10U * 1024);
+    EXPECT_GE(stage.reserved(), stage.geometry().chunk_bytes());
+    stage.check();
+}
+
+// A block that was freed by its name and taken by another meanwhile is not his any more.
+TEST(HeapConcurrencyTest, WhoFindsNoMemoryFreesOnlyHisOwn) {
+    HeapStage stage(1024, kGranules);
+    Child first([&] {
+        if (!test::refuse_calls({test::kNoSpaceLeft})) ::_exit(test::kCannotRefuse);
+        stage.join(1);
+        os::arm_crash_point("heap.carve.carved:1:stop");
+        const auto fit = stage.heap.allocate({10 * 1024, 64}, stage.name(0), 0).fit;
+        require(fit == Heap::Fit::NameGone);
+    });
+    first.await_stop();
+    ASSERT_TRUE(stage.give(0));
+    Child second([&] {
+        stage.join(2);
+        os::arm_crash_point("heap.carve.carved:1:stop");
+        require(stage.take(1, 10 * 1024).length == 10);
+    });
+    second.await_stop();
+    first.resume();
+    const int outcome = first.wait();
+    second.resume();
+    EXPECT_EQ(second.wait(), 0);
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "seccomp is not to be had";
+    EXPECT_EQ(outcome, 0);
+    EXPECT_EQ(stage.heap.use().used_bytes, 10U * 1024);
+    stage.check();
 }
 
 }  // namespace

@@ -14,12 +14,15 @@
 #include <vector>
 
 #include "tests/unit/segment/heap_stage.hpp"
+#include "tests/unit/support/child.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock::detail {
 namespace {
 
+using test::Child;
 using test::HeapStage;
+using test::require;
 
 TEST(HeapTest, OneBlockMayBeEverything) {
     HeapStage stage;
@@ -107,6 +110,81 @@ TEST(HeapTest, MemoryComesWithBlocksAndGoesWithTrim) {
     ASSERT_TRUE(stage.give(1));
     EXPECT_EQ(stage.heap.trim(0, 0), 1U << 20U);
     EXPECT_EQ(stage.reserved(), 0U);
+    stage.check();
+}
+
+TEST(HeapTest, WhatIsLongerThanTheHeapIsNotFound) {
+    HeapStage stage(1024, 4096);
+    HeapBlock block = stage.take(0, 1024);
+    for (const std::uint64_t bytes :
+         {stage.geometry().bytes() + 1, std::uint64_t{1} << 42U, (std::uint64_t{1} << 42U) + 1024,
+          ~std::uint64_t{0} - 1022, ~std::uint64_t{0}}) {
+        EXPECT_EQ(stage.take(1, bytes).length, 0U) << bytes;
+        EXPECT_EQ(stage.heap.resize(block, bytes), Heap::Fit::NoRun) << bytes;
+    }
+    stage.check();
+}
+
+TEST(HeapTest, TrimLeavesNoChunkBetweenItsParts) {
+    HeapStage stage(1024, 4096);
+    ASSERT_EQ(stage.take(0, 2000 * 1024).length, 2000U);  // ends in the middle of a chunk
+    ASSERT_GT(stage.take(1, 1024).length, 0U);
+    ASSERT_TRUE(stage.give(0));
+    stage.heap.trim(0, 0);
+    EXPECT_EQ(stage.heap.use().reserved_bytes, stage.geometry().chunk_bytes());
+    stage.check();
+}
+
+TEST(HeapTest, LargeGranulesAreTrimmedToo) {
+    Child child([] {
+        HeapStage stage(2U << 20U, 8);
+        require(stage.take(0, 4U << 20U).length == 2);
+        require(stage.give(0));
+        require(stage.heap.trim(0, 0) == 4U << 20U);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(HeapTest, NoParticipantIsTakenForTheOwnerOfWhatIsNamed) {
+    HeapStage stage;
+    ASSERT_GT(stage.take(0, 1024).length, 0U);
+    stage.heap.reap(0x3FF);
+    stage.check();
+    stage.heap.trim(0x3FF, 0);
+    stage.check();
+}
+
+TEST(HeapTest, DamagedWordsAreSaidToBe) {
+    Child child([] {
+        constexpr std::uint64_t kNothing = layout::kWordMark | 17;
+        HeapStage stage;
+        stage.name(0).store(kNothing);
+        require(stage.heap.allocate({1024, 64}, stage.name(0), MultiWord::kBroken).fit ==
+                Heap::Fit::Damaged);
+        HeapBlock block = stage.take(1, 1024);
+        stage.granule(4095).store(kNothing);
+        require(stage.heap.allocate({1024, 64}, stage.name(2), 0).fit == Heap::Fit::Damaged);
+        require(!stage.give(1));
+        require(stage.heap.resize(block, 2048) == Heap::Fit::Damaged);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(HeapTest, WhereMemoryIsNotToBeHadNothingIsTaken) {
+    HeapStage stage;
+    ASSERT_GT(stage.take(1, 1024).length, 0U);
+    Child child([&] {
+        if (!test::refuse_calls({test::kNoSpaceLeft})) ::_exit(test::kCannotRefuse);
+        stage.join(1);
+        const auto outcome = stage.heap.allocate({1U << 20U, 64}, stage.name(0), 0);
+        require(outcome.fit == Heap::Fit::NoMemory);
+        require(outcome.error == std::errc::no_space_on_device);
+        HeapBlock block = stage.heap.block_named(payload_of(stage.words.read(stage.name(1))));
+        require(stage.heap.resize(block, 1U << 20U) == Heap::Fit::NoMemory && block.length == 1);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "seccomp is not to be had";
+    EXPECT_EQ(outcome, 0);
     stage.check();
 }
 

@@ -70,6 +70,61 @@ TEST(MultiWordTest, AReferenceToNothingIsBroken) {
     EXPECT_EQ(words.peek(control->words[1]), MultiWord::kBroken);
 }
 
+// A description as hostile bytes may have it: undecided, of the words in `places`, which hold 0.
+void forge(Control& control, unsigned member, std::initializer_list<std::uint64_t> places) {
+    layout::WordOperation& operation = control.operations[member];
+    unsigned at = 0;
+    for (const std::uint64_t place : places) operation.place[at++] = place;
+    operation.status = std::uint64_t{1} << 6U | std::uint64_t{at} << 2U | 1U;
+}
+constexpr std::uint64_t reference_to(std::uint64_t member) {
+    return layout::kWordMark | member << 53U | 1U;
+}
+
+TEST(MultiWordTest, AReferenceToAChangeOfOtherWordsIsBroken) {
+    Shared<Control> control;
+    Child child([&] {
+        MultiWord words;
+        join(words, *control, 0);
+        forge(*control, 1, {3});
+        control->words[0].store(reference_to(1));
+        require(words.read(control->words[0]) == MultiWord::kBroken);
+        WordPlan plan;
+        plan.set(control->words[0], 0, 1);
+        plan.set(control->words[1], 0, 1);
+        require(!words.change(plan));
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(MultiWordTest, ReferencesInACircleEnd) {
+    Shared<Control> control;
+    Child child([&] {
+        MultiWord words;
+        join(words, *control, 0);
+        forge(*control, 1, {5});
+        forge(*control, 2, {4});
+        control->words[4].store(reference_to(1));
+        control->words[5].store(reference_to(2));
+        words.finish(1);
+        words.finish(2);
+        static_cast<void>(words.read(control->words[4]));
+        static_cast<void>(words.read(control->words[5]));
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(MultiWordTest, APlanOfTooManyWordsChangesNothing) {
+    Shared<Control> control;
+    MultiWord words;
+    join(words, *control, 0);
+    WordPlan plan;
+    for (unsigned at = 0; at <= layout::kMostWords; ++at) plan.set(control->words[at], 0, 1);
+    EXPECT_EQ(plan.size(), layout::kMostWords);
+    EXPECT_FALSE(words.change(plan));
+    EXPECT_EQ(payload_of(words.read(control->words[0])), 0U);
+}
+
 // Moves one unit from a random word to two others' neighbours and back: the sum never changes.
 // Every word begins at 1000; a move takes from one and gives to another, three words at a time.
 bool move_some(MultiWord& words, Control& control, std::mt19937& random) {
