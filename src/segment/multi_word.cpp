@@ -82,6 +82,12 @@ void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOper
     self_ = self;
 }
 
+unsigned MultiWord::members() const noexcept {
+    if (reach_ == nullptr) return members_;
+    return static_cast<unsigned>(
+        std::min<std::uint64_t>(members_, reach_->load(std::memory_order_seq_cst)));
+}
+
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
         const std::uint64_t seen = word.load(kAcquire);

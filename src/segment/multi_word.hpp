@@ -66,6 +66,9 @@ public:
     void attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
                 unsigned members, unsigned self) noexcept;
 
+    // Places from `reach` on were never taken: nobody need look there for notes.
+    void limit(const std::atomic<std::uint64_t>& reach) noexcept { reach_ = &reach; }
+
     // What the word holds, after finishing what was under way there. Acquire.
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
         const std::uint64_t seen = word.load(std::memory_order_acquire);
@@ -97,7 +100,7 @@ public:
         std::atomic<std::uint64_t>& note_;
         std::lock_guard<std::mutex> turn_;
     };
-    [[nodiscard]] unsigned members() const noexcept { return members_; }
+    [[nodiscard]] unsigned members() const noexcept;
     [[nodiscard]] std::uint64_t note_of(unsigned member) const noexcept;
 
     // What read() returns of a word that refers to nothing: a payload that no state machine has.
@@ -130,6 +133,7 @@ private:
     layout::WordOperation* operations_ = nullptr;
     unsigned members_ = 0;
     unsigned self_ = 0;
+    const std::atomic<std::uint64_t>* reach_ = nullptr;
     std::mutex mine_;   // one change at a time: there is one description
     std::mutex noted_;  // and one note; taken before the other
 };

@@ -51,6 +51,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
                       segment.payload_offset());
             heap.prepare(options.memory.populate || options.memory.lock_memory ||
                          options.memory.huge_pages);
+            view.state().reach.store(1, kRelaxed);
             segment.participants().sign(0);
             segment.participants().announce(0);
         });
@@ -89,6 +90,7 @@ void StoreCore::claim_place() {
     PENSTOCK_CRASH_POINT("store.attach.locked");
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
                  places, self);
+    extend_reach();
     // Before anything can fail: from here on what the dead one had would be nobody's.
     if (participants.is_announced(self)) take_over(self);
     auto fresh = std::make_unique<Pins>(view, self);
@@ -97,6 +99,15 @@ void StoreCore::claim_place() {
     PENSTOCK_CRASH_POINT("store.attach.active");
     pins = std::move(fresh);
     segment->joined();
+}
+
+// Before anything of ours can be of interest to others.
+void StoreCore::extend_reach() noexcept {
+    std::atomic<std::uint64_t>& reach = view.state().reach;
+    std::uint64_t seen = reach.load(kRelaxed);
+    while (seen <= self && !reach.compare_exchange_weak(seen, std::uint64_t{self} + 1,
+                                                        std::memory_order_seq_cst)) {
+    }
 }
 
 StoreCore::~StoreCore() {
@@ -122,7 +133,7 @@ Status StoreCore::wrong() const noexcept {
 void StoreCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor_);
     Participants& participants = segment->participants();
-    for (unsigned place = 0; place < view.shape().members; ++place) {
+    for (unsigned place = 0; place < words.members(); ++place) {
         if (place == self || participants.life(place) != Life::Dead) continue;
         if (!participants.try_claim(place)) continue;  // it has a janitor
         PENSTOCK_CRASH_POINT("store.janitor.locked");

@@ -86,6 +86,7 @@ private:
     using State = layout::EntryState;
 
     void claim_place();
+    void extend_reach() noexcept;
     void take_over(unsigned dead) noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 

@@ -116,6 +116,9 @@ struct alignas(kApart) StoreState {
     Word newest;  // entry + 1; 0: none
     Word oldest;
     std::atomic<std::uint64_t> hand;  // of SIEVE: entry + 1, where to go on; a hint
+    // No place from here on was ever taken: who looks at all participants need not go further. Grows
+    // before a place is announced; sequentially consistent.
+    std::atomic<std::uint64_t> reach;
 };
 static_assert(sizeof(StoreState) == kApart);
 
