@@ -233,8 +233,13 @@ public:
     Status unpin(std::string_view key) noexcept;
     // Removes everything, and refuses the commit of what is being written. How many there were.
     std::uint64_t clear() noexcept;
-    // Gives the memory of free room back to the system, all but so much; what it gave back.
+    // Gives the memory of free room back to the system, all but so much; what it gave back. Nothing
+    // of a store whose memory was reserved at creation (populate, lock_memory, huge_pages).
     std::uint64_t trim(std::uint64_t keep_bytes = 0) noexcept;
+    // Pins the store's memory for the GPU: copies between it and a device need no staging then.
+    // Until this handle, and what it gave, is gone. Needs a store that was created with populate,
+    // lock_memory or huge_pages. Throws InvalidArgument; NotFound, where there is no CUDA device.
+    void register_cuda();
     // What is there at this moment, in no order.
     [[nodiscard]] std::vector<std::string> keys() const;
     [[nodiscard]] StoreStats stats() const;  // looks at everything

@@ -393,6 +393,12 @@ void bind_store(nb::module_& module) {
                 return live->trim(kept);
             },
             nb::arg("keep") = 0)
+        .def("register_cuda",
+             [](PyStore& store) {
+                 const std::shared_ptr<Store> live = store.live();
+                 const WithoutGil without_gil;  // pinning gigabytes takes seconds
+                 live->register_cuda();
+             })
         .def("keys", &keys)
         .def("_stats",
              [](PyStore& store) {

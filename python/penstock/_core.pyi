@@ -400,6 +400,13 @@ class Store:
     def trim(self, keep: int | str = 0) -> int:
         """Give the memory of free room back to the system, all but ``keep``. How much."""
 
+    def register_cuda(self) -> None:
+        """Pin the store's memory for the GPU, until the store is closed and its arrays are gone.
+
+        Copies between its arrays and a device then need no staging. The store must have been
+        created with ``populate``. Raises InvalidArgument; NotFound where there is no CUDA device.
+        """
+
     def keys(self) -> list[str | bytes]:
         """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes."""
 

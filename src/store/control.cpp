@@ -76,7 +76,7 @@ std::uint64_t StoreShape::control_bytes() const noexcept {
     return heap_offset() + heap.control_bytes();
 }
 
-SegmentPlan plan_of(const StoreShape& shape, const MemoryOptions& memory) {
+SegmentPlan plan_of(const StoreShape& shape) {
     SegmentPlan plan;
     plan.kind = Kind::Store;
     plan.geometry[layout::kStoreGranuleBytes] = shape.heap.granule_bytes;
@@ -89,9 +89,8 @@ SegmentPlan plan_of(const StoreShape& shape, const MemoryOptions& memory) {
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.heap.bytes();
     plan.payload_alignment = kMostAlignment;
-    // Only reserved memory can be faulted in, or locked.
-    const bool at_once = memory.populate || memory.lock_memory || memory.huge_pages;
-    plan.payload_reserved = at_once ? plan.payload_bytes : 0;
+    plan.geometry[layout::kStoreReserved] = shape.is_reserved ? 1 : 0;
+    plan.payload_reserved = shape.is_reserved ? plan.payload_bytes : 0;
     return plan;
 }
 
@@ -118,8 +117,9 @@ StoreShape store_shape_of(const StoreOptions& options) {
                std::to_string(granule) + " bytes has too many; ask for larger ones");
     }
     shape.heap.granules = static_cast<std::uint32_t>(granules);
-    const std::uint64_t objects =
-        options.objects != 0 ? options.objects : std::max(options.capacity / kBytesForEach, kLeastObjects);
+    const std::uint64_t objects = options.objects != 0
+                                      ? options.objects
+                                      : std::max(options.capacity / kBytesForEach, kLeastObjects);
     // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
@@ -131,6 +131,9 @@ StoreShape store_shape_of(const StoreOptions& options) {
     shape.members = options.members;
     shape.eviction = options.eviction;
     shape.persistent = options.persistent;
+    // Only reserved memory can be faulted in, or locked.
+    const MemoryOptions& memory = options.memory;
+    shape.is_reserved = memory.populate || memory.lock_memory || memory.huge_pages;
     return shape;
 }
 
@@ -147,7 +150,7 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
         buckets <= layout::kMostBuckets && members >= 1 && members <= layout::kMostStoreMembers &&
         header.slot_count == members &&
         geometry[layout::kStoreEviction] <= static_cast<std::uint64_t>(Eviction::None) &&
-        geometry[layout::kStorePersistent] <= 1;
+        geometry[layout::kStorePersistent] <= 1 && geometry[layout::kStoreReserved] <= 1;
     StoreShape shape;
     if (is_plausible) {
         shape.heap.granule_bytes = granule;
@@ -156,6 +159,7 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
         shape.members = static_cast<unsigned>(members);
         shape.eviction = static_cast<Eviction>(geometry[layout::kStoreEviction]);
         shape.persistent = geometry[layout::kStorePersistent] != 0;
+        shape.is_reserved = geometry[layout::kStoreReserved] != 0;
     }
     if (!is_plausible || header.control_size != shape.control_bytes() ||
         header.payload_size != shape.heap.bytes()) {

@@ -18,6 +18,7 @@ struct StoreShape {
     unsigned members = 0;
     Eviction eviction = Eviction::Sieve;
     bool persistent = false;
+    bool is_reserved = false;
 
     [[nodiscard]] std::uint32_t entries() const noexcept { return buckets * layout::kWays; }
     [[nodiscard]] unsigned holder_words() const noexcept { return (members + 63) / 64; }
@@ -29,7 +30,7 @@ struct StoreShape {
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
 };
 
-SegmentPlan plan_of(const StoreShape& shape, const MemoryOptions& memory);
+SegmentPlan plan_of(const StoreShape& shape);
 StoreShape store_shape_of(const StoreOptions& options);  // throws InvalidArgument
 // Throws Corrupt unless the header's geometry describes a Store that fits its segment.
 StoreShape store_shape_of(const layout::SegmentHeader& header);

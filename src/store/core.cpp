@@ -38,23 +38,20 @@ std::string shown(std::string_view key) {
 
 std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const StoreOptions& options) {
     const StoreShape shape = store_shape_of(options);
-    auto fresh = Segment::create(
-        name, plan_of(shape, options.memory), options.memory, [&](Segment& segment) {
-            if (!segment.participants().try_claim(0)) {
-                throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
-            }
-            MultiWord words;
-            const StoreView view(shape, segment.control());
-            words.attach(segment.control(), shape.control_bytes() / sizeof(Word), view.operations(),
-                         shape.members, 0);
-            Heap heap(shape.heap, view.heap_control(), words, segment.file(),
-                      segment.payload_offset());
-            heap.prepare(options.memory.populate || options.memory.lock_memory ||
-                         options.memory.huge_pages);
-            view.state().reach.store(1, kRelaxed);
-            segment.participants().sign(0);
-            segment.participants().announce(0);
-        });
+    auto fresh = Segment::create(name, plan_of(shape), options.memory, [&](Segment& segment) {
+        if (!segment.participants().try_claim(0)) {
+            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
+        }
+        MultiWord words;
+        const StoreView view(shape, segment.control());
+        words.attach(segment.control(), shape.control_bytes() / sizeof(Word), view.operations(),
+                     shape.members, 0);
+        Heap heap(shape.heap, view.heap_control(), words, segment.file(), segment.payload_offset());
+        heap.prepare(shape.is_reserved);
+        view.state().reach.store(1, kRelaxed);
+        segment.participants().sign(0);
+        segment.participants().announce(0);
+    });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
     core->pins = std::make_unique<Pins>(core->view, 0);
     return core;
@@ -105,8 +102,8 @@ void StoreCore::claim_place() {
 void StoreCore::extend_reach() noexcept {
     std::atomic<std::uint64_t>& reach = view.state().reach;
     std::uint64_t seen = reach.load(kRelaxed);
-    while (seen <= self && !reach.compare_exchange_weak(seen, std::uint64_t{self} + 1,
-                                                        std::memory_order_seq_cst)) {
+    while (seen <= self &&
+           !reach.compare_exchange_weak(seen, std::uint64_t{self} + 1, std::memory_order_seq_cst)) {
     }
 }
 
@@ -562,6 +559,29 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
         return {ErrorCode::Timeout, shown(key) + " is not in " + title() + " yet"};
     }
     return {ErrorCode::Cancelled, "the wait for " + shown(key) + " was cancelled"};
+}
+
+// ---- memory
+
+// Where all of it is reserved from the start it stays: somebody may have pinned it for a device.
+std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
+    return view.shape().is_reserved ? 0 : heap.trim(self, keep_bytes);
+}
+
+void StoreCore::register_cuda() {
+    const std::lock_guard lock(janitor_);
+    if (cuda_ != nullptr) return;
+    if (!view.shape().is_reserved) {
+        throw Error(ErrorCode::InvalidArgument,
+                    "can't pin " + title() +
+                        " for a GPU: its memory comes and goes; create it "
+                        "with `populate`");
+    }
+    std::string problem;
+    cuda_ = os::CudaRegistration::make(segment->payload(), view.shape().heap.bytes(), problem);
+    if (cuda_ == nullptr) {
+        throw Error(ErrorCode::NotFound, "can't pin " + title() + " for a GPU: " + problem);
+    }
 }
 
 // ---- removing

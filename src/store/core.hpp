@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "os/cuda.hpp"
 #include "penstock/store.hpp"
 #include "segment/heap.hpp"
 #include "segment/segment.hpp"
@@ -66,6 +67,8 @@ struct StoreCore {
     std::uint64_t clear() noexcept;
     void clear_dead() noexcept;
     bool keep(std::uint32_t entry, bool keeps) noexcept;
+    std::uint64_t trim(std::uint64_t keep_bytes) noexcept;
+    void register_cuda();
 
     [[nodiscard]] Status wrong() const noexcept;  // why nothing can be done, or ok
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
@@ -115,6 +118,7 @@ private:
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 
     std::mutex janitor_;  // the table of participants is one thread's at a time
+    std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is
 };
 
 }  // namespace penstock::detail

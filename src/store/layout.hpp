@@ -19,6 +19,7 @@ enum StoreGeometry : unsigned {
     kStoreMembers = 3,
     kStoreEviction = 4,
     kStorePersistent = 5,
+    kStoreReserved = 6,  // 1: all of its memory is there from the start, and stays
 };
 
 inline constexpr std::uint64_t kMostStoreMembers = kMaxSlots - 1;  // the last stands for no owner
@@ -116,8 +117,8 @@ struct alignas(kApart) StoreState {
     Word newest;  // entry + 1; 0: none
     Word oldest;
     std::atomic<std::uint64_t> hand;  // of SIEVE: entry + 1, where to go on; a hint
-    // No place from here on was ever taken: who looks at all participants need not go further. Grows
-    // before a place is announced; sequentially consistent.
+    // No place from here on was ever taken: who looks at all participants need not go further.
+    // Grows before a place is announced; sequentially consistent.
     std::atomic<std::uint64_t> reach;
 };
 static_assert(sizeof(StoreState) == kApart);

@@ -281,7 +281,13 @@ std::uint64_t Store::clear() noexcept {
 }
 
 std::uint64_t Store::trim(std::uint64_t keep_bytes) noexcept {
-    return core_ == nullptr || !core_->wrong() ? 0 : core_->heap.trim(core_->self, keep_bytes);
+    return core_ == nullptr || !core_->wrong() ? 0 : core_->trim(keep_bytes);
+}
+
+void Store::register_cuda() {
+    if (core_ == nullptr) closed_handle().or_throw();
+    core_->wrong().or_throw();
+    core_->register_cuda();
 }
 
 std::vector<std::string> Store::keys() const {

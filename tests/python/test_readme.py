@@ -17,10 +17,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_python_examples_run(tmp_path: Path, number: int) -> None:
     example = blocks("python")[number]
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     script = tmp_path / "example.py"
     script.write_text(example, encoding="utf-8")
     run = subprocess.run(

@@ -474,6 +474,25 @@ def test_the_dead_hold_nothing(store: penstock.Store) -> None:
     assert store.stats().deaths == 1
 
 
+def test_a_gpu_or_a_sentence(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    with penstock.Store.create(name, capacity="1MiB", populate=True) as store:
+        store.put_bytes("x", bytes(100_000))
+        store.delete("x")
+        assert store.trim() == 0  # somebody may have pinned it
+        if torch.cuda.is_available():
+            store.register_cuda()
+            store.register_cuda()
+        else:
+            with pytest.raises(penstock.NotFound, match="CUDA"):
+                store.register_cuda()
+    with (
+        penstock.Store.create(name, capacity="1MiB") as store,
+        pytest.raises(penstock.InvalidArgument, match="populate"),
+    ):
+        store.register_cuda()
+
+
 def test_threads(store: penstock.Store) -> None:
     wrong: list[Any] = []
 
