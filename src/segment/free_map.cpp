@@ -80,15 +80,25 @@ void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
 // Stops where the map says as much already: who is just lowering that looks again after it has.
 // pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
-    for (; level < depth_; ++level, index /= kFan) {
-        std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
-        std::uint64_t seen = word.load(kSeqCst);
-        do {
-            if (byte_of(seen, index % kFan) >= size) return;
-        } while (!word.compare_exchange_weak(seen, with_byte(seen, index % kFan, size), kSeqCst,
-                                             kSeqCst));
-        PENSTOCK_CRASH_POINT("heap.map.raised");
+    for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {
     }
+}
+
+// Who raised it before may have ended, or been stopped, between two levels: all are looked at.
+void FreeMap::restore(std::uint32_t region, SizeClass size) noexcept {
+    for (unsigned level = 0; level < depth_; ++level, region /= kFan) raise_at(level, region, size);
+}
+
+// False: it says as much already.
+bool FreeMap::raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept {
+    std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
+    std::uint64_t seen = word.load(kSeqCst);
+    do {
+        if (byte_of(seen, index % kFan) >= size) return false;
+    } while (
+        !word.compare_exchange_weak(seen, with_byte(seen, index % kFan, size), kSeqCst, kSeqCst));
+    PENSTOCK_CRASH_POINT("heap.map.raised");
+    return true;
 }
 
 // Level by level a byte becomes what is below it; then what is below is looked at again, and what

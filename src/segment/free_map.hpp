@@ -28,6 +28,8 @@ public:
 
     // There is a block of that class in the region; to be said after it is there.
     void raise(std::uint32_t region, SizeClass size) noexcept;
+    // The same, whatever raises have been left half done.
+    void restore(std::uint32_t region, SizeClass size) noexcept;
     // There is none larger than `size` in the region, where the map said `said`. The caller looks
     // again afterwards, and raises what it finds then: see the argument at lower().
     void lower(std::uint32_t region, SizeClass said, SizeClass size) noexcept;
@@ -44,6 +46,7 @@ private:
     };
 
     void raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept;
+    bool raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept;
     bool replace(unsigned level, std::uint32_t index, SizeClass from, SizeClass to) noexcept;
 
     Level levels_[kMostLevels];

@@ -433,7 +433,7 @@ void Heap::restore_hints() noexcept {
     for (std::uint32_t region = 0; region < geometry_.regions(); ++region) {
         SizeClass largest = 0;
         scan(region, {~std::uint32_t{0}, 1, 0}, largest);
-        if (largest > 0) map_.raise(region, largest);
+        if (largest > 0) map_.restore(region, largest);
     }
 }
 
