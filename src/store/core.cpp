@@ -153,8 +153,9 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
     if ((holders.load(kRelaxed) & bit) != 0) {
         holders.fetch_and(~bit, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("store.janitor.dropped");
-        collect(entry);
     }
+    // Also without: it may have died between letting go and looking whether it was the last.
+    collect(entry);
     for (;;) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
@@ -305,7 +306,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
 Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
-    bool has_hints = false;
+    bool has_looked = false;
     for (;;) {
         const Heap::Outcome outcome = heap.allocate(request, name, words.read(name));
         switch (outcome.fit) {
@@ -323,15 +324,29 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
             continue;
         }
         if (evict_one()) continue;
+        if (!std::exchange(has_looked, true)) {
+            go_on_for_the_stopped();
+            continue;
+        }
         if (outcome.fit == Heap::Fit::NoMemory) {
             add(own().refused);
             return {ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                             " bytes of shared memory for " + title() + ": " +
                                             outcome.error.message() + segment->space_sentence()};
         }
-        if (std::exchange(has_hints, true)) return no_room(request.bytes);
-        heap.restore_hints();
+        return no_room(request.bytes);
     }
+}
+
+// What others have begun and may be stopped at keeps room from nobody: objects that they would like
+// to go, or let go as the last, and hints that they have not written down.
+void StoreCore::go_on_for_the_stopped() noexcept {
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
+        collect(entry);
+        const std::uint64_t seen = word(entry);
+        if (decoded(seen).state == State::Evicting) move(entry, seen, State::Resident);
+    }
+    heap.restore_hints();
 }
 
 Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t nbytes,
