@@ -251,10 +251,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
     for (;;) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
-        if (const auto there = pin_hash(hash, key)) {
-            unpin(*there);
-            return Status(ErrorCode::AlreadyExists);
-        }
+        // Whoever writes it is looked for first: it may be committed between the two looks.
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
             staged = value;
@@ -263,6 +260,10 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         if (other != StoreIndex::kNone) {
             if (Status status = refuse_staged(key, other, staged); !status) return status;
             continue;
+        }
+        if (const auto there = pin_hash(hash, key)) {
+            unpin(*there);
+            return Status(ErrorCode::AlreadyExists);
         }
         const std::uint32_t entry = claim_entry(hash);
         if (entry == StoreIndex::kNone) {
