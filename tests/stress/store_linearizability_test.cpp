@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "os/crash_point.hpp"
@@ -27,6 +28,7 @@ using Said = StoreCall::Said;
 
 constexpr const char* kCallerRole = "store-caller";
 constexpr unsigned kCallers = 4;
+constexpr std::uint64_t kThreads = 2;  // of each
 constexpr std::uint64_t kKeysAtOnce = 3;
 constexpr std::uint64_t kCallsOfAGroup = 120;  // then all go on to other keys
 constexpr std::uint64_t kMostCalls = std::uint64_t{1} << 23U;
@@ -46,14 +48,13 @@ constexpr const char* kPoints[] = {
     "heap.carve.carved",      "heap.free.freed",      "store.abort.freeing",
 };
 
-// store-caller NAME TABLE NUMBER SEED WORDS: calls until the tickets are out, with objects of so
-// many words at most.
+// One thread of a caller: calls until the tickets are out, with objects of so many words at most.
 class Caller {
 public:
-    explicit Caller(const Words& words)
-        : table_(words.at(1), kTableWords), number_(std::stoull(words.at(2))),
-          dice_(std::stoull(words.at(3))), most_words_(std::stoull(words.at(4))),
-          store_(Store::attach(words.at(0), Milliseconds(10'000))) {}
+    Caller(Store& store, SharedTable& table, std::uint64_t process, std::uint64_t number,
+           std::uint64_t seed, std::uint64_t most_words)
+        : table_(table), process_(process), number_(number), dice_(seed), most_words_(most_words),
+          store_(store) {}
 
     void run() {
         for (;;) {
@@ -94,7 +95,7 @@ private:
         table_[call_ + kWhat] = static_cast<std::uint64_t>(kind);
         table_[call_ + kKeyOf] = key;
         table_[call_ + kValueOf] = value;
-        table_[call_ + kBy] = number_;
+        table_[call_ + kBy] = process_;
         table_[call_ + kBegin] = static_cast<std::uint64_t>(os::monotonic_ns());
     }
     void end(Said said, std::uint64_t value, std::int64_t at) {
@@ -170,19 +171,33 @@ private:
         ::_exit(kBrokenPromise);
     }
 
-    SharedTable table_;
-    std::uint64_t number_;  // of this process; no two have the same
+    SharedTable& table_;
+    std::uint64_t process_;  // its number; no two have the same, nor two threads
+    std::uint64_t number_;
     Dice dice_;
     std::uint64_t most_words_;
-    Store store_;
+    Store& store_;
     std::uint64_t key_ = 0;
     std::uint64_t puts_ = 0;
     std::size_t call_ = 0;
     std::vector<Held> held_;
 };
 
+// store-caller NAME TABLE NUMBER SEED WORDS
 int play_caller(const Words& words) {
-    Caller(words).run();
+    const std::uint64_t process = std::stoull(words.at(2));
+    Dice dice(std::stoull(words.at(3)));
+    SharedTable table(words.at(1), kTableWords);
+    Store store = Store::attach(words.at(0), Milliseconds(10'000));
+    std::vector<std::thread> threads;
+    for (std::uint64_t number = 0; number < kThreads; ++number) {
+        threads.emplace_back([&, number, seed = dice.next()] {
+            Caller(store, table, process, process * kThreads + number, seed,
+                   std::stoull(words.at(4)))
+                .run();
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
     return 0;
 }
 
@@ -204,12 +219,12 @@ public:
     void run(std::uint64_t calls) {
         table_[kLastTicket] = calls;
         for (Process& caller : callers_) start(caller);
-        const std::uint64_t between_kills = calls / 25;
-        std::uint64_t next_kill = between_kills;
+        constexpr std::uint64_t kBetweenKills = 5000;
+        std::uint64_t next_kill = kBetweenKills;
         const bool is_over = await(std::chrono::minutes(20), [&] {
             resume_the_stopped();
             if (table_[kTickets] >= next_kill && table_[kTickets] < calls) {
-                next_kill += between_kills;
+                next_kill += kBetweenKills;
                 kill_somebody();
             }
             return have_all_ended();
@@ -444,7 +459,7 @@ void judge_the_judge() {
 int run(int argc, char** argv) {
     ::signal(SIGPIPE, SIG_IGN);
     std::uint64_t seed = std::random_device{}();
-    std::uint64_t calls = is_full_tier(argc, argv) ? 3'000'000 : 150'000;
+    std::uint64_t calls = is_full_tier(argc, argv) ? 4'000'000 : 400'000;
     if (kIsSanitized) calls /= 10;
     for (int i = 1; i + 1 < argc; ++i) {
         if (std::string(argv[i]) == "--seed") seed = std::stoull(argv[i + 1]);
