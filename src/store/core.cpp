@@ -618,12 +618,13 @@ bool StoreCore::evict(std::uint32_t entry) noexcept {
         return false;
     }
     PENSTOCK_CRASH_POINT("store.evict.evicting");
-    // pairs with: acquire() of Pins and the look at the word after it
-    const bool is_wanted =
-        is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
     for (;;) {
         const std::uint64_t now = word(entry);
         if (decoded(now).state != State::Evicting || decoded(now).member != self) return false;
+        // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
+        // between this and another thread of ours it may have been a reader's meanwhile.
+        const bool is_wanted =
+            is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
         if (is_wanted) {
             if (move(entry, now, State::Resident)) return false;
             continue;
