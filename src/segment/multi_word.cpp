@@ -77,7 +77,7 @@ void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOper
 
 std::uint64_t MultiWord::read(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
-        const std::uint64_t seen = word.load(kAcquire);
+        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
         if (!is_reference(seen)) [[likely]]
             return seen;
         if (!help(seen)) ++futile;

@@ -63,7 +63,9 @@ public:
     void attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
                 unsigned members, unsigned self) noexcept;
 
-    // What the word holds, after finishing what was under way there. Acquire.
+    // What the word holds, after finishing what was under way there. In one order with all changes
+    // of words, and with what else is sequentially consistent: who has set a bit, and sees here
+    // that a word has not changed, is seen by whoever changes it and looks at the bits then.
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept;
     // What it holds, or will hold if what is under way succeeds now; changes nothing. For people.
     [[nodiscard]] std::uint64_t peek(const Word& word) const noexcept;
