@@ -580,6 +580,47 @@ protected:
     [[nodiscard]] std::uint64_t owned() const override { return 3 * taken(kOther); }
 };
 
+// ---- beside somebody who is stopped in the middle of a change
+// ------------------------------------------------------------------------
+
+// Its words are half changed: the victim meets them, goes on with that first, and is struck.
+template <typename Kind>
+class BesideAHalfChange : public Kind {
+public:
+    template <typename... Rest>
+    BesideAHalfChange(std::string segment, std::string before, std::string half,
+                      const Rest&... rest)
+        : Kind(std::move(segment), rest...), before_(std::move(before)), half_(std::move(half)) {}
+
+protected:
+    void set_up() override {
+        Kind::start_member(staller_, "the staller");
+        if (!before_.empty()) staller_.actor.must(before_);
+        Kind::set_up();
+        const std::string blow = before_.empty() ? "words.change.installed:4:stop"  // its room
+                                                 : "words.change.installed:2:stop";
+        Kind::strike(staller_, blow, half_);
+    }
+    void tidy_up() override {
+        Kind::tidy_up();
+        staller_.actor.process().resume();
+        const Answer answer = staller_.actor.answer();
+        require(answer.is_ok(), "who was stopped in the middle: " + answer.line());
+        staller_.actor.must("close");
+        is_over_ = true;
+    }
+    // Next to the fixed ones, and perhaps the staller's still.
+    [[nodiscard]] std::uint64_t also_stays() const override {
+        return Kind::also_stays() + (is_over_ ? 0 : Kind::taken(kOther));
+    }
+
+private:
+    std::string before_;
+    std::string half_;
+    typename Kind::Party staller_;
+    bool is_over_ = false;
+};
+
 template <typename Kind, typename... Rest>
 Operation store_operation(const std::string& name, const Rest&... rest) {
     return {name, [rest...](const std::string& segment) {
@@ -593,6 +634,8 @@ inline std::vector<Operation> store_operations() {
     const StoreStageShape lru{.eviction = "lru"};
     const StoreStageShape none{.eviction = "none"};
     const StoreStageShape few{.objects = 1};
+    using Text = std::string;
+    const Text other = std::to_string(kOther);
     constexpr std::uint64_t kShorter = 90'000;
     constexpr std::uint64_t kLonger = 300'000;
     return {
@@ -627,6 +670,14 @@ inline std::vector<Operation> store_operations() {
         store_operation<Trim>("trim"),
         store_operation<ClearDead>("clear the dead", sieve),
         store_operation<CloseStore>("close", none),
+        store_operation<BesideAHalfChange<Reserve>>("reserve beside a half reserve", Text(),
+                                                    "put 9 " + other, sieve, false),
+        store_operation<BesideAHalfChange<Commit>>(
+            "commit beside a half commit", "reserve 9 " + other, Text("commit 9"), sieve, false),
+        store_operation<BesideAHalfChange<Remove>>("remove beside a half remove", "put 9 " + other,
+                                                   Text("remove 9"), sieve),
+        store_operation<BesideAHalfChange<Abort>>("abort beside a half abort", "reserve 9 " + other,
+                                                  Text("abort 9"), none),
     };
 }
 
