@@ -26,11 +26,12 @@ protected:
     [[nodiscard]] Fate fate(bool) const override { return Fate::Gone; }
 };
 
-// Who died in the place had something of everything; there is no other place.
+// Who died in the place had something of everything, and a change half done whose description the
+// victim's own ones will replace; there is no other place.
 class AttachOverTheDead : public AttachStore {
 public:
     explicit AttachOverTheDead(std::string segment)
-        : AttachStore(std::move(segment), {.eviction = "none", .members = 3}) {}
+        : AttachStore(std::move(segment), {.members = 3}) {}
     [[nodiscard]] std::string must_pass() const override { return "store.janitor.freeing"; }
 
 protected:
@@ -41,7 +42,9 @@ protected:
         doomed.actor.must("get 8");
         reader_.actor.must("remove 8");
         doomed.actor.must("reserve 9 " + text(kOther));
-        kill(doomed);
+        doomed.actor.must("reserve 10 " + text(kOther));
+        strike(doomed, "words.change.installed:1:kill", "commit 10");
+        await_death(doomed);
     }
 };
 
@@ -321,10 +324,11 @@ private:
     bool is_before_newest_;
 };
 
-// Somebody is about to evict it, and stopped.
+// Somebody is about to evict it, and stopped: before it looks whether anybody holds it, or after.
 class GetEvicting : public Get {
 public:
-    using Get::Get;
+    GetEvicting(std::string segment, const StoreStageShape& shape, std::string blow)
+        : Get(std::move(segment), shape), blow_(std::move(blow)) {}
 
     void while_stopped() override { ObjectStruck::while_stopped(); }
 
@@ -332,7 +336,7 @@ protected:
     void set_up() override {
         Get::set_up();
         start_member(evictor_, "the evictor");
-        strike(evictor_, "store.evict.evicting:1:stop", "room 700000");
+        strike(evictor_, blow_, "room 700000");
     }
     void accept_act(const Answer& answer) override {
         // While the victim was stopped before it had it, it may have been evicted.
@@ -353,6 +357,7 @@ protected:
     }
 
 private:
+    std::string blow_;
     bool is_held_ = false;
     Party evictor_;
 };
@@ -658,7 +663,11 @@ inline std::vector<Operation> store_operations() {
         store_operation<Get>("get", sieve),
         store_operation<GetLru>("get lru", false),
         store_operation<GetLru>("get lru before the newest", true),
-        store_operation<GetEvicting>("get what is being evicted", sieve),
+        store_operation<GetEvicting>("get what is being evicted", sieve,
+                                     Text("store.evict.evicting:1:stop")),
+        // Its first change was the reservation's, its second is to take the object out.
+        store_operation<GetEvicting>("get what is as good as evicted", sieve,
+                                     Text("words.change.described:2:stop")),
         store_operation<Release>("release", sieve),
         store_operation<ReleaseLast>("release the last", none),
         store_operation<Remove>("remove", none),
