@@ -80,15 +80,20 @@ void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
 // Stops where the map says as much already: who is just lowering that looks again after it has.
 // pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
-    for (; level < depth_; ++level, index /= kFan) {
-        std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
-        std::uint64_t seen = word.load(kSeqCst);
-        do {
-            if (byte_of(seen, index % kFan) >= size) return;
-        } while (!word.compare_exchange_weak(seen, with_byte(seen, index % kFan, size), kSeqCst,
-                                             kSeqCst));
-        PENSTOCK_CRASH_POINT("heap.map.raised");
+    for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {
     }
+}
+
+// False: it says as much already.
+bool FreeMap::raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept {
+    std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
+    std::uint64_t seen = word.load(kSeqCst);
+    do {
+        if (byte_of(seen, index % kFan) >= size) return false;
+    } while (
+        !word.compare_exchange_weak(seen, with_byte(seen, index % kFan, size), kSeqCst, kSeqCst));
+    PENSTOCK_CRASH_POINT("heap.map.raised");
+    return true;
 }
 
 void FreeMap::restore_above(std::uint32_t region) noexcept {

@@ -46,6 +46,7 @@ private:
     };
 
     void raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept;
+    bool raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept;
     bool replace(unsigned level, std::uint32_t index, SizeClass from, SizeClass to) noexcept;
 
     Level levels_[kMostLevels];

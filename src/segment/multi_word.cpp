@@ -90,7 +90,7 @@ unsigned MultiWord::members() const noexcept {
 
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
-        const std::uint64_t seen = word.load(kAcquire);
+        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
         if (!is_reference(seen)) return seen;
         help(seen, 0);
         if (word.load(kAcquire) == seen) ++futile;

@@ -69,9 +69,11 @@ public:
     // Places from `reach` on were never taken: nobody need look there for notes.
     void limit(const std::atomic<std::uint64_t>& reach) noexcept { reach_ = &reach; }
 
-    // What the word holds, after finishing what was under way there. Acquire.
+    // What the word holds, after finishing what was under way there. In one order with all changes
+    // of words, and with what else is sequentially consistent: who has set a bit, and sees here
+    // that a word has not changed, is seen by whoever changes it and looks at the bits then.
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
-        const std::uint64_t seen = word.load(std::memory_order_acquire);
+        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
         return (seen & layout::kWordMark) == 0 ? seen : read_helping(word);
     }
     // What it holds, or will hold if what is under way succeeds now; changes nothing. For people.

@@ -161,8 +161,9 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
     if ((holders.load(kRelaxed) & bit) != 0) {
         holders.fetch_and(~bit, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("store.janitor.dropped");
-        collect(entry);
     }
+    // Also without: it may have died between letting go and looking whether it was the last.
+    collect(entry);
     for (;;) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
@@ -258,10 +259,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
     for (;;) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
-        if (const auto there = pin_hash(hash, key)) {
-            unpin(*there);
-            return Status(ErrorCode::AlreadyExists);
-        }
+        // Whoever writes it is looked for first: it may be committed between the two looks.
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
             staged = value;
@@ -270,6 +268,10 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         if (other != StoreIndex::kNone) {
             if (Status status = refuse_staged(key, other, staged); !status) return status;
             continue;
+        }
+        if (const auto there = pin_hash(hash, key)) {
+            unpin(*there);
+            return Status(ErrorCode::AlreadyExists);
         }
         const std::uint32_t entry = claim_entry(hash);
         if (entry == StoreIndex::kNone) {
@@ -313,7 +315,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
 Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
-    bool has_hints = false;
+    bool has_looked = false;
     for (;;) {
         const Heap::Outcome outcome = heap.allocate(request, name, words.read(name));
         switch (outcome.fit) {
@@ -331,15 +333,29 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
             continue;
         }
         if (evict_one()) continue;
+        if (!std::exchange(has_looked, true)) {
+            go_on_for_the_stopped();
+            continue;
+        }
         if (outcome.fit == Heap::Fit::NoMemory) {
             add(own().refused);
             return {ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                             " bytes of shared memory for " + title() + ": " +
                                             outcome.error.message() + segment->space_sentence()};
         }
-        if (std::exchange(has_hints, true)) return no_room(request.bytes);
-        heap.restore_hints();
+        return no_room(request.bytes);
     }
+}
+
+// What others have begun and may be stopped at keeps room from nobody: objects that they would like
+// to go, or let go as the last, and hints that they have not written down.
+void StoreCore::go_on_for_the_stopped() noexcept {
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
+        collect(entry);
+        const std::uint64_t seen = word(entry);
+        if (decoded(seen).state == State::Evicting) move(entry, seen, State::Resident);
+    }
+    heap.restore_hints();
 }
 
 Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t nbytes,
@@ -633,12 +649,13 @@ bool StoreCore::evict(std::uint32_t entry) noexcept {
         return false;
     }
     PENSTOCK_CRASH_POINT("store.evict.evicting");
-    // pairs with: acquire() of Pins and the look at the word after it
-    const bool is_wanted =
-        is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
     for (;;) {
         const std::uint64_t now = word(entry);
         if (decoded(now).state != State::Evicting || decoded(now).member != self) return false;
+        // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
+        // between this and another thread of ours it may have been a reader's meanwhile.
+        const bool is_wanted =
+            is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
         if (is_wanted) {
             if (move(entry, now, State::Resident)) return false;
             continue;

@@ -69,14 +69,12 @@ bool StoreOrder::append(std::uint32_t number, std::uint64_t seen, std::uint64_t 
 
 bool StoreOrder::remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
-    for (;;) {
+    do {
         WordPlan plan;
         plan.set(word, seen, payload);
         if (plan_removal(plan, number) && words_->change(plan)) return true;
-        const std::uint64_t now = words_->read(word);
-        if (payload_of(now) != payload_of(seen)) return false;
-        seen = now;
-    }
+    } while (words_->read(word) == seen);
+    return false;
 }
 
 void StoreOrder::renew(std::uint32_t number) noexcept {

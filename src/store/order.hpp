@@ -18,7 +18,8 @@ public:
     // Moves an entry of the caller's, which held `seen`, to `payload`, and into the order as the
     // newest. False: its word has changed.
     bool append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
-    // Moves an entry that is in the order, and held `seen`, to `payload`, and out of it.
+    // Moves an entry that is in the order, and held `seen`, to `payload`, and out of it. False: its
+    // word has changed, be it away and back: what the caller knew of it has to be looked at again.
     bool remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
     // Makes a resident the newest again. Nothing, if it is not there any more.
     void renew(std::uint32_t number) noexcept;

@@ -1,74 +1,23 @@
 // A tmpfs of 16 MiB that fills up: whoever asks for what is not there is told so and how much there
 // is, what was promised stays usable to its last byte, and nobody dies of a SIGBUS.
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/statvfs.h>
-
-#include <filesystem>
 
 #include "tests/support/broadcast_actor.hpp"
 #include "tests/support/premises.hpp"
+#include "tests/support/small_tmpfs.hpp"
 
 namespace penstock::trust {
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
-
-// A file that takes room away until it is gone.
-class Filler {
-public:
-    Filler(std::string path, std::uint64_t leave) : path_(std::move(path)) {
-        const Descriptor file(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-        struct statvfs space{};
-        if (file.get() < 0 || ::fstatvfs(file.get(), &space) != 0) throw_errno("filler");
-        const std::uint64_t free = space.f_bavail * space.f_frsize;
-        const std::uint64_t wanted = free > leave ? free - leave : 0;
-        if (::posix_fallocate(file.get(), 0, static_cast<off_t>(wanted)) != 0) {
-            throw_errno("posix_fallocate");
-        }
-    }
-    Filler(const Filler&) = delete;
-    Filler& operator=(const Filler&) = delete;
-    ~Filler() { ::unlink(path_.c_str()); }
-
-private:
-    std::string path_;
-};
-
-// Mounted for this process and its children alone; gone with them.
-class SmallTmpfs : public testing::Test {
+class SmallTmpfs : public SmallTmpfsTest {
 protected:
-    void SetUp() override {
-        if (!has_own_mounts()) GTEST_SKIP() << "mount namespaces are not permitted here";
-        directory_ = std::filesystem::temp_directory_path() /
-                     ("penstock-tmpfs-" + std::to_string(::getpid()));
-        std::filesystem::create_directory(directory_);
-        ASSERT_EQ(::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=16m"), 0);
-        is_mounted_ = true;
+    void start_actors() override {
         writer_ = Actor(kBroadcastRole);
         reader_ = Actor(kBroadcastRole);
     }
-    void TearDown() override {
+    void end_actors() override {
         writer_ = Actor();
         reader_ = Actor();
-        if (!is_mounted_) return;
-        std::string left;
-        for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
-            left += entry.path().filename().string() + " ";
-        }
-        ::umount2(directory_.c_str(), MNT_DETACH);
-        std::filesystem::remove(directory_);
-        EXPECT_EQ(left, "");
-    }
-
-    static bool has_own_mounts() {
-        static const bool has = ::unshare(CLONE_NEWNS) == 0 &&
-                                ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
-        return has;
-    }
-    [[nodiscard]] std::string path(const std::string& name) const {
-        return (directory_ / name).string();
     }
     [[nodiscard]] std::string segment(const std::string& name = "steps") const {
         return "file:" + path(name);
@@ -78,13 +27,6 @@ protected:
                      std::to_string(256 * kMiB) + " raise");
         reader_.must("attach " + segment() + " 0 1000");
     }
-    // The sentence tells how much there is and what to do.
-    static void expect_no_space(const Answer& answer) {
-        EXPECT_EQ(answer.outcome, "NoSpace") << answer.line();
-        EXPECT_NE(answer.sentence.find("KiB"), std::string::npos) << answer.sentence;
-        EXPECT_NE(answer.sentence.find("free"), std::string::npos) << answer.sentence;
-        EXPECT_NE(answer.sentence.find("--shm-size"), std::string::npos) << answer.sentence;
-    }
     void close() {
         writer_.must("close-writer");
         EXPECT_EQ(reader_.ask("drain 1000").outcome, "Closed");
@@ -92,8 +34,6 @@ protected:
     }
 
     Premises premises_{"tmpfs"};
-    std::filesystem::path directory_;
-    bool is_mounted_ = false;
     Actor writer_;
     Actor reader_;
 };

@@ -1,0 +1,172 @@
+// Whether what several processes saw of one key of a Store can have happened one thing after
+// another: each call at one moment between its begin and its end. After J. Wing and C. Gong,
+// "Testing and verifying concurrent objects" (JPDC 1993), with configurations remembered as in
+// G. Lowe, "Testing for linearizability" (CCPE 2017). Knows numbers only, no processes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+namespace penstock::trust {
+
+// One call that somebody made, and what it said.
+struct StoreCall {
+    enum class Kind : std::uint8_t { Put, Get, Release, Remove, Probe };  // Probe: reserve, abort
+    enum class Said : std::uint8_t { Nothing, Ok, Exists, Staged, Missing, NoSpace };
+    static constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+
+    Kind kind = Kind::Get;
+    Said said = Said::Nothing;  // Nothing: it died in the call
+    std::uint64_t value = 0;    // put, read or let go; no two puts have the same
+    std::int64_t begin = 0;
+    std::int64_t end = kNever;
+
+    [[nodiscard]] std::string line() const {
+        constexpr const char* kKinds[] = {"put", "get", "release", "remove", "probe"};
+        constexpr const char* kSaid[] = {"-", "ok", "exists", "staged", "missing", "no space"};
+        return std::string(kKinds[static_cast<std::size_t>(kind)]) + " " + std::to_string(value) +
+               " [" + std::to_string(begin) + ", " +
+               (end == kNever ? std::string("never") : std::to_string(end)) +
+               "]: " + kSaid[static_cast<std::size_t>(said)];
+    }
+};
+
+// Of one key, which nobody had put before. `evicts`: what nobody holds may go at any moment.
+class StoreHistory {
+public:
+    explicit StoreHistory(bool evicts) : evicts_(evicts) {}
+
+    void add(const StoreCall& call) { calls_.push_back(call); }
+    [[nodiscard]] const std::vector<StoreCall>& calls() const { return calls_; }
+    // Configurations that were looked at; for the report.
+    [[nodiscard]] std::uint64_t looked_at() const { return seen_.size(); }
+
+    // Empty, or why there is no order.
+    std::string explain() {
+        std::sort(calls_.begin(), calls_.end(),
+                  [](const StoreCall& a, const StoreCall& b) { return a.begin < b.begin; });
+        if (std::string alone = find_staged_by_nobody(); !alone.empty()) return alone;
+        done_.assign(calls_.size(), false);
+        due_ = 0;
+        for (const StoreCall& call : calls_) due_ += is_due(call) ? 1 : 0;
+        if (search({})) return {};
+        std::string text = "no order explains";
+        for (const StoreCall& call : calls_) text += "\n    " + call.line();
+        return text;
+    }
+
+private:
+    using Kind = StoreCall::Kind;
+    using Said = StoreCall::Said;
+
+    // The value, 0 if nothing is there; and how many hold it.
+    struct State {
+        std::uint64_t value = 0;
+        std::uint64_t pins = 0;
+    };
+
+    // Must have happened; what has no end may have, or not.
+    static bool is_due(const StoreCall& call) { return call.said != Said::Nothing; }
+
+    // "Somebody is writing it" is true only beside one who was.
+    [[nodiscard]] std::string find_staged_by_nobody() const {
+        for (const StoreCall& call : calls_) {
+            if (call.said != Said::Staged) continue;
+            const bool is_true = std::any_of(calls_.begin(), calls_.end(), [&](const auto& other) {
+                return &other != &call && (other.kind == Kind::Put || other.kind == Kind::Probe) &&
+                       (other.said == Said::Ok || other.said == Said::Nothing ||
+                        other.said == Said::NoSpace) &&
+                       other.begin <= call.end && other.end >= call.begin;
+            });
+            if (!is_true) return "nobody was writing it: " + call.line();
+        }
+        return {};
+    }
+
+    // The state after the call. False: it can't have said that then.
+    static bool apply(const StoreCall& call, State& state) {
+        const bool is_there = state.value != 0;
+        switch (call.said) {
+            case Said::Exists:
+                return is_there;
+            case Said::Missing:
+                return !is_there;
+            case Said::Staged:
+            case Said::NoSpace:
+                return true;
+            case Said::Ok:
+            case Said::Nothing:
+                break;
+        }
+        switch (call.kind) {
+            case Kind::Put:
+                if (is_there) return false;
+                state = {call.value, 0};
+                return true;
+            case Kind::Probe:
+                return !is_there;
+            case Kind::Get:
+                if (state.value != call.value) return false;
+                ++state.pins;
+                return true;
+            case Kind::Release:
+                if (state.value != call.value) return true;
+                if (state.pins == 0) return false;
+                --state.pins;
+                return true;
+            case Kind::Remove:
+                if (!is_there) return false;
+                state = {};
+                return true;
+        }
+        return false;
+    }
+
+    // A configuration: what has happened, and the state after it. By its text: exact.
+    [[nodiscard]] std::string configuration(const State& state) const {
+        std::string text((done_.size() + 7) / 8, '\0');
+        for (std::size_t at = 0; at < done_.size(); ++at) {
+            if (done_[at]) text[at / 8] = static_cast<char>(text[at / 8] | 1 << (at % 8));
+        }
+        return text + std::to_string(state.value) + "/" + std::to_string(state.pins);
+    }
+
+    bool search(const State& state) {
+        if (due_ == 0) return true;
+        if (!seen_.insert(configuration(state)).second) return false;
+        // Whose begin is not after the end of another that has yet to happen can be the next.
+        std::int64_t latest = StoreCall::kNever;
+        for (std::size_t at = 0; at < calls_.size(); ++at) {
+            if (calls_[at].begin > latest) break;
+            if (!done_[at]) latest = std::min(latest, calls_[at].end);
+        }
+        for (std::size_t at = 0; at < calls_.size() && calls_[at].begin <= latest; ++at) {
+            if (done_[at]) continue;
+            if (search_after(at, state)) return true;
+            if (evicts_ && state.value != 0 && state.pins == 0 && search_after(at, {})) return true;
+        }
+        return false;
+    }
+    bool search_after(std::size_t at, State state) {
+        if (!apply(calls_[at], state)) return false;
+        const std::size_t counts = is_due(calls_[at]) ? 1 : 0;
+        done_[at] = true;
+        due_ -= counts;
+        const bool is_found = search(state);
+        done_[at] = false;
+        due_ += counts;
+        return is_found;
+    }
+
+    bool evicts_;
+    std::vector<StoreCall> calls_;
+    std::vector<bool> done_;
+    std::size_t due_ = 0;
+    std::unordered_set<std::string> seen_;
+};
+
+}  // namespace penstock::trust
