@@ -105,7 +105,7 @@ struct TierStats {
     std::string last_error;  // the last sentence that `errors` or `timeouts` counted
 };
 
-// What the second tier has not got of what was put.
+// What the second tier has not got of what was put; or has got, without our knowing.
 struct Unwritten {
     std::uint64_t waiting = 0;  // still under way when the time was over
     std::uint64_t waiting_bytes = 0;
@@ -176,7 +176,8 @@ public:
     // flush(), then the threads end and what still waits is given up. The first tier is closed
     // too. What it returns is final.
     Unwritten close(const Wait& wait = {}) noexcept;
-    // Ends what waits for a server, in other threads, within 80 ms. Any thread.
+    // Ends what waits for a server, in other threads, within 80 ms: they return Cancelled, and what
+    // waits to be written is given up. Any thread.
     void request_close() noexcept;
 
     [[nodiscard]] TierStats stats() const;

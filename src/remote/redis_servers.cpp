@@ -115,8 +115,15 @@ RedisOutcome RedisServers::walk(unsigned slot, const RedisRequest& request) {
     return outcome;
 }
 
-RedisOutcome RedisServers::run(std::string_view key, const RedisRequest& request) {
+RedisOutcome RedisServers::run(std::string_view key, const RedisRequest& request,
+                               std::initializer_list<RedisReply::Kind> kinds) {
     RedisOutcome outcome = walk(settings_.is_cluster ? slot_of(key) : 0, request);
+    const bool is_expected =
+        std::find(kinds.begin(), kinds.end(), outcome.reply.kind) != kinds.end();
+    if (outcome.is_answered() && !is_expected) {
+        outcome.fault = RedisFault::Garbled;
+        outcome.sentence = "a server gave an answer of another kind than the request has";
+    }
     tally_.note(outcome);
     want_repair(outcome);
     return outcome;

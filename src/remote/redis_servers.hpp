@@ -4,6 +4,7 @@
 
 #include <array>
 #include <condition_variable>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -34,8 +35,10 @@ public:
 
     // The first attempt, by the caller himself; then the thread begins.
     RedisOutcome start();
-    // A request about this key (as the server knows it), wherever it is.
-    RedisOutcome run(std::string_view key, const RedisRequest& request);
+    // A request about this key (as the server knows it), wherever it is. An answer of none of these
+    // kinds is Garbled.
+    RedisOutcome run(std::string_view key, const RedisRequest& request,
+                     std::initializer_list<RedisReply::Kind> kinds);
     // Ends requests in other threads.
     void cancel() noexcept;
 

@@ -10,15 +10,6 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
-void expect(RedisOutcome& outcome, std::initializer_list<Kind> kinds) {
-    if (!outcome.is_answered()) return;
-    for (const Kind kind : kinds) {
-        if (outcome.reply.kind == kind) return;
-    }
-    outcome.fault = RedisFault::Garbled;
-    outcome.sentence = "a server gave an answer of another kind than the request has";
-}
-
 }  // namespace
 
 RemoteObjects::RemoteObjects(RedisServers& servers, RemoteOptions options)
@@ -31,9 +22,7 @@ RedisOutcome RemoteObjects::set(const std::string& name, std::span<const std::by
                                  : std::vector<std::string_view>{"SET", name};
     request.value = value;
     request.is_storing = true;
-    RedisOutcome outcome = servers_.run(name, request);
-    expect(outcome, {Kind::Line});
-    return outcome;
+    return servers_.run(name, request, {Kind::Line});
 }
 
 RedisOutcome RemoteObjects::write(std::string_view key, std::span<const std::byte> data,
@@ -58,8 +47,7 @@ RemoteObjects::Head RemoteObjects::read_head(std::string_view key) {
     RedisRequest request{{"GET", name}};
     request.most_bytes = kHeadMost;
     Head head;
-    head.outcome = servers_.run(name, request);
-    expect(head.outcome, {Kind::Bytes, Kind::Nil});
+    head.outcome = servers_.run(name, request, {Kind::Bytes, Kind::Nil});
     if (head.outcome.is_answered() && head.outcome.reply.kind == Kind::Bytes) {
         head.read = decode_head(std::as_bytes(std::span(head.outcome.reply.text)), key);
     }
@@ -78,8 +66,7 @@ RedisOutcome RemoteObjects::read_data(std::string_view key, const ReadHead& read
         const std::string name = part_name(options_.prefix, key, read.head, number);
         RedisRequest request{{"GET", name}};
         request.into = read.head.part(data, number);
-        outcome = servers_.run(name, request);
-        expect(outcome, {Kind::Bytes, Kind::Nil});
+        outcome = servers_.run(name, request, {Kind::Bytes, Kind::Nil});
         if (!outcome.is_answered() || outcome.reply.kind == Kind::Nil) break;
     }
     return outcome;
@@ -89,13 +76,12 @@ RedisOutcome RemoteObjects::remove(std::string_view key) {
     // Without its head nobody knows what parts it has.
     const Head head = read_head(key);
     const std::string name = head_name(options_.prefix, key);
-    RedisOutcome removed = servers_.run(name, {{"UNLINK", name}});
-    expect(removed, {Kind::Integer});
+    RedisOutcome removed = servers_.run(name, {{"UNLINK", name}}, {Kind::Integer});
     if (head.read.verdict != HeadVerdict::Sound) return removed;
     for (std::uint64_t number = 0; removed.is_answered() && number < head.read.head.parts();
          ++number) {
         const std::string part = part_name(options_.prefix, key, head.read.head, number);
-        RedisOutcome outcome = servers_.run(part, {{"UNLINK", part}});
+        RedisOutcome outcome = servers_.run(part, {{"UNLINK", part}}, {Kind::Integer});
         if (!outcome.is_answered()) return outcome;
     }
     return removed;
@@ -103,9 +89,7 @@ RedisOutcome RemoteObjects::remove(std::string_view key) {
 
 RedisOutcome RemoteObjects::has_head(std::string_view key) {
     const std::string name = head_name(options_.prefix, key);
-    RedisOutcome outcome = servers_.run(name, {{"EXISTS", name}});
-    expect(outcome, {Kind::Integer});
-    return outcome;
+    return servers_.run(name, {{"EXISTS", name}}, {Kind::Integer});
 }
 
 }  // namespace penstock::detail

@@ -135,10 +135,12 @@ Status TierCore::commit(const std::string& key, StoreReservation& reservation) n
     if (!status || options_.policy == TierPolicy::ReadOnly) return status;
     Result<StoreObject> object = first.get(ref);
     if (!object) {
-        // Somebody evicted or removed it in this moment.
+        // Somebody evicted or removed it in this moment, or the handle is closed.
         tally_.drop(bytes);
         if (options_.policy == TierPolicy::WriteBack) return Status::ok();
-        return {ErrorCode::Expired, "it was evicted before it could be written to the second tier"};
+        return {ErrorCode::Expired,
+                "it can't be written to the second tier: it is gone from the "
+                "first again, or this handle is closed"};
     }
     bytes += object->meta().size();
     if (options_.policy == TierPolicy::WriteBack) {
