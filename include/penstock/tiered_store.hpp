@@ -45,7 +45,8 @@ enum class WhenFull : std::uint32_t {
 };
 
 struct TieredOptions {
-    // redis://[user:password@]host[:port][/db], or unix:/path[?db=N]; "%40" stands for "@".
+    // redis://[user:password@]host[:port][/db] or unix:[//user:password@]/path[?db=N]; "%40" stands
+    // for "@".
     // One; or with `cluster` several, each of which knows the others.
     std::vector<std::string> urls;
     bool cluster = false;
@@ -173,15 +174,15 @@ public:
 
     // Waits until all that was put before is written, or given up. Nothing was, if is_nothing().
     Unwritten flush(const Wait& wait = {}) noexcept;
-    // flush(), then the threads end and what still waits is given up. The first tier is closed
-    // too. What it returns is final.
+    // flush(), then the threads end and what still waits is given up; what it returns is final. The
+    // first tier is left when the last reservation is gone, whose commit reaches only that.
     Unwritten close(const Wait& wait = {}) noexcept;
     // Ends what waits for a server, in other threads, within 80 ms: they return Cancelled, and what
     // waits to be written is given up. Any thread.
     void request_close() noexcept;
 
     [[nodiscard]] TierStats stats() const;
-    // The first tier, for all else.
+    // The first tier, for all else, while is_open().
     [[nodiscard]] Store& first() noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
 

@@ -81,13 +81,13 @@ bool Backlog::forget(std::string_view key, Deadline deadline) {
     Items gone;
     const std::string name(key);
     std::unique_lock lock(mutex_);
-    take_out(name, gone);
-    while (writing_.contains(name)) {
+    for (;;) {
+        take_out(name, gone);  // each time: it may have come back into the line, for another try
+        if (!writing_.contains(name)) return true;
         const auto now = Clock::now();
         if (deadline.has_passed(now)) return false;
         has_less_.wait_for(lock, deadline.left(now, kSlice));
     }
-    return true;
 }
 
 // ---- going

@@ -12,7 +12,8 @@ namespace {
 [[noreturn]] void refuse(std::string_view why) {
     throw Error(ErrorCode::InvalidArgument,
                 "a server's URL " + std::string(why) +
-                    "; write redis://[user:password@]host[:port][/db] or unix:/path[?db=N]");
+                    "; write redis://[user:password@]host[:port][/db] or "
+                    "unix:[//user:password@]/path[?db=N]");
 }
 
 unsigned read_number(std::string_view text, unsigned most, std::string_view what) {
@@ -53,8 +54,21 @@ bool skip(std::string_view& text, std::string_view start) {
 
 constexpr unsigned kMostDb = 1U << 20U;
 
+void parse_user(std::string_view text, Endpoint& endpoint) {
+    const std::size_t colon = text.find(':');
+    if (colon == std::string_view::npos) refuse("names a user without a password");
+    endpoint.user = unescape(text.substr(0, colon));
+    endpoint.password = unescape(text.substr(colon + 1));
+}
+
 Endpoint parse_unix(std::string_view rest) {
     Endpoint endpoint;
+    if (skip(rest, "//")) {
+        const std::size_t at = rest.find("@/");
+        if (at == std::string_view::npos) refuse("of a Unix socket names nobody after '//'");
+        parse_user(rest.substr(0, at), endpoint);
+        rest.remove_prefix(at + 1);
+    }
     const std::size_t query = rest.find('?');
     endpoint.path = rest.substr(0, query);
     if (query != std::string_view::npos) {
@@ -64,13 +78,6 @@ Endpoint parse_unix(std::string_view rest) {
     }
     if (!endpoint.path.starts_with('/')) refuse("of a Unix socket needs an absolute path");
     return endpoint;
-}
-
-void parse_user(std::string_view text, Endpoint& endpoint) {
-    const std::size_t colon = text.find(':');
-    if (colon == std::string_view::npos) refuse("names a user without a password");
-    endpoint.user = unescape(text.substr(0, colon));
-    endpoint.password = unescape(text.substr(colon + 1));
 }
 
 // host, host:port or [v6]:port.

@@ -215,14 +215,14 @@ void RedisServers::repair_for_ever() {
             wants_slots_ = false;
             slots_at_ = Clock::now() + settings_.timing.retry_first;
         }
-        std::vector<NodePtr> nodes = nodes_;
+        const std::vector<NodePtr> nodes = nodes_;
         lock.unlock();
-        repair(std::move(nodes), wants_slots);
+        repair(nodes, wants_slots);
         lock.lock();
     }
 }
 
-void RedisServers::repair(std::vector<NodePtr> nodes, bool wants_slots) {
+void RedisServers::repair(const std::vector<NodePtr>& nodes, bool wants_slots) {
     for (const NodePtr& node : nodes) {
         if (cancel_.is_cancelled()) return;
         if (node->circuit().attempt_at() <= Clock::now()) tally_.note(node->attempt());

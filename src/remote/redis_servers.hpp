@@ -62,7 +62,7 @@ private:
     bool install_range(const RedisReply& range, const RedisNode& from);
     void repair_for_ever();
     [[nodiscard]] Clock::time_point next_repair() const;  // under the mutex
-    void repair(std::vector<NodePtr> nodes, bool wants_slots);
+    void repair(const std::vector<NodePtr>& nodes, bool wants_slots);
 
     const RedisSettings settings_;
     TierTally& tally_;

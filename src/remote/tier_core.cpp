@@ -18,7 +18,7 @@ void require(bool holds, const char* sentence) {
     if (!holds) throw Error(ErrorCode::InvalidArgument, sentence);
 }
 
-const TieredOptions& checked(const TieredOptions& options) {
+TieredOptions checked(TieredOptions options) {
     require(has_redis(), "this library was built without Redis; build it with hiredis");
     require(!options.urls.empty(), "a second tier needs the URL of a server");
     require(options.cluster || options.urls.size() == 1,
@@ -135,7 +135,7 @@ Status TierCore::commit(const std::string& key, StoreReservation& reservation) n
     if (!status || options_.policy == TierPolicy::ReadOnly) return status;
     Result<StoreObject> object = first.get(ref);
     if (!object) {
-        // Somebody evicted or removed it in this moment, or the handle is closed.
+        // Somebody evicted or removed it in this moment.
         tally_.drop(bytes);
         if (options_.policy == TierPolicy::WriteBack) return Status::ok();
         return {ErrorCode::Expired,
@@ -285,7 +285,6 @@ Unwritten TierCore::close(const Wait& wait) noexcept {
     Unwritten report = backlog_.flush(wait);
     servers_.cancel();
     const Unwritten rest = backlog_.stop();
-    first.close();
     report.waiting = 0;
     report.waiting_bytes = 0;
     report.dropped += rest.dropped;

@@ -36,6 +36,11 @@ TEST(EndpointTest, AUrlSaysWhereAndWho) {
     EXPECT_EQ(endpoint.path, "/run/redis.sock");
     EXPECT_EQ(endpoint.title(), "/run/redis.sock");
     EXPECT_EQ(parse_endpoint("unix:/run/redis.sock?db=3").db, 3U);
+    endpoint = parse_endpoint("unix://kv:a%40b@/run/redis@1.sock?db=3");
+    EXPECT_EQ(endpoint.user, "kv");
+    EXPECT_EQ(endpoint.password, "a@b");
+    EXPECT_EQ(endpoint.path, "/run/redis@1.sock");
+    EXPECT_EQ(endpoint.db, 3U);
 }
 
 TEST(EndpointTest, WhatIsNoUrlIsRefusedInWords) {
@@ -60,6 +65,8 @@ TEST(EndpointTest, WhatIsNoUrlIsRefusedInWords) {
                             "unix:",
                             "unix:relative",
                             "unix:/path?x=1",
+                            "unix:///path",
+                            "unix://kv@/path",
                             "unix:/path?db="}) {
         EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { parse_endpoint(url); },
                             {"redis://[user:password@]host[:port][/db]"}))
