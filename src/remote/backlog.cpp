@@ -50,9 +50,11 @@ void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes) {
 void Backlog::take_out(const std::string& key, Items& gone) {
     const auto known = by_key_.find(key);
     if (known == by_key_.end()) return;
-    gone.splice(gone.end(), waiting_, known->second);
+    Items taken;
+    taken.splice(taken.end(), waiting_, known->second);
     by_key_.erase(known);
-    let_go(gone);
+    let_go(taken);
+    gone.splice(gone.end(), taken);
 }
 
 // Takes them out of the accounts.
@@ -145,22 +147,23 @@ void Backlog::write_one(std::unique_lock<std::mutex>& lock, Items::iterator pick
     lock.unlock();
     const RedisOutcome outcome = write_(item);
     lock.lock();
-    writing_.erase(item.key);
     const bool is_away = outcome.fault == RedisFault::Away;
     away_in_a_row_ = is_away ? away_in_a_row_ + 1 : 0;
     if (!outcome.is_answered() && !is_away) ++item.failures;
     if (must_try_again(item, outcome) && !by_key_.contains(item.key)) {
+        writing_.erase(item.key);
         by_key_[item.key] = own.begin();
         waiting_.splice(waiting_.end(), own);
         has_less_.notify_all();
         return;
     }
+    lock.unlock();
+    item.object.release();  // before anybody hears that it is done, and outside the mutex
+    lock.lock();
+    writing_.erase(item.key);
     if (!outcome.is_answered()) drop(item);
     let_go(own);
     has_work_.notify_one();  // somebody may wait for this key
-    lock.unlock();
-    own.clear();  // the pin, outside the mutex
-    lock.lock();
 }
 
 // ---- accounts

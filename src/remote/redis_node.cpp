@@ -87,6 +87,10 @@ RedisOutcome RedisNode::talk(RedisConnection& connection, const RedisRequest& re
 
 RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
     for (bool is_last = false;; is_last = true) {
+        // Also where an answer would come at once, and nobody had to wait for it.
+        if (cancel_.is_cancelled()) {
+            return {RedisFault::Cancelled, {}, "the second tier is being closed"};
+        }
         if (!circuit_.is_closed()) {
             return {RedisFault::Away, {}, "the server at " + endpoint_.title() + " is away"};
         }

@@ -228,11 +228,17 @@ void RedisServers::repair(const std::vector<NodePtr>& nodes, bool wants_slots) {
         if (node->circuit().attempt_at() <= Clock::now()) tally_.note(node->attempt());
     }
     if (!wants_slots) return;
-    for (const NodePtr& node : nodes) {
-        if (node->circuit().is_closed() && learn_slots(*node).is_answered()) return;
-    }
+    const bool is_current = std::any_of(nodes.begin(), nodes.end(), [this](const NodePtr& node) {
+        return node->circuit().is_closed() && learn_slots(*node).is_answered();
+    });
+    const bool is_whole = std::all_of(nodes.begin(), nodes.end(), [](const NodePtr& node) {
+        return node->circuit().is_closed();
+    });
+    if (is_current && is_whole) return;
+    // Whoever takes over for one that is away may not have done it yet, or not told all others.
     const std::lock_guard lock(mutex_);
     wants_slots_ = true;
+    if (is_current) slots_at_ = Clock::now() + settings_.timing.retry_most;
 }
 
 }  // namespace penstock::detail

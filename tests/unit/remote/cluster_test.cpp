@@ -21,9 +21,7 @@ protected:
     void SetUp() override {
         PENSTOCK_NEEDS_SERVER();
         for (auto& node : nodes_) {
-            node = std::make_unique<RedisServer>(
-                free_port(), Words{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-                                   "--cluster-require-full-coverage", "no"});
+            node = make_node();
         }
         for (unsigned i = 0; i < kMasters; ++i) give_slots(i);
         for (unsigned i = 1; i < kMasters; ++i) {
@@ -39,6 +37,12 @@ protected:
         CleanTest::TearDown();
     }
 
+    static std::unique_ptr<RedisServer> make_node() {
+        return std::make_unique<RedisServer>(
+            free_port(),
+            Words{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+                  "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"});
+    }
     [[nodiscard]] RedisServer& node(unsigned i) const { return *nodes_[i]; }
     [[nodiscard]] std::string port(unsigned i) const {
         return std::to_string(node(i).endpoint().port);
@@ -157,6 +161,32 @@ TEST_F(ClusterTest, AMasterThatIsAwayTakesOnlyItsOwnAlong) {
     EXPECT_TRUE(has(there, numbers[2]));
     EXPECT_TRUE(fails(here.remove(key_of(numbers[1])), ErrorCode::PeerDied));
     EXPECT_TRUE(succeeds(here.remove(key_of(numbers[2]))));
+}
+
+TEST_F(ClusterTest, WhoTakesOverForADeadMasterIsFound) {
+    TieredStore here = make_machine();
+    const std::uint64_t number = number_at(0);
+    ASSERT_TRUE(succeeds(put(here, number)));
+    const auto replica = make_node();
+    replica->say({"CLUSTER", "MEET", "127.0.0.1", port(0)});
+    await([&] { return replica->say({"CLUSTER", "REPLICATE", id(0)}).text == "OK"; });
+    await([&] { return replica->say({"DBSIZE"}).integer == 1; });
+    const std::string name = replica->say({"CLUSTER", "MYID"}).text;
+    for (unsigned i = 1; i < kMasters; ++i) {
+        await([&] {
+            const std::string known = node(i).say({"CLUSTER", "NODES"}).text;
+            return known.find(name) != std::string::npos &&
+                   known.find("slave " + id(0)) != std::string::npos;
+        });
+    }
+    TieredStore there = make_machine(1);  // has the map from before
+    node(0).kill();
+    // While it is nobody's turn the others may still be asked who has the slots.
+    EXPECT_TRUE(fails(there.get(key_of(number)), ErrorCode::NotFound));
+    EXPECT_EQ(replica->say({"CLUSTER", "FAILOVER", "TAKEOVER"}).text, "OK");
+    await([&] { return there.get(key_of(number)).is_ok(); });
+    EXPECT_TRUE(has(there, number));
+    EXPECT_EQ(there.stats().servers, kMasters + 1);
 }
 
 TEST_F(ClusterTest, WithoutTheOptionTheErrorNamesIt) {

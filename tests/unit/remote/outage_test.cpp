@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include "tests/unit/remote/tier_fixture.hpp"
 
@@ -268,6 +269,77 @@ TEST_F(OutageTest, WhatIsRemovedBeforeItIsWrittenIsNotWrittenAfterwards) {
     EXPECT_TRUE(server_->keys().empty());
     EXPECT_TRUE(lacks(store, 1));
     EXPECT_TRUE(lacks(store, 2));
+}
+
+TEST_F(OutageTest, WhatIsRemovedDuringAnOutageIsNotWrittenAfterIt) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    server_->kill();
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(succeeds(put(store, 2)));
+    EXPECT_TRUE(fails(store.remove(key_of(1)), ErrorCode::PeerDied));
+    server_->start();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(server_->keys(), Words{head_of(2)});
+}
+
+// Whatever happens to the server, what is got is what was put, and nothing stays behind.
+TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
+    TieredOptions wanted = impatient(TierPolicy::WriteBack);
+    wanted.writers = 2;
+    wanted.max_inflight_bytes = 200'000;
+    TieredStore store = make_machine(wanted, 1 << 20U);
+    std::atomic<bool> is_over{false};
+    std::atomic<unsigned> wrong{0};
+    const auto work = [&](std::uint64_t seed) {
+        trust::Dice dice(seed);
+        while (!is_over) {
+            const std::uint64_t number = dice.between(0, 60);
+            const std::size_t size = number * 2'000;
+            switch (dice.between(0, 3)) {
+                case 0: {
+                    const ErrorCode code = put(store, number, size).code();
+                    wrong += code != ErrorCode::Ok && code != ErrorCode::AlreadyExists &&
+                                     code != ErrorCode::Busy && code != ErrorCode::NoSpace
+                                 ? 1U
+                                 : 0U;
+                    break;
+                }
+                case 1:
+                    static_cast<void>(store.remove(key_of(number)));
+                    break;
+                default: {
+                    const Result<StoreObject> object = store.get(key_of(number));
+                    if (object && !is_value(object->bytes(), number, size)) ++wrong;
+                }
+            }
+        }
+    };
+    std::vector<std::thread> threads;
+    for (std::uint64_t i = 0; i < 3; ++i) threads.emplace_back(work, i);
+    const auto has_worked = [&] {
+        const std::uint64_t before = store.stats().written;
+        await([&] { return store.stats().written >= before + 20; });
+    };
+    for (int round = 0; round < 3; ++round) {
+        has_worked();
+        server_->kill();
+        await_circuit(store, CircuitState::Open);
+        server_->start();
+        has_worked();
+        server_->stop();
+        await_circuit(store, CircuitState::Open);
+        server_->resume();
+    }
+    has_worked();
+    is_over = true;
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(wrong, 0U);
+    EXPECT_EQ(store.flush(kLong).waiting, 0U);
+    const TierStats stats = store.stats();
+    EXPECT_EQ(stats.corrupt, 0U);
+    EXPECT_EQ(stats.inflight + stats.inflight_bytes, 0U);
+    EXPECT_EQ(store.first().stats().pinned, 0U);
+    EXPECT_EQ(store.first().stats().staged, 0U);
 }
 
 TEST_F(OutageTest, RequestCloseEndsWhatWaitsForAServer) {
