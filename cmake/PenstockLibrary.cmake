@@ -1,5 +1,6 @@
 # The library itself: every source under src/<floor>/, one static archive that may be linked into a
-# shared object. A source whose name ends in the name of a system is compiled on that system only.
+# shared object. A source whose name ends in the name of a system is compiled on that system only; one
+# that ends in _hiredis where there is hiredis, and in its place one that ends in _unavailable.
 
 configure_file(cmake/version.hpp.in "${PROJECT_BINARY_DIR}/generated/penstock/version.hpp" @ONLY)
 
@@ -15,6 +16,11 @@ if(WIN32)
 else()
     list(FILTER penstock_sources EXCLUDE REGEX "_windows\\.cpp$")
 endif()
+if(PENSTOCK_HAS_REDIS)
+    list(FILTER penstock_sources EXCLUDE REGEX "_unavailable\\.cpp$")
+else()
+    list(FILTER penstock_sources EXCLUDE REGEX "_hiredis\\.cpp$")
+endif()
 
 find_package(Threads REQUIRED)
 
@@ -29,6 +35,9 @@ target_include_directories(penstock
         $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     PRIVATE "${PROJECT_SOURCE_DIR}/src")
 target_link_libraries(penstock PUBLIC Threads::Threads)
+if(PENSTOCK_HAS_REDIS)
+    target_link_libraries(penstock PRIVATE penstock::hiredis)
+endif()
 if(PENSTOCK_CRASH_POINTS)
     target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
 endif()

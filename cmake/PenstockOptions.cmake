@@ -9,6 +9,10 @@ option(PENSTOCK_CRASH_POINTS "Compile in the points at which tests kill or stop 
 option(PENSTOCK_WERROR "Treat warnings as errors" OFF)
 set(PENSTOCK_SANITIZE "" CACHE STRING "Sanitizers to build with: a list of address, undefined, thread")
 
+set(PENSTOCK_WITH_REDIS AUTO CACHE STRING
+    "A second tier for stores, on Redis or Valkey (needs hiredis): ON, OFF, or AUTO where hiredis is")
+set_property(CACHE PENSTOCK_WITH_REDIS PROPERTY STRINGS AUTO ON OFF)
+
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)

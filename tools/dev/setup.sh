@@ -11,7 +11,9 @@ LLVM=19
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 SYSTEM_BUILD=(python3 g++ cmake ninja-build python3-venv python3-dev libxxhash-dev)
+SYSTEM_BUILD_WISH=(ccache libhiredis-dev)  # without hiredis, stores have no second tier
 SYSTEM_TEST=(libgtest-dev git)
+SYSTEM_TEST_WISH=(redis-server)  # tests that start one skip where there is none
 SYSTEM_LINT=("clang-format-$LLVM" "clang-tidy-$LLVM" shellcheck)
 SYSTEM_FUZZ=("clang-$LLVM" "libclang-rt-$LLVM-dev" "llvm-$LLVM")
 SYSTEM_BENCH=(libboost-dev libzmq3-dev)
@@ -28,6 +30,8 @@ have() {
 raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null
             ;;
         libgtest-dev) [ -e /usr/include/gtest/gtest.h ] ;;
+        libhiredis-dev) [ -e /usr/include/hiredis/hiredis.h ] ;;
+        redis-server) command -v redis-server >/dev/null || command -v valkey-server >/dev/null ;;
         libboost-dev) [ -e /usr/include/boost/version.hpp ] ;;
         libzmq3-dev) [ -e /usr/include/zmq.h ] ;;
         libclang-rt-*-dev) compgen -G "/usr/lib/llvm-$LLVM/lib/clang/*/lib/linux/libclang_rt.fuzzer*" >/dev/null ;;
@@ -120,7 +124,7 @@ check_python() {
 
 # setup_system [PACKAGE...]: what every build needs, and these; all of it in one go.
 setup_system() {
-    wish_system "${SYSTEM_BUILD[@]}" ccache "$@"
+    wish_system "${SYSTEM_BUILD[@]}" "${SYSTEM_BUILD_WISH[@]}" "$@"
     need_system "${SYSTEM_BUILD[@]}"
     check_python
 }

@@ -2,7 +2,7 @@
 # find the C++ programs in $PENSTOCK_BUILD_DIR/tests and how thorough to be in $PENSTOCK_TEST_TIER.
 
 setup_tests() {
-    local wanted=("${SYSTEM_TEST[@]}" "${SYSTEM_LINT[@]}")
+    local wanted=("${SYSTEM_TEST[@]}" "${SYSTEM_TEST_WISH[@]}" "${SYSTEM_LINT[@]}")
     [ "$TIER" = short ] || wanted+=("${SYSTEM_FUZZ[@]}" "${SYSTEM_BENCH[@]}" spin)
     setup_system "${wanted[@]}"
     need_system "${SYSTEM_TEST[@]}"

@@ -1,0 +1,220 @@
+// Room, threads and accounts of the objects that wait.
+#include "remote/backlog.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "os/thread.hpp"
+
+namespace penstock::detail {
+
+namespace {
+
+// Between looks at what nobody tells: a server that is back, a cancelled wait.
+constexpr std::chrono::milliseconds kSlice{80};
+
+}  // namespace
+
+Backlog::Backlog(const BacklogOptions& options, TierTally& tally, Write write, IsAway is_away)
+    : options_(options), tally_(tally), write_(std::move(write)), is_away_(std::move(is_away)) {}
+
+Backlog::~Backlog() {
+    stop();
+}
+
+void Backlog::drop(const BacklogItem& item) {
+    tally_.drop(item.bytes);
+    ++dropped_.dropped;
+    dropped_.dropped_bytes += item.bytes;
+}
+
+// ---- coming
+
+void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes) {
+    Items older;  // both are released after the mutex
+    Items fresh;
+    fresh.push_back({std::move(key), std::move(object), bytes, 0, 0});
+    BacklogItem& item = fresh.front();
+    std::unique_lock lock(mutex_);
+    if (!make_room(lock, bytes)) return drop(item);
+    take_out(item.key, older);
+    item.sequence = next_sequence_++;
+    bytes_ += bytes;
+    outstanding_.insert(item.sequence);
+    by_key_[item.key] = fresh.begin();
+    waiting_.splice(waiting_.end(), fresh);
+    has_work_.notify_one();
+}
+
+// What waits under the key, out of the line and the accounts.
+void Backlog::take_out(const std::string& key, Items& gone) {
+    const auto known = by_key_.find(key);
+    if (known == by_key_.end()) return;
+    Items taken;
+    taken.splice(taken.end(), waiting_, known->second);
+    by_key_.erase(known);
+    let_go(taken);
+    gone.splice(gone.end(), taken);
+}
+
+// Takes them out of the accounts.
+void Backlog::let_go(Items& gone) {
+    for (const BacklogItem& item : gone) {
+        bytes_ -= item.bytes;
+        outstanding_.erase(item.sequence);
+    }
+    has_less_.notify_all();
+}
+
+bool Backlog::make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes) {
+    const auto has_room = [&] { return bytes <= options_.most_bytes - bytes_; };
+    if (is_stopped_ || bytes > options_.most_bytes) return false;
+    if (options_.when_full == WhenFull::Drop) return has_room();
+    const Deadline deadline = Deadline::after(options_.full_timeout);
+    while (!has_room()) {
+        const auto now = Clock::now();
+        if (is_stopped_ || deadline.has_passed(now) || is_away_()) return false;
+        has_less_.wait_for(lock, deadline.left(now, kSlice));
+    }
+    return !is_stopped_;
+}
+
+bool Backlog::forget(std::string_view key, Deadline deadline) {
+    Items gone;
+    const std::string name(key);
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        take_out(name, gone);  // each time: it may have come back into the line, for another try
+        if (!writing_.contains(name)) return true;
+        const auto now = Clock::now();
+        if (deadline.has_passed(now)) return false;
+        has_less_.wait_for(lock, deadline.left(now, kSlice));
+    }
+}
+
+// ---- going
+
+void Backlog::start() {
+    const std::lock_guard lock(mutex_);
+    while (threads_.size() < options_.writers) {
+        threads_.push_back(os::start_quiet_thread([this] { write_for_ever(); }));
+    }
+}
+
+// The oldest whose key nobody is writing; it is the caller's then.
+std::optional<Backlog::Items::iterator> Backlog::pick() {
+    const auto found = std::find_if(waiting_.begin(), waiting_.end(), [this](const auto& item) {
+        return !writing_.contains(item.key);
+    });
+    if (found == waiting_.end()) return std::nullopt;
+    return found;
+}
+
+void Backlog::write_for_ever() {
+    std::unique_lock lock(mutex_);
+    while (!is_stopped_) {
+        // All that waits was tried, and for all of it the server is away.
+        if (!waiting_.empty() && away_in_a_row_ >= waiting_.size()) {
+            away_in_a_row_ = 0;
+            has_work_.wait_for(lock, kSlice, [this] { return is_stopped_; });
+            continue;
+        }
+        if (const auto picked = pick()) {
+            write_one(lock, *picked);
+        } else {
+            has_work_.wait(lock);
+        }
+    }
+}
+
+bool Backlog::must_try_again(const BacklogItem& item, const RedisOutcome& outcome) const {
+    // A server that is not asked has not failed; one that fails at the same object several times
+    // may fail because of it.
+    constexpr unsigned kMostFailures = 3;
+    if (is_stopped_) return false;
+    if (outcome.fault == RedisFault::Away) return true;
+    const bool is_passing =
+        outcome.fault == RedisFault::Timeout || outcome.fault == RedisFault::Lost;
+    return is_passing && item.failures < kMostFailures;
+}
+
+void Backlog::write_one(std::unique_lock<std::mutex>& lock, Items::iterator picked) {
+    Items own;
+    own.splice(own.end(), waiting_, picked);
+    BacklogItem& item = own.front();
+    by_key_.erase(item.key);
+    writing_.insert(item.key);
+    lock.unlock();
+    const RedisOutcome outcome = write_(item);
+    lock.lock();
+    const bool is_away = outcome.fault == RedisFault::Away;
+    away_in_a_row_ = is_away ? away_in_a_row_ + 1 : 0;
+    if (!outcome.is_answered() && !is_away) ++item.failures;
+    if (must_try_again(item, outcome) && !by_key_.contains(item.key)) {
+        writing_.erase(item.key);
+        by_key_[item.key] = own.begin();
+        waiting_.splice(waiting_.end(), own);
+        has_less_.notify_all();
+        return;
+    }
+    lock.unlock();
+    item.object.release();  // before anybody hears that it is done, and outside the mutex
+    lock.lock();
+    writing_.erase(item.key);
+    if (!outcome.is_answered()) drop(item);
+    let_go(own);
+    has_work_.notify_one();  // somebody may wait for this key
+}
+
+// ---- accounts
+
+bool Backlog::is_flushed(std::uint64_t mark) const {
+    return outstanding_.empty() || *outstanding_.begin() >= mark;
+}
+
+Unwritten Backlog::flush(const Wait& wait) {
+    std::unique_lock lock(mutex_);
+    const std::uint64_t mark = next_sequence_;
+    while (!is_flushed(mark) && !is_stopped_) {
+        const auto now = Clock::now();
+        if (wait.deadline.has_passed(now)) break;
+        if (wait.cancel != nullptr && wait.cancel->is_cancelled()) break;
+        has_less_.wait_for(lock, wait.deadline.left(now, kSlice));
+        if (wait.interrupted == nullptr) continue;
+        lock.unlock();
+        const bool is_interrupted = wait.interrupted(wait.context);
+        lock.lock();
+        if (is_interrupted) break;
+    }
+    Unwritten report = std::exchange(dropped_, {});
+    if (!is_flushed(mark)) {
+        report.waiting = outstanding_.size();
+        report.waiting_bytes = bytes_;
+    }
+    return report;
+}
+
+Unwritten Backlog::stop() {
+    Items gone;
+    std::vector<std::thread> threads;
+    {
+        const std::lock_guard lock(mutex_);
+        is_stopped_ = true;
+        for (const BacklogItem& item : waiting_) drop(item);
+        by_key_.clear();
+        gone.swap(waiting_);
+        let_go(gone);
+        threads.swap(threads_);
+        has_work_.notify_all();
+    }
+    for (std::thread& thread : threads) thread.join();
+    const std::lock_guard lock(mutex_);
+    return std::exchange(dropped_, {});
+}
+
+Backlog::Use Backlog::use() const {
+    const std::lock_guard lock(mutex_);
+    return {outstanding_.size(), bytes_};
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,382 @@
+// Connections by hiredis; the only file that knows it.
+#include <fcntl.h>
+#include <hiredis/hiredis.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "remote/redis_connection.hpp"
+
+namespace penstock::detail {
+
+namespace {
+
+using Kind = RedisReply::Kind;
+
+// ---- what hiredis's reader calls for each thing that it has understood
+
+// Of one answer: how much of it is accepted. A server could announce an array of any size.
+struct Allowance {
+    std::size_t elements = 0;
+};
+
+void* place(const redisReadTask* task, RedisReply reply) {
+    if (task->parent == nullptr) return new RedisReply(std::move(reply));
+    auto& siblings = static_cast<RedisReply*>(task->parent->obj)->elements;
+    const auto index = static_cast<std::size_t>(task->idx);
+    if (index >= siblings.size()) return nullptr;
+    siblings[index] = std::move(reply);
+    return &siblings[index];
+}
+
+void* make_text(const redisReadTask* task, char* text, std::size_t size) {
+    RedisReply reply;
+    reply.kind = task->type == REDIS_REPLY_ERROR    ? Kind::Error
+                 : task->type == REDIS_REPLY_STATUS ? Kind::Line
+                                                    : Kind::Bytes;
+    reply.text.assign(text, size);
+    return place(task, std::move(reply));
+}
+
+void* make_array(const redisReadTask* task, int elements) {
+    auto& allowance = *static_cast<Allowance*>(task->privdata);
+    const auto count = static_cast<std::size_t>(std::max(elements, 0));
+    if (count > allowance.elements) return nullptr;  // the reader calls that out of memory
+    allowance.elements -= count;
+    RedisReply reply;
+    reply.kind = Kind::Array;
+    reply.elements.resize(count);
+    return place(task, std::move(reply));
+}
+
+void* make_integer(const redisReadTask* task, long long value) {
+    RedisReply reply;
+    reply.kind = Kind::Integer;
+    reply.integer = value;
+    return place(task, std::move(reply));
+}
+
+void* make_nil(const redisReadTask* task) {
+    return place(task, {});
+}
+
+void free_reply(void* reply) {
+    delete static_cast<RedisReply*>(reply);
+}
+
+redisReplyObjectFunctions reply_functions = {make_text, make_array, make_integer, make_nil,
+                                             free_reply};
+
+struct FreeReader {
+    void operator()(redisReader* reader) const noexcept { redisReaderFree(reader); }
+};
+struct FreeContext {
+    void operator()(redisContext* context) const noexcept { redisFree(context); }
+};
+
+RedisOutcome failed(RedisFault fault, std::string sentence) {
+    return {fault, {}, std::move(sentence)};
+}
+
+std::string errno_words(int number) {
+    return std::system_category().message(number);
+}
+
+}  // namespace
+
+bool has_redis() noexcept {
+    return true;
+}
+
+// The socket and what has come from it. Failures are kept in `outcome` by whoever meets them first;
+// what returns bool is false then.
+struct RedisConnection::Link {
+    std::unique_ptr<redisContext, FreeContext> context;
+    std::string title;
+    const Cancel* cancel = nullptr;
+    RedisOutcome outcome;
+    Deadline deadline = Deadline::now();
+    std::array<char, std::size_t{64} << 10U> buffer;  // received and not looked at
+    std::size_t start = 0;
+    std::size_t end = 0;
+
+    bool fail(RedisFault fault, std::string_view what) {
+        outcome = failed(fault, "the server at " + title + " " + std::string(what));
+        return false;
+    }
+
+    // Until the socket can be read or written.
+    bool await(short events) {
+        constexpr std::chrono::milliseconds kSlice{80};  // between looks at `cancel`
+        for (;;) {
+            if (cancel->is_cancelled())
+                return fail(RedisFault::Cancelled, "is not wanted any more");
+            const auto now = Clock::now();
+            if (deadline.has_passed(now))
+                return fail(RedisFault::Timeout, "did not answer in time");
+            const auto left =
+                std::chrono::ceil<std::chrono::milliseconds>(deadline.left(now, kSlice));
+            pollfd socket{context->fd, events, 0};
+            const int ready = ::poll(&socket, 1, static_cast<int>(left.count()));
+            if (ready > 0) return true;
+            if (ready < 0 && errno != EINTR) {
+                return fail(RedisFault::Lost, "can't be waited for: " + errno_words(errno));
+            }
+        }
+    }
+
+    // ---- sending
+
+    bool send_all(std::span<iovec> pieces) {
+        while (!pieces.empty()) {
+            msghdr message{};
+            message.msg_iov = pieces.data();
+            message.msg_iovlen = pieces.size();
+            const ssize_t sent = ::sendmsg(context->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent >= 0) {
+                pieces = skip(pieces, static_cast<std::size_t>(sent));
+            } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                if (!await(POLLOUT)) return false;
+            } else if (errno != EINTR) {
+                return fail(RedisFault::Lost, "is gone: " + errno_words(errno));
+            }
+        }
+        return true;
+    }
+
+    static constexpr std::uint64_t kFrame = 64;  // "$123\r\n" and the like, around a value
+
+    static std::span<iovec> skip(std::span<iovec> pieces, std::size_t sent) noexcept {
+        while (!pieces.empty() && sent >= pieces.front().iov_len) {
+            sent -= pieces.front().iov_len;
+            pieces = pieces.subspan(1);
+        }
+        if (sent > 0) {
+            iovec& first = pieces.front();
+            first.iov_base = static_cast<char*>(first.iov_base) + sent;
+            first.iov_len -= sent;
+        }
+        return pieces;
+    }
+
+    bool send(const RedisRequest& request) {
+        const std::size_t count = request.words.size() + (request.is_storing ? 1 : 0);
+        std::string frame = "*" + std::to_string(count) + "\r\n";
+        for (const std::string_view word : request.words) {
+            frame += "$" + std::to_string(word.size()) + "\r\n";
+            frame += word;
+            frame += "\r\n";
+        }
+        if (request.is_storing) frame += "$" + std::to_string(request.value.size()) + "\r\n";
+        char line_end[] = {'\r', '\n'};
+        // sendmsg() only reads them.
+        std::array<iovec, 3> pieces = {
+            {{frame.data(), frame.size()},
+             {const_cast<std::byte*>(request.value.data()), request.value.size()},
+             {line_end, sizeof(line_end)}}};
+        return send_all(std::span(pieces).first(request.is_storing ? pieces.size() : 1));
+    }
+
+    // ---- receiving
+
+    // At least one byte; how many. 0: it failed.
+    std::size_t receive(char* to, std::size_t most) {
+        for (;;) {
+            const ssize_t got = ::recv(context->fd, to, most, MSG_DONTWAIT);
+            if (got > 0) return static_cast<std::size_t>(got);
+            if (got == 0) {
+                fail(RedisFault::Lost, "closed the connection");
+                return 0;
+            }
+            if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                if (!await(POLLIN)) return 0;
+            } else if (errno != EINTR) {
+                fail(RedisFault::Lost, "is gone: " + errno_words(errno));
+                return 0;
+            }
+        }
+    }
+
+    bool fill() {
+        if (start == end) start = end = 0;  // what is kept is less than a line
+        const std::size_t got = receive(buffer.data() + end, buffer.size() - end);
+        end += got;
+        return got > 0;
+    }
+
+    // An answer of any kind, but for what would be too much.
+    bool read_reply(std::uint64_t most_bytes) {
+        constexpr std::size_t kMostElements = std::size_t{1} << 18U;  // 16384 slots one by one
+        Allowance allowance{kMostElements};
+        const std::unique_ptr<redisReader, FreeReader> reader(
+            redisReaderCreateWithFunctions(&reply_functions));
+        if (reader == nullptr) return fail(RedisFault::Lost, "can't be heard: no memory");
+        reader->privdata = &allowance;
+        std::uint64_t total = 0;
+        for (;;) {
+            if (start == end && !fill()) return false;
+            total += end - start;
+            if (total > most_bytes) return fail(RedisFault::Garbled, "answers without end");
+            void* reply = nullptr;
+            if (redisReaderFeed(reader.get(), buffer.data() + start, end - start) != REDIS_OK ||
+                redisReaderGetReply(reader.get(), &reply) != REDIS_OK) {
+                return fail(RedisFault::Garbled,
+                            "does not speak the protocol: " + std::string(reader->errstr));
+            }
+            start = end;
+            if (reply == nullptr) continue;
+            outcome.reply = std::move(*static_cast<RedisReply*>(reply));
+            free_reply(reply);
+            // One answer to one request: whatever follows was not asked for.
+            if (reader->pos != reader->len) {
+                return fail(RedisFault::Garbled, "says more than it was asked");
+            }
+            return true;
+        }
+    }
+
+    // "$123\r\n", seen and not taken off. Nothing: the answer begins otherwise, or it failed.
+    struct Announced {
+        long long bytes = 0;
+        std::size_t line = 0;
+    };
+    std::optional<Announced> peek_length() {
+        for (;;) {
+            const std::string_view seen(buffer.data() + start, end - start);
+            if (!seen.empty() && seen.front() != '$') return std::nullopt;
+            const std::size_t line = seen.find("\r\n");
+            if (line != std::string_view::npos) return read_length(seen.substr(0, line));
+            constexpr std::size_t kLongestLine = 32;
+            if (seen.size() > kLongestLine) return read_length(seen);
+            if (!fill()) return std::nullopt;
+        }
+    }
+
+    std::optional<Announced> read_length(std::string_view line) {
+        long long length = 0;
+        const char* const last = line.data() + line.size();
+        const auto [stop, fault] = std::from_chars(line.data() + 1, last, length);
+        if (fault == std::errc() && stop == last && length >= -1) {
+            return Announced{length, line.size() + 2};
+        }
+        fail(RedisFault::Garbled, "announces a value without a length");
+        return std::nullopt;
+    }
+
+    bool read_exactly(char* to, std::size_t size) {
+        const std::size_t held = std::min(size, end - start);
+        std::memcpy(to, buffer.data() + start, held);
+        start += held;
+        for (std::size_t done = held; done < size;) {
+            const std::size_t got = receive(to + done, size - done);
+            if (got == 0) return false;
+            done += got;
+        }
+        return true;
+    }
+
+    bool misfit(long long bytes, std::uint64_t wanted) {
+        return fail(RedisFault::Misfit, "has a value of " + std::to_string(bytes) +
+                                            " bytes where " + std::to_string(wanted) +
+                                            " are the most");
+    }
+
+    // The answer to a request, wherever its bytes are wanted.
+    bool read_answer(const RedisRequest& request) {
+        const std::optional<Announced> announced = peek_length();
+        if (!outcome.is_answered()) return false;
+        if (announced && announced->bytes >= 0) {
+            const auto bytes = static_cast<std::uint64_t>(announced->bytes);
+            if (!request.into.empty()) return read_into(*announced, request.into);
+            if (bytes > request.most_bytes) return misfit(announced->bytes, request.most_bytes);
+        }
+        return read_reply(request.most_bytes + kFrame);
+    }
+
+    bool read_into(const Announced& announced, std::span<std::byte> into) {
+        if (static_cast<std::uint64_t>(announced.bytes) != into.size()) {
+            return misfit(announced.bytes, into.size());
+        }
+        start += announced.line;
+        outcome.reply.kind = Kind::Bytes;
+        std::array<char, 2> line_end{};
+        if (!read_exactly(reinterpret_cast<char*>(into.data()), into.size())) return false;
+        if (!read_exactly(line_end.data(), line_end.size())) return false;
+        if (line_end == std::array{'\r', '\n'} && start == end) return true;
+        return fail(RedisFault::Garbled, "does not end a value where it said");
+    }
+
+    // ---- connecting
+
+    bool connect(const Endpoint& endpoint) {
+        context.reset(endpoint.path.empty()
+                          ? redisConnectNonBlock(endpoint.host.c_str(), endpoint.port)
+                          : redisConnectUnixNonBlock(endpoint.path.c_str()));
+        if (context == nullptr) return fail(RedisFault::Lost, "can't be reached: no memory");
+        if (context->err != 0) {
+            return fail(RedisFault::Lost, "can't be reached: " + std::string(context->errstr));
+        }
+        ::fcntl(context->fd, F_SETFD, FD_CLOEXEC);
+        if (!await(POLLOUT)) return false;
+        int error = 0;
+        socklen_t size = sizeof(error);
+        ::getsockopt(context->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error == 0) return true;
+        return fail(RedisFault::Lost, "can't be reached: " + errno_words(error));
+    }
+
+    // A request of the introduction, which must be answered with OK.
+    bool insist(const RedisRequest& request) {
+        constexpr std::uint64_t kMostLine = 4096;
+        if (!send(request) || !read_reply(kMostLine)) return false;
+        if (outcome.reply.kind != Kind::Error) return true;
+        return fail(RedisFault::Refused, "refuses us: " + outcome.reply.text);
+    }
+
+    bool introduce(const Endpoint& endpoint) {
+        if (!endpoint.password.empty()) {
+            RedisRequest request{{"AUTH"}};
+            if (!endpoint.user.empty()) request.words.push_back(endpoint.user);
+            request.words.push_back(endpoint.password);
+            if (!insist(request)) return false;
+        }
+        if (endpoint.db == 0) return true;
+        const std::string db = std::to_string(endpoint.db);
+        return insist({{"SELECT", db}});
+    }
+};
+
+RedisConnection::RedisConnection(std::unique_ptr<Link> link) noexcept : link_(std::move(link)) {}
+RedisConnection::~RedisConnection() = default;
+
+std::unique_ptr<RedisConnection> RedisConnection::open(const Endpoint& endpoint, Deadline deadline,
+                                                       const Cancel& cancel,
+                                                       RedisOutcome& outcome) {
+    auto link = std::make_unique<Link>();
+    link->title = endpoint.title();
+    link->cancel = &cancel;
+    link->deadline = deadline;
+    if (!link->connect(endpoint) || !link->introduce(endpoint)) {
+        outcome = std::move(link->outcome);
+        return nullptr;
+    }
+    return std::unique_ptr<RedisConnection>(new RedisConnection(std::move(link)));
+}
+
+RedisOutcome RedisConnection::exchange(const RedisRequest& request, Deadline deadline) {
+    link_->deadline = deadline;
+    link_->outcome = {};
+    if (link_->send(request)) link_->read_answer(request);
+    return std::move(link_->outcome);
+}
+
+}  // namespace penstock::detail

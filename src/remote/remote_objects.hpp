@@ -1,0 +1,52 @@
+// Objects in the second tier: written, read and removed whole, in the requests that this takes.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "remote/redis_servers.hpp"
+#include "remote/value_format.hpp"
+
+namespace penstock::detail {
+
+struct RemoteOptions {
+    std::string prefix;
+    std::uint64_t part_bytes = 0;
+    std::optional<std::chrono::milliseconds> ttl;
+};
+
+// Any thread.
+class RemoteObjects {
+public:
+    // `servers` must outlive it.
+    RemoteObjects(RedisServers& servers, RemoteOptions options);
+
+    // The parts, then the head: nobody finds an object before all of it is there.
+    RedisOutcome write(std::string_view key, std::span<const std::byte> data,
+                       std::span<const std::byte> meta, Format format);
+
+    struct Head {
+        RedisOutcome outcome;  // a Nil reply: there is none. `read` is of its text.
+        ReadHead read;
+    };
+    Head read_head(std::string_view key);
+    // All the data of a sound head into `data`, which has its size. A Nil reply or Misfit: not as
+    // it was written.
+    RedisOutcome read_data(std::string_view key, const ReadHead& read, std::span<std::byte> data);
+
+    // The head, then the parts. Integer: whether there was a head.
+    RedisOutcome remove(std::string_view key);
+    RedisOutcome has_head(std::string_view key);
+
+private:
+    RedisOutcome set(const std::string& name, std::span<const std::byte> value);
+
+    RedisServers& servers_;
+    const RemoteOptions options_;
+};
+
+}  // namespace penstock::detail

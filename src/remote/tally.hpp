@@ -1,0 +1,63 @@
+// What a second tier counts, and the last thing that went wrong there.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "remote/redis_connection.hpp"
+
+namespace penstock::detail {
+
+// Any thread.
+struct TierTally {
+    using Count = std::atomic<std::uint64_t>;
+    Count hits{0};
+    Count misses{0};
+    Count skipped{0};
+    Count shared{0};
+    Count errors{0};
+    Count timeouts{0};
+    Count corrupt{0};
+    Count incompatible{0};
+    Count fetched_bytes{0};
+    Count written{0};
+    Count written_bytes{0};
+    Count dropped{0};
+    Count dropped_bytes{0};
+
+    static void add(Count& count, std::uint64_t more = 1) noexcept {
+        count.fetch_add(more, std::memory_order_relaxed);
+    }
+    void drop(std::uint64_t bytes) noexcept {
+        add(dropped);
+        add(dropped_bytes, bytes);
+    }
+    // A request that was made and failed. One that was not made is no failure of its own, and a
+    // value that does not fit is counted as corrupt by whoever wanted it.
+    void note(const RedisOutcome& outcome) {
+        switch (outcome.fault) {
+            case RedisFault::None:
+            case RedisFault::Away:
+            case RedisFault::Cancelled:
+            case RedisFault::Misfit:
+                return;
+            default:
+                break;
+        }
+        add(outcome.fault == RedisFault::Timeout ? timeouts : errors);
+        const std::lock_guard lock(mutex_);
+        last_error_ = outcome.sentence;
+    }
+    [[nodiscard]] std::string last_error() const {
+        const std::lock_guard lock(mutex_);
+        return last_error_;
+    }
+
+private:
+    mutable std::mutex mutex_;
+    std::string last_error_;
+};
+
+}  // namespace penstock::detail

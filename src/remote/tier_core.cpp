@@ -1,0 +1,332 @@
+// Reading through, writing behind, and what either says when it fails.
+#include "remote/tier_core.hpp"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+namespace penstock::detail {
+
+namespace {
+
+using Kind = RedisReply::Kind;
+
+constexpr std::size_t kLongestKey = 4096;
+constexpr unsigned kMostWriters = 64;
+
+void require(bool holds, const char* sentence) {
+    if (!holds) throw Error(ErrorCode::InvalidArgument, sentence);
+}
+
+TieredOptions checked(TieredOptions options) {
+    require(has_redis(), "this library was built without Redis; build it with hiredis");
+    require(!options.urls.empty(), "a second tier needs the URL of a server");
+    require(options.cluster || options.urls.size() == 1,
+            "there are several URLs, which only a cluster may have");
+    require(options.part_bytes >= kPartLeast && options.part_bytes <= kPartMost,
+            "part_bytes is between 4 KiB and 512 MiB");
+    require(options.writers >= 1 && options.writers <= kMostWriters, "there are 1 to 64 writers");
+    require(options.connect_timeout.count() > 0 && options.request_timeout.count() > 0,
+            "a timeout of a server is longer than nothing");
+    require(options.retry_first.count() > 0 && options.retry_most.count() > 0,
+            "a server that failed is not tried again without a pause");
+    require(!options.ttl || options.ttl->count() > 0, "a ttl is longer than nothing");
+    return options;
+}
+
+RedisSettings settings_of(const TieredOptions& options) {
+    RedisSettings settings;
+    for (const std::string& url : options.urls) settings.endpoints.push_back(parse_endpoint(url));
+    settings.is_cluster = options.cluster;
+    require(!options.cluster || settings.endpoints.front().db == 0,
+            "a cluster has no database but 0");
+    settings.timing = {options.connect_timeout, options.request_timeout, options.retry_first,
+                       options.retry_most};
+    return settings;
+}
+
+BacklogOptions limits_of(const TieredOptions& options, std::uint64_t capacity) {
+    // What waits is pinned: the first tier must stay able to take more.
+    return {std::min(options.max_inflight_bytes, capacity / 2), options.when_full,
+            options.full_timeout, options.writers};
+}
+
+ErrorCode code_of(RedisFault fault) noexcept {
+    switch (fault) {
+        case RedisFault::Timeout:
+            return ErrorCode::Timeout;
+        case RedisFault::Away:
+        case RedisFault::Lost:
+            return ErrorCode::PeerDied;
+        case RedisFault::Refused:
+            return ErrorCode::PermissionDenied;
+        case RedisFault::Cancelled:
+            return ErrorCode::Cancelled;
+        default:
+            return ErrorCode::System;
+    }
+}
+
+// Of an outcome that is no answer.
+Status status_of(const RedisOutcome& outcome) noexcept {
+    return {code_of(outcome.fault), outcome.sentence};
+}
+
+Status wrong_process() noexcept {
+    return {ErrorCode::WrongProcess,
+            "this tiered store belongs to the process that forked us; attach anew here"};
+}
+
+// Whether there can be a server's key for it.
+bool is_key(std::string_view key) noexcept {
+    return !key.empty() && key.size() <= kLongestKey;
+}
+
+}  // namespace
+
+std::shared_ptr<TierCore> TierCore::create(Store first, const TieredOptions& options) {
+    // In a forked child there are no threads to end and no connections to close: it is left alone.
+    std::shared_ptr<TierCore> core(new TierCore(std::move(first), options), [](TierCore* old) {
+        if (!old->is_foreign()) delete old;
+    });
+    const RedisOutcome met = core->servers_.start();
+    if (met.fault == RedisFault::Refused) throw Error(ErrorCode::PermissionDenied, met.sentence);
+    if (options.policy == TierPolicy::WriteBack) core->backlog_.start();
+    return core;
+}
+
+TierCore::TierCore(Store store, const TieredOptions& options)
+    : first(std::move(store)), options_(checked(options)), servers_(settings_of(options_), tally_),
+      objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl}),
+      backlog_(
+          limits_of(options_, first.capacity()), tally_,
+          [this](const BacklogItem& item) { return write(item.key, item.object); },
+          [this] { return servers_.health().away > 0; }) {
+    require(first.is_open(), "a tiered store needs an open store for its first tier");
+}
+
+TierCore::~TierCore() {
+    servers_.cancel();
+    backlog_.stop();
+}
+
+// ---- writing
+
+RedisOutcome TierCore::write(const std::string& key, const StoreObject& object) {
+    RedisOutcome outcome = objects_.write(key, object.bytes(), object.meta(), object.format());
+    if (outcome.is_answered()) {
+        TierTally::add(tally_.written);
+        TierTally::add(tally_.written_bytes, object.bytes().size() + object.meta().size());
+    }
+    return outcome;
+}
+
+Result<StoreReservation> TierCore::reserve(std::string_view key, std::uint64_t nbytes,
+                                           const ReserveOptions& options) noexcept {
+    if (is_foreign()) return wrong_process();
+    return first.reserve(key, nbytes, options);
+}
+
+Status TierCore::commit(const std::string& key, StoreReservation& reservation) noexcept {
+    if (is_foreign()) return wrong_process();
+    const StoreRef ref = reservation.ref();
+    std::uint64_t bytes = reservation.bytes().size();
+    Status status = reservation.commit();
+    if (!status || options_.policy == TierPolicy::ReadOnly) return status;
+    Result<StoreObject> object = first.get(ref);
+    if (!object) {
+        // Somebody evicted or removed it in this moment.
+        tally_.drop(bytes);
+        if (options_.policy == TierPolicy::WriteBack) return Status::ok();
+        return {ErrorCode::Expired,
+                "it can't be written to the second tier: it is gone from the "
+                "first again, or this handle is closed"};
+    }
+    bytes += object->meta().size();
+    if (options_.policy == TierPolicy::WriteBack) {
+        backlog_.add(key, std::move(*object), bytes);
+        return Status::ok();
+    }
+    const RedisOutcome outcome = write(key, *object);
+    if (outcome.is_answered()) return Status::ok();
+    tally_.drop(bytes);
+    return status_of(outcome);
+}
+
+// ---- reading
+
+Result<StoreObject> TierCore::get(std::string_view key) noexcept {
+    Result<StoreObject> found = first.get(key);
+    if (found || found.code() != ErrorCode::NotFound || !is_key(key)) return found;
+    return read_through(key);
+}
+
+Result<StoreObject> TierCore::read_through(std::string_view key) noexcept {
+    bool leads = false;
+    const Flights::FlightPtr flight = flights_.join(key, leads);
+    if (!leads) {
+        TierTally::add(tally_.shared);
+        flights_.await(*flight);
+        if (!flight->status) return flight->status.copy();
+        return first.get(key);
+    }
+    // The last flight may have landed after we had looked and before we came.
+    Result<StoreObject> object = first.contains(key) ? first.get(key) : fetch(key);
+    flights_.land(key, *flight, object.status().copy(), [&]() -> std::optional<StoreObject> {
+        Result<StoreObject> again = first.get(object->ref());
+        if (!again) return std::nullopt;
+        return std::move(*again);
+    });
+    return object;
+}
+
+// A failure of the second tier is a miss, and counted.
+Status TierCore::missed(const RedisOutcome& outcome) noexcept {
+    if (outcome.fault == RedisFault::Cancelled) return status_of(outcome);
+    if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
+    if (outcome.is_answered()) TierTally::add(tally_.misses);
+    return Status(ErrorCode::NotFound);
+}
+
+Status TierCore::damaged(std::string_view key) noexcept {
+    TierTally::add(tally_.misses);
+    TierTally::add(tally_.corrupt);
+    if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) objects_.remove(key);
+    return Status(ErrorCode::NotFound);
+}
+
+Status TierCore::judge(std::string_view key, HeadVerdict verdict) noexcept {
+    switch (verdict) {
+        case HeadVerdict::Sound:
+            return Status::ok();
+        case HeadVerdict::Damaged:
+            return damaged(key);
+        case HeadVerdict::Foreign:
+            break;
+    }
+    TierTally::add(tally_.misses);
+    TierTally::add(tally_.incompatible);
+    return Status(ErrorCode::NotFound);
+}
+
+Result<StoreObject> TierCore::fetch(std::string_view key) noexcept {
+    const RemoteObjects::Head head = objects_.read_head(key);
+    if (head.outcome.fault == RedisFault::Misfit) return damaged(key);
+    if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
+        return missed(head.outcome);
+    }
+    if (Status status = judge(key, head.read.verdict); !status) return status;
+    return bring_in(key, head.read);
+}
+
+Result<StoreObject> TierCore::bring_in(std::string_view key, const ReadHead& read) noexcept {
+    ReserveOptions options;
+    options.meta = read.meta;
+    options.format = read.head.format;
+    Result<StoreReservation> reservation = first.reserve(key, read.head.nbytes, options);
+    if (reservation) return fill(key, read, *reservation);
+    if (reservation.code() == ErrorCode::AlreadyExists) return first.get(key);
+    if (reservation.code() != ErrorCode::Busy) return reservation.status().copy();
+    // Another process of this machine fetches it, or makes it.
+    Result<StoreObject> object = first.wait(key, options_.request_timeout);
+    if (object.code() == ErrorCode::Timeout) return Status(ErrorCode::NotFound);
+    return object;
+}
+
+Result<StoreObject> TierCore::fill(std::string_view key, const ReadHead& read,
+                                   StoreReservation& reservation) noexcept {
+    const std::span<std::byte> data = reservation.bytes();
+    const RedisOutcome outcome = objects_.read_data(key, read, data);
+    // A part that has been evicted there, or expired: not damage.
+    const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
+    if (outcome.fault == RedisFault::Misfit) return damaged(key);
+    if (!outcome.is_answered() || is_incomplete) return missed(outcome);
+    if (checksum_of(data) != read.head.checksum) return damaged(key);
+    const StoreRef ref = reservation.ref();
+    const std::uint64_t bytes = data.size() + read.meta.size();
+    if (Status status = reservation.commit(); !status) return status;
+    TierTally::add(tally_.hits);
+    TierTally::add(tally_.fetched_bytes, bytes);
+    return first.get(ref);
+}
+
+bool TierCore::contains(std::string_view key) noexcept {
+    if (is_foreign() || !first.is_open()) return false;
+    if (first.contains(key)) return true;
+    if (!is_key(key)) return false;
+    const RedisOutcome outcome = objects_.has_head(key);
+    if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
+    return outcome.is_answered() && outcome.reply.integer == 1;
+}
+
+// ---- removing
+
+Status TierCore::remove(std::string_view key) noexcept {
+    Status status = first.remove(key);
+    if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return status;
+    if (!status && status.code() != ErrorCode::NotFound) return status;
+    if (!backlog_.forget(key, Deadline::after(options_.request_timeout))) {
+        return {ErrorCode::Timeout, "it is still being written to the second tier"};
+    }
+    const RedisOutcome outcome = objects_.remove(key);
+    if (!outcome.is_answered()) return status_of(outcome);
+    if (outcome.reply.integer == 0) return status;
+    return Status::ok();
+}
+
+// ---- the end
+
+Unwritten TierCore::flush(const Wait& wait) noexcept {
+    return is_foreign() ? Unwritten{} : backlog_.flush(wait);
+}
+
+Unwritten TierCore::close(const Wait& wait) noexcept {
+    if (is_foreign()) return {};
+    Unwritten report = backlog_.flush(wait);
+    servers_.cancel();
+    const Unwritten rest = backlog_.stop();
+    report.waiting = 0;
+    report.waiting_bytes = 0;
+    report.dropped += rest.dropped;
+    report.dropped_bytes += rest.dropped_bytes;
+    return report;
+}
+
+void TierCore::cancel() noexcept {
+    if (!is_foreign()) servers_.cancel();
+    first.request_close();
+}
+
+TierStats TierCore::stats() const {
+    if (is_foreign()) wrong_process().or_throw();
+    const auto read = [](const TierTally::Count& count) {
+        return count.load(std::memory_order_relaxed);
+    };
+    TierStats stats;
+    stats.hits = read(tally_.hits);
+    stats.misses = read(tally_.misses);
+    stats.skipped = read(tally_.skipped);
+    stats.shared = read(tally_.shared);
+    stats.errors = read(tally_.errors);
+    stats.timeouts = read(tally_.timeouts);
+    stats.corrupt = read(tally_.corrupt);
+    stats.incompatible = read(tally_.incompatible);
+    stats.fetched_bytes = read(tally_.fetched_bytes);
+    stats.written = read(tally_.written);
+    stats.written_bytes = read(tally_.written_bytes);
+    stats.dropped = read(tally_.dropped);
+    stats.dropped_bytes = read(tally_.dropped_bytes);
+    const Backlog::Use use = backlog_.use();
+    stats.inflight = use.objects;
+    stats.inflight_bytes = use.bytes;
+    const RedisServers::Health health = servers_.health();
+    stats.servers = health.servers;
+    stats.servers_away = health.away;
+    stats.circuit = health.away == 0                ? CircuitState::Closed
+                    : health.away == health.servers ? CircuitState::Open
+                                                    : CircuitState::Partial;
+    stats.last_error = tally_.last_error();
+    return stats;
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,91 @@
+// URLs of servers, those that are none, and what sentences show of them.
+#include "remote/endpoint.hpp"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/support/verdict.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using namespace test;
+
+TEST(EndpointTest, AUrlSaysWhereAndWho) {
+    Endpoint endpoint = parse_endpoint("redis://cache");
+    EXPECT_EQ(endpoint.host, "cache");
+    EXPECT_EQ(endpoint.port, 6379);
+    EXPECT_EQ(endpoint.db, 0U);
+    EXPECT_TRUE(endpoint.user.empty() && endpoint.password.empty() && endpoint.path.empty());
+
+    endpoint = parse_endpoint("redis://kv%40home:a%3ab@c%25@10.0.0.1:7000/15");
+    EXPECT_EQ(endpoint.user, "kv@home");
+    EXPECT_EQ(endpoint.password, "a:b@c%");
+    EXPECT_EQ(endpoint.host, "10.0.0.1");
+    EXPECT_EQ(endpoint.port, 7000);
+    EXPECT_EQ(endpoint.db, 15U);
+    EXPECT_EQ(endpoint.title(), "10.0.0.1:7000");
+
+    endpoint = parse_endpoint("redis://:secret@[::1]:7000/");
+    EXPECT_TRUE(endpoint.user.empty());
+    EXPECT_EQ(endpoint.password, "secret");
+    EXPECT_EQ(endpoint.host, "::1");
+    EXPECT_EQ(endpoint.port, 7000);
+    EXPECT_EQ(parse_endpoint("redis://[::1]").port, 6379);
+
+    endpoint = parse_endpoint("unix:/run/redis.sock");
+    EXPECT_EQ(endpoint.path, "/run/redis.sock");
+    EXPECT_EQ(endpoint.title(), "/run/redis.sock");
+    EXPECT_EQ(parse_endpoint("unix:/run/redis.sock?db=3").db, 3U);
+    endpoint = parse_endpoint("unix://kv:a%40b@/run/redis@1.sock?db=3");
+    EXPECT_EQ(endpoint.user, "kv");
+    EXPECT_EQ(endpoint.password, "a@b");
+    EXPECT_EQ(endpoint.path, "/run/redis@1.sock");
+    EXPECT_EQ(endpoint.db, 3U);
+}
+
+TEST(EndpointTest, WhatIsNoUrlIsRefusedInWords) {
+    for (const char* url : {"",
+                            "redis",
+                            "redis:/",
+                            "redis://",
+                            "http://host",
+                            "redis://host:",
+                            "redis://host:port",
+                            "redis://host:65536",
+                            "redis://host:-1",
+                            "redis://host/x",
+                            "redis://host/1/2",
+                            "redis://user@host",
+                            "redis://:%4@host",
+                            "redis://:%zz@host",
+                            "redis://:%@host",
+                            "redis://[::1",
+                            "redis://[::1]7000",
+                            "redis://:7000",
+                            "unix:",
+                            "unix:relative",
+                            "unix:/path?x=1",
+                            "unix:///path",
+                            "unix://kv@/path",
+                            "unix:/path?db="}) {
+        EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { parse_endpoint(url); },
+                            {"redis://[user:password@]host[:port][/db]"}))
+            << url;
+    }
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
+                        [] { parse_endpoint(std::string_view("redis://a\0b", 11)); }));
+}
+
+TEST(EndpointTest, NoSentenceRepeatsAPassword) {
+    for (const char* url : {"redis://u:secret@host:port", "redis://u:secret@", "x://u:secret@h"}) {
+        try {
+            parse_endpoint(url);
+            ADD_FAILURE() << url;
+        } catch (const Error& error) {
+            EXPECT_EQ(std::string(error.what()).find("secret"), std::string::npos) << error.what();
+        }
+    }
+}
+
+}  // namespace
+}  // namespace penstock::detail

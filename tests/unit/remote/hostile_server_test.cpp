@@ -1,0 +1,225 @@
+// Servers that answer with anything: whatever comes is a miss, and nothing else happens.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "remote/value_format.hpp"
+#include "tests/unit/remote/tier_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+
+// Listens at a Unix socket; greets whoever says PING, answers anything else as it is told, and
+// hangs up then.
+class Impostor {
+public:
+    using Answer = std::function<std::string(const std::string& request)>;
+
+    explicit Impostor(Answer answer) : answer_(std::move(answer)) {
+        listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        sockaddr_un place{};
+        place.sun_family = AF_UNIX;
+        std::strncpy(place.sun_path, path().c_str(), sizeof(place.sun_path) - 1);
+        require(::bind(listener_, reinterpret_cast<sockaddr*>(&place), sizeof(place)) == 0);
+        require(::listen(listener_, 16) == 0);
+        thread_ = std::thread([this] { serve(); });
+    }
+    Impostor(const Impostor&) = delete;
+    Impostor& operator=(const Impostor&) = delete;
+    ~Impostor() {
+        end_.open();
+        thread_.join();
+        ::close(listener_);
+    }
+
+    [[nodiscard]] std::string path() const { return folder_ / "socket"; }
+
+private:
+    void serve() {
+        std::vector<pollfd> sockets{{end_.reading(), POLLIN, 0}, {listener_, POLLIN, 0}};
+        while (sockets[0].revents == 0) {
+            ::poll(sockets.data(), sockets.size(), -1);
+            for (std::size_t i = 2; i < sockets.size(); ++i) {
+                if (sockets[i].revents != 0 && !talk(sockets[i].fd)) {
+                    ::close(sockets[i].fd);
+                    sockets[i].fd = -1;  // poll() passes it by
+                    sockets[i].revents = 0;
+                }
+            }
+            if (sockets[1].revents != 0) {
+                sockets.push_back(
+                    {::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC), POLLIN, 0});
+            }
+        }
+        for (std::size_t i = 2; i < sockets.size(); ++i) ::close(sockets[i].fd);
+    }
+
+    // False: hang up.
+    bool talk(int socket) {
+        char request[4096];
+        const ssize_t got = ::recv(socket, request, sizeof(request), 0);
+        if (got <= 0) return false;
+        const std::string text(request, static_cast<std::size_t>(got));
+        const bool is_greeting = text.find("PING") != std::string::npos;
+        const std::string answer = is_greeting ? "+PONG\r\n" : answer_(text);
+        ::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL);
+        return is_greeting;
+    }
+
+    // A pipe whose reading end can be polled.
+    class End {
+    public:
+        End() { require(::pipe(ends_) == 0); }
+        End(const End&) = delete;
+        End& operator=(const End&) = delete;
+        ~End() {
+            ::close(ends_[0]);
+            ::close(ends_[1]);
+        }
+        void open() const { require(::write(ends_[1], "", 1) == 1); }
+        [[nodiscard]] int reading() const { return ends_[0]; }
+
+    private:
+        int ends_[2] = {-1, -1};
+    };
+
+    TemporaryFolder folder_;
+    const Answer answer_;
+    End end_;
+    int listener_ = -1;
+    std::thread thread_;
+};
+
+class HostileServerTest : public CleanTest {
+protected:
+    void SetUp() override {
+        if (!detail::has_redis()) GTEST_SKIP() << "this build is without hiredis";
+    }
+    // What a look-up makes of this answer.
+    TierStats read(const Impostor::Answer& answer) {
+        Impostor server(answer);
+        TieredOptions options;
+        options.urls = {"unix:" + server.path()};
+        options.request_timeout = kLong;
+        TieredStore store(Store::create(new_name(), small_store()), options);
+        EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
+        EXPECT_FALSE(store.contains("key"));
+        EXPECT_EQ(store.first().stats().staged, 0U);
+        return store.stats();
+    }
+    TierStats read(const std::string& answer) {
+        SCOPED_TRACE("answer: " + ::testing::PrintToString(answer.substr(0, 60)));
+        return read([&](const std::string&) { return answer; });
+    }
+};
+
+TEST_F(HostileServerTest, WhatIsNotTheProtocolIsAnError) {
+    const std::vector<std::string> answers = {
+        "",
+        "\r\n",
+        "garbage\r\n",
+        std::string(1000, '\0'),
+        "$",
+        "$\r\n",
+        "$x\r\n",
+        "$-5\r\n",
+        "$5\r\nab",
+        "$3\r\nabc\r\nmore",
+        "$-1\r\n$-1\r\n",
+        "$99999999999999999999\r\n",
+        "$" + std::string(100, '9'),
+        ":5\r\n",
+        ":x\r\n",
+        "+OK\r\n",
+        "-\r\n",
+        "-LOADING the data\r\n",
+        "*0\r\n",
+        "*-1\r\n",
+        "*-2\r\n",
+        "*2147483647\r\n",
+        "*4294967297\r\n",
+        "*262144\r\n*262144\r\n*262144\r\n",
+        "*2\r\n$1\r\na\r\n",
+        "-MOVED\r\n",
+        "-MOVED 1 127.0.0.1:1\r\n",
+        "-ASK 1 127.0.0.1:1\r\n",
+        "-MOVED 99999 127.0.0.1:1\r\n",
+        "+" + std::string(std::size_t{20} << 20U, 'a'),
+    };
+    for (const std::string& answer : answers) {
+        const TierStats stats = read(answer);
+        EXPECT_GT(stats.errors, 0U);
+        EXPECT_EQ(stats.hits + stats.corrupt + stats.timeouts, 0U);
+    }
+    std::string nested;
+    for (int i = 0; i < 100; ++i) nested += "*1\r\n";
+    EXPECT_GT(read(nested).errors, 0U);
+}
+
+TEST_F(HostileServerTest, AValueOfAbsurdSizeIsDamageAndIsNotFetched) {
+    EXPECT_EQ(read("$9223372036854775807\r\n").corrupt, 1U);
+    EXPECT_EQ(read("$20000000\r\nxx").corrupt, 1U);
+}
+
+TEST_F(HostileServerTest, RandomBytesAreAMiss) {
+    trust::Dice dice(20'261'125);
+    for (int round = 0; round < 200; ++round) {
+        const std::string kinds = "$*+-:x";
+        std::string answer(1, kinds[dice.next() % kinds.size()]);
+        const std::uint64_t size = dice.between(0, 60);
+        const std::string letters = "0123456789\r\n\r\n$*+-:MOVEDASK ";
+        for (std::uint64_t i = 0; i < size; ++i) answer += letters[dice.next() % letters.size()];
+        EXPECT_EQ(read(answer).hits, 0U);
+    }
+}
+
+// A head that is as it should be and whose sizes are the server's invention.
+std::string bulk(const std::string& value) {
+    return "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n";
+}
+
+TEST_F(HostileServerTest, AHeadThatPromisesWhatCannotBeIsDamage) {
+    const auto with = [](std::uint64_t nbytes, std::uint64_t part_bytes) {
+        detail::ValueHead head;
+        head.nbytes = nbytes;
+        head.part_bytes = part_bytes;
+        return bulk(detail::encode_head(head, {}, "key"));
+    };
+    EXPECT_EQ(read(with(~std::uint64_t{0}, 0)).corrupt, 1U);
+    EXPECT_EQ(read(with(100, 0)).corrupt, 1U);
+    EXPECT_EQ(read(with(100'000, 1)).corrupt, 1U);
+    EXPECT_EQ(read(with(100'000, ~std::uint64_t{0})).corrupt, 1U);
+    EXPECT_EQ(read(with(~std::uint64_t{0}, detail::kPartLeast)).corrupt, 1U);
+    EXPECT_EQ(read(with(1, detail::kPartLeast)).corrupt, 1U);
+}
+
+TEST_F(HostileServerTest, PartsThatAreSomethingElseAreAMiss) {
+    detail::ValueHead head;
+    head.nbytes = 100'000;
+    head.part_bytes = std::uint64_t{1} << 20U;
+    const std::string sound = bulk(detail::encode_head(head, {}, "key"));
+    const auto with = [&](const std::string& part) {
+        return read([&, part](const std::string& request) {
+            return request.find("o:key") != std::string::npos ? sound : part;
+        });
+    };
+    EXPECT_EQ(with(bulk(std::string(100'000, 'x'))).corrupt, 1U) << "the checksum";
+    EXPECT_EQ(with(bulk(std::string(99'999, 'x'))).corrupt, 1U);
+    EXPECT_EQ(with("$100000\r\nshort").corrupt, 0U);
+    EXPECT_GT(with("$100000\r\n" + std::string(100'000, 'x') + "XX").errors, 0U);
+    EXPECT_GT(with(":1\r\n").errors, 0U);
+    EXPECT_EQ(with("$-1\r\n").misses, 1U);
+}
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,363 @@
+// A second tier that is away, hangs, refuses or comes back: the first tier goes on as if nothing
+// were, and the accounts say what the second has not got.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "tests/unit/remote/tier_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+using namespace std::chrono_literals;
+
+class OutageTest : public TierTest {
+protected:
+    static void await_circuit(const TieredStore& store, CircuitState state) {
+        await([&] { return store.stats().circuit == state; });
+    }
+    // A server that does not answer is found out after this long.
+    static constexpr std::chrono::milliseconds kShort{300};
+    [[nodiscard]] TieredOptions impatient(TierPolicy policy) const {
+        TieredOptions wanted = options(policy);
+        wanted.connect_timeout = kShort;
+        wanted.request_timeout = kShort;
+        return wanted;
+    }
+};
+
+TEST_F(OutageTest, AServerThatIsNotThereYetIsFoundWhenItComes) {
+    server_->kill();
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    EXPECT_EQ(store.stats().circuit, CircuitState::Open);
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(lacks(store, 2));
+    EXPECT_EQ(store.stats().skipped, 1U);
+    EXPECT_FALSE(store.stats().last_error.empty());
+    server_->start();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
+    TieredStore there = make_machine();
+    EXPECT_TRUE(has(there, 1));
+}
+
+TEST_F(OutageTest, ADeadServerIsAMissAndWhatWasPutMeanwhileGoesToItsSuccessor) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    ASSERT_TRUE(succeeds(put(store, 1)));
+    ASSERT_TRUE(store.flush(kLong).is_nothing());
+    server_->kill();
+    EXPECT_TRUE(lacks(store, 100));
+    for (std::uint64_t i = 2; i < 20; ++i) {
+        EXPECT_TRUE(succeeds(put(store, i)));
+        EXPECT_TRUE(has(store, i));
+    }
+    EXPECT_GT(store.stats().errors, 0U);
+    server_->start();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(server_->keys().size(), 18U) << "it has forgotten the first";
+    TieredStore there = make_machine();
+    for (std::uint64_t i = 2; i < 20; ++i) EXPECT_TRUE(has(there, i));
+}
+
+TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
+    TieredStore here = make_machine();
+    ASSERT_TRUE(succeeds(put(here, 1)));
+    TieredStore store = make_machine(impatient(TierPolicy::ReadOnly));
+    server_->stop();
+    const auto first = time_of([&] { EXPECT_TRUE(lacks(store, 1)); });
+    EXPECT_GE(first, kShort);
+    EXPECT_LT(first, kLong);
+    EXPECT_EQ(store.stats().timeouts, 1U);
+    EXPECT_EQ(store.stats().circuit, CircuitState::Open);
+    // A thread tries it again and again meanwhile, and each time in vain.
+    constexpr unsigned kLooks = 1000;
+    const auto later = time_of([&] {
+        for (unsigned i = 0; i < kLooks; ++i) EXPECT_TRUE(lacks(store, 1));
+    });
+    EXPECT_LT(later, kShort * kLooks / 100) << "not even one look in a hundred was asked";
+    EXPECT_EQ(store.stats().skipped, kLooks);
+    server_->resume();
+    await_circuit(store, CircuitState::Closed);
+    EXPECT_TRUE(has(store, 1));
+}
+
+TEST_F(OutageTest, TheFirstTierDoesNotWaitForTheSecond) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    server_->stop();
+    constexpr std::uint64_t kObjects = 200;
+    const auto span = time_of([&] {
+        for (std::uint64_t i = 0; i < kObjects; ++i) {
+            EXPECT_TRUE(succeeds(put(store, i)));
+            EXPECT_TRUE(has(store, i));
+        }
+    });
+    EXPECT_LT(span, kLong) << "the shortest wait for this server";
+    EXPECT_EQ(store.stats().written, 0U);
+    EXPECT_EQ(store.stats().inflight, kObjects);
+    server_->resume();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(store.stats().written, kObjects);
+    EXPECT_EQ(store.stats().inflight_bytes, 0U);
+}
+
+TEST_F(OutageTest, ABrokenConnectionIsReplacedWithoutAWord) {
+    TieredStore here = make_machine();
+    TieredStore there = make_machine();
+    ASSERT_TRUE(succeeds(put(here, 1)));
+    ASSERT_TRUE(succeeds(put(here, 2)));
+    EXPECT_TRUE(has(there, 1));
+    server_->say({"CLIENT", "KILL", "TYPE", "normal"});
+    EXPECT_TRUE(has(there, 2));
+    EXPECT_TRUE(succeeds(put(here, 3)));
+    EXPECT_EQ(there.stats().errors + here.stats().errors, 0U);
+}
+
+TEST_F(OutageTest, WriteThroughSaysWhatTheSecondTierHasNot) {
+    TieredStore store = make_machine();
+    server_->kill();
+    EXPECT_TRUE(fails(put(store, 1), ErrorCode::PeerDied, {server_->endpoint().path}));
+    EXPECT_TRUE(has(store, 1)) << "the first has it";
+    EXPECT_EQ(store.stats().dropped, 1U);
+    EXPECT_EQ(store.stats().dropped_bytes, 1000U);
+    EXPECT_TRUE(fails(store.remove(key_of(1)), ErrorCode::PeerDied));
+    EXPECT_FALSE(store.first().contains(key_of(1)));
+}
+
+TEST_F(OutageTest, WhatTheServerRefusesIsToldAndNoOutage) {
+    server_->say({"CONFIG", "SET", "maxmemory", "1"});
+    TieredStore through = make_machine();
+    EXPECT_TRUE(fails(put(through, 1), ErrorCode::System, {"OOM"}));
+    EXPECT_EQ(through.stats().circuit, CircuitState::Closed);
+    TieredStore back = make_machine(options(TierPolicy::WriteBack));
+    EXPECT_TRUE(succeeds(put(back, 2)));
+    const Unwritten unwritten = back.flush(kLong);
+    EXPECT_EQ(unwritten.waiting, 0U);
+    EXPECT_EQ(unwritten.dropped, 1U);
+    EXPECT_EQ(unwritten.dropped_bytes, 1000U);
+    EXPECT_TRUE(back.flush(kLong).is_nothing()) << "it is told once";
+    EXPECT_EQ(back.stats().dropped, 1U);
+}
+
+TEST_F(OutageTest, WhatWaitsIsBoundedAndTheRestIsCounted) {
+    TieredOptions wanted = options(TierPolicy::WriteBack);
+    wanted.max_inflight_bytes = 10'500;
+    TieredStore store = make_machine(wanted);
+    server_->stop();
+    for (std::uint64_t i = 0; i < 15; ++i) EXPECT_TRUE(succeeds(put(store, i)));
+    EXPECT_EQ(store.stats().inflight_bytes, 10'000U);
+    EXPECT_EQ(store.stats().dropped, 5U);
+    EXPECT_EQ(store.stats().dropped_bytes, 5'000U);
+    EXPECT_EQ(store.first().stats().pinned, 10U);
+    server_->resume();
+    const Unwritten unwritten = store.flush(kLong);
+    EXPECT_EQ(unwritten.waiting, 0U);
+    EXPECT_EQ(unwritten.dropped, 5U);
+    EXPECT_EQ(store.first().stats().pinned, 0U);
+    TieredStore there = make_machine();
+    for (std::uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(has(there, i));
+    for (std::uint64_t i = 10; i < 15; ++i) EXPECT_TRUE(lacks(there, i));
+}
+
+TEST_F(OutageTest, WhatWaitsNeverTakesMoreThanHalfOfTheFirstTier) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
+    server_->stop();
+    for (std::uint64_t i = 0; i < 40; ++i) EXPECT_TRUE(succeeds(put(store, i, 60'000)));
+    EXPECT_LE(store.stats().inflight_bytes, 1U << 19U);
+    EXPECT_GT(store.stats().dropped, 0U);
+    server_->resume();
+}
+
+TEST_F(OutageTest, WhoAsksForItWaitsForRoom) {
+    TieredOptions wanted = options(TierPolicy::WriteBack);
+    wanted.max_inflight_bytes = 2'000;
+    wanted.when_full = WhenFull::Wait;
+    wanted.full_timeout = kLong;
+    TieredStore store = make_machine(wanted);
+    server_->stop();
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(succeeds(put(store, 2)));
+    std::atomic<bool> has_room{false};
+    std::thread writer([&] {
+        EXPECT_TRUE(succeeds(put(store, 3)));
+        has_room = true;
+    });
+    await([&] { return store.first().contains(key_of(3)); });
+    EXPECT_FALSE(has_room);
+    server_->resume();
+    writer.join();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(store.stats().written, 3U);
+}
+
+TEST_F(OutageTest, TheWaitForRoomHasAnEnd) {
+    TieredOptions wanted = options(TierPolicy::WriteBack);
+    wanted.max_inflight_bytes = 1'000;
+    wanted.when_full = WhenFull::Wait;
+    wanted.full_timeout = 30ms;
+    TieredStore store = make_machine(wanted);
+    server_->stop();
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_GE(time_of([&] { EXPECT_TRUE(succeeds(put(store, 2))); }), 30ms);
+    EXPECT_EQ(store.stats().dropped, 1U);
+    server_->resume();
+}
+
+TEST_F(OutageTest, NobodyWaitsForRoomWhileTheServerIsAway) {
+    TieredOptions wanted = options(TierPolicy::WriteBack);
+    wanted.max_inflight_bytes = 1'000;
+    wanted.when_full = WhenFull::Wait;
+    wanted.full_timeout = kLong;
+    TieredStore store = make_machine(wanted);
+    server_->kill();
+    EXPECT_TRUE(lacks(store, 100));
+    const auto span = time_of([&] {
+        for (std::uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(succeeds(put(store, i)));
+    });
+    EXPECT_LT(span, kLong);
+    EXPECT_EQ(store.stats().dropped, 9U);
+}
+
+TEST_F(OutageTest, FlushAndCloseTellTheTruth) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    server_->stop();
+    for (std::uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(succeeds(put(store, i)));
+    Unwritten unwritten = store.flush(10ms);
+    EXPECT_EQ(unwritten.waiting, 5U);
+    EXPECT_EQ(unwritten.waiting_bytes, 5'000U);
+    EXPECT_EQ(unwritten.dropped, 0U);
+    server_->resume();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    server_->stop();
+    for (std::uint64_t i = 5; i < 8; ++i) EXPECT_TRUE(succeeds(put(store, i)));
+    unwritten = store.close(10ms);
+    EXPECT_EQ(unwritten.waiting, 0U);
+    EXPECT_EQ(unwritten.dropped, 3U);
+    EXPECT_EQ(unwritten.dropped_bytes, 3'000U);
+    server_->resume();
+    // The one that was on its way may have arrived: nobody was there to hear of it.
+    EXPECT_LE(server_->keys().size(), 6U);
+}
+
+TEST_F(OutageTest, CloseWritesWhatWaits) {
+    TieredOptions wanted = options(TierPolicy::WriteBack);
+    wanted.writers = 3;
+    TieredStore store = make_machine(wanted);
+    for (std::uint64_t i = 0; i < 100; ++i) EXPECT_TRUE(succeeds(put(store, i)));
+    EXPECT_TRUE(store.close(kLong).is_nothing());
+    EXPECT_EQ(server_->keys().size(), 100U);
+}
+
+TEST_F(OutageTest, WhatIsRemovedBeforeItIsWrittenIsNotWrittenAfterwards) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    server_->stop();
+    // One is being written, the other waits.
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(succeeds(put(store, 2)));
+    std::thread first([&] { EXPECT_TRUE(succeeds(store.remove(key_of(1)))); });
+    std::thread second([&] {
+        const Status status = store.remove(key_of(2));
+        EXPECT_TRUE(succeeds(status));
+    });
+    await([&] { return store.first().keys().empty(); });
+    server_->resume();
+    first.join();
+    second.join();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_TRUE(server_->keys().empty());
+    EXPECT_TRUE(lacks(store, 1));
+    EXPECT_TRUE(lacks(store, 2));
+}
+
+TEST_F(OutageTest, WhatIsRemovedDuringAnOutageIsNotWrittenAfterIt) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    server_->kill();
+    EXPECT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(succeeds(put(store, 2)));
+    EXPECT_TRUE(fails(store.remove(key_of(1)), ErrorCode::PeerDied));
+    server_->start();
+    EXPECT_TRUE(store.flush(kLong).is_nothing());
+    EXPECT_EQ(server_->keys(), Words{head_of(2)});
+}
+
+// Whatever happens to the server, what is got is what was put, and nothing stays behind.
+TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
+    TieredOptions wanted = impatient(TierPolicy::WriteBack);
+    wanted.writers = 2;
+    wanted.max_inflight_bytes = 200'000;
+    TieredStore store = make_machine(wanted, 1 << 20U);
+    std::atomic<bool> is_over{false};
+    std::atomic<unsigned> wrong{0};
+    const auto work = [&](std::uint64_t seed) {
+        trust::Dice dice(seed);
+        while (!is_over) {
+            const std::uint64_t number = dice.between(0, 60);
+            const std::size_t size = number * 2'000;
+            switch (dice.between(0, 3)) {
+                case 0: {
+                    const ErrorCode code = put(store, number, size).code();
+                    wrong += code != ErrorCode::Ok && code != ErrorCode::AlreadyExists &&
+                                     code != ErrorCode::Busy && code != ErrorCode::NoSpace
+                                 ? 1U
+                                 : 0U;
+                    break;
+                }
+                case 1:
+                    static_cast<void>(store.remove(key_of(number)));
+                    break;
+                default: {
+                    const Result<StoreObject> object = store.get(key_of(number));
+                    if (object && !is_value(object->bytes(), number, size)) ++wrong;
+                }
+            }
+        }
+    };
+    std::vector<std::thread> threads;
+    for (std::uint64_t i = 0; i < 3; ++i) threads.emplace_back(work, i);
+    const auto has_worked = [&] {
+        const std::uint64_t before = store.stats().written;
+        await([&] { return store.stats().written >= before + 20; });
+    };
+    for (int round = 0; round < 3; ++round) {
+        has_worked();
+        server_->kill();
+        await_circuit(store, CircuitState::Open);
+        server_->start();
+        has_worked();
+        server_->stop();
+        await_circuit(store, CircuitState::Open);
+        server_->resume();
+    }
+    has_worked();
+    is_over = true;
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(wrong, 0U);
+    EXPECT_EQ(store.flush(kLong).waiting, 0U);
+    const TierStats stats = store.stats();
+    EXPECT_EQ(stats.corrupt, 0U);
+    EXPECT_EQ(stats.inflight + stats.inflight_bytes, 0U);
+    EXPECT_EQ(store.first().stats().pinned, 0U);
+    EXPECT_EQ(store.first().stats().staged, 0U);
+}
+
+TEST_F(OutageTest, RequestCloseEndsWhatWaitsForAServer) {
+    TieredStore store = make_machine();
+    server_->stop();
+    std::atomic<bool> is_under_way{false};
+    const auto span = time_of([&] {
+        std::thread reader([&] {
+            is_under_way = true;
+            EXPECT_TRUE(fails(store.get(key_of(1)), ErrorCode::Cancelled));
+        });
+        await([&] { return is_under_way.load(); });
+        store.request_close();
+        reader.join();
+    });
+    EXPECT_LT(span, kLong);
+    server_->resume();
+}
+
+}  // namespace
+}  // namespace penstock

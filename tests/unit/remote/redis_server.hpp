@@ -1,0 +1,182 @@
+// A redis-server of a test's own: in a temporary folder, gone with the test.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "remote/redis_connection.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+
+namespace penstock::test {
+
+using Words = std::vector<std::string>;
+
+// Where a program is in $PATH; empty: nowhere.
+inline std::string find_program(const std::string& name) {
+    const char* path = std::getenv("PATH");
+    std::string_view folders = path == nullptr ? "/usr/bin:/bin" : path;
+    while (!folders.empty()) {
+        const std::size_t end = folders.find(':');
+        const std::string candidate = std::string(folders.substr(0, end)) + "/" + name;
+        if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+        folders.remove_prefix(end == std::string_view::npos ? folders.size() : end + 1);
+    }
+    return {};
+}
+
+inline std::string find_server() {
+    const std::string redis = find_program("redis-server");
+    return redis.empty() ? find_program("valkey-server") : redis;
+}
+
+// Why a test that needs a server can't run here; empty: it can.
+inline std::string why_no_server() {
+    if (!detail::has_redis()) return "this build is without hiredis";
+    return find_server().empty() ? "neither redis-server nor valkey-server is installed" : "";
+}
+
+#define PENSTOCK_NEEDS_SERVER()                                  \
+    if (const std::string why = why_no_server(); !why.empty()) { \
+        GTEST_SKIP() << why;                                     \
+    }                                                            \
+    static_assert(true)
+
+// Becomes that program, as a child's whole life.
+inline void become(Words words) {
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    ::execv(argv[0], argv.data());
+    require(false);
+}
+
+// What a server says to the words, by a connection of its own.
+inline detail::RedisOutcome ask(const detail::Endpoint& endpoint, const Words& words) {
+    static const Cancel never;
+    const Deadline deadline = Deadline::after(std::chrono::seconds(10));
+    detail::RedisOutcome outcome;
+    const auto connection = detail::RedisConnection::open(endpoint, deadline, never, outcome);
+    if (connection == nullptr) return outcome;
+    detail::RedisRequest request;
+    request.words.assign(words.begin(), words.end());
+    request.most_bytes = std::uint64_t{128} << 20U;
+    return connection->exchange(request, deadline);
+}
+
+inline bool is_free(int port) {
+    const int probe = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in place{};
+    place.sin_family = AF_INET;
+    place.sin_port = htons(static_cast<std::uint16_t>(port));
+    place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int bound = ::bind(probe, reinterpret_cast<sockaddr*>(&place), sizeof(place));
+    ::close(probe);
+    return bound == 0;
+}
+
+// A port of loopback at which nobody listens, nor at the one 10000 above it, where servers of a
+// cluster meet. Both are below those that the kernel gives to connections.
+inline std::uint16_t free_port() {
+    constexpr int kBus = 10'000;
+    static std::mt19937 random(std::random_device{}());
+    std::uniform_int_distribution<int> ports(11'000, 20'000);
+    for (;;) {
+        const int candidate = ports(random);
+        if (is_free(candidate) && is_free(candidate + kBus)) {
+            return static_cast<std::uint16_t>(candidate);
+        }
+    }
+}
+
+// Starts in the constructor, and answers when that returns.
+class RedisServer {
+public:
+    explicit RedisServer(Words more = {}) : more_(std::move(more)) {
+        endpoint_.path = folder_ / "socket";
+        start();
+    }
+    // On a port of loopback.
+    RedisServer(std::uint16_t port, Words more) : more_(std::move(more)) {
+        endpoint_.host = "127.0.0.1";
+        endpoint_.port = port;
+        start();
+    }
+
+    [[nodiscard]] std::string url() const {
+        return endpoint_.path.empty() ? "redis://" + endpoint_.title() : "unix:" + endpoint_.path;
+    }
+    [[nodiscard]] const detail::Endpoint& endpoint() const { return endpoint_; }
+    detail::RedisReply say(const Words& words) const {
+        const detail::RedisOutcome outcome = ask(endpoint_, words);
+        EXPECT_TRUE(outcome.is_answered()) << outcome.sentence;
+        return outcome.reply;
+    }
+    [[nodiscard]] bool answers() const {
+        const auto outcome = ask(endpoint_, {"PING"});
+        // Also a refusal is an answer.
+        return outcome.is_answered() && (outcome.reply.kind == detail::RedisReply::Kind::Line ||
+                                         outcome.reply.text.starts_with("NOAUTH"));
+    }
+    // The names that begin so.
+    [[nodiscard]] Words keys(const std::string& start = "") const {
+        Words names;
+        for (const auto& element : say({"KEYS", start + "*"}).elements) {
+            names.push_back(element.text);
+        }
+        return names;
+    }
+    // How often a command was called.
+    [[nodiscard]] std::uint64_t calls(const std::string& command) const {
+        const std::string text = say({"INFO", "commandstats"}).text;
+        const std::string label = "cmdstat_" + command + ":calls=";
+        const std::size_t at = text.find(label);
+        return at == std::string::npos ? 0 : std::stoull(text.substr(at + label.size()));
+    }
+
+    void kill() {
+        child_->send(SIGKILL);
+        child_->wait();
+    }
+    void start() {
+        child_.reset();  // before another with its name begins
+        child_ = std::make_unique<Child>([this] { become(command()); });
+        await([this] { return answers(); });
+    }
+    void stop() const { child_->stop(); }
+    void resume() const { child_->resume(); }
+
+private:
+    [[nodiscard]] Words command() const {
+        Words words{find_server(), "--save",       "",          "--appendonly", "no",
+                    "--dir",       folder_.path(), "--logfile", folder_ / "log"};
+        if (endpoint_.path.empty()) {
+            words.insert(words.end(),
+                         {"--port", std::to_string(endpoint_.port), "--bind", endpoint_.host});
+        } else {
+            words.insert(words.end(), {"--port", "0", "--unixsocket", endpoint_.path});
+        }
+        words.insert(words.end(), more_.begin(), more_.end());
+        return words;
+    }
+
+    TemporaryFolder folder_;
+    const Words more_;
+    detail::Endpoint endpoint_;
+    std::unique_ptr<Child> child_;
+};
+
+}  // namespace penstock::test

@@ -1,0 +1,79 @@
+// What the tests of tiered stores have in common: machines, each of which is a Store with a name of
+// its own, and one server behind all of them.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "penstock/tiered_store.hpp"
+#include "tests/unit/remote/redis_server.hpp"
+#include "tests/unit/store/store_fixture.hpp"
+
+namespace penstock::test {
+
+class TierTest : public CleanTest {
+protected:
+    void SetUp() override {
+        PENSTOCK_NEEDS_SERVER();
+        server_ = std::make_unique<RedisServer>();
+    }
+    void TearDown() override {
+        server_.reset();
+        CleanTest::TearDown();
+    }
+
+    [[nodiscard]] TieredOptions options(TierPolicy policy = TierPolicy::WriteThrough) const {
+        TieredOptions options;
+        options.urls = {server_->url()};
+        options.policy = policy;
+        options.connect_timeout = kLong;
+        options.request_timeout = kLong;
+        options.retry_first = std::chrono::milliseconds(1);
+        options.retry_most = std::chrono::milliseconds(20);
+        return options;
+    }
+    // A machine on which nothing is yet.
+    static TieredStore make_machine(const TieredOptions& options,
+                                    std::uint64_t capacity = std::uint64_t{4} << 20U) {
+        StoreOptions first = small_store();
+        first.capacity = capacity;
+        return {Store::create(new_name(), first), options};
+    }
+    [[nodiscard]] TieredStore make_machine() const { return make_machine(options()); }
+
+    std::unique_ptr<RedisServer> server_;
+};
+
+inline Status put(TieredStore& store, std::uint64_t number, std::size_t size = 1000,
+                  const ReserveOptions& options = {}) {
+    return store.put(key_of(number), make_value(number, size), options);
+}
+
+// The object of that number is had, whole, from whichever tier.
+inline ::testing::AssertionResult has(TieredStore& store, std::uint64_t number,
+                                      std::size_t size = 1000) {
+    Result<StoreObject> object = store.get(key_of(number));
+    if (!object) return succeeds(object);
+    return is_value(object->bytes(), number, size);
+}
+
+inline ::testing::AssertionResult lacks(TieredStore& store, std::uint64_t number) {
+    return fails(store.get(key_of(number)), ErrorCode::NotFound);
+}
+
+// What a call takes.
+template <typename Call>
+std::chrono::nanoseconds time_of(Call&& call) {
+    const auto start = Clock::now();
+    call();
+    return Clock::now() - start;
+}
+
+// Where the object of that number has its head.
+inline std::string head_of(std::uint64_t number) {
+    return "penstock:o:" + key_of(number);
+}
+
+}  // namespace penstock::test

@@ -1,0 +1,24 @@
+// A library that was built without Redis says so, and takes nothing with it.
+#include <gtest/gtest.h>
+
+#include "remote/redis_connection.hpp"
+#include "tests/unit/remote/tier_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+
+class UnavailableTest : public CleanTest {};
+
+TEST_F(UnavailableTest, MakingOneIsAnErrorInWords) {
+    if (detail::has_redis()) GTEST_SKIP() << "this build has it";
+    TieredOptions options;
+    options.urls = {"redis://127.0.0.1"};
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
+                        [&] { TieredStore(Store::create(new_name(), small_store()), options); },
+                        {"built without Redis"}));
+}
+
+}  // namespace
+}  // namespace penstock

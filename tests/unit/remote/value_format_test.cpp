@@ -1,0 +1,108 @@
+// Heads of values: what is written is read, and anything else is refused.
+#include "remote/value_format.hpp"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/support/numbered.hpp"
+
+namespace penstock::detail {
+namespace {
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+    return std::as_bytes(std::span(text));
+}
+
+TEST(ValueFormatTest, WhatIsWrittenIsRead) {
+    std::vector<std::byte> meta(100);
+    trust::fill_numbered(meta, 1);
+    ValueHead head;
+    head.format = Format::Typed;
+    head.nbytes = std::uint64_t{3} << 30U;
+    head.part_bytes = std::uint64_t{64} << 20U;
+    head.checksum = {1, 2};
+    const std::string value = encode_head(head, meta, "key");
+    const ReadHead read = decode_head(bytes_of(value), "key");
+    ASSERT_EQ(read.verdict, HeadVerdict::Sound);
+    EXPECT_EQ(read.head.format, Format::Typed);
+    EXPECT_EQ(read.head.nbytes, head.nbytes);
+    EXPECT_EQ(read.head.parts(), 48U);
+    EXPECT_EQ(read.head.checksum, head.checksum);
+    EXPECT_EQ(trust::check_numbered(read.meta, 1), "");
+    EXPECT_TRUE(read.data.empty());
+    EXPECT_EQ(decode_head(bytes_of(value), "kez").verdict, HeadVerdict::Damaged);
+}
+
+// The bytes are for machines that are not born yet: they may change only with the version.
+TEST(ValueFormatTest, TheBytesAreWhatTheyWere) {
+    ValueHead head;
+    head.format = Format::Pickle;
+    head.nbytes = 3;
+    head.checksum = {0x0807060504030201, 0x100F0E0D0C0B0A09};
+    const std::string value = encode_head(head, bytes_of("mm"), "k") + "abc";
+    const std::string expected(
+        "PSTKOBJ\n"
+        "\x01\0\0\0\x02\0\0\0"
+        "\x03\0\0\0\0\0\0\0"
+        "\0\0\0\0\0\0\0\0"
+        "\x02\0\0\0\0\0\0\0"
+        "\x01\x02\x03\x04\x05\x06\x07\x08"
+        "\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10",
+        56);
+    EXPECT_EQ(value.substr(0, 56), expected);
+    EXPECT_EQ(value.substr(64), "mmabc");
+    const ReadHead read = decode_head(bytes_of(value), "k");
+    ASSERT_EQ(read.verdict, HeadVerdict::Sound);
+    EXPECT_EQ(read.data.size(), 3U);
+    const Checksum known = checksum_of(bytes_of("abc"));
+    EXPECT_EQ(known.low, 0x78AF5F94892F3950U) << "XXH3 of the same bytes, by its own tool";
+}
+
+TEST(ValueFormatTest, PartsCoverTheDataAndNothingElse) {
+    ValueHead head;
+    head.part_bytes = 4096;
+    const std::vector<std::byte> data(10'000);
+    head.nbytes = data.size();
+    ASSERT_EQ(head.parts(), 3U);
+    std::size_t covered = 0;
+    for (std::uint64_t i = 0; i < head.parts(); ++i) {
+        const auto part = head.part(std::span(data), i);
+        EXPECT_EQ(part.data(), data.data() + covered);
+        covered += part.size();
+    }
+    EXPECT_EQ(covered, data.size());
+}
+
+TEST(ValueFormatTest, NoTwoNamesMeet) {
+    ValueHead head;
+    head.part_bytes = 4096;
+    ValueHead other = head;
+    other.checksum.high = 1;
+    ValueHead coarser = head;
+    coarser.part_bytes = 8192;
+    EXPECT_EQ(head_name("a:", "k"), "a:o:k");
+    EXPECT_EQ(part_name("a:", "k", head, 7), "a:p:00000000000000000000000000000000:4096:7:k");
+    EXPECT_NE(part_name("a:", "k", head, 0), part_name("a:", "k", other, 0));
+    EXPECT_NE(part_name("a:", "k", head, 0), part_name("a:", "k", coarser, 0));
+    EXPECT_NE(part_name("a:", "k", head, 0), part_name("a:", "k", head, 1));
+}
+
+TEST(ValueFormatTest, RandomBytesAreNeverSound) {
+    trust::Dice dice(7);
+    ValueHead head;
+    const std::string sound = encode_head(head, {}, "key");
+    for (int round = 0; round < 20'000; ++round) {
+        std::string value = sound;
+        const std::uint64_t flips = dice.between(1, 8);
+        for (std::uint64_t i = 0; i < flips; ++i) {
+            const std::size_t at = dice.next() % value.size();
+            value[at] = static_cast<char>(value[at] + static_cast<char>(dice.between(1, 127)));
+        }
+        value.resize(dice.between(0, value.size()));
+        EXPECT_NE(decode_head(bytes_of(value), "key").verdict, HeadVerdict::Sound);
+    }
+}
+
+}  // namespace
+}  // namespace penstock::detail
