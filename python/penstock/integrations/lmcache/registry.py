@@ -6,6 +6,7 @@ only one process can have and which the kernel takes back when it dies, and a pi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -51,6 +52,7 @@ class Registration:
         """Raises AlreadyExists while somebody alive is registered under that id, or NoSpace."""
         self.context = context
         self._store = store
+        self._pid = os.getpid()
         key = context.instance_id.encode()
         try:
             self._life = store.reserve(_LIFE + key, 1)
@@ -68,19 +70,20 @@ class Registration:
 
     @property
     def is_valid(self) -> bool:
-        """False when somebody has unregistered this engine, or cleared the store."""
+        """False when somebody has unregistered this engine, or cleared the store; and in a forked
+        child, which is another engine."""
         record = self._record
-        return record is not None and self._store._get_ref(*record.ref) is not None
+        if record is None or os.getpid() != self._pid:
+            return False
+        return self._store._get_ref(*record.ref) is not None
 
     def end(self) -> None:
         """The id is free for others."""
-        record, self._record = self._record, None
-        if record is None:
-            return
-        is_ours = self._store._get_ref(*record.ref) is not None
-        record.release()
-        if is_ours:
+        if self.is_valid:
             self._store.delete(self._key)
+        record, self._record = self._record, None
+        if record is not None:
+            record.release()
         self._life.abort()
 
 
