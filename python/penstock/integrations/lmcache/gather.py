@@ -229,11 +229,7 @@ def _host_bits(array: Any) -> Any:
 
 
 def _take(source: npt.NDArray[Any], ids: BlockTable, room: npt.NDArray[Any]) -> None:
-    # take() writes where it should without a copy in between, if it need not check the ids; of an
-    # array with gaps it would first copy the whole.
-    if source.flags.c_contiguous:
-        source.take(ids, axis=0, out=room, mode="clip")
-        return
+    # Not take(), which copies value by value here, and an array with gaps as a whole before.
     for place, block in enumerate(ids.tolist()):
         room[place] = source[block]
 
