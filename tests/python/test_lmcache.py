@@ -515,8 +515,12 @@ def test_no_room_is_no_success(name: str) -> None:
         assert nothing_is_held(server, 1)
 
 
-def test_a_request_never_evicts_its_own_beginning(name: str) -> None:
-    with PoolServer.open(name, capacity="256KiB"), PoolClient.attach(name) as worker:
+@pytest.mark.parametrize("eviction", ["sieve", "fifo", "lru"])
+def test_a_request_never_evicts_its_own_beginning(name: str, eviction: Any) -> None:
+    with (
+        PoolServer.open(name, capacity="256KiB", eviction=eviction),
+        PoolClient.attach(name) as worker,
+    ):
         worker.register(context_of())
         tokens = tokens_of(20)
         put(worker, tokens[: 2 * CHUNK])
@@ -1066,6 +1070,8 @@ def test_a_writer_that_is_killed_holds_no_slot(
         assert reading.statuses == ((STAGED_BY_OTHER,) * 3,)
     other.kill()
     assert worker.lookup(tokens) == 0  # half of it was written: nobody sees that
+    with worker.prepare_retrieve(tokens) as reading:
+        assert reading.statuses == ((MISSING,) * 3,)  # and nobody is writing it any more
     assert put(worker, tokens).statuses == ((STORED,) * 3,)  # at once
     assert [context.instance_id for context in server.registrations()] == ["engine-1"]
     assert nothing_is_held(server, 1)

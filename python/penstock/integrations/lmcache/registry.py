@@ -13,6 +13,7 @@ from typing import Any, Final
 from ...errors import AlreadyExists, Busy, NotFound, Timeout
 from ...store import Store
 from .layout import EngineContext
+from .writing import being_written
 
 __all__ = [
     "POOL_KEY",
@@ -88,15 +89,14 @@ class Registration:
 
 
 def registered(store: Store) -> Iterator[EngineContext]:
-    """Contexts of the engines that are alive. Records of the dead are removed."""
-    for name in keys_with(store, _RECORD):
+    """Contexts of the engines that are alive. Records of the dead are evicted in their turn."""
+    names = keys_with(store, _RECORD)
+    lives = {name: _LIFE + name.removeprefix(_RECORD) for name in names}
+    alive = being_written(store, lives.values())
+    for name in names:
         record = store.get_copy(name, None)
-        if record is None:
-            continue
-        if _is_alive(store, name.removeprefix(_RECORD)):
+        if record is not None and lives[name] in alive:
             yield EngineContext.from_record(record)
-        else:
-            store.delete(name)
 
 
 def keys_with(store: Store, prefix: bytes) -> list[bytes]:
@@ -109,12 +109,3 @@ def keys_with(store: Store, prefix: bytes) -> list[bytes]:
 def forget(store: Store, instance_id: str) -> bool:
     """Remove an engine's record: whatever it asks for next is NOT_REGISTERED. False: none there."""
     return store.delete(_RECORD + instance_id.encode())
-
-
-def _is_alive(store: Store, instance_id: bytes) -> bool:
-    """Asked by trying to take its place: only death, or its end, makes that free."""
-    try:
-        store.reserve(_LIFE + instance_id, 1).abort()
-    except Busy:
-        return True
-    return False

@@ -19,6 +19,7 @@ from ...errors import AlreadyExists, Busy, Error, Expired, NoSpace, TooLarge
 from ...store import Store
 from .layout import ObjectGroup
 from .status import ChunkStatus, RetrieveResult, Statuses, StoreResult
+from .writing import being_written
 
 __all__ = ["Plan", "RetrieveTicket", "StoreTicket", "Wanted", "longest_prefix"]
 
@@ -371,17 +372,21 @@ class RetrieveTicket:
                 view.release()
 
     def _look(self) -> Statuses:
+        first = max(self.chunks, self._plan.first_chunk)
+        written = being_written(
+            self._store, (key for keys in self._plan.keys for key in keys[first:])
+        )
         return tuple(
-            tuple(self._status(group, chunk) for chunk in range(self._plan.chunks))
+            tuple(self._status(group, chunk, written) for chunk in range(self._plan.chunks))
             for group in self._plan.groups
         )
 
-    def _status(self, group: ObjectGroup, chunk: int) -> ChunkStatus:
+    def _status(self, group: ObjectGroup, chunk: int, written: set[bytes]) -> ChunkStatus:
         if (group.group_id, chunk) in self._views:
             return ChunkStatus.HIT
         if chunk < self.chunks or chunk < self._plan.first_chunk:
             return ChunkStatus.SKIPPED
-        if self._store.look(self._plan.keys[group.group_id][chunk]).state == "staged":
+        if self._plan.keys[group.group_id][chunk] in written:
             return ChunkStatus.STAGED_BY_OTHER
         return ChunkStatus.MISSING
 
