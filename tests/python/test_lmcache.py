@@ -955,6 +955,21 @@ def test_a_server_that_was_killed_leaves_nothing_that_grows(
     assert not list(Path("/dev/shm").glob(f"penstock.{name}*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_leaves_nothing(name: str, number: int) -> None:
+    command = [sys.executable, "-m", "penstock.integrations.lmcache", name, "--capacity", "8MiB"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "serving" in process.stdout.readline()
+        with PoolClient.attach(name) as worker:
+            worker.register(context_of())
+            assert put(worker, tokens_of(1)).is_complete
+            process.send_signal(number)
+            assert process.wait(LONG) == 0
+            assert worker.lookup(tokens_of(1)) == CHUNK
+    assert not list(Path("/dev/shm").glob(f"penstock.{name}*"))
+
+
 def test_a_second_server_of_a_name_takes_it_from_nobody(
     server: PoolServer, engine: Callable[..., PoolClient]
 ) -> None:

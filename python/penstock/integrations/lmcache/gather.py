@@ -6,7 +6,7 @@ Values are moved as bits, so that every dtype goes the same way and nothing is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -88,11 +88,13 @@ class PagedKV:
         ``blocks`` is the group's block table from token 0 on. On a device the copy has ended when
         ``synchronize()`` has.
         """
-        for source, room, ids in self._parts(group_id, chunk, blocks, slot):
-            if self._device is None:
-                _take(source, ids, room)
-            else:
-                _copy_to_host(source, ids, room)
+        ids, room = self._opened(group_id, chunk, blocks, slot)
+        if self._device is not None:
+            _copy_to_host(self._planes[group_id], _to_device(ids, self._device), room)
+            return
+        for plane, caches in enumerate(self._planes[group_id]):
+            for layer, cache in enumerate(caches):
+                _take(cache, ids, room[plane, layer])
 
     def scatter(
         self, group_id: int, chunk: int, blocks: BlockTable, slot: Any, skip_tokens: int = 0
@@ -101,17 +103,19 @@ class PagedKV:
 
         On a device the copy has ended when ``synchronize()`` has.
         """
+        ids, data = self._opened(group_id, chunk, blocks, slot)
         block_size = self._groups[group_id].block_size
         whole, part = -(-skip_tokens // block_size), skip_tokens % block_size
-        for target, data, ids in self._parts(group_id, chunk, blocks, slot):
-            values = data if self._device is None else _to_device(data, self._device)
-            if part:
-                target[int(ids[whole - 1]), part:] = values[whole - 1, part:]
-            if whole < len(ids):
-                where: Any = ids[whole:]
-                if self._device is not None:
-                    where = _to_device(where, self._device)
-                target[where] = values[whole:]
+        where: Any = ids[whole:]
+        if self._device is not None:
+            where, data = _to_device(where, self._device), _to_device(data, self._device)
+        for plane, caches in enumerate(self._planes[group_id]):
+            for layer, cache in enumerate(caches):
+                values = data[plane, layer]
+                if part:
+                    cache[int(ids[whole - 1]), part:] = values[whole - 1, part:]
+                if len(where):
+                    cache[where] = values[whole:]
 
     def synchronize(self) -> None:
         """Return when everything that was copied has been."""
@@ -132,10 +136,10 @@ class PagedKV:
                 f"block {int(table.max())} of object group {group_id}, whose cache has {most}"
             )
 
-    def _parts(
+    def _opened(
         self, group_id: int, chunk: int, blocks: BlockTable, slot: Any
-    ) -> Iterable[tuple[Any, npt.NDArray[Any], BlockTable]]:
-        """Of each plane and layer: its cache, its part of the slot in blocks, and the block ids."""
+    ) -> tuple[BlockTable, Any]:
+        """The chunk's block ids, and its slot as bits: [planes, layers, blocks, block_size, …]."""
         group = self._groups[group_id]
         width = self._chunk_tokens // group.block_size
         ids = blocks[chunk * width : (chunk + 1) * width]
@@ -150,10 +154,8 @@ class PagedKV:
                 f"a slot of {slot.dtype} {tuple(slot.shape)}, and object group {group_id} has "
                 f"{group.dtype} {shape}"
             )
-        rooms = _host_bits(slot).reshape(*shape[:2], width, group.block_size, *group.token_shape)
-        for plane, caches in enumerate(self._planes[group_id]):
-            for layer, cache in enumerate(caches):
-                yield cache, rooms[plane, layer], ids
+        bits = _host_bits(slot)
+        return ids, bits.reshape(*shape[:2], width, group.block_size, *group.token_shape)
 
     def _layer(
         self, group: ObjectGroup, number: int, tensor: Any, format: KVFormat | None
@@ -234,11 +236,12 @@ def _take(source: npt.NDArray[Any], ids: BlockTable, room: npt.NDArray[Any]) -> 
         room[place] = source[block]
 
 
-def _copy_to_host(source: Any, ids: BlockTable, room: npt.NDArray[Any]) -> None:
+def _copy_to_host(planes: Sequence[Sequence[Any]], where: Any, room: npt.NDArray[Any]) -> None:
     import torch
 
-    rows = source.index_select(0, _to_device(ids, source.device))
-    torch.from_numpy(room).copy_(rows, non_blocking=True)
+    # Together on the device, and then in one go: each small copy would wait for the bus.
+    rows = torch.stack([cache.index_select(0, where) for caches in planes for cache in caches])
+    torch.from_numpy(room).copy_(rows.view(room.shape), non_blocking=True)
 
 
 def _to_device(values: npt.NDArray[Any], device: Any) -> Any:
