@@ -194,6 +194,24 @@ def batches_table(results: Results) -> Table:
     return table
 
 
+def kv_table(results: Results) -> Table:
+    """Bytes a second only of what moves them."""
+    table = _table(
+        "Python, the KV pool, four chunks of 256 tokens (64 MiB)",
+        "",
+        *("p50", "p99", "p99.9", "max", "samples"),
+        *("bytes", "of a plain copy's rate"),
+    )
+    plain = results.one("python_kv", who="plain copy")
+    for record in results.all("python_kv"):
+        cells = ["", ""]
+        if record["who"] not in ("lookup", "store, cached before"):
+            rate = f"{record['nbytes'] / record['p50_ns']:.3g} GB/s"
+            cells = [rate, times(ratio(plain, record, TURNS))]
+        table.add_row(record["who"], *_quantiles(record), *cells)
+    return table
+
+
 def http_table(results: Results) -> Table:
     """Beside each figure over HTTP how many times it shared memory's is."""
     table = _table(
@@ -271,5 +289,7 @@ def tables(results: Results) -> Iterator[Table]:
         yield trajectories_table(results)
     if results.one("python_batches"):
         yield batches_table(results)
+    if results.one("python_kv"):
+        yield kv_table(results)
     if results.one("python_http"):
         yield http_table(results)

@@ -1,0 +1,361 @@
+"""PoolClient: what an engine's worker or scheduler uses. It works in shared memory by itself and
+asks no server.
+
+The verbs come in two phases, so that nothing is visible before its copy has ended, and nothing is
+reused while it is still being copied; ``store()`` and ``retrieve()`` do both with the cache that
+was registered.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..._context import close_on_exit
+from ..._exit import close_at_exit
+from ...errors import AlreadyExists, Incompatible, InvalidArgument, NotFound
+from ...handle import Handle
+from ...store import Store
+from .gather import Blocks, BlockTable, KVFormat, PagedKV, block_tables, gone_chunks
+from .keys import Tokens, chunk_hashes
+from .layout import EngineContext, ObjectGroup
+from .registry import Registration, wait_for_pool
+from .status import ChunkStatus, RetrieveResult, StoreResult
+from .tickets import Plan, RetrieveTicket, StoreTicket, Wanted, longest_prefix
+
+__all__ = ["PoolClient"]
+
+
+class PoolClient:
+    """One process's way into a pool; made by ``attach()``. Any thread may use it.
+
+    Tokens are a request's ids from its first on; only whole chunks count. ``cache_salt`` keeps
+    tenants apart: what was stored with one is never found with another.
+    """
+
+    def __init__(self, store: Store, chunk_tokens: int) -> None:
+        """Made by ``attach()``."""
+        self._store = store
+        self.chunk_tokens = chunk_tokens
+        self._lock = threading.RLock()
+        self._registration: Registration | None = None
+        self._kv: PagedKV | None = None
+        self._is_torch = False
+        self._tickets: weakref.WeakSet[StoreTicket | RetrieveTicket] = weakref.WeakSet()
+        close_at_exit(self)
+
+    @classmethod
+    def attach(cls, name: str | Handle, *, timeout: float | None = 0) -> PoolClient:
+        """Attach to a pool; waits until ``timeout`` for it to appear.
+
+        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        """
+        store = Store.attach(name, timeout=timeout)
+        try:
+            return cls(store, int(wait_for_pool(store, timeout)["chunk_tokens"]))
+        except BaseException:
+            store.close()
+            raise
+
+    def register(
+        self,
+        context: EngineContext,
+        kv_caches: Sequence[Any] | None = None,
+        *,
+        format: KVFormat | None = None,
+        use_torch: bool = False,
+    ) -> None:
+        """Say who this engine is. Again with the same context it is no more than a new cache.
+
+        ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``; it must live
+        until ``unregister()``. Without one, ``use_torch`` makes the slots tensors.
+
+        Raises InvalidArgument for a cache that is not as the context says, Incompatible for another
+        chunk length than the pool's, AlreadyExists for another context than before or an id that
+        somebody alive has, NoSpace.
+        """
+        if context.chunk_tokens != self.chunk_tokens:
+            raise Incompatible(
+                f"the context has chunks of {context.chunk_tokens} tokens, and the pool "
+                f"'{self._store.name}' of {self.chunk_tokens}"
+            )
+        kv = None if kv_caches is None else PagedKV(context, kv_caches, format)
+        with self._lock:
+            current = self._current()
+            if current is None:
+                self._registration = Registration(self._store, context)
+            elif current.context != context:
+                raise AlreadyExists(
+                    f"this client is registered as engine '{current.context.instance_id}' with "
+                    "another context: unregister() first"
+                )
+            self._kv = kv
+            self._is_torch = use_torch if kv is None else kv.is_torch
+
+    def unregister(self) -> bool:
+        """Take it back. Tickets that are open end: their slots are aborted, and released.
+
+        False: nobody was registered.
+        """
+        with self._lock:
+            registration, self._registration = self._registration, None
+            self._kv = None
+            for ticket in list(self._tickets):
+                if isinstance(ticket, StoreTicket):
+                    ticket.end_as(ChunkStatus.NOT_REGISTERED)
+                else:
+                    ticket.commit()
+            if registration is not None:
+                registration.end()
+            return registration is not None
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether this engine has a context, and nobody has taken it back."""
+        return self._current() is not None
+
+    def lookup(self, tokens: Tokens, *, cache_salt: str = "", every_rank: bool = False) -> int:
+        """How many of the first tokens are in the pool, for all object groups; whole chunks.
+
+        ``every_rank``: for all ranks of the model, not for this one alone. Nothing is held: see
+        ``hold()``. Raises NotFound if the engine is not registered.
+        """
+        plan = self._plan(tokens, cache_salt, every_rank=every_rank)
+        if plan.refused is not None:
+            raise NotFound(f"no engine is registered by this client of '{self._store.name}'")
+        store = self._store
+        return longest_prefix(Wanted(plan, lambda key: True if key in store else None)) * (
+            self.chunk_tokens
+        )
+
+    def hold(
+        self, tokens: Tokens, *, cache_salt: str = "", every_rank: bool = False
+    ) -> RetrieveTicket:
+        """Look up, and keep what is there until the ticket is committed.
+
+        For a scheduler: the workers retrieve meanwhile. Slots of rank r have the groups
+        r · groups, … when ``every_rank``.
+        """
+        return self._retrieve_ticket(self._plan(tokens, cache_salt, every_rank=every_rank))
+
+    def prepare_store(
+        self,
+        tokens: Tokens,
+        *,
+        cache_salt: str = "",
+        skip_first_n_tokens: int = 0,
+        blocks: Blocks | None = None,
+        expires_after: float | None = None,
+    ) -> StoreTicket:
+        """Slots for what the pool has not yet, as far as there is room.
+
+        Chunks that lie in the first ``skip_first_n_tokens`` are skipped, and so are those of a
+        sliding window whose ``blocks`` are gone. After ``expires_after`` seconds others may store
+        the same, and the commit says EXPIRED; the slots stay this ticket's memory until its end.
+        """
+        plan = self._plan(tokens, cache_salt, skip_first_n_tokens, blocks)
+        ticket = StoreTicket(self._store, plan, self._is_torch, expires_after)
+        self._track(ticket)
+        return ticket
+
+    def commit_store(self, ticket: StoreTicket) -> StoreResult:
+        """Make it visible; what became of each chunk. Only when the copies have ended."""
+        self._current()
+        return ticket.commit()
+
+    def abort_store(self, ticket: StoreTicket) -> bool:
+        """It was never there. False: the ticket was over before."""
+        return ticket.abort()
+
+    def prepare_retrieve(
+        self,
+        tokens: Tokens,
+        *,
+        cache_salt: str = "",
+        skip_first_n_tokens: int = 0,
+        blocks: Blocks | None = None,
+    ) -> RetrieveTicket:
+        """Slots of the longest prefix that is there, pinned for this request alone.
+
+        Chunks in the first ``skip_first_n_tokens`` are the engine's own: they are neither needed
+        nor read, and count as there; and so are those of a sliding window whose ``blocks`` are
+        gone.
+        """
+        return self._retrieve_ticket(self._plan(tokens, cache_salt, skip_first_n_tokens, blocks))
+
+    def commit_retrieve(self, ticket: RetrieveTicket) -> bool:
+        """Let the slots go, when the copies have ended. False: the ticket was over before."""
+        return ticket.commit()
+
+    def store(
+        self,
+        tokens: Tokens,
+        blocks: Blocks,
+        *,
+        cache_salt: str = "",
+        skip_first_n_tokens: int = 0,
+        expires_after: float | None = None,
+    ) -> StoreResult:
+        """Copy what the pool has not yet out of the registered cache, and commit it.
+
+        ``blocks`` is the request's block table from token 0 on, or one for each object group; a
+        negative id is a block that is gone. What raises meanwhile aborts all of it.
+        """
+        kv = self._kv
+        if kv is None:
+            return StoreResult(self._refuse_without_cache(tokens).all_are(_NOT_REGISTERED))
+        tables = self._tables(kv, blocks)
+        ticket = self.prepare_store(
+            tokens,
+            cache_salt=cache_salt,
+            skip_first_n_tokens=skip_first_n_tokens,
+            blocks=tables,
+            expires_after=expires_after,
+        )
+        with ticket:
+            try:
+                for group, chunk in ticket.reserved:
+                    kv.gather(group, chunk, tables[group], ticket.slot(group, chunk))
+            finally:
+                kv.synchronize()  # an aborted slot is somebody else's soon, too
+            return self.commit_store(ticket)
+
+    def retrieve(
+        self,
+        tokens: Tokens,
+        blocks: Blocks,
+        *,
+        cache_salt: str = "",
+        skip_first_n_tokens: int = 0,
+    ) -> RetrieveResult:
+        """Copy the longest prefix that is there into the registered cache.
+
+        The first ``skip_first_n_tokens`` are not written, to the token. Slots are released whatever
+        happens, and not before the copies have ended.
+        """
+        kv = self._kv
+        if kv is None:
+            return RetrieveResult(self._refuse_without_cache(tokens).all_are(_NOT_REGISTERED), 0)
+        tables = self._tables(kv, blocks)
+        ticket = self.prepare_retrieve(
+            tokens, cache_salt=cache_salt, skip_first_n_tokens=skip_first_n_tokens, blocks=tables
+        )
+        with ticket:
+            try:
+                for group, chunk in ticket.hits:
+                    skip = max(skip_first_n_tokens - chunk * self.chunk_tokens, 0)
+                    kv.scatter(group, chunk, tables[group], ticket.slot(group, chunk), skip)
+            finally:
+                kv.synchronize()
+            return ticket.result()
+
+    @property
+    def name(self) -> str:
+        """Of the pool."""
+        return self._store.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether this client has left."""
+        return self._store.closed
+
+    def close(self) -> None:
+        """Unregister, and leave."""
+        if not self._store.closed:
+            self.unregister()
+            self._store.close()
+
+    def __enter__(self) -> PoolClient:
+        return self
+
+    __exit__ = close_on_exit
+
+    def __repr__(self) -> str:
+        registration = self._registration
+        who = "nobody" if registration is None else f"'{registration.context.instance_id}'"
+        return f"<penstock PoolClient of '{self._store.name}', {who} registered>"
+
+    def _current(self) -> Registration | None:
+        """The registration, if it is still good; what is open of one that is not ends."""
+        with self._lock:
+            registration = self._registration
+            if registration is not None and not registration.is_valid:
+                self.unregister()
+                return None
+            return registration
+
+    def _plan(
+        self,
+        tokens: Tokens,
+        cache_salt: str,
+        skip_first_n_tokens: int = 0,
+        blocks: Blocks | None = None,
+        *,
+        every_rank: bool = False,
+    ) -> Plan:
+        if skip_first_n_tokens < 0:
+            raise InvalidArgument(f"skip_first_n_tokens is {skip_first_n_tokens}: 0 or more")
+        hashes = chunk_hashes(tokens, self.chunk_tokens)
+        registration = self._current()
+        if registration is None:
+            return Plan((), self.chunk_tokens, [hashes], refused=_NOT_REGISTERED)
+        context = registration.context
+        ranks = range(context.world_size) if every_rank else [context.kv_rank]
+        groups = context.groups
+        if every_rank:
+            groups = tuple(_numbered(group for _ in ranks for group in context.groups))
+        keys = [
+            context.namespace(group, cache_salt, rank).keys(hashes)
+            for rank in ranks
+            for group in context.groups
+        ]
+        first = min(skip_first_n_tokens // self.chunk_tokens, len(hashes))
+        gone: list[frozenset[int]] = []
+        if blocks is not None:
+            tables = block_tables(blocks, len(groups))
+            gone = [
+                self._gone(group, table, first, len(hashes))
+                for group, table in zip(groups, tables, strict=True)
+            ]
+        return Plan(groups, self.chunk_tokens, keys, first, gone)
+
+    def _gone(self, group: ObjectGroup, table: BlockTable, first: int, end: int) -> frozenset[int]:
+        gone = gone_chunks(group, self.chunk_tokens, table, end)
+        needed = gone.intersection(range(first, end))
+        if needed and group.num_chunks_in_sw is None:
+            raise InvalidArgument(
+                f"chunk {min(needed)} of object group {group.group_id} has not all its blocks: "
+                "only a sliding window may leave some out"
+            )
+        return frozenset(gone)
+
+    def _tables(self, kv: PagedKV, blocks: Blocks) -> list[BlockTable]:
+        tables = block_tables(blocks, kv.groups)
+        kv.check(tables)
+        return tables
+
+    def _refuse_without_cache(self, tokens: Tokens) -> Plan:
+        plan = self._plan(tokens, "")
+        if plan.refused is None:
+            raise InvalidArgument("the engine was registered without its KV cache: give kv_caches")
+        return plan
+
+    def _retrieve_ticket(self, plan: Plan) -> RetrieveTicket:
+        ticket = RetrieveTicket(self._store, plan)
+        self._track(ticket)
+        return ticket
+
+    def _track(self, ticket: StoreTicket | RetrieveTicket) -> None:
+        with self._lock:
+            self._tickets.add(ticket)
+
+
+_NOT_REGISTERED = ChunkStatus.NOT_REGISTERED
+
+
+def _numbered(groups: Iterable[ObjectGroup]) -> Iterable[ObjectGroup]:
+    """With ids of their own, in order."""
+    return (replace(group, group_id=number) for number, group in enumerate(groups))

@@ -1,0 +1,250 @@
+"""Gather chunks from an engine's paged KV cache into slots, and scatter slots back, one copy each.
+
+The cache stays where it is and as it is: NumPy arrays, or PyTorch tensors on the CPU or a device.
+Values are moved as bits, so that every dtype goes the same way and nothing is converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ... import _core
+from ...errors import InvalidArgument
+from .layout import ITEM_BYTES, EngineContext, ObjectGroup, dtype_name
+
+__all__ = ["BlockTable", "Blocks", "KVFormat", "PagedKV", "block_tables", "gone_chunks"]
+
+BlockTable = npt.NDArray[np.int64]
+
+#: One block table for all object groups, or one for each. A negative id: that block is gone.
+Blocks = Sequence[int] | Sequence[Sequence[int]] | Sequence[BlockTable] | npt.NDArray[Any]
+
+#: ``kv_blocks``: [2, num_blocks, block_size, heads, dim]; ``blocks_kv``: [num_blocks, 2, …];
+#: ``split``: a pair (K, V) of [num_blocks, block_size, heads, dim]; ``mla``: one of
+#: [num_blocks, block_size, dim].
+KVFormat = Literal["kv_blocks", "blocks_kv", "split", "mla"]
+
+_BITS: Final = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
+
+
+def block_tables(blocks: Blocks, groups: int) -> list[BlockTable]:
+    """A table for each group, from token 0 on, whichever way they were given."""
+    is_nested = len(blocks) > 0 and np.ndim(blocks[0]) > 0
+    each: list[Any] = list(blocks) if is_nested else [blocks] * groups
+    if len(each) != groups:
+        raise InvalidArgument(f"{len(each)} block tables for {groups} object groups")
+    tables = [np.asarray(table if len(table) else [], np.int64) for table in each]
+    if any(table.ndim != 1 for table in tables):
+        raise InvalidArgument("a block table is a flat sequence of ints")
+    return tables
+
+
+def gone_chunks(group: ObjectGroup, chunk_tokens: int, table: BlockTable, count: int) -> set[int]:
+    """Which of the first ``count`` chunks the engine has no blocks for, or not all of them."""
+    width = chunk_tokens // group.block_size
+    whole = min(count, len(table) // width)
+    is_gone = (table[: whole * width].reshape(whole, width) < 0).any(axis=1)
+    return {*np.flatnonzero(is_gone).tolist(), *range(whole, count)}
+
+
+class PagedKV:
+    """The KV cache of one engine: one entry of ``tensors`` for each layer. It is only referred to.
+
+    ``format`` is found by the shapes where they leave no doubt. Raises InvalidArgument for tensors
+    that are not as the context says.
+    """
+
+    def __init__(
+        self, context: EngineContext, tensors: Sequence[Any], format: KVFormat | None = None
+    ) -> None:
+        if len(tensors) != context.num_layers:
+            raise InvalidArgument(
+                f"{len(tensors)} KV tensors, and the context has {context.num_layers} layers"
+            )
+        self._chunk_tokens = context.chunk_tokens
+        self._groups = context.groups
+        self.groups = len(context.groups)
+        self._device: Any = None  # of torch, if the cache lies on one
+        self.is_torch = False
+        # [group][plane][layer] of [num_blocks, block_size, *token_shape], as bits
+        self._planes = [
+            list(
+                zip(*(self._layer(group, n, tensors[n], format) for n in group.layers), strict=True)
+            )
+            for group in context.groups
+        ]
+        self._num_blocks = [
+            min(int(layer.shape[0]) for plane in planes for layer in plane)
+            for planes in self._planes
+        ]
+
+    def gather(self, group_id: int, chunk: int, blocks: BlockTable, slot: Any) -> None:
+        """Copy a chunk into its slot.
+
+        ``blocks`` is the group's block table from token 0 on. On a device the copy has ended when
+        ``synchronize()`` has.
+        """
+        ids, room = self._opened(group_id, chunk, blocks, slot)
+        if self._device is not None:
+            _copy_to_host(self._planes[group_id], _to_device(ids, self._device), room)
+            return
+        for plane, caches in enumerate(self._planes[group_id]):
+            for layer, cache in enumerate(caches):
+                _take(cache, ids, room[plane, layer])
+
+    def scatter(
+        self, group_id: int, chunk: int, blocks: BlockTable, slot: Any, skip_tokens: int = 0
+    ) -> None:
+        """Copy a slot into the chunk's blocks, except for the chunk's first ``skip_tokens``.
+
+        On a device the copy has ended when ``synchronize()`` has.
+        """
+        ids, data = self._opened(group_id, chunk, blocks, slot)
+        block_size = self._groups[group_id].block_size
+        whole, part = -(-skip_tokens // block_size), skip_tokens % block_size
+        where: Any = ids[whole:]
+        if self._device is not None:
+            where, data = _to_device(where, self._device), _to_device(data, self._device)
+        for plane, caches in enumerate(self._planes[group_id]):
+            for layer, cache in enumerate(caches):
+                values = data[plane, layer]
+                if part:
+                    cache[int(ids[whole - 1]), part:] = values[whole - 1, part:]
+                if len(where):
+                    cache[where] = values[whole:]
+
+    def synchronize(self) -> None:
+        """Return when everything that was copied has been."""
+        if self._device is not None:
+            import torch
+
+            getattr(torch, self._device.type).synchronize(self._device)
+
+    def check(self, tables: Sequence[BlockTable]) -> None:
+        """Raises InvalidArgument for block ids that the cache doesn't have."""
+        for group, table in zip(self._groups, tables, strict=True):
+            self._check(group.group_id, table)
+
+    def _check(self, group_id: int, table: BlockTable) -> None:
+        most = self._num_blocks[group_id]
+        if table.size and int(table.max()) >= most:
+            raise InvalidArgument(
+                f"block {int(table.max())} of object group {group_id}, whose cache has {most}"
+            )
+
+    def _opened(
+        self, group_id: int, chunk: int, blocks: BlockTable, slot: Any
+    ) -> tuple[BlockTable, Any]:
+        """The chunk's block ids, and its slot as bits: [planes, layers, blocks, block_size, …]."""
+        group = self._groups[group_id]
+        width = self._chunk_tokens // group.block_size
+        ids = blocks[chunk * width : (chunk + 1) * width]
+        if len(ids) < width or int(ids.min()) < 0:
+            raise InvalidArgument(
+                f"chunk {chunk} of object group {group_id} has not all its blocks"
+            )
+        self._check(group_id, ids)
+        shape = group.slot_shape(self._chunk_tokens)
+        if tuple(slot.shape) != shape or dtype_name(slot.dtype) != group.dtype:
+            raise InvalidArgument(
+                f"a slot of {slot.dtype} {tuple(slot.shape)}, and object group {group_id} has "
+                f"{group.dtype} {shape}"
+            )
+        bits = _host_bits(slot)
+        return ids, bits.reshape(*shape[:2], width, group.block_size, *group.token_shape)
+
+    def _layer(
+        self, group: ObjectGroup, number: int, tensor: Any, format: KVFormat | None
+    ) -> list[Any]:
+        """One layer's planes, as bits."""
+        planes = _planes_of(group, number, tensor, format)
+        shape = (group.block_size, *group.token_shape)
+        for plane in planes:
+            if tuple(plane.shape[1:]) != shape or dtype_name(plane.dtype) != group.dtype:
+                raise InvalidArgument(
+                    f"layer {number} is {plane.dtype} with blocks of {tuple(plane.shape[1:])}, and "
+                    f"its object group has {group.dtype} with blocks of {shape}"
+                )
+        return [self._bits(plane) for plane in planes]
+
+    def _bits(self, plane: Any) -> Any:
+        """As integers; what lies on the CPU as a NumPy array, whatever it was."""
+        if not _is_tensor(plane):
+            return plane.view(_BITS[plane.dtype.itemsize])
+        self.is_torch = True
+        if plane.device.type == "cpu":
+            return _host_bits(plane)
+        if self._device not in (None, plane.device):
+            raise InvalidArgument(f"a KV cache on {self._device} and on {plane.device}: on one")
+        self._device = plane.device
+        return _torch_bits(plane)
+
+
+def _planes_of(
+    group: ObjectGroup, number: int, tensor: Any, format: KVFormat | None
+) -> tuple[Any, ...]:
+    if format is None:
+        format = _format_of(group, number, tensor)
+    if format == "split":
+        keys, values = tensor
+        return (keys, values)
+    if format == "mla":
+        return (tensor,)
+    if format == "kv_blocks":
+        return (tensor[0], tensor[1])
+    return (tensor[:, 0], tensor[:, 1])
+
+
+def _format_of(group: ObjectGroup, number: int, tensor: Any) -> KVFormat:
+    if group.planes == 1:
+        return "mla"
+    if isinstance(tensor, list | tuple):
+        return "split"
+    shape = tuple(tensor.shape)
+    first, second = shape[:1] == (2,), shape[1:2] == (2,)
+    if len(shape) != 3 + len(group.token_shape) or first == second:
+        raise InvalidArgument(
+            f"layer {number} has the shape {shape}, which may be any format or none: say which"
+        )
+    return "kv_blocks" if first else "blocks_kv"
+
+
+def _is_tensor(array: Any) -> bool:
+    return type(array).__module__.partition(".")[0] == "torch"
+
+
+def _torch_bits(tensor: Any) -> Any:
+    import torch
+
+    return tensor.detach().view(getattr(torch, _BITS[tensor.element_size()]))
+
+
+def _host_bits(array: Any) -> Any:
+    """A NumPy array of integers over the memory of an array or tensor on the CPU."""
+    if _is_tensor(array):
+        return _torch_bits(array).numpy()
+    return array.view(_BITS[ITEM_BYTES[dtype_name(array.dtype)]])
+
+
+def _take(source: npt.NDArray[Any], ids: BlockTable, room: npt.NDArray[Any]) -> None:
+    # Not take(), which copies value by value here, and an array with gaps as a whole before.
+    for place, block in enumerate(ids.tolist()):
+        room[place] = source[block]
+
+
+def _copy_to_host(planes: Sequence[Sequence[Any]], where: Any, room: npt.NDArray[Any]) -> None:
+    import torch
+
+    # Together on the device, and then in one go: each small copy would wait for the bus.
+    rows = torch.stack([cache.index_select(0, where) for caches in planes for cache in caches])
+    torch.from_numpy(room).copy_(rows.view(room.shape), non_blocking=True)
+
+
+def _to_device(values: npt.NDArray[Any], device: Any) -> Any:
+    # Not torch.from_numpy(), which warns of memory that can't be written: it is only read from.
+    tensor = _core.tensor_over_buffer(values, values.dtype.name, values.shape)
+    return tensor.to(device, non_blocking=True)

@@ -1,0 +1,225 @@
+"""What an engine registers: its model, its place in it, and how a chunk of each object group lies
+in its slot.
+
+A slot has the shape [planes, layers, chunk_tokens, token], planes being K and V, or one for MLA. It
+does not depend on the block size: engines with other blocks share chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...errors import InvalidArgument
+from .keys import Namespace
+
+__all__ = ["CHUNK_TOKENS", "ITEM_BYTES", "EngineContext", "ObjectGroup", "dtype_name"]
+
+CHUNK_TOKENS: Final = 256
+
+#: What KV caches are made of, and the bytes of one value.
+ITEM_BYTES: Final[Mapping[str, int]] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "int8": 1,
+    "uint8": 1,
+}
+
+
+def dtype_name(dtype: Any) -> str:
+    """``float16`` of ``torch.float16``, ``numpy.float16`` or any other way to say it.
+
+    Raises InvalidArgument for what no KV cache is made of.
+    """
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    name = name.removeprefix("torch.")
+    if name not in ITEM_BYTES:
+        raise InvalidArgument(f"dtype is {dtype!r}: give one of {', '.join(ITEM_BYTES)}")
+    return str(name)
+
+
+@dataclass(frozen=True)
+class ObjectGroup:
+    """Layers whose KV travels as one object for each chunk.
+
+    ``token_shape`` is that of one token in one plane of one layer: (heads, dim), or (dim,) for MLA.
+    With ``num_chunks_in_sw`` the layers look back that many chunks at most, and a prefix needs no
+    more than its last so many.
+    """
+
+    group_id: int
+    layers: tuple[int, ...]
+    token_shape: tuple[int, ...]
+    dtype: str
+    block_size: int  #: tokens of a block in the engine's cache
+    planes: int = 2
+    num_chunks_in_sw: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "token_shape", tuple(self.token_shape))
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        counts = (self.block_size, self.planes, self.num_chunks_in_sw or 1, *self.token_shape)
+        problem = ""
+        if not self.layers:
+            problem = "has no layers"
+        elif not self.token_shape or any(not _is_count(one) for one in counts):
+            problem = "has sizes that are no positive ints"
+        elif self.planes > 2:
+            problem = f"has {self.planes} planes: 2 are K and V, 1 is MLA"
+        elif self.num_chunks_in_sw == 0:
+            problem = "has a window of no chunks: None is no window"
+        if problem:
+            raise InvalidArgument(f"object group {self.group_id} {problem}")
+
+    def slot_shape(self, chunk_tokens: int) -> tuple[int, ...]:
+        """[planes, layers, chunk_tokens, token]."""
+        return (self.planes, len(self.layers), chunk_tokens, math.prod(self.token_shape))
+
+    def slot_bytes(self, chunk_tokens: int) -> int:
+        """Bytes of a chunk."""
+        return math.prod(self.slot_shape(chunk_tokens)) * ITEM_BYTES[self.dtype]
+
+    def layout(self, chunk_tokens: int) -> str:
+        """All that says how the bytes of a slot are arranged, and which layers they are of."""
+        layers = ",".join(str(layer) for layer in self.layers)
+        return f"{self.slot_shape(chunk_tokens)} {self.token_shape} {self.dtype} [{layers}]"
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """One engine process: whose chunks it stores, and how they lie.
+
+    Raises InvalidArgument where its fields contradict each other.
+    """
+
+    instance_id: str
+    model_name: str
+    world_size: int
+    kv_rank: int
+    num_layers: int
+    groups: tuple[ObjectGroup, ...]
+    chunk_tokens: int = CHUNK_TOKENS
+
+    @classmethod
+    def of_one_group(
+        cls,
+        instance_id: str,
+        model_name: str,
+        *,
+        num_layers: int,
+        token_shape: Sequence[int],
+        dtype: Any,
+        block_size: int,
+        use_mla: bool = False,
+        world_size: int = 1,
+        kv_rank: int = 0,
+        chunk_tokens: int = CHUNK_TOKENS,
+    ) -> EngineContext:
+        """Of a model whose layers are all alike."""
+        group = ObjectGroup(
+            group_id=0,
+            layers=tuple(range(num_layers)),
+            token_shape=tuple(token_shape),
+            dtype=dtype_name(dtype),
+            block_size=block_size,
+            planes=1 if use_mla else 2,
+        )
+        return cls(instance_id, model_name, world_size, kv_rank, num_layers, (group,), chunk_tokens)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups))
+        for problem in _problems(self):
+            raise InvalidArgument(f"the context of engine '{self.instance_id}': {problem}")
+
+    def namespace(
+        self, group: ObjectGroup, cache_salt: str, kv_rank: int | None = None
+    ) -> Namespace:
+        """Who shares that group's chunks with this engine, or with another rank of its model."""
+        return Namespace(
+            model_name=self.model_name,
+            world_size=self.world_size,
+            kv_rank=self.kv_rank if kv_rank is None else kv_rank,
+            group_id=group.group_id,
+            cache_salt=cache_salt,
+            layout=group.layout(self.chunk_tokens),
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """For the registry: plain values, and the slots as they were understood here."""
+        return {
+            "instance_id": self.instance_id,
+            "model_name": self.model_name,
+            "world_size": self.world_size,
+            "kv_rank": self.kv_rank,
+            "num_layers": self.num_layers,
+            "chunk_tokens": self.chunk_tokens,
+            "groups": [
+                {
+                    "group_id": group.group_id,
+                    "layers": list(group.layers),
+                    "token_shape": list(group.token_shape),
+                    "dtype": group.dtype,
+                    "block_size": group.block_size,
+                    "planes": group.planes,
+                    "num_chunks_in_sw": group.num_chunks_in_sw,
+                    "slot_shape": list(group.slot_shape(self.chunk_tokens)),
+                }
+                for group in self.groups
+            ],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> EngineContext:
+        """Checked anew; the slots are worked out again, and must be the same."""
+        fields = dict(record)
+        groups: list[ObjectGroup] = []
+        for described in fields.pop("groups"):
+            parts = dict(described)
+            shape = tuple(parts.pop("slot_shape"))
+            group = ObjectGroup(**parts)
+            rebuilt = group.slot_shape(fields["chunk_tokens"])
+            if rebuilt != shape:
+                raise InvalidArgument(
+                    f"object group {group.group_id} of engine '{fields['instance_id']}' says that "
+                    f"its slots are {shape}, and they are {rebuilt}"
+                )
+            groups.append(group)
+        return cls(groups=tuple(groups), **fields)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _problems(context: EngineContext) -> Iterable[str]:
+    """What contradicts itself, the first that matters first."""
+    if not context.instance_id or len(context.instance_id) > 128:
+        yield "its instance_id has 1 to 128 characters"
+    if not context.model_name:
+        yield "it has no model_name"
+    for name in ("world_size", "num_layers", "chunk_tokens"):
+        if not _is_count(getattr(context, name)):
+            yield f"{name} is {getattr(context, name)!r}: give a positive int"
+    if not (isinstance(context.kv_rank, int) and 0 <= context.kv_rank < context.world_size):
+        yield f"kv_rank is {context.kv_rank!r}, and there are {context.world_size}"
+    if not context.groups:
+        yield "it has no object groups"
+    ids = [group.group_id for group in context.groups]
+    if ids != list(range(len(ids))):
+        yield f"its object groups are numbered {ids}: give 0, 1, … in order"
+    for group in context.groups:
+        if context.chunk_tokens % group.block_size:
+            yield (
+                f"a chunk of {context.chunk_tokens} tokens is no whole number of blocks of "
+                f"{group.block_size} (object group {group.group_id})"
+            )
+    layers = sorted(layer for group in context.groups for layer in group.layers)
+    if layers != list(range(context.num_layers)):
+        yield f"its object groups have layers {layers}, and it has {context.num_layers}, each once"

@@ -1,0 +1,111 @@
+"""Who is registered: records in the store itself, so that they outlive every server.
+
+An engine holds two things for as long as it lives: a reservation that is never committed, which
+only one process can have and which the kernel takes back when it dies, and a pin on its record.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ...errors import AlreadyExists, Busy, NotFound, Timeout
+from ...store import Store
+from .layout import EngineContext
+from .writing import being_written
+
+__all__ = [
+    "POOL_KEY",
+    "Registration",
+    "forget",
+    "keys_with",
+    "pool_record",
+    "registered",
+    "wait_for_pool",
+]
+
+POOL_KEY: Final = b"kv-pool"
+_RECORD: Final = b"kv-engine:"
+_LIFE: Final = b"kv-alive:"
+
+
+def pool_record(chunk_tokens: int) -> dict[str, Any]:
+    """What all of a pool must agree on."""
+    return {"version": 1, "chunk_tokens": chunk_tokens}
+
+
+def wait_for_pool(store: Store, timeout: float | None) -> dict[str, Any]:
+    """The pool's record. NotFound if there is none in time: the store is no KV pool."""
+    try:
+        with store.wait(POOL_KEY, timeout) as record:
+            return dict(record)
+    except Timeout:
+        raise NotFound(
+            f"the store '{store.name}' is no KV pool, or its server died early"
+        ) from None
+
+
+class Registration:
+    """One engine's place in the pool, until ``end()`` or the death of its process."""
+
+    def __init__(self, store: Store, context: EngineContext) -> None:
+        """Raises AlreadyExists while somebody alive is registered under that id, or NoSpace."""
+        self.context = context
+        self._store = store
+        self._pid = os.getpid()
+        key = context.instance_id.encode()
+        try:
+            self._life = store.reserve(_LIFE + key, 1)
+        except Busy as busy:
+            raise AlreadyExists(
+                f"engine '{context.instance_id}' is registered in '{store.name}' by participant "
+                f"{busy.rank}, who is alive: every engine process has an id of its own"
+            ) from None
+        self._key = _RECORD + key
+        store.delete(self._key)  # of a process that died
+        self._record = None
+        while self._record is None:  # it might be evicted before it is pinned
+            store.put(self._key, context.to_record())
+            self._record = store._get(self._key)
+
+    @property
+    def is_valid(self) -> bool:
+        """False when somebody has unregistered this engine, or cleared the store; and in a forked
+        child, which is another engine."""
+        record = self._record
+        if record is None or os.getpid() != self._pid:
+            return False
+        return self._store._get_ref(*record.ref) is not None
+
+    def end(self) -> None:
+        """The id is free for others."""
+        if self.is_valid:
+            self._store.delete(self._key)
+        record, self._record = self._record, None
+        if record is not None:
+            record.release()
+        self._life.abort()
+
+
+def registered(store: Store) -> Iterator[EngineContext]:
+    """Contexts of the engines that are alive. Records of the dead are evicted in their turn."""
+    names = keys_with(store, _RECORD)
+    lives = {name: _LIFE + name.removeprefix(_RECORD) for name in names}
+    alive = being_written(store, lives.values())
+    for name in names:
+        record = store.get_copy(name, None)
+        if record is not None and lives[name] in alive:
+            yield EngineContext.from_record(record)
+
+
+def keys_with(store: Store, prefix: bytes) -> list[bytes]:
+    """What is there at this moment and begins like that."""
+    names = store.keys()
+    keys = [name.encode() if isinstance(name, str) else name for name in names]
+    return [key for key in keys if key.startswith(prefix)]
+
+
+def forget(store: Store, instance_id: str) -> bool:
+    """Remove an engine's record: whatever it asks for next is NOT_REGISTERED. False: none there."""
+    return store.delete(_RECORD + instance_id.encode())

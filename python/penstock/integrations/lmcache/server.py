@@ -1,0 +1,138 @@
+"""PoolServer: makes the pool, and shows who uses it. Nobody needs it to store or retrieve.
+
+It may end or die, and another take its place, while engines go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ... import _core
+from ..._context import close_on_exit
+from ...errors import AlreadyExists, Incompatible, NotFound
+from ...state import StoreStats
+from ...store import Eviction, Store
+from .keys import KEY_PREFIX
+from .layout import CHUNK_TOKENS, EngineContext
+from .registry import POOL_KEY, forget, keys_with, pool_record, registered, wait_for_pool
+
+__all__ = ["PoolServer"]
+
+_ROUNDING = 64 << 10  # of a store's capacity
+
+
+class PoolServer:
+    """The owner of a KV pool; made by ``open()``. Any thread may use it."""
+
+    def __init__(self, store: Store, chunk_tokens: int) -> None:
+        """Made by ``open()``."""
+        self._store = store
+        self.chunk_tokens = chunk_tokens
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        *,
+        capacity: int | str = "1GiB",
+        chunk_tokens: int = CHUNK_TOKENS,
+        members: int = 64,
+        eviction: Eviction = "sieve",
+        persistent: bool = False,
+        **memory: Any,
+    ) -> PoolServer:
+        """Create the pool, or take over the one of that name that engines or a server still use.
+
+        One that only dead processes used is replaced. It goes when the last one leaves, unless it
+        is ``persistent``. ``memory``: ``populate``, ``lock_memory``, ``huge_pages``, ``objects``
+        and ``granule`` of ``Store.create()``.
+
+        Raises Incompatible if the living pool has another capacity or chunk length; and what
+        ``Store.create()`` raises, NoSpace in front.
+        """
+        size = _core.parse_size(capacity) if isinstance(capacity, str) else capacity
+        while True:
+            try:
+                store = Store.create(
+                    name,
+                    capacity=size,
+                    members=members,
+                    eviction=eviction,
+                    persistent=persistent,
+                    **memory,
+                )
+                break
+            except AlreadyExists:
+                try:
+                    store = _take_over(name, size)
+                    break
+                except NotFound:  # the last one has left meanwhile
+                    continue
+        try:
+            _agree(store, chunk_tokens)
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, chunk_tokens)
+
+    @property
+    def name(self) -> str:
+        """For ``PoolClient.attach()``."""
+        return self._store.name
+
+    def registrations(self) -> list[EngineContext]:
+        """The engines that are registered and alive."""
+        return list(registered(self._store))
+
+    def unregister(self, instance_id: str) -> bool:
+        """Turn an engine out: what it asks for next is NOT_REGISTERED. False: it was not in."""
+        return forget(self._store, instance_id)
+
+    def clear(self) -> int:
+        """Forget every chunk; who reads one may go on. How many there were."""
+        return sum(self._store.delete(key) for key in keys_with(self._store, KEY_PREFIX))
+
+    def stats(self) -> StoreStats:
+        """Of the pool's store; ``pinned``, ``staged`` and ``kept`` count the pool's own few too."""
+        return self._store.stats()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this server has left."""
+        return self._store.closed
+
+    def close(self) -> None:
+        """Leave. Engines go on."""
+        self._store.close()
+
+    def __enter__(self) -> PoolServer:
+        return self
+
+    __exit__ = close_on_exit
+
+    def __repr__(self) -> str:
+        return f"<penstock PoolServer, chunks of {self.chunk_tokens} tokens, {self._store!r}>"
+
+
+def _take_over(name: str, capacity: int) -> Store:
+    store = Store.attach(name)
+    wanted = -(-capacity // _ROUNDING) * _ROUNDING
+    if store.capacity != wanted:
+        there = store.capacity
+        store.close()
+        raise Incompatible(
+            f"the pool '{name}' is in use with a capacity of {there} bytes, and {wanted} were "
+            "asked for: end its engines first, or ask for what it has"
+        )
+    return store
+
+
+def _agree(store: Store, chunk_tokens: int) -> None:
+    """The pool's record is there, says what we want, and is never evicted."""
+    wanted = pool_record(chunk_tokens)
+    while not store.pin(POOL_KEY):
+        store.put(POOL_KEY, wanted)
+    found = wait_for_pool(store, 0)
+    if found != wanted:
+        store.unpin(POOL_KEY)
+        raise Incompatible(f"the pool '{store.name}' has {found}, and {wanted} was asked for")
