@@ -908,6 +908,31 @@ def test_caches_that_are_not_as_the_context_says(
         engine(caches=caches)
 
 
+@pytest.mark.parametrize(("use_mla", "format"), [(False, "mla"), (True, "split")])
+def test_a_format_with_other_planes_than_the_context(
+    server: PoolServer, use_mla: bool, format: Any
+) -> None:
+    plane = np.zeros((8, BLOCK, HEADS, DIM), "f2")
+    caches = [plane if format == "mla" else (plane, plane)] * LAYERS
+    with (
+        PoolClient.attach(server.name) as client,
+        pytest.raises(penstock.InvalidArgument, match="planes"),
+    ):
+        client.register(context_of(use_mla=use_mla), caches, format=format)
+
+
+def test_a_cache_on_two_devices_is_refused(server: PoolServer) -> None:
+    torch = pytest.importorskip("torch")
+    shape = (2, 8, BLOCK, HEADS, DIM)
+    places = ["cpu", "meta", "cpu"]
+    caches = [torch.zeros(shape, dtype=torch.float16, device=place) for place in places]
+    with (
+        PoolClient.attach(server.name) as client,
+        pytest.raises(penstock.InvalidArgument, match="one device"),
+    ):
+        client.register(context_of(), caches)
+
+
 def test_a_format_that_shapes_leave_open_can_be_said(server: PoolServer) -> None:
     with PoolClient.attach(server.name) as client:
         caches = [np.zeros((2, 2, BLOCK, HEADS, DIM), "f2")] * LAYERS

@@ -69,6 +69,7 @@ class PagedKV:
         self._groups = context.groups
         self.groups = len(context.groups)
         self._device: Any = None  # of torch, if the cache lies on one
+        self._has_planes = False
         self.is_torch = False
         # [group][plane][layer] of [num_blocks, block_size, *token_shape], as bits
         self._planes = [
@@ -162,6 +163,10 @@ class PagedKV:
     ) -> list[Any]:
         """One layer's planes, as bits."""
         planes = _planes_of(group, number, tensor, format)
+        if len(planes) != group.planes:
+            raise InvalidArgument(
+                f"layer {number} has {len(planes)} planes, and its object group {group.planes}"
+            )
         shape = (group.block_size, *group.token_shape)
         for plane in planes:
             if tuple(plane.shape[1:]) != shape or dtype_name(plane.dtype) != group.dtype:
@@ -173,15 +178,12 @@ class PagedKV:
 
     def _bits(self, plane: Any) -> Any:
         """As integers; what lies on the CPU as a NumPy array, whatever it was."""
-        if not _is_tensor(plane):
-            return plane.view(_BITS[plane.dtype.itemsize])
-        self.is_torch = True
-        if plane.device.type == "cpu":
-            return _host_bits(plane)
-        if self._device not in (None, plane.device):
-            raise InvalidArgument(f"a KV cache on {self._device} and on {plane.device}: on one")
-        self._device = plane.device
-        return _torch_bits(plane)
+        self.is_torch = _is_tensor(plane)
+        device = plane.device if self.is_torch and plane.device.type != "cpu" else None
+        if self._has_planes and device != self._device:
+            raise InvalidArgument("a KV cache lies on one device, and this one does not")
+        self._device, self._has_planes = device, True
+        return _host_bits(plane) if device is None else _torch_bits(plane)
 
 
 def _planes_of(
