@@ -393,6 +393,12 @@ void bind_store(nb::module_& module) {
                 return live->trim(kept);
             },
             nb::arg("keep") = 0)
+        .def("clear_dead",
+             [](PyStore& store) {
+                 const std::shared_ptr<Store> live = store.live();
+                 const WithoutGil without_gil;
+                 live->clear_dead();
+             })
         .def("register_cuda",
              [](PyStore& store) {
                  const std::shared_ptr<Store> live = store.live();

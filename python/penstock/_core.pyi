@@ -400,6 +400,9 @@ class Store:
     def trim(self, keep: int | str = 0) -> int:
         """Give the memory of free room back to the system, all but ``keep``. How much."""
 
+    def clear_dead(self) -> None:
+        """Take back what the dead hold now; it happens by itself when somebody needs it."""
+
     def register_cuda(self) -> None:
         """Pin the store's memory for the GPU, until the store is closed and its arrays are gone.
 

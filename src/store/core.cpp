@@ -222,6 +222,9 @@ Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
 Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
     const unsigned member = decoded(seen).member;
+    if (member >= view.shape().members) {
+        return {ErrorCode::Corrupt, "the entries of " + title() + " contradict themselves"};
+    }
     const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
     if (expires_at != 0 && os::monotonic_ns() >= expires_at) {
         move(entry, seen, State::Expired, member);

@@ -30,6 +30,7 @@ have() {
 raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null
             ;;
         libgtest-dev) [ -e /usr/include/gtest/gtest.h ] ;;
+        libxxhash-dev) [ -e /usr/include/xxhash.h ] ;;
         libhiredis-dev) [ -e /usr/include/hiredis/hiredis.h ] ;;
         redis-server) command -v redis-server >/dev/null || command -v valkey-server >/dev/null ;;
         libboost-dev) [ -e /usr/include/boost/version.hpp ] ;;
