@@ -13,8 +13,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -60,6 +61,28 @@ def has_core_each(readers: int) -> bool:
     return readers + 1 <= len(CORES)
 
 
+def die_with_parent() -> None:
+    """For children that somebody else forks; those of ``fork_child`` do."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """TimeoutError in the block when it takes longer; the limit of the run goes on meanwhile."""
+
+    def on_alarm(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"not done within {seconds} s")
+
+    begin = time.monotonic()
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    left = signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(max(1, left - int(time.monotonic() - begin)) if left else 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def fork_child(body: Callable[[], None]) -> int:
     """Run ``body`` in a forked child that dies with this process; its process id."""
     parent = os.getpid()
@@ -69,7 +92,7 @@ def fork_child(body: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.getppid() == parent:
             body()
