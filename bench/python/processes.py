@@ -20,6 +20,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+ORPHAN_SECONDS = 5.0
 CORES = sorted(os.sched_getaffinity(0))
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -128,6 +129,19 @@ def _sweep() -> None:
     shutil.rmtree(scratch_folder(), ignore_errors=True)
 
 
+def _end_orphans() -> None:
+    """A peer's servers may outlive a run that was killed: then they are killed after a while."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    end = time.monotonic() + ORPHAN_SECONDS
+    while True:  # until ChildProcessError: there is nobody
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            if time.monotonic() > end:
+                for orphan in children.read_text().split():
+                    os.kill(int(orphan), signal.SIGKILL)
+            time.sleep(0.01)
+
+
 def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
     """Run ``body`` in a child, sweep after it, and give its exit code."""
     global _run_prefix
@@ -151,9 +165,10 @@ def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
     outcome = 0
     # As subreaper also for the worker's children, so that nobody makes a name after the sweep.
     with contextlib.suppress(ChildProcessError):
-        while True:
+        pid, status = os.waitpid(-1, 0)
+        while pid != worker:
             pid, status = os.waitpid(-1, 0)
-            if pid == worker:
-                outcome = os.waitstatus_to_exitcode(status)
+        outcome = os.waitstatus_to_exitcode(status)
+        _end_orphans()
     _sweep()
     return outcome if outcome >= 0 else 128 - outcome
