@@ -15,7 +15,7 @@ import numpy as np
 from processes import fork_child, join_child, new_name, pin_driver, run_guarded, unpin
 from report import latency_fields, print_record
 from store_links import Missing, build_store_links, leave_out
-from store_stage import Reading, StoreStage
+from store_stage import Getting, Reading, StoreStage
 
 import penstock
 
@@ -52,14 +52,14 @@ class Contest:
 
     def run(self, size: int, count: int, turns: int, warm_up: int) -> dict[str, list[Any]]:
         """By contender the samples of each turn."""
-        reading = Reading(size)
+        uses = (Getting(size), Reading(size))  # as in OPERATIONS
         samples: dict[str, list[Any]] = {link.name: [] for link in self._links.values()}
         end = time.monotonic() + CASE_SECONDS
         for turn in range(warm_up + turns):
             if turn >= warm_up + LEAST_TURNS and time.monotonic() > end:
                 break
             for contender, link in self._links.items():
-                taken = self._stage.turn(contender, count, reading, size)
+                taken = self._stage.turn(contender, count, uses, size)
                 if turn >= warm_up:
                     samples[link.name].append(taken)
         return samples

@@ -37,34 +37,49 @@ def measure_puts(link: Any, first: int, count: int, size: int) -> Puts:
     return samples, places
 
 
-class Reading:
-    """What the getter does with an array: sums it up, then compares it when the clock stands."""
+class Getting:
+    """What the getter does with an array: it looks at both ends, when the clock stands."""
 
     def __init__(self, size: int) -> None:
-        self._base = pattern(size)
-        self._wanted = np.empty_like(self._base)
-        self._sum = int(self._base.sum())
+        self._last = size // 8 - 1
         self._number = 0
-        self._stamps = (0, 0, 0)
+        self._stopped = 0
+        self._goes_on = 0
 
-    def measure(self, link: Any, number: int, place: Any) -> tuple[int, int]:
-        """Nanoseconds to have the array and let it go, and the same with reading all of it."""
+    def measure(self, link: Any, number: int, place: Any) -> int:
+        """Nanoseconds until the array is there, and again from letting it go."""
         self._number = number
         begin = time.perf_counter_ns()
         link.get(key_of(number), place, self)
         end = time.perf_counter_ns()
-        there, read, checked = self._stamps
-        return there - begin + end - checked, read - begin + end - checked
+        return self._stopped - begin + end - self._goes_on
 
     def __call__(self, array: Any) -> None:
-        there = time.perf_counter_ns()
-        total = int(array.sum())
-        read = time.perf_counter_ns()
-        np.add(self._base, self._number, out=self._wanted)
-        is_whole = total == self._sum + self._number * self._base.size
-        if not is_whole or not np.array_equal(array, self._wanted):
+        self._stopped = time.perf_counter_ns()
+        self._require(array[0] == self._number and array[-1] == self._number + self._last)
+        self._goes_on = time.perf_counter_ns()
+
+    def _require(self, is_whole: bool) -> None:
+        if not is_whole:
             raise RuntimeError(f"{key_of(self._number)} is not what was put")
-        self._stamps = (there, read, time.perf_counter_ns())
+
+
+class Reading(Getting):
+    """It sums the array up, and compares all of it when the clock stands."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._base = pattern(size)
+        self._wanted = np.empty_like(self._base)
+        self._sum = int(self._base.sum())
+
+    def __call__(self, array: Any) -> None:
+        total = int(array.sum())
+        self._stopped = time.perf_counter_ns()
+        np.add(self._base, self._number, out=self._wanted)
+        self._require(total == self._sum + self._number * self._base.size)
+        self._require(np.array_equal(array, self._wanted))
+        self._goes_on = time.perf_counter_ns()
 
 
 def _putter_body(links: Sequence[Any], commands: Any) -> Callable[[], None]:
@@ -98,8 +113,8 @@ class StoreStage:
         theirs.close()
         self._pipe.recv()
 
-    def turn(self, contender: int, count: int, reading: Reading, size: int) -> list[list[int]]:
-        """Nanoseconds of each put, get, and get with reading."""
+    def turn(self, contender: int, count: int, uses: Sequence[Getting], size: int) -> list[Any]:
+        """Nanoseconds of each put, and then, by each of ``uses``, of each get."""
         link = self._links[contender]
         first = self._number
         self._number += count
@@ -109,11 +124,14 @@ class StoreStage:
         else:
             self._pipe.send((contender, first, count, size))
             puts, places = self._pipe.recv()
-        gets = [reading.measure(link, number, place) for number, place in enumerate(places, first)]
+        gets = [
+            [use.measure(link, number, place) for number, place in enumerate(places, first)]
+            for use in uses
+        ]
         if not comes_by_itself:
             self._pipe.send(None)
             self._pipe.recv()
-        return [puts, [get for get, _ in gets], [read for _, read in gets]]
+        return [puts, *gets]
 
     def leave(self) -> None:
         self._pipe.send(None)
