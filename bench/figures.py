@@ -142,6 +142,38 @@ def _copies(results: Results) -> Iterator[Figure]:
     )
 
 
+def _store(results: Results) -> Iterator[Figure]:
+    large = 64 * MIB
+    for bench, language, most in (("store_get", "C++", 200), ("python_store_get", "Python", 2000)):
+        own = results.one(bench, size=large)
+        yield _judge(
+            f"Store, get and release of {size(large)} ({language}), p50",
+            f"≤ {nanoseconds(most)}",
+            own and own["p50_ns"],
+            lambda value, most=most: value <= most,
+            nanoseconds,
+        )
+    for put_size in (16 * MIB, large):
+        own = results.one("store_put", who="penstock put", size=put_size)
+        plain = results.one("store_put", who="plain copy, same memory", size=put_size)
+        yield _judge(
+            f"Store, put of {size(put_size)}",
+            "≥ 0.9 × a plain copy into the same warm memory",
+            ratio(plain, own, TURNS),
+            lambda value: value >= 0.9,
+            lambda value, own=own, plain=plain: f"{times(value)} ({_p50(own)} to {_p50(plain)})",
+        )
+    for who in ("reserve and commit", "reserve and commit, evicting"):
+        pair = results.one("store_pair", who=who, size=2 * MIB)
+        yield _judge(
+            f"Store, {who}, 2 MiB, p50",
+            "≤ 3 µs",
+            pair and pair["p50_ns"],
+            lambda value: value <= 3000,
+            nanoseconds,
+        )
+
+
 def _waiting(results: Results) -> Iterator[Figure]:
     for bench, language in (("parked", "C++"), ("python_parked", "Python")):
         parked = results.one(bench)
@@ -212,6 +244,7 @@ def judge(results: Results) -> list[Figure]:
         _batches(results),
         _writer_cost(results),
         *_copies(results),
+        *_store(results),
         *_waiting(results),
         _memory(results),
         *_objects(results),

@@ -29,8 +29,11 @@ from tables import tables, verdict_table
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent / "build" / "release" / "bench"
 # The shares of the C++ programs and of those in Python, in the order in which they run.
-CPP = ("latency", "throughput", "writer_cost", "copy", "waiting", "recovery")
-PYTHON = ("objects", "messages", "queue", "trajectories", "batches", "kv", "http", "waiting")
+CPP = ("latency", "throughput", "writer_cost", "copy", "store", "waiting", "recovery")
+PYTHON = (
+    *("objects", "messages", "queue", "trajectories", "batches", "store", "kv", "http"),
+    "waiting",
+)
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,80 @@ def http_table(results: Results) -> Table:
     return table
 
 
+def store_get_table(results: Results) -> Table:
+    title = "Store, looking an object up and letting it go"
+    table = _table(title, "", "object", "p50", "p99", "p99.9", "max", "samples")
+    for bench, language in (("store_get", "C++"), ("python_store_get", "Python")):
+        for record in results.all(bench):
+            table.add_row(language, size(record["size"]), *_quantiles(record))
+    return table
+
+
+def store_put_table(results: Results) -> Table:
+    own_name, plain_name = "penstock put", "plain copy, same memory"
+    table = _table("Store, C++ put", "object", own_name, plain_name, "of a plain copy's rate")
+    for object_size in results.values("store_put", "size"):
+        own = results.one("store_put", who=own_name, size=object_size)
+        plain = results.one("store_put", who=plain_name, size=object_size)
+        cells = [
+            f"{nanoseconds(cell['p50_ns'])} ({object_size / cell['p50_ns']:.3g} GB/s)"
+            if cell
+            else ""
+            for cell in (own, plain)
+        ]
+        table.add_row(size(object_size), *cells, times(ratio(plain, own, TURNS)))
+    return table
+
+
+def store_pair_table(results: Results) -> Table:
+    title = "Store, a block without its copy"
+    table = _table(title, "", "block", "p50", "p99", "p99.9", "max", "samples")
+    for record in results.all("store_pair"):
+        table.add_row(record["who"], size(record["size"]), *_quantiles(record))
+    return table
+
+
+def store_scale_table(results: Results) -> Table:
+    table = _table(
+        "Store, look-ups and puts of several processes at once",
+        "processes",
+        "operations",
+        "to one process",
+    )
+    one = results.one("store_scale", processes=1)
+    for record in results.all("store_scale"):
+        rate = record["operations_per_s"]
+        more = times(rate / one["operations_per_s"]) if one else ""
+        table.add_row(str(record["processes"]), f"{count(rate)}/s", more)
+    return table
+
+
+def store_hits_table(results: Results) -> Table:
+    policies = list(dict.fromkeys(record["policy"] for record in results.all("store_hits")))
+    table = _table("Store, share of look-ups that hit, room for a tenth", "trace", *policies)
+    for trace in results.values("store_hits", "trace"):
+        row = [results.one("store_hits", trace=trace, policy=policy) for policy in policies]
+        table.add_row(trace, *(f"{cell['hit_rate']:.1%}" if cell else "" for cell in row))
+    return table
+
+
+def store_peers_table(results: Results, operation: str) -> Table:
+    """p50 of every contender, and how many times that of Penstock in place it is."""
+    bench, own_name = "python_store", "penstock, in place"
+    others = [who for who in results.contenders(bench) if who != own_name]
+    table = _table(f"Python, arrays by key: {operation}, p50", "array", own_name, *others)
+    for array_size in results.values(bench, "size"):
+        place = {"size": array_size, "operation": operation}
+        own = results.one(bench, who=own_name, **place)
+        cells = []
+        for who in others:
+            other = results.one(bench, who=who, **place)
+            more = times(ratio(other, own, TURNS))
+            cells.append(f"{nanoseconds(other['p50_ns'])} ({more})" if other else "")
+        table.add_row(size(array_size), nanoseconds(own["p50_ns"]) if own else "", *cells)
+    return table
+
+
 def object_table(results: Results) -> Table:
     table = _table(
         "Python objects, there and back",
@@ -260,6 +334,22 @@ def verdict_table(figures: list[Figure]) -> Table:
     return table
 
 
+def store_tables(results: Results) -> Iterator[Table]:
+    if results.one("store_get") or results.one("python_store_get"):
+        yield store_get_table(results)
+    if results.one("store_put"):
+        yield store_put_table(results)
+    if results.one("store_pair"):
+        yield store_pair_table(results)
+    if results.one("store_scale"):
+        yield store_scale_table(results)
+    if results.one("store_hits"):
+        yield store_hits_table(results)
+    if results.one("python_store"):
+        for operation in ("put", "get", "get and read"):
+            yield store_peers_table(results, operation)
+
+
 def tables(results: Results) -> Iterator[Table]:
     """Every table for which there are records."""
     if results.one("latency"):
@@ -271,6 +361,7 @@ def tables(results: Results) -> Iterator[Table]:
         yield writer_table(results)
     if results.one("copy"):
         yield copy_table(results)
+    yield from store_tables(results)
     if results.one("wake"):
         yield waiting_table(results)
     if results.one("python_latency"):

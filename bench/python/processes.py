@@ -13,12 +13,14 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+ORPHAN_SECONDS = 5.0
 CORES = sorted(os.sched_getaffinity(0))
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +62,28 @@ def has_core_each(readers: int) -> bool:
     return readers + 1 <= len(CORES)
 
 
+def die_with_parent() -> None:
+    """For children that somebody else forks; those of ``fork_child`` do."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """TimeoutError in the block when it takes longer; the limit of the run goes on meanwhile."""
+
+    def on_alarm(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"not done within {seconds} s")
+
+    begin = time.monotonic()
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    left = signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(max(1, left - int(time.monotonic() - begin)) if left else 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def fork_child(body: Callable[[], None]) -> int:
     """Run ``body`` in a forked child that dies with this process; its process id."""
     parent = os.getpid()
@@ -69,7 +93,7 @@ def fork_child(body: Callable[[], None]) -> int:
         return pid
     code = 1
     try:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.getppid() == parent:
             body()
@@ -105,6 +129,19 @@ def _sweep() -> None:
     shutil.rmtree(scratch_folder(), ignore_errors=True)
 
 
+def _end_orphans() -> None:
+    """A peer's servers may outlive a run that was killed: then they are killed after a while."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    end = time.monotonic() + ORPHAN_SECONDS
+    while True:  # until ChildProcessError: there is nobody
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            if time.monotonic() > end:
+                for orphan in children.read_text().split():
+                    os.kill(int(orphan), signal.SIGKILL)
+            time.sleep(0.01)
+
+
 def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
     """Run ``body`` in a child, sweep after it, and give its exit code."""
     global _run_prefix
@@ -128,9 +165,10 @@ def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
     outcome = 0
     # As subreaper also for the worker's children, so that nobody makes a name after the sweep.
     with contextlib.suppress(ChildProcessError):
-        while True:
+        pid, status = os.waitpid(-1, 0)
+        while pid != worker:
             pid, status = os.waitpid(-1, 0)
-            if pid == worker:
-                outcome = os.waitstatus_to_exitcode(status)
+        outcome = os.waitstatus_to_exitcode(status)
+        _end_orphans()
     _sweep()
     return outcome if outcome >= 0 else 128 - outcome

@@ -16,7 +16,7 @@ SYSTEM_TEST=(libgtest-dev git)
 SYSTEM_TEST_WISH=(redis-server)  # tests that start one skip where there is none
 SYSTEM_LINT=("clang-format-$LLVM" "clang-tidy-$LLVM" shellcheck)
 SYSTEM_FUZZ=("clang-$LLVM" "libclang-rt-$LLVM-dev" "llvm-$LLVM")
-SYSTEM_BENCH=(libboost-dev libzmq3-dev)
+SYSTEM_BENCH=(libboost-dev libzmq3-dev redis-server)
 
 # have PACKAGE: is what it brings there, wherever from?
 have() {
