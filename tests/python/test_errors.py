@@ -31,6 +31,7 @@ BUILT_INS = {
     "PermissionDenied": PermissionError,
     "Busy": RuntimeError,
     "UnsupportedType": TypeError,
+    "Expired": RuntimeError,
     "WrongProcess": RuntimeError,
 }
 
