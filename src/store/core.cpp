@@ -243,10 +243,14 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
 
 // A free entry for the key; if all are in use near it, one that is evicted for it.
 std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
+    constexpr unsigned kNear = layout::kProbes * layout::kWays;
     std::uint32_t entry = index.claim(hash, self);
     if (entry != StoreIndex::kNone) return entry;
     clear_dead();
-    for (unsigned number = 0; number < layout::kProbes * layout::kWays; ++number) {
+    for (unsigned number = 0; number < kNear; ++number) {
+        go_on((index.home(hash) * layout::kWays + number) & (view.shape().entries() - 1));
+    }
+    for (unsigned number = 0; number < kNear; ++number) {
         entry = index.claim(hash, self);
         if (entry != StoreIndex::kNone) return entry;
         const std::uint32_t neighbour = index.neighbour(hash, number);
@@ -350,14 +354,17 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
     }
 }
 
-// What others have begun and may be stopped at keeps room from nobody: objects that they would like
-// to go, or let go as the last, and hints that they have not written down.
+// What others have begun and may be stopped at keeps room and entries from nobody: objects that
+// they would like to go, or let go as the last.
+void StoreCore::go_on(std::uint32_t entry) noexcept {
+    collect(entry);
+    const std::uint64_t seen = word(entry);
+    if (decoded(seen).state == State::Evicting) move(entry, seen, State::Resident);
+}
+
+// With all of them, and with hints that they have not written down.
 void StoreCore::go_on_for_the_stopped() noexcept {
-    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
-        collect(entry);
-        const std::uint64_t seen = word(entry);
-        if (decoded(seen).state == State::Evicting) move(entry, seen, State::Resident);
-    }
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) go_on(entry);
     heap.restore_hints();
 }
 

@@ -111,6 +111,27 @@ TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
     EXPECT_TRUE(succeeds(second.put("kv", make_value(1, 10))));
 }
 
+// Of the 32 entries where a key may lie 31 are being written, and the one that may go is held by
+// somebody who is stopped on the way.
+TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
+    StoreOptions options = small_store();
+    options.objects = 16;  // 32 entries: all of them are near every key
+    Store store = Store::create(name_, options);
+    put(store, 1).or_throw();
+    std::vector<StoreReservation> staged;
+    for (std::uint64_t number = 2; number <= 32; ++number) {
+        staged.push_back(store.reserve(key_of(number), 100).or_throw());
+    }
+    const Child evictor([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("store.evict.evicting:1:stop");
+        put(own, 33).or_throw();
+    });
+    evictor.await_stop();
+    EXPECT_TRUE(succeeds(put(store, 34)));
+    EXPECT_TRUE(has(store, 34));
+}
+
 // Killed and stopped at each step of each operation: see tests/crash for all of them. Here random
 // deaths under load, with every hit checked and every byte accounted for in the end.
 TEST_F(StoreTest, RandomDeathsUnderPressure) {
