@@ -1,5 +1,5 @@
-/* The store: who reserves, commits, gives up, reads, keeps, removes, clears and makes room, with two
- * entries and memory for one object. Anybody dies at any step; members, the janitor and the
+/* The store: who reserves, commits, gives up, reads, keeps, removes, clears and makes room, with
+ * two entries and memory for one object. Anybody dies at any step; members, the janitor and the
  * janitor's successor take over what the dead had. With -DSTOPS all but one stop at any step, and
  * stay stopped; that one is then to get whatever nobody alive holds.
  *
@@ -20,14 +20,15 @@
  *
  * Several words at once are one step (words.pml), and so are a load and the compare-and-swap after
  * it where nothing else is looked at in between; a word that has changed since it was seen is
- * known by its generation, here by `seen`. Left out: hints, order, sizes (heap, order); hash and tag are
- * looked at together with the word, once more under the pin. A deadline may be over at any moment.
+ * known by its generation, here by `seen`. Left out: hints, the order of eviction, sizes; hash and
+ * tag are looked at together with the word, once more under the pin. A deadline may be over at any
+ * moment.
  *
  * Checked: a key is at most once Staged, Resident or Evicting; what a reader has after it looked is
  * not freed before it lets go; what is kept is not evicted; a get that begins when the key is
  * there finds it, unless it goes meanwhile; in the end there is nothing but free entries and
- * objects, nobody's holder bit is left, and all memory is free or an object's; who is alone gets room
- * and an entry where nobody alive has them, in a few attempts.
+ * objects, nobody's holder bit is left, and all memory is free or an object's; who is alone gets
+ * room and an entry where nobody alive has them, in a few attempts.
  *
  * That who is alone comes to an end, whatever it is at, is a formula (-DENDS, with -DSTOPS), which
  * wants a verifier compiled without -DSAFETY and run with -a: not a part of `run`.
