@@ -77,7 +77,7 @@ test_clang() {
 test_models() {
     [ -x models/run ] || skip "no models"
     command -v spin >/dev/null || skip "no spin"
-    timeout --kill-after=10 900 models/run
+    timeout --kill-after=10 1800 models/run
 }
 
 quick_steps() {
