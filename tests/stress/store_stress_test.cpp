@@ -187,7 +187,7 @@ void crowd(Premises& premises, std::uint64_t puts) {
         }
     }
     std::printf("  %u writers on %u places: %llu puts, and room for each\n", kCrowders,
-                kCrowders + 1, static_cast<unsigned long long>(3 * kCrowders * puts));
+                kCrowders + 1, static_cast<unsigned long long>(3 * kCrowders) * puts);
 }
 
 int run(int argc, char** argv) {

@@ -194,7 +194,7 @@ class FragmentationTest : public ::testing::TestWithParam<unsigned> {};
 
 TEST_P(FragmentationTest, StaysBounded) {
     HeapStage stage(512, 1U << 18U);  // 128 MiB
-    const double capacity = static_cast<double>(stage.geometry().bytes());
+    const auto capacity = static_cast<double>(stage.geometry().bytes());
     std::mt19937_64 random(GetParam());
     std::uniform_real_distribution<double> decades(0, 3);
     std::vector<std::pair<std::uint64_t, std::uint64_t>> live;  // name, bytes
