@@ -165,7 +165,7 @@ class Store(_core.Store):
         try:
             return self.reserve(key, nbytes, **options)
         except Error as error:
-            return error
+            return error.with_traceback(None)  # which would keep the reservations beside it
 
     def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
         """Commits each; True for those that are visible now. What is an error is False."""

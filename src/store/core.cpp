@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -74,6 +75,7 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
     index = StoreIndex(view, words);
     order = StoreOrder(view, words);
     committed = Signal(view.committed_word(), segment->has_asymmetric_fence());
+    given_up_.resize(shape.members);
 }
 
 void StoreCore::claim_place() {
@@ -129,17 +131,38 @@ Status StoreCore::wrong() const noexcept {
 
 void StoreCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor_);
-    Participants& participants = segment->participants();
     for (unsigned place = 0; place < words.members(); ++place) {
-        if (place == self || participants.life(place) != Life::Dead) continue;
-        if (!participants.try_claim(place)) continue;  // it has a janitor
-        PENSTOCK_CRASH_POINT("store.janitor.locked");
-        if (participants.is_announced(place)) {
-            take_over(place);
-            participants.retire(place);
-        }
-        participants.release(place);
+        if (place == self || segment->participants().life(place) != Life::Dead) continue;
+        if (!clear_place(place)) await_janitor(place);
     }
+}
+
+// False: it has a janitor, who is at work.
+bool StoreCore::clear_place(unsigned place) noexcept {
+    Participants& participants = segment->participants();
+    if (!participants.try_claim(place)) return false;
+    PENSTOCK_CRASH_POINT("store.janitor.locked");
+    if (participants.is_announced(place)) {
+        take_over(place);
+        participants.retire(place);
+    }
+    participants.release(place);
+    return true;
+}
+
+// What the dead one had is had again in a moment: who went on without it would evict the living's,
+// or say that there is no room. A janitor that is stopped is waited for once, and not again.
+void StoreCore::await_janitor(unsigned place) noexcept {
+    constexpr std::int64_t kPatience = 50'000'000;  // ns
+    Participants& participants = segment->participants();
+    const std::uint64_t joins = participants.joins(place);
+    if (given_up_[place] == joins) return;
+    for (const std::int64_t end = os::monotonic_ns() + kPatience; os::monotonic_ns() < end;) {
+        std::this_thread::yield();
+        if (participants.life(place) != Life::Dead || participants.joins(place) != joins) return;
+        if (clear_place(place)) return;  // it died as well
+    }
+    given_up_[place] = joins;
 }
 
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.

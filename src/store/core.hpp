@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "os/cuda.hpp"
 #include "penstock/store.hpp"
@@ -90,6 +91,8 @@ private:
 
     void claim_place();
     void extend_reach() noexcept;
+    bool clear_place(unsigned place) noexcept;
+    void await_janitor(unsigned place) noexcept;
     void take_over(unsigned dead) noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
@@ -120,6 +123,8 @@ private:
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 
     std::mutex janitor_;  // the table of participants is one thread's at a time
+    std::vector<std::uint64_t>
+        given_up_;  // by place: the join whose janitor was waited for in vain
     std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is
 };
 
