@@ -134,35 +134,43 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
     }
 }
 
-// From the hand (SIEVE) or from the oldest towards the newest, and round again for as long as a
-// round has taken visits away. The hand is a hint: if it points to one who has gone, or whose entry
-// is another's by now, the round begins at the oldest, or goes on from there.
+// From the hand (SIEVE) or from the oldest towards the newest, and round again until a whole round
+// has found nobody and taken no visit away. A round ends early where the entry that it is at has
+// left the order meanwhile: somebody else got on, and it counts for nothing. The hand is a hint: if
+// it points to one who has gone, or whose entry is another's by now, the round begins at the
+// oldest, or goes on from there.
 std::uint32_t StoreOrder::victim() noexcept {
-    const bool is_sieve = view_.shape().eviction == Eviction::Sieve;
+    constexpr unsigned kMostRounds = 10'000;  // each but the last few means that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
-    std::uint64_t at = is_sieve ? hand.load(kRelaxed) : 0;
-    bool goes_on = true;
-    const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
-    for (unsigned rounds = 0; rounds < 2 || goes_on; ++rounds) {
-        goes_on = false;
-        if (!is_entry(at)) at = link(view_.state().oldest);
-        for (std::uint64_t steps = 0; is_entry(at) && steps < most; ++steps) {
-            const auto number = static_cast<std::uint32_t>(at - 1);
-            const std::uint64_t next = link(view_.entry(number).newer);
-            if (may_go(number)) {
-                const bool stays = view_.shape().eviction != Eviction::Fifo &&
-                                   view_.shape().eviction != Eviction::Lru && passes(number);
-                if (!stays) {
-                    if (is_sieve) hand.store(next, kRelaxed);
-                    return number;
-                }
-                goes_on = true;
-            }
-            at = next;
-        }
+    std::uint64_t at = is_sieve() ? hand.load(kRelaxed) : 0;
+    for (unsigned rounds = 0; rounds < kMostRounds; ++rounds) {
+        const Round round = go_round(at);
+        if (round.victim != kNone || round.is_fruitless) return round.victim;
         at = 0;
     }
     return kNone;
+}
+
+StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
+    const bool is_whole = !is_entry(at);
+    const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
+    bool has_passed = false;
+    std::uint64_t last = 0;
+    if (is_whole) at = link(view_.state().oldest);
+    for (std::uint64_t steps = 0; is_entry(at) && steps < most; ++steps) {
+        const auto number = static_cast<std::uint32_t>(at - 1);
+        last = at;
+        at = link(view_.entry(number).newer);
+        if (!may_go(number)) continue;
+        if (is_sieve() && passes(number)) {
+            has_passed = true;
+            continue;
+        }
+        if (is_sieve()) view_.state().hand.store(at, kRelaxed);
+        return {number, false};
+    }
+    const bool reached_end = last == link(view_.state().newest);
+    return {kNone, is_whole && reached_end && !has_passed};
 }
 
 }  // namespace penstock::detail

@@ -46,6 +46,14 @@ private:
     bool plan_append(WordPlan& plan, std::uint32_t number) const noexcept;
     [[nodiscard]] bool may_go(std::uint32_t number) const noexcept;
     bool passes(std::uint32_t number) noexcept;
+    [[nodiscard]] bool is_sieve() const noexcept {
+        return view_.shape().eviction == Eviction::Sieve;
+    }
+    struct Round {
+        std::uint32_t victim = kNone;
+        bool is_fruitless = false;  // whole, and another one would find no more
+    };
+    Round go_round(std::uint64_t at) noexcept;
 
     StoreView view_;
     MultiWord* words_ = nullptr;
