@@ -93,6 +93,7 @@ void StoreCore::claim_place() {
     // Before anything can fail: from here on what the dead one had would be nobody's.
     if (participants.is_announced(self)) take_over(self);
     auto fresh = std::make_unique<Pins>(view, self);
+    own().has_janitor.store(0, std::memory_order_release);
     participants.sign(self);
     participants.announce(self);
     PENSTOCK_CRASH_POINT("store.attach.active");
@@ -132,8 +133,9 @@ Status StoreCore::wrong() const noexcept {
 void StoreCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor_);
     for (unsigned place = 0; place < words.members(); ++place) {
-        if (place == self || segment->participants().life(place) != Life::Dead) continue;
-        if (!clear_place(place)) await_janitor(place);
+        if (place == self) continue;
+        if (segment->participants().life(place) == Life::Dead && clear_place(place)) continue;
+        if (has_janitor(place)) await_janitor(place);
     }
 }
 
@@ -141,11 +143,14 @@ void StoreCore::clear_dead() noexcept {
 bool StoreCore::clear_place(unsigned place) noexcept {
     Participants& participants = segment->participants();
     if (!participants.try_claim(place)) return false;
+    view.member(place).has_janitor.store(1, std::memory_order_release);
     PENSTOCK_CRASH_POINT("store.janitor.locked");
     if (participants.is_announced(place)) {
         take_over(place);
         participants.retire(place);
     }
+    // pairs with: has_janitor(); who sees it has what the dead one held
+    view.member(place).has_janitor.store(0, std::memory_order_release);
     participants.release(place);
     return true;
 }
@@ -159,8 +164,9 @@ void StoreCore::await_janitor(unsigned place) noexcept {
     if (given_up_[place] == joins) return;
     for (const std::int64_t end = os::monotonic_ns() + kPatience; os::monotonic_ns() < end;) {
         std::this_thread::yield();
-        if (participants.life(place) != Life::Dead || participants.joins(place) != joins) return;
-        if (clear_place(place)) return;  // it died as well
+        if (!has_janitor(place)) return;
+        if (participants.life(place) == Life::Dead && clear_place(place))
+            return;  // it died as well
     }
     given_up_[place] = joins;
 }

@@ -136,6 +136,8 @@ struct alignas(kApart) StoreMember {
     std::atomic<std::uint64_t> expired;
     std::atomic<std::uint64_t> refused;
     std::atomic<std::uint64_t> deaths;  // of participants in this place
+    // 1: a janitor has the dead one's lock, which then looks as if it lived. By the janitor.
+    std::atomic<std::uint64_t> has_janitor;
 };
 static_assert(sizeof(StoreMember) == kApart);
 
