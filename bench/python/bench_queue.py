@@ -6,19 +6,15 @@ should be. Contenders take turns in the same processes.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from typing import Any
 
 import numpy as np
-from processes import new_name, run_guarded
-from producers import take_turns
+from producers import run_places, take_turns
 from queue_links import Array, QueuePlace, build_queue_links
 from report import print_record
 
-TOKENS = (512, 4096, 32768)
-PRODUCERS = (1, 4)
 BYTES_A_TURN = 24 << 20
 
 
@@ -72,20 +68,7 @@ def run(place: QueuePlace, turns: int, quick: bool, only: list[str]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--who", action="append", default=[])
-    parser.add_argument("--tokens", type=int, action="append", default=[])
-    arguments = parser.parse_args()
-    turns = 3 if arguments.quick else 9
-
-    def body() -> None:
-        for tokens in arguments.tokens or TOKENS:
-            for producers in PRODUCERS:
-                place = QueuePlace(new_name(), tokens, producers)
-                run(place, turns, arguments.quick, arguments.who)
-
-    return run_guarded(300, body)
+    return run_places(__doc__, QueuePlace, run)
 
 
 if __name__ == "__main__":

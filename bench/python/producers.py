@@ -5,6 +5,7 @@ A producer waits in a pipe between turns, so a contender that is not on costs no
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
@@ -14,11 +15,15 @@ from processes import (
     fail_when_a_child_fails,
     fork_child,
     join_child,
+    new_name,
     pin_driver,
     pin_reader,
+    run_guarded,
     unpin,
 )
 
+TOKENS = (512, 4096, 32768)
+PRODUCERS = (1, 4)
 TURN_SECONDS = 0.5  # a slow contender gets fewer messages, by what it did in the warm-up
 CASE_SECONDS = 25.0  # then a case ends, with fewer turns for all
 LEAST = 8  # messages of a producer in a turn
@@ -130,3 +135,25 @@ def take_turns(
             rates[contender].append(stage.rate(contender, shares[contender], check))
     stage.leave()
     return rates
+
+
+def run_places(
+    description: str | None,
+    make_place: Callable[[str, int, int], Any],
+    run: Callable[[Any, int, bool, list[str]], None],
+) -> int:
+    """The program of a bench: every number of tokens and producers, or those that are asked for."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--who", action="append", default=[])
+    parser.add_argument("--tokens", type=int, action="append", default=[])
+    arguments = parser.parse_args()
+    turns = 3 if arguments.quick else 9
+
+    def body() -> None:
+        for tokens in arguments.tokens or TOKENS:
+            for producers in PRODUCERS:
+                place = make_place(new_name(), tokens, producers)
+                run(place, turns, arguments.quick, arguments.who)
+
+    return run_guarded(300, body)

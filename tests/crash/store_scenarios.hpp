@@ -10,8 +10,6 @@
 
 namespace penstock::trust {
 
-inline constexpr std::uint64_t kOther = 100'000;  // bytes of the objects beside
-
 // ---- joining and leaving
 // ------------------------------------------------------------------------
 
@@ -35,17 +33,7 @@ public:
     [[nodiscard]] std::string must_pass() const override { return "store.janitor.freeing"; }
 
 protected:
-    void set_up() override {
-        Party doomed;
-        start_member(doomed, "the doomed");
-        put(writer_, "8", kOther);
-        doomed.actor.must("get 8");
-        reader_.actor.must("remove 8");
-        doomed.actor.must("reserve 9 " + text(kOther));
-        doomed.actor.must("reserve 10 " + text(kOther));
-        strike(doomed, "words.change.installed:1:kill", "commit 10");
-        await_death(doomed);
-    }
+    void set_up() override { leave_a_dead_one(reader_, "words.change.installed:1:kill"); }
 };
 
 // With a reservation and an object in hand, which it lets go first.
@@ -573,17 +561,7 @@ public:
     [[nodiscard]] std::string must_pass() const override { return "store.janitor.freeing"; }
 
 protected:
-    void set_up() override {
-        Party doomed;
-        start_member(doomed, "the doomed");
-        put(writer_, "8", kOther);
-        doomed.actor.must("get 8");
-        writer_.actor.must("remove 8");
-        doomed.actor.must("reserve 9 " + text(kOther));
-        doomed.actor.must("reserve 10 " + text(kOther));
-        strike(doomed, "words.change.installed:2:kill", "commit 10");
-        await_death(doomed);
-    }
+    void set_up() override { leave_a_dead_one(writer_, "words.change.installed:2:kill"); }
     [[nodiscard]] Fate fate(bool) const override { return Fate::Gone; }
     [[nodiscard]] std::uint64_t owned() const override { return 3 * taken(kOther); }
 };

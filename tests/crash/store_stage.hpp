@@ -9,6 +9,8 @@
 
 namespace penstock::trust {
 
+inline constexpr std::uint64_t kOther = 100'000;  // bytes of the objects beside
+
 class StoreStruck : public StoreCast {
 public:
     using StoreCast::StoreCast;
@@ -75,6 +77,18 @@ protected:
         fixed_ = 2 * taken(kFixed);
     }
     virtual void start_victim() { start_member(victim_, "the victim"); }
+    // Somebody who had a pin on what `remover` removed, and a reservation, and died in a commit.
+    void leave_a_dead_one(Party& remover, const std::string& blow) {
+        Party doomed;
+        start_member(doomed, "the doomed");
+        put(writer_, "8", kOther);
+        doomed.actor.must("get 8");
+        remover.actor.must("remove 8");
+        doomed.actor.must("reserve 9 " + text(kOther));
+        doomed.actor.must("reserve 10 " + text(kOther));
+        strike(doomed, blow, "commit 10");
+        await_death(doomed);
+    }
     virtual void set_up() {}
     virtual void accept_act(const Answer& answer) {
         require(answer.is_ok(), "the act failed: " + answer.line());

@@ -11,6 +11,7 @@
 
 #include "os/crash_point.hpp"
 #include "penstock/broadcast.hpp"
+#include "tests/support/actor_role.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/talk.hpp"
@@ -64,41 +65,9 @@ private:
     std::thread thread_;
 };
 
-class BroadcastActor {
-public:
-    Answer obey(const Words& words) {
-        try {
-            for (const Command& command : kCommands) {
-                if (words[0] == command.name) return (this->*command.act)(words);
-            }
-            return {"Unknown", {}, "no command " + words[0]};
-        } catch (const Error& error) {
-            return failure_of(Status(error.code(), error.what(), error.peer()));
-        }
-    }
-
+class BroadcastActor : public ActorRole<BroadcastActor> {
 private:
-    struct Command {
-        const char* name;
-        Answer (BroadcastActor::*act)(const Words& words);
-    };
-
-    // arm NAME:N:kill|stop
-    Answer arm(const Words& words) {
-        os::arm_crash_point(words.at(1).c_str());
-        return ok();
-    }
-    Answer trace(const Words&) {
-        os::start_crash_trace();
-        return ok();
-    }
-    Answer traced(const Words&) {
-        std::string names;
-        for (const std::string& name : os::take_crash_trace()) {
-            names += (names.empty() ? "" : ",") + name;
-        }
-        return ok().with("points", names);
-    }
+    friend class ActorRole<BroadcastActor>;
 
     // create NAME READERS CAPACITY LARGE raise|drop
     Answer create(const Words& words) {

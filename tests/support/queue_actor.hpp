@@ -14,6 +14,7 @@
 
 #include "os/crash_point.hpp"
 #include "penstock/queue.hpp"
+#include "tests/support/actor_role.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/talk.hpp"
@@ -56,26 +57,12 @@ private:
     static inline std::string second_;
 };
 
-class QueueActor {
+class QueueActor : public ActorRole<QueueActor> {
 public:
     explicit QueueActor(std::uint64_t number) : number_(number) {}
 
-    Answer obey(const Words& words) {
-        try {
-            for (const Command& command : kCommands) {
-                if (words[0] == command.name) return (this->*command.act)(words);
-            }
-            return {"Unknown", {}, "no command " + words[0]};
-        } catch (const Error& error) {
-            return failure_of(Status(error.code(), error.what(), error.peer()));
-        }
-    }
-
 private:
-    struct Command {
-        const char* name;
-        Answer (QueueActor::*act)(const Words& words);
-    };
+    friend class ActorRole<QueueActor>;
 
     // arm NAME:N:kill|stop
     Answer arm(const Words& words) {
@@ -83,18 +70,6 @@ private:
         os::arm_crash_point(blow_.c_str());
         return ok();
     }
-    Answer trace(const Words&) {
-        os::start_crash_trace();
-        return ok();
-    }
-    Answer traced(const Words&) {
-        std::string names;
-        for (const std::string& name : os::take_crash_trace()) {
-            names += (names.empty() ? "" : ",") + name;
-        }
-        return ok().with("points", names);
-    }
-
     // create NAME SLOTS CAPACITY MEMBERS
     Answer create(const Words& words) {
         held_.clear();

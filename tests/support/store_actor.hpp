@@ -9,6 +9,7 @@
 
 #include "os/crash_point.hpp"
 #include "penstock/store.hpp"
+#include "tests/support/actor_role.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/talk.hpp"
@@ -21,41 +22,9 @@ inline std::string store_key(const std::string& number) {
     return "key-" + number;
 }
 
-class StoreActor {
-public:
-    Answer obey(const Words& words) {
-        try {
-            for (const Command& command : kCommands) {
-                if (words[0] == command.name) return (this->*command.act)(words);
-            }
-            return {"Unknown", {}, "no command " + words[0]};
-        } catch (const Error& error) {
-            return failure_of(Status(error.code(), error.what(), error.peer()));
-        }
-    }
-
+class StoreActor : public ActorRole<StoreActor> {
 private:
-    struct Command {
-        const char* name;
-        Answer (StoreActor::*act)(const Words& words);
-    };
-
-    // arm NAME:N:kill|stop
-    Answer arm(const Words& words) {
-        os::arm_crash_point(words.at(1).c_str());
-        return ok();
-    }
-    Answer trace(const Words&) {
-        os::start_crash_trace();
-        return ok();
-    }
-    Answer traced(const Words&) {
-        std::string names;
-        for (const std::string& name : os::take_crash_trace()) {
-            names += (names.empty() ? "" : ",") + name;
-        }
-        return ok().with("points", names);
-    }
+    friend class ActorRole<StoreActor>;
 
     // create NAME BYTES OBJECTS MEMBERS EVICTION
     Answer create(const Words& words) {

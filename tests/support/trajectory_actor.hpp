@@ -12,6 +12,7 @@
 
 #include "os/crash_point.hpp"
 #include "penstock/trajectories.hpp"
+#include "tests/support/actor_role.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/queue_ledger.hpp"
@@ -28,43 +29,12 @@ inline constexpr std::uint64_t kBatchSequences = kBatchGroups * kGroupSequences;
 inline constexpr std::uint64_t kStaleness = 1;
 inline constexpr std::uint64_t kWindowGroups = (kStaleness + 1) * kBatchGroups;
 
-class TrajectoryActor {
+class TrajectoryActor : public ActorRole<TrajectoryActor> {
 public:
     explicit TrajectoryActor(std::uint64_t number) : number_(number) {}
 
-    Answer obey(const Words& words) {
-        try {
-            for (const Command& command : kCommands) {
-                if (words[0] == command.name) return (this->*command.act)(words);
-            }
-            return {"Unknown", {}, "no command " + words[0]};
-        } catch (const Error& error) {
-            return failure_of(Status(error.code(), error.what(), error.peer()));
-        }
-    }
-
 private:
-    struct Command {
-        const char* name;
-        Answer (TrajectoryActor::*act)(const Words& words);
-    };
-
-    // arm NAME:N:kill|stop
-    Answer arm(const Words& words) {
-        os::arm_crash_point(words.at(1).c_str());
-        return ok();
-    }
-    Answer trace(const Words&) {
-        os::start_crash_trace();
-        return ok();
-    }
-    Answer traced(const Words&) {
-        std::string names;
-        for (const std::string& name : os::take_crash_trace()) {
-            names += (names.empty() ? "" : ",") + name;
-        }
-        return ok().with("points", names);
-    }
+    friend class ActorRole<TrajectoryActor>;
 
     // create NAME ENVIRONMENT
     Answer create(const Words& words) {
