@@ -28,4 +28,12 @@ inline constexpr bool kIsSanitized = false;
 inline constexpr bool kIsSanitized = false;
 #endif
 
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kIsThreadSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kIsThreadSanitized = __has_feature(thread_sanitizer);
+#else
+inline constexpr bool kIsThreadSanitized = false;
+#endif
+
 }  // namespace penstock::trust
