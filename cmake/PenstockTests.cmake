@@ -8,6 +8,13 @@ file(GLOB_RECURSE penstock_unit_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}
 if(penstock_unit_sources)
     penstock_internal_executable(penstock_unit_tests ${penstock_unit_sources})
     target_link_libraries(penstock_unit_tests PRIVATE GTest::gtest_main)
+    # Under the name by which the driver is looked for, in a folder where nobody looks by himself.
+    add_library(penstock_stand_in_cuda SHARED "${PROJECT_SOURCE_DIR}/tests/support/stand_in_cuda.cpp")
+    set_target_properties(penstock_stand_in_cuda PROPERTIES
+        OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/stand_in")
+    add_dependencies(penstock_unit_tests penstock_stand_in_cuda)
+    target_compile_definitions(penstock_unit_tests PRIVATE
+        "PENSTOCK_STAND_IN_CUDA=\"$<TARGET_SONAME_FILE:penstock_stand_in_cuda>\"")
     gtest_discover_tests(penstock_unit_tests
         DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 120)
 endif()

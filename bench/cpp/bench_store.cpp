@@ -93,9 +93,13 @@ private:
         const Ticks begin = ticks();
         require(store_.put("object", bytes));
         const Ticks span = ticks() - begin;
+        check_and_remove(round);
+        return span;
+    }
+    // After either, so that the next one finds the memory as warm.
+    void check_and_remove(unsigned round) {
         payload_.check(require(store_.get("object")).bytes(), round);
         require(store_.remove("object"));
-        return span;
     }
     Ticks copy_plainly(unsigned round) {
         const auto bytes = payload_.numbered(round);
@@ -104,7 +108,7 @@ private:
         std::memcpy(room.bytes().data(), bytes.data(), bytes.size());
         const Ticks span = ticks() - begin;
         require(room.commit());
-        require(store_.remove("object"));
+        check_and_remove(round);
         return span;
     }
     void print(const char* who, const Samples& samples) const {
@@ -264,35 +268,41 @@ void measure_hits(Eviction eviction, bool scans, bool quick) {
         .print();
 }
 
+// The parts, by the names that `--who` knows; `--readers N` is so many processes of `scale`.
+void run_all(const Arguments& arguments) {
+    const bool quick = arguments.quick;
+    for (const std::uint64_t size : {kMiB / 256, kMiB, 64 * kMiB}) {
+        if (arguments.wants("gets") && arguments.wants_size(size)) {
+            measure_gets(size, quick ? 5 : 50);
+        }
+    }
+    for (const std::uint64_t size : {kMiB, 16 * kMiB, 64 * kMiB}) {
+        if (arguments.wants("puts") && arguments.wants_size(size)) {
+            Puts(size).run((quick ? 10 : 40) * (size < 4 * kMiB ? 4 : 1));
+        }
+    }
+    if (arguments.wants("pairs")) measure_pairs(quick ? 10 : 100);
+    for (const unsigned processes : {1U, 2U, 4U, 8U}) {
+        if (arguments.wants("scale") && arguments.wants_readers(processes)) {
+            measure_scaling(processes, quick);
+        }
+    }
+    if (!arguments.wants("hits")) return;
+    for (const bool scans : {false, true}) {
+        for (const Eviction eviction : {Eviction::Sieve, Eviction::Lru, Eviction::Fifo}) {
+            measure_hits(eviction, scans, quick);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace penstock::bench
 
 int main(int argc, char** argv) {
-    using namespace penstock;
     using namespace penstock::bench;
     const auto arguments = parse_arguments(argc, argv);
     return run_guarded(300, [&] {
         fail_when_a_child_fails();
-        for (const std::size_t size :
-             {std::size_t{4096}, std::size_t{1} << 20U, std::size_t{64} << 20U}) {
-            if (arguments.wants_size(size)) {
-                measure_gets(size, arguments.quick ? 5 : 50);
-            }
-        }
-        for (const std::size_t size :
-             {std::size_t{1} << 20U, std::size_t{16} << 20U, std::size_t{64} << 20U}) {
-            if (arguments.wants_size(size)) {
-                Puts(size).run((arguments.quick ? 10 : 40) * (size < (4U << 20U) ? 4 : 1));
-            }
-        }
-        measure_pairs(arguments.quick ? 10 : 100);
-        for (const unsigned processes : {1U, 2U, 4U, 8U}) {
-            measure_scaling(processes, arguments.quick);
-        }
-        for (const bool scans : {false, true}) {
-            for (const Eviction eviction : {Eviction::Sieve, Eviction::Lru, Eviction::Fifo}) {
-                measure_hits(eviction, scans, arguments.quick);
-            }
-        }
+        run_all(arguments);
     });
 }

@@ -1242,6 +1242,22 @@ def test_it_is_shown(engine: Callable[..., PoolClient], server: PoolServer) -> N
     assert worker.name == server.name
 
 
+def test_pinned_for_a_gpu_or_a_sentence(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    for populate in (True, False):
+        with (
+            PoolServer.open(name, capacity="4MiB", populate=populate),
+            PoolClient.attach(name) as worker,
+        ):
+            if populate and torch.cuda.is_available():
+                worker.register(context_of(), pinned=True)
+                continue
+            wrong = penstock.NotFound if populate else penstock.InvalidArgument
+            with pytest.raises(wrong, match="CUDA" if populate else "populate"):
+                worker.register(context_of(), pinned=True)
+            assert not worker.is_registered
+
+
 class OnADevice(lmcache.PagedKV):
     """Takes the way of a device, which here is the CPU."""
 

@@ -67,15 +67,20 @@ class PoolClient:
         *,
         format: KVFormat | None = None,
         use_torch: bool = False,
+        pinned: bool = False,
     ) -> None:
         """Say who this engine is. Again with the same context it is no more than a new cache.
 
         ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``; it must live
-        until ``unregister()``. Without one, ``use_torch`` makes the slots tensors.
+        until ``unregister()``. Without one, ``use_torch`` makes the slots tensors. ``pinned`` pins
+        the pool's memory in this process for the GPU, until ``close()``: copies to and from a device
+        need no staging then, and do not hold up the caller. The pool must have been opened with
+        ``populate``.
 
         Raises InvalidArgument for a cache that is not as the context says, Incompatible for another
         chunk length than the pool's, AlreadyExists for another context than before or an id that
-        somebody alive has, NoSpace.
+        somebody alive has, NoSpace; with ``pinned`` NotFound where there is no CUDA device, and
+        InvalidArgument for a pool whose memory comes and goes.
         """
         if context.chunk_tokens != self.chunk_tokens:
             raise Incompatible(
@@ -83,6 +88,8 @@ class PoolClient:
                 f"'{self._store.name}' of {self.chunk_tokens}"
             )
         kv = None if kv_caches is None else PagedKV(context, kv_caches, format)
+        if pinned:
+            self._store.register_cuda()
         with self._lock:
             current = self._current()
             if current is None:
