@@ -90,12 +90,13 @@ private:
     using State = layout::EntryState;
 
     void claim_place();
+    bool claim_any() noexcept;
+    bool claim(unsigned place) noexcept;
+    [[nodiscard]] bool is_full() const noexcept;
     void extend_reach() noexcept;
     bool clear_place(unsigned place) noexcept;
     void await_janitor(unsigned place) noexcept;
-    [[nodiscard]] bool has_janitor(unsigned place) const noexcept {
-        return view.member(place).has_janitor.load(std::memory_order_acquire) != 0;
-    }
+    [[nodiscard]] bool has_janitor(unsigned place) const noexcept;
     void take_over(unsigned dead) noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
