@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -211,7 +210,7 @@ void StoreCore::await_janitor(unsigned place) noexcept {
     if (given_up_[place] == joins) return;
     for (const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
          os::monotonic_ns() < end;) {
-        std::this_thread::yield();
+        os::pause_between_tries();
         if (!has_janitor(place)) return;
         // It died as well.
         if (participants.life(place) == Life::Dead && clear_place(place)) return;

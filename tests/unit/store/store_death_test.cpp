@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <memory>
 #include <random>
 #include <string>
@@ -215,6 +216,22 @@ TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
         successor.resume_soon();
         EXPECT_TRUE(succeeds(store.reserve("other", 900'000)));
     }
+}
+
+TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
+    const auto processor_time = [] {
+        timespec used{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+        return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+    };
+    Store store = Store::create(name_, small_store());
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    const SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    writer.kill();
+    janitor.begin();
+    const auto before = processor_time();
+    store.clear_dead();
+    EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
 }
 
 TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
