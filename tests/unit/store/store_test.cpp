@@ -438,6 +438,7 @@ TEST_F(StoreTest, AForkedChildIsTold) {
     Child child([&] {
         require(store.get(key_of(1)).code() == ErrorCode::WrongProcess);
         require(store.reserve("x", 1).code() == ErrorCode::WrongProcess);
+        require(staged->ref().incarnation == 0);
         require(staged->commit().code() == ErrorCode::WrongProcess);
         held->release();
         Store own = Store::attach(name_);
