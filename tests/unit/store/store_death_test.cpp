@@ -282,6 +282,20 @@ TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
     EXPECT_TRUE(has(store, 34));
 }
 
+// Also of a small one: what is taken at once for that is a part of the whole.
+TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
+    Store store = Store::create(name_, small_store());
+    put(store, 1, 900'000).or_throw();
+    store.remove(key_of(1)).or_throw();
+    const Child trimmer([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("heap.trim.taken:1:stop");
+        own.trim();
+    });
+    trimmer.await_stop();
+    EXPECT_TRUE(succeeds(put(store, 2, 800'000)));
+}
+
 // Killed and stopped at each step of each operation: see tests/crash for all of them. Here random
 // deaths under load, with every hit checked and every byte accounted for in the end.
 TEST_F(StoreTest, RandomDeathsUnderPressure) {

@@ -507,7 +507,8 @@ TEST_F(StoreTest, ThreadsOfOneHandle) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-// Who reads moves what he reads to the end of the order: where it may have come by itself meanwhile.
+// Who reads moves what he reads to the end of the order: where it may have come by itself
+// meanwhile.
 TEST_F(StoreTest, WhatBecomesTheNewestWhileItIsReadStaysInTheOrder) {
     Store store = Store::create(name_, small_store(Eviction::Lru));
     for (const std::uint64_t number : {1U, 2U, 3U}) put(store, number).or_throw();
