@@ -396,7 +396,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
 }
 
 // Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
-Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
+Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
     bool has_looked = false;
@@ -405,12 +405,13 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
         switch (outcome.fit) {
             case Heap::Fit::Found:
                 PENSTOCK_CRASH_POINT("store.reserve.allocated");
-                return Status::ok();
+                return outcome.block;
             case Heap::Fit::NoRun:
             case Heap::Fit::NoMemory:
                 break;
             default:
-                return {ErrorCode::Corrupt, "the blocks of " + title() + " contradict themselves"};
+                return Status(ErrorCode::Corrupt,
+                              "the blocks of " + title() + " contradict themselves");
         }
         if (!std::exchange(has_cleared, true)) {
             clear_dead();
@@ -423,9 +424,10 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
             add(own().refused);
-            return {ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
-                                            " bytes of shared memory for " + title() + ": " +
-                                            outcome.error.message() + segment->space_sentence()};
+            return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
+                                                  " bytes of shared memory for " + title() + ": " +
+                                                  outcome.error.message() +
+                                                  segment->space_sentence());
         }
         return no_room(request.bytes);
     }
@@ -460,16 +462,16 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
         stage(key, hash_key(key, segment->header().instance[0]), options);
     if (!staged) return staged.status().copy();
     StoreEntry& entry = view.entry(*staged);
-    const Status room =
+    const Result<HeapBlock> room =
         allocate(*staged, {header.lead_bytes + nbytes, options.alignment, header.lead_bytes});
     if (!room) {
         abort(*staged);
-        return room.copy();
+        return room.status().copy();
     }
     entry.header.store(layout::encode_header(header), kRelaxed);
     entry.nbytes.store(nbytes, kRelaxed);
-    std::byte* const block =
-        segment->payload() + heap.offset(heap.block_named(payload_of(words.read(entry.block))));
+    // Not what its name says by now, which anybody can write.
+    std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
     if (!options.meta.empty()) {
         std::memcpy(block + key.size(), options.meta.data(), options.meta.size());

@@ -106,7 +106,7 @@ private:
                                 const ReserveOptions& options) noexcept;
     Status refuse_staged(std::string_view key, std::uint32_t entry, std::uint64_t seen) noexcept;
     std::uint32_t claim_entry(const KeyHash& hash) noexcept;
-    Status allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
+    Result<HeapBlock> allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
     void go_on(std::uint32_t entry) noexcept;
     void go_on_for_the_stopped() noexcept;
     Status no_room(std::uint64_t bytes) noexcept;

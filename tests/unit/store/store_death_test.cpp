@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "os/crash_point.hpp"
+#include "store/control.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock {
@@ -294,6 +295,31 @@ TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
     });
     trimmer.await_stop();
     EXPECT_TRUE(succeeds(put(store, 2, 800'000)));
+}
+
+// Whatever others write there: where somebody's block lies is not asked of shared memory twice.
+TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
+    Store store = Store::create(name_, small_store());
+    Child writer([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("store.reserve.allocated:1:stop");
+        static_cast<void>(put(own, 1, 900'000).is_ok());
+    });
+    writer.await_stop();
+    {
+        detail::Visit visit(name_);
+        const detail::StoreShape shape = detail::store_shape_of(visit.header());
+        const detail::StoreView view(shape, visit.control());
+        // The last granule says that it is a block, and every name that there is names it.
+        constexpr std::uint64_t kUsedOfOne = 1U | 1023U << 2U | 1U << 12U;
+        const std::uint32_t last = shape.heap.granules;
+        reinterpret_cast<layout::Word*>(view.heap_control())[last - 1].store(kUsedOfOne);
+        for (std::uint32_t entry = 0; entry < shape.entries(); ++entry) {
+            if (view.entry(entry).block.load() != 0) view.entry(entry).block.store(last);
+        }
+    }
+    writer.resume();
+    EXPECT_EQ(writer.wait(), 0);
 }
 
 // Killed and stopped at each step of each operation: see tests/crash for all of them. Here random
