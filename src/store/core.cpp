@@ -189,6 +189,15 @@ void StoreCore::clear_dead() noexcept {
     }
 }
 
+// For who wants nothing of it himself: what somebody else is at is left to him.
+void StoreCore::clear_dead_in_passing() noexcept {
+    const std::unique_lock lock(janitor_, std::try_to_lock);
+    if (!lock) return;
+    for (unsigned place = 0; place < words.members(); ++place) {
+        if (place != self && segment->participants().life(place) == Life::Dead) clear_place(place);
+    }
+}
+
 // False: it has a janitor, who is at work.
 bool StoreCore::clear_place(unsigned place) noexcept {
     if (!claim(place)) return false;
@@ -651,7 +660,7 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     std::uint64_t sleeps = 0;
     SpinBudget spin;
     const auto is_closing = [this] {
-        clear_dead();  // who was writing it may be dead: somebody else may then
+        clear_dead_in_passing();  // who was writing it may be dead: somebody else may then
         return closing.is_cancelled();
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);

@@ -94,6 +94,7 @@ private:
     bool claim(unsigned place) noexcept;
     [[nodiscard]] bool is_full() const noexcept;
     void extend_reach() noexcept;
+    void clear_dead_in_passing() noexcept;
     bool clear_place(unsigned place) noexcept;
     void await_janitor(unsigned place) noexcept;
     [[nodiscard]] bool has_janitor(unsigned place) const noexcept;

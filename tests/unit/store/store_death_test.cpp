@@ -235,6 +235,24 @@ TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
     EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
 }
 
+// Who waits for a key looks again anyway, and wants nothing of what the dead one held.
+TEST_F(StoreTest, AJanitorThatIsStoppedHoldsUpNoWaitBeyondItsDeadline) {
+    Store store = Store::create(name_, small_store());
+    Store second = Store::attach(name_);
+    Store third = Store::attach(name_);
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    const SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    writer.kill();
+    janitor.begin();
+    auto least = std::chrono::steady_clock::duration::max();
+    for (Store* one : {&store, &second, &third}) {
+        const auto before = std::chrono::steady_clock::now();
+        EXPECT_TRUE(fails(one->wait("kv", Deadline::now()), ErrorCode::Timeout));
+        least = std::min(least, std::chrono::steady_clock::now() - before);
+    }
+    EXPECT_LT(least, 40ms);
+}
+
 TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
     Store store = Store::create(name_, small_store());
     Store second = Store::attach(name_);
