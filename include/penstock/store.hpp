@@ -119,6 +119,7 @@ public:
 
     // To write into, until commit() or abort(). Uninitialised.
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
+    // Of nothing, once it is over, and in a forked child.
     [[nodiscard]] StoreRef ref() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
 

@@ -13,8 +13,10 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
 constexpr std::uint64_t kLeastChunk = std::uint64_t{64} << 10U;
-// Who is stopped while he gives memory back keeps so much from the others, not everything.
+// Who is stopped while he gives memory back keeps so much from the others, or this part of a small
+// heap, not everything.
 constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
+constexpr std::uint64_t kTrimPart = 16;
 // Plans made again before the words are taken for damaged: each means that somebody else got on.
 constexpr unsigned kMostAttempts = 1'000'000;
 
@@ -427,8 +429,10 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
 std::uint64_t Heap::trim(unsigned self, std::uint64_t keep_bytes) noexcept {
     if (self >= kNamed) return 0;
     // Parts are whole chunks, but for what lies at the two ends.
-    const auto most = static_cast<std::uint32_t>(std::max(kTrimAtOnce, geometry_.chunk_bytes()) /
-                                                 geometry_.granule_bytes);
+    const std::uint64_t chunk = geometry_.chunk_bytes();
+    const std::uint64_t at_once =
+        std::max(std::min(kTrimAtOnce, geometry_.bytes() / kTrimPart) / chunk * chunk, chunk);
+    const auto most = static_cast<std::uint32_t>(at_once / geometry_.granule_bytes);
     std::uint64_t given_back = 0;
     std::uint64_t kept = 0;
     for (std::uint32_t at = 0; at < geometry_.granules;) {

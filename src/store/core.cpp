@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -15,6 +14,8 @@ namespace {
 using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
+// How long a janitor is waited for: far longer than it needs, if it runs at all.
+constexpr std::int64_t kJanitorPatience = 50'000'000;  // ns
 
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
     counter.fetch_add(amount, kRelaxed);
@@ -81,10 +82,18 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
 void StoreCore::claim_place() {
     Participants& participants = segment->participants();
     const unsigned places = view.shape().members;
-    while (self < places && !participants.try_claim(self)) ++self;
-    if (self == places) {
-        throw Error(ErrorCode::Busy, title() + " has no free place: all " + std::to_string(places) +
-                                         " participants are alive; create it with more `members`");
+    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
+    while (!claim_any()) {
+        const bool is_late = os::monotonic_ns() >= end;
+        if (is_late || is_full()) {
+            throw Error(
+                ErrorCode::Busy,
+                title() + " has no free place: all " + std::to_string(places) +
+                    " participants are alive" +
+                    (is_late ? ", or being cleared up after by somebody who is stopped" : "") +
+                    "; create it with more `members`");
+        }
+        os::pause_between_tries();
     }
     PENSTOCK_CRASH_POINT("store.attach.locked");
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
@@ -93,12 +102,53 @@ void StoreCore::claim_place() {
     // Before anything can fail: from here on what the dead one had would be nobody's.
     if (participants.is_announced(self)) take_over(self);
     auto fresh = std::make_unique<Pins>(view, self);
-    own().has_janitor.store(0, std::memory_order_release);
     participants.sign(self);
     participants.announce(self);
     PENSTOCK_CRASH_POINT("store.attach.active");
     pins = std::move(fresh);
     segment->joined();
+}
+
+bool StoreCore::claim_any() noexcept {
+    for (self = 0; self < view.shape().members; ++self) {
+        if (claim(self)) return true;
+    }
+    return false;
+}
+
+// Takes the lock of a place. That the one in it is dead is said before: whoever has the lock from
+// then on is at work for a dead one, and not alive in there.
+bool StoreCore::claim(unsigned place) noexcept {
+    Participants& participants = segment->participants();
+    const std::uint64_t joins = participants.joins(place);
+    const Life life = participants.life(place);
+    if (life == Life::Alive) return false;
+    if (life == Life::Dead && participants.joins(place) == joins) {
+        std::atomic<std::uint64_t>& found = view.member(place).found_dead;
+        std::uint64_t seen = found.load(kRelaxed);
+        // pairs with: has_janitor(), by way of the lock, which it finds taken
+        while (seen < joins &&
+               !found.compare_exchange_weak(seen, joins, std::memory_order_release, kRelaxed)) {
+        }
+    }
+    return participants.try_claim(place);
+}
+
+// The one who was found dead in that place is still in it: if its lock is somebody's, a janitor's.
+bool StoreCore::has_janitor(unsigned place) const noexcept {
+    const Participants& participants = segment->participants();
+    // pairs with: retire(), announce(); who finds it gone has what it held
+    return participants.joins(place) ==
+               view.member(place).found_dead.load(std::memory_order_acquire) &&
+           participants.is_announced(place);
+}
+
+// Somebody lives in every place. Where a lock is taken and nobody lives, one comes, goes or clears.
+bool StoreCore::is_full() const noexcept {
+    for (unsigned place = 0; place < view.shape().members; ++place) {
+        if (!segment->participants().is_announced(place) || has_janitor(place)) return false;
+    }
+    return true;
 }
 
 // Before anything of ours can be of interest to others.
@@ -139,18 +189,24 @@ void StoreCore::clear_dead() noexcept {
     }
 }
 
+// For who wants nothing of it himself: what somebody else is at is left to him.
+void StoreCore::clear_dead_in_passing() noexcept {
+    const std::unique_lock lock(janitor_, std::try_to_lock);
+    if (!lock) return;
+    for (unsigned place = 0; place < words.members(); ++place) {
+        if (place != self && segment->participants().life(place) == Life::Dead) clear_place(place);
+    }
+}
+
 // False: it has a janitor, who is at work.
 bool StoreCore::clear_place(unsigned place) noexcept {
-    Participants& participants = segment->participants();
-    if (!participants.try_claim(place)) return false;
-    view.member(place).has_janitor.store(1, std::memory_order_release);
+    if (!claim(place)) return false;
     PENSTOCK_CRASH_POINT("store.janitor.locked");
+    Participants& participants = segment->participants();
     if (participants.is_announced(place)) {
         take_over(place);
         participants.retire(place);
     }
-    // pairs with: has_janitor(); who sees it has what the dead one held
-    view.member(place).has_janitor.store(0, std::memory_order_release);
     participants.release(place);
     return true;
 }
@@ -158,15 +214,15 @@ bool StoreCore::clear_place(unsigned place) noexcept {
 // What the dead one had is had again in a moment: who went on without it would evict the living's,
 // or say that there is no room. A janitor that is stopped is waited for once, and not again.
 void StoreCore::await_janitor(unsigned place) noexcept {
-    constexpr std::int64_t kPatience = 50'000'000;  // ns
     Participants& participants = segment->participants();
     const std::uint64_t joins = participants.joins(place);
     if (given_up_[place] == joins) return;
-    for (const std::int64_t end = os::monotonic_ns() + kPatience; os::monotonic_ns() < end;) {
-        std::this_thread::yield();
+    for (const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
+         os::monotonic_ns() < end;) {
+        os::pause_between_tries();
         if (!has_janitor(place)) return;
-        if (participants.life(place) == Life::Dead && clear_place(place))
-            return;  // it died as well
+        // It died as well.
+        if (participants.life(place) == Life::Dead && clear_place(place)) return;
     }
     given_up_[place] = joins;
 }
@@ -259,7 +315,8 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
         move(entry, seen, State::Expired, member);
         return Status::ok();
     }
-    if (member != self && segment->participants().life(member) == Life::Dead) {
+    if (member != self &&
+        (segment->participants().life(member) == Life::Dead || has_janitor(member))) {
         clear_dead();
         if (word(entry) != seen) return Status::ok();
     }
@@ -348,7 +405,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
 }
 
 // Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
-Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
+Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
     bool has_looked = false;
@@ -357,12 +414,13 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
         switch (outcome.fit) {
             case Heap::Fit::Found:
                 PENSTOCK_CRASH_POINT("store.reserve.allocated");
-                return Status::ok();
+                return outcome.block;
             case Heap::Fit::NoRun:
             case Heap::Fit::NoMemory:
                 break;
             default:
-                return {ErrorCode::Corrupt, "the blocks of " + title() + " contradict themselves"};
+                return Status(ErrorCode::Corrupt,
+                              "the blocks of " + title() + " contradict themselves");
         }
         if (!std::exchange(has_cleared, true)) {
             clear_dead();
@@ -375,9 +433,10 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
             add(own().refused);
-            return {ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
-                                            " bytes of shared memory for " + title() + ": " +
-                                            outcome.error.message() + segment->space_sentence()};
+            return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
+                                                  " bytes of shared memory for " + title() + ": " +
+                                                  outcome.error.message() +
+                                                  segment->space_sentence());
         }
         return no_room(request.bytes);
     }
@@ -412,16 +471,16 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
         stage(key, hash_key(key, segment->header().instance[0]), options);
     if (!staged) return staged.status().copy();
     StoreEntry& entry = view.entry(*staged);
-    const Status room =
+    const Result<HeapBlock> room =
         allocate(*staged, {header.lead_bytes + nbytes, options.alignment, header.lead_bytes});
     if (!room) {
         abort(*staged);
-        return room.copy();
+        return room.status().copy();
     }
     entry.header.store(layout::encode_header(header), kRelaxed);
     entry.nbytes.store(nbytes, kRelaxed);
-    std::byte* const block =
-        segment->payload() + heap.offset(heap.block_named(payload_of(words.read(entry.block))));
+    // Not what its name says by now, which anybody can write.
+    std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
     if (!options.meta.empty()) {
         std::memcpy(block + key.size(), options.meta.data(), options.meta.size());
@@ -601,7 +660,7 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     std::uint64_t sleeps = 0;
     SpinBudget spin;
     const auto is_closing = [this] {
-        clear_dead();  // who was writing it may be dead: somebody else may then
+        clear_dead_in_passing();  // who was writing it may be dead: somebody else may then
         return closing.is_cancelled();
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);

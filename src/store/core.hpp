@@ -90,12 +90,14 @@ private:
     using State = layout::EntryState;
 
     void claim_place();
+    bool claim_any() noexcept;
+    bool claim(unsigned place) noexcept;
+    [[nodiscard]] bool is_full() const noexcept;
     void extend_reach() noexcept;
+    void clear_dead_in_passing() noexcept;
     bool clear_place(unsigned place) noexcept;
     void await_janitor(unsigned place) noexcept;
-    [[nodiscard]] bool has_janitor(unsigned place) const noexcept {
-        return view.member(place).has_janitor.load(std::memory_order_acquire) != 0;
-    }
+    [[nodiscard]] bool has_janitor(unsigned place) const noexcept;
     void take_over(unsigned dead) noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
@@ -105,7 +107,7 @@ private:
                                 const ReserveOptions& options) noexcept;
     Status refuse_staged(std::string_view key, std::uint32_t entry, std::uint64_t seen) noexcept;
     std::uint32_t claim_entry(const KeyHash& hash) noexcept;
-    Status allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
+    Result<HeapBlock> allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
     void go_on(std::uint32_t entry) noexcept;
     void go_on_for_the_stopped() noexcept;
     Status no_room(std::uint64_t bytes) noexcept;

@@ -136,8 +136,9 @@ struct alignas(kApart) StoreMember {
     std::atomic<std::uint64_t> expired;
     std::atomic<std::uint64_t> refused;
     std::atomic<std::uint64_t> deaths;  // of participants in this place
-    // 1: a janitor has the dead one's lock, which then looks as if it lived. By the janitor.
-    std::atomic<std::uint64_t> has_janitor;
+    // Join number of the last one found dead in this place: from then on its lock, if anybody has
+    // it, is a janitor's. Before that is asked for, by whoever finds it dead; only grows.
+    std::atomic<std::uint64_t> found_dead;
 };
 static_assert(sizeof(StoreMember) == kApart);
 

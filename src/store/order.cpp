@@ -1,5 +1,7 @@
 #include "store/order.hpp"
 
+#include "os/crash_point.hpp"
+
 namespace penstock::detail {
 namespace {
 
@@ -86,6 +88,7 @@ void StoreOrder::renew(std::uint32_t number) noexcept {
         const std::uint64_t newer = words_->read(self.newer);
         const std::uint64_t next = payload_of(newer);
         if (!is_entry(next)) return;  // it is the newest
+        PENSTOCK_CRASH_POINT("store.renew.looked");
         WordPlan plan;
         plan.set(self.word, seen, payload_of(seen));
         if (!plan_removal(plan, number)) continue;
@@ -93,6 +96,7 @@ void StoreOrder::renew(std::uint32_t number) noexcept {
         // once.
         layout::StoreState& state = view_.state();
         const std::uint64_t first = words_->read(state.newest);
+        if (payload_of(first) == number + 1) return;  // by now: what was before it has gone
         if (!is_entry(payload_of(first))) continue;
         Word& above = entry(payload_of(first)).newer;
         const std::uint64_t seen_above = words_->read(above);

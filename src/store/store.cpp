@@ -60,7 +60,7 @@ StoreReservation::~StoreReservation() {
 }
 
 StoreRef StoreReservation::ref() const noexcept {
-    if (core_ == nullptr) return {};
+    if (core_ == nullptr || core_->segment->is_foreign()) return {};  // not mapped there
     return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
 }
 

@@ -3,14 +3,20 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <ctime>
 #include <memory>
 #include <random>
+#include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "os/crash_point.hpp"
+#include "store/control.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock {
@@ -111,6 +117,169 @@ TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
     EXPECT_TRUE(succeeds(second.put("kv", make_value(1, 10))));
 }
 
+// Clears up after the dead when it is told to, and is stopped at a point on the way.
+class SlowJanitor {
+public:
+    // `deed(await_order)`: what comes before the order, and what after it.
+    template <typename Deed>
+    SlowJanitor(const std::string& point, Deed deed)
+        : child_([this, point, deed] {
+              deed([&] {
+                  is_ready_.open();
+                  may_begin_.pass();
+                  os::arm_crash_point((point + ":1:stop").c_str());
+              });
+              for (;;) ::pause();
+          }) {
+        is_ready_.pass();
+    }
+    ~SlowJanitor() {
+        if (helper_.joinable()) helper_.join();
+    }
+    void begin() const {
+        may_begin_.open();
+        child_.await_stop();
+    }
+    // Well within the time for which others wait for it.
+    void resume_soon() {
+        helper_ = std::thread([this] {
+            std::this_thread::sleep_for(10ms);
+            child_.resume();
+        });
+    }
+
+private:
+    Gate is_ready_;
+    Gate may_begin_;
+    Child child_;
+    std::thread helper_;
+};
+
+// A member that becomes a janitor.
+SlowJanitor member_stopped_at(const std::string& point, const std::string& name) {
+    return SlowJanitor(point, [name](auto&& await_order) {
+        Store own = Store::attach(name);
+        await_order();
+        own.clear_dead();
+    });
+}
+
+TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileAJanitorIsAtWork) {
+    for (const char* point : {"store.janitor.locked", "store.janitor.finished"}) {
+        SCOPED_TRACE(point);
+        const std::string name = name_ + point;
+        Store store = Store::create(name, small_store(Eviction::None));
+        const Doomed writer(name, [](Store& its) { return its.reserve("kv", 900'000); });
+        SlowJanitor janitor = member_stopped_at(point, name);
+        writer.kill();
+        janitor.begin();
+        janitor.resume_soon();
+        EXPECT_TRUE(succeeds(store.reserve("other", 900'000)));
+    }
+}
+
+TEST_F(StoreTest, TheKeyOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
+    Store store = Store::create(name_, small_store());
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    writer.kill();
+    janitor.begin();
+    janitor.resume_soon();
+    EXPECT_TRUE(succeeds(store.put("kv", make_value(1, 100))));
+}
+
+TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
+    StoreOptions options = small_store();
+    options.members = 3;
+    Store store = Store::create(name_, options);
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Store::attach(name_); }));
+    writer.kill();
+    janitor.begin();
+    janitor.resume_soon();
+    EXPECT_NO_THROW(Store::attach(name_));
+}
+
+// Who attaches in a dead one's place is its janitor first.
+TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
+    for (const char* point : {"store.attach.locked", "store.janitor.finished"}) {
+        SCOPED_TRACE(point);
+        const std::string name = name_ + point;
+        Store store = Store::create(name, small_store(Eviction::None));
+        const Doomed writer(name, [](Store& its) { return its.reserve("kv", 900'000); });
+        SlowJanitor successor(point, [name](auto&& await_order) {
+            await_order();
+            Store::attach(name);
+        });
+        writer.kill();
+        successor.begin();
+        successor.resume_soon();
+        EXPECT_TRUE(succeeds(store.reserve("other", 900'000)));
+    }
+}
+
+TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
+    const auto processor_time = [] {
+        timespec used{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+        return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+    };
+    Store store = Store::create(name_, small_store());
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    const SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    writer.kill();
+    janitor.begin();
+    const auto before = processor_time();
+    store.clear_dead();
+    EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
+}
+
+// Who waits for a key looks again anyway, and wants nothing of what the dead one held.
+TEST_F(StoreTest, AJanitorThatIsStoppedHoldsUpNoWaitBeyondItsDeadline) {
+    Store store = Store::create(name_, small_store());
+    Store second = Store::attach(name_);
+    Store third = Store::attach(name_);
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    const SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
+    writer.kill();
+    janitor.begin();
+    auto least = std::chrono::steady_clock::duration::max();
+    for (Store* one : {&store, &second, &third}) {
+        const auto before = std::chrono::steady_clock::now();
+        EXPECT_TRUE(fails(one->wait("kv", Deadline::now()), ErrorCode::Timeout));
+        least = std::min(least, std::chrono::steady_clock::now() - before);
+    }
+    EXPECT_LT(least, 40ms);
+}
+
+TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
+    Store store = Store::create(name_, small_store());
+    Store second = Store::attach(name_);
+    Store third = Store::attach(name_);
+    const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
+    Gate is_ready;
+    Gate may_begin;
+    Child janitor([&] {
+        Store own = Store::attach(name_);
+        is_ready.open();
+        may_begin.pass();
+        os::arm_crash_point("participants.retire.free:1:kill");
+        own.clear_dead();
+    });
+    is_ready.pass();
+    writer.kill();
+    may_begin.open();
+    EXPECT_EQ(janitor.wait(), killed_by(SIGKILL));
+    auto least = std::chrono::steady_clock::duration::max();
+    for (Store* one : {&store, &second, &third}) {
+        const auto before = std::chrono::steady_clock::now();
+        one->clear_dead();
+        least = std::min(least, std::chrono::steady_clock::now() - before);
+    }
+    EXPECT_LT(least, 40ms);
+}
+
 // Of the 32 entries where a key may lie 31 are being written, and the one that may go is held by
 // somebody who is stopped on the way.
 TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
@@ -130,6 +299,45 @@ TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
     evictor.await_stop();
     EXPECT_TRUE(succeeds(put(store, 34)));
     EXPECT_TRUE(has(store, 34));
+}
+
+// Also of a small one: what is taken at once for that is a part of the whole.
+TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
+    Store store = Store::create(name_, small_store());
+    put(store, 1, 900'000).or_throw();
+    store.remove(key_of(1)).or_throw();
+    const Child trimmer([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("heap.trim.taken:1:stop");
+        own.trim();
+    });
+    trimmer.await_stop();
+    EXPECT_TRUE(succeeds(put(store, 2, 800'000)));
+}
+
+// Whatever others write there: where somebody's block lies is not asked of shared memory twice.
+TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
+    Store store = Store::create(name_, small_store());
+    Child writer([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("store.reserve.allocated:1:stop");
+        static_cast<void>(put(own, 1, 900'000).is_ok());
+    });
+    writer.await_stop();
+    {
+        detail::Visit visit(name_);
+        const detail::StoreShape shape = detail::store_shape_of(visit.header());
+        const detail::StoreView view(shape, visit.control());
+        // The last granule says that it is a block, and every name that there is names it.
+        constexpr std::uint64_t kUsedOfOne = 1U | 1023U << 2U | 1U << 12U;
+        const std::uint32_t last = shape.heap.granules;
+        reinterpret_cast<layout::Word*>(view.heap_control())[last - 1].store(kUsedOfOne);
+        for (std::uint32_t entry = 0; entry < shape.entries(); ++entry) {
+            if (view.entry(entry).block.load() != 0) view.entry(entry).block.store(last);
+        }
+    }
+    writer.resume();
+    EXPECT_EQ(writer.wait(), 0);
 }
 
 // Killed and stopped at each step of each operation: see tests/crash for all of them. Here random

@@ -1,6 +1,7 @@
 // A Store among the living: what is put is found whole, what is staged is seen by nobody, what is
 // pinned stays, and every answer says what is the case.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "os/crash_point.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock {
@@ -438,6 +440,7 @@ TEST_F(StoreTest, AForkedChildIsTold) {
     Child child([&] {
         require(store.get(key_of(1)).code() == ErrorCode::WrongProcess);
         require(store.reserve("x", 1).code() == ErrorCode::WrongProcess);
+        require(staged->ref().incarnation == 0);
         require(staged->commit().code() == ErrorCode::WrongProcess);
         held->release();
         Store own = Store::attach(name_);
@@ -501,6 +504,29 @@ TEST_F(StoreTest, ThreadsOfOneHandle) {
     EXPECT_TRUE(adds_up(store.stats()));
     EXPECT_EQ(store.stats().pinned, 0U);
     store.clear();
+    EXPECT_TRUE(test::is_empty(store));
+}
+
+// Who reads moves what he reads to the end of the order: where it may have come by itself
+// meanwhile.
+TEST_F(StoreTest, WhatBecomesTheNewestWhileItIsReadStaysInTheOrder) {
+    Store store = Store::create(name_, small_store(Eviction::Lru));
+    for (const std::uint64_t number : {1U, 2U, 3U}) put(store, number).or_throw();
+    Child reader([&] {
+        Store own = Store::attach(name_);
+        os::arm_crash_point("store.renew.looked:1:stop");
+        require(own.touch(key_of(2)));
+    });
+    reader.await_stop();
+    EXPECT_TRUE(succeeds(store.remove(key_of(3))));
+    reader.resume();
+    EXPECT_EQ(reader.wait(), 0);
+    Child remover([&] {
+        constexpr unsigned kLongest = 10;  // seconds: in a torn order there is no end
+        ::alarm(kLongest);
+        require(Store::attach(name_).clear() == 2);
+    });
+    EXPECT_EQ(remover.wait(), 0);
     EXPECT_TRUE(test::is_empty(store));
 }
 
