@@ -1,8 +1,8 @@
 // Several processes put, get, hold, remove and probe few keys of one Store, stop and die at it, and
 // write down what they saw and when; afterwards an order is looked for that explains it, key by
 // key. With a store that evicts nothing, where nothing may ever go by itself, and with one that
-// always has to; by several processes, and by many threads of one. usage:
-// store_linearizability_test [--full] [--seed N] [--calls N]
+// always has to, in either way that changes an order; by several processes, and by many threads of
+// one. usage: store_linearizability_test [--full] [--seed N] [--calls N]
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -495,11 +495,15 @@ int run(int argc, char** argv) {
         keeps.options.members = 16;
         keeps.options.eviction = Eviction::None;
         run_both_ways(premises, keeps, seed, calls);
-        Mode evicts{"evicts", 3000, {}};  // three or four fit
-        evicts.options.capacity = std::uint64_t{64} << 10U;
-        evicts.options.objects = 16;
-        evicts.options.members = 16;
-        run_both_ways(premises, evicts, seed + 2, calls);
+        for (const auto& [name, policy] :
+             {std::pair{"evicts", Eviction::Sieve}, std::pair{"evicts, lru", Eviction::Lru}}) {
+            Mode evicts{name, 3000, {}};  // three or four fit
+            evicts.options.capacity = std::uint64_t{64} << 10U;
+            evicts.options.objects = 16;
+            evicts.options.members = 16;
+            evicts.options.eviction = policy;
+            run_both_ways(premises, evicts, seed += 2, calls);
+        }
     } catch (const std::exception& error) {
         std::printf("BROKEN: %s\n", error.what());
         return 1;
