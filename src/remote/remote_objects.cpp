@@ -86,6 +86,7 @@ RedisOutcome RemoteObjects::unlink(const std::string& name, const Wait& wait) {
 RedisOutcome RemoteObjects::remove(std::string_view key, const Wait& wait) {
     // Without its head nobody knows what parts it has.
     const Head head = read_head(key, wait);
+    if (head.outcome.fault == RedisFault::Cancelled) return head.outcome;
     RedisOutcome removed = unlink(head_name(options_.prefix, key), wait);
     if (head.read.verdict != HeadVerdict::Sound) return removed;
     for (std::uint64_t number = 0; removed.is_answered() && number < head.read.head.parts();
