@@ -13,6 +13,7 @@
 
 #include "arguments.hpp"
 #include "errors.hpp"
+#include "remote/redis_connection.hpp"
 #include "state.hpp"
 #include "wait.hpp"
 
@@ -210,6 +211,7 @@ void bind_tiered_store(nb::module_& module) {
              })
         .def_prop_ro("first", [](const PyTieredStore& store) { return store.first(); })
         .def_prop_ro("closed", &PyTieredStore::is_closed);
+    module.def("has_redis", &detail::has_redis);
 }
 
 }  // namespace penstock::py

@@ -472,6 +472,9 @@ class TieredStore(StoreObjects):
     @property
     def closed(self) -> bool: ...
 
+def has_redis() -> bool:
+    """Whether this was built with hiredis, without which there is no second tier."""
+
 class StoreView:
     @property
     def meta(self) -> Any:

@@ -12,13 +12,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from peers import WITHIN, eventually, state_of
+
+from penstock import _core
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
-needs_a_server = pytest.mark.skipif(
-    SERVER is None, reason="neither redis-server nor valkey-server is installed"
+# Empty: tests can start one.
+why_no_server = (
+    "this build is without hiredis"
+    if not _core.has_redis()
+    else "neither redis-server nor valkey-server is installed"
+    if SERVER is None
+    else ""
 )
 
 

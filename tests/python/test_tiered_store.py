@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 import pytest
 from peers import WITHIN, eventually, run_script
-from redis_server import RedisServer, needs_a_server
+from redis_server import RedisServer, why_no_server
 
 import penstock
+from penstock import _core
 
-pytestmark = [
-    needs_a_server,
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 PATIENT: dict[str, Any] = {
     "connect_timeout": WITHIN,
@@ -41,8 +39,14 @@ NOTHING = penstock.Unwritten(0, 0, 0, 0)
 Make = Callable[..., penstock.TieredStore]
 
 
+def require_a_server() -> None:
+    if why_no_server:
+        pytest.skip(why_no_server)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
+    require_a_server()
     server = RedisServer(tmp_path)
     yield server
     server.kill()
@@ -251,6 +255,7 @@ def test_the_store_is_the_first_tier_from_then_on(name: str, server: RedisServer
 
 
 def test_a_store_that_could_not_be_taken_over_is_as_before(name: str, tmp_path: Path) -> None:
+    require_a_server()
     guarded = RedisServer(tmp_path, "--requirepass", "secret")
     with penstock.Store.create(name, capacity="4MiB") as store:
         store.put("x", 1)
@@ -612,6 +617,15 @@ def test_what_cannot_be_is_refused(
         with pytest.raises(error, match=sentence):
             penstock.TieredStore(store, **{"urls": server.url, **options})
         assert store.put("x", 1)  # it is the caller's
+
+
+def test_a_build_without_redis_says_so(name: str) -> None:
+    if _core.has_redis():
+        pytest.skip("this build has it")
+    with penstock.Store.create(name, capacity="1MiB") as store:
+        with pytest.raises(penstock.InvalidArgument, match="built without Redis"):
+            penstock.TieredStore(store, "redis://127.0.0.1")
+        assert store.put("x", 1)
 
 
 def test_bad_input(make: Make, server: RedisServer, name: str) -> None:
