@@ -95,8 +95,11 @@ void StoreRoom::commit(std::optional<StoreObject>& pinned) {
     if (auto* const staged = std::get_if<StoreReservation>(&staged_)) {
         return check(py::store(staged->commit_pinned(), pinned));
     }
+    std::optional<StoreObject> own;  // others may look at theirs while we are without the GIL
     Waiting waiting(Deadline::never());
-    const Status outcome = std::get<TieredReservation>(staged_).commit(pinned, waiting.wait());
+    const Status outcome = std::get<TieredReservation>(staged_).commit(own, waiting.wait());
+    waiting.reacquire();
+    pinned = std::move(own);
     waiting.finish(outcome);
 }
 

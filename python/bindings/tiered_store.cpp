@@ -23,7 +23,7 @@ namespace {
 // The one of `all` that bears the name.
 template <typename Choice>
 Choice parse_choice(const std::string& name, const char* what, std::initializer_list<Choice> all) {
-    std::string sentence = std::string(what) + " is '" + name + "': give";
+    std::string sentence = std::string(what) + " is '" + name + "': give one of";
     for (const Choice known : all) {
         if (name == to_string(known)) {
             return known;

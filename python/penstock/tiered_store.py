@@ -37,7 +37,7 @@ class TieredStore(_core.TieredStore):
     Any thread may use it; it has threads of its own. In a forked child every call raises
     WrongProcess: make one there, of a Store that is attached there. As a context manager, and when
     the interpreter ends, it closes as ``close()`` does and warns of what was not written. Dropped
-    without that, it gives up what waits, and counts on nobody's asking.
+    without that, it gives up what waits and tells nobody.
 
     What asks a server lets other threads run, ends after ``connect_timeout`` and
     ``request_timeout`` at most, and within 80 ms after Ctrl-C.
