@@ -29,9 +29,9 @@ from tables import tables, verdict_table
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent / "build" / "release" / "bench"
 # The shares of the C++ programs and of those in Python, in the order in which they run.
-CPP = ("latency", "throughput", "writer_cost", "copy", "store", "waiting", "recovery")
+CPP = ("latency", "throughput", "writer_cost", "copy", "store", "tier", "waiting", "recovery")
 PYTHON = (
-    *("objects", "messages", "queue", "trajectories", "batches", "store", "kv", "http"),
+    *("objects", "messages", "queue", "trajectories", "batches", "store", "tier", "kv", "http"),
     "waiting",
 )
 

@@ -350,6 +350,48 @@ def store_tables(results: Results) -> Iterator[Table]:
             yield store_peers_table(results, operation)
 
 
+def tier_table(results: Results, bench: str, title: str) -> Table:
+    """p50, and how many times Penstock's a plain command's is."""
+    own_name = "penstock"
+    others = [who for who in results.contenders(bench) if who != own_name]
+    table = _table(title, "object", "", own_name, "bytes", *others)
+    for object_size in results.values(bench, "size"):
+        for operation in ("put", "get"):
+            place = {"size": object_size, "operation": operation}
+            own = results.one(bench, who=own_name, **place)
+            if own is None:
+                continue
+            cells = []
+            for who in others:
+                other = results.one(bench, who=who, **place)
+                more = times(ratio(other, own, TURNS))
+                cells.append(f"{nanoseconds(other['p50_ns'])} ({more})" if other else "")
+            rate = f"{object_size / own['p50_ns']:.3g} GB/s"
+            table.add_row(size(object_size), operation, nanoseconds(own["p50_ns"]), rate, *cells)
+    return table
+
+
+def tier_hit_table(results: Results) -> Table:
+    """In turns with a plain Store."""
+    title = "Second tier, Python: a hit in the first, found and let go"
+    table = _table(title, "object", "", "p50", "p99", "p99.9", "max", "samples", "to a plain Store")
+    for record in results.all("python_tier_hit"):
+        plain = results.one("python_tier_hit", who="plain Store", size=record["size"])
+        more = times(ratio(record, plain, TURNS))
+        table.add_row(size(record["size"]), record["who"], *_quantiles(record), more)
+    return table
+
+
+def tier_tables(results: Results) -> Iterator[Table]:
+    for bench, language in (("tier", "C++"), ("python_tier", "Python")):
+        if results.one(bench):
+            yield tier_table(
+                results, bench, f"Second tier, {language}: write-through put, read-through get, p50"
+            )
+    if results.one("python_tier_hit"):
+        yield tier_hit_table(results)
+
+
 def tables(results: Results) -> Iterator[Table]:
     """Every table for which there are records."""
     if results.one("latency"):
@@ -362,6 +404,7 @@ def tables(results: Results) -> Iterator[Table]:
     if results.one("copy"):
         yield copy_table(results)
     yield from store_tables(results)
+    yield from tier_tables(results)
     if results.one("wake"):
         yield waiting_table(results)
     if results.one("python_latency"):

@@ -12,9 +12,10 @@ import time
 from typing import Any
 
 import numpy as np
+from missing import Missing, leave_out
 from processes import fork_child, join_child, new_name, pin_driver, run_guarded, unpin
 from report import latency_fields, print_record
-from store_links import Missing, build_store_links, leave_out
+from store_links import build_store_links
 from store_stage import Getting, Reading, StoreStage
 
 import penstock
@@ -35,7 +36,7 @@ def opens_getter(link: Any) -> bool:
     try:
         link.open_getter()
     except Missing as reason:
-        leave_out(link.name, reason)
+        leave_out(f"store: {link.name}", reason)
         return False
     return True
 

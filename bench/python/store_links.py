@@ -11,10 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
-import shutil
-import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.managers import SyncManager
@@ -22,7 +18,9 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
-from processes import at_most, die_with_parent, fork_child, join_child, new_name, scratch_folder
+from missing import Missing, leave_out
+from processes import at_most, die_with_parent, new_name, scratch_folder
+from redis_server import RedisServer
 from store_ring import Ring
 
 import penstock
@@ -32,10 +30,6 @@ Use = Callable[[Array], None]
 CAPACITY = 160 << 20
 START_SECONDS = 40  # of a server
 PATIENCE = 30.0
-
-
-class Missing(Exception):
-    """Why a contender cannot take part."""
 
 
 class PenstockViews:
@@ -177,43 +171,14 @@ class Redis:
     name = "Redis"
 
     def __init__(self) -> None:
-        import redis
-
-        server = shutil.which("redis-server") or shutil.which("valkey-server")
-        if server is None:
-            raise Missing("redis-server is not installed")
-        self._redis = redis
-        self._driver = os.getpid()
-        self._socket = str(scratch_folder() / "redis.sock")
-        command = [server, "--port", "0", "--unixsocket", self._socket, "--save", ""]
-        command += ["--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"]
-        command += ["--logfile", "redis.log", "--dir", str(scratch_folder())]
-        self._pid = fork_child(lambda: os.execv(server, command))  # so it dies with us
+        self._server = RedisServer()
         self._client: Any = None
-        self._wait_for_server()
-
-    def _wait_for_server(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while True:
-            client = self._connect()
-            try:
-                client.ping()
-                return
-            except self._redis.exceptions.ConnectionError as error:
-                if time.monotonic() > end:
-                    raise Missing(f"the server does not answer: {error}") from error
-                time.sleep(0.02)
-            finally:
-                client.close()
-
-    def _connect(self) -> Any:
-        return self._redis.Redis(unix_socket_path=self._socket, socket_timeout=PATIENCE)
 
     def open_putter(self) -> None:
-        self._client = self._connect()
+        self._client = self._server.connect()
 
     def open_getter(self) -> None:
-        self._client = self._connect()
+        self._client = self._server.connect()
 
     def put(self, key: str, array: Array) -> None:
         self._client.set(key, array.data.cast("B"))
@@ -226,9 +191,7 @@ class Redis:
 
     def close(self) -> None:
         self._client.close()
-        if os.getpid() == self._driver:
-            os.kill(self._pid, signal.SIGTERM)
-            join_child(self._pid)
+        self._server.close()
 
 
 class RayPutter:
@@ -311,10 +274,6 @@ KINDS: tuple[type[Any], ...] = (
 )
 
 
-def leave_out(name: str, reason: object) -> None:
-    print(f"store: without {name}: {reason}", file=sys.stderr)
-
-
 def build_store_links(only: Sequence[str]) -> Iterator[Any]:
     """Those whose packages and servers are there; ``only`` these, if it names any."""
     for kind in KINDS:
@@ -322,4 +281,4 @@ def build_store_links(only: Sequence[str]) -> Iterator[Any]:
             try:
                 yield kind()
             except (ImportError, Missing) as reason:
-                leave_out(kind.name, reason)
+                leave_out(f"store: {kind.name}", reason)

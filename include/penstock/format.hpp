@@ -8,5 +8,6 @@ namespace penstock {
 
 // Tensor: the items of one array, whose shape and dtype stand in the metadata. For a Store.
 enum class Format : std::uint8_t { Bytes = 0, Typed = 1, Pickle = 2, Tensor = 3 };
+inline constexpr Format kLastFormat = Format::Tensor;
 
 }  // namespace penstock

@@ -94,6 +94,8 @@ public:
     [[nodiscard]] StoreRef ref() const noexcept { return ref_; }
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     void release() noexcept;  // the second time it does nothing
+    // Another pin on the same object, for a holder of its own: no look-up, and not counted as read.
+    [[nodiscard]] StoreObject share() const noexcept;
 
     // For the library.
     StoreObject(std::shared_ptr<detail::StoreCore> core, StoreRef ref,

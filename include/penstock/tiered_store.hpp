@@ -43,6 +43,7 @@ enum class WhenFull : std::uint32_t {
     Drop = 0,  // the second tier does without the object, at once; counted
     Wait = 1,  // for room, for at most full_timeout; then the same. Never while a server is away.
 };
+std::string_view to_string(WhenFull when_full) noexcept;
 
 struct TieredOptions {
     // redis://[user:password@]host[:port][/db] or unix:[//user:password@]/path[?db=N]; "%40" stands
@@ -129,8 +130,11 @@ public:
     [[nodiscard]] bool is_open() const noexcept { return first_.is_open(); }
 
     // Expired: as with Store. By WriteThrough also what speaks of a server: the object is in the
-    // first tier then, and not in the second.
-    Status commit() noexcept;
+    // first tier then, and not in the second. `wait` may end what is asked of a server before its
+    // timeouts do: Timeout or Cancelled.
+    Status commit(const Wait& wait = {}) noexcept;
+    // The same, and keeps the object pinned where the first tier has got it, whatever is returned.
+    Status commit(std::optional<StoreObject>& pinned, const Wait& wait = {}) noexcept;
     void abort() noexcept { first_.abort(); }
     Status resize(std::uint64_t nbytes) noexcept { return first_.resize(nbytes); }
 
@@ -148,10 +152,10 @@ private:
 // call says WrongProcess.
 class TieredStore {
 public:
-    // Takes the handle over. Tries the server once: PermissionDenied if it refuses us; a server
-    // that is not there is an outage, which may end. Throws InvalidArgument, also where the library
-    // was built without Redis.
-    TieredStore(Store first, const TieredOptions& options);
+    // Takes the handle over; if it throws, `first` is the caller's as before. Tries the server
+    // once: PermissionDenied if it refuses us; a server that is not there is an outage, which may
+    // end. Throws InvalidArgument, also where the library was built without Redis.
+    TieredStore(Store&& first, const TieredOptions& options);
 
     TieredStore(TieredStore&& other) noexcept;
     TieredStore& operator=(TieredStore&& other) noexcept;
@@ -159,23 +163,32 @@ public:
 
     Result<TieredReservation> reserve(std::string_view key, std::uint64_t nbytes,
                                       const ReserveOptions& options = {}) noexcept;
+    // What asks a server takes at most the timeouts; `wait` may end it before, within 80 ms: with
+    // Timeout or Cancelled.
+
     // reserve(), copy, commit().
     Status put(std::string_view key, std::span<const std::byte> value,
-               const ReserveOptions& options = {}) noexcept;
-    // From the first tier; or through it, from the second, which takes at most the timeouts.
-    // NotFound also during an outage. NoSpace, TooLarge: the first tier has no room for it. Threads
-    // that miss one key together share one fetch.
-    Result<StoreObject> get(std::string_view key) noexcept;
+               const ReserveOptions& options = {}, const Wait& wait = {}) noexcept;
+    // From the first tier; or through it, from the second. NotFound also during an outage. NoSpace,
+    // TooLarge: the first tier has no room for it. Threads that miss one key together share one
+    // fetch.
+    Result<StoreObject> get(std::string_view key, const Wait& wait = {}) noexcept;
+    // The same for one who has just missed it in first().
+    Result<StoreObject> fetch(std::string_view key, const Wait& wait = {}) noexcept;
     // In the first tier, or by its name in the second.
-    [[nodiscard]] bool contains(std::string_view key) noexcept;
+    [[nodiscard]] bool contains(std::string_view key, const Wait& wait = {}) noexcept;
     // From both. NotFound: neither had it. A server's failure: the first tier has it no more, and
     // the second perhaps still has.
-    Status remove(std::string_view key) noexcept;
+    Status remove(std::string_view key, const Wait& wait = {}) noexcept;
 
     // Waits until all that was put before is written, or given up. Nothing was, if is_nothing().
     Unwritten flush(const Wait& wait = {}) noexcept;
     // flush(), then the threads end and what still waits is given up; what it returns is final. The
-    // first tier is left when the last reservation is gone, whose commit reaches only that.
+    // first tier goes on. Any thread, while others use the handle: what they ask of a server from
+    // then on, or are asking, is Cancelled.
+    Unwritten finish(const Wait& wait = {}) noexcept;
+    // finish(), and leaves the first tier when the last reservation is gone, whose commit reaches
+    // only that. Nobody else uses the handle meanwhile.
     Unwritten close(const Wait& wait = {}) noexcept;
     // Ends what waits for a server, in other threads, within 80 ms: they return Cancelled, and what
     // waits to be written is given up. Any thread.

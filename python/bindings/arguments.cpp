@@ -3,6 +3,8 @@
 
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -52,6 +54,23 @@ unsigned parse_small(nb::handle number, const char* what) {
                     std::string(what) + " is " + std::to_string(value) + ": far too many");
     }
     return static_cast<unsigned>(value);
+}
+
+std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what) {
+    const double number = PyBool_Check(seconds.ptr()) ? -1.0 : PyFloat_AsDouble(seconds.ptr());
+    if (number == -1.0 && (PyErr_Occurred() != nullptr || PyBool_Check(seconds.ptr()))) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "%s must be seconds as an int or a float, not %R", what,
+                     seconds.ptr());
+        throw nb::python_error();
+    }
+    if (std::isnan(number) || number < 0) {
+        raise_error(ErrorCode::InvalidArgument,
+                    std::string(what) + " is " + nb::repr(seconds).c_str() + ": give seconds");
+    }
+    constexpr double century = 100.0 * 365 * 24 * 3600;
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::duration<double>(std::min(number, century)));
 }
 
 Codec parse_codec(nb::handle codec) {

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,6 +20,9 @@ std::uint64_t parse_bytes(nb::handle size, const char* what);
 
 // A count of readers, or a rank. InvalidArgument for what no such number can be.
 unsigned parse_small(nb::handle number, const char* what);
+// Seconds as an int or a float, of something that can't last for ever. InvalidArgument for negative
+// numbers and NaN, TypeError for what is no number; a century, at most.
+std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what);
 // None or "pickle"; InvalidArgument otherwise.
 Codec parse_codec(nb::handle codec);
 

@@ -160,6 +160,41 @@ nb::dict to_dict(const StoreStats& stats) {
     return dict;
 }
 
+nb::dict to_dict(const TierStats& stats) {
+    nb::dict dict;
+    dict["hits"] = stats.hits;
+    dict["misses"] = stats.misses;
+    dict["skipped"] = stats.skipped;
+    dict["shared"] = stats.shared;
+    dict["errors"] = stats.errors;
+    dict["timeouts"] = stats.timeouts;
+    dict["corrupt"] = stats.corrupt;
+    dict["incompatible"] = stats.incompatible;
+    dict["fetched_bytes"] = stats.fetched_bytes;
+    dict["written"] = stats.written;
+    dict["written_bytes"] = stats.written_bytes;
+    dict["dropped"] = stats.dropped;
+    dict["dropped_bytes"] = stats.dropped_bytes;
+    dict["inflight"] = stats.inflight;
+    dict["inflight_bytes"] = stats.inflight_bytes;
+    dict["servers"] = stats.servers;
+    dict["servers_away"] = stats.servers_away;
+    dict["circuit"] = std::string(to_string(stats.circuit));
+    // What a server says need not be UTF-8.
+    dict["last_error"] = nb::steal(PyUnicode_DecodeUTF8(
+        stats.last_error.data(), static_cast<Py_ssize_t>(stats.last_error.size()), "replace"));
+    return dict;
+}
+
+nb::dict to_dict(const Unwritten& unwritten) {
+    nb::dict dict;
+    dict["waiting"] = unwritten.waiting;
+    dict["waiting_bytes"] = unwritten.waiting_bytes;
+    dict["dropped"] = unwritten.dropped;
+    dict["dropped_bytes"] = unwritten.dropped_bytes;
+    return dict;
+}
+
 nb::dict to_dict(const QueueInfo& info) {
     nb::dict dict;
     dict["segment"] = to_dict(info.segment);

@@ -10,6 +10,7 @@
 #include "reader.hpp"
 #include "state.hpp"
 #include "store.hpp"
+#include "tiered_store.hpp"
 #include "trajectories.hpp"
 #include "wait.hpp"
 #include "writer.hpp"
@@ -30,6 +31,8 @@ NB_MODULE(_core, module) {
     bind_view(module);
     bind_reader(module);
     bind_queue(module);
+    bind_store_objects(module);
     bind_store(module);
+    bind_tiered_store(module);
     bind_trajectories(module);
 }

@@ -10,6 +10,7 @@
 #include "penstock/queue.hpp"
 #include "penstock/segment.hpp"
 #include "penstock/store.hpp"
+#include "penstock/tiered_store.hpp"
 #include "penstock/trajectories.hpp"
 
 namespace penstock::py {
@@ -24,6 +25,8 @@ nb::dict to_dict(const BroadcastInfo& info);
 nb::dict to_dict(const QueueStats& stats);
 nb::dict to_dict(const QueueInfo& info);
 nb::dict to_dict(const StoreStats& stats);
+nb::dict to_dict(const TierStats& stats);
+nb::dict to_dict(const Unwritten& unwritten);
 nb::dict to_dict(const EnvironmentStats& stats);
 nb::dict to_dict(const TrajectoryStats& stats);
 

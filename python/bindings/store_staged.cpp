@@ -5,17 +5,19 @@
 
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "errors.hpp"
-#include "store.hpp"
+#include "store_view.hpp"
+#include "wait.hpp"
 
 namespace penstock::py {
 namespace {
 
 struct StoreStaged {
-    explicit StoreStaged(StoreReservation staged) : reservation(std::move(staged)) {}
+    explicit StoreStaged(StoreRoom room) : reservation(std::move(room)) {}
 
-    std::optional<StoreReservation> reservation;
+    std::optional<StoreRoom> reservation;
     std::optional<StoreObject> object;  // once it is committed
     Py_ssize_t exports = 0;
 
@@ -41,12 +43,9 @@ struct StoreStaged {
         if (!reservation) {
             raise_error(ErrorCode::Expired, "the reservation is over");
         }
-        Result<StoreObject> committed = reservation->commit_pinned();
-        if (!committed) {
-            raise_error(committed.status());
-        }
-        object.emplace(*std::move(committed));
-        reservation.reset();
+        // Other threads may run meanwhile, and find neither.
+        StoreRoom own = *std::exchange(reservation, std::nullopt);
+        own.commit(object);
     }
 
     static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
@@ -84,8 +83,28 @@ void resize(StoreStaged& staged, std::uint64_t nbytes) {
 
 }  // namespace
 
-nb::object make_store_staged(StoreReservation reservation) {
-    auto* const staged = new StoreStaged(std::move(reservation));
+void StoreRoom::commit() {
+    if (auto* const staged = std::get_if<StoreReservation>(&staged_)) {
+        return check(staged->commit());
+    }
+    std::optional<StoreObject> unwanted;
+    commit(unwanted);
+}
+
+void StoreRoom::commit(std::optional<StoreObject>& pinned) {
+    if (auto* const staged = std::get_if<StoreReservation>(&staged_)) {
+        return check(py::store(staged->commit_pinned(), pinned));
+    }
+    std::optional<StoreObject> own;  // others may look at theirs while we are without the GIL
+    Waiting waiting(Deadline::never());
+    const Status outcome = std::get<TieredReservation>(staged_).commit(own, waiting.wait());
+    waiting.reacquire();
+    pinned = std::move(own);
+    waiting.finish(outcome);
+}
+
+nb::object make_store_staged(StoreRoom room) {
+    auto* const staged = new StoreStaged(std::move(room));
     return nb::cast(staged, nb::rv_policy::take_ownership);
 }
 

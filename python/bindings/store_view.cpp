@@ -1,12 +1,13 @@
 // penstock._core.StoreView: `with store.get(key) as obj`, an object read where it lies. Arrays made
 // of it hold its pin, so that it may be evicted when the last of them is gone.
+#include "store_view.hpp"
+
 #include <utility>
 
 #include "arguments.hpp"
 #include "codec_numpy.hpp"
 #include "codec_torch.hpp"
 #include "errors.hpp"
-#include "store.hpp"
 #include "store_tensor.hpp"
 
 namespace penstock::py {
@@ -93,8 +94,8 @@ private:
 
 }  // namespace
 
-nb::object make_store_view(PyStore& store, StoreObject object) {
-    auto* const block = new StoreViewBlock(std::move(object), store.codec);
+nb::object make_store_view(Codec codec, StoreObject object) {
+    auto* const block = new StoreViewBlock(std::move(object), codec);
     return nb::cast(block, nb::rv_policy::take_ownership);
 }
 

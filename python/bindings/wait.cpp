@@ -104,11 +104,22 @@ Waiting::Waiting(Deadline deadline, const Cancel* cancel) noexcept : wait_(deadl
     wait_.context = this;
 }
 
+void Waiting::finish(const Status& outcome) {
+    reacquire();
+    if (raised_) {
+        throw nb::python_error();
+    }
+    check(outcome);
+}
+
 bool Waiting::interrupted(void* self) noexcept {
     if (!on_main_thread()) {
         return WithoutGil::is_left_behind();  // signal handlers run on the main thread only
     }
     auto* const waiting = static_cast<Waiting*>(self);
+    if (waiting->raised_) {
+        return true;  // one call of ours may be several waits of the library's
+    }
     waiting->gil_.reacquire();
     waiting->raised_ = PyErr_CheckSignals() != 0;
     waiting->gil_.release();

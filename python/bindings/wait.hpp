@@ -44,6 +44,8 @@ public:
     // A signal handler raised (KeyboardInterrupt, mostly): the Python error is set.
     [[nodiscard]] bool has_raised() const noexcept { return raised_; }
     void reacquire() noexcept { gil_.reacquire(); }
+    // The GIL is back; raises what a signal handler raised, or else the failure.
+    void finish(const Status& outcome);
 
 private:
     static bool interrupted(void* self) noexcept;

@@ -15,6 +15,8 @@
     with s.reserve("block", shape=(256, 128), dtype="float16") as block: block[...] = x
     with s.get("block") as block: ...                      # in place, read-only, pinned meanwhile
 
+    t = penstock.TieredStore(s, "redis://cache:6379")      # the same, with Redis behind it
+
 See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside.
 """
 
@@ -57,8 +59,11 @@ from .state import (
     StoreInfo,
     StoreLook,
     StoreStats,
+    TierStats,
+    Unwritten,
 )
 from .store import Store
+from .tiered_store import TieredStore
 
 __all__ = [
     "AlreadyExists",
@@ -91,9 +96,12 @@ __all__ = [
     "StoreInfo",
     "StoreLook",
     "StoreStats",
+    "TierStats",
+    "TieredStore",
     "Timeout",
     "TooLarge",
     "UnsupportedType",
+    "Unwritten",
     "WrongProcess",
     "__version__",
     "errors",

@@ -4,6 +4,8 @@ where the types below help."""
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, overload
 
+from .store import Store as _FirstTier
+
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
 Buffer: TypeAlias = Any
@@ -309,27 +311,9 @@ def register_dataclass(cls: type, name: str = "") -> None: ...
 def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any: ...
 def dtype_named(name: str) -> Any: ...
 
-class Store:
-    @overload
-    def __init__(
-        self,
-        name: str,
-        *,
-        capacity: int | str,
-        objects: int | None,
-        members: int,
-        eviction: str,
-        granule: int | str | None,
-        persistent: bool,
-        codec: str | None,
-        populate: bool,
-        lock_memory: bool,
-        huge_pages: bool,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self, name: str, *, instance: str, codec: str | None, timeout: Timeout
-    ) -> None: ...
+class StoreObjects:
+    """What every kind of store does alike."""
+
     def put(
         self,
         key: str | bytes,
@@ -376,6 +360,32 @@ class Store:
     ) -> StoreStaged: ...
     def _get(self, key: str | bytes) -> StoreView | None: ...
     def _get_copy(self, key: str | bytes, missing: Any) -> Any: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def _instance(self) -> str: ...
+
+class Store(StoreObjects):
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: int | str,
+        objects: int | None,
+        members: int,
+        eviction: str,
+        granule: int | str | None,
+        persistent: bool,
+        codec: str | None,
+        populate: bool,
+        lock_memory: bool,
+        huge_pages: bool,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, *, instance: str, codec: str | None, timeout: Timeout
+    ) -> None: ...
     def _get_ref(self, entry: int, incarnation: int) -> StoreView | None: ...
     def _wait(
         self, key: str | bytes, timeout: Timeout, cancel: Cancel | None = None
@@ -421,10 +431,49 @@ class Store:
 
     @property
     def closed(self) -> bool: ...
+
+class TieredStore(StoreObjects):
+    def __init__(
+        self,
+        store: Store,
+        urls: list[str],
+        *,
+        cluster: bool,
+        prefix: str,
+        policy: str,
+        connect_timeout: float,
+        request_timeout: float,
+        retry_first: float,
+        retry_most: float,
+        max_inflight: int | str,
+        when_full: str,
+        full_timeout: float,
+        writers: int,
+        part: int | str,
+        ttl: float | None,
+        delete_corrupt: bool,
+    ) -> None: ...
+    def __contains__(self, key: str | bytes) -> bool:
+        """In the first tier, or by its name in the second."""
+
+    def delete(self, key: str | bytes) -> bool:
+        """From both tiers. False: neither had it.
+
+        Raises what speaks of a server: the first tier has it no more, the second perhaps has.
+        """
+
+    def _flush(self, timeout: Timeout) -> dict[str, int]: ...
+    def _close(self, timeout: Timeout) -> dict[str, int]: ...
+    def _stats(self) -> dict[str, Any]: ...
     @property
-    def name(self) -> str: ...
+    def first(self) -> _FirstTier:
+        """The Store that was taken over: the first tier, for all else."""
+
     @property
-    def _instance(self) -> str: ...
+    def closed(self) -> bool: ...
+
+def has_redis() -> bool:
+    """Whether this was built with hiredis, without which there is no second tier."""
 
 class StoreView:
     @property

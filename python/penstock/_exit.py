@@ -7,7 +7,8 @@ import atexit
 import os
 import sys
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from . import _core
 
@@ -15,24 +16,30 @@ __all__ = ["close_at_exit"]
 
 
 class Closeable(Protocol):
-    def close(self) -> None: ...
+    def close(self) -> object: ...
 
 
-_open: weakref.WeakSet[Closeable] = weakref.WeakSet()
+T = TypeVar("T", bound=Closeable)
+
+# Each with how it is closed.
+_open: weakref.WeakKeyDictionary[Closeable, Callable[..., object]] = weakref.WeakKeyDictionary()
 _known_to_multiprocessing_in = 0  # the process whose multiprocessing calls us
 
 
-def close_at_exit(handle: Closeable) -> None:
-    """Closes the handle at the end of the process, unless it is gone by then."""
-    _open.add(handle)
+def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None:
+    """Closes the handle at the end of the process, unless it is gone by then.
+
+    ``close`` is a function of its class, where another than ``close()`` is to do it.
+    """
+    _open[handle] = close or type(handle).close
     _tell_multiprocessing()
 
 
 def _close_all() -> None:
     # First, so that threads which are still waiting don't wake up to an error nobody wants.
     _core.end_waits()
-    for handle in list(_open):
-        handle.close()
+    for handle, close in list(_open.items()):
+        close(handle)
 
 
 def _tell_multiprocessing() -> None:

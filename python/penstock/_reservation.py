@@ -17,7 +17,7 @@ from . import _core
 from .errors import Busy, Expired, InvalidArgument
 
 if TYPE_CHECKING:
-    from .store import Key, StoreRef
+    from ._objects import Key, StoreRef
 
 __all__ = ["Reservation"]
 
@@ -39,7 +39,7 @@ class Reservation:
     @classmethod
     def of_tensor(
         cls,
-        store: _core.Store,
+        store: _core.StoreObjects,
         key: Key,
         shape: Sequence[int] | int | None,
         dtype: Any,

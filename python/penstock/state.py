@@ -19,6 +19,8 @@ __all__ = [
     "StoreInfo",
     "StoreLook",
     "StoreStats",
+    "TierStats",
+    "Unwritten",
 ]
 
 
@@ -179,6 +181,53 @@ class StoreStats:
     refused: int  #: for want of room
     deaths: int  #: participants found dead
     eviction: Literal["sieve", "fifo", "lru", "none"]
+
+
+@dataclass(frozen=True)
+class TierStats:
+    """What one TieredStore has had to do with its second tier since it was made."""
+
+    hits: int  #: fetched from the second tier
+    misses: int  #: it was asked and had it not, or not soundly
+    skipped: int  #: not asked: the circuit was open
+    shared: int  #: gets that waited for another thread's fetch of the same key
+    errors: int  #: requests that failed, other than by time
+    timeouts: int  #: requests that failed by time
+    corrupt: int  #: values that were not what was written
+    incompatible: int  #: values of another version of the layout
+    fetched_bytes: int  #: data and metadata of ``hits``
+    written: int  #: objects written to the second tier
+    written_bytes: int
+    dropped: int  #: objects that were put and that the second tier does without
+    dropped_bytes: int
+    inflight: int  #: objects that wait to be written back, or are being
+    inflight_bytes: int
+    servers: int  #: that are known
+    servers_away: int  #: of them, by their circuits
+    #: ``closed``: every server is asked; ``partial``: of a cluster, some are not; ``open``: none
+    #: is, all failed and are tried again now and then.
+    circuit: Literal["closed", "partial", "open"]
+    last_error: str  #: the last sentence that ``errors`` or ``timeouts`` counted
+
+
+@dataclass(frozen=True)
+class Unwritten:
+    """What the second tier has not got of what was put; or has got, without our knowing.
+
+    False where that is nothing.
+    """
+
+    waiting: int  #: objects still under way when the time was over
+    waiting_bytes: int
+    dropped: int  #: objects given up since the last report, for room or after failures
+    dropped_bytes: int
+
+    def is_nothing(self) -> bool:
+        """The second tier has all of it."""
+        return self.waiting == 0 and self.dropped == 0
+
+    def __bool__(self) -> bool:
+        return not self.is_nothing()
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,17 @@ from typing import Any, Literal, NoReturn
 from . import _core
 from ._context import close_on_exit
 from ._exit import close_at_exit
+from ._objects import Key, StoreRef, get, get_copy, reserve
 from ._reservation import Reservation
 from ._threads import Countdown, try_until_done
-from .errors import Error, InvalidArgument, NotFound
+from .errors import Error, NotFound
 from .handle import Handle
 from .state import StoreLook, StoreStats
 
 __all__ = ["Store", "StoreRef"]
 
 Codec = Literal["pickle"] | None
-Key = str | bytes
 Eviction = Literal["sieve", "fifo", "lru", "none"]
-StoreRef = tuple[int, int]
-
-_MISSING: Any = object()
 
 
 class Store(_core.Store):
@@ -101,42 +98,7 @@ class Store(_core.Store):
         """What another process needs to attach; pickles."""
         return Handle(self.name, self._instance)
 
-    def reserve(
-        self,
-        key: Key,
-        nbytes: int | str | None = None,
-        *,
-        shape: Sequence[int] | int | None = None,
-        dtype: Any = None,
-        meta: Any = None,
-        weight: int = 0,
-        expires_after: float | None = None,
-        alignment: int | str | None = None,
-    ) -> Reservation:
-        """Room for an object that nobody sees before it is committed.
-
-        ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
-        lies in shared memory; it is committed at the end of the block, and was never there on an
-        exception. With ``nbytes`` it is a writable buffer. A torch dtype gives a tensor. ``meta``
-        is any typed value, stored beside it. Other objects are evicted where that is needed; one of
-        a higher ``weight`` is passed by so many times more. ``expires_after`` seconds the commit is
-        refused (Expired) and the key free for others; the memory stays the writer's until the end
-        of the block. ``alignment`` is that of the object's address, up to 2 MiB.
-
-        Raises AlreadyExists, Busy (somebody alive is writing it; ``rank`` is his place), NoSpace,
-        TooLarge or InvalidArgument.
-        """
-        options = {
-            "meta": meta,
-            "weight": weight,
-            "expires_after": expires_after,
-            "alignment": alignment,
-        }
-        if (nbytes is None) == (shape is None):
-            raise InvalidArgument("a reservation takes nbytes, or shape and dtype")
-        if nbytes is not None:
-            return Reservation(self._reserve_bytes(key, nbytes, **options))
-        return Reservation.of_tensor(self, key, shape, dtype, options)
+    reserve = reserve
 
     def reserve_many(
         self,
@@ -171,28 +133,8 @@ class Store(_core.Store):
         """Commits each; True for those that are visible now. What is an error is False."""
         return [_commits(reservation) for reservation in reservations]
 
-    def get(self, key: Key, default: Any = _MISSING) -> Any:
-        """The object, in place: ``with store.get(key) as obj``.
-
-        Arrays are read-only views of shared memory. The object is pinned, and not evicted, until
-        the block has ended and the last array that was made of it is gone. NotFound if it is not
-        there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and ``ref``.
-        """
-        view = self._get(key)
-        if view is not None:
-            return view
-        if default is _MISSING:
-            raise NotFound(f"there is no {key!r} in the store '{self.name}'")
-        return _Default(default)
-
-    def get_copy(self, key: Key, default: Any = _MISSING) -> Any:
-        """The object as one's own: arrays are writable copies. NotFound, or ``default``."""
-        found = self._get_copy(key, _MISSING)
-        if found is not _MISSING:
-            return found
-        if default is _MISSING:
-            raise NotFound(f"there is no {key!r} in the store '{self.name}'")
-        return default
+    get = get
+    get_copy = get_copy
 
     def get_ref(self, ref: StoreRef) -> _core.StoreView:
         """The very object that has this ``ref``: never another, whatever its key holds by now."""
@@ -284,23 +226,3 @@ def _commits(reservation: Reservation | Error) -> bool:
     except Error:
         return False
     return True
-
-
-class _Default:
-    """What ``get`` gives for a miss with a default."""
-
-    meta = None
-    nbytes = 0
-    ref = None
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def release(self) -> None:
-        """There is nothing to let go."""
-
-    def __enter__(self) -> Any:
-        return self._value
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "os/thread.hpp"
+#include "remote/patience.hpp"
 
 namespace penstock::detail {
 
@@ -30,13 +31,13 @@ void Backlog::drop(const BacklogItem& item) {
 
 // ---- coming
 
-void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes) {
+void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait) {
     Items older;  // both are released after the mutex
     Items fresh;
     fresh.push_back({std::move(key), std::move(object), bytes, 0, 0});
     BacklogItem& item = fresh.front();
     std::unique_lock lock(mutex_);
-    if (!make_room(lock, bytes)) return drop(item);
+    if (!make_room(lock, bytes, wait)) return drop(item);
     take_out(item.key, older);
     item.sequence = next_sequence_++;
     bytes_ += bytes;
@@ -66,7 +67,7 @@ void Backlog::let_go(Items& gone) {
     has_less_.notify_all();
 }
 
-bool Backlog::make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes) {
+bool Backlog::make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes, const Wait& wait) {
     const auto has_room = [&] { return bytes <= options_.most_bytes - bytes_; };
     if (is_stopped_ || bytes > options_.most_bytes) return false;
     if (options_.when_full == WhenFull::Drop) return has_room();
@@ -75,11 +76,12 @@ bool Backlog::make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes)
         const auto now = Clock::now();
         if (is_stopped_ || deadline.has_passed(now) || is_away_()) return false;
         has_less_.wait_for(lock, deadline.left(now, kSlice));
+        if (!has_room() && has_ended(wait, lock)) return false;
     }
     return !is_stopped_;
 }
 
-bool Backlog::forget(std::string_view key, Deadline deadline) {
+bool Backlog::forget(std::string_view key, Deadline deadline, const Wait& wait) {
     Items gone;
     const std::string name(key);
     std::unique_lock lock(mutex_);
@@ -89,6 +91,7 @@ bool Backlog::forget(std::string_view key, Deadline deadline) {
         const auto now = Clock::now();
         if (deadline.has_passed(now)) return false;
         has_less_.wait_for(lock, deadline.left(now, kSlice));
+        if (writing_.contains(name) && has_ended(wait, lock)) return false;
     }
 }
 
@@ -176,15 +179,10 @@ Unwritten Backlog::flush(const Wait& wait) {
     std::unique_lock lock(mutex_);
     const std::uint64_t mark = next_sequence_;
     while (!is_flushed(mark) && !is_stopped_) {
-        const auto now = Clock::now();
-        if (wait.deadline.has_passed(now)) break;
-        if (wait.cancel != nullptr && wait.cancel->is_cancelled()) break;
-        has_less_.wait_for(lock, wait.deadline.left(now, kSlice));
-        if (wait.interrupted == nullptr) continue;
-        lock.unlock();
-        const bool is_interrupted = wait.interrupted(wait.context);
-        lock.lock();
-        if (is_interrupted) break;
+        if (has_ended(wait, lock)) break;
+        // It may have come to be while the mutex was free.
+        has_less_.wait_for(lock, wait.deadline.left(Clock::now(), kSlice),
+                           [&] { return is_flushed(mark) || is_stopped_; });
     }
     Unwritten report = std::exchange(dropped_, {});
     if (!is_flushed(mark)) {

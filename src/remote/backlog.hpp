@@ -53,10 +53,11 @@ public:
 
     // The threads. Throws std::system_error.
     void start();
-    // Takes it, or drops and counts it.
-    void add(std::string key, StoreObject object, std::uint64_t bytes);
-    // It is not to be written any more. False: it is being written, and was still at the deadline.
-    bool forget(std::string_view key, Deadline deadline);
+    // Takes it, or drops and counts it. `wait` may end the wait for room.
+    void add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait);
+    // It is not to be written any more. False: it is being written, and was still at the deadline,
+    // or when `wait` ended.
+    bool forget(std::string_view key, Deadline deadline, const Wait& wait);
     // Until what is there now has been written or dropped.
     Unwritten flush(const Wait& wait);
     // Nothing is taken any more, and what waits is dropped. The threads end when what they are
@@ -72,7 +73,7 @@ public:
 private:
     using Items = std::list<BacklogItem>;
 
-    bool make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes);
+    bool make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes, const Wait& wait);
     void drop(const BacklogItem& item);
     void take_out(const std::string& key, Items& gone);
     void let_go(Items& gone);

@@ -3,7 +3,15 @@
 
 #include <utility>
 
+#include "remote/patience.hpp"
+
 namespace penstock::detail {
+
+namespace {
+
+constexpr std::chrono::milliseconds kSlice{80};  // between looks at who may end the wait
+
+}  // namespace
 
 Flights::FlightPtr Flights::join(std::string_view key, bool& leads) {
     const std::lock_guard lock(mutex_);
@@ -17,9 +25,13 @@ Flights::FlightPtr Flights::join(std::string_view key, bool& leads) {
     return flight;
 }
 
-void Flights::await(Flight& flight) {
+bool Flights::await(Flight& flight, const Wait& wait) {
     std::unique_lock lock(mutex_);
-    landed_.wait(lock, [&] { return flight.has_landed; });
+    while (!flight.has_landed) {
+        landed_.wait_for(lock, wait.deadline.left(Clock::now(), kSlice));
+        if (!flight.has_landed && has_ended(wait, lock)) return flight.has_landed;
+    }
+    return true;
 }
 
 }  // namespace penstock::detail

@@ -37,8 +37,8 @@ public:
         under_way_.erase(std::string(key));
         landed_.notify_all();
     }
-    // For the others. It is bounded as the fetch is, by its timeouts.
-    void await(Flight& flight);
+    // For the others. It is bounded as the fetch is, by its timeouts. False: `wait` ended before.
+    bool await(Flight& flight, const Wait& wait);
 
 private:
     std::mutex mutex_;

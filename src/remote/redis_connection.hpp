@@ -37,7 +37,7 @@ enum class RedisFault : std::uint8_t {
     Garbled,    // what came is not the protocol, or more than was allowed
     Said,       // it answered with an error
     Misfit,     // a value of another length than is wanted
-    Cancelled,  // we are closing
+    Cancelled,  // we are closing, or whoever asked waits no longer
 };
 
 struct RedisOutcome {
@@ -57,6 +57,8 @@ struct RedisRequest {
     std::span<std::byte> into = {};
     // Of an answer otherwise; a longer value is a Misfit.
     std::uint64_t most_bytes = std::uint64_t{1} << 20U;
+    // May end it before its time; null: nothing may. Cancelled then, and no outage.
+    const Wait* caller = nullptr;
 };
 
 // Whether this library was built with hiredis; if not, nothing here can be called but this.
@@ -67,7 +69,8 @@ class RedisConnection {
 public:
     // Connects and introduces itself. Null: `outcome` says why not. `cancel` must outlive it.
     static std::unique_ptr<RedisConnection> open(const Endpoint& endpoint, Deadline deadline,
-                                                 const Cancel& cancel, RedisOutcome& outcome);
+                                                 const Cancel& cancel, RedisOutcome& outcome,
+                                                 const Wait* caller = nullptr);
     RedisConnection(const RedisConnection&) = delete;
     RedisConnection& operator=(const RedisConnection&) = delete;
     ~RedisConnection();

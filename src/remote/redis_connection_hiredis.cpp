@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "remote/patience.hpp"
 #include "remote/redis_connection.hpp"
 
 namespace penstock::detail {
@@ -103,6 +104,8 @@ struct RedisConnection::Link {
     std::unique_ptr<redisContext, FreeContext> context;
     std::string title;
     const Cancel* cancel = nullptr;
+    const Wait* caller = nullptr;
+    Clock::time_point next_look{};  // at what the caller wants
     RedisOutcome outcome;
     Deadline deadline = Deadline::now();
     std::array<char, std::size_t{64} << 10U> buffer;  // received and not looked at
@@ -114,13 +117,27 @@ struct RedisConnection::Link {
         return false;
     }
 
+    static constexpr std::chrono::milliseconds kSlice{80};  // between looks at who may end it
+
+    void begin(Deadline until, const Wait* who) {
+        deadline = until;
+        caller = who;
+        next_look = Clock::now() + kSlice;
+    }
+
+    // Asked now and then, and not each time: it may cost the caller a lock.
+    bool is_given_up(Clock::time_point now) {
+        if (caller == nullptr || now < next_look) return false;
+        next_look = now + kSlice;
+        return has_ended(*caller, now);
+    }
+
     // Until the socket can be read or written.
     bool await(short events) {
-        constexpr std::chrono::milliseconds kSlice{80};  // between looks at `cancel`
         for (;;) {
-            if (cancel->is_cancelled())
-                return fail(RedisFault::Cancelled, "is not wanted any more");
             const auto now = Clock::now();
+            if (cancel->is_cancelled() || is_given_up(now))
+                return fail(RedisFault::Cancelled, "is not wanted any more");
             if (deadline.has_passed(now))
                 return fail(RedisFault::Timeout, "did not answer in time");
             const auto left =
@@ -131,6 +148,7 @@ struct RedisConnection::Link {
             if (ready < 0 && errno != EINTR) {
                 return fail(RedisFault::Lost, "can't be waited for: " + errno_words(errno));
             }
+            if (ready < 0) next_look = {};  // a signal: the caller may know what to do with it
         }
     }
 
@@ -359,12 +377,12 @@ RedisConnection::RedisConnection(std::unique_ptr<Link> link) noexcept : link_(st
 RedisConnection::~RedisConnection() = default;
 
 std::unique_ptr<RedisConnection> RedisConnection::open(const Endpoint& endpoint, Deadline deadline,
-                                                       const Cancel& cancel,
-                                                       RedisOutcome& outcome) {
+                                                       const Cancel& cancel, RedisOutcome& outcome,
+                                                       const Wait* caller) {
     auto link = std::make_unique<Link>();
     link->title = endpoint.title();
     link->cancel = &cancel;
-    link->deadline = deadline;
+    link->begin(deadline, caller);
     if (!link->connect(endpoint) || !link->introduce(endpoint)) {
         outcome = std::move(link->outcome);
         return nullptr;
@@ -373,7 +391,7 @@ std::unique_ptr<RedisConnection> RedisConnection::open(const Endpoint& endpoint,
 }
 
 RedisOutcome RedisConnection::exchange(const RedisRequest& request, Deadline deadline) {
-    link_->deadline = deadline;
+    link_->begin(deadline, request.caller);
     link_->outcome = {};
     if (link_->send(request)) link_->read_answer(request);
     return std::move(link_->outcome);

@@ -16,7 +16,8 @@ RedisConnection::~RedisConnection() = default;
 std::unique_ptr<RedisConnection> RedisConnection::open(const Endpoint& /*endpoint*/,
                                                        Deadline /*deadline*/,
                                                        const Cancel& /*cancel*/,
-                                                       RedisOutcome& outcome) {
+                                                       RedisOutcome& outcome,
+                                                       const Wait* /*caller*/) {
     outcome.fault = RedisFault::Lost;
     outcome.sentence = "this library was built without Redis";
     return nullptr;

@@ -50,9 +50,9 @@ std::unique_ptr<RedisConnection> RedisNode::take_idle() {
     return connection;
 }
 
-std::unique_ptr<RedisConnection> RedisNode::connect(RedisOutcome& outcome) {
+std::unique_ptr<RedisConnection> RedisNode::connect(RedisOutcome& outcome, const Wait* caller) {
     return RedisConnection::open(endpoint_, Deadline::after(timing_.connect_timeout), cancel_,
-                                 outcome);
+                                 outcome, caller);
 }
 
 void RedisNode::give_back(std::unique_ptr<RedisConnection> connection) {
@@ -91,13 +91,16 @@ RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
         if (cancel_.is_cancelled()) {
             return {RedisFault::Cancelled, {}, "the second tier is being closed"};
         }
+        if (request.caller != nullptr && request.caller->deadline.has_passed(Clock::now())) {
+            return {RedisFault::Cancelled, {}, "there was no time left to ask the second tier"};
+        }
         if (!circuit_.is_closed()) {
             return {RedisFault::Away, {}, "the server at " + endpoint_.title() + " is away"};
         }
         RedisOutcome outcome;
         std::unique_ptr<RedisConnection> connection = is_last ? nullptr : take_idle();
         const bool was_idle = connection != nullptr;
-        if (!was_idle) connection = connect(outcome);
+        if (!was_idle) connection = connect(outcome, request.caller);
         const bool is_connected = connection != nullptr;
         if (is_connected) outcome = talk(*connection, request, is_asking);
         if (outcome.is_answered()) circuit_.succeed();

@@ -36,7 +36,7 @@ public:
 
 private:
     std::unique_ptr<RedisConnection> take_idle();
-    std::unique_ptr<RedisConnection> connect(RedisOutcome& outcome);
+    std::unique_ptr<RedisConnection> connect(RedisOutcome& outcome, const Wait* caller = nullptr);
     void give_back(std::unique_ptr<RedisConnection> connection);
     void drop_idle();
     RedisOutcome talk(RedisConnection& connection, const RedisRequest& request, bool is_asking);

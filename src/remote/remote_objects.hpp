@@ -19,7 +19,7 @@ struct RemoteOptions {
     std::optional<std::chrono::milliseconds> ttl;
 };
 
-// Any thread.
+// Any thread. What `wait` ends is Cancelled.
 class RemoteObjects {
 public:
     // `servers` must outlive it.
@@ -27,23 +27,25 @@ public:
 
     // The parts, then the head: nobody finds an object before all of it is there.
     RedisOutcome write(std::string_view key, std::span<const std::byte> data,
-                       std::span<const std::byte> meta, Format format);
+                       std::span<const std::byte> meta, Format format, const Wait& wait);
 
     struct Head {
         RedisOutcome outcome;  // a Nil reply: there is none. `read` is of its text.
         ReadHead read;
     };
-    Head read_head(std::string_view key);
+    Head read_head(std::string_view key, const Wait& wait);
     // All the data of a sound head into `data`, which has its size. A Nil reply or Misfit: not as
     // it was written.
-    RedisOutcome read_data(std::string_view key, const ReadHead& read, std::span<std::byte> data);
+    RedisOutcome read_data(std::string_view key, const ReadHead& read, std::span<std::byte> data,
+                           const Wait& wait);
 
     // The head, then the parts. Integer: whether there was a head.
-    RedisOutcome remove(std::string_view key);
-    RedisOutcome has_head(std::string_view key);
+    RedisOutcome remove(std::string_view key, const Wait& wait);
+    RedisOutcome has_head(std::string_view key, const Wait& wait);
 
 private:
-    RedisOutcome set(const std::string& name, std::span<const std::byte> value);
+    RedisOutcome set(const std::string& name, std::span<const std::byte> value, const Wait& wait);
+    RedisOutcome unlink(const std::string& name, const Wait& wait);
 
     RedisServers& servers_;
     const RemoteOptions options_;

@@ -67,9 +67,11 @@ ErrorCode code_of(RedisFault fault) noexcept {
     }
 }
 
-// Of an outcome that is no answer.
-Status status_of(const RedisOutcome& outcome) noexcept {
-    return {code_of(outcome.fault), outcome.sentence};
+// Of an outcome that is no answer, to one who waited so.
+Status status_of(const RedisOutcome& outcome, const Wait& wait) noexcept {
+    const bool is_late = outcome.fault == RedisFault::Cancelled && !wait.deadline.is_never() &&
+                         wait.deadline.has_passed(Clock::now());
+    return {is_late ? ErrorCode::Timeout : code_of(outcome.fault), outcome.sentence};
 }
 
 Status wrong_process() noexcept {
@@ -84,26 +86,33 @@ bool is_key(std::string_view key) noexcept {
 
 }  // namespace
 
-std::shared_ptr<TierCore> TierCore::create(Store first, const TieredOptions& options) {
+std::shared_ptr<TierCore> TierCore::create(Store& first, const TieredOptions& options) {
     // In a forked child there are no threads to end and no connections to close: it is left alone.
-    std::shared_ptr<TierCore> core(new TierCore(std::move(first), options), [](TierCore* old) {
+    require(first.is_open(), "a tiered store needs an open store for its first tier");
+    std::shared_ptr<TierCore> core(new TierCore(first, options), [](TierCore* old) {
         if (!old->is_foreign()) delete old;
     });
-    const RedisOutcome met = core->servers_.start();
-    if (met.fault == RedisFault::Refused) throw Error(ErrorCode::PermissionDenied, met.sentence);
-    if (options.policy == TierPolicy::WriteBack) core->backlog_.start();
+    try {
+        const RedisOutcome met = core->servers_.start();
+        if (met.fault == RedisFault::Refused) {
+            throw Error(ErrorCode::PermissionDenied, met.sentence);
+        }
+        if (options.policy == TierPolicy::WriteBack) core->backlog_.start();
+    } catch (...) {
+        first = std::move(core->first);
+        throw;
+    }
     return core;
 }
 
-TierCore::TierCore(Store store, const TieredOptions& options)
-    : first(std::move(store)), options_(checked(options)), servers_(settings_of(options_), tally_),
+TierCore::TierCore(Store& store, const TieredOptions& options)
+    : options_(checked(options)), servers_(settings_of(options_), tally_),
       objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl}),
       backlog_(
-          limits_of(options_, first.capacity()), tally_,
-          [this](const BacklogItem& item) { return write(item.key, item.object); },
-          [this] { return servers_.health().away > 0; }) {
-    require(first.is_open(), "a tiered store needs an open store for its first tier");
-}
+          limits_of(options_, store.capacity()), tally_,
+          [this](const BacklogItem& item) { return write(item.key, item.object, Wait()); },
+          [this] { return servers_.health().away > 0; }),
+      first(std::move(store)) {}
 
 TierCore::~TierCore() {
     servers_.cancel();
@@ -112,8 +121,9 @@ TierCore::~TierCore() {
 
 // ---- writing
 
-RedisOutcome TierCore::write(const std::string& key, const StoreObject& object) {
-    RedisOutcome outcome = objects_.write(key, object.bytes(), object.meta(), object.format());
+RedisOutcome TierCore::write(const std::string& key, const StoreObject& object, const Wait& wait) {
+    RedisOutcome outcome =
+        objects_.write(key, object.bytes(), object.meta(), object.format(), wait);
     if (outcome.is_answered()) {
         TierTally::add(tally_.written);
         TierTally::add(tally_.written_bytes, object.bytes().size() + object.meta().size());
@@ -127,80 +137,88 @@ Result<StoreReservation> TierCore::reserve(std::string_view key, std::uint64_t n
     return first.reserve(key, nbytes, options);
 }
 
-Status TierCore::commit(const std::string& key, StoreReservation& reservation) noexcept {
+Status TierCore::commit(const std::string& key, StoreReservation& reservation,
+                        std::optional<StoreObject>& pinned, const Wait& wait) noexcept {
     if (is_foreign()) return wrong_process();
-    const StoreRef ref = reservation.ref();
-    std::uint64_t bytes = reservation.bytes().size();
-    Status status = reservation.commit();
-    if (!status || options_.policy == TierPolicy::ReadOnly) return status;
-    Result<StoreObject> object = first.get(ref);
-    if (!object) {
-        // Somebody evicted or removed it in this moment.
-        tally_.drop(bytes);
-        if (options_.policy == TierPolicy::WriteBack) return Status::ok();
-        return {ErrorCode::Expired,
-                "it can't be written to the second tier: it is gone from the "
-                "first again, or this handle is closed"};
-    }
-    bytes += object->meta().size();
+    // Pinned from its first moment on: it can't be evicted before it is written. And not by looking
+    // it up, after which it would count as read by somebody.
+    Result<StoreObject> object = reservation.commit_pinned();
+    if (!object) return object.status().copy();
+    pinned.emplace(std::move(*object));
+    if (options_.policy == TierPolicy::ReadOnly) return Status::ok();
+    const std::uint64_t bytes = pinned->bytes().size() + pinned->meta().size();
     if (options_.policy == TierPolicy::WriteBack) {
-        backlog_.add(key, std::move(*object), bytes);
+        backlog_.add(key, pinned->share(), bytes, wait);
         return Status::ok();
     }
-    const RedisOutcome outcome = write(key, *object);
+    const RedisOutcome outcome = write(key, *pinned, wait);
     if (outcome.is_answered()) return Status::ok();
     tally_.drop(bytes);
-    return status_of(outcome);
+    return status_of(outcome, wait);
 }
 
 // ---- reading
 
-Result<StoreObject> TierCore::get(std::string_view key) noexcept {
+Result<StoreObject> TierCore::get(std::string_view key, const Wait& wait) noexcept {
     Result<StoreObject> found = first.get(key);
-    if (found || found.code() != ErrorCode::NotFound || !is_key(key)) return found;
-    return read_through(key);
+    if (found || found.code() != ErrorCode::NotFound) return found;
+    return fetch(key, wait);
 }
 
-Result<StoreObject> TierCore::read_through(std::string_view key) noexcept {
-    bool leads = false;
-    const Flights::FlightPtr flight = flights_.join(key, leads);
-    if (!leads) {
+Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait) noexcept {
+    if (is_foreign()) return wrong_process();
+    if (!is_key(key)) return Status(ErrorCode::NotFound);
+    for (;;) {
+        bool leads = false;
+        const Flights::FlightPtr flight = flights_.join(key, leads);
+        if (leads) return lead(key, *flight, wait);
         TierTally::add(tally_.shared);
-        flights_.await(*flight);
+        if (!flights_.await(*flight, wait)) {
+            return status_of({RedisFault::Cancelled, {}, "another thread is still fetching it"},
+                             wait);
+        }
+        // Whoever led was called off, and not we.
+        if (flight->status.code() == ErrorCode::Cancelled ||
+            flight->status.code() == ErrorCode::Timeout) {
+            continue;
+        }
         if (!flight->status) return flight->status.copy();
         return first.get(key);
     }
+}
+
+Result<StoreObject> TierCore::lead(std::string_view key, Flights::Flight& flight,
+                                   const Wait& wait) noexcept {
     // The last flight may have landed after we had looked and before we came.
-    Result<StoreObject> object = first.contains(key) ? first.get(key) : fetch(key);
-    flights_.land(key, *flight, object.status().copy(), [&]() -> std::optional<StoreObject> {
-        Result<StoreObject> again = first.get(object->ref());
-        if (!again) return std::nullopt;
-        return std::move(*again);
-    });
+    Result<StoreObject> object = first.contains(key) ? first.get(key) : read(key, wait);
+    flights_.land(key, flight, object.status().copy(),
+                  [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
 
 // A failure of the second tier is a miss, and counted.
-Status TierCore::missed(const RedisOutcome& outcome) noexcept {
-    if (outcome.fault == RedisFault::Cancelled) return status_of(outcome);
+Status TierCore::missed(const RedisOutcome& outcome, const Wait& wait) noexcept {
+    if (outcome.fault == RedisFault::Cancelled) return status_of(outcome, wait);
     if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
     if (outcome.is_answered()) TierTally::add(tally_.misses);
     return Status(ErrorCode::NotFound);
 }
 
-Status TierCore::damaged(std::string_view key) noexcept {
+Status TierCore::damaged(std::string_view key, const Wait& wait) noexcept {
     TierTally::add(tally_.misses);
     TierTally::add(tally_.corrupt);
-    if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) objects_.remove(key);
+    if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) {
+        objects_.remove(key, wait);
+    }
     return Status(ErrorCode::NotFound);
 }
 
-Status TierCore::judge(std::string_view key, HeadVerdict verdict) noexcept {
+Status TierCore::judge(std::string_view key, HeadVerdict verdict, const Wait& wait) noexcept {
     switch (verdict) {
         case HeadVerdict::Sound:
             return Status::ok();
         case HeadVerdict::Damaged:
-            return damaged(key);
+            return damaged(key, wait);
         case HeadVerdict::Foreign:
             break;
     }
@@ -209,67 +227,71 @@ Status TierCore::judge(std::string_view key, HeadVerdict verdict) noexcept {
     return Status(ErrorCode::NotFound);
 }
 
-Result<StoreObject> TierCore::fetch(std::string_view key) noexcept {
-    const RemoteObjects::Head head = objects_.read_head(key);
-    if (head.outcome.fault == RedisFault::Misfit) return damaged(key);
+Result<StoreObject> TierCore::read(std::string_view key, const Wait& wait) noexcept {
+    const RemoteObjects::Head head = objects_.read_head(key, wait);
+    if (head.outcome.fault == RedisFault::Misfit) return damaged(key, wait);
     if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
-        return missed(head.outcome);
+        return missed(head.outcome, wait);
     }
-    if (Status status = judge(key, head.read.verdict); !status) return status;
-    return bring_in(key, head.read);
+    if (Status status = judge(key, head.read.verdict, wait); !status) return status;
+    return bring_in(key, head.read, wait);
 }
 
-Result<StoreObject> TierCore::bring_in(std::string_view key, const ReadHead& read) noexcept {
+Result<StoreObject> TierCore::bring_in(std::string_view key, const ReadHead& read,
+                                       const Wait& wait) noexcept {
     ReserveOptions options;
     options.meta = read.meta;
     options.format = read.head.format;
     Result<StoreReservation> reservation = first.reserve(key, read.head.nbytes, options);
-    if (reservation) return fill(key, read, *reservation);
+    if (reservation) return fill(key, read, *reservation, wait);
     if (reservation.code() == ErrorCode::AlreadyExists) return first.get(key);
     if (reservation.code() != ErrorCode::Busy) return reservation.status().copy();
     // Another process of this machine fetches it, or makes it.
-    Result<StoreObject> object = first.wait(key, options_.request_timeout);
+    Wait bounded = wait;
+    bounded.deadline = Deadline::after(wait.deadline.left(Clock::now(), options_.request_timeout));
+    Result<StoreObject> object = first.wait(key, bounded);
     if (object.code() == ErrorCode::Timeout) return Status(ErrorCode::NotFound);
     return object;
 }
 
 Result<StoreObject> TierCore::fill(std::string_view key, const ReadHead& read,
-                                   StoreReservation& reservation) noexcept {
+                                   StoreReservation& reservation, const Wait& wait) noexcept {
     const std::span<std::byte> data = reservation.bytes();
-    const RedisOutcome outcome = objects_.read_data(key, read, data);
+    const RedisOutcome outcome = objects_.read_data(key, read, data, wait);
     // A part that has been evicted there, or expired: not damage.
     const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
-    if (outcome.fault == RedisFault::Misfit) return damaged(key);
-    if (!outcome.is_answered() || is_incomplete) return missed(outcome);
-    if (checksum_of(data) != read.head.checksum) return damaged(key);
-    const StoreRef ref = reservation.ref();
+    if (outcome.fault == RedisFault::Misfit) return damaged(key, wait);
+    if (!outcome.is_answered() || is_incomplete) return missed(outcome, wait);
+    if (checksum_of(data) != read.head.checksum) return damaged(key, wait);
     const std::uint64_t bytes = data.size() + read.meta.size();
-    if (Status status = reservation.commit(); !status) return status;
+    // The look-up that missed was the read: to eviction the object is as new as one that was put.
+    Result<StoreObject> object = reservation.commit_pinned();
+    if (!object) return object;
     TierTally::add(tally_.hits);
     TierTally::add(tally_.fetched_bytes, bytes);
-    return first.get(ref);
+    return object;
 }
 
-bool TierCore::contains(std::string_view key) noexcept {
+bool TierCore::contains(std::string_view key, const Wait& wait) noexcept {
     if (is_foreign() || !first.is_open()) return false;
     if (first.contains(key)) return true;
     if (!is_key(key)) return false;
-    const RedisOutcome outcome = objects_.has_head(key);
+    const RedisOutcome outcome = objects_.has_head(key, wait);
     if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
     return outcome.is_answered() && outcome.reply.integer == 1;
 }
 
 // ---- removing
 
-Status TierCore::remove(std::string_view key) noexcept {
+Status TierCore::remove(std::string_view key, const Wait& wait) noexcept {
     Status status = first.remove(key);
     if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return status;
     if (!status && status.code() != ErrorCode::NotFound) return status;
-    if (!backlog_.forget(key, Deadline::after(options_.request_timeout))) {
+    if (!backlog_.forget(key, Deadline::after(options_.request_timeout), wait)) {
         return {ErrorCode::Timeout, "it is still being written to the second tier"};
     }
-    const RedisOutcome outcome = objects_.remove(key);
-    if (!outcome.is_answered()) return status_of(outcome);
+    const RedisOutcome outcome = objects_.remove(key, wait);
+    if (!outcome.is_answered()) return status_of(outcome, wait);
     if (outcome.reply.integer == 0) return status;
     return Status::ok();
 }

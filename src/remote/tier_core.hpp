@@ -20,18 +20,22 @@ namespace penstock::detail {
 // Any thread.
 class TierCore {
 public:
-    static std::shared_ptr<TierCore> create(Store first, const TieredOptions& options);
-    TierCore(Store first, const TieredOptions& options);
+    // Takes `first` over, unless it throws.
+    static std::shared_ptr<TierCore> create(Store& first, const TieredOptions& options);
+    TierCore(Store& store, const TieredOptions& options);
     TierCore(const TierCore&) = delete;
     TierCore& operator=(const TierCore&) = delete;
     ~TierCore();
 
     Result<StoreReservation> reserve(std::string_view key, std::uint64_t nbytes,
                                      const ReserveOptions& options) noexcept;
-    Status commit(const std::string& key, StoreReservation& reservation) noexcept;
-    Result<StoreObject> get(std::string_view key) noexcept;
-    bool contains(std::string_view key) noexcept;
-    Status remove(std::string_view key) noexcept;
+    // `pinned`: the object of the first tier, where it has come to be one.
+    Status commit(const std::string& key, StoreReservation& reservation,
+                  std::optional<StoreObject>& pinned, const Wait& wait) noexcept;
+    Result<StoreObject> get(std::string_view key, const Wait& wait) noexcept;
+    Result<StoreObject> fetch(std::string_view key, const Wait& wait) noexcept;
+    bool contains(std::string_view key, const Wait& wait) noexcept;
+    Status remove(std::string_view key, const Wait& wait) noexcept;
 
     Unwritten flush(const Wait& wait) noexcept;
     Unwritten close(const Wait& wait) noexcept;
@@ -43,18 +47,18 @@ public:
         return os::fork_generation() != fork_generation_;
     }
 
-    Store first;
-
 private:
-    Result<StoreObject> read_through(std::string_view key) noexcept;
-    Result<StoreObject> fetch(std::string_view key) noexcept;
-    Result<StoreObject> bring_in(std::string_view key, const ReadHead& read) noexcept;
+    Result<StoreObject> lead(std::string_view key, Flights::Flight& flight,
+                             const Wait& wait) noexcept;
+    Result<StoreObject> read(std::string_view key, const Wait& wait) noexcept;
+    Result<StoreObject> bring_in(std::string_view key, const ReadHead& read,
+                                 const Wait& wait) noexcept;
     Result<StoreObject> fill(std::string_view key, const ReadHead& read,
-                             StoreReservation& reservation) noexcept;
-    Status judge(std::string_view key, HeadVerdict verdict) noexcept;
-    Status missed(const RedisOutcome& outcome) noexcept;
-    Status damaged(std::string_view key) noexcept;
-    RedisOutcome write(const std::string& key, const StoreObject& object);
+                             StoreReservation& reservation, const Wait& wait) noexcept;
+    Status judge(std::string_view key, HeadVerdict verdict, const Wait& wait) noexcept;
+    Status missed(const RedisOutcome& outcome, const Wait& wait) noexcept;
+    Status damaged(std::string_view key, const Wait& wait) noexcept;
+    RedisOutcome write(const std::string& key, const StoreObject& object, const Wait& wait);
 
     const TieredOptions options_;
     const std::uint64_t fork_generation_ = os::fork_generation();
@@ -63,6 +67,9 @@ private:
     RemoteObjects objects_;
     Flights flights_;
     Backlog backlog_;  // its threads use what stands above it
+
+public:
+    Store first;  // the last to come, so that whoever brings it keeps it where we fail
 };
 
 }  // namespace penstock::detail

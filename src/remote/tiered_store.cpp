@@ -2,6 +2,7 @@
 #include "penstock/tiered_store.hpp"
 
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "remote/tier_core.hpp"
@@ -28,6 +29,16 @@ std::string_view to_string(TierPolicy policy) noexcept {
     return "unknown";
 }
 
+std::string_view to_string(WhenFull when_full) noexcept {
+    switch (when_full) {
+        case WhenFull::Drop:
+            return "drop";
+        case WhenFull::Wait:
+            return "wait";
+    }
+    return "unknown";
+}
+
 std::string_view to_string(CircuitState state) noexcept {
     switch (state) {
         case CircuitState::Closed:
@@ -49,15 +60,20 @@ TieredReservation::TieredReservation(TieredReservation&& other) noexcept = defau
 TieredReservation& TieredReservation::operator=(TieredReservation&& other) noexcept = default;
 TieredReservation::~TieredReservation() = default;
 
-Status TieredReservation::commit() noexcept {
+Status TieredReservation::commit(const Wait& wait) noexcept {
+    std::optional<StoreObject> pinned;
+    return commit(pinned, wait);
+}
+
+Status TieredReservation::commit(std::optional<StoreObject>& pinned, const Wait& wait) noexcept {
     if (!first_.is_open()) return first_.commit();  // which says why not
-    return core_->commit(key_, first_);
+    return core_->commit(key_, first_, pinned, wait);
 }
 
 // ---- the handle
 
-TieredStore::TieredStore(Store first, const TieredOptions& options)
-    : core_(detail::TierCore::create(std::move(first), options)) {}
+TieredStore::TieredStore(Store&& first, const TieredOptions& options)
+    : core_(detail::TierCore::create(first, options)) {}
 
 TieredStore::TieredStore(TieredStore&& other) noexcept = default;
 
@@ -82,29 +98,38 @@ Result<TieredReservation> TieredStore::reserve(std::string_view key, std::uint64
 }
 
 Status TieredStore::put(std::string_view key, std::span<const std::byte> value,
-                        const ReserveOptions& options) noexcept {
+                        const ReserveOptions& options, const Wait& wait) noexcept {
     Result<TieredReservation> reservation = reserve(key, value.size(), options);
     if (!reservation) return reservation.status().copy();
     if (!value.empty()) std::memcpy(reservation->bytes().data(), value.data(), value.size());
-    return reservation->commit();
+    return reservation->commit(wait);
 }
 
-Result<StoreObject> TieredStore::get(std::string_view key) noexcept {
+Result<StoreObject> TieredStore::get(std::string_view key, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
-    return core_->get(key);
+    return core_->get(key, wait);
 }
 
-bool TieredStore::contains(std::string_view key) noexcept {
-    return core_ != nullptr && core_->contains(key);
-}
-
-Status TieredStore::remove(std::string_view key) noexcept {
+Result<StoreObject> TieredStore::fetch(std::string_view key, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
-    return core_->remove(key);
+    return core_->fetch(key, wait);
+}
+
+bool TieredStore::contains(std::string_view key, const Wait& wait) noexcept {
+    return core_ != nullptr && core_->contains(key, wait);
+}
+
+Status TieredStore::remove(std::string_view key, const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    return core_->remove(key, wait);
 }
 
 Unwritten TieredStore::flush(const Wait& wait) noexcept {
     return core_ == nullptr ? Unwritten{} : core_->flush(wait);
+}
+
+Unwritten TieredStore::finish(const Wait& wait) noexcept {
+    return core_ == nullptr ? Unwritten{} : core_->close(wait);
 }
 
 Unwritten TieredStore::close(const Wait& wait) noexcept {

@@ -115,9 +115,11 @@ ReadHead decode_head(std::span<const std::byte> value, std::string_view key) noe
     read.head.part_bytes = read_little<std::uint64_t>(header + kPartAt);
     read.head.checksum = {read_little<std::uint64_t>(header + kChecksumAt),
                           read_little<std::uint64_t>(header + kChecksumAt + 8)};
-    const bool is_sound = format <= static_cast<std::uint8_t>(Format::Pickle) &&
-                          is_consistent(read.head, read.data.size());
-    if (is_sound) read.verdict = HeadVerdict::Sound;
+    if (format > static_cast<std::uint8_t>(kLastFormat)) {
+        read.verdict = HeadVerdict::Foreign;  // sound, and of one who knows more formats than we
+    } else if (is_consistent(read.head, read.data.size())) {
+        read.verdict = HeadVerdict::Sound;
+    }
     return read;
 }
 

@@ -74,7 +74,7 @@ std::string encode_head(const ValueHead& head, std::span<const std::byte> meta,
 
 enum class HeadVerdict : std::uint8_t {
     Sound,
-    Foreign,  // of another version: somebody else's, not damaged
+    Foreign,  // of another version, or format: somebody else's, not damaged
     Damaged,
 };
 // Views into the value that was read. Any bytes are answered with a verdict; the data's own

@@ -133,6 +133,12 @@ StoreObject::~StoreObject() {
     release();
 }
 
+StoreObject StoreObject::share() const noexcept {
+    // It is pinned: nobody takes it away meanwhile.
+    if (core_ != nullptr && !core_->segment->is_foreign()) core_->pins->acquire(ref_.entry);
+    return {core_, ref_, bytes_, meta_, format_};
+}
+
 void StoreObject::release() noexcept {
     if (core_ == nullptr) return;
     const std::shared_ptr<StoreCore> core = std::move(core_);

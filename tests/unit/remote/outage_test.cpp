@@ -84,6 +84,54 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
     EXPECT_TRUE(has(store, 1));
 }
 
+// Each call that waits for a server that hangs, ended by whoever made it: that is no outage.
+TEST_F(OutageTest, WhoAsksCanStopWaiting) {
+    TieredStore store = make_machine();
+    ASSERT_TRUE(succeeds(put(store, 1)));
+    server_->stop();
+    Cancel cancel;
+    Wait cancelled;
+    cancelled.cancel = &cancel;
+    cancel.cancel();
+    Wait interrupted;
+    interrupted.interrupted = [](void*) noexcept { return true; };
+    for (const Wait& wait : {cancelled, interrupted}) {
+        EXPECT_TRUE(fails(store.get(key_of(2), wait), ErrorCode::Cancelled));
+        EXPECT_TRUE(fails(put(store, 3, wait), ErrorCode::Cancelled));
+        EXPECT_TRUE(has(store, 3)) << "the first has it";
+        EXPECT_TRUE(fails(store.remove(key_of(3), wait), ErrorCode::Cancelled));
+        EXPECT_FALSE(store.contains(key_of(3), wait));
+    }
+    EXPECT_TRUE(fails(store.get(key_of(2), 10ms), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(store.get(key_of(2), Deadline::now()), ErrorCode::Timeout));
+    EXPECT_TRUE(has(store, 1)) << "which asks nobody";
+    EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
+    EXPECT_EQ(store.stats().timeouts, 0U);
+    EXPECT_EQ(store.stats().misses, 0U);
+    server_->resume();
+    EXPECT_TRUE(succeeds(put(store, 2)));
+}
+
+// Who waits for another thread's fetch fetches for himself when that thread is called off.
+TEST_F(OutageTest, OneWhoStopsWaitingDoesNotStopTheOthers) {
+    TieredStore here = make_machine();
+    ASSERT_TRUE(succeeds(put(here, 1)));
+    TieredStore store = make_machine();
+    server_->stop();
+    Cancel cancel;
+    Wait wait;
+    wait.cancel = &cancel;
+    std::thread leader(
+        [&] { EXPECT_TRUE(fails(store.get(key_of(1), wait), ErrorCode::Cancelled)); });
+    await([&] { return store.first().stats().misses == 1; });
+    std::thread follower([&] { EXPECT_TRUE(has(store, 1)); });
+    await([&] { return store.stats().shared == 1; });
+    cancel.cancel();
+    leader.join();
+    server_->resume();
+    follower.join();
+}
+
 TEST_F(OutageTest, TheFirstTierDoesNotWaitForTheSecond) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();

@@ -51,6 +51,10 @@ inline Status put(TieredStore& store, std::uint64_t number, std::size_t size = 1
     return store.put(key_of(number), make_value(number, size), options);
 }
 
+inline Status put(TieredStore& store, std::uint64_t number, const Wait& wait) {
+    return store.put(key_of(number), make_value(number, 1000), {}, wait);
+}
+
 // The object of that number is had, whole, from whichever tier.
 inline ::testing::AssertionResult has(TieredStore& store, std::uint64_t number,
                                       std::size_t size = 1000) {

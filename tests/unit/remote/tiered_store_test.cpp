@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -99,6 +100,55 @@ TEST_F(TieredStoreTest, WhatWasEvictedComesBack) {
     EXPECT_GT(store.first().stats().evicted, 0U);
     for (std::uint64_t i = 0; i < kObjects; ++i) EXPECT_TRUE(has(store, i, kSize));
     EXPECT_GE(store.stats().hits, kObjects / 2);
+}
+
+// What is written back is nobody's read: with SIEVE the oldest goes, but for what was really read.
+TEST_F(TieredStoreTest, WritingBackDoesNotCountAsReading) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
+    constexpr std::size_t kSize = 250'000;  // four fit
+    for (std::uint64_t i = 1; i <= 4; ++i) {
+        ASSERT_TRUE(succeeds(put(store, i, kSize)));
+        ASSERT_TRUE(store.flush(kLong).is_nothing());  // it is not pinned any more
+    }
+    EXPECT_EQ(store.first().stats().hits, 0U);
+    EXPECT_TRUE(has(store, 1, kSize));
+    ASSERT_TRUE(succeeds(put(store, 5, kSize)));
+    EXPECT_TRUE(store.first().contains(key_of(1))) << "it was read";
+    EXPECT_FALSE(store.first().contains(key_of(2))) << "the oldest of those that were not";
+    EXPECT_TRUE(store.first().contains(key_of(3)));
+}
+
+// The look-up that missed is the read, as where the object is made anew and put.
+TEST_F(TieredStoreTest, FetchingDoesNotCountAsReading) {
+    TieredStore here = make_machine();
+    TieredStore there = make_machine(options(), 1 << 20U);
+    constexpr std::size_t kSize = 250'000;
+    for (std::uint64_t i = 1; i <= 5; ++i) ASSERT_TRUE(succeeds(put(here, i, kSize)));
+    for (std::uint64_t i = 1; i <= 4; ++i) EXPECT_TRUE(has(there, i, kSize));
+    EXPECT_EQ(there.first().stats().hits, 0U);
+    EXPECT_EQ(there.first().stats().misses, 4U);
+    EXPECT_TRUE(has(there, 1, kSize));
+    EXPECT_TRUE(has(there, 5, kSize));
+    EXPECT_TRUE(there.first().contains(key_of(1)));
+    EXPECT_FALSE(there.first().contains(key_of(2)));
+}
+
+TEST_F(TieredStoreTest, ACommitKeepsItsObjectIfThatIsWanted) {
+    TieredStore store = make_machine();
+    Result<TieredReservation> staged = store.reserve(key_of(1), 1000);
+    ASSERT_TRUE(succeeds(staged));
+    trust::fill_numbered(staged->bytes(), 1);
+    std::optional<StoreObject> pinned;
+    ASSERT_TRUE(succeeds(staged->commit(pinned)));
+    ASSERT_TRUE(pinned);
+    EXPECT_EQ(store.first().stats().pinned, 1U);
+    StoreObject again = pinned->share();
+    pinned.reset();
+    EXPECT_TRUE(is_value(again.bytes(), 1, 1000));
+    EXPECT_EQ(store.first().stats().pinned, 1U);
+    again.release();
+    EXPECT_FALSE(again.share().is_open());
+    EXPECT_EQ(store.first().stats().pinned, 0U);
 }
 
 TEST_F(TieredStoreTest, AMissIsAMissAndCounted) {
@@ -323,6 +373,24 @@ TEST_F(DamageTest, ItIsDeletedOnlyIfAsked) {
 
 // ---- set-up
 
+TEST_F(TieredStoreTest, WhoIsRefusedKeepsTheFirstTier) {
+    RedisServer guarded({"--requirepass", "secret"});
+    Store first = Store::create(new_name(), small_store());
+    ASSERT_TRUE(succeeds(first.put(key_of(1), make_value(1, 1000))));
+    TieredOptions wanted = options();
+    wanted.urls = {guarded.url()};
+    EXPECT_TRUE(
+        refuses(ErrorCode::PermissionDenied, [&] { TieredStore(std::move(first), wanted); }));
+    wanted.urls = {"http://host"};
+    EXPECT_TRUE(
+        refuses(ErrorCode::InvalidArgument, [&] { TieredStore(std::move(first), wanted); }));
+    ASSERT_TRUE(first.is_open());
+    EXPECT_TRUE(first.contains(key_of(1)));
+    wanted.urls = {server_->url()};
+    TieredStore store(std::move(first), wanted);
+    EXPECT_TRUE(has(store, 1));
+}
+
 TEST_F(TieredStoreTest, APasswordIsNeededWhereThereIsOne) {
     RedisServer guarded({"--requirepass", "secret"});
     TieredOptions wanted = options();
@@ -382,6 +450,18 @@ TEST_F(TieredStoreTest, AClosedHandleSaysSo) {
     EXPECT_FALSE(store.contains(key_of(1)));
     // The reservation outlives it, and its commit tells where the object is not.
     EXPECT_TRUE(fails(staged->commit(), ErrorCode::Cancelled));
+}
+
+TEST_F(TieredStoreTest, AFinishedHandleStillHasItsFirstTier) {
+    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    ASSERT_TRUE(succeeds(put(store, 1)));
+    EXPECT_TRUE(store.finish(kLong).is_nothing());
+    EXPECT_EQ(server_->keys(), Words{head_of(1)});
+    EXPECT_TRUE(has(store, 1));
+    EXPECT_TRUE(fails(store.get(key_of(2)), ErrorCode::Cancelled));
+    EXPECT_TRUE(succeeds(put(store, 3)));
+    EXPECT_EQ(store.stats().dropped, 1U);
+    EXPECT_EQ(store.finish(kLong).dropped, 1U);
 }
 
 TEST_F(TieredStoreTest, AForkedChildIsTold) {

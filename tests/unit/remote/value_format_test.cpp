@@ -34,6 +34,17 @@ TEST(ValueFormatTest, WhatIsWrittenIsRead) {
     EXPECT_EQ(decode_head(bytes_of(value), "kez").verdict, HeadVerdict::Damaged);
 }
 
+TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreNotOurs) {
+    for (unsigned format = 0; format <= static_cast<unsigned>(kLastFormat) + 1; ++format) {
+        ValueHead head;
+        head.format = static_cast<Format>(format);
+        const std::string value = encode_head(head, {}, "key");
+        const bool is_known = format <= static_cast<unsigned>(kLastFormat);
+        EXPECT_EQ(decode_head(bytes_of(value), "key").verdict,
+                  is_known ? HeadVerdict::Sound : HeadVerdict::Foreign);
+    }
+}
+
 // The bytes are for machines that are not born yet: they may change only with the version.
 TEST(ValueFormatTest, TheBytesAreWhatTheyWere) {
     ValueHead head;

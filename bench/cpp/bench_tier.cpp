@@ -1,0 +1,215 @@
+// A second tier: a write-through put and a read-through get beside plain SET and GET of the same
+// bytes, to the same server over the same Unix socket.
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "bench/cpp/common/arguments.hpp"
+#include "bench/cpp/common/clock.hpp"
+#include "bench/cpp/common/guardian.hpp"
+#include "bench/cpp/common/payload.hpp"
+#include "bench/cpp/common/process.hpp"
+#include "bench/cpp/common/report.hpp"
+#include "penstock/tiered_store.hpp"
+#include "remote/redis_connection.hpp"
+
+namespace penstock::bench {
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
+constexpr std::chrono::seconds kPatience{30};
+
+detail::Endpoint endpoint_at(const std::string& path) {
+    detail::Endpoint endpoint;
+    endpoint.path = path;
+    return endpoint;
+}
+
+// SET and GET by a connection of the library's, from and into memory that stays.
+class Plain {
+public:
+    explicit Plain(const std::string& path) {
+        detail::RedisOutcome outcome;
+        connection_ = detail::RedisConnection::open(endpoint_at(path), Deadline::after(kPatience),
+                                                    never_, outcome);
+    }
+
+    [[nodiscard]] bool is_connected() const { return connection_ != nullptr; }
+    void put(std::string_view key, std::span<const std::byte> bytes) {
+        detail::RedisRequest request{{"SET", key}};
+        request.value = bytes;
+        request.is_storing = true;
+        run(request);
+        room_.resize(bytes.size());
+    }
+    std::span<const std::byte> get(std::string_view key) {
+        detail::RedisRequest request{{"GET", key}};
+        request.into = room_;
+        run(request);
+        return room_;
+    }
+    void remove(std::string_view key) { run({{"DEL", key}}); }
+
+private:
+    void run(const detail::RedisRequest& request) {
+        const detail::RedisOutcome outcome =
+            connection_->exchange(request, Deadline::after(kPatience));
+        require(outcome.is_answered(), outcome.sentence);
+        require(outcome.reply.kind != detail::RedisReply::Kind::Error, outcome.reply.text);
+    }
+
+    Cancel never_;
+    std::unique_ptr<detail::RedisConnection> connection_;
+    std::vector<std::byte> room_;
+};
+
+// One machine that puts, and another that finds nothing at home.
+class Tiered {
+public:
+    explicit Tiered(const std::string& path) : putter_(make(path)), getter_(make(path)) {}
+
+    void put(std::string_view key, std::span<const std::byte> bytes) {
+        require(putter_.put(key, bytes));
+    }
+    std::span<const std::byte> get(std::string_view key) {
+        object_ = std::make_unique<StoreObject>(require(getter_.get(key)));
+        return object_->bytes();
+    }
+    void remove(std::string_view key) {
+        object_.reset();
+        require(putter_.remove(key));
+        require(getter_.first().remove(key));
+    }
+
+private:
+    static TieredStore make(const std::string& path) {
+        StoreOptions first;
+        first.capacity = 128 * kMiB;
+        TieredOptions options;
+        options.urls = {"unix:" + path};
+        options.prefix = "tier:";
+        options.policy = TierPolicy::WriteThrough;
+        options.request_timeout = kPatience;
+        return {Store::create(new_name(), first), options};
+    }
+
+    TieredStore putter_;
+    TieredStore getter_;
+    std::unique_ptr<StoreObject> object_;
+};
+
+struct Taken {
+    Samples puts;
+    Samples gets;
+};
+
+// Puts, gets, compares and removes one object; keeps both times if it counts.
+template <typename Link>
+void play(Link& link, Payload& payload, std::uint64_t number, Taken* taken) {
+    const std::string key = "object-" + std::to_string(number);
+    const auto bytes = payload.numbered(number);
+    Ticks begin = ticks();
+    link.put(key, bytes);
+    const Ticks put = ticks() - begin;
+    begin = ticks();
+    const auto found = link.get(key);
+    const Ticks got = ticks() - begin;
+    payload.check(found, number);
+    link.remove(key);
+    if (taken == nullptr) return;
+    taken->puts.add(put);
+    taken->gets.add(got);
+}
+
+void print(std::string_view who, std::size_t size, const Taken& taken) {
+    for (const auto& [operation, samples] : {std::pair{"put", &taken.puts}, {"get", &taken.gets}}) {
+        Record("tier")
+            .text("who", who)
+            .text("operation", operation)
+            .count("size", size)
+            .latency(*samples)
+            .print();
+    }
+}
+
+void measure(const std::string& path, std::size_t size, unsigned count, unsigned turns) {
+    constexpr unsigned kWarmUp = 2;
+    Tiered tiered(path);
+    Plain plain(path);
+    Payload payload(size);
+    Taken by_tier;
+    Taken by_hand;
+    std::uint64_t number = 0;
+    for (unsigned turn = 0; turn < kWarmUp + turns; ++turn) {
+        const bool counts = turn >= kWarmUp;
+        for (unsigned i = 0; i < count; ++i) {
+            play(tiered, payload, number++, counts ? &by_tier : nullptr);
+        }
+        for (unsigned i = 0; i < count; ++i) {
+            play(plain, payload, number++, counts ? &by_hand : nullptr);
+        }
+        if (!counts) continue;
+        for (Taken* taken : {&by_tier, &by_hand}) {
+            taken->puts.end_turn();
+            taken->gets.end_turn();
+        }
+    }
+    print("penstock", size, by_tier);
+    print("plain commands", size, by_hand);
+}
+
+// Becomes a server that keeps nothing on disk; its socket has a name that is swept.
+void become_server(const std::string& path) {
+    for (const char* const name : {"redis-server", "valkey-server"}) {
+        ::execlp(name, name, "--port", "0", "--unixsocket", path.c_str(), "--save", "",
+                 "--appendonly", "no", "--logfile", "/dev/null", "--dir", "/dev/shm",
+                 static_cast<char*>(nullptr));
+    }
+    std::fflush(nullptr);
+    _exit(0);  // there is none
+}
+
+// False: there is no server to be had.
+bool await(const std::string& path, pid_t server) {
+    const Deadline deadline = Deadline::after(kPatience);
+    while (!deadline.has_passed(Clock::now())) {
+        if (Plain(path).is_connected()) return true;
+        siginfo_t ended{};
+        ::waitid(P_PID, static_cast<id_t>(server), &ended, WEXITED | WNOHANG | WNOWAIT);
+        if (ended.si_pid != 0) return false;
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+}
+
+void run(const Arguments& arguments) {
+    const std::string path = "/dev/shm/" + new_name() + "redis.sock";
+    Child server([&] { become_server(path); });
+    if (!detail::has_redis() || !await(path, server.pid())) {
+        std::fprintf(stderr, "left out: a second tier: no hiredis, or no redis-server\n");
+        Record("tier_left_out").print();
+        return;
+    }
+    for (const auto& [size, count] : {std::pair{std::size_t{64} << 10U, 32U},
+                                      {std::size_t{1} << 20U, 8U},
+                                      {std::size_t{16} << 20U, 2U}}) {
+        if (arguments.wants_size(size)) measure(path, size, count, arguments.quick ? 5 : 40);
+    }
+}
+
+}  // namespace
+}  // namespace penstock::bench
+
+int main(int argc, char** argv) {
+    using namespace penstock::bench;
+    const Arguments arguments = parse_arguments(argc, argv);
+    return run_guarded(240, [&] { run(arguments); });
+}

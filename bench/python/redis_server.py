@@ -1,0 +1,64 @@
+"""A Redis server of the run's own, on a Unix socket, that keeps nothing on disk.
+
+It dies with the process that starts it; other processes connect by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from typing import Any
+
+from missing import Missing
+from processes import fork_child, join_child, scratch_folder
+
+START_SECONDS = 40
+PATIENCE = 30.0
+
+
+class RedisServer:
+    """Answers when it is made. Raises Missing or ImportError where there is none."""
+
+    def __init__(self) -> None:
+        import redis
+
+        server = shutil.which("redis-server") or shutil.which("valkey-server")
+        if server is None:
+            raise Missing("redis-server is not installed")
+        self._redis = redis
+        self._driver = os.getpid()
+        self.path = str(scratch_folder() / "redis.sock")
+        command = [server, "--port", "0", "--unixsocket", self.path, "--save", ""]
+        command += ["--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"]
+        command += ["--logfile", "redis.log", "--dir", str(scratch_folder())]
+        self._pid = fork_child(lambda: os.execv(server, command))  # so it dies with us
+        self._wait()
+
+    @property
+    def url(self) -> str:
+        return f"unix:{self.path}"
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            client = self.connect()
+            try:
+                client.ping()
+                return
+            except self._redis.exceptions.ConnectionError as error:
+                if time.monotonic() > end:
+                    raise Missing(f"the server does not answer: {error}") from error
+                time.sleep(0.02)
+            finally:
+                client.close()
+
+    def connect(self) -> Any:
+        return self._redis.Redis(unix_socket_path=self.path, socket_timeout=PATIENCE)
+
+    def close(self) -> None:
+        """By who made it; for others there is nothing to do."""
+        if os.getpid() == self._driver:
+            os.kill(self._pid, signal.SIGTERM)
+            join_child(self._pid)

@@ -1,0 +1,231 @@
+// Put, reserve and look up, for stores of every kind.
+#include "store_objects.hpp"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "codec_numpy.hpp"
+#include "errors.hpp"
+#include "store_tensor.hpp"
+#include "store_view.hpp"
+#include "wait.hpp"
+
+namespace penstock::py {
+namespace {
+
+// "'key' of store 'kv'", for sentences.
+std::string title_of(std::string_view key, const StoreObjects& store) {
+    std::string title = "'";
+    title.append(key.substr(0, 60)).append("' of store '").append(store.name).append("'");
+    return title;
+}
+
+// What put() and reserve() have in common beside the object: who is told what, and its metadata.
+struct Asked {
+    ReserveOptions options;
+    std::vector<std::byte> meta;
+
+    Asked(nb::handle weight, nb::handle expires_after, nb::handle alignment) {
+        options.weight = parse_small(weight, "weight");
+        if (!expires_after.is_none()) {
+            options.expires_after = std::chrono::nanoseconds(
+                static_cast<std::int64_t>(nb::cast<double>(expires_after) * 1e9));
+        }
+        if (!alignment.is_none()) {
+            options.alignment = parse_bytes(alignment, "alignment");
+        }
+    }
+    // Behind what is there: a tensor's head, or nothing.
+    void append_meta(nb::handle value) {
+        if (!value.is_none()) {
+            const Encoded encoded = encode(value, Codec::Typed);
+            const std::size_t head = meta.size();
+            meta.resize(head + encoded.nbytes());
+            encoded.write(meta.data() + head);
+        }
+        options.meta = meta;
+    }
+};
+
+[[noreturn]] void raise_refused(const StoreObjects& store, nb::handle key, const Status& status) {
+    if (status.code() == ErrorCode::AlreadyExists) {
+        raise_error(ErrorCode::AlreadyExists,
+                    title_of(parse_key(key), store) + " is there already; delete it first");
+    }
+    raise_error(status);
+}
+
+// False: it is there, or somebody alive is writing it.
+bool put_with(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
+              const auto& fill) {
+    Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
+    if (!room) {
+        if (room.code() == ErrorCode::AlreadyExists || room.code() == ErrorCode::Busy) {
+            return false;
+        }
+        raise_error(room.status());
+    }
+    fill(room->bytes().data());
+    room->commit();
+    return true;
+}
+
+bool put(StoreObjects& store, nb::handle key, nb::handle value, nb::handle meta, nb::handle weight,
+         nb::handle expires_after) {
+    Asked asked(weight, expires_after, nb::none());
+    asked.append_meta(meta);
+    const Encoded encoded = encode(value, store.codec);
+    asked.options.format = encoded.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
+    return put_with(store, key, encoded.nbytes(), asked, [&](std::byte* place) {
+        std::optional<WithoutGil> without_gil;
+        if (encoded.nbytes() >= kLongCopy) {
+            without_gil.emplace();
+        }
+        encoded.write(place);
+    });
+}
+
+bool put_bytes(StoreObjects& store, nb::handle key, nb::handle data, nb::handle meta,
+               nb::handle weight, nb::handle expires_after) {
+    Asked asked(weight, expires_after, nb::none());
+    asked.append_meta(meta);
+    const Pinned pinned(data, Pinned::Access::Read);
+    const auto bytes = pinned.bytes();
+    return put_with(store, key, bytes.size(), asked, [&](std::byte* place) {
+        if (!bytes.empty()) {
+            copy_bytes(place, bytes.data(), bytes.size());
+        }
+    });
+}
+
+nb::object stage(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked) {
+    Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
+    if (!room) {
+        raise_refused(store, key, room.status());
+    }
+    return make_store_staged(*std::move(room));
+}
+
+nb::object reserve_bytes(StoreObjects& store, nb::handle key, nb::handle nbytes, nb::handle meta,
+                         nb::handle weight, nb::handle expires_after, nb::handle alignment) {
+    Asked asked(weight, expires_after, alignment);
+    asked.append_meta(meta);
+    return stage(store, key, parse_bytes(nbytes, "nbytes"), asked);
+}
+
+codec::DType parse_dtype(const std::string& wanted) {
+    for (unsigned code = 1; code < static_cast<unsigned>(codec::DType::Described); ++code) {
+        const auto dtype = static_cast<codec::DType>(code);
+        if (codec::item_size(dtype) > 0 && codec::name(dtype) == wanted) {
+            return dtype;
+        }
+    }
+    raise_error(ErrorCode::InvalidArgument,
+                "an object can't have the dtype '" + wanted +
+                    "': give a plain one, such as 'float16' or 'bfloat16'");
+}
+
+nb::object reserve_tensor(StoreObjects& store, nb::handle key,
+                          const std::vector<std::int64_t>& shape, const std::string& dtype,
+                          bool is_torch, nb::handle meta, nb::handle weight,
+                          nb::handle expires_after, nb::handle alignment) {
+    const codec::DType code = parse_dtype(dtype);
+    if (shape.size() > codec::kMaxDims) {
+        raise_error(ErrorCode::InvalidArgument, "an array has 64 dimensions at most");
+    }
+    const std::uint64_t nbytes = tensor_bytes(code, shape);
+    Asked asked(weight, expires_after, alignment);
+    asked.meta =
+        write_tensor_head(code, is_torch ? codec::Source::Torch : codec::Source::NumPy, shape);
+    asked.append_meta(meta);
+    asked.options.format = Format::Tensor;
+    return stage(store, key, nbytes, asked);
+}
+
+// None: it is not there.
+std::optional<StoreObject> find(StoreObjects& store, nb::handle key) {
+    Result<StoreObject> found = store.find(parse_key(key));
+    if (!found) {
+        if (found.code() == ErrorCode::NotFound) {
+            return std::nullopt;
+        }
+        raise_error(found.status());
+    }
+    if (found->format() == Format::Pickle && store.codec != Codec::Pickle) {
+        raise_error(ErrorCode::Incompatible,
+                    title_of(parse_key(key), store) +
+                        " is a pickle, and reading it could run any code: if you trust who put "
+                        "it, attach with codec='pickle'");
+    }
+    return *std::move(found);
+}
+
+nb::object get(StoreObjects& store, nb::handle key) {
+    std::optional<StoreObject> found = find(store, key);
+    return found ? make_store_view(store.codec, *std::move(found)) : nb::none();
+}
+
+nb::object get_copy(StoreObjects& store, nb::handle key, nb::handle missing) {
+    const std::optional<StoreObject> found = find(store, key);
+    return found ? copy_of(*found, store.codec) : nb::borrow(missing);
+}
+
+}  // namespace
+
+std::string_view parse_key(nb::handle key) {
+    if (PyUnicode_Check(key.ptr())) {
+        Py_ssize_t size = 0;
+        const char* const text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
+        if (text == nullptr) {
+            throw nb::python_error();
+        }
+        return {text, static_cast<std::size_t>(size)};
+    }
+    if (PyBytes_Check(key.ptr())) {
+        const auto bytes = bytes_of(key);
+        return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    }
+    PyErr_SetString(PyExc_TypeError, "a key is a str or bytes");
+    throw nb::python_error();
+}
+
+bool is_done(const Status& status) {
+    if (status.code() == ErrorCode::NotFound) {
+        return false;
+    }
+    check(status);
+    return true;
+}
+
+void bind_store_objects(nb::module_& module) {
+    bind_store_view(module);
+    bind_store_staged(module);
+    nb::class_<StoreObjects>(module, "StoreObjects")
+        .def("put", &put, nb::arg("key"), nb::arg("obj").none(), nb::kw_only(),
+             nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
+             nb::arg("expires_after") = nb::none())
+        .def("put_bytes", &put_bytes, nb::arg("key"), nb::arg("data"), nb::kw_only(),
+             nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
+             nb::arg("expires_after") = nb::none())
+        .def("_reserve_bytes", &reserve_bytes, nb::arg("key"), nb::arg("nbytes"), nb::kw_only(),
+             nb::arg("meta").none(), nb::arg("weight"), nb::arg("expires_after").none(),
+             nb::arg("alignment").none())
+        .def("_reserve_tensor", &reserve_tensor, nb::arg("key"), nb::arg("shape"), nb::arg("dtype"),
+             nb::arg("is_torch"), nb::kw_only(), nb::arg("meta").none(), nb::arg("weight"),
+             nb::arg("expires_after").none(), nb::arg("alignment").none())
+        .def("_get", &get, nb::arg("key"))
+        .def("_get_copy", &get_copy, nb::arg("key"), nb::arg("missing"))
+        .def_ro("name", &StoreObjects::name)
+        .def_ro("_instance", &StoreObjects::instance);
+    module.def(
+        "dtype_named", [](const std::string& name) { return dtype_of_code(parse_dtype(name)); },
+        nb::arg("name"), "NumPy's dtype of that name; of ml_dtypes where NumPy has none.");
+}
+
+}  // namespace penstock::py

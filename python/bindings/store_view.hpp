@@ -1,0 +1,20 @@
+// Objects of stores on their way to Python and back: the `with` block that reads a pinned one, and
+// the memory of one that Python fills in. Everything here needs the GIL.
+#pragma once
+
+#include "codec.hpp"
+#include "penstock/store.hpp"
+#include "store_room.hpp"
+
+namespace penstock::py {
+
+nb::object make_store_view(Codec codec, StoreObject object);
+nb::object copy_of(const StoreObject& object, Codec codec);
+// What was stored beside it.
+nb::object meta_of(const StoreObject& object);
+void bind_store_view(nb::module_& module);
+
+nb::object make_store_staged(StoreRoom room);
+void bind_store_staged(nb::module_& module);
+
+}  // namespace penstock::py

@@ -1,0 +1,217 @@
+// penstock._core.TieredStore: a Store is handed over, keys are asked of both tiers, and what waits
+// to be written is waited for. What asks a server lets the GIL go meanwhile, and answers signals.
+#include "tiered_store.hpp"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <initializer_list>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "arguments.hpp"
+#include "errors.hpp"
+#include "remote/redis_connection.hpp"
+#include "state.hpp"
+#include "wait.hpp"
+
+namespace penstock::py {
+namespace {
+
+// The one of `all` that bears the name.
+template <typename Choice>
+Choice parse_choice(const std::string& name, const char* what, std::initializer_list<Choice> all) {
+    std::string sentence = std::string(what) + " is '" + name + "': give one of";
+    for (const Choice known : all) {
+        if (name == to_string(known)) {
+            return known;
+        }
+        sentence.append(" '").append(to_string(known)).append("'");
+    }
+    raise_error(ErrorCode::InvalidArgument, sentence);
+}
+
+TierPolicy parse_policy(const std::string& policy) {
+    return parse_choice(policy, "policy",
+                        {TierPolicy::WriteBack, TierPolicy::WriteThrough, TierPolicy::ReadOnly});
+}
+
+WhenFull parse_when_full(const std::string& when_full) {
+    return parse_choice(when_full, "when_full", {WhenFull::Drop, WhenFull::Wait});
+}
+
+// The store's own handle, in the hands of a tiered one; if that can't be, it is as before.
+std::shared_ptr<TieredStore> take_over(PyStore& first, const TieredOptions& options) {
+    const std::shared_ptr<Store> handle = first.lend();
+    std::shared_ptr<TieredStore> tiered;
+    try {
+        const WithoutGil without_gil;  // it tries the server
+        tiered = std::make_shared<TieredStore>(std::move(*handle), options);
+    } catch (...) {
+        first.give_back(handle);
+        throw;
+    }
+    first.use({tiered, &tiered->first()});
+    return tiered;
+}
+
+void create(PyTieredStore* place, nb::object store, const std::vector<std::string>& urls,
+            bool cluster, const std::string& prefix, const std::string& policy,
+            nb::handle connect_timeout, nb::handle request_timeout, nb::handle retry_first,
+            nb::handle retry_most, nb::handle max_inflight, const std::string& when_full,
+            nb::handle full_timeout, nb::handle writers, nb::handle part, nb::handle ttl,
+            bool delete_corrupt) {
+    TieredOptions options;
+    options.urls = urls;
+    options.cluster = cluster;
+    options.prefix = prefix;
+    options.policy = parse_policy(policy);
+    options.connect_timeout = parse_seconds(connect_timeout, "connect_timeout");
+    options.request_timeout = parse_seconds(request_timeout, "request_timeout");
+    options.retry_first = parse_seconds(retry_first, "retry_first");
+    options.retry_most = parse_seconds(retry_most, "retry_most");
+    options.max_inflight_bytes = parse_bytes(max_inflight, "max_inflight");
+    options.when_full = parse_when_full(when_full);
+    options.full_timeout = parse_seconds(full_timeout, "full_timeout");
+    options.writers = parse_small(writers, "writers");
+    options.part_bytes = parse_bytes(part, "part");
+    if (!ttl.is_none()) {
+        options.ttl = std::chrono::ceil<std::chrono::milliseconds>(parse_seconds(ttl, "ttl"));
+    }
+    options.delete_corrupt = delete_corrupt;
+    std::shared_ptr<TieredStore> tiered = take_over(nb::cast<PyStore&>(store), options);
+    new (place) PyTieredStore(std::move(store), std::move(tiered));
+}
+
+}  // namespace
+
+PyTieredStore::PyTieredStore(nb::object first, std::shared_ptr<TieredStore> tiered)
+    : StoreObjects(nb::cast<PyStore&>(first).codec, nb::cast<PyStore&>(first).name,
+                   nb::cast<PyStore&>(first).instance),
+      first_(std::move(first)), tiered_(std::move(tiered)) {}
+
+PyTieredStore::~PyTieredStore() {
+    if (tiered_ != nullptr && !is_foreign()) {
+        tiered_->finish(Deadline::now());
+        nb::cast<PyStore&>(first_).leave();
+    }
+}
+
+std::shared_ptr<TieredStore> PyTieredStore::live() const {
+    if (tiered_ == nullptr) {
+        raise_error(ErrorCode::Closed,
+                    "the tiered store '" + name + "' was closed by this process");
+    }
+    if (is_foreign()) {
+        raise_error(ErrorCode::WrongProcess, "the tiered store '" + name +
+                                                 "' belongs to the parent of this process: attach "
+                                                 "to the store and make one here");
+    }
+    return tiered_;
+}
+
+// `ask(live, wait)`, which may wait for a server.
+template <typename Ask>
+auto PyTieredStore::ask(Ask&& ask) const {
+    const std::shared_ptr<TieredStore> own = live();
+    Waiting waiting(Deadline::never());
+    auto outcome = ask(*own, waiting.wait());
+    waiting.finish(Status::ok());
+    return outcome;
+}
+
+Result<StoreRoom> PyTieredStore::reserve(std::string_view key, std::uint64_t nbytes,
+                                         const ReserveOptions& options) {
+    const std::shared_ptr<TieredStore> own = live();
+    const WithoutGil without_gil;
+    Result<TieredReservation> staged = own->reserve(key, nbytes, options);
+    if (!staged) {
+        return staged.status().copy();
+    }
+    return StoreRoom(*std::move(staged));
+}
+
+Result<StoreObject> PyTieredStore::find(std::string_view key) {
+    // What the first tier has costs what it does without a second: the GIL stays, too.
+    Result<StoreObject> found = live()->first().get(key);
+    if (found || found.code() != ErrorCode::NotFound) {
+        return found;
+    }
+    found = ask([&](TieredStore& own, const Wait& wait) { return own.fetch(key, wait); });
+    if (found.code() == ErrorCode::Cancelled) {
+        live();  // raises Closed, if that is why
+    }
+    return found;
+}
+
+bool PyTieredStore::contains(std::string_view key) {
+    return live()->first().contains(key) ||
+           ask([&](TieredStore& own, const Wait& wait) { return own.contains(key, wait); });
+}
+
+Status PyTieredStore::remove(std::string_view key) {
+    return ask([&](TieredStore& own, const Wait& wait) { return own.remove(key, wait); });
+}
+
+Unwritten PyTieredStore::flush(Deadline deadline) {
+    const std::shared_ptr<TieredStore> own = live();
+    Waiting waiting(deadline);
+    const Unwritten report = own->flush(waiting.wait());
+    waiting.finish(Status::ok());
+    return report;
+}
+
+Unwritten PyTieredStore::close(Deadline deadline) {
+    if (tiered_ == nullptr || is_foreign()) {
+        return {};
+    }
+    const std::shared_ptr<TieredStore> own = std::move(tiered_);
+    Waiting waiting(deadline);
+    const Unwritten report = own->finish(waiting.wait());
+    waiting.reacquire();
+    nb::cast<PyStore&>(first_).leave();
+    waiting.finish(Status::ok());
+    return report;
+}
+
+void bind_tiered_store(nb::module_& module) {
+    nb::class_<PyTieredStore, StoreObjects>(module, "TieredStore", nb::is_weak_referenceable())
+        .def("__init__", &create, nb::arg("store"), nb::arg("urls"), nb::kw_only(),
+             nb::arg("cluster"), nb::arg("prefix"), nb::arg("policy"),
+             nb::arg("connect_timeout").none(), nb::arg("request_timeout").none(),
+             nb::arg("retry_first").none(), nb::arg("retry_most").none(),
+             nb::arg("max_inflight").none(), nb::arg("when_full"), nb::arg("full_timeout").none(),
+             nb::arg("writers").none(), nb::arg("part").none(), nb::arg("ttl").none(),
+             nb::arg("delete_corrupt"))
+        .def("__contains__",
+             [](PyTieredStore& store, nb::handle key) { return store.contains(parse_key(key)); })
+        .def("delete", [](PyTieredStore& store,
+                          nb::handle key) { return is_done(store.remove(parse_key(key))); })
+        .def(
+            "_flush",
+            [](PyTieredStore& store, nb::handle timeout) {
+                return to_dict(store.flush(parse_timeout(timeout)));
+            },
+            nb::arg("timeout").none())
+        .def(
+            "_close",
+            [](PyTieredStore& store, nb::handle timeout) {
+                return to_dict(store.close(parse_timeout(timeout)));
+            },
+            nb::arg("timeout").none())
+        .def("_stats",
+             [](PyTieredStore& store) {
+                 const std::shared_ptr<TieredStore> own = store.live();
+                 return to_dict([&] {
+                     const WithoutGil without_gil;
+                     return own->stats();
+                 }());
+             })
+        .def_prop_ro("first", [](const PyTieredStore& store) { return store.first(); })
+        .def_prop_ro("closed", &PyTieredStore::is_closed);
+    module.def("has_redis", &detail::has_redis);
+}
+
+}  // namespace penstock::py

@@ -1,0 +1,103 @@
+"""What every kind of store does alike, as functions that become its methods: reserving, looking up.
+
+The extension's classes take no mixins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import _core
+from ._reservation import Reservation
+from .errors import InvalidArgument, NotFound
+
+__all__ = ["Key", "StoreRef", "get", "get_copy", "reserve"]
+
+Key = str | bytes
+StoreRef = tuple[int, int]
+
+_MISSING: Any = object()
+
+
+def reserve(
+    store: _core.StoreObjects,
+    key: Key,
+    nbytes: int | str | None = None,
+    *,
+    shape: Sequence[int] | int | None = None,
+    dtype: Any = None,
+    meta: Any = None,
+    weight: int = 0,
+    expires_after: float | None = None,
+    alignment: int | str | None = None,
+) -> Reservation:
+    """Room for an object that nobody sees before it is committed.
+
+    ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
+    lies in shared memory; it is committed at the end of the block, and was never there on an
+    exception. With ``nbytes`` it is a writable buffer. A torch dtype gives a tensor. ``meta``
+    is any typed value, stored beside it. Other objects are evicted where that is needed; one of
+    a higher ``weight`` is passed by so many times more. ``expires_after`` seconds the commit is
+    refused (Expired) and the key free for others; the memory stays the writer's until the end
+    of the block. ``alignment`` is that of the object's address, up to 2 MiB.
+
+    Raises AlreadyExists, Busy (somebody alive is writing it; ``rank`` is his place), NoSpace,
+    TooLarge or InvalidArgument.
+    """
+    options = {
+        "meta": meta,
+        "weight": weight,
+        "expires_after": expires_after,
+        "alignment": alignment,
+    }
+    if (nbytes is None) == (shape is None):
+        raise InvalidArgument("a reservation takes nbytes, or shape and dtype")
+    if nbytes is not None:
+        return Reservation(store._reserve_bytes(key, nbytes, **options))
+    return Reservation.of_tensor(store, key, shape, dtype, options)
+
+
+def get(store: _core.StoreObjects, key: Key, default: Any = _MISSING) -> Any:
+    """The object, in place: ``with store.get(key) as obj``.
+
+    Arrays are read-only views of shared memory. The object is pinned, and not evicted, until
+    the block has ended and the last array that was made of it is gone. NotFound if it is not
+    there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and ``ref``.
+    """
+    view = store._get(key)
+    if view is not None:
+        return view
+    if default is _MISSING:
+        raise NotFound(f"there is no {key!r} in the store '{store.name}'")
+    return _Default(default)
+
+
+def get_copy(store: _core.StoreObjects, key: Key, default: Any = _MISSING) -> Any:
+    """The object as one's own: arrays are writable copies. NotFound, or ``default``."""
+    found = store._get_copy(key, _MISSING)
+    if found is not _MISSING:
+        return found
+    if default is _MISSING:
+        raise NotFound(f"there is no {key!r} in the store '{store.name}'")
+    return default
+
+
+class _Default:
+    """What ``get`` gives for a miss with a default."""
+
+    meta = None
+    nbytes = 0
+    ref = None
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def release(self) -> None:
+        """There is nothing to let go."""
+
+    def __enter__(self) -> Any:
+        return self._value
+
+    def __exit__(self, *_: object) -> None:
+        return None

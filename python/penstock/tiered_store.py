@@ -1,0 +1,189 @@
+"""TieredStore: a Store with Redis or Valkey behind it, for what does not fit one machine or is
+wanted by several.
+
+What the first tier has is found there, and no server is asked; what it has not is fetched once for
+the whole machine. The work is done in C++; here is the way in, and what is not in a hurry.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Literal, NoReturn
+
+from . import _core
+from ._exit import close_at_exit
+from ._objects import get, get_copy, reserve
+from .errors import WrongProcess
+from .state import TierStats, Unwritten
+from .store import Store
+
+__all__ = ["TieredStore"]
+
+Policy = Literal["write_back", "write_through", "read_only"]
+WhenFull = Literal["drop", "wait"]
+
+CLOSE_SECONDS = 5.0  # for what waits to be written, where nobody says how long
+
+
+class TieredStore(_core.TieredStore):
+    """One participant of a store, and of the second tier behind it.
+
+    ``TieredStore(store, "redis://cache:6379")`` takes ``store`` over: it is ``first`` from then on,
+    goes on answering for the first tier alone, and is closed when this is; its own ``close()`` does
+    nothing. If making one fails, the store is as it was.
+
+    Any thread may use it; it has threads of its own. In a forked child every call raises
+    WrongProcess: make one there, of a Store that is attached there. As a context manager, and when
+    the interpreter ends, it closes as ``close()`` does and warns of what was not written. Dropped
+    without that, it gives up what waits and tells nobody.
+
+    What asks a server lets other threads run, ends after ``connect_timeout`` and
+    ``request_timeout`` at most, and within 80 ms after Ctrl-C.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        store: Store,
+        urls: str | Iterable[str],
+        *,
+        cluster: bool = False,
+        prefix: str = "penstock:",
+        policy: Policy = "write_back",
+        connect_timeout: float = 1.0,
+        request_timeout: float = 2.0,
+        retry_first: float = 0.05,
+        retry_most: float = 5.0,
+        max_inflight: int | str = "256MiB",
+        when_full: WhenFull = "drop",
+        full_timeout: float = 1.0,
+        writers: int = 1,
+        part: int | str = "64MiB",
+        ttl: float | None = None,
+        delete_corrupt: bool = False,
+    ) -> None:
+        """Take the store over, and try the server once. All times are seconds.
+
+        ``urls`` is ``redis://[user:password@]host[:port][/db]`` or
+        ``unix:[//user:password@]/path[?db=N]``, or with ``cluster`` several of them. ``prefix``
+        stands before every key there; all who share objects share it.
+
+        ``policy`` is ``"write_back"``: what is put is written by threads, ``writers`` of them;
+        ``"write_through"``: put and commit return when the second tier has it too, or raise;
+        ``"read_only"``: nothing is written or removed there. What waits to be written stays pinned
+        in the first tier, at most ``max_inflight`` bytes and never more than half of it; beyond
+        that ``when_full`` says whether the second tier does without (``"drop"``, which is counted)
+        or put waits for room (``"wait"``, for at most ``full_timeout``, and not while a server is
+        away).
+
+        A request and its answer, a ``part`` of an object at most (4 KiB to 512 MiB), take at most
+        ``request_timeout``; a server that failed is tried again after ``retry_first``, then ever
+        more seldom up to ``retry_most``. ``ttl`` is how long the second tier keeps an object.
+        ``delete_corrupt`` deletes there what is found damaged.
+
+        A server that is not there is an outage, which may end, and no error. Raises InvalidArgument
+        (also where the package was built without hiredis), PermissionDenied (it does not accept the
+        password), Busy (another thread uses the store, or it is another's first tier), Closed or
+        TypeError.
+        """
+        if not isinstance(store, Store):
+            raise TypeError(f"the first tier must be a penstock.Store, not {store!r}")
+        super().__init__(
+            store,
+            _list_of(urls),
+            cluster=cluster,
+            prefix=prefix,
+            policy=policy,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+            retry_first=retry_first,
+            retry_most=retry_most,
+            max_inflight=max_inflight,
+            when_full=when_full,
+            full_timeout=full_timeout,
+            writers=writers,
+            part=part,
+            ttl=ttl,
+            delete_corrupt=delete_corrupt,
+        )
+        close_at_exit(self, TieredStore._leave)
+
+    reserve = reserve
+    get = get
+    get_copy = get_copy
+
+    def flush(self, timeout: float | None = None) -> Unwritten:
+        """Wait until all that was put before is written, or given up.
+
+        Gives what still waits after ``timeout`` seconds, and what was dropped since the last
+        report: ``is_nothing()``, if all is well.
+        """
+        return Unwritten(**self._flush(timeout))
+
+    def close(self, timeout: float | None = CLOSE_SECONDS) -> Unwritten:
+        """``flush``, then give up what still waits, and leave both tiers.
+
+        What the second tier has not got is in ``dropped``. Other threads that wait for a server get
+        Cancelled or Closed. Ctrl-C ends the wait as the end of ``timeout`` does. The second time it
+        does nothing.
+        """
+        return Unwritten(**self._close(timeout))
+
+    def stats(self) -> TierStats:
+        """Of this object, since it was made; ``first.stats()`` is of the first tier."""
+        return TierStats(**self._stats())
+
+    def _leave(self) -> None:
+        unwritten = self.close()
+        if unwritten:
+            warnings.warn(
+                f"the second tier has not got {unwritten.dropped} objects "
+                f"({unwritten.dropped_bytes} bytes) that were put into '{self.name}'; "
+                "close(timeout) waits as long as you say, and tells",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def __enter__(self) -> TieredStore:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<penstock.TieredStore '{self.name}', closed>"
+        try:
+            stats = self.stats()
+        except WrongProcess:
+            return f"<penstock.TieredStore '{self.name}', of the parent process>"
+        return (
+            f"<penstock.TieredStore '{self.name}', {stats.hits} hits and {stats.misses} misses in "
+            f"the second tier, {stats.inflight} objects ({stats.inflight_bytes} bytes) to be "
+            f"written, {stats.servers_away} of {stats.servers} servers away>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a tiered store stays in its process; give others store.first.handle, and the URL"
+        )
+
+
+def _list_of(urls: str | Iterable[str]) -> list[str]:
+    if isinstance(urls, str):
+        return [urls]
+    try:
+        given = list(urls)
+    except TypeError:
+        given = []
+    if not given or not all(isinstance(url, str) for url in given):
+        raise TypeError(f"urls must be a URL, or a list of them, not {urls!r}")
+    return given

@@ -1,0 +1,89 @@
+"""A redis-server of a test's own, on a Unix socket in a temporary folder: started, stopped, killed,
+and asked what it has by the words of its protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from peers import WITHIN, eventually, state_of
+
+from penstock import _core
+
+SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+
+# Empty: tests can start one.
+why_no_server = (
+    "this build is without hiredis"
+    if not _core.has_redis()
+    else "neither redis-server nor valkey-server is installed"
+    if SERVER is None
+    else ""
+)
+
+
+class RedisServer:
+    """Answers when the constructor returns."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self.path = str(folder / "socket")
+        self.url = f"unix:{self.path}"
+        self.start()
+
+    def start(self) -> None:
+        assert SERVER is not None
+        command = [SERVER, "--port", "0", "--unixsocket", self.path, "--save", ""]
+        command += ["--appendonly", "no", "--dir", str(self._folder), "--logfile", "log"]
+        self._process = subprocess.Popen([*command, *self._options])
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.say("PING")[:1] in ("+", "-")  # a refusal is an answer too
+        return False
+
+    def say(self, *words: str) -> str:
+        """What it answers, as it comes."""
+        frame = [f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(WITHIN)
+            connection.connect(self.path)
+            connection.sendall("".join(frame).encode())
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        return answer.decode(errors="replace")
+
+    def names(self) -> list[str]:
+        """Of all that it has, sorted."""
+        return sorted(line for line in self.say("KEYS", "*").split("\r\n") if ":" in line)
+
+    def calls(self, command: str) -> int:
+        """How often it was asked that."""
+        for line in self.say("INFO", "commandstats").split("\r\n"):
+            if line.startswith(f"cmdstat_{command}:calls="):
+                return int(line.split("=")[1].split(",")[0])
+        return 0
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It accepts, and never answers, for the length of the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        eventually(lambda: state_of(self._process.pid) == "T")
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(WITHIN)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)

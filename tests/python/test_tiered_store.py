@@ -1,0 +1,807 @@
+"""TieredStore from Python: what the first tier has not is had from the second, whole and as it was;
+what a server does or fails to do is a miss, counted or told, and never holds up the first tier."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peers import WITHIN, eventually, run_script
+from redis_server import RedisServer, why_no_server
+
+import penstock
+from penstock import _core
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+PATIENT: dict[str, Any] = {
+    "connect_timeout": WITHIN,
+    "request_timeout": WITHIN,
+    "retry_first": 0.001,
+    "retry_most": 0.02,
+}
+NOTHING = penstock.Unwritten(0, 0, 0, 0)
+Make = Callable[..., penstock.TieredStore]
+
+
+def require_a_server() -> None:
+    if why_no_server:
+        pytest.skip(why_no_server)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    require_a_server()
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def make(name: str, server: RedisServer) -> Iterator[Make]:
+    """Machines, each of which is a store with a name of its own, behind all of them one server."""
+    made: list[penstock.TieredStore] = []
+
+    def machine(capacity: str = "4MiB", codec: Any = None, **options: Any) -> penstock.TieredStore:
+        store = penstock.Store.create(f"{name}-{len(made)}", capacity=capacity, codec=codec)
+        try:
+            made.append(penstock.TieredStore(store, server.url, **{**PATIENT, **options}))
+        except BaseException:
+            store.close()
+            raise
+        return made[-1]
+
+    yield machine
+    for one in made:
+        one.close(timeout=0)
+
+
+# ---- what is put comes back
+
+
+@pytest.mark.parametrize("policy", ["write_back", "write_through"])
+def test_what_one_machine_puts_another_gets(make: Make, policy: str) -> None:
+    here, there = make(policy=policy), make()
+    value = {"tokens": np.arange(50_000), "text": "x", "none": None}
+    assert here.put("a", value, meta={"layer": 3}) is True
+    assert here.put("a", 1) is False
+    assert here.put_bytes(b"\xff", b"bytes")
+    assert here.flush(WITHIN) == NOTHING
+    assert "a" in there
+    view = there.get("a")
+    with view as found:
+        assert (found["tokens"] == value["tokens"]).all()
+        assert not found["tokens"].flags.writeable
+        assert found["text"] == "x"
+        assert view.meta == {"layer": 3}
+    assert there.get_copy(b"\xff") == b"bytes"
+    assert there.stats().hits == 2
+    assert here.stats().written == 2
+    assert here.stats().written_bytes == there.stats().fetched_bytes
+    there.get_copy("a")
+    assert there.stats().hits == 2  # it lies in the first tier now
+
+
+def test_what_was_evicted_comes_back(make: Make) -> None:
+    store = make(capacity="1MiB", policy="write_through")
+    for number in range(40):
+        store.put(str(number), np.full(60_000, number, np.uint8))
+    assert store.first.stats().evicted > 0
+    for number in range(40):
+        with store.get(str(number)) as array:
+            assert (array == number).all()
+    assert store.stats().hits >= 20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool", "complex64", "bfloat16"])
+@pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (300, 70)])
+def test_arrays_keep_dtype_shape_and_meta(make: Make, dtype: str, shape: tuple[int, ...]) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    here, there = make(part="16KiB"), make()
+    with here.reserve("x", shape=shape, dtype=dtype, meta=["m", 1]) as room:
+        wanted = (np.arange(room.size) % 2).reshape(shape).astype(room.dtype)
+        room[...] = wanted
+    with pytest.raises(ValueError, match="read-only"):
+        room[...] = 0
+    del room
+    assert here.flush(WITHIN) == NOTHING
+    view = there.get("x")
+    with view as found:
+        assert found.shape == shape
+        assert found.dtype == wanted.dtype
+        assert (found == wanted).all()
+        assert found.ctypes.data % 64 == 0
+        assert view.meta == ["m", 1]
+    assert there.stats().hits == 1
+
+
+def test_tensors(make: Make) -> None:
+    torch = pytest.importorskip("torch")
+    here, there = make(policy="write_through"), make()
+    with here.reserve("x", shape=(4, 8), dtype=torch.bfloat16) as tensor:
+        tensor.fill_(1.5)
+    with there.get("x") as seen:
+        assert seen.dtype is torch.bfloat16
+        assert seen.shape == (4, 8)
+        assert (seen == 1.5).all()
+        del seen
+
+
+def test_reservations(make: Make, server: RedisServer) -> None:
+    here, there = make(policy="write_through"), make()
+    reservation = here.reserve("x", "1KiB")
+    assert "x" not in there
+    reservation.resize(10)
+    reservation.room[:] = b"0123456789"
+    reservation.commit()
+    with pytest.raises(penstock.Expired):
+        reservation.commit()
+    assert there.get_copy("x") == b"0123456789"
+    with pytest.raises(RuntimeError, match="on purpose"), here.reserve("y", 10):
+        raise RuntimeError("on purpose")
+    assert "y" not in here
+    with pytest.raises(penstock.AlreadyExists, match="'x'"):
+        here.reserve("x", 10)
+    with pytest.raises(penstock.Busy, match="still refers"), here.reserve("z", 100) as buffer:
+        kept = np.frombuffer(buffer, np.uint8)
+    del kept
+    assert server.names() == ["penstock:o:x"]
+
+
+def test_pickles_only_where_both_ask(make: Make) -> None:
+    here, there = make(policy="write_through", codec="pickle"), make()
+    here.put("x", {1, 2})
+    with pytest.raises(penstock.Incompatible, match="codec='pickle'"):
+        there.get("x")
+    trusting = make(codec="pickle")
+    assert trusting.get_copy("x") == {1, 2}
+
+
+def test_misses(make: Make) -> None:
+    store = make()
+    with pytest.raises(penstock.NotFound, match="'nothing'"):
+        store.get("nothing")
+    with pytest.raises(FileNotFoundError):
+        store.get_copy("nothing")
+    assert store.get_copy("nothing", default=3) == 3
+    with store.get("nothing", default=None) as value:
+        assert value is None
+    assert "nothing" not in store
+    assert store.delete("nothing") is False
+    assert store.stats().misses == 4
+    assert store.first.stats().misses == 4
+
+
+def test_what_is_deleted_is_gone_from_both(make: Make, server: RedisServer) -> None:
+    here, there = make(policy="write_through"), make()
+    here.put_bytes("x", bytes(100_000))
+    assert "x" not in there.first
+    assert there.delete("x") is True
+    assert server.names() == []
+    assert here.delete("x") is True
+    assert here.delete("x") is False
+    assert here.get_copy("x", None) is None
+
+
+def test_a_reader_neither_writes_nor_removes(make: Make, server: RedisServer) -> None:
+    here, reader = make(policy="write_through", prefix="a:"), make(policy="read_only", prefix="a:")
+    here.put("x", 1)
+    assert reader.get_copy("x") == 1
+    assert reader.put("y", 2) is True
+    assert reader.delete("x") is True
+    assert server.names() == ["a:o:x"]
+    assert reader.get_copy("x") == 1
+    assert reader.close() == NOTHING
+
+
+def test_a_time_to_live_is_told_to_the_server(make: Make, server: RedisServer) -> None:
+    make(policy="write_through", ttl=3600).put("x", 1)
+    assert 3500 <= int(server.say("TTL", "penstock:o:x")[1:]) <= 3600
+
+
+def test_damage_is_a_miss(make: Make, server: RedisServer) -> None:
+    here, there = make(policy="write_through"), make(delete_corrupt=True)
+    here.put_bytes("x", bytes(100))
+    server.say("SETRANGE", "penstock:o:x", "100", "damage")
+    assert there.get_copy("x", None) is None
+    assert there.stats().corrupt == 1
+    assert server.names() == []
+
+
+# ---- the first tier
+
+
+def test_the_store_is_the_first_tier_from_then_on(name: str, server: RedisServer) -> None:
+    with penstock.Store.create(name, capacity="4MiB") as store:
+        store.put("before", 1)
+        held = store.get("before")
+        with penstock.TieredStore(store, server.url, **PATIENT) as tiered:
+            assert tiered.first is store
+            assert tiered.name == store.name == name
+            assert tiered.get_copy("before") == 1
+            assert store.put("here only", 2)
+            assert tiered.put("both", 3)
+            assert sorted(store.keys()) == ["before", "both", "here only"]
+            assert store.look("both").state == "hit"
+            store.close()  # is the tiered store's to do
+            assert not store.closed
+            assert store.get_copy("both") == 3
+            with pytest.raises(penstock.Busy, match="another tiered store"):
+                penstock.TieredStore(store, server.url)
+        assert tiered.closed
+        assert store.closed
+        with pytest.raises(penstock.Closed, match="closed by this process"):
+            store.get("both")
+        with held as value:
+            assert value == 1
+        del held
+    assert server.names() == ["penstock:o:both"]
+
+
+def test_a_store_that_could_not_be_taken_over_is_as_before(name: str, tmp_path: Path) -> None:
+    require_a_server()
+    guarded = RedisServer(tmp_path, "--requirepass", "secret")
+    with penstock.Store.create(name, capacity="4MiB") as store:
+        store.put("x", 1)
+        for url, error in [
+            (guarded.url, penstock.PermissionDenied),
+            (f"unix://:wrong@{guarded.path}", penstock.PermissionDenied),
+            ("http://host", penstock.InvalidArgument),
+        ]:
+            with pytest.raises(error) as caught:
+                penstock.TieredStore(store, url, **PATIENT)
+            assert "wrong@" not in str(caught.value)
+            assert store.get_copy("x") == 1
+        with penstock.TieredStore(store, f"unix://:secret@{guarded.path}", **PATIENT) as tiered:
+            assert "secret" not in repr(tiered)
+    guarded.kill()
+
+
+def test_a_store_that_others_are_using_is_not_taken_over(name: str, server: RedisServer) -> None:
+    with penstock.Store.create(name, capacity="1MiB") as store:
+        waiting = threading.Thread(target=lambda: store.wait("x", timeout=WITHIN).release())
+        waiting.start()
+
+        def is_busy() -> bool:
+            # By a URL that can't be, so that it fails also before the thread is in its call.
+            try:
+                penstock.TieredStore(store, "http://host")
+            except penstock.Busy as error:
+                return "another thread" in str(error)
+            except penstock.InvalidArgument:
+                return False
+            return False
+
+        eventually(is_busy)
+        store.put("x", 1)
+        waiting.join()
+
+
+# ---- a server that is away
+
+
+def test_an_outage_is_a_miss_and_counted(make: Make, server: RedisServer) -> None:
+    store = make()
+    store.put("x", 1)
+    assert store.flush(WITHIN) == NOTHING
+    server.kill()
+    for number in range(20):
+        assert store.get_copy("nothing", None) is None
+        assert store.put(str(number), number) is True
+        assert store.get_copy(str(number)) == number
+    stats = store.stats()
+    assert stats.skipped > 0
+    assert stats.errors > 0
+    assert stats.circuit == "open"
+    assert stats.servers_away == stats.servers == 1
+    assert server.path in stats.last_error
+    assert "1 of 1 servers away" in repr(store)
+    assert store.flush(0).waiting == stats.inflight > 0
+    server.start()
+    assert store.flush(WITHIN) == NOTHING
+    assert store.stats().circuit == "closed"
+    assert len(server.names()) == 20  # it has forgotten "x"
+
+
+def test_a_server_that_comes_late_is_found(make: Make, server: RedisServer) -> None:
+    server.kill()
+    store = make()
+    assert store.put("x", 1)
+    server.start()
+    assert store.flush(WITHIN) == NOTHING
+    assert server.names() == ["penstock:o:x"]
+
+
+def test_a_server_that_hangs_holds_up_nobody(make: Make, server: RedisServer) -> None:
+    store = make(request_timeout=0.2, connect_timeout=0.2)
+    with server.hanging():
+        assert store.get_copy("nothing", None) is None  # which costs the timeout
+        assert store.stats().timeouts == 1
+        begin = time.monotonic()
+        for number in range(200):
+            store.put(str(number), number)
+            assert store.get_copy(str(number)) == number
+            assert store.get_copy("nothing", None) is None
+        assert time.monotonic() - begin < 200 * 0.2 / 10  # not one in ten was waited for
+        assert store.stats().skipped == 200
+    assert store.flush(WITHIN) == NOTHING
+    assert len(server.names()) == 200
+
+
+def test_write_through_says_what_the_second_tier_has_not(make: Make, server: RedisServer) -> None:
+    store = make(policy="write_through")
+    server.kill()
+    with pytest.raises(penstock.PeerDied, match=server.path):
+        store.put_bytes("x", bytes(1000))
+    assert store.get_copy("x") == bytes(1000)  # the first has it
+    with pytest.raises(ConnectionError), store.reserve("y", shape=(8,), dtype="int32") as room:
+        room[...] = 5
+    assert not room.flags.writeable
+    assert (store.get_copy("y") == 5).all()
+    with pytest.raises(penstock.PeerDied):
+        store.delete("x")
+    assert "x" not in store.first
+    assert store.stats().dropped == 2
+    del room
+
+
+def test_what_the_server_refuses_is_told(make: Make, server: RedisServer) -> None:
+    server.say("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(penstock.Error, match="OOM"):
+        make(policy="write_through").put("x", 1)
+    back = make()
+    assert back.put("y", 1)
+    assert back.flush(WITHIN).dropped == 1
+    assert back.flush(WITHIN) == NOTHING  # it is told once
+    assert back.stats().dropped == 1
+    assert back.stats().circuit == "closed"
+
+
+def test_what_waits_is_bounded(make: Make, server: RedisServer) -> None:
+    store = make(max_inflight=10_500)
+    waiting = make(max_inflight="10KiB", when_full="wait", full_timeout=WITHIN)
+    with server.hanging():
+        for number in range(15):
+            assert store.put_bytes(str(number), bytes(1000))
+        stats = store.stats()
+        assert (stats.inflight, stats.inflight_bytes) == (10, 10_000)
+        assert (stats.dropped, stats.dropped_bytes) == (5, 5000)
+        for number in range(10):
+            waiting.put_bytes(f"w{number}", bytes(1000))
+        late = threading.Thread(target=waiting.put_bytes, args=("late", bytes(1000)))
+        late.start()
+        eventually(lambda: waiting.first.look("late").state == "hit")
+        assert waiting.stats().inflight == 10
+    late.join()
+    assert store.flush(WITHIN) == penstock.Unwritten(0, 0, 5, 5000)
+    assert waiting.flush(WITHIN) == NOTHING
+    assert len(server.names()) == 21
+
+
+# ---- close and flush
+
+
+def test_close_tells_what_was_not_written(make: Make, server: RedisServer) -> None:
+    store = make()
+    with server.hanging():
+        for number in range(5):
+            store.put_bytes(str(number), bytes(1000))
+        left = store.flush(0)
+        assert left == penstock.Unwritten(5, 5000, 0, 0)
+        assert left
+        assert not left.is_nothing()
+        assert store.close(timeout=0) == penstock.Unwritten(0, 0, 5, 5000)
+    assert store.closed
+    assert store.close() == NOTHING
+    assert "closed" in repr(store)
+    for call in (lambda: store.get("0"), lambda: store.put("x", 1), store.flush, store.stats):
+        with pytest.raises(penstock.Closed, match="closed by this process"):
+            call()
+    for call in (lambda: "0" in store, lambda: store.delete("0"), lambda: store.reserve("x", 1)):
+        with pytest.raises(penstock.Closed):
+            call()
+
+
+def test_close_writes_what_waits(make: Make, server: RedisServer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with make() as store:
+            for number in range(50):
+                store.put_bytes(str(number), bytes(20_000))
+    assert len(server.names()) == 50
+
+
+def test_a_block_warns_of_what_it_could_not_write(
+    make: Make, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(penstock.TieredStore.close, "__defaults__", (0,))
+    store = make()
+    with server.hanging():
+        store.__enter__().put("x", 1)
+        with pytest.warns(RuntimeWarning, match="has not got 1 objects"):
+            store.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("what", ["get", "in", "put", "delete", "flush", "commit"])
+def test_close_ends_what_waits_in_other_threads(make: Make, server: RedisServer, what: str) -> None:
+    store = make(policy="write_back" if what == "flush" else "write_through")
+    store.put("deleted", 1)
+    store.flush()
+    outcome: list[object] = []
+
+    def commit() -> None:
+        with store.reserve("y", 10):
+            pass
+
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: store.get("x"),
+        "in": lambda: "x" in store,
+        "put": lambda: store.put("y", 1),
+        "commit": commit,
+        "delete": lambda: store.delete("deleted"),
+        "flush": lambda: (store.put("z", 1), store.flush())[1],
+    }
+
+    def act() -> None:
+        try:
+            outcome.append(acts[what]())
+        except penstock.Error as error:
+            outcome.append(error)
+
+    with server.hanging():
+        thread = threading.Thread(target=act)
+        thread.start()
+        begun: dict[str, Callable[[], bool]] = {
+            "get": lambda: store.first.stats().misses > 0,
+            "put": lambda: "y" in store.first,
+            "commit": lambda: "y" in store.first,
+            "delete": lambda: "deleted" not in store.first,
+            "flush": lambda: store.stats().inflight == 1,
+            "in": lambda: sys._current_frames()[thread.ident or 0].f_code.co_name == "<lambda>",
+        }
+        eventually(begun[what])
+        store.close(timeout=0)
+        thread.join(WITHIN)
+        assert not thread.is_alive()
+    if what == "in":
+        assert outcome == [False] or isinstance(outcome[0], penstock.Closed)
+    elif what == "flush":
+        assert isinstance(outcome[0], penstock.Unwritten | penstock.Closed)
+    else:
+        assert isinstance(outcome[0], penstock.Cancelled | penstock.Closed)
+
+
+@pytest.mark.parametrize("what", ["get", "in", "put", "delete", "flush", "close"])
+def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
+    """In a process of its own, whose main thread waits for a server that hangs."""
+    script = """
+        import os, signal, sys, threading, time
+        import penstock
+        name, url, what = sys.argv[1:]
+        policy = "write_back" if what in ("flush", "close") else "write_through"
+        store = penstock.TieredStore(
+            penstock.Store.create(name, capacity="1MiB"), url, policy=policy,
+            connect_timeout=60, request_timeout=60)
+        print("ready", flush=True)
+        sys.stdin.readline()  # the server hangs
+        main = threading.main_thread().ident
+        def interrupt():
+            # Again, should the first have come before the wait.
+            for pause in (0.1, 5, 5):
+                if done.wait(pause):
+                    break
+                os.kill(os.getpid(), signal.SIGINT)
+        done = threading.Event()
+        if policy == "write_back":
+            store.put("x", 1)
+        acts = {
+            "get": lambda: store.get("x"), "in": lambda: "x" in store,
+            "put": lambda: store.put("x", 1), "delete": lambda: store.delete("x"),
+            "flush": store.flush, "close": lambda: store.close(timeout=None)}
+        thread = threading.Thread(target=interrupt)
+        begin = time.monotonic()
+        try:
+            thread.start()
+            acts[what]()
+            print("not interrupted")
+        except KeyboardInterrupt:
+            done.set()
+            print("interrupted after", time.monotonic() - begin < 20)
+        done.set()
+        thread.join()
+        store.close(timeout=0)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), name, server.url, what],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    with server.hanging():
+        out, _ = process.communicate("go\n", timeout=WITHIN)
+    assert out == "interrupted after True\n"
+    assert process.returncode == 0
+
+
+def test_the_end_of_the_interpreter_writes_what_waits(name: str, server: RedisServer) -> None:
+    script = """
+        import sys, penstock
+        name, url = sys.argv[1:]
+        store = penstock.TieredStore(penstock.Store.create(name), url)
+        for number in range(30):
+            store.put_bytes(str(number), bytes(100_000))
+    """
+    outcome = run_script(script, name, server.url)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr == ""
+    assert sum(":o:" in key for key in server.names()) == 30
+
+
+def test_the_end_of_the_interpreter_warns_of_what_it_could_not(
+    name: str, server: RedisServer
+) -> None:
+    script = """
+        import sys, penstock
+        penstock.TieredStore.close.__defaults__ = (0,)
+        name, url = sys.argv[1:]
+        store = penstock.TieredStore(penstock.Store.create(name), url)
+        store.put("x", 1)
+    """
+    server.kill()
+    outcome = run_script(script, name, server.url)
+    assert outcome.returncode == 0
+    assert "has not got 1 objects" in outcome.stderr
+
+
+# ---- what can't be
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"urls": "http://host"}, penstock.InvalidArgument, "redis://"),
+        ({"urls": "redis://"}, penstock.InvalidArgument, "names no host"),
+        ({"urls": "redis://host:port"}, penstock.InvalidArgument, "'port' for its port"),
+        ({"urls": "unix:relative"}, penstock.InvalidArgument, "absolute path"),
+        ({"urls": []}, TypeError, "urls must be a URL"),
+        ({"urls": [3]}, TypeError, "urls must be a URL"),
+        ({"urls": 3}, TypeError, "urls must be a URL"),
+        ({"urls": ["redis://a", "redis://b"]}, penstock.InvalidArgument, "only a cluster"),
+        ({"urls": "redis://a/1", "cluster": True}, penstock.InvalidArgument, "no database but 0"),
+        ({"policy": "write"}, penstock.InvalidArgument, "give one of 'write_back' 'write_through'"),
+        ({"when_full": "block"}, penstock.InvalidArgument, "give one of 'drop' 'wait'"),
+        ({"max_inflight": "lots"}, penstock.InvalidArgument, "lots"),
+        ({"max_inflight": -1}, penstock.InvalidArgument, "max_inflight is -1"),
+        ({"max_inflight": 1.5}, TypeError, "max_inflight must be an int of bytes"),
+        ({"part": "1KiB"}, penstock.InvalidArgument, "between 4 KiB and 512 MiB"),
+        ({"part": "1GiB"}, penstock.InvalidArgument, "between 4 KiB and 512 MiB"),
+        ({"writers": 0}, penstock.InvalidArgument, "1 to 64 writers"),
+        ({"writers": "many"}, TypeError, "writers must be an int"),
+        ({"connect_timeout": 0}, penstock.InvalidArgument, "longer than nothing"),
+        ({"request_timeout": -1}, penstock.InvalidArgument, "request_timeout is -1"),
+        ({"request_timeout": float("nan")}, penstock.InvalidArgument, "request_timeout is nan"),
+        ({"request_timeout": "1s"}, TypeError, "request_timeout must be seconds"),
+        ({"retry_first": 0}, penstock.InvalidArgument, "without a pause"),
+        ({"full_timeout": None}, TypeError, "full_timeout must be seconds"),
+        ({"ttl": 0}, penstock.InvalidArgument, "ttl is longer than nothing"),
+        ({"ttl": "1h"}, TypeError, "ttl must be seconds"),
+        ({"prefix": 3}, TypeError, "incompatible function arguments"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    name: str,
+    server: RedisServer,
+    options: dict[str, Any],
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    with penstock.Store.create(name, capacity="1MiB") as store:
+        with pytest.raises(error, match=sentence):
+            penstock.TieredStore(store, **{"urls": server.url, **options})
+        assert store.put("x", 1)  # it is the caller's
+
+
+def test_a_build_without_redis_says_so(name: str) -> None:
+    if _core.has_redis():
+        pytest.skip("this build has it")
+    with penstock.Store.create(name, capacity="1MiB") as store:
+        with pytest.raises(penstock.InvalidArgument, match="built without Redis"):
+            penstock.TieredStore(store, "redis://127.0.0.1")
+        assert store.put("x", 1)
+
+
+def test_bad_input(make: Make, server: RedisServer, name: str) -> None:
+    with pytest.raises(TypeError, match=r"must be a penstock\.Store"):
+        penstock.TieredStore(name, server.url)  # type: ignore[arg-type]
+    closed = penstock.Store.create(name, capacity="1MiB")
+    closed.close()
+    with pytest.raises(penstock.Closed):
+        penstock.TieredStore(closed, server.url)
+    store = make()
+    with pytest.raises(TypeError, match="str or bytes"):
+        store.get(3)
+    with pytest.raises(penstock.InvalidArgument, match="4097"):
+        store.put("k" * 4097, 1)
+    assert store.get_copy("k" * 4097, None) is None
+    assert "" not in store
+    with pytest.raises(penstock.InvalidArgument):
+        store.reserve("x")
+    with pytest.raises(penstock.UnsupportedType):
+        store.put("x", object())
+    with pytest.raises(penstock.InvalidArgument, match="timeout is -1"):
+        store.flush(-1)
+    with pytest.raises(penstock.TooLarge):
+        store.put_bytes("x", bytes(5 << 20))
+    with pytest.raises(TypeError, match="stays in its process"):
+        pickle.dumps(store)
+    assert server.names() == []
+
+
+def test_what_does_not_fit_here_is_told(make: Make) -> None:
+    here, there = make(capacity="4MiB", policy="write_through"), make(capacity="1MiB")
+    here.put_bytes("large", bytes(2 << 20))
+    with pytest.raises(penstock.TooLarge):
+        there.get("large")
+
+
+# ---- threads, forks, the end
+
+
+def test_threads(make: Make, server: RedisServer) -> None:
+    store = make(capacity="1MiB", writers=2)
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for turn in range(200):
+            number = (turn * 7 + seed) % 30
+            value = store.get_copy(str(number), default=None)
+            if value is None:
+                with contextlib.suppress(penstock.NoSpace):
+                    store.put(str(number), np.full(60_000, number, np.uint8))
+            elif (value != number).any():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert store.flush(WITHIN).waiting == 0
+    assert store.stats().hits > 0
+    assert store.first.stats().pinned == 0
+
+
+def test_threads_share_a_fetch(make: Make, server: RedisServer) -> None:
+    here, there = make(policy="write_through"), make()
+    here.put("x", np.arange(1000))
+    found: list[bool] = []
+    with server.hanging():
+        threads = [
+            threading.Thread(
+                target=lambda: found.append(bool((there.get_copy("x") == np.arange(1000)).all()))
+            )
+            for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: there.stats().shared == 4)
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 5
+    assert there.stats().hits == 1
+
+
+def test_other_threads_run_while_one_waits(make: Make, server: RedisServer) -> None:
+    store = make()
+    with server.hanging():
+        waiting = threading.Thread(target=lambda: store.get_copy("x", None))
+        waiting.start()
+        eventually(lambda: store.first.stats().misses == 1)
+        store.put("y", 1)
+        assert store.get_copy("y") == 1
+        assert waiting.is_alive()
+    waiting.join()
+
+
+def test_a_fork_is_told(make: Make, server: RedisServer) -> None:
+    store = make()
+    store.put("x", 1)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            signal.alarm(int(WITHIN))
+            for call in (
+                lambda: store.get("x"),
+                lambda: store.put("y", 1),
+                lambda: store.reserve("y", 1),
+                lambda: "x" in store,
+                lambda: store.delete("x"),
+                store.flush,
+                store.stats,
+            ):
+                with pytest.raises(penstock.WrongProcess, match="parent"):
+                    call()
+            assert "parent" in repr(store)
+            assert store.first.get_copy("x") == 1  # which attaches anew
+            store.close()  # nothing
+            with penstock.TieredStore(store.first, server.url, **PATIENT) as own:
+                assert own.get_copy("x") == 1
+            del store, own, call
+            gc.collect()
+            code = 0
+        os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert store.flush(WITHIN) == NOTHING
+    assert store.get_copy("x") == 1
+    assert server.names() == ["penstock:o:x"]
+
+
+def threads_here() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_what_is_dropped_leaves_nothing(name: str, server: RedisServer) -> None:
+    before = threads_here()
+    for turn in range(3):
+        store = penstock.Store.create(name, capacity="1MiB")
+        tiered = penstock.TieredStore(store, server.url, **PATIENT)
+        tiered.put("x", np.arange(1000))
+        assert tiered.flush(WITHIN) == NOTHING
+        assert threads_here() > before
+        gone = weakref.ref(tiered)
+        with tiered.get("x") as kept:
+            pass
+        if turn == 1:
+            del store  # whichever goes first
+        del tiered
+        assert gone() is None
+        if turn != 1:
+            assert store.closed
+            del store
+        assert threads_here() == before
+        assert (kept == np.arange(1000)).all()
+        del kept
+        assert not Path(f"/dev/shm/penstock.{name}").exists()
+
+
+def test_views_outlive_the_tiers(make: Make) -> None:
+    here, there = make(policy="write_through"), make()
+    here.put("x", np.arange(1000))
+    view = there.get("x")
+    with view as found:
+        there.close()
+        assert (found == np.arange(1000)).all()
+    reservation = here.reserve("y", 10)
+    here.close()
+    with pytest.raises(penstock.Cancelled):  # it reaches the first tier, which is left then
+        reservation.commit()
+
+
+def test_it_is_shown(make: Make) -> None:
+    store = make()
+    store.put_bytes("x", bytes(10))
+    store.flush()
+    store.get_copy("nothing", None)
+    assert "0 hits and 1 misses" in repr(store)
+    assert "0 objects (0 bytes) to be written" in repr(store)
+    assert "0 of 1 servers away" in repr(store)
