@@ -355,7 +355,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
 }
 
 // Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
-Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
+Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
     bool has_looked = false;
@@ -364,7 +364,7 @@ Status StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noex
         switch (outcome.fit) {
             case Heap::Fit::Found:
                 PENSTOCK_CRASH_POINT("store.reserve.allocated");
-                return Status::ok();
+                return outcome.block;
             case Heap::Fit::NoRun:
             case Heap::Fit::NoMemory:
                 break;
@@ -422,16 +422,16 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
         stage(key, hash_key(key, segment->header().instance[0]), options);
     if (!staged) return staged.status().copy();
     StoreEntry& entry = view.entry(*staged);
-    const Status room =
+    const Result<HeapBlock> room =
         allocate(*staged, {header.lead_bytes + nbytes, options.alignment, header.lead_bytes});
     if (!room) {
         abort(*staged);
-        return room.copy();
+        return room.status().copy();
     }
     entry.header.store(layout::encode_header(header), kRelaxed);
     entry.nbytes.store(nbytes, kRelaxed);
-    std::byte* const block =
-        segment->payload() + heap.offset(heap.block_named(payload_of(words.read(entry.block))));
+    // As it was given: what the entry says of it may be damaged by now.
+    std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
     if (!options.meta.empty()) {
         std::memcpy(block + key.size(), options.meta.data(), options.meta.size());
@@ -479,12 +479,16 @@ void StoreCore::abort(std::uint32_t entry) noexcept {
     }
 }
 
-Status StoreCore::resize(std::uint32_t entry, std::uint64_t nbytes) noexcept {
+Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
+                         std::uint64_t nbytes) noexcept {
     StoreEntry& self_entry = view.entry(entry);
     const layout::EntryHeader header = layout::decode_header(self_entry.header.load(kRelaxed));
     if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
     HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
-    if (block.length == 0) return damaged("entries");
+    // What is damaged may name another's block, with more room than there is where the data are.
+    const bool is_ours =
+        block.length > 0 && segment->payload() + heap.offset(block) + header.lead_bytes == data;
+    if (!is_ours) return damaged("entries");
     // Counted at its larger size while it changes: accounts never show more than the block has.
     const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
     if (fit == Heap::Fit::Found) {

@@ -40,7 +40,8 @@ struct StoreCore {
                            const ReserveOptions& options) noexcept;
     Status commit(std::uint32_t entry) noexcept;
     void abort(std::uint32_t entry) noexcept;
-    Status resize(std::uint32_t entry, std::uint64_t nbytes) noexcept;
+    // Of a reservation whose data begin at `data`.
+    Status resize(std::uint32_t entry, const std::byte* data, std::uint64_t nbytes) noexcept;
 
     // Reading. A pin is the caller's, who must unpin().
     std::optional<std::uint32_t> pin_key(std::string_view key) noexcept;
@@ -106,7 +107,7 @@ private:
                                 const ReserveOptions& options) noexcept;
     Status refuse_staged(std::string_view key, std::uint32_t entry, std::uint64_t seen) noexcept;
     std::uint32_t claim_entry(const KeyHash& hash) noexcept;
-    Status allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
+    Result<HeapBlock> allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
     void go_on(std::uint32_t entry) noexcept;
     void go_on_for_the_stopped() noexcept;
     Status no_room(std::uint64_t bytes) noexcept;

@@ -86,6 +86,7 @@ Result<StoreObject> StoreReservation::commit_pinned() noexcept {
         return status;
     }
     const StoreCore::Content found = core->content(entry_);
+    if (!found.is_sound) return unsound(*core, entry_);
     return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
                                found.format);
 }
@@ -108,7 +109,7 @@ void StoreReservation::abort() noexcept {
 Status StoreReservation::resize(std::uint64_t nbytes) noexcept {
     if (core_ == nullptr) return over();
     if (core_->segment->is_foreign()) return detail::wrong_process();
-    Status status = core_->resize(entry_, nbytes);
+    Status status = core_->resize(entry_, bytes_.data(), nbytes);
     if (status) bytes_ = {bytes_.data(), nbytes};
     return status;
 }

@@ -122,5 +122,26 @@ TEST_F(StoreCorruptionTest, AChangeWhoseNumberIsTooGreatForAReference) {
     EXPECT_TRUE(has(store_, 1));
 }
 
+TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
+    Result<StoreReservation> first = store_.reserve(key_of(1), 1000);
+    Result<StoreReservation> last = store_.reserve(key_of(2), 900'000);
+    ASSERT_TRUE(first.is_ok() && last.is_ok());
+    layout::StoreEntry& one = vandal_.entry(EntryState::Staged);
+    layout::StoreEntry& other = vandal_.entry(EntryState::Staged, 1);
+    const std::uint64_t name = payload_of(one.block.load());
+    Vandal::set_payload(one.block, payload_of(other.block.load()));
+    Vandal::set_payload(other.block, name);
+    EXPECT_EQ(first->resize(500).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(last->resize(800'000).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(last->bytes().size(), 900'000U);
+}
+
+TEST_F(StoreCorruptionTest, WhatIsCommittedPinnedIsLookedAtFirst) {
+    Result<StoreReservation> room = store_.reserve(key_of(1), 1000);
+    ASSERT_TRUE(succeeds(room.status()));
+    vandal_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});
+    EXPECT_EQ(room->commit_pinned().code(), ErrorCode::Corrupt);
+}
+
 }  // namespace
 }  // namespace penstock
