@@ -3,8 +3,10 @@
 // else.
 #include <optional>
 
-#include "fuzz/segment_image.hpp"
+#include "fuzz/calls.hpp"
+#include "fuzz/playground.hpp"
 #include "fuzz/vandal.hpp"
+#include "penstock/broadcast.hpp"
 
 namespace penstock::fuzzing {
 namespace {

@@ -1,29 +1,64 @@
 // A living Queue whose control block, slots and cells are overwritten by somebody while two
 // participants work on: puts, loans, deliveries held and given back, looks, departures. Errors may
 // come of it, and nothing else.
+#include <array>
 #include <optional>
 
-#include "fuzz/segment_image.hpp"
+#include "fuzz/calls.hpp"
+#include "fuzz/playground.hpp"
 #include "fuzz/vandal.hpp"
-#include "penstock/queue.hpp"
+#include "queue/core.hpp"
 
 namespace penstock::fuzzing {
 namespace {
+
+// A queue and its vandal, made once: making one takes longer than all that is done with it.
+struct Ground {
+    explicit Ground(unsigned poison_limit)
+        : path(path_of("queue" + std::to_string(poison_limit))), name("file:" + path),
+          queue(Queue::create(name, {.capacity = 262144,
+                                     .slots = 4,
+                                     .inline_bytes = 64,
+                                     .members = 4,
+                                     .poison_limit = poison_limit})),
+          vandal(path) {}
+
+    // What a handle remembers between two calls.
+    void forget() const {
+        detail::QueueCore& core = *detail::QueueAccess::core(queue);
+        core.tail = 0;
+        core.head = 0;
+        core.next_granule = 0;
+        core.is_producer = false;
+        core.last_empty = 0;
+        core.streaming_pauses = 0;
+        core.last_freed = 0;
+        core.looked_at = 0;
+        core.put_spin = {};
+        core.take_spin = {};
+    }
+
+    std::string path;
+    std::string name;
+    Queue queue;
+    Vandal vandal;
+};
+
+// As it was when it was made.
+Ground& fresh_ground(bool has_poison) {
+    static auto* const grounds = new std::array{Ground(0), Ground(2)};
+    Ground& ground = (*grounds)[has_poison ? 1 : 0];
+    ground.vandal.undo();
+    ground.forget();
+    return ground;
+}
 
 // Two participants in one process, each doing one thing after another as the input says.
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
-        : input_(input), path_(path_of("queue")), name_("file:" + path_),
-          queue_(Queue::create(name_, {.capacity = 262144,
-                                       .slots = 4,
-                                       .inline_bytes = 64,
-                                       .members = 4,
-                                       .poison_limit = input.ConsumeBool() ? 2U : 0U})),
-          vandal_(path_) {}
-    Town(const Town&) = delete;
-    Town& operator=(const Town&) = delete;
-    ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
+        : input_(input), ground_(fresh_ground(input.ConsumeBool())), queue_(ground_.queue),
+          vandal_(ground_.vandal) {}
 
     void live() {
         for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
@@ -58,10 +93,11 @@ private:
                 if (!held_.empty()) held_.erase(held_.begin());
                 break;
             case 10:
-                come_or_go();
+                look(who);
                 break;
             default:
-                look(who);
+                // A hundred times as dear as anything else, and attach_fuzz does nothing but that.
+                if (input_.ConsumeIntegralInRange<int>(0, 7) == 0) come_or_look_in();
                 break;
         }
     }
@@ -102,15 +138,16 @@ private:
         std::byte small[600];
         static_cast<void>(queue.get(small, Deadline::now()).is_ok());
     }
-    void come_or_go() {
-        if (other_) {
+    void come_or_look_in() {
+        if (input_.ConsumeBool()) {
+            may_refuse([&] { static_cast<void>(inspect_queue(ground_.name)); });
+        } else if (other_) {
             other_.reset();
         } else {
-            may_refuse([&] { other_.emplace(Queue::attach(name_)); });
+            may_refuse([&] { other_.emplace(Queue::attach(ground_.name)); });
         }
     }
     void look(Queue& queue) {
-        may_refuse([&] { static_cast<void>(inspect_queue(name_)); });
         static_cast<void>(queue.stats());
         static_cast<void>(queue.is_ready());
         static_cast<void>(queue.has_room());
@@ -118,10 +155,9 @@ private:
     }
 
     FuzzedDataProvider& input_;
-    std::string path_;
-    std::string name_;
-    Queue queue_;
-    Vandal vandal_;
+    Ground& ground_;
+    Queue& queue_;
+    Vandal& vandal_;
     std::optional<Queue> other_;
     std::vector<Delivery> held_;
 };

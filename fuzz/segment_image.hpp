@@ -1,176 +1,194 @@
-// What the fuzzers of segments have in common: a place for files, images of real segments to start
-// from, and the calls that anybody may make on a file that he found.
+// Files of real segments, taken at several moments of their lives. A fuzzer writes one down again,
+// with some damage, and sees what comes of it.
 #pragma once
 
 #include <fcntl.h>
 #include <fuzzer/FuzzedDataProvider.h>
-#include <signal.h>
 #include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <span>
 #include <string>
 #include <vector>
 
+#include "fuzz/damage.hpp"
 #include "penstock/broadcast.hpp"
-#include "segment/layout.hpp"
+#include "penstock/store.hpp"
+#include "penstock/trajectories.hpp"
 
 namespace penstock::fuzzing {
 
-using Image = std::vector<std::uint8_t>;
+// What somebody has written of a file; between its parts, and behind them, it reads as zeros.
+struct Image {
+    std::vector<std::uint8_t> front;  // header, slots and control
+    std::size_t payload_offset = 0;
+    std::vector<std::uint8_t> payload;  // as much as is interpreted
 
-inline constexpr const char* kPlaygroundPrefix = "penstock-fuzz-";
+    [[nodiscard]] layout::SegmentHeader header() const {
+        layout::SegmentHeader header{};
+        std::memcpy(&header, front.data(), std::min(sizeof header, front.size()));
+        return header;
+    }
+};
 
-// Directories of fuzzers that were killed.
-inline void sweep_playgrounds() {
-    std::error_code ignored;
-    for (const auto& entry :
-         std::filesystem::directory_iterator(std::filesystem::temp_directory_path(), ignored)) {
-        const std::string name = entry.path().filename().string();
-        if (!name.starts_with(kPlaygroundPrefix)) continue;
-        const int owner = std::atoi(name.c_str() + std::strlen(kPlaygroundPrefix));
-        if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) {
-            std::filesystem::remove_all(entry.path(), ignored);
+inline std::vector<std::uint8_t> read_part(int file, std::size_t offset, std::size_t size) {
+    std::vector<std::uint8_t> bytes(size);
+    const ssize_t got = ::pread(file, bytes.data(), size, static_cast<off_t>(offset));
+    if (got < 0) std::abort();
+    bytes.resize(static_cast<std::size_t>(got));
+    return bytes;
+}
+
+inline Image image_of(const std::string& path) {
+    constexpr std::size_t kPayload = std::size_t{16} << 10U;
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) std::abort();
+    layout::SegmentHeader header{};
+    if (::pread(file, &header, sizeof header, 0) != sizeof header) std::abort();
+    Image image;
+    image.front = read_part(file, 0, header.control_offset + header.control_size);
+    image.payload_offset = header.payload_offset;
+    image.payload = read_part(file, header.payload_offset, kPayload);
+    ::close(file);
+    return image;
+}
+
+inline void write_part(int file, std::size_t offset, const std::vector<std::uint8_t>& bytes) {
+    if (::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset)) < 0) std::abort();
+}
+
+// A file of that size, whose name is free.
+inline void write_file(const std::string& path, const Image& image, std::size_t size) {
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0) std::abort();
+    write_part(file, 0, image.front);
+    if (image.payload_offset < size) write_part(file, image.payload_offset, image.payload);
+    if (::ftruncate(file, static_cast<off_t>(size)) != 0) std::abort();
+    ::close(file);
+}
+
+// Mostly the header's damage is covered up by a right checksum.
+inline void damage(FuzzedDataProvider& input, Image& image) {
+    constexpr std::size_t kHeader = sizeof(layout::SegmentHeader);
+    const bool has_right_checksum = input.ConsumeIntegralInRange<int>(0, 9) > 0;
+    for (int i = input.ConsumeIntegralInRange<int>(0, 12); i > 0; --i) {
+        switch (input.ConsumeIntegralInRange<int>(0, 3)) {
+            case 0:
+                damage(input, image.front.data(), 0, kHeader);
+                break;
+            case 1:
+                damage(input, image.payload.data(), 0, image.payload.size());
+                break;
+            default:
+                damage(input, image.front.data(), layout::kPage,
+                       image.front.size() - layout::kPage);
+                break;
         }
     }
+    if (has_right_checksum) mend_checksum(image.front);
 }
 
-// A directory of this process; removed at exit.
-inline const std::filesystem::path& playground() {
-    static const auto* directory = [] {  // never destroyed: used at exit
-        sweep_playgrounds();
-        const auto* own =
-            new std::filesystem::path(std::filesystem::temp_directory_path() /
-                                      (kPlaygroundPrefix + std::to_string(::getpid())));
-        std::filesystem::create_directories(*own);
-        std::atexit([] {
-            std::error_code ignored;
-            std::filesystem::remove_all(playground(), ignored);
-        });
-        return own;
-    }();
-    return *directory;
-}
+// ---- moments: fresh, in use, full of what is half done, and left by everybody
 
-inline std::string path_of(const char* name) {
-    return (playground() / name).string();
-}
-
-// Calls that may refuse, and must do nothing worse.
-template <typename Call>
-void may_refuse(Call&& call) {
-    try {
-        call();
-    } catch (const Error&) {  // the only thing that may come out
+inline std::vector<Image> broadcast_images(const std::string& path) {
+    std::vector<Image> images;
+    const std::string name = "file:" + path;
+    const BroadcastOptions shape{.readers = 2, .capacity = 4096, .large = 131072};
+    const std::vector<std::byte> message(3000);
+    BroadcastWriter writer = BroadcastWriter::create(name, shape);
+    images.push_back(image_of(path));
+    BroadcastReader first = BroadcastReader::attach(name, 0);
+    for (const std::size_t size : {0U, 10U, 100U, 1000U}) {
+        writer.send(std::span(message).first(size)).or_throw();
     }
+    images.push_back(image_of(path));
+    BroadcastReader second = BroadcastReader::attach(name, 1);
+    for (int i = 0; i < 3; ++i) first.recv().or_throw();
+    for (int i = 0; i < 3; ++i) second.recv().or_throw();
+    writer.send(std::span(message).first(1000)).or_throw();
+    writer.send(message).or_throw();
+    const Message kept = first.recv().or_throw();
+    writer.loan(500).or_throw().commit().or_throw();
+    images.push_back(image_of(path));
+    writer.close();
+    images.push_back(image_of(path));
+    return images;
 }
 
-// Reads some of every page, so that a range that is not there is noticed.
-inline void touch(std::span<const std::byte> bytes) {
-    volatile unsigned sum = 0;
-    for (std::size_t at = 0; at < bytes.size(); at += 1024) {
-        sum = sum + std::to_integer<unsigned>(bytes[at]);
-    }
-    if (!bytes.empty()) sum = sum + std::to_integer<unsigned>(bytes.back());
+inline std::vector<Image> store_images(const std::string& path) {
+    std::vector<Image> images;
+    const std::string name = "file:" + path;
+    const std::vector<std::byte> bytes(3000);
+    Store store = Store::create(
+        name, {.capacity = 65536, .objects = 4, .members = 3, .granule = 1024, .persistent = true});
+    images.push_back(image_of(path));
+    for (const char* key : {"a", "b", "c"}) store.put(key, bytes).or_throw();
+    images.push_back(image_of(path));
+    Store other = Store::attach(name);
+    const StoreObject pinned = other.get("a").or_throw();
+    const StoreReservation staged = other.reserve("d", 5000).or_throw();
+    store.remove("a").or_throw();
+    store.pin("b").or_throw();
+    images.push_back(image_of(path));
+    return images;
 }
 
-// Everything a reader can do, for a while.
-inline void exercise(BroadcastReader& reader) {
-    std::vector<Message> held;
-    for (int i = 0; i < 40; ++i) {
-        static_cast<void>(reader.next_size(Deadline::now()).is_ok());
-        Result<Message> message = reader.recv(Deadline::now());
-        if (!message) break;
-        touch(message->bytes());
-        if (i % 3 == 0) message->keep();
-        if (i % 2 == 0) held.push_back(std::move(*message));
+inline std::vector<Image> queue_images(const std::string& path) {
+    std::vector<Image> images;
+    const std::string name = "file:" + path;
+    const std::vector<std::byte> bytes(6000);
+    Queue queue = Queue::create(
+        name, {.capacity = 65536, .slots = 8, .inline_bytes = 64, .members = 4, .poison_limit = 2});
+    images.push_back(image_of(path));
+    for (const std::size_t size : {0U, 60U, 6000U, 10U, 5000U}) {
+        queue.put(std::span(bytes).first(size)).or_throw();
     }
-    std::byte small[100];
-    static_cast<void>(reader.recv_into(small, Deadline::now()).is_ok());
-    may_refuse([&] { static_cast<void>(reader.stats()); });
-    for (const Message& message : held) touch(message.bytes());
+    images.push_back(image_of(path));
+    Queue other = Queue::attach(name);
+    const Delivery taken = other.take().or_throw();
+    other.take().or_throw().ack();
+    other.take().or_throw().give_back();
+    const QueueLoan loan = other.loan(4000).or_throw();
+    images.push_back(image_of(path));
+    queue.end();
+    images.push_back(image_of(path));
+    return images;
 }
 
-// Everything that somebody who finds the file can do with it.
-inline void exercise_file(const std::string& name) {
-    may_refuse([&] { static_cast<void>(inspect_segment(name)); });
-    may_refuse([&] {
-        for (const ReaderState& reader : inspect_broadcast(name).readers) {
-            static_cast<void>(reader.describe());
-        }
-    });
-    for (const unsigned rank : {0U, 1U}) {
-        may_refuse([&] {
-            BroadcastReader reader = BroadcastReader::attach(name, rank);
-            exercise(reader);
-        });
-    }
-    may_refuse([&] {
-        BroadcastWriter writer =
-            BroadcastWriter::create(name, {.readers = 1, .capacity = 4096, .large = 65536});
-        std::byte bytes[100] = {};
-        static_cast<void>(writer.send(bytes, Deadline::now()).is_ok());
-    });
-    may_refuse([&] { static_cast<void>(remove_if_abandoned(name)); });
+// One group with two sequences of three tokens.
+inline void put_group(TrajectoryWriter& writer, Rollout* rollout) {
+    static constexpr std::int64_t kLengths[] = {3, 3};
+    static constexpr std::int32_t kTokens[] = {1, 2, 3, 4, 5, 6};
+    GroupSource group;
+    group.environment = writer.environment();
+    group.instance_id = "g";
+    group.lengths = kLengths;
+    group.columns[0] = {codec::DType::Int32, kTokens};
+    codec::MessageWriter message;
+    write_group(group, message);
+    static_cast<void>(writer.put(message, rollout, Deadline::now()).is_ok());
 }
 
-// The checksum of a header that somebody has changed, made right again (FNV-1a, as in header.cpp).
-inline void mend_checksum(Image& image) {
-    if (image.size() < sizeof(layout::SegmentHeader)) return;
-    constexpr std::size_t kEnd = offsetof(layout::SegmentHeader, checksum);
-    std::uint64_t hash = 0xcbf29ce484222325;
-    for (std::size_t i = 0; i < kEnd; ++i) hash = (hash ^ image[i]) * 0x100000001b3;
-    std::memcpy(image.data() + kEnd, &hash, sizeof hash);
-}
-
-// Overwrites some words or bytes within [from, from + size) of the memory as the input says.
-inline void damage(FuzzedDataProvider& input, std::uint8_t* memory, std::size_t from,
-                   std::size_t size) {
-    constexpr std::uint64_t kTelling[] = {0,
-                                          1,
-                                          2,
-                                          7,
-                                          8,
-                                          4096,
-                                          65536,
-                                          0x7FFFFFFF,
-                                          0xFFFFFFFF,
-                                          std::uint64_t{1} << 40U,
-                                          ~std::uint64_t{0} - 7,
-                                          ~std::uint64_t{0}};
-    const std::size_t at = input.ConsumeIntegralInRange<std::size_t>(0, size - 1);
-    if (input.ConsumeBool()) {
-        const auto bytes =
-            input.ConsumeBytes<std::uint8_t>(input.ConsumeIntegralInRange<std::size_t>(1, 64));
-        if (bytes.empty()) return;
-        std::memcpy(memory + from + at, bytes.data(), std::min(bytes.size(), size - at));
-        return;
-    }
-    const std::size_t word = at / 8 * 8;
-    if (word + 8 > size) return;
-    std::uint64_t value = 0;
-    std::memcpy(&value, memory + from + word, 8);
-    switch (input.ConsumeIntegralInRange<int>(0, 3)) {
-        case 0:
-            value = input.PickValueInArray(kTelling);
-            break;
-        case 1:
-            value += input.ConsumeIntegralInRange<std::uint64_t>(0, 64) * 8;
-            break;
-        case 2:
-            value ^= std::uint64_t{1} << input.ConsumeIntegralInRange<unsigned>(0, 63);
-            break;
-        default:
-            value = input.ConsumeIntegral<std::uint64_t>();
-            break;
-    }
-    std::memcpy(memory + from + word, &value, 8);
+inline std::vector<Image> trajectories_images(const std::string& path) {
+    std::vector<Image> images;
+    const std::string name = "file:" + path;
+    TrajectoryReader reader = TrajectoryReader::create(
+        name, {.capacity = 65536, .slots = 8, .members = 4, .max_staleness = 1}, 4);
+    images.push_back(image_of(path));
+    TrajectoryWriter writer = TrajectoryWriter::attach(name, {.name = "maths", .group_size = 2});
+    TrajectoryWriter other = TrajectoryWriter::attach(name, {.name = "code", .min_share = 0.5});
+    Rollout rollout = writer.begin(Deadline::now()).or_throw();
+    put_group(writer, &rollout);
+    const Rollout running = other.begin(Deadline::now()).or_throw();
+    images.push_back(image_of(path));
+    put_group(writer, nullptr);
+    put_group(other, nullptr);
+    const TrajectoryBatch batch = reader.next_batch({}, Deadline::now()).or_throw();
+    images.push_back(image_of(path));
+    return images;
 }
 
 }  // namespace penstock::fuzzing

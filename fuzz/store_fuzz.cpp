@@ -1,31 +1,50 @@
 // A living Store whose control block, entries, heap words and payload are overwritten by somebody
 // while two participants work on: reservations, pins, removals, evictions, looks, departures.
 // Errors may come of it, and nothing else.
+#include <array>
 #include <optional>
 
-#include "fuzz/segment_image.hpp"
+#include "fuzz/calls.hpp"
+#include "fuzz/playground.hpp"
 #include "fuzz/vandal.hpp"
 #include "penstock/store.hpp"
 
 namespace penstock::fuzzing {
 namespace {
 
+// A store and its vandal, made once: making one takes longer than all that is done with it. A
+// handle remembers nothing between two calls but what it holds.
+struct Ground {
+    explicit Ground(Eviction eviction)
+        : path(path_of(std::string(to_string(eviction)))), name("file:" + path),
+          store(Store::create(name, {.capacity = 65536,
+                                     .objects = 4,
+                                     .members = 3,
+                                     .eviction = eviction,
+                                     .granule = 1024})),
+          vandal(path) {}
+
+    std::string path;
+    std::string name;
+    Store store;
+    Vandal vandal;
+};
+
+// As it was when it was made.
+Ground& fresh_ground(std::size_t which) {
+    static auto* const grounds = new std::array{Ground(Eviction::Sieve), Ground(Eviction::Fifo),
+                                                Ground(Eviction::Lru), Ground(Eviction::None)};
+    Ground& ground = (*grounds)[which % grounds->size()];
+    ground.vandal.undo();
+    return ground;
+}
+
 // Two participants in one process, each doing one thing after another as the input says.
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
-        : input_(input), path_(path_of("store")), name_("file:" + path_),
-          store_(Store::create(
-              name_, {.capacity = 65536,
-                      .objects = 4,
-                      .members = 3,
-                      .eviction = input.PickValueInArray(
-                          {Eviction::Sieve, Eviction::Fifo, Eviction::Lru, Eviction::None}),
-                      .granule = 1024})),
-          vandal_(path_) {}
-    Town(const Town&) = delete;
-    Town& operator=(const Town&) = delete;
-    ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
+        : input_(input), ground_(fresh_ground(input.ConsumeIntegral<std::uint8_t>())),
+          store_(ground_.store), vandal_(ground_.vandal) {}
 
     void live() {
         for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
@@ -64,10 +83,11 @@ private:
                 keep_or_clear(who, key);
                 break;
             case 11:
-                come_or_go();
+                look(who, key);
                 break;
             default:
-                look(who, key);
+                // A hundred times as dear as anything else, and attach_fuzz does nothing but that.
+                if (input_.ConsumeIntegralInRange<int>(0, 7) == 0) come_or_look_in();
                 break;
         }
     }
@@ -90,6 +110,7 @@ private:
         if (input_.ConsumeBool()) {
             static_cast<void>(
                 room->resize(input_.ConsumeIntegralInRange<std::size_t>(0, 70'000)).is_ok());
+            std::memset(room->bytes().data(), 2, room->bytes().size());
         }
         if (input_.ConsumeBool()) {
             static_cast<void>(room->commit().is_ok());
@@ -128,15 +149,16 @@ private:
                 break;
         }
     }
-    void come_or_go() {
-        if (other_) {
+    void come_or_look_in() {
+        if (input_.ConsumeBool()) {
+            may_refuse([&] { static_cast<void>(inspect_store(ground_.name)); });
+        } else if (other_) {
             other_.reset();
         } else {
-            may_refuse([&] { other_.emplace(Store::attach(name_)); });
+            may_refuse([&] { other_.emplace(Store::attach(ground_.name)); });
         }
     }
     void look(Store& store, const std::string& key) {
-        may_refuse([&] { static_cast<void>(inspect_store(name_)); });
         may_refuse([&] { static_cast<void>(store.stats()); });
         may_refuse([&] { static_cast<void>(store.keys()); });
         static_cast<void>(store.look(key));
@@ -145,10 +167,9 @@ private:
     }
 
     FuzzedDataProvider& input_;
-    std::string path_;
-    std::string name_;
-    Store store_;
-    Vandal vandal_;
+    Ground& ground_;
+    Store& store_;
+    Vandal& vandal_;
     std::optional<Store> other_;
     std::vector<StoreObject> held_;
     std::vector<StoreReservation> rooms_;

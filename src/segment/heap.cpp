@@ -273,7 +273,7 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
 
 // What lies before `granule` becomes part of `joined` if it is free. If it is used, the plan holds
 // only while it is: freed at the same moment, the two would come to lie side by side, and nobody
-// would join them. False: it is just changing.
+// would join them. False: it is just changing, or damaged, and the plan says what was seen.
 bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == 0) return true;
     const Piece last = piece_at(granule - 1);
@@ -284,7 +284,11 @@ bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) con
     }
     const bool is_tail = last.state == State::Tail && last.length <= granule;
     const Piece first = is_tail ? piece_at(granule - last.length) : last;
-    if (first.state != State::Free || first.first + first.length != granule) return false;
+    if (first.state != State::Free || first.first + first.length != granule) {
+        keep(plan, last);
+        keep(plan, first);
+        return false;
+    }
     erase(plan, first);
     joined.first = first.first;
     joined.length += first.length;
@@ -299,18 +303,20 @@ bool Heap::join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) con
         keep(plan, next);
         return true;
     }
-    if (next.state != State::Free || !fits_heap(next)) return false;
+    if (next.state != State::Free || !fits_heap(next)) {
+        keep(plan, next);
+        return false;
+    }
     erase(plan, next);
     joined.length += next.length;
     return true;
 }
 
-// One attempt; Damaged: what is there is not the block.
-Heap::Fit Heap::release(HeapBlock block, const WordPlan& also) noexcept {
+// One attempt, by a plan that has more to change already; Damaged: what is there is not the block.
+Heap::Fit Heap::release(HeapBlock block, WordPlan& plan) noexcept {
     const Piece used = piece_at(block.first);
     if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
     Piece joined{State::Free, block.first, block.length, 0, 0};
-    WordPlan plan = also;
     erase(plan, used);
     if (!join_before(plan, block.first, joined)) return Fit::NoRun;
     if (!join_behind(plan, block.first + block.length, joined)) return Fit::NoRun;
@@ -324,10 +330,13 @@ Heap::Fit Heap::release(HeapBlock block, const WordPlan& also) noexcept {
 }
 
 bool Heap::free(HeapBlock block, WordPlan also) noexcept {
+    WordPlan last;
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
-        const Fit fit = release(block, also);
+        WordPlan plan = also;
+        const Fit fit = release(block, plan);
         if (fit == Fit::Found) return true;
-        if (fit == Fit::Damaged || !words_->renew(also)) return false;
+        if (fit == Fit::Damaged || plan == last || !words_->renew(also)) return false;
+        last = plan;
     }
     return false;
 }
@@ -342,6 +351,7 @@ bool Heap::settle(const WordPlan& plan, const Piece& rest) noexcept {
 
 Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
     const std::uint32_t length = geometry_.granules_for(bytes);
+    WordPlan last;
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const Piece used = piece_at(block.first);
         if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
@@ -349,7 +359,11 @@ Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
         Piece rest{State::Free, block.first + block.length, 0, 0, 0};
         WordPlan plan;
         erase(plan, used);
-        if (!join_behind(plan, rest.first, rest)) continue;
+        if (!join_behind(plan, rest.first, rest)) {
+            if (plan.is_broken() || plan == last) return Fit::Damaged;
+            last = plan;
+            continue;
+        }
         const std::uint32_t room = block.length + rest.length;
         if (length > room) return Fit::NoRun;
         lay(plan, {State::Used, block.first, length, used.owner, 0});

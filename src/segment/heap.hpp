@@ -82,7 +82,7 @@ public:
     Outcome allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept;
     // Gives the block back, and changes the words of `also` with it: its name, at least. They must
     // be such that nobody else changes a payload and back; three at most. False: one has another
-    // payload than was seen, and the block is still used.
+    // payload than was seen, or what is there is damaged, and the block is still used.
     bool free(HeapBlock block, WordPlan also) noexcept;
     // Makes a used block longer or shorter where it is. Its owner alone may call.
     Fit resize(HeapBlock& block, std::uint64_t bytes) noexcept;
@@ -165,7 +165,7 @@ private:
     bool settle(const WordPlan& plan, const Piece& rest) noexcept;
     bool join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept;
     bool join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept;
-    Fit release(HeapBlock block, const WordPlan& also) noexcept;
+    Fit release(HeapBlock block, WordPlan& plan) noexcept;
 
     [[nodiscard]] bool is_reserved(std::uint32_t chunk) const noexcept;
     std::error_code reserve(HeapBlock block) noexcept;

@@ -177,7 +177,9 @@ void MultiWord::finish(unsigned dead) const noexcept {
 // Writes it down where others find it. Its words refer to none of ours: the change before is done.
 std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     layout::WordOperation& place = operations_[self_];
-    const std::uint64_t sequence = sequence_in(place.status.load(kRelaxed)) + 1;
+    // No wider than a reference can say: only damage makes one that is, and nothing would come
+    // true.
+    const std::uint64_t sequence = (sequence_in(place.status.load(kRelaxed)) + 1) & kSequenceMask;
     // pairs with: the acquire loads in read_operation(): who finds the change before over finds its
     // words without it.
     place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);

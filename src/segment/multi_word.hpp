@@ -40,6 +40,10 @@ public:
     [[nodiscard]] unsigned size() const noexcept { return size_; }
     // It never comes true, however often it is renewed: a word of it is damaged.
     [[nodiscard]] bool is_broken() const noexcept { return is_broken_; }
+    // That nothing has changed meanwhile: of two plans of which each was made of what the words
+    // held, one after the other. What did not fit together then was not just changing: it is
+    // damaged.
+    bool operator==(const WordPlan&) const noexcept = default;
 
 private:
     friend class MultiWord;
@@ -47,6 +51,7 @@ private:
         Word* word = nullptr;
         std::uint64_t seen = 0;
         std::uint64_t payload = 0;
+        bool operator==(const Step&) const noexcept = default;
     };
     std::array<Step, layout::kMostWords> steps_;
     unsigned size_ = 0;

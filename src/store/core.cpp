@@ -172,6 +172,11 @@ StoreCore::~StoreCore() {
     segment->leave([this] { return !view.shape().persistent; });
 }
 
+Status StoreCore::damaged(const char* what) const noexcept {
+    return {ErrorCode::Corrupt,
+            "the " + std::string(what) + " of " + title() + " contradict themselves"};
+}
+
 Status StoreCore::wrong() const noexcept {
     if (segment->is_foreign()) return wrong_process();
     if (closing.is_cancelled()) return Status(ErrorCode::Closed);
@@ -308,7 +313,7 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
     const unsigned member = decoded(seen).member;
     if (member >= view.shape().members) {
-        return {ErrorCode::Corrupt, "the entries of " + title() + " contradict themselves"};
+        return damaged("entries");
     }
     const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
     if (expires_at != 0 && os::monotonic_ns() >= expires_at) {
@@ -352,6 +357,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
     for (;;) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
+        if (seen == MultiWord::kBroken) return damaged("entries");
         // Whoever writes it is looked for first: it may be committed between the two looks.
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
@@ -391,6 +397,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
             return entry;
         }
         if (move(entry, word(entry), State::Freeing, self)) finish_freeing(entry);
+        if (plan.is_broken()) return damaged("entries");
     }
 }
 
@@ -419,14 +426,15 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
             case Heap::Fit::NoMemory:
                 break;
             default:
-                return Status(ErrorCode::Corrupt,
-                              "the blocks of " + title() + " contradict themselves");
+                return damaged("blocks");
         }
         if (!std::exchange(has_cleared, true)) {
             clear_dead();
             continue;
         }
-        if (evict_one()) continue;
+        const StoreOrder::Outcome eviction = evict_one();
+        if (eviction == StoreOrder::Outcome::Damaged) return damaged("links");
+        if (eviction == StoreOrder::Outcome::Done) continue;
         if (!std::exchange(has_looked, true)) {
             go_on_for_the_stopped();
             continue;
@@ -502,7 +510,12 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
                             : "the reservation was cleared away; the object was not committed"};
         }
         const std::uint64_t bytes = own_bytes(entry);
-        if (!order.append(entry, seen, layout::encode_entry(State::Resident))) continue;
+        const auto outcome = order.append(entry, seen, layout::encode_entry(State::Resident));
+        if (outcome == StoreOrder::Outcome::Changed) continue;
+        if (outcome == StoreOrder::Outcome::Damaged) {
+            abort(entry);
+            return damaged("links");
+        }
         PENSTOCK_CRASH_POINT("store.commit.resident");
         add(own().committed);
         add(own().committed_bytes, bytes);
@@ -523,19 +536,23 @@ void StoreCore::abort(std::uint32_t entry) noexcept {
     }
 }
 
-Status StoreCore::resize(std::uint32_t entry, std::uint64_t nbytes) noexcept {
+Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
+                         std::uint64_t nbytes) noexcept {
     StoreEntry& self_entry = view.entry(entry);
     const layout::EntryHeader header = layout::decode_header(self_entry.header.load(kRelaxed));
     if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
     HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
-    if (block.length == 0) return Status(ErrorCode::Corrupt);
+    // What is damaged may name another's block, with more room than there is where the data are.
+    const bool is_ours =
+        block.length > 0 && segment->payload() + heap.offset(block) + header.lead_bytes == data;
+    if (!is_ours) return damaged("entries");
     // Counted at its larger size while it changes: accounts never show more than the block has.
     const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
     if (fit == Heap::Fit::Found) {
         self_entry.nbytes.store(nbytes, kRelaxed);
         return Status::ok();
     }
-    if (fit == Heap::Fit::Damaged) return Status(ErrorCode::Corrupt);
+    if (fit == Heap::Fit::Damaged) return damaged("blocks");
     return {ErrorCode::NoSpace, "no room to make it " + std::to_string(nbytes) +
                                     " bytes long where it is; abort it and reserve anew"};
 }
@@ -740,45 +757,57 @@ void StoreCore::collect(std::uint32_t entry) noexcept {
     }
 }
 
-// True: it is gone. A reader who comes in between says no, and so does one who was there before.
-bool StoreCore::evict(std::uint32_t entry) noexcept {
+// A reader who comes in between says no, and so does one who was there before.
+StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
+    using Outcome = StoreOrder::Outcome;
     const std::uint64_t seen = word(entry);
     if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {
-        return false;
+        return Outcome::Changed;
     }
     PENSTOCK_CRASH_POINT("store.evict.evicting");
     for (;;) {
         const std::uint64_t now = word(entry);
-        if (decoded(now).state != State::Evicting || decoded(now).member != self) return false;
+        if (decoded(now).state != State::Evicting || decoded(now).member != self) {
+            return Outcome::Changed;
+        }
         // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
         // between this and another thread of ours it may have been a reader's meanwhile.
         const bool is_wanted =
             is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
         if (is_wanted) {
-            if (move(entry, now, State::Resident)) return false;
+            if (move(entry, now, State::Resident)) return Outcome::Changed;
             continue;
         }
         const std::uint64_t bytes = own_bytes(entry);
-        if (!order.remove(entry, now, layout::encode_entry(State::Freeing, self))) continue;
+        const Outcome outcome =
+            order.remove(entry, now, layout::encode_entry(State::Freeing, self));
+        if (outcome == Outcome::Changed) continue;
+        if (outcome == Outcome::Damaged) {
+            move(entry, now, State::Resident);
+            return outcome;
+        }
         PENSTOCK_CRASH_POINT("store.evict.freeing");
         finish_freeing(entry);
         add(own().evicted);
         add(own().evicted_bytes, bytes);
-        return true;
+        return outcome;
     }
 }
 
-bool StoreCore::evict_one() noexcept {
-    if (view.shape().eviction == Eviction::None) return false;
+StoreOrder::Outcome StoreCore::evict_one() noexcept {
+    using Outcome = StoreOrder::Outcome;
+    if (view.shape().eviction == Eviction::None) return Outcome::Changed;
     for (;;) {
         const std::uint32_t victim = order.victim();
-        if (victim == StoreOrder::kNone) return false;
-        if (evict(victim)) return true;
+        if (victim == StoreOrder::kNone) return Outcome::Changed;
+        const Outcome outcome = evict(victim);
+        if (outcome != Outcome::Changed) return outcome;
     }
 }
 
-// Of an object that we have pinned; it goes with its last reader. False: somebody else did it.
-bool StoreCore::remove(std::uint32_t entry) noexcept {
+// Of an object that we have pinned; it goes with its last reader. Changed: somebody else did it.
+StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
+    using Outcome = StoreOrder::Outcome;
     for (;;) {
         const std::uint64_t seen = word(entry);
         const State state = decoded(seen).state;
@@ -786,11 +815,13 @@ bool StoreCore::remove(std::uint32_t entry) noexcept {
             move(entry, seen, State::Resident);
             continue;
         }
-        if (state != State::Resident) return false;
-        if (!order.remove(entry, seen, layout::encode_entry(State::Doomed))) continue;
+        if (state != State::Resident) return Outcome::Changed;
+        const Outcome outcome = order.remove(entry, seen, layout::encode_entry(State::Doomed));
+        if (outcome == Outcome::Changed) continue;
+        if (outcome == Outcome::Damaged) return outcome;
         PENSTOCK_CRASH_POINT("store.remove.doomed");
         add(own().deleted);
-        return true;
+        return outcome;
     }
 }
 
@@ -806,7 +837,7 @@ std::uint64_t StoreCore::clear() noexcept {
         }
         if (is.state != State::Resident && is.state != State::Evicting) continue;
         if (!pin(entry)) continue;
-        if (remove(entry)) ++removed;
+        if (remove(entry) == StoreOrder::Outcome::Done) ++removed;
         unpin(entry);
     }
     return removed;

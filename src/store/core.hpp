@@ -40,7 +40,8 @@ struct StoreCore {
                            const ReserveOptions& options) noexcept;
     Status commit(std::uint32_t entry) noexcept;
     void abort(std::uint32_t entry) noexcept;
-    Status resize(std::uint32_t entry, std::uint64_t nbytes) noexcept;
+    // Of a reservation whose data begin at `data`.
+    Status resize(std::uint32_t entry, const std::byte* data, std::uint64_t nbytes) noexcept;
 
     // Reading. A pin is the caller's, who must unpin().
     std::optional<std::uint32_t> pin_key(std::string_view key) noexcept;
@@ -64,7 +65,7 @@ struct StoreCore {
     void touch(std::uint32_t entry) noexcept;
 
     // Removing.
-    bool remove(std::uint32_t entry) noexcept;
+    StoreOrder::Outcome remove(std::uint32_t entry) noexcept;
     std::uint64_t clear() noexcept;
     void clear_dead() noexcept;
     bool keep(std::uint32_t entry, bool keeps) noexcept;
@@ -72,6 +73,7 @@ struct StoreCore {
     void register_cuda();
 
     [[nodiscard]] Status wrong() const noexcept;  // why nothing can be done, or ok
+    [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
     [[nodiscard]] layout::StoreMember& own() const noexcept { return view.member(self); }
 
@@ -121,8 +123,9 @@ private:
     std::optional<std::uint32_t> pin_hash(const KeyHash& hash, std::string_view key) noexcept;
     bool pin(std::uint32_t entry) noexcept;
     [[nodiscard]] bool has_key(std::uint32_t entry, std::string_view key) const noexcept;
-    bool evict_one() noexcept;
-    bool evict(std::uint32_t entry) noexcept;
+    // Done: it is gone, or one is. Changed: it stays, or nobody may go.
+    StoreOrder::Outcome evict_one() noexcept;
+    StoreOrder::Outcome evict(std::uint32_t entry) noexcept;
     void collect(std::uint32_t entry) noexcept;
     void finish_freeing(std::uint32_t entry) noexcept;
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;

@@ -25,12 +25,12 @@ bool StoreOrder::plan_append(WordPlan& plan, std::uint32_t number) const noexcep
     plan.set(state.newest, seen, number + 1);
     if (is_entry(next)) {
         const std::uint64_t newer = words_->read(entry(next).newer);
-        if (payload_of(newer) != 0) return false;
         plan.set(entry(next).newer, newer, number + 1);
+        if (payload_of(newer) != 0) return false;
     } else {
         const std::uint64_t oldest = words_->read(state.oldest);
-        if (payload_of(oldest) != 0) return false;
         plan.set(state.oldest, oldest, number + 1);
+        if (payload_of(oldest) != 0) return false;
     }
     set(plan, *words_, self.newer, 0);
     set(plan, *words_, self.older, next);
@@ -49,34 +49,41 @@ bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexce
     Word& from_older = is_entry(last) ? entry(last).newer : state.oldest;
     const std::uint64_t seen_newer = words_->read(from_newer);
     const std::uint64_t seen_older = words_->read(from_older);
-    if (payload_of(seen_newer) != number + 1 || payload_of(seen_older) != number + 1) return false;
     plan.set(from_newer, seen_newer, last);
     plan.set(from_older, seen_older, next);
     plan.set(self.newer, newer, 0);
     plan.set(self.older, older, 0);
-    return true;
+    return payload_of(seen_newer) == number + 1 && payload_of(seen_older) == number + 1;
 }
 
-bool StoreOrder::append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept {
+StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
+                                       std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
-    for (;;) {
+    for (WordPlan last;;) {
         WordPlan plan;
         plan.set(word, seen, payload);
-        if (plan_append(plan, number) && words_->change(plan)) return true;
+        const bool fits = plan_append(plan, number);
+        if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
+        if (fits && words_->change(plan)) return Outcome::Done;
         const std::uint64_t now = words_->read(word);
-        if (payload_of(now) != payload_of(seen)) return false;
+        if (payload_of(now) != payload_of(seen)) return Outcome::Changed;
         seen = now;
+        last = plan;
     }
 }
 
-bool StoreOrder::remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept {
+StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
+                                       std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
-    do {
+    for (WordPlan last;;) {
         WordPlan plan;
         plan.set(word, seen, payload);
-        if (plan_removal(plan, number) && words_->change(plan)) return true;
-    } while (words_->read(word) == seen);
-    return false;
+        const bool fits = plan_removal(plan, number);
+        if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
+        if (fits && words_->change(plan)) return Outcome::Done;
+        if (words_->read(word) != seen) return Outcome::Changed;
+        last = plan;
+    }
 }
 
 void StoreOrder::renew(std::uint32_t number) noexcept {
@@ -140,16 +147,22 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
 
 // From the hand (SIEVE) or from the oldest towards the newest, and round again until a whole round
 // has found nobody and taken no visit away. A round ends early where the entry that it is at has
-// left the order meanwhile: somebody else got on, and it counts for nothing. The hand is a hint: if
-// it points to one who has gone, or whose entry is another's by now, the round begins at the
-// oldest, or goes on from there.
+// left the order meanwhile: somebody else got on, and it counts for nothing. Two in a row that end
+// early at the same word, unchanged in between, mean damage: who left would have come back with
+// other links. The hand is a hint: if it points to one who has gone, or whose entry is another's by
+// now, the round begins at the oldest, or goes on from there.
 std::uint32_t StoreOrder::victim() noexcept {
     constexpr unsigned kMostRounds = 10'000;  // each but the last few means that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
     std::uint64_t at = is_sieve() ? hand.load(kRelaxed) : 0;
+    Round before;
     for (unsigned rounds = 0; rounds < kMostRounds; ++rounds) {
         const Round round = go_round(at);
         if (round.victim != kNone || round.is_fruitless) return round.victim;
+        const bool is_stuck = rounds > 0 && !before.reached_end && !round.has_passed &&
+                              round.last == before.last && round.end == before.end;
+        if (is_stuck) return kNone;
+        before = round;
         at = 0;
     }
     return kNone;
@@ -158,23 +171,28 @@ std::uint32_t StoreOrder::victim() noexcept {
 StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
     const bool is_whole = !is_entry(at);
     const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
-    bool has_passed = false;
-    std::uint64_t last = 0;
-    if (is_whole) at = link(view_.state().oldest);
+    Round round;
+    if (is_whole) {
+        round.end = words_->read(view_.state().oldest);
+        at = payload_of(round.end);
+    }
     for (std::uint64_t steps = 0; is_entry(at) && steps < most; ++steps) {
         const auto number = static_cast<std::uint32_t>(at - 1);
-        last = at;
-        at = link(view_.entry(number).newer);
+        round.last = at;
+        round.end = words_->read(view_.entry(number).newer);
+        at = payload_of(round.end);
         if (!may_go(number)) continue;
         if (is_sieve() && passes(number)) {
-            has_passed = true;
+            round.has_passed = true;
             continue;
         }
         if (is_sieve()) view_.state().hand.store(at, kRelaxed);
-        return {number, false};
+        round.victim = number;
+        return round;
     }
-    const bool reached_end = last == link(view_.state().newest);
-    return {kNone, is_whole && reached_end && !has_passed};
+    round.reached_end = round.last == link(view_.state().newest);
+    round.is_fruitless = is_whole && round.reached_end && !round.has_passed;
+    return round;
 }
 
 }  // namespace penstock::detail

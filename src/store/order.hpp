@@ -15,12 +15,18 @@ public:
     StoreOrder() noexcept = default;
     StoreOrder(const StoreView& view, MultiWord& words) noexcept : view_(view), words_(&words) {}
 
+    enum class Outcome : std::uint8_t {
+        Done,
+        Changed,  // the entry's word has
+        Damaged,  // the links contradict themselves, and nobody is changing them
+    };
+
     // Moves an entry of the caller's, which held `seen`, to `payload`, and into the order as the
-    // newest. False: its word has changed.
-    bool append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
-    // Moves an entry that is in the order, and held `seen`, to `payload`, and out of it. False: its
-    // word has changed, be it away and back: what the caller knew of it has to be looked at again.
-    bool remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
+    // newest.
+    Outcome append(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
+    // Moves an entry that is in the order, and held `seen`, to `payload`, and out of it. Changed,
+    // be it away and back: what the caller knew of it has to be looked at again.
+    Outcome remove(std::uint32_t number, std::uint64_t seen, std::uint64_t payload) noexcept;
     // Makes a resident the newest again. Nothing, if it is not there any more.
     void renew(std::uint32_t number) noexcept;
 
@@ -42,6 +48,7 @@ private:
     [[nodiscard]] layout::StoreEntry& entry(std::uint64_t link) const noexcept {
         return view_.entry(static_cast<std::uint32_t>(link - 1));
     }
+    // False: the links do not fit together, and the plan says what was seen.
     bool plan_removal(WordPlan& plan, std::uint32_t number) const noexcept;
     bool plan_append(WordPlan& plan, std::uint32_t number) const noexcept;
     [[nodiscard]] bool may_go(std::uint32_t number) const noexcept;
@@ -52,6 +59,11 @@ private:
     struct Round {
         std::uint32_t victim = kNone;
         bool is_fruitless = false;  // whole, and another one would find no more
+        bool has_passed = false;    // somebody by, and taken a visit away
+        bool reached_end = false;   // of the order: it was not cut short
+        // Where it ended, and the word that was the last link then.
+        std::uint64_t last = 0;
+        std::uint64_t end = MultiWord::kBroken;
     };
     Round go_round(std::uint64_t at) noexcept;
 

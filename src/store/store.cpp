@@ -17,16 +17,18 @@ Status closed_handle() noexcept {
     return {ErrorCode::Closed, "this store handle is closed; attach anew"};
 }
 
+// An entry that is pinned, and is not any more.
+Status unsound(StoreCore& core, std::uint32_t entry) noexcept {
+    core.unpin(entry);
+    return {ErrorCode::Corrupt, "an object of " + core.title() + " contradicts itself, in entry " +
+                                    std::to_string(entry)};
+}
+
 // Of an entry that is pinned; the pin goes over to the object.
 Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
                               std::uint32_t entry) noexcept {
     const StoreCore::Content found = core->content(entry);
-    if (!found.is_sound) {
-        core->unpin(entry);
-        return Status(ErrorCode::Corrupt, "an object of " + core->title() +
-                                              " contradicts itself, in entry " +
-                                              std::to_string(entry));
-    }
+    if (!found.is_sound) return unsound(*core, entry);
     core->touch(entry);
     core->count_look(true);
     return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
@@ -84,6 +86,7 @@ Result<StoreObject> StoreReservation::commit_pinned() noexcept {
         return status;
     }
     const StoreCore::Content found = core->content(entry_);
+    if (!found.is_sound) return unsound(*core, entry_);
     return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
                                found.format);
 }
@@ -106,7 +109,7 @@ void StoreReservation::abort() noexcept {
 Status StoreReservation::resize(std::uint64_t nbytes) noexcept {
     if (core_ == nullptr) return over();
     if (core_->segment->is_foreign()) return detail::wrong_process();
-    Status status = core_->resize(entry_, nbytes);
+    Status status = core_->resize(entry_, bytes_.data(), nbytes);
     if (status) bytes_ = {bytes_.data(), nbytes};
     return status;
 }
@@ -262,7 +265,13 @@ Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&
 }  // namespace
 
 Status Store::remove(std::string_view key) noexcept {
-    return act_on(core_, key, [this](std::uint32_t entry) { return core_->remove(entry); });
+    using Outcome = detail::StoreOrder::Outcome;
+    Outcome outcome = Outcome::Changed;
+    const Status status = act_on(core_, key, [&](std::uint32_t entry) {
+        outcome = core_->remove(entry);
+        return outcome == Outcome::Done;
+    });
+    return outcome == Outcome::Damaged ? core_->damaged("links") : status.copy();
 }
 
 bool Store::touch(std::string_view key) noexcept {

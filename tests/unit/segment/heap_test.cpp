@@ -170,6 +170,19 @@ TEST(HeapTest, DamagedWordsAreSaidToBe) {
     EXPECT_EQ(child.wait(), 0);
 }
 
+// A contradiction that does not change is no change under way: it is not waited for.
+TEST(HeapTest, WhatDoesNotFitTogetherIsSaidToBeDamagedAtOnce) {
+    Child child([] {
+        HeapStage stage;
+        HeapBlock block = stage.take(1, 1024);
+        stage.granule(block.first + 1).store(0);  // what is free begins nowhere
+        require(stage.heap.resize(block, 2048) == Heap::Fit::Damaged);
+        require(!stage.give(1));
+        require(stage.words.read(stage.name(1)) != 0);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
 TEST(HeapTest, WhereMemoryIsNotToBeHadNothingIsTaken) {
     HeapStage stage;
     ASSERT_GT(stage.take(1, 1024).length, 0U);

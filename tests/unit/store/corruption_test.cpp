@@ -1,0 +1,147 @@
+// A store that somebody scribbled over: an error in words, again and again, and nobody who tries
+// for ever or leaves the memory that is his.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <system_error>
+
+#include "segment/header.hpp"
+#include "store/control.hpp"
+#include "tests/unit/store/store_fixture.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace test;
+using detail::payload_of;
+using layout::EntryState;
+using layout::Word;
+
+// A word that refers to a change that nobody has described.
+constexpr std::uint64_t kNothing = layout::kWordMark | 17;
+
+// The control block of a store, writable: what a vandal with the right user id has.
+class Vandal {
+public:
+    explicit Vandal(const std::string& name) {
+        std::error_code error;
+        file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
+        require(!error);
+        const layout::SegmentHeader header = detail::read_header(file_, name);
+        mapping_ = os::Mapping::map(file_, 0, header.payload_offset, os::Mapping::Access::ReadWrite,
+                                    error);
+        require(!error);
+        view_ = detail::StoreView(detail::store_shape_of(header),
+                                  mapping_.data() + header.control_offset);
+    }
+
+    [[nodiscard]] const detail::StoreView& view() const { return view_; }
+    // The n-th entry in that state, from the first.
+    [[nodiscard]] layout::StoreEntry& entry(EntryState state, unsigned n = 0) const {
+        for (std::uint32_t at = 0; at < view_.shape().entries(); ++at) {
+            layout::StoreEntry& entry = view_.entry(at);
+            if (layout::decode_entry(entry.word.load()).state == state && n-- == 0) return entry;
+        }
+        require(false);
+        return view_.entry(0);
+    }
+    void break_versions() const {
+        for (std::uint32_t at = 0; at < view_.shape().buckets; ++at) {
+            view_.bucket(at).version.store(kNothing);
+        }
+    }
+    // Not the generation, nor the mark.
+    static void set_payload(Word& word, std::uint64_t payload) {
+        word.store((word.load() & ~layout::kPayloadMask) | payload);
+    }
+
+private:
+    os::SharedFile file_;
+    os::Mapping mapping_;
+    detail::StoreView view_;
+};
+
+class StoreCorruptionTest : public CleanTest {
+protected:
+    void TearDown() override {
+        store_.close();
+        CleanTest::TearDown();
+    }
+
+    Store store_ = Store::create(new_name(), small_store());
+    Vandal vandal_{store_.name()};
+};
+
+TEST_F(StoreCorruptionTest, AVersionThatRefersToNothing) {
+    vandal_.break_versions();
+    EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
+}
+
+TEST_F(StoreCorruptionTest, TheNewestHasANewerOneBehindIt) {
+    ASSERT_TRUE(succeeds(put(store_, 1)));
+    Vandal::set_payload(vandal_.entry(EntryState::Resident).newer, 7);
+    EXPECT_EQ(put(store_, 2).code(), ErrorCode::Corrupt);
+    EXPECT_FALSE(store_.contains(key_of(2)));
+    EXPECT_EQ(store_.stats().staged, 0U);
+}
+
+TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
+    ASSERT_TRUE(succeeds(put(store_, 1)));
+    ASSERT_TRUE(succeeds(put(store_, 2)));
+    for (unsigned n : {0U, 1U}) {
+        Vandal::set_payload(vandal_.entry(EntryState::Resident, n).newer, 0);
+        Vandal::set_payload(vandal_.entry(EntryState::Resident, n).older, 0);
+    }
+    EXPECT_EQ(store_.remove(key_of(1)).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(store_.clear(), 0U);
+    EXPECT_TRUE(has(store_, 1));
+}
+
+TEST_F(StoreCorruptionTest, NobodyCanBeEvictedInSuchAnOrder) {
+    ASSERT_TRUE(succeeds(put(store_, 1, 700'000)));
+    ASSERT_TRUE(succeeds(put(store_, 2, 100'000)));
+    Vandal::set_payload(vandal_.view().state().newest, 0);
+    Vandal::set_payload(vandal_.entry(EntryState::Resident).older, 12);
+    Vandal::set_payload(vandal_.entry(EntryState::Resident, 1).older, 12);
+    EXPECT_EQ(put(store_, 3, 700'000).code(), ErrorCode::Corrupt);
+}
+
+TEST_F(StoreCorruptionTest, LinksThatGoInACircle) {
+    ASSERT_TRUE(succeeds(put(store_, 1, 900'000)));
+    const Result<StoreObject> pinned = store_.get(key_of(1));
+    ASSERT_TRUE(succeeds(pinned.status()));
+    const std::uint64_t self = payload_of(vandal_.view().state().oldest.load());
+    Vandal::set_payload(vandal_.entry(EntryState::Resident).newer, self);
+    EXPECT_EQ(put(store_, 2, 900'000).code(), ErrorCode::NoSpace);
+}
+
+TEST_F(StoreCorruptionTest, AChangeWhoseNumberIsTooGreatForAReference) {
+    vandal_.view().operations()[0].status.store(std::uint64_t{1} << 60U);
+    ASSERT_TRUE(succeeds(put(store_, 1)));
+    EXPECT_TRUE(has(store_, 1));
+}
+
+TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
+    Result<StoreReservation> first = store_.reserve(key_of(1), 1000);
+    Result<StoreReservation> last = store_.reserve(key_of(2), 900'000);
+    ASSERT_TRUE(first.is_ok() && last.is_ok());
+    layout::StoreEntry& one = vandal_.entry(EntryState::Staged);
+    layout::StoreEntry& other = vandal_.entry(EntryState::Staged, 1);
+    const std::uint64_t name = payload_of(one.block.load());
+    Vandal::set_payload(one.block, payload_of(other.block.load()));
+    Vandal::set_payload(other.block, name);
+    EXPECT_EQ(first->resize(500).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(last->resize(800'000).code(), ErrorCode::Corrupt);
+    EXPECT_EQ(last->bytes().size(), 900'000U);
+}
+
+TEST_F(StoreCorruptionTest, WhatIsCommittedPinnedIsLookedAtFirst) {
+    Result<StoreReservation> room = store_.reserve(key_of(1), 1000);
+    ASSERT_TRUE(succeeds(room.status()));
+    vandal_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});
+    EXPECT_EQ(room->commit_pinned().code(), ErrorCode::Corrupt);
+}
+
+}  // namespace
+}  // namespace penstock
