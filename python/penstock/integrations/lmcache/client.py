@@ -73,8 +73,8 @@ class PoolClient:
 
         ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``; it must live
         until ``unregister()``. Without one, ``use_torch`` makes the slots tensors. ``pinned`` pins
-        the pool's memory in this process for the GPU, until ``close()``: copies to and from a device
-        need no staging then, and do not hold up the caller. The pool must have been opened with
+        the pool's memory in this process for the GPU, until ``close()``: copies to and from it need
+        no staging then, and do not hold up the caller. The pool must have been opened with
         ``populate``.
 
         Raises InvalidArgument for a cache that is not as the context says, Incompatible for another
