@@ -61,7 +61,7 @@ public:
           vandal_(ground_.vandal) {}
 
     void live() {
-        for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
+        for (int i = 0; i < 60 && input_.remaining_bytes() > 0 && !is_lost_; ++i) step();
     }
 
 private:
@@ -101,9 +101,12 @@ private:
                 break;
         }
     }
-    static void put(Queue& queue, std::size_t size) {
+    // Each further call on slots that contradict themselves takes millions of looks before it is
+    // refused, and says nothing new: what can still be done is done once.
+    void judge(const Status& status) { is_lost_ = is_lost_ || status.code() == ErrorCode::Corrupt; }
+    void put(Queue& queue, std::size_t size) {
         static const std::vector<std::byte> bytes(300'000);
-        static_cast<void>(queue.put(std::span(bytes).first(size), Deadline::now()).is_ok());
+        judge(queue.put(std::span(bytes).first(size), Deadline::now()));
     }
     void loan(Queue& queue) {
         const auto size = input_.ConsumeIntegralInRange<std::size_t>(0, 100'000);
@@ -112,12 +115,12 @@ private:
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
         if (input_.ConsumeBool()) vandal_.strike(input_);
         if (input_.ConsumeBool()) {
-            static_cast<void>(loan->commit(Format::Bytes, Deadline::now()).is_ok());
+            judge(loan->commit(Format::Bytes, Deadline::now()));
         }
     }
     void take(Queue& queue) {
         Result<Delivery> delivery = queue.take(Deadline::now());
-        if (!delivery) return;
+        if (!delivery) return judge(delivery.status());
         touch(delivery->bytes());
         switch (input_.ConsumeIntegralInRange<int>(0, 4)) {
             case 0:
@@ -134,9 +137,10 @@ private:
                 break;
         }
     }
-    static void get(Queue& queue) {
+    void get(Queue& queue) {
         std::byte small[600];
-        static_cast<void>(queue.get(small, Deadline::now()).is_ok());
+        const Result<std::size_t> got = queue.get(small, Deadline::now());
+        if (!got) judge(got.status());
     }
     void come_or_look_in() {
         if (input_.ConsumeBool()) {
@@ -160,6 +164,7 @@ private:
     Vandal& vandal_;
     std::optional<Queue> other_;
     std::vector<Delivery> held_;
+    bool is_lost_ = false;
 };
 
 }  // namespace
