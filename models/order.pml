@@ -418,7 +418,7 @@ inline victim() {
        :: atomic { e != 0 -> break }
        :: d_step { e == 0 ->
 #ifdef HAND_OVER_HAND
-              is_done = !is_off;
+              is_done = !is_off && at == 0;
 #else
               is_done = (last == older[0]);
 #endif
