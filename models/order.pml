@@ -389,7 +389,8 @@ inline victim() {
        :: d_step { at != 0 && steps < ENTRIES -> steps++; e = at; at = newer[e]; see(NEWER(e)) };
 #ifdef HAND_OVER_HAND
           if
-          :: atomic { (changed[self] & NEWER(last)) != 0 && is_whole -> is_off = true; e = 0; break }
+          :: atomic { (changed[self] & NEWER(last)) != 0 && is_whole ->
+                 is_off = true; e = 0; break }
           :: d_step { (changed[self] & NEWER(last)) == 0 || !is_whole ->
                 planned[self] = NEWER(e); changed[self] = changed[self] & NEWER(e); last = e }
           fi;
@@ -417,7 +418,7 @@ inline victim() {
        :: atomic { e != 0 -> break }
        :: d_step { e == 0 ->
 #ifdef HAND_OVER_HAND
-              is_done = !is_off;
+              is_done = !is_off && at == 0;
 #else
               is_done = (last == older[0]);
 #endif
@@ -439,7 +440,11 @@ inline victim() {
           fi
        fi
     od;
-    atomic { forget_plan(); sure[self] = 0; at = 0; steps = 0; is_whole = false; has_passed = false }
+    atomic {
+        forget_plan();
+        sure[self] = 0; at = 0; steps = 0;
+        is_whole = false; has_passed = false
+    }
 }
 
 /* Tells in is_done. */
