@@ -28,10 +28,10 @@
  * Checked: after every change the list from the oldest to the newest, and back, has exactly those
  * that are Resident or Evicting, once each; a change moves only who is in the state that its
  * caller saw; what is read is not freed; an attempt in vain means that somebody got on, or was in
- * vain himself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never): so
- * all end, whoever is stopped; a round that finds nobody, and is not the last, means that somebody
- * in it was passed by, or that somebody else got on; nobody is found only if nobody may go all the
- * time, or somebody got on during the last round.
+ * vain himself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never; the
+ * more others try, the more often): so all end, whoever is stopped; a round that finds nobody, and
+ * is not the last, means that somebody in it was passed by, or that somebody else got on; nobody
+ * is found only if nobody may go all the time, or somebody got on during the last round.
  *
  * With -DSURE the last is not enough: who may go all the time is found. The code does not promise
  * that, and this fails: where the entry that the round is at becomes the newest, what lay between
