@@ -436,6 +436,9 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         if (eviction == StoreOrder::Outcome::Damaged) return damaged("links");
         if (eviction == StoreOrder::Outcome::Done) continue;
         if (!std::exchange(has_looked, true)) {
+            // Once more: what one of the dead held may have become another's who died over it, in a
+            // place that was looked at before.
+            clear_dead();
             go_on_for_the_stopped();
             continue;
         }

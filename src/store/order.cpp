@@ -146,11 +146,10 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
 }
 
 // From the hand (SIEVE) or from the oldest towards the newest, and round again until a whole round
-// has found nobody and taken no visit away. A round ends early where the entry that it is at has
-// left the order meanwhile: somebody else got on, and it counts for nothing. Two in a row that end
-// early at the same word, unchanged in between, mean damage: who left would have come back with
-// other links. The hand is a hint: if it points to one who has gone, or whose entry is another's by
-// now, the round begins at the oldest, or goes on from there.
+// has found nobody and taken no visit away. A round is not whole where it began in the middle, or
+// where others moved what it stood at: they got on, and it counts for nothing. Two in a row that
+// end at the same link to nowhere mean damage. The hand is a hint: if it points to one who has
+// gone, or whose entry is another's by now, the round begins at the oldest, or goes on from there.
 std::uint32_t StoreOrder::victim() noexcept {
     constexpr unsigned kMostRounds = 10'000;  // each but the last few means that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
@@ -159,7 +158,7 @@ std::uint32_t StoreOrder::victim() noexcept {
     for (unsigned rounds = 0; rounds < kMostRounds; ++rounds) {
         const Round round = go_round(at);
         if (round.victim != kNone || round.is_fruitless) return round.victim;
-        const bool is_stuck = rounds > 0 && !before.reached_end && !round.has_passed &&
+        const bool is_stuck = before.is_lost && round.is_lost && !round.has_passed &&
                               round.last == before.last && round.end == before.end;
         if (is_stuck) return kNone;
         before = round;
@@ -172,15 +171,22 @@ StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
     const bool is_whole = !is_entry(at);
     const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
     Round round;
+    const Word* from = &view_.state().oldest;
     if (is_whole) {
-        round.end = words_->read(view_.state().oldest);
+        round.end = words_->read(*from);
         at = payload_of(round.end);
     }
     for (std::uint64_t steps = 0; is_entry(at) && steps < most; ++steps) {
         const auto number = static_cast<std::uint32_t>(at - 1);
+        const Word& newer = view_.entry(number).newer;
+        const std::uint64_t next = words_->read(newer);
+        // Unless it still is where it was come upon, what it links to may lie far beyond the next:
+        // it may have become the newest meanwhile.
+        if (is_whole && words_->read(*from) != round.end) return {};
+        from = &newer;
         round.last = at;
-        round.end = words_->read(view_.entry(number).newer);
-        at = payload_of(round.end);
+        round.end = next;
+        at = payload_of(next);
         if (!may_go(number)) continue;
         if (is_sieve() && passes(number)) {
             round.has_passed = true;
@@ -190,8 +196,8 @@ StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
         round.victim = number;
         return round;
     }
-    round.reached_end = round.last == link(view_.state().newest);
-    round.is_fruitless = is_whole && round.reached_end && !round.has_passed;
+    round.is_lost = is_whole && at != 0;
+    round.is_fruitless = is_whole && at == 0 && !round.has_passed;
     return round;
 }
 

@@ -60,7 +60,7 @@ private:
         std::uint32_t victim = kNone;
         bool is_fruitless = false;  // whole, and another one would find no more
         bool has_passed = false;    // somebody by, and taken a visit away
-        bool reached_end = false;   // of the order: it was not cut short
+        bool is_lost = false;       // whole, and the last link leads to nobody, or in a circle
         // Where it ended, and the word that was the last link then.
         std::uint64_t last = 0;
         std::uint64_t end = MultiWord::kBroken;
