@@ -5,9 +5,9 @@
 #include <bit>
 #include <cstdio>
 
-#include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/process.hpp"
+#include "segment/elapsed.hpp"
 
 namespace penstock {
 namespace detail {
@@ -138,7 +138,7 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view, const Particip
     const std::int64_t since = view.state().blocked_since.load(kRelaxed);
     if (since == 0) return blockers;
     const std::uint64_t needed = view.state().needed.load(kRelaxed);
-    const double seconds = static_cast<double>(os::monotonic_ns() - since) * 1e-9;
+    const double seconds = seconds_since(since);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
         // A writer that needs no position waits for blocks that are still held.

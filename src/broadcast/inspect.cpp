@@ -1,7 +1,7 @@
 // A Broadcast as `penstock info` shows it, read without attaching.
 #include "broadcast/control.hpp"
-#include "os/clock.hpp"
 #include "penstock/broadcast.hpp"
+#include "segment/elapsed.hpp"
 
 namespace penstock {
 
@@ -20,9 +20,7 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     info.stats.held_bytes = arena.allocated_bytes();
     info.closed = view.state().closed.load(std::memory_order_acquire) != 0;
     const std::int64_t since = view.state().blocked_since.load(std::memory_order_relaxed);
-    if (since != 0) {
-        info.writer_blocked_for = static_cast<double>(os::monotonic_ns() - since) * 1e-9;
-    }
+    if (since != 0) info.writer_blocked_for = detail::seconds_since(since);
     const auto blockers = detail::find_blockers(view, visit.participants(), arena);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         ReaderState state = detail::describe_reader(view, visit.participants(), rank);

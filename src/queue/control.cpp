@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "os/clock.hpp"
+#include "segment/elapsed.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -171,10 +171,7 @@ QueueStats read_queue_stats(const QueueView& view) {
         const std::int64_t at = slot.accepted_at.load(kRelaxed);
         if (oldest == 0 || at < oldest) oldest = at;
     }
-    if (stats.queued > 0) {
-        const std::int64_t waited = os::monotonic_ns() - oldest;
-        stats.oldest = static_cast<double>(std::max<std::int64_t>(waited, 0)) * 1e-9;
-    }
+    if (stats.queued > 0) stats.oldest = seconds_since(oldest);
     stats.slots = shape.slots;
     stats.capacity = shape.arena.granules * shape.arena.granule_bytes;
     stats.closed = view.state().closed.load(kAcquire) != 0;

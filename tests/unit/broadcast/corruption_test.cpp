@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "broadcast/layout.hpp"
@@ -108,6 +109,20 @@ INSTANTIATE_TEST_SUITE_P(
         Scribble{"APositionBehind", [](const Vandal& vandal) { vandal.writer().position = ~0ULL; },
                  "impossible positions"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
+
+class CorruptTimeTest : public CleanTest {};
+
+// The tests under sanitizers would notice undefined arithmetic.
+TEST_F(CorruptTimeTest, ABlockedWriterOfWhichNoClockCanHaveSaidSo) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    const Vandal vandal(writer.name());
+    for (const std::int64_t since : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1},
+                                     std::numeric_limits<std::int64_t>::max()}) {
+        vandal.state().blocked_since = since;
+        EXPECT_GE(inspect_broadcast(writer.name()).writer_blocked_for, 0);
+        EXPECT_NO_THROW(static_cast<void>(writer.blocked_by()));
+    }
+}
 
 class LostMessageTest : public CleanTest {};
 

@@ -27,6 +27,7 @@ public:
                                       mapping_.data() + header_.control_offset);
     }
 
+    [[nodiscard]] layout::WriterState& state() const { return view_.state(); }
     [[nodiscard]] layout::WriterLine& writer() const { return view_.writer(); }
     [[nodiscard]] layout::RecordHeader record() const {
         std::uint64_t word = 0;
