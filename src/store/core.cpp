@@ -222,6 +222,7 @@ void StoreCore::await_janitor(unsigned place) noexcept {
     Participants& participants = segment->participants();
     const std::uint64_t joins = participants.joins(place);
     if (given_up_[place] == joins) return;
+    PENSTOCK_CRASH_POINT("store.janitor.awaited");
     for (const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
          os::monotonic_ns() < end;) {
         os::pause_between_tries();
