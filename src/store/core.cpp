@@ -72,6 +72,7 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
     view = StoreView(shape, segment->control());
     words.attach(segment->control(), shape.control_bytes() / sizeof(Word), view.operations(),
                  shape.members, self);
+    words.limit(view.state().reach);
     heap = Heap(shape.heap, view.heap_control(), words, segment->file(), segment->payload_offset());
     index = StoreIndex(view, words);
     order = StoreOrder(view, words);
