@@ -13,6 +13,9 @@ namespace penstock::trust {
 // `Self` derives from this, befriends it, and has `kCommands`, a row of Command.
 template <typename Self>
 class ActorRole {
+    friend Self;  // who alone can make one
+    ActorRole() = default;
+
 public:
     Answer obey(const Words& words) {
         try {

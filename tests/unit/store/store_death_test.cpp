@@ -122,7 +122,7 @@ class SlowJanitor {
 public:
     // `deed(await_order)`: what comes before the order, and what after it.
     template <typename Deed>
-    SlowJanitor(const std::string& point, Deed deed)
+    SlowJanitor(const std::string& point, const Deed& deed)
         : child_([this, point, deed] {
               deed([&] {
                   is_ready_.open();
@@ -158,11 +158,11 @@ private:
 
 // A member that becomes a janitor.
 SlowJanitor member_stopped_at(const std::string& point, const std::string& name) {
-    return SlowJanitor(point, [name](auto&& await_order) {
-        Store own = Store::attach(name);
-        await_order();
-        own.clear_dead();
-    });
+    return {point, [name](auto&& await_order) {
+                Store own = Store::attach(name);
+                await_order();
+                own.clear_dead();
+            }};
 }
 
 // What the call wants is had, unless the janitor, on a busy machine, took longer than it is waited
