@@ -18,7 +18,8 @@ std::vector<std::byte> write_tensor_head(codec::DType dtype, codec::Source sourc
     head[0] = static_cast<std::byte>(dtype);
     head[1] = static_cast<std::byte>(source);
     head[2] = static_cast<std::byte>(shape.size());
-    std::memcpy(head.data() + kFixed, shape.data(), shape.size_bytes());
+    // Not memcpy: of no dimensions there is nothing to point at.
+    std::ranges::copy(std::as_bytes(shape), head.begin() + kFixed);
     return head;
 }
 
