@@ -156,9 +156,16 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
         shortage == 0 ? 0 : std::min(shortage - layout::kStuck, layout::kMostSequences);
     const std::uint64_t window = (std::min(staleness, layout::kMostSequences) + 1) * batch + beyond;
     const std::uint64_t least = std::max(census.own_group_size, group_size);
-    const std::uint64_t sequences =
+    std::uint64_t sequences =
         std::min(left(window, census.total.sequences),
                  left(std::min(part_of(window, least), window), census.own.sequences));
+    // Where parts don't count, several others can have used up what is its minimum together.
+    // Without it no batch is formed, and more room for all would only bring more of the others'.
+    if (shortage != 0 && census.own_share > 0) {
+        const double share = std::min(census.own_share, 1.0);
+        const auto minimum = static_cast<std::uint64_t>(share * static_cast<double>(window));
+        sequences = std::max(sequences, left(std::max(minimum, least), census.own.sequences));
+    }
     return std::min(groups, sequences / group_size);
 }
 

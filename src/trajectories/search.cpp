@@ -35,9 +35,9 @@ public:
 
     // Until another run() may find more than the last one did.
     Status wait(const Wait& wait) {
-        for (;;) {
+        for (Clock::duration slice = kFirstSlice;; slice = longer(slice)) {
             allow_more_if_stuck();
-            Status status = state_->queue.wait_ready(slice_of(wait));
+            Status status = state_->queue.wait_ready(slice_of(wait, slice));
             if (status.code() != ErrorCode::Timeout || has_changed()) {
                 return status.code() == ErrorCode::Timeout ? Status::ok() : std::move(status);
             }
@@ -46,10 +46,16 @@ public:
     }
 
 private:
-    static Wait slice_of(const Wait& wait) {
+    // Short at first: a message is seen before its writer has said that the rollout has ended, so
+    // that nobody may run any more right after a look that found somebody running.
+    static constexpr Clock::duration kFirstSlice = std::chrono::milliseconds(1);
+    static Clock::duration longer(Clock::duration slice) {
+        return std::min<Clock::duration>(2 * slice, kSlice);
+    }
+    static Wait slice_of(const Wait& wait, Clock::duration most) {
         Wait slice = wait;
         if (!wait.deadline.is_try()) {
-            slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), kSlice));
+            slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), most));
         }
         return slice;
     }
@@ -75,9 +81,9 @@ private:
 
     Status take_one(const Wait& wait) {
         if (held() >= request_.lookahead) return {ErrorCode::Timeout, no_fill()};
-        for (;;) {
+        for (Clock::duration slice = kFirstSlice;; slice = longer(slice)) {
             allow_more_if_stuck();
-            Result<Delivery> delivery = state_->queue.take(slice_of(wait));
+            Result<Delivery> delivery = state_->queue.take(slice_of(wait, slice));
             if (delivery) return keep(*std::move(delivery));
             if (delivery.code() == ErrorCode::Closed) {
                 has_ended_ = true;

@@ -62,6 +62,27 @@ TEST_F(TrajectoryTest, ManyWhoWaitForCreditDoNotWakeEachOther) {
     for (auto& waiter : waiters) EXPECT_EQ(waiter->wait(), 0);
 }
 
+// What no batch can do without is let in; more room for all would only bring more of what is there.
+TEST_F(TrajectoryTest, AMinimumIsHadBesideOthersWhoUsedUpTheWindow) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
+    auto one = TrajectoryWriter::attach(name_, environment("a", 4));
+    auto other = TrajectoryWriter::attach(name_, environment("b", 4));
+    auto options = environment("c", 2);
+    options.min_share = 0.25;
+    auto small = TrajectoryWriter::attach(name_, options);
+    for (TrajectoryWriter* writer : {&one, &other}) {
+        auto rollout = writer->begin(Deadline::now());
+        ASSERT_TRUE(succeeds(rollout));
+        ASSERT_TRUE(succeeds(put(*writer, 1, 4, &*rollout)));
+    }
+    EXPECT_EQ(small.credit(), 0U);
+    ASSERT_TRUE(fails(reader.next_batch({}, Deadline::now()), ErrorCode::Timeout));
+    EXPECT_EQ(small.credit(), 1U);
+    EXPECT_EQ(one.credit(), 0U);
+    EXPECT_EQ(other.credit(), 0U);
+    reader.discard();
+}
+
 // The pause between a put and the next begin is no sign that everybody is stuck.
 TEST_F(TrajectoryTest, APauseGrantsNothingBeyondTheWindow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
