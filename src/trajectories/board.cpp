@@ -139,11 +139,14 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const double rest = 1 - std::min(census.other_shares, 1.0);
     const double weight = census.weights > 0 ? census.own_weight / census.weights : 1;
     const double part = shortage == 0 ? std::min(weight, rest) : rest;
-    const auto part_of = [&](std::uint64_t whole, std::uint64_t least) {
+    const auto share_of = [](double share, std::uint64_t whole, std::uint64_t least) {
         constexpr double kRounding = 1e-9;  // 1 - 0.3 of 10 is 7
-        const double share = std::max(part, std::min(census.own_share, 1.0));
         const double sequences = share * static_cast<double>(whole) + kRounding;
         return std::max(static_cast<std::uint64_t>(sequences), least);
+    };
+    const double minimum = std::min(census.own_share, 1.0);
+    const auto part_of = [&](std::uint64_t whole, std::uint64_t least) {
+        return share_of(std::max(part, minimum), whole, least);
     };
     const std::uint64_t slots = view_.shape().slots;
     std::uint64_t groups =
@@ -161,10 +164,9 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
                  left(std::min(part_of(window, least), window), census.own.sequences));
     // Where parts don't count, several others can have used up what is its minimum together.
     // Without it no batch is formed, and more room for all would only bring more of the others'.
-    if (shortage != 0 && census.own_share > 0) {
-        const double share = std::min(census.own_share, 1.0);
-        const auto minimum = static_cast<std::uint64_t>(share * static_cast<double>(window));
-        sequences = std::max(sequences, left(std::max(minimum, least), census.own.sequences));
+    if (shortage != 0 && minimum > 0) {
+        sequences =
+            std::max(sequences, left(share_of(minimum, window, least), census.own.sequences));
     }
     return std::min(groups, sequences / group_size);
 }
