@@ -214,6 +214,7 @@ struct QueueInfo {
     SegmentSummary segment;
     QueueStats stats;
     std::vector<std::uint64_t> poisoned;  // sequence numbers, up to 100
+    std::uint64_t application = 0;        // as created; see QueueOptions
 };
 QueueInfo inspect_queue(const std::string& name);
 

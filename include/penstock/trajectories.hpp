@@ -185,6 +185,8 @@ public:
     Status commit(QueueLoan& loan, Rollout* rollout = nullptr, const Wait& wait = {}) noexcept;
     Status put(const codec::MessageWriter& message, Rollout* rollout = nullptr,
                const Wait& wait = {}) noexcept;
+    // Waits until a group of so many bytes would probably find room, and puts nothing.
+    Status wait_room(std::size_t nbytes, const Wait& wait) noexcept;
 
     [[nodiscard]] bool has_room() const noexcept;
     [[nodiscard]] std::uint64_t version() const noexcept;
@@ -239,7 +241,8 @@ public:
     [[nodiscard]] std::uint64_t longest() const noexcept { return longest_; }
     [[nodiscard]] std::uint64_t total() const noexcept { return total_; }
 
-    [[nodiscard]] bool has(Column column) const noexcept;  // every group does
+    [[nodiscard]] bool has(Column column) const noexcept;      // every group does
+    [[nodiscard]] bool is_used(Column column) const noexcept;  // some group does
     // Of a column: the widest of the groups' dtypes, and the common number of values for a token.
     // InvalidArgument where a group lacks it, or the widths differ.
     Result<codec::DType> dtype(Column column) const;

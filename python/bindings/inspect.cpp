@@ -5,6 +5,9 @@
 #include <cctype>
 #include <string>
 
+#include "errors.hpp"
+#include "segment/name.hpp"
+#include "segment/segment.hpp"
 #include "state.hpp"
 #include "wait.hpp"
 
@@ -204,6 +207,7 @@ nb::dict to_dict(const QueueInfo& info) {
         poisoned.append(sequence);
     }
     dict["poisoned"] = poisoned;
+    dict["application"] = info.application;
     return dict;
 }
 
@@ -236,8 +240,34 @@ nb::dict to_dict(const TrajectoryStats& stats) {
     return dict;
 }
 
+namespace {
+
+// For the async twins of attach(): waits until it would find the segment, and joins nothing. So a
+// task that is cancelled has not used up the first place of a rank.
+void wait_until_there(const std::string& kind, const std::string& name, const std::string& instance,
+                      nb::handle timeout) {
+    for (const Kind known : {Kind::Broadcast, Kind::Queue, Kind::Store}) {
+        if (kind != to_string(known)) {
+            continue;
+        }
+        attach_waiting(parse_timeout(timeout), [&](const Wait& wait) {
+            return detail::attach_when_there(name, {known, os::Mapping::Access::Read, instance},
+                                             wait);
+        });
+        return;
+    }
+    raise_error(ErrorCode::InvalidArgument, "there is no kind '" + kind + "'");
+}
+
+}  // namespace
+
 void bind_inspect(nb::module_& module) {
+    module.def("wait_until_there", &wait_until_there, nb::arg("kind"), nb::arg("name"),
+               nb::arg("instance"), nb::arg("timeout").none());
     module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
+    module.def(
+        "check_name", [](const std::string& name) { detail::locate(name); }, nb::arg("name"),
+        "Raises InvalidName for what no segment can be called.");
     module.def("inspect_segment", [](const std::string& name) {
         return to_dict(without_gil([&] { return inspect_segment(name); }));
     });

@@ -165,6 +165,10 @@ void bind_trajectory_batch(nb::module_& module) {
              })
         .def("has", [](const TrajectoryBatch& batch,
                        const std::string& column) { return batch.has(parse_column(column)); })
+        .def("is_used",
+             [](const TrajectoryBatch& batch, const std::string& column) {
+                 return batch.is_used(parse_column(column));
+             })
         .def("dtype",
              [](const TrajectoryBatch& batch, const std::string& column) {
                  const auto dtype = batch.dtype(parse_column(column));

@@ -14,6 +14,7 @@ QueueInfo inspect_queue(const std::string& name) {
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().cells_bytes());
     QueueInfo info;
+    info.application = view.shape().application;
     info.segment = detail::summarize(visit, name);
     info.stats = detail::read_queue_stats(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;

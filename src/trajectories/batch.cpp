@@ -140,6 +140,11 @@ bool TrajectoryBatch::has(Column column) const noexcept {
         groups_, [&](const HeldGroup& group) { return column_of(group, column).has_value(); });
 }
 
+bool TrajectoryBatch::is_used(Column column) const noexcept {
+    return std::ranges::any_of(
+        groups_, [&](const HeldGroup& group) { return column_of(group, column).has_value(); });
+}
+
 Result<DType> TrajectoryBatch::dtype(Column column) const {
     std::optional<DType> found;
     for (const HeldGroup& group : groups_) {

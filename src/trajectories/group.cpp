@@ -27,8 +27,9 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
                                                            "distill_logprobs"};
 constexpr std::int64_t kFormat = 1;
 // Written by those who have them, of any type, and of no concern to a batch.
-constexpr std::array<std::string_view, 6> kRest = {
-    "env_id", "messages", "generation_params", "overrides", "group_overrides", "images"};
+constexpr std::array<std::string_view, 7> kRest = {
+    "env_id",    "environment_id",  "messages", "generation_params",
+    "overrides", "group_overrides", "images"};
 
 constexpr bool is_distilled(Column column) noexcept {
     return column == Column::DistillTokenIds || column == Column::DistillLogprobs;

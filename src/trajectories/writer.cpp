@@ -195,6 +195,10 @@ Status TrajectoryWriter::put(const codec::MessageWriter& message, Rollout* rollo
     return commit(*room, rollout, wait);
 }
 
+Status TrajectoryWriter::wait_room(std::size_t nbytes, const Wait& wait) noexcept {
+    return state_ == nullptr ? closed() : state_->queue.wait_room(nbytes, wait);
+}
+
 bool TrajectoryWriter::has_room() const noexcept {
     return state_ != nullptr && state_->queue.has_room();
 }

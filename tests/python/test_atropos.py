@@ -66,10 +66,53 @@ def test_full_is_false_and_the_whole_size_is_there(ring: ZeroCopySHMBuffer) -> N
         assert read["tokens"] == [number] * 4096
 
 
-def test_another_geometry_is_refused(ring: ZeroCopySHMBuffer) -> None:
-    for size, entry_size in ((64, 512), (65, 4096), (1000, 4096)):
-        with pytest.raises(penstock.Incompatible, match=f"size {size} and entry_size {entry_size}"):
-            ZeroCopySHMBuffer(ring.name, size=size, entry_size=entry_size)
+def test_a_name_alone_takes_the_geometry_from_the_segment(name: str) -> None:
+    made = ZeroCopySHMBuffer(name, size=7, entry_size=12, instance_id_len=200, create=True)
+    for given in ({}, {"size": 7}, {"entry_size": 12}, {"size": 7, "entry_size": 12}):
+        other = ZeroCopySHMBuffer(name, **given)
+        assert (other.max_size, other.entry_size) == (7, 12)
+        assert other.write_trajectory(range(12), 0.5, instance_id="i" * 200)
+        with pytest.raises(penstock.TooLarge):
+            other.write_trajectory(range(13), 0.5)
+        read = made.read_next()
+        assert read is not None
+        assert read["tokens"] == list(range(12))
+        other.close()
+    made.close(unlink=True)
+
+
+def test_numbers_that_were_given_and_differ_are_refused(ring: ZeroCopySHMBuffer) -> None:
+    for given, words in (
+        ({"size": 65}, "not of the size that"),
+        ({"entry_size": 512}, "not of the entry_size that"),
+        ({"size": 1000, "entry_size": 2048}, "not of the size and entry_size that"),
+    ):
+        with pytest.raises(penstock.Incompatible, match="size 64 and entry_size 4096") as refused:
+            ZeroCopySHMBuffer(ring.name, **given)
+        assert words in str(refused.value)
+    for wrong in ({"size": 0}, {"size": 1 << 20}, {"entry_size": 0}, {"entry_size": 1 << 28}):
+        with pytest.raises(penstock.InvalidArgument, match="give 1 to"):
+            ZeroCopySHMBuffer(ring.name, **wrong)
+
+
+def test_what_is_no_ring(name: str) -> None:
+    with (
+        penstock.Queue.create(name, capacity="1MiB"),
+        pytest.raises(penstock.Incompatible, match="trajectory buffer"),
+    ):
+        ZeroCopySHMBuffer(name)
+
+
+def test_tokens_that_can_be_gone_through_only_once(ring: ZeroCopySHMBuffer) -> None:
+    assert ring.write_trajectory((token for token in (1, 2)), 0.0)
+    assert ring.write_trajectory(map(int, "34"), 0.0)
+    for tokens in ([1, 2], [3, 4]):
+        read = ring.read_next()
+        assert read is not None
+        assert read["tokens"] == tokens
+
+
+def test_a_queue_of_the_plain_kind_is_refused(ring: ZeroCopySHMBuffer) -> None:
     with pytest.raises(penstock.Incompatible):
         penstock.Queue.attach(ring.name)
 

@@ -27,6 +27,7 @@ with warnings.catch_warnings():
 
 from peers import eventually
 
+import penstock
 from penstock.http import build_app
 from penstock.http.bodies import group_from_json, group_to_json
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
@@ -380,6 +381,35 @@ def test_a_group_larger_than_the_batch(trainer: TestClient) -> None:
     assert "5 sequences" in refused.json()["detail"]
 
 
+def test_pages_of_any_site_may_ask(client: TestClient) -> None:
+    """As Atropos's own server allows."""
+    site = {"Origin": "https://example.org"}
+    for route in ("/", "/batch", "/nowhere"):
+        allowed = client.get(route, headers=site).headers["access-control-allow-origin"]
+        assert allowed in ("*", site["Origin"])
+    refused = client.post("/register", json={}, headers=site)
+    assert refused.status_code == 422
+    assert refused.headers["access-control-allow-origin"] in ("*", site["Origin"])
+    assert refused.headers["access-control-allow-credentials"] == "true"
+    asked = {
+        **site,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type, x-other",
+    }
+    allowed = client.options("/scored_data", headers=asked)
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+    assert "POST" in allowed.headers["access-control-allow-methods"]
+    assert allowed.headers["access-control-allow-headers"] == "content-type, x-other"
+    assert "access-control-allow-origin" not in client.get("/").headers
+
+
+def test_a_group_without_env_id_comes_back_without(trainer: TestClient) -> None:
+    trainer.post("/scored_data", json=make_group(4, sequences=4))
+    (group,) = trainer.get("/batch").json()["batch"]
+    assert group["env_id"] is None
+
+
 def test_unknown_routes(client: TestClient) -> None:
     assert client.get("/nowhere").status_code == 404
     assert client.get("/nowhere").json() == {"detail": "Not Found"}
@@ -513,6 +543,42 @@ def test_a_port_that_is_taken(name: str) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("penstock: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--queue", "a b", "InvalidName"),
+        ("--queue", "", "InvalidName"),
+        ("--queue", "../x", "InvalidName"),
+        ("--port", "http", "'http' is no whole number from 0 to 65535"),
+        ("--port", "70000", "'70000' is no whole number from 0 to 65535"),
+        ("--port", "-1", "-1"),
+    ],
+)
+def test_what_is_refused_before_it_listens(name: str, option: str, value: str, words: str) -> None:
+    options = {"--queue": name, "--port": "0", option: value}
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "penstock.cli.main", "trajectories", "serve"),
+            *(f"{key}={value}" for key, value in options.items()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "http://" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_name_that_something_else_has_is_refused_before_it_listens(name: str) -> None:
+    with penstock.Queue.create(name, capacity="1MiB"), pytest.raises(penstock.Incompatible):
+        build_app(name)
+    with penstock.Store.create(name, capacity="1MiB"), pytest.raises(penstock.Incompatible):
+        build_app(name)
 
 
 def test_without_the_extra_it_says_what_to_install(name: str) -> None:

@@ -75,23 +75,140 @@ def test_every_field_comes_back_bit_for_bit(reader: TrajectoryReader) -> None:
         batch = reader.next_batch(2, layout="groups", timeout=LONG)
         (read,) = batch.groups
         batch.ack(9)
-        assert read == TrajectoryGroup(
-            [[1, 2, 3], [2**31, 5]],
-            **{
-                name: getattr(group, name)
-                for name in (
-                    *("masks", "scores", "advantages", "ref_logprobs", "inference_logprobs"),
-                    *("versions", "messages", "generation_params", "overrides"),
-                    *("group_overrides", "images", "instance_id"),
-                    *("distill_token_ids", "distill_logprobs"),
-                )
-            },
-            env_id=writer.env_id,
-        )
-        assert read.environment == "gsm8k"
+        assert read == group
+        assert (read.environment, read.environment_id) == ("gsm8k", writer.env_id)
+        assert read.env_id is None
         assert read.begun == 7
         assert read.tokens[1].dtype == np.int64
         assert writer.version == 9
+
+
+ARRAYS: dict[str, Any] = {
+    "nested": [{"image": np.arange(6, dtype=np.uint8).reshape(2, 3)}, (1, float("nan"))],
+    "number": np.float32(0.5),
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"env_id": 3},
+        {"env_id": np.int64(3), "instance_id": np.str_("q1")},
+        {"images": ARRAYS, "messages": [[ARRAYS]]},
+        {"scores": [float("nan"), 1.0]},
+        {"advantages": [[float("nan"), 0.0], [1.0]]},
+        {"distill_token_ids": [[[1], [2, 3]], [[4]]]},
+        {"ref_logprobs": [np.float16([1, 2]), np.float16([3])]},
+    ],
+)
+def test_a_group_that_arrived_equals_the_one_that_was_put(
+    reader: TrajectoryReader, fields: dict[str, Any]
+) -> None:
+    group = TrajectoryGroup([[1, 2], [3]], **fields)
+    with TrajectoryWriter.attach(reader.name, environment="env", env_id=7) as writer:
+        writer.put(group)
+        with reader.next_batch(2, layout="groups", timeout=LONG) as batch:
+            (read,) = batch.groups
+            assert read == group
+            assert read.env_id == fields.get("env_id")
+            assert (read.environment, read.environment_id) == ("env", 7)
+        writer.put(read)  # and once more
+        with reader.next_batch(2, layout="groups", timeout=LONG) as batch:
+            assert batch.groups == (group,)
+    other = TrajectoryGroup([[1, 2], [3]], **{**fields, "group_overrides": {"x": np.arange(2)}})
+    assert group != other
+    assert other == TrajectoryGroup(
+        [[1, 2], [3]], **{**fields, "group_overrides": {"x": np.arange(2)}}
+    )
+
+
+def test_tensors_among_the_values_of_a_group(reader: TrajectoryReader) -> None:
+    torch = pytest.importorskip("torch")
+    fields = {"images": [torch.tensor([1.5, float("nan")]), torch.tensor(2, dtype=torch.bfloat16)]}
+    columns = {"advantages": [torch.tensor([1.0, float("nan")], dtype=torch.bfloat16)]}
+    group = TrajectoryGroup([[1, 2]], **fields, **columns)
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(group)
+        with reader.next_batch(1, layout="groups", timeout=LONG) as batch:
+            assert batch.groups == (group,)
+
+
+def test_what_can_be_gone_through_only_once_is_a_column_too(reader: TrajectoryReader) -> None:
+    lists: dict[str, Any] = {
+        "masks": [[-100, 2], [3]],
+        "scores": [0.5, 1.0],
+        "advantages": [[0.25, 0.5], [1.0]],
+        "versions": [1, 2],
+        "distill_token_ids": [[[1], [2]], [[3]]],
+    }
+    expected = TrajectoryGroup([[0, 1], [0]], **lists)
+    once = TrajectoryGroup(
+        (range(length) for length in (2, 1)),
+        masks=map(iter, lists["masks"]),
+        scores=iter(lists["scores"]),
+        advantages=tuple(dict.fromkeys(row).keys() for row in lists["advantages"]),
+        versions=(version for version in (1, 2)),
+        distill_token_ids=(
+            ((number for number in token) for token in row) for row in lists["distill_token_ids"]
+        ),
+    )
+    assert once == expected
+    for tokens in ({1: 2}, {3}, {"tokens": [1]}, 7, None):
+        with pytest.raises(penstock.InvalidArgument, match="tokens"):
+            TrajectoryGroup(tokens)
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(once)
+    names = ["masks", "tokens"]
+    batch = reader.next_batch(2, columns=(name for name in names), timeout=LONG)
+    assert list(batch.columns) == names
+    batch.ack()
+
+
+@pytest.mark.parametrize("env_id", ["3", 3.0, [3]])
+def test_what_is_no_env_id(env_id: Any) -> None:
+    with pytest.raises(penstock.InvalidArgument, match="env_id"):
+        TrajectoryGroup([[1]], env_id=env_id)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_column_that_no_array_can_hold_is_left_out(reader: TrajectoryReader, layout: Any) -> None:
+    even = {"distill_logprobs": [[[0.5], [0.25]]], "distill_token_ids": [[[1], [2]]]}
+    ragged = {**even, "distill_logprobs": [[[0.5], [0.25, 1.0]]], "distill_token_ids": None}
+    wider = {"distill_token_ids": [[[1, 2], [3, 4]]], "ref_logprobs": [[1.0, 2.0]]}
+    with TrajectoryWriter.attach(reader.name) as writer:
+        for fields in (even, ragged, wider, {}):
+            writer.put(TrajectoryGroup([[1, 2]], masks=[[1, 2]], **fields))
+    batch = reader.next_batch(3, layout=layout, timeout=LONG)  # without the last
+    assert batch.columns == ("tokens", "masks")
+    assert set(batch.left_out) == {"distill_logprobs", "distill_token_ids", "ref_logprobs"}
+    for name, why in batch.left_out.items():
+        assert name in why
+        assert name not in batch
+        with pytest.raises(AttributeError, match=name):
+            getattr(batch, name)
+    assert batch.groups[1].distill_logprobs is not None  # it is there all the same
+    batch.give_back()
+    with pytest.raises(penstock.InvalidArgument, match="another number of values"):
+        reader.next_batch(2, columns=["tokens", "distill_logprobs"], timeout=LONG)
+    again = reader.next_batch(1, layout=layout, timeout=LONG)
+    assert again.left_out == {}
+    assert "distill_logprobs" in again
+    again.ack()
+
+
+@pytest.mark.parametrize("column", ["tokens", "masks", "distill_token_ids"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
+def test_a_batch_of_any_dtype_is_padded(reader: TrajectoryReader, column: str, dtype: str) -> None:
+    values: Any = [np.array([1, 2, 3], dtype), np.array([4], dtype)]
+    if column == "distill_token_ids":
+        values = [one[:, None] for one in values]
+    with TrajectoryWriter.attach(reader.name) as writer:
+        writer.put(TrajectoryGroup(**{"tokens": [[1, 2, 3], [4]], column: values}))
+        batch = reader.next_batch(2, pad_to=4, timeout=LONG)
+        assert batch[column].reshape(2, -1)[0, :3].tolist() == [1, 2, 3]
+        batch.ack()
 
 
 def test_distilled_tokens_of_different_numbers(reader: TrajectoryReader) -> None:

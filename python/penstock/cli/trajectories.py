@@ -72,7 +72,10 @@ def _tell(args: argparse.Namespace, address: str) -> None:
 
 def _port(text: str) -> int:
     """argparse type: 0 to 65535."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 65535")
     return number

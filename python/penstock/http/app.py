@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -41,6 +42,13 @@ _BODY_LIMIT = 256 << 20  # as large as a queue is by default
 _GZIP_FROM = 1000  # bytes of an answer
 _GZIP_LEVEL = 1  # the highest would take longer than everything else together
 _WAITING_PUTS = 64
+# As Atropos's server answers pages of any site. There is no password that one could lend them.
+_ANY_ORIGIN: dict[str, Any] = {
+    "allow_origins": ["*"],
+    "allow_credentials": True,
+    "allow_methods": ["*"],
+    "allow_headers": ["*"],
+}
 
 
 def build_app(
@@ -54,6 +62,8 @@ def build_app(
 
     ``sequences`` of a batch, instead of the trainer's batch_size. A group waits ``put_timeout``
     seconds for room, and bodies have ``body_limit`` bytes at most when unpacked.
+
+    Raises InvalidName, or Incompatible if the name is that of something else.
     """
     routes = _Routes(Service(queue, sequences), put_timeout, body_limit)
 
@@ -67,7 +77,10 @@ def build_app(
     return Starlette(
         routes=routes.table(),
         lifespan=lifespan,
-        middleware=[Middleware(GZipMiddleware, minimum_size=_GZIP_FROM, compresslevel=_GZIP_LEVEL)],
+        middleware=[
+            Middleware(CORSMiddleware, **_ANY_ORIGIN),
+            Middleware(GZipMiddleware, minimum_size=_GZIP_FROM, compresslevel=_GZIP_LEVEL),
+        ],
         exception_handlers=_HANDLERS,
     )
 

@@ -24,15 +24,17 @@ def serve(
 ) -> bool:
     """Serves until Ctrl-C or SIGTERM, then ends in good order. False: it could not start.
 
-    ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken.
+    ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken,
+    and what ``build_app`` raises: then nothing has listened.
     """
+    app = build_app(queue, sequences=sequences)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         # Inherited by every connection. Otherwise the second part of an answer waits some 40 ms for
         # the client to acknowledge the first: 23 posts a second, and 311 without that.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
-            build_app(queue, sequences=sequences),
+            app,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import errors
+from .. import _core, errors
 from ..trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryStats, TrajectoryWriter
 from .bodies import Invalid, Json, encode, field, group_to_json
 
@@ -24,8 +24,11 @@ class NotAccepted(Exception):
     """There is no room, or no trainer yet: later, perhaps."""
 
     def __init__(self, sentence: str, accepted: int) -> None:
-        super().__init__(sentence)
+        super().__init__(sentence, accepted)  # both, or it could not be pickled
         self.accepted = accepted  #: groups of the list that went in before
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UnknownEnvironment(LookupError):
@@ -58,6 +61,7 @@ class Service:
     """The state behind the routes. Any thread may call; what may wait is called in threads."""
 
     def __init__(self, queue: str, sequences: int | None) -> None:
+        _check_queue(queue)
         self._queue = queue
         self._sequences = sequences
         self._lock = threading.RLock()  # of all below
@@ -290,6 +294,13 @@ class Service:
 
 
 _NOT_REGISTERED = "no trainer has registered yet"
+
+
+def _check_queue(name: str) -> None:
+    """Before anybody registers: what it is called, and that it is none or a queue of ours."""
+    _core.check_name(name)
+    with contextlib.suppress(errors.NotFound):
+        _core.inspect_trajectories(name)
 
 
 def _groups_of(stats: TrajectoryStats | None) -> int:

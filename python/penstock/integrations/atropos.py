@@ -2,12 +2,13 @@
 
 Programs that used ``ZeroCopySHMBuffer`` change the import. What differs is what was wrong: any
 number of producers and consumers, nothing torn or cut, metadata of any size, a living segment is
-never replaced, and who attaches with another geometry is refused.
+never replaced, and attaching takes the geometry from the segment: a name alone will do, and numbers
+that are given and differ are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,11 +17,18 @@ import numpy.typing as npt
 from .. import _core
 from .._exit import close_at_exit
 from ..errors import Closed, Incompatible, InvalidArgument, Timeout, TooLarge
+from ..trajectories.columns import listed
 
 __all__ = ["ZeroCopySHMBuffer"]
 
+_SIZE: Final = 1000
+_ENTRY_SIZE: Final = 4096
+_INSTANCE_ID_LEN: Final = 64
+# The geometry is the queue's word for its application: two letters, then the two numbers.
 _LETTERS: Final = int.from_bytes(b"AT", "little")
-_MOST_SIZE: Final = (1 << 20) - 1
+_LETTERS_BITS: Final = 16
+_SIZE_BITS: Final = 20
+_MOST_SIZE: Final = (1 << _SIZE_BITS) - 1
 _MOST_ENTRY: Final = (1 << 28) - 1
 _MOST_BYTES: Final = 1 << 36  # address range; memory is reserved when trajectories first need it
 _ROOM_FOR_METADATA: Final = 64 << 10
@@ -29,43 +37,46 @@ _ROOM_FOR_METADATA: Final = 64 << 10
 class ZeroCopySHMBuffer:
     """A bounded queue of single trajectories, of up to ``entry_size`` tokens each.
 
-    ``create=True`` makes it, for ``size`` trajectories (rounded up to a power of two), and raises
-    AlreadyExists while somebody alive has that name. Otherwise it attaches, and raises NotFound, or
-    Incompatible for another ``size`` or ``entry_size``. ``instance_id_len`` bounds an instance id,
-    in bytes; ``metadata_len`` bounds nothing any more.
+    ``create=True`` makes it, for ``size`` trajectories (1000 if not given; rounded up to a power of
+    two) of ``entry_size`` tokens (4096), and raises AlreadyExists while somebody alive has that
+    name. Otherwise it attaches and takes both from the segment; raises NotFound, or Incompatible
+    where one of them was given and is another there. ``instance_id_len`` bounds an instance id, in
+    bytes: 64 when creating, nothing when attaching, unless given. ``metadata_len`` bounds nothing
+    any more.
+
+    Any thread may use it. In a forked child it attaches anew at its first use there.
     """
 
     def __init__(
         self,
         name: str,
-        size: int = 1000,
-        entry_size: int = 4096,
-        instance_id_len: int = 64,
+        size: int | None = None,
+        entry_size: int | None = None,
+        instance_id_len: int | None = None,
         metadata_len: int = 256,
         create: bool = False,
     ) -> None:
-        if not (1 <= size <= _MOST_SIZE and 1 <= entry_size <= _MOST_ENTRY):
-            raise InvalidArgument(
-                f"size is {size} and entry_size {entry_size}: give 1 to {_MOST_SIZE} and "
-                f"1 to {_MOST_ENTRY}"
-            )
+        _check_geometry(size, entry_size)
         self.name = name
-        self.max_size = size
-        self.entry_size = entry_size
-        self.instance_id_len = instance_id_len
         self.metadata_len = metadata_len
-        geometry = _LETTERS | size << 16 | entry_size << 36
-        self._queue = (
-            _create(name, size, entry_size, geometry) if create else _attach(self, geometry)
-        )
+        self.instance_id_len = instance_id_len
+        if create:
+            self.max_size = _SIZE if size is None else size
+            self.entry_size = _ENTRY_SIZE if entry_size is None else entry_size
+            if instance_id_len is None:
+                self.instance_id_len = _INSTANCE_ID_LEN
+            self._queue = _create(self)
+        else:
+            self.max_size, self.entry_size = _geometry_of(name, size, entry_size)
+            self._queue = _attach(self)
         # A queue ends when its last producer leaves, and the ring never did before its creator: so
         # the creator counts as one, whether it writes or not.
-        self._keeper = _attach(self, geometry, role="producer") if create else None
+        self._keeper = _attach(self, role="producer") if create else None
         close_at_exit(self)
 
     def write_trajectory(
         self,
-        tokens: Sequence[int] | npt.NDArray[np.integer[Any]],
+        tokens: Iterable[int] | npt.NDArray[np.integer[Any]],
         score: float,
         instance_id: str = "",
         repetition_id: int = 0,
@@ -82,10 +93,11 @@ class ZeroCopySHMBuffer:
                 f"a trajectory of {len(array)} tokens, and '{self.name}' takes up to "
                 f"{self.entry_size}; nothing was written"
             )
-        if len(instance_id.encode()) > self.instance_id_len:
+        most = self.instance_id_len
+        if most is not None and len(instance_id.encode()) > most:
             raise TooLarge(
-                f"instance_id has {len(instance_id.encode())} bytes, and up to "
-                f"{self.instance_id_len} were agreed on; nothing was written"
+                f"instance_id has {len(instance_id.encode())} bytes, and up to {most} were agreed "
+                f"on; nothing was written"
             )
         message = {
             "tokens": array,
@@ -130,12 +142,50 @@ class ZeroCopySHMBuffer:
         return len(self._queue)
 
     def __repr__(self) -> str:
-        return f"<ZeroCopySHMBuffer '{self.name}', {self.max_size} x {self.entry_size} tokens>"
+        try:
+            state = ", closed" if self._queue.closed else ""
+            return (
+                f"<ZeroCopySHMBuffer '{self.name}', {self.max_size} x {self.entry_size} "
+                f"tokens{state}>"
+            )
+        except Exception:
+            return "<ZeroCopySHMBuffer, never made>"
 
 
-def _create(name: str, size: int, entry_size: int, geometry: int) -> _core.Queue:
+def _check_geometry(size: int | None, entry_size: int | None) -> None:
+    for what, number, most in (
+        ("size", size, _MOST_SIZE),
+        ("entry_size", entry_size, _MOST_ENTRY),
+    ):
+        if number is not None and not 1 <= number <= most:
+            raise InvalidArgument(f"{what} is {number}: give 1 to {most}")
+
+
+def _word_of(buffer: ZeroCopySHMBuffer) -> int:
+    size_at = _LETTERS_BITS
+    entry_at = size_at + _SIZE_BITS
+    return _LETTERS | buffer.max_size << size_at | buffer.entry_size << entry_at
+
+
+def _geometry_of(name: str, size: int | None, entry_size: int | None) -> tuple[int, int]:
+    """Of the buffer that is there: its size and entry_size. What was given must be the same."""
+    word = _core.inspect_queue(name)["application"]
+    if word & ((1 << _LETTERS_BITS) - 1) != _LETTERS:
+        raise Incompatible(f"'{name}' is a queue, and not a trajectory buffer: use another name")
+    found = word >> _LETTERS_BITS & _MOST_SIZE, word >> (_LETTERS_BITS + _SIZE_BITS)
+    given = (("size", size, found[0]), ("entry_size", entry_size, found[1]))
+    if wrong := [what for what, wanted, there in given if wanted not in (None, there)]:
+        raise Incompatible(
+            f"'{name}' is a trajectory buffer of size {found[0]} and entry_size {found[1]}, and "
+            f"not of the {' and '.join(wrong)} that was given: leave that out, or give the same"
+        )
+    return found
+
+
+def _create(buffer: ZeroCopySHMBuffer) -> _core.Queue:
+    size, entry_size = buffer.max_size, buffer.entry_size
     return _core.Queue(
-        name,
+        buffer.name,
         capacity=min(size * (entry_size * 8 + _ROOM_FOR_METADATA), _MOST_BYTES),
         slots=size,
         inline_bytes=256,
@@ -144,25 +194,19 @@ def _create(name: str, size: int, entry_size: int, geometry: int) -> _core.Queue
         codec=None,
         populate=False,
         lock_memory=False,
-        application=geometry,
+        application=_word_of(buffer),
     )
 
 
-def _attach(buffer: ZeroCopySHMBuffer, geometry: int, role: str = "any") -> _core.Queue:
-    try:
-        return _core.Queue(
-            buffer.name, instance="", role=role, codec=None, timeout=0, application=geometry
-        )
-    except Incompatible as error:
-        raise Incompatible(
-            f"'{buffer.name}' is not a trajectory buffer of size {buffer.max_size} and entry_size "
-            f"{buffer.entry_size}: attach with the numbers that it was created with ({error})"
-        ) from None
+def _attach(buffer: ZeroCopySHMBuffer, role: str = "any") -> _core.Queue:
+    return _core.Queue(
+        buffer.name, instance="", role=role, codec=None, timeout=0, application=_word_of(buffer)
+    )
 
 
 def _tokens_of(tokens: Any) -> npt.NDArray[np.integer[Any]]:
     """int32 where the ids fit, int64 else."""
-    array = np.asarray(tokens)
+    array = np.asarray(listed(tokens))
     if array.size == 0:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.dtype.kind not in "iu":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -38,6 +38,8 @@ class TrajectoryBatch:
     (sequences, longest), and ``padding_mask`` is True where there is a token; packed they are
     (tokens,), and sequence ``i`` lies from ``cu_seqlens[i]`` to ``cu_seqlens[i + 1]`` with
     ``position_ids`` counting from 0 in each. Distill columns have k values more behind that.
+    Columns that no array can hold (k differs, or a group lacks the column) are named in
+    ``left_out``, and read from ``groups``.
 
     ``ack(step)`` when the trainer is done with it. What was not acknowledged comes again, marked,
     when it was given back, or the trainer died. As a context manager it is acknowledged at the end
@@ -70,8 +72,13 @@ class TrajectoryBatch:
         self.deliveries: list[int] = core.deliveries()
         #: Versions between the oldest sequence and the policy now.
         self.staleness: int = max(0, version - int(self.versions.min()))
+        #: Columns that some group has and no array holds, and why, where no columns were asked for.
+        self.left_out: dict[str, str] = {}
+        #: (sequences, longest): True where there is a token; None if not padded.
         self.padding_mask: npt.NDArray[np.bool_] | None = None
+        #: (sequences + 1,): where each sequence begins and ends; None if not packed.
         self.cu_seqlens: npt.NDArray[np.int32] | None = None
+        #: (tokens,): each token's place in its sequence, from 0; None if not packed.
         self.position_ids: npt.NDArray[np.int64] | None = None
 
     @property
@@ -124,8 +131,12 @@ class TrajectoryBatch:
         arrays = self.__dict__.get("_arrays", {})
         if name in arrays:
             return arrays[name]
+        if name in self.__dict__.get("left_out", {}):
+            raise AttributeError(f"this batch has no array {name}: {self.left_out[name]}")
         if name in _core.TRAJECTORY_COLUMNS:
-            raise AttributeError(f"this batch has no {name}: not every group has that column")
+            raise AttributeError(
+                f"this batch has no array {name}: no group has it, or it was not asked for"
+            )
         raise AttributeError(f"a TrajectoryBatch has no attribute '{name}'")
 
     def ack(self, step: int = 0) -> None:
@@ -177,11 +188,14 @@ class TrajectoryBatch:
             self.give_back()
 
     def __repr__(self) -> str:
-        state = "" if self.is_open else ", done with"
-        return (
-            f"<penstock.TrajectoryBatch: {len(self)} sequences in {len(self.deliveries)} groups, "
-            f"{self.layout}, {', '.join(self.columns)}{state}>"
-        )
+        try:
+            state = "" if self.is_open else ", done with"
+            return (
+                f"<penstock.TrajectoryBatch: {len(self)} sequences in {len(self.deliveries)} "
+                f"groups, {self.layout}, {', '.join(self.columns)}{state}>"
+            )
+        except Exception:
+            return "<penstock.TrajectoryBatch, never made>"
 
 
 def make_batch(
@@ -189,7 +203,7 @@ def make_batch(
     layout: Layout,
     *,
     pad_to: int,
-    columns: Sequence[str] | None,
+    columns: Iterable[str] | None,
     dtypes: Mapping[str, Any],
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
@@ -201,9 +215,10 @@ def make_batch(
     Those that ``out`` lacks are made from ``pool``.
     """
     try:
-        wanted = () if layout == "groups" else _wanted(core, columns)
+        wanted, left_out = ((), {}) if layout == "groups" else _wanted(core, columns)
         _check_names(dtypes, pad_values, out)
         batch = TrajectoryBatch(core, layout, {}, version)
+        batch.left_out = left_out
         if layout == "padded":
             _pad(batch, core, wanted, pad_to, dtypes, pad_values, out, pool)
         elif layout == "packed":
@@ -214,13 +229,27 @@ def make_batch(
         raise
 
 
-def _wanted(core: _core.TrajectoryBatch, columns: Sequence[str] | None) -> tuple[str, ...]:
+def _wanted(
+    core: _core.TrajectoryBatch, columns: Iterable[str] | None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The columns that become arrays, and why which others don't."""
     if columns is not None:
-        for name in columns:
-            core.dtype(name)  # raises if a group lacks it, or nobody knows it
-        return tuple(columns)
-    shared = [name for name in _core.TRAJECTORY_COLUMNS if core.has(name)]
-    return tuple(shared)
+        asked = tuple(columns)
+        for name in asked:
+            core.width(name)  # raises if a group lacks it, or nobody knows it
+        return asked, {}
+    wanted: list[str] = []
+    left_out: dict[str, str] = {}
+    for name in _core.TRAJECTORY_COLUMNS:
+        if not core.is_used(name):
+            continue
+        try:
+            core.width(name)
+        except InvalidArgument as error:
+            left_out[name] = str(error)
+        else:
+            wanted.append(name)
+    return tuple(wanted), left_out
 
 
 def _check_names(*mappings: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidArgument
 
-__all__ = ["INTEGER_COLUMNS", "flatten", "flatten_distilled", "lengths_of", "split"]
+__all__ = ["INTEGER_COLUMNS", "flatten", "flatten_distilled", "lengths_of", "listed", "split"]
 
 #: Columns of numbers that stand for tokens; the others are real numbers.
 INTEGER_COLUMNS = frozenset({"tokens", "masks", "distill_token_ids"})
@@ -18,11 +18,26 @@ INTEGER_COLUMNS = frozenset({"tokens", "masks", "distill_token_ids"})
 Lengths = npt.NDArray[np.int64]
 
 
+def listed(values: Any, depth: int = 1) -> Any:
+    """Values in ``depth`` levels of sequences that can be counted and gone through twice.
+
+    Generators, iterators, ``map`` and the like become lists; arrays and sequences stay as they
+    are. Sets and mappings stay too, and are refused later: they have no order.
+    """
+    if hasattr(values, "dtype") or isinstance(values, set | frozenset | Mapping):
+        return values
+    if not isinstance(values, Sequence):
+        if not isinstance(values, Iterable):
+            return values
+        values = list(values)
+    return values if depth == 1 else [listed(one, depth - 1) for one in values]
+
+
 def as_array(values: Any, integers: bool) -> Any:
     """An array as it is; of Python's numbers int32 where they all fit, int64, or float64."""
     if hasattr(values, "dtype"):
         return _on_the_host(values)
-    array = np.asarray(values)
+    array = np.asarray(listed(values))
     if array.size == 0:
         return array.astype(np.int32 if integers else np.float64)
     if not integers:
@@ -63,9 +78,11 @@ def _refuse(column: str, title: str, why: str) -> InvalidArgument:
 
 def lengths_of(tokens: Any, title: str) -> Lengths:
     """How many tokens each sequence has."""
-    if not hasattr(tokens, "__len__") or len(tokens) == 0:
-        raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
     try:
+        if isinstance(tokens, set | frozenset | Mapping):
+            raise TypeError
+        if len(tokens) == 0:
+            raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
         lengths = np.fromiter((len(sequence) for sequence in tokens), np.int64, len(tokens))
     except TypeError:
         raise _refuse(

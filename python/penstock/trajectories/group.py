@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import InvalidArgument
-from .columns import Lengths, as_array, flatten, flatten_distilled, lengths_of, split
+from .columns import Lengths, as_array, flatten, flatten_distilled, lengths_of, listed, split
 
 __all__ = ["TrajectoryGroup"]
 
@@ -32,20 +34,33 @@ class TrajectoryGroup:
     """The sequences of one prompt, and what belongs to each token, to each sequence, and to all.
 
     ``tokens`` and the other per-token columns (``masks``, ``advantages``, ``ref_logprobs``,
-    ``inference_logprobs``) take one 1-D array or list for each sequence, as long as its tokens, or
-    one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; lists of integers become int32
-    where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
+    ``inference_logprobs``) take one 1-D array, list or iterator for each sequence, as long as its
+    tokens, or one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; integers become
+    int32 where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
     ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's)
     one for each sequence. The other fields are any value that the typed codec knows, and stay as
-    they are; ``instance_id`` is text and ``env_id`` an int (None: the writer's).
+    they are; ``instance_id`` is text and ``env_id`` an int.
+
+    A group that arrived equals the one that was put. Where it came from is no part of it, and
+    told beside: ``environment``, ``environment_id`` and ``begun``.
 
     Raises InvalidArgument, which names the column and the sequence that do not fit the tokens.
     """
 
-    __slots__ = ("_columns", "_counts", "_lengths", "_rest", "begun", "environment")
+    __slots__ = (
+        "_columns",
+        "_counts",
+        "_lengths",
+        "_rest",
+        "begun",
+        "environment",
+        "environment_id",
+    )
 
-    #: Which environment put it, and the policy's version when it was begun; known once read.
+    #: The name of the environment that put it, and the env_id of its writer; None before that.
     environment: str | None
+    environment_id: int | None
+    #: The policy's version when it was begun; None before it was put.
     begun: int | None
 
     def __init__(
@@ -70,10 +85,13 @@ class TrajectoryGroup:
     ) -> None:
         given = locals()
         self.environment = None
+        self.environment_id = None
         self.begun = None
         self._rest = {name: given[name] for name in _REST if given[name] is not None}
         self._check_rest()
-        self._lengths = lengths_of(tokens, self.title)
+        for name in (*_PER_TOKEN, *_DISTILLED):
+            given[name] = listed(given[name], depth=3 if name in _DISTILLED else 2)
+        self._lengths = lengths_of(given["tokens"], self.title)
         self._columns: dict[str, Any] = {}
         self._counts: Any = None
         for name in _PER_TOKEN:
@@ -90,9 +108,14 @@ class TrajectoryGroup:
         instance_id = self._rest.get("instance_id")
         if instance_id is not None and not isinstance(instance_id, str):
             raise InvalidArgument(f"instance_id is {instance_id!r}: give text")
+        if instance_id is not None:
+            self._rest["instance_id"] = str(instance_id)  # NumPy's text too
         env_id = self._rest.get("env_id")
-        if env_id is not None and not isinstance(env_id, int):
-            raise InvalidArgument(f"env_id is {env_id!r}: give an int")
+        if env_id is not None:
+            try:
+                self._rest["env_id"] = int(operator.index(env_id))  # NumPy's integers too
+            except TypeError:
+                raise InvalidArgument(f"env_id is {env_id!r}: give an int") from None
 
     def _add_distilled(self, name: str, values: Any) -> None:
         flat, counts = flatten_distilled(name, values, self._lengths, self.title)
@@ -119,6 +142,7 @@ class TrajectoryGroup:
         """The group of a message as the queue carries it; for the library."""
         group = cls.__new__(cls)
         group.environment = message["environment"]
+        group.environment_id = message.get("environment_id")
         group.begun = message["begun"]
         group._lengths = message["lengths"]
         group._counts = message.get("distill_counts")
@@ -127,13 +151,13 @@ class TrajectoryGroup:
         group._rest = {name: message[name] for name in _REST if message.get(name) is not None}
         return group
 
-    def to_message(self, environment: str, begun: int, env_id: int) -> dict[str, Any]:
+    def to_message(self, environment: str, begun: int, environment_id: int) -> dict[str, Any]:
         """What the queue carries; for the library. The core checks it once more."""
         message: dict[str, Any] = {
             "group": _FORMAT,
             "environment": environment,
             "begun": begun,
-            "env_id": env_id,
+            "environment_id": environment_id,
             "lengths": self._lengths,
             **self._rest,
         }
@@ -175,18 +199,22 @@ class TrajectoryGroup:
 
     @property
     def masks(self) -> list[Any] | None:
+        """Labels of the loss, one for each token: -100 where there is none. None if not given."""
         return self._split("masks")
 
     @property
     def advantages(self) -> list[Any] | None:
+        """One real number for each token, or None if not given."""
         return self._split("advantages")
 
     @property
     def ref_logprobs(self) -> list[Any] | None:
+        """The reference policy's logprob of each token, or None if not given."""
         return self._split("ref_logprobs")
 
     @property
     def inference_logprobs(self) -> list[Any] | None:
+        """The logprob of each token when it was sampled, or None if not given."""
         return self._split("inference_logprobs")
 
     @property
@@ -196,6 +224,7 @@ class TrajectoryGroup:
 
     @property
     def distill_logprobs(self) -> list[Any] | None:
+        """The logprobs of ``distill_token_ids``, in the same shape."""
         return self._split_distilled("distill_logprobs")
 
     @property
@@ -210,30 +239,37 @@ class TrajectoryGroup:
 
     @property
     def instance_id(self) -> str | None:
+        """Text that names the prompt, as given."""
         return self._rest.get("instance_id")
 
     @property
     def env_id(self) -> int | None:
+        """As given to the group; the writer's is ``environment_id``."""
         return self._rest.get("env_id")
 
     @property
     def messages(self) -> Any:
+        """The conversations, as given."""
         return self._rest.get("messages")
 
     @property
     def generation_params(self) -> Any:
+        """What the sequences were sampled with, as given."""
         return self._rest.get("generation_params")
 
     @property
     def overrides(self) -> Any:
+        """What a trainer shall do otherwise for each sequence, as given."""
         return self._rest.get("overrides")
 
     @property
     def group_overrides(self) -> Any:
+        """What a trainer shall do otherwise for the group, as given."""
         return self._rest.get("group_overrides")
 
     @property
     def images(self) -> Any:
+        """Pictures of the prompts, as given."""
         return self._rest.get("images")
 
     def _split(self, name: str) -> list[Any] | None:
@@ -256,7 +292,7 @@ class TrajectoryGroup:
         if not isinstance(other, TrajectoryGroup):
             return NotImplemented
         return (
-            self._rest == other._rest
+            _same_value(self._rest, other._rest)
             and np.array_equal(self._lengths, other._lengths)
             and np.array_equal(_or_empty(self._counts), _or_empty(other._counts))
             and self._columns.keys() == other._columns.keys()
@@ -266,11 +302,14 @@ class TrajectoryGroup:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        tokens = int(self._lengths.sum())
-        return (
-            f"<TrajectoryGroup: {self.title}, {len(self)} sequences, {tokens} tokens, "
-            f"{', '.join(self.columns)}>"
-        )
+        try:
+            tokens = int(self._lengths.sum())
+            return (
+                f"<penstock.TrajectoryGroup: {self.title}, {len(self)} sequences, {tokens} tokens, "
+                f"{', '.join(self.columns)}>"
+            )
+        except Exception:
+            return "<penstock.TrajectoryGroup, never made>"
 
 
 def _or_empty(counts: Any) -> Any:
@@ -282,8 +321,30 @@ def _is_flat(column: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Arrays, tensors or NumPy's scalars, bit for bit."""
     if str(one.dtype) != str(other.dtype) or one.shape != other.shape:
         return False
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
-    return bool((one == other).all())
+    return _bytes_of(one) == _bytes_of(other)
+
+
+def _bytes_of(array: Any) -> bytes:
+    if hasattr(array, "detach"):
+        import torch
+
+        flat = array.detach().cpu().reshape(-1).contiguous()
+        array = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    """Values as the codec carries them; a NaN is the same as another one."""
+    if hasattr(one, "dtype") or hasattr(other, "dtype"):
+        return hasattr(one, "dtype") and hasattr(other, "dtype") and _same(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same_value(one[key], other[key]) for key in one)
+    for kind in (list, tuple):
+        if isinstance(one, kind) and isinstance(other, kind):
+            return len(one) == len(other) and all(map(_same_value, one, other))
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        return _same_value(vars(one), vars(other))
+    return bool(one == other or (one != one and other != other))
