@@ -189,7 +189,11 @@ void bind_loan(nb::module_& module) {
     };
     nb::class_<LoanMemory>(module, "_LoanMemory", nb::type_slots(slots));
 
-    nb::class_<LoanBlock>(module, "Loan")
+    nb::class_<LoanBlock>(module, "Loan",
+                          "Room for one message in shared memory; made by "
+                          "``BroadcastWriter.loan()``.\n\n"
+                          "Can be entered once. Sent at the end of the block, dropped on an "
+                          "exception.")
         .def("__enter__", &LoanBlock::enter)
         .def(
             "__exit__",

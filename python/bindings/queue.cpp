@@ -242,7 +242,8 @@ void bind_queue(nb::module_& module) {
         .def("try_put", &OutgoingPut::try_put)
         .def("wait_for_room", &OutgoingPut::wait_for_room, nb::arg("queue"),
              nb::arg("timeout").none(), nb::arg("cancel"));
-    nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable())
+    nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
+                        "One participant of a queue; penstock.Queue is its face.")
         .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
              nb::arg("slots"), nb::arg("inline_bytes"), nb::arg("members"), nb::arg("poison_limit"),
              nb::arg("codec").none(), nb::arg("populate"), nb::arg("lock_memory"),
@@ -258,45 +259,72 @@ void bind_queue(nb::module_& module) {
             },
             nb::arg("name"), nb::kw_only(), nb::arg("instance"), nb::arg("role"),
             nb::arg("codec").none(), nb::arg("timeout").none(), nb::arg("application") = 0)
-        .def("put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
-             "Put a value. Waits while the queue is full.")
+        .def(
+            "put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
+            "Put a value. Waits while the queue is full.\n\n"
+            "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
+            "Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace or UnsupportedType:\n"
+            "then nothing was put.")
         .def("put_bytes", &put_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
-             "Put a contiguous buffer; who gets it gets bytes.")
+             "Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does.")
         .def("get", &get, nb::arg("timeout") = nb::none(),
-             "The next message, as an object of one's own; acknowledged when it returns.")
+             "The next message, as an object of one's own; acknowledged when it returns.\n\n"
+             "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
+             "Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or\n"
+             "Incompatible for a pickle that was not asked for, which stays there.")
         .def("get_view", &make_queue_view, nb::arg("timeout") = nb::none(),
-             "The next message, in place: `with queue.get_view() as obj`.")
+             "The next message, in place: ``with queue.get_view() as obj``; see "
+             "``get_many``.")
         .def("get_many", &make_batch, nb::arg("max_items") = 64, nb::arg("min_items") = 1,
              nb::arg("timeout") = nb::none(),
-             "The next messages, in place: `with queue.get_many() as batch`.")
-        .def("close", &PyQueue::close, "Leave. Ends waits of other threads.")
-        .def("end",
-             [](PyQueue& queue) {
-                 QueueSide& side = queue.putting();
-                 side.check_usable();
-                 side.target().end();
-             })
-        .def("discard",
-             [](PyQueue& queue) {
-                 QueueSide& side = queue.taking();
-                 Turn turn(side);
-                 std::uint64_t dropped = 0;
-                 turn.run(
-                     Deadline::never(), nullptr, [] { return true; },
-                     [&](const Wait&) {
-                         dropped = side.target().discard();
-                         return Status::ok();
-                     });
-                 return dropped;
-             })
+             "The next messages, in place: ``with queue.get_many() as batch``, a list.\n\n"
+             "Waits until there are ``min_items``, for ``timeout`` seconds at most. Arrays in them "
+             "are\n"
+             "read-only views of shared memory. The messages are acknowledged when the block ends, "
+             "and\n"
+             "given back if it raises or the process dies: then they come again. The list is "
+             "emptied at\n"
+             "the end of the block; arrays that were kept keep their memory.\n\n"
+             "Raises what ``get`` raises when the block begins; then nothing was taken.")
+        .def(
+            "close", &PyQueue::close,
+            "Leave. Ends waits of other threads. The second time it does nothing.\n\n"
+            "By the creator, or by the last producer, it also ends the stream: what is queued can\n"
+            "still be had, then Closed.")
+        .def(
+            "end",
+            [](PyQueue& queue) {
+                QueueSide& side = queue.putting();
+                side.check_usable();
+                side.target().end();
+            },
+            "End the stream without leaving: nothing more is accepted.\n\nRaises Closed after "
+            "``close()``.")
+        .def(
+            "discard",
+            [](PyQueue& queue) {
+                QueueSide& side = queue.taking();
+                Turn turn(side);
+                std::uint64_t dropped = 0;
+                turn.run(
+                    Deadline::never(), nullptr, [] { return true; },
+                    [&](const Wait&) {
+                        dropped = side.target().discard();
+                        return Status::ok();
+                    });
+                return dropped;
+            },
+            "End the stream and throw away what is queued; how many messages that were.\n\n"
+            "Raises Closed after ``close()``.")
         .def("__len__",
              [](PyQueue& queue) {
                  QueueSide& side = queue.taking();
                  side.check_usable();
                  return side.target().queued();
              })
-        .def_prop_ro("closed", &PyQueue::is_closed)
-        .def_ro("name", &PyQueue::name)
+        .def_prop_ro("closed", &PyQueue::is_closed, "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign", &PyQueue::is_foreign)
+        .def_ro("name", &PyQueue::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &PyQueue::instance)
         .def("_stats", &stats_of)
         .def(

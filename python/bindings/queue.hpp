@@ -24,6 +24,7 @@ public:
     QueueSide& taking() { return live().taking; }
     void close();
     [[nodiscard]] bool is_closed() const noexcept { return sides_->taking.is_closed(); }
+    [[nodiscard]] bool is_foreign() const noexcept { return sides_->taking.is_foreign(); }
 
     const Codec codec;
     const QueueRole role;

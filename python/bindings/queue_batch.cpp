@@ -68,6 +68,15 @@ public:
         }
     }
 
+    // As if it had never been entered: each message is where it was, and counts no delivery.
+    void untake() {
+        const std::vector<nb::object> leases = std::move(leases_);
+        PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr);
+        for (const nb::object& lease : leases) {
+            nb::inst_ptr<QueueLease>(lease)->delivery.untake();
+        }
+    }
+
 private:
     // Puts back what it has when there is not enough.
     std::vector<Delivery> take(PyQueue& queue) const {
@@ -138,8 +147,13 @@ void bind_queue_batch(nb::module_& module) {
     };
     nb::class_<QueueLease>(module, "_QueueLease", nb::type_slots(slots));
 
-    nb::class_<BatchBlock>(module, "Batch")
+    nb::class_<BatchBlock>(module, "Batch",
+                           "Messages of a queue, read where they lie; made by "
+                           "``Queue.get_many()`` and ``Queue.get_view()``.\n\n"
+                           "Can be entered once. Acknowledged at the end of the block, given back "
+                           "on an exception.")
         .def("__enter__", &BatchBlock::enter)
+        .def("_untake", &BatchBlock::untake)
         .def(
             "__exit__",
             [](BatchBlock& block, nb::handle type, nb::handle, nb::handle) {

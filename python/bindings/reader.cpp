@@ -128,26 +128,41 @@ Message Reader::take_message(Deadline deadline) {
 }
 
 void bind_reader(nb::module_& module) {
-    nb::class_<Reader>(module, "BroadcastReader", nb::is_weak_referenceable())
+    nb::class_<Reader>(module, "BroadcastReader", nb::is_weak_referenceable(),
+                       "The receiving side of one rank; penstock.BroadcastReader is its face.")
         .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
              nb::arg("descriptor"), nb::arg("rank"), nb::arg("codec").none(),
              nb::arg("timeout").none())
-        .def("recv", &recv, nb::arg("timeout") = nb::none(),
-             "The next message, as an object of one's own; bytes if it was sent as bytes.")
+        .def(
+            "recv", &recv, nb::arg("timeout") = nb::none(),
+            "The next message, as an object of one's own; bytes if it was sent as bytes.\n\n"
+            "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
+            "Raises Timeout, Closed (everything was received), PeerDied (the same, but the writer\n"
+            "is dead), Corrupt, or Incompatible for a pickle that was not asked for, which stays\n"
+            "there.")
         .def("recv_view", &make_view, nb::arg("timeout") = nb::none(),
-             "The next message, in place: `with reader.recv_view() as obj`. Arrays in it are "
-             "read-only views of the shared memory.")
+             "The next message, in place: ``with reader.recv_view() as obj``.\n\n"
+             "Arrays in it are read-only views of the shared memory, and so is the memoryview "
+             "that\n"
+             "bytes come as. The room is given back at the end of the block, or when the last of\n"
+             "them is gone. Waits and raises as ``recv`` does when the block begins.")
         .def("recv_bytes", &recv_bytes, nb::arg("timeout") = nb::none(),
-             "The next message, which must have been sent as bytes.")
+             "The next message, sent as bytes. Any other gives Incompatible and stays there.\n\n"
+             "Waits and raises as ``recv`` does.")
         .def("recv_bytes_into", &recv_bytes_into, nb::arg("buffer"),
              nb::arg("timeout") = nb::none(),
-             "The next message of bytes, copied into a writable buffer; its size.")
+             "The next message of bytes, copied into a writable buffer; how many bytes it has.\n\n"
+             "A message that is too large for the buffer raises TooLarge and stays there. Waits "
+             "and\n"
+             "raises as ``recv_bytes`` does.")
         .def("close", &Reader::close,
              "Leave: the rank blocks nobody until a replacement attaches. Ends waits of other "
-             "threads.")
-        .def_prop_ro("closed", &Reader::is_closed)
-        .def_ro("name", &Reader::name)
-        .def_ro("rank", &Reader::rank)
+             "threads.\n\n"
+             "The second time it does nothing, and in a forked child neither.")
+        .def_prop_ro("closed", &Reader::is_closed, "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign", &Reader::is_foreign)
+        .def_ro("name", &Reader::name, "The name it attached to; empty if anonymous.")
+        .def_ro("rank", &Reader::rank, "Its rank, from 0.")
         .def_ro("_instance", &Reader::instance)
         .def("_descriptor",
              [](const Reader& reader) {

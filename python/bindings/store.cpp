@@ -189,7 +189,8 @@ void PyStore::leave() {
 }
 
 void bind_store(nb::module_& module) {
-    nb::class_<PyStore, StoreObjects>(module, "Store", nb::is_weak_referenceable())
+    nb::class_<PyStore, StoreObjects>(module, "Store", nb::is_weak_referenceable(),
+                                      "One participant of a store; penstock.Store is its face.")
         .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
              nb::arg("objects").none(), nb::arg("members"), nb::arg("eviction"),
              nb::arg("granule").none(), nb::arg("persistent"), nb::arg("codec").none(),
@@ -202,20 +203,39 @@ void bind_store(nb::module_& module) {
         .def("_look", &look, nb::arg("key"))
         .def("__contains__",
              [](PyStore& store, nb::handle key) { return store.live()->contains(parse_key(key)); })
-        .def("delete", [](PyStore& store,
-                          nb::handle key) { return is_done(store.live()->remove(parse_key(key))); })
-        .def("touch",
-             [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); })
-        .def("pin", [](PyStore& store,
-                       nb::handle key) { return is_done(store.live()->pin(parse_key(key))); })
-        .def("unpin", [](PyStore& store,
-                         nb::handle key) { return is_done(store.live()->unpin(parse_key(key))); })
-        .def("clear",
-             [](PyStore& store) {
-                 const std::shared_ptr<Store> live = store.live();
-                 const WithoutGil without_gil;
-                 return live->clear();
-             })
+        .def(
+            "delete",
+            [](PyStore& store, nb::handle key) {
+                return is_done(store.live()->remove(parse_key(key)));
+            },
+            nb::arg("key"),
+            "Nobody finds it any more; who reads it may go on. False: it was not there.")
+        .def(
+            "touch",
+            [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); },
+            nb::arg("key"), "Count as read, for eviction. False: it is not there.")
+        .def(
+            "pin",
+            [](PyStore& store, nb::handle key) {
+                return is_done(store.live()->pin(parse_key(key)));
+            },
+            nb::arg("key"),
+            "Never evict it until ``unpin()``, whoever lives or dies; counts. False: it is not "
+            "there.")
+        .def(
+            "unpin",
+            [](PyStore& store, nb::handle key) {
+                return is_done(store.live()->unpin(parse_key(key)));
+            },
+            nb::arg("key"), "Take one ``pin()`` back. False: it is not there, or was not pinned.")
+        .def(
+            "clear",
+            [](PyStore& store) {
+                const std::shared_ptr<Store> live = store.live();
+                const WithoutGil without_gil;
+                return live->clear();
+            },
+            "Remove everything, and refuse the commit of what is being written; how many objects.")
         .def(
             "trim",
             [](PyStore& store, nb::handle keep) {
@@ -224,20 +244,32 @@ void bind_store(nb::module_& module) {
                 const WithoutGil without_gil;
                 return live->trim(kept);
             },
-            nb::arg("keep") = 0)
-        .def("clear_dead",
-             [](PyStore& store) {
-                 const std::shared_ptr<Store> live = store.live();
-                 const WithoutGil without_gil;
-                 live->clear_dead();
-             })
-        .def("register_cuda",
-             [](PyStore& store) {
-                 const std::shared_ptr<Store> live = store.live();
-                 const WithoutGil without_gil;  // pinning gigabytes takes seconds
-                 live->register_cuda();
-             })
-        .def("keys", &keys)
+            nb::arg("keep") = 0,
+            "Give the memory of free room back to the system, all but ``keep`` bytes; how many "
+            "bytes.")
+        .def(
+            "clear_dead",
+            [](PyStore& store) {
+                const std::shared_ptr<Store> live = store.live();
+                const WithoutGil without_gil;
+                live->clear_dead();
+            },
+            "Take back what the dead hold now; it happens by itself when somebody needs it.")
+        .def(
+            "register_cuda",
+            [](PyStore& store) {
+                const std::shared_ptr<Store> live = store.live();
+                const WithoutGil without_gil;  // pinning gigabytes takes seconds
+                live->register_cuda();
+            },
+            "Pin the store's memory for the GPU, until the store is closed and its arrays are "
+            "gone.\n"
+            "\n"
+            "Copies between its arrays and a device then need no staging. The store must have been "
+            "created\n"
+            "with ``populate``. Raises InvalidArgument; NotFound where there is no CUDA device.")
+        .def("keys", &keys,
+             "What is there at this moment, in no order. Keys that are no UTF-8 come as bytes.")
         .def("_stats",
              [](PyStore& store) {
                  const std::shared_ptr<Store> live = store.live();
@@ -246,9 +278,14 @@ void bind_store(nb::module_& module) {
                      return live->stats();
                  }());
              })
-        .def_prop_ro("capacity", [](PyStore& store) { return store.live()->capacity(); })
-        .def("close", &PyStore::close)
-        .def_prop_ro("closed", &PyStore::is_closed);
+        .def_prop_ro(
+            "capacity", [](PyStore& store) { return store.live()->capacity(); },
+            "Bytes that objects with their keys and metadata may take. Closed after ``close()``.")
+        .def("close", &PyStore::close,
+             "Leave. What is pinned, or being written, stays until it is let go.\n\n"
+             "The second time it does nothing; of a TieredStore's first tier neither.")
+        .def_prop_ro("closed", &PyStore::is_closed, "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign", &PyStore::is_foreign);
     module.def("inspect_store", [](const std::string& name) {
         const StoreInfo info = [&] {
             const WithoutGil without_gil;

@@ -25,6 +25,7 @@ public:
     std::shared_ptr<Store> live();
     void close();  // nothing, while it is lent
     [[nodiscard]] bool is_closed() const noexcept { return store_ == nullptr && !is_lent_; }
+    [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
 
     // To a tiered store, which has the handle for itself from then on, and lets this object use it.
     // Raises Busy where others use it, or it is lent already.

@@ -206,13 +206,25 @@ bool is_done(const Status& status) {
 void bind_store_objects(nb::module_& module) {
     bind_store_view(module);
     bind_store_staged(module);
-    nb::class_<StoreObjects>(module, "StoreObjects")
+    nb::class_<StoreObjects>(module, "StoreObjects", "What every kind of store does alike.")
         .def("put", &put, nb::arg("key"), nb::arg("obj").none(), nb::kw_only(),
              nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
-             nb::arg("expires_after") = nb::none())
+             nb::arg("expires_after") = nb::none(),
+             "Put a value. False: it is there already, or somebody alive is writing it.\n"
+             "\n"
+             "``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is "
+             "passed by so\n"
+             "many times more when others are evicted. ``expires_after`` is in seconds; see "
+             "``reserve``.\n"
+             "\n"
+             "Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; of a "
+             "TieredStore with\n"
+             "``policy=\"write_through\"`` also what speaks of a server: then the first tier has "
+             "it.")
         .def("put_bytes", &put_bytes, nb::arg("key"), nb::arg("data"), nb::kw_only(),
              nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
-             nb::arg("expires_after") = nb::none())
+             nb::arg("expires_after") = nb::none(),
+             "Put a contiguous buffer; who gets it gets bytes, or a view of them. See ``put``.")
         .def("_reserve_bytes", &reserve_bytes, nb::arg("key"), nb::arg("nbytes"), nb::kw_only(),
              nb::arg("meta").none(), nb::arg("weight"), nb::arg("expires_after").none(),
              nb::arg("alignment").none())
@@ -221,7 +233,7 @@ void bind_store_objects(nb::module_& module) {
              nb::arg("expires_after").none(), nb::arg("alignment").none())
         .def("_get", &get, nb::arg("key"))
         .def("_get_copy", &get_copy, nb::arg("key"), nb::arg("missing"))
-        .def_ro("name", &StoreObjects::name)
+        .def_ro("name", &StoreObjects::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &StoreObjects::instance);
     module.def(
         "dtype_named", [](const std::string& name) { return dtype_of_code(parse_dtype(name)); },

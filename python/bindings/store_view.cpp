@@ -134,11 +134,21 @@ void bind_store_view(nb::module_& module) {
         {0, nullptr},
     };
     nb::class_<StorePin>(module, "_StorePin", nb::type_slots(slots));
-    nb::class_<StoreViewBlock>(module, "StoreView")
-        .def_prop_ro("meta", &StoreViewBlock::meta, "What was stored beside it, or None.")
-        .def_prop_ro("nbytes", &StoreViewBlock::nbytes)
-        .def_prop_ro("ref", &StoreViewBlock::ref)
-        .def("release", &StoreViewBlock::exit, "Lets go, where there is no block to end.")
+    nb::class_<StoreViewBlock>(
+        module, "StoreView",
+        "An object of a store, pinned and read where it lies; made by ``get()``.\n"
+        "\n"
+        "Can be entered once. Its pin is gone when the block has ended, or ``release()`` was "
+        "called, and\n"
+        "the last array that was made of it is gone.")
+        .def_prop_ro("meta", &StoreViewBlock::meta,
+                     "What was stored beside the object, or None; a copy. Closed after release.")
+        .def_prop_ro("nbytes", &StoreViewBlock::nbytes,
+                     "Bytes of the object, without key and metadata. Closed after release.")
+        .def_prop_ro("ref", &StoreViewBlock::ref,
+                     "Names this object and no other, also for other processes; see "
+                     "``Store.get_ref``.")
+        .def("release", &StoreViewBlock::exit, "Let go, where there is no block to end.")
         .def("__enter__", &StoreViewBlock::enter)
         .def(
             "__exit__",

@@ -155,12 +155,28 @@ Status PyTieredStore::remove(std::string_view key) {
     return ask([&](TieredStore& own, const Wait& wait) { return own.remove(key, wait); });
 }
 
+void PyTieredStore::owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept {
+    owed_.dropped += dropped;
+    owed_.dropped_bytes += dropped_bytes;
+}
+
+Unwritten PyTieredStore::complete(Unwritten report) noexcept {
+    const Unwritten owed = std::exchange(owed_, {});
+    report.dropped += owed.dropped;
+    report.dropped_bytes += owed.dropped_bytes;
+    return report;
+}
+
 Unwritten PyTieredStore::flush(Deadline deadline) {
     const std::shared_ptr<TieredStore> own = live();
     Waiting waiting(deadline);
     const Unwritten report = own->flush(waiting.wait());
+    waiting.reacquire();
+    if (waiting.has_raised()) {
+        owe(report.dropped, report.dropped_bytes);
+    }
     waiting.finish(Status::ok());
-    return report;
+    return complete(report);
 }
 
 Unwritten PyTieredStore::close(Deadline deadline) {
@@ -173,11 +189,13 @@ Unwritten PyTieredStore::close(Deadline deadline) {
     waiting.reacquire();
     nb::cast<PyStore&>(first_).leave();
     waiting.finish(Status::ok());
-    return report;
+    return complete(report);
 }
 
 void bind_tiered_store(nb::module_& module) {
-    nb::class_<PyTieredStore, StoreObjects>(module, "TieredStore", nb::is_weak_referenceable())
+    nb::class_<PyTieredStore, StoreObjects>(
+        module, "TieredStore", nb::is_weak_referenceable(),
+        "A store and its second tier; penstock.TieredStore is its face.")
         .def("__init__", &create, nb::arg("store"), nb::arg("urls"), nb::kw_only(),
              nb::arg("cluster"), nb::arg("prefix"), nb::arg("policy"),
              nb::arg("connect_timeout").none(), nb::arg("request_timeout").none(),
@@ -187,8 +205,16 @@ void bind_tiered_store(nb::module_& module) {
              nb::arg("delete_corrupt"))
         .def("__contains__",
              [](PyTieredStore& store, nb::handle key) { return store.contains(parse_key(key)); })
-        .def("delete", [](PyTieredStore& store,
-                          nb::handle key) { return is_done(store.remove(parse_key(key))); })
+        .def(
+            "delete",
+            [](PyTieredStore& store, nb::handle key) {
+                return is_done(store.remove(parse_key(key)));
+            },
+            nb::arg("key"),
+            "From both tiers. False: neither had it.\n"
+            "\n"
+            "Raises what speaks of a server: the first tier has it no more, the second perhaps "
+            "has.")
         .def(
             "_flush",
             [](PyTieredStore& store, nb::handle timeout) {
@@ -201,6 +227,7 @@ void bind_tiered_store(nb::module_& module) {
                 return to_dict(store.close(parse_timeout(timeout)));
             },
             nb::arg("timeout").none())
+        .def("_owe", &PyTieredStore::owe, nb::arg("dropped"), nb::arg("dropped_bytes"))
         .def("_stats",
              [](PyTieredStore& store) {
                  const std::shared_ptr<TieredStore> own = store.live();
@@ -209,9 +236,13 @@ void bind_tiered_store(nb::module_& module) {
                      return own->stats();
                  }());
              })
-        .def_prop_ro("first", [](const PyTieredStore& store) { return store.first(); })
-        .def_prop_ro("closed", &PyTieredStore::is_closed);
-    module.def("has_redis", &detail::has_redis);
+        .def_prop_ro(
+            "first", [](const PyTieredStore& store) { return store.first(); },
+            "The Store that was taken over: the first tier, for all else.")
+        .def_prop_ro("closed", &PyTieredStore::is_closed, "Whether it was closed here.")
+        .def_prop_ro("_is_foreign", &PyTieredStore::is_foreign);
+    module.def("has_redis", &detail::has_redis,
+               "Whether this was built with hiredis, without which there is no second tier.");
 }
 
 }  // namespace penstock::py

@@ -35,15 +35,20 @@ public:
     Unwritten flush(Deadline deadline);
     Unwritten close(Deadline deadline);
     [[nodiscard]] bool is_closed() const noexcept { return tiered_ == nullptr; }
+    [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
     [[nodiscard]] const nb::object& first() const noexcept { return first_; }
+    // What a report said that never reached a caller: the next one says it again.
+    void owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept;
 
 private:
     template <typename Ask>
     auto ask(Ask&& ask) const;
-    [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
+    // With what was owed.
+    Unwritten complete(Unwritten report) noexcept;
 
     nb::object first_;
     std::shared_ptr<TieredStore> tiered_;
+    Unwritten owed_;
     std::uint64_t generation_ = os::fork_generation();
 };
 

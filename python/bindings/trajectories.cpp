@@ -123,25 +123,22 @@ std::uint64_t credit(PyWriter& writer) {
     return writer.beginning.target().credit();
 }
 
-Rollout begin(PyWriter& writer, nb::handle timeout, const Cancel* cancel) {
+Rollout begin(PyWriter& writer, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     Turn turn(writer.beginning);
     std::optional<Rollout> rollout;
     turn.run(
-        deadline, cancel, [] { return true; },
+        deadline, nullptr, [] { return true; },
         [&](const Wait& wait) { return store(writer.beginning.target().begin(wait), rollout); });
     return *std::move(rollout);
 }
 
-void put(PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle timeout,
-         const Cancel* cancel) {
-    const Deadline deadline = parse_timeout(timeout);
-    const Encoded encoded = encode(message, Codec::Typed);
+void put(PyWriter& writer, const Encoded& encoded, Rollout* rollout, Deadline deadline) {
     WriterSide& side = writer.putting;
     Turn turn(side);
     const auto has_room = [&] { return side.target().has_room(); };
     std::optional<QueueLoan> loan;
-    turn.run(deadline, cancel, has_room, [&](const Wait& wait) {
+    turn.run(deadline, nullptr, has_room, [&](const Wait& wait) {
         return store(side.target().loan(encoded.nbytes(), wait), loan);
     });
     {
@@ -151,9 +148,32 @@ void put(PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle time
         }
         encoded.write(loan->bytes().data());
     }
-    turn.run(deadline, cancel, has_room,
+    turn.run(deadline, nullptr, has_room,
              [&](const Wait& wait) { return side.target().commit(*loan, rollout, wait); });
 }
+
+// What an async twin puts: encoded once, and tried until there is room.
+class OutgoingGroup {
+public:
+    explicit OutgoingGroup(nb::handle message) : encoded_(encode(message, Codec::Typed)) {}
+
+    void try_put(PyWriter& writer, Rollout* rollout) const {
+        put(writer, encoded_, rollout, Deadline::now());
+    }
+
+    // In a thread of its own, while the event loop goes on. Puts nothing.
+    void wait_for_room(PyWriter& writer, nb::handle timeout, const Cancel& cancel) const {
+        const Deadline deadline = parse_timeout(timeout);
+        WriterSide& side = writer.putting;
+        Turn turn(side);
+        turn.run(
+            deadline, &cancel, [] { return false; },
+            [&](const Wait& wait) { return side.target().wait_room(encoded_.nbytes(), wait); });
+    }
+
+private:
+    Encoded encoded_;
+};
 
 TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lookahead,
                            bool causal_shift, bool drop_stale, nb::handle timeout) {
@@ -174,14 +194,6 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
         deadline, nullptr, [] { return false; },
         [&](const Wait& wait) { return store(reader.reader.next_batch(request, wait), batch); });
     return *std::move(batch);
-}
-
-void wait_group(PyReader& reader, nb::handle timeout, const Cancel& cancel) {
-    const Deadline deadline = parse_timeout(timeout);
-    Turn turn(reader);
-    turn.run(
-        deadline, &cancel, [] { return false; },
-        [&](const Wait& wait) { return reader.reader.wait_ready(wait); });
 }
 
 // A call on the reader that does not wait for anybody but other threads of this process.
@@ -221,39 +233,64 @@ void restore(PyReader& reader, nb::handle message) {
 template <typename Bound>
 void bind_common(Bound& bound) {
     using Self = typename Bound::Type;
-    bound.def_ro("name", &Self::name)
+    bound.def_ro("name", &Self::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &Self::instance)
-        .def("close", &Self::close, "Leave. Ends waits of other threads.");
+        .def("close", &Self::close,
+             "Leave. Ends waits of other threads. The second time it does nothing.");
 }
 
 void bind_writer_class(nb::module_& module) {
-    nb::class_<Rollout>(module, "Rollout")
+    nb::class_<OutgoingGroup>(module, "_OutgoingGroup")
+        .def(nb::init<nb::handle>(), nb::arg("message"))
+        .def("try_put", &OutgoingGroup::try_put, nb::arg("writer"), nb::arg("rollout").none())
+        .def("wait_for_room", &OutgoingGroup::wait_for_room, nb::arg("writer"),
+             nb::arg("timeout").none(), nb::arg("cancel"));
+    nb::class_<Rollout>(module, "Rollout", "Credit for one group.")
         .def_prop_ro("version", &Rollout::version, "The policy's version when it began.")
         .def("release", &Rollout::release, "Give the credit back: nothing comes of it.");
-    auto bound = nb::class_<PyWriter>(module, "TrajectoryWriter", nb::is_weak_referenceable());
+    auto bound =
+        nb::class_<PyWriter>(module, "TrajectoryWriter", nb::is_weak_referenceable(),
+                             "An environment; penstock.trajectories.TrajectoryWriter is its face.");
     bind_common(bound);
     bound
         .def("__init__", &make_writer, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
              nb::arg("options").none(), nb::arg("environment"), nb::arg("weight"),
              nb::arg("min_share"), nb::arg("group_size"), nb::arg("env_id").none(),
              nb::arg("timeout").none())
-        .def_ro("environment", &PyWriter::environment)
-        .def_ro("env_id", &PyWriter::env_id)
-        .def_prop_ro("version",
-                     [](PyWriter& writer) {
-                         writer.beginning.check_usable();
-                         return writer.beginning.target().version();
-                     })
-        .def("credit", &credit, "How many groups could be begun now.")
-        .def("_begin", &begin, nb::arg("timeout").none(), nb::arg("cancel").none() = nb::none())
-        .def("_put", &put, nb::arg("message"), nb::arg("rollout").none(), nb::arg("timeout").none(),
-             nb::arg("cancel").none() = nb::none())
-        .def("end",
-             [](PyWriter& writer) {
-                 writer.putting.check_usable();
-                 writer.putting.target().end();
-             })
-        .def_prop_ro("closed", [](const PyWriter& writer) { return writer.putting.is_closed(); })
+        .def_ro("environment", &PyWriter::environment, "The environment's name.")
+        .def_ro("env_id", &PyWriter::env_id,
+                "The environment's number, as attached with, or given out by the queue from 1.")
+        .def_prop_ro(
+            "version",
+            [](PyWriter& writer) {
+                writer.beginning.check_usable();
+                return writer.beginning.target().version();
+            },
+            "The policy's version: the step of the trainer's last ``ack()``. Closed after "
+            "``close()``.")
+        .def("credit", &credit,
+             "How many groups of ``group_size`` could be begun now; 0: enough is on the way.\n\n"
+             "Raises Closed after ``close()``.")
+        .def("_begin", &begin, nb::arg("timeout").none())
+        .def(
+            "_put",
+            [](PyWriter& writer, nb::handle message, Rollout* rollout, nb::handle timeout) {
+                const Deadline deadline = parse_timeout(timeout);
+                put(writer, encode(message, Codec::Typed), rollout, deadline);
+            },
+            nb::arg("message"), nb::arg("rollout").none(), nb::arg("timeout").none())
+        .def(
+            "end",
+            [](PyWriter& writer) {
+                writer.putting.check_usable();
+                writer.putting.target().end();
+            },
+            "End the stream without leaving: nothing more is accepted.")
+        .def_prop_ro(
+            "closed", [](const PyWriter& writer) { return writer.putting.is_closed(); },
+            "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign",
+                     [](const PyWriter& writer) { return writer.putting.is_foreign(); })
         .def("_stats", [](PyWriter& writer) {
             writer.putting.check_usable();
             return to_dict(writer.putting.target().stats());
@@ -261,20 +298,25 @@ void bind_writer_class(nb::module_& module) {
 }
 
 void bind_reader_class(nb::module_& module) {
-    auto bound = nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable());
+    auto bound =
+        nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable(),
+                             "A trainer; penstock.trajectories.TrajectoryReader is its face.");
     bind_common(bound);
     bound
         .def("__init__", &make_reader, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
              nb::arg("options").none(), nb::arg("sequences"), nb::arg("timeout").none())
-        .def_prop_ro("version",
-                     [](PyReader& reader) {
-                         reader.check_usable();
-                         return reader.reader.version();
-                     })
-        .def_prop_ro("sequences", [](PyReader& reader) { return reader.reader.sequences(); })
+        .def_prop_ro(
+            "version",
+            [](PyReader& reader) {
+                reader.check_usable();
+                return reader.reader.version();
+            },
+            "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
+        .def_prop_ro(
+            "sequences", [](PyReader& reader) { return reader.reader.sequences(); },
+            "Sequences of a batch, as created or attached.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift"), nb::arg("drop_stale"), nb::arg("timeout").none())
-        .def("_wait_group", &wait_group, nb::arg("timeout").none(), nb::arg("cancel"))
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message"))
         .def("_set_version",
@@ -282,16 +324,23 @@ void bind_reader_class(nb::module_& module) {
                  reader.check_usable();
                  reader.reader.set_version(version);
              })
-        .def("discard",
-             [](PyReader& reader) {
-                 return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
-             })
-        .def("end",
-             [](PyReader& reader) {
-                 reader.check_usable();
-                 reader.reader.end();
-             })
-        .def_prop_ro("closed", [](const PyReader& reader) { return reader.is_closed(); })
+        .def(
+            "discard",
+            [](PyReader& reader) {
+                return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
+            },
+            "End the stream and throw away what is queued: how many groups.")
+        .def(
+            "end",
+            [](PyReader& reader) {
+                reader.check_usable();
+                reader.reader.end();
+            },
+            "End the stream without leaving: nothing more is accepted.")
+        .def_prop_ro(
+            "closed", [](const PyReader& reader) { return reader.is_closed(); },
+            "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign", [](const PyReader& reader) { return reader.is_foreign(); })
         .def("_stats", [](PyReader& reader) {
             reader.check_usable();
             return to_dict(reader.reader.stats());

@@ -73,7 +73,10 @@ void bind_view(nb::module_& module) {
     };
     nb::class_<Lease>(module, "_Lease", nb::type_slots(slots));
 
-    nb::class_<ViewBlock>(module, "View")
+    nb::class_<ViewBlock>(module, "View",
+                          "One message of a Broadcast, read where it lies; made by "
+                          "``BroadcastReader.recv_view()``.\n\n"
+                          "Can be entered once, by any thread of its process.")
         .def("__enter__", &ViewBlock::enter)
         .def(
             "__exit__", [](ViewBlock& block, nb::handle, nb::handle, nb::handle) { block.exit(); },

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "errors.hpp"
 
@@ -17,6 +18,8 @@ namespace {
 
 std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
+// Of run_cancellable(), while this thread is in it.
+thread_local const Cancel* cancel_of_thread = nullptr;
 // Threads between the decision to take the GIL back and having it.
 std::atomic<int> coming_back{0};
 
@@ -28,6 +31,21 @@ bool on_main_thread() noexcept {
 void after_fork_in_child() noexcept {
     main_thread.store(PyThread_get_thread_ident(), std::memory_order_relaxed);
     coming_back.store(0, std::memory_order_relaxed);
+}
+
+// `call()`, whose waits on this thread end within 80 ms after `cancel` is cancelled. So every call
+// that waits can be left by a task, and none of them needs an argument for it.
+nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
+    struct Scope {
+        explicit Scope(const Cancel* cancel) noexcept
+            : before(std::exchange(cancel_of_thread, cancel)) {}
+        Scope(const Scope&) = delete;
+        Scope& operator=(const Scope&) = delete;
+        ~Scope() { cancel_of_thread = before; }
+        const Cancel* before;
+    };
+    const Scope scope(&cancel);
+    return call();
 }
 
 [[noreturn]] void park() noexcept {
@@ -99,7 +117,7 @@ void WithoutGil::reacquire() noexcept {
 }
 
 Waiting::Waiting(Deadline deadline, const Cancel* cancel) noexcept : wait_(deadline) {
-    wait_.cancel = cancel;
+    wait_.cancel = cancel != nullptr ? cancel : cancel_of_thread;
     wait_.interrupted = &Waiting::interrupted;
     wait_.context = this;
 }
@@ -135,6 +153,7 @@ void bind_wait(nb::module_& module) {
         .def(nb::init<>())
         .def("cancel", &Cancel::cancel)
         .def_prop_ro("cancelled", &Cancel::is_cancelled);
+    module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"));
 
     module.def(
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },

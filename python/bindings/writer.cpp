@@ -98,6 +98,17 @@ void wait_ready(Writer& writer, nb::handle timeout, const Cancel* cancel) {
         [&](const Wait& wait) { return writer.core.wait_ready(wait); });
 }
 
+// In a thread of its own, while the event loop goes on. Sends nothing, so that a task that is
+// cancelled at any moment has sent nothing.
+void wait_room(Writer& writer, std::size_t nbytes, nb::handle timeout, const Cancel& cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    Turn turn(writer);
+    std::optional<Loan> unused;
+    turn.run(
+        deadline, &cancel, [] { return false; },
+        [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
+}
+
 // What an async twin sends: encoded or pinned once, and tried until there is room.
 class Outgoing {
 public:
@@ -113,16 +124,8 @@ public:
         }
     }
 
-    // In a thread of its own, while the event loop goes on. Sends nothing, so that a task that is
-    // cancelled at any moment has sent nothing.
     void wait_for_room(Writer& writer, nb::handle timeout, const Cancel& cancel) const {
-        const Deadline deadline = parse_timeout(timeout);
-        const std::size_t nbytes = encoded_ ? encoded_->nbytes() : pinned_->bytes().size();
-        Turn turn(writer);
-        std::optional<Loan> unused;
-        turn.run(
-            deadline, &cancel, [] { return false; },
-            [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
+        wait_room(writer, encoded_ ? encoded_->nbytes() : pinned_->bytes().size(), timeout, cancel);
     }
 
 private:
@@ -140,6 +143,12 @@ void bind_async(nb::class_<Writer>& cls, nb::module_& module) {
            [](Writer& writer, nb::handle value) { return Outgoing(encode(value, writer.codec)); },
            nb::arg("obj").none())
         .def("_pin", [](Writer&, nb::handle buffer) { return Outgoing(buffer); })
+        .def(
+            "_wait_room",
+            [](Writer& writer, nb::handle nbytes, nb::handle timeout, const Cancel& cancel) {
+                wait_room(writer, parse_bytes(nbytes, "nbytes"), timeout, cancel);
+            },
+            nb::arg("nbytes"), nb::arg("timeout").none(), nb::arg("cancel"))
         .def("_wait_ready", &wait_ready, nb::arg("timeout").none(), nb::arg("cancel"));
 }
 
@@ -177,7 +186,8 @@ Writer::Writer(const std::string& name, const BroadcastOptions& options, Codec v
       core(BroadcastWriter::create(name, options)), codec(values) {}
 
 void bind_writer(nb::module_& module) {
-    nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable());
+    nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable(),
+                           "The sending side; penstock.BroadcastWriter is its face.");
     cls.def(
            "__init__",
            [](Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,
@@ -193,21 +203,40 @@ void bind_writer(nb::module_& module) {
            nb::arg("on_reader_death"), nb::arg("large"), nb::arg("codec").none(),
            nb::arg("huge_pages"), nb::arg("populate"), nb::arg("lock_memory"),
            nb::arg("numa_node").none())
-        .def("send", &send, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
-             "Send a value to every reader. Waits while the slowest reader leaves no room.")
+        .def(
+            "send", &send, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
+            "Send a value to every reader. Waits while the slowest reader leaves no room.\n\n"
+            "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
+            "Raises Timeout, PeerDied, TooLarge, NoSpace, UnsupportedType or Closed: then nothing\n"
+            "was sent.")
         .def("send_bytes", &send_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
-             "Send a contiguous buffer; readers get bytes.")
-        .def("loan", &make_loan, nb::arg("nbytes"), nb::arg("timeout") = nb::none(),
-             "Room for a message of bytes: `with writer.loan(n) as buf`. Sent at the end of the "
-             "block, dropped if the block raises.")
+             "Send a contiguous buffer; readers get bytes. Waits and raises as ``send`` does.")
+        .def(
+            "loan", &make_loan, nb::arg("nbytes"), nb::arg("timeout") = nb::none(),
+            "Room for a message of ``nbytes`` bytes, filled in place: ``with writer.loan(n) as "
+            "buf``.\n\n"
+            "The message is sent at the end of the block, and dropped if the block raises. Arrays\n"
+            "made of the buffer should end with the block; those that don't keep what they hold, "
+            "at\n"
+            "the cost of a copy (ResourceWarning), and reach the shared memory no longer. Until "
+            "the\n"
+            "block ends, other threads that want to send wait; this one gets Busy.\n\n"
+            "Waits and raises as ``send`` does when the block begins.")
         .def(
             "wait_ready",
             [](Writer& writer, nb::handle timeout) { wait_ready(writer, timeout, nullptr); },
-            nb::arg("timeout") = nb::none(), "Wait until every rank has a living reader.")
+            nb::arg("timeout") = nb::none(),
+            "Wait until every rank has a living reader, for ``timeout`` seconds at most.\n\n"
+            "Raises Timeout, which names the ranks that are missing, or Closed.")
         .def("close", &Writer::close,
-             "Close: readers drain what was sent and then get Closed. Ends waits of other threads.")
-        .def_prop_ro("closed", &Writer::is_closed)
-        .def_prop_ro("name", [](const Writer& writer) { return writer.core.name(); })
+             "Close: readers drain what was sent and then get Closed. Ends waits of other "
+             "threads.\n\n"
+             "The second time it does nothing, and in a forked child neither.")
+        .def_prop_ro("closed", &Writer::is_closed, "Whether this handle was closed here.")
+        .def_prop_ro("_is_foreign", &Writer::is_foreign)
+        .def_prop_ro(
+            "name", [](const Writer& writer) { return writer.core.name(); },
+            "The name it was created with; empty if anonymous.")
         .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
         .def("_descriptor",
              [](const Writer& writer) {

@@ -1,8 +1,9 @@
 """What the C++ module gives the package. Kept by hand: what stubgen makes of it says `object`
 where the types below help."""
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypedDict, overload
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
 from .store import Store as _FirstTier
 
@@ -10,6 +11,7 @@ from .store import Store as _FirstTier
 # type for that from 3.12 on only (collections.abc.Buffer).
 Buffer: TypeAlias = Any
 Timeout: TypeAlias = float | None
+T = TypeVar("T")
 
 __version__: str
 
@@ -20,6 +22,9 @@ class Cancel:
     def cancel(self) -> None: ...
     @property
     def cancelled(self) -> bool: ...
+
+def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
+    """``call()``, whose waits end within 80 ms after ``cancel`` is cancelled."""
 
 class Loan:
     """Room for one message in shared memory; sent at the end of the block."""
@@ -87,7 +92,11 @@ class BroadcastWriter:
         """Close: readers drain what was sent and then get Closed. Ends waits of other threads."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
     @property
     def name(self) -> str:
         """The name it was created with; empty if anonymous."""
@@ -100,6 +109,7 @@ class BroadcastWriter:
     def _blocked_by(self) -> list[dict[str, Any]]: ...
     def _encode(self, obj: Any) -> _Outgoing: ...
     def _pin(self, data: Buffer) -> _Outgoing: ...
+    def _wait_room(self, nbytes: int | str, timeout: Timeout, cancel: Cancel) -> None: ...
     def _wait_ready(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class BroadcastReader:
@@ -140,7 +150,11 @@ class BroadcastReader:
         """Leave: the rank blocks nobody until it is taken anew. Ends waits of other threads."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
     @property
     def name(self) -> str:
         """The name it attached to; empty if anonymous."""
@@ -163,6 +177,7 @@ class Batch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+    def _untake(self) -> None: ...
 
 class _OutgoingPut:
     def try_put(self, queue: Queue) -> None: ...
@@ -242,8 +257,10 @@ class Queue:
 
     @property
     def closed(self) -> bool:
-        """This handle was closed."""
+        """Whether this handle was closed here."""
 
+    @property
+    def _is_foreign(self) -> bool: ...
     @property
     def name(self) -> str: ...
     @property
@@ -257,6 +274,7 @@ class _QueueInfo(TypedDict):
     segment: _Summary
     stats: dict[str, Any]
     poisoned: list[int]
+    application: int
 
 class _StoreInfo(TypedDict):
     segment: _Summary
@@ -291,6 +309,10 @@ class _Info(TypedDict):
     closed: bool
     writer_blocked_for: float
 
+def check_name(name: str) -> None:
+    """Raises InvalidName for what no segment can be called."""
+
+def wait_until_there(kind: str, name: str, instance: str, timeout: Timeout) -> None: ...
 def list_segments() -> list[_Summary]: ...
 def inspect_segment(name: str) -> _Summary: ...
 def inspect_broadcast(name: str) -> _Info: ...
@@ -430,7 +452,11 @@ class Store(StoreObjects):
         """Leave. What is pinned, or being written, stays until it is let go."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
 
 class TieredStore(StoreObjects):
     def __init__(
@@ -462,6 +488,7 @@ class TieredStore(StoreObjects):
         Raises what speaks of a server: the first tier has it no more, the second perhaps has.
         """
 
+    def _owe(self, dropped: int, dropped_bytes: int) -> None: ...
     def _flush(self, timeout: Timeout) -> dict[str, int]: ...
     def _close(self, timeout: Timeout) -> dict[str, int]: ...
     def _stats(self) -> dict[str, Any]: ...
@@ -470,7 +497,11 @@ class TieredStore(StoreObjects):
         """The Store that was taken over: the first tier, for all else."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
 
 def has_redis() -> bool:
     """Whether this was built with hiredis, without which there is no second tier."""
@@ -513,6 +544,11 @@ class Rollout:
     def version(self) -> int: ...
     def release(self) -> None: ...
 
+class _OutgoingGroup:
+    def __init__(self, message: dict[str, Any]) -> None: ...
+    def try_put(self, writer: TrajectoryWriter, rollout: Rollout | None) -> None: ...
+    def wait_for_room(self, writer: TrajectoryWriter, timeout: Timeout, cancel: Cancel) -> None: ...
+
 class TrajectoryWriter:
     def __init__(
         self,
@@ -540,18 +576,16 @@ class TrajectoryWriter:
         """The policy's version: the step of the trainer's last ack()."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
     def credit(self) -> int:
         """How many groups of group_size could be begun now; 0: enough is on the way."""
 
-    def _begin(self, timeout: Timeout, cancel: Cancel | None = None) -> Rollout: ...
-    def _put(
-        self,
-        message: dict[str, Any],
-        rollout: Rollout | None,
-        timeout: Timeout,
-        cancel: Cancel | None = None,
-    ) -> None: ...
+    def _begin(self, timeout: Timeout) -> Rollout: ...
+    def _put(self, message: dict[str, Any], rollout: Rollout | None, timeout: Timeout) -> None: ...
     def end(self) -> None:
         """End the stream without leaving: nothing more is accepted."""
 
@@ -591,7 +625,11 @@ class TrajectoryReader:
         """Of a batch, as created or attached."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether this handle was closed here."""
+
+    @property
+    def _is_foreign(self) -> bool: ...
     def _next(
         self,
         sequences: int | None,
@@ -600,7 +638,6 @@ class TrajectoryReader:
         drop_stale: bool,
         timeout: Timeout,
     ) -> TrajectoryBatch: ...
-    def _wait_group(self, timeout: Timeout, cancel: Cancel) -> None: ...
     def _held_messages(self, restored: bool = False) -> list[bytes]: ...
     def _restore(self, message: bytes) -> None: ...
     def _set_version(self, version: int) -> None: ...
@@ -630,6 +667,7 @@ class TrajectoryBatch:
     def is_restored(self, index: int) -> bool: ...
     def deliveries(self) -> list[int]: ...
     def has(self, column: str) -> bool: ...
+    def is_used(self, column: str) -> bool: ...
     def dtype(self, column: str) -> str: ...
     def width(self, column: str) -> int: ...
     def fill_padded(self, column: str, array: Any, pad: float) -> None: ...

@@ -12,12 +12,12 @@ from . import _core
 from ._reservation import Reservation
 from .errors import InvalidArgument, NotFound
 
-__all__ = ["Key", "StoreRef", "get", "get_copy", "reserve"]
+__all__ = ["MISSING", "Key", "StoreRef", "get", "get_copy", "reserve"]
 
 Key = str | bytes
 StoreRef = tuple[int, int]
 
-_MISSING: Any = object()
+MISSING: Any = object()
 
 
 def reserve(
@@ -58,7 +58,7 @@ def reserve(
     return Reservation.of_tensor(store, key, shape, dtype, options)
 
 
-def get(store: _core.StoreObjects, key: Key, default: Any = _MISSING) -> Any:
+def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
     """The object, in place: ``with store.get(key) as obj``.
 
     Arrays are read-only views of shared memory. The object is pinned, and not evicted, until
@@ -68,17 +68,17 @@ def get(store: _core.StoreObjects, key: Key, default: Any = _MISSING) -> Any:
     view = store._get(key)
     if view is not None:
         return view
-    if default is _MISSING:
+    if default is MISSING:
         raise NotFound(f"there is no {key!r} in the store '{store.name}'")
     return _Default(default)
 
 
-def get_copy(store: _core.StoreObjects, key: Key, default: Any = _MISSING) -> Any:
+def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
     """The object as one's own: arrays are writable copies. NotFound, or ``default``."""
-    found = store._get_copy(key, _MISSING)
-    if found is not _MISSING:
+    found = store._get_copy(key, MISSING)
+    if found is not MISSING:
         return found
-    if default is _MISSING:
+    if default is MISSING:
         raise NotFound(f"there is no {key!r} in the store '{store.name}'")
     return default
 

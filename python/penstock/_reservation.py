@@ -155,7 +155,10 @@ class Reservation:
             self.abort()
 
     def __repr__(self) -> str:
-        state = "over" if self._staged is None else f"{self._staged.nbytes} bytes"
+        try:
+            state = "over" if self._staged is None else f"{self._staged.nbytes} bytes"
+        except Exception:
+            state = "never made"
         return f"<penstock.Reservation, {state}>"
 
 

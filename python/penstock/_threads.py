@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import _core
-from .errors import Timeout
+from .errors import NotFound, Timeout
+from .handle import Handle
 
-__all__ = ["Countdown", "try_until_done", "wait_in_thread"]
+__all__ = ["Countdown", "attach_when_there", "take_in_thread", "try_until_done", "wait_in_thread"]
 
 T = TypeVar("T")
 Job = Callable[[], None]
@@ -53,39 +54,93 @@ async def try_until_done(
 
 async def wait_in_thread(wait: Callable[[_core.Cancel], None]) -> None:
     """``wait(cancel)`` in a thread. When the task is cancelled the thread's wait is ended first."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    cancel = _core.Cancel()
+    await _Errand(wait, lambda _: None).outcome()
 
-    def deliver(error: BaseException | None) -> None:
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
 
-    def post(error: BaseException | None) -> None:
+async def take_in_thread(take: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """What ``take()`` gives, in a thread. All that waits in it ends when the task is cancelled.
+
+    A task that does not get what was taken has it undone: ``undo(taken)`` is called, once, before
+    the task goes on; or by the thread, if the loop is closed by then.
+    """
+    return await _Errand(lambda cancel: _core.run_cancellable(cancel, take), undo).outcome()
+
+
+async def attach_when_there(
+    kind: str, handle: Handle, attach: Callable[[], T], countdown: Countdown
+) -> T:
+    """What ``attach()`` gives; after each NotFound it is waited for until the name appears."""
+    while True:
         try:
-            loop.call_soon_threadsafe(deliver, error)
-        except RuntimeError:
-            pass  # the loop was closed under the task: nobody waits any more
+            return attach()
+        except NotFound:
+            if countdown.left() == 0:
+                raise
+        await wait_in_thread(
+            lambda cancel: _core.run_cancellable(
+                cancel,
+                lambda: _core.wait_until_there(
+                    kind, handle.name, handle.instance, countdown.left()
+                ),
+            )
+        )
 
-    def job() -> None:
+
+class _Errand(Generic[T]):
+    """A call in a thread, and who is to have its outcome: the task, or else ``undo``."""
+
+    def __init__(self, call: Callable[[_core.Cancel], T], undo: Callable[[T], object]) -> None:
+        self._call = call
+        self._undo = undo
+        self._cancel = _core.Cancel()
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[T] = self._loop.create_future()
+        _start(self._run)
+
+    async def outcome(self) -> T:
         try:
-            wait(cancel)
+            return await asyncio.shield(self._future)
+        except (asyncio.CancelledError, GeneratorExit) as end:
+            self._cancel.cancel()
+            try:
+                if isinstance(end, asyncio.CancelledError):
+                    # At most 80 ms, so that the handle is free again when the caller goes on.
+                    await asyncio.wait([self._future])
+            finally:
+                if self._future.done():
+                    self._end(self._future)
+                else:
+                    self._future.add_done_callback(self._end)
+            raise
+
+    def _run(self) -> None:
+        """In the thread."""
+        try:
+            taken = self._call(self._cancel)
         except BaseException as error:
-            post(error)
+            self._post(self._fail, error)
         else:
-            post(None)
+            if not self._post(self._succeed, taken):
+                self._undo(taken)
 
-    _start(job)
-    try:
-        await asyncio.shield(future)
-    except asyncio.CancelledError:
-        cancel.cancel()
-        # At most 80 ms, so that the handle is free again when the caller goes on.
-        await asyncio.wait([future])
-        future.exception()  # looked at, so that asyncio does not warn of it
-        raise
+    def _post(self, deliver: Callable[[Any], None], outcome: Any) -> bool:
+        """False: the loop was closed under the task, and nobody waits any more."""
+        try:
+            self._loop.call_soon_threadsafe(deliver, outcome)
+        except RuntimeError:
+            return False
+        return True
+
+    def _succeed(self, taken: T) -> None:
+        self._future.set_result(taken)
+
+    def _fail(self, error: BaseException) -> None:
+        self._future.set_exception(error)
+
+    def _end(self, future: asyncio.Future[T]) -> None:
+        """The task is gone."""
+        if future.exception() is None:  # looked at, so that asyncio does not warn of it
+            self._undo(future.result())
 
 
 def _start(job: Job) -> None:

@@ -5,13 +5,19 @@ The work is done in C++; here are the ways in, what is not in a hurry, and the a
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from . import _core
+from ._async_block import AsyncBlock, Entered, enter
 from ._context import close_on_exit
 from ._exit import close_at_exit
-from ._threads import Countdown, try_until_done, wait_in_thread
+from ._repr import describe
+from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
+from .errors import Busy, Timeout
 from .handle import Handle
 from .state import BroadcastStats, ReaderState
 
@@ -98,6 +104,23 @@ class Broadcast:
         close_at_exit(reader)
         return reader
 
+    @staticmethod
+    async def attach_async(
+        name: str | Handle,
+        rank: int,
+        *,
+        codec: Codec = None,
+        timeout: float | None = 0,
+    ) -> BroadcastReader:
+        """``attach`` for tasks. A task that is cancelled has attached to nothing."""
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        return await attach_when_there(
+            "broadcast",
+            handle,
+            lambda: Broadcast.attach(handle, rank, codec=codec),
+            Countdown(timeout),
+        )
+
 
 class BroadcastWriter(_core.BroadcastWriter):
     """The sending side of a Broadcast; made by ``Broadcast.create()``.
@@ -137,10 +160,27 @@ class BroadcastWriter(_core.BroadcastWriter):
 
     async def _send_async(self, message: _core._Outgoing, countdown: Countdown) -> None:
         await try_until_done(
-            lambda: message.try_send(self),
+            lambda: _unless_lent(self, lambda: message.try_send(self)),
             lambda cancel: message.wait_for_room(self, countdown.left(), cancel),
             countdown,
         )
+
+    def loan_async(self, nbytes: int | str, timeout: float | None = None) -> AsyncBlock[memoryview]:
+        """``loan`` for tasks: ``async with writer.loan_async(n) as buf``.
+
+        Until the block ends other tasks that want to send wait; this one gets Busy. A task that is
+        cancelled has sent nothing.
+        """
+        countdown = Countdown(timeout)
+
+        async def begin() -> Entered[memoryview]:
+            return await try_until_done(
+                lambda: _unless_lent(self, lambda: enter(_TaskLoan(self, nbytes))),
+                lambda cancel: self._wait_room(nbytes, countdown.left(), cancel),
+                countdown,
+            )
+
+        return AsyncBlock(begin)
 
     async def wait_ready_async(self, timeout: float | None = None) -> None:
         """``wait_ready`` for tasks."""
@@ -153,15 +193,7 @@ class BroadcastWriter(_core.BroadcastWriter):
     __exit__ = close_on_exit
 
     def __repr__(self) -> str:
-        name = repr(self.name) if self.name else "anonymous"
-        if self.closed:
-            return f"<penstock.BroadcastWriter {name}, closed>"
-        readers = self.readers()
-        active = sum(reader.life == "active" for reader in readers)
-        return (
-            f"<penstock.BroadcastWriter {name}, {active} of {len(readers)} readers, "
-            f"{self.stats().messages} messages sent>"
-        )
+        return describe(self, lambda: repr(self.name) if self.name else "anonymous")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a writer stays in its process; give others writer.handle to attach to")
@@ -195,6 +227,22 @@ class BroadcastReader(_core.BroadcastReader):
         """``recv_bytes`` for tasks. A task that is cancelled has taken nothing."""
         return await self._take_async(self.recv_bytes, Countdown(timeout))
 
+    async def recv_bytes_into_async(self, buffer: Any, timeout: float | None = None) -> int:
+        """``recv_bytes_into`` for tasks. A task that is cancelled has taken nothing."""
+        return await self._take_async(
+            lambda timeout: self.recv_bytes_into(buffer, timeout), Countdown(timeout)
+        )
+
+    def recv_view_async(self, timeout: float | None = None) -> AsyncBlock[Any]:
+        """``recv_view`` for tasks: ``async with reader.recv_view_async() as obj``.
+
+        A task that is cancelled while it waits has taken nothing.
+        """
+        countdown = Countdown(timeout)
+        return AsyncBlock(
+            lambda: self._take_async(lambda timeout: enter(self.recv_view(timeout)), countdown)
+        )
+
     async def _take_async(self, take: Callable[[float], T], countdown: Countdown) -> T:
         return await try_until_done(
             lambda: take(0),
@@ -208,13 +256,48 @@ class BroadcastReader(_core.BroadcastReader):
     __exit__ = close_on_exit
 
     def __repr__(self) -> str:
-        name = repr(self.name) if self.name else "anonymous"
-        if self.closed:
-            return f"<penstock.BroadcastReader {name}, rank {self.rank}, closed>"
-        return (
-            f"<penstock.BroadcastReader {name}, rank {self.rank}, "
-            f"{self.stats().messages} messages received>"
+        return describe(
+            self, lambda: f"{repr(self.name) if self.name else 'anonymous'}, rank {self.rank}"
         )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a reader stays in its process; give others reader.handle to attach to")
+
+
+# The task that has a loan of a writer open: the others wait for it, where another thread would.
+_lent: weakref.WeakKeyDictionary[BroadcastWriter, asyncio.Task[Any] | None] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class _TaskLoan:
+    """A loan that a task opens on its event loop's thread, which other tasks share."""
+
+    def __init__(self, writer: BroadcastWriter, nbytes: int | str) -> None:
+        self._writer = writer
+        self._loan = writer.loan(nbytes, 0)
+
+    def __enter__(self) -> memoryview:
+        room = self._loan.__enter__()
+        _lent[self._writer] = asyncio.current_task()
+        return room
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        _lent.pop(self._writer, None)
+        self._loan.__exit__(exc_type, exc, traceback)
+
+
+def _unless_lent(writer: BroadcastWriter, attempt: Callable[[], T]) -> T:
+    """``attempt()``; Timeout, as for any other thread, while another task has a loan open."""
+    try:
+        return attempt()
+    except Busy as busy:
+        if _lent.get(writer, asyncio.current_task()) is asyncio.current_task():
+            raise
+        raise Timeout(str(busy)) from None

@@ -35,6 +35,7 @@ class Handle:
 
     @property
     def is_anonymous(self) -> bool:
+        """Whether the segment has no name, and the handle carries its descriptor."""
         return self._descriptor >= 0
 
     def fileno(self) -> int:
@@ -53,13 +54,16 @@ class Handle:
         return hash(self.instance)
 
     def __repr__(self) -> str:
-        return (
-            f"<penstock.Handle of {self.name!r}>" if self.name else "<penstock.Handle, anonymous>"
-        )
+        try:
+            what = f" of {self.name!r}" if self.name else ", anonymous"
+        except AttributeError:
+            what = ", never made"
+        return f"<penstock.Handle{what}>"
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        descriptor = getattr(self, "_descriptor", -1)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _received(instance: str, descriptor: Any) -> Handle:

@@ -6,14 +6,17 @@ The work is done in C++; here are the ways in, what is not in a hurry, and the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, NoReturn
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NoReturn, cast
 
 from . import _core
+from ._async_block import AsyncBlock, Entered, enter
 from ._context import close_on_exit
 from ._exit import close_at_exit
-from ._threads import Countdown, try_until_done
-from .errors import Error
+from ._repr import describe
+from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
+from .errors import Error, Timeout
 from .handle import Handle
 from .state import QueueStats
 
@@ -92,6 +95,23 @@ class Queue(_core.Queue):
         close_at_exit(queue)
         return queue
 
+    @staticmethod
+    async def attach_async(
+        name: str | Handle,
+        *,
+        role: Role = "any",
+        codec: Codec = None,
+        timeout: float | None = 0,
+    ) -> Queue:
+        """``attach`` for tasks. A task that is cancelled has attached to nothing."""
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        return await attach_when_there(
+            "queue",
+            handle,
+            lambda: Queue.attach(handle, role=role, codec=codec),
+            Countdown(timeout),
+        )
+
     @property
     def handle(self) -> Handle:
         """What another process needs to attach; pickles."""
@@ -133,6 +153,23 @@ class Queue(_core.Queue):
             countdown,
         )
 
+    async def put_many_async(self, objs: Iterable[Any], timeout: float | None = None) -> int:
+        """``put_many`` for tasks.
+
+        Errors, CancelledError among them, have an attribute ``accepted``: how many, from the first
+        on, are in the queue all the same.
+        """
+        countdown = Countdown(timeout)
+        accepted = 0
+        try:
+            for obj in objs:
+                await self._put_async(self._encode(obj), countdown)
+                accepted += 1
+        except (Error, asyncio.CancelledError) as error:
+            error.accepted = accepted  # type: ignore[union-attr]
+            raise
+        return accepted
+
     async def get_async(self, timeout: float | None = None) -> Any:
         """``get`` for tasks. A task that is cancelled has taken nothing."""
         countdown = Countdown(timeout)
@@ -141,6 +178,41 @@ class Queue(_core.Queue):
             lambda cancel: self._wait_message(countdown.left(), cancel),
             countdown,
         )
+
+    def get_view_async(self, timeout: float | None = None) -> AsyncBlock[Any]:
+        """``get_view`` for tasks: ``async with queue.get_view_async() as obj``.
+
+        A task that is cancelled while it waits has taken nothing.
+        """
+        return self._block_async(self.get_view, Countdown(timeout))
+
+    def get_many_async(
+        self, max_items: int = 64, min_items: int = 1, timeout: float | None = None
+    ) -> AsyncBlock[list[Any]]:
+        """``get_many`` for tasks: ``async with queue.get_many_async() as batch``.
+
+        A task that is cancelled while it waits has taken nothing.
+        """
+        self.get_many(max_items, min_items, 0)  # raises at once what is wrong with the numbers
+        return self._block_async(
+            lambda timeout: self.get_many(max_items, min_items, timeout), Countdown(timeout)
+        )
+
+    def _block_async(
+        self, make: Callable[[float | None], _core.Batch], countdown: Countdown
+    ) -> AsyncBlock[Any]:
+        async def begin() -> Entered[Any]:
+            try:
+                return enter(make(0))
+            except Timeout:
+                if countdown.left() == 0:
+                    raise
+            return await take_in_thread(
+                lambda: enter(make(countdown.left())),
+                lambda entered: cast(_core.Batch, entered.block)._untake(),
+            )
+
+        return AsyncBlock(begin)
 
     def __enter__(self) -> Queue:
         return self
@@ -151,13 +223,7 @@ class Queue(_core.Queue):
         return True  # also an empty queue is a queue
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<penstock.Queue {self.name!r}, closed>"
-        stats = self.stats()
-        return (
-            f"<penstock.Queue {self.name!r}, {stats.queued} queued, {stats.in_flight} in flight, "
-            f"{stats.accepted} accepted>"
-        )
+        return describe(self, lambda: repr(self.name))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a queue stays in its process; give others queue.handle to attach to")

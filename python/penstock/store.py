@@ -7,16 +7,18 @@ ways in, what is not in a hurry, and the async twin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NoReturn
 
 from . import _core
+from ._async_block import AsyncView
 from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._objects import Key, StoreRef, get, get_copy, reserve
+from ._repr import describe
 from ._reservation import Reservation
-from ._threads import Countdown, try_until_done
+from ._threads import Countdown, attach_when_there, try_until_done
 from .errors import Error, NotFound
 from .handle import Handle
 from .state import StoreLook, StoreStats
@@ -93,6 +95,16 @@ class Store(_core.Store):
         close_at_exit(store)
         return store
 
+    @staticmethod
+    async def attach_async(
+        name: str | Handle, *, codec: Codec = None, timeout: float | None = 0
+    ) -> Store:
+        """``attach`` for tasks. A task that is cancelled has attached to nothing."""
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        return await attach_when_there(
+            "store", handle, lambda: Store.attach(handle, codec=codec), Countdown(timeout)
+        )
+
     @property
     def handle(self) -> Handle:
         """What another process needs to attach; pickles."""
@@ -102,8 +114,8 @@ class Store(_core.Store):
 
     def reserve_many(
         self,
-        keys: Sequence[Key],
-        nbytes: int | str | Sequence[int | str],
+        keys: Iterable[Key],
+        nbytes: int | str | Iterable[int | str],
         *,
         prefix: bool = False,
         **options: Any,
@@ -113,6 +125,7 @@ class Store(_core.Store):
         ``prefix`` stops at the first that is not to be had, which is the last in the list then.
         Each is to be committed (``commit_many``) or aborted.
         """
+        keys = list(keys)
         sizes = [nbytes] * len(keys) if isinstance(nbytes, int | str) else list(nbytes)
         outcomes: list[Reservation | Error] = []
         for key, size in zip(keys, sizes, strict=True):
@@ -144,7 +157,7 @@ class Store(_core.Store):
         return view
 
     @contextmanager
-    def get_many(self, keys: Sequence[Key], *, prefix: bool = False) -> Iterator[list[Any]]:
+    def get_many(self, keys: Iterable[Key], *, prefix: bool = False) -> Iterator[list[Any]]:
         """The objects, in place; None where there is none.
 
         With ``prefix`` the list ends before the first that is missing: its length is how many of
@@ -181,13 +194,18 @@ class Store(_core.Store):
         """``get``, as soon as it is there."""
         return self._wait(key, timeout)
 
-    async def wait_async(self, key: Key, timeout: float | None = None) -> _core.StoreView:
-        """``wait`` for tasks."""
+    def wait_async(self, key: Key, timeout: float | None = None) -> AsyncView[_core.StoreView]:
+        """``wait`` for tasks: ``async with store.wait_async(key) as obj``, or ``await`` its view.
+
+        A task that is cancelled while it waits has pinned nothing.
+        """
         countdown = Countdown(timeout)
-        return await try_until_done(
-            lambda: self._wait(key, 0),
-            lambda cancel: self._wait(key, countdown.left(), cancel).release(),
-            countdown,
+        return AsyncView(
+            lambda: try_until_done(
+                lambda: self._wait(key, 0),
+                lambda cancel: self._wait(key, countdown.left(), cancel).release(),
+                countdown,
+            )
         )
 
     def stats(self) -> StoreStats:
@@ -206,13 +224,7 @@ class Store(_core.Store):
         return True
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<penstock.Store '{self.name}', closed>"
-        stats = self.stats()
-        return (
-            f"<penstock.Store '{self.name}', {stats.objects} objects, {stats.used_bytes} of "
-            f"{stats.capacity} bytes used, {stats.pinned} pinned, {stats.staged} being written>"
-        )
+        return describe(self, lambda: repr(self.name))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a store stays in its process; give others store.handle to attach to")

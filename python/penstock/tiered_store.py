@@ -10,12 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from . import _core
+from ._async_block import AsyncView
 from ._exit import close_at_exit
-from ._objects import get, get_copy, reserve
-from .errors import WrongProcess
+from ._objects import MISSING, Key, get, get_copy, reserve
+from ._repr import describe
+from ._reservation import Reservation
+from ._threads import Countdown, take_in_thread
 from .state import TierStats, Unwritten
 from .store import Store
 
@@ -132,20 +135,114 @@ class TieredStore(_core.TieredStore):
         """
         return Unwritten(**self._close(timeout))
 
+    # --- for tasks: what may ask a server does so in a thread -----------------------------------
+
+    def get_async(self, key: Key, default: Any = MISSING) -> AsyncView[Any]:
+        """``get`` for tasks: ``async with tiered.get_async(key) as obj``, or ``await`` its view.
+
+        A task that is cancelled while it waits has pinned nothing.
+        """
+
+        async def ask() -> Any:
+            if key in self.first:  # no server is asked
+                view = self.first._get(key)
+                if view is not None:
+                    return view
+            return await take_in_thread(lambda: self.get(key, default), lambda view: view.release())
+
+        return AsyncView(ask)
+
+    async def get_copy_async(self, key: Key, default: Any = MISSING) -> Any:
+        """``get_copy`` for tasks."""
+        return await take_in_thread(lambda: self.get_copy(key, default), _leave_it)
+
+    async def put_async(
+        self,
+        key: Key,
+        obj: Any,
+        *,
+        meta: Any = None,
+        weight: int = 0,
+        expires_after: float | None = None,
+    ) -> bool:
+        """``put`` for tasks; ``obj`` must not change meanwhile.
+
+        A task that is cancelled leaves the object in the first tier, or never put it: the next
+        ``put`` says which.
+        """
+        return await take_in_thread(
+            lambda: self.put(key, obj, meta=meta, weight=weight, expires_after=expires_after),
+            _leave_it,
+        )
+
+    async def put_bytes_async(
+        self,
+        key: Key,
+        data: Any,
+        *,
+        meta: Any = None,
+        weight: int = 0,
+        expires_after: float | None = None,
+    ) -> bool:
+        """``put_bytes`` for tasks; otherwise as ``put_async``."""
+        return await take_in_thread(
+            lambda: self.put_bytes(
+                key, data, meta=meta, weight=weight, expires_after=expires_after
+            ),
+            _leave_it,
+        )
+
+    def reserve_async(
+        self, key: Key, nbytes: int | str | None = None, **options: Any
+    ) -> _Reserving:
+        """``reserve`` for tasks, with its options: ``async with tiered.reserve_async(…) as room``.
+
+        The end of the block commits, and waits where ``policy`` says so. A task that is cancelled
+        inside the block has put nothing; one that is cancelled at its end leaves the object in the
+        first tier.
+        """
+        return _Reserving(self.reserve(key, nbytes, **options))
+
+    async def contains_async(self, key: Key) -> bool:
+        """``key in tiered`` for tasks."""
+        return await take_in_thread(lambda: key in self, _leave_it)
+
+    async def delete_async(self, key: Key) -> bool:
+        """``delete`` for tasks. A task that is cancelled may have deleted it."""
+        return await take_in_thread(lambda: self.delete(key), _leave_it)
+
+    async def flush_async(self, timeout: float | None = None) -> Unwritten:
+        """``flush`` for tasks. What a cancelled task would have been told, the next report says."""
+        countdown = Countdown(timeout)
+        return await take_in_thread(
+            lambda: self.flush(countdown.left()),
+            lambda report: self._owe(report.dropped, report.dropped_bytes),
+        )
+
+    async def close_async(self, timeout: float | None = CLOSE_SECONDS) -> Unwritten:
+        """``close`` for tasks. A task that is cancelled while it waits has closed nothing."""
+        if not self.closed and not self._is_foreign:
+            report = await self.flush_async(timeout)
+            self._owe(report.dropped, report.dropped_bytes)
+        return self.close(0)
+
+    async def __aenter__(self) -> TieredStore:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _warn_of(self, await self.close_async())
+
     def stats(self) -> TierStats:
         """Of this object, since it was made; ``first.stats()`` is of the first tier."""
         return TierStats(**self._stats())
 
     def _leave(self) -> None:
-        unwritten = self.close()
-        if unwritten:
-            warnings.warn(
-                f"the second tier has not got {unwritten.dropped} objects "
-                f"({unwritten.dropped_bytes} bytes) that were put into '{self.name}'; "
-                "close(timeout) waits as long as you say, and tells",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        _warn_of(self, self.close())
 
     def __enter__(self) -> TieredStore:
         return self
@@ -159,21 +256,48 @@ class TieredStore(_core.TieredStore):
         self._leave()
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<penstock.TieredStore '{self.name}', closed>"
-        try:
-            stats = self.stats()
-        except WrongProcess:
-            return f"<penstock.TieredStore '{self.name}', of the parent process>"
-        return (
-            f"<penstock.TieredStore '{self.name}', {stats.hits} hits and {stats.misses} misses in "
-            f"the second tier, {stats.inflight} objects ({stats.inflight_bytes} bytes) to be "
-            f"written, {stats.servers_away} of {stats.servers} servers away>"
-        )
+        return describe(self, lambda: repr(self.name))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a tiered store stays in its process; give others store.first.handle, and the URL"
+        )
+
+
+class _Reserving:
+    """``async with`` a reservation: the commit may wait for a server."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        """Made by ``TieredStore.reserve_async()``."""
+        self._reservation = reservation
+
+    async def __aenter__(self) -> Any:
+        return self._reservation.__enter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is not None:
+            self._reservation.__exit__(exc_type, exc, traceback)
+            return
+        await take_in_thread(lambda: self._reservation.__exit__(None, None, None), _leave_it)
+
+
+def _leave_it(_: object) -> None:
+    """There is nothing to undo."""
+
+
+def _warn_of(store: TieredStore, unwritten: Unwritten) -> None:
+    if unwritten:
+        warnings.warn(
+            f"the second tier has not got {unwritten.dropped} objects "
+            f"({unwritten.dropped_bytes} bytes) that were put into '{store.name}'; "
+            "close(timeout) waits as long as you say, and tells",
+            RuntimeWarning,
+            stacklevel=4,
         )
 
 

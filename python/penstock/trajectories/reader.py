@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from .. import _core
 from .._context import close_on_exit
 from .._exit import close_at_exit
-from .._threads import Countdown, try_until_done
-from ..errors import Incompatible, InvalidArgument
+from .._repr import describe
+from .._threads import Countdown, attach_when_there, take_in_thread
+from ..errors import Incompatible, InvalidArgument, Timeout
 from ..handle import Handle
 from .batch import Layout, TrajectoryBatch, make_batch
 from .options import Size, queue_options
@@ -81,6 +82,19 @@ class TrajectoryReader(_core.TrajectoryReader):
         )
         return reader._opened()
 
+    @staticmethod
+    async def attach_async(
+        name: str | Handle, *, sequences: int = 64, timeout: float | None = 0
+    ) -> TrajectoryReader:
+        """``attach`` for tasks. A task that is cancelled has attached to nothing."""
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        return await attach_when_there(
+            "queue",
+            handle,
+            lambda: TrajectoryReader.attach(handle, sequences=sequences),
+            Countdown(timeout),
+        )
+
     def _opened(self) -> TrajectoryReader:
         self._batches: weakref.WeakSet[TrajectoryBatch] = weakref.WeakSet()
         self._pool = _core.ArrayPool()
@@ -100,7 +114,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         pad_to: int = 64,
         timeout: float | None = None,
         causal_shift: bool = False,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         dtypes: Mapping[str, Any] | None = None,
         pad_values: Mapping[str, float] | None = None,
         out: Mapping[str, Any] | None = None,
@@ -110,8 +124,10 @@ class TrajectoryReader(_core.TrajectoryReader):
         """Exactly ``sequences`` sequences (as created, by default) in whole groups, oldest first.
 
         ``layout`` is "padded" (rows of the longest sequence, rounded up to ``pad_to``), "packed"
-        (all in a row), or "groups" (no arrays). ``columns`` asks for these and no others; by
-        default all that every group has. Values keep the widest dtype that the groups have, or
+        (all in a row), or "groups" (no arrays). ``columns`` asks for these and no others, and is
+        refused (InvalidArgument) where no array can hold one; by default they are all that every
+        group has, with as many values for a token everywhere, and ``left_out`` of the batch says
+        which are not among them, and why. Values keep the widest dtype that the groups have, or
         become what ``dtypes`` says: int32 or int64, float32 or float64. ``causal_shift`` leaves out
         each sequence's last token, and the first value of every other column. ``pad_values`` stand
         behind the end: 0, -100 for masks, 1.0 for logprobs unless said otherwise.
@@ -144,7 +160,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         core: _core.TrajectoryBatch,
         layout: Layout,
         pad_to: int,
-        columns: Sequence[str] | None,
+        columns: Iterable[str] | None,
         dtypes: Mapping[str, Any] | None,
         pad_values: Mapping[str, float] | None,
         out: Mapping[str, Any] | None,
@@ -172,12 +188,16 @@ class TrajectoryReader(_core.TrajectoryReader):
     async def next_batch_async(
         self, sequences: int | None = None, *, timeout: float | None = None, **options: Any
     ) -> TrajectoryBatch:
-        """``next_batch`` for tasks. A task that is cancelled has taken nothing."""
+        """``next_batch`` for tasks, and its options. A cancelled task has taken nothing."""
         countdown = Countdown(timeout)
-        return await try_until_done(
-            lambda: self.next_batch(sequences, timeout=0, **options),
-            lambda cancel: self._wait_group(countdown.left(), cancel),
-            countdown,
+        try:
+            return self.next_batch(sequences, timeout=0, **options)
+        except Timeout:
+            if countdown.left() == 0:
+                raise
+        return await take_in_thread(
+            lambda: self.next_batch(sequences, timeout=countdown.left(), **options),
+            lambda batch: batch._core.untake(),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,14 +251,7 @@ class TrajectoryReader(_core.TrajectoryReader):
     __exit__ = close_on_exit
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<penstock.TrajectoryReader of '{self.name}', closed>"
-        stats = self.stats()
-        waiting = sum(one.waiting_sequences for one in stats.environments)
-        return (
-            f"<penstock.TrajectoryReader of '{self.name}', version {stats.version}, "
-            f"{waiting} sequences waiting or in use>"
-        )
+        return describe(self, lambda: f"of '{self.name}', {self.sequences} sequences a batch")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a reader stays in its process; give others reader.handle to attach to")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import _core
 from .._context import close_on_exit
 from .._exit import close_at_exit
-from .._threads import Countdown, wait_in_thread
-from ..errors import Closed, InvalidArgument
+from .._repr import describe
+from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
+from ..errors import InvalidArgument, Timeout
 from ..handle import Handle
 from .group import TrajectoryGroup
 from .options import Size, queue_options
@@ -40,6 +41,10 @@ class Rollout:
         """Put the group that came of it. Raises what ``TrajectoryWriter.put`` raises."""
         self._writer._put_group(group, self._core, self.version, timeout)
 
+    async def put_async(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
+        """``put`` for tasks. A task that is cancelled has put nothing, and keeps its credit."""
+        await self._writer._put_group_async(group, self._core, self.version, Countdown(timeout))
+
     def release(self) -> None:
         """Nothing comes of it: somebody else may begin."""
         self._core.release()
@@ -56,7 +61,10 @@ class Rollout:
         self.release()
 
     def __repr__(self) -> str:
-        return f"<penstock.Rollout of '{self._writer.environment}', version {self.version}>"
+        try:
+            return f"<penstock.Rollout of '{self._writer.environment}', version {self.version}>"
+        except Exception:
+            return "<penstock.Rollout, never made>"
 
 
 class TrajectoryWriter(_core.TrajectoryWriter):
@@ -137,6 +145,33 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         close_at_exit(writer)
         return writer
 
+    @staticmethod
+    async def attach_async(
+        name: str | Handle,
+        *,
+        environment: str = "default",
+        weight: float = 1.0,
+        min_share: float = 0.0,
+        group_size: int = 1,
+        env_id: int | None = None,
+        timeout: float | None = 0,
+    ) -> TrajectoryWriter:
+        """``attach`` for tasks. A task that is cancelled has attached to nothing."""
+        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        return await attach_when_there(
+            "queue",
+            handle,
+            lambda: TrajectoryWriter.attach(
+                handle,
+                environment=environment,
+                weight=weight,
+                min_share=min_share,
+                group_size=group_size,
+                env_id=env_id,
+            ),
+            Countdown(timeout),
+        )
+
     @property
     def handle(self) -> Handle:
         """What another process needs to attach; pickles."""
@@ -163,30 +198,40 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         rollout: _core.Rollout | None,
         begun: int,
         timeout: float | None,
-        cancel: _core.Cancel | None = None,
     ) -> None:
+        self._put(self._message_of(group, begun), rollout, timeout)
+
+    def _message_of(self, group: TrajectoryGroup, begun: int) -> dict[str, Any]:
         if not isinstance(group, TrajectoryGroup):
             raise InvalidArgument(f"{type(group).__name__} is no TrajectoryGroup")
-        self._put(group.to_message(self.environment, begun, self.env_id), rollout, timeout, cancel)
+        return group.to_message(self.environment, begun, self.env_id)
 
     async def begin_async(self, timeout: float | None = None) -> Rollout:
         """``begin`` for tasks. A task that is cancelled holds no credit."""
-        begun: list[_core.Rollout] = []
         countdown = Countdown(timeout)
         try:
-            await wait_in_thread(lambda cancel: begun.append(self._begin(countdown.left(), cancel)))
-        except BaseException:
-            for rollout in begun:
-                rollout.release()
-            raise
-        return Rollout(self, begun[0])
+            return self.begin(0)
+        except Timeout:
+            if countdown.left() == 0:
+                raise
+        return await take_in_thread(lambda: self.begin(countdown.left()), Rollout.release)
 
     async def put_async(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
-        """``put`` for tasks. A task that is cancelled may have put it."""
-        begun = _oldest(group, self.version)
-        countdown = Countdown(timeout)
-        await wait_in_thread(
-            lambda cancel: self._put_group(group, None, begun, countdown.left(), cancel)
+        """``put`` for tasks. A task that is cancelled has put nothing."""
+        await self._put_group_async(group, None, _oldest(group, self.version), Countdown(timeout))
+
+    async def _put_group_async(
+        self,
+        group: TrajectoryGroup,
+        rollout: _core.Rollout | None,
+        begun: int,
+        countdown: Countdown,
+    ) -> None:
+        message = _core._OutgoingGroup(self._message_of(group, begun))
+        await try_until_done(
+            lambda: message.try_put(self, rollout),
+            lambda cancel: message.wait_for_room(self, countdown.left(), cancel),
+            countdown,
         )
 
     def stats(self) -> TrajectoryStats:
@@ -199,11 +244,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
     __exit__ = close_on_exit
 
     def __repr__(self) -> str:
-        try:
-            state = f"{self.credit()} groups of credit"
-        except Closed:
-            state = "closed"
-        return f"<penstock.TrajectoryWriter '{self.environment}' of '{self.name}', {state}>"
+        return describe(self, lambda: f"'{self.environment}' of '{self.name}'")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a writer stays in its process; give others writer.handle to attach to")
