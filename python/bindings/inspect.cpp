@@ -280,7 +280,9 @@ void bind_inspect(nb::module_& module) {
     module.def("remove_if_abandoned", [](const std::string& name) {
         return without_gil([&] { return remove_if_abandoned(name); });
     });
-    module.def("parse_size", &parse_size, nb::arg("text"));
+    module.def("parse_size", &parse_size, nb::arg("text"),
+               "Bytes of a size as people write it: \"64MiB\", \"1.5GiB\", \"4096\", "
+               "\"10MB\".\n\nRaises InvalidArgument.");
 }
 
 }  // namespace penstock::py

@@ -316,12 +316,14 @@ void bind_queue(nb::module_& module) {
             },
             "End the stream and throw away what is queued; how many messages that were.\n\n"
             "Raises Closed after ``close()``.")
-        .def("__len__",
-             [](PyQueue& queue) {
-                 QueueSide& side = queue.taking();
-                 side.check_usable();
-                 return side.target().queued();
-             })
+        .def(
+            "__len__",
+            [](PyQueue& queue) {
+                QueueSide& side = queue.taking();
+                side.check_usable();
+                return side.target().queued();
+            },
+            "How many messages are queued.")
         .def_prop_ro("closed", &PyQueue::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &PyQueue::is_foreign)
         .def_ro("name", &PyQueue::name, "The name it was created with, or attached to.")

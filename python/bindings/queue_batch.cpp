@@ -149,7 +149,7 @@ void bind_queue_batch(nb::module_& module) {
 
     nb::class_<BatchBlock>(module, "Batch",
                            "Messages of a queue, read where they lie; made by "
-                           "``Queue.get_many()`` and ``Queue.get_view()``.\n\n"
+                           "``Queue.get_many()`` and ``get_view()``.\n\n"
                            "Can be entered once. Acknowledged at the end of the block, given back "
                            "on an exception.")
         .def("__enter__", &BatchBlock::enter)

@@ -201,8 +201,10 @@ void bind_store(nb::module_& module) {
         .def("_wait", &wait_for, nb::arg("key"), nb::arg("timeout").none(),
              nb::arg("cancel").none() = nb::none())
         .def("_look", &look, nb::arg("key"))
-        .def("__contains__",
-             [](PyStore& store, nb::handle key) { return store.live()->contains(parse_key(key)); })
+        .def(
+            "__contains__",
+            [](PyStore& store, nb::handle key) { return store.live()->contains(parse_key(key)); },
+            nb::arg("key"), "Whether it is there at this moment; does not count as read.")
         .def(
             "delete",
             [](PyStore& store, nb::handle key) {

@@ -203,8 +203,10 @@ void bind_tiered_store(nb::module_& module) {
              nb::arg("max_inflight").none(), nb::arg("when_full"), nb::arg("full_timeout").none(),
              nb::arg("writers").none(), nb::arg("part").none(), nb::arg("ttl").none(),
              nb::arg("delete_corrupt"))
-        .def("__contains__",
-             [](PyTieredStore& store, nb::handle key) { return store.contains(parse_key(key)); })
+        .def(
+            "__contains__",
+            [](PyTieredStore& store, nb::handle key) { return store.contains(parse_key(key)); },
+            nb::arg("key"), "In the first tier, or by its name in the second.")
         .def(
             "delete",
             [](PyTieredStore& store, nb::handle key) {

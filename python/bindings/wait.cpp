@@ -153,12 +153,18 @@ void bind_wait(nb::module_& module) {
         .def(nb::init<>())
         .def("cancel", &Cancel::cancel)
         .def_prop_ro("cancelled", &Cancel::is_cancelled);
-    module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"));
+    module.def(
+        "is_made", [](nb::handle one) { return nb::inst_check(one) && nb::inst_ready(one); },
+        nb::arg("one"), "Whether it is an object of this module's, and its ``__init__`` has run.");
+    module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"),
+               "``call()``, whose waits end within 80 ms after ``cancel`` is cancelled.");
 
     module.def(
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
         nb::arg("timeout").none());
-    module.def("end_waits", &end_waits);
+    module.def(
+        "end_waits", &end_waits,
+        "The interpreter is about to end: threads that wait without the GIL don't come back.");
 }
 
 }  // namespace penstock::py

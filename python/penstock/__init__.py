@@ -17,13 +17,17 @@
 
     t = penstock.TieredStore(s, "redis://cache:6379")      # the same, with Redis behind it
 
-See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside.
+See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside. Each
+call that waits has a twin for tasks, whose name ends in ``_async``; blocks become ``async with``.
 """
 
 from __future__ import annotations
 
 from . import errors, inspect
-from ._core import __version__, parse_size
+from ._async_block import AsyncBlock, AsyncView
+from ._core import Batch, Loan, StoreView, View, __version__, parse_size
+from ._objects import Key, NoObject, StoreRef
+from ._reservation import Reservation
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
 from .codec import register_dataclass
 from .errors import (
@@ -63,10 +67,19 @@ from .state import (
     Unwritten,
 )
 from .store import Store
-from .tiered_store import TieredStore
+from .tiered_store import AsyncReservation, TieredStore
+
+# What is made by others' methods, and has its home where it is made: here it can be found.
+for _one in (AsyncBlock, AsyncView, Batch, Loan, NoObject, Reservation, StoreView, View):
+    _one.__module__ = __name__
+del _one
 
 __all__ = [
     "AlreadyExists",
+    "AsyncBlock",
+    "AsyncReservation",
+    "AsyncView",
+    "Batch",
     "Broadcast",
     "BroadcastInfo",
     "BroadcastReader",
@@ -82,6 +95,9 @@ __all__ = [
     "Incompatible",
     "InvalidArgument",
     "InvalidName",
+    "Key",
+    "Loan",
+    "NoObject",
     "NoSpace",
     "NotFound",
     "Participant",
@@ -91,17 +107,21 @@ __all__ = [
     "QueueInfo",
     "QueueStats",
     "ReaderState",
+    "Reservation",
     "SegmentSummary",
     "Store",
     "StoreInfo",
     "StoreLook",
+    "StoreRef",
     "StoreStats",
+    "StoreView",
     "TierStats",
     "TieredStore",
     "Timeout",
     "TooLarge",
     "UnsupportedType",
     "Unwritten",
+    "View",
     "WrongProcess",
     "__version__",
     "errors",

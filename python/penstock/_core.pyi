@@ -1,5 +1,5 @@
-"""What the C++ module gives the package. Kept by hand: what stubgen makes of it says `object`
-where the types below help."""
+"""What the C++ module gives the package. Types are kept by hand, as what stubgen makes of it says
+`object` where those below help; docstrings come from the bindings, by tools/dev/stubs.py."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -23,11 +23,17 @@ class Cancel:
     @property
     def cancelled(self) -> bool: ...
 
+def is_made(one: object) -> bool:
+    """Whether it is an object of this module's, and its ``__init__`` has run."""
+
 def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
     """``call()``, whose waits end within 80 ms after ``cancel`` is cancelled."""
 
 class Loan:
-    """Room for one message in shared memory; sent at the end of the block."""
+    """Room for one message in shared memory; made by ``BroadcastWriter.loan()``.
+
+    Can be entered once. Sent at the end of the block, dropped on an exception.
+    """
 
     def __enter__(self) -> memoryview: ...
     def __exit__(
@@ -38,7 +44,10 @@ class Loan:
     ) -> None: ...
 
 class View:
-    """One message, read where it lies."""
+    """One message of a Broadcast, read where it lies; made by ``BroadcastReader.recv_view()``.
+
+    Can be entered once, by any thread of its process.
+    """
 
     def __enter__(self) -> Any: ...
     def __exit__(
@@ -53,6 +62,8 @@ class _Outgoing:
     def wait_for_room(self, writer: BroadcastWriter, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class BroadcastWriter:
+    """The sending side; penstock.BroadcastWriter is its face."""
+
     def __init__(
         self,
         name: str,
@@ -70,26 +81,37 @@ class BroadcastWriter:
     def send(self, obj: Any, timeout: Timeout = None) -> None:
         """Send a value to every reader. Waits while the slowest reader leaves no room.
 
-        Raises Timeout, PeerDied, TooLarge, NoSpace or UnsupportedType: then nothing was sent.
+        ``timeout`` is in seconds: None waits for ever, 0 tries once.
+
+        Raises Timeout, PeerDied, TooLarge, NoSpace, UnsupportedType or Closed: then nothing was
+        sent.
         """
 
     def send_bytes(self, data: Buffer, timeout: Timeout = None) -> None:
-        """Send a contiguous buffer; readers get bytes."""
+        """Send a contiguous buffer; readers get bytes. Waits and raises as ``send`` does."""
 
     def loan(self, nbytes: int | str, timeout: Timeout = None) -> Loan:
-        """Room for a message of bytes, to be filled in place: `with writer.loan(n) as buf`.
+        """Room for a message of ``nbytes`` bytes, filled in place: ``with writer.loan(n) as buf``.
 
-        The message is sent at the end of the block, and dropped if the block raises. Arrays made
-        of the buffer should end with the block; those that don't keep what they hold, at the cost
-        of a copy (ResourceWarning), and reach the shared memory no longer. Until the block ends,
-        other threads that want to send wait; this one gets Busy.
+        The message is sent at the end of the block, and dropped if the block raises. Arrays made of
+        the buffer should end with the block; those that don't keep what they hold, at the cost of a
+        copy (ResourceWarning), and reach the shared memory no longer. Until the block ends, other
+        threads that want to send wait; this one gets Busy.
+
+        Waits and raises as ``send`` does when the block begins.
         """
 
     def wait_ready(self, timeout: Timeout = None) -> None:
-        """Wait until every rank has a living reader."""
+        """Wait until every rank has a living reader, for ``timeout`` seconds at most.
+
+        Raises Timeout, which names the ranks that are missing, or Closed.
+        """
 
     def close(self) -> None:
-        """Close: readers drain what was sent and then get Closed. Ends waits of other threads."""
+        """Close: readers drain what was sent and then get Closed. Ends waits of other threads.
+
+        The second time it does nothing, and in a forked child neither.
+        """
 
     @property
     def closed(self) -> bool:
@@ -113,6 +135,8 @@ class BroadcastWriter:
     def _wait_ready(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class BroadcastReader:
+    """The receiving side of one rank; penstock.BroadcastReader is its face."""
+
     def __init__(
         self,
         name: str,
@@ -126,28 +150,38 @@ class BroadcastReader:
     def recv(self, timeout: Timeout = None) -> Any:
         """The next message, as an object of one's own; bytes if it was sent as bytes.
 
+        ``timeout`` is in seconds: None waits for ever, 0 tries once.
+
         Raises Timeout, Closed (everything was received), PeerDied (the same, but the writer is
         dead), Corrupt, or Incompatible for a pickle that was not asked for, which stays there.
         """
 
     def recv_view(self, timeout: Timeout = None) -> View:
-        """The next message, in place: `with reader.recv_view() as obj`.
+        """The next message, in place: ``with reader.recv_view() as obj``.
 
         Arrays in it are read-only views of the shared memory, and so is the memoryview that bytes
         come as. The room is given back at the end of the block, or when the last of them is gone.
+        Waits and raises as ``recv`` does when the block begins.
         """
 
     def recv_bytes(self, timeout: Timeout = None) -> bytes:
-        """The next message, sent as bytes: any other gives Incompatible and stays there."""
+        """The next message, sent as bytes. Any other gives Incompatible and stays there.
+
+        Waits and raises as ``recv`` does.
+        """
 
     def recv_bytes_into(self, buffer: Buffer, timeout: Timeout = None) -> int:
-        """The next message of bytes, copied into a writable buffer; its size.
+        """The next message of bytes, copied into a writable buffer; how many bytes it has.
 
-        A message that is too large for the buffer raises TooLarge and stays there.
+        A message that is too large for the buffer raises TooLarge and stays there. Waits and raises
+        as ``recv_bytes`` does.
         """
 
     def close(self) -> None:
-        """Leave: the rank blocks nobody until it is taken anew. Ends waits of other threads."""
+        """Leave: the rank blocks nobody until a replacement attaches. Ends waits of other threads.
+
+        The second time it does nothing, and in a forked child neither.
+        """
 
     @property
     def closed(self) -> bool:
@@ -160,7 +194,9 @@ class BroadcastReader:
         """The name it attached to; empty if anonymous."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Its rank, from 0."""
+
     @property
     def _instance(self) -> str: ...
     def _descriptor(self) -> int: ...
@@ -168,7 +204,10 @@ class BroadcastReader:
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class Batch:
-    """Messages of a queue, read where they lie."""
+    """Messages of a queue, read where they lie; made by ``Queue.get_many()`` and ``get_view()``.
+
+    Can be entered once. Acknowledged at the end of the block, given back on an exception.
+    """
 
     def __enter__(self) -> Any: ...
     def __exit__(
@@ -184,6 +223,8 @@ class _OutgoingPut:
     def wait_for_room(self, queue: Queue, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class Queue:
+    """One participant of a queue; penstock.Queue is its face."""
+
     @overload
     def __init__(
         self,
@@ -213,44 +254,56 @@ class Queue:
     def put(self, obj: Any, timeout: Timeout = None) -> None:
         """Put a value. Waits while the queue is full.
 
-        Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace, UnsupportedType: then
+        ``timeout`` is in seconds: None waits for ever, 0 tries once.
+
+        Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace or UnsupportedType: then
         nothing was put.
         """
 
     def put_bytes(self, data: Buffer, timeout: Timeout = None) -> None:
-        """Put a contiguous buffer; who gets it gets bytes."""
+        """Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does."""
 
     def get(self, timeout: Timeout = None) -> Any:
         """The next message, as an object of one's own; acknowledged when it returns.
+
+        ``timeout`` is in seconds: None waits for ever, 0 tries once.
 
         Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or Incompatible
         for a pickle that was not asked for, which stays there.
         """
 
     def get_view(self, timeout: Timeout = None) -> Batch:
-        """The next message, in place: `with queue.get_view() as obj`; see get_many()."""
+        """The next message, in place: ``with queue.get_view() as obj``; see ``get_many``."""
 
     def get_many(self, max_items: int = 64, min_items: int = 1, timeout: Timeout = None) -> Batch:
-        """The next messages, in place: `with queue.get_many() as batch`, a list.
+        """The next messages, in place: ``with queue.get_many() as batch``, a list.
 
-        Waits until there are `min_items`. Arrays in them are read-only views of shared memory. The
-        messages are acknowledged when the block ends, and given back if it raises or the process
-        dies: then they come again. The list is emptied at the end of the block; arrays that were
-        kept keep their memory.
+        Waits until there are ``min_items``, for ``timeout`` seconds at most. Arrays in them are
+        read-only views of shared memory. The messages are acknowledged when the block ends, and
+        given back if it raises or the process dies: then they come again. The list is emptied at
+        the end of the block; arrays that were kept keep their memory.
+
+        Raises what ``get`` raises when the block begins; then nothing was taken.
         """
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads.
+        """Leave. Ends waits of other threads. The second time it does nothing.
 
         By the creator, or by the last producer, it also ends the stream: what is queued can still
         be had, then Closed.
         """
 
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted."""
+        """End the stream without leaving: nothing more is accepted.
+
+        Raises Closed after ``close()``.
+        """
 
     def discard(self) -> int:
-        """End the stream and throw away what is queued; how many messages that were."""
+        """End the stream and throw away what is queued; how many messages that were.
+
+        Raises Closed after ``close()``.
+        """
 
     def __len__(self) -> int:
         """How many messages are queued."""
@@ -262,7 +315,9 @@ class Queue:
     @property
     def _is_foreign(self) -> bool: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it was created with, or attached to."""
+
     @property
     def _instance(self) -> str: ...
     def _stats(self) -> dict[str, Any]: ...
@@ -321,17 +376,31 @@ def inspect_store(name: str) -> _StoreInfo: ...
 def inspect_trajectories(name: str) -> _TrajectoryInfo: ...
 def remove_if_abandoned(name: str) -> bool: ...
 def parse_size(text: str) -> int:
-    """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB"."""
+    """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB".
+
+    Raises InvalidArgument.
+    """
 
 def end_waits() -> None:
     """The interpreter is about to end: threads that wait without the GIL don't come back."""
 
 def check_timeout(timeout: Timeout) -> None: ...
-def codec_encode(value: Any, codec: str | None = None) -> bytes: ...
-def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any: ...
-def register_dataclass(cls: type, name: str = "") -> None: ...
-def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any: ...
-def dtype_named(name: str) -> Any: ...
+def codec_encode(value: Any, codec: str | None = None) -> bytes:
+    """The message that send(value) would put into shared memory."""
+
+def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any:
+    """The value of a message. Without copy its arrays are views of the buffer, which must be
+    64-byte aligned.
+    """
+
+def register_dataclass(cls: type, name: str = "") -> None:
+    """Lets instances of a dataclass be sent and received under its qualified name."""
+
+def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any:
+    """A PyTorch tensor over a buffer, without a copy."""
+
+def dtype_named(name: str) -> Any:
+    """NumPy's dtype of that name; of ml_dtypes where NumPy has none."""
 
 class StoreObjects:
     """What every kind of store does alike."""
@@ -345,7 +414,15 @@ class StoreObjects:
         weight: int = 0,
         expires_after: float | None = None,
     ) -> bool:
-        """Put a value. False: it is there already, or somebody alive is writing it."""
+        """Put a value. False: it is there already, or somebody alive is writing it.
+
+        ``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is passed by
+        so many times more when others are evicted. ``expires_after`` is in seconds; see
+        ``reserve``.
+
+        Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; of a TieredStore
+        with ``policy="write_through"`` also what speaks of a server: then the first tier has it.
+        """
 
     def put_bytes(
         self,
@@ -356,7 +433,7 @@ class StoreObjects:
         weight: int = 0,
         expires_after: float | None = None,
     ) -> bool:
-        """Put a contiguous buffer; who gets it gets bytes, or a view of them."""
+        """Put a contiguous buffer; who gets it gets bytes, or a view of them. See ``put``."""
 
     def _reserve_bytes(
         self,
@@ -383,11 +460,15 @@ class StoreObjects:
     def _get(self, key: str | bytes) -> StoreView | None: ...
     def _get_copy(self, key: str | bytes, missing: Any) -> Any: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it was created with, or attached to."""
+
     @property
     def _instance(self) -> str: ...
 
 class Store(StoreObjects):
+    """One participant of a store; penstock.Store is its face."""
+
     @overload
     def __init__(
         self,
@@ -413,24 +494,30 @@ class Store(StoreObjects):
         self, key: str | bytes, timeout: Timeout, cancel: Cancel | None = None
     ) -> StoreView: ...
     def _look(self, key: str | bytes) -> tuple[Literal["hit", "staged", "miss"], int, int]: ...
-    def __contains__(self, key: str | bytes) -> bool: ...
+    def __contains__(self, key: str | bytes) -> bool:
+        """Whether it is there at this moment; does not count as read."""
+
     def delete(self, key: str | bytes) -> bool:
         """Nobody finds it any more; who reads it may go on. False: it was not there."""
 
     def touch(self, key: str | bytes) -> bool:
-        """Counts as read. False: it is not there."""
+        """Count as read, for eviction. False: it is not there."""
 
     def pin(self, key: str | bytes) -> bool:
-        """Never evict it until ``unpin()``, whoever lives or dies; counts. False: not there."""
+        """Never evict it until ``unpin()``, whoever lives or dies; counts. False: it is not
+        there.
+        """
 
     def unpin(self, key: str | bytes) -> bool:
-        """Takes one ``pin()`` back. False: it is not there, or was not pinned."""
+        """Take one ``pin()`` back. False: it is not there, or was not pinned."""
 
     def clear(self) -> int:
-        """Remove everything, and refuse the commit of what is being written. How many."""
+        """Remove everything, and refuse the commit of what is being written; how many objects."""
 
     def trim(self, keep: int | str = 0) -> int:
-        """Give the memory of free room back to the system, all but ``keep``. How much."""
+        """Give the memory of free room back to the system, all but ``keep`` bytes; how many
+        bytes.
+        """
 
     def clear_dead(self) -> None:
         """Take back what the dead hold now; it happens by itself when somebody needs it."""
@@ -447,9 +534,14 @@ class Store(StoreObjects):
 
     def _stats(self) -> dict[str, Any]: ...
     @property
-    def capacity(self) -> int: ...
+    def capacity(self) -> int:
+        """Bytes that objects with their keys and metadata may take. Closed after ``close()``."""
+
     def close(self) -> None:
-        """Leave. What is pinned, or being written, stays until it is let go."""
+        """Leave. What is pinned, or being written, stays until it is let go.
+
+        The second time it does nothing; of a TieredStore's first tier neither.
+        """
 
     @property
     def closed(self) -> bool:
@@ -459,6 +551,8 @@ class Store(StoreObjects):
     def _is_foreign(self) -> bool: ...
 
 class TieredStore(StoreObjects):
+    """A store and its second tier; penstock.TieredStore is its face."""
+
     def __init__(
         self,
         store: Store,
@@ -498,7 +592,7 @@ class TieredStore(StoreObjects):
 
     @property
     def closed(self) -> bool:
-        """Whether this handle was closed here."""
+        """Whether it was closed here."""
 
     @property
     def _is_foreign(self) -> bool: ...
@@ -507,18 +601,26 @@ def has_redis() -> bool:
     """Whether this was built with hiredis, without which there is no second tier."""
 
 class StoreView:
+    """An object of a store, pinned and read where it lies; made by ``get()``.
+
+    Can be entered once. Its pin is gone when the block has ended, or ``release()`` was called, and
+    the last array that was made of it is gone.
+    """
+
     @property
     def meta(self) -> Any:
-        """What was stored beside the object, or None."""
+        """What was stored beside the object, or None; a copy. Closed after release."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of the object, without key and metadata. Closed after release."""
+
     @property
     def ref(self) -> tuple[int, int]:
-        """Names this object and no other."""
+        """Names this object and no other, also for other processes; see ``Store.get_ref``."""
 
     def release(self) -> None:
-        """Lets go, where there is no block to end."""
+        """Let go, where there is no block to end."""
 
     def __enter__(self) -> Any: ...
     def __exit__(
@@ -540,9 +642,14 @@ class StoreStaged:
 TRAJECTORY_COLUMNS: tuple[str, ...]
 
 class Rollout:
+    """Credit for one group."""
+
     @property
-    def version(self) -> int: ...
-    def release(self) -> None: ...
+    def version(self) -> int:
+        """The policy's version when it began."""
+
+    def release(self) -> None:
+        """Give the credit back: nothing comes of it."""
 
 class _OutgoingGroup:
     def __init__(self, message: dict[str, Any]) -> None: ...
@@ -550,6 +657,8 @@ class _OutgoingGroup:
     def wait_for_room(self, writer: TrajectoryWriter, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class TrajectoryWriter:
+    """An environment; penstock.trajectories.TrajectoryWriter is its face."""
+
     def __init__(
         self,
         name: str,
@@ -564,16 +673,24 @@ class TrajectoryWriter:
         timeout: Timeout,
     ) -> None: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it was created with, or attached to."""
+
     @property
-    def environment(self) -> str: ...
+    def environment(self) -> str:
+        """The environment's name."""
+
     @property
-    def env_id(self) -> int: ...
+    def env_id(self) -> int:
+        """The environment's number, as attached with, or given out by the queue from 1."""
+
     @property
     def _instance(self) -> str: ...
     @property
     def version(self) -> int:
-        """The policy's version: the step of the trainer's last ack()."""
+        """The policy's version: the step of the trainer's last ``ack()``. Closed after
+        ``close()``.
+        """
 
     @property
     def closed(self) -> bool:
@@ -582,7 +699,10 @@ class TrajectoryWriter:
     @property
     def _is_foreign(self) -> bool: ...
     def credit(self) -> int:
-        """How many groups of group_size could be begun now; 0: enough is on the way."""
+        """How many groups of ``group_size`` could be begun now; 0: enough is on the way.
+
+        Raises Closed after ``close()``.
+        """
 
     def _begin(self, timeout: Timeout) -> Rollout: ...
     def _put(self, message: dict[str, Any], rollout: Rollout | None, timeout: Timeout) -> None: ...
@@ -590,19 +710,28 @@ class TrajectoryWriter:
         """End the stream without leaving: nothing more is accepted."""
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads."""
+        """Leave. Ends waits of other threads. The second time it does nothing."""
 
     def _stats(self) -> _TrajectoryStats: ...
 
 class ArrayPool:
+    """Memory for arrays that are made again and again, warm from the last."""
+
     def __init__(self) -> None: ...
-    def take(self, nbytes: int) -> memoryview: ...
+    def take(self, nbytes: int) -> memoryview:
+        """A writable buffer, back in the pool when the last array over it is gone."""
+
     @property
-    def in_use(self) -> int: ...
+    def in_use(self) -> int:
+        """Bytes under living arrays."""
+
     @property
-    def kept(self) -> int: ...
+    def kept(self) -> int:
+        """Bytes that wait for the next array."""
 
 class TrajectoryReader:
+    """A trainer; penstock.trajectories.TrajectoryReader is its face."""
+
     def __init__(
         self,
         name: str,
@@ -613,16 +742,18 @@ class TrajectoryReader:
         timeout: Timeout,
     ) -> None: ...
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it was created with, or attached to."""
+
     @property
     def _instance(self) -> str: ...
     @property
     def version(self) -> int:
-        """The policy's version: the step of the last ack()."""
+        """The policy's version: the step of the last ``ack()``. Closed after ``close()``."""
 
     @property
     def sequences(self) -> int:
-        """Of a batch, as created or attached."""
+        """Sequences of a batch, as created or attached."""
 
     @property
     def closed(self) -> bool:
@@ -648,7 +779,7 @@ class TrajectoryReader:
         """End the stream without leaving: nothing more is accepted."""
 
     def close(self) -> None:
-        """Leave. What was read and is in no batch goes back as it came."""
+        """Leave. Ends waits of other threads. The second time it does nothing."""
 
     def _stats(self) -> _TrajectoryStats: ...
 

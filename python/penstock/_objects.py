@@ -12,9 +12,11 @@ from . import _core
 from ._reservation import Reservation
 from .errors import InvalidArgument, NotFound
 
-__all__ = ["MISSING", "Key", "StoreRef", "get", "get_copy", "reserve"]
+__all__ = ["MISSING", "Key", "NoObject", "StoreRef", "get", "get_copy", "reserve"]
 
+#: Of an object: a str is its UTF-8; up to 4096 bytes.
 Key = str | bytes
+#: Names one object and no other: its entry, and which in a row that is.
 StoreRef = tuple[int, int]
 
 MISSING: Any = object()
@@ -70,7 +72,7 @@ def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
         return view
     if default is MISSING:
         raise NotFound(f"there is no {key!r} in the store '{store.name}'")
-    return _Default(default)
+    return NoObject(default)
 
 
 def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
@@ -83,14 +85,15 @@ def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any
     return default
 
 
-class _Default:
-    """What ``get`` gives for a miss with a default."""
+class NoObject:
+    """What ``get`` gives for a miss where it was given a default: its block gets that."""
 
-    meta = None
-    nbytes = 0
-    ref = None
+    meta = None  #: as a StoreView has it
+    nbytes = 0  #: as a StoreView has it
+    ref = None  #: as a StoreView has it
 
     def __init__(self, value: Any) -> None:
+        """Made by ``get()``."""
         self._value = value
 
     def release(self) -> None:

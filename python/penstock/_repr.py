@@ -7,9 +7,12 @@ be called in a debugger, in a signal handler, in a forked child and on what is c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from functools import wraps
+from typing import Any, Protocol
 
-__all__ = ["describe"]
+from . import _core
+
+__all__ = ["describe", "never_raises"]
 
 
 class _HandleLike(Protocol):
@@ -21,11 +24,30 @@ class _HandleLike(Protocol):
 
 def describe(handle: _HandleLike, words: Callable[[], str]) -> str:
     """``<penstock.Queue 'rollouts', closed>``; ``words()`` says what is beside the state."""
-    title = f"penstock.{type(handle).__name__}"
+    if not _core.is_made(handle):
+        return _never_made(handle)
     try:
-        return f"<{title} {words()}{_state_of(handle)}>"
+        return f"<penstock.{type(handle).__name__} {words()}{_state_of(handle)}>"
     except Exception:
-        return f"<{title}, never made>"  # its __init__ has raised, or has not run
+        return _never_made(handle)
+
+
+def never_raises(words: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A ``__repr__`` for what is no handle."""
+
+    @wraps(words)
+    def described(one: Any) -> str:
+        try:
+            return words(one)
+        except Exception:
+            return _never_made(one)
+
+    return described
+
+
+def _never_made(one: object) -> str:
+    """Its ``__init__`` has raised, or has not run."""
+    return f"<penstock.{type(one).__name__}, never made>"
 
 
 def _state_of(handle: _HandleLike) -> str:

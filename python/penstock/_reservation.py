@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._repr import never_raises
 from .errors import Busy, Expired, InvalidArgument
 
 if TYPE_CHECKING:
@@ -154,11 +155,9 @@ class Reservation:
         else:
             self.abort()
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            state = "over" if self._staged is None else f"{self._staged.nbytes} bytes"
-        except Exception:
-            state = "never made"
+        state = "over" if self._staged is None else f"{self._staged.nbytes} bytes"
         return f"<penstock.Reservation, {state}>"
 
 

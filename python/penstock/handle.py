@@ -6,6 +6,8 @@ import os
 from multiprocessing import reduction
 from typing import Any
 
+from ._repr import never_raises
+
 __all__ = ["Handle"]
 
 
@@ -53,11 +55,9 @@ class Handle:
     def __hash__(self) -> int:
         return hash(self.instance)
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            what = f" of {self.name!r}" if self.name else ", anonymous"
-        except AttributeError:
-            what = ", never made"
+        what = f" of {self.name!r}" if self.name else ", anonymous"
         return f"<penstock.Handle{what}>"
 
     def __del__(self) -> None:

@@ -22,7 +22,7 @@ from ._threads import Countdown, take_in_thread
 from .state import TierStats, Unwritten
 from .store import Store
 
-__all__ = ["TieredStore"]
+__all__ = ["AsyncReservation", "TieredStore"]
 
 Policy = Literal["write_back", "write_through", "read_only"]
 WhenFull = Literal["drop", "wait"]
@@ -194,14 +194,14 @@ class TieredStore(_core.TieredStore):
 
     def reserve_async(
         self, key: Key, nbytes: int | str | None = None, **options: Any
-    ) -> _Reserving:
+    ) -> AsyncReservation:
         """``reserve`` for tasks, with its options: ``async with tiered.reserve_async(…) as room``.
 
         The end of the block commits, and waits where ``policy`` says so. A task that is cancelled
         inside the block has put nothing; one that is cancelled at its end leaves the object in the
         first tier.
         """
-        return _Reserving(self.reserve(key, nbytes, **options))
+        return AsyncReservation(self.reserve(key, nbytes, **options))
 
     async def contains_async(self, key: Key) -> bool:
         """``key in tiered`` for tasks."""
@@ -264,8 +264,11 @@ class TieredStore(_core.TieredStore):
         )
 
 
-class _Reserving:
-    """``async with`` a reservation: the commit may wait for a server."""
+class AsyncReservation:
+    """What ``TieredStore.reserve_async()`` gives: ``async with`` a reservation.
+
+    Its end commits, and waits for a server where ``policy`` says so; an exception aborts.
+    """
 
     def __init__(self, reservation: Reservation) -> None:
         """Made by ``TieredStore.reserve_async()``."""

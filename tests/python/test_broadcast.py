@@ -363,9 +363,8 @@ def test_stats_count(pair):
 def test_repr_helps(name):
     writer = Broadcast.create(name, readers=2)
     reader = Broadcast.attach(name, rank=1)
-    writer.send(1)
-    assert repr(writer) == f"<penstock.BroadcastWriter '{name}', 1 of 2 readers, 1 messages sent>"
-    assert repr(reader) == f"<penstock.BroadcastReader '{name}', rank 1, 0 messages received>"
+    assert repr(writer) == f"<penstock.BroadcastWriter '{name}'>"
+    assert repr(reader) == f"<penstock.BroadcastReader '{name}', rank 1>"
     writer.close()
     reader.close()
     assert repr(writer) == f"<penstock.BroadcastWriter '{name}', closed>"

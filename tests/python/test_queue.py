@@ -294,7 +294,7 @@ def test_ctrl_c_ends_a_wait(queue):
 
 def test_what_it_says_of_itself(queue):
     queue.put(1)
-    assert "1 queued" in repr(queue)
+    assert repr(queue) == f"<penstock.Queue '{queue.name}'>"
     handle = pickle.loads(pickle.dumps(queue.handle))
     with Queue.attach(handle) as other:
         assert other.get(timeout=0) == 1

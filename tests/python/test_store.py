@@ -519,7 +519,7 @@ def test_it_is_shown(store: penstock.Store, capsys: pytest.CaptureFixture[str]) 
     from penstock.cli.main import main
 
     store.put("x", 1)
-    assert "1 objects" in repr(store)
+    assert repr(store) == f"<penstock.Store '{store.name}'>"
     assert main(["info", store.name, "--interval", "0"]) == 0
     shown = capsys.readouterr().out
     assert "store" in shown

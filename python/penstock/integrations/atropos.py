@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._exit import close_at_exit
+from .._repr import never_raises
 from ..errors import Closed, Incompatible, InvalidArgument, Timeout, TooLarge
 from ..trajectories.columns import listed
 
@@ -141,15 +142,11 @@ class ZeroCopySHMBuffer:
         """Trajectories that wait."""
         return len(self._queue)
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            state = ", closed" if self._queue.closed else ""
-            return (
-                f"<ZeroCopySHMBuffer '{self.name}', {self.max_size} x {self.entry_size} "
-                f"tokens{state}>"
-            )
-        except Exception:
-            return "<ZeroCopySHMBuffer, never made>"
+        state = ", closed" if self._queue.closed else ""
+        geometry = f"{self.max_size} x {self.entry_size} tokens"
+        return f"<penstock.ZeroCopySHMBuffer '{self.name}', {geometry}{state}>"
 
 
 def _check_geometry(size: int | None, entry_size: int | None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._repr import never_raises
 from ..errors import InvalidArgument, TooLarge
 from .group import TrajectoryGroup
 
@@ -187,15 +188,13 @@ class TrajectoryBatch:
         else:
             self.give_back()
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            state = "" if self.is_open else ", done with"
-            return (
-                f"<penstock.TrajectoryBatch: {len(self)} sequences in {len(self.deliveries)} "
-                f"groups, {self.layout}, {', '.join(self.columns)}{state}>"
-            )
-        except Exception:
-            return "<penstock.TrajectoryBatch, never made>"
+        state = "" if self.is_open else ", done with"
+        return (
+            f"<penstock.TrajectoryBatch: {len(self)} sequences in {len(self.deliveries)} groups, "
+            f"{self.layout}, {', '.join(self.columns)}{state}>"
+        )
 
 
 def make_batch(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from .. import _core
+from .._repr import never_raises
 from ..errors import InvalidArgument
 from .columns import Lengths, as_array, flatten, flatten_distilled, lengths_of, listed, split
 
@@ -301,15 +302,13 @@ class TrajectoryGroup:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            tokens = int(self._lengths.sum())
-            return (
-                f"<penstock.TrajectoryGroup: {self.title}, {len(self)} sequences, {tokens} tokens, "
-                f"{', '.join(self.columns)}>"
-            )
-        except Exception:
-            return "<penstock.TrajectoryGroup, never made>"
+        tokens = int(self._lengths.sum())
+        return (
+            f"<penstock.TrajectoryGroup: {self.title}, {len(self)} sequences, {tokens} tokens, "
+            f"{', '.join(self.columns)}>"
+        )
 
 
 def _or_empty(counts: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from .. import _core
 from .._context import close_on_exit
 from .._exit import close_at_exit
-from .._repr import describe
+from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
 from ..handle import Handle
@@ -60,11 +60,9 @@ class Rollout:
     ) -> None:
         self.release()
 
+    @never_raises
     def __repr__(self) -> str:
-        try:
-            return f"<penstock.Rollout of '{self._writer.environment}', version {self.version}>"
-        except Exception:
-            return "<penstock.Rollout, never made>"
+        return f"<penstock.Rollout of '{self._writer.environment}', version {self.version}>"
 
 
 class TrajectoryWriter(_core.TrajectoryWriter):
@@ -180,12 +178,16 @@ class TrajectoryWriter(_core.TrajectoryWriter):
     def begin(self, timeout: float | None = None) -> Rollout:
         """Wait for credit for one group of ``group_size``, and take it.
 
+        ``timeout`` is in seconds: None waits for ever, 0 tries once.
+
         Raises Timeout (enough is on the way to the trainer, or none has come yet) or Closed.
         """
         return Rollout(self, self._begin(timeout))
 
     def put(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
         """Put a group, whole or not at all, without having asked for credit.
+
+        Waits for room, for ``timeout`` seconds at most.
 
         Raises Timeout (full), Closed, TooLarge (more bytes than the queue has, or more sequences
         than the trainer's batch), InvalidArgument, UnsupportedType: then nothing was put.

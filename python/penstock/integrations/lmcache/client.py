@@ -16,6 +16,7 @@ from typing import Any
 
 from ..._context import close_on_exit
 from ..._exit import close_at_exit
+from ..._repr import never_raises
 from ...errors import AlreadyExists, Incompatible, InvalidArgument, NotFound
 from ...handle import Handle
 from ...store import Store
@@ -261,7 +262,7 @@ class PoolClient:
 
     @property
     def name(self) -> str:
-        """Of the pool."""
+        """The name of the pool."""
         return self._store.name
 
     @property
@@ -280,10 +281,11 @@ class PoolClient:
 
     __exit__ = close_on_exit
 
+    @never_raises
     def __repr__(self) -> str:
         registration = self._registration
         who = "nobody" if registration is None else f"'{registration.context.instance_id}'"
-        return f"<penstock PoolClient of '{self._store.name}', {who} registered>"
+        return f"<penstock.PoolClient of '{self._store.name}', {who} registered>"
 
     def _current(self) -> Registration | None:
         """The registration, if it is still good; what is open of one that is not ends."""

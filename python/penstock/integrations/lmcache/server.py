@@ -9,6 +9,7 @@ from typing import Any
 
 from ... import _core
 from ..._context import close_on_exit
+from ..._repr import never_raises
 from ...errors import AlreadyExists, Incompatible, NotFound
 from ...state import StoreStats
 from ...store import Eviction, Store
@@ -110,8 +111,9 @@ class PoolServer:
 
     __exit__ = close_on_exit
 
+    @never_raises
     def __repr__(self) -> str:
-        return f"<penstock PoolServer, chunks of {self.chunk_tokens} tokens, {self._store!r}>"
+        return f"<penstock.PoolServer, chunks of {self.chunk_tokens} tokens, {self._store!r}>"
 
 
 def _take_over(name: str, capacity: int) -> Store:

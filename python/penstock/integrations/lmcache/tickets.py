@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from ... import _core
+from ..._repr import never_raises
 from ..._reservation import Reservation
 from ...errors import AlreadyExists, Busy, Error, Expired, NoSpace, TooLarge
 from ...store import Store
@@ -198,9 +199,10 @@ class StoreTicket:
         """Aborts, unless it was committed."""
         self.abort()
 
+    @never_raises
     def __repr__(self) -> str:
         state = "over" if self._result is not None else f"{len(self.reserved)} slots to fill"
-        return f"<penstock StoreTicket, {self._plan.chunks} chunks, {state}>"
+        return f"<penstock.StoreTicket, {self._plan.chunks} chunks, {state}>"
 
 
 def _commit(item: _Item) -> ChunkStatus:
@@ -353,7 +355,7 @@ class RetrieveTicket:
             return was_open
 
     def result(self) -> RetrieveResult:
-        """How it ended."""
+        """How it ended, chunk by chunk."""
         return RetrieveResult(self._statuses, self.tokens)
 
     def _pin(self) -> None:
@@ -396,6 +398,7 @@ class RetrieveTicket:
     def __exit__(self, *_: object) -> None:
         self.commit()
 
+    @never_raises
     def __repr__(self) -> str:
         state = f"{len(self._views)} slots held" if self._is_open else "over"
-        return f"<penstock RetrieveTicket, {self.tokens} tokens, {state}>"
+        return f"<penstock.RetrieveTicket, {self.tokens} tokens, {state}>"
