@@ -49,10 +49,12 @@ private:
 struct PyReader final : Handle {
     PyReader(TrajectoryReader attached, const std::string& name_of_it)
         : Handle("trainer of '" + name_of_it + "'"), name(name_of_it),
-          instance(attached.instance()), reader(std::move(attached)) {}
+          instance(attached.instance()), sequences(attached.sequences()),
+          reader(std::move(attached)) {}
 
     const std::string name;
     const std::string instance;
+    const std::uint64_t sequences;
     TrajectoryReader reader;
 
 private:
@@ -312,9 +314,7 @@ void bind_reader_class(nb::module_& module) {
                 return reader.reader.version();
             },
             "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
-        .def_prop_ro(
-            "sequences", [](PyReader& reader) { return reader.reader.sequences(); },
-            "Sequences of a batch, as created or attached.")
+        .def_ro("sequences", &PyReader::sequences, "Sequences of a batch, as created or attached.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift"), nb::arg("drop_stale"), nb::arg("timeout").none())
         .def("_held_messages", &held_messages, nb::arg("restored") = false)

@@ -181,9 +181,10 @@ void create(Writer* place, const std::string& name, nb::handle readers, nb::hand
 
 }  // namespace
 
-Writer::Writer(const std::string& name, const BroadcastOptions& options, Codec values)
-    : Handle(name.empty() ? "writer of an anonymous segment" : "writer of '" + name + "'"),
-      core(BroadcastWriter::create(name, options)), codec(values) {}
+Writer::Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values)
+    : Handle(name_of_it.empty() ? "writer of an anonymous segment"
+                                : "writer of '" + name_of_it + "'"),
+      core(BroadcastWriter::create(name_of_it, options)), codec(values), name(name_of_it) {}
 
 void bind_writer(nb::module_& module) {
     nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable(),
@@ -234,9 +235,7 @@ void bind_writer(nb::module_& module) {
              "The second time it does nothing, and in a forked child neither.")
         .def_prop_ro("closed", &Writer::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &Writer::is_foreign)
-        .def_prop_ro(
-            "name", [](const Writer& writer) { return writer.core.name(); },
-            "The name it was created with; empty if anonymous.")
+        .def_ro("name", &Writer::name, "The name it was created with; empty if anonymous.")
         .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
         .def("_descriptor",
              [](const Writer& writer) {

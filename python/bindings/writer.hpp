@@ -15,10 +15,11 @@ namespace penstock::py {
 // Members belong to the one whose Turn it is, except `core` for the calls that the library allows
 // to any thread.
 struct Writer final : Handle {
-    Writer(const std::string& name, const BroadcastOptions& options, Codec values);
+    Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values);
 
     BroadcastWriter core;
     Codec codec;
+    const std::string name;              // empty if anonymous
     std::shared_ptr<LoanWindow> window;  // made for the first loan to Python
 
 private:

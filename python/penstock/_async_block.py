@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+from .errors import Busy
+
 __all__ = ["AsyncBlock", "AsyncView", "Entered", "enter"]
 
 T = TypeVar("T")
@@ -48,14 +50,18 @@ class AsyncBlock(Generic[T]):
     ``with`` does. Can be entered once. A task that is cancelled while it waits has taken nothing.
     """
 
-    __slots__ = ("_begin", "_entered")
+    __slots__ = ("_begin", "_entered", "_was_entered")
 
     def __init__(self, begin: Callable[[], Awaitable[Entered[T]]]) -> None:
         """Made by methods whose names end in ``_async``."""
         self._begin = begin
         self._entered: Entered[T] | None = None
+        self._was_entered = False
 
     async def __aenter__(self) -> T:
+        if self._was_entered:
+            raise Busy("this block was entered before, and can be once; ask for another one")
+        self._was_entered = True
         self._entered = await self._begin()
         return self._entered.value
 

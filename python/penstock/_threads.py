@@ -67,9 +67,10 @@ async def take_in_thread(take: Callable[[], T], undo: Callable[[T], object]) -> 
 
 
 async def attach_when_there(
-    kind: str, handle: Handle, attach: Callable[[], T], countdown: Countdown
+    kind: str, name: str | Handle, attach: Callable[[], T], countdown: Countdown
 ) -> T:
     """What ``attach()`` gives; after each NotFound it is waited for until the name appears."""
+    handle = name if isinstance(name, Handle) else Handle(name, instance="")
     while True:
         try:
             return attach()

@@ -113,11 +113,10 @@ class Broadcast:
         timeout: float | None = 0,
     ) -> BroadcastReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
         return await attach_when_there(
             "broadcast",
-            handle,
-            lambda: Broadcast.attach(handle, rank, codec=codec),
+            name,
+            lambda: Broadcast.attach(name, rank, codec=codec),
             Countdown(timeout),
         )
 

@@ -104,11 +104,10 @@ class Queue(_core.Queue):
         timeout: float | None = 0,
     ) -> Queue:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
         return await attach_when_there(
             "queue",
-            handle,
-            lambda: Queue.attach(handle, role=role, codec=codec),
+            name,
+            lambda: Queue.attach(name, role=role, codec=codec),
             Countdown(timeout),
         )
 

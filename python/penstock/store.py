@@ -100,9 +100,8 @@ class Store(_core.Store):
         name: str | Handle, *, codec: Codec = None, timeout: float | None = 0
     ) -> Store:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
         return await attach_when_there(
-            "store", handle, lambda: Store.attach(handle, codec=codec), Countdown(timeout)
+            "store", name, lambda: Store.attach(name, codec=codec), Countdown(timeout)
         )
 
     @property

@@ -193,6 +193,11 @@ def test_batches(queue):
         assert queue.get(timeout=0) == "b"  # it was given back
         with pytest.raises(penstock.InvalidArgument):
             queue.get_many_async(1, min_items=2)
+        queue.put("once")
+        once = queue.get_view_async(timeout=WITHIN)
+        assert await take(once) == "once"
+        with pytest.raises(penstock.Busy):
+            await take(once)
         with pytest.raises(penstock.Timeout) as full:
             await queue.put_many_async(range(100), timeout=0.05)
         assert full.value.accepted == 16

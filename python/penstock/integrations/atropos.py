@@ -8,6 +8,7 @@ that are given and differ are refused.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -57,7 +58,8 @@ class ZeroCopySHMBuffer:
         metadata_len: int = 256,
         create: bool = False,
     ) -> None:
-        _check_geometry(size, entry_size)
+        size = _checked("size", size, _MOST_SIZE)
+        entry_size = _checked("entry_size", entry_size, _MOST_ENTRY)
         self.name = name
         self.metadata_len = metadata_len
         self.instance_id_len = instance_id_len
@@ -149,13 +151,16 @@ class ZeroCopySHMBuffer:
         return f"<penstock.ZeroCopySHMBuffer '{self.name}', {geometry}{state}>"
 
 
-def _check_geometry(size: int | None, entry_size: int | None) -> None:
-    for what, number, most in (
-        ("size", size, _MOST_SIZE),
-        ("entry_size", entry_size, _MOST_ENTRY),
-    ):
-        if number is not None and not 1 <= number <= most:
-            raise InvalidArgument(f"{what} is {number}: give 1 to {most}")
+def _checked(what: str, number: int | None, most: int) -> int | None:
+    if number is None:
+        return None
+    try:
+        whole = int(operator.index(number))  # NumPy's integers too
+    except TypeError:
+        whole = 0
+    if not 1 <= whole <= most:
+        raise InvalidArgument(f"{what} is {number!r}: give a whole number from 1 to {most}")
+    return whole
 
 
 def _word_of(buffer: ZeroCopySHMBuffer) -> int:

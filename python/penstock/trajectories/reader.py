@@ -87,11 +87,10 @@ class TrajectoryReader(_core.TrajectoryReader):
         name: str | Handle, *, sequences: int = 64, timeout: float | None = 0
     ) -> TrajectoryReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
         return await attach_when_there(
             "queue",
-            handle,
-            lambda: TrajectoryReader.attach(handle, sequences=sequences),
+            name,
+            lambda: TrajectoryReader.attach(name, sequences=sequences),
             Countdown(timeout),
         )
 

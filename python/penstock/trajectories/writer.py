@@ -155,12 +155,11 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         timeout: float | None = 0,
     ) -> TrajectoryWriter:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
         return await attach_when_there(
             "queue",
-            handle,
+            name,
             lambda: TrajectoryWriter.attach(
-                handle,
+                name,
                 environment=environment,
                 weight=weight,
                 min_share=min_share,
