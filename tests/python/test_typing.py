@@ -41,6 +41,30 @@ def test_a_program_that_uses_everything_is_clean(tmp_path):
             data: bytes = await reader.recv_bytes_async(timeout=None)
             value = await reader.recv_async()
             print(data, value)
+            block: penstock.AsyncBlock[memoryview] = writer.loan_async(10)
+            async with block as room, reader.recv_view_async(timeout=1.0) as seen:
+                room[0] = 1
+                print(seen, await reader.recv_bytes_into_async(bytearray(10)))
+
+        async def objects(queue: penstock.Queue, store: penstock.Store) -> None:
+            async with queue.get_many_async(10, min_items=2) as batch:
+                messages: list[object] = batch
+            accepted: int = await queue.put_many_async(messages)
+            view: penstock.StoreView = await store.wait_async("key")
+            async with store.wait_async("key") as obj:
+                print(obj, accepted, view.ref)
+            tiered = penstock.TieredStore(store, "redis://cache")
+            async with tiered, tiered.reserve_async("key", nbytes=3) as memory:
+                memory[:] = b"abc"
+            report: penstock.Unwritten = await tiered.close_async()
+            print(report.is_nothing())
+
+        def plain(queue: penstock.Queue, store: penstock.Store, key: penstock.Key) -> None:
+            batch: penstock.Batch = queue.get_many()
+            reservation: penstock.Reservation = store.reserve(key, nbytes=3)
+            ref: penstock.StoreRef = reservation.ref
+            found: penstock.StoreView = store.get_ref(ref)
+            print(batch, found)
 
         with penstock.Broadcast.create("steps", readers=4, capacity="4MiB") as writer:
             handle: penstock.Handle = writer.handle
@@ -48,8 +72,11 @@ def test_a_program_that_uses_everything_is_clean(tmp_path):
                 writer.wait_ready(timeout=10)
                 writer.send([1, 2], timeout=1)
                 writer.send_bytes(memoryview(b"x"))
-                with writer.loan(10) as buf:
+                loan: penstock.Loan = writer.loan(10)
+                with loan as buf:
                     buf[0] = 1
+                message: penstock.View = reader.recv_view(timeout=0)
+                print(message)
                 with reader.recv_view(timeout=1.0) as view:
                     print(view)
                 size: int = reader.recv_bytes_into(bytearray(10), timeout=0)
