@@ -67,7 +67,7 @@ public:
 private:
     void step() {
         Queue& who = other_ && input_.ConsumeBool() ? *other_ : queue_;
-        switch (input_.ConsumeIntegralInRange<int>(0, 11)) {
+        switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
             case 0:
             case 1:
                 vandal_.strike(input_);
@@ -94,6 +94,9 @@ private:
                 break;
             case 10:
                 look(who);
+                break;
+            case 11:
+                move_dead_letters(who);
                 break;
             default:
                 // A hundred times as dear as anything else, and attach_fuzz does nothing but that.
@@ -122,9 +125,12 @@ private:
         Result<Delivery> delivery = queue.take(Deadline::now());
         if (!delivery) return judge(delivery.status());
         touch(delivery->bytes());
-        switch (input_.ConsumeIntegralInRange<int>(0, 4)) {
+        switch (input_.ConsumeIntegralInRange<int>(0, 5)) {
             case 0:
                 delivery->ack();
+                break;
+            case 5:
+                delivery->set_aside();
                 break;
             case 1:
                 delivery->untake();
@@ -135,6 +141,22 @@ private:
             default:
                 held_.push_back(std::move(*delivery));
                 break;
+        }
+    }
+    void move_dead_letters(Queue& queue) {
+        const auto letters = queue.dead_letters().or_throw();
+        std::vector<std::uint64_t> sequences;
+        for (const DeadLetter& letter : letters) {
+            sequences.push_back(letter.sequence);
+            if (const auto copy = queue.copy_dead_letter(letter.sequence)) touch(*copy);
+        }
+        const bool is_all = input_.ConsumeBool();
+        if (input_.ConsumeBool()) {
+            queue.drop_dead_letters(sequences).or_throw();
+            if (is_all) queue.drop_dead_letters().or_throw();
+        } else {
+            queue.requeue_dead_letters(sequences).or_throw();
+            if (is_all) queue.requeue_dead_letters().or_throw();
         }
     }
     void get(Queue& queue) {

@@ -5,6 +5,14 @@
 // Accepted means queued: whatever happens to its producer, the message will be delivered. Messages
 // of one producer come in the order in which it put them; one that was given back, or held by a
 // consumer that died, comes again before everything else.
+//
+// The stream ends with its creator's close(), or with anybody's end(): producers come and go, also
+// all of them. A creator that was killed has not ended it: attach() and end() then.
+//
+// With a `poison_limit` a message that was delivered so often in vain is set aside as a dead
+// letter. It keeps its slot and its bytes until it is requeued or dropped. The last delivery before
+// that is always one by itself: where the limit was reached in a batch, the message comes once more
+// alone, so that the others of the batch go their way.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +34,12 @@ struct QueueCore;
 struct QueueAccess;
 }  // namespace detail
 
+// Whose close(), or ordinary exit, ends the stream. Death by a signal never does; end() always.
+enum class EndsWith : std::uint8_t {
+    Creator,       // its creator's, whoever else is attached
+    LastProducer,  // the last living producer's; the creator counts as one from its first put on
+};
+
 struct QueueOptions {
     // Bytes for messages larger than `inline_bytes`, rounded up to 4 KiB. Address range: memory is
     // reserved when messages first need it, and given back when the queue has been idle.
@@ -33,7 +47,8 @@ struct QueueOptions {
     unsigned slots = 4096;        // messages at most, queued and taken; rounded up to 2^n
     unsigned inline_bytes = 256;  // of a message that needs no block; rounded up to 64
     unsigned members = 64;        // participants at most
-    unsigned poison_limit = 0;    // set a message aside after so many deliveries; 0: never
+    unsigned poison_limit = 0;    // a dead letter after so many deliveries; 0: never, up to 62
+    EndsWith ends_with = EndsWith::Creator;
     // For a layer above with a queue of its own kind: eight letters that attach() must name too,
     // and so many bytes of shared memory for its accounts, zero at first.
     std::uint64_t application = 0;
@@ -47,10 +62,10 @@ struct QueueStats {
     std::uint64_t taken = 0;  // deliveries
     std::uint64_t acknowledged = 0;
     std::uint64_t given_back = 0;  // by hand
-    std::uint64_t dropped = 0;     // by discard()
+    std::uint64_t dropped = 0;     // by discard() and drop_dead_letters()
     std::uint64_t queued = 0;      // messages that wait now, redelivered ones among them
     std::uint64_t in_flight = 0;   // taken and not acknowledged now
-    std::uint64_t poisoned = 0;    // set aside now
+    std::uint64_t poisoned = 0;    // dead letters: set aside now
     std::uint64_t queued_bytes = 0;
     double oldest = 0;  // seconds that the oldest queued message has waited
     std::uint64_t slots = 0;
@@ -61,6 +76,16 @@ struct QueueStats {
     std::uint64_t waits = 0;   // how often there was no message, or no room, at once
     std::uint64_t sleeps = 0;  // how often somebody slept in the kernel for that
     bool closed = false;
+};
+
+// A message that was set aside, as it stood at the time of the look.
+struct DeadLetter {
+    std::uint64_t sequence = 0;  // its place in the queue's order, and its name for the verbs
+    unsigned producer = 0;       // participant slot
+    unsigned deliveries = 0;     // in vain
+    std::uint64_t nbytes = 0;
+    Format format = Format::Bytes;
+    double age = 0;  // seconds since it was accepted
 };
 
 // A message taken and not acknowledged yet. Its bytes stay until ack() or give_back(), from any
@@ -88,8 +113,12 @@ public:
     // As if it had never been taken: this delivery does not count. For who finds that it is not
     // for him.
     void untake() noexcept;
-    // It contradicts itself: nobody gets it any more, and `penstock info` shows it.
+    // It contradicts itself: a dead letter, until it is requeued or dropped.
     void set_aside() noexcept;
+    // A batch is about to be handed out, and this is all of it: see Queue::take_for_batch().
+    void note_alone() noexcept;
+    // It reached the poison limit in company, and must be handed out by itself now.
+    [[nodiscard]] bool must_come_alone() const noexcept;
 
     // For the library.
     Delivery(std::shared_ptr<detail::QueueCore> core, std::uint64_t index,
@@ -138,7 +167,7 @@ private:
 
 enum class QueueRole : std::uint8_t {
     Any,       // a producer from its first put on
-    Producer,  // a producer from the beginning: the stream does not end without its close()
+    Producer,  // a producer from the beginning: see EndsWith::LastProducer
     Consumer,  // maps messages read-only; put() is InvalidArgument
 };
 
@@ -168,9 +197,14 @@ public:
                                  const Wait& wait = {}, Format format = Format::Bytes) noexcept;
     Result<QueueLoan> loan(std::size_t size, const Wait& wait = {}) noexcept;
 
-    // The next message. Timeout, Cancelled, Closed (ended and nothing is left), Corrupt.
+    // The next message, by itself. Timeout, Cancelled, Closed (ended and nothing is left), Corrupt.
     Result<Delivery> take(const Wait& wait = {}) noexcept;
-    // At least one and at most `most` messages: waits for the first only. Appends.
+    // For callers that collect a batch: as take(), but a delivery that ends in vain is none that
+    // its message alone can have been the reason for. A batch of one says note_alone(); one that
+    // must_come_alone() is a batch of one.
+    Result<Delivery> take_for_batch(const Wait& wait = {}) noexcept;
+    // At least one and at most `most` messages: waits for the first only. Appends. A batch ends
+    // before a message that must come alone, and such a one is a batch by itself.
     Status take_many(std::vector<Delivery>& deliveries, std::size_t most,
                      const Wait& wait = {}) noexcept;
     // Takes, copies and acknowledges; the size. TooLarge: the message stays.
@@ -189,14 +223,29 @@ public:
     [[nodiscard]] std::uint64_t queued() const;  // messages that wait now. Any thread.
     [[nodiscard]] QueueStats stats() const;      // Any thread.
 
-    // Leaves. By the creator, or by the last living producer, it also ends the stream: consumers
-    // drain it, then get Closed. The name goes with the last participant if the queue is empty;
-    // with messages in it the queue stays, to be attached to or collected.
+    // The dead letters, oldest first, at most `limit`. Holds nothing and waits for nobody: one that
+    // is requeued or dropped meanwhile may be missing. Any thread, as the next five. Closed.
+    [[nodiscard]] Result<std::vector<DeadLetter>> dead_letters(std::size_t limit = 100) const;
+    // A copy of its bytes; it stays. NotFound: it is no dead letter (any more). Corrupt: it
+    // contradicts itself, and there is nothing to be read. Closed.
+    [[nodiscard]] Result<std::vector<std::byte>> copy_dead_letter(std::uint64_t sequence) const;
+    // Delivered anew, in their old place in the order and with deliveries counted from 0; how many.
+    // All, or those of the `sequences` that are dead letters. Of two that ask for the same one does
+    // it. Also after the end of the stream. Closed: this handle is.
+    Result<std::uint64_t> requeue_dead_letters() noexcept;
+    Result<std::uint64_t> requeue_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
+    // Thrown away, likewise: their slots and bytes are free.
+    Result<std::uint64_t> drop_dead_letters() noexcept;
+    Result<std::uint64_t> drop_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
+
+    // Leaves. By whom `ends_with` names it also ends the stream: consumers drain it, then get
+    // Closed. The name goes with the last participant if the queue is empty; with messages or dead
+    // letters in it the queue stays, to be attached to or collected.
     void close() noexcept;
-    // Ends the stream without leaving: nothing more is accepted.
+    // Ends the stream without leaving: nothing more is accepted. By any participant.
     void end() noexcept;
-    // Ends the stream and throws away what is queued, so that the last to leave leaves nothing.
-    // What others have taken is theirs. Returns how many were dropped.
+    // Ends the stream and throws away what is queued, and the dead letters, so that the last to
+    // leave leaves nothing. What others have taken is theirs. Returns how many were dropped.
     std::uint64_t discard() noexcept;
     void request_close() noexcept;  // Any thread: ends waits with Cancelled.
     [[nodiscard]] bool is_open() const noexcept;
@@ -213,8 +262,9 @@ private:
 struct QueueInfo {
     SegmentSummary segment;
     QueueStats stats;
-    std::vector<std::uint64_t> poisoned;  // sequence numbers, up to 100
-    std::uint64_t application = 0;        // as created; see QueueOptions
+    std::vector<std::uint64_t> poisoned;  // sequences of dead letters, oldest first, up to 100
+    std::uint64_t application = 0;        // as in QueueOptions
+    EndsWith ends_with = EndsWith::Creator;
 };
 QueueInfo inspect_queue(const std::string& name);
 

@@ -92,7 +92,8 @@ struct TrajectoryOptions {
     std::uint64_t capacity = std::uint64_t{256} << 20U;  // bytes of groups waiting or being used
     unsigned slots = 4096;                               // groups, likewise
     unsigned members = 256;                              // environments and trainers
-    unsigned poison_limit = 0;                           // as of a Queue
+    unsigned poison_limit = 0;                           // as of a Queue; see give_back()
+    EndsWith ends_with = EndsWith::Creator;              // whose close() ends the stream
     // Versions that a group may be older than the policy that it is used for. No more is begun than
     // (max_staleness + 1) batches.
     std::uint64_t max_staleness = kUnlimited;
@@ -165,7 +166,7 @@ private:
 class TrajectoryWriter {
 public:
     // As Queue::create() and attach(); InvalidArgument also for shares that add up to more than 1
-    // with those of the living. What was made with create() ends with this handle's close().
+    // with those of the living.
     static TrajectoryWriter create(const std::string& name, const TrajectoryOptions& options,
                                    const EnvironmentOptions& environment);
     static TrajectoryWriter attach(const std::string& name, const EnvironmentOptions& environment,
@@ -193,7 +194,7 @@ public:
     [[nodiscard]] const std::string& environment() const noexcept;
     [[nodiscard]] std::int64_t env_id() const noexcept;
     [[nodiscard]] TrajectoryStats stats() const;
-    void close() noexcept;
+    void close() noexcept;          // ends the stream if `ends_with` says so: see Queue::close()
     void end() noexcept;            // the stream, without leaving
     void request_close() noexcept;  // as of a Queue
     [[nodiscard]] std::string instance() const;
@@ -263,8 +264,10 @@ public:
 
     // Done with, all of it; `step` is the policy's version from now on, if it is higher.
     void ack(std::uint64_t step) noexcept;
-    void give_back() noexcept;  // to the queue: somebody may have them, as redelivered
-    void untake() noexcept;     // to the reader, as if they had never been in a batch
+    // To the queue: somebody may have them, as redelivered. A batch of an exact size can't leave a
+    // group to itself: with a `poison_limit`, all groups of one that failed so often are set aside.
+    void give_back() noexcept;
+    void untake() noexcept;  // to the reader, as if they had never been in a batch
     [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }
 
 private:
@@ -306,8 +309,17 @@ public:
     [[nodiscard]] std::uint64_t version() const noexcept;
     [[nodiscard]] std::uint64_t sequences() const noexcept;
     [[nodiscard]] TrajectoryStats stats() const;
+    // Groups that contradict themselves, and those that came back `poison_limit` times: as of a
+    // Queue.
+    [[nodiscard]] Result<std::vector<DeadLetter>> dead_letters(std::size_t limit = 100) const;
+    [[nodiscard]] Result<std::vector<std::byte>> copy_dead_letter(std::uint64_t sequence) const;
+    Result<std::uint64_t> requeue_dead_letters() noexcept;
+    Result<std::uint64_t> requeue_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
+    Result<std::uint64_t> drop_dead_letters() noexcept;
+    Result<std::uint64_t> drop_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
     std::uint64_t discard() noexcept;  // as of a Queue
-    void close() noexcept;             // what it holds goes back as it came
+    // What it holds goes back as it came. Ends the stream if `ends_with` says so, as of a Queue.
+    void close() noexcept;
     void end() noexcept;
     void request_close() noexcept;
     [[nodiscard]] std::string instance() const;

@@ -208,6 +208,7 @@ nb::dict to_dict(const QueueInfo& info) {
     }
     dict["poisoned"] = poisoned;
     dict["application"] = info.application;
+    dict["ends_with"] = info.ends_with == EndsWith::Creator ? "creator" : "last_producer";
     return dict;
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "dead_letters.hpp"
 #include "state.hpp"
 
 namespace penstock::py {
@@ -156,8 +157,9 @@ QueueRole parse_role(const std::string& role) {
 }
 
 void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::handle slots,
-            nb::handle inline_bytes, nb::handle members, nb::handle poison_limit, nb::handle codec,
-            bool populate, bool lock_memory, std::uint64_t application) {
+            nb::handle inline_bytes, nb::handle members, nb::handle poison_limit,
+            const std::string& ends_with, nb::handle codec, bool populate, bool lock_memory,
+            std::uint64_t application) {
     QueueOptions options;
     options.application = application;
     options.capacity = parse_bytes(capacity, "capacity");
@@ -165,6 +167,7 @@ void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::ha
     options.inline_bytes = parse_small(inline_bytes, "inline_bytes");
     options.members = parse_small(members, "members");
     options.poison_limit = parse_small(poison_limit, "poison_limit");
+    options.ends_with = parse_ends_with(ends_with);
     options.memory.populate = populate;
     options.memory.lock_memory = lock_memory;
     const Codec values = parse_codec(codec);
@@ -218,14 +221,29 @@ void PyQueue::close() {
     sides_->putting.close();
 }
 
-Delivery take_delivery(PyQueue& queue, Deadline deadline) {
+EndsWith parse_ends_with(const std::string& ends_with) {
+    if (ends_with == "creator") {
+        return EndsWith::Creator;
+    }
+    if (ends_with == "last_producer") {
+        return EndsWith::LastProducer;
+    }
+    raise_error(ErrorCode::InvalidArgument,
+                "ends_with is '" + ends_with + "': give 'creator' or 'last_producer'");
+}
+
+Delivery take_delivery(PyQueue& queue, Deadline deadline, Company company) {
     QueueSide& side = queue.taking();
     std::optional<Delivery> delivery;
     {
         Turn turn(side);
         turn.run(
             deadline, nullptr, [&] { return side.target().is_ready(); },
-            [&](const Wait& wait) { return store(side.target().take(wait), delivery); });
+            [&](const Wait& wait) {
+                return store(company == Company::None ? side.target().take(wait)
+                                                      : side.target().take_for_batch(wait),
+                             delivery);
+            });
     }
     if (delivery->format() == Format::Pickle && queue.codec != Codec::Pickle) {
         delivery->untake();
@@ -242,12 +260,13 @@ void bind_queue(nb::module_& module) {
         .def("try_put", &OutgoingPut::try_put)
         .def("wait_for_room", &OutgoingPut::wait_for_room, nb::arg("queue"),
              nb::arg("timeout").none(), nb::arg("cancel"));
-    nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
-                        "One participant of a queue; penstock.Queue is its face.")
+    auto bound = nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
+                                     "One participant of a queue; penstock.Queue is its face.");
+    bound
         .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
              nb::arg("slots"), nb::arg("inline_bytes"), nb::arg("members"), nb::arg("poison_limit"),
-             nb::arg("codec").none(), nb::arg("populate"), nb::arg("lock_memory"),
-             nb::arg("application") = 0)
+             nb::arg("ends_with") = "creator", nb::arg("codec").none(), nb::arg("populate"),
+             nb::arg("lock_memory"), nb::arg("application") = 0)
         .def(
             "__init__",
             [](PyQueue* place, const std::string& name, const std::string& instance,
@@ -285,12 +304,16 @@ void bind_queue(nb::module_& module) {
              "given back if it raises or the process dies: then they come again. The list is "
              "emptied at\n"
              "the end of the block; arrays that were kept keep their memory.\n\n"
+             "With a ``poison_limit`` a message that came back so often, the last time in a batch\n"
+             "with others, comes once more alone before it is set aside: a batch of one, also\n"
+             "where ``min_items`` is more, and the batch before it ends early.\n\n"
              "Raises what ``get`` raises when the block begins; then nothing was taken.")
         .def(
             "close", &PyQueue::close,
             "Leave. Ends waits of other threads. The second time it does nothing.\n\n"
-            "By the creator, or by the last producer, it also ends the stream: what is queued can\n"
-            "still be had, then Closed.")
+            "By the creator it also ends the stream, or by the last producer where it was created\n"
+            "so: what is queued can still be had, then Closed. The name goes with the last\n"
+            "participant if nothing is left in the queue, no dead letters either.")
         .def(
             "end",
             [](PyQueue& queue) {
@@ -298,8 +321,8 @@ void bind_queue(nb::module_& module) {
                 side.check_usable();
                 side.target().end();
             },
-            "End the stream without leaving: nothing more is accepted.\n\nRaises Closed after "
-            "``close()``.")
+            "End the stream without leaving: nothing more is accepted. By any participant.\n\n"
+            "Raises Closed after ``close()``.")
         .def(
             "discard",
             [](PyQueue& queue) {
@@ -314,7 +337,8 @@ void bind_queue(nb::module_& module) {
                     });
                 return dropped;
             },
-            "End the stream and throw away what is queued; how many messages that were.\n\n"
+            "End the stream and throw away what is queued, and the dead letters; how many\n"
+            "messages that were.\n\n"
             "Raises Closed after ``close()``.")
         .def(
             "__len__",
@@ -337,6 +361,15 @@ void bind_queue(nb::module_& module) {
             nb::arg("obj").none())
         .def("_pin", [](PyQueue&, nb::handle buffer) { return OutgoingPut(buffer); })
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
+    bind_dead_letters(bound, [](PyQueue& queue) -> Queue& {
+        QueueSide& side = queue.taking();
+        side.check_usable();
+        return side.target();
+    });
+    bound.def_prop_ro("_codec", [](const PyQueue& queue) {
+        return queue.codec == Codec::Pickle ? nb::object(nb::str("pickle"))
+                                            : nb::object(nb::none());
+    });
     bind_queue_batch(module);
 }
 

@@ -44,8 +44,13 @@ private:
     std::unique_ptr<Sides> sides_;
 };
 
+// "creator" or "last_producer"; InvalidArgument otherwise.
+EndsWith parse_ends_with(const std::string& ends_with);
+
+// Whether a message may be handed out with others: see Queue::take_for_batch().
+enum class Company : bool { None, Possible };
 // The next message, once there is one. Raises what get() raises. Incompatible leaves it there.
-Delivery take_delivery(PyQueue& queue, Deadline deadline);
+Delivery take_delivery(PyQueue& queue, Deadline deadline, Company company = Company::None);
 
 void bind_queue_batch(nb::module_& module);
 nb::object make_batch(nb::handle_t<PyQueue> queue, nb::handle max_items, nb::handle min_items,

@@ -78,12 +78,22 @@ public:
     }
 
 private:
-    // Puts back what it has when there is not enough.
+    // Puts back what it has when there is not enough. A message that must come alone ends the batch
+    // before it, or is all of it: then that is less than was asked for.
     std::vector<Delivery> take(PyQueue& queue) const {
         std::vector<Delivery> taken;
+        bool is_complete = false;
+        const auto add = [&](Delivery delivery) {
+            is_complete = delivery.must_come_alone();
+            if (is_complete && !taken.empty()) {
+                delivery.untake();
+            } else {
+                taken.push_back(std::move(delivery));
+            }
+        };
         try {
-            while (taken.size() < least_) {
-                taken.push_back(take_delivery(queue, deadline_));
+            while (taken.size() < least_ && !is_complete) {
+                add(take_delivery(queue, deadline_, Company::Possible));
             }
         } catch (...) {
             for (Delivery& delivery : taken) {
@@ -92,9 +102,9 @@ private:
             throw;
         }
         QueueSide& side = queue.taking();
-        while (taken.size() < most_ && side.target().is_ready()) {
+        while (taken.size() < most_ && !is_complete && side.target().is_ready()) {
             try {
-                taken.push_back(take_delivery(queue, Deadline::now()));
+                add(take_delivery(queue, Deadline::now(), Company::Possible));
             } catch (const nb::python_error& error) {
                 // Nothing more just now, or it is not for us: what we have is enough.
                 if (!error.matches(error_class("Error"))) {
@@ -102,6 +112,9 @@ private:
                 }
                 break;
             }
+        }
+        if (taken.size() == 1) {
+            taken.front().note_alone();
         }
         return taken;
     }

@@ -12,6 +12,8 @@
 
 #include "arguments.hpp"
 #include "codec.hpp"
+#include "dead_letters.hpp"
+#include "queue.hpp"
 #include "side.hpp"
 #include "state.hpp"
 
@@ -73,6 +75,7 @@ TrajectoryOptions parse_options(const nb::dict& options) {
     parsed.members = parse_small(options["members"], "members");
     parsed.poison_limit = parse_small(options["poison_limit"], "poison_limit");
     parsed.max_staleness = parse_staleness(options["max_staleness"]);
+    parsed.ends_with = parse_ends_with(nb::cast<std::string>(options["ends_with"]));
     parsed.memory.populate = nb::cast<bool>(options["populate"]);
     parsed.memory.lock_memory = nb::cast<bool>(options["lock_memory"]);
     return parsed;
@@ -232,6 +235,15 @@ void restore(PyReader& reader, nb::handle message) {
         [&](const Wait&) { return reader.reader.restore(std::move(copy)); });
 }
 
+// What is wrong with a message that should be a group; Corrupt where that is something.
+void check_group(nb::handle message) {
+    const Pinned pinned(message, Pinned::Access::Read);
+    const Result<GroupView> group = read_group(pinned.bytes());
+    if (!group) {
+        raise_error(ErrorCode::Corrupt, std::string(group.status().message()));
+    }
+}
+
 template <typename Bound>
 void bind_common(Bound& bound) {
     using Self = typename Bound::Type;
@@ -287,7 +299,7 @@ void bind_writer_class(nb::module_& module) {
                 writer.putting.check_usable();
                 writer.putting.target().end();
             },
-            "End the stream without leaving: nothing more is accepted.")
+            "End the stream without leaving: nothing more is accepted. By any participant.")
         .def_prop_ro(
             "closed", [](const PyWriter& writer) { return writer.putting.is_closed(); },
             "Whether this handle was closed here.")
@@ -329,14 +341,14 @@ void bind_reader_class(nb::module_& module) {
             [](PyReader& reader) {
                 return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
             },
-            "End the stream and throw away what is queued: how many groups.")
+            "End the stream and throw away what is queued, and the dead letters: how many groups.")
         .def(
             "end",
             [](PyReader& reader) {
                 reader.check_usable();
                 reader.reader.end();
             },
-            "End the stream without leaving: nothing more is accepted.")
+            "End the stream without leaving: nothing more is accepted. By any participant.")
         .def_prop_ro(
             "closed", [](const PyReader& reader) { return reader.is_closed(); },
             "Whether this handle was closed here.")
@@ -345,6 +357,11 @@ void bind_reader_class(nb::module_& module) {
             reader.check_usable();
             return to_dict(reader.reader.stats());
         });
+    bind_dead_letters(bound, [](PyReader& reader) -> TrajectoryReader& {
+        reader.check_usable();
+        return reader.reader;
+    });
+    module.def("_check_group", &check_group, nb::arg("message"));
 }
 
 }  // namespace

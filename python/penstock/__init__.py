@@ -30,6 +30,7 @@ from ._objects import Key, NoObject, StoreRef
 from ._reservation import Reservation
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
 from .codec import register_dataclass
+from .dead_letters import DeadLetter
 from .errors import (
     AlreadyExists,
     Busy,
@@ -89,6 +90,7 @@ __all__ = [
     "Cancelled",
     "Closed",
     "Corrupt",
+    "DeadLetter",
     "Error",
     "Expired",
     "Handle",

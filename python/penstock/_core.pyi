@@ -235,6 +235,7 @@ class Queue:
         inline_bytes: int,
         members: int,
         poison_limit: int,
+        ends_with: str = "creator",
         codec: str | None,
         populate: bool,
         lock_memory: bool,
@@ -283,28 +284,40 @@ class Queue:
         given back if it raises or the process dies: then they come again. The list is emptied at
         the end of the block; arrays that were kept keep their memory.
 
+        With a ``poison_limit`` a message that came back so often, the last time in a batch with
+        others, comes once more alone before it is set aside: a batch of one, also where
+        ``min_items`` is more, and the batch before it ends early.
+
         Raises what ``get`` raises when the block begins; then nothing was taken.
         """
 
     def close(self) -> None:
         """Leave. Ends waits of other threads. The second time it does nothing.
 
-        By the creator, or by the last producer, it also ends the stream: what is queued can still
-        be had, then Closed.
+        By the creator it also ends the stream, or by the last producer where it was created so:
+        what is queued can still be had, then Closed. The name goes with the last participant if
+        nothing is left in the queue, no dead letters either.
         """
 
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted.
+        """End the stream without leaving: nothing more is accepted. By any participant.
 
         Raises Closed after ``close()``.
         """
 
     def discard(self) -> int:
-        """End the stream and throw away what is queued; how many messages that were.
+        """End the stream and throw away what is queued, and the dead letters; how many messages
+        that were.
 
         Raises Closed after ``close()``.
         """
 
+    def _dead_letters(self, limit: int) -> list[dict[str, Any]]: ...
+    def _dead_letter_bytes(self, sequence: int) -> bytes: ...
+    def _requeue_dead_letters(self, sequences: list[int] | None) -> int: ...
+    def _drop_dead_letters(self, sequences: list[int] | None) -> int: ...
+    @property
+    def _codec(self) -> Literal["pickle"] | None: ...
     def __len__(self) -> int:
         """How many messages are queued."""
 
@@ -330,6 +343,7 @@ class _QueueInfo(TypedDict):
     stats: dict[str, Any]
     poisoned: list[int]
     application: int
+    ends_with: Literal["creator", "last_producer"]
 
 class _StoreInfo(TypedDict):
     segment: _Summary
@@ -388,6 +402,7 @@ def check_timeout(timeout: Timeout) -> None: ...
 def codec_encode(value: Any, codec: str | None = None) -> bytes:
     """The message that send(value) would put into shared memory."""
 
+def _check_group(message: Buffer) -> None: ...
 def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any:
     """The value of a message. Without copy its arrays are views of the buffer, which must be
     64-byte aligned.
@@ -707,7 +722,7 @@ class TrajectoryWriter:
     def _begin(self, timeout: Timeout) -> Rollout: ...
     def _put(self, message: dict[str, Any], rollout: Rollout | None, timeout: Timeout) -> None: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted."""
+        """End the stream without leaving: nothing more is accepted. By any participant."""
 
     def close(self) -> None:
         """Leave. Ends waits of other threads. The second time it does nothing."""
@@ -773,10 +788,14 @@ class TrajectoryReader:
     def _restore(self, message: bytes) -> None: ...
     def _set_version(self, version: int) -> None: ...
     def discard(self) -> int:
-        """End the stream and throw away what is queued: how many groups."""
+        """End the stream and throw away what is queued, and the dead letters: how many groups."""
 
+    def _dead_letters(self, limit: int) -> list[dict[str, Any]]: ...
+    def _dead_letter_bytes(self, sequence: int) -> bytes: ...
+    def _requeue_dead_letters(self, sequences: list[int] | None) -> int: ...
+    def _drop_dead_letters(self, sequences: list[int] | None) -> int: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted."""
+        """End the stream without leaving: nothing more is accepted. By any participant."""
 
     def close(self) -> None:
         """Leave. Ends waits of other threads. The second time it does nothing."""

@@ -16,6 +16,7 @@ from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
+from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
 from .handle import Handle
 from .state import QueueStats
@@ -24,6 +25,7 @@ __all__ = ["Queue"]
 
 Codec = Literal["pickle"] | None
 Role = Literal["any", "producer", "consumer"]
+EndsWith = Literal["creator", "last_producer"]
 
 
 class Queue(_core.Queue):
@@ -44,17 +46,25 @@ class Queue(_core.Queue):
         inline_bytes: int = 256,
         members: int = 64,
         poison_limit: int = 0,
+        ends_with: EndsWith = "creator",
         codec: Codec = None,
         populate: bool = False,
         lock_memory: bool = False,
     ) -> Queue:
-        """Create a queue, and take part in it. Its ``close()`` ends the stream.
+        """Create a queue, and take part in it. This handle's ``close()`` ends the stream.
+
+        So does the ordinary exit of the process, and ``end()`` by any participant; nothing else:
+        producers come and go, also all of them. With ``ends_with="last_producer"`` the last living
+        producer's ``close()`` ends it instead; the creator counts as one from its first put on, and
+        may leave before. A death by a signal never ends it: then somebody attaches and calls
+        ``end()``.
 
         At most ``slots`` messages are queued or being worked on at a time, in at most ``capacity``
         bytes; those of up to ``inline_bytes`` take none of it. ``members`` processes or handles may
         be attached at once. A message that was delivered ``poison_limit`` times without being
-        acknowledged is set aside, where ``penstock info`` shows it (0: never). ``codec="pickle"``
-        puts what the typed codec does not know as a pickle; who gets it must ask for that too.
+        acknowledged is set aside as a dead letter (0: never; up to 62), see ``dead_letters()``; its
+        last delivery before that is one by itself, see ``get_many()``. ``codec="pickle"`` puts what
+        the typed codec does not know as a pickle; who gets it must ask for that too.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -65,6 +75,7 @@ class Queue(_core.Queue):
             inline_bytes=inline_bytes,
             members=members,
             poison_limit=poison_limit,
+            ends_with=ends_with,
             codec=codec,
             populate=populate,
             lock_memory=lock_memory,
@@ -82,9 +93,9 @@ class Queue(_core.Queue):
     ) -> Queue:
         """Attach by name, or by the handle of somebody who is attached.
 
-        Waits until ``timeout`` for the name to appear. A ``"producer"`` keeps the stream from
-        ending before its own ``close()``, also if it has not put anything yet; with ``"any"`` that
-        begins with the first put. A ``"consumer"`` maps the messages read-only and can't put.
+        Waits until ``timeout`` for the name to appear. Where the stream ends with its last
+        producer a ``"producer"`` counts as one at once, and with ``"any"`` from its first put on. A
+        ``"consumer"`` maps the messages read-only and can't put.
 
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
@@ -132,6 +143,31 @@ class Queue(_core.Queue):
             error.accepted = accepted  # type: ignore[attr-defined]
             raise
         return accepted
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """The messages that were set aside, oldest first, at most ``limit``.
+
+        Each keeps its slot and its bytes until it is requeued or dropped; ``letter.content()`` is a
+        copy of its value. Holds nothing and waits for nobody. Raises Closed.
+        """
+        codec = self._codec
+        return letters_of(self, limit, lambda letter, raw: decode_content(letter, raw, codec))
+
+    def requeue_dead_letters(self, sequences: Chosen = None) -> int:
+        """Have them delivered anew; how many. All, or those of these ``sequences``.
+
+        They come in their old place in the order, before what was put after them, with their
+        deliveries counted from 0; also after the end of the stream. What is no dead letter (any
+        more) is passed over: of two who ask for the same one does it. Raises Closed.
+        """
+        return self._requeue_dead_letters(chosen_sequences(sequences))
+
+    def drop_dead_letters(self, sequences: Chosen = None) -> int:
+        """Throw them away; how many. All, or those of these ``sequences``.
+
+        Their slots and bytes are free then; ``stats().dropped`` counts them. Raises Closed.
+        """
+        return self._drop_dead_letters(chosen_sequences(sequences))
 
     def stats(self) -> QueueStats:
         """Counters of the whole queue, and how it stands now. Looks at every slot."""

@@ -112,13 +112,13 @@ class QueueStats:
     taken: int  #: deliveries; a message that came again counts again
     acknowledged: int
     given_back: int  #: by hand, or by an exception in a block
-    dropped: int  #: by ``discard()``; nothing else drops
+    dropped: int  #: by ``discard()`` and ``drop_dead_letters()``; nothing else drops
     queued: int  #: now, those that came back among them
     in_flight: int  #: now: taken and not acknowledged
-    poisoned: int  #: now: set aside
+    poisoned: int  #: now: dead letters, see ``Queue.dead_letters()``
     queued_bytes: int
     oldest: float  #: seconds that the oldest queued message has waited
-    slots: int  #: messages at most, queued or in flight
+    slots: int  #: messages at most, queued, in flight or set aside
     capacity: int  #: bytes for messages beyond ``inline_bytes``
     held_bytes: int  #: of ``capacity``
     reserved_bytes: int  #: memory that the segment takes now
@@ -134,7 +134,8 @@ class QueueInfo:
 
     segment: SegmentSummary
     stats: QueueStats
-    poisoned: list[int]  #: sequence numbers of messages set aside, up to 100
+    poisoned: list[int]  #: sequences of dead letters, oldest first, up to 100
+    ends_with: Literal["creator", "last_producer"]  #: whose ``close()`` ends the stream
 
 
 @dataclass(frozen=True)
@@ -273,4 +274,5 @@ def queue_info_from(raw: _QueueInfo) -> QueueInfo:
         segment=summary_from(raw["segment"]),
         stats=QueueStats(**raw["stats"]),
         poisoned=raw["poisoned"],
+        ends_with=raw["ends_with"],
     )

@@ -62,7 +62,8 @@ SegmentPlan plan_of(const QueueShape& shape) {
     plan.geometry[layout::kQueueGranuleBytes] = shape.arena.granule_bytes;
     plan.geometry[layout::kQueueGranules] = shape.arena.granules;
     plan.geometry[layout::kQueueMembers] = shape.members;
-    plan.geometry[layout::kPoisonLimit] = shape.poison_limit;
+    plan.geometry[layout::kQueueRules] =
+        layout::encode_rules({shape.poison_limit, shape.ends_with == EndsWith::LastProducer});
     plan.geometry[layout::kApplication] = shape.application;
     plan.geometry[layout::kApplicationBytes] = shape.application_bytes;
     plan.slots = shape.members;
@@ -101,6 +102,7 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     shape.cell_bytes = layout::round_up(std::max(options.inline_bytes, 1U), 64);
     shape.members = options.members;
     shape.poison_limit = options.poison_limit;
+    shape.ends_with = options.ends_with;
     shape.application = options.application;
     shape.application_bytes = layout::round_up(options.application_bytes, layout::kApart);
     shape.arena.granule_bytes = layout::kQueueGranule;
@@ -112,6 +114,7 @@ QueueShape queue_shape_of(const QueueOptions& options) {
 QueueShape queue_shape_of(const layout::SegmentHeader& header) {
     const auto& geometry = header.geometry;
     const std::uint64_t granules = geometry[layout::kQueueGranules];
+    const layout::QueueRules rules = layout::decode_rules(geometry[layout::kQueueRules]);
     QueueShape shape;
     const bool is_plausible = std::has_single_bit(geometry[layout::kQueueSlots]) &&
                               geometry[layout::kQueueSlots] <= layout::kMostQueueSlots &&
@@ -123,14 +126,17 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
                               geometry[layout::kQueueMembers] >= 1 &&
                               geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
                               header.slot_count == geometry[layout::kQueueMembers] &&
-                              geometry[layout::kPoisonLimit] < layout::kMostDeliveries &&
+                              rules.poison_limit < layout::kMostDeliveries &&
+                              layout::encode_rules(rules) == geometry[layout::kQueueRules] &&
                               geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
                               geometry[layout::kApplicationBytes] <= layout::kMostApplicationBytes;
     if (is_plausible) {
         shape.slots = geometry[layout::kQueueSlots];
         shape.cell_bytes = geometry[layout::kCellBytes];
         shape.members = static_cast<unsigned>(geometry[layout::kQueueMembers]);
-        shape.poison_limit = static_cast<unsigned>(geometry[layout::kPoisonLimit]);
+        shape.poison_limit = static_cast<unsigned>(rules.poison_limit);
+        shape.ends_with =
+            rules.ends_with_last_producer ? EndsWith::LastProducer : EndsWith::Creator;
         shape.application = geometry[layout::kApplication];
         shape.application_bytes = geometry[layout::kApplicationBytes];
         shape.arena.granule_bytes = layout::kQueueGranule;
@@ -142,6 +148,16 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
                     "the queue is damaged: its geometry does not fit its segment");
     }
     return shape;
+}
+
+std::uint64_t count_dead_letters(const QueueView& view) noexcept {
+    if (view.state().had_dead_letters.load(kRelaxed) == 0) return 0;
+    std::uint64_t found = 0;
+    for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
+        const std::uint64_t word = view.slot(index).word.load(kRelaxed);
+        if (layout::decode_slot(word).state == SlotState::Poisoned) ++found;
+    }
+    return found;
 }
 
 QueueStats read_queue_stats(const QueueView& view) {

@@ -20,6 +20,7 @@ struct QueueShape {
     std::uint64_t cell_bytes = 0;  // a multiple of 64
     unsigned members = 0;
     unsigned poison_limit = 0;
+    EndsWith ends_with = EndsWith::Creator;
     std::uint64_t application = 0;
     std::uint64_t application_bytes = 0;  // a multiple of kApart
     ArenaGeometry arena;
@@ -93,6 +94,8 @@ constexpr BlockId decode_block(std::uint64_t word) noexcept {
     return {static_cast<std::uint32_t>((word >> 32U) - 1), static_cast<std::uint32_t>(word)};
 }
 
+// Slots that hold dead letters. Looks at every slot, unless none was ever set aside.
+std::uint64_t count_dead_letters(const QueueView& view) noexcept;
 // What can be read off the control block alone. Looks at every slot.
 QueueStats read_queue_stats(const QueueView& view);
 

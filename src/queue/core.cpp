@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "os/clock.hpp"
+#include "queue/dead_letters.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -232,9 +233,8 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
             return !failure || is_settled();
         });
         if (end == WaitEnd::Timeout) {
-            return {ErrorCode::Timeout, quoted(segment->name()) + " is full: all " +
-                                            std::to_string(view.shape().slots) +
-                                            " slots are queued or taken; nothing was put"};
+            return {ErrorCode::Timeout, quoted(segment->name()) + " is full: " +
+                                            slots_in_use(view) + "; nothing was put"};
         }
         if (end != WaitEnd::Ready) {
             return {ErrorCode::Cancelled, "putting was cancelled; nothing was put"};
@@ -274,12 +274,11 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     if (block.code() == ErrorCode::Busy) {
         const WaitEnd end = wait_for(space, put_spin, wait, is_settled);
         if (end == WaitEnd::Timeout) {
-            return Status(ErrorCode::Timeout,
-                          "no room for " + std::to_string(size) + " bytes in " +
-                              quoted(segment->name()) + ": " +
-                              std::to_string(arena.allocated_bytes()) + " of " +
-                              std::to_string(arena.range_bytes()) +
-                              " are in messages queued or taken; nothing was put");
+            return Status(ErrorCode::Timeout, "no room for " + std::to_string(size) + " bytes in " +
+                                                  quoted(segment->name()) + ": " +
+                                                  std::to_string(arena.allocated_bytes()) + " of " +
+                                                  std::to_string(arena.range_bytes()) +
+                                                  bytes_in_use(view) + "; nothing was put");
         }
         if (end != WaitEnd::Ready) {
             return Status(ErrorCode::Cancelled, "putting was cancelled; nothing was put");
@@ -321,7 +320,9 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     const WaitEnd end =
         wait_for(space, put_spin, wait, [this] { return ring.has_room(tail) || is_ended(); });
     if (end == WaitEnd::Ready) return Status::ok();
-    if (end == WaitEnd::Timeout) return {ErrorCode::Timeout, "no free slot came"};
+    if (end == WaitEnd::Timeout) {
+        return {ErrorCode::Timeout, "no free slot came: " + slots_in_use(view)};
+    }
     return {ErrorCode::Cancelled, "waiting for room was cancelled"};
 }
 
@@ -398,7 +399,8 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
     }
     if (look == SlotRing::Look::Damaged) return damaged(*segment);
     if (look == SlotRing::Look::Nothing) {
-        return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken"};
+        return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken" +
+                                       dead_letters_left(view)};
     }
     add(own().taken, 1);
     if (ring.opens_a_way(index)) space.notify();
@@ -508,7 +510,7 @@ bool QueueCore::clear_dead() noexcept {
 
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
 void QueueCore::clear(unsigned dead) noexcept {
-    view.member(dead).role.store(0, kSeqCst);  // first: see end_if_last()
+    view.member(dead).role.store(0, kSeqCst);  // first: see end_on_leaving()
     ring.clear(dead, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
     arena.reap(dead);
@@ -538,14 +540,18 @@ void QueueCore::end() noexcept {
     space.wake();
 }
 
-// The role is given up before the others' are looked at: of two that leave at once, one sees none.
-void QueueCore::end_if_last() noexcept {
+// Ends the stream if it is this participant's to end. The role is given up before the others' are
+// looked at: of two producers that leave at once, one sees none.
+void QueueCore::end_on_leaving() noexcept {
     if (segment->is_foreign()) return;
     clear_dead();
     const bool was_producer = is_producer;
     own().role.store(0, kSeqCst);
     PENSTOCK_CRASH_POINT("queue.close.resigned");
-    if (is_creator) return end();
+    if (view.shape().ends_with == EndsWith::Creator) {
+        if (is_creator) end();
+        return;
+    }
     if (!was_producer) return;
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
         if (view.member(slot).role.load(kSeqCst) != 0) return;

@@ -82,6 +82,11 @@ struct QueueCore {
     void free(std::uint64_t index) noexcept;
     void give_back(std::uint64_t index) noexcept;
     void untake(std::uint64_t index) noexcept;
+    // Only a queue with a limit asks for it: the others' takes cost nothing more.
+    void note_alone(std::uint64_t index) noexcept {
+        if (view.shape().poison_limit != 0) [[unlikely]]
+            ring.note_alone(index);
+    }
 
     // Both.
     template <typename Ready>
@@ -96,7 +101,7 @@ struct QueueCore {
     void clear(unsigned dead) noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
-    void end_if_last() noexcept;
+    void end_on_leaving() noexcept;
     [[nodiscard]] bool is_ended() const noexcept;
     [[nodiscard]] std::byte* cell(std::uint64_t index) const noexcept {
         return segment->payload() + index * view.shape().cell_bytes;

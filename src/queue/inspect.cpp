@@ -1,6 +1,6 @@
 // A Queue as `penstock info` shows it, read without attaching.
 #include "penstock/queue.hpp"
-#include "queue/control.hpp"
+#include "queue/dead_letters.hpp"
 
 namespace penstock {
 
@@ -19,13 +19,11 @@ QueueInfo inspect_queue(const std::string& name) {
     info.stats = detail::read_queue_stats(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();
-    for (std::uint64_t i = 0; i < view.shape().slots; ++i) {
-        if (info.poisoned.size() == kMostPoisoned) break;
-        const layout::QueueSlot& slot = view.slot(i);
-        const auto word = layout::decode_slot(slot.word.load(std::memory_order_acquire));
-        if (word.state != layout::SlotState::Poisoned) continue;
-        info.poisoned.push_back(slot.sequence.load(std::memory_order_relaxed));
+    for (const DeadLetter& letter : detail::list_dead_letters(view, kMostPoisoned)) {
+        info.poisoned.push_back(letter.sequence);
     }
+    info.application = view.shape().application;
+    info.ends_with = view.shape().ends_with;
     return info;
 }
 

@@ -18,7 +18,7 @@ enum QueueGeometry : unsigned {
     kQueueGranuleBytes = 2,
     kQueueGranules = 3,
     kQueueMembers = 4,
-    kPoisonLimit = 5,  // deliveries after which a message is set aside; 0: never
+    kQueueRules = 5,   // QueueRules
     kApplication = 6,  // what the messages are; 0: just messages
     kApplicationBytes = 7,
 };
@@ -28,6 +28,19 @@ inline constexpr std::uint64_t kMostQueueSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kMostQueueMembers = kMaxSlots;
 inline constexpr std::uint64_t kMostApplicationBytes = std::uint64_t{1} << 30U;
+// Of the geometry, from the lowest bit: poison limit 32 (deliveries after which a message is set
+// aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's).
+struct QueueRules {
+    std::uint64_t poison_limit = 0;
+    bool ends_with_last_producer = false;
+};
+constexpr std::uint64_t encode_rules(const QueueRules& rules) noexcept {
+    return rules.poison_limit | std::uint64_t{rules.ends_with_last_producer ? 1U : 0U} << 32U;
+}
+constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
+    return {word & 0xFFFFFFFFU, (word >> 32U & 1U) != 0};
+}
+
 // Owns every block that a published message lies in, so that no member's death frees it.
 inline constexpr unsigned kQueueOwner = 0xFFF;
 static_assert(kQueueOwner > kMostQueueMembers);
@@ -41,7 +54,8 @@ static_assert(kQueueOwner > kMostQueueMembers);
 //   Done(lap)       acknowledged; its consumer frees the block
 //   Overtaken(lap)  claimed, and passed by: its producer must queue up again
 //   Returned(lap)   given back, or its consumer died: to be taken before everything else
-//   Poisoned(lap)   came back too often: set aside, for people
+//   Poisoned(lap)   a dead letter: came back too often, or contradicts itself; until an operator
+//                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own
 // unless the slot is Empty, Claimed or Ready. Producers note a later lap in a slot that is still
@@ -87,9 +101,18 @@ struct alignas(64) QueueSlot {
     std::atomic<std::uint64_t> sequence;     // the ticket that it was published with
     std::atomic<std::int64_t> accepted_at;   // monotonic ns, in steps of a few ms; for people
     std::atomic<std::uint64_t> tag;          // the application's, for its accounts
-    std::uint64_t reserved[2];
+    // encode_alone() of the last delivery that was made by itself and not in a batch. Written by
+    // the consumer that has the slot, before the message is handed out, and cleared by who requeues
+    // it; read by whoever gives it back. Release / acquire.
+    std::atomic<std::uint64_t> alone;
+    std::uint64_t reserved[1];
 };
 static_assert(sizeof(QueueSlot) == 64);
+
+// Tells one delivery of one message; never 0. A sequence beyond 2^58 loses its highest bits.
+constexpr std::uint64_t encode_alone(std::uint64_t sequence, unsigned deliveries) noexcept {
+    return sequence << 6U | deliveries;
+}
 
 // From the lowest bit: length 40, format 3, producer 10.
 struct MessageDescription {
@@ -118,6 +141,9 @@ struct alignas(kApart) QueueState {
     std::atomic<std::uint64_t> closed;  // 1: nothing more is accepted; sequentially consistent
     // Bit 0: there may be Returned slots. Above it a count of announcements: see SlotRing.
     std::atomic<std::uint64_t> returned;
+    // 1: a message has been set aside at some time, or is about to be. Never taken back; by whoever
+    // sets aside, before the slot's move; spares the others a look at every slot. Relaxed.
+    std::atomic<std::uint64_t> had_dead_letters;
 };
 static_assert(sizeof(QueueState) == kApart);
 

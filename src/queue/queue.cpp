@@ -5,7 +5,7 @@
 #include <new>
 #include <utility>
 
-#include "queue/core.hpp"
+#include "queue/dead_letters.hpp"
 
 namespace penstock {
 
@@ -58,10 +58,25 @@ Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index
 }
 
 Status unsound(QueueCore& core, std::uint64_t index) noexcept {
+    const std::uint64_t sequence = core.view.slot(index).sequence.load(std::memory_order_relaxed);
     core.ring.set_aside(index);
-    return {ErrorCode::Corrupt, "a message of " + detail::quoted(core.segment->name()) +
-                                    " contradicts itself; it was set aside in slot " +
-                                    std::to_string(index)};
+    return {ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
+                                    detail::quoted(core.segment->name()) +
+                                    " contradicts itself; it was set aside as a dead letter"};
+}
+
+Result<std::uint64_t> on_usable(const std::shared_ptr<QueueCore>& core,
+                                std::uint64_t (*act)(QueueCore&, detail::Chosen),
+                                detail::Chosen chosen) noexcept {
+    if (core == nullptr) return closed_handle();
+    if (core->segment->is_foreign()) return detail::wrong_process();
+    return act(*core, chosen);
+}
+
+// Not "all", which null data says.
+detail::Chosen these(std::span<const std::uint64_t> sequences) noexcept {
+    static constexpr std::uint64_t kNone = 0;
+    return sequences.empty() ? detail::Chosen(&kNone, 0) : sequences;
 }
 
 }  // namespace
@@ -104,6 +119,12 @@ Result<QueueLoan> Queue::loan(std::size_t size, const Wait& wait) noexcept {
 }
 
 Result<Delivery> Queue::take(const Wait& wait) noexcept {
+    Result<Delivery> delivery = take_for_batch(wait);
+    if (delivery) delivery->note_alone();
+    return delivery;
+}
+
+Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
@@ -114,12 +135,22 @@ Result<Delivery> Queue::take(const Wait& wait) noexcept {
 
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most,
                         const Wait& wait) noexcept try {
-    for (std::size_t taken = 0; taken < most; ++taken) {
+    std::size_t taken = 0;
+    bool is_complete = false;
+    while (taken < most && !is_complete) {
         deliveries.reserve(deliveries.size() + 1);  // before there is anything to lose
-        Result<Delivery> delivery = take(taken == 0 ? wait : Wait(Deadline::now()));
-        if (!delivery) return taken == 0 ? delivery.status().copy() : Status::ok();
+        Result<Delivery> delivery = take_for_batch(taken == 0 ? wait : Wait(Deadline::now()));
+        if (!delivery && taken == 0) return delivery.status().copy();
+        if (!delivery) break;
+        is_complete = delivery->must_come_alone();
+        if (is_complete && taken > 0) {
+            delivery->untake();
+            break;
+        }
         deliveries.push_back(*std::move(delivery));
+        ++taken;
     }
+    if (taken == 1) deliveries.back().note_alone();
     return Status::ok();
 } catch (const std::bad_alloc&) {
     return {ErrorCode::System, "no memory for more deliveries"};
@@ -129,6 +160,7 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     if (core_ == nullptr) return closed_handle();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
+    core_->note_alone(index);
     const QueueCore::Content found = core_->content(index);
     if (!found.is_sound) return unsound(*core_, index);
     const std::size_t size = found.bytes.size();
@@ -178,7 +210,7 @@ QueueStats Queue::stats() const {
 
 void Queue::close() noexcept {
     if (core_ == nullptr) return;
-    core_->end_if_last();
+    core_->end_on_leaving();
     core_.reset();
 }
 
@@ -193,9 +225,37 @@ std::uint64_t Queue::discard() noexcept {
     for (std::uint64_t index = 0; core_->take(index, Deadline::now()); ++dropped) {
         core_->acknowledge_at_once(index);
     }
-    dropped += core_->ring.discard_poisoned(core_->arena);
     core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
-    return dropped;
+    return dropped + detail::drop_dead_letters(*core_, {});
+}
+
+Result<std::vector<DeadLetter>> Queue::dead_letters(std::size_t limit) const {
+    if (core_ == nullptr) return closed_handle();
+    if (core_->segment->is_foreign()) return detail::wrong_process();
+    return detail::list_dead_letters(core_->view, limit);
+}
+
+Result<std::vector<std::byte>> Queue::copy_dead_letter(std::uint64_t sequence) const {
+    if (core_ == nullptr) return closed_handle();
+    if (core_->segment->is_foreign()) return detail::wrong_process();
+    return detail::copy_dead_letter(*core_, sequence);
+}
+
+Result<std::uint64_t> Queue::requeue_dead_letters() noexcept {
+    return on_usable(core_, detail::requeue_dead_letters, {});
+}
+
+Result<std::uint64_t> Queue::requeue_dead_letters(
+    std::span<const std::uint64_t> sequences) noexcept {
+    return on_usable(core_, detail::requeue_dead_letters, these(sequences));
+}
+
+Result<std::uint64_t> Queue::drop_dead_letters() noexcept {
+    return on_usable(core_, detail::drop_dead_letters, {});
+}
+
+Result<std::uint64_t> Queue::drop_dead_letters(std::span<const std::uint64_t> sequences) noexcept {
+    return on_usable(core_, detail::drop_dead_letters, these(sequences));
 }
 
 void Queue::request_close() noexcept {
@@ -277,6 +337,14 @@ void Delivery::set_aside() noexcept {
     if (settled_) return ack();
     const auto core = std::exchange(core_, nullptr);
     if (!core->segment->is_foreign()) core->ring.set_aside(index_);
+}
+
+void Delivery::note_alone() noexcept {
+    if (core_ != nullptr) core_->note_alone(index_);
+}
+
+bool Delivery::must_come_alone() const noexcept {
+    return core_ != nullptr && core_->ring.must_come_alone(deliveries_);
 }
 
 QueueLoan::QueueLoan(QueueLoan&& other) noexcept = default;

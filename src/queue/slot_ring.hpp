@@ -169,16 +169,39 @@ public:
         if (view_.slot(index).block.load(kRelaxed) != 0) settle(index);
         free(index, arena);
     }
-    // Taken -> Returned, or Poisoned if it came back too often. Any thread.
+    // Taken -> Returned, or Poisoned if it came back too often, this time by itself. Any thread.
     void give_back(std::uint64_t index) noexcept;
+    // The delivery that we have is one by itself. Before the message is handed out: a death before
+    // that can't have been the message's doing.
+    void note_alone(std::uint64_t index) noexcept {
+        layout::QueueSlot& slot = view_.slot(index);
+        const SlotWord word = layout::decode_slot(slot.word.load(kRelaxed));
+        // pairs with: the load in is_poison()
+        slot.alone.store(layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries),
+                         std::memory_order_release);
+        PENSTOCK_CRASH_POINT("queue.take.alone");
+    }
+    // The limit was reached before this delivery, and not by itself.
+    [[nodiscard]] bool must_come_alone(unsigned deliveries) const noexcept {
+        const unsigned limit = view_.shape().poison_limit;
+        return limit != 0 && deliveries > limit;
+    }
     // The same, and the delivery does not count.
     void untake(std::uint64_t index) noexcept;
     // Taken -> Poisoned: what is in the slot contradicts itself.
     void set_aside(std::uint64_t index) noexcept {
+        note_dead_letter();
         move_own(index, SlotState::Taken, SlotState::Poisoned);
     }
-    // Poisoned -> Empty, all of them: how many.
-    std::uint64_t discard_poisoned(Arena& arena) noexcept;
+    // Whether there may be Poisoned slots.
+    [[nodiscard]] bool may_have_dead_letters() const noexcept {
+        return view_.state().had_dead_letters.load(kRelaxed) != 0;
+    }
+    // Poisoned -> Returned with no deliveries. False: it is no dead letter of that sequence. The
+    // one move that counts; of two operators at the same message one makes it. Any thread.
+    bool requeue(std::uint64_t index, std::uint64_t sequence) noexcept;
+    // Poisoned -> Done, ours -> Empty, likewise. A death in between frees it once: see clear().
+    bool drop(std::uint64_t index, std::uint64_t sequence, Arena& arena) noexcept;
 
     // Clears what dead participant `dead` had. Its janitor calls, with its lock. Repeatable.
     // True if something was given back, or became free.
@@ -278,6 +301,11 @@ private:
         }
     }
     void free_block(std::uint64_t index, Arena& arena) noexcept;
+    [[nodiscard]] bool is_poison(const layout::QueueSlot& slot,
+                                 const SlotWord& word) const noexcept;
+    bool leave_poisoned(std::uint64_t index, std::uint64_t sequence, const SlotWord& to) noexcept;
+    // Before the move, so that a death in between makes a look in vain and hides nothing.
+    void note_dead_letter() noexcept { view_.state().had_dead_letters.store(1, kRelaxed); }
     void announce_returned() noexcept {
         std::atomic<std::uint64_t>& returned = view_.state().returned;
         std::uint64_t seen = returned.load(kRelaxed);

@@ -123,6 +123,7 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
         census.own_share = std::max(census.own_share, sane(real(member.min_share)));
         census.own_group_size = std::max(census.own_group_size, member.group_size.load(kRelaxed));
     }
+    census.dead_letters = count_dead_letters(view_);
     for_each_waiting([&](const GroupTag& tag) {
         add(census.total, {1, tag.sequences});
         if (tag.environment == environment) add(census.own, {1, tag.sequences});
@@ -148,7 +149,7 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const auto part_of = [&](std::uint64_t whole, std::uint64_t least) {
         return share_of(std::max(part, minimum), whole, least);
     };
-    const std::uint64_t slots = view_.shape().slots;
+    const std::uint64_t slots = left(view_.shape().slots, census.dead_letters);
     std::uint64_t groups =
         std::min(left(slots, census.total.groups), left(part_of(slots, 1), census.own.groups));
     const std::uint64_t staleness = state().max_staleness.load(kRelaxed);

@@ -79,6 +79,7 @@ private:
         double own_share = 0;
         double other_shares = 0;  // minimum shares of the other living environments
         std::uint64_t own_group_size = 0;
+        std::uint64_t dead_letters = 0;  // slots that no group can have
         bool has_earlier_asker = false;  // in a place before ours
         bool has_asker = false;          // besides ours
     };

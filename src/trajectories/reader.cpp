@@ -103,6 +103,42 @@ TrajectoryStats TrajectoryReader::stats() const {
     return state_->stats();
 }
 
+Result<std::vector<DeadLetter>> TrajectoryReader::dead_letters(std::size_t limit) const {
+    if (state_ == nullptr) return closed();
+    return state_->queue.dead_letters(limit);
+}
+
+Result<std::vector<std::byte>> TrajectoryReader::copy_dead_letter(std::uint64_t sequence) const {
+    if (state_ == nullptr) return closed();
+    return state_->queue.copy_dead_letter(sequence);
+}
+
+Result<std::uint64_t> TrajectoryReader::requeue_dead_letters() noexcept {
+    if (state_ == nullptr) return closed();
+    return state_->queue.requeue_dead_letters();
+}
+
+Result<std::uint64_t> TrajectoryReader::requeue_dead_letters(
+    std::span<const std::uint64_t> sequences) noexcept {
+    if (state_ == nullptr) return closed();
+    return state_->queue.requeue_dead_letters(sequences);
+}
+
+Result<std::uint64_t> TrajectoryReader::drop_dead_letters() noexcept {
+    if (state_ == nullptr) return closed();
+    Result<std::uint64_t> dropped = state_->queue.drop_dead_letters();
+    state_->board.credit_signal().notify();  // slots are free
+    return dropped;
+}
+
+Result<std::uint64_t> TrajectoryReader::drop_dead_letters(
+    std::span<const std::uint64_t> sequences) noexcept {
+    if (state_ == nullptr) return closed();
+    Result<std::uint64_t> dropped = state_->queue.drop_dead_letters(sequences);
+    state_->board.credit_signal().notify();
+    return dropped;
+}
+
 std::uint64_t TrajectoryReader::discard() noexcept {
     if (state_ == nullptr) return 0;
     std::uint64_t dropped = state_->queue.discard();

@@ -154,6 +154,8 @@ private:
     }
 
     Status keep(Delivery delivery) {
+        // A batch of an exact size can't leave a group to itself, so every delivery counts in full.
+        delivery.note_alone();
         Result<GroupView> group = read_group(delivery.bytes());
         if (!group) {
             const std::string why(group.status().message());

@@ -18,6 +18,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.inline_bytes = 64;  // groups are larger
     queue.members = options.members;
     queue.poison_limit = options.poison_limit;
+    queue.ends_with = options.ends_with;
     queue.application = kTrajectories;
     queue.application_bytes = Board::bytes(options.members);
     queue.memory = options.memory;

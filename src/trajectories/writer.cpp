@@ -2,6 +2,7 @@
 #include <cmath>
 #include <utility>
 
+#include "queue/dead_letters.hpp"
 #include "trajectories/state.hpp"
 
 namespace penstock {
@@ -153,7 +154,8 @@ Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
     }
     return Status(ErrorCode::Timeout,
                   "no credit for a group of " + std::to_string(group_size) + " sequences in " +
-                      name + ": enough is on the way to the trainer; nothing was begun");
+                      name + ": enough is on the way to the trainer; nothing was begun" +
+                      detail::slots_of_dead_letters(state_->core->view));
 }
 
 Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) noexcept {

@@ -33,9 +33,10 @@ protected:
         party.accepted = 0;
         party.actor = Actor(name, Process::start(kQueueRole, {std::to_string(party.number)}));
     }
-    void start_creator(Party& party, const std::string& name) {
+    // `rules`: poison limit, and "last_producer" where the stream ends with that.
+    void start_creator(Party& party, const std::string& name, const std::string& rules = "") {
         start(party, name);
-        party.actor.must("create " + segment_ + kShape);
+        party.actor.must("create " + segment_ + kShape + (rules.empty() ? "" : " " + rules));
     }
     void start_member(Party& party, const std::string& name, const std::string& role = "any") {
         start(party, name);

@@ -115,7 +115,7 @@ public:
         const bool is_creator = who_ == Who::Creator || who_ == Who::CreatorWithMessages;
         if (is_creator) start_creator(victim_, "the victim");
         if (is_creator) start_member(producer_, "the producer");
-        if (!is_creator) start_creator(producer_, "the producer");
+        if (!is_creator) start_creator(producer_, "the producer", "0 last_producer");
         start_member(consumer_, "the consumer");
         if (!is_creator) start_member(victim_, "the victim", "producer");
         if (who_ == Who::LastProducer) {
@@ -365,6 +365,94 @@ private:
 
     std::uint64_t held_ = 0;
     bool has_left_ = false;
+};
+
+// A producer goes, and then all of them: the stream is its creator's to end.
+class ProducerCloses : public ProducerStruck {
+public:
+    explicit ProducerCloses(std::string segment) : ProducerStruck(std::move(segment)) {
+        is_parked_ = false;
+    }
+    std::string act() override { return "close"; }
+
+protected:
+    void set_up() override { accept(victim_, victim_.actor.must("put 1 100 5000")); }
+    void accept_act(const Answer& answer) override {
+        require(answer.is_ok(), "the act failed: " + answer.line());
+    }
+    void accept_death() override {}
+    bool comes_by_itself() override { return true; }
+    void check_victim_works() override {}
+    void tidy_up() override {
+        require(!look().stats.closed, "a producer's going ended the stream");
+    }
+};
+
+// A dead letter is requeued or dropped. Dead in between: it comes once, or is gone, or is a dead
+// letter still that another operator can move.
+class MoveDeadLetters : public QueueCast {
+public:
+    MoveDeadLetters(std::string segment, std::string act)
+        : QueueCast(std::move(segment)), act_(std::move(act)) {}
+
+    void prepare() override {
+        start_creator(producer_, "the producer", "1");
+        start_member(consumer_, "the consumer");
+        start_member(victim_, "the operator");
+        for (const char* size : {kSmall, kLarge}) {
+            const std::uint64_t number = next_of(producer_);
+            ledger_.maybe_taken(number);
+            ledger_.maybe_acknowledged(number);
+            accept(producer_, producer_.actor.must(std::string("put 1 ") + size + " 5000"));
+            consumer_.actor.must("take-give-back 5000");
+        }
+        require(look().stats.poisoned == 2, "two should have been set aside");
+    }
+    Actor& victim() override { return victim_.actor; }
+    std::string act() override { return act_; }
+    [[nodiscard]] std::string must_pass() const override {
+        return act_ == "drop" ? "queue.dead.dropped" : "queue.dead.requeued";
+    }
+
+    void after_completion(const Answer& answer) override {
+        require(answer.is_ok(), "the act failed: " + answer.line());
+        moved_ += static_cast<std::size_t>(answer.number("moved"));
+        if (!is_moved_) move_the_rest();
+        require(moved_ == 2, std::to_string(moved_) + " moved of two");
+        finish();
+        victim_.actor.must("close");
+        everybody_leaves();
+    }
+    void after_death() override {
+        move_the_rest();
+        require(moved_ <= 1, "what the dead operator had moved was moved again");
+        finish();
+        everybody_leaves();
+    }
+    void while_stopped() override { move_the_rest(); }
+
+private:
+    void move_the_rest() {
+        is_moved_ = true;
+        const Answer answer = producer_.actor.must(act_);
+        moved_ += static_cast<std::size_t>(answer.number("moved"));
+        require(look().stats.poisoned == 0, "a dead letter that nobody can move");
+    }
+    void finish() {
+        const std::size_t got = ledger_.received(consumer_.name, drain(consumer_));
+        require(got == (act_ == "drop" ? 0U : 2U), std::to_string(got) + " came of two");
+        ledger_.check_complete();
+        check_nothing_is_held();
+    }
+    Answer drain(Party& party) {
+        Answer answer = party.actor.ask("drain 0");
+        require(answer.outcome == "Timeout", "draining: " + answer.line());
+        return answer;
+    }
+
+    std::string act_;
+    std::size_t moved_ = 0;
+    bool is_moved_ = false;
 };
 
 // What is queued is thrown away. Dead in between: each message is gone, or comes once.

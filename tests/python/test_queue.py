@@ -201,6 +201,67 @@ def test_the_end_of_the_stream(queue, peer):
         queue.put(3)
 
 
+def test_producers_come_and_go(queue, peer):
+    for number in range(2):
+        producer = peer()
+        producer.call("make", "q", "Queue.attach", queue.handle, role="producer")
+        producer.call("q.put", number)
+        if number == 0:
+            producer.call("q.close")
+        producer.end()  # and by its ordinary exit
+        assert queue.get(timeout=WITHIN) == number
+        assert not queue.stats().closed
+    with pytest.raises(penstock.Timeout):
+        queue.get(timeout=0)
+    info = inspect.inspect(queue.name)
+    assert isinstance(info, penstock.QueueInfo)
+    assert info.ends_with == "creator"
+
+
+@pytest.mark.parametrize("way", ["close", "exit"])
+def test_the_creator_ends_the_stream(name, peer, way):
+    creator = peer()
+    creator.call("make", "q", "Queue.create", name)
+    with Queue.attach(name) as consumer:
+        if way == "close":
+            creator.call("q.close")
+        creator.end()
+        with pytest.raises(penstock.Closed, match="ended"):
+            consumer.get(timeout=WITHIN)
+
+
+def test_a_killed_creators_stream_is_ended_by_who_attaches(name, peer):
+    creator = peer()
+    creator.call("make", "q", "Queue.create", name)
+    with Queue.attach(name) as consumer:
+        creator.kill()
+        consumer.put(1)
+        assert consumer.get(timeout=WITHIN) == 1
+        assert not consumer.stats().closed
+        with Queue.attach(name) as operator:
+            operator.end()
+        with pytest.raises(penstock.Closed):
+            consumer.get(timeout=WITHIN)
+
+
+def test_the_last_producer_ends_the_stream_where_that_was_agreed_on(name, peer):
+    creator = Queue.create(name, ends_with="last_producer")
+    with Queue.attach(name, role="consumer") as consumer:
+        first, second = peer(), peer()
+        for producer in (first, second):
+            producer.call("make", "q", "Queue.attach", name, role="producer")
+        creator.close()
+        first.call("q.close")
+        second.call("q.put", 1)
+        assert consumer.get(timeout=WITHIN) == 1
+        assert not consumer.stats().closed
+        second.call("q.close")
+        with pytest.raises(penstock.Closed):
+            consumer.get(timeout=WITHIN)
+    with pytest.raises(penstock.InvalidArgument, match="'creator' or 'last_producer'"):
+        Queue.create(name, ends_with="nobody")  # type: ignore[arg-type]
+
+
 def test_close_ends_a_get_in_another_thread(queue):
     outcomes: list[BaseException] = []
 

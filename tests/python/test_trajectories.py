@@ -48,6 +48,79 @@ def reader(name: str) -> Any:
         made.discard()
 
 
+def test_environments_come_and_go(reader: TrajectoryReader) -> None:
+    for number in range(2):
+        with TrajectoryWriter.attach(reader.name) as environment:
+            environment.put(make_group(number, [2] * 4))
+        batch = reader.next_batch(layout="groups", timeout=LONG)
+        assert ids(batch) == [f"g{number}"]
+        batch.ack(number)
+    with pytest.raises(penstock.Timeout):
+        reader.next_batch(timeout=0)
+    assert not reader.stats().queue.closed
+
+
+def test_the_last_environment_ends_the_stream_where_that_was_agreed_on(name: str) -> None:
+    creator = TrajectoryWriter.create(name, ends_with="last_producer")
+    with (
+        TrajectoryReader.attach(name, sequences=4) as reader,
+        TrajectoryWriter.attach(name) as other,
+    ):
+        creator.close()
+        other.put(make_group(0, [2] * 4))
+        reader.next_batch(timeout=LONG).ack(1)
+        other.close()
+        with pytest.raises(penstock.Closed):
+            reader.next_batch(timeout=LONG)
+
+
+def test_groups_are_set_aside_and_come_back(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4, poison_limit=1) as reader,
+        TrajectoryWriter.attach(name) as writer,
+    ):
+        for number in range(3):
+            writer.put(make_group(number, [2] * 4))
+            reader.next_batch(layout="groups", timeout=LONG).give_back()
+        first, second, third = reader.dead_letters()
+        assert (first.sequence, first.deliveries) == (0, 1)
+        assert isinstance(second.content(), TrajectoryGroup)
+        assert second.content().instance_id == "g1"
+        assert reader.stats().queue.poisoned == 3
+        assert reader.requeue_dead_letters([second, 77]) == 1
+        batch = reader.next_batch(layout="groups", timeout=LONG)
+        assert (ids(batch), batch.deliveries) == (["g1"], [1])
+        batch.ack(1)
+        assert reader.drop_dead_letters(third) == 1
+        assert reader.requeue_dead_letters() == 1
+        batch = reader.next_batch(layout="groups", timeout=LONG)
+        assert ids(batch) == ["g0"]
+        batch.ack(2)
+        assert reader.dead_letters() == []
+
+
+def test_a_group_that_contradicts_itself_is_a_dead_letter(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TrajectoryReader.create(name, sequences=4) as reader:
+        application = penstock._core.inspect_queue(name)["application"]
+        raw = penstock._core.Queue(
+            name, instance="", role="any", codec=None, timeout=0, application=application
+        )
+        raw.put({"group": 1, "lengths": "\x07none"})
+        with pytest.raises(penstock.Corrupt, match="set aside"):
+            reader.next_batch(timeout=0)
+        (letter,) = reader.dead_letters()
+        with pytest.raises(penstock.Corrupt):
+            letter.content()
+        assert letter.content_bytes()
+        assert main(["dead", name]) == 0
+        assert "\\x07none" in capsys.readouterr().out
+        assert main(["dead", name, "--drop", "0"]) == 0
+        assert reader.dead_letters() == []
+        raw.close()
+
+
 def ids(batch: Any) -> list[str | None]:
     return [group.instance_id for group in batch.groups]
 

@@ -22,7 +22,8 @@ public:
           queue_(Queue::create(name_, {.capacity = std::uint64_t{24} << 20U,
                                        .slots = 64,
                                        .inline_bytes = 256,
-                                       .members = 16})) {}
+                                       .members = 16,
+                                       .ends_with = EndsWith::LastProducer})) {}
 
     void run(int kills) {
         for (unsigned rank = 0; rank < kQueueProducers; ++rank) start_producer(rank);

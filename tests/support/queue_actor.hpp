@@ -70,15 +70,19 @@ private:
         os::arm_crash_point(blow_.c_str());
         return ok();
     }
-    // create NAME SLOTS CAPACITY MEMBERS
+    // create NAME SLOTS CAPACITY MEMBERS [POISON_LIMIT [last_producer]]
     Answer create(const Words& words) {
         held_.clear();
         queue_.reset();
-        queue_.emplace(Queue::create(words.at(1),
-                                     {.capacity = std::stoull(words.at(3)),
-                                      .slots = static_cast<unsigned>(std::stoul(words.at(2))),
-                                      .inline_bytes = 256,
-                                      .members = static_cast<unsigned>(std::stoul(words.at(4)))}));
+        const bool is_shared = words.size() > 6 && words.at(6) == "last_producer";
+        queue_.emplace(Queue::create(
+            words.at(1),
+            {.capacity = std::stoull(words.at(3)),
+             .slots = static_cast<unsigned>(std::stoul(words.at(2))),
+             .inline_bytes = 256,
+             .members = static_cast<unsigned>(std::stoul(words.at(4))),
+             .poison_limit = words.size() > 5 ? static_cast<unsigned>(std::stoul(words.at(5))) : 0U,
+             .ends_with = is_shared ? EndsWith::LastProducer : EndsWith::Creator}));
         return ok();
     }
     // attach NAME any|producer|consumer MS
@@ -221,6 +225,11 @@ private:
         return ok();
     }
     Answer discard(const Words&) { return ok().with("dropped", queue_.value().discard()); }
+    Answer requeue(const Words&) { return moved(queue_.value().requeue_dead_letters()); }
+    Answer drop(const Words&) { return moved(queue_.value().drop_dead_letters()); }
+    static Answer moved(const Result<std::uint64_t>& count) {
+        return count ? ok().with("moved", *count) : failure_of(count.status());
+    }
     // inspect NAME
     Answer inspect(const Words& words) {
         return ok().with("queued", inspect_queue(words.at(1)).stats.queued);
@@ -298,6 +307,8 @@ inline const std::vector<QueueActor::Command> QueueActor::kCommands = {
     {"close", &QueueActor::close},
     {"end", &QueueActor::end},
     {"discard", &QueueActor::discard},
+    {"requeue", &QueueActor::requeue},
+    {"drop", &QueueActor::drop},
     {"inspect", &QueueActor::inspect},
     {"remove", &QueueActor::remove},
 };

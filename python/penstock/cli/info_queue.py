@@ -17,6 +17,9 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
     if stats.queued:
         waiting += f", the oldest for {units.duration(stats.oldest)}"
     used = stats.queued + stats.in_flight + stats.poisoned
+    slots = f"{units.count(used)} of {units.count(stats.slots)} in use"
+    if stats.poisoned:
+        slots += f", {units.count(stats.poisoned)} by dead letters"
     facts = [
         ("memory", describe.memory(segment)),
         (
@@ -36,15 +39,15 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
     facts += [
         ("queued", waiting),
         ("in flight", units.plural(stats.in_flight, "message")),
-        ("slots", f"{units.count(used)} of {units.count(stats.slots)} in use"),
+        ("slots", slots),
         ("blocks", f"{units.size(stats.held_bytes)} of {units.size(stats.capacity)} in use"),
         (
             "came back",
             f"{units.count(stats.given_back)} given back, {units.count(stats.deaths)} deaths",
         ),
-        ("set aside", _set_aside(info)),
+        ("dead letters", _dead_letters(info)),
         ("dropped", units.count(stats.dropped)),
-        ("stream", "ended; what is queued can still be had" if stats.closed else "open"),
+        ("stream", _stream(info)),
         *(_trajectory_facts(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
     ]
     return [
@@ -66,6 +69,7 @@ def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[s
         "rates": _rates(info, before, seconds) if before else None,
         "stats": asdict(info.stats),
         "poisoned": info.poisoned,
+        "ends_with": info.ends_with,
         "trajectories": trajectories,
     }
 
@@ -108,9 +112,19 @@ def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, floa
     }
 
 
-def _set_aside(info: QueueInfo) -> str:
+def _dead_letters(info: QueueInfo) -> str:
     if not info.stats.poisoned:
         return "0"
     numbers = ", ".join(map(str, info.poisoned[:10]))
     more = ", ..." if info.stats.poisoned > 10 else ""
-    return f"{units.count(info.stats.poisoned)}: {numbers}{more}"
+    return (
+        f"{units.count(info.stats.poisoned)}: {numbers}{more} "
+        f"(`penstock dead {info.segment.name}` shows, requeues or drops them)"
+    )
+
+
+def _stream(info: QueueInfo) -> str:
+    if info.stats.closed:
+        return "ended; what is queued can still be had"
+    whose = {"creator": "its creator", "last_producer": "its last producer"}[info.ends_with]
+    return f"open; ends when {whose} closes, or by end()"

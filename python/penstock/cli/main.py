@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 import penstock
-from penstock.cli import bench, demo, doctor, exits, gc, info, ls, recv, send, trajectories
+from penstock.cli import bench, dead, demo, doctor, exits, gc, info, ls, recv, send, trajectories
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ls, info, gc, send, recv, trajectories, bench, doctor):
+    for command in (demo, ls, info, dead, gc, send, recv, trajectories, bench, doctor):
         command.add_to(commands)
     return parser
 

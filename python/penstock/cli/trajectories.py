@@ -28,7 +28,8 @@ def add_to(commands: Commands) -> None:
         description=(
             "Serves the queue NAME with the routes that Atropos's clients know, until Ctrl-C;\n"
             "then the exit code is 0. The trainer's POST /register creates the queue if there is\n"
-            "none. Groups that come over HTTP and through shared memory go the same way.\n"
+            "none, and then it ends when the server does, or with the last environment if that is\n"
+            "asked for. Groups that come over HTTP and through shared memory go the same way.\n"
             "There is no password: who reaches the port may read and write."
         ),
         example=_EXAMPLE,
@@ -42,6 +43,13 @@ def add_to(commands: Commands) -> None:
         type=positive_int,
         metavar="N",
         help="in a batch (default: the batch_size that the trainer registers with)",
+    )
+    parser.add_argument(
+        "--ends-with",
+        choices=("creator", "last_producer"),
+        default="creator",
+        help="whose leaving ends the stream of a queue that is created here: this server's (the\n"
+        "default), or the last environment's; this server counts as one",
     )
 
 
@@ -59,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         args.host,
         args.port,
         sequences=args.sequences,
+        ends_with=args.ends_with,
         on_listening=lambda address: _tell(args, address),
     )
     return exits.OK if served else exits.ERROR

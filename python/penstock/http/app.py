@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import errors
+from ..queue import EndsWith
 from .bodies import (
     Invalid,
     Json,
@@ -55,17 +56,19 @@ def build_app(
     queue: str,
     *,
     sequences: int | None = None,
+    ends_with: EndsWith = "creator",
     put_timeout: float = 10.0,
     body_limit: int = _BODY_LIMIT,
 ) -> Starlette:
     """The application over the queue of that name; its end closes what it had opened.
 
-    ``sequences`` of a batch, instead of the trainer's batch_size. A group waits ``put_timeout``
-    seconds for room, and bodies have ``body_limit`` bytes at most when unpacked.
+    ``sequences`` of a batch, instead of the trainer's batch_size. ``ends_with``, as of a ``Queue``,
+    is for a queue that is not there yet: then the application is its creator. A group waits
+    ``put_timeout`` seconds for room, and bodies have ``body_limit`` bytes at most when unpacked.
 
     Raises InvalidName, or Incompatible if the name is that of something else.
     """
-    routes = _Routes(Service(queue, sequences), put_timeout, body_limit)
+    routes = _Routes(Service(queue, sequences, ends_with), put_timeout, body_limit)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

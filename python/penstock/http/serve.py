@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from ..queue import EndsWith
 from .app import build_app
 
 __all__ = ["serve"]
@@ -20,6 +21,7 @@ def serve(
     port: int,
     *,
     sequences: int | None = None,
+    ends_with: EndsWith = "creator",
     on_listening: Callable[[str], None],
 ) -> bool:
     """Serves until Ctrl-C or SIGTERM, then ends in good order. False: it could not start.
@@ -27,7 +29,7 @@ def serve(
     ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken,
     and what ``build_app`` raises: then nothing has listened.
     """
-    app = build_app(queue, sequences=sequences)
+    app = build_app(queue, sequences=sequences, ends_with=ends_with)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         # Inherited by every connection. Otherwise the second part of an answer waits some 40 ms for

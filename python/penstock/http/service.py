@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _core, errors
+from ..queue import EndsWith
 from ..trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryStats, TrajectoryWriter
 from .bodies import Invalid, Json, encode, field, group_to_json
 
@@ -60,10 +61,11 @@ class _Environment:
 class Service:
     """The state behind the routes. Any thread may call; what may wait is called in threads."""
 
-    def __init__(self, queue: str, sequences: int | None) -> None:
+    def __init__(self, queue: str, sequences: int | None, ends_with: EndsWith = "creator") -> None:
         _check_queue(queue)
         self._queue = queue
         self._sequences = sequences
+        self._ends_with: EndsWith = ends_with
         self._lock = threading.RLock()  # of all below
         self._reading = threading.Lock()  # a reader takes one thread at a time
         self._config: _Config | None = None
@@ -76,7 +78,11 @@ class Service:
         self._step = 0
 
     def close(self) -> None:
-        """Leaves the queue. What is in it stays if others are there, or it is not empty."""
+        """Leaves the queue. What is in it stays if others are there, or it is not empty.
+
+        The stream ends by that if the service has created the queue, unless it ends with its last
+        producer and others live.
+        """
         with self._lock:
             for environment in self._environments.values():
                 environment.writer.close()
@@ -126,7 +132,9 @@ class Service:
         except errors.NotFound:
             pass
         try:
-            return TrajectoryReader.create(self._queue, sequences=sequences)
+            return TrajectoryReader.create(
+                self._queue, sequences=sequences, ends_with=self._ends_with
+            )
         except errors.AlreadyExists:  # somebody was faster
             return TrajectoryReader.attach(self._queue, sequences=sequences, timeout=1)
 

@@ -72,9 +72,6 @@ class ZeroCopySHMBuffer:
         else:
             self.max_size, self.entry_size = _geometry_of(name, size, entry_size)
             self._queue = _attach(self)
-        # A queue ends when its last producer leaves, and the ring never did before its creator: so
-        # the creator counts as one, whether it writes or not.
-        self._keeper = _attach(self, role="producer") if create else None
         close_at_exit(self)
 
     def write_trajectory(
@@ -131,14 +128,11 @@ class ZeroCopySHMBuffer:
             return
         if unlink and self._is_alone():
             self._queue.discard()
-        if self._keeper is not None:
-            self._keeper.close()
         self._queue.close()
 
     def _is_alone(self) -> bool:
-        own = 1 if self._keeper is None else 2
         participants = _core.inspect_segment(self.name)["participants"]
-        return sum(bool(participant["alive"]) for participant in participants) <= own
+        return sum(bool(participant["alive"]) for participant in participants) <= 1
 
     def __len__(self) -> int:
         """Trajectories that wait."""
@@ -200,9 +194,9 @@ def _create(buffer: ZeroCopySHMBuffer) -> _core.Queue:
     )
 
 
-def _attach(buffer: ZeroCopySHMBuffer, role: str = "any") -> _core.Queue:
+def _attach(buffer: ZeroCopySHMBuffer) -> _core.Queue:
     return _core.Queue(
-        buffer.name, instance="", role=role, codec=None, timeout=0, application=_word_of(buffer)
+        buffer.name, instance="", role="any", codec=None, timeout=0, application=_word_of(buffer)
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..queue import EndsWith
+
 __all__ = ["Size", "queue_options"]
 
 Size = int | str
@@ -17,6 +19,7 @@ def queue_options(
     max_staleness: int | None,
     populate: bool,
     lock_memory: bool,
+    ends_with: EndsWith,
 ) -> dict[str, Any]:
     """As ``_core`` takes them, which checks them."""
     return {
@@ -27,4 +30,5 @@ def queue_options(
         "max_staleness": max_staleness,
         "populate": populate,
         "lock_memory": lock_memory,
+        "ends_with": ends_with,
     }

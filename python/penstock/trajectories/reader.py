@@ -11,9 +11,12 @@ from .._context import close_on_exit
 from .._exit import close_at_exit
 from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
+from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from ..errors import Incompatible, InvalidArgument, Timeout
 from ..handle import Handle
+from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, make_batch
+from .group import TrajectoryGroup
 from .options import Size, queue_options
 from .state import TrajectoryStats, stats_from
 
@@ -38,15 +41,26 @@ class TrajectoryReader(_core.TrajectoryReader):
         slots: int = 4096,
         members: int = 256,
         poison_limit: int = 0,
+        ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
     ) -> TrajectoryReader:
         """Create a queue of trajectories, and take part in it. Its ``close()`` ends the stream.
 
+        So does its ordinary exit, and ``end()`` by any participant; nothing else: environments come
+        and go, also all of them. With ``ends_with="last_producer"`` the last environment's
+        ``close()`` ends it instead, and the creator may leave before. A death by a signal never
+        ends it: then somebody attaches and calls ``end()``.
+
         Environments get credit for ``max_staleness + 1`` batches of ``sequences``, what waits and
         what is being trained on included: a group that is done in turn is never more than
         ``max_staleness`` versions old when it is used. None: credit for as many groups as there are
         ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
+
+        A group that contradicts itself is set aside as a dead letter, and one that was given back
+        or lost by dying trainers ``poison_limit`` times (0: never): with it all groups of its
+        batches, since a batch of an exact size can't leave a group to itself. See
+        ``dead_letters()``.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -54,7 +68,14 @@ class TrajectoryReader(_core.TrajectoryReader):
             name,
             instance="",
             options=queue_options(
-                capacity, slots, members, poison_limit, max_staleness, populate, lock_memory
+                capacity,
+                slots,
+                members,
+                poison_limit,
+                max_staleness,
+                populate,
+                lock_memory,
+                ends_with,
             ),
             sequences=sequences,
             timeout=0,
@@ -240,6 +261,23 @@ class TrajectoryReader(_core.TrajectoryReader):
             else:
                 self._restore(message)
 
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        """The groups that were set aside, oldest first, at most ``limit``.
+
+        ``letter.content()`` is a TrajectoryGroup, or raises Corrupt and says what contradicts what.
+        They count as waiting for nobody, and keep their slots and bytes until they are requeued or
+        dropped. Raises Closed.
+        """
+        return letters_of(self, limit, _group_of)
+
+    def requeue_dead_letters(self, sequences: Chosen = None) -> int:
+        """Have them delivered anew, as of a ``Queue``; how many."""
+        return self._requeue_dead_letters(chosen_sequences(sequences))
+
+    def drop_dead_letters(self, sequences: Chosen = None) -> int:
+        """Throw them away, as of a ``Queue``; how many."""
+        return self._drop_dead_letters(chosen_sequences(sequences))
+
     def stats(self) -> TrajectoryStats:
         """Of the whole queue. Looks at every slot."""
         return stats_from(self._stats())
@@ -254,3 +292,9 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a reader stays in its process; give others reader.handle to attach to")
+
+
+def _group_of(letter: DeadLetter, raw: bytes) -> TrajectoryGroup:
+    """The group of a dead letter; Corrupt if it is none."""
+    _core._check_group(raw)
+    return TrajectoryGroup.from_message(decode_content(letter, raw))

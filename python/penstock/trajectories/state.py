@@ -67,5 +67,6 @@ def inspect_trajectories(name: str) -> TrajectoryInfo:
         segment=queue.segment,
         stats=queue.stats,
         poisoned=queue.poisoned,
+        ends_with=queue.ends_with,
         trajectories=stats_from(raw["trajectories"]),
     )

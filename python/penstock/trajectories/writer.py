@@ -12,6 +12,7 @@ from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
 from ..handle import Handle
+from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
 from .state import TrajectoryStats, stats_from
@@ -69,7 +70,8 @@ class TrajectoryWriter(_core.TrajectoryWriter):
     """One environment, or one of several processes that are the same one.
 
     Any thread may use it: those that wait for credit don't hold up those that put. It belongs to
-    its process: in a forked child attach anew. ``close()`` of the last one ends the stream.
+    its process: in a forked child attach anew. ``close()`` ends the stream only by its creator, or
+    by the last environment where it was created so.
     """
 
     __slots__ = ()
@@ -88,6 +90,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         slots: int = 4096,
         members: int = 256,
         poison_limit: int = 0,
+        ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
     ) -> TrajectoryWriter:
@@ -96,7 +99,14 @@ class TrajectoryWriter(_core.TrajectoryWriter):
             name,
             instance="",
             options=queue_options(
-                capacity, slots, members, poison_limit, max_staleness, populate, lock_memory
+                capacity,
+                slots,
+                members,
+                poison_limit,
+                max_staleness,
+                populate,
+                lock_memory,
+                ends_with,
             ),
             environment=environment,
             weight=weight,

@@ -207,10 +207,12 @@ TEST_F(QueueDeathTest, TheCreatorsDeathDoesNotEndTheStream) {
     EXPECT_FALSE(other.stats().closed);
     EXPECT_TRUE(succeeds(put(other, 1)));
     EXPECT_TRUE(gets(other, 1));
+    other.end();  // how it is ended then
+    EXPECT_TRUE(fails(other.take(kLong), ErrorCode::Closed));
 }
 
 TEST_F(QueueDeathTest, TheLastProducersDeathDoesNotEndTheStream) {
-    Queue queue = Queue::create(name_, small_queue());
+    Queue queue = Queue::create(name_, ends_with_last_producer());
     const Doomed producer(name_, [](Queue& own) { return put(own, 0).is_ok(); });
     producer.kill();
     EXPECT_TRUE(gets(queue, 0));

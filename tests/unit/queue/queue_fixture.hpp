@@ -31,6 +31,12 @@ inline QueueOptions small_queue(unsigned slots = 8) {
     return options;
 }
 
+inline QueueOptions ends_with_last_producer(unsigned slots = 8) {
+    QueueOptions options = small_queue(slots);
+    options.ends_with = EndsWith::LastProducer;
+    return options;
+}
+
 inline std::vector<std::byte> make_message(std::uint64_t number, std::size_t size) {
     std::vector<std::byte> bytes(size);
     trust::fill_numbered(bytes, number);

@@ -392,8 +392,39 @@ TEST_F(QueueTest, TheEndReachesWhoWaitsForRoom) {
     }
 }
 
-TEST_F(QueueTest, TheLastProducersCloseEndsTheStream) {
+TEST_F(QueueTest, NoProducersCloseEndsTheCreatorsStream) {
     Queue queue = Queue::create(name_, small_queue());
+    Queue first = Queue::attach(name_, QueueRole::Producer);
+    ASSERT_TRUE(succeeds(put(first, 0)));
+    first.close();
+    EXPECT_TRUE(gets(queue, 0));
+    EXPECT_TRUE(is_empty(queue));
+    EXPECT_FALSE(queue.stats().closed);
+    EXPECT_EQ(inspect_queue(name_).ends_with, EndsWith::Creator);
+    Queue next = Queue::attach(name_);
+    EXPECT_TRUE(succeeds(put(next, 1)));
+    EXPECT_TRUE(gets(queue, 1));
+    next.end();
+    EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed)) << "end() by any participant";
+}
+
+TEST_F(QueueTest, TheCreatorMayLeaveWhatEndsWithItsLastProducer) {
+    Queue queue = Queue::create(name_, ends_with_last_producer());
+    Queue producer = Queue::attach(name_, QueueRole::Producer);
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    queue.close();
+    EXPECT_TRUE(succeeds(put(producer, 1)));
+    Queue consumer = Queue::attach(name_);
+    EXPECT_TRUE(gets(consumer, 0));
+    EXPECT_TRUE(gets(consumer, 1));
+    EXPECT_TRUE(is_empty(consumer));
+    EXPECT_EQ(inspect_queue(name_).ends_with, EndsWith::LastProducer);
+    producer.close();
+    EXPECT_TRUE(fails(consumer.take(kLong), ErrorCode::Closed));
+}
+
+TEST_F(QueueTest, TheLastProducersCloseEndsTheStream) {
+    Queue queue = Queue::create(name_, ends_with_last_producer());
     Queue first = Queue::attach(name_, QueueRole::Producer);
     Queue second = Queue::attach(name_);
     ASSERT_TRUE(succeeds(put(second, 0)));
@@ -489,7 +520,7 @@ TEST_F(QueueTest, ManyProducersAndConsumers) {
     constexpr unsigned kProducers = 3;
     constexpr unsigned kConsumers = 3;
     constexpr std::uint64_t kEach = 3000;
-    Queue queue = Queue::create(name_, small_queue(16));
+    Queue queue = Queue::create(name_, ends_with_last_producer(16));
     std::array<std::array<std::atomic<unsigned>, kEach>, kProducers> seen{};
     std::vector<std::thread> threads;
     std::vector<Queue> sources;  // all of them before the first is done: the last ends the stream

@@ -1,0 +1,85 @@
+"""Dead letters: messages that a queue has set aside, to be looked at, requeued or dropped."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import _core
+from .errors import Incompatible
+
+__all__ = ["Chosen", "DeadLetter", "chosen_sequences", "decode_content", "letters_of"]
+
+_MOST_SEQUENCE = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that was set aside, as it stood at the time of the look. It stays where it is."""
+
+    sequence: int  #: its place in the queue's order, and its name for the verbs
+    producer: int  #: the place of the participant that put it
+    deliveries: int  #: in vain
+    nbytes: int
+    age: float  #: seconds since it was put
+    format: Literal["typed", "bytes", "pickle"]  #: how its bytes are to be read
+    _copy: Callable[[int], bytes] = field(repr=False, compare=False)
+    _decode: Callable[[DeadLetter, bytes], Any] = field(repr=False, compare=False)
+
+    def content(self) -> Any:
+        """The value, as an object of one's own; the message stays a dead letter.
+
+        Raises NotFound (it was requeued or dropped since), Corrupt (its bytes contradict
+        themselves), Incompatible (a pickle, and the handle was not made with ``codec="pickle"``)
+        or Closed.
+        """
+        return self._decode(self, self.content_bytes())
+
+    def content_bytes(self) -> bytes:
+        """The message as it lies in the queue, encoded; for what can't be decoded.
+
+        Raises NotFound, Corrupt or Closed.
+        """
+        return self._copy(self.sequence)
+
+
+#: Which dead letters a verb is about: None for all, sequences, or what ``dead_letters()`` gave.
+Chosen = Iterable[int | DeadLetter] | int | DeadLetter | None
+
+
+def letters_of(
+    queue: _core.Queue | _core.TrajectoryReader,
+    limit: int,
+    decode: Callable[[DeadLetter, bytes], Any],
+) -> list[DeadLetter]:
+    """The dataclasses of what ``_core`` gives."""
+    return [
+        DeadLetter(**raw, _copy=queue._dead_letter_bytes, _decode=decode)
+        for raw in queue._dead_letters(operator.index(limit))
+    ]
+
+
+def chosen_sequences(chosen: Chosen) -> list[int] | None:
+    """As ``_core`` takes them. A number that no message can have is no dead letter's."""
+    if chosen is None:
+        return None
+    many = [chosen] if isinstance(chosen, DeadLetter) or hasattr(chosen, "__index__") else chosen
+    numbers = (
+        one.sequence if isinstance(one, DeadLetter) else operator.index(one)
+        for one in many  # type: ignore[union-attr]
+    )
+    return [number for number in numbers if 0 <= number <= _MOST_SEQUENCE]
+
+
+def decode_content(letter: DeadLetter, raw: bytes, codec: Literal["pickle"] | None = None) -> Any:
+    """The value of a message's bytes. Runs code only where ``codec`` says that it may."""
+    if letter.format == "bytes":
+        return raw
+    if letter.format == "pickle" and codec != "pickle":
+        raise Incompatible(
+            f"dead letter {letter.sequence} is a pickle, and reading it could run any code; if you "
+            f"trust its producer, attach with codec='pickle'"
+        )
+    return _core.codec_decode(raw, codec="pickle" if codec == "pickle" else "typed")

@@ -1,0 +1,177 @@
+#include "queue/dead_letters.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "segment/elapsed.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::QueueSlot;
+using layout::SlotState;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+
+bool is_dead_letter(const QueueSlot& slot) noexcept {
+    return layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::Poisoned;
+}
+
+bool may_have_any(const QueueView& view) noexcept {
+    return view.state().had_dead_letters.load(kRelaxed) != 0;
+}
+
+// use(index, sequence) for every slot that holds one.
+template <typename Use>
+void for_each_dead_letter(const QueueView& view, Use&& use) {
+    if (!may_have_any(view)) return;
+    for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
+        const QueueSlot& slot = view.slot(index);
+        if (is_dead_letter(slot)) use(index, slot.sequence.load(kRelaxed));
+    }
+}
+
+// What `read` saw in the slot was this message's, from the first byte to the last: it is a dead
+// letter of that sequence before and after. A sequence is given once, so another message in this
+// slot is told by it, and one that was requeued and came back has the same bytes.
+template <typename Read>
+bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) {
+    const auto is_there = [&] {
+        return is_dead_letter(slot) && slot.sequence.load(kRelaxed) == sequence;
+    };
+    if (!is_there()) return false;
+    read();
+    // pairs with: the moves that free the slot and its block, which come before anything that a
+    // later message writes into them
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return is_there();
+}
+
+DeadLetter describe(const QueueSlot& slot, std::uint64_t sequence) noexcept {
+    const auto word = layout::decode_slot(slot.word.load(kRelaxed));
+    const auto message = layout::decode_description(slot.description.load(kRelaxed));
+    return {sequence,
+            message.producer,
+            word.deliveries,
+            message.length,
+            static_cast<Format>(message.format),
+            seconds_since(slot.accepted_at.load(kRelaxed))};
+}
+
+// move(index, sequence) for all, or for the chosen; how often it said that it was done.
+template <typename Move>
+std::uint64_t move_dead_letters(const QueueCore& core, Chosen chosen, Move&& move) noexcept {
+    std::uint64_t moved = 0;
+    const auto count = [&](std::uint64_t index, std::uint64_t sequence) {
+        if (move(index, sequence)) ++moved;
+    };
+    if (chosen.data() == nullptr) {
+        for_each_dead_letter(core.view, count);
+    } else {
+        // A message is published in the slot of its ticket.
+        for (const std::uint64_t sequence : chosen) count(core.ring.index_of(sequence), sequence);
+    }
+    return moved;
+}
+
+constexpr const char* kRemedy =
+    "; requeue or drop them: drop_dead_letters(), or `penstock dead NAME --drop`";
+
+Status not_there(const QueueCore& core, std::uint64_t sequence) {
+    return {ErrorCode::NotFound, "message " + std::to_string(sequence) + " is no dead letter of " +
+                                     quoted(core.segment->name()) +
+                                     ": it was requeued or dropped, or never set aside"};
+}
+
+Status contradictory(const QueueCore& core, std::uint64_t sequence) {
+    return {ErrorCode::Corrupt, "dead letter " + std::to_string(sequence) + " of " +
+                                    quoted(core.segment->name()) +
+                                    " contradicts itself: its bytes are not where it says"};
+}
+
+}  // namespace
+
+std::vector<DeadLetter> list_dead_letters(const QueueView& view, std::size_t limit) {
+    std::vector<DeadLetter> letters;
+    for_each_dead_letter(view, [&](std::uint64_t index, std::uint64_t sequence) {
+        const QueueSlot& slot = view.slot(index);
+        DeadLetter letter;
+        if (read_unchanged(slot, sequence, [&] { letter = describe(slot, sequence); })) {
+            letters.push_back(letter);
+        }
+    });
+    std::ranges::sort(letters, {}, &DeadLetter::sequence);
+    if (letters.size() > limit) letters.resize(limit);
+    return letters;
+}
+
+Result<std::vector<std::byte>> copy_dead_letter(const QueueCore& core, std::uint64_t sequence) {
+    const std::uint64_t index = core.ring.index_of(sequence);
+    const QueueSlot& slot = core.view.slot(index);
+    std::vector<std::byte> copy;
+    bool is_sound = false;
+    const bool is_there = read_unchanged(slot, sequence, [&] {
+        const QueueCore::Content found = core.content(index);
+        is_sound = found.is_sound;
+        if (is_sound) copy.assign(found.bytes.begin(), found.bytes.end());
+    });
+    if (!is_there) return not_there(core, sequence);
+    if (!is_sound) return contradictory(core, sequence);
+    return copy;
+}
+
+std::uint64_t requeue_dead_letters(QueueCore& core, Chosen chosen) noexcept {
+    const std::uint64_t moved =
+        move_dead_letters(core, chosen, [&core](std::uint64_t index, std::uint64_t sequence) {
+            return core.ring.requeue(index, sequence);
+        });
+    if (moved > 0) core.data.notify();
+    return moved;
+}
+
+std::uint64_t drop_dead_letters(QueueCore& core, Chosen chosen) noexcept {
+    const std::uint64_t dropped =
+        move_dead_letters(core, chosen, [&core](std::uint64_t index, std::uint64_t sequence) {
+            return core.ring.drop(index, sequence, core.arena);
+        });
+    if (dropped == 0) return 0;
+    core.last_freed.store(os::coarse_ns(), kRelaxed);
+    core.own().dropped.fetch_add(dropped, kRelaxed);
+    core.space.notify();
+    return dropped;
+}
+
+std::string slots_in_use(const QueueView& view) {
+    const std::string slots = std::to_string(view.shape().slots);
+    const std::uint64_t dead = count_dead_letters(view);
+    if (dead == 0) return "all " + slots + " slots are queued or taken";
+    const char* const others = dead < view.shape().slots ? ", the others are queued or taken" : "";
+    return std::to_string(dead) + " of " + slots + " slots hold dead letters" + others + kRemedy;
+}
+
+std::string slots_of_dead_letters(const QueueView& view) {
+    return count_dead_letters(view) == 0 ? std::string() : "; " + slots_in_use(view);
+}
+
+std::string bytes_in_use(const QueueView& view) {
+    std::uint64_t bytes = 0;
+    for_each_dead_letter(view, [&](std::uint64_t index, std::uint64_t) {
+        const QueueSlot& slot = view.slot(index);
+        if (slot.block.load(kRelaxed) == 0) return;
+        bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+    });
+    const std::string used = " are in messages queued or taken";
+    if (bytes == 0) return used;
+    return used + " or set aside, " + std::to_string(bytes) + " of them in dead letters" + kRemedy;
+}
+
+std::string dead_letters_left(const QueueView& view) {
+    const std::uint64_t dead = count_dead_letters(view);
+    if (dead == 0) return {};
+    return "; " + std::to_string(dead) +
+           (dead == 1 ? " dead letter is left" : " dead letters are left") +
+           ": see dead_letters(), or `penstock dead NAME`";
+}
+
+}  // namespace penstock::detail
