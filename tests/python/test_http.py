@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,7 +30,12 @@ from peers import eventually
 import penstock
 from penstock.http import build_app
 from penstock.http.bodies import group_from_json, group_to_json
-from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
+from penstock.trajectories import (
+    TrajectoryGroup,
+    TrajectoryReader,
+    TrajectoryWriter,
+    inspect_trajectories,
+)
 
 WITHIN = 30.0  # seconds, for anything
 
@@ -127,6 +132,28 @@ def test_registration_keeps_what_came_first(client: TestClient) -> None:
     assert client.get("/wandb_info").json() == {"group": "g", "project": "p"}
     # The trainer has registered; that it has started, its first GET /batch says.
     assert client.post("/register-env", json=ENVIRONMENT).json()["status"].startswith("wait")
+
+
+@pytest.mark.parametrize("ends_with", ["creator", "last_producer"])
+def test_whose_leaving_ends_the_stream(
+    name: str, ends_with: Literal["creator", "last_producer"]
+) -> None:
+    with TestClient(build_app(name, ends_with=ends_with)) as client:
+        assert client.post("/register", json=REGISTRATION).status_code == 200
+        client.get("/batch")
+        with TrajectoryWriter.attach(name) as environment:
+            env_id = register_env(client)["env_id"]
+            client.post("/disconnect-env", json={"env_id": env_id})
+            environment.put(TrajectoryGroup([[1, 2]]))
+        assert not inspect_trajectories(name).stats.closed, "environments come and go"
+        other = TrajectoryWriter.attach(name, environment="other")
+    info = inspect_trajectories(name)  # the server has left
+    assert info.ends_with == ends_with
+    assert info.stats.closed == (ends_with == "creator")
+    other.close()
+    assert inspect_trajectories(name).stats.closed
+    with TrajectoryReader.attach(name) as heir:
+        assert heir.discard() == 1
 
 
 def test_batches_are_whole_groups_oldest_first(trainer: TestClient) -> None:

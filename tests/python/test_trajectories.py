@@ -99,6 +99,28 @@ def test_groups_are_set_aside_and_come_back(name: str) -> None:
         assert reader.dead_letters() == []
 
 
+def test_no_credit_is_given_for_slots_of_dead_letters(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=2, slots=4, poison_limit=1) as reader,
+        TrajectoryWriter.attach(name, group_size=2) as writer,
+    ):
+        for number in range(4):
+            assert writer.credit() == 4 - number
+            writer.put(make_group(number, [2] * 2))
+            reader.next_batch(layout="groups", timeout=LONG).give_back()
+        with pytest.raises(penstock.Timeout, match="4 of 4 slots hold dead letters"):
+            writer.begin(timeout=0)
+        with pytest.raises(penstock.Timeout, match="4 of 4 slots hold dead letters"):
+            writer.put(make_group(4, [2] * 2), timeout=0)
+        assert reader.drop_dead_letters([0, 1]) == 2
+        with writer.begin(timeout=0) as rollout:
+            rollout.put(make_group(5, [2] * 2))
+        assert reader.drop_dead_letters() == 2
+        batch = reader.next_batch(layout="groups", timeout=LONG)
+        assert ids(batch) == ["g5"]
+        batch.ack(1)
+
+
 def test_a_group_that_contradicts_itself_is_a_dead_letter(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
