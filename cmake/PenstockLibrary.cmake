@@ -42,11 +42,19 @@ if(PENSTOCK_CRASH_POINTS)
     target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
 endif()
 penstock_warnings(penstock)
+# Not by GCC: it forgets what was a system header, and warns of the standard library inlined into ours.
+if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    penstock_precompile(penstock ${PENSTOCK_COMMON_HEADERS})
+endif()
 
-# An executable of ours that may look behind the public headers: tests, benchmarks, fuzzers.
-function(penstock_internal_executable target)
-    add_executable(${target} ${ARGN})
+# What looks behind the public headers: tests, benchmarks, fuzzers.
+function(penstock_internal target)
     target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${target} PRIVATE penstock::penstock)
     penstock_warnings(${target})
+endfunction()
+
+function(penstock_internal_executable target)
+    add_executable(${target} ${ARGN})
+    penstock_internal(${target})
 endfunction()

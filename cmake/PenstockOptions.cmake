@@ -6,6 +6,7 @@ option(PENSTOCK_BUILD_BENCH "Build the C++ benchmarks" OFF)
 option(PENSTOCK_BUILD_PYTHON "Build the Python extension module (needs nanobind)" OFF)
 option(PENSTOCK_BUILD_FUZZERS "Build the fuzzers (needs clang)" OFF)
 option(PENSTOCK_CRASH_POINTS "Compile in the points at which tests kill or stop a process" OFF)
+option(PENSTOCK_PRECOMPILE "Precompile the headers that most sources include" OFF)
 option(PENSTOCK_WERROR "Treat warnings as errors" OFF)
 set(PENSTOCK_SANITIZE "" CACHE STRING "Sanitizers to build with: a list of address, undefined, thread")
 

@@ -1,5 +1,5 @@
-# The extension module penstock._core; its type stub lies with the package's sources. Built by scikit-build-core for a wheel, and
-# just the same by hand with PENSTOCK_BUILD_PYTHON=ON where nanobind and NumPy are installed.
+# The extension module penstock._core; its type stub lies with the package's sources. Built by scikit-build-core
+# for a wheel, and just the same by hand with PENSTOCK_BUILD_PYTHON=ON where nanobind and NumPy are installed.
 
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
 if(NOT nanobind_DIR)

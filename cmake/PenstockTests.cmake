@@ -4,6 +4,31 @@
 find_package(GTest REQUIRED)
 include(GoogleTest)
 
+# Tests are compiled lightly: their templates, optimized in full, cost three times as long, and what they
+# test is the library, which has its own flags.
+function(penstock_test_options target)
+    target_link_libraries(${target} PRIVATE GTest::gtest_main)
+    target_compile_options(${target} PRIVATE -Og -g1)
+endfunction()
+
+# What the test programs of a tree share: compiled once, and the precompiled header of them all.
+file(GLOB penstock_test_support_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/support/*.cpp")
+list(FILTER penstock_test_support_sources EXCLUDE REGEX "/stand_in_cuda\\.cpp$")
+add_library(penstock_test_support OBJECT ${penstock_test_support_sources})
+penstock_internal(penstock_test_support)
+penstock_test_options(penstock_test_support)
+set_target_properties(penstock_test_support PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+penstock_precompile(penstock_test_support <gtest/gtest.h> ${PENSTOCK_COMMON_HEADERS})
+
+# penstock_test_executable(TARGET SOURCE...)
+function(penstock_test_executable target)
+    penstock_internal_executable(${target} ${ARGN})
+    penstock_test_options(${target})
+    target_link_libraries(${target} PRIVATE penstock_test_support)
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    penstock_reuse_precompiled(${target} penstock_test_support)
+endfunction()
+
 file(GLOB_RECURSE penstock_unit_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/unit/*_test.cpp")
 # Without crash points nobody can be stopped half-way: sources that arm one are left out whole, unless
 # they say by #ifdef what they can do without.
@@ -16,15 +41,15 @@ if(NOT PENSTOCK_CRASH_POINTS)
     endforeach()
 endif()
 if(penstock_unit_sources)
-    penstock_internal_executable(penstock_unit_tests ${penstock_unit_sources})
-    target_link_libraries(penstock_unit_tests PRIVATE GTest::gtest_main)
+    penstock_test_executable(penstock_unit_tests ${penstock_unit_sources})
     # Under the name by which the driver is looked for, in a folder where nobody looks by himself.
     add_library(penstock_stand_in_cuda SHARED "${PROJECT_SOURCE_DIR}/tests/support/stand_in_cuda.cpp")
     set_target_properties(penstock_stand_in_cuda PROPERTIES
         OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/stand_in")
     add_dependencies(penstock_unit_tests penstock_stand_in_cuda)
-    target_compile_definitions(penstock_unit_tests PRIVATE
-        "PENSTOCK_STAND_IN_CUDA=\"$<TARGET_SONAME_FILE:penstock_stand_in_cuda>\"")
+    set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/unit/os/cuda_test.cpp" PROPERTIES
+        SKIP_PRECOMPILE_HEADERS ON
+        COMPILE_DEFINITIONS "PENSTOCK_STAND_IN_CUDA=\"$<TARGET_SONAME_FILE:penstock_stand_in_cuda>\"")
     gtest_discover_tests(penstock_unit_tests
         DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 120)
 endif()
@@ -34,19 +59,33 @@ if(NOT PENSTOCK_CRASH_POINTS)
     return()
 endif()
 
+# A crash walk waits for most of its time: CTest runs it in parts, several at a time.
+set(PENSTOCK_WALK_SHARDS 2)
+
+function(penstock_add_test name family)
+    if(family STREQUAL "crash")
+        foreach(shard RANGE 1 ${PENSTOCK_WALK_SHARDS})
+            set(part "${name}.${shard}of${PENSTOCK_WALK_SHARDS}")
+            add_test(NAME ${part} COMMAND ${name} --shard ${shard}/${PENSTOCK_WALK_SHARDS})
+            set_tests_properties(${part} PROPERTIES LABELS ${family} TIMEOUT 900)
+        endforeach()
+    else()
+        add_test(NAME ${name} COMMAND ${name})
+        set_tests_properties(${name} PROPERTIES LABELS ${family} TIMEOUT 900 RUN_SERIAL ON)
+    endif()
+endfunction()
+
 # Every program here is also a helper that Python tests may run: they find it in the tests/ folder of
 # the build tree. CTest runs those whose name ends in _test.
 foreach(family IN ITEMS crash stress namespace)
     file(GLOB family_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${family}/*.cpp")
     foreach(source IN LISTS family_sources)
         get_filename_component(name "${source}" NAME_WE)
-        penstock_internal_executable(${name} "${source}")
-        target_link_libraries(${name} PRIVATE GTest::gtest_main)
+        penstock_test_executable(${name} "${source}")
         set_target_properties(${name} PROPERTIES
             RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
         if(name MATCHES "_test$")
-            add_test(NAME ${name} COMMAND ${name})
-            set_tests_properties(${name} PROPERTIES LABELS ${family} TIMEOUT 900 RUN_SERIAL ON)
+            penstock_add_test(${name} ${family})
         endif()
     endforeach()
 endforeach()

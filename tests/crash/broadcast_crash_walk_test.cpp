@@ -1,5 +1,6 @@
 // The crash walk of Broadcast: every point of every operation, a kill and a stop at each.
-// usage: broadcast_crash_walk_test [--full] [--lanes N] [--only PART_OF_A_CASE] [--verbose]
+// usage: broadcast_crash_walk_test [--full] [--lanes N] [--shard I/N] [--only PART_OF_A_CASE]
+// [--verbose]
 #include "tests/crash/broadcast_scenarios.hpp"
 
 int main(int argc, char** argv) {
@@ -7,5 +8,5 @@ int main(int argc, char** argv) {
     constexpr Role kRoles[] = {{kBroadcastRole, play_broadcast_actor}};
     if (const auto code = play_role(argc, argv, kRoles)) return *code;
     Premises premises("walk");
-    return CrashWalk(premises, parse_walk_options(argc, argv)).run(broadcast_operations());
+    return run_crash_walk(premises, parse_walk_options(argc, argv), broadcast_operations());
 }

@@ -1,12 +1,16 @@
 # The CMake build trees, each a preset of CMakePresets.json in the folder build/NAME; pip makes one more
 # for the package in build/python.
 
-# Compile with the compiler that was picked, through ccache where it is there.
+# Compile with the compiler that was picked, through ccache where it is there. All trees, clones and
+# worktrees share what it keeps: paths under the base are made relative, the folder that a compiler runs in
+# does not count (so debug information may name another clone), and neither do the times of files, which
+# precompiled headers would bring in.
 use_compiler() {
     CXX=$(pick_compiler)
     export CXX CMAKE_BUILD_PARALLEL_LEVEL=$JOBS
     if command -v ccache >/dev/null; then
-        export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$ROOT
+        export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$ROOT CCACHE_NOHASHDIR=1
+        export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
     fi
 }
 
@@ -14,11 +18,16 @@ need_clang() { command -v "clang++-$LLVM" >/dev/null || skip "no clang++-$LLVM";
 
 # build_tree NAME OPTION...: the preset of that name, configured (quick when nothing changed) and compiled.
 build_tree() {
-    local name=$1
-    shift
     use_compiler
-    cmake --preset "$name" --log-level=WARNING "$@"
-    cmake --build "build/$name"
+    cmake --preset "$1" --log-level=WARNING "${@:2}"
+    cmake --build "build/$1"
+}
+
+# build_targets NAME TARGET...: only these of that tree.
+build_targets() {
+    use_compiler
+    cmake --preset "$1" --log-level=WARNING
+    cmake --build "build/$1" --target "${@:2}"
 }
 
 run_build() {

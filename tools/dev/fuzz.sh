@@ -10,22 +10,31 @@ build_fuzz() {
 # fuzz_one NAME SECONDS
 fuzz_one() {
     local name=$1 seconds=$2 seeds=fuzz/corpus/$1 found=build/fuzz/corpus/$1
-    [ -d "$seeds" ] || die "no seeds in $seeds"
+    [ -d "$seeds" ] || { say "no seeds in $seeds"; return 1; }
     mkdir -p "$found"
     say "$name for $seconds s"
     "build/fuzz/fuzz/${name}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
         -print_final_stats=1 -artifact_prefix="build/fuzz/$name-" "$found" "$seeds"
 }
 
+# fuzz_built SECONDS [NAME]: as many at a time as there are processors, for each has one thread. What they
+# print comes when they have ended, in one piece each.
+fuzz_built() {
+    local program names=()
+    for program in build/fuzz/fuzz/${2:-*}_fuzz; do
+        [ -x "$program" ] || die "no fuzzer called ${2:-}"
+        names+=("$(basename "$program" _fuzz)")
+    done
+    export -f fuzz_one say
+    printf '%s\n' "${names[@]}" |
+        xargs -P "$JOBS" -I NAME bash -ec 'fuzz_one NAME "$1" >build/fuzz/NAME.log 2>&1 && code=0 || code=$?
+            cat build/fuzz/NAME.log; exit $code' fuzz "$1"
+}
+
 # fuzz_all SECONDS [NAME]
 fuzz_all() {
     build_fuzz
-    local program name
-    for program in build/fuzz/fuzz/${2:-*}_fuzz; do
-        [ -x "$program" ] || die "no fuzzer called ${2:-}"
-        name=$(basename "$program" _fuzz)
-        fuzz_one "$name" "$1"
-    done
+    fuzz_built "$@"
 }
 
 run_fuzz() {

@@ -1,4 +1,5 @@
-# Steps that a person can follow: a heading, the output, the time; at the end a table of all of them.
+# Steps that a person can follow: a heading, the output, the time; at the end a table of all of them. A step may have
+# a budget of time: `budget` in budget.sh judges it.
 # A step that needs what this machine has not returns `skip "why"`; in CI that counts as a failure.
 
 SKIP_CODE=77
@@ -40,6 +41,7 @@ step() {
     heading "$name"
     local before left
     before=$(segments)
+    budget_start
     set +e
     (
         set -e
@@ -52,9 +54,12 @@ step() {
         say "left behind in /dev/shm:" "$left"
         [ "$code" -ne 0 ] || code=1
     fi
-    local seconds=$((SECONDS - started))
-    if [ "$code" -eq 0 ]; then
-        outcome="${GREEN}passed${PLAIN}" STEPS_PASSED=$((STEPS_PASSED + 1))
+    local seconds=$((SECONDS - started)) over
+    over=$(budget_judge "$name" "$seconds")
+    if [ "$code" -eq 0 ] && [[ $over == FAILED* ]]; then
+        outcome="${RED}$over${PLAIN}" STEPS_FAILED=$((STEPS_FAILED + 1)) STEP_OK=0
+    elif [ "$code" -eq 0 ]; then
+        outcome="${GREEN}passed${PLAIN}${over:+  ${YELLOW}$over${PLAIN}}" STEPS_PASSED=$((STEPS_PASSED + 1))
     elif [ "$code" -eq "$SKIP_CODE" ] && [ -z "${CI:-}" ]; then
         outcome="${YELLOW}skipped${PLAIN}: $(cat "$SKIP_FILE")" STEPS_SKIPPED=$((STEPS_SKIPPED + 1))
     else
@@ -99,6 +104,7 @@ finish_report() {
     printf '%s\n' "${STEP_ROWS[@]}"
     [ -z "$SKIP_FILE" ] || rm -f "$SKIP_FILE"
     printf '%7s  in all\n\n' "$SECONDS s"
+    budget_report
     printf 'steps: %d passed, %d failed, %d skipped\n' "$STEPS_PASSED" "$STEPS_FAILED" "$STEPS_SKIPPED"
     [ "$STEPS_FAILED" -eq 0 ]
 }

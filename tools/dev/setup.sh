@@ -14,7 +14,7 @@ SYSTEM_BUILD=(python3 g++ cmake ninja-build python3-venv python3-dev libxxhash-d
 SYSTEM_BUILD_WISH=(ccache libhiredis-dev)  # without hiredis, stores have no second tier
 SYSTEM_TEST=(libgtest-dev git)
 SYSTEM_TEST_WISH=(redis-server)  # tests that start one skip where there is none
-SYSTEM_LINT=("clang-format-$LLVM" "clang-tidy-$LLVM" shellcheck)
+SYSTEM_LINT=("clang-format-$LLVM" shellcheck)
 SYSTEM_FUZZ=("clang-$LLVM" "libclang-rt-$LLVM-dev" "llvm-$LLVM")
 SYSTEM_BENCH=(libboost-dev libzmq3-dev redis-server)
 

@@ -1,5 +1,6 @@
 # The test command: a row of steps, each of which can be run again by hand with what it prints. Tests
-# find the C++ programs in $PENSTOCK_BUILD_DIR/tests and how thorough to be in $PENSTOCK_TEST_TIER.
+# find the C++ programs in $PENSTOCK_BUILD_DIR/tests and how thorough to be in $PENSTOCK_TEST_TIER. What only
+# computes goes on behind them (lane.sh), and each step has a budget (budget.sh).
 
 setup_tests() {
     local wanted=("${SYSTEM_TEST[@]}" "${SYSTEM_TEST_WISH[@]}" "${SYSTEM_LINT[@]}")
@@ -11,10 +12,10 @@ setup_tests() {
     [ "$TIER" = short ] || install_groups bench
 }
 
-# ctest_family LABEL [TREE]: the C++ tests of one family in one tree.
+# ctest_family LABEL [TREE]: the C++ tests of one family in one tree, as many at a time as there are processors;
+# what cannot bear that is marked RUN_SERIAL.
 ctest_family() {
-    local label=$1 tree=${2:-dev} jobs=1
-    [ "$label" != unit ] || jobs=$JOBS
+    local label=$1 tree=${2:-dev} jobs=$JOBS
     ctest --test-dir "build/$tree" --output-on-failure --no-tests=error -j "$jobs" -L "^$label\$"
 }
 
@@ -35,15 +36,14 @@ family() {
 }
 
 test_package() {
-    build_tree release
+    lane_collect release
     PENSTOCK_RELEASE_TREE=$ROOT/build/release pytest_folder tests/package
 }
 
 # sanitized NAME: the C++ suite in a build tree that watches it.
 sanitized() {
     local name=$1
-    need_clang
-    build_tree "$name"
+    lane_collect "$name"
     export PENSTOCK_TEST_TIER=short PENSTOCK_BUILD_DIR=$ROOT/build/$name
     ctest_family unit "$name"
     ctest_family stress "$name"
@@ -53,7 +53,8 @@ sanitized() {
 # The Python tests on a sanitized module: g++, because its runtime is a library that can be preloaded.
 sanitized_python() {
     local site=$ROOT/build/asan-python/site runtimes
-    build_tree asan-python -DPython_EXECUTABLE="$VENV/bin/python"
+    lane_collect asan-python
+    use_compiler
     rm -rf "$site"
     cmake --install build/asan-python --component python --prefix "$site" >/dev/null
     cp -r python/penstock "$site/"
@@ -69,9 +70,13 @@ sanitized_python() {
 
 # The other compiler, without crash points: everything compiles without a warning, and the tests pass.
 test_clang() {
-    need_clang
-    build_tree clang -DPython_EXECUTABLE="$VENV/bin/python"
+    lane_collect clang
     ctest_family unit clang
+}
+
+test_fuzzers() {
+    lane_collect fuzz
+    fuzz_built 20
 }
 
 test_models() {
@@ -80,26 +85,59 @@ test_models() {
     timeout --kill-after=10 1800 models/run
 }
 
+build_clang_tree() {
+    need_clang
+    build_tree "$1" "${@:2}"
+}
+
+# In the order in which the steps ask for it.
+fill_lane() {
+    lane_add dev build_tree dev
+    if [ "$TIER" = short ]; then
+        # What is installed needs the library alone; the benchmarks of that tree are for the full tier.
+        lane_add release build_targets release penstock
+        lane_add tidy lint_tidy
+        return 0
+    fi
+    lane_add asan build_clang_tree asan
+    lane_add tsan build_clang_tree tsan
+    lane_add asan-python build_tree asan-python -DPython_EXECUTABLE="$VENV/bin/python"
+    lane_add clang build_clang_tree clang -DPython_EXECUTABLE="$VENV/bin/python"
+    lane_add release build_tree release
+    lane_add fuzz build_fuzz
+    lane_add tidy lint_tidy
+    lane_add models test_models
+}
+
 quick_steps() {
     must "set-up" setup_tests
+    budget_begin "$TIER"
     must "build: python package" install_package
-    must "build: C++ and tests" build_tree dev
-    lint_steps
-    step "unit tests, C++" ctest_family unit
+    fill_lane
+    lane_start
+    quick_lint_steps
     step "tests, Python" pytest_folder tests/python
+    must "build: C++ and tests" lane_collect dev
+    step "unit tests, C++" ctest_family unit
     step "crash walk" family crash
-    step "installed package" test_package
 }
 
 full_steps() {
     step "namespaces" family namespace
     step "stress" family stress
     step "address and UB sanitizers" sanitized asan
-    step "sanitizers, Python" sanitized_python
     step "thread sanitizer" sanitized tsan
+    step "sanitizers, Python" sanitized_python
     step "clang $LLVM" test_clang
-    step "fuzzers" fuzz_all 20
-    step "models" test_models
+    step "fuzzers" test_fuzzers
+}
+
+# Last what has waited longest behind the others, and what is to have the machine for itself.
+last_steps() {
+    step "installed package" test_package
+    step "lint: clang-tidy" lane_collect tidy
+    [ "$TIER" = full ] || return 0
+    step "models" lane_collect models
     step "benchmark, quick" try_bench
     step "build the wheel" make_wheel
     step "try the wheel" try_wheel
@@ -115,5 +153,6 @@ run_tests() {
     export PENSTOCK_TEST_TIER=$TIER PENSTOCK_BUILD_DIR=$ROOT/build/dev
     quick_steps
     [ "$TIER" = short ] || full_steps
+    last_steps
     finish_report
 }

@@ -1,12 +1,15 @@
-"""Run clang-tidy over every source in the given build trees, several at once.
+"""Run clang-tidy over the sources of the given build trees, several at once.
 
-A source that was clean is not read again until it, something it includes, or the configuration
-changes: what it includes is known from Ninja's own record of the last build.
+A source that was clean is not read again until it, something it includes, its command, the
+configuration or clang-tidy changes: what it includes is known from Ninja's own record of the last
+build. With --changed, what the upstream branch has word for word is left out too: it was read
+whole before it came there. Without an upstream branch nothing is left out.
 """
 
 import argparse
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,15 +19,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "tidy"
+CONFIGURATION = ROOT / ".clang-tidy"
+
+# A precompiled header is the compiler's own, and would hide an include that is missing.
+PRECOMPILED = re.compile(
+    r" -fpch-preprocess| -Winvalid-pch| -Xclang -fno-pch-timestamp"
+    r"| -Xclang -(?:include|include-pch) -Xclang \S*cmake_pch\S*| -include \S*/cmake_pch\.hxx"
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
-    """One source of one build tree, with the key of the state in which it would be checked."""
+    """One source of one build tree: its command, and all of our own files that it is made of."""
 
     path: Path
-    tree: Path
-    key: str
+    command: dict[str, str]
+    parts: tuple[Path, ...]
+
+    def key(self, salt: bytes) -> str:
+        """Names the state in which it is read."""
+        digest = hashlib.sha256(salt + self.command["command"].encode())
+        for part in self.parts:
+            digest.update(str(part).encode() + part.read_bytes())
+        return digest.hexdigest()
+
+
+def git(*arguments: str) -> list[str]:
+    """The lines that git prints; none when it fails."""
+    result = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
+    return result.stdout.splitlines() if result.returncode == 0 else []
 
 
 def included_files(tree: Path) -> dict[str, list[Path]]:
@@ -37,7 +62,7 @@ def included_files(tree: Path) -> dict[str, list[Path]]:
     for line in listing.splitlines():
         if line and not line.startswith((" ", "ninja:")):
             current = found.setdefault(line.split(":")[0], [])
-        elif line.startswith(" "):
+        elif line.startswith(" ") and "cmake_pch" not in line:
             path = (tree / line.strip()).resolve()
             if path.is_relative_to(ROOT):
                 current.append(path)
@@ -46,27 +71,34 @@ def included_files(tree: Path) -> dict[str, list[Path]]:
 
 def own_sources() -> set[Path]:
     """What git tracks or would track: neither generated files nor those of other people."""
-    listing = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "--", "*.cpp"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return {ROOT / line for line in listing.splitlines()}
+    return {ROOT / line for line in git("ls-files", "-co", "--exclude-standard", "--", "*.cpp")}
 
 
 def sources(tree: Path, own: set[Path]) -> Iterator[Source]:
-    commands = json.loads((tree / "compile_commands.json").read_text(encoding="utf-8"))
     includes = included_files(tree)
-    configuration = (ROOT / ".clang-tidy").read_bytes()
-    for command in commands:
+    for command in json.loads((tree / "compile_commands.json").read_text(encoding="utf-8")):
         path = Path(command["file"]).resolve()
-        if path not in own:
-            continue
-        digest = hashlib.sha256(configuration + command["command"].encode())
-        for dependency in sorted({path, *includes.get(command["output"], [])}):
-            digest.update(str(dependency).encode() + dependency.read_bytes())
-        yield Source(path, tree, digest.hexdigest())
+        if path in own:
+            command["command"] = PRECOMPILED.sub("", command["command"])
+            parts = sorted({path, *includes.get(command["output"], [])})
+            yield Source(path, command, tuple(parts))
+
+
+def changed_files() -> set[Path] | None:
+    """What differs from the upstream branch; None when everything may."""
+    for upstream in ("@{upstream}", "origin/HEAD"):
+        if base := git("merge-base", "HEAD", upstream):
+            changed = git("diff", "--name-only", base[0])
+            return {
+                ROOT / line for line in (*changed, *git("ls-files", "-o", "--exclude-standard"))
+            }
+    return None
+
+
+def left_to_upstream(source: Source, changed: set[Path] | None) -> bool:
+    if changed is None or CONFIGURATION in changed:
+        return False
+    return changed.isdisjoint(source.parts)
 
 
 def check(clang_tidy: str, source: Source) -> str:
@@ -78,23 +110,26 @@ def check(clang_tidy: str, source: Source) -> str:
             "--quiet",
             "--extra-arg=-Wno-unknown-warning-option",
             "-p",
-            str(source.tree),
+            str(CACHE),
             str(source.path),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    if result.returncode == 0:
-        (CACHE / source.key).touch()
-        return ""
-    return result.stdout or result.stderr
+    return "" if result.returncode == 0 else result.stdout or result.stderr
+
+
+def salt_of(clang_tidy: str) -> bytes:
+    version = subprocess.run([clang_tidy, "--version"], capture_output=True, check=True).stdout
+    return CONFIGURATION.read_bytes() + version
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clang-tidy", required=True)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--changed", action="store_true", help="only what upstream has not")
     parser.add_argument("trees", nargs="+", type=Path)
     options = parser.parse_args()
 
@@ -102,12 +137,29 @@ def main() -> int:
     own = own_sources()
     trees = [(ROOT / tree).resolve() for tree in options.trees]
     everything = {source.path: source for tree in trees for source in sources(tree, own)}
-    due = [source for source in everything.values() if not (CACHE / source.key).exists()]
+    (CACHE / "compile_commands.json").write_text(
+        json.dumps([source.command for source in everything.values()]), encoding="utf-8"
+    )
+    salt = salt_of(options.clang_tidy)
+    stamps = {source: CACHE / source.key(salt) for source in everything.values()}
+    due = [source for source, stamp in stamps.items() if not stamp.exists()]
+    total = len(due)
+    if options.changed:
+        changed = changed_files()
+        due = [source for source in due if not left_to_upstream(source, changed)]
+    # The largest first, so that all processors end together.
+    due.sort(key=lambda source: source.path.stat().st_size, reverse=True)
+    reports = []
     with ThreadPoolExecutor(options.jobs) as pool:
         findings = pool.map(lambda source: check(options.clang_tidy, source), due)
-        reports = [finding for finding in findings if finding]
-    print("\n".join(reports), end="")
-    print(f"{len(everything)} sources, {len(due)} read, {len(reports)} with findings")
+        for source, finding in zip(due, findings, strict=True):
+            if finding:
+                reports.append(finding)
+                print(finding, end="", flush=True)
+            else:
+                stamps[source].touch()
+    left = f", {total - len(due)} left to upstream" if options.changed else ""
+    print(f"{len(everything)} sources, {len(due)} read{left}, {len(reports)} with findings")
     return 1 if reports else 0
 
 

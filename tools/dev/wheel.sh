@@ -3,9 +3,12 @@
 
 make_wheel() {
     use_compiler
-    rm -rf dist
+    rm -rf dist build/wheel
     "$VENV/bin/python" -c 'from scikit_build_core.build import build_sdist; build_sdist("dist")' >/dev/null
-    "$VENV/bin/pip" wheel -qq --no-deps -w dist dist/penstock-*.tar.gz
+    # Unpacked where its commands, with relative paths, are those of build/python: ccache has the library already.
+    mkdir -p build/wheel
+    tar -xzf dist/penstock-*.tar.gz -C build/wheel --strip-components=1
+    "$VENV/bin/pip" wheel -qq --no-deps -w dist -C build-dir=build/python -C cmake.define.PENSTOCK_WERROR=ON build/wheel
     ls -l dist
 }
 

@@ -13,7 +13,6 @@
 #include <string>
 #include <vector>
 
-#include "segment/lease.hpp"
 #include "tests/unit/segment/arena_stage.hpp"
 #include "tests/unit/support/child.hpp"
 #include "tests/unit/support/refused_calls.hpp"
@@ -289,29 +288,6 @@ TEST_F(ArenaTest, ABlockIsHeldUntilTheLastHolderLetsGo) {
     EXPECT_FALSE(arena().is_held_by(5));
     arena().drop(block, 70);
     EXPECT_FALSE(arena().is_held(block));
-}
-
-TEST_F(ArenaTest, ALeaseIsTheBitOfItsOwner) {
-    const BlockId first = allocate(1);
-    const BlockId second = allocate(1);
-    {
-        Lease lease(arena(), first, 4);
-        EXPECT_TRUE(arena().is_held(first));
-        Lease moved = std::move(lease);
-        EXPECT_TRUE(arena().is_held(first));
-        lease.release();  // NOLINT(bugprone-use-after-move): it has nothing to release
-        EXPECT_TRUE(arena().is_held(first));
-        moved = Lease(arena(), second, 4);
-        EXPECT_FALSE(arena().is_held(first)) << "assignment lets go of what was there";
-        EXPECT_TRUE(arena().is_held(second));
-        moved.release();
-        EXPECT_FALSE(arena().is_held(second));
-        moved.release();
-        moved = Lease(arena(), first, 4);
-    }
-    EXPECT_FALSE(arena().is_held(first));
-    Lease nothing;
-    nothing.release();
 }
 
 TEST_F(ArenaTest, ReapingTakesBackWhatTheDeadOneOwnedAndHeld) {

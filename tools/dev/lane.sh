@@ -1,0 +1,71 @@
+# The lane: work that computes and touches no shared memory (builds of further trees, clang-tidy, models). It goes
+# on behind the tests, which wait for most of their time, in turn and with less weight. Each piece is collected by
+# a step where it would have stood, and fails there.
+
+LANE_NAMES=()
+LANE_COMMANDS=()
+LANE_PROCESS=""
+LANE_FOLDER=""
+
+# lane_add NAME COMMAND...: one more piece, in order.
+lane_add() {
+    LANE_NAMES+=("$1")
+    LANE_COMMANDS+=("$(printf '%q ' "${@:2}")")
+}
+
+lane_start() {
+    LANE_FOLDER=$(mktemp -d)
+    # A process group of its own, so that the lane ends with the command, and all that it started.
+    set -m
+    lane_work </dev/null >"$LANE_FOLDER/lane.log" 2>&1 &
+    LANE_PROCESS=$!
+    set +m
+    trap lane_end EXIT
+}
+
+lane_end() {
+    if [ -n "$LANE_PROCESS" ]; then
+        kill -- "-$LANE_PROCESS" 2>/dev/null || true
+        wait "$LANE_PROCESS" 2>/dev/null || true
+    fi
+    [ -z "$LANE_FOLDER" ] || rm -rf "$LANE_FOLDER"
+}
+
+lane_work() {
+    local at
+    trap - EXIT
+    renice -n 5 -p "$BASHPID" >/dev/null || true
+    for at in "${!LANE_NAMES[@]}"; do
+        lane_piece "$LANE_FOLDER/${LANE_NAMES[at]}" "${LANE_COMMANDS[at]}"
+    done
+}
+
+# lane_piece FILES COMMAND: leaves FILES.log, .skip (why it was given up) and, at its end, .done: status and seconds.
+lane_piece() {
+    local files=$1 started=$SECONDS code
+    SKIP_FILE=$files.skip
+    : >"$SKIP_FILE"
+    set +e
+    (
+        set -e
+        eval "$2"
+    ) >"$files.log" 2>&1
+    code=$?
+    set -e
+    printf '%d %d\n' "$code" $((SECONDS - started)) >"$files.part"
+    mv "$files.part" "$files.done"
+}
+
+# lane_collect NAME: inside a step: waits for the piece, shows what it printed, and comes out as it did.
+lane_collect() {
+    local files=$LANE_FOLDER/$1 code seconds
+    while [ ! -e "$files.done" ]; do
+        kill -0 "$LANE_PROCESS" 2>/dev/null || [ -e "$files.done" ] || die "the lane has ended before its piece $1"
+        sleep 0.2
+    done
+    read -r code seconds <"$files.done"
+    cat "$files.log"
+    say "($seconds s, behind other steps)"
+    [ "$code" -ne "$SKIP_CODE" ] || skip "$(cat "$files.skip")"
+    return "$code"
+}
