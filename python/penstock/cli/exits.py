@@ -3,7 +3,7 @@
 OK = 0
 ERROR = 1  # what was asked could not be done; a sentence on stderr says why
 USAGE = 2  # argparse's own
-INTERRUPTED = 130  # Ctrl-C or SIGTERM; everything was closed in good order
+INTERRUPTED = 130  # Ctrl-C, SIGTERM or SIGHUP; everything was closed in good order
 BROKEN_PIPE = 141  # the reader of our stdout went away, as `head` does
 
 EPILOG = (

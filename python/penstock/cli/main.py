@@ -6,13 +6,11 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
 import penstock
+from penstock import _interrupts
 from penstock.cli import bench, dead, demo, doctor, exits, gc, info, ls, recv, send, trajectories
 
 
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Never raises for what a user can cause."""
     _write_what_can_be_written()
     args = build_parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that handles are closed as on Ctrl-C
+    _interrupts.listen(_interrupts.interrupt)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -56,10 +54,6 @@ def _write_what_can_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _forget_stdout() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 
 import penstock
+from penstock import _interrupts
 from penstock.cli import exits, output, stream, units
 from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
 from penstock.cli.delivery import Delivery
@@ -84,6 +85,7 @@ def _send_all(writer: penstock.BroadcastWriter, delivery: Delivery, source: int)
 def _send_chunk(writer: penstock.BroadcastWriter, source: int, chunk: int) -> int:
     """Reads once, into a loan, and sends it. 0 at the end of the input.
     PeerDied comes from loan(), before anything is read: the call may simply be repeated."""
+    _interrupts.wait_readable(source)
     try:
         with writer.loan(stream.HEADER_SIZE + chunk) as message:
             length = os.readv(source, [message[stream.HEADER_SIZE :]])

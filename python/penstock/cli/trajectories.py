@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import penstock
+from penstock import _interrupts
 from penstock.cli import exits, output
 from penstock.cli.command import Commands, add_command, positive_int
 
@@ -54,6 +55,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    _interrupts.listen(_interrupts.note)  # a server that was told to end has done what was asked
     try:
         from penstock.http.serve import serve
     except ModuleNotFoundError as error:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import penstock
-from penstock import inspect
-from penstock.demo import interrupts
+from penstock import _interrupts, inspect
 from penstock.demo.worker import REPORT_EVERY, Orders
 
 _REPORTS_KEPT = round(1 / REPORT_EVERY) + 1
@@ -118,7 +117,8 @@ class Crew:
             reports=f"{self._steps}-reports-{len(self.all)}",
             replaces=any(worker.rank == rank for worker in self.all),
         )
-        with interrupts.held_back():
+        # A process that was started but not yet noted down would outlive the demo.
+        with _interrupts.hold_back():
             complaints = tempfile.TemporaryFile()  # noqa: SIM115  the worker's, for its life
             # A session of its own: Ctrl-C is for the driver, which ends the workers in order.
             process = subprocess.Popen(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import penstock
-from penstock.demo import interrupts, verdict
+from penstock import _interrupts
+from penstock.demo import verdict
 from penstock.demo.casualties import Casualties
 from penstock.demo.corpus import Corpus, read_corpus
 from penstock.demo.crew import Crew
@@ -57,7 +58,7 @@ def run(options: Options, path: Path | None, view: View) -> verdict.Verdict:
             _start(crew, writer, options.workers)
             return _Run(options, corpus, view, crew, writer).to_the_end()
     finally:
-        interrupts.ignore()
+        _interrupts.listen(_interrupts.note)  # cleaning up is bounded by itself
         crew.dismiss()
 
 

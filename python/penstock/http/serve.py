@@ -1,12 +1,14 @@
-"""uvicorn over the application, until Ctrl-C."""
+"""uvicorn over the application, until it is told to end."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
+from .. import _interrupts
 from ..queue import EndsWith
 from .app import build_app
 
@@ -24,7 +26,7 @@ def serve(
     ends_with: EndsWith = "creator",
     on_listening: Callable[[str], None],
 ) -> bool:
-    """Serves until Ctrl-C or SIGTERM, then ends in good order. False: it could not start.
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order. False: it could not start.
 
     ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken,
     and what ``build_app`` raises: then nothing has listened.
@@ -42,15 +44,15 @@ def serve(
             timeout_graceful_shutdown=_GRACE,
         )
         server = _Server(config, lambda: on_listening(_address(host, listener)))
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:  # uvicorn hands the signal on when everything is closed
-            pass
-        return server.started
+        _interrupts.listen(server.end)
+        if _interrupts.is_told():  # before there was anything to end
+            return True
+        server.run(sockets=[listener])
+        return server.started or server.should_exit
 
 
 class _Server(uvicorn.Server):
-    """Tells when requests are taken, and signals are too."""
+    """Tells when requests are taken."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -60,6 +62,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_started()
+
+    def end(self, _number: int) -> None:
+        """The action of a signal. Once or more often: what is under way has its bound."""
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own way with signals, which knows no SIGHUP and raises them anew at the end."""
+        yield
 
 
 def _address(host: str, listener: socket.socket) -> str:

@@ -4,12 +4,10 @@ process is told to end, and after that for as long as engines use it."""
 from __future__ import annotations
 
 import argparse
-import signal
 
+from ... import _interrupts
 from .layout import CHUNK_TOKENS
 from .server import PoolServer
-
-ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> None:
@@ -19,8 +17,7 @@ def main() -> None:
     parser.add_argument("--chunk-tokens", type=int, default=CHUNK_TOKENS)
     parser.add_argument("--members", type=int, default=64, help="workers at most, and schedulers")
     arguments = parser.parse_args()
-    # Before there is anything to leave behind; whoever comes in between waits for sigwait().
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    _interrupts.listen(_interrupts.note)  # before there is anything to leave behind
     with PoolServer.open(
         arguments.name,
         capacity=arguments.capacity,
@@ -28,7 +25,7 @@ def main() -> None:
         members=arguments.members,
     ) as server:
         print(f"serving {server!r}", flush=True)
-        signal.sigwait(ENDS)
+        _interrupts.wait()
 
 
 if __name__ == "__main__":

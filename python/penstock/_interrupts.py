@@ -1,0 +1,125 @@
+"""How every long-running command is told to end: by Ctrl-C, SIGTERM or SIGHUP.
+
+Handlers, and no masks: a mask holds for one thread only, and threads that a library has started
+before would take the signal and die of it. For commands, on the main thread; a library's user keeps
+his own handlers.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = [
+    "SIGNALS",
+    "end_undisturbed",
+    "hold_back",
+    "interrupt",
+    "is_told",
+    "listen",
+    "note",
+    "wait",
+    "wait_readable",
+]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Action = Callable[[int], None]
+
+_told: list[int] = []  # every signal that came
+_pipe: tuple[int, int] | None = None  # written by the kernel's handler, on whatever thread that ran
+
+
+def note(_number: int) -> None:
+    """An action: nothing but that ``wait()`` returns. Also for closing, which is bounded."""
+
+
+def interrupt(_number: int) -> None:
+    """An action: KeyboardInterrupt, once. What comes while things are being closed is noted."""
+    listen(note)
+    raise KeyboardInterrupt
+
+
+_action: Action = interrupt
+
+
+def listen(action: Action) -> None:
+    """From here on each signal calls ``action`` with its number, between two steps of the program.
+
+    One that is ignored stays so, as under nohup.
+    """
+    global _action
+    _action = action
+    if _pipe is None:
+        _open_pipe()
+    for number in SIGNALS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, _handle):
+            signal.signal(number, _handle)
+
+
+def end_undisturbed() -> None:
+    """The process ends: where our handlers are, they only note."""
+    global _action
+    _action = note
+
+
+def is_told() -> bool:
+    """Whether a signal came, ever."""
+    return bool(_told)
+
+
+def wait() -> int:
+    """Waits until told to end, at no cost, and returns by which signal. After ``listen(note)``."""
+    while not _told:
+        _poll([])
+    return _told[0]
+
+
+def wait_readable(descriptor: int) -> None:
+    """Waits until there is something to read, or the end of it; the actions of signals run at once.
+
+    A read that waits by itself may sleep on: a signal may come just before it, or on another
+    thread.
+    """
+    while descriptor not in _poll([descriptor]):
+        pass
+
+
+@contextmanager
+def hold_back() -> Iterator[None]:
+    """For the few lines that must not be cut in two: signals act at the end. Doesn't nest."""
+    action, before = _action, len(_told)
+    listen(note)
+    try:
+        yield
+    finally:
+        listen(action)
+        for number in _told[before:]:
+            action(number)
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    _told.append(number)
+    _action(number)
+
+
+def _open_pipe() -> None:
+    global _pipe
+    _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+
+
+def _poll(descriptors: list[int]) -> list[int]:
+    """Those of them that can be read, once there are any or a signal came."""
+    assert _pipe is not None, "listen() comes first"
+    poller = select.poll()
+    for descriptor in [*descriptors, _pipe[0]]:
+        poller.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poller.poll()]
+    if _pipe[0] in ready:
+        os.read(_pipe[0], 4096)
+    return ready

@@ -1,0 +1,278 @@
+"""Commands that are told to end, by every signal that says so, at every moment, and more than once:
+they end in good order with the code that is promised, and leave nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from peers import WITHIN, eventually, run_script
+
+import penstock
+from penstock.cli import exits
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+SHM = Path("/dev/shm")
+
+PENSTOCK = [sys.executable, "-m", "penstock.cli.main"]
+
+
+def pool(name: str) -> list[str]:
+    return [sys.executable, "-m", "penstock.integrations.lmcache", name, "--capacity", "8MiB"]
+
+
+def serve(name: str) -> list[str]:
+    return [*PENSTOCK, "trajectories", "serve", "--queue", name, "--port", "0"]
+
+
+def send(name: str) -> list[str]:
+    return [*PENSTOCK, "send", name]
+
+
+def recv(name: str) -> list[str]:
+    return [*PENSTOCK, "recv", name]
+
+
+def demo(_name: str) -> list[str]:
+    return [*PENSTOCK, "demo", "--seconds", "60", "--workers", "1", "--json"]
+
+
+# Each with what it says when it is at work, on stdout and stderr together, and its exit code.
+COMMANDS = {
+    pool: ("serving", exits.OK),
+    serve: ("is at http", exits.OK),
+    send: ("waiting for 1 reader", exits.INTERRUPTED),
+    recv: ("waiting for", exits.INTERRUPTED),
+}
+
+
+@contextlib.contextmanager
+def running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+    """Its stdin is open, and says nothing."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"it ended with {process.wait()}")
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code, and what it said in the end."""
+    assert process.stdout is not None
+    return process.wait(WITHIN), process.stdout.read()
+
+
+def nothing_is_left(name: str) -> bool:
+    return not list(SHM.glob(f"penstock.{name}*"))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_told_to_end(name, command, number):
+    word, code = COMMANDS[command]
+    with running(command(name)) as process:
+        wait_for(process, word)
+        process.send_signal(number)
+        assert end_of(process)[0] == code
+    assert nothing_is_left(name)
+
+
+def test_a_demo_whose_terminal_goes_away(name):
+    before = set(SHM.glob("penstock.demo-*"))
+    with running(demo(name), env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        eventually(lambda: set(SHM.glob("penstock.demo-*")) - before)
+        process.send_signal(signal.SIGHUP)
+        code, said = end_of(process)
+        assert (code, "Traceback" in said) == (exits.INTERRUPTED, False), said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_being_told_again_changes_nothing(name, command):
+    """While it is closing, and by other signals too."""
+    word, code = COMMANDS[command]
+    with running(command(name)) as process:
+        wait_for(process, word)
+        while process.poll() is None:
+            for number in SIGNALS:
+                process.send_signal(number)
+        ended, said = end_of(process)
+    assert "Traceback" not in said, said
+    # Once everything is closed the interpreter gives its handlers up: a signal then ends it.
+    assert ended == code or -ended in SIGNALS, said
+    assert nothing_is_left(name)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_pool_that_is_told_to_end_while_it_begins(name, number, moment):
+    """Just before there is a pool, and just after."""
+    outcome = run_script(
+        """
+        import os, sys
+        from penstock.integrations.lmcache import __main__ as command, server
+        name, number, moment = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
+        sys.argv[1:] = [name, "--capacity", "8MiB"]
+        create = server.Store.create
+
+        def create_and_be_told(*arguments, **options):
+            if moment == "before":
+                os.kill(os.getpid(), number)
+            store = create(*arguments, **options)
+            if moment == "after":
+                os.kill(os.getpid(), number)
+            return store
+
+        server.Store.create = create_and_be_told
+        command.main()
+        """,
+        name,
+        str(int(number)),
+        moment,
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert nothing_is_left(name)
+
+
+def test_a_server_of_http_that_is_told_to_end_while_it_begins(name):
+    outcome = run_script(
+        """
+        import os, signal, sys
+        from penstock.cli import main
+        from penstock.http import serve
+        build_app = serve.build_app
+
+        def be_told(*arguments, **options):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return build_app(*arguments, **options)
+
+        serve.build_app = be_told
+        sys.exit(main.main(["trajectories", "serve", "--queue", sys.argv[1], "--port", "0"]))
+        """,
+        name,
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert nothing_is_left(name)
+
+
+def test_what_is_ignored_stays_ignored(name):
+    """nohup penstock ... outlives its terminal."""
+    with running(["nohup", *pool(name)]) as process:
+        wait_for(process, "serving")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process)[0] == 0
+    outcome = run_script(
+        """
+        import os, signal
+        from penstock import _interrupts
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _interrupts.listen(_interrupts.note)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not _interrupts.is_told()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert _interrupts.wait() == signal.SIGTERM
+        """
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
+# The kernel may give a signal to any thread, such as those that NumPy's BLAS has started.
+
+TOLD_BY_A_THREAD = """
+    import os, signal, sys, threading
+
+    def tell_when(is_so):
+        def watch():
+            while not is_so():
+                signal.sigtimedwait([], 0.01)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            threading.Event().wait()
+        threading.Thread(target=watch, daemon=True).start()
+
+    def sleeps():
+        with open("/proc/self/task/%d/stat" % os.getpid()) as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "S"
+"""
+
+
+def test_a_signal_that_another_thread_gets_ends_the_wait():
+    outcome = run_script(
+        TOLD_BY_A_THREAD
+        + """
+    from penstock import _interrupts
+    _interrupts.listen(_interrupts.note)
+    tell_when(sleeps)
+    assert _interrupts.wait() == signal.SIGTERM
+    """
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_a_signal_that_another_thread_gets_ends_a_sender_that_reads(name):
+    """It would sleep on in its read otherwise, and read what comes after the signal."""
+    with penstock_reader_to_come(name) as reader_of:
+        read_end, write_end = os.pipe()
+        try:
+            with (
+                running(
+                    [sys.executable, "-c", _script_of_a_sender(), name], pass_fds=(read_end,)
+                ) as process,
+                reader_of(),
+            ):
+                code, said = end_of(process)
+        finally:
+            os.close(read_end)
+            os.close(write_end)
+    assert (code, "Traceback" in said) == (exits.INTERRUPTED, False), said
+    assert nothing_is_left(name)
+
+
+def _script_of_a_sender() -> str:
+    import textwrap
+
+    return textwrap.dedent(
+        TOLD_BY_A_THREAD
+        + """
+    import penstock
+    from penstock.cli import main, stream
+    chunk_size = stream.chunk_size
+
+    def is_reading(descriptor):  # from here on it reads
+        tell_when(sleeps)
+        return chunk_size(descriptor)
+
+    stream.chunk_size = is_reading
+    sys.exit(main.main(["send", sys.argv[1]]))
+    """
+    )
+
+
+@contextlib.contextmanager
+def penstock_reader_to_come(name: str) -> Iterator[object]:
+    @contextlib.contextmanager
+    def reader() -> Iterator[penstock.BroadcastReader]:
+        with penstock.Broadcast.attach(name, rank=0, timeout=WITHIN) as one:
+            yield one
+
+    yield reader
