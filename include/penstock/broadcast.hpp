@@ -96,7 +96,8 @@ private:
 };
 
 // The sending side. One per segment; it creates the segment. Not thread-safe: one thread at a time,
-// except blocked_by(), readers(), stats() and request_close(), which any thread may call.
+// except blocked_by(), readers(), stats() and request_close(), which any thread may call while no
+// other is in close().
 // In a forked child every call returns WrongProcess and the destructor does nothing.
 class BroadcastWriter {
 public:
@@ -134,8 +135,8 @@ public:
 
     // Readers drain what was sent, then get Closed. The name goes with the last participant, and
     // with it whatever was kept for a rank that nobody had attached to: wait_ready() before the
-    // first message, or stay until readers() shows no lag. This handle keeps the memory mapped,
-    // for stats(), until it is destroyed.
+    // first message, or stay until readers() shows no lag. Gives memory and descriptors back; an
+    // open loan keeps them until it ends, and is not sent. What is asked afterwards is Closed.
     void close() noexcept;
     // Ends waits of another thread on this handle with Cancelled; close() follows on that thread.
     void request_close() noexcept;

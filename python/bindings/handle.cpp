@@ -29,7 +29,16 @@ void Handle::close() {
         leave();
         return;
     }
-    if (turn_is_kept_.load() || turnstile_.is_mine()) {
+    if (turn_is_kept_.load()) {
+        // Open loans are outside of every call, and their thread may never come back: what others
+        // wait for can't be left to it. The GIL keeps it where it is.
+        if (!shut_) {
+            shut_ = true;
+            shut();
+        }
+        return;
+    }
+    if (turnstile_.is_mine()) {
         return;  // whoever has the turn closes when it leaves
     }
     const WithoutGil without_gil;

@@ -25,8 +25,9 @@ public:
     Handle& operator=(const Handle&) = delete;
     virtual ~Handle() = default;
 
-    // Ends the waits of other threads with Closed, and closes. While a loan is open the handle
-    // closes at the end of its block. Does nothing the second time, and in a forked child.
+    // Ends the waits of other threads with Closed, and closes. A loan that is open is not sent; a
+    // call of this very thread, in whose signal handler this is, closes at its end. Does nothing
+    // the second time, and in a forked child.
     void close();
     [[nodiscard]] bool is_closed() const noexcept { return closing_.load(); }
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
@@ -40,8 +41,11 @@ public:
     void leave() noexcept;
 
 protected:
+    // What its waits are for. To be said once it is attached.
+    void awaits(const std::string& instance, detail::Awaited what) { subject_ = {instance, what}; }
+
     // The library's request_close(), which any thread may call, but not while another is in
-    // close(); and close(), for the one whose turn it is.
+    // close(); and close(), for the one whose turn it is, or while a loan is open.
     virtual void end_waits() noexcept = 0;
     virtual void shut() noexcept = 0;
 
@@ -50,6 +54,7 @@ private:
     [[noreturn]] void raise_closed() const;
 
     std::string title_;  // "writer of 'steps'"
+    WaitSubject subject_;
     std::uint64_t generation_ = os::fork_generation();
     Turnstile turnstile_;
     std::atomic<bool> closing_{false};
@@ -86,7 +91,7 @@ public:
                 return;
             }
         }
-        Waiting waiting(deadline, cancel);
+        Waiting waiting(deadline, cancel, &handle_.subject_);
         Status outcome = enter(waiting.wait());
         if (outcome.is_ok()) {
             outcome = call(waiting.wait());

@@ -35,7 +35,8 @@ public:
 private:
     struct Sides {
         explicit Sides(const std::shared_ptr<SharedQueue>& shared, const std::string& name)
-            : putting("queue '" + name + "'", shared), taking("queue '" + name + "'", shared) {}
+            : putting("queue '" + name + "'", shared, detail::Awaited::Room),
+              taking("queue '" + name + "'", shared, detail::Awaited::Message) {}
         QueueSide putting;
         QueueSide taking;
     };

@@ -103,7 +103,9 @@ std::string title_of(const std::string& name, unsigned rank) {
 Reader::Reader(BroadcastReader attached, const std::string& name_of_it, unsigned rank_of_it,
                Codec values)
     : Handle(title_of(name_of_it, rank_of_it)), core(std::move(attached)), codec(values),
-      rank(rank_of_it), name(name_of_it), instance(core.instance()) {}
+      rank(rank_of_it), name(name_of_it), instance(core.instance()) {
+    awaits(instance, detail::Awaited::Message);
+}
 
 void Reader::await_message(Turn& turn, Deadline deadline, const Cancel* cancel) {
     turn.run(

@@ -22,8 +22,10 @@ struct Shared {
 
 template <typename Target>
 struct Side final : Handle {
-    Side(const std::string& title, std::shared_ptr<Shared<Target>> both)
-        : Handle(title), shared(std::move(both)) {}
+    Side(const std::string& title, std::shared_ptr<Shared<Target>> both, detail::Awaited what)
+        : Handle(title), shared(std::move(both)) {
+        awaits(shared->target.instance(), what);
+    }
 
     [[nodiscard]] Target& target() const noexcept { return shared->target; }
     std::shared_ptr<Shared<Target>> shared;

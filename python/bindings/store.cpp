@@ -46,7 +46,8 @@ nb::object wait_for(PyStore& store, nb::handle key, nb::handle timeout, const Ca
     const std::shared_ptr<Store> live = store.live();
     const std::string_view wanted = parse_key(key);
     std::optional<StoreObject> found;
-    Waiting waiting(deadline, cancel);
+    const WaitSubject subject{store.instance, detail::Awaited::Message};
+    Waiting waiting(deadline, cancel, &subject);
     const Status outcome = py::store(live->wait(wanted, waiting.wait()), found);
     waiting.reacquire();
     if (outcome.code() == ErrorCode::Cancelled && !waiting.has_raised() && store.is_closed()) {

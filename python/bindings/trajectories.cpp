@@ -27,8 +27,9 @@ public:
     PyWriter(TrajectoryWriter attached, std::string name_of_it)
         : name(std::move(name_of_it)), instance(attached.instance()),
           environment(attached.environment()), env_id(attached.env_id()),
-          putting(title(), std::make_shared<Shared<TrajectoryWriter>>(std::move(attached))),
-          beginning(title(), putting.shared) {}
+          putting(title(), std::make_shared<Shared<TrajectoryWriter>>(std::move(attached)),
+                  detail::Awaited::Room),
+          beginning(title(), putting.shared, detail::Awaited::Room) {}
 
     void close() {
         beginning.close();
@@ -52,7 +53,9 @@ struct PyReader final : Handle {
     PyReader(TrajectoryReader attached, const std::string& name_of_it)
         : Handle("trainer of '" + name_of_it + "'"), name(name_of_it),
           instance(attached.instance()), sequences(attached.sequences()),
-          reader(std::move(attached)) {}
+          reader(std::move(attached)) {
+        awaits(instance, detail::Awaited::Message);
+    }
 
     const std::string name;
     const std::string instance;

@@ -6,10 +6,13 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "errors.hpp"
 
@@ -20,8 +23,18 @@ std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
 // Of run_cancellable(), while this thread is in it.
 thread_local const Cancel* cancel_of_thread = nullptr;
+// Threads that have no business in Python any more, though the interpreter has not ended yet. Never
+// freed: whoever reads it may have no GIL.
+std::atomic<const std::vector<unsigned long>*> left_behind{nullptr};
 // Threads between the decision to take the GIL back and having it.
 std::atomic<int> coming_back{0};
+// Threads that are without the GIL, inside the library.
+std::atomic<int> inside{0};
+// How long the end of the process waits for those: far longer than any slice or copy takes.
+constexpr auto kPatience = std::chrono::seconds(5);
+
+// Of every wait that is going on. With the GIL.
+std::vector<const ListedWait*> listed;
 
 bool on_main_thread() noexcept {
     return PyThread_get_thread_ident() == main_thread.load(std::memory_order_relaxed);
@@ -31,6 +44,8 @@ bool on_main_thread() noexcept {
 void after_fork_in_child() noexcept {
     main_thread.store(PyThread_get_thread_ident(), std::memory_order_relaxed);
     coming_back.store(0, std::memory_order_relaxed);
+    inside.store(0, std::memory_order_relaxed);
+    listed.clear();
 }
 
 // `call()`, whose waits on this thread end within 80 ms after `cancel` is cancelled. So every call
@@ -54,15 +69,84 @@ nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     }
 }
 
-// Called by penstock/_exit.py before the interpreter is taken apart. Afterwards every other thread
-// of ours is either parked or holds the GIL like any Python thread.
-void end_waits() {
-    interpreter_ends.store(true);
+// Afterwards each of these threads, or every one but the main thread, is either parked or holds the
+// GIL like any Python thread, and parks when it would take it back.
+void end_waits(nb::handle threads) {
+    if (threads.is_none()) {
+        interpreter_ends.store(true);
+    } else {
+        auto* const idents = new std::vector<unsigned long>;
+        for (const nb::handle ident : threads) {
+            idents->push_back(nb::cast<unsigned long>(ident));
+        }
+        left_behind.store(idents);
+    }
     PyThreadState* const state = PyEval_SaveThread();
-    for (int threads = coming_back.load(); threads != 0; threads = coming_back.load()) {
-        coming_back.wait(threads);
+    for (int count = coming_back.load(); count != 0; count = coming_back.load()) {
+        coming_back.wait(count);
     }
     PyEval_RestoreThread(state);
+}
+
+// The threads whose waits nothing outside this process can end.
+nb::set waits_in_vain() {
+    nb::set threads;
+    for (const ListedWait* const wait : listed) {
+        if (wait->is_in_vain()) {
+            threads.add(nb::int_(wait->thread()));
+        }
+    }
+    return threads;
+}
+
+// Lets them end with what is there, and then Closed.
+void end_awaited_streams() {
+    for (const ListedWait* const wait : listed) {
+        if (wait->is_in_vain()) {
+            detail::end_streams(wait->subject()->instance);
+        }
+    }
+}
+
+// A thread for the end of the process, where the interpreter starts none any more.
+std::thread helper;
+
+void start_thread(nb::object call) {
+    helper = std::thread([function = call.release().ptr()] {
+        const PyGILState_STATE state = PyGILState_Ensure();
+        PyObject* const result = PyObject_CallNoArgs(function);
+        if (result == nullptr) {
+            PyErr_WriteUnraisable(function);
+        }
+        Py_XDECREF(result);
+        Py_DECREF(function);
+        PyGILState_Release(state);
+    });
+}
+
+void join_thread() {
+    if (helper.joinable()) {
+        PyThreadState* const state = PyEval_SaveThread();
+        helper.join();
+        PyEval_RestoreThread(state);
+    }
+}
+
+// Every participant of this process leaves, whatever still refers to it. Nothing, where a thread
+// stays inside a call: the kernel lets go for it then, as it does for the dead. With the GIL no
+// thread can enter meanwhile.
+bool leave_all() {
+    const auto end = Clock::now() + kPatience;
+    while (inside.load() != 0) {
+        if (Clock::now() >= end) {
+            return false;
+        }
+        PyThreadState* const state = PyEval_SaveThread();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        PyEval_RestoreThread(state);
+    }
+    detail::depart_all();
+    return true;
 }
 
 }  // namespace
@@ -93,7 +177,20 @@ Deadline parse_timeout(nb::handle timeout) {
 }
 
 bool WithoutGil::is_left_behind() noexcept {
-    return interpreter_ends.load() && !on_main_thread();
+    if (on_main_thread()) {
+        return false;
+    }
+    if (interpreter_ends.load()) {
+        return true;
+    }
+    const auto* const threads = left_behind.load();
+    return threads != nullptr &&
+           std::ranges::find(*threads, PyThread_get_thread_ident()) != threads->end();
+}
+
+void WithoutGil::release() noexcept {
+    inside.fetch_add(1);
+    state_ = PyEval_SaveThread();
 }
 
 void WithoutGil::reacquire() noexcept {
@@ -102,21 +199,36 @@ void WithoutGil::reacquire() noexcept {
     }
     // Counted before the flag is read: end_waits() sets the flag and then waits for the count.
     coming_back.fetch_add(1);
-    const bool left_behind = is_left_behind();
-    if (!left_behind) {
+    const bool parks = is_left_behind();
+    if (!parks) {
         PyEval_RestoreThread(state_);
         state_ = nullptr;
     }
+    inside.fetch_sub(1);
     coming_back.fetch_sub(1);
-    if (interpreter_ends.load()) {
+    if (interpreter_ends.load() || left_behind.load() != nullptr) {
         coming_back.notify_all();
     }
-    if (left_behind) {
+    if (parks) {
         park();
     }
 }
 
-Waiting::Waiting(Deadline deadline, const Cancel* cancel) noexcept : wait_(deadline) {
+ListedWait::ListedWait(const WaitSubject* subject)
+    : subject_(subject), thread_(PyThread_get_thread_ident()) {
+    listed.push_back(this);
+}
+
+ListedWait::~ListedWait() {
+    std::erase(listed, this);
+}
+
+bool ListedWait::is_in_vain() const {
+    return subject_ != nullptr && detail::is_awaited_in_vain(subject_->instance, subject_->what);
+}
+
+Waiting::Waiting(Deadline deadline, const Cancel* cancel, const WaitSubject* subject)
+    : listed_(subject), wait_(deadline) {
     wait_.cancel = cancel != nullptr ? cancel : cancel_of_thread;
     wait_.interrupted = &Waiting::interrupted;
     wait_.context = this;
@@ -162,9 +274,19 @@ void bind_wait(nb::module_& module) {
     module.def(
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
         nb::arg("timeout").none());
-    module.def(
-        "end_waits", &end_waits,
-        "The interpreter is about to end: threads that wait without the GIL don't come back.");
+    module.def("end_waits", &end_waits, nb::arg("threads").none(),
+               "The process is about to end: these threads (None: all but the main one) don't come "
+               "back from waits without the GIL.");
+    module.def("waits_in_vain", &waits_in_vain,
+               "The threads whose waits nothing outside this process can end.");
+    module.def("end_awaited_streams", &end_awaited_streams,
+               "Lets those end with what is there, and then Closed.");
+    module.def("start_thread", &start_thread, nb::arg("call"),
+               "Runs it in a thread, also where the interpreter starts none any more.");
+    module.def("join_thread", &join_thread, "Waits for that thread, if there is one.");
+    module.def("leave_all", &leave_all,
+               "Every participant of this process leaves, whatever still refers to it. False: a "
+               "thread stayed inside a call, and the kernel lets go for it.");
 }
 
 }  // namespace penstock::py

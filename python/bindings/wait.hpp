@@ -4,8 +4,11 @@
 
 #include <nanobind/nanobind.h>
 
+#include <string>
+
 #include "penstock/error.hpp"
 #include "penstock/wait.hpp"
+#include "segment/attachment.hpp"
 
 namespace penstock::py {
 
@@ -16,29 +19,55 @@ namespace nb = nanobind;
 Deadline parse_timeout(nb::handle timeout);
 
 // Lets the GIL go for as long as it exists. Unlike nb::gil_scoped_release it is safe in threads
-// that the interpreter leaves behind when it ends: those never come back from reacquire().
+// that the interpreter leaves behind when it ends: those never come back from reacquire(). Counted,
+// so that the end of the process knows when no thread is inside the library any more.
 class WithoutGil {
 public:
-    WithoutGil() noexcept : state_(PyEval_SaveThread()) {}
+    WithoutGil() noexcept { release(); }
     WithoutGil(const WithoutGil&) = delete;
     WithoutGil& operator=(const WithoutGil&) = delete;
     ~WithoutGil() { reacquire(); }
 
     // Takes the GIL back before the end of the scope. Does nothing the second time.
     void reacquire() noexcept;
-    void release() noexcept { state_ = PyEval_SaveThread(); }
+    void release() noexcept;
     // True where reacquire() would never return: give back what others may need first.
     [[nodiscard]] static bool is_left_behind() noexcept;
 
 private:
-    PyThreadState* state_;
+    PyThreadState* state_ = nullptr;
+};
+
+// What is waited for, of which segment: the end of the process asks whether anything may yet come.
+struct WaitSubject {
+    std::string instance;
+    detail::Awaited what = detail::Awaited::Message;
+};
+
+// A wait that other threads can know of, for as long as it exists. Made and destroyed with the GIL.
+class ListedWait {
+public:
+    explicit ListedWait(const WaitSubject* subject);
+    ListedWait(const ListedWait&) = delete;
+    ListedWait& operator=(const ListedWait&) = delete;
+    ~ListedWait();
+
+    [[nodiscard]] unsigned long thread() const noexcept { return thread_; }
+    [[nodiscard]] bool is_in_vain() const;
+    [[nodiscard]] const WaitSubject* subject() const noexcept { return subject_; }
+
+private:
+    const WaitSubject* subject_;  // null: not of a segment, and ends by itself
+    unsigned long thread_ = 0;
 };
 
 // One wait without the GIL: hand wait() to the library. Now and then, and after every signal, it
 // takes the GIL for a moment to let Python's signal handlers run on the main thread.
 class Waiting {
 public:
-    explicit Waiting(Deadline deadline, const Cancel* cancel = nullptr) noexcept;
+    // `subject` outlives it.
+    explicit Waiting(Deadline deadline, const Cancel* cancel = nullptr,
+                     const WaitSubject* subject = nullptr);
 
     [[nodiscard]] const Wait& wait() const noexcept { return wait_; }
     // A signal handler raised (KeyboardInterrupt, mostly): the Python error is set.
@@ -50,6 +79,7 @@ public:
 private:
     static bool interrupted(void* self) noexcept;
 
+    ListedWait listed_;  // before the GIL goes, and until it is back
     WithoutGil gil_;
     Wait wait_;
     bool raised_ = false;
@@ -76,7 +106,7 @@ auto attach_waiting(Deadline deadline, Attach&& attach) {
     }
 }
 
-// Cancel for Python, and the hook that ends waits of other threads when the interpreter ends.
+// Cancel for Python, and what penstock/_exit.py does when the process ends.
 void bind_wait(nb::module_& module);
 
 }  // namespace penstock::py

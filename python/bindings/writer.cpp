@@ -184,7 +184,9 @@ void create(Writer* place, const std::string& name, nb::handle readers, nb::hand
 Writer::Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values)
     : Handle(name_of_it.empty() ? "writer of an anonymous segment"
                                 : "writer of '" + name_of_it + "'"),
-      core(BroadcastWriter::create(name_of_it, options)), codec(values), name(name_of_it) {}
+      core(BroadcastWriter::create(name_of_it, options)), codec(values), name(name_of_it) {
+    awaits(core.instance(), detail::Awaited::Room);
+}
 
 void bind_writer(nb::module_& module) {
     nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable(),

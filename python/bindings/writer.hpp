@@ -20,11 +20,14 @@ struct Writer final : Handle {
     BroadcastWriter core;
     Codec codec;
     const std::string name;              // empty if anonymous
-    std::shared_ptr<LoanWindow> window;  // made for the first loan to Python
+    std::shared_ptr<LoanWindow> window;  // made for the first loan to Python; gone after close()
 
 private:
     void end_waits() noexcept override { core.request_close(); }
-    void shut() noexcept override { core.close(); }
+    void shut() noexcept override {
+        core.close();
+        window.reset();
+    }
 };
 
 // writer.loan(nbytes, timeout): a context manager around an OpenLoan.

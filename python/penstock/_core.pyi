@@ -1,7 +1,7 @@
 """What the C++ module gives the package. Types are kept by hand, as what stubgen makes of it says
 `object` where those below help; docstrings come from the bindings, by tools/dev/stubs.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
@@ -395,8 +395,25 @@ def parse_size(text: str) -> int:
     Raises InvalidArgument.
     """
 
-def end_waits() -> None:
-    """The interpreter is about to end: threads that wait without the GIL don't come back."""
+def end_waits(threads: Iterable[int] | None) -> None:
+    """The process is about to end: these threads (None: all but the main one) don't come back from
+    waits without the GIL."""
+
+def waits_in_vain() -> set[int]:
+    """The threads whose waits nothing outside this process can end."""
+
+def end_awaited_streams() -> None:
+    """Lets those end with what is there, and then Closed."""
+
+def start_thread(call: Callable[[], object]) -> None:
+    """Runs it in a thread, also where the interpreter starts none any more."""
+
+def join_thread() -> None:
+    """Waits for that thread, if there is one."""
+
+def leave_all() -> bool:
+    """Every participant of this process leaves, whatever still refers to it. False: a thread stayed
+    inside a call, and the kernel lets go for it."""
 
 def check_timeout(timeout: Timeout) -> None: ...
 def codec_encode(value: Any, codec: str | None = None) -> bytes:

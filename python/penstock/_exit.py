@@ -1,18 +1,27 @@
-"""Closes handles that are still open when a process ends in good order, so that the other side is
-told of a close and not of a death, and the last to leave removes the segment."""
+"""How a process ends: its handles are closed while others can still be told of it, and in the end
+it leaves every segment, whatever still refers to one.
+
+Handles close before anything that waits for children or threads: exit handlers of multiprocessing,
+of concurrent.futures and of other libraries join what may be waiting for us to close. But not
+before the program's own threads have done their work: what is no daemon may use handles to its end.
+"""
 
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.process
+import concurrent.futures.thread  # noqa: F401
+import multiprocessing.util
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from . import _core
 
-__all__ = ["close_at_exit"]
+__all__ = ["close_at_exit", "come_first"]
 
 
 class Closeable(Protocol):
@@ -21,9 +30,14 @@ class Closeable(Protocol):
 
 T = TypeVar("T", bound=Closeable)
 
+_SLICE = 0.05  # seconds between two looks at threads that are still at work
+_LAST = -1_000_000  # of all finalizers of multiprocessing
+
 # Each with how it is closed.
 _open: weakref.WeakKeyDictionary[Closeable, Callable[..., object]] = weakref.WeakKeyDictionary()
 _known_to_multiprocessing_in = 0  # the process whose multiprocessing calls us
+_watcher_runs = False  # and closes when the program's threads are done
+_hurries = False  # they are
 
 
 def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None:
@@ -32,23 +46,174 @@ def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None
     ``close`` is a function of its class, where another than ``close()`` is to do it.
     """
     _open[handle] = close or type(handle).close
-    _tell_multiprocessing()
+    come_first()
+
+
+def come_first() -> None:
+    """Sees to it that ours is the first hook to be called, whatever was imported meanwhile.
+
+    ``threading`` calls its hooks, the last one first, before it joins threads and before any
+    function of ``atexit`` runs. multiprocessing's children leave without ``atexit``.
+    """
+    hooks = getattr(threading, "_threading_atexits", None)
+    if hooks is not None and not (hooks and getattr(hooks[-1], "func", None) is _close_early):
+        try:
+            threading._register_atexit(_close_early)  # type: ignore[attr-defined]
+        except RuntimeError:
+            pass  # the process is ending already: atexit is still to come
+    global _known_to_multiprocessing_in
+    if _known_to_multiprocessing_in != os.getpid():
+        multiprocessing.util.Finalize(None, _close_early, exitpriority=0)
+        multiprocessing.util.Finalize(None, _leave_child, exitpriority=_LAST)
+        _known_to_multiprocessing_in = os.getpid()
+
+
+def _close_early() -> None:
+    """The main thread has ended. Where others are at work, a thread closes when they are done: what
+    comes next is theirs to wait for, and some of them look whether the main thread is alive."""
+    global _watcher_runs
+    _end_undisturbed()
+    if _watcher_runs or not _has_open():
+        return
+    _tell_executors()
+    if any(_is_of_the_program(one) for one in threading.enumerate()):
+        _watcher_runs = True
+        _start(_watch)
+    else:
+        _close(somebody_waits=False)
+
+
+def _start(call: Callable[[], None]) -> None:
+    """In a thread that the end of the process waits for."""
+    try:
+        threading.Thread(target=call, name="penstock-exit", daemon=False).start()
+    except RuntimeError:  # from 3.12 on the interpreter starts none when it is ending
+        _core.start_thread(call)
+
+
+def _watch() -> None:
+    somebody_waits = False
+    try:
+        somebody_waits = _await_threads()
+    finally:
+        _close(somebody_waits)
+        if _is_child():
+            _core.leave_all()
+
+
+def _close(somebody_waits: bool) -> None:
+    # Daemon threads wake up to nothing rather than to an error that nobody wants; not where others
+    # may still join them.
+    if not somebody_waits:
+        _core.end_waits(_daemons())
+    _close_all()
+
+
+def _leave_child() -> None:
+    """Called in a child of multiprocessing when all else is done but its threads, which are joined
+    next; there is no atexit."""
+    if _is_child() and not _watcher_runs:
+        _close(somebody_waits=False)
+        _core.leave_all()
+
+
+def _leave() -> None:
+    """No thread but daemons is left."""
+    global _hurries
+    _end_undisturbed()
+    _hurries = True
+    _core.join_thread()
+    # First, so that threads which are still waiting don't wake up to an error nobody wants.
+    _core.end_waits(None)
+    _close_all()
+    _core.leave_all()
+
+
+def _is_child() -> bool:
+    return multiprocessing.process.parent_process() is not None
+
+
+def _end_undisturbed() -> None:
+    """A command that is closing is not told to end a second time."""
+    interrupts = sys.modules.get(f"{__package__}._interrupts")
+    if interrupts is not None:
+        interrupts.end_undisturbed()
 
 
 def _close_all() -> None:
-    # First, so that threads which are still waiting don't wake up to an error nobody wants.
-    _core.end_waits()
     for handle, close in list(_open.items()):
         close(handle)
 
 
-def _tell_multiprocessing() -> None:
-    """Its forked children leave without atexit; a child starts with an empty list of its own."""
-    global _known_to_multiprocessing_in
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and _known_to_multiprocessing_in != os.getpid():
-        util.Finalize(None, _close_all, exitpriority=0)
-        _known_to_multiprocessing_in = os.getpid()
+def _has_open() -> bool:
+    return any(not getattr(handle, "closed", False) for handle in list(_open))
 
 
-atexit.register(_close_all)
+def _daemons() -> list[int]:
+    own = threading.get_ident()
+    return [
+        one.ident for one in threading.enumerate() if one.daemon and one.ident not in (None, own)
+    ]
+
+
+def _tell_executors() -> None:
+    """Their idle threads end now, and others when their work is done: as they would be told next,
+    but by a hook that waits for all of them."""
+    module: Any = sys.modules["concurrent.futures.thread"]
+    try:
+        lock, queues = module._global_shutdown_lock, module._threads_queues
+    except AttributeError:
+        return  # another Python than we know: idle threads count as busy then
+    with lock:
+        module._shutdown = True
+    for queue in list(queues.values()):
+        queue.put(None)
+
+
+def _await_threads() -> bool:
+    """Waits until every thread that is no daemon has ended, or can't but wait for us.
+
+    True: some wait for what only this process could give them.
+    """
+    while not _hurries:
+        threads = [one for one in threading.enumerate() if _is_of_the_program(one)]
+        if not threads:
+            break
+        stuck = _core.waits_in_vain()
+        busy = [one for one in threads if one.ident not in stuck]
+        # A daemon thread might feed those that wait.
+        feeders = [one for one in threading.enumerate() if _may_feed(one, stuck)]
+        if not busy and not feeders:
+            _core.end_awaited_streams()  # then they get what is left, and Closed, and end
+            stuck = _core.waits_in_vain()
+            if all(one.ident in stuck for one in threads):
+                return True
+        (busy or feeders or threads)[0].join(_SLICE)
+    return False
+
+
+def _is_of_the_program(thread: threading.Thread) -> bool:
+    """Not a daemon, and not one that waits for the child processes of an executor."""
+    return (
+        not thread.daemon
+        and thread is not threading.current_thread()
+        and thread is not threading.main_thread()
+        and type(thread).__name__ != "_ExecutorManagerThread"
+    )
+
+
+def _may_feed(thread: threading.Thread, stuck: set[int]) -> bool:
+    return (
+        thread.daemon
+        and thread is not threading.current_thread()
+        and thread.ident not in stuck
+        and not thread.name.startswith(("penstock-wait", "QueueFeederThread"))
+    )
+
+
+# Also before a child can come to know a handle: it may wait for us to close.
+os.register_at_fork(before=come_first)
+# In a forked child of multiprocessing, which begins by forgetting what its parent registered.
+multiprocessing.util.register_after_fork(_open, lambda _: come_first())
+atexit.register(_leave)
+come_first()

@@ -6,6 +6,7 @@ import os
 from multiprocessing import reduction
 from typing import Any
 
+from ._exit import come_first
 from ._repr import never_raises
 
 __all__ = ["Handle"]
@@ -45,6 +46,7 @@ class Handle:
         return self._descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
+        come_first()  # a child may get it, and wait for us to close
         if not self.is_anonymous:
             return (Handle, (self.name, self.instance))
         return (_received, (self.instance, reduction.DupFd(self._descriptor)))

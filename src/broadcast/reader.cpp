@@ -37,6 +37,7 @@ ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) 
         nullptr, [](ReaderCore* failed) { delete failed; });
     try {
         core.reset(new ReaderCore(segment, rank));
+        core->enter(*core->segment_, core->slot_);
         core->claim_rank();
     } catch (...) {
         // Our life-cycle lock may have kept the last one from removing the name: then we are it.
@@ -67,7 +68,9 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     line_ = &view_.reader(rank);
 }
 
-ReaderCore::~ReaderCore() = default;
+ReaderCore::~ReaderCore() {
+    withdraw();
+}
 
 // Takes the rank's lock, clears what a dead predecessor left, and becomes the rank's reader.
 void ReaderCore::claim_rank() {
@@ -471,13 +474,32 @@ void ReaderCore::open_gate() noexcept {
 }
 
 void ReaderCore::leave() noexcept {
+    withdraw();
     open_gate();
+    vacate();
+    delete this;
+}
+
+void ReaderCore::vacate() noexcept {
     Participants& participants = segment_->participants();
     participants.retire(slot_);
     participants.release(slot_);
     PENSTOCK_CRASH_POINT("broadcast.leave.left");
     segment_->leave();
-    delete this;
+}
+
+// With messages that are held: in the ring they hold up nobody any more, their blocks are free.
+void ReaderCore::depart() noexcept {
+    if (segment_->is_foreign()) return;
+    open_gate();
+    arena_.reap(slot_);
+    space_.notify();
+    vacate();
+    segment_->disown();
+}
+
+bool ReaderCore::is_stream_over() const noexcept {
+    return view_.state().closed.load(kAcquire) != 0;
 }
 
 BroadcastStats ReaderCore::stats() const {

@@ -7,12 +7,13 @@
 #include <memory>
 
 #include "broadcast/control.hpp"
+#include "segment/attachment.hpp"
 
 namespace penstock::detail {
 
 // Lives until the handle is closed and the last message is released; deletes itself then.
 // recv and close belong to one thread at a time; release and keep to any.
-class ReaderCore {
+class ReaderCore final : public Attachment {
 public:
     static ReaderCore* attach(std::unique_ptr<Segment> segment, unsigned rank);
 
@@ -32,6 +33,10 @@ public:
     void request_close() noexcept { closing_.cancel(); }
     // In a forked child: forgets everything without touching shared memory.
     [[nodiscard]] bool is_foreign() const noexcept { return segment_->is_foreign(); }
+
+    [[nodiscard]] bool is_stream_over() const noexcept override;
+    [[nodiscard]] bool feeds() const noexcept override { return false; }
+    void depart() noexcept override;
 
     void release(std::uint32_t entry, bool kept, std::uint32_t granule) noexcept;
     bool keep(std::uint32_t entry, std::uint32_t granule) noexcept;
@@ -95,6 +100,7 @@ private:
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void open_gate() noexcept;
     void leave() noexcept;
+    void vacate() noexcept;
 
     std::unique_ptr<Segment> segment_;
     unsigned rank_;

@@ -46,16 +46,22 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     longest = std::max(longest_inline, arena.range_bytes());
     told.resize(shape.readers);
     limit = shape.capacity;
+    enter(*segment, layout::kWriterSlot);
 }
 
 inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
     return !segment->is_foreign() && !closed && !loan_open && length <= longest;
 }
 
+// Closed first: a closed writer has detached, and is nobody's.
+Status WriterCore::check_readable() const noexcept {
+    if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
+    return segment->is_foreign() ? wrong_process() : Status::ok();
+}
+
 // Why is_usable() said no.
 Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
-    if (segment->is_foreign()) return wrong_process();
-    if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
+    if (Status status = check_readable(); !status) return status;
     if (loan_open) {
         return {ErrorCode::Busy, "a loan of this writer is still open; commit or drop it first"};
     }
@@ -337,10 +343,12 @@ void WriterCore::recycle() noexcept {
 // Without a message: its memory is given back like that of one.
 void WriterCore::end_loan() noexcept {
     loan_open = false;
-    if (!loan_block) return;
-    arena.free(*loan_block, layout::kWriterSlot);
-    loan_block.reset();
-    note_large();
+    if (loan_block) {
+        arena.free(*loan_block, layout::kWriterSlot);
+        loan_block.reset();
+        note_large();
+    }
+    if (closed) segment->detach();  // the loan alone had kept it
 }
 
 void WriterCore::note_large() noexcept {
@@ -356,19 +364,33 @@ void WriterCore::trim_when_idle() noexcept {
     may_trim = false;
 }
 
-void WriterCore::close() noexcept {
-    if (closed || segment->is_foreign()) return;
-    closed = true;
-    clear_blocked();
+void WriterCore::end_stream() noexcept {
     // pairs with: the acquire in ReaderCore::end_of_stream()
     view.state().closed.store(1, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.close.marked");
     data.notify();
+}
+
+bool WriterCore::is_stream_over() const noexcept {
+    return view.state().closed.load(kAcquire) != 0;
+}
+
+void WriterCore::close() noexcept {
+    withdraw();
+    leave();
+}
+
+void WriterCore::leave() noexcept {
+    if (closed || segment->is_foreign()) return;
+    closed = true;
+    clear_blocked();
+    end_stream();
     auto& participants = segment->participants();
     participants.retire(layout::kWriterSlot);
     participants.release(layout::kWriterSlot);
     PENSTOCK_CRASH_POINT("broadcast.close.left");
     segment->leave();
+    if (!loan_open) segment->detach();
 }
 
 }  // namespace detail
@@ -504,12 +526,12 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
 }
 
 std::vector<ReaderState> BroadcastWriter::blocked_by() const {
-    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
+    core_->check_readable().or_throw();
     return detail::find_blockers(core_->view, core_->segment->participants(), core_->arena);
 }
 
 std::vector<ReaderState> BroadcastWriter::readers() const {
-    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
+    core_->check_readable().or_throw();
     std::vector<ReaderState> all;
     for (unsigned rank = 0; rank < core_->view.shape().readers; ++rank) {
         all.push_back(detail::describe_reader(core_->view, core_->segment->participants(), rank));
@@ -518,7 +540,7 @@ std::vector<ReaderState> BroadcastWriter::readers() const {
 }
 
 BroadcastStats BroadcastWriter::stats() const {
-    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
+    core_->check_readable().or_throw();
     BroadcastStats stats = detail::read_stats(core_->view);
     stats.reserved_bytes = core_->segment->reserved_bytes();
     stats.held_bytes = core_->arena.allocated_bytes();

@@ -7,12 +7,20 @@
 #include <string>
 
 #include "broadcast/control.hpp"
+#include "segment/attachment.hpp"
 
 namespace penstock::detail {
 
 // One thread at a time, except the members of BroadcastWriter that say otherwise.
-struct WriterCore {
+struct WriterCore final : Attachment {
     explicit WriterCore(std::unique_ptr<Segment> made);
+    WriterCore(const WriterCore&) = delete;
+    WriterCore& operator=(const WriterCore&) = delete;
+    ~WriterCore() { withdraw(); }
+
+    void end_stream() noexcept override;
+    [[nodiscard]] bool is_stream_over() const noexcept override;
+    void depart() noexcept override { leave(); }
 
     // Room in the ring for the next record, found but not published.
     struct Room {
@@ -28,6 +36,7 @@ struct WriterCore {
 
     [[nodiscard]] bool is_usable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
+    [[nodiscard]] Status check_readable() const noexcept;
     Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
     Status make_room(const Room& room, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
@@ -66,7 +75,9 @@ struct WriterCore {
     bool find_untold() noexcept;
     void note_death(unsigned rank, const std::string& obituary) noexcept;
     Status death_notice() noexcept;
+    // Keeps neither memory nor descriptors, but for an open loan and as long as that.
     void close() noexcept;
+    void leave() noexcept;
 
     std::unique_ptr<Segment> segment;
     BroadcastView view;

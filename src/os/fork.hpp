@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 
 namespace penstock::os {
 
@@ -20,6 +21,10 @@ inline std::uint64_t fork_generation() noexcept {
 // such a lock would outlive its owner there (it belongs to the open file description). No fork can
 // come between the opening and the registration. `open` returns a descriptor or -1 with errno set.
 int open_closed_in_children(const std::function<int()>& open);
+// The mutex is taken for the length of every fork, before any of ours: a child finds what it guards
+// whole, and unlocked. For one mutex a process, which lives for ever. It may be held by a thread
+// that opens or closes such descriptors, not the other way round.
+void hold_across_forks(std::mutex& mutex);
 // Closes such a descriptor and forgets it in one step, as far as a fork can tell.
 void close_descriptor(int descriptor) noexcept;
 

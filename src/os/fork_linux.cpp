@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <vector>
 
@@ -15,6 +16,8 @@ namespace {
 struct Registry {
     std::mutex mutex;
     std::vector<int> descriptors;
+    std::atomic<std::mutex*> outer{nullptr};
+    std::mutex* held = nullptr;  // by the fork that is under way; guarded by `mutex`
 };
 
 Registry& registry() {
@@ -23,11 +26,21 @@ Registry& registry() {
 }
 
 void before_fork() {
+    std::mutex* const outer = registry().outer.load();
+    if (outer != nullptr) outer->lock();
     registry().mutex.lock();
+    registry().held = outer;
+}
+
+// The fork is over, on either side.
+void unlock_all() {
+    std::mutex* const outer = registry().held;
+    registry().mutex.unlock();
+    if (outer != nullptr) outer->unlock();
 }
 
 void after_fork_in_parent() {
-    registry().mutex.unlock();
+    unlock_all();
 }
 
 void after_fork_in_child() {
@@ -35,7 +48,7 @@ void after_fork_in_child() {
     for (const int descriptor : own.descriptors) ::close(descriptor);
     own.descriptors.clear();
     detail::fork_count.fetch_add(1, std::memory_order_relaxed);
-    own.mutex.unlock();
+    unlock_all();
 }
 
 void install_handlers_once() {
@@ -45,6 +58,11 @@ void install_handlers_once() {
 }
 
 }  // namespace
+
+void hold_across_forks(std::mutex& mutex) {
+    install_handlers_once();
+    registry().outer.store(&mutex);
+}
 
 int open_closed_in_children(const std::function<int()>& open) {
     install_handlers_once();

@@ -64,6 +64,7 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
     core->has_place = true;
     core->is_creator = true;
+    core->enter(*core->segment, 0);
     return core;
 }
 
@@ -110,13 +111,30 @@ void QueueCore::claim_place() {
     PENSTOCK_CRASH_POINT("queue.attach.active");
     has_place = true;
     segment->joined();
+    enter(*segment, self);
     if (!was_dead) return;
     data.notify();
     space.notify();
 }
 
 QueueCore::~QueueCore() {
+    withdraw();
     if (segment->is_foreign()) return;
+    vacate();
+}
+
+// What deliveries and loans hold goes back; who still has one reads on, and changes nothing.
+void QueueCore::depart() noexcept {
+    if (segment->is_foreign()) return;
+    end_on_leaving();
+    take_back(self);
+    data.notify();
+    space.notify();
+    vacate();
+    segment->disown();
+}
+
+void QueueCore::vacate() noexcept {
     if (has_place) {
         own().role.store(0, kSeqCst);
         segment->participants().retire(self);
@@ -508,13 +526,18 @@ bool QueueCore::clear_dead() noexcept {
     return has_cleared;
 }
 
+// What that participant holds is the queue's again. The caller has its lock. Repeatable.
+void QueueCore::take_back(unsigned member) noexcept {
+    view.member(member).role.store(0, kSeqCst);  // first: see end_on_leaving()
+    ring.clear(member, arena);
+    PENSTOCK_CRASH_POINT("queue.janitor.cleared");
+    arena.reap(member);
+    PENSTOCK_CRASH_POINT("queue.janitor.reaped");
+}
+
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
 void QueueCore::clear(unsigned dead) noexcept {
-    view.member(dead).role.store(0, kSeqCst);  // first: see end_on_leaving()
-    ring.clear(dead, arena);
-    PENSTOCK_CRASH_POINT("queue.janitor.cleared");
-    arena.reap(dead);
-    PENSTOCK_CRASH_POINT("queue.janitor.reaped");
+    take_back(dead);
     view.member(dead).deaths.fetch_add(1, kRelaxed);
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "queue/slot_ring.hpp"
+#include "segment/attachment.hpp"
 #include "segment/signal.hpp"
 
 namespace penstock::detail {
@@ -23,7 +24,7 @@ struct QueueAccess {
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
 // The producing side belongs to one thread at a time, the consuming side to another; settle(),
 // free(), give_back() and untake() to any.
-struct QueueCore {
+struct QueueCore final : Attachment {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
     // `prepare` may fill the application's bytes, before anybody else can see them.
     using Prepare = std::function<void(const QueueView&)>;
@@ -37,6 +38,11 @@ struct QueueCore {
     QueueCore(const QueueCore&) = delete;
     QueueCore& operator=(const QueueCore&) = delete;
     ~QueueCore();
+
+    void end_stream() noexcept override { end(); }
+    [[nodiscard]] bool is_stream_over() const noexcept override { return is_ended(); }
+    [[nodiscard]] bool feeds() const noexcept override { return own().role.load() != 0; }
+    void depart() noexcept override;
 
     void claim_place();
     [[nodiscard]] bool is_drained() const noexcept;
@@ -99,6 +105,8 @@ struct QueueCore {
             clear_dead();
     }
     void clear(unsigned dead) noexcept;
+    void take_back(unsigned member) noexcept;
+    void vacate() noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
     void end_on_leaving() noexcept;

@@ -202,10 +202,10 @@ void throw_system(const std::error_code& error, const std::string& what, const s
     throw Error(ErrorCode::System, start + error.message());
 }
 
-Segment::Segment() noexcept : fork_generation_(os::fork_generation()) {}
+Segment::Segment() noexcept : fork_generation_(os::fork_generation()), owner_(fork_generation_) {}
 
 Segment::~Segment() {
-    if (!is_foreign()) return;
+    if (fork_generation_ == os::fork_generation()) return;
     // The child owns neither the lock nor the mapping, and its copy of the descriptor is closed.
     control_.abandon();
     payload_.abandon();
@@ -392,6 +392,20 @@ Status wrong_process() noexcept {
 void Segment::leave(const std::function<bool()>& may_go) noexcept {
     if (location_.path.empty() || is_foreign()) return;
     remove_patiently(file_, participants_, location_.path, may_go);
+}
+
+void Segment::disown() noexcept {
+    owner_.store(kNobody, std::memory_order_relaxed);
+}
+
+void Segment::detach() noexcept {
+    if (is_foreign()) return;
+    disown();
+    participants_ = Participants();
+    control_ = os::Mapping();
+    payload_ = os::Mapping();
+    lending_ = os::SharedFile();
+    file_ = os::SharedFile();
 }
 
 std::string Segment::space_sentence() const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -65,9 +66,15 @@ public:
     // and `may_go`, asked while nobody can join, has nothing against it.
     void leave(const std::function<bool()>& may_go = {}) noexcept;
 
-    // True in a forked child.
+    // After leave(): what refers to this handle changes nothing any more, as is_foreign() says. The
+    // memory stays mapped for those who read it.
+    void disown() noexcept;
+    // After leave(): gives memory and descriptors back as well. Name, header and instance stay.
+    void detach() noexcept;
+
+    // True in a forked child, and after disown() or detach(): shared memory is not ours to touch.
     [[nodiscard]] bool is_foreign() const noexcept {
-        return fork_generation_ != os::fork_generation();
+        return owner_.load(std::memory_order_relaxed) != os::fork_generation();
     }
     [[nodiscard]] const std::string& name() const noexcept { return location_.name; }
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
@@ -105,7 +112,9 @@ private:
     os::Mapping control_;  // header, slots and control, writable
     os::Mapping payload_;
     Participants participants_;
-    std::uint64_t fork_generation_;
+    const std::uint64_t fork_generation_;
+    std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown()
+    static constexpr std::uint64_t kNobody = ~std::uint64_t{0};
 };
 
 // What every call says of a handle whose Segment::is_foreign().

@@ -56,6 +56,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
     core->pins = std::make_unique<Pins>(core->view, 0);
+    core->enter(*core->segment, 0);
     return core;
 }
 
@@ -108,6 +109,7 @@ void StoreCore::claim_place() {
     PENSTOCK_CRASH_POINT("store.attach.active");
     pins = std::move(fresh);
     segment->joined();
+    enter(*segment, self);
 }
 
 bool StoreCore::claim_any() noexcept {
@@ -162,7 +164,24 @@ void StoreCore::extend_reach() noexcept {
 }
 
 StoreCore::~StoreCore() {
+    withdraw();
     if (segment->is_foreign()) return;
+    vacate();
+}
+
+// Pins and reservations go back; who still has one reads on, and changes nothing.
+void StoreCore::depart() noexcept {
+    if (segment->is_foreign()) return;
+    closing.cancel();
+    {
+        const std::lock_guard lock(janitor_);
+        take_back(self);
+    }
+    vacate();
+    segment->disown();
+}
+
+void StoreCore::vacate() noexcept {
     if (pins != nullptr) {
         segment->participants().retire(self);
         PENSTOCK_CRASH_POINT("store.leave.retired");
@@ -236,15 +255,20 @@ void StoreCore::await_janitor(unsigned place) noexcept {
 
 // What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
 void StoreCore::take_over(unsigned dead) noexcept {
-    words.finish(dead);
-    heap.reap(dead);  // before a change of our own, which might be in the dead one's very place
+    take_back(dead);
+    add(view.member(dead).deaths);
+}
+
+// What that participant holds is the store's again. The caller has its lock. Repeatable.
+void StoreCore::take_back(unsigned member) noexcept {
+    words.finish(member);
+    heap.reap(member);  // before a change of our own, which might be in the dead one's very place
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
-        take_over_entry(entry, dead);
+        take_over_entry(entry, member);
     }
     PENSTOCK_CRASH_POINT("store.janitor.entries");
     heap.restore_hints();
-    add(view.member(dead).deaths);
 }
 
 void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {

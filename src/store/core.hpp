@@ -9,6 +9,7 @@
 
 #include "os/cuda.hpp"
 #include "penstock/store.hpp"
+#include "segment/attachment.hpp"
 #include "segment/heap.hpp"
 #include "segment/segment.hpp"
 #include "segment/signal.hpp"
@@ -20,7 +21,7 @@ namespace penstock::detail {
 
 // Shared by the handle, its reservations and its pinned objects; leaves the segment when the last
 // one goes. Any thread.
-struct StoreCore {
+struct StoreCore final : Attachment {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
     static std::shared_ptr<StoreCore> create(const std::string& name, const StoreOptions& options);
     // A free place of one that is there. Throws Busy.
@@ -30,6 +31,8 @@ struct StoreCore {
     StoreCore(const StoreCore&) = delete;
     StoreCore& operator=(const StoreCore&) = delete;
     ~StoreCore();
+
+    void depart() noexcept override;
 
     // Writing.
     struct Staged {
@@ -101,6 +104,8 @@ private:
     void await_janitor(unsigned place) noexcept;
     [[nodiscard]] bool has_janitor(unsigned place) const noexcept;
     void take_over(unsigned dead) noexcept;
+    void take_back(unsigned member) noexcept;
+    void vacate() noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
     Status check_request(std::string_view key, std::uint64_t nbytes,

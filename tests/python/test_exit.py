@@ -1,0 +1,172 @@
+"""How a process ends: in good order, soon, and without a trace, whatever waits for it, however it
+came to its end, and whatever its threads are at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
+import pytest
+from exit_scenarios import DAEMONS, DAEMONS_WITH_DATA
+from peers import WITHIN, run_script
+
+import penstock
+from penstock import inspect
+from penstock.trajectories import TrajectoryReader
+
+HERE = Path(__file__).parent
+SHM = Path("/dev/shm")
+
+ENDS = {"normal": 0, "exception": 1, "exit": 3}
+CONCEPTS = ("writer", "reader", "queue", "trainer", "environment", "store", "tiered")
+
+
+def group(peer: str, method: str, imports: str) -> list[tuple[str, ...]]:
+    """Every concept comes to every end, by each peer that it can have."""
+    concepts = [one for one in CONCEPTS if peer not in ("thread", "thread_pool") or one != "reader"]
+    return [
+        (concept, peer, method, imports, how)
+        for number, concept in enumerate(concepts)
+        for how in (ENDS if concept == "writer" else [list(ENDS)[number % 3]])
+    ]
+
+
+GROUPS = [
+    *product(("process", "process_pool"), ("spawn", "fork"), ("before", "after")),
+    ("pools", "fork", "after"),
+    ("child", "fork", "after"),
+    ("thread", "-", "after"),
+    ("thread_pool", "-", "before"),
+    ("thread_pool", "-", "after"),
+]
+
+
+def run_programs(cases: list[dict[str, object]]) -> dict[str, object]:
+    """How each ended: its exit code, or "hangs"."""
+    within = float(os.environ.get("PENSTOCK_TEST_EXIT_WITHIN", 4 * WITHIN))
+    result = subprocess.run(
+        [sys.executable, str(HERE / "exit_scenarios.py"), str(within)],
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        timeout=within + WITHIN,
+        check=False,
+    )
+    assert result.stdout, result.stderr
+    codes: dict[str, object] = json.loads(result.stdout)
+    return codes
+
+
+@pytest.mark.parametrize(("peer", "method", "imports"), GROUPS)
+def test_no_program_hangs_at_its_end(name, tmp_path, peer, method, imports):
+    """And the peer is told that it was closed, not that somebody died."""
+    cases = []
+    for number, case in enumerate(group(peer, method, imports)):
+        concept, _, _, _, how = case
+        outcome = tmp_path / f"{number}.outcome"
+        cases.append(
+            {
+                "id": "-".join(case),
+                "run": [concept, peer, method, imports, f"{name}-{number}", str(outcome)],
+                "end": how,
+                "stderr": str(tmp_path / f"{number}.stderr"),
+                "outcome": str(outcome),
+                "expected": ENDS[how],
+            }
+        )
+    codes = run_programs(cases)
+    said = {case["id"]: Path(str(case["stderr"])).read_text() for case in cases}
+    assert codes == {case["id"]: case["expected"] for case in cases}, said
+    told = {case["id"]: Path(str(case["outcome"])).read_text() for case in cases}
+    assert told == dict.fromkeys(codes, "Closed\n")
+    errors = {
+        number: [line for line in text.splitlines() if "Error" in line and "asked for" not in line]
+        for number, text in said.items()
+    }
+    assert not any(errors.values()), errors
+    assert not list(SHM.glob(f"penstock.{name}*"))
+
+
+def run_daemons(daemons: Iterable[str], name: str, tmp_path: Path) -> dict[str, str]:
+    """The names that they used. They end in good order, and say nothing."""
+    names = {which: f"{name}-{number}" for number, which in enumerate(daemons)}
+    cases = [
+        {"id": which, "run": [which, own], "end": "normal", "stderr": str(tmp_path / own)}
+        for which, own in names.items()
+    ]
+    codes = run_programs(cases)
+    said = {which: (tmp_path / own).read_text() for which, own in names.items()}
+    assert codes == dict.fromkeys(names, 0), said
+    assert said == dict.fromkeys(names, "")
+    return names
+
+
+def test_daemon_threads_inside_leave_nothing_behind(name, tmp_path):
+    """Leaving is not left to a thread that never comes back."""
+    names = run_daemons(DAEMONS, name, tmp_path)
+    assert not [which for which, own in names.items() if (SHM / f"penstock.{own}").exists()]
+
+
+def test_what_a_daemon_thread_had_of_a_queue_is_kept_for_the_next(name, tmp_path):
+    names = run_daemons(DAEMONS_WITH_DATA, name, tmp_path)
+    for which, own in names.items():
+        (segment,) = [one for one in inspect.list_segments() if one.name == own]
+        assert not segment.participants, which
+        if which.startswith("trainer"):
+            with TrajectoryReader.attach(own, sequences=2) as trainer:
+                trainer.next_batch(timeout=0).ack(step=1)
+                assert trainer.stats().queue.deaths == 0, which
+        else:
+            with penstock.Queue.attach(own) as queue:
+                queue.get(timeout=0)
+                assert queue.stats().deaths == 0, which
+                queue.discard()
+
+
+def test_others_see_a_leave_and_not_a_death(name):
+    """Of a process whose daemon threads hold something of each kind."""
+    with (
+        penstock.Broadcast.create(f"{name}-w", readers=1) as writer,
+        penstock.Queue.create(f"{name}-q", capacity="1MiB") as queue,
+        penstock.Store.create(f"{name}-s", capacity="1MiB") as store,
+    ):
+        writer.send(bytes(100))
+        queue.put(bytes(5000))
+        store.put("there", bytes(1000))
+        outcome = run_script(
+            """
+            import sys, threading, penstock
+            name = sys.argv[1]
+            blocks = [
+                penstock.Broadcast.attach(name + "-w", rank=0).recv_view(timeout=30),
+                penstock.Queue.attach(name + "-q").get_many(timeout=30),
+                penstock.Store.attach(name + "-s").get("there"),
+                penstock.Store.attach(name + "-s").reserve("new", 1000),
+            ]
+            inside = threading.Barrier(len(blocks) + 1)
+
+            def hold(block):
+                with block as thing:
+                    inside.wait()
+                    threading.Event().wait()
+
+            for block in blocks:
+                threading.Thread(target=hold, args=(block,), daemon=True).start()
+            inside.wait()
+            """,
+            name,
+        )
+        assert (outcome.returncode, outcome.stderr) == (0, "")
+        assert writer.readers()[0].life == "vacant"
+        writer.send("nobody is missed", timeout=0)
+        assert writer.stats().reader_deaths == 0
+        assert len(queue.get(timeout=0)) == 5000
+        assert queue.stats().deaths == 0
+        stats = store.stats()
+        assert (stats.pinned, stats.staged, stats.deaths) == (0, 0, 0)
+        store.put("new", 1)
