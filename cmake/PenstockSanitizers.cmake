@@ -15,7 +15,7 @@ endif()
 if(PENSTOCK_SANITIZE)
     string(REPLACE ";" "," penstock_sanitizers "${PENSTOCK_SANITIZE}")
     add_compile_options(
-        -fsanitize=${penstock_sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+        -fsanitize=${penstock_sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
     add_link_options(-fsanitize=${penstock_sanitizers})
     if(penstock_sanitizers MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
         # GCC warns of every fence under TSan, also of those in the standard library.
