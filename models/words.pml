@@ -19,8 +19,9 @@
  * A load whose comparison fails at once and the compare-and-swap that would fail are one step;
  * so are the three numbers of one word in a description, and its words are written and copied
  * one after another. Helping is a stack, as the calls are: all but the innermost wait in
- * install(). Left out are the bounds on futile attempts and on depth, for both are errors here;
- * and that generations wrap. Memory is sequentially consistent: the pairs are argued in
+ * install(). As many as there are participants at most, which is asserted; with BOUND a change is
+ * given up, and fails, where one more would have to be helped inside it. Left out are the bound on
+ * futile attempts, for they are errors here, and that generations wrap. Memory is sequentially consistent: the pairs are argued in
  * protocols.md.
  *
  * Checked: whoever reads a word finds the payload that it has by the changes decided so far
@@ -55,6 +56,9 @@
 #endif
 #ifndef DEATHS
 #define DEATHS 1
+#endif
+#ifndef BOUND  /* depth at which no change is helped inside another; kDeepest */
+#define BOUND 255
 #endif
 #define WORDS 3
 #define DEEPEST PARTICIPANTS  /* changes that may be helped inside one another */
@@ -195,7 +199,9 @@ inline step() {
            :: v != 0 -> push(v, COPY)
            :: v == 0 && IS_ABOUT(REF) && STATE(status[PLACE(REF)]) == UNDECIDED -> phase = PUT
 #else
-           :: IS_ABOUT(REF) && STATE(status[PLACE(REF)]) == UNDECIDED ->
+           :: v != 0 && n == BOUND -> AT = 0; verdict = false; phase = DECIDE
+           :: !(v != 0 && n == BOUND) && IS_ABOUT(REF) &&
+              STATE(status[PLACE(REF)]) == UNDECIDED ->
               if
               :: v != 0 -> push(v, COPY)
               :: else -> phase = PUT

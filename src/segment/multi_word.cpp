@@ -11,8 +11,8 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr auto kRelease = std::memory_order_release;
+constexpr auto kSeqCst = std::memory_order_seq_cst;
 
 enum class State : std::uint64_t { Preparing = 0, Undecided = 1, Succeeded = 2, Failed = 3 };
 
@@ -55,7 +55,9 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
 // A reference that nothing stands behind: only damage makes one, and nobody waits for it for ever.
 constexpr unsigned kMostFutile = 1000;
 // Changes helped inside one another. Every one is further on in the order of the words, unless they
-// are damaged; a change that is left here fails, and is planned again.
+// are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
+// the word where it is left holds another's reference, and gets a new value when that one goes. So
+// no helper that comes late can install a reference after the decision (models/words.pml, BOUND).
 constexpr unsigned kDeepest = 64;
 
 }  // namespace
@@ -84,13 +86,12 @@ void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOper
 
 unsigned MultiWord::members() const noexcept {
     if (reach_ == nullptr) return members_;
-    return static_cast<unsigned>(
-        std::min<std::uint64_t>(members_, reach_->load(std::memory_order_seq_cst)));
+    return static_cast<unsigned>(std::min<std::uint64_t>(members_, reach_->load(kSeqCst)));
 }
 
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     for (unsigned futile = 0; futile < kMostFutile;) {
-        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
+        const std::uint64_t seen = word.load(kSeqCst);
         if (!is_reference(seen)) return seen;
         help(seen, 0);
         if (word.load(kAcquire) == seen) ++futile;
@@ -115,8 +116,7 @@ std::uint64_t MultiWord::peek(const Word& word) const noexcept {
 bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept {
     // pairs with: the acquire in read(); the ownership that it gives or takes carries what was
     // written under it.
-    return word.compare_exchange_strong(seen, successor(seen, payload), std::memory_order_seq_cst,
-                                        kRelaxed);
+    return word.compare_exchange_strong(seen, successor(seen, payload), kSeqCst, kRelaxed);
 }
 
 // In one order for everybody: of two that meet, one is ahead, and helping goes in no circle.
@@ -156,7 +156,7 @@ bool MultiWord::renew(WordPlan& plan) const noexcept {
 // pairs with: note_of(), by way of the change that follows: who sees that sees the note.
 MultiWord::Note::Note(MultiWord& words, std::uint64_t what) noexcept
     : note_(words.operations_[words.self_].note), turn_(words.noted_) {
-    note_.store(what, std::memory_order_seq_cst);
+    note_.store(what, kSeqCst);
 }
 
 // pairs with: note_of(): who sees no note sees what was done after the change.
@@ -243,7 +243,8 @@ bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
             continue;
         }
         if (seen != step.expected || !is_undecided(reference)) return false;
-        if (step.word->compare_exchange_strong(seen, reference, kAcqRel, kRelaxed)) {
+        // pairs with: the loads in read(), which meet the reference and help, or come before it
+        if (step.word->compare_exchange_strong(seen, reference, kSeqCst, kRelaxed)) {
             PENSTOCK_CRASH_POINT("words.change.installed");
             return true;
         }
@@ -255,8 +256,9 @@ void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
     std::uint64_t seen = status.load(kAcquire);
     if (!is_about(seen, reference) || state_in(seen) != State::Undecided) return;
     const State state = succeeds ? State::Succeeded : State::Failed;
+    // A failure is a look at what another has decided. pairs with: the decision of that one
     status.compare_exchange_strong(seen, status_of(sequence_in(seen), size_in(seen), state),
-                                   std::memory_order_seq_cst, kRelaxed);
+                                   kSeqCst, kSeqCst);
     PENSTOCK_CRASH_POINT("words.change.decided");
 }
 
@@ -277,7 +279,10 @@ bool MultiWord::run(std::uint64_t reference, const Operation& operation,
         const std::uint64_t value =
             succeeded ? step.desired : successor(step.expected, payload_of(step.expected));
         std::uint64_t seen = reference;
-        step.word->compare_exchange_strong(seen, value, std::memory_order_seq_cst, kRelaxed);
+        // Also a failure is in the one order, behind the helper that has put the value there: what
+        // the owner looks at next, such as the holder bits of an entry, comes after the change.
+        // pairs with: the load in read(), of a reader that has set its bit before
+        step.word->compare_exchange_strong(seen, value, kSeqCst, kSeqCst);
         PENSTOCK_CRASH_POINT("words.change.replaced");
     }
     return succeeded;

@@ -77,6 +77,7 @@ public:
     // What the word holds, after finishing what was under way there. In one order with all changes
     // of words, and with what else is sequentially consistent: who has set a bit, and sees here
     // that a word has not changed, is seen by whoever changes it and looks at the bits then.
+    // pairs with: the compare-and-swaps of change(), install() and run()
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
         const std::uint64_t seen = word.load(std::memory_order_seq_cst);
         return (seen & layout::kWordMark) == 0 ? seen : read_helping(word);
