@@ -11,6 +11,9 @@ namespace penstock::detail {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
 constexpr std::uint64_t kLeastChunk = std::uint64_t{64} << 10U;
 // Who is stopped while he gives memory back keeps so much from the others, or this part of a small
@@ -129,21 +132,17 @@ void Heap::restore_hint(std::uint32_t region) noexcept {
     map_.restore_above(region);
 }
 
-// What others have not told the map yet, and may never, is told by whoever finds nothing. False:
-// nobody is in the middle of that.
-bool Heap::restore_noted() noexcept {
-    bool has_noted = false;
-    for (unsigned member = 0; member < words_->members(); ++member) {
-        has_noted |= restore_noted(member);
-    }
-    return has_noted;
+// What others have not told the map yet, and may never, is told by whoever finds nothing. The map
+// is to be looked at after it: a note that is gone again has left its hint there.
+// pairs with: ~Note(), by way of note_of()
+void Heap::restore_noted() noexcept {
+    for (unsigned member = 0; member < words_->members(); ++member) restore_noted(member);
 }
 
-bool Heap::restore_noted(unsigned member) noexcept {
+void Heap::restore_noted(unsigned member) noexcept {
     const std::uint64_t note = words_->note_of(member);
-    if (note == 0 || note > geometry_.regions()) return false;
+    if (note == 0 || note > geometry_.regions()) return;
     restore_hint(static_cast<std::uint32_t>(note - 1));
-    return true;
 }
 
 // ---- taking
@@ -239,9 +238,11 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
     for (bool has_restored = false;;) {
         const Piece piece = find(asked);
         if (piece.length == 0) {
-            if (has_restored || !restore_noted()) return {Fit::NoRun, {}, {}};
+            if (has_restored) return {Fit::NoRun, {}, {}};
+            PENSTOCK_CRASH_POINT("heap.allocate.missed");
+            restore_noted();
             has_restored = true;
-            continue;
+            continue;  // also without notes: a hint may have come between the two looks
         }
         const std::uint32_t lead_in = lead(piece, asked);
         if (lead_in == kNowhere) return {Fit::Damaged, {}, {}};
@@ -382,7 +383,8 @@ Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
 // ---- memory
 
 bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
-    return (reserved_[chunk / 64].load(kRelaxed) >> (chunk % 64) & 1U) != 0;
+    // pairs with: reserve_chunks(), whose memory is there; punch(), which is about to take it away
+    return (reserved_[chunk / 64].load(kAcquire) >> (chunk % 64) & 1U) != 0;
 }
 
 // The chunks that a used block touches. Others may do the same for their part of one; nobody gives
@@ -418,7 +420,8 @@ std::error_code Heap::reserve_chunks(std::uint64_t first, std::uint64_t end) noe
         }
         PENSTOCK_CRASH_POINT("heap.reserve.reserved");
         for (; at < last; ++at) {
-            reserved_[at / 64].fetch_or(std::uint64_t{1} << (at % 64), kRelaxed);
+            // pairs with: the acquire in is_reserved()
+            reserved_[at / 64].fetch_or(std::uint64_t{1} << (at % 64), kRelease);
         }
     }
     return {};
@@ -432,7 +435,8 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
     for (std::uint64_t at = layout::round_up(offset(block), size) / size; at < end; ++at) {
         if (!is_reserved(static_cast<std::uint32_t>(at))) continue;
         // Not reserved any more before it is punched: a death in between costs one fallocate.
-        reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kRelaxed);
+        // pairs with: the acquire in is_reserved(), by way of the block, which is ours meanwhile
+        reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kAcqRel);
         PENSTOCK_CRASH_POINT("heap.trim.unmarked");
         if (!file_->punch(file_offset_ + at * size, size)) given_back += size;
         PENSTOCK_CRASH_POINT("heap.trim.punched");

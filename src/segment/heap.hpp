@@ -145,8 +145,8 @@ private:
     void lay(WordPlan& plan, const Piece& piece) const noexcept;
     void hint(const Piece& piece) noexcept;
     void restore_hint(std::uint32_t region) noexcept;
-    bool restore_noted() noexcept;
-    bool restore_noted(unsigned member) noexcept;
+    void restore_noted() noexcept;
+    void restore_noted(unsigned member) noexcept;
 
     struct Wanted {
         std::uint32_t length = 0;

@@ -198,6 +198,31 @@ TEST(HeapConcurrencyTest, AStoppedProcessHidesNothing) {
     }
 }
 
+// A free block is in the notes before it is in the map, and out of them after. Who looks at the map
+// before it is there, and at the notes when it is out of them again, has to look at the map again.
+TEST(HeapConcurrencyTest, WhatIsHintedBetweenTheMapAndTheNotesIsFound) {
+    HeapStage stage(1024, kGranules);
+    ASSERT_EQ(stage.take(0, std::uint64_t{kGranules} * 1024).length, kGranules);
+    ASSERT_EQ(stage.take(1, 1024).length, 0U);  // from here on the map says so as well
+    Child owner([&] {
+        stage.join(1);
+        os::arm_crash_point("heap.free.freed:1:stop");
+        require(stage.give(0));
+    });
+    owner.await_stop();
+    Child asker([&] {
+        stage.join(2);
+        os::arm_crash_point("heap.allocate.missed:1:stop");
+        require(stage.take(1, 1024).length == 1);
+    });
+    asker.await_stop();
+    owner.resume();
+    EXPECT_EQ(owner.wait(), 0);
+    asker.resume();
+    EXPECT_EQ(asker.wait(), 0);
+    stage.check();
+}
+
 // Two blocks share a chunk of memory. One who finds no memory for the rest of his must not give
 // back what the other was promised.
 TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
