@@ -9,7 +9,7 @@ namespace penstock::os {
 struct ProcessIdentity {
     std::uint32_t pid = 0;            // in this process's PID namespace
     std::uint64_t pid_namespace = 0;  // inode of the namespace, 0 if unknown
-    std::uint64_t start_time = 0;     // clock ticks since boot, 0 if unknown
+    std::uint64_t start_time = 0;     // clock ticks since the machine's boot, 0 if unknown
     std::string name;                 // script or program, without its path
 };
 

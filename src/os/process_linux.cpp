@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "os/clock.hpp"
+
 namespace penstock::os {
 namespace {
 
@@ -27,6 +29,15 @@ struct Stat {
     std::uint64_t start_time = 0;
 };
 
+// Ticks since the machine's boot: /proc adds what the reader's time namespace does.
+std::uint64_t since_boot(std::uint64_t ticks) noexcept {
+    const long rate = ::sysconf(_SC_CLK_TCK);
+    if (rate <= 0) return ticks;
+    const std::int64_t tick = 1'000'000'000 / rate;
+    const std::int64_t offset = clock_offsets().boot;
+    return ticks - static_cast<std::uint64_t>((offset - (offset % tick + tick) % tick) / tick);
+}
+
 // Field 2 is the program's name in parentheses and may hold anything, so count from its end.
 Stat parse_stat(const std::string& text) {
     Stat stat;
@@ -37,7 +48,7 @@ Stat parse_stat(const std::string& text) {
     constexpr std::size_t kStartTime = 22 - 3;  // field 22; the first one here is field 3
     if (fields.size() <= kStartTime) return stat;
     stat.state = fields[0][0];
-    stat.start_time = std::strtoull(fields[kStartTime].c_str(), nullptr, 10);
+    stat.start_time = since_boot(std::strtoull(fields[kStartTime].c_str(), nullptr, 10));
     return stat;
 }
 

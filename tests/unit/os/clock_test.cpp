@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/time_namespace.hpp"
 
 namespace penstock::os {
 namespace {
@@ -31,6 +32,24 @@ TEST(ClockTest, MonotonicTimeIsTheSameInEveryProcess) {
     ASSERT_EQ(child.wait(), 0);
     EXPECT_GT(*seen_by_child, before);
     EXPECT_LT(*seen_by_child, monotonic_ns());
+}
+
+TEST(ClockTest, MonotonicTimeIsTheSameInEveryTimeNamespace) {
+    for (const std::int64_t ahead : {std::int64_t{100'000}, -monotonic_ns() / 2'000'000'000}) {
+        const Shared<std::int64_t> seen;
+        const Shared<std::int64_t> coarse;
+        const std::int64_t before = monotonic_ns();
+        const int outcome = test::run_ahead(ahead, [&] {
+            *seen = monotonic_ns();
+            *coarse = coarse_ns();
+        });
+        if (outcome == test::kNoTimeNamespaces) GTEST_SKIP() << "no time namespaces here";
+        ASSERT_EQ(outcome, 0);
+        EXPECT_GE(*seen, before) << ahead;
+        EXPECT_LE(*seen, monotonic_ns()) << ahead;
+        EXPECT_LT(*coarse - before, monotonic_ns() - before + 100'000'000) << ahead;
+        EXPECT_GT(*coarse - before, -100'000'000) << ahead;
+    }
 }
 
 TEST(ClockTest, WallTimeCountsFromTheEpoch) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/time_namespace.hpp"
 
 namespace penstock::os {
 namespace {
@@ -102,6 +103,25 @@ TEST(ProcessTest, SeesWhoIsStopped) {
     EXPECT_FALSE(is_stopped(pid, pid_namespace, start_time));
     child.kill_unreaped();
     EXPECT_FALSE(is_stopped(pid, pid_namespace, start_time));
+}
+
+TEST(ProcessTest, SeesWhoIsStoppedFromAnotherTimeNamespace) {
+    const Shared<ProcessIdentity> who;
+    Gate known;
+    Child child([&] {
+        const ProcessIdentity self = identify_self();
+        who->pid = self.pid;
+        who->pid_namespace = self.pid_namespace;
+        who->start_time = self.start_time;
+        known.open();
+        for (;;) ::pause();
+    });
+    known.pass();
+    child.stop();
+    const int outcome = test::run_ahead(
+        100'000, [&] { require(is_stopped(who->pid, who->pid_namespace, who->start_time)); });
+    if (outcome == test::kNoTimeNamespaces) GTEST_SKIP() << "no time namespaces here";
+    EXPECT_EQ(outcome, 0);
 }
 
 TEST(ProcessTest, NobodyIsNotStopped) {
