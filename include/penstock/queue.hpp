@@ -41,7 +41,7 @@ enum class EndsWith : std::uint8_t {
 };
 
 struct QueueOptions {
-    // Bytes for messages larger than `inline_bytes`, rounded up to 4 KiB. Address range: memory is
+    // Bytes for messages larger than `inline_bytes`, rounded up to pages. Address range: memory is
     // reserved when messages first need it, and given back when the queue has been idle.
     std::uint64_t capacity = std::uint64_t{64} << 20U;
     unsigned slots = 4096;        // messages at most, queued and taken; rounded up to 2^n

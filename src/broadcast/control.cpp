@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "os/crash_point.hpp"
+#include "os/pages.hpp"
 #include "os/process.hpp"
 #include "segment/elapsed.hpp"
 
@@ -63,7 +64,9 @@ BroadcastShape shape_of(const BroadcastOptions& options) {
     }
     BroadcastShape shape;
     shape.readers = options.readers;
-    shape.capacity = std::bit_ceil(std::max(options.capacity, layout::kLeastCapacity));
+    // Whole pages: blocks lie behind the ring, and their memory comes and goes.
+    shape.capacity =
+        std::bit_ceil(std::max({options.capacity, layout::kLeastCapacity, os::page_size()}));
     shape.arena.granule_bytes = layout::kBroadcastGranule;
     shape.arena.granules = static_cast<std::uint32_t>(
         layout::round_up(options.large, layout::kBroadcastGranule) / layout::kBroadcastGranule);

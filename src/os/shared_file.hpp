@@ -8,6 +8,8 @@
 #include <system_error>
 #include <vector>
 
+#include "os/pages.hpp"
+
 namespace penstock::os {
 
 // Owns a descriptor opened with O_CLOEXEC that carries locks; closed in every forked child.
@@ -108,8 +110,6 @@ private:
 // True if a file of user `owner` may be mapped: one's own, or anybody's for root. Somebody else's
 // could be cut short under our feet.
 bool may_trust(std::uint32_t owner) noexcept;
-
-std::uint64_t page_size() noexcept;
 
 struct Space {
     std::uint64_t total = 0;

@@ -379,10 +379,6 @@ bool may_trust(std::uint32_t owner) noexcept {
     return self == 0 || owner == self;
 }
 
-std::uint64_t page_size() noexcept {
-    return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-}
-
 Space space_at(const std::string& path, std::error_code& error) noexcept {
     struct statvfs status{};
     error = outcome(::statvfs(path.c_str(), &status));

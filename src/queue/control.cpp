@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "os/pages.hpp"
 #include "segment/elapsed.hpp"
 
 namespace penstock::detail {
@@ -38,7 +39,7 @@ std::uint64_t QueueShape::control_bytes() const noexcept {
 }
 
 std::uint64_t QueueShape::cells_bytes() const noexcept {
-    return layout::round_up(slots * cell_bytes, layout::kPage);
+    return layout::round_up(slots * cell_bytes, arena.granule_bytes);  // blocks begin on a page
 }
 
 std::uint64_t QueueShape::payload_bytes() const noexcept {
@@ -105,31 +106,32 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     shape.ends_with = options.ends_with;
     shape.application = options.application;
     shape.application_bytes = layout::round_up(options.application_bytes, layout::kApart);
-    shape.arena.granule_bytes = layout::kQueueGranule;
-    shape.arena.granules = static_cast<std::uint32_t>(
-        layout::round_up(options.capacity, layout::kQueueGranule) / layout::kQueueGranule);
+    const std::uint64_t granule = std::max(layout::kLeastQueueGranule, os::page_size());
+    shape.arena.granule_bytes = granule;
+    shape.arena.granules =
+        static_cast<std::uint32_t>(layout::round_up(options.capacity, granule) / granule);
     return shape;
 }
 
 QueueShape queue_shape_of(const layout::SegmentHeader& header) {
     const auto& geometry = header.geometry;
     const std::uint64_t granules = geometry[layout::kQueueGranules];
+    const std::uint64_t granule = geometry[layout::kQueueGranuleBytes];
     const layout::QueueRules rules = layout::decode_rules(geometry[layout::kQueueRules]);
     QueueShape shape;
-    const bool is_plausible = std::has_single_bit(geometry[layout::kQueueSlots]) &&
-                              geometry[layout::kQueueSlots] <= layout::kMostQueueSlots &&
-                              geometry[layout::kCellBytes] >= 64 &&
-                              geometry[layout::kCellBytes] % 64 == 0 &&
-                              geometry[layout::kCellBytes] <= kMostCellBytes &&
-                              geometry[layout::kQueueGranuleBytes] == layout::kQueueGranule &&
-                              granules <= layout::kMostQueueBytes / layout::kQueueGranule &&
-                              geometry[layout::kQueueMembers] >= 1 &&
-                              geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
-                              header.slot_count == geometry[layout::kQueueMembers] &&
-                              rules.poison_limit < layout::kMostDeliveries &&
-                              layout::encode_rules(rules) == geometry[layout::kQueueRules] &&
-                              geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
-                              geometry[layout::kApplicationBytes] <= layout::kMostApplicationBytes;
+    const bool is_plausible =
+        std::has_single_bit(geometry[layout::kQueueSlots]) &&
+        geometry[layout::kQueueSlots] <= layout::kMostQueueSlots &&
+        geometry[layout::kCellBytes] >= 64 && geometry[layout::kCellBytes] % 64 == 0 &&
+        geometry[layout::kCellBytes] <= kMostCellBytes && std::has_single_bit(granule) &&
+        granule >= layout::kLeastQueueGranule && granule <= layout::kMostQueueGranule &&
+        granules <= layout::kMostQueueBytes / granule && geometry[layout::kQueueMembers] >= 1 &&
+        geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
+        header.slot_count == geometry[layout::kQueueMembers] &&
+        rules.poison_limit < layout::kMostDeliveries &&
+        layout::encode_rules(rules) == geometry[layout::kQueueRules] &&
+        geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
+        geometry[layout::kApplicationBytes] <= layout::kMostApplicationBytes;
     if (is_plausible) {
         shape.slots = geometry[layout::kQueueSlots];
         shape.cell_bytes = geometry[layout::kCellBytes];
@@ -139,7 +141,7 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
             rules.ends_with_last_producer ? EndsWith::LastProducer : EndsWith::Creator;
         shape.application = geometry[layout::kApplication];
         shape.application_bytes = geometry[layout::kApplicationBytes];
-        shape.arena.granule_bytes = layout::kQueueGranule;
+        shape.arena.granule_bytes = granule;
         shape.arena.granules = static_cast<std::uint32_t>(granules);
     }
     if (!is_plausible || header.control_size != shape.control_bytes() ||

@@ -303,8 +303,8 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
         }
     }
     if (block) {
-        const std::uint64_t granules = (size + layout::kQueueGranule - 1) / layout::kQueueGranule;
-        next_granule = static_cast<std::uint32_t>(block->granule + granules);
+        const std::uint64_t granule = view.shape().arena.granule_bytes;
+        next_granule = static_cast<std::uint32_t>(block->granule + (size + granule - 1) / granule);
     }
     if (block.code() == ErrorCode::NoSpace) {
         return Status(ErrorCode::NoSpace,

@@ -23,7 +23,9 @@ enum QueueGeometry : unsigned {
     kApplicationBytes = 7,
 };
 
-inline constexpr std::uint64_t kQueueGranule = 4096;
+// Of blocks: a page of the machine that the queue was made on, and so much at least and at most.
+inline constexpr std::uint64_t kLeastQueueGranule = 4096;
+inline constexpr std::uint64_t kMostQueueGranule = std::uint64_t{1} << 20U;
 inline constexpr std::uint64_t kMostQueueSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kMostQueueMembers = kMaxSlots;

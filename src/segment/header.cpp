@@ -28,7 +28,12 @@ std::uint64_t checksum_of(const SegmentHeader& header) noexcept {
     throw Error(code, where + " " + why);
 }
 
-// start..start+size lies within [from, to) and starts on a page.
+// Pages that parts may begin on.
+std::uint64_t part_page() noexcept {
+    return std::max(kPage, os::page_size());
+}
+
+// start..start+size lies within [from, to) and starts on a page of any machine.
 bool is_part(std::uint64_t start, std::uint64_t size, std::uint64_t from,
              std::uint64_t to) noexcept {
     return start % kPage == 0 && start >= from && start <= to && size <= to - start;
@@ -71,6 +76,13 @@ void check_numbers(const SegmentHeader& header, std::uint64_t file_size, const s
                          is_part(header.payload_offset, header.payload_size,
                                  header.control_offset + header.control_size, header.file_size);
     if (!adds_up) refuse(ErrorCode::Corrupt, where, "is damaged: its parts do not fit together");
+    const std::uint64_t starts =
+        header.slots_offset | header.control_offset | header.payload_offset | header.file_size;
+    if (starts % part_page() != 0) {
+        refuse(ErrorCode::Incompatible, where,
+               "was made for smaller pages than the " + std::to_string(part_page() >> 10U) +
+                   " KiB that this machine has");
+    }
 }
 
 }  // namespace
@@ -84,16 +96,16 @@ SegmentHeader make_header(const std::string& name, const SegmentPlan& plan) {
     header.pointer_bits = 64;
     header.features = os::register_asymmetric_fence() ? layout::kFeatureAsymmetricFence : 0;
     os::fill_random(reinterpret_cast<std::byte*>(header.instance), sizeof header.instance);
-    header.slots_offset = kPage;
+    const std::uint64_t page = part_page();
+    header.slots_offset = page;
     header.slot_count = plan.slots;
     header.control_offset =
-        layout::round_up(header.slots_offset + plan.slots * sizeof(layout::ParticipantSlot), kPage);
+        layout::round_up(header.slots_offset + plan.slots * sizeof(layout::ParticipantSlot), page);
     header.control_size = plan.control_bytes;
     header.payload_offset = layout::round_up(header.control_offset + header.control_size,
-                                             std::max(os::page_size(), plan.payload_alignment));
+                                             std::max(page, plan.payload_alignment));
     header.payload_size = plan.payload_bytes;
-    header.file_size =
-        layout::round_up(header.payload_offset + header.payload_size, os::page_size());
+    header.file_size = layout::round_up(header.payload_offset + header.payload_size, page);
     std::memcpy(header.geometry, plan.geometry.data(), sizeof header.geometry);
     header.created_at = os::wall_ns();
     std::memcpy(header.name, name.data(), std::min(name.size(), layout::kNameBytes - 1));

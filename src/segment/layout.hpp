@@ -16,7 +16,9 @@ inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
 inline constexpr std::size_t kApart = 128;
-inline constexpr std::uint64_t kPage = 4096;  // granularity of the parts of a segment
+// The smallest page of any machine. The parts of a segment begin on pages of the machine that it
+// was made on, which may be larger (os::page_size()).
+inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::size_t kNameBytes = 256;
 inline constexpr std::size_t kGeometryWords = 8;
 inline constexpr std::uint64_t kMaxSlots = 1024;

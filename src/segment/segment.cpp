@@ -130,6 +130,12 @@ os::SharedFile open_to_join(const Location& location) {
     }
 }
 
+// Huge pages begin where one may begin, in the file and in memory.
+SegmentPlan on_huge_pages(SegmentPlan plan) {
+    plan.payload_alignment = std::max(plan.payload_alignment, os::huge_page_size());
+    return plan;
+}
+
 void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& location) {
     if (header.kind == static_cast<std::uint32_t>(kind)) return;
     throw Error(ErrorCode::Incompatible,
@@ -231,7 +237,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
                                    : os::SharedFile::create_private(location_.directory, error);
     if (error == std::errc::no_space_on_device) throw_no_space(location_, plan.payload_reserved);
     if (error) throw_system(error, "create", location_.name);
-    header_ = make_header(location_.name, plan);
+    header_ = make_header(location_.name, memory.huge_pages ? on_huge_pages(plan) : plan);
     PENSTOCK_CRASH_POINT("segment.create.opened");
     error = file_.set_size(header_.file_size);
     if (error) throw_system(error, "size", location_.name);
@@ -300,10 +306,11 @@ void Segment::place(const MemoryOptions& memory) {
 
 void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
     if (memory.huge_pages) {
-        require(
-            payload_.collapse(reserved), "huge_pages",
-            "the file system must allow them (mount it with huge=advise), the capacity be 2 MiB "
-            "at least, and the kernel 6.1 or newer");
+        require(payload_.collapse(reserved), "huge_pages",
+                ("the file system must allow them (mount it with huge=advise), the capacity be " +
+                 std::to_string(os::huge_page_size() >> 20U) +
+                 " MiB at least, and the kernel 6.1 or newer")
+                    .c_str());
     }
     if (memory.populate) {
         require(payload_.populate(reserved), "populate", "there is not that much memory");
