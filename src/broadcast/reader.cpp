@@ -77,10 +77,15 @@ void ReaderCore::claim_rank() {
     Participants& participants = segment_->participants();
     if (!claim_patiently()) {
         const ParticipantText who = participants.text(slot_);
+        const std::string it = "pid " + std::to_string(who.pid) + " (" + who.process + ")";
         throw Error(ErrorCode::Busy,
                     "rank " + std::to_string(rank_) + " of " + quoted(segment_->name()) +
-                        " has a reader already: pid " + std::to_string(who.pid) + " (" +
-                        who.process + "); choose another rank or end that process",
+                        (participants.has_janitor(slot_)
+                             ? " is not free yet: a process that does not get on is at work on "
+                               "what its dead reader held, " +
+                                   it + "; try again, or choose another rank"
+                             : " has a reader already: " + it +
+                                   "; choose another rank or end that process"),
                     static_cast<int>(rank_));
     }
     PENSTOCK_CRASH_POINT("broadcast.attach.locked");
@@ -98,9 +103,8 @@ void ReaderCore::claim_rank() {
 
 // The writer may just be clearing a dead predecessor, or that one just leaving: moments only.
 bool ReaderCore::claim_patiently() noexcept {
-    constexpr std::int64_t kPatience = 50'000'000;  // ns
-    const std::int64_t end = os::monotonic_ns() + kPatience;
-    while (!segment_->participants().try_claim(slot_)) {
+    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
+    while (!segment_->participants().claim(slot_)) {
         if (os::monotonic_ns() >= end) return false;
         os::pause_between_tries();
     }

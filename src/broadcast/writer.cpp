@@ -176,7 +176,7 @@ bool WriterCore::bury_dead() noexcept {
 void WriterCore::bury(unsigned rank) noexcept {
     auto& participants = segment->participants();
     const unsigned slot = layout::slot_of_rank(rank);
-    if (!participants.try_claim(slot)) return;  // somebody else is its janitor, or replaces it
+    if (!participants.claim(slot)) return;  // somebody else is its janitor, or replaces it
     PENSTOCK_CRASH_POINT("broadcast.bury.locked");
     if (participants.is_announced(slot)) {
         const ReaderState dead = describe_reader(view, participants, rank);

@@ -95,12 +95,13 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
 void QueueCore::claim_place() {
     Participants& participants = segment->participants();
     const unsigned places = view.shape().members;
-    while (self < places && !participants.try_claim(self)) ++self;
-    if (self == places) {
-        throw Error(ErrorCode::Busy, quoted(segment->name()) + " has no free place: all " +
-                                         std::to_string(places) +
-                                         " participants are alive; create it with more `members`");
+    const std::optional<unsigned> place = participants.claim_free(places);
+    if (!place) {
+        throw Error(ErrorCode::Busy, quoted(segment->name()) +
+                                         " has no free place: " + participants.describe(places) +
+                                         "; create it with more `members`");
     }
+    self = *place;
     PENSTOCK_CRASH_POINT("queue.attach.locked");
     ring = SlotRing(view, self);
     // Before anything can fail: from here on what the dead one had would be nobody's.
@@ -512,7 +513,7 @@ bool QueueCore::clear_dead() noexcept {
     Participants& participants = segment->participants();
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
         if (slot == self || participants.life(slot) != Life::Dead) continue;
-        if (!participants.try_claim(slot)) continue;  // it has a janitor
+        if (!participants.claim(slot)) continue;  // it has a janitor
         PENSTOCK_CRASH_POINT("queue.janitor.locked");
         if (participants.is_announced(slot)) {
             clear(slot);

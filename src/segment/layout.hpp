@@ -11,7 +11,7 @@
 namespace penstock::layout {
 
 inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
-inline constexpr std::uint32_t kLayoutVersion = 1;
+inline constexpr std::uint32_t kLayoutVersion = 2;
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
@@ -59,8 +59,8 @@ static_assert(offsetof(SegmentHeader, checksum) == 432);
 static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
 
 // One who may be attached. The kernel's write lock on its first byte is what makes it alive.
-// Everything in it is written by the holder of that lock alone; `word` last, with release, read
-// by everybody with acquire. The rest is text for people, relaxed.
+// Everything in it but `found_dead` is written by the holder of that lock alone; `word` last, with
+// release, read by everybody with acquire. The rest is text for people, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;
@@ -73,7 +73,11 @@ struct ParticipantSlot {
     std::atomic<std::uint64_t> start_time;
     std::atomic<std::int64_t> attached_at;
     std::atomic<std::uint64_t> text[kTextWords];  // process name, zero padded
-    std::uint64_t reserved[19];
+    // Join number of the last one found dead here: from then on its lock, if anybody has it, is a
+    // janitor's. By whoever finds it dead, before it asks for that lock; only grows. Release and
+    // acquire: see Participants::claim().
+    std::atomic<std::uint64_t> found_dead;
+    std::uint64_t reserved[18];
 };
 static_assert(sizeof(ParticipantSlot) == 256);
 

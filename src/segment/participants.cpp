@@ -44,6 +44,72 @@ bool Participants::try_claim(unsigned slot) noexcept {
     return file_->try_lock(lock_byte(slot));
 }
 
+bool Participants::claim(unsigned slot) noexcept {
+    const std::uint64_t dead = joins(slot);
+    const Life is = life(slot);
+    if (is == Life::Alive) return false;
+    if (is == Life::Dead && joins(slot) == dead) {
+        std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
+        std::uint64_t seen = found.load(kRelaxed);
+        // pairs with: has_janitor(), by way of the lock, which it finds taken
+        while (seen < dead &&
+               !found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) {
+        }
+        PENSTOCK_CRASH_POINT("participants.claim.found_dead");
+    }
+    return try_claim(slot);
+}
+
+bool Participants::has_janitor(unsigned slot) const noexcept {
+    // pairs with: retire(), announce(); who finds it gone has what it held
+    return joins(slot) == slots_[slot].found_dead.load(std::memory_order_acquire) &&
+           is_announced(slot);
+}
+
+// Somebody lives in every place. Where a lock is taken and nobody lives, one comes, goes or clears.
+bool Participants::is_full(unsigned places) const noexcept {
+    for (unsigned slot = 0; slot < places; ++slot) {
+        if (!is_announced(slot) || has_janitor(slot)) return false;
+    }
+    return true;
+}
+
+std::optional<unsigned> Participants::claim_free(unsigned places) noexcept {
+    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
+    for (;;) {
+        for (unsigned slot = 0; slot < places; ++slot) {
+            if (claim(slot)) return slot;
+        }
+        if (is_full(places) || os::monotonic_ns() >= end) return std::nullopt;
+        os::pause_between_tries();
+    }
+}
+
+std::string Participants::describe(unsigned places) const {
+    unsigned alive = 0;
+    unsigned cleared = 0;
+    unsigned dead = 0;
+    unsigned changing = 0;
+    for (unsigned slot = 0; slot < places; ++slot) {
+        const Life is = life(slot);
+        unsigned& count = is == Life::Free    ? changing
+                          : is == Life::Dead  ? dead
+                          : has_janitor(slot) ? cleared
+                                              : alive;
+        ++count;
+    }
+    if (alive == places) return "all " + std::to_string(places) + " participants are alive";
+    std::string text = "of " + std::to_string(places) + " participants " + std::to_string(alive) +
+                       (alive == 1 ? " is alive" : " are alive");
+    const auto add = [&](unsigned count, const char* what) {
+        if (count > 0) text += ", " + std::to_string(count) + what;
+    };
+    add(cleared, " dead, with a process at work on what they held that does not get on");
+    add(dead, " dead");
+    add(changing, " joining or leaving");
+    return text;
+}
+
 void Participants::release(unsigned slot) noexcept {
     if (claimed_ == slot) claimed_ = kNone;
     file_->unlock(lock_byte(slot));

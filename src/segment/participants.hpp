@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "os/shared_file.hpp"
@@ -15,6 +16,9 @@ enum class Life : std::uint8_t {
     Alive,  // announced, and the kernel holds its lock
     Dead,   // announced, and nobody holds the lock: a janitor may clear it
 };
+
+// How long a janitor is waited for: far longer than it needs, if it runs at all.
+inline constexpr std::int64_t kJanitorPatience = 50'000'000;  // ns
 
 // What stands in a slot, for people.
 struct ParticipantText {
@@ -39,6 +43,12 @@ public:
     // Takes the slot's lock. False: its owner lives, or a janitor is at work in it. On success the
     // caller owns whatever the slot's last owner left and must clear it before announcing.
     bool try_claim(unsigned slot) noexcept;
+    // The same where the last owner may be dead: that it was found dead is said before the lock is
+    // asked for, so that has_janitor() tells others whose that is. False also if its owner lives.
+    bool claim(unsigned slot) noexcept;
+    // The first of the slots below `places` that can be had. Waits for those who are just joining,
+    // leaving or clearing up, for kJanitorPatience at most. Nothing: describe() says why.
+    std::optional<unsigned> claim_free(unsigned places) noexcept;
     // Lets the lock go; the slot must be free or the caller's to abandon.
     void release(unsigned slot) noexcept;
 
@@ -54,11 +64,17 @@ public:
     // How often the slot has been joined: 1 for its first participant.
     [[nodiscard]] std::uint64_t joins(unsigned slot) const noexcept;
     [[nodiscard]] Life life(unsigned slot) const noexcept;
+    // The one who was found dead in the slot is still in it: if its lock is somebody's, a
+    // janitor's. life() says Alive then, for the kernel does not tell whose a lock is.
+    [[nodiscard]] bool has_janitor(unsigned slot) const noexcept;
+    // "3 participants are alive, 1 is dead and being cleared up after": of those below `places`.
+    [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
     [[nodiscard]] bool anybody_alive() const noexcept;
 
 private:
     [[nodiscard]] std::uint64_t lock_byte(unsigned slot) const noexcept;
+    [[nodiscard]] bool is_full(unsigned places) const noexcept;
 
     os::SharedFile* file_ = nullptr;
     layout::ParticipantSlot* slots_ = nullptr;

@@ -14,9 +14,6 @@ namespace {
 using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-// How long a janitor is waited for: far longer than it needs, if it runs at all.
-constexpr std::int64_t kJanitorPatience = 50'000'000;  // ns
-
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
     counter.fetch_add(amount, kRelaxed);
 }
@@ -84,19 +81,13 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
 void StoreCore::claim_place() {
     Participants& participants = segment->participants();
     const unsigned places = view.shape().members;
-    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
-    while (!claim_any()) {
-        const bool is_late = os::monotonic_ns() >= end;
-        if (is_late || is_full()) {
-            throw Error(
-                ErrorCode::Busy,
-                title() + " has no free place: all " + std::to_string(places) +
-                    " participants are alive" +
-                    (is_late ? ", or being cleared up after by somebody who is stopped" : "") +
-                    "; create it with more `members`");
-        }
-        os::pause_between_tries();
+    const std::optional<unsigned> place = participants.claim_free(places);
+    if (!place) {
+        throw Error(ErrorCode::Busy, title() +
+                                         " has no free place: " + participants.describe(places) +
+                                         "; create it with more `members`");
     }
+    self = *place;
     PENSTOCK_CRASH_POINT("store.attach.locked");
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
                  places, self);
@@ -110,48 +101,6 @@ void StoreCore::claim_place() {
     pins = std::move(fresh);
     segment->joined();
     enter(*segment, self);
-}
-
-bool StoreCore::claim_any() noexcept {
-    for (self = 0; self < view.shape().members; ++self) {
-        if (claim(self)) return true;
-    }
-    return false;
-}
-
-// Takes the lock of a place. That the one in it is dead is said before: whoever has the lock from
-// then on is at work for a dead one, and not alive in there.
-bool StoreCore::claim(unsigned place) noexcept {
-    Participants& participants = segment->participants();
-    const std::uint64_t joins = participants.joins(place);
-    const Life life = participants.life(place);
-    if (life == Life::Alive) return false;
-    if (life == Life::Dead && participants.joins(place) == joins) {
-        std::atomic<std::uint64_t>& found = view.member(place).found_dead;
-        std::uint64_t seen = found.load(kRelaxed);
-        // pairs with: has_janitor(), by way of the lock, which it finds taken
-        while (seen < joins &&
-               !found.compare_exchange_weak(seen, joins, std::memory_order_release, kRelaxed)) {
-        }
-    }
-    return participants.try_claim(place);
-}
-
-// The one who was found dead in that place is still in it: if its lock is somebody's, a janitor's.
-bool StoreCore::has_janitor(unsigned place) const noexcept {
-    const Participants& participants = segment->participants();
-    // pairs with: retire(), announce(); who finds it gone has what it held
-    return participants.joins(place) ==
-               view.member(place).found_dead.load(std::memory_order_acquire) &&
-           participants.is_announced(place);
-}
-
-// Somebody lives in every place. Where a lock is taken and nobody lives, one comes, goes or clears.
-bool StoreCore::is_full() const noexcept {
-    for (unsigned place = 0; place < view.shape().members; ++place) {
-        if (!segment->participants().is_announced(place) || has_janitor(place)) return false;
-    }
-    return true;
 }
 
 // Before anything of ours can be of interest to others.
@@ -210,7 +159,7 @@ void StoreCore::clear_dead() noexcept {
     for (unsigned place = 0; place < words.members(); ++place) {
         if (place == self) continue;
         if (segment->participants().life(place) == Life::Dead && clear_place(place)) continue;
-        if (has_janitor(place)) await_janitor(place);
+        if (segment->participants().has_janitor(place)) await_janitor(place);
     }
 }
 
@@ -225,7 +174,7 @@ void StoreCore::clear_dead_in_passing() noexcept {
 
 // False: it has a janitor, who is at work.
 bool StoreCore::clear_place(unsigned place) noexcept {
-    if (!claim(place)) return false;
+    if (!segment->participants().claim(place)) return false;
     PENSTOCK_CRASH_POINT("store.janitor.locked");
     Participants& participants = segment->participants();
     if (participants.is_announced(place)) {
@@ -246,7 +195,7 @@ void StoreCore::await_janitor(unsigned place) noexcept {
     for (const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
          os::monotonic_ns() < end;) {
         os::pause_between_tries();
-        if (!has_janitor(place)) return;
+        if (!participants.has_janitor(place)) return;
         // It died as well.
         if (participants.life(place) == Life::Dead && clear_place(place)) return;
     }
@@ -346,8 +295,8 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
         move(entry, seen, State::Expired, member);
         return Status::ok();
     }
-    if (member != self &&
-        (segment->participants().life(member) == Life::Dead || has_janitor(member))) {
+    if (member != self && (segment->participants().life(member) == Life::Dead ||
+                           segment->participants().has_janitor(member))) {
         clear_dead();
         if (word(entry) != seen) return Status::ok();
     }

@@ -95,14 +95,10 @@ private:
     using State = layout::EntryState;
 
     void claim_place();
-    bool claim_any() noexcept;
-    bool claim(unsigned place) noexcept;
-    [[nodiscard]] bool is_full() const noexcept;
     void extend_reach() noexcept;
     void clear_dead_in_passing() noexcept;
     bool clear_place(unsigned place) noexcept;
     void await_janitor(unsigned place) noexcept;
-    [[nodiscard]] bool has_janitor(unsigned place) const noexcept;
     void take_over(unsigned dead) noexcept;
     void take_back(unsigned member) noexcept;
     void vacate() noexcept;

@@ -136,9 +136,6 @@ struct alignas(kApart) StoreMember {
     std::atomic<std::uint64_t> expired;
     std::atomic<std::uint64_t> refused;
     std::atomic<std::uint64_t> deaths;  // of participants in this place
-    // Join number of the last one found dead in this place: from then on its lock, if anybody has
-    // it, is a janitor's. Before that is asked for, by whoever finds it dead; only grows.
-    std::atomic<std::uint64_t> found_dead;
 };
 static_assert(sizeof(StoreMember) == kApart);
 

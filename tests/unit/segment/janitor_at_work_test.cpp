@@ -1,0 +1,157 @@
+// Who finds every place taken while a janitor is at work on a dead one's is told how many are
+// alive, and has the place as soon as the janitor is done; the same in every concept.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <functional>
+#include <string>
+
+#include "os/crash_point.hpp"
+#include "penstock/broadcast.hpp"
+#include "penstock/queue.hpp"
+#include "penstock/store.hpp"
+#include "penstock/trajectories.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+#include "tests/unit/support/verdict.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Child;
+using test::Gate;
+
+// Three places: the creator's, one of who will be a janitor, one of who dies. A concept is how to
+// make it, to be in it, and to do what finds the dead.
+struct Concept {
+    const char* name;
+    const char* point;  // where its janitor stops
+    std::function<std::shared_ptr<void>(const std::string&)> create;
+    std::function<std::shared_ptr<void>(const std::string&)> attach;
+    std::function<void(void*)> look;
+};
+
+template <typename T>
+std::shared_ptr<void> keep(T handle) {
+    return std::make_shared<T>(std::move(handle));
+}
+
+Concept queue_concept() {
+    return {"Queue", "queue.janitor.locked:1:stop",
+            [](const std::string& name) {
+                return keep(Queue::create(name, {.capacity = 4096, .slots = 4, .members = 3}));
+            },
+            [](const std::string& name) { return keep(Queue::attach(name)); },
+            [](void* handle) { static_cast<void>(static_cast<Queue*>(handle)->take(1ms)); }};
+}
+
+Concept trajectories_concept() {
+    return {"Trajectories", "queue.janitor.locked:1:stop",
+            [](const std::string& name) {
+                return keep(TrajectoryReader::create(
+                    name, {.capacity = 4096, .slots = 4, .members = 3}, 1));
+            },
+            [](const std::string& name) { return keep(TrajectoryReader::attach(name, 1)); },
+            [](void* handle) {
+                static_cast<void>(static_cast<TrajectoryReader*>(handle)->next_batch({}, 1ms));
+            }};
+}
+
+Concept store_concept() {
+    return {"Store", "store.janitor.locked:1:stop",
+            [](const std::string& name) {
+                StoreOptions options;
+                options.capacity = 1 << 20U;
+                options.members = 3;
+                return keep(Store::create(name, options));
+            },
+            [](const std::string& name) { return keep(Store::attach(name)); },
+            [](void* handle) { static_cast<Store*>(handle)->clear_dead(); }};
+}
+
+class JanitorAtWorkTest : public test::CleanTest {
+protected:
+    // The sentence of who attaches meanwhile.
+    std::string refusal(const std::function<void()>& attach) {
+        try {
+            attach();
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::Busy);
+            return error.what();
+        }
+        return "nothing was refused";
+    }
+    std::string name_ = new_name();
+};
+
+class PlaceTest : public JanitorAtWorkTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(PlaceTest, ThoseWhoAreAliveAreCounted) {
+    const Concept is = GetParam() == 0   ? queue_concept()
+                       : GetParam() == 1 ? trajectories_concept()
+                                         : store_concept();
+    const std::shared_ptr<void> creator = is.create(name_);
+    Gate is_in;
+    Gate may_look;
+    Child janitor([&] {
+        const std::shared_ptr<void> handle = is.attach(name_);
+        is_in.open();
+        may_look.pass();
+        os::arm_crash_point(is.point);
+        is.look(handle.get());
+    });
+    is_in.pass();
+    Child victim([&] {
+        const std::shared_ptr<void> handle = is.attach(name_);
+        is_in.open();
+        for (;;) ::pause();
+    });
+    is_in.pass();
+    EXPECT_NE(refusal([&] { is.attach(name_); }).find("all 3 participants are alive"),
+              std::string::npos)
+        << is.name;
+    victim.kill_unreaped();
+    may_look.open();
+    janitor.await_stop();
+    const std::string said = refusal([&] { is.attach(name_); });
+    EXPECT_NE(said.find("of 3 participants 2 are alive, 1 dead, with a process at work"),
+              std::string::npos)
+        << is.name << ": " << said;
+    janitor.resume();
+    EXPECT_EQ(janitor.wait(), 0);
+    EXPECT_NO_THROW(is.attach(name_)) << is.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Concepts, PlaceTest, ::testing::Range(0, 3));
+
+TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
+    Gate is_in;
+    Gate may_look;
+    Child writer([&] {
+        BroadcastWriter made = BroadcastWriter::create(name_, {.readers = 2, .capacity = 4096});
+        is_in.open();
+        may_look.pass();
+        os::arm_crash_point("broadcast.bury.locked:1:stop");
+        static_cast<void>(made.wait_ready(1ms));
+    });
+    is_in.pass();
+    Child reader([&] {
+        const BroadcastReader handle = BroadcastReader::attach(name_, 0, 10s);
+        is_in.open();
+        for (;;) ::pause();
+    });
+    is_in.pass();
+    const auto attach = [&] { BroadcastReader::attach(name_, 0); };
+    EXPECT_NE(refusal(attach).find("has a reader already: pid"), std::string::npos);
+    reader.kill_unreaped();
+    may_look.open();
+    writer.await_stop();
+    const std::string said = refusal(attach);
+    EXPECT_NE(said.find("is not free yet"), std::string::npos) << said;
+    writer.resume();
+    EXPECT_EQ(writer.wait(), 0);
+}
+
+}  // namespace
+}  // namespace penstock
