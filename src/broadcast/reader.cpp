@@ -11,6 +11,8 @@
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "os/fork.hpp"
+#include "os/spin.hpp"
+#include "segment/read_once.hpp"
 
 namespace penstock {
 namespace detail {
@@ -172,21 +174,22 @@ inline bool ReaderCore::look_for_more() noexcept {
 // takes every single message as it comes looks like a conversation too, at a tenth of its speed:
 // now and then, and ever more rarely, one long pause finds out.
 inline void ReaderCore::back_off_while_streaming() noexcept {
-    constexpr unsigned kMostPauses = 64;
-    constexpr unsigned kWorthAPause = 8;        // pauses for every message that they gained
-    constexpr std::uint64_t kGoodBatch = 4096;  // bytes worth one transfer of the writer's lines
+    constexpr std::int64_t kUnit = 40;  // ns, the shortest pause
+    constexpr std::int64_t kMost = 64 * kUnit;
+    constexpr std::uint64_t kWorth = 8 * kUnit;  // for every message that it gained
+    constexpr std::uint64_t kGoodBatch = 4096;   // bytes worth one transfer of the writer's lines
     const std::uint64_t batch = messages_ - batch_messages_;
     if (batch <= 1) {
-        streaming_pauses_ = is_time_to_probe() ? kMostPauses : 0;
-    } else if (batch * kWorthAPause < streaming_pauses_) {
-        streaming_pauses_ /= 2;
+        streaming_pause_ = is_time_to_probe() ? kMost : 0;
+    } else if (batch * kWorth < static_cast<std::uint64_t>(streaming_pause_)) {
+        streaming_pause_ /= 2;
     } else if (known_ - batch_position_ < kGoodBatch) {
-        streaming_pauses_ = std::min(streaming_pauses_ * 2 + 1, kMostPauses);
+        streaming_pause_ = std::min(streaming_pause_ * 2 + kUnit, kMost);
         probe_after_ = kFirstProbe;
     }
     batch_messages_ = messages_;
     batch_position_ = position_;
-    for (unsigned i = 0; i < streaming_pauses_; ++i) os::spin_pause();
+    os::spin_for(streaming_pause_);
     look_for_more();
 }
 

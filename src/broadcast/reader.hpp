@@ -118,7 +118,7 @@ private:
     std::uint64_t position_ = 0;
     std::uint64_t known_ = 0;  // published by the writer, as far as we have looked
     std::uint64_t messages_ = 0;
-    unsigned streaming_pauses_ = 0;
+    std::int64_t streaming_pause_ = 0;  // ns
     static constexpr unsigned kFirstProbe = 64;
     static constexpr unsigned kLastProbe = 4096;
     unsigned singles_ = 0;                // looks that found one message, since the last probe

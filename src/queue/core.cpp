@@ -88,6 +88,7 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
                   segment->file(), segment->payload_offset() + shape.cells_bytes());
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
+    arena.announce_room_on(space);
     ring = SlotRing(view, self);
     longest = std::max(shape.cell_bytes, arena.range_bytes());
 }
@@ -377,19 +378,22 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
 // answers to a window of questions: so a batch of few messages buys few pauses. Nor may a pause
 // last until a short queue is full.
 void QueueCore::back_off_while_streaming() noexcept {
-    constexpr std::uint64_t kSurePauses = 64;  // cheap enough for any batch
-    constexpr std::uint64_t kMostPauses = 512;
-    constexpr std::uint64_t kPausesAMessage = 4;
-    const std::uint64_t most = std::clamp(view.shape().slots / 8, kSurePauses, kMostPauses);
+    constexpr std::int64_t kSure = 64 * kPauseUnit;  // cheap enough for any batch
+    constexpr std::int64_t kMost = 512 * kPauseUnit;
+    constexpr std::int64_t kForMessage = 4 * kPauseUnit;
+    const auto slots = static_cast<std::int64_t>(view.shape().slots);
+    const std::int64_t most = std::clamp(slots / 8 * kPauseUnit, kSure, kMost);
     const std::uint64_t taken = own().taken.load(kRelaxed);
     const std::uint64_t batch = taken - std::exchange(last_empty, taken);
     if (batch <= 1) {
-        streaming_pauses = 0;
-    } else if (batch < most) {  // a longer one needs no more pauses
-        const std::uint64_t earned = std::clamp(kPausesAMessage * batch, kSurePauses, most);
-        streaming_pauses = std::min(streaming_pauses * 2 + 1, earned);
+        streaming_pause = 0;
+    } else if (batch < static_cast<std::uint64_t>(most / kPauseUnit)) {
+        // a longer one needs no more of a pause
+        const std::int64_t earned =
+            std::clamp(kForMessage * static_cast<std::int64_t>(batch), kSure, most);
+        streaming_pause = std::min(streaming_pause * 2 + kPauseUnit, earned);
     }
-    for (std::uint64_t i = 0; i < streaming_pauses; ++i) os::spin_pause();
+    os::spin_for(streaming_pause);
 }
 
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {

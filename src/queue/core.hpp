@@ -138,7 +138,8 @@ struct QueueCore final : Attachment {
     alignas(layout::kApart) std::uint64_t head = 0;
     SpinBudget take_spin;
     std::uint64_t last_empty = 0;  // own().taken when the queue was last found empty
-    std::uint64_t streaming_pauses = 0;
+    static constexpr std::int64_t kPauseUnit = 40;  // ns, the shortest pause in a stream
+    std::int64_t streaming_pause = 0;               // ns
 
     alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
     static constexpr std::int64_t kLookEvery = std::chrono::nanoseconds(kSlice).count();

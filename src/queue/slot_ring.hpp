@@ -11,7 +11,7 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
-#include "os/fence.hpp"
+#include "os/spin.hpp"
 #include "queue/control.hpp"
 
 namespace penstock::detail {
@@ -26,7 +26,8 @@ public:
     SlotRing(const QueueView& view, unsigned self) noexcept
         : view_(view), self_(self), mask_(view.shape().slots - 1),
           lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))),
-          patience_(kPauses + view.shape().cell_bytes / kBytesAPause),
+          patience_(os::pauses_in(kPatience + static_cast<std::int64_t>(view.shape().cell_bytes) *
+                                                  kPatienceForEight / 8)),
           most_looks_(std::max(kLeastLooks, 16 * view.shape().slots)) {}
 
     enum class Look : std::uint8_t { Got, Nothing, Damaged };
@@ -223,10 +224,10 @@ private:
     static constexpr auto kAcquire = std::memory_order_acquire;
     static constexpr auto kAcqRel = std::memory_order_acq_rel;
     static constexpr auto kSeqCst = std::memory_order_seq_cst;
-    // Pauses that a consumer gives a producer between its claim and its publication: many times
-    // what filling a cell takes.
-    static constexpr std::uint64_t kPauses = 256;
-    static constexpr std::uint64_t kBytesAPause = 16;
+    // How long a consumer waits for a producer between its claim and its publication: many times
+    // what filling a cell takes. In nanoseconds, and for every eight bytes of a cell.
+    static constexpr std::int64_t kPatience = 10'000;
+    static constexpr std::int64_t kPatienceForEight = 20;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
     // Looks in one call. Spent tickets lie in a row for a lap at most, and hints lag by a few: so
     // many more mean that somebody has scribbled over hints or laps.
@@ -318,7 +319,7 @@ private:
     unsigned self_ = 0;
     std::uint64_t mask_ = 0;
     unsigned lap_shift_ = 0;
-    std::uint64_t patience_ = 0;
+    std::uint64_t patience_ = 0;  // in pauses
     std::uint64_t most_looks_ = 0;
 };
 

@@ -95,7 +95,7 @@ bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner)
         if (state_of(seen) != kFree ||
             !word(first + i).compare_exchange_strong(seen, with_state(seen, kBody, owner, i),
                                                      kAcqRel, kRelaxed)) {
-            release_run(first, length);
+            give_back_run(first, length);
             return false;
         }
         PENSTOCK_CRASH_POINT("arena.claim.body");
@@ -118,6 +118,14 @@ void Arena::release_run(std::uint32_t first, std::uint32_t length) noexcept {
     // pairs with: the acquire load in claim_run()
     word(first).store(with_state(word(first).load(kRelaxed), kFree, 0, 0), kRelease);
     PENSTOCK_CRASH_POINT("arena.release.head");
+}
+
+// A run that was claimed and is not to be used. Others may have found it taken meanwhile and wait
+// for room: they are told. It can't go on between two for ever, for a run is given back only where
+// another got its part of it.
+void Arena::give_back_run(std::uint32_t first, std::uint32_t length) noexcept {
+    release_run(first, length);
+    if (has_space_) space_.notify();
 }
 
 // The first run of `length` free granules that starts in [from, to), claimed; or kNowhere.
@@ -178,7 +186,7 @@ Result<BlockId> Arena::allocate(std::uint64_t bytes, unsigned owner, std::uint32
                       "no free run of " + std::to_string(bytes) + " bytes at this moment");
     }
     if (Status reserved = reserve_run(first, length); !reserved) {
-        release_run(first, length);
+        give_back_run(first, length);
         return reserved;
     }
     return BlockId{first, generation_of(word(first).load(kRelaxed))};

@@ -11,6 +11,7 @@
 #include "os/shared_file.hpp"
 #include "penstock/error.hpp"
 #include "segment/layout.hpp"
+#include "segment/signal.hpp"
 
 namespace penstock::detail {
 
@@ -40,6 +41,13 @@ public:
     // read-only by those who never allocate. `file_offset` is where the payload lies in the file.
     Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
           os::SharedFile& file, std::uint64_t file_offset) noexcept;
+
+    // Those who wait for room sleep on it. To be told of what allocate() claims and gives back;
+    // after free(), reap() and trim() the caller tells them.
+    void announce_room_on(const Signal& space) noexcept {
+        space_ = space;
+        has_space_ = true;
+    }
 
     // A block of at least `bytes` owned by participant `owner`, its memory reserved.
     // Busy: no run is free now. TooLarge: none ever will be. NoSpace: the file system is full.
@@ -82,6 +90,7 @@ private:
     [[nodiscard]] Word* holders(std::uint32_t granule) const noexcept;
     bool claim_run(std::uint32_t first, std::uint32_t length, unsigned owner) noexcept;
     void release_run(std::uint32_t first, std::uint32_t length) noexcept;
+    void give_back_run(std::uint32_t first, std::uint32_t length) noexcept;
     std::uint32_t search(std::uint32_t from, std::uint32_t to, std::uint32_t length,
                          unsigned owner) noexcept;
     Status reserve_run(std::uint32_t first, std::uint32_t length) noexcept;
@@ -92,6 +101,8 @@ private:
     std::byte* payload_ = nullptr;
     os::SharedFile* file_ = nullptr;
     std::uint64_t file_offset_ = 0;
+    Signal space_;
+    bool has_space_ = false;
 };
 
 }  // namespace penstock::detail

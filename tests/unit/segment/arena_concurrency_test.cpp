@@ -12,7 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "os/crash_point.hpp"
 #include "segment/arena.hpp"
+#include "segment/signal.hpp"
 #include "tests/unit/segment/arena_stage.hpp"
 #include "tests/unit/support/child.hpp"
 
@@ -168,6 +170,31 @@ TEST_F(ArenaConcurrencyTest, Processes) {
     }
     for (auto& child : children) EXPECT_EQ(child->wait(), 0);
     expect_peace(kTurns);
+}
+
+// A run that is claimed and given back was taken for used by those who looked meanwhile, and who
+// sleep now: they are told.
+TEST_F(ArenaConcurrencyTest, WhatIsClaimedInVainIsAnnounced) {
+    Shared<layout::SignalWord> word;
+    Signal space(*word, false);
+    Child late([&] {
+        stage_.open();
+        stage_.arena.announce_room_on(Signal(*word, false));
+        os::arm_crash_point("arena.claim.head:1:stop");
+        require(stage_.arena.allocate(kGranules * kGranule, 1).code() == ErrorCode::Busy);
+    });
+    late.await_stop();
+    const Result<BlockId> behind = stage_.arena.allocate(kGranule, 2);
+    ASSERT_TRUE(behind);
+    EXPECT_EQ(behind->granule, 1U) << "in the way of the one who has claimed the granule before it";
+    EXPECT_EQ(stage_.arena.allocate((kGranules - 2) * kGranule + kGranule, 3).code(),
+              ErrorCode::Busy);
+    const std::uint32_t seen = space.announce();
+    late.resume();
+    EXPECT_EQ(late.wait(), 0);
+    EXPECT_FALSE(space.is_standing(seen)) << "nobody was told of granule 0";
+    stage_.arena.free(*behind, 2);
+    EXPECT_EQ(stage_.arena.allocated_bytes(), 0U);
 }
 
 TEST_F(ArenaConcurrencyTest, ProcessesThatAreKilled) {
