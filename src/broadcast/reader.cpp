@@ -26,11 +26,6 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
 
-// The ring is mapped read-only; atomic_ref of const comes with C++26 only.
-std::uint64_t load_word(const std::byte* at) noexcept {
-    return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(at), __ATOMIC_RELAXED);
-}
-
 }  // namespace
 
 ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) {
@@ -132,7 +127,8 @@ void ReaderCore::refuse_if_nothing_can_come() {
 // Vacant -> Active starts at what is published once the writer can see the gate.
 void ReaderCore::take_gate() noexcept {
     if (line_->gate.load(kAcquire) == ReaderLine::kVacant) {
-        line_->position.store(view_.writer().position.load(kAcquire), kRelaxed);
+        // pairs with: the acquire in WriterCore::find_limit(), which may look at it on its own
+        line_->position.store(view_.writer().position.load(kAcquire), kRelease);
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
@@ -299,9 +295,8 @@ inline const char* ReaderCore::parse(Found& found) noexcept {
 }
 
 const char* ReaderCore::parse_block(Found& found) noexcept {
-    layout::BlockRecord record{};
-    if (found.size != sizeof record) return "a block record of the wrong size";
-    std::memcpy(&record, found.data, sizeof record);
+    if (found.size != sizeof(layout::BlockRecord)) return "a block record of the wrong size";
+    const auto record = load_words<layout::BlockRecord>(found.data);
     const BlockId block{record.granule, record.generation};
     if (!arena_.is_valid(block, record.length)) return "a block that does not exist";
     found.data = arena_.data(block);

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "codec/read_once.hpp"
+#include "segment/read_once.hpp"
 
 namespace penstock::codec {
 
@@ -42,7 +42,7 @@ void store_big(std::byte* to, T value) noexcept {
 
 template <std::unsigned_integral T>
 T load_big(const std::byte* from) noexcept {
-    return big_endian(read_once<T>(from));
+    return big_endian(detail::read_once<T>(from));
 }
 
 }  // namespace penstock::codec

@@ -1,6 +1,6 @@
 // A walk through a whole message that believes nothing, for tools and for the fuzzer.
-#include "codec/read_once.hpp"
 #include "penstock/codec.hpp"
+#include "segment/read_once.hpp"
 
 namespace penstock::codec {
 namespace {
@@ -110,7 +110,7 @@ private:
             return Fault::BadExtension;
         }
         const std::size_t item =
-            item_size(static_cast<DType>(read_once<std::uint8_t>(body.data())));
+            item_size(static_cast<DType>(detail::read_once<std::uint8_t>(body.data())));
         return item == 0                 ? Fault::UnknownDType
                : body.size() == 1 + item ? Fault::None
                                          : Fault::BadExtension;

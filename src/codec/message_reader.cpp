@@ -3,8 +3,8 @@
 #include <limits>
 
 #include "codec/layout.hpp"
-#include "codec/read_once.hpp"
 #include "penstock/codec.hpp"
+#include "segment/read_once.hpp"
 
 namespace penstock::codec {
 namespace {
@@ -29,7 +29,7 @@ bool read_dims(const std::byte* at, TensorView& view, std::uint64_t item,
     std::uint64_t whole = item == 0 ? 1 : item;
     bool is_empty = false;
     for (std::size_t dim = 0; dim < view.ndim; ++dim) {
-        const auto size = read_once<std::uint64_t>(at + dim * sizeof(std::uint64_t));
+        const auto size = detail::read_once<std::uint64_t>(at + dim * sizeof(std::uint64_t));
         is_empty = is_empty || size == 0;
         if (!multiply(whole, size == 0 ? 1 : size)) {
             return false;
@@ -46,7 +46,7 @@ Fault open(std::span<const std::byte> data, MessageReader& message) noexcept {
     if (data.size() < sizeof(layout::Header)) {
         return Fault::Truncated;
     }
-    const auto header = read_once<layout::Header>(data.data());
+    const auto header = detail::read_once<layout::Header>(data.data());
     if (header.magic != layout::kMagic) {
         return Fault::NotAMessage;
     }
@@ -79,8 +79,8 @@ Fault MessageReader::tensor(std::uint64_t index, TensorView& view) const noexcep
         return Fault::BadTensor;
     }
     const std::uint64_t dims = table_ + tensors_ * sizeof(layout::TensorEntry);
-    const auto entry =
-        read_once<layout::TensorEntry>(data_.data() + table_ + index * sizeof(layout::TensorEntry));
+    const auto entry = detail::read_once<layout::TensorEntry>(data_.data() + table_ +
+                                                              index * sizeof(layout::TensorEntry));
     const auto dtype = static_cast<DType>(entry.dtype);
     const std::uint64_t item = item_size(dtype);
     if (item == 0 && dtype != DType::Described) {

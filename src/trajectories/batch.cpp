@@ -3,7 +3,6 @@
 #include <cstring>
 #include <utility>
 
-#include "codec/read_once.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/fill.hpp"
 #include "trajectories/state.hpp"

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "codec/read_once.hpp"
 #include "penstock/trajectories.hpp"
+#include "segment/read_once.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/layout.hpp"
 
@@ -182,7 +182,7 @@ private:
         constexpr std::int64_t kMost = std::int64_t{1} << 40U;
         for (std::size_t at = 0; at < count; ++at) {
             const auto length =
-                codec::read_once<std::int64_t>(view.data.data() + at * sizeof(std::int64_t));
+                detail::read_once<std::int64_t>(view.data.data() + at * sizeof(std::int64_t));
             // The sum can't overflow: it is at most kMost before each addition.
             if (length < 1 || length > kMost - static_cast<std::int64_t>(group_.offsets.back())) {
                 return refuse("lengths", "gives sequence " + std::to_string(at) + " " +
@@ -202,7 +202,7 @@ private:
         counts_ = view.data;
         constexpr std::size_t kItem = sizeof(std::int32_t);
         for (std::size_t at = 0; at < view.data.size(); at += kItem) {
-            const auto count = codec::read_once<std::int32_t>(view.data.data() + at);
+            const auto count = detail::read_once<std::int32_t>(view.data.data() + at);
             if (count < 0) return refuse("distill_counts", "has a negative number");
             distilled_ += static_cast<std::uint64_t>(count);
         }
