@@ -152,7 +152,8 @@ private:
     Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
 
     explicit BroadcastWriter(std::unique_ptr<detail::WriterCore> core) noexcept;
-    std::unique_ptr<detail::WriterCore> core_;
+    [[nodiscard]] detail::WriterCore& core_or_throw() const;
+    std::unique_ptr<detail::WriterCore> core_;  // none once it is moved from
 };
 
 // One received message, read in place. Holding it keeps its bytes; the reader may go on receiving.
@@ -238,8 +239,11 @@ public:
 
 private:
     static Status closed_handle() noexcept;
-    explicit BroadcastReader(detail::ReaderCore* core) noexcept : core_(core) {}
-    detail::ReaderCore* core_;
+    explicit BroadcastReader(detail::ReaderCore* core);
+    detail::ReaderCore* core_;  // none once it is closed, or moved from
+    unsigned rank_ = 0;
+    std::string name_;
+    std::string instance_;
 };
 
 // A Broadcast as `penstock info` shows it; attaches nowhere. Throws as inspect_segment().

@@ -16,7 +16,7 @@ namespace penstock {
 enum class ErrorCode : std::uint8_t {
     Ok = 0,
     Timeout,           // the deadline passed; nothing was sent or consumed
-    Closed,            // the other side closed in good order, or this handle is closed
+    Closed,            // the stream has ended, or this handle is closed: see ClosedBy
     PeerDied,          // the kernel says a peer is dead; the sentence names it
     NotFound,          // no segment of that name
     AlreadyExists,     // a living process holds that name
@@ -34,21 +34,29 @@ enum class ErrorCode : std::uint8_t {
     Expired,           // a reservation or a reference that is not good any more
 };
 
+// What a Closed is about. A handle that was closed here, or moved from, says so in every call that
+// can fail (Self), does nothing in every other, and still knows its name; what was received before
+// stays good. Peer: the stream was ended, by another or for all.
+enum class ClosedBy : std::uint8_t { Nobody, Peer, Self };
+
 // "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
 std::string_view to_string(ErrorCode code) noexcept;
 
 // Thrown by set-up. what() is a whole sentence: what was asked, what is in the way, what to do.
 class Error : public std::exception {
 public:
-    Error(ErrorCode code, std::string sentence, int peer = -1)
-        : code_(code), peer_(peer), sentence_(std::move(sentence)) {}
+    Error(ErrorCode code, std::string sentence, int peer = -1, ClosedBy closed_by = ClosedBy::Peer)
+        : code_(code), closed_by_(code == ErrorCode::Closed ? closed_by : ClosedBy::Nobody),
+          peer_(peer), sentence_(std::move(sentence)) {}
 
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
     [[nodiscard]] int peer() const noexcept { return peer_; }  // a rank, or -1
+    [[nodiscard]] ClosedBy closed_by() const noexcept { return closed_by_; }
     [[nodiscard]] const char* what() const noexcept override { return sentence_.c_str(); }
 
 private:
     ErrorCode code_;
+    ClosedBy closed_by_;
     int peer_;
     std::string sentence_;
 };
@@ -64,6 +72,9 @@ public:
     // The same failure again, for passing it on.
     [[nodiscard]] Status copy() const noexcept;
 
+    // Of a handle that was closed here, or moved from: Closed, by Self.
+    static Status closed_here(std::string sentence) noexcept;
+
     static Status ok() noexcept { return {}; }
     [[nodiscard]] bool is_ok() const noexcept { return code_ == ErrorCode::Ok; }
     explicit operator bool() const noexcept { return is_ok(); }
@@ -71,11 +82,16 @@ public:
     // The sentence, or the bare name of the code when there was no memory left to build one.
     [[nodiscard]] std::string_view message() const noexcept;
     [[nodiscard]] int peer() const noexcept { return peer_; }
+    [[nodiscard]] ClosedBy closed_by() const noexcept {
+        if (code_ != ErrorCode::Closed) return ClosedBy::Nobody;
+        return is_own_ ? ClosedBy::Self : ClosedBy::Peer;
+    }
     // Throws Error unless the status is ok.
     void or_throw() const;
 
 private:
     ErrorCode code_ = ErrorCode::Ok;
+    bool is_own_ = false;  // of Closed: this handle
     int peer_ = -1;
     std::unique_ptr<const std::string> sentence_;
 };

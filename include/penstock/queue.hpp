@@ -148,6 +148,8 @@ public:
     ~QueueLoan();
 
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
+    // Until it was committed, dropped or moved from; nothing to write to then.
+    [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     // Queues it. Timeout, Cancelled: the loan stays, and may be committed again. Closed: it is
     // gone.
     Status commit(Format format = Format::Bytes, const Wait& wait = {},
@@ -254,8 +256,10 @@ public:
 
 private:
     friend struct detail::QueueAccess;
-    explicit Queue(std::shared_ptr<detail::QueueCore> core) noexcept;
-    std::shared_ptr<detail::QueueCore> core_;
+    explicit Queue(std::shared_ptr<detail::QueueCore> core);
+    std::shared_ptr<detail::QueueCore> core_;  // none once it is closed, or moved from
+    std::string name_;
+    std::string instance_;
 };
 
 // A Queue as `penstock info` shows it; attaches nowhere. Throws as inspect_segment().

@@ -260,8 +260,10 @@ public:
     void request_close() noexcept;
 
 private:
-    explicit Store(std::shared_ptr<detail::StoreCore> core) noexcept;
-    std::shared_ptr<detail::StoreCore> core_;
+    explicit Store(std::shared_ptr<detail::StoreCore> core);
+    std::shared_ptr<detail::StoreCore> core_;  // none once it is closed, or moved from
+    std::string name_;
+    std::string instance_;
 };
 
 struct StoreInfo {

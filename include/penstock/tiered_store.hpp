@@ -195,12 +195,13 @@ public:
     void request_close() noexcept;
 
     [[nodiscard]] TierStats stats() const;
-    // The first tier, for all else, while is_open().
+    // The first tier, for all else; a closed handle's is closed.
     [[nodiscard]] Store& first() noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
 
 private:
-    std::shared_ptr<detail::TierCore> core_;
+    std::shared_ptr<detail::TierCore> core_;  // none once it is closed, or moved from
+    Store none_;                              // closed: first() then
 };
 
 }  // namespace penstock

@@ -78,7 +78,9 @@ struct GroupView {
     std::optional<ColumnView> scores;
     std::optional<ColumnView> versions;
 
-    [[nodiscard]] std::size_t sequences() const noexcept { return offsets.size() - 1; }
+    [[nodiscard]] std::size_t sequences() const noexcept {
+        return offsets.empty() ? 0 : offsets.size() - 1;
+    }
     // "the group 'q17' of 'gsm8k'"
     [[nodiscard]] std::string title() const;
 };
@@ -230,6 +232,7 @@ public:
     TrajectoryBatch& operator=(TrajectoryBatch&& other) noexcept;
     ~TrajectoryBatch();
 
+    // None once it is over. Of a group that is not there: nothing.
     [[nodiscard]] std::size_t groups() const noexcept;
     [[nodiscard]] const GroupView& group(std::size_t index) const noexcept;
     [[nodiscard]] std::span<const std::byte> message(std::size_t index) const noexcept;

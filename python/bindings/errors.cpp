@@ -20,13 +20,17 @@ nb::handle error_class(const char* name) {
 namespace {
 
 // Exception(sentence) as the current error, with the rank that it is about if there is one.
-void set_error(const char* name, std::string_view sentence, int rank = -1) {
+void set_error(const char* name, std::string_view sentence, int rank = -1,
+               ClosedBy closed_by = ClosedBy::Self) {
     // Names of processes are in sentences, and they need not be UTF-8.
     const nb::object text = nb::steal(
         PyUnicode_DecodeUTF8(sentence.data(), static_cast<Py_ssize_t>(sentence.size()), "replace"));
     const nb::object error = error_class(name)(text);
     if (rank >= 0) {
         error.attr("rank") = rank;
+    }
+    if (std::string_view(name) == "Closed" && closed_by == ClosedBy::Self) {
+        error.attr("by") = "self";
     }
     PyErr_SetObject(error_class(name).ptr(), error.ptr());
 }
@@ -48,7 +52,8 @@ void raise_error(ErrorCode code, const std::string& sentence) {
 }
 
 void raise_error(const Status& failure) {
-    set_error(class_name(failure.code()).c_str(), failure.message(), failure.peer());
+    set_error(class_name(failure.code()).c_str(), failure.message(), failure.peer(),
+              failure.closed_by());
     throw nb::python_error();
 }
 
@@ -63,7 +68,8 @@ void bind_errors(nb::module_& /*module*/) {
         try {
             std::rethrow_exception(pointer);
         } catch (const Error& error) {
-            set_error(class_name(error.code()).c_str(), error.what(), error.peer());
+            set_error(class_name(error.code()).c_str(), error.what(), error.peer(),
+                      error.closed_by());
         }
     });
 }

@@ -5,6 +5,8 @@ Every message is a sentence that says what was asked, what stands in the way, an
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
     "AlreadyExists",
     "Busy",
@@ -36,7 +38,12 @@ class Timeout(Error, TimeoutError):
 
 
 class Closed(Error, EOFError):
-    """The other side closed in good order and everything was received, or this handle is closed."""
+    """The stream has ended and everything was received, or this handle is closed: see ``by``.
+
+    A handle that was closed here says so in every call; it still knows its name.
+    """
+
+    by: Literal["peer", "self"] = "peer"  #: "self": this very handle, view, loan or batch is over
 
 
 class PeerDied(Error, ConnectionError):

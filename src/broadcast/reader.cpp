@@ -519,14 +519,15 @@ BroadcastStats ReaderCore::stats() const {
 }  // namespace detail
 
 Message::Message(Message&& other) noexcept
-    : core_(std::exchange(other.core_, nullptr)), bytes_(other.bytes_), sequence_(other.sequence_),
-      entry_(other.entry_), block_(other.block_), format_(other.format_), kept_(other.kept_) {}
+    : core_(std::exchange(other.core_, nullptr)), bytes_(std::exchange(other.bytes_, {})),
+      sequence_(other.sequence_), entry_(other.entry_), block_(other.block_),
+      format_(other.format_), kept_(other.kept_) {}
 
 Message& Message::operator=(Message&& other) noexcept {
     if (this != &other) {
         release();
         core_ = std::exchange(other.core_, nullptr);
-        bytes_ = other.bytes_;
+        bytes_ = std::exchange(other.bytes_, {});
         sequence_ = other.sequence_;
         entry_ = other.entry_;
         block_ = other.block_;
@@ -541,6 +542,7 @@ Message::~Message() {
 }
 
 void Message::release() noexcept {
+    bytes_ = {};  // another's soon
     if (core_ != nullptr) std::exchange(core_, nullptr)->release(entry_, kept_, block_);
 }
 
@@ -561,13 +563,21 @@ BroadcastReader BroadcastReader::attach(int descriptor, unsigned rank) {
         rank));
 }
 
+BroadcastReader::BroadcastReader(detail::ReaderCore* core)
+    : core_(core), rank_(core->rank()), name_(core->segment().name()),
+      instance_(core->segment().instance()) {}
+
 BroadcastReader::BroadcastReader(BroadcastReader&& other) noexcept
-    : core_(std::exchange(other.core_, nullptr)) {}
+    : core_(std::exchange(other.core_, nullptr)), rank_(other.rank_), name_(std::move(other.name_)),
+      instance_(std::move(other.instance_)) {}
 
 BroadcastReader& BroadcastReader::operator=(BroadcastReader&& other) noexcept {
     if (this != &other) {
         close();
         core_ = std::exchange(other.core_, nullptr);
+        rank_ = other.rank_;
+        name_ = std::move(other.name_);
+        instance_ = std::move(other.instance_);
     }
     return *this;
 }
@@ -593,7 +603,7 @@ Result<std::size_t> BroadcastReader::next_size(const Wait& wait) noexcept {
 }
 
 Status BroadcastReader::closed_handle() noexcept {
-    return {ErrorCode::Closed, "this reader is closed; attach anew"};
+    return Status::closed_here("this reader is closed; attach anew");
 }
 
 BroadcastStats BroadcastReader::stats() const {
@@ -602,7 +612,7 @@ BroadcastStats BroadcastReader::stats() const {
 }
 
 unsigned BroadcastReader::rank() const noexcept {
-    return core_ == nullptr ? 0 : core_->rank();
+    return rank_;
 }
 
 void BroadcastReader::close() noexcept {
@@ -622,12 +632,11 @@ bool BroadcastReader::is_open() const noexcept {
 }
 
 const std::string& BroadcastReader::name() const noexcept {
-    static const std::string none;
-    return core_ == nullptr ? none : core_->segment().name();
+    return name_;
 }
 
 std::string BroadcastReader::instance() const {
-    return core_ == nullptr ? std::string() : core_->segment().instance();
+    return instance_;
 }
 
 int BroadcastReader::descriptor() const noexcept {

@@ -55,7 +55,7 @@ inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
 
 // Closed first: a closed writer has detached, and is nobody's.
 Status WriterCore::check_readable() const noexcept {
-    if (closed) return {ErrorCode::Closed, "this writer is closed; create the broadcast anew"};
+    if (closed) return Status::closed_here("this writer is closed; create the broadcast anew");
     return segment->is_foreign() ? wrong_process() : Status::ok();
 }
 
@@ -399,6 +399,14 @@ using detail::BlockId;
 using detail::WriterCore;
 using layout::ReaderLine;
 
+namespace {
+
+Status moved_from() noexcept {
+    return Status::closed_here("this writer is closed: it was moved from");
+}
+
+}  // namespace
+
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
     const auto plan = detail::plan_of(detail::shape_of(options));
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
@@ -430,6 +438,8 @@ BroadcastWriter::~BroadcastWriter() {
 
 Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wait,
                              Format format) noexcept {
+    if (core_ == nullptr) [[unlikely]]
+        return moved_from();
     WriterCore& core = *core_;
     if (!core.is_usable(message.size())) [[unlikely]]
         return core.why_unusable(message.size());
@@ -458,6 +468,7 @@ Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wai
 }
 
 Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
+    if (core_ == nullptr) return moved_from();
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return core.why_unusable(size);
     const bool is_large = size > core.longest_inline;
@@ -482,6 +493,7 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
 }
 
 bool BroadcastWriter::has_room(std::size_t size) noexcept {
+    if (core_ == nullptr) return true;
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return true;  // it fails at once, and that is no wait either
     const bool is_large = size > core.longest_inline;
@@ -493,6 +505,7 @@ bool BroadcastWriter::has_room(std::size_t size) noexcept {
 }
 
 Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
+    if (core_ == nullptr) return moved_from();
     WriterCore& core = *core_;
     if (!core.is_usable(0)) return core.why_unusable(0);
     const auto all_active = [&core] {
@@ -525,25 +538,31 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
     }
 }
 
-std::vector<ReaderState> BroadcastWriter::blocked_by() const {
+WriterCore& BroadcastWriter::core_or_throw() const {
+    if (core_ == nullptr) moved_from().or_throw();
     core_->check_readable().or_throw();
-    return detail::find_blockers(core_->view, core_->segment->participants(), core_->arena);
+    return *core_;
+}
+
+std::vector<ReaderState> BroadcastWriter::blocked_by() const {
+    const WriterCore& core = core_or_throw();
+    return detail::find_blockers(core.view, core.segment->participants(), core.arena);
 }
 
 std::vector<ReaderState> BroadcastWriter::readers() const {
-    core_->check_readable().or_throw();
+    const WriterCore& core = core_or_throw();
     std::vector<ReaderState> all;
-    for (unsigned rank = 0; rank < core_->view.shape().readers; ++rank) {
-        all.push_back(detail::describe_reader(core_->view, core_->segment->participants(), rank));
+    for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
+        all.push_back(detail::describe_reader(core.view, core.segment->participants(), rank));
     }
     return all;
 }
 
 BroadcastStats BroadcastWriter::stats() const {
-    core_->check_readable().or_throw();
-    BroadcastStats stats = detail::read_stats(core_->view);
-    stats.reserved_bytes = core_->segment->reserved_bytes();
-    stats.held_bytes = core_->arena.allocated_bytes();
+    const WriterCore& core = core_or_throw();
+    BroadcastStats stats = detail::read_stats(core.view);
+    stats.reserved_bytes = core.segment->reserved_bytes();
+    stats.held_bytes = core.arena.allocated_bytes();
     return stats;
 }
 
@@ -552,7 +571,7 @@ void BroadcastWriter::close() noexcept {
 }
 
 void BroadcastWriter::request_close() noexcept {
-    core_->closing.cancel();
+    if (core_) core_->closing.cancel();
 }
 
 bool BroadcastWriter::is_open() const noexcept {
@@ -560,11 +579,12 @@ bool BroadcastWriter::is_open() const noexcept {
 }
 
 const std::string& BroadcastWriter::name() const noexcept {
-    return core_->segment->name();
+    static const std::string none;
+    return core_ == nullptr ? none : core_->segment->name();
 }
 
 std::string BroadcastWriter::instance() const {
-    return core_->segment->instance();
+    return core_ == nullptr ? std::string() : core_->segment->instance();
 }
 
 int BroadcastWriter::descriptor() const noexcept {
@@ -572,13 +592,13 @@ int BroadcastWriter::descriptor() const noexcept {
 }
 
 Loan::Loan(Loan&& other) noexcept
-    : core_(std::exchange(other.core_, nullptr)), bytes_(other.bytes_) {}
+    : core_(std::exchange(other.core_, nullptr)), bytes_(std::exchange(other.bytes_, {})) {}
 
 Loan& Loan::operator=(Loan&& other) noexcept {
     if (this != &other) {
         drop();
         core_ = std::exchange(other.core_, nullptr);
-        bytes_ = other.bytes_;
+        bytes_ = std::exchange(other.bytes_, {});
     }
     return *this;
 }
@@ -602,19 +622,20 @@ std::uint64_t Loan::file_offset() const noexcept {
 }
 
 Status Loan::commit(Format format) noexcept {
-    if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
+    if (core_ == nullptr) return Status::closed_here("this loan was committed already");
     auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign()) return detail::wrong_process();
     if (core.closed) {
         core.end_loan();
-        return {ErrorCode::Closed, "the writer was closed; the loan was not sent"};
+        return Status::closed_here("the writer was closed; the loan was not sent");
     }
     core.loan_open = false;
+    const std::size_t size = std::exchange(bytes_, {}).size();
     if (core.loan_block) {
-        core.publish_block(*std::exchange(core.loan_block, std::nullopt), core.loan_room,
-                           bytes_.size(), format);
+        core.publish_block(*std::exchange(core.loan_block, std::nullopt), core.loan_room, size,
+                           format);
     } else {
-        core.publish_inline(core.loan_room, bytes_.size(), format);
+        core.publish_inline(core.loan_room, size, format);
     }
     return Status::ok();
 }

@@ -18,7 +18,7 @@ struct QueueAccess {
     static const std::shared_ptr<QueueCore>& core(const Queue& queue) noexcept {
         return queue.core_;
     }
-    static Queue handle(std::shared_ptr<QueueCore> core) noexcept { return Queue(std::move(core)); }
+    static Queue handle(std::shared_ptr<QueueCore> core) { return Queue(std::move(core)); }
 };
 
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.

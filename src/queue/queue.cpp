@@ -23,13 +23,17 @@ Queue Queue::attach(const std::string& name, QueueRole role, const Wait& wait,
         detail::attach_when_there(name, {Kind::Queue, access, instance}, wait), role, application));
 }
 
-Queue::Queue(std::shared_ptr<QueueCore> core) noexcept : core_(std::move(core)) {}
+Queue::Queue(std::shared_ptr<QueueCore> core)
+    : core_(std::move(core)), name_(core_->segment->name()), instance_(core_->segment->instance()) {
+}
 Queue::Queue(Queue&& other) noexcept = default;
 
 Queue& Queue::operator=(Queue&& other) noexcept {
     if (this != &other) {
         close();
         core_ = std::move(other.core_);
+        name_ = std::move(other.name_);
+        instance_ = std::move(other.instance_);
     }
     return *this;
 }
@@ -41,7 +45,7 @@ Queue::~Queue() {
 namespace {
 
 Status closed_handle() noexcept {
-    return {ErrorCode::Closed, "this queue handle is closed; attach anew"};
+    return Status::closed_here("this queue handle is closed; attach anew");
 }
 
 Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
@@ -135,6 +139,7 @@ Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
 
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most,
                         const Wait& wait) noexcept try {
+    if (core_ == nullptr) return closed_handle();
     std::size_t taken = 0;
     bool is_complete = false;
     while (taken < most && !is_complete) {
@@ -267,15 +272,17 @@ bool Queue::is_open() const noexcept {
 }
 
 const std::string& Queue::name() const noexcept {
-    static const std::string none;
-    return core_ == nullptr ? none : core_->segment->name();
+    return name_;
 }
 
 std::string Queue::instance() const {
-    return core_ == nullptr ? std::string() : core_->segment->instance();
+    return instance_;
 }
 
-Delivery::Delivery(Delivery&& other) noexcept = default;
+Delivery::Delivery(Delivery&& other) noexcept
+    : core_(std::move(other.core_)), index_(other.index_), bytes_(std::exchange(other.bytes_, {})),
+      sequence_(other.sequence_), producer_(other.producer_), deliveries_(other.deliveries_),
+      format_(other.format_), settled_(other.settled_) {}
 
 Delivery& Delivery::operator=(Delivery&& other) noexcept {
     if (this != &other) {
@@ -283,7 +290,7 @@ Delivery& Delivery::operator=(Delivery&& other) noexcept {
         core_ = std::move(other.core_);
         settled_ = other.settled_;
         index_ = other.index_;
-        bytes_ = other.bytes_;
+        bytes_ = std::exchange(other.bytes_, {});
         sequence_ = other.sequence_;
         producer_ = other.producer_;
         deliveries_ = other.deliveries_;
@@ -307,6 +314,7 @@ void Delivery::release() noexcept {
 void Delivery::ack() noexcept {
     if (core_ == nullptr) return;
     const auto core = std::exchange(core_, nullptr);
+    bytes_ = {};  // another's soon
     if (settled_) {
         core->free(index_);
     } else {
@@ -323,12 +331,14 @@ void Delivery::settle() noexcept {
 void Delivery::give_back() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
+    bytes_ = {};
     std::exchange(core_, nullptr)->give_back(index_);
 }
 
 void Delivery::untake() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
+    bytes_ = {};
     std::exchange(core_, nullptr)->untake(index_);
 }
 
@@ -336,6 +346,7 @@ void Delivery::set_aside() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
     const auto core = std::exchange(core_, nullptr);
+    bytes_ = {};
     if (!core->segment->is_foreign()) core->ring.set_aside(index_);
 }
 
@@ -347,14 +358,16 @@ bool Delivery::must_come_alone() const noexcept {
     return core_ != nullptr && core_->ring.must_come_alone(deliveries_);
 }
 
-QueueLoan::QueueLoan(QueueLoan&& other) noexcept = default;
+QueueLoan::QueueLoan(QueueLoan&& other) noexcept
+    : core_(std::move(other.core_)), block_(other.block_), bytes_(std::exchange(other.bytes_, {})) {
+}
 
 QueueLoan& QueueLoan::operator=(QueueLoan&& other) noexcept {
     if (this != &other) {
         drop();
         core_ = std::move(other.core_);
         block_ = other.block_;
-        bytes_ = other.bytes_;
+        bytes_ = std::exchange(other.bytes_, {});
     }
     return *this;
 }
@@ -364,12 +377,15 @@ QueueLoan::~QueueLoan() {
 }
 
 void QueueLoan::drop() noexcept {
+    bytes_ = {};
     if (core_ == nullptr) return;
     std::exchange(core_, nullptr)->drop_block(block_);
 }
 
 Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag) noexcept {
-    if (core_ == nullptr) return {ErrorCode::Closed, "this loan was committed already"};
+    if (core_ == nullptr) {
+        return Status::closed_here("this loan is over: committed, dropped or moved from before");
+    }
     if (!core_->is_able_to_put(bytes_.size())) {
         Status why = core_->why_unable_to_put(bytes_.size());
         drop();
@@ -378,6 +394,7 @@ Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag) noe
     Status accepted = core_->put({bytes_, block_, format, tag}, wait, true);
     if (accepted) {
         core_.reset();
+        bytes_ = {};
     } else if (accepted.code() != ErrorCode::Timeout && accepted.code() != ErrorCode::Cancelled) {
         drop();
     }

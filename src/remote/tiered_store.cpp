@@ -12,7 +12,7 @@ namespace penstock {
 namespace {
 
 Status closed_handle() noexcept {
-    return {ErrorCode::Closed, "this tiered store handle is closed; make a new one"};
+    return Status::closed_here("this tiered store handle is closed; make a new one");
 }
 
 }  // namespace
@@ -73,7 +73,7 @@ Status TieredReservation::commit(std::optional<StoreObject>& pinned, const Wait&
 // ---- the handle
 
 TieredStore::TieredStore(Store&& first, const TieredOptions& options)
-    : core_(detail::TierCore::create(first, options)) {}
+    : core_(detail::TierCore::create(first, options)), none_(std::move(first)) {}
 
 TieredStore::TieredStore(TieredStore&& other) noexcept = default;
 
@@ -147,7 +147,7 @@ TierStats TieredStore::stats() const {
 }
 
 Store& TieredStore::first() noexcept {
-    return core_->first;
+    return core_ == nullptr ? none_ : core_->first;
 }
 
 }  // namespace penstock

@@ -52,6 +52,12 @@ Status::Status(ErrorCode code, std::string sentence, int peer) noexcept : code_(
     }
 }
 
+Status Status::closed_here(std::string sentence) noexcept {
+    Status status(ErrorCode::Closed, std::move(sentence));
+    status.is_own_ = true;
+    return status;
+}
+
 std::string_view Status::message() const noexcept {
     return sentence_ ? std::string_view(*sentence_) : to_string(code_);
 }
@@ -59,6 +65,7 @@ std::string_view Status::message() const noexcept {
 Status Status::copy() const noexcept {
     Status same;
     same.code_ = code_;
+    same.is_own_ = is_own_;
     same.peer_ = peer_;
     try {
         if (sentence_) same.sentence_ = std::make_unique<const std::string>(*sentence_);
@@ -69,7 +76,7 @@ Status Status::copy() const noexcept {
 }
 
 void Status::or_throw() const {
-    if (!is_ok()) throw Error(code_, std::string(message()), peer_);
+    if (!is_ok()) throw Error(code_, std::string(message()), peer_, closed_by());
 }
 
 }  // namespace penstock

@@ -148,7 +148,9 @@ Status StoreCore::damaged(const char* what) const noexcept {
 
 Status StoreCore::wrong() const noexcept {
     if (segment->is_foreign()) return wrong_process();
-    if (closing.is_cancelled()) return Status(ErrorCode::Closed);
+    if (closing.is_cancelled()) {
+        return Status::closed_here("this store handle is closed; attach anew");
+    }
     return Status::ok();
 }
 

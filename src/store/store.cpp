@@ -14,7 +14,7 @@ using detail::StoreCore;
 namespace {
 
 Status closed_handle() noexcept {
-    return {ErrorCode::Closed, "this store handle is closed; attach anew"};
+    return Status::closed_here("this store handle is closed; attach anew");
 }
 
 // An entry that is pinned, and is not any more.
@@ -161,13 +161,17 @@ Store Store::attach(const std::string& name, const Wait& wait, const std::string
         name, {Kind::Store, os::Mapping::Access::ReadWrite, instance}, wait)));
 }
 
-Store::Store(std::shared_ptr<StoreCore> core) noexcept : core_(std::move(core)) {}
+Store::Store(std::shared_ptr<StoreCore> core)
+    : core_(std::move(core)), name_(core_->segment->name()), instance_(core_->segment->instance()) {
+}
 Store::Store(Store&& other) noexcept = default;
 
 Store& Store::operator=(Store&& other) noexcept {
     if (this != &other) {
         close();
         core_ = std::move(other.core_);
+        name_ = std::move(other.name_);
+        instance_ = std::move(other.instance_);
     }
     return *this;
 }
@@ -329,11 +333,11 @@ void Store::clear_dead() noexcept {
 }
 
 std::string Store::name() const {
-    return core_ == nullptr ? std::string() : core_->segment->name();
+    return name_;
 }
 
 std::string Store::instance() const {
-    return core_ == nullptr ? std::string() : core_->segment->instance();
+    return instance_;
 }
 
 std::uint64_t Store::capacity() const noexcept {

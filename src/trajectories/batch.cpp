@@ -76,6 +76,10 @@ private:
     bool is_shifted_;
 };
 
+Status closed() noexcept {
+    return Status::closed_here("this batch is over: acknowledged, given back or moved from before");
+}
+
 }  // namespace
 
 TrajectoryBatch::TrajectoryBatch(std::vector<HeldGroup> groups, bool is_shifted,
@@ -91,15 +95,18 @@ TrajectoryBatch::TrajectoryBatch(std::vector<HeldGroup> groups, bool is_shifted,
     }
 }
 
-TrajectoryBatch::TrajectoryBatch(TrajectoryBatch&& other) noexcept = default;
+TrajectoryBatch::TrajectoryBatch(TrajectoryBatch&& other) noexcept
+    : groups_(std::exchange(other.groups_, {})), lengths_(std::exchange(other.lengths_, {})),
+      longest_(std::exchange(other.longest_, 0)), total_(std::exchange(other.total_, 0)),
+      is_shifted_(other.is_shifted_), reader_(std::move(other.reader_)) {}
 
 TrajectoryBatch& TrajectoryBatch::operator=(TrajectoryBatch&& other) noexcept {
     if (this != &other) {
         give_back();
-        groups_ = std::move(other.groups_);
-        lengths_ = std::move(other.lengths_);
-        longest_ = other.longest_;
-        total_ = other.total_;
+        groups_ = std::exchange(other.groups_, {});
+        lengths_ = std::exchange(other.lengths_, {});
+        longest_ = std::exchange(other.longest_, 0);
+        total_ = std::exchange(other.total_, 0);
         is_shifted_ = other.is_shifted_;
         reader_ = std::move(other.reader_);
     }
@@ -115,23 +122,24 @@ std::size_t TrajectoryBatch::groups() const noexcept {
 }
 
 const GroupView& TrajectoryBatch::group(std::size_t index) const noexcept {
-    return groups_[index].group();
+    static const GroupView none;
+    return index < groups_.size() ? groups_[index].group() : none;
 }
 
 std::span<const std::byte> TrajectoryBatch::message(std::size_t index) const noexcept {
-    return groups_[index].bytes();
+    return index < groups_.size() ? groups_[index].bytes() : std::span<const std::byte>{};
 }
 
 unsigned TrajectoryBatch::deliveries(std::size_t index) const noexcept {
-    return groups_[index].deliveries();
+    return index < groups_.size() ? groups_[index].deliveries() : 0;
 }
 
 std::uint64_t TrajectoryBatch::sequence(std::size_t index) const noexcept {
-    return groups_[index].sequence();
+    return index < groups_.size() ? groups_[index].sequence() : 0;
 }
 
 bool TrajectoryBatch::is_restored(std::size_t index) const noexcept {
-    return groups_[index].is_restored();
+    return index < groups_.size() && groups_[index].is_restored();
 }
 
 bool TrajectoryBatch::has(Column column) const noexcept {
@@ -145,6 +153,7 @@ bool TrajectoryBatch::is_used(Column column) const noexcept {
 }
 
 Result<DType> TrajectoryBatch::dtype(Column column) const {
+    if (!is_open()) return closed();
     std::optional<DType> found;
     for (const HeldGroup& group : groups_) {
         const auto& view = column_of(group, column);
@@ -155,6 +164,7 @@ Result<DType> TrajectoryBatch::dtype(Column column) const {
 }
 
 Result<std::uint64_t> TrajectoryBatch::width(Column column) const {
+    if (!is_open()) return closed();
     std::optional<std::uint64_t> found;
     for (const HeldGroup& group : groups_) {
         const auto& view = column_of(group, column);
@@ -251,6 +261,7 @@ void TrajectoryBatch::fill_group_index(std::span<std::int64_t> out) const noexce
 }
 
 Status TrajectoryBatch::fill_scores(std::span<double> out) const noexcept {
+    if (!is_open()) return closed();
     auto* to = reinterpret_cast<std::byte*>(out.data());
     for (const HeldGroup& group : groups_) {
         const auto& scores = group.group().scores;

@@ -11,7 +11,7 @@ using detail::ReaderState;
 namespace {
 
 Status closed() noexcept {
-    return {ErrorCode::Closed, "this trajectory reader is closed; attach anew"};
+    return Status::closed_here("this trajectory reader is closed; attach anew");
 }
 
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {

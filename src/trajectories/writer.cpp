@@ -66,7 +66,7 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
 }
 
 Status closed() noexcept {
-    return {ErrorCode::Closed, "this trajectory writer is closed; attach anew"};
+    return Status::closed_here("this trajectory writer is closed; attach anew");
 }
 
 }  // namespace
@@ -165,6 +165,7 @@ Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) n
 
 Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
+    if (!loan.is_open()) return loan.commit();  // which says why not
     const auto drop = [&loan] { const QueueLoan dropped = std::move(loan); };
     const Result<GroupView> group = read_group(loan.bytes());
     if (!group) {

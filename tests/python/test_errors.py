@@ -365,6 +365,37 @@ def test_every_use_after_close_says_so(name):
         Broadcast.attach(handle, rank=0)
 
 
+def test_closed_says_by_whom(name):
+    writer = Broadcast.create(name, readers=1)
+    reader = Broadcast.attach(name, rank=0)
+    writer.close()
+    with pytest.raises(errors.Closed) as ended:
+        reader.recv(timeout=WITHIN)
+    assert ended.value.by == "peer"
+    reader.close()
+    for call in (reader.recv, reader.stats, lambda: writer.send(1)):
+        with pytest.raises(errors.Closed) as closed:
+            call()
+        assert closed.value.by == "self"
+
+
+def test_closed_says_by_whom_of_a_queue_and_a_store(name):
+    queue = penstock.Queue.create(name)
+    other = penstock.Queue.attach(name)
+    queue.close()
+    for call in (lambda: other.put(1, timeout=WITHIN), lambda: other.get(timeout=WITHIN)):
+        with pytest.raises(errors.Closed) as ended:
+            call()
+        assert ended.value.by == "peer"
+    other.close()
+    store = penstock.Store.create(name)
+    store.close()
+    for call in (lambda: queue.put(1), lambda: other.get(), lambda: store.put("key", 1)):
+        with pytest.raises(errors.Closed) as closed:
+            call()
+        assert closed.value.by == "self"
+
+
 def test_the_classes_are_not_made_by_hand():
     with pytest.raises(TypeError, match=r"create\(\)"):
         Broadcast()
