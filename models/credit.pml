@@ -12,7 +12,7 @@
  *   take_census     | Board::take_census, for_each_waiting, is_living
  *   try_begin       | Board::try_begin
  *   hand_over       | WriterState::hand_over
- *   Trainer         | Search::take_what_is_there, pick; TrajectoryBatch::ack, untake
+ *   Trainer         | Search::look, choose, take; TrajectoryBatch::ack, untake
  *   Janitor         | QueueCore::clear_dead, clear
  *   notify          | Signal, of which signal.pml has the rest
  *   Clock           | the end of a slice, when nobody can do anything else

@@ -72,9 +72,12 @@ struct QueueStats {
     std::uint64_t capacity = 0;
     std::uint64_t held_bytes = 0;  // of capacity, in blocks
     std::uint64_t reserved_bytes = 0;
-    std::uint64_t deaths = 0;  // participants found dead
-    std::uint64_t waits = 0;   // how often there was no message, or no room, at once
-    std::uint64_t sleeps = 0;  // how often somebody slept in the kernel for that
+    std::uint64_t requests = 0;   // that wait in line now, because they came behind others or want
+                                  // several messages
+    std::uint64_t requested = 0;  // what they want together: messages; of trajectories, sequences
+    std::uint64_t deaths = 0;     // participants found dead
+    std::uint64_t waits = 0;      // how often there was no message, or no room, at once
+    std::uint64_t sleeps = 0;     // how often somebody slept in the kernel for that
     bool closed = false;
 };
 
@@ -151,9 +154,9 @@ public:
     // Until it was committed, dropped or moved from; nothing to write to then.
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     // Queues it. Timeout, Cancelled: the loan stays, and may be committed again. Closed: it is
-    // gone.
-    Status commit(Format format = Format::Bytes, const Wait& wait = {},
-                  std::uint64_t tag = 0) noexcept;
+    // gone. `tag` and `order` are the application's.
+    Status commit(Format format = Format::Bytes, const Wait& wait = {}, std::uint64_t tag = 0,
+                  std::uint64_t order = 0) noexcept;
 
     // For the library.
     QueueLoan(std::shared_ptr<detail::QueueCore> core, std::uint64_t block,
@@ -205,20 +208,28 @@ public:
     // its message alone can have been the reason for. A batch of one says note_alone(); one that
     // must_come_alone() is a batch of one.
     Result<Delivery> take_for_batch(const Wait& wait = {}) noexcept;
-    // At least one and at most `most` messages: waits for the first only. Appends. A batch ends
-    // before a message that must come alone, and such a one is a batch by itself.
-    Status take_many(std::vector<Delivery>& deliveries, std::size_t most,
-                     const Wait& wait = {}) noexcept;
+    // `least` to `most` messages, all together: waits until `least` are there and holds none of
+    // them meanwhile. Appends. Requests of several consumers are served whole, in the order in
+    // which they came; only a try (Deadline::now()) for a single message takes what is there before
+    // them. A batch ends before a message that must come alone, and such a one is a batch by
+    // itself, whatever `least` is. After the end of the stream the last batch may be smaller too.
+    // Timeout, Cancelled: nothing was taken, and the order is what it was. Closed (ended and
+    // nothing is left), Corrupt. InvalidArgument: `least` is more than `most`, or than the queue
+    // has slots.
+    Status take_many(std::vector<Delivery>& deliveries, std::size_t most, const Wait& wait = {},
+                     std::size_t least = 1) noexcept;
     // Takes, copies and acknowledges; the size. TooLarge: the message stays.
     Result<std::size_t> get(std::span<std::byte> buffer, const Wait& wait = {}) noexcept;
 
-    // Whether a message, or a free slot, seems to be there now. No system call: for callers to
-    // whom even an unneeded wait is dear. The consuming, or the producing, thread.
-    [[nodiscard]] bool is_ready() const noexcept;
+    // Whether `least` messages that no other request waits for, or a free slot, seem to be there
+    // now. No system call: for callers to whom even an unneeded wait is dear. The consuming, or the
+    // producing, thread.
+    [[nodiscard]] bool is_ready(std::size_t least = 1) const noexcept;
     [[nodiscard]] bool has_room() const noexcept;
 
-    // Waits until is_ready(), or until the stream has ended, and takes nothing.
-    Status wait_ready(const Wait& wait) noexcept;
+    // Waits until is_ready(), or until the stream has ended, and takes nothing. Its place in the
+    // line of requests ends with it.
+    Status wait_ready(const Wait& wait, std::size_t least = 1) noexcept;
     // Waits until a message of that size would probably find room, and puts nothing.
     Status wait_room(std::size_t size, const Wait& wait) noexcept;
 
@@ -262,10 +273,18 @@ private:
     std::string instance_;
 };
 
+// A request that waits in line, for several messages or behind others.
+struct QueueRequest {
+    unsigned slot = 0;            // of its participant
+    std::uint64_t requested = 0;  // messages; of trajectories, sequences
+    bool is_passed = false;       // it gave no sign of life: others go first until it does
+};
+
 // A Queue as `penstock info` shows it; attaches nowhere. Throws as inspect_segment().
 struct QueueInfo {
     SegmentSummary segment;
     QueueStats stats;
+    std::vector<QueueRequest> requests;   // in the order in which they will be served
     std::vector<std::uint64_t> poisoned;  // sequences of dead letters, oldest first, up to 100
     std::uint64_t application = 0;        // as in QueueOptions
     EndsWith ends_with = EndsWith::Creator;

@@ -208,7 +208,7 @@ private:
 
 struct BatchRequest {
     std::uint64_t sequences = 0;     // 0: as the reader was made for
-    std::uint64_t lookahead = 4096;  // groups that may be held to choose from
+    std::uint64_t lookahead = 4096;  // groups that are looked at, the oldest ones
     bool causal_shift = false;       // tokens without the last, everything else without the first
     bool drops_stale = false;        // throw away, and count, what is older than max_staleness
 };
@@ -270,11 +270,12 @@ public:
     // To the queue: somebody may have them, as redelivered. A batch of an exact size can't leave a
     // group to itself: with a `poison_limit`, all groups of one that failed so often are set aside.
     void give_back() noexcept;
-    void untake() noexcept;  // to the reader, as if they had never been in a batch
+    void untake() noexcept;  // the same, as if they had never been in a batch
     [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }
 
 private:
     void forget() noexcept;
+    void keep_restored() noexcept;
     std::vector<detail::HeldGroup> groups_;
     std::vector<std::uint64_t> lengths_;
     std::uint64_t longest_ = 0;
@@ -283,7 +284,9 @@ private:
     std::shared_ptr<detail::ReaderState> reader_;
 };
 
-// The trainer's place. Several may share a queue: each group goes to one of them.
+// The trainer's place. Several may share a queue: each group goes to one of them. Their requests
+// for a batch are served in the order in which they came, whatever number of sequences each wants;
+// a trainer that waits, or is at work on a batch, holds no other group.
 class TrajectoryReader {
 public:
     // `sequences`: how many a batch has; environments get credit by it.
@@ -293,7 +296,8 @@ public:
                                    const Wait& wait = Deadline::now(),
                                    const std::string& instance = {});
 
-    // Timeout: no exact fill came together, and the sentence says what is waiting. TooLarge: a
+    // Timeout: no exact fill came together, or another trainer's request is before this one; the
+    // sentence says what is waiting, and the queue is as it was. TooLarge: a
     // group has more sequences than the batch; it stays. Closed: the stream has ended, and what is
     // left makes no such batch. Cancelled, Corrupt.
     Result<TrajectoryBatch> next_batch(const BatchRequest& request = {}, const Wait& wait = {});
@@ -301,8 +305,9 @@ public:
     [[nodiscard]] bool is_ready() const noexcept;
     Status wait_ready(const Wait& wait) noexcept;
 
-    // Groups that the reader holds and that are in no batch, oldest first; see restore(). Those of
-    // an earlier life are nowhere else.
+    // Groups that were read and are in no batch, oldest first; see restore(). Those of an earlier
+    // life are held here and are nowhere else. The others lie in the queue, where the last search
+    // has seen them; of several trainers the one in the first place has them.
     enum class Held : std::uint8_t { All, Restored };
     [[nodiscard]] std::vector<std::vector<std::byte>> held_messages(Held which = Held::All) const;
     // A group of an earlier life, to be delivered again, marked as redelivered.
@@ -321,7 +326,7 @@ public:
     Result<std::uint64_t> drop_dead_letters() noexcept;
     Result<std::uint64_t> drop_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
     std::uint64_t discard() noexcept;  // as of a Queue
-    // What it holds goes back as it came. Ends the stream if `ends_with` says so, as of a Queue.
+    // Ends the stream if `ends_with` says so, as of a Queue.
     void close() noexcept;
     void end() noexcept;
     void request_close() noexcept;

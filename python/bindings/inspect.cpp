@@ -123,6 +123,8 @@ nb::dict to_dict(const QueueStats& stats) {
     dict["capacity"] = stats.capacity;
     dict["held_bytes"] = stats.held_bytes;
     dict["reserved_bytes"] = stats.reserved_bytes;
+    dict["requests"] = stats.requests;
+    dict["requested"] = stats.requested;
     dict["deaths"] = stats.deaths;
     dict["waits"] = stats.waits;
     dict["sleeps"] = stats.sleeps;
@@ -202,6 +204,15 @@ nb::dict to_dict(const QueueInfo& info) {
     nb::dict dict;
     dict["segment"] = to_dict(info.segment);
     dict["stats"] = to_dict(info.stats);
+    nb::list requests;
+    for (const QueueRequest& request : info.requests) {
+        nb::dict one;
+        one["slot"] = request.slot;
+        one["requested"] = request.requested;
+        one["passed"] = request.is_passed;
+        requests.append(one);
+    }
+    dict["requests"] = requests;
     nb::list poisoned;
     for (const std::uint64_t sequence : info.poisoned) {
         poisoned.append(sequence);

@@ -95,6 +95,27 @@ nb::object copy_of(const Delivery& delivery, Codec codec) {
     return copy;
 }
 
+// The next message, once there is one. Incompatible, and a signal's exception, leave it there.
+Delivery take_delivery(PyQueue& queue, Deadline deadline) {
+    QueueSide& side = queue.taking();
+    std::optional<Delivery> delivery;
+    try {
+        Turn turn(side);
+        turn.run(
+            deadline, nullptr, [&] { return side.target().is_ready(); },
+            [&](const Wait& wait) { return store(side.target().take(wait), delivery); });
+        if (!may_read(queue, *delivery)) {
+            refuse_pickle(side);
+        }
+    } catch (...) {
+        if (delivery) {
+            delivery->untake();
+        }
+        throw;
+    }
+    return *std::move(delivery);
+}
+
 nb::object get(PyQueue& queue, nb::handle timeout) {
     Delivery delivery = take_delivery(queue, parse_timeout(timeout));
     nb::object value = copy_of(delivery, queue.codec);
@@ -232,27 +253,15 @@ EndsWith parse_ends_with(const std::string& ends_with) {
                 "ends_with is '" + ends_with + "': give 'creator' or 'last_producer'");
 }
 
-Delivery take_delivery(PyQueue& queue, Deadline deadline, Company company) {
-    QueueSide& side = queue.taking();
-    std::optional<Delivery> delivery;
-    {
-        Turn turn(side);
-        turn.run(
-            deadline, nullptr, [&] { return side.target().is_ready(); },
-            [&](const Wait& wait) {
-                return store(company == Company::None ? side.target().take(wait)
-                                                      : side.target().take_for_batch(wait),
-                             delivery);
-            });
-    }
-    if (delivery->format() == Format::Pickle && queue.codec != Codec::Pickle) {
-        delivery->untake();
-        raise_error(ErrorCode::Incompatible,
-                    "the next message of the " + side.title() +
-                        " is a pickle, and reading it could run any code; it is still there: if "
-                        "you trust its producer, attach with codec='pickle'");
-    }
-    return *std::move(delivery);
+bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept {
+    return delivery.format() != Format::Pickle || queue.codec == Codec::Pickle;
+}
+
+void refuse_pickle(const QueueSide& side) {
+    raise_error(ErrorCode::Incompatible,
+                "the next message of the " + side.title() +
+                    " is a pickle, and reading it could run any code; it is still there: if "
+                    "you trust its producer, attach with codec='pickle'");
 }
 
 void bind_queue(nb::module_& module) {
@@ -294,20 +303,28 @@ void bind_queue(nb::module_& module) {
         .def("get_view", &make_queue_view, nb::arg("timeout") = nb::none(),
              "The next message, in place: ``with queue.get_view() as obj``; see "
              "``get_many``.")
-        .def("get_many", &make_batch, nb::arg("max_items") = 64, nb::arg("min_items") = 1,
-             nb::arg("timeout") = nb::none(),
-             "The next messages, in place: ``with queue.get_many() as batch``, a list.\n\n"
-             "Waits until there are ``min_items``, for ``timeout`` seconds at most. Arrays in them "
-             "are\n"
-             "read-only views of shared memory. The messages are acknowledged when the block ends, "
-             "and\n"
-             "given back if it raises or the process dies: then they come again. The list is "
-             "emptied at\n"
-             "the end of the block; arrays that were kept keep their memory.\n\n"
-             "With a ``poison_limit`` a message that came back so often, the last time in a batch\n"
-             "with others, comes once more alone before it is set aside: a batch of one, also\n"
-             "where ``min_items`` is more, and the batch before it ends early.\n\n"
-             "Raises what ``get`` raises when the block begins; then nothing was taken.")
+        .def(
+            "get_many", &make_batch, nb::arg("max_items") = 64, nb::arg("min_items") = 1,
+            nb::arg("timeout") = nb::none(),
+            "The next messages, in place: ``with queue.get_many() as batch``, a list.\n\n"
+            "Waits until there are ``min_items``, for ``timeout`` seconds at most, and takes none\n"
+            "before. Of several consumers that wait for more than one message each is served "
+            "whole, in\n"
+            "the order in which they came; a ``get`` that comes later waits behind them until its\n"
+            "timeout, a try (``timeout=0``) takes what is there. Timeout leaves everything where "
+            "it\n"
+            "was. After the end of the stream the last batch may be smaller.\n\n"
+            "Arrays are read-only views of shared memory. The messages are acknowledged when the "
+            "block\n"
+            "ends, and given back if it raises or the process dies: then they come again. The list "
+            "is\n"
+            "emptied at the end of the block; arrays that were kept keep their memory.\n\n"
+            "With a ``poison_limit`` a message that came back so often, the last time in a batch "
+            "with\n"
+            "others, comes once more alone before it is set aside: a batch of one, also where\n"
+            "``min_items`` is more, and the batch before it ends early.\n\n"
+            "Raises what ``get`` raises when the block begins, and InvalidArgument for more\n"
+            "``min_items`` than the queue has slots; then nothing was taken.")
         .def(
             "close", &PyQueue::close,
             "Leave. Ends waits of other threads. The second time it does nothing.\n\n"

@@ -48,10 +48,9 @@ private:
 // "creator" or "last_producer"; InvalidArgument otherwise.
 EndsWith parse_ends_with(const std::string& ends_with);
 
-// Whether a message may be handed out with others: see Queue::take_for_batch().
-enum class Company : bool { None, Possible };
-// The next message, once there is one. Raises what get() raises. Incompatible leaves it there.
-Delivery take_delivery(PyQueue& queue, Deadline deadline, Company company = Company::None);
+// Whether this handle's codec reads that message; and what is raised if it does not.
+bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept;
+[[noreturn]] void refuse_pickle(const QueueSide& side);
 
 void bind_queue_batch(nb::module_& module);
 nb::object make_batch(nb::handle_t<PyQueue> queue, nb::handle max_items, nb::handle min_items,

@@ -78,45 +78,41 @@ public:
     }
 
 private:
-    // Puts back what it has when there is not enough. A message that must come alone ends the batch
-    // before it, or is all of it: then that is less than was asked for.
     std::vector<Delivery> take(PyQueue& queue) const {
+        QueueSide& side = queue.taking();
         std::vector<Delivery> taken;
-        bool is_complete = false;
-        const auto add = [&](Delivery delivery) {
-            is_complete = delivery.must_come_alone();
-            if (is_complete && !taken.empty()) {
-                delivery.untake();
-            } else {
-                taken.push_back(std::move(delivery));
-            }
-        };
         try {
-            while (taken.size() < least_ && !is_complete) {
-                add(take_delivery(queue, deadline_, Company::Possible));
-            }
+            Turn turn(side);
+            turn.run(
+                deadline_, nullptr, [&] { return side.target().is_ready(least_); },
+                [&](const Wait& wait) {
+                    return side.target().take_many(taken, most_, wait, least_);
+                });
+            leave_unreadable(queue, taken);
         } catch (...) {
-            for (Delivery& delivery : taken) {
-                delivery.untake();
-            }
+            untake_from(taken, 0);
             throw;
         }
-        QueueSide& side = queue.taking();
-        while (taken.size() < most_ && !is_complete && side.target().is_ready()) {
-            try {
-                add(take_delivery(queue, Deadline::now(), Company::Possible));
-            } catch (const nb::python_error& error) {
-                // Nothing more just now, or it is not for us: what we have is enough.
-                if (!error.matches(error_class("Error"))) {
-                    throw;
-                }
-                break;
-            }
-        }
-        if (taken.size() == 1) {
-            taken.front().note_alone();
-        }
         return taken;
+    }
+
+    // What this codec may not read stays in the queue, and with it all that came behind it.
+    void leave_unreadable(PyQueue& queue, std::vector<Delivery>& taken) const {
+        std::size_t readable = 0;
+        while (readable < taken.size() && may_read(queue, taken[readable])) {
+            ++readable;
+        }
+        if (readable < least_ && readable < taken.size()) {
+            refuse_pickle(queue.taking());
+        }
+        untake_from(taken, readable);
+    }
+
+    static void untake_from(std::vector<Delivery>& taken, std::size_t first) noexcept {
+        while (taken.size() > first) {
+            taken.back().untake();
+            taken.pop_back();
+        }
     }
 
     nb::object queue_;

@@ -13,6 +13,7 @@ __all__ = [
     "BroadcastStats",
     "Participant",
     "QueueInfo",
+    "QueueRequest",
     "QueueStats",
     "ReaderState",
     "SegmentSummary",
@@ -122,10 +123,21 @@ class QueueStats:
     capacity: int  #: bytes for messages beyond ``inline_bytes``
     held_bytes: int  #: of ``capacity``
     reserved_bytes: int  #: memory that the segment takes now
+    requests: int  #: that wait in line now: for several messages, or behind others
+    requested: int  #: what they want together: messages; of trajectories, sequences
     deaths: int  #: participants found dead
     waits: int  #: how often there was no message, or no room, at once
     sleeps: int  #: how often somebody slept in the kernel for that
     closed: bool  #: the stream has ended
+
+
+@dataclass(frozen=True)
+class QueueRequest:
+    """A request that waits in line, for several messages or behind others."""
+
+    slot: int  #: of its participant
+    requested: int  #: messages; of trajectories, sequences
+    passed: bool  #: it gave no sign of life: others go first until it does
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,7 @@ class QueueInfo:
 
     segment: SegmentSummary
     stats: QueueStats
+    requests: list[QueueRequest]  #: in the order in which they will be served
     poisoned: list[int]  #: sequences of dead letters, oldest first, up to 100
     ends_with: Literal["creator", "last_producer"]  #: whose ``close()`` ends the stream
 
@@ -273,6 +286,7 @@ def queue_info_from(raw: _QueueInfo) -> QueueInfo:
     return QueueInfo(
         segment=summary_from(raw["segment"]),
         stats=QueueStats(**raw["stats"]),
+        requests=[QueueRequest(**request) for request in raw["requests"]],
         poisoned=raw["poisoned"],
         ends_with=raw["ends_with"],
     )

@@ -176,6 +176,9 @@ QueueStats read_queue_stats(const QueueView& view) {
         stats.waits += member.waits.load(kRelaxed);
         stats.sleeps += member.sleeps.load(kRelaxed);
         stats.deaths += member.deaths.load(kRelaxed);
+        if (member.request.load(kAcquire) == 0) continue;
+        ++stats.requests;
+        stats.requested += member.requested.load(kRelaxed);
     }
     std::int64_t oldest = 0;
     for (std::uint64_t index = 0; index < shape.slots; ++index) {

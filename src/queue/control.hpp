@@ -62,6 +62,7 @@ public:
     [[nodiscard]] layout::QueueState& state() const noexcept { return block().state; }
     [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
     [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
+    [[nodiscard]] layout::SignalWord& turn_word() const noexcept { return block().turn; }
     [[nodiscard]] layout::QueueMember& member(unsigned slot) const noexcept {
         return reinterpret_cast<layout::QueueMember*>(control_ +
                                                       sizeof(layout::QueueControl))[slot];

@@ -41,12 +41,12 @@ std::string other_application(const QueueCore& core, std::uint64_t wanted) {
            "' was asked for; use another name";
 }
 
+}  // namespace
+
 Status damaged(const Segment& segment) noexcept {
     return {ErrorCode::Corrupt,
             "the slots of " + quoted(segment.name()) + " contradict themselves"};
 }
-
-}  // namespace
 
 std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const QueueOptions& options,
                                              const Prepare& prepare) {
@@ -89,7 +89,9 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
     arena.announce_room_on(space);
+    turn = Signal(view.turn_word(), segment->has_asymmetric_fence());
     ring = SlotRing(view, self);
+    line = WaitingLine(view, self, turn);
     longest = std::max(shape.cell_bytes, arena.range_bytes());
 }
 
@@ -105,6 +107,7 @@ void QueueCore::claim_place() {
     self = *place;
     PENSTOCK_CRASH_POINT("queue.attach.locked");
     ring = SlotRing(view, self);
+    line = WaitingLine(view, self, turn);
     // Before anything can fail: from here on what the dead one had would be nobody's.
     const bool was_dead = participants.is_announced(self);
     if (was_dead) clear(self);
@@ -138,6 +141,7 @@ void QueueCore::depart() noexcept {
 
 void QueueCore::vacate() noexcept {
     if (has_place) {
+        line.clear(self);
         own().role.store(0, kSeqCst);
         segment->participants().retire(self);
         PENSTOCK_CRASH_POINT("queue.leave.retired");
@@ -214,6 +218,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             kRelaxed);
         slot.sequence.store(ticket, kRelaxed);
         slot.tag.store(message.tag, kRelaxed);
+        slot.order.store(message.order, kRelaxed);
         const std::int64_t now = os::coarse_ns();
         slot.accepted_at.store(now, kRelaxed);
         PENSTOCK_CRASH_POINT("queue.put.written");
@@ -346,16 +351,33 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     return {ErrorCode::Cancelled, "waiting for room was cancelled"};
 }
 
-Status QueueCore::wait_ready(const Wait& wait) noexcept {
+Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
     if (segment->is_foreign()) return wrong_process();
-    const WaitEnd end =
-        wait_for(data, take_spin, wait, [this] { return ring.is_ready(head) || is_ended(); });
-    return explain_no_message(end);
+    const auto is_there = [&] {
+        return least <= 1 ? ring.is_ready(head) || is_ended() : may_have(least);
+    };
+    line.arrive(least > 1);
+    bool has_to_queue = !wait.deadline.is_try() && line.is_occupied();
+    if (!has_to_queue) {
+        const WaitEnd end = wait_for(data, take_spin, wait, [&] {
+            has_to_queue = !wait.deadline.is_try() && line.may_be_occupied();
+            return has_to_queue || is_there();
+        });
+        if (!has_to_queue) return explain_no_message(end, least);
+    }
+    const WaitEnd end = wait_turn(least, wait, is_there);
+    line.leave();
+    return explain_no_message(end, least);
 }
 
-// What a wait for a message ended with, in words.
-Status QueueCore::explain_no_message(WaitEnd end) const noexcept {
+// What a wait for messages ended with, in words.
+Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noexcept {
     if (end == WaitEnd::Ready) return Status::ok();
+    if (end == WaitEnd::Timeout && least > 1) {
+        return {ErrorCode::Timeout, "there are no " + std::to_string(least) + " messages in " +
+                                        quoted(segment->name()) +
+                                        " for this request; nothing was taken"};
+    }
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
     }
@@ -399,21 +421,31 @@ void QueueCore::back_off_while_streaming() noexcept {
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
     if (segment->is_foreign()) [[unlikely]]
         return wrong_process();
-    SlotRing::Look look = try_take(index);
-    if (look == SlotRing::Look::Nothing && !wait.deadline.is_try()) {
-        back_off_while_streaming();
+    const bool may_wait = !wait.deadline.is_try();
+    SlotRing::Look look = SlotRing::Look::Nothing;
+    bool has_to_queue = may_wait && line.may_be_occupied() && line.is_occupied();
+    if (!has_to_queue) [[likely]] {
         look = try_take(index);
+        if (look == SlotRing::Look::Nothing && may_wait) {
+            back_off_while_streaming();
+            look = try_take(index);
+        }
     }
     bool has_ended = false;
     if (look == SlotRing::Look::Nothing) {
-        const WaitEnd end = wait_for(data, take_spin, wait, [&] {
-            // The end before the last look: what was accepted before it is found after it.
-            has_ended = is_ended();
-            // pairs with: the claim before the load in try_put(), both sequentially consistent
-            if (has_ended) os::full_fence();
-            look = try_take(index);
-            return look != SlotRing::Look::Nothing || has_ended;
-        });
+        line.arrive(false);
+        WaitEnd end = WaitEnd::Ready;
+        if (!has_to_queue) {
+            end = wait_for(data, take_spin, wait, [&] {
+                // Whoever has come meanwhile goes after this request, and is to see it.
+                has_to_queue = may_wait && line.may_be_occupied();
+                if (has_to_queue) return true;
+                has_ended = has_ended_before_look();
+                look = try_take(index);
+                return look != SlotRing::Look::Nothing || has_ended;
+            });
+        }
+        if (has_to_queue) end = take_in_turn(look, index, has_ended, wait);
         if (end != WaitEnd::Ready) return explain_no_message(end);
     }
     if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
@@ -422,13 +454,51 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
     }
     if (look == SlotRing::Look::Damaged) return damaged(*segment);
     if (look == SlotRing::Look::Nothing) {
-        return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken" +
-                                       dead_letters_left(view)};
+        return everything_was_taken();
     }
+    note_taken(index);
+    return Status::ok();
+}
+
+Status QueueCore::everything_was_taken() const noexcept {
+    return {ErrorCode::Closed, quoted(segment->name()) + " has ended and everything was taken" +
+                                   dead_letters_left(view)};
+}
+
+WaitEnd QueueCore::take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool& has_ended,
+                                const Wait& wait) noexcept {
+    look = SlotRing::Look::Nothing;
+    WaitEnd end = WaitEnd::Ready;
+    while (end == WaitEnd::Ready && look == SlotRing::Look::Nothing && !has_ended) {
+        end = wait_turn(1, wait, [this] { return ring.is_ready(head) || is_ended(); });
+        if (end != WaitEnd::Ready) break;
+        has_ended = has_ended_before_look();
+        look = try_take(index);
+    }
+    line.leave();
+    if (end != WaitEnd::Timeout) return end;
+    // A wait yields no less than a try: the last look is past the line.
+    look = try_take(index);
+    return look == SlotRing::Look::Nothing ? end : WaitEnd::Ready;
+}
+
+SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
+    const SlotRing::Look look = try_take(index);
+    if (look == SlotRing::Look::Got) note_taken(index);
+    return look;
+}
+
+void QueueCore::note_taken(std::uint64_t index) noexcept {
     add(own().taken, 1);
     if (ring.opens_a_way(index)) space.notify();
     if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
-    return Status::ok();
+}
+
+bool QueueCore::has_ended_before_look() const noexcept {
+    const bool has_ended = is_ended();
+    // pairs with: the claim before the load in try_put(), both sequentially consistent
+    if (has_ended) os::full_fence();
+    return has_ended;
 }
 
 QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
@@ -493,22 +563,6 @@ void QueueCore::give_back(std::uint64_t index) noexcept {
     data.notify();
 }
 
-template <typename Ready>
-WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait,
-                            Ready&& ready) noexcept {
-    own().waits.fetch_add(1, kRelaxed);
-    std::uint64_t sleeps = 0;
-    const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this] {
-        clear_dead();
-        trim_when_idle();
-        return closing.is_cancelled();
-    });
-    own().sleeps.fetch_add(sleeps, kRelaxed);
-    if (end == WaitEnd::Ready) return end;
-    // What the dead gave back, or left free, is there since the last look.
-    return closing.is_cancelled() || !ready() ? end : WaitEnd::Ready;
-}
-
 // Nobody's peer dies for a Queue: what the dead one had comes back, and everybody goes on.
 bool QueueCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor);
@@ -534,6 +588,7 @@ bool QueueCore::clear_dead() noexcept {
 // What that participant holds is the queue's again. The caller has its lock. Repeatable.
 void QueueCore::take_back(unsigned member) noexcept {
     view.member(member).role.store(0, kSeqCst);  // first: see end_on_leaving()
+    line.clear(member);
     ring.clear(member, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
     arena.reap(member);
@@ -573,6 +628,7 @@ void QueueCore::end() noexcept {
 void QueueCore::end_on_leaving() noexcept {
     if (segment->is_foreign()) return;
     clear_dead();
+    line.clear(self);
     const bool was_producer = is_producer;
     own().role.store(0, kSeqCst);
     PENSTOCK_CRASH_POINT("queue.close.resigned");

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <span>
 
+#include "queue/line.hpp"
 #include "queue/slot_ring.hpp"
 #include "segment/attachment.hpp"
 #include "segment/signal.hpp"
@@ -19,7 +20,14 @@ struct QueueAccess {
         return queue.core_;
     }
     static Queue handle(std::shared_ptr<QueueCore> core) { return Queue(std::move(core)); }
+    // The message that waited in this slot when `seen` was its word. Timeout: somebody else has it.
+    // Corrupt: it contradicts itself, and was set aside.
+    static Result<Delivery> take_seen(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
+                                      std::uint64_t seen) noexcept;
 };
+
+// Of slots whose words can't be true.
+Status damaged(const Segment& segment) noexcept;
 
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
 // The producing side belongs to one thread at a time, the consuming side to another; settle(),
@@ -53,6 +61,7 @@ struct QueueCore final : Attachment {
         std::uint64_t block = 0;  // encode_block(), 0: copy `bytes` into the cell
         Format format = Format::Bytes;
         std::uint64_t tag = 0;
+        std::uint64_t order = 0;
     };
     // What lies in a slot that is ours.
     struct Content {
@@ -75,10 +84,27 @@ struct QueueCore final : Attachment {
 
     // Consuming.
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
+    // The next message if there is one, whatever waits in the line.
+    SlotRing::Look take_now(std::uint64_t& index) noexcept;
+    void note_taken(std::uint64_t index) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
     void back_off_while_streaming() noexcept;
-    Status wait_ready(const Wait& wait) noexcept;
-    [[nodiscard]] Status explain_no_message(WaitEnd end) const noexcept;
+    // The part of take() that queues up behind what waits in the line. It has arrived there.
+    WaitEnd take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool& has_ended,
+                         const Wait& wait) noexcept;
+    // Joins the line for so many, and waits until the turn has come and `may` says that it is worth
+    // a try: Ready. It stays in the line, whatever the end; the caller leaves it.
+    template <typename May>
+    WaitEnd wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) noexcept;
+    // Whether the stream has ended. What was accepted before that is found by a look after it.
+    [[nodiscard]] bool has_ended_before_look() const noexcept;
+    // Whether a request for so many is worth a try: they are there, or no more will come.
+    [[nodiscard]] bool may_have(std::uint64_t least) const noexcept {
+        return ring.has(head, least) || is_ended();
+    }
+    Status wait_ready(std::uint64_t least, const Wait& wait) noexcept;
+    [[nodiscard]] Status explain_no_message(WaitEnd end, std::uint64_t least = 1) const noexcept;
+    [[nodiscard]] Status everything_was_taken() const noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     // For the taking thread, in the same call.
     void acknowledge_at_once(std::uint64_t index) noexcept;
@@ -94,9 +120,10 @@ struct QueueCore final : Attachment {
             ring.note_alone(index);
     }
 
-    // Both.
+    // Both. `is_consumer`: the line is tended too.
     template <typename Ready>
-    WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready) noexcept;
+    WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
+                     bool is_consumer = false) noexcept;
     // Whether there was anybody to clear.
     bool clear_dead() noexcept;
     // clear_dead() every kSlice at most: where a queue is never empty nobody ever waits.
@@ -122,6 +149,7 @@ struct QueueCore final : Attachment {
     SlotRing ring;
     Signal data;
     Signal space;
+    Signal turn;
     unsigned self = 0;
     QueueRole role;
     bool has_place = false;  // `self` is ours in the table
@@ -136,7 +164,9 @@ struct QueueCore final : Attachment {
 
     // The consuming side.
     alignas(layout::kApart) std::uint64_t head = 0;
+    WaitingLine line;
     SpinBudget take_spin;
+    SpinBudget turn_spin;
     std::uint64_t last_empty = 0;  // own().taken when the queue was last found empty
     static constexpr std::int64_t kPauseUnit = 40;  // ns, the shortest pause in a stream
     std::int64_t streaming_pause = 0;               // ns
@@ -147,5 +177,43 @@ struct QueueCore final : Attachment {
     std::mutex janitor;  // the table of participants is one thread's at a time
     Cancel closing;
 };
+
+template <typename Ready>
+WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
+                            bool is_consumer) noexcept {
+    constexpr auto kRelaxed = std::memory_order_relaxed;
+    own().waits.fetch_add(1, kRelaxed);
+    std::uint64_t sleeps = 0;
+    const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
+        clear_dead();
+        if (is_consumer) line.tend();
+        trim_when_idle();
+        return closing.is_cancelled();
+    });
+    own().sleeps.fetch_add(sleeps, kRelaxed);
+    if (end == WaitEnd::Ready) return end;
+    // What the dead gave back, or left free, is there since the last look.
+    return closing.is_cancelled() || !ready() ? end : WaitEnd::Ready;
+}
+
+template <typename May>
+WaitEnd QueueCore::wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) noexcept {
+    line.join(wanted);
+    for (;;) {
+        WaitEnd end = WaitEnd::Ready;
+        if (!line.is_first()) {
+            end = wait_for(turn, turn_spin, wait, [this] { return line.is_first(); }, true);
+        }
+        if (end != WaitEnd::Ready) return end;
+        bool is_first = true;
+        const auto is_served = [&] {
+            if (!may()) return false;
+            is_first = line.is_first();
+            return true;
+        };
+        end = wait_for(data, take_spin, wait, is_served, true);
+        if (end != WaitEnd::Ready || is_first) return end;
+    }
+}
 
 }  // namespace penstock::detail

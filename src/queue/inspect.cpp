@@ -1,8 +1,32 @@
 // A Queue as `penstock info` shows it, read without attaching.
+#include <algorithm>
+#include <utility>
+
 #include "penstock/queue.hpp"
 #include "queue/dead_letters.hpp"
 
 namespace penstock {
+namespace {
+
+std::vector<QueueRequest> requests_of(const detail::QueueView& view) {
+    std::vector<std::pair<std::uint64_t, QueueRequest>> found;
+    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
+        const layout::QueueMember& member = view.member(slot);
+        const std::uint64_t word = member.request.load(std::memory_order_acquire);
+        if (word == 0) continue;
+        const bool is_passed = layout::decode_request(word).is_passed;
+        found.push_back({word & ~layout::kPassedRequest,
+                         {slot, member.requested.load(std::memory_order_relaxed), is_passed}});
+    }
+    std::ranges::sort(found, [](const auto& one, const auto& other) {
+        return std::pair(one.first, one.second.slot) < std::pair(other.first, other.second.slot);
+    });
+    std::vector<QueueRequest> requests;
+    for (const auto& [word, request] : found) requests.push_back(request);
+    return requests;
+}
+
+}  // namespace
 
 QueueInfo inspect_queue(const std::string& name) {
     constexpr std::size_t kMostPoisoned = 100;
@@ -17,6 +41,7 @@ QueueInfo inspect_queue(const std::string& name) {
     info.application = view.shape().application;
     info.segment = detail::summarize(visit, name);
     info.stats = detail::read_queue_stats(view);
+    info.requests = requests_of(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();
     for (const DeadLetter& letter : detail::list_dead_letters(view, kMostPoisoned)) {

@@ -1,7 +1,8 @@
 // The control block of a Queue: hints, members and slots. The only definition of those bytes.
 //
-// control: tail | head | QueueState | SignalWord data | SignalWord space | QueueMember[members] |
-// QueueSlot[slots] | arena words | application. payload: a cell for every slot | arena.
+// control: tail | head | QueueState | SignalWord data | SignalWord space | SignalWord turn |
+// QueueMember[members] | QueueSlot[slots] | arena words | application. payload: a cell for every
+// slot | arena.
 #pragma once
 
 #include <atomic>
@@ -55,7 +56,8 @@ static_assert(kQueueOwner > kMostQueueMembers);
 //   Taken(lap)      a consumer has it
 //   Done(lap)       acknowledged; its consumer frees the block
 //   Overtaken(lap)  claimed, and passed by: its producer must queue up again
-//   Returned(lap)   given back, or its consumer died: to be taken before everything else
+//   Returned(lap)   given back, or its consumer died, or others were taken before it: to be taken
+//                   before everything that is Ready
 //   Poisoned(lap)   a dead letter: came back too often, or contradicts itself; until an operator
 //                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
@@ -107,7 +109,7 @@ struct alignas(64) QueueSlot {
     // the consumer that has the slot, before the message is handed out, and cleared by who requeues
     // it; read by whoever gives it back. Release / acquire.
     std::atomic<std::uint64_t> alone;
-    std::uint64_t reserved[1];
+    std::atomic<std::uint64_t> order;  // the application's: what it sorts by; as tag
 };
 static_assert(sizeof(QueueSlot) == 64);
 
@@ -146,8 +148,28 @@ struct alignas(kApart) QueueState {
     // 1: a message has been set aside at some time, or is about to be. Never taken back; by whoever
     // sets aside, before the slot's move; spares the others a look at every slot. Relaxed.
     std::atomic<std::uint64_t> had_dead_letters;
+    // Bit 0: a request may wait. Above it a count of requests and announcements, of which each
+    // request has its ticket: see WaitingLine. Compare-and-swap; acquire and release.
+    std::atomic<std::uint64_t> line;
 };
 static_assert(sizeof(QueueState) == kApart);
+
+// A request that waits for its turn; 0: none. From the lowest bit: passed 1, several 1, ticket 62.
+// Requests are served by ticket; of one ticket the request for a single message goes first.
+struct RequestWord {
+    bool is_passed = false;     // gave no sign of life: others go first until it does
+    bool is_several = false;    // for more than one message
+    std::uint64_t arrival = 0;  // the count in QueueState::line when it came, plus 1
+};
+
+constexpr std::uint64_t encode_request(const RequestWord& word) noexcept {
+    return (word.is_passed ? 1U : 0U) | (word.is_several ? 2U : 0U) | word.arrival << 2U;
+}
+
+constexpr RequestWord decode_request(std::uint64_t word) noexcept {
+    return {(word & 1U) != 0, (word & 2U) != 0, word >> 2U};
+}
+inline constexpr std::uint64_t kPassedRequest = 1;
 
 // One participant. Written by it, relaxed, for people; `role` also by its janitor.
 struct alignas(kApart) QueueMember {
@@ -162,6 +184,11 @@ struct alignas(kApart) QueueMember {
     std::atomic<std::uint64_t> waits;
     std::atomic<std::uint64_t> sleeps;
     std::atomic<std::uint64_t> deaths;  // of participants in this place
+    // RequestWord of what it waits for. By it, release; a waiter sets is_passed, the janitor stores
+    // 0. Read by all that wait, acquire.
+    std::atomic<std::uint64_t> request;
+    std::atomic<std::uint64_t> requested;  // messages, or what the application counts; for people
+    std::atomic<std::uint64_t> beats;      // signs of life while it waits; by it, relaxed
 };
 static_assert(sizeof(QueueMember) == kApart);
 
@@ -171,7 +198,8 @@ struct QueueControl {
     QueueState state;
     SignalWord data;   // consumers sleep on it
     SignalWord space;  // producers sleep on it
+    SignalWord turn;   // requests that are not the first in line sleep on it
 };
-static_assert(sizeof(QueueControl) == 5 * kApart);
+static_assert(sizeof(QueueControl) == 6 * kApart);
 
 }  // namespace penstock::layout

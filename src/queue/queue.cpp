@@ -85,6 +85,17 @@ detail::Chosen these(std::span<const std::uint64_t> sequences) noexcept {
 
 }  // namespace
 
+Result<Delivery> detail::QueueAccess::take_seen(const std::shared_ptr<QueueCore>& core,
+                                                std::uint64_t index, std::uint64_t seen) noexcept {
+    if (!core->ring.take_seen(index, seen)) {
+        return Status(ErrorCode::Timeout, "somebody else was quicker");
+    }
+    core->note_taken(index);
+    const QueueCore::Content found = core->content(index);
+    if (!found.is_sound) return unsound(*core, index);
+    return delivery_of(core, index, found);
+}
+
 Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format,
                   std::uint64_t tag) noexcept {
     if (core_ == nullptr) return closed_handle();
@@ -137,27 +148,139 @@ Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
     return delivery_of(core_, index, found);
 }
 
-Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most,
-                        const Wait& wait) noexcept try {
-    if (core_ == nullptr) return closed_handle();
-    std::size_t taken = 0;
-    bool is_complete = false;
-    while (taken < most && !is_complete) {
-        deliveries.reserve(deliveries.size() + 1);  // before there is anything to lose
-        Result<Delivery> delivery = take_for_batch(taken == 0 ? wait : Wait(Deadline::now()));
-        if (!delivery && taken == 0) return delivery.status().copy();
-        if (!delivery) break;
-        is_complete = delivery->must_come_alone();
-        if (is_complete && taken > 0) {
-            delivery->untake();
-            break;
-        }
-        deliveries.push_back(*std::move(delivery));
-        ++taken;
+namespace {
+
+using Look = detail::SlotRing::Look;
+
+// A request for `least` to `most` messages, of which it takes all or none.
+class WholeRequest {
+public:
+    WholeRequest(const std::shared_ptr<QueueCore>& core, std::vector<Delivery>& deliveries,
+                 std::size_t most, std::size_t least)
+        : core_(core), deliveries_(deliveries), before_(deliveries.size()), most_(most),
+          least_(least) {}
+
+    // Takes what is there if that is enough. Timeout: it is not, and nothing was taken.
+    Status try_take() {
+        const bool has_ended = core_->has_ended_before_look();
+        if (!core_->may_have(least_)) return too_few();
+        Status outcome = take_up_to(most_);
+        if (taken() >= least_ || (is_complete_ && taken() > 0)) return finish();
+        // Too few: others went past the line. It waits on, and holds nothing while it does.
+        if (outcome) outcome = has_ended ? take_the_rest() : too_few();
+        if (outcome) return finish();
+        untake();
+        return outcome;
     }
-    if (taken == 1) deliveries.back().note_alone();
-    return Status::ok();
+    // The first one, and what else is there.
+    Status go_on_from(Delivery first) {
+        is_complete_ = first.must_come_alone();
+        deliveries_.push_back(std::move(first));
+        // What is wrong with a later one is for the next call.
+        static_cast<void>(take_up_to(most_));
+        return finish();
+    }
+    // What is there, beyond what it has taken already. A message that must come alone ends the
+    // batch before it, or is all of it.
+    Status take_up_to(std::size_t most) {
+        while (taken() < most && !is_complete_) {
+            deliveries_.reserve(deliveries_.size() + 1);  // before there is anything to lose
+            std::uint64_t index = 0;
+            const Look look = core_->take_now(index);
+            if (look == Look::Damaged) return detail::damaged(*core_->segment);
+            if (look == Look::Nothing) break;
+            const QueueCore::Content found = core_->content(index);
+            if (!found.is_sound) return unsound(*core_, index);
+            Delivery delivery = delivery_of(core_, index, found);
+            is_complete_ = delivery.must_come_alone();
+            if (is_complete_ && taken() > 0) {
+                delivery.untake();
+                break;
+            }
+            deliveries_.push_back(std::move(delivery));
+        }
+        return Status::ok();
+    }
+    [[nodiscard]] Status too_few() const noexcept {
+        return core_->explain_no_message(detail::WaitEnd::Timeout, least_);
+    }
+
+private:
+    [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
+    // After the end a batch may be smaller: no more will come.
+    Status take_the_rest() {
+        if (taken() == 0 && core_->clear_dead()) {
+            if (Status outcome = take_up_to(most_); !outcome) return outcome;
+        }
+        if (taken() > 0) return Status::ok();
+        return core_->everything_was_taken();
+    }
+    Status finish() noexcept {
+        if (taken() == 1) deliveries_.back().note_alone();
+        return Status::ok();
+    }
+    void untake() noexcept {
+        is_complete_ = false;
+        while (taken() > 0) {
+            deliveries_.back().untake();
+            deliveries_.pop_back();
+        }
+    }
+
+    const std::shared_ptr<QueueCore>& core_;
+    std::vector<Delivery>& deliveries_;
+    std::size_t before_;
+    std::size_t most_;
+    std::size_t least_;
+    bool is_complete_ = false;  // whatever else is there
+};
+
+Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request, std::size_t least,
+                  const Wait& wait) {
+    const auto is_settled = [](const Status& outcome) {
+        return outcome.code() != ErrorCode::Timeout;
+    };
+    core->line.arrive(true);
+    const bool is_free = !core->line.is_occupied();
+    Status outcome = is_free ? request.try_take() : request.too_few();
+    if (is_settled(outcome)) return outcome;
+    if (wait.deadline.is_try()) {
+        core->clear_dead();
+        return core->line.is_occupied() ? std::move(outcome) : request.try_take();
+    }
+    for (;;) {
+        const detail::WaitEnd end =
+            core->wait_turn(least, wait, [&] { return core->may_have(least); });
+        outcome = end == detail::WaitEnd::Ready ? request.try_take()
+                                                : core->explain_no_message(end, least);
+        if (end != detail::WaitEnd::Ready || is_settled(outcome)) break;
+    }
+    core->line.leave();
+    return outcome;
+}
+
+}  // namespace
+
+Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, const Wait& wait,
+                        std::size_t least) noexcept try {
+    if (core_ == nullptr) return closed_handle();
+    if (core_->segment->is_foreign()) return detail::wrong_process();
+    const std::uint64_t slots = core_->view.shape().slots;
+    if (least > most || least > slots) {
+        return {ErrorCode::InvalidArgument,
+                "a batch of " + std::to_string(least) + " messages, of at most " +
+                    std::to_string(most) + ", can never be there: " +
+                    detail::quoted(core_->segment->name()) + " holds " + std::to_string(slots)};
+    }
+    if (most == 0) return Status::ok();
+    WholeRequest request(core_, deliveries, most, least);
+    if (least > 1) return take_whole(core_, request, least, wait);
+    deliveries.reserve(deliveries.size() + 1);
+    Result<Delivery> first = take_for_batch(wait);
+    if (!first) return first.status().copy();
+    return request.go_on_from(*std::move(first));
 } catch (const std::bad_alloc&) {
+    if (core_ != nullptr) core_->line.leave();
     return {ErrorCode::System, "no memory for more deliveries"};
 }
 
@@ -182,17 +305,19 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     return size;
 }
 
-bool Queue::is_ready() const noexcept {
-    return core_ != nullptr && !core_->segment->is_foreign() && core_->ring.is_ready(core_->head);
+bool Queue::is_ready(std::size_t least) const noexcept {
+    if (core_ == nullptr || core_->segment->is_foreign()) return false;
+    if (core_->line.may_be_occupied() && core_->line.is_occupied()) return false;
+    return least <= 1 ? core_->ring.is_ready(core_->head) : core_->ring.has(core_->head, least);
 }
 
 bool Queue::has_room() const noexcept {
     return core_ != nullptr && !core_->segment->is_foreign() && core_->ring.has_room(core_->tail);
 }
 
-Status Queue::wait_ready(const Wait& wait) noexcept {
+Status Queue::wait_ready(const Wait& wait, std::size_t least) noexcept {
     if (core_ == nullptr) return closed_handle();
-    return core_->wait_ready(wait);
+    return core_->wait_ready(least, wait);
 }
 
 Status Queue::wait_room(std::size_t size, const Wait& wait) noexcept {
@@ -382,7 +507,8 @@ void QueueLoan::drop() noexcept {
     std::exchange(core_, nullptr)->drop_block(block_);
 }
 
-Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag) noexcept {
+Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag,
+                         std::uint64_t order) noexcept {
     if (core_ == nullptr) {
         return Status::closed_here("this loan is over: committed, dropped or moved from before");
     }
@@ -391,7 +517,7 @@ Status QueueLoan::commit(Format format, const Wait& wait, std::uint64_t tag) noe
         drop();
         return why;
     }
-    Status accepted = core_->put({bytes_, block_, format, tag}, wait, true);
+    Status accepted = core_->put({bytes_, block_, format, tag, order}, wait, true);
     if (accepted) {
         core_.reset();
         bytes_ = {};

@@ -9,7 +9,7 @@ using layout::QueueSlot;
 // announcement that it had seen before it looked; the count tells that from a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
     for (;;) {
-        std::uint64_t announced = view_.state().returned.load(kAcquire);
+        const std::uint64_t announced = view_.state().returned.load(kAcquire);
         std::optional<std::uint64_t> first;
         std::uint64_t order = 0;
         for (std::uint64_t i = 0; i <= mask_; ++i) {
@@ -22,11 +22,7 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
             order = sequence;
         }
         if (!first) {
-            const std::uint64_t nothing = announced & ~std::uint64_t{1};
-            if (view_.state().returned.compare_exchange_strong(announced, nothing, kAcqRel,
-                                                               kRelaxed)) {
-                return false;
-            }
+            if (take_down(announced)) return false;
             continue;
         }
         QueueSlot& slot = view_.slot(*first);
@@ -135,6 +131,73 @@ bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {
     // The dead one, or its last janitor, may have got no further than the slot.
     if (has_returned) announce_returned();
     return changed || has_returned;
+}
+
+std::uint64_t SlotRing::announce_returned() noexcept {
+    std::atomic<std::uint64_t>& returned = view_.state().returned;
+    std::uint64_t seen = returned.load(kRelaxed);
+    while (!returned.compare_exchange_weak(seen, (seen + 2) | 1U, kAcqRel, kRelaxed)) {
+    }
+    PENSTOCK_CRASH_POINT("queue.return.announced");
+    return (seen + 2) | 1U;
+}
+
+bool SlotRing::defer(std::uint64_t index, std::uint64_t seen) noexcept {
+    SlotWord word = layout::decode_slot(seen);
+    if (word.state != SlotState::Ready) return false;
+    word.state = SlotState::Returned;
+    const bool is_deferred =
+        view_.slot(index).word.compare_exchange_strong(seen, encode(word), kAcqRel, kRelaxed);
+    PENSTOCK_CRASH_POINT("queue.defer.returned");
+    return is_deferred;
+}
+
+std::uint64_t SlotRing::count_returned(std::uint64_t most) const noexcept {
+    std::uint64_t count = 0;
+    for (std::uint64_t index = 0; index <= mask_ && count < most; ++index) {
+        const SlotWord word = layout::decode_slot(view_.slot(index).word.load(kAcquire));
+        if (word.state != SlotState::Returned) continue;
+        // What must come alone is a batch by itself, whatever was asked for.
+        if (must_come_alone(word.deliveries + 1)) return most;
+        ++count;
+    }
+    return count;
+}
+
+// Tickets are claimed in order: while the one that would be the last is not, there are fewer. That
+// look is all that a request costs the producers while it waits.
+bool SlotRing::has(std::uint64_t head, std::uint64_t least) const noexcept {
+    if (may_have_returned()) least -= count_returned(least);
+    if (least == 0) return true;
+    std::uint64_t at = std::max(head, hint_of(view_.head()));
+    const std::uint64_t most = at + mask_ + 1;
+    if (least > mask_ + 1 || !is_claimed(at + least - 1)) return false;
+    for (; at < most && is_claimed(at); ++at) {
+        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+        if (word.state == SlotState::Ready && word.lap == at >> lap_shift_ && --least == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {
+    if (view_.state().returned.load(kAcquire) >> 1U != seen.returned >> 1U) return true;
+    const SlotWord next = layout::decode_slot(slot_of(seen.end).word.load(kAcquire));
+    const std::uint64_t lap = seen.end >> lap_shift_;
+    if (next.lap > lap ||
+        (next.lap == lap && next.state != SlotState::Empty && next.state != SlotState::Claimed)) {
+        return true;
+    }
+    if (seen.claimed == 0 && !is_claimed(seen.end)) return false;
+    // Several are being published: whoever was still at it may be done.
+    std::uint64_t claimed = 0;
+    std::uint64_t at = std::max(head, hint_of(view_.head()));
+    for (const std::uint64_t most = at + mask_ + 1; at < most && is_claimed(at); ++at) {
+        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+        if (word.state == SlotState::Claimed && word.lap == at >> lap_shift_) ++claimed;
+    }
+    return claimed != seen.claimed + (at - seen.end);
 }
 
 }  // namespace penstock::detail

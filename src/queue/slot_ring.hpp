@@ -140,6 +140,43 @@ public:
         return (view_.state().returned.load(kAcquire) & 1U) != 0;
     }
 
+    // A message that waits, as it was seen: its words belong together.
+    struct Waiting {
+        std::uint64_t index = 0;
+        std::uint64_t word = 0;  // of the slot
+        std::uint64_t sequence = 0;
+        std::uint64_t tag = 0;
+        std::uint64_t order = 0;
+    };
+    // How far a look at all that waits has seen.
+    struct Sight {
+        std::uint64_t end = 0;      // the first ticket that nobody had claimed
+        std::uint64_t claimed = 0;  // tickets before it that were not published yet
+        std::uint64_t returned = 0;
+    };
+    // Calls use(Waiting) for all that waits, Returned and Ready, and takes nothing. `head` moves.
+    template <typename Use>
+    Sight survey(std::uint64_t& head, Use&& use);
+    // Whether a survey would see more than that one did.
+    [[nodiscard]] bool has_more(std::uint64_t head, const Sight& seen) const noexcept;
+    // One that waited becomes ours. False: it is not as it was seen any more.
+    bool take_seen(std::uint64_t index, std::uint64_t seen) noexcept {
+        const SlotWord word = layout::decode_slot(seen);
+        return take_from(view_.slot(index), seen, word);
+    }
+    // Ready -> Returned, for what was seen and is left to wait: its ticket is spent, so that it
+    // keeps no producer from passing its slot. announce_deferred() must follow. True if it was as
+    // it was seen.
+    bool defer(std::uint64_t index, std::uint64_t seen) noexcept;
+    // It is no news to the survey that saw them.
+    void announce_deferred(Sight& sight) noexcept {
+        const std::uint64_t announced = announce_returned();
+        if (announced == ((sight.returned + 2) | 1U)) sight.returned = announced;
+    }
+
+    // Whether `least` messages wait, or one that must come alone. Exact while nobody takes any.
+    [[nodiscard]] bool has(std::uint64_t head, std::uint64_t least) const noexcept;
+
     // Whether a take, or a claim, would probably find something.
     [[nodiscard]] bool is_ready(std::uint64_t head) const noexcept {
         const std::uint64_t at = std::max(head, hint_of(view_.head()));
@@ -307,12 +344,32 @@ private:
     bool leave_poisoned(std::uint64_t index, std::uint64_t sequence, const SlotWord& to) noexcept;
     // Before the move, so that a death in between makes a look in vain and hides nothing.
     void note_dead_letter() noexcept { view_.state().had_dead_letters.store(1, kRelaxed); }
-    void announce_returned() noexcept {
-        std::atomic<std::uint64_t>& returned = view_.state().returned;
-        std::uint64_t seen = returned.load(kRelaxed);
-        while (!returned.compare_exchange_weak(seen, (seen + 2) | 1U, kAcqRel, kRelaxed)) {
-        }
-        PENSTOCK_CRASH_POINT("queue.return.announced");
+    // Whether the ticket's slot has been claimed for it, or gone beyond.
+    [[nodiscard]] bool is_claimed(std::uint64_t ticket) const noexcept {
+        const SlotWord word = layout::decode_slot(slot_of(ticket).word.load(kAcquire));
+        const std::uint64_t lap = ticket >> lap_shift_;
+        return word.lap > lap || (word.lap == lap && word.state != SlotState::Empty);
+    }
+    // Nothing was Returned after `announced` had been seen. False: there has been news since.
+    bool take_down(std::uint64_t announced) noexcept {
+        return view_.state().returned.compare_exchange_strong(
+            announced, announced & ~std::uint64_t{1}, kAcqRel, kRelaxed);
+    }
+    // The word of the announcements after this one.
+    std::uint64_t announce_returned() noexcept;
+    // `most` at most; for one that must come alone it counts as so many.
+    [[nodiscard]] std::uint64_t count_returned(std::uint64_t most) const noexcept;
+    // The words of a slot whose word was `seen`; nothing if it has changed meanwhile.
+    [[nodiscard]] std::optional<Waiting> read_waiting(std::uint64_t index,
+                                                      std::uint64_t seen) const noexcept {
+        const layout::QueueSlot& slot = view_.slot(index);
+        const Waiting waiting{index, seen, slot.sequence.load(kRelaxed), slot.tag.load(kRelaxed),
+                              slot.order.load(kRelaxed)};
+        // pairs with: the compare-and-swaps by which a slot changes hands: who reads what the next
+        // producer has written sees that the word has moved
+        std::atomic_thread_fence(kAcquire);
+        if (slot.word.load(kRelaxed) != seen) return std::nullopt;
+        return waiting;
     }
 
     QueueView view_;
@@ -322,5 +379,39 @@ private:
     std::uint64_t patience_ = 0;  // in pauses
     std::uint64_t most_looks_ = 0;
 };
+
+template <typename Use>
+SlotRing::Sight SlotRing::survey(std::uint64_t& head, Use&& use) {
+    Sight sight;
+    // The count before the look: who announces after it is news.
+    sight.returned = view_.state().returned.load(kAcquire);
+    if ((sight.returned & 1U) != 0) {
+        bool has_any = false;
+        for (std::uint64_t index = 0; index <= mask_; ++index) {
+            const std::uint64_t seen = view_.slot(index).word.load(kAcquire);
+            if (layout::decode_slot(seen).state != SlotState::Returned) continue;
+            has_any = true;
+            if (const auto waiting = read_waiting(index, seen)) use(*waiting);
+        }
+        if (!has_any) take_down(sight.returned);
+    }
+    head = std::max(head, hint_of(view_.head()));
+    std::uint64_t at = head;
+    for (std::uint64_t looks = 0; looks < most_looks_ && at <= head + mask_; ++looks, ++at) {
+        const std::uint64_t seen = slot_of(at).word.load(kAcquire);
+        const SlotWord word = layout::decode_slot(seen);
+        const std::uint64_t lap = at >> lap_shift_;
+        if (word.lap < lap || (word.lap == lap && word.state == SlotState::Empty)) break;
+        if (is_spent(word, lap)) {
+            if (at == head) push(view_.head(), ++head);
+        } else if (word.state == SlotState::Claimed) {
+            ++sight.claimed;
+        } else if (const auto waiting = read_waiting(at & mask_, seen)) {
+            use(*waiting);
+        }
+    }
+    sight.end = at;
+    return sight;
+}
 
 }  // namespace penstock::detail

@@ -320,17 +320,26 @@ void TrajectoryBatch::ack(std::uint64_t step) noexcept {
 
 void TrajectoryBatch::give_back() noexcept {
     if (!is_open()) return;
-    // What an earlier life left has no place in the queue: it stays with the reader.
-    for (HeldGroup& group : groups_) {
-        if (group.is_restored() && reader_ != nullptr) reader_->hold(std::move(group));
-    }
+    keep_restored();
+    const auto reader = reader_;
     forget();  // deliveries give themselves back
+    // One that came back too often is set aside, and on its way no more.
+    if (reader != nullptr && !reader->is_foreign()) reader->board.credit_signal().notify();
 }
 
 void TrajectoryBatch::untake() noexcept {
     if (!is_open()) return;
-    for (HeldGroup& group : groups_) reader_->hold(std::move(group));
+    keep_restored();
+    for (HeldGroup& group : groups_) group.untake();
     forget();
+}
+
+// What an earlier life left has no place in the queue: it stays with the reader.
+void TrajectoryBatch::keep_restored() noexcept {
+    if (reader_ == nullptr) return;
+    for (HeldGroup& group : groups_) {
+        if (group.is_restored()) reader_->hold(std::move(group));
+    }
 }
 
 void TrajectoryBatch::forget() noexcept {

@@ -49,17 +49,12 @@ Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request
 }
 
 bool TrajectoryReader::is_ready() const noexcept {
-    if (state_ == nullptr) return false;
-    {
-        const std::lock_guard lock(state_->mutex);
-        if (!state_->held.empty() && state_->changes != state_->fruitless) return true;
-    }
-    return state_->queue.is_ready();
+    return state_ != nullptr && !state_->is_foreign() && detail::may_find_batch(state_);
 }
 
 Status TrajectoryReader::wait_ready(const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
-    if (is_ready()) return Status::ok();
+    if (state_->is_foreign()) return detail::wrong_process();
     return detail::wait_for_more(state_, wait);
 } catch (const std::bad_alloc&) {
     return {ErrorCode::System, "no memory to look at who waits"};
@@ -67,12 +62,14 @@ Status TrajectoryReader::wait_ready(const Wait& wait) noexcept try {
 
 std::vector<std::vector<std::byte>> TrajectoryReader::held_messages(Held which) const {
     std::vector<std::vector<std::byte>> messages;
-    if (state_ == nullptr) return messages;
-    const std::lock_guard lock(state_->mutex);
-    for (const HeldGroup& group : state_->held) {
-        if (which == Held::Restored && !group.is_restored()) continue;
-        messages.emplace_back(group.bytes().begin(), group.bytes().end());
+    if (state_ == nullptr || state_->is_foreign()) return messages;
+    {
+        const std::lock_guard lock(state_->mutex);
+        for (const HeldGroup& group : state_->held) {
+            messages.emplace_back(group.bytes().begin(), group.bytes().end());
+        }
     }
+    if (which == Held::All && state_->is_first_trainer()) detail::copy_left(state_, messages);
     return messages;
 }
 
@@ -85,7 +82,7 @@ Status TrajectoryReader::restore(std::vector<std::byte> message) {
 }
 
 void TrajectoryReader::set_version(std::uint64_t version) noexcept {
-    if (state_ == nullptr) return;
+    if (state_ == nullptr || state_->is_foreign()) return;
     state_->board.state().version.store(version, std::memory_order_release);
     state_->board.credit_signal().notify();
 }
@@ -140,25 +137,25 @@ Result<std::uint64_t> TrajectoryReader::drop_dead_letters(
 }
 
 std::uint64_t TrajectoryReader::discard() noexcept {
-    if (state_ == nullptr) return 0;
+    if (state_ == nullptr || state_->is_foreign()) return 0;
     std::uint64_t dropped = state_->queue.discard();
     const std::lock_guard lock(state_->mutex);
-    for (HeldGroup& group : state_->held) group.ack();
     dropped += state_->held.size();
     state_->held.clear();
     ++state_->changes;
+    state_->board.credit_signal().notify();  // after the end: who waits for credit sees it
     return dropped;
 }
 
 void TrajectoryReader::close() noexcept {
     if (state_ == nullptr) return;
-    state_->untake_all();
     state_->queue.close();
+    if (!state_->is_foreign()) state_->board.credit_signal().notify();  // it may be the end
     state_.reset();
 }
 
 void TrajectoryReader::end() noexcept {
-    if (state_ == nullptr) return;
+    if (state_ == nullptr || state_->is_foreign()) return;
     state_->queue.end();
     state_->board.credit_signal().notify();
 }

@@ -13,35 +13,90 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // One call of next_batch(): the reader, and what is asked of it.
+//
+// The groups that wait are looked at where they lie, and taken only once they make a batch: so a
+// trainer that waits holds nothing. One trainer at a time collects, the first in the queue's line.
 class Search {
 public:
     Search(std::shared_ptr<ReaderState> state, const BatchRequest& request)
-        : state_(std::move(state)), request_(request),
+        : state_(std::move(state)), core_(*state_->core), request_(request),
           sequences_(request.sequences == 0 ? state_->sequences : request.sequences) {}
 
     Result<TrajectoryBatch> run(const Wait& wait) {
         check_sequences(sequences_);
+        Leaving leaving{core_.line};
+        const bool has_place = core_.line.has_joined();
+        if (!has_place) core_.line.arrive(true);
+        if (is_turn()) {
+            core_.clear_dead();  // what they had comes before what waits
+            if (auto found = attempt()) return *std::move(found);
+        }
+        if (wait.deadline.is_try()) {
+            if (is_turn()) allow_more_if_stuck();
+            leaving.is_due = !has_place;  // another wait() goes on with the place in the line
+            return Status(ErrorCode::Timeout, no_fill());
+        }
+        core_.line.join(sequences_);
+        Clock::duration slice = kFirstSlice;
         for (;;) {
-            if (Status status = take_what_is_there(); !status) return status;
-            if (Status status = look_for_oversized(); !status) return status;
-            if (std::vector<HeldGroup> groups = pick(); !groups.empty()) {
-                state_->board.state().shortage.store(0, std::memory_order_release);
-                return TrajectoryBatch(std::move(groups), request_.causal_shift, state_);
+            const WaitEnd end = wait_for_news(slice_of(wait, slice));
+            if (end == WaitEnd::Cancelled) return core_.explain_no_message(end);
+            // Without news too: somebody with a minimum share may have gone.
+            if (core_.line.is_first()) {
+                if (auto found = attempt()) return *std::move(found);
             }
-            if (has_ended_) return ended();
-            if (Status status = take_one(wait); !status) return status;
+            slice = end == WaitEnd::Ready ? kFirstSlice : longer(slice);
+            if (end == WaitEnd::Timeout && wait.deadline.has_passed(Clock::now())) {
+                return Status(ErrorCode::Timeout, no_fill());
+            }
         }
     }
 
-    // Until another run() may find more than the last one did.
+    // Until another run() may find more than the last one did. The place in the line stays with the
+    // reader for that run, unless the wait was in vain.
     Status wait(const Wait& wait) {
+        if (!core_.line.has_joined()) core_.line.arrive(true);
+        core_.line.join(sequences_);
+        if (state_->fruitless) {  // what has come since then is news
+            look();
+            sight_ = state_->fruitless->sight;
+            changes_ = state_->fruitless->changes;
+        }
         for (Clock::duration slice = kFirstSlice;; slice = longer(slice)) {
-            allow_more_if_stuck();
-            Status status = state_->queue.wait_ready(slice_of(wait, slice));
-            if (status.code() != ErrorCode::Timeout || has_changed()) {
-                return status.code() == ErrorCode::Timeout ? Status::ok() : std::move(status);
+            const WaitEnd end = wait_for_news(slice_of(wait, slice));
+            if (end == WaitEnd::Ready) return Status::ok();
+            if (end == WaitEnd::Timeout && core_.line.is_first() && shares() != state_->shares) {
+                return Status::ok();
             }
-            if (wait.deadline.has_passed(Clock::now())) return status;
+            if (end == WaitEnd::Cancelled || wait.deadline.has_passed(Clock::now())) {
+                core_.line.leave();
+                return core_.explain_no_message(end);
+            }
+        }
+    }
+
+    // Whether there is anything that the last search did not see in vain.
+    [[nodiscard]] bool may_find() {
+        if (state_->fruitless) {
+            sight_ = state_->fruitless->sight;
+            changes_ = state_->fruitless->changes;
+            return has_news();
+        }
+        bool has_any = core_.is_ended();
+        core_.ring.survey(core_.head, [&has_any](const SlotRing::Waiting&) { has_any = true; });
+        const std::lock_guard lock(state_->mutex);
+        return has_any || !state_->held.empty();
+    }
+
+    // The groups that the last search has left where they were, as they lie.
+    void copy_left(std::vector<std::vector<std::byte>>& messages) {
+        look();
+        for (const Seen& seen : seen_) {
+            if (seen.is_restored || !std::ranges::binary_search(state_->left, seen.order)) continue;
+            Result<HeldGroup> group = take_group(seen);
+            if (!group) continue;
+            messages.emplace_back(group->bytes().begin(), group->bytes().end());
+            group->untake();
         }
     }
 
@@ -54,83 +109,128 @@ private:
     }
     static Wait slice_of(const Wait& wait, Clock::duration most) {
         Wait slice = wait;
-        if (!wait.deadline.is_try()) {
-            slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), most));
-        }
+        slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), most));
         return slice;
     }
 
-    [[nodiscard]] std::size_t held() const {
-        const std::lock_guard lock(state_->mutex);
-        return state_->held.size();
-    }
-
-    Status take_what_is_there() {
-        while (held() < request_.lookahead) {
-            Result<Delivery> delivery = state_->queue.take(Deadline::now());
-            if (delivery.code() == ErrorCode::Timeout) break;
-            if (delivery.code() == ErrorCode::Closed) {
-                has_ended_ = true;
-                break;
-            }
-            if (!delivery) return delivery.status().copy();
-            if (Status status = keep(*std::move(delivery)); !status) return status;
+    struct Leaving {
+        WaitingLine& line;
+        bool is_due = true;
+        ~Leaving() {
+            if (is_due) line.leave();
         }
-        return Status::ok();
+    };
+
+    // A group that waits: in the queue, or restored and with the reader.
+    struct Seen {
+        std::uint64_t sequences = 0;
+        std::uint64_t environment = 0;  // hash of its name
+        std::uint64_t begun = 0;
+        std::uint64_t order = 0;  // in the queue, or of being restored
+        std::uint64_t index = 0;  // of its slot, or in state_->held
+        std::uint64_t word = 0;   // of its slot
+        bool is_restored = false;
+
+        // Restored groups first, then the policy's version, then the queue's order.
+        [[nodiscard]] bool is_older_than(const Seen& other) const noexcept {
+            if (is_restored != other.is_restored) return is_restored;
+            if (begun != other.begun) return begun < other.begun;
+            return order < other.order;
+        }
+    };
+
+    // No request is before this one, which has joined the line or has just come.
+    [[nodiscard]] bool is_turn() const noexcept {
+        return core_.line.has_joined() ? core_.line.is_first() : !core_.line.is_occupied();
     }
 
-    Status take_one(const Wait& wait) {
-        if (held() >= request_.lookahead) return {ErrorCode::Timeout, no_fill()};
-        for (Clock::duration slice = kFirstSlice;; slice = longer(slice)) {
-            allow_more_if_stuck();
-            Result<Delivery> delivery = state_->queue.take(slice_of(wait, slice));
-            if (delivery) return keep(*std::move(delivery));
-            if (delivery.code() == ErrorCode::Closed) {
-                has_ended_ = true;
-                return Status::ok();
+    // Ready: it is our turn, and there is something that the last look has not seen.
+    WaitEnd wait_for_news(const Wait& wait) {
+        if (core_.line.is_first()) allow_more_if_stuck();
+        return core_.wait_turn(sequences_, wait, [this] { return has_news(); });
+    }
+
+    // A batch, or why there will be none; nothing: more has to come.
+    std::optional<Result<TrajectoryBatch>> attempt() {
+        state_->fruitless.reset();
+        for (;;) {
+            const bool has_ended = core_.has_ended_before_look();
+            look();
+            if (Status status = drop_stale(); !status) return status;
+            if (Status status = look_for_oversized(); !status) return status;
+            std::vector<std::uint32_t> chosen;
+            if (choose(chosen)) {
+                Result<std::vector<HeldGroup>> groups = take(chosen);
+                if (groups.code() == ErrorCode::Timeout) continue;  // others went past the line
+                if (!groups) return groups.status().copy();
+                leave_others(chosen);
+                state_->board.state().shortage.store(0, std::memory_order_release);
+                return TrajectoryBatch(*std::move(groups), request_.causal_shift, state_);
             }
-            if (delivery.code() != ErrorCode::Timeout) return delivery.status().copy();
-            // Without a message too: somebody with a minimum share may have gone, and other threads
-            // bring back what was in their batches.
-            if (has_changed()) return Status::ok();
-            if (wait.deadline.has_passed(Clock::now())) return {ErrorCode::Timeout, no_fill()};
+            leave_others({});
+            state_->fruitless = {sight_, changes_};
+            if (!has_ended && seen_.size() >= request_.lookahead) {
+                return Status(ErrorCode::Timeout, no_fill());
+            }
+            if (!has_ended) return std::nullopt;
+            if (!core_.clear_dead()) return ended();
         }
     }
 
-    // Since pick() found nothing.
-    [[nodiscard]] bool has_changed() const {
+    // Everything that waits, in order of age.
+    void look() {
+        seen_.clear();
         {
             const std::lock_guard lock(state_->mutex);
-            if (state_->held.empty()) return false;
-            if (state_->changes != state_->fruitless) return true;
+            for (std::size_t at = 0; at < state_->held.size(); ++at) {
+                const GroupView& group = state_->held[at].group();
+                seen_.push_back({group.sequences(), environment_hash(group.environment),
+                                 group.begun, state_->held[at].sequence(), at, 0, true});
+            }
+            changes_ = state_->changes;
         }
-        return shares() != state_->shares;
+        sight_ = core_.ring.survey(core_.head, [this](const SlotRing::Waiting& waiting) {
+            const layout::GroupTag tag = layout::decode_tag(waiting.tag);
+            seen_.push_back({tag.sequences, tag.environment, waiting.order, waiting.sequence,
+                             waiting.index, waiting.word});
+        });
+        const auto is_older = [](const Seen& one, const Seen& other) {
+            return one.is_older_than(other);
+        };
+        if (!std::ranges::is_sorted(seen_, is_older)) std::ranges::sort(seen_, is_older);
+        if (seen_.size() > request_.lookahead) seen_.resize(request_.lookahead);
+    }
+
+    // Since the last look.
+    [[nodiscard]] bool has_news() const {
+        if (core_.is_ended() || core_.ring.has_more(core_.head, sight_)) return true;
+        const std::lock_guard lock(state_->mutex);
+        return state_->changes != changes_;
     }
 
     // Credit may end before the sizes of groups add up to a batch: then everybody would wait for
     // everybody. Where nothing runs any more, and somebody lives who may begin nothing, parts by
-    // weight don't count until a batch is formed; and if that helps nobody, what is held does not
+    // weight don't count until a batch is formed; and if that helps nobody, what waits does not
     // either. A pause between two rollouts is no such case: who has credit is waited for. But an
     // environment that begins nothing with it, or a batch that is not acknowledged, keeps the
-    // others no longer than kPatience; nor does somebody who was stopped while asking.
+    // others no longer than kPatience; nor does somebody who was stopped while asking. Only the
+    // first in line says so: what it lacks keeps those behind it too.
     void allow_more_if_stuck() {
         constexpr std::int64_t kPatience = 1'000'000'000;  // ns
         const Board& board = state_->board;
-        if (state_->queue.is_ready() || !board.is_idle()) return forget_stuck();
-        const std::uint64_t sequences = held_sequences();
+        if (has_news() || !board.is_idle()) return forget_stuck();
+        const std::uint64_t sequences = queued_sequences();
         if (sequences == 0) return forget_stuck();
         const Board::Appetite appetite = board.appetite();
         // After the sums: what was begun before them still runs, or was put and is found here.
-        if (!appetite.has_refused || !board.is_idle() || state_->queue.is_ready()) {
-            return forget_stuck();
-        }
+        if (!appetite.has_refused || !board.is_idle() || has_news()) return forget_stuck();
         const std::int64_t now = os::coarse_ns();
-        if (state_->stuck_since == 0 || state_->stuck_held != sequences) {
+        if (state_->stuck_since == 0 || state_->stuck_with != sequences) {
             state_->stuck_since = now;
-            state_->stuck_held = sequences;
+            state_->stuck_with = sequences;
         }
-        const bool is_all_held = appetite.on_the_way == sequences;
-        const bool is_helpless = is_all_held && !appetite.has_room;
+        const bool is_all_seen = appetite.on_the_way == sequences;
+        const bool is_helpless = is_all_seen && !appetite.has_room;
         const bool is_late = now - state_->stuck_since > kPatience;
         auto& shortage = state_->board.state().shortage;
         const std::uint64_t known = shortage.load(kRelaxed);
@@ -143,57 +243,92 @@ private:
 
     void forget_stuck() noexcept { state_->stuck_since = 0; }
 
-    // Those that came from the queue, and are in the accounts.
-    [[nodiscard]] std::uint64_t held_sequences() const {
-        const std::lock_guard lock(state_->mutex);
+    // Those that lie in the queue, and are in the accounts.
+    [[nodiscard]] std::uint64_t queued_sequences() const noexcept {
         std::uint64_t sequences = 0;
-        for (const HeldGroup& group : state_->held) {
-            if (!group.is_restored()) sequences += group.group().sequences();
+        for (const Seen& seen : seen_) {
+            if (!seen.is_restored) sequences += seen.sequences;
         }
         return sequences;
     }
 
-    Status keep(Delivery delivery) {
-        // A batch of an exact size can't leave a group to itself, so every delivery counts in full.
-        delivery.note_alone();
-        Result<GroupView> group = read_group(delivery.bytes());
-        if (!group) {
-            const std::string why(group.status().message());
-            delivery.set_aside();
-            return {ErrorCode::Corrupt, "message " + std::to_string(delivery.sequence()) + " of " +
-                                            quoted(state_->queue.name()) +
-                                            " was set aside: " + why};
+    // Timeout: another trainer was quicker. Corrupt: it was set aside.
+    Result<HeldGroup> take_group(const Seen& seen) {
+        Result<Delivery> delivery = QueueAccess::take_seen(state_->core, seen.index, seen.word);
+        if (!delivery) {
+            if (delivery.code() == ErrorCode::Corrupt) state_->board.credit_signal().notify();
+            return delivery.status().copy();
         }
-        if (request_.drops_stale && is_stale(*group)) {
+        Result<GroupView> group = read_group(delivery->bytes());
+        if (group && group->sequences() == seen.sequences) {
+            return HeldGroup(*std::move(delivery), *std::move(group));
+        }
+        const std::string why(group ? "it has other sequences than its producer said"
+                                    : group.status().message());
+        const std::uint64_t sequence = delivery->sequence();
+        delivery->set_aside();
+        state_->board.credit_signal().notify();  // it is on its way no more
+        return Status(ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
+                                              quoted(state_->queue.name()) +
+                                              " was set aside: " + why);
+    }
+
+    Status drop_stale() {
+        bool has_dropped = false;
+        for (const Seen& seen : seen_) {
+            const bool is_unreadable = seen.sequences == 0;
+            if (!is_unreadable && !(request_.drops_stale && is_stale(seen))) continue;
+            Result<HeldGroup> group = take_group(seen);
+            if (group.code() == ErrorCode::Timeout) continue;
+            if (!group) return group.status().copy();
+            group->ack();
             state_->board.state().dropped_stale.fetch_add(1, kRelaxed);
-            delivery.ack();
-            state_->board.credit_signal().notify();
-            return Status::ok();
+            has_dropped = true;
         }
-        state_->hold(HeldGroup(std::move(delivery), *std::move(group)));
+        if (!has_dropped) return Status::ok();
+        state_->board.credit_signal().notify();
+        look();
         return Status::ok();
     }
 
-    [[nodiscard]] bool is_stale(const GroupView& group) const noexcept {
+    [[nodiscard]] bool is_stale(const Seen& seen) const noexcept {
         const layout::BoardState& board = state_->board.state();
         const std::uint64_t staleness = board.max_staleness.load(kRelaxed);
         const std::uint64_t version = board.version.load(std::memory_order_acquire);
-        return staleness != kUnlimited && version > group.begun &&
-               version - group.begun > staleness;
+        return !seen.is_restored && staleness != kUnlimited && version > seen.begun &&
+               version - seen.begun > staleness;
     }
 
     // It would wait for ever, with nobody told.
-    [[nodiscard]] Status look_for_oversized() const {
-        const std::lock_guard lock(state_->mutex);
-        for (const HeldGroup& group : state_->held) {
-            const std::size_t has = group.group().sequences();
-            if (has <= sequences_) continue;
-            return {ErrorCode::TooLarge, group.group().title() + " has " + std::to_string(has) +
-                                             " sequences and a batch " +
-                                             std::to_string(sequences_) +
-                                             "; it stays: ask for a larger batch"};
+    Status look_for_oversized() {
+        for (const Seen& seen : seen_) {
+            if (seen.sequences <= sequences_) continue;
+            const Result<std::string> title = title_of(seen);
+            if (title.code() == ErrorCode::Timeout) continue;
+            if (!title) return title.status().copy();
+            return {ErrorCode::TooLarge,
+                    *title + " has " + std::to_string(seen.sequences) + " sequences and a batch " +
+                        std::to_string(sequences_) + "; it stays: ask for a larger batch"};
         }
         return Status::ok();
+    }
+
+    Result<std::string> title_of(const Seen& seen) {
+        return ask(seen, [](const GroupView& group) { return group.title(); });
+    }
+    // Something that only the group itself says.
+    template <typename Question>
+    Result<std::string> ask(const Seen& seen, Question&& question) {
+        if (seen.is_restored) {
+            const std::lock_guard lock(state_->mutex);
+            if (state_->changes != changes_) return Status(ErrorCode::Timeout, "it has gone");
+            return question(state_->held[seen.index].group());
+        }
+        Result<HeldGroup> group = take_group(seen);
+        if (!group) return group.status().copy();
+        std::string answer = question(group->group());
+        group->untake();
+        return answer;
     }
 
     // Minimum shares of the living.
@@ -222,59 +357,115 @@ private:
         return sequences;
     }
 
-    std::vector<HeldGroup> pick() {
-        std::map<std::string, double> current = shares();
-        const std::map<std::string, std::uint64_t> wanted = minima(current);
+    // Indices into what was seen; false: no exact fill.
+    bool choose(std::vector<std::uint32_t>& chosen) {
+        state_->shares = shares();
         std::vector<std::uint64_t> least(1, 0);
-        std::map<std::string, std::uint32_t> share_of;
-        for (const auto& [environment, sequences] : wanted) {
-            share_of.emplace(environment, static_cast<std::uint32_t>(least.size()));
+        std::map<std::uint64_t, std::uint32_t> share_of;
+        for (const auto& [environment, sequences] : minima(state_->shares)) {
+            share_of.emplace(environment_hash(environment),
+                             static_cast<std::uint32_t>(least.size()));
             least.push_back(sequences);
         }
-        const std::lock_guard lock(state_->mutex);
         std::vector<Candidate> candidates;
-        candidates.reserve(state_->held.size());
-        for (const HeldGroup& group : state_->held) {
-            const auto share = share_of.find(group.group().environment);
-            candidates.push_back(
-                {group.group().sequences(), share == share_of.end() ? 0 : share->second});
+        candidates.reserve(seen_.size());
+        for (const Seen& seen : seen_) {
+            const auto share = share_of.find(seen.environment);
+            candidates.push_back({seen.sequences, share == share_of.end() ? 0 : share->second});
         }
-        std::vector<std::uint32_t> chosen;
-        std::vector<HeldGroup> groups;
-        state_->fruitless = state_->changes;
-        state_->shares = std::move(current);
-        if (!form_batch(candidates, sequences_, least, chosen)) return groups;
+        return form_batch(candidates, sequences_, least, chosen);
+    }
+
+    // All of them or none. Timeout: they are not all there any more.
+    Result<std::vector<HeldGroup>> take(const std::vector<std::uint32_t>& chosen) {
+        std::vector<HeldGroup> taken;
+        taken.reserve(chosen.size());
+        const auto untake = [&taken] {
+            for (HeldGroup& group : taken) group.untake();
+        };
+        std::vector<std::uint64_t> restored;
+        for (const std::uint32_t at : chosen) {
+            if (seen_[at].is_restored) {
+                restored.push_back(seen_[at].index);
+                continue;
+            }
+            Result<HeldGroup> group = take_group(seen_[at]);
+            if (!group) {
+                untake();
+                return group.status().copy();
+            }
+            taken.push_back(*std::move(group));
+        }
+        // A batch of an exact size can't leave a group to itself: every delivery counts in full.
+        for (HeldGroup& group : taken) group.note_alone();
+        if (restored.empty()) return taken;
+        // Those of an earlier life are the oldest, and come first.
+        const std::lock_guard lock(state_->mutex);
+        if (state_->changes != changes_) {
+            untake();
+            return Status(ErrorCode::Timeout, "what was restored has changed");
+        }
+        for (auto at = restored.rbegin(); at != restored.rend(); ++at) {
+            const auto place = state_->held.begin() + static_cast<std::ptrdiff_t>(*at);
+            taken.insert(taken.begin(), std::move(*place));
+            state_->held.erase(place);
+        }
         ++state_->changes;
-        groups.reserve(chosen.size());
-        for (const std::uint32_t at : chosen) groups.push_back(std::move(state_->held[at]));
+        return taken;
+    }
+
+    // What is in no batch stays in the queue, and keeps no producer from going past its slot. Once
+    // for each group.
+    void leave_others(const std::vector<std::uint32_t>& chosen) {
+        remember_left(chosen);
+        bool has_deferred = false;
         std::size_t next = 0;
-        std::size_t kept = 0;
-        for (std::size_t at = 0; at < state_->held.size(); ++at) {
+        for (std::size_t at = 0; at < seen_.size(); ++at) {
+            const Seen& seen = seen_[at];
             if (next < chosen.size() && chosen[next] == at) {
                 ++next;
-            } else {
-                if (kept != at) state_->held[kept] = std::move(state_->held[at]);
-                ++kept;
+            } else if (!seen.is_restored) {
+                has_deferred = core_.ring.defer(seen.index, seen.word) || has_deferred;
             }
         }
-        state_->held.erase(state_->held.begin() + static_cast<std::ptrdiff_t>(kept),
-                           state_->held.end());
-        return groups;
+        if (!has_deferred) return;
+        core_.ring.announce_deferred(sight_);
+        core_.space.notify();
+    }
+
+    // For held_messages(): what was seen and is in no batch.
+    void remember_left(const std::vector<std::uint32_t>& chosen) {
+        state_->left.clear();
+        std::size_t next = 0;
+        for (std::size_t at = 0; at < seen_.size(); ++at) {
+            if (next < chosen.size() && chosen[next] == at) {
+                ++next;
+            } else if (!seen_[at].is_restored) {
+                state_->left.push_back(seen_[at].order);
+            }
+        }
+        std::ranges::sort(state_->left);
     }
 
     // What waits, by environment and size of group, and what is wanted of whom.
-    [[nodiscard]] std::string waiting() const {
+    [[nodiscard]] std::string waiting() {
         std::map<std::string, std::map<std::size_t, std::size_t>> sizes;
         std::size_t sequences = 0;
         std::map<std::string, std::size_t> of;
-        {
-            const std::lock_guard lock(state_->mutex);
-            for (const HeldGroup& group : state_->held) {
-                const GroupView& view = group.group();
-                ++sizes[view.environment][view.sequences()];
-                of[view.environment] += view.sequences();
-                sequences += view.sequences();
+        std::map<std::uint64_t, std::string> names;
+        for (const EnvironmentStats& environment : state_->board.living()) {
+            names.emplace(environment_hash(environment.name), environment.name);
+        }
+        for (const Seen& seen : seen_) {
+            auto name = names.find(seen.environment);
+            if (name == names.end()) {  // of one that is gone only the group knows it
+                const auto answer =
+                    ask(seen, [](const GroupView& group) { return group.environment; });
+                name = names.emplace(seen.environment, answer ? *answer : "?").first;
             }
+            ++sizes[name->second][seen.sequences];
+            of[name->second] += seen.sequences;
+            sequences += seen.sequences;
         }
         std::string text = std::to_string(sequences) + " sequences wait";
         for (const auto& [environment, groups] : sizes) {
@@ -293,23 +484,31 @@ private:
         return text;
     }
 
-    [[nodiscard]] std::string no_fill() const {
+    [[nodiscard]] std::string no_fill() {
+        const bool is_behind = !is_turn();
+        if (is_behind) look();
         return "no whole groups make exactly " + std::to_string(sequences_) + " sequences from " +
-               quoted(state_->queue.name()) + ": " + waiting();
+               quoted(state_->queue.name()) + (is_behind ? " behind another trainer" : "") + ": " +
+               waiting();
     }
 
-    [[nodiscard]] Status ended() const {
+    [[nodiscard]] Status ended() {
         const std::string name = quoted(state_->queue.name());
-        if (held() == 0) return {ErrorCode::Closed, name + " has ended and everything was taken"};
+        if (seen_.empty()) {
+            return {ErrorCode::Closed, name + " has ended and everything was taken"};
+        }
         return {ErrorCode::Closed, name + " has ended, and what is left makes no batch of " +
                                        std::to_string(sequences_) + ": " + waiting() +
                                        "; ask for another number of sequences"};
     }
 
     std::shared_ptr<ReaderState> state_;
-    const BatchRequest& request_;
+    QueueCore& core_;
+    BatchRequest request_;
     std::uint64_t sequences_;
-    bool has_ended_ = false;
+    std::vector<Seen> seen_;  // by the last look
+    SlotRing::Sight sight_;
+    std::uint64_t changes_ = 0;
 };
 
 }  // namespace
@@ -328,6 +527,15 @@ Result<TrajectoryBatch> search_batch(const std::shared_ptr<ReaderState>& state,
 
 Status wait_for_more(const std::shared_ptr<ReaderState>& state, const Wait& wait) {
     return Search(state, {}).wait(wait);
+}
+
+bool may_find_batch(const std::shared_ptr<ReaderState>& state) {
+    return Search(state, {}).may_find();
+}
+
+void copy_left(const std::shared_ptr<ReaderState>& state,
+               std::vector<std::vector<std::byte>>& messages) {
+    Search(state, {}).copy_left(messages);
 }
 
 }  // namespace penstock::detail

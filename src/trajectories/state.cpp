@@ -68,19 +68,27 @@ ReaderState::ReaderState(Queue attached, std::uint64_t batch_sequences)
     : Accounts(std::move(attached)), sequences(batch_sequences) {}
 
 void ReaderState::hold(HeldGroup group) {
-    const std::lock_guard lock(mutex);
-    const auto place = std::ranges::upper_bound(
-        held, group,
-        [](const HeldGroup& one, const HeldGroup& other) { return one.is_older_than(other); });
-    held.insert(place, std::move(group));
-    ++changes;
+    const auto is_before = [](const HeldGroup& one, const HeldGroup& other) {
+        if (one.group().begun != other.group().begun) {
+            return one.group().begun < other.group().begun;
+        }
+        return one.sequence() < other.sequence();
+    };
+    {
+        const std::lock_guard lock(mutex);
+        held.insert(std::ranges::upper_bound(held, group, is_before), std::move(group));
+        ++changes;
+    }
+    core->data.notify();
 }
 
-void ReaderState::untake_all() noexcept {
-    const std::lock_guard lock(mutex);
-    for (HeldGroup& group : held) group.untake();
-    held.clear();
-    ++changes;
+// A trainer is who is attached and no producer.
+bool ReaderState::is_first_trainer() const noexcept {
+    for (unsigned place = 0; place < core->self; ++place) {
+        const bool is_producer = core->view.member(place).role.load(std::memory_order_seq_cst) != 0;
+        if (!is_producer && core->segment->participants().is_announced(place)) return false;
+    }
+    return true;
 }
 
 }  // namespace penstock::detail

@@ -29,18 +29,14 @@ public:
     [[nodiscard]] std::uint64_t sequence() const noexcept {
         return delivery_ ? delivery_->sequence() : order_;
     }
-    // Restored groups before those of the queue, then the policy's version, then the queue's order.
-    [[nodiscard]] bool is_older_than(const HeldGroup& other) const noexcept {
-        if (delivery_.has_value() != other.delivery_.has_value()) return !delivery_.has_value();
-        if (group_.begun != other.group_.begun) return group_.begun < other.group_.begun;
-        return sequence() < other.sequence();
-    }
-
     void ack() noexcept {
         if (delivery_) delivery_->ack();
     }
     void untake() noexcept {
         if (delivery_) delivery_->untake();
+    }
+    void note_alone() noexcept {
+        if (delivery_) delivery_->note_alone();
     }
     [[nodiscard]] bool is_restored() const noexcept { return !delivery_.has_value(); }
 
@@ -78,24 +74,29 @@ struct WriterState : Accounts {
 
 struct ReaderState : Accounts {
     ReaderState(Queue attached, std::uint64_t batch_sequences);
-    ReaderState(const ReaderState&) = delete;
-    ReaderState& operator=(const ReaderState&) = delete;
-    ~ReaderState() { untake_all(); }
 
+    // A group of an earlier life, which no queue has. Any thread.
     void hold(HeldGroup group);
-    void untake_all() noexcept;
+    // Whether no trainer is attached in a place before this one: of several, that one answers for
+    // what waits in the queue.
+    [[nodiscard]] bool is_first_trainer() const noexcept;
 
     std::uint64_t sequences;
-    std::mutex mutex;             // of `held`: batches return theirs from any thread
-    std::vector<HeldGroup> held;  // in order of age
+    mutable std::mutex mutex;     // of the next three: batches return theirs from any thread
+    std::vector<HeldGroup> held;  // restored groups that are in no batch, in order of age
     std::uint64_t restored = 0;
-    std::uint64_t changes = 0;            // of `held`
-    std::uint64_t fruitless = kNoChange;  // `changes` when no batch could be formed
-    static constexpr std::uint64_t kNoChange = ~std::uint64_t{0};
+    std::uint64_t changes = 0;  // of `held`
+    // The next ones belong to the thread that asks for batches.
+    std::vector<std::uint64_t> left;       // places in the queue of what the last search left there
     std::map<std::string, double> shares;  // minimum shares that were wanted of it
-    // Since when nothing but more credit can help, and what was held then. By who waits.
+    struct Fruitless {
+        SlotRing::Sight sight;
+        std::uint64_t changes = 0;
+    };
+    std::optional<Fruitless> fruitless;  // what the last search saw, if it formed no batch
+    // Since when nothing but more credit can help, and what waited then.
     std::int64_t stuck_since = 0;
-    std::uint64_t stuck_held = 0;
+    std::uint64_t stuck_with = 0;
 };
 
 // What both sides create and attach to. The caller's core is no producer's yet.

@@ -182,7 +182,7 @@ Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& w
     }
     const std::uint64_t tag =
         layout::encode_tag({group->sequences(), detail::environment_hash(group->environment)});
-    Status accepted = loan.commit(Format::Typed, wait, tag);
+    Status accepted = loan.commit(Format::Typed, wait, tag, group->begun);
     PENSTOCK_CRASH_POINT("trajectories.put.put");
     if (accepted && rollout != nullptr) rollout->release();
     return accepted;
@@ -226,16 +226,18 @@ TrajectoryStats TrajectoryWriter::stats() const {
 
 void TrajectoryWriter::close() noexcept {
     if (state_ == nullptr) return;
-    if (!state_->is_foreign()) {
-        state_->board.own().environment.store(0, std::memory_order_release);
-        state_->board.credit_signal().notify();
-    }
+    if (state_->is_foreign()) return state_.reset();
+    state_->board.own().environment.store(0, std::memory_order_release);
     state_->queue.close();
+    // After both: what it had is free, and it may be the end of the stream.
+    state_->board.credit_signal().notify();
     state_.reset();
 }
 
 void TrajectoryWriter::end() noexcept {
-    if (state_ != nullptr) state_->queue.end();
+    if (state_ == nullptr || state_->is_foreign()) return;
+    state_->queue.end();
+    state_->board.credit_signal().notify();  // after the end: who waits for credit sees it
 }
 
 void TrajectoryWriter::request_close() noexcept {

@@ -342,6 +342,97 @@ private:
     Party slow_;
 };
 
+// Three at once. Two of them may come while it waits in line for all three.
+class TakeWhole : public ConsumerStruck {
+public:
+    TakeWhole(std::string segment, std::uint64_t there, std::string must_pass)
+        : ConsumerStruck(std::move(segment)), there_(there), must_pass_(std::move(must_pass)) {
+        is_parked_ = false;
+    }
+    std::string act() override { return "take-whole 3 10000"; }
+    [[nodiscard]] std::string must_pass() const override { return must_pass_; }
+    void meanwhile() override {
+        if (there_ == kWanted) return;
+        Process& process = victim().process();
+        await(Milliseconds(500), [&process] {
+            return process.is_in_futex() || process.is_stopped() || process.is_over();
+        });
+        put_until(kWanted);
+    }
+    // The consumer goes first when the victim has given no sign of life for a while; then there are
+    // three more for it.
+    void while_stopped() override {
+        has_flowed_ = true;
+        put_one(kSmall);
+        receive(consumer_, consumer_.actor.must("recv 1 5000"));
+        for (std::uint64_t i = 0; i < kWanted; ++i) put_one(kSmall);
+    }
+
+protected:
+    static constexpr std::uint64_t kWanted = 3;
+
+    void set_up() override { put_until(there_); }
+    void put_until(std::uint64_t count) {
+        while (numbers_.size() < count) {
+            numbers_.push_back(put_one(numbers_.empty() ? kLarge : kSmall));
+        }
+    }
+    void accept_death() override {
+        for (const std::uint64_t number : numbers_) {
+            ledger_.maybe_taken(number);
+            ledger_.maybe_acknowledged(number);
+        }
+    }
+    bool comes_by_itself() override { return false; }
+
+private:
+    std::uint64_t there_;
+    std::string must_pass_;
+    std::vector<std::uint64_t> numbers_;
+};
+
+// The first in line stands still: the victim finds that it gives no sign of life, and passes it.
+class PassStopped : public ConsumerStruck {
+public:
+    explicit PassStopped(std::string segment) : ConsumerStruck(std::move(segment)) {
+        is_parked_ = false;
+    }
+    std::string act() override { return "recv 1 5000"; }
+    [[nodiscard]] std::string must_pass() const override { return "queue.line.passed"; }
+    void after_death() override {
+        kill(first_);
+        ConsumerStruck::after_death();
+    }
+    void while_stopped() override {
+        has_flowed_ = true;
+        kill(first_);
+        put_one(kSmall);
+        receive(consumer_, consumer_.actor.must("recv 1 5000"));
+        put_one(kSmall);
+    }
+
+protected:
+    void set_up() override {
+        start_member(first_, "the first in line");
+        first_.actor.tell("take-whole 3 60000");
+        require(await(kPatience, [this] { return first_.actor.process().is_in_futex(); }),
+                "a request that can't be served does not sleep");
+        first_.actor.process().stop();
+        require(await(kPatience, [this] { return first_.actor.process().is_stopped(); }),
+                "the first in line never stopped");
+        in_hand_ = put_one(kSmall);
+    }
+    void after_act() override { kill(first_); }
+    void accept_death() override {
+        ledger_.maybe_taken(in_hand_);
+        ledger_.maybe_acknowledged(in_hand_);
+    }
+    bool comes_by_itself() override { return false; }
+
+private:
+    Party first_;
+};
+
 // ---- clearing up after the dead
 // ------------------------------------------------------------------
 
@@ -407,6 +498,20 @@ private:
     Death death_;
     Party doomed_;
     unsigned due_back_ = 0;
+};
+
+// The dead one waited in line. While its janitor stands still it can't be cleared, and is passed as
+// one that gives no sign of life: that takes longer than to notice a death.
+class BuryInLine : public Bury {
+public:
+    explicit BuryInLine(std::string segment)
+        : Bury(std::move(segment),
+               Death{.before = {}, .blow = "queue.line.announced", .last = "take-whole 3 5000"}) {}
+    void while_stopped() override {
+        has_flowed_ = true;
+        put_one(kSmall);
+        receive(consumer_, consumer_.actor.must("recv 1 5000"));
+    }
 };
 
 // The place of a dead one, whose messages must come back.
@@ -527,6 +632,11 @@ inline std::vector<Operation> queue_operations() {
         queue_operation<Bury>(
             "bury one dead in put",
             Bury::Death{.before = {}, .blow = "queue.put.named", .last = put_block}),
+        queue_operation<TakeWhole>("take whole", std::uint64_t{3}, Text("queue.take.taken")),
+        queue_operation<TakeWhole>("take whole after a wait in line", std::uint64_t{1},
+                                   Text("queue.line.announced")),
+        queue_operation<PassStopped>("pass a stopped request"),
+        queue_operation<BuryInLine>("bury one dead in line"),
         queue_operation<Bury>("bury a dead lender", Bury::Death{.before = {"loan 20000 5000"}}),
         queue_operation<Closing>("creator closes", Closing::Who::Creator, Text("close")),
         queue_operation<Closing>("creator closes a queue with messages",

@@ -283,28 +283,39 @@ protected:
     void accept_death() override {}
 };
 
-// With groups that made no batch: they were never delivered, and don't say so.
+// Three groups make no batch. They are looked at and were never delivered, whatever becomes of the
+// trainer: they don't say that they come again.
+class SearchInVain : public TrainerStruck {
+public:
+    using TrainerStruck::TrainerStruck;
+    std::string act() override { return "batch 0"; }
+    [[nodiscard]] std::string must_pass() const override { return "queue.defer.returned"; }
+
+protected:
+    void set_up() override { put(writer_, kBatchGroups - 1); }
+    void accept_act(const Answer& answer) override {
+        require(answer.outcome == "Timeout", "a batch of three: " + answer.line());
+    }
+    void accept_death() override {}
+};
+
+// With groups that made no batch, as above.
 class TrainerCloses : public TrainerStruck {
 public:
     using TrainerStruck::TrainerStruck;
     std::string act() override { return "close"; }
-    [[nodiscard]] std::string must_pass() const override { return "queue.return.returned"; }
+    [[nodiscard]] std::string must_pass() const override { return "queue.close.resigned"; }
 
 protected:
     void set_up() override {
-        numbers_ = put(writer_, kBatchGroups - 1);
+        put(writer_, kBatchGroups - 1);
         const Answer answer = victim_.actor.ask("batch 0");
         require(answer.outcome == "Timeout", "a batch of three: " + answer.line());
     }
     void accept_act(const Answer& answer) override {
         require(answer.is_ok(), "leaving failed: " + answer.line());
     }
-    void accept_death() override {
-        for (const std::uint64_t number : numbers_) ledger_.maybe_taken(number);
-    }
-
-private:
-    std::vector<std::uint64_t> numbers_;
+    void accept_death() override {}
 };
 
 // The first trainer: before it there is no credit.
@@ -362,6 +373,7 @@ inline std::vector<Operation> trajectory_operations() {
         trajectory_operation<Put>("put beside a namesake", Text("steady")),
         trajectory_operation<TakeBatch>("next batch", false),
         trajectory_operation<TakeBatch>("next batch parked", true),
+        trajectory_operation<SearchInVain>("next batch in vain"),
         trajectory_operation<Acknowledge>("ack"),
         trajectory_operation<GiveBack>("give back"),
         trajectory_operation<WriterCloses>("writer closes"),

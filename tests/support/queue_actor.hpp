@@ -195,6 +195,19 @@ private:
     Answer recv_to(const Words& words) {
         return receive(~std::uint64_t{0}, std::stoull(words.at(1)), wait_of(words.at(2)));
     }
+    // take-whole COUNT MS: so many in one call, checked and acknowledged.
+    Answer take_whole(const Words& words) {
+        const std::size_t count = std::stoull(words.at(1));
+        std::vector<Delivery> batch;
+        const Status status = queue_.value().take_many(batch, count, wait_of(words.at(2)), count);
+        if (!status) return failure_of(status);
+        Receipt receipt;
+        for (Delivery& delivery : batch) {
+            if (Answer wrong = receipt.note(delivery); !wrong.is_ok()) return wrong;
+            delivery.ack();
+        }
+        return receipt.finish(ok());
+    }
     // drain MS: until there is no more.
     Answer drain(const Words& words) { return receive(~std::uint64_t{0}, 0, wait_of(words.at(1))); }
     // get MS: one, copied out. How often it was delivered nobody says.
@@ -301,6 +314,7 @@ inline const std::vector<QueueActor::Command> QueueActor::kCommands = {
     {"recheck", &QueueActor::recheck},
     {"recv", &QueueActor::recv},
     {"recv-to", &QueueActor::recv_to},
+    {"take-whole", &QueueActor::take_whole},
     {"drain", &QueueActor::drain},
     {"get", &QueueActor::get},
     {"stats", &QueueActor::stats},

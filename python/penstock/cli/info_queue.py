@@ -39,6 +39,7 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
     facts += [
         ("queued", waiting),
         ("in flight", units.plural(stats.in_flight, "message")),
+        *([("waiting", _requests(info))] if info.requests else ()),
         ("slots", slots),
         ("blocks", f"{units.size(stats.held_bytes)} of {units.size(stats.capacity)} in use"),
         (
@@ -68,6 +69,7 @@ def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[s
         **describe.segment_json(info.segment),
         "rates": _rates(info, before, seconds) if before else None,
         "stats": asdict(info.stats),
+        "requests": [asdict(request) for request in info.requests],
         "poisoned": info.poisoned,
         "ends_with": info.ends_with,
         "trajectories": trajectories,
@@ -110,6 +112,17 @@ def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, floa
         "accepted_per_s": (info.stats.accepted - before.stats.accepted) / seconds,
         "acknowledged_per_s": (info.stats.acknowledged - before.stats.acknowledged) / seconds,
     }
+
+
+def _requests(info: QueueInfo) -> str:
+    """Who waits in line for how much, in the order in which they will be served."""
+    what = "sequence" if isinstance(info, TrajectoryInfo) else "message"
+    pids = {one.slot: one.pid for one in info.segment.participants}
+    return "; ".join(
+        f"pid {pids.get(one.slot, '?')} for {units.plural(one.requested, what)}"
+        + (", passed: it gives no sign of life" if one.passed else "")
+        for one in info.requests
+    )
 
 
 def _dead_letters(info: QueueInfo) -> str:

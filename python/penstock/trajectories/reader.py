@@ -28,6 +28,9 @@ _STATE_FORMAT = 1
 class TrajectoryReader(_core.TrajectoryReader):
     """A trainer. Several may share a queue: each group goes to one of them.
 
+    Their requests for a batch are served whole, in the order in which they came. A trainer that
+    waits, or works on a batch, holds nothing that another one could use.
+
     Any thread may use it, one at a time. It belongs to its process: in a forked child attach anew.
     """
 
@@ -158,12 +161,12 @@ class TrajectoryReader(_core.TrajectoryReader):
         them any more.
 
         ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
-        ever is. ``lookahead`` bounds the groups that are held to choose from, for trainers that
-        share a queue.
+        ever is. ``lookahead`` bounds the groups that are looked at, the oldest ones.
 
-        Raises Timeout if no whole groups make exactly that many, and says what is waiting; Closed
-        if the stream has ended; TooLarge for a group with more sequences than that, or for an array
-        of ``out`` that is too small: then nothing was taken.
+        Raises Timeout if no whole groups make exactly that many, or another trainer's request is
+        before this one, and says what is waiting; Closed if the stream has ended; TooLarge for a
+        group with more sequences than that, or for an array of ``out`` that is too small. Then
+        nothing was taken.
         """
         return self._arranged(
             self._next(sequences, lookahead, causal_shift, drop_stale, timeout),
@@ -223,7 +226,10 @@ class TrajectoryReader(_core.TrajectoryReader):
     def state_dict(self) -> dict[str, Any]:
         """What a restart needs: the version, and every group read and not acknowledged.
 
-        Plain values for a checkpoint, as large as those groups.
+        Those are the groups of open batches, what came from an earlier state, and what the last
+        ``next_batch()`` saw in the queue and left there; of several trainers the one that is in the
+        first place of the queue has the last. Plain values for a checkpoint, as large as those
+        groups.
         """
         return {
             "format": _STATE_FORMAT,
@@ -235,7 +241,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         }
 
     def _unacknowledged(self, restored: bool) -> list[bytes]:
-        """All that is in batches or held; or only what the queue does not have."""
+        """All that is in batches or was left; or only what the queue does not have."""
         messages = [one for batch in list(self._batches) for one in batch._messages(restored)]
         return messages + self._held_messages(restored)
 

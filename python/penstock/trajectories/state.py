@@ -66,6 +66,7 @@ def inspect_trajectories(name: str) -> TrajectoryInfo:
     return TrajectoryInfo(
         segment=queue.segment,
         stats=queue.stats,
+        requests=queue.requests,
         poisoned=queue.poisoned,
         ends_with=queue.ends_with,
         trajectories=stats_from(raw["trajectories"]),
