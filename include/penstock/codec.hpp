@@ -86,6 +86,7 @@ enum class DType : std::uint8_t {
 // Bytes of one item; 0 for Described and for codes we do not know.
 std::size_t item_size(DType dtype) noexcept;
 // "float32", "bfloat16", "float8_e4m3fn"…: the name NumPy, ml_dtypes and PyTorch share.
+DType dtype_named(std::string_view name) noexcept;  // Described: of no code
 std::string_view name(DType dtype) noexcept;
 
 enum class Order : std::uint8_t { C = 0, Fortran = 1 };

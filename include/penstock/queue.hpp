@@ -99,7 +99,7 @@ public:
     Delivery& operator=(Delivery&& other) noexcept;
     ~Delivery();
 
-    // Read-only, 64-byte aligned.
+    // Read-only memory, 64-byte aligned: writing to it faults.
     [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
     [[nodiscard]] Format format() const noexcept { return format_; }
     // The message's place in the queue's order: unique, and increasing for each producer.

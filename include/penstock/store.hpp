@@ -79,6 +79,15 @@ struct StoreRef {
     std::uint64_t incarnation = 0;
 };
 
+// Where the bytes of a reservation lie in the segment's file, for those who show them to a writer
+// at addresses of its own.
+struct StorePlace {
+    int descriptor = -1;  // the store's, while the reservation is open
+    std::uint64_t offset = 0;
+    // The pages are locked, or pinned for a device: their mapping must stay as it is.
+    bool is_fixed = false;
+};
+
 // A pinned object: it stays, and is not evicted, until release(). Any thread; outlives the Store
 // handle.
 class StoreObject {
@@ -87,7 +96,7 @@ public:
     StoreObject& operator=(StoreObject&& other) noexcept;
     ~StoreObject();
 
-    // Read-only.
+    // Read-only memory: writing to it faults.
     [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
     [[nodiscard]] std::span<const std::byte> meta() const noexcept { return meta_; }
     [[nodiscard]] Format format() const noexcept { return format_; }
@@ -124,6 +133,7 @@ public:
     // Of nothing, once it is over, and in a forked child.
     [[nodiscard]] StoreRef ref() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+    [[nodiscard]] StorePlace place() const noexcept;  // without a descriptor once it is over
 
     // Makes it visible. Expired: clear() or its deadline came first; it is gone.
     Status commit() noexcept;

@@ -128,6 +128,7 @@ public:
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return first_.bytes(); }
     [[nodiscard]] StoreRef ref() const noexcept { return first_.ref(); }
     [[nodiscard]] bool is_open() const noexcept { return first_.is_open(); }
+    [[nodiscard]] StorePlace place() const noexcept { return first_.place(); }
 
     // Expired: as with Store. By WriteThrough also what speaks of a server: the object is in the
     // first tier then, and not in the second. `wait` may end what is asked of a server before its

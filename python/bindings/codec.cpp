@@ -49,7 +49,8 @@ private:
 
 [[noreturn]] void raise_unsupported(const Refusal& refusal) {
     raise_error("UnsupportedType",
-                refusal.sentence() + "; codec=\"pickle\" on both sides admits every value");
+                refusal.sentence() + "; codec=\"pickle\" on both sides admits every value",
+                refusal.cause());
 }
 
 void check_alignment(const std::byte* data) {

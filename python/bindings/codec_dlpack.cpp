@@ -73,18 +73,61 @@ const dlpack::Tensor* tensor_in(nb::handle capsule) {
     return nullptr;
 }
 
+// Asks the value's own code. What it raises is why the value is refused; what is no Exception, such
+// as Ctrl-C, and a lack of memory are not about the value.
+nb::object ask(nb::handle value, const char* question, const nb::dict& arguments) {
+    try {
+        return value.attr(question)(**arguments);
+    } catch (const nb::python_error& error) {
+        if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) {
+            throw;
+        }
+        const nb::object cause = nb::borrow(error.value());
+        throw Refusal(" is a " + type_of(value) + " whose " + question + "() raised " +
+                          type_of(cause) + ": " + said(cause),
+                      cause);
+    }
+}
+
 // Libraries older than DLPack 1.0 do not know the argument.
 nb::object dlpack_capsule(nb::handle value) {
-    const nb::object method = value.attr("__dlpack__");
+    nb::dict newest;
+    newest["max_version"] = nb::make_tuple(dlpack::kMajorVersion, dlpack::kMinorVersion);
     try {
-        return method(nb::arg("max_version") =
-                          nb::make_tuple(dlpack::kMajorVersion, dlpack::kMinorVersion));
-    } catch (const nb::python_error& error) {
-        if (!error.matches(PyExc_TypeError)) {
+        return ask(value, "__dlpack__", newest);
+    } catch (const Refusal& refusal) {
+        if (PyErr_GivenExceptionMatches(refusal.cause().ptr(), PyExc_TypeError) == 0) {
             throw;
         }
     }
-    return method();
+    return ask(value, "__dlpack__", nb::dict());
+}
+
+// (device type, device id): the first of them.
+std::int32_t device_of(nb::handle value) {
+    const nb::object device = ask(value, "__dlpack_device__", nb::dict());
+    std::int32_t type = 0;
+    const bool is_pair = PyTuple_Check(device.ptr()) || PyList_Check(device.ptr());
+    if (!is_pair || nb::len(device) != 2 || !nb::try_cast(nb::object(device[0]), type)) {
+        throw Refusal(" is a " + type_of(value) + " whose __dlpack_device__() gave " +
+                      shown(device) + ", and not (device type, device id)");
+    }
+    return type;
+}
+
+// What a producer says of its memory may be nonsense: it is not read then.
+bool makes_sense(const dlpack::Tensor& tensor, DType dtype) noexcept {
+    if (tensor.ndim < 0 || static_cast<std::size_t>(tensor.ndim) > codec::kMaxDims ||
+        (tensor.ndim > 0 && tensor.shape == nullptr)) {
+        return false;
+    }
+    auto bytes = static_cast<std::int64_t>(codec::item_size(dtype));
+    for (std::int32_t dim = 0; dim < tensor.ndim; ++dim) {
+        if (tensor.shape[dim] < 0 || __builtin_mul_overflow(bytes, tensor.shape[dim], &bytes)) {
+            return false;
+        }
+    }
+    return bytes == 0 || tensor.data != nullptr;
 }
 
 // --- out ----------------------------------------------------------------------------------------
@@ -143,9 +186,13 @@ void add_dlpack(const dlpack::Tensor& tensor, nb::handle value, codec::Source so
     if (!is_host(tensor.device.device_type)) {
         throw not_on_host(value);
     }
-    if (dtype == DType::Described || tensor.ndim < 0 ||
-        static_cast<std::size_t>(tensor.ndim) > codec::kMaxDims) {
+    if (dtype == DType::Described) {
         throw Refusal(" is a " + type_of(value) + " of a dtype that the typed codec does not know");
+    }
+    if (!makes_sense(tensor, dtype)) {
+        throw Refusal(" is a " + type_of(value) +
+                      " whose __dlpack__() describes memory that there can't be: no address, or a "
+                      "shape that is none");
     }
     const auto dims = static_cast<std::size_t>(tensor.ndim);
     const auto item = static_cast<std::int64_t>(codec::item_size(dtype));
@@ -169,14 +216,16 @@ bool has_dlpack(nb::handle value) {
 }
 
 void encode_dlpack(nb::handle value, Scratch& scratch) {
-    const nb::object device = value.attr("__dlpack_device__")();
-    if (!is_host(nb::cast<std::int32_t>(nb::object(device[0])))) {
+    if (!is_host(device_of(value))) {
         throw not_on_host(value);
     }
     nb::object capsule = dlpack_capsule(value);
     const dlpack::Tensor* const tensor = tensor_in(capsule);
     if (tensor == nullptr) {
-        throw Refusal(" is a " + type_of(value) + " whose __dlpack__ speaks another version");
+        const bool is_capsule = PyCapsule_CheckExact(capsule.ptr());
+        throw Refusal(" is a " + type_of(value) + " whose __dlpack__() gave " +
+                      (is_capsule ? "a capsule of another version of DLPack, or a used one"
+                                  : shown(capsule) + ", and not a capsule"));
     }
     add_dlpack(*tensor, value, codec::Source::DLPack, scratch);
     // The capsule is not renamed: it still owns the tensor, and frees it when we let go.

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "codec_descr.hpp"
 #include "codec_fault.hpp"
@@ -296,6 +297,7 @@ bool numpy_is_in_use() {
 }
 
 DType dtype_code(nb::handle dtype) {
+    load_numpy();  // its version says where a descr has its size
     return code_of(as_descr(dtype));
 }
 
@@ -370,6 +372,23 @@ nb::object decode_array(const codec::TensorView& view, std::span<const std::byte
     }
     check_size(as_descr(dtype), view);
     return array_of(as_descr(dtype.release()), view, owner);
+}
+
+nb::object room_array(const codec::TensorView& view, nb::handle dtype, nb::object base) {
+    load_numpy();
+    auto* const data = const_cast<std::byte*>(view.data.data());
+    nb::object descr = nb::borrow(dtype);
+    const nb::object whole =
+        new_array(as_descr(descr.release()), view, data, NPY_ARRAY_WRITEABLE, std::move(base));
+    // Views of a view have the base's array as theirs.
+    return made_of_bytes(PyArray_View(as_array(whole), nullptr, nullptr));
+}
+
+void settle_room_array(nb::handle array, nb::object base) {
+    // PyArray_SetBaseObject() sets the first one only.
+    auto* const fields = reinterpret_cast<PyArrayObject_fields*>(array.ptr());
+    PyArray_CLEARFLAGS(as_array(array), NPY_ARRAY_WRITEABLE);
+    const nb::object before = nb::steal(std::exchange(fields->base, base.release().ptr()));
 }
 
 nb::object decode_numpy_scalar(std::span<const std::byte> body) {

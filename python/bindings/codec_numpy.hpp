@@ -33,6 +33,11 @@ void encode_numpy_scalar(nb::handle scalar, codec::Writer& out);
 // `descr` is that of a Described tensor.
 nb::object decode_array(const codec::TensorView& view, std::span<const std::byte> descr,
                         nb::handle owner);
+// An array to write into over `view.data`, C order and of that dtype; what is made of it refers to
+// `base`, which keeps the data alive, and not to the array.
+nb::object room_array(const codec::TensorView& view, nb::handle dtype, nb::object base);
+// The same array refers to `base` from here on, not to what it was made with, and is read-only.
+void settle_room_array(nb::handle array, nb::object base);
 // The code of a dtype object, or Described; the dtype object of a code, which raises Incompatible
 // where ml_dtypes would be needed and is missing.
 codec::DType dtype_code(nb::handle dtype);

@@ -45,16 +45,6 @@ nb::object buffer_of(const codec::TensorView& view, nb::handle owner) {
     return memory_view(memory);
 }
 
-codec::DType dtype_named(std::string_view name) {
-    for (std::uint8_t code = 1; code <= static_cast<std::uint8_t>(codec::DType::Float8E4M3B11FNUZ);
-         ++code) {
-        if (codec::name(static_cast<codec::DType>(code)) == name) {
-            return static_cast<codec::DType>(code);
-        }
-    }
-    raise_fault(codec::Fault::UnknownDType);
-}
-
 }  // namespace
 
 void encode_pickle(nb::handle value, Scratch& scratch) {
@@ -93,7 +83,10 @@ nb::object decode_pickle(const codec::MessageReader& message, nb::handle owner) 
 nb::object tensor_over_buffer(nb::handle buffer, const char* dtype, const nb::tuple& shape) {
     const nb::object owner = memory_view(buffer);
     codec::TensorView view;
-    view.dtype = dtype_named(dtype);
+    view.dtype = codec::dtype_named(dtype);
+    if (view.dtype == codec::DType::Described) {
+        raise_fault(codec::Fault::UnknownDType);
+    }
     view.ndim = static_cast<std::uint8_t>(shape.size());
     view.data = content(owner);
     std::uint64_t bytes = codec::item_size(view.dtype);

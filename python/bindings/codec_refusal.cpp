@@ -19,6 +19,24 @@ std::string utf8(nb::handle text) {
     return {data, static_cast<std::size_t>(size)};
 }
 
+// Of what PyObject_Str() or PyObject_Repr() gave, with an ellipsis where it is long.
+std::string cut(nb::object text) {
+    constexpr std::size_t kLongest = 200;
+    if (!text.is_valid()) {
+        PyErr_Clear();
+        return "?";
+    }
+    std::string whole = utf8(text);
+    if (whole.size() <= kLongest) {
+        return whole;
+    }
+    std::size_t end = kLongest;
+    while ((static_cast<unsigned char>(whole[end]) & 0xC0U) == 0x80U) {
+        --end;  // not in the middle of a letter
+    }
+    return whole.substr(0, end) + "…";
+}
+
 std::string in_brackets(std::string_view text) {
     return std::string("[").append(text).append("]");
 }
@@ -60,6 +78,14 @@ std::string key_step(nb::handle key) {
         text = type_of(key) + " of " + std::to_string(text.size()) + " characters";
     }
     return in_brackets(text);
+}
+
+std::string said(nb::handle value) {
+    return cut(nb::steal(PyObject_Str(value.ptr())));
+}
+
+std::string shown(nb::handle value) {
+    return cut(nb::steal(PyObject_Repr(value.ptr())));
 }
 
 std::string type_of(nb::handle value) {

@@ -19,22 +19,31 @@ public:
     explicit Refusal(std::string what) : what_(std::move(what)) {}
     // Nested too deep, at this container: if it is met again on the way out, it contains itself.
     Refusal(std::string what, nb::handle deepest) : what_(std::move(what)), deepest_(deepest) {}
+    // Because code of the value's own type raised `cause`.
+    Refusal(std::string what, nb::object cause)
+        : what_(std::move(what)), cause_(std::move(cause)) {}
 
     void came_through(nb::handle container, std::string step);
 
     // "value['a'][3] is a set, which …"
     [[nodiscard]] std::string sentence() const;
+    // The exception behind it, or nothing.
+    [[nodiscard]] const nb::object& cause() const noexcept { return cause_; }
 
 private:
     std::string what_;
     std::vector<std::string> steps_;  // innermost first
     nb::handle deepest_;
+    nb::object cause_;
     std::size_t cycle_ = 0;  // steps inside the outermost container that contains itself
 };
 
 // "[3]", "['a']"; never fails.
 std::string index_step(std::size_t index);
 std::string key_step(nb::handle key);
+// str() and repr() of a value, cut where they are long; never fail.
+std::string said(nb::handle value);
+std::string shown(nb::handle value);
 // "set", "enum.Color".
 std::string type_of(nb::handle value);
 

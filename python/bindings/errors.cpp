@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string_view>
+#include <utility>
 
 namespace penstock::py {
 
@@ -19,9 +20,10 @@ nb::handle error_class(const char* name) {
 
 namespace {
 
-// Exception(sentence) as the current error, with the rank that it is about if there is one.
+// Exception(sentence) as the current error, with the rank that it is about if there is one, and
+// what it came from.
 void set_error(const char* name, std::string_view sentence, int rank = -1,
-               ClosedBy closed_by = ClosedBy::Self) {
+               ClosedBy closed_by = ClosedBy::Self, nb::object cause = {}) {
     // Names of processes are in sentences, and they need not be UTF-8.
     const nb::object text = nb::steal(
         PyUnicode_DecodeUTF8(sentence.data(), static_cast<Py_ssize_t>(sentence.size()), "replace"));
@@ -31,6 +33,9 @@ void set_error(const char* name, std::string_view sentence, int rank = -1,
     }
     if (std::string_view(name) == "Closed" && closed_by == ClosedBy::Self) {
         error.attr("by") = "self";
+    }
+    if (cause.is_valid()) {
+        PyException_SetCause(error.ptr(), cause.release().ptr());
     }
     PyErr_SetObject(error_class(name).ptr(), error.ptr());
 }
@@ -42,8 +47,8 @@ std::string class_name(ErrorCode code) {
 
 }  // namespace
 
-void raise_error(const char* name, const std::string& sentence) {
-    set_error(name, sentence);
+void raise_error(const char* name, const std::string& sentence, nb::object cause) {
+    set_error(name, sentence, -1, ClosedBy::Self, std::move(cause));
     throw nb::python_error();
 }
 

@@ -18,7 +18,8 @@ namespace nb = nanobind;
 nb::handle error_class(const char* name);
 
 // Raises penstock.errors.<name>(sentence).
-[[noreturn]] void raise_error(const char* name, const std::string& sentence);
+// With `cause` as the exception that it came from, if there is one.
+[[noreturn]] void raise_error(const char* name, const std::string& sentence, nb::object cause = {});
 [[noreturn]] void raise_error(ErrorCode code, const std::string& sentence);
 [[noreturn]] void raise_error(const Status& failure);
 

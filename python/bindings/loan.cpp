@@ -5,29 +5,23 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "life.hpp"
 #include "writer.hpp"
 
 namespace penstock::py {
 namespace {
 
-// The memory of one loan, as an object with the buffer protocol. Counts who uses it.
+// The memory of one loan, as an object with the buffer protocol. Everything that was made of the
+// loan keeps it alive, by an export or by a reference alone, as numpy.ndarray(buffer=...) does.
 struct LoanMemory {
     std::shared_ptr<LoanWindow> window;
     FileRange range;
-    Py_ssize_t exports = 0;
 
     static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
         auto* const memory = nb::inst_ptr<LoanMemory>(self);
         std::byte* const bytes = memory->window->at(memory->range.offset);
         const auto size = static_cast<Py_ssize_t>(memory->range.nbytes);
-        if (PyBuffer_FillInfo(view, self, bytes, size, /*readonly=*/0, flags) != 0) {
-            return -1;
-        }
-        ++memory->exports;
-        return 0;
-    }
-    static void release_buffer(PyObject* self, Py_buffer* /*view*/) noexcept {
-        --nb::inst_ptr<LoanMemory>(self)->exports;
+        return PyBuffer_FillInfo(view, self, bytes, size, /*readonly=*/0, flags);
     }
 };
 
@@ -138,7 +132,9 @@ private:
         if (!window) {
             window = std::make_shared<LoanWindow>(loan_->writer().core.descriptor());
         }
-        memory_ = nb::cast(LoanMemory{.window = window, .range = {loan_->file_offset(), nbytes_}});
+        range_ = {loan_->file_offset(), nbytes_};
+        memory_ = nb::cast(LoanMemory{.window = window, .range = range_});
+        life_ = Life(memory_);
         view_ = nb::steal(PyMemoryView_FromObject(memory_.ptr()));
         if (!view_.is_valid()) {
             throw nb::python_error();
@@ -147,21 +143,20 @@ private:
 
     // From here on nothing in Python can reach the loan's bytes.
     void detach() {
-        const nb::object view = std::move(view_);
-        const nb::object owner = std::move(memory_);
-        if (!view.is_valid()) {
+        if (!view_.is_valid()) {
             return;
         }
-        const nb::object released = nb::steal(PyObject_CallMethod(view.ptr(), "release", nullptr));
+        const nb::object released = nb::steal(PyObject_CallMethod(view_.ptr(), "release", nullptr));
         if (!released.is_valid()) {
-            PyErr_Clear();  // something was made of the view itself: it is among the exports
+            PyErr_Clear();  // something was made of the view itself, and keeps the memory alive
         }
-        auto& memory = *nb::inst_ptr<LoanMemory>(owner);
-        if (memory.exports == 0) {
+        view_.reset();
+        memory_.reset();
+        if (life_.is_over()) {
             return;
         }
-        memory.window->cut_off(memory.range);
-        loan_->writer().window.reset();
+        const std::shared_ptr<LoanWindow> window = std::move(loan_->writer().window);
+        window->cut_off(range_);
         if (PyErr_WarnEx(PyExc_ResourceWarning,
                          "an array or memoryview made of a loan outlives its block; it was copied "
                          "to private memory (delete it inside the block to save the copy)",
@@ -174,7 +169,9 @@ private:
     std::size_t nbytes_;
     Deadline deadline_;
     std::optional<OpenLoan> loan_;
+    FileRange range_;
     nb::object memory_;
+    Life life_;
     nb::object view_;
     bool entered_ = false;
 };
@@ -184,10 +181,10 @@ private:
 void bind_loan(nb::module_& module) {
     static PyType_Slot slots[] = {
         {Py_bf_getbuffer, reinterpret_cast<void*>(&LoanMemory::get_buffer)},
-        {Py_bf_releasebuffer, reinterpret_cast<void*>(&LoanMemory::release_buffer)},
         {0, nullptr},
     };
-    nb::class_<LoanMemory>(module, "_LoanMemory", nb::type_slots(slots));
+    nb::class_<LoanMemory>(module, "_LoanMemory", nb::type_slots(slots),
+                           nb::is_weak_referenceable());
 
     nb::class_<LoanBlock>(module, "Loan",
                           "Room for one message in shared memory; made by "

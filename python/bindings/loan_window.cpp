@@ -57,7 +57,11 @@ void LoanWindow::cut_off(const FileRange& range) {
     void* const copy =
         ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED) {
-        throw_no_mapping("arrays that outlive their loan");
+        // Without memory for a copy they can be read, and a write to them faults.
+        if (::mprotect(base_ + begin_, end_ - begin_, PROT_READ) != 0) {
+            throw_no_mapping("arrays that outlive their loan");
+        }
+        return;
     }
     std::memcpy(static_cast<std::byte*>(copy) + (range.offset - begin), at(range.offset),
                 range.nbytes);

@@ -24,7 +24,8 @@ public:
 
     [[nodiscard]] std::byte* at(std::uint64_t offset) const noexcept { return base_ + offset; }
     // Puts a private copy where the range was, in one step, and unmaps everything else: the
-    // window shows the segment no longer. Throws Error(NoSpace), with nothing changed.
+    // window shows the segment no longer. Where there is no memory for that the window can only be
+    // read from then on. Throws Error(NoSpace), with nothing changed.
     void cut_off(const FileRange& range);
 
 private:

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "codec_descr.hpp"
 #include "codec_numpy.hpp"
+#include "codec_refusal.hpp"
 #include "errors.hpp"
 #include "store_tensor.hpp"
 #include "store_view.hpp"
@@ -104,48 +106,82 @@ bool put_bytes(StoreObjects& store, nb::handle key, nb::handle data, nb::handle 
     });
 }
 
-nb::object stage(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked) {
+nb::object stage(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
+                 bool in_place) {
     Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
     if (!room) {
         raise_refused(store, key, room.status());
     }
-    return make_store_staged(*std::move(room));
+    return make_store_staged(*std::move(room), asked.options.alignment, in_place);
 }
 
 nb::object reserve_bytes(StoreObjects& store, nb::handle key, nb::handle nbytes, nb::handle meta,
                          nb::handle weight, nb::handle expires_after, nb::handle alignment) {
     Asked asked(weight, expires_after, alignment);
     asked.append_meta(meta);
-    return stage(store, key, parse_bytes(nbytes, "nbytes"), asked);
+    return stage(store, key, parse_bytes(nbytes, "nbytes"), asked, false);
 }
 
-codec::DType parse_dtype(const std::string& wanted) {
-    for (unsigned code = 1; code < static_cast<unsigned>(codec::DType::Described); ++code) {
-        const auto dtype = static_cast<codec::DType>(code);
-        if (codec::item_size(dtype) > 0 && codec::name(dtype) == wanted) {
-            return dtype;
-        }
+// What the items of an object are: of a dtype with a code, or with a description.
+struct Items {
+    codec::DType code = codec::DType::Described;
+    std::uint64_t bytes = 0;
+    std::vector<std::byte> descr;
+};
+
+Items items_named(const std::string& name) {
+    const codec::DType code = codec::dtype_named(name);
+    if (code == codec::DType::Described) {
+        raise_error(ErrorCode::InvalidArgument, "an object can't have the dtype '" + name +
+                                                    "': give a plain one, such as 'float16' or "
+                                                    "'bfloat16'");
     }
-    raise_error(ErrorCode::InvalidArgument,
-                "an object can't have the dtype '" + wanted +
-                    "': give a plain one, such as 'float16' or 'bfloat16'");
+    return {code, codec::item_size(code), {}};
+}
+
+std::vector<std::byte> describe(nb::handle dtype) {
+    constexpr std::size_t kMost = std::size_t{64} << 10U;
+    std::vector<std::byte> descr(kMost);
+    codec::Writer out(descr);
+    try {
+        write_descr(dtype, out);
+    } catch (const Refusal& refusal) {
+        raise_error(ErrorCode::InvalidArgument, "can't reserve an object: " + refusal.sentence());
+    }
+    if (out.fault() != codec::Fault::None) {
+        raise_error(ErrorCode::InvalidArgument,
+                    "can't reserve an object: its dtype takes more than 64 KiB to describe");
+    }
+    descr.resize(out.size());
+    return descr;
+}
+
+// A name, or a dtype of NumPy.
+Items parse_items(nb::handle dtype) {
+    if (PyUnicode_Check(dtype.ptr())) {
+        return items_named(nb::cast<std::string>(dtype));
+    }
+    const codec::DType code = dtype_code(dtype);
+    const auto bytes = nb::cast<std::uint64_t>(dtype.attr("itemsize"));
+    return {code, bytes,
+            code == codec::DType::Described ? describe(dtype) : std::vector<std::byte>()};
 }
 
 nb::object reserve_tensor(StoreObjects& store, nb::handle key,
-                          const std::vector<std::int64_t>& shape, const std::string& dtype,
-                          bool is_torch, nb::handle meta, nb::handle weight,
-                          nb::handle expires_after, nb::handle alignment) {
-    const codec::DType code = parse_dtype(dtype);
+                          const std::vector<std::int64_t>& shape, nb::handle dtype, bool is_torch,
+                          nb::handle meta, nb::handle weight, nb::handle expires_after,
+                          nb::handle alignment, bool in_place) {
     if (shape.size() > codec::kMaxDims) {
         raise_error(ErrorCode::InvalidArgument, "an array has 64 dimensions at most");
     }
-    const std::uint64_t nbytes = tensor_bytes(code, shape);
+    const Items items = parse_items(dtype);
+    const std::uint64_t nbytes = tensor_bytes(items.bytes, shape);
     Asked asked(weight, expires_after, alignment);
-    asked.meta =
-        write_tensor_head(code, is_torch ? codec::Source::Torch : codec::Source::NumPy, shape);
+    const auto source = is_torch ? codec::Source::Torch : codec::Source::NumPy;
+    asked.meta = write_tensor_head(items.code, source, shape, items.descr);
     asked.append_meta(meta);
     asked.options.format = Format::Tensor;
-    return stage(store, key, nbytes, asked);
+    return stage(store, key, nbytes, asked, in_place);
 }
 
 // None: it is not there.
@@ -230,13 +266,15 @@ void bind_store_objects(nb::module_& module) {
              nb::arg("alignment").none())
         .def("_reserve_tensor", &reserve_tensor, nb::arg("key"), nb::arg("shape"), nb::arg("dtype"),
              nb::arg("is_torch"), nb::kw_only(), nb::arg("meta").none(), nb::arg("weight"),
-             nb::arg("expires_after").none(), nb::arg("alignment").none())
+             nb::arg("expires_after").none(), nb::arg("alignment").none(),
+             nb::arg("in_place") = false)
         .def("_get", &get, nb::arg("key"))
         .def("_get_copy", &get_copy, nb::arg("key"), nb::arg("missing"))
         .def_ro("name", &StoreObjects::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &StoreObjects::instance);
     module.def(
-        "dtype_named", [](const std::string& name) { return dtype_of_code(parse_dtype(name)); },
+        "dtype_named",
+        [](const std::string& name) { return dtype_of_code(items_named(name).code); },
         nb::arg("name"), "NumPy's dtype of that name; of ml_dtypes where NumPy has none.");
 }
 

@@ -28,6 +28,9 @@ public:
     [[nodiscard]] bool is_open() const noexcept {
         return std::visit([](const auto& staged) { return staged.is_open(); }, staged_);
     }
+    [[nodiscard]] StorePlace place() const noexcept {
+        return std::visit([](const auto& staged) { return staged.place(); }, staged_);
+    }
     Status resize(std::uint64_t nbytes) noexcept {
         return std::visit([&](auto& staged) { return staged.resize(nbytes); }, staged_);
     }

@@ -1,13 +1,22 @@
-// penstock._core.StoreStaged: a reservation as memory that Python fills in. While it is open it can
-// be written; committed it can be read, and holds a pin for as long as anything refers to it.
-// Dropped before, its object was never there, and the room is free.
-#include <nanobind/stl/optional.h>
+// penstock._core.StoreStaged: a reservation as memory that Python fills in, through a buffer, an
+// array or a tensor. Committed or aborted at any time, whatever still refers to the memory: that
+// shows a private copy from then on. Dropped before, its object was never there.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <new>
 #include <optional>
+#include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
+#include "codec_numpy.hpp"
+#include "codec_torch.hpp"
 #include "errors.hpp"
+#include "os/fork.hpp"
+#include "room_memory.hpp"
 #include "store_view.hpp"
 #include "wait.hpp"
 
@@ -15,52 +24,90 @@ namespace penstock::py {
 namespace {
 
 struct StoreStaged {
-    explicit StoreStaged(StoreRoom room) : reservation(std::move(room)) {}
+    StoreStaged(StoreRoom room, std::size_t asked_alignment, bool asked_in_place)
+        : reservation(std::move(room)), alignment(asked_alignment), in_place(asked_in_place),
+          nbytes(reservation->bytes().size()), ref(reservation->ref()) {}
 
     std::optional<StoreRoom> reservation;
-    std::optional<StoreObject> object;  // once it is committed
+    std::optional<StoreObject> object;  // once it is committed, while `memory` shows it
+    RoomMemory memory;                  // made when it is first asked for
+    std::size_t alignment;
+    bool in_place;
+    std::size_t nbytes;
+    StoreRef ref;
+    std::uint64_t fork_generation = os::fork_generation();
+    // What was made of the memory and has not gone: buffers, and arrays beside the room itself.
     Py_ssize_t exports = 0;
 
     [[nodiscard]] bool is_open() const { return reservation && reservation->is_open(); }
-    [[nodiscard]] std::span<std::byte> bytes() const {
-        if (is_open()) {
-            return reservation->bytes();
+    [[nodiscard]] bool is_foreign() const { return fork_generation != os::fork_generation(); }
+
+    std::byte* data() {
+        if (!memory.is_made()) {
+            if (!is_open()) {
+                raise_error(ErrorCode::Expired, "this reservation is over, and had no memory");
+            }
+            check_process();
+            memory = RoomMemory(*reservation, alignment, in_place);
         }
-        if (!object) {
-            raise_error(ErrorCode::Expired, "this reservation is over, and was not committed");
-        }
-        return {const_cast<std::byte*>(object->bytes().data()), object->bytes().size()};
+        return memory.data();
     }
 
-    // Arrays that refer to this object without an export must be read-only by now.
-    void commit() {
-        if (exports > 0) {
-            raise_error(ErrorCode::Busy,
-                        "something that was made of the reservation still refers to its memory "
-                        "(a tensor, a memoryview, an array): delete it inside the block. Nothing "
-                        "was committed, and the room is free when it is gone");
-        }
+    // Out of the reservation, which is over from here on: other threads may run meanwhile.
+    StoreRoom take_room() {
+        check_process();
         if (!reservation) {
-            raise_error(ErrorCode::Expired, "the reservation is over");
+            raise_error(ErrorCode::Expired,
+                        "the reservation is over: committed, or aborted, before");
         }
-        // Other threads may run meanwhile, and find neither.
-        StoreRoom own = *std::exchange(reservation, std::nullopt);
-        own.commit(object);
+        StoreRoom own = *std::move(reservation);
+        reservation.reset();
+        return own;
+    }
+
+    void commit() {
+        StoreRoom own = take_room();
+        if (memory.is_made()) {
+            memory.cut_off(own);
+        }
+        if (!memory.shows_object()) {
+            return own.commit();
+        }
+        try {
+            own.commit(object);
+        } catch (...) {
+            if (!object) {
+                memory.forget_object();
+            }
+            throw;
+        }
+    }
+
+    void abort() {
+        if (!reservation || is_foreign()) {
+            return;
+        }
+        StoreRoom own = take_room();
+        memory.drop(own);
     }
 
     static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
         auto* const staged = nb::inst_ptr<StoreStaged>(self);
-        std::span<std::byte> bytes;
+        std::byte* data = nullptr;
         try {
-            bytes = staged->bytes();
+            data = staged->data();
         } catch (nb::python_error& error) {
             error.restore();
+        } catch (const std::bad_alloc&) {
+            PyErr_NoMemory();
+        }
+        if (data == nullptr) {
             view->obj = nullptr;
             return -1;
         }
         const int readonly = staged->is_open() ? 0 : 1;
-        if (PyBuffer_FillInfo(view, self, bytes.data(), static_cast<Py_ssize_t>(bytes.size()),
-                              readonly, flags) != 0) {
+        if (PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(staged->nbytes), readonly,
+                              flags) != 0) {
             return -1;
         }
         ++staged->exports;
@@ -69,16 +116,103 @@ struct StoreStaged {
     static void release_buffer(PyObject* self, Py_buffer* /*view*/) noexcept {
         --nb::inst_ptr<StoreStaged>(self)->exports;
     }
+
+private:
+    void check_process() const {
+        if (is_foreign()) {
+            raise_error(
+                ErrorCode::WrongProcess,
+                "this reservation belongs to the parent of this process: reserve anew here");
+        }
+    }
 };
 
+// The base of arrays and tensors over the memory, beside that of the room itself: it goes with the
+// last of them, and by that one knows that they are gone.
+class RoomShare {
+public:
+    explicit RoomShare(nb::object staged) : staged_(std::move(staged)) { ++counter(); }
+    RoomShare(RoomShare&& other) noexcept = default;
+    RoomShare& operator=(RoomShare&&) = delete;
+    ~RoomShare() {
+        if (staged_.is_valid()) {
+            --counter();
+        }
+    }
+
+private:
+    [[nodiscard]] Py_ssize_t& counter() const {
+        return nb::inst_ptr<StoreStaged>(staged_)->exports;
+    }
+    nb::object staged_;
+};
+
+codec::TensorView view_of(StoreStaged& staged, codec::DType dtype,
+                          const std::vector<std::int64_t>& shape) {
+    codec::TensorView view;
+    view.dtype = dtype;
+    view.source = codec::Source::Torch;
+    view.ndim = static_cast<std::uint8_t>(shape.size());
+    std::copy(shape.begin(), shape.end(), view.dims.begin());
+    view.data = {staged.data(), staged.nbytes};
+    return view;
+}
+
+nb::object make_array(nb::handle_t<StoreStaged> staged, nb::handle dtype,
+                      const std::vector<std::int64_t>& shape) {
+    auto& memory = *nb::inst_ptr<StoreStaged>(staged);
+    const codec::TensorView view = view_of(memory, codec::DType::Described, shape);
+    return room_array(view, dtype, nb::cast(RoomShare(nb::borrow(staged))));
+}
+
+nb::object make_tensor(nb::handle_t<StoreStaged> staged, const std::string& dtype,
+                       const std::vector<std::int64_t>& shape) {
+    auto& memory = *nb::inst_ptr<StoreStaged>(staged);
+    const codec::TensorView view = view_of(memory, codec::dtype_named(dtype), shape);
+    nb::object tensor = decode_tensor(view, nb::cast(RoomShare(nb::borrow(staged))));
+    if (!tensor.is_valid()) {
+        raise_error(ErrorCode::Incompatible, "a tensor was asked for, and there is no PyTorch");
+    }
+    return tensor;
+}
+
+// The tensor, over the same memory by way of a storage of its own: so the first one goes, if
+// nothing else was made of it. False: PyTorch won't, as it takes part in a computation of
+// gradients.
+bool settle_tensor(nb::handle_t<StoreStaged> staged, nb::handle tensor) {
+    auto& memory = *nb::inst_ptr<StoreStaged>(staged);
+    const std::vector<std::int64_t> flat{static_cast<std::int64_t>(memory.nbytes)};
+    try {
+        const nb::object bytes = decode_tensor(view_of(memory, codec::DType::UInt8, flat), staged);
+        tensor.attr("set_")(bytes.attr("untyped_storage")(), tensor.attr("storage_offset")(),
+                            tensor.attr("size")(), tensor.attr("stride")());
+    } catch (const nb::python_error&) {
+        return false;
+    }
+    return true;
+}
+
+// The room's own array or tensor stays as it is, and an array is read-only from here on. True: more
+// than that was made of the memory, and is still there, as far as one can know.
+bool settle(nb::handle_t<StoreStaged> staged, nb::handle room) {
+    bool is_share = false;
+    if (is_ndarray(room)) {
+        settle_room_array(room, nb::borrow(staged));
+    } else if (!room.is_none()) {
+        is_share = !settle_tensor(staged, room);
+    }
+    return nb::inst_ptr<StoreStaged>(staged)->exports > (is_share ? 1 : 0);
+}
+
 void resize(StoreStaged& staged, std::uint64_t nbytes) {
-    if (staged.exports > 0) {
+    if (staged.memory.is_made()) {
         raise_error(ErrorCode::Busy, "the reservation's memory is in use; resize it before");
     }
     if (!staged.is_open()) {
         raise_error(ErrorCode::Expired, "the reservation is over");
     }
     check(staged.reservation->resize(nbytes));
+    staged.nbytes = nbytes;
 }
 
 }  // namespace
@@ -103,8 +237,8 @@ void StoreRoom::commit(std::optional<StoreObject>& pinned) {
     waiting.finish(outcome);
 }
 
-nb::object make_store_staged(StoreRoom room) {
-    auto* const staged = new StoreStaged(std::move(room));
+nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place) {
+    auto* const staged = new StoreStaged(std::move(room), alignment, in_place);
     return nb::cast(staged, nb::rv_policy::take_ownership);
 }
 
@@ -114,16 +248,18 @@ void bind_store_staged(nb::module_& module) {
         {Py_bf_releasebuffer, reinterpret_cast<void*>(&StoreStaged::release_buffer)},
         {0, nullptr},
     };
+    nb::class_<RoomShare>(module, "_RoomShare");
     nb::class_<StoreStaged>(module, "StoreStaged", nb::type_slots(slots))
-        .def_prop_ro("nbytes", [](const StoreStaged& staged) { return staged.bytes().size(); })
+        .def_ro("nbytes", &StoreStaged::nbytes)
         .def_prop_ro("ref",
                      [](const StoreStaged& staged) {
-                         const StoreRef ref = staged.is_open() ? staged.reservation->ref()
-                                              : staged.object  ? staged.object->ref()
-                                                               : StoreRef{};
-                         return nb::make_tuple(ref.entry, ref.incarnation);
+                         return nb::make_tuple(staged.ref.entry, staged.ref.incarnation);
                      })
+        .def("array", &make_array, nb::arg("dtype"), nb::arg("shape"))
+        .def("tensor", &make_tensor, nb::arg("dtype"), nb::arg("shape"))
+        .def("settle", &settle, nb::arg("room").none())
         .def("commit", &StoreStaged::commit)
+        .def("abort", &StoreStaged::abort)
         .def("resize", &resize, nb::arg("nbytes"));
 }
 

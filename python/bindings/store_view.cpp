@@ -3,6 +3,7 @@
 #include "store_view.hpp"
 
 #include <utility>
+#include <vector>
 
 #include "arguments.hpp"
 #include "codec_numpy.hpp"
@@ -25,16 +26,18 @@ struct StorePin {
 };
 
 nb::object array_of(const StoreObject& object, nb::handle owner) {
-    codec::TensorView view;
-    if (read_tensor_head(object.meta(), object.bytes(), view) == 0) {
+    const TensorHead head = read_tensor_head(object.meta(), object.bytes());
+    if (head.bytes == 0) {
         raise_error(ErrorCode::Corrupt, "the object's shape and dtype contradict its bytes");
     }
-    if (view.source == codec::Source::Torch) {
-        if (nb::object tensor = decode_tensor(view, owner); tensor.is_valid()) {
+    if (head.view.source == codec::Source::Torch) {
+        if (nb::object tensor = decode_tensor(head.view, owner); tensor.is_valid()) {
             return tensor;
         }
     }
-    return decode_array(view, {}, owner);
+    // Read more than once, and it lies in shared memory: of a copy, then.
+    const std::vector<std::byte> descr(head.descr.begin(), head.descr.end());
+    return decode_array(head.view, descr, owner);
 }
 
 nb::object value_of(const nb::object& pin, Codec codec) {
@@ -121,8 +124,7 @@ nb::object copy_of(const StoreObject& object, Codec codec) {
 nb::object meta_of(const StoreObject& object) {
     std::size_t head = 0;
     if (object.format() == Format::Tensor) {
-        codec::TensorView view;
-        head = read_tensor_head(object.meta(), object.bytes(), view);
+        head = read_tensor_head(object.meta(), object.bytes()).bytes;
     }
     const auto meta = object.meta().subspan(head);
     return meta.empty() ? nb::none() : decode(meta.data(), meta.size(), nb::none(), Codec::Typed);

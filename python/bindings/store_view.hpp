@@ -14,7 +14,8 @@ nb::object copy_of(const StoreObject& object, Codec codec);
 nb::object meta_of(const StoreObject& object);
 void bind_store_view(nb::module_& module);
 
-nb::object make_store_staged(StoreRoom room);
+// `alignment` is that of its memory: a power of two. `in_place`: see RoomMemory.
+nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place);
 void bind_store_staged(nb::module_& module);
 
 }  // namespace penstock::py

@@ -2,6 +2,7 @@
 // of it hold its lease, so that the room is given back when the last of them is gone.
 #include <utility>
 
+#include "life.hpp"
 #include "reader.hpp"
 #include "wait.hpp"
 
@@ -46,9 +47,14 @@ public:
     }
 
     void exit() {
-        const nb::object lease = std::move(lease_);
-        if (lease.is_valid() && Py_REFCNT(lease.ptr()) > 1) {
-            nb::inst_ptr<Lease>(lease)->message.keep();
+        if (!lease_.is_valid()) {
+            return;
+        }
+        const Life life(lease_);
+        lease_.reset();
+        // Arrays that were made of it are still there: it may be for long.
+        if (const nb::object kept = life.object(); kept.is_valid()) {
+            nb::inst_ptr<Lease>(kept)->message.keep();
         }
     }
 
@@ -71,7 +77,7 @@ void bind_view(nb::module_& module) {
         {Py_bf_getbuffer, reinterpret_cast<void*>(&Lease::get_buffer)},
         {0, nullptr},
     };
-    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots));
+    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots), nb::is_weak_referenceable());
 
     nb::class_<ViewBlock>(module, "View",
                           "One message of a Broadcast, read where it lies; made by "

@@ -5,7 +5,6 @@ The extension's classes take no mixins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from . import _core
@@ -27,7 +26,7 @@ def reserve(
     key: Key,
     nbytes: int | str | None = None,
     *,
-    shape: Sequence[int] | int | None = None,
+    shape: Any = None,
     dtype: Any = None,
     meta: Any = None,
     weight: int = 0,
@@ -37,8 +36,10 @@ def reserve(
     """Room for an object that nobody sees before it is committed.
 
     ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
-    lies in shared memory; it is committed at the end of the block, and was never there on an
-    exception. With ``nbytes`` it is a writable buffer. A torch dtype gives a tensor. ``meta``
+    becomes the object; it is committed at the end of the block, whatever still refers to it,
+    and was never there on an exception. Read it on afterwards as you like: writes raise, or go
+    to a private copy. ``shape`` and ``dtype`` are all that ``numpy.empty`` takes (but for
+    objects); a torch dtype gives a tensor. With ``nbytes`` it is a writable buffer. ``meta``
     is any typed value, stored beside it. Other objects are evicted where that is needed; one of
     a higher ``weight`` is passed by so many times more. ``expires_after`` seconds the commit is
     refused (Expired) and the key free for others; the memory stays the writer's until the end
@@ -63,9 +64,11 @@ def reserve(
 def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
     """The object, in place: ``with store.get(key) as obj``.
 
-    Arrays are read-only views of shared memory. The object is pinned, and not evicted, until
-    the block has ended and the last array that was made of it is gone. NotFound if it is not
-    there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and ``ref``.
+    Arrays are read-only views of shared memory, which is mapped read-only: a write through a
+    tensor, which does not know that, ends the process by SIGSEGV. The object is pinned, and not
+    evicted, until the block has ended and the last array that was made of it is gone. NotFound
+    if it is not there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and
+    ``ref``.
     """
     view = store._get(key)
     if view is not None:

@@ -1,19 +1,18 @@
 """Reservation: room in a store that Python fills in, as a buffer, a NumPy array or a tensor.
 
-Once it is committed nobody may write it any more. A buffer is released, a tensor emptied, an array
-made read-only; anything else that still refers to the memory refuses the commit.
+Committing never depends on what still refers to the room: what is left over of it shows a private
+copy from then on, and nothing that is written there reaches the object.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import sys
-from collections.abc import Sequence
+import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._dtypes import is_torch_dtype, parse_dtype, parse_shape
 from ._repr import never_raises
 from .errors import Busy, Expired, InvalidArgument
 
@@ -28,52 +27,49 @@ class Reservation:
 
     ``with reservation as room:`` commits at the end of the block, and aborts on an exception.
     Without a block: ``room``, then ``commit()`` or ``abort()``.
+
+    After the commit a buffer is released, and an array read-only; a tensor, and whatever else was
+    made of the room, can be read as before, and what is written there changes a private copy.
+    ResourceWarning where a view is found to outlive the block. One thread at a time.
     """
 
-    def __init__(self, staged: _core.StoreStaged, array: Any = None) -> None:
+    def __init__(
+        self, staged: _core.StoreStaged, dtype: Any = None, shape: tuple[int, ...] = ()
+    ) -> None:
         """Made by ``Store.reserve()``."""
-        # Whatever refers to the memory refers to this: it is given back when the last one is gone.
         self._staged: _core.StoreStaged | None = staged
-        self._array = array  # of the whole room and its shape, if it is an array or a tensor
+        self._dtype = dtype  # None: it is a buffer
+        self._shape = shape
         self._room: Any = None
 
     @classmethod
     def of_tensor(
-        cls,
-        store: _core.StoreObjects,
-        key: Key,
-        shape: Sequence[int] | int | None,
-        dtype: Any,
-        options: dict[str, Any],
+        cls, store: _core.StoreObjects, key: Key, shape: Any, dtype: Any, options: dict[str, Any]
     ) -> Reservation:
         """Room for one array, or tensor if ``dtype`` is a torch dtype."""
-        dims = (shape,) if isinstance(shape, int) else tuple(shape or ())
-        if dtype is None or any(dim < 0 for dim in dims):
+        if shape is None or dtype is None:
             raise InvalidArgument(f"shape is {shape!r} and dtype {dtype!r}: give both")
-        is_torch = type(dtype).__module__ == "torch"
-        name = _name_of(dtype)
-        staged = store._reserve_tensor(key, list(dims), name, is_torch, **options)
+        dims = parse_shape(shape)
+        is_torch = is_torch_dtype(dtype)
         if is_torch:
-            array = _core.tensor_over_buffer(staged, name, dims)
+            dtype = str(dtype).removeprefix("torch.")
         else:
-            import numpy as np
-
-            # Its views, and theirs, have this flat array as their base: see _is_alone(). Made so it
-            # refers to the memory itself, which says later that it can't be written.
-            memory: Any = staged
-            array = np.ndarray(math.prod(dims), _core.dtype_named(name), buffer=memory)
-        return cls(staged, (array, dims))
+            dtype, item = parse_dtype(dtype)
+            dims += item
+        staged = store._reserve_tensor(key, list(dims), dtype, is_torch, **options)
+        return cls(staged, dtype, dims)
 
     @property
     def room(self) -> Any:
-        """What to write into."""
+        """What to write into: one object, however often it is asked for."""
+        staged = self._open()
         if self._room is None:
-            staged = self._open()
-            if self._array is None:
+            if self._dtype is None:
                 self._room = memoryview(staged)
+            elif isinstance(self._dtype, str):
+                self._room = staged.tensor(self._dtype, list(self._shape))
             else:
-                whole, dims = self._array
-                self._room = whole if _is_tensor(whole) else whole.reshape(dims)
+                self._room = staged.array(self._dtype, list(self._shape))
         return self._room
 
     @property
@@ -88,29 +84,49 @@ class Reservation:
 
     def resize(self, nbytes: int) -> None:
         """Another length, where it lies; before ``room`` is asked for. NoSpace where it can't."""
-        if self._array is not None or self._room is not None:
+        if self._dtype is not None or self._room is not None:
             raise Busy("the room is an array, or in use already: its length stays")
         self._open().resize(nbytes)
 
     def commit(self) -> None:
-        """Make it visible.
+        """Make it visible, whatever still refers to ``room``.
 
-        Raises Busy if something that was made of ``room`` still refers to its memory: nothing was
-        committed then, and the room is free when that is gone. Expired: ``clear()`` or the deadline
-        came first, or it is over.
+        Raises Expired: ``clear()`` or the deadline came first, or it is over. With a second tier
+        also what ``TieredStore.put()`` raises.
         """
+        self._commit(stacklevel=3)
+
+    def abort(self) -> None:
+        """It was never there, and its room is free. What is left over of a large one is zeros."""
+        if self._staged is not None:
+            self._settle(self._staged)
+            self._staged.abort()
+        self._end()
+
+    def _commit(self, stacklevel: int) -> None:
         staged = self._open()
         try:
-            self._take_back()
+            outlives = self._settle(staged)
             staged.commit()
         finally:
             self._end()
+        if outlives:
+            warnings.warn(
+                "an array, a tensor or a memoryview that was made of a reservation outlives its "
+                "commit: what is written there from now on is in private memory, and not in the "
+                "object (delete it inside the block)",
+                ResourceWarning,
+                stacklevel=stacklevel,
+            )
 
-    def abort(self) -> None:
-        """It was never there."""
-        if self._staged is not None:
-            _release(self._room)
-        self._end()
+    def _settle(self, staged: _core.StoreStaged) -> bool:
+        """Nobody is meant to write any more. True: more than ``room`` itself is left over."""
+        room, self._room = self._room, None
+        if isinstance(room, memoryview):
+            with contextlib.suppress(BufferError):  # what was made of it is left over
+                room.release()
+            room = None
+        return staged.settle(room)
 
     def _open(self) -> _core.StoreStaged:
         if self._staged is None:
@@ -118,28 +134,7 @@ class Reservation:
         return self._staged
 
     def _end(self) -> None:
-        self._staged = self._array = self._room = None
-
-    def _take_back(self) -> None:
-        """Nobody writes any more."""
-        room, self._room = self._room, None
-        if self._array is None:
-            _release(room)
-            return
-        whole, _ = self._array
-        self._array = None
-        if _is_tensor(whole):
-            whole.set_()  # it is empty from here on, and so is the caller's: the same object
-            return
-        if room is None:
-            return
-        if not _is_alone(whole, room):
-            raise Busy(
-                "an array, a tensor or a memoryview that was made of the reservation outlives its "
-                "block, or another name than the block's refers to it: delete that inside the "
-                "block. Nothing was committed, and the room is free when it is gone"
-            )
-        room.flags.writeable = whole.flags.writeable = False
+        self._staged = self._room = None
 
     def __enter__(self) -> Any:
         return self.room
@@ -151,7 +146,7 @@ class Reservation:
         traceback: TracebackType | None,
     ) -> None:
         if exc_type is None:
-            self.commit()
+            self._commit(stacklevel=3)
         else:
             self.abort()
 
@@ -159,39 +154,3 @@ class Reservation:
     def __repr__(self) -> str:
         state = "over" if self._staged is None else f"{self._staged.nbytes} bytes"
         return f"<penstock.Reservation, {state}>"
-
-
-def _name_of(dtype: Any) -> str:
-    """As NumPy, ml_dtypes and PyTorch call it."""
-    if type(dtype).__module__ == "torch":
-        return str(dtype).removeprefix("torch.")
-    if isinstance(dtype, str):
-        return dtype
-    import numpy as np
-
-    try:
-        return str(np.dtype(dtype).name)
-    except TypeError as error:
-        raise InvalidArgument(f"{dtype!r} is no dtype") from error
-
-
-def _is_tensor(array: Any) -> bool:
-    return type(array).__module__ == "torch"
-
-
-def _release(room: Any) -> None:
-    """A buffer that is released can't be used; what was made of it is among the exports."""
-    if isinstance(room, memoryview):
-        with contextlib.suppress(BufferError):
-            room.release()
-
-
-def _is_alone(whole: Any, room: Any) -> bool:
-    """Whether ``room`` is the only array on the memory, and only one name refers to it.
-
-    Views of it refer to ``whole``. Tensors and memoryviews refer to ``room``, as names do.
-    """
-    here_whole = 3  # the names in _take_back() and here, and getrefcount's own
-    here_room = 3
-    views = sys.getrefcount(whole) - here_whole - 1  # the room itself is one
-    return views == 0 and sys.getrefcount(room) - here_room <= 1

@@ -48,6 +48,7 @@ SegmentPlan plan_of(const BroadcastShape& shape) {
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.capacity + shape.arena.granules * shape.arena.granule_bytes;
     plan.payload_reserved = shape.capacity;
+    plan.has_views = false;  // the writer reads nothing
     return plan;
 }
 

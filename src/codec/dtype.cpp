@@ -52,6 +52,13 @@ std::size_t item_size(DType dtype) noexcept {
     return facts(dtype).size;
 }
 
+DType dtype_named(std::string_view name) noexcept {
+    for (std::size_t code = 1; code < kFacts.size(); ++code) {
+        if (kFacts[code].name == name) return static_cast<DType>(code);
+    }
+    return DType::Described;
+}
+
 std::string_view name(DType dtype) noexcept {
     return dtype == DType::Described ? "described" : facts(dtype).name;
 }

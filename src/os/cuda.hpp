@@ -12,10 +12,12 @@ namespace penstock::os {
 // Pins a range for every CUDA context of this process, for as long as it exists.
 class CudaRegistration {
 public:
+    enum class Access { ReadWrite, Read };  // of the range's mapping
     // Null: `problem` says why, as a clause: no driver, no device, or what the driver said. The
     // range's memory must be there, and must stay.
     static std::unique_ptr<CudaRegistration> make(std::byte* data, std::uint64_t bytes,
-                                                  std::string& problem);
+                                                  std::string& problem,
+                                                  Access access = Access::ReadWrite);
     CudaRegistration(const CudaRegistration&) = delete;
     CudaRegistration& operator=(const CudaRegistration&) = delete;
     ~CudaRegistration();

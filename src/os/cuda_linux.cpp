@@ -13,6 +13,7 @@ using CuResult = int;
 using CuDevice = int;
 using CuContext = void*;
 constexpr unsigned kPortable = 1;  // CU_MEMHOSTREGISTER_PORTABLE: for all contexts
+constexpr unsigned kReadOnly = 8;  // CU_MEMHOSTREGISTER_READ_ONLY: the device only reads it
 
 }  // namespace
 
@@ -95,11 +96,12 @@ CudaRegistration::CudaRegistration(std::unique_ptr<Driver> driver, std::byte* da
     : driver_(std::move(driver)), data_(data) {}
 
 std::unique_ptr<CudaRegistration> CudaRegistration::make(std::byte* data, std::uint64_t bytes,
-                                                         std::string& problem) {
+                                                         std::string& problem, Access access) {
     auto driver = std::make_unique<Driver>();
     if (!driver->load(problem) || !driver->open(problem)) return nullptr;
+    const unsigned flags = access == Access::Read ? kPortable | kReadOnly : kPortable;
     const CuResult result =
-        driver->within([&] { return driver->host_register(data, bytes, kPortable); });
+        driver->within([&] { return driver->host_register(data, bytes, flags); });
     if (!driver->succeeds(result, problem)) {
         driver->release(driver->device);
         return nullptr;

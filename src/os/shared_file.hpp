@@ -97,8 +97,9 @@ public:
     // Asks for huge pages, and makes those that are there huge (which fails where it can't be had).
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
     [[nodiscard]] std::error_code collapse(std::uint64_t bytes) noexcept;
-    // Faults `bytes` from the start in, writable.
+    // Faults `bytes` from the start in, writable, or readable.
     [[nodiscard]] std::error_code populate(std::uint64_t bytes) noexcept;
+    [[nodiscard]] std::error_code populate_to_read(std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code lock_in_memory(std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code bind_to_node(int node) noexcept;
 

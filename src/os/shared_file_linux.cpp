@@ -20,6 +20,7 @@
 #include <limits>
 #include <utility>
 
+#include "os/addresses.hpp"
 #include "os/fork.hpp"
 
 #ifndef MADV_COLLAPSE
@@ -27,6 +28,9 @@
 #endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14; older C libraries lack the name
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // the same
 #endif
 
 namespace penstock::os {
@@ -303,33 +307,12 @@ Mapping::~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
 }
 
-namespace {
-
-constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20U;
-constexpr std::uint64_t kLeastAligned = std::uint64_t{64} << 10U;
-
-// A free range of addresses whose start lies in its huge page as `offset` does; null: anywhere.
-void* aligned_address(std::uint64_t offset, std::uint64_t bytes) noexcept {
-    if (bytes < kLeastAligned) return nullptr;
-    const std::uint64_t span = bytes + kHugePage;
-    void* const range =
-        ::mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (range == MAP_FAILED) return nullptr;
-    const auto begin = reinterpret_cast<std::uintptr_t>(range);
-    const std::uintptr_t start = begin + (offset - begin) % kHugePage;
-    if (start > begin) ::munmap(range, start - begin);
-    const std::uintptr_t end = (start + bytes + page_size() - 1) / page_size() * page_size();
-    if (begin + span > end) ::munmap(reinterpret_cast<void*>(end), begin + span - end);
-    return reinterpret_cast<void*>(start);
-}
-
-}  // namespace
-
 Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
                      Access access, std::error_code& error) {
     error.clear();
     const int protection = access == Access::Read ? PROT_READ : PROT_READ | PROT_WRITE;
-    void* const place = aligned_address(offset, bytes);
+    constexpr std::uint64_t kLeastAligned = std::uint64_t{64} << 10U;
+    void* const place = bytes < kLeastAligned ? nullptr : reserve_addresses(offset, bytes);
     void* const address =
         ::mmap(place, bytes, protection, MAP_SHARED | (place != nullptr ? MAP_FIXED : 0),
                file.descriptor(), static_cast<off_t>(offset));
@@ -357,6 +340,10 @@ std::error_code Mapping::collapse(std::uint64_t bytes) noexcept {
 
 std::error_code Mapping::populate(std::uint64_t bytes) noexcept {
     return outcome(::madvise(data_, bytes, MADV_POPULATE_WRITE));
+}
+
+std::error_code Mapping::populate_to_read(std::uint64_t bytes) noexcept {
+    return outcome(::madvise(data_, bytes, MADV_POPULATE_READ));
 }
 
 std::error_code Mapping::lock_in_memory(std::uint64_t bytes) noexcept {

@@ -389,7 +389,7 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     const SlotRing::Look look = ring.take(head, index);
     if (look == SlotRing::Look::Got) {
         os::prefetch_for_write(&view.slot(ring.index_after(head, kAhead - 1)));
-        __builtin_prefetch(cell(ring.index_after(head, kAhead - 1)));
+        __builtin_prefetch(cell_to_read(ring.index_after(head, kAhead - 1)));
     }
     return look;
 }
@@ -509,12 +509,12 @@ QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
     const std::uint64_t named = slot.block.load(kRelaxed);
     if (named == 0) {
         found.is_sound = length <= view.shape().cell_bytes;
-        if (found.is_sound) found.bytes = {cell(index), length};
+        if (found.is_sound) found.bytes = {cell_to_read(index), length};
         return found;
     }
     const BlockId block = decode_block(named);
     found.is_sound = arena.is_valid(block, length);
-    if (found.is_sound) found.bytes = {arena.data(block), length};
+    if (found.is_sound) found.bytes = {segment->view_of(arena.data(block)), length};
     return found;
 }
 

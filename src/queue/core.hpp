@@ -141,6 +141,9 @@ struct QueueCore final : Attachment {
     [[nodiscard]] std::byte* cell(std::uint64_t index) const noexcept {
         return segment->payload() + index * view.shape().cell_bytes;
     }
+    [[nodiscard]] const std::byte* cell_to_read(std::uint64_t index) const noexcept {
+        return segment->views() + index * view.shape().cell_bytes;
+    }
     [[nodiscard]] layout::QueueMember& own() const noexcept { return view.member(self); }
 
     std::unique_ptr<Segment> segment;

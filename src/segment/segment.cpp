@@ -215,6 +215,7 @@ Segment::~Segment() {
     // The child owns neither the lock nor the mapping, and its copy of the descriptor is closed.
     control_.abandon();
     payload_.abandon();
+    views_.abandon();
     file_.abandon();
     lending_.abandon();
 }
@@ -246,7 +247,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
         error = file_.seal_size();
         if (error) throw_system(error, "seal", location_.name);
     }
-    map(os::Mapping::Access::ReadWrite);
+    map(os::Mapping::Access::ReadWrite, plan.has_views);
     place(memory);  // before there are pages: it says where and of what size they shall be
     const std::uint64_t control = header_.control_offset + header_.control_size;
     const std::uint64_t reserved = control + plan.payload_reserved;
@@ -263,15 +264,29 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     PENSTOCK_CRASH_POINT("segment.create.described");
 }
 
-void Segment::map(os::Mapping::Access payload) {
+os::Mapping Segment::map_range(std::uint64_t offset, std::uint64_t bytes,
+                               os::Mapping::Access access) const {
     std::error_code error;
-    control_ =
-        os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite, error);
+    os::Mapping mapping = os::Mapping::map(file_, offset, bytes, access, error);
+    if (error == std::errc::not_enough_memory) {
+        throw Error(ErrorCode::NoSpace,
+                    "can't map " + where(location_) + ": this process has no room for " +
+                        std::to_string(bytes >> 10U) +
+                        " KiB more of addresses (what can be read and written is mapped twice); "
+                        "raise `ulimit -v`, or make the segment smaller");
+    }
     if (error) throw_system(error, "map", location_.name);
+    return mapping;
+}
+
+void Segment::map(os::Mapping::Access payload, bool has_views) {
+    using Access = os::Mapping::Access;
+    control_ = map_range(0, header_.payload_offset, Access::ReadWrite);
     if (header_.payload_size > 0) {
-        payload_ =
-            os::Mapping::map(file_, header_.payload_offset, header_.payload_size, payload, error);
-        if (error) throw_system(error, "map", location_.name);
+        payload_ = map_range(header_.payload_offset, header_.payload_size, payload);
+        if (payload == Access::ReadWrite && has_views) {
+            views_ = map_range(header_.payload_offset, header_.payload_size, Access::Read);
+        }
     }
     auto* slots =
         reinterpret_cast<layout::ParticipantSlot*>(control_.data() + header_.slots_offset);
@@ -299,8 +314,9 @@ void Segment::place(const MemoryOptions& memory) {
                 "see `numactl --hardware` for the nodes there are");
     }
     if (memory.huge_pages) {
-        require(payload_.use_huge_pages(), "huge_pages",
-                "this kernel has no transparent huge pages for shared memory");
+        const char* const remedy = "this kernel has no transparent huge pages for shared memory";
+        require(payload_.use_huge_pages(), "huge_pages", remedy);
+        if (views_.size() > 0) require(views_.use_huge_pages(), "huge_pages", remedy);
     }
 }
 
@@ -313,7 +329,9 @@ void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
                     .c_str());
     }
     if (memory.populate) {
-        require(payload_.populate(reserved), "populate", "there is not that much memory");
+        const char* const remedy = "there is not that much memory";
+        require(payload_.populate(reserved), "populate", remedy);
+        if (views_.size() > 0) require(views_.populate_to_read(reserved), "populate", remedy);
     }
     if (memory.lock_memory) {
         require(payload_.lock_in_memory(reserved), "lock_memory", "raise `ulimit -l`");
@@ -380,7 +398,7 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
                     where(segment->location_) +
                         " relies on membarrier(2), which this process may not call (seccomp?)");
     }
-    segment->map(wanted.payload);
+    segment->map(wanted.payload, true);
     segment->open_for_lending();
     PENSTOCK_CRASH_POINT("segment.attach.mapped");
     return segment;
@@ -411,6 +429,7 @@ void Segment::detach() noexcept {
     participants_ = Participants();
     control_ = os::Mapping();
     payload_ = os::Mapping();
+    views_ = os::Mapping();
     lending_ = os::SharedFile();
     file_ = os::SharedFile();
 }

@@ -31,6 +31,7 @@ struct SegmentPlan {
     std::uint64_t payload_bytes = 0;                  // address range
     std::uint64_t payload_reserved = 0;               // of it, from its start, reserved at once
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
+    bool has_views = true;  // the creator reads messages or objects in place, too
 };
 
 // What an attacher expects, and how it wants the payload mapped.
@@ -82,6 +83,16 @@ public:
     [[nodiscard]] bool has_asymmetric_fence() const noexcept;
     [[nodiscard]] std::byte* control() const noexcept;
     [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }
+    // The payload where it can't be written: what is handed to the program to read lies here, so
+    // that a stray write faults there and reaches no other process. payload() itself for those who
+    // map it read-only, and where the plan has no views.
+    [[nodiscard]] const std::byte* views() const noexcept {
+        return views_.data() != nullptr ? views_.data() : payload_.data();
+    }
+    // The same bytes there; `at` lies in the payload.
+    [[nodiscard]] const std::byte* view_of(const std::byte* at) const noexcept {
+        return views() + (at - payload_.data());
+    }
     [[nodiscard]] std::uint64_t payload_offset() const noexcept { return header_.payload_offset; }
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] Participants& participants() noexcept { return participants_; }
@@ -98,7 +109,9 @@ private:
     static std::unique_ptr<Segment> adopt(os::SharedFile file, Location location,
                                           const Wanted& wanted);
     void build(const SegmentPlan& plan, const MemoryOptions& memory);
-    void map(os::Mapping::Access payload);
+    void map(os::Mapping::Access payload, bool has_views);
+    [[nodiscard]] os::Mapping map_range(std::uint64_t offset, std::uint64_t bytes,
+                                        os::Mapping::Access access) const;
     void place(const MemoryOptions& memory);
     void fault_in(const MemoryOptions& memory, std::uint64_t reserved);
     void require(const std::error_code& error, const char* option, const char* remedy) const;
@@ -111,6 +124,7 @@ private:
     layout::SegmentHeader header_{};
     os::Mapping control_;  // header, slots and control, writable
     os::Mapping payload_;
+    os::Mapping views_;  // the payload again, read-only; empty where payload_ is, or without views
     Participants participants_;
     const std::uint64_t fork_generation_;
     std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown()

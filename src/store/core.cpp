@@ -53,6 +53,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
     core->pins = std::make_unique<Pins>(core->view, 0);
+    core->is_fixed = options.memory.lock_memory;
     core->enter(*core->segment, 0);
     return core;
 }
@@ -602,7 +603,7 @@ StoreCore::Content StoreCore::content(std::uint32_t entry) const noexcept {
         header.key_bytes + header.meta_bytes > header.lead_bytes) {
         return content;
     }
-    const std::byte* const start = segment->payload() + heap.offset(block);
+    const std::byte* const start = segment->views() + heap.offset(block);
     content.ref = {entry, from.incarnation.load(kRelaxed)};
     content.key = {start, header.key_bytes};
     content.meta = {start + header.key_bytes, header.meta_bytes};
@@ -689,10 +690,18 @@ void StoreCore::register_cuda() {
                         "with `populate`");
     }
     std::string problem;
-    cuda_ = os::CudaRegistration::make(segment->payload(), view.shape().heap.bytes(), problem);
+    const bool was_fixed = is_fixed.exchange(true);  // before: who moves pages looks at it
+    const std::uint64_t bytes = view.shape().heap.bytes();
+    cuda_ = os::CudaRegistration::make(segment->payload(), bytes, problem);
     if (cuda_ == nullptr) {
+        is_fixed = was_fixed;
         throw Error(ErrorCode::NotFound, "can't pin " + title() + " for a GPU: " + problem);
     }
+    // What is read lies in the views. A device that can't read memory which is read-only copies
+    // out of them by way of the driver's own buffers: slower, and right all the same.
+    auto* const views = const_cast<std::byte*>(segment->views());
+    cuda_views_ =
+        os::CudaRegistration::make(views, bytes, problem, os::CudaRegistration::Access::Read);
 }
 
 // ---- removing

@@ -1,6 +1,7 @@
 // One participant of a Store: its place in the table, and what its calls are made of.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -88,7 +89,8 @@ struct StoreCore final : Attachment {
     StoreOrder order;
     Signal committed;
     unsigned self;
-    std::unique_ptr<Pins> pins;  // null: no place yet
+    std::unique_ptr<Pins> pins;          // null: no place yet
+    std::atomic<bool> is_fixed = false;  // the payload's mapping: locked, or pinned for a device
     Cancel closing;
 
 private:
@@ -135,6 +137,7 @@ private:
     std::vector<std::uint64_t>
         given_up_;  // by place: the join whose janitor was waited for in vain
     std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is
+    std::unique_ptr<os::CudaRegistration> cuda_views_;
 };
 
 }  // namespace penstock::detail

@@ -66,6 +66,15 @@ StoreRef StoreReservation::ref() const noexcept {
     return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
 }
 
+StorePlace StoreReservation::place() const noexcept {
+    if (core_ == nullptr || core_->segment->is_foreign()) return {};
+    const detail::Segment& segment = *core_->segment;
+    return {
+        segment.lending_descriptor(),
+        segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload()),
+        core_->is_fixed.load(std::memory_order_relaxed)};
+}
+
 namespace {
 
 Status over() noexcept {

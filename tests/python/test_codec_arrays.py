@@ -347,10 +347,66 @@ def test_dlpack_of_a_device_is_refused() -> None:
         encode([DeviceProducer(np.arange(3))])
 
 
-def test_errors_of_producers_come_through() -> None:
-    with pytest.raises(RuntimeError, match="the device is lost"):
-        encode([BrokenProducer(np.arange(3))])
+class Nonsense(Producer):
+    """Says something else than the protocol asks for."""
+
+    def __init__(self, capsule: Any = None, device: Any = (1, 0)) -> None:
+        self.capsule, self.device = capsule, device
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        return self.capsule
+
+
+class Deviceless(Producer):
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise BufferError("no such device")
+
+
+def used_capsule() -> Any:
+    capsule = np.arange(3).__dlpack__()
+    np.from_dlpack(OnceMore(capsule))
+    return capsule
+
+
+class OnceMore(Nonsense):
+    """What NumPy asks for a capsule."""
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence", "cause"),
+    [
+        (
+            lambda: BrokenProducer(np.arange(3)),
+            r"__dlpack__\(\) raised RuntimeError: the device",
+            1,
+        ),
+        (lambda: Deviceless(np.arange(3)), r"__dlpack_device__\(\) raised BufferError: no such", 1),
+        (lambda: Nonsense(None), r"__dlpack__\(\) gave None, and not a capsule", 0),
+        (lambda: Nonsense("x" * 5000), r"__dlpack__\(\) gave 'xxx.*…, and not a capsule", 0),
+        (
+            lambda: Nonsense(used_capsule()),
+            r"__dlpack__\(\) gave a capsule of another version of DLPack, or a used one",
+            0,
+        ),
+        (lambda: Nonsense(device=None), r"__dlpack_device__\(\) gave None, and not \(device", 0),
+        (lambda: Nonsense(device=("cpu", 0)), r"__dlpack_device__\(\) gave \('cpu', 0\)", 0),
+        (lambda: Nonsense(device=(2**70, 0)), r"__dlpack_device__\(\) gave", 0),
+    ],
+)
+def test_faults_of_producers_are_told(make: Any, sentence: str, cause: int) -> None:
+    with pytest.raises(UnsupportedType, match=r"value\[0\] is a .* whose " + sentence) as caught:
+        encode([make()])
+    assert (caught.value.__cause__ is not None) == bool(cause)
     assert_round_trip([1])
+
+
+def test_ctrl_c_in_a_producer_is_ctrl_c() -> None:
+    class Interrupted(Producer):
+        def __dlpack__(self, **arguments: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode([Interrupted(np.arange(3))])
 
 
 def test_producers_may_use_the_codec_themselves() -> None:

@@ -116,53 +116,6 @@ def test_alignment(store: penstock.Store, alignment: int | str) -> None:
         room[...] = 1
 
 
-def test_the_array_of_a_reservation_is_read_only_afterwards(store: penstock.Store) -> None:
-    with store.reserve("x", shape=(100,), dtype="int32") as room:
-        room[...] = 5
-    with pytest.raises(ValueError, match="read-only"):
-        room[0] = 6
-    with pytest.raises(ValueError, match="WRITEABLE"):
-        room.flags.writeable = True
-    assert store.stats().pinned == 1  # by the name in this frame
-    store.delete("x")
-    assert (room == 5).all()  # it keeps what it shows
-    assert store.stats().doomed == 1
-    del room
-    assert store.stats().doomed == 0
-    assert is_settled(store)
-
-
-def test_what_outlives_the_block_refuses_the_commit(store: penstock.Store) -> None:
-    reservation = store.reserve("x", shape=(100,), dtype="int32")
-    part = reservation.room[10:20]
-    part[...] = 1
-    with pytest.raises(penstock.Busy, match="outlives"):
-        reservation.commit()
-    assert "x" not in store
-    part[...] = 2  # the memory is nobody else's yet
-    assert store.stats().staged == 1
-    del part
-    assert is_settled(store)
-    with pytest.raises(penstock.Busy), store.reserve("y", 100) as buffer:
-        kept = np.frombuffer(buffer, np.uint8)
-    assert "y" not in store
-    del kept
-    assert is_settled(store)
-
-
-def test_another_name_refuses_the_commit_too(store: penstock.Store) -> None:
-    names: dict[str, Any] = {}
-    reservation = store.reserve("x", shape=(100,), dtype="int32")
-    room = names["again"] = reservation.room
-    with pytest.raises(penstock.Busy, match="another name"):
-        reservation.commit()
-    assert "x" not in store
-    room[...] = 1
-    del room
-    names.clear()
-    assert is_settled(store)
-
-
 def test_buffers(store: penstock.Store) -> None:
     with store.reserve("x", "1KiB") as buffer:
         buffer[:5] = b"hello"
@@ -360,20 +313,12 @@ def test_torch(store: penstock.Store) -> None:
     with store.reserve("x", shape=(4, 8), dtype=torch.bfloat16) as tensor:
         assert tensor.dtype is torch.bfloat16
         tensor.fill_(1.5)
-    assert tensor.numel() == 0  # it is not the object any more
+    assert (tensor == 1.5).all()
     with store.get("x") as seen:
         assert seen.dtype is torch.bfloat16
         assert seen.shape == (4, 8)
         assert (seen == 1.5).all()
         del seen
-    with pytest.raises(penstock.Busy), store.reserve("y", shape=(4,), dtype=torch.int64) as tensor:
-        part = tensor[1:3]
-    assert "y" not in store
-    del part
-    with pytest.raises(penstock.Busy), store.reserve("z", shape=(4,), dtype="int64") as array:
-        alias = torch.from_numpy(array)
-    assert "z" not in store
-    del alias, array, tensor
     store.put("w", {"weights": torch.ones(3, dtype=torch.float16)})
     assert store.get_copy("w")["weights"].dtype is torch.float16
     assert is_settled(store)

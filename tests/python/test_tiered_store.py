@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mappings import access_at
 from peers import WITHIN, eventually, run_script
 from redis_server import RedisServer, why_no_server
 
@@ -158,10 +159,20 @@ def test_reservations(make: Make, server: RedisServer) -> None:
     assert "y" not in here
     with pytest.raises(penstock.AlreadyExists, match="'x'"):
         here.reserve("x", 10)
-    with pytest.raises(penstock.Busy, match="still refers"), here.reserve("z", 100) as buffer:
-        kept = np.frombuffer(buffer, np.uint8)
-    del kept
     assert server.names() == ["penstock:o:x"]
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_what_outlives_a_reservation_reaches_neither_tier(make: Make, size: int) -> None:
+    here, there = make(policy="write_through"), make()
+    with pytest.warns(ResourceWarning, match="outlives"), here.reserve("z", size) as buffer:  # noqa: PT031
+        kept = np.frombuffer(buffer, np.uint8)
+        kept[:] = 7
+    kept[:] = 9
+    assert there.get_copy("z") == bytes([7]) * size
+    assert here.get_copy("z") == bytes([7]) * size
+    with here.get("z") as view:
+        assert access_at(np.frombuffer(view, np.uint8).ctypes.data) == "r--s"
 
 
 def test_pickles_only_where_both_ask(make: Make) -> None:

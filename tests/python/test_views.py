@@ -276,6 +276,21 @@ def test_an_array_that_outlives_its_loan_can_not_touch_what_was_sent(pair, size)
     assert reader.recv_bytes(timeout=0) == bytes([3]) * size
 
 
+@pytest.mark.parametrize("size", [800, 3 * MIB])
+def test_an_array_that_refers_to_a_loan_without_an_export_is_cut_off_too(pair, size):
+    """NumPy lets go of the buffer that it is given here, and keeps its owner."""
+    writer, reader = pair
+    with pytest.warns(ResourceWarning, match="outlives its block"), writer.loan(size) as buf:
+        array = np.ndarray(size, np.uint8, buffer=buf)
+        array[:] = 7
+    array[:] = 9
+    assert reader.recv_bytes(timeout=0) == bytes([7]) * size
+    for _ in range(20):
+        writer.send_bytes(bytes(size), timeout=0)
+        array[:] = 9
+        assert reader.recv_bytes(timeout=0) == bytes(size)
+
+
 def test_a_slice_that_outlives_its_loan_keeps_what_it_held(pair):
     writer, reader = pair
     with pytest.warns(ResourceWarning), writer.loan(10) as buf:

@@ -11,12 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
+from .._dtypes import native_name
 from .._repr import never_raises
 from ..errors import InvalidArgument, TooLarge
 from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "make_batch"]
 
+#: What a column may become in NumPy's arrays.
+_DTYPES: Final = frozenset(
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"}
+    | {"float16", "float32", "float64"}
+)
 Layout = Literal["padded", "packed", "groups"]
 
 #: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is
@@ -261,11 +267,19 @@ def _check_names(*mappings: Mapping[str, Any]) -> None:
 
 def _dtype(core: _core.TrajectoryBatch, name: str, dtypes: Mapping[str, Any]) -> np.dtype[Any]:
     if name in dtypes:
-        asked: np.dtype[Any] = np.dtype(dtypes[name])
-        return asked
+        return np.dtype(_dtype_name(name, dtypes[name]))
     stored = core.dtype(name)
     # Both fit in it, and NumPy has no bfloat16.
     return np.dtype("float32" if stored in ("float16", "bfloat16") else stored)
+
+
+def _dtype_name(name: str, dtype: Any) -> str:
+    known = native_name(dtype)
+    if known not in _DTYPES:
+        raise InvalidArgument(
+            f"the array of column '{name}' can't be {known}: give int32, int64, float32 or float64"
+        )
+    return known
 
 
 def _pad(
@@ -326,6 +340,8 @@ def _place_for(
 
 def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:
     """The corner of a caller's array that the column takes."""
+    if isinstance(array, np.ndarray):  # tensors are in this machine's byte order
+        _dtype_name(name, array.dtype)
     has = tuple(array.shape)
     if len(has) != len(shape) or any(size < need for size, need in zip(has, shape, strict=True)):
         raise TooLarge(

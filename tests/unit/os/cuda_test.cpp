@@ -55,6 +55,14 @@ TEST_F(CudaTest, TheRangeIsRegisteredInThePrimaryContextForAllContexts) {
     EXPECT_EQ(value<unsigned>("stand_in_flags"), 1U);  // CU_MEMHOSTREGISTER_PORTABLE
 }
 
+TEST_F(CudaTest, WhatCanOnlyBeReadIsRegisteredAsThat) {
+    begin();
+    const auto registration = CudaRegistration::make(memory_.data(), memory_.size(), problem_,
+                                                     CudaRegistration::Access::Read);
+    ASSERT_NE(registration, nullptr) << problem_;
+    EXPECT_EQ(value<unsigned>("stand_in_flags"), 9U);  // and CU_MEMHOSTREGISTER_READ_ONLY
+}
+
 TEST_F(CudaTest, ItEndsAsItBegan) {
     begin();
     auto registration = make();

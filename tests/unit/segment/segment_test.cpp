@@ -153,6 +153,25 @@ TEST_F(SegmentTest, APayloadMappedToReadFaultsAWriter) {
     leave(writer, 0);
 }
 
+// Also of one that may write: what is handed out to be read lies where it can't be written.
+TEST_F(SegmentTest, ViewsFaultAWriterAndShowWhatIsWritten) {
+    const std::string name = new_name();
+    Handle segment = create(name);
+    ASSERT_NE(segment->views(), segment->payload());
+    segment->payload()[100] = std::byte{7};
+    EXPECT_EQ(*segment->view_of(segment->payload() + 100), std::byte{7});
+    Child child([&] {
+        ::signal(SIGSEGV, SIG_DFL);
+        const Handle own = Segment::attach(name, {Kind::Queue, Access::ReadWrite, {}});
+        own->payload()[200] = std::byte{8};
+        const_cast<volatile std::byte*>(own->views())[100] = std::byte{9};
+    });
+    EXPECT_EQ(child.wait(), test::killed_by(SIGSEGV));
+    EXPECT_EQ(segment->views()[100], std::byte{7});
+    EXPECT_EQ(segment->views()[200], std::byte{8});
+    leave(segment, 0);
+}
+
 TEST_F(SegmentTest, TheLastToLeaveRemovesTheName) {
     const std::string name = new_name();
     Handle first = create(name);

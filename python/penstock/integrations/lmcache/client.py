@@ -74,9 +74,10 @@ class PoolClient:
 
         ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``; it must live
         until ``unregister()``. Without one, ``use_torch`` makes the slots tensors. ``pinned`` pins
-        the pool's memory in this process for the GPU, until ``close()``: copies to and from it need
-        no staging then, and do not hold up the caller. The pool must have been opened with
-        ``populate``.
+        the pool's memory in this process for the GPU, until ``close()``: what ``store()`` and
+        ``retrieve()`` copy needs no staging then, and does not hold up the caller. The slots of a
+        ticket to fill are private memory then, and copied in at the commit, because registered
+        pages can't be moved. The pool must have been opened with ``populate``.
 
         Raises InvalidArgument for a cache that is not as the context says, Incompatible for another
         chunk length than the pool's, AlreadyExists for another context than before or an id that
@@ -165,7 +166,12 @@ class PoolClient:
         the same, and the commit says EXPIRED; the slots stay this ticket's memory until its end.
         """
         plan = self._plan(tokens, cache_salt, skip_first_n_tokens, blocks)
-        ticket = StoreTicket(self._store, plan, self._is_torch, expires_after)
+        return self._store_ticket(plan, expires_after)
+
+    def _store_ticket(
+        self, plan: Plan, expires_after: float | None, in_place: bool = False
+    ) -> StoreTicket:
+        ticket = StoreTicket(self._store, plan, self._is_torch, expires_after, in_place)
         self._track(ticket)
         return ticket
 
@@ -216,13 +222,9 @@ class PoolClient:
         if kv is None:
             return StoreResult(self._refuse_without_cache(tokens).all_are(_NOT_REGISTERED))
         tables = self._tables(kv, blocks)
-        ticket = self.prepare_store(
-            tokens,
-            cache_salt=cache_salt,
-            skip_first_n_tokens=skip_first_n_tokens,
-            blocks=tables,
-            expires_after=expires_after,
-        )
+        plan = self._plan(tokens, cache_salt, skip_first_n_tokens, tables)
+        # Nothing of a slot is left when the copies have ended.
+        ticket = self._store_ticket(plan, expires_after, in_place=True)
         with ticket:
             try:
                 for group, chunk in ticket.reserved:

@@ -8,10 +8,12 @@ does not depend on the block size: engines with other blocks share chunks.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..._dtypes import native_name
 from ...errors import InvalidArgument
 from .keys import Namespace
 
@@ -37,11 +39,11 @@ def dtype_name(dtype: Any) -> str:
 
     Raises InvalidArgument for what no KV cache is made of.
     """
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    name = name.removeprefix("torch.")
+    # By name without a look at NumPy, which has no bfloat16 where ml_dtypes is missing.
+    name = dtype if isinstance(dtype, str) and dtype in ITEM_BYTES else native_name(dtype)
     if name not in ITEM_BYTES:
         raise InvalidArgument(f"dtype is {dtype!r}: give one of {', '.join(ITEM_BYTES)}")
-    return str(name)
+    return name
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class ObjectGroup:
     num_chunks_in_sw: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "token_shape", tuple(self.token_shape))
+        object.__setattr__(self, "layers", tuple(_plain(layer) for layer in self.layers))
+        object.__setattr__(self, "token_shape", tuple(_plain(one) for one in self.token_shape))
+        _make_plain(self, "group_id", "block_size", "planes", "num_chunks_in_sw")
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         counts = (self.block_size, self.planes, self.num_chunks_in_sw or 1, *self.token_shape)
         problem = ""
@@ -135,6 +138,7 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
+        _make_plain(self, "world_size", "kv_rank", "num_layers", "chunk_tokens")
         for problem in _problems(self):
             raise InvalidArgument(f"the context of engine '{self.instance_id}': {problem}")
 
@@ -192,6 +196,19 @@ class EngineContext:
                 )
             groups.append(group)
         return cls(groups=tuple(groups), **fields)
+
+
+def _plain(value: Any) -> Any:
+    """An int of NumPy as Python's; all else as it is, to be refused by name."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
+
+
+def _make_plain(frozen: Any, *fields: str) -> None:
+    for field in fields:
+        object.__setattr__(frozen, field, _plain(getattr(frozen, field)))
 
 
 def _is_count(value: Any) -> bool:

@@ -25,7 +25,6 @@ class ChunkStatus(Enum):
     NO_SPACE = "no space"  #: store: no room for it, or for one before it
     TOO_LARGE = "too large"  #: store: it, or one before it, could never fit into the pool
     EXPIRED = "expired"  #: store: the pool was cleared, or the deadline was over, before the commit
-    IN_USE = "in use"  #: store: a view of its slot was still held at the commit
     ABORTED = "aborted"  #: store: given back without a commit
     NOT_REGISTERED = "not registered"  #: the engine has no context, or has none any more
 

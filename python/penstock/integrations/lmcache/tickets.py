@@ -69,13 +69,28 @@ class StoreTicket:
     """
 
     def __init__(
-        self, store: Store, plan: Plan, is_torch: bool, expires_after: float | None
+        self,
+        store: Store,
+        plan: Plan,
+        is_torch: bool,
+        expires_after: float | None,
+        in_place: bool = False,
     ) -> None:
-        """Reserves, chunk after chunk, as far as there is room."""
+        """Reserves, chunk after chunk, as far as there is room.
+
+        ``in_place``: nothing of a slot outlives the commit, so that one which is registered for a
+        GPU may be written where it lies.
+        """
         self._store = store
         self._plan = plan
         self._is_torch = is_torch
-        self._expires_after = expires_after
+        self._options = {
+            "meta": None,
+            "weight": 0,
+            "expires_after": expires_after,
+            "alignment": None,
+            "in_place": in_place,
+        }
         self._lock = threading.Lock()
         self._result: StoreResult | None = None
         self._items: list[list[_Item]] = [[] for _ in plan.keys]
@@ -121,8 +136,8 @@ class StoreTicket:
     def commit(self) -> StoreResult:
         """Make the slots visible, the first chunk first. Copies into them must have ended.
 
-        Says of each chunk what became of it; a second time it says so again. No view of a slot
-        may be left, but for one name: else the chunk is IN_USE, and not stored.
+        Says of each chunk what became of it; a second time it says so again. What is left over of
+        a slot shows a private copy from then on (ResourceWarning for views of it).
         """
         return self._end(_commit)
 
@@ -190,7 +205,7 @@ class StoreTicket:
 
             dtype = getattr(torch, dtype)
         shape = group.slot_shape(self._plan.chunk_tokens)
-        return self._store.reserve(key, shape=shape, dtype=dtype, expires_after=self._expires_after)
+        return Reservation.of_tensor(self._store, key, shape, dtype, self._options)
 
     def __enter__(self) -> StoreTicket:
         return self
@@ -212,8 +227,6 @@ def _commit(item: _Item) -> ChunkStatus:
         return item.status
     try:
         reservation.commit()
-    except Busy:
-        return ChunkStatus.IN_USE
     except Error:
         return ChunkStatus.EXPIRED
     return ChunkStatus.STORED

@@ -1,0 +1,76 @@
+"""Dtypes and shapes as people write them, read in one place: all that ``numpy.empty`` takes, the
+dtypes of PyTorch, and the names that ml_dtypes has.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from . import _core
+from .errors import InvalidArgument
+
+__all__ = ["is_torch_dtype", "native_name", "parse_dtype", "parse_shape"]
+
+
+def is_torch_dtype(dtype: Any) -> bool:
+    """Whether it is one of PyTorch's."""
+    return type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"
+
+
+def parse_dtype(dtype: Any) -> tuple[Any, tuple[int, ...]]:
+    """NumPy's dtype of an array of these, and the shape of one item, which is ``()`` but for a
+    dtype such as ``("f4", (2,))``.
+
+    Raises InvalidArgument for what is none, and for the dtypes of PyTorch.
+    """
+    import numpy as np
+
+    if is_torch_dtype(dtype):
+        raise InvalidArgument(f"{dtype} is a dtype of PyTorch, and NumPy's is asked for")
+    try:
+        one = np.empty((), dtype)
+    except (TypeError, ValueError) as error:
+        if not isinstance(dtype, str):
+            raise InvalidArgument(f"{dtype!r} is no dtype: {error}") from error
+        return _core.dtype_named(dtype), ()  # NumPy knows ml_dtypes' own once that is imported
+    return one.dtype, one.shape
+
+
+def parse_shape(shape: Any) -> tuple[int, ...]:
+    """A tuple of ints, out of one number or a sequence of them, of whatever kind.
+
+    Raises InvalidArgument for what is neither, or negative.
+    """
+    try:
+        dims = (operator.index(shape),)
+    except TypeError:
+        dims = _indices(shape)
+    if any(dim < 0 for dim in dims):
+        raise InvalidArgument(f"shape is {shape!r}: no dimension is negative")
+    return dims
+
+
+def native_name(dtype: Any) -> str:
+    """``float16`` of ``torch.float16``, ``numpy.float16``, ``"f2"`` or any other way to say it.
+
+    Raises InvalidArgument for what is no dtype, or has another byte order than this machine.
+    """
+    if is_torch_dtype(dtype):
+        return str(dtype).removeprefix("torch.")
+    parsed, item = parse_dtype(dtype)
+    if item or not parsed.isnative:
+        raise InvalidArgument(
+            f"dtype is {dtype!r}: give one number's, in this machine's byte order"
+        )
+    return str(parsed.name)
+
+
+def _indices(shape: Any) -> tuple[int, ...]:
+    try:
+        if isinstance(shape, str | bytes) or not isinstance(shape, Iterable):
+            raise TypeError("it is neither a number nor a sequence of them")
+        return tuple(operator.index(dim) for dim in shape)
+    except TypeError as error:
+        raise InvalidArgument(f"shape is {shape!r}: {error}") from error
