@@ -85,7 +85,7 @@ public:
     ~Mapping();
 
     enum class Access { Read, ReadWrite };
-    // From 64 KiB on at an address that is aligned as `offset` is, up to 2 MiB.
+    // From 64 KiB on at an address that is aligned as `offset` is, up to 2 MiB or a huge page.
     static Mapping map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
                        Access access, std::error_code& error);
 
