@@ -118,6 +118,9 @@ public:
     void untake() noexcept;
     // It contradicts itself: a dead letter, until it is requeued or dropped.
     void set_aside() noexcept;
+    // It can't be read here, whatever was delivered with it. Where there is a poison limit that is
+    // a delivery in vain, by itself; without one, untake(): there would be no end to it else.
+    void refuse() noexcept;
     // A batch is about to be handed out, and this is all of it: see Queue::take_for_batch().
     void note_alone() noexcept;
     // It reached the poison limit in company, and must be handed out by itself now.

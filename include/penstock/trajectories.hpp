@@ -267,8 +267,9 @@ public:
 
     // Done with, all of it; `step` is the policy's version from now on, if it is higher.
     void ack(std::uint64_t step) noexcept;
-    // To the queue: somebody may have them, as redelivered. A batch of an exact size can't leave a
-    // group to itself: with a `poison_limit`, all groups of one that failed so often are set aside.
+    // To the queue: somebody may have them, as redelivered. With a `poison_limit`, one that failed
+    // so often in batches with others comes again beside such as have not, where they make an exact
+    // fill, and is set aside if that fails too; else after twice as many deliveries.
     void give_back() noexcept;
     void untake() noexcept;  // the same, as if they had never been in a batch
     [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }

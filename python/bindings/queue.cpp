@@ -105,6 +105,7 @@ Delivery take_delivery(PyQueue& queue, Deadline deadline) {
             deadline, nullptr, [&] { return side.target().is_ready(); },
             [&](const Wait& wait) { return store(side.target().take(wait), delivery); });
         if (!may_read(queue, *delivery)) {
+            delivery->refuse();
             refuse_pickle(side);
         }
     } catch (...) {
@@ -260,8 +261,9 @@ bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept {
 void refuse_pickle(const QueueSide& side) {
     raise_error(ErrorCode::Incompatible,
                 "the next message of the " + side.title() +
-                    " is a pickle, and reading it could run any code; it is still there: if "
-                    "you trust its producer, attach with codec='pickle'");
+                    " is a pickle, and reading it could run any code; it is still there, until it "
+                    "was refused poison_limit times: if you trust its producer, attach with "
+                    "codec='pickle'");
 }
 
 void bind_queue(nb::module_& module) {
@@ -295,11 +297,14 @@ void bind_queue(nb::module_& module) {
             "then nothing was put.")
         .def("put_bytes", &put_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
              "Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does.")
-        .def("get", &get, nb::arg("timeout") = nb::none(),
-             "The next message, as an object of one's own; acknowledged when it returns.\n\n"
-             "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
-             "Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or\n"
-             "Incompatible for a pickle that was not asked for, which stays there.")
+        .def(
+            "get", &get, nb::arg("timeout") = nb::none(),
+            "The next message, as an object of one's own; acknowledged when it returns.\n\n"
+            "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
+            "Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or\n"
+            "Incompatible for a pickle that was not asked for, which stays there: in front of all\n"
+            "that came after it, until ``poison_limit`` such refusals, or until a consumer with\n"
+            "``codec=\"pickle\"`` takes it.")
         .def("get_view", &make_queue_view, nb::arg("timeout") = nb::none(),
              "The next message, in place: ``with queue.get_view() as obj``; see "
              "``get_many``.")

@@ -103,6 +103,7 @@ private:
             ++readable;
         }
         if (readable < least_ && readable < taken.size()) {
+            taken[readable].refuse();
             refuse_pickle(queue.taking());
         }
         untake_from(taken, readable);

@@ -475,6 +475,15 @@ void Delivery::set_aside() noexcept {
     if (!core->segment->is_foreign()) core->ring.set_aside(index_);
 }
 
+void Delivery::refuse() noexcept {
+    if (core_ == nullptr) return;
+    if (settled_) return ack();
+    const auto core = std::exchange(core_, nullptr);
+    if (core->view.shape().poison_limit == 0) return core->untake(index_);
+    core->note_alone(index_);
+    core->give_back(index_);
+}
+
 void Delivery::note_alone() noexcept {
     if (core_ != nullptr) core_->note_alone(index_);
 }

@@ -373,7 +373,48 @@ private:
             const auto share = share_of.find(seen.environment);
             candidates.push_back({seen.sequences, share == share_of.end() ? 0 : share->second});
         }
-        return form_batch(candidates, sequences_, least, chosen);
+        return choose_with_one_suspect(candidates, least, chosen) ||
+               form_batch(candidates, sequences_, least, chosen);
+    }
+
+    // A group that reached the poison limit in batches with others should come alone now, and a
+    // batch of an exact size can seldom be one group: but it can have others that are above
+    // suspicion. If it fails again it was that one, and the others are spared.
+    bool choose_with_one_suspect(const std::vector<Candidate>& candidates,
+                                 const std::vector<std::uint64_t>& least,
+                                 std::vector<std::uint32_t>& chosen) const {
+        std::vector<std::uint32_t> places;
+        std::vector<Candidate> some;
+        bool has_suspect = false;
+        for (std::uint32_t at = 0; at < candidates.size(); ++at) {
+            if (is_suspect(seen_[at]) && std::exchange(has_suspect, true)) continue;
+            places.push_back(at);
+            some.push_back(candidates[at]);
+        }
+        if (some.size() == candidates.size()) return false;  // no other choice than among all
+        if (!form_batch(some, sequences_, least, chosen)) return false;
+        for (std::uint32_t& at : chosen) at = places[at];
+        return true;
+    }
+
+    [[nodiscard]] bool is_suspect(const Seen& seen) const noexcept {
+        const unsigned deliveries = layout::decode_slot(seen.word).deliveries;
+        return !seen.is_restored && core_.ring.must_come_alone(deliveries + 1);
+    }
+
+    // Which deliveries count in full: of a group that is the whole batch, or the one suspect in it.
+    // Where suspects can't be kept apart, of one that has failed twice as often as it may: they
+    // would come for ever.
+    void note_who_is_on_trial(std::vector<HeldGroup>& groups, bool is_whole) const noexcept {
+        const unsigned limit = core_.view.shape().poison_limit;
+        if (limit == 0) return;
+        const unsigned most = std::min(2 * limit, layout::kMostDeliveries - 1);
+        const auto suspects = std::ranges::count_if(groups, &HeldGroup::is_suspect);
+        for (HeldGroup& group : groups) {
+            const bool is_alone = is_whole && groups.size() == 1;
+            const bool is_the_suspect = suspects == 1 && group.is_suspect();
+            if (is_alone || is_the_suspect || group.deliveries() > most) group.note_alone();
+        }
     }
 
     // All of them or none. Timeout: they are not all there any more.
@@ -396,8 +437,7 @@ private:
             }
             taken.push_back(*std::move(group));
         }
-        // A batch of an exact size can't leave a group to itself: every delivery counts in full.
-        for (HeldGroup& group : taken) group.note_alone();
+        note_who_is_on_trial(taken, restored.empty());
         if (restored.empty()) return taken;
         // Those of an earlier life are the oldest, and come first.
         const std::lock_guard lock(state_->mutex);

@@ -38,6 +38,9 @@ public:
     void note_alone() noexcept {
         if (delivery_) delivery_->note_alone();
     }
+    [[nodiscard]] bool is_suspect() const noexcept {
+        return delivery_ && delivery_->must_come_alone();
+    }
     [[nodiscard]] bool is_restored() const noexcept { return !delivery_.has_value(); }
 
 private:

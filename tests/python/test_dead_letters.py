@@ -169,6 +169,26 @@ def test_pickles_are_read_only_where_that_was_asked_for(name):
         queue.drop_dead_letters()
 
 
+@pytest.mark.parametrize("way", ["get", "get_many"])
+def test_a_pickle_that_no_consumer_asks_for_is_in_the_way_no_longer_than_the_limit(name, way):
+    with (
+        Queue.create(name, poison_limit=2, codec="pickle") as queue,
+        Queue.attach(name) as typed,
+    ):
+        queue.put({1, 2})
+        queue.put(3)
+        for _ in range(2):
+            with pytest.raises(penstock.Incompatible, match="poison_limit"):
+                if way == "get":
+                    typed.get(timeout=0)
+                else:
+                    typed.get_many(max_items=2, timeout=0).__enter__()
+        assert [one.format for one in typed.dead_letters()] == ["pickle"]
+        assert queue.get(timeout=0) == 3
+        assert queue.requeue_dead_letters() == 1
+        assert queue.get(timeout=0) == {1, 2}
+
+
 def test_what_can_not_be_decoded_tells_so(queue):
     queue.put_bytes(b"\xff" * 100)
     fail(queue)

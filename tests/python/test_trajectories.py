@@ -99,6 +99,49 @@ def test_groups_are_set_aside_and_come_back(name: str) -> None:
         assert reader.dead_letters() == []
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+def test_good_groups_of_a_bad_batch_are_trained_on(name: str, limit: int) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4, poison_limit=limit) as reader,
+        TrajectoryWriter.attach(name) as writer,
+    ):
+        writer.put(make_group(0, [2] * 2, instance_id="bad"))
+        writer.put(make_group(1, [2] * 2))
+        trained: list[str | None] = []
+        for number in range(2, 7):  # others come meanwhile
+            writer.put(make_group(number, [2] * 2))
+            batch = reader.next_batch(layout="groups", timeout=LONG)
+            if "bad" in ids(batch):
+                batch.give_back()
+            else:
+                trained += ids(batch)
+                batch.ack(number)
+        while reader.stats().queue.queued > 1:
+            batch = reader.next_batch(layout="groups", timeout=LONG)
+            assert "bad" not in ids(batch)
+            trained += ids(batch)
+            batch.ack(9)
+        (letter,) = reader.dead_letters()
+        assert letter.content().instance_id == "bad"
+        assert letter.deliveries == limit + 1
+        assert len(set(trained)) == len(trained) == 6
+        reader.discard()
+
+
+def test_suspects_that_can_not_be_kept_apart_do_not_come_for_ever(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4, poison_limit=1) as reader,
+        TrajectoryWriter.attach(name) as writer,
+    ):
+        for number in range(2):
+            writer.put(make_group(number, [2] * 2))
+        for _ in range(3):
+            assert reader.dead_letters() == []
+            reader.next_batch(layout="groups", timeout=LONG).give_back()
+        assert [letter.deliveries for letter in reader.dead_letters()] == [3, 3]
+        assert reader.drop_dead_letters() == 2
+
+
 def test_no_credit_is_given_for_slots_of_dead_letters(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=2, slots=4, poison_limit=1) as reader,

@@ -61,8 +61,9 @@ class TrajectoryReader(_core.TrajectoryReader):
         ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
 
         A group that contradicts itself is set aside as a dead letter, and one that was given back
-        or lost by dying trainers ``poison_limit`` times (0: never): with it all groups of its
-        batches, since a batch of an exact size can't leave a group to itself. See
+        or lost by dying trainers ``poison_limit`` times (0: never). What failed so often in batches
+        with others comes once more with groups that have not, if they make an exact fill, and is
+        set aside if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
