@@ -1,9 +1,9 @@
 """How a process ends: its handles are closed while others can still be told of it, and in the end
 it leaves every segment, whatever still refers to one.
 
-Handles close before anything that waits for children or threads: exit handlers of multiprocessing,
-of concurrent.futures and of other libraries join what may be waiting for us to close. But not
-before the program's own threads have done their work: what is no daemon may use handles to its end.
+Handles close before anything that waits for children: multiprocessing and concurrent.futures join
+processes that may be waiting for just that. But not before the program's own threads, and what it
+has given to ``atexit``, have done their work: they may use handles to their end.
 """
 
 from __future__ import annotations
@@ -56,35 +56,49 @@ def come_first() -> None:
     function of ``atexit`` runs. multiprocessing's children leave without ``atexit``.
     """
     hooks = getattr(threading, "_threading_atexits", None)
-    if hooks is not None and not (hooks and getattr(hooks[-1], "func", None) is _close_early):
+    if hooks is not None and not (hooks and getattr(hooks[-1], "func", None) is _main_ended):
         try:
-            threading._register_atexit(_close_early)  # type: ignore[attr-defined]
+            threading._register_atexit(_main_ended)  # type: ignore[attr-defined]
         except RuntimeError:
             pass  # the process is ending already: atexit is still to come
     global _known_to_multiprocessing_in
     if _known_to_multiprocessing_in != os.getpid():
-        multiprocessing.util.Finalize(None, _close_early, exitpriority=0)
+        multiprocessing.util.Finalize(None, _before_children_are_joined, exitpriority=0)
         multiprocessing.util.Finalize(None, _leave_child, exitpriority=_LAST)
         _known_to_multiprocessing_in = os.getpid()
 
 
-def _close_early() -> None:
-    """The main thread has ended. Where others are at work, a thread closes when they are done: what
-    comes next is theirs to wait for, and some of them look whether the main thread is alive."""
+def _main_ended() -> None:
+    """threading's hook. Closes only what would never end otherwise: functions that the program has
+    given to ``atexit`` are still to come, and may use handles."""
     global _watcher_runs
     _end_undisturbed()
     if _watcher_runs or not _has_open():
         return
     _tell_executors()
-    if any(_is_of_the_program(one) for one in threading.enumerate()):
+    if _program_threads():
+        _watcher_runs = True
+        _start(_watch)
+    elif _executors_wait():
+        _close(threads_wait=False)
+
+
+def _before_children_are_joined() -> None:
+    """multiprocessing's finalizer: in the main process by way of ``atexit``, and in a child when
+    its function has returned; that one's threads are joined afterwards."""
+    global _watcher_runs
+    if (_watcher_runs and _is_child()) or not _has_open():
+        return
+    if _is_child() and _program_threads():
         _watcher_runs = True
         _start(_watch)
     else:
-        _close(somebody_waits=False)
+        _close(threads_wait=False)
 
 
 def _start(call: Callable[[], None]) -> None:
-    """In a thread that the end of the process waits for."""
+    """In a thread that the end of the process waits for, so that the main thread can go on: what
+    others are at is theirs to end, and some look whether the main thread is alive."""
     try:
         threading.Thread(target=call, name="penstock-exit", daemon=False).start()
     except RuntimeError:  # from 3.12 on the interpreter starts none when it is ending
@@ -92,19 +106,17 @@ def _start(call: Callable[[], None]) -> None:
 
 
 def _watch() -> None:
-    somebody_waits = False
-    try:
-        somebody_waits = _await_threads()
-    finally:
-        _close(somebody_waits)
-        if _is_child():
-            _core.leave_all()
+    threads_wait = _await_threads()
+    if threads_wait or _executors_wait() or _is_child():
+        _close(threads_wait)
+    if _is_child():
+        _core.leave_all()
 
 
-def _close(somebody_waits: bool) -> None:
-    # Daemon threads wake up to nothing rather than to an error that nobody wants; not where others
+def _close(threads_wait: bool) -> None:
+    # Daemon threads wake up to nothing rather than to an error that no one wants; not where others
     # may still join them.
-    if not somebody_waits:
+    if not threads_wait:
         _core.end_waits(_daemons())
     _close_all()
 
@@ -113,7 +125,7 @@ def _leave_child() -> None:
     """Called in a child of multiprocessing when all else is done but its threads, which are joined
     next; there is no atexit."""
     if _is_child() and not _watcher_runs:
-        _close(somebody_waits=False)
+        _close(threads_wait=False)
         _core.leave_all()
 
 
@@ -176,7 +188,7 @@ def _await_threads() -> bool:
     True: some wait for what only this process could give them.
     """
     while not _hurries:
-        threads = [one for one in threading.enumerate() if _is_of_the_program(one)]
+        threads = _program_threads()
         if not threads:
             break
         stuck = _core.waits_in_vain()
@@ -192,14 +204,22 @@ def _await_threads() -> bool:
     return False
 
 
-def _is_of_the_program(thread: threading.Thread) -> bool:
-    """Not a daemon, and not one that waits for the child processes of an executor."""
-    return (
-        not thread.daemon
-        and thread is not threading.current_thread()
-        and thread is not threading.main_thread()
-        and type(thread).__name__ != "_ExecutorManagerThread"
-    )
+def _program_threads() -> list[threading.Thread]:
+    """Those that are no daemons, but for ours and those that wait for an executor's processes."""
+    others = (threading.current_thread(), threading.main_thread())
+    return [
+        one
+        for one in threading.enumerate()
+        if not one.daemon and one not in others and not _waits_for_processes(one)
+    ]
+
+
+def _executors_wait() -> bool:
+    return any(_waits_for_processes(one) for one in threading.enumerate())
+
+
+def _waits_for_processes(thread: threading.Thread) -> bool:
+    return type(thread).__name__ == "_ExecutorManagerThread"
 
 
 def _may_feed(thread: threading.Thread, stuck: set[int]) -> bool:

@@ -490,7 +490,7 @@ void ReaderCore::vacate() noexcept {
     segment_->leave();
 }
 
-// With messages that are held: in the ring they hold up nobody any more, their blocks are free.
+// Messages that are held keep nothing any more, neither room in the ring nor blocks.
 void ReaderCore::depart() noexcept {
     if (segment_->is_foreign()) return;
     open_gate();

@@ -53,7 +53,7 @@ inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
     return !segment->is_foreign() && !closed && !loan_open && length <= longest;
 }
 
-// Closed first: a closed writer has detached, and is nobody's.
+// Closed first: a closed writer has detached, and looks foreign.
 Status WriterCore::check_readable() const noexcept {
     if (closed) return Status::closed_here("this writer is closed; create the broadcast anew");
     return segment->is_foreign() ? wrong_process() : Status::ok();

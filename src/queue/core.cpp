@@ -128,7 +128,7 @@ QueueCore::~QueueCore() {
     vacate();
 }
 
-// What deliveries and loans hold goes back; who still has one reads on, and changes nothing.
+// What deliveries and loans hold goes back; those that are left can be read, and change nothing.
 void QueueCore::depart() noexcept {
     if (segment->is_foreign()) return;
     end_on_leaving();

@@ -16,14 +16,14 @@ public:
     Attachment(const Attachment&) = delete;
     Attachment& operator=(const Attachment&) = delete;
 
-    // Ends the stream that it feeds: those who wait for more get what is there, then Closed. Any
-    // thread. Nothing for a participant that feeds none.
+    // Ends the stream that it feeds: waits for more get what is there, then Closed. Any thread.
+    // Nothing for a participant that feeds none.
     virtual void end_stream() noexcept {}
     [[nodiscard]] virtual bool is_stream_over() const noexcept { return false; }
     // Whether what others wait for may come from it.
     [[nodiscard]] virtual bool feeds() const noexcept { return true; }
     // Leaves the segment at once: what the participant still holds goes back as if it had died, and
-    // what refers to it changes nothing any more. Memory stays mapped, for those who read. No
+    // what refers to it changes nothing any more. Memory stays mapped, for what still reads it. No
     // thread may be inside a call. Repeatable.
     virtual void depart() noexcept = 0;
 
@@ -47,8 +47,8 @@ enum class Awaited : std::uint8_t {
     Room,     // what a participant that takes gives
 };
 
-// Whether only this process could end such a wait: nobody alive outside it is attached, or nobody
-// whose turn it is. False for a stream that is over: that wait ends by itself. `instance` is the
+// Whether only this process could end such a wait: no other is attached, or none that could. A
+// participant of this process must be the one that would. False for a stream that is over: that wait ends by itself. `instance` is the
 // segment's; false where this process is not attached to it.
 bool is_awaited_in_vain(const std::string& instance, Awaited what);
 

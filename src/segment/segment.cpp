@@ -420,7 +420,7 @@ void Segment::leave(const std::function<bool()>& may_go) noexcept {
 }
 
 void Segment::disown() noexcept {
-    owner_.store(kNobody, std::memory_order_relaxed);
+    owner_.store(kDisowned, std::memory_order_relaxed);
 }
 
 void Segment::detach() noexcept {

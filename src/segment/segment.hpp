@@ -68,7 +68,7 @@ public:
     void leave(const std::function<bool()>& may_go = {}) noexcept;
 
     // After leave(): what refers to this handle changes nothing any more, as is_foreign() says. The
-    // memory stays mapped for those who read it.
+    // memory stays mapped for what still reads it.
     void disown() noexcept;
     // After leave(): gives memory and descriptors back as well. Name, header and instance stay.
     void detach() noexcept;
@@ -128,7 +128,7 @@ private:
     Participants participants_;
     const std::uint64_t fork_generation_;
     std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown()
-    static constexpr std::uint64_t kNobody = ~std::uint64_t{0};
+    static constexpr std::uint64_t kDisowned = ~std::uint64_t{0};
 };
 
 // What every call says of a handle whose Segment::is_foreign().

@@ -119,7 +119,7 @@ StoreCore::~StoreCore() {
     vacate();
 }
 
-// Pins and reservations go back; who still has one reads on, and changes nothing.
+// Pins and reservations go back; objects that are left can be read, and change nothing.
 void StoreCore::depart() noexcept {
     if (segment->is_foreign()) return;
     closing.cancel();

@@ -21,7 +21,7 @@ from typing import Any
 import penstock
 from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
-LONG = 60.0
+LONG = 200.0
 NO_SERVER = "redis://127.0.0.1:1"
 
 

@@ -37,7 +37,9 @@ def group(peer: str, method: str, imports: str) -> list[tuple[str, ...]]:
 
 
 GROUPS = [
-    *product(("process", "process_pool"), ("spawn", "fork"), ("before", "after")),
+    *product(("process", "process_pool"), ("fork",), ("before", "after")),
+    ("process", "spawn", "after"),
+    ("process_pool", "spawn", "before"),
     ("pools", "fork", "after"),
     ("child", "fork", "after"),
     ("thread", "-", "after"),
@@ -48,7 +50,7 @@ GROUPS = [
 
 def run_programs(cases: list[dict[str, object]]) -> dict[str, object]:
     """How each ended: its exit code, or "hangs"."""
-    within = float(os.environ.get("PENSTOCK_TEST_EXIT_WITHIN", 4 * WITHIN))
+    within = float(os.environ.get("PENSTOCK_TEST_EXIT_WITHIN", 10 * WITHIN))
     result = subprocess.run(
         [sys.executable, str(HERE / "exit_scenarios.py"), str(within)],
         input=json.dumps(cases),
@@ -170,3 +172,30 @@ def test_others_see_a_leave_and_not_a_death(name):
         stats = store.stats()
         assert (stats.pinned, stats.staged, stats.deaths) == (0, 0, 0)
         store.put("new", 1)
+
+
+def test_threads_and_functions_of_the_program_do_their_work(name):
+    """They use handles after the main thread has ended: as Python has it, to their end."""
+    with penstock.Queue.create(name) as queue:
+        outcome = run_script(
+            """
+            import atexit, sys, threading, penstock
+            from concurrent.futures import ThreadPoolExecutor
+            queue = penstock.Queue.attach(sys.argv[1])
+            atexit.register(queue.put, "function")
+
+            def work():
+                threading.main_thread().join()
+                queue.put("thread")
+
+            threading.Thread(target=work).start()
+            pool = ThreadPoolExecutor(1)
+            pool.submit(threading.Event().wait, 0.2)
+            pool.submit(queue.put, "pool")
+            """,
+            name,
+        )
+        assert (outcome.returncode, outcome.stderr) == (0, "")
+        said = {queue.get(timeout=0) for _ in range(3)}
+        assert said == {"thread", "pool", "function"}
+        assert queue.stats().deaths == 0
