@@ -177,12 +177,10 @@ def test_a_pickle_that_no_consumer_asks_for_is_in_the_way_no_longer_than_the_lim
     ):
         queue.put({1, 2})
         queue.put(3)
+        take = typed.get if way == "get" else lambda **given: typed.get_many(**given).__enter__()
         for _ in range(2):
             with pytest.raises(penstock.Incompatible, match="poison_limit"):
-                if way == "get":
-                    typed.get(timeout=0)
-                else:
-                    typed.get_many(max_items=2, timeout=0).__enter__()
+                take(timeout=0)
         assert [one.format for one in typed.dead_letters()] == ["pickle"]
         assert queue.get(timeout=0) == 3
         assert queue.requeue_dead_letters() == 1
