@@ -43,6 +43,7 @@ void arm(std::string_view specification) {
         return;
     }
     trap.name = specification.substr(0, first);
+    // NOLINTNEXTLINE(bugprone-unchecked-string-to-number-conversion): only tests write it
     trap.passes_left = std::atol(std::string(specification.substr(first + 1)).c_str());
     trap.signal = specification.substr(second + 1) == "stop" ? SIGSTOP : SIGKILL;
     is_armed = true;

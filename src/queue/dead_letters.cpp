@@ -161,7 +161,7 @@ std::string bytes_in_use(const QueueView& view) {
         if (slot.block.load(kRelaxed) == 0) return;
         bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
     });
-    const std::string used = " are in messages queued or taken";
+    std::string used = " are in messages queued or taken";
     if (bytes == 0) return used;
     return used + " or set aside, " + std::to_string(bytes) + " of them in dead letters" + kRemedy;
 }
