@@ -103,7 +103,8 @@ class BroadcastWriter {
 public:
     // Creates the segment and publishes it whole, or throws: InvalidName, InvalidArgument,
     // AlreadyExists (naming the living holder), NoSpace (naming the remedy), PermissionDenied.
-    // A name whose holders are all dead is replaced. An empty name makes an anonymous segment
+    // A name whose holders are all dead is replaced, unless it keeps data of a queue or a store
+    // (AlreadyExists). An empty name makes an anonymous segment
     // (memfd): hand its descriptor() to the readers.
     static BroadcastWriter create(const std::string& name, const BroadcastOptions& options = {});
 

@@ -181,8 +181,10 @@ enum class QueueRole : std::uint8_t {
 
 class Queue {
 public:
-    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it), NoSpace,
-    // PermissionDenied. A queue whose participants are all dead is replaced, with what is in it.
+    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it, or it keeps the
+    // objects of a persistent store), NoSpace, PermissionDenied. A queue of that name whose
+    // participants have all died or left is replaced, with the messages in it: replaced() says how
+    // many. attach() keeps them.
     static Queue create(const std::string& name, const QueueOptions& options = {});
     // Throws NotFound, Busy (all places taken), Incompatible, Corrupt, PermissionDenied. Waits for
     // the segment to appear until `wait` ends. What dead participants held is available at once.
@@ -267,6 +269,8 @@ public:
     [[nodiscard]] bool is_open() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept;
     [[nodiscard]] std::string instance() const;
+    // What was lost with the abandoned queue that create() replaced; nothing of attach().
+    [[nodiscard]] KeptData replaced() const;
 
 private:
     friend struct detail::QueueAccess;

@@ -34,6 +34,19 @@ struct Participant {
     std::int64_t attached_at = 0;  // ns since the epoch
 };
 
+// What an abandoned segment holds and what goes with it: whoever attaches can still have it.
+struct KeptData {
+    // Of a queue: not acknowledged. Queued, taken by consumers that died, or dead letters.
+    std::uint64_t messages = 0;
+    std::uint64_t objects = 0;  // of a persistent store
+    std::uint64_t bytes = 0;    // of those messages or objects
+    bool persistent = false;    // a store that was created to stay, with or without objects
+
+    [[nodiscard]] bool is_nothing() const noexcept { return messages == 0 && !persistent; }
+    // "1000 messages", "3 objects, 64 MiB, persistent"; empty for nothing.
+    [[nodiscard]] std::string describe() const;
+};
+
 // One segment as `penstock ls` shows it.
 struct SegmentSummary {
     std::string name;  // without the "penstock." prefix, or "file:/path"
@@ -41,7 +54,11 @@ struct SegmentSummary {
     std::uint64_t reserved_bytes = 0;  // memory it takes now
     std::uint64_t range_bytes = 0;     // address range it may grow into
     std::vector<Participant> participants;
+    // Of a segment that nobody alive is attached to; of others nothing is looked at.
+    KeptData kept;
     std::string problem;  // why it can't be read, in words; empty when all is well
+    // PermissionDenied: another user's, which may well be healthy. Ok when all is well.
+    ErrorCode problem_code = ErrorCode::Ok;
 
     [[nodiscard]] bool is_abandoned() const noexcept;  // nobody alive is attached
 };
@@ -52,9 +69,13 @@ std::vector<SegmentSummary> list_segments();
 // One segment by name. Throws NotFound, PermissionDenied, Incompatible, Corrupt.
 SegmentSummary inspect_segment(const std::string& name);
 
-// Removes the segment if nobody alive is attached. False: somebody is. Throws NotFound.
-// Safe against a process that attaches or creates at the same moment: it wins or it waits.
-bool remove_if_abandoned(const std::string& name);
+// What becomes of data that an abandoned segment holds.
+enum class OnData : std::uint8_t { Keep, Remove };
+
+// Removes the segment if nobody alive is attached and, unless told to remove that too, it holds no
+// data (KeptData). False: it stays. Throws NotFound. Safe against a process that attaches or
+// creates at the same moment: it wins or it waits.
+bool remove_if_abandoned(const std::string& name, OnData on_data = OnData::Keep);
 
 // Sizes as people write them: "64MiB", "1.5GiB", "4096", "10MB". Throws InvalidArgument.
 std::uint64_t parse_size(const std::string& text);

@@ -200,6 +200,8 @@ public:
     void end() noexcept;            // the stream, without leaving
     void request_close() noexcept;  // as of a Queue
     [[nodiscard]] std::string instance() const;
+    // What was lost with the abandoned queue that create() replaced; nothing of attach().
+    [[nodiscard]] KeptData replaced() const;
 
 private:
     explicit TrajectoryWriter(std::shared_ptr<detail::WriterState> state) noexcept;
@@ -332,6 +334,8 @@ public:
     void end() noexcept;
     void request_close() noexcept;
     [[nodiscard]] std::string instance() const;
+    // What was lost with the abandoned queue that create() replaced; nothing of attach().
+    [[nodiscard]] KeptData replaced() const;
 
 private:
     explicit TrajectoryReader(std::shared_ptr<detail::ReaderState> state) noexcept;

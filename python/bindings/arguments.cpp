@@ -18,11 +18,122 @@ namespace penstock::py {
 
 namespace {
 
-// A number from 0 up that fits; `type` says what the argument may be.
+// For sentences: what was given, not longer than a sentence bears.
+std::string shown(nb::handle given) {
+    constexpr std::size_t most = 80;
+    const nb::object text = nb::steal(PyObject_Repr(given.ptr()));
+    const char* const repr = text.is_valid() ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
+    if (repr == nullptr) {  // its own repr fails
+        PyErr_Clear();
+        return std::string("a ") + Py_TYPE(given.ptr())->tp_name;
+    }
+    const std::string_view whole(repr);
+    if (whole.size() <= most) {
+        return std::string(whole);
+    }
+    std::size_t end = most;
+    while (end > 0 && (static_cast<unsigned char>(whole[end]) & 0xC0U) == 0x80U) {
+        --end;  // not in the middle of a character
+    }
+    return std::string(whole.substr(0, end)) + "...";
+}
+
+// The UTF-8 of a str; empty without an error set where it has none (lone surrogates).
+std::optional<std::string> utf8_of(nb::handle text) {
+    Py_ssize_t size = 0;
+    const char* const data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (data == nullptr) {
+        PyErr_Clear();
+        return std::nullopt;
+    }
+    return std::string(data, static_cast<std::size_t>(size));
+}
+
+// "file:" and the absolute path of an os.PathLike.
+std::string name_of_path(nb::handle path) {
+    const nb::module_ os = nb::module_::import_("os");
+    const nb::object text = os.attr("path").attr("abspath")(os.attr("fsdecode")(path));
+    const auto utf8 = utf8_of(text);
+    if (!utf8) {
+        raise_error(ErrorCode::InvalidName, "the path " + shown(path) + " is no UTF-8");
+    }
+    return "file:" + *utf8;
+}
+
+}  // namespace
+
+void raise_wrong_type(const char* what, const char* type, nb::handle given) {
+    raise_error("InvalidType", std::string(what) + " must be " + type + ", not " + shown(given));
+}
+
+std::string parse_name(nb::handle name) {
+    if (PyUnicode_Check(name.ptr())) {
+        if (auto utf8 = utf8_of(name)) {
+            return *std::move(utf8);
+        }
+        raise_error(ErrorCode::InvalidName, "the name " + shown(name) + " is no UTF-8");
+    }
+    if (nb::hasattr(name, "__fspath__")) {
+        return name_of_path(name);
+    }
+    raise_error("InvalidNameType",
+                "a name must be a str, a path, or where one attaches a handle, not " + shown(name));
+}
+
+std::string parse_text(nb::handle text, const char* what) {
+    if (!PyUnicode_Check(text.ptr())) {
+        raise_wrong_type(what, "a str", text);
+    }
+    if (auto utf8 = utf8_of(text)) {
+        return *std::move(utf8);
+    }
+    raise_error(ErrorCode::InvalidArgument,
+                std::string(what) + " is " + shown(text) + ", which is no UTF-8");
+}
+
+bool parse_flag(nb::handle flag, const char* what) {
+    if (PyBool_Check(flag.ptr())) {
+        return flag.is(Py_True);
+    }
+    const std::string_view type = Py_TYPE(flag.ptr())->tp_name;
+    if (type == "numpy.bool" || type == "numpy.bool_") {
+        return PyObject_IsTrue(flag.ptr()) == 1;
+    }
+    raise_wrong_type(what, "True or False", flag);
+}
+
+double parse_real(nb::handle number, const char* what) {
+    const double value = PyBool_Check(number.ptr()) ? -1.0 : PyFloat_AsDouble(number.ptr());
+    if (value == -1.0 && (PyErr_Occurred() != nullptr || PyBool_Check(number.ptr()))) {
+        PyErr_Clear();
+        raise_wrong_type(what, "an int or a float", number);
+    }
+    if (std::isnan(value)) {
+        raise_error(ErrorCode::InvalidArgument, std::string(what) + " is NaN: give a number");
+    }
+    return value;
+}
+
+std::int64_t parse_integer(nb::handle number, const char* what) {
+    if (PyBool_Check(number.ptr()) || !PyIndex_Check(number.ptr())) {
+        raise_wrong_type(what, "an int", number);
+    }
+    const nb::object index = nb::steal(PyNumber_Index(number.ptr()));
+    if (!index.is_valid()) {
+        throw nb::python_error();
+    }
+    const long long value = PyLong_AsLongLong(index.ptr());
+    if (value == -1 && PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        raise_error(ErrorCode::InvalidArgument,
+                    std::string(what) + " is " + shown(number) + ": it has 64 bits at most");
+    }
+    return value;
+}
+
 std::uint64_t parse_natural(nb::handle number, const char* what, const char* type) {
     if (PyBool_Check(number.ptr()) || !PyIndex_Check(number.ptr())) {
-        PyErr_Format(PyExc_TypeError, "%s must be %s, not %R", what, type, number.ptr());
-        throw nb::python_error();
+        raise_wrong_type(what, type, number);
     }
     const nb::object index = nb::steal(PyNumber_Index(number.ptr()));
     if (!index.is_valid()) {
@@ -31,24 +142,21 @@ std::uint64_t parse_natural(nb::handle number, const char* what, const char* typ
     const unsigned long long value = PyLong_AsUnsignedLongLong(index.ptr());
     if (PyErr_Occurred() != nullptr) {
         PyErr_Clear();
-        raise_error(ErrorCode::InvalidArgument, std::string(what) + " is " +
-                                                    nb::repr(number).c_str() +
+        raise_error(ErrorCode::InvalidArgument, std::string(what) + " is " + shown(number) +
                                                     ": give a number from 0 up to 2**64-1");
     }
     return value;
 }
 
-}  // namespace
-
 std::uint64_t parse_bytes(nb::handle size, const char* what) {
     if (PyUnicode_Check(size.ptr())) {
-        return parse_size(nb::cast<std::string>(size));
+        return parse_size(parse_text(size, what));
     }
     return parse_natural(size, what, "an int of bytes or a string like '64MiB'");
 }
 
 unsigned parse_small(nb::handle number, const char* what) {
-    const std::uint64_t value = parse_natural(number, what, "an int");
+    const std::uint64_t value = parse_natural(number, what);
     if (value > std::numeric_limits<unsigned>::max()) {
         raise_error(ErrorCode::InvalidArgument,
                     std::string(what) + " is " + std::to_string(value) + ": far too many");
@@ -60,13 +168,11 @@ std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what) {
     const double number = PyBool_Check(seconds.ptr()) ? -1.0 : PyFloat_AsDouble(seconds.ptr());
     if (number == -1.0 && (PyErr_Occurred() != nullptr || PyBool_Check(seconds.ptr()))) {
         PyErr_Clear();
-        PyErr_Format(PyExc_TypeError, "%s must be seconds as an int or a float, not %R", what,
-                     seconds.ptr());
-        throw nb::python_error();
+        raise_wrong_type(what, "seconds as an int or a float", seconds);
     }
     if (std::isnan(number) || number < 0) {
         raise_error(ErrorCode::InvalidArgument,
-                    std::string(what) + " is " + nb::repr(seconds).c_str() + ": give seconds");
+                    std::string(what) + " is " + shown(seconds) + ": give seconds");
     }
     constexpr double century = 100.0 * 365 * 24 * 3600;
     return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -77,11 +183,10 @@ Codec parse_codec(nb::handle codec) {
     if (codec.is_none()) {
         return Codec::Typed;
     }
-    if (PyUnicode_Check(codec.ptr()) && nb::cast<std::string>(codec) == "pickle") {
+    if (PyUnicode_Check(codec.ptr()) && utf8_of(codec) == "pickle") {
         return Codec::Pickle;
     }
-    raise_error(ErrorCode::InvalidArgument,
-                std::string("codec is ") + nb::repr(codec).c_str() + ": give None or 'pickle'");
+    raise_error(ErrorCode::InvalidArgument, "codec is " + shown(codec) + ": give None or 'pickle'");
 }
 
 std::span<const std::byte> bytes_of(nb::handle bytes) noexcept {
@@ -90,6 +195,10 @@ std::span<const std::byte> bytes_of(nb::handle bytes) noexcept {
 }
 
 Pinned::Pinned(nb::handle object, Access access) {
+    if (PyObject_CheckBuffer(object.ptr()) == 0) {
+        raise_wrong_type("the data",
+                         "a contiguous buffer (bytes, bytearray, memoryview, NumPy array)", object);
+    }
     const int flags = access == Access::Write ? PyBUF_WRITABLE : PyBUF_SIMPLE;
     if (PyObject_GetBuffer(object.ptr(), &buffer_, flags) != 0) {
         throw nb::python_error();

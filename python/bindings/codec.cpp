@@ -164,7 +164,7 @@ void bind_codec(nb::module_& module) {
         "The value of a message. Without copy its arrays are views of the buffer, which must "
         "be 64-byte aligned.");
     module.def("register_dataclass", &register_dataclass, nb::arg("cls").none(),
-               nb::arg("name") = "",
+               nb::arg("name") = nb::none(),
                "Lets instances of a dataclass be sent and received under its qualified name.");
     module.def("tensor_over_buffer", &tensor_over_buffer, nb::arg("buffer"), nb::arg("dtype"),
                nb::arg("shape"), "A PyTorch tensor over a buffer, without a copy.");

@@ -6,6 +6,7 @@
 #include <map>
 #include <unordered_map>
 
+#include "arguments.hpp"
 #include "errors.hpp"
 
 namespace penstock::py {
@@ -65,7 +66,8 @@ nb::object Dataclass::blank() const {
     return object;
 }
 
-void register_dataclass(const nb::object& type, std::string_view name) {
+void register_dataclass(const nb::object& type, nb::handle given_name) {
+    const std::string name = given_name.is_none() ? "" : parse_text(given_name, "name");
     const nb::object is_dataclass = nb::module_::import_("dataclasses").attr("is_dataclass");
     if (!PyType_Check(type.ptr()) || !nb::cast<bool>(is_dataclass(type))) {
         raise_error(ErrorCode::InvalidArgument,
@@ -74,7 +76,7 @@ void register_dataclass(const nb::object& type, std::string_view name) {
     }
     Dataclass entry;
     entry.type = type;
-    entry.name = name.empty() ? qualified_name(type) : std::string(name);
+    entry.name = name.empty() ? qualified_name(type) : name;
     add_fields(entry);
     (void)entry.blank();  // raises TypeError now rather than at the first message
     Registry& all = registry();

@@ -24,9 +24,9 @@ struct Dataclass {
     [[nodiscard]] nb::object blank() const;
 };
 
-// An empty name means the qualified one. A class registered under the same name before is replaced:
-// that is what running a notebook's cell again means.
-void register_dataclass(const nb::object& type, std::string_view name);
+// None or an empty name means the qualified one. A class registered under the same name before is
+// replaced: that is what running a notebook's cell again means.
+void register_dataclass(const nb::object& type, nb::handle name);
 
 // Null if there is none.
 const Dataclass* dataclass_of(nb::handle value) noexcept;

@@ -62,6 +62,18 @@ void raise_error(const Status& failure) {
     throw nb::python_error();
 }
 
+void raise_not_by_hand(nb::handle type) {
+    const std::string name = nb::str(type.attr("__name__")).c_str();
+    const bool is_writer = name == "BroadcastWriter";
+    const bool is_reader = name == "BroadcastReader";
+    const std::string maker = is_writer || is_reader ? "Broadcast" : name;
+    std::string how = is_reader ? "" : maker + ".create()";
+    if (!is_writer) {
+        how.append(how.empty() ? "" : " or ").append(maker).append(".attach()");
+    }
+    raise_error("InvalidType", name + " is not made by hand: use " + how);
+}
+
 void check(const Status& status) {
     if (!status.is_ok()) {
         raise_error(status);

@@ -36,6 +36,15 @@ Status store(Result<T>&& result, std::optional<T>& place) {
     return result.status().copy();
 }
 
+// How objects of a bound class come into being: for users who call the class itself.
+// The last overload of each public constructor.
+[[noreturn]] void raise_not_by_hand(nb::handle type);
+template <typename Class>
+void refuse_construction(Class* /*place*/, const nb::args& /*unused*/,
+                         const nb::kwargs& /*unused*/) {
+    raise_not_by_hand(nb::type<Class>());
+}
+
 // Makes every penstock::Error that leaves a binding the Python exception of its code.
 void bind_errors(nb::module_& module);
 

@@ -5,6 +5,7 @@
 #include <cctype>
 #include <string>
 
+#include "arguments.hpp"
 #include "errors.hpp"
 #include "segment/name.hpp"
 #include "segment/segment.hpp"
@@ -85,14 +86,27 @@ nb::dict to_dict(const Participant& participant) {
     return dict;
 }
 
+nb::dict to_dict(const KeptData& kept) {
+    nb::dict dict;
+    dict["messages"] = kept.messages;
+    dict["objects"] = kept.objects;
+    dict["bytes"] = kept.bytes;
+    dict["persistent"] = kept.persistent;
+    dict["description"] = kept.describe();
+    return dict;
+}
+
 nb::dict to_dict(const SegmentSummary& segment) {
     nb::dict dict;
     dict["name"] = segment.name;
-    dict["kind"] = lower(to_string(segment.kind));
+    dict["kind"] = segment.problem.empty() ? lower(to_string(segment.kind)) : "unknown";
     dict["reserved_bytes"] = segment.reserved_bytes;
     dict["range_bytes"] = segment.range_bytes;
     dict["participants"] = to_list(segment.participants);
+    dict["kept"] = to_dict(segment.kept);
     dict["problem"] = segment.problem;
+    dict["problem_code"] =
+        segment.problem.empty() ? "" : std::string(to_string(segment.problem_code));
     return dict;
 }
 
@@ -256,8 +270,9 @@ namespace {
 
 // For the async twins of attach(): waits until it would find the segment, and joins nothing. So a
 // task that is cancelled has not used up the first place of a rank.
-void wait_until_there(const std::string& kind, const std::string& name, const std::string& instance,
+void wait_until_there(const std::string& kind, nb::handle given_name, const std::string& instance,
                       nb::handle timeout) {
+    const std::string name = parse_name(given_name);
     for (const Kind known : {Kind::Broadcast, Kind::Queue, Kind::Store}) {
         if (kind != to_string(known)) {
             continue;
@@ -274,27 +289,46 @@ void wait_until_there(const std::string& kind, const std::string& name, const st
 }  // namespace
 
 void bind_inspect(nb::module_& module) {
-    module.def("wait_until_there", &wait_until_there, nb::arg("kind"), nb::arg("name"),
+    module.def("wait_until_there", &wait_until_there, nb::arg("kind"), nb::arg("name").none(),
                nb::arg("instance"), nb::arg("timeout").none());
     module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
     module.def(
-        "check_name", [](const std::string& name) { detail::locate(name); }, nb::arg("name"),
-        "Raises InvalidName for what no segment can be called.");
-    module.def("inspect_segment", [](const std::string& name) {
-        return to_dict(without_gil([&] { return inspect_segment(name); }));
-    });
-    module.def("inspect_broadcast", [](const std::string& name) {
-        return to_dict(without_gil([&] { return inspect_broadcast(name); }));
-    });
-    module.def("inspect_queue", [](const std::string& name) {
-        return to_dict(without_gil([&] { return inspect_queue(name); }));
-    });
-    module.def("remove_if_abandoned", [](const std::string& name) {
-        return without_gil([&] { return remove_if_abandoned(name); });
-    });
-    module.def("parse_size", &parse_size, nb::arg("text"),
-               "Bytes of a size as people write it: \"64MiB\", \"1.5GiB\", \"4096\", "
-               "\"10MB\".\n\nRaises InvalidArgument.");
+        "check_name", [](nb::handle name) { detail::locate(parse_name(name)); },
+        nb::arg("name").none(), "Raises InvalidName for what no segment can be called.");
+    module.def(
+        "inspect_segment",
+        [](nb::handle given) {
+            const std::string name = parse_name(given);
+            return to_dict(without_gil([&] { return inspect_segment(name); }));
+        },
+        nb::arg("name").none());
+    module.def(
+        "inspect_broadcast",
+        [](nb::handle given) {
+            const std::string name = parse_name(given);
+            return to_dict(without_gil([&] { return inspect_broadcast(name); }));
+        },
+        nb::arg("name").none());
+    module.def(
+        "inspect_queue",
+        [](nb::handle given) {
+            const std::string name = parse_name(given);
+            return to_dict(without_gil([&] { return inspect_queue(name); }));
+        },
+        nb::arg("name").none());
+    module.def(
+        "remove_if_abandoned",
+        [](nb::handle given, nb::handle data) {
+            const std::string name = parse_name(given);
+            const OnData on_data = parse_flag(data, "data") ? OnData::Remove : OnData::Keep;
+            return without_gil([&] { return remove_if_abandoned(name, on_data); });
+        },
+        nb::arg("name").none(), nb::arg("data").none());
+    module.def(
+        "parse_size", [](nb::handle text) { return parse_size(parse_text(text, "a size")); },
+        nb::arg("text").none(),
+        "Bytes of a size as people write it: \"64MiB\", \"1.5GiB\", \"4096\", "
+        "\"10MB\".\n\nRaises InvalidArgument.");
 }
 
 }  // namespace penstock::py

@@ -164,7 +164,8 @@ void wait_message(PyQueue& queue, nb::handle timeout, const Cancel& cancel) {
         [&](const Wait& wait) { return side.target().wait_ready(wait); });
 }
 
-QueueRole parse_role(const std::string& role) {
+QueueRole parse_role(nb::handle given) {
+    const std::string role = parse_text(given, "role");
     if (role == "any") {
         return QueueRole::Any;
     }
@@ -178,10 +179,11 @@ QueueRole parse_role(const std::string& role) {
                 "role is '" + role + "': give 'any', 'producer' or 'consumer'");
 }
 
-void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::handle slots,
+void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::handle slots,
             nb::handle inline_bytes, nb::handle members, nb::handle poison_limit,
-            const std::string& ends_with, nb::handle codec, bool populate, bool lock_memory,
+            nb::handle ends_with, nb::handle codec, nb::handle populate, nb::handle lock_memory,
             std::uint64_t application) {
+    const std::string name = parse_name(given_name);
     QueueOptions options;
     options.application = application;
     options.capacity = parse_bytes(capacity, "capacity");
@@ -190,15 +192,16 @@ void create(PyQueue* place, const std::string& name, nb::handle capacity, nb::ha
     options.members = parse_small(members, "members");
     options.poison_limit = parse_small(poison_limit, "poison_limit");
     options.ends_with = parse_ends_with(ends_with);
-    options.memory.populate = populate;
-    options.memory.lock_memory = lock_memory;
+    options.memory.populate = parse_flag(populate, "populate");
+    options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
     const Codec values = parse_codec(codec);
     const WithoutGil without_gil;  // populate may take seconds
     new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values, application);
 }
 
-PyQueue* attach(const std::string& name, const std::string& instance, const std::string& role,
+PyQueue* attach(nb::handle given_name, const std::string& instance, nb::handle role,
                 nb::handle codec, nb::handle timeout, std::uint64_t application) {
+    const std::string name = parse_name(given_name);
     const QueueRole parsed = parse_role(role);
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
@@ -243,7 +246,8 @@ void PyQueue::close() {
     sides_->putting.close();
 }
 
-EndsWith parse_ends_with(const std::string& ends_with) {
+EndsWith parse_ends_with(nb::handle given) {
+    const std::string ends_with = parse_text(given, "ends_with");
     if (ends_with == "creator") {
         return EndsWith::Creator;
     }
@@ -274,28 +278,29 @@ void bind_queue(nb::module_& module) {
     auto bound = nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
                                      "One participant of a queue; penstock.Queue is its face.");
     bound
-        .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
-             nb::arg("slots"), nb::arg("inline_bytes"), nb::arg("members"), nb::arg("poison_limit"),
-             nb::arg("ends_with") = "creator", nb::arg("codec").none(), nb::arg("populate"),
-             nb::arg("lock_memory"), nb::arg("application") = 0)
+        .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
+             nb::arg("slots").none(), nb::arg("inline_bytes").none(), nb::arg("members").none(),
+             nb::arg("poison_limit").none(), nb::arg("ends_with").none() = "creator",
+             nb::arg("codec").none(), nb::arg("populate").none(), nb::arg("lock_memory").none(),
+             nb::arg("application") = 0)
         .def(
             "__init__",
-            [](PyQueue* place, const std::string& name, const std::string& instance,
-               const std::string& role, nb::handle codec, nb::handle timeout,
-               std::uint64_t application) {
+            [](PyQueue* place, nb::handle name, const std::string& instance, nb::handle role,
+               nb::handle codec, nb::handle timeout, std::uint64_t application) {
                 const std::unique_ptr<PyQueue> attached(
                     attach(name, instance, role, codec, timeout, application));
                 new (place) PyQueue(std::move(*attached));
             },
-            nb::arg("name"), nb::kw_only(), nb::arg("instance"), nb::arg("role"),
+            nb::arg("name").none(), nb::kw_only(), nb::arg("instance"), nb::arg("role").none(),
             nb::arg("codec").none(), nb::arg("timeout").none(), nb::arg("application") = 0)
+        .def("__init__", &refuse_construction<PyQueue>)
         .def(
             "put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
             "Put a value. Waits while the queue is full.\n\n"
             "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
             "Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace or UnsupportedType:\n"
             "then nothing was put.")
-        .def("put_bytes", &put_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
+        .def("put_bytes", &put_bytes, nb::arg("data").none(), nb::arg("timeout") = nb::none(),
              "Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does.")
         .def(
             "get", &get, nb::arg("timeout") = nb::none(),
@@ -309,8 +314,8 @@ void bind_queue(nb::module_& module) {
              "The next message, in place: ``with queue.get_view() as obj``; see "
              "``get_many``.")
         .def(
-            "get_many", &make_batch, nb::arg("max_items") = 64, nb::arg("min_items") = 1,
-            nb::arg("timeout") = nb::none(),
+            "get_many", &make_batch, nb::arg("max_items").none() = 64,
+            nb::arg("min_items").none() = 1, nb::arg("timeout") = nb::none(),
             "The next messages, in place: ``with queue.get_many() as batch``, a list.\n\n"
             "Waits until there are ``min_items``, for ``timeout`` seconds at most, and takes none\n"
             "before. Of several consumers that wait for more than one message each is served "
@@ -374,6 +379,8 @@ void bind_queue(nb::module_& module) {
         .def_prop_ro("_is_foreign", &PyQueue::is_foreign)
         .def_ro("name", &PyQueue::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &PyQueue::instance)
+        .def_prop_ro("_replaced",
+                     [](PyQueue& queue) { return queue.putting().target().replaced().describe(); })
         .def("_stats", &stats_of)
         .def(
             "_encode",
@@ -381,7 +388,9 @@ void bind_queue(nb::module_& module) {
                 return OutgoingPut(encode(value, queue.codec));
             },
             nb::arg("obj").none())
-        .def("_pin", [](PyQueue&, nb::handle buffer) { return OutgoingPut(buffer); })
+        .def(
+            "_pin", [](PyQueue&, nb::handle buffer) { return OutgoingPut(buffer); },
+            nb::arg("data").none())
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
     bind_dead_letters(bound, [](PyQueue& queue) -> Queue& {
         QueueSide& side = queue.taking();

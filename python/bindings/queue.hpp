@@ -46,7 +46,7 @@ private:
 };
 
 // "creator" or "last_producer"; InvalidArgument otherwise.
-EndsWith parse_ends_with(const std::string& ends_with);
+EndsWith parse_ends_with(nb::handle given);
 
 // Whether this handle's codec reads that message; and what is raised if it does not.
 bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept;

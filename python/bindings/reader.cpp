@@ -78,8 +78,9 @@ void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
     reader.await_message(turn, deadline, &cancel);
 }
 
-void create(Reader* place, const std::string& name, const std::string& instance, int descriptor,
+void create(Reader* place, nb::handle given_name, const std::string& instance, int descriptor,
             nb::handle rank, nb::handle codec, nb::handle timeout) {
+    const std::string name = parse_name(given_name);
     const unsigned rank_number = parse_small(rank, "rank");
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
@@ -132,9 +133,10 @@ Message Reader::take_message(Deadline deadline) {
 void bind_reader(nb::module_& module) {
     nb::class_<Reader>(module, "BroadcastReader", nb::is_weak_referenceable(),
                        "The receiving side of one rank; penstock.BroadcastReader is its face.")
-        .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
-             nb::arg("descriptor"), nb::arg("rank"), nb::arg("codec").none(),
+        .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
+             nb::arg("descriptor"), nb::arg("rank").none(), nb::arg("codec").none(),
              nb::arg("timeout").none())
+        .def("__init__", &refuse_construction<Reader>)
         .def(
             "recv", &recv, nb::arg("timeout") = nb::none(),
             "The next message, as an object of one's own; bytes if it was sent as bytes.\n\n"
@@ -151,7 +153,7 @@ void bind_reader(nb::module_& module) {
         .def("recv_bytes", &recv_bytes, nb::arg("timeout") = nb::none(),
              "The next message, sent as bytes. Any other gives Incompatible and stays there.\n\n"
              "Waits and raises as ``recv`` does.")
-        .def("recv_bytes_into", &recv_bytes_into, nb::arg("buffer"),
+        .def("recv_bytes_into", &recv_bytes_into, nb::arg("buffer").none(),
              nb::arg("timeout") = nb::none(),
              "The next message of bytes, copied into a writable buffer; how many bytes it has.\n\n"
              "A message that is too large for the buffer raises TooLarge and stays there. Waits "

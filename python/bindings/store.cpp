@@ -19,7 +19,8 @@ namespace penstock::py {
 
 namespace {
 
-Eviction parse_eviction(const std::string& eviction) {
+Eviction parse_eviction(nb::handle given) {
+    const std::string eviction = parse_text(given, "eviction");
     for (const Eviction known : {Eviction::Sieve, Eviction::Fifo, Eviction::Lru, Eviction::None}) {
         if (eviction == to_string(known)) {
             return known;
@@ -29,9 +30,11 @@ Eviction parse_eviction(const std::string& eviction) {
                 "eviction is '" + eviction + "': give 'sieve', 'fifo', 'lru' or 'none'");
 }
 
-nb::object get_ref(PyStore& store, std::uint32_t entry, std::uint64_t incarnation) {
+nb::object get_ref(PyStore& store, nb::handle entry, nb::handle incarnation) {
+    const StoreRef ref{parse_small(entry, "the entry of a ref"),
+                       parse_natural(incarnation, "the incarnation of a ref")};
     const std::shared_ptr<Store> live = store.live();
-    Result<StoreObject> found = live->get(StoreRef{entry, incarnation});
+    Result<StoreObject> found = live->get(ref);
     if (found) {
         return make_store_view(store.codec, *std::move(found));
     }
@@ -83,26 +86,28 @@ nb::list keys(PyStore& store) {
     return list;
 }
 
-void create(PyStore* place, const std::string& name, nb::handle capacity, nb::handle objects,
-            nb::handle members, const std::string& eviction, nb::handle granule, bool persistent,
-            nb::handle codec, bool populate, bool lock_memory, bool huge_pages) {
+void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::handle objects,
+            nb::handle members, nb::handle eviction, nb::handle granule, nb::handle persistent,
+            nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages) {
+    const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
     options.objects = objects.is_none() ? 0 : parse_bytes(objects, "objects");
     options.members = parse_small(members, "members");
     options.eviction = parse_eviction(eviction);
     options.granule = granule.is_none() ? 0 : parse_bytes(granule, "granule");
-    options.persistent = persistent;
-    options.memory.populate = populate;
-    options.memory.lock_memory = lock_memory;
-    options.memory.huge_pages = huge_pages;
+    options.persistent = parse_flag(persistent, "persistent");
+    options.memory.populate = parse_flag(populate, "populate");
+    options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
+    options.memory.huge_pages = parse_flag(huge_pages, "huge_pages");
     const Codec values = parse_codec(codec);
     const WithoutGil without_gil;  // populate may take seconds
     new (place) PyStore(Store::create(name, options), values);
 }
 
-void attach(PyStore* place, const std::string& name, const std::string& instance, nb::handle codec,
+void attach(PyStore* place, nb::handle given_name, const std::string& instance, nb::handle codec,
             nb::handle timeout) {
+    const std::string name = parse_name(given_name);
     const Codec values = parse_codec(codec);
     const Deadline deadline = parse_timeout(timeout);
     new (place) PyStore(
@@ -192,37 +197,39 @@ void PyStore::leave() {
 void bind_store(nb::module_& module) {
     nb::class_<PyStore, StoreObjects>(module, "Store", nb::is_weak_referenceable(),
                                       "One participant of a store; penstock.Store is its face.")
-        .def("__init__", &create, nb::arg("name"), nb::kw_only(), nb::arg("capacity"),
-             nb::arg("objects").none(), nb::arg("members"), nb::arg("eviction"),
-             nb::arg("granule").none(), nb::arg("persistent"), nb::arg("codec").none(),
-             nb::arg("populate"), nb::arg("lock_memory"), nb::arg("huge_pages"))
-        .def("__init__", &attach, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
+        .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
+             nb::arg("objects").none(), nb::arg("members").none(), nb::arg("eviction").none(),
+             nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
+             nb::arg("populate").none(), nb::arg("lock_memory").none(),
+             nb::arg("huge_pages").none())
+        .def("__init__", &attach, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("codec").none(), nb::arg("timeout").none())
-        .def("_get_ref", &get_ref, nb::arg("entry"), nb::arg("incarnation"))
-        .def("_wait", &wait_for, nb::arg("key"), nb::arg("timeout").none(),
+        .def("__init__", &refuse_construction<PyStore>)
+        .def("_get_ref", &get_ref, nb::arg("entry").none(), nb::arg("incarnation").none())
+        .def("_wait", &wait_for, nb::arg("key").none(), nb::arg("timeout").none(),
              nb::arg("cancel").none() = nb::none())
-        .def("_look", &look, nb::arg("key"))
+        .def("_look", &look, nb::arg("key").none())
         .def(
             "__contains__",
             [](PyStore& store, nb::handle key) { return store.live()->contains(parse_key(key)); },
-            nb::arg("key"), "Whether it is there at this moment; does not count as read.")
+            nb::arg("key").none(), "Whether it is there at this moment; does not count as read.")
         .def(
             "delete",
             [](PyStore& store, nb::handle key) {
                 return is_done(store.live()->remove(parse_key(key)));
             },
-            nb::arg("key"),
+            nb::arg("key").none(),
             "Nobody finds it any more; who reads it may go on. False: it was not there.")
         .def(
             "touch",
             [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); },
-            nb::arg("key"), "Count as read, for eviction. False: it is not there.")
+            nb::arg("key").none(), "Count as read, for eviction. False: it is not there.")
         .def(
             "pin",
             [](PyStore& store, nb::handle key) {
                 return is_done(store.live()->pin(parse_key(key)));
             },
-            nb::arg("key"),
+            nb::arg("key").none(),
             "Never evict it until ``unpin()``, whoever lives or dies; counts. False: it is not "
             "there.")
         .def(
@@ -230,7 +237,8 @@ void bind_store(nb::module_& module) {
             [](PyStore& store, nb::handle key) {
                 return is_done(store.live()->unpin(parse_key(key)));
             },
-            nb::arg("key"), "Take one ``pin()`` back. False: it is not there, or was not pinned.")
+            nb::arg("key").none(),
+            "Take one ``pin()`` back. False: it is not there, or was not pinned.")
         .def(
             "clear",
             [](PyStore& store) {
@@ -247,7 +255,7 @@ void bind_store(nb::module_& module) {
                 const WithoutGil without_gil;
                 return live->trim(kept);
             },
-            nb::arg("keep") = 0,
+            nb::arg("keep").none() = 0,
             "Give the memory of free room back to the system, all but ``keep`` bytes; how many "
             "bytes.")
         .def(
@@ -289,16 +297,20 @@ void bind_store(nb::module_& module) {
              "The second time it does nothing; of a TieredStore's first tier neither.")
         .def_prop_ro("closed", &PyStore::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &PyStore::is_foreign);
-    module.def("inspect_store", [](const std::string& name) {
-        const StoreInfo info = [&] {
-            const WithoutGil without_gil;
-            return inspect_store(name);
-        }();
-        nb::dict dict;
-        dict["segment"] = to_dict(info.segment);
-        dict["stats"] = to_dict(info.stats);
-        return dict;
-    });
+    module.def(
+        "inspect_store",
+        [](nb::handle given) {
+            const std::string name = parse_name(given);
+            const StoreInfo info = [&] {
+                const WithoutGil without_gil;
+                return inspect_store(name);
+            }();
+            nb::dict dict;
+            dict["segment"] = to_dict(info.segment);
+            dict["stats"] = to_dict(info.stats);
+            return dict;
+        },
+        nb::arg("name").none());
 }
 
 }  // namespace penstock::py

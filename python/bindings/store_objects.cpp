@@ -36,8 +36,7 @@ struct Asked {
     Asked(nb::handle weight, nb::handle expires_after, nb::handle alignment) {
         options.weight = parse_small(weight, "weight");
         if (!expires_after.is_none()) {
-            options.expires_after = std::chrono::nanoseconds(
-                static_cast<std::int64_t>(nb::cast<double>(expires_after) * 1e9));
+            options.expires_after = parse_seconds(expires_after, "expires_after");
         }
         if (!alignment.is_none()) {
             options.alignment = parse_bytes(alignment, "alignment");
@@ -227,8 +226,7 @@ std::string_view parse_key(nb::handle key) {
         const auto bytes = bytes_of(key);
         return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
     }
-    PyErr_SetString(PyExc_TypeError, "a key is a str or bytes");
-    throw nb::python_error();
+    raise_wrong_type("a key", "a str or bytes", key);
 }
 
 bool is_done(const Status& status) {
@@ -243,8 +241,8 @@ void bind_store_objects(nb::module_& module) {
     bind_store_view(module);
     bind_store_staged(module);
     nb::class_<StoreObjects>(module, "StoreObjects", "What every kind of store does alike.")
-        .def("put", &put, nb::arg("key"), nb::arg("obj").none(), nb::kw_only(),
-             nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
+        .def("put", &put, nb::arg("key").none(), nb::arg("obj").none(), nb::kw_only(),
+             nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
              nb::arg("expires_after") = nb::none(),
              "Put a value. False: it is there already, or somebody alive is writing it.\n"
              "\n"
@@ -257,19 +255,19 @@ void bind_store_objects(nb::module_& module) {
              "TieredStore with\n"
              "``policy=\"write_through\"`` also what speaks of a server: then the first tier has "
              "it.")
-        .def("put_bytes", &put_bytes, nb::arg("key"), nb::arg("data"), nb::kw_only(),
-             nb::arg("meta") = nb::none(), nb::arg("weight") = 0,
+        .def("put_bytes", &put_bytes, nb::arg("key").none(), nb::arg("data").none(), nb::kw_only(),
+             nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
              nb::arg("expires_after") = nb::none(),
              "Put a contiguous buffer; who gets it gets bytes, or a view of them. See ``put``.")
-        .def("_reserve_bytes", &reserve_bytes, nb::arg("key"), nb::arg("nbytes"), nb::kw_only(),
-             nb::arg("meta").none(), nb::arg("weight"), nb::arg("expires_after").none(),
-             nb::arg("alignment").none())
-        .def("_reserve_tensor", &reserve_tensor, nb::arg("key"), nb::arg("shape"), nb::arg("dtype"),
-             nb::arg("is_torch"), nb::kw_only(), nb::arg("meta").none(), nb::arg("weight"),
-             nb::arg("expires_after").none(), nb::arg("alignment").none(),
+        .def("_reserve_bytes", &reserve_bytes, nb::arg("key").none(), nb::arg("nbytes").none(),
+             nb::kw_only(), nb::arg("meta").none(), nb::arg("weight").none(),
+             nb::arg("expires_after").none(), nb::arg("alignment").none())
+        .def("_reserve_tensor", &reserve_tensor, nb::arg("key").none(), nb::arg("shape"),
+             nb::arg("dtype"), nb::arg("is_torch"), nb::kw_only(), nb::arg("meta").none(),
+             nb::arg("weight").none(), nb::arg("expires_after").none(), nb::arg("alignment").none(),
              nb::arg("in_place") = false)
-        .def("_get", &get, nb::arg("key"))
-        .def("_get_copy", &get_copy, nb::arg("key"), nb::arg("missing"))
+        .def("_get", &get, nb::arg("key").none())
+        .def("_get_copy", &get_copy, nb::arg("key").none(), nb::arg("missing").none())
         .def_ro("name", &StoreObjects::name, "The name it was created with, or attached to.")
         .def_ro("_instance", &StoreObjects::instance);
     module.def(

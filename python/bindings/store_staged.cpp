@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "arguments.hpp"
 #include "codec_numpy.hpp"
 #include "codec_torch.hpp"
 #include "errors.hpp"
@@ -204,7 +205,8 @@ bool settle(nb::handle_t<StoreStaged> staged, nb::handle room) {
     return nb::inst_ptr<StoreStaged>(staged)->exports > (is_share ? 1 : 0);
 }
 
-void resize(StoreStaged& staged, std::uint64_t nbytes) {
+void resize(StoreStaged& staged, nb::handle wanted) {
+    const std::uint64_t nbytes = parse_bytes(wanted, "nbytes");
     if (staged.memory.is_made()) {
         raise_error(ErrorCode::Busy, "the reservation's memory is in use; resize it before");
     }
@@ -260,7 +262,7 @@ void bind_store_staged(nb::module_& module) {
         .def("settle", &settle, nb::arg("room").none())
         .def("commit", &StoreStaged::commit)
         .def("abort", &StoreStaged::abort)
-        .def("resize", &resize, nb::arg("nbytes"));
+        .def("resize", &resize, nb::arg("nbytes").none());
 }
 
 }  // namespace penstock::py

@@ -22,7 +22,8 @@ namespace {
 
 // The one of `all` that bears the name.
 template <typename Choice>
-Choice parse_choice(const std::string& name, const char* what, std::initializer_list<Choice> all) {
+Choice parse_choice(nb::handle given, const char* what, std::initializer_list<Choice> all) {
+    const std::string name = parse_text(given, what);
     std::string sentence = std::string(what) + " is '" + name + "': give one of";
     for (const Choice known : all) {
         if (name == to_string(known)) {
@@ -33,12 +34,12 @@ Choice parse_choice(const std::string& name, const char* what, std::initializer_
     raise_error(ErrorCode::InvalidArgument, sentence);
 }
 
-TierPolicy parse_policy(const std::string& policy) {
+TierPolicy parse_policy(nb::handle policy) {
     return parse_choice(policy, "policy",
                         {TierPolicy::WriteBack, TierPolicy::WriteThrough, TierPolicy::ReadOnly});
 }
 
-WhenFull parse_when_full(const std::string& when_full) {
+WhenFull parse_when_full(nb::handle when_full) {
     return parse_choice(when_full, "when_full", {WhenFull::Drop, WhenFull::Wait});
 }
 
@@ -58,15 +59,14 @@ std::shared_ptr<TieredStore> take_over(PyStore& first, const TieredOptions& opti
 }
 
 void create(PyTieredStore* place, nb::object store, const std::vector<std::string>& urls,
-            bool cluster, const std::string& prefix, const std::string& policy,
-            nb::handle connect_timeout, nb::handle request_timeout, nb::handle retry_first,
-            nb::handle retry_most, nb::handle max_inflight, const std::string& when_full,
-            nb::handle full_timeout, nb::handle writers, nb::handle part, nb::handle ttl,
-            bool delete_corrupt) {
+            nb::handle cluster, nb::handle prefix, nb::handle policy, nb::handle connect_timeout,
+            nb::handle request_timeout, nb::handle retry_first, nb::handle retry_most,
+            nb::handle max_inflight, nb::handle when_full, nb::handle full_timeout,
+            nb::handle writers, nb::handle part, nb::handle ttl, nb::handle delete_corrupt) {
     TieredOptions options;
     options.urls = urls;
-    options.cluster = cluster;
-    options.prefix = prefix;
+    options.cluster = parse_flag(cluster, "cluster");
+    options.prefix = parse_text(prefix, "prefix");
     options.policy = parse_policy(policy);
     options.connect_timeout = parse_seconds(connect_timeout, "connect_timeout");
     options.request_timeout = parse_seconds(request_timeout, "request_timeout");
@@ -80,7 +80,7 @@ void create(PyTieredStore* place, nb::object store, const std::vector<std::strin
     if (!ttl.is_none()) {
         options.ttl = std::chrono::ceil<std::chrono::milliseconds>(parse_seconds(ttl, "ttl"));
     }
-    options.delete_corrupt = delete_corrupt;
+    options.delete_corrupt = parse_flag(delete_corrupt, "delete_corrupt");
     std::shared_ptr<TieredStore> tiered = take_over(nb::cast<PyStore&>(store), options);
     new (place) PyTieredStore(std::move(store), std::move(tiered));
 }
@@ -197,22 +197,22 @@ void bind_tiered_store(nb::module_& module) {
         module, "TieredStore", nb::is_weak_referenceable(),
         "A store and its second tier; penstock.TieredStore is its face.")
         .def("__init__", &create, nb::arg("store"), nb::arg("urls"), nb::kw_only(),
-             nb::arg("cluster"), nb::arg("prefix"), nb::arg("policy"),
+             nb::arg("cluster").none(), nb::arg("prefix").none(), nb::arg("policy").none(),
              nb::arg("connect_timeout").none(), nb::arg("request_timeout").none(),
              nb::arg("retry_first").none(), nb::arg("retry_most").none(),
-             nb::arg("max_inflight").none(), nb::arg("when_full"), nb::arg("full_timeout").none(),
-             nb::arg("writers").none(), nb::arg("part").none(), nb::arg("ttl").none(),
-             nb::arg("delete_corrupt"))
+             nb::arg("max_inflight").none(), nb::arg("when_full").none(),
+             nb::arg("full_timeout").none(), nb::arg("writers").none(), nb::arg("part").none(),
+             nb::arg("ttl").none(), nb::arg("delete_corrupt").none())
         .def(
             "__contains__",
             [](PyTieredStore& store, nb::handle key) { return store.contains(parse_key(key)); },
-            nb::arg("key"), "In the first tier, or by its name in the second.")
+            nb::arg("key").none(), "In the first tier, or by its name in the second.")
         .def(
             "delete",
             [](PyTieredStore& store, nb::handle key) {
                 return is_done(store.remove(parse_key(key)));
             },
-            nb::arg("key"),
+            nb::arg("key").none(),
             "From both tiers. False: neither had it.\n"
             "\n"
             "Raises what speaks of a server: the first tier has it no more, the second perhaps "

@@ -78,23 +78,26 @@ TrajectoryOptions parse_options(const nb::dict& options) {
     parsed.members = parse_small(options["members"], "members");
     parsed.poison_limit = parse_small(options["poison_limit"], "poison_limit");
     parsed.max_staleness = parse_staleness(options["max_staleness"]);
-    parsed.ends_with = parse_ends_with(nb::cast<std::string>(options["ends_with"]));
-    parsed.memory.populate = nb::cast<bool>(options["populate"]);
-    parsed.memory.lock_memory = nb::cast<bool>(options["lock_memory"]);
+    parsed.ends_with = parse_ends_with(options["ends_with"]);
+    parsed.memory.populate = parse_flag(options["populate"], "populate");
+    parsed.memory.lock_memory = parse_flag(options["lock_memory"], "lock_memory");
     return parsed;
 }
 
 // `options` None: attach.
-void make_writer(PyWriter* place, const std::string& name, const std::string& instance,
-                 nb::handle options, const std::string& environment, double weight,
-                 double min_share, nb::handle group_size, std::optional<std::int64_t> env_id,
+void make_writer(PyWriter* place, nb::handle given_name, const std::string& instance,
+                 nb::handle options, nb::handle environment, nb::handle weight,
+                 nb::handle min_share, nb::handle group_size, nb::handle env_id,
                  nb::handle timeout) {
+    const std::string name = parse_name(given_name);
     EnvironmentOptions asked;
-    asked.name = environment;
-    asked.weight = weight;
-    asked.min_share = min_share;
+    asked.name = parse_text(environment, "environment");
+    asked.weight = parse_real(weight, "weight");
+    asked.min_share = parse_real(min_share, "min_share");
     asked.group_size = parse_small(group_size, "group_size");
-    asked.env_id = env_id;
+    if (!env_id.is_none()) {
+        asked.env_id = parse_integer(env_id, "env_id");
+    }
     if (!options.is_none()) {
         const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
         const WithoutGil without_gil;  // populate may take seconds
@@ -109,8 +112,9 @@ void make_writer(PyWriter* place, const std::string& name, const std::string& in
                  name);
 }
 
-void make_reader(PyReader* place, const std::string& name, const std::string& instance,
+void make_reader(PyReader* place, nb::handle given_name, const std::string& instance,
                  nb::handle options, nb::handle sequences, nb::handle timeout) {
+    const std::string name = parse_name(given_name);
     const std::uint64_t count = parse_small(sequences, "sequences");
     if (!options.is_none()) {
         const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
@@ -184,7 +188,7 @@ private:
 };
 
 TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lookahead,
-                           bool causal_shift, bool drop_stale, nb::handle timeout) {
+                           nb::handle causal_shift, nb::handle drop_stale, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     BatchRequest request;
     request.sequences = sequences.is_none() ? 0 : parse_small(sequences, "sequences");
@@ -194,8 +198,8 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
     if (!lookahead.is_none()) {
         request.lookahead = parse_small(lookahead, "lookahead");
     }
-    request.causal_shift = causal_shift;
-    request.drops_stale = drop_stale;
+    request.causal_shift = parse_flag(causal_shift, "causal_shift");
+    request.drops_stale = parse_flag(drop_stale, "drop_stale");
     Turn turn(reader);
     std::optional<TrajectoryBatch> batch;
     turn.run(
@@ -258,7 +262,7 @@ void bind_common(Bound& bound) {
 
 void bind_writer_class(nb::module_& module) {
     nb::class_<OutgoingGroup>(module, "_OutgoingGroup")
-        .def(nb::init<nb::handle>(), nb::arg("message"))
+        .def(nb::init<nb::handle>(), nb::arg("message").none())
         .def("try_put", &OutgoingGroup::try_put, nb::arg("writer"), nb::arg("rollout").none())
         .def("wait_for_room", &OutgoingGroup::wait_for_room, nb::arg("writer"),
              nb::arg("timeout").none(), nb::arg("cancel"));
@@ -270,10 +274,13 @@ void bind_writer_class(nb::module_& module) {
                              "An environment; penstock.trajectories.TrajectoryWriter is its face.");
     bind_common(bound);
     bound
-        .def("__init__", &make_writer, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
-             nb::arg("options").none(), nb::arg("environment"), nb::arg("weight"),
-             nb::arg("min_share"), nb::arg("group_size"), nb::arg("env_id").none(),
+        .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
+             nb::arg("options").none(), nb::arg("environment").none(), nb::arg("weight").none(),
+             nb::arg("min_share").none(), nb::arg("group_size").none(), nb::arg("env_id").none(),
              nb::arg("timeout").none())
+        .def("__init__", &refuse_construction<PyWriter>)
+        .def_prop_ro("_replaced",
+                     [](PyWriter& writer) { return writer.putting.target().replaced().describe(); })
         .def_ro("environment", &PyWriter::environment, "The environment's name.")
         .def_ro("env_id", &PyWriter::env_id,
                 "The environment's number, as attached with, or given out by the queue from 1.")
@@ -295,7 +302,7 @@ void bind_writer_class(nb::module_& module) {
                 const Deadline deadline = parse_timeout(timeout);
                 put(writer, encode(message, Codec::Typed), rollout, deadline);
             },
-            nb::arg("message"), nb::arg("rollout").none(), nb::arg("timeout").none())
+            nb::arg("message").none(), nb::arg("rollout").none(), nb::arg("timeout").none())
         .def(
             "end",
             [](PyWriter& writer) {
@@ -320,8 +327,11 @@ void bind_reader_class(nb::module_& module) {
                              "A trainer; penstock.trajectories.TrajectoryReader is its face.");
     bind_common(bound);
     bound
-        .def("__init__", &make_reader, nb::arg("name"), nb::kw_only(), nb::arg("instance"),
-             nb::arg("options").none(), nb::arg("sequences"), nb::arg("timeout").none())
+        .def("__init__", &make_reader, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
+             nb::arg("options").none(), nb::arg("sequences").none(), nb::arg("timeout").none())
+        .def("__init__", &refuse_construction<PyReader>)
+        .def_prop_ro("_replaced",
+                     [](PyReader& reader) { return reader.reader.replaced().describe(); })
         .def_prop_ro(
             "version",
             [](PyReader& reader) {
@@ -331,9 +341,10 @@ void bind_reader_class(nb::module_& module) {
             "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
         .def_ro("sequences", &PyReader::sequences, "Sequences of a batch, as created or attached.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
-             nb::arg("causal_shift"), nb::arg("drop_stale"), nb::arg("timeout").none())
+             nb::arg("causal_shift").none(), nb::arg("drop_stale").none(),
+             nb::arg("timeout").none())
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
-        .def("_restore", &restore, nb::arg("message"))
+        .def("_restore", &restore, nb::arg("message").none())
         .def("_set_version",
              [](PyReader& reader, std::uint64_t version) {
                  reader.check_usable();
@@ -379,15 +390,19 @@ void bind_trajectories(nb::module_& module) {
         columns.append(nb::str(column.data(), column.size()));
     }
     module.attr("TRAJECTORY_COLUMNS") = nb::tuple(columns);
-    module.def("inspect_trajectories", [](const std::string& name) {
-        const TrajectoryInfo info = [&] {
-            const WithoutGil without_gil;
-            return inspect_trajectories(name);
-        }();
-        nb::dict dict = to_dict(info.queue);
-        dict["trajectories"] = to_dict(info.trajectories);
-        return dict;
-    });
+    module.def(
+        "inspect_trajectories",
+        [](nb::handle given) {
+            const std::string name = parse_name(given);
+            const TrajectoryInfo info = [&] {
+                const WithoutGil without_gil;
+                return inspect_trajectories(name);
+            }();
+            nb::dict dict = to_dict(info.queue);
+            dict["trajectories"] = to_dict(info.trajectories);
+            return dict;
+        },
+        nb::arg("name").none());
 }
 
 }  // namespace penstock::py

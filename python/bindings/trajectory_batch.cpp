@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "arguments.hpp"
 #include "codec.hpp"
 #include "errors.hpp"
 #include "trajectories.hpp"
@@ -238,7 +239,12 @@ void bind_trajectory_batch(nb::module_& module) {
                 check(batch.fill_scores(span_of(array, batch.lengths().size())));
             },
             nb::arg("array").noconvert())
-        .def("ack", &TrajectoryBatch::ack, nb::arg("step"))
+        .def(
+            "ack",
+            [](TrajectoryBatch& batch, nb::handle step) {
+                batch.ack(parse_natural(step, "step", "an int"));
+            },
+            nb::arg("step").none())
         .def("give_back", &TrajectoryBatch::give_back)
         .def("untake", &TrajectoryBatch::untake);
 }

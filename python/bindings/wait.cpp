@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "arguments.hpp"
 #include "errors.hpp"
 
 namespace penstock::py {
@@ -155,9 +156,10 @@ Deadline parse_timeout(nb::handle timeout) {
     if (timeout.is_none()) {
         return Deadline::never();
     }
-    const double seconds = PyFloat_AsDouble(timeout.ptr());
-    if (seconds == -1.0 && PyErr_Occurred() != nullptr) {
-        throw nb::python_error();
+    const double seconds = PyBool_Check(timeout.ptr()) ? -1.0 : PyFloat_AsDouble(timeout.ptr());
+    if (seconds == -1.0 && (PyErr_Occurred() != nullptr || PyBool_Check(timeout.ptr()))) {
+        PyErr_Clear();
+        raise_wrong_type("timeout", "seconds as an int or a float, or None for ever", timeout);
     }
     if (std::isnan(seconds) || seconds < 0) {
         raise_error(ErrorCode::InvalidArgument,

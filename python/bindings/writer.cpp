@@ -142,13 +142,15 @@ void bind_async(nb::class_<Writer>& cls, nb::module_& module) {
            "_encode",
            [](Writer& writer, nb::handle value) { return Outgoing(encode(value, writer.codec)); },
            nb::arg("obj").none())
-        .def("_pin", [](Writer&, nb::handle buffer) { return Outgoing(buffer); })
+        .def(
+            "_pin", [](Writer&, nb::handle buffer) { return Outgoing(buffer); },
+            nb::arg("data").none())
         .def(
             "_wait_room",
             [](Writer& writer, nb::handle nbytes, nb::handle timeout, const Cancel& cancel) {
                 wait_room(writer, parse_bytes(nbytes, "nbytes"), timeout, cancel);
             },
-            nb::arg("nbytes"), nb::arg("timeout").none(), nb::arg("cancel"))
+            nb::arg("nbytes").none(), nb::arg("timeout").none(), nb::arg("cancel"))
         .def("_wait_ready", &wait_ready, nb::arg("timeout").none(), nb::arg("cancel"));
 }
 
@@ -160,9 +162,15 @@ std::optional<int> numa_node_of(nb::handle node) {
     return static_cast<int>(std::min(parse_small(node, "numa_node"), most));
 }
 
-void create(Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,
-            const std::string& on_reader_death, nb::handle large, nb::handle codec,
+void create(Writer* place, nb::handle given_name, nb::handle readers, nb::handle capacity,
+            nb::handle given_on_reader_death, nb::handle large, nb::handle codec,
             const MemoryOptions& memory) {
+    // None: an anonymous segment, which the library calls "".
+    const std::string name = given_name.is_none() ? "" : parse_name(given_name);
+    if (name.empty() && !given_name.is_none()) {
+        inspect_segment(name);  // raises InvalidName
+    }
+    const std::string on_reader_death = parse_text(given_on_reader_death, "on_reader_death");
     BroadcastOptions options;
     options.readers = parse_small(readers, "readers");
     options.capacity = parse_bytes(capacity, "capacity");
@@ -193,29 +201,30 @@ void bind_writer(nb::module_& module) {
                            "The sending side; penstock.BroadcastWriter is its face.");
     cls.def(
            "__init__",
-           [](Writer* place, const std::string& name, nb::handle readers, nb::handle capacity,
-              const std::string& on_reader_death, nb::handle large, nb::handle codec,
-              bool huge_pages, bool populate, bool lock_memory, nb::handle numa_node) {
+           [](Writer* place, nb::handle name, nb::handle readers, nb::handle capacity,
+              nb::handle on_reader_death, nb::handle large, nb::handle codec, nb::handle huge_pages,
+              nb::handle populate, nb::handle lock_memory, nb::handle numa_node) {
                create(place, name, readers, capacity, on_reader_death, large, codec,
-                      {.huge_pages = huge_pages,
-                       .populate = populate,
-                       .lock_memory = lock_memory,
+                      {.huge_pages = parse_flag(huge_pages, "huge_pages"),
+                       .populate = parse_flag(populate, "populate"),
+                       .lock_memory = parse_flag(lock_memory, "lock_memory"),
                        .numa_node = numa_node_of(numa_node)});
            },
-           nb::arg("name"), nb::kw_only(), nb::arg("readers"), nb::arg("capacity"),
-           nb::arg("on_reader_death"), nb::arg("large"), nb::arg("codec").none(),
-           nb::arg("huge_pages"), nb::arg("populate"), nb::arg("lock_memory"),
-           nb::arg("numa_node").none())
+           nb::arg("name").none(), nb::kw_only(), nb::arg("readers").none(),
+           nb::arg("capacity").none(), nb::arg("on_reader_death").none(), nb::arg("large").none(),
+           nb::arg("codec").none(), nb::arg("huge_pages").none(), nb::arg("populate").none(),
+           nb::arg("lock_memory").none(), nb::arg("numa_node").none())
+        .def("__init__", &refuse_construction<Writer>)
         .def(
             "send", &send, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),
             "Send a value to every reader. Waits while the slowest reader leaves no room.\n\n"
             "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
             "Raises Timeout, PeerDied, TooLarge, NoSpace, UnsupportedType or Closed: then nothing\n"
             "was sent.")
-        .def("send_bytes", &send_bytes, nb::arg("data"), nb::arg("timeout") = nb::none(),
+        .def("send_bytes", &send_bytes, nb::arg("data").none(), nb::arg("timeout") = nb::none(),
              "Send a contiguous buffer; readers get bytes. Waits and raises as ``send`` does.")
         .def(
-            "loan", &make_loan, nb::arg("nbytes"), nb::arg("timeout") = nb::none(),
+            "loan", &make_loan, nb::arg("nbytes").none(), nb::arg("timeout") = nb::none(),
             "Room for a message of ``nbytes`` bytes, filled in place: ``with writer.loan(n) as "
             "buf``.\n\n"
             "The message is sent at the end of the block, and dropped if the block raises. Arrays\n"

@@ -56,6 +56,7 @@ from .queue import Queue
 from .state import (
     BroadcastInfo,
     BroadcastStats,
+    KeptData,
     Participant,
     QueueInfo,
     QueueRequest,
@@ -98,6 +99,7 @@ __all__ = [
     "Incompatible",
     "InvalidArgument",
     "InvalidName",
+    "KeptData",
     "Key",
     "Loan",
     "NoObject",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
+from .handle import Name
 from .store import Store as _FirstTier
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
@@ -66,7 +67,7 @@ class BroadcastWriter:
 
     def __init__(
         self,
-        name: str,
+        name: Name | None,
         *,
         readers: int,
         capacity: int | str,
@@ -139,7 +140,7 @@ class BroadcastReader:
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         instance: str,
         descriptor: int,
@@ -228,7 +229,7 @@ class Queue:
     @overload
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         capacity: int | str,
         slots: int,
@@ -244,7 +245,7 @@ class Queue:
     @overload
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         instance: str,
         role: str,
@@ -339,6 +340,8 @@ class Queue:
 
     @property
     def _instance(self) -> str: ...
+    @property
+    def _replaced(self) -> str: ...
     def _stats(self) -> dict[str, Any]: ...
     def _encode(self, obj: Any) -> _OutgoingPut: ...
     def _pin(self, data: Buffer) -> _OutgoingPut: ...
@@ -370,6 +373,13 @@ class _TrajectoryStats(TypedDict):
 class _TrajectoryInfo(_QueueInfo):
     trajectories: _TrajectoryStats
 
+class _KeptData(TypedDict):
+    messages: int
+    objects: int
+    bytes: int
+    persistent: bool
+    description: str
+
 class _Summary(TypedDict):
     name: str
     kind: str
@@ -377,6 +387,8 @@ class _Summary(TypedDict):
     range_bytes: int
     participants: list[dict[str, Any]]
     problem: str
+    problem_code: str
+    kept: _KeptData
 
 class _Info(TypedDict):
     segment: _Summary
@@ -385,17 +397,17 @@ class _Info(TypedDict):
     closed: bool
     writer_blocked_for: float
 
-def check_name(name: str) -> None:
+def check_name(name: Name) -> None:
     """Raises InvalidName for what no segment can be called."""
 
-def wait_until_there(kind: str, name: str, instance: str, timeout: Timeout) -> None: ...
+def wait_until_there(kind: str, name: Name, instance: str, timeout: Timeout) -> None: ...
 def list_segments() -> list[_Summary]: ...
-def inspect_segment(name: str) -> _Summary: ...
-def inspect_broadcast(name: str) -> _Info: ...
-def inspect_queue(name: str) -> _QueueInfo: ...
-def inspect_store(name: str) -> _StoreInfo: ...
-def inspect_trajectories(name: str) -> _TrajectoryInfo: ...
-def remove_if_abandoned(name: str) -> bool: ...
+def inspect_segment(name: Name) -> _Summary: ...
+def inspect_broadcast(name: Name) -> _Info: ...
+def inspect_queue(name: Name) -> _QueueInfo: ...
+def inspect_store(name: Name) -> _StoreInfo: ...
+def inspect_trajectories(name: Name) -> _TrajectoryInfo: ...
+def remove_if_abandoned(name: Name, data: bool) -> bool: ...
 def parse_size(text: str) -> int:
     """Bytes of a size as people write it: "64MiB", "1.5GiB", "4096", "10MB".
 
@@ -432,7 +444,7 @@ def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) ->
     64-byte aligned.
     """
 
-def register_dataclass(cls: type, name: str = "") -> None:
+def register_dataclass(cls: type, name: str | None = None) -> None:
     """Lets instances of a dataclass be sent and received under its qualified name."""
 
 def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -512,7 +524,7 @@ class Store(StoreObjects):
     @overload
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         capacity: int | str,
         objects: int | None,
@@ -705,7 +717,7 @@ class TrajectoryWriter:
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         instance: str,
         options: dict[str, Any] | None,
@@ -730,6 +742,8 @@ class TrajectoryWriter:
 
     @property
     def _instance(self) -> str: ...
+    @property
+    def _replaced(self) -> str: ...
     @property
     def version(self) -> int:
         """The policy's version: the step of the trainer's last ``ack()``. Closed after
@@ -778,7 +792,7 @@ class TrajectoryReader:
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         *,
         instance: str,
         options: dict[str, Any] | None,
@@ -791,6 +805,8 @@ class TrajectoryReader:
 
     @property
     def _instance(self) -> str: ...
+    @property
+    def _replaced(self) -> str: ...
     @property
     def version(self) -> int:
         """The policy's version: the step of the last ``ack()``. Closed after ``close()``."""

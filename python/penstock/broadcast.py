@@ -17,8 +17,8 @@ from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
-from .errors import Busy, Timeout
-from .handle import Handle
+from .errors import Busy, InvalidType, Timeout
+from .handle import Handle, Name
 from .state import BroadcastStats, ReaderState
 
 __all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
@@ -30,12 +30,12 @@ Codec = Literal["pickle"] | None
 class Broadcast:
     """The two ways to a Broadcast: one process creates it, as its writer, and readers attach."""
 
-    def __init__(self) -> None:
-        raise TypeError("use Broadcast.create() in the writer and Broadcast.attach() in readers")
+    def __init__(self, *_args: object, **_options: object) -> None:
+        raise InvalidType("use Broadcast.create() in the writer and Broadcast.attach() in readers")
 
     @staticmethod
     def create(
-        name: str | None,
+        name: Name | None,
         *,
         readers: int,
         capacity: int | str = "4MiB",
@@ -58,10 +58,8 @@ class Broadcast:
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
-        if name == "":
-            _core.inspect_segment(name)  # raises InvalidName: "" is not the way to say None
         writer = BroadcastWriter(
-            name or "",
+            name,
             readers=readers,
             capacity=capacity,
             on_reader_death=on_reader_death,
@@ -77,7 +75,7 @@ class Broadcast:
 
     @staticmethod
     def attach(
-        name: str | Handle,
+        name: Name | Handle,
         rank: int,
         *,
         codec: Codec = None,
@@ -106,7 +104,7 @@ class Broadcast:
 
     @staticmethod
     async def attach_async(
-        name: str | Handle,
+        name: Name | Handle,
         rank: int,
         *,
         codec: Codec = None,

@@ -26,7 +26,7 @@ def register_dataclass(cls: type[_T], *, name: str | None = None) -> type[_T]:
     the two sides have it under different ones, and its fields by theirs; the fields must be the
     same. A received object is made without calling `__init__` or `__post_init__`.
     """
-    _core.register_dataclass(cls, name or "")
+    _core.register_dataclass(cls, name)
     return cls
 
 

@@ -57,11 +57,12 @@ class PeerDied(Error, ConnectionError):
 
 
 class NotFound(Error, FileNotFoundError):
-    """There is no such segment (any more), or no such key in a store."""
+    """There is no such segment (any more), no such directory, or no such key in a store."""
 
 
 class AlreadyExists(Error, FileExistsError):
-    """A living process has a segment of that name, which the message names; or the key is there."""
+    """A living process has a segment of that name, which the message names; or the abandoned one
+    of that name keeps data that is not to be replaced; or the key is there."""
 
 
 class NoSpace(Error, MemoryError):
@@ -85,15 +86,23 @@ class Cancelled(Error, RuntimeError):
 
 
 class InvalidName(Error, ValueError):
-    """Names are ``[A-Za-z0-9._-]{1,200}``, or ``file:`` and a path."""
+    """Names are ``[A-Za-z0-9._-]{1,200}``, or ``file:`` and a path, or a path object."""
 
 
 class InvalidArgument(Error, ValueError):
     """A size, rank, timeout or option that can't be."""
 
 
+class InvalidType(InvalidArgument, TypeError):
+    """An argument of the wrong type: ``InvalidArgument`` and ``TypeError`` alike."""
+
+
+class InvalidNameType(InvalidName, TypeError):
+    """A name that is no str and no path: ``InvalidName`` and ``TypeError`` alike."""
+
+
 class PermissionDenied(Error, PermissionError):
-    """The segment belongs to another user."""
+    """The segment belongs to another user, or its directory may not be written."""
 
 
 class Busy(Error, RuntimeError):

@@ -9,7 +9,11 @@ from typing import Any
 from ._exit import come_first
 from ._repr import never_raises
 
-__all__ = ["Handle"]
+__all__ = ["Handle", "Name"]
+
+#: Of a segment: ``[A-Za-z0-9._-]{1,200}``, ``file:/absolute/path``, or a path object, which names
+#: the ``file:`` segment at that path.
+Name = str | os.PathLike[str]
 
 
 class Handle:
@@ -22,7 +26,7 @@ class Handle:
 
     __slots__ = ("__weakref__", "_descriptor", "instance", "name")
 
-    def __init__(self, name: str, instance: str, descriptor: int = -1) -> None:
+    def __init__(self, name: Name, instance: str, descriptor: int = -1) -> None:
         """Made by ``writer.handle``. Owns the descriptor."""
         self.name = name
         self.instance = instance

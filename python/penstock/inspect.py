@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import _core
 from .errors import Incompatible
+from .handle import Name
 from .state import (
     BroadcastInfo,
     QueueInfo,
@@ -15,7 +16,7 @@ from .state import (
     summary_from,
 )
 
-__all__ = ["inspect", "list_segments", "remove_if_abandoned"]
+__all__ = ["inspect", "list_segments", "remove_if_abandoned", "summarize"]
 
 
 def list_segments() -> list[SegmentSummary]:
@@ -23,12 +24,20 @@ def list_segments() -> list[SegmentSummary]:
     return [summary_from(raw) for raw in _core.list_segments()]
 
 
-def inspect(name: str) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummary:
+def summarize(name: Name) -> SegmentSummary:
+    """One segment as ``list_segments()`` shows it; also a ``file:`` segment, which that can't see.
+
+    Raises NotFound, PermissionDenied, Incompatible or Corrupt.
+    """
+    return summary_from(_core.inspect_segment(name))
+
+
+def inspect(name: Name) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummary:
     """One segment in full; of a kind without more to tell, its summary.
 
     Raises NotFound, PermissionDenied, Incompatible or Corrupt.
     """
-    summary = summary_from(_core.inspect_segment(name))
+    summary = summarize(name)
     if summary.kind == "broadcast":
         return info_from(_core.inspect_broadcast(name))
     if summary.kind == "queue":
@@ -38,7 +47,7 @@ def inspect(name: str) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummary
     return summary
 
 
-def _inspect_queue(name: str) -> QueueInfo:
+def _inspect_queue(name: Name) -> QueueInfo:
     """With the accounts of its trajectories, if it carries those."""
     from .trajectories.state import inspect_trajectories  # which stands on this package
 
@@ -48,6 +57,11 @@ def _inspect_queue(name: str) -> QueueInfo:
         return queue_info_from(_core.inspect_queue(name))
 
 
-def remove_if_abandoned(name: str) -> bool:
-    """Remove the segment if nobody alive is attached to it; False if somebody is."""
-    return _core.remove_if_abandoned(name)
+def remove_if_abandoned(name: Name, *, data: bool = False) -> bool:
+    """Remove the segment if nobody alive is attached to it; False if it stays.
+
+    What holds data (``SegmentSummary.kept``: messages of a queue, a persistent store) stays too,
+    unless ``data`` says that this may go. Safe against a process that attaches or creates at the
+    same moment. Raises NotFound, PermissionDenied, Incompatible or Corrupt.
+    """
+    return _core.remove_if_abandoned(name, data)

@@ -14,11 +14,12 @@ from . import _core
 from ._async_block import AsyncBlock, Entered, enter
 from ._context import close_on_exit
 from ._exit import close_at_exit
+from ._replaced import warn_of_replaced
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
-from .handle import Handle
+from .handle import Handle, Name
 from .state import QueueStats
 
 __all__ = ["Queue"]
@@ -39,7 +40,7 @@ class Queue(_core.Queue):
 
     @staticmethod
     def create(
-        name: str,
+        name: Name,
         *,
         capacity: int | str = "64MiB",
         slots: int = 4096,
@@ -66,6 +67,9 @@ class Queue(_core.Queue):
         last delivery before that is one by itself, see ``get_many()``. ``codec="pickle"`` puts what
         the typed codec does not know as a pickle; who gets it must ask for that too.
 
+        A queue of that name that nobody is attached to any more is replaced. If messages were in
+        it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them.
+
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
         queue = Queue(
@@ -81,11 +85,12 @@ class Queue(_core.Queue):
             lock_memory=lock_memory,
         )
         close_at_exit(queue)
+        warn_of_replaced(queue.name, queue._replaced)
         return queue
 
     @staticmethod
     def attach(
-        name: str | Handle,
+        name: Name | Handle,
         *,
         role: Role = "any",
         codec: Codec = None,
@@ -108,7 +113,7 @@ class Queue(_core.Queue):
 
     @staticmethod
     async def attach_async(
-        name: str | Handle,
+        name: Name | Handle,
         *,
         role: Role = "any",
         codec: Codec = None,

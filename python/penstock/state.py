@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BroadcastInfo",
     "BroadcastStats",
+    "KeptData",
     "Participant",
     "QueueInfo",
     "QueueRequest",
@@ -78,19 +79,49 @@ class Participant:
 
 
 @dataclass(frozen=True)
+class KeptData:
+    """What an abandoned segment holds and what goes with it: whoever attaches can still have it.
+
+    False where that is nothing.
+    """
+
+    messages: int = 0  #: of a queue: queued, taken by consumers that died, or dead letters
+    objects: int = 0  #: of a persistent store
+    bytes: int = 0  #: of those messages or objects
+    persistent: bool = False  #: a store that was created to stay, with or without objects
+    description: str = field(default="", repr=False, compare=False)
+
+    def describe(self) -> str:
+        """``1000 messages``, ``3 objects, 64 MiB, persistent``."""
+        return self.description
+
+    def is_nothing(self) -> bool:
+        """Nothing is lost with the segment."""
+        return self.messages == 0 and not self.persistent
+
+    def __bool__(self) -> bool:
+        return not self.is_nothing()
+
+
+@dataclass(frozen=True)
 class SegmentSummary:
     """One segment, as ``penstock ls`` shows it."""
 
     name: str
-    kind: str  #: ``broadcast``, ``queue``
+    kind: str  #: ``broadcast``, ``queue``, ``store``; ``unknown`` if it can't be read
     reserved_bytes: int  #: memory that it takes now
     range_bytes: int  #: address range that it may grow into
     participants: list[Participant]
     problem: str  #: why it can't be read; empty when all is well
+    #: The class of the error behind ``problem``: ``PermissionDenied`` is another user's segment,
+    #: which may well be healthy.
+    problem_code: str = ""
+    #: Of a segment that nobody alive is attached to; of others nothing is looked at.
+    kept: KeptData = KeptData()
 
     def is_abandoned(self) -> bool:
-        """Nobody alive is attached: ``penstock gc`` would remove it."""
-        return not any(participant.alive for participant in self.participants)
+        """Nobody alive is attached: ``penstock gc`` would remove it, unless ``kept`` is there."""
+        return not self.problem and not any(one.alive for one in self.participants)
 
 
 @dataclass(frozen=True)
@@ -267,6 +298,8 @@ def summary_from(raw: _Summary) -> SegmentSummary:
         range_bytes=raw["range_bytes"],
         participants=participants,
         problem=raw["problem"],
+        problem_code=raw["problem_code"],
+        kept=KeptData(**raw["kept"]),
     )
 
 

@@ -20,7 +20,7 @@ from ._repr import describe
 from ._reservation import Reservation
 from ._threads import Countdown, attach_when_there, try_until_done
 from .errors import Error, NotFound
-from .handle import Handle
+from .handle import Handle, Name
 from .state import StoreLook, StoreStats
 
 __all__ = ["Store", "StoreRef"]
@@ -40,7 +40,7 @@ class Store(_core.Store):
 
     @staticmethod
     def create(
-        name: str,
+        name: Name,
         *,
         capacity: int | str = "256MiB",
         objects: int | None = None,
@@ -60,7 +60,9 @@ class Store(_core.Store):
         each 16 KiB). When room is wanted, ``eviction`` decides who goes: ``"sieve"`` the oldest
         that was not read lately, ``"fifo"`` the oldest, ``"lru"`` the one not read for longest,
         ``"none"`` nobody: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
-        are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves.
+        are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves,
+        and create() does not replace it while objects are in it: ``attach()``, or remove it with
+        ``penstock gc --data``.
         ``codec="pickle"`` puts what the typed codec does not know as a pickle; who gets it must ask
         for that too.
 
@@ -83,7 +85,7 @@ class Store(_core.Store):
         return store
 
     @staticmethod
-    def attach(name: str | Handle, *, codec: Codec = None, timeout: float | None = 0) -> Store:
+    def attach(name: Name | Handle, *, codec: Codec = None, timeout: float | None = 0) -> Store:
         """Attach by name, or by the handle of somebody who is attached.
 
         Waits until ``timeout`` for the name to appear.
@@ -97,7 +99,7 @@ class Store(_core.Store):
 
     @staticmethod
     async def attach_async(
-        name: str | Handle, *, codec: Codec = None, timeout: float | None = 0
+        name: Name | Handle, *, codec: Codec = None, timeout: float | None = 0
     ) -> Store:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(

@@ -39,6 +39,7 @@ std::uint64_t BroadcastShape::control_bytes() const noexcept {
 SegmentPlan plan_of(const BroadcastShape& shape) {
     SegmentPlan plan;
     plan.kind = Kind::Broadcast;
+    plan.may_be_anonymous = true;
     plan.geometry[layout::kReaders] = shape.readers;
     plan.geometry[layout::kCapacity] = shape.capacity;
     plan.geometry[layout::kGranuleBytes] = shape.arena.granule_bytes;

@@ -199,4 +199,18 @@ QueueStats read_queue_stats(const QueueView& view) {
     return stats;
 }
 
+KeptData kept_messages(const QueueView& view) noexcept {
+    KeptData kept;
+    for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
+        const QueueSlot& slot = view.slot(index);
+        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        const bool holds_message = state == SlotState::Ready || state == SlotState::Taken ||
+                                   state == SlotState::Returned || state == SlotState::Poisoned;
+        if (!holds_message) continue;
+        ++kept.messages;
+        kept.bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+    }
+    return kept;
+}
+
 }  // namespace penstock::detail

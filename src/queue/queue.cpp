@@ -400,6 +400,10 @@ const std::string& Queue::name() const noexcept {
     return name_;
 }
 
+KeptData Queue::replaced() const {
+    return core_ == nullptr ? KeptData{} : core_->segment->replaced();
+}
+
 std::string Queue::instance() const {
     return instance_;
 }

@@ -6,6 +6,7 @@
 
 #include "os/clock.hpp"
 #include "os/fence.hpp"
+#include "os/host.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -119,8 +120,8 @@ SegmentHeader read_header(const os::SharedFile& file, const std::string& where) 
     if (error) refuse(ErrorCode::System, where, "can't be examined: " + error.message());
     if (!os::may_trust(facts.owner)) {
         refuse(ErrorCode::PermissionDenied, where,
-               "belongs to another user (uid " + std::to_string(facts.owner) +
-                   "); run as the user who made it");
+               "belongs to another user, " + os::describe_user(facts.owner) +
+                   "; run as the user who made it");
     }
     SegmentHeader header{};
     if (facts.size < sizeof header || !file.read(0, &header, sizeof header)) {

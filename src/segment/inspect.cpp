@@ -1,8 +1,9 @@
-// Segments as people see them: listed, summed up, and removed when their people are dead.
+// A segment as people see it, summed up; and sizes as people write them.
 #include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <cstdlib>
+#include <iterator>
 
 #include "os/process.hpp"
 #include "penstock/segment.hpp"
@@ -15,6 +16,18 @@ namespace {
 std::string role_of(std::uint32_t kind, unsigned slot) {
     if (static_cast<Kind>(kind) != Kind::Broadcast) return "participant " + std::to_string(slot);
     return slot == 0 ? "writer" : "reader " + std::to_string(slot - 1);
+}
+
+// "64 MiB", "1.5 GiB": one decimal where there is one.
+std::string size_text(std::uint64_t bytes) {
+    constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    auto size = static_cast<double>(bytes);
+    std::size_t unit = 0;
+    for (; size >= 1023.95 && unit + 1 < std::size(kUnits); ++unit) size /= 1024;
+    const auto tenths = static_cast<std::uint64_t>(std::llround(size * 10));
+    std::string text = std::to_string(tenths / 10);
+    if (tenths % 10 != 0) text += "." + std::to_string(tenths % 10);
+    return text + " " + kUnits[unit];
 }
 
 Participant describe(const Visit& visit, unsigned slot) {
@@ -32,7 +45,7 @@ Participant describe(const Visit& visit, unsigned slot) {
 
 }  // namespace
 
-SegmentSummary summarize(const Visit& visit, const std::string& name) {
+SegmentSummary summarize(Visit& visit, const std::string& name) {
     SegmentSummary summary;
     summary.name = name;
     summary.kind = static_cast<Kind>(visit.header().kind);
@@ -44,40 +57,25 @@ SegmentSummary summarize(const Visit& visit, const std::string& name) {
             summary.participants.push_back(describe(visit, slot));
         }
     }
+    if (summary.is_abandoned()) summary.kept = kept_data(visit);
     return summary;
 }
 
 }  // namespace detail
 
+std::string KeptData::describe() const {
+    const auto counted = [](std::uint64_t count, const char* thing) {
+        return std::to_string(count) + " " + thing + (count == 1 ? "" : "s");
+    };
+    if (persistent) {
+        return counted(objects, "object") + ", " + detail::size_text(bytes) + ", persistent";
+    }
+    return messages == 0 ? "" : counted(messages, "message");
+}
+
 bool SegmentSummary::is_abandoned() const noexcept {
     return problem.empty() && std::none_of(participants.begin(), participants.end(),
                                            [](const Participant& who) { return who.alive; });
-}
-
-SegmentSummary inspect_segment(const std::string& name) {
-    return detail::summarize(detail::Visit(name), name);
-}
-
-std::vector<SegmentSummary> list_segments() {
-    std::vector<SegmentSummary> all;
-    auto names = os::list_names(detail::kSharedMemoryDirectory, detail::kFilePrefix);
-    std::sort(names.begin(), names.end());
-    for (const std::string& name : names) {
-        try {
-            all.push_back(inspect_segment(name));
-        } catch (const Error& error) {
-            if (error.code() == ErrorCode::NotFound) continue;  // gone since it was listed
-            SegmentSummary unreadable;
-            unreadable.name = name;
-            unreadable.problem = error.what();
-            all.push_back(std::move(unreadable));
-        }
-    }
-    return all;
-}
-
-bool remove_if_abandoned(const std::string& name) {
-    return detail::Visit(name).remove_if_abandoned();
 }
 
 std::uint64_t parse_size(const std::string& text) {

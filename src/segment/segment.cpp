@@ -12,6 +12,7 @@
 #include "os/directory_watch.hpp"
 #include "os/fence.hpp"
 #include "segment/header.hpp"
+#include "segment/refusal.hpp"
 #include "segment/signal.hpp"
 
 namespace penstock::detail {
@@ -20,26 +21,6 @@ namespace {
 constexpr std::uint64_t kLifeCycleByte = 0;
 // How long one waits for another who is joining or removing: microseconds if it runs at all.
 constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
-
-std::string where(const Location& location) {
-    return location.path.empty() ? "the anonymous segment" : "'" + location.name + "'";
-}
-
-std::string space_sentence(const Location& location) {
-    if (location.directory.empty()) return "";
-    std::error_code error;
-    const os::Space space = os::space_at(location.directory, error);
-    if (error) return "";
-    return "; " + location.directory + " has " + std::to_string(space.available >> 10U) +
-           " KiB free of " + std::to_string(space.total >> 10U) +
-           " KiB: ask for less, remove what the dead left (penstock gc), or enlarge it (in "
-           "containers: docker run --shm-size=1g)";
-}
-
-[[noreturn]] void throw_no_space(const Location& location, std::uint64_t bytes) {
-    throw Error(ErrorCode::NoSpace, "could not reserve " + std::to_string(bytes >> 10U) +
-                                        " KiB for " + where(location) + space_sentence(location));
-}
 
 std::string describe_holders(const Participants& participants) {
     std::string text;
@@ -87,20 +68,40 @@ Removal remove_patiently(os::SharedFile& file, const Participants& participants,
     }
 }
 
-// The name is taken: makes it free if its holders are all dead, or throws AlreadyExists.
-void make_way(const Location& location) {
-    const std::string start = "can't create " + where(location) + ": ";
+// Why a name that nobody alive uses is not replaced; empty if it may be. What a queue held is lost
+// to a queue of the same name, which tells its creator (Segment::replaced).
+std::string why_kept(const KeptData& kept, Kind found, Kind wanted) {
+    const bool is_replaced = found == wanted && kept.objects == 0;
+    if (kept.is_nothing() || is_replaced) return "";
+    return "nobody is attached to it, but it is a " + std::string(to_string(found)) +
+           " that keeps " + kept.describe() + "; attach to it, or remove it with what it keeps " +
+           "(penstock gc --data), or choose another name";
+}
+
+// The name is taken: makes it free if its holders are all dead, or throws AlreadyExists. What was
+// lost with it.
+KeptData make_way(const Location& location, Kind wanted) {
+    const std::string start = "can't create " + title_of(location) + ": ";
     try {
         Visit other(location.name);
-        if (other.remove_if_abandoned()) return;
+        const auto found = static_cast<Kind>(other.header().kind);
+        KeptData kept;
+        std::string why;
+        const auto may_go = [&] {
+            kept = kept_data(other);
+            why = why_kept(kept, found, wanted);
+            return why.empty();
+        };
+        if (other.remove_if_abandoned(may_go)) return kept;
         const std::string holders = describe_holders(other.participants());
+        if (holders.empty() && !why.empty()) throw Error(ErrorCode::AlreadyExists, start + why);
         throw Error(
             ErrorCode::AlreadyExists,
             start +
                 (holders.empty() ? "somebody is just joining it" : "it is in use by " + holders) +
                 "; attach to it, choose another name, or end that process");
     } catch (const Error& error) {
-        if (error.code() == ErrorCode::NotFound) return;  // gone meanwhile
+        if (error.code() == ErrorCode::NotFound) return {};  // gone meanwhile
         if (error.code() == ErrorCode::AlreadyExists) throw;
         throw Error(error.code() == ErrorCode::PermissionDenied ? ErrorCode::PermissionDenied
                                                                 : ErrorCode::AlreadyExists,
@@ -114,18 +115,18 @@ os::SharedFile open_to_join(const Location& location) {
     for (;;) {
         std::error_code error;
         os::SharedFile file = os::SharedFile::open(location.path, error);
-        if (error) throw_system(error, "attach to", location.name);
+        if (error) throw_refused(Step::Attach, location, error);
         if (file.try_lock_shared(kLifeCycleByte)) {
             PENSTOCK_CRASH_POINT("segment.attach.locked");
             if (file.facts(error).links > 0) return file;
         } else if (os::monotonic_ns() >= end) {
-            throw Error(ErrorCode::Busy, "can't attach to " + where(location) +
+            throw Error(ErrorCode::Busy, "can't attach to " + title_of(location) +
                                              ": somebody has been removing it for 0.2 s");
         }
         os::pause_between_tries();  // being removed: the next look finds it gone or replaced
         if (os::monotonic_ns() >= end + kLifeCyclePatience) {
             throw Error(ErrorCode::NotFound,
-                        "can't attach to " + where(location) + ": it is being removed");
+                        "can't attach to " + title_of(location) + ": it is being removed");
         }
     }
 }
@@ -139,7 +140,7 @@ SegmentPlan on_huge_pages(SegmentPlan plan) {
 void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& location) {
     if (header.kind == static_cast<std::uint32_t>(kind)) return;
     throw Error(ErrorCode::Incompatible,
-                where(location) + " is a " +
+                title_of(location) + " is a " +
                     std::string(to_string(static_cast<Kind>(header.kind))) + ", not a " +
                     std::string(to_string(kind)) + "; attach with the matching class");
 }
@@ -174,38 +175,19 @@ std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted
 Visit::Visit(const std::string& name) : location_(locate(name)) {
     std::error_code error;
     file_ = os::SharedFile::open(location_.path, error);
-    if (error) throw_system(error, "examine", name);
-    header_ = read_header(file_, where(location_));
+    if (error) throw_refused(Step::Examine, location_, error);
+    header_ = read_header(file_, title_of(location_));
     mapping_ =
         os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite, error);
-    if (error) throw_system(error, "map", name);
+    if (error) throw_refused(Step::Map, location_, error, header_.payload_offset);
     auto* slots =
         reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() + header_.slots_offset);
     participants_ =
         Participants(file_, slots, header_.slots_offset, static_cast<unsigned>(header_.slot_count));
 }
 
-bool Visit::remove_if_abandoned() {
-    return remove_patiently(file_, participants_, location_.path) == Removal::Removed;
-}
-
-void throw_system(const std::error_code& error, const std::string& what, const std::string& name) {
-    const std::string start = "can't " + what + " '" + name + "': ";
-    if (error == std::errc::no_such_file_or_directory) {
-        throw Error(ErrorCode::NotFound,
-                    start +
-                        "there is no such segment; is its creator running, in the same "
-                        "/dev/shm? (penstock ls)");
-    }
-    if (error == std::errc::permission_denied || error == std::errc::operation_not_permitted) {
-        throw Error(ErrorCode::PermissionDenied,
-                    start + "it belongs to another user; run as the user who made it");
-    }
-    if (error == std::errc::not_supported || error == std::errc::too_many_symbolic_link_levels ||
-        error == std::errc::is_a_directory) {
-        throw Error(ErrorCode::Incompatible, start + "it is not a regular file");
-    }
-    throw Error(ErrorCode::System, start + error.message());
+bool Visit::remove_if_abandoned(const std::function<bool()>& may_go) {
+    return remove_patiently(file_, participants_, location_.path, may_go) == Removal::Removed;
 }
 
 Segment::Segment() noexcept : fork_generation_(os::fork_generation()), owner_(fork_generation_) {}
@@ -223,7 +205,7 @@ Segment::~Segment() {
 std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentPlan& plan,
                                          const MemoryOptions& memory, const Fill& fill) {
     std::unique_ptr<Segment> segment(new Segment);
-    if (!name.empty()) segment->location_ = locate(name);
+    if (!name.empty() || !plan.may_be_anonymous) segment->location_ = locate(name);
     segment->build(plan, memory);
     fill(*segment);
     PENSTOCK_CRASH_POINT("segment.create.filled");
@@ -236,16 +218,15 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     std::error_code error;
     file_ = location_.path.empty() ? os::SharedFile::create_anonymous("penstock", error)
                                    : os::SharedFile::create_private(location_.directory, error);
-    if (error == std::errc::no_space_on_device) throw_no_space(location_, plan.payload_reserved);
-    if (error) throw_system(error, "create", location_.name);
+    if (error) throw_refused(Step::Create, location_, error, plan.payload_reserved);
     header_ = make_header(location_.name, memory.huge_pages ? on_huge_pages(plan) : plan);
     PENSTOCK_CRASH_POINT("segment.create.opened");
     error = file_.set_size(header_.file_size);
-    if (error) throw_system(error, "size", location_.name);
+    if (error) throw_refused(Step::Size, location_, error, header_.file_size);
     PENSTOCK_CRASH_POINT("segment.create.sized");
     if (location_.path.empty()) {
         error = file_.seal_size();
-        if (error) throw_system(error, "seal", location_.name);
+        if (error) throw_refused(Step::Seal, location_, error);
     }
     map(os::Mapping::Access::ReadWrite, plan.has_views);
     place(memory);  // before there are pages: it says where and of what size they shall be
@@ -255,8 +236,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     if (!error && plan.payload_reserved > 0) {
         error = file_.reserve(header_.payload_offset, plan.payload_reserved);
     }
-    if (error == std::errc::no_space_on_device) throw_no_space(location_, reserved);
-    if (error) throw_system(error, "reserve memory for", location_.name);
+    if (error) throw_refused(Step::Reserve, location_, error, reserved);
     PENSTOCK_CRASH_POINT("segment.create.reserved");
     fault_in(memory, plan.payload_reserved);
     open_for_lending();
@@ -268,14 +248,7 @@ os::Mapping Segment::map_range(std::uint64_t offset, std::uint64_t bytes,
                                os::Mapping::Access access) const {
     std::error_code error;
     os::Mapping mapping = os::Mapping::map(file_, offset, bytes, access, error);
-    if (error == std::errc::not_enough_memory) {
-        throw Error(ErrorCode::NoSpace,
-                    "can't map " + where(location_) + ": this process has no room for " +
-                        std::to_string(bytes >> 10U) +
-                        " KiB more of addresses (what can be read and written is mapped twice); "
-                        "raise `ulimit -v`, or make the segment smaller");
-    }
-    if (error) throw_system(error, "map", location_.name);
+    if (error) throw_refused(Step::Map, location_, error, bytes);
     return mapping;
 }
 
@@ -297,14 +270,14 @@ void Segment::map(os::Mapping::Access payload, bool has_views) {
 void Segment::open_for_lending() {
     std::error_code error;
     lending_ = os::SharedFile::reopen(file_.descriptor(), error);
-    if (error) throw_system(error, "open a second time", location_.name);
+    if (error) throw_refused(Step::Reopen, location_, error);
 }
 
 void Segment::require(const std::error_code& error, const char* option, const char* remedy) const {
     if (!error) return;
     throw Error(
         error == std::errc::not_enough_memory ? ErrorCode::NoSpace : ErrorCode::InvalidArgument,
-        std::string("can't create ") + where(location_) + " with " + option + ": " +
+        std::string("can't create ") + title_of(location_) + " with " + option + ": " +
             error.message() + "; " + remedy);
 }
 
@@ -344,11 +317,12 @@ void Segment::publish() {
     for (int i = 0; i < kTries; ++i) {
         const std::error_code error = file_.publish(location_.path);
         if (!error) return;
-        if (error != std::errc::file_exists) throw_system(error, "publish", location_.name);
-        make_way(location_);
+        if (error != std::errc::file_exists) throw_refused(Step::Publish, location_, error);
+        const KeptData lost = make_way(location_, static_cast<Kind>(header_.kind));
+        if (!lost.is_nothing()) replaced_ = lost;
     }
     throw Error(ErrorCode::AlreadyExists,
-                "can't create " + where(location_) + ": others keep creating and leaving it");
+                "can't create " + title_of(location_) + ": others keep creating and leaving it");
 }
 
 std::unique_ptr<Segment> Segment::attach(const std::string& name, const Wanted& wanted) {
@@ -359,7 +333,7 @@ std::unique_ptr<Segment> Segment::attach(const std::string& name, const Wanted& 
 std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     std::error_code error;
     os::SharedFile file = os::SharedFile::reopen(descriptor, error);
-    if (error) throw_system(error, "attach to descriptor", std::to_string(descriptor));
+    if (error) throw_refused(Step::Attach, {}, error);
     if (!file.try_lock_shared(kLifeCycleByte)) {
         throw Error(ErrorCode::NotFound, "can't attach to descriptor " +
                                              std::to_string(descriptor) +
@@ -385,17 +359,17 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
     std::unique_ptr<Segment> segment(new Segment);
     segment->location_ = std::move(location);
     segment->file_ = std::move(file);
-    segment->header_ = read_header(segment->file_, where(segment->location_));
+    segment->header_ = read_header(segment->file_, title_of(segment->location_));
     if (segment->location_.path.empty()) segment->location_ = segment->location_in_header();
     check_kind(segment->header_, wanted.kind, segment->location_);
     if (!wanted.instance.empty() && wanted.instance != segment->instance()) {
         throw Error(ErrorCode::NotFound,
-                    where(segment->location_) +
+                    title_of(segment->location_) +
                         " is another segment than the one asked for: that one is gone");
     }
     if (segment->has_asymmetric_fence() && !os::register_asymmetric_fence()) {
         throw Error(ErrorCode::Incompatible,
-                    where(segment->location_) +
+                    title_of(segment->location_) +
                         " relies on membarrier(2), which this process may not call (seccomp?)");
     }
     segment->map(wanted.payload, true);

@@ -31,7 +31,8 @@ struct SegmentPlan {
     std::uint64_t payload_bytes = 0;                  // address range
     std::uint64_t payload_reserved = 0;               // of it, from its start, reserved at once
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
-    bool has_views = true;  // the creator reads messages or objects in place, too
+    bool has_views = true;          // the creator reads messages or objects in place, too
+    bool may_be_anonymous = false;  // there is a way to attach by descriptor
 };
 
 // What an attacher expects, and how it wants the payload mapped.
@@ -52,8 +53,9 @@ public:
     ~Segment();
 
     // Makes the segment, calls `fill` to put its first contents in and to claim a slot, then gives
-    // it its name. Replaces a segment of that name whose participants are all dead. An empty name
-    // makes an anonymous one. Throws Error.
+    // it its name. Replaces a segment of that name whose participants are all dead, unless that
+    // holds data (KeptData) and is a store or of another kind: AlreadyExists. An empty name makes
+    // an anonymous one where the plan allows it. Throws Error.
     static std::unique_ptr<Segment> create(const std::string& name, const SegmentPlan& plan,
                                            const MemoryOptions& memory, const Fill& fill);
 
@@ -99,6 +101,8 @@ public:
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
     [[nodiscard]] int lending_descriptor() const noexcept { return lending_.descriptor(); }
     [[nodiscard]] std::uint64_t reserved_bytes() const noexcept;
+    // What the abandoned segment held that create() replaced.
+    [[nodiscard]] const KeptData& replaced() const noexcept { return replaced_; }
     // "; /dev/shm has so much free of so much: ...", for sentences about NoSpace.
     [[nodiscard]] std::string space_sentence() const;
 
@@ -126,6 +130,7 @@ private:
     os::Mapping payload_;
     os::Mapping views_;  // the payload again, read-only; empty where payload_ is, or without views
     Participants participants_;
+    KeptData replaced_;
     const std::uint64_t fork_generation_;
     std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown()
     static constexpr std::uint64_t kDisowned = ~std::uint64_t{0};
@@ -151,8 +156,9 @@ public:
     }
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
-    // False: somebody alive is attached, or just joining.
-    bool remove_if_abandoned();
+    // False: somebody alive is attached, or just joining, or `may_go`, asked while nobody can join,
+    // has something against it.
+    bool remove_if_abandoned(const std::function<bool()>& may_go = {});
 
 private:
     Location location_;
@@ -163,10 +169,10 @@ private:
 };
 
 // What `penstock ls` shows of a visited segment.
-SegmentSummary summarize(const Visit& visit, const std::string& name);
+SegmentSummary summarize(Visit& visit, const std::string& name);
 
-// Turns a failed system call into the Error that a user can act on.
-[[noreturn]] void throw_system(const std::error_code& error, const std::string& what,
-                               const std::string& path);
+// What would be lost with an abandoned segment. Nothing where its geometry makes no sense: then
+// nobody can attach and have it. Defined above the concepts, in src/inspect, which know their data.
+KeptData kept_data(Visit& visit);
 
 }  // namespace penstock::detail

@@ -3,22 +3,42 @@
 #include "store/control.hpp"
 
 namespace penstock {
+namespace detail {
+namespace {
+
+StoreStats stats_of(Visit& visit, const StoreShape& shape) {
+    const StoreView view(shape, visit.control());
+    MultiWord words;
+    words.attach(visit.control(), shape.control_bytes() / sizeof(layout::Word), view.operations(),
+                 shape.members, 0);
+    const Heap heap(shape.heap, view.heap_control(), words, visit.file(),
+                    visit.header().payload_offset);
+    return read_store_stats(view, words, heap);
+}
+
+}  // namespace
+
+KeptData kept_objects(Visit& visit) {
+    const StoreShape shape = store_shape_of(visit.header());
+    if (!shape.persistent) return {};
+    const StoreStats stats = stats_of(visit, shape);
+    KeptData kept;
+    kept.objects = stats.objects;
+    kept.bytes = stats.object_bytes;
+    kept.persistent = true;
+    return kept;
+}
+
+}  // namespace detail
 
 StoreInfo inspect_store(const std::string& name) {
     detail::Visit visit(name);
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Store)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a store");
     }
-    const detail::StoreShape shape = detail::store_shape_of(visit.header());
-    const detail::StoreView view(shape, visit.control());
-    detail::MultiWord words;
-    words.attach(visit.control(), shape.control_bytes() / sizeof(layout::Word), view.operations(),
-                 shape.members, 0);
-    const detail::Heap heap(shape.heap, view.heap_control(), words, visit.file(),
-                            visit.header().payload_offset);
     StoreInfo info;
     info.segment = detail::summarize(visit, name);
-    info.stats = detail::read_store_stats(view, words, heap);
+    info.stats = detail::stats_of(visit, detail::store_shape_of(visit.header()));
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     return info;
 }

@@ -164,6 +164,10 @@ void TrajectoryReader::request_close() noexcept {
     if (state_ != nullptr) state_->queue.request_close();
 }
 
+KeptData TrajectoryReader::replaced() const {
+    return state_ == nullptr ? KeptData{} : state_->queue.replaced();
+}
+
 std::string TrajectoryReader::instance() const {
     return state_ == nullptr ? std::string() : state_->queue.instance();
 }

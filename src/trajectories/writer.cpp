@@ -244,6 +244,10 @@ void TrajectoryWriter::request_close() noexcept {
     if (state_ != nullptr) state_->queue.request_close();
 }
 
+KeptData TrajectoryWriter::replaced() const {
+    return state_ == nullptr ? KeptData{} : state_->queue.replaced();
+}
+
 std::string TrajectoryWriter::instance() const {
     return state_ == nullptr ? std::string() : state_->queue.instance();
 }

@@ -249,7 +249,7 @@ private:
     }
     // remove NAME
     Answer remove(const Words& words) {
-        return ok().with("removed", remove_if_abandoned(words.at(1)) ? 1 : 0);
+        return ok().with("removed", remove_if_abandoned(words.at(1), OnData::Remove) ? 1 : 0);
     }
 
     // What was received: "number/deliveries/sequence,..." in the order in which it came.

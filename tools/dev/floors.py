@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = ("broadcast", "queue", "store", "service")
 HEIGHT = {"os": 0, "segment": 1, **dict.fromkeys(CONCEPTS, 2), "codec": 3, "remote": 3}
+HEIGHT["inspect"] = 3  # a look at segments of every kind
 HEIGHT["trajectories"] = 4  # a Queue of what the codec writes
 BINDINGS_HEIGHT = 5
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(?P<path>[^"]+)"')

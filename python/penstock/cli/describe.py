@@ -3,6 +3,7 @@ Takes what penstock.inspect gives; changes and attaches nothing."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -11,10 +12,22 @@ from penstock.state import Participant, SegmentSummary
 
 
 def condition(segment: SegmentSummary) -> str:
-    """One word: "damaged", "abandoned" or "live"."""
+    """One word.
+
+    "live": somebody is attached. "abandoned": nobody is, and nothing is lost with it. "kept":
+    nobody is, and it holds data. "foreign": another user's. "damaged": it makes no sense.
+    """
     if segment.problem:
-        return "damaged"
-    return "abandoned" if segment.is_abandoned() else "live"
+        return "foreign" if segment.problem_code == "PermissionDenied" else "damaged"
+    if not segment.is_abandoned():
+        return "live"
+    return "kept" if segment.kept else "abandoned"
+
+
+def state(segment: SegmentSummary) -> str:
+    """The condition with its colour, and what is kept: "kept: 1000 messages"."""
+    word = tint(condition(segment))
+    return f"{word}: {segment.kept.describe()}" if segment.kept else word
 
 
 def life(participant: Participant) -> str:
@@ -26,7 +39,14 @@ def life(participant: Participant) -> str:
 
 def tint(word: str) -> str:
     """The word in the colour of its meaning."""
-    meaning = {"dead": "fail", "damaged": "fail", "stopped": "warn", "abandoned": "warn"}
+    meaning = {
+        "dead": "fail",
+        "damaged": "fail",
+        "stopped": "warn",
+        "abandoned": "warn",
+        "kept": "warn",
+        "foreign": "dim",
+    }
     return output.colour(word, meaning.get(word, "ok"))
 
 
@@ -62,9 +82,16 @@ def segment_json(segment: SegmentSummary) -> dict[str, Any]:
         "condition": condition(segment),
         "reserved_bytes": segment.reserved_bytes,
         "range_bytes": segment.range_bytes,
+        "kept": kept_json(segment),
         "problem": segment.problem,
         "participants": [_participant_json(one) for one in segment.participants],
     }
+
+
+def kept_json(segment: SegmentSummary) -> dict[str, Any] | None:
+    """What goes with an abandoned segment; None if nothing does."""
+    kept = segment.kept
+    return asdict(kept) if kept else None
 
 
 def _participant_json(one: Participant) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""`penstock gc`: removes the segments to which nobody alive is attached.
+"""`penstock gc`: removes the segments to which nobody alive is attached and that hold no data.
 Death is the kernel's word, so nobody who is merely slow is harmed; damaged ones are left alone."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
+from typing import Any
 
 import penstock
 from penstock import inspect
 from penstock.cli import describe, exits, output, units
 from penstock.cli.command import Commands, add_command
 from penstock.state import SegmentSummary
-
-_Verdicts = list[tuple[SegmentSummary, str]]
 
 
 def add_to(commands: Commands) -> None:
@@ -22,81 +22,127 @@ def add_to(commands: Commands) -> None:
         summary="remove what the dead left",
         description=(
             "Removes every segment to which nobody alive is attached. Safe while others create\n"
-            "and attach. Exit code 1 if something abandoned could not be removed."
+            "and attach, and from a timer: what holds data stays and is named, the undelivered\n"
+            "messages of a queue and a persistent store. --data NAME removes it with its data.\n"
+            "Exit code 1 if something that should go could not be removed."
         ),
-        example="penstock gc --dry-run\npenstock gc\npenstock gc steps",
+        example="penstock gc --dry-run\npenstock gc\npenstock gc steps\n"
+        "penstock gc --data rollouts",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="look only at these (default: at every segment)"
     )
+    parser.add_argument(
+        "--data",
+        action="store_true",
+        help="remove the NAMEs although they hold data, if nobody alive is attached",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    parser.set_defaults(usage_error=parser.error)
+
+
+@dataclass
+class _Outcome:
+    """What became of each segment; those in use by somebody are not mentioned."""
+
+    removed: list[SegmentSummary] = field(default_factory=list)
+    kept: list[SegmentSummary] = field(default_factory=list)  # for the data in them
+    failed: list[tuple[SegmentSummary, str]] = field(default_factory=list)
+    unreadable: list[SegmentSummary] = field(default_factory=list)
+
+    @property
+    def freed_bytes(self) -> int:
+        return sum(one.reserved_bytes for one in self.removed)
 
 
 def run(args: argparse.Namespace) -> int:
-    segments = _segments(args.names)
-    removed: _Verdicts = []
-    kept: _Verdicts = []
-    for segment in segments:
-        if describe.condition(segment) != "abandoned":
-            continue
-        problem = "" if args.dry_run else _remove(segment.name)
-        (kept if problem else removed).append((segment, problem))
-    damaged = [one for one in segments if describe.condition(one) == "damaged"]
+    if args.data and not args.names:
+        args.usage_error("--data needs the NAMEs of what may go with its data")
+    outcome = _Outcome()
+    for segment in _segments(args.names):
+        _collect(segment, args, outcome)
     if args.json:
-        output.print_json(_json(args.dry_run, removed, kept, damaged))
+        output.print_json(_json(args.dry_run, outcome))
     else:
-        print("\n".join(_text(args.dry_run, removed, kept, damaged)))
-    return exits.ERROR if kept else exits.OK
+        print("\n".join(_text(args.dry_run, outcome)))
+    return exits.ERROR if outcome.failed else exits.OK
 
 
 def _segments(names: list[str]) -> list[SegmentSummary]:
     """All segments, or those of these names; a name that isn't there is an error."""
-    segments = inspect.list_segments()
     if not names:
-        return segments
-    by_name = {segment.name: segment for segment in segments}
-    for name in names:
-        if name not in by_name:
-            raise penstock.NotFound(f"there is no segment {name!r}; `penstock ls` lists them")
-    return [by_name[name] for name in names]
+        return inspect.list_segments()
+    by_name = {segment.name: segment for segment in inspect.list_segments()}
+    # What is not in /dev/shm (file:/path) can be asked for by its name.
+    return [by_name.get(name) or inspect.summarize(name) for name in names]
 
 
-def _remove(name: str) -> str:
-    """Why it could not be removed; empty when it is gone."""
+def _collect(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome) -> None:
+    condition = describe.condition(segment)
+    if segment.problem:
+        outcome.unreadable.append(segment)
+    elif condition == "kept" and not args.data:
+        outcome.kept.append(segment)
+    elif condition == "live":
+        if args.data:
+            outcome.failed.append((segment, f"in use by {_users(segment)}"))
+    elif args.dry_run:
+        outcome.removed.append(segment)
+    else:
+        _remove(segment, args, outcome)
+
+
+def _remove(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome) -> None:
     try:
-        if inspect.remove_if_abandoned(name):
-            return ""
-        return "somebody has just attached to it"
+        removed = inspect.remove_if_abandoned(segment.name, data=args.data)
     except penstock.NotFound:
-        return ""  # another was quicker
+        removed = True  # another was quicker
     except penstock.Error as error:
-        return str(error)
+        outcome.failed.append((segment, str(error)))
+        return
+    if removed:
+        outcome.removed.append(segment)
+    else:
+        outcome.failed.append((segment, "somebody has just attached to it"))
 
 
-def _freed(removed: _Verdicts) -> int:
-    return sum(segment.reserved_bytes for segment, _ in removed)
+def _users(segment: SegmentSummary) -> str:
+    return ", ".join(f"pid {one.pid} ({one.process})" for one in segment.participants if one.alive)
 
 
-def _text(
-    dry_run: bool, removed: _Verdicts, kept: _Verdicts, damaged: list[SegmentSummary]
-) -> list[str]:
+def _text(dry_run: bool, outcome: _Outcome) -> list[str]:
     verb = "would remove" if dry_run else "removed"
-    lines = [f"{verb} {one.name}  {units.size(one.reserved_bytes)}" for one, _ in removed]
-    lines += [f"could not remove {one.name}: {problem}" for one, problem in kept]
-    lines += [f"left alone {one.name}: {one.problem}" for one in damaged]
-    if not removed:
-        return [*lines, "nothing abandoned"]
-    total = f"{units.plural(len(removed), 'segment')}, {units.size(_freed(removed))}"
-    return [*lines, f"{total} {'would be' if dry_run else ''} freed".replace("  ", " ")]
+    lines = [f"{verb} {one.name}  {units.size(one.reserved_bytes)}" for one in outcome.removed]
+    lines += [
+        f"{one.name}  {describe.state(one)}; `penstock gc --data {one.name}` removes it"
+        for one in outcome.kept
+    ]
+    lines += [f"could not remove {one.name}: {problem}" for one, problem in outcome.failed]
+    lines += [f"left alone {one.name}: {one.problem}" for one in outcome.unreadable]
+    if not outcome.removed:
+        return [*lines, "nothing abandoned" + (" without data" if outcome.kept else "")]
+    total = f"{units.plural(len(outcome.removed), 'segment')}, {units.size(outcome.freed_bytes)}"
+    return [*lines, f"{total} {'would be ' if dry_run else ''}freed"]
 
 
-def _json(
-    dry_run: bool, removed: _Verdicts, kept: _Verdicts, damaged: list[SegmentSummary]
-) -> dict[str, object]:
+def _json(dry_run: bool, outcome: _Outcome) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
-        "removed": [{"name": one.name, "bytes": one.reserved_bytes} for one, _ in removed],
-        "freed_bytes": _freed(removed),
-        "kept": [{"name": one.name, "problem": problem} for one, problem in kept],
-        "damaged": [{"name": one.name, "problem": one.problem} for one in damaged],
+        "removed": [{"name": one.name, "bytes": one.reserved_bytes} for one in outcome.removed],
+        "freed_bytes": outcome.freed_bytes,
+        "kept": [
+            {"name": one.name, "kind": one.kind, "data": describe.kept_json(one)}
+            for one in outcome.kept
+        ],
+        "failed": [{"name": one.name, "problem": problem} for one, problem in outcome.failed],
+        "damaged": [
+            {"name": one.name, "problem": one.problem}
+            for one in outcome.unreadable
+            if describe.condition(one) == "damaged"
+        ],
+        "foreign": [
+            {"name": one.name, "problem": one.problem}
+            for one in outcome.unreadable
+            if describe.condition(one) == "foreign"
+        ],
     }

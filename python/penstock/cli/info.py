@@ -112,8 +112,7 @@ def _text(info: BroadcastInfo, rates: Rates | None) -> list[str]:
         ("writer", _writer_state(info)),
     ]
     return [
-        f"{output.colour(segment.name, 'bold')}  {segment.kind}  "
-        f"{describe.tint(describe.condition(segment))}",
+        f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
         "",
         "attached",

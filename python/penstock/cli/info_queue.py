@@ -52,8 +52,7 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
         *(_trajectory_facts(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
     ]
     return [
-        f"{output.colour(segment.name, 'bold')}  {segment.kind}  "
-        f"{describe.tint(describe.condition(segment))}",
+        f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
         *(_environments(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
         "",

@@ -48,8 +48,7 @@ def lines(info: StoreInfo, before: StoreInfo | None, seconds: float) -> list[str
         ("deaths", units.count(stats.deaths)),
     ]
     return [
-        f"{output.colour(segment.name, 'bold')}  {segment.kind}  "
-        f"{describe.tint(describe.condition(segment))}",
+        f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
         "",
         "attached",

@@ -17,13 +17,17 @@ def add_to(commands: Commands) -> None:
         "ls",
         run,
         summary="list segments and who is attached",
-        description="Lists the segments in /dev/shm, who is attached to each, and who is dead.",
+        description=(
+            "Lists the segments in /dev/shm, who is attached to each, and who is dead. Nobody is\n"
+            'attached to one that is "kept", but it holds data, which whoever attaches can have.'
+        ),
         example="penstock ls\npenstock ls --abandoned --json",
     )
     parser.add_argument(
         "--abandoned",
         action="store_true",
-        help="only those to which nobody alive is attached (what `penstock gc` would remove)",
+        help="only those to which nobody alive is attached and that hold no data (what "
+        "`penstock gc` would remove)",
     )
 
 
@@ -51,9 +55,9 @@ def segment_lines(segment: SegmentSummary) -> list[str]:
     """One segment: what it is and takes, and who is attached."""
     condition = describe.condition(segment)
     name = output.colour(segment.name, "bold")
-    if condition == "damaged":
+    if segment.problem:
         return [f"{name}  {describe.tint(condition)}", f"    {segment.problem}"]
-    head = f"{name}  {segment.kind}  {describe.memory(segment)}  {describe.tint(condition)}"
+    head = f"{name}  {segment.kind}  {describe.memory(segment)}  {describe.state(segment)}"
     return [head, *participant_lines(segment)]
 
 
@@ -71,7 +75,11 @@ def participant_lines(segment: SegmentSummary) -> list[str]:
 def _summary(segments: list[SegmentSummary]) -> str:
     taken = units.size(sum(one.reserved_bytes for one in segments))
     line = f"{units.plural(len(segments), 'segment')}, {taken}"
-    abandoned = sum(describe.condition(one) == "abandoned" for one in segments)
-    if abandoned:
-        line += f"; {abandoned} abandoned: `penstock gc` removes what the dead left"
+    conditions = [describe.condition(one) for one in segments]
+    if "abandoned" in conditions:
+        count = conditions.count("abandoned")
+        line += f"; {count} abandoned: `penstock gc` removes what the dead left"
+    if "kept" in conditions:
+        count = conditions.count("kept")
+        line += f"; {count} kept: `penstock gc --data NAME` removes one with its data"
     return line

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .. import _core
 from .._exit import close_at_exit
+from .._replaced import warn_of_replaced
 from .._repr import never_raises
 from ..errors import Closed, Incompatible, InvalidArgument, Timeout, TooLarge
 from ..trajectories.columns import listed
@@ -69,6 +70,7 @@ class ZeroCopySHMBuffer:
             if instance_id_len is None:
                 self.instance_id_len = _INSTANCE_ID_LEN
             self._queue = _create(self)
+            warn_of_replaced(name, self._queue._replaced)
         else:
             self.max_size, self.entry_size = _geometry_of(name, size, entry_size)
             self._queue = _attach(self)

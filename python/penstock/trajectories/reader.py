@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 from .. import _core
 from .._context import close_on_exit
 from .._exit import close_at_exit
+from .._replaced import warn_of_replaced
 from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
 from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from ..errors import Incompatible, InvalidArgument, Timeout
-from ..handle import Handle
+from ..handle import Handle, Name
 from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, make_batch
 from .group import TrajectoryGroup
@@ -36,7 +37,7 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     @staticmethod
     def create(
-        name: str,
+        name: Name,
         *,
         sequences: int = 64,
         max_staleness: int | None = None,
@@ -66,6 +67,9 @@ class TrajectoryReader(_core.TrajectoryReader):
         set aside if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
+        One of that name that nobody is attached to any more is replaced. If groups were in it, they
+        are lost, and a RuntimeWarning says how many; ``attach()`` keeps them.
+
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
         reader = TrajectoryReader(
@@ -84,11 +88,12 @@ class TrajectoryReader(_core.TrajectoryReader):
             sequences=sequences,
             timeout=0,
         )
+        warn_of_replaced(reader.name, reader._replaced)
         return reader._opened()
 
     @staticmethod
     def attach(
-        name: str | Handle, *, sequences: int = 64, timeout: float | None = 0
+        name: Name | Handle, *, sequences: int = 64, timeout: float | None = 0
     ) -> TrajectoryReader:
         """Attach; waits until ``timeout`` for the name to appear.
 
@@ -109,7 +114,7 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     @staticmethod
     async def attach_async(
-        name: str | Handle, *, sequences: int = 64, timeout: float | None = 0
+        name: Name | Handle, *, sequences: int = 64, timeout: float | None = 0
     ) -> TrajectoryReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(

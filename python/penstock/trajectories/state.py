@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
+from ..handle import Name
 from ..state import QueueInfo, QueueStats, queue_info_from
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def stats_from(raw: _TrajectoryStats) -> TrajectoryStats:
     return TrajectoryStats(**fields)
 
 
-def inspect_trajectories(name: str) -> TrajectoryInfo:
+def inspect_trajectories(name: Name) -> TrajectoryInfo:
     """A look from outside, without attaching. Raises NotFound, Incompatible, Corrupt."""
     raw = _core.inspect_trajectories(name)
     queue = queue_info_from(raw)

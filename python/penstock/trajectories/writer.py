@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 from .. import _core
 from .._context import close_on_exit
 from .._exit import close_at_exit
+from .._replaced import warn_of_replaced
 from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
-from ..handle import Handle
+from ..handle import Handle, Name
 from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
@@ -78,7 +79,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
 
     @staticmethod
     def create(
-        name: str,
+        name: Name,
         *,
         environment: str = "default",
         weight: float = 1.0,
@@ -116,11 +117,12 @@ class TrajectoryWriter(_core.TrajectoryWriter):
             timeout=0,
         )
         close_at_exit(writer)
+        warn_of_replaced(writer.name, writer._replaced)
         return writer
 
     @staticmethod
     def attach(
-        name: str | Handle,
+        name: Name | Handle,
         *,
         environment: str = "default",
         weight: float = 1.0,
@@ -155,7 +157,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
 
     @staticmethod
     async def attach_async(
-        name: str | Handle,
+        name: Name | Handle,
         *,
         environment: str = "default",
         weight: float = 1.0,

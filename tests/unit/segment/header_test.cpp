@@ -229,7 +229,7 @@ TEST(HeaderTest, AFileOfAnotherUserIsNotTrusted) {
         require(::seteuid(65534) == 0);
         require(static_cast<bool>(refuses(ErrorCode::PermissionDenied,
                                           [&] { read_header(file, "'steps'"); },
-                                          {"belongs to another user (uid 0)"})));
+                                          {"belongs to another user, uid 0 (root)"})));
     });
     EXPECT_EQ(child.wait(), 0);
 }

@@ -47,6 +47,7 @@ SegmentPlan make_plan() {
     plan.control_bytes = 8192;
     plan.payload_bytes = kPayload;
     plan.payload_reserved = kPayload / 2;
+    plan.may_be_anonymous = true;
     return plan;
 }
 

@@ -425,7 +425,8 @@ TEST_F(StoreTest, APersistentStoreStays) {
         Store store = Store::attach(name_);
         EXPECT_TRUE(has(store, 1));
     }
-    EXPECT_TRUE(remove_if_abandoned(name_));
+    EXPECT_FALSE(remove_if_abandoned(name_)) << "it was asked to stay";
+    EXPECT_TRUE(remove_if_abandoned(name_, OnData::Remove));
     {
         const Store fleeting = Store::create(name_, small_store());
     }

@@ -46,12 +46,17 @@ def _leftovers() -> list[Finding]:
     segments = inspect.list_segments()
     dead = [one for one in segments if describe.condition(one) == "abandoned"]
     damaged = [one for one in segments if describe.condition(one) == "damaged"]
-    live = len(segments) - len(dead) - len(damaged)
+    kept = [one for one in segments if describe.condition(one) == "kept"]
+    live = sum(describe.condition(one) == "live" for one in segments)
     findings = [ok("segments", f"{live} in use")]
     if dead:
         taken = units.size(sum(one.reserved_bytes for one in dead))
         found = f"{units.plural(len(dead), 'segment')}, {taken}"
         findings.append(warn("left by the dead", found, "`penstock gc` removes them"))
+    for one in kept:
+        found = f"{one.name}: {one.kept.describe()}"
+        remedy = f"attach to it, or `penstock gc --data {one.name}` removes it with that"
+        findings.append(warn("kept data", found, remedy))
     for one in damaged:
         remedy = f"`penstock info {one.name}` says more; remove the file by hand if it is nobody's"
         findings.append(warn("damaged segment", f"{one.name}: {one.problem}", remedy))

@@ -1,0 +1,33 @@
+// What would be lost with an abandoned segment, by kind. A Broadcast keeps nothing: what was sent
+// is for those who are there, as after a close in good order.
+#include "queue/control.hpp"
+#include "segment/segment.hpp"
+#include "store/control.hpp"
+
+namespace penstock::detail {
+namespace {
+
+KeptData read_kept(Visit& visit) {
+    switch (static_cast<Kind>(visit.header().kind)) {
+        case Kind::Queue:
+            return kept_messages(QueueView(queue_shape_of(visit.header()), visit.control()));
+        case Kind::Store:
+            return kept_objects(visit);
+        case Kind::Broadcast:
+        case Kind::Service:
+            break;
+    }
+    return {};
+}
+
+}  // namespace
+
+KeptData kept_data(Visit& visit) {
+    try {
+        return read_kept(visit);
+    } catch (const Error&) {
+        return {};
+    }
+}
+
+}  // namespace penstock::detail
