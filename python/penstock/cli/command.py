@@ -22,8 +22,12 @@ def add_command(
     description: str,
     example: str,
     json_help: str = "print one JSON object instead of text",
+    needs_stdout: bool = True,
 ) -> argparse.ArgumentParser:
-    """A sub-command with its `--json` and an example at the end of its `--help`."""
+    """A sub-command with its `--json` and an example at the end of its `--help`.
+
+    `needs_stdout`: it writes there also without `--json`, and does nothing if that is closed.
+    """
     parser = commands.add_parser(
         name,
         help=summary,
@@ -32,7 +36,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help=json_help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, needs_stdout=needs_stdout)
     return parser
 
 

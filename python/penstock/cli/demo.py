@@ -54,7 +54,7 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="workers that share chunks of PATH through a store too small for all; two are killed",
     )
-    parser.add_argument("--workers", type=positive_int, default=4, metavar="N", help="default 4")
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="default 4")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--seconds", type=positive_seconds, default=18.0, metavar="S", help="default 18"
@@ -63,31 +63,53 @@ def add_to(commands: Commands) -> None:
         "--limit", type=positive_int, metavar="STEPS", help="end after so many steps instead"
     )
     parser.add_argument("--no-kill", action="store_true", help="let every worker live")
-    parser.add_argument(
-        "--capacity", default="4MiB", metavar="SIZE", help="of the ring in memory (default 4MiB)"
-    )
+    parser.add_argument("--capacity", metavar="SIZE", help="of the ring in memory (default 4MiB)")
     parser.add_argument(
         "--rate",
         type=positive_int,
-        default=1000,
         metavar="N",
         help="steps per second at an engine's pace (default 1000)",
     )
     parser.add_argument(
         "--tensor-every",
         type=natural_int,
-        default=200,
         metavar="STEPS",
         help="a tensor of 8-32 MiB goes with each so many-th step; 0 for none (default 200)",
     )
+    parser.set_defaults(usage_error=parser.error)
+
+
+# What only the demo of a Broadcast takes, and what each other one takes beside PATH and --seconds.
+_DEFAULTS = {"workers": 4, "capacity": "4MiB", "rate": 1000, "tensor_every": 200}
+_TAKES = {"trajectories": (), "store": ("workers",)}
+
+
+def _settle_options(args: argparse.Namespace) -> None:
+    """An option that would mean nothing is wrong usage; the others get their defaults."""
+    for demo, takes in _TAKES.items():
+        for option in (*_DEFAULTS, "limit", "no_kill"):
+            is_given = getattr(args, option) not in (None, False)
+            if getattr(args, demo) and is_given and option not in takes:
+                args.usage_error(f"--{option.replace('_', '-')} means nothing with --{demo}")
+    for option, default in _DEFAULTS.items():
+        if getattr(args, option) is None:
+            setattr(args, option, default)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.trajectories:
-        return _run_trajectories(args)
-    if args.store:
-        return _run_store(args)
-    from penstock.demo import crew, driver  # only here: they load NumPy and rich
+    from penstock.demo.crew import ProcessEnded  # only here: it loads NumPy
+
+    _settle_options(args)
+    play = _run_trajectories if args.trajectories else _run_store if args.store else _run_broadcast
+    try:
+        return exits.OK if play(args) else exits.ERROR
+    except ProcessEnded as problem:
+        output.say(str(problem))
+        return exits.ERROR
+
+
+def _run_broadcast(args: argparse.Namespace) -> bool:
+    from penstock.demo import driver
 
     view = _view(args)
     options = driver.Options(
@@ -101,30 +123,24 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         verdict = driver.run(options, args.path, view)
-    except (driver.Stalled, crew.WorkerFailed) as problem:
-        view.stop()
-        output.say(str(problem))
-        return exits.ERROR
     finally:
         view.stop()
     view.judge(verdict)
     if args.json:
         output.print_json(verdict.to_json())
-    return exits.OK if verdict.ok else exits.ERROR
+    return verdict.ok
 
 
-def _run_trajectories(args: argparse.Namespace) -> int:
+def _run_trajectories(args: argparse.Namespace) -> bool:
     from penstock.demo import trajectories
 
-    account = trajectories.run(args.path, args.seconds, args.json)
-    return exits.OK if account.ok else exits.ERROR
+    return trajectories.run(args.path, args.seconds, args.json).ok
 
 
-def _run_store(args: argparse.Namespace) -> int:
+def _run_store(args: argparse.Namespace) -> bool:
     from penstock.demo import objects
 
-    account = objects.run(args.path, args.workers, args.seconds, args.json)
-    return exits.OK if account.ok else exits.ERROR
+    return objects.run(args.path, args.workers, args.seconds, args.json).ok
 
 
 def _view(args: argparse.Namespace) -> View:

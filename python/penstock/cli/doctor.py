@@ -4,11 +4,13 @@ Fails only for what makes Penstock unusable; everything else is advice."""
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 
 from penstock.cli import exits, output
 from penstock.cli.checks import locks, machine, memory, penstock_itself, shm
-from penstock.cli.checks.finding import Finding
+from penstock.cli.checks.finding import Finding, fail
 from penstock.cli.command import Commands, add_command
 
 _SIGNS = {"ok": "✓ ok  ", "warn": "! warn", "fail": "✗ fail"}
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     findings = [
         finding
         for part in (machine, shm, locks, memory, penstock_itself)
-        for finding in part.check()
+        for finding in _look(part.check)
     ]
     usable = not any(finding.level == "fail" for finding in findings)
     if args.json:
@@ -40,6 +42,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_text(findings)))
     return exits.OK if usable else exits.ERROR
+
+
+def _look(check: Callable[[], list[Finding]]) -> list[Finding]:
+    """What the check finds; that it could not look is a finding too."""
+    try:
+        return check()
+    except OSError as error:
+        part = check.__module__.rpartition(".")[2].replace("_", " ")
+        missing = not os.path.isdir("/proc/self")
+        remedy = "mount /proc: mount -t proc proc /proc" if missing else "see the other lines"
+        return [fail(f"a look at: {part}", str(error), remedy)]
 
 
 def _text(findings: list[Finding]) -> list[str]:

@@ -4,14 +4,26 @@ Errors become one sentence on stderr; a traceback would be a defect of ours."""
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Sequence
 
 import penstock
 from penstock import _interrupts
-from penstock.cli import bench, dead, demo, doctor, exits, gc, info, ls, recv, send, trajectories
+from penstock.cli import (
+    bench,
+    dead,
+    demo,
+    doctor,
+    exits,
+    gc,
+    info,
+    ls,
+    output,
+    recv,
+    send,
+    streams,
+    trajectories,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,37 +42,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Never raises for what a user can cause."""
-    _write_what_can_be_written()
-    args = build_parser().parse_args(arguments)
-    _interrupts.listen(_interrupts.interrupt)
+    streams.secure()
+    return streams.settle(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
+        args = build_parser().parse_args(arguments)
+        _interrupts.listen(_interrupts.interrupt)
+        if args.needs_stdout or args.json:
+            streams.require_stdout()
         code: int = args.run(args)
-        sys.stdout.flush()
         return code
+    except SystemExit as end:  # argparse: --help, --version, wrong usage
+        return end.code if isinstance(end.code, int) else exits.OK
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
         return exits.BROKEN_PIPE
     except penstock.Error as error:
-        print(f"penstock: {type(error).__name__}: {error}", file=sys.stderr)
+        output.say(f"{type(error).__name__}: {error}")
     except OSError as error:
-        print(f"penstock: {error}", file=sys.stderr)
+        output.say(_sentence_of(error))
     return exits.ERROR
 
 
-def _write_what_can_be_written() -> None:
-    """Where the terminal's encoding has no "✓", a "?" will do."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _forget_stdout() -> None:
-    """Lets the interpreter flush at exit without complaining about the pipe a second time."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _sentence_of(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 if __name__ == "__main__":

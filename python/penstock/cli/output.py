@@ -3,6 +3,7 @@ Plain text throughout, so that it reads the same in a pipe as on a terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -19,8 +20,12 @@ def print_json(value: Any, *, to_stderr: bool = False) -> None:
 
 
 def say(sentence: str) -> None:
-    """A remark about what is going on; on stderr, so that it mixes with no data."""
-    print(f"penstock: {sentence}", file=sys.stderr, flush=True)
+    """A remark about what is going on; on stderr, so that it mixes with no data.
+
+    Where stderr can't be written the remark is lost, and the command goes on.
+    """
+    with contextlib.suppress(OSError):
+        print(f"penstock: {sentence}", file=sys.stderr, flush=True)
 
 
 def colour(text: str, name: str) -> str:

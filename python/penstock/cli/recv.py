@@ -104,8 +104,11 @@ def _take(reader: penstock.BroadcastReader, target: int) -> stream.Data | stream
 
 
 def _write_all(target: int, part: memoryview) -> None:
-    while part:
-        part = part[os.write(target, part) :]
+    try:
+        while part:
+            part = part[os.write(target, part) :]
+    except OSError as error:  # the class goes by the number: a broken pipe stays one
+        raise OSError(error.errno, f"could not write to stdout: {error.strerror}") from None
 
 
 def _truncated(written: int, why: str) -> str:

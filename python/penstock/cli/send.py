@@ -10,7 +10,7 @@ import time
 
 import penstock
 from penstock import _interrupts
-from penstock.cli import exits, output, stream, units
+from penstock.cli import exits, output, stream, streams, units
 from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
 from penstock.cli.delivery import Delivery
 
@@ -26,6 +26,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "send",
         run,
+        needs_stdout=False,
         summary="send stdin to `penstock recv`",
         description=(
             "Creates the Broadcast NAME, waits for its readers, and sends them stdin bit for bit.\n"
@@ -56,6 +57,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    streams.require_stdin()
     with penstock.Broadcast.create(
         args.name, readers=args.readers, capacity=args.capacity
     ) as writer:

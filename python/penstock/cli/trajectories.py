@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
         group.add_subparsers(metavar="COMMAND", required=True),
         "serve",
         run,
+        needs_stdout=False,
         summary="speak HTTP with environments and a trainer",
         description=(
             "Serves the queue NAME with the routes that Atropos's clients know, until Ctrl-C;\n"

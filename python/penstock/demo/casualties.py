@@ -57,6 +57,12 @@ class Casualties:
             for worker in self._crew.living
         )
 
+    def is_short_of_a_reader(self) -> bool:
+        """The replacement that is awaited has not even attached."""
+        return self.awaits_replacement() and any(
+            _is_gone(reader) for reader in self._writer.readers()
+        )
+
     def _dead(self) -> list[Worker]:
         gone = [reader.rank for reader in self._writer.readers() if _is_gone(reader)]
         # A rank is vacant, too, while its replacement starts: that one has reported nothing yet.

@@ -24,6 +24,7 @@ PIECE: Final = 32 << 10  #: bytes of what is reserved to be held
 
 _CHUNK: Final = 64 << 10  # bytes on the average
 _HELD: Final = 4  # objects that a worker reads for a while
+_FEWEST: Final = 256  # of little data the same bytes again: more than fits into the store
 _POPULAR: Final = 0.7  # of the looks go to a tenth of the chunks
 _PINNED: Final = 5
 
@@ -33,7 +34,7 @@ class _Chunks:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self.count = max(len(corpus.data) // _CHUNK, 20)
+        self.count = max(len(corpus.data) // _CHUNK, _FEWEST)
 
     def key(self, number: int) -> str:
         return f"chunk:{number}"

@@ -21,7 +21,11 @@ _REPORTS_KEPT = round(1 / REPORT_EVERY) + 1
 _REAP_WITHIN = 5.0  # seconds that a process may take to end
 
 
-class WorkerFailed(RuntimeError):
+class ProcessEnded(RuntimeError):
+    """A process of the demo did not do its part; the sentence says which."""
+
+
+class WorkerFailed(ProcessEnded):
     """A worker ended by a fault of its own, not by a signal."""
 
 

@@ -13,7 +13,7 @@ from penstock import _interrupts
 from penstock.demo import verdict
 from penstock.demo.casualties import Casualties
 from penstock.demo.corpus import Corpus, read_corpus
-from penstock.demo.crew import Crew
+from penstock.demo.crew import Crew, ProcessEnded
 from penstock.demo.scene import Plan, Scene, View, row_of
 from penstock.demo.steps import Step, StepMaker
 from penstock.demo.story import Story
@@ -38,7 +38,7 @@ class Options:
     tensor_every: int = 200  # steps
 
 
-class Stalled(RuntimeError):
+class Stalled(ProcessEnded):
     """The demo can't go on; the sentence says who is in the way."""
 
 
@@ -104,7 +104,10 @@ class _Run:
 
     def to_the_end(self) -> verdict.Verdict:
         while not self._is_over():
-            self._send_step()
+            if self._holds_back():
+                time.sleep(_LOOK_EVERY / 10)  # between two looks at who has come
+            else:
+                self._send_step()
             self._look()
             self._keep_pace()
         return self._finish()
@@ -118,7 +121,24 @@ class _Run:
         return self._timeline.act(self._tally.steps)
 
     def _is_over(self) -> bool:
-        return self._fraction >= 1 and not self._casualties.awaits_replacement()
+        return self._fraction >= 1 and self._has_killed() and not self._awaits_replacement()
+
+    def _awaits_replacement(self) -> bool:
+        return self._casualties.awaits_replacement()
+
+    def _has_killed(self) -> bool:
+        """The death that the demo causes is behind it, or none is wanted."""
+        kill = self._casualties.kill
+        return not self._options.kill or (kill is not None and kill.noticed_after is not None)
+
+    def _holds_back(self) -> bool:
+        """So many steps and no more: the last one waits for the replacement, which is to get it."""
+        limit = self._options.limit
+        if limit is None or self._tally.steps < limit - 1:
+            return False
+        if self._tally.steps >= limit:
+            return True
+        return not self._has_killed() or self._casualties.is_short_of_a_reader()
 
     def _send_step(self) -> None:
         step = self._maker.make(self._tally.steps, self._act.pace)
@@ -152,7 +172,8 @@ class _Run:
         readers = self._writer.readers()  # first: while we look, the workers catch up
         self._crew.listen()
         self._casualties.look()
-        if self._options.kill and self._casualties.kill is None and self._fraction >= KILL_AT:
+        is_time = self._fraction >= KILL_AT or self._holds_back()
+        if self._options.kill and self._casualties.kill is None and is_time:
             self._casualties.cause(self._options.workers // 2)
         self._view.show(self._scene(readers, waiting_for))
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from penstock.cli import output
 from penstock.demo.chunks import PIECE, hold_all_it_can, want_chunks
+from penstock.demo.corpus import read_corpus
+from penstock.demo.crew import ProcessEnded
 from penstock.errors import Error
 from penstock.state import StoreStats
 from penstock.store import Store
@@ -29,6 +31,7 @@ _HELD: Final = 5 << 20  # of it, by the one who is killed for it
 _WANTED: Final = 4 << 20  # what nobody has room for until he is dead
 _KILL_WORKER: Final = 0.3  # of the time
 _KILL_HOLDER: Final = 0.6
+_OTHERS: Final = 8  # who attach beside the workers: this process, the holder, replacements
 _LOOK: Final = 0.5  # seconds between two lines
 _PATIENCE: Final = 60.0
 _SPAWN: Final = multiprocessing.get_context("spawn")
@@ -62,10 +65,14 @@ class Account:
 
 
 def run(path: Path | None, workers: int, seconds: float, json: bool) -> Account:
-    """Plays it, prints a line now and then unless `json`, and gives the account."""
+    """Plays it, prints a line now and then unless `json`, and gives the account.
+    Raises OSError if there is nothing at `path`, ProcessEnded, penstock.Error."""
+    read_corpus(path)  # here, where a PATH without bytes is a sentence, and not in each process
     with (
         tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,
-        Store.create(f"demo-store-{os.getpid()}", capacity=_CAPACITY) as store,
+        Store.create(
+            f"demo-store-{os.getpid()}", capacity=_CAPACITY, members=workers + _OTHERS
+        ) as store,
     ):
         show = _Show(json, workers)
         crew = _Crew(store, path, workers, Path(folder))
@@ -107,12 +114,16 @@ class _Crew:
         return process
 
     def play(self, seconds: float, show: _Show) -> None:
+        deadline = time.monotonic() + _PATIENCE
         while self._store.stats().evicted == 0:  # everybody is at work, and there is pressure
             self._check()
+            if time.monotonic() > deadline:
+                raise ProcessEnded(f"the workers had not filled the store after {_PATIENCE:g} s")
             self._workers[0].join(0.05)
         begun = time.monotonic()
         deeds = [(_KILL_WORKER, self._kill_worker), (_KILL_HOLDER, self._kill_holder)]
-        while (passed := time.monotonic() - begun) < seconds:
+        while deeds or time.monotonic() - begun < seconds:
+            passed = time.monotonic() - begun
             if deeds and passed > deeds[0][0] * seconds:
                 show.event(passed, deeds.pop(0)[1]())
             show.line(passed, self._store.stats())
@@ -126,7 +137,7 @@ class _Crew:
     def _check(self) -> None:
         for process in self._workers:
             if process.exitcode not in (None, 0):
-                raise RuntimeError(f"process {process.pid} of the demo ended by itself")
+                raise ProcessEnded(f"process {process.pid} of the demo ended by itself")
 
     def _kill(self, process: BaseProcess) -> int:
         assert process.pid is not None
@@ -146,7 +157,7 @@ class _Crew:
         self._holder = self._start(hold_all_it_can, self._store.name, _HELD, ready)
         while not ready.exists():
             if self._holder.exitcode is not None:
-                raise RuntimeError("who was to hold the store ended by itself")
+                raise ProcessEnded("the process that was to hold the store ended by itself")
             self._holder.join(0.05)
         held = self._store.stats()
         pid = self._kill(self._holder)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli import output
+from penstock.demo.corpus import read_corpus
+from penstock.demo.crew import ProcessEnded
 from penstock.demo.rollouts import GROUP_SIZES, SEQUENCES, play_environment, play_trainer
 from penstock.trajectories import TrajectoryReader, TrajectoryStats
 
@@ -48,7 +50,9 @@ class Account:
 
 
 def run(path: Path | None, seconds: float, json: bool) -> Account:
-    """Plays it, prints a line now and then unless `json`, and gives the account."""
+    """Plays it, prints a line now and then unless `json`, and gives the account.
+    Raises OSError if there is nothing at `path`, ProcessEnded, penstock.Error."""
+    read_corpus(path)  # here, where a PATH without bytes is a sentence, and not in each process
     queue = f"demo-trajectories-{os.getpid()}"
     with (
         tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,
@@ -101,12 +105,16 @@ class _Crew:
         return process
 
     def play(self, overseer: TrajectoryReader, seconds: float, show: _Show) -> None:
+        deadline = time.monotonic() + _DRAIN
         while overseer.stats().batches == 0:  # everybody has started, which takes its time
             self._check()
+            if time.monotonic() > deadline:
+                raise ProcessEnded(f"there was no batch after {_DRAIN:g} s")
             self._trainer.join(0.05)
         begun = time.monotonic()
         deeds = [(_KILL_ENVIRONMENT, self._kill_environment), (_KILL_TRAINER, self._kill_trainer)]
-        while (passed := time.monotonic() - begun) < seconds:
+        while deeds or time.monotonic() - begun < seconds:
+            passed = time.monotonic() - begun
             if deeds and passed > deeds[0][0] * seconds:
                 show.event(passed, deeds.pop(0)[1]())
             show.line(passed, overseer.stats())
@@ -122,7 +130,7 @@ class _Crew:
     def _check(self) -> None:
         for process in (*self._environments, self._trainer):
             if process.exitcode not in (None, 0):
-                raise RuntimeError(f"process {process.pid} of the demo ended by itself")
+                raise ProcessEnded(f"process {process.pid} of the demo ended by itself")
 
     def _kill(self, process: BaseProcess) -> int:
         assert process.pid is not None
