@@ -203,8 +203,8 @@ struct StoreLook {
 // process: in a forked child every call says WrongProcess.
 class Store {
 public:
-    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it, or it is abandoned
-    // and keeps data: a persistent store with objects, a queue with messages), NoSpace or
+    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it, or it is
+    // abandoned and keeps data: a persistent store with objects, a queue with messages), NoSpace or
     // PermissionDenied.
     static Store create(const std::string& name, const StoreOptions& options = {});
     // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (every place is taken),

@@ -48,8 +48,8 @@ enum class Awaited : std::uint8_t {
 };
 
 // Whether only this process could end such a wait: no other is attached, or none that could. A
-// participant of this process must be the one that would. False for a stream that is over: that wait ends by itself. `instance` is the
-// segment's; false where this process is not attached to it.
+// participant of this process must be the one that would. False for a stream that is over: that
+// wait ends by itself. `instance` is the segment's; false where this process is not attached to it.
 bool is_awaited_in_vain(const std::string& instance, Awaited what);
 
 // Ends the streams of that segment which this process feeds.
