@@ -197,7 +197,8 @@ std::span<const std::byte> bytes_of(nb::handle bytes) noexcept {
 Pinned::Pinned(nb::handle object, Access access) {
     if (PyObject_CheckBuffer(object.ptr()) == 0) {
         raise_wrong_type("the data",
-                         "a contiguous buffer (bytes, bytearray, memoryview, NumPy array)", object);
+                         "bytes-like and contiguous (bytes, bytearray, memoryview, NumPy array)",
+                         object);
     }
     const int flags = access == Access::Write ? PyBUF_WRITABLE : PyBUF_SIMPLE;
     if (PyObject_GetBuffer(object.ptr(), &buffer_, flags) != 0) {

@@ -92,7 +92,7 @@ void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::hand
     const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
-    options.objects = objects.is_none() ? 0 : parse_bytes(objects, "objects");
+    options.objects = objects.is_none() ? 0 : parse_natural(objects, "objects");
     options.members = parse_small(members, "members");
     options.eviction = parse_eviction(eviction);
     options.granule = granule.is_none() ? 0 : parse_bytes(granule, "granule");

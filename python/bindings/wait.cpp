@@ -156,8 +156,8 @@ Deadline parse_timeout(nb::handle timeout) {
     if (timeout.is_none()) {
         return Deadline::never();
     }
-    const double seconds = PyBool_Check(timeout.ptr()) ? -1.0 : PyFloat_AsDouble(timeout.ptr());
-    if (seconds == -1.0 && (PyErr_Occurred() != nullptr || PyBool_Check(timeout.ptr()))) {
+    const double seconds = PyFloat_AsDouble(timeout.ptr());
+    if (seconds == -1.0 && PyErr_Occurred() != nullptr) {
         PyErr_Clear();
         raise_wrong_type("timeout", "seconds as an int or a float, or None for ever", timeout);
     }

@@ -178,7 +178,7 @@ ATTACHED = {
     "sequences": (TrajectoryReader.attach, COUNT),
     "environment": (TrajectoryWriter.attach, WORD[:-1]),
 }
-TIMEOUT = ["1", b"1", [], object(), True, Unprintable(), -1, float("nan")]
+TIMEOUT = ["1", b"1", [], object(), Unprintable(), -1, float("nan")]
 
 
 @pytest.mark.parametrize("option", ATTACHED)

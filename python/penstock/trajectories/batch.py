@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .. import _core
 from .._dtypes import native_name
 from .._repr import never_raises
-from ..errors import InvalidArgument, TooLarge
+from ..errors import InvalidArgument, InvalidType, TooLarge
 from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "make_batch"]
@@ -151,6 +151,8 @@ class TrajectoryBatch:
 
         The second time, and after ``give_back()``, it does nothing.
         """
+        if isinstance(step, bool) or not hasattr(step, "__index__"):
+            raise InvalidType(f"step must be an int, not {step!r}")
         if step < 0:
             raise InvalidArgument(f"step is {step}: versions count from 0")
         self._keep_groups()
