@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import penstock
 from penstock import _interrupts
@@ -26,8 +27,18 @@ from penstock.cli import (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Help and version that can't be written are told: argparse passes that over."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="penstock",
         description="Data between the processes of one machine, through shared memory.",
         epilog=f"example:\n  penstock demo\n\n{exits.EPILOG}",

@@ -45,9 +45,9 @@ class Stalled(ProcessEnded):
 def run(options: Options, path: Path | None, view: View) -> verdict.Verdict:
     """The whole demo, with the data at `path` (None: the standard library's sources).
     Raises OSError, Stalled, crew.WorkerFailed, penstock.Error, KeyboardInterrupt."""
+    corpus = read_corpus(path)  # first: nothing is promised of a PATH that holds no bytes
     goal = f"{options.limit:,} steps" if options.limit else f"{options.seconds:g} s"
     view.begin(Plan(options.workers, goal, options.kill))
-    corpus = read_corpus(path)
     name = f"demo-{secrets.token_hex(4)}"
     view.start(corpus, f"/dev/shm/penstock.{name}")
     crew = Crew(name)
