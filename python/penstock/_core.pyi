@@ -271,7 +271,8 @@ class Queue:
         ``timeout`` is in seconds: None waits for ever, 0 tries once.
 
         Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or Incompatible
-        for a pickle that was not asked for, which stays there.
+        for a pickle that was not asked for, which stays there: in front of all that came after it,
+        until ``poison_limit`` such refusals, or until a consumer with ``codec="pickle"`` takes it.
         """
 
     def get_view(self, timeout: Timeout = None) -> Batch:
