@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 #include <utility>
 
 #include "os/clock.hpp"
@@ -40,7 +41,7 @@ public:
         Clock::duration slice = kFirstSlice;
         for (;;) {
             const WaitEnd end = wait_for_news(slice_of(wait, slice));
-            if (end == WaitEnd::Cancelled) return core_.explain_no_message(end);
+            if (is_called_off(end)) return core_.explain_no_message(end);
             // Without news too: somebody with a minimum share may have gone.
             if (core_.line.is_first()) {
                 if (auto found = attempt()) return *std::move(found);
@@ -68,7 +69,7 @@ public:
             if (end == WaitEnd::Timeout && core_.line.is_first() && shares() != state_->shares) {
                 return Status::ok();
             }
-            if (end == WaitEnd::Cancelled || wait.deadline.has_passed(Clock::now())) {
+            if (is_called_off(end) || wait.deadline.has_passed(Clock::now())) {
                 core_.line.leave();
                 return core_.explain_no_message(end);
             }
@@ -111,6 +112,11 @@ private:
         Wait slice = wait;
         slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), most));
         return slice;
+    }
+
+    // By its caller, or by request_close() of the handle, which a wait reports as PeerGone.
+    static bool is_called_off(WaitEnd end) noexcept {
+        return end == WaitEnd::Cancelled || end == WaitEnd::PeerGone;
     }
 
     struct Leaving {
@@ -445,8 +451,8 @@ private:
             untake();
             return Status(ErrorCode::Timeout, "what was restored has changed");
         }
-        for (auto at = restored.rbegin(); at != restored.rend(); ++at) {
-            const auto place = state_->held.begin() + static_cast<std::ptrdiff_t>(*at);
+        for (const std::uint64_t at : std::views::reverse(restored)) {
+            const auto place = state_->held.begin() + static_cast<std::ptrdiff_t>(at);
             taken.insert(taken.begin(), std::move(*place));
             state_->held.erase(place);
         }

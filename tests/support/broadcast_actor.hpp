@@ -24,7 +24,7 @@ inline constexpr const char* kBroadcastRole = "broadcast-actor";
 inline std::string name_readers(const std::vector<ReaderState>& readers) {
     std::string text;
     for (const ReaderState& reader : readers) {
-        if (!text.empty()) text += ",";
+        if (!text.empty()) text += ',';
         text += std::to_string(reader.rank) + "/" + std::to_string(reader.pid) + "/" +
                 (reader.life == ReaderState::Life::Expected ? "expected"
                  : reader.life == ReaderState::Life::Vacant ? "vacant"

@@ -232,7 +232,7 @@ TEST_P(BatchWithOneBadTest, SetsAsideTheKillerAlone) {
         const Queue janitor = Queue::attach(name_);
     }
     EXPECT_EQ(sequences(queue), std::vector<std::uint64_t>{2});
-    for (const std::uint64_t number : {0, 1, 3}) {
+    for (const std::uint64_t number : {0U, 1U, 3U}) {
         if (queue.queued() == 0) break;
         Result<Delivery> rest = queue.take(kLong);
         EXPECT_GE(number_of(*rest), number);

@@ -34,7 +34,7 @@ void check_batch(std::vector<Delivery>& batch, std::uint64_t first, std::size_t 
                  unsigned deliveries = 1) {
     require(batch.size() == count);
     for (std::size_t i = 0; i < count; ++i) {
-        require(bool(is_message(batch[i].bytes(), first + i, kInCell)));
+        require(static_cast<bool>(is_message(batch[i].bytes(), first + i, kInCell)));
         require(batch[i].deliveries() == deliveries);
         batch[i].ack();
     }

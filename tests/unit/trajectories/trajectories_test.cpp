@@ -1,5 +1,6 @@
 // Environments, credit and batches, through the public face.
 #include <cstring>
+#include <thread>
 
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
 
@@ -392,6 +393,14 @@ TEST_F(TrajectoryTest, RestoredGroupsComeFirstAndAreMarked) {
     ASSERT_TRUE(succeeds(batch));
     EXPECT_EQ(ids(*batch), (Ids{"g77", "g1"}));
     batch->ack(1);
+}
+
+TEST_F(TrajectoryTest, AClosingReaderEndsTheWaitForABatch) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
+    std::thread closer([&] { reader.request_close(); });  // before the wait or in it
+    EXPECT_TRUE(fails(reader.next_batch({}, kLong), ErrorCode::Cancelled));
+    EXPECT_TRUE(fails(reader.wait_ready(kLong), ErrorCode::Cancelled));
+    closer.join();
 }
 
 TEST_F(TrajectoryTest, OtherQueuesAreRefused) {
