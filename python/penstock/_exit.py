@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.process
 import concurrent.futures.thread  # noqa: F401
+import contextlib
 import multiprocessing.util
 import os
 import sys
@@ -80,7 +81,7 @@ def _main_ended() -> None:
         _watcher_runs = True
         _start(_watch)
     elif _executors_wait():
-        _close(threads_wait=False)
+        _end_process_pools()
 
 
 def _before_children_are_joined() -> None:
@@ -212,6 +213,20 @@ def _program_threads() -> list[threading.Thread]:
         for one in threading.enumerate()
         if not one.daemon and one not in others and not _waits_for_processes(one)
     ]
+
+
+def _end_process_pools() -> None:
+    """What the hook of concurrent.futures does next, around our close: its wake-up may meet the
+    close of a pool that has just become idle, which up to CPython 3.11 is a Bad file descriptor."""
+    pools: Any = sys.modules["concurrent.futures.process"]
+    pools._global_shutdown = True
+    waiting = list(getattr(pools, "_threads_wakeups", {}).items())
+    for _, wakeup in waiting:
+        with contextlib.suppress(OSError):
+            wakeup.wakeup()
+    _close(threads_wait=False)
+    for thread, _ in waiting:
+        thread.join()
 
 
 def _executors_wait() -> bool:
