@@ -192,7 +192,7 @@ def said_under_seccomp(act: str, *arguments: str) -> list[str]:
                 lines += line.decode().splitlines()
         finally:
             process.kill()
-    _core.remove_if_abandoned(arguments[1])
+    _core.remove_if_abandoned(arguments[1], True)
     if lines[0] != "strict":
         pytest.skip(lines[0])
     return lines

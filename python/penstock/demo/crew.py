@@ -94,7 +94,7 @@ class Worker:
 def remove_remains(name: str) -> None:
     """Removes a segment whose people are all dead; as a rule the last to leave has done so."""
     try:
-        inspect.remove_if_abandoned(name)
+        inspect.remove_if_abandoned(name, data=True)
     except penstock.NotFound:
         pass
 
