@@ -613,7 +613,7 @@ def test_the_end_of_the_interpreter_warns_of_what_it_could_not(
         ({"full_timeout": None}, TypeError, "full_timeout must be seconds"),
         ({"ttl": 0}, penstock.InvalidArgument, "ttl is longer than nothing"),
         ({"ttl": "1h"}, TypeError, "ttl must be seconds"),
-        ({"prefix": 3}, TypeError, "incompatible function arguments"),
+        ({"prefix": 3}, TypeError, "prefix must be a str"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -23,6 +23,9 @@ from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryW
 SPAWN = multiprocessing.get_context("forkserver")
 
 
+SOON = 5.0  # seconds for a worker that has done its work to end
+
+
 class Worker:
     """A process that runs ``work(*args, report)``; ``report(x)`` is heard by ``heard()``."""
 
@@ -37,6 +40,7 @@ class Worker:
         return self._hear.recv()
 
     def end(self) -> None:
+        self.process.join(SOON)  # killed on its way out it would leave its segment
         if self.process.is_alive():
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(WITHIN)
@@ -157,6 +161,8 @@ def rate_of(name: str, trainers: list[int], workers: list[Worker], span: float) 
         done = [worker.heard() for worker in crew]
         assert all(done), f"a trainer got nothing: {done}"
         keeper.discard()
+        for worker in (*crew, source):
+            worker.process.join(WITHIN)
     return rate
 
 

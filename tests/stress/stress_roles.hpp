@@ -59,10 +59,9 @@ public:
             sender_.join();
         } else if (words[0] == "send") {
             send(std::stoull(words.at(1)));
-        } else if (words[0] == "close") {
-            writer_.close();
         }
-        const BroadcastStats stats = writer_.stats();
+        const BroadcastStats stats = writer_.stats();  // Closed after the close
+        if (words[0] == "close") writer_.close();
         return ok()
             .with("sent", sent_)
             .with("told", told_)
