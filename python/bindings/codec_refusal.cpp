@@ -20,7 +20,7 @@ std::string utf8(nb::handle text) {
 }
 
 // Of what PyObject_Str() or PyObject_Repr() gave, with an ellipsis where it is long.
-std::string cut(nb::object text) {
+std::string cut(const nb::object& text) {
     constexpr std::size_t kLongest = 200;
     if (!text.is_valid()) {
         PyErr_Clear();

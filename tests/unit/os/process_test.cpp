@@ -31,7 +31,7 @@ const bool only_tells_name = [] {
     const char* descriptor = std::getenv(kTellName);
     if (descriptor == nullptr) return false;
     const std::string name = identify_self().name;
-    const auto written = ::write(std::atoi(descriptor), name.data(), name.size());
+    const auto written = ::write(std::stoi(descriptor), name.data(), name.size());
     ::_exit(written == static_cast<ssize_t>(name.size()) ? 0 : 1);
 }();
 

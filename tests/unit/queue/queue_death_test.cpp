@@ -129,9 +129,9 @@ TEST_F(QueueDeathTest, AParkedConsumerGetsWhatTheDeadHadTaken) {
         Result<Delivery> first = own.take(kLong);
         *span = std::chrono::steady_clock::now() - *death;
         require(first.is_ok() && first->is_redelivered() && first->deliveries() == 2);
-        require(bool(is_message(first->bytes(), 0, kInBlock)));
+        require(static_cast<bool>(is_message(first->bytes(), 0, kInBlock)));
         first->ack();
-        require(bool(gets(own, 1, kInCell, 2)));
+        require(static_cast<bool>(gets(own, 1, kInCell, 2)));
     });
     parked.pass();
     consumer.await_sleep();
