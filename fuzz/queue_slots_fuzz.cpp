@@ -31,7 +31,7 @@ struct Ground {
         core.next_granule = 0;
         core.is_producer = false;
         core.last_empty = 0;
-        core.streaming_pauses = 0;
+        core.streaming_pause = 0;
         core.last_freed = 0;
         core.looked_at = 0;
         core.put_spin = {};
