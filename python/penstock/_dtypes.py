@@ -43,6 +43,7 @@ def parse_shape(shape: Any) -> tuple[int, ...]:
 
     Raises InvalidArgument for what is neither, or negative.
     """
+    dims: tuple[int, ...]
     try:
         dims = (operator.index(shape),)
     except TypeError:

@@ -65,11 +65,8 @@ def chosen_sequences(chosen: Chosen) -> list[int] | None:
     """As ``_core`` takes them. A number that no message can have is no dead letter's."""
     if chosen is None:
         return None
-    many = [chosen] if isinstance(chosen, DeadLetter) or hasattr(chosen, "__index__") else chosen
-    numbers = (
-        one.sequence if isinstance(one, DeadLetter) else operator.index(one)
-        for one in many  # type: ignore[union-attr]
-    )
+    many = chosen if isinstance(chosen, Iterable) else [chosen]
+    numbers = (one.sequence if isinstance(one, DeadLetter) else operator.index(one) for one in many)
     return [number for number in numbers if 0 <= number <= _MOST_SEQUENCE]
 
 
