@@ -66,7 +66,8 @@ sanitized_python() {
     PENSTOCK_TEST_TIER=short PYTHONPATH=$site LD_PRELOAD=$runtimes \
         ASAN_OPTIONS=detect_leaks=0:handle_segv=0 PYTHONMALLOC=malloc pytest_folder tests/python \
         --ignore-glob='*/test_demo*.py' --ignore-glob='*/test_cli*.py' \
-        --ignore-glob='*/test_readme.py' --ignore-glob='*/test_typing.py' --ignore-glob='*/test_system_errors.py'
+        --ignore-glob='*/test_readme.py' --ignore-glob='*/test_typing.py' --ignore-glob='*/test_system_errors.py' \
+        --ignore-glob='*/test_interrupts.py'
 }
 
 # The other compiler, without crash points: everything compiles without a warning, and the tests pass.
