@@ -16,6 +16,7 @@ from types import FrameType
 
 __all__ = [
     "SIGNALS",
+    "borrow",
     "end_undisturbed",
     "hold_back",
     "interrupt",
@@ -32,6 +33,7 @@ Action = Callable[[int], None]
 
 _told: list[int] = []  # every signal that came
 _pipe: tuple[int, int] | None = None  # written by the kernel's handler, on whatever thread that ran
+_wakeup_before = -1  # the program's own wake-up descriptor, where it has one
 
 
 def note(_number: int) -> None:
@@ -59,6 +61,27 @@ def listen(action: Action) -> None:
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, _handle):
             signal.signal(number, _handle)
+
+
+@contextmanager
+def borrow() -> Iterator[None]:
+    """For a command that a program calls and goes on after: at the end the program's handlers, and
+    its wake-up descriptor, are as they were, and what came meanwhile was the command's."""
+    global _action, _pipe
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    action, pipe, told = _action, _pipe, _told[:]
+    _told.clear()
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        if pipe is None and _pipe is not None:
+            signal.set_wakeup_fd(_wakeup_before)
+            for descriptor in _pipe:
+                os.close(descriptor)
+        _action, _pipe, _told[:] = action, pipe, told
 
 
 def end_undisturbed() -> None:
@@ -108,9 +131,9 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def _open_pipe() -> None:
-    global _pipe
+    global _pipe, _wakeup_before
     _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+    _wakeup_before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
 
 
 def _poll(descriptors: list[int]) -> list[int]:

@@ -197,6 +197,38 @@ def test_what_is_ignored_stays_ignored(name):
     assert outcome.returncode == 0, outcome.stderr
 
 
+def test_a_program_that_calls_a_command_has_its_own_signals_afterwards(name):
+    """One Ctrl-C was all that such a program could be told, for the rest of its life."""
+    outcome = run_script(
+        """
+        import os, signal, socket, sys
+        from penstock.cli.main import main
+        def on_hangup(*_):
+            pass
+        signal.signal(signal.SIGHUP, on_hangup)
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno())
+        descriptors = set(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            assert main(["ls"]) == 0
+            assert main(["info", sys.argv[1], "--interval", "0"]) == 1
+            for _ in range(2):
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                except KeyboardInterrupt:
+                    continue
+                raise SystemExit("not interrupted")
+            assert signal.getsignal(signal.SIGHUP) is on_hangup
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert set(os.listdir("/proc/self/fd")) == descriptors
+        assert signal.set_wakeup_fd(-1) == writing.fileno()
+        """,
+        name,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
 # The kernel may give a signal to any thread, such as those that NumPy's BLAS has started.
 
 TOLD_BY_A_THREAD = """

@@ -52,9 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script. Never raises for what a user can cause."""
+    """The console script. Never raises for what a user can cause.
+
+    With arguments, it is called by a program that goes on: its handlers of signals are its own
+    again afterwards.
+    """
     streams.secure()
-    return streams.settle(_run(arguments))
+    if arguments is None:
+        return streams.settle(_run(None))
+    with _interrupts.borrow():
+        return streams.settle(_run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

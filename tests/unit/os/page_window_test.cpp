@@ -138,7 +138,7 @@ TEST_F(PageWindowTest, ZerosInsteadOfTheFile) {
 }
 
 // Races with the cut on purpose, which is no finding of the thread sanitizer's.
-[[gnu::no_sanitize("thread")]] void scribble(void* memory, std::size_t bytes, std::byte value) {
+[[gnu::no_sanitize_thread]] void scribble(void* memory, std::size_t bytes, std::byte value) {
     auto* const bytewise = static_cast<volatile std::byte*>(memory);
     for (std::size_t at = 0; at < bytes; ++at) bytewise[at] = value;
 }
