@@ -11,6 +11,7 @@ import gc
 import inspect
 import random
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from test_async import run, until
 
 import penstock
 from penstock import _threads, trajectories
+from penstock.integrations import lmcache
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
 
 CLASSES = [
@@ -35,6 +37,7 @@ CLASSES = [
     trajectories.Rollout,
     trajectories.TrajectoryReader,
     trajectories.TrajectoryWriter,
+    lmcache.PoolClient,
 ]
 # What may ask a server, without a timeout of its own.
 ASKS_A_SERVER = {"get", "get_copy", "put", "put_bytes", "reserve", "delete"}
@@ -273,6 +276,37 @@ def test_attaching_waits_for_the_name(name, kind):
             if kind == "broadcast":  # the one that was cancelled has not used up the rank
                 made.send("from the beginning")
                 assert attached.recv(timeout=WITHIN) == "from the beginning"
+
+    run(main())
+
+
+def test_attaching_to_a_pool_waits_for_its_server(name):
+    """For the store, and then for its record: within one timeout."""
+
+    def attached(name: str) -> int:
+        segments = {segment.name: segment for segment in penstock.inspect.list_segments()}
+        return sum(one.alive for one in segments[name].participants)
+
+    async def main() -> None:
+        with penstock.Store.create(name, capacity="1MiB"):
+            began = time.monotonic()
+            with pytest.raises(penstock.NotFound, match="no KV pool"):
+                await lmcache.PoolClient.attach_async(name, timeout=0.05)
+            assert time.monotonic() - began >= 0.05
+            tasks = [
+                asyncio.create_task(lmcache.PoolClient.attach_async(name, timeout=WITHIN))
+                for _ in range(2)
+            ]
+            await until(lambda: attached(name) == 3)
+            tasks[1].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks[1]
+            await until(lambda: attached(name) == 2)
+            with (
+                lmcache.PoolServer.open(name, capacity="1MiB", chunk_tokens=16),
+                await tasks[0] as client,
+            ):
+                assert client.chunk_tokens == 16
 
     run(main())
 

@@ -17,6 +17,7 @@ from typing import Any
 from ..._context import close_on_exit
 from ..._exit import close_at_exit
 from ..._repr import never_raises
+from ..._threads import Countdown, take_in_thread
 from ...errors import AlreadyExists, Incompatible, InvalidArgument, NotFound
 from ...handle import Handle
 from ...store import Store
@@ -54,9 +55,21 @@ class PoolClient:
 
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
+        countdown = Countdown(timeout)
         store = Store.attach(name, timeout=timeout)
+        return cls._of_pool(store, countdown)
+
+    @classmethod
+    async def attach_async(cls, name: str | Handle, *, timeout: float | None = 0) -> PoolClient:
+        """``attach`` for tasks. A task that is cancelled is not attached."""
+        countdown = Countdown(timeout)
+        store = await Store.attach_async(name, timeout=timeout)
+        return await take_in_thread(lambda: cls._of_pool(store, countdown), cls.close)
+
+    @classmethod
+    def _of_pool(cls, store: Store, countdown: Countdown) -> PoolClient:
         try:
-            return cls(store, int(wait_for_pool(store, timeout)["chunk_tokens"]))
+            return cls(store, int(wait_for_pool(store, countdown.left())["chunk_tokens"]))
         except BaseException:
             store.close()
             raise
