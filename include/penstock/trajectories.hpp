@@ -204,8 +204,10 @@ public:
     [[nodiscard]] KeptData replaced() const;
 
 private:
-    explicit TrajectoryWriter(std::shared_ptr<detail::WriterState> state) noexcept;
-    std::shared_ptr<detail::WriterState> state_;
+    explicit TrajectoryWriter(std::shared_ptr<detail::WriterState> state);
+    std::shared_ptr<detail::WriterState> state_;  // none once it is closed, or moved from
+    std::string instance_;
+    std::string environment_;
 };
 
 struct BatchRequest {
@@ -338,8 +340,9 @@ public:
     [[nodiscard]] KeptData replaced() const;
 
 private:
-    explicit TrajectoryReader(std::shared_ptr<detail::ReaderState> state) noexcept;
-    std::shared_ptr<detail::ReaderState> state_;
+    explicit TrajectoryReader(std::shared_ptr<detail::ReaderState> state);
+    std::shared_ptr<detail::ReaderState> state_;  // none once it is closed, or moved from
+    std::string instance_;
 };
 
 // As `penstock info` shows it; attaches nowhere. Incompatible for another kind of queue.

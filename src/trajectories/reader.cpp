@@ -36,8 +36,8 @@ TrajectoryReader TrajectoryReader::attach(const std::string& name, std::uint64_t
         join(detail::attach_trajectories(name, QueueRole::Consumer, wait, instance), sequences));
 }
 
-TrajectoryReader::TrajectoryReader(std::shared_ptr<ReaderState> state) noexcept
-    : state_(std::move(state)) {}
+TrajectoryReader::TrajectoryReader(std::shared_ptr<ReaderState> state)
+    : state_(std::move(state)), instance_(state_->queue.instance()) {}
 
 Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request,
                                                      const Wait& wait) try {
@@ -169,7 +169,7 @@ KeptData TrajectoryReader::replaced() const {
 }
 
 std::string TrajectoryReader::instance() const {
-    return state_ == nullptr ? std::string() : state_->queue.instance();
+    return instance_;
 }
 
 }  // namespace penstock

@@ -121,8 +121,9 @@ TrajectoryWriter TrajectoryWriter::attach(const std::string& name,
         join(detail::attach_trajectories(name, QueueRole::Any, wait, instance), environment));
 }
 
-TrajectoryWriter::TrajectoryWriter(std::shared_ptr<WriterState> state) noexcept
-    : state_(std::move(state)) {}
+TrajectoryWriter::TrajectoryWriter(std::shared_ptr<WriterState> state)
+    : state_(std::move(state)), instance_(state_->queue.instance()),
+      environment_(state_->environment.name) {}
 
 std::uint64_t TrajectoryWriter::credit() const {
     if (state_ == nullptr) closed().or_throw();
@@ -211,8 +212,7 @@ std::uint64_t TrajectoryWriter::version() const noexcept {
 }
 
 const std::string& TrajectoryWriter::environment() const noexcept {
-    static const std::string none;
-    return state_ == nullptr ? none : state_->environment.name;
+    return environment_;
 }
 
 std::int64_t TrajectoryWriter::env_id() const noexcept {
@@ -249,7 +249,7 @@ KeptData TrajectoryWriter::replaced() const {
 }
 
 std::string TrajectoryWriter::instance() const {
-    return state_ == nullptr ? std::string() : state_->queue.instance();
+    return instance_;
 }
 
 Rollout::Rollout(Rollout&& other) noexcept = default;

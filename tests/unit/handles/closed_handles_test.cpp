@@ -385,8 +385,13 @@ TEST_F(ClosedHandlesTest, Trajectories) {
     expect_closed("TrajectoryBatch, acknowledged,", calls(taken));
     moved_writer.close();
     expect_closed("TrajectoryWriter, closed,", calls(moved_writer));
+    const std::string instance = moved.instance();
     moved.close();
     expect_closed("TrajectoryReader, closed,", calls(moved));
+    EXPECT_FALSE(instance.empty());
+    EXPECT_EQ(moved.instance(), instance);
+    EXPECT_EQ(moved_writer.instance(), instance);
+    EXPECT_EQ(moved_writer.environment(), "maths");
 }
 
 // The end of a stream is not the end of a handle.
