@@ -69,6 +69,7 @@ def test_two_consumers_of_ten_get_ten_and_wait_for_ten(name, workers):
         queue.put_many([9, 10])
         first = multiprocessing.connection.wait([w._hear for w in workers], WITHIN)[0].recv()
         assert first == list(range(1, 11))
+        eventually(lambda: queue.stats().acknowledged == 11)  # it tells before it acknowledges
         eventually(lambda: queue.stats().requests == 1)
         stats = queue.stats()
         assert (stats.in_flight, stats.requested) == (0, 10)
