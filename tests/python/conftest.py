@@ -6,6 +6,7 @@ A test that leaves a file in /dev/shm or a child process behind fails, whatever 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import secrets
@@ -26,6 +27,34 @@ from peers import Peer, eventually
 # A shell starts background jobs with SIGINT ignored, and children inherit that: the tests of Ctrl-C
 # need it as a terminal would have it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        metavar="DIR",
+        help="run only the files that no other run with this folder has begun: several runs, each "
+        "with a /dev/shm of its own, part the tests among them",
+    )
+
+
+@functools.cache
+def has_taken(share: str, file: Path) -> bool:
+    """Whether this run is the first to ask for the file."""
+    try:
+        Path(share, file.name).mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    share = item.config.getoption("--share")
+    if share is None or has_taken(share, item.path):
+        return None
+    return True  # nothing is left to do for it here
+
 
 SHM = Path("/dev/shm")
 # Processes that multiprocessing keeps for the next child.

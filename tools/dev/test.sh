@@ -19,7 +19,44 @@ ctest_family() {
     ctest --test-dir "build/$tree" --output-on-failure --no-tests=error -j "$jobs" -L "^$label\$"
 }
 
-pytest_folder() { "$VENV/bin/python" -m pytest -q "$@" </dev/null; }
+# What the interpreter of the tests gets, and what starts it does not: NAME=VALUE each.
+PYTEST_ENVIRONMENT=()
+
+pytest_folder() { env "${PYTEST_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q "$@" </dev/null; }
+
+# own_shm COMMAND...: with a /dev/shm that no other process sees, and in which it must leave nothing.
+own_shm() {
+    # shellcheck disable=SC2016 # the inner shell expands it
+    unshare --mount bash -c '
+        mount -t tmpfs tmpfs /dev/shm || exit
+        "$@" && code=0 || code=$?
+        left=$(cd /dev/shm && compgen -G "penstock.*") || true
+        [ -z "$left" ] || { echo "left behind in /dev/shm: $left"; [ "$code" -ne 0 ] || code=1; }
+        exit "$code"' own_shm "$@"
+}
+
+# pytest_shared ARGUMENT...: what pytest_folder does, in two runs that part the files among them: tests wait for
+# most of their time. Two, however many processors: what is timed in them was seen to hold beside one other.
+pytest_shared() {
+    if ! own_shm true 2>/dev/null; then
+        pytest_folder "$@"
+        return
+    fi
+    local share run runs=() code=0
+    share=$(mktemp -d)
+    mkdir "$share/taken"
+    for run in 1 2; do
+        own_shm env "${PYTEST_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q --share "$share/taken" "$@" \
+            </dev/null >"$share/$run.log" 2>&1 &
+        runs+=($!)
+    done
+    for run in 1 2; do
+        wait "${runs[run - 1]}" || code=$?
+        cat "$share/$run.log"
+    done
+    rm -rf "$share"
+    return "$code"
+}
 
 # family NAME: C++ and Python tests of tests/NAME, whichever there are.
 family() {
@@ -63,8 +100,9 @@ sanitized_python() {
     # The command and the demo start many interpreters, which takes this build minutes: they add no
     # line of C++ to what the others run. A child that is meant to fault dies of the signal, as elsewhere.
     # Errors of the system are left out: they take from a process what the sanitizer needs (/proc, descriptors).
-    PENSTOCK_TEST_TIER=short PYTHONPATH=$site LD_PRELOAD=$runtimes \
-        ASAN_OPTIONS=detect_leaks=0:handle_segv=0 PYTHONMALLOC=malloc pytest_folder tests/python \
+    PYTEST_ENVIRONMENT=(PENSTOCK_TEST_TIER=short PYTHONPATH="$site" LD_PRELOAD="$runtimes"
+        ASAN_OPTIONS=detect_leaks=0:handle_segv=0 PYTHONMALLOC=malloc)
+    pytest_shared tests/python \
         --ignore-glob='*/test_demo*.py' --ignore-glob='*/test_cli*.py' \
         --ignore-glob='*/test_readme.py' --ignore-glob='*/test_typing.py' --ignore-glob='*/test_system_errors.py' \
         --ignore-glob='*/test_interrupts.py'
@@ -118,7 +156,7 @@ quick_steps() {
     fill_lane
     lane_start
     quick_lint_steps
-    step "tests, Python" pytest_folder tests/python
+    step "tests, Python" pytest_shared tests/python
     must "build: C++ and tests" lane_collect dev
     step "unit tests, C++" ctest_family unit
     step "crash walk" family crash
