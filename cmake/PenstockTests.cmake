@@ -50,8 +50,10 @@ if(penstock_unit_sources)
     set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/unit/os/cuda_test.cpp" PROPERTIES
         SKIP_PRECOMPILE_HEADERS ON
         COMPILE_DEFINITIONS "PENSTOCK_STAND_IN_CUDA=\"$<TARGET_SONAME_FILE:penstock_stand_in_cuda>\"")
+    # The time limit is there for what hangs: under a sanitizer, and beside other programs, a test that
+    # computes for a second takes two minutes.
     gtest_discover_tests(penstock_unit_tests
-        DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 120)
+        DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 600)
 endif()
 
 # The actors of the other families stop and die at crash points.
