@@ -16,6 +16,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -86,14 +87,18 @@ std::string_view to_string(CircuitState state) noexcept;
 
 // Of this handle, since it was made.
 struct TierStats {
-    std::uint64_t hits = 0;           // fetched from the second tier
-    std::uint64_t misses = 0;         // the second tier was asked and had it not, or not soundly
-    std::uint64_t skipped = 0;        // not asked: the circuit was open
-    std::uint64_t shared = 0;         // gets that waited for another thread's fetch of the same key
-    std::uint64_t errors = 0;         // requests that failed, other than by time
-    std::uint64_t timeouts = 0;       // requests that failed by time
-    std::uint64_t corrupt = 0;        // values that were not what was written
-    std::uint64_t incompatible = 0;   // values of another version of the layout
+    std::uint64_t hits = 0;      // fetched from the second tier
+    std::uint64_t misses = 0;    // the second tier was asked and had it not, or not soundly
+    std::uint64_t skipped = 0;   // not asked: the circuit was open
+    std::uint64_t shared = 0;    // gets that waited for another thread's fetch of the same key
+    std::uint64_t errors = 0;    // requests that failed, other than by time
+    std::uint64_t timeouts = 0;  // requests that failed by time
+    std::uint64_t corrupt = 0;   // values that were not what was written
+    // Values that are sound and can't be read here: of another version of the layout, or such that
+    // the reader's FetchCheck says so.
+    std::uint64_t incompatible = 0;
+    // Values that the first tier has no room for: larger than it, or all else there is in use.
+    std::uint64_t no_room = 0;
     std::uint64_t fetched_bytes = 0;  // data and metadata of `hits`
     std::uint64_t written = 0;        // objects written to the second tier
     std::uint64_t written_bytes = 0;
@@ -104,8 +109,29 @@ struct TierStats {
     std::uint64_t servers = 0;       // that are known
     std::uint64_t servers_away = 0;  // of them, by their circuits
     CircuitState circuit = CircuitState::Closed;
-    std::string last_error;  // the last sentence that `errors` or `timeouts` counted
+    // Of the last that `errors`, `timeouts`, `corrupt`, `incompatible` or `no_room` counted. What a
+    // server said is quoted: 200 bytes of it, in printable ASCII.
+    std::string last_error;
 };
+
+// A value from the second tier that has come whole, before others of this machine see it.
+struct FetchedValue {
+    std::span<const std::byte> bytes;  // in shared memory, 64-byte aligned
+    std::span<const std::byte> meta;
+    Format format = Format::Bytes;
+};
+
+// What its reader says of it. Not Accept: a miss, counted as `incompatible` or `corrupt`.
+struct FetchVerdict {
+    enum class Kind : std::uint8_t {
+        Accept,
+        Incompatible,  // sound, and not for this reader
+        Corrupt,       // not what a writer writes; deleted where `delete_corrupt` says so
+    } kind = Kind::Accept;
+    std::string sentence;
+};
+// Called on the thread that fetches. Throws nothing.
+using FetchCheck = std::function<FetchVerdict(const FetchedValue&)>;
 
 // What the second tier has not got of what was put; or has got, without our knowing.
 struct Unwritten {
@@ -170,16 +196,19 @@ public:
     // reserve(), copy, commit().
     Status put(std::string_view key, std::span<const std::byte> value,
                const ReserveOptions& options = {}, const Wait& wait = {}) noexcept;
-    // From the first tier; or through it, from the second. NotFound also during an outage. NoSpace,
-    // TooLarge: the first tier has no room for it. Threads that miss one key together share one
-    // fetch.
+    // From the first tier; or through it, from the second. Whatever is wrong with the second tier,
+    // or with its value, is NotFound: an outage, damage, or an object for which the first tier has
+    // no room. stats() says what it was. An object takes at most request_timeout for each begun
+    // part_bytes of it, and one more. Threads that miss one key together share one fetch.
     Result<StoreObject> get(std::string_view key, const Wait& wait = {}) noexcept;
-    // The same for one who has just missed it in first().
-    Result<StoreObject> fetch(std::string_view key, const Wait& wait = {}) noexcept;
+    // The same for one who has just missed it in first(). `check` may refuse what comes.
+    Result<StoreObject> fetch(std::string_view key, const Wait& wait = {},
+                              const FetchCheck& check = {}) noexcept;
     // In the first tier, or by its name in the second.
     [[nodiscard]] bool contains(std::string_view key, const Wait& wait = {}) noexcept;
     // From both. NotFound: neither had it. A server's failure: the first tier has it no more, and
-    // the second perhaps still has.
+    // the second perhaps still has. Parts of an object that has very many may stay, without its
+    // head: they are removed for eight request_timeouts at most.
     Status remove(std::string_view key, const Wait& wait = {}) noexcept;
 
     // Waits until all that was put before is written, or given up. Nothing was, if is_nothing().

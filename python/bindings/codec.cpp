@@ -60,6 +60,22 @@ void check_alignment(const std::byte* data) {
     }
 }
 
+codec::MessageReader opened(std::span<const std::byte> data) {
+    codec::MessageReader message;
+    if (const codec::Fault fault = codec::open(data, message); fault != codec::Fault::None) {
+        raise_fault(fault);
+    }
+    return message;
+}
+
+void require_pickle(Codec codec) {
+    if (codec != Codec::Pickle) {
+        raise_incompatible(
+            "it is a pickle, which is only read where that was asked for: "
+            "attach with codec=\"pickle\" if you trust the sender");
+    }
+}
+
 Codec codec_named(std::optional<std::string_view> name) {
     if (!name || *name == "typed") {
         return Codec::Typed;
@@ -134,11 +150,7 @@ Encoded encode(nb::handle value, Codec codec) {
 }
 
 nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Codec codec) {
-    codec::MessageReader message;
-    if (const codec::Fault fault = codec::open({data, size}, message);
-        fault != codec::Fault::None) {
-        raise_fault(fault);
-    }
+    const codec::MessageReader message = opened({data, size});
     if (!owner.is_none() && message.tensors() > 0) {
         check_alignment(data);
     }
@@ -146,12 +158,25 @@ nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Cod
         const Snapshot structure(message.structure_bytes());
         return Decoder(message, owner).whole(structure.bytes());
     }
-    if (codec != Codec::Pickle) {
-        raise_incompatible(
-            "it is a pickle, which is only read where that was asked for: "
-            "attach with codec=\"pickle\" if you trust the sender");
-    }
+    require_pickle(codec);
     return decode_pickle(message, owner);
+}
+
+void check_message(std::span<const std::byte> message, Codec codec) {
+    const codec::MessageReader opened_message = opened(message);
+    if (!opened_message.is_pickle()) {
+        // An owner that is not one: nothing that is made here outlives this call.
+        decode(message.data(), message.size(), nb::handle(Py_Ellipsis), codec);
+        return;
+    }
+    require_pickle(codec);
+    codec::TensorView buffer;
+    for (std::uint32_t i = 0; i < opened_message.tensors(); ++i) {
+        if (const codec::Fault fault = opened_message.tensor(i, buffer);
+            fault != codec::Fault::None) {
+            raise_fault(fault);
+        }
+    }
 }
 
 void bind_codec(nb::module_& module) {

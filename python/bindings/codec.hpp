@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 namespace penstock::py {
 
@@ -55,6 +56,10 @@ Encoded encode(nb::handle value, Codec codec);
 // has any, and each keeps a reference to the owner. Raises Corrupt; Incompatible for a pickle
 // where codec is Typed, and for what needs a package or a registration that is missing here.
 nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Codec codec);
+
+// Raises what decode() of such a message would, where its bytes are to blame, or this process has
+// not what they need. Arrays are not copied, and no pickle is loaded.
+void check_message(std::span<const std::byte> message, Codec codec);
 
 // codec_encode, codec_decode, register_dataclass.
 void bind_codec(nb::module_& module);

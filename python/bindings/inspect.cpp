@@ -189,6 +189,7 @@ nb::dict to_dict(const TierStats& stats) {
     dict["timeouts"] = stats.timeouts;
     dict["corrupt"] = stats.corrupt;
     dict["incompatible"] = stats.incompatible;
+    dict["no_room"] = stats.no_room;
     dict["fetched_bytes"] = stats.fetched_bytes;
     dict["written"] = stats.written;
     dict["written_bytes"] = stats.written_bytes;

@@ -25,8 +25,7 @@ struct StorePin {
     }
 };
 
-nb::object array_of(const StoreObject& object, nb::handle owner) {
-    const TensorHead head = read_tensor_head(object.meta(), object.bytes());
+nb::object array_of(const TensorHead& head, nb::handle owner) {
     if (head.bytes == 0) {
         raise_error(ErrorCode::Corrupt, "the object's shape and dtype contradict its bytes");
     }
@@ -51,7 +50,7 @@ nb::object value_of(const nb::object& pin, Codec codec) {
             return view;
         }
         case Format::Tensor:
-            return array_of(object, pin);
+            return array_of(read_tensor_head(object.meta(), object.bytes()), pin);
         default:
             return decode(object.bytes().data(), object.bytes().size(), pin, codec);
     }
@@ -105,7 +104,7 @@ nb::object make_store_view(Codec codec, StoreObject object) {
 nb::object copy_of(const StoreObject& object, Codec codec) {
     const auto bytes = object.bytes();
     if (object.format() == Format::Tensor) {
-        return array_of(object, nb::none());
+        return array_of(read_tensor_head(object.meta(), bytes), nb::none());
     }
     if (object.format() != Format::Bytes) {
         return decode(bytes.data(), bytes.size(), nb::none(), codec);
@@ -128,6 +127,15 @@ nb::object meta_of(const StoreObject& object) {
     }
     const auto meta = object.meta().subspan(head);
     return meta.empty() ? nb::none() : decode(meta.data(), meta.size(), nb::none(), Codec::Typed);
+}
+
+void check_object(Format format, std::span<const std::byte> bytes, std::span<const std::byte> meta,
+                  Codec codec) {
+    if (format == Format::Tensor) {
+        (void)array_of(read_tensor_head(meta, bytes), nb::handle(Py_Ellipsis));  // gone at once
+    } else if (format != Format::Bytes) {
+        check_message(bytes, codec);
+    }
 }
 
 void bind_store_view(nb::module_& module) {

@@ -2,6 +2,9 @@
 // the memory of one that Python fills in. Everything here needs the GIL.
 #pragma once
 
+#include <cstddef>
+#include <span>
+
 #include "codec.hpp"
 #include "penstock/store.hpp"
 #include "store_room.hpp"
@@ -12,6 +15,10 @@ nb::object make_store_view(Codec codec, StoreObject object);
 nb::object copy_of(const StoreObject& object, Codec codec);
 // What was stored beside it.
 nb::object meta_of(const StoreObject& object);
+// Raises what making a value of these would: see check_message(). Of the metadata, what is the
+// value's: whatever else a writer in C++ puts there is for those who ask for it.
+void check_object(Format format, std::span<const std::byte> bytes, std::span<const std::byte> meta,
+                  Codec codec);
 void bind_store_view(nb::module_& module);
 
 // `alignment` is that of its memory: a power of two. `in_place`: see RoomMemory.

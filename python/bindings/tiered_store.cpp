@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <exception>
 #include <initializer_list>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "errors.hpp"
 #include "remote/redis_connection.hpp"
 #include "state.hpp"
+#include "store_view.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -112,12 +114,49 @@ std::shared_ptr<TieredStore> PyTieredStore::live() const {
     return tiered_;
 }
 
-// `ask(live, wait)`, which may wait for a server.
+namespace {
+
+using Verdict = FetchVerdict::Kind;
+
+std::string sentence_of(const nb::python_error& error) {
+    // Not error.what(), which is a traceback.
+    const nb::object text = nb::steal(PyObject_Str(error.value().ptr()));
+    const char* const sentence = text.is_valid() ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
+    if (sentence == nullptr) {
+        PyErr_Clear();
+        return {};
+    }
+    return sentence;
+}
+
+// Whether a Python value can be made of it, before others see it.
+FetchVerdict check_fetched(const FetchedValue& value, Codec codec) {
+    if (value.format == Format::Pickle && codec != Codec::Pickle) {
+        return {Verdict::Incompatible,
+                "it is a pickle, which is only read where that was asked for: attach with "
+                "codec='pickle' if you trust who put it, and the server"};
+    }
+    try {
+        check_object(value.format, value.bytes, value.meta, codec);
+    } catch (const nb::python_error& error) {
+        // It may be this process that lacks something.
+        const bool is_ours = error.matches(error_class("Incompatible")) ||
+                             error.matches(PyExc_MemoryError) || error.matches(PyExc_ImportError);
+        return {is_ours ? Verdict::Incompatible : Verdict::Corrupt, sentence_of(error)};
+    } catch (const std::exception& error) {
+        return {Verdict::Corrupt, error.what()};
+    }
+    return {};
+}
+
+}  // namespace
+
+// `ask(live, waiting)`, which may wait for a server.
 template <typename Ask>
 auto PyTieredStore::ask(Ask&& ask) const {
     const std::shared_ptr<TieredStore> own = live();
     Waiting waiting(Deadline::never());
-    auto outcome = ask(*own, waiting.wait());
+    auto outcome = ask(*own, waiting);
     waiting.finish(Status::ok());
     return outcome;
 }
@@ -139,7 +178,14 @@ Result<StoreObject> PyTieredStore::find(std::string_view key) {
     if (found || found.code() != ErrorCode::NotFound) {
         return found;
     }
-    found = ask([&](TieredStore& own, const Wait& wait) { return own.fetch(key, wait); });
+    found = ask([&](TieredStore& own, Waiting& waiting) {
+        return own.fetch(key, waiting.wait(), [&](const FetchedValue& value) -> FetchVerdict {
+            if (WithoutGil::is_left_behind()) {
+                return {Verdict::Incompatible, "the interpreter ends"};
+            }
+            return waiting.with_gil([&] { return check_fetched(value, codec); });
+        });
+    });
     if (found.code() == ErrorCode::Cancelled) {
         live();  // raises Closed, if that is why
     }
@@ -147,12 +193,13 @@ Result<StoreObject> PyTieredStore::find(std::string_view key) {
 }
 
 bool PyTieredStore::contains(std::string_view key) {
-    return live()->first().contains(key) ||
-           ask([&](TieredStore& own, const Wait& wait) { return own.contains(key, wait); });
+    return live()->first().contains(key) || ask([&](TieredStore& own, Waiting& waiting) {
+               return own.contains(key, waiting.wait());
+           });
 }
 
 Status PyTieredStore::remove(std::string_view key) {
-    return ask([&](TieredStore& own, const Wait& wait) { return own.remove(key, wait); });
+    return ask([&](TieredStore& own, Waiting& waiting) { return own.remove(key, waiting.wait()); });
 }
 
 void PyTieredStore::owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept {

@@ -73,6 +73,15 @@ public:
     // A signal handler raised (KeyboardInterrupt, mostly): the Python error is set.
     [[nodiscard]] bool has_raised() const noexcept { return raised_; }
     void reacquire() noexcept { gil_.reacquire(); }
+    // For what a wait has to ask of Python before it can go on. Not where the thread is left
+    // behind.
+    template <typename Call>
+    auto with_gil(Call&& call) {
+        gil_.reacquire();
+        auto outcome = call();
+        gil_.release();
+        return outcome;
+    }
     // The GIL is back; raises what a signal handler raised, or else the failure.
     void finish(const Status& outcome);
 

@@ -239,7 +239,8 @@ class TierStats:
     errors: int  #: requests that failed, other than by time
     timeouts: int  #: requests that failed by time
     corrupt: int  #: values that were not what was written
-    incompatible: int  #: values of another version of the layout
+    incompatible: int  #: values of another version, or that this process can't read
+    no_room: int  #: values larger than the first tier, or than what is not in use there
     fetched_bytes: int  #: data and metadata of ``hits``
     written: int  #: objects written to the second tier
     written_bytes: int
@@ -252,7 +253,8 @@ class TierStats:
     #: ``closed``: every server is asked; ``partial``: of a cluster, some are not; ``open``: none
     #: is, all failed and are tried again now and then.
     circuit: Literal["closed", "partial", "open"]
-    last_error: str  #: the last sentence that ``errors`` or ``timeouts`` counted
+    #: of what ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room`` counted last
+    last_error: str
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,12 @@ class TieredStore(_core.TieredStore):
     the interpreter ends, it closes as ``close()`` does and warns of what was not written. Dropped
     without that, it gives up what waits and tells nobody.
 
-    What asks a server lets other threads run, ends after ``connect_timeout`` and
-    ``request_timeout`` at most, and within 80 ms after Ctrl-C.
+    What asks a server lets other threads run, and ends within 80 ms after Ctrl-C. A request takes
+    ``connect_timeout`` and ``request_timeout`` at most, all of an object ``request_timeout`` for
+    each begun ``part`` of it, and one more.
+
+    Whatever is wrong with a server or with its values is a miss: ``get`` and ``get_copy`` raise
+    NotFound for it, or give the default, and ``stats()`` says what it was.
     """
 
     __slots__ = ()

@@ -7,7 +7,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,6 +50,9 @@ struct RedisOutcome {
     [[nodiscard]] bool is_answered() const noexcept { return fault == RedisFault::None; }
 };
 
+// Memory for a value of the length that was asked for. Nothing: it is not wanted any more.
+using MakeRoom = std::function<std::optional<std::span<std::byte>>()>;
+
 struct RedisRequest {
     std::vector<std::string_view> words;
     // The last word, if is_storing; not copied.
@@ -55,6 +60,10 @@ struct RedisRequest {
     bool is_storing = false;
     // Where an answer of just so many bytes goes; empty: into the reply.
     std::span<std::byte> into = {};
+    // Instead of `into`, asked when the server has announced `room_bytes` bytes, and not before: no
+    // room is made for what it has not got. May be asked again, by another attempt; not kept.
+    const MakeRoom* make_room = nullptr;
+    std::uint64_t room_bytes = 0;
     // Of an answer otherwise; a longer value is a Misfit.
     std::uint64_t most_bytes = std::uint64_t{1} << 20U;
     // May end it before its time; null: nothing may. Cancelled then, and no outage.

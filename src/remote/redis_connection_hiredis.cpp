@@ -10,12 +10,14 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include "remote/patience.hpp"
 #include "remote/redis_connection.hpp"
+#include "remote/shown.hpp"
 
 namespace penstock::detail {
 
@@ -30,6 +32,16 @@ struct Allowance {
     std::size_t elements = 0;
 };
 
+// Runs below hiredis, which is C: no exception leaves it. Null is "out of memory" there.
+template <typename Make>
+void* without_throwing(Make&& make) noexcept {
+    try {
+        return make();
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
 void* place(const redisReadTask* task, RedisReply reply) {
     if (task->parent == nullptr) return new RedisReply(std::move(reply));
     auto& siblings = static_cast<RedisReply*>(task->parent->obj)->elements;
@@ -40,12 +52,14 @@ void* place(const redisReadTask* task, RedisReply reply) {
 }
 
 void* make_text(const redisReadTask* task, char* text, std::size_t size) {
-    RedisReply reply;
-    reply.kind = task->type == REDIS_REPLY_ERROR    ? Kind::Error
-                 : task->type == REDIS_REPLY_STATUS ? Kind::Line
-                                                    : Kind::Bytes;
-    reply.text.assign(text, size);
-    return place(task, std::move(reply));
+    return without_throwing([&] {
+        RedisReply reply;
+        reply.kind = task->type == REDIS_REPLY_ERROR    ? Kind::Error
+                     : task->type == REDIS_REPLY_STATUS ? Kind::Line
+                                                        : Kind::Bytes;
+        reply.text.assign(text, size);
+        return place(task, std::move(reply));
+    });
 }
 
 void* make_array(const redisReadTask* task, int elements) {
@@ -53,21 +67,25 @@ void* make_array(const redisReadTask* task, int elements) {
     const auto count = static_cast<std::size_t>(std::max(elements, 0));
     if (count > allowance.elements) return nullptr;  // the reader calls that out of memory
     allowance.elements -= count;
-    RedisReply reply;
-    reply.kind = Kind::Array;
-    reply.elements.resize(count);
-    return place(task, std::move(reply));
+    return without_throwing([&] {
+        RedisReply reply;
+        reply.kind = Kind::Array;
+        reply.elements.resize(count);
+        return place(task, std::move(reply));
+    });
 }
 
 void* make_integer(const redisReadTask* task, long long value) {
-    RedisReply reply;
-    reply.kind = Kind::Integer;
-    reply.integer = value;
-    return place(task, std::move(reply));
+    return without_throwing([&] {
+        RedisReply reply;
+        reply.kind = Kind::Integer;
+        reply.integer = value;
+        return place(task, std::move(reply));
+    });
 }
 
 void* make_nil(const redisReadTask* task) {
-    return place(task, {});
+    return without_throwing([&] { return place(task, {}); });
 }
 
 void free_reply(void* reply) {
@@ -248,7 +266,7 @@ struct RedisConnection::Link {
             if (redisReaderFeed(reader.get(), buffer.data() + start, end - start) != REDIS_OK ||
                 redisReaderGetReply(reader.get(), &reply) != REDIS_OK) {
                 return fail(RedisFault::Garbled,
-                            "does not speak the protocol: " + std::string(reader->errstr));
+                            "does not speak the protocol: " + shown_text(reader->errstr));
             }
             start = end;
             if (reply == nullptr) continue;
@@ -314,15 +332,25 @@ struct RedisConnection::Link {
         if (!outcome.is_answered()) return false;
         if (announced && announced->bytes >= 0) {
             const auto bytes = static_cast<std::uint64_t>(announced->bytes);
-            if (!request.into.empty()) return read_into(*announced, request.into);
+            if (!request.into.empty() || request.make_room != nullptr) {
+                return read_into(*announced, request);
+            }
             if (bytes > request.most_bytes) return misfit(announced->bytes, request.most_bytes);
         }
         return read_reply(request.most_bytes + kFrame);
     }
 
-    bool read_into(const Announced& announced, std::span<std::byte> into) {
-        if (static_cast<std::uint64_t>(announced.bytes) != into.size()) {
-            return misfit(announced.bytes, into.size());
+    bool read_into(const Announced& announced, const RedisRequest& request) {
+        const std::uint64_t wanted =
+            request.make_room != nullptr ? request.room_bytes : request.into.size();
+        if (static_cast<std::uint64_t>(announced.bytes) != wanted) {
+            return misfit(announced.bytes, wanted);
+        }
+        std::span<std::byte> into = request.into;
+        if (request.make_room != nullptr) {
+            const std::optional<std::span<std::byte>> room = (*request.make_room)();
+            if (!room) return fail(RedisFault::Cancelled, "has a value that is not wanted");
+            into = *room;
         }
         start += announced.line;
         outcome.reply.kind = Kind::Bytes;
@@ -357,7 +385,7 @@ struct RedisConnection::Link {
         constexpr std::uint64_t kMostLine = 4096;
         if (!send(request) || !read_reply(kMostLine)) return false;
         if (outcome.reply.kind != Kind::Error) return true;
-        return fail(RedisFault::Refused, "refuses us: " + outcome.reply.text);
+        return fail(RedisFault::Refused, "refuses us: " + shown_text(outcome.reply.text));
     }
 
     bool introduce(const Endpoint& endpoint) {
@@ -393,7 +421,11 @@ std::unique_ptr<RedisConnection> RedisConnection::open(const Endpoint& endpoint,
 RedisOutcome RedisConnection::exchange(const RedisRequest& request, Deadline deadline) {
     link_->begin(deadline, request.caller);
     link_->outcome = {};
-    if (link_->send(request)) link_->read_answer(request);
+    try {
+        if (link_->send(request)) link_->read_answer(request);
+    } catch (const std::bad_alloc&) {
+        link_->outcome = {RedisFault::Garbled, {}, "no memory is left for a server's answer"};
+    }
     return std::move(link_->outcome);
 }
 

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "remote/shown.hpp"
 #include "remote/slots.hpp"
 
 namespace penstock::detail {
@@ -79,7 +80,7 @@ RedisOutcome RedisNode::talk(RedisConnection& connection, const RedisRequest& re
         outcome.fault = fault_of(outcome.reply.text);
         if (!outcome.is_answered()) {
             outcome.sentence =
-                "the server at " + endpoint_.title() + " says: " + outcome.reply.text;
+                "the server at " + endpoint_.title() + " says: " + shown_text(outcome.reply.text);
         }
     }
     return outcome;

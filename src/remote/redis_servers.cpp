@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "os/thread.hpp"
+#include "remote/shown.hpp"
 
 namespace penstock::detail {
 
@@ -108,10 +109,11 @@ RedisOutcome RedisServers::walk(unsigned slot, const RedisRequest& request) {
         if (node == nullptr) break;
     }
     outcome.fault = RedisFault::Said;
+    const std::string said = shown_text(outcome.reply.text);
     outcome.sentence =
         settings_.is_cluster
-            ? "the servers send us round and round: " + outcome.reply.text
-            : "the server belongs to a cluster, which the options don't say: " + outcome.reply.text;
+            ? "the servers send us round and round: " + said
+            : "the server belongs to a cluster, which the options don't say: " + said;
     return outcome;
 }
 

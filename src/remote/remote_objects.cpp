@@ -1,6 +1,7 @@
 // Heads and parts.
 #include "remote/remote_objects.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -24,7 +25,12 @@ RedisOutcome RemoteObjects::set(const std::string& name, std::span<const std::by
     request.value = value;
     request.is_storing = true;
     request.caller = &wait;
-    return servers_.run(name, request, {Kind::Line});
+    RedisOutcome outcome = servers_.run(name, request, {Kind::Line});
+    if (outcome.is_answered() && outcome.reply.text != "OK") {
+        outcome.fault = RedisFault::Garbled;
+        outcome.sentence = "a server answered neither OK nor an error to what it was to keep";
+    }
+    return outcome;
 }
 
 RedisOutcome RemoteObjects::write(std::string_view key, std::span<const std::byte> data,
@@ -59,43 +65,89 @@ RemoteObjects::Head RemoteObjects::read_head(std::string_view key, const Wait& w
 }
 
 RedisOutcome RemoteObjects::read_data(std::string_view key, const ReadHead& read,
-                                      std::span<std::byte> data, const Wait& wait) {
+                                      const MakeRoom& make_room, const Wait& wait) {
     RedisOutcome outcome;
     outcome.reply.kind = Kind::Bytes;
     if (read.head.is_inline()) {
-        if (!data.empty()) std::memcpy(data.data(), read.data.data(), data.size());
+        const std::optional<std::span<std::byte>> room = make_room();
+        if (!room) return {RedisFault::Cancelled, {}, "a value is not wanted"};
+        if (!room->empty()) std::memcpy(room->data(), read.data.data(), room->size());
         return outcome;
     }
-    for (std::uint64_t number = 0; number < read.head.parts(); ++number) {
-        const std::string name = part_name(options_.prefix, key, read.head, number);
+    if (read.head.parts() > 1) {
+        // Room for all of it is made when the first comes: the others must be there by then.
+        outcome = ask_of_parts("EXISTS", key, read.head, 1, wait);
+        if (!outcome.is_answered()) return outcome;
+        const auto there = static_cast<std::uint64_t>(outcome.reply.integer);
+        if (there != read.head.parts() - 1) return {};  // Nil
+    }
+    return read_parts(key, read.head, make_room, wait);
+}
+
+RedisOutcome RemoteObjects::read_parts(std::string_view key, const ValueHead& head,
+                                       const MakeRoom& make_room, const Wait& wait) {
+    std::span<std::byte> data;
+    const MakeRoom make_first = [&]() -> std::optional<std::span<std::byte>> {
+        const std::optional<std::span<std::byte>> room = make_room();
+        if (!room) return std::nullopt;
+        data = *room;
+        return head.part(data, 0);
+    };
+    RedisOutcome outcome;
+    for (std::uint64_t number = 0; number < head.parts(); ++number) {
+        const std::string name = part_name(options_.prefix, key, head, number);
         RedisRequest request{{"GET", name}};
-        request.into = read.head.part(data, number);
         request.caller = &wait;
+        if (number == 0) {
+            request.make_room = &make_first;
+            request.room_bytes = std::min(head.part_bytes, head.nbytes);
+        } else {
+            request.into = head.part(data, number);
+        }
         outcome = servers_.run(name, request, {Kind::Bytes, Kind::Nil});
         if (!outcome.is_answered() || outcome.reply.kind == Kind::Nil) break;
     }
     return outcome;
 }
 
-RedisOutcome RemoteObjects::unlink(const std::string& name, const Wait& wait) {
-    RedisRequest request{{"UNLINK", name}};
-    request.caller = &wait;
-    return servers_.run(name, request, {Kind::Integer});
+// EXISTS or UNLINK of the parts from `first` on: of how many it was true. Many to a request, which
+// a head that tells of a million parts would otherwise make a million of.
+RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_view key,
+                                         const ValueHead& head, std::uint64_t first,
+                                         const Wait& wait) {
+    constexpr std::uint64_t kNamesMost = 256;
+    const std::uint64_t names_most = options_.is_cluster ? 1 : kNamesMost;
+    long long count = 0;
+    RedisOutcome outcome;
+    for (std::uint64_t number = first; number < head.parts();) {
+        const std::uint64_t end = std::min(head.parts(), number + names_most);
+        std::vector<std::string> names;
+        for (; number < end; ++number) {
+            names.push_back(part_name(options_.prefix, key, head, number));
+        }
+        RedisRequest request{{command}};
+        request.words.insert(request.words.end(), names.begin(), names.end());
+        request.caller = &wait;
+        outcome = servers_.run(names.front(), request, {Kind::Integer});
+        if (!outcome.is_answered()) return outcome;
+        const long long most = static_cast<long long>(names.size());
+        count += std::clamp(outcome.reply.integer, 0LL, most);
+    }
+    outcome.reply.integer = count;
+    return outcome;
 }
 
 RedisOutcome RemoteObjects::remove(std::string_view key, const Wait& wait) {
     // Without its head nobody knows what parts it has.
     const Head head = read_head(key, wait);
     if (head.outcome.fault == RedisFault::Cancelled) return head.outcome;
-    RedisOutcome removed = unlink(head_name(options_.prefix, key), wait);
-    if (head.read.verdict != HeadVerdict::Sound) return removed;
-    for (std::uint64_t number = 0; removed.is_answered() && number < head.read.head.parts();
-         ++number) {
-        RedisOutcome outcome =
-            unlink(part_name(options_.prefix, key, head.read.head, number), wait);
-        if (!outcome.is_answered()) return outcome;
-    }
-    return removed;
+    const std::string name = head_name(options_.prefix, key);
+    RedisRequest request{{"UNLINK", name}};
+    request.caller = &wait;
+    RedisOutcome removed = servers_.run(name, request, {Kind::Integer});
+    if (head.read.verdict != HeadVerdict::Sound || !removed.is_answered()) return removed;
+    const RedisOutcome outcome = ask_of_parts("UNLINK", key, head.read.head, 0, wait);
+    return outcome.is_answered() ? removed : outcome;
 }
 
 RedisOutcome RemoteObjects::has_head(std::string_view key, const Wait& wait) {

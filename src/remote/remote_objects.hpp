@@ -17,6 +17,7 @@ struct RemoteOptions {
     std::string prefix;
     std::uint64_t part_bytes = 0;
     std::optional<std::chrono::milliseconds> ttl;
+    bool is_cluster = false;  // names of one request must lie on one server
 };
 
 // Any thread. What `wait` ends is Cancelled.
@@ -34,18 +35,23 @@ public:
         ReadHead read;
     };
     Head read_head(std::string_view key, const Wait& wait);
-    // All the data of a sound head into `data`, which has its size. A Nil reply or Misfit: not as
-    // it was written.
-    RedisOutcome read_data(std::string_view key, const ReadHead& read, std::span<std::byte> data,
+    // All the data of a sound head into what `make_room` gives, which has its size. It is asked
+    // when the server has announced the first part, and says it has the others. A Nil reply or
+    // Misfit: not as it was written.
+    RedisOutcome read_data(std::string_view key, const ReadHead& read, const MakeRoom& make_room,
                            const Wait& wait);
 
-    // The head, then the parts. Integer: whether there was a head.
+    // The head, then the parts, of which some stay where `wait` ends first. Integer: whether there
+    // was a head.
     RedisOutcome remove(std::string_view key, const Wait& wait);
     RedisOutcome has_head(std::string_view key, const Wait& wait);
 
 private:
     RedisOutcome set(const std::string& name, std::span<const std::byte> value, const Wait& wait);
-    RedisOutcome unlink(const std::string& name, const Wait& wait);
+    RedisOutcome read_parts(std::string_view key, const ValueHead& head, const MakeRoom& make_room,
+                            const Wait& wait);
+    RedisOutcome ask_of_parts(std::string_view command, std::string_view key, const ValueHead& head,
+                              std::uint64_t first, const Wait& wait);
 
     RedisServers& servers_;
     const RemoteOptions options_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "remote/redis_connection.hpp"
 
@@ -21,6 +22,7 @@ struct TierTally {
     Count timeouts{0};
     Count corrupt{0};
     Count incompatible{0};
+    Count no_room{0};
     Count fetched_bytes{0};
     Count written{0};
     Count written_bytes{0};
@@ -47,8 +49,12 @@ struct TierTally {
                 break;
         }
         add(outcome.fault == RedisFault::Timeout ? timeouts : errors);
+        explain(outcome.sentence);
+    }
+    // Why something was counted: of `errors` and `timeouts`, or of a value that was missed.
+    void explain(std::string sentence) {
         const std::lock_guard lock(mutex_);
-        last_error_ = outcome.sentence;
+        last_error_ = std::move(sentence);
     }
     [[nodiscard]] std::string last_error() const {
         const std::lock_guard lock(mutex_);

@@ -5,6 +5,9 @@
 #include <system_error>
 #include <utility>
 
+#include "remote/patience.hpp"
+#include "remote/shown.hpp"
+
 namespace penstock::detail {
 
 namespace {
@@ -13,6 +16,8 @@ using Kind = RedisReply::Kind;
 
 constexpr std::size_t kLongestKey = 4096;
 constexpr unsigned kMostWriters = 64;
+// Reading the head, removing it, and its parts by the hundred. Each takes request_timeout at most.
+constexpr std::uint64_t kRemovalRequests = 8;
 
 void require(bool holds, const char* sentence) {
     if (!holds) throw Error(ErrorCode::InvalidArgument, sentence);
@@ -79,6 +84,13 @@ Status wrong_process() noexcept {
             "this tiered store belongs to the process that forked us; attach anew here"};
 }
 
+// Ended by the bound of its own, and not by the caller.
+bool is_over(const RedisOutcome& outcome, const Wait& bounded, const Wait& callers) noexcept {
+    if (outcome.fault != RedisFault::Cancelled) return false;
+    const auto now = Clock::now();
+    return bounded.deadline.has_passed(now) && !has_ended(callers, now);
+}
+
 // Whether there can be a server's key for it.
 bool is_key(std::string_view key) noexcept {
     return !key.empty() && key.size() <= kLongestKey;
@@ -107,7 +119,7 @@ std::shared_ptr<TierCore> TierCore::create(Store& first, const TieredOptions& op
 
 TierCore::TierCore(Store& store, const TieredOptions& options)
     : options_(checked(options)), servers_(settings_of(options_), tally_),
-      objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl}),
+      objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl, options_.cluster}),
       backlog_(
           limits_of(options_, store.capacity()), tally_,
           [this](const BacklogItem& item) { return write(item.key, item.object, Wait()); },
@@ -165,13 +177,14 @@ Result<StoreObject> TierCore::get(std::string_view key, const Wait& wait) noexce
     return fetch(key, wait);
 }
 
-Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait) noexcept {
+Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait,
+                                    const FetchCheck& check) noexcept {
     if (is_foreign()) return wrong_process();
     if (!is_key(key)) return Status(ErrorCode::NotFound);
     for (;;) {
         bool leads = false;
         const Flights::FlightPtr flight = flights_.join(key, leads);
-        if (leads) return lead(key, *flight, wait);
+        if (leads) return lead({key, wait, check}, *flight);
         TierTally::add(tally_.shared);
         if (!flights_.await(*flight, wait)) {
             return status_of({RedisFault::Cancelled, {}, "another thread is still fetching it"},
@@ -187,11 +200,10 @@ Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait) noex
     }
 }
 
-Result<StoreObject> TierCore::lead(std::string_view key, Flights::Flight& flight,
-                                   const Wait& wait) noexcept {
+Result<StoreObject> TierCore::lead(const Fetch& fetch, Flights::Flight& flight) noexcept {
     // The last flight may have landed after we had looked and before we came.
-    Result<StoreObject> object = first.contains(key) ? first.get(key) : read(key, wait);
-    flights_.land(key, flight, object.status().copy(),
+    Result<StoreObject> object = first.contains(fetch.key) ? first.get(fetch.key) : read(fetch);
+    flights_.land(fetch.key, flight, object.status().copy(),
                   [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
@@ -204,65 +216,144 @@ Status TierCore::missed(const RedisOutcome& outcome, const Wait& wait) noexcept 
     return Status(ErrorCode::NotFound);
 }
 
-Status TierCore::damaged(std::string_view key, const Wait& wait) noexcept {
+// There is a value, and it is of no use here.
+Status TierCore::unread(TierTally::Count& count, std::string_view key,
+                        std::string_view why) noexcept {
     TierTally::add(tally_.misses);
-    TierTally::add(tally_.corrupt);
-    if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) {
-        objects_.remove(key, wait);
-    }
+    TierTally::add(count);
+    constexpr std::size_t kKeyMost = 60;
+    tally_.explain("the second tier's value of '" + shown_text(key, kKeyMost) + "' " +
+                   std::string(why));
     return Status(ErrorCode::NotFound);
 }
 
-Status TierCore::judge(std::string_view key, HeadVerdict verdict, const Wait& wait) noexcept {
-    switch (verdict) {
+Status TierCore::damaged(const Fetch& fetch, std::string_view why) noexcept {
+    if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) {
+        objects_.remove(fetch.key, bounded(fetch.wait, kRemovalRequests));
+    }
+    return unread(tally_.corrupt, fetch.key, why);
+}
+
+// What requests take together: a head can name a million parts, and a server answer each of them
+// just in time.
+Wait TierCore::bounded(const Wait& wait, std::uint64_t requests) const noexcept {
+    using Seconds = std::chrono::duration<double>;
+    constexpr double kCentury = 100.0 * 365 * 24 * 3600;
+    const double span = Seconds(options_.request_timeout).count() * static_cast<double>(requests);
+    const auto most =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(Seconds(std::min(span, kCentury)));
+    Wait bounded = wait;
+    bounded.deadline = Deadline::after(wait.deadline.left(Clock::now(), most));
+    return bounded;
+}
+
+Result<StoreObject> TierCore::read(const Fetch& fetch) noexcept {
+    const RemoteObjects::Head head = objects_.read_head(fetch.key, fetch.wait);
+    if (head.outcome.fault == RedisFault::Misfit) {
+        return damaged(fetch, "is longer than any that a writer writes");
+    }
+    if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
+        return missed(head.outcome, fetch.wait);
+    }
+    switch (head.read.verdict) {
         case HeadVerdict::Sound:
-            return Status::ok();
-        case HeadVerdict::Damaged:
-            return damaged(key, wait);
+            return bring_in(fetch, head.read);
         case HeadVerdict::Foreign:
+            return unread(tally_.incompatible, fetch.key, "is of another version of Penstock");
+        case HeadVerdict::Damaged:
             break;
     }
-    TierTally::add(tally_.misses);
-    TierTally::add(tally_.incompatible);
-    return Status(ErrorCode::NotFound);
+    return damaged(fetch, "has a damaged head");
 }
 
-Result<StoreObject> TierCore::read(std::string_view key, const Wait& wait) noexcept {
-    const RemoteObjects::Head head = objects_.read_head(key, wait);
-    if (head.outcome.fault == RedisFault::Misfit) return damaged(key, wait);
-    if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
-        return missed(head.outcome, wait);
+Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read) noexcept {
+    // What is in the head has come: it is looked at before it takes anybody's room.
+    if (read.head.is_inline() && checksum_of(read.data) != read.head.checksum) {
+        return damaged(fetch, "has not the bytes that its head tells of");
     }
-    if (Status status = judge(key, head.read.verdict, wait); !status) return status;
-    return bring_in(key, head.read, wait);
-}
-
-Result<StoreObject> TierCore::bring_in(std::string_view key, const ReadHead& read,
-                                       const Wait& wait) noexcept {
+    if (first.look(fetch.key).state == StoreLook::State::Staged) {
+        // Another thread or process has begun, unless it died over it: a reservation tells.
+        Result<StoreReservation> probe = first.reserve(fetch.key, 0);
+        if (!probe) return without_room(fetch, probe.status());
+    }
     ReserveOptions options;
     options.meta = read.meta;
     options.format = read.head.format;
-    Result<StoreReservation> reservation = first.reserve(key, read.head.nbytes, options);
-    if (reservation) return fill(key, read, *reservation, wait);
-    if (reservation.code() == ErrorCode::AlreadyExists) return first.get(key);
-    if (reservation.code() != ErrorCode::Busy) return reservation.status().copy();
+    std::optional<StoreReservation> reservation;
+    Status refused;
+    const MakeRoom make_room = [&]() -> std::optional<std::span<std::byte>> {
+        if (!reservation) {
+            Result<StoreReservation> room = first.reserve(fetch.key, read.head.nbytes, options);
+            if (!room) {
+                refused = room.status().copy();
+                return std::nullopt;
+            }
+            reservation.emplace(*std::move(room));
+        }
+        return reservation->bytes();
+    };
+    const Wait wait = bounded(fetch.wait, 2 + read.head.nbytes / options_.part_bytes);
+    RedisOutcome outcome;
+    if (read.head.nbytes > first.capacity()) {
+        refused = Status(ErrorCode::TooLarge);
+    } else {
+        outcome = objects_.read_data(fetch.key, read, make_room, wait);
+    }
+    if (!refused) return without_room(fetch, refused);
+    if (outcome.fault == RedisFault::Misfit) {
+        return damaged(fetch, "has a part of another length than its head tells of");
+    }
+    if (is_over(outcome, wait, fetch.wait)) {
+        outcome.fault = RedisFault::Timeout;
+        outcome.sentence = "the second tier takes too long with the parts of an object";
+        tally_.note(outcome);
+    }
+    // A part that has been evicted there, or expired: not damage.
+    const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
+    if (!outcome.is_answered() || is_incomplete) return missed(outcome, fetch.wait);
+    return accept(fetch, read, *reservation);
+}
+
+// The first tier does not take it.
+Result<StoreObject> TierCore::without_room(const Fetch& fetch, const Status& refused) noexcept {
+    switch (refused.code()) {
+        case ErrorCode::AlreadyExists:
+            return first.get(fetch.key);
+        case ErrorCode::TooLarge:
+            return unread(tally_.no_room, fetch.key, "is larger than the first tier");
+        case ErrorCode::NoSpace:
+            return unread(tally_.no_room, fetch.key,
+                          "found no room: " + std::string(refused.message()));
+        case ErrorCode::Busy:
+            break;
+        default:
+            return refused.copy();
+    }
     // Another process of this machine fetches it, or makes it.
-    Wait bounded = wait;
-    bounded.deadline = Deadline::after(wait.deadline.left(Clock::now(), options_.request_timeout));
-    Result<StoreObject> object = first.wait(key, bounded);
+    Result<StoreObject> object = first.wait(fetch.key, bounded(fetch.wait, 1));
     if (object.code() == ErrorCode::Timeout) return Status(ErrorCode::NotFound);
     return object;
 }
 
-Result<StoreObject> TierCore::fill(std::string_view key, const ReadHead& read,
-                                   StoreReservation& reservation, const Wait& wait) noexcept {
-    const std::span<std::byte> data = reservation.bytes();
-    const RedisOutcome outcome = objects_.read_data(key, read, data, wait);
-    // A part that has been evicted there, or expired: not damage.
-    const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
-    if (outcome.fault == RedisFault::Misfit) return damaged(key, wait);
-    if (!outcome.is_answered() || is_incomplete) return missed(outcome, wait);
-    if (checksum_of(data) != read.head.checksum) return damaged(key, wait);
+// All of it has come.
+Result<StoreObject> TierCore::accept(const Fetch& fetch, const ReadHead& read,
+                                     StoreReservation& reservation) noexcept {
+    const std::span<const std::byte> data = reservation.bytes();
+    if (!read.head.is_inline() && checksum_of(data) != read.head.checksum) {
+        return damaged(fetch, "has not the bytes that its head tells of");
+    }
+    if (fetch.check) {
+        const FetchVerdict verdict = fetch.check({data, read.meta, read.head.format});
+        switch (verdict.kind) {
+            case FetchVerdict::Kind::Accept:
+                break;
+            case FetchVerdict::Kind::Incompatible:
+                return unread(tally_.incompatible, fetch.key,
+                              "can't be read here: " + verdict.sentence);
+            case FetchVerdict::Kind::Corrupt:
+                return damaged(fetch, "is no value: " + verdict.sentence);
+        }
+    }
     const std::uint64_t bytes = data.size() + read.meta.size();
     // The look-up that missed was the read: to eviction the object is as new as one that was put.
     Result<StoreObject> object = reservation.commit_pinned();
@@ -290,7 +381,9 @@ Status TierCore::remove(std::string_view key, const Wait& wait) noexcept {
     if (!backlog_.forget(key, Deadline::after(options_.request_timeout), wait)) {
         return {ErrorCode::Timeout, "it is still being written to the second tier"};
     }
-    const RedisOutcome outcome = objects_.remove(key, wait);
+    const Wait bound = bounded(wait, kRemovalRequests);
+    const RedisOutcome outcome = objects_.remove(key, bound);
+    if (is_over(outcome, bound, wait)) return Status::ok();  // but for some of its parts
     if (!outcome.is_answered()) return status_of(outcome, wait);
     if (outcome.reply.integer == 0) return status;
     return Status::ok();
@@ -333,6 +426,7 @@ TierStats TierCore::stats() const {
     stats.timeouts = read(tally_.timeouts);
     stats.corrupt = read(tally_.corrupt);
     stats.incompatible = read(tally_.incompatible);
+    stats.no_room = read(tally_.no_room);
     stats.fetched_bytes = read(tally_.fetched_bytes);
     stats.written = read(tally_.written);
     stats.written_bytes = read(tally_.written_bytes);

@@ -33,7 +33,8 @@ public:
     Status commit(const std::string& key, StoreReservation& reservation,
                   std::optional<StoreObject>& pinned, const Wait& wait) noexcept;
     Result<StoreObject> get(std::string_view key, const Wait& wait) noexcept;
-    Result<StoreObject> fetch(std::string_view key, const Wait& wait) noexcept;
+    Result<StoreObject> fetch(std::string_view key, const Wait& wait,
+                              const FetchCheck& check = {}) noexcept;
     bool contains(std::string_view key, const Wait& wait) noexcept;
     Status remove(std::string_view key, const Wait& wait) noexcept;
 
@@ -48,16 +49,22 @@ public:
     }
 
 private:
-    Result<StoreObject> lead(std::string_view key, Flights::Flight& flight,
-                             const Wait& wait) noexcept;
-    Result<StoreObject> read(std::string_view key, const Wait& wait) noexcept;
-    Result<StoreObject> bring_in(std::string_view key, const ReadHead& read,
-                                 const Wait& wait) noexcept;
-    Result<StoreObject> fill(std::string_view key, const ReadHead& read,
-                             StoreReservation& reservation, const Wait& wait) noexcept;
-    Status judge(std::string_view key, HeadVerdict verdict, const Wait& wait) noexcept;
+    // A key that is being fetched: for whom, and for how long.
+    struct Fetch {
+        std::string_view key;
+        const Wait& wait;
+        const FetchCheck& check;
+    };
+    Result<StoreObject> lead(const Fetch& fetch, Flights::Flight& flight) noexcept;
+    Result<StoreObject> read(const Fetch& fetch) noexcept;
+    Result<StoreObject> bring_in(const Fetch& fetch, const ReadHead& read) noexcept;
+    Result<StoreObject> without_room(const Fetch& fetch, const Status& refused) noexcept;
+    Result<StoreObject> accept(const Fetch& fetch, const ReadHead& read,
+                               StoreReservation& reservation) noexcept;
     Status missed(const RedisOutcome& outcome, const Wait& wait) noexcept;
-    Status damaged(std::string_view key, const Wait& wait) noexcept;
+    Status unread(TierTally::Count& count, std::string_view key, std::string_view why) noexcept;
+    Status damaged(const Fetch& fetch, std::string_view why) noexcept;
+    [[nodiscard]] Wait bounded(const Wait& wait, std::uint64_t requests) const noexcept;
     RedisOutcome write(const std::string& key, const StoreObject& object, const Wait& wait);
 
     const TieredOptions options_;

@@ -110,9 +110,10 @@ Result<StoreObject> TieredStore::get(std::string_view key, const Wait& wait) noe
     return core_->get(key, wait);
 }
 
-Result<StoreObject> TieredStore::fetch(std::string_view key, const Wait& wait) noexcept {
+Result<StoreObject> TieredStore::fetch(std::string_view key, const Wait& wait,
+                                       const FetchCheck& check) noexcept {
     if (core_ == nullptr) return closed_handle();
-    return core_->fetch(key, wait);
+    return core_->fetch(key, wait, check);
 }
 
 bool TieredStore::contains(std::string_view key, const Wait& wait) noexcept {

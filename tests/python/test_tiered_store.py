@@ -178,8 +178,10 @@ def test_what_outlives_a_reservation_reaches_neither_tier(make: Make, size: int)
 def test_pickles_only_where_both_ask(make: Make) -> None:
     here, there = make(policy="write_through", codec="pickle"), make()
     here.put("x", {1, 2})
-    with pytest.raises(penstock.Incompatible, match="codec='pickle'"):
+    with pytest.raises(penstock.NotFound):
         there.get("x")
+    assert there.stats().incompatible == 1
+    assert "codec='pickle'" in there.stats().last_error
     trusting = make(codec="pickle")
     assert trusting.get_copy("x") == {1, 2}
 
@@ -665,11 +667,12 @@ def test_bad_input(make: Make, server: RedisServer, name: str) -> None:
     assert server.names() == []
 
 
-def test_what_does_not_fit_here_is_told(make: Make) -> None:
+def test_what_does_not_fit_here_is_a_miss_and_counted(make: Make) -> None:
     here, there = make(capacity="4MiB", policy="write_through"), make(capacity="1MiB")
     here.put_bytes("large", bytes(2 << 20))
-    with pytest.raises(penstock.TooLarge):
+    with pytest.raises(penstock.NotFound):
         there.get("large")
+    assert there.stats().no_room == 1
 
 
 # ---- threads, forks, the end

@@ -1,5 +1,6 @@
 # The fuzzers: libFuzzer programs from fuzz/*_fuzz.cpp, each with its seeds in fuzz/corpus/NAME. What they
-# find to be new goes to build/fuzz/corpus/NAME, what breaks to build/fuzz/NAME-*.
+# find to be new goes to build/fuzz/corpus/NAME, what breaks to build/fuzz/NAME-*. And fuzz/*_fuzz.py, for what
+# needs sockets and the Python package: they take --seconds and --seed, bound their own memory, and say the seed.
 
 build_fuzz() {
     need_clang
@@ -10,6 +11,11 @@ build_fuzz() {
 # fuzz_one NAME SECONDS
 fuzz_one() {
     local name=$1 seconds=$2 seeds=fuzz/corpus/$1 found=build/fuzz/corpus/$1
+    if [ -e "fuzz/${name}_fuzz.py" ]; then
+        say "$name for $seconds s"
+        timeout $((seconds * 3 + 120)) "$VENV/bin/python" "fuzz/${name}_fuzz.py" --seconds "$seconds"
+        return
+    fi
     [ -d "$seeds" ] || { say "no seeds in $seeds"; return 1; }
     mkdir -p "$found"
     say "$name for $seconds s"
@@ -21,11 +27,13 @@ fuzz_one() {
 # print comes when they have ended, in one piece each.
 fuzz_built() {
     local program names=()
-    for program in build/fuzz/fuzz/${2:-*}_fuzz; do
-        [ -x "$program" ] || die "no fuzzer called ${2:-}"
-        names+=("$(basename "$program" _fuzz)")
+    for program in build/fuzz/fuzz/${2:-*}_fuzz fuzz/${2:-*}_fuzz.py; do
+        [ ! -e "$program" ] || names+=("$(basename "${program%.py}" _fuzz)")
     done
+    [ ${#names[@]} -gt 0 ] || die "no fuzzer called ${2:-}"
     export -f fuzz_one say
+    export VENV
+    mkdir -p build/fuzz
     printf '%s\n' "${names[@]}" |
         xargs -P "$JOBS" -I NAME bash -ec 'fuzz_one NAME "$1" >build/fuzz/NAME.log 2>&1 && code=0 || code=$?
             cat build/fuzz/NAME.log; exit $code' fuzz "$1"
@@ -44,6 +52,10 @@ run_fuzz() {
     fi
     setup_system "${SYSTEM_FUZZ[@]}"
     need_system "${SYSTEM_FUZZ[@]}"
+    if [ -z "$name" ] || [ -e "fuzz/${name}_fuzz.py" ]; then
+        setup_venv test
+        must "build: python package" install_package
+    fi
     must "fuzz" fuzz_all "$seconds" "$name"
     finish_report
 }

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -171,6 +172,29 @@ TEST_F(HostileServerTest, AValueOfAbsurdSizeIsDamageAndIsNotFetched) {
     EXPECT_EQ(read("$20000000\r\nxx").corrupt, 1U);
 }
 
+TEST_F(HostileServerTest, WhatAServerSaysIsQuotedShortAndPrintable) {
+    const std::string last =
+        read("-ERR \x1b[2J\xff" + std::string(100'000, 'a') + "\r\n").last_error;
+    EXPECT_NE(last.find("ERR ?[2J?aaa"), std::string::npos) << last;
+    EXPECT_LT(last.size(), 400U);
+}
+
+TEST_F(HostileServerTest, WhatIsToBeKeptIsKeptWhereTheServerSaysOk) {
+    for (const std::string answer :
+         {"+QUEUED\r\n", "+\r\n", ":1\r\n", "$2\r\nOK\r\n", "*0\r\n", "$-1\r\n"}) {
+        SCOPED_TRACE(answer);
+        Impostor server([&](const std::string&) { return answer; });
+        TieredOptions options;
+        options.urls = {"unix:" + server.path()};
+        options.policy = TierPolicy::WriteThrough;
+        options.request_timeout = kLong;
+        TieredStore store(Store::create(new_name(), small_store()), options);
+        EXPECT_TRUE(fails(store.put("key", make_value(1, 100)), ErrorCode::System));
+        EXPECT_EQ(store.stats().written, 0U);
+        EXPECT_EQ(store.stats().dropped, 1U);
+    }
+}
+
 TEST_F(HostileServerTest, RandomBytesAreAMiss) {
     trust::Dice dice(20'261'125);
     for (int round = 0; round < 200; ++round) {
@@ -201,6 +225,116 @@ TEST_F(HostileServerTest, AHeadThatPromisesWhatCannotBeIsDamage) {
     EXPECT_EQ(read(with(100'000, ~std::uint64_t{0})).corrupt, 1U);
     EXPECT_EQ(read(with(~std::uint64_t{0}, detail::kPartLeast)).corrupt, 1U);
     EXPECT_EQ(read(with(1, detail::kPartLeast)).corrupt, 1U);
+}
+
+detail::ValueHead head_with(std::uint64_t nbytes, std::uint64_t part_bytes) {
+    detail::ValueHead head;
+    head.nbytes = nbytes;
+    head.part_bytes = part_bytes;
+    return head;
+}
+
+// Of a first tier of 1 MiB, full, after a look-up of "key" was answered so; by requests of their
+// kind.
+struct Aftermath {
+    TierStats tier;
+    StoreStats first;
+    unsigned parts_asked = 0;
+};
+class FullTierTest : public HostileServerTest {
+protected:
+    static Aftermath look_up_when_full(const detail::ValueHead& head, const std::string& exists,
+                                       const std::string& part) {
+        Aftermath after;
+        Impostor server([&](const std::string& request) {
+            if (request.find("o:key") != std::string::npos) {
+                return bulk(detail::encode_head(head, {}, "key"));
+            }
+            if (request.find("EXISTS") != std::string::npos) return exists;
+            ++after.parts_asked;
+            return part;
+        });
+        TieredOptions options;
+        options.urls = {"unix:" + server.path()};
+        options.policy = TierPolicy::ReadOnly;
+        options.request_timeout = kLong;
+        TieredStore store(Store::create(new_name(), small_store()), options);
+        for (std::uint64_t i = 0; i < 15; ++i) {
+            EXPECT_TRUE(succeeds(store.put(key_of(i), make_value(i, 60'000))));
+        }
+        EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
+        after.tier = store.stats();
+        after.first = store.first().stats();
+        return after;
+    }
+};
+
+TEST_F(FullTierTest, AHeadWithoutItsPartsMakesNobodyGo) {
+    struct Case {
+        std::uint64_t part_bytes;
+        std::string exists;
+        std::string part;
+    };
+    const std::vector<Case> cases = {
+        {1 << 20U, ":1\r\n", "$-1\r\n"},
+        {1 << 20U, ":1\r\n", "$5\r\nshort\r\n"},
+        {1 << 20U, ":1\r\n", "$9223372036854775807\r\n"},
+        {1 << 20U, ":1\r\n", "*3\r\n$-1\r\n$-1\r\n$-1\r\n"},
+        {1 << 20U, ":1\r\n", ""},
+        {200'000, ":4\r\n", "$-1\r\n"},  // it lies
+        {200'000, ":3\r\n", "$200000\r\n" + std::string(200'000, 'x') + "\r\n"},
+        {200'000, ":-1\r\n", "$-1\r\n"},
+        {200'000, ":9223372036854775807\r\n", "$-1\r\n"},
+        {200'000, "$-1\r\n", "$-1\r\n"},
+        {200'000, "-ERR no\r\n", "$-1\r\n"},
+    };
+    for (const Case& one : cases) {
+        SCOPED_TRACE(one.exists + one.part.substr(0, 20));
+        const Aftermath after =
+            look_up_when_full(head_with(900'000, one.part_bytes), one.exists, one.part);
+        EXPECT_EQ(after.first.evicted, 0U);
+        EXPECT_EQ(after.first.objects, 15U);
+        EXPECT_EQ(after.tier.hits + after.tier.timeouts, 0U);
+        EXPECT_GT(after.tier.misses + after.tier.errors, 0U);
+    }
+}
+
+TEST_F(FullTierTest, AHeadLargerThanTheFirstTierIsAMissAndNoneOfItIsFetched) {
+    for (const std::uint64_t nbytes : {std::uint64_t{1} << 30U, std::uint64_t{1} << 49U}) {
+        const Aftermath after =
+            look_up_when_full(head_with(nbytes, detail::kPartMost), ":0\r\n", "$-1\r\n");
+        EXPECT_EQ(after.tier.no_room, 1U);
+        EXPECT_EQ(after.tier.misses, 1U);
+        EXPECT_EQ(after.parts_asked, 0U);
+        EXPECT_EQ(after.first.evicted, 0U);
+    }
+    const Aftermath fits_barely =
+        look_up_when_full(head_with(1 << 20U, 1 << 20U), ":0\r\n",
+                          "$1048576\r\n" + std::string(1 << 20U, 'x') + "\r\n");
+    EXPECT_EQ(fits_barely.tier.no_room, 1U) << "its key and header need room too";
+    EXPECT_EQ(fits_barely.first.evicted, 0U);
+}
+
+TEST_F(HostileServerTest, PartsThatComeOneByOneJustInTimeHaveAnEndTogether) {
+    constexpr std::uint64_t kParts = 200;
+    unsigned parts_asked = 0;
+    Impostor server([&](const std::string& request) -> std::string {
+        if (request.find("o:key") != std::string::npos) {
+            return bulk(detail::encode_head(head_with(kParts * 4096, 4096), {}, "key"));
+        }
+        if (request.find("EXISTS") != std::string::npos) return ":199\r\n";
+        ++parts_asked;
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));  // how slow this server is
+        return bulk(std::string(4096, 'x'));
+    });
+    TieredOptions options;
+    options.urls = {"unix:" + server.path()};
+    options.request_timeout = std::chrono::seconds(1);
+    TieredStore store(Store::create(new_name(), small_store()), options);
+    EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
+    EXPECT_EQ(store.stats().timeouts, 1U);
+    EXPECT_LT(parts_asked, kParts / 2);
+    EXPECT_EQ(store.first().stats().staged, 0U);
 }
 
 TEST_F(HostileServerTest, PartsThatAreSomethingElseAreAMiss) {

@@ -255,17 +255,63 @@ TEST_F(TieredStoreTest, AFetchIsStagedForTheWholeMachine) {
     EXPECT_EQ(mine.first().stats().committed, 1U);
 }
 
-TEST_F(TieredStoreTest, WithoutRoomInTheFirstTierItSaysSo) {
+TEST_F(TieredStoreTest, WithoutRoomInTheFirstTierItIsAMissAndCounted) {
     TieredStore here = make_machine();
     TieredStore there = make_machine(options(), 1 << 20U);
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
     ASSERT_TRUE(succeeds(put(here, 2, 2 << 20U)));
     Result<StoreReservation> full = there.first().reserve("full", (1 << 20U) - 4096);
     ASSERT_TRUE(succeeds(full));
-    EXPECT_TRUE(fails(there.get(key_of(1)), ErrorCode::NoSpace));
+    EXPECT_TRUE(lacks(there, 1));
+    EXPECT_EQ(there.stats().no_room, 1U);
+    EXPECT_NE(there.stats().last_error.find("no room"), std::string::npos);
     full->abort();
     EXPECT_TRUE(has(there, 1, 100'000));
-    EXPECT_TRUE(fails(there.get(key_of(2)), ErrorCode::TooLarge));
+    EXPECT_TRUE(lacks(there, 2));
+    EXPECT_EQ(there.stats().no_room, 2U);
+    EXPECT_NE(there.stats().last_error.find("larger than the first tier"), std::string::npos);
+    EXPECT_EQ(there.stats().misses, 2U);
+    EXPECT_TRUE(there.first().contains(key_of(1))) << "nothing made way for what can't come";
+}
+
+TEST_F(TieredStoreTest, ADeadProcessThatWasFetchingIsNotWaitedFor) {
+    TieredStore here = make_machine();
+    const std::string name = new_name();
+    TieredStore mine(Store::create(name, small_store()), options());
+    ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
+    Child fetcher([&] {
+        Store other = Store::attach(name);
+        const Result<StoreReservation> staged = other.reserve(key_of(1), 100'000);
+        if (staged) ::raise(SIGKILL);
+    });
+    EXPECT_EQ(fetcher.wait(), killed_by(SIGKILL));
+    EXPECT_TRUE(has(mine, 1, 100'000));
+    EXPECT_EQ(mine.stats().hits, 1U);
+}
+
+// A reader's own word on what comes: what it does not accept is not there for others either.
+TEST_F(TieredStoreTest, WhoFetchesMayRefuseAValueBeforeOthersSeeIt) {
+    TieredStore here = make_machine();
+    TieredOptions deleting = options();
+    deleting.delete_corrupt = true;
+    TieredStore there = make_machine(deleting);
+    ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
+    const auto answer = [&](FetchVerdict::Kind kind) {
+        return there.fetch(key_of(1), {}, [&](const FetchedValue& value) -> FetchVerdict {
+            EXPECT_TRUE(is_value(value.bytes, 1, 100'000));
+            EXPECT_FALSE(there.first().contains(key_of(1)));
+            return {kind, "so it said"};
+        });
+    };
+    EXPECT_TRUE(fails(answer(FetchVerdict::Kind::Incompatible), ErrorCode::NotFound));
+    EXPECT_EQ(there.stats().incompatible, 1U);
+    EXPECT_NE(there.stats().last_error.find("so it said"), std::string::npos);
+    EXPECT_TRUE(succeeds(answer(FetchVerdict::Kind::Accept)));
+    ASSERT_TRUE(succeeds(there.first().remove(key_of(1))));
+    EXPECT_TRUE(fails(answer(FetchVerdict::Kind::Corrupt), ErrorCode::NotFound));
+    EXPECT_EQ(there.stats().corrupt, 1U);
+    EXPECT_EQ(there.first().stats().staged, 0U);
+    EXPECT_TRUE(server_->keys().empty()) << "it was deleted";
 }
 
 // ---- values that are not what was written
@@ -329,6 +375,44 @@ TEST_F(DamageTest, APartOfAnotherLengthIsAMiss) {
 
 TEST_F(DamageTest, APartThatIsGoneIsAMissAndNoDamage) {
     EXPECT_EQ(read_after(100'000, [&] { server_->say({"DEL", a_part()}); }).corrupt, 0U);
+}
+
+TEST_F(DamageTest, APartThatIsGoneMakesNobodyGo) {
+    TieredStore here = make_machine();
+    for (const std::uint64_t part_bytes : {std::uint64_t{1} << 20U, detail::kPartLeast}) {
+        TieredOptions parted = options();
+        parted.part_bytes = part_bytes;
+        TieredStore writer = make_machine(parted);
+        ASSERT_TRUE(succeeds(put(writer, 1, 900'000)));
+        for (const bool is_last : {false, true}) {
+            const std::vector<std::string> parts = server_->keys("penstock:p:");
+            if (parts.empty()) break;
+            server_->say({"DEL", is_last ? parts.back() : parts.front()});
+            TieredStore there = make_machine(options(TierPolicy::ReadOnly), 1 << 20U);
+            for (std::uint64_t i = 10; i < 25; ++i) ASSERT_TRUE(succeeds(put(there, i, 60'000)));
+            ASSERT_EQ(there.first().stats().evicted, 0U);
+            EXPECT_TRUE(lacks(there, 1));
+            EXPECT_EQ(there.stats().misses, 1U);
+            EXPECT_EQ(there.first().stats().evicted, 0U);
+            EXPECT_EQ(there.first().stats().aborted, 0U) << "no room was ever taken";
+        }
+        ASSERT_TRUE(succeeds(writer.remove(key_of(1))));
+    }
+}
+
+// What a head tells of is removed by the hundred: the head of a stranger may tell of a million.
+TEST_F(DamageTest, RemovingManyPartsTakesFewRequests) {
+    constexpr std::uint64_t kParts = 20'000;
+    detail::ValueHead head;
+    head.part_bytes = detail::kPartLeast;
+    head.nbytes = kParts * head.part_bytes;
+    server_->say({"SET", head_of(1), detail::encode_head(head, {}, key_of(1))});
+    const std::string last = detail::part_name("penstock:", key_of(1), head, kParts - 1);
+    server_->say({"SET", last, "x"});
+    TieredStore store = make_machine();
+    EXPECT_TRUE(succeeds(store.remove(key_of(1))));
+    EXPECT_TRUE(server_->keys().empty());
+    EXPECT_LT(server_->calls("unlink"), kParts / 100);
 }
 
 TEST_F(DamageTest, AValueOfAnotherKeyIsAMiss) {

@@ -1,0 +1,318 @@
+"""A Redis that is somebody else's: whatever its values and answers are, a look-up is a miss that is
+counted, and the first tier keeps what it has."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hostile_redis as redis
+import numpy as np
+import pytest
+from peers import WITHIN
+
+import penstock
+from penstock import _core
+
+pytestmark = pytest.mark.skipif(not _core.has_redis(), reason="this build is without hiredis")
+
+ROOT = Path(__file__).parents[2]
+Make = Callable[..., penstock.TieredStore]
+
+
+@pytest.fixture
+def shelf() -> redis.Shelf:
+    return redis.Shelf()
+
+
+@pytest.fixture
+def server(tmp_path: Path, shelf: redis.Shelf) -> Iterator[redis.HostileRedis]:
+    server = redis.HostileRedis(tmp_path, shelf.answer)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make(name: str, server: redis.HostileRedis) -> Iterator[Make]:
+    made: list[penstock.TieredStore] = []
+
+    def machine(
+        capacity: str = "1MiB", codec: Any = None, policy: str = "read_only", **options: Any
+    ) -> penstock.TieredStore:
+        store = penstock.Store.create(f"{name}-{len(made)}", capacity=capacity, codec=codec)
+        options = {"connect_timeout": WITHIN, "request_timeout": WITHIN, **options}
+        made.append(penstock.TieredStore(store, server.url, policy=policy, **options))
+        return made[-1]
+
+    yield machine
+    for one in made:
+        one.close(timeout=0)
+
+
+def assert_miss(store: penstock.TieredStore, key: str, counted: str) -> penstock.TierStats:
+    """However it is asked for; each time it is counted so."""
+    before = store.stats()
+    assert store.get_copy(key, default="none") == "none"
+    with store.get(key, default=None) as value:
+        assert value is None
+    with pytest.raises(penstock.NotFound):
+        store.get(key)
+    with pytest.raises(penstock.NotFound):
+        store.get_copy(key)
+
+    async def ask() -> None:
+        assert await store.get_copy_async(key, default="none") == "none"
+        async with store.get_async(key, default=None) as value:
+            assert value is None
+
+    asyncio.run(ask())
+    stats = store.stats()
+    assert getattr(stats, counted) == getattr(before, counted) + 6
+    assert stats.hits == before.hits
+    assert key not in store.first
+    assert store.first.stats().staged == 0
+    return stats
+
+
+# ---- room in the first tier
+
+
+def fill(store: penstock.TieredStore) -> None:
+    for number in range(15):
+        store.put_bytes(f"mine {number}", bytes(60_000))
+    assert store.first.stats().evicted == 0
+
+
+@pytest.mark.parametrize("part_bytes", [4096, 1 << 20])
+def test_a_head_without_its_parts_makes_nobody_go(
+    make: Make, shelf: redis.Shelf, part_bytes: int
+) -> None:
+    store, data = make(), bytes(900_000)
+    fill(store)
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=part_bytes)
+    assert_miss(store, "x", "misses")
+    parts = redis.parts_of(b"x", data, part_bytes)
+    for gone in (min(parts), max(parts)):
+        shelf.values |= parts
+        del shelf.values[gone]
+        assert_miss(store, "x", "misses")
+    assert store.first.stats().evicted == 0
+    assert store.first.stats().objects == 15
+    shelf.values |= parts
+    assert store.get_copy("x") == data
+    assert store.first.stats().evicted > 0
+
+
+@pytest.mark.parametrize("nbytes", [2 << 20, 1 << 40, 1 << 49])
+def test_what_is_larger_than_the_first_tier_is_a_miss(
+    make: Make, shelf: redis.Shelf, nbytes: int
+) -> None:
+    store = make()
+    fill(store)
+    shelf.values[b"o:x"] = redis.head_of(b"x", b"", nbytes=nbytes, part_bytes=512 << 20)
+    stats = assert_miss(store, "x", "no_room")
+    assert "larger than the first tier" in stats.last_error
+    assert store.first.stats().evicted == 0
+
+
+def test_what_finds_no_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
+    store, data = make(), bytes(500_000)
+    store.put_bytes("mine", bytes(900_000))
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=1 << 20)
+    shelf.values |= redis.parts_of(b"x", data, 1 << 20)
+    with store.get("mine"):
+        assert "no room" in assert_miss(store, "x", "no_room").last_error
+    assert store.get_copy("x") == data
+
+
+# ---- values whose checksums are right
+
+
+def tensor_head(dtype: int, shape: list[int], dims: int | None = None, descr: bytes = b"") -> bytes:
+    head = bytes([dtype, 1, len(shape) if dims is None else dims, 0])
+    head += len(descr).to_bytes(4, "little") + b"".join(
+        size.to_bytes(8, "little", signed=True) for size in shape
+    )
+    return head + descr + bytes(-len(descr) % 8)
+
+
+TYPED = _core.codec_encode({"a": np.arange(100), "b": ["text", 1 << 70]})
+
+
+@pytest.mark.parametrize(
+    ("data", "meta", "layout"),
+    [
+        (b"", b"", redis.TYPED),
+        (b"junk", b"", redis.TYPED),
+        (bytes(100), b"", redis.TYPED),
+        (TYPED[:-1], b"", redis.TYPED),
+        (TYPED.replace(b"text", b"\xff\xff\xff\xff"), b"", redis.TYPED),
+        (b"junk", b"", redis.TENSOR),
+        (bytes(64), b"\1", redis.TENSOR),
+        (bytes(64), tensor_head(1, [3, 5]), redis.TENSOR),
+        (bytes(64), tensor_head(1, [-1]), redis.TENSOR),
+        (bytes(64), tensor_head(1, [1 << 62, 1 << 62]), redis.TENSOR),
+        (bytes(64), tensor_head(1, [], dims=255), redis.TENSOR),
+        (bytes(64), tensor_head(99, [64]), redis.TENSOR),
+        (bytes(64), tensor_head(0, [64], descr=b"\xc1"), redis.TENSOR),
+    ],
+    ids=range(13),
+)
+def test_a_value_that_is_none_is_a_miss(
+    make: Make, shelf: redis.Shelf, data: bytes, meta: bytes, layout: int
+) -> None:
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, meta, layout)
+    assert "'x'" in assert_miss(make(), "x", "corrupt").last_error
+    deleting = make(policy="write_back", delete_corrupt=True)
+    assert deleting.get_copy("x", default=None) is None
+    assert not shelf.values
+
+
+@pytest.mark.parametrize(
+    ("data", "meta", "layout", "version", "why"),
+    [
+        (b"data", b"", 4, 1, "another version"),
+        (b"data", b"", 255, 1, "another version"),
+        (b"data", b"", redis.BYTES, 2, "another version"),
+        (_core.codec_encode({1, 2}, "pickle"), b"", redis.PICKLE, 1, "codec='pickle'"),
+        (TYPED, b"", redis.PICKLE, 1, "codec='pickle'"),
+        (_core.codec_encode({1, 2}, "pickle"), b"", redis.TYPED, 1, 'codec="pickle"'),
+    ],
+    ids=range(6),
+)
+def test_a_value_that_others_may_read_is_a_miss_and_stays(
+    make: Make,
+    shelf: redis.Shelf,
+    data: bytes,
+    meta: bytes,
+    layout: int,
+    version: int,
+    why: str,
+) -> None:
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, meta, layout, version=version)
+    store = make(policy="write_back", delete_corrupt=True)
+    assert why in assert_miss(store, "x", "incompatible").last_error
+    assert list(shelf.values) == [b"o:x"]
+
+
+def test_metadata_of_another_kind_is_for_those_who_ask_for_it(
+    make: Make, shelf: redis.Shelf
+) -> None:
+    shelf.values[b"o:x"] = redis.head_of(b"x", b"data", b"\xc1 of a writer in C++")
+    view = make().get("x")
+    with pytest.raises(penstock.Corrupt):
+        _ = view.meta
+    with view as found:
+        assert bytes(found) == b"data"
+
+
+LOADED: list[str] = []
+
+
+def _load() -> str:
+    LOADED.append("loaded")
+    return "value"
+
+
+class Recorded:
+    """Its pickle leaves a trace when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, ()
+
+
+def test_no_pickle_is_loaded_to_see_whether_it_is_one(make: Make, shelf: redis.Shelf) -> None:
+    LOADED.clear()
+    value = _core.codec_encode(Recorded(), "pickle")
+    shelf.values[b"o:x"] = redis.head_of(b"x", value, b"", redis.PICKLE)
+    view = make(codec="pickle").get("x")
+    assert LOADED == []
+    with view as found:
+        assert found == "value"
+    assert LOADED == ["loaded"]
+
+
+def test_a_value_that_changes_between_two_reads_is_a_miss(
+    make: Make, shelf: redis.Shelf, server: redis.HostileRedis
+) -> None:
+    store, data = make(), bytes(range(250)) * 800
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=8192)
+    shelf.values |= redis.parts_of(b"x", data, 8192)
+    asked = 0
+
+    def change(words: redis.Words) -> redis.Answer:
+        nonlocal asked
+        asked += words[0] == b"GET" and b"p:" in words[1]
+        answer = shelf.answer(words)
+        return [redis.bulk(bytes(8192))] if asked % 25 == 10 else answer
+
+    server.answer = change
+    assert_miss(store, "x", "corrupt")
+    server.answer = shelf.answer
+    assert store.get_copy("x") == data
+
+
+# ---- what a server says
+
+
+def test_what_a_server_says_is_shown_as_text(make: Make, server: redis.HostileRedis) -> None:
+    store = make()
+    server.answer = lambda _: [b"-ERR \x1b[31m\xff\xe2\x80\xae" + b"x" * 100_000 + b"\r\n"]
+    stats = assert_miss(store, "x", "errors")
+    assert stats.last_error.isascii()
+    assert stats.last_error.isprintable()
+    assert len(stats.last_error) < 400
+    writing = make(policy="write_through")
+    with pytest.raises(penstock.Error) as raised:
+        writing.put("y", 1)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "answer", [b"+QUEUED\r\n", b":1\r\n", b"$2\r\nOK\r\n", b"*0\r\n"], ids=range(4)
+)
+def test_what_is_not_acknowledged_is_not_written(
+    make: Make, server: redis.HostileRedis, answer: bytes
+) -> None:
+    server.answer = lambda _: [answer]
+    with pytest.raises(penstock.Error):
+        make(policy="write_through").put("x", 1)
+    behind = make(policy="write_back")
+    behind.put("x", 1)
+    assert behind.flush(WITHIN).dropped == 1
+    assert behind.stats().written == 0
+
+
+def test_parts_that_drip_have_an_end_together(
+    make: Make, shelf: redis.Shelf, server: redis.HostileRedis
+) -> None:
+    data = bytes(800_000)
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=4096)
+    shelf.values |= redis.parts_of(b"x", data, 4096)
+    parts = 0
+
+    def drip(words: redis.Words) -> redis.Answer:
+        nonlocal parts
+        is_part = words[0] == b"GET" and b"p:" in words[1]
+        parts += is_part
+        return [0.1, *shelf.answer(words)] if is_part else shelf.answer(words)
+
+    server.answer = drip
+    store = make(request_timeout=1.0)
+    assert store.get_copy("x", default=None) is None
+    assert store.stats().timeouts == 1
+    assert parts < 100
+
+
+def test_a_run_of_the_fuzzer() -> None:
+    command = [sys.executable, str(ROOT / "fuzz" / "hostile_redis_fuzz.py"), "--seconds", "3"]
+    run = subprocess.run(
+        [*command, "--seed", "20261129"], check=False, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "sound" in run.stdout
