@@ -1,0 +1,115 @@
+// Any bytes as a second tier's head, redirection or address: what reads them must survive, and what
+// it accepts must be consistent, so that a reader who believes it stays inside its memory. Half of
+// the heads have their checksums right, whatever else they say.
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "penstock/error.hpp"
+#include "remote/endpoint.hpp"
+#include "remote/shown.hpp"
+#include "remote/slots.hpp"
+#include "remote/value_format.hpp"
+
+namespace penstock::detail {
+namespace {
+
+void require(bool holds, const char* what) {
+    if (!holds) {
+        std::fprintf(stderr, "remote_value_fuzz: %s\n", what);
+        std::abort();
+    }
+}
+
+void check_parts(const ReadHead& read) {
+    require(read.data.empty(), "a head with parts has data too");
+    require(read.head.part_bytes >= kPartLeast && read.head.part_bytes <= kPartMost,
+            "a part of a size that no writer makes");
+    const std::uint64_t parts = read.head.parts();
+    require(parts >= 1 && parts <= kPartsMost, "more parts than there may be");
+    // Not memory: only where the parts would lie.
+    const std::uint64_t before_last = (parts - 1) * read.head.part_bytes;
+    require(
+        before_last < read.head.nbytes && read.head.nbytes - before_last <= read.head.part_bytes,
+        "parts do not cover the data");
+}
+
+void check_head(std::span<const std::byte> value, const std::string& key) {
+    const ReadHead read = decode_head(value, key);
+    if (read.verdict != HeadVerdict::Sound) return;
+    require(read.head.format <= kLastFormat, "a format that is not known");
+    require(read.meta.size() <= kMetaMost, "more metadata than there may be");
+    if (read.head.is_inline()) {
+        require(read.data.size() == read.head.nbytes && read.head.nbytes <= kInlineMost,
+                "data of another length");
+    } else {
+        check_parts(read);
+    }
+    const std::string again = encode_head(read.head, read.meta, key);
+    require(again.size() == value.size() - read.data.size() &&
+                std::equal(again.begin(), again.end(), reinterpret_cast<const char*>(value.data())),
+            "a head that is read is not the one that would be written");
+}
+
+// Sizes, format and metadata as they come, under right checksums; then perhaps some damage.
+void check_made_up_head(FuzzedDataProvider& in) {
+    ValueHead head;
+    head.format = static_cast<Format>(in.ConsumeIntegral<std::uint8_t>());
+    head.nbytes = in.ConsumeBool() ? in.ConsumeIntegral<std::uint64_t>()
+                                   : in.ConsumeIntegralInRange<std::uint64_t>(0, 1U << 20U);
+    head.part_bytes = in.ConsumeBool() ? in.ConsumeIntegral<std::uint64_t>()
+                                       : in.ConsumeIntegralInRange<std::uint64_t>(0, 1U << 20U);
+    head.checksum = {in.ConsumeIntegral<std::uint64_t>(), in.ConsumeIntegral<std::uint64_t>()};
+    const std::string key = in.ConsumeRandomLengthString(40);
+    const std::string meta = in.ConsumeRandomLengthString(100);
+    std::string value = encode_head(head, std::as_bytes(std::span(meta)), key);
+    if (in.ConsumeBool()) {
+        const auto at = in.ConsumeIntegralInRange<std::size_t>(0, value.size() - 1);
+        value[at] = static_cast<char>(in.ConsumeIntegral<std::uint8_t>());
+    }
+    value += in.ConsumeRemainingBytesAsString();
+    check_head(std::as_bytes(std::span(value)), key);
+}
+
+void check_words(const std::string& text) {
+    require(slot_of(text) < kSlots, "a slot that there is not");
+    if (const auto redirect = parse_redirect(text)) {
+        require(redirect->slot < kSlots, "a redirection to a slot that there is not");
+    }
+    for (const char letter : shown_text(text)) {
+        require(letter >= ' ' && letter <= '~', "a sentence with what is not to be shown");
+    }
+    try {
+        require(!parse_endpoint(text).title().empty(), "an address without a title");
+    } catch (const Error& refused) {
+        require(refused.code() == ErrorCode::InvalidArgument, "refused for another reason");
+    }
+}
+
+}  // namespace
+}  // namespace penstock::detail
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    FuzzedDataProvider in(data, size);
+    switch (in.ConsumeIntegralInRange(0, 2)) {
+        case 0: {
+            const std::string key = in.ConsumeRandomLengthString(40);
+            const auto value = in.ConsumeRemainingBytes<std::byte>();
+            penstock::detail::check_head(value, key);
+            break;
+        }
+        case 1:
+            penstock::detail::check_made_up_head(in);
+            break;
+        default:
+            penstock::detail::check_words(in.ConsumeRemainingBytesAsString());
+    }
+    return 0;
+}
