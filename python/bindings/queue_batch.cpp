@@ -1,7 +1,10 @@
 // penstock._core.Batch: `with queue.get_many() as batch`, messages read where they lie. They are
-// acknowledged when the block ends in good order; arrays that outlive it keep their memory, and
-// what an exception leaves behind is given back when the last of its arrays is gone.
-#include <optional>
+// acknowledged when the block ends in good order, and given back when it raises. Short ones are
+// copied out first, so that arrays which outlive the block hold nothing; those of a longer message
+// hold its memory, and after an exception the message itself, until the last of them is gone.
+#include <cstring>
+#include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -11,27 +14,68 @@
 namespace penstock::py {
 namespace {
 
+// A copy costs less than what an array left in some variable does to the queue: the variable of the
+// block itself would keep a message that failed from coming again.
+constexpr std::size_t kCopied = 8192;
+constexpr std::align_val_t kAlignment{64};  // of a delivery's bytes, which decoding relies on
+
+struct FreeAligned {
+    void operator()(std::byte* bytes) const noexcept { ::operator delete(bytes, kAlignment); }
+};
+
 // Owns one delivery, as an object that arrays can keep alive. Its buffer is the message.
-struct QueueLease {
-    Delivery delivery;
+class QueueLease {
+public:
+    explicit QueueLease(Delivery taken) : delivery_(std::move(taken)), bytes_(delivery_.bytes()) {
+        if (bytes_.size() <= kCopied) {
+            copy_.reset(static_cast<std::byte*>(::operator new(kCopied, kAlignment)));
+            std::memcpy(copy_.get(), bytes_.data(), bytes_.size());
+            bytes_ = {copy_.get(), bytes_.size()};
+        }
+    }
+
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] Format format() const noexcept { return delivery_.format(); }
+
+    void acknowledge() noexcept {
+        if (copy_ != nullptr) {
+            delivery_.ack();
+        } else {
+            delivery_.settle();
+        }
+    }
+
+    // At once where nothing lies in it any more, else with the last array.
+    void give_back() noexcept {
+        if (copy_ != nullptr) {
+            delivery_.give_back();
+        }
+    }
+
+    void untake() noexcept { delivery_.untake(); }
 
     static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
-        const auto bytes = nb::inst_ptr<QueueLease>(self)->delivery.bytes();
+        const auto bytes = nb::inst_ptr<QueueLease>(self)->bytes();
         return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
                                  static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
     }
+
+private:
+    Delivery delivery_;
+    std::unique_ptr<std::byte, FreeAligned> copy_;  // of a short message
+    std::span<const std::byte> bytes_;
 };
 
 nb::object view_of(const nb::object& lease, Codec codec) {
-    const Delivery& delivery = nb::inst_ptr<QueueLease>(lease)->delivery;
-    if (delivery.format() == Format::Bytes) {
+    const auto& message = *nb::inst_ptr<QueueLease>(lease);
+    if (message.format() == Format::Bytes) {
         nb::object view = nb::steal(PyMemoryView_FromObject(lease.ptr()));
         if (!view.is_valid()) {
             throw nb::python_error();
         }
         return view;
     }
-    return decode(delivery.bytes().data(), delivery.bytes().size(), lease, codec);
+    return decode(message.bytes().data(), message.bytes().size(), lease, codec);
 }
 
 class BatchBlock {
@@ -49,7 +93,7 @@ public:
         auto& queue = *nb::inst_ptr<PyQueue>(owner);
         std::vector<Delivery> deliveries = take(queue);
         for (Delivery& delivery : deliveries) {
-            leases_.push_back(nb::cast(QueueLease{std::move(delivery)}));
+            leases_.push_back(nb::cast(QueueLease(std::move(delivery))));
             values_.append(view_of(leases_.back(), queue.codec));
         }
         return is_single_ ? nb::object(values_[0]) : nb::object(values_);
@@ -57,10 +101,9 @@ public:
 
     void exit(bool failed) {
         const std::vector<nb::object> leases = std::move(leases_);
-        if (!failed) {
-            for (const nb::object& lease : leases) {
-                nb::inst_ptr<QueueLease>(lease)->delivery.settle();
-            }
+        for (const nb::object& lease : leases) {
+            auto& message = *nb::inst_ptr<QueueLease>(lease);
+            failed ? message.give_back() : message.acknowledge();
         }
         // Whoever still has the list has no messages any more: only arrays kept by name stay.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
@@ -73,7 +116,7 @@ public:
         const std::vector<nb::object> leases = std::move(leases_);
         PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr);
         for (const nb::object& lease : leases) {
-            nb::inst_ptr<QueueLease>(lease)->delivery.untake();
+            nb::inst_ptr<QueueLease>(lease)->untake();
         }
     }
 

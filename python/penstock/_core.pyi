@@ -281,22 +281,24 @@ class Queue:
     def get_many(self, max_items: int = 64, min_items: int = 1, timeout: Timeout = None) -> Batch:
         """The next messages, in place: ``with queue.get_many() as batch``, a list.
 
-        Waits until there are ``min_items``, for ``timeout`` seconds at most, and takes none
-        before. Of several consumers that wait for more than one message each is served whole, in
-        the order in which they came; a ``get`` that comes later waits behind them until its
-        timeout, a try (``timeout=0``) takes what is there. Timeout leaves everything where it
-        was. After the end of the stream the last batch may be smaller.
+        Waits until there are ``min_items``, for ``timeout`` seconds at most, and takes none before.
+        Of several consumers that wait for more than one message each is served whole, in the order
+        in which they came; a ``get`` that comes later waits behind them until its timeout, a try
+        (``timeout=0``) takes what is there. Timeout leaves everything where it was. After the end
+        of the stream the last batch may be smaller.
 
-        Arrays are read-only views of shared memory. The messages are acknowledged when the block
-        ends, and given back if it raises or the process dies: then they come again. The list is
-        emptied at the end of the block; arrays that were kept keep their memory.
+        Arrays are read-only views of shared memory, or of a copy where the message has at most 8
+        KiB. The messages are acknowledged when the block ends, and given back if it raises or the
+        process dies: then they come again. The list is emptied at the end of the block. An array of
+        a longer message that is kept, also by the variable of the ``with``, holds the message's
+        memory; after an exception it holds the message back until it is gone.
 
         With a ``poison_limit`` a message that came back so often, the last time in a batch with
         others, comes once more alone before it is set aside: a batch of one, also where
         ``min_items`` is more, and the batch before it ends early.
 
-        Raises what ``get`` raises when the block begins, and InvalidArgument for more
-        ``min_items`` than the queue has slots; then nothing was taken.
+        Raises what ``get`` raises when the block begins, and InvalidArgument for more ``min_items``
+        than the queue has slots; then nothing was taken.
         """
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from . import _core
-from .errors import Incompatible
+from .errors import Incompatible, InvalidArgument, InvalidType
 
 __all__ = ["Chosen", "DeadLetter", "chosen_sequences", "decode_content", "letters_of"]
 
@@ -21,7 +21,7 @@ class DeadLetter:
 
     sequence: int  #: its place in the queue's order, and its name for the verbs
     producer: int  #: the place of the participant that put it
-    deliveries: int  #: in vain
+    deliveries: int  #: how often it was delivered, each time in vain
     nbytes: int
     age: float  #: seconds since it was put
     format: Literal["typed", "bytes", "pickle"]  #: how its bytes are to be read
@@ -57,8 +57,30 @@ def letters_of(
     """The dataclasses of what ``_core`` gives."""
     return [
         DeadLetter(**raw, _copy=queue._dead_letter_bytes, _decode=decode)
-        for raw in queue._dead_letters(operator.index(limit))
+        for raw in queue._dead_letters(_count(limit))
     ]
+
+
+def _count(limit: int) -> int:
+    try:
+        count = operator.index(limit)
+    except TypeError:
+        raise InvalidType(f"limit must be an integer, not {limit!r}") from None
+    if count < 0:
+        raise InvalidArgument(f"limit is {count}: how many dead letters at most, 0 or more")
+    return min(count, _MOST_SEQUENCE)
+
+
+def _sequence_of(one: int | DeadLetter) -> int:
+    if isinstance(one, DeadLetter):
+        return one.sequence
+    try:
+        return operator.index(one)
+    except TypeError:
+        raise InvalidType(
+            f"a dead letter is named by its sequence, an integer, or by what dead_letters() gave, "
+            f"not {one!r}; None means all of them"
+        ) from None
 
 
 def chosen_sequences(chosen: Chosen) -> list[int] | None:
@@ -66,8 +88,7 @@ def chosen_sequences(chosen: Chosen) -> list[int] | None:
     if chosen is None:
         return None
     many = chosen if isinstance(chosen, Iterable) else [chosen]
-    numbers = (one.sequence if isinstance(one, DeadLetter) else operator.index(one) for one in many)
-    return [number for number in numbers if 0 <= number <= _MOST_SEQUENCE]
+    return [number for number in map(_sequence_of, many) if 0 <= number <= _MOST_SEQUENCE]
 
 
 def decode_content(letter: DeadLetter, raw: bytes, codec: Literal["pickle"] | None = None) -> Any:

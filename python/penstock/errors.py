@@ -32,6 +32,8 @@ __all__ = [
 class Error(Exception):
     """Anything that Penstock raises on purpose; raised itself only for the unexpected."""
 
+    accepted: int  #: only of ``Queue.put_many``: how many are in the queue all the same
+
 
 class Timeout(Error, TimeoutError):
     """The time is over; nothing was sent or taken."""

@@ -145,7 +145,7 @@ class Queue(_core.Queue):
                 self.put(obj, countdown.left())
                 accepted += 1
         except Error as error:
-            error.accepted = accepted  # type: ignore[attr-defined]
+            error.accepted = accepted
             raise
         return accepted
 

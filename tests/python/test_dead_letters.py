@@ -102,6 +102,52 @@ def test_a_batch_may_be_smaller_for_one_that_must_come_alone(queue):
     assert queue.get(timeout=0) == "z"
 
 
+@pytest.mark.parametrize("value", [{"x": np.arange(4)}, np.zeros(900), b"bytes"], ids=type)
+def test_what_a_variable_still_refers_to_comes_again(name, value):
+    """The variable of the block itself does, in a loop as everybody writes it."""
+    with Queue.create(name, poison_limit=3) as queue:
+        queue.put_bytes(value) if isinstance(value, bytes) else queue.put(value)
+        kept = []
+        for _ in range(2):
+            with contextlib.suppress(Bad), queue.get_view(timeout=0) as message:
+                kept.append(message)
+                raise Bad
+        with contextlib.suppress(Bad), queue.get_many(timeout=0) as batch:
+            message = batch[0]
+            raise Bad
+        (letter,) = queue.dead_letters()
+        assert letter.deliveries == 3
+        assert queue.stats().in_flight == 0
+        queue.requeue_dead_letters()
+        with queue.get_view(timeout=0) as message:
+            pass
+        stats = queue.stats()
+        assert (stats.in_flight, stats.acknowledged) == (0, 1)
+        queue.put(np.full(900, 7))  # would lie where the first one lay
+        for one in [*kept, message]:
+            if isinstance(value, dict):
+                np.testing.assert_array_equal(one["x"], value["x"])
+                assert not one["x"].flags.writeable
+            elif isinstance(value, bytes):
+                assert bytes(one) == value
+                assert one.readonly
+            else:
+                np.testing.assert_array_equal(one, value)
+        queue.discard()
+
+
+def test_arguments_that_name_no_letters(queue):
+    for limit in ("a", 2.5, None):
+        with pytest.raises(penstock.InvalidType, match="limit"):
+            queue.dead_letters(limit)
+    with pytest.raises(penstock.InvalidArgument, match="limit is -1"):
+        queue.dead_letters(limit=-1)
+    for sequences in ("all", ["a"], 2.5, [None]):
+        for verb in (queue.requeue_dead_letters, queue.drop_dead_letters):
+            with pytest.raises(penstock.InvalidType, match="sequence"):
+                verb(sequences)
+
+
 def test_it_is_looked_at_and_stays(queue):
     tokens = np.arange(5000, dtype=np.int32)
     set_aside(queue, {"tokens": tokens, "text": "x"}, None)
