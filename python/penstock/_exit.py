@@ -20,7 +20,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from . import _core
+from . import _core, inspect
+from .errors import Error
 
 __all__ = ["close_at_exit", "come_first"]
 
@@ -39,6 +40,7 @@ _open: weakref.WeakKeyDictionary[Closeable, Callable[..., object]] = weakref.Wea
 _known_to_multiprocessing_in = 0  # the process whose multiprocessing calls us
 _watcher_runs = False  # and closes when the program's threads are done
 _hurries = False  # they are
+_had_daemons: list[str] = []  # names of segments that daemonic children are attached to
 
 
 def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None:
@@ -65,7 +67,7 @@ def come_first() -> None:
     global _known_to_multiprocessing_in
     if _known_to_multiprocessing_in != os.getpid():
         multiprocessing.util.Finalize(None, _before_children_are_joined, exitpriority=0)
-        multiprocessing.util.Finalize(None, _leave_child, exitpriority=_LAST)
+        multiprocessing.util.Finalize(None, _children_are_joined, exitpriority=_LAST)
         _known_to_multiprocessing_in = os.getpid()
 
 
@@ -88,6 +90,7 @@ def _before_children_are_joined() -> None:
     """multiprocessing's finalizer: in the main process by way of ``atexit``, and in a child when
     its function has returned; that one's threads are joined afterwards."""
     global _watcher_runs
+    _had_daemons.extend(_names_that_daemons_have())
     if (_watcher_runs and _is_child()) or not _has_open():
         return
     if _is_child() and _program_threads():
@@ -122,9 +125,24 @@ def _close(threads_wait: bool) -> None:
     _close_all()
 
 
-def _leave_child() -> None:
-    """Called in a child of multiprocessing when all else is done but its threads, which are joined
-    next; there is no atexit."""
+def _names_that_daemons_have() -> list[str]:
+    """multiprocessing is about to kill its daemonic children: they can't leave by themselves."""
+    daemons = {child.pid for child in multiprocessing.active_children() if child.daemon}
+    if not daemons:
+        return []
+    return [
+        segment.name
+        for segment in inspect.list_segments()
+        if any(participant.pid in daemons for participant in segment.participants)
+    ]
+
+
+def _children_are_joined() -> None:
+    """Called when all else is done; in a child of multiprocessing all but its threads, which are
+    joined next: there is no atexit."""
+    for name in _had_daemons:
+        with contextlib.suppress(Error):
+            inspect.remove_if_abandoned(name)
     if _is_child() and not _watcher_runs:
         _close(threads_wait=False)
         _core.leave_all()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -199,3 +200,44 @@ def test_threads_and_functions_of_the_program_do_their_work(name):
         said = {queue.get(timeout=0) for _ in range(3)}
         assert said == {"thread", "pool", "function"}
         assert queue.stats().deaths == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("closes", [True, False])
+def test_daemonic_children_leave_nothing_behind(name, tmp_path, method, closes):
+    """multiprocessing kills them at the end of their parent, after its handles are closed."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys, threading
+            import penstock
+
+            def consume(name, told):
+                queue, store = penstock.Queue.attach(name), penstock.Store.attach(name + "-s")
+                told.send(queue.get())
+                threading.Event().wait()
+
+            if __name__ == "__main__":
+                name, method, closes = sys.argv[1:]
+                context = multiprocessing.get_context(method)
+                queue, store = penstock.Queue.create(name), penstock.Store.create(name + "-s")
+                here, there = context.Pipe(duplex=False)
+                context.Process(target=consume, args=(name, there), daemon=True).start()
+                queue.put("begin")
+                assert here.recv() == "begin"
+                if closes == "True":
+                    queue.close()
+                    store.close()
+            """
+        )
+    )
+    outcome = subprocess.run(
+        [sys.executable, str(script), name, method, str(closes)],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert not list(SHM.glob(f"penstock.{name}*"))
