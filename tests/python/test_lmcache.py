@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from peers import Peer, eventually, needs_a_mount, with_own_shm
+from peers import WITHIN, Peer, eventually, needs_a_mount, with_own_shm
 
 import penstock
 from penstock.integrations import lmcache
@@ -1311,3 +1311,47 @@ def test_a_device_reads_what_numpy_stored(
         (after.numpy()[:, blocks] == before[:, blocks]).all()
         for before, after in zip(source, target, strict=True)
     )
+
+
+def test_a_closed_client_says_so(server):
+    client = PoolClient.attach(server.name)
+    client.close()
+    assert repr(client) == f"<penstock.PoolClient of '{server.name}', closed>"
+    calls = (
+        lambda: client.lookup(list(range(512))),
+        lambda: client.hold(list(range(512))),
+        lambda: client.prepare_store(list(range(512))),
+        lambda: client.prepare_retrieve(list(range(512))),
+        lambda: client.store(list(range(512)), [0]),
+        lambda: client.retrieve(list(range(512)), [0]),
+        lambda: client.register(context_of()),
+    )
+    for call in calls:
+        with pytest.raises(penstock.Closed, match="was closed") as raised:
+            call()
+        assert raised.value.by == "self"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a/b"], "InvalidName"),
+        (["{name}", "--capacity", "lots"], "InvalidArgument"),
+        (["{name}", "--capacity", "16MiB"], "Incompatible"),
+        (["{name}", "--capacity", "8MiB", "--chunk-tokens", "7"], "Incompatible"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(server, arguments, said):
+    outcome = subprocess.run(
+        [
+            *(sys.executable, "-m", "penstock.integrations.lmcache"),
+            *(one.format(name=server.name) for one in arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN,
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(f"{said}: ")
+    assert outcome.stderr.count("\n") == 1

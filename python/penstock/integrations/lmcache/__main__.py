@@ -4,29 +4,88 @@ process is told to end, and after that for as long as engines use it."""
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import get_args
 
 from ... import _interrupts
+from ...errors import Error
+from ...store import Eviction
 from .layout import CHUNK_TOKENS
 from .server import PoolServer
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m penstock.integrations.lmcache")
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m penstock.integrations.lmcache",
+        description="Create a pool of KV chunks in shared memory, or take over the one of that "
+        "name, and keep it until told to end (Ctrl-C, SIGTERM, SIGHUP). Engines attach by its name "
+        "and copy by themselves; the pool stays for as long as one uses it.",
+    )
     parser.add_argument("name", help="of the pool")
-    parser.add_argument("--capacity", default="1GiB", help="of all chunks, such as 64GiB")
-    parser.add_argument("--chunk-tokens", type=int, default=CHUNK_TOKENS)
-    parser.add_argument("--members", type=int, default=64, help="workers at most, and schedulers")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--capacity", default="1GiB", help="of all chunks, such as 64GiB (default %(default)s)"
+    )
+    parser.add_argument(
+        "--chunk-tokens",
+        type=int,
+        default=CHUNK_TOKENS,
+        metavar="N",
+        help="in a chunk; engines must have the same (default %(default)s)",
+    )
+    parser.add_argument(
+        "--members",
+        type=int,
+        default=64,
+        metavar="N",
+        help="workers and schedulers at most (default %(default)s)",
+    )
+    parser.add_argument(
+        "--eviction",
+        choices=get_args(Eviction),
+        default="sieve",
+        help="which chunks make room for new ones (default %(default)s)",
+    )
+    parser.add_argument(
+        "--persistent",
+        action="store_true",
+        help="chunks stay when the last engine and this server have left",
+    )
+    parser.add_argument(
+        "--populate",
+        action="store_true",
+        help="take all memory at the start; pinned copies need it",
+    )
+    return parser
+
+
+def main() -> int:
+    arguments = build_parser().parse_args()
     _interrupts.listen(_interrupts.note)  # before there is anything to leave behind
+    try:
+        serve(arguments)
+    except Error as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> None:
     with PoolServer.open(
         arguments.name,
         capacity=arguments.capacity,
         chunk_tokens=arguments.chunk_tokens,
         members=arguments.members,
+        eviction=arguments.eviction,
+        persistent=arguments.persistent,
+        populate=arguments.populate,
     ) as server:
-        print(f"serving {server!r}", flush=True)
+        print(
+            f"serving the pool '{server.name}': {arguments.capacity} in chunks of "
+            f"{server.chunk_tokens} tokens",
+            flush=True,
+        )
         _interrupts.wait()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

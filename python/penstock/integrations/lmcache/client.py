@@ -18,7 +18,7 @@ from ..._context import close_on_exit
 from ..._exit import close_at_exit
 from ..._repr import never_raises
 from ..._threads import Countdown, take_in_thread
-from ...errors import AlreadyExists, Incompatible, InvalidArgument, NotFound
+from ...errors import AlreadyExists, Closed, Incompatible, InvalidArgument, NotFound
 from ...handle import Handle
 from ...store import Store
 from .gather import Blocks, BlockTable, KVFormat, PagedKV, block_tables, gone_chunks
@@ -97,6 +97,7 @@ class PoolClient:
         somebody alive has, NoSpace; with ``pinned`` NotFound where there is no CUDA device, and
         InvalidArgument for a pool whose memory comes and goes.
         """
+        self._check_open()
         if context.chunk_tokens != self.chunk_tokens:
             raise Incompatible(
                 f"the context has chunks of {context.chunk_tokens} tokens, and the pool "
@@ -143,7 +144,8 @@ class PoolClient:
         """How many of the first tokens are in the pool, for all object groups; whole chunks.
 
         ``every_rank``: for all ranks of the model, not for this one alone. Nothing is held: see
-        ``hold()``. Raises NotFound if the engine is not registered.
+        ``hold()``. Raises NotFound if the engine is not registered; as every call, Closed after
+        ``close()``.
         """
         plan = self._plan(tokens, cache_salt, every_rank=every_rank)
         if plan.refused is not None:
@@ -300,7 +302,14 @@ class PoolClient:
     def __repr__(self) -> str:
         registration = self._registration
         who = "nobody" if registration is None else f"'{registration.context.instance_id}'"
-        return f"<penstock.PoolClient of '{self._store.name}', {who} registered>"
+        state = "closed" if self.closed else f"{who} registered"
+        return f"<penstock.PoolClient of '{self._store.name}', {state}>"
+
+    def _check_open(self) -> None:
+        if self.closed:
+            error = Closed(f"this client of the pool '{self.name}' was closed")
+            error.by = "self"
+            raise error
 
     def _current(self) -> Registration | None:
         """The registration, if it is still good; what is open of one that is not ends."""
@@ -320,6 +329,7 @@ class PoolClient:
         *,
         every_rank: bool = False,
     ) -> Plan:
+        self._check_open()
         if skip_first_n_tokens < 0:
             raise InvalidArgument(f"skip_first_n_tokens is {skip_first_n_tokens}: 0 or more")
         hashes = chunk_hashes(tokens, self.chunk_tokens)
