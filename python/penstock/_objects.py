@@ -45,7 +45,7 @@ def reserve(
     refused (Expired) and the key free for others; the memory stays the writer's until the end
     of the block. ``alignment`` is that of the object's address, up to 2 MiB.
 
-    Raises AlreadyExists, Busy (somebody alive is writing it; ``rank`` is his place), NoSpace,
+    Raises AlreadyExists, Busy (somebody alive is writing it; ``error.rank`` is its place), NoSpace,
     TooLarge or InvalidArgument.
     """
     options = {
