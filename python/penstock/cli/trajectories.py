@@ -10,7 +10,7 @@ from penstock.cli import exits, output
 from penstock.cli.command import Commands, add_command, positive_int
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
-_OPTIONAL = ("anyio", "starlette", "uvicorn")
+_OPTIONAL = ("anyio", "msgspec", "starlette", "uvicorn")
 
 
 def add_to(commands: Commands) -> None:

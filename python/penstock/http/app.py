@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
@@ -15,34 +16,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import errors
 from ..queue import EndsWith
-from .bodies import (
-    Invalid,
-    Json,
-    TooBig,
-    UnknownEncoding,
-    decode,
-    encode,
-    field,
-    group_from_json,
-    groups_from_json,
-    object_of,
-)
+from .arrival import UnknownEncoding, check_encoding, read, unpack
+from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
+from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
 from .service import NotAccepted, Service, UnknownEnvironment
+from .words import Invalid
 
 __all__ = ["build_app"]
 
 _T = TypeVar("_T")
 
-_BODY_LIMIT = 256 << 20  # as large as a queue is by default
+_MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
 _GZIP_FROM = 1000  # bytes of an answer
 _GZIP_LEVEL = 1  # the highest would take longer than everything else together
 _WAITING_PUTS = 64
+_LIMITS = Limits()
 # As Atropos's server answers pages of any site. There is no password that one could lend them.
 _ANY_ORIGIN: dict[str, Any] = {
     "allow_origins": ["*"],
@@ -58,17 +52,21 @@ def build_app(
     sequences: int | None = None,
     ends_with: EndsWith = "creator",
     put_timeout: float = 10.0,
-    body_limit: int = _BODY_LIMIT,
+    body_limit: int | None = None,
+    limits: Limits = _LIMITS,
 ) -> Starlette:
     """The application over the queue of that name; its end closes what it had opened.
 
     ``sequences`` of a batch, instead of the trainer's batch_size. ``ends_with``, as of a ``Queue``,
     is for a queue that is not there yet: then the application is its creator. A group waits
-    ``put_timeout`` seconds for room, and bodies have ``body_limit`` bytes at most when unpacked.
+    ``put_timeout`` seconds for room. ``limits`` bound what clients can make the server hold;
+    ``body_limit`` is their ``body_bytes``. Those of connections are for who accepts them.
 
     Raises InvalidName, or Incompatible if the name is that of something else.
     """
-    routes = _Routes(Service(queue, sequences, ends_with), put_timeout, body_limit)
+    if body_limit is not None:
+        limits = replace(limits, body_bytes=body_limit)
+    routes = _Routes(Service(queue, sequences, ends_with), put_timeout, limits)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -89,10 +87,11 @@ def build_app(
 
 
 class _Routes:
-    def __init__(self, service: Service, put_timeout: float, body_limit: int) -> None:
+    def __init__(self, service: Service, put_timeout: float, limits: Limits) -> None:
         self.service = service
         self._put_timeout = put_timeout
-        self._body_limit = body_limit
+        self._limits = limits
+        self._admission = Admission(limits)
         # Threads of their own: puts that wait for room must not hold up the batch that makes it.
         self._puts = anyio.CapacityLimiter(_WAITING_PUTS)
 
@@ -114,36 +113,44 @@ class _Routes:
             _get("/reset_data", self._reset_data),
         ]
 
-    async def _raw(self, request: Request) -> bytes:
-        """No more is read than may come; gzip only makes it less."""
-        raw = bytearray()
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > self._body_limit:
-                raise TooBig(f"the body has more than {self._body_limit} bytes")
-        return bytes(raw)
-
-    async def _parsed(self, request: Request, parse: Callable[[Any], _T]) -> _T:
+    async def _parsed(
+        self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]
+    ) -> _T:
         """In a thread, as bodies may be large."""
-        raw = await self._raw(request)
-        encoding = request.headers.get("content-encoding", "")
-        return await run_in_threadpool(lambda: parse(decode(raw, encoding, self._body_limit)))
+        encoding = check_encoding(request)
+        raw = await read(request, ticket, self._limits)
+        return await run_in_threadpool(
+            lambda: parse(unpack(raw, ticket) if encoding == "gzip" else raw)
+        )
+
+    async def _object(self, request: Request) -> Json:
+        with self._admission.enter() as ticket:
+            return await self._parsed(request, ticket, _small_object)
 
     def _with_object(self, act: Callable[[Json], Json]) -> _Endpoint:
         async def endpoint(request: Request) -> Response:
-            return _json(await self._parsed(request, lambda body: act(object_of(body))))
+            body = await self._object(request)
+            return _json(await run_in_threadpool(act, body))
 
         return endpoint
 
+    # A group stays admitted until it lies in the queue: so long it takes memory.
+
     async def _scored_data(self, request: Request) -> Response:
-        group = await self._parsed(request, group_from_json)
-        await self._put([group])
+        with self._admission.enter() as ticket:
+            group = await self._parsed(
+                request, ticket, lambda body: group_from_text(body, ticket.charge)
+            )
+            await self._put([group])
         return _json({"status": "received"})
 
     async def _scored_data_list(self, request: Request) -> Response:
-        groups = await self._parsed(request, groups_from_json)
-        await self._put(groups)
-        return _json({"status": "received", "groups_processed": len(groups)})
+        with self._admission.enter() as ticket:
+            groups = await self._parsed(
+                request, ticket, lambda body: groups_from_text(body, ticket.charge)
+            )
+            await self._put(groups)
+            return _json({"status": "received", "groups_processed": len(groups)})
 
     async def _put(self, groups: list[Any]) -> None:
         end = time.monotonic() + self._put_timeout  # waiting for a thread included
@@ -160,7 +167,7 @@ class _Routes:
             except ValueError:
                 raise Invalid(f"the field 'env_id' is {text!r}: give a whole number") from None
         else:
-            env_id = await self._parsed(request, lambda body: field(object_of(body), "env_id", int))
+            env_id = field(await self._object(request), "env_id", int)
         return _json(await run_in_threadpool(self.service.status_of, env_id))
 
     async def _reset_data(self, _request: Request) -> Response:
@@ -171,6 +178,12 @@ class _Routes:
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _small_object(body: bytes) -> Json:
+    if len(body) > _MOST_OF_AN_OBJECT:
+        raise TooBig(f"the body has more than {_MOST_OF_AN_OBJECT} bytes, and is no group")
+    return object_of(body)
 
 
 def _get(path: str, endpoint: _Endpoint) -> Route:
@@ -208,7 +221,27 @@ async def _on_http(_request: Request, error: Exception) -> Response:
 
 async def _on_not_accepted(_request: Request, error: Exception) -> Response:
     assert isinstance(error, NotAccepted)
-    return _json({"error": str(error), "groups_processed": error.accepted}, 503)
+    return _later({"error": str(error), "groups_processed": error.accepted})
+
+
+async def _on_busy(_request: Request, error: Exception) -> Response:
+    return _later({"error": str(error)})
+
+
+def _later(value: Json) -> Response:
+    answer = _json(value, 503)
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+async def _on_too_slow(_request: Request, error: Exception) -> Response:
+    answer = _json({"detail": str(error)}, 408)
+    answer.headers["Connection"] = "close"  # the rest of the body is waited for no longer
+    return answer
+
+
+async def _on_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)  # to nobody
 
 
 def _detail(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -228,6 +261,9 @@ _HANDLERS: dict[Any, Any] = {
     Invalid: _detail(422),
     UnknownEnvironment: _detail(404),
     TooBig: _detail(413),
+    TooSlow: _on_too_slow,
+    Busy: _on_busy,
+    ClientDisconnect: _on_gone,
     UnknownEncoding: _detail(415),
     errors.InvalidArgument: _detail(422),
     errors.InvalidName: _detail(422),

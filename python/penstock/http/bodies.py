@@ -1,37 +1,38 @@
-"""Bodies of requests and answers: JSON, perhaps gzipped, checked field by field."""
+"""Bodies of requests and answers: JSON, checked field by field, types before arrays.
+
+A group is read in two steps. Its fields are cut out of the text first, and checked to be JSON;
+then columns of numbers become flat arrays, and everything else the values that it stands for.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
-import numpy as np
+import msgspec
 
 from ..trajectories import TrajectoryGroup
+from .numbers import distilled_column, scores_of, token_column
+from .words import NAMES, Invalid, kind_of
 
 __all__ = [
-    "Invalid",
-    "TooBig",
-    "UnknownEncoding",
-    "decode",
     "encode",
     "field",
     "group_from_json",
+    "group_from_text",
     "group_to_json",
-    "groups_from_json",
+    "groups_from_text",
     "object_of",
 ]
 
 Json = dict[str, Any]
 _T = TypeVar("_T")
 
-_PER_TOKEN: Final = ("masks", "advantages", "ref_logprobs", "inference_logprobs")
+_PER_TOKEN: Final = ("tokens", "masks", "advantages", "ref_logprobs", "inference_logprobs")
 _DISTILLED: Final = ("distill_token_ids", "distill_logprobs")
-_INTEGERS: Final = frozenset({"tokens", "masks", "distill_token_ids"})
 _LARGEST: Final = 2**53
 _REQUIRED: Final = ("tokens", "masks", "scores")
 _KEYS: Final = (
@@ -41,50 +42,42 @@ _KEYS: Final = (
 )
 
 
-class Invalid(ValueError):
-    """The body is not what the route takes; the sentence names the field."""
+_OBJECTS: Final = ("generation_params", "group_overrides")
+_LOOSE: Final = ("messages", *_OBJECTS, "overrides", "images")
+_COST_OF_GROUP: Final = 2048
+_COST_OF_VALUE: Final = 64
+_NULL: Final = msgspec.Raw(b"null")
+# Python writes these, and msgspec reads none of them: half a character of UTF-16 is one of the
+# last.
+_BEYOND_JSON: Final = re.compile(rb"NaN|Infinity|\\u[dD]")
+
+#: Is told what a step will cost, and raises where that is too much.
+Charge = Callable[[int], None]
 
 
-class TooBig(ValueError):
-    """The body has more bytes than the server takes, unpacked."""
+class _GroupText(msgspec.Struct):
+    """The fields of a group that are known here, each as the JSON that stands for it."""
+
+    tokens: msgspec.Raw
+    masks: msgspec.Raw
+    scores: msgspec.Raw
+    advantages: msgspec.Raw = _NULL
+    ref_logprobs: msgspec.Raw = _NULL
+    inference_logprobs: msgspec.Raw = _NULL
+    messages: msgspec.Raw = _NULL
+    generation_params: msgspec.Raw = _NULL
+    overrides: msgspec.Raw = _NULL
+    group_overrides: msgspec.Raw = _NULL
+    images: msgspec.Raw = _NULL
+    env_id: msgspec.Raw = _NULL
+    distill_token_ids: msgspec.Raw = _NULL
+    distill_logprobs: msgspec.Raw = _NULL
 
 
-class UnknownEncoding(ValueError):
-    """A Content-Encoding that is not known here."""
-
-
-def decode(raw: bytes, encoding: str, limit: int) -> Any:
-    """The JSON value of a body. Raises Invalid, TooBig, UnknownEncoding."""
-    encoding = encoding.strip().lower()
-    if encoding == "gzip":
-        raw = _unzip(raw, limit)
-    elif encoding not in ("", "identity"):
-        raise UnknownEncoding(f"the body has the encoding {encoding!r}: give gzip or none")
-    if len(raw) > limit:
-        raise TooBig(f"the body has more than {limit} bytes")
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"the body is no JSON: {error}") from None
-
-
-def _unzip(raw: bytes, limit: int) -> bytes:
-    """No more is unpacked than allowed: a few bytes of gzip may stand for gigabytes."""
-    parts: list[bytes] = []
-    room = limit + 1
-    try:
-        while raw:
-            member = zlib.decompressobj(wbits=31)
-            parts.append(member.decompress(raw, room))
-            room -= len(parts[-1])
-            if room <= 0:
-                raise TooBig(f"the body has more than {limit} bytes when unpacked")
-            if not member.eof:
-                raise Invalid("the body is no whole gzip data")
-            raw = member.unused_data
-    except zlib.error as error:
-        raise Invalid(f"the body is no gzip data: {error}") from None
-    return b"".join(parts)
+_ONE: Final = msgspec.json.Decoder(_GroupText)
+_MANY: Final = msgspec.json.Decoder(list[_GroupText])
+_MISSING: Final = re.compile(r"^Object missing required field `(\w+)`(?: - at `\$\[(\d+)\]`)?$")
+_WRONG: Final = re.compile(r"^Expected `(\w+)`, got `(\w+)`(?: - at `\$\[(\d+)\]`)?$")
 
 
 def encode(value: Any) -> bytes:
@@ -112,11 +105,19 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def object_of(body: Any) -> Json:
+def object_of(body: bytes) -> Json:
     """The body as a JSON object."""
-    if not isinstance(body, dict):
-        raise Invalid(f"the body is {_kind(body)}: give an object")
-    return body
+    value = _any_json(body)
+    if not isinstance(value, dict):
+        raise Invalid(f"the body is {kind_of(value)}: give an object")
+    return value
+
+
+def _any_json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"the body is no JSON: {error}") from None
 
 
 def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _T:
@@ -131,49 +132,116 @@ def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise Invalid(f"the field '{name}' is {_kind(value)}: give {_NAMES[kind]}")
+        raise Invalid(f"the field '{name}' is {kind_of(value)}: give {NAMES[kind]}")
     if isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
         raise Invalid(f"the field '{name}' holds half a character, which UTF-8 can't say")
     return value
 
 
-def groups_from_json(body: Any) -> list[TrajectoryGroup]:
+def groups_from_text(body: bytes, charge: Charge) -> list[TrajectoryGroup]:
     """All groups of a list, or none: which one is wrong, the sentence says."""
-    if not isinstance(body, list):
-        raise Invalid(f"the body is {_kind(body)}: give a list of groups")
-    return [_group_at(at, one) for at, one in enumerate(body)]
+    many = _cut(body, _MANY, charge)
+    if not isinstance(many, list):
+        raise Invalid(f"the body is {kind_of(many)}: give a list of groups")
+    charge(len(many) * _COST_OF_GROUP)
+    return [_group_at(at, one, charge) for at, one in enumerate(many)]
 
 
-def _group_at(at: int, body: Any) -> TrajectoryGroup:
+def _group_at(at: int, body: Any, charge: Charge) -> TrajectoryGroup:
     try:
-        return group_from_json(body)
+        return _group_of(body, charge)
     except ValueError as error:  # InvalidArgument is one too
-        raise Invalid(f"group {at} of the list: {error}") from None
+        raise _at(at, str(error)) from None
+
+
+def _at(at: int | str, why: str) -> Invalid:
+    return Invalid(f"group {at} of the list: {why}")
+
+
+def group_from_text(body: bytes, charge: Charge) -> TrajectoryGroup:
+    """A checked group. Raises Invalid, InvalidArgument for columns that do not fit, and what
+    ``charge`` raises."""
+    charge(_COST_OF_GROUP)
+    return _group_of(_cut(body, _ONE, charge), charge)
 
 
 def group_from_json(body: Any) -> TrajectoryGroup:
-    """A checked group. Raises Invalid, and InvalidArgument for columns that do not fit."""
-    given = {name: value for name, value in object_of(body).items() if value is not None}
+    """The same of a value that JSON stands for."""
+    return _group_of(body, lambda _: None)
+
+
+def _cut(body: bytes, decoder: Any, charge: Charge) -> Any:
+    """The fields of a group, or of several, as text; or the whole body as values, if it holds
+    what only Python's own decoder reads."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), "a list of groups" if decoder is _MANY else "an object") from None
+    except (ValueError, RecursionError) as error:
+        if not _BEYOND_JSON.search(body):
+            raise Invalid(f"the body is no JSON: {error}") from None
+        charge(_cost_of_values(body))
+        return _any_json(body)
+
+
+def _refusal(why: str, wanted: str) -> Invalid:
+    if missing := _MISSING.match(why):
+        name, at = missing.groups()
+        sentence = f"the field '{name}' is missing"
+        return Invalid(sentence) if at is None else _at(at, sentence)
+    if wrong := _WRONG.match(why):
+        _, found, at = wrong.groups()
+        if at is None:
+            return Invalid(f"the body is {_KINDS.get(found, found)}: give {wanted}")
+        return _at(at, f"the body is {_KINDS.get(found, found)}: give an object")
+    return Invalid(f"the body is no group: {why}")
+
+
+def _cost_of_values(text: bytes) -> int:
+    """Each value stands behind one of these; text may hold more of them."""
+    return _COST_OF_VALUE * (text.count(b",") + text.count(b"[") + text.count(b"{"))
+
+
+def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
+    """``body``: a _GroupText, or a JSON value."""
+    given = _fields_of(body, charge)
     for name in _REQUIRED:
         if name not in given:
             raise Invalid(f"the field '{name}' is missing")
-    fields: Json = {name: _sequences(name, given[name]) for name in _PER_TOKEN if name in given}
+    columns: Json = {name: token_column(name, given[name]) for name in _PER_TOKEN if name in given}
+    columns |= {name: distilled_column(name, given[name]) for name in _DISTILLED if name in given}
+    columns["scores"] = scores_of("scores", given["scores"])
+    rest: Json = {}
+    if "messages" in given:
+        rest["messages"] = _messages(given["messages"])
+    if "overrides" in given:
+        rest["overrides"] = _list_of_objects("overrides", given["overrides"])
+    for name in _OBJECTS:
+        if name in given:
+            rest[name] = field(given, name, dict)
+    if "env_id" in given:
+        rest["env_id"] = field(given, "env_id", int)
+    if "images" in given:
+        rest["images"] = given["images"]
+    return TrajectoryGroup.from_flat(columns, rest)
+
+
+def _fields_of(body: Any, charge: Charge) -> Json:
+    """Those that are not null: columns as they are, and the values of all others."""
+    if not isinstance(body, _GroupText):
+        if not isinstance(body, dict):
+            raise Invalid(f"the body is {kind_of(body)}: give an object")
+        return {name: value for name, value in body.items() if value is not None}
+    texts = {name: bytes(getattr(body, name)).strip() for name in body.__struct_fields__}
+    given: Json = {name: text for name, text in texts.items() if text != b"null"}
     for name in _DISTILLED:
         if name in given:
-            fields[name] = _distilled(name, given[name])
-    fields["scores"] = _numbers("scores", given["scores"], "the field")
-    if "messages" in given:
-        fields["messages"] = _messages(given["messages"])
-    if "overrides" in given:
-        fields["overrides"] = _list_of_objects("overrides", given["overrides"])
-    for name in ("generation_params", "group_overrides"):
+            charge(_COST_OF_VALUE * given[name].count(b"["))
+    for name in (*_LOOSE, "env_id"):
         if name in given:
-            fields[name] = field(given, name, dict)
-    if "env_id" in given:
-        fields["env_id"] = field(given, "env_id", int)
-    if "images" in given:
-        fields["images"] = given["images"]
-    return TrajectoryGroup(_sequences("tokens", given["tokens"]), **fields)
+            charge(_cost_of_values(given[name]))
+            given[name] = _any_json(given[name])
+    return given
 
 
 def group_to_json(group: TrajectoryGroup) -> Json:
@@ -190,47 +258,9 @@ def _as_lists(value: Any) -> Any:
     return value
 
 
-def _sequences(name: str, value: Any) -> list[Any]:
-    sequences = _list(name, value, "the field")
-    return [_numbers(name, one, f"sequence {at} of") for at, one in enumerate(sequences)]
-
-
-def _distilled(name: str, value: Any) -> list[Any]:
-    sequences = _list(name, value, "the field")
-    for at, sequence in enumerate(sequences):
-        for token in _list(name, sequence, f"sequence {at} of"):
-            _list(name, token, f"a token in sequence {at} of")
-        _numbers(name, list(chain.from_iterable(sequence)), f"sequence {at} of")
-    return sequences
-
-
-def _numbers(name: str, value: Any, where: str) -> Any:
-    """An array of what is whole, or real. NumPy looks at the values faster than Python would."""
-    values = _list(name, value, where)
-    whole = name in _INTEGERS
-    wanted = "whole numbers" if whole else "numbers"
-    try:
-        array = np.asarray(values)
-    except (ValueError, OverflowError):  # lists of different lengths among them
-        _refuse(name, where, wanted)
-    if array.size == 0 and array.ndim == 1:
-        return array.astype(np.int32 if whole else np.float64)
-    if array.ndim != 1 or array.dtype.kind not in ("i" if whole else "if"):
-        _refuse(name, where, wanted)
-    if not whole:
-        return array.astype(np.float64, copy=False)
-    limits = np.iinfo(np.int32)
-    fits = array.min() >= limits.min and array.max() <= limits.max
-    return array.astype(np.int32 if fits else np.int64, copy=False)
-
-
-def _refuse(name: str, where: str, wanted: str) -> NoReturn:
-    raise Invalid(f"{where} '{name}' holds something else than {wanted}")
-
-
 def _list(name: str, value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise Invalid(f"{where} '{name}' is {_kind(value)}: give a list")
+        raise Invalid(f"{where} '{name}' is {kind_of(value)}: give a list")
     return value
 
 
@@ -258,19 +288,10 @@ def _each(name: str, value: Any, is_right: Callable[[Any], bool], wanted: str) -
     return values
 
 
-_NAMES: Final[Mapping[type, str]] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    dict: "an object",
+_KINDS: Final = {
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
 }
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, list):
-        return "a list"
-    return _NAMES.get(type(value), type(value).__name__)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from .. import _core, errors
 from ..queue import EndsWith
 from ..trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryStats, TrajectoryWriter
-from .bodies import Invalid, Json, encode, field, group_to_json
+from .bodies import Json, encode, field, group_to_json
+from .words import Invalid
 
 __all__ = ["NotAccepted", "Service", "UnknownEnvironment"]
 

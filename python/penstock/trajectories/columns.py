@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidArgument
 
-__all__ = ["INTEGER_COLUMNS", "flatten", "flatten_distilled", "lengths_of", "listed", "split"]
+__all__ = [
+    "INTEGER_COLUMNS",
+    "FlatColumn",
+    "check_lengths",
+    "check_tokens",
+    "flatten",
+    "flatten_distilled",
+    "lengths_of",
+    "listed",
+    "shape_distilled",
+    "split",
+]
 
 #: Columns of numbers that stand for tokens; the others are real numbers.
 INTEGER_COLUMNS = frozenset({"tokens", "masks", "distill_token_ids"})
 
 Lengths = npt.NDArray[np.int64]
+
+
+class FlatColumn(NamedTuple):
+    """A column whose numbers are in a row already."""
+
+    values: npt.NDArray[Any]
+    lengths: Lengths  #: of its sequences, in tokens
+    widths: npt.NDArray[np.int32] | None  #: values of each token; None: one
 
 
 def listed(values: Any, depth: int = 1) -> Any:
@@ -81,17 +100,31 @@ def lengths_of(tokens: Any, title: str) -> Lengths:
     try:
         if isinstance(tokens, set | frozenset | Mapping):
             raise TypeError
-        if len(tokens) == 0:
-            raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
         lengths = np.fromiter((len(sequence) for sequence in tokens), np.int64, len(tokens))
     except TypeError:
         raise _refuse(
             "tokens", title, "is not a list of sequences: give one array for each"
         ) from None
+    return check_tokens(lengths, title)
+
+
+def check_tokens(lengths: Lengths, title: str) -> Lengths:
+    """One sequence at least, and none without a token."""
+    if len(lengths) == 0:
+        raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
     if (lengths == 0).any():
         empty = int(np.argmin(lengths))
         raise _refuse("tokens", title, f"has no token in sequence {empty}")
     return lengths
+
+
+def check_lengths(column: str, given: Lengths, lengths: Lengths, title: str) -> None:
+    """A flat column fits the tokens."""
+    _check_count(column, given, lengths, title)
+    if np.array_equal(given, lengths):
+        return
+    at = int(np.argmax(given != lengths))
+    _check_length(column, at, int(given[at]), int(lengths[at]), title)
 
 
 def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
@@ -128,13 +161,24 @@ def flatten_distilled(
     widths = np.fromiter(
         (len(token) for sequence in values for token in sequence), np.int32, int(lengths.sum())
     )
-    if (widths == widths[0]).all() and widths[0] > 0:
+    if _is_even(widths):
         arrays = [as_array(sequence, integers) for sequence in values]
         _check_same_dtype(column, arrays, title)
         return _join(arrays), None
     tokens = [as_array(token, integers) for sequence in values for token in sequence]
     _check_same_dtype(column, tokens, title)
     return _join(tokens), widths
+
+
+def shape_distilled(
+    flat: npt.NDArray[Any], widths: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32] | None]:
+    """The same of numbers that are in a row already."""
+    return (flat.reshape(len(widths), -1), None) if _is_even(widths) else (flat, widths)
+
+
+def _is_even(widths: npt.NDArray[np.int32]) -> bool:
+    return bool((widths == widths[0]).all() and widths[0] > 0)
 
 
 def split(flat: Any, lengths: Lengths) -> list[Any]:

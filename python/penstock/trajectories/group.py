@@ -12,7 +12,19 @@ import numpy as np
 from .. import _core
 from .._repr import never_raises
 from ..errors import InvalidArgument
-from .columns import Lengths, as_array, flatten, flatten_distilled, lengths_of, listed, split
+from .columns import (
+    FlatColumn,
+    Lengths,
+    as_array,
+    check_lengths,
+    check_tokens,
+    flatten,
+    flatten_distilled,
+    lengths_of,
+    listed,
+    shape_distilled,
+    split,
+)
 
 __all__ = ["TrajectoryGroup"]
 
@@ -85,25 +97,53 @@ class TrajectoryGroup:
         distill_logprobs: Any = None,
     ) -> None:
         given = locals()
-        self.environment = None
-        self.environment_id = None
-        self.begun = None
-        self._rest = {name: given[name] for name in _REST if given[name] is not None}
-        self._check_rest()
+        self._begin({name: given[name] for name in _REST if given[name] is not None})
         for name in (*_PER_TOKEN, *_DISTILLED):
             given[name] = listed(given[name], depth=3 if name in _DISTILLED else 2)
         self._lengths = lengths_of(given["tokens"], self.title)
-        self._columns: dict[str, Any] = {}
-        self._counts: Any = None
         for name in _PER_TOKEN:
             if given[name] is not None:
                 self._columns[name] = flatten(name, given[name], self._lengths, self.title)
         for name in _DISTILLED:
             if given[name] is not None:
-                self._add_distilled(name, given[name])
+                self._add_distilled(
+                    name, *flatten_distilled(name, given[name], self._lengths, self.title)
+                )
         for name in _PER_SEQUENCE:
             if given[name] is not None:
                 self._add_per_sequence(name, given[name])
+
+    def _begin(self, rest: dict[str, Any]) -> None:
+        self.environment = None
+        self.environment_id = None
+        self.begun = None
+        self._rest = rest
+        self._columns: dict[str, Any] = {}
+        self._counts: Any = None
+        self._check_rest()
+
+    @classmethod
+    def from_flat(cls, columns: Mapping[str, Any], rest: dict[str, Any]) -> TrajectoryGroup:
+        """A group of ``FlatColumn``s, and of arrays where there is one number for each sequence.
+
+        For the library. Raises what the constructor raises.
+        """
+        group = cls.__new__(cls)
+        group._begin(rest)
+        group._lengths = check_tokens(columns["tokens"].lengths, group.title)
+        for name, column in columns.items():
+            if isinstance(column, FlatColumn):
+                group._add_flat(name, column)
+            else:
+                group._add_per_sequence(name, column)
+        return group
+
+    def _add_flat(self, name: str, column: FlatColumn) -> None:
+        check_lengths(name, column.lengths, self._lengths, self.title)
+        if column.widths is None:
+            self._columns[name] = column.values
+        else:
+            self._add_distilled(name, *shape_distilled(column.values, column.widths))
 
     def _check_rest(self) -> None:
         instance_id = self._rest.get("instance_id")
@@ -118,8 +158,7 @@ class TrajectoryGroup:
             except TypeError:
                 raise InvalidArgument(f"env_id is {env_id!r}: give an int") from None
 
-    def _add_distilled(self, name: str, values: Any) -> None:
-        flat, counts = flatten_distilled(name, values, self._lengths, self.title)
+    def _add_distilled(self, name: str, flat: Any, counts: Any) -> None:
         other = next((one for one in _DISTILLED if one in self._columns), None)
         if other is not None and not np.array_equal(_or_empty(counts), _or_empty(self._counts)):
             raise InvalidArgument(
