@@ -81,6 +81,7 @@ struct GroupView {
     [[nodiscard]] std::size_t sequences() const noexcept {
         return offsets.empty() ? 0 : offsets.size() - 1;
     }
+    [[nodiscard]] std::uint64_t longest() const noexcept;  // tokens of its longest sequence
     // "the group 'q17' of 'gsm8k'"
     [[nodiscard]] std::string title() const;
 };
@@ -132,6 +133,8 @@ struct TrajectoryStats {
     std::uint64_t groups = 0;
     std::uint64_t sequences = 0;
     std::uint64_t dropped_stale = 0;  // groups, by who asked for that
+    std::uint64_t max_tokens = 0;     // of a sequence; 0: no bound
+    std::uint64_t set_aside = 0;      // groups that no batch could be made of
     std::vector<EnvironmentStats> environments;
 };
 
@@ -215,6 +218,8 @@ struct BatchRequest {
     std::uint64_t lookahead = 4096;  // groups that are looked at, the oldest ones
     bool causal_shift = false;       // tokens without the last, everything else without the first
     bool drops_stale = false;        // throw away, and count, what is older than max_staleness
+    // Groups with more sequences than the batch become dead letters instead of TooLarge.
+    bool sets_oversized_aside = false;
 };
 
 // An array that a column is written to.
@@ -256,6 +261,11 @@ public:
     Result<codec::DType> dtype(Column column) const;
     Result<std::uint64_t> width(Column column) const;
 
+    // Groups that keep the column from becoming one array: those that lack it, that have another
+    // number of values for a token than most, or values that `to` can't hold. Looks at each value.
+    [[nodiscard]] std::vector<std::size_t> unfit(Column column,
+                                                 std::optional<codec::DType> to) const;
+
     // Writes a column: row after row, the rest of each filled with `pad`, or all in a row. Integers
     // may become int32 or int64, and real numbers float32 or float64; InvalidArgument else, and for
     // a number that does not fit. TooLarge if the array is too small.
@@ -276,6 +286,10 @@ public:
     // fill, and is set aside if that fails too; else after twice as many deliveries.
     void give_back() noexcept;
     void untake() noexcept;  // the same, as if they had never been in a batch
+    // Ends the batch: the group of that index becomes a dead letter, and comes in no batch until it
+    // is requeued; the others as by untake(). One of an earlier life stays with the reader, in
+    // held_messages(), and comes in no batch of it.
+    void set_aside(std::size_t index) noexcept;
     [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }
 
 private:
@@ -322,8 +336,16 @@ public:
     [[nodiscard]] std::uint64_t version() const noexcept;
     [[nodiscard]] std::uint64_t sequences() const noexcept;
     [[nodiscard]] TrajectoryStats stats() const;
-    // Groups that contradict themselves, and those that came back `poison_limit` times: as of a
-    // Queue.
+    // Sequences with more tokens can't be served: writers refuse to put them from now on
+    // (TooLarge), and what waits already becomes a dead letter when its turn comes. 0: no bound.
+    void limit_tokens(std::uint64_t max_tokens) noexcept;
+    // What next_batch() has set aside since the last call, in words, and why.
+    [[nodiscard]] std::vector<std::string> take_notices();
+    // Throws away what waits and no trainer has, and goes on; how many groups. Linear in what
+    // waits.
+    Result<std::uint64_t> drop_waiting();
+    // Groups that contradict themselves, that no batch can be made of, and those that came back
+    // `poison_limit` times: as of a Queue.
     [[nodiscard]] Result<std::vector<DeadLetter>> dead_letters(std::size_t limit = 100) const;
     [[nodiscard]] Result<std::vector<std::byte>> copy_dead_letter(std::uint64_t sequence) const;
     Result<std::uint64_t> requeue_dead_letters() noexcept;

@@ -263,6 +263,9 @@ nb::dict to_dict(const TrajectoryStats& stats) {
     dict["groups"] = stats.groups;
     dict["sequences"] = stats.sequences;
     dict["dropped_stale"] = stats.dropped_stale;
+    dict["max_tokens"] =
+        stats.max_tokens == 0 ? nb::none() : nb::object(nb::int_(stats.max_tokens));
+    dict["set_aside"] = stats.set_aside;
     dict["environments"] = to_list(stats.environments);
     return dict;
 }

@@ -188,7 +188,8 @@ private:
 };
 
 TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lookahead,
-                           nb::handle causal_shift, nb::handle drop_stale, nb::handle timeout) {
+                           nb::handle causal_shift, nb::handle drop_stale,
+                           nb::handle set_oversized_aside, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     BatchRequest request;
     request.sequences = sequences.is_none() ? 0 : parse_small(sequences, "sequences");
@@ -200,6 +201,7 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
     }
     request.causal_shift = parse_flag(causal_shift, "causal_shift");
     request.drops_stale = parse_flag(drop_stale, "drop_stale");
+    request.sets_oversized_aside = parse_flag(set_oversized_aside, "set_oversized_aside");
     Turn turn(reader);
     std::optional<TrajectoryBatch> batch;
     turn.run(
@@ -342,7 +344,31 @@ void bind_reader_class(nb::module_& module) {
         .def_ro("sequences", &PyReader::sequences, "Sequences of a batch, as created or attached.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift").none(), nb::arg("drop_stale").none(),
-             nb::arg("timeout").none())
+             nb::arg("set_oversized_aside").none(), nb::arg("timeout").none())
+        .def("_take_notices",
+             [](PyReader& reader) {
+                 reader.check_usable();
+                 return reader.reader.take_notices();
+             })
+        .def(
+            "_limit_tokens",
+            [](PyReader& reader, nb::handle max_tokens) {
+                reader.check_usable();
+                reader.reader.limit_tokens(parse_natural(max_tokens, "max_tokens", "an int"));
+            },
+            nb::arg("max_tokens").none())
+        .def(
+            "drop_waiting",
+            [](PyReader& reader) {
+                std::optional<std::uint64_t> dropped;
+                Turn turn(reader);
+                turn.run(
+                    Deadline::never(), nullptr, [] { return true; },
+                    [&](const Wait&) { return store(reader.reader.drop_waiting(), dropped); });
+                return *dropped;
+            },
+            "Throw away what waits and no trainer has, and go on: how many groups.\n\n"
+            "Dead letters stay. Takes time in proportion to what waits.")
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message").none())
         .def("_set_version",

@@ -145,6 +145,27 @@ void bind_trajectory_batch(nb::module_& module) {
         .def_prop_ro("longest", &TrajectoryBatch::longest)
         .def_prop_ro("total", &TrajectoryBatch::total)
         .def("group", &group_of, nb::arg("index"))
+        .def("title",
+             [](const TrajectoryBatch& batch, std::size_t index) {
+                 check_open(batch);
+                 return batch.group(index).title();
+             })
+        .def("longest_of",
+             [](const TrajectoryBatch& batch, std::size_t index) {
+                 check_open(batch);
+                 return batch.group(index).longest();
+             })
+        .def(
+            "unfit",
+            [](const TrajectoryBatch& batch, const std::string& column,
+               const std::optional<std::string>& dtype) {
+                check_open(batch);
+                const Column which = parse_column(column);
+                const WithoutGil without_gil;
+                return batch.unfit(
+                    which, dtype ? std::optional(codec::dtype_named(*dtype)) : std::nullopt);
+            },
+            nb::arg("column"), nb::arg("dtype").none())
         .def("is_restored",
              [](const TrajectoryBatch& batch, std::size_t index) {
                  check_open(batch);
@@ -246,6 +267,7 @@ void bind_trajectory_batch(nb::module_& module) {
             },
             nb::arg("step").none())
         .def("give_back", &TrajectoryBatch::give_back)
+        .def("set_aside", &TrajectoryBatch::set_aside, nb::arg("index"))
         .def("untake", &TrajectoryBatch::untake);
 }
 

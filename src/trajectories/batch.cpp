@@ -1,6 +1,8 @@
 // A batch: its groups, and their values in the shape that the trainer asked for.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "trajectories/dtypes.hpp"
@@ -184,6 +186,46 @@ Result<std::uint64_t> TrajectoryBatch::width(Column column) const {
     return found.value_or(1);
 }
 
+namespace {
+
+// The number of values for a token that most groups have; 0: none has the column.
+std::uint64_t common_width(const std::vector<HeldGroup>& groups, Column column) {
+    std::map<std::uint64_t, std::size_t> counts;
+    for (const HeldGroup& group : groups) {
+        const auto& view = column_of(group, column);
+        if (view && view->width != 0) ++counts[view->width];
+    }
+    const auto common = std::ranges::max_element(
+        counts, {}, [](const auto& width_and_count) { return width_and_count.second; });
+    return common == counts.end() ? 0 : common->first;
+}
+
+bool can_become(const ColumnView& view, DType to) {
+    const detail::CopyValues copy = detail::copy_values(to, view.dtype);
+    if (copy == nullptr) return false;
+    constexpr std::size_t kStep = 4096;
+    std::array<std::byte, kStep * sizeof(std::uint64_t)> scratch;
+    const std::size_t item = codec::item_size(view.dtype);
+    const std::size_t count = view.data.size() / item;
+    for (std::size_t at = 0; at < count; at += kStep) {
+        const std::size_t step = std::min(kStep, count - at);
+        if (!copy(scratch.data(), view.data.data() + at * item, step)) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+std::vector<std::size_t> TrajectoryBatch::unfit(Column column, std::optional<DType> to) const {
+    const std::uint64_t width = common_width(groups_, column);
+    std::vector<std::size_t> found;
+    for (std::size_t at = 0; at < groups_.size(); ++at) {
+        const auto& view = column_of(groups_[at], column);
+        if (!view || view->width != width || (to && !can_become(*view, *to))) found.push_back(at);
+    }
+    return found;
+}
+
 Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, double pad) const {
     const Result<std::uint64_t> values = width(column);
     if (!values) return values.status().copy();
@@ -332,6 +374,15 @@ void TrajectoryBatch::untake() noexcept {
     keep_restored();
     for (HeldGroup& group : groups_) group.untake();
     forget();
+}
+
+void TrajectoryBatch::set_aside(std::size_t index) noexcept {
+    if (!is_open() || index >= groups_.size()) return;
+    groups_[index].set_aside();
+    reader_->board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
+    const auto reader = reader_;
+    untake();
+    reader->board.credit_signal().notify();  // it is on its way no more
 }
 
 // What an earlier life left has no place in the queue: it stays with the reader.

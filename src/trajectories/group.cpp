@@ -275,6 +275,14 @@ std::optional<Column> find_column(std::string_view name) noexcept {
     return static_cast<Column>(found - kNames.begin());
 }
 
+std::uint64_t GroupView::longest() const noexcept {
+    std::uint64_t longest = 0;
+    for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
+        longest = std::max(longest, offsets[at + 1] - offsets[at]);
+    }
+    return longest;
+}
+
 std::string GroupView::title() const {
     const std::string group = instance_id.empty() ? "a group" : "the group '" + instance_id + "'";
     return environment.empty() ? group : group + " of '" + environment + "'";

@@ -87,6 +87,25 @@ void TrajectoryReader::set_version(std::uint64_t version) noexcept {
     state_->board.credit_signal().notify();
 }
 
+void TrajectoryReader::limit_tokens(std::uint64_t max_tokens) noexcept {
+    if (state_ == nullptr || state_->is_foreign()) return;
+    state_->board.state().max_tokens.store(max_tokens, std::memory_order_relaxed);
+}
+
+std::vector<std::string> TrajectoryReader::take_notices() {
+    if (state_ == nullptr) return {};
+    const std::lock_guard lock(state_->mutex);
+    return std::exchange(state_->notices, {});
+}
+
+Result<std::uint64_t> TrajectoryReader::drop_waiting() try {
+    if (state_ == nullptr) return closed();
+    if (state_->is_foreign()) return detail::wrong_process();
+    return detail::drop_waiting(state_);
+} catch (const std::bad_alloc&) {
+    return Status(ErrorCode::System, "no memory to look at what waits; nothing was dropped");
+}
+
 std::uint64_t TrajectoryReader::version() const noexcept {
     return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
 }

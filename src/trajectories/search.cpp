@@ -1,6 +1,7 @@
 #include "trajectories/search.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <ranges>
 #include <utility>
@@ -101,6 +102,30 @@ public:
         }
     }
 
+    // What nobody has. Once through the queue, and without a batch.
+    std::uint64_t drop_waiting() {
+        core_.clear_dead();
+        request_.lookahead = std::numeric_limits<std::uint64_t>::max();
+        look();
+        std::uint64_t dropped = 0;
+        for (const Seen& seen : seen_) {
+            if (seen.is_restored) continue;
+            Result<Delivery> delivery = QueueAccess::take_seen(state_->core, seen.index, seen.word);
+            if (!delivery) continue;  // another trainer was quicker, or it was set aside
+            delivery->ack();
+            ++dropped;
+        }
+        {
+            const std::lock_guard lock(state_->mutex);
+            dropped += state_->held.size();
+            state_->held.clear();
+            ++state_->changes;
+        }
+        core_.own().dropped.fetch_add(dropped, kRelaxed);
+        state_->board.credit_signal().notify();
+        return dropped;
+    }
+
 private:
     // Short at first: a message is seen before its writer has said that the rollout has ended, so
     // that nobody may run any more right after a look that found somebody running.
@@ -189,6 +214,7 @@ private:
         {
             const std::lock_guard lock(state_->mutex);
             for (std::size_t at = 0; at < state_->held.size(); ++at) {
+                if (state_->held[at].is_set_aside()) continue;
                 const GroupView& group = state_->held[at].group();
                 seen_.push_back({group.sequences(), environment_hash(group.environment),
                                  group.begun, state_->held[at].sequence(), at, 0, true});
@@ -307,6 +333,7 @@ private:
 
     // It would wait for ever, with nobody told.
     Status look_for_oversized() {
+        if (request_.sets_oversized_aside) set_oversized_aside();
         for (const Seen& seen : seen_) {
             if (seen.sequences <= sequences_) continue;
             const Result<std::string> title = title_of(seen);
@@ -317,6 +344,58 @@ private:
                         std::to_string(sequences_) + "; it stays: ask for a larger batch"};
         }
         return Status::ok();
+    }
+
+    void set_oversized_aside() {
+        const auto is_oversized = [this](const Seen& seen) { return seen.sequences > sequences_; };
+        if (std::ranges::none_of(seen_, is_oversized)) return;
+        for (const Seen& seen : seen_) {
+            if (!is_oversized(seen)) continue;
+            const std::string why = "has " + std::to_string(seen.sequences) +
+                                    " sequences and a batch " + std::to_string(sequences_);
+            if (seen.is_restored) {
+                set_held_aside(seen.index, why);
+            } else if (Result<HeldGroup> group = take_group(seen)) {
+                note_aside(*group, why);
+            }
+        }
+        look();
+    }
+
+    // Of an earlier life, and with the reader.
+    void set_held_aside(std::uint64_t index, const std::string& why) {
+        std::string notice;
+        {
+            const std::lock_guard lock(state_->mutex);
+            if (state_->changes != changes_) return;
+            notice = notice_of(state_->held[index], why);
+            state_->held[index].set_aside();
+        }
+        state_->note_set_aside(std::move(notice));
+    }
+
+    void note_aside(HeldGroup& group, const std::string& why) {
+        std::string notice = notice_of(group, why);
+        group.set_aside();
+        state_->note_set_aside(std::move(notice));
+    }
+
+    static std::string notice_of(const HeldGroup& group, const std::string& why) {
+        return group.group().title() + " " + why + "; it was set aside";
+    }
+
+    // Why no batch can be made of a group by itself; nothing: one can.
+    [[nodiscard]] std::string unserveable(const HeldGroup& group) const {
+        const std::uint64_t most = state_->board.state().max_tokens.load(kRelaxed);
+        const std::uint64_t longest = group.group().longest();
+        if (most == 0 || longest <= most) return {};
+        return "has a sequence of " + std::to_string(longest) + " tokens and the trainer takes " +
+               std::to_string(most);
+    }
+
+    [[nodiscard]] std::string why_held_is_unserveable(std::uint64_t index) const {
+        const std::lock_guard lock(state_->mutex);
+        return state_->changes == changes_ ? unserveable(state_->held[index]) : std::string();
     }
 
     Result<std::string> title_of(const Seen& seen) {
@@ -441,10 +520,25 @@ private:
                 untake();
                 return group.status().copy();
             }
+            if (const std::string why = unserveable(*group); !why.empty()) {
+                untake();
+                note_aside(*group, why);
+                return Status(ErrorCode::Timeout, "a group was set aside");  // without it, anew
+            }
             taken.push_back(*std::move(group));
         }
-        note_who_is_on_trial(taken, restored.empty());
-        if (restored.empty()) return taken;
+        if (restored.empty()) {
+            note_who_is_on_trial(taken, true);
+            return taken;
+        }
+        for (const std::uint64_t at : restored) {
+            const std::string why = why_held_is_unserveable(at);
+            if (why.empty()) continue;
+            untake();
+            set_held_aside(at, why);
+            return Status(ErrorCode::Timeout, "a group was set aside");
+        }
+        note_who_is_on_trial(taken, false);
         // Those of an earlier life are the oldest, and come first.
         const std::lock_guard lock(state_->mutex);
         if (state_->changes != changes_) {
@@ -573,6 +667,10 @@ Result<TrajectoryBatch> search_batch(const std::shared_ptr<ReaderState>& state,
 
 Status wait_for_more(const std::shared_ptr<ReaderState>& state, const Wait& wait) {
     return Search(state, {}).wait(wait);
+}
+
+std::uint64_t drop_waiting(const std::shared_ptr<ReaderState>& state) {
+    return Search(state, {}).drop_waiting();
 }
 
 bool may_find_batch(const std::shared_ptr<ReaderState>& state) {

@@ -20,6 +20,8 @@ bool may_find_batch(const std::shared_ptr<ReaderState>& state);
 // std::bad_alloc.
 void copy_left(const std::shared_ptr<ReaderState>& state,
                std::vector<std::vector<std::byte>>& messages);
+// Takes everything that waits and acknowledges it; how many groups. Throws std::bad_alloc.
+std::uint64_t drop_waiting(const std::shared_ptr<ReaderState>& state);
 // Until another search may find more than the last one did. Throws std::bad_alloc.
 Status wait_for_more(const std::shared_ptr<ReaderState>& state, const Wait& wait);
 

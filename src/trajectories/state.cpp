@@ -46,6 +46,8 @@ TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
     stats.groups = state.groups.load(kRelaxed);
     stats.sequences = state.sequences.load(kRelaxed);
     stats.dropped_stale = state.dropped_stale.load(kRelaxed);
+    stats.max_tokens = state.max_tokens.load(kRelaxed);
+    stats.set_aside = state.set_aside.load(kRelaxed);
     stats.environments = board.environments();
     return stats;
 }
@@ -80,6 +82,14 @@ void ReaderState::hold(HeldGroup group) {
         ++changes;
     }
     core->data.notify();
+}
+
+void ReaderState::note_set_aside(std::string why) {
+    board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
+    board.credit_signal().notify();  // it is on its way no more
+    constexpr std::size_t kMostNotices = 1000;
+    const std::lock_guard lock(mutex);
+    if (notices.size() < kMostNotices) notices.push_back(std::move(why));
 }
 
 // A trainer is who is attached and no producer.

@@ -32,6 +32,12 @@ public:
     void ack() noexcept {
         if (delivery_) delivery_->ack();
     }
+    // Of an earlier life it has no slot, and is kept by the reader instead.
+    void set_aside() noexcept {
+        is_set_aside_ = true;
+        if (delivery_) delivery_->set_aside();
+    }
+    [[nodiscard]] bool is_set_aside() const noexcept { return is_set_aside_; }
     void untake() noexcept {
         if (delivery_) delivery_->untake();
     }
@@ -48,6 +54,7 @@ private:
     std::vector<std::byte> message_;
     GroupView group_;
     std::uint64_t order_ = 0;
+    bool is_set_aside_ = false;
 };
 
 struct Accounts {
@@ -80,15 +87,18 @@ struct ReaderState : Accounts {
 
     // A group of an earlier life, which no queue has. Any thread.
     void hold(HeldGroup group);
+    // Counts a group that was set aside, and says why.
+    void note_set_aside(std::string why);
     // Whether no trainer is attached in a place before this one: of several, that one answers for
     // what waits in the queue.
     [[nodiscard]] bool is_first_trainer() const noexcept;
 
     std::uint64_t sequences;
-    mutable std::mutex mutex;     // of the next three: batches return theirs from any thread
+    mutable std::mutex mutex;     // of the next four: batches return theirs from any thread
     std::vector<HeldGroup> held;  // restored groups that are in no batch, in order of age
     std::uint64_t restored = 0;
-    std::uint64_t changes = 0;  // of `held`
+    std::uint64_t changes = 0;         // of `held`
+    std::vector<std::string> notices;  // of what was set aside, until somebody asks
     // The next ones belong to the thread that asks for batches.
     std::vector<std::uint64_t> left;       // places in the queue of what the last search left there
     std::map<std::string, double> shares;  // minimum shares that were wanted of it

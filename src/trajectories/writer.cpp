@@ -164,6 +164,28 @@ Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) n
     return state_->queue.loan(nbytes, wait);
 }
 
+namespace {
+
+// What no batch of the trainer could have.
+Status check_serveable(const GroupView& group, const layout::BoardState& board) {
+    const std::uint64_t sequences = board.batch_sequences.load(std::memory_order_relaxed);
+    if (sequences != 0 && group.sequences() > sequences) {
+        return {ErrorCode::TooLarge, group.title() + " has " + std::to_string(group.sequences()) +
+                                         " sequences and the trainer's batch " +
+                                         std::to_string(sequences) + "; nothing was put"};
+    }
+    const std::uint64_t tokens = board.max_tokens.load(std::memory_order_relaxed);
+    if (tokens != 0 && group.longest() > tokens) {
+        return {ErrorCode::TooLarge, group.title() + " has a sequence of " +
+                                         std::to_string(group.longest()) +
+                                         " tokens and the trainer takes " + std::to_string(tokens) +
+                                         "; nothing was put"};
+    }
+    return Status::ok();
+}
+
+}  // namespace
+
 Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
     if (!loan.is_open()) return loan.commit();  // which says why not
@@ -173,13 +195,9 @@ Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& w
         drop();
         return group.status().copy();
     }
-    const std::uint64_t most =
-        state_->board.state().batch_sequences.load(std::memory_order_relaxed);
-    if (most != 0 && group->sequences() > most) {
+    if (Status status = check_serveable(*group, state_->board.state()); !status) {
         drop();
-        return {ErrorCode::TooLarge, group->title() + " has " + std::to_string(group->sequences()) +
-                                         " sequences and the trainer's batch " +
-                                         std::to_string(most) + "; nothing was put"};
+        return status;
     }
     const std::uint64_t tag =
         layout::encode_tag({group->sequences(), detail::environment_hash(group->environment)});

@@ -87,7 +87,18 @@ def _trajectory_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
             f"{units.plural(stats.groups, 'group')}, "
             f"{units.count(stats.dropped_stale)} groups dropped for their age",
         ),
+        *_set_aside_facts(stats),
     ]
+
+
+def _set_aside_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
+    facts = []
+    if stats.max_tokens is not None:
+        facts.append(("sequences", f"of at most {units.plural(stats.max_tokens, 'token')}"))
+    if stats.set_aside:
+        groups = units.plural(stats.set_aside, "group")
+        facts.append(("set aside", f"{groups} that no batch could be made of: dead letters"))
+    return facts
 
 
 def _environments(stats: TrajectoryStats) -> list[str]:

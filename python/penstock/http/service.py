@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import uuid
@@ -11,11 +12,19 @@ from dataclasses import dataclass
 
 from .. import _core, errors
 from ..queue import EndsWith
-from ..trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryStats, TrajectoryWriter
+from ..trajectories import (
+    TrajectoryBatch,
+    TrajectoryGroup,
+    TrajectoryReader,
+    TrajectoryStats,
+    TrajectoryWriter,
+)
 from .bodies import Json, encode, field, group_to_json
 from .words import Invalid
 
 __all__ = ["NotAccepted", "Service", "UnknownEnvironment"]
+
+_log = logging.getLogger("penstock.http")
 
 # Beside the environments that have a name, those without one get next to nothing of what may be
 # begun: they don't ask for credit.
@@ -114,7 +123,9 @@ class Service:
             raise Invalid(f"the field 'starting_step' is {config.starting_step}: give 0 or more")
         with self._lock:
             if self._reader is None:
-                reader = self._open_reader(self._sequences or config.batch_size)
+                # None: a trainer that says 0 or less has no bound.
+                max_tokens = max(0, config.max_token_len) or None
+                reader = self._open_reader(self._sequences or config.batch_size, max_tokens)
                 try:
                     self._others = TrajectoryWriter.attach(
                         reader.handle, environment="http", weight=_SMALL_WEIGHT
@@ -127,64 +138,70 @@ class Service:
                 self._step = config.starting_step
         return {"uuid": uuid.uuid4().int}
 
-    def _open_reader(self, sequences: int) -> TrajectoryReader:
+    def _open_reader(self, sequences: int, max_tokens: int | None) -> TrajectoryReader:
+        def attach(timeout: float) -> TrajectoryReader:
+            return TrajectoryReader.attach(
+                self._queue, sequences=sequences, max_tokens=max_tokens, timeout=timeout
+            )
+
         try:
-            return TrajectoryReader.attach(self._queue, sequences=sequences)
+            return attach(0)
         except errors.NotFound:
             pass
         try:
             return TrajectoryReader.create(
-                self._queue, sequences=sequences, ends_with=self._ends_with
+                self._queue,
+                sequences=sequences,
+                max_tokens=max_tokens,
+                ends_with=self._ends_with,
             )
-        except errors.AlreadyExists:  # somebody was faster
-            return TrajectoryReader.attach(self._queue, sequences=sequences, timeout=1)
+        except errors.AlreadyExists:  # another process was faster
+            return attach(1)
 
     def batch(self) -> bytes:
-        """The answer as JSON text: only what could be written down is taken from the queue."""
+        """The answer as JSON text: only what could be written down is taken from the queue.
+
+        A group that no answer can be made of becomes a dead letter, the log says which, and the
+        others come.
+        """
         with self._reading:
             with self._lock:
                 reader = self._reader
                 self._started = self._started or reader is not None
             if reader is None:
                 return encode({"status": "error", "message": _NOT_REGISTERED, "batch": []})
-            try:
-                batch = reader.next_batch(layout="groups", timeout=0)
-            except errors.Timeout:
-                return encode({"batch": None})
-            with batch:  # given back if it fails, and counted only then
-                answer = encode({"batch": [group_to_json(group) for group in batch.groups]})
-                with self._lock:
-                    batch.ack(self._step + 1)
-                    self._step += 1
-            return answer
+            while True:
+                try:
+                    batch = reader.next_batch(layout="groups", timeout=0, oversized="set_aside")
+                except errors.Timeout:
+                    return encode({"batch": None})
+                except errors.Corrupt as error:  # a group, and it was set aside
+                    _log.warning("%s", error)
+                    continue
+                answer = self._answer_of(batch)
+                if answer is not None:
+                    return answer
+
+    def _answer_of(self, batch: TrajectoryBatch) -> bytes | None:
+        """None: one of its groups was set aside, and the others went back."""
+        texts: list[bytes] = []
+        try:
+            texts.extend(encode(group_to_json(group)) for group in batch.groups)
+        except Exception as error:
+            bad = batch.groups[len(texts)]
+            _log.warning("%s was set aside: JSON can't say it: %s", bad.title, error)
+            batch.set_aside(len(texts))
+            return None
+        with self._lock:
+            batch.ack(self._step + 1)
+            self._step += 1
+        return b'{"batch":[' + b",".join(texts) + b"]}"
 
     def reset(self) -> int:
         """Throws away what waits now, and goes on. How many groups that were."""
-        with self._reading, self._lock:
+        with self._reading:
             reader = self._reader
-            if reader is None:
-                return 0
-            # A share is kept of each batch, this one too: none may be had for the moment.
-            shared = [one for one in self._environments.values() if one.min_share > 0]
-            for one in shared:
-                self._attach_again(one, 0.0)
-            try:
-                return _drop_all(reader)
-            finally:
-                for one in shared:
-                    self._attach_again(one, one.min_share)
-
-    def _attach_again(self, one: _Environment, min_share: float) -> None:
-        env_id = one.writer.env_id
-        one.writer.close()
-        one.writer = TrajectoryWriter.attach(
-            self._queue,
-            environment=one.name,
-            weight=one.weight,
-            min_share=min_share,
-            group_size=one.group_size,
-            env_id=env_id,
-        )
+            return 0 if reader is None else reader.drop_waiting()
 
     # --- environments --------------------------------------------------------------------------
 
@@ -280,8 +297,11 @@ class Service:
         }
 
     def _stats(self) -> TrajectoryStats | None:
-        with self._lock:
-            return None if self._others is None else self._others.stats()
+        writer = self._others
+        try:
+            return None if writer is None else writer.stats()  # goes through the whole queue
+        except errors.Closed:
+            return None
 
     def info(self) -> Json:
         config = self._config
@@ -325,22 +345,3 @@ def _has_put(writer: TrajectoryWriter, group: TrajectoryGroup, accepted: int, en
     except errors.Timeout as error:
         raise NotAccepted(str(error), accepted) from None
     return True
-
-
-def _drop_all(reader: TrajectoryReader) -> int:
-    stats = reader.stats()
-    waiting = sum(one.waiting_sequences for one in stats.environments)
-    lookahead = max(1, _groups_of(stats))
-    # What another trainer has in its batches is counted in, and cannot be had: then fewer will do.
-    for sequences in range(waiting, 0, -1):
-        with contextlib.suppress(errors.Timeout):
-            try:
-                batch = reader.next_batch(
-                    sequences, layout="groups", timeout=0, lookahead=lookahead
-                )
-            except errors.TooLarge:  # no group is that small
-                break
-            dropped = len(batch.deliveries)
-            batch.ack()
-            return dropped
-    return 0

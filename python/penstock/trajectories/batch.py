@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -16,13 +17,14 @@ from .._repr import never_raises
 from ..errors import InvalidArgument, InvalidType, TooLarge
 from .group import TrajectoryGroup
 
-__all__ = ["Layout", "TrajectoryBatch", "make_batch"]
+__all__ = ["Layout", "TrajectoryBatch", "Unserveable", "make_batch"]
 
 #: What a column may become in NumPy's arrays.
 _DTYPES: Final = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"}
     | {"float16", "float32", "float64"}
 )
+_LEAST_ITEM: Final = 4  # bytes of a value in most columns
 Layout = Literal["padded", "packed", "groups"]
 
 #: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is
@@ -36,6 +38,15 @@ PAD_VALUES: Final[Mapping[str, float]] = {
     "distill_token_ids": 0,
     "distill_logprobs": 1.0,
 }
+
+
+class Unserveable(Exception):
+    """No batch can be made with one of the groups; the core still has them all."""
+
+    def __init__(self, group: int, why: str) -> None:
+        super().__init__(group, why)
+        self.group = group
+        self.why = why
 
 
 class TrajectoryBatch:
@@ -163,6 +174,17 @@ class TrajectoryBatch:
         self._keep_groups()
         self._core.give_back()
 
+    def set_aside(self, group: int) -> None:
+        """This one of ``groups`` can't be used: it becomes a dead letter, and the batch is over.
+
+        The others go back to the queue as if they had not been taken. A group that came from
+        ``load_state_dict()`` stays in ``state_dict()`` instead, and comes in no batch.
+        """
+        if not 0 <= group < len(self.deliveries):
+            raise InvalidArgument(f"this batch has {len(self.deliveries)} groups, and no {group}")
+        self._keep_groups()
+        self._core.set_aside(group)
+
     def _keep_groups(self) -> None:
         """After the end their memory is somebody else's: what was looked at stays."""
         if self._groups is None and self.layout == "groups":
@@ -216,10 +238,14 @@ def make_batch(
     out: Mapping[str, Any],
     pool: _core.ArrayPool,
     version: int,
+    is_proven: bool,
+    longest_served: int,
 ) -> TrajectoryBatch:
     """The arrays of a batch that was just taken; without them the reader keeps its groups.
 
-    Those that ``out`` lacks are made from ``pool``.
+    Those that ``out`` lacks are made from ``pool``. ``is_proven``: the same request has been met
+    before, so that what stands in its way is a group. ``longest_served``: tokens of the longest
+    sequence that any batch had. Raises Unserveable where one group is to blame.
     """
     try:
         wanted, left_out = ((), {}) if layout == "groups" else _wanted(core, columns)
@@ -230,10 +256,56 @@ def make_batch(
             _pad(batch, core, wanted, pad_to, dtypes, pad_values, out, pool)
         elif layout == "packed":
             _pack(batch, core, wanted, dtypes, out, pool)
+        else:
+            _decode_groups(batch, core)
         return batch
+    except Unserveable:
+        raise
+    except MemoryError as error:
+        _blame_longest(core, longest_served, error)
+        core.untake()
+        raise
+    except InvalidArgument as error:
+        if is_proven:
+            _blame_unfit(core, columns, dtypes, out, error)
+        core.untake()
+        raise
     except BaseException:
         core.untake()
         raise
+
+
+def _decode_groups(batch: TrajectoryBatch, core: _core.TrajectoryBatch) -> None:
+    batch._groups = tuple(_decoded(core, at) for at in range(len(core)))
+
+
+def _decoded(core: _core.TrajectoryBatch, at: int) -> TrajectoryGroup:
+    try:
+        return TrajectoryGroup.from_message(core.group(at))
+    except Exception as error:
+        raise Unserveable(at, f"it can't be decoded: {error}") from error
+
+
+def _blame_longest(core: _core.TrajectoryBatch, longest_served: int, error: MemoryError) -> None:
+    """A sequence that is longer than any before; else memory is short, and no group at fault."""
+    lengths = [core.longest_of(at) for at in range(len(core))]
+    longest = max(lengths)
+    if longest > longest_served:
+        why = f"no memory for a batch with a sequence of {longest} tokens"
+        raise Unserveable(lengths.index(longest), why) from error
+
+
+def _blame_unfit(
+    core: _core.TrajectoryBatch,
+    columns: Iterable[str] | None,
+    dtypes: Mapping[str, Any],
+    out: Mapping[str, Any],
+    error: InvalidArgument,
+) -> None:
+    for name in {*(columns or ()), *dtypes, *out}:
+        asked = out[name].dtype if name in out else dtypes.get(name)
+        for group in core.unfit(name, None if asked is None else native_name(asked)):
+            raise Unserveable(group, str(error)) from error
 
 
 def _wanted(
@@ -296,6 +368,7 @@ def _pad(
 ) -> None:
     rows = len(core.lengths)
     longest = -(-core.longest // pad_to) * pad_to
+    _check_memory(rows * longest * sum(core.width(name) for name in wanted if name not in out))
     for name in wanted:
         width = core.width(name)
         shape = (rows, longest) if width == 1 else (rows, longest, width)
@@ -304,6 +377,13 @@ def _pad(
         batch._arrays[name] = array
     batch.padding_mask = np.empty((rows, longest), np.bool_)
     core.fill_padding_mask(batch.padding_mask.view(np.uint8), longest)
+
+
+def _check_memory(values: int) -> None:
+    """The system gives more than it has, and kills whoever uses it."""
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if values * _LEAST_ITEM > has:
+        raise MemoryError(f"a padded batch of {values} values, and the machine has {has} bytes")
 
 
 def _pack(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from .. import _core
 from .._context import close_on_exit
@@ -13,10 +15,10 @@ from .._replaced import warn_of_replaced
 from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
 from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
-from ..errors import Incompatible, InvalidArgument, Timeout
+from ..errors import Error, Incompatible, InvalidArgument, InvalidType, Timeout
 from ..handle import Handle, Name
 from ..queue import EndsWith
-from .batch import Layout, TrajectoryBatch, make_batch
+from .batch import Layout, TrajectoryBatch, Unserveable, make_batch
 from .group import TrajectoryGroup
 from .options import Size, queue_options
 from .state import TrajectoryStats, stats_from
@@ -40,6 +42,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         name: Name,
         *,
         sequences: int = 64,
+        max_tokens: int | None = None,
         max_staleness: int | None = None,
         capacity: Size = "256MiB",
         slots: int = 4096,
@@ -60,6 +63,9 @@ class TrajectoryReader(_core.TrajectoryReader):
         what is being trained on included: a group that is done in turn is never more than
         ``max_staleness`` versions old when it is used. None: credit for as many groups as there are
         ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
+
+        ``max_tokens`` bounds what a sequence may have: then writers refuse to put longer ones
+        (TooLarge), and one that is there already becomes a dead letter.
 
         A group that contradicts itself is set aside as a dead letter, and one that was given back
         or lost by dying trainers ``poison_limit`` times (0: never). What failed so often in batches
@@ -89,15 +95,20 @@ class TrajectoryReader(_core.TrajectoryReader):
             timeout=0,
         )
         warn_of_replaced(reader.name, reader._replaced)
-        return reader._opened()
+        return reader._opened(max_tokens)
 
     @staticmethod
     def attach(
-        name: Name | Handle, *, sequences: int = 64, timeout: float | None = 0
+        name: Name | Handle,
+        *,
+        sequences: int = 64,
+        max_tokens: int | None = None,
+        timeout: float | None = 0,
     ) -> TrajectoryReader:
         """Attach; waits until ``timeout`` for the name to appear.
 
         What another trainer had when it died, and had not acknowledged, comes first.
+        ``max_tokens`` is as of ``create()``; None leaves what other trainers have said.
 
         Raises NotFound, Busy, Incompatible (not a queue of trajectories), Corrupt or
         PermissionDenied.
@@ -110,21 +121,33 @@ class TrajectoryReader(_core.TrajectoryReader):
             sequences=sequences,
             timeout=timeout,
         )
-        return reader._opened()
+        return reader._opened(max_tokens)
 
     @staticmethod
     async def attach_async(
-        name: Name | Handle, *, sequences: int = 64, timeout: float | None = 0
+        name: Name | Handle,
+        *,
+        sequences: int = 64,
+        max_tokens: int | None = None,
+        timeout: float | None = 0,
     ) -> TrajectoryReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
             "queue",
             name,
-            lambda: TrajectoryReader.attach(name, sequences=sequences),
+            lambda: TrajectoryReader.attach(name, sequences=sequences, max_tokens=max_tokens),
             Countdown(timeout),
         )
 
-    def _opened(self) -> TrajectoryReader:
+    def _opened(self, max_tokens: int | None) -> TrajectoryReader:
+        self._proven: set[Any] = set()  # requests that a batch was made for
+        self._longest_served = 0  # tokens of a sequence
+        try:
+            if max_tokens is not None:
+                self._limit_tokens(_at_least_one(max_tokens, "max_tokens"))
+        except BaseException:
+            self.close()
+            raise
         self._batches: weakref.WeakSet[TrajectoryBatch] = weakref.WeakSet()
         self._pool = _core.ArrayPool()
         close_at_exit(self)
@@ -149,6 +172,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         out: Mapping[str, Any] | None = None,
         drop_stale: bool = False,
         lookahead: int | None = None,
+        oversized: Literal["raise", "set_aside"] = "raise",
     ) -> TrajectoryBatch:
         """Exactly ``sequences`` sequences (as created, by default) in whole groups, oldest first.
 
@@ -169,20 +193,46 @@ class TrajectoryReader(_core.TrajectoryReader):
         ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
         ever is. ``lookahead`` bounds the groups that are looked at, the oldest ones.
 
+        No group keeps the others: one that no batch can be made of becomes a dead letter, a
+        RuntimeWarning says which and why, ``stats().set_aside`` counts it, and the next ones come.
+        That is one with a sequence of more than ``max_tokens``, or for which memory is short
+        because no sequence was ever as long; one that can't be decoded, if the layout is "groups";
+        and one that lacks what ``columns`` and ``dtypes`` ask for, once this reader has got a batch
+        with them (before that the request is refused, as it may be the request that is wrong).
+        ``oversized`` says whether that goes for a group with more sequences than the batch too.
+
         Raises Timeout if no whole groups make exactly that many, or another trainer's request is
         before this one, and says what is waiting; Closed if the stream has ended; TooLarge for a
-        group with more sequences than that, or for an array of ``out`` that is too small. Then
-        nothing was taken.
+        group with more sequences than that, or for an array of ``out`` that is too small;
+        InvalidArgument; MemoryError. Then nothing was taken. Corrupt for a group that contradicts
+        itself: it was set aside.
         """
-        return self._arranged(
-            self._next(sequences, lookahead, causal_shift, drop_stale, timeout),
-            layout,
-            pad_to,
-            columns,
-            dtypes,
-            pad_values,
-            out,
-        )
+        if oversized not in ("raise", "set_aside"):
+            raise InvalidArgument(f"oversized is {oversized!r}: give 'raise' or 'set_aside'")
+        columns = None if columns is None else tuple(columns)
+        sets_aside = oversized == "set_aside"
+        countdown = Countdown(timeout)
+        while True:
+            try:
+                core = self._next(
+                    sequences, lookahead, causal_shift, drop_stale, sets_aside, countdown.left()
+                )
+            finally:
+                self._tell_of_set_aside()
+            try:
+                return self._arranged(core, layout, pad_to, columns, dtypes, pad_values, out)
+            except Unserveable as error:
+                notice = f"{core.title(error.group)} was set aside: {error.why}"
+                core.set_aside(error.group)
+                _warn_of_set_aside(notice)
+
+    def _tell_of_set_aside(self) -> None:
+        try:
+            notices = self._take_notices()
+        except Error:  # closed meanwhile, which the caller is told by the call itself
+            return
+        for notice in notices:
+            _warn_of_set_aside(notice, stacklevel=4)
 
     def _arranged(
         self,
@@ -200,6 +250,7 @@ class TrajectoryReader(_core.TrajectoryReader):
                 f"layout is {layout!r} and pad_to {pad_to}: give 'padded', 'packed' or 'groups', "
                 f"and 1 or more"
             )
+        request = _request_key(layout, columns, dtypes, out)
         batch = make_batch(
             core,
             layout,
@@ -210,7 +261,11 @@ class TrajectoryReader(_core.TrajectoryReader):
             out=out or {},
             pool=self._pool,
             version=self.version,
+            is_proven=request in self._proven,
+            longest_served=self._longest_served,
         )
+        self._proven.add(request)
+        self._longest_served = max(self._longest_served, core.longest)
         self._batches.add(batch)
         return batch
 
@@ -266,10 +321,10 @@ class TrajectoryReader(_core.TrajectoryReader):
             for message in state["messages"]:
                 self._restore(message)
             return
-        here = self._unacknowledged(restored=True)
+        here = Counter(self._unacknowledged(restored=True))
         for message in state.get("restored", []):
-            if message in here:
-                here.remove(message)
+            if here[message] > 0:
+                here[message] -= 1
             else:
                 self._restore(message)
 
@@ -304,6 +359,31 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a reader stays in its process; give others reader.handle to attach to")
+
+
+def _at_least_one(number: int, name: str) -> int:
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise InvalidType(f"{name} must be an int, not {number!r}")
+    if number < 1:
+        raise InvalidArgument(f"{name} is {number}: give 1 or more, or None")
+    return number
+
+
+def _warn_of_set_aside(notice: str, stacklevel: int = 3) -> None:
+    where = "see dead_letters(), or `penstock dead NAME`"
+    warnings.warn(f"{notice}; {where}", RuntimeWarning, stacklevel=stacklevel)
+
+
+def _request_key(
+    layout: Layout,
+    columns: Iterable[str] | None,
+    dtypes: Mapping[str, Any] | None,
+    out: Mapping[str, Any] | None,
+) -> Any:
+    """What may stand in the way of a group's arrays, besides the group."""
+    asked = [(name, str(dtype)) for name, dtype in (dtypes or {}).items()]
+    given = [(name, str(getattr(array, "dtype", None))) for name, array in (out or {}).items()]
+    return layout, columns, tuple(sorted(asked)), tuple(sorted(given))
 
 
 def _group_of(letter: DeadLetter, raw: bytes) -> TrajectoryGroup:

@@ -43,6 +43,8 @@ class TrajectoryStats:
     sequences: int
     dropped_stale: int  #: groups, by who asked for that
     environments: list[EnvironmentStats]
+    max_tokens: int | None = None  #: of a sequence, as the trainer takes them
+    set_aside: int = 0  #: groups that became dead letters as no batch could be made of them
 
 
 @dataclass(frozen=True)

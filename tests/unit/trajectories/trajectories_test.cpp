@@ -329,6 +329,88 @@ TEST_F(TrajectoryTest, TooManySequencesAreRefusedOnBothSides) {
     EXPECT_EQ(writer.stats().queue.held_bytes, 0U);
 }
 
+TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
+    auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
+    ASSERT_TRUE(succeeds(put(writer, 1, 9)));
+    ASSERT_TRUE(succeeds(put(writer, 2, 8)));
+    auto reader = TrajectoryReader::attach(name_, 8);
+    auto batch = reader.next_batch({.sets_oversized_aside = true}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    EXPECT_EQ(ids(*batch), (Ids{"g2"}));
+    EXPECT_EQ(reader.take_notices().size(), 1U);
+    EXPECT_TRUE(reader.take_notices().empty());
+    EXPECT_EQ(reader.stats().set_aside, 1U);
+    EXPECT_EQ(reader.dead_letters()->size(), 1U);
+    batch->ack(1);
+    EXPECT_EQ(reader.discard(), 1U);
+}
+
+TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
+    auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {3, 5}))));  // no trainer yet: nobody knows
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 2, {4, 4}))));
+    auto reader = TrajectoryReader::attach(name_, 2);
+    reader.limit_tokens(4);
+    EXPECT_TRUE(fails(put(writer, MadeGroup("a", 3, {5, 1})), ErrorCode::TooLarge));
+    ASSERT_TRUE(succeeds(reader.restore(MadeGroup("a", 4, {5, 1}).message())));
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    EXPECT_EQ(ids(*batch), (Ids{"g2"}));
+    EXPECT_EQ(batch->deliveries(0), 1U);
+    batch->ack(1);
+    EXPECT_EQ(reader.take_notices().size(), 2U);
+    EXPECT_EQ(reader.stats().set_aside, 2U);
+    EXPECT_EQ(reader.held_messages().size(), 1U);  // of an earlier life: it has no slot
+    EXPECT_EQ(reader.discard(), 2U);
+}
+
+TEST_F(TrajectoryTest, AGroupOfABatchIsSetAsideAndTheOthersAreAsBefore) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
+    auto writer = TrajectoryWriter::attach(name_, environment("a"));
+    for (const std::int32_t number : {1, 2, 3}) ASSERT_TRUE(succeeds(put(writer, number)));
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    batch->set_aside(7);  // there is no such group
+    ASSERT_TRUE(batch->is_open());
+    batch->set_aside(0);
+    EXPECT_FALSE(batch->is_open());
+    auto again = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(again));
+    EXPECT_EQ(ids(*again), (Ids{"g2", "g3"}));
+    EXPECT_EQ(again->deliveries(0), 1U);
+    again->ack(1);
+    EXPECT_EQ(reader.discard(), 1U);
+}
+
+TEST_F(TrajectoryTest, WhatWaitsIsDroppedAndWhatIsHeldIsNot) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
+    auto writer = TrajectoryWriter::attach(name_, environment("a", 2, 1, 0.5));
+    for (const std::int32_t number : {1, 2, 3}) ASSERT_TRUE(succeeds(put(writer, number)));
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    const Result<std::uint64_t> dropped = reader.drop_waiting();
+    ASSERT_TRUE(succeeds(dropped));
+    EXPECT_EQ(*dropped, 1U);
+    ASSERT_TRUE(succeeds(put(writer, 4)));  // it goes on
+    batch->give_back();
+    EXPECT_EQ(*reader.drop_waiting(), 3U);
+    EXPECT_EQ(writer.stats().queue.held_bytes, 0U);
+}
+
+TEST_F(TrajectoryTest, GroupsThatKeepAColumnFromBecomingOneArray) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
+    auto writer = TrajectoryWriter::attach(name_, environment("a"));
+    ASSERT_TRUE(succeeds(put(writer, 1)));
+    ASSERT_TRUE(succeeds(put(writer, 2)));
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    using Indices = std::vector<std::size_t>;
+    EXPECT_EQ(batch->unfit(Column::Tokens, codec::DType::Int64), Indices{});
+    EXPECT_EQ(batch->unfit(Column::Tokens, codec::DType::Float32), (Indices{0, 1}));
+    EXPECT_EQ(batch->unfit(Column::Advantages, std::nullopt), (Indices{0, 1}));
+    batch->ack(1);
+}
+
 TEST_F(TrajectoryTest, AGroupThatIsNoneIsNotPut) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(1), 8);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
