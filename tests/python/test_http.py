@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import signal
@@ -25,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # newer ones would like another httpx
     from starlette.testclient import TestClient
 
+from http_server import REGISTRATION, WITHIN, make_group, served
 from peers import eventually
 
 import penstock
@@ -37,18 +37,6 @@ from penstock.trajectories import (
     inspect_trajectories,
 )
 
-WITHIN = 30.0  # seconds, for anything
-
-REGISTRATION = {
-    "wandb_group": "g",
-    "wandb_project": "p",
-    "batch_size": 4,
-    "max_token_len": 2048,
-    "checkpoint_dir": "/ckpt",
-    "save_checkpoint_interval": 7,
-    "starting_step": 3,
-    "num_steps": 100,
-}
 ENVIRONMENT = {"max_token_length": 2048, "desired_name": "math", "weight": 1.0, "group_size": 2}
 
 FULL: dict[str, Any] = {
@@ -67,16 +55,6 @@ FULL: dict[str, Any] = {
     "distill_token_ids": [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
     "distill_logprobs": [[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
 }
-
-
-def make_group(number: int, sequences: int = 2, **fields: Any) -> dict[str, Any]:
-    tokens = [[number, at, 7] for at in range(sequences)]
-    return {
-        "tokens": tokens,
-        "masks": [[-100, at, 7] for at in range(sequences)],
-        "scores": [float(number)] * sequences,
-        **fields,
-    }
 
 
 def numbers(answer: dict[str, Any]) -> list[int]:
@@ -408,29 +386,6 @@ def test_a_group_larger_than_the_batch(trainer: TestClient) -> None:
     assert "5 sequences" in refused.json()["detail"]
 
 
-def test_pages_of_any_site_may_ask(client: TestClient) -> None:
-    """As Atropos's own server allows."""
-    site = {"Origin": "https://example.org"}
-    for route in ("/", "/batch", "/nowhere"):
-        allowed = client.get(route, headers=site).headers["access-control-allow-origin"]
-        assert allowed in ("*", site["Origin"])
-    refused = client.post("/register", json={}, headers=site)
-    assert refused.status_code == 422
-    assert refused.headers["access-control-allow-origin"] in ("*", site["Origin"])
-    assert refused.headers["access-control-allow-credentials"] == "true"
-    asked = {
-        **site,
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "content-type, x-other",
-    }
-    allowed = client.options("/scored_data", headers=asked)
-    assert allowed.status_code == 200
-    assert allowed.headers["access-control-allow-origin"] == "https://example.org"
-    assert "POST" in allowed.headers["access-control-allow-methods"]
-    assert allowed.headers["access-control-allow-headers"] == "content-type, x-other"
-    assert "access-control-allow-origin" not in client.get("/").headers
-
-
 def test_a_group_without_env_id_comes_back_without(trainer: TestClient) -> None:
     trainer.post("/scored_data", json=make_group(4, sequences=4))
     (group,) = trainer.get("/batch").json()["batch"]
@@ -493,23 +448,6 @@ def _batch_of(client: TestClient) -> dict[str, Any] | None:
 
 
 # --- the command -------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def served(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`penstock trajectories serve` on a free port: the process and its address."""
-    command = [sys.executable, "-m", "penstock.cli.main", "trajectories", "serve"]
-    options = ["--queue", name, "--port", "0", *arguments]
-    with subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert "http://" in line, line
-            yield process, line.split()[-1]
-        finally:
-            process.kill()
 
 
 def ask(address: str, route: str, body: Any = None, method: str | None = None) -> Any:

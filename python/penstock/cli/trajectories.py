@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import penstock
 from penstock import _interrupts
 from penstock.cli import exits, output
-from penstock.cli.command import Commands, add_command, positive_int
+from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
+
+
+def _size(text: str) -> int:
+    """argparse type: bytes, as 1000000 or 64MiB."""
+    try:
+        return penstock.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_LIMITS: list[tuple[str, Callable[[str], float], str, str]] = [
+    ("--max-body-bytes", _size, "SIZE", "of one body, unpacked (default 256MiB)"),
+    ("--max-total-bytes", _size, "SIZE", "of all bodies under way (default 512MiB)"),
+    ("--max-requests", positive_int, "N", "with a body, at once (default 256)"),
+    ("--max-connections", positive_int, "N", "open at once (default 1000, and `ulimit -n`)"),
+    ("--header-timeout", positive_seconds, "SECONDS", "for the head of a request (default 10)"),
+    ("--body-timeout", positive_seconds, "SECONDS", "for a body, and 1 s a MiB (default 30)"),
+    ("--answer-timeout", positive_seconds, "SECONDS", "without reading an answer (default 30)"),
+]
 _OPTIONAL = ("anyio", "msgspec", "starlette", "uvicorn")
 
 
@@ -32,7 +52,8 @@ def add_to(commands: Commands) -> None:
             "then the exit code is 0. The trainer's POST /register creates the queue if there is\n"
             "none, and then it ends when the server does, or with the last environment if that is\n"
             "asked for. Groups that come over HTTP and through shared memory go the same way.\n"
-            "There is no password: who reaches the port may read and write."
+            "There is no password: what reaches the port may read and write. Web pages of other\n"
+            "sites may see how the server stands, and no more."
         ),
         example=_EXAMPLE,
         json_help="print the address as one JSON object on stdout",
@@ -53,11 +74,30 @@ def add_to(commands: Commands) -> None:
         help="whose leaving ends the stream of a queue that is created here: this server's (the\n"
         "default), or the last environment's; this server counts as one",
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of this server, as clients ask for it; may be given several times\n"
+        '("*.example.org" and "*" too)',
+    )
+    parser.add_argument(
+        "--allowed-origin",
+        action="append",
+        default=[],
+        metavar="SITE",
+        help="a site whose web pages are trusted, as https://example.org; likewise",
+    )
+    limits = parser.add_argument_group("limits of what clients can make it hold")
+    for option, type_, metavar, text in _LIMITS:
+        limits.add_argument(option, type=type_, metavar=metavar, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
     _interrupts.listen(_interrupts.note)  # a server that was told to end has done what was asked
     try:
+        from penstock.http.limits import Limits
         from penstock.http.serve import serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _OPTIONAL:
@@ -71,9 +111,17 @@ def run(args: argparse.Namespace) -> int:
         args.port,
         sequences=args.sequences,
         ends_with=args.ends_with,
+        limits=Limits(**{name: value for name, value in _limits_of(args) if value is not None}),
+        allowed_hosts=args.allowed_host,
+        allowed_origins=args.allowed_origin,
         on_listening=lambda address: _tell(args, address),
     )
     return exits.OK if served else exits.ERROR
+
+
+def _limits_of(args: argparse.Namespace) -> list[tuple[str, float | None]]:
+    names = [option.lstrip("-").replace("-", "_") for option, *_ in _LIMITS]
+    return [(name.removeprefix("max_"), getattr(args, name)) for name in names]
 
 
 def _tell(args: argparse.Namespace, address: str) -> None:

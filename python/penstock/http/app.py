@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from ..queue import EndsWith
 from .arrival import UnknownEncoding, check_encoding, read, unpack
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
 from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
+from .origins import Origins, RefuseForeign
 from .service import NotAccepted, Service, UnknownEnvironment
 from .words import Invalid
 
@@ -37,7 +38,8 @@ _GZIP_FROM = 1000  # bytes of an answer
 _GZIP_LEVEL = 1  # the highest would take longer than everything else together
 _WAITING_PUTS = 64
 _LIMITS = Limits()
-# As Atropos's server answers pages of any site. There is no password that one could lend them.
+# As Atropos's server answers pages of any site, so that their scripts may read what they are told:
+# of the routes of status how the server stands, and of all others that they are refused.
 _ANY_ORIGIN: dict[str, Any] = {
     "allow_origins": ["*"],
     "allow_credentials": True,
@@ -54,6 +56,9 @@ def build_app(
     put_timeout: float = 10.0,
     body_limit: int | None = None,
     limits: Limits = _LIMITS,
+    host: str | None = None,
+    allowed_hosts: Iterable[str] = (),
+    allowed_origins: Iterable[str] = (),
 ) -> Starlette:
     """The application over the queue of that name; its end closes what it had opened.
 
@@ -61,6 +66,12 @@ def build_app(
     is for a queue that is not there yet: then the application is its creator. A group waits
     ``put_timeout`` seconds for room. ``limits`` bound what clients can make the server hold;
     ``body_limit`` is their ``body_bytes``. Those of connections are for who accepts them.
+
+    ``host`` is the address that it listens on. Requests for a Host that is no name of this server
+    are refused, as DNS rebinding makes them: those are the loopback names, ``host``, the machine's
+    own name and ``allowed_hosts`` ("*.example.org" and "*" too); unless it listens on loopback
+    alone, addresses and names of one part as well. Web pages of other sites than this machine's and
+    ``allowed_origins`` ("https://example.org", or "*") may see how the server stands and no more.
 
     Raises InvalidName, or Incompatible if the name is that of something else.
     """
@@ -80,6 +91,7 @@ def build_app(
         lifespan=lifespan,
         middleware=[
             Middleware(CORSMiddleware, **_ANY_ORIGIN),
+            Middleware(RefuseForeign, origins=Origins(host, allowed_hosts, allowed_origins)),
             Middleware(GZipMiddleware, minimum_size=_GZIP_FROM, compresslevel=_GZIP_LEVEL),
         ],
         exception_handlers=_HANDLERS,
@@ -113,9 +125,7 @@ class _Routes:
             _get("/reset_data", self._reset_data),
         ]
 
-    async def _parsed(
-        self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]
-    ) -> _T:
+    async def _parsed(self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]) -> _T:
         """In a thread, as bodies may be large."""
         encoding = check_encoding(request)
         raw = await read(request, ticket, self._limits)

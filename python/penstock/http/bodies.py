@@ -44,6 +44,7 @@ _KEYS: Final = (
 
 _OBJECTS: Final = ("generation_params", "group_overrides")
 _LOOSE: Final = ("messages", *_OBJECTS, "overrides", "images")
+_MOST_SEQUENCES: Final = 65_536  # of a group: no batch is larger
 _COST_OF_GROUP: Final = 2048
 _COST_OF_VALUE: Final = 64
 _NULL: Final = msgspec.Raw(b"null")
@@ -176,7 +177,9 @@ def _cut(body: bytes, decoder: Any, charge: Charge) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), "a list of groups" if decoder is _MANY else "an object") from None
+        raise _refusal(
+            str(error), "a list of groups" if decoder is _MANY else "an object"
+        ) from None
     except (ValueError, RecursionError) as error:
         if not _BEYOND_JSON.search(body):
             raise Invalid(f"the body is no JSON: {error}") from None
@@ -209,7 +212,12 @@ def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
         if name not in given:
             raise Invalid(f"the field '{name}' is missing")
     columns: Json = {name: token_column(name, given[name]) for name in _PER_TOKEN if name in given}
-    columns |= {name: distilled_column(name, given[name]) for name in _DISTILLED if name in given}
+    sequences = len(columns["tokens"].lengths)
+    if sequences > _MOST_SEQUENCES:
+        raise Invalid(f"the group has {sequences} sequences, and no batch more than 65536")
+    for name in _DISTILLED:
+        if name in given:
+            columns[name] = distilled_column(name, given[name], sequences)
     columns["scores"] = scores_of("scores", given["scores"])
     rest: Json = {}
     if "messages" in given:

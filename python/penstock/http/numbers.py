@@ -8,7 +8,7 @@ ever one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -21,12 +21,18 @@ from .words import Invalid
 
 __all__ = ["distilled_column", "scores_of", "token_column"]
 
-_MOST_SEQUENCES: Final = 65_536  # of a group: no batch is larger
 _PIECE: Final = 64 << 10  # bytes of text that become lists at once
 _LONGEST_TOKEN: Final = 4 << 20  # bytes of the list of one token
-_END_OF_TOKEN: Final = re.compile(rb"\]\s*,")
+_END_OF_LIST: Final = re.compile(rb"\]\s*,")
+_END_OF_LISTS: Final = re.compile(rb"\]\s*\]\s*,")
 _FIRST: Final = re.compile(rb"\s*(.)")
-_FIRSTS: Final = {b'"': "text", b"{": "an object", b"t": "true or false", b"f": "true or false", b"n": "null"}
+_FIRSTS: Final = {
+    b'"': "text",
+    b"{": "an object",
+    b"t": "true or false",
+    b"f": "true or false",
+    b"n": "null",
+}
 _PLACE: Final = re.compile(r" - at `\$((?:\[\d+\])*)`")
 _FOUND: Final = re.compile(r"^Expected `array`, got `(\w+)`")
 _INT64: Final = np.iinfo(np.int64)
@@ -44,9 +50,7 @@ class _Kind(NamedTuple):
 
 
 _WHOLE: Final = _Kind("whole numbers", np.int32, list[int], list[list[int]], list[list[list[int]]])
-_REAL: Final = _Kind(
-    "numbers", np.float64, list[float], list[list[float]], list[list[list[float]]]
-)
+_REAL: Final = _Kind("numbers", np.float64, list[float], list[list[float]], list[list[list[float]]])
 _DECODERS: Final = {
     lists: msgspec.json.Decoder(lists)
     for kind in (_WHOLE, _REAL)
@@ -77,49 +81,77 @@ def scores_of(name: str, source: Any) -> npt.NDArray[Any]:
 def token_column(name: str, source: Any) -> FlatColumn:
     """A column with a number for each token: a list for each sequence."""
     flat = _Flat(name, source)
-    if _is_long(source):
-        if source.count(b"[") > _MOST_SEQUENCES + 1:  # before each costs an object
-            raise Invalid(f"the field '{name}' has more sequences than {_MOST_SEQUENCES}")
-        lengths = []
-        for at, text in enumerate(_sequences(name, source)):
-            before, where = flat.size, f"sequence {at} of"
-            _check_list(text, where, name)
-            for piece in _pieces_of_numbers(text):
-                flat.add(flat.decode(piece, flat.kind.one, (where,)), where)
-            lengths.append(flat.size - before)
-    else:
-        rows = flat.decode(source, flat.kind.two, ("the field", "sequence {} of"))
-        lengths = [len(row) for row in rows]
-        flat.add_rows(rows)
+    lengths: list[int] = []
+
+    def add_short(rows: Any) -> None:
+        rows = flat.decode(rows, flat.kind.two, ("the field", "sequence {} of"), len(lengths))
+        flat.add_rows(rows, len(lengths))
+        lengths.extend(map(len, rows))
+
+    def add_long(row: bytes) -> None:
+        before, where = flat.size, f"sequence {len(lengths)} of"
+        _check_list(row, where, name)
+        for piece in _pieces_of_numbers(row):
+            flat.add(flat.decode(piece, flat.kind.one, (where,)), where)
+        lengths.append(flat.size - before)
+
+    _read_in_pieces(name, source, _END_OF_LIST, add_short, add_long)
     return FlatColumn(flat.array(), np.array(lengths, np.int64), None)
 
 
-def distilled_column(name: str, source: Any) -> FlatColumn:
+def distilled_column(name: str, source: Any, sequences: int) -> FlatColumn:
     """A column with several numbers for each token: a list for each token of each sequence.
 
-    Its lists are objects while they are read: 56 bytes for each bracket of ``source``, at most.
+    There must be as many ``sequences``. Its lists are objects while they are read: 56 bytes for
+    each bracket of ``source``, at most.
     """
     flat = _Flat(name, source)
     lengths: list[int] = []
     widths: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)]
 
     def add(tokens: list[list[Any]], at: int) -> int:
-        widths.append(np.fromiter((len(token) for token in tokens), np.int32, len(tokens)))
+        widths.append(np.fromiter(map(len, tokens), np.int32, len(tokens)))
         flat.add(list(chain.from_iterable(tokens)), f"sequence {at} of")
         return len(tokens)
 
-    if _is_long(source):
-        for at, text in enumerate(_sequences(name, source)):
-            where = f"sequence {at} of"
-            _check_list(text, where, name)
-            places = (where, f"a token in {where}", where)
-            pieces = _pieces_of_tokens(name, text)
-            lengths.append(sum(add(flat.decode(one, flat.kind.two, places), at) for one in pieces))
-    else:
+    def add_short(rows: Any) -> None:
         places = ("the field", "sequence {} of", "a token in sequence {} of", "sequence {} of")
-        tokens_of = flat.decode(source, flat.kind.three, places)
-        lengths = [add(tokens, at) for at, tokens in enumerate(tokens_of)]
+        first = len(lengths)
+        rows = flat.decode(rows, flat.kind.three, places, first)
+        lengths.extend([add(tokens, first + at) for at, tokens in enumerate(rows)])
+
+    def add_long(row: bytes) -> None:
+        if len(lengths) >= sequences:
+            raise Invalid(f"the field '{name}' has more sequences than the tokens: {sequences}")
+        at = len(lengths)
+        where = f"sequence {at} of"
+        _check_list(row, where, name)
+        places = (where, f"a token in {where}", where)
+        pieces = _pieces_of_tokens(name, row)
+        lengths.append(sum(add(flat.decode(one, flat.kind.two, places), at) for one in pieces))
+
+    _read_in_pieces(name, source, _END_OF_LISTS, add_short, add_long)
     return FlatColumn(flat.array(), np.array(lengths, np.int64), np.concatenate(widths))
+
+
+def _read_in_pieces(
+    name: str,
+    source: Any,
+    end: re.Pattern[bytes],
+    add_short: Callable[[Any], None],
+    add_long: Callable[[bytes], None],
+) -> None:
+    """Several sequences at a time, or a long one alone."""
+    if not _is_long(source):
+        return add_short(source)
+    _check_list(source, "the field", name)
+    for piece in _pieces(source, end):
+        if len(piece) <= 2 * _PIECE:
+            add_short(piece)
+        else:
+            for row in _TEXTS.decode(piece):
+                add_long(bytes(row))
+    return None
 
 
 class _Flat:
@@ -132,22 +164,25 @@ class _Flat:
         most = source.count(b",") + 1 if isinstance(source, bytes) else 0
         self._array: npt.NDArray[Any] = np.empty(most, self.kind.dtype)
 
-    def decode(self, source: Any, lists: Any, places: tuple[str, ...]) -> Any:
-        """Lists of numbers; ``places`` say what is refused, by how deep in the lists it is."""
+    def decode(self, source: Any, lists: Any, places: tuple[str, ...], first: int = 0) -> Any:
+        """Lists of numbers; ``places`` say what is refused, by how deep in the lists it is.
+
+        ``first`` is the number of the first list in the whole column.
+        """
         try:
             if isinstance(source, bytes):
                 return _DECODERS[lists].decode(source)
             return msgspec.convert(source, lists)
         except (ValueError, RecursionError) as error:
-            self._refuse(str(error), places)
+            self._refuse(str(error), places, first)
 
-    def add_rows(self, rows: list[list[Any]]) -> None:
-        """The numbers of all sequences."""
+    def add_rows(self, rows: list[list[Any]], first: int) -> None:
+        """The numbers of several sequences."""
         try:
             self.add(list(chain.from_iterable(rows)), "")
         except Invalid:  # too large: of which?
             for at, row in enumerate(rows):
-                self.add(row, f"sequence {at} of")
+                self.add(row, f"sequence {first + at} of")
             raise
 
     def add(self, values: list[Any], where: str) -> None:
@@ -170,10 +205,11 @@ class _Flat:
         """All that were added."""
         return self._array[: self.size]
 
-    def _refuse(self, why: str, places: tuple[str, ...]) -> NoReturn:
+    def _refuse(self, why: str, places: tuple[str, ...], first: int) -> NoReturn:
         found = _PLACE.search(why)
         indices = found[1].strip("[]").split("][") if found and found[1] else []
-        where = places[min(len(indices), len(places) - 1)].format(*indices[:1])
+        where = places[min(len(indices), len(places) - 1)]
+        where = where.format(*(first + int(at) for at in indices[:1]))
         instead = _FOUND.match(why)
         if instead:
             kind = _KINDS.get(instead[1], instead[1])
@@ -192,15 +228,6 @@ def _fits_int32(numbers: npt.NDArray[Any]) -> bool:
 
 def _is_long(source: Any) -> bool:
     return isinstance(source, bytes) and len(source) > _PIECE
-
-
-def _sequences(name: str, text: bytes) -> Iterator[bytes]:
-    """The text of each list of a long column."""
-    _check_list(text, "the field", name)
-    raws = _TEXTS.decode(text)
-    if len(raws) > _MOST_SEQUENCES:
-        raise Invalid(f"the field '{name}' has more sequences than {_MOST_SEQUENCES}")
-    return (bytes(raw) for raw in raws)
 
 
 def _check_list(text: bytes, where: str, name: str) -> None:
@@ -223,16 +250,18 @@ def _pieces_of_numbers(text: bytes) -> Iterator[bytes]:
     yield b"[%b]" % text[begin:last]
 
 
-def _pieces_of_tokens(name: str, text: bytes) -> Iterator[bytes]:
+def _pieces(text: bytes, end: re.Pattern[bytes]) -> Iterator[bytes]:
     """A list of lists as several, cut between two of them; sound likewise."""
     begin, last = text.index(b"[") + 1, text.rindex(b"]")
-    while last - begin > _PIECE:
-        found = _END_OF_TOKEN.search(text, begin + _PIECE, last)
-        end = found.start() + 1 if found else last
-        if end - begin > _LONGEST_TOKEN:
-            raise Invalid(f"a token of '{name}' has more than {_LONGEST_TOKEN} bytes of numbers")
-        yield b"[%b]" % text[begin:end]
-        if found is None:
-            return
-        begin = found.end()
+    while last - begin > _PIECE and (found := end.search(text, begin + _PIECE, last)):
+        comma = found.end() - 1
+        yield b"[%b]" % text[begin:comma]
+        begin = comma + 1
     yield b"[%b]" % text[begin:last]
+
+
+def _pieces_of_tokens(name: str, text: bytes) -> Iterator[bytes]:
+    for piece in _pieces(text, _END_OF_LIST):
+        if len(piece) > _LONGEST_TOKEN:
+            raise Invalid(f"a token of '{name}' has more than {_LONGEST_TOKEN} bytes of numbers")
+        yield piece

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -11,6 +11,8 @@ import uvicorn
 from .. import _interrupts
 from ..queue import EndsWith
 from .app import build_app
+from .connections import bounded_protocol
+from .limits import Limits
 
 __all__ = ["serve"]
 
@@ -24,6 +26,9 @@ def serve(
     *,
     sequences: int | None = None,
     ends_with: EndsWith = "creator",
+    limits: Limits | None = None,
+    allowed_hosts: Iterable[str] = (),
+    allowed_origins: Iterable[str] = (),
     on_listening: Callable[[str], None],
 ) -> bool:
     """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order. False: it could not start.
@@ -31,7 +36,16 @@ def serve(
     ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken,
     and what ``build_app`` raises: then nothing has listened.
     """
-    app = build_app(queue, sequences=sequences, ends_with=ends_with)
+    limits = limits or Limits()
+    app = build_app(
+        queue,
+        sequences=sequences,
+        ends_with=ends_with,
+        limits=limits,
+        host=host,
+        allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
+    )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
         # Inherited by every connection. Otherwise the second part of an answer waits some 40 ms for
@@ -39,6 +53,7 @@ def serve(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             app,
+            http=bounded_protocol(limits),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,

@@ -1,0 +1,99 @@
+"""Connections that come to nothing: how many there may be, and for how long.
+
+uvicorn waits for ever for the head of a request, for a body that nobody reads any more, and for a
+client that does not read its answer. What of a body is read has its own limit (arrival.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .limits import Limits
+
+__all__ = ["bounded_protocol", "most_connections"]
+
+_OTHER_FILES = 64  # descriptors for the queue, the log and everything else
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 57\r\n\r\n"
+    b'{"error":"too many connections are open: try again soon"}'
+)
+
+
+def most_connections(limits: Limits) -> int:
+    """As many as are allowed and have descriptors."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.connections
+    return max(1, min(limits.connections, soft - _OTHER_FILES))
+
+
+def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """uvicorn's protocol for HTTP, over h11 which is always there, with limits."""
+    most = most_connections(limits)
+
+    class Bounded(H11Protocol):
+        """One connection."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._waiting: asyncio.TimerHandle | None = None  # for a head, or the next request
+            self._unread: asyncio.TimerHandle | None = None  # what the client does not read
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > most:
+                transport.write(_FULL)
+                transport.close()
+            else:
+                self._wait_for_request()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._is_at_work():
+                self._waiting = _stopped(self._waiting)
+            elif self._waiting is None:
+                self._wait_for_request()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self._is_at_work() and self._waiting is None:
+                self._wait_for_request()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = _stopped(self._unread)
+            self._unread = self.loop.call_later(limits.answer_timeout, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._unread = _stopped(self._unread)
+            super().resume_writing()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._waiting = _stopped(self._waiting)
+            self._unread = _stopped(self._unread)
+            super().connection_lost(exc)
+
+        def _is_at_work(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _wait_for_request(self) -> None:
+            if not self.transport.is_closing():
+                self._waiting = self.loop.call_later(limits.header_timeout, self._give_up)
+
+        def _give_up(self) -> None:
+            """Without a word: half a request can't be answered."""
+            self._waiting = None
+            if not self._is_at_work():
+                self.transport.abort()
+
+    return Bounded
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,146 @@
+"""Who may ask: programs anything, web pages of other sites only how the server stands.
+
+A browser lends any page its way to this server. Three things keep a page from using it:
+
+- The Host must be a name of this server. Otherwise a page's own name, made to lead here (DNS
+  rebinding), would make the page one of this server's.
+- A request from another site is refused where it changes state or shows trajectories. The method
+  says nothing of that: `GET /batch` takes groups for good. Nor does the type of the body: a page
+  may post text/plain without asking first.
+- What browsers say of a request's origin (Origin, Sec-Fetch-Site, Referer) no page can forge, and
+  programs don't say: they are not affected.
+
+What is left to pages of any site, as Atropos's server allows it: the routes of status. They say
+how long the queue is, and nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["Origins", "RefuseForeign"]
+
+_WILDCARDS = ("", "0.0.0.0", "::")
+_ONE_PART = re.compile(r"[a-z0-9_-]+")
+#: What a page of any site may ask, and read the answer of.
+_OPEN = frozenset({"/", "/status", "/status-env", "/info", "/wandb_info"})
+
+
+class Origins:
+    """Which names are this server's, and which sites are as good as it."""
+
+    def __init__(
+        self, host: str | None, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
+    ) -> None:
+        own = socket.gethostname().lower()
+        self._hosts = {own, *(_plain(one) for one in allowed_hosts)}
+        self._origins = {one.lower().rstrip("/") for one in allowed_origins}
+        # Who listens to the network, or is told by nobody where it listens, has more names than
+        # it knows: its addresses, and those that a private network gives (of one part: no page of
+        # the internet has such a name).
+        self._is_public = host is None or not _is_loopback(host)
+        if host is not None and host not in _WILDCARDS:
+            self._hosts.add(_plain(host))
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a Host header is a name of this server."""
+        name = _name_of("//" + header)
+        if name is None:
+            return False
+        if "*" in self._hosts or name in self._hosts or _is_loopback(name):
+            return True
+        if any(one.startswith("*.") and name.endswith(one[1:]) for one in self._hosts):
+            return True
+        return self._is_public and (_is_address(name) or _ONE_PART.fullmatch(name) is not None)
+
+    def trusts(self, headers: Headers) -> bool:
+        """Whether a request comes from no page, or from one of this server or a trusted site."""
+        origin = headers.get("origin")
+        if origin is not None:
+            return self._trusts_site(origin, headers.get("host", ""))
+        site = headers.get("sec-fetch-site")
+        if site is not None:
+            return site in ("same-origin", "none")
+        referer = headers.get("referer")
+        return referer is None or self._trusts_site(referer, headers.get("host", ""))
+
+    def _trusts_site(self, url: str, host: str) -> bool:
+        try:
+            parts = urlsplit(url.lower())
+        except ValueError:
+            return False
+        site = f"{parts.scheme}://{parts.netloc}"
+        if "*" in self._origins or site in self._origins:
+            return True
+        if parts.netloc and parts.netloc == host.lower():
+            return True
+        # A page that this machine serves: who may do that may reach the port as well.
+        name = _name_of(url)
+        return name is not None and _is_loopback(name)
+
+
+class RefuseForeign:
+    """ASGI middleware: 403 for what ``Origins`` does not let through."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        why = self._why_not(scope) if scope["type"] == "http" else None
+        if why is None:
+            await self._app(scope, receive, send)
+        else:
+            await JSONResponse({"detail": why}, 403)(scope, receive, send)
+
+    def _why_not(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host")
+        if host is not None and not self._origins.knows_host(host):
+            return (
+                f"the Host {host!r} is no name of this server: if it is to be one, start it with "
+                f"--allowed-host"
+            )
+        if scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD"):
+            return None
+        if self._origins.trusts(headers):
+            return None
+        return (
+            "a web page of another site asks: it may see how the server stands, and no more; if "
+            "it is to be trusted, start the server with --allowed-origin"
+        )
+
+
+def _plain(host: str) -> str:
+    return host.strip().lower().strip("[]").rstrip(".")
+
+
+def _name_of(url: str) -> str | None:
+    """The host of a URL, without its port."""
+    try:
+        name = urlsplit(url.lower()).hostname
+    except ValueError:
+        return None
+    return name.rstrip(".") if name else None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    if _is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost" or name.endswith(".localhost")

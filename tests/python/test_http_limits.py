@@ -1,0 +1,356 @@
+"""What clients can make the HTTP face hold: memory, time and connections are bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import socket
+import threading
+import time
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("httpx")
+pytest.importorskip("msgspec")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+from http_server import REGISTRATION, WITHIN, make_group, served
+from peers import eventually
+
+import penstock
+from penstock.http import build_app
+from penstock.http.bodies import group_from_json, group_from_text
+from penstock.http.limits import Admission, Busy, Limits, TooBig
+from penstock.trajectories import TrajectoryGroup, TrajectoryReader
+
+MiB = 1 << 20
+
+
+@pytest.fixture
+def client(name: str) -> Iterator[TestClient]:
+    with TestClient(build_app(name, limits=Limits(body_bytes=256 * MiB))) as made:
+        made.post("/register", json={**REGISTRATION, "batch_size": 2, "max_token_len": 0})
+        yield made
+        made.get("/reset_data")
+
+
+def peak_of(act: Callable[[], Any]) -> int:
+    """The most bytes of Python and NumPy at once that a call needs."""
+    act()  # what is only made once
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def free(_cost: int) -> None:
+    """Charges nothing."""
+
+
+def refused(body: bytes) -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        group_from_text(body, free)
+    return str(caught.value)
+
+
+def text_of(**fields: Any) -> bytes:
+    return json.dumps({**make_group(1), **fields}).encode()
+
+
+# --- types before arrays ----------------------------------------------------------------------
+
+
+def test_no_array_is_made_of_text() -> None:
+    """One long text among many short ones would be an array of that many long ones."""
+    mixed = ["x" * 100_000] + ["a"] * 2_000
+    for fields in (
+        {"tokens": [mixed, [1]]},
+        {"masks": [[1], mixed]},
+        {"scores": mixed},
+        {"advantages": [mixed, mixed]},
+        {"distill_token_ids": [[mixed], [["a"]]]},
+        {"distill_logprobs": [[[0.5]], [mixed]]},
+    ):
+        body = text_of(**fields)
+        assert "holds something else than" in refused(body)
+        assert peak_of(lambda body=body: refused(body)) < 8 * len(body) + MiB
+        value = json.loads(body)
+        with pytest.raises(ValueError, match="holds something else than"):
+            group_from_json(value)
+
+
+def test_a_few_bytes_of_gzip(client: TestClient) -> None:
+    tokens = b'["' + b"x" * 100_000 + b'"' + b',"a"' * 20_000 + b"]"
+    body = b'{"tokens":[' + tokens + b'],"masks":[[1]],"scores":[1]}'
+    packed = gzip.compress(body)
+    assert len(packed) < 1_000
+
+    def post() -> None:
+        answer = client.post("/scored_data", content=packed, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 422
+        assert "sequence 0 of 'tokens'" in answer.json()["detail"]
+
+    assert peak_of(post) < 6 * len(body) + 2 * MiB
+
+
+LONG_COLUMNS = {
+    "one sequence of small numbers": [[1] * 100_000],
+    "one sequence of large numbers": [[2**40, 1] * 20_000],
+    "many sequences": [[1]] * 40_000,
+    "sequences of some length": [list(range(5_000))] * 8,
+}
+
+
+@pytest.mark.parametrize("column", LONG_COLUMNS.values(), ids=LONG_COLUMNS)
+@pytest.mark.parametrize("name", ["masks", "advantages", "distill_token_ids", "distill_logprobs"])
+def test_memory_is_a_small_multiple_of_the_body(column: Any, name: str) -> None:
+    body: dict[str, Any] = {"tokens": column, "masks": column, "scores": [0.5] * len(column)}
+    body[name] = [[[one] for one in row] for row in column] if "distill" in name else column
+    text = json.dumps(body, separators=(",", ":")).encode()
+    costs: list[int] = [len(text)]
+    group = group_from_text(text, costs.append)
+    assert group == TrajectoryGroup(**body)
+    assert group == group_from_json(body)
+    peak = peak_of(lambda: group_from_text(text, free))
+    assert peak < 6 * sum(costs) + 2 * MiB  # of pieces
+
+
+def test_long_columns_are_read_as_short_ones_are() -> None:
+    """They are cut in pieces: at whatever place, and with blanks where JSON allows them."""
+    rows = [[at, -at, 2**31 + at] * 9_000 for at in range(3)]
+    reals = [[0.5 * one for one in row] for row in rows]
+    distilled = [[[one, 7][: one % 3] for one in row] for row in rows]
+    body = {
+        "tokens": rows,
+        "masks": rows,
+        "scores": [1, 2.5, -3],
+        "ref_logprobs": reals,
+        "distill_token_ids": distilled,
+    }
+    for separators in ((",", ":"), (" ,\n ", " : ")):
+        text = json.dumps(body, separators=separators).encode()
+        assert group_from_text(text, free) == TrajectoryGroup(**body)
+    bad = json.dumps({**body, "masks": [*rows[:2], [*rows[2][:-1], "1"]]}).encode()
+    assert "sequence 2 of 'masks' holds something else than whole numbers" in refused(bad)
+    bad = json.dumps({**body, "masks": [*rows[:2], "1"]}).encode()
+    assert "sequence 2 of 'masks' is text: give a list" in refused(bad)
+    distilled[1][20_000] = [1, None]
+    bad = json.dumps(body).encode()
+    assert "sequence 1 of 'distill_token_ids' holds something else" in refused(bad)
+
+
+def test_what_python_alone_calls_json_comes_as_before(client: TestClient) -> None:
+    """NaN and half characters, which Python's clients write."""
+    body = text_of(scores=[float("nan"), float("-inf")], images="\ud800", messages=[[], []])
+    assert client.post("/scored_data", content=body).status_code == 200
+    (group,) = client.get("/batch").json()["batch"]
+    assert np.isnan(group["scores"][0])
+    assert group["scores"][1] == -np.inf
+    assert group["images"] == "\ud800"
+    assert "'tokens' holds something else" in refused(text_of(tokens=[[float("nan")], [1]]))
+
+
+def test_gzip_of_many_members_is_refused_in_words(client: TestClient) -> None:
+    packed = gzip.compress(b"") * 50_000 + gzip.compress(text_of())
+    answer = client.post("/scored_data", content=packed, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 422
+    assert "members of gzip" in answer.json()["detail"]
+
+
+# --- admission --------------------------------------------------------------------------------
+
+
+def test_what_is_under_way_together_is_bounded() -> None:
+    admission = Admission(Limits(body_bytes=100, total_bytes=150, requests=2))
+    with admission.enter() as one, admission.enter() as two:
+        with pytest.raises(Busy, match="2 requests"), admission.enter():
+            pass
+        one.charge(100)
+        with pytest.raises(TooBig, match="more than 100 bytes"):
+            one.charge(1)
+        two.charge(50)
+        with pytest.raises(Busy, match="150 bytes of 150"):
+            two.charge(1)
+    with admission.enter() as three:
+        three.charge(100)  # all of it came back
+
+
+def test_values_cost_more_than_their_text(name: str) -> None:
+    """[] is three bytes, and an object of Python's."""
+    with TestClient(build_app(name, limits=Limits(body_bytes=MiB))) as client:
+        client.post("/register", json=REGISTRATION)
+        for field in ("images", "messages", "overrides"):
+            body = text_of(**{field: [[]] * 100_000})
+            assert len(body) < MiB
+            answer = client.post("/scored_data", content=body)
+            assert answer.status_code == 413
+            assert "more than 1048576 bytes" in answer.json()["detail"]
+        listed = b"[" + b",".join([text_of()] * 1_000) + b"]"
+        assert client.post("/scored_data_list", content=listed).status_code == 413
+
+
+def test_groups_that_wait_for_room_are_under_way(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=2, slots=2) as reader,
+        TestClient(build_app(name, put_timeout=WITHIN, limits=Limits(requests=1))) as client,
+    ):
+        client.post("/register", json={**REGISTRATION, "batch_size": 2})
+        for number in range(2):
+            assert client.post("/scored_data", json=make_group(number)).status_code == 200
+        statuses: list[int] = []
+        poster = threading.Thread(
+            target=lambda: statuses.append(
+                client.post("/scored_data", json=make_group(2)).status_code
+            )
+        )
+        poster.start()
+        answer = eventually(lambda: refused_for_now(client), WITHIN)
+        assert answer.headers["Retry-After"] == "1"
+        assert "1 requests are under way" in answer.json()["error"]
+        assert client.get("/status").status_code == 200  # has no body
+        assert client.get("/batch").json()["batch"]
+        poster.join(WITHIN)
+        assert statuses == [200]
+        assert reader.drop_waiting() == 2
+
+
+def refused_for_now(client: TestClient) -> Any:
+    answer = client.post("/disconnect-env", json={"env_id": 99})
+    return answer if answer.status_code == 503 else None
+
+
+@pytest.mark.parametrize("name_of", ["body_bytes", "requests", "header_timeout"])
+def test_limits_are_more_than_nothing(name_of: str) -> None:
+    with pytest.raises(penstock.InvalidArgument, match=name_of):
+        Limits(**{name_of: 0})
+
+
+# --- time and connections, over real sockets ----------------------------------------------------
+
+
+def connect(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=WITHIN)
+
+
+HEAD = b"POST /scored_data HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+def test_half_of_a_head_is_not_waited_for(name: str) -> None:
+    with served(name, "--header-timeout", "0.5") as (_, address):
+        halves = [connect(address) for _ in range(20)]
+        for half in halves:
+            half.sendall(HEAD)
+        begun = time.monotonic()
+        drip = halves[0]
+        with contextlib.suppress(OSError):  # a byte now and then is no head either
+            while time.monotonic() - begun < WITHIN:
+                drip.sendall(b"X")
+                drip.settimeout(0.1)
+                with contextlib.suppress(TimeoutError):
+                    if not drip.recv(1):
+                        break
+        assert time.monotonic() - begun < WITHIN
+        for half in halves[1:]:
+            assert all_of(half) == b""
+            half.close()
+        drip.close()
+
+
+def test_half_of_a_body_is_not_waited_for(name: str) -> None:
+    with served(name, "--body-timeout", "0.5") as (_, address), connect(address) as half:
+        half.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        answer = all_of(half)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"did not arrive within 0.5 s" in answer
+
+
+def test_a_body_after_its_answer_is_not_waited_for(name: str) -> None:
+    with served(name, "--header-timeout", "0.5") as (_, address), connect(address) as half:
+        half.sendall(HEAD + b"Content-Encoding: br\r\nContent-Length: 100\r\n\r\n{")
+        assert all_of(half).startswith(b"HTTP/1.1 415")
+
+
+def test_an_answer_that_is_not_read_is_given_up(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=1, capacity="64MiB"),
+        served(name, "--answer-timeout", "0.5") as (_, address),
+        connect(address) as reader,
+    ):
+        ask = json.dumps({**REGISTRATION, "batch_size": 1, "max_token_len": 0}).encode()
+        post(address, "/register", ask)
+        long = json.dumps({"tokens": [[123456] * MiB], "masks": [[1] * MiB], "scores": [1]})
+        post(address, "/scored_data", long.encode())
+        reader.sendall(b"GET /batch HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        # Nothing is read until the server has closed: then its end of the connection is gone.
+        here = reader.getsockname()
+        eventually(lambda: not is_connected(here, reader.getpeername()) or None, WITHIN)
+        assert len(all_of(reader)) < 8 * MiB
+
+
+def post(address: str, route: str, body: bytes) -> bytes:
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    with connect(address) as connection:
+        connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    return answer
+
+
+def is_connected(here: Any, there: Any) -> bool:
+    """Whether the server's socket of a connection is established, as the kernel says."""
+
+    def kernel(address: Any) -> str:
+        host = socket.inet_aton(address[0])[::-1].hex().upper()
+        return f"{host}:{address[1]:04X}"
+
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [line.split()[1:4] for line in table]
+    return [kernel(there), kernel(here), "01"] in rows
+
+
+def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
+    with served(name, "--max-connections", "4") as (_, address):
+        held = [connect(address) for _ in range(4)]
+        for one in held:  # answered, so it is counted
+            one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 200")
+        with connect(address) as more:
+            answer = all_of(more)
+            assert answer.startswith(b"HTTP/1.1 503")
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert b"Retry-After: 1" in head
+            assert b"Content-Length: %d" % len(body) in head
+            assert json.loads(body)["error"].startswith("too many connections")
+        held.pop().close()
+        eventually(lambda: can_ask(address), WITHIN)
+        for one in held:
+            one.close()
+
+
+def can_ask(address: str) -> bool:
+    with connect(address) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return all_of(connection).startswith(b"HTTP/1.1 200")
