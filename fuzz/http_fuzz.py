@@ -1,0 +1,229 @@
+"""Bodies for the HTTP face, made of sound ones by random changes.
+
+    python fuzz/http_fuzz.py [--seconds 20] [--seed N]
+
+A child serves the application in its own process, with a bound on its memory, and gets one body
+after the other: no answer may be 500, none may take more than a second of processor time, and no
+body more memory than its cost allows. What breaks is kept in build/fuzz/http-*, with its route.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import resource
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from penstock.http import build_app
+from penstock.http.limits import Limits
+from penstock.trajectories import TrajectoryReader
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # newer ones would like another httpx
+    from starlette.testclient import TestClient
+
+_MOST = 1 << 20  # bytes of a body, and what it may cost
+_MEMORY = 6 * 8 * _MOST + (64 << 20)  # of that and the interpreter's own, beyond what it began with
+_SLOW = 1.0  # seconds of processor time
+_KEPT = Path("build/fuzz")
+_GROUP: dict[str, Any] = {
+    "tokens": [[1, 2, 3], [2**31, 5]],
+    "masks": [[-100, 2, 3], [-100, 5]],
+    "scores": [0.1, -2.5],
+    "advantages": [[0.1, 0.2, 0.3], [0.4, 0.5]],
+    "ref_logprobs": [[-0.1, -0.2, -0.3], [-0.4, -0.5]],
+    "inference_logprobs": [[1.0, -0.2, -0.3], [1.0, -0.5]],
+    "messages": [[{"role": "user", "content": "1+1?", "reward": None}], []],
+    "generation_params": {"temperature": 0.7},
+    "overrides": [{"set_advantage_to_zero": True}, {}],
+    "group_overrides": {"group_size": 2},
+    "images": ["aGk=", None],
+    "env_id": 17,
+    "distill_token_ids": [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
+    "distill_logprobs": [[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
+}
+_SMALL = {name: _GROUP[name] for name in ("tokens", "masks", "scores")}
+_REGISTRATION = {
+    "wandb_group": "g",
+    "wandb_project": "p",
+    "batch_size": 4,
+    "max_token_len": 0,
+    "checkpoint_dir": "/ckpt",
+    "save_checkpoint_interval": 7,
+    "starting_step": 3,
+    "num_steps": 100,
+}
+_ENVIRONMENT = {"max_token_length": 9, "desired_name": "math", "weight": 1.0, "group_size": 2}
+_SEEDS: list[tuple[str, Any]] = [
+    ("/scored_data", _GROUP),
+    ("/scored_data", _SMALL),
+    ("/scored_data_list", [_SMALL, _GROUP]),
+    ("/register", _REGISTRATION),
+    ("/register-env", _ENVIRONMENT),
+    ("/disconnect-env", {"env_id": 1}),
+]
+_ODD: list[Any] = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1.0,
+        1e308,
+        2**31,
+        2**53,
+        2**63,
+        2**64,
+        10**400,
+        "",
+        "1",
+        "x" * 999,
+    ),
+    *([], {}, [[]], [[[]]], [None], {"role": 1}, float("nan"), float("inf"), "\ud800", "\u0000"),
+]
+_BITS = [b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b"NaN", b"1e999", b"\x00", b"\xff", b" "]
+
+
+def _odd_value(dice: random.Random) -> Any:
+    if dice.random() < 0.7:
+        return dice.choice(_ODD)
+    one = dice.choice([1, 0.5, "ab", [], [1], {}, {"a": 1}, None, [[1]], 2**40])
+    return [one] * int(10 ** dice.uniform(0, 4.5))
+
+
+def _with_odd_values(value: Any, dice: random.Random) -> Any:
+    """A copy with some of its values replaced."""
+    if dice.random() < 0.08:
+        return _odd_value(dice)
+    if isinstance(value, list):
+        return [_with_odd_values(one, dice) for one in value]
+    if isinstance(value, dict):
+        kept = {name: _with_odd_values(one, dice) for name, one in value.items()}
+        if kept and dice.random() < 0.1:
+            del kept[dice.choice(list(kept))]
+        return kept
+    return value
+
+
+def _with_odd_bytes(text: bytes, dice: random.Random) -> bytes:
+    """Pieces taken out, put in, repeated."""
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(len(text) + 1)
+        end = min(len(text), at + int(10 ** dice.uniform(0, 2)))
+        kind = dice.randrange(4)
+        if kind == 0:
+            text = text[:at] + text[end:]
+        elif kind == 1:
+            text = text[:at] + dice.choice(_BITS) * int(10 ** dice.uniform(0, 4)) + text[at:]
+        elif kind == 2:
+            text = text[:at] + text[at:end] * dice.randint(2, 200) + text[end:]
+        else:
+            text = text[:at]
+    return text
+
+
+def _body(dice: random.Random) -> tuple[str, bytes, dict[str, str]]:
+    route, value = dice.choice(_SEEDS)
+    if dice.random() < 0.1:
+        route, _ = dice.choice(_SEEDS)
+    if dice.random() < 0.7:
+        value = _with_odd_values(value, dice)
+    blanks = dice.choice([(",", ":"), (", ", ": "), (" ,\n", " :\t")])
+    text = json.dumps(value, separators=blanks).encode()
+    if dice.random() < 0.4:
+        text = _with_odd_bytes(text, dice)
+    if dice.random() < 0.05:
+        text = _nested(dice)
+    text = text[:_MOST]
+    if dice.random() > 0.3:
+        return route, text, {}
+    packed = gzip.compress(text, 1)
+    if dice.random() < 0.3:
+        packed = _with_odd_bytes(packed, dice)
+    if dice.random() < 0.1:
+        packed = gzip.compress(b"") * int(10 ** dice.uniform(0, 4)) + packed
+    return route, packed[:_MOST], {"Content-Encoding": "gzip"}
+
+
+def _nested(dice: random.Random) -> bytes:
+    deep = int(10 ** dice.uniform(1, 5))
+    opened, closed = dice.choice([(b"[", b"]"), (b'{"a":', b"}"), (b'{"tokens":[', b"]}")])
+    return opened * deep + b"1" + closed * deep
+
+
+def _bound_memory() -> None:
+    """What is over it is a MemoryError, and so a 500."""
+    now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = now * resource.getpagesize() + _MEMORY + (1 << 30)  # stacks of threads are large
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _run(client: Any, seconds: float, seed: int, tell: Callable[[str], None]) -> int:
+    dice = random.Random(seed)
+    begun, tried, statuses = time.monotonic(), 0, dict[int, int]()
+    least = _peak()
+    while time.monotonic() - begun < seconds:
+        route, body, headers = _body(dice)
+        before = time.process_time()
+        status = client.post(route, content=body, headers=headers).status_code
+        took = time.process_time() - before
+        tried += 1
+        statuses[status] = statuses.get(status, 0) + 1
+        why = None
+        if status >= 500 and status != 503:
+            why = f"was answered with {status}"
+        elif took > _SLOW:
+            why = f"took {took:.2f} s of a processor"
+        elif _peak() > least + _MEMORY:
+            why = f"took {(_peak() - least) >> 20} MiB, and {_MEMORY >> 20} are allowed"
+        if why is not None:
+            _KEPT.mkdir(parents=True, exist_ok=True)
+            kept = _KEPT / f"http-{seed}-{tried}"
+            kept.write_bytes(body)
+            tell(f"{kept} for {route} {headers}: {why}")
+            return 1
+        if status == 200 and tried % 20 == 0:
+            answer = client.get("/batch")
+            if answer.status_code != 200:
+                tell(f"GET /batch: {answer.status_code} after body {tried} of seed {seed}")
+                return 1
+    tell(f"{tried} bodies, answers {dict(sorted(statuses.items()))}")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    args = parser.parse_args()
+    warnings.simplefilter("ignore", RuntimeWarning)  # of groups that are set aside
+    print(f"http: seed {args.seed}", flush=True)
+    limits = Limits(body_bytes=8 * _MOST, total_bytes=16 * _MOST)
+    queue = f"fuzz-http-{uuid.uuid4().hex[:8]}"
+    app = build_app(queue, put_timeout=0, limits=limits)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.post("/register", json=_REGISTRATION)
+        client.get("/batch")
+        _bound_memory()
+        try:
+            return _run(client, args.seconds, args.seed, lambda line: print(f"http: {line}"))
+        finally:
+            with TrajectoryReader.attach(queue) as last:
+                last.discard()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
