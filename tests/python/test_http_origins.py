@@ -75,6 +75,13 @@ def test_pages_of_other_sites_change_nothing(
     assert client.get("/status").json() == {"current_step": 3, "queue_size": 1}
 
 
+@pytest.mark.parametrize("route", ["/batch", "/reset_data"])
+def test_a_head_takes_nothing(client: TestClient, route: str) -> None:
+    assert client.head(route).status_code == 405
+    assert client.get("/status").json()["queue_size"] == 1
+    assert client.head("/status").status_code == 200
+
+
 @pytest.mark.parametrize("headers", OWN.values(), ids=OWN)
 def test_programs_and_pages_of_this_machine_do_as_before(
     client: TestClient, headers: dict[str, str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import penstock
 from penstock import _interrupts
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     return exits.OK if served else exits.ERROR
 
 
-def _limits_of(args: argparse.Namespace) -> list[tuple[str, float | None]]:
+def _limits_of(args: argparse.Namespace) -> list[tuple[str, Any]]:
     names = [option.lstrip("-").replace("-", "_") for option, *_ in _LIMITS]
     return [(name.removeprefix("max_"), getattr(args, name)) for name in names]
 

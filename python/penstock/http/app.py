@@ -116,13 +116,13 @@ class _Routes:
             _post("/disconnect-env", self._with_object(service.disconnect_environment)),
             _post("/scored_data", self._scored_data),
             _post("/scored_data_list", self._scored_data_list),
-            _get("/batch", self._batch),
+            _take("/batch", self._batch),
             _get("/status", _answer(service.status)),
             _get("/status-env", self._status_env),
             _get("/info", _answer(service.info)),
             _get("/wandb_info", _answer(service.wandb_info)),
             _get("/latest_example", _answer(service.latest_example)),
-            _get("/reset_data", self._reset_data),
+            _take("/reset_data", self._reset_data),
         ]
 
     async def _parsed(self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]) -> _T:
@@ -198,6 +198,13 @@ def _small_object(body: bytes) -> Json:
 
 def _get(path: str, endpoint: _Endpoint) -> Route:
     return Route(path, endpoint, methods=["GET"])
+
+
+def _take(path: str, endpoint: _Endpoint) -> Route:
+    """A GET that changes state. No HEAD, which would throw the answer away."""
+    route = _get(path, endpoint)
+    route.methods = {"GET"}
+    return route
 
 
 def _post(path: str, endpoint: _Endpoint) -> Route:

@@ -55,7 +55,7 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self._is_at_work():
-                self._waiting = _stopped(self._waiting)
+                self._stop_waiting()
             elif self._waiting is None:
                 self._wait_for_request()
 
@@ -66,17 +66,27 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._unread = _stopped(self._unread)
+            self._stop_watching()
             self._unread = self.loop.call_later(limits.answer_timeout, self.transport.abort)
 
         def resume_writing(self) -> None:
-            self._unread = _stopped(self._unread)
+            self._stop_watching()
             super().resume_writing()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._waiting = _stopped(self._waiting)
-            self._unread = _stopped(self._unread)
+            self._stop_waiting()
+            self._stop_watching()
             super().connection_lost(exc)
+
+        def _stop_waiting(self) -> None:
+            if self._waiting is not None:
+                self._waiting.cancel()
+                self._waiting = None
+
+        def _stop_watching(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _is_at_work(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
@@ -93,7 +103,3 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
     return Bounded
 
-
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
