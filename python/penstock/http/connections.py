@@ -102,4 +102,3 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
                 self.transport.abort()
 
     return Bounded
-
