@@ -477,8 +477,10 @@ void ReaderCore::open_gate() noexcept {
 
 void ReaderCore::leave() noexcept {
     withdraw();
-    open_gate();
-    vacate();
+    if (!segment_->is_foreign()) {  // else it has departed, and the rank may be another's
+        open_gate();
+        vacate();
+    }
     delete this;
 }
 

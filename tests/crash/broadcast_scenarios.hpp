@@ -211,6 +211,25 @@ private:
     std::optional<Answer> early_;
 };
 
+// The same with a loan open, which its handle drops afterwards.
+class DepartWriter : public CloseWriter {
+public:
+    using CloseWriter::CloseWriter;
+    std::string act() override { return "depart"; }
+
+    void after_completion(const Answer& answer) override {
+        writer_.must("drop");
+        writer_.must("close-writer");
+        CloseWriter::after_completion(answer);
+    }
+
+protected:
+    void set_up() override {
+        CloseWriter::set_up();
+        writer_.must("loan 1000 5000");
+    }
+};
+
 // The writer finds reader 1 dead where it has to wait, clears what that one held, and goes on.
 class BuryReader : public WriterStruck {
 public:
@@ -562,6 +581,32 @@ protected:
     void catch_up() override { start_replacement(); }
 };
 
+// With a message in the ring that it holds, and one in a block that it keeps: neither stays.
+class DepartReader : public ReaderStruck {
+public:
+    using ReaderStruck::ReaderStruck;
+    std::string act() override { return "depart"; }
+    [[nodiscard]] std::string must_pass() const override { return "broadcast.leave.vacant"; }
+
+protected:
+    void set_up() override {
+        accept(writer_.must("send 1 100000 5000"));
+        readers_[kVictim].must("hold 5000");
+        readers_[kVictim].must("keep 0");
+        accept(writer_.must("send 3 1000 5000"));
+        readers_[kVictim].must("hold 5000");
+        behind_ = 4;
+    }
+    void catch_up() override {
+        // While another has the rank, the handle of who left lets go of what it held.
+        Actor departed = std::move(readers_[kVictim]);
+        start_replacement();
+        departed.must("release 0");
+        departed.must("release 1");
+        departed.must("close-reader");
+    }
+};
+
 // ---- the life of a segment
 // -----------------------------------------------------------------------
 
@@ -745,6 +790,8 @@ inline std::vector<Operation> broadcast_operations() {
         operation<CloseReader>("close reader"),
         operation<CloseReaderThatKeeps>("close reader that keeps"),
         operation<CloseWriter>("close writer"),
+        operation<DepartReader>("reader departs"),
+        operation<DepartWriter>("writer departs"),
         operation<LeaveAsLast>("writer leaves as last", false),
         operation<LeaveAsLast>("reader leaves as last", true),
         operation<BuryReader>("bury a dead reader"),

@@ -274,18 +274,45 @@ private:
     bool has_delivery_;
 };
 
+// It departs with a delivery in its hands and a loan open: both are the queue's again.
+class ConsumerDeparts : public ConsumerStruck {
+public:
+    explicit ConsumerDeparts(std::string segment) : ConsumerStruck(std::move(segment)) {
+        is_acknowledging_ = false;
+    }
+    std::string act() override { return "depart"; }
+    [[nodiscard]] std::string must_pass() const override { return "queue.janitor.reaped"; }
+
+protected:
+    void set_up() override {
+        hand_over(kLarge);
+        victim_.actor.must("loan 20000 5000");
+    }
+    void accept_act(const Answer& answer) override {
+        require(answer.is_ok(), "the act failed: " + answer.line());
+        ledger_.taken(in_hand_);
+        is_dead_ = true;  // to the others
+        victim_.actor.must("recheck");
+        victim_.actor.must("ack");
+    }
+    void check_victim_works() override {}
+    void tidy_up() override {
+        require(!look().stats.closed, "a consumer's going ended the stream");
+    }
+};
+
 // The last one to leave removes the name, unless there are messages: they wait for whoever comes.
 class LeaveLast : public QueueCast {
 public:
-    LeaveLast(std::string segment, bool has_messages)
-        : QueueCast(std::move(segment)), has_messages_(has_messages) {}
+    LeaveLast(std::string segment, bool has_messages, std::string act)
+        : QueueCast(std::move(segment)), has_messages_(has_messages), act_(std::move(act)) {}
 
     void prepare() override {
         start_creator(victim_, "the victim");
         if (has_messages_) accept(victim_, victim_.actor.must("put 2 10000 5000"));
     }
     Actor& victim() override { return victim_.actor; }
-    std::string act() override { return "close"; }
+    std::string act() override { return act_; }
 
     void after_completion(const Answer& answer) override {
         require(answer.is_ok(), "leaving failed: " + answer.line());
@@ -325,6 +352,7 @@ private:
     }
 
     bool has_messages_;
+    std::string act_;
     bool is_visited_ = false;
 };
 
@@ -370,10 +398,11 @@ private:
 // A producer goes, and then all of them: the stream is its creator's to end.
 class ProducerCloses : public ProducerStruck {
 public:
-    explicit ProducerCloses(std::string segment) : ProducerStruck(std::move(segment)) {
+    ProducerCloses(std::string segment, std::string act)
+        : ProducerStruck(std::move(segment)), act_(std::move(act)) {
         is_parked_ = false;
     }
-    std::string act() override { return "close"; }
+    std::string act() override { return act_; }
 
 protected:
     void set_up() override { accept(victim_, victim_.actor.must("put 1 100 5000")); }
@@ -386,6 +415,9 @@ protected:
     void tidy_up() override {
         require(!look().stats.closed, "a producer's going ended the stream");
     }
+
+private:
+    std::string act_;
 };
 
 // A dead letter is requeued or dropped. Dead in between: it comes once, or is gone, or is a dead

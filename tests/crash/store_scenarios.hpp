@@ -55,6 +55,13 @@ protected:
     [[nodiscard]] std::uint64_t owned() const override { return taken(kStruck) + taken(kOther); }
 };
 
+// What it has in hand goes back as if it had died, and its handles change nothing any more.
+class DepartFromStore : public CloseStore {
+public:
+    using CloseStore::CloseStore;
+    std::string act() override { return "depart"; }
+};
+
 // ---- writing
 // ------------------------------------------------------------------------
 
@@ -660,6 +667,7 @@ inline std::vector<Operation> store_operations() {
         store_operation<Trim>("trim"),
         store_operation<ClearDead>("clear the dead", sieve),
         store_operation<CloseStore>("close", none),
+        store_operation<DepartFromStore>("depart", none),
         store_operation<BesideAHalfChange<Reserve>>("reserve beside a half reserve", Text(),
                                                     "put 9 " + other, sieve, false),
         store_operation<BesideAHalfChange<Commit>>(

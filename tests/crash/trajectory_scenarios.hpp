@@ -133,8 +133,9 @@ protected:
 // With rollouts running and a group that nobody has taken: that stays, and they are void.
 class WriterCloses : public WriterStruck {
 public:
-    explicit WriterCloses(std::string segment) : WriterStruck(std::move(segment), kOther) {}
-    std::string act() override { return "close"; }
+    WriterCloses(std::string segment, std::string act)
+        : WriterStruck(std::move(segment), kOther), act_(std::move(act)) {}
+    std::string act() override { return act_; }
     [[nodiscard]] std::string must_pass() const override { return "queue.close.resigned"; }
 
 protected:
@@ -147,6 +148,9 @@ protected:
         victim_.begun = 0;
     }
     [[nodiscard]] bool frees_by_itself() const override { return true; }
+
+private:
+    std::string act_;
 };
 
 // A newcomer takes nothing from anybody before it asks.
@@ -318,6 +322,23 @@ protected:
     void accept_death() override {}
 };
 
+// With a batch in hand: it comes again.
+class TrainerDeparts : public BatchStruck {
+public:
+    using BatchStruck::BatchStruck;
+    std::string act() override { return "depart"; }
+    [[nodiscard]] std::string must_pass() const override { return "queue.janitor.cleared"; }
+
+protected:
+    void accept_act(const Answer& answer) override {
+        require(answer.is_ok(), "departing failed: " + answer.line());
+        const std::uint64_t version = look().version;
+        victim_.actor.must("ack 1000");
+        require(look().version == version, "one that has left acknowledged");
+    }
+    void accept_death() override {}
+};
+
 // The first trainer: before it there is no credit.
 class AttachTrainer : public TrainerStruck {
 public:
@@ -376,8 +397,10 @@ inline std::vector<Operation> trajectory_operations() {
         trajectory_operation<SearchInVain>("next batch in vain"),
         trajectory_operation<Acknowledge>("ack"),
         trajectory_operation<GiveBack>("give back"),
-        trajectory_operation<WriterCloses>("writer closes"),
+        trajectory_operation<WriterCloses>("writer closes", Text("close")),
+        trajectory_operation<WriterCloses>("writer departs", Text("depart")),
         trajectory_operation<TrainerCloses>("trainer closes"),
+        trajectory_operation<TrainerDeparts>("trainer departs"),
     };
 }
 

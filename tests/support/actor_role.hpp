@@ -5,6 +5,7 @@
 #include <string>
 
 #include "os/crash_point.hpp"
+#include "segment/attachment.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/talk.hpp"
 
@@ -50,6 +51,12 @@ protected:
             names += (names.empty() ? "" : ",") + name;
         }
         return ok().with("points", names);
+    }
+    // depart: out of every segment at once, as at the end of a process. Handles stay, and what they
+    // hold.
+    Answer depart(const Words&) {
+        detail::depart_all();
+        return ok();
     }
 };
 

@@ -317,6 +317,7 @@ inline const std::vector<BroadcastActor::Command> BroadcastActor::kCommands = {
     {"readers", &BroadcastActor::readers},
     {"close-writer", &BroadcastActor::close_writer},
     {"close-reader", &BroadcastActor::close_reader},
+    {"depart", &BroadcastActor::depart},
 };
 
 inline int play_broadcast_actor(const Words&) {

@@ -319,6 +319,7 @@ inline const std::vector<QueueActor::Command> QueueActor::kCommands = {
     {"get", &QueueActor::get},
     {"stats", &QueueActor::stats},
     {"close", &QueueActor::close},
+    {"depart", &QueueActor::depart},
     {"end", &QueueActor::end},
     {"discard", &QueueActor::discard},
     {"requeue", &QueueActor::requeue},

@@ -196,7 +196,7 @@ inline const std::vector<StoreActor::Command> StoreActor::kCommands = {
     {"touch", &StoreActor::touch},     {"clear", &StoreActor::clear},
     {"trim", &StoreActor::trim},       {"clear-dead", &StoreActor::clear_dead},
     {"look", &StoreActor::look},       {"sum", &StoreActor::sum},
-    {"close", &StoreActor::close},
+    {"close", &StoreActor::close},     {"depart", &StoreActor::depart},
 };
 
 // store-actor

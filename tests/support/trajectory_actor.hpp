@@ -208,7 +208,7 @@ inline const std::vector<TrajectoryActor::Command> TrajectoryActor::kCommands = 
     {"put", &TrajectoryActor::put},       {"batch", &TrajectoryActor::hold},
     {"ack", &TrajectoryActor::ack},       {"give-back", &TrajectoryActor::give_back},
     {"recv", &TrajectoryActor::recv},     {"end", &TrajectoryActor::end},
-    {"close", &TrajectoryActor::close},
+    {"close", &TrajectoryActor::close},   {"depart", &TrajectoryActor::depart},
 };
 
 // trajectory-actor NUMBER
