@@ -22,7 +22,6 @@ void WaitingLine::arrive(bool is_several) noexcept {
 void WaitingLine::join(std::uint64_t wanted) noexcept {
     if (joined_ != 0) return;
     joined_ = arrived_;
-    watched_ = {};
     layout::QueueMember& own = view_.member(self_);
     own.requested.store(wanted, kRelaxed);
     // pairs with: the acquire in first_of_others()
@@ -85,13 +84,17 @@ void WaitingLine::tend() noexcept {
         PENSTOCK_CRASH_POINT("queue.line.returned");
         announce();
     }
+    watch();
+}
+
+void WaitingLine::watch() noexcept {
     const Other first = first_of_others();
-    if (is_first() || first.request == 0) return;
+    if (first.request == 0 || (joined_ != 0 && is_first())) return;
     layout::QueueMember& other = view_.member(first.place);
     const std::uint64_t beats = other.beats.load(kRelaxed);
     const std::int64_t now = os::monotonic_ns();
-    if (watched_.request != first.request || watched_.beats != beats) {
-        watched_ = {first.request, beats, now};
+    if (watched_.other != first || watched_.beats != beats) {
+        watched_ = {first, beats, now};
         return;
     }
     if (now - watched_.since < kPatience) return;

@@ -40,9 +40,12 @@ public:
     // Of a request that has joined: no living one is before it.
     [[nodiscard]] bool is_first() const noexcept;
 
-    // Of a request that waits, between sleeps: a sign of life to the others; and if the first of
-    // them has given none for kPatience, it is passed.
+    // Of a request that waits, between sleeps: a sign of life to the others, then watch().
     void tend() noexcept;
+    // If the first of the others keeps this participant from its turn, and has given no sign of
+    // life for kPatience, it is passed. However short each request is: what was seen stays known
+    // from one to the next.
+    void watch() noexcept;
     // What that participant waits for is void: it leaves, or is dead and its janitor calls.
     void clear(unsigned place) noexcept;
 
@@ -53,6 +56,8 @@ private:
     struct Other {
         unsigned place = 0;
         std::uint64_t request = 0;  // 0: there is none
+
+        bool operator==(const Other&) const noexcept = default;
     };
     [[nodiscard]] Other first_of_others() const noexcept;
     [[nodiscard]] bool look_for_others() noexcept;
@@ -60,7 +65,7 @@ private:
 
     // The first of the others as it was last seen, and since when it has been like that.
     struct Watched {
-        std::uint64_t request = 0;
+        Other other;
         std::uint64_t beats = 0;
         std::int64_t since = 0;
     };

@@ -246,6 +246,7 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
     if (is_settled(outcome)) return outcome;
     if (wait.deadline.is_try()) {
         core->clear_dead();
+        core->line.watch();
         return core->line.is_occupied() ? std::move(outcome) : request.try_take();
     }
     for (;;) {

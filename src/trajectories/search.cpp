@@ -29,8 +29,9 @@ public:
         Leaving leaving{core_.line};
         const bool has_place = core_.line.has_joined();
         if (!has_place) core_.line.arrive(true);
+        core_.clear_dead();  // what they had comes before what waits, and they wait for nothing
+        core_.line.watch();
         if (is_turn()) {
-            core_.clear_dead();  // what they had comes before what waits
             if (auto found = attempt()) return *std::move(found);
         }
         if (wait.deadline.is_try()) {

@@ -216,6 +216,21 @@ TEST_F(WaitingLineTest, AStoppedFirstBlocksNobody) {
     EXPECT_EQ(stopped->wait(), 0);
 }
 
+// However short the requests of those that come later are: not one of them sees it silent for long
+// enough, all together do.
+TEST_F(WaitingLineTest, AStoppedFirstBlocksNobodyThatPolls) {
+    Queue queue = Queue::create(name_, small_queue(16));
+    for (const auto& wait : {Wait(Deadline::now()), Wait(10ms)}) {
+        const auto stopped = consumer_of(name_, 4, 0);
+        await_requests(queue, 1);
+        stopped->stop();
+        put_many(queue, 0, 2);
+        std::vector<Delivery> batch;
+        await([&] { return queue.take_many(batch, 2, wait, 2).is_ok(); });
+        check_batch(batch, 0, 2);
+    }
+}
+
 #ifdef PENSTOCK_CRASH_POINTS
 // Dead when it has half of what it asked for: all of it comes back, in order, and marked.
 TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {

@@ -501,5 +501,34 @@ TEST_F(TrajectoryTest, OtherQueuesAreRefused) {
     EXPECT_EQ(inspect_trajectories(other).trajectories.batch_sequences, 8U);
 }
 
+// A trainer that waits for more than there is, and then waits no more: others that only try have
+// what there is for them.
+TEST_F(TrajectoryTest, ATrainerThatIsGoneOrStandsStillBlocksNobodyThatPolls) {
+    TrajectoryWriter writer =
+        TrajectoryWriter::create(name_, small_trajectories(), environment("math"));
+    TrajectoryReader reader = TrajectoryReader::attach(name_, 4);
+    for (const bool is_dead : {true, false}) {
+        for (const Wait& wait : {Wait(Deadline::now()), Wait(std::chrono::milliseconds(10))}) {
+            Child first([&] {
+                TrajectoryReader own = TrajectoryReader::attach(name_, 8);
+                static_cast<void>(own.next_batch({}, kLong));
+            });
+            await([&] { return writer.stats().queue.requests == 1; });
+            ASSERT_TRUE(succeeds(put(writer, 1)));
+            ASSERT_TRUE(succeeds(put(writer, 2)));
+            if (is_dead) {
+                first.kill_unreaped();
+            } else {
+                first.stop();
+            }
+            await([&] {
+                Result<TrajectoryBatch> batch = reader.next_batch({}, wait);
+                if (batch) batch->ack(0);
+                return batch.is_ok();
+            });
+        }
+    }
+}
+
 }  // namespace
 }  // namespace penstock
