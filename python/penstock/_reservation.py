@@ -33,11 +33,13 @@ class Reservation:
     ResourceWarning where a view is found to outlive the block. One thread at a time.
     """
 
+    _staged: _core.StoreStaged | None = None
+
     def __init__(
         self, staged: _core.StoreStaged, dtype: Any = None, shape: tuple[int, ...] = ()
     ) -> None:
         """Made by ``Store.reserve()``."""
-        self._staged: _core.StoreStaged | None = staged
+        self._staged = staged
         self._dtype = dtype  # None: it is a buffer
         self._shape = shape
         self._room: Any = None
@@ -98,9 +100,12 @@ class Reservation:
 
     def abort(self) -> None:
         """It was never there, and its room is free. What is left over of a large one is zeros."""
-        if self._staged is not None:
-            self._settle(self._staged)
-            self._staged.abort()
+        staged = self._staged
+        if staged is not None:
+            try:
+                self._settle(staged)
+            finally:  # also where a signal's exception comes in between
+                staged.abort()
         self._end()
 
     def _commit(self, stacklevel: int) -> None:
@@ -108,6 +113,9 @@ class Reservation:
         try:
             outlives = self._settle(staged)
             staged.commit()
+        except BaseException:
+            staged.abort()  # a signal's exception may come before the commit
+            raise
         finally:
             self._end()
         if outlives:
@@ -149,6 +157,11 @@ class Reservation:
             self._commit(stacklevel=3)
         else:
             self.abort()
+
+    def __del__(self) -> None:
+        # Views may outlive it, and keep the room.
+        if self._staged is not None:
+            self._staged.abort()
 
     @never_raises
     def __repr__(self) -> str:

@@ -5,8 +5,10 @@ left over of it reaches the object. On every CPython, under a debugger, and besi
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
+import itertools
 import os
 import re
 import signal
@@ -17,12 +19,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import penstock
+from penstock import _reservation
 
 LONG = 30.0
 KIB = 1 << 10
@@ -338,6 +342,79 @@ def test_what_is_left_over_shows_the_object_when_that_is_deleted(
     del room
     gc.collect()
     assert store.stats().doomed == 0
+
+
+class Interrupts:
+    """KeyboardInterrupt before the line of that number, of those that a file of ours executes: a
+    signal's handler raises between any two of them."""
+
+    def __init__(self, file: str, line: int) -> None:
+        self._file = file
+        self._left = line
+        self.is_over = False  # it has raised
+
+    def _trace(self, frame: FrameType, event: str, _arg: Any) -> Any:
+        if frame.f_code.co_filename != self._file:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.is_over = True
+                raise KeyboardInterrupt
+        return self._trace
+
+    def __enter__(self) -> Interrupts:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fails", [False, True], ids=["commit", "abort"])
+def test_an_interrupt_at_the_end_of_a_block_leaves_nothing_half_done(
+    store: penstock.Store, other: penstock.Store, size: int, fails: bool
+) -> None:
+    """The object is there whole, or its key and its room are free, though a view is left over."""
+    for line in itertools.count(1):
+        key = f"{line}"
+        reservation = store.reserve(key, shape=(size,), dtype="uint8")
+        view = None
+        with (
+            Interrupts(_reservation.__file__, line) as interrupts,
+            contextlib.suppress(KeyboardInterrupt, ZeroDivisionError),
+            reservation as room,
+        ):
+            view = room[:10]
+            room[...] = 1
+            if fails:
+                raise ZeroDivisionError
+        del reservation
+        if not interrupts.is_over:
+            assert (key in other) is not fails
+            break
+        if key in other:
+            assert not fails
+            assert (other.get_copy(key) == 1).all()
+        else:
+            assert store.stats().staged == 0, f"after line {line}"
+            other.put(key, 1)
+        del view
+    assert line > 10
+
+
+def test_a_reservation_that_is_dropped_frees_its_key_whatever_refers_to_the_room(
+    store: penstock.Store, other: penstock.Store
+) -> None:
+    for size in SIZES:
+        reservation = store.reserve("key", shape=(size,), dtype="uint8")
+        view = reservation.room
+        del reservation
+        other.put("key", 3)
+        view[...] = 1
+        assert other.get_copy("key") == 3
+        other.delete("key")
 
 
 def mappings(store: penstock.Store) -> int:
