@@ -66,13 +66,18 @@ def listen(action: Action) -> None:
 @contextmanager
 def borrow() -> Iterator[None]:
     """For a command that a program calls and goes on after: at the end the program's handlers, and
-    its wake-up descriptor, are as they were, and what came meanwhile was the command's."""
+    its wake-up descriptor, are as they were. What came meanwhile was the command's, and what comes
+    while they are given back is the program's."""
     global _action, _pipe
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     action, pipe, told = _action, _pipe, _told[:]
+    late: list[int] = []
     _told.clear()
     try:
-        yield
+        try:
+            yield
+        finally:
+            _action = late.append  # nothing that raises may come in between
     finally:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
@@ -82,6 +87,8 @@ def borrow() -> Iterator[None]:
             for descriptor in _pipe:
                 os.close(descriptor)
         _action, _pipe, _told[:] = action, pipe, told
+        for came in late:
+            signal.raise_signal(came)
 
 
 def end_undisturbed() -> None:
@@ -115,13 +122,14 @@ def wait_readable(descriptor: int) -> None:
 @contextmanager
 def hold_back() -> Iterator[None]:
     """For the few lines that must not be cut in two: signals act at the end. Doesn't nest."""
-    action, before = _action, len(_told)
-    listen(note)
+    action = _action
+    held: list[int] = []
+    listen(held.append)
     try:
         yield
     finally:
         listen(action)
-        for number in _told[before:]:
+        for number in held:
             action(number)
 
 

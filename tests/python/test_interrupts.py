@@ -4,17 +4,21 @@ they end in good order with the code that is promised, and leave nothing."""
 from __future__ import annotations
 
 import contextlib
+import inspect
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from peers import WITHIN, eventually, run_script
 
 import penstock
+from penstock import _interrupts
 from penstock.cli import exits
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -308,3 +312,75 @@ def penstock_reader_to_come(name: str) -> Iterator[object]:
             yield one
 
     yield reader
+
+
+class Told:
+    """That signal, before the line of that number of a function of ``_interrupts``."""
+
+    def __init__(self, function: object, number: int, line: int) -> None:
+        self._code = inspect.unwrap(function).__code__  # type: ignore[arg-type]
+        self._number = number
+        self._left = line
+        self.is_over = False
+
+    def _trace(self, frame: FrameType, event: str, _arg: object) -> object:
+        if frame.f_code is not self._code:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.is_over = True
+                signal.raise_signal(self._number)
+        return self._trace
+
+    def __enter__(self) -> Told:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_handlers_are_given_back_keeps_none_of_them(number):
+    """Whether it was still the command's or the program's already: somebody has been told."""
+    for line in itertools.count(1):
+        came: list[int] = []
+
+        def note(got: int, _frame: object, came: list[int] = came) -> None:
+            came.append(got)
+
+        before = {one: signal.signal(one, note) for one in SIGNALS}
+        own = {one: signal.getsignal(one) for one in SIGNALS}
+        wakeup = signal.set_wakeup_fd(-1)
+        try:
+            told = Told(_interrupts.borrow, number, line)
+            interrupted = False
+            try:
+                with told, _interrupts.borrow():
+                    _interrupts.listen(_interrupts.interrupt)
+            except KeyboardInterrupt:
+                interrupted = True
+            assert {one: signal.getsignal(one) for one in SIGNALS} == own, f"line {line}"
+            assert signal.set_wakeup_fd(-1) == -1, f"line {line}"
+            assert told.is_over is (interrupted or came == [number]), f"line {line}"
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            signal.set_wakeup_fd(wakeup)
+        if not told.is_over:
+            break
+    assert line > 10
+
+
+def test_a_signal_around_lines_that_must_not_be_cut_acts_once():
+    for line in itertools.count(1):
+        acted: list[int] = []
+        with _interrupts.borrow():
+            _interrupts.listen(acted.append)
+            with Told(_interrupts.hold_back, signal.SIGTERM, line) as told, _interrupts.hold_back():
+                pass
+        assert acted == ([signal.SIGTERM] if told.is_over else []), f"line {line}"
+        if not told.is_over:
+            break
+    assert line > 5
