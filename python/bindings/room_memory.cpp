@@ -28,9 +28,12 @@ std::byte* allocate(std::size_t bytes, std::size_t alignment) {
     return static_cast<std::byte*>(std::memset(memory, 0, size));
 }
 
+bool has_given_up = false;
+
 // Its writers can't be kept out: so it stays theirs, and is nobody else's room.
 [[noreturn]] void give_up(StoreRoom& room, const std::error_code& error) {
     [[maybe_unused]] const auto* const kept = new StoreRoom(std::move(room));
+    has_given_up = true;
     raise_error(ErrorCode::NoSpace,
                 "could not take the reservation's memory from those who write into it (" +
                     error.message() +
@@ -76,6 +79,14 @@ void RoomMemory::cut_off(StoreRoom& room) {
     if (error) {
         give_up(room, error);
     }
+}
+
+bool RoomMemory::is_any_kept() noexcept {
+    return has_given_up;
+}
+
+bool RoomMemory::take_away() noexcept {
+    return in_place_ == nullptr && (!window_.is_open() || !window_.show_zeros());
 }
 
 void RoomMemory::forget_object() noexcept {

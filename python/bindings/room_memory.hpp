@@ -40,6 +40,11 @@ public:
     // reaches it any more. Raises NoSpace, and keeps the room then until the process ends, because
     // it may still be written.
     void cut_off(StoreRoom& room);
+    // The room will be another's in a moment: writes don't reach it any more, and what is left over
+    // reads zeros. False: they still do.
+    [[nodiscard]] bool take_away() noexcept;
+    // Whether a room was kept, because it may still be written.
+    [[nodiscard]] static bool is_any_kept() noexcept;
     // The object is not there any more: what is left over reads zeros.
     void forget_object() noexcept;
     // Instead of a commit; the room is free then. Raises as cut_off().

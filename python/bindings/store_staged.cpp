@@ -24,10 +24,18 @@
 namespace penstock::py {
 namespace {
 
+struct StoreStaged;
+
+// Those whose memory may be the store's own. With the GIL.
+std::vector<StoreStaged*> open_rooms;
+
 struct StoreStaged {
     StoreStaged(StoreRoom room, std::size_t asked_alignment, bool asked_in_place)
         : reservation(std::move(room)), alignment(asked_alignment), in_place(asked_in_place),
           nbytes(reservation->bytes().size()), ref(reservation->ref()) {}
+    StoreStaged(const StoreStaged&) = delete;
+    StoreStaged& operator=(const StoreStaged&) = delete;
+    ~StoreStaged() { std::erase(open_rooms, this); }
 
     std::optional<StoreRoom> reservation;
     std::optional<StoreObject> object;  // once it is committed, while `memory` shows it
@@ -50,6 +58,7 @@ struct StoreStaged {
             }
             check_process();
             memory = RoomMemory(*reservation, alignment, in_place);
+            open_rooms.push_back(this);
         }
         return memory.data();
     }
@@ -63,6 +72,7 @@ struct StoreStaged {
         }
         StoreRoom own = *std::move(reservation);
         reservation.reset();
+        std::erase(open_rooms, this);
         return own;
     }
 
@@ -242,6 +252,13 @@ void StoreRoom::commit(std::optional<StoreObject>& pinned) {
 nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place) {
     auto* const staged = new StoreStaged(std::move(room), alignment, in_place);
     return nb::cast(staged, nb::rv_policy::take_ownership);
+}
+
+bool cut_off_open_rooms() noexcept {
+    const bool are_taken = std::ranges::all_of(open_rooms, [](StoreStaged* staged) {
+        return staged->is_foreign() || staged->memory.take_away();
+    });
+    return are_taken && !RoomMemory::is_any_kept();
 }
 
 void bind_store_staged(nb::module_& module) {

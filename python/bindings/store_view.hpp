@@ -23,6 +23,9 @@ void bind_store_view(nb::module_& module);
 
 // `alignment` is that of its memory: a power of two. `in_place`: see RoomMemory.
 nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place);
+// For the end of the process: writes reach none of the rooms that are open any more, and what is
+// left over of them reads zeros. False: they may still reach one.
+[[nodiscard]] bool cut_off_open_rooms() noexcept;
 void bind_store_staged(nb::module_& module);
 
 }  // namespace penstock::py

@@ -10,12 +10,14 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "arguments.hpp"
 #include "errors.hpp"
+#include "store_view.hpp"
 
 namespace penstock::py {
 namespace {
@@ -133,21 +135,45 @@ void join_thread() {
     }
 }
 
+bool one_stays_inside = false;
+
+bool depart() noexcept {
+    if (!cut_off_open_rooms()) {
+        return false;
+    }
+    detail::depart_all();
+    return true;
+}
+
 // Every participant of this process leaves, whatever still refers to it. Nothing, where a thread
-// stays inside a call: the kernel lets go for it then, as it does for the dead. With the GIL no
-// thread can enter meanwhile.
+// stays inside a call, or may write into what would be another's then: the kernel lets go for it,
+// as it does for the dead. With the GIL no thread can enter meanwhile.
 bool leave_all() {
     const auto end = Clock::now() + kPatience;
     while (inside.load() != 0) {
         if (Clock::now() >= end) {
+            one_stays_inside = true;
             return false;
         }
         PyThreadState* const state = PyEval_SaveThread();
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
         PyEval_RestoreThread(state);
     }
-    detail::depart_all();
-    return true;
+    return depart();
+}
+
+// The same when there is no interpreter any more, for handles that were made after that: by daemon
+// threads, and by functions of `atexit` that come after ours.
+void leave_at_last() noexcept {
+    interpreter_ends.store(true);
+    const auto end = Clock::now() + kPatience;
+    while (inside.load() != 0) {
+        if (one_stays_inside || Clock::now() >= end) {
+            return;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    depart();
 }
 
 }  // namespace
@@ -262,6 +288,9 @@ void bind_wait(nb::module_& module) {
     main_thread.store(nb::cast<unsigned long>(
         nb::module_::import_("threading").attr("main_thread")().attr("ident")));
     pthread_atfork(nullptr, nullptr, &after_fork_in_child);
+    if (Py_AtExit(&leave_at_last) != 0) {
+        std::atexit(&leave_at_last);  // there are 32 places for all modules
+    }
 
     nb::class_<Cancel>(module, "Cancel", "Ends a wait from another thread, within 80 ms.")
         .def(nb::init<>())
@@ -288,7 +317,8 @@ void bind_wait(nb::module_& module) {
     module.def("join_thread", &join_thread, "Waits for that thread, if there is one.");
     module.def("leave_all", &leave_all,
                "Every participant of this process leaves, whatever still refers to it. False: a "
-               "thread stayed inside a call, and the kernel lets go for it.");
+               "thread stayed inside a call, or can still write into a reservation, and the kernel "
+               "lets go for it.");
 }
 
 }  // namespace penstock::py

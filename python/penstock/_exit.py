@@ -171,13 +171,18 @@ def _end_undisturbed() -> None:
         interrupts.end_undisturbed()
 
 
+def _handles() -> list[Closeable]:
+    """In one step: daemon threads may be making more."""
+    return [handle for ref in _open.keyrefs() if (handle := ref()) is not None]
+
+
 def _close_all() -> None:
-    for handle, close in list(_open.items()):
-        close(handle)
+    for handle in _handles():
+        _open[handle](handle)
 
 
 def _has_open() -> bool:
-    return any(not getattr(handle, "closed", False) for handle in list(_open))
+    return any(not getattr(handle, "closed", False) for handle in _handles())
 
 
 def _daemons() -> list[int]:

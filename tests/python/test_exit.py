@@ -175,6 +175,136 @@ def test_others_see_a_leave_and_not_a_death(name):
         store.put("new", 1)
 
 
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_who_has_left_writes_into_no_room_of_others(name, size):
+    """A reservation that is open at the end is given up, and what is left of it written later."""
+    with penstock.Store.create(name, capacity="2MiB") as store:
+        with subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                """
+import atexit, sys
+
+def late():  # after all of ours, and as a daemon thread may
+    print("left", flush=True)
+    sys.stdin.readline()
+    room[...] = 7
+    print("written", flush=True)
+
+atexit.register(late)
+import penstock
+store = penstock.Store.attach(sys.argv[1])
+reservation = store.reserve("given up", shape=(int(sys.argv[2]),), dtype="uint8")
+room = reservation.room
+room[...] = 1
+""",
+                name,
+                str(size),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == "left\n"
+            assert store.stats().staged == 0
+            with store.reserve("new", shape=(size,), dtype="uint8") as room:
+                room[...] = 3  # where the other's was
+            process.stdin.write("write\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "written\n"
+            assert (store.get_copy("new") == 3).all()
+        assert process.returncode == 0
+
+
+LATE = """
+import atexit, glob, sys, threading, time
+goes_on = threading.Event()
+
+def late():  # after all of ours
+    goes_on.set()
+    while not glob.glob(f"/dev/shm/penstock.{sys.argv[1]}*"):
+        time.sleep(0.01)
+
+def late_and_held():
+    global store
+    store = penstock.Store.create(sys.argv[1], capacity="64KiB")
+    store.put("held", 1)
+    goes_on.set()
+    made.wait()
+
+def hold():
+    goes_on.wait()
+    with store.get("held"):
+        made.set()
+        threading.Event().wait()
+
+def create():
+    goes_on.wait()
+    while True:  # it does not come back from one of them
+        handles.append(CREATE)
+
+made = threading.Event()
+handles = []
+atexit.register(LATE)
+import penstock
+threading.Thread(target=WORK, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        'penstock.Queue.create(f"{sys.argv[1]}-{len(handles)}", capacity="64KiB")',
+        'penstock.Store.create(f"{sys.argv[1]}-{len(handles)}", capacity="64KiB")',
+        'penstock.Broadcast.create(f"{sys.argv[1]}-{len(handles)}", readers=1)',
+    ],
+)
+def test_what_a_daemon_thread_makes_after_the_leave_is_left_too(name, create):
+    """It may not come back from that, so somebody else sees to it."""
+    program = LATE.replace("CREATE", create).replace("WORK", "create").replace("LATE", "late")
+    outcome = run_script(program, name)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert not list(SHM.glob(f"penstock.{name}*"))
+
+
+def test_what_the_end_of_the_program_makes_after_the_leave_is_left_too(name):
+    outcome = run_script(LATE.replace("WORK", "hold").replace("LATE", "late_and_held"), name)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert not list(SHM.glob(f"penstock.{name}*"))
+
+
+def test_handles_that_others_make_meanwhile_keep_none_from_being_closed(name):
+    """Daemon threads go on, at any moment between two steps of the main thread."""
+    outcome = run_script(
+        """
+        import sys, penstock
+        from penstock import _exit
+        name = sys.argv[1]
+        queues = [penstock.Queue.create(f"{name}-{i}", capacity="64KiB") for i in range(3)]
+        made = []
+
+        def another(frame, event, _arg):
+            if "weakref" in frame.f_code.co_filename and event == "line" and len(made) < 20:
+                sys.settrace(None)
+                made.append(penstock.Queue.attach(f"{name}-0"))
+                sys.settrace(another)
+            return another
+
+        for step in (_exit._has_open, _exit._close_all):
+            sys.settrace(another)
+            step()
+            sys.settrace(None)
+            made.clear()
+        assert all(queue.closed for queue in queues)
+        """,
+        name,
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+
+
 def test_threads_and_functions_of_the_program_do_their_work(name):
     """They use handles after the main thread has ended: as Python has it, to their end."""
     with penstock.Queue.create(name) as queue:
