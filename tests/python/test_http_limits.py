@@ -151,6 +151,13 @@ def test_long_columns_are_read_as_short_ones_are() -> None:
     assert "sequence 1 of 'distill_token_ids' holds something else" in refused(bad)
 
 
+@pytest.mark.parametrize("name", ["tokens", "advantages", "distill_logprobs"])
+def test_lists_where_numbers_should_be_are_refused_wherever_they_are_cut(name: str) -> None:
+    for inner in ([7] * 60_000, [[7]] * 60_000, [[[7] * 60_000]], ["],"] * 60_000, "],[" * 60_000):
+        for row in ([0, inner, 5], [inner], [[0, inner]], [[[0], inner], []]):
+            assert f"'{name}'" in refused(text_of(**{name: [row, [5]]}))
+
+
 def test_what_python_alone_calls_json_comes_as_before(client: TestClient) -> None:
     """NaN and half characters, which Python's clients write."""
     body = text_of(scores=[float("nan"), float("-inf")], images="\ud800", messages=[[], []])

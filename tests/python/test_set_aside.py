@@ -148,6 +148,26 @@ def test_one_long_sequence_does_not_keep_the_others(name: str) -> None:
     assert second == "1 1"
 
 
+def test_more_tokens_than_can_be_counted(
+    name: str, reader: TrajectoryReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be counted wrong without a word; a real batch of 2**31 takes 2 GiB at least."""
+    monkeypatch.setattr("penstock.trajectories.batch._MOST_PACKED", 20)
+    with TrajectoryWriter.attach(name) as writer:
+        for number, length in ((1, 3), (2, 9), (3, 4)):
+            writer.put(group(number, length))
+        with pytest.warns(RuntimeWarning, match="'g2'.* a sequence of 9 tokens"):
+            batch = reader.next_batch(layout="packed", timeout=LONG)
+        assert batch.cu_seqlens.tolist() == [0, 3, 6, 10, 14]
+        batch.ack()
+        for number in (4, 5):  # no longer than what was served: the batch is to blame
+            writer.put(group(number, 4))
+        monkeypatch.setattr("penstock.trajectories.batch._MOST_PACKED", 10)
+        with pytest.raises(penstock.NoSpace, match="packed batch of 16 tokens"):
+            reader.next_batch(layout="packed", timeout=LONG)
+        assert reader.stats().set_aside == 1
+
+
 # --- what a request asks for ------------------------------------------------------------------
 
 

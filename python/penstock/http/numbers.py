@@ -149,9 +149,16 @@ def _read_in_pieces(
         if len(piece) <= 2 * _PIECE:
             add_short(piece)
         else:
-            for row in _TEXTS.decode(piece):
+            for row in _rows_of(name, piece):
                 add_long(bytes(row))
     return None
+
+
+def _rows_of(name: str, piece: bytes) -> list[msgspec.Raw]:
+    try:
+        return _TEXTS.decode(piece)
+    except (ValueError, RecursionError):  # it was cut within a list that should be a number
+        raise Invalid(f"the field '{name}' holds lists of something else than numbers") from None
 
 
 class _Flat:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .. import _core
 from .._dtypes import native_name
 from .._repr import never_raises
-from ..errors import InvalidArgument, InvalidType, TooLarge
+from ..errors import InvalidArgument, InvalidType, NoSpace, TooLarge
 from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "Unserveable", "make_batch"]
@@ -24,6 +24,7 @@ _DTYPES: Final = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"}
     | {"float16", "float32", "float64"}
 )
+_MOST_PACKED: Final = 2**31 - 1  # tokens: cu_seqlens is int32, as the kernels want it
 _LEAST_ITEM: Final = 4  # bytes of a value in most columns
 Layout = Literal["padded", "packed", "groups"]
 
@@ -395,6 +396,8 @@ def _pack(
     pool: _core.ArrayPool,
 ) -> None:
     total = core.total
+    if total > _MOST_PACKED:
+        raise NoSpace(f"a packed batch of {total} tokens, and cu_seqlens counts to {_MOST_PACKED}")
     for name in wanted:
         width = core.width(name)
         shape: tuple[int, ...] = (total,) if width == 1 else (total, width)
