@@ -158,6 +158,8 @@ def _leave() -> None:
     _core.end_waits(None)
     _close_all()
     _core.leave_all()
+    if (interrupts := _interrupts()) is not None:
+        interrupts.ignore()
 
 
 def _is_child() -> bool:
@@ -166,9 +168,13 @@ def _is_child() -> bool:
 
 def _end_undisturbed() -> None:
     """A command that is closing is not told to end a second time."""
-    interrupts = sys.modules.get(f"{__package__}._interrupts")
-    if interrupts is not None:
+    if (interrupts := _interrupts()) is not None:
         interrupts.end_undisturbed()
+
+
+def _interrupts() -> Any:
+    """None: the process is no command's."""
+    return sys.modules.get(f"{__package__}._interrupts")
 
 
 def _handles() -> list[Closeable]:

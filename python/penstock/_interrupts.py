@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +20,7 @@ __all__ = [
     "borrow",
     "end_undisturbed",
     "hold_back",
+    "ignore",
     "interrupt",
     "is_told",
     "listen",
@@ -95,6 +97,25 @@ def end_undisturbed() -> None:
     """The process ends: where our handlers are, they only note."""
     global _action
     _action = note
+
+
+def ignore() -> None:
+    """All is closed: where our handlers are, nothing happens from here on. The interpreter is about
+    to give handlers up, but none of signals that are ignored."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = _say_nothing  # of what comes just while its handler goes
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is _handle:
+                signal.signal(number, signal.SIG_IGN)
+        for _ in range(2):
+            pass  # what has come by now is looked at between two steps
+    finally:
+        sys.unraisablehook = hook
+
+
+def _say_nothing(_unraisable: object) -> None:
+    pass
 
 
 def is_told() -> bool:
