@@ -340,9 +340,9 @@ def is_connected(here: Any, there: Any) -> bool:
 def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
     with served(name, "--max-connections", "4") as (_, address):
         held = [connect(address) for _ in range(4)]
-        for one in held:  # answered, so it is counted
-            one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert one.recv(65536).startswith(b"HTTP/1.1 200")
+        for one in held:
+            one.sendall(HEAD + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 100")  # its body is waited for
         with connect(address) as more:
             answer = all_of(more)
             assert answer.startswith(b"HTTP/1.1 503")
@@ -354,6 +354,18 @@ def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
         eventually(lambda: can_ask(address), WITHIN)
         for one in held:
             one.close()
+
+
+def test_half_requests_keep_no_whole_one(name: str) -> None:
+    with served(name, "--max-connections", "20") as (_, address):
+        halves = [connect(address) for _ in range(60)]
+        for half in halves:
+            with contextlib.suppress(OSError):  # it is one of the first, and was closed
+                half.sendall(HEAD)
+        for _ in range(5):
+            assert can_ask(address)
+        for half in halves:
+            half.close()
 
 
 def can_ask(address: str) -> bool:

@@ -35,6 +35,9 @@ def most_connections(limits: Limits) -> int:
 def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     """uvicorn's protocol for HTTP, over h11 which is always there, with limits."""
     most = most_connections(limits)
+    # Those without a request under way, the longest first. Where there are too many connections the
+    # first of them goes: half a request must not keep whole ones.
+    idle: dict[Bounded, None] = {}
 
     class Bounded(H11Protocol):
         """One connection."""
@@ -47,10 +50,12 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > most:
-                transport.write(_FULL)
-                transport.close()
-            else:
-                self._wait_for_request()
+                if not idle:
+                    transport.write(_FULL)
+                    transport.close()
+                    return
+                next(iter(idle))._give_up()
+            self._wait_for_request()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -79,6 +84,7 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def _stop_waiting(self) -> None:
+            idle.pop(self, None)
             if self._waiting is not None:
                 self._waiting.cancel()
                 self._waiting = None
@@ -93,11 +99,12 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
         def _wait_for_request(self) -> None:
             if not self.transport.is_closing():
+                idle[self] = None
                 self._waiting = self.loop.call_later(limits.header_timeout, self._give_up)
 
         def _give_up(self) -> None:
             """Without a word: half a request can't be answered."""
-            self._waiting = None
+            self._stop_waiting()
             if not self._is_at_work():
                 self.transport.abort()
 
