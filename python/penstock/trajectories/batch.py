@@ -44,10 +44,12 @@ PAD_VALUES: Final[Mapping[str, float]] = {
 class Unserveable(Exception):
     """No batch can be made with one of the groups; the core still has them all."""
 
-    def __init__(self, group: int, why: str) -> None:
-        super().__init__(group, why)
-        self.group = group
-        self.why = why
+    def __init__(self, why: str, group: int) -> None:
+        super().__init__(why, group)  # both, or it could not be pickled
+        self.group = group  #: its index in the batch
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TrajectoryBatch:
@@ -284,7 +286,7 @@ def _decoded(core: _core.TrajectoryBatch, at: int) -> TrajectoryGroup:
     try:
         return TrajectoryGroup.from_message(core.group(at))
     except Exception as error:
-        raise Unserveable(at, f"it can't be decoded: {error}") from error
+        raise Unserveable(f"it can't be decoded: {error}", at) from error
 
 
 def _blame_longest(core: _core.TrajectoryBatch, longest_served: int, error: MemoryError) -> None:
@@ -293,7 +295,7 @@ def _blame_longest(core: _core.TrajectoryBatch, longest_served: int, error: Memo
     longest = max(lengths)
     if longest > longest_served:
         why = f"no memory for a batch with a sequence of {longest} tokens"
-        raise Unserveable(lengths.index(longest), why) from error
+        raise Unserveable(why, lengths.index(longest)) from error
 
 
 def _blame_unfit(
@@ -306,7 +308,7 @@ def _blame_unfit(
     for name in {*(columns or ()), *dtypes, *out}:
         asked = out[name].dtype if name in out else dtypes.get(name)
         for group in core.unfit(name, None if asked is None else native_name(asked)):
-            raise Unserveable(group, str(error)) from error
+            raise Unserveable(str(error), group) from error
 
 
 def _wanted(

@@ -222,7 +222,7 @@ class TrajectoryReader(_core.TrajectoryReader):
             try:
                 return self._arranged(core, layout, pad_to, columns, dtypes, pad_values, out)
             except Unserveable as error:
-                notice = f"{core.title(error.group)} was set aside: {error.why}"
+                notice = f"{core.title(error.group)} was set aside: {error}"
                 core.set_aside(error.group)
                 _warn_of_set_aside(notice)
 
