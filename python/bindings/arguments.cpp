@@ -12,6 +12,7 @@
 
 #include "errors.hpp"
 #include "penstock/segment.hpp"
+#include "segment/text.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -28,14 +29,7 @@ std::string shown(nb::handle given) {
         return std::string("a ") + Py_TYPE(given.ptr())->tp_name;
     }
     const std::string_view whole(repr);
-    if (whole.size() <= most) {
-        return std::string(whole);
-    }
-    std::size_t end = most;
-    while (end > 0 && (static_cast<unsigned char>(whole[end]) & 0xC0U) == 0x80U) {
-        --end;  // not in the middle of a character
-    }
-    return std::string(whole.substr(0, end)) + "...";
+    return std::string(detail::cut(whole, most)) + (whole.size() > most ? "..." : "");
 }
 
 // The UTF-8 of a str; empty without an error set where it has none (lone surrogates).
@@ -49,15 +43,27 @@ std::optional<std::string> utf8_of(nb::handle text) {
     return std::string(data, static_cast<std::size_t>(size));
 }
 
+// The bytes of a file's name, where to_text() and os.fsdecode() have them from; likewise empty.
+std::optional<std::string> file_name_of(nb::handle text) {
+    const nb::object bytes =
+        nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape"));
+    if (!bytes.is_valid()) {
+        PyErr_Clear();
+        return std::nullopt;
+    }
+    return std::string(PyBytes_AS_STRING(bytes.ptr()),
+                       static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr())));
+}
+
 // "file:" and the absolute path of an os.PathLike.
 std::string name_of_path(nb::handle path) {
     const nb::module_ os = nb::module_::import_("os");
     const nb::object text = os.attr("path").attr("abspath")(os.attr("fsdecode")(path));
-    const auto utf8 = utf8_of(text);
-    if (!utf8) {
+    const auto bytes = file_name_of(text);
+    if (!bytes) {
         raise_error(ErrorCode::InvalidName, "the path " + shown(path) + " is no UTF-8");
     }
-    return "file:" + *utf8;
+    return "file:" + *bytes;
 }
 
 }  // namespace
@@ -68,8 +74,8 @@ void raise_wrong_type(const char* what, const char* type, nb::handle given) {
 
 std::string parse_name(nb::handle name) {
     if (PyUnicode_Check(name.ptr())) {
-        if (auto utf8 = utf8_of(name)) {
-            return *std::move(utf8);
+        if (auto bytes = file_name_of(name)) {
+            return *std::move(bytes);
         }
         raise_error(ErrorCode::InvalidName, "the name " + shown(name) + " is no UTF-8");
     }

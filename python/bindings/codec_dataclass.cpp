@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "arguments.hpp"
+#include "codec_refusal.hpp"
 #include "errors.hpp"
 
 namespace penstock::py {
@@ -23,9 +24,8 @@ Registry& registry() {
     return *only;
 }
 
-// nb::str of a handle is Python's str(): it never meets what it can't convert.
 std::string text_of(nb::handle object) {
-    return nb::str(object).c_str();
+    return parse_text(nb::str(object), "the name of a dataclass");
 }
 
 std::string qualified_name(nb::handle type) {
@@ -71,8 +71,7 @@ void register_dataclass(const nb::object& type, nb::handle given_name) {
     const nb::object is_dataclass = nb::module_::import_("dataclasses").attr("is_dataclass");
     if (!PyType_Check(type.ptr()) || !nb::cast<bool>(is_dataclass(type))) {
         raise_error(ErrorCode::InvalidArgument,
-                    "register_dataclass takes a class made with @dataclass, not " +
-                        std::string(nb::repr(type).c_str()));
+                    "register_dataclass takes a class made with @dataclass, not " + shown(type));
     }
     Dataclass entry;
     entry.type = type;

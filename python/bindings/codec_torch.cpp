@@ -85,7 +85,7 @@ Refusal refused(const std::string& what) {
 // Why PyTorch would not describe the tensor's memory, in words that say what to do.
 Refusal refused_by_torch(nb::handle tensor) {
     PyErr_Clear();
-    const std::string device = nb::str(tensor.attr("device").attr("type")).c_str();
+    const std::string device = said(tensor.attr("device").attr("type"));
     if (device != "cpu") {
         return refused("on device '" + device + "': move it to the CPU first");
     }
@@ -96,8 +96,7 @@ Refusal refused_by_torch(nb::handle tensor) {
         return refused("that is nested: send the list that .unbind() makes of it");
     }
     const nb::object dtype = tensor.attr("dtype");
-    return refused("of dtype " + std::string(nb::str(nb::handle(dtype)).c_str()) +
-                   ", which the typed codec does not know");
+    return refused("of dtype " + said(dtype) + ", which the typed codec does not know");
 }
 
 // --- in -----------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@
 #include <string_view>
 #include <utility>
 
+#include "segment/text.hpp"
+#include "text.hpp"
+
 namespace penstock::py {
 
 nb::handle error_class(const char* name) {
@@ -24,10 +27,8 @@ namespace {
 // what it came from.
 void set_error(const char* name, std::string_view sentence, int rank = -1,
                ClosedBy closed_by = ClosedBy::Self, nb::object cause = {}) {
-    // Names of processes are in sentences, and they need not be UTF-8.
-    const nb::object text = nb::steal(
-        PyUnicode_DecodeUTF8(sentence.data(), static_cast<Py_ssize_t>(sentence.size()), "replace"));
-    const nb::object error = error_class(name)(text);
+    // Sentences hold what others wrote, and end on a terminal.
+    const nb::object error = error_class(name)(to_text(detail::printable(sentence)));
     if (rank >= 0) {
         error.attr("rank") = rank;
     }

@@ -10,6 +10,7 @@
 #include "segment/name.hpp"
 #include "segment/segment.hpp"
 #include "state.hpp"
+#include "text.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -65,23 +66,23 @@ nb::dict to_dict(const ReaderState& reader) {
     dict["alive"] = reader.alive;
     dict["stopped"] = reader.stopped;
     dict["pid"] = reader.pid;
-    dict["process"] = reader.process;
+    dict["process"] = to_text(reader.process);
     dict["messages"] = reader.messages;
     dict["lag_messages"] = reader.lag_messages;
     dict["lag_bytes"] = reader.lag_bytes;
     dict["blocking_for"] = reader.blocking_for;
-    dict["description"] = reader.describe();
+    dict["description"] = to_text(reader.describe());
     return dict;
 }
 
 nb::dict to_dict(const Participant& participant) {
     nb::dict dict;
     dict["slot"] = participant.slot;
-    dict["role"] = participant.role;
+    dict["role"] = to_text(participant.role);
     dict["alive"] = participant.alive;
     dict["stopped"] = participant.stopped;
     dict["pid"] = participant.pid;
-    dict["process"] = participant.process;
+    dict["process"] = to_text(participant.process);
     dict["attached_at"] = participant.attached_at;
     return dict;
 }
@@ -92,19 +93,19 @@ nb::dict to_dict(const KeptData& kept) {
     dict["objects"] = kept.objects;
     dict["bytes"] = kept.bytes;
     dict["persistent"] = kept.persistent;
-    dict["description"] = kept.describe();
+    dict["description"] = to_text(kept.describe());
     return dict;
 }
 
 nb::dict to_dict(const SegmentSummary& segment) {
     nb::dict dict;
-    dict["name"] = segment.name;
+    dict["name"] = to_text(segment.name, Text::FileName);
     dict["kind"] = segment.problem.empty() ? lower(to_string(segment.kind)) : "unknown";
     dict["reserved_bytes"] = segment.reserved_bytes;
     dict["range_bytes"] = segment.range_bytes;
     dict["participants"] = to_list(segment.participants);
     dict["kept"] = to_dict(segment.kept);
-    dict["problem"] = segment.problem;
+    dict["problem"] = to_text(segment.problem);
     dict["problem_code"] =
         segment.problem.empty() ? "" : std::string(to_string(segment.problem_code));
     return dict;
@@ -200,9 +201,7 @@ nb::dict to_dict(const TierStats& stats) {
     dict["servers"] = stats.servers;
     dict["servers_away"] = stats.servers_away;
     dict["circuit"] = std::string(to_string(stats.circuit));
-    // What a server says need not be UTF-8.
-    dict["last_error"] = nb::steal(PyUnicode_DecodeUTF8(
-        stats.last_error.data(), static_cast<Py_ssize_t>(stats.last_error.size()), "replace"));
+    dict["last_error"] = to_text(stats.last_error);
     return dict;
 }
 
@@ -240,7 +239,7 @@ nb::dict to_dict(const QueueInfo& info) {
 
 nb::dict to_dict(const EnvironmentStats& stats) {
     nb::dict dict;
-    dict["name"] = stats.name;
+    dict["name"] = to_text(stats.name);
     dict["writers"] = stats.writers;
     dict["weight"] = stats.weight;
     dict["min_share"] = stats.min_share;

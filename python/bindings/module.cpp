@@ -10,6 +10,7 @@
 #include "reader.hpp"
 #include "state.hpp"
 #include "store.hpp"
+#include "text.hpp"
 #include "tiered_store.hpp"
 #include "trajectories.hpp"
 #include "wait.hpp"
@@ -22,6 +23,7 @@ NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);
     module.attr("__version__") = PENSTOCK_VERSION;
     bind_errors(module);
+    bind_text(module);
     bind_wait(module);
     bind_codec(module);
     bind_array_pool(module);

@@ -11,6 +11,7 @@
 #include "arguments.hpp"
 #include "dead_letters.hpp"
 #include "state.hpp"
+#include "text.hpp"
 
 namespace penstock::py {
 namespace {
@@ -381,7 +382,8 @@ void bind_queue(nb::module_& module) {
             "How many messages are queued.")
         .def_prop_ro("closed", &PyQueue::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &PyQueue::is_foreign)
-        .def_ro("name", &PyQueue::name, "The name it was created with, or attached to.")
+        .def_prop_ro("name", &name_of<&PyQueue::name, PyQueue>,
+                     "The name it was created with, or attached to.")
         .def_ro("_instance", &PyQueue::instance)
         .def_prop_ro("_replaced",
                      [](PyQueue& queue) { return queue.putting().target().replaced().describe(); })

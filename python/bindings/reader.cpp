@@ -7,6 +7,7 @@
 
 #include "arguments.hpp"
 #include "state.hpp"
+#include "text.hpp"
 
 namespace penstock::py {
 namespace {
@@ -165,7 +166,8 @@ void bind_reader(nb::module_& module) {
              "The second time it does nothing, and in a forked child neither.")
         .def_prop_ro("closed", &Reader::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &Reader::is_foreign)
-        .def_ro("name", &Reader::name, "The name it attached to; empty if anonymous.")
+        .def_prop_ro("name", &name_of<&Reader::name, Reader>,
+                     "The name it attached to; empty if anonymous.")
         .def_ro("rank", &Reader::rank, "Its rank, from 0.")
         .def_ro("_instance", &Reader::instance)
         .def("_descriptor",

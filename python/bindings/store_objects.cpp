@@ -14,8 +14,10 @@
 #include "codec_numpy.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
+#include "segment/text.hpp"
 #include "store_tensor.hpp"
 #include "store_view.hpp"
+#include "text.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -23,9 +25,8 @@ namespace {
 
 // "'key' of store 'kv'", for sentences.
 std::string title_of(std::string_view key, const StoreObjects& store) {
-    std::string title = "'";
-    title.append(key.substr(0, 60)).append("' of store '").append(store.name).append("'");
-    return title;
+    constexpr std::size_t most = 60;
+    return "'" + detail::printable(detail::cut(key, most)) + "' of store '" + store.name + "'";
 }
 
 // What put() and reserve() have in common beside the object: who is told what, and its metadata.
@@ -268,7 +269,8 @@ void bind_store_objects(nb::module_& module) {
              nb::arg("in_place") = false)
         .def("_get", &get, nb::arg("key").none())
         .def("_get_copy", &get_copy, nb::arg("key").none(), nb::arg("missing").none())
-        .def_ro("name", &StoreObjects::name, "The name it was created with, or attached to.")
+        .def_prop_ro("name", &name_of<&StoreObjects::name, StoreObjects>,
+                     "The name it was created with, or attached to.")
         .def_ro("_instance", &StoreObjects::instance);
     module.def(
         "dtype_named",

@@ -16,6 +16,7 @@
 #include "queue.hpp"
 #include "side.hpp"
 #include "state.hpp"
+#include "text.hpp"
 
 namespace penstock::py {
 namespace {
@@ -256,7 +257,9 @@ void check_group(nb::handle message) {
 template <typename Bound>
 void bind_common(Bound& bound) {
     using Self = typename Bound::Type;
-    bound.def_ro("name", &Self::name, "The name it was created with, or attached to.")
+    bound
+        .def_prop_ro("name", &name_of<&Self::name, Self>,
+                     "The name it was created with, or attached to.")
         .def_ro("_instance", &Self::instance)
         .def("close", &Self::close,
              "Leave. Ends waits of other threads. The second time it does nothing.");

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "codec_refusal.hpp"
 #include "errors.hpp"
 #include "store_view.hpp"
 
@@ -189,7 +190,7 @@ Deadline parse_timeout(nb::handle timeout) {
     }
     if (std::isnan(seconds) || seconds < 0) {
         raise_error(ErrorCode::InvalidArgument,
-                    "timeout is " + std::string(nb::repr(timeout).c_str()) +
+                    "timeout is " + shown(timeout) +
                         ": give seconds from 0 (try once) up, or None to wait for ever");
     }
     if (seconds == 0) {

@@ -12,6 +12,7 @@
 
 #include "arguments.hpp"
 #include "state.hpp"
+#include "text.hpp"
 
 namespace penstock::py {
 namespace {
@@ -246,7 +247,8 @@ void bind_writer(nb::module_& module) {
              "The second time it does nothing, and in a forked child neither.")
         .def_prop_ro("closed", &Writer::is_closed, "Whether this handle was closed here.")
         .def_prop_ro("_is_foreign", &Writer::is_foreign)
-        .def_ro("name", &Writer::name, "The name it was created with; empty if anonymous.")
+        .def_prop_ro("name", &name_of<&Writer::name, Writer>,
+                     "The name it was created with; empty if anonymous.")
         .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
         .def("_descriptor",
              [](const Writer& writer) {

@@ -402,6 +402,11 @@ class _Info(TypedDict):
     closed: bool
     writer_blocked_for: float
 
+def printable(text: str) -> str:
+    """The text without characters that a terminal obeys or does not show: control, format and
+    bidirectional ones come out escaped, as do bytes that are no UTF-8.
+    """
+
 def check_name(name: Name) -> None:
     """Raises InvalidName for what no segment can be called."""
 

@@ -9,6 +9,7 @@
 #include "os/pages.hpp"
 #include "os/process.hpp"
 #include "segment/elapsed.hpp"
+#include "segment/text.hpp"
 
 namespace penstock {
 namespace detail {
@@ -212,7 +213,7 @@ std::string ReaderState::describe() const {
     std::string text = "reader " + std::to_string(rank);
     if (life == Life::Expected && pid == 0) return text + ", which has not attached yet";
     if (life == Life::Vacant && pid == 0) return text + ", vacant";
-    text += " (pid " + std::to_string(pid) + ", " + process + ")";
+    text += " (pid " + std::to_string(pid) + ", " + detail::printable(process) + ")";
     if (!alive) {
         text += ", dead";
     } else if (stopped) {

@@ -13,6 +13,7 @@
 #include "os/fork.hpp"
 #include "os/spin.hpp"
 #include "segment/read_once.hpp"
+#include "segment/text.hpp"
 
 namespace penstock {
 namespace detail {
@@ -74,7 +75,8 @@ void ReaderCore::claim_rank() {
     Participants& participants = segment_->participants();
     if (!claim_patiently()) {
         const ParticipantText who = participants.text(slot_);
-        const std::string it = "pid " + std::to_string(who.pid) + " (" + who.process + ")";
+        const std::string it =
+            "pid " + std::to_string(who.pid) + " (" + printable(who.process) + ")";
         throw Error(ErrorCode::Busy,
                     "rank " + std::to_string(rank_) + " of " + quoted(segment_->name()) +
                         (participants.has_janitor(slot_)
@@ -236,7 +238,7 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     }
     const ParticipantText who = segment_->participants().text(layout::kWriterSlot);
     return {ErrorCode::PeerDied, "the writer of " + quoted(segment_->name()) + " (pid " +
-                                     std::to_string(who.pid) + ", " + who.process +
+                                     std::to_string(who.pid) + ", " + printable(who.process) +
                                      ") died; everything it had sent was received"};
 }
 

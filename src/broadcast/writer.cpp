@@ -9,6 +9,7 @@
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
+#include "segment/text.hpp"
 
 namespace penstock {
 namespace detail {
@@ -184,8 +185,9 @@ void WriterCore::bury(unsigned rank) noexcept {
         const std::uint64_t join = view.reader(rank).last_dead.load(kRelaxed);
         // A janitor that died in its work may have let us tell of this death before.
         if (std::exchange(told[rank], join) != join) {
-            note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + dead.process + ") died " +
-                                 std::to_string(dead.lag_messages) + " messages behind");
+            note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
+                                 ") died " + std::to_string(dead.lag_messages) +
+                                 " messages behind");
         }
     }
     participants.release(slot);

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "penstock/error.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 
@@ -103,7 +104,7 @@ void parse_place(std::string_view text, Endpoint& endpoint) {
 }  // namespace
 
 std::string Endpoint::title() const {
-    return path.empty() ? host + ":" + std::to_string(port) : path;
+    return printable(path.empty() ? host + ":" + std::to_string(port) : path);
 }
 
 bool Endpoint::is_at(const Endpoint& other) const noexcept {

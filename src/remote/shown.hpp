@@ -6,15 +6,13 @@
 #include <string>
 #include <string_view>
 
+#include "segment/text.hpp"
+
 namespace penstock::detail {
 
-// Printable ASCII, with '?' for anything else, and cut after `most` bytes.
+// Without what a terminal would obey, and cut after `most` bytes.
 inline std::string shown_text(std::string_view text, std::size_t most = 200) {
-    std::string shown;
-    for (const char letter : text.substr(0, most)) {
-        shown += letter >= ' ' && letter <= '~' ? letter : '?';
-    }
-    return text.size() > most ? shown + "..." : shown;
+    return printable(cut(text, most)) + (text.size() > most ? "..." : "");
 }
 
 }  // namespace penstock::detail

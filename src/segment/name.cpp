@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "penstock/error.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -17,24 +18,9 @@ bool is_allowed(char c) noexcept {
            c == '_' || c == '-';
 }
 
-// For sentences, which end at a zero byte and can't hold half a character: plain ASCII.
-std::string printable(std::string_view text) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    std::string result;
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= ' ' && byte <= '~') {
-            result += c;
-        } else {
-            result += {'\\', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
-        }
-    }
-    return result;
-}
-
 [[noreturn]] void refuse(std::string_view name, const std::string& why) {
     throw Error(ErrorCode::InvalidName,
-                "the name '" + printable(name.substr(0, kLongestName)) + "' can't be used: " + why +
+                "the name '" + printable(cut(name, kLongestName)) + "' can't be used: " + why +
                     "; names are 1 to 200 of the characters A-Z a-z 0-9 . _ -, "
                     "or file:/absolute/path");
 }
@@ -45,6 +31,9 @@ Location locate_path(const std::string& name) {
         refuse(name, "after file: there must be an absolute path of a file");
     }
     if (path.find('\0') != std::string::npos) refuse(name, "it holds a zero byte");
+    if (const std::string found = find_unprintable(path); !found.empty()) {
+        refuse(name, "it holds the control or format character '" + found + "'");
+    }
     if (name.size() > kLongestName) refuse(name, "it is longer than 200 characters");
     const auto slash = path.rfind('/');
     return {name, path, slash == 0 ? "/" : path.substr(0, slash)};

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <string_view>
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/process.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -17,7 +19,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 void store_text(ParticipantSlot& slot, const std::string& text) {
     std::array<char, ParticipantSlot::kTextWords * 8> bytes{};
-    std::memcpy(bytes.data(), text.data(), std::min(text.size(), bytes.size() - 1));
+    const std::string_view shortened = cut(text, bytes.size() - 1);
+    std::memcpy(bytes.data(), shortened.data(), shortened.size());
     for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
         std::uint64_t word = 0;
         std::memcpy(&word, bytes.data() + i * 8, 8);

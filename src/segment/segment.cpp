@@ -14,6 +14,7 @@
 #include "segment/header.hpp"
 #include "segment/refusal.hpp"
 #include "segment/signal.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -28,7 +29,7 @@ std::string describe_holders(const Participants& participants) {
         if (participants.life(slot) != Life::Alive) continue;
         const ParticipantText who = participants.text(slot);
         if (!text.empty()) text += ", ";
-        text += "pid " + std::to_string(who.pid) + " (" + who.process + ")";
+        text += "pid " + std::to_string(who.pid) + " (" + printable(who.process) + ")";
     }
     return text;
 }

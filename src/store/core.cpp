@@ -7,6 +7,7 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -24,11 +25,7 @@ layout::EntryWord decoded(std::uint64_t value) noexcept {
 
 std::string shown(std::string_view key) {
     constexpr std::size_t kMost = 60;
-    std::string text;
-    for (const char letter : key.substr(0, kMost)) {
-        text += letter >= ' ' && letter <= '~' ? letter : '?';
-    }
-    return "'" + text + (key.size() > kMost ? "...'" : "'");
+    return "'" + printable(cut(key, kMost)) + (key.size() > kMost ? "...'" : "'");
 }
 
 }  // namespace
@@ -306,7 +303,7 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
     const ParticipantText who = segment->participants().text(member);
     return {ErrorCode::Busy,
             shown(key) + " is being written by participant " + std::to_string(member) + " (pid " +
-                std::to_string(who.pid) + ", " + who.process + ")",
+                std::to_string(who.pid) + ", " + printable(who.process) + ")",
             static_cast<int>(member)};
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "os/clock.hpp"
+#include "segment/text.hpp"
 #include "trajectories/former.hpp"
 
 namespace penstock::detail {
@@ -610,7 +611,7 @@ private:
         }
         std::string text = std::to_string(sequences) + " sequences wait";
         for (const auto& [environment, groups] : sizes) {
-            text += "; of '" + environment + "'";
+            text += "; of '" + printable(environment) + "'";
             std::string separator = " ";
             for (const auto& [size, count] : groups) {
                 text += separator + std::to_string(count) + " x " + std::to_string(size);
@@ -619,8 +620,8 @@ private:
         }
         for (const auto& [environment, least] : minima(shares())) {
             if (of[environment] >= least) continue;
-            text += "; '" + environment + "' is to have " + std::to_string(least) + " and has " +
-                    std::to_string(of[environment]);
+            text += "; '" + printable(environment) + "' is to have " + std::to_string(least) +
+                    " and has " + std::to_string(of[environment]);
         }
         return text;
     }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/text.hpp"
 #include "trajectories/state.hpp"
 
 namespace penstock {
@@ -23,6 +24,11 @@ void check(const EnvironmentOptions& environment) {
     if (name.empty() || name.size() > kMostNameBytes || name.find('\0') != std::string::npos) {
         throw refuse("its name has 1 to " + std::to_string(kMostNameBytes) + " bytes, not " +
                      std::to_string(name.size()));
+    }
+    if (!detail::is_utf8(name))
+        throw refuse("its name '" + detail::printable(name) + "' is no UTF-8");
+    if (const std::string found = detail::find_unprintable(name); !found.empty()) {
+        throw refuse("its name holds the control or format character '" + found + "'");
     }
     if (!std::isfinite(environment.weight) || environment.weight <= 0) {
         throw refuse("weight must be above 0, not " + std::to_string(environment.weight));

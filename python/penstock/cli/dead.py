@@ -75,7 +75,7 @@ def _show(args: argparse.Namespace, queue: _core.Queue) -> int:
         )
         return exits.OK
     if not letters:
-        print(f"{args.name} has no dead letters")
+        print(f"{output.printable(args.name)} has no dead letters")
         return exits.OK
     header = ("sequence", "deliveries", "size", "age", "producer", "content")
     table = [_row(letter, content) for letter, content in rows]
@@ -102,7 +102,7 @@ def _move(args: argparse.Namespace, queue: _core.Queue) -> int:
     if args.json:
         output.print_json({"name": args.name, verb: moved, "missing": missing})
     else:
-        print(f"{verb} {units.plural(moved, 'dead letter')} of {args.name}")
+        print(f"{verb} {units.plural(moved, 'dead letter')} of {output.printable(args.name)}")
     if missing:
         numbers = ", ".join(map(str, missing))
         output.say(f"no dead letter of {args.name}: {numbers}; `penstock dead {args.name}` lists")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json({"usable": usable, "findings": [asdict(one) for one in findings]})
     else:
-        print("\n".join(_text(findings)))
+        print("\n".join(_text(output.printable(findings))))
     return exits.OK if usable else exits.ERROR
 
 

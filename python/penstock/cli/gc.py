@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(_json(args.dry_run, outcome))
     else:
-        print("\n".join(_text(args.dry_run, outcome)))
+        print("\n".join(_text(args.dry_run, output.printable(outcome))))
     return exits.ERROR if outcome.failed else exits.OK
 
 

@@ -50,7 +50,7 @@ class Rates:
 def run(args: argparse.Namespace) -> int:
     info, started = inspect.inspect(args.name), time.monotonic()
     if isinstance(info, SegmentSummary):  # a kind that has no more to tell
-        _print(args, describe.segment_json(info), ls.segment_lines(info))
+        _print(args, describe.segment_json(info), ls.segment_lines(output.printable(info)))
         return exits.OK
     before = None
     if args.interval > 0:
@@ -62,17 +62,21 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if isinstance(info, QueueInfo):
         then = before if isinstance(before, QueueInfo) else None
-        _print(args, info_queue.to_json(info, then, seconds), info_queue.lines(info, then, seconds))
+        _print(
+            args,
+            info_queue.to_json(info, then, seconds),
+            info_queue.lines(output.printable(info), then, seconds),
+        )
     elif isinstance(info, StoreInfo):
         earlier = before if isinstance(before, StoreInfo) else None
         _print(
             args,
             info_store.to_json(info, earlier, seconds),
-            info_store.lines(info, earlier, seconds),
+            info_store.lines(output.printable(info), earlier, seconds),
         )
     elif isinstance(info, BroadcastInfo):
         rates = _rates(before, info, seconds) if isinstance(before, BroadcastInfo) else None
-        _print(args, _json(info, rates), _text(info, rates))
+        _print(args, _json(info, rates), _text(output.printable(info), rates))
     return exits.OK
 
 

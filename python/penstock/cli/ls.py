@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json([describe.segment_json(one) for one in segments])
     else:
-        print("\n".join(_text(segments)))
+        print("\n".join(_text(output.printable(segments))))
     return exits.OK
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import penstock
 from penstock import _interrupts
@@ -28,7 +28,11 @@ from penstock.cli import (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Help and version that can't be written are told: argparse passes that over."""
+    """Help and version that can't be written are told: argparse passes that over. What is wrong
+    with an argument is said without what a terminal would obey: names may come from files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(output.printable(message))
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is sys.stdout:

@@ -6,17 +6,54 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+from penstock import _core
 
 _COLOURS = {"ok": "32", "warn": "33", "fail": "31", "dim": "2", "bold": "1"}
 
 
+T = TypeVar("T")
+
+
+def printable(value: T) -> T:
+    """A text without what a terminal obeys or does not show; of a dataclass, list or tuple the
+    same value with all its texts so. What other processes wrote goes through this, once, before
+    it is set into lines."""
+    if isinstance(value, str):
+        return cast("T", _core.printable(value))
+    if isinstance(value, list):
+        return cast("T", [printable(one) for one in value])
+    if isinstance(value, tuple):
+        return cast("T", tuple(printable(one) for one in value))
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {field.name: printable(getattr(value, field.name)) for field in fields(value)}
+        return cast("T", replace(value, **changed))
+    return value
+
+
 def print_json(value: Any, *, to_stderr: bool = False) -> None:
-    """One JSON value, indented, ended by a newline."""
+    """One JSON value, indented, ended by a newline.
+
+    The texts are whole; characters that a terminal would obey are escaped as JSON does.
+    """
     stream = sys.stderr if to_stderr else sys.stdout
-    print(json.dumps(value, indent=2, ensure_ascii=False), file=stream)
+    print(_UNUSUAL.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False)), file=stream)
+
+
+_UNUSUAL = re.compile(r"[^ -~\n]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def say(sentence: str) -> None:
@@ -25,7 +62,7 @@ def say(sentence: str) -> None:
     Where stderr can't be written the remark is lost, and the command goes on.
     """
     with contextlib.suppress(OSError):
-        print(f"penstock: {sentence}", file=sys.stderr, flush=True)
+        print(f"penstock: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def colour(text: str, name: str) -> str:

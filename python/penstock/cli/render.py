@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from penstock.cli import output
+
 _WIDTH = 100  # characters
 
 
 def render(value: Any) -> str:
     """Arrays are told by dtype and shape, and their first items; errors by their sentence."""
     text = _error(value) if isinstance(value, BaseException) else _Short().repr(value)
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    shown = output.printable(text)
     return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 3] + "..."
 
 

@@ -30,7 +30,7 @@ TEST(NameTest, OrToAPath) {
     EXPECT_EQ(location.path, "/srv/shared/steps");
     EXPECT_EQ(location.directory, "/srv/shared");
     EXPECT_EQ(locate("file:/steps").directory, "/");
-    EXPECT_EQ(locate("file:/a b/\xc3\xa4").path, "/a b/\xc3\xa4") << "paths may hold anything";
+    EXPECT_EQ(locate("file:/a b/\xc3\xa4").path, "/a b/\xc3\xa4") << "paths may hold any letter";
     EXPECT_EQ(locate("file:/" + std::string(194, 'x')).name.size(), 200U);
 }
 
@@ -69,6 +69,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadName{"FileRoot", "file:/", "absolute path"},
         BadName{"FileRelative", "file:steps", "absolute path"},
         BadName{"FileFolder", "file:/srv/", "absolute path"},
+        BadName{"FileEscape", "file:/srv/\x1b[2J", "format character '\\x1b'"},
+        BadName{"FileNewLine", "file:/srv/a\nb", "format character '\\x0a'"},
+        BadName{"FileRightToLeft",
+                "file:/srv/\xe2\x80\xae"
+                "a",
+                "format character '\\u202e'"},
         BadName{"FileZeroByte", "file:/srv/a\0b"s, "zero byte"},
         BadName{"FileTooLong", "file:/" + std::string(195, 'x'), "longer than 200 characters"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
