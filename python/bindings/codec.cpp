@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "codec/references.hpp"
 #include "codec_dataclass.hpp"
 #include "codec_decode.hpp"
 #include "codec_encode.hpp"
@@ -156,10 +157,10 @@ nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Cod
     }
     if (!message.is_pickle()) {
         const Snapshot structure(message.structure_bytes());
-        return Decoder(message, owner).whole(structure.bytes());
+        return Decoder(message, size, owner).whole(structure.bytes());
     }
     require_pickle(codec);
-    return decode_pickle(message, owner);
+    return decode_pickle(message, size, owner);
 }
 
 void check_message(std::span<const std::byte> message, Codec codec) {
@@ -171,9 +172,13 @@ void check_message(std::span<const std::byte> message, Codec codec) {
     }
     require_pickle(codec);
     codec::TensorView buffer;
+    codec::References references(opened_message, message.size());
     for (std::uint32_t i = 0; i < opened_message.tensors(); ++i) {
-        if (const codec::Fault fault = opened_message.tensor(i, buffer);
-            fault != codec::Fault::None) {
+        codec::Fault fault = opened_message.tensor(i, buffer);
+        if (fault == codec::Fault::None) {
+            fault = references.add(buffer);
+        }
+        if (fault != codec::Fault::None) {
             raise_fault(fault);
         }
     }

@@ -11,6 +11,7 @@
 #include "codec_keys.hpp"
 #include "codec_memory.hpp"
 #include "codec_numpy.hpp"
+#include "codec_stack.hpp"
 #include "codec_torch.hpp"
 
 namespace penstock::py {
@@ -24,6 +25,7 @@ using codec::Token;
 namespace {
 
 constexpr std::int64_t kKindByteArray = 1;
+constexpr std::size_t kWatchedKeys = 64;  // of a smaller dict all may have the same hash
 
 void expect(Reader& in, Token& token, Kind kind) {
     if (!in.next(token) || token.kind != kind) {
@@ -138,9 +140,7 @@ nb::object Decoder::value(Reader& in, unsigned depth) {
 }
 
 nb::object Decoder::list(Reader& in, std::size_t count, unsigned depth) {
-    if (depth == codec::kMaxDepth) {
-        raise_fault(Fault::TooDeep);
-    }
+    enter(depth);
     nb::object result = made_of_bytes(PyList_New(static_cast<Py_ssize_t>(count)));
     for (std::size_t i = 0; i < count; ++i) {
         PyList_SET_ITEM(result.ptr(), static_cast<Py_ssize_t>(i),
@@ -153,9 +153,7 @@ nb::object Decoder::tuple(std::span<const std::byte> body, unsigned depth) {
     Reader in(body);
     Token token;
     expect(in, token, Kind::Array);
-    if (depth == codec::kMaxDepth) {
-        raise_fault(Fault::TooDeep);
-    }
+    enter(depth);
     nb::object result = made_of_bytes(PyTuple_New(static_cast<Py_ssize_t>(token.count)));
     for (std::size_t i = 0; i < token.count; ++i) {
         PyTuple_SET_ITEM(result.ptr(), static_cast<Py_ssize_t>(i),
@@ -167,14 +165,37 @@ nb::object Decoder::tuple(std::span<const std::byte> body, unsigned depth) {
     return result;
 }
 
-nb::object Decoder::dict(Reader& in, std::size_t count, unsigned depth) {
+// One container further in.
+void Decoder::enter(unsigned depth) const {
     if (depth == codec::kMaxDepth) {
         raise_fault(Fault::TooDeep);
     }
+    check_stack("cannot decode a message", depth);
+}
+
+KeyHashes& Decoder::hashes() {
+    if (hashes_ == nullptr) {
+        hashes_ = std::make_unique<KeyHashes>();
+    }
+    return *hashes_;
+}
+
+nb::object Decoder::dict(Reader& in, std::size_t count, unsigned depth) {
+    enter(depth);
     nb::object result = made_of_bytes(PyDict_New());
+    std::unique_ptr<KeyHashes::Dict> watch;
     for (std::size_t i = 0; i < count; ++i) {
-        const nb::object name = key(in, depth + 1);
+        bool is_watched = false;
+        const std::size_t before = in.remaining();
+        const nb::object name = key(in, depth + 1, is_watched);
+        const std::size_t bytes = before - in.remaining();
         const nb::object item = value(in, depth + 1);
+        if (is_watched && count >= kWatchedKeys) {
+            if (watch == nullptr) {
+                watch = std::make_unique<KeyHashes::Dict>(hashes());
+            }
+            watch->add(name, bytes);
+        }
         if (PyDict_SetItem(result.ptr(), name.ptr(), item.ptr()) != 0) {
             return made_of_bytes(nullptr);  // the key cannot be hashed
         }
@@ -185,13 +206,15 @@ nb::object Decoder::dict(Reader& in, std::size_t count, unsigned depth) {
     return result;
 }
 
-nb::object Decoder::key(Reader& in, unsigned depth) {
+// is_watched: a sender can give it the hash that it likes.
+nb::object Decoder::key(Reader& in, unsigned depth, bool& is_watched) {
     Reader ahead = in;
     Token token;
     if (ahead.next(token) && token.kind == Kind::Text) {
         in = ahead;
         return key_text(token.text());
     }
+    is_watched = token.kind == Kind::Extension || token.kind == Kind::Real;
     return value(in, depth);
 }
 
@@ -224,6 +247,9 @@ nb::object Decoder::extension(const Token& token, unsigned depth) {
 codec::TensorView Decoder::view(std::uint64_t index) {
     codec::TensorView found;
     if (const Fault fault = message_.tensor(index, found); fault != Fault::None) {
+        raise_fault(fault);
+    }
+    if (const Fault fault = references_.add(found); fault != Fault::None) {
         raise_fault(fault);
     }
     return found;
@@ -274,9 +300,7 @@ nb::object Decoder::dataclass(std::span<const std::byte> body, unsigned depth) {
                            ": register it here too, with penstock.codec.register_dataclass");
     }
     expect(in, token, Kind::Map);
-    if (depth == codec::kMaxDepth) {
-        raise_fault(Fault::TooDeep);
-    }
+    enter(depth);
     if (token.count != entry->fields.size()) {
         raise_incompatible("its dataclass " + name + " has other fields than the one here");
     }

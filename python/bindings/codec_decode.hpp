@@ -3,6 +3,10 @@
 
 #include <nanobind/nanobind.h>
 
+#include <memory>
+
+#include "codec/references.hpp"
+#include "codec_hashes.hpp"
 #include "penstock/codec.hpp"
 
 namespace penstock::py {
@@ -13,9 +17,9 @@ namespace nb = nanobind;
 // text twice. Tensors may lie in shared memory. Raises Corrupt, Incompatible.
 class Decoder {
 public:
-    // Owner: see decode() in codec.hpp.
-    Decoder(const codec::MessageReader& message, nb::handle owner)
-        : message_(message), owner_(owner) {}
+    // Owner: see decode() in codec.hpp. `bytes`: of the whole message.
+    Decoder(const codec::MessageReader& message, std::size_t bytes, nb::handle owner)
+        : message_(message), references_(message, bytes), owner_(owner) {}
 
     // The one value that `structure` holds.
     nb::object whole(std::span<const std::byte> structure, unsigned depth = 0);
@@ -24,7 +28,9 @@ private:
     nb::object value(codec::Reader& in, unsigned depth);
     nb::object list(codec::Reader& in, std::size_t count, unsigned depth);
     nb::object dict(codec::Reader& in, std::size_t count, unsigned depth);
-    nb::object key(codec::Reader& in, unsigned depth);
+    nb::object key(codec::Reader& in, unsigned depth, bool& is_watched);
+    void enter(unsigned depth) const;
+    KeyHashes& hashes();
     nb::object extension(const codec::Token& token, unsigned depth);
     nb::object tuple(std::span<const std::byte> body, unsigned depth);
     nb::object out_of_band(std::span<const std::byte> body);
@@ -33,7 +39,9 @@ private:
     codec::TensorView view(std::uint64_t index);
 
     const codec::MessageReader& message_;
+    codec::References references_;
     nb::handle owner_;
+    std::unique_ptr<KeyHashes> hashes_;  // once there is a dict that needs them
 };
 
 }  // namespace penstock::py

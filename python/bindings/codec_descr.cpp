@@ -9,6 +9,7 @@
 #include "codec_fault.hpp"
 #include "codec_numpy.hpp"
 #include "codec_refusal.hpp"
+#include "codec_stack.hpp"
 
 namespace penstock::py {
 
@@ -32,8 +33,7 @@ std::string_view text_of(nb::handle text) {
 }
 
 Refusal refused_dtype(nb::handle dtype, const char* why) {
-    const nb::str shown(dtype);
-    return Refusal(" is an array of dtype " + std::string(shown.c_str()) + ", which " + why);
+    return Refusal(" is an array of dtype " + said(dtype) + ", which " + why);
 }
 
 // --- writing ------------------------------------------------------------------------------------
@@ -46,6 +46,7 @@ public:
         if (depth == kMaxNesting) {
             throw refused_dtype(dtype, "is nested too deeply");
         }
+        check_stack("cannot encode the value", depth);
         if (const DType code = dtype_code(dtype); code != DType::Described) {
             out_.natural(static_cast<std::uint64_t>(code));
         } else if (const nb::object sub = dtype.attr("subdtype"); !sub.is_none()) {
@@ -154,6 +155,7 @@ public:
         if (depth == kMaxNesting || !in_.next(token)) {
             raise_bad_descr();
         }
+        check_stack("cannot decode a message", depth);
         if (token.kind == Kind::Integer && token.integer > 0 && token.integer < 255) {
             return dtype_of_code(static_cast<DType>(token.integer));
         }

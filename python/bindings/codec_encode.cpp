@@ -7,6 +7,7 @@
 #include "codec_dataclass.hpp"
 #include "codec_dlpack.hpp"
 #include "codec_numpy.hpp"
+#include "codec_stack.hpp"
 #include "codec_torch.hpp"
 
 namespace penstock::py {
@@ -76,6 +77,7 @@ public:
         if (encoder_.depth_ == codec::kMaxDepth) {
             throw Refusal(" is nested more than 256 deep", container);
         }
+        check_stack("cannot encode the value", encoder_.depth_);
         ++encoder_.depth_;
     }
     Level(const Level&) = delete;
@@ -268,7 +270,7 @@ void Encoder::dict_item(nb::handle key, nb::handle item, nb::handle dict) {
 }
 
 void Encoder::key(nb::handle key, nb::handle dict) {
-    if (!is_key(key)) {
+    if (!is_key(key, depth_)) {
         throw Refusal(" has a key of type " + type_of(key) +
                       ", which the typed codec does not send as a key");
     }
@@ -282,7 +284,7 @@ void Encoder::key(nb::handle key, nb::handle dict) {
 
 // What can be a key there as it was here. What a tuple or dataclass holds is seen to by its hash:
 // it was a key, so everything in it can be hashed; but a tensor hashes by address.
-bool Encoder::is_key(nb::handle key) const {
+bool Encoder::is_key(nb::handle key, unsigned depth) const {
     PyObject* const object = key.ptr();
     PyTypeObject* const type = Py_TYPE(object);
     if (object == Py_None || type == &PyUnicode_Type || type == &PyLong_Type ||
@@ -291,8 +293,12 @@ bool Encoder::is_key(nb::handle key) const {
         return true;
     }
     if (type == &PyTuple_Type) {
+        if (depth == codec::kMaxDepth) {
+            return true;  // value() has the words for it
+        }
+        check_stack("cannot encode the value", depth);
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
-            if (!is_key(PyTuple_GET_ITEM(object, i))) {
+            if (!is_key(PyTuple_GET_ITEM(object, i), depth + 1)) {
                 return false;
             }
         }

@@ -28,7 +28,7 @@ private:
     void dict(nb::handle value);
     void tuple(nb::handle value);
     void key(nb::handle key, nb::handle dict);
-    bool is_key(nb::handle key) const;
+    bool is_key(nb::handle key, unsigned depth) const;
     void dict_item(nb::handle key, nb::handle item, nb::handle dict);
     void item(nb::handle item, nb::handle container, std::size_t index);
     void byte_array(nb::handle value);

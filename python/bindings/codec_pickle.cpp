@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "codec/references.hpp"
 #include "codec_fault.hpp"
 #include "codec_memory.hpp"
 #include "codec_torch.hpp"
@@ -58,11 +59,16 @@ void encode_pickle(nb::handle value, Scratch& scratch) {
     }
 }
 
-nb::object decode_pickle(const codec::MessageReader& message, nb::handle owner) {
+nb::object decode_pickle(const codec::MessageReader& message, std::size_t size, nb::handle owner) {
     nb::list buffers;
+    codec::References references(message, size);
     codec::TensorView view;
     for (std::uint32_t i = 0; i < message.tensors(); ++i) {
-        if (const codec::Fault fault = message.tensor(i, view); fault != codec::Fault::None) {
+        codec::Fault fault = message.tensor(i, view);
+        if (fault == codec::Fault::None) {
+            fault = references.add(view);
+        }
+        if (fault != codec::Fault::None) {
             raise_fault(fault);
         }
         buffers.append(buffer_of(view, owner));

@@ -11,8 +11,9 @@ namespace penstock::py {
 
 void encode_pickle(nb::handle value, Scratch& scratch);
 
-// Owner: see decode() in codec.hpp; with one, buffers are read-only and keep it alive.
-nb::object decode_pickle(const codec::MessageReader& message, nb::handle owner);
+// `size`: of the whole message. Owner: see decode() in codec.hpp; with one, buffers are read-only
+// and keep it alive.
+nb::object decode_pickle(const codec::MessageReader& message, std::size_t size, nb::handle owner);
 
 // A host tensor of PyTorch over a buffer that it keeps alive: how a pickled tensor comes back.
 nb::object tensor_over_buffer(nb::handle buffer, const char* dtype, const nb::tuple& shape);

@@ -3,6 +3,9 @@
 
 #include <string_view>
 
+#include "os/stack.hpp"
+#include "segment/text.hpp"
+
 namespace penstock::py {
 namespace {
 
@@ -26,15 +29,8 @@ std::string cut(const nb::object& text) {
         PyErr_Clear();
         return "?";
     }
-    std::string whole = utf8(text);
-    if (whole.size() <= kLongest) {
-        return whole;
-    }
-    std::size_t end = kLongest;
-    while ((static_cast<unsigned char>(whole[end]) & 0xC0U) == 0x80U) {
-        --end;  // not in the middle of a letter
-    }
-    return whole.substr(0, end) + "…";
+    const std::string whole = utf8(text);
+    return std::string(detail::cut(whole, kLongest)) + (whole.size() > kLongest ? "…" : "");
 }
 
 std::string in_brackets(std::string_view text) {
@@ -68,6 +64,11 @@ std::string index_step(std::size_t index) {
 }
 
 std::string key_step(nb::handle key) {
+    // repr() of a tuple calls itself for what is in it.
+    constexpr std::size_t reprs_stack = std::size_t{256} << 10U;
+    if (PyTuple_Check(key.ptr()) && os::stack_left() < reprs_stack) {
+        return in_brackets(type_of(key));
+    }
     nb::object repr = nb::steal(PyObject_Repr(key.ptr()));
     if (!repr.is_valid()) {
         PyErr_Clear();

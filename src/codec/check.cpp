@@ -1,54 +1,78 @@
 // A walk through a whole message that believes nothing, for tools and for the fuzzer.
+#include <array>
+
+#include "codec/references.hpp"
 #include "penstock/codec.hpp"
 #include "segment/read_once.hpp"
 
 namespace penstock::codec {
 namespace {
 
+// Walks without recursion: a message says how deep it is nested, and threads have short stacks.
 class Checker {
 public:
-    explicit Checker(const MessageReader& message) noexcept : message_(message) {}
+    Checker(const MessageReader& message, std::size_t bytes) noexcept
+        : message_(message), references_(message, bytes) {}
 
     // Exactly one value.
-    Fault whole(Reader in, unsigned depth) noexcept {
-        const Fault fault = value(in, depth);
-        if (fault != Fault::None) {
-            return fault;
+    Fault whole(Reader in) noexcept {
+        levels_[0] = {in, 1, true};
+        for (;;) {
+            Level& level = levels_[depth_];
+            if (level.left > 0) {
+                --level.left;
+                if (const Fault fault = value(level.in); fault != Fault::None) {
+                    return fault;
+                }
+                continue;
+            }
+            if (level.is_body && !level.in.at_end()) {
+                return Fault::Trailing;
+            }
+            if (depth_ == 0) {
+                return Fault::None;
+            }
+            --depth_;
+            if (!level.is_body) {
+                levels_[depth_].in = level.in;
+            }
         }
-        return in.at_end() ? Fault::None : Fault::Trailing;
     }
 
 private:
-    Fault value(Reader& in, unsigned depth) noexcept {
+    // A container that is being walked, and the message itself around the outermost.
+    struct Level {
+        Reader in;
+        std::size_t left = 0;  // values
+        bool is_body = false;  // of an extension, which ends with it
+    };
+
+    Fault enter(Reader in, std::size_t values, bool is_body) noexcept {
+        if (depth_ == kMaxDepth) {
+            return Fault::TooDeep;
+        }
+        levels_[++depth_] = {in, values, is_body};
+        return Fault::None;
+    }
+
+    Fault value(Reader& in) noexcept {
         Token token;
         if (!in.next(token)) {
             return in.fault() == Fault::None ? Fault::Truncated : in.fault();
         }
         switch (token.kind) {
             case Kind::Array:
-                return values(in, token.count, depth);
+                return enter(in, token.count, false);
             case Kind::Map:
-                return values(in, 2 * token.count, depth);
+                return enter(in, 2 * token.count, false);
             case Kind::Extension:
-                return extension(token, depth);
+                return extension(token);
             default:
                 return Fault::None;
         }
     }
 
-    Fault values(Reader& in, std::size_t count, unsigned depth) noexcept {
-        if (depth == kMaxDepth) {
-            return Fault::TooDeep;
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-            if (const Fault fault = value(in, depth + 1); fault != Fault::None) {
-                return fault;
-            }
-        }
-        return Fault::None;
-    }
-
-    Fault extension(const Token& token, unsigned depth) noexcept {
+    Fault extension(const Token& token) noexcept {
         switch (token.extension) {
             case Extension::BigInt:
             case Extension::SurrogateText:
@@ -57,7 +81,7 @@ private:
             case Extension::Complex:
                 return token.bytes.size() == 2 * sizeof(double) ? Fault::None : Fault::BadExtension;
             case Extension::Tuple:
-                return tuple(token.bytes, depth);
+                return tuple(token.bytes);
             case Extension::OutOfBand:
                 return out_of_band(token.bytes);
             case Extension::Tensor:
@@ -67,18 +91,18 @@ private:
             case Extension::DescribedScalar:
                 return described_scalar(token.bytes);
             case Extension::Dataclass:
-                return dataclass(token.bytes, depth);
+                return dataclass(token.bytes);
         }
         return Fault::UnknownExtension;
     }
 
-    Fault tuple(std::span<const std::byte> body, unsigned depth) noexcept {
-        Reader probe(body);
+    Fault tuple(std::span<const std::byte> body) noexcept {
+        Reader in(body);
         Token token;
-        if (!probe.next(token) || token.kind != Kind::Array) {
+        if (!in.next(token) || token.kind != Kind::Array) {
             return Fault::BadExtension;
         }
-        return whole(Reader(body), depth);
+        return enter(in, token.count, true);
     }
 
     Fault out_of_band(std::span<const std::byte> body) noexcept {
@@ -91,8 +115,7 @@ private:
         if (!in.next(token) || token.kind != Kind::Integer || token.integer < 0 || !in.at_end()) {
             return Fault::BadExtension;
         }
-        TensorView view;
-        return message_.tensor(static_cast<std::uint64_t>(token.integer), view);
+        return refer(static_cast<std::uint64_t>(token.integer));
     }
 
     Fault tensor(std::span<const std::byte> body) noexcept {
@@ -101,8 +124,13 @@ private:
         if (const Fault fault = tensor_reference(body, index, descr); fault != Fault::None) {
             return fault;
         }
+        return refer(index);
+    }
+
+    Fault refer(std::uint64_t index) noexcept {
         TensorView view;
-        return message_.tensor(index, view);
+        const Fault fault = message_.tensor(index, view);
+        return fault == Fault::None ? references_.add(view) : fault;
     }
 
     static Fault scalar(std::span<const std::byte> body) noexcept {
@@ -125,21 +153,23 @@ private:
         return is_good ? Fault::None : Fault::BadExtension;
     }
 
-    Fault dataclass(std::span<const std::byte> body, unsigned depth) noexcept {
+    Fault dataclass(std::span<const std::byte> body) noexcept {
         Reader in(body);
         Token token;
         if (!in.next(token) || token.kind != Kind::Array || token.count != 2 || !in.next(token) ||
             token.kind != Kind::Text) {
             return Fault::BadExtension;
         }
-        Reader probe = in;
-        if (!probe.next(token) || token.kind != Kind::Map) {
+        if (!in.next(token) || token.kind != Kind::Map) {
             return Fault::BadExtension;
         }
-        return whole(in, depth);
+        return enter(in, 2 * token.count, true);
     }
 
     const MessageReader& message_;
+    References references_;
+    unsigned depth_ = 0;  // of the innermost level
+    std::array<Level, kMaxDepth + 1> levels_;
 };
 
 }  // namespace
@@ -150,12 +180,18 @@ Fault check(std::span<const std::byte> data) noexcept {
         return fault;
     }
     TensorView view;
+    References payloads(message, data.size());  // those of a pickle are copied one by one
     for (std::uint32_t i = 0; i < message.tensors(); ++i) {
-        if (const Fault fault = message.tensor(i, view); fault != Fault::None) {
+        Fault fault = message.tensor(i, view);
+        if (fault == Fault::None) {
+            fault = payloads.add(view);
+        }
+        if (fault != Fault::None) {
             return fault;
         }
     }
-    return message.is_pickle() ? Fault::None : Checker(message).whole(message.structure(), 0);
+    return message.is_pickle() ? Fault::None
+                               : Checker(message, data.size()).whole(message.structure());
 }
 
 }  // namespace penstock::codec

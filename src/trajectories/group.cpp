@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/references.hpp"
 #include "penstock/trajectories.hpp"
 #include "segment/read_once.hpp"
+#include "segment/text.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/layout.hpp"
 
@@ -26,6 +28,7 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
                                                            "distill_token_ids",
                                                            "distill_logprobs"};
 constexpr std::int64_t kFormat = 1;
+constexpr std::size_t kMostShown = 64;  // bytes of a text of the message, in a sentence
 // Written by those who have them, of any type, and of no concern to a batch.
 constexpr std::array<std::string_view, 7> kRest = {
     "env_id",    "environment_id",  "messages", "generation_params",
@@ -55,6 +58,7 @@ public:
             return fault_status(fault);
         }
         if (message_.is_pickle()) return refuse("it is a pickle");
+        references_.emplace(message_, bytes.size());
         codec::Reader in = message_.structure();
         Token token;
         if (!in.next(token) || token.kind != Kind::Map) return refuse("it is no map of columns");
@@ -79,8 +83,9 @@ private:
     }
 
     [[nodiscard]] Status refuse(std::string_view column, const std::string& why) const {
-        return {ErrorCode::InvalidArgument,
-                "column '" + std::string(column) + "' of " + group_.title() + " " + why};
+        return {ErrorCode::InvalidArgument, "column '" +
+                                                detail::printable(detail::cut(column, kMostShown)) +
+                                                "' of " + group_.title() + " " + why};
     }
 
     Status entry(std::string_view key, codec::Reader& in) {
@@ -111,6 +116,7 @@ private:
     Status text(std::string_view key, std::string& value, codec::Reader& in) {
         Token token;
         if (!in.next(token) || token.kind != Kind::Text) return refuse(key, "is no text");
+        if (!detail::is_utf8(token.text())) return refuse(key, "is no UTF-8");
         value = token.text();
         return Status::ok();
     }
@@ -134,6 +140,7 @@ private:
         std::span<const std::byte> described;
         Fault fault = codec::tensor_reference(token.bytes, index, described);
         if (fault == Fault::None) fault = message_.tensor(index, view);
+        if (fault == Fault::None) fault = references_->add(view);
         if (fault != Fault::None) return refuse(key, "is damaged: " + std::string(sentence(fault)));
         if (view.order != codec::Order::C) return refuse(key, "is in Fortran order");
         return Status::ok();
@@ -248,6 +255,7 @@ private:
 
     GroupView& group_;
     codec::MessageReader message_;
+    std::optional<codec::References> references_;
     std::optional<std::span<const std::byte>> counts_;
     std::uint64_t distilled_ = 0;
 };
@@ -284,8 +292,12 @@ std::uint64_t GroupView::longest() const noexcept {
 }
 
 std::string GroupView::title() const {
-    const std::string group = instance_id.empty() ? "a group" : "the group '" + instance_id + "'";
-    return environment.empty() ? group : group + " of '" + environment + "'";
+    // Both are another process's words.
+    const auto quoted = [](const std::string& text) {
+        return "'" + detail::printable(detail::cut(text, kMostShown)) + "'";
+    };
+    const std::string group = instance_id.empty() ? "a group" : "the group " + quoted(instance_id);
+    return environment.empty() ? group : group + " of " + quoted(environment);
 }
 
 Result<GroupView> read_group(std::span<const std::byte> message) {
