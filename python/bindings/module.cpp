@@ -16,6 +16,9 @@
 #include "wait.hpp"
 #include "writer.hpp"
 
+// nanobind's own entry, under another name: it must not run in a second interpreter, whose end
+// takes away what the first one still uses.
+#define PyInit__core penstock_init_core
 NB_MODULE(_core, module) {
     using namespace penstock::py;  // NOLINT(google-build-using-namespace)
 
@@ -37,4 +40,16 @@ NB_MODULE(_core, module) {
     bind_store(module);
     bind_tiered_store(module);
     bind_trajectories(module);
+}
+#undef PyInit__core
+
+extern "C" NB_EXPORT PyObject* PyInit__core() {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "penstock can be imported in the main interpreter of a process only: its "
+                        "threads and handles belong to the process; use a process of its own "
+                        "(multiprocessing) instead of this interpreter");
+        return nullptr;
+    }
+    return penstock_init_core();
 }
