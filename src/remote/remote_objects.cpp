@@ -130,7 +130,7 @@ RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_v
         request.caller = &wait;
         outcome = servers_.run(names.front(), request, {Kind::Integer});
         if (!outcome.is_answered()) return outcome;
-        const long long most = static_cast<long long>(names.size());
+        const auto most = static_cast<long long>(names.size());
         count += std::clamp(outcome.reply.integer, 0LL, most);
     }
     outcome.reply.integer = count;
