@@ -1,0 +1,443 @@
+"""One session: processes that use a segment through the whole Python API, and one that corrupts it.
+
+    python corrupted_session.py KIND NAME SEED SECONDS
+
+Exit code 0: every call came back in time, and nothing but Penstock's errors came out of them. A
+call that does not come back shows where it hangs, and ends the session with code 1; anything else
+that comes out, or more memory than there is a reason for, with code 3.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import faulthandler
+import os
+import random
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from segment_corruptor import SegmentCorruptor
+
+import penstock
+from penstock import inspect
+from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
+
+BROKEN_PROMISE = 3
+HANGS_AFTER = 40.0  # seconds: for calls whose own timeouts are below one, on a busy machine
+LONGEST = 0.05  # of a call's own timeout
+ADDRESS_SPACE = 6 << 30
+RESIDENT = 700 << 20  # all of a process, of which most is Python and NumPy
+SHM = Path("/dev/shm")
+
+Act = Callable[[], Any]
+
+
+class Role:
+    """A participant: what it does, by chance, as often as it can."""
+
+    def __init__(self, name: str, dice: random.Random) -> None:
+        self.name = name
+        self.dice = dice
+        self._handle: Any = None
+
+    def timeout(self) -> float:
+        return self.dice.choice((0.0, 0.001, LONGEST))
+
+    def value(self) -> Any:
+        size = self.dice.choice((0, 1, 10, 1000, 30_000, 100_000))
+        return self.dice.choice(
+            (
+                lambda: None,
+                lambda: "é" * size,
+                lambda: bytes(size),
+                lambda: list(range(min(size, 500))),
+                lambda: {"a": np.arange(size), "b": ("x", 1.5, {"c": [None]})},
+                lambda: np.ones((2, size), np.float32),
+            )
+        )()
+
+    def handle(self) -> Any:
+        if self._handle is None:
+            self._handle = self.open()
+        return self._handle
+
+    def reopen(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def look_on(self) -> None:
+        """What somebody sees who attaches nowhere."""
+        inspect.list_segments()
+        inspect.summarize(self.name)
+        repr(inspect.inspect(self.name))
+        inspect.remove_if_abandoned(self.name)
+
+    def open(self) -> Any:
+        raise NotImplementedError
+
+    def acts(self) -> list[Act]:
+        raise NotImplementedError
+
+
+class Writer(Role):
+    def open(self) -> Any:
+        try:
+            return penstock.Broadcast.create(
+                self.name, readers=2, capacity="64KiB", large="16MiB", on_reader_death="drop"
+            )
+        except penstock.AlreadyExists:
+            return Reader(self.name, self.dice).open()
+
+    def acts(self) -> list[Act]:
+        def loan() -> None:
+            with self.handle().loan(self.dice.choice((1, 5000, 200_000)), self.timeout()) as room:
+                room[:] = bytes(len(room))
+
+        if isinstance(self.handle(), penstock.BroadcastReader):
+            return Reader.acts(self)
+        return [
+            lambda: self.handle().send(self.value(), self.timeout()),
+            lambda: self.handle().send(self.value(), self.timeout()),
+            lambda: self.handle().send_bytes(bytes(self.dice.choice((0, 9, 9000, 90_000))), 0),
+            loan,
+            lambda: self.handle().wait_ready(self.timeout()),
+            lambda: repr(self.handle().readers()),
+            lambda: repr(self.handle().blocked_by()),
+            lambda: repr((self.handle().stats(), self.handle())),
+        ]
+
+
+class Reader(Role):
+    def open(self) -> Any:
+        return penstock.Broadcast.attach(
+            self.name, rank=self.dice.randrange(2), timeout=self.timeout()
+        )
+
+    def acts(self) -> list[Act]:
+        def view() -> None:
+            with self.handle().recv_view(self.timeout()) as found:
+                touch(found)
+
+        return [
+            lambda: touch(self.handle().recv(self.timeout())),
+            lambda: touch(self.handle().recv(self.timeout())),
+            view,
+            lambda: self.handle().recv_bytes(self.timeout()),
+            lambda: self.handle().recv_bytes_into(bytearray(100_000), self.timeout()),
+            lambda: repr((self.handle().stats(), self.handle())),
+        ]
+
+
+class QueueUser(Role):
+    def open(self) -> Any:
+        with contextlib.suppress(penstock.AlreadyExists):
+            return penstock.Queue.create(
+                self.name, capacity="4MiB", slots=32, members=8, poison_limit=2
+            )
+        return penstock.Queue.attach(self.name)
+
+    def acts(self) -> list[Act]:
+        def view() -> None:
+            with self.handle().get_view(self.timeout()) as found:
+                touch(found)
+
+        def batch() -> None:
+            with self.handle().get_many(8, 1, self.timeout()) as found:
+                touch(list(found))
+                if self.dice.random() < 0.3:
+                    raise penstock.Cancelled("given back")
+
+        def letters() -> None:
+            for letter in self.handle().dead_letters(4):
+                repr(letter)
+                letter.content_bytes()
+                touch(letter.content())
+
+        return [
+            lambda: self.handle().put(self.value(), self.timeout()),
+            lambda: self.handle().put(self.value(), self.timeout()),
+            lambda: self.handle().put_bytes(bytes(self.dice.choice((0, 9, 9000, 90_000))), 0),
+            lambda: self.handle().put_many([self.value() for _ in range(3)], self.timeout()),
+            lambda: touch(self.handle().get(self.timeout())),
+            lambda: touch(self.handle().get(self.timeout())),
+            view,
+            batch,
+            letters,
+            lambda: self.handle().requeue_dead_letters(),
+            lambda: self.handle().drop_dead_letters(),
+            lambda: self.handle().discard(),
+            lambda: len(self.handle()),
+            lambda: repr((self.handle().stats(), self.handle())),
+        ]
+
+
+class StoreUser(Role):
+    def open(self) -> Any:
+        with contextlib.suppress(penstock.AlreadyExists):
+            return penstock.Store.create(
+                self.name,
+                capacity="1MiB",
+                objects=64,
+                members=8,
+                eviction=self.dice.choice(("sieve", "fifo", "lru")),
+            )
+        return penstock.Store.attach(self.name)
+
+    def key(self) -> str:
+        return f"key-{self.dice.randrange(12)}"
+
+    def acts(self) -> list[Act]:
+        def view() -> None:
+            with self.handle().get(self.key(), None) as found:
+                touch(found)
+
+        def wait() -> None:
+            with self.handle().wait(self.key(), self.timeout()) as found:
+                touch(found)
+
+        def reserve() -> None:
+            with self.handle().reserve(self.key(), shape=(3, 1000), dtype="float16") as room:
+                room[...] = 1
+
+        def reserve_bytes() -> None:
+            with self.handle().reserve(self.key(), self.dice.choice((0, 100, 90_000))) as room:
+                room[:] = bytes(len(room))
+
+        def many() -> None:
+            with self.handle().get_many([self.key() for _ in range(4)]) as found:
+                touch(found)
+            self.handle().commit_many(self.handle().reserve_many(["a", "b"], 1000))
+            self.handle().prefix_length(["a", "b"])
+
+        def of_key() -> None:
+            key = self.key()
+            self.handle().pin(key)
+            self.handle().touch(key)
+            self.handle().look(key)
+            self.handle().unpin(key)
+            self.handle().meta(key)
+
+        def by_ref() -> None:
+            view = self.handle().get(self.key())
+            ref = view.ref
+            view.release()
+            self.handle().get_ref(ref).release()
+
+        return [
+            lambda: self.handle().put(self.key(), self.value(), meta={"layer": 1}),
+            lambda: self.handle().put(self.key(), self.value()),
+            lambda: self.handle().put_bytes(self.key(), bytes(self.dice.choice((0, 9, 90_000)))),
+            lambda: touch(self.handle().get_copy(self.key(), None)),
+            view,
+            wait,
+            reserve,
+            reserve_bytes,
+            many,
+            of_key,
+            by_ref,
+            lambda: self.key() in self.handle(),
+            lambda: self.handle().delete(self.key()),
+            lambda: self.handle().keys(),
+            lambda: self.handle().trim(),
+            lambda: self.handle().clear_dead(),
+            lambda: self.dice.random() < 0.2 and self.handle().clear(),
+            lambda: repr((self.handle().stats(), self.handle())),
+        ]
+
+
+class Trainer(Role):
+    def open(self) -> Any:
+        with contextlib.suppress(penstock.AlreadyExists):
+            return TrajectoryReader.create(
+                self.name, sequences=4, capacity="4MiB", slots=32, members=8, poison_limit=2
+            )
+        return TrajectoryReader.attach(self.name)
+
+    def acts(self) -> list[Act]:
+        def train() -> None:
+            layout = self.dice.choice(("padded", "packed"))
+            batch = self.handle().next_batch(layout=layout, timeout=self.timeout())
+            touch([batch[column] for column in batch])
+            touch([repr(group) for group in batch.groups])
+            self.dice.choice((lambda: batch.ack(1), batch.give_back, lambda: None))()
+
+        def letters() -> None:
+            for letter in self.handle().dead_letters(4):
+                letter.content_bytes()
+                touch(letter.content())
+            self.handle().requeue_dead_letters()
+            self.handle().drop_dead_letters()
+
+        def checkpoint() -> None:
+            self.handle().load_state_dict(self.handle().state_dict())
+
+        return [
+            train,
+            train,
+            letters,
+            checkpoint,
+            lambda: self.handle().discard(),
+            lambda: repr((self.handle().stats(), self.handle(), self.handle().version)),
+        ]
+
+
+class Environment(Role):
+    def open(self) -> Any:
+        return TrajectoryWriter.attach(self.name, environment="math", timeout=self.timeout())
+
+    def group(self) -> TrajectoryGroup:
+        lengths = [self.dice.randrange(1, 400) for _ in range(self.dice.randrange(1, 4))]
+        tokens = [np.arange(length, dtype=np.int32) for length in lengths]
+        return TrajectoryGroup(tokens, masks=tokens, scores=[1.0] * len(lengths))
+
+    def acts(self) -> list[Act]:
+        def roll_out() -> None:
+            with self.handle().begin(self.timeout()) as rollout:
+                rollout.put(self.group(), self.timeout())
+
+        return [
+            roll_out,
+            roll_out,
+            lambda: self.handle().put(self.group(), self.timeout()),
+            lambda: self.handle().credit(),
+            lambda: repr((self.handle().stats(), self.handle(), self.handle().version)),
+        ]
+
+
+KINDS: dict[str, tuple[type[Role], ...]] = {
+    "broadcast": (Writer, Reader),
+    "queue": (QueueUser, QueueUser),
+    "store": (StoreUser, StoreUser),
+    "trajectories": (Trainer, Environment),
+}
+
+
+def touch(value: Any) -> None:
+    """Look at all of it: arrays lie in memory that others are writing to."""
+    if isinstance(value, np.ndarray):
+        value.tobytes()
+    elif isinstance(value, dict):
+        touch(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            touch(item)
+
+
+class Watch:
+    """Ends the process, and shows where it is, when a call has not come back for long."""
+
+    def __init__(self) -> None:
+        self._armed_at = -1.0
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self._armed_at > 0.5:  # each time starts a thread
+            self._armed_at = now
+            faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
+
+
+def work(role: Role, end: float) -> collections.Counter[str]:
+    """What came of the calls: how often which error."""
+    watch = Watch()
+    outcomes: collections.Counter[str] = collections.Counter()
+    while time.monotonic() < end:
+        watch.look()
+        try:
+            if role.dice.random() < 0.03:
+                role.reopen()
+            elif role.dice.random() < 0.05:
+                role.look_on()
+            else:
+                role.dice.choice(role.acts())()
+            outcomes["done"] += 1
+        except penstock.Error as error:
+            outcomes[type(error).__name__] += 1
+            # Damage stays with a handle: to go on is to attach anew, or to create.
+            if not isinstance(error, penstock.Timeout) and role.dice.random() < 0.3:
+                with contextlib.suppress(penstock.Error):
+                    role.reopen()
+    watch.look()
+    with contextlib.suppress(penstock.Error):
+        role.reopen()
+    return outcomes
+
+
+def run_role(role: Role, end: float) -> int:
+    """The exit code of a process that was this."""
+    faulthandler.enable()
+    warnings.simplefilter("ignore")  # of segments that were replaced
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    try:
+        outcomes = work(role, end)
+        print(f"{type(role).__name__}: {dict(outcomes)}", flush=True)
+    except BaseException:
+        traceback.print_exc()
+        return BROKEN_PROMISE
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    if resident > RESIDENT:
+        print(f"{resident >> 20} MiB of memory", file=sys.stderr)
+        return BROKEN_PROMISE
+    return 0
+
+
+def corrupt(name: str, dice: random.Random, end: float) -> int:
+    """Segments of that name, one after the other, as they come and go."""
+    faulthandler.enable()
+    path = SHM / f"penstock.{name}"
+    while time.monotonic() < end:
+        try:
+            corruptor = SegmentCorruptor(path, dice)
+        except (OSError, ValueError):  # not there yet, or not any more
+            time.sleep(0.001)
+            continue
+        corruptor.run(min(end, time.monotonic() + 0.5))
+        corruptor.close()
+    return 0
+
+
+def spawn(body: Callable[[], int]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(600)
+        code = BROKEN_PROMISE
+        try:
+            code = body()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def main() -> NoReturn:
+    kind, name, seed, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    end = time.monotonic() + seconds
+    roles = KINDS[kind]
+    children = [
+        spawn(
+            lambda number=number, role=role: run_role(  # type: ignore[misc]
+                role(name, random.Random(f"{seed} {number}")), end
+            )
+        )
+        for number, role in enumerate(roles)
+    ]
+    children.append(spawn(lambda: corrupt(name, random.Random(f"{seed} corruptor"), end)))
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    if any(codes):
+        print(f"{kind}, seed {seed}: exit codes {codes}", file=sys.stderr)
+    sys.exit(next((abs(code) for code in codes if code), 0))
+
+
+if __name__ == "__main__":
+    main()

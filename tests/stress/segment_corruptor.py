@@ -1,0 +1,125 @@
+"""A peer that has gone mad: maps a segment's file and writes random words and bytes all over it.
+
+Where it writes is aimed: at words that are in use, most of all in the header, the participants'
+slots and the concept's own words (offsets, lengths, states); and now and then a burst over a page.
+Most words are put back soon, so that those who work there come further than their first check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import random
+import struct
+import time
+from pathlib import Path
+
+PAGE = 4096
+WORD = struct.Struct("<Q")
+# Offsets of words of the header: where the slots, the concept's words and the payload begin.
+SLOTS_AT, CONTROL_AT, PAYLOAD_AT = 56, 72, 88
+MOST_SHOWN = 64 << 20  # of an address range that may be far larger
+
+
+class SegmentCorruptor:
+    """Of one segment. What it does is its seed's, as far as the others' timing lets it."""
+
+    def __init__(self, path: Path, dice: random.Random) -> None:
+        self._dice = dice
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = min(os.fstat(descriptor).st_size, MOST_SHOWN)
+            self._memory = mmap.mmap(descriptor, size)
+            # Of a file with holes, only what is there: the payload's memory is not to grow by us.
+            self._pages = present_pages(descriptor, size)
+        finally:
+            os.close(descriptor)
+        starts = [self._word(at) for at in (SLOTS_AT, CONTROL_AT, PAYLOAD_AT)]
+        slots, control, payload = (min(start, size) // PAGE for start in starts)
+        self._header_bytes = slots * PAGE
+        # Region by region: header, slots, the concept's words, payload.
+        bounds = [0, slots, control, payload, size // PAGE]
+        self._regions = [
+            pages
+            for low, high in itertools.pairwise(bounds)
+            if (pages := [page for page in self._pages if low <= page < high])
+        ]
+        self._to_restore: list[tuple[int, bytes]] = []
+
+    def _word(self, at: int) -> int:
+        return int(WORD.unpack_from(self._memory, at)[0])
+
+    def run(self, end: float) -> None:
+        while time.monotonic() < end:
+            for _ in range(self._dice.randrange(1, 6)):
+                self._write()
+            time.sleep(self._dice.choice((0.0, 0.0005, 0.002)))
+            while self._to_restore:
+                at, before = self._to_restore.pop()
+                # With a header that stays damaged there is nothing more to attach to.
+                if at < self._header_bytes or self._dice.random() < 0.9:
+                    self._memory[at : at + len(before)] = before
+
+    def close(self) -> None:
+        if self._dice.random() < 0.1:
+            self._memory[: self._header_bytes] = self._dice.randbytes(self._header_bytes)
+        self._memory.close()
+
+    def _write(self) -> None:
+        page = self._dice.choice(self._dice.choice(self._regions)) * PAGE
+        kind = self._dice.random()
+        if kind < 0.05:
+            at, size = page, PAGE
+        elif kind < 0.2:
+            at, size = page + self._dice.randrange(PAGE - 64), self._dice.randrange(1, 64)
+        else:
+            at, size = self._live_word(page), WORD.size
+        before = self._memory[at : at + size]
+        self._to_restore.append((at, before))
+        if size == WORD.size:
+            self._memory[at : at + size] = WORD.pack(self._value(WORD.unpack(before)[0]))
+        else:
+            self._memory[at : at + size] = self._dice.randbytes(size)
+
+    # A word of the page that is not zero, if there is one soon behind a random place.
+    def _live_word(self, page: int) -> int:
+        first = self._dice.randrange(PAGE // WORD.size)
+        for step in range(PAGE // WORD.size):
+            at = page + (first + step) % (PAGE // WORD.size) * WORD.size
+            if self._word(at):
+                return at
+        return page + first * WORD.size
+
+    # What may be taken for a word that was there: a neighbour, another length, another state.
+    def _value(self, before: int) -> int:
+        dice = self._dice
+        size = len(self._memory)
+        value = dice.choice(
+            (
+                lambda: before ^ 1 << dice.randrange(64),
+                lambda: before + dice.choice((-64, -8, -1, 1, 8, 64, PAGE)),
+                lambda: dice.getrandbits(64),
+                lambda: dice.getrandbits(dice.randrange(1, 64)),
+                lambda: dice.randrange(size) & ~63,
+                lambda: size + dice.randrange(-128, 128),
+                lambda: self._word(dice.randrange(size // WORD.size) * WORD.size),
+                lambda: (1 << 64) - 1,
+                lambda: 1 << 63,
+                lambda: 0,
+            )
+        )()
+        return value & (1 << 64) - 1
+
+
+def present_pages(descriptor: int, size: int) -> list[int]:
+    """The numbers of the file's pages that have memory."""
+    pages: list[int] = []
+    at = 0
+    with contextlib.suppress(OSError):  # ENXIO: there are no more
+        while at < size:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+            at = os.lseek(descriptor, start, os.SEEK_HOLE)
+            pages.extend(range(start // PAGE, min(at, size) // PAGE))
+    return pages
