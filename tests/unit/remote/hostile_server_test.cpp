@@ -180,10 +180,10 @@ TEST_F(HostileServerTest, WhatAServerSaysIsQuotedShortAndPrintable) {
 }
 
 TEST_F(HostileServerTest, WhatIsToBeKeptIsKeptWhereTheServerSaysOk) {
-    for (const std::string answer :
+    for (const char* const answer :
          {"+QUEUED\r\n", "+\r\n", ":1\r\n", "$2\r\nOK\r\n", "*0\r\n", "$-1\r\n"}) {
         SCOPED_TRACE(answer);
-        Impostor server([&](const std::string&) { return answer; });
+        Impostor server([&](const std::string&) { return std::string(answer); });
         TieredOptions options;
         options.urls = {"unix:" + server.path()};
         options.policy = TierPolicy::WriteThrough;
