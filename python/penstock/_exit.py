@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import _core, inspect
@@ -111,18 +111,22 @@ def _start(call: Callable[[], None]) -> None:
 
 def _watch() -> None:
     threads_wait = _await_threads()
-    if threads_wait or _executors_wait() or _is_child():
-        _close(threads_wait)
-    if _is_child():
-        _core.leave_all()
+    try:
+        if threads_wait or _executors_wait() or _is_child():
+            _close(threads_wait)
+    finally:
+        if _is_child():
+            _core.leave_all()
 
 
 def _close(threads_wait: bool) -> None:
     # Daemon threads wake up to nothing rather than to an error that no one wants; not where others
     # may still join them.
-    if not threads_wait:
-        _core.end_waits(_daemons())
-    _close_all()
+    try:
+        if not threads_wait:
+            _core.end_waits(_daemons())
+    finally:
+        _close_all()
 
 
 def _names_that_daemons_have() -> list[str]:
@@ -144,8 +148,10 @@ def _children_are_joined() -> None:
         with contextlib.suppress(Error):
             inspect.remove_if_abandoned(name)
     if _is_child() and not _watcher_runs:
-        _close(threads_wait=False)
-        _core.leave_all()
+        try:
+            _close(threads_wait=False)
+        finally:
+            _core.leave_all()
 
 
 def _leave() -> None:
@@ -153,13 +159,21 @@ def _leave() -> None:
     global _hurries
     _end_undisturbed()
     _hurries = True
-    _core.join_thread()
-    # First, so that threads which are still waiting don't wake up to an error nobody wants.
-    _core.end_waits(None)
-    _close_all()
-    _core.leave_all()
+    try:
+        _core.join_thread()
+        # First, so that threads which are still waiting don't wake up to an error nobody wants.
+        _core.end_waits(None)
+    finally:
+        _close_and_leave_all()
     if (interrupts := _interrupts()) is not None:
         interrupts.ignore()
+
+
+def _close_and_leave_all() -> None:
+    try:
+        _close_all()
+    finally:
+        _core.leave_all()
 
 
 def _is_child() -> bool:
@@ -182,9 +196,47 @@ def _handles() -> list[Closeable]:
     return [handle for ref in _open.keyrefs() if (handle := ref()) is not None]
 
 
+_TRIES = 3  # of closing a handle, where a signal's exception comes out of it
+
+
+class _Closing:
+    """One handle, and how often it may still be tried to close it."""
+
+    def __init__(self, handle: Closeable, close: Callable[..., object]) -> None:
+        self._handle = handle
+        self._close = close
+        self._tries = _TRIES
+
+    def attempt(self) -> None:
+        self._tries -= 1
+        if self._tries >= 0:
+            self._close(self._handle)
+
+
 def _close_all() -> None:
-    for handle in _handles():
-        _open[handle](handle)
+    """Every handle, whatever is raised on the way; the first of it goes on at the end.
+
+    A signal handler may raise anywhere, in the middle of a ``close()`` too: that one is called
+    again, which does nothing where it was done.
+    """
+    left = [_Closing(handle, _open[handle]) for handle in _handles()]
+    left.reverse()  # the oldest first, from the end
+    failures: list[BaseException] = []
+    while left:
+        with _collect(failures):
+            while left:
+                left[-1].attempt()
+                left.pop()
+    if failures:
+        raise failures[0]
+
+
+@contextlib.contextmanager
+def _collect(failures: list[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as failure:
+        failures.append(failure)
 
 
 def _has_open() -> bool:
@@ -253,9 +305,11 @@ def _end_process_pools() -> None:
     for _, wakeup in waiting:
         with contextlib.suppress(OSError):
             wakeup.wakeup()
-    _close(threads_wait=False)
-    for thread, _ in waiting:
-        thread.join()
+    try:
+        _close(threads_wait=False)
+    finally:
+        for thread, _ in waiting:
+            thread.join()
 
 
 def _executors_wait() -> bool:

@@ -371,3 +371,51 @@ def test_daemonic_children_leave_nothing_behind(name, tmp_path, method, closes):
     )
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert not list(SHM.glob(f"penstock.{name}*"))
+
+
+def test_a_signal_handler_that_raises_keeps_no_handle_open(name):
+    """In the middle of a close, several times: all others close, in order, and the exception goes
+    on at the end."""
+    script = """
+    import ctypes, signal, sys
+    import penstock
+    from penstock._exit import close_at_exit
+
+    def fail(number, frame):
+        raise RuntimeError(f"told by signal {number}")
+
+    class Loud:
+        def __init__(self, number):
+            self.number = number
+            close_at_exit(self)
+
+        def close(self):
+            signal.raise_signal(self.number)
+
+    signal.signal(signal.SIGUSR1, fail)
+    signal.signal(signal.SIGUSR2, fail)
+    loud = [Loud(signal.SIGUSR1)]
+    names = [f"{sys.argv[1]}-{number}" for number in range(3)]
+    held = []
+    for one in names:
+        held.append(penstock.Broadcast.create(one, readers=1))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held[-1]))  # nothing but the hook closes it
+        loud.append(Loud(signal.SIGUSR2))
+    print(*names, flush=True)
+    sys.stdin.readline()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    names = process.stdout.readline().split()
+    readers = [penstock.Broadcast.attach(one, rank=0) for one in names]
+    _, errors = process.communicate("\n", timeout=WITHIN)
+    assert "told by signal 10" in errors
+    for reader in readers:
+        with reader, pytest.raises(penstock.Closed):  # and not PeerDied
+            reader.recv(timeout=WITHIN)
