@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct BroadcastOptions {
                                                     // than capacity/4; takes memory only when used
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
     MemoryOptions memory = {};
+    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 // One rank as the writer, or `penstock info`, sees it.
@@ -202,12 +205,14 @@ public:
     // Closed (the writer is gone and nothing is left to read). Waits for the segment to appear
     // until `wait` ends. The first reader of a rank gets every message; a replacement starts
     // with the next one sent. `instance`, if not empty, is the only one that will do: another
-    // segment under the same name is as good as none.
+    // segment under the same name is as good as none. PermissionDenied, at once, for a segment of
+    // another user than this process's own and the one that `trust` names.
     static BroadcastReader attach(const std::string& name, unsigned rank,
                                   const Wait& wait = Deadline::now(),
-                                  const std::string& instance = {});
-    // The same through a descriptor of the segment (memfd, or handed over a Unix socket).
-    static BroadcastReader attach(int descriptor, unsigned rank);
+                                  const std::string& instance = {}, const Trust& trust = {});
+    // The same through a descriptor of the segment (memfd, or handed over a Unix socket). An
+    // anonymous one must be sealed against shrinking, as those that create() makes are.
+    static BroadcastReader attach(int descriptor, unsigned rank, const Trust& trust = {});
 
     BroadcastReader(BroadcastReader&& other) noexcept;
     BroadcastReader& operator=(BroadcastReader&& other) noexcept;

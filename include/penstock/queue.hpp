@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,6 +55,8 @@ struct QueueOptions {
     std::uint64_t application = 0;
     std::uint64_t application_bytes = 0;
     MemoryOptions memory = {};
+    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 struct QueueStats {
@@ -188,10 +191,11 @@ public:
     static Queue create(const std::string& name, const QueueOptions& options = {});
     // Throws NotFound, Busy (all places taken), Incompatible, Corrupt, PermissionDenied. Waits for
     // the segment to appear until `wait` ends. What dead participants held is available at once.
-    // Incompatible also for a queue of another `application`.
+    // Incompatible also for a queue of another `application`; PermissionDenied, at once, for one of
+    // another user than this process's own and the one that `trust` names.
     static Queue attach(const std::string& name, QueueRole role = QueueRole::Any,
                         const Wait& wait = Deadline::now(), const std::string& instance = {},
-                        std::uint64_t application = 0);
+                        std::uint64_t application = 0, const Trust& trust = {});
 
     Queue(Queue&& other) noexcept;
     Queue& operator=(Queue&& other) noexcept;

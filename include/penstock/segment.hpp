@@ -23,6 +23,20 @@ struct MemoryOptions {
     std::optional<int> numa_node = std::nullopt;  // bind the payload's pages to this node
 };
 
+// Whose segments a process takes part in. Always those of its own effective user, root's for root;
+// no other's, unless `owner` names that user. Whoever owns a segment can put anything into it and
+// cut it short, which ends those who have it mapped by SIGBUS.
+struct Trust {
+    // User id, whose segments are taken part in besides one's own.
+    std::optional<std::uint32_t> owner = std::nullopt;
+    // What is read out of it may run code, as pickles do: then one's own user's only, whatever
+    // `owner` says. PermissionDenied otherwise.
+    bool runs_code = false;
+};
+
+// The id of a user, by name or number: "alice", "1000". Throws InvalidArgument.
+std::uint32_t parse_user(const std::string& text);
+
 // One who is, or was, attached. For people: code asks the kernel's lock, never a process id.
 struct Participant {
     unsigned slot = 0;
@@ -53,6 +67,7 @@ struct SegmentSummary {
     Kind kind = Kind::Broadcast;
     std::uint64_t reserved_bytes = 0;  // memory it takes now
     std::uint64_t range_bytes = 0;     // address range it may grow into
+    std::uint32_t owner = 0;           // user id; unknown where there is a problem
     std::vector<Participant> participants;
     // Of a segment that nobody alive is attached to; of others nothing is looked at.
     KeptData kept;
@@ -63,7 +78,8 @@ struct SegmentSummary {
     [[nodiscard]] bool is_abandoned() const noexcept;  // nobody alive is attached
 };
 
-// Every segment in /dev/shm that bears Penstock's prefix. Attaches nowhere, changes nothing.
+// Every segment in /dev/shm that bears Penstock's prefix, of every user who lets this one read it.
+// Attaches nowhere, maps nothing, changes nothing.
 std::vector<SegmentSummary> list_segments();
 
 // One segment by name. Throws NotFound, PermissionDenied, Incompatible, Corrupt.
@@ -74,7 +90,7 @@ enum class OnData : std::uint8_t { Keep, Remove };
 
 // Removes the segment if nobody alive is attached and, unless told to remove that too, it holds no
 // data (KeptData). False: it stays. Throws NotFound. Safe against a process that attaches or
-// creates at the same moment: it wins or it waits.
+// creates at the same moment: it wins or it waits. Maps nothing; root may remove every user's.
 bool remove_if_abandoned(const std::string& name, OnData on_data = OnData::Keep);
 
 // Sizes as people write them: "64MiB", "1.5GiB", "4096", "10MB". Throws InvalidArgument.

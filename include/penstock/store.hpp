@@ -61,6 +61,8 @@ struct StoreOptions {
     // Stays, with its objects, when the last participant has left in good order.
     bool persistent = false;
     MemoryOptions memory = {};
+    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 struct ReserveOptions {
@@ -208,9 +210,10 @@ public:
     // PermissionDenied.
     static Store create(const std::string& name, const StoreOptions& options = {});
     // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (every place is taken),
-    // Incompatible, Corrupt or PermissionDenied.
+    // Incompatible, Corrupt or PermissionDenied: that at once, for a store of another user than
+    // this process's own and the one that `trust` names.
     static Store attach(const std::string& name, const Wait& wait = Deadline::now(),
-                        const std::string& instance = {});
+                        const std::string& instance = {}, const Trust& trust = {});
 
     Store(Store&& other) noexcept;
     Store& operator=(Store&& other) noexcept;

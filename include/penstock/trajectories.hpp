@@ -101,6 +101,8 @@ struct TrajectoryOptions {
     // (max_staleness + 1) batches.
     std::uint64_t max_staleness = kUnlimited;
     MemoryOptions memory = {};
+    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 struct EnvironmentOptions {
@@ -176,7 +178,7 @@ public:
                                    const EnvironmentOptions& environment);
     static TrajectoryWriter attach(const std::string& name, const EnvironmentOptions& environment,
                                    const Wait& wait = Deadline::now(),
-                                   const std::string& instance = {});
+                                   const std::string& instance = {}, const Trust& trust = {});
 
     // How many groups of group_size could be begun now. 0: the trainer has enough to do, or has
     // not come yet.
@@ -313,7 +315,7 @@ public:
                                    std::uint64_t sequences);
     static TrajectoryReader attach(const std::string& name, std::uint64_t sequences,
                                    const Wait& wait = Deadline::now(),
-                                   const std::string& instance = {});
+                                   const std::string& instance = {}, const Trust& trust = {});
 
     // Timeout: no exact fill came together, or another trainer's request is before this one; the
     // sentence says what is waiting, and the queue is as it was. TooLarge: a

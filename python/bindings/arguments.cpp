@@ -195,6 +195,21 @@ Codec parse_codec(nb::handle codec) {
     raise_error(ErrorCode::InvalidArgument, "codec is " + shown(codec) + ": give None or 'pickle'");
 }
 
+std::optional<std::uint32_t> parse_owner(nb::handle owner) {
+    if (owner.is_none()) {
+        return std::nullopt;
+    }
+    if (PyUnicode_Check(owner.ptr())) {
+        return parse_user(parse_text(owner, "owner"));
+    }
+    const std::uint64_t number = parse_natural(owner, "owner", "a user's name or number");
+    return parse_user(std::to_string(number));
+}
+
+Trust parse_trust(nb::handle owner, Codec codec) {
+    return {.owner = parse_owner(owner), .runs_code = codec == Codec::Pickle};
+}
+
 std::span<const std::byte> bytes_of(nb::handle bytes) noexcept {
     return {reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(bytes.ptr())),
             static_cast<std::size_t>(PyBytes_GET_SIZE(bytes.ptr()))};

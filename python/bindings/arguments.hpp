@@ -6,10 +6,12 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "codec.hpp"
+#include "penstock/segment.hpp"
 
 namespace penstock::py {
 
@@ -44,6 +46,10 @@ unsigned parse_small(nb::handle number, const char* what);
 std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what);
 // None or "pickle"; InvalidArgument otherwise.
 Codec parse_codec(nb::handle codec);
+// None, a user's number or a user's name; InvalidArgument for what is no user.
+std::optional<std::uint32_t> parse_owner(nb::handle owner);
+// Whose segments may be attached to, by an `owner=` and what the values are read with.
+Trust parse_trust(nb::handle owner, Codec codec);
 
 // What a bytes object holds.
 std::span<const std::byte> bytes_of(nb::handle bytes) noexcept;

@@ -103,6 +103,8 @@ nb::dict to_dict(const SegmentSummary& segment) {
     dict["kind"] = segment.problem.empty() ? lower(to_string(segment.kind)) : "unknown";
     dict["reserved_bytes"] = segment.reserved_bytes;
     dict["range_bytes"] = segment.range_bytes;
+    dict["owner"] =
+        segment.problem.empty() ? nb::object(nb::int_(segment.owner)) : nb::object(nb::none());
     dict["participants"] = to_list(segment.participants);
     dict["kept"] = to_dict(segment.kept);
     dict["problem"] = to_text(segment.problem);
@@ -274,15 +276,16 @@ namespace {
 // For the async twins of attach(): waits until it would find the segment, and joins nothing. So a
 // task that is cancelled has not used up the first place of a rank.
 void wait_until_there(const std::string& kind, nb::handle given_name, const std::string& instance,
-                      nb::handle timeout) {
+                      nb::handle timeout, nb::handle owner) {
     const std::string name = parse_name(given_name);
+    const Trust trust = parse_trust(owner, Codec::Typed);
     for (const Kind known : {Kind::Broadcast, Kind::Queue, Kind::Store}) {
         if (kind != to_string(known)) {
             continue;
         }
         attach_waiting(parse_timeout(timeout), [&](const Wait& wait) {
-            return detail::attach_when_there(name, {known, os::Mapping::Access::Read, instance},
-                                             wait);
+            return detail::attach_when_there(
+                name, {known, os::Mapping::Access::Read, instance, trust}, wait);
         });
         return;
     }
@@ -293,8 +296,12 @@ void wait_until_there(const std::string& kind, nb::handle given_name, const std:
 
 void bind_inspect(nb::module_& module) {
     module.def("wait_until_there", &wait_until_there, nb::arg("kind"), nb::arg("name").none(),
-               nb::arg("instance"), nb::arg("timeout").none());
+               nb::arg("instance"), nb::arg("timeout").none(),
+               nb::arg("owner").none() = nb::none());
     module.def("list_segments", [] { return to_list(without_gil(&list_segments)); });
+    module.def(
+        "check_owner", [](nb::handle owner) { parse_owner(owner); }, nb::arg("owner").none(),
+        "Raises InvalidArgument for what is no user's name or number.");
     module.def(
         "check_name", [](nb::handle name) { detail::locate(parse_name(name)); },
         nb::arg("name").none(), "Raises InvalidName for what no segment can be called.");

@@ -183,7 +183,7 @@ QueueRole parse_role(nb::handle given) {
 void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::handle slots,
             nb::handle inline_bytes, nb::handle members, nb::handle poison_limit,
             nb::handle ends_with, nb::handle codec, nb::handle populate, nb::handle lock_memory,
-            std::uint64_t application) {
+            std::uint64_t application, nb::handle owner) {
     const std::string name = parse_name(given_name);
     QueueOptions options;
     options.application = application;
@@ -195,23 +195,26 @@ void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.ends_with = parse_ends_with(ends_with);
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
+    options.replaces_owner = parse_owner(owner);
     const Codec values = parse_codec(codec);
+    const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
     const WithoutGil without_gil;  // populate may take seconds
-    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values, application);
+    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values, application, own);
 }
 
 PyQueue* attach(nb::handle given_name, const std::string& instance, nb::handle role,
-                nb::handle codec, nb::handle timeout, std::uint64_t application) {
+                nb::handle codec, nb::handle timeout, std::uint64_t application, nb::handle owner) {
     const std::string name = parse_name(given_name);
     const QueueRole parsed = parse_role(role);
     const Codec values = parse_codec(codec);
+    const Trust trust = parse_trust(owner, values);
     const Deadline deadline = parse_timeout(timeout);
     return new PyQueue(attach_waiting(deadline,
                                       [&](const Wait& wait) {
                                           return Queue::attach(name, parsed, wait, instance,
-                                                               application);
+                                                               application, trust);
                                       }),
-                       parsed, values, application);
+                       parsed, values, application, trust);
 }
 
 nb::dict stats_of(PyQueue& queue) {
@@ -223,18 +226,19 @@ nb::dict stats_of(PyQueue& queue) {
 }  // namespace
 
 PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,
-                 std::uint64_t application_of_it)
-    : codec(values), role(role_of_it), application(application_of_it), name(attached.name()),
-      instance(attached.instance()),
+                 std::uint64_t application_of_it, const Trust& trust_in_it)
+    : codec(values), role(role_of_it), application(application_of_it), trust(trust_in_it),
+      name(attached.name()), instance(attached.instance()),
       sides_(std::make_unique<Sides>(std::make_shared<SharedQueue>(std::move(attached)), name)) {}
 
 PyQueue::Sides& PyQueue::live() {
     if (!sides_->taking.is_foreign()) {
         return *sides_;
     }
-    auto own = std::make_unique<Sides>(std::make_shared<SharedQueue>(Queue::attach(
-                                           name, role, Deadline::now(), instance, application)),
-                                       name);
+    auto own =
+        std::make_unique<Sides>(std::make_shared<SharedQueue>(Queue::attach(
+                                    name, role, Deadline::now(), instance, application, trust)),
+                                name);
     // The parent's: a thread of it may have had a turn when this child was forked, so that its
     // locks can't be taken apart here.
     [[maybe_unused]] const Sides* const left_to_the_parent = sides_.release();
@@ -283,17 +287,18 @@ void bind_queue(nb::module_& module) {
              nb::arg("slots").none(), nb::arg("inline_bytes").none(), nb::arg("members").none(),
              nb::arg("poison_limit").none(), nb::arg("ends_with").none() = "creator",
              nb::arg("codec").none(), nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("application") = 0)
+             nb::arg("application") = 0, nb::arg("owner").none() = nb::none())
         .def(
             "__init__",
             [](PyQueue* place, nb::handle name, const std::string& instance, nb::handle role,
-               nb::handle codec, nb::handle timeout, std::uint64_t application) {
+               nb::handle codec, nb::handle timeout, std::uint64_t application, nb::handle owner) {
                 const std::unique_ptr<PyQueue> attached(
-                    attach(name, instance, role, codec, timeout, application));
+                    attach(name, instance, role, codec, timeout, application, owner));
                 new (place) PyQueue(std::move(*attached));
             },
             nb::arg("name").none(), nb::kw_only(), nb::arg("instance"), nb::arg("role").none(),
-            nb::arg("codec").none(), nb::arg("timeout").none(), nb::arg("application") = 0)
+            nb::arg("codec").none(), nb::arg("timeout").none(), nb::arg("application") = 0,
+            nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<PyQueue>)
         .def(
             "put", &put, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),

@@ -17,7 +17,8 @@ using QueueSide = Side<Queue>;
 // Members are constant but for the sides, which a forked child replaces by its own.
 class PyQueue {
 public:
-    PyQueue(Queue attached, QueueRole role, Codec values, std::uint64_t application);
+    PyQueue(Queue attached, QueueRole role, Codec values, std::uint64_t application,
+            const Trust& trust);
 
     // In a forked child the queue is attached to anew at the first use.
     QueueSide& putting() { return live().putting; }
@@ -29,6 +30,7 @@ public:
     const Codec codec;
     const QueueRole role;
     const std::uint64_t application;
+    const Trust trust;
     const std::string name;
     const std::string instance;
 

@@ -80,17 +80,19 @@ void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
 }
 
 void create(Reader* place, nb::handle given_name, const std::string& instance, int descriptor,
-            nb::handle rank, nb::handle codec, nb::handle timeout) {
+            nb::handle rank, nb::handle codec, nb::handle timeout, nb::handle owner) {
     const std::string name = parse_name(given_name);
     const unsigned rank_number = parse_small(rank, "rank");
     const Codec values = parse_codec(codec);
+    const Trust trust = parse_trust(owner, values);
     const Deadline deadline = parse_timeout(timeout);
     new (place) Reader(
         attach_waiting(deadline,
                        [&](const Wait& wait) {
                            return descriptor >= 0
-                                      ? BroadcastReader::attach(descriptor, rank_number)
-                                      : BroadcastReader::attach(name, rank_number, wait, instance);
+                                      ? BroadcastReader::attach(descriptor, rank_number, trust)
+                                      : BroadcastReader::attach(name, rank_number, wait, instance,
+                                                                trust);
                        }),
         name, rank_number, values);
 }
@@ -136,7 +138,7 @@ void bind_reader(nb::module_& module) {
                        "The receiving side of one rank; penstock.BroadcastReader is its face.")
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("descriptor"), nb::arg("rank").none(), nb::arg("codec").none(),
-             nb::arg("timeout").none())
+             nb::arg("timeout").none(), nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<Reader>)
         .def(
             "recv", &recv, nb::arg("timeout") = nb::none(),

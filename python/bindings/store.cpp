@@ -88,7 +88,8 @@ nb::list keys(PyStore& store) {
 
 void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::handle objects,
             nb::handle members, nb::handle eviction, nb::handle granule, nb::handle persistent,
-            nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages) {
+            nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages,
+            nb::handle owner) {
     const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
@@ -100,27 +101,30 @@ void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
     options.memory.huge_pages = parse_flag(huge_pages, "huge_pages");
+    options.replaces_owner = parse_owner(owner);
     const Codec values = parse_codec(codec);
+    const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
     const WithoutGil without_gil;  // populate may take seconds
-    new (place) PyStore(Store::create(name, options), values);
+    new (place) PyStore(Store::create(name, options), values, own);
 }
 
 void attach(PyStore* place, nb::handle given_name, const std::string& instance, nb::handle codec,
-            nb::handle timeout) {
+            nb::handle timeout, nb::handle owner) {
     const std::string name = parse_name(given_name);
     const Codec values = parse_codec(codec);
+    const Trust trust = parse_trust(owner, values);
     const Deadline deadline = parse_timeout(timeout);
     new (place) PyStore(
-        attach_waiting(deadline,
-                       [&](const Wait& wait) { return Store::attach(name, wait, instance); }),
-        values);
+        attach_waiting(
+            deadline, [&](const Wait& wait) { return Store::attach(name, wait, instance, trust); }),
+        values, trust);
 }
 
 }  // namespace
 
-PyStore::PyStore(Store attached, Codec values)
+PyStore::PyStore(Store attached, Codec values, const Trust& trust)
     : StoreObjects(values, attached.name(), attached.instance()),
-      store_(std::make_shared<Store>(std::move(attached))) {}
+      store_(std::make_shared<Store>(std::move(attached))), trust_(trust) {}
 
 // Evicting, and clearing up after the dead, may take a while: other threads run meanwhile.
 Result<StoreRoom> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
@@ -149,7 +153,7 @@ std::shared_ptr<Store> PyStore::live() {
                     sentence.append(name).append("' was closed by this process"));
     }
     if (generation_ != os::fork_generation()) {
-        auto own = std::make_shared<Store>(Store::attach(name, Deadline::now(), instance));
+        auto own = std::make_shared<Store>(Store::attach(name, Deadline::now(), instance, trust_));
         // The parent's: its threads may have been at work when this child was forked.
         [[maybe_unused]] const auto* const left_to_the_parent =
             new std::shared_ptr<Store>(std::move(store_));
@@ -201,9 +205,10 @@ void bind_store(nb::module_& module) {
              nb::arg("objects").none(), nb::arg("members").none(), nb::arg("eviction").none(),
              nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
              nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("huge_pages").none())
+             nb::arg("huge_pages").none(), nb::arg("owner").none() = nb::none())
         .def("__init__", &attach, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
-             nb::arg("codec").none(), nb::arg("timeout").none())
+             nb::arg("codec").none(), nb::arg("timeout").none(),
+             nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<PyStore>)
         .def("_get_ref", &get_ref, nb::arg("entry").none(), nb::arg("incarnation").none())
         .def("_wait", &wait_for, nb::arg("key").none(), nb::arg("timeout").none(),

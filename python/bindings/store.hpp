@@ -15,7 +15,7 @@ namespace penstock::py {
 // alive for itself.
 class PyStore final : public StoreObjects {
 public:
-    PyStore(Store attached, Codec values);
+    PyStore(Store attached, Codec values, const Trust& trust);
 
     Result<StoreRoom> reserve(std::string_view key, std::uint64_t nbytes,
                               const ReserveOptions& options) override;
@@ -36,6 +36,7 @@ public:
 
 private:
     std::shared_ptr<Store> store_;
+    Trust trust_;
     bool is_lent_ = false;
     std::uint64_t generation_ = os::fork_generation();
 };

@@ -72,8 +72,9 @@ std::uint64_t parse_staleness(nb::handle max_staleness) {
     return max_staleness.is_none() ? kUnlimited : parse_small(max_staleness, "max_staleness");
 }
 
-TrajectoryOptions parse_options(const nb::dict& options) {
+TrajectoryOptions parse_options(const nb::dict& options, nb::handle owner) {
     TrajectoryOptions parsed;
+    parsed.replaces_owner = parse_owner(owner);
     parsed.capacity = parse_bytes(options["capacity"], "capacity");
     parsed.slots = parse_small(options["slots"], "slots");
     parsed.members = parse_small(options["members"], "members");
@@ -88,8 +89,8 @@ TrajectoryOptions parse_options(const nb::dict& options) {
 // `options` None: attach.
 void make_writer(PyWriter* place, nb::handle given_name, const std::string& instance,
                  nb::handle options, nb::handle environment, nb::handle weight,
-                 nb::handle min_share, nb::handle group_size, nb::handle env_id,
-                 nb::handle timeout) {
+                 nb::handle min_share, nb::handle group_size, nb::handle env_id, nb::handle timeout,
+                 nb::handle owner) {
     const std::string name = parse_name(given_name);
     EnvironmentOptions asked;
     asked.name = parse_text(environment, "environment");
@@ -100,35 +101,37 @@ void make_writer(PyWriter* place, nb::handle given_name, const std::string& inst
         asked.env_id = parse_integer(env_id, "env_id");
     }
     if (!options.is_none()) {
-        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
+        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
         const WithoutGil without_gil;  // populate may take seconds
         new (place) PyWriter(TrajectoryWriter::create(name, parsed, asked), name);
         return;
     }
-    new (place)
-        PyWriter(attach_waiting(parse_timeout(timeout),
-                                [&](const Wait& wait) {
-                                    return TrajectoryWriter::attach(name, asked, wait, instance);
-                                }),
-                 name);
+    const Trust trust = parse_trust(owner, Codec::Typed);
+    new (place) PyWriter(attach_waiting(parse_timeout(timeout),
+                                        [&](const Wait& wait) {
+                                            return TrajectoryWriter::attach(name, asked, wait,
+                                                                            instance, trust);
+                                        }),
+                         name);
 }
 
 void make_reader(PyReader* place, nb::handle given_name, const std::string& instance,
-                 nb::handle options, nb::handle sequences, nb::handle timeout) {
+                 nb::handle options, nb::handle sequences, nb::handle timeout, nb::handle owner) {
     const std::string name = parse_name(given_name);
     const std::uint64_t count = parse_small(sequences, "sequences");
     if (!options.is_none()) {
-        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options));
+        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
         const WithoutGil without_gil;
         new (place) PyReader(TrajectoryReader::create(name, parsed, count), name);
         return;
     }
-    new (place)
-        PyReader(attach_waiting(parse_timeout(timeout),
-                                [&](const Wait& wait) {
-                                    return TrajectoryReader::attach(name, count, wait, instance);
-                                }),
-                 name);
+    const Trust trust = parse_trust(owner, Codec::Typed);
+    new (place) PyReader(attach_waiting(parse_timeout(timeout),
+                                        [&](const Wait& wait) {
+                                            return TrajectoryReader::attach(name, count, wait,
+                                                                            instance, trust);
+                                        }),
+                         name);
 }
 
 std::uint64_t credit(PyWriter& writer) {
@@ -282,7 +285,7 @@ void bind_writer_class(nb::module_& module) {
         .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("options").none(), nb::arg("environment").none(), nb::arg("weight").none(),
              nb::arg("min_share").none(), nb::arg("group_size").none(), nb::arg("env_id").none(),
-             nb::arg("timeout").none())
+             nb::arg("timeout").none(), nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<PyWriter>)
         .def_prop_ro("_replaced",
                      [](PyWriter& writer) { return writer.putting.target().replaced().describe(); })
@@ -333,7 +336,8 @@ void bind_reader_class(nb::module_& module) {
     bind_common(bound);
     bound
         .def("__init__", &make_reader, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
-             nb::arg("options").none(), nb::arg("sequences").none(), nb::arg("timeout").none())
+             nb::arg("options").none(), nb::arg("sequences").none(), nb::arg("timeout").none(),
+             nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<PyReader>)
         .def_prop_ro("_replaced",
                      [](PyReader& reader) { return reader.reader.replaced().describe(); })

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
-from .handle import Name
+from .handle import Name, Owner
 from .store import Store as _FirstTier
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
@@ -78,6 +78,7 @@ class BroadcastWriter:
         populate: bool,
         lock_memory: bool,
         numa_node: int | None,
+        owner: Owner | None = None,
     ) -> None: ...
     def send(self, obj: Any, timeout: Timeout = None) -> None:
         """Send a value to every reader. Waits while the slowest reader leaves no room.
@@ -147,6 +148,7 @@ class BroadcastReader:
         rank: int,
         codec: str | None,
         timeout: Timeout,
+        owner: Owner | None = None,
     ) -> None: ...
     def recv(self, timeout: Timeout = None) -> Any:
         """The next message, as an object of one's own; bytes if it was sent as bytes.
@@ -241,6 +243,7 @@ class Queue:
         populate: bool,
         lock_memory: bool,
         application: int = 0,
+        owner: Owner | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -252,6 +255,7 @@ class Queue:
         codec: str | None,
         timeout: Timeout,
         application: int = 0,
+        owner: Owner | None = None,
     ) -> None: ...
     def put(self, obj: Any, timeout: Timeout = None) -> None:
         """Put a value. Waits while the queue is full.
@@ -390,6 +394,7 @@ class _Summary(TypedDict):
     kind: str
     reserved_bytes: int
     range_bytes: int
+    owner: int | None
     participants: list[dict[str, Any]]
     problem: str
     problem_code: str
@@ -410,7 +415,12 @@ def printable(text: str) -> str:
 def check_name(name: Name) -> None:
     """Raises InvalidName for what no segment can be called."""
 
-def wait_until_there(kind: str, name: Name, instance: str, timeout: Timeout) -> None: ...
+def check_owner(owner: Owner | None) -> None:
+    """Raises InvalidArgument for what is no user's name or number."""
+
+def wait_until_there(
+    kind: str, name: Name, instance: str, timeout: Timeout, owner: Owner | None = None
+) -> None: ...
 def list_segments() -> list[_Summary]: ...
 def inspect_segment(name: Name) -> _Summary: ...
 def inspect_broadcast(name: Name) -> _Info: ...
@@ -546,10 +556,17 @@ class Store(StoreObjects):
         populate: bool,
         lock_memory: bool,
         huge_pages: bool,
+        owner: Owner | None = None,
     ) -> None: ...
     @overload
     def __init__(
-        self, name: Name, *, instance: str, codec: str | None, timeout: Timeout
+        self,
+        name: Name,
+        *,
+        instance: str,
+        codec: str | None,
+        timeout: Timeout,
+        owner: Owner | None = None,
     ) -> None: ...
     def _get_ref(self, entry: int, incarnation: int) -> StoreView | None: ...
     def _wait(
@@ -737,6 +754,7 @@ class TrajectoryWriter:
         group_size: int,
         env_id: int | None,
         timeout: Timeout,
+        owner: Owner | None = None,
     ) -> None: ...
     @property
     def name(self) -> str:
@@ -808,6 +826,7 @@ class TrajectoryReader:
         options: dict[str, Any] | None,
         sequences: int,
         timeout: Timeout,
+        owner: Owner | None = None,
     ) -> None: ...
     @property
     def name(self) -> str:

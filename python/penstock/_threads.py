@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from . import _core
 from .errors import NotFound, Timeout
-from .handle import Handle, Name
+from .handle import Handle, Name, Owner
 
 __all__ = ["Countdown", "attach_when_there", "take_in_thread", "try_until_done", "wait_in_thread"]
 
@@ -67,7 +67,11 @@ async def take_in_thread(take: Callable[[], T], undo: Callable[[T], object]) -> 
 
 
 async def attach_when_there(
-    kind: str, name: Name | Handle, attach: Callable[[], T], countdown: Countdown
+    kind: str,
+    name: Name | Handle,
+    attach: Callable[[], T],
+    countdown: Countdown,
+    owner: Owner | None,
 ) -> T:
     """What ``attach()`` gives; after each NotFound it is waited for until the name appears."""
     handle = name if isinstance(name, Handle) else Handle(name, instance="")
@@ -81,7 +85,7 @@ async def attach_when_there(
             lambda cancel: _core.run_cancellable(
                 cancel,
                 lambda: _core.wait_until_there(
-                    kind, handle.name, handle.instance, countdown.left()
+                    kind, handle.name, handle.instance, countdown.left(), owner
                 ),
             )
         )

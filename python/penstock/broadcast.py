@@ -18,7 +18,7 @@ from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
 from .errors import Busy, InvalidType, Timeout
-from .handle import Handle, Name
+from .handle import Handle, Name, Owner
 from .state import BroadcastStats, ReaderState
 
 __all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
@@ -46,6 +46,7 @@ class Broadcast:
         populate: bool = False,
         lock_memory: bool = False,
         numa_node: int | None = None,
+        owner: Owner | None = None,
     ) -> BroadcastWriter:
         """Create a Broadcast for ``readers`` readers, and be its writer.
 
@@ -55,6 +56,8 @@ class Broadcast:
         told of each reader that dies by PeerDied, or with ``on_reader_death="drop"`` only counts
         it. ``codec="pickle"`` sends what the typed codec does not know as a pickle; readers must
         ask for it too.
+
+        What another user left under that name is replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -69,6 +72,7 @@ class Broadcast:
             populate=populate,
             lock_memory=lock_memory,
             numa_node=numa_node,
+            owner=owner,
         )
         close_at_exit(writer)
         return writer
@@ -80,12 +84,16 @@ class Broadcast:
         *,
         codec: Codec = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> BroadcastReader:
         """Attach as the reader of ``rank``, by name or by the writer's handle.
 
         Waits until ``timeout`` for the name to appear. The first reader of a rank gets every
         message from the beginning; a replacement for one that closed or died starts with the next
         message sent.
+
+        Another user's segment is refused at once, by PermissionDenied, unless ``owner`` names that
+        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
 
         Raises NotFound, Busy (the rank has a living reader), InvalidArgument (no such rank),
         Incompatible, Corrupt, PermissionDenied, Closed or PeerDied.
@@ -98,6 +106,7 @@ class Broadcast:
             rank=rank,
             codec=codec,
             timeout=timeout,
+            owner=owner,
         )
         close_at_exit(reader)
         return reader
@@ -109,13 +118,15 @@ class Broadcast:
         *,
         codec: Codec = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> BroadcastReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
             "broadcast",
             name,
-            lambda: Broadcast.attach(name, rank, codec=codec),
+            lambda: Broadcast.attach(name, rank, codec=codec, owner=owner),
             Countdown(timeout),
+            owner,
         )
 
 

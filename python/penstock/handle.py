@@ -8,12 +8,15 @@ from typing import Any
 
 from ._exit import come_first
 from ._repr import never_raises
+from .errors import Error
 
-__all__ = ["Handle", "Name"]
+__all__ = ["Handle", "Name", "Owner"]
 
 #: Of a segment: ``[A-Za-z0-9._-]{1,200}``, ``file:/absolute/path``, or a path object, which names
 #: the ``file:`` segment at that path.
 Name = str | os.PathLike[str]
+#: A user, by number or name, whose segments are trusted besides those of this process's own user.
+Owner = int | str
 
 
 class Handle:
@@ -37,7 +40,14 @@ class Handle:
         """The handle of an anonymous segment. The descriptor stays the caller's."""
         # Opened anew, because the locks that say who is alive belong to the open file, and a
         # duplicate would share them with every process that this handle reaches.
-        own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Error(
+                "can't open the anonymous segment a second time: /proc is not mounted, and a "
+                "descriptor to give away is had through /proc/self/fd; mount it (mount -t proc "
+                "proc /proc)"
+            ) from None
         return cls("", instance, own)
 
     @property

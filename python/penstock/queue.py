@@ -19,7 +19,7 @@ from ._repr import describe
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
-from .handle import Handle, Name
+from .handle import Handle, Name, Owner
 from .state import QueueStats
 
 __all__ = ["Queue"]
@@ -51,6 +51,7 @@ class Queue(_core.Queue):
         codec: Codec = None,
         populate: bool = False,
         lock_memory: bool = False,
+        owner: Owner | None = None,
     ) -> Queue:
         """Create a queue, and take part in it. This handle's ``close()`` ends the stream.
 
@@ -68,7 +69,8 @@ class Queue(_core.Queue):
         the typed codec does not know as a pickle; who gets it must ask for that too.
 
         A queue of that name that nobody is attached to any more is replaced. If messages were in
-        it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them.
+        it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another
+        user's is replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -83,6 +85,7 @@ class Queue(_core.Queue):
             codec=codec,
             populate=populate,
             lock_memory=lock_memory,
+            owner=owner,
         )
         close_at_exit(queue)
         warn_of_replaced(queue.name, queue._replaced)
@@ -95,6 +98,7 @@ class Queue(_core.Queue):
         role: Role = "any",
         codec: Codec = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> Queue:
         """Attach by name, or by the handle of somebody who is attached.
 
@@ -102,11 +106,19 @@ class Queue(_core.Queue):
         producer a ``"producer"`` counts as one at once, and with ``"any"`` from its first put on. A
         ``"consumer"`` maps the messages read-only and can't put.
 
+        Another user's queue is refused at once, by PermissionDenied, unless ``owner`` names that
+        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
+
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
         handle = name if isinstance(name, Handle) else Handle(name, instance="")
         queue = Queue(
-            handle.name, instance=handle.instance, role=role, codec=codec, timeout=timeout
+            handle.name,
+            instance=handle.instance,
+            role=role,
+            codec=codec,
+            timeout=timeout,
+            owner=owner,
         )
         close_at_exit(queue)
         return queue
@@ -118,13 +130,15 @@ class Queue(_core.Queue):
         role: Role = "any",
         codec: Codec = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> Queue:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
             "queue",
             name,
-            lambda: Queue.attach(name, role=role, codec=codec),
+            lambda: Queue.attach(name, role=role, codec=codec, owner=owner),
             Countdown(timeout),
+            owner,
         )
 
     @property

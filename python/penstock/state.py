@@ -118,6 +118,8 @@ class SegmentSummary:
     problem_code: str = ""
     #: Of a segment that nobody alive is attached to; of others nothing is looked at.
     kept: KeptData = KeptData()
+    #: The number of the user whose file it is; None where there is a ``problem``.
+    owner: int | None = None
 
     def is_abandoned(self) -> bool:
         """Nobody alive is attached: ``penstock gc`` would remove it, unless ``kept`` is there."""
@@ -302,6 +304,7 @@ def summary_from(raw: _Summary) -> SegmentSummary:
         problem=raw["problem"],
         problem_code=raw["problem_code"],
         kept=KeptData(**raw["kept"]),
+        owner=raw["owner"],
     )
 
 

@@ -20,7 +20,7 @@ from ._repr import describe
 from ._reservation import Reservation
 from ._threads import Countdown, attach_when_there, try_until_done
 from .errors import Error, NotFound
-from .handle import Handle, Name
+from .handle import Handle, Name, Owner
 from .state import StoreLook, StoreStats
 
 __all__ = ["Store", "StoreRef"]
@@ -52,6 +52,7 @@ class Store(_core.Store):
         populate: bool = False,
         lock_memory: bool = False,
         huge_pages: bool = False,
+        owner: Owner | None = None,
     ) -> Store:
         """Create a store, and take part in it.
 
@@ -64,7 +65,8 @@ class Store(_core.Store):
         and create() does not replace it while objects are in it: ``attach()``, or remove it with
         ``penstock gc --data``.
         ``codec="pickle"`` puts what the typed codec does not know as a pickle; who gets it must ask
-        for that too.
+        for that too. What another user left under that name is replaced only if ``owner`` names
+        that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -80,30 +82,50 @@ class Store(_core.Store):
             populate=populate,
             lock_memory=lock_memory,
             huge_pages=huge_pages,
+            owner=owner,
         )
         close_at_exit(store)
         return store
 
     @staticmethod
-    def attach(name: Name | Handle, *, codec: Codec = None, timeout: float | None = 0) -> Store:
+    def attach(
+        name: Name | Handle,
+        *,
+        codec: Codec = None,
+        timeout: float | None = 0,
+        owner: Owner | None = None,
+    ) -> Store:
         """Attach by name, or by the handle of somebody who is attached.
 
         Waits until ``timeout`` for the name to appear.
 
+        Another user's store is refused at once, by PermissionDenied, unless ``owner`` names that
+        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
+
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
         handle = name if isinstance(name, Handle) else Handle(name, instance="")
-        store = Store(handle.name, instance=handle.instance, codec=codec, timeout=timeout)
+        store = Store(
+            handle.name, instance=handle.instance, codec=codec, timeout=timeout, owner=owner
+        )
         close_at_exit(store)
         return store
 
     @staticmethod
     async def attach_async(
-        name: Name | Handle, *, codec: Codec = None, timeout: float | None = 0
+        name: Name | Handle,
+        *,
+        codec: Codec = None,
+        timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> Store:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
-            "store", name, lambda: Store.attach(name, codec=codec), Countdown(timeout)
+            "store",
+            name,
+            lambda: Store.attach(name, codec=codec, owner=owner),
+            Countdown(timeout),
+            owner,
         )
 
     @property

@@ -10,11 +10,12 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Broadcast)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a broadcast");
     }
-    const detail::BroadcastView view(detail::shape_of(visit.header()), visit.control());
-    const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
-                              visit.header().payload_offset + view.shape().capacity);
+    const detail::BroadcastShape shape = detail::shape_of(visit.header());
     BroadcastInfo info;
     info.segment = detail::summarize(visit, name);
+    const detail::BroadcastView view(shape, visit.control());
+    const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
+                              visit.header().payload_offset + view.shape().capacity);
     info.stats = detail::read_stats(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();

@@ -555,16 +555,16 @@ void Message::keep() noexcept {
 }
 
 BroadcastReader BroadcastReader::attach(const std::string& name, unsigned rank, const Wait& wait,
-                                        const std::string& instance) {
-    const detail::Wanted wanted{Kind::Broadcast, os::Mapping::Access::Read, instance};
+                                        const std::string& instance, const Trust& trust) {
+    const detail::Wanted wanted{Kind::Broadcast, os::Mapping::Access::Read, instance, trust};
     return BroadcastReader(
         detail::ReaderCore::attach(detail::attach_when_there(name, wanted, wait), rank));
 }
 
-BroadcastReader BroadcastReader::attach(int descriptor, unsigned rank) {
-    return BroadcastReader(detail::ReaderCore::attach(
-        detail::Segment::attach(descriptor, {Kind::Broadcast, os::Mapping::Access::Read, {}}),
-        rank));
+BroadcastReader BroadcastReader::attach(int descriptor, unsigned rank, const Trust& trust) {
+    const detail::Wanted wanted{Kind::Broadcast, os::Mapping::Access::Read, {}, trust};
+    return BroadcastReader(
+        detail::ReaderCore::attach(detail::Segment::attach(descriptor, wanted), rank));
 }
 
 BroadcastReader::BroadcastReader(detail::ReaderCore* core)

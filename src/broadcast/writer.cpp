@@ -410,7 +410,8 @@ Status moved_from() noexcept {
 }  // namespace
 
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
-    const auto plan = detail::plan_of(detail::shape_of(options));
+    auto plan = detail::plan_of(detail::shape_of(options));
+    plan.replaces_owner = options.replaces_owner;
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
         // Everything else in a fresh Broadcast is zero, and that is what it should be.
         if (!fresh.participants().try_claim(layout::kWriterSlot)) {

@@ -7,10 +7,15 @@
 namespace penstock::detail {
 namespace {
 
+KeptData kept_in_queue(Visit& visit) {
+    const QueueShape shape = queue_shape_of(visit.header());
+    return kept_messages(QueueView(shape, visit.control()));
+}
+
 KeptData read_kept(Visit& visit) {
     switch (static_cast<Kind>(visit.header().kind)) {
         case Kind::Queue:
-            return kept_messages(QueueView(queue_shape_of(visit.header()), visit.control()));
+            return kept_in_queue(visit);
         case Kind::Store:
             return kept_objects(visit);
         case Kind::Broadcast:
@@ -25,7 +30,9 @@ KeptData read_kept(Visit& visit) {
 KeptData kept_data(Visit& visit) {
     try {
         return read_kept(visit);
-    } catch (const Error&) {
+    } catch (const Error& error) {
+        // Where it can't be looked at, nobody knows what is in it: then it stays.
+        if (error.code() != ErrorCode::Corrupt) throw;
         return {};
     }
 }

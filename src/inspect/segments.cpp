@@ -46,7 +46,7 @@ std::vector<SegmentSummary> list_segments() {
 }
 
 bool remove_if_abandoned(const std::string& name, OnData on_data) {
-    detail::Visit visit(name);
+    detail::Visit visit(name, detail::Visit::Purpose::Remove);
     if (on_data == OnData::Remove) return visit.remove_if_abandoned();
     return visit.remove_if_abandoned([&] { return detail::kept_data(visit).is_nothing(); });
 }

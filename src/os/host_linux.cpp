@@ -1,6 +1,7 @@
 // Facts about a Linux host: stat, statfs, passwd, rlimits.
 #include "os/host.hpp"
 
+#include <fcntl.h>
 #include <pwd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -18,6 +19,10 @@ bool is_directory(const std::string& path) noexcept {
     return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+bool may_write_in(const std::string& directory) noexcept {
+    return ::faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) == 0;
+}
+
 bool has_descriptor_paths() noexcept {
     return is_directory("/proc/self/fd");
 }
@@ -29,8 +34,27 @@ std::optional<FileFacts> facts_at(const std::string& path) noexcept {
     return FileFacts{status.st_uid, status.st_mode & kPermissions};
 }
 
+bool FileFacts::allow_this_process() const noexcept {
+    constexpr unsigned kOwnerReadsAndWrites = 0600;
+    constexpr unsigned kAllReadAndWrite = 0006;
+    if (current_user() == 0) return true;
+    if (owner == current_user()) return (mode & kOwnerReadsAndWrites) == kOwnerReadsAndWrites;
+    return (mode & kAllReadAndWrite) == kAllReadAndWrite;
+}
+
 std::uint32_t current_user() noexcept {
     return ::geteuid();
+}
+
+std::optional<std::uint32_t> find_user(const std::string& name) {
+    std::array<char, 4096> buffer{};
+    struct passwd entry{};
+    struct passwd* found = nullptr;
+    if (::getpwnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 ||
+        found == nullptr) {
+        return std::nullopt;
+    }
+    return found->pw_uid;
 }
 
 std::string describe_user(std::uint32_t user) {

@@ -21,12 +21,15 @@ public:
     SharedFile& operator=(SharedFile&& other) noexcept;
     ~SharedFile();
 
-    // A new file in `directory` that nobody else can see yet, mode 0600.
+    // A new file in `directory` that nobody else can see yet, mode 0600 whatever the umask is.
     static SharedFile create_private(const std::string& directory, std::error_code& error);
     // A new file without a name at all (memfd); `label` is for /proc.
     static SharedFile create_anonymous(const std::string& label, std::error_code& error);
-    // An existing one for reading and writing. Refuses anything but a regular file.
-    static SharedFile open(const std::string& path, std::error_code& error);
+    enum class Access { Read, ReadWrite };
+    // An existing one. Refuses anything but a regular file, and never opens it: a fifo would wait,
+    // and a device do something. Nor does it wait for another process's lease on the file.
+    static SharedFile open(const std::string& path, std::error_code& error,
+                           Access access = Access::ReadWrite);
     // A description of its own for the file behind `descriptor` (locks belong to descriptions).
     static SharedFile reopen(int descriptor, std::error_code& error);
 
@@ -40,7 +43,10 @@ public:
     [[nodiscard]] std::error_code publish(const std::string& path);
     // Forbids growing and shrinking an anonymous file, so that no peer can cause a SIGBUS.
     [[nodiscard]] std::error_code seal_size() noexcept;
+    // True if it can never become shorter, whoever has it.
+    [[nodiscard]] bool is_sealed_against_shrinking() const noexcept;
 
+    // std::errc::file_too_large beyond this process's limit (RLIMIT_FSIZE), without its signal.
     [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
     // Reserves memory for a range inside the size that holds nothing yet, all or none;
     // std::errc::no_space_on_device when there is none.
@@ -60,6 +66,12 @@ public:
 
     // Copies bytes of the file out without mapping it; false if there are not that many.
     [[nodiscard]] bool read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept;
+    // The same into memory that is all zeros, for a range that is mostly holes: those cost nothing.
+    // std::errc::file_too_large: more than `most` bytes of the range hold something;
+    // std::errc::io_error: the file ends before the range does.
+    [[nodiscard]] std::error_code read_sparse(std::uint64_t offset, std::byte* out,
+                                              std::uint64_t bytes,
+                                              std::uint64_t most) const noexcept;
 
     // Locks one byte for this file's description. False: another description holds it.
     // The kernel drops them when the description's last descriptor goes, whatever killed it.
@@ -71,6 +83,7 @@ public:
 
 private:
     explicit SharedFile(int descriptor) noexcept : descriptor_(descriptor) {}
+    static SharedFile with_mode(SharedFile file, std::error_code& error) noexcept;
     int descriptor_ = -1;
     std::string private_path_;  // of a private file where O_TMPFILE is not to be had
 };
@@ -108,10 +121,6 @@ private:
     std::uint64_t size_ = 0;
 };
 
-// True if a file of user `owner` may be mapped: one's own, or anybody's for root. Somebody else's
-// could be cut short under our feet.
-bool may_trust(std::uint32_t owner) noexcept;
-
 struct Space {
     std::uint64_t total = 0;
     std::uint64_t available = 0;
@@ -125,6 +134,8 @@ std::vector<std::string> list_names(const std::string& directory, const std::str
 // Removes `path` if it still names the file behind `file`; true if it did.
 bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept;
 
-void fill_random(std::byte* out, std::size_t bytes);
+// From the kernel's generator. The error is that of getrandom(2), where /dev/urandom can't be read
+// either.
+[[nodiscard]] std::error_code fill_random(std::byte* out, std::size_t bytes) noexcept;
 
 }  // namespace penstock::os

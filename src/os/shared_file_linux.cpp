@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -18,10 +19,12 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "os/addresses.hpp"
 #include "os/fork.hpp"
+#include "os/host.hpp"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25  // Linux 6.1
@@ -62,6 +65,93 @@ bool is_regular(int descriptor) noexcept {
     return ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+// Closes without touching errno.
+void close_quietly(int descriptor) noexcept {
+    const int before = errno;
+    ::close(descriptor);
+    errno = before;
+}
+
+int refuse(int error) noexcept {
+    errno = error;
+    return -1;
+}
+
+// Both give a descriptor, or -1 with errno set. O_NONBLOCK: another process's lease on the file is
+// EWOULDBLOCK then, and no wait of 45 seconds; it means nothing for regular files beyond that.
+int reopen_regular(int descriptor, int access) {
+    struct stat status{};
+    if (::fstat(descriptor, &status) != 0) return -1;
+    if (!S_ISREG(status.st_mode)) return refuse(EOPNOTSUPP);
+    return ::open(own_descriptor_path(descriptor).c_str(), access | O_CLOEXEC | O_NONBLOCK);
+}
+
+int open_regular(const char* path, int access) {
+    // O_PATH opens nothing of what lies there; what it refers to stays the same until it is opened.
+    const int found = ::open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    if (found < 0) return -1;
+    int own = reopen_regular(found, access);
+    close_quietly(found);
+    if (own >= 0 || errno != ENOENT || has_descriptor_paths()) return own;
+    // Without /proc: what is no regular file is opened, and closed again, without a wait.
+    own = ::open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (own < 0 || is_regular(own)) return own;
+    ::close(own);
+    return refuse(EOPNOTSUPP);
+}
+
+// A call that makes a file longer than RLIMIT_FSIZE allows raises SIGXFSZ, which kills. While this
+// lives it is held back from this thread, and one that was raised meanwhile is taken away.
+class FileSizeSignal {
+public:
+    FileSizeSignal() noexcept {
+        sigset_t pending;
+        was_pending_ = ::sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 1;
+        sigemptyset(&own_);
+        sigaddset(&own_, SIGXFSZ);
+        ::pthread_sigmask(SIG_BLOCK, &own_, &before_);
+    }
+    FileSizeSignal(const FileSizeSignal&) = delete;
+    FileSizeSignal& operator=(const FileSizeSignal&) = delete;
+    ~FileSizeSignal() {
+        const int error = errno;
+        constexpr struct timespec kNow{};
+        while (!was_pending_ && ::sigtimedwait(&own_, nullptr, &kNow) < 0 && errno == EINTR) {
+        }
+        ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+        errno = error;
+    }
+
+private:
+    sigset_t own_{};
+    sigset_t before_{};
+    bool was_pending_ = false;
+};
+
+// False, with errno set, for what getrandom(2) does not give now.
+bool get_random(std::byte*& out, std::size_t& bytes) noexcept {
+    while (bytes > 0) {
+        const ssize_t got = ::getrandom(out, bytes, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return false;
+        out += got;
+        bytes -= static_cast<std::size_t>(got);
+    }
+    return true;
+}
+
+bool read_whole(int descriptor, std::byte* out, std::size_t bytes) noexcept {
+    while (bytes > 0) {
+        const ssize_t got = ::read(descriptor, out, bytes);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        out += got;
+        bytes -= static_cast<std::size_t>(got);
+    }
+    return true;
+}
+
+constexpr mode_t kMode = 0600;  // of every segment
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
 // Memory that the kernel believes it can give without killing anybody for it.
@@ -92,9 +182,9 @@ std::uint64_t most_available(int descriptor) noexcept {
     }
 }
 
-std::string random_suffix() {
-    std::byte bytes[8];
-    fill_random(bytes, sizeof bytes);
+std::string random_suffix(std::error_code& error) {
+    std::byte bytes[8]{};
+    error = fill_random(bytes, sizeof bytes);
     std::string text;
     for (const std::byte byte : bytes) {
         constexpr char kDigits[] = "0123456789abcdef";
@@ -133,23 +223,32 @@ void SharedFile::close() noexcept {
 SharedFile SharedFile::create_private(const std::string& directory, std::error_code& error) {
     error.clear();
     const int unnamed = open_closed_in_children(
-        [&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
-    if (unnamed >= 0) return SharedFile(unnamed);
+        [&] { return ::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kMode); });
+    if (unnamed >= 0) return with_mode(SharedFile(unnamed), error);
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) {
         error = last_error();
         return {};
     }
     // File systems without O_TMPFILE (some overlay and network ones): a name nobody looks for.
-    const std::string path = directory + "/.penstock-new-" + random_suffix();
+    const std::string path = directory + "/.penstock-new-" + random_suffix(error);
+    if (error) return {};
     const int named = open_closed_in_children(
-        [&] { return ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600); });
+        [&] { return ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, kMode); });
     if (named < 0) {
         error = last_error();
         return {};
     }
     SharedFile file(named);
     file.private_path_ = path;
-    return file;
+    return with_mode(std::move(file), error);
+}
+
+// The umask has no say: with 0777 its own creator could not open the file a second time.
+SharedFile SharedFile::with_mode(SharedFile file, std::error_code& error) noexcept {
+    struct stat status{};
+    if (::fstat(file.descriptor_, &status) == 0 && (status.st_mode & kMode) == kMode) return file;
+    error = outcome(::fchmod(file.descriptor_, kMode));
+    return error ? SharedFile() : std::move(file);
 }
 
 SharedFile SharedFile::create_anonymous(const std::string& label, std::error_code& error) {
@@ -161,29 +260,18 @@ SharedFile SharedFile::create_anonymous(const std::string& label, std::error_cod
     return {};
 }
 
-SharedFile SharedFile::open(const std::string& path, std::error_code& error) {
+SharedFile SharedFile::open(const std::string& path, std::error_code& error, Access access) {
     error.clear();
-    // O_NONBLOCK: a fifo under that name must not hang us; it means nothing for regular files.
-    const int descriptor = open_closed_in_children(
-        [&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); });
-    if (descriptor < 0) {
-        error = last_error();
-        return {};
-    }
-    SharedFile file(descriptor);
-    if (is_regular(descriptor)) return file;
-    error = std::make_error_code(std::errc::not_supported);
+    const int flags = access == Access::Read ? O_RDONLY : O_RDWR;
+    const int own = open_closed_in_children([&] { return open_regular(path.c_str(), flags); });
+    if (own >= 0) return SharedFile(own);
+    error = last_error();
     return {};
 }
 
 SharedFile SharedFile::reopen(int descriptor, std::error_code& error) {
     error.clear();
-    if (!is_regular(descriptor)) {
-        error = std::make_error_code(std::errc::not_supported);
-        return {};
-    }
-    const int own = open_closed_in_children(
-        [&] { return ::open(own_descriptor_path(descriptor).c_str(), O_RDWR | O_CLOEXEC); });
+    const int own = open_closed_in_children([&] { return reopen_regular(descriptor, O_RDWR); });
     if (own >= 0) return SharedFile(own);
     error = last_error();
     return {};
@@ -207,7 +295,15 @@ std::error_code SharedFile::seal_size() noexcept {
     return outcome(::fcntl(descriptor_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 }
 
+bool SharedFile::is_sealed_against_shrinking() const noexcept {
+    const int seals = ::fcntl(descriptor_, F_GET_SEALS);
+    return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
+}
+
 std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
+    const auto limit = limit_of(Limit::FileSize);
+    if (limit && bytes > *limit) return std::make_error_code(std::errc::file_too_large);
+    const FileSizeSignal held_back;  // the limit may be lowered just now
     return outcome(::ftruncate(descriptor_, static_cast<off_t>(bytes)));
 }
 
@@ -216,6 +312,9 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes) n
     std::error_code error;
     const Facts own = facts(error);
     if (error) return error;
+    // Within its size a file is not asked for RLIMIT_FSIZE. Another may have cut it short.
+    std::optional<FileSizeSignal> held_back;
+    if (offset + bytes > own.size) held_back.emplace();
     constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
     if (bytes > own.reserved + kWorthAsking && bytes - own.reserved > most_available(descriptor_)) {
         return std::make_error_code(std::errc::no_space_on_device);
@@ -266,6 +365,29 @@ bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const 
         bytes -= static_cast<std::size_t>(got);
     }
     return true;
+}
+
+std::error_code SharedFile::read_sparse(std::uint64_t offset, std::byte* out, std::uint64_t bytes,
+                                        std::uint64_t most) const noexcept {
+    const std::uint64_t end = offset + bytes;
+    for (std::uint64_t at = offset; at < end;) {
+        const off_t data = ::lseek(descriptor_, static_cast<off_t>(at), SEEK_DATA);
+        if (data < 0 && errno == ENXIO) break;  // holes up to the end of the file
+        const off_t hole = data < 0 ? -1 : ::lseek(descriptor_, data, SEEK_HOLE);
+        // Some file systems do not tell: then all of it is data.
+        const std::uint64_t from = data < 0 ? at : static_cast<std::uint64_t>(data);
+        const std::uint64_t to = hole < 0 ? end : std::min(end, static_cast<std::uint64_t>(hole));
+        if (from >= end) break;
+        if (to - from > most) return std::make_error_code(std::errc::file_too_large);
+        most -= to - from;
+        if (!read(from, out + (from - offset), to - from)) {
+            return std::make_error_code(std::errc::io_error);
+        }
+        at = to;
+    }
+    std::error_code error;
+    const std::uint64_t size = facts(error).size;
+    return error || size >= end ? error : std::make_error_code(std::errc::io_error);
 }
 
 bool SharedFile::try_lock(std::uint64_t byte) noexcept {
@@ -361,11 +483,6 @@ std::error_code Mapping::bind_to_node(int node) noexcept {
     return result == 0 ? std::error_code{} : last_error();
 }
 
-bool may_trust(std::uint32_t owner) noexcept {
-    const uid_t self = ::geteuid();
-    return self == 0 || owner == self;
-}
-
 Space space_at(const std::string& path, std::error_code& error) noexcept {
     struct statvfs status{};
     error = outcome(::statvfs(path.c_str(), &status));
@@ -394,13 +511,17 @@ bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept {
     return ::unlink(path.c_str()) == 0;
 }
 
-void fill_random(std::byte* out, std::size_t bytes) {
-    while (bytes > 0) {
-        const ssize_t got = ::getrandom(out, bytes, 0);
-        if (got < 0) continue;  // EINTR
-        out += got;
-        bytes -= static_cast<std::size_t>(got);
-    }
+std::error_code fill_random(std::byte* out, std::size_t bytes) noexcept {
+    if (get_random(out, bytes)) return {};
+    const std::error_code refused = last_error();
+    const int source = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (source < 0) return refused;
+    // A file that was planted there is no source of chance.
+    struct stat status{};
+    const bool is_device = ::fstat(source, &status) == 0 && S_ISCHR(status.st_mode);
+    const bool is_filled = is_device && read_whole(source, out, bytes);
+    ::close(source);
+    return is_filled ? std::error_code{} : refused;
 }
 
 }  // namespace penstock::os

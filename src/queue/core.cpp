@@ -51,7 +51,8 @@ Status damaged(const Segment& segment) noexcept {
 std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const QueueOptions& options,
                                              const Prepare& prepare) {
     const QueueShape shape = queue_shape_of(options);
-    const SegmentPlan plan = plan_of(shape);
+    SegmentPlan plan = plan_of(shape);
+    plan.replaces_owner = options.replaces_owner;
     // Everything else in a fresh Queue is zero, and that is what it should be.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         if (!segment.participants().try_claim(0)) {

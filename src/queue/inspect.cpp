@@ -34,12 +34,12 @@ QueueInfo inspect_queue(const std::string& name) {
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Queue)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a queue");
     }
-    const detail::QueueView view(detail::queue_shape_of(visit.header()), visit.control());
+    const detail::QueueShape shape = detail::queue_shape_of(visit.header());
+    QueueInfo info;
+    info.segment = detail::summarize(visit, name);
+    const detail::QueueView view(shape, visit.control());
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().cells_bytes());
-    QueueInfo info;
-    info.application = view.shape().application;
-    info.segment = detail::summarize(visit, name);
     info.stats = detail::read_queue_stats(view);
     info.requests = requests_of(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;

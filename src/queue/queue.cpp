@@ -16,11 +16,12 @@ Queue Queue::create(const std::string& name, const QueueOptions& options) {
 }
 
 Queue Queue::attach(const std::string& name, QueueRole role, const Wait& wait,
-                    const std::string& instance, std::uint64_t application) {
+                    const std::string& instance, std::uint64_t application, const Trust& trust) {
     const auto access =
         role == QueueRole::Consumer ? os::Mapping::Access::Read : os::Mapping::Access::ReadWrite;
-    return Queue(QueueCore::attach(
-        detail::attach_when_there(name, {Kind::Queue, access, instance}, wait), role, application));
+    const detail::Wanted wanted{Kind::Queue, access, instance, trust};
+    return Queue(
+        QueueCore::attach(detail::attach_when_there(name, wanted, wait), role, application));
 }
 
 Queue::Queue(std::shared_ptr<QueueCore> core)

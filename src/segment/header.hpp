@@ -9,7 +9,8 @@
 
 namespace penstock::detail {
 
-// A complete header for the plan, with a fresh instance id.
+// A complete header for the plan, with a fresh instance id. Throws Error(System) where there is no
+// randomness for that.
 layout::SegmentHeader make_header(const std::string& name, const SegmentPlan& plan);
 
 // Reads and checks the header of an open file. Throws Error(Incompatible or Corrupt) with what is

@@ -51,7 +51,9 @@ SegmentSummary summarize(Visit& visit, const std::string& name) {
     summary.kind = static_cast<Kind>(visit.header().kind);
     summary.range_bytes = visit.header().file_size;
     std::error_code error;
-    summary.reserved_bytes = visit.file().facts(error).reserved;
+    const auto facts = visit.file().facts(error);
+    summary.reserved_bytes = facts.reserved;
+    summary.owner = facts.owner;
     for (unsigned slot = 0; slot < visit.participants().count(); ++slot) {
         if (visit.participants().is_announced(slot)) {
             summary.participants.push_back(describe(visit, slot));

@@ -147,21 +147,31 @@ void Participants::retire(unsigned slot) noexcept {
     PENSTOCK_CRASH_POINT("participants.retire.free");
 }
 
+// pairs with: announce(), retire()
+std::uint64_t Participants::word_of(unsigned slot) const noexcept {
+    std::uint64_t word = slots_[slot].word.load(std::memory_order_acquire);
+    // Where the file was cut short meanwhile, the copy is what is known.
+    if (is_copy_ && !file_->read(lock_byte(slot), &word, sizeof word)) {
+        return slots_[slot].word.load(kRelaxed);
+    }
+    return word;
+}
+
 std::uint64_t Participants::joins(unsigned slot) const noexcept {
-    return slots_[slot].word.load(std::memory_order_acquire) >> 1U;
+    return word_of(slot) >> 1U;
 }
 
 bool Participants::is_announced(unsigned slot) const noexcept {
-    return (slots_[slot].word.load(std::memory_order_acquire) & ParticipantSlot::kActive) != 0;
+    return (word_of(slot) & ParticipantSlot::kActive) != 0;
 }
 
 Life Participants::life(unsigned slot) const noexcept {
     for (;;) {
-        const std::uint64_t before = slots_[slot].word.load(std::memory_order_acquire);
+        const std::uint64_t before = word_of(slot);
         if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
         if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
         // The lock may have been let go by an owner that left in good order between the two looks.
-        if (slots_[slot].word.load(std::memory_order_acquire) == before) return Life::Dead;
+        if (word_of(slot) == before) return Life::Dead;
     }
 }
 

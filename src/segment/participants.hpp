@@ -37,6 +37,14 @@ public:
     Participants(os::SharedFile& file, layout::ParticipantSlot* slots, std::uint64_t slots_offset,
                  unsigned count) noexcept
         : file_(&file), slots_(slots), slots_offset_(slots_offset), count_(count) {}
+    // For a look from outside, without a mapping: `copy` was read from the file, and what changes
+    // under it, who is announced, is read from there each time. Nothing can be claimed.
+    static Participants of_copy(os::SharedFile& file, layout::ParticipantSlot* copy,
+                                std::uint64_t slots_offset, unsigned count) noexcept {
+        Participants participants(file, copy, slots_offset, count);
+        participants.is_copy_ = true;
+        return participants;
+    }
 
     [[nodiscard]] unsigned count() const noexcept { return count_; }
 
@@ -75,12 +83,15 @@ public:
 private:
     [[nodiscard]] std::uint64_t lock_byte(unsigned slot) const noexcept;
     [[nodiscard]] bool is_full(unsigned places) const noexcept;
+    [[nodiscard]] std::uint64_t word_of(unsigned slot) const noexcept;
 
     os::SharedFile* file_ = nullptr;
     layout::ParticipantSlot* slots_ = nullptr;
     std::uint64_t slots_offset_ = 0;
     unsigned count_ = 0;
     std::uint32_t claimed_ = kNone;  // the slot this handle lives in; its own lock is no "other"
+
+    bool is_copy_ = false;
 
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 };

@@ -44,10 +44,59 @@ std::string what_failed(const Refused& refused) {
         case Step::Attach:
             return "can't attach to " + title + ": ";
         case Step::Examine:
+        case Step::Copy:
             return "can't examine " + title + ": ";
         default:
             return "can't create " + title + ": ";
     }
+}
+
+// The system call of the step, for what no row below explains.
+const char* call_of(Step step) {
+    switch (step) {
+        case Step::Create:
+            return "opening a new file (open, memfd_create)";
+        case Step::Identify:
+            return "drawing random numbers (getrandom, /dev/urandom)";
+        case Step::Size:
+            return "giving the file its size (ftruncate)";
+        case Step::Seal:
+            return "sealing the file (fcntl)";
+        case Step::Reserve:
+            return "reserving memory (fallocate)";
+        case Step::Map:
+            return "mapping the file (mmap)";
+        case Step::Publish:
+            return "giving the file its name (linkat)";
+        case Step::Reopen:
+            return "opening the file again (open of /proc/self/fd)";
+        case Step::Attach:
+        case Step::Examine:
+            return "opening the file (open)";
+        case Step::Copy:
+            return "reading the file (pread)";
+    }
+    return "a system call";
+}
+
+bool is_forbidden(const Refused& refused) {
+    return refused.is(std::errc::permission_denied) ||
+           refused.is(std::errc::operation_not_permitted);
+}
+
+// The step and the system's own word, where nothing that can be looked at stands in the way.
+Explanation explain_as_it_is(const Refused& refused) {
+    const std::string failed = std::string(call_of(refused.step)) + " failed with errno " +
+                               std::to_string(refused.error.value()) + " (" +
+                               refused.error.message() + ")";
+    if (!is_forbidden(refused) && !refused.is(std::errc::function_not_supported)) {
+        return {ErrorCode::System, failed};
+    }
+    return {refused.is(std::errc::function_not_supported) ? ErrorCode::System
+                                                          : ErrorCode::PermissionDenied,
+            failed +
+                "; neither owner nor mode forbid it, but a seccomp filter, a security module "
+                "(SELinux, AppArmor) or an immutable file may"};
 }
 
 std::string mount_remedy(const std::string& directory) {
@@ -107,8 +156,7 @@ Explained explain_no_entry(const Refused& refused) {
         return Explanation{ErrorCode::PermissionDenied,
                            directory + " is mounted read-only; mount it writable, " + kOtherPlace};
     }
-    if (refused.is(std::errc::permission_denied) ||
-        refused.is(std::errc::operation_not_permitted)) {
+    if (is_forbidden(refused) && !os::may_write_in(directory)) {
         const bool is_shm = directory == kSharedMemoryDirectory;
         return Explanation{ErrorCode::PermissionDenied,
                            os::describe_user(os::current_user()) + " may not write in " +
@@ -167,28 +215,49 @@ Explained explain_mapping(const Refused& refused) {
                            "what this process maps is locked in memory (mlockall), and `ulimit -l` "
                            "does not allow that much"};
     }
+    if (refused.is(std::errc::operation_not_permitted) && refused.location.path.empty()) {
+        return Explanation{ErrorCode::Incompatible,
+                           "it is sealed against writing (F_SEAL_WRITE), and who attaches writes"};
+    }
     return explain_file_system(refused, "can't be mapped as shared memory");
 }
 
-// What lies under the name can't be opened.
+// Owner and mode forbid to open what lies under the name.
+Explained explain_mode(const Refused& refused) {
+    const Location& location = refused.location;
+    const auto facts = os::facts_at(location.path);
+    if (!facts) {
+        return Explanation{ErrorCode::PermissionDenied,
+                           "this user may not look into " + location.directory};
+    }
+    if (facts->allow_this_process()) return std::nullopt;
+    if (facts->owner != os::current_user()) {
+        return Explanation{ErrorCode::PermissionDenied, "it belongs to another user, " +
+                                                            os::describe_user(facts->owner) +
+                                                            "; run as the user who made it"};
+    }
+    std::array<char, 8> mode{};
+    std::snprintf(mode.data(), mode.size(), "%04o", facts->mode);
+    return Explanation{ErrorCode::PermissionDenied,
+                       "its mode is " + std::string(mode.data()) + "; chmod 600 " + location.path};
+}
+
+// What lies under the name, or behind the descriptor, can't be opened.
 Explained explain_opening(const Refused& refused) {
     const Location& location = refused.location;
+    if (location.path.empty()) {
+        if (auto found = explain_missing_proc(refused)) return found;
+    }
     if (refused.is(std::errc::no_such_file_or_directory)) {
         return Explanation{ErrorCode::NotFound,
                            "there is no such segment; is its creator running, in the same "
                            "/dev/shm? (penstock ls)"};
     }
-    if (refused.is(std::errc::permission_denied) ||
-        refused.is(std::errc::operation_not_permitted)) {
-        const std::string owner = foreign_owner(location);
-        const auto facts = os::facts_at(location.path);
-        std::array<char, 8> mode{};
-        if (facts) std::snprintf(mode.data(), mode.size(), "%04o", facts->mode);
-        const std::string own =
-            facts ? "its mode is " + std::string(mode.data()) + "; chmod 600 " + location.path
-                  : "this user may not look into " + location.directory;
-        return Explanation{ErrorCode::PermissionDenied,
-                           owner.empty() ? own : "it " + owner + "; run as the user who made it"};
+    if (is_forbidden(refused) && !location.path.empty()) return explain_mode(refused);
+    if (refused.is(std::errc::operation_would_block)) {
+        return Explanation{ErrorCode::Busy,
+                           "a process has a lease on the file (fcntl F_SETLEASE) and would have to "
+                           "give it up first; end that process, or choose another name"};
     }
     if (refused.is(std::errc::read_only_file_system)) {
         return Explanation{ErrorCode::PermissionDenied,
@@ -207,8 +276,20 @@ Explained explain_opening(const Refused& refused) {
     return std::nullopt;
 }
 
+Explained explain_copy(const Refused& refused) {
+    if (refused.is(std::errc::file_too_large)) {
+        return Explanation{ErrorCode::TooLarge,
+                           "its accounts have " + kib(refused.bytes) +
+                               ", and of another user's not that much is copied; run as the user "
+                               "who made it"};
+    }
+    return std::nullopt;
+}
+
 Explained explain_step(const Refused& refused) {
     switch (refused.step) {
+        case Step::Copy:
+            return explain_copy(refused);
         case Step::Create:
             if (auto found = explain_no_room(refused)) return found;
             return explain_no_entry(refused);
@@ -226,6 +307,7 @@ Explained explain_step(const Refused& refused) {
         case Step::Attach:
         case Step::Examine:
             return explain_opening(refused);
+        case Step::Identify:
         case Step::Seal:
             break;
     }
@@ -249,19 +331,13 @@ std::string space_sentence(const Location& location) {
            "containers: docker run --shm-size=1g)";
 }
 
-std::string foreign_owner(const Location& location) {
-    const auto facts = os::facts_at(location.path);
-    if (!facts || facts->owner == os::current_user()) return "";
-    return "belongs to another user, " + os::describe_user(facts->owner);
-}
-
 void throw_refused(Step step, const Location& location, const std::error_code& error,
                    std::uint64_t bytes) {
     const Refused refused{step, location, error, bytes};
     Explained found = explain_scarcity(refused);
     if (!found) found = explain_directory(refused);
     if (!found) found = explain_step(refused);
-    if (!found) found = Explanation{ErrorCode::System, error.message()};
+    if (!found) found = explain_as_it_is(refused);
     // "could not reserve 48 KiB for 'x'" names the segment by itself.
     const bool is_whole = found->sentence.starts_with("could not");
     throw Error(found->code, is_whole ? found->sentence : what_failed(refused) + found->sentence);

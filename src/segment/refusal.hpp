@@ -11,15 +11,17 @@
 namespace penstock::detail {
 
 enum class Step : std::uint8_t {
-    Create,   // a file in the location's directory, or an anonymous one
-    Size,     // giving it its size
-    Seal,     // forbidding others to change that
-    Reserve,  // memory for it
-    Map,      // into this process's addresses
-    Publish,  // under its name
-    Reopen,   // a second description of the open file
-    Attach,   // opening what lies under the name
-    Examine,  // the same, without attaching
+    Create,    // a file in the location's directory, or an anonymous one
+    Identify,  // drawing its random instance id
+    Size,      // giving it its size
+    Seal,      // forbidding others to change that
+    Reserve,   // memory for it
+    Map,       // into this process's addresses
+    Publish,   // under its name
+    Reopen,    // a second description of the open file
+    Attach,    // opening what lies under the name
+    Examine,   // the same, without attaching
+    Copy,      // of its control block, to look at
 };
 
 // `bytes`: how many were asked for, where the step is about memory or addresses.
@@ -31,8 +33,5 @@ std::string title_of(const Location& location);
 
 // "; /dev/shm has so much free of so much: ...", for sentences about NoSpace. Empty if unknown.
 std::string space_sentence(const Location& location);
-
-// "belongs to uid 1000 (alice)" of a file that another user owns; else empty.
-std::string foreign_owner(const Location& location);
 
 }  // namespace penstock::detail

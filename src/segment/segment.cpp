@@ -11,10 +11,12 @@
 #include "os/crash_point.hpp"
 #include "os/directory_watch.hpp"
 #include "os/fence.hpp"
+#include "os/host.hpp"
 #include "segment/header.hpp"
 #include "segment/refusal.hpp"
 #include "segment/signal.hpp"
 #include "segment/text.hpp"
+#include "segment/trust.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -22,6 +24,13 @@ namespace {
 constexpr std::uint64_t kLifeCycleByte = 0;
 // How long one waits for another who is joining or removing: microseconds if it runs at all.
 constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
+// Of a control block of another user's, so that looking at it does not take the memory of the
+// machine. One of the default sizes has some MiB; holes are not counted.
+constexpr std::uint64_t kMostCopiedOfOthers = std::uint64_t{256} << 20U;
+
+[[noreturn]] void throw_cut_short(const Location& location) {
+    throw Error(ErrorCode::Corrupt, title_of(location) + " was cut short while it was looked at");
+}
 
 std::string describe_holders(const Participants& participants) {
     std::string text;
@@ -81,10 +90,12 @@ std::string why_kept(const KeptData& kept, Kind found, Kind wanted) {
 
 // The name is taken: makes it free if its holders are all dead, or throws AlreadyExists. What was
 // lost with it.
-KeptData make_way(const Location& location, Kind wanted) {
+KeptData make_way(const Location& location, Kind wanted,
+                  const std::optional<std::uint32_t>& replaces_owner) {
     const std::string start = "can't create " + title_of(location) + ": ";
     try {
-        Visit other(location.name);
+        Visit other(location.name, Visit::Purpose::Remove);
+        other.check_trusted({.owner = replaces_owner});
         const auto found = static_cast<Kind>(other.header().kind);
         KeptData kept;
         std::string why;
@@ -111,12 +122,14 @@ KeptData make_way(const Location& location, Kind wanted) {
 }
 
 // The file under the name, with the life-cycle lock held shared, so that it stays linked.
-os::SharedFile open_to_join(const Location& location) {
+os::SharedFile open_to_join(const Location& location, const Trust& trust) {
     const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
     for (;;) {
         std::error_code error;
         os::SharedFile file = os::SharedFile::open(location.path, error);
         if (error) throw_refused(Step::Attach, location, error);
+        // Before anything is waited for: another user could hold every lock of its own file.
+        check_trust(file, trust, "can't attach to " + title_of(location) + ": ");
         if (file.try_lock_shared(kLifeCycleByte)) {
             PENSTOCK_CRASH_POINT("segment.attach.locked");
             if (file.facts(error).links > 0) return file;
@@ -173,18 +186,39 @@ std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted
     }
 }
 
-Visit::Visit(const std::string& name) : location_(locate(name)) {
+Visit::Visit(const std::string& name, Purpose purpose) : location_(locate(name)) {
+    using Access = os::SharedFile::Access;
     std::error_code error;
-    file_ = os::SharedFile::open(location_.path, error);
+    file_ = os::SharedFile::open(location_.path, error,
+                                 purpose == Purpose::Look ? Access::Read : Access::ReadWrite);
     if (error) throw_refused(Step::Examine, location_, error);
     header_ = read_header(file_, title_of(location_));
-    mapping_ =
-        os::Mapping::map(file_, 0, header_.payload_offset, os::Mapping::Access::ReadWrite, error);
-    if (error) throw_refused(Step::Map, location_, error, header_.payload_offset);
-    auto* slots =
-        reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() + header_.slots_offset);
-    participants_ =
-        Participants(file_, slots, header_.slots_offset, static_cast<unsigned>(header_.slot_count));
+    const auto count = static_cast<unsigned>(header_.slot_count);  // checked: at most kMaxSlots
+    slots_ = std::make_unique<layout::ParticipantSlot[]>(count);
+    if (!file_.read(header_.slots_offset, slots_.get(), count * sizeof slots_[0])) {
+        throw_cut_short(location_);
+    }
+    participants_ = Participants::of_copy(file_, slots_.get(), header_.slots_offset, count);
+}
+
+std::byte* Visit::control() {
+    const std::uint64_t bytes = header_.control_size;
+    std::error_code error;
+    const bool is_own = file_.facts(error).owner == os::current_user();
+    control_.reset();  // before the next one: there may be room for one only
+    control_.reset(static_cast<std::byte*>(std::calloc(1, std::max<std::uint64_t>(bytes, 1))));
+    if (control_ == nullptr) error = std::make_error_code(std::errc::not_enough_memory);
+    if (!error) {
+        error = file_.read_sparse(header_.control_offset, control_.get(), bytes,
+                                  is_own ? bytes : kMostCopiedOfOthers);
+    }
+    if (error == std::errc::io_error) throw_cut_short(location_);
+    if (error) throw_refused(Step::Copy, location_, error, bytes);
+    return control_.get();
+}
+
+void Visit::check_trusted(const Trust& trust) const {
+    check_trust(file_, trust, "");
 }
 
 bool Visit::remove_if_abandoned(const std::function<bool()>& may_go) {
@@ -210,7 +244,7 @@ std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentP
     segment->build(plan, memory);
     fill(*segment);
     PENSTOCK_CRASH_POINT("segment.create.filled");
-    segment->publish();
+    segment->publish(plan.replaces_owner);
     PENSTOCK_CRASH_POINT("segment.create.published");
     return segment;
 }
@@ -312,14 +346,14 @@ void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
     }
 }
 
-void Segment::publish() {
+void Segment::publish(const std::optional<std::uint32_t>& replaces_owner) {
     if (location_.path.empty()) return;
     constexpr int kTries = 100;  // each failure means that somebody else published first
     for (int i = 0; i < kTries; ++i) {
         const std::error_code error = file_.publish(location_.path);
         if (!error) return;
         if (error != std::errc::file_exists) throw_refused(Step::Publish, location_, error);
-        const KeptData lost = make_way(location_, static_cast<Kind>(header_.kind));
+        const KeptData lost = make_way(location_, static_cast<Kind>(header_.kind), replaces_owner);
         if (!lost.is_nothing()) replaced_ = lost;
     }
     throw Error(ErrorCode::AlreadyExists,
@@ -328,17 +362,27 @@ void Segment::publish() {
 
 std::unique_ptr<Segment> Segment::attach(const std::string& name, const Wanted& wanted) {
     const Location location = locate(name);
-    return adopt(open_to_join(location), location, wanted);
+    return adopt(open_to_join(location, wanted.trust), location, wanted);
 }
 
 std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     std::error_code error;
     os::SharedFile file = os::SharedFile::reopen(descriptor, error);
     if (error) throw_refused(Step::Attach, {}, error);
+    const std::string start = "can't attach to descriptor " + std::to_string(descriptor) + ": ";
+    check_trust(file, wanted.trust, start);
+    // Before its size is looked at: from then on that stands.
+    const bool may_shrink = file.facts(error).links == 0 && !file.is_sealed_against_shrinking();
     if (!file.try_lock_shared(kLifeCycleByte)) {
-        throw Error(ErrorCode::NotFound, "can't attach to descriptor " +
-                                             std::to_string(descriptor) +
-                                             ": the last participant is just removing it");
+        throw Error(ErrorCode::NotFound, start + "the last participant is just removing it");
+    }
+    if (may_shrink) {
+        read_header(file, title_of({}));  // what else is wrong with it comes first
+        throw Error(ErrorCode::Incompatible,
+                    start +
+                        "the anonymous file is not sealed against shrinking (F_SEAL_SHRINK), and "
+                        "whoever has it could cut it short under this process, which is SIGBUS; "
+                        "have it made by create(), which seals it");
     }
     return adopt(std::move(file), {}, wanted);
 }

@@ -5,8 +5,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 
@@ -33,6 +35,8 @@ struct SegmentPlan {
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
     bool has_views = true;          // the creator reads messages or objects in place, too
     bool may_be_anonymous = false;  // there is a way to attach by descriptor
+    // Whose abandoned segment is replaced besides one's own.
+    std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 // What an attacher expects, and how it wants the payload mapped.
@@ -40,6 +44,7 @@ struct Wanted {
     Kind kind = Kind::Broadcast;
     os::Mapping::Access payload = os::Mapping::Access::Read;
     std::string instance;  // empty: any
+    Trust trust = {};
 };
 
 // Owns the file, the mappings and the locks of one handle. Not thread-safe, except the const
@@ -120,7 +125,7 @@ private:
     void fault_in(const MemoryOptions& memory, std::uint64_t reserved);
     void require(const std::error_code& error, const char* option, const char* remedy) const;
     [[nodiscard]] Location location_in_header() const;
-    void publish();
+    void publish(const std::optional<std::uint32_t>& replaces_owner);
 
     Location location_;
     os::SharedFile file_;     // carries the locks
@@ -143,19 +148,25 @@ Status wrong_process() noexcept;
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait);
 
-// A look at a segment from outside: mapped and checked, joined by nobody, changed in nothing but
-// by remove_if_abandoned(). Throws Error as Segment::attach().
+// A look at a segment from outside: copied and checked, joined by nobody, changed in nothing but by
+// remove_if_abandoned(). Nothing is mapped, so that whoever owns the file may do with it what it
+// likes, also cut it short. Throws Error as Segment::attach(), but looks at every user's.
 class Visit {
 public:
-    explicit Visit(const std::string& name);
+    enum class Purpose : std::uint8_t { Look, Remove };
+    explicit Visit(const std::string& name, Purpose purpose = Purpose::Look);
 
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
+    // Who lives is asked anew each time; the texts are of the moment of the visit.
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
-    [[nodiscard]] std::byte* control() const noexcept {
-        return mapping_.data() + header_.control_offset;
-    }
+    // A copy of the control block as it is now, good until the next call. To be called once the
+    // header's geometry has been checked: that bounds its size. Throws Corrupt (the file ends
+    // before), NoSpace, TooLarge (another user's, and more than is copied of those).
+    [[nodiscard]] std::byte* control();
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
+    // Throws PermissionDenied unless it is this user's or `trust` names its owner.
+    void check_trusted(const Trust& trust) const;
     // False: somebody alive is attached, or just joining, or `may_go`, asked while nobody can join,
     // has something against it.
     bool remove_if_abandoned(const std::function<bool()>& may_go = {});
@@ -164,7 +175,11 @@ private:
     Location location_;
     os::SharedFile file_;
     layout::SegmentHeader header_{};
-    os::Mapping mapping_;  // header, slots and control
+    std::unique_ptr<layout::ParticipantSlot[]> slots_;  // copies
+    struct Free {
+        void operator()(std::byte* memory) const noexcept { std::free(memory); }
+    };
+    std::unique_ptr<std::byte, Free> control_;  // from calloc(): zeros, and no memory until written
     Participants participants_;
 };
 

@@ -34,7 +34,9 @@ std::string shown(std::string_view key) {
 
 std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const StoreOptions& options) {
     const StoreShape shape = store_shape_of(options);
-    auto fresh = Segment::create(name, plan_of(shape), options.memory, [&](Segment& segment) {
+    SegmentPlan plan = plan_of(shape);
+    plan.replaces_owner = options.replaces_owner;
+    auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         if (!segment.participants().try_claim(0)) {
             throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
         }

@@ -7,9 +7,10 @@ namespace detail {
 namespace {
 
 StoreStats stats_of(Visit& visit, const StoreShape& shape) {
-    const StoreView view(shape, visit.control());
+    std::byte* const control = visit.control();
+    const StoreView view(shape, control);
     MultiWord words;
-    words.attach(visit.control(), shape.control_bytes() / sizeof(layout::Word), view.operations(),
+    words.attach(control, shape.control_bytes() / sizeof(layout::Word), view.operations(),
                  shape.members, 0);
     const Heap heap(shape.heap, view.heap_control(), words, visit.file(),
                     visit.header().payload_offset);

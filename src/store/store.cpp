@@ -165,9 +165,10 @@ Store Store::create(const std::string& name, const StoreOptions& options) {
     return Store(StoreCore::create(name, options));
 }
 
-Store Store::attach(const std::string& name, const Wait& wait, const std::string& instance) {
-    return Store(StoreCore::attach(detail::attach_when_there(
-        name, {Kind::Store, os::Mapping::Access::ReadWrite, instance}, wait)));
+Store Store::attach(const std::string& name, const Wait& wait, const std::string& instance,
+                    const Trust& trust) {
+    const detail::Wanted wanted{Kind::Store, os::Mapping::Access::ReadWrite, instance, trust};
+    return Store(StoreCore::attach(detail::attach_when_there(name, wanted, wait)));
 }
 
 Store::Store(std::shared_ptr<StoreCore> core)

@@ -30,10 +30,11 @@ TrajectoryReader TrajectoryReader::create(const std::string& name, const Traject
 }
 
 TrajectoryReader TrajectoryReader::attach(const std::string& name, std::uint64_t sequences,
-                                          const Wait& wait, const std::string& instance) {
+                                          const Wait& wait, const std::string& instance,
+                                          const Trust& trust) {
     detail::check_sequences(sequences);
-    return TrajectoryReader(
-        join(detail::attach_trajectories(name, QueueRole::Consumer, wait, instance), sequences));
+    return TrajectoryReader(join(
+        detail::attach_trajectories(name, QueueRole::Consumer, wait, instance, trust), sequences));
 }
 
 TrajectoryReader::TrajectoryReader(std::shared_ptr<ReaderState> state)

@@ -22,14 +22,15 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.application = kTrajectories;
     queue.application_bytes = Board::bytes(options.members);
     queue.memory = options.memory;
+    queue.replaces_owner = options.replaces_owner;
     return QueueAccess::handle(QueueCore::create(name, queue, [&](const QueueView& view) {
         Board(view).state().max_staleness.store(options.max_staleness, std::memory_order_relaxed);
     }));
 }
 
 Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& wait,
-                          const std::string& instance) {
-    Queue queue = Queue::attach(name, role, wait, instance, kTrajectories);
+                          const std::string& instance, const Trust& trust) {
+    Queue queue = Queue::attach(name, role, wait, instance, kTrajectories, trust);
     Board::check(QueueAccess::core(queue)->view);
     return queue;
 }
@@ -111,7 +112,8 @@ TrajectoryInfo inspect_trajectories(const std::string& name) {
         return Error(ErrorCode::Incompatible, "'" + name + "' carries no trajectories");
     };
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Queue)) throw refuse();
-    const detail::QueueView view(detail::queue_shape_of(visit.header()), visit.control());
+    const detail::QueueShape shape = detail::queue_shape_of(visit.header());
+    const detail::QueueView view(shape, visit.control());
     if (view.shape().application != detail::kTrajectories) throw refuse();
     detail::Board::check(view);
     TrajectoryInfo info;

@@ -115,7 +115,7 @@ struct ReaderState : Accounts {
 // What both sides create and attach to. The caller's core is no producer's yet.
 Queue create_trajectories(const std::string& name, const TrajectoryOptions& options);
 Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& wait,
-                          const std::string& instance);
+                          const std::string& instance, const Trust& trust);
 
 // The numbers of a board with those of its queue.
 TrajectoryStats trajectory_stats(const Board& board, QueueStats queue);

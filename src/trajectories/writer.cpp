@@ -121,10 +121,10 @@ TrajectoryWriter TrajectoryWriter::create(const std::string& name, const Traject
 
 TrajectoryWriter TrajectoryWriter::attach(const std::string& name,
                                           const EnvironmentOptions& environment, const Wait& wait,
-                                          const std::string& instance) {
+                                          const std::string& instance, const Trust& trust) {
     check(environment);
-    return TrajectoryWriter(
-        join(detail::attach_trajectories(name, QueueRole::Any, wait, instance), environment));
+    return TrajectoryWriter(join(
+        detail::attach_trajectories(name, QueueRole::Any, wait, instance, trust), environment));
 }
 
 TrajectoryWriter::TrajectoryWriter(std::shared_ptr<WriterState> state)

@@ -82,6 +82,42 @@ create("file:/dev/shm/test-refused")
 
 
 @needs_a_mount
+def test_attaching_without_proc() -> None:
+    """Also where it would wait: nothing that can come would help."""
+    lines = tell(
+        """
+import asyncio
+named = penstock.Queue.create("test-refused")
+anonymous = penstock.Broadcast.create(None, readers=1)
+handle = anonymous.handle
+assert os.system("umount -l /proc") == 0
+tell(lambda: penstock.Queue.attach("test-refused", timeout=1000))
+tell(lambda: penstock.Broadcast.attach(handle, rank=0, timeout=1000))
+tell(lambda: asyncio.run(penstock.Broadcast.attach_async(handle, 0, timeout=1000)))
+tell(lambda: anonymous.handle)
+named.close()
+""",
+        mounts=True,
+    )
+    assert len(lines) == 4
+    for line in lines:
+        assert_says(line, "Error", "/proc is not mounted", "mount -t proc proc /proc")
+
+
+@needs_root
+def test_an_umask_that_takes_everything(name: str) -> None:
+    [line] = tell(
+        """
+os.setgid(65534); os.setuid(65534); os.umask(0o777)
+with penstock.Queue.create(sys.argv[1]) as queue:
+    tell(lambda: penstock.Queue.attach(sys.argv[1]).close())
+""",
+        name,
+    )
+    assert line == "no error"
+
+
+@needs_a_mount
 def test_a_file_system_that_reserves_nothing() -> None:
     [line] = tell("create()", shell="mount -t ramfs none /dev/shm", mounts=True)
     assert_says(line, "Incompatible", "/dev/shm (ramfs)", "can't reserve memory", "tmpfs")
@@ -163,6 +199,8 @@ tell(lambda: penstock.Queue.attach("test-refused"))
 def test_a_limit_on_the_size_of_files() -> None:
     [line] = tell(
         """
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # as of a C++ program; Python ignores it
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 create()
 """

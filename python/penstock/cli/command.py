@@ -44,6 +44,15 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 
+def add_owner(parser: argparse.ArgumentParser) -> None:
+    """`--owner`: whose segment is attached to besides one's own."""
+    parser.add_argument(
+        "--owner",
+        metavar="USER",
+        help="attach to a segment of this user too, by name or number (default: one's own only)",
+    )
+
+
 def positive_int(text: str) -> int:
     """argparse type: a whole number of at least 1."""
     number = int(text)

@@ -9,7 +9,7 @@ from typing import Any
 import penstock
 from penstock import _core
 from penstock.cli import exits, output, units
-from penstock.cli.command import Commands, add_command, natural_int, positive_int
+from penstock.cli.command import Commands, add_command, add_owner, natural_int, positive_int
 from penstock.cli.render import render
 from penstock.dead_letters import DeadLetter, decode_content, letters_of
 
@@ -42,6 +42,7 @@ def add_to(commands: Commands) -> None:
         metavar="N",
         help="show at most so many (default 100)",
     )
+    add_owner(parser)
     verbs = parser.add_mutually_exclusive_group()
     verbs.add_argument(
         "--requeue", nargs="*", type=natural_int, metavar="SEQ", help="have them delivered anew"
@@ -52,7 +53,13 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     application = _core.inspect_queue(args.name)["application"]
     queue = _core.Queue(
-        args.name, instance="", role="consumer", codec=None, timeout=0, application=application
+        args.name,
+        instance="",
+        role="consumer",
+        codec=None,
+        timeout=0,
+        application=application,
+        owner=args.owner,
     )
     try:
         if args.requeue is None and args.drop is None:

@@ -3,6 +3,8 @@ Takes what penstock.inspect gives; changes and attaches nothing."""
 
 from __future__ import annotations
 
+import os
+import pwd
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
@@ -50,6 +52,17 @@ def tint(word: str) -> str:
     return output.colour(word, meaning.get(word, "ok"))
 
 
+def owner(segment: SegmentSummary) -> str:
+    """ "of uid 1000 (alice)" of another user's segment, else nothing."""
+    if segment.owner in (None, os.geteuid()):
+        return ""
+    try:
+        name = f" ({pwd.getpwuid(segment.owner).pw_name})"
+    except KeyError:
+        name = ""
+    return f"of uid {segment.owner}{name}"
+
+
 def memory(segment: SegmentSummary) -> str:
     """ "4.1 MiB of 2.0 GiB": what it takes, and what it may grow to where that is more."""
     reserved = units.size(segment.reserved_bytes)
@@ -82,6 +95,7 @@ def segment_json(segment: SegmentSummary) -> dict[str, Any]:
         "condition": condition(segment),
         "reserved_bytes": segment.reserved_bytes,
         "range_bytes": segment.range_bytes,
+        "owner": segment.owner,
         "kept": kept_json(segment),
         "problem": segment.problem,
         "participants": [_participant_json(one) for one in segment.participants],

@@ -57,8 +57,14 @@ def segment_lines(segment: SegmentSummary) -> list[str]:
     name = output.colour(segment.name, "bold")
     if segment.problem:
         return [f"{name}  {describe.tint(condition)}", f"    {segment.problem}"]
-    head = f"{name}  {segment.kind}  {describe.memory(segment)}  {describe.state(segment)}"
-    return [head, *participant_lines(segment)]
+    words = (
+        name,
+        str(segment.kind),
+        describe.memory(segment),
+        describe.state(segment),
+        describe.owner(segment),
+    )
+    return ["  ".join(filter(None, words)), *participant_lines(segment)]
 
 
 def participant_lines(segment: SegmentSummary) -> list[str]:

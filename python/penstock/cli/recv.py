@@ -10,7 +10,7 @@ import time
 
 import penstock
 from penstock.cli import exits, output, stream, units
-from penstock.cli.command import Commands, add_command, natural_int, positive_seconds
+from penstock.cli.command import Commands, add_command, add_owner, natural_int, positive_seconds
 
 
 def add_to(commands: Commands) -> None:
@@ -43,6 +43,7 @@ def add_to(commands: Commands) -> None:
         metavar="SECONDS",
         help="how long to wait for NAME to appear (default: as long as it takes)",
     )
+    add_owner(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,10 +66,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _attach(args: argparse.Namespace) -> penstock.BroadcastReader:
     try:
-        return penstock.Broadcast.attach(args.name, rank=args.rank, timeout=0)
+        return penstock.Broadcast.attach(args.name, rank=args.rank, timeout=0, owner=args.owner)
     except penstock.NotFound:
         output.say(f"waiting for {args.name!r} to appear")
-        return penstock.Broadcast.attach(args.name, rank=args.rank, timeout=args.timeout)
+        return penstock.Broadcast.attach(
+            args.name, rank=args.rank, timeout=args.timeout, owner=args.owner
+        )
 
 
 def _copy(reader: penstock.BroadcastReader, target: int) -> int:

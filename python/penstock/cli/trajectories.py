@@ -9,7 +9,7 @@ from typing import Any
 import penstock
 from penstock import _interrupts
 from penstock.cli import exits, output
-from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
+from penstock.cli.command import Commands, add_command, add_owner, positive_int, positive_seconds
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
 
@@ -75,6 +75,7 @@ def add_to(commands: Commands) -> None:
         help="whose leaving ends the stream of a queue that is created here: this server's (the\n"
         "default), or the last environment's; this server counts as one",
     )
+    add_owner(parser)
     parser.add_argument(
         "--allowed-host",
         action="append",
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         args.port,
         sequences=args.sequences,
         ends_with=args.ends_with,
+        owner=args.owner,
         limits=Limits(**{name: value for name, value in _limits_of(args) if value is not None}),
         allowed_hosts=args.allowed_host,
         allowed_origins=args.allowed_origin,

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import errors
+from ..handle import Owner
 from ..queue import EndsWith
 from .arrival import UnknownEncoding, check_encoding, read, unpack
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
@@ -53,6 +54,7 @@ def build_app(
     *,
     sequences: int | None = None,
     ends_with: EndsWith = "creator",
+    owner: Owner | None = None,
     put_timeout: float = 10.0,
     body_limit: int | None = None,
     limits: Limits = _LIMITS,
@@ -63,7 +65,8 @@ def build_app(
     """The application over the queue of that name; its end closes what it had opened.
 
     ``sequences`` of a batch, instead of the trainer's batch_size. ``ends_with``, as of a ``Queue``,
-    is for a queue that is not there yet: then the application is its creator. A group waits
+    is for a queue that is not there yet: then the application is its creator. Another user's queue
+    is used only if ``owner`` names that user, by number or name. A group waits
     ``put_timeout`` seconds for room. ``limits`` bound what clients can make the server hold;
     ``body_limit`` is their ``body_bytes``. Those of connections are for who accepts them.
 
@@ -77,7 +80,7 @@ def build_app(
     """
     if body_limit is not None:
         limits = replace(limits, body_bytes=body_limit)
-    routes = _Routes(Service(queue, sequences, ends_with), put_timeout, limits)
+    routes = _Routes(Service(queue, sequences, ends_with, owner), put_timeout, limits)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from .. import _interrupts
+from ..handle import Owner
 from ..queue import EndsWith
 from .app import build_app
 from .connections import bounded_protocol
@@ -26,6 +27,7 @@ def serve(
     *,
     sequences: int | None = None,
     ends_with: EndsWith = "creator",
+    owner: Owner | None = None,
     limits: Limits | None = None,
     allowed_hosts: Iterable[str] = (),
     allowed_origins: Iterable[str] = (),
@@ -41,6 +43,7 @@ def serve(
         queue,
         sequences=sequences,
         ends_with=ends_with,
+        owner=owner,
         limits=limits,
         host=host,
         allowed_hosts=allowed_hosts,

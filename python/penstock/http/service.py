@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _core, errors
+from ..handle import Owner
 from ..queue import EndsWith
 from ..trajectories import (
     TrajectoryBatch,
@@ -71,8 +72,16 @@ class _Environment:
 class Service:
     """The state behind the routes. Any thread may call; what may wait is called in threads."""
 
-    def __init__(self, queue: str, sequences: int | None, ends_with: EndsWith = "creator") -> None:
+    def __init__(
+        self,
+        queue: str,
+        sequences: int | None,
+        ends_with: EndsWith = "creator",
+        owner: Owner | None = None,
+    ) -> None:
         _check_queue(queue)
+        _core.check_owner(owner)
+        self._owner = owner
         self._queue = queue
         self._sequences = sequences
         self._ends_with: EndsWith = ends_with
@@ -128,7 +137,10 @@ class Service:
                 reader = self._open_reader(self._sequences or config.batch_size, max_tokens)
                 try:
                     self._others = TrajectoryWriter.attach(
-                        reader.handle, environment="http", weight=_SMALL_WEIGHT
+                        reader.handle,
+                        environment="http",
+                        weight=_SMALL_WEIGHT,
+                        owner=self._owner,
                     )
                 except BaseException:
                     reader.close()
@@ -141,7 +153,11 @@ class Service:
     def _open_reader(self, sequences: int, max_tokens: int | None) -> TrajectoryReader:
         def attach(timeout: float) -> TrajectoryReader:
             return TrajectoryReader.attach(
-                self._queue, sequences=sequences, max_tokens=max_tokens, timeout=timeout
+                self._queue,
+                sequences=sequences,
+                max_tokens=max_tokens,
+                timeout=timeout,
+                owner=self._owner,
             )
 
         try:
@@ -154,6 +170,7 @@ class Service:
                 sequences=sequences,
                 max_tokens=max_tokens,
                 ends_with=self._ends_with,
+                owner=self._owner,
             )
         except errors.AlreadyExists:  # another process was faster
             return attach(1)
@@ -223,6 +240,7 @@ class Service:
                 weight=weight,
                 min_share=min_share,
                 group_size=group_size,
+                owner=self._owner,
             )
             self._names[desired] = number + 1
             self._environments[writer.env_id] = _Environment(

@@ -20,6 +20,7 @@ from .._exit import close_at_exit
 from .._replaced import warn_of_replaced
 from .._repr import never_raises
 from ..errors import Closed, Incompatible, InvalidArgument, Timeout, TooLarge
+from ..handle import Owner
 from ..trajectories.columns import listed
 
 __all__ = ["ZeroCopySHMBuffer"]
@@ -45,7 +46,7 @@ class ZeroCopySHMBuffer:
     name. Otherwise it attaches and takes both from the segment; raises NotFound, or Incompatible
     where one of them was given and is another there. ``instance_id_len`` bounds an instance id, in
     bytes: 64 when creating, nothing when attaching, unless given. ``metadata_len`` bounds nothing
-    any more.
+    any more. Another user's buffer is not attached to, unless ``owner`` names that user.
 
     Any thread may use it. In a forked child it attaches anew at its first use there.
     """
@@ -58,10 +59,12 @@ class ZeroCopySHMBuffer:
         instance_id_len: int | None = None,
         metadata_len: int = 256,
         create: bool = False,
+        owner: Owner | None = None,
     ) -> None:
         size = _checked("size", size, _MOST_SIZE)
         entry_size = _checked("entry_size", entry_size, _MOST_ENTRY)
         self.name = name
+        self._owner = owner
         self.metadata_len = metadata_len
         self.instance_id_len = instance_id_len
         if create:
@@ -193,12 +196,19 @@ def _create(buffer: ZeroCopySHMBuffer) -> _core.Queue:
         populate=False,
         lock_memory=False,
         application=_word_of(buffer),
+        owner=buffer._owner,
     )
 
 
 def _attach(buffer: ZeroCopySHMBuffer) -> _core.Queue:
     return _core.Queue(
-        buffer.name, instance="", role="any", codec=None, timeout=0, application=_word_of(buffer)
+        buffer.name,
+        instance="",
+        role="any",
+        codec=None,
+        timeout=0,
+        application=_word_of(buffer),
+        owner=buffer._owner,
     )
 
 

@@ -16,7 +16,7 @@ from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
 from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from ..errors import Error, Incompatible, InvalidArgument, InvalidType, Timeout
-from ..handle import Handle, Name
+from ..handle import Handle, Name, Owner
 from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, Unserveable, make_batch
 from .group import TrajectoryGroup
@@ -51,6 +51,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        owner: Owner | None = None,
     ) -> TrajectoryReader:
         """Create a queue of trajectories, and take part in it. Its ``close()`` ends the stream.
 
@@ -74,7 +75,8 @@ class TrajectoryReader(_core.TrajectoryReader):
         ``dead_letters()``.
 
         One of that name that nobody is attached to any more is replaced. If groups were in it, they
-        are lost, and a RuntimeWarning says how many; ``attach()`` keeps them.
+        are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
+        replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -93,6 +95,7 @@ class TrajectoryReader(_core.TrajectoryReader):
             ),
             sequences=sequences,
             timeout=0,
+            owner=owner,
         )
         warn_of_replaced(reader.name, reader._replaced)
         return reader._opened(max_tokens)
@@ -104,11 +107,13 @@ class TrajectoryReader(_core.TrajectoryReader):
         sequences: int = 64,
         max_tokens: int | None = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> TrajectoryReader:
         """Attach; waits until ``timeout`` for the name to appear.
 
         What another trainer had when it died, and had not acknowledged, comes first.
-        ``max_tokens`` is as of ``create()``; None leaves what other trainers have said.
+        ``max_tokens`` is as of ``create()``; None leaves what other trainers have said. Another
+        user's queue is refused at once, by PermissionDenied, unless ``owner`` names that user.
 
         Raises NotFound, Busy, Incompatible (not a queue of trajectories), Corrupt or
         PermissionDenied.
@@ -120,6 +125,7 @@ class TrajectoryReader(_core.TrajectoryReader):
             options=None,
             sequences=sequences,
             timeout=timeout,
+            owner=owner,
         )
         return reader._opened(max_tokens)
 
@@ -130,13 +136,17 @@ class TrajectoryReader(_core.TrajectoryReader):
         sequences: int = 64,
         max_tokens: int | None = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> TrajectoryReader:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
             "queue",
             name,
-            lambda: TrajectoryReader.attach(name, sequences=sequences, max_tokens=max_tokens),
+            lambda: TrajectoryReader.attach(
+                name, sequences=sequences, max_tokens=max_tokens, owner=owner
+            ),
             Countdown(timeout),
+            owner,
         )
 
     def _opened(self, max_tokens: int | None) -> TrajectoryReader:

@@ -12,7 +12,7 @@ from .._replaced import warn_of_replaced
 from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
-from ..handle import Handle, Name
+from ..handle import Handle, Name, Owner
 from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
@@ -94,6 +94,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        owner: Owner | None = None,
     ) -> TrajectoryWriter:
         """Create the queue, for who comes before the trainer; see ``TrajectoryReader.create``."""
         writer = TrajectoryWriter(
@@ -115,6 +116,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
             group_size=group_size,
             env_id=env_id,
             timeout=0,
+            owner=owner,
         )
         close_at_exit(writer)
         warn_of_replaced(writer.name, writer._replaced)
@@ -130,12 +132,15 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         group_size: int = 1,
         env_id: int | None = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> TrajectoryWriter:
         """Attach as an environment; waits until ``timeout`` for the name to appear.
 
         Of what may be begun each living environment gets its part by ``weight``, and each batch has
         at least ``min_share`` (0 to 1, rounded down to whole sequences) of this one as long as it
         lives. ``group_size`` is what one rollout is expected to make; groups may differ from it.
+        Another user's queue is refused at once, by PermissionDenied, unless ``owner`` names that
+        user.
 
         Raises InvalidArgument, also if the shares of all add up to more than 1; NotFound, Busy,
         Incompatible (not a queue of trajectories), Corrupt or PermissionDenied.
@@ -151,6 +156,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
             group_size=group_size,
             env_id=env_id,
             timeout=timeout,
+            owner=owner,
         )
         close_at_exit(writer)
         return writer
@@ -165,6 +171,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         group_size: int = 1,
         env_id: int | None = None,
         timeout: float | None = 0,
+        owner: Owner | None = None,
     ) -> TrajectoryWriter:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
         return await attach_when_there(
@@ -177,8 +184,10 @@ class TrajectoryWriter(_core.TrajectoryWriter):
                 min_share=min_share,
                 group_size=group_size,
                 env_id=env_id,
+                owner=owner,
             ),
             Countdown(timeout),
+            owner,
         )
 
     @property

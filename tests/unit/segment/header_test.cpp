@@ -221,18 +221,5 @@ TEST(HeaderTest, AnythingElseIsNoSegment) {
                 {"is not a Penstock segment"}));
 }
 
-// Its owner could cut it short while it is mapped.
-TEST(HeaderTest, AFileOfAnotherUserIsNotTrusted) {
-    if (::geteuid() != 0) GTEST_SKIP() << "only root can make files of other users";
-    Child child([] {
-        const os::SharedFile file = make_file(make_header("steps", make_plan()));
-        require(::seteuid(65534) == 0);
-        require(static_cast<bool>(refuses(ErrorCode::PermissionDenied,
-                                          [&] { read_header(file, "'steps'"); },
-                                          {"belongs to another user, uid 0 (root)"})));
-    });
-    EXPECT_EQ(child.wait(), 0);
-}
-
 }  // namespace
 }  // namespace penstock::detail

@@ -357,6 +357,80 @@ TEST_F(SegmentTest, WithoutPermissionItSaysSo) {
     leave(segment, 0);
 }
 
+TEST_F(SegmentTest, AnotherUsersIsHadOnlyByNamingThatUser) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can make files of other users";
+    constexpr std::uint32_t kStranger = 65534;
+    const std::string name = new_name();
+    Handle segment = create(name);
+    ASSERT_EQ(::chown(path_of(name).c_str(), kStranger, kStranger), 0);
+    const auto attach = [&](const Trust& trust) {
+        Segment::attach(name, {Kind::Queue, Access::Read, {}, trust});
+    };
+    const auto start = Clock::now();
+    EXPECT_TRUE(refuses(ErrorCode::PermissionDenied,
+                        [&] { attach_when_there(name, kQueueToRead, kLong); },
+                        {"can't attach to '" + name + "'", "another user, uid 65534",
+                         "run as the user who made it", "owner=65534"}));
+    EXPECT_LT(Clock::now() - start, kLong);
+    EXPECT_TRUE(refuses(ErrorCode::PermissionDenied, [&] { attach({.owner = 1}); }));
+    EXPECT_NO_THROW(attach({.owner = kStranger}));
+    EXPECT_TRUE(refuses(ErrorCode::PermissionDenied,
+                        [&] { attach({.owner = kStranger, .runs_code = true}); },
+                        {"would run that user's code", "without codec='pickle'"}));
+    EXPECT_TRUE(refuses(ErrorCode::PermissionDenied, [&] { create(name); },
+                        {"can't create '" + name + "'", "the name is taken by", "owner=65534"}));
+    EXPECT_EQ(Visit(name).participants().life(0), Life::Alive) << "a look trusts nobody";
+    leave(segment, 0);
+}
+
+TEST_F(SegmentTest, UsersHaveNamesAndNumbers) {
+    EXPECT_EQ(parse_user("root"), 0U);
+    EXPECT_EQ(parse_user("0"), 0U);
+    EXPECT_EQ(parse_user("4000000000"), 4'000'000'000U);
+    for (const char* none : {"", "no-such-user", "-1", "1x", "4294967295", "4294967296"}) {
+        EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { parse_user(none); },
+                            {"there is no user '" + std::string(none) + "'"}));
+    }
+}
+
+// What a seccomp filter refuses is no other user's fault, nor the mode's.
+TEST_F(SegmentTest, WhatOwnerAndModeAllowNamesTheCallThatFailed) {
+    constexpr test::Refusal kNoOpening{SYS_openat, EPERM, 2, O_ACCMODE, O_RDWR};
+    constexpr test::Refusal kNoNaming{SYS_linkat, EPERM, 0, 0, 0};
+    const std::string name = new_name();
+    Handle segment = create(name);
+    const auto expect_in_words = [&](const test::Refusal& refusal, const char* call,
+                                     const auto& asked) {
+        Child child([&] {
+            if (!test::refuse_calls({refusal})) ::_exit(test::kCannotRefuse);
+            require(static_cast<bool>(
+                refuses(ErrorCode::PermissionDenied, asked, {call, "errno 1", "seccomp"})));
+        });
+        const int outcome = child.wait();
+        EXPECT_TRUE(outcome == 0 || outcome == test::kCannotRefuse) << call;
+    };
+    expect_in_words(kNoOpening, "opening the file (open)",
+                    [&] { Segment::attach(name, kQueueToRead); });
+    expect_in_words(kNoOpening, "opening a new file", [&] { create(new_name()); });
+    expect_in_words(kNoNaming, "giving the file its name (linkat)", [&] { create(new_name()); });
+    leave(segment, 0);
+}
+
+TEST_F(SegmentTest, WithoutRandomnessItSaysSo) {
+    Child child([&] {
+        if (!test::refuse_calls(
+                {{SYS_getrandom, ENOSYS, 0, 0, 0},
+                 {SYS_openat, EACCES, 2, O_ACCMODE | O_NOFOLLOW, O_RDONLY | O_NOFOLLOW}})) {
+            ::_exit(test::kCannotRefuse);
+        }
+        require(static_cast<bool>(refuses(ErrorCode::System, [&] { create(new_name()); },
+                                          {"drawing random numbers", "getrandom"})));
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
 TEST_F(SegmentTest, NoSpaceSaysHowMuchAndTheRemedy) {
     const std::string name = new_name();
     Child child([&] {

@@ -55,6 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take all memory at the start; pinned copies need it",
     )
+    parser.add_argument(
+        "--owner", metavar="USER", help="take over, or replace, a pool of this user too"
+    )
     return parser
 
 
@@ -78,6 +81,7 @@ def serve(arguments: argparse.Namespace) -> None:
         eviction=arguments.eviction,
         persistent=arguments.persistent,
         populate=arguments.populate,
+        owner=arguments.owner,
     ) as server:
         print(
             f"serving the pool '{server.name}': {arguments.capacity} in chunks of "

@@ -19,7 +19,7 @@ from ..._exit import close_at_exit
 from ..._repr import never_raises
 from ..._threads import Countdown, take_in_thread
 from ...errors import AlreadyExists, Closed, Incompatible, InvalidArgument, NotFound
-from ...handle import Handle
+from ...handle import Handle, Owner
 from ...store import Store
 from .gather import Blocks, BlockTable, KVFormat, PagedKV, block_tables, gone_chunks
 from .keys import Tokens, chunk_hashes
@@ -50,20 +50,27 @@ class PoolClient:
         close_at_exit(self)
 
     @classmethod
-    def attach(cls, name: str | Handle, *, timeout: float | None = 0) -> PoolClient:
+    def attach(
+        cls, name: str | Handle, *, timeout: float | None = 0, owner: Owner | None = None
+    ) -> PoolClient:
         """Attach to a pool; waits until ``timeout`` for it to appear.
+
+        Another user's pool is refused at once, by PermissionDenied, unless ``owner`` names that
+        user.
 
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
         countdown = Countdown(timeout)
-        store = Store.attach(name, timeout=timeout)
+        store = Store.attach(name, timeout=timeout, owner=owner)
         return cls._of_pool(store, countdown)
 
     @classmethod
-    async def attach_async(cls, name: str | Handle, *, timeout: float | None = 0) -> PoolClient:
+    async def attach_async(
+        cls, name: str | Handle, *, timeout: float | None = 0, owner: Owner | None = None
+    ) -> PoolClient:
         """``attach`` for tasks. A task that is cancelled is not attached."""
         countdown = Countdown(timeout)
-        store = await Store.attach_async(name, timeout=timeout)
+        store = await Store.attach_async(name, timeout=timeout, owner=owner)
         return await take_in_thread(lambda: cls._of_pool(store, countdown), cls.close)
 
     @classmethod

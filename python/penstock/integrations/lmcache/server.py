@@ -11,6 +11,7 @@ from ... import _core
 from ..._context import close_on_exit
 from ..._repr import never_raises
 from ...errors import AlreadyExists, Incompatible, NotFound
+from ...handle import Owner
 from ...state import StoreStats
 from ...store import Eviction, Store
 from .keys import KEY_PREFIX
@@ -40,11 +41,13 @@ class PoolServer:
         members: int = 64,
         eviction: Eviction = "sieve",
         persistent: bool = False,
+        owner: Owner | None = None,
         **memory: Any,
     ) -> PoolServer:
         """Create the pool, or take over the one of that name that engines or a server still use.
 
-        One that only dead processes used is replaced. It goes when the last one leaves, unless it
+        One that only dead processes used is replaced. Another user's is neither taken over nor
+        replaced, unless ``owner`` names that user. It goes when the last one leaves, unless it
         is ``persistent``. ``memory``: ``populate``, ``lock_memory``, ``huge_pages``, ``objects``
         and ``granule`` of ``Store.create()``.
 
@@ -60,12 +63,13 @@ class PoolServer:
                     members=members,
                     eviction=eviction,
                     persistent=persistent,
+                    owner=owner,
                     **memory,
                 )
                 break
             except AlreadyExists:
                 try:
-                    store = _take_over(name, size)
+                    store = _take_over(name, size, owner)
                     break
                 except NotFound:  # the last one has left meanwhile
                     continue
@@ -116,8 +120,8 @@ class PoolServer:
         return f"<penstock.PoolServer, chunks of {self.chunk_tokens} tokens, {self._store!r}>"
 
 
-def _take_over(name: str, capacity: int) -> Store:
-    store = Store.attach(name)
+def _take_over(name: str, capacity: int, owner: Owner | None) -> Store:
+    store = Store.attach(name, owner=owner)
     wanted = -(-capacity // _ROUNDING) * _ROUNDING
     if store.capacity != wanted:
         there = store.capacity

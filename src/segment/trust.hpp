@@ -1,0 +1,16 @@
+// Whose segments a process takes part in: one rule for every user, root too, and every concept.
+#pragma once
+
+#include <string>
+
+#include "os/shared_file.hpp"
+#include "penstock/segment.hpp"
+
+namespace penstock::detail {
+
+// Throws PermissionDenied unless the effective user of this process, or `trust`, owns the open
+// file. Asked of the descriptor: what lies under a name may be another file by then. `start` begins
+// the sentence: "can't attach to 'steps': ".
+void check_trust(const os::SharedFile& file, const Trust& trust, const std::string& start);
+
+}  // namespace penstock::detail
