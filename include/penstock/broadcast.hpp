@@ -176,6 +176,9 @@ public:
     [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }  // 0, 1, 2...
 
     void release() noexcept;
+    // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
+    // (its descriptor was closed by this process), and the memory may have been another's.
+    [[nodiscard]] Status check_held() const noexcept;
     // For a message that will be held for long: lets the ring flow on where the bytes lie in a
     // block of their own (larger than capacity/4); the block stays. Otherwise changes nothing.
     void keep() noexcept;

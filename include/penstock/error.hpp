@@ -29,7 +29,7 @@ enum class ErrorCode : std::uint8_t {
     InvalidArgument,   // a size, rank or option out of range
     PermissionDenied,  // the file belongs to somebody else
     Busy,              // a role is taken, or a loan is still open
-    WrongProcess,      // a handle met a forked child; attach anew there
+    WrongProcess,      // a handle met a forked child, or lost its descriptor: attach anew
     System,            // the operating system refused something unexpected
     Expired,           // a reservation or a reference that is not good any more
 };

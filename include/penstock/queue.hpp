@@ -112,6 +112,9 @@ public:
     [[nodiscard]] unsigned deliveries() const noexcept { return deliveries_; }
     [[nodiscard]] bool is_redelivered() const noexcept { return deliveries_ > 1; }
 
+    // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
+    // (its descriptor was closed by this process), and the memory may have been another's.
+    [[nodiscard]] Status check_held() const noexcept;
     void ack() noexcept;        // It is done with, and gone.
     void give_back() noexcept;  // Somebody else may have it, as redelivered.
     // It is done with and will not come again, but the bytes stay until this object goes.

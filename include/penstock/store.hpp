@@ -84,7 +84,8 @@ struct StoreRef {
 // Where the bytes of a reservation lie in the segment's file, for those who show them to a writer
 // at addresses of its own.
 struct StorePlace {
-    int descriptor = -1;  // the store's, while the reservation is open
+    // The store's, while the reservation is open; -1 also where the program has closed it.
+    int descriptor = -1;
     std::uint64_t offset = 0;
     // The pages are locked, or pinned for a device: their mapping must stay as it is.
     bool is_fixed = false;
@@ -104,6 +105,9 @@ public:
     [[nodiscard]] Format format() const noexcept { return format_; }
     [[nodiscard]] StoreRef ref() const noexcept { return ref_; }
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+    // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
+    // (its descriptor was closed by this process), and the memory may have been another's.
+    [[nodiscard]] Status check_held() const noexcept;
     void release() noexcept;  // the second time it does nothing
     // Another pin on the same object, for a holder of its own: no look-up, and not counted as read.
     [[nodiscard]] StoreObject share() const noexcept;
@@ -136,6 +140,9 @@ public:
     [[nodiscard]] StoreRef ref() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     [[nodiscard]] StorePlace place() const noexcept;  // without a descriptor once it is over
+    // False: it is over, or its store was left, or lost; nothing can be committed.
+    [[nodiscard]] bool is_usable() const noexcept;
+    [[nodiscard]] bool is_fixed() const noexcept;  // see StorePlace
 
     // Makes it visible. Expired: clear() or its deadline came first; it is gone.
     Status commit() noexcept;

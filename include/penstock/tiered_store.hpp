@@ -155,6 +155,8 @@ public:
     [[nodiscard]] StoreRef ref() const noexcept { return first_.ref(); }
     [[nodiscard]] bool is_open() const noexcept { return first_.is_open(); }
     [[nodiscard]] StorePlace place() const noexcept { return first_.place(); }
+    [[nodiscard]] bool is_usable() const noexcept { return first_.is_usable(); }
+    [[nodiscard]] bool is_fixed() const noexcept { return first_.is_fixed(); }
 
     // Expired: as with Store. By WriteThrough also what speaks of a server: the object is in the
     // first tier then, and not in the second. `wait` may end what is asked of a server before its

@@ -268,6 +268,9 @@ public:
     [[nodiscard]] std::vector<std::size_t> unfit(Column column,
                                                  std::optional<codec::DType> to) const;
 
+    // Ok: what was read of it before is what was put. WrongProcess: its reader lost its place (its
+    // descriptor was closed by this process), and the memory may have been another's.
+    [[nodiscard]] Status check_held() const noexcept;
     // Writes a column: row after row, the rest of each filled with `pad`, or all in a row. Integers
     // may become int32 or int64, and real numbers float32 or float64; InvalidArgument else, and for
     // a number that does not fit. TooLarge if the array is too small.

@@ -15,6 +15,16 @@ void Handle::check_usable() const {
     }
 }
 
+int Handle::check_descriptor(int descriptor) const {
+    if (descriptor < 0) {
+        raise_error(ErrorCode::WrongProcess,
+                    "the " + title_ +
+                        " is of no more use: its descriptor was closed by this process; close it "
+                        "and attach anew, after becoming a daemon");
+    }
+    return descriptor;
+}
+
 void Handle::raise_closed() const {
     raise_error(ErrorCode::Closed, "the " + title_ + " was closed by this process");
 }

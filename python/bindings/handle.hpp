@@ -31,6 +31,8 @@ public:
     void close();
     [[nodiscard]] bool is_closed() const noexcept { return closing_.load(); }
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
+    // The same descriptor; raises WrongProcess where there is none, because the program closed it.
+    int check_descriptor(int descriptor) const;
     // Raises WrongProcess in a forked child, Closed after close().
     void check_usable() const;
     [[nodiscard]] const std::string& title() const noexcept { return title_; }

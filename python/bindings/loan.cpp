@@ -130,7 +130,11 @@ private:
     void expose() {
         std::shared_ptr<LoanWindow>& window = loan_->writer().window;
         if (!window) {
-            window = std::make_shared<LoanWindow>(loan_->writer().core.descriptor());
+            const Writer& writer = loan_->writer();
+            const int descriptor = writer.check_descriptor(writer.core.descriptor());
+            auto fresh = std::make_shared<LoanWindow>(descriptor);
+            writer.check_descriptor(writer.core.descriptor());  // it was ours when it was mapped
+            window = std::move(fresh);
         }
         range_ = {loan_->file_offset(), nbytes_};
         memory_ = nb::cast(LoanMemory{.window = window, .range = range_});

@@ -121,6 +121,7 @@ Delivery take_delivery(PyQueue& queue, Deadline deadline) {
 nb::object get(PyQueue& queue, nb::handle timeout) {
     Delivery delivery = take_delivery(queue, parse_timeout(timeout));
     nb::object value = copy_of(delivery, queue.codec);
+    check(delivery.check_held());
     delivery.ack();
     return value;
 }

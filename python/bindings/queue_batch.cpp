@@ -36,6 +36,7 @@ public:
 
     [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
     [[nodiscard]] Format format() const noexcept { return delivery_.format(); }
+    [[nodiscard]] Status check_held() const noexcept { return delivery_.check_held(); }
 
     void acknowledge() noexcept {
         if (copy_ != nullptr) {
@@ -101,14 +102,19 @@ public:
 
     void exit(bool failed) {
         const std::vector<nb::object> leases = std::move(leases_);
+        Status held;
         for (const nb::object& lease : leases) {
             auto& message = *nb::inst_ptr<QueueLease>(lease);
+            if (!failed && held) {
+                held = message.check_held();
+            }
             failed ? message.give_back() : message.acknowledge();
         }
         // Whoever still has the list has no messages any more: only arrays kept by name stay.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
             throw nb::python_error();
         }
+        check(held);
     }
 
     // As if it had never been entered: each message is where it was, and counts no delivery.

@@ -41,7 +41,9 @@ const Message& expect_bytes(const Reader& reader) {
 
 nb::object recv(Reader& reader, nb::handle timeout) {
     const Message message = reader.take_message(parse_timeout(timeout));
-    return to_object(message, reader.codec);
+    nb::object value = to_object(message, reader.codec);
+    check(message.check_held());
+    return value;
 }
 
 nb::object recv_bytes(Reader& reader, nb::handle timeout) {
@@ -49,6 +51,7 @@ nb::object recv_bytes(Reader& reader, nb::handle timeout) {
     Turn turn(reader);
     reader.await_message(turn, deadline);
     nb::object bytes = to_object(expect_bytes(reader), reader.codec);
+    check(reader.pending->check_held());
     reader.pending.reset();
     return bytes;
 }
@@ -68,6 +71,7 @@ std::size_t recv_bytes_into(Reader& reader, nb::handle buffer, nb::handle timeou
     }
     copy_bytes(room.bytes().data(), bytes.data(), bytes.size());
     const std::size_t size = bytes.size();
+    check(reader.pending->check_held());
     reader.pending.reset();
     return size;
 }
@@ -175,7 +179,7 @@ void bind_reader(nb::module_& module) {
         .def("_descriptor",
              [](const Reader& reader) {
                  reader.check_usable();
-                 return reader.core.descriptor();
+                 return reader.check_descriptor(reader.core.descriptor());
              })
         .def("_stats",
              [](const Reader& reader) {

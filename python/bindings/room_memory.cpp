@@ -48,7 +48,7 @@ void RoomMemory::Free::operator()(std::byte* memory) const noexcept {
 
 RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_place) {
     const std::span<std::byte> bytes = room.bytes();
-    const bool is_fixed = room.place().is_fixed;
+    const bool is_fixed = room.is_fixed();
     if (in_place && is_fixed) {
         in_place_ = bytes.data();
         return;
@@ -63,18 +63,22 @@ RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_pla
 }
 
 void RoomMemory::cut_off(StoreRoom& room) {
-    const StorePlace place = room.place();
-    // Without a descriptor the store was left, at exit: the room may be in use by another process.
-    if (in_place_ != nullptr || place.descriptor < 0) {
+    // Where the store was left, at exit, or lost, the room may be in use by another process.
+    if (in_place_ != nullptr || !room.is_usable()) {
         return;
     }
     const std::span<std::byte> bytes = room.bytes();
     if (!window_.is_open()) {
         return copy_payload(bytes.data(), private_.get(), bytes.size());
     }
+    // Pages are moved back without the descriptor, wherever the kernel can.
+    const StorePlace place = room.place();
     std::error_code error = window_.give_back(place.descriptor, place.offset, !place.is_fixed);
     if (!error) {
         error = window_.show_private(place.descriptor, place.offset);
+        if (!error && room.place().descriptor != place.descriptor) {  // closed meanwhile
+            error = window_.show_zeros();
+        }
     }
     if (error) {
         give_up(room, error);

@@ -209,7 +209,12 @@ nb::object get(StoreObjects& store, nb::handle key) {
 
 nb::object get_copy(StoreObjects& store, nb::handle key, nb::handle missing) {
     const std::optional<StoreObject> found = find(store, key);
-    return found ? copy_of(*found, store.codec) : nb::borrow(missing);
+    if (!found) {
+        return nb::borrow(missing);
+    }
+    nb::object copy = copy_of(*found, store.codec);
+    check(found->check_held());
+    return copy;
 }
 
 }  // namespace

@@ -31,6 +31,12 @@ public:
     [[nodiscard]] StorePlace place() const noexcept {
         return std::visit([](const auto& staged) { return staged.place(); }, staged_);
     }
+    [[nodiscard]] bool is_usable() const noexcept {
+        return std::visit([](const auto& staged) { return staged.is_usable(); }, staged_);
+    }
+    [[nodiscard]] bool is_fixed() const noexcept {
+        return std::visit([](const auto& staged) { return staged.is_fixed(); }, staged_);
+    }
     Status resize(std::uint64_t nbytes) noexcept {
         return std::visit([&](auto& staged) { return staged.resize(nbytes); }, staged_);
     }

@@ -69,7 +69,12 @@ public:
         return value_of(pin(), codec_);
     }
     // Arrays that outlive the block have references of their own.
-    void exit() { pin_.reset(); }
+    void exit(bool failed) {
+        const nb::object pin = std::move(pin_);
+        if (!failed && pin.is_valid()) {
+            check(nb::inst_ptr<StorePin>(pin)->object.check_held());
+        }
+    }
 
     [[nodiscard]] nb::object meta() const { return meta_of(object()); }
     [[nodiscard]] std::size_t nbytes() const { return object().bytes().size(); }
@@ -162,7 +167,9 @@ void bind_store_view(nb::module_& module) {
         .def("__enter__", &StoreViewBlock::enter)
         .def(
             "__exit__",
-            [](StoreViewBlock& block, nb::handle, nb::handle, nb::handle) { block.exit(); },
+            [](StoreViewBlock& block, nb::handle type, nb::handle, nb::handle) {
+                block.exit(!type.is_none());
+            },
             nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
 }
 

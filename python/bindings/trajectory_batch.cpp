@@ -263,7 +263,9 @@ void bind_trajectory_batch(nb::module_& module) {
         .def(
             "ack",
             [](TrajectoryBatch& batch, nb::handle step) {
-                batch.ack(parse_natural(step, "step", "an int"));
+                const std::uint64_t version = parse_natural(step, "step", "an int");
+                check(batch.check_held());
+                batch.ack(version);
             },
             nb::arg("step").none())
         .def("give_back", &TrajectoryBatch::give_back)

@@ -46,16 +46,19 @@ public:
         return value;
     }
 
-    void exit() {
+    void exit(bool failed) {
         if (!lease_.is_valid()) {
             return;
         }
+        const Status held =
+            failed ? Status::ok() : nb::inst_ptr<Lease>(lease_)->message.check_held();
         const Life life(lease_);
         lease_.reset();
         // Arrays that were made of it are still there: it may be for long.
         if (const nb::object kept = life.object(); kept.is_valid()) {
             nb::inst_ptr<Lease>(kept)->message.keep();
         }
+        check(held);
     }
 
 private:
@@ -85,7 +88,10 @@ void bind_view(nb::module_& module) {
                           "Can be entered once, by any thread of its process.")
         .def("__enter__", &ViewBlock::enter)
         .def(
-            "__exit__", [](ViewBlock& block, nb::handle, nb::handle, nb::handle) { block.exit(); },
+            "__exit__",
+            [](ViewBlock& block, nb::handle type, nb::handle, nb::handle) {
+                block.exit(!type.is_none());
+            },
             nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
 }
 

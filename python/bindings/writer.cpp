@@ -255,7 +255,7 @@ void bind_writer(nb::module_& module) {
         .def("_descriptor",
              [](const Writer& writer) {
                  writer.check_usable();
-                 return writer.core.descriptor();
+                 return writer.check_descriptor(writer.core.descriptor());
              })
         .def("_stats",
              [](const Writer& writer) {

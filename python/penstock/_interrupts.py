@@ -35,6 +35,7 @@ Action = Callable[[int], None]
 
 _told: list[int] = []  # every signal that came
 _pipe: tuple[int, int] | None = None  # written by the kernel's handler, on whatever thread that ran
+_pipe_identity: tuple[int, int] = (0, 0)  # device and inode: a program may close it, as daemons do
 _wakeup_before = -1  # the program's own wake-up descriptor, where it has one
 
 
@@ -87,7 +88,8 @@ def borrow() -> Iterator[None]:
         if pipe is None and _pipe is not None:
             signal.set_wakeup_fd(_wakeup_before)
             for descriptor in _pipe:
-                os.close(descriptor)
+                if _is_pipe(descriptor):
+                    os.close(descriptor)
         _action, _pipe, _told[:] = action, pipe, told
         for came in late:
             signal.raise_signal(came)
@@ -160,9 +162,19 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def _open_pipe() -> None:
-    global _pipe, _wakeup_before
+    global _pipe, _pipe_identity, _wakeup_before
     _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    facts = os.fstat(_pipe[0])
+    _pipe_identity = (facts.st_dev, facts.st_ino)
     _wakeup_before = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        facts = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (facts.st_dev, facts.st_ino) == _pipe_identity
 
 
 def _poll(descriptors: list[int]) -> list[int]:

@@ -123,4 +123,5 @@ class UnsupportedType(Error, TypeError):
 
 
 class WrongProcess(Error, RuntimeError):
-    """The handle came here by ``fork`` and belongs to the parent: attach anew."""
+    """The handle is of no use here: it came by ``fork`` and belongs to the parent, or its
+    descriptor was closed by this process, as daemons do. Attach anew, after that."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ._exit import come_first
 from ._repr import never_raises
-from .errors import Error
+from .errors import Error, WrongProcess
 
 __all__ = ["Handle", "Name", "Owner"]
 
@@ -27,13 +27,14 @@ class Handle:
     through its queues and pipes.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "instance", "name")
+    __slots__ = ("__weakref__", "_descriptor", "_identity", "instance", "name")
 
     def __init__(self, name: Name, instance: str, descriptor: int = -1) -> None:
         """Made by ``writer.handle``. Owns the descriptor."""
         self.name = name
         self.instance = instance
         self._descriptor = descriptor
+        self._identity = _identity(descriptor)
 
     @classmethod
     def of_descriptor(cls, descriptor: int, instance: str) -> Handle:
@@ -56,14 +57,22 @@ class Handle:
         return self._descriptor >= 0
 
     def fileno(self) -> int:
-        """The descriptor of an anonymous segment, which stays the handle's; -1 of a named one."""
+        """The descriptor of an anonymous segment, which stays the handle's; -1 of a named one.
+
+        Raises WrongProcess where the program has closed it, as daemons do.
+        """
+        if self.is_anonymous and _identity(self._descriptor) != self._identity:
+            raise WrongProcess(
+                "this handle of an anonymous segment is of no more use: its descriptor was closed "
+                "by this process; take another one, after becoming a daemon"
+            )
         return self._descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
         come_first()  # a child may get it, and wait for us to close
         if not self.is_anonymous:
             return (Handle, (self.name, self.instance))
-        return (_received, (self.instance, reduction.DupFd(self._descriptor)))
+        return (_received, (self.instance, reduction.DupFd(self.fileno())))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Handle) and self.instance == other.instance
@@ -78,8 +87,18 @@ class Handle:
 
     def __del__(self) -> None:
         descriptor = getattr(self, "_descriptor", -1)
-        if descriptor >= 0:
+        # The program may have closed it, and have a file of its own under the number.
+        if descriptor >= 0 and _identity(descriptor) == self._identity:
             os.close(descriptor)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """What file it is; None where there is none."""
+    try:
+        facts = os.fstat(descriptor)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _received(instance: str, descriptor: Any) -> Handle:

@@ -157,7 +157,10 @@ void ReaderCore::take_gate() noexcept {
 }
 
 bool ReaderCore::is_writer_gone() const noexcept {
-    return segment_->participants().life(layout::kWriterSlot) != Life::Alive;
+    const Participants& participants = segment_->participants();
+    const Life is = participants.life(layout::kWriterSlot);
+    if (is == Life::Dead) participants.note_dead(layout::kWriterSlot);
+    return is != Life::Alive;
 }
 
 inline bool ReaderCore::look_for_more() noexcept {
@@ -211,9 +214,10 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
             return false;
         },
         [this] {
-            return closing_.is_cancelled() || view_.state().closed.load(kAcquire) != 0 ||
-                   is_writer_gone();
+            return closing_.is_cancelled() || !segment_->check_place() ||
+                   view_.state().closed.load(kAcquire) != 0 || is_writer_gone();
         });
+    if (segment_->is_foreign()) return segment_->why_foreign();
     line_->sleeps.store(sleeps_, kRelaxed);
     if (end == WaitEnd::Ready) return Status::ok();
     // The writer's last act before its end may have been a message.
@@ -256,9 +260,15 @@ inline bool ReaderCore::catch_up(const Wait& wait, Status& failure) noexcept {
 
 inline bool ReaderCore::find(const Wait& wait, Found& found, Status& failure) noexcept {
     if (segment_->is_foreign()) [[unlikely]] {
-        failure = wrong_process();
+        failure = segment_->why_foreign();
         return false;
     }
+    return search(wait, found, failure);
+}
+
+inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) noexcept {
+    constexpr unsigned kMostPaddings = 64;  // there is one before a record at most
+    unsigned paddings = 0;
     for (;;) {
         if (position_ == known_ && !catch_up(wait, failure)) return false;
         if (const char* wrong = parse(found)) [[unlikely]] {
@@ -266,7 +276,13 @@ inline bool ReaderCore::find(const Wait& wait, Found& found, Status& failure) no
             return false;
         }
         if (found.data != nullptr) return true;
-        position_ = found.end;  // padding: go on at the beginning of the ring
+        // Padding: go on at the beginning of the ring. A writer that scribbles could feed us with
+        // it for ever.
+        if (++paddings > kMostPaddings) [[unlikely]] {
+            failure = corrupt("padding without end");
+            return false;
+        }
+        position_ = found.end;
     }
 }
 
@@ -345,12 +361,14 @@ Result<std::size_t> ReaderCore::next_size(const Wait& wait) noexcept {
 Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept {
     Found found;
     Status failure;
-    if (position_ == known_ && !segment_->is_foreign()) {
+    if (segment_->is_foreign()) [[unlikely]]
+        return segment_->why_foreign();
+    if (position_ == known_) {
         if (!catch_up(wait, failure)) [[unlikely]]
             return failure;
         if (copy_newest(buffer, found)) return pass(found);
     }
-    if (!find(wait, found, failure)) [[unlikely]]
+    if (!search(wait, found, failure)) [[unlikely]]
         return failure;
     if (found.size > buffer.size()) {
         return Status(ErrorCode::TooLarge, "the next message has " + std::to_string(found.size) +
@@ -387,6 +405,9 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
 }
 
 inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
+    // After the copy: until somebody found us dead, the writer has left alone what was read.
+    if (segment_->is_found_dead()) [[unlikely]]
+        return segment_->why_foreign();
     if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
         position_ = found.end;  // nothing is held before it: no entry is needed
         publish_position(position_, ++messages_);
@@ -410,7 +431,7 @@ bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
 }
 
 void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) noexcept {
-    if (segment_->is_foreign()) return;
+    if (segment_->is_foreign()) return let_go(kLetGo);
     if (kept) {
         arena_.drop({granule, 0}, slot_);
         PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
@@ -435,6 +456,18 @@ inline void ReaderCore::announce(std::uint64_t what) noexcept {
             // What is still held lies in blocks of its own: the ring need not wait for it.
             if (oldest_.load(kRelaxed) == next_.load(kAcquire)) open_gate();
         }
+        if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
+    }
+}
+
+// Of a handle that is lost: there is nothing to give back, and the last one leaves all the same. In
+// a forked child nothing goes: messages of the parent may still point here.
+void ReaderCore::let_go(std::uint64_t what) noexcept {
+    if (!segment_->is_lost()) return;
+    if (static_cast<std::uint32_t>(work_.fetch_add(what | kReleased, kAcqRel)) != 0) return;
+    std::uint64_t seen = work_.load(kAcquire);
+    for (;;) {
+        if (handle_closed_.load(kAcquire) && seen / kLetGo == handed_out_) return leave();
         if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
     }
 }
@@ -465,8 +498,9 @@ inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t m
 
 void ReaderCore::close_handle() noexcept {
     // A forked child leaves its copy alone: messages of the parent may still point to it.
-    if (segment_->is_foreign()) return;
+    if (segment_->is_foreign() && !segment_->is_lost()) return;
     handle_closed_.store(true, kRelease);  // handed_out_ is final from here on
+    if (!segment_->check_place()) return let_go(kLetGo);
     announce(kLetGo | kReleased);
 }
 
@@ -479,7 +513,7 @@ void ReaderCore::open_gate() noexcept {
 
 void ReaderCore::leave() noexcept {
     withdraw();
-    if (!segment_->is_foreign()) {  // else it has departed, and the rank may be another's
+    if (segment_->check_place()) {  // else it has departed, and the rank may be another's
         open_gate();
         vacate();
     }
@@ -496,7 +530,7 @@ void ReaderCore::vacate() noexcept {
 
 // Messages that are held keep nothing any more, neither room in the ring nor blocks.
 void ReaderCore::depart() noexcept {
-    if (segment_->is_foreign()) return;
+    if (!segment_->check_place()) return;
     open_gate();
     arena_.reap(slot_);
     space_.notify();
@@ -509,7 +543,7 @@ bool ReaderCore::is_stream_over() const noexcept {
 }
 
 BroadcastStats ReaderCore::stats() const {
-    if (segment_->is_foreign()) wrong_process().or_throw();
+    if (!segment_->check_place()) segment_->why_foreign().or_throw();
     BroadcastStats stats = read_stats(view_);
     stats.messages = line_->messages.load(kRelaxed) - line_->start.load(kRelaxed);
     stats.waits = line_->waits.load(kRelaxed);
@@ -543,6 +577,11 @@ Message& Message::operator=(Message&& other) noexcept {
 
 Message::~Message() {
     release();
+}
+
+Status Message::check_held() const noexcept {
+    if (core_ == nullptr || !core_->is_foreign()) return Status::ok();
+    return core_->segment().why_foreign();
 }
 
 void Message::release() noexcept {

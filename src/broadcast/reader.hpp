@@ -23,8 +23,8 @@ public:
     Result<Message> recv(const Wait& wait) noexcept;
     // Leaves known_ alone, so that find() still sees how far ahead the writer is.
     [[nodiscard]] bool is_ready() const noexcept {
-        return !segment_->is_foreign() &&
-               view_.writer().position.load(std::memory_order_relaxed) != position_;
+        if (segment_->is_foreign()) return segment_->is_lost();  // recv() says so at once
+        return view_.writer().position.load(std::memory_order_relaxed) != position_;
     }
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept;
     Result<std::size_t> next_size(const Wait& wait) noexcept;
@@ -77,6 +77,8 @@ private:
 
     // The next record, checked. Its failures come out of `failure`, which success never touches.
     bool find(const Wait& wait, Found& found, Status& failure) noexcept;
+    // The same of a handle that is not foreign.
+    bool search(const Wait& wait, Found& found, Status& failure) noexcept;
     Status wait_for_more(const Wait& wait) noexcept;
     // Makes sure that something is published beyond the cursor.
     bool catch_up(const Wait& wait, Status& failure) noexcept;
@@ -96,6 +98,7 @@ private:
 
     std::uint32_t hand_out(const Found& found) noexcept;
     void announce(std::uint64_t what) noexcept;
+    void let_go(std::uint64_t what) noexcept;
     void give_back_released() noexcept;
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void open_gate() noexcept;

@@ -47,17 +47,23 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     longest = std::max(longest_inline, arena.range_bytes());
     told.resize(shape.readers);
     limit = shape.capacity;
+    set_usable();
     enter(*segment, layout::kWriterSlot);
 }
 
 inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
-    return !segment->is_foreign() && !closed && !loan_open && length <= longest;
+    return !segment->is_foreign() && length < too_long;
+}
+
+// One bound for all that forbids a message, so that sending looks at one only.
+void WriterCore::set_usable() noexcept {
+    too_long = closed || loan_open ? 0 : longest + 1;
 }
 
 // Closed first: a closed writer has detached, and looks foreign.
 Status WriterCore::check_readable() const noexcept {
     if (closed) return Status::closed_here("this writer is closed; create the broadcast anew");
-    return segment->is_foreign() ? wrong_process() : Status::ok();
+    return segment->is_foreign() ? segment->why_foreign() : Status::ok();
 }
 
 // Why is_usable() said no.
@@ -135,11 +141,16 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     if (!std::exchange(blocked, true)) state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
     const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
-                                   [this] { return closing.is_cancelled() || bury_dead(); });
+                                   [this] { return is_to_end_wait() || bury_dead(); });
+    if (segment->is_foreign()) return segment->why_foreign();
     state.sleeps.store(sleeps, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
     if (end == WaitEnd::Ready) clear_blocked();
     return explain_wait(end, wait);
+}
+
+bool WriterCore::is_to_end_wait() noexcept {
+    return closing.is_cancelled() || !segment->check_place();
 }
 
 // Until then blocked_by() goes on telling, also after a Timeout.
@@ -286,6 +297,7 @@ inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header
 }
 
 Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
+    if (!segment->check_place()) return segment->why_foreign();
     recycle();
     Result<BlockId> block = arena.allocate(length, layout::kWriterSlot);
     const auto may_come_free = [this] { return !sent_blocks.empty() || !kept_blocks.empty(); };
@@ -345,11 +357,12 @@ void WriterCore::recycle() noexcept {
 // Without a message: its memory is given back like that of one.
 void WriterCore::end_loan() noexcept {
     loan_open = false;
-    if (loan_block) {
+    set_usable();
+    if (loan_block && !segment->is_foreign()) {
         arena.free(*loan_block, layout::kWriterSlot);
-        loan_block.reset();
         note_large();
     }
+    loan_block.reset();
     if (closed) segment->detach();  // the loan alone had kept it
 }
 
@@ -360,6 +373,7 @@ void WriterCore::note_large() noexcept {
 
 void WriterCore::trim_when_idle() noexcept {
     if (!may_trim || os::monotonic_ns() - last_large < kIdleBeforeTrim) return;
+    if (!segment->check_place()) return;
     recycle();
     if (!sent_blocks.empty() || !kept_blocks.empty()) return;
     arena.trim(layout::kWriterSlot, 0);
@@ -383,8 +397,13 @@ void WriterCore::close() noexcept {
 }
 
 void WriterCore::leave() noexcept {
-    if (closed || segment->is_foreign()) return;
+    if (closed || (segment->is_foreign() && !segment->is_lost())) return;
     closed = true;
+    set_usable();
+    if (!segment->check_place()) {  // others see a writer that died
+        if (!loan_open) segment->detach();
+        return;
+    }
     clear_blocked();
     end_stream();
     auto& participants = segment->participants();
@@ -492,6 +511,7 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
     PENSTOCK_CRASH_POINT("broadcast.loan.made");
     core.loan_room = room;
     core.loan_open = true;
+    core.set_usable();
     return Loan(core_.get(), {at, size});
 }
 
@@ -519,14 +539,16 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
         return true;
     };
     // An active gate may be a dead reader's: only the kernel's word counts.
-    const auto any_dead = [&core] { return core.closing.is_cancelled() || core.bury_dead(); };
+    const auto any_dead = [&core] { return core.is_to_end_wait() || core.bury_dead(); };
     for (;;) {
-        const detail::WaitEnd end =
+        detail::WaitEnd end =
             detail::wait_until(core.space, core.spin, wait, core.sleeps, all_active, any_dead);
         if (end == detail::WaitEnd::Ready && !any_dead()) {
             if (all_active()) return Status::ok();
-            continue;
+            end = detail::end_of_wait(wait);
+            if (end == detail::WaitEnd::Ready) continue;
         }
+        if (core.segment->is_foreign()) return core.segment->why_foreign();
         if (core.closing.is_cancelled() || end == detail::WaitEnd::Cancelled) {
             return {ErrorCode::Cancelled, "waiting for readers was cancelled"};
         }
@@ -543,6 +565,7 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
 
 WriterCore& BroadcastWriter::core_or_throw() const {
     if (core_ == nullptr) moved_from().or_throw();
+    static_cast<void>(core_->closed || core_->segment->check_place());
     core_->check_readable().or_throw();
     return *core_;
 }
@@ -614,7 +637,7 @@ Loan::~Loan() {
 void Loan::drop() noexcept {
     if (core_ == nullptr) return;
     auto& core = *std::exchange(core_, nullptr);
-    if (core.segment->is_foreign()) return;
+    if (core.segment->is_foreign() && !core.segment->is_lost()) return;
     core.end_loan();
 }
 
@@ -627,12 +650,17 @@ std::uint64_t Loan::file_offset() const noexcept {
 Status Loan::commit(Format format) noexcept {
     if (core_ == nullptr) return Status::closed_here("this loan was committed already");
     auto& core = *std::exchange(core_, nullptr);
-    if (core.segment->is_foreign()) return detail::wrong_process();
+    if (core.segment->is_foreign() && !core.segment->is_lost()) return core.segment->why_foreign();
     if (core.closed) {
         core.end_loan();
         return Status::closed_here("the writer was closed; the loan was not sent");
     }
+    if (core.segment->is_lost()) {
+        core.end_loan();
+        return core.segment->why_foreign();
+    }
     core.loan_open = false;
+    core.set_usable();
     const std::size_t size = std::exchange(bytes_, {}).size();
     if (core.loan_block) {
         core.publish_block(*std::exchange(core.loan_block, std::nullopt), core.loan_room, size,

@@ -35,6 +35,7 @@ struct WriterCore final : Attachment {
     };
 
     [[nodiscard]] bool is_usable(std::uint64_t length) const noexcept;
+    void set_usable() noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status check_readable() const noexcept;
     Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
@@ -65,6 +66,7 @@ struct WriterCore final : Attachment {
     template <typename Ready>
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
+    [[nodiscard]] bool is_to_end_wait() noexcept;
     Status explain_wait(WaitEnd end, const Wait& wait) noexcept;
     void clear_blocked() noexcept;
     // Clears dead readers; true if there is a death that has to be told of.
@@ -88,7 +90,8 @@ struct WriterCore final : Attachment {
     std::byte* ring = nullptr;
     std::uint64_t mask = 0;
     std::uint64_t longest_inline = 0;
-    std::uint64_t longest = 0;  // of any message
+    std::uint64_t longest = 0;   // of any message
+    std::uint64_t too_long = 0;  // the least length that can't be sent now; see set_usable()
 
     std::uint64_t position = 0;  // published
     std::uint64_t limit = 0;     // a record may end here at most

@@ -6,7 +6,8 @@
 namespace penstock::os {
 
 // The same for every process of one boot, whatever time namespace it is in (containers, CRIU): what
-// such a namespace adds is taken away again. So it may lie in shared memory.
+// such a namespace adds is taken away again, as far as that is known (ClockOffsets). So it may lie
+// in shared memory.
 std::int64_t monotonic_ns() noexcept;
 // The same clock in steps of a few milliseconds, several times cheaper: for people.
 std::int64_t coarse_ns() noexcept;
@@ -17,6 +18,9 @@ std::int64_t wall_ns() noexcept;  // since the epoch
 struct ClockOffsets {
     std::int64_t monotonic = 0;  // ns
     std::int64_t boot = 0;       // ns
+    // False where /proc does not tell: monotonic_ns() may be another clock than that of others, and
+    // what they have noted is not over because of it.
+    bool is_known = true;
 };
 ClockOffsets clock_offsets() noexcept;
 

@@ -40,17 +40,19 @@ std::int64_t offset_in(const char* text, const char* name) noexcept {
 ClockOffsets read_offsets() noexcept {
     constexpr ino_t kInitial = 0xEFFFFFFA;  // PROC_TIME_INIT_INO, the same on every machine
     const ino_t own = namespace_at("/proc/self/ns/time");
-    if (own == 0 || own == kInitial) return {};
+    // A kernel that has none tells of other namespaces.
+    if (own == 0) return {0, 0, namespace_at("/proc/self/ns/pid") != 0};
+    if (own == kInitial) return {};
     // The file tells of the namespace that children will be in: our own, unless we have just made
     // them one, by a call that did not move us.
-    if (namespace_at("/proc/self/ns/time_for_children") != own) return {};
+    if (namespace_at("/proc/self/ns/time_for_children") != own) return {0, 0, false};
     const int file = ::open("/proc/self/timens_offsets", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return {};
+    if (file < 0) return {0, 0, false};
     char text[256];
     const ssize_t size = ::read(file, text, sizeof text - 1);
     ::close(file);
     text[size > 0 ? size : 0] = '\0';
-    return {offset_in(text, "monotonic"), offset_in(text, "boottime")};
+    return {offset_in(text, "monotonic"), offset_in(text, "boottime"), size > 0};
 }
 
 // A process changes its time namespace by fork and exec alone, unless it calls setns().

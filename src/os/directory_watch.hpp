@@ -4,6 +4,8 @@
 #include <chrono>
 #include <string>
 
+#include "os/descriptor.hpp"
+
 namespace penstock::os {
 
 // Watches one directory from construction on. Without a working watch (none left, or a file system
@@ -19,7 +21,7 @@ public:
     void wait(std::chrono::nanoseconds span) noexcept;
 
 private:
-    int descriptor_;
+    OwnDescriptor own_;
 };
 
 }  // namespace penstock::os

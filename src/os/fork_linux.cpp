@@ -2,9 +2,6 @@
 #include "os/fork.hpp"
 
 #include <pthread.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -15,7 +12,7 @@ namespace {
 // Never destroyed: handles may be closed by static destructors, and a child may fork at exit.
 struct Registry {
     std::mutex mutex;
-    std::vector<int> descriptors;
+    std::vector<OwnDescriptor> descriptors;
     std::atomic<std::mutex*> outer{nullptr};
     std::mutex* held = nullptr;  // by the fork that is under way; guarded by `mutex`
 };
@@ -45,7 +42,7 @@ void after_fork_in_parent() {
 
 void after_fork_in_child() {
     Registry& own = registry();
-    for (const int descriptor : own.descriptors) ::close(descriptor);
+    for (const OwnDescriptor& descriptor : own.descriptors) close_if_ours(descriptor);
     own.descriptors.clear();
     detail::fork_count.fetch_add(1, std::memory_order_relaxed);
     unlock_all();
@@ -64,21 +61,22 @@ void hold_across_forks(std::mutex& mutex) {
     registry().outer.store(&mutex);
 }
 
-int open_closed_in_children(const std::function<int()>& open) {
+OwnDescriptor open_closed_in_children(const std::function<int()>& open) {
     install_handlers_once();
     const std::lock_guard lock(registry().mutex);
     auto& known = registry().descriptors;
     known.reserve(known.size() + 1);  // so that nothing can fail once it is open
-    const int descriptor = open();
-    if (descriptor >= 0) known.push_back(descriptor);
-    return descriptor;
+    const int number = open();
+    if (number < 0) return {};
+    // One that is known under this number was closed by the program.
+    std::erase_if(known, [number](const OwnDescriptor& one) { return one.number == number; });
+    return known.emplace_back(mark_descriptor(number));
 }
 
-void close_descriptor(int descriptor) noexcept {
+void close_descriptor(const OwnDescriptor& descriptor) noexcept {
     const std::lock_guard lock(registry().mutex);
-    auto& known = registry().descriptors;
-    known.erase(std::remove(known.begin(), known.end(), descriptor), known.end());
-    ::close(descriptor);
+    std::erase(registry().descriptors, descriptor);
+    close_if_ours(descriptor);
 }
 
 }  // namespace penstock::os

@@ -8,12 +8,17 @@
 #include <system_error>
 #include <vector>
 
+#include "os/descriptor.hpp"
 #include "os/pages.hpp"
 
 namespace penstock::os {
 
+class Mapping;
+
 // Owns a descriptor opened with O_CLOEXEC that carries locks; closed in every forked child.
-// A process-wide resource; not thread-safe.
+// A process-wide resource; not thread-safe. Where the program has closed the descriptor, and given
+// its number to a file of its own, that file is left alone: what changes something fails with
+// std::errc::bad_file_descriptor, or does nothing, and nobody is found dead.
 class SharedFile {
 public:
     SharedFile() noexcept = default;
@@ -33,11 +38,13 @@ public:
     // A description of its own for the file behind `descriptor` (locks belong to descriptions).
     static SharedFile reopen(int descriptor, std::error_code& error);
 
-    [[nodiscard]] bool is_open() const noexcept { return descriptor_ >= 0; }
-    [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
+    [[nodiscard]] bool is_open() const noexcept { return own_.is_open(); }
+    [[nodiscard]] int descriptor() const noexcept { return own_.number; }
+    // The descriptor is still the one that was opened; 0.1 us. Any thread.
+    [[nodiscard]] bool is_ours() const noexcept { return own_.is_marked(); }
     void close() noexcept;
     // Forgets the descriptor without closing it: in a forked child it is closed already.
-    void abandon() noexcept { descriptor_ = -1; }
+    void abandon() noexcept { own_ = {}; }
 
     // Gives a private file its name; std::errc::file_exists if the name is taken.
     [[nodiscard]] std::error_code publish(const std::string& path);
@@ -51,7 +58,11 @@ public:
     // Reserves memory for a range inside the size that holds nothing yet, all or none;
     // std::errc::no_space_on_device when there is none.
     [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes) noexcept;
-    // Gives the memory of a range back; it reads as zeros until reserved again.
+    // Where the file is mapped for writing, from `offset` on. Outlives what punch() is asked for.
+    void note_mapping(const Mapping& mapping, std::uint64_t offset) noexcept;
+    // Gives the memory of a range back; it reads as zeros until reserved again. Inside the noted
+    // mapping without the descriptor, which another thread may be closing: no file but this one
+    // can lose anything.
     [[nodiscard]] std::error_code punch(std::uint64_t offset, std::uint64_t bytes) noexcept;
 
     struct Facts {
@@ -78,13 +89,18 @@ public:
     bool try_lock(std::uint64_t byte) noexcept;
     bool try_lock_shared(std::uint64_t byte) noexcept;
     void unlock(std::uint64_t byte) noexcept;
-    // True if another description holds a write lock on the byte. About 0.3 us.
+    // True if another description holds a write lock on the byte, or if it can't be known. About
+    // 0.3 us.
     [[nodiscard]] bool is_locked_by_other(std::uint64_t byte) const noexcept;
 
 private:
-    explicit SharedFile(int descriptor) noexcept : descriptor_(descriptor) {}
+    bool lock_own(std::uint64_t byte, short type) noexcept;
+    explicit SharedFile(const OwnDescriptor& own) noexcept : own_(own) {}
     static SharedFile with_mode(SharedFile file, std::error_code& error) noexcept;
-    int descriptor_ = -1;
+    OwnDescriptor own_;
+    std::byte* mapped_ = nullptr;  // see note_mapping()
+    std::uint64_t mapped_offset_ = 0;
+    std::uint64_t mapped_bytes_ = 0;
     std::string private_path_;  // of a private file where O_TMPFILE is not to be had
 };
 

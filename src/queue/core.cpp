@@ -125,13 +125,13 @@ void QueueCore::claim_place() {
 
 QueueCore::~QueueCore() {
     withdraw();
-    if (segment->is_foreign()) return;
+    if (!segment->check_place()) return;
     vacate();
 }
 
 // What deliveries and loans hold goes back; those that are left can be read, and change nothing.
 void QueueCore::depart() noexcept {
-    if (segment->is_foreign()) return;
+    if (!segment->check_place()) return;
     end_on_leaving();
     take_back(self);
     data.notify();
@@ -172,7 +172,7 @@ bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
 
 // Why is_able_to_put() said no.
 Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
-    if (segment->is_foreign()) return wrong_process();
+    if (segment->is_foreign()) return segment->why_foreign();
     if (role == QueueRole::Consumer) {
         return {ErrorCode::InvalidArgument, "this handle attached to " + quoted(segment->name()) +
                                                 " as a consumer; attach without that role to put"};
@@ -189,7 +189,9 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
 
 // True: accepted, or `failure` says why never. False: the queue is full.
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
-    for (;;) {
+    // To be too slow takes a consumer's patience, each time.
+    constexpr unsigned kMostAttempts = 10'000;
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const SlotRing::Look look = ring.claim(tail);
         if (look == SlotRing::Look::Nothing) return false;
         if (look == SlotRing::Look::Damaged) {
@@ -231,6 +233,11 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             look_around(now);
             return true;
         }
+        // Nothing of it is ours any more, and it may be another's by now.
+        if (segment->is_foreign()) {
+            failure = segment->why_foreign();
+            return true;
+        }
         // Too slow: everybody has passed this slot. Queue up again behind them.
         if (message.block != 0) {
             arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
@@ -240,6 +247,8 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         ring.abandon(ticket);
         PENSTOCK_CRASH_POINT("queue.put.abandoned");
     }
+    failure = damaged(*segment);
+    return true;
 }
 
 Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) noexcept {
@@ -262,9 +271,7 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
             return {ErrorCode::Timeout, quoted(segment->name()) + " is full: " +
                                             slots_in_use(view) + "; nothing was put"};
         }
-        if (end != WaitEnd::Ready) {
-            return {ErrorCode::Cancelled, "putting was cancelled; nothing was put"};
-        }
+        if (end != WaitEnd::Ready) return cancelled("putting was cancelled; nothing was put");
     }
     if (!failure) return failure;
     if (notifies) data.notify();
@@ -287,6 +294,9 @@ Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notif
 }
 
 Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexcept {
+    // Copying it takes so long that others could clear us away meanwhile: see Segment::check_place.
+    constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
+    if (size >= kLong && !segment->check_place()) return segment->why_foreign();
     become_producer();
     Result<BlockId> block = arena.allocate(size, self, first_granule());
     const auto is_settled = [&] {
@@ -306,14 +316,13 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
                                                   std::to_string(arena.range_bytes()) +
                                                   bytes_in_use(view) + "; nothing was put");
         }
-        if (end != WaitEnd::Ready) {
-            return Status(ErrorCode::Cancelled, "putting was cancelled; nothing was put");
-        }
+        if (end != WaitEnd::Ready) return cancelled("putting was cancelled; nothing was put");
     }
     if (block) {
         const std::uint64_t granule = view.shape().arena.granule_bytes;
         next_granule = static_cast<std::uint32_t>(block->granule + (size + granule - 1) / granule);
     }
+    if (block.code() == ErrorCode::System && !segment->check_place()) return segment->why_foreign();
     if (block.code() == ErrorCode::NoSpace) {
         return Status(ErrorCode::NoSpace,
                       std::string(block.status().message()) + segment->space_sentence());
@@ -349,11 +358,22 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no free slot came: " + slots_in_use(view)};
     }
-    return {ErrorCode::Cancelled, "waiting for room was cancelled"};
+    return cancelled("waiting for room was cancelled");
+}
+
+// What a wait that was neither successful nor too long ended with.
+Status QueueCore::cancelled(const char* sentence) const noexcept {
+    if (segment->is_foreign()) return segment->why_foreign();
+    return {ErrorCode::Cancelled, sentence};
+}
+
+// Unless the place, and the request that stands there, is another's by now.
+void QueueCore::leave_line() noexcept {
+    if (!segment->is_foreign()) line.leave();
 }
 
 Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
-    if (segment->is_foreign()) return wrong_process();
+    if (segment->is_foreign()) return segment->why_foreign();
     const auto is_there = [&] {
         return least <= 1 ? ring.is_ready(head) || is_ended() : may_have(least);
     };
@@ -367,12 +387,13 @@ Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
         if (!has_to_queue) return explain_no_message(end, least);
     }
     const WaitEnd end = wait_turn(least, wait, is_there);
-    line.leave();
+    leave_line();
     return explain_no_message(end, least);
 }
 
 // What a wait for messages ended with, in words.
 Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noexcept {
+    if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready) return Status::ok();
     if (end == WaitEnd::Timeout && least > 1) {
         return {ErrorCode::Timeout, "there are no " + std::to_string(least) + " messages in " +
@@ -382,7 +403,7 @@ Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noe
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment->name())};
     }
-    return {ErrorCode::Cancelled, "waiting for a message was cancelled; nothing was taken"};
+    return cancelled("waiting for a message was cancelled; nothing was taken");
 }
 
 inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
@@ -421,7 +442,7 @@ void QueueCore::back_off_while_streaming() noexcept {
 
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
     if (segment->is_foreign()) [[unlikely]]
-        return wrong_process();
+        return segment->why_foreign();
     const bool may_wait = !wait.deadline.is_try();
     SlotRing::Look look = SlotRing::Look::Nothing;
     bool has_to_queue = may_wait && line.may_be_occupied() && line.is_occupied();
@@ -475,8 +496,11 @@ WaitEnd QueueCore::take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool
         if (end != WaitEnd::Ready) break;
         has_ended = has_ended_before_look();
         look = try_take(index);
+        if (look == SlotRing::Look::Nothing && !has_ended) {
+            end = closing.is_cancelled() ? WaitEnd::Cancelled : end_of_wait(wait);
+        }
     }
-    line.leave();
+    leave_line();
     if (end != WaitEnd::Timeout) return end;
     // A wait yields no less than a try: the last look is past the line.
     look = try_take(index);
@@ -485,8 +509,16 @@ WaitEnd QueueCore::take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool
 
 SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
     const SlotRing::Look look = try_take(index);
-    if (look == SlotRing::Look::Got) note_taken(index);
-    return look;
+    if (look != SlotRing::Look::Got) return look;
+    note_taken(index);
+    return still_has(index) ? look : SlotRing::Look::Nothing;
+}
+
+// Nobody would give it back for us if whoever found us dead has looked at the slots before.
+bool QueueCore::take_none(std::uint64_t index) noexcept {
+    ring.untake(index);
+    data.notify();
+    return false;
 }
 
 void QueueCore::note_taken(std::uint64_t index) noexcept {
@@ -569,6 +601,7 @@ bool QueueCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor);
     bool has_cleared = false;
     looked_at.store(os::coarse_ns(), kRelaxed);
+    if (!segment->check_place()) return false;
     Participants& participants = segment->participants();
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
         if (slot == self || participants.life(slot) != Life::Dead) continue;
@@ -627,7 +660,7 @@ void QueueCore::end() noexcept {
 // Ends the stream if it is this participant's to end. The role is given up before the others' are
 // looked at: of two producers that leave at once, one sees none.
 void QueueCore::end_on_leaving() noexcept {
-    if (segment->is_foreign()) return;
+    if (!segment->check_place()) return;
     clear_dead();
     line.clear(self);
     const bool was_producer = is_producer;

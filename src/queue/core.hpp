@@ -86,6 +86,14 @@ struct QueueCore final : Attachment {
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
     // The next message if there is one, whatever waits in the line.
     SlotRing::Look take_now(std::uint64_t& index) noexcept;
+    // After a take, and what was copied before an acknowledgement. False: others found us dead, and
+    // the message is back in the queue.
+    [[nodiscard]] bool still_has(std::uint64_t index) noexcept {
+        if (!segment->is_found_dead()) [[likely]]
+            return true;
+        return take_none(index);
+    }
+    bool take_none(std::uint64_t index) noexcept;
     void note_taken(std::uint64_t index) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
     void back_off_while_streaming() noexcept;
@@ -105,6 +113,8 @@ struct QueueCore final : Attachment {
     Status wait_ready(std::uint64_t least, const Wait& wait) noexcept;
     [[nodiscard]] Status explain_no_message(WaitEnd end, std::uint64_t least = 1) const noexcept;
     [[nodiscard]] Status everything_was_taken() const noexcept;
+    [[nodiscard]] Status cancelled(const char* sentence) const noexcept;
+    void leave_line() noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
     // For the taking thread, in the same call.
     void acknowledge_at_once(std::uint64_t index) noexcept;
@@ -189,10 +199,12 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, R
     std::uint64_t sleeps = 0;
     const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
         clear_dead();
+        if (segment->is_foreign()) return true;
         if (is_consumer) line.tend();
         trim_when_idle();
         return closing.is_cancelled();
     });
+    if (segment->is_foreign()) return end;
     own().sleeps.fetch_add(sleeps, kRelaxed);
     if (end == WaitEnd::Ready) return end;
     // What the dead gave back, or left free, is there since the last look.
@@ -216,6 +228,8 @@ WaitEnd QueueCore::wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) 
         };
         end = wait_for(data, take_spin, wait, is_served, true);
         if (end != WaitEnd::Ready || is_first) return end;
+        end = closing.is_cancelled() ? WaitEnd::Cancelled : end_of_wait(wait);
+        if (end != WaitEnd::Ready) return end;
     }
 }
 

@@ -74,7 +74,7 @@ Result<std::uint64_t> on_usable(const std::shared_ptr<QueueCore>& core,
                                 std::uint64_t (*act)(QueueCore&, detail::Chosen),
                                 detail::Chosen chosen) noexcept {
     if (core == nullptr) return closed_handle();
-    if (core->segment->is_foreign()) return detail::wrong_process();
+    if (core->segment->is_foreign()) return core->segment->why_foreign();
     return act(*core, chosen);
 }
 
@@ -92,6 +92,7 @@ Result<Delivery> detail::QueueAccess::take_seen(const std::shared_ptr<QueueCore>
         return Status(ErrorCode::Timeout, "somebody else was quicker");
     }
     core->note_taken(index);
+    if (!core->still_has(index)) return core->segment->why_foreign();
     const QueueCore::Content found = core->content(index);
     if (!found.is_sound) return unsound(*core, index);
     return delivery_of(core, index, found);
@@ -144,6 +145,7 @@ Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
+    if (!core_->still_has(index)) return core_->segment->why_foreign();
     const QueueCore::Content found = core_->content(index);
     if (!found.is_sound) return unsound(*core_, index);
     return delivery_of(core_, index, found);
@@ -256,8 +258,14 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
         outcome = end == detail::WaitEnd::Ready ? request.try_take()
                                                 : core->explain_no_message(end, least);
         if (end != detail::WaitEnd::Ready || is_settled(outcome)) break;
+        const detail::WaitEnd over =
+            core->closing.is_cancelled() ? detail::WaitEnd::Cancelled : detail::end_of_wait(wait);
+        if (over != detail::WaitEnd::Ready) {
+            outcome = core->explain_no_message(over, least);
+            break;
+        }
     }
-    core->line.leave();
+    core->leave_line();
     return outcome;
 }
 
@@ -266,7 +274,7 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, const Wait& wait,
                         std::size_t least) noexcept try {
     if (core_ == nullptr) return closed_handle();
-    if (core_->segment->is_foreign()) return detail::wrong_process();
+    if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     const std::uint64_t slots = core_->view.shape().slots;
     if (least > most || least > slots) {
         return {ErrorCode::InvalidArgument,
@@ -282,7 +290,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
     if (!first) return first.status().copy();
     return request.go_on_from(*std::move(first));
 } catch (const std::bad_alloc&) {
-    if (core_ != nullptr) core_->line.leave();
+    if (core_ != nullptr) core_->leave_line();
     return {ErrorCode::System, "no memory for more deliveries"};
 }
 
@@ -303,18 +311,22 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
     }
     if (size > 0) std::memcpy(buffer.data(), found.bytes.data(), size);
     PENSTOCK_CRASH_POINT("queue.get.copied");
+    if (!core_->still_has(index)) return core_->segment->why_foreign();
     core_->acknowledge_at_once(index);
     return size;
 }
 
 bool Queue::is_ready(std::size_t least) const noexcept {
-    if (core_ == nullptr || core_->segment->is_foreign()) return false;
+    if (core_ == nullptr) return false;
+    if (core_->segment->is_foreign()) return core_->segment->is_lost();  // take() says so at once
     if (core_->line.may_be_occupied() && core_->line.is_occupied()) return false;
     return least <= 1 ? core_->ring.is_ready(core_->head) : core_->ring.has(core_->head, least);
 }
 
 bool Queue::has_room() const noexcept {
-    return core_ != nullptr && !core_->segment->is_foreign() && core_->ring.has_room(core_->tail);
+    if (core_ == nullptr) return false;
+    if (core_->segment->is_foreign()) return core_->segment->is_lost();
+    return core_->ring.has_room(core_->tail);
 }
 
 Status Queue::wait_ready(const Wait& wait, std::size_t least) noexcept {
@@ -333,7 +345,7 @@ std::uint64_t Queue::queued() const {
 
 QueueStats Queue::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
-    if (core_->segment->is_foreign()) detail::wrong_process().or_throw();
+    if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
     stats.held_bytes = core_->arena.allocated_bytes();
     stats.reserved_bytes = core_->segment->reserved_bytes();
@@ -355,21 +367,23 @@ std::uint64_t Queue::discard() noexcept {
     core_->end();
     std::uint64_t dropped = 0;
     for (std::uint64_t index = 0; core_->take(index, Deadline::now()); ++dropped) {
+        if (!core_->still_has(index)) return dropped;
         core_->acknowledge_at_once(index);
     }
+    if (core_->segment->is_foreign()) return dropped;
     core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
     return dropped + detail::drop_dead_letters(*core_, {});
 }
 
 Result<std::vector<DeadLetter>> Queue::dead_letters(std::size_t limit) const {
     if (core_ == nullptr) return closed_handle();
-    if (core_->segment->is_foreign()) return detail::wrong_process();
+    if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::list_dead_letters(core_->view, limit);
 }
 
 Result<std::vector<std::byte>> Queue::copy_dead_letter(std::uint64_t sequence) const {
     if (core_ == nullptr) return closed_handle();
-    if (core_->segment->is_foreign()) return detail::wrong_process();
+    if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::copy_dead_letter(*core_, sequence);
 }
 
@@ -432,6 +446,11 @@ Delivery& Delivery::operator=(Delivery&& other) noexcept {
 
 Delivery::~Delivery() {
     release();
+}
+
+Status Delivery::check_held() const noexcept {
+    if (core_ == nullptr || !core_->segment->is_foreign()) return Status::ok();
+    return core_->segment->why_foreign();
 }
 
 void Delivery::release() noexcept {

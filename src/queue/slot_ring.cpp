@@ -8,7 +8,9 @@ using layout::QueueSlot;
 // `returned` is announced after the slot is Returned. Who finds no such slot takes down the
 // announcement that it had seen before it looked; the count tells that from a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
-    for (;;) {
+    // Each means that somebody else took one, or returned one. Who gives up leaves it announced.
+    constexpr unsigned kMostAttempts = 1000;
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t announced = view_.state().returned.load(kAcquire);
         std::optional<std::uint64_t> first;
         std::uint64_t order = 0;
@@ -32,6 +34,7 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
         index = *first;
         return true;
     }
+    return false;
 }
 
 // Delivered often enough, and the last time by itself: whatever befell its consumer, no other

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "os/descriptor.hpp"
 #include "remote/patience.hpp"
 #include "remote/redis_connection.hpp"
 #include "remote/shown.hpp"
@@ -120,6 +121,7 @@ bool has_redis() noexcept {
 // what returns bool is false then.
 struct RedisConnection::Link {
     std::unique_ptr<redisContext, FreeContext> context;
+    os::OwnDescriptor socket;  // context->fd, and what it was
     std::string title;
     const Cancel* cancel = nullptr;
     const Wait* caller = nullptr;
@@ -130,9 +132,24 @@ struct RedisConnection::Link {
     std::size_t start = 0;
     std::size_t end = 0;
 
+    Link() = default;
+    Link(const Link&) = delete;
+    Link& operator=(const Link&) = delete;
+    ~Link() {
+        if (socket.is_open()) static_cast<void>(check_socket());
+    }
+
     bool fail(RedisFault fault, std::string_view what) {
         outcome = failed(fault, "the server at " + title + " " + std::string(what));
         return false;
+    }
+
+    // The program may have closed the socket and given its number to a file of its own: nothing is
+    // written there, read from there, or closed. Before each exchange and after each wait.
+    bool check_socket() {
+        if (socket.is_ours()) return true;
+        context->fd = -1;
+        return fail(RedisFault::Lost, "can't be asked: the socket was closed by this process");
     }
 
     static constexpr std::chrono::milliseconds kSlice{80};  // between looks at who may end it
@@ -160,9 +177,9 @@ struct RedisConnection::Link {
                 return fail(RedisFault::Timeout, "did not answer in time");
             const auto left =
                 std::chrono::ceil<std::chrono::milliseconds>(deadline.left(now, kSlice));
-            pollfd socket{context->fd, events, 0};
-            const int ready = ::poll(&socket, 1, static_cast<int>(left.count()));
-            if (ready > 0) return true;
+            pollfd watch{context->fd, events, 0};
+            const int ready = ::poll(&watch, 1, static_cast<int>(left.count()));
+            if (ready > 0) return check_socket();
             if (ready < 0 && errno != EINTR) {
                 return fail(RedisFault::Lost, "can't be waited for: " + errno_words(errno));
             }
@@ -372,6 +389,7 @@ struct RedisConnection::Link {
             return fail(RedisFault::Lost, "can't be reached: " + std::string(context->errstr));
         }
         ::fcntl(context->fd, F_SETFD, FD_CLOEXEC);
+        socket = os::remember_descriptor(context->fd);
         if (!await(POLLOUT)) return false;
         int error = 0;
         socklen_t size = sizeof(error);
@@ -422,7 +440,7 @@ RedisOutcome RedisConnection::exchange(const RedisRequest& request, Deadline dea
     link_->begin(deadline, request.caller);
     link_->outcome = {};
     try {
-        if (link_->send(request)) link_->read_answer(request);
+        if (link_->check_socket() && link_->send(request)) link_->read_answer(request);
     } catch (const std::bad_alloc&) {
         link_->outcome = {RedisFault::Garbled, {}, "no memory is left for a server's answer"};
     }

@@ -235,7 +235,8 @@ Heap::Fit Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t leng
 
 Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept {
     const Wanted asked = wanted(request);
-    for (bool has_restored = false;;) {
+    bool has_restored = false;
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const Piece piece = find(asked);
         if (piece.length == 0) {
             if (has_restored) return {Fit::NoRun, {}, {}};
@@ -268,6 +269,7 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
         }
         return {Fit::Found, block, {}};
     }
+    return {Fit::Damaged, {}, {}};
 }
 
 // ---- giving back

@@ -74,8 +74,9 @@ struct ParticipantSlot {
     std::atomic<std::int64_t> attached_at;
     std::atomic<std::uint64_t> text[kTextWords];  // process name, zero padded
     // Join number of the last one found dead here: from then on its lock, if anybody has it, is a
-    // janitor's. By whoever finds it dead, before it asks for that lock; only grows. Release and
-    // acquire: see Participants::claim().
+    // janitor's. By whoever finds it dead, before anything is done because of that; only grows.
+    // Read by who finds the lock taken, and by its participant, which may be alive and have lost
+    // its lock. Release and acquire: see Participants::note_dead().
     std::atomic<std::uint64_t> found_dead;
     std::uint64_t reserved[18];
 };

@@ -54,6 +54,8 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
 
 // A reference that nothing stands behind: only damage makes one, and nobody waits for it for ever.
 constexpr unsigned kMostFutile = 1000;
+// And changes of others that are finished for one look at a word.
+constexpr unsigned kMostHelped = 100'000;
 // Changes helped inside one another. Every one is further on in the order of the words, unless they
 // are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
 // the word where it is left holds another's reference, and gets a new value when that one goes. So
@@ -90,7 +92,8 @@ unsigned MultiWord::members() const noexcept {
 }
 
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
-    for (unsigned futile = 0; futile < kMostFutile;) {
+    unsigned helped = 0;
+    for (unsigned futile = 0; futile < kMostFutile && helped < kMostHelped; ++helped) {
         const std::uint64_t seen = word.load(kSeqCst);
         if (!is_reference(seen)) return seen;
         help(seen, 0);
@@ -233,7 +236,10 @@ bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
 // came late and helped all the same could go on to help one later change inside another for ever.
 bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
                         unsigned depth) const noexcept {
-    for (;;) {
+    // Each means that the word is not what is expected any more, which it never is again: so the
+    // change fails, and is planned again. More of them in a row than others can have done is
+    // damage.
+    for (unsigned futile = 0; futile < kMostFutile; ++futile) {
         std::uint64_t seen = step.word->load(kAcquire);
         if (seen == reference) return true;
         if (is_reference(seen)) {
@@ -249,6 +255,7 @@ bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
             return true;
         }
     }
+    return false;
 }
 
 void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {

@@ -39,6 +39,8 @@ std::string load_text(const ParticipantSlot& slot) {
 
 }  // namespace
 
+constinit const std::atomic<std::uint64_t> OwnMark::kNobody{0};
+
 std::uint64_t Participants::lock_byte(unsigned slot) const noexcept {
     return slots_offset_ + std::uint64_t{slot} * sizeof(ParticipantSlot);
 }
@@ -48,19 +50,23 @@ bool Participants::try_claim(unsigned slot) noexcept {
 }
 
 bool Participants::claim(unsigned slot) noexcept {
-    const std::uint64_t dead = joins(slot);
-    const Life is = life(slot);
-    if (is == Life::Alive) return false;
-    if (is == Life::Dead && joins(slot) == dead) {
-        std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
-        std::uint64_t seen = found.load(kRelaxed);
-        // pairs with: has_janitor(), by way of the lock, which it finds taken
-        while (seen < dead &&
-               !found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) {
-        }
-        PENSTOCK_CRASH_POINT("participants.claim.found_dead");
-    }
+    if (life(slot) == Life::Alive) return false;
+    note_dead(slot);
     return try_claim(slot);
+}
+
+void Participants::note_dead(unsigned slot) const noexcept {
+    const std::uint64_t dead = joins(slot);
+    if (life(slot) != Life::Dead || joins(slot) != dead) return;
+    std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
+    // A number that only grows, unless somebody scribbles: then it is not worth a fight.
+    constexpr unsigned kTries = 64;
+    std::uint64_t seen = found.load(kRelaxed);
+    for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
+        // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
+        if (found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) break;
+    }
+    PENSTOCK_CRASH_POINT("participants.claim.found_dead");
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
@@ -114,7 +120,10 @@ std::string Participants::describe(unsigned places) const {
 }
 
 void Participants::release(unsigned slot) noexcept {
-    if (claimed_ == slot) claimed_ = kNone;
+    if (claimed_ == slot) {
+        claimed_ = kNone;
+        own_ = {};
+    }
     file_->unlock(lock_byte(slot));
     PENSTOCK_CRASH_POINT("participants.release.unlocked");
 }
@@ -136,6 +145,7 @@ void Participants::announce(unsigned slot) noexcept {
     const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
     // pairs with: the acquire in is_announced()
     own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
+    own_ = {own.found_dead, joins};
     PENSTOCK_CRASH_POINT("participants.announce.active");
 }
 
@@ -166,13 +176,16 @@ bool Participants::is_announced(unsigned slot) const noexcept {
 }
 
 Life Participants::life(unsigned slot) const noexcept {
-    for (;;) {
+    // Each further one means that the slot was joined or left between two looks at it.
+    constexpr unsigned kTries = 64;
+    for (unsigned attempt = 0; attempt < kTries; ++attempt) {
         const std::uint64_t before = word_of(slot);
         if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
         if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
         // The lock may have been let go by an owner that left in good order between the two looks.
         if (word_of(slot) == before) return Life::Dead;
     }
+    return Life::Alive;  // somebody scribbles in the slot: no evidence of death
 }
 
 ParticipantText read_text(const ParticipantSlot& slot) {

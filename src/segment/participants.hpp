@@ -2,6 +2,7 @@
 // One slot a participant; alive is who holds the write lock on the first byte of its slot.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -27,6 +28,33 @@ struct ParticipantText {
     std::uint64_t start_time = 0;
     std::int64_t attached_at = 0;
     std::string process;
+};
+
+// Where others write that they found this participant dead, and the join that it would be about.
+// Any thread may ask while another joins or leaves.
+class OwnMark {
+public:
+    OwnMark() noexcept = default;
+    OwnMark(const std::atomic<std::uint64_t>& found_dead, std::uint64_t join) noexcept
+        : found_dead_(&found_dead), join_(join) {}
+    OwnMark(const OwnMark& other) noexcept { *this = other; }
+    OwnMark& operator=(const OwnMark& other) noexcept {
+        found_dead_.store(other.found_dead_.load(kRelaxed), kRelaxed);
+        join_.store(other.join_.load(kRelaxed), kRelaxed);
+        return *this;
+    }
+    ~OwnMark() = default;
+
+    [[nodiscard]] bool is_found_dead() const noexcept {
+        return found_dead_.load(kRelaxed)->load(std::memory_order_acquire) >= join_.load(kRelaxed);
+    }
+
+private:
+    static constexpr auto kRelaxed = std::memory_order_relaxed;
+    static constinit const std::atomic<std::uint64_t> kNobody;  // 0
+
+    std::atomic<const std::atomic<std::uint64_t>*> found_dead_ = &kNobody;
+    std::atomic<std::uint64_t> join_ = ~std::uint64_t{0};
 };
 
 // A view of the slot table through one file description. Not thread-safe, except life() and
@@ -75,6 +103,12 @@ public:
     // The one who was found dead in the slot is still in it: if its lock is somebody's, a
     // janitor's. life() says Alive then, for the kernel does not tell whose a lock is.
     [[nodiscard]] bool has_janitor(unsigned slot) const noexcept;
+    // Says in the slot that its participant was found dead, unless it is not any more. Before
+    // anything is done because of that: it may be alive and have lost its lock, and looks at this.
+    void note_dead(unsigned slot) const noexcept;
+    // Somebody has found dead the participant that this handle is. One load, any thread.
+    // pairs with: note_dead(): who sees nothing has been taken nothing from yet
+    [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
     // "3 participants are alive, 1 is dead and being cleared up after": of those below `places`.
     [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
@@ -94,6 +128,7 @@ private:
     bool is_copy_ = false;
 
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+    OwnMark own_;  // of the slot it lives in
 };
 
 // Fills a ParticipantText from a slot; also from a copy of one.

@@ -50,13 +50,19 @@ enum class Removal : std::uint8_t { Removed, Kept, InUse, Busy };
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path, const std::function<bool()>& may_go) {
     // Looks again after letting go: who left meanwhile found us at work and may have given up.
-    while (!participants.anybody_alive()) {
+    constexpr unsigned kMostLooks = 1000;
+    for (unsigned look = 0; look < kMostLooks; ++look) {
+        if (participants.anybody_alive()) return Removal::InUse;
         if (may_go && !may_go()) return Removal::Kept;  // without the lock, which keeps joiners out
         if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
         PENSTOCK_CRASH_POINT("segment.remove.locked");
         const bool is_dead = !participants.anybody_alive();
         const bool goes = is_dead && (!may_go || may_go());
         if (goes) {
+            // Who lost its lock and lives goes on in what nobody can find: it is told.
+            for (unsigned slot = 0; slot < participants.count(); ++slot) {
+                participants.note_dead(slot);
+            }
             os::unlink_if_same(path, file);
             PENSTOCK_CRASH_POINT("segment.remove.unlinked");
         }
@@ -64,7 +70,7 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
         PENSTOCK_CRASH_POINT("segment.remove.unlocked");
         if (is_dead) return goes ? Removal::Removed : Removal::Kept;
     }
-    return Removal::InUse;
+    return Removal::InUse;  // somebody scribbles in the slots
 }
 
 // The same, with patience for somebody who is just joining or removing.
@@ -296,6 +302,9 @@ void Segment::map(os::Mapping::Access payload, bool has_views) {
             views_ = map_range(header_.payload_offset, header_.payload_size, Access::Read);
         }
     }
+    if (payload == Access::ReadWrite && payload_.size() > 0) {
+        file_.note_mapping(payload_, header_.payload_offset);
+    }
     auto* slots =
         reinterpret_cast<layout::ParticipantSlot*>(control_.data() + header_.slots_offset);
     participants_ =
@@ -428,13 +437,35 @@ void Segment::joined() noexcept {
     PENSTOCK_CRASH_POINT("segment.attach.unlocked");
 }
 
-Status wrong_process() noexcept {
+bool Segment::is_lost() const noexcept {
+    return fork_generation_ == os::fork_generation() &&
+           owner_.load(std::memory_order_relaxed) != kDisowned && is_foreign();
+}
+
+bool Segment::check_place() noexcept {
+    if (is_foreign()) return false;
+    if (file_.is_ours()) return true;
+    owner_.store(kLost, std::memory_order_relaxed);
+    return false;
+}
+
+Status Segment::why_foreign() const noexcept {
+    if (!is_lost()) {
+        return {ErrorCode::WrongProcess,
+                "this handle belongs to the parent process; create or attach anew in the child"};
+    }
+    const std::string start = "this handle of " + title_of(location_) + " is of no more use: ";
+    if (file_.is_ours()) {
+        return {ErrorCode::WrongProcess,
+                start + "others found its lock gone and took back what it held; attach anew"};
+    }
     return {ErrorCode::WrongProcess,
-            "this handle belongs to the parent process; create or attach anew in the child"};
+            start + "its descriptor was closed by this process; close it and attach anew, and " +
+                "where a program closes all descriptors (to become a daemon), attach after that"};
 }
 
 void Segment::leave(const std::function<bool()>& may_go) noexcept {
-    if (location_.path.empty() || is_foreign()) return;
+    if (location_.path.empty() || !check_place()) return;
     remove_patiently(file_, participants_, location_.path, may_go);
 }
 
@@ -443,7 +474,7 @@ void Segment::disown() noexcept {
 }
 
 void Segment::detach() noexcept {
-    if (is_foreign()) return;
+    if (is_foreign() && !is_lost()) return;
     disown();
     participants_ = Participants();
     control_ = os::Mapping();

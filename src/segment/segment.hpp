@@ -80,10 +80,23 @@ public:
     // After leave(): gives memory and descriptors back as well. Name, header and instance stay.
     void detach() noexcept;
 
-    // True in a forked child, and after disown() or detach(): shared memory is not ours to touch.
+    // True in a forked child, after disown() or detach(), and for a handle that is_lost(): shared
+    // memory is not ours to touch.
     [[nodiscard]] bool is_foreign() const noexcept {
-        return owner_.load(std::memory_order_relaxed) != os::fork_generation();
+        return owner_.load(std::memory_order_relaxed) != os::fork_generation() || is_found_dead();
     }
+    // The part of it that may change during a call: others have found this participant dead, and
+    // what it held may be others' by now. One load, to be done once more when memory has been read.
+    [[nodiscard]] bool is_found_dead() const noexcept { return participants_.is_found_dead(); }
+    // The program has closed the descriptor that carries the lock, by which others know that this
+    // participant is alive. Nothing in shared memory is its own any more, nor in the table of
+    // descriptors: it can only be closed. Not in a forked child.
+    [[nodiscard]] bool is_lost() const noexcept;
+    // Looks at the descriptor as well, 0.1 us: false if this handle is foreign, or lost by now. For
+    // calls that use it, that wait, or that write for longer than this takes.
+    [[nodiscard]] bool check_place() noexcept;
+    // What every call says of a handle that is_foreign().
+    [[nodiscard]] Status why_foreign() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept { return location_.name; }
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
     [[nodiscard]] std::string instance() const;  // 32 hex digits
@@ -104,7 +117,10 @@ public:
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] Participants& participants() noexcept { return participants_; }
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
-    [[nodiscard]] int lending_descriptor() const noexcept { return lending_.descriptor(); }
+    // -1: it was closed by the program.
+    [[nodiscard]] int lending_descriptor() const noexcept {
+        return lending_.is_ours() ? lending_.descriptor() : -1;
+    }
     [[nodiscard]] std::uint64_t reserved_bytes() const noexcept;
     // What the abandoned segment held that create() replaced.
     [[nodiscard]] const KeptData& replaced() const noexcept { return replaced_; }
@@ -137,12 +153,10 @@ private:
     Participants participants_;
     KeptData replaced_;
     const std::uint64_t fork_generation_;
-    std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown()
+    std::atomic<std::uint64_t> owner_;  // fork_generation_ until disown(), or until it is lost
     static constexpr std::uint64_t kDisowned = ~std::uint64_t{0};
+    static constexpr std::uint64_t kLost = kDisowned - 1;
 };
-
-// What every call says of a handle whose Segment::is_foreign().
-Status wrong_process() noexcept;
 
 // Segment::attach(), waiting for the name to appear until `wait` ends; then NotFound or Cancelled.
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,

@@ -149,6 +149,16 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
     return false;
 }
 
+// For a loop that looks again without having slept, because what it waited for seemed to be there
+// and was not: once is a race that was lost, but where somebody scribbles it may go on for ever.
+// Ready: it may look again.
+inline WaitEnd end_of_wait(const Wait& wait) {
+    if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
+    if (wait.deadline.has_passed(Clock::now())) return WaitEnd::Timeout;
+    if (wait.interrupted != nullptr && wait.interrupted(wait.context)) return WaitEnd::Cancelled;
+    return WaitEnd::Ready;
+}
+
 // Waits until ready(); asks peer_gone() before the first sleep and at least every kSlice.
 // After PeerGone the caller decides whether a last look is due: a dead peer's last act may have
 // been to make it ready. `sleeps` counts the sleeps in the kernel.

@@ -15,6 +15,10 @@ namespace {
 using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
+// Looks at words that others changed meanwhile, before they are taken for damaged: each means that
+// somebody else got on, unless somebody scribbles.
+constexpr unsigned kMostAttempts = 1000;
+
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
     counter.fetch_add(amount, kRelaxed);
 }
@@ -114,13 +118,13 @@ void StoreCore::extend_reach() noexcept {
 
 StoreCore::~StoreCore() {
     withdraw();
-    if (segment->is_foreign()) return;
+    if (!segment->check_place()) return;
     vacate();
 }
 
 // Pins and reservations go back; objects that are left can be read, and change nothing.
 void StoreCore::depart() noexcept {
-    if (segment->is_foreign()) return;
+    if (!segment->check_place()) return;
     closing.cancel();
     {
         const std::lock_guard lock(janitor_);
@@ -147,7 +151,7 @@ Status StoreCore::damaged(const char* what) const noexcept {
 }
 
 Status StoreCore::wrong() const noexcept {
-    if (segment->is_foreign()) return wrong_process();
+    if (segment->is_foreign()) return segment->why_foreign();
     if (closing.is_cancelled()) {
         return Status::closed_here("this store handle is closed; attach anew");
     }
@@ -158,6 +162,7 @@ Status StoreCore::wrong() const noexcept {
 
 void StoreCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor_);
+    if (!segment->check_place()) return;
     for (unsigned place = 0; place < words.members(); ++place) {
         if (place == self) continue;
         if (segment->participants().life(place) == Life::Dead && clear_place(place)) continue;
@@ -168,7 +173,7 @@ void StoreCore::clear_dead() noexcept {
 // For who wants nothing of it himself: what somebody else is at is left to him.
 void StoreCore::clear_dead_in_passing() noexcept {
     const std::unique_lock lock(janitor_, std::try_to_lock);
-    if (!lock) return;
+    if (!lock || !segment->check_place()) return;
     for (unsigned place = 0; place < words.members(); ++place) {
         if (place != self && segment->participants().life(place) == Life::Dead) clear_place(place);
     }
@@ -231,7 +236,7 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
     }
     // Also without: it may have died between letting go and looking whether it was the last.
     collect(entry);
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         if (is.member != dead) return;
@@ -293,7 +298,8 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
         return damaged("entries");
     }
     const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
-    if (expires_at != 0 && os::monotonic_ns() >= expires_at) {
+    const bool is_over = expires_at != 0 && os::monotonic_ns() >= expires_at;
+    if (is_over && (member == self || os::clock_offsets().is_known)) {
         move(entry, seen, State::Expired, member);
         return Status::ok();
     }
@@ -331,7 +337,7 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
 // An entry that says to everybody that we write the key.
 Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash,
                                        const ReserveOptions& options) noexcept {
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
         if (seen == MultiWord::kBroken) return damaged("entries");
@@ -376,6 +382,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         if (move(entry, word(entry), State::Freeing, self)) finish_freeing(entry);
         if (plan.is_broken()) return damaged("entries");
     }
+    return damaged("entries");
 }
 
 Status StoreCore::no_room(std::uint64_t bytes) noexcept {
@@ -393,7 +400,8 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
     bool has_looked = false;
-    for (;;) {
+    const std::uint64_t most = 100 * std::uint64_t{kMostAttempts} + view.shape().entries();
+    for (std::uint64_t attempt = 0; attempt < most; ++attempt) {
         const Heap::Outcome outcome = heap.allocate(request, name, words.read(name));
         switch (outcome.fit) {
             case Heap::Fit::Found:
@@ -420,6 +428,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
             continue;
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
+            if (Status status = wrong(); !status) return status;
             add(own().refused);
             return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                                   " bytes of shared memory for " + title() + ": " +
@@ -428,6 +437,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         }
         return no_room(request.bytes);
     }
+    return damaged("blocks");
 }
 
 // What others have begun and may be stopped at keeps room and entries from nobody: objects that
@@ -446,6 +456,9 @@ void StoreCore::go_on_for_the_stopped() noexcept {
 
 Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t nbytes,
                                              const ReserveOptions& options) noexcept {
+    // Writing it takes so long that others could clear us away meanwhile.
+    constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
+    if (nbytes >= kLong) static_cast<void>(segment->check_place());
     if (Status status = wrong(); !status) return status;
     if (Status status = check_request(key, nbytes, options); !status) return status;
     layout::EntryHeader header;
@@ -477,7 +490,7 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
 }
 
 Status StoreCore::commit(std::uint32_t entry) noexcept {
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
@@ -502,10 +515,12 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
         committed.notify();
         return Status::ok();
     }
+    abort(entry);
+    return damaged("entries");
 }
 
 void StoreCore::abort(std::uint32_t entry) noexcept {
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         if (is.member != self || (is.state != State::Staged && is.state != State::Expired)) return;
@@ -542,18 +557,16 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
 // False: it is not there any more.
 bool StoreCore::pin(std::uint32_t entry) noexcept {
     pins->acquire(entry);
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const State state = decoded(seen).state;
         if (state == State::Resident) return true;
+        if (state != State::Evicting) break;
         // Somebody would like it to go, and has not looked at our pin, or will see it.
-        if (state == State::Evicting) {
-            if (move(entry, seen, State::Resident)) return true;
-            continue;
-        }
-        unpin(entry);
-        return false;
+        if (move(entry, seen, State::Resident)) return true;
     }
+    unpin(entry);
+    return false;
 }
 
 void StoreCore::unpin(std::uint32_t entry) noexcept {
@@ -658,9 +671,10 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     SpinBudget spin;
     const auto is_closing = [this] {
         clear_dead_in_passing();  // who was writing it may be dead: somebody else may then
-        return closing.is_cancelled();
+        return closing.is_cancelled() || !segment->check_place();
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);
+    if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) {
         entry = *found;
         return Status::ok();
@@ -723,7 +737,8 @@ void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
         WordPlan plan;
         plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
         plan.set(self_entry.block, name, 0);
-        while (!words.change(plan) && words.renew(plan)) {
+        for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+            if (words.change(plan) || !words.renew(plan)) break;
         }
         return;
     }
@@ -736,7 +751,7 @@ void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
 
 // A removed object goes with its last reader: whoever finds that nobody holds it.
 void StoreCore::collect(std::uint32_t entry) noexcept {
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         if (decoded(seen).state != State::Doomed || is_held(view, entry)) return;
         if (!move(entry, seen, State::Freeing, self)) continue;
@@ -753,7 +768,7 @@ StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
         return Outcome::Changed;
     }
     PENSTOCK_CRASH_POINT("store.evict.evicting");
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t now = word(entry);
         if (decoded(now).state != State::Evicting || decoded(now).member != self) {
             return Outcome::Changed;
@@ -780,23 +795,25 @@ StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
         add(own().evicted_bytes, bytes);
         return outcome;
     }
+    return Outcome::Damaged;
 }
 
 StoreOrder::Outcome StoreCore::evict_one() noexcept {
     using Outcome = StoreOrder::Outcome;
     if (view.shape().eviction == Eviction::None) return Outcome::Changed;
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint32_t victim = order.victim();
         if (victim == StoreOrder::kNone) return Outcome::Changed;
         const Outcome outcome = evict(victim);
         if (outcome != Outcome::Changed) return outcome;
     }
+    return Outcome::Damaged;
 }
 
 // Of an object that we have pinned; it goes with its last reader. Changed: somebody else did it.
 StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
     using Outcome = StoreOrder::Outcome;
-    for (;;) {
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const State state = decoded(seen).state;
         if (state == State::Evicting) {
@@ -811,6 +828,7 @@ StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
         add(own().deleted);
         return outcome;
     }
+    return Outcome::Damaged;
 }
 
 std::uint64_t StoreCore::clear() noexcept {

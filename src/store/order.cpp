@@ -5,6 +5,9 @@
 namespace penstock::detail {
 namespace {
 
+// Plans made again before the links are taken for damaged: each means that somebody else got on.
+constexpr unsigned kMostAttempts = 10'000;
+
 using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -59,7 +62,8 @@ bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexce
 StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
-    for (WordPlan last;;) {
+    WordPlan last;
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
         const bool fits = plan_append(plan, number);
@@ -70,12 +74,14 @@ StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
         seen = now;
         last = plan;
     }
+    return Outcome::Damaged;
 }
 
 StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
-    for (WordPlan last;;) {
+    WordPlan last;
+    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
         const bool fits = plan_removal(plan, number);
@@ -84,6 +90,7 @@ StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
         if (words_->read(word) != seen) return Outcome::Changed;
         last = plan;
     }
+    return Outcome::Damaged;
 }
 
 void StoreOrder::renew(std::uint32_t number) noexcept {

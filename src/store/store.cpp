@@ -13,6 +13,11 @@ using detail::StoreCore;
 
 namespace {
 
+// As StoreCore::wrong(), without a sentence: on the way of every look.
+inline bool is_usable(const StoreCore& core) noexcept {
+    return !core.segment->is_foreign() && !core.closing.is_cancelled();
+}
+
 Status closed_handle() noexcept {
     return Status::closed_here("this store handle is closed; attach anew");
 }
@@ -27,6 +32,9 @@ Status unsound(StoreCore& core, std::uint32_t entry) noexcept {
 // Of an entry that is pinned; the pin goes over to the object.
 Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
                               std::uint32_t entry) noexcept {
+    // After the pin, which may be another's by now: who sees nothing here has it.
+    if (core->segment->is_found_dead()) [[unlikely]]
+        return core->segment->why_foreign();
     const StoreCore::Content found = core->content(entry);
     if (!found.is_sound) return unsound(*core, entry);
     core->touch(entry);
@@ -72,7 +80,15 @@ StorePlace StoreReservation::place() const noexcept {
     return {
         segment.lending_descriptor(),
         segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload()),
-        core_->is_fixed.load(std::memory_order_relaxed)};
+        is_fixed()};
+}
+
+bool StoreReservation::is_usable() const noexcept {
+    return core_ != nullptr && !core_->segment->is_foreign();
+}
+
+bool StoreReservation::is_fixed() const noexcept {
+    return core_ != nullptr && core_->is_fixed.load(std::memory_order_relaxed);
 }
 
 namespace {
@@ -87,7 +103,7 @@ Result<StoreObject> StoreReservation::commit_pinned() noexcept {
     if (core_ == nullptr) return over();
     const std::shared_ptr<StoreCore> core = std::move(core_);
     bytes_ = {};
-    if (core->segment->is_foreign()) return detail::wrong_process();
+    if (core->segment->is_foreign()) return core->segment->why_foreign();
     // The entry is ours until the commit: nobody else can have made it another's.
     core->pins->acquire(entry_);
     if (Status status = core->commit(entry_); !status) {
@@ -104,7 +120,7 @@ Status StoreReservation::commit() noexcept {
     if (core_ == nullptr) return over();
     const std::shared_ptr<StoreCore> core = std::move(core_);
     bytes_ = {};
-    if (core->segment->is_foreign()) return detail::wrong_process();
+    if (core->segment->is_foreign()) return core->segment->why_foreign();
     return core->commit(entry_);
 }
 
@@ -117,7 +133,7 @@ void StoreReservation::abort() noexcept {
 
 Status StoreReservation::resize(std::uint64_t nbytes) noexcept {
     if (core_ == nullptr) return over();
-    if (core_->segment->is_foreign()) return detail::wrong_process();
+    if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     Status status = core_->resize(entry_, bytes_.data(), nbytes);
     if (status) bytes_ = {bytes_.data(), nbytes};
     return status;
@@ -143,6 +159,11 @@ StoreObject& StoreObject::operator=(StoreObject&& other) noexcept {
 
 StoreObject::~StoreObject() {
     release();
+}
+
+Status StoreObject::check_held() const noexcept {
+    if (core_ == nullptr || !core_->segment->is_foreign()) return Status::ok();
+    return core_->segment->why_foreign();
 }
 
 StoreObject StoreObject::share() const noexcept {
@@ -208,7 +229,8 @@ Status Store::put(std::string_view key, std::span<const std::byte> value,
 
 Result<StoreObject> Store::get(std::string_view key) noexcept {
     if (core_ == nullptr) return closed_handle();
-    if (Status status = core_->wrong(); !status) return status;
+    if (!is_usable(*core_)) [[unlikely]]
+        return core_->wrong();
     if (const auto entry = core_->pin_key(key)) return object_of(core_, *entry);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
@@ -216,7 +238,8 @@ Result<StoreObject> Store::get(std::string_view key) noexcept {
 
 Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
     if (core_ == nullptr) return closed_handle();
-    if (Status status = core_->wrong(); !status) return status;
+    if (!is_usable(*core_)) [[unlikely]]
+        return core_->wrong();
     if (core_->pin_ref(ref)) return object_of(core_, ref.entry);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
@@ -332,6 +355,7 @@ std::vector<std::string> Store::keys() const {
 
 StoreStats Store::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
+    static_cast<void>(core_->segment->check_place());
     core_->wrong().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
     stats.reserved_bytes = core_->segment->reserved_bytes();

@@ -244,13 +244,16 @@ Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, doubl
                       std::string(codec::name(out.dtype)) + "; ask for float32");
     }
     std::byte* row = out.data;
-    return ColumnCopy(groups_, column, is_shifted_)
-        .run(out.dtype, [&](const std::byte* from, std::uint64_t count, detail::CopyValues copy) {
-            const bool fits = copy(row, from, count);
-            if (count < out.row_items) fill(row + count * item, out.row_items - count, pad);
-            row += out.row_bytes;
-            return fits;
-        });
+    Status copied = ColumnCopy(groups_, column, is_shifted_)
+                        .run(out.dtype, [&](const std::byte* from, std::uint64_t count,
+                                            detail::CopyValues copy) {
+                            const bool fits = copy(row, from, count);
+                            if (count < out.row_items)
+                                fill(row + count * item, out.row_items - count, pad);
+                            row += out.row_bytes;
+                            return fits;
+                        });
+    return copied ? check_held() : std::move(copied);
 }
 
 Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const {
@@ -263,12 +266,20 @@ Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const
     }
     const std::size_t item = codec::item_size(out.dtype);
     std::byte* to = out.data;
-    return ColumnCopy(groups_, column, is_shifted_)
-        .run(out.dtype, [&](const std::byte* from, std::uint64_t count, detail::CopyValues copy) {
-            const bool fits = copy(to, from, count);
-            to += count * item;
-            return fits;
-        });
+    Status copied = ColumnCopy(groups_, column, is_shifted_)
+                        .run(out.dtype, [&](const std::byte* from, std::uint64_t count,
+                                            detail::CopyValues copy) {
+                            const bool fits = copy(to, from, count);
+                            to += count * item;
+                            return fits;
+                        });
+    return copied ? check_held() : std::move(copied);
+}
+
+// After a copy: what was read was ours until then.
+Status TrajectoryBatch::check_held() const noexcept {
+    if (reader_ == nullptr || !reader_->is_foreign()) return Status::ok();
+    return reader_->core->segment->why_foreign();
 }
 
 void TrajectoryBatch::fill_padding_mask(std::byte* out, std::uint64_t row_items) const noexcept {
@@ -322,7 +333,7 @@ Status TrajectoryBatch::fill_scores(std::span<double> out) const noexcept {
         }
         to += count * sizeof(double);
     }
-    return Status::ok();
+    return check_held();
 }
 
 void TrajectoryBatch::fill_versions(std::span<std::int64_t> out) const noexcept {

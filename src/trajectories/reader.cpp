@@ -43,19 +43,21 @@ TrajectoryReader::TrajectoryReader(std::shared_ptr<ReaderState> state)
 Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request,
                                                      const Wait& wait) try {
     if (state_ == nullptr) return closed();
-    if (state_->is_foreign()) return detail::wrong_process();
+    if (state_->is_foreign()) return state_->core->segment->why_foreign();
     return detail::search_batch(state_, request, wait);
 } catch (const Error& error) {
     return Status(error.code(), error.what());
 }
 
 bool TrajectoryReader::is_ready() const noexcept {
-    return state_ != nullptr && !state_->is_foreign() && detail::may_find_batch(state_);
+    if (state_ == nullptr) return false;
+    if (state_->is_foreign()) return state_->core->segment->is_lost();  // next_batch() says so
+    return detail::may_find_batch(state_);
 }
 
 Status TrajectoryReader::wait_ready(const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
-    if (state_->is_foreign()) return detail::wrong_process();
+    if (state_->is_foreign()) return state_->core->segment->why_foreign();
     return detail::wait_for_more(state_, wait);
 } catch (const std::bad_alloc&) {
     return {ErrorCode::System, "no memory to look at who waits"};

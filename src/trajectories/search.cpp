@@ -27,12 +27,13 @@ public:
 
     Result<TrajectoryBatch> run(const Wait& wait) {
         check_sequences(sequences_);
-        Leaving leaving{core_.line};
+        Leaving leaving{core_};
         const bool has_place = core_.line.has_joined();
         if (!has_place) core_.line.arrive(true);
         core_.clear_dead();  // what they had comes before what waits, and they wait for nothing
         core_.line.watch();
         if (is_turn()) {
+            if (state_->is_foreign()) return core_.segment->why_foreign();
             if (auto found = attempt()) return *std::move(found);
         }
         if (wait.deadline.is_try()) {
@@ -50,9 +51,14 @@ public:
                 if (auto found = attempt()) return *std::move(found);
             }
             slice = end == WaitEnd::Ready ? kFirstSlice : longer(slice);
-            if (end == WaitEnd::Timeout && wait.deadline.has_passed(Clock::now())) {
-                return Status(ErrorCode::Timeout, no_fill());
+            WaitEnd over = WaitEnd::Ready;
+            if (end == WaitEnd::Ready) {  // there was news, and it made no batch
+                over = core_.closing.is_cancelled() ? WaitEnd::Cancelled : end_of_wait(wait);
+            } else if (wait.deadline.has_passed(Clock::now())) {
+                over = WaitEnd::Timeout;
             }
+            if (over == WaitEnd::Cancelled) return core_.explain_no_message(over);
+            if (over == WaitEnd::Timeout) return Status(ErrorCode::Timeout, no_fill());
         }
     }
 
@@ -73,7 +79,7 @@ public:
                 return Status::ok();
             }
             if (is_called_off(end) || wait.deadline.has_passed(Clock::now())) {
-                core_.line.leave();
+                core_.leave_line();
                 return core_.explain_no_message(end);
             }
         }
@@ -147,10 +153,10 @@ private:
     }
 
     struct Leaving {
-        WaitingLine& line;
+        QueueCore& core;
         bool is_due = true;
         ~Leaving() {
-            if (is_due) line.leave();
+            if (is_due) core.leave_line();
         }
     };
 
@@ -186,7 +192,9 @@ private:
     // A batch, or why there will be none; nothing: more has to come.
     std::optional<Result<TrajectoryBatch>> attempt() {
         state_->fruitless.reset();
-        for (;;) {
+        // Each means that somebody went past the line.
+        constexpr unsigned kMostAttempts = 10'000;
+        for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
             const bool has_ended = core_.has_ended_before_look();
             look();
             if (Status status = drop_stale(); !status) return status;
@@ -208,6 +216,7 @@ private:
             if (!has_ended) return std::nullopt;
             if (!core_.clear_dead()) return ended();
         }
+        return std::nullopt;
     }
 
     // Everything that waits, in order of age.

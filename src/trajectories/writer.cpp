@@ -94,7 +94,7 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
     // the others', so that the next look does not wait until another slice is over.
     const auto clear_dead = [this] {
         if (core->clear_dead()) board.credit_signal().notify();
-        return core->closing.is_cancelled();
+        return core->closing.is_cancelled() || core->segment->is_foreign();
     };
     SpinBudget budget;
     {
@@ -133,7 +133,7 @@ TrajectoryWriter::TrajectoryWriter(std::shared_ptr<WriterState> state)
 
 std::uint64_t TrajectoryWriter::credit() const {
     if (state_ == nullptr) closed().or_throw();
-    if (state_->is_foreign()) detail::wrong_process().or_throw();
+    if (!state_->core->segment->check_place()) state_->core->segment->why_foreign().or_throw();
     if (state_->core->is_ended()) return 0;
     state_->core->look_around(os::coarse_ns());
     return state_->board.credit(state_->hash, state_->environment.group_size);
@@ -141,7 +141,7 @@ std::uint64_t TrajectoryWriter::credit() const {
 
 Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
     if (state_ == nullptr) return closed();
-    if (state_->is_foreign()) return detail::wrong_process();
+    if (state_->is_foreign()) return state_->core->segment->why_foreign();
     const std::uint64_t group_size = state_->environment.group_size;
     const WaitEnd end = state_->wait_for_credit(wait);
     if (end == WaitEnd::Ready) {
@@ -152,7 +152,7 @@ Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
         return Status(ErrorCode::Closed, name + " has ended; nothing more is wanted");
     }
     if (end == WaitEnd::Cancelled) {
-        return Status(ErrorCode::Cancelled, "waiting for credit was cancelled; nothing was begun");
+        return state_->core->cancelled("waiting for credit was cancelled; nothing was begun");
     }
     const auto& board = state_->board.state();
     if (board.max_staleness.load(std::memory_order_relaxed) != kUnlimited &&
@@ -250,7 +250,7 @@ TrajectoryStats TrajectoryWriter::stats() const {
 
 void TrajectoryWriter::close() noexcept {
     if (state_ == nullptr) return;
-    if (state_->is_foreign()) return state_.reset();
+    if (!state_->core->segment->check_place()) return state_.reset();
     state_->board.own().environment.store(0, std::memory_order_release);
     state_->queue.close();
     // After both: what it had is free, and it may be the end of the stream.

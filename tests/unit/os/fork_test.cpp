@@ -23,12 +23,16 @@ using test::Gate;
 using test::require;
 using test::TemporaryFolder;
 
-int open_null() {
+OwnDescriptor open_null() {
     return open_closed_in_children([] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); });
 }
 
 bool is_open(int descriptor) {
     return ::fcntl(descriptor, F_GETFD) >= 0;
+}
+
+bool is_open(const OwnDescriptor& descriptor) {
+    return is_open(descriptor.number);
 }
 
 // Whether this process has a descriptor of the file.
@@ -41,7 +45,8 @@ bool holds_open(const std::string& path) {
 }
 
 TEST(ForkTest, GenerationTellsChildrenFromTheirParents) {
-    const int descriptor = open_null();  // the handlers are installed with the first descriptor
+    const OwnDescriptor descriptor =
+        open_null();  // the handlers are installed with the first descriptor
     const auto own = fork_generation();
     Child child([&] {
         const auto second = fork_generation();
@@ -59,10 +64,10 @@ TEST(ForkTest, GenerationTellsChildrenFromTheirParents) {
 }
 
 TEST(ForkTest, DescriptorsAreClosedInChildrenAndStayOpenInTheParent) {
-    const int first = open_null();
-    const int second = open_null();
-    ASSERT_GE(first, 0);
-    ASSERT_GE(second, 0);
+    const OwnDescriptor first = open_null();
+    const OwnDescriptor second = open_null();
+    ASSERT_TRUE(first.is_open());
+    ASSERT_TRUE(second.is_open());
     Child child([&] {
         require(!is_open(first));
         require(!is_open(second));
@@ -76,10 +81,11 @@ TEST(ForkTest, DescriptorsAreClosedInChildrenAndStayOpenInTheParent) {
 }
 
 TEST(ForkTest, AChildReopensWithoutHarm) {
-    const int inherited = open_null();
+    const OwnDescriptor inherited = open_null();
     Child child([&] {
-        const int own = open_null();
-        require(own == inherited);  // the lowest free number: the parent's is closed here
+        const OwnDescriptor own = open_null();
+        require(own.number ==
+                inherited.number);  // the lowest free number: the parent's is closed here
         Child grandchild([&] { require(!is_open(own)); });
         require(grandchild.wait() == 0);
         require(is_open(own));
@@ -89,21 +95,62 @@ TEST(ForkTest, AChildReopensWithoutHarm) {
 }
 
 TEST(ForkTest, WhoGetsTheNumberOfAClosedDescriptorIsInheritedAsUsual) {
-    const int closed = open_null();
+    const OwnDescriptor closed = open_null();
     close_descriptor(closed);
     const int other = ::open("/dev/null", O_RDWR);
-    ASSERT_EQ(other, closed) << "the lowest free number";
+    ASSERT_EQ(other, closed.number) << "the lowest free number";
     Child child([&] { require(is_open(other)); });
     EXPECT_EQ(child.wait(), 0);
     ::close(other);
 }
 
+// A program that closes every descriptor, and opens a file of its own under the number.
+int take_number_of(const OwnDescriptor& descriptor, const std::string& path) {
+    ::close(descriptor.number);
+    const int own = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    return own == descriptor.number ? own : -1;
+}
+
+TEST(ForkTest, AProgramsOwnFileUnderTheNumberStaysOpenHereAndInChildren) {
+    const TemporaryFolder folder;
+    const OwnDescriptor descriptor = open_null();
+    const int own = take_number_of(descriptor, folder / "own");
+    ASSERT_GE(own, 0);
+    EXPECT_FALSE(descriptor.is_ours());
+    Child child([&] { require(is_open(own)); });
+    EXPECT_EQ(child.wait(), 0);
+    close_descriptor(descriptor);
+    EXPECT_TRUE(is_open(own));
+    ::close(own);
+}
+
+TEST(ForkTest, AnotherDescriptionOfTheSameFileIsNotOurs) {
+    const TemporaryFolder folder;
+    const std::string path = folder / "file";
+    const auto open_file = [&] {
+        return open_closed_in_children(
+            [&] { return ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600); });
+    };
+    const OwnDescriptor first = open_file();
+    ::close(first.number);
+    const OwnDescriptor second = open_file();  // the library itself, after the program closed all
+    ASSERT_EQ(second.number, first.number);
+    EXPECT_TRUE(second.is_ours());
+    EXPECT_FALSE(first.is_ours());
+    close_descriptor(first);
+    EXPECT_TRUE(is_open(second));
+    Child child([&] { require(!is_open(second)); });
+    EXPECT_EQ(child.wait(), 0);
+    close_descriptor(second);
+    EXPECT_FALSE(is_open(second));
+}
+
 TEST(ForkTest, AFailedOpeningRegistersNothing) {
-    const int descriptor = open_closed_in_children([] {
+    const OwnDescriptor descriptor = open_closed_in_children([] {
         errno = EMFILE;
         return -1;
     });
-    EXPECT_EQ(descriptor, -1);
+    EXPECT_FALSE(descriptor.is_open());
     EXPECT_EQ(errno, EMFILE);
 }
 

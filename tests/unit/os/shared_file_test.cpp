@@ -17,6 +17,7 @@
 #include <cstring>
 #include <fstream>
 #include <initializer_list>
+#include <iterator>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -463,6 +464,94 @@ TEST(SharedFileTest, RandomBytesFillTheWholeRange) {
         }
         EXPECT_EQ(std::count(ever_set.begin(), ever_set.end(), std::byte{0}), 0) << size;
     }
+}
+
+// A program that closes every descriptor, and has a file of its own under the number.
+class ProgramsOwn {
+public:
+    ProgramsOwn(const SharedFile& file, const std::string& path) : path_(path) {
+        ::close(file.descriptor());
+        descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        require(descriptor_ == file.descriptor());
+        const std::vector<char> content(in_pages(kPages), 'x');
+        require(::write(descriptor_, content.data(), content.size()) ==
+                static_cast<ssize_t>(content.size()));
+        require(::fstat(descriptor_, &before_) == 0);
+    }
+    ProgramsOwn(const ProgramsOwn&) = delete;
+    ProgramsOwn& operator=(const ProgramsOwn&) = delete;
+    ~ProgramsOwn() { ::close(descriptor_); }
+
+    // It is open, and as it was.
+    [[nodiscard]] bool is_untouched() const {
+        struct stat now{};
+        if (::fstat(descriptor_, &now) != 0 || now.st_ino != before_.st_ino) return false;
+        if (now.st_size != before_.st_size || now.st_blocks != before_.st_blocks) return false;
+        std::ifstream file(path_, std::ios::binary);
+        const std::string content{std::istreambuf_iterator<char>(file), {}};
+        return content == std::string(in_pages(kPages), 'x');
+    }
+    // Whether another description finds that byte locked.
+    [[nodiscard]] bool is_locked(std::uint64_t byte) const {
+        std::error_code error;
+        return SharedFile::open(path_, error).is_locked_by_other(byte);
+    }
+    void lock(std::uint64_t byte) const {
+        struct flock lock{};
+        lock.l_type = F_WRLCK;
+        lock.l_start = static_cast<off_t>(byte);
+        lock.l_len = 1;
+        require(::fcntl(descriptor_, F_OFD_SETLK, &lock) == 0);
+    }
+
+private:
+    std::string path_;
+    int descriptor_ = -1;
+    struct stat before_{};
+};
+
+TEST(SharedFileTest, AFileOfTheProgramUnderTheNumberIsLeftAlone) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.set_size(in_pages(kPages)));
+    ASSERT_TRUE(file.try_lock(7));
+    EXPECT_TRUE(file.is_ours());
+    const ProgramsOwn own(file, folder / "own");
+    own.lock(3);
+    EXPECT_FALSE(file.is_ours());
+    EXPECT_EQ(file.reserve(0, in_pages(2 * kPages)), std::errc::bad_file_descriptor);
+    EXPECT_EQ(file.punch(0, in_pages(2)), std::errc::bad_file_descriptor);
+    EXPECT_FALSE(file.try_lock(8));
+    EXPECT_FALSE(file.try_lock_shared(9));
+    EXPECT_FALSE(own.is_locked(8));
+    EXPECT_TRUE(file.is_locked_by_other(11)) << "no evidence of death";
+    file.unlock(3);
+    EXPECT_TRUE(own.is_locked(3));
+    file.close();
+    EXPECT_TRUE(own.is_untouched());
+}
+
+TEST(SharedFileTest, MemoryIsGivenBackByWayOfTheMapping) {
+    const TemporaryFolder folder;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.set_size(in_pages(kPages)));
+    std::error_code error;
+    const Mapping mapping =
+        Mapping::map(file, in_pages(4), in_pages(kPages - 4), Mapping::Access::ReadWrite, error);
+    ASSERT_FALSE(error);
+    file.note_mapping(mapping, in_pages(4));
+    ASSERT_FALSE(file.reserve(0, in_pages(kPages)));
+    std::fill_n(mapping.data(), mapping.size(), std::byte{1});
+    ASSERT_FALSE(file.punch(in_pages(8), in_pages(2)));
+    EXPECT_EQ(facts_of(file).reserved, in_pages(kPages - 2));
+    ASSERT_FALSE(file.punch(0, in_pages(1))) << "outside of it";
+    EXPECT_EQ(facts_of(file).reserved, in_pages(kPages - 3));
+    const ProgramsOwn own(file, folder / "own");
+    ASSERT_FALSE(file.punch(in_pages(4), in_pages(3)));
+    EXPECT_EQ(mapping.data()[0], std::byte{0});
+    EXPECT_EQ(mapping.data()[in_pages(3)], std::byte{1});
+    file.close();
+    EXPECT_TRUE(own.is_untouched());
 }
 
 }  // namespace

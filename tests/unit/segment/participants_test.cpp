@@ -1,8 +1,11 @@
 // Participants: from claiming a slot to leaving it, and what the others see of those who die in it.
 #include "segment/participants.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -14,6 +17,7 @@
 #include "os/fence.hpp"
 #include "os/process.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -51,6 +55,13 @@ public:
     void leave(unsigned slot) {
         table.retire(slot);
         table.release(slot);
+    }
+    // As a program does that closes all descriptors.
+    void lose_lock(unsigned slot) {
+        file_.unlock(kOffset + slot * sizeof(layout::ParticipantSlot));
+    }
+    [[nodiscard]] layout::ParticipantSlot* slot(unsigned number) const {
+        return reinterpret_cast<layout::ParticipantSlot*>(mapping_.data() + kOffset) + number;
     }
 
     Participants table;
@@ -263,6 +274,65 @@ TEST_F(ParticipantsTest, NobodyWhoLeavesInGoodOrderIsTakenForDead) {
     EXPECT_EQ(child.wait(), 0);
     EXPECT_EQ(deaths, 0);
 }
+
+TEST_F(ParticipantsTest, WhoIsFoundDeadAndLivesLooksAtItsSlot) {
+    Guest observer(descriptor_);
+    Guest member(descriptor_);
+    member.join(2);
+    observer.table.note_dead(2);  // it is not
+    EXPECT_FALSE(member.table.is_found_dead());
+    member.lose_lock(2);
+    EXPECT_FALSE(member.table.is_found_dead()) << "nothing was done to it yet";
+    ASSERT_TRUE(observer.table.claim(2));
+    EXPECT_TRUE(member.table.is_found_dead());
+    EXPECT_FALSE(observer.table.is_found_dead());
+    observer.leave(2);
+    Guest successor(descriptor_);
+    successor.join(2);
+    EXPECT_TRUE(member.table.is_found_dead());
+    EXPECT_FALSE(successor.table.is_found_dead());
+    successor.leave(2);
+}
+
+#ifdef __x86_64__  // for the registers of a system call
+
+// A peer that joins and leaves without end, exactly between two looks at its slot: in place of the
+// kernel's answer that nobody has the lock.
+struct Flipping {
+    static inline layout::ParticipantSlot* slot = nullptr;
+    static inline std::atomic<int> asked{0};
+
+    static void answer(int /*signal*/, siginfo_t* /*info*/, void* context) {
+        auto* const registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+        reinterpret_cast<struct flock*>(registers[REG_RDX])->l_type = F_UNLCK;
+        registers[REG_RAX] = 0;
+        slot->word.fetch_add(2);
+        ++asked;
+    }
+};
+
+TEST_F(ParticipantsTest, APeerThatFlipsItsWordKeepsNobodyLooking) {
+    Guest observer(descriptor_);
+    Guest member(descriptor_);
+    member.join(2);
+    Child child([&] {
+        Guest looking(descriptor_);
+        Flipping::slot = looking.slot(2);
+        struct sigaction action{};
+        action.sa_sigaction = &Flipping::answer;
+        action.sa_flags = SA_SIGINFO;
+        ::sigaction(SIGSYS, &action, nullptr);
+        if (!test::trap_call({SYS_fcntl, 0, 1, ~0U, F_OFD_GETLK})) ::_exit(test::kCannotRefuse);
+        require(looking.table.life(2) == Life::Alive);  // no evidence of death
+        require(Flipping::asked > 0 && Flipping::asked < 1000);
+    });
+    const int end = child.wait();
+    if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(end, 0);
+    member.leave(2);
+}
+
+#endif
 
 }  // namespace
 }  // namespace penstock::detail

@@ -35,7 +35,7 @@ inline constexpr Refusal kNoMembarrier{SYS_membarrier, EPERM, 0, 0, 0};
 inline constexpr Refusal kNoSpaceLeft{SYS_fallocate, ENOSPC, 1, ~0U, FALLOC_FL_KEEP_SIZE};
 
 // False where this can't be done (no seccomp): the test is then to be skipped.
-inline bool refuse_calls(std::initializer_list<Refusal> refusals) {
+inline bool filter_calls(std::initializer_list<Refusal> refusals, std::uint32_t outcome) {
     std::vector<sock_filter> filter;
     const auto load = [&](std::size_t offset) {
         filter.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<std::uint32_t>(offset)));
@@ -47,13 +47,22 @@ inline bool refuse_calls(std::initializer_list<Refusal> refusals) {
         load(offsetof(seccomp_data, args) + refusal.argument * sizeof(std::uint64_t));
         filter.push_back(BPF_STMT(BPF_ALU | BPF_AND | BPF_K, refusal.mask));
         filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, refusal.value, 0, 1));
-        filter.push_back(BPF_STMT(BPF_RET | BPF_K,
-                                  SECCOMP_RET_ERRNO | static_cast<std::uint32_t>(refusal.error)));
+        filter.push_back(
+            BPF_STMT(BPF_RET | BPF_K, outcome | static_cast<std::uint32_t>(refusal.error)));
     }
     filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
     return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
            ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+inline bool refuse_calls(std::initializer_list<Refusal> refusals) {
+    return filter_calls(refusals, SECCOMP_RET_ERRNO);
+}
+
+// SIGSYS instead of the call, whose handler may answer in the kernel's place.
+inline bool trap_call(const Refusal& call) {
+    return filter_calls({call}, SECCOMP_RET_TRAP);
 }
 
 // What a child ends with where refuse_calls() is not to be had.

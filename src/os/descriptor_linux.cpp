@@ -1,0 +1,59 @@
+// Identity of descriptors on Linux: device and inode by fstat(), the description by its offset.
+#include "os/descriptor.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "os/clock.hpp"
+
+namespace penstock::os {
+namespace {
+
+// Far behind every file's end, and another one for each description of each process. File systems
+// with smaller offsets refuse it, and there it is not marked.
+std::int64_t next_mark() noexcept {
+    constexpr std::int64_t kBeyond = std::int64_t{1} << 40U;
+    constexpr std::int64_t kStarts = std::int64_t{1} << 31U;
+    static std::atomic<std::int64_t> next = kBeyond + (wall_ns() & (kStarts - 1));
+    return next.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+bool OwnDescriptor::is_ours() const noexcept {
+    struct stat status{};
+    return number >= 0 && ::fstat(number, &status) == 0 &&
+           static_cast<std::uint64_t>(status.st_ino) == inode &&
+           static_cast<std::uint64_t>(status.st_dev) == device &&
+           (mark == 0 || ::lseek(number, 0, SEEK_CUR) == mark);
+}
+
+bool OwnDescriptor::is_marked() const noexcept {
+    return mark == 0 ? is_ours() : ::lseek(number, 0, SEEK_CUR) == mark;
+}
+
+OwnDescriptor remember_descriptor(int number) noexcept {
+    OwnDescriptor own;
+    struct stat status{};
+    if (number < 0 || ::fstat(number, &status) != 0) return own;
+    own.number = number;
+    own.device = static_cast<std::uint64_t>(status.st_dev);
+    own.inode = static_cast<std::uint64_t>(status.st_ino);
+    return own;
+}
+
+OwnDescriptor mark_descriptor(int number) noexcept {
+    OwnDescriptor own = remember_descriptor(number);
+    if (!own.is_open()) return own;
+    const std::int64_t mark = next_mark();
+    if (::lseek(number, mark, SEEK_SET) == mark) own.mark = mark;
+    return own;
+}
+
+void close_if_ours(const OwnDescriptor& descriptor) noexcept {
+    if (descriptor.is_ours()) ::close(descriptor.number);
+}
+
+}  // namespace penstock::os
