@@ -103,7 +103,7 @@ std::vector<std::string> TrajectoryReader::take_notices() {
 
 Result<std::uint64_t> TrajectoryReader::drop_waiting() try {
     if (state_ == nullptr) return closed();
-    if (state_->is_foreign()) return detail::wrong_process();
+    if (state_->is_foreign()) return state_->core->segment->why_foreign();
     return detail::drop_waiting(state_);
 } catch (const std::bad_alloc&) {
     return Status(ErrorCode::System, "no memory to look at what waits; nothing was dropped");
