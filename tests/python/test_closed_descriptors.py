@@ -132,15 +132,9 @@ def test_a_writer_that_readers_found_dead_sends_no_more(name: str, tmp_path: Pat
 
 def test_a_reservation_of_who_lost_its_lock_is_anothers(name: str, tmp_path: Path) -> None:
     with penstock.Store.create(name, capacity="1MiB") as store:
-
-        def put() -> bool:
-            with suppress(penstock.Busy):
-                return store.put("key", "the peer's")
-            return False
-
         with running("reaped_store", name, tmp_path) as program:
             hear(program, "lost")
-            eventually(put)
+            eventually(lambda: store.put("key", "the peer's"))
             go_on(program)
         assert store.get_copy("key") == "the peer's"
         assert store.stats().staged == 0
