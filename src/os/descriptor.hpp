@@ -23,6 +23,8 @@ struct OwnDescriptor {
     [[nodiscard]] bool is_ours() const noexcept;
     // The same by the mark alone, for a third of that; all of it where there is no mark.
     [[nodiscard]] bool is_marked() const noexcept;
+    // After what has moved the offset; nothing where the number is another file's by now.
+    void mark_again() const noexcept;
     bool operator==(const OwnDescriptor&) const noexcept = default;
 };
 

@@ -20,18 +20,25 @@ std::int64_t next_mark() noexcept {
     return next.fetch_add(1, std::memory_order_relaxed);
 }
 
+bool is_of_file(const OwnDescriptor& own) noexcept {
+    struct stat status{};
+    return own.number >= 0 && ::fstat(own.number, &status) == 0 &&
+           static_cast<std::uint64_t>(status.st_ino) == own.inode &&
+           static_cast<std::uint64_t>(status.st_dev) == own.device;
+}
+
 }  // namespace
 
 bool OwnDescriptor::is_ours() const noexcept {
-    struct stat status{};
-    return number >= 0 && ::fstat(number, &status) == 0 &&
-           static_cast<std::uint64_t>(status.st_ino) == inode &&
-           static_cast<std::uint64_t>(status.st_dev) == device &&
-           (mark == 0 || ::lseek(number, 0, SEEK_CUR) == mark);
+    return is_of_file(*this) && (mark == 0 || ::lseek(number, 0, SEEK_CUR) == mark);
 }
 
 bool OwnDescriptor::is_marked() const noexcept {
     return mark == 0 ? is_ours() : ::lseek(number, 0, SEEK_CUR) == mark;
+}
+
+void OwnDescriptor::mark_again() const noexcept {
+    if (mark != 0 && is_of_file(*this)) ::lseek(number, mark, SEEK_SET);
 }
 
 OwnDescriptor remember_descriptor(int number) noexcept {

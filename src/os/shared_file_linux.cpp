@@ -128,6 +128,15 @@ private:
     bool was_pending_ = false;
 };
 
+// Looking for data moves the offset, by which the descriptor is known.
+struct MarkAgain {
+    explicit MarkAgain(const OwnDescriptor& descriptor) noexcept : own(descriptor) {}
+    MarkAgain(const MarkAgain&) = delete;
+    MarkAgain& operator=(const MarkAgain&) = delete;
+    ~MarkAgain() { own.mark_again(); }
+    const OwnDescriptor& own;
+};
+
 // False, with errno set, for what getrandom(2) does not give now.
 bool get_random(std::byte*& out, std::size_t& bytes) noexcept {
     while (bytes > 0) {
@@ -396,6 +405,7 @@ bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const 
 
 std::error_code SharedFile::read_sparse(std::uint64_t offset, std::byte* out, std::uint64_t bytes,
                                         std::uint64_t most) const noexcept {
+    const MarkAgain when_done{own_};
     const std::uint64_t end = offset + bytes;
     for (std::uint64_t at = offset; at < end;) {
         const off_t data = ::lseek(own_.number, static_cast<off_t>(at), SEEK_DATA);

@@ -443,6 +443,7 @@ TEST(SharedFileTest, HolesAreNotRead) {
               std::errc::file_too_large);
     ASSERT_FALSE(file.set_size(in_pages(8)));
     EXPECT_EQ(file.read_sparse(0, copy.data(), copy.size(), in_pages(10)), std::errc::io_error);
+    EXPECT_TRUE(file.is_ours()) << "looking for data moves the offset";
 }
 
 TEST(SharedFileTest, OnlyASealKeepsAFileFromShrinking) {
