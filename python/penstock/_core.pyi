@@ -452,7 +452,7 @@ def join_thread() -> None:
 
 def leave_all() -> bool:
     """Every participant of this process leaves, whatever still refers to it. False: a thread stayed
-    inside a call, and the kernel lets go for it."""
+    inside a call, or can still write into a reservation, and the kernel lets go for it."""
 
 def check_timeout(timeout: Timeout) -> None: ...
 def codec_encode(value: Any, codec: str | None = None) -> bytes:
