@@ -17,6 +17,7 @@
 #include "remote/shown.hpp"
 #include "remote/slots.hpp"
 #include "remote/value_format.hpp"
+#include "segment/text.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -83,8 +84,11 @@ void check_words(const std::string& text) {
     if (const auto redirect = parse_redirect(text)) {
         require(redirect->slot < kSlots, "a redirection to a slot that there is not");
     }
-    for (const char letter : shown_text(text)) {
-        require(letter >= ' ' && letter <= '~', "a sentence with what is not to be shown");
+    const std::string shown = shown_text(text);
+    require(is_utf8(shown), "a sentence that is no text");
+    for (const char letter : shown) {
+        const auto byte = static_cast<unsigned char>(letter);
+        require(byte >= 0x20 && byte != 0x7F, "a sentence that a terminal obeys");
     }
     try {
         require(!parse_endpoint(text).title().empty(), "an address without a title");

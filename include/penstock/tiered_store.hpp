@@ -110,7 +110,7 @@ struct TierStats {
     std::uint64_t servers_away = 0;  // of them, by their circuits
     CircuitState circuit = CircuitState::Closed;
     // Of the last that `errors`, `timeouts`, `corrupt`, `incompatible` or `no_room` counted. What a
-    // server said is quoted: 200 bytes of it, in printable ASCII.
+    // server said is quoted: 200 bytes of it, made printable.
     std::string last_error;
 };
 
