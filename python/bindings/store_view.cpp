@@ -163,7 +163,9 @@ void bind_store_view(nb::module_& module) {
         .def_prop_ro("ref", &StoreViewBlock::ref,
                      "Names this object and no other, also for other processes; see "
                      "``Store.get_ref``.")
-        .def("release", &StoreViewBlock::exit, "Let go, where there is no block to end.")
+        .def(
+            "release", [](StoreViewBlock& block) { block.exit(/*failed=*/false); },
+            "Let go, where there is no block to end.")
         .def("__enter__", &StoreViewBlock::enter)
         .def(
             "__exit__",
