@@ -77,6 +77,8 @@ public:
 
     // Copies bytes of the file out without mapping it; false if there are not that many.
     [[nodiscard]] bool read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept;
+    // Writes bytes inside the size without mapping it, in one step; false if that can't be done.
+    [[nodiscard]] bool write(std::uint64_t offset, const void* from, std::size_t bytes) noexcept;
     // The same into memory that is all zeros, for a range that is mostly holes: those cost nothing.
     // std::errc::file_too_large: more than `most` bytes of the range hold something;
     // std::errc::io_error: the file ends before the range does.

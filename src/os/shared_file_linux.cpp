@@ -403,6 +403,15 @@ bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const 
     return true;
 }
 
+bool SharedFile::write(std::uint64_t offset, const void* from, std::size_t bytes) noexcept {
+    if (!own_.is_ours()) return false;
+    const FileSizeSignal held_back;  // the limit may lie before the offset, whatever the size is
+    for (;;) {
+        const ssize_t done = ::pwrite(own_.number, from, bytes, static_cast<off_t>(offset));
+        if (done >= 0 || errno != EINTR) return done == static_cast<ssize_t>(bytes);
+    }
+}
+
 std::error_code SharedFile::read_sparse(std::uint64_t offset, std::byte* out, std::uint64_t bytes,
                                         std::uint64_t most) const noexcept {
     const MarkAgain when_done{own_};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <string_view>
 
@@ -58,6 +59,7 @@ bool Participants::claim(unsigned slot) noexcept {
 void Participants::note_dead(unsigned slot) const noexcept {
     const std::uint64_t dead = joins(slot);
     if (life(slot) != Life::Dead || joins(slot) != dead) return;
+    if (is_copy_) return note_in_file(slot, dead);
     std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
     // A number that only grows, unless somebody scribbles: then it is not worth a fight.
     constexpr unsigned kTries = 64;
@@ -67,6 +69,15 @@ void Participants::note_dead(unsigned slot) const noexcept {
         if (found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) break;
     }
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
+}
+
+// Only one who removes the segment does it without a mapping, under the exclusive life-cycle lock:
+// nobody else can be at it. What can't be written is not told.
+void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcept {
+    const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, found_dead);
+    std::uint64_t seen = 0;
+    if (!file_->read(at, &seen, sizeof seen) || seen >= dead) return;
+    static_cast<void>(file_->write(at, &dead, sizeof dead));
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {

@@ -66,7 +66,8 @@ public:
                  unsigned count) noexcept
         : file_(&file), slots_(slots), slots_offset_(slots_offset), count_(count) {}
     // For a look from outside, without a mapping: `copy` was read from the file, and what changes
-    // under it, who is announced, is read from there each time. Nothing can be claimed.
+    // under it, who is announced, is read from there each time. Nothing can be claimed; a death is
+    // noted in the file.
     static Participants of_copy(os::SharedFile& file, layout::ParticipantSlot* copy,
                                 std::uint64_t slots_offset, unsigned count) noexcept {
         Participants participants(file, copy, slots_offset, count);
@@ -118,6 +119,7 @@ private:
     [[nodiscard]] std::uint64_t lock_byte(unsigned slot) const noexcept;
     [[nodiscard]] bool is_full(unsigned places) const noexcept;
     [[nodiscard]] std::uint64_t word_of(unsigned slot) const noexcept;
+    void note_in_file(unsigned slot, std::uint64_t dead) const noexcept;
 
     os::SharedFile* file_ = nullptr;
     layout::ParticipantSlot* slots_ = nullptr;

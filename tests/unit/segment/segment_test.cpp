@@ -241,6 +241,18 @@ TEST_F(SegmentTest, ADeadOneIsReplaced) {
     leave(fresh, 0);
 }
 
+// It goes on in what nobody can find: by its slot it knows.
+TEST_F(SegmentTest, WhoLostItsLockAndLivesIsToldThatItsNameWasRemoved) {
+    const std::string name = new_name();
+    const Handle lost = create(name);
+    ASSERT_TRUE(lost->file().is_ours());
+    lost->file().unlock(lost->header().slots_offset);
+    EXPECT_FALSE(lost->is_found_dead()) << "nothing was done to it yet";
+    EXPECT_TRUE(Visit(name, Visit::Purpose::Remove).remove_if_abandoned());
+    EXPECT_FALSE(exists(name));
+    EXPECT_TRUE(lost->is_found_dead());
+}
+
 TEST_F(SegmentTest, OneWhoIsJoiningKeepsTheNameAlive) {
     const std::string name = new_name();
     {
