@@ -8,6 +8,7 @@ was registered.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from ..._context import close_on_exit
 from ..._exit import close_at_exit
 from ..._repr import never_raises
 from ..._threads import Countdown, take_in_thread
-from ...errors import AlreadyExists, Closed, Incompatible, InvalidArgument, NotFound
+from ...errors import AlreadyExists, Closed, Incompatible, InvalidArgument, NotFound, WrongProcess
 from ...handle import Handle, Owner
 from ...store import Store
 from .gather import Blocks, BlockTable, KVFormat, PagedKV, block_tables, gone_chunks
@@ -137,7 +138,8 @@ class PoolClient:
                 if isinstance(ticket, StoreTicket):
                     ticket.end_as(ChunkStatus.NOT_REGISTERED)
                 else:
-                    ticket.commit()
+                    with contextlib.suppress(WrongProcess):  # the parent's, or of a lost handle
+                        ticket.commit()
             if registration is not None:
                 registration.end()
             return registration is not None

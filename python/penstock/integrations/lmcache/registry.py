@@ -6,11 +6,12 @@ only one process can have and which the kernel takes back when it dies, and a pi
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ...errors import AlreadyExists, Busy, NotFound, Timeout
+from ...errors import AlreadyExists, Busy, NotFound, Timeout, WrongProcess
 from ...store import Store
 from .layout import EngineContext
 from .writing import being_written
@@ -79,12 +80,15 @@ class Registration:
         return self._store._get_ref(*record.ref) is not None
 
     def end(self) -> None:
-        """The id is free for others."""
-        if self.is_valid:
-            self._store.delete(self._key)
+        """The id is free for others. In a forked child, and where the store's handle is lost,
+        nothing in the store is this process's: then it is only forgotten."""
+        with contextlib.suppress(WrongProcess):
+            if self.is_valid:
+                self._store.delete(self._key)
         record, self._record = self._record, None
         if record is not None:
-            record.release()
+            with contextlib.suppress(WrongProcess):
+                record.release()
         self._life.abort()
 
 

@@ -7,6 +7,7 @@ and when its process dies both are free at once. No ticket runs out because it i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Final
 from ... import _core
 from ..._repr import never_raises
 from ..._reservation import Reservation
-from ...errors import AlreadyExists, Busy, Error, Expired, NoSpace, TooLarge
+from ...errors import AlreadyExists, Busy, Error, Expired, NoSpace, TooLarge, WrongProcess
 from ...store import Store
 from .layout import ObjectGroup
 from .status import ChunkStatus, RetrieveResult, Statuses, StoreResult
@@ -242,9 +243,11 @@ def _abort(item: _Item, status: ChunkStatus = ChunkStatus.ABORTED) -> ChunkStatu
 
 
 def _release(item: _Item) -> None:
+    """Nothing was read of it: where it is not ours any more, the reservations say so."""
     pin, item.pin = item.pin, None
     if pin is not None:
-        pin.release()
+        with contextlib.suppress(WrongProcess):
+            pin.release()
 
 
 class Wanted:
@@ -359,12 +362,22 @@ class RetrieveTicket:
         return self._arrays[place]
 
     def commit(self) -> bool:
-        """Let the slots go. Copies out of them must have ended. False: it was over before."""
+        """Let the slots go. Copies out of them must have ended. False: it was over before.
+
+        Raises WrongProcess where they were not this process's any more: all are let go, and what
+        was copied may be something else.
+        """
         with self._lock:
             was_open, self._is_open = self._is_open, False
             self._arrays.clear()
+            lost: WrongProcess | None = None
             while self._views:
-                self._views.popitem()[1].release()
+                try:
+                    self._views.popitem()[1].release()
+                except WrongProcess as error:  # noqa: PERF203  none of them must stay
+                    lost = error
+            if lost is not None:
+                raise lost
             return was_open
 
     def result(self) -> RetrieveResult:
