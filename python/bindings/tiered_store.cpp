@@ -139,8 +139,9 @@ FetchVerdict check_fetched(const FetchedValue& value, Codec codec) {
     try {
         check_object(value.format, value.bytes, value.meta, codec);
     } catch (const nb::python_error& error) {
-        // It may be this process that lacks something.
+        // It may be this process that lacks something, or this thread: stack (TooLarge).
         const bool is_ours = error.matches(error_class("Incompatible")) ||
+                             error.matches(error_class("TooLarge")) ||
                              error.matches(PyExc_MemoryError) || error.matches(PyExc_ImportError);
         return {is_ours ? Verdict::Incompatible : Verdict::Corrupt, sentence_of(error)};
     } catch (const std::exception& error) {
