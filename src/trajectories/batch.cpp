@@ -389,6 +389,7 @@ void TrajectoryBatch::untake() noexcept {
 
 void TrajectoryBatch::set_aside(std::size_t index) noexcept {
     if (!is_open() || index >= groups_.size()) return;
+    if (reader_->is_foreign()) return untake();  // nothing in the queue is ours
     groups_[index].set_aside();
     reader_->board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
     const auto reader = reader_;

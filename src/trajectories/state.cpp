@@ -82,7 +82,7 @@ void ReaderState::hold(HeldGroup group) {
         held.insert(std::ranges::upper_bound(held, group, is_before), std::move(group));
         ++changes;
     }
-    core->data.notify();
+    if (!is_foreign()) core->data.notify();
 }
 
 void ReaderState::note_set_aside(std::string why) {
