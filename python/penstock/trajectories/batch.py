@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .. import _core
 from .._dtypes import native_name
 from .._repr import never_raises
-from ..errors import InvalidArgument, InvalidType, NoSpace, TooLarge
+from ..errors import InvalidArgument, InvalidType, NoSpace, TooLarge, WrongProcess
 from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "Unserveable", "make_batch"]
@@ -285,6 +285,8 @@ def _decode_groups(batch: TrajectoryBatch, core: _core.TrajectoryBatch) -> None:
 def _decoded(core: _core.TrajectoryBatch, at: int) -> TrajectoryGroup:
     try:
         return TrajectoryGroup.from_message(core.group(at))
+    except (MemoryError, WrongProcess):  # of this process, and of no group
+        raise
     except Exception as error:
         raise Unserveable(f"it can't be decoded: {error}", at) from error
 
