@@ -20,7 +20,9 @@ def condition(segment: SegmentSummary) -> str:
     nobody is, and it holds data. "foreign": another user's. "damaged": it makes no sense.
     """
     if segment.problem:
-        return "foreign" if segment.problem_code == "PermissionDenied" else "damaged"
+        # Of others not all is copied (TooLarge).
+        is_foreign = segment.problem_code in ("PermissionDenied", "TooLarge")
+        return "foreign" if is_foreign else "damaged"
     if not segment.is_abandoned():
         return "live"
     return "kept" if segment.kept else "abandoned"

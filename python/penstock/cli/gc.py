@@ -4,7 +4,8 @@ Death is the kernel's word, so nobody who is merely slow is harmed; damaged ones
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import penstock
@@ -98,7 +99,13 @@ def _remove(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome
     except penstock.NotFound:
         removed = True  # another was quicker
     except penstock.Error as error:
-        outcome.failed.append((segment, str(error)))
+        if isinstance(error, penstock.PermissionDenied) and segment.owner != os.geteuid():
+            # It lets itself be looked at, and is its owner's to remove.
+            outcome.unreadable.append(
+                replace(segment, problem=str(error), problem_code="PermissionDenied")
+            )
+        else:
+            outcome.failed.append((segment, str(error)))
         return
     if removed:
         outcome.removed.append(segment)
