@@ -134,11 +134,13 @@ def _names_that_daemons_have() -> list[str]:
     daemons = {child.pid for child in multiprocessing.active_children() if child.daemon}
     if not daemons:
         return []
-    return [
-        segment.name
-        for segment in inspect.list_segments()
-        if any(participant.pid in daemons for participant in segment.participants)
-    ]
+    with contextlib.suppress(Exception):  # what can't be looked at keeps no handle from its close
+        return [
+            segment.name
+            for segment in inspect.list_segments()
+            if any(participant.pid in daemons for participant in segment.participants)
+        ]
+    return []
 
 
 def _children_are_joined() -> None:

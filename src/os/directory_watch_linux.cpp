@@ -3,9 +3,20 @@
 
 #include <poll.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 namespace penstock::os {
+namespace {
+
+// All descriptors without a file share one inode. Of those, only inotify's say what there is to
+// read; an eventfd or an epoll descriptor that the program has under this number now does not.
+bool is_watch(const OwnDescriptor& own) noexcept {
+    int readable = 0;
+    return own.is_ours() && ::ioctl(own.number, FIONREAD, &readable) == 0;
+}
+
+}  // namespace
 
 DirectoryWatch::DirectoryWatch(const std::string& directory) noexcept
     : own_(remember_descriptor(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK))) {
@@ -14,16 +25,15 @@ DirectoryWatch::DirectoryWatch(const std::string& directory) noexcept
 }
 
 DirectoryWatch::~DirectoryWatch() {
-    close_if_ours(own_);
+    if (is_watch(own_)) close_if_ours(own_);
 }
 
 void DirectoryWatch::wait(std::chrono::nanoseconds span) noexcept {
-    pollfd watch{own_.is_ours() ? own_.number : -1, POLLIN,
-                 0};  // poll ignores a negative descriptor
+    pollfd watch{is_watch(own_) ? own_.number : -1, POLLIN, 0};  // -1: poll ignores it
     const auto milliseconds =
         std::chrono::duration_cast<std::chrono::milliseconds>(span).count() + 1;
     if (::poll(&watch, 1, static_cast<int>(milliseconds)) < 0) return;
-    if (!own_.is_ours()) return;
+    if (!is_watch(own_)) return;
     alignas(inotify_event) char events[4096];
     while (::read(own_.number, events, sizeof events) > 0) {
     }

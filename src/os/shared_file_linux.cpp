@@ -370,7 +370,9 @@ std::error_code SharedFile::punch(std::uint64_t offset, std::uint64_t bytes) noe
                            offset - mapped_offset_ < mapped_bytes_ &&
                            bytes <= mapped_bytes_ - (offset - mapped_offset_);
     if (is_mapped) {
-        return outcome(::madvise(mapped_ + (offset - mapped_offset_), bytes, MADV_REMOVE));
+        const std::error_code error =
+            outcome(::madvise(mapped_ + (offset - mapped_offset_), bytes, MADV_REMOVE));
+        if (error != std::errc::invalid_argument) return error;  // else it is locked memory
     }
     if (!own_.is_ours()) return std::make_error_code(std::errc::bad_file_descriptor);
     return outcome(::fallocate(own_.number, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

@@ -186,7 +186,7 @@ HONEST: dict[str, Callable[[], dict[Any, int]]] = {
     "ints": lambda: {n: n for n in range(-50_000, 50_000)},
     "wide ints": lambda: {n << 40: n for n in range(50_000)},
     "big ints": lambda: {n << 100 | n: n for n in range(50_000)},
-    "few big ints of one hash": lambda: {n * PRIME: n for n in range(1, 2000)},
+    "few big ints of one hash": lambda: {n * PRIME: n for n in range(1, 1000)},
     "floats": lambda: {n / 7: n for n in range(50_000)},
     "powers of two": lambda: {2.0**n: n for n in range(-1000, 1000)},
     "grid": lambda: {

@@ -54,6 +54,7 @@ class Delivery:
             time.sleep(pause)  # between two looks; nobody tells a writer that its ring ran empty
             pause = min(2 * pause, 0.02)
             self.check()
+        self.check()  # one that has left has nothing to release either
 
     def _readers_left(self) -> list[ReaderState]:
         return [reader for reader in self._writer.readers() if reader.rank not in self._lost]

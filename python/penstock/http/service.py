@@ -204,6 +204,9 @@ class Service:
         texts: list[bytes] = []
         try:
             texts.extend(encode(group_to_json(group)) for group in batch.groups)
+        except MemoryError:  # is no group's fault
+            batch.give_back()
+            raise
         except Exception as error:
             bad = batch.groups[len(texts)]
             _log.warning("%s was set aside: JSON can't say it: %s", bad.title, error)

@@ -307,10 +307,15 @@ def _blame_unfit(
     out: Mapping[str, Any],
     error: InvalidArgument,
 ) -> None:
-    for name in {*(columns or ()), *dtypes, *out}:
-        asked = out[name].dtype if name in out else dtypes.get(name)
-        for group in core.unfit(name, None if asked is None else native_name(asked)):
-            raise Unserveable(str(error), group) from error
+    for name in dict.fromkeys((*(columns or ()), *dtypes, *out)):
+        for group in core.unfit(name, None):
+            why = f"it has no column '{name}', or not as many values for a token as the others"
+            raise Unserveable(why, group) from error
+        if name not in out and name not in dtypes:
+            continue
+        dtype = native_name(out[name].dtype if name in out else dtypes[name])
+        for group in core.unfit(name, dtype):
+            raise Unserveable(f"its column '{name}' does not fit into {dtype}", group) from error
 
 
 def _wanted(
