@@ -27,8 +27,9 @@ std::uint64_t new_seed() noexcept {
         std::random_device device;
         return std::uint64_t{device()} << 32U | device();
     }();
-    thread_local std::uint64_t messages = reinterpret_cast<std::uintptr_t>(&messages);
-    return mixed(process + ++messages) | 1U;
+    thread_local std::uint64_t messages = 0;
+    const auto thread = reinterpret_cast<std::uintptr_t>(&messages);
+    return mixed(process + thread + ++messages) | 1U;
 }
 
 }  // namespace

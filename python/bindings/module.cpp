@@ -43,7 +43,8 @@ NB_MODULE(_core, module) {
 }
 #undef PyInit__core
 
-extern "C" NB_EXPORT PyObject* PyInit__core() {
+// The name that Python looks for.
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier)
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError,
                         "penstock can be imported in the main interpreter of a process only: its "
