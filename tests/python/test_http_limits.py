@@ -309,10 +309,10 @@ def test_an_answer_that_is_not_read_is_given_up(name: str) -> None:
         post(address, "/register", ask)
         long = json.dumps({"tokens": [[123456] * MiB], "masks": [[1] * MiB], "scores": [1]})
         post(address, "/scored_data", long.encode())
+        here, there = reader.getsockname(), reader.getpeername()
         reader.sendall(b"GET /batch HTTP/1.1\r\nHost: localhost\r\n\r\n")
         # Nothing is read until the server has closed: then its end of the connection is gone.
-        here = reader.getsockname()
-        eventually(lambda: not is_connected(here, reader.getpeername()) or None, WITHIN)
+        eventually(lambda: not is_connected(here, there) or None, WITHIN)
         assert len(all_of(reader)) < 8 * MiB
 
 
