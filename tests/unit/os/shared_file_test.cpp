@@ -421,7 +421,8 @@ TEST(SharedFileTest, ALimitThatIsLoweredMeanwhileEndsNobodyEither) {
         });
         SharedFile file = make_anonymous(0);
         for (int i = 0; i < 50'000; ++i) {
-            const std::error_code error = file.set_size(in_pages(static_cast<std::uint64_t>(i) % 2));
+            const std::error_code error =
+                file.set_size(in_pages(static_cast<std::uint64_t>(i) % 2));
             require(!error || error == std::errc::file_too_large);
         }
         is_over = true;
