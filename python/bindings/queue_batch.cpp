@@ -28,7 +28,7 @@ class QueueLease {
 public:
     explicit QueueLease(Delivery taken) : delivery_(std::move(taken)), bytes_(delivery_.bytes()) {
         if (bytes_.size() <= kCopied) {
-            copy_.reset(static_cast<std::byte*>(::operator new(kCopied, kAlignment)));
+            copy_.reset(static_cast<std::byte*>(::operator new(bytes_.size(), kAlignment)));
             std::memcpy(copy_.get(), bytes_.data(), bytes_.size());
             bytes_ = {copy_.get(), bytes_.size()};
         }
