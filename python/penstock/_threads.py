@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from . import _core
 from .errors import NotFound, Timeout
-from .handle import Handle, Name, Owner
+from .handle import Handle, Name, Owner, handle_of
 
 __all__ = ["Countdown", "attach_when_there", "take_in_thread", "try_until_done", "wait_in_thread"]
 
@@ -74,7 +74,7 @@ async def attach_when_there(
     owner: Owner | None,
 ) -> T:
     """What ``attach()`` gives; after each NotFound it is waited for until the name appears."""
-    handle = name if isinstance(name, Handle) else Handle(name, instance="")
+    handle = handle_of(name)
     while True:
         try:
             return attach()

@@ -18,7 +18,7 @@ from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
 from .errors import Busy, InvalidType, Timeout
-from .handle import Handle, Name, Owner
+from .handle import Handle, Name, Owner, handle_of
 from .state import BroadcastStats, ReaderState
 
 __all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
@@ -98,7 +98,7 @@ class Broadcast:
         Raises NotFound, Busy (the rank has a living reader), InvalidArgument (no such rank),
         Incompatible, Corrupt, PermissionDenied, Closed or PeerDied.
         """
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        handle = handle_of(name)
         reader = BroadcastReader(
             handle.name,
             instance=handle.instance,

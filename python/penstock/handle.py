@@ -10,7 +10,7 @@ from ._exit import come_first
 from ._repr import never_raises
 from .errors import Error, WrongProcess
 
-__all__ = ["Handle", "Name", "Owner"]
+__all__ = ["Handle", "Name", "Owner", "handle_of"]
 
 #: Of a segment: ``[A-Za-z0-9._-]{1,200}``, ``file:/absolute/path``, or a path object, which names
 #: the ``file:`` segment at that path.
@@ -90,6 +90,11 @@ class Handle:
         # The program may have closed it, and have a file of its own under the number.
         if descriptor >= 0 and _identity(descriptor) == self._identity:
             os.close(descriptor)
+
+
+def handle_of(name: Name | Handle) -> Handle:
+    """What ``attach()`` was given: a name stands for whichever segment has it."""
+    return name if isinstance(name, Handle) else Handle(name, instance="")
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

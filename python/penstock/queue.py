@@ -19,7 +19,7 @@ from ._repr import describe
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
-from .handle import Handle, Name, Owner
+from .handle import Handle, Name, Owner, handle_of
 from .state import QueueStats
 
 __all__ = ["Queue"]
@@ -111,7 +111,7 @@ class Queue(_core.Queue):
 
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        handle = handle_of(name)
         queue = Queue(
             handle.name,
             instance=handle.instance,

@@ -20,7 +20,7 @@ from ._repr import describe
 from ._reservation import Reservation
 from ._threads import Countdown, attach_when_there, try_until_done
 from .errors import Error, NotFound
-from .handle import Handle, Name, Owner
+from .handle import Handle, Name, Owner, handle_of
 from .state import StoreLook, StoreStats
 
 __all__ = ["Store", "StoreRef"]
@@ -104,7 +104,7 @@ class Store(_core.Store):
 
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        handle = handle_of(name)
         store = Store(
             handle.name, instance=handle.instance, codec=codec, timeout=timeout, owner=owner
         )

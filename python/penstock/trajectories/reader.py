@@ -16,7 +16,7 @@ from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
 from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from ..errors import Error, Incompatible, InvalidArgument, InvalidType, Timeout
-from ..handle import Handle, Name, Owner
+from ..handle import Handle, Name, Owner, handle_of
 from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, Unserveable, make_batch
 from .group import TrajectoryGroup
@@ -118,7 +118,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         Raises NotFound, Busy, Incompatible (not a queue of trajectories), Corrupt or
         PermissionDenied.
         """
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        handle = handle_of(name)
         reader = TrajectoryReader(
             handle.name,
             instance=handle.instance,

@@ -12,7 +12,7 @@ from .._replaced import warn_of_replaced
 from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
-from ..handle import Handle, Name, Owner
+from ..handle import Handle, Name, Owner, handle_of
 from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
@@ -145,7 +145,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         Raises InvalidArgument, also if the shares of all add up to more than 1; NotFound, Busy,
         Incompatible (not a queue of trajectories), Corrupt or PermissionDenied.
         """
-        handle = name if isinstance(name, Handle) else Handle(name, instance="")
+        handle = handle_of(name)
         writer = TrajectoryWriter(
             handle.name,
             instance=handle.instance,
