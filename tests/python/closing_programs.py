@@ -72,6 +72,14 @@ def lose_locks(folder: str) -> OwnFiles:
     return close_all(folder)
 
 
+def lose_locks_and_wait(folder: str) -> OwnFiles:
+    """Then others find this process dead, and say when they have."""
+    own = lose_locks(folder)
+    say("lost")
+    await_word()
+    return own
+
+
 def says_so() -> Any:
     """The block ends with what happened."""
     return pytest.raises(penstock.WrongProcess, match=SENTENCE)
@@ -270,9 +278,7 @@ def reaped_consumer(name: str, folder: str) -> None:
     queue = penstock.Queue.attach(name)
     with says_so(), queue.get_many(max_items=1, timeout=LONG) as batch:
         assert len(batch) == 1
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
     is_lost(queue.get, timeout=0)
     is_lost(queue.put, "small")
     queue.close()
@@ -282,9 +288,7 @@ def reaped_consumer(name: str, folder: str) -> None:
 def reaped_reader(name: str, folder: str) -> None:
     reader = penstock.Broadcast.attach(name, rank=0)
     assert reader.recv_bytes(timeout=LONG) == bytes(8000)
-    own = lose_locks(folder)
-    say("lost")
-    await_word()
+    own = lose_locks_and_wait(folder)
     is_lost(reader.recv_bytes, timeout=0)
     reader.close()
     own.check()
@@ -293,9 +297,7 @@ def reaped_reader(name: str, folder: str) -> None:
 def reaped_reader_view(name: str, folder: str) -> None:
     reader = penstock.Broadcast.attach(name, rank=0)
     with says_so(), reader.recv_view(timeout=LONG):
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
     reader.close()
     own.check()
 
@@ -305,9 +307,7 @@ def reaped_writer(name: str, folder: str) -> None:
     say("made")
     writer.wait_ready(timeout=LONG)
     writer.send("accepted")
-    own = lose_locks(folder)
-    say("lost")
-    await_word()
+    own = lose_locks_and_wait(folder)
     is_lost(writer.send, "small")
     writer.close()
     own.check()
@@ -316,9 +316,7 @@ def reaped_writer(name: str, folder: str) -> None:
 def reaped_store(name: str, folder: str) -> None:
     store = penstock.Store.attach(name)
     with says_so(), store.reserve("key", nbytes=1000) as room:
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
         room[:] = bytes([1]) * 1000
     is_lost(store.get_copy, "key")
     is_lost(store.put, "small", 1)
@@ -329,9 +327,7 @@ def reaped_store(name: str, folder: str) -> None:
 def reaped_pin(name: str, folder: str) -> None:
     store = penstock.Store.attach(name)
     with says_so(), store.get("key"):
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
     store.close()
     own.check()
 
@@ -339,9 +335,7 @@ def reaped_pin(name: str, folder: str) -> None:
 def reaped_environment(name: str, folder: str) -> None:
     writer = TrajectoryWriter.attach(name, environment="math", group_size=2)
     with says_so(), writer.begin(timeout=LONG) as rollout:
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
         rollout.put(group())
     is_lost(writer.begin, timeout=0)
     writer.close()
@@ -351,9 +345,7 @@ def reaped_environment(name: str, folder: str) -> None:
 def reaped_trainer(name: str, folder: str) -> None:
     trainer = TrajectoryReader.attach(name, sequences=2)
     with says_so(), trainer.next_batch(timeout=LONG):
-        own = lose_locks(folder)
-        say("lost")
-        await_word()
+        own = lose_locks_and_wait(folder)
     is_lost(trainer.next_batch, timeout=0)
     trainer.close()
     own.check()
