@@ -34,22 +34,7 @@ _MOST = 1 << 20  # bytes of a body, and what it may cost
 _MEMORY = 6 * 8 * _MOST + (64 << 20)  # of that and the interpreter's own, beyond what it began with
 _SLOW = 1.0  # seconds of processor time
 _KEPT = Path("build/fuzz")
-_GROUP: dict[str, Any] = {
-    "tokens": [[1, 2, 3], [2**31, 5]],
-    "masks": [[-100, 2, 3], [-100, 5]],
-    "scores": [0.1, -2.5],
-    "advantages": [[0.1, 0.2, 0.3], [0.4, 0.5]],
-    "ref_logprobs": [[-0.1, -0.2, -0.3], [-0.4, -0.5]],
-    "inference_logprobs": [[1.0, -0.2, -0.3], [1.0, -0.5]],
-    "messages": [[{"role": "user", "content": "1+1?", "reward": None}], []],
-    "generation_params": {"temperature": 0.7},
-    "overrides": [{"set_advantage_to_zero": True}, {}],
-    "group_overrides": {"group_size": 2},
-    "images": ["aGk=", None],
-    "env_id": 17,
-    "distill_token_ids": [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
-    "distill_logprobs": [[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
-}
+_GROUP: dict[str, Any] = json.loads((Path(__file__).parent / "corpus/http/group.json").read_text())
 _SMALL = {name: _GROUP[name] for name in ("tokens", "masks", "scores")}
 _REGISTRATION = {
     "wandb_group": "g",

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,22 +40,10 @@ from penstock.trajectories import (
 
 ENVIRONMENT = {"max_token_length": 2048, "desired_name": "math", "weight": 1.0, "group_size": 2}
 
-FULL: dict[str, Any] = {
-    "tokens": [[1, 2, 3], [2**31, 5]],
-    "masks": [[-100, 2, 3], [-100, 5]],
-    "scores": [0.1, -2.5],
-    "advantages": [[0.1, 0.2, 0.3], [0.4, 0.5]],
-    "ref_logprobs": [[-0.1, -0.2, -0.3], [-0.4, -0.5]],
-    "inference_logprobs": [[1.0, -0.2, -0.3], [1.0, -0.5]],
-    "messages": [[{"role": "user", "content": "1+1?", "reward": None}], []],
-    "generation_params": {"temperature": 0.7},
-    "overrides": [{"set_advantage_to_zero": True}, {}],
-    "group_overrides": {"group_size": 2},
-    "images": ["aGk=", None],
-    "env_id": 17,
-    "distill_token_ids": [[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10]]],
-    "distill_logprobs": [[[0.1, 0.2]] * 3, [[0.3, 0.4]] * 2],
-}
+# One with every field that a group may have; the fuzzer of bodies begins with it, too.
+FULL: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "fuzz/corpus/http/group.json").read_text()
+)
 
 
 def numbers(answer: dict[str, Any]) -> list[int]:
