@@ -106,11 +106,14 @@ private:
     }
     void look() {
         may_refuse([&] { static_cast<void>(inspect_broadcast(name_)); });
-        static_cast<void>(writer_.stats());
-        static_cast<void>(writer_.readers());
-        static_cast<void>(writer_.blocked_by());
+        // A handle whose place was given away says so instead of any figure.
+        may_refuse([&] { static_cast<void>(writer_.stats()); });
+        may_refuse([&] { static_cast<void>(writer_.readers()); });
+        may_refuse([&] { static_cast<void>(writer_.blocked_by()); });
         for (const auto& reader : readers_) {
-            if (reader) static_cast<void>(reader->stats());
+            may_refuse([&] {
+                if (reader) static_cast<void>(reader->stats());
+            });
         }
         for (const Message& message : held_) touch(message.bytes());
     }

@@ -144,19 +144,20 @@ private:
         }
     }
     void move_dead_letters(Queue& queue) {
-        const auto letters = queue.dead_letters().or_throw();
+        const auto letters = queue.dead_letters();
+        if (!letters) return judge(letters.status());
         std::vector<std::uint64_t> sequences;
-        for (const DeadLetter& letter : letters) {
+        for (const DeadLetter& letter : *letters) {
             sequences.push_back(letter.sequence);
             if (const auto copy = queue.copy_dead_letter(letter.sequence)) touch(*copy);
         }
         const bool is_all = input_.ConsumeBool();
         if (input_.ConsumeBool()) {
-            queue.drop_dead_letters(sequences).or_throw();
-            if (is_all) queue.drop_dead_letters().or_throw();
+            judge(queue.drop_dead_letters(sequences).status());
+            if (is_all) judge(queue.drop_dead_letters().status());
         } else {
-            queue.requeue_dead_letters(sequences).or_throw();
-            if (is_all) queue.requeue_dead_letters().or_throw();
+            judge(queue.requeue_dead_letters(sequences).status());
+            if (is_all) judge(queue.requeue_dead_letters().status());
         }
     }
     void get(Queue& queue) {
@@ -174,7 +175,7 @@ private:
         }
     }
     void look(Queue& queue) {
-        static_cast<void>(queue.stats());
+        may_refuse([&] { static_cast<void>(queue.stats()); });
         static_cast<void>(queue.is_ready());
         static_cast<void>(queue.has_room());
         for (const Delivery& delivery : held_) touch(delivery.bytes());
