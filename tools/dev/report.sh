@@ -9,6 +9,8 @@ STEPS_FAILED=0
 STEPS_SKIPPED=0
 SKIP_FILE=""
 STEP_OK=1
+STEP_LOG=""
+FAILURES=""  # what failed steps printed of it, for the end of the report
 
 if [ -t 1 ]; then
     BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'
@@ -33,7 +35,7 @@ skip() {
 # Tells the outcome in STEP_OK and not by its status: bash switches `set -e` off inside whatever is called
 # in an `if` or before `||`, and a step would run on past its own errors.
 step() {
-    local name=$1 started=$SECONDS code=0 outcome
+    local name=$1 started=$SECONDS code=0 outcome both reader
     shift
     STEP_OK=1
     SKIP_FILE=${SKIP_FILE:-$(mktemp)}
@@ -42,12 +44,18 @@ step() {
     local before left
     before=$(segments)
     budget_start
+    STEP_LOG=$(mktemp)
+    exec {both}> >(exec tee "$STEP_LOG")
+    reader=$!
     set +e
     (
+        exec >&"$both" 2>&1 {both}>&-
         set -e
         "$@"
     )
     code=$?
+    exec {both}>&-
+    await_end "$reader"
     set -e
     left=$(left_behind "$before")
     if [ -n "$left" ]; then
@@ -67,6 +75,24 @@ step() {
     fi
     printf '    %s %s in %d s\n' "$name" "$outcome" "$seconds"
     STEP_ROWS+=("$(printf '%5d s  %-28s %s' "$seconds" "$name" "$outcome")")
+    [ "$STEP_OK" -eq 1 ] || FAILURES+=$(printf '\n%s: ' "$name" && say "$left" && failing_lines "$STEP_LOG")$'\n'
+    rm -f "$STEP_LOG"
+}
+
+# await_end PID: until it has ended, but no longer than five seconds: something that a step left running may still
+# hold what PID reads from.
+await_end() {
+    local tries=100
+    while [ "$tries" -gt 0 ] && kill -0 "$1" 2>/dev/null; do
+        tries=$((tries - 1))
+        sleep 0.05
+    done
+}
+
+# failing_lines LOG: the lines by which compilers, ctest, GoogleTest, pytest, sanitizers and fuzzers say what is wrong.
+failing_lines() {
+    local wrong='^FAILED |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal|what\(\):'
+    grep -E "$wrong|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out" "$1" | cut -c1-300 | tail -n 60
 }
 
 # A step without which the others mean nothing: stop when it fails.
@@ -100,6 +126,10 @@ is_mapped() {
 
 # The table, and the closing line; fails when a step did.
 finish_report() {
+    if [ -n "$FAILURES" ]; then
+        heading "What failed"
+        say "$FAILURES"
+    fi
     heading "Summary"
     printf '%s\n' "${STEP_ROWS[@]}"
     [ -z "$SKIP_FILE" ] || rm -f "$SKIP_FILE"
