@@ -91,8 +91,8 @@ await_end() {
 
 # failing_lines LOG: the lines by which compilers, ctest, GoogleTest, pytest, sanitizers and fuzzers say what is wrong.
 failing_lines() {
-    local wrong='^FAILED |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal|what\(\):'
-    grep -E "$wrong|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out" "$1" | cut -c1-300 | tail -n 60
+    local wrong='^FAILED |^BROKEN |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal|what\(\):'
+    grep -E -A1 "$wrong|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out" "$1" | cut -c1-300 | tail -n 80
 }
 
 # A step without which the others mean nothing: stop when it fails.

@@ -123,7 +123,7 @@ test_fuzzers() {
 test_models() {
     [ -x models/run ] || skip "no models"
     command -v spin >/dev/null || skip "no spin"
-    timeout --kill-after=10 1800 models/run
+    timeout --kill-after=10 1800 models/run --new
 }
 
 build_clang_tree() {

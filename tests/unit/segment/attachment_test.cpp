@@ -166,7 +166,11 @@ TEST_F(AttachmentTest, AForkBesideADepartureLeavesTheChildATableToUse) {
         departing.open();
         await([&] { return forking != 0 && is_asleep(forking); });
     };
-    std::thread leaver([] { depart_all(); });
+    Gate forked;
+    std::thread leaver([&] {
+        depart_all();
+        forked.pass();  // for a thread that has ended, and is not joined, is a leak in the child
+    });
     departing.pass();
     forking = ::gettid();
     Child child([&] {
@@ -176,6 +180,7 @@ TEST_F(AttachmentTest, AForkBesideADepartureLeavesTheChildATableToUse) {
         depart_all();
         require(mine.departures == 1);
     });
+    forked.open();
     leaver.join();
     EXPECT_EQ(child.wait(), 0);
 }
