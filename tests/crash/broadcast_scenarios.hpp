@@ -42,10 +42,7 @@ public:
     std::string act() override { return "send 4 1000 5000"; }
     [[nodiscard]] std::string must_pass() const override { return "broadcast.wait.noted"; }
     void meanwhile() override {
-        await(Milliseconds(500), [this] {
-            return writer_.process().is_in_futex() || writer_.process().is_stopped() ||
-                   writer_.process().is_over();
-        });
+        writer_.await_rest();
         tell_reader(1, accepted_);
     }
     void while_stopped() override {
@@ -97,10 +94,7 @@ public:
     std::string act() override { return "send 1 400000 5000"; }
     [[nodiscard]] std::string must_pass() const override { return "broadcast.wait.noted"; }
     void meanwhile() override {
-        await(Milliseconds(500), [this] {
-            return writer_.process().is_in_futex() || writer_.process().is_stopped() ||
-                   writer_.process().is_over();
-        });
+        writer_.await_rest();
         readers_[1].tell("recv 2 5000");
     }
     void while_stopped() override {
@@ -418,10 +412,7 @@ public:
     std::string act() override { return "recv 1 5000"; }
     [[nodiscard]] std::string must_pass() const override { return "signal.announce.set"; }
     void meanwhile() override {
-        await(Milliseconds(500), [this] {
-            Process& process = victim().process();
-            return process.is_in_futex() || process.is_stopped() || process.is_over();
-        });
+        victim().await_rest();
         accept(writer_.must("send 1 1000 5000"));
         behind_ = 1;
     }

@@ -65,10 +65,7 @@ public:
     std::string act() override { return act_; }
     [[nodiscard]] std::string must_pass() const override { return "signal.announce.set"; }
     void meanwhile() override {
-        Process& process = victim().process();
-        await(Milliseconds(500), [&process] {
-            return process.is_in_futex() || process.is_stopped() || process.is_over();
-        });
+        victim().await_rest();
         consumer_.actor.tell("recv 1 10000");
         is_parked_ = true;
     }
@@ -296,10 +293,7 @@ public:
     std::string act() override { return "recv 1 5000"; }
     [[nodiscard]] std::string must_pass() const override { return "signal.announce.set"; }
     void meanwhile() override {
-        Process& process = victim().process();
-        await(Milliseconds(500), [&process] {
-            return process.is_in_futex() || process.is_stopped() || process.is_over();
-        });
+        victim().await_rest();
         in_hand_ = put_one(kSmall);
     }
     // Stopped before it slept, it finds its message taken by the consumer, and this one later.
@@ -353,10 +347,7 @@ public:
     [[nodiscard]] std::string must_pass() const override { return must_pass_; }
     void meanwhile() override {
         if (there_ == kWanted) return;
-        Process& process = victim().process();
-        await(Milliseconds(500), [&process] {
-            return process.is_in_futex() || process.is_stopped() || process.is_over();
-        });
+        victim().await_rest();
         put_until(kWanted);
     }
     // The consumer goes first when the victim has given no sign of life for a while; then there are

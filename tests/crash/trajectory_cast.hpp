@@ -63,13 +63,6 @@ protected:
         require(await(kPatience, [&] { return party.actor.process().is_in_futex(); }),
                 party.name + " never went to sleep");
     }
-    // Asleep, or struck on the way there.
-    static void await_sleep_or_blow(Party& party) {
-        Process& process = party.actor.process();
-        await(Milliseconds(500), [&process] {
-            return process.is_in_futex() || process.is_stopped() || process.is_over();
-        });
-    }
 
     // ---- environments
 

@@ -55,7 +55,7 @@ public:
     explicit BeginBlocked(std::string segment) : Begin(std::move(segment), kOurs) {}
     [[nodiscard]] std::string must_pass() const override { return "signal.announce.set"; }
     void meanwhile() override {
-        await_sleep_or_blow(victim_);
+        victim_.actor.await_rest();
         note_begun(writer_, writer_.actor.must("release"));
     }
 
@@ -190,7 +190,7 @@ public:
     }
     void meanwhile() override {
         if (!is_parked_) return;
-        await_sleep_or_blow(victim_);
+        victim_.actor.await_rest();
         numbers_ = put(writer_, kBatchGroups);
     }
 

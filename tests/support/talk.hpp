@@ -94,6 +94,11 @@ public:
         }
     }
     [[nodiscard]] bool is_at_end() const { return is_at_end_; }
+    // There is something to read, or the other side is gone.
+    [[nodiscard]] bool has_some(int descriptor) const {
+        pollfd event{descriptor, POLLIN, 0};
+        return !pending_.empty() || ::poll(&event, 1, 0) > 0;
+    }
 
 private:
     std::string pending_;
@@ -146,6 +151,15 @@ public:
                          (ending ? ending->describe() : "hangs"));
         }
         return *heard;
+    }
+    // Until it sleeps in what it was told, has been struck on the way there, or has answered.
+    void await_rest() {
+        require(await(kPatience,
+                      [this] {
+                          return process_.is_in_futex() || process_.is_stopped() ||
+                                 process_.is_over() || lines_.has_some(process_.output());
+                      }),
+                name_ + " was told to " + asked_ + ", and neither sleeps nor answers");
     }
     Answer ask(const std::string& line, Milliseconds patience = kPatience) {
         tell(line);
