@@ -69,3 +69,12 @@ lane_collect() {
     [ "$code" -ne "$SKIP_CODE" ] || skip "$(cat "$files.skip")"
     return "$code"
 }
+
+# lane_report: what has run there, and for how long.
+lane_report() {
+    local files row=""
+    for files in "$LANE_FOLDER"/*.done; do
+        [ ! -e "$files" ] || row+="$(basename "$files" .done) $(cut -d' ' -f2 "$files") s, "
+    done
+    [ -z "$row" ] || say "behind the steps: ${row%, }"
+}

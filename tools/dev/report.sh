@@ -124,6 +124,14 @@ is_mapped() {
     [ -n "$(grep -lsE " $inode +/dev/shm/" /proc/[0-9]*/maps)" ]
 }
 
+# How much of the processors was in use since the command began: little says that it waits, much that it computes.
+processors_used() {
+    awk -v began="$REPORT_CLOCK" '/^cpu / {
+        split(began, at); all = $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 - at[1]; idle = $5 + $6 - at[2]
+        printf "%d %% of the processors in use\n", all ? 100 * (all - idle) / all : 0 }' /proc/stat
+}
+REPORT_CLOCK=$(awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9, $5 + $6 }' /proc/stat)
+
 # The table, and the closing line; fails when a step did.
 finish_report() {
     if [ -n "$FAILURES" ]; then
@@ -133,7 +141,9 @@ finish_report() {
     heading "Summary"
     printf '%s\n' "${STEP_ROWS[@]}"
     [ -z "$SKIP_FILE" ] || rm -f "$SKIP_FILE"
-    printf '%7s  in all\n\n' "$SECONDS s"
+    printf '%7s  in all; %s\n' "$SECONDS s" "$(processors_used)"
+    [ -z "${LANE_FOLDER:-}" ] || lane_report
+    say
     budget_report
     printf 'steps: %d passed, %d failed, %d skipped\n' "$STEPS_PASSED" "$STEPS_FAILED" "$STEPS_SKIPPED"
     [ "$STEPS_FAILED" -eq 0 ]
