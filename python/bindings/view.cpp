@@ -1,8 +1,8 @@
 // penstock._core.View: `with reader.recv_view() as obj`, a message read where it lies. Arrays made
 // of it hold its lease, so that the room is given back when the last of them is gone.
+#include <memory>
 #include <utility>
 
-#include "life.hpp"
 #include "reader.hpp"
 #include "wait.hpp"
 
@@ -11,10 +11,10 @@ namespace {
 
 // Owns one received message, as an object that arrays can keep alive. Its buffer is the message.
 struct Lease {
-    Message message;
+    std::shared_ptr<Message> message;
 
     static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
-        const auto bytes = nb::inst_ptr<Lease>(self)->message.bytes();
+        const auto bytes = nb::inst_ptr<Lease>(self)->message->bytes();
         return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
                                  static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
     }
@@ -31,8 +31,9 @@ public:
         }
         const nb::object owner = std::move(reader_);
         auto& reader = *nb::inst_ptr<Reader>(owner);
-        nb::object lease = nb::cast(Lease{reader.take_message(deadline_)});
-        const Message& message = nb::inst_ptr<Lease>(lease)->message;
+        auto shared = std::make_shared<Message>(reader.take_message(deadline_));
+        const Message& message = *shared;
+        nb::object lease = nb::cast(Lease{shared});
         nb::object value;
         if (message.format() == Format::Bytes) {
             value = nb::steal(PyMemoryView_FromObject(lease.ptr()));
@@ -43,6 +44,7 @@ public:
             value = decode(message.bytes().data(), message.bytes().size(), lease, reader.codec);
         }
         lease_ = std::move(lease);
+        message_ = std::move(shared);
         return value;
     }
 
@@ -50,13 +52,12 @@ public:
         if (!lease_.is_valid()) {
             return;
         }
-        const Status held =
-            failed ? Status::ok() : nb::inst_ptr<Lease>(lease_)->message.check_held();
-        const Life life(lease_);
+        const Status held = failed ? Status::ok() : message_->check_held();
+        const std::weak_ptr<Message> given = std::exchange(message_, nullptr);
         lease_.reset();
         // Arrays that were made of it are still there: it may be for long.
-        if (const nb::object kept = life.object(); kept.is_valid()) {
-            nb::inst_ptr<Lease>(kept)->message.keep();
+        if (const auto kept = given.lock()) {
+            kept->keep();
         }
         check(held);
     }
@@ -65,6 +66,7 @@ private:
     nb::object reader_;
     Deadline deadline_;
     nb::object lease_;
+    std::shared_ptr<Message> message_;
 };
 
 }  // namespace
@@ -80,7 +82,7 @@ void bind_view(nb::module_& module) {
         {Py_bf_getbuffer, reinterpret_cast<void*>(&Lease::get_buffer)},
         {0, nullptr},
     };
-    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots), nb::is_weak_referenceable());
+    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots));
 
     nb::class_<ViewBlock>(module, "View",
                           "One message of a Broadcast, read where it lies; made by "
