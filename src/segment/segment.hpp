@@ -92,8 +92,8 @@ public:
     // participant is alive. Nothing in shared memory is its own any more, nor in the table of
     // descriptors: it can only be closed. Not in a forked child.
     [[nodiscard]] bool is_lost() const noexcept;
-    // Looks at the descriptor as well, 0.1 us: false if this handle is foreign, or lost by now. For
-    // calls that use it, that wait, or that write for longer than this takes.
+    // Looks at the descriptor as well, by a system call: false if this handle is foreign, or lost
+    // by now. For calls that use it, that wait, or that write for longer than this takes.
     [[nodiscard]] bool check_place() noexcept;
     // What every call says of a handle that is_foreign().
     [[nodiscard]] Status why_foreign() const noexcept;
