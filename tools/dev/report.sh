@@ -91,8 +91,10 @@ await_end() {
 
 # failing_lines LOG: the lines by which compilers, ctest, GoogleTest, pytest, sanitizers and fuzzers say what is wrong.
 failing_lines() {
-    local wrong='^FAILED |^BROKEN |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal|what\(\):'
-    grep -E -A1 "$wrong|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out" "$1" | cut -c1-300 | tail -n 80
+    local wrong='^FAILED |^BROKEN |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal'
+    wrong+='|what\(\):|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out'
+    # There may be none: a step may fail without a word.
+    grep -E -A1 "$wrong" "$1" | cut -c1-300 | tail -n 80 || true
 }
 
 # A step without which the others mean nothing: stop when it fails.

@@ -101,12 +101,15 @@ sanitized_python() {
     # line of C++ to what the others run. A child that is meant to fault dies of the signal, as elsewhere.
     # Errors of the system are left out: they take from a process what the sanitizer needs (/proc, descriptors);
     # and so is the run of the fuzzer, which limits its address space. Too much memory is an error, not the end.
+    # Programs that fork beside their threads hang by chance: g++ 12's runtime keeps its allocator's lock over a
+    # fork, and in the child no thread gives it back. test_exit.py is made of such programs.
     PYTEST_ENVIRONMENT=(PENSTOCK_TEST_TIER=short PYTHONPATH="$site" LD_PRELOAD="$runtimes"
         ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1 PYTHONMALLOC=malloc)
     pytest_shared tests/python \
         --ignore-glob='*/test_demo*.py' --ignore-glob='*/test_cli*.py' \
         --ignore-glob='*/test_readme.py' --ignore-glob='*/test_typing.py' --ignore-glob='*/test_system_errors.py' \
-        --ignore-glob='*/test_interrupts.py' --deselect tests/python/test_hostile_redis.py::test_a_run_of_the_fuzzer
+        --ignore-glob='*/test_interrupts.py' --ignore-glob='*/test_exit.py' \
+        --deselect tests/python/test_hostile_redis.py::test_a_run_of_the_fuzzer
 }
 
 # The other compiler, without crash points: everything compiles without a warning, and the tests pass.
