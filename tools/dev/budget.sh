@@ -20,14 +20,18 @@ budget_of() {
         '$1 == step { seconds = tier == "full" ? $3 : $2; if (seconds > 0) printf "%d", seconds * speed }' "$BUDGETS"
 }
 
-# Processor time in ticks: what this command and all that it started have used, and what the machine had in use
-# and in all since it started.
+# Processor time in ticks: what the machine had in use and in all since it started.
+machine_ticks() {
+    awk '/^cpu / { printf "%d %d\n", $2 + $3 + $4 + $7 + $8 + $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
+}
+
+# The same, and before it what this command and all that it started have used.
 processor_ticks() {
     local session
     session=$(sed 's/^.*) //' /proc/$$/stat | cut -d' ' -f4)
     cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^.*) //' |
         awk -v session="$session" '$4 == session { own += $12 + $13 + $14 + $15 } END { printf "%d ", own }'
-    awk '/^cpu / { printf "%d %d\n", $2 + $3 + $4 + $7 + $8 + $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
+    machine_ticks
 }
 
 budget_start() {

@@ -9,7 +9,6 @@ STEPS_FAILED=0
 STEPS_SKIPPED=0
 SKIP_FILE=""
 STEP_OK=1
-STEP_LOG=""
 FAILURES=""  # what failed steps printed of it, for the end of the report
 
 if [ -t 1 ]; then
@@ -35,7 +34,7 @@ skip() {
 # Tells the outcome in STEP_OK and not by its status: bash switches `set -e` off inside whatever is called
 # in an `if` or before `||`, and a step would run on past its own errors.
 step() {
-    local name=$1 started=$SECONDS code=0 outcome both reader
+    local name=$1 started=$SECONDS code=0 outcome log both reader
     shift
     STEP_OK=1
     SKIP_FILE=${SKIP_FILE:-$(mktemp)}
@@ -44,8 +43,8 @@ step() {
     local before left
     before=$(segments)
     budget_start
-    STEP_LOG=$(mktemp)
-    exec {both}> >(exec tee "$STEP_LOG")
+    log=$(mktemp)
+    exec {both}> >(exec tee "$log")
     reader=$!
     set +e
     (
@@ -75,8 +74,8 @@ step() {
     fi
     printf '    %s %s in %d s\n' "$name" "$outcome" "$seconds"
     STEP_ROWS+=("$(printf '%5d s  %-28s %s' "$seconds" "$name" "$outcome")")
-    [ "$STEP_OK" -eq 1 ] || FAILURES+=$(printf '\n%s: ' "$name" && say "$left" && failing_lines "$STEP_LOG")$'\n'
-    rm -f "$STEP_LOG"
+    [ "$STEP_OK" -eq 1 ] || FAILURES+=$(printf '\n%s: ' "$name" && say "$left" && failing_lines "$log")$'\n'
+    rm -f "$log"
 }
 
 # await_end PID: until it has ended, but no longer than five seconds: something that a step left running may still
@@ -128,11 +127,10 @@ is_mapped() {
 
 # How much of the processors was in use since the command began: little says that it waits, much that it computes.
 processors_used() {
-    awk -v began="$REPORT_CLOCK" '/^cpu / {
-        split(began, at); all = $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 - at[1]; idle = $5 + $6 - at[2]
-        printf "%d %% of the processors in use\n", all ? 100 * (all - idle) / all : 0 }' /proc/stat
+    say "$REPORT_CLOCK $(machine_ticks)" |
+        awk '{ printf "%d %% of the processors in use", ($4 > $2 ? 100 * ($3 - $1) / ($4 - $2) : 0) }'
 }
-REPORT_CLOCK=$(awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9, $5 + $6 }' /proc/stat)
+REPORT_CLOCK=$(machine_ticks)
 
 # The table, and the closing line; fails when a step did.
 finish_report() {
