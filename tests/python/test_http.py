@@ -166,6 +166,17 @@ def test_reset_goes_on_afterwards(trainer: TestClient) -> None:
     assert sorted(numbers(trainer.get("/batch").json())) == [6, 8]
 
 
+def test_info_names_the_queue_to_those_that_take_part_in_it(client: TestClient, name: str) -> None:
+    assert "X-Penstock-Queue" not in client.get("/info").headers
+    assert client.post("/register", json=REGISTRATION).status_code == 200
+    info = client.get("/info")
+    assert info.json() == {"batch_size": 4, "max_token_len": 2048}
+    instance, queue = info.headers["X-Penstock-Queue"].split(" ", 1)
+    assert queue == name
+    with TrajectoryWriter.attach(penstock.Handle(queue, instance)) as writer:
+        assert writer.handle.instance == instance
+
+
 # --- environments ------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -122,7 +123,7 @@ class _Routes:
             _take("/batch", self._batch),
             _get("/status", _answer(service.status)),
             _get("/status-env", self._status_env),
-            _get("/info", _answer(service.info)),
+            _get("/info", self._info),
             _get("/wandb_info", _answer(service.wandb_info)),
             _get("/latest_example", _answer(service.latest_example)),
             _take("/reset_data", self._reset_data),
@@ -182,6 +183,14 @@ class _Routes:
         else:
             env_id = field(await self._object(request), "env_id", int)
         return _json(await run_in_threadpool(self.service.status_of, env_id))
+
+    async def _info(self, _request: Request) -> Response:
+        """The queue itself is told in a header, as the body is what Atropos's own server says."""
+        answer = _json(await run_in_threadpool(self.service.info))
+        handle = await run_in_threadpool(self.service.handle)
+        if handle is not None:
+            answer.headers["X-Penstock-Queue"] = f"{handle.instance} {quote(str(handle.name))}"
+        return answer
 
     async def _reset_data(self, _request: Request) -> Response:
         dropped = await run_in_threadpool(self.service.reset)

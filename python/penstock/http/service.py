@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _core, errors
-from ..handle import Owner
+from ..handle import Handle, Owner
 from ..queue import EndsWith
 from ..trajectories import (
     TrajectoryBatch,
@@ -329,6 +329,11 @@ class Service:
         if config is None:
             return {"batch_size": -1, "max_token_len": -1}
         return {"batch_size": config.batch_size, "max_token_len": config.max_token_len}
+
+    def handle(self) -> Handle | None:
+        """Of the queue, for those that take part in it without HTTP; None before /register."""
+        with self._lock:
+            return None if self._reader is None else self._reader.handle
 
     def wandb_info(self) -> Json:
         config = self._config
