@@ -136,6 +136,7 @@ build_clang_tree() {
 
 # In the order in which the steps ask for it.
 fill_lane() {
+    local name
     lane_add dev build_tree dev
     if [ "$TIER" = short ]; then
         # What is installed needs the library alone; the benchmarks of that tree are for the full tier.
@@ -143,6 +144,9 @@ fill_lane() {
         lane_add tidy lint_tidy
         return 0
     fi
+    for name in "${ENVIRONMENTS[@]}"; do
+        lane_add "environment-$name" need_real "$name"
+    done
     lane_add asan build_clang_tree asan
     lane_add tsan build_clang_tree tsan
     lane_add asan-python build_tree asan-python -DPython_EXECUTABLE="$VENV/bin/python"
@@ -164,6 +168,7 @@ quick_steps() {
     must "build: C++ and tests" lane_collect dev
     step "unit tests, C++" ctest_family unit
     step "crash walk" family crash
+    real_steps
 }
 
 full_steps() {

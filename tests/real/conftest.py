@@ -1,0 +1,14 @@
+"""What the tests with real programs get: the same as all tests in Python, and nothing else.
+
+They run by the interpreter of that program's environment: `./dev environments` makes it, and
+`build/NAME/bin/python -m pytest tests/real/NAME` runs them.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
+
+from conftest import name, nothing_left, peer
+
+__all__ = ["name", "nothing_left", "peer"]
