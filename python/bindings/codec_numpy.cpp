@@ -306,6 +306,17 @@ nb::object dtype_of_code(DType code) {
     return nb::steal(reinterpret_cast<PyObject*>(new_descr(code)));
 }
 
+nb::object new_row(DType dtype, std::size_t count, std::byte*& data) {
+    load_numpy();
+    const std::size_t nbytes = count * codec::item_size(dtype);
+    codec::TensorView view;
+    view.dtype = dtype;
+    view.ndim = 1;
+    view.dims[0] = static_cast<std::int64_t>(count);
+    nb::object memory = new_memory(nbytes, data);
+    return new_array(new_descr(dtype), view, data, NPY_ARRAY_WRITEABLE, std::move(memory));
+}
+
 bool is_plain_dtype(nb::handle dtype) {
     const int number = as_descr(dtype)->type_num;
     return number < NPY_USERDEF && number != NPY_OBJECT && number != NPY_LONGDOUBLE &&

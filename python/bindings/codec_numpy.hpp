@@ -42,6 +42,8 @@ void settle_room_array(nb::handle array, nb::object base);
 // where ml_dtypes would be needed and is missing.
 codec::DType dtype_code(nb::handle dtype);
 nb::object dtype_of_code(codec::DType code);
+// A new array of one dimension, to be filled at `data`; the dtype has a code.
+nb::object new_row(codec::DType dtype, std::size_t count, std::byte*& data);
 // One of NumPy's own, without objects, with the same bytes on every processor of this byte order.
 bool is_plain_dtype(nb::handle dtype);
 

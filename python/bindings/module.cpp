@@ -5,6 +5,7 @@
 #include "array_pool.hpp"
 #include "codec.hpp"
 #include "errors.hpp"
+#include "number_lists.hpp"
 #include "penstock/version.hpp"
 #include "queue.hpp"
 #include "reader.hpp"
@@ -30,6 +31,7 @@ NB_MODULE(_core, module) {
     bind_wait(module);
     bind_codec(module);
     bind_array_pool(module);
+    bind_number_lists(module);
     bind_inspect(module);
     bind_loan(module);
     bind_writer(module);

@@ -800,6 +800,21 @@ class TrajectoryWriter:
 
     def _stats(self) -> _TrajectoryStats: ...
 
+def integer_array(values: object) -> Any:
+    """A list or tuple of ints as an array: int32 where all fit, else int64.
+
+    None if it is no list or tuple, or holds anything but ints of 64 bits.
+    """
+
+def real_array(values: object) -> Any:
+    """A list or tuple of floats and ints as an array of float64.
+
+    None if it is no list or tuple, or holds anything else, or an int beyond 2**53.
+    """
+
+def number_list(array: Any) -> list[Any]:
+    """What ``array.tolist()`` gives, sooner where the array has one dimension."""
+
 class ArrayPool:
     """Memory for arrays that are made again and again, warm from the last."""
 

@@ -47,12 +47,19 @@ std::uint64_t QueueShape::payload_bytes() const noexcept {
 }
 
 std::string application_text(std::uint64_t word) {
-    std::string text;
+    constexpr std::uint64_t kLettersOfRings = 0xFFFFU;  // its geometry stands behind them
+    if (word == 0) return "plain messages";
+    if (word == application_word("trajecto")) return "groups of trajectories";
+    if ((word & kLettersOfRings) == application_word("AT")) {
+        return "single trajectories (a ZeroCopySHMBuffer)";
+    }
+    std::string letters;
     for (; word != 0; word >>= 8U) {
         const auto letter = static_cast<char>(word & 0x7FU);
-        text += letter > ' ' ? letter : '?';
+        if (letter <= ' ' || letter == 0x7F) break;  // numbers of the application's own
+        letters += letter;
     }
-    return text;
+    return letters.empty() ? "an unknown application" : "the application '" + letters + "'";
 }
 
 SegmentPlan plan_of(const QueueShape& shape) {

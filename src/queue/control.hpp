@@ -33,7 +33,7 @@ struct QueueShape {
     [[nodiscard]] std::uint64_t payload_bytes() const noexcept;
 };
 
-// The letters of an application, as it writes them and as they are shown.
+// The letters of an application, as it writes them.
 constexpr std::uint64_t application_word(std::string_view letters) noexcept {
     std::uint64_t word = 0;
     for (std::size_t i = 0; i < letters.size() && i < sizeof word; ++i) {
@@ -41,6 +41,7 @@ constexpr std::uint64_t application_word(std::string_view letters) noexcept {
     }
     return word;
 }
+// What the messages of that application are, in words: "plain messages", "groups of trajectories".
 std::string application_text(std::uint64_t word);
 
 SegmentPlan plan_of(const QueueShape& shape);

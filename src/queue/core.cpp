@@ -30,15 +30,12 @@ void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
 }
 
 std::string other_application(const QueueCore& core, std::uint64_t wanted) {
-    const std::string name = quoted(core.segment->name());
-    const std::uint64_t found = core.view.shape().application;
+    const std::string found = quoted(core.segment->name()) + " is a queue of " +
+                              application_text(core.view.shape().application);
     if (wanted == 0) {
-        return name + " is the queue of a layer above, '" + application_text(found) +
-               "', and keeps its accounts; attach with that";
+        return found + ", whose layer keeps accounts of its own; attach with that";
     }
-    const std::string what = found == 0 ? "plain messages" : "'" + application_text(found) + "'";
-    return name + " is a queue of " + what + ", and '" + application_text(wanted) +
-           "' was asked for; use another name";
+    return found + ", and one of " + application_text(wanted) + " was asked for; use another name";
 }
 
 }  // namespace

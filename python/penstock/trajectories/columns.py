@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
 from ..errors import InvalidArgument
 
 __all__ = [
@@ -56,6 +57,9 @@ def as_array(values: Any, integers: bool) -> Any:
     """An array as it is; of Python's numbers int32 where they all fit, int64, or float64."""
     if hasattr(values, "dtype"):
         return _on_the_host(values)
+    quick = _core.integer_array(values) if integers else _core.real_array(values)
+    if quick is not None:
+        return quick
     array = np.asarray(listed(values))
     if array.size == 0:
         return array.astype(np.int32 if integers else np.float64)
