@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import penstock
-from penstock.integrations.atropos import ZeroCopySHMBuffer
+from penstock.integrations.atropos import ZeroCopySHMBuffer, segment_name
+from penstock.trajectories import TrajectoryReader
 
 
 @pytest.fixture
@@ -81,24 +85,141 @@ def test_a_name_alone_takes_the_geometry_from_the_segment(name: str) -> None:
     made.close(unlink=True)
 
 
-def test_numbers_that_were_given_and_differ_are_refused(ring: ZeroCopySHMBuffer) -> None:
+def test_numbers_that_were_given_and_differ_are_told(ring: ZeroCopySHMBuffer) -> None:
     for given, words in (
-        ({"size": 65}, "not of the size that"),
-        ({"entry_size": 512}, "not of the entry_size that"),
-        ({"size": 1000, "entry_size": 2048}, "not of the size and entry_size that"),
+        ({"size": 65}, "size=65 was given, and 64 trajectories"),
+        ({"entry_size": 512}, "entry_size=512 was given, and a trajectory may have 4096"),
+        ({"size": 1280, "entry_size": 2048}, "size=1280 .*; entry_size=2048"),
+        ({"size": np.int64(1000), "entry_size": 0}, "size=1000 .*; entry_size=0"),
     ):
-        with pytest.raises(penstock.Incompatible, match="size 64 and entry_size 4096") as refused:
-            ZeroCopySHMBuffer(ring.name, **given)
-        assert words in str(refused.value)
-    for wrong in (
-        {"size": "64"},
-        {"size": 0},
-        {"size": 1 << 20},
-        {"entry_size": 0},
-        {"entry_size": 1 << 28},
-    ):
+        with pytest.warns(RuntimeWarning, match=words) as told:
+            other = ZeroCopySHMBuffer(ring.name, **given)
+        assert told[0].filename == __file__
+        assert (other.max_size, other.entry_size) == (64, 4096)
+        assert other.write_trajectory([1] * 4096, 0.5)
+        read = ring.read_next()
+        assert read is not None
+        assert read["tokens"] == [1] * 4096
+        other.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in ({}, {"size": 64}, {"size": 10}, {"entry_size": 4096}):  # holds as many
+            ZeroCopySHMBuffer(ring.name, **same).close()
+    for wrong in ({"size": "64"}, {"entry_size": 1.5}):
         with pytest.raises(penstock.InvalidArgument, match="give a whole number"):
             ZeroCopySHMBuffer(ring.name, **wrong)
+
+
+def test_numbers_that_no_ring_can_have(name: str) -> None:
+    for wrong in ({"size": 0}, {"size": 1 << 20}, {"entry_size": 0}, {"entry_size": 1 << 28}):
+        with pytest.raises(penstock.InvalidArgument, match="give a whole number from 1"):
+            ZeroCopySHMBuffer(name, create=True, **wrong)
+
+
+def test_arguments_in_the_places_of_the_first_version(name: str) -> None:
+    made = ZeroCopySHMBuffer(name, 100, 512, True)
+    assert (made.max_size, made.entry_size) == (100, 512)
+    assert made.write_trajectory([1, 2], 0.5, {"env": "gsm8k"})
+    assert made.write_trajectory([3], 1.5, None)
+    other = ZeroCopySHMBuffer(name, 100, 512, False)
+    read = other.read_next()
+    assert read is not None
+    assert (read["tokens"], read["score"], read["metadata"]) == ([1, 2], 0.5, {"env": "gsm8k"})
+    assert read["instance_id"] == ""
+    read = other.read_next()
+    assert read is not None
+    assert read["metadata"] == {}
+    with pytest.raises(penstock.InvalidArgument, match="give text"):
+        made.write_trajectory([1], 0.5, 7)  # type: ignore[call-overload]
+    with pytest.raises(penstock.InvalidArgument, match="give text"):
+        made.write_trajectory([1], 0.5, {"a": 1}, 0, {"b": 2})  # type: ignore[call-overload]
+    made.close(unlink=True)
+
+
+def test_rep_id_is_another_name(ring: ZeroCopySHMBuffer) -> None:
+    assert ring.write_trajectory(tokens=[1], score=0.5, instance_id="i1", rep_id=3)
+    assert ring.write_trajectory([1], 0.5, "i1", 4)
+    for repetition in (3, 4):
+        read = ring.read_next()
+        assert read is not None
+        assert (read["instance_id"], read["repetition_id"]) == ("i1", repetition)
+
+
+def test_every_text_is_a_name_and_none_is_anothers(name: str) -> None:
+    names = [f"{name} run/3", f"{name}_run_3", f"{name}-run 3", f"{name}é", f"/{name}", "x" * 300]
+    names += ["x" * 301, segment_name(names[0]) + ".", "atropos-name.x"]
+    assert len({segment_name(one) for one in names}) == len(names)
+    assert segment_name(f"{name}_run_3") == f"{name}_run_3"
+    made = [ZeroCopySHMBuffer(one, size=4, entry_size=8, create=True) for one in names]
+    for number, one in enumerate(names):
+        ring = ZeroCopySHMBuffer(one)
+        assert ring.write_trajectory([number], 0.0)
+        ring.close()
+    for number, ring in enumerate(made):
+        read = ring.read_next()
+        assert read is not None
+        assert read["tokens"] == [number]
+        assert ring.read_next() is None
+        ring.close(unlink=True)
+    for wrong in ("", None, 7):
+        with pytest.raises(penstock.InvalidName):
+            ZeroCopySHMBuffer(wrong)  # type: ignore[arg-type]
+
+
+def test_made_again_by_its_process_it_is_the_same(name: str) -> None:
+    """A server that registers several trainers creates it at each call, and keeps the last."""
+    server = ZeroCopySHMBuffer(name, size=64, entry_size=128, create=True)
+    environment = ZeroCopySHMBuffer(name)
+    assert environment.write_trajectory([1], 0.0)
+    server = ZeroCopySHMBuffer(name, size=64, entry_size=128, create=True)
+    gc.collect()
+    assert environment.write_trajectory([2], 0.0)  # the stream goes on
+    assert server.write_trajectory([3], 0.0)
+    with pytest.warns(RuntimeWarning, match="size=32 .*entry_size=256"):  # others count on it
+        server = ZeroCopySHMBuffer(name, size=32, entry_size=256, create=True)
+    assert (server.max_size, server.entry_size) == (64, 128)
+    for number in (1, 2, 3):
+        read = server.read_next()
+        assert read is not None
+        assert read["tokens"] == [number]
+    environment.close()
+    server.close(unlink=True)
+    with pytest.raises(penstock.NotFound):
+        ZeroCopySHMBuffer(name)
+
+
+def test_made_again_larger_what_waits_moves_over(name: str) -> None:
+    first = ZeroCopySHMBuffer(name, size=4, entry_size=8, create=True)
+    assert first.write_trajectory([1] * 8, 0.5, "q", 2, {"a": 1})
+    second = ZeroCopySHMBuffer(name, size=16, entry_size=32, create=True)
+    assert (first.entry_size, second.max_size, second.entry_size) == (32, 16, 32)
+    assert first.write_trajectory([2] * 32, 0.5)
+    first.close()
+    waiting = [ZeroCopySHMBuffer(name).read_next() for _ in range(2)]
+    assert waiting == [
+        {
+            "tokens": [1] * 8,
+            "score": 0.5,
+            "instance_id": "q",
+            "repetition_id": 2,
+            "metadata": {"a": 1},
+        },
+        {
+            "tokens": [2] * 32,
+            "score": 0.5,
+            "instance_id": "",
+            "repetition_id": 0,
+            "metadata": {},
+        },
+    ]
+    gc.collect()
+    assert second.write_trajectory([3] * 32, 0.5)
+    with pytest.warns(RuntimeWarning, match="entry_size=8"):  # no room for what waits
+        ZeroCopySHMBuffer(name, size=16, entry_size=8, create=True)
+    read = second.read_next()
+    assert read is not None
+    assert read["tokens"] == [3] * 32
+    second.close(unlink=True)
 
 
 def test_what_is_no_ring(name: str) -> None:
@@ -118,20 +239,71 @@ def test_tokens_that_can_be_gone_through_only_once(ring: ZeroCopySHMBuffer) -> N
         assert read["tokens"] == tokens
 
 
-def test_a_queue_of_the_plain_kind_is_refused(ring: ZeroCopySHMBuffer) -> None:
-    with pytest.raises(penstock.Incompatible):
+def test_errors_say_in_words_what_a_queue_is_of(ring: ZeroCopySHMBuffer, name: str) -> None:
+    with pytest.raises(penstock.Incompatible, match=r"of single trajectories \(a ZeroCopySHMBuf"):
         penstock.Queue.attach(ring.name)
+    with pytest.raises(penstock.Incompatible, match=r"single traj.*, and one of groups of traj"):
+        TrajectoryReader.attach(ring.name)
+    other = f"{name}.groups"
+    with (
+        TrajectoryReader.create(other),
+        pytest.raises(penstock.Incompatible, match="queue of groups of trajectories, whose"),
+    ):
+        penstock.Queue.attach(other)
+    with (
+        penstock.Queue.create(other, capacity="1MiB"),
+        pytest.raises(penstock.Incompatible, match="plain messages, and one of groups"),
+    ):
+        TrajectoryReader.attach(other)
 
 
-def test_a_living_one_is_not_replaced(ring: ZeroCopySHMBuffer) -> None:
-    with pytest.raises(penstock.AlreadyExists):
-        ZeroCopySHMBuffer(ring.name, size=64, create=True)
-    other = ZeroCopySHMBuffer(ring.name, size=64)
+def _create(name: str) -> str:
+    try:
+        ZeroCopySHMBuffer(name, size=64, create=True)
+    except penstock.AlreadyExists:
+        return "refused"
+    return "created"
+
+
+def test_what_another_process_has_is_not_replaced(ring: ZeroCopySHMBuffer) -> None:
     assert ring.write_trajectory([1], 0.0)
+    for method in ("spawn", "fork"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(_create, (ring.name,)) == "refused"
+    other = ZeroCopySHMBuffer(ring.name, size=64)
     other.close(unlink=True)  # somebody is attached: nothing is thrown away
     read = ring.read_next()
     assert read is not None
     assert read["tokens"] == [1]
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [],
+        [0, -1, 2**31 - 1, -(2**31)],
+        [2**31],
+        [5, -(2**63), 2**63 - 1],
+        (1, 2, 3),
+        [True, 7],
+        [np.int64(3), 4],
+        np.arange(5, dtype=np.uint16),
+        range(3),
+    ],
+)
+def test_tokens_of_every_kind(ring: ZeroCopySHMBuffer, tokens: Any) -> None:
+    assert ring.write_trajectory(tokens, 0.0)
+    read = ring.read_next()
+    assert read is not None
+    assert read["tokens"] == [int(token) for token in tokens]
+    assert all(type(token) is int for token in read["tokens"])
+
+
+@pytest.mark.parametrize("tokens", [[1.5], ["1"], [None], [[1]], [2**64], "12", {1, 2}, 7])
+def test_what_are_no_tokens(ring: ZeroCopySHMBuffer, tokens: Any) -> None:
+    with pytest.raises(penstock.InvalidArgument, match="give a list of ints"):
+        ring.write_trajectory(tokens, 0.0)
+    assert len(ring) == 0
 
 
 def test_a_name_that_is_not_there(name: str) -> None:

@@ -75,15 +75,18 @@ class ZeroCopySHMBuffer:
         create: bool = False,
         owner: Owner | None = None,
     ) -> None:
+        longest_id: int | None = None
         if isinstance(instance_id_len, bool):
-            instance_id_len, create = None, instance_id_len
+            create = instance_id_len
+        else:
+            longest_id = instance_id_len
         self.name = name
         self.metadata_len = metadata_len
-        self.instance_id_len = instance_id_len
+        self.instance_id_len = longest_id
         self._closed = False
         asked = (_whole("size", size), _whole("entry_size", entry_size))
         if create:
-            if instance_id_len is None:
+            if longest_id is None:
                 self.instance_id_len = _INSTANCE_ID_LEN
             self._shared = _create(name, *asked, owner)
         else:
@@ -142,10 +145,10 @@ class ZeroCopySHMBuffer:
         InvalidArgument.
         """
         if not isinstance(instance_id, str):
-            if metadata is None and isinstance(instance_id, dict | None):
-                instance_id, metadata = "", instance_id
-            else:
+            if metadata is not None or not isinstance(instance_id, dict | None):
                 raise InvalidArgument(f"instance_id is {instance_id!r}: give text")
+            metadata = instance_id
+            instance_id = ""
         array = _tokens_of(tokens)
         if len(array) > self._shared.entry_size:
             raise TooLarge(
@@ -184,7 +187,7 @@ class ZeroCopySHMBuffer:
             message: dict[str, Any] = self._queue().get(0)
         except (Timeout, Closed):
             return None
-        message["tokens"] = message["tokens"].tolist()
+        message["tokens"] = _core.number_list(message["tokens"])
         return message
 
     def __del__(self) -> None:
@@ -270,9 +273,7 @@ def _create(name: Any, size: int | None, entry_size: int | None, owner: Owner | 
                 _created[segment] = made
             return made
         is_same = (before.size, before.entry_size) == (size, entry_size)
-        if not is_same and (
-            before.has_others() or not _made_anew(before, size, entry_size, owner)
-        ):
+        if not is_same and (before.has_others() or not _made_anew(before, size, entry_size, owner)):
             _warn_of_difference(name, (size, entry_size), before, all_matters=True)
         return before
 
@@ -296,11 +297,10 @@ def _made_anew(before: _Shared, size: int, entry_size: int, owner: Owner | None)
 
 def _all_of(queue: _core.Queue) -> list[dict[str, Any]]:
     messages = []
-    while True:
-        try:
+    with contextlib.suppress(Timeout, Closed):
+        while True:
             messages.append(queue.get(0))
-        except (Timeout, Closed):
-            return messages
+    return messages
 
 
 def _new(segment: str, size: int, entry_size: int, owner: Owner | None) -> _Shared:
