@@ -216,7 +216,7 @@ def looks(store: penstock.TieredStore, dice: random.Random) -> list[Callable[[],
     """Look-ups: they give a value or a miss, and raise nothing."""
 
     def view() -> None:
-        with store.get("x", default=None) as found:
+        with store.get("x", default=contextlib.nullcontext()) as found:
             repr(found)
 
     def must() -> None:

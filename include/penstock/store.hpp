@@ -104,6 +104,11 @@ public:
     [[nodiscard]] std::span<const std::byte> meta() const noexcept { return meta_; }
     [[nodiscard]] Format format() const noexcept { return format_; }
     [[nodiscard]] StoreRef ref() const noexcept { return ref_; }
+    // Where bytes() begins in the segment's file, /dev/shm/penstock.NAME: another process that has
+    // opened or mapped the file may read the object there for as long as this pin is held, and no
+    // longer: then it may be another object's memory. It must not be written. 0: it was released,
+    // and in a forked child.
+    [[nodiscard]] std::uint64_t offset() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
     // (its descriptor was closed by this process), and the memory may have been another's.
@@ -138,6 +143,11 @@ public:
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
     // Of nothing, once it is over, and in a forked child.
     [[nodiscard]] StoreRef ref() const noexcept;
+    // Where bytes() begins in the segment's file, /dev/shm/penstock.NAME: another process that has
+    // opened or mapped the file may write the object there, until commit() or abort(), or until
+    // this process dies: then it may be another object's memory. Neither commit() nor resize()
+    // moves it. 0: it is over, and in a forked child.
+    [[nodiscard]] std::uint64_t offset() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     [[nodiscard]] StorePlace place() const noexcept;  // without a descriptor once it is over
     // False: it is over, or its store was left, or lost; nothing can be committed.
@@ -261,6 +271,16 @@ public:
     // Gives the memory of free room back to the system, all but so much; what it gave back. Nothing
     // of a store whose memory was reserved at creation (populate, lock_memory, huge_pages).
     std::uint64_t trim(std::uint64_t keep_bytes = 0) noexcept;
+    // Maps the memory that the store has now into this process, which other processes can't do for
+    // it: the first store and the first read of each page then cost what later ones do. All of a
+    // store that was created with populate, lock_memory or huge_pages; of another what is in use.
+    // Timeout, Cancelled: what was mapped until then stays so. NoSpace, InvalidArgument (before
+    // Linux 5.14). Any thread, while others use the store.
+    Status populate(const Wait& wait = {}) noexcept;
+    // From now on the store stays when the last participant leaves, as if it had been created
+    // `persistent`; create() does not replace it while objects are in it.
+    Status persist() noexcept;
+    [[nodiscard]] bool is_persistent() const noexcept;
     // Pins the store's memory for the GPU: copies between it and a device need no staging then.
     // Until this handle, and what it gave, is gone. Needs a store that was created with populate,
     // lock_memory or huge_pages. Throws InvalidArgument; NotFound, where there is no CUDA device.

@@ -153,6 +153,7 @@ public:
 
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return first_.bytes(); }
     [[nodiscard]] StoreRef ref() const noexcept { return first_.ref(); }
+    [[nodiscard]] std::uint64_t offset() const noexcept { return first_.offset(); }
     [[nodiscard]] bool is_open() const noexcept { return first_.is_open(); }
     [[nodiscard]] StorePlace place() const noexcept { return first_.place(); }
     [[nodiscard]] bool is_usable() const noexcept { return first_.is_usable(); }

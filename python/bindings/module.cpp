@@ -6,6 +6,7 @@
 #include "codec.hpp"
 #include "errors.hpp"
 #include "number_lists.hpp"
+#include "paged_planes.hpp"
 #include "penstock/version.hpp"
 #include "queue.hpp"
 #include "reader.hpp"
@@ -38,6 +39,7 @@ NB_MODULE(_core, module) {
     bind_view(module);
     bind_reader(module);
     bind_queue(module);
+    bind_paged_planes(module);
     bind_store_objects(module);
     bind_store(module);
     bind_tiered_store(module);

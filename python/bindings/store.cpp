@@ -272,6 +272,46 @@ void bind_store(nb::module_& module) {
             },
             "Take back what the dead hold now; it happens by itself when somebody needs it.")
         .def(
+            "populate",
+            [](PyStore& store, nb::handle timeout) {
+                const Deadline deadline = parse_timeout(timeout);
+                const std::shared_ptr<Store> live = store.live();
+                Waiting waiting(deadline);
+                const Status outcome = live->populate(waiting.wait());
+                waiting.reacquire();
+                if (outcome.code() == ErrorCode::Cancelled && !waiting.has_raised() &&
+                    store.is_closed()) {
+                    store.live();  // raises Closed
+                }
+                waiting.finish(outcome);
+            },
+            nb::arg("timeout").none() = nb::none(),
+            "Map the store's memory into this process, so that its first use of each page costs no "
+            "fault.\n"
+            "\n"
+            "Page tables are each process's own: where the creator took all memory "
+            "(``populate=True``), the\n"
+            "first store into each 32 MiB still took another process five times a later one. Maps "
+            "all of a\n"
+            "store that was created with ``populate``, ``lock_memory`` or ``huge_pages``, and of "
+            "another what is\n"
+            "in use now; about 0.1 s for each GiB. Other threads run, and may use the store. "
+            "Ctrl-C "
+            "and\n"
+            "``close()`` end it within some 10 ms. Raises Timeout, Closed, NoSpace or "
+            "InvalidArgument (before\n"
+            "Linux 5.14); what was mapped until then stays so.")
+        .def(
+            "persist", [](PyStore& store) { check(store.live()->persist()); },
+            "From now on the store stays when the last one leaves, as one that was created "
+            "``persistent``.\n"
+            "\n"
+            "For good, and for all: whoever attaches, now or later. It is removed by ``penstock gc "
+            "--data``.")
+        .def_prop_ro(
+            "persistent", [](PyStore& store) { return store.live()->is_persistent(); },
+            "Whether it stays when the last one leaves. Closed after ``close()``.")
+        .def(
             "register_cuda",
             [](PyStore& store) {
                 const std::shared_ptr<Store> live = store.live();

@@ -28,6 +28,9 @@ public:
     [[nodiscard]] bool is_open() const noexcept {
         return std::visit([](const auto& staged) { return staged.is_open(); }, staged_);
     }
+    [[nodiscard]] std::uint64_t offset() const noexcept {
+        return std::visit([](const auto& staged) { return staged.offset(); }, staged_);
+    }
     [[nodiscard]] StorePlace place() const noexcept {
         return std::visit([](const auto& staged) { return staged.place(); }, staged_);
     }

@@ -17,6 +17,7 @@
 #include "codec_torch.hpp"
 #include "errors.hpp"
 #include "os/fork.hpp"
+#include "paged_planes.hpp"
 #include "room_memory.hpp"
 #include "store_view.hpp"
 #include "wait.hpp"
@@ -45,10 +46,20 @@ struct StoreStaged {
     std::size_t nbytes;
     StoreRef ref;
     std::uint64_t fork_generation = os::fork_generation();
+    bool is_written = false;  // by a thread that has the room meanwhile
+    bool is_aborted = false;  // by another one, meanwhile
     // What was made of the memory and has not gone: buffers, and arrays beside the room itself.
     Py_ssize_t exports = 0;
 
     [[nodiscard]] bool is_open() const { return reservation && reservation->is_open(); }
+    [[nodiscard]] std::uint64_t offset() const {
+        check_process();
+        if (!is_open()) {
+            raise_error(ErrorCode::Expired,
+                        "the reservation is over: committed, or aborted, before");
+        }
+        return reservation->offset();
+    }
     [[nodiscard]] bool is_foreign() const { return fork_generation != os::fork_generation(); }
 
     std::byte* data() {
@@ -66,6 +77,9 @@ struct StoreStaged {
     // Out of the reservation, which is over from here on: other threads may run meanwhile.
     StoreRoom take_room() {
         check_process();
+        if (is_written) {
+            raise_error(ErrorCode::Busy, "another thread is just copying into this reservation");
+        }
         if (!reservation) {
             raise_error(ErrorCode::Expired,
                         "the reservation is over: committed, or aborted, before");
@@ -94,7 +108,28 @@ struct StoreStaged {
         }
     }
 
+    // Into the object's own memory, which nothing in Python refers to: no window, and no copy of
+    // its own. Other threads run meanwhile; one that aborts does so at the end.
+    void gather(const PagedPlanes& planes, nb::handle given) {
+        const std::vector<std::int64_t> blocks = planes.parse_blocks(given, nbytes);
+        if (memory.is_made()) {
+            return planes.gather(blocks, data());
+        }
+        StoreRoom own = take_room();
+        is_written = true;
+        {
+            const WithoutGil without_gil;
+            planes.gather(blocks, own.bytes().data());
+        }
+        is_written = false;
+        if (is_aborted) {
+            raise_error(ErrorCode::Expired, "the reservation was aborted while it was written");
+        }
+        reservation.emplace(std::move(own));
+    }
+
     void abort() {
+        is_aborted = is_written;
         if (!reservation || is_foreign()) {
             return;
         }
@@ -274,8 +309,10 @@ void bind_store_staged(nb::module_& module) {
                      [](const StoreStaged& staged) {
                          return nb::make_tuple(staged.ref.entry, staged.ref.incarnation);
                      })
+        .def_prop_ro("offset", &StoreStaged::offset)
         .def("array", &make_array, nb::arg("dtype"), nb::arg("shape"))
         .def("tensor", &make_tensor, nb::arg("dtype"), nb::arg("shape"))
+        .def("gather", &StoreStaged::gather, nb::arg("planes"), nb::arg("blocks"))
         .def("settle", &settle, nb::arg("room").none())
         .def("commit", &StoreStaged::commit)
         .def("abort", &StoreStaged::abort)

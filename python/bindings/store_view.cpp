@@ -9,7 +9,9 @@
 #include "codec_numpy.hpp"
 #include "codec_torch.hpp"
 #include "errors.hpp"
+#include "paged_planes.hpp"
 #include "store_tensor.hpp"
+#include "wait.hpp"
 
 namespace penstock::py {
 namespace {
@@ -76,8 +78,25 @@ public:
         }
     }
 
+    // Where it lies, into the blocks of a cache; other threads run meanwhile.
+    void scatter(const PagedPlanes& planes, nb::handle given, std::size_t skip_tokens) const {
+        const nb::object held = pin();
+        const StoreObject& shown = nb::inst_ptr<StorePin>(held)->object;
+        const auto bytes = shown.bytes();
+        const std::vector<std::int64_t> blocks = planes.parse_blocks(given, bytes.size());
+        {
+            const WithoutGil without_gil;
+            planes.scatter(blocks, bytes.data(), skip_tokens);
+        }
+        check(shown.check_held());
+    }
+
     [[nodiscard]] nb::object meta() const { return meta_of(object()); }
     [[nodiscard]] std::size_t nbytes() const { return object().bytes().size(); }
+    [[nodiscard]] std::uint64_t offset() const {
+        check(object().check_held());
+        return object().offset();
+    }
     [[nodiscard]] nb::tuple ref() const {
         const StoreRef ref = object().ref();
         return nb::make_tuple(ref.entry, ref.incarnation);
@@ -163,9 +182,20 @@ void bind_store_view(nb::module_& module) {
         .def_prop_ro("ref", &StoreViewBlock::ref,
                      "Names this object and no other, also for other processes; see "
                      "``Store.get_ref``.")
+        .def_prop_ro("offset", &StoreViewBlock::offset,
+                     "Where the object's bytes begin in the segment's file, "
+                     "``/dev/shm/penstock.NAME``.\n"
+                     "\n"
+                     "Another process may open or map that file, and read ``nbytes`` from there on "
+                     "while this view is\n"
+                     "held, and no longer: then it may be another object's memory. It must not be "
+                     "written. Closed\n"
+                     "after release.")
         .def(
             "release", [](StoreViewBlock& block) { block.exit(/*failed=*/false); },
             "Let go, where there is no block to end.")
+        .def("_scatter", &StoreViewBlock::scatter, nb::arg("planes"), nb::arg("blocks"),
+             nb::arg("skip_tokens"))
         .def("__enter__", &StoreViewBlock::enter)
         .def(
             "__exit__",

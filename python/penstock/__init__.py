@@ -26,7 +26,7 @@ from __future__ import annotations
 from . import errors, inspect
 from ._async_block import AsyncBlock, AsyncView
 from ._core import Batch, Loan, StoreView, View, __version__, parse_size
-from ._objects import Key, NoObject, StoreRef
+from ._objects import Key, StoreRef
 from ._reservation import Reservation
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
 from .codec import register_dataclass
@@ -75,7 +75,7 @@ from .store import Store
 from .tiered_store import AsyncReservation, TieredStore
 
 # What is made by others' methods, and has its home where it is made: here it can be found.
-for _one in (AsyncBlock, AsyncView, Batch, Loan, NoObject, Reservation, StoreView, View):
+for _one in (AsyncBlock, AsyncView, Batch, Loan, Reservation, StoreView, View):
     _one.__module__ = __name__
 del _one
 
@@ -106,7 +106,6 @@ __all__ = [
     "KeptData",
     "Key",
     "Loan",
-    "NoObject",
     "NoSpace",
     "NotFound",
     "Participant",

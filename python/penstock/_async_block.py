@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
+from ._core import StoreView
 from .errors import Busy
 
 __all__ = ["AsyncBlock", "AsyncView", "Entered", "enter"]
 
 T = TypeVar("T")
-V = TypeVar("V", bound="Block")
+V = TypeVar("V")
 
 
 class Block(Protocol):
@@ -90,7 +91,7 @@ class AsyncView(Coroutine[Any, Any, V], Generic[V]):
         """Made by methods whose names end in ``_async``."""
         self._ask = ask
         self._asking: Coroutine[Any, Any, V] | None = None
-        self._view: V | None = None
+        self._view: StoreView | None = None
 
     def __await__(self) -> Generator[Any, Any, V]:
         return self._coroutine().__await__()
@@ -114,8 +115,11 @@ class AsyncView(Coroutine[Any, Any, V], Generic[V]):
             self._asking.close()
 
     async def __aenter__(self) -> Any:
-        self._view = await self
-        return self._view.__enter__()
+        found = await self
+        if not isinstance(found, StoreView):
+            return found  # the default of a look-up that found nothing
+        self._view = found
+        return found.__enter__()
 
     async def __aexit__(
         self,

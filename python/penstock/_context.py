@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from ._exit import Closeable
 
-__all__ = ["close_on_exit"]
+__all__ = ["close_on_exit", "close_on_failure"]
 
 
 def close_on_exit(
@@ -17,3 +19,13 @@ def close_on_exit(
 ) -> None:
     """Closes it, whatever happened in the block. Made to be a class's ``__exit__``."""
     handle.close()
+
+
+@contextmanager
+def close_on_failure(handle: Closeable) -> Iterator[None]:
+    """Closes it where what remains to be done before it is handed out raises."""
+    try:
+        yield
+    except BaseException:
+        handle.close()
+        raise

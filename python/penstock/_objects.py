@@ -5,18 +5,20 @@ The extension's classes take no mixins.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from . import _core
 from ._reservation import Reservation
 from .errors import InvalidArgument, NotFound
 
-__all__ = ["MISSING", "Key", "NoObject", "StoreRef", "get", "get_copy", "reserve"]
+__all__ = ["MISSING", "Key", "StoreRef", "get", "get_copy", "reserve"]
 
 #: Of an object: a str is its UTF-8; up to 4096 bytes.
 Key = str | bytes
 #: Names one object and no other: its entry, and which in a row that is.
 StoreRef = tuple[int, int]
+
+T = TypeVar("T")
 
 MISSING: Any = object()
 
@@ -61,21 +63,29 @@ def reserve(
     return Reservation.of_tensor(store, key, shape, dtype, options)
 
 
+@overload
+def get(store: _core.StoreObjects, key: Key) -> _core.StoreView: ...
+@overload
+def get(store: _core.StoreObjects, key: Key, default: T) -> _core.StoreView | T: ...
 def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
     """The object, in place: ``with store.get(key) as obj``.
 
     Arrays are read-only views of shared memory, which is mapped read-only: a write through a
     tensor, which does not know that, ends the process by SIGSEGV. The object is pinned, and not
-    evicted, until the block has ended and the last array that was made of it is gone. NotFound
-    if it is not there, or the block gets ``default``. The view has ``meta``, ``nbytes`` and
-    ``ref``.
+    evicted, until the block has ended and the last array that was made of it is gone. The view has
+    ``meta``, ``nbytes``, ``ref`` and ``offset``, and is true.
+
+    NotFound if it is not there; or ``default`` itself, with which a look-up and its pin are one
+    step: ``if (view := store.get(key, default=None)) is not None:``, then ``with view as obj``. For
+    one block in both cases give a block: ``with store.get(key, default=nullcontext()) as obj``
+    (of contextlib) has None where there is none.
     """
     view = store._get(key)
     if view is not None:
         return view
     if default is MISSING:
         raise NotFound(f"there is no {key!r} in the store '{store.name}'")
-    return NoObject(default)
+    return default
 
 
 def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
@@ -86,24 +96,3 @@ def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any
     if default is MISSING:
         raise NotFound(f"there is no {key!r} in the store '{store.name}'")
     return default
-
-
-class NoObject:
-    """What ``get`` gives for a miss where it was given a default: its block gets that."""
-
-    meta = None  #: as a StoreView has it
-    nbytes = 0  #: as a StoreView has it
-    ref = None  #: as a StoreView has it
-
-    def __init__(self, value: Any) -> None:
-        """Made by ``get()``."""
-        self._value = value
-
-    def release(self) -> None:
-        """There is nothing to let go."""
-
-    def __enter__(self) -> Any:
-        return self._value
-
-    def __exit__(self, *_: object) -> None:
-        return None

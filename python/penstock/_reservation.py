@@ -84,6 +84,17 @@ class Reservation:
         """Bytes of the object."""
         return self._open().nbytes
 
+    @property
+    def offset(self) -> int:
+        """Where the object's bytes begin in the segment's file, ``/dev/shm/penstock.NAME``.
+
+        Another process may open or map that file, and write ``nbytes`` from there on, until this
+        process commits or aborts, or dies: then it may be another object's memory. Neither the
+        commit nor ``resize()`` moves it. Leave ``room`` alone then: what ``room`` has is written to
+        the object by the commit, over what another process wrote. Expired when it is over.
+        """
+        return self._open().offset
+
     def resize(self, nbytes: int) -> None:
         """Another length, where it lies; before ``room`` is asked for. NoSpace where it can't."""
         if self._dtype is not None or self._room is not None:
@@ -135,6 +146,10 @@ class Reservation:
                 room.release()
             room = None
         return staged.settle(room)
+
+    def _gather(self, planes: _core.PagedPlanes, blocks: Any) -> None:
+        """Fill it with those blocks of a cache, where it lies; other threads run meanwhile."""
+        self._open().gather(planes, blocks)
 
     def _open(self) -> _core.StoreStaged:
         if self._staged is None:

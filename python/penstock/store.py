@@ -13,12 +13,12 @@ from typing import Any, Literal, NoReturn
 
 from . import _core
 from ._async_block import AsyncView
-from ._context import close_on_exit
+from ._context import close_on_exit, close_on_failure
 from ._exit import close_at_exit
 from ._objects import Key, StoreRef, get, get_copy, reserve
 from ._repr import describe
 from ._reservation import Reservation
-from ._threads import Countdown, attach_when_there, try_until_done
+from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .errors import Error, NotFound
 from .handle import Handle, Name, Owner, handle_of
 from .state import StoreLook, StoreStats
@@ -94,10 +94,12 @@ class Store(_core.Store):
         codec: Codec = None,
         timeout: float | None = 0,
         owner: Owner | None = None,
+        populate: bool = False,
     ) -> Store:
         """Attach by name, or by the handle of somebody who is attached.
 
-        Waits until ``timeout`` for the name to appear.
+        Waits until ``timeout`` for the name to appear. ``populate`` maps the store's memory into
+        this process at once, however long that takes: see ``populate()``.
 
         Another user's store is refused at once, by PermissionDenied, unless ``owner`` names that
         user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
@@ -109,6 +111,9 @@ class Store(_core.Store):
             handle.name, instance=handle.instance, codec=codec, timeout=timeout, owner=owner
         )
         close_at_exit(store)
+        if populate:
+            with close_on_failure(store):
+                store.populate()
         return store
 
     @staticmethod
@@ -118,15 +123,24 @@ class Store(_core.Store):
         codec: Codec = None,
         timeout: float | None = 0,
         owner: Owner | None = None,
+        populate: bool = False,
     ) -> Store:
         """``attach`` for tasks. A task that is cancelled has attached to nothing."""
-        return await attach_when_there(
+        store = await attach_when_there(
             "store",
             name,
             lambda: Store.attach(name, codec=codec, owner=owner),
             Countdown(timeout),
             owner,
         )
+        if populate:
+            with close_on_failure(store):
+                await store.populate_async()
+        return store
+
+    async def populate_async(self, timeout: float | None = None) -> None:
+        """``populate`` for tasks. What was mapped before a task was cancelled stays so."""
+        await take_in_thread(lambda: self.populate(timeout), lambda _: None)
 
     @property
     def handle(self) -> Handle:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from . import _core
 from ._async_block import AsyncView
@@ -26,6 +26,7 @@ __all__ = ["AsyncReservation", "TieredStore"]
 
 Policy = Literal["write_back", "write_through", "read_only"]
 WhenFull = Literal["drop", "wait"]
+T = TypeVar("T")
 
 CLOSE_SECONDS = 5.0  # for what waits to be written, where nobody says how long
 
@@ -141,10 +142,15 @@ class TieredStore(_core.TieredStore):
 
     # --- for tasks: what may ask a server does so in a thread -----------------------------------
 
+    @overload
+    def get_async(self, key: Key) -> AsyncView[_core.StoreView]: ...
+    @overload
+    def get_async(self, key: Key, default: T) -> AsyncView[_core.StoreView | T]: ...
     def get_async(self, key: Key, default: Any = MISSING) -> AsyncView[Any]:
         """``get`` for tasks: ``async with tiered.get_async(key) as obj``, or ``await`` its view.
 
-        A task that is cancelled while it waits has pinned nothing.
+        Awaited, it is ``default`` itself if there is no such object; ``async with`` gives the block
+        that. A task that is cancelled while it waits has pinned nothing.
         """
 
         async def ask() -> Any:
@@ -152,7 +158,7 @@ class TieredStore(_core.TieredStore):
                 view = self.first._get(key)
                 if view is not None:
                     return view
-            return await take_in_thread(lambda: self.get(key, default), lambda view: view.release())
+            return await take_in_thread(lambda: self.get(key, default), _let_go)
 
         return AsyncView(ask)
 
@@ -291,6 +297,11 @@ class AsyncReservation:
             self._reservation.__exit__(exc_type, exc, traceback)
             return
         await take_in_thread(lambda: self._reservation.__exit__(None, None, None), _leave_it)
+
+
+def _let_go(found: object) -> None:
+    if isinstance(found, _core.StoreView):
+        found.release()
 
 
 def _leave_it(_: object) -> None:

@@ -131,6 +131,10 @@ public:
     // Faults `bytes` from the start in, writable, or readable.
     [[nodiscard]] std::error_code populate(std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code populate_to_read(std::uint64_t bytes) noexcept;
+    // The same for what of the range the file has pages for, so that it takes no more memory than
+    // before. Offsets and sizes in whole pages.
+    [[nodiscard]] std::error_code populate_present(std::uint64_t offset, std::uint64_t bytes,
+                                                   Access access) noexcept;
     [[nodiscard]] std::error_code lock_in_memory(std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code bind_to_node(int node) noexcept;
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
@@ -523,6 +524,28 @@ std::error_code Mapping::populate(std::uint64_t bytes) noexcept {
 
 std::error_code Mapping::populate_to_read(std::uint64_t bytes) noexcept {
     return outcome(::madvise(data_, bytes, MADV_POPULATE_READ));
+}
+
+std::error_code Mapping::populate_present(std::uint64_t offset, std::uint64_t bytes,
+                                          Access access) noexcept {
+    const std::uint64_t page = page_size();
+    std::array<unsigned char, 2048> present{};
+    const std::uint64_t step = present.size() * page;
+    const int advice = access == Access::Read ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
+    for (std::uint64_t done = 0; done < bytes; done += step) {
+        std::byte* const start = data_ + offset + done;
+        const std::uint64_t pages = std::min(step, bytes - done) / page;
+        if (::mincore(start, pages * page, present.data()) != 0) return last_error();
+        for (std::uint64_t at = 0; at < pages;) {
+            std::uint64_t end = at;
+            while (end < pages && (present[end] & 1U) != 0) ++end;
+            if (end > at && ::madvise(start + at * page, (end - at) * page, advice) != 0) {
+                return last_error();
+            }
+            at = std::max(end, at + 1);
+        }
+    }
+    return {};
 }
 
 std::error_code Mapping::lock_in_memory(std::uint64_t bytes) noexcept {

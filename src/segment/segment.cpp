@@ -295,6 +295,7 @@ os::Mapping Segment::map_range(std::uint64_t offset, std::uint64_t bytes,
 
 void Segment::map(os::Mapping::Access payload, bool has_views) {
     using Access = os::Mapping::Access;
+    payload_access_ = payload;
     control_ = map_range(0, header_.payload_offset, Access::ReadWrite);
     if (header_.payload_size > 0) {
         payload_ = map_range(header_.payload_offset, header_.payload_size, payload);
@@ -430,6 +431,32 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
     segment->open_for_lending();
     PENSTOCK_CRASH_POINT("segment.attach.mapped");
     return segment;
+}
+
+Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
+    using Access = os::Mapping::Access;
+    constexpr std::uint64_t kStep = std::uint64_t{32} << 20U;  // 2 to 10 ms
+    for (std::uint64_t at = 0; at < header_.payload_size; at += kStep) {
+        if (!check_place()) return why_foreign();
+        const bool is_interrupted = wait.interrupted != nullptr && wait.interrupted(wait.context);
+        if (is_interrupted || closing.is_cancelled() ||
+            (wait.cancel != nullptr && wait.cancel->is_cancelled())) {
+            return {ErrorCode::Cancelled,
+                    "mapping the memory of " + title_of(location_) + " was cancelled"};
+        }
+        if (at > 0 && !wait.deadline.is_never() && wait.deadline.has_passed(Clock::now())) {
+            return Status(ErrorCode::Timeout);
+        }
+        const std::uint64_t bytes = std::min(kStep, header_.payload_size - at);
+        std::error_code error = payload_.populate_present(at, bytes, payload_access_);
+        if (!error && views_.size() > 0) error = views_.populate_present(at, bytes, Access::Read);
+        if (error) {
+            return {error == std::errc::not_enough_memory ? ErrorCode::NoSpace
+                                                          : ErrorCode::InvalidArgument,
+                    "can't map all memory of " + title_of(location_) + ": " + error.message()};
+        }
+    }
+    return Status::ok();
 }
 
 void Segment::joined() noexcept {

@@ -70,6 +70,12 @@ public:
     static std::unique_ptr<Segment> attach(int descriptor, const Wanted& wanted);
     void joined() noexcept;
 
+    // Maps what memory the payload has at this moment into this process's page tables, which are
+    // its own whatever another process has touched. In pieces, so that `wait` may end it: Timeout
+    // or Cancelled; what was done stays of use. InvalidArgument: the kernel can't (before
+    // Linux 5.14).
+    [[nodiscard]] Status populate(const Wait& wait, const Cancel& closing) noexcept;
+
     // To be called after one's slot is retired and released: removes the name if nobody is left,
     // and `may_go`, asked while nobody can join, has nothing against it.
     void leave(const std::function<bool()>& may_go = {}) noexcept;
@@ -149,6 +155,7 @@ private:
     layout::SegmentHeader header_{};
     os::Mapping control_;  // header, slots and control, writable
     os::Mapping payload_;
+    os::Mapping::Access payload_access_ = os::Mapping::Access::ReadWrite;
     os::Mapping views_;  // the payload again, read-only; empty where payload_ is, or without views
     Participants participants_;
     KeptData replaced_;

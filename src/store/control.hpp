@@ -46,6 +46,10 @@ public:
 
     [[nodiscard]] const StoreShape& shape() const noexcept { return shape_; }
     [[nodiscard]] layout::StoreState& state() const noexcept { return block().state; }
+    // Asked for at creation, or by a participant since.
+    [[nodiscard]] bool is_persistent() const noexcept {
+        return shape_.persistent || state().stays.load(std::memory_order_relaxed) != 0;
+    }
     [[nodiscard]] layout::SignalWord& committed_word() const noexcept { return block().committed; }
     [[nodiscard]] layout::StoreMember& member(unsigned place) const noexcept {
         return reinterpret_cast<layout::StoreMember*>(control_ +

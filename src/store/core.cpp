@@ -142,7 +142,7 @@ void StoreCore::vacate() noexcept {
     }
     // Also without a place: our life-cycle lock may have kept the last one from removing the name.
     segment->joined();
-    segment->leave([this] { return !view.shape().persistent; });
+    segment->leave([this] { return !view.is_persistent(); });
 }
 
 Status StoreCore::damaged(const char* what) const noexcept {
@@ -691,6 +691,10 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
 // Where all of it is reserved from the start it stays: somebody may have pinned it for a device.
 std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
     return view.shape().is_reserved ? 0 : heap.trim(self, keep_bytes);
+}
+
+void StoreCore::persist() noexcept {
+    view.state().stays.store(1, kRelaxed);  // one word: there is no state between
 }
 
 void StoreCore::register_cuda() {

@@ -75,6 +75,7 @@ struct StoreCore final : Attachment {
     bool keep(std::uint32_t entry, bool keeps) noexcept;
     std::uint64_t trim(std::uint64_t keep_bytes) noexcept;
     void register_cuda();
+    void persist() noexcept;
 
     [[nodiscard]] Status wrong() const noexcept;  // why nothing can be done, or ok
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"

@@ -1,5 +1,8 @@
 // A Store as `penstock info` shows it, read without attaching.
 #include "penstock/store.hpp"
+
+#include <cstddef>
+
 #include "store/control.hpp"
 
 namespace penstock {
@@ -17,11 +20,19 @@ StoreStats stats_of(Visit& visit, const StoreShape& shape) {
     return read_store_stats(view, words, heap);
 }
 
+// A participant has asked for it since the store was created.
+bool was_persisted(const Visit& visit) {
+    std::uint64_t stays = 0;
+    const std::uint64_t at = visit.header().control_offset + offsetof(layout::StoreControl, state) +
+                             offsetof(layout::StoreState, stays);
+    return visit.file().read(at, &stays, sizeof stays) && stays != 0;
+}
+
 }  // namespace
 
 KeptData kept_objects(Visit& visit) {
     const StoreShape shape = store_shape_of(visit.header());
-    if (!shape.persistent) return {};
+    if (!shape.persistent && !was_persisted(visit)) return {};
     const StoreStats stats = stats_of(visit, shape);
     KeptData kept;
     kept.objects = stats.objects;

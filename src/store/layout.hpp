@@ -120,6 +120,10 @@ struct alignas(kApart) StoreState {
     // No place from here on was ever taken: who looks at all participants need not go further.
     // Grows before a place is announced; sequentially consistent.
     std::atomic<std::uint64_t> reach;
+    // 1: stays when the last participant has left, whatever the geometry says. Set by participants,
+    // never taken back; read by the last one to leave and by visitors while nobody can join,
+    // relaxed: the life-cycle lock and the participants' locks carry it over.
+    std::atomic<std::uint64_t> stays;
 };
 static_assert(sizeof(StoreState) == kApart);
 

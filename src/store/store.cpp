@@ -74,13 +74,15 @@ StoreRef StoreReservation::ref() const noexcept {
     return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
 }
 
+std::uint64_t StoreReservation::offset() const noexcept {
+    if (core_ == nullptr || core_->segment->is_foreign()) return 0;
+    const detail::Segment& segment = *core_->segment;
+    return segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload());
+}
+
 StorePlace StoreReservation::place() const noexcept {
     if (core_ == nullptr || core_->segment->is_foreign()) return {};
-    const detail::Segment& segment = *core_->segment;
-    return {
-        segment.lending_descriptor(),
-        segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload()),
-        is_fixed()};
+    return {core_->segment->lending_descriptor(), offset(), is_fixed()};
 }
 
 bool StoreReservation::is_usable() const noexcept {
@@ -159,6 +161,12 @@ StoreObject& StoreObject::operator=(StoreObject&& other) noexcept {
 
 StoreObject::~StoreObject() {
     release();
+}
+
+std::uint64_t StoreObject::offset() const noexcept {
+    if (core_ == nullptr || core_->segment->is_foreign()) return 0;
+    const detail::Segment& segment = *core_->segment;
+    return segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.views());
 }
 
 Status StoreObject::check_held() const noexcept {
@@ -334,6 +342,23 @@ std::uint64_t Store::clear() noexcept {
 
 std::uint64_t Store::trim(std::uint64_t keep_bytes) noexcept {
     return core_ == nullptr || !core_->wrong() ? 0 : core_->trim(keep_bytes);
+}
+
+Status Store::populate(const Wait& wait) noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (Status status = core_->wrong(); !status) return status;
+    return core_->segment->populate(wait, core_->closing);
+}
+
+Status Store::persist() noexcept {
+    if (core_ == nullptr) return closed_handle();
+    if (Status status = core_->wrong(); !status) return status;
+    core_->persist();
+    return Status::ok();
+}
+
+bool Store::is_persistent() const noexcept {
+    return core_ != nullptr && !core_->segment->is_foreign() && core_->view.is_persistent();
 }
 
 void Store::register_cuda() {

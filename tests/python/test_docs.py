@@ -173,7 +173,7 @@ def met_by_a_user(name: str) -> list[Any]:
         met += writer.readers()
         met += [reader.recv_view(), reader.recv_view_async()]
         met += [queue.get_view(), queue.get_many(), queue.get_many_async(), queue.stats()]
-        met += [store.get("key"), store.get("other", default=1), store.look("key"), store.stats()]
+        met += [store.get("key"), store.look("key"), store.stats()]
         met += [store.reserve("new", nbytes=1), store.wait_async("key")]
         met += [
             environment.begin(timeout=WITHIN),

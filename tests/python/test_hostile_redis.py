@@ -57,8 +57,7 @@ def assert_miss(store: penstock.TieredStore, key: str, counted: str) -> penstock
     """However it is asked for; each time it is counted so."""
     before = store.stats()
     assert store.get_copy(key, default="none") == "none"
-    with store.get(key, default=None) as value:
-        assert value is None
+    assert store.get(key, default=None) is None
     with pytest.raises(penstock.NotFound):
         store.get(key)
     with pytest.raises(penstock.NotFound):

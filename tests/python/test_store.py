@@ -4,6 +4,7 @@ is pinned; and what can't be is refused in words."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -80,10 +81,29 @@ def test_misses(store: penstock.Store) -> None:
     with pytest.raises(FileNotFoundError):
         store.get_copy("nothing")
     assert store.get_copy("nothing", default=3) == 3
-    with store.get("nothing", default=None) as value:
-        assert value is None
+    assert store.get("nothing", default=None) is None
     assert store.look("nothing").state == "miss"
     assert store.stats().misses == 4
+
+
+def test_a_lookup_that_pins_or_gives_the_default_itself(store: penstock.Store) -> None:
+    """As `dict.get` does, also for what is false, and for objects that are empty."""
+    for default in (None, False, 0, "", [], object()):
+        assert store.get("nothing", default=default) is default
+        assert store.get("nothing", default) is default
+    for nothing in (b"", None, 0, []):
+        store.delete("x")
+        store.put("x", nothing)
+        view = store.get("x", default=None)
+        assert view is not None and view  # noqa: PT018  a view is true, whatever it shows
+        assert store.stats().pinned == 1
+        with view as found:
+            assert found == nothing
+        assert store.stats().pinned == 0
+    with store.get("nothing", default=contextlib.nullcontext()) as value:
+        assert value is None
+    with store.get("x", default=contextlib.nullcontext()) as value:
+        assert value == []
 
 
 @pytest.mark.parametrize("key", ["text", "üß", b"\xff\x00bytes", "k" * 4096])

@@ -193,8 +193,7 @@ def test_misses(make: Make) -> None:
     with pytest.raises(FileNotFoundError):
         store.get_copy("nothing")
     assert store.get_copy("nothing", default=3) == 3
-    with store.get("nothing", default=None) as value:
-        assert value is None
+    assert store.get("nothing", default=None) is None
     assert "nothing" not in store
     assert store.delete("nothing") is False
     assert store.stats().misses == 4

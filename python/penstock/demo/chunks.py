@@ -63,15 +63,16 @@ def want_chunks(
             number = chunks.choose(chance)
             content = chunks.content(number)
             view = store.get(chunks.key(number), default=None)
-            with view as found:
-                if found is None:
-                    _put(store, chunks.key(number), content, account)
-                else:
+            if view is None:
+                _put(store, chunks.key(number), content, account)
+            else:
+                with view as found:
                     account["hits"] += 1
                     account["bytes"] += found.nbytes
                     account["wrong"] += not np.array_equal(found, content)
                     held.append(found)  # read on, after the block
-            del found, view
+                del found
+            del view
             del held[:-_HELD]
             if time.monotonic() - written > 0.1:
                 _write(ledger, account)
@@ -113,4 +114,4 @@ def hold_all_it_can(name: str, nbytes: int, ready: Path) -> None:
 
 def _some_views(store: Store) -> list[Any]:
     views = (store.get(key, default=None) for key in store.keys()[:_PINNED])
-    return [view for view in views if view.ref is not None]
+    return [view for view in views if view is not None]

@@ -16,7 +16,8 @@ says what became of it.
 from __future__ import annotations
 
 from .client import PoolClient
-from .gather import Blocks, KVFormat, PagedKV
+from .formats import KVCaches, KVFormat
+from .gather import Blocks, PagedKV
 from .keys import Namespace, chunk_hashes
 from .layout import CHUNK_TOKENS, EngineContext, ObjectGroup
 from .server import PoolServer
@@ -28,6 +29,7 @@ __all__ = [
     "Blocks",
     "ChunkStatus",
     "EngineContext",
+    "KVCaches",
     "KVFormat",
     "Namespace",
     "ObjectGroup",

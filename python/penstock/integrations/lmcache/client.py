@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from ..._context import close_on_exit
 from ..._exit import close_at_exit
@@ -22,7 +21,8 @@ from ..._threads import Countdown, take_in_thread
 from ...errors import AlreadyExists, Closed, Incompatible, InvalidArgument, NotFound, WrongProcess
 from ...handle import Handle, Owner
 from ...store import Store
-from .gather import Blocks, BlockTable, KVFormat, PagedKV, block_tables, gone_chunks
+from .formats import KVCaches, KVFormat
+from .gather import Blocks, BlockTable, PagedKV, block_tables, gone_chunks
 from .keys import Tokens, chunk_hashes
 from .layout import EngineContext, ObjectGroup
 from .registry import Registration, wait_for_pool
@@ -52,9 +52,17 @@ class PoolClient:
 
     @classmethod
     def attach(
-        cls, name: str | Handle, *, timeout: float | None = 0, owner: Owner | None = None
+        cls,
+        name: str | Handle,
+        *,
+        timeout: float | None = 0,
+        owner: Owner | None = None,
+        populate: bool = False,
     ) -> PoolClient:
         """Attach to a pool; waits until ``timeout`` for it to appear.
+
+        ``populate`` maps the pool's memory into this process at once, as each process must for
+        itself: see ``populate()``.
 
         Another user's pool is refused at once, by PermissionDenied, unless ``owner`` names that
         user.
@@ -62,16 +70,21 @@ class PoolClient:
         Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
         """
         countdown = Countdown(timeout)
-        store = Store.attach(name, timeout=timeout, owner=owner)
+        store = Store.attach(name, timeout=timeout, owner=owner, populate=populate)
         return cls._of_pool(store, countdown)
 
     @classmethod
     async def attach_async(
-        cls, name: str | Handle, *, timeout: float | None = 0, owner: Owner | None = None
+        cls,
+        name: str | Handle,
+        *,
+        timeout: float | None = 0,
+        owner: Owner | None = None,
+        populate: bool = False,
     ) -> PoolClient:
         """``attach`` for tasks. A task that is cancelled is not attached."""
         countdown = Countdown(timeout)
-        store = await Store.attach_async(name, timeout=timeout, owner=owner)
+        store = await Store.attach_async(name, timeout=timeout, owner=owner, populate=populate)
         return await take_in_thread(lambda: cls._of_pool(store, countdown), cls.close)
 
     @classmethod
@@ -85,16 +98,20 @@ class PoolClient:
     def register(
         self,
         context: EngineContext,
-        kv_caches: Sequence[Any] | None = None,
+        kv_caches: KVCaches | None = None,
         *,
         format: KVFormat | None = None,
         use_torch: bool = False,
         pinned: bool = False,
+        populate: bool = False,
     ) -> None:
         """Say who this engine is. Again with the same context it is no more than a new cache.
 
-        ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``; it must live
-        until ``unregister()``. Without one, ``use_torch`` makes the slots tensors. ``pinned`` pins
+        ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``: in the
+        model's order, or as vLLM's dict of layer name to tensor. It must live until
+        ``unregister()``. ``format`` says how a layer's blocks lie, where their shape doesn't.
+        Without caches, ``use_torch`` makes the slots tensors. ``populate`` is ``populate()``, after
+        all else. ``pinned`` pins
         the pool's memory in this process for the GPU, until ``close()``: what ``store()`` and
         ``retrieve()`` copy needs no staging then, and does not hold up the caller. The slots of a
         ticket to fill are private memory then, and copied in at the commit, because registered
@@ -125,6 +142,20 @@ class PoolClient:
                 )
             self._kv = kv
             self._is_torch = use_torch if kv is None else kv.is_torch
+        if populate:
+            self.populate()
+
+    def populate(self, timeout: float | None = None) -> None:
+        """Map the pool's memory into this process, as ``Store.populate()`` does.
+
+        Each process has its own page tables, whatever the server's ``populate`` has done: without
+        this, a client's first store into each 32 MiB takes five times a later one.
+        """
+        self._store.populate(timeout)
+
+    async def populate_async(self, timeout: float | None = None) -> None:
+        """``populate`` for tasks. What was mapped before a task was cancelled stays so."""
+        await self._store.populate_async(timeout)
 
     def unregister(self) -> bool:
         """Take it back. Tickets that are open end: their slots are aborted, and released.
@@ -165,14 +196,22 @@ class PoolClient:
         )
 
     def hold(
-        self, tokens: Tokens, *, cache_salt: str = "", every_rank: bool = False
+        self,
+        tokens: Tokens,
+        *,
+        cache_salt: str = "",
+        every_rank: bool = False,
+        skip_first_n_tokens: int = 0,
     ) -> RetrieveTicket:
         """Look up, and keep what is there until the ticket is committed.
 
         For a scheduler: the workers retrieve meanwhile. Slots of rank r have the groups
-        r · groups, … when ``every_rank``.
+        r · groups, … when ``every_rank``. Chunks in the first ``skip_first_n_tokens`` are the
+        engine's own, as for ``prepare_retrieve()``.
         """
-        return self._retrieve_ticket(self._plan(tokens, cache_salt, every_rank=every_rank))
+        return self._retrieve_ticket(
+            self._plan(tokens, cache_salt, skip_first_n_tokens, every_rank=every_rank)
+        )
 
     def prepare_store(
         self,
@@ -252,7 +291,8 @@ class PoolClient:
         with ticket:
             try:
                 for group, chunk in ticket.reserved:
-                    kv.gather(group, chunk, tables[group], ticket.slot(group, chunk))
+                    take = ticket._reservation if kv.is_on_host else ticket.slot
+                    kv.gather(group, chunk, tables[group], take(group, chunk))
             finally:
                 kv.synchronize()  # an aborted slot is somebody else's soon, too
             return self.commit_store(ticket)
@@ -281,7 +321,8 @@ class PoolClient:
             try:
                 for group, chunk in ticket.hits:
                     skip = max(skip_first_n_tokens - chunk * self.chunk_tokens, 0)
-                    kv.scatter(group, chunk, tables[group], ticket.slot(group, chunk), skip)
+                    take = ticket._view if kv.is_on_host else ticket.slot
+                    kv.scatter(group, chunk, tables[group], take(group, chunk), skip)
             finally:
                 kv.synchronize()
             return ticket.result()

@@ -7,26 +7,23 @@ Values are moved as bits, so that every dtype goes the same way and nothing is c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ... import _core
+from ..._reservation import Reservation
 from ...errors import InvalidArgument
+from .formats import KVCaches, KVFormat, in_order, planes_of
 from .layout import ITEM_BYTES, EngineContext, ObjectGroup, dtype_name
 
-__all__ = ["BlockTable", "Blocks", "KVFormat", "PagedKV", "block_tables", "gone_chunks"]
+__all__ = ["BlockTable", "Blocks", "PagedKV", "block_tables", "gone_chunks"]
 
 BlockTable = npt.NDArray[np.int64]
 
 #: One block table for all object groups, or one for each. A negative id: that block is gone.
 Blocks = Sequence[int] | Sequence[Sequence[int]] | Sequence[BlockTable] | npt.NDArray[Any]
-
-#: ``kv_blocks``: [2, num_blocks, block_size, heads, dim]; ``blocks_kv``: [num_blocks, 2, …];
-#: ``split``: a pair (K, V) of [num_blocks, block_size, heads, dim]; ``mla``: one of
-#: [num_blocks, block_size, dim].
-KVFormat = Literal["kv_blocks", "blocks_kv", "split", "mla"]
 
 _BITS: Final = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
 
@@ -52,15 +49,16 @@ def gone_chunks(group: ObjectGroup, chunk_tokens: int, table: BlockTable, count:
 
 
 class PagedKV:
-    """The KV cache of one engine: one entry of ``tensors`` for each layer. It is only referred to.
+    """The KV cache of one engine: one entry of ``kv_caches`` for each layer, in order or by name.
 
-    ``format`` is found by the shapes where they leave no doubt. Raises InvalidArgument for tensors
-    that are not as the context says.
+    It is only referred to. ``format`` is found by the shapes where they leave no doubt. Raises
+    InvalidArgument for caches that are not as the context says.
     """
 
     def __init__(
-        self, context: EngineContext, tensors: Sequence[Any], format: KVFormat | None = None
+        self, context: EngineContext, kv_caches: KVCaches, format: KVFormat | None = None
     ) -> None:
+        tensors = in_order(kv_caches)
         if len(tensors) != context.num_layers:
             raise InvalidArgument(
                 f"{len(tensors)} KV tensors, and the context has {context.num_layers} layers"
@@ -82,20 +80,32 @@ class PagedKV:
             min(int(layer.shape[0]) for plane in planes for layer in plane)
             for planes in self._planes
         ]
+        self._on_host = None if self._device is not None else [*map(_on_host, self._planes)]
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether what a ticket holds can be filled and read without a slot in Python."""
+        return self._on_host is not None
 
     def gather(self, group_id: int, chunk: int, blocks: BlockTable, slot: Any) -> None:
-        """Copy a chunk into its slot.
+        """Copy a chunk into its slot: an array, or what a ticket holds for one.
 
         ``blocks`` is the group's block table from token 0 on. On a device the copy has ended when
         ``synchronize()`` has.
         """
-        ids, room = self._opened(group_id, chunk, blocks, slot)
+        ids = self._ids(group_id, chunk, blocks)
+        if self._on_host is not None and isinstance(slot, Reservation):
+            slot._gather(self._on_host[group_id], ids)
+            return
+        room = self._opened(group_id, ids, slot)
         if self._device is not None:
             _copy_to_host(self._planes[group_id], _to_device(ids, self._device), room)
             return
         for plane, caches in enumerate(self._planes[group_id]):
             for layer, cache in enumerate(caches):
-                _take(cache, ids, room[plane, layer])
+                # Not take(), which copies value by value here, and an array with gaps before.
+                for place, block in enumerate(ids.tolist()):
+                    room[plane, layer][place] = cache[block]
 
     def scatter(
         self, group_id: int, chunk: int, blocks: BlockTable, slot: Any, skip_tokens: int = 0
@@ -104,7 +114,11 @@ class PagedKV:
 
         On a device the copy has ended when ``synchronize()`` has.
         """
-        ids, data = self._opened(group_id, chunk, blocks, slot)
+        ids = self._ids(group_id, chunk, blocks)
+        if self._on_host is not None and isinstance(slot, _core.StoreView):
+            slot._scatter(self._on_host[group_id], ids, skip_tokens)
+            return
+        data = self._opened(group_id, ids, slot)
         block_size = self._groups[group_id].block_size
         whole, part = -(-skip_tokens // block_size), skip_tokens % block_size
         where: Any = ids[whole:]
@@ -137,32 +151,34 @@ class PagedKV:
                 f"block {int(table.max())} of object group {group_id}, whose cache has {most}"
             )
 
-    def _opened(
-        self, group_id: int, chunk: int, blocks: BlockTable, slot: Any
-    ) -> tuple[BlockTable, Any]:
-        """The chunk's block ids, and its slot as bits: [planes, layers, blocks, block_size, …]."""
-        group = self._groups[group_id]
-        width = self._chunk_tokens // group.block_size
+    def _ids(self, group_id: int, chunk: int, blocks: BlockTable) -> BlockTable:
+        """The chunk's blocks, which the cache has."""
+        width = self._chunk_tokens // self._groups[group_id].block_size
         ids = blocks[chunk * width : (chunk + 1) * width]
         if len(ids) < width or int(ids.min()) < 0:
             raise InvalidArgument(
                 f"chunk {chunk} of object group {group_id} has not all its blocks"
             )
         self._check(group_id, ids)
+        return ids
+
+    def _opened(self, group_id: int, ids: BlockTable, slot: Any) -> Any:
+        """A slot as bits: [planes, layers, blocks, block_size, …]."""
+        group = self._groups[group_id]
         shape = group.slot_shape(self._chunk_tokens)
         if tuple(slot.shape) != shape or dtype_name(slot.dtype) != group.dtype:
             raise InvalidArgument(
                 f"a slot of {slot.dtype} {tuple(slot.shape)}, and object group {group_id} has "
                 f"{group.dtype} {shape}"
             )
-        bits = _host_bits(slot)
-        return ids, bits.reshape(*shape[:2], width, group.block_size, *group.token_shape)
+        blocks = (len(ids), group.block_size)
+        return _host_bits(slot).reshape(*shape[:2], *blocks, *group.token_shape)
 
     def _layer(
         self, group: ObjectGroup, number: int, tensor: Any, format: KVFormat | None
     ) -> list[Any]:
         """One layer's planes, as bits."""
-        planes = _planes_of(group, number, tensor, format)
+        planes = planes_of(group, number, tensor, format)
         if len(planes) != group.planes:
             raise InvalidArgument(
                 f"layer {number} has {len(planes)} planes, and its object group {group.planes}"
@@ -186,33 +202,8 @@ class PagedKV:
         return _host_bits(plane) if device is None else _torch_bits(plane)
 
 
-def _planes_of(
-    group: ObjectGroup, number: int, tensor: Any, format: KVFormat | None
-) -> tuple[Any, ...]:
-    if format is None:
-        format = _format_of(group, number, tensor)
-    if format == "split":
-        keys, values = tensor
-        return (keys, values)
-    if format == "mla":
-        return (tensor,)
-    if format == "kv_blocks":
-        return (tensor[0], tensor[1])
-    return (tensor[:, 0], tensor[:, 1])
-
-
-def _format_of(group: ObjectGroup, number: int, tensor: Any) -> KVFormat:
-    if group.planes == 1:
-        return "mla"
-    if isinstance(tensor, list | tuple):
-        return "split"
-    shape = tuple(tensor.shape)
-    first, second = shape[:1] == (2,), shape[1:2] == (2,)
-    if len(shape) != 3 + len(group.token_shape) or first == second:
-        raise InvalidArgument(
-            f"layer {number} has the shape {shape}, which may be any format or none: say which"
-        )
-    return "kv_blocks" if first else "blocks_kv"
+def _on_host(planes: Sequence[Sequence[Any]]) -> _core.PagedPlanes:
+    return _core.PagedPlanes([layer for layers in planes for layer in layers])
 
 
 def _is_tensor(array: Any) -> bool:
@@ -230,12 +221,6 @@ def _host_bits(array: Any) -> Any:
     if _is_tensor(array):
         return _torch_bits(array).numpy()
     return array.view(_BITS[ITEM_BYTES[dtype_name(array.dtype)]])
-
-
-def _take(source: npt.NDArray[Any], ids: BlockTable, room: npt.NDArray[Any]) -> None:
-    # Not take(), which copies value by value here, and an array with gaps as a whole before.
-    for place, block in enumerate(ids.tolist()):
-        room[place] = source[block]
 
 
 def _copy_to_host(planes: Sequence[Sequence[Any]], where: Any, room: npt.NDArray[Any]) -> None:

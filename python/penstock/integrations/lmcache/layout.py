@@ -11,11 +11,14 @@ import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..._dtypes import native_name
 from ...errors import InvalidArgument
 from .keys import Namespace
+
+if TYPE_CHECKING:
+    from .formats import KVCaches, KVFormat
 
 __all__ = ["CHUNK_TOKENS", "ITEM_BYTES", "EngineContext", "ObjectGroup", "dtype_name"]
 
@@ -135,6 +138,34 @@ class EngineContext:
             planes=1 if use_mla else 2,
         )
         return cls(instance_id, model_name, world_size, kv_rank, num_layers, (group,), chunk_tokens)
+
+    @classmethod
+    def of_kv_caches(
+        cls,
+        instance_id: str,
+        model_name: str,
+        kv_caches: KVCaches,
+        *,
+        format: KVFormat,
+        world_size: int = 1,
+        kv_rank: int = 0,
+        chunk_tokens: int = CHUNK_TOKENS,
+    ) -> EngineContext:
+        """Of an engine's caches, all of that ``format``: layers that are alike are one group.
+
+        Sliding windows are not to be seen in a cache: give ``groups`` by hand for those.
+        """
+        from .formats import context_of_caches
+
+        return context_of_caches(
+            instance_id,
+            model_name,
+            kv_caches,
+            format=format,
+            world_size=world_size,
+            kv_rank=kv_rank,
+            chunk_tokens=chunk_tokens,
+        )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import _core
-from ..._context import close_on_exit
+from ..._context import close_on_exit, close_on_failure
 from ..._repr import never_raises
 from ...errors import AlreadyExists, Incompatible, NotFound
 from ...handle import Owner
@@ -46,38 +46,31 @@ class PoolServer:
     ) -> PoolServer:
         """Create the pool, or take over the one of that name that engines or a server still use.
 
-        One that only dead processes used is replaced. Another user's is neither taken over nor
-        replaced, unless ``owner`` names that user. It goes when the last one leaves, unless it
-        is ``persistent``. ``memory``: ``populate``, ``lock_memory``, ``huge_pages``, ``objects``
-        and ``granule`` of ``Store.create()``.
+        One that only dead processes used is replaced, and its chunks are lost; but not with
+        ``persistent``: then what is there is taken over with its chunks, whoever has left it or
+        died, and stays from then on, also when the last one leaves (``penstock gc --data`` removes
+        it). One that was made ``persistent`` before is never replaced. What is taken over keeps its
+        ``members``, ``eviction`` and ``memory``. Another user's is neither taken over nor
+        replaced, unless ``owner`` names that user. ``memory``: ``populate`` (of what is taken over
+        it maps what is there), ``lock_memory``, ``huge_pages``, ``objects`` and ``granule`` of
+        ``Store.create()``.
 
-        Raises Incompatible if the living pool has another capacity or chunk length; and what
+        Raises Incompatible if the pool that is there has another capacity or chunk length; and what
         ``Store.create()`` raises, NoSpace in front.
         """
         size = _core.parse_size(capacity) if isinstance(capacity, str) else capacity
-        while True:
-            try:
-                store = Store.create(
-                    name,
-                    capacity=size,
-                    members=members,
-                    eviction=eviction,
-                    persistent=persistent,
-                    owner=owner,
-                    **memory,
-                )
-                break
-            except AlreadyExists:
-                try:
-                    store = _take_over(name, size, owner)
-                    break
-                except NotFound:  # the last one has left meanwhile
-                    continue
-        try:
+        options = {"members": members, "eviction": eviction, "persistent": persistent, **memory}
+        fresh: Store | None = None
+        store = _take_over(name, size, owner) if persistent else None
+        while store is None:  # where somebody leaves between the two
+            fresh = _create(name, size, owner, options)
+            store = fresh or _take_over(name, size, owner)
+        with close_on_failure(store):
+            if persistent:
+                store.persist()
+            if memory.get("populate") and fresh is None:
+                store.populate()
             _agree(store, chunk_tokens)
-        except BaseException:
-            store.close()
-            raise
         return cls(store, chunk_tokens)
 
     @property
@@ -120,15 +113,27 @@ class PoolServer:
         return f"<penstock.PoolServer, chunks of {self.chunk_tokens} tokens, {self._store!r}>"
 
 
-def _take_over(name: str, capacity: int, owner: Owner | None) -> Store:
-    store = Store.attach(name, owner=owner)
+def _create(name: str, capacity: int, owner: Owner | None, options: dict[str, Any]) -> Store | None:
+    """None: somebody uses the name, or it is kept."""
+    try:
+        return Store.create(name, capacity=capacity, owner=owner, **options)
+    except AlreadyExists:
+        return None
+
+
+def _take_over(name: str, capacity: int, owner: Owner | None) -> Store | None:
+    """Attached to what is there, used or left; None: nothing is."""
+    try:
+        store = Store.attach(name, owner=owner)
+    except NotFound:
+        return None
     wanted = -(-capacity // _ROUNDING) * _ROUNDING
     if store.capacity != wanted:
         there = store.capacity
         store.close()
         raise Incompatible(
-            f"the pool '{name}' is in use with a capacity of {there} bytes, and {wanted} were "
-            "asked for: end its engines first, or ask for what it has"
+            f"the pool '{name}' is there with a capacity of {there} bytes, and {wanted} were asked "
+            "for: ask for what it has, or end its engines and remove it (penstock gc --data)"
         )
     return store
 

@@ -129,10 +129,13 @@ class StoreTicket:
         Of the group's ``slot_shape`` and dtype; a tensor for an engine with tensors. Raises
         Expired if there is none.
         """
+        return self._reservation(group, chunk).room
+
+    def _reservation(self, group: int, chunk: int) -> Reservation:
         reservation = self._items[group][chunk].reservation if self._result is None else None
         if reservation is None:
             raise Expired(f"chunk {chunk} of object group {group} has no slot to fill")
-        return reservation.room
+        return reservation
 
     def commit(self) -> StoreResult:
         """Make the slots visible, the first chunk first. Copies into them must have ended.
@@ -353,13 +356,17 @@ class RetrieveTicket:
 
         Raises Expired if there is none.
         """
-        view = self._views.get((group, chunk))
-        if view is None:
-            raise Expired(f"chunk {chunk} of object group {group} has no slot to read")
+        view = self._view(group, chunk)
         place = (group, chunk)
         if place not in self._arrays:
             self._arrays[place] = view.__enter__()  # once; it is left at the end of the ticket
         return self._arrays[place]
+
+    def _view(self, group: int, chunk: int) -> _core.StoreView:
+        view = self._views.get((group, chunk))
+        if view is None:
+            raise Expired(f"chunk {chunk} of object group {group} has no slot to read")
+        return view
 
     def commit(self) -> bool:
         """Let the slots go. Copies out of them must have ended. False: it was over before.

@@ -1,0 +1,53 @@
+// penstock._core.PagedPlanes: the layers of an engine's paged KV cache on the host, whose blocks
+// are gathered into reservations and scattered out of objects in one pass. Everything here needs
+// the GIL, but for gather() and scatter().
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "codec/paged_copy.hpp"
+
+namespace penstock::py {
+
+namespace nb = nanobind;
+
+// Holds the buffers of the arrays, and by them the arrays, until it is gone.
+class PagedPlanes {
+public:
+    // Writable arrays [blocks, tokens, …] of any strides, all of one shape but for the number of
+    // blocks. Raises TypeError, BufferError or InvalidArgument.
+    explicit PagedPlanes(nb::handle arrays);
+    PagedPlanes(const PagedPlanes&) = delete;
+    PagedPlanes& operator=(const PagedPlanes&) = delete;
+    ~PagedPlanes();
+
+    // The ids of the blocks of a chunk that takes so many bytes. Raises InvalidArgument for what
+    // the cache doesn't have, and for another size.
+    [[nodiscard]] std::vector<std::int64_t> parse_blocks(nb::handle blocks,
+                                                         std::size_t nbytes) const;
+
+    void gather(std::span<const std::int64_t> blocks, std::byte* chunk) const noexcept {
+        codec::gather_blocks(planes_, shape_, blocks, chunk);
+    }
+    void scatter(std::span<const std::int64_t> blocks, const std::byte* chunk,
+                 std::size_t skip_tokens) const noexcept {
+        codec::scatter_blocks(planes_, shape_, blocks, chunk, skip_tokens);
+    }
+
+private:
+    void add(const Py_buffer& buffer);
+
+    std::vector<Py_buffer> buffers_;
+    std::vector<codec::PagedPlane> planes_;
+    codec::PagedShape shape_;
+    std::int64_t least_blocks_ = 0;
+};
+
+void bind_paged_planes(nb::module_& module);
+
+}  // namespace penstock::py
