@@ -20,7 +20,18 @@ import pytest
 
 import penstock
 
-COMMANDS = ("demo", "ls", "info", "gc", "send", "recv", "bench", "doctor", "trajectories")
+COMMANDS = (
+    "demo",
+    "ls",
+    "info",
+    "gc",
+    "send",
+    "recv",
+    "bench",
+    "doctor",
+    "trajectories",
+    "lmcache",
+)
 WITHIN = 30.0  # seconds, for anything
 MIB = 1 << 20
 

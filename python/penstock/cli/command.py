@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+import penstock
 from penstock.cli import exits
 
 # argparse has no public name for what add_subparsers() returns.
@@ -40,11 +41,25 @@ def add_command(
     return parser
 
 
+def add_group(
+    commands: Commands, name: str, *, summary: str, description: str, example: str
+) -> Commands:
+    """A sub-command that has sub-commands of its own, for `add_command`."""
+    group = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n{_indented(example)}\n\n{exits.EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 
-def add_owner(parser: argparse.ArgumentParser) -> None:
+def add_owner(parser: argparse._ActionsContainer) -> None:
     """`--owner`: whose segment is attached to besides one's own."""
     parser.add_argument(
         "--owner",
@@ -74,4 +89,23 @@ def positive_seconds(text: str) -> float:
     number = float(text)
     if not 0 < number <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 86400 seconds")
+    return number
+
+
+def size(text: str) -> int:
+    """argparse type: bytes, as 1000000 or 64MiB."""
+    try:
+        return penstock.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def port_number(text: str) -> int:
+    """argparse type: 0 to 65535."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 65535")
     return number

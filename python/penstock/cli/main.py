@@ -18,6 +18,7 @@ from penstock.cli import (
     exits,
     gc,
     info,
+    lmcache,
     ls,
     output,
     recv,
@@ -50,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ls, info, dead, gc, send, recv, trajectories, bench, doctor):
+    for command in (demo, ls, info, dead, gc, send, recv, trajectories, lmcache, bench, doctor):
         command.add_to(commands)
     return parser
 

@@ -9,22 +9,23 @@ from typing import Any
 import penstock
 from penstock import _interrupts
 from penstock.cli import exits, output
-from penstock.cli.command import Commands, add_command, add_owner, positive_int, positive_seconds
+from penstock.cli.command import (
+    Commands,
+    add_command,
+    add_group,
+    add_owner,
+    port_number,
+    positive_int,
+    positive_seconds,
+    size,
+)
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
 
 
-def _size(text: str) -> int:
-    """argparse type: bytes, as 1000000 or 64MiB."""
-    try:
-        return penstock.parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 _LIMITS: list[tuple[str, Callable[[str], float], str, str]] = [
-    ("--max-body-bytes", _size, "SIZE", "of one body, unpacked (default 256MiB)"),
-    ("--max-total-bytes", _size, "SIZE", "of all bodies under way (default 512MiB)"),
+    ("--max-body-bytes", size, "SIZE", "of one body, unpacked (default 256MiB)"),
+    ("--max-total-bytes", size, "SIZE", "of all bodies under way (default 512MiB)"),
     ("--max-requests", positive_int, "N", "with a body, at once (default 256)"),
     ("--max-connections", positive_int, "N", "open at once (default 1000, and `ulimit -n`)"),
     ("--header-timeout", positive_seconds, "SECONDS", "for the head of a request (default 10)"),
@@ -35,15 +36,15 @@ _OPTIONAL = ("anyio", "msgspec", "starlette", "uvicorn")
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.add_parser(
+    group = add_group(
+        commands,
         "trajectories",
-        help="serve a queue of trajectories over HTTP",
+        summary="serve a queue of trajectories over HTTP",
         description="Groups of token sequences, from many environments to one trainer.",
-        epilog=f"example:\n  {_EXAMPLE}\n\n{exits.EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser = add_command(
-        group.add_subparsers(metavar="COMMAND", required=True),
+        group,
         "serve",
         run,
         needs_stdout=False,
@@ -60,7 +61,9 @@ def add_to(commands: Commands) -> None:
         json_help="print the address as one JSON object on stdout",
     )
     parser.add_argument("--queue", required=True, metavar="NAME", help="of the queue")
-    parser.add_argument("--port", required=True, type=_port, metavar="N", help="0: any free one")
+    parser.add_argument(
+        "--port", required=True, type=port_number, metavar="N", help="0: any free one"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
     parser.add_argument(
         "--sequences",
@@ -131,14 +134,3 @@ def _tell(args: argparse.Namespace, address: str) -> None:
     if args.json:
         output.print_json({"queue": args.queue, "address": address})
     output.say(f"the queue {args.queue!r} is at {address}")
-
-
-def _port(text: str) -> int:
-    """argparse type: 0 to 65535."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 65535")
-    return number

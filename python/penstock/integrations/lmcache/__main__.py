@@ -1,5 +1,6 @@
 """``python -m penstock.integrations.lmcache kv --capacity 64GiB``: a pool that is there until the
-process is told to end, and after that for as long as engines use it."""
+process is told to end, and after that for as long as engines use it. With ``serve`` before all else
+it is ``penstock lmcache serve``, which speaks LMCache's worker protocol too."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Create a pool of KV chunks in shared memory, or take over the one of that "
         "name, and keep it until told to end (Ctrl-C, SIGTERM, SIGHUP). Engines attach by its name "
         "and copy by themselves; the pool stays for as long as one uses it.",
+        epilog="serve --help: for engines that use LMCache itself, unchanged",
     )
     parser.add_argument("name", help="of the pool")
     parser.add_argument(
@@ -70,6 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["serve"]:
+        from ...cli.main import main as run_command
+
+        return run_command(["lmcache", *sys.argv[1:]])
     arguments = build_parser().parse_args()
     _interrupts.listen(_interrupts.note)  # before there is anything to leave behind
     try:

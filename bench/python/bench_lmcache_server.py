@@ -1,0 +1,201 @@
+"""LMCache's own server beside `penstock lmcache serve`: the same unmodified worker classes, in one
+process, with a paged cache of torch tensors, take turns on both.
+
+Run it by the interpreter of the environment that has lmcache (`./dev environments`):
+
+    build/lmcache/bin/python bench/python/bench_lmcache_server.py
+
+Every turn stores tokens that neither has, looks them up, and retrieves them into other blocks. They
+are compared when the clock stands; then both are cleared, so that slots are warm memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lmcache.v1.multiprocess.custom_types import IPCCacheServerKey
+from lmcache.v1.multiprocess.transfer_context import create_transfer_context
+from lmcache.v1.multiprocess.transport.factory import RequestClientFactory
+from report import print_record
+
+CHUNK, BLOCK = 256, 16  # tokens
+WIDTH = CHUNK // BLOCK
+WARM_UP = 3  # turns that are not counted
+WITHIN = 300.0  # seconds
+CASES = {  # layers, heads, size of a head, chunks
+    "0.25 MiB": (2, 2, 64, 1),
+    "32 MiB": (32, 8, 128, 1),
+    "4 x 32 MiB": (32, 8, 128, 4),
+}
+
+
+class Worker:
+    """One engine's worker on one server."""
+
+    def __init__(self, port: int, caches: dict[str, Any], model: str) -> None:
+        self._client = RequestClientFactory.create(f"tcp://127.0.0.1:{port}")
+        self._instance = int.from_bytes(os.urandom(7), "little")
+        self._caches = caches
+        self._model = model
+        self._context: Any = create_transfer_context(
+            caches, instance_id=self._instance, req_client=self._client, mode="engine_driven"
+        )
+        self._context.register(caches, model, 1, WIDTH, WITHIN)
+        used = type(self._context.engine_driven_context).__name__
+        assert used == "EngineDrivenContextShm", used
+
+    def key(self, tokens: list[int], request: str, rank: int | None = 0) -> IPCCacheServerKey:
+        return IPCCacheServerKey.from_token_ids(
+            self._model, 1, rank, tokens, start=0, end=len(tokens), request_id=request
+        )
+
+    def store(self, tokens: list[int], request: str, blocks: list[int]) -> None:
+        key = self.key(tokens, request)
+        future = self._context.submit_store(request, key, self._caches, [blocks], None, WIDTH)
+        assert future.result(timeout=WITHIN) is True
+
+    def lookup(self, tokens: list[int], request: str) -> None:
+        self._client.lookup(self.key(tokens, request, None), 1).result(timeout=WITHIN)
+        while True:
+            found = self._client.query_prefetch_status(request).result(timeout=WITHIN)
+            if found is not None:
+                break
+        assert found == len(tokens) // CHUNK, found
+
+    def retrieve(self, tokens: list[int], request: str, blocks: list[int]) -> None:
+        key = self.key(tokens, request)
+        future = self._context.submit_retrieve(request, key, self._caches, [blocks], None, WIDTH)
+        assert future.result(timeout=WITHIN) is True
+
+    def end(self, request: str) -> None:
+        self._client.end_session(request).result(timeout=WITHIN)
+
+    def clear(self) -> None:
+        self._client.clear(True).result(timeout=WITHIN)
+
+    def ping(self) -> None:
+        assert self._client.ping(None).result(timeout=WITHIN) is True
+
+    def close(self) -> None:
+        self._context.unregister().result(timeout=WITHIN)
+        self._context.close()
+        self._client.close()
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[None]:
+    log = Path(f"/tmp/bench-{uuid.uuid4().hex}.log")
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, stdout=out, stderr=out) as process,
+    ):
+        try:
+            yield
+        except BaseException:
+            print(log.read_text(), file=sys.stderr)
+            raise
+        finally:
+            process.terminate()
+            process.wait(WITHIN)
+            log.unlink()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + WITHIN
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on {port}")
+
+
+def measure(case: str, ports: dict[str, int], turns: int) -> None:
+    layers, heads, size, chunks = CASES[case]
+    shape = (2, 2 * chunks * WIDTH, BLOCK, heads, size)
+    caches = {f"layer_{number}": torch.randn(shape).half() for number in range(layers)}
+    source, target = list(range(chunks * WIDTH)), list(range(chunks * WIDTH, 2 * chunks * WIDTH))
+    workers = {who: Worker(port, caches, f"{case}-{who}") for who, port in ports.items()}
+    taken: dict[tuple[str, str], list[float]] = {}
+    for turn in range(WARM_UP + turns):
+        tokens = [turn * 1_000_000 + number for number in range(chunks * CHUNK)]
+        order = list(workers)[:: 1 if turn % 2 else -1]
+        for who in order:
+            worker, request = workers[who], f"{case}-{turn}"
+            for cache in caches.values():
+                cache[:, target] = 0
+            steps: dict[str, Callable[[], None]] = {
+                "store": partial(worker.store, tokens, request, source),
+                "lookup": partial(worker.lookup, tokens, request),
+                "retrieve": partial(worker.retrieve, tokens, request, target),
+            }
+            for step, act in steps.items():
+                begin = time.perf_counter()
+                act()
+                if turn >= WARM_UP:
+                    taken.setdefault((step, who), []).append(time.perf_counter() - begin)
+            for cache in caches.values():
+                assert torch.equal(cache[:, source], cache[:, target]), "not what was stored"
+            worker.end(request)
+            worker.clear()
+    for worker in workers.values():
+        worker.close()
+    for step in ("store", "lookup", "retrieve"):
+        medians = {who: statistics.median(taken[step, who]) * 1000 for who in workers}
+        best = {who: min(taken[step, who]) * 1000 for who in workers}
+        print_record(
+            "lmcache_server",
+            f"{case}: {step}",
+            **{f"{who}_ms": round(value, 3) for who, value in medians.items()},
+            times=round(medians["lmcache"] / medians["penstock"], 2),
+            best_times=round(best["lmcache"] / best["penstock"], 2),
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--case", choices=[*CASES], action="append", help="default: all")
+    arguments = parser.parse_args()
+    bin_folder = Path(sys.executable).parent
+    ports = {"lmcache": free_port(), "penstock": free_port()}
+    name = f"bench-{uuid.uuid4().hex[:12]}"
+    theirs = (
+        str(bin_folder / "lmcache"), "server", "--port", str(ports["lmcache"]),
+        "--host", "127.0.0.1", "--l1-size-gb", "1", "--no-l1-use-lazy", "--shm-name", name,
+        "--supported-transfer-mode", "engine_driven", "--eviction-policy", "LRU",
+        "--http-port", str(free_port()),
+    )  # fmt: skip
+    ours = (
+        sys.executable, "-m", "penstock.cli.main", "lmcache", "serve", "--pool", name,
+        "--port", str(ports["penstock"]), "--capacity", "1GiB", "--populate",
+    )  # fmt: skip
+    with running(*theirs), running(*ours):
+        for port in ports.values():
+            wait_for(port)
+        for case in arguments.case or CASES:
+            measure(case, ports, arguments.turns)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

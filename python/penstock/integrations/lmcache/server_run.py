@@ -1,0 +1,107 @@
+"""LMCache's request server over a pool, until it is told to end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from ... import _interrupts
+from ...errors import Error
+from .server import PoolServer
+from .server_core import ChunkServer
+
+__all__ = ["TESTED", "check_lmcache", "serve"]
+
+TESTED: Final = ("0.5.6",)
+
+
+def check_lmcache(*, any_version: bool = False) -> str:
+    """Which lmcache is installed.
+
+    Raises Error, in words, if there is none, or one with which this server was not tested.
+    """
+    tested = " or ".join(TESTED)
+    try:
+        version = importlib.metadata.version("lmcache")
+    except importlib.metadata.PackageNotFoundError:
+        raise Error(
+            "speaking LMCache's worker protocol needs lmcache, which is not installed: "
+            f"pip install lmcache=={TESTED[-1]}"
+        ) from None
+    if version not in TESTED and not any_version:
+        raise Error(
+            f"lmcache {version} is installed, and this server was tested with {tested}: install "
+            "that, or try it with --any-version"
+        )
+    return version
+
+
+def serve(
+    pool: str,
+    host: str,
+    port: int,
+    *,
+    transport: str = "zmq",
+    any_version: bool = False,
+    silence: float = 120.0,
+    session_seconds: float = 600.0,
+    release_after: float | None = None,
+    on_listening: Callable[[str], None],
+    **options: Any,
+) -> None:
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order.
+
+    ``options`` are those of ``PoolServer.open()``. ``on_listening`` is told the address; port 0
+    takes a free one. Raises Error, and what ``PoolServer.open()`` raises; then none has listened.
+    """
+    _interrupts.listen(_interrupts.note)
+    check_lmcache(any_version=any_version)
+    os.environ.setdefault("LMCACHE_LOG_LEVEL", "WARNING")
+    from .server_handlers import build_request_server  # imports lmcache, which takes seconds
+
+    if _interrupts.is_told():
+        return
+    with PoolServer.open(pool, **options) as server:
+        chunks = ChunkServer(
+            server._store,
+            server.chunk_tokens,
+            silence=silence,
+            session_seconds=session_seconds,
+            release_after=release_after,
+        )
+        try:
+            requests = _bind(build_request_server, chunks, host, port, transport)
+            try:
+                requests.start()
+                on_listening(_address(requests, host, port))
+                _interrupts.wait()
+            finally:
+                requests.close()
+        finally:
+            chunks.close()
+            _drop_sockets()
+
+
+def _bind(build: Callable[..., Any], chunks: ChunkServer, host: str, port: int, how: str) -> Any:
+    try:
+        return build(chunks, host, port, how)
+    except (OSError, RuntimeError) as error:  # zmq's own is no OSError
+        raise Error(f"{host}:{port} can't be listened on: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "ZMQError":
+            raise
+        raise Error(f"{host}:{port} can't be listened on: {error}") from error
+
+
+def _address(requests: Any, host: str, port: int) -> str:
+    endpoint = getattr(getattr(requests, "socket", None), "last_endpoint", b"")
+    return endpoint.decode() if endpoint else f"grpc://{host}:{port}"
+
+
+def _drop_sockets() -> None:
+    """What no peer has taken by now is not waited for when the interpreter ends."""
+    import zmq
+
+    zmq.Context.instance().destroy(linger=0)

@@ -1,0 +1,232 @@
+"""Slots: memory of a store that processes which are no participants of it write into.
+
+A chunk is two objects. Its bytes are a slot, under a name that no look-up asks for, kept by
+``pin()`` while it is being written: whoever dies, the server too, its memory is no other object's
+before ``give_back()``. The chunk's own key holds the slot's ref, and is reserved until
+``publish()``: only one server at a time has the right to a chunk, and the kernel takes it back when
+that one dies. A slot that is published is evicted as any object; its key is a miss from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+from ... import _core
+from ..._reservation import Reservation
+from ...errors import AlreadyExists, Busy, Expired, NoSpace
+from ...store import Store
+from .registry import keys_with
+from .writing import being_written
+
+__all__ = ["Leftover", "Life", "Slot", "clear", "find", "leftovers", "reserve", "write_copy"]
+
+Writer: TypeAlias = dict[str, Any]  # the slot's meta: who may write it
+
+_SLOT: Final = b"lm-slot:"
+_SERVER: Final = b"lm-server:"
+_POINTER: Final = struct.Struct("<IQ16s")  # entry, incarnation and name of the slot
+_TRIES: Final = 100  # for what others evict between two steps
+
+
+class Slot:
+    """One chunk that is being written; made by ``reserve()``. One thread at a time."""
+
+    def __init__(
+        self, store: Store, claim: Reservation, name: bytes, view: _core.StoreView
+    ) -> None:
+        """Made by ``reserve()``."""
+        self._store = store
+        self._claim: Reservation | None = claim
+        self._name = name
+        self._view = view
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the begin of the segment's file to the slot."""
+        return self._view.offset
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the slot."""
+        return self._view.nbytes
+
+    def publish(self) -> bool:
+        """The chunk is there, whole. False: the store was cleared meanwhile, and it never was."""
+        claim, self._claim = self._claim, None
+        assert claim is not None, "a slot is published once"
+        try:
+            claim.room[:] = _POINTER.pack(*self._view.ref, self._name)
+            claim.commit()
+        except Expired:
+            self.give_back()
+            return False
+        self._store.unpin(_SLOT + self._name)
+        self._view.release()
+        return True
+
+    def withdraw(self) -> None:
+        """The chunk may be stored by others; the memory stays the writer's until give_back()."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.abort()
+
+    def give_back(self) -> None:
+        """It was never there, and its memory is free: only when it is written no more."""
+        self.withdraw()
+        self._store.unpin(_SLOT + self._name)
+        self._store.delete(_SLOT + self._name)
+        self._view.release()
+
+    def leave(self) -> None:
+        """The server ends, and it may still be written: it stays set aside for the next server."""
+        self.withdraw()
+        self._view.release()
+
+
+def reserve(store: Store, key: bytes, nbytes: int, writer: Writer) -> Slot:
+    """A slot for the chunk that is called so.
+
+    Raises AlreadyExists, Busy (it is being written), NoSpace or TooLarge.
+    """
+    claim = _claim(store, key)
+    try:
+        name, view = _kept(store, nbytes, writer)
+    except BaseException:
+        claim.abort()
+        raise
+    return Slot(store, claim, name, view)
+
+
+def find(store: Store, key: bytes) -> _core.StoreView | None:
+    """The chunk's bytes, pinned; None if it is not there."""
+    pointer = store._get(key)
+    if pointer is None:
+        return None
+    with pointer as data:
+        entry, incarnation, _ = _POINTER.unpack(data)
+    return store._get_ref(entry, incarnation)
+
+
+def write_copy(store: Store, key: bytes, data: Any, writer: Writer) -> bool:
+    """Store a chunk from memory of this process. False: the store was cleared meanwhile.
+
+    Raises what ``reserve()`` raises.
+    """
+    claim = _claim(store, key)
+    name = os.urandom(16)
+    try:
+        staged = store.reserve(_SLOT + name, len(data), meta=writer)
+        staged.room[:] = data
+        ref = staged.ref
+        staged.commit()
+        claim.room[:] = _POINTER.pack(*ref, name)
+        claim.commit()
+    except Expired:
+        return False
+    finally:
+        claim.abort()
+    return True
+
+
+def clear(store: Store, prefix: bytes) -> int:
+    """Forget every chunk whose key begins so; how many there were. Slots in writing stay."""
+    count = 0
+    for key in keys_with(store, prefix):
+        pointer = store._get(key)
+        if pointer is None:
+            continue
+        with pointer as data:
+            name = _POINTER.unpack(data)[2]
+        count += store.delete(key)
+        store.delete(_SLOT + name)
+    return count
+
+
+class Life:
+    """That this server lives, as others see it: a reservation that only death or close() ends."""
+
+    def __init__(self, store: Store) -> None:
+        self.name = os.urandom(8).hex()
+        self._life = store.reserve(_SERVER + self.name.encode(), 1)
+
+    def close(self) -> None:
+        """As if it had died."""
+        self._life.abort()
+
+
+class Leftover:
+    """A slot that a server which is gone left kept, because its writer may have lived."""
+
+    def __init__(self, store: Store, name: bytes, view: _core.StoreView) -> None:
+        """Made by ``leftovers()``."""
+        self._store = store
+        self._name = name
+        self._view = view
+        self.writer: Writer = view.meta or {}
+        self.nbytes = view.nbytes
+
+    def give_back(self) -> None:
+        """Its memory is free: only when it is written no more."""
+        self._store.unpin(self._name)
+        self._store.delete(self._name)
+        self._view.release()
+
+    def leave(self) -> None:
+        """For the next server."""
+        self._view.release()
+
+
+def leftovers(store: Store) -> Iterator[Leftover]:
+    """What servers that are gone left set aside."""
+    for name in keys_with(store, _SLOT):
+        view = store._get(name)
+        if view is None:
+            continue
+        writer = view.meta or {}
+        life = _SERVER + str(writer.get("server")).encode()
+        if life in being_written(store, [life]):
+            view.release()  # that server lives
+        elif not store.unpin(name):
+            view.release()  # it is published, and evicted as any
+        elif _is_published(store, name, view, bytes(writer.get("chunk", b""))):
+            view.release()  # that server died between two steps
+        else:
+            store.pin(name)
+            yield Leftover(store, name, view)
+
+
+def _is_published(store: Store, name: bytes, view: _core.StoreView, chunk: bytes) -> bool:
+    pointer = store._get(chunk) if chunk else None
+    if pointer is None:
+        return False
+    with pointer as data:
+        entry, incarnation, slot = _POINTER.unpack(data)
+    return (entry, incarnation) == tuple(view.ref) and _SLOT + slot == name
+
+
+def _claim(store: Store, key: bytes) -> Reservation:
+    """The right to the chunk."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(AlreadyExists):
+            return store.reserve(key, _POINTER.size, weight=1)
+        view = find(store, key)
+        if view is not None:
+            view.release()
+            raise AlreadyExists(f"the chunk {key!r} is in '{store.name}'")
+        store.delete(key)  # its slot was evicted
+    raise Busy(f"the chunk {key!r} comes and goes in '{store.name}'")
+
+
+def _kept(store: Store, nbytes: int, writer: Writer) -> tuple[bytes, _core.StoreView]:
+    for _ in range(_TRIES):
+        name = os.urandom(16)
+        store.reserve(_SLOT + name, nbytes, meta=writer).commit()
+        if store.pin(_SLOT + name):  # it might have been evicted, or cleared, before
+            view = store._get(_SLOT + name)
+            if view is not None:
+                return name, view
+    raise NoSpace(f"no room for a slot of {nbytes} bytes stays in '{store.name}'")
