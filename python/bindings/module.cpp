@@ -12,6 +12,7 @@
 #include "reader.hpp"
 #include "state.hpp"
 #include "store.hpp"
+#include "store_connector.hpp"
 #include "text.hpp"
 #include "tiered_store.hpp"
 #include "trajectories.hpp"
@@ -43,6 +44,7 @@ NB_MODULE(_core, module) {
     bind_store_objects(module);
     bind_store(module);
     bind_tiered_store(module);
+    bind_store_connector(module);
     bind_trajectories(module);
 }
 #undef PyInit__core

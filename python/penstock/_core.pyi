@@ -1,7 +1,7 @@
 """What the C++ module gives the package. Types are kept by hand, as what stubgen makes of it says
 `object` where those below help; docstrings come from the bindings, by tools/dev/stubs.py."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
@@ -652,6 +652,66 @@ class Store(StoreObjects):
 
     @property
     def _is_foreign(self) -> bool: ...
+
+class StoreConnector:
+    """Batches on a store, carried out by threads that need no Python; for event loops.
+
+    ``store`` is a Store or a TieredStore. ``threads`` copy, one object each at a time; look-ups and
+    deletions go before copies. Each ``submit_…`` gives a number, and its outcome comes with that
+    number from ``drain_completions()`` when ``event_fd()`` is readable. It waits while more than
+    ``max_pending`` keys are under way. Any thread may use it; in a forked child every call raises
+    WrongProcess.
+    """
+
+    def __init__(
+        self, store: Store | TieredStore, *, threads: int = 2, max_pending: int = 65536
+    ) -> None: ...
+    def event_fd(self) -> int:
+        """A descriptor that is readable while there is something to drain; it stays ours."""
+
+    def submit_batch_get(self, keys: Sequence[str | bytes], buffers: Sequence[Any]) -> int:
+        """Copy each object into its buffer, where their sizes are equal.
+
+        A buffer is writable and contiguous, and must not be read before the batch is drained.
+        """
+
+    def submit_batch_set(self, keys: Sequence[str | bytes], buffers: Sequence[Any]) -> int:
+        """Put a copy of each buffer under its key, unless there is one.
+
+        A buffer must not change before the batch is drained. The outcome of a key is True where the
+        object is new. A key that another process is writing is waited for.
+        """
+
+    def submit_batch_exists(self, keys: Sequence[str | bytes]) -> int:
+        """Whether each is there; counts as read, for eviction."""
+
+    def submit_batch_lock(self, keys: Sequence[str | bytes]) -> int:
+        """Whether each is there; pins what the first tier has, until ``unlock()`` or ``close()``.
+
+        What is pinned can be got, though it is deleted meanwhile. Locks of one key count.
+        """
+
+    def submit_batch_delete(self, keys: Sequence[str | bytes]) -> int:
+        """Delete each, in both tiers; False where it was not there."""
+
+    def unlock(self, keys: Sequence[str | bytes]) -> None:
+        """Take one lock of each key back; does nothing for a key that has none."""
+
+    def drain_completions(self) -> list[tuple[int, bool, str, list[bool]]]:
+        """What is finished since the last call: (number, ok, error, [bool for each key]).
+
+        ``ok`` is False where something failed that is not a miss, and ``error`` says what.
+        """
+
+    def close(self) -> None:
+        """End the threads as soon as each has done the object it is at; drops what waits.
+
+        Releases what is locked. The second time it does nothing.
+        """
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed here."""
 
 class TieredStore(StoreObjects):
     """A store and its second tier; penstock.TieredStore is its face."""

@@ -1,0 +1,393 @@
+"""An L2 adapter for LMCache: its chunks in a Store, by one line of its own command.
+
+    lmcache server … --l2-adapter '{"type": "plugin",
+        "module_path": "penstock.integrations.lmcache.l2", "class_name": "PenstockL2Adapter",
+        "adapter_params": {"name": "kv", "capacity": "64GiB"}}'
+
+Chunks outlive the server, killed too; the servers of a machine that name one store share it. Copies
+are made by threads that need no Python (``_core.StoreConnector``); here is what LMCache asks of an
+adapter around them. It is loaded by LMCache, and needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import logging
+import select
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from lmcache.lmcache_native import Bitmap
+from lmcache.v1.distributed.api import KeyEntry, KeyListPage
+from lmcache.v1.distributed.internal_api import L2StoreResult
+from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
+from lmcache.v1.distributed.l2_adapters.config import L2AdapterConfigBase
+from lmcache.v1.platform import create_event_notifier
+
+from ... import _core
+from ..._exit import close_at_exit
+from ...errors import Closed
+from ...store import Store
+from .l2_keys import key_text, parse_key_text
+from .l2_tier import TierOptions, open_tier
+
+__all__ = ["PenstockL2Adapter", "PenstockL2AdapterConfig"]
+
+_log = logging.getLogger(__name__)
+
+_LOOK_MS: Final = 500  # between two looks of the thread whether it is to end
+_DELETE_SECONDS: Final = 30.0  # for delete(), which waits
+
+Outcome = tuple[int, bool, str, list[bool]]
+
+
+class PenstockL2AdapterConfig(L2AdapterConfigBase):  # type: ignore[misc]
+    """``adapter_params`` of the plugin: see ``TierOptions``, whose fields they are."""
+
+    def __init__(self, options: TierOptions) -> None:
+        """Made by ``from_dict()``."""
+        self.options = options
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> PenstockL2AdapterConfig:
+        """Raises ValueError for fields that there are not, and for values that can't be."""
+        return cls(TierOptions.from_mapping(d))
+
+    @classmethod
+    def help(cls) -> str:
+        """For LMCache's command line."""
+        return (
+            "Penstock L2 adapter, adapter_params:\n"
+            "- name (str): of the store in shared memory; servers that name one share it "
+            "(required)\n"
+            "- capacity (int of bytes, or a text like '64GiB'): default 1GiB\n"
+            "- eviction (str): sieve (default), lru, fifo or none\n"
+            "- populate, huge_pages, lock_memory (bool): the store's memory at once\n"
+            "- threads (int): that copy chunks, default 2\n"
+            "- second_tier: a URL of Redis or Valkey, or {'url': …, 'policy': …}\n"
+            "- objects, members, granule, owner: as of penstock.Store.create()"
+        )
+
+
+class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
+    """One server's part in the tier. Any thread may use it.
+
+    The first server makes the store, others attach. A look-up pins what it finds on this machine
+    until ``submit_unlock()``, or until the server is gone; what is pinned can be loaded though
+    another server deletes it meanwhile. When room is wanted the store evicts by itself what is not
+    pinned, so LMCache's own eviction may stay off; listeners hear of it, and of what other servers
+    store and delete, when ``get_usage()`` is next asked.
+    """
+
+    def __init__(
+        self, config: PenstockL2AdapterConfig | dict[str, Any], l1_memory_desc: Any = None
+    ) -> None:
+        """Open the tier. Raises what ``open_tier()`` raises, and ValueError for the config."""
+        options = TierOptions.from_mapping(config) if isinstance(config, dict) else config.options
+        self._tier = open_tier(options)
+        self._store = self._tier if isinstance(self._tier, Store) else self._tier.first
+        try:
+            super().__init__(max_capacity_bytes=self._store.capacity)
+            self._connector = _core.StoreConnector(self._tier, threads=options.threads)
+        except BaseException:
+            self._tier.close()
+            raise
+        self._store_event = create_event_notifier()
+        self._lookup_event = create_event_notifier()
+        self._load_event = create_event_notifier()
+        self._lock = threading.Lock()  # of the four below
+        self._pending: dict[int, tuple[Callable[[Outcome], None], Any]] = {}
+        self._stored: dict[int, Any] = {}
+        self._looked_up: dict[int, Any] = {}
+        self._loaded: dict[int, Any] = {}
+        self._tally = _Tally()
+        self._closed = False
+        self._thread = threading.Thread(target=self._route, daemon=True, name="penstock-l2")
+        self._thread.start()
+        close_at_exit(self)
+
+    # ---- what LMCache waits on
+
+    def get_store_event_fd(self) -> int:
+        """Signalled when a store task is done."""
+        return int(self._store_event.fileno())
+
+    def get_lookup_and_lock_event_fd(self) -> int:
+        """Signalled when a look-up is done."""
+        return int(self._lookup_event.fileno())
+
+    def get_load_event_fd(self) -> int:
+        """Signalled when a load is done."""
+        return int(self._load_event.fileno())
+
+    # ---- store
+
+    def submit_store_task(self, keys: list[Any], objects: list[Any]) -> int:
+        """Put a copy of each object under its key, unless it is there: the first stays."""
+        keys = list(keys)
+        buffers = [one.byte_array for one in objects]
+        sizes = [len(one) for one in buffers]
+
+        def done(outcome: Outcome) -> None:
+            task, is_whole, error, is_new = outcome
+            new = [at for at, is_it in enumerate(is_new) if is_it]
+            if not is_whole:
+                _log.warning("the store '%s' did not take all of a batch: %s", self.name, error)
+            self._announce_stored([(keys[at], sizes[at]) for at in new])
+            with self._lock:
+                self._stored[task] = L2StoreResult(is_whole, sum(sizes[at] for at in new))
+            self._store_event.notify()
+
+        texts = [key_text(key) for key in keys]
+        return self._submit(lambda: self._connector.submit_batch_set(texts, buffers), done, objects)
+
+    def pop_completed_store_tasks(self) -> dict[int, Any]:
+        """The tasks that are done since the last call, each with its ``L2StoreResult``."""
+        with self._lock:
+            stored, self._stored = self._stored, {}
+        return stored
+
+    # ---- look up
+
+    def submit_lookup_and_lock_task(
+        self, keys: list[Any], group_layout_descs: dict[int, Any]
+    ) -> int:
+        """Look which are there, and pin them until they are unlocked, each as often."""
+
+        def done(outcome: Outcome) -> None:
+            task, is_whole, error, found = outcome
+            if not is_whole:
+                _log.warning("a look-up in the store '%s' failed: %s", self.name, error)
+            with self._lock:
+                self._looked_up[task] = _bitmap(found)
+            self._lookup_event.notify()
+
+        texts = [key_text(key) for key in keys]
+        return self._submit(lambda: self._connector.submit_batch_lock(texts), done)
+
+    def query_lookup_and_lock_result(self, task_id: int) -> Any:
+        """A ``Bitmap``, once; None while it is not done, and for what is no task."""
+        with self._lock:
+            return self._looked_up.pop(task_id, None)
+
+    def submit_unlock(self, keys: list[Any]) -> None:
+        """Take one lock of each key back. It is done when this returns."""
+        self._connector.unlock([key_text(key) for key in keys])
+
+    # ---- load
+
+    def submit_load_task(self, keys: list[Any], objects: list[Any]) -> int:
+        """Copy each chunk into its object. One of another size is not loaded."""
+        keys = list(keys)
+        buffers = [one.byte_array for one in objects]
+
+        def done(outcome: Outcome) -> None:
+            task, is_whole, error, is_loaded = outcome
+            if not is_whole:
+                _log.warning("a load from the store '%s' failed: %s", self.name, error)
+            loaded = [keys[at] for at, is_it in enumerate(is_loaded) if is_it]
+            if loaded:
+                self._notify_keys_accessed(loaded)
+            with self._lock:
+                self._loaded[task] = _bitmap(is_loaded)
+            self._load_event.notify()
+
+        texts = [key_text(key) for key in keys]
+        return self._submit(lambda: self._connector.submit_batch_get(texts, buffers), done, objects)
+
+    def query_load_result(self, task_id: int) -> Any:
+        """A ``Bitmap``, once; None while it is not done, and for what is no task."""
+        with self._lock:
+            return self._loaded.pop(task_id, None)
+
+    # ---- delete, usage, list
+
+    def delete(self, keys: list[Any]) -> None:
+        """Delete them for all servers. Who has locked one may still load it."""
+        keys = list(keys)
+        finished = threading.Event()
+
+        def done(outcome: Outcome) -> None:
+            _, is_whole, error, is_deleted = outcome
+            if not is_whole:
+                _log.warning("a deletion in the store '%s' failed: %s", self.name, error)
+            self._announce_deleted([keys[at] for at, is_it in enumerate(is_deleted) if is_it])
+            finished.set()
+
+        if keys:
+            texts = [key_text(key) for key in keys]
+            self._submit(lambda: self._connector.submit_batch_delete(texts), done)
+            if not finished.wait(_DELETE_SECONDS):
+                _log.warning("%d keys are still being deleted in '%s'", len(keys), self.name)
+
+    def get_usage(self) -> Any:
+        """Of the tier as all servers have filled it. Looks at every object where any changed."""
+        with self._tally.refreshing:
+            stats = self._store.stats()
+            changes = (stats.committed, stats.evicted, stats.deleted)
+            if self._tally.changes != changes:
+                self._catch_up()
+                self._tally.changes = changes
+        return super().get_usage()
+
+    def list_l2_keys(
+        self, model_name: str | None = None, page_size: int = 500, cursor: str | None = None
+    ) -> Any:
+        """The chunks on this machine, in the order of their texts; ``cursor`` is the last one's.
+
+        Raises ValueError for a page of nothing.
+        """
+        if page_size <= 0:
+            raise ValueError(f"page_size must be positive (got {page_size})")
+        begin = cursor or ""
+        texts = (text for text in self._texts() if text > begin and _is_of(text, model_name))
+        page = heapq.nsmallest(page_size + 1, texts)
+        entries = []
+        for text in page[:page_size]:
+            key = parse_key_text(text)
+            if key is not None:
+                size = self._store.look(text).nbytes
+                entries.append(KeyEntry(key=key.to_encoded_object_key(), size_bytes=size))
+        more = page[page_size - 1] if len(page) > page_size else None
+        return KeyListPage(entries=tuple(entries), next_page_token=more)
+
+    def report_status(self) -> dict[str, Any]:
+        """For LMCache's status; the figures of the store are those of all servers."""
+        status: dict[str, Any] = {
+            "is_healthy": not self._closed and self._thread.is_alive(),
+            "type": type(self).__name__,
+            "name": self.name,
+        }
+        if not self._closed:
+            stats = self._store.stats()
+            status |= {
+                "stored_object_count": stats.objects,
+                "locked_object_count": stats.pinned,
+                "current_size_bytes": stats.used_bytes,
+                "max_capacity_bytes": stats.capacity,
+                "evicted_object_count": stats.evicted,
+            }
+            if self._tier is not self._store:
+                status["second_tier"] = dataclasses.asdict(self._tier.stats())
+        return status
+
+    @property
+    def name(self) -> str:
+        """Of the store."""
+        return self._store.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether this server has left."""
+        return self._closed
+
+    def close(self) -> None:
+        """Leave. Tasks that are not done are dropped; the store stays, with its chunks."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._connector.close()
+        self._thread.join()
+        self._tier.close()
+        for event in (self._store_event, self._lookup_event, self._load_event):
+            event.close()
+
+    # ---- the thread that takes outcomes from the connector to those who wait
+
+    def _submit(
+        self, submit: Callable[[], int], done: Callable[[Outcome], None], objects: Any = None
+    ) -> int:
+        # The outcome is not looked for before the number is known. An object is kept until then:
+        # its ``byte_array`` is an address that does not keep the memory.
+        with self._lock:
+            task = submit()
+            self._pending[task] = (done, objects)
+        return task
+
+    def _route(self) -> None:
+        poll = select.poll()
+        poll.register(self._connector.event_fd(), select.POLLIN)
+        while not self._closed:
+            if not poll.poll(_LOOK_MS):
+                continue
+            try:
+                outcomes = self._connector.drain_completions()
+            except Closed:
+                return
+            for outcome in outcomes:
+                with self._lock:
+                    done, _objects = self._pending.pop(outcome[0])
+                try:
+                    done(outcome)
+                except Exception:  # a listener's: the others go on
+                    _log.exception("the outcome of a batch on '%s' was not taken", self.name)
+
+    # ---- accounts
+
+    def _announce_stored(self, stored: list[tuple[Any, int]]) -> None:
+        new = self._tally.add(stored)
+        if new:
+            self._notify_keys_stored([key for key, _ in new], [size for _, size in new])
+
+    def _announce_deleted(self, keys: Iterable[Any]) -> None:
+        gone = self._tally.remove(keys)
+        if gone:
+            self._notify_keys_deleted([key for key, _ in gone], [size for _, size in gone])
+
+    def _catch_up(self) -> None:
+        """What the store has evicted, and other servers have stored or deleted."""
+        known = self._tally.by_text()
+        there = set(self._texts())
+        self._announce_deleted([key for text, key in known.items() if text not in there])
+        new = []
+        for text in there - known.keys():
+            key = parse_key_text(text)
+            if key is not None:
+                new.append((key, self._store.look(text).nbytes))
+        self._announce_stored(new)
+
+    def _texts(self) -> list[str]:
+        texts = self._store.keys()
+        return [text for text in texts if isinstance(text, str)]
+
+
+class _Tally:
+    """Which chunks the listeners know, and their sizes. Any thread."""
+
+    def __init__(self) -> None:
+        self.refreshing = threading.Lock()
+        self.changes: tuple[int, int, int] | None = None  # of the store, when it was last read
+        self._lock = threading.Lock()
+        self._sizes: dict[Any, int] = {}
+
+    def add(self, stored: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
+        """Those that were not known."""
+        with self._lock:
+            new = [(key, size) for key, size in stored if key not in self._sizes]
+            self._sizes.update(new)
+        return new
+
+    def remove(self, keys: Iterable[Any]) -> list[tuple[Any, int]]:
+        """Those that were known."""
+        with self._lock:
+            return [(key, self._sizes.pop(key)) for key in keys if key in self._sizes]
+
+    def by_text(self) -> dict[str, Any]:
+        with self._lock:
+            keys = list(self._sizes)
+        return {key_text(key): key for key in keys}
+
+
+def _is_of(text: str, model_name: str | None) -> bool:
+    return model_name is None or text.startswith(f"{model_name}@")
+
+
+def _bitmap(found: list[bool]) -> Any:
+    bitmap = Bitmap(len(found))
+    for at, is_it in enumerate(found):
+        if is_it:
+            bitmap.set(at)
+    return bitmap

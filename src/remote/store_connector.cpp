@@ -1,0 +1,279 @@
+// Queues of batches, and what is done with one key of each kind.
+#include "remote/store_connector.hpp"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "os/thread.hpp"
+
+namespace penstock::detail {
+
+namespace {
+
+// Looks are so short that to take them one by one would cost more than they do.
+constexpr std::size_t kLooksInOneGo = 64;
+// A key that another process is writing is waited for, in slices after which its writer is looked
+// at again, and given up after so many.
+constexpr std::chrono::milliseconds kWriterSlice{100};
+constexpr unsigned kWriterSlices = 50;
+
+constexpr bool is_copy(BatchKind kind) noexcept {
+    return kind == BatchKind::Get || kind == BatchKind::Set;
+}
+
+ItemOutcome failed(std::string& error, std::string_view key, std::string_view why) {
+    if (error.empty()) error.append("'").append(key).append("': ").append(why);
+    return ItemOutcome::Failed;
+}
+
+}  // namespace
+
+StoreConnector::StoreConnector(Tier tier, unsigned threads, std::size_t most_pending)
+    : tier_(std::move(tier)), most_pending_(most_pending) {
+    until_closed_.cancel = &closing_;
+    try {
+        for (unsigned thread = 0; thread < threads; ++thread) {
+            threads_.push_back(os::start_quiet_thread([this] { work(); }));
+        }
+    } catch (...) {
+        close();
+        throw;
+    }
+}
+
+StoreConnector::~StoreConnector() {
+    close();
+}
+
+Store& StoreConnector::first() noexcept {
+    if (TieredStore* const tiered = second()) return tiered->first();
+    return **std::get_if<std::shared_ptr<Store>>(&tier_);
+}
+
+TieredStore* StoreConnector::second() noexcept {
+    const auto* const tiered = std::get_if<std::shared_ptr<TieredStore>>(&tier_);
+    return tiered == nullptr ? nullptr : tiered->get();
+}
+
+// ---- coming and going
+
+bool StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items) {
+    auto batch = std::make_shared<Batch>();
+    const std::size_t count = items.size();
+    batch->items = std::move(items);
+    batch->left = count;
+    batch->result.id = id;
+    batch->result.kind = kind;
+    batch->result.outcomes.resize(count, ItemOutcome::Missed);
+    std::unique_lock lock(mutex_);
+    has_room_.wait(
+        lock, [&] { return is_closed_ || pending_ == 0 || pending_ + count <= most_pending_; });
+    if (is_closed_) return false;
+    if (count == 0) {
+        finished_.push_back(std::move(batch->result));
+        event_.raise();
+        return true;
+    }
+    pending_ += count;
+    (is_copy(kind) ? copies_ : looks_).push_back(std::move(batch));
+    has_work_.notify_all();
+    return true;
+}
+
+std::vector<BatchResult> StoreConnector::collect() {
+    const std::lock_guard lock(mutex_);
+    event_.lower();
+    return std::exchange(finished_, {});
+}
+
+bool StoreConnector::is_closed() const {
+    const std::lock_guard lock(mutex_);
+    return is_closed_;
+}
+
+void StoreConnector::close() noexcept {
+    const std::lock_guard one(close_mutex_);
+    closing_.cancel();
+    {
+        const std::lock_guard lock(mutex_);
+        is_closed_ = true;
+        looks_.clear();
+        copies_.clear();
+        has_work_.notify_all();
+        has_room_.notify_all();
+        event_.raise();  // nothing will come any more
+    }
+    for (std::thread& thread : threads_) {
+        thread.join();
+    }
+    threads_.clear();
+    const std::lock_guard lock(locked_mutex_);
+    locked_.clear();
+    tier_ = {};
+}
+
+void StoreConnector::work() {
+    for (Share share = take(); share.batch != nullptr; share = take()) {
+        const BatchKind kind = share.batch->result.kind;
+        std::array<ItemOutcome, kLooksInOneGo> outcomes{};
+        std::string error;
+        for (std::size_t at = share.begin; at < share.end; ++at) {
+            outcomes[at - share.begin] = carry_out(kind, share.batch->items[at], error);
+        }
+        finish(share, std::span(outcomes).first(share.end - share.begin), std::move(error));
+    }
+}
+
+// None: it is closed.
+StoreConnector::Share StoreConnector::take() {
+    std::unique_lock lock(mutex_);
+    has_work_.wait(lock, [&] { return is_closed_ || !looks_.empty() || !copies_.empty(); });
+    if (is_closed_) return {};
+    std::deque<BatchPtr>& queue = looks_.empty() ? copies_ : looks_;
+    const BatchPtr batch = queue.front();
+    const std::size_t count = is_copy(batch->result.kind) ? 1 : kLooksInOneGo;
+    Share share{batch, batch->next, std::min(batch->next + count, batch->items.size())};
+    batch->next = share.end;
+    if (batch->next == batch->items.size()) queue.pop_front();
+    return share;
+}
+
+void StoreConnector::finish(Share& share, std::span<const ItemOutcome> outcomes,
+                            std::string error) {
+    Batch& batch = *share.batch;
+    const std::lock_guard lock(mutex_);
+    std::copy(outcomes.begin(), outcomes.end(),
+              batch.result.outcomes.begin() + static_cast<std::ptrdiff_t>(share.begin));
+    if (batch.result.error.empty()) batch.result.error = std::move(error);
+    batch.left -= outcomes.size();
+    pending_ -= outcomes.size();
+    has_room_.notify_all();
+    if (batch.left > 0) return;
+    finished_.push_back(std::move(batch.result));
+    event_.raise();
+}
+
+// ---- one key
+
+ItemOutcome StoreConnector::carry_out(BatchKind kind, const BatchItem& item, std::string& error) {
+    try {
+        switch (kind) {
+            case BatchKind::Get:
+                return get(item, error);
+            case BatchKind::Set:
+                return set(item, error);
+            case BatchKind::Exists:
+                return exists(item);
+            case BatchKind::Lock:
+                return lock(item);
+            case BatchKind::Remove:
+                return remove(item, error);
+        }
+    } catch (const std::bad_alloc&) {
+        error = "no memory";  // short enough to need none
+    }
+    return ItemOutcome::Failed;
+}
+
+// What is locked stays to be had, though another has removed it meanwhile.
+Result<StoreObject> StoreConnector::find(const std::string& key) {
+    {
+        const std::lock_guard lock(locked_mutex_);
+        const auto known = locked_.find(key);
+        if (known != locked_.end()) return known->second.back().share();
+    }
+    if (TieredStore* const tiered = second()) return tiered->get(key, until_closed());
+    return first().get(key);
+}
+
+ItemOutcome StoreConnector::get(const BatchItem& item, std::string& error) {
+    const Result<StoreObject> found = find(item.key);
+    if (!found) {
+        if (found.code() == ErrorCode::NotFound) return ItemOutcome::Missed;
+        return failed(error, item.key, found.status().message());
+    }
+    const std::span<const std::byte> bytes = (*found).bytes();
+    if (bytes.size() != item.memory.size()) {
+        return failed(error, item.key,
+                      "the object has " + std::to_string(bytes.size()) + " bytes, and memory of " +
+                          std::to_string(item.memory.size()) + " was given");
+    }
+    if (!bytes.empty()) std::memcpy(item.memory.data(), bytes.data(), bytes.size());
+    const Status held = (*found).check_held();
+    return held ? ItemOutcome::Done : failed(error, item.key, held.message());
+}
+
+Status StoreConnector::put(const BatchItem& item) {
+    TieredStore* const tiered = second();
+    return tiered != nullptr ? tiered->put(item.key, item.memory, {}, until_closed())
+                             : first().put(item.key, item.memory);
+}
+
+ItemOutcome StoreConnector::set(const BatchItem& item, std::string& error) {
+    const Status status = put(item);
+    if (status) return ItemOutcome::Done;
+    if (status.code() == ErrorCode::AlreadyExists) return ItemOutcome::Unchanged;
+    if (status.code() == ErrorCode::Busy) return wait_for_other_writer(item, error);
+    // With a second tier that writes through, its outage is no failure: the first tier has it.
+    if (second() != nullptr && first().contains(item.key)) return ItemOutcome::Done;
+    return failed(error, item.key, status.message());
+}
+
+// Another process is writing this key: done when that one is; or by us, if it dies or aborts.
+ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::string& error) {
+    Status status;
+    for (unsigned slice = 0; slice < kWriterSlices && !closing_.is_cancelled(); ++slice) {
+        Wait wait(kWriterSlice);
+        wait.cancel = &closing_;
+        if (first().wait(item.key, wait)) return ItemOutcome::Unchanged;
+        status = put(item);
+        if (status) return ItemOutcome::Done;
+        if (status.code() == ErrorCode::AlreadyExists) return ItemOutcome::Unchanged;
+        if (status.code() != ErrorCode::Busy) break;
+    }
+    return failed(error, item.key, status.message());
+}
+
+ItemOutcome StoreConnector::exists(const BatchItem& item) {
+    const bool found = first().touch(item.key) ||
+                       (second() != nullptr && second()->contains(item.key, until_closed()));
+    return found ? ItemOutcome::Done : ItemOutcome::Missed;
+}
+
+// What only the second tier has is fetched when it is asked for, and not before: of many keys that
+// are looked up, few may be wanted.
+ItemOutcome StoreConnector::lock(const BatchItem& item) {
+    Result<StoreObject> found = first().get(item.key);
+    if (!found) return second() != nullptr ? exists(item) : ItemOutcome::Missed;
+    const std::lock_guard lock(locked_mutex_);
+    locked_[item.key].push_back(*std::move(found));
+    return ItemOutcome::Done;
+}
+
+void StoreConnector::unlock(std::span<const std::string> keys) {
+    std::vector<StoreObject> released;  // after the mutex
+    released.reserve(keys.size());
+    const std::lock_guard lock(locked_mutex_);
+    for (const std::string& key : keys) {
+        const auto known = locked_.find(key);
+        if (known == locked_.end()) continue;
+        released.push_back(std::move(known->second.back()));
+        known->second.pop_back();
+        if (known->second.empty()) locked_.erase(known);
+    }
+}
+
+ItemOutcome StoreConnector::remove(const BatchItem& item, std::string& error) {
+    TieredStore* const tiered = second();
+    const Status status =
+        tiered != nullptr ? tiered->remove(item.key, until_closed()) : first().remove(item.key);
+    if (status) return ItemOutcome::Done;
+    if (status.code() == ErrorCode::NotFound) return ItemOutcome::Missed;
+    return failed(error, item.key, status.message());
+}
+
+}  // namespace penstock::detail
