@@ -23,7 +23,7 @@ from ...handle import Handle, Owner
 from ...store import Store
 from .formats import KVCaches, KVFormat
 from .gather import Blocks, BlockTable, PagedKV, block_tables, gone_chunks
-from .keys import Tokens, chunk_hashes
+from .keys import Tokens, chunk_hashes, keys_of
 from .layout import EngineContext, ObjectGroup
 from .registry import Registration, wait_for_pool
 from .status import ChunkStatus, RetrieveResult, StoreResult
@@ -392,9 +392,9 @@ class PoolClient:
         if every_rank:
             groups = tuple(_numbered(group for _ in ranks for group in context.groups))
         keys = [
-            context.namespace(group, cache_salt, rank).keys(hashes)
+            keys_of(secret, hashes)
             for rank in ranks
-            for group in context.groups
+            for secret in registration.secrets(cache_salt, rank)
         ]
         first = min(skip_first_n_tokens // self.chunk_tokens, len(hashes))
         gone: list[frozenset[int]] = []
@@ -407,6 +407,9 @@ class PoolClient:
         return Plan(groups, self.chunk_tokens, keys, first, gone)
 
     def _gone(self, group: ObjectGroup, table: BlockTable, first: int, end: int) -> frozenset[int]:
+        count = end * (self.chunk_tokens // group.block_size)
+        if len(table) >= count and (count == 0 or int(table[:count].min()) >= 0):
+            return frozenset()  # all are there, as mostly
         gone = gone_chunks(group, self.chunk_tokens, table, end)
         needed = gone.intersection(range(first, end))
         if needed and group.num_chunks_in_sw is None:

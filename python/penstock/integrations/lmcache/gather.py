@@ -28,13 +28,19 @@ Blocks = Sequence[int] | Sequence[Sequence[int]] | Sequence[BlockTable] | npt.ND
 _BITS: Final = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
 
 
+class _Tables(list[BlockTable]):
+    """One for each group, looked at before."""
+
+
 def block_tables(blocks: Blocks, groups: int) -> list[BlockTable]:
     """A table for each group, from token 0 on, whichever way they were given."""
+    if isinstance(blocks, _Tables):
+        return blocks
     is_nested = len(blocks) > 0 and np.ndim(blocks[0]) > 0
     each: list[Any] = list(blocks) if is_nested else [blocks] * groups
     if len(each) != groups:
         raise InvalidArgument(f"{len(each)} block tables for {groups} object groups")
-    tables = [np.asarray(table if len(table) else [], np.int64) for table in each]
+    tables = _Tables(np.asarray(table if len(table) else [], np.int64) for table in each)
     if any(table.ndim != 1 for table in tables):
         raise InvalidArgument("a block table is a flat sequence of ints")
     return tables
@@ -93,10 +99,10 @@ class PagedKV:
         ``blocks`` is the group's block table from token 0 on. On a device the copy has ended when
         ``synchronize()`` has.
         """
-        ids = self._ids(group_id, chunk, blocks)
         if self._on_host is not None and isinstance(slot, Reservation):
-            slot._gather(self._on_host[group_id], ids)
+            slot._gather(self._on_host[group_id], self._slice(group_id, chunk, blocks))
             return
+        ids = self._ids(group_id, chunk, blocks)
         room = self._opened(group_id, ids, slot)
         if self._device is not None:
             _copy_to_host(self._planes[group_id], _to_device(ids, self._device), room)
@@ -114,10 +120,11 @@ class PagedKV:
 
         On a device the copy has ended when ``synchronize()`` has.
         """
-        ids = self._ids(group_id, chunk, blocks)
         if self._on_host is not None and isinstance(slot, _core.StoreView):
+            ids = self._slice(group_id, chunk, blocks)
             slot._scatter(self._on_host[group_id], ids, skip_tokens)
             return
+        ids = self._ids(group_id, chunk, blocks)
         data = self._opened(group_id, ids, slot)
         block_size = self._groups[group_id].block_size
         whole, part = -(-skip_tokens // block_size), skip_tokens % block_size
@@ -153,13 +160,22 @@ class PagedKV:
 
     def _ids(self, group_id: int, chunk: int, blocks: BlockTable) -> BlockTable:
         """The chunk's blocks, which the cache has."""
-        width = self._chunk_tokens // self._groups[group_id].block_size
-        ids = blocks[chunk * width : (chunk + 1) * width]
-        if len(ids) < width or int(ids.min()) < 0:
+        ids = self._slice(group_id, chunk, blocks)
+        if int(ids.min()) < 0:
             raise InvalidArgument(
                 f"chunk {chunk} of object group {group_id} has not all its blocks"
             )
         self._check(group_id, ids)
+        return ids
+
+    def _slice(self, group_id: int, chunk: int, blocks: BlockTable) -> BlockTable:
+        """The chunk's part of the table. On the host the copy itself looks at the ids."""
+        width = self._chunk_tokens // self._groups[group_id].block_size
+        ids = blocks[chunk * width : (chunk + 1) * width]
+        if len(ids) < width:
+            raise InvalidArgument(
+                f"chunk {chunk} of object group {group_id} has not all its blocks"
+            )
         return ids
 
     def _opened(self, group_id: int, ids: BlockTable, slot: Any) -> Any:

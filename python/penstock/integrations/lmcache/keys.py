@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...errors import InvalidArgument
 
-__all__ = ["KEY_PREFIX", "Namespace", "Tokens", "chunk_hashes", "tokens_of"]
+__all__ = ["KEY_PREFIX", "Namespace", "Tokens", "chunk_hashes", "keys_of", "tokens_of"]
 
 Tokens: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -40,13 +40,18 @@ class Namespace(NamedTuple):
 
     def keys(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Keys of chunks, 36 bytes each."""
-        secret = self._digest()
-        return [KEY_PREFIX + _hash(one, key=secret) for one in hashes]
+        return keys_of(self.secret(), hashes)
 
-    def _digest(self) -> bytes:
-        """Each field with its length before it: no two namespaces give the same bytes."""
+    def secret(self) -> bytes:
+        """What makes its keys its own, whatever is hashed with it."""
+        # Each field with its length before it: no two namespaces give the same bytes.
         fields = [str(field).encode("utf-8", "surrogatepass") for field in self]
         return _hash(b"".join(len(field).to_bytes(8, "little") + field for field in fields))
+
+
+def keys_of(secret: bytes, hashes: Sequence[bytes]) -> list[bytes]:
+    """Keys of chunks in the namespace that has that secret."""
+    return [KEY_PREFIX + _hash(one, key=secret) for one in hashes]
 
 
 def tokens_of(tokens: Tokens) -> npt.NDArray[np.int64]:

@@ -29,6 +29,7 @@ __all__ = [
 POOL_KEY: Final = b"kv-pool"
 _RECORD: Final = b"kv-engine:"
 _LIFE: Final = b"kv-alive:"
+_MOST_SECRETS: Final = 1024  # tenants are many, and few at a time
 
 
 def pool_record(chunk_tokens: int) -> dict[str, Any]:
@@ -53,6 +54,7 @@ class Registration:
     def __init__(self, store: Store, context: EngineContext) -> None:
         """Raises AlreadyExists while somebody alive is registered under that id, or NoSpace."""
         self.context = context
+        self._secrets: dict[tuple[str, int], list[bytes]] = {}
         self._store = store
         self._pid = os.getpid()
         key = context.instance_id.encode()
@@ -69,6 +71,19 @@ class Registration:
         while self._record is None:  # it might be evicted before it is pinned
             store.put(self._key, context.to_record())
             self._record = store._get(self._key)
+
+    def secrets(self, cache_salt: str, kv_rank: int) -> list[bytes]:
+        """Of the groups' namespaces; each is worked out once."""
+        found = self._secrets.get((cache_salt, kv_rank))
+        if found is None:
+            if len(self._secrets) >= _MOST_SECRETS:
+                self._secrets.clear()
+            context = self.context
+            found = [
+                context.namespace(group, cache_salt, kv_rank).secret() for group in context.groups
+            ]
+            self._secrets[cache_salt, kv_rank] = found
+        return found
 
     @property
     def is_valid(self) -> bool:

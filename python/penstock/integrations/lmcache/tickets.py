@@ -11,10 +11,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Final
 
 from ... import _core
+from ..._dtypes import parse_dtype
 from ..._repr import never_raises
 from ..._reservation import Reservation
 from ...errors import AlreadyExists, Busy, Error, Expired, NoSpace, TooLarge, WrongProcess
@@ -203,13 +205,11 @@ class StoreTicket:
                 return _Item(ChunkStatus.TOO_LARGE)
 
     def _reserve(self, group: ObjectGroup, key: bytes) -> Reservation:
-        dtype: Any = group.dtype
-        if self._is_torch:
-            import torch
-
-            dtype = getattr(torch, dtype)
-        shape = group.slot_shape(self._plan.chunk_tokens)
-        return Reservation.of_tensor(self._store, key, shape, dtype, self._options)
+        shape, dtype = _slot_of(group, self._plan.chunk_tokens, self._is_torch)
+        staged = self._store._reserve_tensor(
+            key, list(shape), dtype, self._is_torch, **self._options
+        )
+        return Reservation(staged, dtype, shape)
 
     def __enter__(self) -> StoreTicket:
         return self
@@ -222,6 +222,13 @@ class StoreTicket:
     def __repr__(self) -> str:
         state = "over" if self._result is not None else f"{len(self.reserved)} slots to fill"
         return f"<penstock.StoreTicket, {self._plan.chunks} chunks, {state}>"
+
+
+@lru_cache(maxsize=256)
+def _slot_of(group: ObjectGroup, chunk_tokens: int, is_torch: bool) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of a slot, as reservations have them: a tensor's dtype is its name."""
+    dtype = group.dtype if is_torch else parse_dtype(group.dtype)[0]
+    return group.slot_shape(chunk_tokens), dtype
 
 
 def _commit(item: _Item) -> ChunkStatus:
