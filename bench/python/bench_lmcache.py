@@ -1,0 +1,291 @@
+"""PoolClient beside LMCache's own worker classes and server, over one and the same paged cache.
+
+Both take turns in one process, both are warm, and what each brings back is compared with what was
+stored. To be run where lmcache is installed (`./dev` makes build/lmcache):
+
+    build/lmcache/bin/python bench/python/bench_lmcache.py --turns 15
+
+LMCache's path is what vLLM's workers use on a machine: gather into the server's shared memory, and
+requests over ZMQ. It needs no GPU, and nor does this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from penstock.integrations.lmcache import EngineContext, PoolClient, PoolServer
+
+CHUNK, BLOCK = 256, 16
+WIDTH = CHUNK // BLOCK
+WITHIN = 240.0  # seconds; its server imports for a minute on a busy machine
+CAPACITY_GB = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size of request."""
+
+    name: str
+    chunks: int
+    layers: int
+    heads: int
+    dim: int
+
+
+CASES = (
+    Case("0.25 MiB", 1, 2, 2, 64),
+    Case("32 MiB", 1, 16, 16, 128),
+    Case("4 x 32 MiB", 4, 16, 16, 128),
+    Case("16 x 0.25 MiB", 16, 2, 2, 64),
+)
+
+
+class Cache:
+    """An engine's paged cache, vLLM's way: a tensor [2, blocks, block, heads, dim] by layer."""
+
+    def __init__(self, case: Case) -> None:
+        self.count = 2 * case.chunks * WIDTH
+        shape = (2, self.count, BLOCK, case.heads, case.dim)
+        torch.manual_seed(1)
+        self.layers = {
+            f"model.layers.{number}.self_attn.attn": torch.randn(shape).to(torch.float16)
+            for number in range(case.layers)
+        }
+        order = torch.randperm(self.count).tolist()
+        self.source, self.target = order[: self.count // 2], order[self.count // 2 :]
+
+    def mark(self, turn: int) -> None:
+        for layer in self.layers.values():
+            layer[:, self.source, 0, 0, 0] = turn % 1000
+
+    def is_equal(self) -> bool:
+        return all(
+            torch.equal(layer[:, self.source], layer[:, self.target])
+            for layer in self.layers.values()
+        )
+
+    def wipe(self) -> None:
+        for layer in self.layers.values():
+            layer[:, self.target] = 0
+
+
+class Penstock:
+    """A pool of this machine, and its client."""
+
+    def __init__(self, case: Case, cache: Cache, populate: bool) -> None:
+        self._server = PoolServer.open(
+            f"bench-lmcache-{os.getpid()}", capacity=f"{CAPACITY_GB}GiB", populate=populate
+        )
+        self._client = PoolClient.attach(self._server.name)
+        context = EngineContext.of_kv_caches(
+            "bench", "model", cache.layers, format="kv_blocks", chunk_tokens=CHUNK
+        )
+        self._client.register(context, cache.layers, populate=populate)
+        self._cache = cache
+
+    def store(self, tokens: list[int]) -> bool:
+        return self._client.store(tokens, self._cache.source).is_complete
+
+    def retrieve(self, tokens: list[int]) -> bool:
+        return self._client.retrieve(tokens, self._cache.target).tokens == len(tokens)
+
+    def lookup(self, tokens: list[int]) -> bool:
+        return self._client.lookup(tokens) == len(tokens)
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()
+
+
+class LMCache:
+    """LMCache's worker classes in front of its server, which is a process of its own."""
+
+    def __init__(self, case: Case, cache: Cache, address: str) -> None:
+        from lmcache.v1.multiprocess.transfer_context import create_transfer_context
+        from lmcache.v1.multiprocess.transport.factory import RequestClientFactory
+
+        self._client = RequestClientFactory.create(address)
+        self._context = create_transfer_context(
+            cache.layers, instance_id=os.getpid(), req_client=self._client, mode="engine_driven"
+        )
+        self._context.register(cache.layers, f"model-{case.name}", 1, WIDTH, WITHIN)
+        self._model = f"model-{case.name}"
+        self._cache = cache
+        self._turn = 0
+
+    def _key(self, tokens: list[int], worker: int | None = 0, is_new: bool = True) -> Any:
+        from lmcache.v1.multiprocess.custom_types import IPCCacheServerKey
+
+        self._turn += is_new
+        self._request = f"request-{self._turn}"
+        return IPCCacheServerKey.from_token_ids(
+            self._model, worker_id=worker, token_ids=tokens, request_id=self._request,
+            world_size=1, start=0, end=len(tokens),
+        )  # fmt: skip
+
+    def store(self, tokens: list[int]) -> bool:
+        key = self._key(tokens)
+        future = self._context.submit_store(
+            self._request, key, self._cache.layers, [self._cache.source], None, WIDTH
+        )
+        return bool(future.result(timeout=WITHIN))
+
+    def retrieve(self, tokens: list[int]) -> bool:
+        key = self._key(tokens, is_new=False)  # of the look-up, which holds it for this
+        future = self._context.submit_retrieve(
+            self._request, key, self._cache.layers, [self._cache.target], None, WIDTH
+        )
+        return bool(future.result(timeout=WITHIN))
+
+    def lookup(self, tokens: list[int]) -> bool:
+        key = self._key(tokens, None)
+        self._client.lookup(key, 1).result(timeout=WITHIN)
+        while (found := self._client.query_prefetch_status(self._request).result(WITHIN)) is None:
+            pass
+        return int(found) == len(tokens) // CHUNK
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._context.unregister().result(timeout=WITHIN)
+        self._context.close()
+
+
+@contextlib.contextmanager
+def lmcache_server() -> Iterator[str]:
+    """Its address, when it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        os.path.join(os.path.dirname(sys.executable), "lmcache"), "server",
+        "--port", str(port), "--l1-size-gb", str(CAPACITY_GB), "--no-l1-use-lazy",
+        "--shm-name", f"bench_{os.getpid()}", "--supported-transfer-mode", "engine_driven",
+        "--chunk-size", str(CHUNK), "--eviction-policy", "LRU",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + WITHIN
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if time.monotonic() > end:
+                raise RuntimeError("the server of lmcache did not come up")
+            time.sleep(0.1)
+        yield f"tcp://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def milliseconds(act: Callable[[list[int]], bool], tokens: list[int]) -> float:
+    begin = time.perf_counter()
+    is_done = act(tokens)
+    taken = (time.perf_counter() - begin) * 1e3
+    if not is_done:
+        raise RuntimeError(f"{act.__qualname__} did not do it")
+    return taken
+
+
+def run_case(case: Case, address: str, turns: int, warm_up: int) -> None:
+    cache = Cache(case)
+    sides = {"LMCache": LMCache(case, cache, address), "PoolClient": Penstock(case, cache, True)}
+    taken: dict[tuple[str, str], list[float]] = {}
+    for turn in range(warm_up + turns):
+        order = list(sides.items())
+        for side, engine in order if turn % 2 else order[::-1]:
+            tokens = [turn * 100_000 + number for number in range(case.chunks * CHUNK)]
+            cache.mark(turn)
+            cache.wipe()
+            for what in ("store", "lookup", "retrieve"):
+                one = milliseconds(getattr(engine, what), tokens)
+                if turn >= warm_up:
+                    taken.setdefault((side, what), []).append(one)
+            if not cache.is_equal():
+                raise RuntimeError(f"{side}: what came back is not what was stored")
+    for what in ("store", "retrieve", "lookup"):
+        theirs = statistics.median(taken["LMCache", what])
+        ours = statistics.median(taken["PoolClient", what])
+        print(
+            f"{case.name:>14} {what:<8} LMCache {theirs:8.2f} ms   PoolClient {ours:7.2f} ms   "
+            f"{theirs / ours:5.1f} x",
+            flush=True,
+        )
+    for engine in sides.values():
+        engine.close()
+
+
+def first_stores(populate: bool) -> tuple[float, float]:
+    """ms of a client's first store of 32 MiB, and the median of later ones, in fresh memory.
+
+    The server takes all memory; the client is another process, as a worker is.
+    """
+    program = f"""
+import statistics, sys
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+from bench_lmcache import *
+case = CASES[1]
+cache = Cache(case)
+client = PoolClient.attach(sys.argv[1])
+context = EngineContext.of_kv_caches("w", "m", cache.layers, format="kv_blocks", chunk_tokens=CHUNK)
+client.register(context, cache.layers, populate={populate})
+for _ in range(3):
+    torch.stack([layer[:, cache.source] for layer in cache.layers.values()])  # the cache is warm
+times = [milliseconds(lambda t: client.store(t, cache.source).is_complete,
+                      [turn * 100_000 + n for n in range(CHUNK)]) for turn in range(24)]
+print(times[0], statistics.median(times[12:]))
+"""
+    name = f"bench-first-{os.getpid()}"
+    with PoolServer.open(name, capacity=8 * (32 << 20) + (1 << 20), populate=True):
+        output = subprocess.run(
+            [sys.executable, "-c", program, name],
+            stdout=subprocess.PIPE, text=True, timeout=WITHIN * 2, check=True,
+        ).stdout  # fmt: skip
+    first, later = map(float, output.split())
+    return first, later
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--warm-up", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as it decides")
+    parser.add_argument("--only", help="a case's name, or 'first'")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.only != "first":
+        with lmcache_server() as address:
+            for case in CASES:
+                if arguments.only in (None, case.name):
+                    run_case(case, address, arguments.turns, arguments.warm_up)
+    if arguments.only in (None, "first"):
+        for populate in (False, True):
+            first, later = first_stores(populate)
+            print(
+                f"first store of 32 MiB, populate={populate}: {first:.1f} ms, later {later:.1f} ms,"
+                f" {first / later:.2f} x",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
