@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -33,9 +34,6 @@ class Addressed:
             said += line
         told = json.loads(said)
         self.pool, self.address = told["pool"], told["address"]
-
-    def close(self) -> None:
-        """The command is ended by its own block."""
 
 
 @contextlib.contextmanager
@@ -126,18 +124,18 @@ def test_a_port_that_is_taken_is_said(name: str) -> None:
 def test_a_worker_that_cannot_be_seen_is_known_by_its_pings(name: str) -> None:
     tokens = tokens_of(1)
     options = ("--capacity", "1MiB", "--chunk-tokens", str(CHUNK), "--silence", "0.5")
-    with (
-        command(name, *options, before=UNSHARED) as process,
-        contextlib.closing(Addressed(process)) as server,
-        worker(server) as silent,
-        worker(server) as other,
-    ):
-        (offset,) = silent.call("prepare_store", tokens)
-        assert silent.call("request", "ping", silent.call("instance")) is True
-        wait_until("the silent one's chunk is free", lambda: other.call("store", tokens, 0))
-        for number in range(300):  # more than the pool has room for
-            taken = other.call("prepare_store", tokens_of(10 + number), f"u{number}")
-            assert not overlap(offset, taken)
-            other.call("commit_store")
-        silent.call("fill", 666.0)
-        assert silent.call("commit_store") is False, "it is not registered any more"
+    with command(name, *options, before=UNSHARED) as process:
+        server = Addressed(process)
+        with worker(server) as silent, worker(server) as other:
+            (offset,) = silent.call("prepare_store", tokens)
+            assert silent.call("request", "ping", silent.call("instance")) is True
+            wait_until("the silent one's chunk is free", lambda: other.call("store", tokens, 0))
+            for number in range(300):  # more than the pool has room for
+                taken = other.call("prepare_store", tokens_of(10 + number), f"u{number}")
+                assert not overlap(offset, taken)
+                other.call("commit_store")
+            silent.call("fill", 666.0)
+            assert silent.call("commit_store") is False, "it is not registered any more"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(children), signal.SIGTERM)  # unshare itself ignores it
+        assert process.wait(WITHIN) == 0
