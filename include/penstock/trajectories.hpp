@@ -112,6 +112,9 @@ struct EnvironmentOptions {
     unsigned group_size = 1;       // sequences that a rollout is expected to make
     // Of its groups, for people and for old programs; none: the next that nobody has.
     std::optional<std::int64_t> env_id = std::nullopt;
+    // Where the minimum shares of all add up to more than 1 the trainer scales them down; without
+    // this, to attach is refused then.
+    bool scales_shares = false;
 };
 
 struct EnvironmentStats {
@@ -124,6 +127,7 @@ struct EnvironmentStats {
     std::uint64_t running_sequences = 0;
     std::uint64_t waiting_groups = 0;  // put and not acknowledged, in a batch or not
     std::uint64_t waiting_sequences = 0;
+    std::uint64_t largest_waiting = 0;  // sequences of the largest of them
 };
 
 struct TrajectoryStats {

@@ -250,6 +250,7 @@ nb::dict to_dict(const EnvironmentStats& stats) {
     dict["running_sequences"] = stats.running_sequences;
     dict["waiting_groups"] = stats.waiting_groups;
     dict["waiting_sequences"] = stats.waiting_sequences;
+    dict["largest_waiting"] = stats.largest_waiting;
     return dict;
 }
 

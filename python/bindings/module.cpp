@@ -5,6 +5,7 @@
 #include "array_pool.hpp"
 #include "codec.hpp"
 #include "errors.hpp"
+#include "json_numbers.hpp"
 #include "number_lists.hpp"
 #include "paged_planes.hpp"
 #include "penstock/version.hpp"
@@ -33,6 +34,7 @@ NB_MODULE(_core, module) {
     bind_wait(module);
     bind_codec(module);
     bind_array_pool(module);
+    bind_json_numbers(module);
     bind_number_lists(module);
     bind_inspect(module);
     bind_loan(module);

@@ -90,13 +90,14 @@ TrajectoryOptions parse_options(const nb::dict& options, nb::handle owner) {
 void make_writer(PyWriter* place, nb::handle given_name, const std::string& instance,
                  nb::handle options, nb::handle environment, nb::handle weight,
                  nb::handle min_share, nb::handle group_size, nb::handle env_id, nb::handle timeout,
-                 nb::handle owner) {
+                 nb::handle owner, bool scales_shares) {
     const std::string name = parse_name(given_name);
     EnvironmentOptions asked;
     asked.name = parse_text(environment, "environment");
     asked.weight = parse_real(weight, "weight");
     asked.min_share = parse_real(min_share, "min_share");
     asked.group_size = parse_small(group_size, "group_size");
+    asked.scales_shares = scales_shares;
     if (!env_id.is_none()) {
         asked.env_id = parse_integer(env_id, "env_id");
     }
@@ -285,7 +286,8 @@ void bind_writer_class(nb::module_& module) {
         .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("options").none(), nb::arg("environment").none(), nb::arg("weight").none(),
              nb::arg("min_share").none(), nb::arg("group_size").none(), nb::arg("env_id").none(),
-             nb::arg("timeout").none(), nb::arg("owner").none() = nb::none())
+             nb::arg("timeout").none(), nb::arg("owner").none() = nb::none(),
+             nb::arg("scales_shares") = false)
         .def("__init__", &refuse_construction<PyWriter>)
         .def_prop_ro("_replaced",
                      [](PyWriter& writer) { return writer.putting.target().replaced().describe(); })

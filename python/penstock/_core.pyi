@@ -459,6 +459,19 @@ def codec_encode(value: Any, codec: str | None = None) -> bytes:
     """The message that send(value) would put into shared memory."""
 
 def _check_group(message: Buffer) -> None: ...
+
+# Lists of numbers, `levels` deep (1 to 3), as a dtype and the bytes of its values, of the int64
+# lengths of its sequences, and of the int32 widths of its tokens. None for any other text, and for
+# numbers that no such dtype holds.
+def _read_json_numbers(
+    text: Buffer, levels: int, integers: bool
+) -> tuple[str, bytearray, bytearray | None, bytearray | None] | None: ...
+
+# The JSON text of that. Raises InvalidArgument where the numbers do not add up, and for another
+# dtype than int32, int64 and float64.
+def _write_json_numbers(
+    values: Buffer, dtype: str, lengths: Buffer | None, widths: Buffer | None
+) -> bytes: ...
 def codec_decode(buffer: Buffer, copy: bool = True, codec: str | None = None) -> Any:
     """The value of a message. Without copy its arrays are views of the buffer, which must be
     64-byte aligned.
@@ -855,6 +868,7 @@ class TrajectoryWriter:
         env_id: int | None,
         timeout: Timeout,
         owner: Owner | None = None,
+        scales_shares: bool = False,
     ) -> None: ...
     @property
     def name(self) -> str:

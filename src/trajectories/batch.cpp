@@ -27,6 +27,12 @@ std::string lacks(const HeldGroup& group, Column column) {
     return group.group().title() + " has no column '" + std::string(name(column)) + "'";
 }
 
+// By how many tokens a causal shift makes a sequence shorter: an empty one by none.
+std::uint64_t shift_of(const std::vector<std::uint64_t>& offsets, std::size_t sequence,
+                       bool is_shifted) noexcept {
+    return is_shifted && offsets[sequence + 1] > offsets[sequence] ? 1 : 0;
+}
+
 // One column of a batch on its way out: called back for every sequence in order.
 class ColumnCopy {
 public:
@@ -63,9 +69,10 @@ private:
         const std::size_t item = codec::item_size(view.dtype);
         // A causal model is fed a token and asked for the next one: what belongs to the first
         // token has nobody to be asked of, and the last one is fed to nobody.
-        const std::uint64_t skip = is_shifted_ && column_ != Column::Tokens ? 1 : 0;
         for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
-            const std::uint64_t tokens = offsets[at + 1] - offsets[at] - (is_shifted_ ? 1 : 0);
+            const std::uint64_t shift = shift_of(offsets, at, is_shifted_);
+            const std::uint64_t skip = column_ != Column::Tokens ? shift : 0;
+            const std::uint64_t tokens = offsets[at + 1] - offsets[at] - shift;
             const std::byte* const from =
                 view.data.data() + (offsets[at] + skip) * view.width * item;
             if (!row(from, tokens * view.width, copy)) return false;
@@ -90,7 +97,7 @@ TrajectoryBatch::TrajectoryBatch(std::vector<HeldGroup> groups, bool is_shifted,
     for (const HeldGroup& group : groups_) {
         const std::vector<std::uint64_t>& offsets = group.group().offsets;
         for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
-            lengths_.push_back(offsets[at + 1] - offsets[at] - (is_shifted ? 1 : 0));
+            lengths_.push_back(offsets[at + 1] - offsets[at] - shift_of(offsets, at, is_shifted));
             longest_ = std::max(longest_, lengths_.back());
             total_ += lengths_.back();
         }

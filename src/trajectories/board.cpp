@@ -278,6 +278,7 @@ std::vector<EnvironmentStats> Board::environments() const {
         EnvironmentStats& stats = place == places.end() ? gone : found[place->second];
         ++stats.waiting_groups;
         stats.waiting_sequences += tag.sequences;
+        stats.largest_waiting = std::max(stats.largest_waiting, tag.sequences);
     });
     if (gone.waiting_groups > 0) found.push_back(std::move(gone));
     return found;

@@ -30,9 +30,9 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
 constexpr std::int64_t kFormat = 1;
 constexpr std::size_t kMostShown = 64;  // bytes of a text of the message, in a sentence
 // Written by those who have them, of any type, and of no concern to a batch.
-constexpr std::array<std::string_view, 7> kRest = {
+constexpr std::array<std::string_view, 8> kRest = {
     "env_id",    "environment_id",  "messages", "generation_params",
-    "overrides", "group_overrides", "images"};
+    "overrides", "group_overrides", "images",   "plain"};
 
 constexpr bool is_distilled(Column column) noexcept {
     return column == Column::DistillTokenIds || column == Column::DistillLogprobs;
@@ -191,7 +191,7 @@ private:
             const auto length =
                 detail::read_once<std::int64_t>(view.data.data() + at * sizeof(std::int64_t));
             // The sum can't overflow: it is at most kMost before each addition.
-            if (length < 1 || length > kMost - static_cast<std::int64_t>(group_.offsets.back())) {
+            if (length < 0 || length > kMost - static_cast<std::int64_t>(group_.offsets.back())) {
                 return refuse("lengths", "gives sequence " + std::to_string(at) + " " +
                                              std::to_string(length) + " tokens");
             }

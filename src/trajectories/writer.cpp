@@ -61,7 +61,7 @@ void check_shares(const WriterState& state) {
 
 std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environment) {
     auto state = std::make_shared<WriterState>(std::move(queue), environment);
-    check_shares(*state);
+    if (!environment.scales_shares) check_shares(*state);
     if (!environment.env_id) {
         state->environment.env_id = static_cast<std::int64_t>(
             state->board.state().next_env_id.fetch_add(1, std::memory_order_relaxed));

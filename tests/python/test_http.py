@@ -30,7 +30,7 @@ from peers import eventually
 
 import penstock
 from penstock.http import build_app
-from penstock.http.bodies import group_from_json, group_to_json
+from penstock.http.bodies import group_from_json, group_to_text
 from penstock.trajectories import (
     TrajectoryGroup,
     TrajectoryReader,
@@ -81,7 +81,9 @@ def test_before_a_trainer_registers(client: TestClient) -> None:
     assert client.get("/status").json() == {"current_step": 0, "queue_size": 0}
     assert client.get("/info").json() == {"batch_size": -1, "max_token_len": -1}
     assert client.get("/wandb_info").json() == {"group": None, "project": None}
-    assert client.get("/latest_example").json()["tokens"] == []
+    keys = "tokens masks scores advantages ref_logprobs generation_params inference_logprobs"
+    no_example = {name: [] for name in (*keys.split(), "messages", "images")}
+    assert client.get("/latest_example").json() == no_example
     assert client.get("/reset_data").text == "Reset successful"
     refused = client.post("/scored_data", json=make_group(1))
     assert refused.status_code == 503
@@ -159,7 +161,10 @@ def test_reset_goes_on_afterwards(trainer: TestClient) -> None:
     answer = trainer.get("/reset_data")
     assert answer.text == "Reset successful"
     assert answer.headers["X-Penstock-Dropped-Groups"] == "5"
-    assert trainer.get("/status").json() == {"current_step": 3, "queue_size": 0}
+    assert trainer.get("/status").json() == {"current_step": 0, "queue_size": 0}
+    trainer.post("/register", json=REGISTRATION)
+    trainer.get("/batch")
+    assert register_env(trainer, desired_name="rare", min_batch_allocation=0.5)["env_id"] == rare
     trainer.post("/scored_data_list", json=[make_group(number) for number in (6, 7)])
     assert trainer.get("/batch").json() == {"batch": None}  # its share is kept again
     trainer.post("/scored_data", json=make_group(8, env_id=rare))
@@ -175,6 +180,36 @@ def test_info_names_the_queue_to_those_that_take_part_in_it(client: TestClient, 
     assert queue == name
     with TrajectoryWriter.attach(penstock.Handle(queue, instance)) as writer:
         assert writer.handle.instance == instance
+
+
+def test_reset_forgets_all_and_the_next_trainer_says_it_anew(
+    name: str, trainer: TestClient
+) -> None:
+    register_env(trainer)
+    trainer.post("/scored_data", json=make_group(1))
+    with TrajectoryWriter.attach(name, environment="local") as local:
+        trainer.get("/reset_data")
+        assert trainer.get("/info").json() == {"batch_size": -1, "max_token_len": 2048}
+        assert trainer.get("/wandb_info").json() == {"group": None, "project": None}
+        assert trainer.get("/status").json() == {"current_step": 0, "queue_size": 0}
+        waiting = {"status": "wait for trainer to start"}
+        assert trainer.post("/register-env", json=ENVIRONMENT).json() == waiting
+        assert trainer.post("/scored_data", json=make_group(1)).status_code == 503
+        assert trainer.get("/batch").json()["status"] == "error"
+        again = {**REGISTRATION, "batch_size": 2, "starting_step": 7, "wandb_group": "other"}
+        trainer.post("/register", json=again)
+        assert trainer.get("/info").json()["batch_size"] == 2
+        assert trainer.get("/wandb_info").json()["group"] == "other"
+        local.put(TrajectoryGroup([[8], [8]]))  # it kept its place
+        assert numbers(trainer.get("/batch").json()) == [8]
+        assert trainer.get("/status").json() == {"current_step": 8, "queue_size": 0}
+        answer = register_env(trainer)
+        assert (answer["env_id"], answer["wandb_name"]) == (0, "math_0")
+        assert answer["starting_step"] == 8
+        trainer.get("/reset_data")
+        trainer.post("/register", json=REGISTRATION)
+        assert trainer.get("/info").json()["batch_size"] == 4
+        assert not inspect_trajectories(name).stats.closed
 
 
 # --- environments ------------------------------------------------------------------------------
@@ -193,33 +228,131 @@ def test_environments_come_and_go(trainer: TestClient) -> None:
         "num_steps": 100,
     }
     assert two["wandb_name"] == "math_1"
-    assert two["env_id"] != one["env_id"]
+    assert (one["env_id"], two["env_id"]) == (0, 1)
     trainer.post("/scored_data", json=make_group(1, env_id=one["env_id"]))
     status = {
         "current_step": 3,
         "queue_size": 1,
         "unallocated_fraction": 0.75,
         "self_queue_size": 1,
-        "max_group_size": 4,
+        "max_group_size": 2,
         "env_weight": 0.25,
     }
     in_body = trainer.request("GET", "/status-env", json={"env_id": one["env_id"]})
     assert in_body.json() == status
     in_query = trainer.get("/status-env", params={"env_id": two["env_id"]})
-    assert in_query.json() == {**status, "self_queue_size": 0, "env_weight": 0.75}
+    none_of_two = {"queue_size": 0, "self_queue_size": 0, "env_weight": 0.75}
+    assert in_query.json() == {**status, **none_of_two}
     gone = {"env_id": two["env_id"]}
-    assert trainer.post("/disconnect-env", json=gone).json() == {"status": "success"}
-    again = trainer.post("/disconnect-env", json=gone).json()
-    assert again["status"] == "failure"
-    assert str(two["env_id"]) in again["error"]
-    assert trainer.get("/status-env", params=gone).status_code == 404
+    for _ in range(2):
+        assert trainer.post("/disconnect-env", json=gone).json() == {"status": "success"}
+    assert trainer.get("/status-env", params=gone).json()["env_weight"] == 3.0
+    alone = trainer.get("/status-env", params={"env_id": one["env_id"]}).json()
+    assert alone == {**status, "env_weight": 1.0}
+    unknown = trainer.post("/disconnect-env", json={"env_id": 9}).json()
+    assert unknown["status"] == "failure"
+    assert "9" in unknown["error"]
+    assert trainer.get("/status-env", params={"env_id": 9}).status_code == 404
 
 
-def test_shares_that_are_too_large_together(trainer: TestClient) -> None:
-    register_env(trainer, min_batch_allocation=0.75)
-    refused = trainer.post("/register-env", json={**ENVIRONMENT, "min_batch_allocation": 0.5})
-    assert refused.status_code == 422
-    assert "share" in refused.json()["detail"]
+def test_an_environment_is_told_of_the_queue_in_its_own_groups(trainer: TestClient) -> None:
+    large = register_env(trainer, group_size=4, desired_name="large")["env_id"]
+    small = register_env(trainer, group_size=1, min_batch_allocation=0.5)["env_id"]
+    for number in range(5):
+        trainer.post("/scored_data", json=make_group(number, 1, env_id=small))
+    trainer.post("/scored_data", json=make_group(9, 4, env_id=large))
+
+    def status(env_id: int) -> tuple[int, int, int]:
+        answer = trainer.get("/status-env", params={"env_id": env_id}).json()
+        return answer["queue_size"], answer["self_queue_size"], answer["max_group_size"]
+
+    # Of the small one's five, in packs of 4, its half of a batch of 4 counts for it alone.
+    assert status(large) == ((4 + 8 - 2) // 4, 1, 4)
+    assert status(small) == (5 + 4, 5, 4)
+    assert trainer.get("/status").json()["queue_size"] == 6  # groups
+
+
+def test_a_group_larger_than_registered_counts_as_one(trainer: TestClient) -> None:
+    env_id = register_env(trainer, group_size=2)["env_id"]
+    for number in range(3):
+        trainer.post("/scored_data", json=make_group(number, 3, env_id=env_id))
+    assert trainer.get("/status-env", params={"env_id": env_id}).json()["self_queue_size"] == 3
+
+
+def test_shares_that_are_too_large_together_are_scaled(trainer: TestClient) -> None:
+    one = register_env(trainer, min_batch_allocation=0.75)["env_id"]
+    two = register_env(trainer, min_batch_allocation=0.75)["env_id"]
+    status = trainer.get("/status-env", params={"env_id": one}).json()
+    assert status["unallocated_fraction"] == 0
+    trainer.post("/scored_data_list", json=[make_group(at, 1, env_id=one) for at in range(4)])
+    assert trainer.get("/batch").json() == {"batch": None}
+    trainer.post("/scored_data_list", json=[make_group(at, 1, env_id=two) for at in range(7, 9)])
+    assert numbers(trainer.get("/batch").json()) == [0, 1, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"min_batch_allocation": 1.5},
+        {"min_batch_allocation": -1},
+        {"weight": 0},
+        {"weight": -1.0},  # which Atropos' own configuration gives a meaning
+        {"desired_name": "n" * 200},
+        {"desired_name": "a line\nand another"},
+        {"desired_name": ""},
+        {"group_size": 0},
+        {"group_size": 10**6},
+        {"weight": "0.5", "group_size": "2", "max_token_length": 9.0, "min_batch_allocation": None},
+    ],
+)
+def test_an_environment_is_taken_as_it_is(trainer: TestClient, fields: dict[str, Any]) -> None:
+    registered = register_env(trainer, **fields)
+    env_id = registered["env_id"]
+    desired = {**ENVIRONMENT, **fields}["desired_name"]
+    assert registered["wandb_name"] == f"{desired}_0"
+    assert trainer.get("/status-env", params={"env_id": env_id}).status_code == 200
+    trainer.post("/scored_data_list", json=[make_group(at, env_id=env_id) for at in range(2)])
+    assert trainer.get("/status-env", params={"env_id": env_id}).json()["self_queue_size"] >= 0
+    assert numbers(trainer.get("/batch").json()) == [0, 1]
+
+
+def test_more_environments_than_the_queue_has_places_for(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4, members=4),
+        TestClient(build_app(name)) as client,
+    ):
+        client.post("/register", json=REGISTRATION)
+        client.get("/batch")
+        ids = [register_env(client)["env_id"] for _ in range(6)]
+        assert ids == list(range(6))
+        client.post("/scored_data_list", json=[make_group(at, 1, env_id=at) for at in ids[2:]])
+        assert numbers(client.get("/batch").json()) == ids[2:]
+
+
+def test_groups_smaller_than_registered_are_said_to_be_buffered(trainer: TestClient) -> None:
+    env_id = register_env(trainer, group_size=4)["env_id"]
+
+    def post(*sizes: int) -> dict[str, Any]:
+        groups = [make_group(size, size, env_id=env_id) for size in sizes]
+        route, body = ("_list", groups) if len(groups) > 1 else ("", groups[0])
+        answer: dict[str, Any] = trainer.post(f"/scored_data{route}", json=body).json()
+        return answer
+
+    assert post(3) == {"status": "buffered", "buffer_size": 3}
+    assert post(2) == {"status": "buffered", "buffer_size": 5}
+    assert post(1) == {"status": "buffered", "buffer_size": 2}
+    assert post(4) == {"status": "received"}
+    assert post(4, 1) == {
+        "status": "received",
+        "groups_processed": 2,
+        "buffered": 1,
+        "last_buffer_size": 3,
+    }
+    assert numbers(trainer.get("/batch").json()) == [3, 1]  # here they wait for no others
+    assert [numbers(trainer.get("/batch").json()) for _ in range(2)] == [[4], [4]]
+    post(1)
+    assert numbers(trainer.get("/batch").json()) == [2, 1, 1]
+    assert post(2)["buffer_size"] == 2  # of what has gone none waits
 
 
 # --- groups ------------------------------------------------------------------------------------
@@ -254,7 +387,8 @@ def test_http_and_memory_give_equal_batches(name: str, trainer: TestClient) -> N
     with TrajectoryReader.attach(name, sequences=4) as reader:
         batch = reader.next_batch(layout="groups", timeout=WITHIN)
         assert list(batch.groups) == groups
-        assert [group_to_json(group) for group in batch.groups] == from_http["batch"]
+        texts = [group_to_text(group) for group in batch.groups]
+        assert [json.loads(text) for text in texts] == from_http["batch"]
         batch.ack()
 
 
@@ -303,8 +437,9 @@ def test_gzip_both_ways(trainer: TestClient) -> None:
     [
         (gzip.compress(b" " * (2 << 20)), "gzip", 413),
         (b" " * (2 << 20), "identity", 413),
-        (b"{}", "gzip", 422),
-        (gzip.compress(b"{}")[:-5], "gzip", 422),
+        (b"{}", "gzip", 400),
+        (gzip.compress(b"{}")[:-5], "gzip", 400),
+        (gzip.compress(b"{}")[:-8] + b"12345678", "x-gzip", 400),
         (b"{}", "br", 415),
         (b"{", "identity", 422),
         (b"\xff", "identity", 422),
@@ -332,17 +467,16 @@ def test_bodies_that_cannot_be_read(
         ({"tokens": [[1, 2, 3], [2**70, 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
         ({"tokens": [[1, 2, 3], [[1], 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
         ({"tokens": []}, "'tokens' of a group is empty"),
-        ({"masks": [[1, 2, 3], [1]]}, "column 'masks' of a group has 1 values in sequence 1"),
-        ({"scores": [1.0]}, "column 'scores' of a group"),
-        ({"scores": ["1"]}, "'scores' holds something else than numbers"),
-        ({"advantages": [[0.1] * 3]}, "column 'advantages' of a group has 1 sequences"),
+        ({"tokens": [[1, 2, 3], ["1.5", 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
+        ({"tokens": [[1, 2, 3], [None, 2, 3]]}, "sequence 1 of 'tokens' holds something else"),
+        ({"masks": [[1, 2, 3], {"1": 1}]}, "sequence 1 of 'masks' is an object: give a list"),
+        ({"scores": ["one"]}, "'scores' holds something else than numbers"),
         ({"messages": [[{"role": "user"}]]}, "'messages' is not an object with role"),
         ({"overrides": [1, 2]}, "item 0 of the field 'overrides'"),
         ({"generation_params": []}, "'generation_params' is a list: give an object"),
-        ({"env_id": "1"}, "'env_id' is text: give a whole number"),
-        ({"env_id": True}, "'env_id' is true or false"),
+        ({"env_id": "one"}, "'env_id' is text: give a whole number"),
+        ({"env_id": 0.5}, "'env_id' is a number: give a whole number"),
         ({"distill_token_ids": [[1, 2, 3]] * 2}, "'distill_token_ids' is a whole number"),
-        ({"distill_token_ids": [[[1]]] * 2}, "'distill_token_ids' of a group has 1 values"),
     ],
 )
 def test_groups_that_are_refused(trainer: TestClient, fields: dict[str, Any], words: str) -> None:
@@ -360,7 +494,7 @@ def test_groups_that_are_refused(trainer: TestClient, fields: dict[str, Any], wo
     ("route", "body", "words"),
     [
         ("/register", [], "the body is a list: give an object"),
-        ("/register", {**REGISTRATION, "batch_size": "4"}, "'batch_size' is text"),
+        ("/register", {**REGISTRATION, "batch_size": "four"}, "'batch_size' is text"),
         ("/register", {**REGISTRATION, "batch_size": 0}, "'batch_size' is 0"),
         ("/register", {"batch_size": 4}, "'wandb_group' is missing"),
         ("/register-env", {**ENVIRONMENT, "weight": "x"}, "'weight' is text"),
@@ -380,6 +514,63 @@ def test_bodies_that_do_not_validate(
     assert words in answer.json()["detail"]
 
 
+TWO: dict[str, Any] = {"tokens": [[1, 2], [3, 4]], "masks": [[1, 2], [3, 4]], "scores": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "back"),
+    [
+        # What a BaseEnv sends where an environment leaves them out.
+        ({name: [] for name in ("advantages", "ref_logprobs", "messages", "overrides")}, {}),
+        ({name: [] for name in ("inference_logprobs", "images", "distill_logprobs")}, {}),
+        ({"masks": []}, {}),
+        ({"scores": []}, {}),
+        ({"masks": [[1], [3, 4, 5]]}, {}),
+        ({"masks": [[1, 2]]}, {}),
+        ({"advantages": [[0.5], [0.25]]}, {}),
+        ({"advantages": [[1], [2]]}, {"advantages": [[1.0], [2.0]]}),
+        ({"ref_logprobs": [[0.5, 0.5], [0.25]]}, {}),
+        ({"distill_token_ids": [[[1]]] * 2}, {}),
+        ({"distill_token_ids": [[[1], [2]]] * 2, "distill_logprobs": [[[0.5, 1.5], []]] * 2}, {}),
+        ({"scores": [0.5]}, {}),
+        ({"scores": [0.5, 1, 2]}, {}),
+        ({"scores": ["1", True]}, {"scores": [1.0, 1.0]}),
+        ({"masks": [[True, False], ["-100", 4.0]]}, {"masks": [[1, 0], [-100, 4]]}),
+        ({"tokens": [["1", " 2 "], [3.0, True]]}, {"tokens": [[1, 2], [3, 1]]}),
+        ({"tokens": [[], [3, 4]], "masks": [[], [3, 4]]}, {}),
+        ({"tokens": [[], []], "masks": [[], []], "distill_token_ids": [[], []]}, {}),
+        ({"inference_logprobs": [["-0.5", "nan"], []]}, None),
+        ({"env_id": "7"}, {"env_id": 7}),
+        ({"group_overrides": {}, "generation_params": {}}, {}),
+        ({"extra": 1}, None),
+    ],
+)
+def test_what_atropos_takes_comes_back_as_it_gives_it(
+    name: str, trainer: TestClient, fields: dict[str, Any], back: dict[str, Any] | None
+) -> None:
+    body = {**TWO, **fields}
+    assert group_from_json(json.loads(json.dumps(body))) == group_from_json(body)
+    for _ in range(2):
+        assert trainer.post("/scored_data", json=body).json() == {"status": "received"}
+    first, _ = trainer.get("/batch").json()["batch"]
+    if back is not None:
+        wanted = {**dict.fromkeys(FULL), **body, **back}
+        assert first == wanted
+        assert repr(first["scores"]) == repr([float(one) for one in wanted["scores"]])
+    # Trainers on the queue itself read it, with what fits its tokens as arrays.
+    for _ in range(2):
+        trainer.post("/scored_data", json=body)
+    with TrajectoryReader.attach(name, sequences=4) as reader:
+        with reader.next_batch(layout="padded", causal_shift=True, timeout=WITHIN) as batch:
+            assert batch.tokens.shape[0] == 4
+            (group, _) = batch.groups
+        assert json.loads(group_to_text(group))["tokens"] == first["tokens"]
+        for column in group.columns:
+            assert isinstance(group.flat(column), np.ndarray)
+        if body["masks"] != first["masks"] or "masks" not in group.columns:
+            assert group.masks is not None
+
+
 def test_a_group_larger_than_the_batch(trainer: TestClient) -> None:
     refused = trainer.post("/scored_data", json=make_group(1, 5))
     assert refused.status_code == 422
@@ -390,6 +581,22 @@ def test_a_group_without_env_id_comes_back_without(trainer: TestClient) -> None:
     trainer.post("/scored_data", json=make_group(4, sequences=4))
     (group,) = trainer.get("/batch").json()["batch"]
     assert group["env_id"] is None
+
+
+def test_it_says_what_its_routes_are(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    routes = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    assert ("post", "/scored_data") in routes
+    assert ("get", "/status-env") in routes
+    assert len(routes) == 13
+    scored = document["components"]["schemas"]["ScoredData"]
+    assert scored["required"] == ["tokens", "masks", "scores"]
+    assert scored["properties"].keys() == FULL.keys()
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    for _, path in routes:
+        assert f">{path}<" in page.text
 
 
 def test_unknown_routes(client: TestClient) -> None:

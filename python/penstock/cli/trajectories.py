@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import penstock
 from penstock import _interrupts
@@ -19,6 +19,9 @@ from penstock.cli.command import (
     positive_seconds,
     size,
 )
+
+if TYPE_CHECKING:
+    from penstock.http.service import Left
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
 
@@ -54,6 +57,8 @@ def add_to(commands: Commands) -> None:
             "then the exit code is 0. The trainer's POST /register creates the queue if there is\n"
             "none, and then it ends when the server does, or with the last environment if that is\n"
             "asked for. Groups that come over HTTP and through shared memory go the same way.\n"
+            "What nobody took stays in the queue when the server ends, and comes first when one\n"
+            "serves NAME again: then it says so, and --fresh throws it away.\n"
             "There is no password: what reaches the port may read and write. Web pages of other\n"
             "sites may see how the server stands, and no more."
         ),
@@ -77,6 +82,11 @@ def add_to(commands: Commands) -> None:
         default="creator",
         help="whose leaving ends the stream of a queue that is created here: this server's (the\n"
         "default), or the last environment's; this server counts as one",
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="throw away the groups that wait in the queue, and its dead letters, at the start",
     )
     add_owner(parser)
     parser.add_argument(
@@ -104,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from penstock.http.limits import Limits
         from penstock.http.serve import serve
+        from penstock.http.service import left_in
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _OPTIONAL:
             raise
@@ -117,11 +128,14 @@ def run(args: argparse.Namespace) -> int:
         sequences=args.sequences,
         ends_with=args.ends_with,
         owner=args.owner,
+        fresh=args.fresh,
         limits=Limits(**{name: value for name, value in _limits_of(args) if value is not None}),
         allowed_hosts=args.allowed_host,
         allowed_origins=args.allowed_origin,
-        on_listening=lambda address: _tell(args, address),
+        on_listening=lambda address, left: _tell(args, address, left),
     )
+    if (left := left_in(args.queue)).groups:
+        output.say(f"{_groups(left)} stay in the queue {args.queue!r}")
     return exits.OK if served else exits.ERROR
 
 
@@ -130,7 +144,13 @@ def _limits_of(args: argparse.Namespace) -> list[tuple[str, Any]]:
     return [(name.removeprefix("max_"), getattr(args, name)) for name in names]
 
 
-def _tell(args: argparse.Namespace, address: str) -> None:
+def _tell(args: argparse.Namespace, address: str, left: Left) -> None:
     if args.json:
         output.print_json({"queue": args.queue, "address": address})
     output.say(f"the queue {args.queue!r} is at {address}")
+    if left.groups:
+        output.say(f"{_groups(left)} of before are in it, and come first; --fresh drops them")
+
+
+def _groups(left: Left) -> str:
+    return f"{left.groups} groups ({left.sequences} sequences)"

@@ -16,16 +16,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from .. import errors
 from ..handle import Owner
 from ..queue import EndsWith
-from .arrival import UnknownEncoding, check_encoding, read, unpack
+from .answers import json_answer
+from .arrival import Damaged, UnknownEncoding, check_encoding, read, unpack
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
+from .describe import openapi, page
 from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
 from .origins import Origins, RefuseForeign
 from .service import NotAccepted, Service, UnknownEnvironment
@@ -36,8 +37,6 @@ __all__ = ["build_app"]
 _T = TypeVar("_T")
 
 _MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
-_GZIP_FROM = 1000  # bytes of an answer
-_GZIP_LEVEL = 1  # the highest would take longer than everything else together
 _WAITING_PUTS = 64
 _LIMITS = Limits()
 # As Atropos's server answers pages of any site, so that their scripts may read what they are told:
@@ -96,7 +95,6 @@ def build_app(
         middleware=[
             Middleware(CORSMiddleware, **_ANY_ORIGIN),
             Middleware(RefuseForeign, origins=Origins(host, allowed_hosts, allowed_origins)),
-            Middleware(GZipMiddleware, minimum_size=_GZIP_FROM, compresslevel=_GZIP_LEVEL),
         ],
         exception_handlers=_HANDLERS,
     )
@@ -120,13 +118,15 @@ class _Routes:
             _post("/disconnect-env", self._with_object(service.disconnect_environment)),
             _post("/scored_data", self._scored_data),
             _post("/scored_data_list", self._scored_data_list),
-            _take("/batch", self._batch),
+            _take("/batch", _text_answer(service.batch)),
             _get("/status", _answer(service.status)),
             _get("/status-env", self._status_env),
             _get("/info", self._info),
             _get("/wandb_info", _answer(service.wandb_info)),
-            _get("/latest_example", _answer(service.latest_example)),
+            _get("/latest_example", _text_answer(service.latest_example)),
             _take("/reset_data", self._reset_data),
+            _get("/openapi.json", _answer(openapi)),
+            _get("/docs", _page),
         ]
 
     async def _parsed(self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]) -> _T:
@@ -155,7 +155,9 @@ class _Routes:
             group = await self._parsed(
                 request, ticket, lambda body: group_from_text(body, ticket.charge)
             )
-            await self._put([group])
+            waiting = await self._put([group])
+        if waiting:
+            return _json({"status": "buffered", "buffer_size": waiting[-1]})
         return _json({"status": "received"})
 
     async def _scored_data_list(self, request: Request) -> Response:
@@ -163,23 +165,21 @@ class _Routes:
             groups = await self._parsed(
                 request, ticket, lambda body: groups_from_text(body, ticket.charge)
             )
-            await self._put(groups)
-            return _json({"status": "received", "groups_processed": len(groups)})
+            waiting = await self._put(groups)
+        answer: Json = {"status": "received", "groups_processed": len(groups)}
+        if waiting:
+            answer |= {"buffered": len(waiting), "last_buffer_size": waiting[-1]}
+        return _json(answer)
 
-    async def _put(self, groups: list[Any]) -> None:
+    async def _put(self, groups: list[Any]) -> list[int]:
         end = time.monotonic() + self._put_timeout  # waiting for a thread included
-        await anyio.to_thread.run_sync(lambda: self.service.put(groups, end), limiter=self._puts)
-
-    async def _batch(self, _request: Request) -> Response:
-        return _json_text(await run_in_threadpool(self.service.batch))
+        return await anyio.to_thread.run_sync(
+            lambda: self.service.put(groups, end), limiter=self._puts
+        )
 
     async def _status_env(self, request: Request) -> Response:
         if "env_id" in request.query_params:
-            text = request.query_params["env_id"]
-            try:
-                env_id = int(text)
-            except ValueError:
-                raise Invalid(f"the field 'env_id' is {text!r}: give a whole number") from None
+            env_id = field(dict(request.query_params), "env_id", int)
         else:
             env_id = field(await self._object(request), "env_id", int)
         return _json(await run_in_threadpool(self.service.status_of, env_id))
@@ -230,12 +230,21 @@ def _answer(value: Callable[[], Json]) -> _Endpoint:
     return endpoint
 
 
+def _text_answer(text: Callable[[], bytes]) -> _Endpoint:
+    """Of JSON text, which may be long: packed in the thread that makes it."""
+
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(lambda: json_answer(text(), request))
+
+    return endpoint
+
+
+async def _page(_request: Request) -> Response:
+    return HTMLResponse(page())
+
+
 def _json(value: Json, status: int = 200) -> Response:
-    return _json_text(encode(value), status)
-
-
-def _json_text(text: bytes, status: int = 200) -> Response:
-    return Response(text, status, media_type="application/json")
+    return json_answer(encode(value), status=status)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
@@ -294,6 +303,7 @@ _HANDLERS: dict[Any, Any] = {
     Busy: _on_busy,
     ClientDisconnect: _on_gone,
     UnknownEncoding: _detail(415),
+    Damaged: _detail(400),
     errors.InvalidArgument: _detail(422),
     errors.InvalidName: _detail(422),
     errors.TooLarge: _detail(422),

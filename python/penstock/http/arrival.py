@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
 import anyio
 from starlette.requests import Request
 
+from . import gzip_codec
 from .limits import Limits, Ticket, TooBig, TooSlow
 from .words import Invalid
 
-__all__ = ["UnknownEncoding", "check_encoding", "read", "unpack"]
+__all__ = ["Damaged", "UnknownEncoding", "check_encoding", "read", "unpack"]
 
 _STEP_IN = 64 << 10  # bytes of gzip at a time, also so that no tail is copied for each member
 _STEP_OUT = 1 << 20
@@ -23,14 +23,18 @@ class UnknownEncoding(ValueError):
     """A Content-Encoding that is not known here."""
 
 
+class Damaged(ValueError):
+    """The body is not what its Content-Encoding says."""
+
+
 def check_encoding(request: Request) -> str:
     """The body's Content-Encoding, "gzip" or "". Raises UnknownEncoding."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return ""
-    if encoding != "gzip":
+    if encoding not in ("gzip", "x-gzip"):
         raise UnknownEncoding(f"the body has the encoding {encoding!r}: give gzip or none")
-    return encoding
+    return "gzip"
 
 
 async def read(request: Request, ticket: Ticket, limits: Limits) -> bytes:
@@ -58,14 +62,14 @@ def _check_announced(request: Request, limits: Limits) -> None:
 
 
 def unpack(raw: bytes, ticket: Ticket) -> bytes:
-    """The bytes of gzip data. Each step is charged. Raises TooBig, Busy, Invalid."""
+    """The bytes of gzip data. Each step is charged. Raises TooBig, Busy, Damaged, Invalid."""
     out = bytearray()
     try:
         for piece in _inflated(raw):
             ticket.charge(len(piece))
             out += piece
-    except zlib.error as error:
-        raise Invalid(f"the body is no gzip data: {error}") from None
+    except gzip_codec.BadGzip as error:
+        raise Damaged(f"the body is no gzip data: {error}") from None
     return bytes(out)
 
 
@@ -77,7 +81,7 @@ def _inflated(raw: bytes) -> Iterator[bytes]:
         while data:
             if member is None:
                 members += 1
-                member = zlib.decompressobj(wbits=31)
+                member = gzip_codec.decompressor()
             yield member.decompress(data, _STEP_OUT)
             data = member.unconsumed_tail
             if member.eof:
@@ -90,5 +94,5 @@ def _inflated(raw: bytes) -> Iterator[bytes]:
         if member.eof:
             member = None
         elif not piece:
-            raise Invalid("the body is no whole gzip data")
+            raise Damaged("the body is no whole gzip data")
         yield piece

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ..trajectories import TrajectoryGroup
-from .numbers import distilled_column, scores_of, token_column
+from ..trajectories.loose import fitting, number_from
+from .numbers import COST_OF_VALUE, Charge, column_of, cost_of_values, text_of_column, values_of
 from .words import NAMES, Invalid, kind_of
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "field",
     "group_from_json",
     "group_from_text",
-    "group_to_json",
+    "group_to_text",
     "groups_from_text",
     "object_of",
 ]
@@ -31,8 +32,16 @@ __all__ = [
 Json = dict[str, Any]
 _T = TypeVar("_T")
 
-_PER_TOKEN: Final = ("tokens", "masks", "advantages", "ref_logprobs", "inference_logprobs")
-_DISTILLED: Final = ("distill_token_ids", "distill_logprobs")
+_LEVELS: Final = {  # of lists, in a column
+    "tokens": 2,
+    "masks": 2,
+    "scores": 1,
+    "advantages": 2,
+    "ref_logprobs": 2,
+    "inference_logprobs": 2,
+    "distill_token_ids": 3,
+    "distill_logprobs": 3,
+}
 _LARGEST: Final = 2**53
 _REQUIRED: Final = ("tokens", "masks", "scores")
 _KEYS: Final = (
@@ -46,14 +55,10 @@ _OBJECTS: Final = ("generation_params", "group_overrides")
 _LOOSE: Final = ("messages", *_OBJECTS, "overrides", "images")
 _MOST_SEQUENCES: Final = 65_536  # of a group: no batch is larger
 _COST_OF_GROUP: Final = 2048
-_COST_OF_VALUE: Final = 64
 _NULL: Final = msgspec.Raw(b"null")
 # Python writes these, and msgspec reads none of them: half a character of UTF-16 is one of the
 # last.
 _BEYOND_JSON: Final = re.compile(rb"NaN|Infinity|\\u[dD]")
-
-#: Is told what a step will cost, and raises where that is too much.
-Charge = Callable[[int], None]
 
 
 class _GroupText(msgspec.Struct):
@@ -108,32 +113,32 @@ def _plain(value: Any) -> Any:
 
 def object_of(body: bytes) -> Json:
     """The body as a JSON object."""
-    value = _any_json(body)
+    value = values_of(body)
     if not isinstance(value, dict):
         raise Invalid(f"the body is {kind_of(value)}: give an object")
     return value
 
 
-def _any_json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"the body is no JSON: {error}") from None
-
-
 def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _T:
-    """One plain field; required if there is no default. Numbers may be whole where floats go."""
+    """One plain field; required if there is no default. Numbers may be what stands for them, as
+    Atropos's server takes them: text, true and false, 1.0."""
     value = body.get(name)
     if value is None:
         if default is None:
             raise Invalid(f"the field '{name}' is missing")
         return default
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        raise Invalid(f"the field '{name}' is beyond 2**53: JSON carries no such number safely")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise Invalid(f"the field '{name}' is {kind_of(value)}: give {NAMES[kind]}")
+    found = kind_of(value)
+    if kind in (int, float):
+        try:
+            value = number_from(value, kind)
+        except OverflowError:
+            value = _LARGEST + 1
+        except (ValueError, TypeError):
+            raise Invalid(f"the field '{name}' is {found}: give {NAMES[kind]}") from None
+        if abs(value) > _LARGEST:
+            raise Invalid(f"the field '{name}' is beyond 2**53: JSON carries no such number safely")
+    if not isinstance(value, kind):
+        raise Invalid(f"the field '{name}' is {found}: give {NAMES[kind]}")
     if isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
         raise Invalid(f"the field '{name}' holds half a character, which UTF-8 can't say")
     return value
@@ -183,8 +188,8 @@ def _cut(body: bytes, decoder: Any, charge: Charge) -> Any:
     except (ValueError, RecursionError) as error:
         if not _BEYOND_JSON.search(body):
             raise Invalid(f"the body is no JSON: {error}") from None
-        charge(_cost_of_values(body))
-        return _any_json(body)
+        charge(cost_of_values(body))
+        return values_of(body)
 
 
 def _refusal(why: str, wanted: str) -> Invalid:
@@ -200,25 +205,21 @@ def _refusal(why: str, wanted: str) -> Invalid:
     return Invalid(f"the body is no group: {why}")
 
 
-def _cost_of_values(text: bytes) -> int:
-    """Each value stands behind one of these; text may hold more of them."""
-    return _COST_OF_VALUE * (text.count(b",") + text.count(b"[") + text.count(b"{"))
-
-
 def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
     """``body``: a _GroupText, or a JSON value."""
     given = _fields_of(body, charge)
     for name in _REQUIRED:
         if name not in given:
             raise Invalid(f"the field '{name}' is missing")
-    columns: Json = {name: token_column(name, given[name]) for name in _PER_TOKEN if name in given}
+    columns: Json = {
+        name: column_of(name, given[name], levels, charge)
+        for name, levels in _LEVELS.items()
+        if name in given
+    }
     sequences = len(columns["tokens"].lengths)
     if sequences > _MOST_SEQUENCES:
         raise Invalid(f"the group has {sequences} sequences, and no batch more than 65536")
-    for name in _DISTILLED:
-        if name in given:
-            columns[name] = distilled_column(name, given[name], sequences)
-    columns["scores"] = scores_of("scores", given["scores"])
+    fits, plain = fitting(columns, lambda values: charge(COST_OF_VALUE * values))
     rest: Json = {}
     if "messages" in given:
         rest["messages"] = _messages(given["messages"])
@@ -231,7 +232,7 @@ def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
         rest["env_id"] = field(given, "env_id", int)
     if "images" in given:
         rest["images"] = given["images"]
-    return TrajectoryGroup.from_flat(columns, rest)
+    return TrajectoryGroup.from_flat(fits, rest, plain)
 
 
 def _fields_of(body: Any, charge: Charge) -> Json:
@@ -242,28 +243,24 @@ def _fields_of(body: Any, charge: Charge) -> Json:
         return {name: value for name, value in body.items() if value is not None}
     texts = {name: bytes(getattr(body, name)).strip() for name in body.__struct_fields__}
     given: Json = {name: text for name, text in texts.items() if text != b"null"}
-    for name in _DISTILLED:
-        if name in given:
-            charge(_COST_OF_VALUE * given[name].count(b"["))
     for name in (*_LOOSE, "env_id"):
         if name in given:
-            charge(_cost_of_values(given[name]))
-            given[name] = _any_json(given[name])
+            charge(cost_of_values(given[name]))
+            given[name] = values_of(given[name])
     return given
 
 
-def group_to_json(group: TrajectoryGroup) -> Json:
-    """The same keys in every group; None where it has no such thing."""
-    return {name: _as_lists(getattr(group, name)) for name in _KEYS}
+def group_to_text(group: TrajectoryGroup) -> bytes:
+    """A JSON object with the same keys for every group; null where it has no such thing."""
+    texts = (b'"%b":%b' % (name.encode(), _text_of(group, name)) for name in _KEYS)
+    return b"{" + b",".join(texts) + b"}"
 
 
-def _as_lists(value: Any) -> Any:
-    """Columns become lists; what the caller gave as plain values stays as it is."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, list):
-        return [_as_lists(one) for one in value]
-    return value
+def _text_of(group: TrajectoryGroup, name: str) -> bytes:
+    if name in group.columns:
+        return text_of_column(group, name)
+    value = getattr(group, name)
+    return b"null" if value is None else encode(value)
 
 
 def _list(name: str, value: Any, where: str) -> list[Any]:

@@ -31,7 +31,7 @@ __all__ = ["Origins", "RefuseForeign"]
 _WILDCARDS = ("", "0.0.0.0", "::")
 _ONE_PART = re.compile(r"[a-z0-9_-]+")
 #: What a page of any site may ask, and read the answer of.
-_OPEN = frozenset({"/", "/status", "/status-env", "/info", "/wandb_info"})
+_OPEN = frozenset({"/", "/status", "/status-env", "/info", "/wandb_info", "/openapi.json", "/docs"})
 
 
 class Origins:

@@ -14,6 +14,7 @@ from ..queue import EndsWith
 from .app import build_app
 from .connections import bounded_protocol
 from .limits import Limits
+from .service import Left, drop_left, left_in
 
 __all__ = ["serve"]
 
@@ -28,15 +29,17 @@ def serve(
     sequences: int | None = None,
     ends_with: EndsWith = "creator",
     owner: Owner | None = None,
+    fresh: bool = False,
     limits: Limits | None = None,
     allowed_hosts: Iterable[str] = (),
     allowed_origins: Iterable[str] = (),
-    on_listening: Callable[[str], None],
+    on_listening: Callable[[str, Left], None],
 ) -> bool:
     """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order. False: it could not start.
 
-    ``on_listening`` is told the address; port 0 takes a free one. Raises OSError if it is taken,
-    and what ``build_app`` raises: then nothing has listened.
+    ``fresh`` throws away what waits in the queue, if there is one, once the port is taken.
+    ``on_listening`` is told the address, and what the queue holds from before; port 0 takes a free
+    one. Raises OSError if it is taken, and what ``build_app`` raises: then nothing has listened.
     """
     limits = limits or Limits()
     app = build_app(
@@ -61,7 +64,10 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
         )
-        server = _Server(config, lambda: on_listening(_address(host, listener)))
+        if fresh:
+            drop_left(queue, owner)
+        left = left_in(queue)
+        server = _Server(config, lambda: on_listening(_address(host, listener), left))
         _interrupts.listen(server.end)
         if _interrupts.is_told():  # before there was anything to end
             return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+import math
 import threading
 import time
 import uuid
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _core, errors
+from .._exit import close_at_exit
 from ..handle import Handle, Owner
 from ..queue import EndsWith
 from ..trajectories import (
@@ -20,16 +23,21 @@ from ..trajectories import (
     TrajectoryStats,
     TrajectoryWriter,
 )
-from .bodies import Json, encode, field, group_to_json
+from ..trajectories.state import EnvironmentStats
+from .bodies import Json, encode, field, group_to_text
+from .parts import Parts
 from .words import Invalid
 
-__all__ = ["NotAccepted", "Service", "UnknownEnvironment"]
+__all__ = ["Left", "NotAccepted", "Service", "UnknownEnvironment", "drop_left", "left_in"]
 
 _log = logging.getLogger("penstock.http")
 
 # Beside the environments that have a name, those without one get next to nothing of what may be
 # begun: they don't ask for credit.
 _SMALL_WEIGHT = 1e-6
+_LEAST_WEIGHT = 0.01  # that a client is told, so that none starves
+_LONGEST_NAME = 64  # bytes of an environment's name in the queue
+_LARGEST_GROUP = 65_536  # no batch is larger
 
 
 class NotAccepted(Exception):
@@ -61,12 +69,26 @@ class _Config:
 
 @dataclass
 class _Environment:
-    writer: TrajectoryWriter
     name: str
     weight: float
     min_share: float
     group_size: int
     max_token_length: int
+    writer: TrajectoryWriter | None  # None: it has left, or the queue had no place for it
+    is_connected: bool = True
+
+    @property
+    def load(self) -> float:
+        """Tokens that it makes, beside those of the others."""
+        return self.max_token_length * max(0.0, self.weight)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an earlier run left in a queue."""
+
+    groups: int = 0
+    sequences: int = 0
 
 
 class Service:
@@ -90,8 +112,11 @@ class Service:
         self._config: _Config | None = None
         self._reader: TrajectoryReader | None = None
         self._others: TrajectoryWriter | None = None  # of groups from nobody known
-        self._environments: dict[int, _Environment] = {}
+        self._founder: TrajectoryReader | None = None  # whose end would be the stream's
+        self._environments: list[_Environment] = []  # by env_id; those that left as well
         self._names: dict[str, int] = {}
+        self._parts = Parts()
+        self._max_token_len = -1
         self._latest: TrajectoryGroup | None = None
         self._started = False
         self._step = 0
@@ -103,19 +128,25 @@ class Service:
         producer and others live.
         """
         with self._lock:
-            for environment in self._environments.values():
+            self._forget_environments()
+            for one in (self._others, self._reader, self._founder):
+                if one is not None:
+                    one.close()
+            self._reader = self._others = self._founder = None
+
+    def _forget_environments(self) -> None:
+        for environment in self._environments:
+            if environment.writer is not None:
                 environment.writer.close()
-            self._environments.clear()
-            if self._others is not None:
-                self._others.close()
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = self._others = None
+        self._environments.clear()
+        self._names.clear()
+        self._parts.clear()
 
     # --- the trainer ---------------------------------------------------------------------------
 
     def register(self, body: Json) -> Json:
-        """The first call makes the reader; later ones only get a number of their own."""
+        """The first call, and the first after a reset, says what batches are like; later ones only
+        get a number of their own."""
         config = _Config(
             wandb_group=field(body, "wandb_group", str),
             wandb_project=field(body, "wandb_project", str),
@@ -132,11 +163,12 @@ class Service:
             raise Invalid(f"the field 'starting_step' is {config.starting_step}: give 0 or more")
         with self._lock:
             if self._reader is None:
-                # None: a trainer that says 0 or less has no bound.
-                max_tokens = max(0, config.max_token_len) or None
-                reader = self._open_reader(self._sequences or config.batch_size, max_tokens)
+                reader = self._open_reader(self._sequences or config.batch_size)
                 try:
-                    self._others = TrajectoryWriter.attach(
+                    # 0 or less: no bound of its own; but none of before a reset either.
+                    if config.max_token_len > 0 or self._founder is not None:
+                        reader._limit_tokens(max(0, config.max_token_len))
+                    self._others = self._others or TrajectoryWriter.attach(
                         reader.handle,
                         environment="http",
                         weight=_SMALL_WEIGHT,
@@ -147,17 +179,14 @@ class Service:
                     raise
                 self._reader = reader
                 self._config = config
+                self._max_token_len = config.max_token_len
                 self._step = config.starting_step
         return {"uuid": uuid.uuid4().int}
 
-    def _open_reader(self, sequences: int, max_tokens: int | None) -> TrajectoryReader:
+    def _open_reader(self, sequences: int) -> TrajectoryReader:
         def attach(timeout: float) -> TrajectoryReader:
             return TrajectoryReader.attach(
-                self._queue,
-                sequences=sequences,
-                max_tokens=max_tokens,
-                timeout=timeout,
-                owner=self._owner,
+                self._queue, sequences=sequences, timeout=timeout, owner=self._owner
             )
 
         try:
@@ -168,7 +197,6 @@ class Service:
             return TrajectoryReader.create(
                 self._queue,
                 sequences=sequences,
-                max_tokens=max_tokens,
                 ends_with=self._ends_with,
                 owner=self._owner,
             )
@@ -203,7 +231,7 @@ class Service:
         """None: one of its groups was set aside, and the others went back."""
         texts: list[bytes] = []
         try:
-            texts.extend(encode(group_to_json(group)) for group in batch.groups)
+            texts.extend(group_to_text(group) for group in batch.groups)
         except MemoryError:  # is no group's fault
             batch.give_back()
             raise
@@ -215,67 +243,123 @@ class Service:
         with self._lock:
             batch.ack(self._step + 1)
             self._step += 1
+            for group in batch.groups:
+                if group.env_id is not None:
+                    self._parts.take(group.env_id, len(group))
         return b'{"batch":[' + b",".join(texts) + b"]}"
 
     def reset(self) -> int:
-        """Throws away what waits now, and goes on. How many groups that were."""
-        with self._reading:
+        """Throws away what waits now, and what trainer and environments have said: the next one
+        registers anew. How many groups that were. Others keep their places on the queue."""
+        with self._reading, self._lock:
             reader = self._reader
-            return 0 if reader is None else reader.drop_waiting()
+            if reader is None:
+                return 0
+            dropped = reader.drop_waiting()
+            self._forget_environments()
+            if self._founder is None:
+                self._founder = reader
+            else:
+                reader.close()
+            self._reader = self._config = None
+            self._started = False
+            self._step = 0
+            return dropped
 
     # --- environments --------------------------------------------------------------------------
 
     def register_environment(self, body: Json) -> Json:
         """A writer of its own, once the trainer has asked for its first batch."""
         desired = field(body, "desired_name", str)
-        weight = field(body, "weight", float)
-        group_size = field(body, "group_size", int)
-        max_token_length = field(body, "max_token_length", int)
-        min_share = field(body, "min_batch_allocation", float, 0.0)
+        environment = _Environment(
+            name="",
+            weight=field(body, "weight", float),
+            min_share=field(body, "min_batch_allocation", float, 0.0),
+            group_size=field(body, "group_size", int),
+            max_token_length=field(body, "max_token_length", int),
+            writer=None,
+        )
         with self._lock:
             if not self._started or self._config is None:
                 return {"status": "wait for trainer to start"}
             number = self._names.get(desired, 0)
-            name = f"{desired}_{number}"
-            writer = TrajectoryWriter.attach(
-                self._queue,
-                environment=name,
-                weight=weight,
-                min_share=min_share,
-                group_size=group_size,
-                owner=self._owner,
-            )
+            environment.name = f"{desired}_{number}"
+            environment.writer = self._writer_for(environment)
             self._names[desired] = number + 1
-            self._environments[writer.env_id] = _Environment(
-                writer, name, weight, min_share, group_size, max_token_length
-            )
+            self._environments.append(environment)
             return {
                 "status": "success",
-                "env_id": writer.env_id,
-                "wandb_name": name,
+                "env_id": len(self._environments) - 1,
+                "wandb_name": environment.name,
                 "checkpoint_dir": self._config.checkpoint_dir,
                 "starting_step": self._step,
                 "checkpoint_interval": self._config.save_checkpoint_interval,
                 "num_steps": self._config.num_steps,
             }
 
+    def _writer_for(self, environment: _Environment) -> TrajectoryWriter | None:
+        """Its place on the queue, as far as its numbers have a meaning there.
+
+        A weight of 0 or less says that its groups are none of the training's, and a share beyond 1
+        that it wants everything.
+        """
+        weight = environment.weight if 0 < environment.weight < math.inf else _SMALL_WEIGHT
+        min_share = environment.min_share if environment.min_share > 0 else 0.0
+        try:
+            writer = TrajectoryWriter(
+                self._queue,
+                instance="" if self._reader is None else self._reader.handle.instance,
+                options=None,
+                environment=queue_name(environment.name),
+                weight=weight,
+                min_share=min(min_share, 1.0),
+                group_size=min(max(environment.group_size, 1), _LARGEST_GROUP),
+                env_id=None,
+                timeout=0,
+                owner=self._owner,
+                scales_shares=True,
+            )
+        except (errors.Busy, errors.NoSpace) as error:
+            _log.warning("%s has no place of its own on the queue: %s", environment.name, error)
+            return None
+        close_at_exit(writer)
+        return writer
+
     def disconnect_environment(self, body: Json) -> Json:
+        """What it has put stays; to say so twice is no mistake."""
         env_id = field(body, "env_id", int)
         with self._lock:
-            environment = self._environments.pop(env_id, None)
+            environment = self._known(env_id)
             if environment is None:
                 return {"status": "failure", "error": f"no environment has the env_id {env_id}"}
-            environment.writer.close()
+            if environment.writer is not None:
+                environment.writer.close()
+            environment.writer = None
+            environment.is_connected = False
         return {"status": "success"}
 
-    def put(self, groups: Sequence[TrajectoryGroup], end: float) -> None:
+    def _known(self, env_id: int | None) -> _Environment | None:
+        if env_id is None or not 0 <= env_id < len(self._environments):
+            return None
+        return self._environments[env_id]
+
+    def put(self, groups: Sequence[TrajectoryGroup], end: float) -> list[int]:
         """All of them, each whole, until the monotonic time ``end``.
 
-        Raises NotAccepted, which says how many went in; those stay in.
+        For each that was smaller than its environment's groups are: how many sequences then wait
+        to make whole groups. Raises NotAccepted, which says how many went in; those stay in.
         """
+        waiting: list[int] = []
         for accepted, group in enumerate(groups):
             self._put_one(group, accepted, end)
             self._latest = group
+            with self._lock:
+                environment = self._known(group.env_id)
+                if environment is not None and len(group) != environment.group_size:
+                    assert group.env_id is not None
+                    whole = max(environment.group_size, 0)
+                    waiting.append(self._parts.add(group.env_id, len(group), whole))
+        return waiting
 
     def _put_one(self, group: TrajectoryGroup, accepted: int, end: float) -> None:
         writer = self._writer_of(group.env_id, accepted)
@@ -286,9 +370,10 @@ class Service:
 
     def _writer_of(self, env_id: int | None, accepted: int) -> TrajectoryWriter:
         with self._lock:
-            environment = None if env_id is None else self._environments.get(env_id)
-            writer = self._others if environment is None else environment.writer
-            if writer is None:
+            environment = self._known(env_id)
+            own = None if environment is None else environment.writer
+            writer = own or self._others
+            if writer is None or self._reader is None:
                 raise NotAccepted(_NOT_REGISTERED, accepted)
             return writer
 
@@ -299,23 +384,36 @@ class Service:
         return {"current_step": self._step, "queue_size": _groups_of(stats)}
 
     def status_of(self, env_id: int) -> Json:
-        with self._lock:
-            environment = self._environments.get(env_id)
-            if environment is None:
-                raise UnknownEnvironment(f"no environment has the env_id {env_id}")
-            connected = list(self._environments.values())
+        """What an environment needs to know to make as much as is wanted of it.
+
+        ``queue_size`` counts in its own groups what waits of its own, and of the others' what is
+        beyond their minimum shares, as if they came in groups of the largest size.
+        """
         stats = self._stats()
-        own = [one for one in stats.environments if one.name == environment.name] if stats else []
-        load = sum(one.max_token_length * max(0.0, one.weight) for one in connected)
-        part = environment.max_token_length * environment.weight / load if load > 0 else 0.0
-        return {
-            "current_step": self._step,
-            "queue_size": _groups_of(stats),
-            "unallocated_fraction": max(0.0, 1.0 - sum(one.min_share for one in connected)),
-            "self_queue_size": sum(one.waiting_groups for one in own),
-            "max_group_size": max(one.group_size for one in connected),
-            "env_weight": max(0.01, part),
-        }
+        with self._lock:
+            asking = self._known(env_id)
+            if asking is None:
+                raise UnknownEnvironment(f"no environment has the env_id {env_id}")
+            connected = [one for one in self._environments if one.is_connected]
+            batch_size = 0 if self._config is None else self._config.batch_size
+            environments = stats.environments if stats else []
+            own_name = queue_name(asking.name)
+            own = [one for one in environments if one.name == own_name]
+            others = [one for one in environments if one.name != own_name]
+            largest = max((one.largest_waiting for one in environments), default=1) or 1
+            asking.group_size = max(asking.group_size, 1, *(one.largest_waiting for one in own))
+            own_sequences = sum(one.waiting_sequences for one in own)
+            beyond = sum(_beyond_minimum(one, largest, batch_size) for one in others)
+            load = sum(one.load for one in connected)
+            part = asking.max_token_length * asking.weight / load if load > 0 else 0.0
+            return {
+                "current_step": self._step,
+                "queue_size": (own_sequences + beyond) // asking.group_size,
+                "unallocated_fraction": 1.0 - min(sum(one.min_share for one in connected), 1.0),
+                "self_queue_size": own_sequences // asking.group_size,
+                "max_group_size": largest,
+                "env_weight": max(_LEAST_WEIGHT, part),
+            }
 
     def _stats(self) -> TrajectoryStats | None:
         writer = self._others
@@ -326,9 +424,8 @@ class Service:
 
     def info(self) -> Json:
         config = self._config
-        if config is None:
-            return {"batch_size": -1, "max_token_len": -1}
-        return {"batch_size": config.batch_size, "max_token_len": config.max_token_len}
+        batch_size = -1 if config is None else config.batch_size
+        return {"batch_size": batch_size, "max_token_len": self._max_token_len}
 
     def handle(self) -> Handle | None:
         """Of the queue, for those that take part in it without HTTP; None before /register."""
@@ -341,13 +438,19 @@ class Service:
             return {"group": None, "project": None}
         return {"group": config.wandb_group, "project": config.wandb_project}
 
-    def latest_example(self) -> Json:
+    def latest_example(self) -> bytes:
+        """As JSON text."""
         latest = self._latest
-        if latest is None:
-            return {"tokens": [], "masks": [], "scores": []}
-        return group_to_json(latest)
+        return encode(_NO_EXAMPLE) if latest is None else group_to_text(latest)
 
 
+_NO_EXAMPLE: Json = {
+    name: []
+    for name in (
+        *("tokens", "masks", "scores", "advantages", "ref_logprobs", "generation_params"),
+        *("inference_logprobs", "messages", "images"),
+    )
+}
 _NOT_REGISTERED = "no trainer has registered yet"
 
 
@@ -356,6 +459,48 @@ def _check_queue(name: str) -> None:
     _core.check_name(name)
     with contextlib.suppress(errors.NotFound):
         _core.inspect_trajectories(name)
+
+
+def left_in(queue: str) -> Left:
+    """What waits in the queue of that name, if there is one. Raises Incompatible."""
+    try:
+        info = _core.inspect_trajectories(queue)
+    except errors.NotFound:
+        return Left()
+    environments = info["trajectories"]["environments"]
+    return Left(
+        sum(one["waiting_groups"] for one in environments),
+        sum(one["waiting_sequences"] for one in environments),
+    )
+
+
+def drop_left(queue: str, owner: Owner | None = None) -> int:
+    """Throws away what waits in the queue, if there is one, and the dead letters. How many groups
+    that were."""
+    try:
+        trajectories = _core.inspect_trajectories(queue)["trajectories"]
+        sequences = trajectories["batch_sequences"] or 1
+        with TrajectoryReader.attach(queue, sequences=sequences, owner=owner) as reader:
+            return reader.drop_waiting() + reader.drop_dead_letters()
+    except errors.NotFound:
+        return 0
+
+
+def queue_name(name: str) -> str:
+    """The name of an environment in the queue, which takes 64 bytes and nothing unprintable."""
+    if len(name.encode()) <= _LONGEST_NAME and name.isprintable():
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    plain = "".join(one for one in name if one.isprintable())
+    return f"{plain.encode()[: _LONGEST_NAME - 17].decode(errors='ignore')}~{digest}"
+
+
+def _beyond_minimum(one: EnvironmentStats, largest: int, batch_size: int) -> int:
+    """Sequences of an environment that others need not make, rounded up to ``largest``."""
+    if largest <= 1:  # as Atropos counts: where nothing is packed, each fills its own part
+        return 0
+    packed = -(-one.waiting_sequences // largest) * largest
+    return max(0, packed - int(batch_size * one.min_share))
 
 
 def _groups_of(stats: TrajectoryStats | None) -> int:

@@ -14,12 +14,14 @@ from ..errors import InvalidArgument
 __all__ = [
     "INTEGER_COLUMNS",
     "FlatColumn",
-    "check_lengths",
+    "check_count",
     "check_tokens",
     "flatten",
     "flatten_distilled",
+    "is_even",
     "lengths_of",
     "listed",
+    "narrowed",
     "shape_distilled",
     "split",
 ]
@@ -65,7 +67,12 @@ def as_array(values: Any, integers: bool) -> Any:
         return array.astype(np.int32 if integers else np.float64)
     if not integers:
         return array.astype(np.float64) if array.dtype.kind in "iub" else array
-    if array.dtype.kind == "i" and _fit_int32(array):
+    return narrowed(array)
+
+
+def narrowed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integers as int32 where they all fit."""
+    if array.dtype == np.int64 and (array.size == 0 or _fit_int32(array)):
         return array.astype(np.int32)
     return array
 
@@ -112,23 +119,19 @@ def lengths_of(tokens: Any, title: str) -> Lengths:
     return check_tokens(lengths, title)
 
 
-def check_tokens(lengths: Lengths, title: str) -> Lengths:
-    """One sequence at least, and none without a token."""
+def check_count(lengths: Lengths, title: str) -> Lengths:
+    """One sequence at least."""
     if len(lengths) == 0:
         raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
-    if (lengths == 0).any():
-        empty = int(np.argmin(lengths))
-        raise _refuse("tokens", title, f"has no token in sequence {empty}")
     return lengths
 
 
-def check_lengths(column: str, given: Lengths, lengths: Lengths, title: str) -> None:
-    """A flat column fits the tokens."""
-    _check_count(column, given, lengths, title)
-    if np.array_equal(given, lengths):
-        return
-    at = int(np.argmax(given != lengths))
-    _check_length(column, at, int(given[at]), int(lengths[at]), title)
+def check_tokens(lengths: Lengths, title: str) -> Lengths:
+    """One sequence at least, and none without a token."""
+    if (check_count(lengths, title) == 0).any():
+        empty = int(np.argmin(lengths))
+        raise _refuse("tokens", title, f"has no token in sequence {empty}")
+    return lengths
 
 
 def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
@@ -165,7 +168,7 @@ def flatten_distilled(
     widths = np.fromiter(
         (len(token) for sequence in values for token in sequence), np.int32, int(lengths.sum())
     )
-    if _is_even(widths):
+    if is_even(widths):
         arrays = [as_array(sequence, integers) for sequence in values]
         _check_same_dtype(column, arrays, title)
         return _join(arrays), None
@@ -178,11 +181,12 @@ def shape_distilled(
     flat: npt.NDArray[Any], widths: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32] | None]:
     """The same of numbers that are in a row already."""
-    return (flat.reshape(len(widths), -1), None) if _is_even(widths) else (flat, widths)
+    return (flat.reshape(len(widths), -1), None) if is_even(widths) else (flat, widths)
 
 
-def _is_even(widths: npt.NDArray[np.int32]) -> bool:
-    return bool((widths == widths[0]).all() and widths[0] > 0)
+def is_even(widths: npt.NDArray[np.int32]) -> bool:
+    """Every token has as many values, and has some."""
+    return bool(widths.size > 0 and widths[0] > 0 and (widths == widths[0]).all())
 
 
 def split(flat: Any, lengths: Lengths) -> list[Any]:

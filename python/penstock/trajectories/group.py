@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _core
 from .._repr import never_raises
@@ -16,8 +17,7 @@ from .columns import (
     FlatColumn,
     Lengths,
     as_array,
-    check_lengths,
-    check_tokens,
+    check_count,
     flatten,
     flatten_distilled,
     lengths_of,
@@ -54,6 +54,10 @@ class TrajectoryGroup:
     one for each sequence. The other fields are any value that the typed codec knows, and stay as
     they are; ``instance_id`` is text and ``env_id`` an int.
 
+    An empty list in the place of a column is kept, and no column. Groups that came over HTTP may
+    have columns of other lengths than the tokens', as Atropos's server takes them: these are plain
+    lists, as given, and not among ``columns``. Sequences without a token come that way only, too.
+
     A group that arrived equals the one that was put. Where it came from is no part of it, and
     told beside: ``environment``, ``environment_id`` and ``begun``.
 
@@ -64,6 +68,7 @@ class TrajectoryGroup:
         "_columns",
         "_counts",
         "_lengths",
+        "_plain",
         "_rest",
         "begun",
         "environment",
@@ -98,6 +103,9 @@ class TrajectoryGroup:
     ) -> None:
         given = locals()
         self._begin({name: given[name] for name in _REST if given[name] is not None})
+        for name in (*_PER_TOKEN[1:], *_DISTILLED, "scores"):
+            if isinstance(given[name], list | tuple) and len(given[name]) == 0:
+                self._plain[name], given[name] = [], None
         for name in (*_PER_TOKEN, *_DISTILLED):
             given[name] = listed(given[name], depth=3 if name in _DISTILLED else 2)
         self._lengths = lengths_of(given["tokens"], self.title)
@@ -119,18 +127,23 @@ class TrajectoryGroup:
         self.begun = None
         self._rest = rest
         self._columns: dict[str, Any] = {}
+        self._plain: dict[str, Any] = {}  # what stands in the place of a column, and is none
         self._counts: Any = None
         self._check_rest()
 
     @classmethod
-    def from_flat(cls, columns: Mapping[str, Any], rest: dict[str, Any]) -> TrajectoryGroup:
-        """A group of ``FlatColumn``s, and of arrays where there is one number for each sequence.
+    def from_flat(
+        cls, columns: Mapping[str, Any], rest: dict[str, Any], plain: dict[str, Any]
+    ) -> TrajectoryGroup:
+        """A group of ``FlatColumn``s that fit its tokens, and of arrays where there is one number
+        for each sequence; ``plain`` has the columns that do not fit.
 
-        For the library. Raises what the constructor raises.
+        For the library. Raises InvalidArgument for a group without a sequence.
         """
         group = cls.__new__(cls)
         group._begin(rest)
-        group._lengths = check_tokens(columns["tokens"].lengths, group.title)
+        group._plain = plain
+        group._lengths = check_count(columns["tokens"].lengths, group.title)
         for name, column in columns.items():
             if isinstance(column, FlatColumn):
                 group._add_flat(name, column)
@@ -139,7 +152,6 @@ class TrajectoryGroup:
         return group
 
     def _add_flat(self, name: str, column: FlatColumn) -> None:
-        check_lengths(name, column.lengths, self._lengths, self.title)
         if column.widths is None:
             self._columns[name] = column.values
         else:
@@ -189,6 +201,8 @@ class TrajectoryGroup:
         known = (*_core.TRAJECTORY_COLUMNS, *_PER_SEQUENCE)
         group._columns = {name: message[name] for name in known if name in message}
         group._rest = {name: message[name] for name in _REST if message.get(name) is not None}
+        plain = message.get("plain")
+        group._plain = plain if isinstance(plain, dict) else {}
         return group
 
     def to_message(self, environment: str, begun: int, environment_id: int) -> dict[str, Any]:
@@ -205,6 +219,8 @@ class TrajectoryGroup:
             message[name] = column if _is_flat(column) else np.ascontiguousarray(column)
         if self._counts is not None:
             message["distill_counts"] = self._counts
+        if self._plain:
+            message["plain"] = self._plain
         return message
 
     @property
@@ -231,6 +247,16 @@ class TrajectoryGroup:
     def flat(self, column: str) -> Any:
         """A column's values in a row: where sequence ``i`` lies, ``lengths`` tells."""
         return self._columns[column]
+
+    def widths(self, column: str) -> npt.NDArray[np.int32] | None:
+        """How many values of a column each token has; None: one, or it is one of a sequence."""
+        if column not in _DISTILLED:
+            return None
+        if self._counts is not None:
+            counts: npt.NDArray[np.int32] = self._counts
+            return counts
+        tokens, each = self._columns[column].shape
+        return np.full(tokens, each, np.int32)
 
     @property
     def tokens(self) -> list[Any]:
@@ -270,7 +296,7 @@ class TrajectoryGroup:
     @property
     def scores(self) -> Any:
         """One for each sequence."""
-        return self._columns.get("scores")
+        return self._columns.get("scores", self._plain.get("scores"))
 
     @property
     def versions(self) -> Any:
@@ -314,7 +340,7 @@ class TrajectoryGroup:
 
     def _split(self, name: str) -> list[Any] | None:
         column = self._columns.get(name)
-        return None if column is None else split(column, self._lengths)
+        return self._plain.get(name) if column is None else split(column, self._lengths)
 
     def _split_distilled(self, name: str) -> list[Any] | None:
         column = self._columns.get(name)
@@ -333,6 +359,7 @@ class TrajectoryGroup:
             return NotImplemented
         return (
             _same_value(self._rest, other._rest)
+            and _same_value(self._plain, other._plain)
             and np.array_equal(self._lengths, other._lengths)
             and np.array_equal(_or_empty(self._counts), _or_empty(other._counts))
             and self._columns.keys() == other._columns.keys()

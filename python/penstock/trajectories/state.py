@@ -28,6 +28,7 @@ class EnvironmentStats:
     running_sequences: int
     waiting_groups: int  #: put and not acknowledged, in a batch or not
     waiting_sequences: int
+    largest_waiting: int = 0  #: sequences of the largest group that waits
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,10 @@ TEST(GroupTest, WhatIsMissingIsNamed) {
     source = made.source();
     source.environment = "";
     EXPECT_TRUE(is_refused(source, "'environment'"));
-    const std::vector<std::int64_t> lengths = {6, 0};
+    const std::vector<std::int64_t> lengths = {7, -1};
     source = made.source();
     source.lengths = lengths;
-    EXPECT_TRUE(is_refused(source, "gives sequence 1 0 tokens"));
+    EXPECT_TRUE(is_refused(source, "gives sequence 1 -1 tokens"));
     const std::vector<std::int64_t> huge = {std::int64_t{1} << 40U, 1};
     codec::MessageWriter writer;
     writer.structure().map(1);

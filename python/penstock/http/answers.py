@@ -1,0 +1,52 @@
+"""Answers: JSON, packed for those who are far away and can unpack it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from . import gzip_codec
+
+__all__ = ["json_answer"]
+
+_PACKED_FROM: Final = 1000  # bytes
+_VARY: Final = {"Vary": "Accept-Encoding"}
+
+
+def json_answer(text: bytes, request: Request | None = None, status: int = 200) -> Response:
+    """``text`` is JSON. In a thread where it may be long: to pack it takes time.
+
+    On the same machine its bytes are copied faster than they are packed, so they go as they are.
+    """
+    if request is None or len(text) < _PACKED_FROM:
+        return Response(text, status, media_type="application/json")
+    weights = _weights(request.headers.get("accept-encoding", ""))
+    takes_plain = weights.get("identity", weights.get("*", 1.0)) > 0
+    takes_gzip = weights.get("gzip", weights.get("*", 0.0)) > 0
+    if not takes_gzip or (takes_plain and _is_near(request)):
+        return Response(text, status, _VARY, media_type="application/json")
+    headers = {**_VARY, "Content-Encoding": "gzip"}
+    return Response(gzip_codec.compress(text), status, headers, media_type="application/json")
+
+
+def _weights(header: str) -> dict[str, float]:
+    """The encodings of an Accept-Encoding, and how much each is wanted; 0: not at all."""
+    weights = {}
+    for one in header.lower().split(","):
+        name, _, parameter = one.partition(";")
+        try:
+            weights[name.strip()] = float(parameter.strip().removeprefix("q=") or 1)
+        except ValueError:
+            weights[name.strip()] = 1.0
+    return weights
+
+
+def _is_near(request: Request) -> bool:
+    try:
+        address = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

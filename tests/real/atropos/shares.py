@@ -1,0 +1,86 @@
+"""Which part of the batches each environment gets, at Atropos' own server and at Penstock's.
+
+    python tests/real/atropos/shares.py [--seconds 30]
+
+Both servers run at once, each with the same two real environments, of groups of 16 and of 2, and a
+trainer that asks for a batch of 64 each second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from environments import Single, config_for, save_tokenizer
+from served import atropos_server, penstock_server, register
+
+BATCH = 64
+SIZES = (16, 2)
+_FOREVER = 1_000_000
+
+
+async def _ask(session: aiohttp.ClientSession, url: str) -> Any:
+    async with session.get(url) as answer:
+        return await answer.json()
+
+
+async def _train(address: str, seconds: float) -> Counter[int]:
+    """Sequences that came, by the size of their group."""
+    came: Counter[int] = Counter()
+    end = asyncio.get_running_loop().time() + seconds
+    async with aiohttp.ClientSession() as session:
+        while asyncio.get_running_loop().time() < end:
+            for group in (await _ask(session, f"{address}/batch"))["batch"] or []:
+                came[len(group["tokens"])] += len(group["tokens"])
+            await asyncio.sleep(1)
+    return came
+
+
+async def _share_of_large(address: str, tokenizer: str, seconds: float) -> tuple[float, int]:
+    register(address, BATCH)
+    environments = [
+        Single(config_for(address, tokenizer, f"of {size}", group_size=size), _FOREVER, seconds=0.3)
+        for size in SIZES
+    ]
+    managers = [asyncio.create_task(one.env_manager()) for one in environments]
+    came = await _train(address, seconds)
+    for one in managers:
+        one.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await one
+    total = sum(came.values())
+    return came[max(SIZES)] / max(1, total), total // BATCH
+
+
+async def _both(addresses: list[str], tokenizer: str, seconds: float) -> list[tuple[float, int]]:
+    return await asyncio.gather(*(_share_of_large(one, tokenizer, seconds) for one in addresses))
+
+
+def measure(seconds: float) -> list[tuple[float, int]]:
+    """The large one's part and the number of batches, of Atropos' server and of Penstock's."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        atropos_server() as theirs,
+        penstock_server() as ours,
+    ):
+        tokenizer = save_tokenizer(Path(folder))
+        return asyncio.run(_both([theirs, ours], tokenizer, seconds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30)
+    for name, (share, batches) in zip(
+        ("Atropos", "Penstock"), measure(parser.parse_args().seconds), strict=True
+    ):
+        print(f"{name}: {100 * share:.1f} % of {batches} batches to the groups of 16")
+
+
+if __name__ == "__main__":
+    main()
