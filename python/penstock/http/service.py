@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import threading
@@ -23,7 +22,7 @@ from ..trajectories import (
     TrajectoryStats,
     TrajectoryWriter,
 )
-from ..trajectories.state import EnvironmentStats
+from ..trajectories.backlog import backlog_of, queue_name
 from .bodies import Json, encode, field, group_to_text
 from .parts import Parts
 from .words import Invalid
@@ -36,7 +35,6 @@ _log = logging.getLogger("penstock.http")
 # begun: they don't ask for credit.
 _SMALL_WEIGHT = 1e-6
 _LEAST_WEIGHT = 0.01  # that a client is told, so that none starves
-_LONGEST_NAME = 64  # bytes of an environment's name in the queue
 _LARGEST_GROUP = 65_536  # no batch is larger
 
 
@@ -397,21 +395,16 @@ class Service:
             connected = [one for one in self._environments if one.is_connected]
             batch_size = 0 if self._config is None else self._config.batch_size
             environments = stats.environments if stats else []
-            own_name = queue_name(asking.name)
-            own = [one for one in environments if one.name == own_name]
-            others = [one for one in environments if one.name != own_name]
-            largest = max((one.largest_waiting for one in environments), default=1) or 1
-            asking.group_size = max(asking.group_size, 1, *(one.largest_waiting for one in own))
-            own_sequences = sum(one.waiting_sequences for one in own)
-            beyond = sum(_beyond_minimum(one, largest, batch_size) for one in others)
+            backlog = backlog_of(environments, queue_name(asking.name), batch_size)
+            asking.group_size = max(asking.group_size, 1, backlog.own_largest)
             load = sum(one.load for one in connected)
             part = asking.max_token_length * asking.weight / load if load > 0 else 0.0
             return {
                 "current_step": self._step,
-                "queue_size": (own_sequences + beyond) // asking.group_size,
+                "queue_size": (backlog.own + backlog.beyond) // asking.group_size,
                 "unallocated_fraction": 1.0 - min(sum(one.min_share for one in connected), 1.0),
-                "self_queue_size": own_sequences // asking.group_size,
-                "max_group_size": largest,
+                "self_queue_size": backlog.own // asking.group_size,
+                "max_group_size": backlog.largest,
                 "env_weight": max(_LEAST_WEIGHT, part),
             }
 
@@ -484,23 +477,6 @@ def drop_left(queue: str, owner: Owner | None = None) -> int:
             return reader.drop_waiting() + reader.drop_dead_letters()
     except errors.NotFound:
         return 0
-
-
-def queue_name(name: str) -> str:
-    """The name of an environment in the queue, which takes 64 bytes and nothing unprintable."""
-    if len(name.encode()) <= _LONGEST_NAME and name.isprintable():
-        return name
-    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-    plain = "".join(one for one in name if one.isprintable())
-    return f"{plain.encode()[: _LONGEST_NAME - 17].decode(errors='ignore')}~{digest}"
-
-
-def _beyond_minimum(one: EnvironmentStats, largest: int, batch_size: int) -> int:
-    """Sequences of an environment that others need not make, rounded up to ``largest``."""
-    if largest <= 1:  # as Atropos counts: where nothing is packed, each fills its own part
-        return 0
-    packed = -(-one.waiting_sequences // largest) * largest
-    return max(0, packed - int(batch_size * one.min_share))
 
 
 def _groups_of(stats: TrajectoryStats | None) -> int:
