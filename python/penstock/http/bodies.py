@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from ..trajectories import TrajectoryGroup
-from ..trajectories.loose import fitting, number_from
+from ..trajectories.loose import LEVELS, fitting, number_from
 from .numbers import COST_OF_VALUE, Charge, column_of, cost_of_values, text_of_column, values_of
 from .words import NAMES, Invalid, kind_of
 
@@ -32,16 +32,6 @@ __all__ = [
 Json = dict[str, Any]
 _T = TypeVar("_T")
 
-_LEVELS: Final = {  # of lists, in a column
-    "tokens": 2,
-    "masks": 2,
-    "scores": 1,
-    "advantages": 2,
-    "ref_logprobs": 2,
-    "inference_logprobs": 2,
-    "distill_token_ids": 3,
-    "distill_logprobs": 3,
-}
 _LARGEST: Final = 2**53
 _REQUIRED: Final = ("tokens", "masks", "scores")
 _KEYS: Final = (
@@ -213,7 +203,7 @@ def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
             raise Invalid(f"the field '{name}' is missing")
     columns: Json = {
         name: column_of(name, given[name], levels, charge)
-        for name, levels in _LEVELS.items()
+        for name, levels in LEVELS.items()
         if name in given
     }
     sequences = len(columns["tokens"].lengths)

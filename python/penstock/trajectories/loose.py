@@ -15,11 +15,23 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
 from ..errors import InvalidArgument
 from .columns import INTEGER_COLUMNS, FlatColumn, is_even, narrowed
 
-__all__ = ["NAMES", "column_from_lists", "fitting", "kind_of", "number_from", "to_lists"]
+__all__ = ["LEVELS", "NAMES", "column_from_lists", "fitting", "kind_of", "number_from", "to_lists"]
 
+#: The columns of a group, and how many levels of lists each has.
+LEVELS: Final[Mapping[str, int]] = {
+    "tokens": 2,
+    "masks": 2,
+    "scores": 1,
+    "advantages": 2,
+    "ref_logprobs": 2,
+    "inference_logprobs": 2,
+    "distill_token_ids": 3,
+    "distill_logprobs": 3,
+}
 NAMES: Final[Mapping[type, str]] = {
     str: "text",
     int: "a whole number",
@@ -120,6 +132,9 @@ def _joined(name: str, rows: list[list[Any]], kind: _Kind) -> npt.NDArray[Any]:
 
 
 def _numbers(name: str, values: list[Any], kind: _Kind, where: str) -> npt.NDArray[Any]:
+    quick = _core.integer_array(values) if kind is _WHOLE else _core.real_array(values)
+    if quick is not None:
+        return quick  # type: ignore[no-any-return]
     try:
         if not set(map(type, values)) <= kind.types:
             values = list(map(kind.convert, values))

@@ -23,12 +23,12 @@ from ... import _core
 from ..._exit import close_at_exit
 from ..._replaced import warn_of_replaced
 from ..._repr import never_raises
-from ...errors import Closed, Incompatible, InvalidArgument, Timeout, TooLarge
+from ...errors import Closed, Incompatible, InvalidArgument, NotFound, Timeout, TooLarge
 from ...handle import Owner
 from ...trajectories.columns import listed
 from .names import segment_name
 
-__all__ = ["ZeroCopySHMBuffer"]
+__all__ = ["ZeroCopySHMBuffer", "is_ring"]
 
 _SIZE: Final = 1000
 _ENTRY_SIZE: Final = 4096
@@ -323,13 +323,25 @@ def _new(segment: str, size: int, entry_size: int, owner: Owner | None) -> _Shar
 def _attach(name: Any, owner: Owner | None) -> _Shared:
     segment = segment_name(name)
     word = _core.inspect_queue(segment)["application"]
-    if word & ((1 << _LETTERS_BITS) - 1) != _LETTERS:
+    if not _is_of_rings(word):
         raise Incompatible(f"'{name}' is a queue, and not a trajectory buffer: use another name")
     queue = _core.Queue(
         segment, instance="", role="any", codec=None, timeout=0, application=word, owner=owner
     )
     size = word >> _LETTERS_BITS & _MOST_SIZE
     return _Shared(segment, size, word >> (_LETTERS_BITS + _SIZE_BITS), queue)
+
+
+def is_ring(name: Any) -> bool:
+    """Whether a ring of that name is there; not if it is something else."""
+    try:
+        return _is_of_rings(_core.inspect_queue(segment_name(name))["application"])
+    except (NotFound, Incompatible):
+        return False
+
+
+def _is_of_rings(word: int) -> bool:
+    return word & ((1 << _LETTERS_BITS) - 1) == _LETTERS
 
 
 def _warn_of_difference(

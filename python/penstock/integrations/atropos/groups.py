@@ -1,0 +1,72 @@
+"""Groups as Atropos has them, dicts of lists, and as the queue carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from ... import _core
+from ...errors import InvalidArgument
+from ...trajectories import TrajectoryGroup
+from ...trajectories.loose import LEVELS, column_from_lists, fitting
+
+__all__ = ["group_from", "group_to"]
+
+_REQUIRED: Final = ("tokens", "masks", "scores")
+_REST: Final = ("messages", "generation_params", "overrides", "group_overrides", "images")
+
+
+def group_from(data: Mapping[str, Any], env_id: int | None = None) -> TrajectoryGroup:
+    """The group of an environment's dict: the one that the server makes of its JSON.
+
+    ``env_id`` is the environment's, where the dict names none. Keys that Atropos does not know are
+    left out, but ``instance_id``, which SkyRL's loop knows a prompt by, becomes text.
+
+    Raises InvalidArgument for what the server refuses.
+    """
+    for name in _REQUIRED:
+        if data.get(name) is None:
+            raise InvalidArgument(f"the group has no '{name}'")
+    columns = {
+        name: column_from_lists(name, _lists(data[name]), levels)
+        for name, levels in LEVELS.items()
+        if data.get(name) is not None
+    }
+    fits, plain = fitting(columns)
+    rest = {name: data[name] for name in _REST if data.get(name) is not None}
+    own_id = data.get("env_id")
+    if own_id is not None or env_id is not None:
+        rest["env_id"] = env_id if own_id is None else own_id
+    if data.get("instance_id") is not None:
+        rest["instance_id"] = str(data["instance_id"])
+    return TrajectoryGroup.from_flat(fits, rest, plain)
+
+
+def _lists(value: Any) -> Any:
+    """Arrays and tensors as lists; in a list they may be the rows."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, list | tuple) and any(hasattr(row, "tolist") for row in value):
+        return [_lists(row) for row in value]
+    return value
+
+
+def group_to(group: TrajectoryGroup) -> dict[str, Any]:
+    """The dict of a group, with the keys that Atropos' server gives; None where it has no such
+    thing. ``instance_id`` only if it has one."""
+    found = {name: _plain(getattr(group, name)) for name in (*LEVELS, *_REST, "env_id")}
+    if group.instance_id is not None:
+        found["instance_id"] = group.instance_id
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _core.number_list(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value

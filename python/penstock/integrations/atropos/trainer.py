@@ -1,0 +1,128 @@
+"""A trainer's batches in Atropos' shape, straight from the queue."""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+from typing import Any, Final
+
+from ... import errors
+from ...trajectories import TrajectoryBatch, TrajectoryReader
+from .groups import group_to
+from .names import SCHEME, segment_name
+
+__all__ = ["BatchSource", "install_into", "open_reader"]
+
+_POLL: Final = 1.0  # seconds, as long as Atropos' trainers sleep where there is no batch yet
+
+
+class BatchSource:
+    """What ``GET /batch`` gives, without a server: whole groups as dicts of lists.
+
+    A batch counts as trained on when the next one is asked for, or at ``close()``: until then it
+    comes again, to this trainer or another one, if this process dies. Several trainers may share a
+    queue. One thread at a time.
+    """
+
+    def __init__(self, reader: TrajectoryReader, starting_step: int = 0) -> None:
+        self.reader = reader
+        self._step = max(starting_step, reader.version)
+        self._open: TrajectoryBatch | None = None
+
+    @classmethod
+    def open(
+        cls,
+        queue: str,
+        *,
+        sequences: int,
+        max_tokens: int | None = None,
+        starting_step: int = 0,
+    ) -> BatchSource:
+        """At the queue of that name, which is made if nobody has it yet."""
+        reader = open_reader(segment_name(queue), sequences=sequences, max_tokens=max_tokens)
+        return cls(reader, starting_step)
+
+    def get(self, timeout: float | None = 0) -> dict[str, Any]:
+        """``{"batch": [group, ...]}``, or ``{"batch": None}`` if none is there within ``timeout``
+        seconds; None waits for ever.
+
+        Groups with more sequences than a batch become dead letters, and a RuntimeWarning says so.
+        Raises Closed when the stream has ended and nothing is left.
+        """
+        self._done()
+        try:
+            batch = self.reader.next_batch(layout="groups", timeout=timeout, oversized="set_aside")
+        except errors.Timeout:
+            return {"batch": None}
+        self._open = batch
+        return {"batch": [group_to(group) for group in batch.groups]}
+
+    def _done(self) -> None:
+        if self._open is not None:
+            self._step += 1
+            self._open.ack(self._step)
+            self._open = None
+
+    def close(self) -> None:
+        """Leave; the last batch counts as trained on."""
+        if not self.reader.closed:
+            self._done()
+        self.reader.close()
+
+
+def open_reader(name: str, *, sequences: int, max_tokens: int | None) -> TrajectoryReader:
+    """A trainer's place on the queue of that name, which is made if nobody has it yet.
+
+    ``max_tokens`` of 0 and less, as Atropos' trainers say it, bounds nothing.
+    """
+    bound = max_tokens if max_tokens is not None and max_tokens > 0 else None
+    try:
+        return TrajectoryReader.attach(name, sequences=sequences, max_tokens=bound)
+    except errors.NotFound:
+        pass
+    try:
+        return TrajectoryReader.create(name, sequences=sequences, max_tokens=bound)
+    except errors.AlreadyExists:  # another process was faster
+        return TrajectoryReader.attach(name, sequences=sequences, max_tokens=bound, timeout=1)
+
+
+# --- Atropos' example trainer, whose address may be shm://QUEUE -----------------------------------
+
+_sources: dict[str, BatchSource] = {}
+_lock = threading.Lock()
+
+
+def install_into(api: ModuleType) -> None:
+    """``example_trainer.api``: its three functions, for addresses of ours; others are its own."""
+    check, register, get = api.check_atropos_api, api.register_trainer, api.get_batch
+
+    def check_atropos_api(url: str = "http://localhost:8000", timeout: float = 30.0) -> bool:
+        return _is_ours(url) or bool(check(url, timeout))
+
+    def register_trainer(config: Any) -> Any:
+        if not _is_ours(config.atropos_url):
+            return register(config)
+        with _lock:
+            if config.atropos_url in _sources:
+                return None  # as a server does, which has its queue from the first call
+            _sources[config.atropos_url] = BatchSource.open(
+                config.atropos_url[len(SCHEME) :],
+                sequences=config.batch_size * config.gradient_accumulation_steps,
+                max_tokens=config.seq_len,
+            )
+        return None
+
+    def get_batch(url: str = "http://localhost:8000") -> Any:
+        if not _is_ours(url):
+            return get(url)
+        source = _sources.get(url)
+        if source is None:
+            raise RuntimeError(f"no trainer has registered at {url}: call register_trainer first")
+        return source.get(_POLL)
+
+    for ours in (check_atropos_api, register_trainer, get_batch):
+        setattr(api, ours.__name__, ours)
+
+
+def _is_ours(url: str) -> bool:
+    return url.startswith(SCHEME)
