@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
 
+pytestmark = pytest.mark.timeout(240)  # whole suites, which start servers and sleep
+
 API = ("test_api_legacy", "test_api_compression", "test_api_messages_handling")
 UTILS = ("test_heterogeneous_packing", "test_heterogeneous_batching", "test_min_batch_allocation")
 
