@@ -24,6 +24,7 @@ def address() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.timeout(600)  # the server's imports take minutes on a busy machine
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_both_bring_back_what_they_stored(address: str, chunks: int) -> None:
     case = Case(f"test-{chunks}", chunks, layers=3, heads=2, dim=16)
