@@ -1,0 +1,173 @@
+"""LMCache's L2, side by side in one run: Penstock's adapters, and LMCache's for files on tmpfs.
+
+    build/lmcache/bin/python bench/python/lmcache_l2.py [--rounds 15]
+
+It needs the environment of `./dev environments`. Each round stores new chunks into every adapter
+and loads them, by turns. Medians, in milliseconds for the whole batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lmcache.v1.distributed.api import MemoryLayoutDesc, ObjectKey
+from lmcache.v1.distributed.l2_adapters.config import get_l2_adapter_config_class
+from lmcache.v1.distributed.l2_adapters.factory import create_l2_adapter_from_registry
+from lmcache.v1.memory_management import MemoryFormat, MemoryObjMetadata, TensorMemoryObj
+from lmcache.v1.platform import consume_fd
+
+from penstock import inspect
+
+KIB = 1 << 10
+MIB = 1 << 20
+BATCHES = [(1, 256 * KIB), (16, 256 * KIB), (1, 32 * MIB), (4, 32 * MIB)]
+LAYOUT = {0: MemoryLayoutDesc(shapes=[], dtypes=[])}
+
+
+def adapters(folder: str, name: str) -> dict[str, Any]:
+    ours = {"name": name, "capacity": "1GiB", "populate": True}
+    native = {**ours, "name": f"{name}-native"}
+    module = "penstock.integrations.lmcache"
+    specs = {
+        "penstock, plugin": {
+            "type": "plugin",
+            "module_path": f"{module}.l2",
+            "class_name": "PenstockL2Adapter",
+            "adapter_params": ours,
+        },
+        "penstock, native_plugin": {
+            "type": "native_plugin",
+            "module_path": f"{module}.native",
+            "class_name": "PenstockConnector",
+            "adapter_params": native,
+        },
+        "lmcache, fs on tmpfs": {"type": "fs", "base_path": folder},
+        "lmcache, fs_native on tmpfs": {
+            "type": "fs_native",
+            "base_path": f"{folder}/native",
+            "num_workers": 2,
+        },
+    }
+    made = {}
+    for title, spec in specs.items():
+        config = get_l2_adapter_config_class(spec["type"]).from_dict(spec)
+        made[title] = create_l2_adapter_from_registry(config)
+    return made
+
+
+def objects_of(count: int, nbytes: int) -> list[TensorMemoryObj]:
+    made = []
+    for _ in range(count):
+        data = torch.randint(0, 255, (nbytes,), dtype=torch.uint8)
+        meta = MemoryObjMetadata(
+            shape=data.shape,
+            dtype=data.dtype,
+            address=0,
+            phy_size=nbytes,
+            fmt=MemoryFormat.KV_2LTD,
+            ref_count=1,
+        )
+        made.append(TensorMemoryObj(data, meta, parent_allocator=None))
+    return made
+
+
+def waited(
+    event: int, submit: Callable[[], int], result: Callable[[int], Any]
+) -> tuple[float, Any]:
+    """Milliseconds from the submission to the answer, as LMCache's controllers wait for it."""
+    begun = time.perf_counter()
+    task = submit()
+    answer = None
+    while answer is None:
+        assert select.select([event], [], [], 60)[0], "no answer in time"
+        consume_fd(event)
+        answer = result(task)
+    return 1e3 * (time.perf_counter() - begun), answer
+
+
+class Lane:
+    """One adapter, with chunks of its own, and what it has taken."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.adapter = adapter
+        self.times: dict[str, list[float]] = {"store": [], "look up": [], "load": []}
+
+    def turn(self, keys: list[ObjectKey], given: list[Any], into: list[Any]) -> None:
+        own = self.adapter
+        took, stored = waited(
+            own.get_store_event_fd(),
+            lambda: own.submit_store_task(keys, given),
+            lambda task: own.pop_completed_store_tasks().get(task),
+        )
+        assert stored.is_successful()
+        self.times["store"].append(took)
+        took, found = waited(
+            own.get_lookup_and_lock_event_fd(),
+            lambda: own.submit_lookup_and_lock_task(keys, LAYOUT),
+            own.query_lookup_and_lock_result,
+        )
+        assert found.popcount() == len(keys)
+        self.times["look up"].append(took)
+        took, loaded = waited(
+            own.get_load_event_fd(),
+            lambda: own.submit_load_task(keys, into),
+            own.query_load_result,
+        )
+        assert loaded.popcount() == len(keys)
+        self.times["load"].append(took)
+        own.submit_unlock(keys)
+        for sent, got in zip(given, into, strict=True):
+            assert torch.equal(sent.raw_data, got.raw_data)
+            got.raw_data.zero_()
+        own.delete(keys)
+
+
+def measure(made: dict[str, Any], count: int, nbytes: int, rounds: int) -> dict[str, Lane]:
+    lanes = {title: Lane(adapter) for title, adapter in made.items()}
+    given, into = objects_of(count, nbytes), objects_of(count, nbytes)
+    for number in range(rounds + 2):
+        keys = [
+            ObjectKey(
+                chunk_hash=f"{count}.{nbytes}.{number}.{at}".encode(), model_name="m", kv_rank=0
+            )
+            for at in range(count)
+        ]
+        for lane in lanes.values():
+            lane.turn(keys, given, into)
+    for lane in lanes.values():
+        lane.times = {what: times[2:] for what, times in lane.times.items()}  # the first are cold
+    return lanes
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=15)
+    rounds = arguments.parse_args().rounds
+    name = f"bench-l2-{os.getpid()}"
+    folder = tempfile.mkdtemp(prefix="bench-l2-", dir="/dev/shm")
+    made = adapters(folder, name)
+    try:
+        for count, nbytes in BATCHES:
+            print(f"\n{count} x {nbytes / MIB:g} MiB, median of {rounds}, ms")
+            for title, lane in measure(made, count, nbytes, rounds).items():
+                medians = {what: statistics.median(times) for what, times in lane.times.items()}
+                print(f"  {title:28}" + "".join(f"{w:>9} {ms:8.3f}" for w, ms in medians.items()))
+    finally:
+        for adapter in made.values():
+            adapter.close()
+        shutil.rmtree(folder)
+        for store in (name, f"{name}-native"):
+            inspect.remove_if_abandoned(store, data=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A real `lmcache server` whose L2 is a Penstock store, by its own `--l2-adapter` line: what one
+server stored, the next one loads, though the first was killed; servers share one tier while they
+live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from l2_servers import CHUNK, WITHIN, Server, Worker
+from peers import eventually
+from redis_server import RedisServer, why_no_server
+
+import penstock
+from penstock import inspect
+
+TOKENS = list(range(1000, 1000 + 4 * CHUNK))
+
+
+@pytest.fixture
+def tier(name: str) -> Iterator[str]:
+    yield name
+    with contextlib.suppress(penstock.NotFound):
+        eventually(lambda: inspect.remove_if_abandoned(name, data=True))
+
+
+@pytest.fixture(params=["plugin", "native_plugin"])
+def adapter(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_pools_left() -> Iterator[None]:
+    """LMCache's own pools, of servers that were killed."""
+    yield
+    for pool in Path("/dev/shm").glob("lmcache_l1_pool_l2test*"):
+        pool.unlink(missing_ok=True)
+
+
+def keys_of(tier: str) -> list[str]:
+    try:
+        with penstock.Store.attach(tier) as store:
+            return store.keys()
+    except penstock.NotFound:
+        return []
+
+
+def store_chunks(server: Server, tier: str) -> bytes:
+    with Worker(server, seed=1) as worker:
+        assert worker.store(TOKENS, "store")
+        eventually(lambda: len(keys_of(tier)) == 4, within=WITHIN)
+        return worker.data(TOKENS)
+
+
+def load_chunks(server: Server) -> bytes:
+    with Worker(server, seed=2) as worker:
+        worker.wipe()
+        worker.begin_lookup(TOKENS, "load")
+        found: list[int] = []
+
+        def is_found() -> bool:
+            count = worker.lookup(TOKENS, "load")
+            found.extend([] if count is None else [count])
+            return bool(found)
+
+        eventually(is_found, within=WITHIN)
+        assert found == [4]
+        assert worker.retrieve(TOKENS, "load")
+        return worker.data(TOKENS)
+
+
+def test_a_server_that_was_killed_leaves_its_chunks_to_the_next(
+    tier: str, adapter: str, tmp_path: Path
+) -> None:
+    with Server(adapter, tmp_path / "first.log", name=tier) as first:
+        stored = store_chunks(first, tier)
+        first.kill()
+    with Server(adapter, tmp_path / "second.log", name=tier) as second:
+        assert load_chunks(second) == stored
+
+
+def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path: Path) -> None:
+    with (
+        Server("plugin", tmp_path / "first.log", name=tier) as first,
+        Server("native_plugin", tmp_path / "second.log", name=tier) as second,
+    ):
+        stored = store_chunks(first, tier)
+        assert load_chunks(second) == stored
+
+
+@pytest.mark.skipif(bool(why_no_server), reason=why_no_server)
+def test_two_machines_share_a_second_tier(tier: str, adapter: str, tmp_path: Path) -> None:
+    """Two stores stand for the machines, with Redis between them."""
+    redis = RedisServer(tmp_path)
+    other = f"{tier}-other"
+    behind = {"url": redis.url, "policy": "write_through"}
+    try:
+        with Server(adapter, tmp_path / "first.log", name=tier, second_tier=behind) as first:
+            stored = store_chunks(first, tier)
+        with Server(adapter, tmp_path / "second.log", name=other, second_tier=behind) as second:
+            assert load_chunks(second) == stored
+    finally:
+        redis.kill()
+        with contextlib.suppress(penstock.NotFound):
+            eventually(lambda: inspect.remove_if_abandoned(other, data=True))
