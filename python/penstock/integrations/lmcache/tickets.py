@@ -87,7 +87,7 @@ class StoreTicket:
         self._store = store
         self._plan = plan
         self._is_torch = is_torch
-        self._options = {
+        self._options: dict[str, Any] = {
             "meta": None,
             "weight": 0,
             "expires_after": expires_after,

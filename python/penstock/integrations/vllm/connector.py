@@ -27,7 +27,7 @@ __all__ = ["PenstockMPConnector"]
 
 
 @dataclass
-class StepMetadata(KVConnectorMetadata):
+class StepMetadata(KVConnectorMetadata):  # type: ignore[misc]
     """What the scheduler tells the workers of a step."""
 
     loads: list[Copy] = field(default_factory=list)
@@ -35,7 +35,7 @@ class StepMetadata(KVConnectorMetadata):
 
 
 @dataclass
-class LoadedMetadata(KVConnectorWorkerMetadata):
+class LoadedMetadata(KVConnectorWorkerMetadata):  # type: ignore[misc]
     """What a worker tells the scheduler of it."""
 
     loaded: set[str] = field(default_factory=set)
