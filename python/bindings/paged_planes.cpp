@@ -1,8 +1,6 @@
 #include "paged_planes.hpp"
 
-#include <algorithm>
-#include <string>
-#include <utility>
+#include <string_view>
 
 #include "errors.hpp"
 
@@ -22,16 +20,21 @@ struct Buffer {
     Py_buffer view{};
 };
 
+// Not floats, whose bits are block ids too.
+bool is_int64(const Py_buffer& view) {
+    const std::string_view format = view.format == nullptr ? "B" : view.format;
+    return view.itemsize == sizeof(std::int64_t) && (format == "l" || format == "q");
+}
+
 }  // namespace
 
 PagedPlanes::PagedPlanes(nb::handle arrays) {
     try {
         for (const nb::handle array : nb::iter(arrays)) {
-            Py_buffer buffer{};
+            Py_buffer& buffer = buffers_.emplace_back();  // released with the others, if it fails
             if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_STRIDED) != 0) {
                 throw nb::python_error();
             }
-            buffers_.push_back(buffer);  // before it is looked at: it is released with the others
             add(buffer);
         }
     } catch (...) {
@@ -52,45 +55,22 @@ void PagedPlanes::add(const Py_buffer& buffer) {
     if (buffer.ndim < 2) {
         raise_error(ErrorCode::InvalidArgument, "a plane of a paged cache has blocks of tokens");
     }
-    const std::vector<std::int64_t> shape(buffer.shape + 1, buffer.shape + buffer.ndim);
-    const auto item = static_cast<std::size_t>(buffer.itemsize);
-    const bool is_first = planes_.empty();
-    if (!is_first && (shape != shape_.shape || item != shape_.item_bytes)) {
-        raise_error(ErrorCode::InvalidArgument,
-                    "the planes of a paged cache differ in their shape");
-    }
-    if (std::ranges::any_of(shape, [](std::int64_t count) { return count < 1; })) {
-        raise_error(ErrorCode::InvalidArgument, "a plane of a paged cache has empty blocks");
-    }
-    shape_ = {shape, item};
-    least_blocks_ =
-        is_first ? buffer.shape[0] : std::min(least_blocks_, std::int64_t{buffer.shape[0]});
-    planes_.push_back({static_cast<std::byte*>(buffer.buf),
-                       buffer.strides[0],
-                       {buffer.strides + 1, buffer.strides + buffer.ndim}});
+    cache_.add({.at = static_cast<std::byte*>(buffer.buf),
+                .blocks = buffer.shape[0],
+                .block_stride = buffer.strides[0],
+                .strides = {buffer.strides + 1, buffer.strides + buffer.ndim}},
+               {.shape = {buffer.shape + 1, buffer.shape + buffer.ndim},
+                .item_bytes = static_cast<std::size_t>(buffer.itemsize)});
 }
 
 std::vector<std::int64_t> PagedPlanes::parse_blocks(nb::handle blocks, std::size_t nbytes) const {
-    const Buffer given(blocks, PyBUF_C_CONTIGUOUS);
-    if (given.view.ndim != 1 || given.view.itemsize != sizeof(std::int64_t)) {
+    const Buffer given(blocks, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT);
+    if (given.view.ndim != 1 || !is_int64(given.view)) {
         raise_error(ErrorCode::InvalidArgument, "blocks are a flat array of int64");
     }
     const auto* const first = static_cast<const std::int64_t*>(given.view.buf);
     std::vector<std::int64_t> ids(first, first + given.view.shape[0]);
-    for (const std::int64_t id : ids) {
-        if (id < 0 || id >= least_blocks_) {
-            raise_error(ErrorCode::InvalidArgument, "block " + std::to_string(id) +
-                                                        " of a cache that has " +
-                                                        std::to_string(least_blocks_));
-        }
-    }
-    const std::size_t wanted = planes_.size() * ids.size() * shape_.block_bytes();
-    if (wanted != nbytes) {
-        raise_error(ErrorCode::InvalidArgument,
-                    std::to_string(ids.size()) + " blocks of the cache take " +
-                        std::to_string(wanted) + " bytes, and the object has " +
-                        std::to_string(nbytes));
-    }
+    cache_.check_blocks(ids, nbytes);
     return ids;
 }
 

@@ -32,20 +32,18 @@ public:
                                                          std::size_t nbytes) const;
 
     void gather(std::span<const std::int64_t> blocks, std::byte* chunk) const noexcept {
-        codec::gather_blocks(planes_, shape_, blocks, chunk);
+        cache_.gather(blocks, chunk);
     }
     void scatter(std::span<const std::int64_t> blocks, const std::byte* chunk,
                  std::size_t skip_tokens) const noexcept {
-        codec::scatter_blocks(planes_, shape_, blocks, chunk, skip_tokens);
+        cache_.scatter(blocks, chunk, skip_tokens);
     }
 
 private:
     void add(const Py_buffer& buffer);
 
     std::vector<Py_buffer> buffers_;
-    std::vector<codec::PagedPlane> planes_;
-    codec::PagedShape shape_;
-    std::int64_t least_blocks_ = 0;
+    codec::PagedCache cache_;
 };
 
 void bind_paged_planes(nb::module_& module);

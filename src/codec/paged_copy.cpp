@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
 
 #include "os/stream_copy.hpp"
+#include "penstock/error.hpp"
 
 namespace penstock::codec {
 namespace {
@@ -60,29 +64,77 @@ void each_run(const Runs& runs, std::size_t depth, std::byte* at, std::size_t& d
     }
 }
 
-// The rest of the block from that token on, as a plane and shape of its own.
+// The rest of the block from that token on, as a shape of its own.
 PagedShape shortened(const PagedShape& shape, std::size_t skip_tokens) {
     PagedShape rest = shape;
     rest.shape.front() -= static_cast<std::int64_t>(skip_tokens);
     return rest;
 }
 
+[[noreturn]] void refuse(const std::string& why) {
+    throw Error(ErrorCode::InvalidArgument, why);
+}
+
+// Strides of zero, and the same block many times, make more bytes out of little memory than can be
+// counted: kMostBytes then, which no chunk has.
+constexpr std::size_t kMostBytes = std::numeric_limits<std::int64_t>::max();
+
+std::size_t product(std::size_t one, std::size_t other) noexcept {
+    return one != 0 && other > kMostBytes / one ? kMostBytes : one * other;
+}
+
+std::size_t bytes_of(const PagedShape& shape) {
+    std::size_t bytes = shape.item_bytes;
+    for (const std::int64_t count : shape.shape) {
+        if (count < 1 || bytes == 0) refuse("a plane of a paged cache has empty blocks");
+        bytes = product(bytes, static_cast<std::size_t>(count));
+    }
+    if (bytes == kMostBytes) refuse("a plane of a paged cache has blocks larger than memory");
+    return bytes;
+}
+
+}  // namespace
+
+void PagedCache::add(PagedPlane plane, const PagedShape& shape) {
+    if (shape.shape.empty()) refuse("a plane of a paged cache has blocks of tokens");
+    if (!planes_.empty() && shape != shape_) {
+        refuse("the planes of a paged cache differ in their shape");
+    }
+    block_bytes_ = bytes_of(shape);
+    shape_ = shape;
+    least_blocks_ = planes_.empty() ? plane.blocks : std::min(least_blocks_, plane.blocks);
+    planes_.push_back(std::move(plane));
+}
+
+void PagedCache::check_blocks(std::span<const std::int64_t> blocks, std::size_t chunk_bytes) const {
+    if (planes_.empty()) refuse("a paged cache without planes has no blocks");
+    for (const std::int64_t block : blocks) {
+        if (block < 0 || block >= least_blocks_) {
+            refuse("block " + std::to_string(block) + " of a cache that has " +
+                   std::to_string(least_blocks_));
+        }
+    }
+    const std::size_t wanted = product(planes_.size() * blocks.size(), block_bytes_);
+    if (wanted == chunk_bytes) return;
+    refuse(std::to_string(blocks.size()) + " blocks of the cache take " + std::to_string(wanted) +
+           " bytes, and the object has " + std::to_string(chunk_bytes));
+}
+
 template <typename Move>
-void each_block(std::span<const PagedPlane> planes, const PagedShape& shape,
-                std::span<const std::int64_t> blocks, std::size_t skip_tokens,
-                const Move& move) noexcept {
-    const std::size_t block_bytes = shape.block_bytes();
-    const auto tokens = static_cast<std::size_t>(shape.shape.front());
+void PagedCache::each_block(std::span<const std::int64_t> blocks, std::size_t skip_tokens,
+                            const Move& move) const noexcept {
+    if (planes_.empty()) return;
+    const auto tokens = static_cast<std::size_t>(shape_.shape.front());
     const std::size_t first = skip_tokens / tokens;
     const std::size_t part = skip_tokens % tokens;
-    const std::size_t part_bytes = block_bytes / tokens * part;
-    const PagedShape rest = shortened(shape, part);
-    for (std::size_t p = 0; p < planes.size(); ++p) {
-        const PagedPlane& plane = planes[p];
-        const Runs whole = runs_of(plane, shape);
+    const std::size_t part_bytes = block_bytes_ / tokens * part;
+    const PagedShape rest = shortened(shape_, part);
+    for (std::size_t p = 0; p < planes_.size(); ++p) {
+        const PagedPlane& plane = planes_[p];
+        const Runs whole = runs_of(plane, shape_);
         for (std::size_t i = first; i < blocks.size(); ++i) {
             std::byte* at = plane.at + blocks[i] * plane.block_stride;
-            std::size_t done = (p * blocks.size() + i) * block_bytes;
+            std::size_t done = (p * blocks.size() + i) * block_bytes_;
             if (i == first && part > 0) {
                 at += plane.strides.front() * static_cast<std::int64_t>(part);
                 done += part_bytes;
@@ -94,33 +146,22 @@ void each_block(std::span<const PagedPlane> planes, const PagedShape& shape,
     }
 }
 
-bool is_streamed(std::span<const PagedPlane> planes, const PagedShape& shape, std::size_t blocks) {
-    return planes.size() * blocks * shape.block_bytes() >= kPastTheCaches;
+bool PagedCache::is_past_the_caches(std::size_t blocks) const noexcept {
+    return planes_.size() * blocks * block_bytes_ >= kPastTheCaches;
 }
 
-}  // namespace
-
-std::size_t PagedShape::block_bytes() const noexcept {
-    std::size_t bytes = item_bytes;
-    for (const std::int64_t count : shape) bytes *= static_cast<std::size_t>(count);
-    return bytes;
-}
-
-void gather_blocks(std::span<const PagedPlane> planes, const PagedShape& shape,
-                   std::span<const std::int64_t> blocks, std::byte* chunk) noexcept {
-    const bool streams = is_streamed(planes, shape, blocks.size());
-    each_block(planes, shape, blocks, 0,
-               [&](const std::byte* cache, std::size_t at, std::size_t bytes) noexcept {
-                   copy_run(chunk + at, cache, bytes, streams && bytes >= kLeastStreamed);
-               });
+void PagedCache::gather(std::span<const std::int64_t> blocks, std::byte* chunk) const noexcept {
+    const bool streams = is_past_the_caches(blocks.size());
+    each_block(blocks, 0, [&](const std::byte* cache, std::size_t at, std::size_t bytes) noexcept {
+        copy_run(chunk + at, cache, bytes, streams && bytes >= kLeastStreamed);
+    });
     if (streams) os::stream_fence();
 }
 
-void scatter_blocks(std::span<const PagedPlane> planes, const PagedShape& shape,
-                    std::span<const std::int64_t> blocks, const std::byte* chunk,
-                    std::size_t skip_tokens) noexcept {
-    const bool streams = is_streamed(planes, shape, blocks.size());
-    each_block(planes, shape, blocks, skip_tokens,
+void PagedCache::scatter(std::span<const std::int64_t> blocks, const std::byte* chunk,
+                         std::size_t skip_tokens) const noexcept {
+    const bool streams = is_past_the_caches(blocks.size());
+    each_block(blocks, skip_tokens,
                [&](std::byte* cache, std::size_t at, std::size_t bytes) noexcept {
                    copy_run(cache, chunk + at, bytes, streams && bytes >= kLeastStreamed);
                });

@@ -210,8 +210,9 @@ def test_what_the_copy_itself_refuses(name: str) -> None:
         ):
             with pytest.raises(penstock.InvalidArgument, match=problem):
                 reservation._gather(planes, np.array(blocks, np.int64))
-        with pytest.raises(penstock.InvalidArgument, match="int64"):
-            reservation._gather(planes, np.array([0, 1], np.int32))
+        for ids in (np.array([0, 1], np.int32), np.zeros(2), np.array([[0, 1]])):
+            with pytest.raises(penstock.InvalidArgument, match="int64"):
+                reservation._gather(planes, ids)
         plane[1:3] = [[[7]], [[9]]]
         reservation._gather(planes, np.array([2, 1], np.int64))
         reservation.commit()
@@ -224,6 +225,13 @@ def test_what_the_copy_itself_refuses(name: str) -> None:
         with pytest.raises(penstock.InvalidArgument, match="block 7"):
             view._scatter(planes, np.array([1, 7], np.int64), 0)
         view.release()
+        empty = store.reserve("empty", nbytes=0)
+        with pytest.raises(penstock.InvalidArgument, match="without planes"):
+            empty._gather(_core.PagedPlanes([]), np.array([], np.int64))
+        # Without strides a byte is a block of any size; of four of these the sum is 0, in a word.
+        vast = np.lib.stride_tricks.as_strided(np.zeros(1, "u1"), (1, 1 << 62), (0, 0))
+        with pytest.raises(penstock.InvalidArgument, match="the object has 0"):
+            empty._gather(_core.PagedPlanes([vast]), np.zeros(4, np.int64))
     frozen = np.zeros((4, 2, 8), "u1")
     frozen.flags.writeable = False
     with pytest.raises((ValueError, BufferError)):
