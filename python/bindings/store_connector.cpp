@@ -74,15 +74,13 @@ std::uint64_t PyStoreConnector::submit(BatchKind kind, std::vector<BatchItem> it
     const std::shared_ptr<detail::StoreConnector> own = live();
     const std::uint64_t id = next_id_++;
     memory_.emplace(id, std::move(memory));
-    bool is_taken = false;
-    {
-        const WithoutGil without_gil;  // it may wait for room
-        is_taken = own->submit(id, kind, std::move(items));
-    }
-    if (!is_taken) {
+    Waiting waiting(Deadline::never());  // for room
+    const Status status = own->submit(id, kind, std::move(items), waiting.wait());
+    waiting.reacquire();
+    if (!status) {
         memory_.erase(id);
-        live();  // raises Closed
     }
+    waiting.finish(status);
     return id;
 }
 

@@ -5,20 +5,27 @@
 
 namespace penstock::os {
 
-// Any thread. A forked child has a descriptor of the same event: leave it alone there.
-class EventCounter {
+// A pipe, and no eventfd: those share one inode, so that a program which closed every descriptor,
+// and has an eventfd of its own under the number, could not be told from us. What a program has
+// under one of our numbers is never written to, read or closed.
+//
+// Any thread. A forked child has descriptors of the same pipe: leave it alone there.
+class EventPipe {
 public:
-    EventCounter();  // throws std::system_error
-    EventCounter(const EventCounter&) = delete;
-    EventCounter& operator=(const EventCounter&) = delete;
-    ~EventCounter();
+    EventPipe();  // throws std::system_error
+    EventPipe(const EventPipe&) = delete;
+    EventPipe& operator=(const EventPipe&) = delete;
+    ~EventPipe();
 
-    [[nodiscard]] int descriptor() const noexcept { return own_.number; }
+    [[nodiscard]] int descriptor() const noexcept { return out_.number; }
+    // As often as it likes: what has no room in the pipe is not needed to make it readable.
     void raise() noexcept;
+    // Whatever was raised until now, also what a reader of descriptor() took meanwhile.
     void lower() noexcept;
 
 private:
-    OwnDescriptor own_;
+    OwnDescriptor in_;
+    OwnDescriptor out_;
 };
 
 }  // namespace penstock::os

@@ -1,31 +1,41 @@
-// Events on Linux: eventfd.
-#include "os/event_counter.hpp"
+// Events on Linux: a pipe that never blocks.
+#include "os/event_pipe.hpp"
 
-#include <sys/eventfd.h>
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <system_error>
 
 namespace penstock::os {
 
-EventCounter::EventCounter() : own_(remember_descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) {
-    if (!own_.is_open()) throw std::system_error(errno, std::generic_category(), "eventfd");
+EventPipe::EventPipe() {
+    int ends[2] = {-1, -1};
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+        throw std::system_error(errno, std::generic_category(), "pipe");
+    }
+    out_ = remember_descriptor(ends[0]);
+    in_ = remember_descriptor(ends[1]);
 }
 
-EventCounter::~EventCounter() {
-    close_if_ours(own_);
+EventPipe::~EventPipe() {
+    close_if_ours(in_);
+    close_if_ours(out_);
 }
 
-void EventCounter::raise() noexcept {
+// Eight bytes, so that event loops which take an event with eventfd_read() can do so.
+void EventPipe::raise() noexcept {
     const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(own_.number, &one, sizeof one);
+    if (!in_.is_ours()) return;
+    [[maybe_unused]] const auto written = ::write(in_.number, &one, sizeof one);
 }
 
-void EventCounter::lower() noexcept {
-    std::uint64_t count = 0;
-    [[maybe_unused]] const auto taken = ::read(own_.number, &count, sizeof count);
+void EventPipe::lower() noexcept {
+    std::array<std::uint64_t, 64> taken{};
+    while (out_.is_ours() && ::read(out_.number, taken.data(), sizeof taken) > 0) {
+    }
 }
 
 }  // namespace penstock::os

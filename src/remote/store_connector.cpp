@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "os/thread.hpp"
+#include "remote/patience.hpp"
 
 namespace penstock::detail {
 
@@ -20,6 +21,9 @@ constexpr std::size_t kLooksInOneGo = 64;
 // at again, and given up after so many.
 constexpr std::chrono::milliseconds kWriterSlice{100};
 constexpr unsigned kWriterSlices = 50;
+
+// How long a thread that waits for room goes without asking whether it still wants to.
+constexpr std::chrono::milliseconds kRoomSlice{50};
 
 constexpr bool is_copy(BatchKind kind) noexcept {
     return kind == BatchKind::Get || kind == BatchKind::Set;
@@ -61,7 +65,8 @@ TieredStore* StoreConnector::second() noexcept {
 
 // ---- coming and going
 
-bool StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items) {
+Status StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items,
+                              const Wait& wait) {
     auto batch = std::make_shared<Batch>();
     const std::size_t count = items.size();
     batch->items = std::move(items);
@@ -70,23 +75,36 @@ bool StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<BatchI
     batch->result.kind = kind;
     batch->result.outcomes.resize(count, ItemOutcome::Missed);
     std::unique_lock lock(mutex_);
-    has_room_.wait(
-        lock, [&] { return is_closed_ || pending_ == 0 || pending_ + count <= most_pending_; });
-    if (is_closed_) return false;
+    if (Status status = await_room(count, wait, lock); !status) return status;
     if (count == 0) {
         finished_.push_back(std::move(batch->result));
         event_.raise();
-        return true;
+        return Status::ok();
     }
-    pending_ += count;
     (is_copy(kind) ? copies_ : looks_).push_back(std::move(batch));
+    pending_ += count;
     has_work_.notify_all();
-    return true;
+    return Status::ok();
 }
 
+// With the mutex, but for the moments in which the caller is asked whether it wants to wait on.
+Status StoreConnector::await_room(std::size_t keys, const Wait& wait,
+                                  std::unique_lock<std::mutex>& lock) {
+    while (!is_closed_ && pending_ > 0 && pending_ + keys > most_pending_) {
+        has_room_.wait_for(lock, wait.deadline.left(Clock::now(), kRoomSlice));
+        if (is_closed_ || !has_ended(wait, lock)) continue;
+        if (wait.deadline.has_passed(Clock::now())) {
+            return {ErrorCode::Timeout, "the connector had no room for the batch in time"};
+        }
+        return {ErrorCode::Cancelled, "the wait for room in the connector was cancelled"};
+    }
+    return is_closed_ ? Status::closed_here("this connector is closed") : Status::ok();
+}
+
+// The event is lowered before anything else can finish: that raises it again. Once closed it stays.
 std::vector<BatchResult> StoreConnector::collect() {
     const std::lock_guard lock(mutex_);
-    event_.lower();
+    if (!is_closed_) event_.lower();
     return std::exchange(finished_, {});
 }
 
@@ -167,14 +185,14 @@ ItemOutcome StoreConnector::carry_out(BatchKind kind, const BatchItem& item, std
             case BatchKind::Set:
                 return set(item, error);
             case BatchKind::Exists:
-                return exists(item);
+                return exists(item, error);
             case BatchKind::Lock:
-                return lock(item);
+                return lock(item, error);
             case BatchKind::Remove:
                 return remove(item, error);
         }
     } catch (const std::bad_alloc&) {
-        error = "no memory";  // short enough to need none
+        if (error.empty()) error = "no memory";  // short enough to need none
     }
     return ItemOutcome::Failed;
 }
@@ -184,7 +202,7 @@ Result<StoreObject> StoreConnector::find(const std::string& key) {
     {
         const std::lock_guard lock(locked_mutex_);
         const auto known = locked_.find(key);
-        if (known != locked_.end()) return known->second.back().share();
+        if (known != locked_.end()) return known->second.share();
     }
     if (TieredStore* const tiered = second()) return tiered->get(key, until_closed());
     return first().get(key);
@@ -225,7 +243,7 @@ ItemOutcome StoreConnector::set(const BatchItem& item, std::string& error) {
 
 // Another process is writing this key: done when that one is; or by us, if it dies or aborts.
 ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::string& error) {
-    Status status;
+    Status status(ErrorCode::Cancelled, "the connector was closed meanwhile");
     for (unsigned slice = 0; slice < kWriterSlices && !closing_.is_cancelled(); ++slice) {
         Wait wait(kWriterSlice);
         wait.cancel = &closing_;
@@ -238,32 +256,37 @@ ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::st
     return failed(error, item.key, status.message());
 }
 
-ItemOutcome StoreConnector::exists(const BatchItem& item) {
-    const bool found = first().touch(item.key) ||
-                       (second() != nullptr && second()->contains(item.key, until_closed()));
-    return found ? ItemOutcome::Done : ItemOutcome::Missed;
+ItemOutcome StoreConnector::exists(const BatchItem& item, std::string& error) {
+    const Result<StoreObject> found = first().get(item.key);
+    return found ? ItemOutcome::Done : look_further(item, found.status(), error);
 }
 
 // What only the second tier has is fetched when it is asked for, and not before: of many keys that
 // are looked up, few may be wanted.
-ItemOutcome StoreConnector::lock(const BatchItem& item) {
+ItemOutcome StoreConnector::lock(const BatchItem& item, std::string& error) {
     Result<StoreObject> found = first().get(item.key);
-    if (!found) return second() != nullptr ? exists(item) : ItemOutcome::Missed;
+    if (!found) return look_further(item, found.status(), error);
     const std::lock_guard lock(locked_mutex_);
-    locked_[item.key].push_back(*std::move(found));
+    locked_.emplace(item.key, *std::move(found));
     return ItemOutcome::Done;
 }
 
+// The first tier gave none, for that reason. A store that is closed or lost can't say what there
+// is.
+ItemOutcome StoreConnector::look_further(const BatchItem& item, const Status& why,
+                                         std::string& error) {
+    if (why.code() != ErrorCode::NotFound) return failed(error, item.key, why.message());
+    const bool is_found = second() != nullptr && second()->contains(item.key, until_closed());
+    return is_found ? ItemOutcome::Done : ItemOutcome::Missed;
+}
+
 void StoreConnector::unlock(std::span<const std::string> keys) {
-    std::vector<StoreObject> released;  // after the mutex
+    std::vector<decltype(locked_)::node_type> released;  // let go after the mutex
     released.reserve(keys.size());
     const std::lock_guard lock(locked_mutex_);
     for (const std::string& key : keys) {
         const auto known = locked_.find(key);
-        if (known == locked_.end()) continue;
-        released.push_back(std::move(known->second.back()));
-        known->second.pop_back();
-        if (known->second.empty()) locked_.erase(known);
+        if (known != locked_.end()) released.push_back(locked_.extract(known));
     }
 }
 

@@ -19,7 +19,7 @@
 #include <variant>
 #include <vector>
 
-#include "os/event_counter.hpp"
+#include "os/event_pipe.hpp"
 #include "penstock/store.hpp"
 #include "penstock/tiered_store.hpp"
 
@@ -58,17 +58,19 @@ class StoreConnector {
 public:
     using Tier = std::variant<std::shared_ptr<Store>, std::shared_ptr<TieredStore>>;
 
-    // `most_pending`: keys that wait at most before submit() does. Throws std::system_error.
+    // At least one thread. `most_pending`: keys that wait at most before submit() does. Throws
+    // std::system_error.
     StoreConnector(Tier tier, unsigned threads, std::size_t most_pending);
     StoreConnector(const StoreConnector&) = delete;
     StoreConnector& operator=(const StoreConnector&) = delete;
     ~StoreConnector();  // close()
 
-    // Readable while there is something to collect, and once it is closed. Until the destructor.
+    // Readable while there is something to collect, and from close() on. Until the destructor.
     [[nodiscard]] int descriptor() const noexcept { return event_.descriptor(); }
-    // `id` comes back with the outcome. Waits while too much is pending, and no longer. False: it
-    // is closed.
-    bool submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items);
+    // `id` comes back with the outcome. Waits while too much is pending, and no longer than `wait`
+    // says. Closed, by Self; Timeout, Cancelled: nothing of the batch is done.
+    Status submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items,
+                  const Wait& wait = {});
     // Each key once for each Lock that found it; more often does nothing.
     void unlock(std::span<const std::string> keys);
     // What is finished since the last call.
@@ -93,6 +95,7 @@ private:
         std::size_t end = 0;
     };
 
+    Status await_room(std::size_t keys, const Wait& wait, std::unique_lock<std::mutex>& lock);
     void work();
     Share take();
     void finish(Share& share, std::span<const ItemOutcome> outcomes, std::string error);
@@ -100,8 +103,9 @@ private:
     ItemOutcome carry_out(BatchKind kind, const BatchItem& item, std::string& error);
     ItemOutcome get(const BatchItem& item, std::string& error);
     ItemOutcome set(const BatchItem& item, std::string& error);
-    ItemOutcome exists(const BatchItem& item);
-    ItemOutcome lock(const BatchItem& item);
+    ItemOutcome exists(const BatchItem& item, std::string& error);
+    ItemOutcome lock(const BatchItem& item, std::string& error);
+    ItemOutcome look_further(const BatchItem& item, const Status& why, std::string& error);
     ItemOutcome remove(const BatchItem& item, std::string& error);
     ItemOutcome wait_for_other_writer(const BatchItem& item, std::string& error);
     Status put(const BatchItem& item);
@@ -112,7 +116,7 @@ private:
 
     Tier tier_;  // none once it is closed: others may want the last to have left
     const std::size_t most_pending_;
-    os::EventCounter event_;
+    os::EventPipe event_;
     Cancel closing_;
     Wait until_closed_;
 
@@ -126,7 +130,7 @@ private:
     bool is_closed_ = false;
 
     std::mutex locked_mutex_;
-    std::unordered_map<std::string, std::vector<StoreObject>> locked_;
+    std::unordered_multimap<std::string, StoreObject> locked_;  // one for each Lock
 
     std::mutex close_mutex_;  // one thread joins
     std::vector<std::thread> threads_;

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from peers import eventually
+from peers import eventually, state_of
 
 import penstock
 from penstock import _core
@@ -171,6 +172,45 @@ def test_wrong_arguments_are_refused_in_words(connector: Connector, store: penst
         connector.submit_batch_get(["a"], [b"read-only"])
     with pytest.raises(penstock.InvalidArgument, match="threads is 0"):
         Connector(store, threads=0)
+
+
+WAITS_FOR_ROOM = """
+import sys, threading
+import penstock
+from penstock import _core
+store = penstock.Store.create(sys.argv[1], capacity="1MiB")
+room = store.reserve("staged", 1)
+connector = _core.StoreConnector(store, threads=1, max_pending=1)
+connector.submit_batch_set(["staged"], [b"x"])
+try:
+    print("full", flush=True)
+    connector.submit_batch_exists(["key"])
+except KeyboardInterrupt:
+    connector.close()
+    room.abort()
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_wait_for_room(name: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS_FOR_ROOM, name], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "full\n"
+        eventually(lambda: state_of(program.pid) == "S", within=WITHIN)
+        program.send_signal(signal.SIGINT)
+        assert program.stdout.readline() == "interrupted\n"
+        assert program.wait(WITHIN) == 0
+
+
+def test_a_store_that_was_closed_is_no_miss(connector: Connector, store: penstock.Store) -> None:
+    store.put_bytes("key", b"x")
+    store.close()
+    for submit in (connector.submit_batch_exists, connector.submit_batch_lock):
+        ok, error, done = outcome(connector, submit(["key"]))
+        assert (ok, done) == (False, [False])
+        assert "closed" in error
 
 
 def test_a_forked_child_is_told_and_ends_in_peace(connector: Connector) -> None:
