@@ -451,8 +451,10 @@ Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
         std::error_code error = payload_.populate_present(at, bytes, payload_access_);
         if (!error && views_.size() > 0) error = views_.populate_present(at, bytes, Access::Read);
         if (error) {
-            return {error == std::errc::not_enough_memory ? ErrorCode::NoSpace
-                                                          : ErrorCode::InvalidArgument,
+            // A bad address: of a page that was given back since, and can't be had again.
+            const bool is_full =
+                error == std::errc::not_enough_memory || error == std::errc::bad_address;
+            return {is_full ? ErrorCode::NoSpace : ErrorCode::InvalidArgument,
                     "can't map all memory of " + title_of(location_) + ": " + error.message()};
         }
     }

@@ -694,7 +694,8 @@ std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 void StoreCore::persist() noexcept {
-    view.state().stays.store(1, kRelaxed);  // one word: there is no state between
+    view.state().stays.store(1, kRelaxed);  // pairs with: StoreView::is_persistent, by the locks
+    PENSTOCK_CRASH_POINT("store.persist.stays");
 }
 
 void StoreCore::register_cuda() {

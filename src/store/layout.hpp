@@ -121,8 +121,9 @@ struct alignas(kApart) StoreState {
     // Grows before a place is announced; sequentially consistent.
     std::atomic<std::uint64_t> reach;
     // 1: stays when the last participant has left, whatever the geometry says. Set by participants,
-    // never taken back; read by the last one to leave and by visitors while nobody can join,
-    // relaxed: the life-cycle lock and the participants' locks carry it over.
+    // never taken back; read by the last one to leave and by visitors while nobody can join.
+    // Relaxed: the kernel orders the end of a participant's lock, by unlock or by death, before the
+    // look that finds it free, and the name is removed only after such a look at every participant.
     std::atomic<std::uint64_t> stays;
 };
 static_assert(sizeof(StoreState) == kApart);

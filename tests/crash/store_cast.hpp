@@ -124,7 +124,8 @@ protected:
         require(stats.largest_free == stats.capacity,
                 "everything is free, in pieces: " + text(stats.largest_free));
     }
-    void check_name_is_free() const {
+    // The last one has left.
+    virtual void check_name() {
         require(segments_left(segment_).empty(), "the last one left, and its name is still there");
     }
 

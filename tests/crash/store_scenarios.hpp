@@ -36,6 +36,29 @@ protected:
     void set_up() override { leave_a_dead_one(reader_, "words.change.installed:1:kill"); }
 };
 
+// The store stays when the last one leaves: whether that was said does not depend on whether who
+// said it lives.
+class Persist : public StoreStruck {
+public:
+    using StoreStruck::StoreStruck;
+    std::string act() override { return "persist"; }
+    [[nodiscard]] std::string must_pass() const override { return "store.persist.stays"; }
+
+protected:
+    [[nodiscard]] Fate fate(bool) const override { return Fate::Gone; }
+    void check_name() override {
+        require(!segments_left(segment_).empty(), "it was told to stay, and is not there");
+        start_member(reader_, "who comes later");
+        must_promptly(reader_, "put 1 1000");
+        reader_.actor.must("close");
+        const KeptData kept = inspect_segment(segment_).kept;
+        require(kept.persistent && kept.objects == 1, "it keeps " + kept.describe());
+        require(!remove_if_abandoned(segment_), "it was collected with what it keeps");
+        require(remove_if_abandoned(segment_, OnData::Remove), "it can't be removed");
+        StoreStruck::check_name();
+    }
+};
+
 // With a reservation and an object in hand, which it lets go first.
 class CloseStore : public StoreStruck {
 public:
@@ -666,6 +689,7 @@ inline std::vector<Operation> store_operations() {
         store_operation<Keep>("unpin", sieve, false),
         store_operation<Trim>("trim"),
         store_operation<ClearDead>("clear the dead", sieve),
+        store_operation<Persist>("persist", sieve),
         store_operation<CloseStore>("close", none),
         store_operation<DepartFromStore>("depart", none),
         store_operation<BesideAHalfChange<Reserve>>("reserve beside a half reserve", Text(),

@@ -213,7 +213,7 @@ protected:
         check_empty();
         reader_.actor.must("close");
         writer_.actor.must("close");
-        check_name_is_free();
+        check_name();
     }
 
     static constexpr std::int64_t kVictimPlace = 2;

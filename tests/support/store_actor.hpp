@@ -128,6 +128,7 @@ private:
     }
     Answer clear(const Words&) { return ok().with("removed", store_.value().clear()); }
     Answer trim(const Words&) { return ok().with("bytes", store_.value().trim()); }
+    Answer persist(const Words&) { return told(store_.value().persist()); }
     Answer clear_dead(const Words&) {
         store_.value().clear_dead();
         return ok();
@@ -197,6 +198,7 @@ inline const std::vector<StoreActor::Command> StoreActor::kCommands = {
     {"trim", &StoreActor::trim},       {"clear-dead", &StoreActor::clear_dead},
     {"look", &StoreActor::look},       {"sum", &StoreActor::sum},
     {"close", &StoreActor::close},     {"depart", &StoreActor::depart},
+    {"persist", &StoreActor::persist},
 };
 
 // store-actor

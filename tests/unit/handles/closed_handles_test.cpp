@@ -154,6 +154,9 @@ protected:
                 {"touch", quiet([&] { return !store.touch("k"); })},
                 {"clear", quiet([&] { return store.clear() == 0; })},
                 {"trim", quiet([&] { return store.trim() == 0; })},
+                {"populate", [&] { return store.populate(soon_); }},
+                {"persist", [&] { return store.persist(); }},
+                {"is_persistent", quiet([&] { return !store.is_persistent(); })},
                 {"clear_dead", quiet([&] { return store.clear_dead(), true; })},
                 {"capacity", quiet([&] { return store.capacity() == 0; })},
                 {"request_close", quiet([&] { return store.request_close(), true; })},
@@ -310,6 +313,7 @@ TEST_F(ClosedHandlesTest, Store) {
     EXPECT_EQ(reservation->commit_pinned().code(), ErrorCode::Expired);
     EXPECT_TRUE(reservation->bytes().empty());
     EXPECT_EQ(reservation->ref().incarnation, 0U);
+    EXPECT_EQ(reservation->offset(), 0U);
     reservation->abort();
     ASSERT_TRUE(staged.commit());
     Result<StoreObject> object = moved.get("k");
@@ -318,6 +322,7 @@ TEST_F(ClosedHandlesTest, Store) {
     EXPECT_TRUE(object->bytes().empty());
     EXPECT_FALSE(object->is_open());
     EXPECT_FALSE(object->share().is_open());
+    EXPECT_EQ(object->offset(), 0U);
     object->release();
     const std::string instance = moved.instance();
     moved.close();
@@ -347,6 +352,7 @@ TEST_F(ClosedHandlesTest, TieredStore) {
         EXPECT_EQ(reservation->commit().code(), ErrorCode::Expired);
         EXPECT_TRUE(reservation->bytes().empty());
         EXPECT_FALSE(reservation->is_open());
+        EXPECT_EQ(reservation->offset(), 0U);
     }
     moved.close(soon_);
     expect_closed("TieredStore, closed,", calls(moved));
