@@ -153,7 +153,8 @@ Space space_at(const std::string& path, std::error_code& error) noexcept;
 // Names in a directory that start with `prefix`, without it.
 std::vector<std::string> list_names(const std::string& directory, const std::string& prefix);
 
-// Removes `path` if it still names the file behind `file`; true if it did.
+// Removes `path` if it still names the file behind `file`; true if it did. Hard links of it in the
+// same directory go too: they would keep its memory, and none would find it.
 bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept;
 
 // From the kernel's generator. The error is that of getrandom(2), where /dev/urandom can't be read

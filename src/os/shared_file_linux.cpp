@@ -583,11 +583,38 @@ std::vector<std::string> list_names(const std::string& directory, const std::str
     return names;
 }
 
+namespace {
+
+bool is_same(const struct stat& one, const struct stat& other) noexcept {
+    return one.st_ino == other.st_ino && one.st_dev == other.st_dev;
+}
+
+// All names but `path` that the file has in the directory of `path`.
+void unlink_other_names(const std::string& path, const struct stat& file) noexcept {
+    const std::size_t begin = path.rfind('/') + 1;
+    DIR* const stream = ::opendir(begin == 0 ? "." : path.substr(0, begin).c_str());
+    if (stream == nullptr) return;
+    const int directory = ::dirfd(stream);
+    while (const dirent* entry = ::readdir(stream)) {
+        struct stat found{};
+        const bool is_other = path.compare(begin, std::string::npos, entry->d_name) != 0;
+        if (is_other && ::fstatat(directory, entry->d_name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+            is_same(found, file)) {
+            ::unlinkat(directory, entry->d_name, 0);
+        }
+    }
+    ::closedir(stream);
+}
+
+}  // namespace
+
 bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept {
     struct stat named{};
     struct stat own{};
     if (::lstat(path.c_str(), &named) != 0 || ::fstat(file.descriptor(), &own) != 0) return false;
-    if (named.st_ino != own.st_ino || named.st_dev != own.st_dev) return false;
+    if (!is_same(named, own)) return false;
+    // Before the name by which the file is found: where this process dies, others still see it.
+    if (own.st_nlink > 1) unlink_other_names(path, own);
     return ::unlink(path.c_str()) == 0;
 }
 

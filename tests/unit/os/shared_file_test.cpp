@@ -299,6 +299,21 @@ TEST(SharedFileTest, UnlinksItsOwnNameOnly) {
     EXPECT_EQ(facts_of(second).links, 1U);
 }
 
+TEST(SharedFileTest, UnlinksItsOtherNamesInTheDirectoryToo) {
+    const TemporaryFolder folder;
+    const TemporaryFolder elsewhere;
+    SharedFile file = make_private(folder.path());
+    ASSERT_FALSE(file.publish(folder / "steps"));
+    SharedFile other = make_private(folder.path());
+    ASSERT_FALSE(other.publish(folder / "other"));
+    ASSERT_EQ(::link((folder / "steps").c_str(), (folder / "steps.link").c_str()), 0);
+    ASSERT_EQ(::link((folder / "steps").c_str(), (elsewhere / "link").c_str()), 0);
+    EXPECT_TRUE(unlink_if_same(folder / "steps", file));
+    EXPECT_EQ(folder.names().size(), 1U) << "they would keep its memory";
+    EXPECT_EQ(elsewhere.names().size(), 1U);
+    EXPECT_EQ(facts_of(other).links, 1U);
+}
+
 TEST(SharedFileTest, UnlinksNoLinkThatLeadsToIt) {
     const TemporaryFolder folder;
     SharedFile file = make_private(folder.path());
