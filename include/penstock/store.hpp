@@ -216,6 +216,7 @@ struct StoreLook {
     enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
     int staged_by = -1;  // a participant's place
     std::uint64_t nbytes = 0;
+    bool is_kept = false;  // by pin()
 };
 
 // One participant's handle. Any thread may use it. Keys are 1 to 4096 bytes. It belongs to its

@@ -63,8 +63,8 @@ nb::object wait_for(PyStore& store, nb::handle key, nb::handle timeout, const Ca
 nb::tuple look(PyStore& store, nb::handle key) {
     const StoreLook found = store.live()->look(parse_key(key));
     const char* const states[] = {"miss", "hit", "staged"};
-    return nb::make_tuple(states[static_cast<unsigned>(found.state)], found.staged_by,
-                          found.nbytes);
+    return nb::make_tuple(states[static_cast<unsigned>(found.state)], found.staged_by, found.nbytes,
+                          found.is_kept);
 }
 
 nb::list keys(PyStore& store) {

@@ -191,6 +191,7 @@ class StoreLook:
     state: Literal["hit", "staged", "miss"]
     staged_by: int  #: the place of the participant who is writing it; -1 if nobody is
     nbytes: int  #: of the object, if it is there
+    is_kept: bool  #: by ``pin()``
 
 
 @dataclass(frozen=True)

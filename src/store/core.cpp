@@ -649,6 +649,7 @@ StoreLook StoreCore::look(std::string_view key) noexcept {
     if (const auto entry = pin_hash(hash, key)) {
         look.state = StoreLook::State::Hit;
         look.nbytes = content(*entry).bytes.size();
+        look.is_kept = decode_favour(view.entry(*entry).favour.load(kRelaxed)).kept > 0;
         unpin(*entry);
         return look;
     }

@@ -431,6 +431,10 @@ def test_the_dead_hold_nothing(store: penstock.Store) -> None:
     with pytest.raises(penstock.NoSpace):
         store.reserve("x", 4 << 20)
     assert store.look("staged").staged_by == 1
+    assert not store.look("pinned").is_kept
+    store.pin("pinned")
+    assert store.look("pinned").is_kept
+    store.unpin("pinned")
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()

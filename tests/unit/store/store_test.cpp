@@ -38,6 +38,16 @@ TEST_F(StoreTest, WhatIsPutIsFoundByEverybody) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
+TEST_F(StoreTest, ALookTellsWhatIsKept) {
+    Store store = Store::create(name_, small_store());
+    ASSERT_TRUE(succeeds(store.put("kv", std::span<const std::byte>())));
+    EXPECT_FALSE(store.look("kv").is_kept);
+    ASSERT_TRUE(succeeds(store.pin("kv")));
+    EXPECT_TRUE(store.look("kv").is_kept);
+    ASSERT_TRUE(succeeds(store.unpin("kv")));
+    EXPECT_FALSE(store.look("kv").is_kept);
+}
+
 TEST_F(StoreTest, NobodySeesWhatIsStaged) {
     Store store = Store::create(name_, small_store());
     Store other = Store::attach(name_);
