@@ -8,7 +8,6 @@ counts what is there and keeps it for its request, a retrieve has pins of its ow
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from .server_writers import (
     can_write,
     forget_links,
     has_mapped,
+    is_seen,
     namespace,
     pool_file,
     wait_for_death,
@@ -170,6 +170,7 @@ class ChunkServer:
         self._ended = threading.Event()
         forget_links(store.name)
         self._life = slots.Life(store)
+        self._living = slots.living(store)
         self._leftovers = list(slots.leftovers(store))
         self._review_leftovers()
         self._wake = Wake()
@@ -282,7 +283,8 @@ class ChunkServer:
                 return False
             is_stored = writing.is_whole
             for chunk, slot in writing.slots.items():
-                self._writing.pop(chunk, None)
+                if slot.is_claimed:
+                    self._writing.pop(chunk, None)
                 is_stored &= slot.publish()
             writing.end()
             return is_stored
@@ -521,21 +523,25 @@ class ChunkServer:
         if holder is not None and holder is not worker and holder.is_dead():
             self._part_with(holder)
         elif holder is worker:
-            return self._take_back(worker, chunk, request_id)
+            self._withdraw_earlier(worker, chunk, request_id)
         try:
             return self._reserve(chunk, worker)
         except (AlreadyExists, Busy, NoSpace, TooLarge):
             return None
 
-    def _take_back(self, worker: _Worker, chunk: bytes, request_id: str) -> Slot | None:
-        """The slot of an earlier try of that worker, which is over: of the same request, or of one
-        that has ended."""
+    def _withdraw_earlier(self, worker: _Worker, chunk: bytes, request_id: str) -> None:
+        """An earlier try of that worker has no right to the chunk any more: of the same request, or
+        of one that has ended. It may still be writing: its slot stays its own until it commits."""
         for writing in worker.open_writes():
+            slot = writing.slots.get(chunk)
             is_over = writing.request_id == request_id or writing.request_id not in self._sessions
-            if chunk in writing.slots and is_over:
-                writing.is_whole = False
-                return writing.slots.pop(chunk)
-        return None
+            if slot is not None and is_over:
+                self._withdraw(chunk, slot)
+
+    def _withdraw(self, chunk: bytes, slot: Slot) -> None:
+        if slot.is_claimed:
+            self._writing.pop(chunk, None)
+            slot.withdraw()
 
     def _reserve(self, chunk: bytes, worker: _Worker) -> Slot:
         writer = {
@@ -584,7 +590,7 @@ class ChunkServer:
     def _drop(self, writing: _Writing) -> None:
         """Of a store that no worker was told of, or that wrote elsewhere."""
         for chunk, slot in writing.slots.items():
-            self._writing.pop(chunk, None)
+            self._withdraw(chunk, slot)
             slot.give_back()
         writing.slots = {}
         writing.end()
@@ -601,8 +607,7 @@ class ChunkServer:
         worker.links = []
         for writing in worker.open_writes():
             for chunk, slot in writing.slots.items():
-                self._writing.pop(chunk, None)
-                slot.withdraw()
+                self._withdraw(chunk, slot)
         if worker.owns_any() and worker.may_use_pool(self._store.name):
             self._aside.append((worker, time.monotonic()))
             _LOG.warning(
@@ -647,11 +652,26 @@ class ChunkServer:
                 pause = _SHORT if self._aside or self._leftovers else 1.0
             wait_for_death(processes, pause, self._wake.reader)
             self._wake.take()
-            with self._lock:
-                self._review_workers()
-                self._review_aside()
-                self._review_leftovers()
-                self._review_sessions()
+            try:
+                self._review()
+            except Exception:  # of one; without this thread no death would be seen any more
+                _LOG.exception("the workers of '%s' could not be looked at", self._store.name)
+
+    def _review(self) -> None:
+        found = self._new_leftovers()
+        with self._lock:
+            self._leftovers += found
+            self._review_workers()
+            self._review_aside()
+            self._review_leftovers()
+            self._review_sessions()
+
+    def _new_leftovers(self) -> list[slots.Leftover]:
+        """Of another server of the pool, which was alive at the last look."""
+        before, self._living = self._living, slots.living(self._store)
+        if before <= self._living:
+            return []
+        return list(slots.leftovers(self._store, {one.name for one in self._leftovers}))
 
     def _review_workers(self) -> None:
         now = time.monotonic()
@@ -660,19 +680,22 @@ class ChunkServer:
             if worker.is_dead() or (is_late and not worker.processes):
                 self._part_with(worker)
 
+    def _may_release(self, since: float) -> bool:
+        """What has been set aside for so long, of a worker that can't be seen."""
+        return self._release_after is not None and time.monotonic() - since > self._release_after
+
     def _review_aside(self) -> None:
-        now = time.monotonic()
         for entry in list(self._aside):
             worker, since = entry
-            limit = math.inf if self._release_after is None else self._release_after
-            is_unseen = not worker.processes and now - since > limit
+            is_unseen = not worker.processes and self._may_release(since)
             if is_unseen or not worker.may_use_pool(self._store.name):
                 self._aside.remove(entry)
                 self._settle(worker, Slot.give_back)
 
     def _review_leftovers(self) -> None:
         for leftover in list(self._leftovers):
-            if not can_write(leftover.writer, self._store.name):
+            is_unseen = not is_seen(leftover.writer) and self._may_release(leftover.since)
+            if is_unseen or not can_write(leftover.writer, self._store.name):
                 self._leftovers.remove(leftover)
                 leftover.give_back()
 

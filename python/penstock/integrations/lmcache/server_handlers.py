@@ -105,12 +105,12 @@ class LMCacheModule:
     def prepare_retrieve(self, key: IPCCacheServerKey, instance_id: int) -> PrepareRetrieveResponse:
         try:
             context = self._chunks.prepare_retrieve(key, instance_id)
-        except (Unknown, ValueError) as error:
+            chunks = None if context is None else self._chunks.bytes_for(key, instance_id)
+        except (LookupError, ValueError) as error:  # or it was unregistered between the two
             _LOG.warning("a retrieve is refused: %s", error)
             context = None
         if context is None:
             return PrepareRetrieveResponse(success=False)
-        chunks = self._chunks.bytes_for(key, instance_id)
         data = b"" if chunks is None else _pickled(chunks, context["slots"])
         return PrepareRetrieveResponse(success=True, data=data, context=context)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Container, Iterator
 from typing import Any, Final, TypeAlias
 
 from ... import _core
@@ -22,7 +23,17 @@ from ...store import Store
 from .registry import keys_with
 from .writing import being_written
 
-__all__ = ["Leftover", "Life", "Slot", "clear", "find", "leftovers", "reserve", "write_copy"]
+__all__ = [
+    "Leftover",
+    "Life",
+    "Slot",
+    "clear",
+    "find",
+    "leftovers",
+    "living",
+    "reserve",
+    "write_copy",
+]
 
 Writer: TypeAlias = dict[str, Any]  # the slot's meta: who may write it
 
@@ -54,10 +65,18 @@ class Slot:
         """Bytes of the slot."""
         return self._view.nbytes
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the chunk is still its to publish."""
+        return self._claim is not None
+
     def publish(self) -> bool:
-        """The chunk is there, whole. False: the store was cleared meanwhile, and it never was."""
+        """The chunk is there, whole. False: the store was cleared meanwhile or the slot withdrawn,
+        and it never was."""
         claim, self._claim = self._claim, None
-        assert claim is not None, "a slot is published once"
+        if claim is None:
+            self.give_back()
+            return False
         try:
             claim.room[:] = _POINTER.pack(*self._view.ref, self._name)
             claim.commit()
@@ -168,6 +187,12 @@ class Leftover:
         self._view = view
         self.writer: Writer = view.meta or {}
         self.nbytes = view.nbytes
+        self.since = time.monotonic()
+
+    @property
+    def name(self) -> bytes:
+        """Of the slot."""
+        return self._name
 
     def give_back(self) -> None:
         """Its memory is free: only when it is written no more."""
@@ -180,23 +205,35 @@ class Leftover:
         self._view.release()
 
 
-def leftovers(store: Store) -> Iterator[Leftover]:
-    """What servers that are gone left set aside."""
+def leftovers(store: Store, known: Container[bytes] = ()) -> Iterator[Leftover]:
+    """What servers that are gone left set aside, but for slots of the names that are `known`.
+
+    A slot is kept all the while: its writer may live, and this process be killed anywhere.
+    """
+    lives: dict[bytes, bool] = {}
     for name in keys_with(store, _SLOT):
+        if name in known or not store.look(name).is_kept:
+            continue  # it is published, and evicted as any
         view = store._get(name)
         if view is None:
             continue
         writer = view.meta or {}
         life = _SERVER + str(writer.get("server")).encode()
-        if life in being_written(store, [life]):
-            view.release()  # that server lives
-        elif not store.unpin(name):
-            view.release()  # it is published, and evicted as any
+        if life not in lives:
+            lives[life] = bool(being_written(store, [life]))
+        if lives[life]:
+            view.release()
         elif _is_published(store, name, view, bytes(writer.get("chunk", b""))):
-            view.release()  # that server died between two steps
+            store.unpin(name)  # that server died between two steps
+            view.release()
         else:
-            store.pin(name)
             yield Leftover(store, name, view)
+
+
+def living(store: Store) -> set[tuple[int, int]]:
+    """The participants that live, servers among them: each by its place, and since when."""
+    participants = _core.inspect_segment(store.name)["participants"]
+    return {(one["slot"], one["attached_at"]) for one in participants if one["alive"]}
 
 
 def _is_published(store: Store, name: bytes, view: _core.StoreView, chunk: bytes) -> bool:

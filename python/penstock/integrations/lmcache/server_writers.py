@@ -24,6 +24,7 @@ __all__ = [
     "can_write",
     "forget_links",
     "has_mapped",
+    "is_seen",
     "namespace",
     "pool_file",
     "wait_for_death",
@@ -133,16 +134,23 @@ def namespace() -> int:
 def can_write(record: dict[str, Any], pool: str) -> bool:
     """Whether the writer that another server wrote down may have the pool mapped; True also where
     this can't be known."""
-    processes = record.get("processes")
-    if not processes or record.get("namespace") != namespace():
+    if not is_seen(record):
         return True
-    return any(_started(pid) == started and has_mapped(pid, pool) for pid, started in processes)
+    return any(
+        _started(pid) == started and has_mapped(pid, pool) for pid, started in record["processes"]
+    )
+
+
+def is_seen(record: dict[str, Any]) -> bool:
+    """Whether this process can tell what has become of that writer."""
+    is_of_here = record.get("namespace") == namespace() and _sees_processes()
+    return is_of_here and bool(record.get("processes"))
 
 
 def has_mapped(pid: int, pool: str) -> bool:
     """Whether that process has any worker's name of the pool mapped. True: it can't be seen."""
     try:
-        return f"{_SHM}/{_PREFIX}{pool}." in (_PROC / str(pid) / "maps").read_text()
+        return f"{_SHM}/{_PREFIX}{pool}.".encode() in (_PROC / str(pid) / "maps").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:
@@ -151,33 +159,47 @@ def has_mapped(pid: int, pool: str) -> bool:
 
 def forget_links(pool: str) -> None:
     """Removes the names that dead servers of the pool left: they keep its memory."""
+    can_see = _sees_processes()
     for path in _SHM.glob(f"{_PREFIX}{pool}.*.*"):
         server = path.name.removeprefix(f"{_PREFIX}{pool}.").partition(".")[0]
         number, _, pid = server.partition("-")
-        is_ours = number == str(namespace()) and pid.isdigit()
+        is_ours = can_see and number == str(namespace()) and pid.isdigit()
         if (is_ours and not (_PROC / pid).exists()) or not _is_used(path):
             path.unlink(missing_ok=True)
 
 
 def _mappers(name: str) -> Iterable[Process]:
-    wanted = f"{_SHM}/{name}"
+    if not _sees_processes():
+        return
+    wanted = f"{_SHM}/{name}".encode()  # names of files and processes may be no text
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
         pid = int(entry.name)
         started = _started(pid)
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-            if started is not None and wanted in (entry / "maps").read_text():
+            if started is not None and wanted in (entry / "maps").read_bytes():
                 yield Process(pid, started)
 
 
 def _started(pid: int) -> int | None:
     """When the process began, in ticks since the machine's start; None: there is none."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    return int(text.rpartition(")")[2].split()[19])
+    return int(text.rpartition(b")")[2].split()[19])
+
+
+def _sees_processes() -> bool:
+    """Whether /proc has the numbers that system calls here go by: it may be that of an outer PID
+    namespace."""
+    try:
+        status = (_PROC / "self/status").read_bytes()
+    except OSError:
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith(b"NSpid:")).split()[1:]
+    return numbers == [str(os.getpid()).encode()]
 
 
 def _is_used(path: Path) -> bool:
