@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import logging
+import os
 import select
 import threading
 from collections.abc import Callable, Iterable
@@ -104,6 +105,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._loaded: dict[int, Any] = {}
         self._tally = _Tally()
         self._closed = False
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._route, daemon=True, name="penstock-l2")
         self._thread.start()
         close_at_exit(self)
@@ -284,7 +286,10 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         return self._closed
 
     def close(self) -> None:
-        """Leave. Tasks that are not done are dropped; the store stays, with its chunks."""
+        """Leave. Tasks that are not done are dropped; the store stays, with its chunks. Nothing in
+        a forked child, where all of it is the parent's, and a thread may have had the lock."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._closed:
                 return
