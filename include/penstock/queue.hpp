@@ -269,6 +269,11 @@ public:
     void close() noexcept;
     // Ends the stream without leaving: nothing more is accepted. By any participant.
     void end() noexcept;
+    // Goes on with a stream that has ended: from now on messages are accepted, from whoever is
+    // still attached too, and this participant ends it as its creator would. For one that takes the
+    // place of a creator that has left. Who has seen the end by then has seen it. False: it had not
+    // ended.
+    bool reopen() noexcept;
     // Ends the stream and throws away what is queued, and the dead letters, so that the last to
     // leave leaves nothing. What others have taken is theirs. Returns how many were dropped.
     std::uint64_t discard() noexcept;

@@ -365,6 +365,7 @@ public:
     // Ends the stream if `ends_with` says so, as of a Queue.
     void close() noexcept;
     void end() noexcept;
+    bool reopen() noexcept;  // as of a Queue
     void request_close() noexcept;
     [[nodiscard]] std::string instance() const;
     // What was lost with the abandoned queue that create() replaced; nothing of attach().

@@ -398,6 +398,11 @@ void bind_reader_class(nb::module_& module) {
                 reader.reader.end();
             },
             "End the stream without leaving: nothing more is accepted. By any participant.")
+        .def("_reopen",
+             [](PyReader& reader) {
+                 reader.check_usable();
+                 return reader.reader.reopen();
+             })
         .def_prop_ro(
             "closed", [](const PyReader& reader) { return reader.is_closed(); },
             "Whether this handle was closed here.")

@@ -654,6 +654,13 @@ void QueueCore::end() noexcept {
     space.wake();
 }
 
+bool QueueCore::reopen() noexcept {
+    if (segment->is_foreign() || !is_ended()) return false;
+    is_creator = true;
+    view.state().closed.store(0, kSeqCst);  // one word: there is no state between
+    return true;
+}
+
 // Ends the stream if it is this participant's to end. The role is given up before the others' are
 // looked at: of two producers that leave at once, one sees none.
 void QueueCore::end_on_leaving() noexcept {

@@ -146,6 +146,7 @@ struct QueueCore final : Attachment {
     void vacate() noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
+    bool reopen() noexcept;
     void end_on_leaving() noexcept;
     [[nodiscard]] bool is_ended() const noexcept;
     [[nodiscard]] std::byte* cell(std::uint64_t index) const noexcept {

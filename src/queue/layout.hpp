@@ -142,7 +142,9 @@ struct alignas(kApart) TicketHint {
 static_assert(sizeof(TicketHint) == kApart);
 
 struct alignas(kApart) QueueState {
-    std::atomic<std::uint64_t> closed;  // 1: nothing more is accepted; sequentially consistent
+    // 1: nothing more is accepted. By whoever ends the stream, or goes on with it as 0;
+    // sequentially consistent.
+    std::atomic<std::uint64_t> closed;
     // Bit 0: there may be Returned slots. Above it a count of announcements: see SlotRing.
     std::atomic<std::uint64_t> returned;
     // 1: a message has been set aside at some time, or is about to be. Never taken back; by whoever

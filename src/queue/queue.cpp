@@ -362,6 +362,10 @@ void Queue::end() noexcept {
     if (core_ != nullptr) core_->end();
 }
 
+bool Queue::reopen() noexcept {
+    return core_ != nullptr && core_->reopen();
+}
+
 std::uint64_t Queue::discard() noexcept {
     if (core_ == nullptr || core_->segment->is_foreign()) return 0;
     core_->end();

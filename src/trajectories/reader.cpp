@@ -182,6 +182,10 @@ void TrajectoryReader::end() noexcept {
     state_->board.credit_signal().notify();
 }
 
+bool TrajectoryReader::reopen() noexcept {
+    return state_ != nullptr && !state_->is_foreign() && state_->queue.reopen();
+}
+
 void TrajectoryReader::request_close() noexcept {
     if (state_ != nullptr) state_->queue.request_close();
 }

@@ -316,6 +316,22 @@ def test_an_environment_is_taken_as_it_is(trainer: TestClient, fields: dict[str,
     assert numbers(trainer.get("/batch").json()) == [0, 1]
 
 
+def test_what_environments_say_of_themselves_has_a_bound(
+    trainer: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_env(trainer, desired_name="n" * 1024)
+    longer = trainer.post("/register-env", json={**ENVIRONMENT, "desired_name": "n" * 1025})
+    assert longer.status_code == 422
+    assert "1025 characters" in longer.json()["detail"]
+    monkeypatch.setattr("penstock.http.service._MOST_ENVIRONMENTS", 2)
+    register_env(trainer)
+    assert trainer.post("/register-env", json=ENVIRONMENT).status_code == 503
+    trainer.get("/reset_data")
+    trainer.post("/register", json=REGISTRATION)
+    trainer.get("/batch")
+    register_env(trainer)
+
+
 def test_more_environments_than_the_queue_has_places_for(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=4, members=4),
@@ -694,7 +710,10 @@ def test_what_was_not_taken_is_there_after_a_restart(name: str) -> None:
             if round_ == 0:
                 ask(address, "/scored_data_list", [make_group(1), make_group(2)])
             else:
+                ask(address, "/scored_data_list", [make_group(3), make_group(4)])
                 assert numbers(ask(address, "/batch")) == [1, 2]
+                assert numbers(ask(address, "/batch")) == [3, 4], "and it goes on"
+                assert ask(address, "/batch") == {"batch": None}
             process.send_signal(signal.SIGINT)
             stdout, _ = process.communicate(timeout=WITHIN)
             assert process.returncode == 0

@@ -36,6 +36,8 @@ _log = logging.getLogger("penstock.http")
 _SMALL_WEIGHT = 1e-6
 _LEAST_WEIGHT = 0.01  # that a client is told, so that none starves
 _LARGEST_GROUP = 65_536  # no batch is larger
+_LONGEST_NAME = 1024  # characters of what an environment wants to be called
+_MOST_ENVIRONMENTS = 100_000  # from one reset to the next, those that have left too
 
 
 class NotAccepted(Exception):
@@ -183,9 +185,11 @@ class Service:
 
     def _open_reader(self, sequences: int) -> TrajectoryReader:
         def attach(timeout: float) -> TrajectoryReader:
-            return TrajectoryReader.attach(
+            reader = TrajectoryReader.attach(
                 self._queue, sequences=sequences, timeout=timeout, owner=self._owner
             )
+            reader._reopen()  # a server that ended in good order has ended the stream
+            return reader
 
         try:
             return attach(0)
@@ -269,6 +273,11 @@ class Service:
     def register_environment(self, body: Json) -> Json:
         """A writer of its own, once the trainer has asked for its first batch."""
         desired = field(body, "desired_name", str)
+        if len(desired) > _LONGEST_NAME:
+            raise Invalid(
+                f"the field 'desired_name' has {len(desired)} characters: give {_LONGEST_NAME} or "
+                "fewer"
+            )
         environment = _Environment(
             name="",
             weight=field(body, "weight", float),
@@ -280,6 +289,8 @@ class Service:
         with self._lock:
             if not self._started or self._config is None:
                 return {"status": "wait for trainer to start"}
+            if len(self._environments) >= _MOST_ENVIRONMENTS:
+                raise NotAccepted("too many environments have registered since the last reset", 0)
             number = self._names.get(desired, 0)
             environment.name = f"{desired}_{number}"
             environment.writer = self._writer_for(environment)

@@ -408,6 +408,23 @@ TEST_F(QueueTest, NoProducersCloseEndsTheCreatorsStream) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed)) << "end() by any participant";
 }
 
+TEST_F(QueueTest, AStreamThatHasEndedGoesOnWhereItIsReopened) {
+    Queue queue = Queue::create(name_, small_queue());
+    Queue other = Queue::attach(name_);
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    queue.close();
+    EXPECT_TRUE(fails(put(other, 1), ErrorCode::Closed));
+    Queue next = Queue::attach(name_);
+    EXPECT_TRUE(next.reopen());
+    EXPECT_FALSE(next.reopen()) << "it goes on already";
+    EXPECT_TRUE(succeeds(put(other, 1)));
+    EXPECT_TRUE(gets(next, 0));
+    EXPECT_TRUE(gets(next, 1));
+    EXPECT_TRUE(is_empty(next));
+    next.close();
+    EXPECT_TRUE(fails(other.take(kLong), ErrorCode::Closed)) << "it left as a creator does";
+}
+
 TEST_F(QueueTest, TheCreatorMayLeaveWhatEndsWithItsLastProducer) {
     Queue queue = Queue::create(name_, ends_with_last_producer());
     Queue producer = Queue::attach(name_, QueueRole::Producer);

@@ -6,7 +6,7 @@ import threading
 from types import ModuleType
 from typing import Any, Final
 
-from ... import errors
+from ... import _core, errors
 from ...trajectories import TrajectoryBatch, TrajectoryReader
 from .groups import group_to
 from .names import SCHEME, segment_name
@@ -54,14 +54,19 @@ class BatchSource:
             batch = self.reader.next_batch(layout="groups", timeout=timeout, oversized="set_aside")
         except errors.Timeout:
             return {"batch": None}
+        try:
+            answer = {"batch": [group_to(group) for group in batch.groups]}
+        except BaseException:  # Ctrl-C too: what was not given was not trained on
+            batch.give_back()
+            raise
         self._open = batch
-        return {"batch": [group_to(group) for group in batch.groups]}
+        return answer
 
     def _done(self) -> None:
-        if self._open is not None:
+        batch, self._open = self._open, None
+        if batch is not None:
             self._step += 1
-            self._open.ack(self._step)
-            self._open = None
+            batch.ack(self._step)
 
     def close(self) -> None:
         """Leave; the last batch counts as trained on."""
@@ -77,13 +82,24 @@ def open_reader(name: str, *, sequences: int, max_tokens: int | None) -> Traject
     """
     bound = max_tokens if max_tokens is not None and max_tokens > 0 else None
     try:
-        return TrajectoryReader.attach(name, sequences=sequences, max_tokens=bound)
+        return _attached(name, sequences, bound, 0)
     except errors.NotFound:
         pass
     try:
         return TrajectoryReader.create(name, sequences=sequences, max_tokens=bound)
     except errors.AlreadyExists:  # another process was faster
-        return TrajectoryReader.attach(name, sequences=sequences, max_tokens=bound, timeout=1)
+        return _attached(name, sequences, bound, 1)
+
+
+def _attached(
+    name: str, sequences: int, max_tokens: int | None, timeout: float
+) -> TrajectoryReader:
+    reader = TrajectoryReader.attach(
+        name, sequences=sequences, max_tokens=max_tokens, timeout=timeout
+    )
+    if _core.inspect_trajectories(name)["ends_with"] == "creator":
+        reader._reopen()  # where a trainer has left in good order; its environments may go on
+    return reader
 
 
 # --- Atropos' example trainer, whose address may be shm://QUEUE -----------------------------------
