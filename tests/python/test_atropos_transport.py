@@ -28,11 +28,17 @@ from penstock.integrations.atropos import (
     group_from,
     group_to,
     torchtitan,
+    trainer,
 )
 from penstock.integrations.atropos.imports import when_imported
 from penstock.integrations.atropos.serverless import info, registration, status
 from penstock.integrations.atropos.state_injection import inject_state
-from penstock.trajectories import TrajectoryReader, TrajectoryWriter, inspect_trajectories
+from penstock.trajectories import (
+    TrajectoryGroup,
+    TrajectoryReader,
+    TrajectoryWriter,
+    inspect_trajectories,
+)
 
 LONG = 30.0
 
@@ -211,6 +217,46 @@ def test_the_batch_of_a_trainer_that_was_killed_comes_again(name: str) -> None:
         source.close()
 
 
+def test_a_batch_that_ctrl_c_kept_from_the_trainer_comes_again(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(group: TrajectoryGroup) -> dict[str, Any]:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return group_to(group)
+
+    source = BatchSource.open(name, sequences=4)
+    put(name, [make_group(number) for number in range(4)])
+    monkeypatch.setattr(trainer, "group_to", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.get(LONG)
+    assert source.reader.version == 0
+    assert numbers(source.get(LONG)) == [0, 1]
+    assert numbers(source.get(LONG)) == [2, 3]
+    source.close()
+
+
+def test_environments_go_on_when_their_trainer_was_started_anew(name: str) -> None:
+    async def run() -> None:
+        source = BatchSource.open(name, sequences=4)
+        transport = await Transport.attach(name, environment="math", group_size=2, env_id=None)
+        await transport.put([make_group(0), make_group(1), make_group(2)])
+        assert numbers(source.get(LONG)) == [0, 1]
+        source.close()
+        with pytest.raises(penstock.Closed):
+            await transport.put([make_group(9)])
+        source = BatchSource.open(name, sequences=4)
+        await transport.put([make_group(3), make_group(4), make_group(5)])
+        assert numbers(source.get(LONG)) == [2, 3]
+        assert numbers(source.get(LONG)) == [4, 5]
+        source.close()
+        transport.close()
+        with pytest.raises(penstock.NotFound):
+            inspect_trajectories(name)
+
+    asyncio.run(run())
+
+
 def test_what_a_server_would_answer(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=64, max_tokens=100) as reader,
@@ -357,7 +403,68 @@ def test_skyrl_takes_a_ring_too(name: str) -> None:
     ring.close(unlink=True)
 
 
+#: What servers take as it is, and no array can be made of.
+UNFIT: dict[str, dict[str, Any]] = {
+    "masks": {"masks": [[-100, -100, 2], [-100, -100, 3, 4]]},
+    "no masks": {"masks": []},
+    "scores": {"scores": [1.0]},
+    "inference_logprobs": {"inference_logprobs": [[0.5], [0.5]]},
+}
+unfit = pytest.mark.parametrize("fields", UNFIT.values(), ids=UNFIT.keys())
+
+
+@unfit
+@pytest.mark.parametrize("by_id", [True, False])
+def test_skyrl_sets_a_group_aside_that_fits_no_training(
+    generator: AtroposSHMGenerator, name: str, fields: dict[str, Any], by_id: bool
+) -> None:
+    put(name, [make_group(1, instance_id="a", **fields)])
+    put(name, [make_group(2, instance_id="b"), make_group(3, instance_id="c")])
+    wanted = {"trajectory_ids": ids_of("b_0", "b_1", "c_0", "c_1")}
+    with pytest.warns(RuntimeWarning, match="the group 'a' of 'math' was set aside: its '"):
+        output = asyncio.run(generator.generate(wanted if by_id else {}))
+    assert [prompt[0] for prompt in output["prompt_token_ids"]] == [2, 2, 3, 3]
+    generator.close()
+    with TrajectoryReader.attach(name) as reader:
+        assert reader.drop_dead_letters() == 1
+        assert reader.stats().environments == []
+
+
+def test_an_empty_list_of_logprobs_is_none(generator: AtroposSHMGenerator, name: str) -> None:
+    groups = [make_group(at, inference_logprobs=[]) for at in range(2)]
+    put(name, groups)
+    assert asyncio.run(generator.generate({}))["rollout_logprobs"] is None
+    prepared = torchtitan.prepare(
+        [group_from(one) for one in groups], gradient_accumulation_steps=4, seq_len=256
+    )
+    assert set(prepared.batches[0][3].ravel().tolist()) == {1.0}
+
+
 # --- torchtitan ---------------------------------------------------------------------------------
+
+
+@unfit
+def test_torchtitan_sets_a_group_aside_that_fits_no_training(
+    name: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    ranks = Ranks()
+    torch = ModuleType("torch")
+    torch.distributed = ranks  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch.distributed", ranks)  # type: ignore[arg-type]
+    bad = make_group(1, **fields)
+    with pytest.raises(penstock.InvalidArgument, match="have not one value"):
+        torchtitan.prepare([group_from(bad)], gradient_accumulation_steps=2, seq_len=256)
+    with TrajectoryReader.create(name, sequences=4) as reader:
+        handler = torchtitan.OnlineDataHandler(name)
+        handler.register_atropos(job(4), 0, 4)
+        put(name, [make_group(0), bad, make_group(2)])
+        with pytest.warns(RuntimeWarning, match="a group of 'math' was set aside: its '"):
+            batches, *_ = handler.data_handling(None, 1, 1, 0, "cpu", job(4), 0)
+        assert sorted(int(row[0]) for batch in batches for row in batch[0]) == [0, 0, 2, 2]
+        handler.close()
+        assert reader.drop_dead_letters() == 1
+        reader.discard()
 
 
 def job(sequences: int, **grpo: Any) -> Any:

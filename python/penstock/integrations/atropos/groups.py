@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from ... import _core
 from ...errors import InvalidArgument
-from ...trajectories import TrajectoryGroup
+from ...trajectories import TrajectoryBatch, TrajectoryGroup
 from ...trajectories.loose import LEVELS, column_from_lists, fitting
 
-__all__ = ["group_from", "group_to"]
+__all__ = ["group_from", "group_to", "logprobs_of", "set_aside_misfit", "why_unfit"]
 
 _REQUIRED: Final = ("tokens", "masks", "scores")
+_MAY_BE_EMPTY: Final = "inference_logprobs"
+_TRAINED_ON: Final = ("masks", "scores", _MAY_BE_EMPTY)
 _REST: Final = ("messages", "generation_params", "overrides", "group_overrides", "images")
 
 
@@ -60,6 +63,36 @@ def group_to(group: TrajectoryGroup) -> dict[str, Any]:
     if group.instance_id is not None:
         found["instance_id"] = group.instance_id
     return found
+
+
+def why_unfit(group: TrajectoryGroup) -> str:
+    """Why no arrays for a training step can be made of the group, in words; "" if they can.
+
+    Servers take columns that do not fit the tokens, as Atropos' does, and hand them on as they are.
+    """
+    for name in _TRAINED_ON:
+        given = getattr(group, name)
+        if given is not None and name not in group.columns and (given or name != _MAY_BE_EMPTY):
+            return f"its '{name}' have not one value for each of what it has"
+    return ""
+
+
+def logprobs_of(group: TrajectoryGroup) -> Any:
+    """The behaviour policy's, for each sequence; None if it has none."""
+    return group.inference_logprobs if _MAY_BE_EMPTY in group.columns else None
+
+
+def set_aside_misfit(batch: TrajectoryBatch) -> bool:
+    """Whether the batch is over because one of its groups can't be trained on: that one is a dead
+    letter now, which a RuntimeWarning says, and the others will come again."""
+    for at, group in enumerate(batch.groups):
+        why = why_unfit(group)
+        if why:
+            title = group.title
+            batch.set_aside(at)
+            warnings.warn(f"{title} was set aside: {why}", RuntimeWarning, stacklevel=4)
+            return True
+    return False
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ...errors import InvalidArgument, Timeout, TooLarge
 from ...trajectories import TrajectoryBatch, TrajectoryGroup, TrajectoryReader
+from .groups import logprobs_of, set_aside_misfit
 from .names import segment_name
 from .ring import ZeroCopySHMBuffer, is_ring
 from .trainer import open_reader
@@ -77,7 +78,9 @@ class AtroposSHMGenerator:
 
     Groups count as trained on at the next ``generate()``, once all of their sequences were given;
     until then they come again if this process dies. Several trainers may share a queue: then each
-    gets what it happens to take, so ask for ids with one trainer only. One task at a time.
+    gets what it happens to take, so ask for ids with one trainer only. One task at a time. A group
+    whose masks, scores or logprobs do not fit its tokens becomes a dead letter, which a
+    RuntimeWarning says.
 
     The queue is made if nobody has it yet. The name may also be that of a ``ZeroCopySHMBuffer``,
     whose trajectories are looked for each ``poll_interval`` seconds and count as trained on when
@@ -174,7 +177,12 @@ class AtroposSHMGenerator:
     async def _next_rows(self, sequences: int) -> list[_Row]:
         if self.ring is not None:
             return await self._next_of_ring(sequences)
-        batch = await self.reader.next_batch_async(sequences, layout="groups", timeout=self.timeout)
+        end = time.monotonic() + self.timeout
+        while True:
+            left = max(0.0, end - time.monotonic())
+            batch = await self.reader.next_batch_async(sequences, layout="groups", timeout=left)
+            if not set_aside_misfit(batch):
+                break
         rows = self._rows(batch)
         self._opened[-1].rows = 0
         return rows
@@ -195,7 +203,7 @@ class AtroposSHMGenerator:
         """One group, or one trajectory of a ring, if it comes in time."""
         if self.ring is None:
             batch = await self._next_group(size, timeout)
-            rows = [] if batch is None else self._rows(batch)
+            rows = [] if batch is None or set_aside_misfit(batch) else self._rows(batch)
         else:
             entry = self.ring.read_next()
             rows = [] if entry is None else [_row_of_ring(entry)]
@@ -287,7 +295,7 @@ def _row_of(group: TrajectoryGroup, at: int, opened: _Open) -> _Row:
     tokens = group.tokens[at].tolist()
     masks = group.masks[at].tolist() if group.masks is not None else tokens
     begin = next((place for place, mask in enumerate(masks) if mask != _MASKED), 0)
-    logprobs = group.inference_logprobs
+    logprobs = logprobs_of(group)
     overrides = group.overrides[at] if group.overrides else {}
     return _Row(
         id=TrajectoryID(_instance_of(group), at),

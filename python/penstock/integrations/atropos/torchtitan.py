@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...errors import InvalidArgument, Timeout
 from ...trajectories import TrajectoryBatch, TrajectoryGroup, TrajectoryReader
+from .groups import logprobs_of, set_aside_misfit, why_unfit
 from .names import segment_name
 from .trainer import open_reader
 
@@ -66,8 +67,12 @@ def prepare(
     """The arrays of whole groups: normalised rewards, labels behind their tokens, and as many rows
     in a batch as ``seq_len`` has room for; long sequences are spread over ranks and microbatches.
 
-    Raises InvalidArgument if there are not as many sequences as the ranks take in a step.
+    Raises InvalidArgument if there are not as many sequences as the ranks take in a step, and for a
+    group whose masks, scores or logprobs do not fit its tokens.
     """
+    for group in groups:
+        if why := why_unfit(group):
+            raise InvalidArgument(f"{group.title}: {why}")
     wanted = batch_size * gradient_accumulation_steps * dp_degree
     count = sum(map(len, groups))
     if count != wanted:
@@ -105,7 +110,7 @@ def _padded(
     at = 0
     for group in groups:
         rewards += _rewards_of(group, scale_adv_by_len)
-        group_masks, group_logprobs = group.masks, group.inference_logprobs
+        group_masks, group_logprobs = group.masks, logprobs_of(group)
         for place, tokens in enumerate(group.tokens):
             end, whole = len(tokens) - 1, min(len(tokens), length)
             input_ids[at, :whole] = tokens[:whole]  # the last one too, where there is room for it
@@ -155,8 +160,9 @@ class OnlineDataHandler:
     """In the place of torchtitan's own: rank 0 takes the groups, all ranks get the arrays.
 
     A batch counts as trained on when ``data_handling()`` is called again, with its step as the
-    policy's version; until then it comes again if rank 0 dies. ``queue`` is made if nobody has it
-    yet. Needs ``torch.distributed``, initialised. One thread of each rank.
+    policy's version; until then it comes again if rank 0 dies. A group whose masks, scores or
+    logprobs do not fit its tokens becomes a dead letter, which a RuntimeWarning says. ``queue`` is
+    made if nobody has it yet. Needs ``torch.distributed``, initialised. One thread of each rank.
     """
 
     def __init__(self, queue: str = "atropos") -> None:
@@ -212,6 +218,8 @@ class OnlineDataHandler:
         try:
             batch = self.reader.next_batch(layout="groups", timeout=_SLICE)
         except Timeout:
+            return None
+        if set_aside_misfit(batch):
             return None
         getting = time.perf_counter() - begin
         training = job_config.training
