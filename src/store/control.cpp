@@ -34,11 +34,16 @@ constexpr std::uint64_t kMostAlignment = std::uint64_t{2} << 20U;
 constexpr std::uint64_t kChunk = std::uint64_t{64} << 10U;
 constexpr std::uint64_t kMostGranules = (std::uint64_t{1} << 28U) - 1;
 constexpr std::uint64_t kLeastObjects = 1024;
-// Unless told otherwise there is an object for each so many: its entries take 2 % of that.
+// Unless told otherwise there is an object for each so many, up to the most that an index can have:
+// its entries take 2 % of that.
 constexpr std::uint64_t kBytesForEach = std::uint64_t{16} << 10U;
 
 [[noreturn]] void refuse(const std::string& why) {
     throw Error(ErrorCode::InvalidArgument, "can't create the store: " + why);
+}
+
+std::uint64_t default_objects(std::uint64_t capacity) noexcept {
+    return std::clamp(capacity / kBytesForEach, kLeastObjects, layout::kMostBuckets);
 }
 
 std::uint64_t default_granule(std::uint64_t capacity) noexcept {
@@ -117,9 +122,8 @@ StoreShape store_shape_of(const StoreOptions& options) {
                std::to_string(granule) + " bytes has too many; ask for larger ones");
     }
     shape.heap.granules = static_cast<std::uint32_t>(granules);
-    const std::uint64_t objects = options.objects != 0
-                                      ? options.objects
-                                      : std::max(options.capacity / kBytesForEach, kLeastObjects);
+    const std::uint64_t objects =
+        options.objects != 0 ? options.objects : default_objects(options.capacity);
     // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));

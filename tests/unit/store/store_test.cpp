@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "os/crash_point.hpp"
+#include "store/control.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock {
@@ -350,6 +351,16 @@ TEST_F(StoreTest, OptionsOutOfRangeAreRefused) {
         options.capacity = 1ULL << 40U;
         options.granule = 64;
     }));
+}
+
+TEST_F(StoreTest, ACapacityIsEnoughToSay) {
+    for (const std::uint64_t capacity : {1ULL, 1ULL << 38U, (1ULL << 38U) + 1, 1ULL << 42U}) {
+        const StoreOptions options{.capacity = capacity};
+        EXPECT_NO_THROW({
+            const detail::StoreShape shape = detail::store_shape_of(options);
+            EXPECT_LE(shape.buckets, layout::kMostBuckets);
+        }) << capacity;
+    }
 }
 
 TEST_F(StoreTest, AClosedHandleSaysSo) {
