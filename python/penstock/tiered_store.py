@@ -19,6 +19,7 @@ from ._objects import MISSING, Key, get, get_copy, reserve
 from ._repr import describe
 from ._reservation import Reservation
 from ._threads import Countdown, take_in_thread
+from .errors import InvalidType
 from .state import TierStats, Unwritten
 from .store import Store
 
@@ -98,7 +99,7 @@ class TieredStore(_core.TieredStore):
         TypeError.
         """
         if not isinstance(store, Store):
-            raise TypeError(f"the first tier must be a penstock.Store, not {store!r}")
+            raise InvalidType(f"the first tier must be a penstock.Store, not {store!r}")
         super().__init__(
             store,
             _list_of(urls),
@@ -327,5 +328,5 @@ def _list_of(urls: str | Iterable[str]) -> list[str]:
     except TypeError:
         given = []
     if not given or not all(isinstance(url, str) for url in given):
-        raise TypeError(f"urls must be a URL, or a list of them, not {urls!r}")
+        raise InvalidType(f"urls must be a URL, or a list of them, not {urls!r}")
     return given
