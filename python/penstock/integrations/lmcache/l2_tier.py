@@ -7,14 +7,17 @@ have gone, in good order or killed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ... import _core
 from ...errors import AlreadyExists, Error, InvalidArgument, NotFound
+from ...inspect import remove_if_abandoned
 from ...store import Eviction, Store
 from ...tiered_store import TieredStore
 
@@ -49,27 +52,39 @@ class TierOptions:
     owner: int | str | None = None
 
     def __post_init__(self) -> None:
-        """Says at once what can't be meant, as a ValueError that names the field."""
+        """Says at once what can't be meant, as an InvalidArgument that names the field."""
         if not isinstance(self.name, str) or not self.name:
-            raise ValueError("name must be a non-empty string: that of the store")
-        if not isinstance(self.threads, int) or not 1 <= self.threads <= 256:
-            raise ValueError(f"threads is {self.threads!r}: give 1 to 256")
+            raise InvalidArgument("name must be a non-empty string: that of the store")
+        if isinstance(self.threads, bool) or self.threads not in range(1, 257):
+            raise InvalidArgument(f"threads is {self.threads!r}: give 1 to 256")
+        for flag in ("populate", "lock_memory", "huge_pages"):
+            value = getattr(self, flag)
+            if not isinstance(value, bool):
+                raise InvalidArgument(f"{flag} must be true or false, not {value!r}")
+        if self.eviction not in get_args(Eviction):
+            kinds = ", ".join(get_args(Eviction))
+            raise InvalidArgument(f"eviction is {self.eviction!r}: give one of {kinds}")
         try:
             capacity_of(self.capacity)
-        except (InvalidArgument, TypeError) as error:
-            raise ValueError(f"capacity: {error}") from error
+        except InvalidArgument as error:
+            raise InvalidArgument(f"capacity: {error}") from error
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> TierOptions:
-        """From JSON; a field that there is not is a ValueError, in words."""
+        """From JSON; a field that there is not is an InvalidArgument, which is a ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
-        # What LMCache's command line may leave among an adapter's own fields.
-        unknown = sorted(set(given) - known - {"type"})
-        if unknown:
-            raise ValueError(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        # "type" is what LMCache's command line may leave among an adapter's own fields.
+        _refuse_unknown("adapter_params", set(given) - {"type"}, known)
         if "name" not in given:
-            raise ValueError("name is missing: that of the store, as of all who share it")
+            raise InvalidArgument("name is missing: that of the store, as of all who share it")
         return cls(**{field: given[field] for field in known & set(given)})
+
+
+def _refuse_unknown(of: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        there_are = ", ".join(sorted(known))
+        raise InvalidArgument(f"{of}: unknown: {', '.join(unknown)}; there are {there_are}")
 
 
 def capacity_of(size: int | str) -> int:
@@ -82,27 +97,32 @@ def capacity_of(size: int | str) -> int:
 
 def open_tier(options: TierOptions) -> Store | TieredStore:
     """Raises what ``Store.attach()``, ``Store.create()`` and ``TieredStore()`` raise."""
-    store = _attach_or_create(options)
+    store, is_new = _attach_or_create(options)
     if options.second_tier is None:
         return store
     try:
         return _with_second_tier(store, options.second_tier)
     except BaseException:
+        is_in_vain = is_new and not store.keys()
         store.close()
+        if is_in_vain:
+            with contextlib.suppress(Error):  # another has used it meanwhile, or removed it
+                remove_if_abandoned(options.name, data=True)
         raise
 
 
-def _attach_or_create(options: TierOptions) -> Store:
+def _attach_or_create(options: TierOptions) -> tuple[Store, bool]:
+    """And whether it was made here."""
     while True:
         try:
             store = Store.attach(options.name, owner=options.owner, populate=options.populate)
         except NotFound:
             try:
-                return _create(options)
+                return _create(options), True
             except AlreadyExists:  # another server was first
                 continue
         _tell_difference(store, options)
-        return store
+        return store, False
 
 
 def _create(options: TierOptions) -> Store:
@@ -141,9 +161,8 @@ def _with_second_tier(store: Store, given: str | list[str] | dict[str, Any]) -> 
     urls = options.pop("url", None) or options.pop("urls", None)
     if urls is None:
         raise InvalidArgument("second_tier has no url: give {'url': 'redis://host:6379', …}")
-    try:
-        return TieredStore(store, urls, **options)
-    except TypeError as error:
-        if isinstance(error, Error):
-            raise
-        raise InvalidArgument(f"second_tier: {error}") from error
+    parameters = inspect.signature(TieredStore.__init__).parameters.values()
+    _refuse_unknown(
+        "second_tier", options, [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    )
+    return TieredStore(store, urls, **options)

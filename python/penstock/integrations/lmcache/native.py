@@ -4,7 +4,7 @@
         "module_path": "penstock.integrations.lmcache.native", "class_name": "PenstockConnector",
         "adapter_params": {"name": "kv", "capacity": "64GiB"}}'
 
-It imports nothing of LMCache. docs/lmcache_l2.md says when to take it, and when the plugin of
+It imports nothing of LMCache. docs/lmcache.md says when to take it, and when the plugin of
 ``penstock.integrations.lmcache.l2``.
 """
 
@@ -26,9 +26,10 @@ class PenstockConnector(_core.StoreConnector):
     child every call raises WrongProcess.
     """
 
-    def __init__(self, name: str, **options: Any) -> None:
-        """Attach to the store, or make it. Raises ValueError for options that there are not."""
-        given = TierOptions.from_mapping({"name": name, **options})
+    def __init__(self, name: str | None = None, **options: Any) -> None:
+        """Attach to the store, or make it. Raises InvalidArgument for what can't be."""
+        named = {} if name is None else {"name": name}
+        given = TierOptions.from_mapping({**named, **options})
         tier = open_tier(given)
         try:
             super().__init__(tier, threads=given.threads)
