@@ -5,17 +5,20 @@ The assertions stay as they are. Each adapter gets a store of its own, which is 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
+import time
 import types
 from typing import Any
 
+import lmcache
 import pytest
 from lmcache.v1.distributed.l2_adapters import mock_l2_adapter
 from lmcache.v1.distributed.l2_adapters.config import L2AdapterConfigBase
 
-from penstock import Store, inspect
+from penstock import NotFound, Store, inspect
 from penstock.integrations.lmcache.l2 import PenstockL2Adapter, PenstockL2AdapterConfig
 from penstock.integrations.lmcache.l2_keys import key_text
 from penstock.integrations.lmcache.native import PenstockConnector
@@ -28,19 +31,33 @@ def _unused_name() -> str:
     return f"contract-{os.getpid()}-{next(_numbers)}"
 
 
-class AdapterInPlace(PenstockL2Adapter):
+def _remove(name: str) -> None:
+    with contextlib.suppress(NotFound):  # closed twice
+        inspect.remove_if_abandoned(name, data=True)
+
+
+class MockL2Adapter(PenstockL2Adapter):
     """Of a config that the mock adapter and the example plugin have, with what tests ask of the
-    mock beside the contract."""
+    mock beside the contract: a bandwidth, and what is in the store. Its status gives its name."""
 
     def __init__(self, config: Any, l1_memory_desc: Any = None) -> None:
         size = config["max_size_gb"] if isinstance(config, dict) else config.max_size_gb
         wanted = int(size * 1024**3)
+        self._bandwidth = 1024**3 * getattr(config, "mock_bandwidth_gb", 1000)
         params = {"name": _unused_name(), "capacity": max(wanted, SMALLEST), "eviction": "fifo"}
+        self._untaken: set[int] = set()
         super().__init__(PenstockL2AdapterConfig.from_dict(params), l1_memory_desc)
         self._ballast = 0
         if wanted < SMALLEST:
             _leave_room(self._store, wanted)
             self._ballast = 1
+
+    def _submit(self, submit: Any, done: Any, objects: Any = None) -> int:
+        def done_in_time(outcome: Any) -> None:
+            time.sleep(sum(len(one.byte_array) for one in objects or []) / self._bandwidth)
+            done(outcome)
+
+        return super()._submit(submit, done_in_time, objects)
 
     def debug_has_key(self, key: Any) -> bool:
         return key_text(key) in self._store
@@ -48,12 +65,24 @@ class AdapterInPlace(PenstockL2Adapter):
     def debug_get_stored_object_count(self) -> int:
         return self._store.stats().objects - self._ballast
 
+    def submit_lookup_and_lock_task(self, keys: list[Any], group_layout_descs: Any) -> int:
+        task = super().submit_lookup_and_lock_task(keys, group_layout_descs)
+        self._untaken.add(task)
+        return task
+
+    def query_lookup_and_lock_result(self, task_id: int) -> Any:
+        found = super().query_lookup_and_lock_result(task_id)
+        if found is not None:
+            self._untaken.discard(task_id)
+        return found
+
     def debug_get_locked_key_count(self) -> int:
-        return self._store.stats().pinned
+        """None before who looked up knows of it: tests take it for that."""
+        return 0 if self._untaken else self._store.stats().pinned
 
     def close(self) -> None:
         super().close()
-        inspect.remove_if_abandoned(self.name, data=True)
+        _remove(self.name)
 
 
 def _leave_room(store: Store, nbytes: int) -> None:
@@ -62,12 +91,12 @@ def _leave_room(store: Store, nbytes: int) -> None:
     store.pin("ballast")
 
 
-class AdapterInPlaceConfig(L2AdapterConfigBase):
+class InMemoryL2AdapterConfig(L2AdapterConfigBase):
     def __init__(self, max_size_gb: float) -> None:
         self.max_size_gb = max_size_gb
 
     @classmethod
-    def from_dict(cls, d: dict[str, Any]) -> AdapterInPlaceConfig:
+    def from_dict(cls, d: dict[str, Any]) -> InMemoryL2AdapterConfig:
         return cls(d["max_size_gb"])
 
     @classmethod
@@ -82,14 +111,16 @@ class ConnectorInPlace(PenstockConnector):
 
     def close(self) -> None:
         super().close()
-        inspect.remove_if_abandoned(self.name, data=True)
+        _remove(self.name)
 
 
-mock_l2_adapter.MockL2Adapter = AdapterInPlace
+mock_l2_adapter.MockL2Adapter = MockL2Adapter
+# Tests of the controllers ask for an accelerator, and run on what there is.
+lmcache.torch_dev.is_available = lambda: True
 
 example = types.ModuleType("lmc_external_l2_adapter")
-example.InMemoryL2Adapter = AdapterInPlace
-example.InMemoryL2AdapterConfig = AdapterInPlaceConfig
+example.InMemoryL2Adapter = MockL2Adapter
+example.InMemoryL2AdapterConfig = InMemoryL2AdapterConfig
 sys.modules["lmc_external_l2_adapter"] = example
 
 

@@ -5,6 +5,7 @@ classes. Servers are forked from a process that has imported lmcache: that takes
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -21,17 +22,34 @@ BLOCK = 4  # tokens
 BLOCKS = CHUNK // BLOCK
 WITHIN = 100.0  # seconds, for anything
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "lmcache.cli.main",
-        "lmcache.v1.multiprocess.http_server",
-        "lmcache.v1.multiprocess.transfer_context",
-        "lmcache.v1.multiprocess.transport.factory",
-        "penstock.integrations.lmcache.l2",
-        "penstock.integrations.lmcache.native",
+
+def _modules_of(package: str, pattern: str) -> list[str]:
+    """By their files: to ask the package would import it here."""
+    top = importlib.util.find_spec(package.partition(".")[0])
+    assert top is not None
+    assert top.submodule_search_locations
+    folder = Path(top.submodule_search_locations[0], *package.split(".")[1:])
+    return [
+        f"{package}.{file.stem}" for file in sorted(folder.glob(pattern)) if file.stem[0] != "_"
     ]
-)
+
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+# LMCache's command line imports all of both packages, for its help.
+IMPORTS = [
+    *_modules_of("lmcache.cli.commands", "*"),
+    *_modules_of("lmcache.v1.distributed.l2_adapters", "*_l2_adapter.py"),
+    *_modules_of("lmcache.v1.multiprocess.http_apis", "*_api.py"),
+    "lmcache.cli.main",
+    "lmcache.v1.multiprocess.http_server",
+    "lmcache.v1.multiprocess.transfer_context",
+    "lmcache.v1.multiprocess.transport.zmq_impl",
+    "penstock.cli.main",
+    "penstock.integrations.lmcache.l2",
+    "penstock.integrations.lmcache.native",
+    "penstock.integrations.lmcache.server_handlers",
+]
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "plugin": {
@@ -45,6 +63,17 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "class_name": "PenstockConnector",
     },
 }
+
+
+def import_all() -> None:
+    """What servers are forked from, before anything is timed: seconds, and minutes the first time
+    on a busy machine, when nothing is compiled. The last to say what is imported decides it."""
+    _CONTEXT.set_forkserver_preload(IMPORTS)
+    process = _CONTEXT.Process(target=int)
+    process.start()
+    process.join()
+    for module in ("transfer_context", "transport.factory"):  # for Worker, in this process
+        importlib.import_module(f"lmcache.v1.multiprocess.{module}")
 
 
 def _free_port() -> int:
@@ -72,6 +101,16 @@ class Server:
     def kill(self) -> None:
         self._process.kill()
         self._process.join(WITHIN)
+
+    def end(self) -> int | None:
+        """In good order: what it ended with, and None if it has not."""
+        self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int | None:
+        """Until it ends by itself: what it ended with, and None if it has not."""
+        self._process.join(WITHIN)
+        return self._process.exitcode
 
     def __enter__(self) -> Server:
         return self

@@ -1,20 +1,29 @@
 """A real `lmcache server` whose L2 is a Penstock store, by its own `--l2-adapter` line: what one
-server stored, the next one loads, though the first was killed."""
+server stored, the next one loads, though the first was killed; servers share one tier while they
+live."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from l2_servers import CHUNK, WITHIN, Server, Worker
 from peers import eventually
+from redis_server import RedisServer, why_no_server
 
 import penstock
 from penstock import inspect
 
 TOKENS = list(range(1000, 1000 + 4 * CHUNK))
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
+
+in_the_full_tier = pytest.mark.skipif(
+    os.environ.get("PENSTOCK_TEST_TIER") != "full", reason="in the full tier"
+)
 
 
 @pytest.fixture
@@ -24,7 +33,7 @@ def tier(name: str) -> Iterator[str]:
         eventually(lambda: inspect.remove_if_abandoned(name, data=True))
 
 
-@pytest.fixture(params=["plugin", "native_plugin"])
+@pytest.fixture(params=["plugin", pytest.param("native_plugin", marks=in_the_full_tier)])
 def adapter(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -77,3 +86,62 @@ def test_a_server_that_was_killed_leaves_its_chunks_to_the_next(
         first.kill()
     with Server(adapter, tmp_path / "second.log", name=tier) as second:
         assert load_chunks(second) == stored
+
+
+def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path: Path) -> None:
+    with (
+        Server("plugin", tmp_path / "first.log", name=tier) as first,
+        Server("native_plugin", tmp_path / "second.log", name=tier) as second,
+    ):
+        stored = store_chunks(first, tier)
+        assert load_chunks(second) == stored
+
+
+@in_the_full_tier
+def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
+    tier: str, adapter: str, tmp_path: Path
+) -> None:
+    with Server(adapter, tmp_path / "first.log", name=tier) as first:
+        with Worker(first, seed=1) as worker:
+            assert worker.store(TOKENS, "store")  # into L1: the copies into L2 are under way
+            assert first.end() == 0
+            stored = worker.data(TOKENS)
+        assert "Traceback" not in first.log.read_text()
+    found = len(keys_of(tier))
+    with (
+        Server(adapter, tmp_path / "second.log", name=tier) as second,
+        Worker(second, seed=1) as again,
+    ):
+        assert again.data(TOKENS) == stored
+        assert again.store(TOKENS, "store")  # what is missing now
+        eventually(lambda: len(keys_of(tier)) == 4, within=WITHIN)
+        second.kill()
+    with Server(adapter, tmp_path / "third.log", name=tier) as third:
+        assert load_chunks(third) == stored, f"{found} were there"
+
+
+@in_the_full_tier
+def test_a_server_that_is_asked_for_what_can_not_be_ends_with_a_sentence(
+    tier: str, adapter: str, tmp_path: Path
+) -> None:
+    with Server(adapter, tmp_path / "log", name=tier, populate="yes") as server:
+        assert server.wait() != 0
+        assert "populate must be true or false, not 'yes'" in server.log.read_text()
+
+
+@in_the_full_tier
+@pytest.mark.skipif(bool(why_no_server), reason=why_no_server)
+def test_two_machines_share_a_second_tier(tier: str, adapter: str, tmp_path: Path) -> None:
+    """Two stores stand for the machines, with Redis between them."""
+    redis = RedisServer(tmp_path)
+    other = f"{tier}-other"
+    behind = {"url": redis.url, "policy": "write_through"}
+    try:
+        with Server(adapter, tmp_path / "first.log", name=tier, second_tier=behind) as first:
+            stored = store_chunks(first, tier)
+        with Server(adapter, tmp_path / "second.log", name=other, second_tier=behind) as second:
+            assert load_chunks(second) == stored
+    finally:
+        redis.kill()
+        with contextlib.suppress(penstock.NotFound):
+            eventually(lambda: inspect.remove_if_abandoned(other, data=True))
