@@ -1,14 +1,17 @@
 """LMCache's L2, side by side in one run: Penstock's adapters, and LMCache's for files on tmpfs.
 
-    build/lmcache/bin/python bench/python/lmcache_l2.py [--rounds 15]
+    build/lmcache/bin/python bench/python/lmcache_l2.py [--rounds 15] [--seconds 40]
 
 It needs the environment of `./dev environments`. Each round stores new chunks into every adapter
-and loads them, by turns. Medians, in milliseconds for the whole batch.
+and loads them, by turns, with a plain copy of as many bytes beside. Medians, in milliseconds for
+the whole batch. A batch size ends after its rounds or its seconds, whichever comes first, and not
+before 3 rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import select
 import shutil
@@ -30,6 +33,7 @@ from penstock import inspect
 KIB = 1 << 10
 MIB = 1 << 20
 BATCHES = [(1, 256 * KIB), (16, 256 * KIB), (1, 32 * MIB), (4, 32 * MIB)]
+COLD = 2  # rounds that are not counted: pages are touched for the first time
 LAYOUT = {0: MemoryLayoutDesc(shapes=[], dtypes=[])}
 
 
@@ -131,10 +135,29 @@ class Lane:
         own.delete(keys)
 
 
-def measure(made: dict[str, Any], count: int, nbytes: int, rounds: int) -> dict[str, Lane]:
-    lanes = {title: Lane(adapter) for title, adapter in made.items()}
+class CopyLane:
+    """memcpy by one thread, in the place of a load."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {"load": []}
+
+    def turn(self, _: list[ObjectKey], given: list[Any], into: list[Any]) -> None:
+        begun = time.perf_counter()
+        for sent, got in zip(given, into, strict=True):
+            ctypes.memmove(got.data_ptr, sent.data_ptr, sent.get_size())
+        self.times["load"].append(1e3 * (time.perf_counter() - begun))
+
+
+def measure(
+    made: dict[str, Any], count: int, nbytes: int, rounds: int, seconds: float
+) -> dict[str, Lane | CopyLane]:
+    lanes: dict[str, Lane | CopyLane] = {title: Lane(one) for title, one in made.items()}
+    lanes["memcpy"] = CopyLane()
     given, into = objects_of(count, nbytes), objects_of(count, nbytes)
-    for number in range(rounds + 2):
+    until = time.monotonic() + seconds
+    for number in range(rounds + COLD):
+        if number >= COLD + 3 and time.monotonic() > until:
+            break
         keys = [
             ObjectKey(
                 chunk_hash=f"{count}.{nbytes}.{number}.{at}".encode(), model_name="m", kv_rank=0
@@ -144,23 +167,29 @@ def measure(made: dict[str, Any], count: int, nbytes: int, rounds: int) -> dict[
         for lane in lanes.values():
             lane.turn(keys, given, into)
     for lane in lanes.values():
-        lane.times = {what: times[2:] for what, times in lane.times.items()}  # the first are cold
+        lane.times = {what: times[COLD:] for what, times in lane.times.items()}
     return lanes
+
+
+def cell(what: str, times: list[float]) -> str:
+    return f"{what:>9} {statistics.median(times):8.3f} ({min(times):.3f})"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=15)
-    rounds = arguments.parse_args().rounds
+    arguments.add_argument("--seconds", type=float, default=40, help="for each batch size")
+    given = arguments.parse_args()
     name = f"bench-l2-{os.getpid()}"
     folder = tempfile.mkdtemp(prefix="bench-l2-", dir="/dev/shm")
     made = adapters(folder, name)
     try:
         for count, nbytes in BATCHES:
-            print(f"\n{count} x {nbytes / MIB:g} MiB, median of {rounds}, ms")
-            for title, lane in measure(made, count, nbytes, rounds).items():
-                medians = {what: statistics.median(times) for what, times in lane.times.items()}
-                print(f"  {title:28}" + "".join(f"{w:>9} {ms:8.3f}" for w, ms in medians.items()))
+            lanes = measure(made, count, nbytes, given.rounds, given.seconds)
+            rounds = len(lanes["memcpy"].times["load"])
+            print(f"\n{count} x {nbytes / MIB:g} MiB, median (least) of {rounds}, ms")
+            for title, lane in lanes.items():
+                print(f"  {title:28}" + "".join(map(cell, lane.times, lane.times.values())))
     finally:
         for adapter in made.values():
             adapter.close()
