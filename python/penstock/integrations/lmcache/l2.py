@@ -17,7 +17,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from lmcache.lmcache_native import Bitmap
@@ -246,14 +246,12 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         begin = cursor or ""
         texts = (text for text in self._texts() if text > begin and _is_of(text, model_name))
         page = heapq.nsmallest(page_size + 1, texts)
-        entries = []
-        for text in page[:page_size]:
-            key = parse_key_text(text)
-            if key is not None:
-                size = self._store.look(text).nbytes
-                entries.append(KeyEntry(key=key.to_encoded_object_key(), size_bytes=size))
+        entries = tuple(
+            KeyEntry(key=key.to_encoded_object_key(), size_bytes=size)
+            for key, size in self._chunks(page[:page_size])
+        )
         more = page[page_size - 1] if len(page) > page_size else None
-        return KeyListPage(entries=tuple(entries), next_page_token=more)
+        return KeyListPage(entries=entries, next_page_token=more)
 
     def report_status(self) -> dict[str, Any]:
         """For LMCache's status; the figures of the store are those of all servers."""
@@ -347,12 +345,15 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         known = self._tally.by_text()
         there = set(self._texts())
         self._announce_deleted([key for text, key in known.items() if text not in there])
-        new = []
-        for text in there - known.keys():
+        self._announce_stored(list(self._chunks(there - known.keys())))
+
+    def _chunks(self, texts: Iterable[str]) -> Iterator[tuple[Any, int]]:
+        """With their sizes: those that are chunks, and have not gone since they were read."""
+        for text in texts:
             key = parse_key_text(text)
-            if key is not None:
-                new.append((key, self._store.look(text).nbytes))
-        self._announce_stored(new)
+            look = self._store.look(text)
+            if key is not None and look.state == "hit":
+                yield key, look.nbytes
 
     def _texts(self) -> list[str]:
         texts = self._store.keys()
