@@ -5,6 +5,7 @@ whole servers in test_l2_server.py."""
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import re
@@ -347,6 +348,8 @@ PLACES = {
 
 
 def create(spec: dict[str, Any]) -> Any:
+    # Looked for by type alone, the adapters of all other systems are imported.
+    importlib.import_module(f"lmcache.v1.distributed.l2_adapters.{spec['type']}_l2_adapter")
     config = get_l2_adapter_config_class(spec["type"]).from_dict(spec)
     return create_l2_adapter_from_registry(config)
 
