@@ -39,6 +39,7 @@ from penstock.trajectories import (
     TrajectoryWriter,
     inspect_trajectories,
 )
+from penstock.trajectories.backlog import Formed
 
 LONG = 30.0
 
@@ -268,14 +269,40 @@ def test_what_a_server_would_answer(name: str) -> None:
         assert registration(small)["wandb_name"] == "small"
         for number in range(12):
             small.put(group_from(make_group(number)))
-        asked = status(large, 16)
+        asked = status(large, 16, Formed(0))
         assert asked["queue_size"] == (24 - 16) // 16
         assert (asked["self_queue_size"], asked["max_group_size"]) == (0, 2)
         assert asked["unallocated_fraction"] == 0.75
-        asked = status(small, 2)
+        asked = status(small, 2, Formed(0))
         assert (asked["queue_size"], asked["self_queue_size"]) == (12, 12)
         reader.next_batch(24, layout="groups", timeout=LONG).ack(5)
-        assert status(small, 2)["current_step"] == 5
+        assert status(small, 2, Formed(0))["current_step"] == 5
+
+
+def test_batches_that_can_be_made_at_once_dont_wait(name: str) -> None:
+    with (
+        TrajectoryReader.create(name, sequences=4) as reader,
+        TrajectoryWriter.attach(name, environment="two", group_size=2) as two,
+    ):
+        formed = Formed(0)
+
+        def waiting() -> int:
+            return int(status(two, 2, formed)["queue_size"])
+
+        for number in range(9):
+            two.put(group_from(make_group(number)))
+        assert waiting() == 9  # none was asked for yet
+        reader.next_batch(layout="groups", timeout=LONG).ack(1)
+        assert waiting() == 1
+        for number in range(3):
+            two.put(group_from(make_group(number)))
+        for step in (2, 3, 4):
+            assert waiting() == 4
+            reader.next_batch(layout="groups", timeout=LONG).ack(step)
+        assert waiting() == 4
+        reader.next_batch(layout="groups", timeout=LONG).ack(5)
+        assert waiting() == 0
+        reader.discard()
 
 
 # --- state injection ----------------------------------------------------------------------------

@@ -272,6 +272,42 @@ def test_an_environment_is_told_of_the_queue_in_its_own_groups(trainer: TestClie
     assert trainer.get("/status").json()["queue_size"] == 6  # groups
 
 
+def test_batches_that_can_be_made_at_once_dont_wait(trainer: TestClient) -> None:
+    """As in Atropos' server, which makes them when it has none in store and is asked for one."""
+    large = register_env(trainer, group_size=4, desired_name="large")["env_id"]
+    small = register_env(trainer, group_size=1)["env_id"]
+
+    def waiting() -> tuple[int, int]:
+        ids = [{"env_id": one} for one in (large, small)]
+        answers = [trainer.get("/status-env", params=one).json() for one in ids]
+        return answers[0]["self_queue_size"], answers[1]["self_queue_size"]
+
+    for number in range(3):
+        trainer.post("/scored_data", json=make_group(number, 4, env_id=large))
+    for number in range(6):
+        trainer.post("/scored_data", json=make_group(number, 1, env_id=small))
+    assert waiting() == (3, 6)  # 18 sequences, and a batch has 4
+    assert trainer.get("/batch").json()["batch"]
+    assert waiting() == (0, 2)
+    assert trainer.get("/status").json()["queue_size"] == 8  # all that lies in the queue
+    for _ in range(3):
+        assert trainer.get("/batch").json()["batch"]
+    assert waiting() == (0, 2)
+    assert trainer.get("/batch").json() == {"batch": None}
+    trainer.post("/scored_data", json=make_group(9, 4, env_id=large))
+    assert waiting() == (1, 2)
+    assert trainer.get("/batch").json()["batch"]
+    assert sum(waiting()) in (1, 2)  # the large one is there, or the two with two of its four
+    trainer.get("/reset_data")
+    trainer.post("/register", json=REGISTRATION)
+    trainer.get("/batch")
+    again = register_env(trainer, group_size=2)["env_id"]
+    for number in range(5):
+        trainer.post("/scored_data", json=make_group(number, 2, env_id=again))
+    status = trainer.get("/status-env", params={"env_id": again}).json()
+    assert status["self_queue_size"] == 5
+
+
 def test_a_group_larger_than_registered_counts_as_one(trainer: TestClient) -> None:
     env_id = register_env(trainer, group_size=2)["env_id"]
     for number in range(3):

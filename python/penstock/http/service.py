@@ -16,13 +16,14 @@ from .._exit import close_at_exit
 from ..handle import Handle, Owner
 from ..queue import EndsWith
 from ..trajectories import (
+    EnvironmentStats,
     TrajectoryBatch,
     TrajectoryGroup,
     TrajectoryReader,
     TrajectoryStats,
     TrajectoryWriter,
 )
-from ..trajectories.backlog import backlog_of, queue_name
+from ..trajectories.backlog import Formed, backlog_of, queue_name
 from .bodies import Json, encode, field, group_to_text
 from .parts import Parts
 from .words import Invalid
@@ -116,6 +117,7 @@ class Service:
         self._environments: list[_Environment] = []  # by env_id; those that left as well
         self._names: dict[str, int] = {}
         self._parts = Parts()
+        self._formed = Formed(0)
         self._max_token_len = -1
         self._latest: TrajectoryGroup | None = None
         self._started = False
@@ -179,6 +181,7 @@ class Service:
                     raise
                 self._reader = reader
                 self._config = config
+                self._formed = Formed(reader.stats().batches)
                 self._max_token_len = config.max_token_len
                 self._step = config.starting_step
         return {"uuid": uuid.uuid4().int}
@@ -248,6 +251,7 @@ class Service:
             for group in batch.groups:
                 if group.env_id is not None:
                     self._parts.take(group.env_id, len(group))
+            self._beyond_formed()
         return b'{"batch":[' + b",".join(texts) + b"]}"
 
     def reset(self) -> int:
@@ -396,17 +400,17 @@ class Service:
         """What an environment needs to know to make as much as is wanted of it.
 
         ``queue_size`` counts in its own groups what waits of its own, and of the others' what is
-        beyond their minimum shares, as if they came in groups of the largest size.
+        beyond their minimum shares, as if they came in groups of the largest size. Batches that can
+        be made when one is asked for don't wait any more then, as in Atropos: see ``Formed``.
         """
-        stats = self._stats()
         with self._lock:
             asking = self._known(env_id)
             if asking is None:
                 raise UnknownEnvironment(f"no environment has the env_id {env_id}")
             connected = [one for one in self._environments if one.is_connected]
-            batch_size = 0 if self._config is None else self._config.batch_size
-            environments = stats.environments if stats else []
-            backlog = backlog_of(environments, queue_name(asking.name), batch_size)
+            backlog = backlog_of(
+                self._beyond_formed(), queue_name(asking.name), self._batch_size(0)
+            )
             asking.group_size = max(asking.group_size, 1, backlog.own_largest)
             load = sum(one.load for one in connected)
             part = asking.max_token_length * asking.weight / load if load > 0 else 0.0
@@ -419,6 +423,13 @@ class Service:
                 "env_weight": max(_LEAST_WEIGHT, part),
             }
 
+    def _beyond_formed(self) -> list[EnvironmentStats]:
+        stats = self._stats()
+        return [] if stats is None else self._formed.beyond(stats, self._batch_size(0))
+
+    def _batch_size(self, unknown: int) -> int:
+        return unknown if self._config is None else self._config.batch_size
+
     def _stats(self) -> TrajectoryStats | None:
         writer = self._others
         try:
@@ -427,9 +438,7 @@ class Service:
             return None
 
     def info(self) -> Json:
-        config = self._config
-        batch_size = -1 if config is None else config.batch_size
-        return {"batch_size": batch_size, "max_token_len": self._max_token_len}
+        return {"batch_size": self._batch_size(-1), "max_token_len": self._max_token_len}
 
     def handle(self) -> Handle | None:
         """Of the queue, for those that take part in it without HTTP; None before /register."""

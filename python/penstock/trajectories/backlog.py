@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from .state import EnvironmentStats
+from .state import EnvironmentStats, TrajectoryStats
 
-__all__ = ["Backlog", "backlog_of", "queue_name"]
+__all__ = ["Backlog", "Formed", "backlog_of", "queue_name"]
 
 _LONGEST_NAME: Final = 64
 
@@ -44,6 +45,86 @@ def _beyond_minimum(one: EnvironmentStats, largest: int, batch_size: int) -> int
         return 0
     packed = -(-one.waiting_sequences // largest) * largest
     return max(0, packed - int(batch_size * one.min_share))
+
+
+class Formed:
+    """Batches that count as made and not as waiting, though their groups lie in the queue.
+
+    Atropos' server makes all batches that it can when it is asked for one and has none in store,
+    and hands them out one after the other. Environments make more meanwhile, which decides how much
+    each of them makes. Here each batch is chosen when it is asked for; what waits is counted as
+    there. One thread at a time.
+    """
+
+    def __init__(self, taken: int) -> None:
+        """From then on, where so many batches had been taken from the queue."""
+        self._end = taken  # as many are taken when none is left
+        self._count = 1
+        self._groups: dict[str, int] = {}  # of all of them, by environment
+
+    def beyond(self, stats: TrajectoryStats, batch_size: int) -> list[EnvironmentStats]:
+        """The environments, with what waits and is in none of those batches.
+
+        Call it at each batch that is taken, or often: a batch that was none of those is the sign to
+        make new ones.
+        """
+        if stats.batches > self._end:
+            self._form(stats, batch_size)
+        left = self._end - stats.batches
+        return [
+            _without(one, -(-self._groups.get(one.name, 0) * left // self._count))
+            for one in stats.environments
+        ]
+
+    def _form(self, stats: TrajectoryStats, batch_size: int) -> None:
+        count = _formable(stats.environments, batch_size)
+        self._end = stats.batches + count
+        self._count = max(1, count)
+        self._groups = _parts(stats.environments, count * batch_size)
+
+
+def _formable(environments: Iterable[EnvironmentStats], batch_size: int) -> int:
+    """How many batches what waits is enough for, with the least part of each environment."""
+    if batch_size < 1:
+        return 0
+    environments = list(environments)
+    enough = [sum(one.waiting_sequences for one in environments) // batch_size]
+    shares = max(1.0, sum(one.min_share for one in environments))  # they are scaled to 1
+    for one in environments:
+        least = int(batch_size * one.min_share / shares)
+        if least > 0:
+            enough.append(one.waiting_sequences // least)
+    return min(enough)
+
+
+def _parts(environments: Iterable[EnvironmentStats], sequences: int) -> dict[str, int]:
+    """Whole groups of each that make up ``sequences``, in the proportion that they wait in; the
+    smallest groups fill what the larger ones leave."""
+    waiting = [one for one in environments if one.waiting_groups > 0]
+    waiting.sort(key=_mean_size, reverse=True)
+    part = sequences / max(1, sum(one.waiting_sequences for one in waiting))
+    groups: dict[str, int] = {}
+    left = float(sequences)
+    for one in waiting:
+        fitting = min(one.waiting_groups, int(left / _mean_size(one)))
+        is_last = one is waiting[-1]
+        groups[one.name] = fitting if is_last else min(fitting, round(one.waiting_groups * part))
+        left -= groups[one.name] * _mean_size(one)
+    return groups
+
+
+def _mean_size(one: EnvironmentStats) -> float:
+    return one.waiting_sequences / one.waiting_groups
+
+
+def _without(one: EnvironmentStats, groups: int) -> EnvironmentStats:
+    if groups >= one.waiting_groups:
+        return replace(one, waiting_groups=0, waiting_sequences=0, largest_waiting=0)
+    return replace(
+        one,
+        waiting_groups=one.waiting_groups - groups,
+        waiting_sequences=one.waiting_sequences - round(groups * _mean_size(one)),
+    )
 
 
 def queue_name(name: str) -> str:

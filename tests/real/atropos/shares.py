@@ -1,9 +1,10 @@
 """Which part of the batches each environment gets, at Atropos' own server and at Penstock's.
 
-    python tests/real/atropos/shares.py [--seconds 30]
+    python tests/real/atropos/shares.py [--seconds 30] [--sizes 16 2] [--minimum 0.5]
 
 Both servers run at once, each with the same two real environments, of groups of 16 and of 2, and a
-trainer that asks for a batch of 64 each second.
+trainer that asks for a batch of 64 each second. ``--minimum`` is the ``min_batch_allocation`` of
+the one with the small groups.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,6 @@ from environments import Single, config_for, save_tokenizer
 from served import atropos_server, penstock_server, register
 
 BATCH = 64
-SIZES = (16, 2)
 _FOREVER = 1_000_000
 
 
@@ -42,11 +43,29 @@ async def _train(address: str, seconds: float) -> Counter[int]:
     return came
 
 
-async def _share_of_large(address: str, tokenizer: str, seconds: float) -> tuple[float, int]:
+@dataclass(frozen=True)
+class Setting:
+    """Sequences of the environments' groups, and what the one with the small groups insists on."""
+
+    sizes: tuple[int, ...] = (16, 2)
+    minimum: float | None = None
+
+    def fields(self, size: int) -> dict[str, Any]:
+        insists = self.minimum is not None and size == min(self.sizes)
+        return {"group_size": size, "min_batch_allocation": self.minimum if insists else None}
+
+
+async def _share_of_large(
+    address: str, tokenizer: str, seconds: float, setting: Setting
+) -> tuple[float, int]:
     register(address, BATCH)
     environments = [
-        Single(config_for(address, tokenizer, f"of {size}", group_size=size), _FOREVER, seconds=0.3)
-        for size in SIZES
+        Single(
+            config_for(address, tokenizer, f"of {size}", **setting.fields(size)),
+            _FOREVER,
+            seconds=0.3,
+        )
+        for size in setting.sizes
     ]
     managers = [asyncio.create_task(one.env_manager()) for one in environments]
     came = await _train(address, seconds)
@@ -55,14 +74,18 @@ async def _share_of_large(address: str, tokenizer: str, seconds: float) -> tuple
         with contextlib.suppress(asyncio.CancelledError):
             await one
     total = sum(came.values())
-    return came[max(SIZES)] / max(1, total), total // BATCH
+    return came[max(setting.sizes)] / max(1, total), total // BATCH
 
 
-async def _both(addresses: list[str], tokenizer: str, seconds: float) -> list[tuple[float, int]]:
-    return await asyncio.gather(*(_share_of_large(one, tokenizer, seconds) for one in addresses))
+async def _all(
+    addresses: list[str], tokenizer: str, seconds: float, setting: Setting
+) -> list[tuple[float, int]]:
+    return await asyncio.gather(
+        *(_share_of_large(one, tokenizer, seconds, setting) for one in addresses)
+    )
 
 
-def measure(seconds: float) -> list[tuple[float, int]]:
+def measure(seconds: float, setting: Setting) -> list[tuple[float, int]]:
     """The large one's part and the number of batches, of Atropos' server and of Penstock's."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -70,16 +93,21 @@ def measure(seconds: float) -> list[tuple[float, int]]:
         penstock_server() as ours,
     ):
         tokenizer = save_tokenizer(Path(folder))
-        return asyncio.run(_both([theirs, ours], tokenizer, seconds))
+        return asyncio.run(_all([theirs, ours], tokenizer, seconds, setting))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30)
-    for name, (share, batches) in zip(
-        ("Atropos", "Penstock"), measure(parser.parse_args().seconds), strict=True
-    ):
-        print(f"{name}: {100 * share:.1f} % of {batches} batches to the groups of 16")
+    parser.add_argument("--sizes", type=int, nargs=2, default=[16, 2])
+    parser.add_argument("--minimum", type=float)
+    given = parser.parse_args()
+    setting = Setting(tuple(given.sizes), given.minimum)
+    measured = measure(given.seconds, setting)
+    for name, (share, batches) in zip(("Atropos", "Penstock"), measured, strict=True):
+        print(
+            f"{name}: {100 * share:.1f} % of {batches} batches to the groups of {max(given.sizes)}"
+        )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
-from shares import measure
+from shares import Setting, measure
 
 
 def test_shares_are_those_of_atropos_server() -> None:
-    (theirs, their_batches), (ours, our_batches) = measure(30)
+    (theirs, their_batches), (ours, our_batches) = measure(30, Setting())
     assert min(their_batches, our_batches) >= 10
     assert abs(ours - theirs) <= 0.05, (ours, theirs)

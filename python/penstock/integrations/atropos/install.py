@@ -188,7 +188,10 @@ def _get_status(original: Method) -> Method:
         if not is_serverless(self.config):
             await original(self)
             return
-        self.status_dict = serverless.status(getattr(self, _MARK).writer, self.config.group_size)
+        transport = getattr(self, _MARK)
+        self.status_dict = serverless.status(
+            transport.writer, self.config.group_size, transport.formed
+        )
         await self.server.update_weight(self.status_dict["env_weight"])
 
     return get_status

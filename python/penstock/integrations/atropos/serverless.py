@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ...trajectories import EnvironmentStats, TrajectoryWriter
-from ...trajectories.backlog import backlog_of
+from ...trajectories.backlog import Formed, backlog_of
 
 __all__ = ["info", "registration", "status"]
 
@@ -38,10 +38,14 @@ def info(writer: TrajectoryWriter) -> dict[str, Any]:
     }
 
 
-def status(writer: TrajectoryWriter, group_size: int) -> dict[str, Any]:
-    """The answer of /status-env, in groups of the size of the one that asks."""
+def status(writer: TrajectoryWriter, group_size: int, formed: Formed) -> dict[str, Any]:
+    """The answer of /status-env, in groups of the size of the one that asks.
+
+    ``formed`` is the environment's own, and has seen each status before.
+    """
     stats = writer.stats()
-    backlog = backlog_of(stats.environments, writer.environment, stats.batch_sequences)
+    waiting = formed.beyond(stats, stats.batch_sequences)
+    backlog = backlog_of(waiting, writer.environment, stats.batch_sequences)
     group_size = max(group_size, backlog.own_largest)
     alive = [one for one in stats.environments if one.writers > 0]
     return {

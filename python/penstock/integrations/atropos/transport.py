@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from ...errors import Incompatible, InvalidArgument, NotFound
 from ...handle import Handle
 from ...trajectories import TrajectoryWriter
-from ...trajectories.backlog import queue_name
+from ...trajectories.backlog import Formed, queue_name
 from .groups import group_from
 from .names import SCHEME, segment_name
 
@@ -55,6 +55,7 @@ class Transport:
 
     def __init__(self, writer: TrajectoryWriter, env_id: int | None) -> None:
         self.writer = writer
+        self.formed = Formed(writer.stats().batches)
         self._env_id = env_id
 
     @classmethod
