@@ -4,7 +4,10 @@
 
 A child serves the application in its own process, with a bound on its memory, and gets one body
 after the other: no answer may be 500, none may take more than a second of processor time, and no
-body more memory than its cost allows. What breaks is kept in build/fuzz/http-*, with its route.
+body more memory than its cost allows. Bodies that are no JSON are never taken, damaged gzip data is
+answered with 400 and nothing else is. Between them come groups that are right as they are, however
+loose: each is taken, and comes back once, as the numbers that it means. What breaks is kept in
+build/fuzz/http-*, with its route.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import logging
 import random
 import resource
 import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from loose_groups import MARK, loose_group
 
 from penstock.http import build_app
 from penstock.http.limits import Limits
@@ -156,8 +163,104 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+_LIMITED = frozenset({413, 503})  # whatever the body is
+
+
+def _is_gzip(body: bytes) -> bool:
+    try:
+        gzip.decompress(body)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
+
+
+def _is_json(body: bytes) -> bool:
+    """False only where that is certain."""
+    try:
+        json.loads(body.decode())
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return True
+
+
+def _why_wrong(body: bytes, headers: dict[str, str], status: int) -> str | None:
+    """What is wrong with that answer."""
+    if status >= 500 and status != 503:
+        return f"was answered with {status}"
+    if status in _LIMITED:
+        return None
+    if headers and not _is_gzip(body):
+        many_members = status == 422
+        return None if status == 400 or many_members else f"is no gzip, and got {status}"
+    padded = bool(headers) and body.endswith(b"\0")  # which gzip's own program takes
+    if status == 400 and not padded:
+        return "is sound gzip, or none, and got 400"
+    plain = gzip.decompress(body) if headers else body
+    if status == 200 and not _is_json(plain):
+        return "is no JSON, and got 200"
+    return None
+
+
+class _Loose:
+    """The groups that are right, and what has not come back of them."""
+
+    def __init__(self, client: Any, dice: random.Random) -> None:
+        self._client = client
+        self._dice = dice
+        self._wanted: dict[int, dict[str, Any]] = {}
+        self.count = 0
+
+    def put(self) -> str | None:
+        """One. What was wrong with the answer."""
+        group = loose_group(self._dice, self.count)
+        body = json.dumps(group.sent).encode()
+        headers = {}
+        if self._dice.random() < 0.5:
+            body, headers = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
+        status = self._client.post("/scored_data", content=body, headers=headers).status_code
+        if status == 503:  # the queue is full
+            return None
+        if status != 200:
+            return f"a group that is right got {status}: {group.sent}"
+        self._wanted[self.count] = group.wanted
+        self.count += 1
+        return None
+
+    def check(self, groups: list[dict[str, Any]]) -> str | None:
+        """What came. What was wrong with it."""
+        for group in groups:
+            number = (group["generation_params"] or {}).get(MARK)
+            if number is None:  # another one
+                continue
+            wanted = self._wanted.pop(number, None)
+            if group != wanted:
+                return f"{wanted} came back as {group}"
+        return None
+
+    def check_all_came(self) -> str | None:
+        """Once single sequences fill up what is left."""
+        single = {"tokens": [[1]], "masks": [[1]], "scores": [0]}
+        for _ in range(_REGISTRATION["batch_size"] * (1 + len(self._wanted))):
+            for groups in _batches(self._client):
+                if why := self.check(groups):
+                    return why
+            if not self._wanted:
+                return None
+            self._client.post("/scored_data", json=single)
+        return f"{len(self._wanted)} groups never came"
+
+
+def _batches(client: Any) -> Iterator[list[dict[str, Any]]]:
+    """All that there are."""
+    while groups := client.get("/batch").json()["batch"]:
+        yield groups
+
+
 def _run(client: Any, seconds: float, seed: int, tell: Callable[[str], None]) -> int:
     dice = random.Random(seed)
+    loose = _Loose(client, dice)
     begun, tried, statuses = time.monotonic(), 0, dict[int, int]()
     least = _peak()
     while time.monotonic() - begun < seconds:
@@ -167,10 +270,8 @@ def _run(client: Any, seconds: float, seed: int, tell: Callable[[str], None]) ->
         took = time.process_time() - before
         tried += 1
         statuses[status] = statuses.get(status, 0) + 1
-        why = None
-        if status >= 500 and status != 503:
-            why = f"was answered with {status}"
-        elif took > _SLOW:
+        why = _why_wrong(body, headers, status)
+        if took > _SLOW:
             why = f"took {took:.2f} s of a processor"
         elif _peak() > least + _MEMORY:
             why = f"took {(_peak() - least) >> 20} MiB, and {_MEMORY >> 20} are allowed"
@@ -180,12 +281,16 @@ def _run(client: Any, seconds: float, seed: int, tell: Callable[[str], None]) ->
             kept.write_bytes(body)
             tell(f"{kept} for {route} {headers}: {why}")
             return 1
-        if status == 200 and tried % 4 == 0:
-            answer = client.get("/batch")
-            if answer.status_code != 200:
-                tell(f"GET /batch: {answer.status_code} after body {tried} of seed {seed}")
-                return 1
-    tell(f"{tried} bodies, answers {dict(sorted(statuses.items()))}")
+        why = loose.put() if tried % 2 == 0 else None
+        if why is None and tried % 4 == 0:
+            why = next(filter(None, map(loose.check, _batches(client))), None)
+        if why is not None:
+            tell(f"after body {tried} of seed {seed}: {why}")
+            return 1
+    if why := loose.check_all_came():
+        tell(f"at the end of seed {seed}: {why}")
+        return 1
+    tell(f"{tried} bodies, answers {dict(sorted(statuses.items()))}; {loose.count} loose groups")
     return 0
 
 
@@ -195,6 +300,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     args = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)  # of groups that are set aside
+    logging.getLogger("penstock.http").setLevel(logging.ERROR)  # nor of places on the queue
     print(f"http: seed {args.seed}", flush=True)
     limits = Limits(body_bytes=8 * _MOST, total_bytes=16 * _MOST)
     queue = f"fuzz-http-{uuid.uuid4().hex[:8]}"

@@ -89,9 +89,11 @@ def pytest_itemcollected(item: Any) -> None:
         item.module.range = lambda count: range(min(count, _TURNS))
 
 
-for _replaced in (
-    find_groups_summing_to_target,
-    grab_exact_from_heterogeneous_queue,
-    grab_batch_with_minimum_allocations,
-):
-    setattr(utils, _replaced.__name__, _replaced)
+def pytest_configure() -> None:
+    """Before the tests are imported, which take the functions by name."""
+    for one in (
+        find_groups_summing_to_target,
+        grab_exact_from_heterogeneous_queue,
+        grab_batch_with_minimum_allocations,
+    ):
+        setattr(utils, one.__name__, one)

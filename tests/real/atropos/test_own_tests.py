@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
+import queue_in_place_of_utils
+from atroposlib.api import utils
 
 pytestmark = pytest.mark.timeout(240)  # whole suites, which start servers and sleep
 
@@ -45,9 +47,33 @@ def test_the_server_passes_the_tests_of_atropos_server(tmp_path: Path) -> None:
 
 
 def test_a_queue_makes_the_batches_of_atropos_functions(tmp_path: Path) -> None:
-    """But for one: test_heterogeneous_envs wants no batch where there is a right one."""
+    """But for one: test_heterogeneous_envs wants no batch where there is a right one, as is shown
+    below."""
     modules = [f"atroposlib.tests.test_utils.{one}" for one in UTILS]
     outcomes = run("queue_in_place_of_utils", modules, tmp_path / "report.xml")
     failed = {name for name, one in outcomes.items() if one != "passed"}
     assert failed == {"test_heterogeneous_envs"}
     assert len(outcomes) == 33
+
+
+def test_a_right_batch_is_found_where_atropos_function_finds_none() -> None:
+    """The queue and the minimum shares of its test_heterogeneous_envs."""
+    sizes = {0: [2], 6: [2, 2, 2], 2: [4] * 5, 3: [8] * 3}  # of groups, by environment
+    waiting = [
+        {"tokens": [[at]] * size, "env_id": env_id}
+        for env_id, groups in sizes.items()
+        for at, size in enumerate(groups)
+    ]
+    minima = {0: 0.1, 3: 0.5}
+    configs = [
+        {"registered_id": env_id, "connected": True, "min_batch_allocation": share}
+        for env_id, share in minima.items()
+    ]
+    theirs, _ = utils.grab_batch_with_minimum_allocations(list(waiting), 16, configs)
+    assert theirs is None
+    batch, rest = queue_in_place_of_utils.grab_batch_with_minimum_allocations(waiting, 16, configs)
+    assert sum(len(one["tokens"]) for one in batch) == 16
+    for env_id, share in minima.items():
+        came = sum(len(one["tokens"]) for one in batch if one["env_id"] == env_id)
+        assert came >= 16 * share
+    assert sorted(map(id, batch + rest)) == sorted(map(id, waiting))  # each once, whole
