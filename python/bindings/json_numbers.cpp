@@ -1,18 +1,15 @@
 #include "json_numbers.hpp"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "arguments.hpp"
 #include "errors.hpp"
@@ -20,196 +17,6 @@
 
 namespace penstock::py {
 namespace {
-
-constexpr bool is_digit(char letter) noexcept {
-    return letter >= '0' && letter <= '9';
-}
-
-// A bytearray that is filled in order, without the GIL, up to the size that it was made with.
-template <typename Value>
-class Column {
-public:
-    explicit Column(std::size_t most)
-        : bytes_(nb::steal<nb::object>(PyByteArray_FromStringAndSize(
-              nullptr, static_cast<Py_ssize_t>(most * sizeof(Value))))),
-          most_(most) {
-        if (!bytes_.is_valid()) throw nb::python_error();
-        begin_ = PyByteArray_AS_STRING(bytes_.ptr());
-    }
-    bool add(Value value) noexcept {
-        if (size_ == most_) return false;
-        std::memcpy(begin_ + size_ * sizeof value, &value, sizeof value);
-        ++size_;
-        return true;
-    }
-    [[nodiscard]] std::size_t size() const noexcept { return size_; }
-    nb::object take() {
-        const auto nbytes = static_cast<Py_ssize_t>(size_ * sizeof(Value));
-        if (PyByteArray_Resize(bytes_.ptr(), nbytes) != 0) throw nb::python_error();
-        return std::move(bytes_);
-    }
-
-private:
-    nb::object bytes_;
-    char* begin_ = nullptr;
-    std::size_t most_;
-    std::size_t size_ = 0;
-};
-
-// Strict JSON, as far as lists of lists of numbers go. Everything else ends it.
-template <typename Value>
-class ListReader {
-public:
-    ListReader(std::string_view text, Column<Value>& values, Column<std::int64_t>* lengths,
-               Column<std::int32_t>* widths) noexcept
-        : at_(text.data()), end_(text.data() + text.size()), values_(values), lengths_(lengths),
-          widths_(widths) {}
-
-    // False: it is no such list, or a number does not fit into a Value.
-    bool read() noexcept {
-        const bool is_list = lengths_ == nullptr ? list([this] { return number(); })
-                                                 : list([this] { return sequence(); });
-        skip_blanks();
-        return is_list && at_ == end_;
-    }
-
-private:
-    bool sequence() noexcept {
-        if (widths_ == nullptr) {
-            const std::size_t before = values_.size();
-            return list([this] { return number(); }) &&
-                   lengths_->add(static_cast<std::int64_t>(values_.size() - before));
-        }
-        const std::size_t before = widths_->size();
-        return list([this] { return token(); }) &&
-               lengths_->add(static_cast<std::int64_t>(widths_->size() - before));
-    }
-
-    bool token() noexcept {
-        const std::size_t before = values_.size();
-        if (!list([this] { return number(); })) return false;
-        const std::size_t width = values_.size() - before;
-        return width <= std::numeric_limits<std::int32_t>::max() &&
-               widths_->add(static_cast<std::int32_t>(width));
-    }
-
-    template <typename Item>
-    bool list(Item&& item) noexcept {
-        if (!eat('[')) return false;
-        if (eat(']')) return true;
-        do {
-            if (!item()) return false;
-        } while (eat(','));
-        return eat(']');
-    }
-
-    bool number() noexcept {
-        skip_blanks();
-        const char* const begin = at_;
-        if (at_ != end_ && *at_ == '-') ++at_;
-        if (!whole_part()) return literal(begin);
-        if constexpr (!std::integral<Value>) {
-            if (!fraction() || !exponent()) return false;
-        }
-        Value value{};
-        const auto [stop, error] = std::from_chars(begin, at_, value);
-        return error == std::errc() && stop == at_ && values_.add(value);
-    }
-
-    bool whole_part() noexcept {
-        if (at_ == end_ || !is_digit(*at_)) return false;
-        if (*at_++ != '0') skip_digits();
-        return true;
-    }
-    bool fraction() noexcept {
-        if (at_ == end_ || *at_ != '.') return true;
-        ++at_;
-        return skip_digits();
-    }
-    bool exponent() noexcept {
-        if (at_ == end_ || (*at_ != 'e' && *at_ != 'E')) return true;
-        ++at_;
-        if (at_ != end_ && (*at_ == '+' || *at_ == '-')) ++at_;
-        return skip_digits();
-    }
-    // Which Python writes, and JSON does not know.
-    bool literal(const char* begin) noexcept {
-        if constexpr (std::integral<Value>) {
-            return false;
-        } else {
-            constexpr std::string_view kNan = "NaN";
-            constexpr std::string_view kInfinity = "Infinity";
-            using Limits = std::numeric_limits<Value>;
-            const std::string_view left(at_, static_cast<std::size_t>(end_ - at_));
-            const bool is_negative = begin != at_;
-            if (!is_negative && left.starts_with(kNan)) {
-                at_ += kNan.size();
-                return values_.add(Limits::quiet_NaN());
-            }
-            if (!left.starts_with(kInfinity)) return false;
-            at_ += kInfinity.size();
-            return values_.add(is_negative ? -Limits::infinity() : Limits::infinity());
-        }
-    }
-
-    bool skip_digits() noexcept {
-        const char* const begin = at_;
-        while (at_ != end_ && is_digit(*at_)) ++at_;
-        return at_ != begin;
-    }
-    void skip_blanks() noexcept {
-        while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r')) ++at_;
-    }
-    bool eat(char letter) noexcept {
-        skip_blanks();
-        if (at_ == end_ || *at_ != letter) return false;
-        ++at_;
-        return true;
-    }
-
-    const char* at_;
-    const char* end_;
-    Column<Value>& values_;
-    Column<std::int64_t>* lengths_;
-    Column<std::int32_t>* widths_;
-};
-
-std::string_view text_of(const Pinned& pinned) {
-    return {reinterpret_cast<const char*>(pinned.bytes().data()), pinned.bytes().size()};
-}
-
-// (dtype, values, lengths, widths), or None: the text is something else, or needs a wider dtype.
-template <typename Value>
-nb::object read_as(std::string_view text, unsigned levels, const char* dtype) {
-    const auto count = [text](char letter) {
-        return static_cast<std::size_t>(std::ranges::count(text, letter));
-    };
-    const std::size_t lists = levels > 1 ? count('[') : 0;
-    Column<Value> values(count(',') + 1);
-    std::optional<Column<std::int64_t>> lengths;
-    std::optional<Column<std::int32_t>> widths;
-    if (levels > 1) lengths.emplace(lists);
-    if (levels > 2) widths.emplace(lists);
-    bool is_read = false;
-    {
-        std::optional<WithoutGil> without_gil;
-        if (text.size() >= kLongCopy) without_gil.emplace();
-        is_read = ListReader<Value>(text, values, lengths ? &*lengths : nullptr,
-                                    widths ? &*widths : nullptr)
-                      .read();
-    }
-    if (!is_read) return nb::none();
-    return nb::make_tuple(dtype, values.take(), lengths ? lengths->take() : nb::none(),
-                          widths ? widths->take() : nb::none());
-}
-
-nb::object read_json_numbers(nb::handle source, unsigned levels, bool integers) {
-    const Pinned pinned(source, Pinned::Access::Read);
-    const std::string_view text = text_of(pinned);
-    if (!integers) return read_as<double>(text, levels, "float64");
-    nb::object read = read_as<std::int32_t>(text, levels, "int32");
-    return read.is_none() ? read_as<std::int64_t>(text, levels, "int64") : read;
-}
 
 // Room for a text whose size is known only at its end.
 class TextWriter {
@@ -358,8 +165,6 @@ nb::object write_json_numbers(nb::handle values, std::string_view dtype, nb::han
 }  // namespace
 
 void bind_json_numbers(nb::module_& module) {
-    module.def("_read_json_numbers", &read_json_numbers, nb::arg("text"), nb::arg("levels"),
-               nb::arg("integers"));
     module.def(
         "_write_json_numbers",
         [](nb::handle values, const char* dtype, nb::handle lengths, nb::handle widths) {

@@ -1,5 +1,5 @@
-// Columns of numbers as JSON: text of lists to flat arrays, and back. For the HTTP face, whose
-// groups are mostly that; nothing but the bytes of the arrays is ever allocated.
+// Columns of numbers as JSON text, without a Python object for each number. For the HTTP face,
+// whose answers are mostly that.
 #pragma once
 
 #include <nanobind/nanobind.h>

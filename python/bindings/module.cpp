@@ -5,6 +5,7 @@
 #include "array_pool.hpp"
 #include "codec.hpp"
 #include "errors.hpp"
+#include "json_columns.hpp"
 #include "json_numbers.hpp"
 #include "number_lists.hpp"
 #include "paged_planes.hpp"
@@ -34,6 +35,7 @@ NB_MODULE(_core, module) {
     bind_wait(module);
     bind_codec(module);
     bind_array_pool(module);
+    bind_json_columns(module);
     bind_json_numbers(module);
     bind_number_lists(module);
     bind_inspect(module);

@@ -467,8 +467,18 @@ def _read_json_numbers(
     text: Buffer, levels: int, integers: bool
 ) -> tuple[str, bytearray, bytearray | None, bytearray | None] | None: ...
 
-# The JSON text of that. Raises InvalidArgument where the numbers do not add up, and for another
-# dtype than int32, int64 and float64.
+# A group, or of `many` a list of groups, with null for each long list of plain numbers that is a
+# column, (name, levels, integers); and (place of the group, name, what _read_json_numbers gives) of
+# each. None: there are none, or it is no such text. What is left is not checked.
+def _cut_json_columns(
+    text: Buffer, many: bool, columns: Iterable[tuple[str, int, bool]]
+) -> (
+    tuple[bytes, list[tuple[int, str, tuple[str, bytearray, bytearray | None, bytearray | None]]]]
+    | None
+): ...
+
+# The JSON text of what _read_json_numbers gives. Raises InvalidArgument where the numbers do not
+# add up, and for another dtype than int32, int64 and float64.
 def _write_json_numbers(
     values: Buffer, dtype: str, lengths: Buffer | None, widths: Buffer | None
 ) -> bytes: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import anyio
 from starlette.requests import Request
@@ -13,7 +13,9 @@ from .words import Invalid
 
 __all__ = ["Damaged", "UnknownEncoding", "check_encoding", "read", "unpack"]
 
-_STEP_IN = 64 << 10  # bytes of gzip at a time, also so that no tail is copied for each member
+# Bytes of gzip at a time: all of a usual body, and less of later members, as what is behind a
+# member is copied for each.
+_STEP_IN = 64 << 10
 _STEP_OUT = 1 << 20
 _MOST_MEMBERS = 1000  # of gzip in one body; each costs a fresh start
 _RATE = 1 << 20  # bytes a second, at least, when the first seconds are over
@@ -63,36 +65,34 @@ def _check_announced(request: Request, limits: Limits) -> None:
 
 def unpack(raw: bytes, ticket: Ticket) -> bytes:
     """The bytes of gzip data. Each step is charged. Raises TooBig, Busy, Damaged, Invalid."""
-    out = bytearray()
+    pieces: list[bytes] = []
     try:
         for piece in _inflated(raw):
             ticket.charge(len(piece))
-            out += piece
+            pieces.append(piece)
     except gzip_codec.BadGzip as error:
         raise Damaged(f"the body is no gzip data: {error}") from None
-    return bytes(out)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _inflated(raw: bytes) -> Iterator[bytes]:
-    members = 0
-    member = None
-    for begin in range(0, len(raw), _STEP_IN):
-        data = raw[begin : begin + _STEP_IN]
-        while data:
-            if member is None:
-                members += 1
-                member = gzip_codec.decompressor()
-            yield member.decompress(data, _STEP_OUT)
-            data = member.unconsumed_tail
-            if member.eof:
-                data = member.unused_data
-                member = None
-                if members == _MOST_MEMBERS and data:
-                    raise Invalid(f"the body has more than {_MOST_MEMBERS} members of gzip")
-    while member is not None:
-        piece = member.decompress(b"", _STEP_OUT)
-        if member.eof:
-            member = None
-        elif not piece:
+    at = members = 0
+    while at < len(raw):
+        if members == _MOST_MEMBERS:
+            raise Invalid(f"the body has more than {_MOST_MEMBERS} members of gzip")
+        at = yield from _inflated_member(raw, at, _STEP_IN if members else _STEP_OUT)
+        members += 1
+
+
+def _inflated_member(raw: bytes, at: int, step: int) -> Generator[bytes, None, int]:
+    """Of the one that begins there. Returns where it ends."""
+    member = gzip_codec.decompressor()
+    while not member.eof:
+        data = raw[at : at + step]
+        at += len(data)
+        piece = member.decompress(data, _STEP_OUT)
+        if not data and not piece and not member.eof:
             raise Damaged("the body is no whole gzip data")
         yield piece
+        at -= len(member.unconsumed_tail)
+    return at - len(member.unused_data)

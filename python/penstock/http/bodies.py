@@ -1,12 +1,14 @@
 """Bodies of requests and answers: JSON, checked field by field, types before arrays.
 
-A group is read in two steps. Its fields are cut out of the text first, and checked to be JSON;
-then columns of numbers become flat arrays, and everything else the values that it stands for.
+Long columns of plain numbers become flat arrays first, and are cut out of the text. The fields of
+what is left are cut out too, and checked to be JSON; then shorter columns become arrays, and
+everything else the values that it stands for.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +18,16 @@ import msgspec
 
 from ..trajectories import TrajectoryGroup
 from ..trajectories.loose import LEVELS, fitting, number_from
-from .numbers import COST_OF_VALUE, Charge, column_of, cost_of_values, text_of_column, values_of
+from .numbers import (
+    COST_OF_VALUE,
+    Charge,
+    Columns,
+    column_of,
+    cost_of_values,
+    cut,
+    text_of_column,
+    values_of,
+)
 from .words import NAMES, Invalid, kind_of
 
 __all__ = [
@@ -136,16 +147,16 @@ def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _
 
 def groups_from_text(body: bytes, charge: Charge) -> list[TrajectoryGroup]:
     """All groups of a list, or none: which one is wrong, the sentence says."""
-    many = _cut(body, _MANY, charge)
+    many, columns = _cut(body, _MANY, charge)
     if not isinstance(many, list):
         raise Invalid(f"the body is {kind_of(many)}: give a list of groups")
     charge(len(many) * _COST_OF_GROUP)
-    return [_group_at(at, one, charge) for at, one in enumerate(many)]
+    return [_group_at(at, one, columns.get(at, {}), charge) for at, one in enumerate(many)]
 
 
-def _group_at(at: int, body: Any, charge: Charge) -> TrajectoryGroup:
+def _group_at(at: int, body: Any, columns: Columns, charge: Charge) -> TrajectoryGroup:
     try:
-        return _group_of(body, charge)
+        return _group_of(body, columns, charge)
     except ValueError as error:  # InvalidArgument is one too
         raise _at(at, str(error)) from None
 
@@ -158,17 +169,33 @@ def group_from_text(body: bytes, charge: Charge) -> TrajectoryGroup:
     """A checked group. Raises Invalid, InvalidArgument for columns that do not fit, and what
     ``charge`` raises."""
     charge(_COST_OF_GROUP)
-    return _group_of(_cut(body, _ONE, charge), charge)
+    one, columns = _cut(body, _ONE, charge)
+    return _group_of(one, columns.get(0, {}), charge)
 
 
 def group_from_json(body: Any) -> TrajectoryGroup:
     """The same of a value that JSON stands for."""
-    return _group_of(body, lambda _: None)
+    return _group_of(body, {}, lambda _: None)
 
 
-def _cut(body: bytes, decoder: Any, charge: Charge) -> Any:
+def _cut(body: bytes, decoder: Any, charge: Charge) -> tuple[Any, dict[int, Columns]]:
     """The fields of a group, or of several, as text; or the whole body as values, if it holds
-    what only Python's own decoder reads."""
+    what only Python's own decoder reads. And the columns that are arrays already, by group."""
+    return _read_columns(body, decoder) or (_decoded(body, decoder, charge), {})
+
+
+def _read_columns(body: bytes, decoder: Any) -> tuple[Any, dict[int, Columns]] | None:
+    """None: the whole body is to be decoded, also for the words of what is wrong with it."""
+    found = cut(body, decoder is _MANY)
+    if found is None:
+        return None
+    rest, columns = found
+    with contextlib.suppress(ValueError, RecursionError):
+        return decoder.decode(rest), columns
+    return None
+
+
+def _decoded(body: bytes, decoder: Any, charge: Charge) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -195,9 +222,9 @@ def _refusal(why: str, wanted: str) -> Invalid:
     return Invalid(f"the body is no group: {why}")
 
 
-def _group_of(body: Any, charge: Charge) -> TrajectoryGroup:
-    """``body``: a _GroupText, or a JSON value."""
-    given = _fields_of(body, charge)
+def _group_of(body: Any, read: Columns, charge: Charge) -> TrajectoryGroup:
+    """``body``: a _GroupText, or a JSON value. ``read``: its columns that are arrays already."""
+    given = _fields_of(body, charge) | read
     for name in _REQUIRED:
         if name not in given:
             raise Invalid(f"the field '{name}' is missing")

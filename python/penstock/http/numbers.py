@@ -16,15 +16,19 @@ import numpy.typing as npt
 from .. import _core
 from ..trajectories import TrajectoryGroup
 from ..trajectories.columns import INTEGER_COLUMNS, FlatColumn
-from ..trajectories.loose import column_from_lists
+from ..trajectories.loose import LEVELS, column_from_lists
 from .words import Invalid
 
-__all__ = ["Charge", "column_of", "cost_of_values", "text_of_column", "values_of"]
+__all__ = ["Charge", "Columns", "column_of", "cost_of_values", "cut", "text_of_column", "values_of"]
 
 #: Is told what a step will cost, and raises where that is too much.
 Charge = Callable[[int], None]
 
+#: Columns of one group that were cut out of its text, by name: what ``column_of`` takes for them.
+Columns = dict[str, tuple[Any, ...]]
+
 COST_OF_VALUE: Final = 64
+_KINDS: Final = tuple((name, levels, name in INTEGER_COLUMNS) for name, levels in LEVELS.items())
 
 
 def cost_of_values(text: bytes) -> int:
@@ -40,27 +44,48 @@ def values_of(text: bytes) -> Any:
         raise Invalid(f"the body is no JSON: {error}") from None
 
 
+def cut(body: bytes, many: bool) -> tuple[bytes, dict[int, Columns]] | None:
+    """The text of a group, or of a list of them, with null for each long column of plain numbers;
+    and those columns, by the group's place in the list. None: it is read as a whole.
+
+    Where what is left is valid JSON the body was, but for NaN and the infinities in columns.
+    """
+    found = _core._cut_json_columns(body, many, _KINDS)
+    if found is None:
+        return None
+    rest, columns = found
+    groups: dict[int, Columns] = {}
+    for at, name, column in columns:
+        groups.setdefault(at, {})[name] = column
+    return rest, groups
+
+
 def column_of(name: str, source: Any, levels: int, charge: Charge) -> Any:
     """A column of lists of numbers, ``levels`` deep: a ``FlatColumn``, or of one level an array.
 
-    ``source`` is JSON text, or its value. Raises InvalidArgument, which names the sequence.
+    ``source`` is JSON text, its value, or of ``Columns``. Raises InvalidArgument, which names the
+    sequence.
     """
-    if not isinstance(source, bytes):
+    if isinstance(source, bytes):
+        read = _core._read_json_numbers(source, levels, name in INTEGER_COLUMNS)
+        if read is None:
+            charge(cost_of_values(source))
+            return column_from_lists(name, values_of(source), levels)
+    elif isinstance(source, tuple):
+        read = source
+    else:
         return column_from_lists(name, source, levels)
-    if levels == 3:
-        charge(COST_OF_VALUE * source.count(b"["))
-    read = _core._read_json_numbers(source, levels, name in INTEGER_COLUMNS)
-    if read is None:
-        charge(cost_of_values(source))
-        return column_from_lists(name, values_of(source), levels)
     dtype, values, lengths, widths = read
     if lengths is None:
         return _array(values, dtype)
-    return FlatColumn(
+    column = FlatColumn(
         _array(values, dtype),
         _array(lengths, "int64"),
         None if widths is None else _array(widths, "int32"),
     )
+    if column.widths is not None:  # each list stood behind a bracket
+        charge(COST_OF_VALUE * (1 + len(column.lengths) + len(column.widths)))
+    return column
 
 
 def _array(buffer: bytearray, dtype: str) -> npt.NDArray[Any]:
