@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,25 @@ def test_a_process_with_names_that_are_no_text_hides_no_worker(
         worker.kill()
         eventually(lambda: serving.call("server.status")["workers"] == 0)
         process.communicate()
+
+
+def test_a_server_that_was_stopped_takes_no_worker_for_silent(server: Callable[..., Peer]) -> None:
+    serving = server(silence=2.0)
+    serving.call("server.register", 1, "model", 1, LAYOUT)  # and it is known by its pings alone
+    assert serving.call("server.ping", 1) is True
+    with serving.stopped():
+        time.sleep(4)  # longer than the silence; what is sent meanwhile is heard afterwards
+    assert serving.call("server.ping", 1) is True
+    assert prepare(serving, 1, key_of(1)) is not None
+    eventually(lambda: serving.call("server.status")["workers"] == 0)
+
+
+def test_a_request_of_any_number_of_ranks_is_answered_at_once(server: Callable[..., Peer]) -> None:
+    serving = server()
+    serving.call("server.register", 1, "model", 10**9, LAYOUT)
+    key = dataclasses.replace(key_of(1), world_size=10**9, worker_id=None)
+    serving.call("server.lookup", key)
+    assert serving.call("server.found", key.request_id) == 0
 
 
 def test_gc_gives_the_memory_back_that_a_killed_server_had_named_for_a_worker(name: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("penstock.lmcache")
 _SHORT: Final = 0.2  # seconds between two looks at what others may let go of
+_LONGEST_PAUSE: Final = 1.0  # seconds between two looks at what becomes late
 _WATCHES: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds: looks for a mapping
 
 
@@ -78,7 +79,7 @@ class _Session:
         self.hashes: list[bytes] = []
         self.chunks: int | None = None  # what its look-up found
         self.held: dict[tuple[int, int], _core.StoreView] = {}  # by chunk and rank
-        self.used = time.monotonic()
+        self.seen = time.monotonic()
 
     def let_go(self) -> bool:
         """Its chunks may be evicted. False: it kept none."""
@@ -173,6 +174,7 @@ class ChunkServer:
         self._living = slots.living(store)
         self._leftovers = list(slots.leftovers(store))
         self._review_leftovers()
+        self._reviewed = time.monotonic()
         self._wake = Wake()
         self._watcher = threading.Thread(target=self._watch, name="penstock-lmcache", daemon=True)
         self._watcher.start()
@@ -336,8 +338,8 @@ class ChunkServer:
             session = self._session(key.request_id)
             session.let_go()
             ranks = range(key.world_size) if key.worker_id is None else [key.worker_id]
-            names = [self._names(key, rank, session) for rank in ranks]
-            count = len(names[0][0]) if names and names[0] else 0
+            names = self._names_of_all(key, ranks, session)
+            count = len(names[0][0]) if names else 0
             session.chunks = 0
             for chunk in range(count):
                 found = {}
@@ -464,7 +466,7 @@ class ChunkServer:
     def _session(self, request_id: str) -> _Session:
         session = self._sessions.pop(request_id, None) or _Session()
         self._sessions[request_id] = session
-        session.used = time.monotonic()
+        session.seen = time.monotonic()
         return session
 
     def _keys(self, key: RequestKey, worker: _Worker) -> list[bytes]:
@@ -501,6 +503,21 @@ class ChunkServer:
             layouts = {known}
         hashes = self._hashes(key, session)
         return [_names_of(key, rank, layout, hashes) for layout in layouts if layout is not None]
+
+    def _names_of_all(
+        self, key: RequestKey, ranks: Iterable[int], session: _Session
+    ) -> list[list[list[bytes]]]:
+        """For each rank; nothing if one has not even the first chunk: a request may claim to have
+        any number of them."""
+        names: list[list[list[bytes]]] = []
+        for rank in ranks:
+            candidates = self._names(key, rank, session)
+            view = self._find_any(one[0] for one in candidates if one)
+            if view is None:
+                return []
+            view.release()
+            names.append(candidates)
+        return names
 
     def _find_any(self, keys: Iterator[bytes]) -> _core.StoreView | None:
         found = (slots.find(self._store, key) for key in keys)
@@ -649,7 +666,7 @@ class ChunkServer:
         while not self._ended.is_set():
             with self._lock:
                 processes = [one for worker in self._workers.values() for one in worker.processes]
-                pause = _SHORT if self._aside or self._leftovers else 1.0
+                pause = _SHORT if self._aside or self._leftovers else _LONGEST_PAUSE
             wait_for_death(processes, pause, self._wake.reader)
             self._wake.take()
             try:
@@ -661,10 +678,19 @@ class ChunkServer:
         found = self._new_leftovers()
         with self._lock:
             self._leftovers += found
+            self._forgive_own_sleep()
             self._review_workers()
             self._review_aside()
             self._review_leftovers()
             self._review_sessions()
+
+    def _forgive_own_sleep(self) -> None:
+        """A server that was stopped has heard of nobody meanwhile: that is no silence of theirs."""
+        before, self._reviewed = self._reviewed, time.monotonic()
+        slept = self._reviewed - before - _LONGEST_PAUSE
+        if slept > 0:
+            for one in (*self._workers.values(), *self._sessions.values()):
+                one.seen += slept
 
     def _new_leftovers(self) -> list[slots.Leftover]:
         """Of another server of the pool, which was alive at the last look."""
@@ -702,7 +728,7 @@ class ChunkServer:
     def _review_sessions(self) -> None:
         limit = time.monotonic() - self._session_seconds
         for request_id, session in list(self._sessions.items()):
-            if session.used > limit:
+            if session.seen > limit:
                 break
             self.end_session(request_id)
 
