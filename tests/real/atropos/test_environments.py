@@ -17,6 +17,7 @@ from environments import Grouped, Single, config_for, save_tokenizer
 from example_trainer.api import register_trainer
 from example_trainer.config import TrainingConfig
 from served import WITHIN, penstock_server
+from tiers import in_full_tier
 
 GROUPS, GROUP_SIZE, BATCH = 16, 4, 8
 FIELDS = (
@@ -63,7 +64,7 @@ class Trainer(threading.Thread):
         return answer
 
 
-@pytest.mark.parametrize("kind", [Single, Grouped])
+@pytest.mark.parametrize("kind", [Single, pytest.param(Grouped, marks=in_full_tier)])
 def test_every_group_arrives_and_is_equal(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

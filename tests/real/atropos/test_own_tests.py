@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
 import queue_in_place_of_utils
 from atroposlib.api import utils
+from tiers import in_full_tier
 
 pytestmark = pytest.mark.timeout(240)  # whole suites, which start servers and sleep
 
@@ -39,6 +40,7 @@ def run(plugin: str, modules: list[str], report: Path) -> dict[str, str]:
     return outcomes
 
 
+@in_full_tier
 def test_the_server_passes_the_tests_of_atropos_server(tmp_path: Path) -> None:
     modules = [f"atroposlib.tests.{one}" for one in API]
     outcomes = run("in_place_of_run_api", modules, tmp_path / "report.xml")
@@ -46,6 +48,7 @@ def test_the_server_passes_the_tests_of_atropos_server(tmp_path: Path) -> None:
     assert len(outcomes) == 36
 
 
+@in_full_tier
 def test_a_queue_makes_the_batches_of_atropos_functions(tmp_path: Path) -> None:
     """But for one: test_heterogeneous_envs wants no batch where there is a right one, as is shown
     below."""

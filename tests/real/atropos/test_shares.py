@@ -6,8 +6,10 @@ import pytest
 
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
 from shares import Setting, measure
+from tiers import in_full_tier
 
 
+@in_full_tier
 def test_shares_are_those_of_atropos_server() -> None:
     (theirs, their_batches), (ours, our_batches) = measure(30, Setting())
     assert min(their_batches, our_batches) >= 10

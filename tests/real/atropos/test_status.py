@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
 import requests
 from served import WITHIN, atropos_server, penstock_server, register
+from tiers import in_full_tier
 
 BATCH, STEPS = 64, 120
 SIZES = (16, 2)
@@ -55,6 +56,7 @@ class Peer:
         return sum(size * int(answer["self_queue_size"]) for size, answer in told)
 
 
+@in_full_tier
 def test_environments_are_told_of_as_much_as_by_atropos_server() -> None:
     """But for which groups are in the batches, and so in the rest: less than a large one."""
     dice = random.Random(1)

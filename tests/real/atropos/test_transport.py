@@ -21,6 +21,7 @@ from environments import Grouped, Single, config_for, save_tokenizer
 from example_trainer.config import TrainingConfig
 from pydantic import BaseModel
 from served import WITHIN, penstock_server
+from tiers import in_full_tier
 
 import penstock
 from penstock.integrations import atropos
@@ -126,7 +127,7 @@ def refuse_posts(monkeypatch: pytest.MonkeyPatch, *environments: Any) -> None:
         monkeypatch.setattr(one, "_post_json_with_compression", refuse)
 
 
-@pytest.mark.parametrize("kind", [Single, Grouped])
+@pytest.mark.parametrize("kind", [pytest.param(Single, marks=in_full_tier), Grouped])
 def test_every_group_arrives_and_is_equal(
     kind: Any, tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
