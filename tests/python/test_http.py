@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import signal
@@ -24,7 +25,7 @@ pytest.importorskip("httpx")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # newer ones would like another httpx
     from starlette.testclient import TestClient
-
+import httpx
 from http_server import REGISTRATION, WITHIN, make_group, served
 from peers import eventually
 
@@ -210,6 +211,31 @@ def test_reset_forgets_all_and_the_next_trainer_says_it_anew(
         trainer.post("/register", json=REGISTRATION)
         assert trainer.get("/info").json()["batch_size"] == 4
         assert not inspect_trajectories(name).stats.closed
+
+
+def test_small_groups_come_in_the_order_that_they_were_sent_in(name: str) -> None:
+    """Large ones among them too, packed or not, however many clients there are at once."""
+    app = build_app(name)
+
+    async def post(client: Any, number: int) -> None:
+        words = [[{"role": "user", "content": "word " * (400 if number % 5 == 0 else 1)}]]
+        body, headers = json.dumps(make_group(number, 1, messages=words)).encode(), {}
+        if number % 3 == 0:
+            body, headers = gzip.compress(body), {"Content-Encoding": "gzip"}
+        answer = await client.post("/scored_data", content=body, headers=headers)
+        assert answer.json() == {"status": "received"}
+
+    async def run() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            await client.post("/register", json={**REGISTRATION, "batch_size": 60})
+            await asyncio.gather(*(post(client, number) for number in range(60)))
+            return numbers((await client.get("/batch")).json())
+
+    assert asyncio.run(run()) == list(range(60))
 
 
 # --- environments ------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""The routes: bodies in, answers out. What may wait happens in threads."""
+"""The routes: bodies in, answers out. What may wait or take long happens in threads.
+
+Small groups go into the queue at once, and so in the order that they came in.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -38,6 +42,9 @@ _T = TypeVar("_T")
 
 _MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
 _WAITING_PUTS = 64
+# Bytes of a body, packed and not, and what it costs, that a thread would take longer for.
+_QUICK_PACKED = 8 << 10
+_QUICK = 64 << 10
 _LIMITS = Limits()
 # As Atropos's server answers pages of any site, so that their scripts may read what they are told:
 # of the routes of status how the server stands, and of all others that they are refused.
@@ -130,12 +137,11 @@ class _Routes:
         ]
 
     async def _parsed(self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]) -> _T:
-        """In a thread, as bodies may be large."""
         encoding = check_encoding(request)
-        raw = await read(request, ticket, self._limits)
-        return await run_in_threadpool(
-            lambda: parse(unpack(raw, ticket) if encoding == "gzip" else raw)
-        )
+        body = await read(request, ticket, self._limits)
+        if encoding == "gzip":
+            body = await _done(len(body) <= _QUICK_PACKED, unpack, body, ticket)
+        return await _done(len(body) <= _QUICK, parse, body)
 
     async def _object(self, request: Request) -> Json:
         with self._admission.enter() as ticket:
@@ -155,7 +161,7 @@ class _Routes:
             group = await self._parsed(
                 request, ticket, lambda body: group_from_text(body, ticket.charge)
             )
-            waiting = await self._put([group])
+            waiting = await self._put([group], ticket.cost <= _QUICK)
         if waiting:
             return _json({"status": "buffered", "buffer_size": waiting[-1]})
         return _json({"status": "received"})
@@ -165,13 +171,16 @@ class _Routes:
             groups = await self._parsed(
                 request, ticket, lambda body: groups_from_text(body, ticket.charge)
             )
-            waiting = await self._put(groups)
+            waiting = await self._put(groups, is_quick=False)
         answer: Json = {"status": "received", "groups_processed": len(groups)}
         if waiting:
             answer |= {"buffered": len(waiting), "last_buffer_size": waiting[-1]}
         return _json(answer)
 
-    async def _put(self, groups: list[Any]) -> list[int]:
+    async def _put(self, groups: list[Any], is_quick: bool) -> list[int]:
+        if is_quick:
+            with contextlib.suppress(NotAccepted):  # there is no room
+                return self.service.put(groups, end=0.0)
         end = time.monotonic() + self._put_timeout  # waiting for a thread included
         return await anyio.to_thread.run_sync(
             lambda: self.service.put(groups, end), limiter=self._puts
@@ -200,6 +209,10 @@ class _Routes:
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+async def _done(is_quick: bool, act: Callable[..., _T], *given: Any) -> _T:
+    return act(*given) if is_quick else await run_in_threadpool(act, *given)
 
 
 def _small_object(body: bytes) -> Json:
