@@ -188,6 +188,11 @@ class LMCacheWorker:
         key = self.prepared[number][0]
         return bool(self.client.commit_store(key, self.instance_id, b"").result(timeout=WITHIN))
 
+    def commit_bytes(self, tokens: list[int], data: bytes) -> bool:
+        """Chunks as bytes, as a worker sends them that can't open the pool."""
+        key = self.key(tokens, "bytes")
+        return bool(self.client.commit_store(key, self.instance_id, data).result(timeout=20))
+
     def prepare_retrieve(self, tokens: list[int], request: str = "r", **other: Any) -> Any:
         """The values at the slots' begins, or None."""
         key = self.key(tokens, request, **other)

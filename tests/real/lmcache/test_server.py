@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("lmcache", reason="lmcache is not installed in this environment")
 
@@ -223,3 +225,15 @@ def test_a_server_that_dies_leaves_a_persistent_pool_in_which_no_slot_is_reused(
                 )
             assert heir.end() == 0
     os.unlink(f"/dev/shm/penstock.{name}")
+
+
+def test_chunks_that_are_no_tensors_of_the_layout_are_answered_false(server: Server) -> None:
+    tokens = tokens_of(17)
+    huge = torch.zeros(1).expand(1 << 45)  # 128 TiB in a few bytes
+    bad = [b"garbage", b"\x80", b"\x80\x04]q\x00.", *map(pickle.dumps, (None, [1], [huge]))]
+    with Peer(PickleWorker, server.address) as peer:
+        peer.call("register")
+        for data in (*bad, pickle.dumps([torch.zeros(())]), pickle.dumps([torch.zeros(3)])):
+            assert peer.call("commit_bytes", tokens, data) is False, data
+        assert peer.call("lookup", tokens) == 0
+        assert peer.call("store", tokens, 0) is True

@@ -97,7 +97,7 @@ class LMCacheModule:
         try:
             chunks = [_bytes_of(one) for one in _unpickled(cpu_data)] if cpu_data else None
             return self._chunks.commit_store(key, instance_id, chunks)
-        except (Unknown, ValueError, pickle.UnpicklingError) as error:
+        except (Unknown, ValueError) as error:
             _LOG.warning("a store is refused: %s", error)
             return False
 
@@ -219,14 +219,20 @@ def _storage_of(data: bytes) -> Any:
 
 
 def _unpickled(data: bytes) -> list[torch.Tensor]:
-    chunks = _Tensors(io.BytesIO(data)).load()
+    """Raises ValueError for what is no such list; a handler that raises is never answered."""
+    try:
+        chunks = _Tensors(io.BytesIO(data)).load()
+    except Exception as error:  # broken pickles raise whatever they come to
+        raise ValueError(f"the chunks are no tensors: {error!r}") from error
     if not isinstance(chunks, list) or not all(isinstance(one, torch.Tensor) for one in chunks):
         raise ValueError("the chunks are no list of tensors")
     return chunks
 
 
 def _bytes_of(chunk: torch.Tensor) -> memoryview:
-    return memoryview(chunk.contiguous().view(torch.uint8).reshape(-1).numpy())
+    if chunk.untyped_storage().nbytes() < chunk.nbytes:  # its copy would take what was never sent
+        raise ValueError(f"a chunk of {chunk.nbytes} bytes came as fewer")
+    return memoryview(chunk.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def _pickled(chunks: list[bytes], slots: list[dict]) -> bytes:
