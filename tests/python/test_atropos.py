@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peers import needs_a_mount, with_own_shm
 
 import penstock
 from penstock.integrations.atropos import ZeroCopySHMBuffer, segment_name
@@ -340,3 +341,22 @@ def test_four_producers_lose_tear_and_mix_nothing(ring: ZeroCopySHMBuffer) -> No
     for process in crew:
         process.join()
         assert process.exitcode == 0
+
+
+@needs_a_mount
+def test_a_ring_that_could_not_be_made_anew_keeps_what_waits() -> None:
+    script = """
+        import sys, warnings
+        from penstock.integrations.atropos import ZeroCopySHMBuffer
+        ring = ZeroCopySHMBuffer(sys.argv[1], 100, 512, create=True)
+        for number in range(50):
+            assert ring.write_trajectory([number], 1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            again = ZeroCopySHMBuffer(sys.argv[1], 1_000_000, 512, create=True)
+        assert "keeps the numbers" in str(caught[0].message)
+        assert (again.max_size, len(again)) == (100, 50)
+        assert [ring.read_next()["tokens"] for _ in range(50)] == [[at] for at in range(50)]
+    """
+    outcome = with_own_shm(script, "ring", mount="size=16m")
+    assert outcome.returncode == 0, outcome.stderr

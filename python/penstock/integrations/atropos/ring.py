@@ -23,7 +23,7 @@ from ... import _core
 from ..._exit import close_at_exit
 from ..._replaced import warn_of_replaced
 from ..._repr import never_raises
-from ...errors import Closed, Incompatible, InvalidArgument, NotFound, Timeout, TooLarge
+from ...errors import Closed, Incompatible, InvalidArgument, NoSpace, NotFound, Timeout, TooLarge
 from ...handle import Owner
 from ...trajectories.columns import listed
 from .names import segment_name
@@ -281,18 +281,30 @@ def _create(name: Any, size: int | None, entry_size: int | None, owner: Owner | 
 def _made_anew(before: _Shared, size: int, entry_size: int, owner: Owner | None) -> bool:
     """The same place with another geometry, and what waited; its handles go on with it.
 
-    False if what waits has no room there: then all is as it was.
+    False if what waits has no room there, or there is no memory for it: then all is as it was.
     """
     waiting = _all_of(before.queue)
     longest = max((len(one["tokens"]) for one in waiting), default=0)
     fits = longest <= entry_size and len(waiting) <= size
-    if fits:
-        before.queue.close()
+    try:
+        return fits and _has_room_for(before, size, entry_size, owner)
+    finally:
+        for message in waiting:
+            before.queue.put(message, 0)
+
+
+def _has_room_for(before: _Shared, size: int, entry_size: int, owner: Owner | None) -> bool:
+    """Made anew, empty as it is. False: there is no memory for that, and it is the same again."""
+    before.queue.close()
+    try:
         before.queue = _new(before.segment, size, entry_size, owner).queue
-        before.size, before.entry_size = size, entry_size
-    for message in waiting:
-        before.queue.put(message, 0)
-    return fits
+    except BaseException as error:
+        before.queue = _new(before.segment, before.size, before.entry_size, owner).queue
+        if isinstance(error, NoSpace):
+            return False
+        raise
+    before.size, before.entry_size = size, entry_size
+    return True
 
 
 def _all_of(queue: _core.Queue) -> list[dict[str, Any]]:
