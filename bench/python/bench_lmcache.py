@@ -14,25 +14,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lmcache_servers import lmcache_server
+from processes import new_name, run_guarded
 
 from penstock.integrations.lmcache import EngineContext, PoolClient, PoolServer
 
 CHUNK, BLOCK = 256, 16
 WIDTH = CHUNK // BLOCK
 WITHIN = 60.0  # seconds, for an answer
-STARTED_WITHIN = 600.0  # its server imports for minutes on a busy machine
 CAPACITY_GB = 2
+LIMIT = 3600  # seconds, for all
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,8 @@ class Cache:
 class Penstock:
     """A pool of this machine, and its client."""
 
-    def __init__(self, case: Case, cache: Cache, populate: bool) -> None:
-        self._server = PoolServer.open(
-            f"bench-lmcache-{os.getpid()}", capacity=f"{CAPACITY_GB}GiB", populate=populate
-        )
+    def __init__(self, name: str, cache: Cache, populate: bool) -> None:
+        self._server = PoolServer.open(name, capacity=f"{CAPACITY_GB}GiB", populate=populate)
         self._client = PoolClient.attach(self._server.name)
         context = EngineContext.of_kv_caches(
             "bench", "model", cache.layers, format="kv_blocks", chunk_tokens=CHUNK
@@ -164,39 +162,6 @@ class LMCache:
         self._context.close()
 
 
-@contextlib.contextmanager
-def lmcache_server() -> Iterator[str]:
-    """Its address, when it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        os.path.join(os.path.dirname(sys.executable), "lmcache"), "server",
-        "--port", str(port), "--l1-size-gb", str(CAPACITY_GB), "--no-l1-use-lazy",
-        "--shm-name", f"bench_{os.getpid()}", "--supported-transfer-mode", "engine_driven",
-        "--chunk-size", str(CHUNK), "--eviction-policy", "LRU",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + STARTED_WITHIN
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            if time.monotonic() > end:
-                raise RuntimeError("the server of lmcache did not come up")
-            time.sleep(0.1)
-        yield f"tcp://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def milliseconds(act: Callable[[list[int]], bool], tokens: list[int]) -> float:
     begin = time.perf_counter()
     is_done = act(tokens)
@@ -208,7 +173,10 @@ def milliseconds(act: Callable[[list[int]], bool], tokens: list[int]) -> float:
 
 def run_case(case: Case, address: str, turns: int, warm_up: int) -> None:
     cache = Cache(case)
-    sides = {"LMCache": LMCache(case, cache, address), "PoolClient": Penstock(case, cache, True)}
+    sides = {
+        "LMCache": LMCache(case, cache, address),
+        "PoolClient": Penstock(new_name(), cache, populate=True),
+    }
     taken: dict[tuple[str, str], list[float]] = {}
     for turn in range(warm_up + turns):
         order = list(sides.items())
@@ -222,6 +190,7 @@ def run_case(case: Case, address: str, turns: int, warm_up: int) -> None:
                     taken.setdefault((side, what), []).append(one)
             if not cache.is_equal():
                 raise RuntimeError(f"{side}: what came back is not what was stored")
+    print(f"{case.name:>14} memcpy   {memcpy_milliseconds(cache):8.2f} ms", flush=True)
     for what in ("store", "retrieve", "lookup"):
         theirs = statistics.median(taken["LMCache", what])
         ours = statistics.median(taken["PoolClient", what])
@@ -232,6 +201,18 @@ def run_case(case: Case, address: str, turns: int, warm_up: int) -> None:
         )
     for engine in sides.values():
         engine.close()
+
+
+def memcpy_milliseconds(cache: Cache) -> float:
+    """Of as many bytes as a store or retrieve moves, from warm memory to warm memory."""
+    half = sum(layer.nbytes for layer in cache.layers.values()) // 2
+    source, target = torch.ones(half, dtype=torch.uint8), torch.ones(half, dtype=torch.uint8)
+    taken = []
+    for _ in range(15):
+        begin = time.perf_counter()
+        target.copy_(source)
+        taken.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(taken)
 
 
 def first_stores(populate: bool) -> tuple[float, float]:
@@ -254,7 +235,7 @@ times = [milliseconds(lambda t: client.store(t, cache.source).is_complete,
                       [turn * 100_000 + n for n in range(CHUNK)]) for turn in range(24)]
 print(times[0], statistics.median(times[12:]))
 """
-    name = f"bench-first-{os.getpid()}"
+    name = new_name()
     with PoolServer.open(name, capacity=8 * (32 << 20) + (1 << 20), populate=True):
         output = subprocess.run(
             [sys.executable, "-c", program, name],
@@ -264,17 +245,21 @@ print(times[0], statistics.median(times[12:]))
     return first, later
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--warm-up", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as it decides")
     parser.add_argument("--only", help="a case's name, or 'first'")
     arguments = parser.parse_args()
+    return run_guarded(LIMIT, lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.only != "first":
-        with lmcache_server() as address:
+        with lmcache_server(new_name(), CAPACITY_GB, CHUNK) as address:
             for case in CASES:
                 if arguments.only in (None, case.name):
                     run_case(case, address, arguments.turns, arguments.warm_up)
@@ -289,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

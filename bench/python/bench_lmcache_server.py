@@ -12,29 +12,27 @@ are compared when the clock stands; then both are cleared, so that slots are war
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from lmcache.v1.multiprocess.custom_types import IPCCacheServerKey
 from lmcache.v1.multiprocess.transfer_context import create_transfer_context
 from lmcache.v1.multiprocess.transport.factory import RequestClientFactory
+from lmcache_servers import lmcache_server, penstock_server
+from processes import new_name, run_guarded
 from report import print_record
 
 CHUNK, BLOCK = 256, 16  # tokens
 WIDTH = CHUNK // BLOCK
 WARM_UP = 3  # turns that are not counted
 WITHIN = 300.0  # seconds
+LIMIT = 3600  # for all
 CASES = {  # layers, heads, size of a head, chunks
     "0.25 MiB": (2, 2, 64, 1),
     "32 MiB": (32, 8, 128, 1),
@@ -45,8 +43,8 @@ CASES = {  # layers, heads, size of a head, chunks
 class Worker:
     """One engine's worker on one server."""
 
-    def __init__(self, port: int, caches: dict[str, Any], model: str) -> None:
-        self._client = RequestClientFactory.create(f"tcp://127.0.0.1:{port}")
+    def __init__(self, address: str, caches: dict[str, Any], model: str) -> None:
+        self._client = RequestClientFactory.create(address)
         self._instance = int.from_bytes(os.urandom(7), "little")
         self._caches = caches
         self._model = model
@@ -95,46 +93,12 @@ class Worker:
         self._client.close()
 
 
-@contextlib.contextmanager
-def running(*command: str) -> Iterator[None]:
-    log = Path(f"/tmp/bench-{uuid.uuid4().hex}.log")
-    with (
-        log.open("w") as out,
-        subprocess.Popen(command, stdout=out, stderr=out) as process,
-    ):
-        try:
-            yield
-        except BaseException:
-            print(log.read_text(), file=sys.stderr)
-            raise
-        finally:
-            process.terminate()
-            process.wait(WITHIN)
-            log.unlink()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for(port: int) -> None:
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on {port}")
-
-
-def measure(case: str, ports: dict[str, int], turns: int) -> None:
+def measure(case: str, addresses: dict[str, str], turns: int) -> None:
     layers, heads, size, chunks = CASES[case]
     shape = (2, 2 * chunks * WIDTH, BLOCK, heads, size)
     caches = {f"layer_{number}": torch.randn(shape).half() for number in range(layers)}
     source, target = list(range(chunks * WIDTH)), list(range(chunks * WIDTH, 2 * chunks * WIDTH))
-    workers = {who: Worker(port, caches, f"{case}-{who}") for who, port in ports.items()}
+    workers = {who: Worker(address, caches, f"{case}-{who}") for who, address in addresses.items()}
     taken: dict[tuple[str, str], list[float]] = {}
     for turn in range(WARM_UP + turns):
         tokens = [turn * 1_000_000 + number for number in range(chunks * CHUNK)]
@@ -176,25 +140,16 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--case", choices=[*CASES], action="append", help="default: all")
     arguments = parser.parse_args()
-    bin_folder = Path(sys.executable).parent
-    ports = {"lmcache": free_port(), "penstock": free_port()}
-    name = f"bench-{uuid.uuid4().hex[:12]}"
-    theirs = (
-        str(bin_folder / "lmcache"), "server", "--port", str(ports["lmcache"]),
-        "--host", "127.0.0.1", "--l1-size-gb", "1", "--no-l1-use-lazy", "--shm-name", name,
-        "--supported-transfer-mode", "engine_driven", "--eviction-policy", "LRU",
-        "--http-port", str(free_port()),
-    )  # fmt: skip
-    ours = (
-        sys.executable, "-m", "penstock.cli.main", "lmcache", "serve", "--pool", name,
-        "--port", str(ports["penstock"]), "--capacity", "1GiB", "--populate",
-    )  # fmt: skip
-    with running(*theirs), running(*ours):
-        for port in ports.values():
-            wait_for(port)
-        for case in arguments.case or CASES:
-            measure(case, ports, arguments.turns)
-    return 0
+    return run_guarded(LIMIT, lambda: run(arguments.case or [*CASES], arguments.turns))
+
+
+def run(cases: list[str], turns: int) -> None:
+    with (
+        lmcache_server(new_name(), 1, CHUNK) as theirs,
+        penstock_server(new_name(), 1, CHUNK) as ours,
+    ):
+        for case in cases:
+            measure(case, {"lmcache": theirs, "penstock": ours}, turns)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ def has_core_each(readers: int) -> bool:
     return readers + 1 <= len(CORES)
 
 
-def die_with_parent() -> None:
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     """For children that somebody else forks; those of ``fork_child`` do."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 @contextlib.contextmanager

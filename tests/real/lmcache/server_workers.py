@@ -34,6 +34,7 @@ _CONTEXT.set_forkserver_preload(
         "lmcache.v1.multiprocess.transport.factory",
         "lmcache.v1.multiprocess.transport.zmq_impl",
         "penstock.integrations.lmcache.server_handlers",
+        "lmcache.v1.platform.devices.cpu.shm",
         "penstock.cli.main",
     ]
 )
@@ -132,16 +133,18 @@ class LMCacheWorker:
 
     def register(self, world_size: int = 1) -> str:
         """How it copies."""
+        self.make_context("engine_driven", world_size)
+        return type(self.context.engine_driven_context).__name__
+
+    def make_context(self, mode: str, world_size: int) -> None:
         from lmcache.v1.multiprocess.transfer_context import create_transfer_context
 
         self.context = create_transfer_context(
-            self.caches,
-            instance_id=self.instance_id,
-            req_client=self.client,
-            mode="engine_driven",
+            self.caches, instance_id=self.instance_id, req_client=self.client, mode=mode
         )
-        self.context.register(self.caches, MODEL, world_size, BLOCKS, WITHIN)
-        return type(self.context.engine_driven_context).__name__
+        self.context.register(
+            self.caches, MODEL, world_size, BLOCKS, WITHIN, layout_hints={"kv_layout": "NHD"}
+        )
 
     def instance(self) -> int:
         return self.instance_id
@@ -159,15 +162,25 @@ class LMCacheWorker:
 
     def store(self, tokens: list[int], first: int, request: str = "s", **other: Any) -> bool:
         """Of chunks that lie in the cache from that one on."""
+        return self.store_blocks(tokens, _blocks(first, len(tokens) // CHUNK), request, **other)
+
+    def store_blocks(
+        self, tokens: list[int], blocks: list[int], request: str = "s", **other: Any
+    ) -> bool:
         key = self.key(tokens, request, **other)
-        blocks = _blocks(first, len(tokens) // CHUNK)
-        future = self.context.submit_store(request, key, self.caches, [blocks], None, BLOCKS)
+        event = self.context.create_recorded_event()
+        future = self.context.submit_store(request, key, self.caches, [blocks], event, BLOCKS)
         return bool(future.result(timeout=WITHIN))
 
-    def retrieve(self, tokens: list[int], first: int, request: str = "r", **other: Any) -> bool:
+    def retrieve(
+        self, tokens: list[int], first: int, request: str = "r", skip: int = 0, **other: Any
+    ) -> bool:
         key = self.key(tokens, request, **other)
         blocks = _blocks(first, len(tokens) // CHUNK)
-        future = self.context.submit_retrieve(request, key, self.caches, [blocks], None, BLOCKS)
+        event = self.context.create_recorded_event()
+        future = self.context.submit_retrieve(
+            request, key, self.caches, [blocks], event, BLOCKS, skip
+        )
         return bool(future.result(timeout=WITHIN))
 
     def prepare_store(self, tokens: list[int], request: str = "p", **other: Any) -> Any:
@@ -245,6 +258,14 @@ class PickleWorker(LMCacheWorker):
 
         shm.EngineDrivenContextShm = refuse
         return super().register(world_size)
+
+
+class ServedWorker(LMCacheWorker):
+    """One that lets the server copy."""
+
+    def register(self, world_size: int = 1) -> str:
+        self.make_context("lmcache_driven", world_size)
+        return type(self.context).__name__
 
 
 def _blocks(first: int, count: int) -> list[int]:

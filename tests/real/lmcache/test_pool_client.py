@@ -4,6 +4,7 @@ it stored, and both the same.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,13 @@ torch = pytest.importorskip("torch")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench" / "python"))
 
-from bench_lmcache import CHUNK, Cache, Case, LMCache, Penstock, lmcache_server  # noqa: E402
+from bench_lmcache import CHUNK, Cache, Case, LMCache, Penstock  # noqa: E402
+from lmcache_servers import lmcache_server  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with lmcache_server() as address:
+    with lmcache_server(f"test-{os.getpid()}", 1, CHUNK) as address:
         yield address
 
 
@@ -29,7 +31,7 @@ def address() -> Iterator[str]:
 def test_both_bring_back_what_they_stored(address: str, chunks: int) -> None:
     case = Case(f"test-{chunks}", chunks, layers=3, heads=2, dim=16)
     cache = Cache(case)
-    sides = [LMCache(case, cache, address), Penstock(case, cache, populate=False)]
+    sides = [LMCache(case, cache, address), Penstock(f"test-{os.getpid()}", cache, populate=False)]
     try:
         tokens = list(range(chunks * CHUNK))
         came = []

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from ...errors import AlreadyExists, Busy, NoSpace, TooLarge
 from ...store import Store
 from . import server_slots as slots
 from .keys import KEY_PREFIX, Namespace, chunk_hashes
-from .server_slots import Slot
+from .server_slots import Slot, Staged
 from .server_writers import (
     Link,
     Process,
@@ -30,6 +30,7 @@ from .server_writers import (
     has_mapped,
     is_seen,
     namespace,
+    owners_of,
     pool_file,
     wait_for_death,
 )
@@ -56,6 +57,22 @@ class RequestKey(Protocol):
     end: int
     request_id: str
     cache_salt: str
+
+
+class ServedCache(Protocol):
+    """A worker's KV cache that this process has mapped; see server_copies.py."""
+
+    layout: Layout
+    segments: set[str]
+
+    def has_blocks(self, table: list[list[int]], chunks: int) -> bool: ...
+    def chunks_of(self, table: list[list[int]], chunks: int) -> list[int]: ...
+    def gather(
+        self, table: list[list[int]], chunks: list[int], rooms: list[memoryview]
+    ) -> None: ...
+    def scatter(
+        self, table: list[list[int]], chunks: list[memoryview], skip_tokens: int
+    ) -> None: ...
 
 
 class Unknown(LookupError):
@@ -116,10 +133,15 @@ class _Worker:
     processes: list[Process] = field(default_factory=list)  # empty: it can't be seen
     seen: float = field(default_factory=time.monotonic)
     has_pinged: bool = False
+    cache: ServedCache | None = None  # the server's own view of its KV cache, where it copies
     is_looked_for: bool = False  # since it has opened the pool
     takes_bytes: bool = False  # it can't open the pool, and sends and gets pickles
     writes: dict[tuple[Any, ...], list[_Writing]] = field(default_factory=dict)
     reads: dict[tuple[Any, ...], list[list[_core.StoreView]]] = field(default_factory=dict)
+
+    def is_like(self, layout: Layout) -> bool:
+        """Whether it copies by itself, and so."""
+        return self.cache is None and self.layout == layout
 
     def is_dead(self) -> bool:
         """The kernel's word; False where it can't be seen."""
@@ -187,7 +209,7 @@ class ChunkServer:
         """The name under /dev/shm of the pool for this worker, and its bytes."""
         with self._lock:
             worker = self._workers.get(instance_id)
-            if worker is not None and (worker.is_dead() or worker.layout != layout):
+            if worker is not None and (worker.is_dead() or not worker.is_like(layout)):
                 self._part_with(worker)
                 worker = None
             if worker is None:
@@ -205,6 +227,19 @@ class ChunkServer:
             target=self._look_for, args=(worker,), name="penstock-lmcache-look", daemon=True
         ).start()
         return link.name, link.pool_bytes()
+
+    def register_served(
+        self, instance_id: int, model_name: str, world_size: int, cache: ServedCache
+    ) -> None:
+        """A worker that opens no pool: the server copies between its cache and the pool."""
+        worker = _Worker(instance_id, model_name, world_size, cache.layout, cache=cache)
+        worker.processes = owners_of(cache.segments)
+        with self._lock:
+            if instance_id in self._workers:
+                self._part_with(self._workers[instance_id])
+            self._workers[instance_id] = worker
+            self._strangers.discard(instance_id)
+        self._wake.set()
 
     def unregister(self, instance_id: int) -> None:
         """It says that it goes. What it may still be writing stays set aside."""
@@ -330,6 +365,46 @@ class ChunkServer:
                 view.release()
             return views is not None
 
+    # Copies by the server itself
+
+    def store_served(self, key: RequestKey, instance_id: int, blocks: list[list[int]]) -> bool:
+        """Copies what is not there out of the worker's cache; whether all of it is there then.
+
+        A chunk without any tokens is not stored, and no failure.
+        """
+        with self._lock:
+            worker, cache = self._served(instance_id)
+            keys = self._keys(key, worker)
+            if not cache.has_blocks(blocks, len(keys)):
+                raise ValueError(f"the block table of a store has not the blocks of {len(keys)}")
+            staged, is_whole = self._stage_all(cache.chunks_of(blocks, len(keys)), keys, worker)
+        try:
+            if staged:
+                cache.gather(blocks, list(staged), [one.room for one in staged.values()])
+        except BaseException:
+            for one in staged.values():
+                one.give_back()
+            raise
+        for one in staged.values():
+            is_whole &= one.publish()
+        return is_whole
+
+    def retrieve_served(
+        self, key: RequestKey, instance_id: int, blocks: list[list[int]], skip_tokens: int
+    ) -> bool:
+        """Copies all that was asked for into the worker's cache. False: not all is there."""
+        with self._lock:
+            worker, cache = self._served(instance_id)
+            keys = self._keys(key, worker)
+            if not cache.has_blocks(blocks, len(keys)):
+                raise ValueError(f"the block table of a load has not the blocks of {len(keys)}")
+            views = self._pin_all(keys)
+        if views is None:
+            return False
+        with ExitStack() as held:
+            cache.scatter(blocks, [held.enter_context(view) for view in views], skip_tokens)
+        return True
+
     # Requests
 
     def lookup(self, key: RequestKey) -> None:
@@ -432,6 +507,42 @@ class ChunkServer:
             raise Unknown(f"no worker is registered as instance {instance_id}")
         worker.seen = time.monotonic()
         return worker
+
+    def _served(self, instance_id: int) -> tuple[_Worker, ServedCache]:
+        worker = self._worker(instance_id)
+        if worker.cache is None:
+            raise Unknown(f"instance {instance_id} copies by itself")
+        return worker, worker.cache
+
+    def _stage_all(
+        self, chunks: Sequence[int], keys: list[bytes], worker: _Worker
+    ) -> tuple[dict[int, Staged], bool]:
+        """Room for those that are not there; and whether that is all that is missing."""
+        staged: dict[int, Staged] = {}
+        is_whole = True
+        for chunk in chunks:
+            if self._has(keys[chunk]):
+                continue
+            one = self._stage(keys[chunk], worker.layout.nbytes)
+            if one is not None:
+                staged[chunk] = one
+            else:
+                is_whole &= self._has(keys[chunk])
+        return staged, is_whole
+
+    def _has(self, key: bytes) -> bool:
+        view = slots.find(self._store, key)
+        if view is not None:
+            view.release()
+        return view is not None
+
+    def _stage(self, key: bytes, nbytes: int) -> Staged | None:
+        """None: others write it, or there is no room."""
+        writer = {"server": self._life.name, "chunk": key}
+        try:
+            return self._with_room(lambda: slots.stage(self._store, key, nbytes, writer))
+        except (AlreadyExists, Busy, NoSpace, TooLarge):
+            return None
 
     def _seen_worker(self, instance_id: int) -> _Worker:
         """It is about to be given something: by now it has opened the pool, if it can."""
@@ -586,23 +697,17 @@ class ChunkServer:
         """Every chunk is in the pool."""
         is_stored = len(chunks) >= len(keys)
         for key, data in zip(keys, chunks, strict=False):
-            view = slots.find(self._store, key)
-            if view is not None:
-                view.release()
-                continue
-            is_stored &= self._put(key, data, worker)
+            is_stored &= self._has(key) or self._put(key, data, worker)
         return is_stored
 
     def _put(self, key: bytes, data: Any, worker: _Worker) -> bool:
         if len(data) != worker.layout.nbytes:
             return False
-        writer = {"server": self._life.name, "chunk": key}
-        try:
-            return self._with_room(lambda: slots.write_copy(self._store, key, data, writer))
-        except AlreadyExists:
-            return True
-        except (Busy, NoSpace, TooLarge):
-            return False
+        staged = self._stage(key, len(data))
+        if staged is None:
+            return self._has(key)
+        staged.room[:] = data
+        return staged.publish()
 
     def _drop(self, writing: _Writing) -> None:
         """Of a store that no worker was told of, or that wrote elsewhere."""

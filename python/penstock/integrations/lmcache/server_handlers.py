@@ -27,6 +27,7 @@ from lmcache.v1.multiprocess.group_view import EngineGroupInfo
 from lmcache.v1.multiprocess.request_handler import HandlerType, request_handler
 from lmcache.v1.multiprocess.transport.server_factory import create_request_server
 
+from .server_copies import ServedCache
 from .server_core import ChunkServer, Layout, Unknown
 
 __all__ = ["LMCacheModule", "build_request_server"]
@@ -75,10 +76,56 @@ class LMCacheModule:
     ) -> None:
         """Of a worker whose KV cache the server is to copy. The wire has no answer for a refusal:
         the worker's own time-out ends its wait, and the words are here."""
-        raise RuntimeError(
-            f"worker {instance_id} of {model_name} asks that the server copies its KV cache, and "
-            "this server lets engines copy: set lmcache.mp.mp_transfer_mode to engine_driven"
-        )
+        try:
+            cache = ServedCache(
+                kv_cache, self._chunks.chunk_tokens, engine_type, layout_hints, engine_group_infos
+            )
+        except (ValueError, NotImplementedError) as error:
+            raise RuntimeError(
+                f"worker {instance_id} of {model_name} asks that the server copies its KV cache: "
+                f"{error}; set lmcache.mp.mp_transfer_mode to engine_driven"
+            ) from error
+        self._chunks.register_served(instance_id, model_name, world_size, cache)
+
+    @request_handler()
+    def unregister_kv_cache(self, instance_id: int) -> None:
+        self._chunks.unregister(instance_id)
+
+    @request_handler(HandlerType.BLOCKING, requires_client_affinity=True)
+    def store(
+        self,
+        key: IPCCacheServerKey,
+        instance_id: int,
+        block_ids: list[list[int]],
+        event_ipc_handle: bytes,
+    ) -> tuple[bytes, bool]:
+        """No event: when it answers, it has copied."""
+        try:
+            return b"", self._chunks.store_served(key, instance_id, block_ids)
+        except (Unknown, ValueError) as error:
+            _LOG.warning("a store is refused: %s", error)
+        except Exception:  # what raises is never answered, and the worker would wait
+            _LOG.exception("a store failed")
+        return b"", False
+
+    @request_handler(HandlerType.BLOCKING, requires_client_affinity=True)
+    def retrieve(
+        self,
+        key: IPCCacheServerKey,
+        instance_id: int,
+        block_ids: list[list[int]],
+        event_ipc_handle: bytes,
+        skip_first_n_tokens: int,
+    ) -> tuple[bytes, bool]:
+        try:
+            return b"", self._chunks.retrieve_served(
+                key, instance_id, block_ids, skip_first_n_tokens
+            )
+        except (Unknown, ValueError) as error:
+            _LOG.warning("a retrieve is refused: %s", error)
+        except Exception:  # what raises is never answered, and the worker would wait
+            _LOG.exception("a retrieve failed")
+        return b"", False
 
     @request_handler()
     def unregister_kv_cache_engine_driven_context(self, instance_id: int) -> None:

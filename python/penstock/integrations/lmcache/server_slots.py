@@ -27,12 +27,13 @@ __all__ = [
     "Leftover",
     "Life",
     "Slot",
+    "Staged",
     "clear",
     "find",
     "leftovers",
     "living",
     "reserve",
-    "write_copy",
+    "stage",
 ]
 
 Writer: TypeAlias = dict[str, Any]  # the slot's meta: who may write it
@@ -106,6 +107,40 @@ class Slot:
         self._view.release()
 
 
+class Staged:
+    """One chunk that this process writes; made by ``stage()``. Its death leaves nothing."""
+
+    def __init__(self, claim: Reservation, staged: Reservation, name: bytes) -> None:
+        """Made by ``stage()``."""
+        self._claim = claim
+        self._staged = staged
+        self._name = name
+
+    @property
+    def room(self) -> memoryview:
+        """What to write into, before ``publish()``."""
+        room: memoryview = self._staged.room
+        return room
+
+    def publish(self) -> bool:
+        """The chunk is there, whole. False: the store was cleared meanwhile."""
+        try:
+            ref = self._staged.ref
+            self._staged.commit()
+            self._claim.room[:] = _POINTER.pack(*ref, self._name)
+            self._claim.commit()
+        except Expired:
+            return False
+        finally:
+            self._claim.abort()
+        return True
+
+    def give_back(self) -> None:
+        """It was never there."""
+        self._staged.abort()
+        self._claim.abort()
+
+
 def reserve(store: Store, key: bytes, nbytes: int, writer: Writer) -> Slot:
     """A slot for the chunk that is called so.
 
@@ -130,25 +165,18 @@ def find(store: Store, key: bytes) -> _core.StoreView | None:
     return store._get_ref(entry, incarnation)
 
 
-def write_copy(store: Store, key: bytes, data: Any, writer: Writer) -> bool:
-    """Store a chunk from memory of this process. False: the store was cleared meanwhile.
+def stage(store: Store, key: bytes, nbytes: int, writer: Writer) -> Staged:
+    """Room for the chunk that is called so, which this process fills itself.
 
     Raises what ``reserve()`` raises.
     """
     claim = _claim(store, key)
     name = os.urandom(16)
     try:
-        staged = store.reserve(_SLOT + name, len(data), meta=writer)
-        staged.room[:] = data
-        ref = staged.ref
-        staged.commit()
-        claim.room[:] = _POINTER.pack(*ref, name)
-        claim.commit()
-    except Expired:
-        return False
-    finally:
+        return Staged(claim, store.reserve(_SLOT + name, nbytes, meta=writer), name)
+    except BaseException:
         claim.abort()
-    return True
+        raise
 
 
 def clear(store: Store, prefix: bytes) -> int:

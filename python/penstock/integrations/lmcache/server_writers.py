@@ -26,6 +26,7 @@ __all__ = [
     "has_mapped",
     "is_seen",
     "namespace",
+    "owners_of",
     "pool_file",
     "wait_for_death",
 ]
@@ -155,6 +156,20 @@ def has_mapped(pid: int, pool: str) -> bool:
         return False
     except OSError:
         return True
+
+
+def owners_of(segments: Iterable[str]) -> list[Process]:
+    """The processes, but this one, that have one of those files under /dev/shm mapped; none where
+    they can't be seen."""
+    for name in segments:
+        found = list(_mappers(name))
+        for process in found:
+            if process.pid == os.getpid():
+                process.close()
+        others = [process for process in found if process.pid != os.getpid()]
+        if others:
+            return others
+    return []
 
 
 def forget_links(pool: str) -> None:
