@@ -261,6 +261,35 @@ def test_other_models_salts_adapters_and_images_share_nothing(
     ) == 0  # fmt: skip
 
 
+def test_blocks_of_another_size_are_not_shared(engine: Callable[..., Engine]) -> None:
+    """On a CPU the first half of a block's rows are its keys: they are no tokens."""
+    one, two = engine("one"), engine("two", part=2)
+    request = request_of("a", TOKENS)
+    one.start(request, BLOCKS)
+    one.step(request, 0, len(TOKENS), BLOCKS, one.compute(BLOCKS, 1))
+    assert one.start(request_of("b", TOKENS), OTHERS) == 3 * CHUNK
+    assert two.start(request_of("b", TOKENS), OTHERS) == 0
+
+
+def test_a_reset_forgets_what_other_weights_computed(engine: Callable[..., Engine]) -> None:
+    one = engine()
+    request = request_of("a", TOKENS)
+    one.start(request, BLOCKS)
+    one.step(request, 0, len(TOKENS), BLOCKS, one.compute(BLOCKS, 1))
+    assert one.start(request_of("b", TOKENS), OTHERS) == 3 * CHUNK
+    assert one.scheduler.reset_cache() is True
+    assert one.start(request_of("c", TOKENS), OTHERS) == 0
+    one.step(request, len(TOKENS), 1)
+    assert one.start(request_of("d", TOKENS), OTHERS) == 0, "its blocks are of the old weights"
+    one.step(request, 0, len(TOKENS), BLOCKS, one.compute(BLOCKS, 2), resumed=True)
+    assert one.start(request_of("e", TOKENS), OTHERS) == 3 * CHUNK
+
+
+def test_no_request_waits_for_its_chunks_to_be_stored(engine: Callable[..., Engine]) -> None:
+    """vLLM's default for kv_both would compute a preempted request anew."""
+    assert engine().scheduler.requires_kv_delivery is False
+
+
 def test_a_load_that_fails_is_told_and_nothing_of_it_is_stored(
     name: str, engine: Callable[..., Engine]
 ) -> None:

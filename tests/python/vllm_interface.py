@@ -40,6 +40,10 @@ class KVConnectorBase_V1(ABC):
         self._kv_cache_config = kv_cache_config
         self._role = role
 
+    @property
+    def requires_kv_delivery(self) -> bool:
+        return bool(self._kv_transfer_config.is_kv_producer)
+
     def bind_connector_metadata(self, connector_metadata: Any) -> None:
         self._connector_metadata = connector_metadata
 

@@ -60,6 +60,11 @@ class PenstockMPConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc
         else:
             self._worker = Worker(self._attach(), self._settings)
 
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """No: a chunk that was not stored is a later miss, and no request waits for it."""
+        return False
+
     # Worker.
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
@@ -122,6 +127,12 @@ class PenstockMPConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
         return self.request_finished(request, [])
+
+    def reset_cache(self) -> bool:
+        """Forget every chunk of the pool, of all engines: the model's weights are others, say."""
+        self._scheduler.reset()
+        self._pool.clear()
+        return True
 
     def take_events(self) -> Iterable[Any]:
         return ()

@@ -38,6 +38,7 @@ class _Tracked:
     found: tuple[int, int] | None = None  #: tokens to load: from, to
     is_loading: bool = False
     attempt: int = 0
+    is_stale: bool = False  #: its blocks are of a model that is no more, until it begins anew
     held: list[RetrieveTicket] = field(default_factory=list)
 
     def release(self) -> None:
@@ -127,6 +128,13 @@ class Scheduler:
         if tracked is not None:
             tracked.release()
 
+    def reset(self) -> None:
+        """The pool forgets its chunks, for the model is another: what requests have computed is
+        not stored before they are preempted and begin anew."""
+        for tracked in self._tracked.values():
+            tracked.stored = 0
+            tracked.is_stale = True
+
     def close(self) -> None:
         """Let everything go, and leave the pool."""
         for request_id in list(self._tracked):
@@ -176,8 +184,10 @@ class Scheduler:
             yield request_id, computed + scheduled[request_id]
 
     def _set_blocks(self, request_id: str, blocks: Sequence[Sequence[int]]) -> None:
+        """It begins, or begins anew."""
         tracked = self._tracked.get(request_id)
         if tracked is not None:
+            tracked.is_stale = False
             tracked.blocks = tuple(list(ids) for ids in blocks)
 
     def _add_blocks(self, request_id: str, blocks: Sequence[Sequence[int]]) -> None:
@@ -197,7 +207,7 @@ class Scheduler:
 
     def _store(self, tracked: _Tracked, computed: int) -> list[Copy]:
         """Whole chunks of tokens that are known: not of those that were only guessed."""
-        if not self._settings.stores:
+        if not self._settings.stores or tracked.is_stale:
             return []
         chunk = int(self._settings.options["chunk_tokens"])
         end = min(computed, tracked.request.num_tokens) // chunk * chunk

@@ -92,4 +92,7 @@ def model_identity(config: Any) -> str:
         if value:
             parts.append(f"{name}={value}")
     parts.append(f"cache_dtype={config.cache_config.cache_dtype}")
+    attention = getattr(getattr(config, "attention_config", None), "backend", None)
+    if attention is not None:
+        parts.append(f"attention={getattr(attention, 'name', attention)}")
     return " ".join(str(part) for part in parts)

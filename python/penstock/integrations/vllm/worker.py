@@ -62,7 +62,7 @@ class Worker:
         layers, groups, self._sources = groups_of(kv_caches, kv_cache_config, chunk_tokens)
         context = EngineContext(
             settings.instance_of(settings.rank),
-            settings.model_name,
+            f"{settings.model_name} {_interior_of(layers)}",
             settings.world_size,
             settings.rank,
             len(layers),
@@ -180,6 +180,14 @@ def groups_of(
             )
             sources.append(_Source(number, block_size // tokens))
     return layers, tuple(groups), sources
+
+
+def _interior_of(layers: Sequence[Any]) -> str:
+    """What decides how tokens lie inside a block, which is the attention backend's affair: on a CPU
+    the rows of a block are not its tokens, so that blocks of another size can't be taken."""
+    devices = {str(getattr(cache.device, "type", cache.device)) for cache in layers}
+    sizes = {int(cache.shape[2]) for cache in layers}
+    return f"{sorted(devices)} blocks={sorted(sizes)}"
 
 
 def _spec_of(spec: Any, name: str) -> Any:
