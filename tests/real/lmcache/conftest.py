@@ -1,7 +1,10 @@
-"""Helpers of these tests are found by their names, in the processes that tests start too."""
+"""What these tests share. Helpers are found by their names, also in processes that tests start."""
+
+from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +21,14 @@ def all_imported() -> None:
     """Before the first peer or server: all are forked from one process, which imports lmcache. It
     takes minutes the first time on a busy machine, so the limit of a test allows for it."""
     import_all()
+
+
+@pytest.fixture
+def server(name: str) -> Iterator[object]:
+    """`penstock lmcache serve` with room for a few chunks; it leaves nothing."""
+    from server_workers import CHUNK, Server
+
+    with Server(name, "--capacity", "4MiB", "--chunk-tokens", str(CHUNK)) as started:
+        yield started
+        assert started.end() == 0
+    assert not list(Path("/dev/shm").glob(f"*{name}*")), "nothing is left"

@@ -86,7 +86,7 @@ FILES_LEFT_OUT = {
     "test_lookup_outcome_attribution.py": "LMCache's events",
     "test_num_kv_readers.py": "LMCache's counters of locks; ours are pins",
     "test_query_lookup_hits.py": "LMCache's look-up, by mocks",
-    "test_warm_prefetch.py": "LMCache's prefetch from L2; see docs/lmcache_l2.md",
+    "test_warm_prefetch.py": "LMCache's prefetch from L2; see test_l2_contract.py",
     "test_prefetch_service.py": "the same, over HTTP",
     "test_unified_touch.py": "LMCache's recency lists",
     "test_ipc_memory_reclaim.py": "LMCache's class",
@@ -137,6 +137,11 @@ FILES_LEFT_OUT = {
     "test_direct_copy_transfer_gpu.py": "CUDA",
 }
 
+# Each starts processes that import lmcache, which takes long.
+THOROUGH = pytest.mark.skipif(
+    os.environ.get("PENSTOCK_TEST_TIER") != "full", reason="in the full tier"
+)
+
 pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="./dev environments brings the source")
 
 
@@ -160,6 +165,7 @@ def run(files: list[Path], folder: Path) -> str:
     return done.stdout
 
 
+@THOROUGH
 @pytest.mark.timeout(600)
 def test_a_running_server_over_both_wires(tmp_path: Path) -> None:
     from server_in_place import in_place
@@ -179,6 +185,7 @@ def test_every_file_is_run_or_left_out_for_a_reason() -> None:
     assert {file.name for file in TESTS.glob("test_*.py")} == known
 
 
+@THOROUGH
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["engine_driven", "lmcache_driven"])
 def test_the_bench_of_lmcache_runs_on_ours(mode: str, name: str) -> None:

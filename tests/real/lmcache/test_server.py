@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +14,6 @@ pytest.importorskip("lmcache", reason="lmcache is not installed in this environm
 from server_workers import CHUNK, Peer, PickleWorker, Server, overlap, tokens_of, wait_until, worker
 
 import penstock
-
-
-@pytest.fixture
-def server(name: str) -> Iterator[Server]:
-    with Server(name, "--capacity", "4MiB", "--chunk-tokens", str(CHUNK)) as started:
-        yield started
-        assert started.end() == 0
-    assert not list(Path("/dev/shm").glob(f"*{name}*")), "nothing is left"
 
 
 def test_what_one_worker_stored_another_retrieves_to_the_bit(server: Server) -> None:

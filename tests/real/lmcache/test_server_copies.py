@@ -4,24 +4,15 @@ KV cache and the pool."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("lmcache", reason="lmcache is not installed in this environment")
 
-from server_workers import BLOCK, BLOCKS, CHUNK, Peer, ServedWorker, Server, tokens_of, wait_until
+from server_workers import BLOCK, BLOCKS, Peer, ServedWorker, Server, tokens_of, wait_until
 from server_workers import worker as copying_worker
 
 import penstock
-
-
-@pytest.fixture
-def server(name: str) -> Iterator[Server]:
-    with Server(name, "--capacity", "4MiB", "--chunk-tokens", str(CHUNK)) as started:
-        yield started
-        assert started.end() == 0
-    assert not list(Path("/dev/shm").glob(f"*{name}*")), "nothing is left"
 
 
 @pytest.fixture
