@@ -14,17 +14,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from lmcache_servers import lmcache_server
+from lmcache_servers import Running, lmcache_server, memcpy_milliseconds
 from processes import new_name, run_guarded
+from watch import Watch
 
 from penstock.integrations.lmcache import EngineContext, PoolClient, PoolServer
 
@@ -46,6 +46,7 @@ class Case:
     dim: int
 
 
+STEPS = ("store", "lookup", "retrieve")
 CASES = (
     Case("0.25 MiB", 1, 2, 2, 64),
     Case("32 MiB", 1, 16, 16, 128),
@@ -65,6 +66,7 @@ class Cache:
             f"model.layers.{number}.self_attn.attn": torch.randn(shape).to(torch.float16)
             for number in range(case.layers)
         }
+        self.copied = sum(layer.nbytes for layer in self.layers.values()) // 2
         order = torch.randperm(self.count).tolist()
         self.source, self.target = order[: self.count // 2], order[self.count // 2 :]
 
@@ -162,61 +164,47 @@ class LMCache:
         self._context.close()
 
 
-def milliseconds(act: Callable[[list[int]], bool], tokens: list[int]) -> float:
-    begin = time.perf_counter()
-    is_done = act(tokens)
-    taken = (time.perf_counter() - begin) * 1e3
-    if not is_done:
-        raise RuntimeError(f"{act.__qualname__} did not do it")
-    return taken
-
-
-def run_case(case: Case, address: str, turns: int, warm_up: int) -> None:
+def run_case(case: Case, server: Running, turns: int, warm_up: int) -> None:
     cache = Cache(case)
     sides = {
-        "LMCache": LMCache(case, cache, address),
-        "PoolClient": Penstock(new_name(), cache, populate=True),
+        "LMCache": (LMCache(case, cache, server.address), [server]),
+        "PoolClient": (Penstock(new_name(), cache, populate=True), []),
     }
-    taken: dict[tuple[str, str], list[float]] = {}
+    watch = Watch(warm_up)
     for turn in range(warm_up + turns):
         order = list(sides.items())
-        for side, engine in order if turn % 2 else order[::-1]:
+        for side, (engine, servers) in order if turn % 2 else order[::-1]:
             tokens = [turn * 100_000 + number for number in range(case.chunks * CHUNK)]
             cache.mark(turn)
             cache.wipe()
-            for what in ("store", "lookup", "retrieve"):
-                one = milliseconds(getattr(engine, what), tokens)
-                if turn >= warm_up:
-                    taken.setdefault((side, what), []).append(one)
+            for step in STEPS:
+                watch.time(step, side, partial(do, getattr(engine, step), tokens), *servers)
             if not cache.is_equal():
                 raise RuntimeError(f"{side}: what came back is not what was stored")
-    print(f"{case.name:>14} memcpy   {memcpy_milliseconds(cache):8.2f} ms", flush=True)
-    for what in ("store", "retrieve", "lookup"):
-        theirs = statistics.median(taken["LMCache", what])
-        ours = statistics.median(taken["PoolClient", what])
-        print(
-            f"{case.name:>14} {what:<8} LMCache {theirs:8.2f} ms   PoolClient {ours:7.2f} ms   "
-            f"{theirs / ours:5.1f} x",
-            flush=True,
-        )
-    for engine in sides.values():
+    report(case, watch, cache.copied)
+    for engine, _ in sides.values():
         engine.close()
 
 
-def memcpy_milliseconds(cache: Cache) -> float:
-    """Of as many bytes as a store or retrieve moves, from warm memory to warm memory."""
-    half = sum(layer.nbytes for layer in cache.layers.values()) // 2
-    source, target = torch.ones(half, dtype=torch.uint8), torch.ones(half, dtype=torch.uint8)
-    taken = []
-    for _ in range(15):
-        begin = time.perf_counter()
-        target.copy_(source)
-        taken.append((time.perf_counter() - begin) * 1e3)
-    return statistics.median(taken)
+def report(case: Case, watch: Watch, copied: int) -> None:
+    print(f"{case.name:>14} memcpy   {memcpy_milliseconds(copied):8.2f} ms", flush=True)
+    for step in STEPS:
+        theirs, their_work = watch.taken(step, "LMCache").medians()
+        ours, our_work = watch.taken(step, "PoolClient").medians()
+        print(
+            f"{case.name:>14} {step:<8} LMCache {theirs:8.2f} ms   PoolClient {ours:7.2f} ms   "
+            f"{theirs / ours:5.1f} x   processor time {their_work / our_work:5.1f} x",
+            flush=True,
+        )
+
+
+def do(act: Callable[[list[int]], bool], tokens: list[int]) -> None:
+    if not act(tokens):
+        raise RuntimeError(f"{act.__qualname__} did not do it")
 
 
 def first_stores(populate: bool) -> tuple[float, float]:
-    """ms of a client's first store of 32 MiB, and the median of later ones, in fresh memory.
+    """Processor ms of a client's first store of 32 MiB, and the median of later ones.
 
     The server takes all memory; the client is another process, as a worker is.
     """
@@ -231,8 +219,12 @@ context = EngineContext.of_kv_caches("w", "m", cache.layers, format="kv_blocks",
 client.register(context, cache.layers, populate={populate})
 for _ in range(3):
     torch.stack([layer[:, cache.source] for layer in cache.layers.values()])  # the cache is warm
-times = [milliseconds(lambda t: client.store(t, cache.source).is_complete,
-                      [turn * 100_000 + n for n in range(CHUNK)]) for turn in range(24)]
+watch = Watch(0)
+for turn in range(24):
+    tokens = [turn * 100_000 + number for number in range(CHUNK)]
+    store = partial(do, lambda tokens: client.store(tokens, cache.source).is_complete, tokens)
+    watch.time("store", "", store)
+times = watch.taken("store", "").work
 print(times[0], statistics.median(times[12:]))
 """
     name = new_name()
@@ -259,16 +251,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.only != "first":
-        with lmcache_server(new_name(), CAPACITY_GB, CHUNK) as address:
+        with lmcache_server(new_name(), CAPACITY_GB, CHUNK) as server:
             for case in CASES:
                 if arguments.only in (None, case.name):
-                    run_case(case, address, arguments.turns, arguments.warm_up)
+                    run_case(case, server, arguments.turns, arguments.warm_up)
     if arguments.only in (None, "first"):
         for populate in (False, True):
             first, later = first_stores(populate)
             print(
-                f"first store of 32 MiB, populate={populate}: {first:.1f} ms, later {later:.1f} ms,"
-                f" {first / later:.2f} x",
+                f"first store of 32 MiB, populate={populate}: {first:.1f} ms of processor time, "
+                f"later {later:.1f} ms, {first / later:.2f} x",
                 flush=True,
             )
 

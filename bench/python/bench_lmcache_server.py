@@ -6,16 +6,15 @@ Run it by the interpreter of the environment that has lmcache (`./dev environmen
     build/lmcache/bin/python bench/python/bench_lmcache_server.py
 
 Every turn stores tokens that neither has, looks them up, and retrieves them into other blocks. They
-are compared when the clock stands; then both are cleared, so that slots are warm memory.
+are compared when the clock stands; then both are cleared, so that slots are warm memory. On a busy
+machine look at the processor time, cpu_ms, of worker and server together.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,9 +23,10 @@ import torch
 from lmcache.v1.multiprocess.custom_types import IPCCacheServerKey
 from lmcache.v1.multiprocess.transfer_context import create_transfer_context
 from lmcache.v1.multiprocess.transport.factory import RequestClientFactory
-from lmcache_servers import lmcache_server, penstock_server
+from lmcache_servers import Running, lmcache_server, memcpy_milliseconds, penstock_server
 from processes import new_name, run_guarded
 from report import print_record
+from watch import Watch
 
 CHUNK, BLOCK = 256, 16  # tokens
 WIDTH = CHUNK // BLOCK
@@ -93,17 +93,36 @@ class Worker:
         self._client.close()
 
 
-def measure(case: str, addresses: dict[str, str], turns: int) -> None:
+def report(case: str, watch: Watch, copied: int) -> None:
+    print_record("lmcache_server", f"{case}: memcpy", ms=round(memcpy_milliseconds(copied), 3))
+    for step in ("store", "lookup", "retrieve"):
+        theirs, ours = watch.taken(step, "lmcache"), watch.taken(step, "penstock")
+        (their_wall, their_work), (our_wall, our_work) = theirs.medians(), ours.medians()
+        print_record(
+            "lmcache_server",
+            f"{case}: {step}",
+            lmcache_ms=round(their_wall, 3),
+            penstock_ms=round(our_wall, 3),
+            times=round(their_wall / our_wall, 2),
+            best_times=round(min(theirs.wall) / min(ours.wall), 2),
+            lmcache_cpu_ms=round(their_work, 3),
+            penstock_cpu_ms=round(our_work, 3),
+            cpu_times=round(their_work / our_work, 2),
+        )
+
+
+def measure(case: str, servers: dict[str, Running], turns: int) -> None:
     layers, heads, size, chunks = CASES[case]
     shape = (2, 2 * chunks * WIDTH, BLOCK, heads, size)
     caches = {f"layer_{number}": torch.randn(shape).half() for number in range(layers)}
     source, target = list(range(chunks * WIDTH)), list(range(chunks * WIDTH, 2 * chunks * WIDTH))
-    workers = {who: Worker(address, caches, f"{case}-{who}") for who, address in addresses.items()}
-    taken: dict[tuple[str, str], list[float]] = {}
+    workers = {
+        who: Worker(server.address, caches, f"{case}-{who}") for who, server in servers.items()
+    }
+    watch = Watch(WARM_UP)
     for turn in range(WARM_UP + turns):
         tokens = [turn * 1_000_000 + number for number in range(chunks * CHUNK)]
-        order = list(workers)[:: 1 if turn % 2 else -1]
-        for who in order:
+        for who in list(workers)[:: 1 if turn % 2 else -1]:
             worker, request = workers[who], f"{case}-{turn}"
             for cache in caches.values():
                 cache[:, target] = 0
@@ -113,26 +132,14 @@ def measure(case: str, addresses: dict[str, str], turns: int) -> None:
                 "retrieve": partial(worker.retrieve, tokens, request, target),
             }
             for step, act in steps.items():
-                begin = time.perf_counter()
-                act()
-                if turn >= WARM_UP:
-                    taken.setdefault((step, who), []).append(time.perf_counter() - begin)
+                watch.time(step, who, act, servers[who])
             for cache in caches.values():
                 assert torch.equal(cache[:, source], cache[:, target]), "not what was stored"
             worker.end(request)
             worker.clear()
     for worker in workers.values():
         worker.close()
-    for step in ("store", "lookup", "retrieve"):
-        medians = {who: statistics.median(taken[step, who]) * 1000 for who in workers}
-        best = {who: min(taken[step, who]) * 1000 for who in workers}
-        print_record(
-            "lmcache_server",
-            f"{case}: {step}",
-            **{f"{who}_ms": round(value, 3) for who, value in medians.items()},
-            times=round(medians["lmcache"] / medians["penstock"], 2),
-            best_times=round(best["lmcache"] / best["penstock"], 2),
-        )
+    report(case, watch, sum(cache.nbytes for cache in caches.values()) // 2)
 
 
 def main() -> int:

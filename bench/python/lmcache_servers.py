@@ -1,4 +1,6 @@
-"""LMCache's server and `penstock lmcache serve` as processes of a benchmark, ended with it."""
+"""LMCache's server and `penstock lmcache serve` as processes of a benchmark, ended with it, and the
+processor time that they take; and what a plain copy takes on this machine.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,49 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from processes import die_with_parent
 
 STARTED_WITHIN = 600.0  # seconds: they import for minutes on a busy machine
 ENDED_WITHIN = 60.0
 
 
+@dataclass(frozen=True)
+class Running:
+    """One server that answers."""
+
+    address: str
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """That all its threads have run so far."""
+        texts = [file.read_text() for file in Path(f"/proc/{self.pid}/task").glob("*/schedstat")]
+        return sum(int(text.split()[0]) for text in texts) / 1e9
+
+
+def memcpy_milliseconds(nbytes: int) -> float:
+    """Of so many bytes, from warm memory to warm memory."""
+    source, target = torch.ones(nbytes, dtype=torch.uint8), torch.ones(nbytes, dtype=torch.uint8)
+    taken = []
+    for _ in range(15):
+        begin = time.perf_counter()
+        target.copy_(source)
+        taken.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(taken)
+
+
 @contextlib.contextmanager
-def lmcache_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[str]:
-    """LMCache's own, with a pool in shared memory of that name; its address, when it answers."""
+def lmcache_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Running]:
+    """LMCache's own, with a pool in shared memory of that name; when it answers."""
     with free_port() as port, free_port() as http_port:
         command = [
             os.path.join(os.path.dirname(sys.executable), "lmcache"), "server",
@@ -29,21 +59,21 @@ def lmcache_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[str
             "--supported-transfer-mode", "engine_driven", "--chunk-size", str(chunk_tokens),
             "--eviction-policy", "LRU",
         ]  # fmt: skip
-    with _running(command, port) as address:
-        yield address
+    with _running(command, port) as server:
+        yield server
 
 
 @contextlib.contextmanager
-def penstock_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[str]:
-    """Ours, over a store of that name; its address, when it answers."""
+def penstock_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Running]:
+    """Ours, over a store of that name; when it answers."""
     with free_port() as port:
         command = [
             sys.executable, "-m", "penstock.cli.main", "lmcache", "serve", "--pool", pool,
             "--port", str(port), "--capacity", f"{gibibytes}GiB", "--populate",
             "--chunk-tokens", str(chunk_tokens),
         ]  # fmt: skip
-    with _running(command, port) as address:
-        yield address
+    with _running(command, port) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -55,7 +85,7 @@ def free_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[str]:
+def _running(command: list[str], port: int) -> Iterator[Running]:
     with tempfile.TemporaryFile("w+") as log:
         # In order, so that it removes what it has under /dev/shm.
         process = subprocess.Popen(
@@ -63,7 +93,7 @@ def _running(command: list[str], port: int) -> Iterator[str]:
         )
         try:
             _wait_for(port, process)
-            yield f"tcp://127.0.0.1:{port}"
+            yield Running(f"tcp://127.0.0.1:{port}", process.pid)
         except BaseException:
             log.seek(0)
             print(log.read()[-4000:], file=sys.stderr)

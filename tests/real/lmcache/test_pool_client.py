@@ -22,8 +22,8 @@ from lmcache_servers import lmcache_server  # noqa: E402
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with lmcache_server(f"test-{os.getpid()}", 1, CHUNK) as address:
-        yield address
+    with lmcache_server(f"test-{os.getpid()}", 1, CHUNK) as server:
+        yield server.address
 
 
 @pytest.mark.timeout(600)  # the server's imports take minutes on a busy machine

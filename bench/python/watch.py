@@ -1,0 +1,62 @@
+"""What steps of several sides take: wall time, and the processor time of all processes that serve
+them, which is the same however busy the machine is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Taken", "Watch"]
+
+
+class Server(Protocol):
+    """A process of one side's, beside this one."""
+
+    def processor_seconds(self) -> float: ...
+
+
+class Taken:
+    """By the turns of one step of one side, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.work: list[float] = []  # of all processors
+
+    def medians(self) -> tuple[float, float]:
+        """Of wall and processor time."""
+        return statistics.median(self.wall), statistics.median(self.work)
+
+
+class Watch:
+    """By step and side."""
+
+    def __init__(self, warm_up: int) -> None:
+        """The first turns are not kept."""
+        self._warm_up = warm_up
+        self._turns: dict[tuple[str, str], int] = {}
+        self._taken: dict[tuple[str, str], Taken] = {}
+
+    def time(self, step: str, who: str, act: Callable[[], object], *servers: Server) -> None:
+        """One turn of a step."""
+        work = _work(servers)
+        begin = time.perf_counter()
+        act()
+        wall = time.perf_counter() - begin
+        work = _work(servers) - work
+        key = step, who
+        self._turns[key] = self._turns.get(key, 0) + 1
+        if self._turns[key] > self._warm_up:
+            taken = self._taken.setdefault(key, Taken())
+            taken.wall.append(wall * 1e3)
+            taken.work.append(work * 1e3)
+
+    def taken(self, step: str, who: str) -> Taken:
+        """What is kept."""
+        return self._taken[step, who]
+
+
+def _work(servers: tuple[Server, ...]) -> float:
+    return time.process_time() + sum(server.processor_seconds() for server in servers)
