@@ -15,6 +15,8 @@ from server_workers import CHUNK, Peer, PickleWorker, Server, overlap, tokens_of
 
 import penstock
 
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
+
 
 def test_what_one_worker_stored_another_retrieves_to_the_bit(server: Server) -> None:
     tokens = tokens_of(1, chunks=3)

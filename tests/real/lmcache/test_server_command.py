@@ -18,6 +18,10 @@ pytest.importorskip("lmcache", reason="lmcache is not installed in this environm
 
 from server_workers import CHUNK, WITHIN, Server, overlap, tokens_of, wait_until, worker
 
+from penstock.integrations.lmcache import PoolServer
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
+
 UNSHARED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -114,6 +118,36 @@ def test_a_port_that_is_taken_is_said(name: str) -> None:
     assert process.returncode == 1
     assert port in error
     assert "Traceback" not in error
+    assert not list(Path("/dev/shm").glob(f"*{name}*"))
+
+
+def test_what_is_wrong_is_said_before_lmcache_is_imported(name: str) -> None:
+    """That takes seconds."""
+    wrong: list[tuple[list[str], str]] = [
+        (["--pool", name, "--capacity", "8TiB"], "8"),
+        (["--pool", "no/such/name"], "no/such/name"),
+    ]
+    with PoolServer.open(name + "-used", capacity="2MiB"):
+        for options, word in (
+            (["--capacity", "4MiB"], "capacity"),
+            (["--capacity", "2MiB", "--chunk-tokens", "64"], "64"),
+        ):
+            wrong.append((["--pool", name + "-used", *options], word))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            wrong.append((["--pool", name, "--port", port], port))
+            for options, word in wrong:
+                command = [sys.executable, "-X", "importtime", "-m", "penstock.cli.main"]
+                done = subprocess.run(
+                    [*command, "lmcache", "serve", "--port", "0", *options],
+                    capture_output=True,
+                    text=True,
+                )
+                *imported, said = done.stderr.splitlines()
+                assert done.returncode == 1, said
+                assert said.startswith("penstock: "), said
+                assert word in said
+                assert not any("lmcache.v1" in line for line in imported)
     assert not list(Path("/dev/shm").glob(f"*{name}*"))
 
 

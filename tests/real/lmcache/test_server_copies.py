@@ -14,6 +14,8 @@ from server_workers import worker as copying_worker
 
 import penstock
 
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
+
 
 @pytest.fixture
 def served(server: Server) -> Iterator[Peer]:

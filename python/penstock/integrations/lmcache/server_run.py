@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import os
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -59,11 +62,14 @@ def serve(
     _interrupts.listen(_interrupts.note)
     check_lmcache(any_version=any_version)
     os.environ.setdefault("LMCACHE_LOG_LEVEL", "WARNING")
-    from .server_handlers import build_request_server  # imports lmcache, which takes seconds
-
-    if _interrupts.is_told():
-        return
+    _check_port(host, port)
     with PoolServer.open(pool, **options) as server:
+        # It imports lmcache, which takes seconds: what is wrong with the pool or the port is said
+        # before.
+        from .server_handlers import build_request_server
+
+        if _interrupts.is_told():
+            return
         chunks = ChunkServer(
             server._store,
             server.chunk_tokens,
@@ -82,6 +88,22 @@ def serve(
         finally:
             chunks.close()
             _drop_sockets()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Error if another process listens there. Of a host that only ZeroMQ knows, such as a network
+    interface, it is found out later."""
+    with contextlib.suppress(socket.gaierror):
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                try:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(address)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        raise Error(f"{host}:{port} can't be listened on: {error}") from error
 
 
 def _bind(build: Callable[..., Any], chunks: ChunkServer, host: str, port: int, how: str) -> Any:
