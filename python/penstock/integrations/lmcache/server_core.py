@@ -794,8 +794,10 @@ class ChunkServer:
         before, self._reviewed = self._reviewed, time.monotonic()
         slept = self._reviewed - before - _LONGEST_PAUSE
         if slept > 0:
-            for one in (*self._workers.values(), *self._sessions.values()):
-                one.seen += slept
+            for worker in self._workers.values():
+                worker.seen += slept
+            for session in self._sessions.values():
+                session.seen += slept
 
     def _new_leftovers(self) -> list[slots.Leftover]:
         """Of another server of the pool, which was alive at the last look."""
