@@ -198,7 +198,9 @@ inline const char* read_number(const char* at, const char* end, double& value) n
     const char* const whole_end = at;
     if (at != end && *at == '.') {
         const char* const fraction = ++at;
-        if (number == 0) {  // zeros before the first other digit are none of the nineteen
+        // Zeros before the first other digit are none of the nineteen. Of more digits `number` has
+        // the remainder, which may be 0 too.
+        if (number == 0 && count == 1) {
             count = 0;
             while (at != end && *at == '0') ++at;
         }

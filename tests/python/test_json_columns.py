@@ -52,6 +52,12 @@ def test_a_real_number_is_the_one_that_python_reads(text: str) -> None:
     assert bits(read_real(text)) == bits(expected)
 
 
+@given(st.integers(1, 10**6), st.from_regex(r"[0-9]{1,24}", fullmatch=True))
+def test_whole_parts_of_which_64_bits_have_nothing(multiple: int, fraction: str) -> None:
+    text = f"{multiple << 64}.{fraction}"
+    assert bits(read_real(text)) == bits(float(text))
+
+
 @given(st.floats(allow_nan=False))
 def test_what_python_writes_comes_back(value: float) -> None:
     for text in (json.dumps(value), f"{value:.17e}" if math.isfinite(value) else "1"):
