@@ -95,16 +95,17 @@ public:
 private:
     void sequence() {
         const auto length = value_at<std::int64_t>(*parts_.lengths, sequence_++);
-        if (length < 0) {
+        const auto count = static_cast<std::size_t>(length);
+        if (length < 0 || (parts_.widths && count > widths_left())) {
             is_sound_ = false;
-        } else if (!parts_.widths) {
-            numbers(static_cast<std::size_t>(length));
-        } else if (static_cast<std::size_t>(length) >
-                   parts_.widths->size() / sizeof(std::int32_t) - token_) {
-            is_sound_ = false;
+        } else if (parts_.widths) {
+            write_list(out_, count, [this] { token(); });
         } else {
-            write_list(out_, static_cast<std::size_t>(length), [this] { token(); });
+            numbers(count);
         }
+    }
+    [[nodiscard]] std::size_t widths_left() const noexcept {
+        return parts_.widths->size() / sizeof(std::int32_t) - token_;
     }
     void token() {
         const auto width = value_at<std::int32_t>(*parts_.widths, token_++);

@@ -2,6 +2,8 @@
 // collected when their descriptor says so. The methods are those that LMCache asks of a connector.
 #include "store_connector.hpp"
 
+#include <cstddef>
+#include <new>
 #include <utility>
 
 #include "errors.hpp"
@@ -42,11 +44,16 @@ PyStoreConnector::PyStoreConnector(nb::object store, unsigned threads, std::size
       connector_(std::make_shared<detail::StoreConnector>(tier_of(store_), threads, most_pending)) {
 }
 
+// It has threads there, and none here: it must not be destroyed, so one reference never is.
+void PyStoreConnector::leave_to_the_parent() noexcept {
+    using Reference = std::shared_ptr<detail::StoreConnector>;
+    alignas(Reference) std::byte place[sizeof(Reference)];
+    new (place) Reference(std::move(connector_));
+}
+
 PyStoreConnector::~PyStoreConnector() {
     if (is_foreign()) {
-        // The parent's: it has threads there, and none here.
-        [[maybe_unused]] const auto* const left_to_the_parent =
-            new std::shared_ptr<detail::StoreConnector>(std::move(connector_));
+        leave_to_the_parent();
         return;
     }
     close();

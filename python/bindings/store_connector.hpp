@@ -41,6 +41,7 @@ private:
     std::shared_ptr<detail::StoreConnector> live() const;
     std::uint64_t submit(detail::BatchKind kind, std::vector<detail::BatchItem> items,
                          Memory memory);
+    void leave_to_the_parent() noexcept;
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
 
     nb::object store_;
