@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,7 +24,7 @@ const std::vector<std::size_t> kSizes{0, 1, 63, 64, 65, 4096, 100'000, 300'001};
 // Another process that opens the file by its path: pread(2), or a mapping of all of it.
 class Foreign {
 public:
-    explicit Foreign(const std::string& path) : path_(path) {}
+    explicit Foreign(std::string path) : path_(std::move(path)) {}
 
     // It finds that value there.
     [[nodiscard]] bool reads(std::uint64_t offset, std::uint64_t number, std::size_t size) const {

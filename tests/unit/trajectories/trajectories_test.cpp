@@ -87,6 +87,56 @@ TEST_F(TrajectoryTest, RowsArePaddedPackedAndShifted) {
     shifted->ack(1);
 }
 
+// As an environment sends it whose model said nothing.
+TEST_F(TrajectoryTest, ASequenceWithoutTokensIsAnEmptyRow) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 3);
+    auto writer = TrajectoryWriter::attach(name_, environment("a"));
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {2, 0, 3}))));
+    auto batch = reader.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(batch));
+    EXPECT_EQ(batch->lengths(), (std::vector<std::uint64_t>{2, 0, 3}));
+    std::vector<std::int32_t> ends(4);
+    batch->fill_cu_seqlens(ends);
+    EXPECT_EQ(ends, (std::vector<std::int32_t>{0, 2, 2, 5}));
+    std::vector<std::int32_t> padded(9, 77);
+    const OutputArray out = {DType::Int32, reinterpret_cast<std::byte*>(padded.data()), 12, 3, 9};
+    ASSERT_TRUE(succeeds(batch->fill_padded(Column::Tokens, out, -1)));
+    EXPECT_EQ(padded, (std::vector<std::int32_t>{1'000'000, 1'000'001, -1, -1, -1, -1, 1'002'000,
+                                                 1'002'001, 1'002'002}));
+    batch->untake();
+
+    auto shifted = reader.next_batch({.causal_shift = true}, kLong);
+    ASSERT_TRUE(succeeds(shifted));
+    EXPECT_EQ(shifted->lengths(), (std::vector<std::uint64_t>{1, 0, 2})) << "none is less than 0";
+    EXPECT_EQ(shifted->total(), 3U);
+    std::vector<std::int32_t> masks(3);
+    ASSERT_TRUE(succeeds(shifted->fill_packed(
+        Column::Masks, {DType::Int32, reinterpret_cast<std::byte*>(masks.data()), 0, 0, 3})));
+    EXPECT_EQ(masks, (std::vector<std::int32_t>{1'000'001, 1'002'001, 1'002'002}));
+    shifted->ack(1);
+}
+
+TEST_F(TrajectoryTest, ABatchOfEmptySequencesHasNoTokens) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
+    auto writer = TrajectoryWriter::attach(name_, environment("a"));
+    MadeGroup made("a", 1, {0, 0});
+    made.tokens_.reserve(1);  // a column that is there has an address, also without tokens
+    made.masks_.reserve(1);
+    ASSERT_TRUE(succeeds(put(writer, made)));
+    for (const bool is_shifted : {false, true}) {
+        auto batch = reader.next_batch({.causal_shift = is_shifted}, kLong);
+        ASSERT_TRUE(succeeds(batch));
+        EXPECT_EQ(batch->total(), 0U);
+        EXPECT_EQ(batch->longest(), 0U);
+        EXPECT_TRUE(succeeds(batch->fill_packed(Column::Tokens, {DType::Int32, nullptr, 0, 0, 0})));
+        if (is_shifted) {
+            batch->ack(1);
+        } else {
+            batch->untake();
+        }
+    }
+}
+
 TEST_F(TrajectoryTest, ArraysThatDoNotFitAreRefused) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
@@ -145,6 +195,42 @@ TEST_F(TrajectoryTest, SharesAboveOneAreRefused) {
         EXPECT_NE(std::string(error.what()).find("one"), std::string::npos);
     }
     auto again = TrajectoryWriter::attach(name_, environment("one", 1, 1, 0.7));
+}
+
+TEST_F(TrajectoryTest, SharesAboveOneAreScaledOnRequest) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 8);
+    auto one = TrajectoryWriter::attach(name_, environment("one", 2, 1, 0.9));
+    EnvironmentOptions options = environment("other", 2, 1, 0.9);
+    options.scales_shares = true;
+    auto other = TrajectoryWriter::attach(name_, options);
+    for (std::int32_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(one, number)));
+    EXPECT_TRUE(fails(reader.next_batch({}, Deadline::now()), ErrorCode::Timeout))
+        << "half of it is the other's";
+    for (std::int32_t number = 4; number < 8; ++number) ASSERT_TRUE(succeeds(put(other, number)));
+    for (const Ids& due : {Ids{"g0", "g1", "g4", "g5"}, Ids{"g2", "g3", "g6", "g7"}}) {
+        auto batch = reader.next_batch({}, kLong);
+        ASSERT_TRUE(succeeds(batch));
+        EXPECT_EQ(ids(*batch), due);
+        batch->ack(1);
+    }
+}
+
+TEST_F(TrajectoryTest, WhatWaitsIsCountedByEnvironment) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 16);
+    auto small = TrajectoryWriter::attach(name_, environment("small"));
+    auto large = TrajectoryWriter::attach(name_, environment("large"));
+    ASSERT_TRUE(succeeds(put(small, 1, 1)));
+    ASSERT_TRUE(succeeds(put(small, 2, 3)));
+    ASSERT_TRUE(succeeds(put(small, 3, 2)));
+    ASSERT_TRUE(succeeds(put(large, 4, 8)));
+    for (const EnvironmentStats& stats : reader.stats().environments) {
+        const bool is_small = stats.name == "small";
+        EXPECT_EQ(stats.waiting_groups, is_small ? 3U : 1U) << stats.name;
+        EXPECT_EQ(stats.waiting_sequences, is_small ? 6U : 8U) << stats.name;
+        EXPECT_EQ(stats.largest_waiting, is_small ? 3U : 8U) << stats.name;
+    }
+    EXPECT_EQ(reader.stats().environments.size(), 2U);
+    EXPECT_EQ(reader.discard(), 4U);
 }
 
 TEST_F(TrajectoryTest, CreditIsTheWindowOfStaleness) {
