@@ -98,8 +98,9 @@ nb::object read_list(const char* at, const ListSize& size, unsigned levels, bool
 nb::object read_json_numbers(nb::handle source, unsigned levels, bool integers) {
     const Pinned pinned(source, Pinned::Access::Read);
     const std::string_view text = text_of(pinned);
-    const char* const end = text.data() + text.size();
-    const char* const at = json::skip_blanks(text.data(), end);
+    const char* const begin = text.data();
+    const char* const end = begin + text.size();
+    const char* const at = json::skip_blanks(begin, end);
     const ListSize size =
         unlocked(text.size(), [at, end] { return ListMeasure::measure(at, end); });
     if (size.end == nullptr || json::skip_blanks(size.end, end) != end) return nb::none();
@@ -184,7 +185,7 @@ public:
     }
     nb::object take() {
         add({at_, size_between(at_, text_.data() + text_.size())});
-        nb::object bytes = nb::steal<nb::object>(
+        auto bytes = nb::steal<nb::object>(
             PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes_)));
         if (!bytes.is_valid()) throw nb::python_error();
         char* to = PyBytes_AS_STRING(bytes.ptr());

@@ -54,13 +54,10 @@ inline const char* read_digits(const char* at, const char* end, std::uint64_t& n
         std::memcpy(&letters, at, sizeof letters);
         letters ^= kZeros;
         const unsigned count = count_digits(letters);
-        if (count != 8) {
-            const unsigned half_shift = 4 * (8 - count);  // twice, as all 64 bits may have to go
-            number = number * kPowers[count] + join_digits(letters << half_shift << half_shift);
-            return at + count;
-        }
-        number = number * kPowers[8] + join_digits(letters);
-        at += 8;
+        const unsigned half_shift = 4 * (8 - count);
+        number = number * kPowers[count] + join_digits(letters << half_shift << half_shift);
+        at += count;
+        if (count != 8) return at;
     }
     for (; at != end && is_digit(*at); ++at) {
         number = number * 10 + static_cast<std::uint64_t>(*at - '0');
@@ -114,9 +111,12 @@ inline double divide_by_power_of_ten(std::uint64_t number, std::size_t power) no
     const Divisor& divisor = kDivisors[power];
     const int shift = std::countl_zero(number);
     const std::uint64_t quotient = quotient_of(number << static_cast<unsigned>(shift), divisor);
-    const int exponent = divisor.shift - shift - 63 - static_cast<int>(power);
+    // Half of it, as a signed number is converted without a branch. The lowest bit still tells what
+    // is below.
+    const auto half = static_cast<std::int64_t>((quotient >> 1U) | (quotient & 1U));
+    const int exponent = divisor.shift - shift - 62 - static_cast<int>(power);
     const auto scale = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + exponent) << 52U);
-    return static_cast<double>(quotient) * scale;
+    return static_cast<double>(half) * scale;
 }
 
 // number * 10^exponent, rounded once. False where this is not the way to get it.

@@ -27,13 +27,15 @@ from starlette.routing import Route
 from .. import errors
 from ..handle import Owner
 from ..queue import EndsWith
+from ..trajectories import TrajectoryGroup
 from .answers import json_answer
 from .arrival import Damaged, UnknownEncoding, check_encoding, read, unpack
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
 from .describe import openapi, page
 from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
+from .numbers import Charge
 from .origins import Origins, RefuseForeign
-from .service import NotAccepted, Service, UnknownEnvironment
+from .service import NoRoom, NotAccepted, Service, UnknownEnvironment
 from .words import Invalid
 
 __all__ = ["build_app"]
@@ -42,7 +44,7 @@ _T = TypeVar("_T")
 
 _MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
 _WAITING_PUTS = 64
-# Bytes of a body, packed and not, and what it costs, that a thread would take longer for.
+# Bytes of a body, packed and not, that a thread would take longer for.
 _QUICK_PACKED = 8 << 10
 _QUICK = 64 << 10
 _LIMITS = Limits()
@@ -136,55 +138,74 @@ class _Routes:
             _get("/docs", _page),
         ]
 
-    async def _parsed(self, request: Request, ticket: Ticket, parse: Callable[[bytes], _T]) -> _T:
-        encoding = check_encoding(request)
+    async def _with_body(
+        self, request: Request, ticket: Ticket, act: Callable[[bytes], _T], is_quick: bool = False
+    ) -> _T:
+        """What ``act`` makes of the body: of a small one at once if it is quick, else in a thread,
+        and in one only, as each costs a switch."""
+        is_packed = check_encoding(request) == "gzip"
         body = await read(request, ticket, self._limits)
-        if encoding == "gzip":
-            body = await _done(len(body) <= _QUICK_PACKED, unpack, body, ticket)
-        return await _done(len(body) <= _QUICK, parse, body)
+        if is_packed and is_quick and len(body) <= _QUICK_PACKED:
+            body, is_packed = unpack(body, ticket), False
+        if is_quick and not is_packed and len(body) <= _QUICK:
+            return act(body)
+        return await run_in_threadpool(lambda: act(unpack(body, ticket) if is_packed else body))
 
     async def _object(self, request: Request) -> Json:
         with self._admission.enter() as ticket:
-            return await self._parsed(request, ticket, _small_object)
+            return await self._with_body(request, ticket, _small_object, is_quick=True)
 
     def _with_object(self, act: Callable[[Json], Json]) -> _Endpoint:
         async def endpoint(request: Request) -> Response:
-            body = await self._object(request)
-            return _json(await run_in_threadpool(act, body))
+            with self._admission.enter() as ticket:
+                return await self._with_body(
+                    request, ticket, lambda body: _json(act(_small_object(body)))
+                )
 
         return endpoint
 
-    # A group stays admitted until it lies in the queue: so long it takes memory.
-
     async def _scored_data(self, request: Request) -> Response:
-        with self._admission.enter() as ticket:
-            group = await self._parsed(
-                request, ticket, lambda body: group_from_text(body, ticket.charge)
-            )
-            waiting = await self._put([group], ticket.cost <= _QUICK)
-        if waiting:
-            return _json({"status": "buffered", "buffer_size": waiting[-1]})
+        waiting = await self._put(
+            request, lambda body, charge: [group_from_text(body, charge)], is_quick=True
+        )
+        if waiting[0] is not None:
+            return _json({"status": "buffered", "buffer_size": waiting[0]})
         return _json({"status": "received"})
 
     async def _scored_data_list(self, request: Request) -> Response:
-        with self._admission.enter() as ticket:
-            groups = await self._parsed(
-                request, ticket, lambda body: groups_from_text(body, ticket.charge)
-            )
-            waiting = await self._put(groups, is_quick=False)
-        answer: Json = {"status": "received", "groups_processed": len(groups)}
+        done = await self._put(request, groups_from_text, is_quick=False)
+        waiting = [one for one in done if one is not None]
+        answer: Json = {"status": "received", "groups_processed": len(done)}
         if waiting:
             answer |= {"buffered": len(waiting), "last_buffer_size": waiting[-1]}
         return _json(answer)
 
-    async def _put(self, groups: list[Any], is_quick: bool) -> list[int]:
-        if is_quick:
-            with contextlib.suppress(NotAccepted):  # there is no room
-                return self.service.put(groups, end=0.0)
-        end = time.monotonic() + self._put_timeout  # waiting for a thread included
-        return await anyio.to_thread.run_sync(
-            lambda: self.service.put(groups, end), limiter=self._puts
-        )
+    async def _put(
+        self,
+        request: Request,
+        parse: Callable[[bytes, Charge], list[TrajectoryGroup]],
+        is_quick: bool,
+    ) -> list[int | None]:
+        """The groups of the body, into the queue: at once, or in a thread that waits for room.
+
+        They stay admitted until they lie in the queue: so long they take memory.
+        """
+        done: list[int | None] = []
+
+        def put_at_once(body: bytes) -> list[TrajectoryGroup]:
+            groups = parse(body, ticket.charge)
+            with contextlib.suppress(NoRoom):
+                self.service.put(groups, 0.0, done)
+            return groups
+
+        with self._admission.enter() as ticket:
+            groups = await self._with_body(request, ticket, put_at_once, is_quick)
+            if len(done) < len(groups):
+                end = time.monotonic() + self._put_timeout  # waiting for a thread included
+                await anyio.to_thread.run_sync(
+                    lambda: self.service.put(groups, end, done), limiter=self._puts
+                )
+        return done
 
     async def _status_env(self, request: Request) -> Response:
         if "env_id" in request.query_params:
@@ -209,10 +230,6 @@ class _Routes:
 
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-async def _done(is_quick: bool, act: Callable[..., _T], *given: Any) -> _T:
-    return act(*given) if is_quick else await run_in_threadpool(act, *given)
 
 
 def _small_object(body: bytes) -> Json:

@@ -17,6 +17,7 @@ __all__ = ["Damaged", "UnknownEncoding", "check_encoding", "read", "unpack"]
 # member is copied for each.
 _STEP_IN = 64 << 10
 _STEP_OUT = 1 << 20
+_LARGE_PIECE = 4096
 _MOST_MEMBERS = 1000  # of gzip in one body; each costs a fresh start
 _RATE = 1 << 20  # bytes a second, at least, when the first seconds are over
 
@@ -42,18 +43,39 @@ def check_encoding(request: Request) -> str:
 async def read(request: Request, ticket: Ticket, limits: Limits) -> bytes:
     """The bytes as they were sent. Raises TooBig, Busy, TooSlow."""
     _check_announced(request, limits)
-    raw = bytearray()
+    arrived = _Arrived()
     begun = anyio.current_time()
     with anyio.move_on_after(limits.body_timeout) as scope:
         async for chunk in request.stream():
             ticket.charge(len(chunk))
-            raw += chunk
-            scope.deadline = begun + limits.body_timeout + len(raw) / _RATE
+            arrived.add(chunk)
+            scope.deadline = begun + limits.body_timeout + arrived.size / _RATE
     if scope.cancelled_caught:
         raise TooSlow(
             f"the body did not arrive within {limits.body_timeout:g} s and one more for each MiB"
         )
-    return bytes(raw)
+    return arrived.joined()
+
+
+class _Arrived:
+    """The pieces of a body, which are copied once. Small ones grow together, as each takes more
+    memory than its bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: list[bytes | bytearray] = []
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if len(piece) >= _LARGE_PIECE:
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def joined(self) -> bytes:
+        return b"".join(self._pieces)
 
 
 def _check_announced(request: Request, limits: Limits) -> None:

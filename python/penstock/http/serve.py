@@ -13,6 +13,7 @@ from ..handle import Owner
 from ..queue import EndsWith
 from .app import build_app
 from .connections import bounded_protocol
+from .heap import keep_freed_memory
 from .limits import Limits
 from .service import Left, drop_left, left_in
 
@@ -41,6 +42,7 @@ def serve(
     ``on_listening`` is told the address, and what the queue holds from before; port 0 takes a free
     one. Raises OSError if it is taken, and what ``build_app`` raises: then nothing has listened.
     """
+    keep_freed_memory()
     limits = limits or Limits()
     app = build_app(
         queue,

@@ -28,7 +28,7 @@ from .bodies import Json, encode, field, group_to_text
 from .parts import Parts
 from .words import Invalid
 
-__all__ = ["Left", "NotAccepted", "Service", "UnknownEnvironment", "drop_left", "left_in"]
+__all__ = ["Left", "NoRoom", "NotAccepted", "Service", "UnknownEnvironment", "drop_left", "left_in"]
 
 _log = logging.getLogger("penstock.http")
 
@@ -50,6 +50,10 @@ class NotAccepted(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NoRoom(NotAccepted):
+    """The queue is full, or others are at it: waiting may help."""
 
 
 class UnknownEnvironment(LookupError):
@@ -356,23 +360,26 @@ class Service:
             return None
         return self._environments[env_id]
 
-    def put(self, groups: Sequence[TrajectoryGroup], end: float) -> list[int]:
+    def put(self, groups: Sequence[TrajectoryGroup], end: float, done: list[int | None]) -> None:
         """All of them, each whole, until the monotonic time ``end``.
 
-        For each that was smaller than its environment's groups are: how many sequences then wait
-        to make whole groups. Raises NotAccepted, which says how many went in; those stay in.
+        ``done`` becomes longer by one for each that went in: None, or for a group that was smaller
+        than its environment's groups are how many sequences then wait to make whole groups. Those
+        that it tells of already are not put again. Raises NotAccepted, and NoRoom where another
+        call may do better; what went in stays in.
         """
-        waiting: list[int] = []
-        for accepted, group in enumerate(groups):
-            self._put_one(group, accepted, end)
+        for group in groups[len(done) :]:
+            self._put_one(group, len(done), end)
             self._latest = group
             with self._lock:
-                environment = self._known(group.env_id)
-                if environment is not None and len(group) != environment.group_size:
-                    assert group.env_id is not None
-                    whole = max(environment.group_size, 0)
-                    waiting.append(self._parts.add(group.env_id, len(group), whole))
-        return waiting
+                done.append(self._waiting_with(group))
+
+    def _waiting_with(self, group: TrajectoryGroup) -> int | None:
+        environment = self._known(group.env_id)
+        if environment is None or len(group) == environment.group_size:
+            return None
+        assert group.env_id is not None
+        return self._parts.add(group.env_id, len(group), max(environment.group_size, 0))
 
     def _put_one(self, group: TrajectoryGroup, accepted: int, end: float) -> None:
         writer = self._writer_of(group.env_id, accepted)
@@ -510,5 +517,5 @@ def _has_put(writer: TrajectoryWriter, group: TrajectoryGroup, accepted: int, en
     except errors.Closed:
         return False
     except errors.Timeout as error:
-        raise NotAccepted(str(error), accepted) from None
+        raise NoRoom(str(error), accepted) from None
     return True
