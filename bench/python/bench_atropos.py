@@ -2,9 +2,9 @@
 
     build/atropos/bin/python bench/python/bench_atropos.py [--turns 15]
 
-The body is what a BaseEnv sends, gzip of 8 sequences of 4096 tokens with masks and logprobs, and
-the answer is what the example trainer asks for. The clock stands while the client packs, unpacks
-and parses, which is the same for both.
+The body is what a BaseEnv sends, gzip of 8 sequences of 4096 tokens with masks and logprobs, then
+the same unpacked; and the answer is what the example trainer asks for. The clock stands while the
+client packs, unpacks and parses, which is the same for both.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Server:
             port = listener.getsockname()[1]
         self.name = name
         self.posted: list[float] = []
+        self.posted_plain: list[float] = []
         self.taken: list[float] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)],
@@ -87,9 +88,15 @@ class Server:
             raise RuntimeError(f"{self.name}, {route}: {answer.status} {content[:200]!r}")
         return took, content, answer.headers.get("Content-Encoding")
 
-    def turn(self, packed: bytes, group: dict[str, Any]) -> None:
+    def turn(self, packed: bytes, plain: bytes, group: dict[str, Any]) -> None:
         took, _, _ = self.ask("POST", "/scored_data", packed, Content_Encoding="gzip")
         self.posted.append(took)
+        self.take(group)
+        took, _, _ = self.ask("POST", "/scored_data", plain)
+        self.posted_plain.append(took)
+        self.take(group)
+
+    def take(self, group: dict[str, Any]) -> None:
         took, content, encoding = self.ask("GET", "/batch")
         self.taken.append(took)
         (came,) = json.loads(gzip.decompress(content) if encoding == "gzip" else content)["batch"]
@@ -121,7 +128,8 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=15)
     turns = parser.parse_args().turns
     group = make_group()
-    packed = gzip.compress(json.dumps(group).encode())
+    plain = json.dumps(group).encode()
+    packed = gzip.compress(plain)
     queue = ["--queue", f"bench-atropos-{os.getpid()}", "--fresh"]
     servers = [
         Server("Atropos", ["atroposlib.cli.run_api"]),
@@ -130,25 +138,32 @@ def main() -> int:
     try:
         for _ in range(turns + 1):  # the first of them is the warm-up
             for server in servers:
-                server.turn(packed, group)
+                server.turn(packed, plain, group)
         medians = []
         for server in servers:
-            posted, taken = server.posted[1:], server.taken[1:]
-            medians.append((statistics.median(posted), statistics.median(taken)))
+            turns_ms = {
+                "post": [1e3 * one for one in server.posted[1:]],
+                "plain_post": [1e3 * one for one in server.posted_plain[1:]],
+                "batch": [1e3 * one for one in server.taken[2:]],
+            }
+            medians.append({name: statistics.median(times) for name, times in turns_ms.items()})
             print_record(
                 "python_atropos",
                 server.name,
                 sequences=SEQUENCES,
                 tokens=TOKENS,
                 body_bytes=len(packed),
-                post_ms=1e3 * medians[-1][0],
-                batch_ms=1e3 * medians[-1][1],
-                turn_post_ms=[1e3 * one for one in posted],
-                turn_batch_ms=[1e3 * one for one in taken],
+                plain_body_bytes=len(plain),
+                **{f"{name}_ms": median for name, median in medians[-1].items()},
+                **{f"turn_{name}_ms": times for name, times in turns_ms.items()},
             )
         theirs, ours = medians
-        post, batch = (them / us for them, us in zip(theirs, ours, strict=True))
-        print(f"POST {post:.1f} times as fast, GET /batch {batch:.1f} times", file=sys.stderr)
+        post, plain_post, batch = (theirs[name] / ours[name] for name in theirs)
+        print(
+            f"POST of gzip {post:.1f} times as fast, plain {plain_post:.1f} times, "
+            f"GET /batch {batch:.1f} times",
+            file=sys.stderr,
+        )
     finally:
         for server in servers:
             server.close()

@@ -236,6 +236,29 @@ def test_groups_that_wait_for_room_are_under_way(name: str) -> None:
         assert reader.drop_waiting() == 2
 
 
+def test_a_list_that_waits_for_room_goes_in_once(name: str) -> None:
+    """Two at once, and the others when there is room: none of them twice."""
+    with (
+        TrajectoryReader.create(name, sequences=2, slots=2) as reader,
+        TestClient(build_app(name, put_timeout=WITHIN)) as client,
+    ):
+        client.post("/register", json={**REGISTRATION, "batch_size": 2})
+        answers: list[Any] = []
+        groups = [make_group(number) for number in range(6)]
+        poster = threading.Thread(
+            target=lambda: answers.append(client.post("/scored_data_list", json=groups))
+        )
+        poster.start()
+        taken = []
+        while len(taken) < len(groups):
+            batch = eventually(lambda: client.get("/batch").json()["batch"], WITHIN)
+            taken += [group["tokens"][0][0] for group in batch]
+        poster.join(WITHIN)
+        assert answers[0].json() == {"status": "received", "groups_processed": len(groups)}
+        assert taken == list(range(len(groups)))
+        assert reader.drop_waiting() == 0
+
+
 def refused_for_now(client: TestClient) -> Any:
     answer = client.post("/disconnect-env", json={"env_id": 99})
     return answer if answer.status_code == 503 else None
