@@ -52,12 +52,14 @@ class MockL2Adapter(PenstockL2Adapter):
             _leave_room(self._store, wanted)
             self._ballast = 1
 
-    def _submit(self, submit: Any, done: Any, objects: Any = None) -> int:
+    def _submit(self, submit: Any, done: Any, kept: Any = None) -> int:
+        objects = kept if isinstance(kept, list) else []
+
         def done_in_time(outcome: Any) -> None:
-            time.sleep(sum(len(one.byte_array) for one in objects or []) / self._bandwidth)
+            time.sleep(sum(len(one.byte_array) for one in objects) / self._bandwidth)
             done(outcome)
 
-        return super()._submit(submit, done_in_time, objects)
+        return super()._submit(submit, done_in_time, kept)
 
     def debug_has_key(self, key: Any) -> bool:
         return key_text(key) in self._store

@@ -156,6 +156,22 @@ def test_a_server_that_closes_leaves_no_chunk_half_written(tier: str) -> None:
         assert next_one.store({key: data_of(number) for number, key in enumerate(keys)})
 
 
+def test_a_deletion_that_a_closing_server_drops_is_not_waited_for(
+    tier: str, peer: Callable[..., Peer]
+) -> None:
+    one = calls(tier, threads=1)
+    other = peer()
+    other.call("make", "store", "Store.attach", tier)
+    other.call("make", "hold", "store.reserve", key_text(key_of(1)), nbytes=CHUNK)
+    one.adapter.submit_store_task([key_of(1)], [memory_of(data_of(1))])  # its thread waits
+    deleting = threading.Thread(target=one.delete, args=([key_of(2)],))
+    deleting.start()
+    eventually(lambda: len(one.adapter._pending) == 2)
+    one.close()
+    deleting.join(20)  # and not the half minute for which a deletion may last
+    assert not deleting.is_alive()
+
+
 class Listener(L2AdapterListener):
     def __init__(self) -> None:
         self.there: dict[Any, int] = {}

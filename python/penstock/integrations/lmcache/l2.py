@@ -220,7 +220,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
         if keys:
             texts = [key_text(key) for key in keys]
-            self._submit(lambda: self._connector.submit_batch_delete(texts), done)
+            self._submit(lambda: self._connector.submit_batch_delete(texts), done, finished)
             if not finished.wait(_DELETE_SECONDS):
                 _log.warning("%d keys are still being deleted in '%s'", len(keys), self.name)
 
@@ -294,6 +294,9 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._closed = True
         self._connector.close()
         self._thread.join()
+        for _, kept in self._pending.values():
+            if isinstance(kept, threading.Event):
+                kept.set()  # a deletion that was dropped: it is not waited for
         self._tier.close()
         for event in (self._store_event, self._lookup_event, self._load_event):
             event.close()
@@ -301,13 +304,13 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     # ---- the thread that takes outcomes from the connector to those who wait
 
     def _submit(
-        self, submit: Callable[[], int], done: Callable[[Outcome], None], objects: Any = None
+        self, submit: Callable[[], int], done: Callable[[Outcome], None], kept: Any = None
     ) -> int:
-        # The outcome is not looked for before the number is known. An object is kept until then:
-        # its ``byte_array`` is an address that does not keep the memory.
+        # The outcome is not looked for before the number is known. Objects are kept until then:
+        # their ``byte_array`` is an address that does not keep the memory.
         with self._lock:
             task = submit()
-            self._pending[task] = (done, objects)
+            self._pending[task] = (done, kept)
         return task
 
     def _route(self) -> None:
@@ -322,7 +325,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
                 return
             for outcome in outcomes:
                 with self._lock:
-                    done, _objects = self._pending.pop(outcome[0])
+                    done, _kept = self._pending.pop(outcome[0])
                 try:
                     done(outcome)
                 except Exception:  # a listener's: the others go on
