@@ -146,7 +146,7 @@ TEST(StreamCopy, ReadsAndWritesNothingBeyond) {
 // Ordered by the fence before a store that publishes it, for a thread that sees that.
 TEST(StreamCopy, WhatIsPublishedAfterTheFenceIsWhole) {
     constexpr std::size_t kSize = 4096;
-    constexpr std::uint32_t kRounds = 3000;
+    constexpr std::uint32_t kRounds = 200;
     Bytes target(kSize);
     std::atomic<std::uint32_t> published{0};
     std::atomic<std::uint32_t> read{0};
