@@ -57,7 +57,7 @@ def add_to(commands: Commands) -> None:
             "then the exit code is 0. The trainer's POST /register creates the queue if there is\n"
             "none, and then it ends when the server does, or with the last environment if that is\n"
             "asked for. Groups that come over HTTP and through shared memory go the same way.\n"
-            "What nobody took stays in the queue when the server ends, and comes first when one\n"
+            "What was not taken stays in the queue when the server ends, and comes first when one\n"
             "serves NAME again: then it says so, and --fresh throws it away.\n"
             "There is no password: what reaches the port may read and write. Web pages of other\n"
             "sites may see how the server stands, and no more."

@@ -87,11 +87,11 @@ def _put(store: Store, key: str, content: Any, account: dict[str, int]) -> None:
             room[...] = content
         account["puts"] += 1
     except Busy:
-        pass  # somebody else is just writing it
+        pass  # another process is just writing it
     except NoSpace:
         account["refused"] += 1
     except FileExistsError:
-        pass  # somebody else has just written it
+        pass  # another process has just written it
 
 
 def _write(ledger: Path, account: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Answers: JSON, packed for those who are far away and can unpack it."""
+"""Answers: JSON, gzipped for clients of other machines that accept it."""
 
 from __future__ import annotations
 

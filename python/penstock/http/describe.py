@@ -93,7 +93,7 @@ _ROUTES: Final[tuple[tuple[str, str, str, _Schema | None], ...]] = (
     ("get", "/info", "batch_size and max_token_len, or -1", None),
     ("get", "/wandb_info", "The names that the trainer registered with", None),
     ("get", "/latest_example", "The group that came last", None),
-    ("get", "/reset_data", "Drops what waits, and forgets who registered", None),
+    ("get", "/reset_data", "Drops what waits, and all registrations", None),
 )
 
 

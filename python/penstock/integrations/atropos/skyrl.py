@@ -82,7 +82,7 @@ class AtroposSHMGenerator:
     whose masks, scores or logprobs do not fit its tokens becomes a dead letter, which a
     RuntimeWarning says.
 
-    The queue is made if nobody has it yet. The name may also be that of a ``ZeroCopySHMBuffer``,
+    The queue is created where there is none. The name may also be that of a ``ZeroCopySHMBuffer``,
     whose trajectories are looked for each ``poll_interval`` seconds and count as trained on when
     they are read. What else the ring's generator took is taken and means nothing.
     """

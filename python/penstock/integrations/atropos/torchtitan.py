@@ -162,7 +162,7 @@ class OnlineDataHandler:
     A batch counts as trained on when ``data_handling()`` is called again, with its step as the
     policy's version; until then it comes again if rank 0 dies. A group whose masks, scores or
     logprobs do not fit its tokens becomes a dead letter, which a RuntimeWarning says. ``queue`` is
-    made if nobody has it yet. Needs ``torch.distributed``, initialised. One thread of each rank.
+    created where there is none. Needs ``torch.distributed``, initialised. One thread of each rank.
     """
 
     def __init__(self, queue: str = "atropos") -> None:
@@ -193,7 +193,7 @@ class OnlineDataHandler:
         """The next batch, on every rank: the five of ``PreparedBatch``, and the seconds of
         preparing, of saving (none) and of getting it. Waits for it for ever.
 
-        Whoever has ``dp_replicate_rank`` 0 tells SGLang once a second that it has to wait.
+        The rank with ``dp_replicate_rank`` 0 tells SGLang once a second that it has to wait.
         """
         import torch.distributed
 

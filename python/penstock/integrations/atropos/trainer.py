@@ -38,7 +38,7 @@ class BatchSource:
         max_tokens: int | None = None,
         starting_step: int = 0,
     ) -> BatchSource:
-        """At the queue of that name, which is made if nobody has it yet."""
+        """At the queue of that name, which is created if it is not there yet."""
         reader = open_reader(segment_name(queue), sequences=sequences, max_tokens=max_tokens)
         return cls(reader, starting_step)
 
@@ -76,7 +76,7 @@ class BatchSource:
 
 
 def open_reader(name: str, *, sequences: int, max_tokens: int | None) -> TrajectoryReader:
-    """A trainer's place on the queue of that name, which is made if nobody has it yet.
+    """A trainer's place on the queue of that name, which is created if it is not there yet.
 
     ``max_tokens`` of 0 and less, as Atropos' trainers say it, bounds nothing.
     """

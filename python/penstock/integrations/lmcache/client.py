@@ -294,7 +294,7 @@ class PoolClient:
                     take = ticket._reservation if kv.is_on_host else ticket.slot
                     kv.gather(group, chunk, tables[group], take(group, chunk))
             finally:
-                kv.synchronize()  # an aborted slot is somebody else's soon, too
+                kv.synchronize()  # an aborted slot is another's soon, too
             return self.commit_store(ticket)
 
     def retrieve(

@@ -207,7 +207,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     # ---- delete, usage, list
 
     def delete(self, keys: list[Any]) -> None:
-        """Delete them for all servers. Who has locked one may still load it."""
+        """Delete them for all servers. A server that has locked one may still load it."""
         keys = list(keys)
         finished = threading.Event()
 
@@ -301,7 +301,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         for event in (self._store_event, self._lookup_event, self._load_event):
             event.close()
 
-    # ---- the thread that takes outcomes from the connector to those who wait
+    # ---- the thread that takes outcomes from the connector to the tasks that wait for them
 
     def _submit(
         self, submit: Callable[[], int], done: Callable[[Outcome], None], kept: Any = None

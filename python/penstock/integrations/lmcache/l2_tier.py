@@ -76,7 +76,9 @@ class TierOptions:
         # "type" is what LMCache's command line may leave among an adapter's own fields.
         _refuse_unknown("adapter_params", set(given) - {"type"}, known)
         if "name" not in given:
-            raise InvalidArgument("name is missing: that of the store, as of all who share it")
+            raise InvalidArgument(
+                "name is missing: that of the store, the same in all servers that share it"
+            )
         return cls(**{field: given[field] for field in known & set(given)})
 
 
@@ -146,7 +148,7 @@ def _tell_difference(store: Store, options: TierOptions) -> None:
     if store.capacity != wanted:
         _log.warning(
             "the store '%s' is there with a capacity of %d bytes, and %d were asked for: it stays "
-            "as it is. For another size stop all who use it and remove it: penstock gc --data %s",
+            "as it is. For another size stop its servers and remove it: penstock gc --data %s",
             store.name,
             store.capacity,
             wanted,

@@ -47,8 +47,8 @@ class PoolServer:
         """Create the pool, or take over the one of that name that engines or a server still use.
 
         One that only dead processes used is replaced, and its chunks are lost; but not with
-        ``persistent``: then what is there is taken over with its chunks, whoever has left it or
-        died, and stays from then on, also when the last one leaves (``penstock gc --data`` removes
+        ``persistent``: then what is there is taken over with its chunks, however its processes
+        ended, and stays from then on, also when the last one leaves (``penstock gc --data`` removes
         it). One that was made ``persistent`` before is never replaced. What is taken over keeps its
         ``members``, ``eviction`` and ``memory``. Another user's is neither taken over nor
         replaced, unless ``owner`` names that user. ``memory``: ``populate`` (of what is taken over
@@ -62,7 +62,7 @@ class PoolServer:
         options = {"members": members, "eviction": eviction, "persistent": persistent, **memory}
         fresh: Store | None = None
         store = _take_over(name, size, owner) if persistent else None
-        while store is None:  # where somebody leaves between the two
+        while store is None:  # where a process leaves between the two
             fresh = _create(name, size, owner, options)
             store = fresh or _take_over(name, size, owner)
         with close_on_failure(store):
@@ -114,7 +114,7 @@ class PoolServer:
 
 
 def _create(name: str, capacity: int, owner: Owner | None, options: dict[str, Any]) -> Store | None:
-    """None: somebody uses the name, or it is kept."""
+    """None: the name is in use, or it is kept."""
     try:
         return Store.create(name, capacity=capacity, owner=owner, **options)
     except AlreadyExists:

@@ -319,8 +319,8 @@ def _window(group: ObjectGroup, count: int) -> range:
 class RetrieveTicket:
     """Made by ``PoolClient.prepare_retrieve()``: slots to read, pinned until the end.
 
-    It is this request's alone, whoever reads the same prefix; it lasts until ``commit()``, or until
-    its process dies. Any thread may end it.
+    It is this request's alone, though others may read the same prefix; it lasts until
+    ``commit()``, or until its process dies. Any thread may end it.
     """
 
     def __init__(self, store: Store, plan: Plan) -> None:
