@@ -99,6 +99,14 @@ def is_somebody_elses(file: str) -> bool:
         return False
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hang_ups_reach_programs() -> None:
+    """A run under nohup ignores SIGHUP, and every program that it starts would inherit that. One
+    that is caught is the default's again in a program that is started."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     files = our_files()

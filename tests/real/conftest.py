@@ -9,6 +9,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "python"))
 
-from conftest import name, nothing_left, peer
+from conftest import hang_ups_reach_programs, name, nothing_left, peer
 
-__all__ = ["name", "nothing_left", "peer"]
+__all__ = ["hang_ups_reach_programs", "name", "nothing_left", "peer"]
