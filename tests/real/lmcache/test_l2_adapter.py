@@ -163,10 +163,22 @@ def test_a_deletion_that_a_closing_server_drops_is_not_waited_for(
     other = peer()
     other.call("make", "store", "Store.attach", tier)
     other.call("make", "hold", "store.reserve", key_text(key_of(1)), nbytes=CHUNK)
-    one.adapter.submit_store_task([key_of(1)], [memory_of(data_of(1))])  # its thread waits
-    deleting = threading.Thread(target=one.delete, args=([key_of(2)],))
+    one.adapter.submit_store_task([key_of(1)], [memory_of(data_of(1))])
+
+    # Deletions go before stores: they go on until the only thread has begun to wait for that key.
+    def delete_on() -> None:
+        while not one.adapter.closed:
+            one.delete([key_of(2)])
+
+    deleting = threading.Thread(target=delete_on)
     deleting.start()
-    eventually(lambda: len(one.adapter._pending) == 2)
+
+    def is_one_waiting() -> bool:
+        pending = set(one.adapter._pending)
+        deleting.join(0.1)
+        return len(pending) == 2 and pending == set(one.adapter._pending)
+
+    eventually(is_one_waiting, within=WITHIN)
     one.close()
     deleting.join(20)  # and not the half minute for which a deletion may last
     assert not deleting.is_alive()
