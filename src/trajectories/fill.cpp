@@ -52,7 +52,7 @@ void store(std::byte* to, std::size_t at, T value) noexcept {
 
 template <std::size_t Size>
 bool copy_same(std::byte* to, const std::byte* from, std::size_t count) noexcept {
-    std::memcpy(to, from, count * Size);
+    if (count > 0) std::memcpy(to, from, count * Size);  // an empty row may have no address
     return true;
 }
 

@@ -198,8 +198,10 @@ class StoreUser(Role):
 
     def acts(self) -> list[Act]:
         def view() -> None:
-            with self.handle().get(self.key(), None) as found:
-                touch(found)
+            held = self.handle().get(self.key(), None)
+            if held is not None:
+                with held as found:
+                    touch(found)
 
         def wait() -> None:
             with self.handle().wait(self.key(), self.timeout()) as found:
