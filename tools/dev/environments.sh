@@ -106,8 +106,3 @@ test_real() {
     # Compiled once for all processes of all tests, whatever the shell says: lmcache imports 3000 modules.
     "${run[@]}" env -u PYTHONDONTWRITEBYTECODE "$ROOT/build/$1/bin/python" -m pytest -q -p no:cacheprovider "tests/real/$1" </dev/null
 }
-
-real_steps() {
-    step "real programs: Atropos" test_real atropos
-    step "real programs: LMCache" test_real lmcache
-}

@@ -168,7 +168,8 @@ quick_steps() {
     must "build: C++ and tests" lane_collect dev
     step "unit tests, C++" ctest_family unit
     step "crash walk" family crash
-    real_steps
+    step "real programs: Atropos" test_real atropos
+    step "real programs: LMCache" test_real lmcache
 }
 
 full_steps() {
