@@ -29,13 +29,7 @@ def add_command(
 
     `needs_stdout`: it writes there also without `--json`, and does nothing if that is closed.
     """
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=f"example:\n{_indented(example)}\n\n{exits.EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = _add_parser(commands, name, summary, description, example)
     parser.add_argument("--json", action="store_true", help=json_help)
     parser.set_defaults(run=run, needs_stdout=needs_stdout)
     return parser
@@ -45,14 +39,20 @@ def add_group(
     commands: Commands, name: str, *, summary: str, description: str, example: str
 ) -> Commands:
     """A sub-command that has sub-commands of its own, for `add_command`."""
-    group = commands.add_parser(
+    group = _add_parser(commands, name, summary, description, example)
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add_parser(
+    commands: Commands, name: str, summary: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
         name,
         help=summary,
         description=description,
         epilog=f"example:\n{_indented(example)}\n\n{exits.EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return group.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _indented(text: str) -> str:

@@ -14,10 +14,9 @@ import pytest
 pytest.importorskip("atroposlib", reason="needs the real atroposlib")
 import example_trainer.data
 from environments import Grouped, Single, config_for, save_tokenizer
-from example_trainer.api import register_trainer
-from example_trainer.config import TrainingConfig
 from served import WITHIN, penstock_server
 from tiers import in_full_tier
+from trainers import register_example
 
 GROUPS, GROUP_SIZE, BATCH = 16, 4, 8
 FIELDS = (
@@ -40,17 +39,7 @@ class Trainer(threading.Thread):
         self.began = threading.Event()
 
     def run(self) -> None:
-        register_trainer(
-            TrainingConfig(
-                model_name="none",
-                batch_size=BATCH,
-                gradient_accumulation_steps=1,
-                training_steps=1000,
-                seq_len=64,
-                save_path=str(self._folder),
-                atropos_url=self._address,
-            )
-        )
+        register_example(self._address, BATCH, self._folder)
         while len(self.groups) < GROUPS:
             batches, _ = example_trainer.data.get_data(
                 BATCH, 64, self._address, extract_inference_logprobs=self._has_logprobs

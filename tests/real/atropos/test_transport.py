@@ -18,10 +18,10 @@ import example_trainer.api
 import example_trainer.data
 from atroposlib.envs import base
 from environments import Grouped, Single, config_for, save_tokenizer
-from example_trainer.config import TrainingConfig
 from pydantic import BaseModel
 from served import WITHIN, penstock_server
 from tiers import in_full_tier
+from trainers import register_example
 
 import penstock
 from penstock.integrations import atropos
@@ -68,17 +68,7 @@ class Trainer(threading.Thread):
         self.groups: list[dict[str, Any]] = []
 
     def run(self) -> None:
-        example_trainer.api.register_trainer(
-            TrainingConfig(
-                model_name="none",
-                batch_size=BATCH,
-                gradient_accumulation_steps=1,
-                training_steps=1000,
-                seq_len=64,
-                save_path=str(self._folder),
-                atropos_url=self._address,
-            )
-        )
+        register_example(self._address, BATCH, self._folder)
         while len(self.groups) < self._wanted:
             answer = example_trainer.api.get_batch(url=self._address)
             self.groups += copy.deepcopy(answer["batch"] or [])
