@@ -19,7 +19,7 @@
 namespace penstock {
 
 // What the writer does about a reader that died: tell its caller once (PeerDied), or only count it.
-// Either way the dead one blocks nobody any more, and a replacement may attach at its rank.
+// Either way the dead reader blocks the writer no more, and a replacement may attach at its rank.
 enum class OnReaderDeath : std::uint8_t { Raise = 0, Drop = 1 };
 
 struct BroadcastOptions {
@@ -36,9 +36,9 @@ struct BroadcastOptions {
 // One rank as the writer, or `penstock info`, sees it.
 struct ReaderState {
     enum class Life : std::uint8_t {
-        Expected,  // nobody has attached yet; messages wait for it
+        Expected,  // not attached yet; messages wait for it
         Active,
-        Vacant,  // closed or died; gates nobody until a replacement attaches
+        Vacant,  // closed or died; does not gate the writer until a replacement attaches
     };
     unsigned rank = 0;
     Life life = Life::Expected;
@@ -83,7 +83,7 @@ public:
     ~Loan();
 
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
-    // Where bytes() lies in the segment's file, for those who map it a second time.
+    // Offset of bytes() in the segment's file, for callers that map it a second time.
     [[nodiscard]] std::uint64_t file_offset() const noexcept;
     // Sends the bytes. Never waits.
     Status commit(Format format = Format::Bytes) noexcept;
@@ -138,7 +138,7 @@ public:
     [[nodiscard]] BroadcastStats stats() const;              // Any thread.
 
     // Readers drain what was sent, then get Closed. The name goes with the last participant, and
-    // with it whatever was kept for a rank that nobody had attached to: wait_ready() before the
+    // with it what was kept for ranks without a reader so far: call wait_ready() before the
     // first message, or stay until readers() shows no lag. Gives memory and descriptors back; an
     // open loan keeps them until it ends, and is not sent. What is asked afterwards is Closed.
     void close() noexcept;

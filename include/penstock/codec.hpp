@@ -192,7 +192,7 @@ struct Token {
     }
 };
 
-// Reads MessagePack, a token at a time, from bytes that nobody vouches for and somebody may be
+// Reads MessagePack, a token at a time, from untrusted bytes that another process may be
 // changing: each is read once and checked before use. A failure sticks.
 class Reader {
 public:

@@ -1,4 +1,4 @@
-// Errors: one code per thing that can go wrong, and a sentence for the person who has to mend it.
+// Errors: one code per kind of failure, and a sentence that says what to do about it.
 // Set-up (create, attach) throws Error; hot paths are noexcept and return Status or Result<T>.
 #pragma once
 
@@ -27,7 +27,7 @@ enum class ErrorCode : std::uint8_t {
     Cancelled,         // a Cancel token, a signal, or close() from another thread
     InvalidName,       // names are [A-Za-z0-9._-]{1,200}
     InvalidArgument,   // a size, rank or option out of range
-    PermissionDenied,  // the file belongs to somebody else
+    PermissionDenied,  // the file belongs to another user
     Busy,              // a role is taken, or a loan is still open
     WrongProcess,      // a handle met a forked child, or lost its descriptor: attach anew
     System,            // the operating system refused something unexpected

@@ -37,7 +37,7 @@ struct QueueAccess;
 
 // Whose close(), or ordinary exit, ends the stream. Death by a signal never does; end() always.
 enum class EndsWith : std::uint8_t {
-    Creator,       // its creator's, whoever else is attached
+    Creator,       // its creator's, whatever else is attached
     LastProducer,  // the last living producer's; the creator counts as one from its first put on
 };
 
@@ -60,7 +60,7 @@ struct QueueOptions {
 };
 
 struct QueueStats {
-    std::uint64_t accepted = 0;  // messages, by everybody, ever
+    std::uint64_t accepted = 0;  // messages, by all producers, ever
     std::uint64_t accepted_bytes = 0;
     std::uint64_t taken = 0;  // deliveries
     std::uint64_t acknowledged = 0;
@@ -80,7 +80,7 @@ struct QueueStats {
     std::uint64_t requested = 0;  // what they want together: messages; of trajectories, sequences
     std::uint64_t deaths = 0;     // participants found dead
     std::uint64_t waits = 0;      // how often there was no message, or no room, at once
-    std::uint64_t sleeps = 0;     // how often somebody slept in the kernel for that
+    std::uint64_t sleeps = 0;     // how often a participant slept in the kernel for that
     bool closed = false;
 };
 
@@ -116,11 +116,11 @@ public:
     // (its descriptor was closed by this process), and the memory may have been another's.
     [[nodiscard]] Status check_held() const noexcept;
     void ack() noexcept;        // It is done with, and gone.
-    void give_back() noexcept;  // Somebody else may have it, as redelivered.
+    void give_back() noexcept;  // It will be delivered again, marked as redelivered.
     // It is done with and will not come again, but the bytes stay until this object goes.
     void settle() noexcept;
-    // As if it had never been taken: this delivery does not count. For who finds that it is not
-    // for him.
+    // As if it had never been taken: this delivery does not count. For a consumer that finds a
+    // message meant for another.
     void untake() noexcept;
     // It contradicts itself: a dead letter, until it is requeued or dropped.
     void set_aside() noexcept;
@@ -152,7 +152,7 @@ private:
 };
 
 // Memory for a message that is being made in place. Dropped without commit, it was never there.
-// Holding it blocks nobody; it takes its bytes of the capacity.
+// Holding it blocks no other participant; it takes its bytes of the capacity.
 class QueueLoan {
 public:
     QueueLoan(QueueLoan&& other) noexcept;
@@ -187,7 +187,7 @@ enum class QueueRole : std::uint8_t {
 
 class Queue {
 public:
-    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it, or it keeps the
+    // Throws InvalidName, InvalidArgument, AlreadyExists (a living process has it, or it keeps the
     // objects of a persistent store), NoSpace, PermissionDenied. A queue of that name whose
     // participants have all died or left is replaced, with the messages in it: replaced() says how
     // many. attach() keeps them.
@@ -248,7 +248,7 @@ public:
     [[nodiscard]] std::uint64_t queued() const;  // messages that wait now. Any thread.
     [[nodiscard]] QueueStats stats() const;      // Any thread.
 
-    // The dead letters, oldest first, at most `limit`. Holds nothing and waits for nobody: one that
+    // The dead letters, oldest first, at most `limit`. Holds nothing and never waits: one that
     // is requeued or dropped meanwhile may be missing. Any thread, as the next five. Closed.
     [[nodiscard]] Result<std::vector<DeadLetter>> dead_letters(std::size_t limit = 100) const;
     // A copy of its bytes; it stays. NotFound: it is no dead letter (any more). Corrupt: it
@@ -263,7 +263,7 @@ public:
     Result<std::uint64_t> drop_dead_letters() noexcept;
     Result<std::uint64_t> drop_dead_letters(std::span<const std::uint64_t> sequences) noexcept;
 
-    // Leaves. By whom `ends_with` names it also ends the stream: consumers drain it, then get
+    // Leaves. Where `ends_with` names this handle it ends the stream: consumers drain it, then get
     // Closed. The name goes with the last participant if the queue is empty; with messages or dead
     // letters in it the queue stays, to be attached to or collected.
     void close() noexcept;

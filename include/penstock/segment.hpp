@@ -1,5 +1,5 @@
 // What every Penstock segment has in common, seen from outside: where it may live, how its memory
-// is had, who is attached to it, and what is left of it when its people are dead.
+// is obtained, which processes are attached to it, and what is left of it when all have died.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,8 @@ struct MemoryOptions {
 };
 
 // Whose segments a process takes part in. Always those of its own effective user, root's for root;
-// no other's, unless `owner` names that user. Whoever owns a segment can put anything into it and
-// cut it short, which ends those who have it mapped by SIGBUS.
+// no other's, unless `owner` names that user. The owner of a segment can put anything into it and
+// truncate it, which ends every process that has it mapped by SIGBUS.
 struct Trust {
     // User id, whose segments are taken part in besides one's own.
     std::optional<std::uint32_t> owner = std::nullopt;
@@ -37,7 +37,7 @@ struct Trust {
 // The id of a user, by name or number: "alice", "1000". Throws InvalidArgument.
 std::uint32_t parse_user(const std::string& text);
 
-// One who is, or was, attached. For people: code asks the kernel's lock, never a process id.
+// A process that is, or was, attached. For display: code asks the kernel's lock, and no pid.
 struct Participant {
     unsigned slot = 0;
     std::string role;              // "writer", "reader 2"
@@ -48,7 +48,7 @@ struct Participant {
     std::int64_t attached_at = 0;  // ns since the epoch
 };
 
-// What an abandoned segment holds and what goes with it: whoever attaches can still have it.
+// What an abandoned segment holds and would be lost with it: the next to attach can still have it.
 struct KeptData {
     // Of a queue: not acknowledged. Queued, taken by consumers that died, or dead letters.
     std::uint64_t messages = 0;
@@ -69,16 +69,16 @@ struct SegmentSummary {
     std::uint64_t range_bytes = 0;     // address range it may grow into
     std::uint32_t owner = 0;           // user id; unknown where there is a problem
     std::vector<Participant> participants;
-    // Of a segment that nobody alive is attached to; of others nothing is looked at.
+    // Only of a segment without a living participant; others are not looked into.
     KeptData kept;
     std::string problem;  // why it can't be read, in words; empty when all is well
     // PermissionDenied: another user's, which may well be healthy. Ok when all is well.
     ErrorCode problem_code = ErrorCode::Ok;
 
-    [[nodiscard]] bool is_abandoned() const noexcept;  // nobody alive is attached
+    [[nodiscard]] bool is_abandoned() const noexcept;  // no living participant
 };
 
-// Every segment in /dev/shm that bears Penstock's prefix, of every user who lets this one read it.
+// Every segment in /dev/shm that bears Penstock's prefix and that this user may read.
 // Attaches nowhere, maps nothing, changes nothing.
 std::vector<SegmentSummary> list_segments();
 
@@ -88,9 +88,9 @@ SegmentSummary inspect_segment(const std::string& name);
 // What becomes of data that an abandoned segment holds.
 enum class OnData : std::uint8_t { Keep, Remove };
 
-// Removes the segment if nobody alive is attached and, unless told to remove that too, it holds no
-// data (KeptData). False: it stays. Throws NotFound. Safe against a process that attaches or
-// creates at the same moment: it wins or it waits. Maps nothing; root may remove every user's.
+// Removes the segment if no living process is attached and, unless told to remove that too, it
+// holds no data (KeptData). False: it stays. Throws NotFound. Safe against a process that attaches
+// or creates at the same moment: it wins or it waits. Maps nothing; root may remove every user's.
 bool remove_if_abandoned(const std::string& name, OnData on_data = OnData::Keep);
 
 // Sizes as people write them: "64MiB", "1.5GiB", "4096", "10MB". Throws InvalidArgument.

@@ -8,11 +8,11 @@
 // What a call answers, and how it says so:
 //   hit        a value
 //   miss       NotFound        there is no such object; without a sentence, because it is no fault
-//   exists     AlreadyExists   somebody has committed it before
-//   staged     Busy            somebody alive is writing it: peer() is his place, message() who
-//   no space   NoSpace         what is pinned and staged leaves no room now
-//   too large  TooLarge        it could never fit
-//   expired    Expired         the reservation or the reference is not good any more
+//   exists     AlreadyExists   it was committed before
+//   staged     Busy            a living process is writing it: peer() is its place, message() names
+//   it no space   NoSpace         what is pinned and staged leaves no room now too large  TooLarge
+//   it could never fit expired    Expired         the reservation or the reference is not good any
+//   more
 #pragma once
 
 #include <chrono>
@@ -36,7 +36,7 @@ namespace detail {
 struct StoreCore;
 }  // namespace detail
 
-// Whom to give up when memory is wanted; never what is pinned, staged or kept.
+// Which object to evict when memory is wanted; never one that is pinned, staged or kept.
 enum class Eviction : std::uint32_t {
     // The oldest that was not read since the hand last passed it (Y. Zhang et al., "SIEVE is
     // simpler
@@ -44,7 +44,7 @@ enum class Eviction : std::uint32_t {
     Sieve = 0,
     Fifo = 1,  // the oldest
     Lru = 2,   // the one that was not read for longest; readers move what they read
-    None = 3,  // nobody: who finds no room is told so
+    None = 3,  // never: a writer that finds no room gets NoSpace
 };
 std::string_view to_string(Eviction eviction) noexcept;
 
@@ -71,7 +71,7 @@ struct ReserveOptions {
     unsigned weight = 0;                   // how often more the hand passes it by; up to 100
     Format format = Format::Bytes;
     // The commit is refused (Expired) from then on, and the key is free for others. The memory
-    // stays the writer's until he lets it go.
+    // stays the writer's until it lets go.
     std::optional<std::chrono::nanoseconds> expires_after = std::nullopt;
 };
 
@@ -81,8 +81,8 @@ struct StoreRef {
     std::uint64_t incarnation = 0;
 };
 
-// Where the bytes of a reservation lie in the segment's file, for those who show them to a writer
-// at addresses of its own.
+// Where the bytes of a reservation lie in the segment's file, for callers that map them for a
+// writer at addresses of its own.
 struct StorePlace {
     // The store's, while the reservation is open; -1 also where the program has closed it.
     int descriptor = -1;
@@ -131,8 +131,8 @@ private:
     Format format_;
 };
 
-// An object that nobody sees yet. Dropped without commit it was never there. Any thread, one at a
-// time; outlives the Store handle.
+// An object that is not visible yet. Dropped without commit it was never there. Any thread, one at
+// a time; outlives the Store handle.
 class StoreReservation {
 public:
     StoreReservation(StoreReservation&& other) noexcept;
@@ -180,7 +180,7 @@ struct StoreStats {
     std::uint64_t free_bytes = 0;
     std::uint64_t object_bytes = 0;   // of what is there: data, metadata and keys
     std::uint64_t staged_bytes = 0;   // the same of what is being written
-    std::uint64_t doomed_bytes = 0;   // of what was deleted and somebody still reads
+    std::uint64_t doomed_bytes = 0;   // of what was deleted and is still being read
     std::uint64_t padding_bytes = 0;  // to alignment and granule
     std::uint64_t other_bytes = 0;    // on its way to be free, or back to the system
     std::uint64_t largest_free = 0;
@@ -188,10 +188,10 @@ struct StoreStats {
     std::uint64_t objects = 0;
     std::uint64_t staged = 0;
     std::uint64_t doomed = 0;
-    std::uint64_t pinned = 0;  // objects that somebody reads now
+    std::uint64_t pinned = 0;  // objects that are being read now
     std::uint64_t kept = 0;    // by pin()
     std::uint64_t most_objects = 0;
-    std::uint64_t hits = 0;  // by everybody, ever
+    std::uint64_t hits = 0;  // by all participants, ever
     std::uint64_t misses = 0;
     std::uint64_t committed = 0;
     std::uint64_t committed_bytes = 0;
@@ -211,7 +211,7 @@ struct StoreRequest {
     std::uint64_t nbytes = 0;
 };
 
-// What a key is, to one who does not want the object.
+// The state of a key, for callers that do not want the object.
 struct StoreLook {
     enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
     int staged_by = -1;  // a participant's place
@@ -223,7 +223,7 @@ struct StoreLook {
 // process: in a forked child every call says WrongProcess.
 class Store {
 public:
-    // Throws InvalidName, InvalidArgument, AlreadyExists (somebody living has it, or it is
+    // Throws InvalidName, InvalidArgument, AlreadyExists (a living process has it, or it is
     // abandoned and keeps data: a persistent store with objects, a queue with messages), NoSpace or
     // PermissionDenied.
     static Store create(const std::string& name, const StoreOptions& options = {});
@@ -260,11 +260,11 @@ public:
     std::vector<Result<StoreObject>> get_many(std::span<const std::string_view> keys,
                                               bool prefix = false);
 
-    // Nobody finds it any more; who reads it may go on. NotFound.
+    // Look-ups miss it from now on; readers that hold it may go on. NotFound.
     Status remove(std::string_view key) noexcept;
     // Counts as read. False: it is not there.
     bool touch(std::string_view key) noexcept;
-    // Never evicted until unpin(), whoever lives or dies; counts.
+    // Not evicted until unpin(), also after this process has died. Calls add up.
     Status pin(std::string_view key) noexcept;
     Status unpin(std::string_view key) noexcept;
     // Removes everything, and refuses the commit of what is being written. How many there were.

@@ -52,7 +52,7 @@ struct TieredOptions {
     // One; or with `cluster` several, each of which knows the others.
     std::vector<std::string> urls;
     bool cluster = false;
-    // Before every key in the second tier. All who share objects share it.
+    // Before every key in the second tier; the same in all processes that share objects.
     std::string prefix = "penstock:";
     TierPolicy policy = TierPolicy::WriteBack;
 
@@ -143,8 +143,8 @@ struct Unwritten {
     [[nodiscard]] bool is_nothing() const noexcept { return waiting == 0 && dropped == 0; }
 };
 
-// An object that nobody sees yet: StoreReservation, whose commit goes on to the second tier. Any
-// thread, one at a time; outlives the handle.
+// An object that is not visible yet: a StoreReservation whose commit goes on to the second tier.
+// Any thread, one at a time; outlives the handle.
 class TieredReservation {
 public:
     TieredReservation(TieredReservation&& other) noexcept;
@@ -204,7 +204,7 @@ public:
     // no room. stats() says what it was. An object takes at most request_timeout for each begun
     // part_bytes of it, and one more. Threads that miss one key together share one fetch.
     Result<StoreObject> get(std::string_view key, const Wait& wait = {}) noexcept;
-    // The same for one who has just missed it in first(). `check` may refuse what comes.
+    // The same for a caller that has just missed it in first(). `check` may refuse what comes.
     Result<StoreObject> fetch(std::string_view key, const Wait& wait = {},
                               const FetchCheck& check = {}) noexcept;
     // In the first tier, or by its name in the second.
@@ -221,7 +221,7 @@ public:
     // then on, or are asking, is Cancelled.
     Unwritten finish(const Wait& wait = {}) noexcept;
     // finish(), and leaves the first tier when the last reservation is gone, whose commit reaches
-    // only that. Nobody else uses the handle meanwhile.
+    // only that. The handle must not be in use elsewhere meanwhile.
     Unwritten close(const Wait& wait = {}) noexcept;
     // Ends what waits for a server, in other threads, within 80 ms: they return Cancelled, and what
     // waits to be written is given up. Any thread.

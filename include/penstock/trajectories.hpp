@@ -110,7 +110,7 @@ struct EnvironmentOptions {
     double weight = 1;             // of what may be begun, beside the other living environments'
     double min_share = 0;          // of each batch, 0 to 1; rounded down to whole sequences
     unsigned group_size = 1;       // sequences that a rollout is expected to make
-    // Of its groups, for people and for old programs; none: the next that nobody has.
+    // Of its groups, for display and for older programs; none: the next unused one.
     std::optional<std::int64_t> env_id = std::nullopt;
     // Where the minimum shares of all add up to more than 1 the trainer scales them down; without
     // this, to attach is refused then.
@@ -138,7 +138,7 @@ struct TrajectoryStats {
     std::uint64_t batches = 0;  // acknowledged, as are the next two
     std::uint64_t groups = 0;
     std::uint64_t sequences = 0;
-    std::uint64_t dropped_stale = 0;  // groups, by who asked for that
+    std::uint64_t dropped_stale = 0;  // groups, dropped by readers that asked for it
     std::uint64_t max_tokens = 0;     // of a sequence; 0: no bound
     std::uint64_t set_aside = 0;      // groups that no batch could be made of
     std::vector<EnvironmentStats> environments;
@@ -290,9 +290,9 @@ public:
 
     // Done with, all of it; `step` is the policy's version from now on, if it is higher.
     void ack(std::uint64_t step) noexcept;
-    // To the queue: somebody may have them, as redelivered. With a `poison_limit`, one that failed
-    // so often in batches with others comes again beside such as have not, where they make an exact
-    // fill, and is set aside if that fails too; else after twice as many deliveries.
+    // To the queue: they are delivered again, marked as redelivered. With a `poison_limit`, one
+    // that failed so often in batches with others comes again beside such as have not, where they
+    // make an exact fill, and is set aside if that fails too; else after twice as many deliveries.
     void give_back() noexcept;
     void untake() noexcept;  // the same, as if they had never been in a batch
     // Ends the batch: the group of that index becomes a dead letter, and comes in no batch until it

@@ -1,4 +1,4 @@
-// The parts of the control block that nobody is in a hurry about.
+// The parts of the control block that are off the hot path.
 #include "broadcast/control.hpp"
 
 #include <algorithm>
@@ -183,8 +183,8 @@ bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
     return view.reader(rank).gate.load(kAcquire) != ReaderLine::kVacant;
 }
 
-// The gate first, so that a janitor that is stopped later keeps nobody waiting; the slot last, so
-// that a janitor that dies is followed by another.
+// The gate first, so that a janitor that is stopped later does not block the writer; the slot last,
+// so that a janitor that dies is followed by another.
 void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
                        unsigned rank) noexcept {
     const unsigned slot = layout::slot_of_rank(rank);

@@ -1,5 +1,5 @@
 // The control block of a Broadcast as its writer, its readers and the inspector see it.
-// Also what they share: who is behind, and the janitor's work on a dead reader.
+// Also what they share: which readers are behind, and the janitor's work on a dead one.
 #pragma once
 
 #include <cstdint>
@@ -71,7 +71,7 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view, const Particip
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 
-// True while the rank's reader, or whoever is expected there, keeps the writer from reusing the
+// True while the rank's reader, or one that is expected there, keeps the writer from reusing the
 // ring.
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 

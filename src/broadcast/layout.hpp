@@ -33,11 +33,11 @@ constexpr unsigned slot_of_rank(unsigned rank) noexcept {
 
 // The hot lines: stored by the writer with every message, read by readers that have used up what
 // they knew of. A waiting reader fetches both at once, so the newest record lies here a second time
-// if it is small: who copies it from here need not fetch the ring's lines after them.
+// if it is small: a reader that copies it from here need not fetch the ring's lines after them.
 //
 // The copy is a sequence lock. The writer names the record in newest_end, then stores header and
 // words, then publishes the position; all relaxed, after a release fence that follows newest_end.
-// Whoever has seen the position may copy, and then asks newest_end again, after an acquire fence:
+// A reader that has seen the position may copy, and asks newest_end again, after an acquire fence:
 // it still names that record, or the copy is worth nothing and the ring has the record.
 struct alignas(kApart) WriterLine {
     static constexpr std::uint64_t kMostBytes = 104;  // of payload
@@ -72,7 +72,7 @@ static_assert(sizeof(WriterState) == kApart);
 
 // One rank. Written by its reader, and by a janitor that holds the dead reader's lock.
 struct alignas(kApart) ReaderLine {
-    // What gates the writer. Expected: nobody has attached yet, and the position is 0, so that
+    // What gates the writer. Expected: no reader so far, and the position is 0, so that
     // nothing is lost before the first attachment. Expected -> Active: its first reader.
     // Active -> Vacant: its reader in good order, or the janitor. Vacant -> Active: a replacement.
     enum Gate : std::uint64_t { kExpected = 0, kActive = 1, kVacant = 2 };

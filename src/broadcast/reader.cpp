@@ -88,7 +88,7 @@ void ReaderCore::claim_rank() {
                     static_cast<int>(rank_));
     }
     PENSTOCK_CRASH_POINT("broadcast.attach.locked");
-    participants.sign(slot_);  // from here on it is us whom the others see at this rank
+    participants.sign(slot_);  // from here on the others see us at this rank
     if (participants.is_announced(slot_)) {
         clear_dead_reader(view_, participants, arena_, rank_);
     }
@@ -405,7 +405,7 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
 }
 
 inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
-    // After the copy: until somebody found us dead, the writer has left alone what was read.
+    // After the copy: unless we were found dead before, the writer has left alone what was read.
     if (segment_->is_found_dead()) [[unlikely]]
         return segment_->why_foreign();
     if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
@@ -482,7 +482,7 @@ inline void ReaderCore::give_back_released() noexcept {
     const std::uint64_t end = last.end;
     const std::uint64_t messages = last.messages;
     publish_position(end, messages);
-    // After the position: recv_into() takes oldest_ == next_ for "nobody is at work" and publishes
+    // After the position: recv_into() takes oldest_ == next_ for "none is at work" and publishes
     // a later one. pairs with: the acquire in recv() and recv_into(): the entries are free
     oldest_.store(oldest, kRelease);
 }
@@ -504,7 +504,7 @@ void ReaderCore::close_handle() noexcept {
     announce(kLetGo | kReleased);
 }
 
-// We keep nobody waiting any more. Repeatable.
+// This reader gates the writer no more. Repeatable.
 void ReaderCore::open_gate() noexcept {
     line_->gate.store(ReaderLine::kVacant, kRelease);
     PENSTOCK_CRASH_POINT("broadcast.leave.vacant");

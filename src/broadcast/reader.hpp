@@ -135,16 +135,16 @@ private:
     Cancel closing_;
 
     // Messages handed out: [oldest_, next_) of a ring of entries. next_ moves with recv, oldest_
-    // with whoever is at work (see `work_`).
+    // with the thread at work (see `work_`).
     std::atomic<std::uint32_t> next_{0};
     std::atomic<std::uint32_t> oldest_{0};
     std::unique_ptr<Held[]> held_;
 
-    // Who gives back, and who is the last. Low half: announcements not yet seen to; who adds to 0
-    // is at work until it has seen to all. High half: how many have let go for good (messages, and
-    // the handle), wrapping at 2^32: only its equality with the number of those handed out counts,
-    // and never more than 4097 are outstanding. Nobody touches this object after letting go but
-    // the one at work.
+    // Which thread gives back, and which is the last. Low half: announcements not yet seen to; the
+    // thread that adds to 0 is at work until it has seen to all. High half: how many have let go
+    // for good (messages, and the handle), wrapping at 2^32: only its equality with the number of
+    // those handed out counts, and never more than 4097 are outstanding. After letting go only the
+    // thread at work touches this object.
     static constexpr std::uint64_t kReleased = 1;
     static constexpr std::uint64_t kLetGo = std::uint64_t{1} << 32U;
     std::atomic<std::uint64_t> work_{0};

@@ -118,7 +118,7 @@ Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
     const std::uint64_t end = position + room.padding + room.bytes;
     limit = std::max(limit, find_limit());
     trim_when_idle();
-    if (find_untold()) return death_notice();  // somebody else was the janitor
+    if (find_untold()) return death_notice();  // another process was the janitor
     if (end <= limit) return Status::ok();
     const std::uint64_t needed = end - (mask + 1);
     // Readers wake us only once there is room for more than one message, so that a full ring does
@@ -165,7 +165,7 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
     if (end != WaitEnd::Timeout) {
         return {ErrorCode::Cancelled, "sending was cancelled; nothing was sent"};
     }
-    if (wait.deadline.is_try()) {  // whoever polls wants an answer, not an investigation
+    if (wait.deadline.is_try()) {  // polling wants an answer, not an investigation
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
     std::string who;
@@ -188,7 +188,7 @@ bool WriterCore::bury_dead() noexcept {
 void WriterCore::bury(unsigned rank) noexcept {
     auto& participants = segment->participants();
     const unsigned slot = layout::slot_of_rank(rank);
-    if (!participants.claim(slot)) return;  // somebody else is its janitor, or replaces it
+    if (!participants.claim(slot)) return;  // another process is its janitor, or replaces it
     PENSTOCK_CRASH_POINT("broadcast.bury.locked");
     if (participants.is_announced(slot)) {
         const ReaderState dead = describe_reader(view, participants, rank);
@@ -202,7 +202,7 @@ void WriterCore::bury(unsigned rank) noexcept {
         }
     }
     participants.release(slot);
-    space.notify();  // there may be room now: whoever sleeps for it, we ourselves, looks again
+    space.notify();  // there may be room now: a sleeping send() of ours looks again
 }
 
 bool WriterCore::find_untold() noexcept {
@@ -282,8 +282,8 @@ void WriterCore::measure_pace() noexcept {
 inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
     layout::WriterLine& line = view.writer();
     line.newest_end.store(position + room.padding + room.bytes, kRelaxed);
-    // pairs with: the fence in ReaderCore::copy_newest(). Who reads a word stored from here on
-    // finds newest_end changed.
+    // pairs with: the fence in ReaderCore::copy_newest(). A reader of a word stored from here
+    // on finds newest_end changed.
     std::atomic_thread_fence(kRelease);
     PENSTOCK_CRASH_POINT("broadcast.send.naming");
     line.newest_header.store(layout::encode_record(header), kRelaxed);

@@ -52,7 +52,7 @@ struct WriterCore final : Attachment {
     [[nodiscard]] Status explain_no_block(const Status& failure) const noexcept;
     void publish_block(BlockId block, const Room& room, std::uint64_t length,
                        Format format) noexcept;
-    // Frees blocks that every reader has passed and nobody holds.
+    // Frees blocks that every reader has passed and released.
     void recycle() noexcept;
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
@@ -71,7 +71,7 @@ struct WriterCore final : Attachment {
     void clear_blocked() noexcept;
     // Clears dead readers; true if there is a death that has to be told of.
     bool bury_dead() noexcept;
-    // Becomes the janitor of the dead reader of `rank`, unless somebody else is.
+    // Becomes the janitor of the dead reader of `rank`, unless another process is.
     void bury(unsigned rank) noexcept;
     // True if a reader has been found dead, by whomever, and the caller was not told yet.
     bool find_untold() noexcept;
@@ -98,7 +98,7 @@ struct WriterCore final : Attachment {
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
     std::uint64_t sleeps = 0;
-    bool is_streaming = false;  // so fast that nobody waits for a single message
+    bool is_streaming = false;  // so fast that readers do not wait for single messages
     std::int64_t pace_since = 0;
 
     bool loan_open = false;

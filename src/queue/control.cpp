@@ -1,4 +1,4 @@
-// The parts of a Queue's control block that nobody is in a hurry about.
+// The parts of a Queue's control block that are off the hot path.
 #include "queue/control.hpp"
 
 #include <algorithm>

@@ -101,7 +101,7 @@ std::uint64_t count_dead_letters(const QueueView& view) noexcept;
 // What can be read off the control block alone. Looks at every slot.
 QueueStats read_queue_stats(const QueueView& view);
 
-// What whoever attaches can still have, or look at: not acknowledged, and not half written.
+// What the next to attach can still have, or look at: not acknowledged, and not half written.
 KeptData kept_messages(const QueueView& view) noexcept;
 
 }  // namespace penstock::detail

@@ -106,7 +106,7 @@ void QueueCore::claim_place() {
     PENSTOCK_CRASH_POINT("queue.attach.locked");
     ring = SlotRing(view, self);
     line = WaitingLine(view, self, turn);
-    // Before anything can fail: from here on what the dead one had would be nobody's.
+    // Before anything can fail: if we gave up now, what the dead participant had would be lost.
     const bool was_dead = participants.is_announced(self);
     if (was_dead) clear(self);
     participants.sign(self);
@@ -147,7 +147,7 @@ void QueueCore::vacate() noexcept {
     }
     // Also without a place: our life-cycle lock may have kept the last one from removing the name.
     segment->joined();
-    // What was accepted is kept for whoever comes: with messages in it the name stays.
+    // What was accepted is kept for later consumers: with messages in it the name stays.
     segment->leave([this] { return is_drained(); });
 }
 
@@ -196,7 +196,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             return true;
         }
         const std::uint64_t ticket = tail - 1;
-        // After the claim: whoever ended the stream before it finds nothing of ours behind its end.
+        // After the claim: a stream that was ended before it has nothing of ours behind its end.
         // pairs with: the store in end(); both sequentially consistent, as is the claim
         if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
             ring.abandon(ticket);
@@ -235,7 +235,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             failure = segment->why_foreign();
             return true;
         }
-        // Too slow: everybody has passed this slot. Queue up again behind them.
+        // Too slow: the other producers have passed this slot. Queue up again behind them.
         if (message.block != 0) {
             arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
             PENSTOCK_CRASH_POINT("queue.put.taken_back");
@@ -261,7 +261,7 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
             wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
             if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
-            if (is_ended()) failure = why_unable_to_put(0);  // the end wakes who waits for room
+            if (is_ended()) failure = why_unable_to_put(0);  // the end wakes waiters for room
             return !failure || is_settled();
         });
         if (end == WaitEnd::Timeout) {
@@ -328,7 +328,7 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
 }
 
 // Where to look for a block. While little is queued the lowest memory is free again soon, and still
-// in somebody's cache; behind a long queue the search would only meet what is used.
+// in a cache; behind a long queue the search would only meet what is used.
 std::uint32_t QueueCore::first_granule() const noexcept {
     constexpr std::uint64_t kShallow = 64;  // tickets
     const std::uint64_t head_ticket = view.head().ticket.load(kRelaxed);
@@ -456,7 +456,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         WaitEnd end = WaitEnd::Ready;
         if (!has_to_queue) {
             end = wait_for(data, take_spin, wait, [&] {
-                // Whoever has come meanwhile goes after this request, and is to see it.
+                // Requests that came meanwhile go after this one, and are to see it.
                 has_to_queue = may_wait && line.may_be_occupied();
                 if (has_to_queue) return true;
                 has_ended = has_ended_before_look();
@@ -511,7 +511,7 @@ SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
     return still_has(index) ? look : SlotRing::Look::Nothing;
 }
 
-// Nobody would give it back for us if whoever found us dead has looked at the slots before.
+// A janitor that found us dead and has looked at the slots already would not give it back for us.
 bool QueueCore::take_none(std::uint64_t index) noexcept {
     ring.untake(index);
     data.notify();
@@ -593,7 +593,7 @@ void QueueCore::give_back(std::uint64_t index) noexcept {
     data.notify();
 }
 
-// Nobody's peer dies for a Queue: what the dead one had comes back, and everybody goes on.
+// A death is no error for a Queue's participants: what the dead one had comes back, and they go on.
 bool QueueCore::clear_dead() noexcept {
     const std::lock_guard lock(janitor);
     bool has_cleared = false;
@@ -637,7 +637,7 @@ void QueueCore::trim_when_idle() noexcept {
     if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
     last_freed.store(0, kRelaxed);
     arena.trim(self, 0);
-    space.notify();  // who met a run that was being trimmed took it for used
+    space.notify();  // an allocation that met a run being trimmed took it for used
 }
 
 bool QueueCore::is_ended() const noexcept {

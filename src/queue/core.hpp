@@ -20,8 +20,8 @@ struct QueueAccess {
         return queue.core_;
     }
     static Queue handle(std::shared_ptr<QueueCore> core) { return Queue(std::move(core)); }
-    // The message that waited in this slot when `seen` was its word. Timeout: somebody else has it.
-    // Corrupt: it contradicts itself, and was set aside.
+    // The message that waited in this slot when `seen` was its word. Timeout: another consumer has
+    // it. Corrupt: it contradicts itself, and was set aside.
     static Result<Delivery> take_seen(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
                                       std::uint64_t seen) noexcept;
 };
@@ -136,7 +136,7 @@ struct QueueCore final : Attachment {
                      bool is_consumer = false) noexcept;
     // Whether there was anybody to clear.
     bool clear_dead() noexcept;
-    // clear_dead() every kSlice at most: where a queue is never empty nobody ever waits.
+    // clear_dead() every kSlice at most: where a queue is never empty no wait would call it.
     void look_around(std::int64_t now) noexcept {
         if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
             clear_dead();

@@ -50,7 +50,7 @@ static_assert(kQueueOwner > kMostQueueMembers);
 
 // Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
 //
-//   Empty(lap)      nobody's; a producer may claim it for this lap
+//   Empty(lap)      unowned; a producer may claim it for this lap
 //   Claimed(lap)    its producer writes the message into it; consumers wait for it for a moment
 //   Ready(lap)      published
 //   Taken(lap)      a consumer has it
@@ -75,8 +75,8 @@ enum class SlotState : std::uint8_t {
     Poisoned = 7,
 };
 
-// The word that says whose a slot is; from the lowest bit: state 3, owner 10, deliveries 6, lap 45.
-// The lap wraps after 3.5e13 of them: at 20 million messages a second through 64 slots in 3 years.
+// A slot's state and owner; from the lowest bit: state 3, owner 10, deliveries 6, lap 45. The lap
+// wraps after 3.5e13 of them: at 20 million messages a second through 64 slots in 3 years.
 struct SlotWord {
     SlotState state = SlotState::Empty;
     unsigned owner = 0;       // participant slot, of Claimed, Overtaken, Taken and Done
@@ -96,7 +96,7 @@ constexpr SlotWord decode_slot(std::uint64_t word) noexcept {
             static_cast<unsigned>(word >> 13U & 0x3FU), word >> 19U};
 }
 
-// What a slot holds; written by its producer while Claimed, `block` also by whoever frees it.
+// What a slot holds; written by its producer while Claimed, `block` also by its freer.
 // Relaxed: the word's moves to Ready and to Taken carry them over.
 struct alignas(64) QueueSlot {
     std::atomic<std::uint64_t> word;         // compare-and-swap only; acquire and release
@@ -106,8 +106,8 @@ struct alignas(64) QueueSlot {
     std::atomic<std::int64_t> accepted_at;   // monotonic ns, in steps of a few ms; for people
     std::atomic<std::uint64_t> tag;          // the application's, for its accounts
     // encode_alone() of the last delivery that was made by itself and not in a batch. Written by
-    // the consumer that has the slot, before the message is handed out, and cleared by who requeues
-    // it; read by whoever gives it back. Release / acquire.
+    // the consumer that has the slot, before the message is handed out, and cleared by a requeue;
+    // read when it is given back. Release / acquire.
     std::atomic<std::uint64_t> alone;
     std::atomic<std::uint64_t> order;  // the application's: what it sorts by; as tag
 };
@@ -147,8 +147,8 @@ struct alignas(kApart) QueueState {
     std::atomic<std::uint64_t> closed;
     // Bit 0: there may be Returned slots. Above it a count of announcements: see SlotRing.
     std::atomic<std::uint64_t> returned;
-    // 1: a message has been set aside at some time, or is about to be. Never taken back; by whoever
-    // sets aside, before the slot's move; spares the others a look at every slot. Relaxed.
+    // 1: a message has been set aside at some time, or is about to be. Never taken back; set
+    // before the slot's move; spares the others a look at every slot. Relaxed.
     std::atomic<std::uint64_t> had_dead_letters;
     // Bit 0: a request may wait. Above it a count of requests and announcements, of which each
     // request has its ticket: see WaitingLine. Compare-and-swap; acquire and release.

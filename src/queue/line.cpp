@@ -38,7 +38,7 @@ void WaitingLine::leave() noexcept {
     turn_.notify();
 }
 
-// Bit 0 may be taken down by one who looked in vain, unless the count has moved since.
+// Bit 0 may be taken down after a look in vain, unless the count has moved since.
 void WaitingLine::announce() noexcept {
     std::atomic<std::uint64_t>& line = view_.state().line;
     std::uint64_t seen = line.load(kRelaxed);
@@ -74,7 +74,7 @@ bool WaitingLine::is_first() const noexcept {
 }
 
 // No sign of life is no evidence of death: a process that was stopped, or got no processor, finds
-// that it was passed, and is where it was in the line again. Nobody takes anything that is its.
+// that it was passed, and is where it was in the line again. Nothing that it holds is taken.
 void WaitingLine::tend() noexcept {
     if (joined_ == 0) return;
     layout::QueueMember& own = view_.member(self_);

@@ -15,8 +15,8 @@ namespace penstock::detail {
 // One participant's end of it. Belongs to the thread that consumes; any number of participants.
 //
 // A request has its ticket from when it came, and joins the line when it has to wait. The first of
-// all that have joined and give signs of life may take; the others sleep on `turn`, and whoever
-// leaves the line wakes them.
+// all that have joined and give signs of life may take; the others sleep on `turn`; a request
+// that leaves the line wakes them.
 class WaitingLine {
 public:
     WaitingLine() noexcept = default;

@@ -110,7 +110,7 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
-        // Without a wait first: nobody sleeps here while others could be taking what is in.
+        // Without a wait first: no sleep here while consumers could be taking what is in.
         Status put = core_->put_bytes({message, 0, format}, Deadline::now(), false);
         if (put.code() == ErrorCode::Timeout) {
             core_->data.notify();

@@ -5,10 +5,10 @@ namespace penstock::detail {
 
 using layout::QueueSlot;
 
-// `returned` is announced after the slot is Returned. Who finds no such slot takes down the
-// announcement that it had seen before it looked; the count tells that from a later one.
+// `returned` is announced after the slot is Returned. A consumer that finds no such slot takes down
+// the announcement that it had seen before it looked; the count tells that from a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
-    // Each means that somebody else took one, or returned one. Who gives up leaves it announced.
+    // Each means that another took one, or returned one. Giving up leaves it announced.
     constexpr unsigned kMostAttempts = 1000;
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t announced = view_.state().returned.load(kAcquire);
@@ -193,7 +193,7 @@ bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {
         return true;
     }
     if (seen.claimed == 0 && !is_claimed(seen.end)) return false;
-    // Several are being published: whoever was still at it may be done.
+    // Several are being published: those under way before may be done.
     std::uint64_t claimed = 0;
     std::uint64_t at = std::max(head, hint_of(view_.head()));
     for (const std::uint64_t most = at + mask_ + 1; at < most && is_claimed(at); ++at) {

@@ -1,4 +1,4 @@
-// The protocol of a Queue's slots: who may move a slot's word from where to where. One function per
+// The protocol of a Queue's slots: the moves of a slot's word, and by whom. One function per
 // move, each of one compare-and-swap that counts; what must come before or after it stands beside
 // it. docs/protocols.md has the table of states and what a death in each of them means.
 //
@@ -22,7 +22,7 @@ public:
     using SlotWord = layout::SlotWord;
 
     SlotRing() noexcept = default;
-    // `self`: the participant slot in whose name words are moved.
+    // `self`: the participant slot that moves of this object name.
     SlotRing(const QueueView& view, unsigned self) noexcept
         : view_(view), self_(self), mask_(view.shape().slots - 1),
           lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))),
@@ -48,7 +48,7 @@ public:
             }
             if (word.state == SlotState::Ready) return Look::Nothing;
             if (word.state == SlotState::Empty) {
-                if (word.lap != lap) return Look::Damaged;  // the hint ran ahead of everybody
+                if (word.lap != lap) return Look::Damaged;  // the hint ran ahead of all claims
                 // pairs with: the release in free_slot(): what the last consumer read is read
                 if (slot.word.compare_exchange_strong(
                         seen, encode({SlotState::Claimed, self_, 0, lap}), kSeqCst, kRelaxed)) {
@@ -58,7 +58,7 @@ public:
                 }
                 continue;
             }
-            // Somebody still has it from an earlier lap. Its ticket is passed only where that buys
+            // It is still held from an earlier lap. Its ticket is passed only where that buys
             // a claim: a ticket that is passed in vain costs consumers a look, and its slot a lap.
             if (tail >= passable) {
                 passable = find_claimable(tail);
@@ -97,7 +97,7 @@ public:
             const SlotWord word = layout::decode_slot(seen);
             const std::uint64_t lap = head >> lap_shift_;
             if (word.lap < lap) {
-                // Of an earlier lap and still somebody's; Empty or Ready can't be, since all
+                // Of an earlier lap and still held; Empty or Ready can't be, since all
                 // tickets before `head` are spent.
                 const bool is_hostile =
                     word.state == SlotState::Empty || word.state == SlotState::Ready;
@@ -150,7 +150,7 @@ public:
     };
     // How far a look at all that waits has seen.
     struct Sight {
-        std::uint64_t end = 0;      // the first ticket that nobody had claimed
+        std::uint64_t end = 0;      // the first ticket that was not claimed
         std::uint64_t claimed = 0;  // tickets before it that were not published yet
         std::uint64_t returned = 0;
     };
@@ -174,7 +174,7 @@ public:
         if (announced == ((sight.returned + 2) | 1U)) sight.returned = announced;
     }
 
-    // Whether `least` messages wait, or one that must come alone. Exact while nobody takes any.
+    // Whether `least` messages wait, or one that must come alone. Exact while none is taken.
     [[nodiscard]] bool has(std::uint64_t head, std::uint64_t least) const noexcept;
 
     // Whether a take, or a claim, would probably find something.
@@ -267,7 +267,7 @@ private:
     static constexpr std::int64_t kPatienceForEight = 20;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
     // Looks in one call. Spent tickets lie in a row for a lap at most, and hints lag by a few: so
-    // many more mean that somebody has scribbled over hints or laps.
+    // many more mean that hints or laps are damaged.
     static constexpr std::uint64_t kLeastLooks = std::uint64_t{1} << 22U;
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
@@ -292,7 +292,7 @@ private:
         return tail;
     }
 
-    // Release and acquire, so that who starts there finds everything before it spent.
+    // Release and acquire, so that a search that starts there finds everything before it spent.
     static std::uint64_t hint_of(const layout::TicketHint& hint) noexcept {
         return hint.ticket.load(kAcquire);
     }
@@ -365,8 +365,8 @@ private:
         const layout::QueueSlot& slot = view_.slot(index);
         const Waiting waiting{index, seen, slot.sequence.load(kRelaxed), slot.tag.load(kRelaxed),
                               slot.order.load(kRelaxed)};
-        // pairs with: the compare-and-swaps by which a slot changes hands: who reads what the next
-        // producer has written sees that the word has moved
+        // pairs with: the compare-and-swaps by which a slot changes hands: a reader of what the
+        // next producer has written sees that the word has moved
         std::atomic_thread_fence(kAcquire);
         if (slot.word.load(kRelaxed) != seen) return std::nullopt;
         return waiting;
@@ -383,7 +383,7 @@ private:
 template <typename Use>
 SlotRing::Sight SlotRing::survey(std::uint64_t& head, Use&& use) {
     Sight sight;
-    // The count before the look: who announces after it is news.
+    // The count before the look: an announcement after it is news.
     sight.returned = view_.state().returned.load(kAcquire);
     if ((sight.returned & 1U) != 0) {
         bool has_any = false;

@@ -1,5 +1,5 @@
 // The arena's steps. Each changes one word, so that a death between any two of them leaves words
-// that say whose they are; reap() finishes or undoes them.
+// that name their owner; reap() finishes or undoes them.
 #include "segment/arena.hpp"
 
 #include <algorithm>
@@ -271,7 +271,7 @@ void Arena::reap(unsigned slot) noexcept {
 }
 
 std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
-    // Piece by piece: who is stopped on the way keeps one piece from the others, not everything.
+    // Piece by piece: a participant stopped on the way keeps one piece from the others, not all.
     constexpr std::uint64_t kMostAtOnce = std::uint64_t{1} << 20U;
     const auto most = static_cast<std::uint32_t>(
         std::max<std::uint64_t>(1, kMostAtOnce / geometry_.granule_bytes));

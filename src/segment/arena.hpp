@@ -1,7 +1,7 @@
 // Blocks of payload memory: runs of granules, each run with one owner word.
 //
-// A granule's word is FREE, HEAD (the first of a block: who owns it, how long it is), BODY (points
-// back at its head) or FREEING (a head that is being taken apart, and by whom). To allocate is to
+// A granule's word is FREE, HEAD (the first of a block: its owner, its length), BODY (points back
+// at its head) or FREEING (a head that its freer is taking apart). To allocate is to
 // turn FREE into HEAD by one compare-and-swap, then FREE into BODY along the run; a dead owner's
 // HEAD tells its janitor exactly which granules to give back, at whatever step it died.
 #pragma once
@@ -38,12 +38,12 @@ class Arena {
 public:
     Arena() noexcept = default;
     // `control` has geometry.control_bytes(), zeroed at creation. `payload` may be mapped
-    // read-only by those who never allocate. `file_offset` is where the payload lies in the file.
+    // read-only where nothing is allocated. `file_offset` is where the payload lies in the file.
     Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
           os::SharedFile& file, std::uint64_t file_offset) noexcept;
 
-    // Those who wait for room sleep on it. To be told of what allocate() claims and gives back;
-    // after free(), reap() and trim() the caller tells them.
+    // Waiters for room sleep on `space`. Notified of what allocate() claims and gives back; after
+    // free(), reap() and trim() the caller notifies.
     void announce_room_on(const Signal& space) noexcept {
         space_ = space;
         has_space_ = true;
@@ -57,8 +57,8 @@ public:
     // Makes `to` the owner of a block of `from`'s: from now on it survives `from`'s death. False:
     // it is not `from`'s block.
     bool hand_over(BlockId block, unsigned from, unsigned to) noexcept;
-    // Gives the block back. Only its owner (or its owner's janitor) may call, once, and only with
-    // nobody holding it. Its memory stays reserved until trim().
+    // Gives the block back. Only its owner (or its owner's janitor) may call, once, and only while
+    // no holder bit is set. Its memory stays reserved until trim().
     void free(BlockId block, unsigned owner) noexcept;
 
     // Sets and clears participant `slot`'s bit on a block: the block may not be freed meanwhile.

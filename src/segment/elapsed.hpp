@@ -1,5 +1,5 @@
-// How long ago something was that somebody has noted in shared memory, for people. What a damaged
-// note says must not become undefined arithmetic.
+// Time since a moment noted in shared memory, for display. A damaged note must not become
+// undefined arithmetic.
 #pragma once
 
 #include <algorithm>

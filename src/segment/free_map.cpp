@@ -77,7 +77,7 @@ void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
     raise_from(0, region, size);
 }
 
-// Stops where the map says as much already: who is just lowering that looks again after it has.
+// Stops where the map says as much already: a participant just lowering that looks again after.
 // pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {

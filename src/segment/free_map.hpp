@@ -28,7 +28,7 @@ public:
 
     // There is a block of that class in the region; to be said after it is there.
     void raise(std::uint32_t region, SizeClass size) noexcept;
-    // Makes what lies above the region as large as what lies below, where somebody has not yet.
+    // Makes what lies above the region as large as what lies below, where that is still to be done.
     void restore_above(std::uint32_t region) noexcept;
     // There is none larger than `size` in the region, where the map said `said`. The caller looks
     // again afterwards, and raises what it finds then: see the argument at lower().

@@ -16,11 +16,11 @@ constexpr auto kRelease = std::memory_order_release;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
 constexpr std::uint64_t kLeastChunk = std::uint64_t{64} << 10U;
-// Who is stopped while he gives memory back keeps so much from the others, or this part of a small
-// heap, not everything.
+// What a participant that is stopped while giving memory back keeps from the others at most, or
+// this part of a small heap.
 constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
 constexpr std::uint64_t kTrimPart = 16;
-// Plans made again before the words are taken for damaged: each means that somebody else got on.
+// Plans made again before the words are taken for damaged: each means that another got on.
 constexpr unsigned kMostAttempts = 1'000'000;
 
 constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
@@ -132,9 +132,9 @@ void Heap::restore_hint(std::uint32_t region) noexcept {
     map_.restore_above(region);
 }
 
-// What others have not told the map yet, and may never, is told by whoever finds nothing. The map
-// is to be looked at after it: a note that is gone again has left its hint there.
-// pairs with: ~Note(), by way of note_of()
+// What others have not told the map yet, and may never: a search that finds nothing tells it. The
+// map is to be looked at after it: a note that is gone again has left its hint there. pairs with:
+// ~Note(), by way of note_of()
 void Heap::restore_noted() noexcept {
     for (unsigned member = 0; member < words_->members(); ++member) restore_noted(member);
 }
@@ -275,8 +275,8 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
 // ---- giving back
 
 // What lies before `granule` becomes part of `joined` if it is free. If it is used, the plan holds
-// only while it is: freed at the same moment, the two would come to lie side by side, and nobody
-// would join them. False: it is just changing, or damaged, and the plan says what was seen.
+// only while it is: freed at the same moment, the two would come to lie side by side, never
+// to be joined. False: it is just changing, or damaged, and the plan says what was seen.
 bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == 0) return true;
     const Piece last = piece_at(granule - 1);
@@ -389,9 +389,9 @@ bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
     return (reserved_[chunk / 64].load(kAcquire) >> (chunk % 64) & 1U) != 0;
 }
 
-// The chunks that a used block touches. Others may do the same for their part of one; nobody gives
-// back a chunk of which any part is used. A range that can't be had is given back as far as it was
-// had: so a chunk that others may have reserved meanwhile is never part of a longer one.
+// The chunks that a used block touches. Others may do the same for their part of one; a chunk
+// of which any part is used is never given back. A range that can't be had is given back as far as
+// it was had: so a chunk that others may have reserved meanwhile is never part of a longer one.
 std::error_code Heap::reserve(HeapBlock block) noexcept {
     const std::uint64_t size = geometry_.chunk_bytes();
     const std::uint64_t begin = offset(block) / size;

@@ -4,7 +4,7 @@
 // last of a free block of two or more says TAIL and the same; all others are INSIDE. Splitting,
 // freeing and joining change all the words that they are about at once (segment/multi_word.hpp),
 // together with the word by which the owner names the block: so the tiling is whole at every
-// instant, a block belongs to somebody from its first moment to its last, and a death in the middle
+// instant, a block has an owner from its first moment to its last, and a death in the middle
 // leaves nothing to repair. Costs do not grow with the size of a block. Where to look is told by
 // segment/free_map.hpp: the first place from the start that fits, which keeps what is free together
 // (D. Knuth, The Art of Computer Programming, 2.5: boundary tags, first fit by address).
@@ -74,15 +74,15 @@ public:
     // lies in the file.
     Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, os::SharedFile& file,
          std::uint64_t file_offset) noexcept;
-    // One free block, in zeroed control memory that nobody else sees yet. `is_reserved`: all its
+    // One free block, in zeroed control memory that is not shared yet. `is_reserved`: all its
     // memory is there already.
     void prepare(bool is_reserved = false) noexcept;
 
     // Takes a block, reserves its memory, and names it in `name`, which held `seen`: see name_of().
     Outcome allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept;
     // Gives the block back, and changes the words of `also` with it: its name, at least. They must
-    // be such that nobody else changes a payload and back; three at most. False: one has another
-    // payload than was seen, or what is there is damaged, and the block is still used.
+    // be such that no other participant changes a payload and back; three at most. False: one has
+    // another payload than was seen, or what is there is damaged, and the block is still used.
     bool free(HeapBlock block, WordPlan also) noexcept;
     // Makes a used block longer or shorter where it is. Its owner alone may call.
     Fit resize(HeapBlock& block, std::uint64_t bytes) noexcept;
@@ -122,7 +122,7 @@ private:
     };
     static constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
     static constexpr unsigned kNamed =
-        0x3FF;  // owner of a block that somebody names; no participant
+        0x3FF;  // owner of a block that an entry names; no participant
 
     // Payload of a granule's word, from the lowest bit: state 2, owner 10, length 28.
     [[nodiscard]] static Piece decode(std::uint64_t value, std::uint32_t granule) noexcept {

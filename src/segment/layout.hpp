@@ -27,9 +27,9 @@ inline constexpr std::uint64_t kMaxSlots = 1024;
 inline constexpr std::uint64_t kFeatureAsymmetricFence = 1;
 inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence;
 
-// Offset 0 of the file. Written by the creator before the segment is published, by nobody after;
-// read by everybody, once, with pread. Its first byte carries the life-cycle lock: shared while
-// somebody joins, exclusive while somebody removes the segment.
+// Offset 0 of the file. Written by the creator before the segment is published, never after; read
+// by each participant, once, with pread. Its first byte carries the life-cycle lock: shared while
+// a process joins, exclusive while one removes the segment.
 struct SegmentHeader {
     std::uint64_t magic;
     std::uint32_t layout_version;
@@ -58,9 +58,9 @@ static_assert(offsetof(SegmentHeader, name) == 176);
 static_assert(offsetof(SegmentHeader, checksum) == 432);
 static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
 
-// One who may be attached. The kernel's write lock on its first byte is what makes it alive.
+// One participant. It is alive while the kernel holds its write lock on the slot's first byte.
 // Everything in it but `found_dead` is written by the holder of that lock alone; `word` last, with
-// release, read by everybody with acquire. The rest is text for people, relaxed.
+// release, read by all with acquire. The rest is for display, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;
@@ -73,16 +73,16 @@ struct ParticipantSlot {
     std::atomic<std::uint64_t> start_time;
     std::atomic<std::int64_t> attached_at;
     std::atomic<std::uint64_t> text[kTextWords];  // process name, zero padded
-    // Join number of the last one found dead here: from then on its lock, if anybody has it, is a
-    // janitor's. By whoever finds it dead, before anything is done because of that; only grows.
-    // Read by who finds the lock taken, and by its participant, which may be alive and have lost
+    // Join number of the last participant found dead here: from then on the slot's lock, if held,
+    // is a janitor's. Written by the finder before it acts on the death; only grows. Read by those
+    // that find the lock taken, and by the participant itself, which may be alive and have lost
     // its lock. Release and acquire: see Participants::note_dead().
     std::atomic<std::uint64_t> found_dead;
     std::uint64_t reserved[18];
 };
 static_assert(sizeof(ParticipantSlot) == 256);
 
-// What waiters sleep on. Bit 0: somebody announced himself; bits 1..31: a count of wake-ups, which
+// What waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of wake-ups, which
 // wraps after 2^31 of them: a sleeper would have to be between its look and its sleep for that
 // long to miss one, and its sleep is bounded anyway. Waiters set bit 0, wakers clear it by
 // adding 1.
@@ -91,7 +91,7 @@ struct alignas(kApart) SignalWord {
 };
 static_assert(sizeof(SignalWord) == kApart);
 
-// One granule of an arena. See segment/arena.hpp for the states and who moves them.
+// One granule of an arena. See segment/arena.hpp for the states and their moves.
 struct GranuleWord {
     std::atomic<std::uint64_t> owner;
 };
@@ -109,8 +109,8 @@ inline constexpr std::uint64_t kWordMark = std::uint64_t{1} << 63U;
 inline constexpr unsigned kMostWords = 8;  // changed at once
 
 // What one participant changes at once. Written by it alone, while no word refers to it; read by
-// whoever meets a reference, who checks `status` afterwards. A participant's successor goes on with
-// the sequence that it finds.
+// participants that meet a reference, which check `status` afterwards. A participant's successor
+// goes on with the sequence that it finds.
 struct alignas(kApart) WordOperation {
     std::atomic<std::uint64_t> status;  // from the lowest bit: OperationState 2, words 4, sequence
     std::atomic<std::uint64_t> place[kMostWords];  // number of the word in the control block

@@ -52,7 +52,7 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
     return sequence_in(status) == (reference & kSequenceMask);
 }
 
-// A reference that nothing stands behind: only damage makes one, and nobody waits for it for ever.
+// A reference that nothing stands behind: only damage makes one; given up after so many looks.
 constexpr unsigned kMostFutile = 1000;
 // And changes of others that are finished for one look at a word.
 constexpr unsigned kMostHelped = 100'000;
@@ -122,7 +122,7 @@ bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) no
     return word.compare_exchange_strong(seen, successor(seen, payload), kSeqCst, kRelaxed);
 }
 
-// In one order for everybody: of two that meet, one is ahead, and helping goes in no circle.
+// In one order for all participants: of two that meet, one is ahead, and helping goes in no circle.
 void MultiWord::put_in_order(Operation& operation) noexcept {
     for (unsigned end = 1; end < operation.size; ++end) {
         for (unsigned at = end; at > 0; --at) {
@@ -156,13 +156,13 @@ bool MultiWord::renew(WordPlan& plan) const noexcept {
     return true;
 }
 
-// pairs with: note_of(), by way of the change that follows: who sees that sees the note.
+// pairs with: note_of(), by way of the change that follows: a thread that sees it sees the note.
 MultiWord::Note::Note(MultiWord& words, std::uint64_t what) noexcept
     : note_(words.operations_[words.self_].note), turn_(words.noted_) {
     note_.store(what, kSeqCst);
 }
 
-// pairs with: note_of(): who sees no note sees what was done after the change.
+// pairs with: note_of(): a thread that sees no note sees what was done after the change.
 MultiWord::Note::~Note() {
     note_.store(0, kRelease);
 }
@@ -183,10 +183,10 @@ std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     // No wider than a reference can say: only damage makes one that is, and nothing would come
     // true.
     const std::uint64_t sequence = (sequence_in(place.status.load(kRelaxed)) + 1) & kSequenceMask;
-    // pairs with: the acquire loads in read_operation(): who finds the change before over finds its
-    // words without it.
+    // pairs with: the acquire loads in read_operation(): a thread that finds the change before over
+    // finds its words without it.
     place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);
-    // pairs with: the acquire fence in read_operation(): who copies a new word sees a new status.
+    // pairs with: the acquire fence in read_operation(): a new word comes with a new status.
     std::atomic_thread_fence(kRelease);
     for (unsigned at = 0; at < operation.size; ++at) {
         const auto& step = operation.steps[at];
@@ -232,8 +232,8 @@ bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
 }
 
 // The reference into one word. False: it holds something else, or the matter is decided.
-// Only while it is not decided is what stands in its way further on in the order of the words: who
-// came late and helped all the same could go on to help one later change inside another for ever.
+// Only while it is not decided is what stands in its way further on in the order of the words: a
+// helper that came late could go on to help one later change inside another for ever.
 bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
                         unsigned depth) const noexcept {
     // Each means that the word is not what is expected any more, which it never is again: so the

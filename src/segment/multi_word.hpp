@@ -1,7 +1,7 @@
-// Several words of shared memory changed at once, or none of them; nobody waits for anybody.
+// Several words of shared memory changed at once, or none of them; lock-free.
 //
-// Who changes words describes the change in its own place, then puts a reference to that into each
-// of them. Whoever meets a reference finishes the change first: so a participant that is stopped
+// A participant describes its change in its own place, then puts a reference to that into each of
+// the words. A participant that meets a reference finishes the change first: so one that is stopped
 // or killed half-way leaves nothing half done. After T. Harris, K. Fraser and I. Pratt, "A
 // practical multi-word compare-and-swap operation" (DISC 2002), without its inner restricted double
 // compare: no value ever comes back to a word (its generation grows), so a late helper's
@@ -31,7 +31,7 @@ constexpr std::uint64_t successor(std::uint64_t seen, std::uint64_t payload) noe
     return generation << layout::kPayloadBits | (payload & layout::kPayloadMask);
 }
 
-// What is to be changed. A value of the one who plans.
+// What is to be changed. Private to its planner.
 class WordPlan {
 public:
     // `word` holds `seen` and is to hold `payload`. Said again of the same word it replaces the
@@ -71,12 +71,12 @@ public:
     void attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
                 unsigned members, unsigned self) noexcept;
 
-    // Places from `reach` on were never taken: nobody need look there for notes.
+    // Places from `reach` on were never taken: note_of() does not look there.
     void limit(const std::atomic<std::uint64_t>& reach) noexcept { reach_ = &reach; }
 
     // What the word holds, after finishing what was under way there. In one order with all changes
-    // of words, and with what else is sequentially consistent: who has set a bit, and sees here
-    // that a word has not changed, is seen by whoever changes it and looks at the bits then.
+    // of words, and with what else is sequentially consistent: if a participant sets a bit and then
+    // reads here that a word has not changed, the one that changes it later sees the bit.
     // pairs with: the compare-and-swaps of change(), install() and run()
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
         const std::uint64_t seen = word.load(std::memory_order_seq_cst);

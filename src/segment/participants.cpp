@@ -1,4 +1,4 @@
-// Participants: joining, leaving, and asking the kernel who is dead.
+// Participants: joining, leaving, and asking the kernel which of them are dead.
 #include "segment/participants.hpp"
 
 #include <algorithm>
@@ -61,7 +61,7 @@ void Participants::note_dead(unsigned slot) const noexcept {
     if (life(slot) != Life::Dead || joins(slot) != dead) return;
     if (is_copy_) return note_in_file(slot, dead);
     std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
-    // A number that only grows, unless somebody scribbles: then it is not worth a fight.
+    // A number that only grows, except in damaged memory: then it is given up.
     constexpr unsigned kTries = 64;
     std::uint64_t seen = found.load(kRelaxed);
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
@@ -71,8 +71,8 @@ void Participants::note_dead(unsigned slot) const noexcept {
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
 }
 
-// Only one who removes the segment does it without a mapping, under the exclusive life-cycle lock:
-// nobody else can be at it. What can't be written is not told.
+// Only removal does it without a mapping, under the exclusive life-cycle lock: no other process can
+// be at it. What can't be written is not told.
 void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcept {
     const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, found_dead);
     std::uint64_t seen = 0;
@@ -81,12 +81,12 @@ void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcep
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
-    // pairs with: retire(), announce(); who finds it gone has what it held
+    // pairs with: retire(), announce(); once it is gone, what it held is free
     return joins(slot) == slots_[slot].found_dead.load(std::memory_order_acquire) &&
            is_announced(slot);
 }
 
-// Somebody lives in every place. Where a lock is taken and nobody lives, one comes, goes or clears.
+// Every slot has a living participant. One locked without any is being joined, left or cleared.
 bool Participants::is_full(unsigned places) const noexcept {
     for (unsigned slot = 0; slot < places; ++slot) {
         if (!is_announced(slot) || has_janitor(slot)) return false;
@@ -196,7 +196,7 @@ Life Participants::life(unsigned slot) const noexcept {
         // The lock may have been let go by an owner that left in good order between the two looks.
         if (word_of(slot) == before) return Life::Dead;
     }
-    return Life::Alive;  // somebody scribbles in the slot: no evidence of death
+    return Life::Alive;  // the slot's memory is damaged: no evidence of death
 }
 
 ParticipantText read_text(const ParticipantSlot& slot) {

@@ -1,5 +1,5 @@
-// Who is attached to a segment, and the kernel's word on who is alive.
-// One slot a participant; alive is who holds the write lock on the first byte of its slot.
+// The participants of a segment, and whether they live, by the kernel's word.
+// One slot each; a participant lives while it holds the write lock on the first byte of its slot.
 #pragma once
 
 #include <atomic>
@@ -13,9 +13,9 @@
 namespace penstock::detail {
 
 enum class Life : std::uint8_t {
-    Free,   // nobody; or somebody who has the lock and has not announced himself yet
+    Free,   // empty; or claimed by a process that has not announced itself yet
     Alive,  // announced, and the kernel holds its lock
-    Dead,   // announced, and nobody holds the lock: a janitor may clear it
+    Dead,   // announced, and the lock is free: a janitor may clear it
 };
 
 // How long a janitor is waited for: far longer than it needs, if it runs at all.
@@ -66,8 +66,8 @@ public:
                  unsigned count) noexcept
         : file_(&file), slots_(slots), slots_offset_(slots_offset), count_(count) {}
     // For a look from outside, without a mapping: `copy` was read from the file, and what changes
-    // under it, who is announced, is read from there each time. Nothing can be claimed; a death is
-    // noted in the file.
+    // under it, the words of the slots, is read from there each time. Nothing can be claimed; a
+    // death is noted in the file.
     static Participants of_copy(os::SharedFile& file, layout::ParticipantSlot* copy,
                                 std::uint64_t slots_offset, unsigned count) noexcept {
         Participants participants(file, copy, slots_offset, count);
@@ -81,15 +81,15 @@ public:
     // caller owns whatever the slot's last owner left and must clear it before announcing.
     bool try_claim(unsigned slot) noexcept;
     // The same where the last owner may be dead: that it was found dead is said before the lock is
-    // asked for, so that has_janitor() tells others whose that is. False also if its owner lives.
+    // asked for, so that has_janitor() is true for others. False also if its owner lives.
     bool claim(unsigned slot) noexcept;
-    // The first of the slots below `places` that can be had. Waits for those who are just joining,
-    // leaving or clearing up, for kJanitorPatience at most. Nothing: describe() says why.
+    // The first of the slots below `places` that can be had. Waits for participants that are just
+    // joining, leaving or clearing up, for kJanitorPatience at most. Nothing: describe() says why.
     std::optional<unsigned> claim_free(unsigned places) noexcept;
     // Lets the lock go; the slot must be free or the caller's to abandon.
     void release(unsigned slot) noexcept;
 
-    // Writes who we are into the slot, for people. The caller holds its lock.
+    // Writes this process's identity into the slot, for display. The caller holds its lock.
     void sign(unsigned slot);
     // Makes the slot active. The caller holds its lock and has signed.
     void announce(unsigned slot) noexcept;
@@ -101,14 +101,14 @@ public:
     // How often the slot has been joined: 1 for its first participant.
     [[nodiscard]] std::uint64_t joins(unsigned slot) const noexcept;
     [[nodiscard]] Life life(unsigned slot) const noexcept;
-    // The one who was found dead in the slot is still in it: if its lock is somebody's, a
-    // janitor's. life() says Alive then, for the kernel does not tell whose a lock is.
+    // The participant that was found dead is still in the slot: its lock, if taken, is a janitor's.
+    // life() says Alive then, for the kernel does not tell a janitor's lock from an owner's.
     [[nodiscard]] bool has_janitor(unsigned slot) const noexcept;
     // Says in the slot that its participant was found dead, unless it is not any more. Before
     // anything is done because of that: it may be alive and have lost its lock, and looks at this.
     void note_dead(unsigned slot) const noexcept;
-    // Somebody has found dead the participant that this handle is. One load, any thread.
-    // pairs with: note_dead(): who sees nothing has been taken nothing from yet
+    // This handle's participant was found dead by another. One load, any thread.
+    // pairs with: note_dead(): while this is false, nothing has been taken from it
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
     // "3 participants are alive, 1 is dead and being cleared up after": of those below `places`.
     [[nodiscard]] std::string describe(unsigned places) const;

@@ -1,4 +1,4 @@
-// The life of a segment: built where nobody can see it, published in one step, left in order.
+// The life of a segment: built in private, published in one step, left in order.
 #include "segment/segment.hpp"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ namespace penstock::detail {
 namespace {
 
 constexpr std::uint64_t kLifeCycleByte = 0;
-// How long one waits for another who is joining or removing: microseconds if it runs at all.
+// How long a process waits for another that joins or removes: microseconds if that one runs.
 constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
 // Of a control block of another user's, so that looking at it does not take the memory of the
 // machine. One of the default sizes has some MiB; holes are not counted.
@@ -45,11 +45,11 @@ std::string describe_holders(const Participants& participants) {
 
 enum class Removal : std::uint8_t { Removed, Kept, InUse, Busy };
 
-// Removes the name if nobody alive is attached, and may_go() if there is one. The life-cycle lock
-// keeps joiners out meanwhile.
+// Removes the name if no living process is attached and may_go(), if there is one, agrees. The
+// life-cycle lock keeps joiners out meanwhile.
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path, const std::function<bool()>& may_go) {
-    // Looks again after letting go: who left meanwhile found us at work and may have given up.
+    // Looks again after letting go: one that left meanwhile found us at work and may have given up.
     constexpr unsigned kMostLooks = 1000;
     for (unsigned look = 0; look < kMostLooks; ++look) {
         if (participants.anybody_alive()) return Removal::InUse;
@@ -59,7 +59,7 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
         const bool is_dead = !participants.anybody_alive();
         const bool goes = is_dead && (!may_go || may_go());
         if (goes) {
-            // Who lost its lock and lives goes on in what nobody can find: it is told.
+            // A participant that lost its lock and lives would go on in a removed segment: tell it.
             for (unsigned slot = 0; slot < participants.count(); ++slot) {
                 participants.note_dead(slot);
             }
@@ -70,10 +70,10 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
         PENSTOCK_CRASH_POINT("segment.remove.unlocked");
         if (is_dead) return goes ? Removal::Removed : Removal::Kept;
     }
-    return Removal::InUse;  // somebody scribbles in the slots
+    return Removal::InUse;  // the slots change under our eyes: damaged
 }
 
-// The same, with patience for somebody who is just joining or removing.
+// The same, with patience for a process that is just joining or removing.
 Removal remove_patiently(os::SharedFile& file, const Participants& participants,
                          const std::string& path, const std::function<bool()>& may_go = {}) {
     const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
@@ -84,7 +84,7 @@ Removal remove_patiently(os::SharedFile& file, const Participants& participants,
     }
 }
 
-// Why a name that nobody alive uses is not replaced; empty if it may be. What a queue held is lost
+// Why a name without living users is not replaced; empty if it may be. What a queue held is lost
 // to a queue of the same name, which tells its creator (Segment::replaced).
 std::string why_kept(const KeptData& kept, Kind found, Kind wanted) {
     const bool is_replaced = found == wanted && kept.objects == 0;
@@ -169,7 +169,7 @@ void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& 
 
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait) {
-    // Only for those who have to wait: closing a watch takes the kernel 10 ms and more.
+    // Only where a wait is needed: closing a watch takes the kernel 10 ms and more.
     std::optional<os::DirectoryWatch> watch;
     for (;;) {
         try {
@@ -358,7 +358,7 @@ void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
 
 void Segment::publish(const std::optional<std::uint32_t>& replaces_owner) {
     if (location_.path.empty()) return;
-    constexpr int kTries = 100;  // each failure means that somebody else published first
+    constexpr int kTries = 100;  // each failure means that another process published first
     for (int i = 0; i < kTries; ++i) {
         const std::error_code error = file_.publish(location_.path);
         if (!error) return;

@@ -1,5 +1,5 @@
 // A named piece of shared memory: made in private, published whole, attached to after every field
-// of its header has been checked, and removed by the last who leaves it.
+// of its header has been checked, and removed by the last participant to leave.
 #pragma once
 
 #include <array>
@@ -65,7 +65,7 @@ public:
                                            const MemoryOptions& memory, const Fill& fill);
 
     // Opens and checks. The life-cycle lock is held shared until joined() or destruction, so that
-    // nobody removes the segment while the caller claims its slot. Throws Error.
+    // the segment is not removed while the caller claims its slot. Throws Error.
     static std::unique_ptr<Segment> attach(const std::string& name, const Wanted& wanted);
     static std::unique_ptr<Segment> attach(int descriptor, const Wanted& wanted);
     void joined() noexcept;
@@ -76,8 +76,8 @@ public:
     // Linux 5.14).
     [[nodiscard]] Status populate(const Wait& wait, const Cancel& closing) noexcept;
 
-    // To be called after one's slot is retired and released: removes the name if nobody is left,
-    // and `may_go`, asked while nobody can join, has nothing against it.
+    // To be called after one's slot is retired and released: removes the name if no participant
+    // is left and `may_go`, asked while none can join, agrees.
     void leave(const std::function<bool()>& may_go = {}) noexcept;
 
     // After leave(): what refers to this handle changes nothing any more, as is_foreign() says. The
@@ -110,8 +110,8 @@ public:
     [[nodiscard]] std::byte* control() const noexcept;
     [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }
     // The payload where it can't be written: what is handed to the program to read lies here, so
-    // that a stray write faults there and reaches no other process. payload() itself for those who
-    // map it read-only, and where the plan has no views.
+    // that a stray write faults there and reaches no other process. payload() itself where it is
+    // mapped read-only, and where the plan has no views.
     [[nodiscard]] const std::byte* views() const noexcept {
         return views_.data() != nullptr ? views_.data() : payload_.data();
     }
@@ -150,8 +150,9 @@ private:
     void publish(const std::optional<std::uint32_t>& replaces_owner);
 
     Location location_;
-    os::SharedFile file_;     // carries the locks
-    os::SharedFile lending_;  // carries none, so that an heir of it keeps nobody alive
+    os::SharedFile file_;  // carries the locks
+    os::SharedFile
+        lending_;  // carries no lock: a process that inherits it keeps no participant alive
     layout::SegmentHeader header_{};
     os::Mapping control_;  // header, slots and control, writable
     os::Mapping payload_;
@@ -169,16 +170,16 @@ private:
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait);
 
-// A look at a segment from outside: copied and checked, joined by nobody, changed in nothing but by
-// remove_if_abandoned(). Nothing is mapped, so that whoever owns the file may do with it what it
-// likes, also cut it short. Throws Error as Segment::attach(), but looks at every user's.
+// A look at a segment from outside: copied and checked, not joined, changed in nothing but by
+// remove_if_abandoned(). Nothing is mapped, so that the owner of the file may do with it what it
+// likes, also truncate it. Throws Error as Segment::attach(), but looks at every user's.
 class Visit {
 public:
     enum class Purpose : std::uint8_t { Look, Remove };
     explicit Visit(const std::string& name, Purpose purpose = Purpose::Look);
 
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
-    // Who lives is asked anew each time; the texts are of the moment of the visit.
+    // Lives are asked anew each time; the texts are of the moment of the visit.
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
     // A copy of the control block as it is now, good until the next call. To be called once the
     // header's geometry has been checked: that bounds its size. Throws Corrupt (the file ends
@@ -188,8 +189,8 @@ public:
     [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
     // Throws PermissionDenied unless it is this user's or `trust` names its owner.
     void check_trusted(const Trust& trust) const;
-    // False: somebody alive is attached, or just joining, or `may_go`, asked while nobody can join,
-    // has something against it.
+    // False: a living process is attached or just joining, or `may_go`, asked while none can join,
+    // refused.
     bool remove_if_abandoned(const std::function<bool()>& may_go = {});
 
 private:
@@ -208,7 +209,7 @@ private:
 SegmentSummary summarize(Visit& visit, const std::string& name);
 
 // What would be lost with an abandoned segment. Nothing where its geometry makes no sense: then
-// nobody can attach and have it. Defined above the concepts, in src/inspect, which know their data.
+// no process can attach to it. Defined in src/inspect, above the concepts, which know their data.
 KeptData kept_data(Visit& visit);
 
 }  // namespace penstock::detail

@@ -70,8 +70,8 @@ public:
     Signal(layout::SignalWord& word, bool asymmetric) noexcept
         : word_(&word.word), asymmetric_(asymmetric) {}
 
-    // After the change that waiters look for has been stored. No system call unless somebody
-    // announced himself. Orders that store before the look at the waiters.
+    // After the change that waiters look for has been stored. No system call unless a
+    // waiter has announced itself. Orders that store before the look at the waiters.
     void notify() noexcept {
         if (has_waiters()) wake();
     }
@@ -101,7 +101,7 @@ public:
         PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
-    // Says that somebody is about to sleep; the condition must be looked at again after it.
+    // Says that a waiter is about to sleep; the condition must be looked at again after it.
     // What it returns is what to sleep on. A waiter that dies here costs one needless wake-up.
     std::uint32_t announce() noexcept {
         const std::uint32_t seen = word_->fetch_or(1U, std::memory_order_acq_rel) | 1U;
@@ -115,7 +115,7 @@ public:
         return seen;
     }
 
-    // True if nobody has woken the signal since announce() returned `seen`.
+    // True if the signal was not notified since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
         return word_->load(std::memory_order_acquire) == seen;
     }
@@ -150,7 +150,7 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
 }
 
 // For a loop that looks again without having slept, because what it waited for seemed to be there
-// and was not: once is a race that was lost, but where somebody scribbles it may go on for ever.
+// and was not: once is a lost race, but in damaged memory it may go on for ever.
 // Ready: it may look again.
 inline WaitEnd end_of_wait(const Wait& wait) {
     if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
@@ -193,7 +193,7 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
-        // An announcement that nobody has taken down stands: no second fence for it.
+        // An announcement that was not taken down stands: no second fence for it.
         if (signal.is_standing(seen)) continue;
         seen = signal.announce();
         if (ready()) return WaitEnd::Ready;

@@ -1,4 +1,4 @@
-// The parts of a Store's control block that nobody is in a hurry about.
+// The parts of a Store's control block that are off the hot path.
 #include "store/control.hpp"
 
 #include <algorithm>

@@ -104,7 +104,7 @@ constexpr Favour decode_favour(std::uint64_t word) noexcept {
 // What can be read off the control block alone. Looks at every entry and granule; changes nothing.
 StoreStats read_store_stats(const StoreView& view, const MultiWord& words, const Heap& heap);
 
-// The objects of a persistent store, which whoever attaches can still have. Throws Corrupt.
+// The objects of a persistent store, which the next to attach can still have. Throws Corrupt.
 KeptData kept_objects(Visit& visit);
 
 }  // namespace penstock::detail

@@ -16,7 +16,7 @@ using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 // Looks at words that others changed meanwhile, before they are taken for damaged: each means that
-// somebody else got on, unless somebody scribbles.
+// another participant got on, unless the memory is damaged.
 constexpr unsigned kMostAttempts = 1000;
 
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
@@ -96,7 +96,7 @@ void StoreCore::claim_place() {
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
                  places, self);
     extend_reach();
-    // Before anything can fail: from here on what the dead one had would be nobody's.
+    // Before anything can fail: if we gave up now, what the dead participant had would be lost.
     if (participants.is_announced(self)) take_over(self);
     auto fresh = std::make_unique<Pins>(view, self);
     participants.sign(self);
@@ -170,7 +170,7 @@ void StoreCore::clear_dead() noexcept {
     }
 }
 
-// For who wants nothing of it himself: what somebody else is at is left to him.
+// Opportunistic: skips if another thread is reaping.
 void StoreCore::clear_dead_in_passing() noexcept {
     const std::unique_lock lock(janitor_, std::try_to_lock);
     if (!lock || !segment->check_place()) return;
@@ -179,7 +179,7 @@ void StoreCore::clear_dead_in_passing() noexcept {
     }
 }
 
-// False: it has a janitor, who is at work.
+// False: another janitor is at work on it.
 bool StoreCore::clear_place(unsigned place) noexcept {
     if (!segment->participants().claim(place)) return false;
     PENSTOCK_CRASH_POINT("store.janitor.locked");
@@ -192,8 +192,8 @@ bool StoreCore::clear_place(unsigned place) noexcept {
     return true;
 }
 
-// What the dead one had is had again in a moment: who went on without it would evict the living's,
-// or say that there is no room. A janitor that is stopped is waited for once, and not again.
+// What the dead participant had is free in a moment: going on without it would evict objects of the
+// living, or report no room. A janitor that is stopped is waited for once, and not again.
 void StoreCore::await_janitor(unsigned place) noexcept {
     Participants& participants = segment->participants();
     const std::uint64_t joins = participants.joins(place);
@@ -290,7 +290,7 @@ Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
     return Status::ok();
 }
 
-// Somebody has it staged. Ok: not any more, look again.
+// Another writer has it staged. Ok: not any more, look again.
 Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
     const unsigned member = decoded(seen).member;
@@ -334,14 +334,14 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
     return index.claim(hash, self);
 }
 
-// An entry that says to everybody that we write the key.
+// An entry that tells all others that we write the key.
 Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash,
                                        const ReserveOptions& options) noexcept {
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
         if (seen == MultiWord::kBroken) return damaged("entries");
-        // Whoever writes it is looked for first: it may be committed between the two looks.
+        // Its writer is looked for first: it may commit between the two looks.
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
             staged = value;
@@ -421,8 +421,8 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         if (eviction == StoreOrder::Outcome::Damaged) return damaged("links");
         if (eviction == StoreOrder::Outcome::Done) continue;
         if (!std::exchange(has_looked, true)) {
-            // Once more: what one of the dead held may have become another's who died over it, in a
-            // place that was looked at before.
+            // Once more: what one of the dead held may have passed to a janitor that died as well,
+            // in a place that was looked at before.
             clear_dead();
             go_on_for_the_stopped();
             continue;
@@ -440,8 +440,8 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
     return damaged("blocks");
 }
 
-// What others have begun and may be stopped at keeps room and entries from nobody: objects that
-// they would like to go, or let go as the last.
+// Finishes what another has begun and may be stopped at, so that it holds back no room and no
+// entries: evictions, and objects that it released last.
 void StoreCore::go_on(std::uint32_t entry) noexcept {
     collect(entry);
     const std::uint64_t seen = word(entry);
@@ -562,7 +562,7 @@ bool StoreCore::pin(std::uint32_t entry) noexcept {
         const State state = decoded(seen).state;
         if (state == State::Resident) return true;
         if (state != State::Evicting) break;
-        // Somebody would like it to go, and has not looked at our pin, or will see it.
+        // Another is evicting it, and has not looked at our pin, or will see it.
         if (move(entry, seen, State::Resident)) return true;
     }
     unpin(entry);
@@ -570,7 +570,7 @@ bool StoreCore::pin(std::uint32_t entry) noexcept {
 }
 
 void StoreCore::unpin(std::uint32_t entry) noexcept {
-    // Whoever removed it left it to its last reader.
+    // It was removed meanwhile and left to its last reader.
     if (pins->release(entry)) collect(entry);
 }
 
@@ -671,7 +671,7 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     std::uint64_t sleeps = 0;
     SpinBudget spin;
     const auto is_closing = [this] {
-        clear_dead_in_passing();  // who was writing it may be dead: somebody else may then
+        clear_dead_in_passing();  // its writer may be dead: then another may write it
         return closing.is_cancelled() || !segment->check_place();
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);
@@ -689,7 +689,7 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
 
 // ---- memory
 
-// Where all of it is reserved from the start it stays: somebody may have pinned it for a device.
+// Where all of it is reserved from the start it stays: it may be pinned for a device.
 std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
     return view.shape().is_reserved ? 0 : heap.trim(self, keep_bytes);
 }
@@ -709,7 +709,7 @@ void StoreCore::register_cuda() {
                         "with `populate`");
     }
     std::string problem;
-    const bool was_fixed = is_fixed.exchange(true);  // before: who moves pages looks at it
+    const bool was_fixed = is_fixed.exchange(true);  // before: code that moves pages looks at it
     const std::uint64_t bytes = view.shape().heap.bytes();
     cuda_ = os::CudaRegistration::make(segment->payload(), bytes, problem);
     if (cuda_ == nullptr) {
@@ -731,7 +731,7 @@ std::uint64_t StoreCore::own_bytes(std::uint32_t entry) const noexcept {
     return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
 }
 
-// The block back to the heap, and the entry to everybody, in one change. It is ours, Freeing.
+// The block back to the heap, and the entry free, in one change. It is ours, Freeing.
 void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
     StoreEntry& self_entry = view.entry(entry);
     index.forget(entry);
@@ -755,7 +755,7 @@ void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
     PENSTOCK_CRASH_POINT("store.free.freed");
 }
 
-// A removed object goes with its last reader: whoever finds that nobody holds it.
+// A removed object goes with its last reader: the one that finds no holder bit set frees it.
 void StoreCore::collect(std::uint32_t entry) noexcept {
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
@@ -766,7 +766,7 @@ void StoreCore::collect(std::uint32_t entry) noexcept {
     }
 }
 
-// A reader who comes in between says no, and so does one who was there before.
+// A reader's pin refuses it, also one that comes in between.
 StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
     using Outcome = StoreOrder::Outcome;
     const std::uint64_t seen = word(entry);
@@ -816,7 +816,7 @@ StoreOrder::Outcome StoreCore::evict_one() noexcept {
     return Outcome::Damaged;
 }
 
-// Of an object that we have pinned; it goes with its last reader. Changed: somebody else did it.
+// Of an object that we have pinned; it goes with its last reader. Changed: another did it.
 StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
     using Outcome = StoreOrder::Outcome;
     for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
@@ -843,7 +843,7 @@ std::uint64_t StoreCore::clear() noexcept {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         if (is.state == State::Staged) {
-            // The memory stays its writer's; his commit is refused.
+            // The memory stays its writer's; the commit is refused.
             if (move(entry, seen, State::Expired, is.member)) ++removed;
             continue;
         }

@@ -127,7 +127,7 @@ private:
     std::optional<std::uint32_t> pin_hash(const KeyHash& hash, std::string_view key) noexcept;
     bool pin(std::uint32_t entry) noexcept;
     [[nodiscard]] bool has_key(std::uint32_t entry, std::string_view key) const noexcept;
-    // Done: it is gone, or one is. Changed: it stays, or nobody may go.
+    // Done: an object was evicted. Changed: it stays, or none may go.
     StoreOrder::Outcome evict_one() noexcept;
     StoreOrder::Outcome evict(std::uint32_t entry) noexcept;
     void collect(std::uint32_t entry) noexcept;

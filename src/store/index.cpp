@@ -39,7 +39,7 @@ std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned member) noexcept {
             entry.hash[0].store(hash.low, kRelaxed);
             entry.hash[1].store(hash.high, kRelaxed);
             entry.incarnation.fetch_add(1, kRelaxed);
-            // pairs with: the acquire in find(); before the word says that somebody is there
+            // pairs with: the acquire in find(); before the word says that the entry is in use
             view_.bucket(bucket).tags[way].store(tag_of(hash), std::memory_order_release);
             return number;
         }

@@ -2,8 +2,8 @@
 // next three.
 //
 // Look-ups read tags, then the entries that may be meant. That no key is staged twice is the work
-// of the bucket's version: who stages looks for the key, and changes the version together with his
-// entry; if somebody staged a key of this bucket in between, that fails, and he looks again.
+// of the bucket's version: a writer looks for the key, and changes the version together with its
+// entry; if another staged a key of this bucket in between, that fails, and it looks again.
 #pragma once
 
 #include <array>

@@ -32,12 +32,12 @@ inline constexpr std::uint64_t kMostMetaBytes = std::uint64_t{16} << 20U;
 
 // Where an object is in its life.
 //
-//   Free        nobody's
-//   Claimed(m)  member m fills the entry in; nobody else looks at it
-//   Staged(m)   m writes the object; others are told that he does
-//   Resident    committed: whoever looks finds it
+//   Free        unowned
+//   Claimed(m)  member m fills the entry in; the others leave it alone
+//   Staged(m)   m writes the object; others are told so
+//   Resident    committed: look-ups find it
 //   Evicting(m) m would like it to go; a reader may still say no by making it Resident again
-//   Doomed      removed: nobody finds it, and it goes with its last reader
+//   Doomed      removed: look-ups miss it, and it goes with its last reader
 //   Freeing(m)  m gives its block back
 //   Expired(m)  m's reservation is not good any more: the key is free, the memory is m's
 enum class EntryState : std::uint8_t {
@@ -60,7 +60,7 @@ struct EntryWord {
 constexpr std::uint64_t encode_entry(EntryState state, unsigned member = 0) noexcept {
     return static_cast<std::uint64_t>(state) | std::uint64_t{member} << 4U;
 }
-// Damaged words read as Claimed by nobody: no state that anybody would go on from.
+// Damaged words read as Claimed by no member: a state without a next move.
 constexpr EntryWord decode_entry(std::uint64_t value) noexcept {
     const auto state = static_cast<unsigned>(value & 0xFU);
     return {state <= 7 ? static_cast<EntryState>(state) : EntryState::Claimed,
@@ -78,7 +78,7 @@ struct StoreEntry {
     std::atomic<std::uint64_t> nbytes;       // of the data
     Word newer;  // entry + 1 in the order of commits; 0: it is the newest, or not in it
     Word older;
-    // From the lowest bit: visits 8, weight 8, kept 16. By everybody, by compare-and-swap.
+    // From the lowest bit: visits 8, weight 8, kept 16. By all members, by compare-and-swap.
     std::atomic<std::uint64_t> favour;
     std::atomic<std::int64_t> expires_at;  // monotonic ns; 0: never
     std::uint64_t reserved[4];
@@ -105,7 +105,7 @@ constexpr EntryHeader decode_header(std::uint64_t word) noexcept {
 }
 
 // Entries number bucket * kWays to bucket * kWays + 7. A tag is 16 bits of the key's hash, never 0;
-// 0: not this one. Written by who has the entry Claimed or Freeing, before its word moves on.
+// 0: not this one. Written by the member with the entry Claimed or Freeing, before its word moves.
 struct alignas(32) IndexBucket {
     Word version;  // moves with everything that is staged under a key that belongs here
     std::atomic<std::uint16_t> tags[kWays];
@@ -117,11 +117,11 @@ struct alignas(kApart) StoreState {
     Word newest;  // entry + 1; 0: none
     Word oldest;
     std::atomic<std::uint64_t> hand;  // of SIEVE: entry + 1, where to go on; a hint
-    // No place from here on was ever taken: who looks at all participants need not go further.
+    // No place from here on was ever taken: a look at all participants need not go further.
     // Grows before a place is announced; sequentially consistent.
     std::atomic<std::uint64_t> reach;
     // 1: stays when the last participant has left, whatever the geometry says. Set by participants,
-    // never taken back; read by the last one to leave and by visitors while nobody can join.
+    // never taken back; read by the last one to leave and by visitors while none can join.
     // Relaxed: the kernel orders the end of a participant's lock, by unlock or by death, before the
     // look that finds it free, and the name is removed only after such a look at every participant.
     std::atomic<std::uint64_t> stays;
@@ -146,7 +146,7 @@ static_assert(sizeof(StoreMember) == kApart);
 
 struct StoreControl {
     StoreState state;
-    SignalWord committed;  // who waits for a key sleeps on it
+    SignalWord committed;  // waiters for a key sleep on it
 };
 static_assert(sizeof(StoreControl) == 2 * kApart);
 

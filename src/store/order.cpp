@@ -5,7 +5,7 @@
 namespace penstock::detail {
 namespace {
 
-// Plans made again before the links are taken for damaged: each means that somebody else got on.
+// Plans made again before the links are taken for damaged: each means that another got on.
 constexpr unsigned kMostAttempts = 10'000;
 
 using layout::EntryState;
@@ -153,10 +153,11 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
 }
 
 // From the hand (SIEVE) or from the oldest towards the newest, and round again until a whole round
-// has found nobody and taken no visit away. A round is not whole where it began in the middle, or
-// where others moved what it stood at: they got on, and it counts for nothing. Two in a row that
-// end at the same link to nowhere mean damage. The hand is a hint: if it points to one who has
-// gone, or whose entry is another's by now, the round begins at the oldest, or goes on from there.
+// has found no victim and taken no visit away. A round is not whole where it began in the middle,
+// or where others moved what it stood at: they got on, and it counts for nothing. Two in a row that
+// end at the same link to nowhere mean damage. The hand is a hint: if it points to an object that
+// has gone, or whose entry is another's by now, the round begins at the oldest, or goes on from
+// there.
 std::uint32_t StoreOrder::victim() noexcept {
     constexpr unsigned kMostRounds = 10'000;  // each but the last few means that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;

@@ -1,7 +1,7 @@
-// Residents in the order of their commits, and whom to give up: SIEVE, FIFO or LRU.
+// Residents in the order of their commits, and the next to evict: SIEVE, FIFO or LRU.
 //
-// A list whose links change together with the word of the entry that comes or goes: who is resident
-// is in it, and nobody else. Any thread, any process.
+// A list whose links change together with the word of the entry that comes or goes: it has all
+// resident entries and no others. Any thread, any process.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ public:
     enum class Outcome : std::uint8_t {
         Done,
         Changed,  // the entry's word has
-        Damaged,  // the links contradict themselves, and nobody is changing them
+        Damaged,  // the links contradict themselves, and no change is under way
     };
 
     // Moves an entry of the caller's, which held `seen`, to `payload`, and into the order as the
@@ -32,7 +32,7 @@ public:
 
     // It was read: the hand passes it by, once more for each of its weight.
     void visit(std::uint32_t number) noexcept;
-    // The next to give up, skipping what is pinned or kept; kNone: nobody. A hint: the caller makes
+    // The next to evict, skipping what is pinned or kept; kNone: none. A hint: the caller makes
     // sure.
     std::uint32_t victim() noexcept;
 
@@ -59,8 +59,8 @@ private:
     struct Round {
         std::uint32_t victim = kNone;
         bool is_fruitless = false;  // whole, and another one would find no more
-        bool has_passed = false;    // somebody by, and taken a visit away
-        bool is_lost = false;       // whole, and the last link leads to nobody, or in a circle
+        bool has_passed = false;    // an entry by, and taken a visit away
+        bool is_lost = false;       // whole, and the last link leads nowhere, or in a circle
         // Where it ended, and the word that was the last link then.
         std::uint64_t last = 0;
         std::uint64_t end = MultiWord::kBroken;

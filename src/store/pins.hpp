@@ -14,7 +14,7 @@
 
 namespace penstock::detail {
 
-// Any thread. Between the first and the second the bit is being set, between the last and nobody
+// Any thread. Between the first and the second the bit is being set, between the last and none
 // cleared: for those few instructions the others of the process wait for that thread.
 class Pins {
 public:

@@ -32,7 +32,7 @@ Status unsound(StoreCore& core, std::uint32_t entry) noexcept {
 // Of an entry that is pinned; the pin goes over to the object.
 Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
                               std::uint32_t entry) noexcept {
-    // After the pin, which may be another's by now: who sees nothing here has it.
+    // After the pin, which may have been reaped by now: if nothing is noted here, it holds.
     if (core->segment->is_found_dead()) [[unlikely]]
         return core->segment->why_foreign();
     const StoreCore::Content found = core->content(entry);
@@ -106,7 +106,7 @@ Result<StoreObject> StoreReservation::commit_pinned() noexcept {
     const std::shared_ptr<StoreCore> core = std::move(core_);
     bytes_ = {};
     if (core->segment->is_foreign()) return core->segment->why_foreign();
-    // The entry is ours until the commit: nobody else can have made it another's.
+    // The entry is ours until the commit: it cannot have become another's.
     core->pins->acquire(entry_);
     if (Status status = core->commit(entry_); !status) {
         core->unpin(entry_);
@@ -175,7 +175,7 @@ Status StoreObject::check_held() const noexcept {
 }
 
 StoreObject StoreObject::share() const noexcept {
-    // It is pinned: nobody takes it away meanwhile.
+    // It is pinned: it is not freed meanwhile.
     if (core_ != nullptr && !core_->segment->is_foreign()) core_->pins->acquire(ref_.entry);
     return {core_, ref_, bytes_, meta_, format_};
 }

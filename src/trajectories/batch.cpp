@@ -67,8 +67,8 @@ private:
     bool copy_group(const std::vector<std::uint64_t>& offsets, const ColumnView& view,
                     detail::CopyValues copy, Row& row) const {
         const std::size_t item = codec::item_size(view.dtype);
-        // A causal model is fed a token and asked for the next one: what belongs to the first
-        // token has nobody to be asked of, and the last one is fed to nobody.
+        // A causal model is fed a token and asked for the next one: the first token is
+        // never asked for, and the last one is never fed.
         for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
             const std::uint64_t shift = shift_of(offsets, at, is_shifted_);
             const std::uint64_t skip = column_ != Column::Tokens ? shift : 0;

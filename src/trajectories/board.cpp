@@ -26,7 +26,7 @@ double real(const std::atomic<std::uint64_t>& word) noexcept {
     return std::bit_cast<double>(word.load(kRelaxed));
 }
 
-// Settings of somebody hostile must not become undefined arithmetic.
+// Hostile settings must not become undefined arithmetic.
 double sane(double value) noexcept {
     return std::isfinite(value) && value > 0 ? std::min(value, 1e12) : 0;
 }
@@ -190,11 +190,11 @@ Board::Appetite Board::appetite() const {
     return appetite;
 }
 
-// Whoever asks says so first and looks then: of two that ask at once one at least sees the other,
+// A writer announces its request first and looks then: of two at once at least one sees the other,
 // and what is seen counts as taken. If both do, the one in the earlier place looks again; the other
 // withdraws and is told no, although there may be room: it is woken when that is known, or looks
-// again. But who was woken wakes nobody in turn unless it got something: where there is nothing to
-// be had, or where somebody stopped while asking, they would wake each other without end.
+// again. But a woken writer wakes none in turn unless it got credit: where there is none to be had,
+// or where one stopped while asking, they would wake each other without end.
 bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept {
     constexpr unsigned kLooks = 4;
     BoardMember& member = own();
@@ -271,7 +271,7 @@ std::vector<EnvironmentStats> Board::environments() const {
     for (std::size_t at = 0; at < found.size(); ++at) {
         places.emplace(environment_hash(found[at].name), at);
     }
-    // Of those who are gone only the hash is known.
+    // Of environments that are gone only the hash is known.
     EnvironmentStats gone;
     for_each_waiting([&](const GroupTag& tag) {
         const auto place = places.find(tag.environment);

@@ -1,4 +1,4 @@
-// The accounts of a queue of trajectories: who is an environment, what is on the way, and whether
+// The accounts of a queue of trajectories: its environments, what is on the way, and whether
 // another rollout may begin.
 //
 // What is on the way is never counted up and down in one word, which a death between two steps
@@ -47,7 +47,7 @@ public:
     void sign(const EnvironmentOptions& environment) noexcept;
     [[nodiscard]] layout::BoardMember& own() const noexcept { return members_[core_->self]; }
 
-    // One for each environment that lives or has something on the way, by name; those who are gone
+    // One for each environment that lives or has something on the way, by name; those that are gone
     // and unknown by name are left out of it, but not of total().
     [[nodiscard]] std::vector<EnvironmentStats> environments() const;
     // The minimum shares of the living, for the trainer.
@@ -58,7 +58,7 @@ public:
     // Rollouts of `group_size` sequences that the environment of that place could begin now.
     [[nodiscard]] std::uint64_t credit(std::uint64_t environment, std::uint64_t group_size) const;
     // Begins one if it may: adds it to own().running. Only one thread of a process at a time.
-    // `wakes` whom it met and kept from beginning: at the first try of several, not after a sleep.
+    // `wakes` the writers that it kept from beginning: at the first of several tries only.
     bool try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept;
 
     // Whether credit keeps anybody from beginning, for a trainer that waits.
@@ -70,9 +70,9 @@ public:
     [[nodiscard]] Appetite appetite() const;
 
 private:
-    // What is on the way and who has a say, seen once.
+    // What is on the way and which environments count, seen once.
     struct Census {
-        layout::Load total;  // of everybody, with those that are being asked for
+        layout::Load total;  // of all environments, with those that are being asked for
         layout::Load own;    // of the one environment
         double weights = 0;  // of all living environments, each counted once
         double own_weight = 0;

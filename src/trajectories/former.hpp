@@ -9,7 +9,7 @@ namespace penstock::detail {
 
 struct Candidate {
     std::uint64_t sequences = 0;  // 1 at least
-    std::uint32_t share = 0;      // index into the minima; 0 is everybody who has none
+    std::uint32_t share = 0;      // index into the minima; 0: environments without one
 };
 
 // Largest batch: the tables below grow with candidates times sequences.

@@ -29,7 +29,7 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
                                                            "distill_logprobs"};
 constexpr std::int64_t kFormat = 1;
 constexpr std::size_t kMostShown = 64;  // bytes of a text of the message, in a sentence
-// Written by those who have them, of any type, and of no concern to a batch.
+// Optional, of any type, and of no concern to a batch.
 constexpr std::array<std::string_view, 8> kRest = {
     "env_id",    "environment_id",  "messages", "generation_params",
     "overrides", "group_overrides", "images",   "plain"};

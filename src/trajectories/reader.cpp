@@ -17,7 +17,7 @@ Status closed() noexcept {
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {
     auto state = std::make_shared<ReaderState>(std::move(queue), sequences);
     state->board.state().batch_sequences.store(sequences, std::memory_order_release);
-    state->board.credit_signal().notify();  // who waited for a trainer
+    state->board.credit_signal().notify();  // writers that waited for a trainer
     return state;
 }
 
@@ -165,7 +165,7 @@ std::uint64_t TrajectoryReader::discard() noexcept {
     dropped += state_->held.size();
     state_->held.clear();
     ++state_->changes;
-    state_->board.credit_signal().notify();  // after the end: who waits for credit sees it
+    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
     return dropped;
 }
 

@@ -46,7 +46,7 @@ public:
         for (;;) {
             const WaitEnd end = wait_for_news(slice_of(wait, slice));
             if (is_called_off(end)) return core_.explain_no_message(end);
-            // Without news too: somebody with a minimum share may have gone.
+            // Without news too: an environment with a minimum share may have gone.
             if (core_.line.is_first()) {
                 if (auto found = attempt()) return *std::move(found);
             }
@@ -110,7 +110,7 @@ public:
         }
     }
 
-    // What nobody has. Once through the queue, and without a batch.
+    // What no trainer holds. Once through the queue, and without a batch.
     std::uint64_t drop_waiting() {
         core_.clear_dead();
         request_.lookahead = std::numeric_limits<std::uint64_t>::max();
@@ -136,7 +136,7 @@ public:
 
 private:
     // Short at first: a message is seen before its writer has said that the rollout has ended, so
-    // that nobody may run any more right after a look that found somebody running.
+    // that none may run any more right after a look that found one running.
     static constexpr Clock::duration kFirstSlice = std::chrono::milliseconds(1);
     static Clock::duration longer(Clock::duration slice) {
         return std::min<Clock::duration>(2 * slice, kSlice);
@@ -192,7 +192,7 @@ private:
     // A batch, or why there will be none; nothing: more has to come.
     std::optional<Result<TrajectoryBatch>> attempt() {
         state_->fruitless.reset();
-        // Each means that somebody went past the line.
+        // Each means that another went past the line.
         constexpr unsigned kMostAttempts = 10'000;
         for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
             const bool has_ended = core_.has_ended_before_look();
@@ -251,13 +251,13 @@ private:
         return state_->changes != changes_;
     }
 
-    // Credit may end before the sizes of groups add up to a batch: then everybody would wait for
-    // everybody. Where nothing runs any more, and somebody lives who may begin nothing, parts by
-    // weight don't count until a batch is formed; and if that helps nobody, what waits does not
-    // either. A pause between two rollouts is no such case: who has credit is waited for. But an
-    // environment that begins nothing with it, or a batch that is not acknowledged, keeps the
-    // others no longer than kPatience; nor does somebody who was stopped while asking. Only the
-    // first in line says so: what it lacks keeps those behind it too.
+    // Unsticking. Credit may end before the sizes of groups add up to a batch: writers and trainers
+    // would wait for each other. Where nothing runs any more, and a living writer may begin
+    // nothing, parts by weight don't count until a batch is formed; if that is not enough, what
+    // waits does not either. A pause between two rollouts is no such case: a writer with credit is
+    // waited for. But an environment that begins nothing with it, or a batch that is not
+    // acknowledged, keeps the others no longer than kPatience; nor does a writer that was stopped
+    // while asking. Only the first in line says so: what it lacks keeps those behind it too.
     void allow_more_if_stuck() {
         constexpr std::int64_t kPatience = 1'000'000'000;  // ns
         const Board& board = state_->board;
@@ -342,7 +342,7 @@ private:
                version - seen.begun > staleness;
     }
 
-    // It would wait for ever, with nobody told.
+    // It would wait for ever, without a word.
     Status look_for_oversized() {
         if (request_.sets_oversized_aside) set_oversized_aside();
         for (const Seen& seen : seen_) {
@@ -598,7 +598,7 @@ private:
         std::ranges::sort(state_->left);
     }
 
-    // What waits, by environment and size of group, and what is wanted of whom.
+    // What waits, by environment and size of group, and what is wanted of each.
     [[nodiscard]] std::string waiting() {
         std::map<std::string, std::map<std::size_t, std::size_t>> sizes;
         std::size_t sequences = 0;

@@ -93,7 +93,7 @@ void ReaderState::note_set_aside(std::string why) {
     if (notices.size() < kMostNotices) notices.push_back(std::move(why));
 }
 
-// A trainer is who is attached and no producer.
+// A trainer is a participant that is no producer.
 bool ReaderState::is_first_trainer() const noexcept {
     for (unsigned place = 0; place < core->self; ++place) {
         const bool is_producer = core->view.member(place).role.load(std::memory_order_seq_cst) != 0;

@@ -98,7 +98,7 @@ struct ReaderState : Accounts {
     std::vector<HeldGroup> held;  // restored groups that are in no batch, in order of age
     std::uint64_t restored = 0;
     std::uint64_t changes = 0;         // of `held`
-    std::vector<std::string> notices;  // of what was set aside, until somebody asks
+    std::vector<std::string> notices;  // of what was set aside, until they are asked for
     // The next ones belong to the thread that asks for batches.
     std::vector<std::uint64_t> left;       // places in the queue of what the last search left there
     std::map<std::string, double> shares;  // minimum shares that were wanted of it

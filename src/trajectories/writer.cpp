@@ -90,7 +90,7 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         const std::lock_guard lock(beginning);
         return board.try_begin(hash, environment.group_size, std::exchange(is_first, false));
     };
-    // Nobody's life ends this wait. What the dead held is free: our own announcement falls with
+    // No death ends this wait. What the dead held is free: our own announcement falls with
     // the others', so that the next look does not wait until another slice is over.
     const auto clear_dead = [this] {
         if (core->clear_dead()) board.credit_signal().notify();
@@ -261,7 +261,7 @@ void TrajectoryWriter::close() noexcept {
 void TrajectoryWriter::end() noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
     state_->queue.end();
-    state_->board.credit_signal().notify();  // after the end: who waits for credit sees it
+    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
 }
 
 void TrajectoryWriter::request_close() noexcept {
