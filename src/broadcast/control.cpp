@@ -164,7 +164,6 @@ BroadcastStats read_stats(const BroadcastView& view) {
     std::uint64_t slowest = ~std::uint64_t{0};
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
-        stats.reader_deaths += line.deaths.load(kRelaxed);
         if (!is_gating(view, rank)) continue;
         slowest = std::min(slowest, line.position.load(kAcquire));
     }
@@ -183,28 +182,15 @@ bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
     return view.reader(rank).gate.load(kAcquire) != ReaderLine::kVacant;
 }
 
-// The gate first, so that a janitor that is stopped later does not block the writer; the slot last,
-// so that a janitor that dies is followed by another.
-void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
-                       unsigned rank) noexcept {
-    const unsigned slot = layout::slot_of_rank(rank);
-    ReaderLine& line = view.reader(rank);
+// The gate first, so that a janitor that is stopped later does not block the writer.
+void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) noexcept {
     // A rank whose first reader died before it became active stays expected: it lost nothing.
     std::uint64_t gate = ReaderLine::kActive;
-    line.gate.compare_exchange_strong(gate, ReaderLine::kVacant, std::memory_order_acq_rel,
-                                      kRelaxed);
+    view.reader(rank).gate.compare_exchange_strong(gate, ReaderLine::kVacant,
+                                                   std::memory_order_acq_rel, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
-    arena.reap(slot);
+    arena.reap(layout::slot_of_rank(rank));
     PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
-    const std::uint64_t dead = participants.joins(slot);
-    if (line.last_dead.load(kRelaxed) != dead) {
-        // pairs with: the acquire in WriterCore::find_untold()
-        line.last_dead.store(dead, std::memory_order_release);
-        PENSTOCK_CRASH_POINT("broadcast.janitor.noted");
-        line.deaths.fetch_add(1, kRelaxed);  // a janitor that dies before it leaves it uncounted
-    }
-    PENSTOCK_CRASH_POINT("broadcast.janitor.counted");
-    participants.retire(slot);
 }
 
 }  // namespace detail

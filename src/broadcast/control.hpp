@@ -71,13 +71,17 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view, const Particip
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 
+// Readers ever found dead.
+inline std::uint64_t reader_deaths(const Participants& participants,
+                                   const BroadcastShape& shape) noexcept {
+    return participants.deaths(layout::slot_of_rank(0), layout::slot_of_rank(shape.readers));
+}
+
 // True while the rank's reader, or one that is expected there, keeps the writer from reusing the
 // ring.
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 
-// Clears what the dead reader of `rank` held. The caller holds the lock of its slot and found it
-// announced. Steps of one word each; a janitor that dies leaves the rest to the next one.
-void clear_dead_reader(const BroadcastView& view, Participants& participants, Arena& arena,
-                       unsigned rank) noexcept;
+// Gives back what the dead reader of `rank` held: see Membership. Repeatable.
+void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) noexcept;
 
 }  // namespace penstock::detail

@@ -17,6 +17,7 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().capacity);
     info.stats = detail::read_stats(view);
+    info.stats.reader_deaths = detail::reader_deaths(visit.participants(), shape);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();
     info.closed = view.state().closed.load(std::memory_order_acquire) != 0;

@@ -83,11 +83,6 @@ struct alignas(kApart) ReaderLine {
     std::atomic<std::uint64_t> start;     // message count at which this reader began; for people
     std::atomic<std::uint64_t> waits;     // relaxed, for people
     std::atomic<std::uint64_t> sleeps;    // relaxed, for people
-    std::atomic<std::uint64_t> deaths;    // readers of this rank found dead; relaxed, for people
-    // Join number (ParticipantSlot::word >> 1) of the last reader found dead, written by its
-    // janitor before it clears the slot; release / acquire. The writer compares it with what it has
-    // told.
-    std::atomic<std::uint64_t> last_dead;
 };
 static_assert(sizeof(ReaderLine) == kApart);
 

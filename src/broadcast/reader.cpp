@@ -55,6 +55,7 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
                                                     std::to_string(shape.readers) + " readers");
     }
     held_ = std::make_unique<Held[]>(kMostHeld);
+    membership_ = Membership(*segment, layout::slot_of_rank(shape.readers));
     segment_ = std::move(segment);  // nothing fails from here on
     view_ = BroadcastView(shape, segment_->control());
     ring_ = segment_->payload();
@@ -73,7 +74,7 @@ ReaderCore::~ReaderCore() {
 // Takes the rank's lock, clears what a dead predecessor left, and becomes the rank's reader.
 void ReaderCore::claim_rank() {
     Participants& participants = segment_->participants();
-    if (!claim_patiently()) {
+    if (!membership_.claim(slot_)) {
         const ParticipantText who = participants.text(slot_);
         const std::string it =
             "pid " + std::to_string(who.pid) + " (" + printable(who.process) + ")";
@@ -87,27 +88,12 @@ void ReaderCore::claim_rank() {
                                    "; choose another rank or end that process"),
                     static_cast<int>(rank_));
     }
-    PENSTOCK_CRASH_POINT("broadcast.attach.locked");
-    participants.sign(slot_);  // from here on the others see us at this rank
-    if (participants.is_announced(slot_)) {
-        clear_dead_reader(view_, participants, arena_, rank_);
-    }
+    membership_.inherit([this](unsigned) { take_over_reader(view_, arena_, rank_); });
     refuse_if_nothing_can_come();
-    participants.announce(slot_);
+    membership_.enter();
     take_gate();
     PENSTOCK_CRASH_POINT("broadcast.attach.active");
-    segment_->joined();
     space_.notify();
-}
-
-// The writer may just be clearing a dead predecessor, or that one just leaving: moments only.
-bool ReaderCore::claim_patiently() noexcept {
-    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
-    while (!segment_->participants().claim(slot_)) {
-        if (os::monotonic_ns() >= end) return false;
-        os::pause_between_tries();
-    }
-    return true;
 }
 
 // A writer that is gone sends nothing more; is anything of it left for us?
@@ -118,7 +104,7 @@ void ReaderCore::refuse_if_nothing_can_come() {
         line_->position.load(kAcquire) == view_.writer().position.load(kAcquire);
     if (!is_replacement && !is_drained) return;
     const bool was_closed = view_.state().closed.load(kAcquire) != 0;
-    segment_->participants().release(slot_);
+    membership_.renounce();
     throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
                 "the writer of " + quoted(segment_->name()) +
                     (was_closed ? " has closed it" : " is dead") +
@@ -515,17 +501,9 @@ void ReaderCore::leave() noexcept {
     withdraw();
     if (segment_->check_place()) {  // else it has departed, and the rank may be another's
         open_gate();
-        vacate();
+        membership_.leave();
     }
     delete this;
-}
-
-void ReaderCore::vacate() noexcept {
-    Participants& participants = segment_->participants();
-    participants.retire(slot_);
-    participants.release(slot_);
-    PENSTOCK_CRASH_POINT("broadcast.leave.left");
-    segment_->leave();
 }
 
 // Messages that are held keep nothing any more, neither room in the ring nor blocks.
@@ -534,7 +512,7 @@ void ReaderCore::depart() noexcept {
     open_gate();
     arena_.reap(slot_);
     space_.notify();
-    vacate();
+    membership_.leave();
     segment_->disown();
 }
 
@@ -545,6 +523,7 @@ bool ReaderCore::is_stream_over() const noexcept {
 BroadcastStats ReaderCore::stats() const {
     if (!segment_->check_place()) segment_->why_foreign().or_throw();
     BroadcastStats stats = read_stats(view_);
+    stats.reader_deaths = reader_deaths(segment_->participants(), view_.shape());
     stats.messages = line_->messages.load(kRelaxed) - line_->start.load(kRelaxed);
     stats.waits = line_->waits.load(kRelaxed);
     stats.sleeps = line_->sleeps.load(kRelaxed);

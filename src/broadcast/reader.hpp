@@ -8,6 +8,7 @@
 
 #include "broadcast/control.hpp"
 #include "segment/attachment.hpp"
+#include "segment/membership.hpp"
 
 namespace penstock::detail {
 
@@ -70,7 +71,6 @@ private:
     ~ReaderCore();
 
     void claim_rank();
-    bool claim_patiently() noexcept;
     void refuse_if_nothing_can_come();
     void take_gate() noexcept;
     [[nodiscard]] bool is_writer_gone() const noexcept;
@@ -103,9 +103,9 @@ private:
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void open_gate() noexcept;
     void leave() noexcept;
-    void vacate() noexcept;
 
     std::unique_ptr<Segment> segment_;
+    Membership membership_;
     unsigned rank_;
     unsigned slot_;
     BroadcastView view_;

@@ -46,6 +46,8 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     longest_inline = shape.longest_inline();
     longest = std::max(longest_inline, arena.range_bytes());
     told.resize(shape.readers);
+    membership = Membership(*segment, layout::slot_of_rank(shape.readers));
+    membership.adopt(layout::kWriterSlot);
     limit = shape.capacity;
     set_usable();
     enter(*segment, layout::kWriterSlot);
@@ -141,7 +143,7 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     if (!std::exchange(blocked, true)) state.blocked_since.store(os::monotonic_ns(), kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
     const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
-                                   [this] { return is_to_end_wait() || bury_dead(); });
+                                   [this] { return is_to_end_wait() || reap_readers(); });
     if (segment->is_foreign()) return segment->why_foreign();
     state.sleeps.store(sleeps, kRelaxed);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
@@ -176,50 +178,37 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
                                     (who.empty() ? "its readers" : who)};
 }
 
-bool WriterCore::bury_dead() noexcept {
+bool WriterCore::reap_readers() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        if (segment->participants().life(layout::slot_of_rank(rank)) == Life::Dead) {
-            bury(rank);
-        }
+        const auto take_over = [&](unsigned slot) {
+            const ReaderState dead = describe_reader(view, segment->participants(), rank);
+            take_over_reader(view, arena, rank);
+            note_death(rank, segment->participants().found_dead(slot),
+                       " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
+                           ") died " + std::to_string(dead.lag_messages) + " messages behind");
+        };
+        // There may be room now: a sleeping send() of ours looks again.
+        if (membership.reap(layout::slot_of_rank(rank), take_over)) space.notify();
     }
     return find_untold();
 }
 
-void WriterCore::bury(unsigned rank) noexcept {
-    auto& participants = segment->participants();
-    const unsigned slot = layout::slot_of_rank(rank);
-    if (!participants.claim(slot)) return;  // another process is its janitor, or replaces it
-    PENSTOCK_CRASH_POINT("broadcast.bury.locked");
-    if (participants.is_announced(slot)) {
-        const ReaderState dead = describe_reader(view, participants, rank);
-        clear_dead_reader(view, participants, arena, rank);
-        const std::uint64_t join = view.reader(rank).last_dead.load(kRelaxed);
-        // A janitor that died in its work may have let us tell of this death before.
-        if (std::exchange(told[rank], join) != join) {
-            note_death(rank, " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
-                                 ") died " + std::to_string(dead.lag_messages) +
-                                 " messages behind");
-        }
-    }
-    participants.release(slot);
-    space.notify();  // there may be room now: a sleeping send() of ours looks again
-}
-
 bool WriterCore::find_untold() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        // pairs with: the release in clear_dead_reader()
-        const std::uint64_t dead = view.reader(rank).last_dead.load(kAcquire);
-        if (std::exchange(told[rank], dead) == dead) continue;
-        note_death(rank, " died, and its place has been taken or cleared by another process");
+        note_death(rank, segment->participants().found_dead(layout::slot_of_rank(rank)),
+                   " died, and its place has been taken or cleared by another process");
     }
     return !deaths_to_tell.empty();
 }
 
-void WriterCore::note_death(unsigned rank, const std::string& obituary) noexcept {
+// `death`: Participants::found_dead() of the rank; 0, or told before: there is nothing to tell.
+void WriterCore::note_death(unsigned rank, std::uint64_t death,
+                            std::string_view obituary) noexcept {
+    if (std::exchange(told[rank], death) == death) return;
     if (view.shape().on_reader_death == OnReaderDeath::Drop) return;
     if (deaths_to_tell.empty()) first_dead = static_cast<int>(rank);
     deaths_to_tell += (deaths_to_tell.empty() ? "reader " : "; reader ") + std::to_string(rank) +
-                      " of " + quoted(segment->name()) + obituary;
+                      " of " + quoted(segment->name()) + std::string(obituary);
 }
 
 Status WriterCore::death_notice() noexcept {
@@ -406,11 +395,7 @@ void WriterCore::leave() noexcept {
     }
     clear_blocked();
     end_stream();
-    auto& participants = segment->participants();
-    participants.retire(layout::kWriterSlot);
-    participants.release(layout::kWriterSlot);
-    PENSTOCK_CRASH_POINT("broadcast.close.left");
-    segment->leave();
+    membership.leave();
     if (!loan_open) segment->detach();
 }
 
@@ -433,11 +418,7 @@ BroadcastWriter BroadcastWriter::create(const std::string& name, const Broadcast
     plan.replaces_owner = options.replaces_owner;
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
         // Everything else in a fresh Broadcast is zero, and that is what it should be.
-        if (!fresh.participants().try_claim(layout::kWriterSlot)) {
-            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
-        }
-        fresh.participants().sign(layout::kWriterSlot);
-        fresh.participants().announce(layout::kWriterSlot);
+        detail::Membership::found(fresh, layout::kWriterSlot);
     });
     return BroadcastWriter(std::make_unique<WriterCore>(std::move(segment)));
 }
@@ -539,7 +520,7 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
         return true;
     };
     // An active gate may be a dead reader's: only the kernel's word counts.
-    const auto any_dead = [&core] { return core.is_to_end_wait() || core.bury_dead(); };
+    const auto any_dead = [&core] { return core.is_to_end_wait() || core.reap_readers(); };
     for (;;) {
         detail::WaitEnd end =
             detail::wait_until(core.space, core.spin, wait, core.sleeps, all_active, any_dead);
@@ -587,6 +568,8 @@ std::vector<ReaderState> BroadcastWriter::readers() const {
 BroadcastStats BroadcastWriter::stats() const {
     const WriterCore& core = core_or_throw();
     BroadcastStats stats = detail::read_stats(core.view);
+    stats.reader_deaths =
+        detail::reader_deaths(core.segment->participants(), core.view.shape());
     stats.reserved_bytes = core.segment->reserved_bytes();
     stats.held_bytes = core.arena.allocated_bytes();
     return stats;

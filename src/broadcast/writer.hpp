@@ -8,6 +8,7 @@
 
 #include "broadcast/control.hpp"
 #include "segment/attachment.hpp"
+#include "segment/membership.hpp"
 
 namespace penstock::detail {
 
@@ -69,19 +70,18 @@ struct WriterCore final : Attachment {
     [[nodiscard]] bool is_to_end_wait() noexcept;
     Status explain_wait(WaitEnd end, const Wait& wait) noexcept;
     void clear_blocked() noexcept;
-    // Clears dead readers; true if there is a death that has to be told of.
-    bool bury_dead() noexcept;
-    // Becomes the janitor of the dead reader of `rank`, unless another process is.
-    void bury(unsigned rank) noexcept;
+    // Reaps dead readers; true if there is a death that has to be told of.
+    bool reap_readers() noexcept;
     // True if a reader has been found dead, by whomever, and the caller was not told yet.
     bool find_untold() noexcept;
-    void note_death(unsigned rank, const std::string& obituary) noexcept;
+    void note_death(unsigned rank, std::uint64_t death, std::string_view obituary) noexcept;
     Status death_notice() noexcept;
     // Keeps neither memory nor descriptors, but for an open loan and as long as that.
     void close() noexcept;
     void leave() noexcept;
 
     std::unique_ptr<Segment> segment;
+    Membership membership;
     BroadcastView view;
     Arena arena;
     Signal data;
@@ -110,7 +110,7 @@ struct WriterCore final : Attachment {
     bool may_trim = false;             // large messages have come since the last trim
     std::int64_t last_large = 0;
 
-    std::vector<std::uint64_t> told;  // by rank: ReaderLine::last_dead as far as it was told
+    std::vector<std::uint64_t> told;  // by rank: Participants::found_dead() as far as it was told
     std::string deaths_to_tell;
     int first_dead = -1;
     bool blocked = false;  // the last wait for readers did not end well, or is going on

@@ -182,7 +182,6 @@ QueueStats read_queue_stats(const QueueView& view) {
         stats.dropped += member.dropped.load(kRelaxed);
         stats.waits += member.waits.load(kRelaxed);
         stats.sleeps += member.sleeps.load(kRelaxed);
-        stats.deaths += member.deaths.load(kRelaxed);
         if (member.request.load(kAcquire) == 0) continue;
         ++stats.requests;
         stats.requested += member.requested.load(kRelaxed);

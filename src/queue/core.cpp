@@ -52,15 +52,11 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     plan.replaces_owner = options.replaces_owner;
     // Everything else in a fresh Queue is zero, and that is what it should be.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
-        if (!segment.participants().try_claim(0)) {
-            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
-        }
-        segment.participants().sign(0);
-        segment.participants().announce(0);
+        Membership::found(segment, 0);
         if (prepare) prepare(QueueView(shape, segment.control()));
     });
     auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
-    core->has_place = true;
+    core->membership.adopt(0);
     core->is_creator = true;
     core->enter(*core->segment, 0);
     return core;
@@ -72,9 +68,9 @@ std::shared_ptr<QueueCore> QueueCore::attach(std::unique_ptr<Segment> segment, Q
     if (core->view.shape().application != application) {
         throw Error(ErrorCode::Incompatible, other_application(*core, application));
     }
-    core->claim_place();
+    core->join();
     if (role == QueueRole::Producer) core->become_producer();
-    core->clear_dead();
+    core->reap();
     return core;
 }
 
@@ -82,6 +78,7 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     : segment(std::move(joined)), role(wanted) {
     const QueueShape shape = queue_shape_of(segment->header());
     view = QueueView(shape, segment->control());
+    membership = Membership(*segment, shape.members);
     arena = Arena(shape.arena, view.arena_control(), segment->payload() + shape.cells_bytes(),
                   segment->file(), segment->payload_offset() + shape.cells_bytes());
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
@@ -93,29 +90,14 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     longest = std::max(shape.cell_bytes, arena.range_bytes());
 }
 
-void QueueCore::claim_place() {
-    Participants& participants = segment->participants();
-    const unsigned places = view.shape().members;
-    const std::optional<unsigned> place = participants.claim_free(places);
-    if (!place) {
-        throw Error(ErrorCode::Busy, quoted(segment->name()) +
-                                         " has no free place: " + participants.describe(places) +
-                                         "; create it with more `members`");
-    }
-    self = *place;
-    PENSTOCK_CRASH_POINT("queue.attach.locked");
+void QueueCore::join() {
+    self = membership.claim_any();
     ring = SlotRing(view, self);
     line = WaitingLine(view, self, turn);
-    // Before anything can fail: if we gave up now, what the dead participant had would be lost.
-    const bool was_dead = participants.is_announced(self);
-    if (was_dead) clear(self);
-    participants.sign(self);
-    participants.announce(self);
-    PENSTOCK_CRASH_POINT("queue.attach.active");
-    has_place = true;
-    segment->joined();
+    const bool has_inherited = membership.inherit([this](unsigned dead) { take_over(dead); });
+    membership.enter();
     enter(*segment, self);
-    if (!was_dead) return;
+    if (!has_inherited) return;
     data.notify();
     space.notify();
 }
@@ -130,7 +112,7 @@ QueueCore::~QueueCore() {
 void QueueCore::depart() noexcept {
     if (!segment->check_place()) return;
     end_on_leaving();
-    take_back(self);
+    take_over(self);
     data.notify();
     space.notify();
     vacate();
@@ -138,17 +120,12 @@ void QueueCore::depart() noexcept {
 }
 
 void QueueCore::vacate() noexcept {
-    if (has_place) {
+    if (membership.is_member()) {
         line.clear(self);
         own().role.store(0, kSeqCst);
-        segment->participants().retire(self);
-        PENSTOCK_CRASH_POINT("queue.leave.retired");
-        segment->participants().release(self);
     }
-    // Also without a place: our life-cycle lock may have kept the last one from removing the name.
-    segment->joined();
     // What was accepted is kept for later consumers: with messages in it the name stays.
-    segment->leave([this] { return is_drained(); });
+    membership.leave([this] { return is_drained(); });
 }
 
 bool QueueCore::is_drained() const noexcept {
@@ -468,7 +445,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         if (end != WaitEnd::Ready) return explain_no_message(end);
     }
     if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
-        clear_dead();
+        reap();
         look = try_take(index);
     }
     if (look == SlotRing::Look::Damaged) return damaged(*segment);
@@ -594,42 +571,24 @@ void QueueCore::give_back(std::uint64_t index) noexcept {
 }
 
 // A death is no error for a Queue's participants: what the dead one had comes back, and they go on.
-bool QueueCore::clear_dead() noexcept {
+bool QueueCore::reap() noexcept {
     const std::lock_guard lock(janitor);
-    bool has_cleared = false;
     looked_at.store(os::coarse_ns(), kRelaxed);
     if (!segment->check_place()) return false;
-    Participants& participants = segment->participants();
-    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
-        if (slot == self || participants.life(slot) != Life::Dead) continue;
-        if (!participants.claim(slot)) continue;  // it has a janitor
-        PENSTOCK_CRASH_POINT("queue.janitor.locked");
-        if (participants.is_announced(slot)) {
-            clear(slot);
-            participants.retire(slot);
-            has_cleared = true;
-        }
-        participants.release(slot);
-        data.notify();
-        space.notify();
-    }
-    return has_cleared;
+    if (membership.reap_all([this](unsigned dead) { take_over(dead); }) == 0) return false;
+    data.notify();
+    space.notify();
+    return true;
 }
 
 // What that participant holds is the queue's again. The caller has its lock. Repeatable.
-void QueueCore::take_back(unsigned member) noexcept {
+void QueueCore::take_over(unsigned member) noexcept {
     view.member(member).role.store(0, kSeqCst);  // first: see end_on_leaving()
     line.clear(member);
     ring.clear(member, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
     arena.reap(member);
     PENSTOCK_CRASH_POINT("queue.janitor.reaped");
-}
-
-// What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
-void QueueCore::clear(unsigned dead) noexcept {
-    take_back(dead);
-    view.member(dead).deaths.fetch_add(1, kRelaxed);
 }
 
 void QueueCore::trim_when_idle() noexcept {
@@ -665,7 +624,7 @@ bool QueueCore::reopen() noexcept {
 // looked at: of two producers that leave at once, one sees none.
 void QueueCore::end_on_leaving() noexcept {
     if (!segment->check_place()) return;
-    clear_dead();
+    reap();
     line.clear(self);
     const bool was_producer = is_producer;
     own().role.store(0, kSeqCst);

@@ -10,6 +10,7 @@
 #include "queue/line.hpp"
 #include "queue/slot_ring.hpp"
 #include "segment/attachment.hpp"
+#include "segment/membership.hpp"
 #include "segment/signal.hpp"
 
 namespace penstock::detail {
@@ -52,7 +53,7 @@ struct QueueCore final : Attachment {
     [[nodiscard]] bool feeds() const noexcept override { return own().role.load() != 0; }
     void depart() noexcept override;
 
-    void claim_place();
+    void join();
     [[nodiscard]] bool is_drained() const noexcept;
 
     // A message on its way in: where its bytes are, if they are not in a block already.
@@ -134,15 +135,14 @@ struct QueueCore final : Attachment {
     template <typename Ready>
     WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
                      bool is_consumer = false) noexcept;
-    // Whether there was anybody to clear.
-    bool clear_dead() noexcept;
-    // clear_dead() every kSlice at most: where a queue is never empty no wait would call it.
+    // What the dead held is the queue's again. False: none was found dead.
+    bool reap() noexcept;
+    // reap() every kSlice at most: where a queue is never empty no wait would call it.
     void look_around(std::int64_t now) noexcept {
         if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
-            clear_dead();
+            reap();
     }
-    void clear(unsigned dead) noexcept;
-    void take_back(unsigned member) noexcept;
+    void take_over(unsigned member) noexcept;
     void vacate() noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
@@ -166,7 +166,7 @@ struct QueueCore final : Attachment {
     Signal turn;
     unsigned self = 0;
     QueueRole role;
-    bool has_place = false;  // `self` is ours in the table
+    Membership membership;
     bool is_creator = false;
     std::uint64_t longest = 0;  // of any message
 
@@ -199,7 +199,7 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, R
     own().waits.fetch_add(1, kRelaxed);
     std::uint64_t sleeps = 0;
     const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
-        clear_dead();
+        reap();
         if (segment->is_foreign()) return true;
         if (is_consumer) line.tend();
         trim_when_idle();

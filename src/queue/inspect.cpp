@@ -41,6 +41,7 @@ QueueInfo inspect_queue(const std::string& name) {
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().cells_bytes());
     info.stats = detail::read_queue_stats(view);
+    info.stats.deaths = visit.participants().deaths(0, shape.members);
     info.requests = requests_of(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();

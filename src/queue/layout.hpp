@@ -185,7 +185,6 @@ struct alignas(kApart) QueueMember {
     std::atomic<std::uint64_t> dropped;
     std::atomic<std::uint64_t> waits;
     std::atomic<std::uint64_t> sleeps;
-    std::atomic<std::uint64_t> deaths;  // of participants in this place
     // RequestWord of what it waits for. By it, release; a waiter sets is_passed, the janitor stores
     // 0. Read by all that wait, acquire.
     std::atomic<std::uint64_t> request;

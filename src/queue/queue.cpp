@@ -212,7 +212,7 @@ private:
     [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
     // After the end a batch may be smaller: no more will come.
     Status take_the_rest() {
-        if (taken() == 0 && core_->clear_dead()) {
+        if (taken() == 0 && core_->reap()) {
             if (Status outcome = take_up_to(most_); !outcome) return outcome;
         }
         if (taken() > 0) return Status::ok();
@@ -248,7 +248,7 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
     Status outcome = is_free ? request.try_take() : request.too_few();
     if (is_settled(outcome)) return outcome;
     if (wait.deadline.is_try()) {
-        core->clear_dead();
+        core->reap();
         core->line.watch();
         return core->line.is_occupied() ? std::move(outcome) : request.try_take();
     }
@@ -347,6 +347,7 @@ QueueStats Queue::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
+    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().members);
     stats.held_bytes = core_->arena.allocated_bytes();
     stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;

@@ -78,7 +78,10 @@ struct ParticipantSlot {
     // that find the lock taken, and by the participant itself, which may be alive and have lost
     // its lock. Release and acquire: see Participants::note_dead().
     std::atomic<std::uint64_t> found_dead;
-    std::uint64_t reserved[18];
+    // Participants found dead here. By the finder that moved `found_dead`, relaxed, for display: one
+    // that dies between the two leaves a death uncounted.
+    std::atomic<std::uint64_t> deaths;
+    std::uint64_t reserved[17];
 };
 static_assert(sizeof(ParticipantSlot) == 256);
 

@@ -66,7 +66,9 @@ void Participants::note_dead(unsigned slot) const noexcept {
     std::uint64_t seen = found.load(kRelaxed);
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
         // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
-        if (found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) break;
+        if (!found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) continue;
+        slots_[slot].deaths.fetch_add(1, kRelaxed);
+        break;
     }
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
 }
@@ -166,6 +168,19 @@ void Participants::retire(unsigned slot) noexcept {
     // pairs with: the acquire in is_announced()
     own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
     PENSTOCK_CRASH_POINT("participants.retire.free");
+}
+
+std::uint64_t Participants::deaths(unsigned first, unsigned end) const noexcept {
+    std::uint64_t found = 0;
+    for (unsigned slot = first; slot < end; ++slot) {
+        found += slots_[slot].deaths.load(kRelaxed);
+    }
+    return found;
+}
+
+std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
+    // pairs with: note_dead()
+    return slots_[slot].found_dead.load(std::memory_order_acquire);
 }
 
 // pairs with: announce(), retire()

@@ -104,12 +104,17 @@ public:
     // The participant that was found dead is still in the slot: its lock, if taken, is a janitor's.
     // life() says Alive then, for the kernel does not tell a janitor's lock from an owner's.
     [[nodiscard]] bool has_janitor(unsigned slot) const noexcept;
-    // Says in the slot that its participant was found dead, unless it is not any more. Before
-    // anything is done because of that: it may be alive and have lost its lock, and looks at this.
+    // Says in the slot that its participant was found dead, and counts it, unless it is not any
+    // more. Before anything is done because of that: it may be alive and have lost its lock, and
+    // looks at this.
     void note_dead(unsigned slot) const noexcept;
     // This handle's participant was found dead by another. One load, any thread.
     // pairs with: note_dead(): while this is false, nothing has been taken from it
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
+    // Join number of the last participant found dead in the slot; 0: none was.
+    [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;
+    // Participants ever found dead in the slots from `first` to before `end`.
+    [[nodiscard]] std::uint64_t deaths(unsigned first, unsigned end) const noexcept;
     // "3 participants are alive, 1 is dead and being cleared up after": of those below `places`.
     [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;

@@ -194,7 +194,6 @@ void add_member(StoreStats& stats, const layout::StoreMember& member) {
     stats.aborted += member.aborted.load(kRelaxed);
     stats.expired += member.expired.load(kRelaxed);
     stats.refused += member.refused.load(kRelaxed);
-    stats.deaths += member.deaths.load(kRelaxed);
 }
 
 void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words, const Heap& heap,

@@ -41,9 +41,6 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
     SegmentPlan plan = plan_of(shape);
     plan.replaces_owner = options.replaces_owner;
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
-        if (!segment.participants().try_claim(0)) {
-            throw Error(ErrorCode::System, "could not lock a byte of a fresh segment");
-        }
         MultiWord words;
         const StoreView view(shape, segment.control());
         words.attach(segment.control(), shape.control_bytes() / sizeof(Word), view.operations(),
@@ -51,26 +48,27 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
         Heap heap(shape.heap, view.heap_control(), words, segment.file(), segment.payload_offset());
         heap.prepare(shape.is_reserved);
         view.state().reach.store(1, kRelaxed);
-        segment.participants().sign(0);
-        segment.participants().announce(0);
+        Membership::found(segment, 0);
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
     core->pins = std::make_unique<Pins>(core->view, 0);
     core->is_fixed = options.memory.lock_memory;
+    core->membership.adopt(0);
     core->enter(*core->segment, 0);
     return core;
 }
 
 std::shared_ptr<StoreCore> StoreCore::attach(std::unique_ptr<Segment> segment) {
     auto core = std::make_shared<StoreCore>(std::move(segment), 0);
-    core->claim_place();
-    core->clear_dead();
+    core->join();
+    core->reap();
     return core;
 }
 
 StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
     : segment(std::move(joined)), self(place) {
     const StoreShape shape = store_shape_of(segment->header());
+    membership = Membership(*segment, shape.members);
     view = StoreView(shape, segment->control());
     words.attach(segment->control(), shape.control_bytes() / sizeof(Word), view.operations(),
                  shape.members, self);
@@ -79,31 +77,16 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
     index = StoreIndex(view, words);
     order = StoreOrder(view, words);
     committed = Signal(view.committed_word(), segment->has_asymmetric_fence());
-    given_up_.resize(shape.members);
 }
 
-void StoreCore::claim_place() {
-    Participants& participants = segment->participants();
-    const unsigned places = view.shape().members;
-    const std::optional<unsigned> place = participants.claim_free(places);
-    if (!place) {
-        throw Error(ErrorCode::Busy, title() +
-                                         " has no free place: " + participants.describe(places) +
-                                         "; create it with more `members`");
-    }
-    self = *place;
-    PENSTOCK_CRASH_POINT("store.attach.locked");
+void StoreCore::join() {
+    self = membership.claim_any();
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
-                 places, self);
+                 view.shape().members, self);
     extend_reach();
-    // Before anything can fail: if we gave up now, what the dead participant had would be lost.
-    if (participants.is_announced(self)) take_over(self);
-    auto fresh = std::make_unique<Pins>(view, self);
-    participants.sign(self);
-    participants.announce(self);
-    PENSTOCK_CRASH_POINT("store.attach.active");
-    pins = std::move(fresh);
-    segment->joined();
+    membership.inherit([this](unsigned dead) { take_over(dead); });
+    pins = std::make_unique<Pins>(view, self);
+    membership.enter();
     enter(*segment, self);
 }
 
@@ -128,21 +111,14 @@ void StoreCore::depart() noexcept {
     closing.cancel();
     {
         const std::lock_guard lock(janitor_);
-        take_back(self);
+        take_over(self);
     }
     vacate();
     segment->disown();
 }
 
 void StoreCore::vacate() noexcept {
-    if (pins != nullptr) {
-        segment->participants().retire(self);
-        PENSTOCK_CRASH_POINT("store.leave.retired");
-        segment->participants().release(self);
-    }
-    // Also without a place: our life-cycle lock may have kept the last one from removing the name.
-    segment->joined();
-    segment->leave([this] { return !view.is_persistent(); });
+    membership.leave([this] { return !view.is_persistent(); });
 }
 
 Status StoreCore::damaged(const char* what) const noexcept {
@@ -160,63 +136,21 @@ Status StoreCore::wrong() const noexcept {
 
 // ---- the dead
 
-void StoreCore::clear_dead() noexcept {
+void StoreCore::reap() noexcept {
     const std::lock_guard lock(janitor_);
     if (!segment->check_place()) return;
-    for (unsigned place = 0; place < words.members(); ++place) {
-        if (place == self) continue;
-        if (segment->participants().life(place) == Life::Dead && clear_place(place)) continue;
-        if (segment->participants().has_janitor(place)) await_janitor(place);
-    }
+    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); });
 }
 
 // Opportunistic: skips if another thread is reaping.
-void StoreCore::clear_dead_in_passing() noexcept {
+void StoreCore::try_reap() noexcept {
     const std::unique_lock lock(janitor_, std::try_to_lock);
     if (!lock || !segment->check_place()) return;
-    for (unsigned place = 0; place < words.members(); ++place) {
-        if (place != self && segment->participants().life(place) == Life::Dead) clear_place(place);
-    }
-}
-
-// False: another janitor is at work on it.
-bool StoreCore::clear_place(unsigned place) noexcept {
-    if (!segment->participants().claim(place)) return false;
-    PENSTOCK_CRASH_POINT("store.janitor.locked");
-    Participants& participants = segment->participants();
-    if (participants.is_announced(place)) {
-        take_over(place);
-        participants.retire(place);
-    }
-    participants.release(place);
-    return true;
-}
-
-// What the dead participant had is free in a moment: going on without it would evict objects of the
-// living, or report no room. A janitor that is stopped is waited for once, and not again.
-void StoreCore::await_janitor(unsigned place) noexcept {
-    Participants& participants = segment->participants();
-    const std::uint64_t joins = participants.joins(place);
-    if (given_up_[place] == joins) return;
-    PENSTOCK_CRASH_POINT("store.janitor.awaited");
-    for (const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
-         os::monotonic_ns() < end;) {
-        os::pause_between_tries();
-        if (!participants.has_janitor(place)) return;
-        // It died as well.
-        if (participants.life(place) == Life::Dead && clear_place(place)) return;
-    }
-    given_up_[place] = joins;
-}
-
-// What the dead one in that place had. The caller has its lock. Repeatable, but for the count.
-void StoreCore::take_over(unsigned dead) noexcept {
-    take_back(dead);
-    add(view.member(dead).deaths);
+    membership.reap_all([this](unsigned dead) { take_over(dead); });
 }
 
 // What that participant holds is the store's again. The caller has its lock. Repeatable.
-void StoreCore::take_back(unsigned member) noexcept {
+void StoreCore::take_over(unsigned member) noexcept {
     words.finish(member);
     heap.reap(member);  // before a change of our own, which might be in the dead one's very place
     PENSTOCK_CRASH_POINT("store.janitor.finished");
@@ -305,7 +239,7 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
     }
     if (member != self && (segment->participants().life(member) == Life::Dead ||
                            segment->participants().has_janitor(member))) {
-        clear_dead();
+        reap();
         if (word(entry) != seen) return Status::ok();
     }
     const ParticipantText who = segment->participants().text(member);
@@ -320,7 +254,7 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
     constexpr unsigned kNear = layout::kProbes * layout::kWays;
     std::uint32_t entry = index.claim(hash, self);
     if (entry != StoreIndex::kNone) return entry;
-    clear_dead();
+    reap();
     for (unsigned number = 0; number < kNear; ++number) {
         go_on((index.home(hash) * layout::kWays + number) & (view.shape().entries() - 1));
     }
@@ -414,7 +348,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
                 return damaged("blocks");
         }
         if (!std::exchange(has_cleared, true)) {
-            clear_dead();
+            reap();
             continue;
         }
         const StoreOrder::Outcome eviction = evict_one();
@@ -423,7 +357,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         if (!std::exchange(has_looked, true)) {
             // Once more: what one of the dead held may have passed to a janitor that died as well,
             // in a place that was looked at before.
-            clear_dead();
+            reap();
             go_on_for_the_stopped();
             continue;
         }
@@ -671,7 +605,7 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     std::uint64_t sleeps = 0;
     SpinBudget spin;
     const auto is_closing = [this] {
-        clear_dead_in_passing();  // its writer may be dead: then another may write it
+        try_reap();  // its writer may be dead: then another may write it
         return closing.is_cancelled() || !segment->check_place();
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);

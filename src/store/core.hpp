@@ -12,6 +12,7 @@
 #include "penstock/store.hpp"
 #include "segment/attachment.hpp"
 #include "segment/heap.hpp"
+#include "segment/membership.hpp"
 #include "segment/segment.hpp"
 #include "segment/signal.hpp"
 #include "store/index.hpp"
@@ -71,7 +72,8 @@ struct StoreCore final : Attachment {
     // Removing.
     StoreOrder::Outcome remove(std::uint32_t entry) noexcept;
     std::uint64_t clear() noexcept;
-    void clear_dead() noexcept;
+    // Reaps what the dead held; waits for other janitors.
+    void reap() noexcept;
     bool keep(std::uint32_t entry, bool keeps) noexcept;
     std::uint64_t trim(std::uint64_t keep_bytes) noexcept;
     void register_cuda();
@@ -89,6 +91,7 @@ struct StoreCore final : Attachment {
     StoreIndex index;
     StoreOrder order;
     Signal committed;
+    Membership membership;
     unsigned self;
     std::unique_ptr<Pins> pins;          // null: no place yet
     std::atomic<bool> is_fixed = false;  // the payload's mapping: locked, or pinned for a device
@@ -97,13 +100,10 @@ struct StoreCore final : Attachment {
 private:
     using State = layout::EntryState;
 
-    void claim_place();
+    void join();
     void extend_reach() noexcept;
-    void clear_dead_in_passing() noexcept;
-    bool clear_place(unsigned place) noexcept;
-    void await_janitor(unsigned place) noexcept;
-    void take_over(unsigned dead) noexcept;
-    void take_back(unsigned member) noexcept;
+    void try_reap() noexcept;
+    void take_over(unsigned member) noexcept;
     void vacate() noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
@@ -135,8 +135,6 @@ private:
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 
     std::mutex janitor_;  // the table of participants is one thread's at a time
-    std::vector<std::uint64_t>
-        given_up_;  // by place: the join whose janitor was waited for in vain
     std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is
     std::unique_ptr<os::CudaRegistration> cuda_views_;
 };

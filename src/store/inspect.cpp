@@ -17,7 +17,9 @@ StoreStats stats_of(Visit& visit, const StoreShape& shape) {
                  shape.members, 0);
     const Heap heap(shape.heap, view.heap_control(), words, visit.file(),
                     visit.header().payload_offset);
-    return read_store_stats(view, words, heap);
+    StoreStats stats = read_store_stats(view, words, heap);
+    stats.deaths = visit.participants().deaths(0, shape.members);
+    return stats;
 }
 
 // A participant has asked for it since the store was created.

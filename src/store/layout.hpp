@@ -140,7 +140,6 @@ struct alignas(kApart) StoreMember {
     std::atomic<std::uint64_t> aborted;
     std::atomic<std::uint64_t> expired;
     std::atomic<std::uint64_t> refused;
-    std::atomic<std::uint64_t> deaths;  // of participants in this place
 };
 static_assert(sizeof(StoreMember) == kApart);
 

@@ -383,12 +383,13 @@ StoreStats Store::stats() const {
     static_cast<void>(core_->segment->check_place());
     core_->wrong().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
+    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().members);
     stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;
 }
 
 void Store::clear_dead() noexcept {
-    if (core_ != nullptr && core_->wrong()) core_->clear_dead();
+    if (core_ != nullptr && core_->wrong()) core_->reap();
 }
 
 std::string Store::name() const {

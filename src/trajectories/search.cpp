@@ -30,7 +30,7 @@ public:
         Leaving leaving{core_};
         const bool has_place = core_.line.has_joined();
         if (!has_place) core_.line.arrive(true);
-        core_.clear_dead();  // what they had comes before what waits, and they wait for nothing
+        core_.reap();  // what they had comes before what waits, and they wait for nothing
         core_.line.watch();
         if (is_turn()) {
             if (state_->is_foreign()) return core_.segment->why_foreign();
@@ -112,7 +112,7 @@ public:
 
     // What no trainer holds. Once through the queue, and without a batch.
     std::uint64_t drop_waiting() {
-        core_.clear_dead();
+        core_.reap();
         request_.lookahead = std::numeric_limits<std::uint64_t>::max();
         look();
         std::uint64_t dropped = 0;
@@ -214,7 +214,7 @@ private:
                 return Status(ErrorCode::Timeout, no_fill());
             }
             if (!has_ended) return std::nullopt;
-            if (!core_.clear_dead()) return ended();
+            if (!core_.reap()) return ended();
         }
         return std::nullopt;
     }

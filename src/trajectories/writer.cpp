@@ -92,8 +92,8 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
     };
     // No death ends this wait. What the dead held is free: our own announcement falls with
     // the others', so that the next look does not wait until another slice is over.
-    const auto clear_dead = [this] {
-        if (core->clear_dead()) board.credit_signal().notify();
+    const auto reap = [this] {
+        if (core->reap()) board.credit_signal().notify();
         return core->closing.is_cancelled() || core->segment->is_foreign();
     };
     SpinBudget budget;
@@ -101,7 +101,7 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         const std::lock_guard lock(beginning);
         budget = spin;
     }
-    WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, clear_dead);
+    WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, reap);
     {
         const std::lock_guard lock(beginning);
         spin = budget;

@@ -229,7 +229,7 @@ class BuryReader : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 6 1000 5000"; }
-    [[nodiscard]] std::string must_pass() const override { return "broadcast.bury.locked"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.reap.locked"; }
 
     void after_completion(const Answer& answer) override {
         accept_act(answer);

@@ -345,7 +345,7 @@ protected:
         noticed_after((took - kShortWait) * 1'000'000, "the end of a timeout");
         const std::string named = watched.text("blocked_by");
         // Between taking the rank's lock and signing, nobody can know who it is.
-        if (point == "broadcast.attach.locked" && named.starts_with("1/")) return;
+        if (point == "membership.join.locked" && named.starts_with("1/")) return;
         require(named == wanted, "blocked_by() says " + named + ", and it is " + wanted);
     }
 

@@ -444,7 +444,7 @@ public:
         is_acknowledging_ = false;
     }
     std::string act() override { return "hold 0"; }
-    [[nodiscard]] std::string must_pass() const override { return "queue.janitor.locked"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.reap.locked"; }
 
 protected:
     void set_up() override {

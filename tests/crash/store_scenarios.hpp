@@ -17,7 +17,7 @@ class AttachStore : public StoreStruck {
 public:
     using StoreStruck::StoreStruck;
     std::string act() override { return attach_line(); }
-    [[nodiscard]] std::string must_pass() const override { return "store.attach.active"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.join.active"; }
 
 protected:
     void start_victim() override { start(victim_, "the victim"); }
@@ -64,7 +64,7 @@ class CloseStore : public StoreStruck {
 public:
     using StoreStruck::StoreStruck;
     std::string act() override { return "close"; }
-    [[nodiscard]] std::string must_pass() const override { return "store.leave.retired"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.leave.retired"; }
 
 protected:
     void set_up() override {

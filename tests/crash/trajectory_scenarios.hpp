@@ -158,7 +158,7 @@ class AttachWriter : public WriterStruck {
 public:
     explicit AttachWriter(std::string segment) : WriterStruck(std::move(segment), kOther) {}
     std::string act() override { return write_line(kOther); }
-    [[nodiscard]] std::string must_pass() const override { return "queue.attach.active"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.join.active"; }
 
 protected:
     void set_up() override {
@@ -344,7 +344,7 @@ class AttachTrainer : public TrainerStruck {
 public:
     using TrainerStruck::TrainerStruck;
     std::string act() override { return train_line(); }
-    [[nodiscard]] std::string must_pass() const override { return "queue.attach.active"; }
+    [[nodiscard]] std::string must_pass() const override { return "membership.join.active"; }
 
     void prepare() override {
         start_creator(writer_, "the writer");

@@ -38,7 +38,7 @@ std::shared_ptr<void> keep(T handle) {
 }
 
 Concept queue_concept() {
-    return {"Queue", "queue.janitor.locked:1:stop",
+    return {"Queue", "membership.reap.locked:1:stop",
             [](const std::string& name) {
                 return keep(Queue::create(name, {.capacity = 4096, .slots = 4, .members = 3}));
             },
@@ -47,7 +47,7 @@ Concept queue_concept() {
 }
 
 Concept trajectories_concept() {
-    return {"Trajectories", "queue.janitor.locked:1:stop",
+    return {"Trajectories", "membership.reap.locked:1:stop",
             [](const std::string& name) {
                 return keep(TrajectoryReader::create(
                     name, {.capacity = 4096, .slots = 4, .members = 3}, 1));
@@ -59,7 +59,7 @@ Concept trajectories_concept() {
 }
 
 Concept store_concept() {
-    return {"Store", "store.janitor.locked:1:stop",
+    return {"Store", "membership.reap.locked:1:stop",
             [](const std::string& name) {
                 StoreOptions options;
                 options.capacity = 1 << 20U;
@@ -132,7 +132,7 @@ TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
         BroadcastWriter made = BroadcastWriter::create(name_, {.readers = 2, .capacity = 4096});
         is_in.open();
         may_look.pass();
-        os::arm_crash_point("broadcast.bury.locked:1:stop");
+        os::arm_crash_point("membership.reap.locked:1:stop");
         static_cast<void>(made.wait_ready(1ms));
     });
     is_in.pass();

@@ -179,7 +179,7 @@ testing::AssertionResult waits_for_a_janitor(Call&& call) {
 }
 
 TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileAJanitorIsAtWork) {
-    for (const char* point : {"store.janitor.locked", "store.janitor.finished"}) {
+    for (const char* point : {"membership.reap.locked", "store.janitor.finished"}) {
         SCOPED_TRACE(point);
         const std::string name = name_ + point;
         Store store = Store::create(name, small_store(Eviction::None));
@@ -224,7 +224,7 @@ TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
 
 // Who attaches in a dead one's place is its janitor first.
 TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
-    for (const char* point : {"store.attach.locked", "store.janitor.finished"}) {
+    for (const char* point : {"membership.join.locked", "store.janitor.finished"}) {
         SCOPED_TRACE(point);
         const std::string name = name_ + point;
         Store store = Store::create(name, small_store(Eviction::None));
@@ -251,7 +251,7 @@ TEST_F(StoreTest, WhatTheDeadHeldIsHadWhenTheirJanitorDiesOverIt) {
         Store own = Store::attach(name_);
         is_ready.open();
         may_begin.pass();
-        os::arm_crash_point("store.janitor.awaited:1:stop");
+        os::arm_crash_point("membership.janitor.awaited:1:stop");
         own.reserve("other", 900'000).or_throw();
     });
     is_ready.pass();
