@@ -8,7 +8,7 @@
  *   Writer        | BroadcastWriter::loan, WriterCore::allocate, publish_block
  *   recycle       | WriterCore::recycle, find_limit; Arena::is_held, free
  *   Reader, keep  | ReaderCore::claim_rank, take_gate, recv, keep (Arena::hold), release
- *   clear         | clear_dead_reader: gate, then Arena::reap of the holder bits, then retire
+ *   clear         | take_over_reader: gate, then Arena::reap of the holder bits; Membership::reap: retire
  *   contents[]    | what the block holds: which message, or TORN while it is written
  *
  * Positions count messages; the ring has room for all of them. Stores are seen at once: what

@@ -13,7 +13,7 @@
  *   try_begin       | Board::try_begin
  *   hand_over       | WriterState::hand_over
  *   Trainer         | Search::look, choose, take; TrajectoryBatch::ack, untake
- *   Janitor         | QueueCore::clear_dead, clear
+ *   Janitor         | QueueCore::reap, take_over
  *   notify          | Signal, of which signal.pml has the rest
  *   Clock           | the end of a slice, when nobody can do anything else
  *

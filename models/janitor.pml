@@ -2,14 +2,14 @@
  * looks for room then does not say that there is none. One member dies at any step, or has died;
  * a janitor and somebody who takes its place see to it, and they may die of it as well.
  *
- *   here               | src/store/core.cpp
+ *   here               | src/segment/membership.hpp
  *   -------------------+---------------------------------------------------------
- *   claim              | StoreCore::claim; Participants::life, try_claim
- *   clear_place        | StoreCore::clear_place, take_over
- *   HAS_JANITOR        | StoreCore::has_janitor
- *   await_janitor      | StoreCore::await_janitor, whose patience has no end here
- *   Reserver           | StoreCore::allocate: clear_dead, then the second look
- *   Successor          | StoreCore::claim_place
+ *   claim              | Participants::claim: life, note_dead, try_claim
+ *   clear_place        | Membership::reap, StoreCore::take_over
+ *   HAS_JANITOR        | Participants::has_janitor
+ *   await_janitor      | Membership::await_janitor, whose patience has no end here
+ *   Reserver           | StoreCore::allocate: reap, then the second look
+ *   Successor          | Membership::claim_any, inherit, enter
  *
  * Left out: what the janitor does to entries and blocks (store.pml), and the end of patience.
  *

@@ -9,7 +9,7 @@
  *   IS_FIRST  | WaitingLine::is_first
  *   Consumer  | take_whole, WholeRequest::try_take; QueueCore::wait_turn
  *   leave     | WaitingLine::leave
- *   slice     | the end of a sleep: QueueCore::clear_dead, WaitingLine::clear and tend
+ *   slice     | the end of a sleep: QueueCore::reap, WaitingLine::clear and tend
  *   Barger    | Queue::take(Deadline::now()), Delivery::untake
  *   Stopper   | SIGSTOP and SIGCONT
  *

@@ -15,7 +15,7 @@
  *   give_back            | SlotRing::give_back, announce_returned
  *   free_block           | SlotRing::free_block; Arena::free, release_run
  *   free_slot            | SlotRing::free_slot
- *   Janitor              | QueueCore::clear_dead, clear; SlotRing::clear; Arena::reap
+ *   Janitor              | QueueCore::reap, take_over; SlotRing::clear; Arena::reap
  *   dead[]               | a place that is announced and locked by nobody
  *
  * A producer may pass a held slot whenever it likes, PASSES times; a consumer may lose its patience

@@ -11,7 +11,7 @@
  *   -----------------+------------------------------------------------------------------------
  *   Writer           | BroadcastWriter::send, WriterCore::measure, make_room, publish, close
  *   find_limit       | WriterCore::find_limit
- *   bury, clear      | WriterCore::bury_dead, bury; clear_dead_reader (control.cpp)
+ *   bury, clear      | WriterCore::reap_readers; take_over_reader (control.cpp)
  *   Reader, join     | ReaderCore::claim_rank, take_gate
  *   read             | ReaderCore::find, parse; a message held, then publish_position
  *   leave            | ReaderCore::leave
