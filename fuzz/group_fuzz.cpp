@@ -20,8 +20,8 @@ void fill_everything(const TrajectoryBatch& batch) {
         if (!dtype || !width) continue;
         const std::uint64_t row = batch.longest() * *width + 3;
         const std::uint64_t items = batch.lengths().size() * row;
-        constexpr std::uint64_t kMost = 1 << 20U;
-        if (items > kMost) continue;
+        constexpr std::uint64_t kMax = 1 << 20U;
+        if (items > kMax) continue;
         std::vector<std::byte> out(items * codec::item_size(*dtype));
         const std::uint64_t row_bytes = row * codec::item_size(*dtype);
         (void)batch.fill_padded(column, {*dtype, out.data(), row_bytes, row, items}, 1).is_ok();

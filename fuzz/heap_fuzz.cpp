@@ -78,7 +78,7 @@ private:
         const std::uint64_t reference = layout::kWordMark | std::uint64_t{member} << 53U | sequence;
         if (member < kMembers) {
             WordOperation& operation = operations()[member];
-            for (std::uint64_t at = 0; at < std::min<std::uint64_t>(size, layout::kMostWords);
+            for (std::uint64_t at = 0; at < std::min<std::uint64_t>(size, layout::kMaxWords);
                  ++at) {
                 Word& word = any_word();
                 const auto place = &word - reinterpret_cast<Word*>(control());

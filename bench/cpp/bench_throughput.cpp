@@ -117,7 +117,7 @@ void run_all(const Arguments& arguments) {
     fail_when_a_child_fails();
     for (const Case& one : kCases) {
         for (const unsigned readers : kReaders) {
-            const bool is_skipped = arguments.quick && readers != 1 && readers != kMostReaders;
+            const bool is_skipped = arguments.quick && readers != 1 && readers != kMaxReaders;
             if (!is_skipped && arguments.wants_size(one.size) && arguments.wants_readers(readers)) {
                 const unsigned turns = std::max(2U, one.turns / (arguments.quick ? 4 : 1));
                 const std::uint32_t count =

@@ -84,7 +84,7 @@ void run(unsigned turns) {
     };
     std::vector<End> ends(channels.size());
     Stage stage(
-        kMostReaders,
+        kMaxReaders,
         [&](unsigned rank) {
             for (std::size_t i = 0; i < channels.size(); ++i) {
                 if (rank < channels[i].readers) {

@@ -140,8 +140,8 @@ Items items_named(const std::string& name) {
 }
 
 std::vector<std::byte> describe(nb::handle dtype) {
-    constexpr std::size_t kMost = std::size_t{64} << 10U;
-    std::vector<std::byte> descr(kMost);
+    constexpr std::size_t kMax = std::size_t{64} << 10U;
+    std::vector<std::byte> descr(kMax);
     codec::Writer out(descr);
     try {
         write_descr(dtype, out);

@@ -59,17 +59,17 @@ BroadcastShape shape_of(const BroadcastOptions& options) {
         refuse("readers must be 1 to " + std::to_string(layout::kMaxReaders) + ", not " +
                std::to_string(options.readers));
     }
-    if (options.capacity < 1 || options.capacity > layout::kMostCapacity) {
+    if (options.capacity < 1 || options.capacity > layout::kMaxCapacity) {
         refuse("capacity must be 1 byte to 256 GiB, not " + std::to_string(options.capacity));
     }
-    if (options.large > layout::kMostCapacity) {
+    if (options.large > layout::kMaxCapacity) {
         refuse("large must be at most 256 GiB, not " + std::to_string(options.large));
     }
     BroadcastShape shape;
     shape.readers = options.readers;
     // Whole pages: blocks lie behind the ring, and their memory comes and goes.
     shape.capacity =
-        std::bit_ceil(std::max({options.capacity, layout::kLeastCapacity, os::page_size()}));
+        std::bit_ceil(std::max({options.capacity, layout::kMinCapacity, os::page_size()}));
     shape.arena.granule_bytes = layout::kBroadcastGranule;
     shape.arena.granules = static_cast<std::uint32_t>(
         layout::round_up(options.large, layout::kBroadcastGranule) / layout::kBroadcastGranule);
@@ -86,10 +86,10 @@ BroadcastShape shape_of(const layout::SegmentHeader& header) {
     const std::uint64_t granules = geometry[layout::kGranules];
     const bool is_plausible = readers >= 1 && readers <= layout::kMaxReaders &&
                               header.slot_count == readers + 1 && std::has_single_bit(capacity) &&
-                              capacity >= layout::kLeastCapacity &&
-                              capacity <= layout::kMostCapacity &&
+                              capacity >= layout::kMinCapacity &&
+                              capacity <= layout::kMaxCapacity &&
                               geometry[layout::kGranuleBytes] == layout::kBroadcastGranule &&
-                              granules <= layout::kMostCapacity / layout::kBroadcastGranule &&
+                              granules <= layout::kMaxCapacity / layout::kBroadcastGranule &&
                               geometry[layout::kOnReaderDeath] <= 1;
     if (is_plausible) {
         shape.readers = static_cast<unsigned>(readers);

@@ -21,8 +21,8 @@ enum BroadcastGeometry : unsigned {
 };
 
 inline constexpr unsigned kMaxReaders = 256;
-inline constexpr std::uint64_t kLeastCapacity = 4096;
-inline constexpr std::uint64_t kMostCapacity = std::uint64_t{1} << 38U;
+inline constexpr std::uint64_t kMinCapacity = 4096;
+inline constexpr std::uint64_t kMaxCapacity = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kBroadcastGranule = std::uint64_t{64} << 10U;
 
 // Slots of the participant table.
@@ -40,12 +40,12 @@ constexpr unsigned slot_of_rank(unsigned rank) noexcept {
 // A reader that has seen the position may copy, and asks newest_end again, after an acquire fence:
 // it still names that record, or the copy is worth nothing and the ring has the record.
 struct alignas(kApart) WriterLine {
-    static constexpr std::uint64_t kMostBytes = 104;  // of payload
+    static constexpr std::uint64_t kMaxBytes = 104;  // of payload
 
     std::atomic<std::uint64_t> position;  // bytes published since the beginning; release / acquire
     std::atomic<std::uint64_t> newest_end;     // where the record that is copied here ends
     std::atomic<std::uint64_t> newest_header;  // its RecordHeader
-    std::atomic<std::uint64_t> newest_words[kMostBytes / 8];  // its payload
+    std::atomic<std::uint64_t> newest_words[kMaxBytes / 8];  // its payload
 };
 static_assert(sizeof(WriterLine) == kApart);
 

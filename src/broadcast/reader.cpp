@@ -54,7 +54,7 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
                                                     std::to_string(rank) + ": it was created for " +
                                                     std::to_string(shape.readers) + " readers");
     }
-    held_ = std::make_unique<Held[]>(kMostHeld);
+    held_ = std::make_unique<Held[]>(kMaxHeld);
     membership_ = Membership(*segment, layout::slot_of_rank(shape.readers));
     segment_ = std::move(segment);  // nothing fails from here on
     view_ = BroadcastView(shape, segment_->control());
@@ -162,16 +162,16 @@ inline bool ReaderCore::look_for_more() noexcept {
 // now and then, and ever more rarely, one long pause finds out.
 inline void ReaderCore::back_off_while_streaming() noexcept {
     constexpr std::int64_t kUnit = 40;  // ns, the shortest pause
-    constexpr std::int64_t kMost = 64 * kUnit;
+    constexpr std::int64_t kMax = 64 * kUnit;
     constexpr std::uint64_t kWorth = 8 * kUnit;  // for every message that it gained
     constexpr std::uint64_t kGoodBatch = 4096;   // bytes worth one transfer of the writer's lines
     const std::uint64_t batch = messages_ - batch_messages_;
     if (batch <= 1) {
-        streaming_pause_ = is_time_to_probe() ? kMost : 0;
+        streaming_pause_ = is_time_to_probe() ? kMax : 0;
     } else if (batch * kWorth < static_cast<std::uint64_t>(streaming_pause_)) {
         streaming_pause_ /= 2;
     } else if (known_ - batch_position_ < kGoodBatch) {
-        streaming_pause_ = std::min(streaming_pause_ * 2 + kUnit, kMost);
+        streaming_pause_ = std::min(streaming_pause_ * 2 + kUnit, kMax);
         probe_after_ = kFirstProbe;
     }
     batch_messages_ = messages_;
@@ -253,7 +253,7 @@ inline bool ReaderCore::find(const Wait& wait, Found& found, Status& failure) no
 }
 
 inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) noexcept {
-    constexpr unsigned kMostPaddings = 64;  // there is one before a record at most
+    constexpr unsigned kMaxPaddings = 64;  // there is one before a record at most
     unsigned paddings = 0;
     for (;;) {
         if (position_ == known_ && !catch_up(wait, failure)) return false;
@@ -264,7 +264,7 @@ inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) 
         if (found.data != nullptr) return true;
         // Padding: go on at the beginning of the ring. A writer that scribbles could feed us with
         // it for ever.
-        if (++paddings > kMostPaddings) [[unlikely]] {
+        if (++paddings > kMaxPaddings) [[unlikely]] {
             failure = corrupt("padding without end");
             return false;
         }
@@ -311,7 +311,7 @@ const char* ReaderCore::parse_block(Found& found) noexcept {
 
 inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
     const std::uint32_t entry = next_.load(kRelaxed);
-    Held& held = held_[entry % kMostHeld];
+    Held& held = held_[entry % kMaxHeld];
     position_ = found.end;
     held.end = found.end;
     held.messages = ++messages_;
@@ -322,7 +322,7 @@ inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
 }
 
 Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
-    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) [[unlikely]] {
+    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMaxHeld) [[unlikely]] {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     }
     Found found;
@@ -363,7 +363,7 @@ Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wai
                                                "; the message stays: use a larger buffer");
     }
     if (found.size > 0) std::memcpy(buffer.data(), found.data, found.size);
-    takes_newest_ = found.size <= layout::WriterLine::kMostBytes;
+    takes_newest_ = found.size <= layout::WriterLine::kMaxBytes;
     return pass(found);
 }
 
@@ -371,12 +371,12 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
     const layout::WriterLine& line = view_.writer();
     if (!tag_is_known_ || line.newest_end.load(kRelaxed) != known_) return false;
     const RecordHeader header = layout::decode_record(line.newest_header.load(kRelaxed));
-    if (header.kind != RecordKind::Inline || header.length > layout::WriterLine::kMostBytes ||
+    if (header.kind != RecordKind::Inline || header.length > layout::WriterLine::kMaxBytes ||
         header.length > buffer.size() || header.tag != (messages_ & layout::kTagMask) ||
         position_ + layout::record_bytes(header.length, header.skip) != known_) {
         return false;
     }
-    std::array<std::uint64_t, layout::WriterLine::kMostBytes / 8> words;
+    std::array<std::uint64_t, layout::WriterLine::kMaxBytes / 8> words;
     for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
         words[i] = line.newest_words[i].load(kRelaxed);
     }
@@ -397,7 +397,7 @@ inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
     if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
         position_ = found.end;  // nothing is held before it: no entry is needed
         publish_position(position_, ++messages_);
-    } else if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMostHeld) {
+    } else if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMaxHeld) {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     } else {
         release(hand_out(found), false, kNoBlock);
@@ -411,7 +411,7 @@ bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
     // Before the position passes the record, so that the writer sees one or the other.
     arena_.hold({granule, 0}, slot_);
     PENSTOCK_CRASH_POINT("broadcast.keep.held");
-    held_[entry % kMostHeld].released.store(true, kRelease);
+    held_[entry % kMaxHeld].released.store(true, kRelease);
     announce(kReleased);
     return true;
 }
@@ -424,7 +424,7 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
         space_.notify();
     } else {
         // pairs with: the acquire in give_back_released()
-        held_[entry % kMostHeld].released.store(true, kRelease);
+        held_[entry % kMaxHeld].released.store(true, kRelease);
     }
     announce(kLetGo | kReleased);
 }
@@ -462,9 +462,9 @@ inline void ReaderCore::give_back_released() noexcept {
     const std::uint32_t first = oldest_.load(kRelaxed);
     const std::uint32_t next = next_.load(kAcquire);
     std::uint32_t oldest = first;
-    while (oldest != next && held_[oldest % kMostHeld].released.load(kAcquire)) ++oldest;
+    while (oldest != next && held_[oldest % kMaxHeld].released.load(kAcquire)) ++oldest;
     if (oldest == first) return;
-    const Held& last = held_[(oldest - 1) % kMostHeld];
+    const Held& last = held_[(oldest - 1) % kMaxHeld];
     const std::uint64_t end = last.end;
     const std::uint64_t messages = last.messages;
     publish_position(end, messages);

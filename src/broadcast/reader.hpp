@@ -48,7 +48,7 @@ public:
     [[nodiscard]] Segment& segment() noexcept { return *segment_; }
 
 private:
-    static constexpr std::uint32_t kMostHeld = 4096;
+    static constexpr std::uint32_t kMaxHeld = 4096;
     static constexpr std::uint32_t kNoBlock = ~std::uint32_t{0};
 
     // A message handed out and not yet given back, in ring order.

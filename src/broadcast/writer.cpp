@@ -257,7 +257,7 @@ inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
     header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
     if ((messages & kPaceMask) == 0) [[unlikely]]
         measure_pace();
-    if (length <= layout::WriterLine::kMostBytes && !is_streaming) copy_newest(room, header);
+    if (length <= layout::WriterLine::kMaxBytes && !is_streaming) copy_newest(room, header);
     publish(room, header, length);
 }
 
@@ -568,8 +568,7 @@ std::vector<ReaderState> BroadcastWriter::readers() const {
 BroadcastStats BroadcastWriter::stats() const {
     const WriterCore& core = core_or_throw();
     BroadcastStats stats = detail::read_stats(core.view);
-    stats.reader_deaths =
-        detail::reader_deaths(core.segment->participants(), core.view.shape());
+    stats.reader_deaths = detail::reader_deaths(core.segment->participants(), core.view.shape());
     stats.reserved_bytes = core.segment->reserved_bytes();
     stats.held_bytes = core.arena.allocated_bytes();
     return stats;

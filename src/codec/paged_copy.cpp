@@ -13,7 +13,7 @@ namespace penstock::codec {
 namespace {
 
 constexpr std::size_t kPastTheCaches = std::size_t{4} << 20U;
-constexpr std::size_t kLeastStreamed = 256;  // a shorter run costs more by itself than it saves
+constexpr std::size_t kMinStreamed = 256;  // a shorter run costs more by itself than it saves
 
 struct Dimension {
     std::int64_t count = 1;
@@ -76,11 +76,11 @@ PagedShape shortened(const PagedShape& shape, std::size_t skip_tokens) {
 }
 
 // Strides of zero, and the same block many times, make more bytes out of little memory than can be
-// counted: kMostBytes then, which no chunk has.
-constexpr std::size_t kMostBytes = std::numeric_limits<std::int64_t>::max();
+// counted: kMaxBytes then, which no chunk has.
+constexpr std::size_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
 
 std::size_t product(std::size_t one, std::size_t other) noexcept {
-    return one != 0 && other > kMostBytes / one ? kMostBytes : one * other;
+    return one != 0 && other > kMaxBytes / one ? kMaxBytes : one * other;
 }
 
 std::size_t bytes_of(const PagedShape& shape) {
@@ -89,7 +89,7 @@ std::size_t bytes_of(const PagedShape& shape) {
         if (count < 1 || bytes == 0) refuse("a plane of a paged cache has empty blocks");
         bytes = product(bytes, static_cast<std::size_t>(count));
     }
-    if (bytes == kMostBytes) refuse("a plane of a paged cache has blocks larger than memory");
+    if (bytes == kMaxBytes) refuse("a plane of a paged cache has blocks larger than memory");
     return bytes;
 }
 
@@ -153,7 +153,7 @@ bool PagedCache::is_past_the_caches(std::size_t blocks) const noexcept {
 void PagedCache::gather(std::span<const std::int64_t> blocks, std::byte* chunk) const noexcept {
     const bool streams = is_past_the_caches(blocks.size());
     each_block(blocks, 0, [&](const std::byte* cache, std::size_t at, std::size_t bytes) noexcept {
-        copy_run(chunk + at, cache, bytes, streams && bytes >= kLeastStreamed);
+        copy_run(chunk + at, cache, bytes, streams && bytes >= kMinStreamed);
     });
     if (streams) os::stream_fence();
 }
@@ -163,7 +163,7 @@ void PagedCache::scatter(std::span<const std::int64_t> blocks, const std::byte* 
     const bool streams = is_past_the_caches(blocks.size());
     each_block(blocks, skip_tokens,
                [&](std::byte* cache, std::size_t at, std::size_t bytes) noexcept {
-                   copy_run(cache, chunk + at, bytes, streams && bytes >= kLeastStreamed);
+                   copy_run(cache, chunk + at, bytes, streams && bytes >= kMinStreamed);
                });
     if (streams) os::stream_fence();
 }

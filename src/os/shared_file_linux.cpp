@@ -491,8 +491,8 @@ Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t
                      Access access, std::error_code& error) {
     error.clear();
     const int protection = access == Access::Read ? PROT_READ : PROT_READ | PROT_WRITE;
-    constexpr std::uint64_t kLeastAligned = std::uint64_t{64} << 10U;
-    void* const place = bytes < kLeastAligned ? nullptr : reserve_addresses(offset, bytes);
+    constexpr std::uint64_t kMinAligned = std::uint64_t{64} << 10U;
+    void* const place = bytes < kMinAligned ? nullptr : reserve_addresses(offset, bytes);
     void* const address =
         ::mmap(place, bytes, protection, MAP_SHARED | (place != nullptr ? MAP_FIXED : 0),
                file.descriptor(), static_cast<off_t>(offset));

@@ -14,7 +14,7 @@ using layout::QueueSlot;
 using layout::SlotState;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
-constexpr std::uint64_t kMostCellBytes = 64 << 10U;
+constexpr std::uint64_t kMaxCellBytes = 64 << 10U;
 
 [[noreturn]] void refuse(const std::string& why) {
     throw Error(ErrorCode::InvalidArgument, "can't create the queue: " + why);
@@ -82,26 +82,26 @@ SegmentPlan plan_of(const QueueShape& shape) {
 }
 
 QueueShape queue_shape_of(const QueueOptions& options) {
-    if (options.slots < 1 || options.slots > layout::kMostQueueSlots) {
-        refuse("slots must be 1 to " + std::to_string(layout::kMostQueueSlots) + ", not " +
+    if (options.slots < 1 || options.slots > layout::kMaxQueueSlots) {
+        refuse("slots must be 1 to " + std::to_string(layout::kMaxQueueSlots) + ", not " +
                std::to_string(options.slots));
     }
-    if (options.inline_bytes > kMostCellBytes) {
-        refuse("inline_bytes must be at most " + std::to_string(kMostCellBytes) + ", not " +
+    if (options.inline_bytes > kMaxCellBytes) {
+        refuse("inline_bytes must be at most " + std::to_string(kMaxCellBytes) + ", not " +
                std::to_string(options.inline_bytes));
     }
-    if (options.capacity > layout::kMostQueueBytes) {
+    if (options.capacity > layout::kMaxQueueBytes) {
         refuse("capacity must be at most 256 GiB, not " + std::to_string(options.capacity));
     }
-    if (options.members < 1 || options.members > layout::kMostQueueMembers) {
-        refuse("members must be 1 to " + std::to_string(layout::kMostQueueMembers) + ", not " +
+    if (options.members < 1 || options.members > layout::kMaxQueueMembers) {
+        refuse("members must be 1 to " + std::to_string(layout::kMaxQueueMembers) + ", not " +
                std::to_string(options.members));
     }
-    if (options.poison_limit >= layout::kMostDeliveries) {
-        refuse("poison_limit must be below " + std::to_string(layout::kMostDeliveries) + ", not " +
+    if (options.poison_limit >= layout::kMaxDeliveries) {
+        refuse("poison_limit must be below " + std::to_string(layout::kMaxDeliveries) + ", not " +
                std::to_string(options.poison_limit));
     }
-    if (options.application_bytes > layout::kMostApplicationBytes) {
+    if (options.application_bytes > layout::kMaxApplicationBytes) {
         refuse("application_bytes must be at most 1 GiB, not " +
                std::to_string(options.application_bytes));
     }
@@ -113,7 +113,7 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     shape.ends_with = options.ends_with;
     shape.application = options.application;
     shape.application_bytes = layout::round_up(options.application_bytes, layout::kApart);
-    const std::uint64_t granule = std::max(layout::kLeastQueueGranule, os::page_size());
+    const std::uint64_t granule = std::max(layout::kMinQueueGranule, os::page_size());
     shape.arena.granule_bytes = granule;
     shape.arena.granules =
         static_cast<std::uint32_t>(layout::round_up(options.capacity, granule) / granule);
@@ -128,17 +128,17 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
     QueueShape shape;
     const bool is_plausible =
         std::has_single_bit(geometry[layout::kQueueSlots]) &&
-        geometry[layout::kQueueSlots] <= layout::kMostQueueSlots &&
+        geometry[layout::kQueueSlots] <= layout::kMaxQueueSlots &&
         geometry[layout::kCellBytes] >= 64 && geometry[layout::kCellBytes] % 64 == 0 &&
-        geometry[layout::kCellBytes] <= kMostCellBytes && std::has_single_bit(granule) &&
-        granule >= layout::kLeastQueueGranule && granule <= layout::kMostQueueGranule &&
-        granules <= layout::kMostQueueBytes / granule && geometry[layout::kQueueMembers] >= 1 &&
-        geometry[layout::kQueueMembers] <= layout::kMostQueueMembers &&
+        geometry[layout::kCellBytes] <= kMaxCellBytes && std::has_single_bit(granule) &&
+        granule >= layout::kMinQueueGranule && granule <= layout::kMaxQueueGranule &&
+        granules <= layout::kMaxQueueBytes / granule && geometry[layout::kQueueMembers] >= 1 &&
+        geometry[layout::kQueueMembers] <= layout::kMaxQueueMembers &&
         header.slot_count == geometry[layout::kQueueMembers] &&
-        rules.poison_limit < layout::kMostDeliveries &&
+        rules.poison_limit < layout::kMaxDeliveries &&
         layout::encode_rules(rules) == geometry[layout::kQueueRules] &&
         geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
-        geometry[layout::kApplicationBytes] <= layout::kMostApplicationBytes;
+        geometry[layout::kApplicationBytes] <= layout::kMaxApplicationBytes;
     if (is_plausible) {
         shape.slots = geometry[layout::kQueueSlots];
         shape.cell_bytes = geometry[layout::kCellBytes];

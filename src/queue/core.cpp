@@ -164,8 +164,8 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
 // True: accepted, or `failure` says why never. False: the queue is full.
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
     // To be too slow takes a consumer's patience, each time.
-    constexpr unsigned kMostAttempts = 10'000;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    constexpr unsigned kMaxAttempts = 10'000;
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const SlotRing::Look look = ring.claim(tail);
         if (look == SlotRing::Look::Nothing) return false;
         if (look == SlotRing::Look::Damaged) {
@@ -397,10 +397,10 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
 // last until a short queue is full.
 void QueueCore::back_off_while_streaming() noexcept {
     constexpr std::int64_t kSure = 64 * kPauseUnit;  // cheap enough for any batch
-    constexpr std::int64_t kMost = 512 * kPauseUnit;
+    constexpr std::int64_t kMax = 512 * kPauseUnit;
     constexpr std::int64_t kForMessage = 4 * kPauseUnit;
     const auto slots = static_cast<std::int64_t>(view.shape().slots);
-    const std::int64_t most = std::clamp(slots / 8 * kPauseUnit, kSure, kMost);
+    const std::int64_t most = std::clamp(slots / 8 * kPauseUnit, kSure, kMax);
     const std::uint64_t taken = own().taken.load(kRelaxed);
     const std::uint64_t batch = taken - std::exchange(last_empty, taken);
     if (batch <= 1) {

@@ -29,7 +29,7 @@ std::vector<QueueRequest> requests_of(const detail::QueueView& view) {
 }  // namespace
 
 QueueInfo inspect_queue(const std::string& name) {
-    constexpr std::size_t kMostPoisoned = 100;
+    constexpr std::size_t kMaxPoisoned = 100;
     detail::Visit visit(name);
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Queue)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a queue");
@@ -45,7 +45,7 @@ QueueInfo inspect_queue(const std::string& name) {
     info.requests = requests_of(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();
-    for (const DeadLetter& letter : detail::list_dead_letters(view, kMostPoisoned)) {
+    for (const DeadLetter& letter : detail::list_dead_letters(view, kMaxPoisoned)) {
         info.poisoned.push_back(letter.sequence);
     }
     info.application = view.shape().application;

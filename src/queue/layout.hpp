@@ -25,12 +25,12 @@ enum QueueGeometry : unsigned {
 };
 
 // Of blocks: a page of the machine that the queue was made on, and so much at least and at most.
-inline constexpr std::uint64_t kLeastQueueGranule = 4096;
-inline constexpr std::uint64_t kMostQueueGranule = std::uint64_t{1} << 20U;
-inline constexpr std::uint64_t kMostQueueSlots = std::uint64_t{1} << 24U;
-inline constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 38U;
-inline constexpr std::uint64_t kMostQueueMembers = kMaxSlots;
-inline constexpr std::uint64_t kMostApplicationBytes = std::uint64_t{1} << 30U;
+inline constexpr std::uint64_t kMinQueueGranule = 4096;
+inline constexpr std::uint64_t kMaxQueueGranule = std::uint64_t{1} << 20U;
+inline constexpr std::uint64_t kMaxQueueSlots = std::uint64_t{1} << 24U;
+inline constexpr std::uint64_t kMaxQueueBytes = std::uint64_t{1} << 38U;
+inline constexpr std::uint64_t kMaxQueueMembers = kMaxSlots;
+inline constexpr std::uint64_t kMaxApplicationBytes = std::uint64_t{1} << 30U;
 // Of the geometry, from the lowest bit: poison limit 32 (deliveries after which a message is set
 // aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's).
 struct QueueRules {
@@ -46,7 +46,7 @@ constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
 
 // Owns every block that a published message lies in, so that no member's death frees it.
 inline constexpr unsigned kQueueOwner = 0xFFF;
-static_assert(kQueueOwner > kMostQueueMembers);
+static_assert(kQueueOwner > kMaxQueueMembers);
 
 // Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
 //
@@ -80,10 +80,10 @@ enum class SlotState : std::uint8_t {
 struct SlotWord {
     SlotState state = SlotState::Empty;
     unsigned owner = 0;       // participant slot, of Claimed, Overtaken, Taken and Done
-    unsigned deliveries = 0;  // how often it was taken; stays at kMostDeliveries
+    unsigned deliveries = 0;  // how often it was taken; stays at kMaxDeliveries
     std::uint64_t lap = 0;
 };
-inline constexpr unsigned kMostDeliveries = 63;
+inline constexpr unsigned kMaxDeliveries = 63;
 inline constexpr std::uint64_t kLapMask = (std::uint64_t{1} << 45U) - 1;
 
 constexpr std::uint64_t encode_slot(const SlotWord& word) noexcept {

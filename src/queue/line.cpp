@@ -97,7 +97,7 @@ void WaitingLine::watch() noexcept {
         watched_ = {first, beats, now};
         return;
     }
-    if (now - watched_.since < kPatience) return;
+    if (now - watched_.since < kSilencePatience) return;
     std::uint64_t expected = first.request;
     if (other.request.compare_exchange_strong(expected, expected | layout::kPassedRequest, kAcqRel,
                                               kRelaxed)) {

@@ -43,14 +43,11 @@ public:
     // Of a request that waits, between sleeps: a sign of life to the others, then watch().
     void tend() noexcept;
     // If the first of the others keeps this participant from its turn, and has given no sign of
-    // life for kPatience, it is passed. However short each request is: what was seen stays known
-    // from one to the next.
+    // life for kSilencePatience, it is passed. However short each request is: what was seen stays
+    // known from one to the next.
     void watch() noexcept;
     // What that participant waits for is void: it leaves, or is dead and its janitor calls.
     void clear(unsigned place) noexcept;
-
-    // Longer than a waiter that is well ever sleeps, so that a busy machine seldom passes one.
-    static constexpr std::int64_t kPatience = 200'000'000;  // ns
 
 private:
     struct Other {

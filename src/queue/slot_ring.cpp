@@ -9,8 +9,8 @@ using layout::QueueSlot;
 // the announcement that it had seen before it looked; the count tells that from a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
     // Each means that another took one, or returned one. Giving up leaves it announced.
-    constexpr unsigned kMostAttempts = 1000;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    constexpr unsigned kMaxAttempts = 1000;
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t announced = view_.state().returned.load(kAcquire);
         std::optional<std::uint64_t> first;
         std::uint64_t order = 0;

@@ -26,9 +26,10 @@ public:
     SlotRing(const QueueView& view, unsigned self) noexcept
         : view_(view), self_(self), mask_(view.shape().slots - 1),
           lap_shift_(static_cast<unsigned>(std::countr_zero(view.shape().slots))),
-          patience_(os::pauses_in(kPatience + static_cast<std::int64_t>(view.shape().cell_bytes) *
-                                                  kPatienceForEight / 8)),
-          most_looks_(std::max(kLeastLooks, 16 * view.shape().slots)) {}
+          patience_(
+              os::pauses_in(kPublishPatience + static_cast<std::int64_t>(view.shape().cell_bytes) *
+                                                   kPublishPatienceForEight / 8)),
+          most_looks_(std::max(kMinLooks, 16 * view.shape().slots)) {}
 
     enum class Look : std::uint8_t { Got, Nothing, Damaged };
 
@@ -261,14 +262,10 @@ private:
     static constexpr auto kAcquire = std::memory_order_acquire;
     static constexpr auto kAcqRel = std::memory_order_acq_rel;
     static constexpr auto kSeqCst = std::memory_order_seq_cst;
-    // How long a consumer waits for a producer between its claim and its publication: many times
-    // what filling a cell takes. In nanoseconds, and for every eight bytes of a cell.
-    static constexpr std::int64_t kPatience = 10'000;
-    static constexpr std::int64_t kPatienceForEight = 20;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
     // Looks in one call. Spent tickets lie in a row for a lap at most, and hints lag by a few: so
     // many more mean that hints or laps are damaged.
-    static constexpr std::uint64_t kLeastLooks = std::uint64_t{1} << 22U;
+    static constexpr std::uint64_t kMinLooks = std::uint64_t{1} << 22U;
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
 
@@ -306,7 +303,7 @@ private:
 
     bool take_from(layout::QueueSlot& slot, std::uint64_t seen, const SlotWord& word) noexcept {
         const SlotWord ours{SlotState::Taken, self_,
-                            std::min(word.deliveries + 1, layout::kMostDeliveries), word.lap};
+                            std::min(word.deliveries + 1, layout::kMaxDeliveries), word.lap};
         const bool taken = slot.word.compare_exchange_strong(seen, encode(ours), kAcqRel, kRelaxed);
         PENSTOCK_CRASH_POINT("queue.take.taken");
         return taken;

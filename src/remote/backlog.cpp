@@ -6,15 +6,9 @@
 
 #include "os/thread.hpp"
 #include "remote/patience.hpp"
+#include "segment/timing.hpp"
 
 namespace penstock::detail {
-
-namespace {
-
-// Between looks at what nobody tells: a server that is back, a cancelled wait.
-constexpr std::chrono::milliseconds kSlice{80};
-
-}  // namespace
 
 Backlog::Backlog(const BacklogOptions& options, TierTally& tally, Write write, IsAway is_away)
     : options_(options), tally_(tally), write_(std::move(write)), is_away_(std::move(is_away)) {}
@@ -133,12 +127,12 @@ void Backlog::write_for_ever() {
 bool Backlog::must_try_again(const BacklogItem& item, const RedisOutcome& outcome) const {
     // A server that is not asked has not failed; one that fails at the same object several times
     // may fail because of it.
-    constexpr unsigned kMostFailures = 3;
+    constexpr unsigned kMaxFailures = 3;
     if (is_stopped_) return false;
     if (outcome.fault == RedisFault::Away) return true;
     const bool is_passing =
         outcome.fault == RedisFault::Timeout || outcome.fault == RedisFault::Lost;
-    return is_passing && item.failures < kMostFailures;
+    return is_passing && item.failures < kMaxFailures;
 }
 
 void Backlog::write_one(std::unique_lock<std::mutex>& lock, Items::iterator picked) {

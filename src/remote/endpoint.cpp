@@ -53,7 +53,7 @@ bool skip(std::string_view& text, std::string_view start) {
     return true;
 }
 
-constexpr unsigned kMostDb = 1U << 20U;
+constexpr unsigned kMaxDb = 1U << 20U;
 
 void parse_user(std::string_view text, Endpoint& endpoint) {
     const std::size_t colon = text.find(':');
@@ -75,7 +75,7 @@ Endpoint parse_unix(std::string_view rest) {
     if (query != std::string_view::npos) {
         std::string_view text = rest.substr(query + 1);
         if (!skip(text, "db=")) refuse("may ask for 'db=N' after '?' and nothing else");
-        endpoint.db = read_number(text, kMostDb, "db");
+        endpoint.db = read_number(text, kMaxDb, "db");
     }
     if (!endpoint.path.starts_with('/')) refuse("of a Unix socket needs an absolute path");
     return endpoint;
@@ -97,8 +97,8 @@ void parse_place(std::string_view text, Endpoint& endpoint) {
     if (endpoint.host.empty()) refuse("names no host");
     if (port.empty()) return;
     if (!skip(port, ":")) refuse("has something between host and port");
-    constexpr unsigned kMostPort = 65535;
-    endpoint.port = static_cast<std::uint16_t>(read_number(port, kMostPort, "port"));
+    constexpr unsigned kMaxPort = 65535;
+    endpoint.port = static_cast<std::uint16_t>(read_number(port, kMaxPort, "port"));
 }
 
 }  // namespace
@@ -124,7 +124,7 @@ Endpoint parse_endpoint(std::string_view url) {
     }
     const std::size_t slash = url.find('/');
     if (slash != std::string_view::npos && slash + 1 < url.size()) {
-        endpoint.db = read_number(url.substr(slash + 1), kMostDb, "db");
+        endpoint.db = read_number(url.substr(slash + 1), kMaxDb, "db");
     }
     parse_place(url.substr(0, slash), endpoint);
     return endpoint;

@@ -4,14 +4,9 @@
 #include <utility>
 
 #include "remote/patience.hpp"
+#include "segment/timing.hpp"
 
 namespace penstock::detail {
-
-namespace {
-
-constexpr std::chrono::milliseconds kSlice{80};  // between looks at who may end the wait
-
-}  // namespace
 
 Flights::FlightPtr Flights::join(std::string_view key, bool& leads) {
     const std::lock_guard lock(mutex_);

@@ -19,6 +19,7 @@
 #include "remote/patience.hpp"
 #include "remote/redis_connection.hpp"
 #include "remote/shown.hpp"
+#include "segment/timing.hpp"
 
 namespace penstock::detail {
 
@@ -152,8 +153,6 @@ struct RedisConnection::Link {
         return fail(RedisFault::Lost, "can't be asked: the socket was closed by this process");
     }
 
-    static constexpr std::chrono::milliseconds kSlice{80};  // between looks at who may end it
-
     void begin(Deadline until, const Wait* who) {
         deadline = until;
         caller = who;
@@ -268,8 +267,8 @@ struct RedisConnection::Link {
 
     // An answer of any kind, but for what would be too much.
     bool read_reply(std::uint64_t most_bytes) {
-        constexpr std::size_t kMostElements = std::size_t{1} << 18U;  // 16384 slots one by one
-        Allowance allowance{kMostElements};
+        constexpr std::size_t kMaxElements = std::size_t{1} << 18U;  // 16384 slots one by one
+        Allowance allowance{kMaxElements};
         const std::unique_ptr<redisReader, FreeReader> reader(
             redisReaderCreateWithFunctions(&reply_functions));
         if (reader == nullptr) return fail(RedisFault::Lost, "can't be heard: no memory");
@@ -400,8 +399,8 @@ struct RedisConnection::Link {
 
     // A request of the introduction, which must be answered with OK.
     bool insist(const RedisRequest& request) {
-        constexpr std::uint64_t kMostLine = 4096;
-        if (!send(request) || !read_reply(kMostLine)) return false;
+        constexpr std::uint64_t kMaxLine = 4096;
+        if (!send(request) || !read_reply(kMaxLine)) return false;
         if (outcome.reply.kind != Kind::Error) return true;
         return fail(RedisFault::Refused, "refuses us: " + shown_text(outcome.reply.text));
     }

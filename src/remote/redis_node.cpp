@@ -57,9 +57,9 @@ std::unique_ptr<RedisConnection> RedisNode::connect(RedisOutcome& outcome, const
 }
 
 void RedisNode::give_back(std::unique_ptr<RedisConnection> connection) {
-    constexpr std::size_t kMostIdle = 16;
+    constexpr std::size_t kMaxIdle = 16;
     const std::lock_guard lock(mutex_);
-    if (idle_.size() < kMostIdle) idle_.push_back(std::move(connection));
+    if (idle_.size() < kMaxIdle) idle_.push_back(std::move(connection));
 }
 
 void RedisNode::drop_idle() {

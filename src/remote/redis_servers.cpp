@@ -64,7 +64,7 @@ RedisServers::NodePtr RedisServers::owner_of(unsigned slot) const {
 
 // The index of the node there; nothing: there are more than any cluster has. Under the mutex.
 std::optional<std::uint16_t> RedisServers::add_node(const std::string& host, std::uint16_t port) {
-    constexpr std::size_t kMostNodes = 4096;
+    constexpr std::size_t kMaxNodes = 4096;
     Endpoint endpoint = settings_.endpoints.front();
     endpoint.path.clear();
     endpoint.host = host;
@@ -74,7 +74,7 @@ std::optional<std::uint16_t> RedisServers::add_node(const std::string& host, std
     });
     const auto index = static_cast<std::size_t>(known - nodes_.begin());
     if (known == nodes_.end()) {
-        if (nodes_.size() == kMostNodes) return std::nullopt;
+        if (nodes_.size() == kMaxNodes) return std::nullopt;
         nodes_.push_back(std::make_shared<RedisNode>(endpoint, settings_.timing, cancel_));
     }
     return static_cast<std::uint16_t>(index);
@@ -95,11 +95,11 @@ RedisServers::NodePtr RedisServers::follow(const Redirect& redirect, const Redis
 }
 
 RedisOutcome RedisServers::walk(unsigned slot, const RedisRequest& request) {
-    constexpr int kMostHops = 8;
+    constexpr int kMaxHops = 8;
     NodePtr node = owner_of(slot);
     bool is_asking = false;
     RedisOutcome outcome;
-    for (int hop = 0; hop < kMostHops; ++hop) {
+    for (int hop = 0; hop < kMaxHops; ++hop) {
         outcome = node->exchange(request, is_asking);
         if (!outcome.is_answered() || outcome.reply.kind != Kind::Error) return outcome;
         const std::optional<Redirect> redirect = parse_redirect(outcome.reply.text);
@@ -183,8 +183,8 @@ bool RedisServers::install_range(const RedisReply& range, const RedisNode& from)
     }
     if (master.kind != Kind::Array || master.elements.size() < 2) return false;
     const std::string& host = master.elements[0].text;
-    constexpr long long kMostPort = 65535;
-    if (!is_number(master.elements[1], 1, kMostPort) || host == "?") return false;
+    constexpr long long kMaxPort = 65535;
+    if (!is_number(master.elements[1], 1, kMaxPort) || host == "?") return false;
     const auto index = add_node(host.empty() ? from.endpoint().host : host,
                                 static_cast<std::uint16_t>(master.elements[1].integer));
     if (!index) return false;

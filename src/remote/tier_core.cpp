@@ -15,7 +15,7 @@ namespace {
 using Kind = RedisReply::Kind;
 
 constexpr std::size_t kLongestKey = 4096;
-constexpr unsigned kMostWriters = 64;
+constexpr unsigned kMaxWriters = 64;
 // Reading the head, removing it, and its parts by the hundred. Each takes request_timeout at most.
 constexpr std::uint64_t kRemovalRequests = 8;
 
@@ -30,7 +30,7 @@ TieredOptions checked(TieredOptions options) {
             "there are several URLs, which only a cluster may have");
     require(options.part_bytes >= kPartLeast && options.part_bytes <= kPartMost,
             "part_bytes is between 4 KiB and 512 MiB");
-    require(options.writers >= 1 && options.writers <= kMostWriters, "there are 1 to 64 writers");
+    require(options.writers >= 1 && options.writers <= kMaxWriters, "there are 1 to 64 writers");
     require(options.connect_timeout.count() > 0 && options.request_timeout.count() > 0,
             "a timeout of a server is longer than nothing");
     require(options.retry_first.count() > 0 && options.retry_most.count() > 0,

@@ -272,9 +272,9 @@ void Arena::reap(unsigned slot) noexcept {
 
 std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
     // Piece by piece: a participant stopped on the way keeps one piece from the others, not all.
-    constexpr std::uint64_t kMostAtOnce = std::uint64_t{1} << 20U;
+    constexpr std::uint64_t kMaxAtOnce = std::uint64_t{1} << 20U;
     const auto most = static_cast<std::uint32_t>(
-        std::max<std::uint64_t>(1, kMostAtOnce / geometry_.granule_bytes));
+        std::max<std::uint64_t>(1, kMaxAtOnce / geometry_.granule_bytes));
     std::uint64_t kept = 0;
     std::uint64_t given_back = 0;
     for (std::uint32_t at = 0; at < geometry_.granules;) {

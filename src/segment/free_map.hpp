@@ -38,7 +38,7 @@ public:
     [[nodiscard]] SizeClass at(std::uint32_t region) const noexcept;
 
 private:
-    static constexpr unsigned kMostLevels = 11;  // 8^11 regions
+    static constexpr unsigned kMaxLevels = 11;  // 8^11 regions
     // One level of the tree: a byte for each region, or for each word of the level below.
     struct Level {
         std::atomic<std::uint64_t>* words = nullptr;
@@ -49,7 +49,7 @@ private:
     bool raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept;
     bool replace(unsigned level, std::uint32_t index, SizeClass from, SizeClass to) noexcept;
 
-    Level levels_[kMostLevels];
+    Level levels_[kMaxLevels];
     unsigned depth_ = 0;
 };
 

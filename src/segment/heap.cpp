@@ -15,13 +15,13 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kRelease = std::memory_order_release;
 constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
-constexpr std::uint64_t kLeastChunk = std::uint64_t{64} << 10U;
+constexpr std::uint64_t kMinChunk = std::uint64_t{64} << 10U;
 // What a participant that is stopped while giving memory back keeps from the others at most, or
 // this part of a small heap.
 constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
 constexpr std::uint64_t kTrimPart = 16;
 // Plans made again before the words are taken for damaged: each means that another got on.
-constexpr unsigned kMostAttempts = 1'000'000;
+constexpr unsigned kMaxAttempts = 1'000'000;
 
 constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
     return (bits + 63) / 64;
@@ -30,7 +30,7 @@ constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
 }  // namespace
 
 std::uint64_t HeapGeometry::chunk_bytes() const noexcept {
-    return std::max(granule_bytes, kLeastChunk);
+    return std::max(granule_bytes, kMinChunk);
 }
 
 std::uint32_t HeapGeometry::chunks() const noexcept {
@@ -236,7 +236,7 @@ Heap::Fit Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t leng
 Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept {
     const Wanted asked = wanted(request);
     bool has_restored = false;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const Piece piece = find(asked);
         if (piece.length == 0) {
             if (has_restored) return {Fit::NoRun, {}, {}};
@@ -334,7 +334,7 @@ Heap::Fit Heap::release(HeapBlock block, WordPlan& plan) noexcept {
 
 bool Heap::free(HeapBlock block, WordPlan also) noexcept {
     WordPlan last;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         WordPlan plan = also;
         const Fit fit = release(block, plan);
         if (fit == Fit::Found) return true;
@@ -355,7 +355,7 @@ bool Heap::settle(const WordPlan& plan, const Piece& rest) noexcept {
 Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
     const std::uint32_t length = geometry_.granules_for(bytes);
     WordPlan last;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const Piece used = piece_at(block.first);
         if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
         if (length == block.length) return Fit::Found;

@@ -78,8 +78,8 @@ struct ParticipantSlot {
     // that find the lock taken, and by the participant itself, which may be alive and have lost
     // its lock. Release and acquire: see Participants::note_dead().
     std::atomic<std::uint64_t> found_dead;
-    // Participants found dead here. By the finder that moved `found_dead`, relaxed, for display: one
-    // that dies between the two leaves a death uncounted.
+    // Participants found dead here. By the finder that moved `found_dead`, relaxed, for display:
+    // one that dies between the two leaves a death uncounted.
     std::atomic<std::uint64_t> deaths;
     std::uint64_t reserved[17];
 };
@@ -109,16 +109,16 @@ inline constexpr unsigned kPayloadBits = 40;
 inline constexpr std::uint64_t kPayloadMask = (std::uint64_t{1} << kPayloadBits) - 1;
 inline constexpr std::uint64_t kGenerationMask = (std::uint64_t{1} << 23U) - 1;
 inline constexpr std::uint64_t kWordMark = std::uint64_t{1} << 63U;
-inline constexpr unsigned kMostWords = 8;  // changed at once
+inline constexpr unsigned kMaxWords = 8;  // changed at once
 
 // What one participant changes at once. Written by it alone, while no word refers to it; read by
 // participants that meet a reference, which check `status` afterwards. A participant's successor
 // goes on with the sequence that it finds.
 struct alignas(kApart) WordOperation {
     std::atomic<std::uint64_t> status;  // from the lowest bit: OperationState 2, words 4, sequence
-    std::atomic<std::uint64_t> place[kMostWords];  // number of the word in the control block
-    std::atomic<std::uint64_t> expected[kMostWords];
-    std::atomic<std::uint64_t> desired[kMostWords];
+    std::atomic<std::uint64_t> place[kMaxWords];  // number of the word in the control block
+    std::atomic<std::uint64_t> expected[kMaxWords];
+    std::atomic<std::uint64_t> desired[kMaxWords];
     std::atomic<std::uint64_t> note;  // what it has to do after the change; 0: nothing
     std::uint64_t reserved[6];
 };

@@ -53,9 +53,9 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
 }
 
 // A reference that nothing stands behind: only damage makes one; given up after so many looks.
-constexpr unsigned kMostFutile = 1000;
+constexpr unsigned kMaxFutile = 1000;
 // And changes of others that are finished for one look at a word.
-constexpr unsigned kMostHelped = 100'000;
+constexpr unsigned kMaxHelped = 100'000;
 // Changes helped inside one another. Every one is further on in the order of the words, unless they
 // are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
 // the word where it is left holds another's reference, and gets a new value when that one goes. So
@@ -93,7 +93,7 @@ unsigned MultiWord::members() const noexcept {
 
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     unsigned helped = 0;
-    for (unsigned futile = 0; futile < kMostFutile && helped < kMostHelped; ++helped) {
+    for (unsigned futile = 0; futile < kMaxFutile && helped < kMaxHelped; ++helped) {
         const std::uint64_t seen = word.load(kSeqCst);
         if (!is_reference(seen)) return seen;
         help(seen, 0);
@@ -208,7 +208,7 @@ bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) co
     const std::uint64_t status = place.status.load(kAcquire);
     if (!is_about(status, reference) || state_in(status) == State::Preparing) return false;
     operation.size = size_in(status);
-    if (operation.size > layout::kMostWords) return false;
+    if (operation.size > layout::kMaxWords) return false;
     for (unsigned at = 0; at < operation.size; ++at) {
         const std::uint64_t number = place.place[at].load(kRelaxed);
         if (number >= count_) return false;
@@ -239,7 +239,7 @@ bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
     // Each means that the word is not what is expected any more, which it never is again: so the
     // change fails, and is planned again. More of them in a row than others can have done is
     // damage.
-    for (unsigned futile = 0; futile < kMostFutile; ++futile) {
+    for (unsigned futile = 0; futile < kMaxFutile; ++futile) {
         std::uint64_t seen = step.word->load(kAcquire);
         if (seen == reference) return true;
         if (is_reference(seen)) {

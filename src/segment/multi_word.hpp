@@ -35,7 +35,7 @@ constexpr std::uint64_t successor(std::uint64_t seen, std::uint64_t payload) noe
 class WordPlan {
 public:
     // `word` holds `seen` and is to hold `payload`. Said again of the same word it replaces the
-    // payload. More than kMostWords make a plan that never comes true.
+    // payload. More than kMaxWords make a plan that never comes true.
     void set(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
     [[nodiscard]] unsigned size() const noexcept { return size_; }
     // It never comes true, however often it is renewed: a word of it is damaged.
@@ -53,7 +53,7 @@ private:
         std::uint64_t payload = 0;
         bool operator==(const Step&) const noexcept = default;
     };
-    std::array<Step, layout::kMostWords> steps_;
+    std::array<Step, layout::kMaxWords> steps_;
     unsigned size_ = 0;
     bool is_broken_ = false;
 };
@@ -121,7 +121,7 @@ private:
             std::uint64_t expected;
             std::uint64_t desired;
         };
-        std::array<Step, layout::kMostWords> steps;
+        std::array<Step, layout::kMaxWords> steps;
         unsigned size = 0;
     };
 

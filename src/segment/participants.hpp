@@ -9,6 +9,7 @@
 
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
+#include "segment/timing.hpp"
 
 namespace penstock::detail {
 
@@ -17,9 +18,6 @@ enum class Life : std::uint8_t {
     Alive,  // announced, and the kernel holds its lock
     Dead,   // announced, and the lock is free: a janitor may clear it
 };
-
-// How long a janitor is waited for: far longer than it needs, if it runs at all.
-inline constexpr std::int64_t kJanitorPatience = 50'000'000;  // ns
 
 // What stands in a slot, for people.
 struct ParticipantText {

@@ -22,11 +22,9 @@ namespace penstock::detail {
 namespace {
 
 constexpr std::uint64_t kLifeCycleByte = 0;
-// How long a process waits for another that joins or removes: microseconds if that one runs.
-constexpr std::int64_t kLifeCyclePatience = 200'000'000;  // ns
 // Of a control block of another user's, so that looking at it does not take the memory of the
 // machine. One of the default sizes has some MiB; holes are not counted.
-constexpr std::uint64_t kMostCopiedOfOthers = std::uint64_t{256} << 20U;
+constexpr std::uint64_t kMaxCopiedOfOthers = std::uint64_t{256} << 20U;
 
 [[noreturn]] void throw_cut_short(const Location& location) {
     throw Error(ErrorCode::Corrupt, title_of(location) + " was cut short while it was looked at");
@@ -50,8 +48,8 @@ enum class Removal : std::uint8_t { Removed, Kept, InUse, Busy };
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path, const std::function<bool()>& may_go) {
     // Looks again after letting go: one that left meanwhile found us at work and may have given up.
-    constexpr unsigned kMostLooks = 1000;
-    for (unsigned look = 0; look < kMostLooks; ++look) {
+    constexpr unsigned kMaxLooks = 1000;
+    for (unsigned look = 0; look < kMaxLooks; ++look) {
         if (participants.anybody_alive()) return Removal::InUse;
         if (may_go && !may_go()) return Removal::Kept;  // without the lock, which keeps joiners out
         if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
@@ -216,7 +214,7 @@ std::byte* Visit::control() {
     if (control_ == nullptr) error = std::make_error_code(std::errc::not_enough_memory);
     if (!error) {
         error = file_.read_sparse(header_.control_offset, control_.get(), bytes,
-                                  is_own ? bytes : kMostCopiedOfOthers);
+                                  is_own ? bytes : kMaxCopiedOfOthers);
     }
     if (error == std::errc::io_error) throw_cut_short(location_);
     if (error) throw_refused(Step::Copy, location_, error, bytes);

@@ -12,12 +12,9 @@
 #include "os/futex.hpp"
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
+#include "segment/timing.hpp"
 
 namespace penstock::detail {
-
-// The longest sleep without a look at the peer's life, at Cancel and at signals: inside the
-// 100 ms in which a death must be noticed, and rare enough that a parked reader costs nothing.
-inline constexpr std::chrono::milliseconds kSlice{80};
 
 enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
 
@@ -33,7 +30,7 @@ public:
     }
     void lost() noexcept {
         if (budget_ == most_) {
-            doubt_ = std::min(doubt_ + 1, kMostDoubt);
+            doubt_ = std::min(doubt_ + 1, kMaxDoubt);
             refusals_ = 1U << doubt_;
         }
         budget_ = std::max(budget_ / 2, least_);
@@ -52,10 +49,10 @@ public:
     }
 
 private:
-    static constexpr std::int64_t kMost =
-        30'000;  // a wake-up costs about as much: never spin longer
-    static constexpr std::int64_t kLeast = 1'000;  // enough to notice that spinning pays again
-    static constexpr unsigned kMostDoubt = 10;
+    static constexpr std::int64_t kMax =
+        30'000;                                  // a wake-up costs about as much: never spin longer
+    static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
+    static constexpr unsigned kMaxDoubt = 10;
     std::int64_t most_;
     std::int64_t least_;
     std::int64_t budget_;

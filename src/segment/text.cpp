@@ -62,8 +62,8 @@ std::size_t size_from(std::uint8_t first) noexcept {
 
 // The smallest code that needs so many bytes: a longer form than needed is no UTF-8.
 char32_t least_of(std::size_t size) noexcept {
-    constexpr std::array<char32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};
-    return kLeast[size];
+    constexpr std::array<char32_t, 5> kMin = {0, 0, 0x80, 0x800, 0x10000};
+    return kMin[size];
 }
 
 // `text` is not empty.

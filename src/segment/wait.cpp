@@ -24,7 +24,7 @@ namespace detail {
 
 SpinBudget::SpinBudget() noexcept
     // With one processor the peer can't run while we spin: there is nothing to win.
-    : most_(os::usable_processors() > 1 ? kMost : 0), least_(most_ == 0 ? 0 : kLeast),
+    : most_(os::usable_processors() > 1 ? kMax : 0), least_(most_ == 0 ? 0 : kMin),
       budget_(most_ / 2) {}
 
 }  // namespace detail

@@ -28,12 +28,12 @@ namespace {
 
 using layout::EntryState;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr std::uint64_t kLeastGranule = 64;
-constexpr std::uint64_t kMostGranule = std::uint64_t{2} << 20U;
-constexpr std::uint64_t kMostAlignment = std::uint64_t{2} << 20U;
+constexpr std::uint64_t kMinGranule = 64;
+constexpr std::uint64_t kMaxGranule = std::uint64_t{2} << 20U;
+constexpr std::uint64_t kMaxAlignment = std::uint64_t{2} << 20U;
 constexpr std::uint64_t kChunk = std::uint64_t{64} << 10U;
-constexpr std::uint64_t kMostGranules = (std::uint64_t{1} << 28U) - 1;
-constexpr std::uint64_t kLeastObjects = 1024;
+constexpr std::uint64_t kMaxGranules = (std::uint64_t{1} << 28U) - 1;
+constexpr std::uint64_t kMinObjects = 1024;
 // Unless told otherwise there is an object for each so many, up to the most that an index can have:
 // its entries take 2 % of that.
 constexpr std::uint64_t kBytesForEach = std::uint64_t{16} << 10U;
@@ -43,13 +43,13 @@ constexpr std::uint64_t kBytesForEach = std::uint64_t{16} << 10U;
 }
 
 std::uint64_t default_objects(std::uint64_t capacity) noexcept {
-    return std::clamp(capacity / kBytesForEach, kLeastObjects, layout::kMostBuckets);
+    return std::clamp(capacity / kBytesForEach, kMinObjects, layout::kMaxBuckets);
 }
 
 std::uint64_t default_granule(std::uint64_t capacity) noexcept {
     constexpr std::uint64_t kSmall = std::uint64_t{16} << 20U;
     constexpr std::uint64_t kGranules = std::uint64_t{1} << 22U;
-    if (capacity <= kSmall) return kLeastGranule;
+    if (capacity <= kSmall) return kMinGranule;
     return std::max<std::uint64_t>(512, std::bit_ceil(capacity / kGranules));
 }
 
@@ -93,23 +93,23 @@ SegmentPlan plan_of(const StoreShape& shape) {
     plan.slots = shape.members;
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.heap.bytes();
-    plan.payload_alignment = kMostAlignment;
+    plan.payload_alignment = kMaxAlignment;
     plan.geometry[layout::kStoreReserved] = shape.is_reserved ? 1 : 0;
     plan.payload_reserved = shape.is_reserved ? plan.payload_bytes : 0;
     return plan;
 }
 
 StoreShape store_shape_of(const StoreOptions& options) {
-    if (options.capacity == 0 || options.capacity > layout::kMostStoreBytes) {
+    if (options.capacity == 0 || options.capacity > layout::kMaxStoreBytes) {
         refuse("capacity must be 1 byte to 4 TiB, not " + std::to_string(options.capacity));
     }
-    if (options.members < 1 || options.members > layout::kMostStoreMembers) {
-        refuse("members must be 1 to " + std::to_string(layout::kMostStoreMembers) + ", not " +
+    if (options.members < 1 || options.members > layout::kMaxStoreMembers) {
+        refuse("members must be 1 to " + std::to_string(layout::kMaxStoreMembers) + ", not " +
                std::to_string(options.members));
     }
     const std::uint64_t granule =
         options.granule == 0 ? default_granule(options.capacity) : options.granule;
-    if (!std::has_single_bit(granule) || granule < kLeastGranule || granule > kMostGranule) {
+    if (!std::has_single_bit(granule) || granule < kMinGranule || granule > kMaxGranule) {
         refuse("granule must be a power of two from 64 bytes to 2 MiB, not " +
                std::to_string(granule));
     }
@@ -117,7 +117,7 @@ StoreShape store_shape_of(const StoreOptions& options) {
     shape.heap.granule_bytes = granule;
     const std::uint64_t granules =
         layout::round_up(options.capacity, std::max(granule, kChunk)) / granule;
-    if (granules > kMostGranules) {
+    if (granules > kMaxGranules) {
         refuse("a capacity of " + std::to_string(options.capacity) + " in granules of " +
                std::to_string(granule) + " bytes has too many; ask for larger ones");
     }
@@ -127,8 +127,8 @@ StoreShape store_shape_of(const StoreOptions& options) {
     // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
-    if (objects > layout::kMostBuckets || buckets > layout::kMostBuckets) {
-        refuse("objects must be at most " + std::to_string(layout::kMostBuckets) + ", not " +
+    if (objects > layout::kMaxBuckets || buckets > layout::kMaxBuckets) {
+        refuse("objects must be at most " + std::to_string(layout::kMaxBuckets) + ", not " +
                std::to_string(objects));
     }
     shape.buckets = static_cast<std::uint32_t>(buckets);
@@ -148,10 +148,10 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
     const std::uint64_t buckets = geometry[layout::kStoreBuckets];
     const std::uint64_t members = geometry[layout::kStoreMembers];
     const bool is_plausible =
-        std::has_single_bit(granule) && granule >= kLeastGranule && granule <= kMostGranule &&
-        granules >= 1 && granules <= kMostGranules && granules * granule % kChunk == 0 &&
+        std::has_single_bit(granule) && granule >= kMinGranule && granule <= kMaxGranule &&
+        granules >= 1 && granules <= kMaxGranules && granules * granule % kChunk == 0 &&
         std::has_single_bit(buckets) && buckets >= layout::kProbes &&
-        buckets <= layout::kMostBuckets && members >= 1 && members <= layout::kMostStoreMembers &&
+        buckets <= layout::kMaxBuckets && members >= 1 && members <= layout::kMaxStoreMembers &&
         header.slot_count == members &&
         geometry[layout::kStoreEviction] <= static_cast<std::uint64_t>(Eviction::None) &&
         geometry[layout::kStorePersistent] <= 1 && geometry[layout::kStoreReserved] <= 1;

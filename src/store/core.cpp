@@ -17,7 +17,7 @@ using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 // Looks at words that others changed meanwhile, before they are taken for damaged: each means that
 // another participant got on, unless the memory is damaged.
-constexpr unsigned kMostAttempts = 1000;
+constexpr unsigned kMaxAttempts = 1000;
 
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
     counter.fetch_add(amount, kRelaxed);
@@ -28,8 +28,8 @@ layout::EntryWord decoded(std::uint64_t value) noexcept {
 }
 
 std::string shown(std::string_view key) {
-    constexpr std::size_t kMost = 60;
-    return "'" + printable(cut(key, kMost)) + (key.size() > kMost ? "...'" : "'");
+    constexpr std::size_t kMax = 60;
+    return "'" + printable(cut(key, kMax)) + (key.size() > kMax ? "...'" : "'");
 }
 
 }  // namespace
@@ -170,7 +170,7 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
     }
     // Also without: it may have died between letting go and looking whether it was the last.
     collect(entry);
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         if (is.member != dead) return;
@@ -196,25 +196,25 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
 
 Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
                                 const ReserveOptions& options) const noexcept {
-    if (key.empty() || key.size() > layout::kMostKeyBytes) {
+    if (key.empty() || key.size() > layout::kMaxKeyBytes) {
         return {ErrorCode::InvalidArgument,
                 "a key of " + std::to_string(key.size()) + " bytes: keys have 1 to " +
-                    std::to_string(layout::kMostKeyBytes) + "; hash what is longer"};
+                    std::to_string(layout::kMaxKeyBytes) + "; hash what is longer"};
     }
-    constexpr std::uint64_t kMostAlignment = std::uint64_t{2} << 20U;
+    constexpr std::uint64_t kMaxAlignment = std::uint64_t{2} << 20U;
     const bool is_power = (options.alignment & (options.alignment - 1)) == 0;
-    if (options.alignment == 0 || !is_power || options.alignment > kMostAlignment) {
+    if (options.alignment == 0 || !is_power || options.alignment > kMaxAlignment) {
         return {ErrorCode::InvalidArgument, "an alignment of " + std::to_string(options.alignment) +
                                                 ": give a power of two up to 2 MiB"};
     }
-    constexpr unsigned kMostWeight = 100;
-    if (options.weight > kMostWeight) {
+    constexpr unsigned kMaxWeight = 100;
+    if (options.weight > kMaxWeight) {
         return {ErrorCode::InvalidArgument,
                 "a weight of " + std::to_string(options.weight) + ": give 0 to 100"};
     }
     const std::uint64_t capacity = view.shape().heap.bytes();
     const std::uint64_t meta = options.meta.size();
-    if (meta > layout::kMostMetaBytes || nbytes > capacity ||
+    if (meta > layout::kMaxMetaBytes || nbytes > capacity ||
         nbytes + meta + key.size() > capacity) {
         return {ErrorCode::TooLarge,
                 shown(key) + " of " + std::to_string(nbytes) + " bytes with " +
@@ -271,7 +271,7 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
 // An entry that tells all others that we write the key.
 Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash,
                                        const ReserveOptions& options) noexcept {
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
         if (seen == MultiWord::kBroken) return damaged("entries");
@@ -334,7 +334,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
     bool has_looked = false;
-    const std::uint64_t most = 100 * std::uint64_t{kMostAttempts} + view.shape().entries();
+    const std::uint64_t most = 100 * std::uint64_t{kMaxAttempts} + view.shape().entries();
     for (std::uint64_t attempt = 0; attempt < most; ++attempt) {
         const Heap::Outcome outcome = heap.allocate(request, name, words.read(name));
         switch (outcome.fit) {
@@ -424,7 +424,7 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
 }
 
 Status StoreCore::commit(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
@@ -454,7 +454,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
 }
 
 void StoreCore::abort(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
         if (is.member != self || (is.state != State::Staged && is.state != State::Expired)) return;
@@ -491,7 +491,7 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
 // False: it is not there any more.
 bool StoreCore::pin(std::uint32_t entry) noexcept {
     pins->acquire(entry);
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const State state = decoded(seen).state;
         if (state == State::Resident) return true;
@@ -677,7 +677,7 @@ void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
         WordPlan plan;
         plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
         plan.set(self_entry.block, name, 0);
-        for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+        for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
             if (words.change(plan) || !words.renew(plan)) break;
         }
         return;
@@ -691,7 +691,7 @@ void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
 
 // A removed object goes with its last reader: the one that finds no holder bit set frees it.
 void StoreCore::collect(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         if (decoded(seen).state != State::Doomed || is_held(view, entry)) return;
         if (!move(entry, seen, State::Freeing, self)) continue;
@@ -708,7 +708,7 @@ StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
         return Outcome::Changed;
     }
     PENSTOCK_CRASH_POINT("store.evict.evicting");
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t now = word(entry);
         if (decoded(now).state != State::Evicting || decoded(now).member != self) {
             return Outcome::Changed;
@@ -741,7 +741,7 @@ StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
 StoreOrder::Outcome StoreCore::evict_one() noexcept {
     using Outcome = StoreOrder::Outcome;
     if (view.shape().eviction == Eviction::None) return Outcome::Changed;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint32_t victim = order.victim();
         if (victim == StoreOrder::kNone) return Outcome::Changed;
         const Outcome outcome = evict(victim);
@@ -753,7 +753,7 @@ StoreOrder::Outcome StoreCore::evict_one() noexcept {
 // Of an object that we have pinned; it goes with its last reader. Changed: another did it.
 StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
     using Outcome = StoreOrder::Outcome;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const State state = decoded(seen).state;
         if (state == State::Evicting) {

@@ -22,13 +22,13 @@ enum StoreGeometry : unsigned {
     kStoreReserved = 6,  // 1: all of its memory is there from the start, and stays
 };
 
-inline constexpr std::uint64_t kMostStoreMembers = kMaxSlots - 1;  // the last stands for no owner
-inline constexpr std::uint64_t kMostStoreBytes = std::uint64_t{1} << 42U;
-inline constexpr std::uint64_t kMostBuckets = std::uint64_t{1} << 24U;
+inline constexpr std::uint64_t kMaxStoreMembers = kMaxSlots - 1;  // the last stands for no owner
+inline constexpr std::uint64_t kMaxStoreBytes = std::uint64_t{1} << 42U;
+inline constexpr std::uint64_t kMaxBuckets = std::uint64_t{1} << 24U;
 inline constexpr unsigned kWays = 8;    // entries of a bucket
 inline constexpr unsigned kProbes = 4;  // buckets in a row in which a key may lie
-inline constexpr std::uint64_t kMostKeyBytes = 4096;
-inline constexpr std::uint64_t kMostMetaBytes = std::uint64_t{16} << 20U;
+inline constexpr std::uint64_t kMaxKeyBytes = 4096;
+inline constexpr std::uint64_t kMaxMetaBytes = std::uint64_t{16} << 20U;
 
 // Where an object is in its life.
 //

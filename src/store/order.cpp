@@ -6,7 +6,7 @@ namespace penstock::detail {
 namespace {
 
 // Plans made again before the links are taken for damaged: each means that another got on.
-constexpr unsigned kMostAttempts = 10'000;
+constexpr unsigned kMaxAttempts = 10'000;
 
 using layout::EntryState;
 using layout::StoreEntry;
@@ -63,7 +63,7 @@ StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
     WordPlan last;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
         const bool fits = plan_append(plan, number);
@@ -81,7 +81,7 @@ StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
     Word& word = view_.entry(number).word;
     WordPlan last;
-    for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
         const bool fits = plan_removal(plan, number);
@@ -159,11 +159,11 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
 // has gone, or whose entry is another's by now, the round begins at the oldest, or goes on from
 // there.
 std::uint32_t StoreOrder::victim() noexcept {
-    constexpr unsigned kMostRounds = 10'000;  // each but the last few means that others evict
+    constexpr unsigned kMaxRounds = 10'000;  // each but the last few means that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
     std::uint64_t at = is_sieve() ? hand.load(kRelaxed) : 0;
     Round before;
-    for (unsigned rounds = 0; rounds < kMostRounds; ++rounds) {
+    for (unsigned rounds = 0; rounds < kMaxRounds; ++rounds) {
         const Round round = go_round(at);
         if (round.victim != kNone || round.is_fruitless) return round.victim;
         const bool is_stuck = before.is_lost && round.is_lost && !round.has_passed &&

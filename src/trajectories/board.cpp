@@ -155,10 +155,10 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const std::uint64_t staleness = state().max_staleness.load(kRelaxed);
     if (staleness == kUnlimited) return groups;
     const std::uint64_t batch =
-        std::min(state().batch_sequences.load(kAcquire), layout::kMostSequences);
+        std::min(state().batch_sequences.load(kAcquire), layout::kMaxSequences);
     const std::uint64_t beyond =
-        shortage == 0 ? 0 : std::min(shortage - layout::kStuck, layout::kMostSequences);
-    const std::uint64_t window = (std::min(staleness, layout::kMostSequences) + 1) * batch + beyond;
+        shortage == 0 ? 0 : std::min(shortage - layout::kStuck, layout::kMaxSequences);
+    const std::uint64_t window = (std::min(staleness, layout::kMaxSequences) + 1) * batch + beyond;
     const std::uint64_t least = std::max(census.own_group_size, group_size);
     std::uint64_t sequences =
         std::min(left(window, census.total.sequences),

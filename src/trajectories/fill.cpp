@@ -139,12 +139,12 @@ template <typename T>
 void fill(std::byte* to, std::size_t count, double value) noexcept {
     T pad;
     if constexpr (std::is_integral_v<T>) {
-        constexpr auto kLeast = static_cast<double>(std::numeric_limits<T>::lowest());
-        constexpr auto kMost = static_cast<double>(std::numeric_limits<T>::max());
-        if (value >= kMost) {
+        constexpr auto kMin = static_cast<double>(std::numeric_limits<T>::lowest());
+        constexpr auto kMax = static_cast<double>(std::numeric_limits<T>::max());
+        if (value >= kMax) {
             pad = std::numeric_limits<T>::max();
         } else {
-            pad = value > kLeast ? static_cast<T>(value) : std::numeric_limits<T>::lowest();
+            pad = value > kMin ? static_cast<T>(value) : std::numeric_limits<T>::lowest();
         }
     } else {
         pad = static_cast<T>(value);

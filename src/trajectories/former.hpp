@@ -13,7 +13,7 @@ struct Candidate {
 };
 
 // Largest batch: the tables below grow with candidates times sequences.
-inline constexpr std::uint64_t kMostBatchSequences = 65'536;
+inline constexpr std::uint64_t kMaxBatchSequences = 65'536;
 
 // Of all sets of candidates with exactly `sequences` sequences, and at least minima[s] of each
 // share s, the one that comes first by age: it has the oldest candidate if any such set does, then

@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
                                                            "distill_token_ids",
                                                            "distill_logprobs"};
 constexpr std::int64_t kFormat = 1;
-constexpr std::size_t kMostShown = 64;  // bytes of a text of the message, in a sentence
+constexpr std::size_t kMaxShown = 64;  // bytes of a text of the message, in a sentence
 // Optional, of any type, and of no concern to a batch.
 constexpr std::array<std::string_view, 8> kRest = {
     "env_id",    "environment_id",  "messages", "generation_params",
@@ -84,7 +84,7 @@ private:
 
     [[nodiscard]] Status refuse(std::string_view column, const std::string& why) const {
         return {ErrorCode::InvalidArgument, "column '" +
-                                                detail::printable(detail::cut(column, kMostShown)) +
+                                                detail::printable(detail::cut(column, kMaxShown)) +
                                                 "' of " + group_.title() + " " + why};
     }
 
@@ -181,17 +181,17 @@ private:
             return refuse("lengths", "is not one int64 for each sequence");
         }
         const std::size_t count = view.data.size() / sizeof(std::int64_t);
-        if (count < 1 || count > layout::kMostSequences) {
+        if (count < 1 || count > layout::kMaxSequences) {
             return refuse("lengths", "names " + std::to_string(count) + " sequences");
         }
         group_.offsets.assign(1, 0);
         group_.offsets.reserve(count + 1);
-        constexpr std::int64_t kMost = std::int64_t{1} << 40U;
+        constexpr std::int64_t kMax = std::int64_t{1} << 40U;
         for (std::size_t at = 0; at < count; ++at) {
             const auto length =
                 detail::read_once<std::int64_t>(view.data.data() + at * sizeof(std::int64_t));
-            // The sum can't overflow: it is at most kMost before each addition.
-            if (length < 0 || length > kMost - static_cast<std::int64_t>(group_.offsets.back())) {
+            // The sum can't overflow: it is at most kMax before each addition.
+            if (length < 0 || length > kMax - static_cast<std::int64_t>(group_.offsets.back())) {
                 return refuse("lengths", "gives sequence " + std::to_string(at) + " " +
                                              std::to_string(length) + " tokens");
             }
@@ -294,7 +294,7 @@ std::uint64_t GroupView::longest() const noexcept {
 std::string GroupView::title() const {
     // Both are another process's words.
     const auto quoted = [](const std::string& text) {
-        return "'" + detail::printable(detail::cut(text, kMostShown)) + "'";
+        return "'" + detail::printable(detail::cut(text, kMaxShown)) + "'";
     };
     const std::string group = instance_id.empty() ? "a group" : "the group " + quoted(instance_id);
     return environment.empty() ? group : group + " of " + quoted(environment);

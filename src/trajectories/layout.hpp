@@ -16,13 +16,13 @@ struct GroupTag {
     std::uint64_t sequences = 0;
     std::uint64_t environment = 0;
 };
-inline constexpr std::uint64_t kMostSequences = (std::uint64_t{1} << 24U) - 1;
+inline constexpr std::uint64_t kMaxSequences = (std::uint64_t{1} << 24U) - 1;
 
 constexpr std::uint64_t encode_tag(const GroupTag& tag) noexcept {
     return tag.sequences | tag.environment << 24U;
 }
 constexpr GroupTag decode_tag(std::uint64_t word) noexcept {
-    return {word & kMostSequences, word >> 24U};
+    return {word & kMaxSequences, word >> 24U};
 }
 
 // Groups and sequences in one word, so that they change together: sequences 40, groups 24.

@@ -193,8 +193,8 @@ private:
     std::optional<Result<TrajectoryBatch>> attempt() {
         state_->fruitless.reset();
         // Each means that another went past the line.
-        constexpr unsigned kMostAttempts = 10'000;
-        for (unsigned attempt = 0; attempt < kMostAttempts; ++attempt) {
+        constexpr unsigned kMaxAttempts = 10'000;
+        for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
             const bool has_ended = core_.has_ended_before_look();
             look();
             if (Status status = drop_stale(); !status) return status;
@@ -256,10 +256,10 @@ private:
     // nothing, parts by weight don't count until a batch is formed; if that is not enough, what
     // waits does not either. A pause between two rollouts is no such case: a writer with credit is
     // waited for. But an environment that begins nothing with it, or a batch that is not
-    // acknowledged, keeps the others no longer than kPatience; nor does a writer that was stopped
-    // while asking. Only the first in line says so: what it lacks keeps those behind it too.
+    // acknowledged, keeps the others no longer than kStuckPatience; nor does a writer that was
+    // stopped while asking. Only the first in line says so: what it lacks keeps those behind it
+    // too.
     void allow_more_if_stuck() {
-        constexpr std::int64_t kPatience = 1'000'000'000;  // ns
         const Board& board = state_->board;
         if (has_news() || !board.is_idle()) return forget_stuck();
         const std::uint64_t sequences = queued_sequences();
@@ -274,7 +274,7 @@ private:
         }
         const bool is_all_seen = appetite.on_the_way == sequences;
         const bool is_helpless = is_all_seen && !appetite.has_room;
-        const bool is_late = now - state_->stuck_since > kPatience;
+        const bool is_late = now - state_->stuck_since > kStuckPatience;
         auto& shortage = state_->board.state().shortage;
         const std::uint64_t known = shortage.load(kRelaxed);
         const std::uint64_t wanted =
@@ -504,7 +504,7 @@ private:
     void note_who_is_on_trial(std::vector<HeldGroup>& groups, bool is_whole) const noexcept {
         const unsigned limit = core_.view.shape().poison_limit;
         if (limit == 0) return;
-        const unsigned most = std::min(2 * limit, layout::kMostDeliveries - 1);
+        const unsigned most = std::min(2 * limit, layout::kMaxDeliveries - 1);
         const auto suspects = std::ranges::count_if(groups, &HeldGroup::is_suspect);
         for (HeldGroup& group : groups) {
             const bool is_alone = is_whole && groups.size() == 1;
@@ -665,9 +665,9 @@ private:
 }  // namespace
 
 void check_sequences(std::uint64_t sequences) {
-    if (sequences >= 1 && sequences <= kMostBatchSequences) return;
+    if (sequences >= 1 && sequences <= kMaxBatchSequences) return;
     throw Error(ErrorCode::InvalidArgument, "a batch has 1 to " +
-                                                std::to_string(kMostBatchSequences) +
+                                                std::to_string(kMaxBatchSequences) +
                                                 " sequences, not " + std::to_string(sequences));
 }
 

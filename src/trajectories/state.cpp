@@ -6,10 +6,10 @@
 namespace penstock::detail {
 
 Queue create_trajectories(const std::string& name, const TrajectoryOptions& options) {
-    if (options.max_staleness != kUnlimited && options.max_staleness > layout::kMostSequences) {
+    if (options.max_staleness != kUnlimited && options.max_staleness > layout::kMaxSequences) {
         throw Error(ErrorCode::InvalidArgument,
                     "max_staleness is " + std::to_string(options.max_staleness) +
-                        " versions; give at most " + std::to_string(layout::kMostSequences) +
+                        " versions; give at most " + std::to_string(layout::kMaxSequences) +
                         ", or none");
     }
     QueueOptions queue;
@@ -88,9 +88,9 @@ void ReaderState::hold(HeldGroup group) {
 void ReaderState::note_set_aside(std::string why) {
     board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
     board.credit_signal().notify();  // it is on its way no more
-    constexpr std::size_t kMostNotices = 1000;
+    constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);
-    if (notices.size() < kMostNotices) notices.push_back(std::move(why));
+    if (notices.size() < kMaxNotices) notices.push_back(std::move(why));
 }
 
 // A trainer is a participant that is no producer.

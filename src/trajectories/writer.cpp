@@ -13,7 +13,7 @@ using detail::WriterState;
 
 namespace {
 
-constexpr std::size_t kMostNameBytes = layout::BoardMember::kNameWords * sizeof(std::uint64_t);
+constexpr std::size_t kMaxNameBytes = layout::BoardMember::kNameWords * sizeof(std::uint64_t);
 
 Error refuse(const std::string& why) {
     return {ErrorCode::InvalidArgument, "can't be an environment: " + why};
@@ -21,8 +21,8 @@ Error refuse(const std::string& why) {
 
 void check(const EnvironmentOptions& environment) {
     const std::string& name = environment.name;
-    if (name.empty() || name.size() > kMostNameBytes || name.find('\0') != std::string::npos) {
-        throw refuse("its name has 1 to " + std::to_string(kMostNameBytes) + " bytes, not " +
+    if (name.empty() || name.size() > kMaxNameBytes || name.find('\0') != std::string::npos) {
+        throw refuse("its name has 1 to " + std::to_string(kMaxNameBytes) + " bytes, not " +
                      std::to_string(name.size()));
     }
     if (!detail::is_utf8(name))
@@ -38,9 +38,9 @@ void check(const EnvironmentOptions& environment) {
         throw refuse("min_share is a part of a batch, 0 to 1, not " +
                      std::to_string(environment.min_share));
     }
-    if (environment.group_size < 1 || environment.group_size > layout::kMostSequences) {
-        throw refuse("group_size must be 1 to " + std::to_string(layout::kMostSequences) +
-                     ", not " + std::to_string(environment.group_size));
+    if (environment.group_size < 1 || environment.group_size > layout::kMaxSequences) {
+        throw refuse("group_size must be 1 to " + std::to_string(layout::kMaxSequences) + ", not " +
+                     std::to_string(environment.group_size));
     }
 }
 

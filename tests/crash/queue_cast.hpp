@@ -51,7 +51,7 @@ protected:
     }
 
     [[nodiscard]] static std::uint64_t next_of(const Party& party) {
-        return party.number * kMostOfOne + party.accepted;
+        return party.number * kMaxOfOne + party.accepted;
     }
     // What the answer to a put says, successful or not.
     void note_accepted(Party& party, const Answer& answer) {

@@ -85,7 +85,7 @@ protected:
                                                       std::to_string(party.begun - before));
     }
     [[nodiscard]] static std::uint64_t next_of(const Party& party) {
-        return party.number * kMostOfOne + party.accepted;
+        return party.number * kMaxOfOne + party.accepted;
     }
     void accept(Party& party, const Answer& answer) {
         require(answer.is_ok(), party.name + " could not put: " + answer.line());

@@ -36,13 +36,13 @@ protected:
     // There is no credit, whatever one who is stopped was about: waiting for it costs next to
     // nothing.
     void waiting_is_cheap() {
-        constexpr std::int64_t kMostShare = 200;  // thousandths; one who spins has several hundreds
+        constexpr std::int64_t kMaxShare = 200;  // thousandths; one who spins has several hundreds
         const Answer answer = asker_.actor.ask("begin 1 300");
         require(answer.outcome == "Timeout", "more than the window: " + answer.line());
         if (kIsSanitized) return;
-        require(answer.number("share") < kMostShare, "waiting for credit takes " +
-                                                         std::to_string(answer.number("share")) +
-                                                         " thousandths of a processor");
+        require(answer.number("share") < kMaxShare, "waiting for credit takes " +
+                                                        std::to_string(answer.number("share")) +
+                                                        " thousandths of a processor");
     }
 
     // The trainer gets and acknowledges every whole batch that is there.

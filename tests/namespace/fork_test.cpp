@@ -183,7 +183,7 @@ private:
         std::atomic<bool> is_over{false};
         int forks = 0;
         std::thread forker([&] {
-            for (constexpr int kMost = 400; !is_over && forks < kMost; ++forks) {
+            for (constexpr int kMax = 400; !is_over && forks < kMax; ++forks) {
                 if (::fork() == 0) linger(lifeline_);
                 constexpr timespec kPause{0, 200'000};  // so that the rounds outlast the forks
                 ::nanosleep(&kPause, nullptr);

@@ -12,7 +12,7 @@ namespace {
 class StoreNamespaces : public testing::Test {
 protected:
     static constexpr std::int64_t kPromptly = 1'000'000'000;  // ns; 100 ms is the crash walk's
-    static constexpr const char* kMost = " 400000";           // two fit, three do not
+    static constexpr const char* kMax = " 400000";            // two fit, three do not
 
     void SetUp() override {
         flags_ = isolation_flags();
@@ -27,9 +27,9 @@ protected:
     void start_worker() {
         worker_ = start_isolated("the worker", kStoreRole, *flags_);
         worker_.must("attach " + segment_ + " 5000");
-        writer_.must(std::string("put 1") + kMost);
+        writer_.must(std::string("put 1") + kMax);
         worker_.must("get 1");
-        worker_.must(std::string("reserve 2") + kMost);
+        worker_.must(std::string("reserve 2") + kMax);
     }
     void kill_worker() {
         worker_.process().kill();
@@ -68,7 +68,7 @@ TEST_F(StoreNamespaces, NobodyIsTakenForDeadAndAStoppedOneKeepsWhatItHas) {
     const Answer refused = other_.ask("put 2 10");
     EXPECT_EQ(refused.outcome, "Busy") << refused.line();
     EXPECT_EQ(refused.number("peer"), 2);
-    EXPECT_EQ(other_.ask(std::string("put 3") + kMost).outcome, "NoSpace");
+    EXPECT_EQ(other_.ask(std::string("put 3") + kMax).outcome, "NoSpace");
     writer_.must("put 4 1000");
     other_.must("read 4");
     worker_.process().resume();

@@ -23,9 +23,9 @@ inline constexpr unsigned kQueueProducers = 3;
 inline constexpr unsigned kQueueConsumers = 3;
 inline constexpr int kBrokenQueuePromise = 3;
 
-// A producer's rank outlives its processes: message n of rank r has the number r * kMostOfRank + n.
-inline constexpr std::uint64_t kMostOfRank = std::uint64_t{1} << 24U;
-inline constexpr std::size_t kQueueTableWords = kQueueProducers * kMostOfRank;
+// A producer's rank outlives its processes: message n of rank r has the number r * kMaxOfRank + n.
+inline constexpr std::uint64_t kMaxOfRank = std::uint64_t{1} << 24U;
+inline constexpr std::size_t kQueueTableWords = kQueueProducers * kMaxOfRank;
 
 // Words of the scoreboard: the next number of a rank, and what all consumers acknowledged.
 enum QueueScore : std::size_t { kNextOf = 0, kAcknowledged = 16, kAcceptedByAll = 24 };
@@ -99,8 +99,8 @@ public:
 private:
     void put_one() {
         const std::uint64_t next = score_[kNextOf + rank_].fetch_add(1);
-        if (next >= kMostOfRank) broken_queue_promise("the table of messages is too small");
-        const std::uint64_t number = rank_ * kMostOfRank + next;
+        if (next >= kMaxOfRank) broken_queue_promise("the table of messages is too small");
+        const std::uint64_t number = rank_ * kMaxOfRank + next;
         table_[number].fetch_or(kPutting);
         const Status status = attempt(number, pick_queue_size(dice_));
         if (!status) broken_queue_promise("put: " + std::string(status.message()));
@@ -178,7 +178,7 @@ private:
         if (before.acked > 0) broken_queue_promise(name + " came after it was acknowledged");
         if (delivery.is_redelivered()) return;
         if (before.taken > 0) broken_queue_promise(name + " came again and does not say so");
-        const std::uint64_t rank = number / kMostOfRank;
+        const std::uint64_t rank = number / kMaxOfRank;
         const auto [last, is_first] = last_.try_emplace(rank, number);
         if (!is_first && last->second >= number) {
             broken_queue_promise(name + " came after " + std::to_string(last->second));

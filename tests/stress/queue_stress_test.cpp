@@ -128,7 +128,7 @@ private:
         for (std::uint64_t rank = 0; rank < kQueueProducers; ++rank) {
             const std::uint64_t end = score_[kNextOf + rank].load();
             for (std::uint64_t n = 0; n < end; ++n) {
-                const std::uint64_t number = rank * kMostOfRank + n;
+                const std::uint64_t number = rank * kMaxOfRank + n;
                 const MessageMarks marks(table_[number].load());
                 const std::string name = "message " + std::to_string(number);
                 require(marks.acked <= 1, name + " was acknowledged twice");

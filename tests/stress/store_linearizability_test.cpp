@@ -30,13 +30,13 @@ using Said = StoreCall::Said;
 constexpr const char* kCallerRole = "store-caller";
 constexpr std::uint64_t kKeysAtOnce = 3;
 constexpr std::uint64_t kCallsOfAGroup = 120;  // then all go on to other keys
-constexpr std::uint64_t kMostCalls = std::uint64_t{1} << 23U;
+constexpr std::uint64_t kMaxCalls = std::uint64_t{1} << 23U;
 constexpr int kBrokenPromise = 3;
 
 // The shared table: some counters, then every call with what it said.
 enum Counter : std::size_t { kNextCall = 0, kTickets = 1, kLastTicket = 2, kCounters = 8 };
 enum Field : std::size_t { kWhat = 0, kKeyOf, kValueOf, kBegin, kEnd, kSaidOf, kBy, kFields };
-constexpr std::size_t kTableWords = kCounters + kMostCalls * kFields;
+constexpr std::size_t kTableWords = kCounters + kMaxCalls * kFields;
 
 // Where a caller may be stopped in the middle of a call, while others go on.
 constexpr const char* kPoints[] = {

@@ -72,8 +72,8 @@ private:
         let_go_of_kept();
     }
     void turn() {
-        constexpr std::size_t kMostHeld = 6;
-        while (held_.size() > dice_.between(0, kMostHeld)) let_go_of_one();
+        constexpr std::size_t kMaxHeld = 6;
+        while (held_.size() > dice_.between(0, kMaxHeld)) let_go_of_one();
         const std::uint64_t kind = dice_.between(0, 99);
         if (kind < 70) return get_or_put(some_key());
         if (kind < 78) return get_batch();

@@ -23,7 +23,7 @@ using test::require;
 using namespace std::chrono_literals;
 
 constexpr unsigned kProducers = 4;
-constexpr std::int32_t kMostGroups = 100'000;
+constexpr std::int32_t kMaxGroups = 100'000;
 constexpr std::uint64_t kBatch = 60;  // any one environment alone can fill it
 constexpr std::chrono::seconds kLong{30};
 
@@ -35,7 +35,7 @@ struct Fate {
 };
 
 struct Ledger {
-    std::array<std::array<Fate, kMostGroups>, kProducers> fates;
+    std::array<std::array<Fate, kMaxGroups>, kProducers> fates;
     std::array<std::atomic<std::int32_t>, kProducers> next;
     std::atomic<std::uint64_t> acknowledged;
     std::atomic<std::uint64_t> redelivered;
@@ -297,7 +297,7 @@ int main(int argc, char** argv) {
     for (int i = 1; i + 1 < argc; ++i) {
         if (std::string(argv[i]) == "--seed") seed = std::stoull(argv[i + 1]);
     }
-    const std::int32_t groups = is_full_tier(argc, argv) && !kIsSanitized ? kMostGroups : 5'000;
+    const std::int32_t groups = is_full_tier(argc, argv) && !kIsSanitized ? kMaxGroups : 5'000;
     std::printf("seed %llu, 4 x %d groups\n", static_cast<unsigned long long>(seed), groups);
     std::fflush(stdout);
     Premises premises("trajectories");

@@ -23,8 +23,8 @@ namespace penstock::trust {
 
 inline constexpr const char* kQueueRole = "queue-actor";
 
-// Message n of actor a has the number a * kMostOfOne + n. Messages have 8 bytes at least.
-inline constexpr std::uint64_t kMostOfOne = 1'000'000;
+// Message n of actor a has the number a * kMaxOfOne + n. Messages have 8 bytes at least.
+inline constexpr std::uint64_t kMaxOfOne = 1'000'000;
 
 inline std::uint64_t number_in(std::span<const std::byte> message) {
     std::uint64_t number = 0;
@@ -282,7 +282,7 @@ private:
         return receipt.finish(ok());
     }
 
-    [[nodiscard]] std::uint64_t next_number() const { return number_ * kMostOfOne + accepted_; }
+    [[nodiscard]] std::uint64_t next_number() const { return number_ * kMaxOfOne + accepted_; }
     Answer counted(Answer answer) const { return answer.with("accepted", accepted_); }
 
     static const std::vector<Command> kCommands;

@@ -65,7 +65,7 @@ public:
             require(fate.acknowledged == 0 || fate.is_accepted || fate.is_put,
                     name + " came, and nobody had put it");
             if (!fate.sequence) continue;
-            const bool is_same_producer = number / kMostOfOne == before / kMostOfOne;
+            const bool is_same_producer = number / kMaxOfOne == before / kMaxOfOne;
             require(!is_same_producer || *fate.sequence > sequence,
                     name + " has a place in the queue before an older one of its producer");
             sequence = *fate.sequence;
@@ -108,7 +108,7 @@ private:
                 name + " came back in another place");
         fate.sequence = one.sequence;
         if (one.deliveries == 1) {
-            Number& last = last_[{consumer, one.number / kMostOfOne}];
+            Number& last = last_[{consumer, one.number / kMaxOfOne}];
             require(one.number > last, name + " came after a younger one of its producer");
             last = one.number;
         }

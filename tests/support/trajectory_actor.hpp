@@ -156,7 +156,7 @@ private:
 
     // `tokens` of each of its sequences.
     Status put_group(std::size_t tokens, const Wait& wait) {
-        const std::uint64_t number = number_ * kMostOfOne + accepted_;
+        const std::uint64_t number = number_ * kMaxOfOne + accepted_;
         const std::vector<std::int64_t> lengths(kGroupSequences, static_cast<std::int64_t>(tokens));
         std::vector<std::int32_t> values(kGroupSequences * tokens);
         fill_numbered(std::as_writable_bytes(std::span(values)), number);

@@ -18,7 +18,7 @@
 
 namespace penstock::bench {
 
-inline constexpr unsigned kMostReaders = 8;
+inline constexpr unsigned kMaxReaders = 8;
 
 struct Turn {
     unsigned contender = 0;
@@ -105,7 +105,7 @@ private:
             sem_t start;
             Ticks ended_at = 0;
             double used_nanoseconds = 0;
-        } readers[kMostReaders];
+        } readers[kMaxReaders];
     };
 
     void play(unsigned rank, const Part& part) {

@@ -21,7 +21,7 @@ using namespace test;
 using layout::RecordHeader;
 using layout::WriterLine;
 
-constexpr std::size_t kMost = WriterLine::kMostBytes;
+constexpr std::size_t kMax = WriterLine::kMaxBytes;
 
 class NewestTest : public BroadcastTest {
 protected:
@@ -45,7 +45,7 @@ TEST_F(NewestTest, EverySizeComesOverWhole) {
     BroadcastReader reader = BroadcastReader::attach(name, 0);
     std::uint64_t number = 0;
     for (int lap = 0; lap < 5; ++lap) {
-        for (std::size_t size = 0; size <= kMost + 16; ++size, ++number) {
+        for (std::size_t size = 0; size <= kMax + 16; ++size, ++number) {
             ASSERT_TRUE(succeeds(send(writer, number, size)));
             ASSERT_TRUE(receives_into(reader, number, size)) << size;
         }
@@ -57,12 +57,12 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
     const Vandal vandal(name);
-    Result<Loan> loan = writer.loan(kMost, kLong);
+    Result<Loan> loan = writer.loan(kMax, kLong);
     ASSERT_TRUE(succeeds(loan));
     trust::fill_numbered(loan->bytes(), 7);
     ASSERT_TRUE(succeeds(loan->commit()));
     vandal.clear_ring();
-    EXPECT_TRUE(receives_into(reader, 7, kMost));
+    EXPECT_TRUE(receives_into(reader, 7, kMax));
 }
 
 // Each record twice in the memory: which of the two was read shows when the other is gone.
@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(
         Lie{"Nothing", [](WriterLine& line) { line.newest_header = 0; }},
         Lie{"ABlock", in_header([](RecordHeader& h) { h.kind = layout::RecordKind::Block; })},
         Lie{"AnotherTag", in_header([](RecordHeader& h) { ++h.tag; })},
-        Lie{"TooLong", in_header([](RecordHeader& h) { h.length = kMost + 1; })},
+        Lie{"TooLong", in_header([](RecordHeader& h) { h.length = kMax + 1; })},
         Lie{"MuchTooLong", in_header([](RecordHeader& h) { h.length = layout::kLongestPayload; })},
         Lie{"Shorter", in_header([](RecordHeader& h) { h.length = 8; })},
         Lie{"Elsewhere", in_header([](RecordHeader& h) { h.skip = 3; })}),
@@ -166,7 +166,7 @@ TEST_F(NewestTest, NoCopyIsTorn) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const auto size_of = [](std::uint64_t number) { return std::size_t{1} + number * 7 % kMost; };
+    const auto size_of = [](std::uint64_t number) { return std::size_t{1} + number * 7 % kMax; };
     std::atomic<std::uint64_t> received = 0;
     std::thread sender([&] {
         for (std::uint64_t number = 0; number < kMessages; ++number) {

@@ -271,28 +271,28 @@ TEST_F(ReaderTest, MovingAMessageHandsItOver) {
 }
 
 TEST_F(ReaderTest, HoldsNoMoreThanItMay) {
-    constexpr std::size_t kMost = 4096;
+    constexpr std::size_t kMax = 4096;
     BroadcastOptions options = small();
     options.capacity = 64 * 1024;
     BroadcastWriter writer = BroadcastWriter::create(new_name(), options);
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
-    for (std::uint64_t number = 0; number <= kMost; ++number) {
+    for (std::uint64_t number = 0; number <= kMax; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 0)));
     }
     std::vector<Message> held;
-    for (std::size_t i = 0; i < kMost; ++i) held.push_back(reader.recv().or_throw());
+    for (std::size_t i = 0; i < kMax; ++i) held.push_back(reader.recv().or_throw());
     EXPECT_TRUE(fails(reader.recv(), ErrorCode::Busy, {"4096 messages of this reader are held"}));
     EXPECT_TRUE(fails(reader.recv_into({}), ErrorCode::Busy, {"4096 messages"}));
     held[5].release();
     EXPECT_TRUE(fails(reader.recv(), ErrorCode::Busy)) << "room comes with the oldest";
     held[0].release();
-    EXPECT_TRUE(receives(reader, kMost, 0));
+    EXPECT_TRUE(receives(reader, kMax, 0));
     held.clear();
     EXPECT_EQ(reader.stats().used_bytes, 0U);
     // Around the table of entries once more.
-    for (std::uint64_t number = 1; number <= kMost; ++number) {
-        ASSERT_TRUE(succeeds(send(writer, kMost + number, 0)));
-        ASSERT_TRUE(receives(reader, kMost + number, 0));
+    for (std::uint64_t number = 1; number <= kMax; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, kMax + number, 0)));
+        ASSERT_TRUE(receives(reader, kMax + number, 0));
     }
 }
 
@@ -325,7 +325,7 @@ TEST_F(ReaderTest, MessagesAreReleasedByAnyThread) {
 TEST_F(ReaderTest, ReleasingBesideReceivingNeverLosesRoom) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
-    constexpr std::uint64_t kMostRounds = 20'000;
+    constexpr std::uint64_t kMaxRounds = 20'000;
     const auto end = Clock::now() + 2s;  // the machine may have better things to do
     std::optional<Message> handed;
     std::atomic<bool> is_handed{false};
@@ -340,7 +340,7 @@ TEST_F(ReaderTest, ReleasingBesideReceivingNeverLosesRoom) {
         }
     });
     Bytes buffer(100);
-    for (std::uint64_t round = 0; round < kMostRounds && Clock::now() < end; ++round) {
+    for (std::uint64_t round = 0; round < kMaxRounds && Clock::now() < end; ++round) {
         ASSERT_TRUE(succeeds(send(writer, 2 * round, 56)));
         ASSERT_TRUE(succeeds(send(writer, 2 * round + 1, 56)));
         handed = reader.recv(kLong).or_throw();

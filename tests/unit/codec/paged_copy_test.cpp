@@ -243,9 +243,9 @@ TEST(PagedCopy, BlocksThatAreNotThereAreRefused) {
     const Cache cache({{2, 3}, 4}, 5, 2, chance);
     constexpr std::size_t kTwo = 2 * std::size_t{2} * 24;
     cache.paged.check_blocks(Sizes{0, 4}, kTwo);
-    constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
-    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-    for (const std::int64_t wrong : {std::int64_t{-1}, std::int64_t{5}, kLeast, kMost}) {
+    constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
+    constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
+    for (const std::int64_t wrong : {std::int64_t{-1}, std::int64_t{5}, kMin, kMax}) {
         const auto check = [&](const Sizes& blocks) { cache.paged.check_blocks(blocks, kTwo); };
         const std::string words = "block " + std::to_string(wrong) + " of a cache that has 5";
         EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { check({wrong, 0}); }, {words}));

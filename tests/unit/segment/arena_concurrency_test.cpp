@@ -91,8 +91,8 @@ public:
     }
 
     void do_something() {
-        constexpr std::size_t kMostTaken = 6;
-        if (taken_.size() < kMostTaken && (taken_.empty() || random_() % 2 == 0)) {
+        constexpr std::size_t kMaxTaken = 6;
+        if (taken_.size() < kMaxTaken && (taken_.empty() || random_() % 2 == 0)) {
             take_one();
         } else {
             give_one_back();

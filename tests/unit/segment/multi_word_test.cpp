@@ -119,8 +119,8 @@ TEST(MultiWordTest, APlanOfTooManyWordsChangesNothing) {
     MultiWord words;
     join(words, *control, 0);
     WordPlan plan;
-    for (unsigned at = 0; at <= layout::kMostWords; ++at) plan.set(control->words[at], 0, 1);
-    EXPECT_EQ(plan.size(), layout::kMostWords);
+    for (unsigned at = 0; at <= layout::kMaxWords; ++at) plan.set(control->words[at], 0, 1);
+    EXPECT_EQ(plan.size(), layout::kMaxWords);
     EXPECT_FALSE(words.change(plan));
     EXPECT_EQ(payload_of(words.read(control->words[0])), 0U);
 }

@@ -358,7 +358,7 @@ TEST_F(StoreTest, ACapacityIsEnoughToSay) {
         const StoreOptions options{.capacity = capacity};
         EXPECT_NO_THROW({
             const detail::StoreShape shape = detail::store_shape_of(options);
-            EXPECT_LE(shape.buckets, layout::kMostBuckets);
+            EXPECT_LE(shape.buckets, layout::kMaxBuckets);
         }) << capacity;
     }
 }
