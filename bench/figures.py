@@ -15,13 +15,13 @@ TURNS = "turn_p50_ns"
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the verdict. ``value`` is what is compared with the target."""
+    """One line of the result. ``value`` is what is compared with the target."""
 
     what: str
     target: str
     reached: str
     value: float | None
-    verdict: str  # "ok", "short", or "not measured"
+    result: str  # "ok", "short", or "not measured"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,7 +24,7 @@ from rich.console import Console
 from figures import Figure, judge
 from machine import describe_machine, one_line
 from results import Record, Results
-from tables import tables, verdict_table
+from tables import tables, result_table
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent / "build" / "release" / "bench"
@@ -122,7 +122,7 @@ def main() -> int:
     figures: list[Figure] = judge(results)
     for table in tables(results):
         output.print(table)
-    output.print(verdict_table(figures))
+    output.print(result_table(figures))
     document = {
         "taken_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["./dev", "bench", *sys.argv[1:]]),

@@ -321,15 +321,15 @@ def object_table(results: Results) -> Table:
     return table
 
 
-def verdict_table(figures: list[Figure]) -> Table:
+def result_table(figures: list[Figure]) -> Table:
     table = Table(title="Figures to reach", title_justify="left", title_style="bold")
-    for column in ("what", "target", "reached", "verdict"):
+    for column in ("what", "target", "reached", "result"):
         table.add_column(column)
     colours = {"ok": "green", "short": "red"}
     for figure in figures:
-        colour = colours.get(figure.verdict, "yellow")
+        colour = colours.get(figure.result, "yellow")
         table.add_row(
-            figure.what, figure.target, figure.reached, f"[{colour}]{figure.verdict}[/{colour}]"
+            figure.what, figure.target, figure.reached, f"[{colour}]{figure.result}[/{colour}]"
         )
     return table
 

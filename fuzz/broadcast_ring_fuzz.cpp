@@ -5,7 +5,7 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/vandal.hpp"
+#include "fuzz/segment_corruptor.hpp"
 #include "penstock/broadcast.hpp"
 
 namespace penstock::fuzzing {
@@ -22,7 +22,7 @@ public:
                       .large = 262144,
                       .on_reader_death =
                           input.ConsumeBool() ? OnReaderDeath::Raise : OnReaderDeath::Drop})),
-          vandal_(path_) {}
+          corruptor_(path_) {}
     Town(const Town&) = delete;
     Town& operator=(const Town&) = delete;
     ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
@@ -39,7 +39,7 @@ private:
             case 0:
             case 1:
             case 2:
-                vandal_.strike(input_);
+                corruptor_.strike(input_);
                 break;
             case 3:
                 send(input_.ConsumeIntegralInRange<std::size_t>(0, 1200));
@@ -88,7 +88,7 @@ private:
         Result<Loan> loan = writer_.loan(size, Deadline::now());
         if (!loan) return;
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
-        if (input_.ConsumeBool()) vandal_.strike(input_);
+        if (input_.ConsumeBool()) corruptor_.strike(input_);
         if (input_.ConsumeBool()) static_cast<void>(loan->commit().is_ok());
     }
     void receive(BroadcastReader& reader) {
@@ -122,7 +122,7 @@ private:
     std::string path_;
     std::string name_;
     BroadcastWriter writer_;
-    Vandal vandal_;
+    SegmentCorruptor corruptor_;
     std::optional<BroadcastReader> readers_[2];
     std::vector<Message> held_;
 };

@@ -86,7 +86,7 @@ inline void work_with(Store& store) {
     }
     static_cast<void>(store.remove("b").is_ok());
     static_cast<void>(store.unpin("b").is_ok());
-    store.clear_dead();
+    store.reap_dead();
     held.clear();
     static_cast<void>(store.put("f", some_bytes(40'000)).is_ok());
     static_cast<void>(store.put("g", some_bytes(40'000)).is_ok());

@@ -6,13 +6,13 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/vandal.hpp"
+#include "fuzz/segment_corruptor.hpp"
 #include "queue/core.hpp"
 
 namespace penstock::fuzzing {
 namespace {
 
-// A queue and its vandal, made once: making one takes longer than all that is done with it.
+// A queue and its corruptor, made once: making one takes longer than all that is done with it.
 struct Ground {
     explicit Ground(unsigned poison_limit)
         : path(path_of("queue" + std::to_string(poison_limit))), name("file:" + path),
@@ -21,7 +21,7 @@ struct Ground {
                                      .inline_bytes = 64,
                                      .members = 4,
                                      .poison_limit = poison_limit})),
-          vandal(path) {}
+          corruptor(path) {}
 
     // What a handle remembers between two calls.
     void forget() const {
@@ -41,14 +41,14 @@ struct Ground {
     std::string path;
     std::string name;
     Queue queue;
-    Vandal vandal;
+    SegmentCorruptor corruptor;
 };
 
 // As it was when it was made.
 Ground& fresh_ground(bool has_poison) {
     static auto* const grounds = new std::array{Ground(0), Ground(2)};
     Ground& ground = (*grounds)[has_poison ? 1 : 0];
-    ground.vandal.undo();
+    ground.corruptor.undo();
     ground.forget();
     return ground;
 }
@@ -58,7 +58,7 @@ class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
         : input_(input), ground_(fresh_ground(input.ConsumeBool())), queue_(ground_.queue),
-          vandal_(ground_.vandal) {}
+          corruptor_(ground_.corruptor) {}
 
     void live() {
         for (int i = 0; i < 60 && input_.remaining_bytes() > 0 && !is_lost_; ++i) step();
@@ -70,7 +70,7 @@ private:
         switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
             case 0:
             case 1:
-                vandal_.strike(input_);
+                corruptor_.strike(input_);
                 break;
             case 2:
             case 3:
@@ -116,7 +116,7 @@ private:
         Result<QueueLoan> loan = queue.loan(size, Deadline::now());
         if (!loan) return;
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
-        if (input_.ConsumeBool()) vandal_.strike(input_);
+        if (input_.ConsumeBool()) corruptor_.strike(input_);
         if (input_.ConsumeBool()) {
             judge(loan->commit(Format::Bytes, Deadline::now()));
         }
@@ -184,7 +184,7 @@ private:
     FuzzedDataProvider& input_;
     Ground& ground_;
     Queue& queue_;
-    Vandal& vandal_;
+    SegmentCorruptor& corruptor_;
     std::optional<Queue> other_;
     std::vector<Delivery> held_;
     bool is_lost_ = false;

@@ -44,7 +44,7 @@ void check_parts(const ReadHead& read) {
 
 void check_head(std::span<const std::byte> value, const std::string& key) {
     const ReadHead read = decode_head(value, key);
-    if (read.verdict != HeadVerdict::Sound) return;
+    if (read.kind != HeadKind::Sound) return;
     require(read.head.format <= kLastFormat, "a format that is not known");
     require(read.meta.size() <= kMetaMost, "more metadata than there may be");
     if (read.head.is_inline()) {

@@ -6,13 +6,13 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/vandal.hpp"
+#include "fuzz/segment_corruptor.hpp"
 #include "penstock/store.hpp"
 
 namespace penstock::fuzzing {
 namespace {
 
-// A store and its vandal, made once: making one takes longer than all that is done with it. A
+// A store and its corruptor, made once: making one takes longer than all that is done with it. A
 // handle remembers nothing between two calls but what it holds.
 struct Ground {
     explicit Ground(Eviction eviction)
@@ -22,12 +22,12 @@ struct Ground {
                                      .members = 3,
                                      .eviction = eviction,
                                      .granule = 1024})),
-          vandal(path) {}
+          corruptor(path) {}
 
     std::string path;
     std::string name;
     Store store;
-    Vandal vandal;
+    SegmentCorruptor corruptor;
 };
 
 // As it was when it was made.
@@ -35,7 +35,7 @@ Ground& fresh_ground(std::size_t which) {
     static auto* const grounds = new std::array{Ground(Eviction::Sieve), Ground(Eviction::Fifo),
                                                 Ground(Eviction::Lru), Ground(Eviction::None)};
     Ground& ground = (*grounds)[which % grounds->size()];
-    ground.vandal.undo();
+    ground.corruptor.undo();
     return ground;
 }
 
@@ -44,7 +44,7 @@ class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
         : input_(input), ground_(fresh_ground(input.ConsumeIntegral<std::uint8_t>())),
-          store_(ground_.store), vandal_(ground_.vandal) {}
+          store_(ground_.store), corruptor_(ground_.corruptor) {}
 
     void live() {
         for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
@@ -57,7 +57,7 @@ private:
         switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
             case 0:
             case 1:
-                vandal_.strike(input_);
+                corruptor_.strike(input_);
                 break;
             case 2:
             case 3:
@@ -106,7 +106,7 @@ private:
             store.reserve(key, input_.ConsumeIntegralInRange<std::size_t>(0, 40'000));
         if (!room) return;
         std::memset(room->bytes().data(), 1, room->bytes().size());
-        if (input_.ConsumeBool()) vandal_.strike(input_);
+        if (input_.ConsumeBool()) corruptor_.strike(input_);
         if (input_.ConsumeBool()) {
             static_cast<void>(
                 room->resize(input_.ConsumeIntegralInRange<std::size_t>(0, 70'000)).is_ok());
@@ -142,7 +142,7 @@ private:
                 static_cast<void>(store.trim());
                 break;
             case 3:
-                store.clear_dead();
+                store.reap_dead();
                 break;
             default:
                 static_cast<void>(store.clear());
@@ -169,7 +169,7 @@ private:
     FuzzedDataProvider& input_;
     Ground& ground_;
     Store& store_;
-    Vandal& vandal_;
+    SegmentCorruptor& corruptor_;
     std::optional<Store> other_;
     std::vector<StoreObject> held_;
     std::vector<StoreReservation> rooms_;

@@ -59,7 +59,7 @@ inline clear(r) {
     announced[r] = false
 }
 
-inline bury(r) {
+inline reap(r) {
     if
     :: d_step { DEAD(r) -> lock[r] = WRITER };
        if
@@ -119,8 +119,8 @@ proctype Writer() {
        :: record_of[1] == UNUSED -> b = 1
        :: else ->
           is_blocked = true;
-          bury(0);
-          bury(1);
+          reap(0);
+          reap(1);
 end_blocked:
           DONE(0) || DONE(1) || DEAD(0) || DEAD(1);
           is_blocked = false;
@@ -139,8 +139,8 @@ end_blocked:
     /* It stays and frees what it can, as it would for more large messages. */
 end_closed:
     do
-    :: DEAD(0) -> bury(0)
-    :: DEAD(1) -> bury(1)
+    :: DEAD(0) -> reap(0)
+    :: DEAD(1) -> reap(1)
     :: DONE(0) || DONE(1) -> recycle()
     od
 }

@@ -11,7 +11,7 @@
  *   -----------------+------------------------------------------------------------------------
  *   Writer           | BroadcastWriter::send, WriterCore::measure, make_room, publish, close
  *   find_limit       | WriterCore::find_limit
- *   bury, clear      | WriterCore::reap_readers; take_over_reader (control.cpp)
+ *   reap, clear      | WriterCore::reap_readers; take_over_reader (control.cpp)
  *   Reader, join     | ReaderCore::claim_rank, take_gate
  *   read             | ReaderCore::find, parse; a message held, then publish_position
  *   leave            | ReaderCore::leave
@@ -91,7 +91,7 @@ inline clear(r) {
     announced[r] = false
 }
 
-inline bury(r) {
+inline reap(r) {
     if
     :: d_step { DEAD(r) -> lock[r] = WRITER };
        if
@@ -147,8 +147,8 @@ proctype Writer() {
               :: else
               fi;
               needed = end;
-              bury(0);
-              bury(1);
+              reap(0);
+              reap(1);
               /* Sleeps; woken by room, or by its next look at who is dead. See signal.pml. */
 end_blocked:
               (ALLOWS(0) && ALLOWS(1)) || DEAD(0) || DEAD(1)

@@ -15,8 +15,8 @@
  *   CLEAR             | StoreCore::clear
  *   go_on             | StoreCore::go_on_for_the_stopped, go_on
  *   take_over         | StoreCore::take_over_entry, finish_freeing
- *   clear_dead        | StoreCore::clear_dead
- *   Janitor           | another member: claim_place, then clear_dead
+ *   reap_dead        | StoreCore::reap_dead
+ *   Janitor           | another member: claim_place, then reap_dead
  *
  * Several words at once are one step (words.pml), and so are a load and the compare-and-swap after
  * it where nothing else is looked at in between; a word that has changed since it was seen is
@@ -344,7 +344,7 @@ inline take_over(who) {
 
 /* Of who is dead and has no janitor. */
 #if DEATHS > 0
-inline clear_dead() {
+inline reap_dead() {
     place = 0;
     do
     :: atomic { place <= RUNNERS && place != ME && life[place] == DEAD && lock[place] == 0 ->
@@ -357,7 +357,7 @@ inline clear_dead() {
     od
 }
 #else
-inline clear_dead() { skip }
+inline reap_dead() { skip }
 #endif
 
 #define IS_DEAD(m) (life[m] == DEAD && lock[m] == 0)
@@ -394,7 +394,7 @@ inline look_for_writer() {
 #if DEATHS > 0
        :: other != ME && life[other] == DEAD ->
           seen[self] = 0;
-          clear_dead();
+          reap_dead();
           other = 0;
           goto again
 #endif
@@ -507,7 +507,7 @@ again:
                set(e, CLAIMED, ME); key[e] = KEY; mine = e; break }
         :: d_step { e < ENTRIES && state[e] != FREE -> e++ }
         :: e == ENTRIES && !has_cleared ->
-           clear_dead();
+           reap_dead();
 #ifndef NO_GO_ON_NEARBY
            go_on();
 #endif
@@ -543,7 +543,7 @@ again:
         /* allocate() */
         do
         :: atomic { room > 0 -> room--; has_memory[mine] = true; break }
-        :: room == 0 && !has_cleared -> clear_dead(); has_cleared = true
+        :: room == 0 && !has_cleared -> reap_dead(); has_cleared = true
         :: room == 0 && has_cleared ->
            e = 0;
            do
@@ -642,7 +642,7 @@ born:
         fi;
 end_idle:
         do
-        :: IS_DEAD(0) || IS_DEAD(1) || (RUNNERS > 2 && IS_DEAD(RUNNERS - 1)) -> clear_dead()
+        :: IS_DEAD(0) || IS_DEAD(1) || (RUNNERS > 2 && IS_DEAD(RUNNERS - 1)) -> reap_dead()
         od
     } unless { gone[self] || is_over };
     d_step { gone[self] = false; e = 0; place = 0; seen[self] = 0 };

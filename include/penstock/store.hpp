@@ -290,7 +290,7 @@ public:
     [[nodiscard]] std::vector<std::string> keys() const;
     [[nodiscard]] StoreStats stats() const;  // looks at everything
     // Takes back what the dead held, now rather than when room is wanted.
-    void clear_dead() noexcept;
+    void reap_dead() noexcept;
 
     [[nodiscard]] std::string name() const;
     [[nodiscard]] std::string instance() const;

@@ -122,7 +122,7 @@ struct FetchedValue {
 };
 
 // What its reader says of it. Not Accept: a miss, counted as `incompatible` or `corrupt`.
-struct FetchVerdict {
+struct FetchResult {
     enum class Kind : std::uint8_t {
         Accept,
         Incompatible,  // sound, and not for this reader
@@ -131,7 +131,7 @@ struct FetchVerdict {
     std::string sentence;
 };
 // Called on the thread that fetches. Throws nothing.
-using FetchCheck = std::function<FetchVerdict(const FetchedValue&)>;
+using FetchCheck = std::function<FetchResult(const FetchedValue&)>;
 
 // What the second tier has not got of what was put; or has got, without our knowing.
 struct Unwritten {

@@ -264,11 +264,11 @@ void bind_store(nb::module_& module) {
             "Give the memory of free room back to the system, all but ``keep`` bytes; how many "
             "bytes.")
         .def(
-            "clear_dead",
+            "reap_dead",
             [](PyStore& store) {
                 const std::shared_ptr<Store> live = store.live();
                 const WithoutGil without_gil;
-                live->clear_dead();
+                live->reap_dead();
             },
             "Take back what the dead hold now; it happens by itself when somebody needs it.")
         .def(

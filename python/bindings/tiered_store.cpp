@@ -116,7 +116,7 @@ std::shared_ptr<TieredStore> PyTieredStore::live() const {
 
 namespace {
 
-using Verdict = FetchVerdict::Kind;
+using Kind = FetchResult::Kind;
 
 std::string sentence_of(const nb::python_error& error) {
     // Not error.what(), which is a traceback.
@@ -130,9 +130,9 @@ std::string sentence_of(const nb::python_error& error) {
 }
 
 // Whether a Python value can be made of it, before others see it.
-FetchVerdict check_fetched(const FetchedValue& value, Codec codec) {
+FetchResult check_fetched(const FetchedValue& value, Codec codec) {
     if (value.format == Format::Pickle && codec != Codec::Pickle) {
-        return {Verdict::Incompatible,
+        return {Kind::Incompatible,
                 "it is a pickle, which is only read where that was asked for: attach with "
                 "codec='pickle' if you trust who put it, and the server"};
     }
@@ -143,9 +143,9 @@ FetchVerdict check_fetched(const FetchedValue& value, Codec codec) {
         const bool is_ours = error.matches(error_class("Incompatible")) ||
                              error.matches(error_class("TooLarge")) ||
                              error.matches(PyExc_MemoryError) || error.matches(PyExc_ImportError);
-        return {is_ours ? Verdict::Incompatible : Verdict::Corrupt, sentence_of(error)};
+        return {is_ours ? Kind::Incompatible : Kind::Corrupt, sentence_of(error)};
     } catch (const std::exception& error) {
-        return {Verdict::Corrupt, error.what()};
+        return {Kind::Corrupt, error.what()};
     }
     return {};
 }
@@ -180,9 +180,9 @@ Result<StoreObject> PyTieredStore::find(std::string_view key) {
         return found;
     }
     found = ask([&](TieredStore& own, Waiting& waiting) {
-        return own.fetch(key, waiting.wait(), [&](const FetchedValue& value) -> FetchVerdict {
+        return own.fetch(key, waiting.wait(), [&](const FetchedValue& value) -> FetchResult {
             if (WithoutGil::is_left_behind()) {
-                return {Verdict::Incompatible, "the interpreter ends"};
+                return {Kind::Incompatible, "the interpreter ends"};
             }
             return waiting.with_gil([&] { return check_fetched(value, codec); });
         });

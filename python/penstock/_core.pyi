@@ -623,7 +623,7 @@ class Store(StoreObjects):
         bytes.
         """
 
-    def clear_dead(self) -> None:
+    def reap_dead(self) -> None:
         """Take back what the dead hold now; it happens by itself when somebody needs it."""
 
     def populate(self, timeout: Timeout = None) -> None:

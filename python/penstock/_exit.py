@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from . import _core, inspect
+from . import _core
 from .errors import Error
 
 __all__ = ["close_at_exit", "come_first"]
@@ -136,9 +136,9 @@ def _names_that_daemons_have() -> list[str]:
         return []
     with contextlib.suppress(Exception):  # what can't be looked at keeps no handle from its close
         return [
-            segment.name
-            for segment in inspect.list_segments()
-            if any(participant.pid in daemons for participant in segment.participants)
+            segment["name"]
+            for segment in _core.list_segments()
+            if any(participant["pid"] in daemons for participant in segment["participants"])
         ]
     return []
 
@@ -148,7 +148,7 @@ def _children_are_joined() -> None:
     joined next: there is no atexit."""
     for name in _had_daemons:
         with contextlib.suppress(Error):
-            inspect.remove_if_abandoned(name)
+            _core.remove_if_abandoned(name, False)
     if _is_child() and not _watcher_runs:
         try:
             _close(threads_wait=False)

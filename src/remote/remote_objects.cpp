@@ -145,7 +145,7 @@ RedisOutcome RemoteObjects::remove(std::string_view key, const Wait& wait) {
     RedisRequest request{{"UNLINK", name}};
     request.caller = &wait;
     RedisOutcome removed = servers_.run(name, request, {Kind::Integer});
-    if (head.read.verdict != HeadVerdict::Sound || !removed.is_answered()) return removed;
+    if (head.read.kind != HeadKind::Sound || !removed.is_answered()) return removed;
     const RedisOutcome outcome = ask_of_parts("UNLINK", key, head.read.head, 0, wait);
     return outcome.is_answered() ? removed : outcome;
 }

@@ -255,12 +255,12 @@ Result<StoreObject> TierCore::read(const Fetch& fetch) noexcept {
     if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
         return missed(head.outcome, fetch.wait);
     }
-    switch (head.read.verdict) {
-        case HeadVerdict::Sound:
+    switch (head.read.kind) {
+        case HeadKind::Sound:
             return bring_in(fetch, head.read);
-        case HeadVerdict::Foreign:
+        case HeadKind::Foreign:
             return unread(tally_.incompatible, fetch.key, "is of another version of Penstock");
-        case HeadVerdict::Damaged:
+        case HeadKind::Damaged:
             break;
     }
     return damaged(fetch, "has a damaged head");
@@ -343,15 +343,15 @@ Result<StoreObject> TierCore::accept(const Fetch& fetch, const ReadHead& read,
         return damaged(fetch, "has not the bytes that its head tells of");
     }
     if (fetch.check) {
-        const FetchVerdict verdict = fetch.check({data, read.meta, read.head.format});
-        switch (verdict.kind) {
-            case FetchVerdict::Kind::Accept:
+        const FetchResult checked = fetch.check({data, read.meta, read.head.format});
+        switch (checked.kind) {
+            case FetchResult::Kind::Accept:
                 break;
-            case FetchVerdict::Kind::Incompatible:
+            case FetchResult::Kind::Incompatible:
                 return unread(tally_.incompatible, fetch.key,
-                              "can't be read here: " + verdict.sentence);
-            case FetchVerdict::Kind::Corrupt:
-                return damaged(fetch, "is no value: " + verdict.sentence);
+                              "can't be read here: " + checked.sentence);
+            case FetchResult::Kind::Corrupt:
+                return damaged(fetch, "is no value: " + checked.sentence);
         }
     }
     const std::uint64_t bytes = data.size() + read.meta.size();

@@ -99,7 +99,7 @@ ReadHead decode_head(std::span<const std::byte> value, std::string_view key) noe
     const std::byte* const header = value.data();
     if (std::memcmp(header, kMagic.data(), kMagic.size()) != 0) return read;
     if (read_little<std::uint32_t>(header + kVersionAt) != kValueVersion) {
-        read.verdict = HeadVerdict::Foreign;
+        read.kind = HeadKind::Foreign;
         return read;
     }
     const auto meta_bytes = read_little<std::uint64_t>(header + kMetaAt);
@@ -116,9 +116,9 @@ ReadHead decode_head(std::span<const std::byte> value, std::string_view key) noe
     read.head.checksum = {read_little<std::uint64_t>(header + kChecksumAt),
                           read_little<std::uint64_t>(header + kChecksumAt + 8)};
     if (format > static_cast<std::uint8_t>(kLastFormat)) {
-        read.verdict = HeadVerdict::Foreign;  // sound, and of one who knows more formats than we
+        read.kind = HeadKind::Foreign;  // sound, and of one who knows more formats than we
     } else if (is_consistent(read.head, read.data.size())) {
-        read.verdict = HeadVerdict::Sound;
+        read.kind = HeadKind::Sound;
     }
     return read;
 }

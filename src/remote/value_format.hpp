@@ -72,15 +72,15 @@ std::string part_name(std::string_view prefix, std::string_view key, const Value
 std::string encode_head(const ValueHead& head, std::span<const std::byte> meta,
                         std::string_view key);
 
-enum class HeadVerdict : std::uint8_t {
+enum class HeadKind : std::uint8_t {
     Sound,
     Foreign,  // of another version, or format: somebody else's, not damaged
     Damaged,
 };
-// Views into the value that was read. Any bytes are answered with a verdict; the data's own
+// Views into the value that was read. Any bytes are answered; the data's own
 // checksum is for the caller to compare.
 struct ReadHead {
-    HeadVerdict verdict = HeadVerdict::Damaged;
+    HeadKind kind = HeadKind::Damaged;
     ValueHead head;
     std::span<const std::byte> meta;
     std::span<const std::byte> data;  // if inline

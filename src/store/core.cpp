@@ -126,7 +126,7 @@ Status StoreCore::damaged(const char* what) const noexcept {
             "the " + std::string(what) + " of " + title() + " contradict themselves"};
 }
 
-Status StoreCore::wrong() const noexcept {
+Status StoreCore::check_usable() const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     if (closing.is_cancelled()) {
         return Status::closed_here("this store handle is closed; attach anew");
@@ -362,7 +362,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
             continue;
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
-            if (Status status = wrong(); !status) return status;
+            if (Status status = check_usable(); !status) return status;
             add(own().refused);
             return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                                   " bytes of shared memory for " + title() + ": " +
@@ -393,7 +393,7 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
     // Writing it takes so long that others could clear us away meanwhile.
     constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
     if (nbytes >= kLong) static_cast<void>(segment->check_place());
-    if (Status status = wrong(); !status) return status;
+    if (Status status = check_usable(); !status) return status;
     if (Status status = check_request(key, nbytes, options); !status) return status;
     layout::EntryHeader header;
     header.key_bytes = key.size();

@@ -79,7 +79,7 @@ struct StoreCore final : Attachment {
     void register_cuda();
     void persist() noexcept;
 
-    [[nodiscard]] Status wrong() const noexcept;  // why nothing can be done, or ok
+    [[nodiscard]] Status check_usable() const noexcept;  // why nothing can be done, or ok
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
     [[nodiscard]] layout::StoreMember& own() const noexcept { return view.member(self); }

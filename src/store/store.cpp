@@ -13,7 +13,7 @@ using detail::StoreCore;
 
 namespace {
 
-// As StoreCore::wrong(), without a sentence: on the way of every look.
+// As StoreCore::check_usable(), without a sentence: on the way of every look.
 inline bool is_usable(const StoreCore& core) noexcept {
     return !core.segment->is_foreign() && !core.closing.is_cancelled();
 }
@@ -238,7 +238,7 @@ Status Store::put(std::string_view key, std::span<const std::byte> value,
 Result<StoreObject> Store::get(std::string_view key) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (!is_usable(*core_)) [[unlikely]]
-        return core_->wrong();
+        return core_->check_usable();
     if (const auto entry = core_->pin_key(key)) return object_of(core_, *entry);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
@@ -247,7 +247,7 @@ Result<StoreObject> Store::get(std::string_view key) noexcept {
 Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (!is_usable(*core_)) [[unlikely]]
-        return core_->wrong();
+        return core_->check_usable();
     if (core_->pin_ref(ref)) return object_of(core_, ref.entry);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
@@ -255,7 +255,7 @@ Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
 
 Result<StoreObject> Store::wait(std::string_view key, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
-    if (Status status = core_->wrong(); !status) return status;
+    if (Status status = core_->check_usable(); !status) return status;
     std::uint32_t entry = 0;
     if (Status status = core_->wait_for(key, entry, wait); !status) return status;
     return object_of(core_, entry);
@@ -266,7 +266,7 @@ bool Store::contains(std::string_view key) noexcept {
 }
 
 StoreLook Store::look(std::string_view key) noexcept {
-    if (core_ == nullptr || !core_->wrong()) return {};
+    if (core_ == nullptr || !core_->check_usable()) return {};
     return core_->look(key);
 }
 
@@ -299,7 +299,7 @@ namespace {
 template <typename Act>
 Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&& act) noexcept {
     if (core == nullptr) return closed_handle();
-    if (Status status = core->wrong(); !status) return status;
+    if (Status status = core->check_usable(); !status) return status;
     const auto entry = core->pin_key(key);
     if (!entry) return Status(ErrorCode::NotFound);
     const bool done = act(*entry);
@@ -337,22 +337,22 @@ Status Store::unpin(std::string_view key) noexcept {
 }
 
 std::uint64_t Store::clear() noexcept {
-    return core_ == nullptr || !core_->wrong() ? 0 : core_->clear();
+    return core_ == nullptr || !core_->check_usable() ? 0 : core_->clear();
 }
 
 std::uint64_t Store::trim(std::uint64_t keep_bytes) noexcept {
-    return core_ == nullptr || !core_->wrong() ? 0 : core_->trim(keep_bytes);
+    return core_ == nullptr || !core_->check_usable() ? 0 : core_->trim(keep_bytes);
 }
 
 Status Store::populate(const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
-    if (Status status = core_->wrong(); !status) return status;
+    if (Status status = core_->check_usable(); !status) return status;
     return core_->segment->populate(wait, core_->closing);
 }
 
 Status Store::persist() noexcept {
     if (core_ == nullptr) return closed_handle();
-    if (Status status = core_->wrong(); !status) return status;
+    if (Status status = core_->check_usable(); !status) return status;
     core_->persist();
     return Status::ok();
 }
@@ -363,13 +363,13 @@ bool Store::is_persistent() const noexcept {
 
 void Store::register_cuda() {
     if (core_ == nullptr) closed_handle().or_throw();
-    core_->wrong().or_throw();
+    core_->check_usable().or_throw();
     core_->register_cuda();
 }
 
 std::vector<std::string> Store::keys() const {
     if (core_ == nullptr) closed_handle().or_throw();
-    core_->wrong().or_throw();
+    core_->check_usable().or_throw();
     std::vector<std::string> keys;
     for (std::uint32_t entry = 0; entry < core_->view.shape().entries(); ++entry) {
         const auto key = core_->key_of(entry);
@@ -381,15 +381,15 @@ std::vector<std::string> Store::keys() const {
 StoreStats Store::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
     static_cast<void>(core_->segment->check_place());
-    core_->wrong().or_throw();
+    core_->check_usable().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
     stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().members);
     stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;
 }
 
-void Store::clear_dead() noexcept {
-    if (core_ != nullptr && core_->wrong()) core_->reap();
+void Store::reap_dead() noexcept {
+    if (core_ != nullptr && core_->check_usable()) core_->reap();
 }
 
 std::string Store::name() const {

@@ -225,7 +225,7 @@ protected:
 };
 
 // The writer finds reader 1 dead where it has to wait, clears what that one held, and goes on.
-class BuryReader : public WriterStruck {
+class ReapReader : public WriterStruck {
 public:
     using WriterStruck::WriterStruck;
     std::string act() override { return "send 6 1000 5000"; }
@@ -285,14 +285,14 @@ protected:
 
 // The same, found while the writer waits for everybody to be there. The death is told of then and
 // there, in place of the wait.
-class WaitReadyFindsDeath : public BuryReader {
+class WaitReadyFindsDeath : public ReapReader {
 public:
-    using BuryReader::BuryReader;
+    using ReapReader::ReapReader;
     std::string act() override { return "wait-ready 5000"; }
 
 protected:
     void set_up() override {
-        BuryReader::set_up();
+        ReapReader::set_up();
         under_way_ = 0;
     }
     void accept_act(const Answer& answer) override {
@@ -372,7 +372,7 @@ public:
         // Messages were lost to the rank: the writer is told of it, once, though it never waited.
         check_everything_works();
     }
-    // The writer sends into the stop, and may bury the first one then; after that it is as always.
+    // The writer sends into the stop, and may reap the first one then; after that it is as always.
     void while_stopped() override {
         accepted_ = writer_.ask("send 20 1000 50").number("sent");
         const BroadcastInfo info = look();
@@ -785,7 +785,7 @@ inline std::vector<Operation> broadcast_operations() {
         operation<DepartWriter>("writer departs"),
         operation<LeaveAsLast>("writer leaves as last", false),
         operation<LeaveAsLast>("reader leaves as last", true),
-        operation<BuryReader>("bury a dead reader"),
+        operation<ReapReader>("reap a dead reader"),
         operation<WaitReadyFindsDeath>("wait_ready finds a death"),
         operation<RemoveAbandoned>("remove abandoned"),
     };

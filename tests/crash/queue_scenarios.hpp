@@ -428,7 +428,7 @@ private:
 // ------------------------------------------------------------------
 
 // Somebody has died in the midst of something; the victim looks for a message and finds him.
-class Bury : public ConsumerStruck {
+class ReapDead : public ConsumerStruck {
 public:
     // The doomed one does `before`, then dies at `blow` of `last`, or where it stands if none.
     struct Death {
@@ -438,7 +438,7 @@ public:
         unsigned holds = 0;      // messages that it has taken
         bool is_acking = false;  // and of which it was acknowledging the first
     };
-    Bury(std::string segment, Death death)
+    ReapDead(std::string segment, Death death)
         : ConsumerStruck(std::move(segment)), death_(std::move(death)) {
         is_parked_ = false;
         is_acknowledging_ = false;
@@ -493,11 +493,12 @@ private:
 
 // The dead one waited in line. While its janitor stands still it can't be cleared, and is passed as
 // one that gives no sign of life: that takes longer than to notice a death.
-class BuryInLine : public Bury {
+class ReapInLine : public ReapDead {
 public:
-    explicit BuryInLine(std::string segment)
-        : Bury(std::move(segment),
-               Death{.before = {}, .blow = "queue.line.announced", .last = "take-whole 3 5000"}) {}
+    explicit ReapInLine(std::string segment)
+        : ReapDead(
+              std::move(segment),
+              Death{.before = {}, .blow = "queue.line.announced", .last = "take-whole 3 5000"}) {}
     void while_stopped() override {
         has_flowed_ = true;
         put_one(kSmall);
@@ -608,27 +609,29 @@ inline std::vector<Operation> queue_operations() {
         queue_operation<TakeReturned>("take what was returned"),
         queue_operation<TakeParked>("take parked"),
         queue_operation<TakeOvertaking>("take overtaking"),
-        queue_operation<Bury>("bury a dead consumer",
-                              Bury::Death{.before = {"hold 5000", "hold 5000"}, .holds = 2}),
-        queue_operation<Bury>("bury one dead in ack", Bury::Death{.before = {"hold 5000"},
-                                                                  .blow = "queue.ack.done",
-                                                                  .last = "ack",
-                                                                  .holds = 1,
-                                                                  .is_acking = true}),
-        queue_operation<Bury>("bury one dead in give_back",
-                              Bury::Death{.before = {"hold 5000"},
-                                          .blow = "queue.return.returned",
-                                          .last = "give-back",
-                                          .holds = 1}),
-        queue_operation<Bury>(
-            "bury one dead in put",
-            Bury::Death{.before = {}, .blow = "queue.put.named", .last = put_block}),
+        queue_operation<ReapDead>(
+            "reap a dead consumer",
+            ReapDead::Death{.before = {"hold 5000", "hold 5000"}, .holds = 2}),
+        queue_operation<ReapDead>("reap one dead in ack", ReapDead::Death{.before = {"hold 5000"},
+                                                                          .blow = "queue.ack.done",
+                                                                          .last = "ack",
+                                                                          .holds = 1,
+                                                                          .is_acking = true}),
+        queue_operation<ReapDead>("reap one dead in give_back",
+                                  ReapDead::Death{.before = {"hold 5000"},
+                                                  .blow = "queue.return.returned",
+                                                  .last = "give-back",
+                                                  .holds = 1}),
+        queue_operation<ReapDead>(
+            "reap one dead in put",
+            ReapDead::Death{.before = {}, .blow = "queue.put.named", .last = put_block}),
         queue_operation<TakeWhole>("take whole", std::uint64_t{3}, Text("queue.take.taken")),
         queue_operation<TakeWhole>("take whole after a wait in line", std::uint64_t{1},
                                    Text("queue.line.announced")),
         queue_operation<PassStopped>("pass a stopped request"),
-        queue_operation<BuryInLine>("bury one dead in line"),
-        queue_operation<Bury>("bury a dead lender", Bury::Death{.before = {"loan 20000 5000"}}),
+        queue_operation<ReapInLine>("reap one dead in line"),
+        queue_operation<ReapDead>("reap a dead lender",
+                                  ReapDead::Death{.before = {"loan 20000 5000"}}),
         queue_operation<Closing>("creator closes", Closing::Who::Creator, Text("close")),
         queue_operation<Closing>("creator closes a queue with messages",
                                  Closing::Who::CreatorWithMessages, Text("close")),

@@ -168,7 +168,7 @@ def test_a_demo_of_nothing_is_a_sentence(mode: str, tmp_path: Path) -> None:
         result = shell(f"demo {mode} {path}", "")
         assert result.returncode == 1
         assert_sentence(result, str(path))
-        assert b"order" not in result.stdout, "no verdict on what was not played"
+        assert b"order" not in result.stdout, "no result on what was not played"
 
 
 @pytest.mark.parametrize(

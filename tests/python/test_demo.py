@@ -1,4 +1,4 @@
-"""`penstock demo` from end to end: its verdict, its exit code, what is left when it is cut short.
+"""`penstock demo` from end to end: its result, its exit code, what is left when it is cut short.
 Workers are found by their command lines, which name the segment of their demo."""
 
 from __future__ import annotations
@@ -105,14 +105,14 @@ def running() -> Iterator[callable]:
 def test_everything_arrives_and_the_killed_worker_is_replaced() -> None:
     result = demo("--limit", "4000", "--rate", "2000", "--json")
     assert result.returncode == 0, result.stdout + result.stderr
-    verdict = json.loads(result.stdout)
-    assert verdict["ok"] is True
-    assert (verdict["lost"], verdict["torn"], verdict["disordered"]) == (0, 0, 0)
-    sent = verdict["sent"]["steps"]
+    result = json.loads(result.stdout)
+    assert result["ok"] is True
+    assert (result["lost"], result["torn"], result["disordered"]) == (0, 0, 0)
+    sent = result["sent"]["steps"]
     assert sent >= 4000
-    assert verdict["sent"]["tensors"] == sent // 200
+    assert result["sent"]["tensors"] == sent // 200
 
-    fates = [(one["rank"], one["fate"], one["replacement"]) for one in verdict["workers"]]
+    fates = [(one["rank"], one["fate"], one["replacement"]) for one in result["workers"]]
     assert sorted(fates) == [
         (0, "finished", False),
         (1, "finished", False),
@@ -120,16 +120,16 @@ def test_everything_arrives_and_the_killed_worker_is_replaced() -> None:
         (2, "killed", False),
         (3, "finished", False),
     ]
-    for one in verdict["workers"]:
+    for one in result["workers"]:
         assert one["received"] == one["last"] - one["first"] + 1
         assert one["first"] > 0 if one["replacement"] else one["first"] == 0
         if one["fate"] == "finished":
             assert one["last"] == sent - 1
-    kill = verdict["kill"]
+    kill = result["kill"]
     assert kill["rank"] == 2
     assert 0 < kill["noticed_after"] < 2
     assert "writer" in kill["noticed_by"]
-    assert names_of(verdict["segment"]) == []
+    assert names_of(result["segment"]) == []
 
 
 def test_plain_lines_on_a_file_of_ones_own(running, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from penstock.demo import latency, screen, steps, verdict
+from penstock.demo import latency, result, screen, steps
 from penstock.demo.corpus import NothingToSend, read_corpus
 from penstock.demo.ledger import Ledger
-from penstock.demo.scene import Row, Scene
+from penstock.demo.snapshot import Row, Snapshot
 from penstock.demo.story import Event
 
 
@@ -111,7 +111,7 @@ def test_percentiles_are_within_a_bucket_of_the_truth() -> None:
     assert counts.sum() == 1002
 
 
-def account(**changes: object) -> verdict.Account:
+def account(**changes: object) -> result.Account:
     fields = {
         "rank": 0,
         "pid": 1,
@@ -126,11 +126,11 @@ def account(**changes: object) -> verdict.Account:
         "disordered": 0,
         "torn": 0,
     }
-    return verdict.Account(**{**fields, **changes})
+    return result.Account(**{**fields, **changes})
 
 
-def judged(*accounts: verdict.Account, problems: tuple[str, ...] = ()) -> verdict.Verdict:
-    return verdict.Verdict(
+def judged(*accounts: result.Account, problems: tuple[str, ...] = ()) -> result.Result:
+    return result.Result(
         segment="demo-0",
         steps=10,
         bytes=100,
@@ -144,7 +144,7 @@ def judged(*accounts: verdict.Account, problems: tuple[str, ...] = ()) -> verdic
     )
 
 
-def test_the_verdict_is_good_only_if_everything_is() -> None:
+def test_the_result_is_good_only_if_everything_is() -> None:
     assert judged(account(), account(rank=1, fate="killed")).ok
     assert not judged(account(lost=1)).ok
     assert not judged(account(torn=1)).ok
@@ -167,10 +167,10 @@ def test_the_live_picture_fits_and_says_it_all() -> None:
         Row(2, 123458, "starting", True, 0),
     ]
     events = [Event(9.0, "SIGKILL to worker 2 (pid 123457)", "bad")]
-    scene = Scene(
+    snapshot = Snapshot(
         0.5, 9.0, "flat out", 41230, 3 << 30, 5 << 20, rows, events, "reader 1 (pid 5), stopped"
     )
-    text = rendered(screen.picture(scene))
+    text = rendered(screen.picture(snapshot))
     assert max(map(len, text.splitlines())) <= 80
     for word in (
         "50 %",

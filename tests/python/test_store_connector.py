@@ -265,7 +265,7 @@ def test_death_releases_its_locks_and_leaves_the_objects(name: str) -> None:
         other.kill()
 
         def is_released() -> bool:
-            store.clear_dead()
+            store.reap_dead()
             return store.stats().pinned == 0
 
         eventually(is_released, within=WITHIN)

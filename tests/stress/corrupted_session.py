@@ -251,7 +251,7 @@ class StoreUser(Role):
             lambda: self.handle().delete(self.key()),
             lambda: self.handle().keys(),
             lambda: self.handle().trim(),
-            lambda: self.handle().clear_dead(),
+            lambda: self.handle().reap_dead(),
             lambda: self.dice.random() < 0.2 and self.handle().clear(),
             lambda: repr((self.handle().stats(), self.handle())),
         ]

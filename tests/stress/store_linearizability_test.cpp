@@ -324,7 +324,7 @@ private:
     }
     void finish(std::uint64_t calls, std::size_t keys) {
         const auto said = [this](Said one) { return said_[static_cast<std::size_t>(one)]; };
-        store_.clear_dead();
+        store_.reap_dead();
         store_.clear();
         const StoreStats stats = store_.stats();
         require(stats.used_bytes == 0 && stats.pinned == 0 && stats.staged == 0,
@@ -366,16 +366,16 @@ private:
 // ---- the judge judged
 // ------------------------------------------------------------------------
 
-struct Verdict {
+struct JudgedHistory {
     const char* what;
     bool evicts;
     bool has_order;
     std::vector<StoreCall> calls;
 };
 
-const std::vector<Verdict>& verdicts() {
+const std::vector<JudgedHistory>& judged_histories() {
     constexpr std::int64_t kNever = StoreCall::kNever;
-    static const std::vector<Verdict> all{
+    static const std::vector<JudgedHistory> all{
         {"one after another",
          false,
          true,
@@ -456,13 +456,13 @@ const std::vector<Verdict>& verdicts() {
 }
 
 void judge_the_judge() {
-    for (const Verdict& one : verdicts()) {
+    for (const JudgedHistory& one : judged_histories()) {
         StoreHistory history(one.evicts);
         for (const StoreCall& call : one.calls) history.add(call);
         require(history.explain().empty() == one.has_order,
                 std::string("the judge is wrong about: ") + one.what);
     }
-    std::printf("  %zu histories made by hand are judged as they should be\n", verdicts().size());
+    std::printf("  %zu histories made by hand are judged as they should be\n", judged_histories().size());
 }
 
 void run_both_ways(Premises& premises, Mode mode, std::uint64_t seed, std::uint64_t calls) {

@@ -75,7 +75,7 @@ private:
     void finish() {
         for (Actor& actor : workers_) actor.must("stop");
         for (Actor& actor : workers_) actor.must("close");
-        store_.clear_dead();
+        store_.reap_dead();
         const StoreStats stats = store_.stats();
         const std::string described = describe(stats);
         require(stats.deaths >= kills_, "deaths: " + described);

@@ -155,15 +155,15 @@ private:
         constexpr int kAttempts = 4;
         for (int attempt = 1; attempt <= kAttempts; ++attempt) {
             switch (attempt_one(one)) {
-                case Verdict::Held:
-                case Verdict::Broken:
+                case CaseResult::Held:
+                case CaseResult::Broken:
                     return;
-                case Verdict::Late: {
+                case CaseResult::Late: {
                     const std::lock_guard lock(mutex_);
                     late_.push_back(&one);
                     return;
                 }
-                case Verdict::NotReached:
+                case CaseResult::NotReached:
                     break;
             }
         }
@@ -181,33 +181,33 @@ private:
     void judge(Case& one) {
         int late = 0;
         for (int i = 0; i < 3; ++i) {
-            const Verdict verdict = attempt_one(one);
-            if (verdict == Verdict::Broken) return;
-            if (verdict == Verdict::Late) ++late;
+            const CaseResult result = attempt_one(one);
+            if (result == CaseResult::Broken) return;
+            if (result == CaseResult::Late) ++late;
         }
         if (late > 1) fail(one.name(), "noticed late again and again: " + one.lateness);
     }
 
-    enum class Verdict { Held, Late, NotReached, Broken };
-    Verdict attempt_one(Case& one) {
+    enum class CaseResult { Held, Late, NotReached, Broken };
+    CaseResult attempt_one(Case& one) {
         const std::string segment = premises_.name();
-        Verdict verdict = Verdict::Held;
+        CaseResult result = CaseResult::Held;
         try {
             suffer(one, segment);
             require_gone(segment);
             if (options_.is_verbose) std::printf("held: %s\n", one.name().c_str());
-            return verdict;
+            return result;
         } catch (const Late& late) {
             one.lateness = late.what();
-            verdict = Verdict::Late;
+            result = CaseResult::Late;
         } catch (const NotReached&) {
-            verdict = Verdict::NotReached;
+            result = CaseResult::NotReached;
         } catch (const std::exception& error) {
             fail(one.name(), error.what());
-            verdict = Verdict::Broken;
+            result = CaseResult::Broken;
         }
         sweep(segment);
-        return verdict;
+        return result;
     }
 
     void suffer(Case& one, const std::string& segment) {

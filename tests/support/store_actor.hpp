@@ -129,8 +129,8 @@ private:
     Answer clear(const Words&) { return ok().with("removed", store_.value().clear()); }
     Answer trim(const Words&) { return ok().with("bytes", store_.value().trim()); }
     Answer persist(const Words&) { return told(store_.value().persist()); }
-    Answer clear_dead(const Words&) {
-        store_.value().clear_dead();
+    Answer reap_dead(const Words&) {
+        store_.value().reap_dead();
         return ok();
     }
     Answer look(const Words& words) {
@@ -195,7 +195,7 @@ inline const std::vector<StoreActor::Command> StoreActor::kCommands = {
     {"release", &StoreActor::release}, {"remove", &StoreActor::remove},
     {"pin", &StoreActor::pin},         {"unpin", &StoreActor::unpin},
     {"touch", &StoreActor::touch},     {"clear", &StoreActor::clear},
-    {"trim", &StoreActor::trim},       {"clear-dead", &StoreActor::clear_dead},
+    {"trim", &StoreActor::trim},       {"clear-dead", &StoreActor::reap_dead},
     {"look", &StoreActor::look},       {"sum", &StoreActor::sum},
     {"close", &StoreActor::close},     {"depart", &StoreActor::depart},
     {"persist", &StoreActor::persist},

@@ -18,7 +18,7 @@ from penstock.cli.command import (
 )
 
 if TYPE_CHECKING:
-    from penstock.demo.scene import View
+    from penstock.demo.snapshot import View
 
 
 def add_to(commands: Commands) -> None:
@@ -97,7 +97,7 @@ def _settle_options(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from penstock.demo.crew import ProcessEnded  # only here: it loads NumPy
+    from penstock.demo.worker_pool import ProcessEnded  # only here: it loads NumPy
 
     _settle_options(args)
     play = _run_trajectories if args.trajectories else _run_store if args.store else _run_broadcast
@@ -122,13 +122,13 @@ def _run_broadcast(args: argparse.Namespace) -> bool:
         tensor_every=args.tensor_every,
     )
     try:
-        verdict = driver.run(options, args.path, view)
+        result = driver.run(options, args.path, view)
     finally:
         view.stop()
-    view.judge(verdict)
+    view.judge(result)
     if args.json:
-        output.print_json(verdict.to_json())
-    return verdict.ok
+        output.print_json(result.to_json())
+    return result.ok
 
 
 def _run_trajectories(args: argparse.Namespace) -> bool:

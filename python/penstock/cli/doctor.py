@@ -62,10 +62,10 @@ def _text(findings: list[Finding]) -> list[str]:
         lines.append(f"{output.colour(_SIGNS[finding.level], finding.level)}  {row}")
         if finding.remedy:
             lines.append(f"          → {finding.remedy}")
-    return [*lines, "", _verdict(findings)]
+    return [*lines, "", _summary(findings)]
 
 
-def _verdict(findings: list[Finding]) -> str:
+def _summary(findings: list[Finding]) -> str:
     failed = sum(finding.level == "fail" for finding in findings)
     warned = sum(finding.level == "warn" for finding in findings)
     if failed:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import penstock
 from penstock import _interrupts
-from penstock.demo import verdict
-from penstock.demo.casualties import Casualties
+from penstock.demo import result
 from penstock.demo.corpus import Corpus, read_corpus
-from penstock.demo.crew import Crew, ProcessEnded
-from penstock.demo.scene import Plan, Scene, View, row_of
+from penstock.demo.failures import Failures
+from penstock.demo.snapshot import Plan, Snapshot, View, row_of
 from penstock.demo.steps import Step, StepMaker
 from penstock.demo.story import Story
 from penstock.demo.tally import Tally
 from penstock.demo.timeline import KILL_AT, Act, Timeline
+from penstock.demo.worker_pool import ProcessEnded, WorkerPool
 from penstock.state import ReaderState
 
 _LOOK_EVERY = 0.1  # seconds between two looks at reports, readers and screen
@@ -42,32 +42,32 @@ class Stalled(ProcessEnded):
     """The demo can't go on; the sentence says who is in the way."""
 
 
-def run(options: Options, path: Path | None, view: View) -> verdict.Verdict:
+def run(options: Options, path: Path | None, view: View) -> result.Result:
     """The whole demo, with the data at `path` (None: the standard library's sources).
-    Raises OSError, Stalled, crew.WorkerFailed, penstock.Error, KeyboardInterrupt."""
+    Raises OSError, Stalled, worker_pool.WorkerFailed, penstock.Error, KeyboardInterrupt."""
     corpus = read_corpus(path)  # first: nothing is promised of a PATH that holds no bytes
     goal = f"{options.limit:,} steps" if options.limit else f"{options.seconds:g} s"
     view.begin(Plan(options.workers, goal, options.kill))
     name = f"demo-{secrets.token_hex(4)}"
     view.start(corpus, f"/dev/shm/penstock.{name}")
-    crew = Crew(name)
+    pool = WorkerPool(name)
     try:
         with penstock.Broadcast.create(
             name, readers=options.workers, capacity=options.capacity
         ) as writer:
-            _start(crew, writer, options.workers)
-            return _Run(options, corpus, view, crew, writer).to_the_end()
+            _start(pool, writer, options.workers)
+            return _Run(options, corpus, view, pool, writer).to_the_end()
     finally:
         _interrupts.listen(_interrupts.note)  # cleaning up is bounded by itself
-        crew.dismiss()
+        pool.dismiss()
 
 
-def _start(crew: Crew, writer: penstock.BroadcastWriter, workers: int) -> None:
+def _start(pool: WorkerPool, writer: penstock.BroadcastWriter, workers: int) -> None:
     for rank in range(workers):
-        crew.start(rank)
+        pool.start(rank)
     deadline = time.monotonic() + _READY_WITHIN
     while not _is_ready(writer, timeout=_LOOK_EVERY):
-        crew.check_start()
+        pool.check_start()
         if time.monotonic() > deadline:
             raise Stalled(f"the workers did not start within {_READY_WITHIN:.0f} s")
 
@@ -88,21 +88,21 @@ class _Run:
         options: Options,
         corpus: Corpus,
         view: View,
-        crew: Crew,
+        pool: WorkerPool,
         writer: penstock.BroadcastWriter,
     ) -> None:
         self._options = options
         self._view = view
-        self._crew = crew
+        self._pool = pool
         self._writer = writer
         self._maker = StepMaker(corpus, options.tensor_every)
         self._tally = Tally()
         self._timeline = Timeline(options.seconds, options.limit)
         self._story = Story(self._timeline)
-        self._casualties = Casualties(crew, writer, self._timeline, self._story)
+        self._failures = Failures(pool, writer, self._timeline, self._story)
         self._next_look = self._next_step = time.monotonic()
 
-    def to_the_end(self) -> verdict.Verdict:
+    def to_the_end(self) -> result.Result:
         while not self._is_over():
             if self._holds_back():
                 time.sleep(_LOOK_EVERY / 10)  # between two looks at who has come
@@ -124,11 +124,11 @@ class _Run:
         return self._fraction >= 1 and self._has_killed() and not self._awaits_replacement()
 
     def _awaits_replacement(self) -> bool:
-        return self._casualties.awaits_replacement()
+        return self._failures.awaits_replacement()
 
     def _has_killed(self) -> bool:
         """The death that the demo causes is behind it, or none is wanted."""
-        kill = self._casualties.kill
+        kill = self._failures.kill
         return not self._options.kill or (kill is not None and kill.noticed_after is not None)
 
     def _holds_back(self) -> bool:
@@ -138,7 +138,7 @@ class _Run:
             return False
         if self._tally.steps >= limit:
             return True
-        return not self._has_killed() or self._casualties.is_short_of_a_reader()
+        return not self._has_killed() or self._failures.is_short_of_a_reader()
 
     def _send_step(self) -> None:
         step = self._maker.make(self._tally.steps, self._act.pace)
@@ -159,7 +159,7 @@ class _Run:
             return False
         except penstock.PeerDied as death:
             what = str(death).split(";")[0]  # what happened; the rest is advice
-            self._casualties.notice(f"the writer, in send(): {what}")
+            self._failures.notice(f"the writer, in send(): {what}")
             return False
         return True
 
@@ -170,12 +170,12 @@ class _Run:
             return
         self._next_look = now + _LOOK_EVERY
         readers = self._writer.readers()  # first: while we look, the workers catch up
-        self._crew.listen()
-        self._casualties.look()
+        self._pool.listen()
+        self._failures.look()
         is_time = self._fraction >= KILL_AT or self._holds_back()
-        if self._options.kill and self._casualties.kill is None and is_time:
-            self._casualties.cause(self._options.workers // 2)
-        self._view.show(self._scene(readers, waiting_for))
+        if self._options.kill and self._failures.kill is None and is_time:
+            self._failures.cause(self._options.workers // 2)
+        self._view.show(self._snapshot(readers, waiting_for))
 
     def _keep_pace(self) -> None:
         """At an engine's pace the next step is due when the engine has computed the last one."""
@@ -188,8 +188,8 @@ class _Run:
         if self._next_step > now:
             time.sleep(self._next_step - now)
 
-    def _scene(self, readers: list[ReaderState], waiting_for: str) -> Scene:
-        return Scene(
+    def _snapshot(self, readers: list[ReaderState], waiting_for: str) -> Snapshot:
+        return Snapshot(
             fraction=self._fraction,
             elapsed=self._timeline.elapsed,
             act=self._act.title,
@@ -198,26 +198,26 @@ class _Run:
             reserved=self._writer.stats().reserved_bytes,
             rows=[
                 row_of(worker, readers[worker.rank])
-                for worker in sorted(self._crew.all, key=lambda worker: worker.rank)
+                for worker in sorted(self._pool.all, key=lambda worker: worker.rank)
             ],
             events=list(self._story.events),
             waiting_for=waiting_for,
         )
 
-    def _finish(self) -> verdict.Verdict:
+    def _finish(self) -> result.Result:
         seconds = self._timeline.elapsed
         self._writer.close()
-        self._crew.wait_for_last_reports(_LAST_REPORTS_WITHIN)
-        workers = sorted(self._crew.all, key=lambda worker: worker.rank)
-        return verdict.Verdict(
+        self._pool.wait_for_last_reports(_LAST_REPORTS_WITHIN)
+        workers = sorted(self._pool.all, key=lambda worker: worker.rank)
+        return result.Result(
             segment=self._writer.name,
             steps=self._tally.steps,
             bytes=self._tally.bytes,
             tensors=self._tally.tensors,
             seconds=seconds,
-            accounts=[verdict.account_of(worker, self._tally.steps) for worker in workers],
-            kill=self._casualties.kill,
-            latency=verdict.latencies(workers),
+            accounts=[result.account_of(worker, self._tally.steps) for worker in workers],
+            kill=self._failures.kill,
+            latency=result.latencies(workers),
             rates=self._tally.rates(),
             problems=self._problems(),
         )
@@ -226,9 +226,9 @@ class _Run:
         problems = [
             f"worker {rank} did not report the end"
             for rank in range(self._options.workers)
-            if not self._crew.at(rank).finished
+            if not self._pool.at(rank).finished
         ]
-        kill = self._casualties.kill
+        kill = self._failures.kill
         if self._options.kill and (kill is None or kill.noticed_after is None):
             problems.append("the kill was not noticed")
         return problems

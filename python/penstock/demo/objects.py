@@ -19,7 +19,7 @@ from typing import Any, Final
 from penstock.cli import output
 from penstock.demo.chunks import PIECE, hold_all_it_can, want_chunks
 from penstock.demo.corpus import read_corpus
-from penstock.demo.crew import ProcessEnded
+from penstock.demo.worker_pool import ProcessEnded
 from penstock.errors import Error
 from penstock.state import StoreStats
 from penstock.store import Store
@@ -75,19 +75,19 @@ def run(path: Path | None, workers: int, seconds: float, json: bool) -> Account:
         ) as store,
     ):
         show = _Show(json, workers)
-        crew = _Crew(store, path, workers, Path(folder))
+        pool = _WorkerPool(store, path, workers, Path(folder))
         try:
-            crew.play(seconds, show)
+            pool.play(seconds, show)
         finally:
-            crew.kill_all()
-        account = crew.settle()
-        show.verdict(account)
+            pool.kill_all()
+        account = pool.settle()
+        show.result(account)
         if json:
             output.print_json({**asdict(account), "ok": account.ok})
         return account
 
 
-class _Crew:
+class _WorkerPool:
     """The processes, their ledgers, and what is done to them."""
 
     def __init__(self, store: Store, path: Path | None, workers: int, folder: Path) -> None:
@@ -165,10 +165,10 @@ class _Crew:
         wanted = self._store.reserve_many(keys, PIECE)
         self._account.had_again = not any(isinstance(one, Error) for one in wanted)
         del wanted
-        verdict = "was had again at once" if self._account.had_again else "is NOT to be had"
+        result = "was had again at once" if self._account.had_again else "is NOT to be had"
         return (
             f"process {pid} killed with {held.staged_bytes >> 20} MiB reserved and "
-            f"{held.pinned} objects pinned; {_WANTED >> 20} MiB of it {verdict}"
+            f"{held.pinned} objects pinned; {_WANTED >> 20} MiB of it {result}"
         )
 
     def kill_all(self) -> None:
@@ -226,7 +226,7 @@ class _Show:
     def event(self, passed: float, what: str) -> None:
         self._say(f"{passed:5.1f} s  {what}")
 
-    def verdict(self, account: Account) -> None:
+    def result(self, account: Account) -> None:
         self._say(
             f"{account.hits} objects found and compared, {account.bytes >> 20} MiB, "
             f"{account.wrong} wrong; {account.puts} put, {account.evicted} evicted, "

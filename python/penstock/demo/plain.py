@@ -5,8 +5,8 @@ from __future__ import annotations
 from penstock.cli import output, units
 from penstock.demo import wording
 from penstock.demo.corpus import Corpus
-from penstock.demo.scene import Plan, Scene
-from penstock.demo.verdict import Account, Verdict
+from penstock.demo.result import Account, Result
+from penstock.demo.snapshot import Plan, Snapshot
 
 _EVERY = 2.0  # seconds
 
@@ -26,38 +26,38 @@ class PlainView:
         self._say(wording.data(corpus))
         self._say(f"segment: {segment}")
 
-    def show(self, scene: Scene) -> None:
-        for event in scene.events[self._told :]:
+    def show(self, snapshot: Snapshot) -> None:
+        for event in snapshot.events[self._told :]:
             self._say(f"{event.at:5.1f} s  {event.sentence}")
-        self._told = len(scene.events)
-        if scene.waiting_for and not self._waited:
-            self._say(f"{scene.elapsed:5.1f} s  waiting for {scene.waiting_for}")
-        self._waited = bool(scene.waiting_for)
-        if scene.elapsed >= self._next:
-            self._next = scene.elapsed + _EVERY
-            self._progress(scene)
+        self._told = len(snapshot.events)
+        if snapshot.waiting_for and not self._waited:
+            self._say(f"{snapshot.elapsed:5.1f} s  waiting for {snapshot.waiting_for}")
+        self._waited = bool(snapshot.waiting_for)
+        if snapshot.elapsed >= self._next:
+            self._next = snapshot.elapsed + _EVERY
+            self._progress(snapshot)
 
-    def _progress(self, scene: Scene) -> None:
+    def _progress(self, snapshot: Snapshot) -> None:
         self._say(
-            f"{scene.elapsed:5.1f} s  {scene.fraction * 100:3.0f} %  "
-            f"{scene.act}; {wording.flow(scene)}"
+            f"{snapshot.elapsed:5.1f} s  {snapshot.fraction * 100:3.0f} %  "
+            f"{snapshot.act}; {wording.flow(snapshot)}"
         )
-        for row in scene.rows:
+        for row in snapshot.rows:
             self._say(f"         {wording.line_of(row)}")
 
     def stop(self) -> None:
         pass
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, result: Result) -> None:
         self._say("")
-        self._say(wording.sent(verdict))
-        for line in account_lines(verdict.accounts):
+        self._say(wording.sent(result))
+        for line in account_lines(result.accounts):
             self._say(line)
-        for line in wording.paces(verdict):
+        for line in wording.paces(result):
             self._say(line)
-        if verdict.kill:
-            self._say(wording.death(verdict.kill))
-        self._say(wording.result(verdict))
+        if result.kill:
+            self._say(wording.death(result.kill))
+        self._say(wording.result(result))
 
     def _say(self, line: str) -> None:
         print(line, flush=True)

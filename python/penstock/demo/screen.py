@@ -1,5 +1,5 @@
 """The demo on a terminal: a live table of the workers, a progress bar, and what happened so far.
-Everything is drawn anew from one Scene; the last picture stays on the screen."""
+Everything is drawn anew from one Snapshot; the last picture stays on the screen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.text import Text
 from penstock.cli import units
 from penstock.demo import wording
 from penstock.demo.corpus import Corpus
-from penstock.demo.scene import Plan, Row, Scene
+from penstock.demo.result import Result
+from penstock.demo.snapshot import Plan, Row, Snapshot
 from penstock.demo.story import Event
-from penstock.demo.verdict import Verdict
 
 _MARKS = {
     "starting": ("○", "yellow"),
@@ -30,7 +30,7 @@ _EVENTS_SHOWN = 8
 
 
 class ScreenView:
-    """Satisfies scene.View. The live part makes room for the account at the end."""
+    """Satisfies snapshot.View. The live part makes room for the account at the end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -45,47 +45,47 @@ class ScreenView:
         self._live.start()
         self._live.update(Text("\nstarting the workers …", style="yellow"), refresh=True)
 
-    def show(self, scene: Scene) -> None:
-        self._events = scene.events
-        self._live.update(picture(scene), refresh=True)
+    def show(self, snapshot: Snapshot) -> None:
+        self._events = snapshot.events
+        self._live.update(picture(snapshot), refresh=True)
 
     def stop(self) -> None:
         self._live.stop()
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, result: Result) -> None:
         self._console.print()
         self._console.print(_story(self._events))
-        self._console.print(account(verdict))
-        for line in [wording.sent(verdict), *wording.paces(verdict)]:
+        self._console.print(account(result))
+        for line in [wording.sent(result), *wording.paces(result)]:
             self._console.print(Text(line))
-        if verdict.kill:
-            self._console.print(Text(wording.death(verdict.kill)))
-        style = "bold green" if verdict.ok else "bold red"
-        mark = "✓" if verdict.ok else "✗"
-        self._console.print(Text(f"{mark} {wording.result(verdict)}", style=style))
+        if result.kill:
+            self._console.print(Text(wording.death(result.kill)))
+        style = "bold green" if result.ok else "bold red"
+        mark = "✓" if result.ok else "✗"
+        self._console.print(Text(f"{mark} {wording.result(result)}", style=style))
 
 
-def picture(scene: Scene) -> RenderableType:
+def picture(snapshot: Snapshot) -> RenderableType:
     """The whole live part."""
     parts: list[RenderableType] = [
         Text(),
-        _progress(scene),
-        Text(scene.act, style="cyan"),
-        Text(wording.flow(scene)),
-        Padding(_workers(scene.rows), (1, 0)),
+        _progress(snapshot),
+        Text(snapshot.act, style="cyan"),
+        Text(wording.flow(snapshot)),
+        Padding(_workers(snapshot.rows), (1, 0)),
     ]
-    if scene.waiting_for:
-        parts.append(Text(f"waiting for {scene.waiting_for}", style="yellow"))
-    parts.append(_story(scene.events[-_EVENTS_SHOWN:]))
+    if snapshot.waiting_for:
+        parts.append(Text(f"waiting for {snapshot.waiting_for}", style="yellow"))
+    parts.append(_story(snapshot.events[-_EVENTS_SHOWN:]))
     return Group(*parts)
 
 
-def _progress(scene: Scene) -> RenderableType:
+def _progress(snapshot: Snapshot) -> RenderableType:
     line = Table.grid(padding=(0, 2), expand=True)
     line.add_column(ratio=1)
     line.add_column(justify="right", no_wrap=True)
-    bar = ProgressBar(total=1.0, completed=scene.fraction)
-    line.add_row(bar, Text(f"{scene.fraction * 100:3.0f} %"))
+    bar = ProgressBar(total=1.0, completed=snapshot.fraction)
+    line.add_row(bar, Text(f"{snapshot.fraction * 100:3.0f} %"))
     return line
 
 
@@ -130,14 +130,14 @@ def _cells(row: Row) -> list[RenderableType]:
     ]
 
 
-def account(verdict: Verdict) -> RenderableType:
+def account(result: Result) -> RenderableType:
     """The table of what each worker received, with a line of air around it."""
     table = _table()
     table.add_column("worker")
     for title in ("pid", "from step", "to step", "received", "data", "lost", "torn"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
-    for one in verdict.accounts:
+    for one in result.accounts:
         table.add_row(
             wording.label(one.rank, one.replacement),
             str(one.pid),

@@ -1,14 +1,14 @@
-"""The demo that shows nothing: for `--json`, where the verdict alone is printed."""
+"""The demo that shows nothing: for `--json`, where the result alone is printed."""
 
 from __future__ import annotations
 
 from penstock.demo.corpus import Corpus
-from penstock.demo.scene import Plan, Scene
-from penstock.demo.verdict import Verdict
+from penstock.demo.result import Result
+from penstock.demo.snapshot import Plan, Snapshot
 
 
 class SilentView:
-    """Satisfies scene.View."""
+    """Satisfies snapshot.View."""
 
     def begin(self, plan: Plan) -> None:
         pass
@@ -16,11 +16,11 @@ class SilentView:
     def start(self, corpus: Corpus, segment: str) -> None:
         pass
 
-    def show(self, scene: Scene) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         pass
 
     def stop(self) -> None:
         pass
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, result: Result) -> None:
         pass

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from penstock.cli import output
 from penstock.demo.corpus import read_corpus
-from penstock.demo.crew import ProcessEnded
 from penstock.demo.rollouts import GROUP_SIZES, SEQUENCES, play_environment, play_trainer
+from penstock.demo.worker_pool import ProcessEnded
 from penstock.trajectories import TrajectoryReader, TrajectoryStats
 
 __all__ = ["Account", "run"]
@@ -61,20 +61,20 @@ def run(path: Path | None, seconds: float, json: bool) -> Account:
         ) as overseer,
     ):
         show = _Show(quiet=json)
-        crew = _Crew(queue, path, Path(folder))
+        pool = _WorkerPool(queue, path, Path(folder))
         try:
-            crew.play(overseer, seconds, show)
+            pool.play(overseer, seconds, show)
         finally:
-            crew.kill_all()
+            pool.kill_all()
             overseer.discard()
-        account = crew.settle()
-        show.verdict(account)
+        account = pool.settle()
+        show.result(account)
         if json:
             output.print_json({**asdict(account), "ok": account.ok})
         return account
 
 
-class _Crew:
+class _WorkerPool:
     """The processes, their ledgers, and what is done to them."""
 
     def __init__(self, queue: str, path: Path | None, folder: Path) -> None:
@@ -221,7 +221,7 @@ class _Show:
     def event(self, passed: float, what: str) -> None:
         self._say(f"{passed:5.1f} s  {what}")
 
-    def verdict(self, account: Account) -> None:
+    def result(self, account: Account) -> None:
         self._say(
             f"{account.put} groups put, {account.trained} trained on, {account.redelivered} of "
             f"them redelivered and marked; lost {account.lost}, doubled {account.doubled}, torn "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from penstock.cli import units
 from penstock.demo.corpus import Corpus
-from penstock.demo.scene import Plan, Row, Scene
-from penstock.demo.verdict import Account, Kill, Verdict
+from penstock.demo.result import Account, Kill, Result
+from penstock.demo.snapshot import Plan, Row, Snapshot
 
 
 def intention(plan: Plan) -> str:
@@ -39,12 +39,12 @@ def span(seconds: float | None) -> str:
     return "·" if seconds is None else units.duration(seconds)
 
 
-def flow(scene: Scene) -> str:
+def flow(snapshot: Snapshot) -> str:
     """What was sent so far, what the workers take now, and the memory that it needs."""
-    together = sum(row.bytes_per_s or 0 for row in scene.rows)
+    together = sum(row.bytes_per_s or 0 for row in snapshot.rows)
     return (
-        f"sent {units.plural(scene.steps, 'step')}, {units.size(scene.bytes)} · workers take "
-        f"{units.gigabytes(together)} GB/s · memory {units.size(scene.reserved)}"
+        f"sent {units.plural(snapshot.steps, 'step')}, {units.size(snapshot.bytes)} · workers take "
+        f"{units.gigabytes(together)} GB/s · memory {units.size(snapshot.reserved)}"
     )
 
 
@@ -76,30 +76,30 @@ def death(kill: Kill) -> str:
     return f"{sentence}; the others went on"
 
 
-def paces(verdict: Verdict) -> list[str]:
+def paces(result: Result) -> list[str]:
     """A line for each pace: how many steps per second, and how late they came."""
     names = {"engine": "at an engine's pace", "flat out": "flat out"}
     return [
         f"{names[pace]}: {units.count(rate)} steps/s, latency "
-        f"p50 {span(verdict.latency[pace]['p50'])}, p99 {span(verdict.latency[pace]['p99'])}"
-        for pace, rate in verdict.rates.items()
+        f"p50 {span(result.latency[pace]['p50'])}, p99 {span(result.latency[pace]['p99'])}"
+        for pace, rate in result.rates.items()
     ]
 
 
-def sent(verdict: Verdict) -> str:
-    tensors = units.plural(verdict.tensors, "tensor")
+def sent(result: Result) -> str:
+    tensors = units.plural(result.tensors, "tensor")
     return (
-        f"sent: {units.count(verdict.steps)} steps, {units.size(verdict.bytes)}, with "
-        f"{tensors} of 8–32 MiB, in {units.duration(verdict.seconds)}"
+        f"sent: {units.count(result.steps)} steps, {units.size(result.bytes)}, with "
+        f"{tensors} of 8–32 MiB, in {units.duration(result.seconds)}"
     )
 
 
-def result(verdict: Verdict) -> str:
+def result(result: Result) -> str:
     """The last line: what the exit code says."""
-    counts = f"lost {verdict.lost}, torn {verdict.torn}, out of order {verdict.disordered}"
+    counts = f"lost {result.lost}, torn {result.torn}, out of order {result.disordered}"
     received = (
-        f"{units.count(verdict.received)} steps and {units.size(verdict.received_bytes)} received"
+        f"{units.count(result.received)} steps and {units.size(result.received_bytes)} received"
     )
-    if verdict.ok:
+    if result.ok:
         return f"{received}: {counts}."
-    return "; ".join([f"{received}: {counts}", *verdict.problems]) + "."
+    return "; ".join([f"{received}: {counts}", *result.problems]) + "."

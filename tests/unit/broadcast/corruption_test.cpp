@@ -10,7 +10,7 @@
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
-#include "tests/unit/broadcast/vandal.hpp"
+#include "tests/unit/broadcast/segment_corruptor.hpp"
 
 namespace penstock {
 namespace {
@@ -22,7 +22,7 @@ using layout::RecordKind;
 
 struct Scribble {
     const char* label;
-    std::function<void(const Vandal&)> scrawl;
+    std::function<void(const SegmentCorruptor&)> scrawl;
     const char* sentence;
     std::size_t size = 100;  // of the message that is scribbled over
 };
@@ -33,19 +33,19 @@ void PrintTo(const Scribble& scribble, std::ostream* out) {
 
 template <typename Change>
 auto in_record(Change change) {
-    return [change](const Vandal& vandal) {
-        RecordHeader record = vandal.record();
+    return [change](const SegmentCorruptor& corruptor) {
+        RecordHeader record = corruptor.record();
         change(record);
-        vandal.put(record);
+        corruptor.put(record);
     };
 }
 
 template <typename Change>
 auto in_block(Change change) {
-    return [change](const Vandal& vandal) {
-        BlockRecord block = vandal.block();
+    return [change](const SegmentCorruptor& corruptor) {
+        BlockRecord block = corruptor.block();
         change(block);
-        vandal.put(block);
+        corruptor.put(block);
     };
 }
 
@@ -56,7 +56,7 @@ TEST_P(CorruptionTest, IsNoticed) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, GetParam().size)));
     ASSERT_TRUE(succeeds(send(writer, 1, 100)));
-    GetParam().scrawl(Vandal(writer.name()));
+    GetParam().scrawl(SegmentCorruptor(writer.name()));
     Bytes buffer(1000);
     for (int turn = 0; turn < 2; ++turn) {
         EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Corrupt,
@@ -71,7 +71,9 @@ TEST_P(CorruptionTest, IsNoticed) {
 INSTANTIATE_TEST_SUITE_P(
     Scribbles, CorruptionTest,
     ::testing::Values(
-        Scribble{"NoRecord", [](const Vandal& vandal) { vandal.put(RecordHeader{}); }, "no record"},
+        Scribble{"NoRecord",
+                 [](const SegmentCorruptor& corruptor) { corruptor.put(RecordHeader{}); },
+                 "no record"},
         Scribble{"LongerThanPublished",
                  in_record([](RecordHeader& record) { record.length = 3000; }),
                  "a record too long"},
@@ -79,11 +81,11 @@ INSTANTIATE_TEST_SUITE_P(
                  in_record([](RecordHeader& record) { record.length = layout::kLongestPayload; }),
                  "a record too long"},
         Scribble{"SkipBeyondTheEnd",
-                 [](const Vandal& vandal) {
-                     RecordHeader record = vandal.record();
+                 [](const SegmentCorruptor& corruptor) {
+                     RecordHeader record = corruptor.record();
                      record.length = 220;
                      record.skip = 7;
-                     vandal.put(record);
+                     corruptor.put(record);
                  },
                  "a record too long"},
         Scribble{"AnotherTag", in_record([](RecordHeader& record) { record.tag = 77; }),
@@ -104,9 +106,10 @@ INSTANTIATE_TEST_SUITE_P(
         Scribble{"ABlockFarTooLong", in_block([](BlockRecord& block) { block.length = ~0ULL; }),
                  "a block that does not exist", kGranule},
         Scribble{"APositionFarAhead",
-                 [](const Vandal& vandal) { vandal.writer().position = 1U << 20U; },
+                 [](const SegmentCorruptor& corruptor) { corruptor.writer().position = 1U << 20U; },
                  "impossible positions"},
-        Scribble{"APositionBehind", [](const Vandal& vandal) { vandal.writer().position = ~0ULL; },
+        Scribble{"APositionBehind",
+                 [](const SegmentCorruptor& corruptor) { corruptor.writer().position = ~0ULL; },
                  "impossible positions"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 
@@ -115,10 +118,10 @@ class CorruptTimeTest : public CleanTest {};
 // The tests under sanitizers would notice undefined arithmetic.
 TEST_F(CorruptTimeTest, ABlockedWriterOfWhichNoClockCanHaveSaidSo) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
-    const Vandal vandal(writer.name());
+    const SegmentCorruptor corruptor(writer.name());
     for (const std::int64_t since : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1},
                                      std::numeric_limits<std::int64_t>::max()}) {
-        vandal.state().blocked_since = since;
+        corruptor.state().blocked_since = since;
         EXPECT_GE(inspect_broadcast(writer.name()).writer_blocked_for, 0);
         EXPECT_NO_THROW(static_cast<void>(writer.blocked_by()));
     }
@@ -130,10 +133,10 @@ TEST_F(LostMessageTest, IsNoticedByTheNext) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));
-    const Vandal vandal(writer.name());
-    RecordHeader record = vandal.record();
+    const SegmentCorruptor corruptor(writer.name());
+    RecordHeader record = corruptor.record();
     record.kind = RecordKind::Padding;
-    vandal.put(record);
+    corruptor.put(record);
     EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Timeout)) << "passed over";
     ASSERT_TRUE(succeeds(send(writer, 1, 100)));
     EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Corrupt, {"out of order"}));

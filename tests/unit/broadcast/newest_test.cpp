@@ -12,7 +12,7 @@
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
-#include "tests/unit/broadcast/vandal.hpp"
+#include "tests/unit/broadcast/segment_corruptor.hpp"
 
 namespace penstock {
 namespace {
@@ -56,12 +56,12 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const Vandal vandal(name);
+    const SegmentCorruptor corruptor(name);
     Result<Loan> loan = writer.loan(kMax, kLong);
     ASSERT_TRUE(succeeds(loan));
     trust::fill_numbered(loan->bytes(), 7);
     ASSERT_TRUE(succeeds(loan->commit()));
-    vandal.clear_ring();
+    corruptor.clear_ring();
     EXPECT_TRUE(receives_into(reader, 7, kMax));
 }
 
@@ -70,10 +70,10 @@ TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const Vandal vandal(name);
+    const SegmentCorruptor corruptor(name);
     for (std::uint64_t number = 0; number < 3; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 64)));
-        vandal.clear_ring();
+        corruptor.clear_ring();
         EXPECT_TRUE(receives_into(reader, number, 64)) << number;
     }
 }
@@ -131,10 +131,10 @@ TEST_P(NewestLieTest, IsNotBelieved) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const Vandal vandal(name);
+    const SegmentCorruptor corruptor(name);
     ASSERT_TRUE(succeeds(send(writer, 0, 64)));
-    for (auto& word : vandal.writer().newest_words) word = ~std::uint64_t{0};
-    GetParam().tell(vandal.writer());
+    for (auto& word : corruptor.writer().newest_words) word = ~std::uint64_t{0};
+    GetParam().tell(corruptor.writer());
     EXPECT_TRUE(receives_into(reader, 0, 64));
 }
 

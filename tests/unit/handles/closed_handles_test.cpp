@@ -157,7 +157,7 @@ protected:
                 {"populate", [&] { return store.populate(soon_); }},
                 {"persist", [&] { return store.persist(); }},
                 {"is_persistent", quiet([&] { return !store.is_persistent(); })},
-                {"clear_dead", quiet([&] { return store.clear_dead(), true; })},
+                {"reap_dead", quiet([&] { return store.reap_dead(), true; })},
                 {"capacity", quiet([&] { return store.capacity() == 0; })},
                 {"request_close", quiet([&] { return store.request_close(), true; })},
                 {"close", quiet([&] { return store.close(), true; })},

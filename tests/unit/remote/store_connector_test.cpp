@@ -341,7 +341,7 @@ TEST_F(StoreConnectorTest, DeathReleasesTheLocksOfAConnector) {
     });
     EXPECT_EQ(store_->stats().pinned, 1U);
     peer.kill();
-    store_->clear_dead();
+    store_->reap_dead();
     EXPECT_EQ(store_->stats().pinned, 0U);
     EXPECT_TRUE(has(*store_, 0));
 }
@@ -575,7 +575,7 @@ TEST_F(StoreConnectorTest, AStoreThatWasLostFailsInWords) {
         const auto own = std::make_shared<Store>(Store::attach(name_));
         StoreConnector connector(own, 1, kPending);
         ::close_range(3, ~0U, 0);
-        own->clear_dead();  // finds it out
+        own->reap_dead();  // finds it out
         expect_failures(connector, "was closed by this process");
     });
     EXPECT_EQ(child.wait(), 0);

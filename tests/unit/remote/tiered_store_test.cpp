@@ -296,19 +296,19 @@ TEST_F(TieredStoreTest, WhoFetchesMayRefuseAValueBeforeOthersSeeIt) {
     deleting.delete_corrupt = true;
     TieredStore there = make_machine(deleting);
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
-    const auto answer = [&](FetchVerdict::Kind kind) {
-        return there.fetch(key_of(1), {}, [&](const FetchedValue& value) -> FetchVerdict {
+    const auto answer = [&](FetchResult::Kind kind) {
+        return there.fetch(key_of(1), {}, [&](const FetchedValue& value) -> FetchResult {
             EXPECT_TRUE(is_value(value.bytes, 1, 100'000));
             EXPECT_FALSE(there.first().contains(key_of(1)));
             return {kind, "so it said"};
         });
     };
-    EXPECT_TRUE(fails(answer(FetchVerdict::Kind::Incompatible), ErrorCode::NotFound));
+    EXPECT_TRUE(fails(answer(FetchResult::Kind::Incompatible), ErrorCode::NotFound));
     EXPECT_EQ(there.stats().incompatible, 1U);
     EXPECT_NE(there.stats().last_error.find("so it said"), std::string::npos);
-    EXPECT_TRUE(succeeds(answer(FetchVerdict::Kind::Accept)));
+    EXPECT_TRUE(succeeds(answer(FetchResult::Kind::Accept)));
     ASSERT_TRUE(succeeds(there.first().remove(key_of(1))));
-    EXPECT_TRUE(fails(answer(FetchVerdict::Kind::Corrupt), ErrorCode::NotFound));
+    EXPECT_TRUE(fails(answer(FetchResult::Kind::Corrupt), ErrorCode::NotFound));
     EXPECT_EQ(there.stats().corrupt, 1U);
     EXPECT_EQ(there.first().stats().staged, 0U);
     EXPECT_TRUE(server_->keys().empty()) << "it was deleted";

@@ -24,14 +24,14 @@ TEST(ValueFormatTest, WhatIsWrittenIsRead) {
     head.checksum = {1, 2};
     const std::string value = encode_head(head, meta, "key");
     const ReadHead read = decode_head(bytes_of(value), "key");
-    ASSERT_EQ(read.verdict, HeadVerdict::Sound);
+    ASSERT_EQ(read.kind, HeadKind::Sound);
     EXPECT_EQ(read.head.format, Format::Typed);
     EXPECT_EQ(read.head.nbytes, head.nbytes);
     EXPECT_EQ(read.head.parts(), 48U);
     EXPECT_EQ(read.head.checksum, head.checksum);
     EXPECT_EQ(trust::check_numbered(read.meta, 1), "");
     EXPECT_TRUE(read.data.empty());
-    EXPECT_EQ(decode_head(bytes_of(value), "kez").verdict, HeadVerdict::Damaged);
+    EXPECT_EQ(decode_head(bytes_of(value), "kez").kind, HeadKind::Damaged);
 }
 
 TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreNotOurs) {
@@ -40,8 +40,8 @@ TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreNotOurs) {
         head.format = static_cast<Format>(format);
         const std::string value = encode_head(head, {}, "key");
         const bool is_known = format <= static_cast<unsigned>(kLastFormat);
-        EXPECT_EQ(decode_head(bytes_of(value), "key").verdict,
-                  is_known ? HeadVerdict::Sound : HeadVerdict::Foreign);
+        EXPECT_EQ(decode_head(bytes_of(value), "key").kind,
+                  is_known ? HeadKind::Sound : HeadKind::Foreign);
     }
 }
 
@@ -64,7 +64,7 @@ TEST(ValueFormatTest, TheBytesAreWhatTheyWere) {
     EXPECT_EQ(value.substr(0, 56), expected);
     EXPECT_EQ(value.substr(64), "mmabc");
     const ReadHead read = decode_head(bytes_of(value), "k");
-    ASSERT_EQ(read.verdict, HeadVerdict::Sound);
+    ASSERT_EQ(read.kind, HeadKind::Sound);
     EXPECT_EQ(read.data.size(), 3U);
     const Checksum known = checksum_of(bytes_of("abc"));
     EXPECT_EQ(known.low, 0x78AF5F94892F3950U) << "XXH3 of the same bytes, by its own tool";
@@ -111,7 +111,7 @@ TEST(ValueFormatTest, RandomBytesAreNeverSound) {
             value[at] = static_cast<char>(value[at] + static_cast<char>(dice.between(1, 127)));
         }
         value.resize(dice.between(0, value.size()));
-        EXPECT_NE(decode_head(bytes_of(value), "key").verdict, HeadVerdict::Sound);
+        EXPECT_NE(decode_head(bytes_of(value), "key").kind, HeadKind::Sound);
     }
 }
 

@@ -67,7 +67,7 @@ Concept store_concept() {
                 return keep(Store::create(name, options));
             },
             [](const std::string& name) { return keep(Store::attach(name)); },
-            [](void* handle) { static_cast<Store*>(handle)->clear_dead(); }};
+            [](void* handle) { static_cast<Store*>(handle)->reap_dead(); }};
 }
 
 class JanitorAtWorkTest : public test::CleanTest {

@@ -20,10 +20,10 @@ using layout::Word;
 // A word that refers to a change that nobody has described.
 constexpr std::uint64_t kNothing = layout::kWordMark | 17;
 
-// The control block of a store, writable: what a vandal with the right user id has.
-class Vandal {
+// The control block of a store, writable: what a corruptor with the right user id has.
+class SegmentCorruptor {
 public:
-    explicit Vandal(const std::string& name) {
+    explicit SegmentCorruptor(const std::string& name) {
         std::error_code error;
         file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
         require(!error);
@@ -69,18 +69,18 @@ protected:
     }
 
     Store store_ = Store::create(new_name(), small_store());
-    Vandal vandal_{store_.name()};
+    SegmentCorruptor corruptor_{store_.name()};
 };
 
 TEST_F(StoreCorruptionTest, AVersionThatRefersToNothing) {
-    vandal_.break_versions();
+    corruptor_.break_versions();
     EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
     EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
 }
 
 TEST_F(StoreCorruptionTest, TheNewestHasANewerOneBehindIt) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
-    Vandal::set_payload(vandal_.entry(EntryState::Resident).newer, 7);
+    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, 7);
     EXPECT_EQ(put(store_, 2).code(), ErrorCode::Corrupt);
     EXPECT_FALSE(store_.contains(key_of(2)));
     EXPECT_EQ(store_.stats().staged, 0U);
@@ -90,8 +90,8 @@ TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
     ASSERT_TRUE(succeeds(put(store_, 2)));
     for (unsigned n : {0U, 1U}) {
-        Vandal::set_payload(vandal_.entry(EntryState::Resident, n).newer, 0);
-        Vandal::set_payload(vandal_.entry(EntryState::Resident, n).older, 0);
+        SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).newer, 0);
+        SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).older, 0);
     }
     EXPECT_EQ(store_.remove(key_of(1)).code(), ErrorCode::Corrupt);
     EXPECT_EQ(store_.clear(), 0U);
@@ -101,9 +101,9 @@ TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
 TEST_F(StoreCorruptionTest, NobodyCanBeEvictedInSuchAnOrder) {
     ASSERT_TRUE(succeeds(put(store_, 1, 700'000)));
     ASSERT_TRUE(succeeds(put(store_, 2, 100'000)));
-    Vandal::set_payload(vandal_.view().state().newest, 0);
-    Vandal::set_payload(vandal_.entry(EntryState::Resident).older, 12);
-    Vandal::set_payload(vandal_.entry(EntryState::Resident, 1).older, 12);
+    SegmentCorruptor::set_payload(corruptor_.view().state().newest, 0);
+    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).older, 12);
+    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, 1).older, 12);
     EXPECT_EQ(put(store_, 3, 700'000).code(), ErrorCode::Corrupt);
 }
 
@@ -111,13 +111,13 @@ TEST_F(StoreCorruptionTest, LinksThatGoInACircle) {
     ASSERT_TRUE(succeeds(put(store_, 1, 900'000)));
     const Result<StoreObject> pinned = store_.get(key_of(1));
     ASSERT_TRUE(succeeds(pinned.status()));
-    const std::uint64_t self = payload_of(vandal_.view().state().oldest.load());
-    Vandal::set_payload(vandal_.entry(EntryState::Resident).newer, self);
+    const std::uint64_t self = payload_of(corruptor_.view().state().oldest.load());
+    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, self);
     EXPECT_EQ(put(store_, 2, 900'000).code(), ErrorCode::NoSpace);
 }
 
 TEST_F(StoreCorruptionTest, AChangeWhoseNumberIsTooGreatForAReference) {
-    vandal_.view().operations()[0].status.store(std::uint64_t{1} << 60U);
+    corruptor_.view().operations()[0].status.store(std::uint64_t{1} << 60U);
     ASSERT_TRUE(succeeds(put(store_, 1)));
     EXPECT_TRUE(has(store_, 1));
 }
@@ -126,11 +126,11 @@ TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
     Result<StoreReservation> first = store_.reserve(key_of(1), 1000);
     Result<StoreReservation> last = store_.reserve(key_of(2), 900'000);
     ASSERT_TRUE(first.is_ok() && last.is_ok());
-    layout::StoreEntry& one = vandal_.entry(EntryState::Staged);
-    layout::StoreEntry& other = vandal_.entry(EntryState::Staged, 1);
+    layout::StoreEntry& one = corruptor_.entry(EntryState::Staged);
+    layout::StoreEntry& other = corruptor_.entry(EntryState::Staged, 1);
     const std::uint64_t name = payload_of(one.block.load());
-    Vandal::set_payload(one.block, payload_of(other.block.load()));
-    Vandal::set_payload(other.block, name);
+    SegmentCorruptor::set_payload(one.block, payload_of(other.block.load()));
+    SegmentCorruptor::set_payload(other.block, name);
     EXPECT_EQ(first->resize(500).code(), ErrorCode::Corrupt);
     EXPECT_EQ(last->resize(800'000).code(), ErrorCode::Corrupt);
     EXPECT_EQ(last->bytes().size(), 900'000U);
@@ -139,7 +139,7 @@ TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
 TEST_F(StoreCorruptionTest, WhatIsCommittedPinnedIsLookedAtFirst) {
     Result<StoreReservation> room = store_.reserve(key_of(1), 1000);
     ASSERT_TRUE(succeeds(room.status()));
-    vandal_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});
+    corruptor_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});
     EXPECT_EQ(room->commit_pinned().code(), ErrorCode::Corrupt);
 }
 

@@ -154,7 +154,7 @@ TEST_F(StoreTest, AHandleThatWasLostHasNoOffsets) {
         const StoreObject object = lost.get(key_of(1)).or_throw();
         require(room.offset() != 0 && object.offset() != 0);
         ::close_range(3, ~0U, 0);  // as programs do that become daemons
-        lost.clear_dead();         // finds it out
+        lost.reap_dead();          // finds it out
         require(room.offset() == 0 && object.offset() == 0);
     });
     EXPECT_EQ(child.wait(), 0);

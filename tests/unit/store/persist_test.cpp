@@ -103,7 +103,7 @@ TEST_F(PersistTest, HoldsThoughWhoSaidItIsKilled) {
         put(store, 1).or_throw();
         by_one_who_is_killed([](Store& own) { own.persist().or_throw(); });
         EXPECT_TRUE(store.is_persistent());
-        store.clear_dead();
+        store.reap_dead();
         EXPECT_TRUE(store.is_persistent());
     }
     expect_kept(1);
@@ -178,7 +178,7 @@ TEST_F(PersistTest, IsRefusedInWordsWhereTheStoreIsNotOurs) {
     Child lost([&] {
         Store own = Store::attach(name_);
         ::close_range(3, ~0U, 0);
-        own.clear_dead();  // finds it out
+        own.reap_dead();  // finds it out
         require(own.persist().code() == ErrorCode::WrongProcess);
     });
     EXPECT_EQ(lost.wait(), 0);

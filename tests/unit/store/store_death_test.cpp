@@ -83,7 +83,7 @@ TEST_F(StoreTest, WhatADeadReaderKeptFromGoingGoes) {
     store.remove(key_of(1)).or_throw();
     EXPECT_EQ(store.stats().doomed, 1U);
     reader.kill();
-    store.clear_dead();
+    store.reap_dead();
     EXPECT_TRUE(test::is_empty(store));
 }
 
@@ -161,7 +161,7 @@ SlowJanitor member_stopped_at(const std::string& point, const std::string& name)
     return {point, [name](auto&& await_order) {
                 Store own = Store::attach(name);
                 await_order();
-                own.clear_dead();
+                own.reap_dead();
             }};
 }
 
@@ -276,7 +276,7 @@ TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
     writer.kill();
     janitor.begin();
     const auto before = processor_time();
-    store.clear_dead();
+    store.reap_dead();
     EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
 }
 
@@ -310,7 +310,7 @@ TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
         is_ready.open();
         may_begin.pass();
         os::arm_crash_point("participants.retire.free:1:kill");
-        own.clear_dead();
+        own.reap_dead();
     });
     is_ready.pass();
     writer.kill();
@@ -319,7 +319,7 @@ TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
     auto least = std::chrono::steady_clock::duration::max();
     for (Store* one : {&store, &second, &third}) {
         const auto before = std::chrono::steady_clock::now();
-        one->clear_dead();
+        one->reap_dead();
         least = std::min(least, std::chrono::steady_clock::now() - before);
     }
     EXPECT_LT(least, 40ms);
@@ -434,7 +434,7 @@ TEST_F(StoreTest, RandomDeathsUnderPressure) {
     for (auto& child : children) EXPECT_EQ(child->wait(), 0);
     EXPECT_EQ(board->wrong, 0U);
     EXPECT_GT(board->hits, 100U);
-    store.clear_dead();
+    store.reap_dead();
     EXPECT_TRUE(adds_up(store.stats()));
     EXPECT_EQ(store.stats().pinned, 0U);
     EXPECT_EQ(store.stats().staged, 0U);

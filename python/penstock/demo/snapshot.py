@@ -10,9 +10,9 @@ import numpy as np
 
 from penstock.demo import latency
 from penstock.demo.corpus import Corpus
-from penstock.demo.crew import Worker
+from penstock.demo.result import Result
 from penstock.demo.story import Event
-from penstock.demo.verdict import Verdict
+from penstock.demo.worker_pool import Worker
 from penstock.state import ReaderState
 
 
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Snapshot:
     fraction: float
     elapsed: float
     act: str
@@ -64,11 +64,11 @@ class View(Protocol):
     def start(self, corpus: Corpus, segment: str) -> None:
         """The data is read; workers are about to be started."""
 
-    def show(self, scene: Scene) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
     def stop(self) -> None:
         """No more scenes: the demo is over or was cut short. May be called twice."""
 
-    def judge(self, verdict: Verdict) -> None:
+    def judge(self, result: Result) -> None:
         """The account, after stop()."""
 
 

@@ -12,10 +12,10 @@
 
 namespace penstock::test {
 
-// The whole file of a Broadcast, writable: what a vandal with the right user id has.
-class Vandal {
+// The whole file of a Broadcast, writable: what a corruptor with the right user id has.
+class SegmentCorruptor {
 public:
-    explicit Vandal(const std::string& name) {
+    explicit SegmentCorruptor(const std::string& name) {
         std::error_code error;
         file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
         require(!error);

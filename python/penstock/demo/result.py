@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from penstock.demo import latency
-from penstock.demo.crew import Worker
 from penstock.demo.ledger import PACES
+from penstock.demo.worker_pool import Worker
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Result:
     segment: str
     steps: int
     bytes: int

@@ -15,9 +15,9 @@
 namespace penstock::fuzzing {
 
 // The hostile one's view of the file: all of it, writable.
-class Vandal {
+class SegmentCorruptor {
 public:
-    explicit Vandal(const std::string& path) {
+    explicit SegmentCorruptor(const std::string& path) {
         const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
         if (file < 0) std::abort();
         layout::SegmentHeader header{};
@@ -33,9 +33,9 @@ public:
         control_before_.assign(memory_ + slots_, memory_ + control_end_);
         payload_before_.assign(memory_ + payload_, memory_ + size_);
     }
-    Vandal(const Vandal&) = delete;
-    Vandal& operator=(const Vandal&) = delete;
-    ~Vandal() { ::munmap(memory_, size_); }
+    SegmentCorruptor(const SegmentCorruptor&) = delete;
+    SegmentCorruptor& operator=(const SegmentCorruptor&) = delete;
+    ~SegmentCorruptor() { ::munmap(memory_, size_); }
 
     void strike(FuzzedDataProvider& input) {
         if (input.ConsumeBool()) {

@@ -99,7 +99,7 @@ def remove_remains(name: str) -> None:
         pass
 
 
-class Crew:
+class WorkerPool:
     """All workers of one demo, also those that are no more. One thread."""
 
     def __init__(self, steps: str) -> None:
@@ -147,7 +147,7 @@ class Crew:
         os.kill(worker.pid, signal.SIGKILL)
         return at
 
-    def bury(self, worker: Worker) -> None:
+    def reap(self, worker: Worker) -> None:
         """Notes a death. A worker that failed by itself ends the demo with its last words."""
         worker.dead = True
         worker.listen()
@@ -159,7 +159,7 @@ class Crew:
         """Raises WorkerFailed if one has ended before it read anything."""
         for worker in self.living:
             if worker.process.poll() is not None and not worker.finished:
-                self.bury(worker)
+                self.reap(worker)
 
     def wait_for_last_reports(self, within: float) -> None:
         """Until every living worker has said that it saw the end, or has ended."""

@@ -7,22 +7,22 @@ import time
 from dataclasses import replace
 
 import penstock
-from penstock.demo.crew import Crew, Worker
+from penstock.demo.result import Kill
 from penstock.demo.story import Story
 from penstock.demo.timeline import Timeline
-from penstock.demo.verdict import Kill
+from penstock.demo.worker_pool import Worker, WorkerPool
 from penstock.state import ReaderState
 
 _REPLACED_WITHIN = 30.0
 
 
-class Casualties:
+class Failures:
     """Belongs to the driver and its thread."""
 
     def __init__(
-        self, crew: Crew, writer: penstock.BroadcastWriter, timeline: Timeline, story: Story
+        self, pool: WorkerPool, writer: penstock.BroadcastWriter, timeline: Timeline, story: Story
     ) -> None:
-        self._crew = crew
+        self._pool = pool
         self._writer = writer
         self._timeline = timeline
         self._story = story
@@ -30,8 +30,8 @@ class Casualties:
 
     def cause(self, rank: int) -> None:
         """Kills the worker at a rank, without telling anybody who could notice."""
-        worker = self._crew.at(rank)
-        at = self._crew.kill(worker)
+        worker = self._pool.at(rank)
+        at = self._pool.kill(worker)
         self.kill = Kill(rank, worker.pid, self._timeline.moment(at))
         self._story.tell(f"SIGKILL to worker {rank} (pid {worker.pid})", "bad", at)
 
@@ -46,7 +46,7 @@ class Casualties:
         now = time.monotonic()
         for worker in self._dead():
             self._note_death(worker, by, now)
-            successor = self._crew.start(worker.rank)
+            successor = self._pool.start(worker.rank)
             self._story.tell(f"a replacement was started (pid {successor.pid})")
 
     def awaits_replacement(self) -> bool:
@@ -54,7 +54,7 @@ class Casualties:
         oldest = time.monotonic() - _REPLACED_WITHIN
         return any(
             worker.orders.replaces and not worker.has_steps and worker.started_at > oldest
-            for worker in self._crew.living
+            for worker in self._pool.living
         )
 
     def is_short_of_a_reader(self) -> bool:
@@ -68,7 +68,7 @@ class Casualties:
         # A rank is vacant, too, while its replacement starts: that one has reported nothing yet.
         return [
             worker
-            for worker in map(self._crew.at, gone)
+            for worker in map(self._pool.at, gone)
             if not worker.dead and (worker.reports or worker.process.poll() is not None)
         ]
 
@@ -79,14 +79,14 @@ class Casualties:
             self.kill = replace(self.kill, noticed_after=seconds, noticed_by=by)
             span = f"{seconds * 1000:.0f} ms later "
         self._story.tell(f"noticed {span}by {by}", "bad", now)
-        self._crew.bury(worker)
+        self._pool.reap(worker)
         received = worker.report.get("received", 0)
         self._story.tell(f"until its last report it had checked {received:,} steps")
 
     def _note_replacement(self) -> None:
         if self.kill is None or self.kill.replaced_after is not None:
             return
-        worker = self._crew.at(self.kill.rank)
+        worker = self._pool.at(self.kill.rank)
         if worker.orders.replaces and worker.has_steps:
             self.kill = replace(self.kill, replaced_after=self._timeline.elapsed - self.kill.at)
             first = worker.report["first"]
