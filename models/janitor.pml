@@ -4,7 +4,7 @@
  *
  *   here               | src/segment/membership.hpp
  *   -------------------+---------------------------------------------------------
- *   claim              | Participants::claim: life, note_dead, try_claim
+ *   claim              | Participants::claim: life, note_dead, try_claim, note_dead
  *   clear_place        | Membership::reap, StoreCore::take_over
  *   HAS_JANITOR        | Participants::has_janitor
  *   await_janitor      | Membership::await_janitor, whose patience has no end here
@@ -13,9 +13,11 @@
  *
  * Left out: what the janitor does to entries and blocks (store.pml), and the end of patience.
  *
- * Checked: who begins when no living member has the room gets it, unless somebody else does.
+ * Checked: who begins when no living member has the room gets it, unless somebody else does; whose
+ * holdings are taken over was found dead before.
  *
  * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT,
+ * -DNOTE_ONCE (not again when the lock is taken: another may have joined and died in between),
  * and -DLOOKS=1 with -DDEATHS=1 -DJANITOR=0: the janitor makes the room its own for a moment and
  * dies, and its place has been looked at already.
  */
@@ -60,6 +62,11 @@ inline claim(p) {
        :: d_step { has_lock && is_dead -> found[p] = (found[p] < join -> join : found[p]) }
        :: !has_lock || !is_dead
        fi
+#elif !defined(NOTE_ONCE)
+       if
+       :: d_step { has_lock && announced[p] && found[p] < joins[p] -> found[p] = joins[p] }
+       :: !has_lock || !announced[p] || found[p] >= joins[p]
+       fi
 #endif
     fi;
     atomic { join = 0; is_dead = false; is_alive = false }
@@ -76,6 +83,7 @@ inline clear_place(p) {
     :: has_lock ->
        if
        :: announced[p] ->
+          assert(found[p] == joins[p]);
           if
           :: self == RESERVER && holds[p] -> atomic { holds[p] = false; room = true }
           :: self != RESERVER && holds[p] -> take_over(p, JANITOR)
@@ -155,8 +163,14 @@ proctype Successor() {
         if
         :: has_lock ->
            if
-           :: announced[FIRST] && holds[FIRST] -> atomic { holds[FIRST] = false; room = true }
-           :: !announced[FIRST] || !holds[FIRST]
+           :: announced[FIRST] ->
+              assert(found[FIRST] == joins[FIRST]);
+              if
+              :: holds[FIRST] -> atomic { holds[FIRST] = false; room = true }
+              :: !holds[FIRST]
+              fi;
+              announced[FIRST] = false
+           :: !announced[FIRST]
            fi;
            atomic { joins[FIRST]++; announced[FIRST] = true }
         :: !has_lock

@@ -15,8 +15,8 @@
  *   CLEAR             | StoreCore::clear
  *   go_on             | StoreCore::go_on_for_the_stopped, go_on
  *   take_over         | StoreCore::take_over_entry, finish_freeing
- *   reap_dead        | StoreCore::reap_dead
- *   Janitor           | another member: claim_place, then reap_dead
+ *   reap_dead        | StoreCore::reap: Membership::reap_all_and_wait
+ *   Janitor           | another member: StoreCore::join (claim_any, inherit, enter), reap
  *
  * Several words at once are one step (words.pml), and so are a load and the compare-and-swap after
  * it where nothing else is looked at in between; a word that has changed since it was seen is
@@ -608,7 +608,7 @@ end_leaving:
         false
     } unless { life[self] != ALIVE || is_over };
     d_step { forget() };
-#if BIRTHS > 0  /* claim_place(), of somebody else */
+#if BIRTHS > 0  /* StoreCore::join() of another */
     if
     :: atomic { !gone[self] && !is_over && births > 0 && alone == NONE && lock[self] == 0 ->
            births--; lock[self] = self + 1 };

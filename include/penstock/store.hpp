@@ -9,10 +9,10 @@
 //   hit        a value
 //   miss       NotFound        there is no such object; without a sentence, because it is no fault
 //   exists     AlreadyExists   it was committed before
-//   staged     Busy            a living process is writing it: peer() is its place, message() names
-//   it no space   NoSpace         what is pinned and staged leaves no room now too large  TooLarge
-//   it could never fit expired    Expired         the reservation or the reference is not good any
-//   more
+//   staged     Busy            a living process writes it: peer() is its slot, message() its name
+//   no space   NoSpace         what is pinned and staged leaves no room now
+//   too large  TooLarge        it could never fit
+//   expired    Expired         the reservation or the reference is not good any more
 #pragma once
 
 #include <chrono>

@@ -88,6 +88,16 @@ Codec codec_named(std::optional<std::string_view> name) {
                 "codec must be 'typed' or 'pickle', not '" + std::string(*name) + "'");
 }
 
+nb::object decode_opened(const codec::MessageReader& message, std::size_t size, nb::handle owner,
+                         Codec codec) {
+    if (!message.is_pickle()) {
+        const Snapshot structure(message.structure_bytes());
+        return Decoder(message, size, owner).whole(structure.bytes());
+    }
+    require_pickle(codec);
+    return decode_pickle(message, size, owner);
+}
+
 nb::bytes encode_to_bytes(nb::handle value, std::optional<std::string_view> codec) {
     const Encoded encoded = encode(value, codec_named(codec));
     nb::object bytes =
@@ -155,12 +165,15 @@ nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Cod
     if (!owner.is_none() && message.tensors() > 0) {
         check_alignment(data);
     }
-    if (!message.is_pickle()) {
-        const Snapshot structure(message.structure_bytes());
-        return Decoder(message, size, owner).whole(structure.bytes());
+    return decode_opened(message, size, owner, codec);
+}
+
+nb::object decode_plain(std::span<const std::byte> message, Codec codec) {
+    const codec::MessageReader reader = opened(message);
+    if (reader.tensors() > 0) {
+        return {};
     }
-    require_pickle(codec);
-    return decode_pickle(message, size, owner);
+    return decode_opened(reader, message.size(), nb::none(), codec);
 }
 
 void check_message(std::span<const std::byte> message, Codec codec) {

@@ -57,6 +57,10 @@ Encoded encode(nb::handle value, Codec codec);
 // where codec is Typed, and for what needs a package or a registration that is missing here.
 nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Codec codec);
 
+// The same without an owner, where the message has nothing that would need one: no arrays, and no
+// payload out of band. An invalid object where it has.
+nb::object decode_plain(std::span<const std::byte> message, Codec codec);
+
 // Raises what decode() of such a message would, where its bytes are to blame, or this process has
 // not what they need. Arrays are not copied, and no pickle is loaded.
 void check_message(std::span<const std::byte> message, Codec codec);

@@ -16,10 +16,6 @@
 namespace penstock::py {
 namespace {
 
-// Messages up to this size are put together on the stack: a copy of nanoseconds, and no block where
-// they fit into a cell.
-constexpr std::size_t kShort = 2048;
-
 void put_short(QueueSide& side, std::span<const std::byte> message, Format format,
                Deadline deadline) {
     Turn turn(side);
@@ -43,24 +39,6 @@ void put_in_place(QueueSide& side, std::size_t nbytes, Format format, Deadline d
         [&](const Wait& wait) { return loan->commit(format, wait); });
 }
 
-void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline) {
-    const std::size_t nbytes = message.nbytes();
-    const Format format = message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
-    if (nbytes <= kShort) {
-        alignas(64) std::array<std::byte, kShort> scratch;
-        message.write(scratch.data());
-        put_short(side, {scratch.data(), nbytes}, format, deadline);
-        return;
-    }
-    put_in_place(side, nbytes, format, deadline, [&](std::byte* place) {
-        std::optional<WithoutGil> without_gil;
-        if (nbytes >= kLongCopy) {
-            without_gil.emplace();
-        }
-        message.write(place);
-    });
-}
-
 void put_span(QueueSide& side, std::span<const std::byte> message, Deadline deadline) {
     if (message.size() < kLongCopy) {
         put_short(side, message, Format::Bytes, deadline);
@@ -79,21 +57,6 @@ void put_bytes(PyQueue& queue, nb::handle buffer, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     const Pinned pinned(buffer, Pinned::Access::Read);
     put_span(queue.putting(), pinned.bytes(), deadline);
-}
-
-nb::object copy_of(const Delivery& delivery, Codec codec) {
-    const auto bytes = delivery.bytes();
-    if (delivery.format() != Format::Bytes) {
-        return decode(bytes.data(), bytes.size(), nb::none(), codec);
-    }
-    nb::object copy =
-        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-    if (!copy.is_valid()) {
-        throw nb::python_error();
-    }
-    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
-               bytes.size());
-    return copy;
 }
 
 // The next message, once there is one. Incompatible, and a signal's exception, leave it there.
@@ -225,6 +188,43 @@ nb::dict stats_of(PyQueue& queue) {
 }
 
 }  // namespace
+
+Format format_of(const Encoded& message) noexcept {
+    return message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
+}
+
+void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline) {
+    const std::size_t nbytes = message.nbytes();
+    const Format format = format_of(message);
+    if (nbytes <= kShort) {
+        alignas(64) std::array<std::byte, kShort> scratch;
+        message.write(scratch.data());
+        put_short(side, {scratch.data(), nbytes}, format, deadline);
+        return;
+    }
+    put_in_place(side, nbytes, format, deadline, [&](std::byte* place) {
+        std::optional<WithoutGil> without_gil;
+        if (nbytes >= kLongCopy) {
+            without_gil.emplace();
+        }
+        message.write(place);
+    });
+}
+
+nb::object copy_of(const Delivery& delivery, Codec codec) {
+    const auto bytes = delivery.bytes();
+    if (delivery.format() != Format::Bytes) {
+        return decode(bytes.data(), bytes.size(), nb::none(), codec);
+    }
+    nb::object copy =
+        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
+    if (!copy.is_valid()) {
+        throw nb::python_error();
+    }
+    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
+               bytes.size());
+    return copy;
+}
 
 PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,
                  std::uint64_t application_of_it, const Trust& trust_in_it)
@@ -414,6 +414,7 @@ void bind_queue(nb::module_& module) {
                                             : nb::object(nb::none());
     });
     bind_queue_batch(module);
+    bind_queue_put_many(module);
 }
 
 }  // namespace penstock::py

@@ -67,16 +67,33 @@ private:
     std::span<const std::byte> bytes_;
 };
 
+nb::object memory_view_of(const nb::object& exporter) {
+    nb::object view = nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+    if (!view.is_valid()) {
+        throw nb::python_error();
+    }
+    return view;
+}
+
 nb::object view_of(const nb::object& lease, Codec codec) {
     const auto& message = *nb::inst_ptr<QueueLease>(lease);
     if (message.format() == Format::Bytes) {
-        nb::object view = nb::steal(PyMemoryView_FromObject(lease.ptr()));
-        if (!view.is_valid()) {
-            throw nb::python_error();
-        }
-        return view;
+        return memory_view_of(lease);
     }
     return decode(message.bytes().data(), message.bytes().size(), lease, codec);
+}
+
+// The value of a short message without arrays, which refers to none of the queue's memory. An
+// invalid object for other messages.
+nb::object copied_value_of(const Delivery& delivery, Codec codec) {
+    const auto bytes = delivery.bytes();
+    if (bytes.size() > kCopied) {
+        return {};
+    }
+    if (delivery.format() == Format::Bytes) {
+        return memory_view_of(copy_of(delivery, codec));
+    }
+    return decode_plain(bytes, codec);
 }
 
 class BatchBlock {
@@ -85,6 +102,8 @@ public:
                Deadline deadline)
         : queue_(nb::borrow(queue)), least_(least), most_(most), is_single_(is_single),
           deadline_(deadline) {}
+    BatchBlock(const BatchBlock&) = delete;
+    BatchBlock& operator=(const BatchBlock&) = delete;
 
     nb::object enter() {
         if (!queue_.is_valid()) {
@@ -94,15 +113,28 @@ public:
         auto& queue = *nb::inst_ptr<PyQueue>(owner);
         std::vector<Delivery> deliveries = take(queue);
         for (Delivery& delivery : deliveries) {
-            leases_.push_back(nb::cast(QueueLease(std::move(delivery))));
-            values_.append(view_of(leases_.back(), queue.codec));
+            nb::object value = copied_value_of(delivery, queue.codec);
+            if (value.is_valid()) {
+                copied_.push_back(std::move(delivery));
+            } else {
+                leases_.push_back(nb::cast(QueueLease(std::move(delivery))));
+                value = view_of(leases_.back(), queue.codec);
+            }
+            values_.append(value);
         }
         return is_single_ ? nb::object(values_[0]) : nb::object(values_);
     }
 
     void exit(bool failed) {
+        std::vector<Delivery> copied = std::move(copied_);
         const std::vector<nb::object> leases = std::move(leases_);
         Status held;
+        for (Delivery& delivery : copied) {
+            if (!failed && held) {
+                held = delivery.check_held();
+            }
+            failed ? delivery.give_back() : delivery.ack();
+        }
         for (const nb::object& lease : leases) {
             auto& message = *nb::inst_ptr<QueueLease>(lease);
             if (!failed && held) {
@@ -119,6 +151,7 @@ public:
 
     // As if it had never been entered: each message is where it was, and counts no delivery.
     void untake() {
+        untake_from(copied_, 0);
         const std::vector<nb::object> leases = std::move(leases_);
         PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr);
         for (const nb::object& lease : leases) {
@@ -170,7 +203,8 @@ private:
     std::size_t most_;
     bool is_single_;
     Deadline deadline_;
-    std::vector<nb::object> leases_;
+    std::vector<Delivery> copied_;    // their values refer to nothing of the queue's
+    std::vector<nb::object> leases_;  // of the other messages
     nb::list values_;
 };
 

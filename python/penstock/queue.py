@@ -149,19 +149,19 @@ class Queue(_core.Queue):
     def put_many(self, objs: Iterable[Any], timeout: float | None = None) -> int:
         """Put one after the other, all within ``timeout``; how many.
 
+        Short values of a list or tuple are put many at a time, which takes a part of the time of
+        single puts; what another iterable gives is put before it is asked for more.
+
         An error on the way has an attribute ``accepted``: how many, from the first on, are in the
         queue all the same.
         """
-        countdown = Countdown(timeout)
-        accepted = 0
+        putting = _core._PutMany()
         try:
-            for obj in objs:
-                self.put(obj, countdown.left())
-                accepted += 1
+            putting.put(self, objs, timeout)
         except Error as error:
-            error.accepted = accepted
+            error.accepted = putting.accepted
             raise
-        return accepted
+        return putting.accepted
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """The messages that were set aside, oldest first, at most ``limit``.

@@ -392,7 +392,7 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
 
 inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
     // After the copy: unless we were found dead before, the writer has left alone what was read.
-    if (segment_->is_found_dead()) [[unlikely]]
+    if (segment_->is_found_dead_after_reading()) [[unlikely]]
         return segment_->why_foreign();
     if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
         position_ = found.end;  // nothing is held before it: no entry is needed

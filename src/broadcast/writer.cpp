@@ -195,7 +195,9 @@ bool WriterCore::reap_readers() noexcept {
 
 bool WriterCore::find_untold() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        note_death(rank, segment->participants().found_dead(layout::slot_of_rank(rank)),
+        const unsigned slot = layout::slot_of_rank(rank);
+        if (segment->participants().has_janitor(slot)) continue;  // found, and not yet reaped
+        note_death(rank, segment->participants().found_dead(slot),
                    " died, and its place has been taken or cleared by another process");
     }
     return !deaths_to_tell.empty();

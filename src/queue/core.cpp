@@ -94,12 +94,9 @@ void QueueCore::join() {
     self = membership.claim_any();
     ring = SlotRing(view, self);
     line = WaitingLine(view, self, turn);
-    const bool has_inherited = membership.inherit([this](unsigned dead) { take_over(dead); });
+    membership.inherit([this](unsigned dead) { take_over(dead); });
     membership.enter();
     enter(*segment, self);
-    if (!has_inherited) return;
-    data.notify();
-    space.notify();
 }
 
 QueueCore::~QueueCore() {
@@ -113,8 +110,6 @@ void QueueCore::depart() noexcept {
     if (!segment->check_place()) return;
     end_on_leaving();
     take_over(self);
-    data.notify();
-    space.notify();
     vacate();
     segment->disown();
 }
@@ -445,7 +440,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         if (end != WaitEnd::Ready) return explain_no_message(end);
     }
     if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
-        reap();
+        reap_and_wait();
         look = try_take(index);
     }
     if (look == SlotRing::Look::Damaged) return damaged(*segment);
@@ -575,13 +570,19 @@ bool QueueCore::reap() noexcept {
     const std::lock_guard lock(janitor);
     looked_at.store(os::coarse_ns(), kRelaxed);
     if (!segment->check_place()) return false;
-    if (membership.reap_all([this](unsigned dead) { take_over(dead); }) == 0) return false;
-    data.notify();
-    space.notify();
-    return true;
+    return membership.reap_all([this](unsigned dead) { take_over(dead); }) != 0;
 }
 
-// What that participant holds is the queue's again. The caller has its lock. Repeatable.
+// Before what the dead held is said not to be there: another janitor may have it in its hands.
+void QueueCore::reap_and_wait() noexcept {
+    const std::lock_guard lock(janitor);
+    if (!segment->check_place()) return;
+    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); });
+}
+
+// What that participant holds is the queue's again, and waiters are told: also if this process
+// dies before it has retired the slot, for then the next janitor tells them. The caller has its
+// lock. Repeatable.
 void QueueCore::take_over(unsigned member) noexcept {
     view.member(member).role.store(0, kSeqCst);  // first: see end_on_leaving()
     line.clear(member);
@@ -589,6 +590,8 @@ void QueueCore::take_over(unsigned member) noexcept {
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
     arena.reap(member);
     PENSTOCK_CRASH_POINT("queue.janitor.reaped");
+    data.notify();
+    space.notify();
 }
 
 void QueueCore::trim_when_idle() noexcept {
@@ -635,7 +638,9 @@ void QueueCore::end_on_leaving() noexcept {
     }
     if (!was_producer) return;
     for (unsigned slot = 0; slot < view.shape().members; ++slot) {
-        if (view.member(slot).role.load(kSeqCst) != 0) return;
+        // One that is dead, and whose janitor has not come to its role, produces no more.
+        const bool is_producer_there = view.member(slot).role.load(kSeqCst) != 0;
+        if (is_producer_there && !segment->participants().has_janitor(slot)) return;
     }
     end();
 }

@@ -90,7 +90,7 @@ struct QueueCore final : Attachment {
     // After a take, and what was copied before an acknowledgement. False: others found us dead, and
     // the message is back in the queue.
     [[nodiscard]] bool still_has(std::uint64_t index) noexcept {
-        if (!segment->is_found_dead()) [[likely]]
+        if (!segment->is_found_dead_after_reading()) [[likely]]
             return true;
         return take_none(index);
     }
@@ -137,6 +137,8 @@ struct QueueCore final : Attachment {
                      bool is_consumer = false) noexcept;
     // What the dead held is the queue's again. False: none was found dead.
     bool reap() noexcept;
+    // The same, and waits for janitors at work: see Membership.
+    void reap_and_wait() noexcept;
     // reap() every kSlice at most: where a queue is never empty no wait would call it.
     void look_around(std::int64_t now) noexcept {
         if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]

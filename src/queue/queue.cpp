@@ -212,7 +212,8 @@ private:
     [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
     // After the end a batch may be smaller: no more will come.
     Status take_the_rest() {
-        if (taken() == 0 && core_->reap()) {
+        if (taken() == 0) {
+            core_->reap_and_wait();
             if (Status outcome = take_up_to(most_); !outcome) return outcome;
         }
         if (taken() > 0) return Status::ok();
@@ -454,7 +455,7 @@ Delivery::~Delivery() {
 }
 
 Status Delivery::check_held() const noexcept {
-    if (core_ == nullptr || !core_->segment->is_foreign()) return Status::ok();
+    if (core_ == nullptr || !core_->segment->is_foreign_after_reading()) return Status::ok();
     return core_->segment->why_foreign();
 }
 

@@ -59,8 +59,8 @@ static_assert(offsetof(SegmentHeader, checksum) == 432);
 static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
 
 // One participant. It is alive while the kernel holds its write lock on the slot's first byte.
-// Everything in it but `found_dead` is written by the holder of that lock alone; `word` last, with
-// release, read by all with acquire. The rest is for display, relaxed.
+// Everything in it but `found_dead` and `deaths` is written by the holder of that lock alone;
+// `word` last, with release, read by all with acquire. The rest is for display, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;

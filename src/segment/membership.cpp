@@ -27,8 +27,8 @@ void Membership::adopt(unsigned slot) noexcept {
 unsigned Membership::claim_any() {
     const std::optional<unsigned> slot = participants().claim_free(end_);
     if (!slot) {
-        throw Error(ErrorCode::Busy, quoted(segment_->name()) + " has no free place: " +
-                                         participants().describe(end_) +
+        throw Error(ErrorCode::Busy, quoted(segment_->name()) +
+                                         " has no free place: " + participants().describe(end_) +
                                          "; create it with more `members`");
     }
     claimed_ = *slot;
@@ -78,14 +78,8 @@ void Membership::let_go(unsigned slot) noexcept {
     participants().release(slot);
 }
 
-bool Membership::has_given_up(unsigned slot) noexcept {
-    if (given_up_[slot] == participants().joins(slot)) return true;
+void Membership::note_awaited() noexcept {
     PENSTOCK_CRASH_POINT("membership.janitor.awaited");
-    return false;
-}
-
-void Membership::give_up(unsigned slot) noexcept {
-    given_up_[slot] = participants().joins(slot);
 }
 
 std::int64_t Membership::patience_ends() noexcept {

@@ -11,6 +11,7 @@
 // process that is stopped, but for kJanitorPatience once.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -72,10 +73,11 @@ public:
         return reap_dead(slot, std::forward<TakeOver>(take_over));
     }
     // Reaps all that are dead; how many. Those that another janitor is at work on are left to it.
+    // No slot from `reach` on has ever had a participant.
     template <typename TakeOver>
-    unsigned reap_all(TakeOver&& take_over) noexcept {
+    unsigned reap_all(TakeOver&& take_over, unsigned reach = kAll) noexcept {
         unsigned reaped = 0;
-        for (unsigned slot = 0; slot < end_; ++slot) {
+        for (unsigned slot = 0; slot < std::min(end_, reach); ++slot) {
             if (reap(slot, take_over)) ++reaped;
         }
         return reaped;
@@ -84,14 +86,16 @@ public:
     // on without it would evict what the living hold, or report no room. A janitor that is stopped
     // is waited for once, and not again.
     template <typename TakeOver>
-    void reap_all_and_wait(TakeOver&& take_over) noexcept {
-        for (unsigned slot = 0; slot < end_; ++slot) {
+    void reap_all_and_wait(TakeOver&& take_over, unsigned reach = kAll) noexcept {
+        for (unsigned slot = 0; slot < std::min(end_, reach); ++slot) {
             if (reap(slot, take_over)) continue;
             if (!is_own(slot) && participants().has_janitor(slot)) await_janitor(slot, take_over);
         }
     }
 
 private:
+    static constexpr unsigned kAll = ~0U;
+
     [[nodiscard]] Participants& participants() noexcept { return segment_->participants(); }
     [[nodiscard]] bool is_own(unsigned slot) const noexcept {
         return is_member_ && slot == claimed_;
@@ -114,15 +118,16 @@ private:
 
     template <typename TakeOver>
     void await_janitor(unsigned slot, TakeOver&& take_over) noexcept {
-        if (has_given_up(slot)) return;
+        const std::uint64_t join = participants().joins(slot);
+        if (given_up_[slot] == join) return;
+        note_awaited();
         for (const std::int64_t end = patience_ends(); is_before(end);) {
             if (!participants().has_janitor(slot)) return;
             if (reap(slot, take_over)) return;  // it died as well
         }
-        give_up(slot);
+        given_up_[slot] = join;
     }
-    [[nodiscard]] bool has_given_up(unsigned slot) noexcept;
-    void give_up(unsigned slot) noexcept;
+    static void note_awaited() noexcept;
     [[nodiscard]] static std::int64_t patience_ends() noexcept;
     // After a pause, unless that moment has come.
     [[nodiscard]] static bool is_before(std::int64_t end) noexcept;

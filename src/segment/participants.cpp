@@ -53,7 +53,11 @@ bool Participants::try_claim(unsigned slot) noexcept {
 bool Participants::claim(unsigned slot) noexcept {
     if (life(slot) == Life::Alive) return false;
     note_dead(slot);
-    return try_claim(slot);
+    PENSTOCK_CRASH_POINT("participants.claim.looked");
+    if (!try_claim(slot)) return false;
+    // Another process may have joined here, and died, since the look. None can from now on.
+    if (is_announced(slot) && found_dead(slot) < joins(slot)) note_dead(slot);
+    return true;
 }
 
 void Participants::note_dead(unsigned slot) const noexcept {
@@ -84,8 +88,8 @@ void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcep
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
     // pairs with: retire(), announce(); once it is gone, what it held is free
-    return joins(slot) == slots_[slot].found_dead.load(std::memory_order_acquire) &&
-           is_announced(slot);
+    const std::uint64_t word = word_of(slot);
+    return (word & ParticipantSlot::kActive) != 0 && word >> 1U == found_dead(slot);
 }
 
 // Every slot has a living participant. One locked without any is being joined, left or cleared.

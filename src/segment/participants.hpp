@@ -79,7 +79,8 @@ public:
     // caller owns whatever the slot's last owner left and must clear it before announcing.
     bool try_claim(unsigned slot) noexcept;
     // The same where the last owner may be dead: that it was found dead is said before the lock is
-    // asked for, so that has_janitor() is true for others. False also if its owner lives.
+    // asked for, so that has_janitor() is true for others; and with the lock held again, of one
+    // that joined and died in between. False also if its owner lives.
     bool claim(unsigned slot) noexcept;
     // The first of the slots below `places` that can be had. Waits for participants that are just
     // joining, leaving or clearing up, for kJanitorPatience at most. Nothing: describe() says why.

@@ -94,6 +94,16 @@ public:
     // The part of it that may change during a call: others have found this participant dead, and
     // what it held may be others' by now. One load, to be done once more when memory has been read.
     [[nodiscard]] bool is_found_dead() const noexcept { return participants_.is_found_dead(); }
+    // The same two after bytes were copied out: what was read is not younger than the look.
+    // pairs with: the release in note_dead(), which comes before a janitor's first change
+    [[nodiscard]] bool is_found_dead_after_reading() const noexcept {
+        std::atomic_thread_fence(std::memory_order_acquire);
+        return is_found_dead();
+    }
+    [[nodiscard]] bool is_foreign_after_reading() const noexcept {
+        std::atomic_thread_fence(std::memory_order_acquire);
+        return is_foreign();
+    }
     // The program has closed the descriptor that carries the lock, by which others know that this
     // participant is alive. Nothing in shared memory is its own any more, nor in the table of
     // descriptors: it can only be closed. Not in a forked child.

@@ -51,9 +51,9 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
         Membership::found(segment, 0);
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
+    core->membership.adopt(0);
     core->pins = std::make_unique<Pins>(core->view, 0);
     core->is_fixed = options.memory.lock_memory;
-    core->membership.adopt(0);
     core->enter(*core->segment, 0);
     return core;
 }
@@ -139,14 +139,14 @@ Status StoreCore::check_usable() const noexcept {
 void StoreCore::reap() noexcept {
     const std::lock_guard lock(janitor_);
     if (!segment->check_place()) return;
-    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); });
+    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); }, words.members());
 }
 
 // Opportunistic: skips if another thread is reaping.
 void StoreCore::try_reap() noexcept {
     const std::unique_lock lock(janitor_, std::try_to_lock);
     if (!lock || !segment->check_place()) return;
-    membership.reap_all([this](unsigned dead) { take_over(dead); });
+    membership.reap_all([this](unsigned dead) { take_over(dead); }, words.members());
 }
 
 // What that participant holds is the store's again. The caller has its lock. Repeatable.

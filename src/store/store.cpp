@@ -170,7 +170,7 @@ std::uint64_t StoreObject::offset() const noexcept {
 }
 
 Status StoreObject::check_held() const noexcept {
-    if (core_ == nullptr || !core_->segment->is_foreign()) return Status::ok();
+    if (core_ == nullptr || !core_->segment->is_foreign_after_reading()) return Status::ok();
     return core_->segment->why_foreign();
 }
 

@@ -194,6 +194,7 @@ private:
         state_->fruitless.reset();
         // Each means that another went past the line.
         constexpr unsigned kMaxAttempts = 10'000;
+        bool has_reaped = false;  // after the end
         for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
             const bool has_ended = core_.has_ended_before_look();
             look();
@@ -214,7 +215,8 @@ private:
                 return Status(ErrorCode::Timeout, no_fill());
             }
             if (!has_ended) return std::nullopt;
-            if (!core_.reap()) return ended();
+            if (std::exchange(has_reaped, true)) return ended();
+            core_.reap_and_wait();
         }
         return std::nullopt;
     }

@@ -1,0 +1,124 @@
+// penstock._core._PutMany: many values in one turn with the queue, and one look for consumers that
+// sleep, where single puts have one each.
+#include <array>
+#include <span>
+
+#include "arguments.hpp"
+#include "queue.hpp"
+
+namespace penstock::py {
+namespace {
+
+// Short messages that wait to be put together; in the order in which they were added.
+class Gathered {
+public:
+    // False: it has no room for one more, or that one is of another format.
+    [[nodiscard]] bool has_room(std::size_t nbytes, Format format) const noexcept {
+        return count_ == 0 || (count_ < kMost && format == format_ && nbytes <= kBytes - used_);
+    }
+    void add(const Encoded& message) noexcept {
+        format_ = format_of(message);
+        message.write(memory_.data() + used_);
+        messages_[count_++] = {memory_.data() + used_, message.nbytes()};
+        used_ += (message.nbytes() + kAlignment - 1) / kAlignment * kAlignment;
+    }
+    // Puts them, in one turn. What was put before it raised is counted in `accepted`.
+    void put(QueueSide& side, Deadline deadline, std::size_t& accepted) {
+        std::span<const std::span<const std::byte>> rest(messages_.data(), count_);
+        count_ = used_ = 0;
+        if (rest.empty()) {
+            return;
+        }
+        Turn turn(side);
+        turn.run(
+            deadline, nullptr, [&] { return side.target().has_room(); },
+            [&](const Wait& wait) { return put_all(side.target(), rest, wait, accepted); });
+    }
+
+private:
+    static constexpr std::size_t kMost = 64;
+    static constexpr std::size_t kBytes = 32 * 1024;
+    static constexpr std::size_t kAlignment = 64;  // of messages, which writing relies on
+    static_assert(kShort <= kBytes);
+
+    // Leaves in `rest` what was not put.
+    Status put_all(Queue& queue, std::span<const std::span<const std::byte>>& rest,
+                   const Wait& wait, std::size_t& accepted) const noexcept {
+        while (!rest.empty()) {
+            const Result<std::size_t> put = queue.put_many(rest, wait, format_);
+            if (!put) {
+                return put.status().copy();
+            }
+            accepted += *put;
+            rest = rest.subspan(*put);
+        }
+        return Status::ok();
+    }
+
+    alignas(kAlignment) std::array<std::byte, kBytes> memory_;
+    std::array<std::span<const std::byte>, kMost> messages_;
+    std::size_t count_ = 0;
+    std::size_t used_ = 0;
+    Format format_ = Format::Typed;
+};
+
+// One call of put_many(), which is asked afterwards how far it came.
+class PutMany {
+public:
+    void put(PyQueue& queue, nb::handle values, nb::handle timeout) {
+        const Deadline deadline = parse_timeout(timeout);
+        QueueSide& side = queue.putting();
+        if (PyList_CheckExact(values.ptr()) || PyTuple_CheckExact(values.ptr())) {
+            put_sequence(side, values, queue.codec, deadline);
+            return;
+        }
+        // What an iterator gives may depend on what was put before.
+        for (nb::handle value : nb::iter(values)) {
+            put_encoded(side, encode(value, queue.codec), deadline);
+            ++accepted;
+        }
+    }
+
+    std::size_t accepted = 0;
+
+private:
+    void put_sequence(QueueSide& side, nb::handle values, Codec codec, Deadline deadline) {
+        Gathered gathered;
+        try {
+            // A list may change while other threads run: each look at it is a fresh one.
+            for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values.ptr()); ++i) {
+                const nb::object value = nb::borrow(PySequence_Fast_GET_ITEM(values.ptr(), i));
+                put_one(side, encode(value, codec), deadline, gathered);
+            }
+        } catch (...) {
+            gathered.put(side, deadline, accepted);  // what came before the one that failed
+            throw;
+        }
+        gathered.put(side, deadline, accepted);
+    }
+
+    void put_one(QueueSide& side, const Encoded& message, Deadline deadline, Gathered& gathered) {
+        const bool is_short = message.nbytes() <= kShort;
+        if (!is_short || !gathered.has_room(message.nbytes(), format_of(message))) {
+            gathered.put(side, deadline, accepted);
+        }
+        if (is_short) {
+            gathered.add(message);
+        } else {
+            put_encoded(side, message, deadline);
+            ++accepted;
+        }
+    }
+};
+
+}  // namespace
+
+void bind_queue_put_many(nb::module_& module) {
+    nb::class_<PutMany>(module, "_PutMany")
+        .def(nb::init<>())
+        .def("put", &PutMany::put, nb::arg("queue"), nb::arg("objs").none(),
+             nb::arg("timeout").none())
+        .def_ro("accepted", &PutMany::accepted);
+}
+
+}  // namespace penstock::py
