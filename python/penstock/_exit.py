@@ -163,7 +163,7 @@ def _leave() -> None:
     _hurries = True
     try:
         _core.join_thread()
-        # First, so that threads which are still waiting don't wake up to an error nobody wants.
+        # First, so that threads which are still waiting don't wake up to a needless error.
         _core.end_waits(None)
     finally:
         _close_and_leave_all()

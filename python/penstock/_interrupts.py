@@ -2,7 +2,7 @@
 
 Handlers, and no masks: a mask holds for one thread only, and threads that a library has started
 before would take the signal and die of it. For commands, on the main thread; a library's user keeps
-his own handlers.
+own handlers stay.
 """
 
 from __future__ import annotations
