@@ -27,7 +27,7 @@ std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
 // Of run_cancellable(), while this thread is in it.
 thread_local const Cancel* cancel_of_thread = nullptr;
-// Threads that have no business in Python any more, though the interpreter has not ended yet. Never
+// Threads that must not enter Python any more, though the interpreter has not ended yet. Never
 // freed: a thread that reads it may have no GIL.
 std::atomic<const std::vector<unsigned long>*> left_behind{nullptr};
 // Threads between the decision to take the GIL back and having it.

@@ -40,7 +40,7 @@ _wakeup_before = -1  # the program's own wake-up descriptor, where it has one
 
 
 def note(_number: int) -> None:
-    """An action: nothing but that ``wait()`` returns. Also for closing, which is bounded."""
+    """An action: only ends ``wait()``. Also for closing, which is bounded."""
 
 
 def interrupt(_number: int) -> None:

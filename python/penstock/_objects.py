@@ -15,7 +15,7 @@ __all__ = ["MISSING", "Key", "StoreRef", "get", "get_copy", "reserve"]
 
 #: Of an object: a str is its UTF-8; up to 4096 bytes.
 Key = str | bytes
-#: Names one object and no other: its entry, and which in a row that is.
+#: Names one object and no other: its entry and incarnation.
 StoreRef = tuple[int, int]
 
 T = TypeVar("T")

@@ -189,7 +189,7 @@ class StoreLook:
     """The state of a key, for callers that do not want the object."""
 
     state: Literal["hit", "staged", "miss"]
-    staged_by: int  #: the place of the participant who is writing it; -1 if none is
+    staged_by: int  #: the place of the participant that is writing it; -1 if none is
     nbytes: int  #: of the object, if it is there
     is_kept: bool  #: by ``pin()``
 
@@ -262,9 +262,9 @@ class TierStats:
 
 @dataclass(frozen=True)
 class Unwritten:
-    """What the second tier has not got of what was put; or has got, without our knowing.
+    """Objects that were put and are not, or not known to be, in the second tier.
 
-    False where that is nothing.
+    False if there are none.
     """
 
     waiting: int  #: objects still under way when the time was over

@@ -1,5 +1,5 @@
 // The cast of the Broadcast scenarios: a writer, two readers, an outsider. And the promises as
-// checks: nothing lost, doubled, torn or leaked, none blocked but by those whom the
+// checks: nothing lost, doubled, torn or leaked, and none blocked but by a participant that the
 // contract names.
 #pragma once
 

@@ -100,7 +100,7 @@ def _remove(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome
         removed = True  # another was quicker
     except penstock.Error as error:
         if isinstance(error, penstock.PermissionDenied) and segment.owner != os.geteuid():
-            # It lets itself be looked at, and is its owner's to remove.
+            # Readable, but only its owner may remove it.
             outcome.unreadable.append(
                 replace(segment, problem=str(error), problem_code="PermissionDenied")
             )
