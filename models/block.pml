@@ -1,6 +1,6 @@
 /* A large message lies in a block of the arena and its record in the ring. A reader may keep the
  * block beyond its record; the writer uses a block again only when every reader has passed its
- * record and nobody holds it. Readers die or leave with and without blocks; one rank gets a
+ * record and none holds it. Readers die or leave with and without blocks; one rank gets a
  * replacement.
  *
  *   here          | src/broadcast, src/segment/arena.cpp
@@ -13,7 +13,7 @@
  *
  * Positions count messages; the ring has room for all of them. Stores are seen at once: what
  * happens when they are not is ring.pml's matter.
- * Checked: what is read is what was sent, for as long as it is held; nobody alive and willing
+ * Checked: what is read is what was sent, for as long as it is held; no process alive and willing
  * waits for a block that only the dead hold; in the end every block can be freed.
  *
  * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING,

@@ -1,5 +1,5 @@
 /* The credit of trajectories: writers that ask, begin, put or give up; a trainer that takes whole
- * batches and acknowledges them group by group. Anybody dies at any step, and another one takes the
+ * batches and acknowledges them group by group. Any may die at any step, and another takes the
  * place; the janitor dies too, and begins anew.
  *
  * A group is one sequence, and the window belongs to one environment with several writers: what a
@@ -15,17 +15,17 @@
  *   Trainer         | Search::look, choose, take; TrajectoryBatch::ack, untake
  *   Janitor         | QueueCore::reap, take_over
  *   notify          | Signal, of which signal.pml has the rest
- *   Clock           | the end of a slice, when nobody can do anything else
+ *   Clock           | the end of a slice, when no other step is possible
  *
  * The words of the board are sequentially consistent; -DSTORE_BUFFER shows what else would happen.
  * What a stuck trainer allows beyond the window is left out: all groups have one size.
  *
  * Checked: what runs and what waits is never more than the window; an accepted group is
  * acknowledged once, or still there; the version is there before the credit that comes with it, and
- * in a window of one batch nothing is used for another version than it was begun with; whoever asks
- * when everybody else is quiet gets what room there is, so that nothing is held by the dead or by a
+ * in a window of one batch nothing is used for another version than it was begun with; an asker
+ * while all others are quiet gets what room there is, so that nothing is held by the dead or by a
  * group that was acknowledged; in the end all have begun what they wanted, and a trainer has left
- * no batch untaken. With -DVAIN: where nothing is to be had nobody is woken again and again.
+ * no batch untaken. With -DVAIN: where nothing is to be had none is woken again and again.
  *
  * Negative controls: -DASK_LATE, -DSTORE_BUFFER, -DANSWER_BEFORE_RUNNING, -DLEAVE_BEFORE_PUT,
  * -DSLOTS_FIRST, -DRUNNING_FIRST, -DCOUNT_THE_DEAD, -DDIRTY_PLACE, -DBLIND_ACK,
@@ -46,7 +46,7 @@
 #ifndef DEATHS
 #define DEATHS 1
 #endif
-#ifndef BIRTHS       /* of others in the place of somebody dead */
+#ifndef BIRTHS       /* of others in the place of a dead one */
 #define BIRTHS 1
 #endif
 #ifndef LOOKS        /* kLooks of try_begin */
@@ -81,7 +81,7 @@ byte rollouts[WRITERS];                  /* what really happened: of the living,
 bool is_owed[SLOTS];                     /* accepted and not acknowledged */
 byte freed_step;                         /* of the last acknowledgement that freed something */
 bool has_died;
-byte alone = NONE;                       /* who asks while everybody else is quiet */
+byte alone = NONE;                       /* writer that asks while all others are quiet */
 #ifdef VAIN          /* asks in a row that may get nothing while nothing else happens */
 byte vain;
 #define something_happened() vain = 0
@@ -196,7 +196,7 @@ inline withdraw() {
 #ifdef WAKE_IN_TURN
 #define WAKES true
 #else
-#define WAKES !is_again  /* who was woken, and got nothing, wakes nobody */
+#define WAKES !is_again  /* one woken in vain wakes no other */
 #endif
 
 inline try_begin() {
@@ -245,7 +245,7 @@ inline try_begin() {
     :: else ->
        withdraw();
        d_step {
-           /* Everybody else is quiet: only what is there can be in the way. */
+           /* All others are quiet: only what is there can be in the way. */
            if
            :: alone == self -> count_truth(total); assert(total == WINDOW); total = 0
            :: else
@@ -481,8 +481,8 @@ end:
     od
 }
 
-/* Wakes one sleeper at a time when all are quiet, and judges when nobody sleeps any more, or only
- * those whose window nobody empties. */
+/* Wakes one sleeper at a time when all are quiet, and judges when none sleeps any more, or only
+ * those with a window that none empties. */
 proctype Clock() {
     byte total, count;
 end:

@@ -1,6 +1,6 @@
 /* The map of free blocks: two regions and what lies above them, as FreeMap has it; and the words of
- * the heap that it is about. Anybody frees, takes, and lowers what the map says too much of, in any
- * order, and dies at any step.
+ * the heap that it is about. Customers free, take, and lower what the map says too much of, in any
+ * order, and die at any step.
  *
  *   here        | src/segment/free_map.cpp, src/segment/heap.cpp
  *   ------------+--------------------------------------------------------------------------------
@@ -9,13 +9,13 @@
  *   raise       | FreeMap::raise, raise_from
  *   lower       | FreeMap::lower
  *   correct     | Heap::correct, and the scan before it
- *   note[]      | MultiWord::Note: the region that somebody is in the middle of
- *   Judge       | Heap::restore_noted, as whoever finds nothing does
+ *   note[]      | MultiWord::Note: the region that a participant is in the middle of
+ *   Judge       | Heap::restore_noted, as after a search in vain
  *
  * A byte is changed by itself: that other bytes of its word make a compare-and-swap fail costs
  * only another turn. Memory is sequentially consistent.
  *
- * Checked: when all have finished, or died, whoever looks at the notes and then at the map is led
+ * Checked: when all have finished, or died, a look at the notes and then at the map leads
  * to every region that has something free.
  *
  * Negative controls: -DNO_SECOND_LOOK (lower does not look again at what lies below),

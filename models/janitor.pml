@@ -1,19 +1,19 @@
-/* Room that a dead member of a store held, while its janitor or its successor is at work: whoever
+/* Room that a dead member of a store held, while its janitor or its successor is at work: one that
  * looks for room then does not say that there is none. One member dies at any step, or has died;
- * a janitor and somebody who takes its place see to it, and they may die of it as well.
+ * a janitor and a process that takes its place see to it, and they may die of it as well.
  *
  *   here               | src/segment/membership.hpp
  *   -------------------+---------------------------------------------------------
  *   claim              | Participants::claim: life, note_dead, try_claim, note_dead
  *   clear_place        | Membership::reap, StoreCore::take_over
  *   HAS_JANITOR        | Participants::has_janitor
- *   await_janitor      | Membership::await_janitor, whose patience has no end here
+ *   await_janitor      | Membership::await_janitor, with endless patience here
  *   Reserver           | StoreCore::allocate: reap, then the second look
  *   Successor          | Membership::claim_any, inherit, enter
  *
  * Left out: what the janitor does to entries and blocks (store.pml), and the end of patience.
  *
- * Checked: who begins when no living member has the room gets it, unless somebody else does; whose
+ * Checked: one that begins when no living member has the room gets it, unless another does; one whose
  * holdings are taken over was found dead before.
  *
  * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT,
@@ -34,7 +34,7 @@
 #define SUCCESSOR 3  /* in the place of the first */
 #define RESERVER 2
 
-byte joins[2] = 1, found[2], lock[2];  /* lock: whose + 1 */
+byte joins[2] = 1, found[2], lock[2];  /* lock: owner + 1 */
 bool announced[2] = true, holds[2];
 bool room, over[4], is_killed[4];
 byte deaths = DEATHS;

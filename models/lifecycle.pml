@@ -13,14 +13,14 @@
  * Two creators and a joiner; -DJOINERS: one creator, two joiners; -DCOLLECTORS: two creators and
  * two collectors. Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may
  * end at any moment.
- * Checked: nothing unlinks a segment with somebody alive in it, nor a name that is another's by
- * now; who has joined is in a segment that has its name; two segments never share it; and when all
+ * Checked: nothing unlinks a segment with a living participant, nor a name that is another's by
+ * now; a joiner is in a segment that has its name; two segments never share it; and when all
  * went in order, nothing is left.
  *
  * Negative controls: -DNO_LIFE_CYCLE_LOCK (joiners don't take it), -DNO_LINK_CHECK (they don't
  * look whether what they opened was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused
- * does not see to the name), -DNO_INODE_CHECK (who removes trusts the name), -DNO_THIRD_LOOK (who
- * found somebody alive under the lock does not look again after letting it go).
+ * does not see to the name), -DNO_INODE_CHECK (removal trusts the name), -DNO_THIRD_LOOK (one that
+ * found a living participant under the lock does not look again after letting it go).
  */
 #define SEGMENTS 2
 #define NONE 9
@@ -38,7 +38,7 @@ bool kill[6], anybody_died;
 
 #define ANYBODY_ALIVE(s) (alive[(s) * 2] || alive[(s) * 2 + 1])
 
-/* Leaves `gone` true if the segment was found without anybody alive and is not linked any more. */
+/* Leaves `gone` true if the segment was found without the living and is no longer linked. */
 inline remove(s) {
     gone = false;
     do
@@ -71,7 +71,7 @@ inline remove(s) {
 #ifdef NO_THIRD_LOOK
           break
 #else
-          if  /* who left meanwhile may have given up because of us: look again */
+          if  /* one that left meanwhile may have given up because of us: look again */
           :: gone -> break
           :: else
           fi

@@ -1,6 +1,6 @@
 /* The line of requests of a queue: several consumers, each of which wants several messages at once,
  * one that takes a message past them and puts it back, and a producer. One consumer may die and one
- * may stop, at any step; the one that stopped goes on when everybody else has been served.
+ * may stop, at any step; the one that stopped goes on when all others have been served.
  *
  *   here      | src/queue
  *   ----------+--------------------------------------------------------------------------
@@ -13,12 +13,12 @@
  *   Barger    | Queue::take(Deadline::now()), Delivery::untake
  *   Stopper   | SIGSTOP and SIGCONT
  *
- * A slice ends only where somebody is dead or gives no sign of life (or is taken for that: LATE), so
+ * A slice ends only where a consumer is dead or gives no sign of life (or seems so: LATE), so
  * that wake-ups that get lost are found. Moves of one word are one step; signal.pml has the rest of
  * a sleep, queue.pml the rest of a slot.
  *
- * Checked: whoever was in the line when a request came is served before it, unless it died or was
- * passed; nobody sleeps with a message in hand; in the end all living consumers have been served,
+ * Checked: a request in the line before another is served first, unless it died or was
+ * passed; none sleeps with a message in hand; in the end all living consumers have been served,
  * and nothing is lost (invalid end states, and the sum).
  * Negative controls: -DANY_TIME (takes before its turn), -DHOLD (keeps what it has while it waits),
  * -DNO_WAKE (leaves without waking the line), -DNO_PASS (a stopped one is waited for), -DNO_CLEAR (a
@@ -36,7 +36,7 @@
 #ifndef STOPS
 #define STOPS 1
 #endif
-#ifndef LATE         /* times that one who is well is passed */
+#ifndef LATE         /* times that a live consumer is passed */
 #define LATE 0
 #endif
 #ifndef BARGES
@@ -118,7 +118,7 @@ inline slice(me) {
     }
 }
 
-/* Somebody who is well, and got no processor for a while. */
+/* A live consumer that got no processor for a while. */
 inline take_for_stopped(me) {
     d_step {
         late--;

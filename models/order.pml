@@ -1,4 +1,4 @@
-/* The order of a store's entries, and whom it gives up: a list linked both ways, whose links change
+/* The order of a store's entries, and which it evicts: a list linked both ways; its links change
  * together with the word of the entry that comes, goes or becomes the newest again. Members put,
  * evict, read and remove; between any two looks at a word the others change what they like. With
  * -DSTOPS one of them stops at any step, and stays stopped.
@@ -18,7 +18,7 @@
  *
  * Entries are numbered from 1; number 0 is the state: older[0] is `newest`, newer[0] `oldest`.
  * Each look at a word is a step, and so is the change of several (words.pml). Of a word that
- * somebody saw it is known whether it has changed since, be it away and back, which is what its
+ * was seen it is known whether it has changed since, be it away and back, which is what its
  * generation tells: `planned` are the words seen for a plan, `changed` those of them that are not
  * what they were. A change that fails leaves new generations in the words in front of the one that
  * it failed at. Left out: visits beyond one, what is kept, hash and index, the heap (Freeing and
@@ -26,15 +26,15 @@
  * do to the entries of the dead no more than go_on (store.pml).
  *
  * Checked: after every change the list from the oldest to the newest, and back, has exactly those
- * that are Resident or Evicting, once each; a change moves only who is in the state that its
- * caller saw; what is read is not freed; an attempt in vain means that somebody got on, or was in
- * vain himself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never; the
- * more others try, the more often): so all end, whoever is stopped; a round that finds nobody, and
- * is not the last, means that somebody in it was passed by, or that somebody else got on; nobody
- * is found only if nobody may go all the time.
+ * that are Resident or Evicting, once each; a change moves only one in the state that its
+ * caller saw; what is read is not freed; an attempt in vain means that another got on, or was in
+ * vain itself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never; the
+ * more others try, the more often): so all end, whichever is stopped; a round that finds none, and
+ * is not the last, means that an entry in it was passed by, or that another got on; none
+ * is found only if none may go all the time.
  *
  * Negative controls: -DNO_SECOND_LOOK (renew: whether it is the newest by now), -DKEEP_OWN_LINKS
- * (a removal leaves them), -DNEWEST_TWICE (append: whom to link to, and once more for the plan),
+ * (a removal leaves them), -DNEWEST_TWICE (append: what to link to, and once more for the plan),
  * -DREMOVE_ANY (whatever the word is by now), -DSAME_PAYLOAD (remove goes on while the payload is
  * the same), -DFORGET_PASSING, -DPART_OF_A_ROUND (with -DSIEVE), -DONE_HAND (the link by which the
  * round came is not looked at again after the one by which it goes on: where the entry that it is
@@ -42,7 +42,7 @@
  * -DRENEW_WITHOUT_WORD fails only together with -DBLIND_REMOVAL: a removal that does not look
  * whether its neighbours link to it.
  * For that, and for -DBLIND_APPEND and -DBLIND_RENEWAL (which do not look whether the newest has
- * nobody after it), the words in the plan would do: they are to hold with each of them left out.
+ * none after it), the words in the plan would do: they are to hold with each of them left out.
  */
 #define PUT 1
 #define READ 2
@@ -83,7 +83,7 @@
 #else
 #define IS_SIEVE false
 #endif
-#ifndef MOST_FUTILE /* attempts in a row in which nobody got on */
+#ifndef MOST_FUTILE /* attempts in a row in which no other got on */
 #ifdef NO_TRACES
 #define MOST_FUTILE 0
 #else
@@ -121,7 +121,7 @@ byte hand;
 short planned[MEMBERS], changed[MEMBERS];
 byte reads[MEMBERS];             /* entry that it may read */
 byte sure[MEMBERS];              /* entries that may go all the time, while it looks for one */
-bool is_calm[MEMBERS];           /* nobody got on since it began this attempt */
+bool is_calm[MEMBERS];           /* no other got on since it began this attempt */
 bool gone[MEMBERS];
 byte stopped = NONE;
 bool is_over;
@@ -138,7 +138,7 @@ inline touch(bits) {
 #endif
     skip
 }
-/* A word, by itself or with others: whoever was in the middle of something has been overtaken. */
+/* A word, by itself or with others: any that was in the middle of something is overtaken. */
 inline set(e, s, m, bits) {
     state[e] = s;
     owner[e] = m;
@@ -194,7 +194,7 @@ inline forget_plan() {
     first = 0;
     is_off = false
 }
-/* In vain, though nobody got on? Those who fail stand in one another's way only so often. */
+/* In vain, though no other got on? Those that fail are in each other's way only so often. */
 inline in_vain() {
     futile = (is_calm[self] -> futile + 1 : 0);
     assert(futile <= MOST_FUTILE)
@@ -354,7 +354,7 @@ inline renew(e) {
     atomic { forget_plan(); tries = 0 }
 }
 
-/* Tells in e; 0: nobody. */
+/* Tells in e; 0: none. */
 inline victim() {
     d_step {
         sure[self] = 0;
@@ -595,7 +595,7 @@ proctype Stopper() {
 }
 #endif
 
-/* When nobody can do anything more. */
+/* When no step is left. */
 proctype Judge() {
     byte self, e, k, prior, found;
     timeout;

@@ -1,6 +1,6 @@
 /* The slots of a Queue: two producers, two consumers, two slots. Producers are overtaken and queue
- * up again; messages are given back, and come again; blocks change hands. Anybody dies at any step,
- * the janitor too, who then begins anew.
+ * up again; messages are given back, and come again; blocks change hands. Any may die at any step,
+ * the janitor too, which then begins anew.
  *
  * A move is one compare-and-swap on a slot's word; the load before it is not modelled apart from
  * it, for a move that fails has changed nothing and is tried again. Whatever else is in shared
@@ -16,12 +16,12 @@
  *   free_block           | SlotRing::free_block; Arena::free, release_run
  *   free_slot            | SlotRing::free_slot
  *   Janitor              | QueueCore::reap, take_over; SlotRing::clear; Arena::reap
- *   dead[]               | a place that is announced and locked by nobody
+ *   dead[]               | a place that is announced and not locked
  *
  * A producer may pass a held slot whenever it likes, PASSES times; a consumer may lose its patience
  * OVERTAKES times. What guides them, and time, is left out: that a look ends, and how soon. The
  * order among redelivered messages is left out too. What is spent stays spent; so without -DHINTS
- * everybody acts on the first ticket that is not (tail, head). With it each walks there by itself,
+ * all act on the first ticket that is not (tail, head). With it each walks there by itself,
  * from a hint that is pushed or not, and read or not.
  * Memory is sequentially consistent: the pairs are argued in protocols.md.
  *
@@ -113,7 +113,7 @@ inline settle() {
 }
 #endif
 
-/* Whoever has the slot. Passing producers may have noted a later lap in it meanwhile. */
+/* By the one that has the slot. Passing producers may have noted a later lap in it meanwhile. */
 inline free_slot(s, known_lap) {
     d_step {
         if
@@ -449,7 +449,7 @@ end:
 #define HAS(s, m) (message[s] == (m) && (state[s] == READY || state[s] == RETURNED))
 #define IS_THERE(m) (HAS(0, m) || HAS(1, m))
 
-/* When nobody can do anything more. */
+/* When no step is left. */
 proctype Judge() {
     byte m;
     bool is_drained;

@@ -1,5 +1,5 @@
 /* One reader's messages, released by several threads in any order, the handle closed meanwhile:
- * who gives the room back, who is the last, who deletes the core.
+ * which gives the room back, is the last, deletes the core.
  *
  *   here            | src/broadcast/reader.cpp
  *   ----------------+----------------------------------------------------------------
@@ -9,7 +9,7 @@
  *   give_back       | ReaderCore::give_back_released, publish_position
  *   deleted         | ReaderCore::leave
  *
- * Checked: nobody touches a deleted core; it is deleted once, by the last; the position never goes
+ * Checked: a deleted core is not touched; it is deleted once, by the last; the position never goes
  * back, and in the end has passed everything; after close() the gate opens as soon as nothing is
  * held in the ring, whatever is kept in blocks.
  *
@@ -57,7 +57,7 @@ inline give_back() {
 inline announce(last) {
     d_step { TOUCH; is_busy = (to_see != 0); to_see++; let_go = let_go + last };
     if
-    :: is_busy  /* whoever is at work sees to ours; not another touch of the core */
+    :: is_busy  /* the one at work sees to ours; not another touch of the core */
     :: else ->
        d_step { TOUCH; seen = to_see; seen_let_go = let_go };
        do
@@ -102,7 +102,7 @@ proctype Receiver() {
     :: cursor < RECEIVED && next < MESSAGES ->  /* recv */
        d_step { TOUCH; cursor++; end_of[next] = cursor; handed_out++ };
        d_step { TOUCH; next++; waiting[next - 1] = true }
-    :: cursor < RECEIVED && next == oldest ->  /* recv_into: nobody is at work, no entry needed */
+    :: cursor < RECEIVED && next == oldest ->  /* recv_into: none is at work, no entry needed */
        cursor++;
        d_step { TOUCH; assert(cursor >= line); line = cursor }
     :: break

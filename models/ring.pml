@@ -1,5 +1,5 @@
 /* The ring of a Broadcast: one writer that publishes, wraps and refreshes its limit; two ranks
- * whose readers attach, read in place, leave or die, and are replaced; janitors. Anybody dies at
+ * with readers that attach, read in place, leave or die, and are replaced; janitors. Any may die at
  * any step.
  *
  * Positions count cells, as the sources count bytes. Stores that the argument depends on go
@@ -18,8 +18,8 @@
  *   lock[], dead     | the kernel's lock on a participant's slot; Participants::life
  *
  * Checked: no reader reads what is unpublished, torn or overwritten; each gets every message once
- * and in order, from the first one or from where it joined, to the last one published; whoever
- * waits for ever waits for somebody alive, or for a first reader that never came.
+ * and in order, from the first one or from where it joined, to the last one published; an endless
+ * wait is for a living process, or for a first reader that never came.
  *
  * Negative controls: -DNO_WRITER_FENCE, -DNO_READER_FENCE, -DNO_SECOND_LOOK, -DDEATH_BY_LATENESS,
  * -DNO_JANITOR.
@@ -31,7 +31,7 @@
 #ifndef DEATHS
 #define DEATHS 1
 #endif
-#ifndef LIVES_0  /* how often somebody attaches at rank 0, and at rank 1 (0: there is no rank 1) */
+#ifndef LIVES_0  /* attaches at rank 0, and at rank 1 (0: there is no rank 1) */
 #define LIVES_0 2
 #define LIVES_1 0
 #endif
@@ -149,7 +149,7 @@ proctype Writer() {
               needed = end;
               reap(0);
               reap(1);
-              /* Sleeps; woken by room, or by its next look at who is dead. See signal.pml. */
+              /* Sleeps; woken by room, or by its next look for the dead. See signal.pml. */
 end_blocked:
               (ALLOWS(0) && ALLOWS(1)) || DEAD(0) || DEAD(1)
            od;
@@ -316,7 +316,7 @@ proctype Reaper() {
 
 #define BLOCKS(r) (!ALLOWS(r) && (gate[r] == EXPECTED || lock[r] == READER))
 
-/* When nobody can take a step any more. */
+/* When no step is left. */
 proctype Judge() {
     timeout;
     assert(needed == 0 || BLOCKS(0) || BLOCKS(1))

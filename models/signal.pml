@@ -1,4 +1,4 @@
-/* The event count that everybody sleeps on, with its asymmetric fence: no wake-up is lost, whoever
+/* The event count that waiters sleep on, with its asymmetric fence: no wake-up is lost, whichever
  * dies at whatever step; at most it comes a slice late, and only if its waker died on the way.
  *
  * Wakers publish by advancing a position, which may linger in their store buffer (issued, visible)
@@ -14,7 +14,7 @@
  *   Waiter      | wait_until: announce, look again, look at the peer, sleep, is_standing
  *   slices      | sleeps that end by themselves: this many for no reason, any number after a death
  *
- * Checked: nobody sleeps for ever (invalid end states).
+ * Checked: no waiter sleeps for ever (invalid end states).
  * Default: wakers pay no fence, waiters call membarrier(2). -DSYMMETRIC: no membarrier, both
  * fence.
  * Negative controls: -DNO_MEMBARRIER, -DSYMMETRIC -DNO_WAKER_FENCE, -DNO_SECOND_LOOK,
@@ -33,7 +33,7 @@
 #endif
 #define NEVER 99
 
-byte word;              /* bit 0: somebody announced himself; the rest counts wake-ups */
+byte word;              /* bit 0: a waiter announced itself; the rest counts wake-ups */
 byte issued[WAKERS], visible[WAKERS];
 byte wanted = NEVER;    /* as an earlier wait left it */
 bool asleep[WAITERS];

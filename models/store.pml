@@ -1,7 +1,7 @@
-/* The store: who reserves, commits, gives up, reads, keeps, removes, clears and makes room, with
- * two entries and memory for one object. Anybody dies at any step; members, the janitor and the
+/* The store: members reserve, commit, give up, read, keep, remove, clear and make room, with
+ * two entries and memory for one object. Any may die at any step; members, the janitor and the
  * janitor's successor take over what the dead had. With -DSTOPS all but one stop at any step, and
- * stay stopped; that one is then to get whatever nobody alive holds.
+ * stay stopped; that one is then to get whatever no living member holds.
  *
  *   here              | src/store
  *   ------------------+---------------------------------------------------------------------
@@ -27,10 +27,10 @@
  * Checked: a key is at most once Staged, Resident or Evicting; what a reader has after it looked is
  * not freed before it lets go; what is kept is not evicted; a get that begins when the key is
  * there finds it, unless it goes meanwhile; in the end there is nothing but free entries and
- * objects, nobody's holder bit is left, and all memory is free or an object's; who is alone gets
- * room and an entry where nobody alive has them, in a few attempts.
+ * objects, no holder bit is left, and all memory is free or an object's; one alone gets
+ * room and an entry where no living member has them, in a few attempts.
  *
- * That who is alone comes to an end, whatever it is at, is a formula (-DENDS, with -DSTOPS), which
+ * That one alone comes to an end, whatever it is at, is a formula (-DENDS, with -DSTOPS), which
  * wants a verifier compiled without -DSAFETY and run with -a: not a part of `run`.
  *
  * Negative controls: -DEVICT_BLINDLY, -DKEPT_FIRST, -DOLD_LOOK (at the holders, before the word
@@ -44,7 +44,7 @@
 #define REMOVE 8
 #define KEEP 16
 #define CLEAR 32
-#define PROBE 64   /* a put of key 2, by who is alone */
+#define PROBE 64   /* a put of key 2, by the one alone */
 #ifndef DOES_0     /* any of these */
 #define DOES_0 (PUT + GET)
 #endif
@@ -75,13 +75,13 @@
 #ifndef EXPIRES    /* reservations have a deadline */
 #define EXPIRES 1
 #endif
-#ifndef BIRTHS     /* of others in the place of somebody dead */
+#ifndef BIRTHS     /* of others in the place of a dead one */
 #define BIRTHS 0
 #endif
 #define ENTRIES 2
 #define JANITOR RUNNERS
 #define NONE 7
-#ifdef SHARED      /* runners 0 and 1 are threads of one member; nobody dies */
+#ifdef SHARED      /* runners 0 and 1 are threads of one member; none dies */
 #define MEMBER(t) ((t) == 1 -> 0 : (t))
 #else
 #define MEMBER(t) (t)
@@ -105,7 +105,7 @@ mtype life[RUNNERS + 1] = ALIVE;
 byte lock[RUNNERS + 1];          /* of the dead: janitor + 1 */
 bool gone[RUNNERS + 1];
 byte deaths = DEATHS, births = BIRTHS;
-byte alone = NONE;               /* who goes on when all others have stopped */
+byte alone = NONE;               /* goes on when all others have stopped */
 bool is_over;
 #ifdef SHARED
 #define BUSY 7
@@ -141,7 +141,7 @@ inline not_sure(e) {
     skip
 }
 
-/* The block back to the heap, the entry to everybody. */
+/* The block back to the heap, the entry free. */
 inline finish_freeing() {
     d_step {
         assert(state[e] == FREEING && owner[e] == ME);
@@ -342,7 +342,7 @@ inline take_over(who) {
     e = 0
 }
 
-/* Of who is dead and has no janitor. */
+/* Of a dead member without a janitor. */
 #if DEATHS > 0
 inline reap_dead() {
     place = 0;
@@ -362,7 +362,7 @@ inline reap_dead() { skip }
 
 #define IS_DEAD(m) (life[m] == DEAD && lock[m] == 0)
 #define DEAD_BITS ((IS_DEAD(0) -> 1 : 0) + (IS_DEAD(1) -> 2 : 0) + (IS_DEAD(2) -> 4 : 0))
-/* Nobody alive has it. */
+/* No living member has it. */
 #define IS_TO_BE_HAD(e)                                                                          \
     (state[e] == FREE ||                                                                         \
      ((state[e] == RESIDENT || state[e] == EVICTING) && !kept[e] &&                              \
@@ -374,7 +374,7 @@ inline reap_dead() { skip }
 #define KEY (op == PROBE -> 2 : (op == OTHER -> 1 : 0))
 #define IS_PUT (op == PUT || op == OTHER || op == PROBE)
 
-/* Staged by whom? Goes to `again` or to `done`, or on. */
+/* Which writer has it? Goes to `again` or to `done`, or on. */
 inline look_for_writer() {
     e = 0;
     do
@@ -687,7 +687,7 @@ end:
     od
 }
 
-/* When nobody can do anything more. */
+/* When no step is left. */
 proctype Judge() {
     byte b, e;
     timeout;

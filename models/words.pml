@@ -1,6 +1,6 @@
 /* Several words changed at once. Participants plan from what they read, describe the change in
- * their place and run it; whoever meets a reference runs that first. One alone changes the last
- * word, by itself. Anybody dies at any step; a janitor finishes what a place was left with, and a
+ * their place and run it; one that meets a reference runs that first. One alone changes the last
+ * word, by itself. Any may die at any step; a janitor finishes what a place was left with, and a
  * successor there goes on with the same description, under the next sequence.
  *
  *   here                 | src/segment/multi_word.cpp
@@ -24,10 +24,10 @@
  * futile attempts, for they are errors here, and that generations wrap. Memory is sequentially consistent: the pairs are argued in
  * protocols.md.
  *
- * Checked: whoever reads a word finds the payload that it has by the changes decided so far
+ * Checked: a read of a word finds the payload that it has by the changes decided so far
  * (`truth`, which a decision changes in all its words, once); what was reported is what was
  * decided; a reference in a word leads to a description of that change; helping goes in no
- * circle; somebody gets on: not all of those that end fail; in the end every word has its truth.
+ * circle; progress: not all of those that end fail; in the end every word has its truth.
  *
  * Negative controls: -DNO_GROWTH (what goes back is what was there), -DHEIR_GOES_ON (a successor
  * does not finish what it finds), -DDECIDE_ANY (a helper does not ask whose status it is),
@@ -402,7 +402,7 @@ proctype Single() {
     od
 }
 
-/* Whoever has the dead one's lock. */
+/* The holder of the dead one's lock. */
 proctype Janitor() {
     STACK;
     byte j, who;
@@ -434,7 +434,7 @@ end:
     od
 }
 
-/* When nobody can do anything more. */
+/* When no step is left. */
 proctype Judge() {
     byte w;
     timeout;

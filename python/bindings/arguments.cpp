@@ -19,7 +19,7 @@ namespace penstock::py {
 
 namespace {
 
-// For sentences: what was given, not longer than a sentence bears.
+// The given value for an error message, truncated.
 std::string shown(nb::handle given) {
     constexpr std::size_t most = 80;
     const nb::object text = nb::steal(PyObject_Repr(given.ptr()));

@@ -48,7 +48,7 @@ std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what);
 Codec parse_codec(nb::handle codec);
 // None, a user's number or a user's name; InvalidArgument for what is no user.
 std::optional<std::uint32_t> parse_owner(nb::handle owner);
-// Whose segments may be attached to, by an `owner=` and what the values are read with.
+// Which users' segments may be attached to, by an `owner=` and what the values are read with.
 Trust parse_trust(nb::handle owner, Codec codec);
 
 // What a bytes object holds.

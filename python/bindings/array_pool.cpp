@@ -28,7 +28,7 @@ Block make_block(std::size_t bytes) {
 
 }  // namespace
 
-// What is free, the one given back last at the end: that one is warm.
+// Free blocks, the most recently freed last: that one is warm.
 struct ArrayPool::Shelf {
     std::vector<Block> blocks;
     std::size_t kept = 0;

@@ -294,7 +294,7 @@ bool Encoder::is_key(nb::handle key, unsigned depth) const {
     }
     if (type == &PyTuple_Type) {
         if (depth == codec::kMaxDepth) {
-            return true;  // value() has the words for it
+            return true;  // value() reports it
         }
         check_stack("cannot encode the value", depth);
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {

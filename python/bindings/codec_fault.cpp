@@ -1,4 +1,4 @@
-// All sentences of the decoder begin alike, so that one knows where they come from.
+// All error messages of the decoder begin alike, so that their source is plain.
 #include "codec_fault.hpp"
 
 #include "errors.hpp"

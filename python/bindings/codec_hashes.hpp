@@ -1,4 +1,4 @@
-// Keys whose hashes were made to be the same. A dict compares a new key with each one of the same
+// A defence against crafted hash collisions. A dict compares a new key with each one of the same
 // hash: 40,000 of them are 800 million comparisons in one recv(), with the GIL held.
 #pragma once
 

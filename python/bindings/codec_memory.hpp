@@ -13,7 +13,7 @@ namespace nb = nanobind;
 // Fresh, writable, uninitialised. `data` is where it begins.
 nb::object new_memory(std::size_t bytes, std::byte*& data);
 
-// Somebody else's memory, read-only; keeps `owner` alive. Exports the buffer protocol.
+// Memory of another owner, read-only; keeps `owner` alive. Exports the buffer protocol.
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner);
 
 // The same, to write into.

@@ -1,4 +1,4 @@
-// Puts the sentence of a refusal together. Only reached when something is wrong: need not be fast.
+// Composes the message of a refusal. Cold path.
 #include "codec_refusal.hpp"
 
 #include <string_view>

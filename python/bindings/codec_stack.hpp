@@ -1,4 +1,4 @@
-// The stack that is left to whoever walks a value or a message by recursion.
+// The stack that is left to a recursive walk over a value or a message.
 #pragma once
 
 #include "os/stack.hpp"

@@ -36,7 +36,7 @@ Status store(Result<T>&& result, std::optional<T>& place) {
     return result.status().copy();
 }
 
-// How objects of a bound class come into being: for users who call the class itself.
+// How objects of a bound class come into being: for users that call the class itself.
 // The last overload of each public constructor.
 [[noreturn]] void raise_not_by_hand(nb::handle type);
 template <typename Class>

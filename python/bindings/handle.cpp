@@ -1,5 +1,5 @@
-// Turns and closing. The rule that keeps it free of deadlocks: nobody waits for a turn while it
-// holds the GIL, and nobody waits for a turn at all that an open loan or this very thread has.
+// Turns and closing. The rule that keeps it free of deadlocks: no thread waits for a turn while it
+// holds the GIL, and none waits for a turn at all that an open loan or this very thread has.
 #include "handle.hpp"
 
 namespace penstock::py {
@@ -33,7 +33,7 @@ void Handle::close() {
     if (is_foreign() || is_closed()) {
         return;
     }
-    end_waits();  // before the flag: from then on whoever has the turn may close at any moment
+    end_waits();  // before the flag: from then on the thread with the turn may close at any moment
     closing_.store(true);
     if (turnstile_.try_enter()) {
         leave();
@@ -49,7 +49,7 @@ void Handle::close() {
         return;
     }
     if (turnstile_.is_mine()) {
-        return;  // whoever has the turn closes when it leaves
+        return;  // the thread with the turn closes when it leaves
     }
     const WithoutGil without_gil;
     if (turnstile_.enter(Wait()).is_ok()) {

@@ -26,7 +26,7 @@ public:
     virtual ~Handle() = default;
 
     // Ends the waits of other threads with Closed, and closes. A loan that is open is not sent; a
-    // call of this very thread, in whose signal handler this is, closes at its end. Does nothing
+    // call of this very thread, if this is its signal handler, closes at its end. Does nothing
     // the second time, and in a forked child.
     void close();
     [[nodiscard]] bool is_closed() const noexcept { return closing_.load(); }
@@ -47,7 +47,7 @@ protected:
     void awaits(const std::string& instance, detail::Awaited what) { subject_ = {instance, what}; }
 
     // The library's request_close(), which any thread may call, but not while another is in
-    // close(); and close(), for the one whose turn it is, or while a loan is open.
+    // close(); and close(), for the thread with the turn, or while a loan is open.
     virtual void end_waits() noexcept = 0;
     virtual void shut() noexcept = 0;
 

@@ -154,7 +154,7 @@ private:
         const auto kind = std::ranges::find(kinds_, key, &Kind::name);
         if (kind == kinds_.end()) return nullptr;
         std::size_t& seen = seen_[static_cast<std::size_t>(kind - kinds_.begin())];
-        is_repeated_ = is_repeated_ || seen == group + 1;  // which of them counts?
+        is_repeated_ = is_repeated_ || seen == group + 1;  // ambiguous
         seen = group + 1;
         const char* const end = text_.data() + text_.size();
         if (at == end || *at != '[') return nullptr;

@@ -25,7 +25,7 @@ struct LoanMemory {
     }
 };
 
-// A loan of the library, and the turn on its writer that lasts as long: whoever else wants to send
+// A loan of the library, and the turn on its writer that lasts as long: another that wants to send
 // waits for its end. Dropped when destroyed.
 class OpenLoan {
 public:

@@ -308,7 +308,7 @@ void bind_queue(nb::module_& module) {
             "Raises Timeout, Closed (the stream has ended), TooLarge, NoSpace or UnsupportedType:\n"
             "then nothing was put.")
         .def("put_bytes", &put_bytes, nb::arg("data").none(), nb::arg("timeout") = nb::none(),
-             "Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does.")
+             "Put a contiguous buffer; consumers get bytes. Waits and raises as ``put`` does.")
         .def(
             "get", &get, nb::arg("timeout") = nb::none(),
             "The next message, as an object of one's own; acknowledged when it returns.\n\n"

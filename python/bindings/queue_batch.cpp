@@ -142,7 +142,7 @@ public:
             }
             failed ? message.give_back() : message.acknowledge();
         }
-        // Whoever still has the list has no messages any more: only arrays kept by name stay.
+        // A list that is still referred to has no messages any more: only arrays kept by name stay.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
             throw nb::python_error();
         }

@@ -167,7 +167,7 @@ void bind_reader(nb::module_& module) {
              "and\n"
              "raises as ``recv_bytes`` does.")
         .def("close", &Reader::close,
-             "Leave: the rank blocks nobody until a replacement attaches. Ends waits of other "
+             "Leave: the rank does not gate the writer until replaced. Ends waits of other "
              "threads.\n\n"
              "The second time it does nothing, and in a forked child neither.")
         .def_prop_ro("closed", &Reader::is_closed, "Whether this handle was closed here.")

@@ -11,7 +11,7 @@
 
 namespace penstock::py {
 
-// Members belong to the one whose Turn it is, except the constants, and `core` for the calls that
+// Members belong to the thread with the Turn, except the constants, and `core` for the calls that
 // the library allows to any thread.
 struct Reader final : Handle {
     Reader(BroadcastReader attached, const std::string& name, unsigned rank_of_it, Codec values);

@@ -30,7 +30,7 @@ std::byte* allocate(std::size_t bytes, std::size_t alignment) {
 
 bool has_given_up = false;
 
-// Its writers can't be kept out: so it stays theirs, and is nobody else's room.
+// Its writers can't be kept out: so it stays theirs, and is never another's room.
 [[noreturn]] void give_up(StoreRoom& room, const std::error_code& error) {
     [[maybe_unused]] const auto* const kept = new StoreRoom(std::move(room));
     has_given_up = true;
@@ -94,7 +94,7 @@ bool RoomMemory::take_away() noexcept {
 }
 
 void RoomMemory::forget_object() noexcept {
-    // It is private already: if it must stay, it shows what others put there, and harms nobody.
+    // It is private already: if it must stay, it shows what others put there, and does no harm.
     if (window_.is_open()) {
         [[maybe_unused]] const std::error_code error = window_.show_zeros();
     }

@@ -1,5 +1,5 @@
-// A library's handle that two may use at once, each for its own side: whoever puts does not wait
-// for who takes, whoever waits for credit does not hold up who puts.
+// A library's handle that two may use at once, each for its own side: putting does not wait for
+// taking, waiting for credit does not hold up putting.
 // Everything here needs the GIL.
 #pragma once
 

@@ -224,7 +224,7 @@ void bind_store(nb::module_& module) {
                 return is_done(store.live()->remove(parse_key(key)));
             },
             nb::arg("key").none(),
-            "Nobody finds it any more; who reads it may go on. False: it was not there.")
+            "Look-ups miss it; readers that hold it go on. False: it was not there.")
         .def(
             "touch",
             [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); },
@@ -235,8 +235,8 @@ void bind_store(nb::module_& module) {
                 return is_done(store.live()->pin(parse_key(key)));
             },
             nb::arg("key").none(),
-            "Never evict it until ``unpin()``, whoever lives or dies; counts. False: it is not "
-            "there.")
+            "Never evict it until ``unpin()``, also after this process died; counts. False: it is "
+            "not there.")
         .def(
             "unpin",
             [](PyStore& store, nb::handle key) {
@@ -270,7 +270,7 @@ void bind_store(nb::module_& module) {
                 const WithoutGil without_gil;
                 live->reap_dead();
             },
-            "Take back what the dead hold now; it happens by itself when somebody needs it.")
+            "Take back what the dead hold now; it also happens when a call needs it.")
         .def(
             "populate",
             [](PyStore& store, nb::handle timeout) {
@@ -306,7 +306,7 @@ void bind_store(nb::module_& module) {
             "From now on the store stays when the last one leaves, as one that was created "
             "``persistent``.\n"
             "\n"
-            "For good, and for all: whoever attaches, now or later. It is removed by ``penstock gc "
+            "For good, and for every process, now or later. It is removed by ``penstock gc "
             "--data``.")
         .def_prop_ro(
             "persistent", [](PyStore& store) { return store.live()->is_persistent(); },

@@ -32,7 +32,7 @@ public:
     std::shared_ptr<Store> lend();
     void use(std::shared_ptr<Store> lent) { store_ = std::move(lent); }
     void give_back(std::shared_ptr<Store> own);
-    void leave();  // close(), for the one to whom it is lent
+    void leave();  // close(), for the borrower
 
 private:
     std::shared_ptr<Store> store_;

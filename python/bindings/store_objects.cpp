@@ -29,7 +29,7 @@ std::string title_of(std::string_view key, const StoreObjects& store) {
     return "'" + detail::printable(detail::cut(key, most)) + "' of store '" + store.name + "'";
 }
 
-// What put() and reserve() have in common beside the object: who is told what, and its metadata.
+// What put() and reserve() have in common beside the object: options and metadata.
 struct Asked {
     ReserveOptions options;
     std::vector<std::byte> meta;
@@ -63,7 +63,7 @@ struct Asked {
     raise_error(status);
 }
 
-// False: it is there, or somebody alive is writing it.
+// False: it is there, or a living process is writing it.
 bool put_with(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
               const auto& fill) {
     Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
@@ -250,7 +250,7 @@ void bind_store_objects(nb::module_& module) {
         .def("put", &put, nb::arg("key").none(), nb::arg("obj").none(), nb::kw_only(),
              nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
              nb::arg("expires_after") = nb::none(),
-             "Put a value. False: it is there already, or somebody alive is writing it.\n"
+             "Put a value. False: it is there already, or a living process is writing it.\n"
              "\n"
              "``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is "
              "passed by so\n"
@@ -264,7 +264,7 @@ void bind_store_objects(nb::module_& module) {
         .def("put_bytes", &put_bytes, nb::arg("key").none(), nb::arg("data").none(), nb::kw_only(),
              nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
              nb::arg("expires_after") = nb::none(),
-             "Put a contiguous buffer; who gets it gets bytes, or a view of them. See ``put``.")
+             "Put a contiguous buffer; readers get bytes, or a view of them. See ``put``.")
         .def("_reserve_bytes", &reserve_bytes, nb::arg("key").none(), nb::arg("nbytes").none(),
              nb::kw_only(), nb::arg("meta").none(), nb::arg("weight").none(),
              nb::arg("expires_after").none(), nb::arg("alignment").none())

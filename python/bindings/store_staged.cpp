@@ -27,7 +27,7 @@ namespace {
 
 struct StoreStaged;
 
-// Those whose memory may be the store's own. With the GIL.
+// Those with memory that may be the store's own. With the GIL.
 std::vector<StoreStaged*> open_rooms;
 
 struct StoreStaged {

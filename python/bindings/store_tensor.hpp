@@ -16,7 +16,7 @@ std::vector<std::byte> write_tensor_head(codec::DType dtype, codec::Source sourc
                                          std::span<const std::int64_t> shape,
                                          std::span<const std::byte> descr);
 // What a head says of the array, and how much of `meta` it takes; 0: there is no such head, or it
-// does not fit. Whether a described array fits is left to who reads `descr`.
+// does not fit. Whether a described array fits is left to the reader of `descr`.
 struct TensorHead {
     codec::TensorView view;
     std::span<const std::byte> descr;

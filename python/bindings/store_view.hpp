@@ -16,7 +16,7 @@ nb::object copy_of(const StoreObject& object, Codec codec);
 // What was stored beside it.
 nb::object meta_of(const StoreObject& object);
 // Raises what making a value of these would: see check_message(). Of the metadata, what is the
-// value's: whatever else a writer in C++ puts there is for those who ask for it.
+// value's: whatever else a writer in C++ puts there is for callers that ask for it.
 void check_object(Format format, std::span<const std::byte> bytes, std::span<const std::byte> meta,
                   Codec codec);
 void bind_store_view(nb::module_& module);

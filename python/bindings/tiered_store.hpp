@@ -37,13 +37,13 @@ public:
     [[nodiscard]] bool is_closed() const noexcept { return tiered_ == nullptr; }
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
     [[nodiscard]] const nb::object& first() const noexcept { return first_; }
-    // What a report said that never reached a caller: the next one says it again.
+    // Counts of a report that never reached a caller: added to the next one.
     void owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept;
 
 private:
     template <typename Ask>
     auto ask(Ask&& ask) const;
-    // With what was owed.
+    // Adds the owed counts.
     Unwritten complete(Unwritten report) noexcept;
 
     nb::object first_;

@@ -215,7 +215,7 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
     return *std::move(batch);
 }
 
-// A call on the reader that does not wait for anybody but other threads of this process.
+// A call on the reader that waits for none but other threads of this process.
 template <typename Call>
 auto with_turn(PyReader& reader, Call&& call) {
     Turn turn(reader);

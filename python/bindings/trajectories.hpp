@@ -7,7 +7,7 @@
 
 namespace penstock::py {
 
-// A batch of a reader; closed together with nothing: it keeps the queue's memory by itself.
+// A batch of a reader; outlives it: the batch keeps the queue's memory by itself.
 void bind_trajectory_batch(nb::module_& module);
 void bind_trajectories(nb::module_& module);
 

@@ -1,4 +1,4 @@
-// penstock._core.TrajectoryBatch: columns into arrays of anybody who speaks DLPack or the buffer
+// penstock._core.TrajectoryBatch: columns into arrays of any type that speaks DLPack or the buffer
 // protocol, groups as values.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>

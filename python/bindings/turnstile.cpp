@@ -70,7 +70,7 @@ void Turnstile::leave() noexcept {
     pass_on();
 }
 
-// One who has waited for long is handed the turn. One who has just come may be overtaken by the
+// A thread that has waited for long is handed the turn. A newcomer may be overtaken by the
 // thread that leaves: to switch threads for every message would cost far more than a message.
 void Turnstile::pass_on() noexcept {
     owner_ = {};

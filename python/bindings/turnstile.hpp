@@ -1,6 +1,6 @@
 // Lets the threads of a process use one handle of the library, which by itself belongs to one
-// thread: who enters is alone with the handle until it leaves. Whoever has waited for more than a
-// millisecond goes before those who come anew: beside three busy senders on a full ring the longest
+// thread: one that enters is alone with the handle until it leaves. One that has waited for over a
+// millisecond goes before newcomers: beside three busy senders on a full ring the longest
 // wait for a turn was 15 s without that and 4 ms with it.
 #pragma once
 
@@ -18,7 +18,7 @@ namespace penstock::py {
 // Any thread may call anything. None of it needs the GIL, and enter() must not hold it.
 class Turnstile {
 public:
-    // Takes the turn if nobody has it. Never waits.
+    // Takes the turn if it is free. Never waits.
     bool try_enter() noexcept;
     // Waits for the turn as long as `wait` allows: Timeout, Cancelled.
     Status enter(const Wait& wait);

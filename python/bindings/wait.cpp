@@ -27,8 +27,8 @@ std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
 // Of run_cancellable(), while this thread is in it.
 thread_local const Cancel* cancel_of_thread = nullptr;
-// Threads that have no business in Python any more, though the interpreter has not ended yet. Never
-// freed: whoever reads it may have no GIL.
+// Threads that must not enter Python any more, though the interpreter has not ended yet. Never
+// freed: a thread that reads it may have no GIL.
 std::atomic<const std::vector<unsigned long>*> left_behind{nullptr};
 // Threads between the decision to take the GIL back and having it.
 std::atomic<int> coming_back{0};
@@ -52,7 +52,7 @@ void after_fork_in_child() noexcept {
     listed.clear();
 }
 
-// `call()`, whose waits on this thread end within 80 ms after `cancel` is cancelled. So every call
+// `call()`; its waits on this thread end within 80 ms after `cancel` is cancelled. So every call
 // that waits can be left by a task, and none of them needs an argument for it.
 nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     struct Scope {
@@ -92,7 +92,7 @@ void end_waits(nb::handle threads) {
     PyEval_RestoreThread(state);
 }
 
-// The threads whose waits nothing outside this process can end.
+// The threads in waits that nothing outside this process can end.
 nb::set waits_in_vain() {
     nb::set threads;
     for (const ListedWait* const wait : listed) {
@@ -301,7 +301,7 @@ void bind_wait(nb::module_& module) {
         "is_made", [](nb::handle one) { return nb::inst_check(one) && nb::inst_ready(one); },
         nb::arg("one"), "Whether it is an object of this module's, and its ``__init__`` has run.");
     module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"),
-               "``call()``, whose waits end within 80 ms after ``cancel`` is cancelled.");
+               "``call()``; its waits end within 80 ms after ``cancel`` is cancelled.");
 
     module.def(
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
@@ -310,7 +310,7 @@ void bind_wait(nb::module_& module) {
                "The process is about to end: these threads (None: all but the main one) don't come "
                "back from waits without the GIL.");
     module.def("waits_in_vain", &waits_in_vain,
-               "The threads whose waits nothing outside this process can end.");
+               "The threads in waits that nothing outside this process can end.");
     module.def("end_awaited_streams", &end_awaited_streams,
                "Lets those end with what is there, and then Closed.");
     module.def("start_thread", &start_thread, nb::arg("call"),

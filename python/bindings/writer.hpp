@@ -12,7 +12,7 @@
 
 namespace penstock::py {
 
-// Members belong to the one whose Turn it is, except `core` for the calls that the library allows
+// Members belong to the thread with the Turn, except `core` for the calls that the library allows
 // to any thread.
 struct Writer final : Handle {
     Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values);

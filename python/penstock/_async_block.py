@@ -29,7 +29,7 @@ class Block(Protocol):
 
 
 class Entered(Generic[T]):
-    """A block that has begun, and what it gave."""
+    """An entered block and its value."""
 
     __slots__ = ("block", "value")
 
@@ -40,7 +40,7 @@ class Entered(Generic[T]):
 
 
 def enter(block: Block) -> Entered[Any]:
-    """Begins it."""
+    """Enters the block."""
     return Entered(block, block.__enter__())
 
 

@@ -28,7 +28,7 @@ def is_made(one: object) -> bool:
     """Whether it is an object of this module's, and its ``__init__`` has run."""
 
 def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
-    """``call()``, whose waits end within 80 ms after ``cancel`` is cancelled."""
+    """``call()``; its waits end within 80 ms after ``cancel`` is cancelled."""
 
 class Loan:
     """Room for one message in shared memory; made by ``BroadcastWriter.loan()``.
@@ -181,7 +181,7 @@ class BroadcastReader:
         """
 
     def close(self) -> None:
-        """Leave: the rank blocks nobody until a replacement attaches. Ends waits of other threads.
+        """Leave: the rank does not gate the writer until replaced. Ends waits of other threads.
 
         The second time it does nothing, and in a forked child neither.
         """
@@ -273,7 +273,7 @@ class Queue:
         """
 
     def put_bytes(self, data: Buffer, timeout: Timeout = None) -> None:
-        """Put a contiguous buffer; who gets it gets bytes. Waits and raises as ``put`` does."""
+        """Put a contiguous buffer; consumers get bytes. Waits and raises as ``put`` does."""
 
     def get(self, timeout: Timeout = None) -> Any:
         """The next message, as an object of one's own; acknowledged when it returns.
@@ -445,7 +445,7 @@ def end_waits(threads: Iterable[int] | None) -> None:
     waits without the GIL."""
 
 def waits_in_vain() -> set[int]:
-    """The threads whose waits nothing outside this process can end."""
+    """The threads in waits that nothing outside this process can end."""
 
 def end_awaited_streams() -> None:
     """Lets those end with what is there, and then Closed."""
@@ -514,7 +514,7 @@ class StoreObjects:
         weight: int = 0,
         expires_after: float | None = None,
     ) -> bool:
-        """Put a value. False: it is there already, or somebody alive is writing it.
+        """Put a value. False: it is there already, or a living process is writing it.
 
         ``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is passed by
         so many times more when others are evicted. ``expires_after`` is in seconds; see
@@ -533,7 +533,7 @@ class StoreObjects:
         weight: int = 0,
         expires_after: float | None = None,
     ) -> bool:
-        """Put a contiguous buffer; who gets it gets bytes, or a view of them. See ``put``."""
+        """Put a contiguous buffer; readers get bytes, or a view of them. See ``put``."""
 
     def _reserve_bytes(
         self,
@@ -608,13 +608,13 @@ class Store(StoreObjects):
         """Whether it is there at this moment; does not count as read."""
 
     def delete(self, key: str | bytes) -> bool:
-        """Nobody finds it any more; who reads it may go on. False: it was not there."""
+        """Look-ups miss it; readers that hold it go on. False: it was not there."""
 
     def touch(self, key: str | bytes) -> bool:
         """Count as read, for eviction. False: it is not there."""
 
     def pin(self, key: str | bytes) -> bool:
-        """Never evict it until ``unpin()``, whoever lives or dies; counts. False: it is not
+        """Never evict it until ``unpin()``, also after this process died; counts. False: it is not
         there.
         """
 
@@ -630,7 +630,7 @@ class Store(StoreObjects):
         """
 
     def reap_dead(self) -> None:
-        """Take back what the dead hold now; it happens by itself when somebody needs it."""
+        """Take back what the dead hold now; it also happens when a call needs it."""
 
     def populate(self, timeout: Timeout = None) -> None:
         """Map the store's memory into this process, so that its first use of each page costs no
@@ -648,7 +648,7 @@ class Store(StoreObjects):
         """From now on the store stays when the last one leaves, as one that was created
         ``persistent``.
 
-        For good, and for all: whoever attaches, now or later. It is removed by ``penstock gc
+        For good, and for every process, now or later. It is removed by ``penstock gc
         --data``.
         """
 

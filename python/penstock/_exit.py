@@ -35,11 +35,11 @@ T = TypeVar("T", bound=Closeable)
 _SLICE = 0.05  # seconds between two looks at threads that are still at work
 _LAST = -1_000_000  # of all finalizers of multiprocessing
 
-# Each with how it is closed.
+# Open handles, each with its close function.
 _open: weakref.WeakKeyDictionary[Closeable, Callable[..., object]] = weakref.WeakKeyDictionary()
 _known_to_multiprocessing_in = 0  # the process whose multiprocessing calls us
-_watcher_runs = False  # and closes when the program's threads are done
-_hurries = False  # they are
+_watcher_runs = False  # a thread closes when the program's threads are done
+_hurries = False  # those threads are done
 _had_daemons: list[str] = []  # names of segments that daemonic children are attached to
 
 
@@ -53,7 +53,7 @@ def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None
 
 
 def come_first() -> None:
-    """Sees to it that ours is the first hook to be called, whatever was imported meanwhile.
+    """Makes our hook the first to be called, whatever was imported meanwhile.
 
     ``threading`` calls its hooks, the last one first, before it joins threads and before any
     function of ``atexit`` runs. multiprocessing's children leave without ``atexit``.
@@ -101,7 +101,7 @@ def _before_children_are_joined() -> None:
 
 
 def _start(call: Callable[[], None]) -> None:
-    """In a thread that the end of the process waits for, so that the main thread can go on: what
+    """Runs in a thread that the process waits for at its end, so that the main thread goes on: what
     others are at is theirs to end, and some look whether the main thread is alive."""
     try:
         threading.Thread(target=call, name="penstock-exit", daemon=False).start()
@@ -120,7 +120,7 @@ def _watch() -> None:
 
 
 def _close(threads_wait: bool) -> None:
-    # Daemon threads wake up to nothing rather than to an error that no one wants; not where others
+    # Daemon threads wake up to nothing rather than to a needless error; not where others
     # may still join them.
     try:
         if not threads_wait:
@@ -163,7 +163,7 @@ def _leave() -> None:
     _hurries = True
     try:
         _core.join_thread()
-        # First, so that threads which are still waiting don't wake up to an error nobody wants.
+        # First, so that threads which are still waiting don't wake up to a needless error.
         _core.end_waits(None)
     finally:
         _close_and_leave_all()
@@ -183,18 +183,18 @@ def _is_child() -> bool:
 
 
 def _end_undisturbed() -> None:
-    """A command that is closing is not told to end a second time."""
+    """Signals to a command that is closing are only noted."""
     if (interrupts := _interrupts()) is not None:
         interrupts.end_undisturbed()
 
 
 def _interrupts() -> Any:
-    """None: the process is no command's."""
+    """None: the process is no command."""
     return sys.modules.get(f"{__package__}._interrupts")
 
 
 def _handles() -> list[Closeable]:
-    """In one step: daemon threads may be making more."""
+    """A copy, in one step: daemon threads may add handles."""
     return [handle for ref in _open.keyrefs() if (handle := ref()) is not None]
 
 

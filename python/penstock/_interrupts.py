@@ -2,7 +2,7 @@
 
 Handlers, and no masks: a mask holds for one thread only, and threads that a library has started
 before would take the signal and die of it. For commands, on the main thread; a library's user keeps
-his own handlers.
+own handlers stay.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _wakeup_before = -1  # the program's own wake-up descriptor, where it has one
 
 
 def note(_number: int) -> None:
-    """An action: nothing but that ``wait()`` returns. Also for closing, which is bounded."""
+    """An action: only ends ``wait()``. Also for closing, which is bounded."""
 
 
 def interrupt(_number: int) -> None:

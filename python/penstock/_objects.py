@@ -15,7 +15,7 @@ __all__ = ["MISSING", "Key", "StoreRef", "get", "get_copy", "reserve"]
 
 #: Of an object: a str is its UTF-8; up to 4096 bytes.
 Key = str | bytes
-#: Names one object and no other: its entry, and which in a row that is.
+#: Names one object and no other: its entry and incarnation.
 StoreRef = tuple[int, int]
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def reserve(
     expires_after: float | None = None,
     alignment: int | str | None = None,
 ) -> Reservation:
-    """Room for an object that nobody sees before it is committed.
+    """Room for an object that is not visible before its commit.
 
     ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
     becomes the object; it is committed at the end of the block, whatever still refers to it,
@@ -47,7 +47,7 @@ def reserve(
     refused (Expired) and the key free for others; the memory stays the writer's until the end
     of the block. ``alignment`` is that of the object's address, up to 2 MiB.
 
-    Raises AlreadyExists, Busy (somebody alive is writing it; ``error.rank`` is its place), NoSpace,
+    Raises AlreadyExists, Busy (it is being written; ``error.rank`` is the writer's place), NoSpace,
     TooLarge or InvalidArgument.
     """
     options = {

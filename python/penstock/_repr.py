@@ -1,4 +1,4 @@
-"""The ``repr`` of every handle: what it is called, and whether it is open.
+"""The ``repr`` of every handle: its name, and whether it is open.
 
 It says what is at hand and asks nothing: no system call, no lock, no attaching, no wait. So it can
 be called in a debugger, in a signal handler, in a forked child and on what is closed or half made.

@@ -139,7 +139,7 @@ class Reservation:
             )
 
     def _settle(self, staged: _core.StoreStaged) -> bool:
-        """Nobody is meant to write any more. True: more than ``room`` itself is left over."""
+        """After the last write. True: more than ``room`` itself is left over."""
         room, self._room = self._room, None
         if isinstance(room, memoryview):
             with contextlib.suppress(BufferError):  # what was made of it is left over

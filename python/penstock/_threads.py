@@ -92,7 +92,7 @@ async def attach_when_there(
 
 
 class _Errand(Generic[T]):
-    """A call in a thread, and who is to have its outcome: the task, or else ``undo``."""
+    """A call in a thread; its outcome goes to the task, or else to ``undo``."""
 
     def __init__(self, call: Callable[[_core.Cancel], T], undo: Callable[[T], object]) -> None:
         self._call = call
@@ -129,7 +129,7 @@ class _Errand(Generic[T]):
                 self._undo(taken)
 
     def _post(self, deliver: Callable[[Any], None], outcome: Any) -> bool:
-        """False: the loop was closed under the task, and nobody waits any more."""
+        """False: the loop was closed under the task, and no task waits."""
         try:
             self._loop.call_soon_threadsafe(deliver, outcome)
         except RuntimeError:

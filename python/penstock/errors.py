@@ -80,7 +80,7 @@ class Incompatible(Error, RuntimeError):
 
 
 class Corrupt(Error, RuntimeError):
-    """The bytes contradict themselves: somebody wrote where nobody should."""
+    """The bytes contradict themselves: a stray write, or damage."""
 
 
 class Cancelled(Error, RuntimeError):
@@ -108,8 +108,8 @@ class PermissionDenied(Error, PermissionError):
 
 
 class Busy(Error, RuntimeError):
-    """A rank has a living reader, a loan is open, too many messages are held, or somebody alive is
-    writing the key."""
+    """A rank has a living reader, a loan is open, too many messages are held, or the key is being
+    written."""
 
     rank: int | None = None  #: that is taken, or writing; None when it is about something else
 

@@ -15,7 +15,7 @@ __all__ = ["Handle", "Name", "Owner", "handle_of"]
 #: Of a segment: ``[A-Za-z0-9._-]{1,200}``, ``file:/absolute/path``, or a path object, which names
 #: the ``file:`` segment at that path.
 Name = str | os.PathLike[str]
-#: A user, by number or name, whose segments are trusted besides those of this process's own user.
+#: A user, by number or name, trusted to own segments besides this process's own user.
 Owner = int | str
 
 
@@ -39,7 +39,7 @@ class Handle:
     @classmethod
     def of_descriptor(cls, descriptor: int, instance: str) -> Handle:
         """The handle of an anonymous segment. The descriptor stays the caller's."""
-        # Opened anew, because the locks that say who is alive belong to the open file, and a
+        # Opened anew, because the locks of participants belong to the open file, and a
         # duplicate would share them with every process that this handle reaches.
         try:
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)

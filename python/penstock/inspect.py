@@ -58,7 +58,7 @@ def _inspect_queue(name: Name) -> QueueInfo:
 
 
 def remove_if_abandoned(name: Name, *, data: bool = False) -> bool:
-    """Remove the segment if nobody alive is attached to it; False if it stays.
+    """Remove the segment if no living process is attached to it; False if it stays.
 
     What holds data (``SegmentSummary.kept``: messages of a queue, a persistent store) stays too,
     unless ``data`` says that this may go. Safe against a process that attaches or creates at the

@@ -58,7 +58,7 @@ class Queue(_core.Queue):
         So does the ordinary exit of the process, and ``end()`` by any participant; nothing else:
         producers come and go, also all of them. With ``ends_with="last_producer"`` the last living
         producer's ``close()`` ends it instead; the creator counts as one from its first put on, and
-        may leave before. A death by a signal never ends it: then somebody attaches and calls
+        may leave before. A death by a signal never ends it: then any process attaches and calls
         ``end()``.
 
         At most ``slots`` messages are queued or being worked on at a time, in at most ``capacity``
@@ -66,9 +66,9 @@ class Queue(_core.Queue):
         be attached at once. A message that was delivered ``poison_limit`` times without being
         acknowledged is set aside as a dead letter (0: never; up to 62), see ``dead_letters()``; its
         last delivery before that is one by itself, see ``get_many()``. ``codec="pickle"`` puts what
-        the typed codec does not know as a pickle; who gets it must ask for that too.
+        the typed codec does not know as a pickle; consumers must ask for that too.
 
-        A queue of that name that nobody is attached to any more is replaced. If messages were in
+        A queue of that name without a living participant is replaced. If messages were in
         it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another
         user's is replaced only if ``owner`` names that user.
 
@@ -100,7 +100,7 @@ class Queue(_core.Queue):
         timeout: float | None = 0,
         owner: Owner | None = None,
     ) -> Queue:
-        """Attach by name, or by the handle of somebody who is attached.
+        """Attach by name, or by the handle of a process that is attached.
 
         Waits until ``timeout`` for the name to appear. Where the stream ends with its last
         producer a ``"producer"`` counts as one at once, and with ``"any"`` from its first put on. A
@@ -167,7 +167,7 @@ class Queue(_core.Queue):
         """The messages that were set aside, oldest first, at most ``limit``.
 
         Each keeps its slot and its bytes until it is requeued or dropped; ``letter.content()`` is a
-        copy of its value. Holds nothing and waits for nobody. Raises Closed.
+        copy of its value. Holds nothing and never waits. Raises Closed.
         """
         codec = self._codec
         return letters_of(self, limit, lambda letter, raw: decode_content(letter, raw, codec))
@@ -177,7 +177,7 @@ class Queue(_core.Queue):
 
         They come in their old place in the order, before what was put after them, with their
         deliveries counted from 0; also after the end of the stream. What is no dead letter (any
-        more) is passed over: of two who ask for the same one does it. Raises Closed.
+        more) is passed over: of two calls for the same one does it. Raises Closed.
         """
         return self._requeue_dead_letters(chosen_sequences(sequences))
 

@@ -1,4 +1,4 @@
-"""Who is attached, how far behind, and how a Broadcast stands: plain data, for people and tools."""
+"""Participants, how far they are behind, and other state: plain data, for people and tools."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class ReaderState:
     """One rank of a Broadcast."""
 
     rank: int
-    #: ``expected``: nobody has attached yet, messages wait for it. ``vacant``: its reader closed
-    #: or died, and blocks nobody until a replacement attaches.
+    #: ``expected``: not attached yet, messages wait for it. ``vacant``: its reader closed
+    #: or died; does not gate the writer until a replacement attaches.
     life: Literal["expected", "active", "vacant"]
     alive: bool
     stopped: bool  #: by SIGSTOP or a debugger
@@ -67,7 +67,7 @@ class ReaderState:
 
 @dataclass(frozen=True)
 class Participant:
-    """One who is, or was, attached to a segment."""
+    """A process that is, or was, attached to a segment."""
 
     slot: int
     role: str  #: ``writer``, ``reader 2``
@@ -80,7 +80,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class KeptData:
-    """What an abandoned segment holds and what goes with it: whoever attaches can still have it.
+    """What an abandoned segment holds and would be lost with it: the next to attach can have it.
 
     False where that is nothing.
     """
@@ -116,13 +116,13 @@ class SegmentSummary:
     #: The class of the error behind ``problem``: ``PermissionDenied`` is another user's segment,
     #: which may well be healthy.
     problem_code: str = ""
-    #: Of a segment that nobody alive is attached to; of others nothing is looked at.
+    #: Only of a segment without a living participant; others are not looked into.
     kept: KeptData = KeptData()
-    #: The number of the user whose file it is; None where there is a ``problem``.
+    #: The number of the user that owns the file; None where there is a ``problem``.
     owner: int | None = None
 
     def is_abandoned(self) -> bool:
-        """Nobody alive is attached: ``penstock gc`` would remove it, unless ``kept`` is there."""
+        """No living participant: ``penstock gc`` would remove it, unless ``kept`` is there."""
         return not self.problem and not any(one.alive for one in self.participants)
 
 
@@ -141,7 +141,7 @@ class BroadcastInfo:
 class QueueStats:
     """Counters of a whole queue since its creation, and how it stands now."""
 
-    accepted: int  #: messages put, by everybody
+    accepted: int  #: messages put, by all producers
     accepted_bytes: int
     taken: int  #: deliveries; a message that came again counts again
     acknowledged: int
@@ -160,7 +160,7 @@ class QueueStats:
     requested: int  #: what they want together: messages; of trajectories, sequences
     deaths: int  #: participants found dead
     waits: int  #: how often there was no message, or no room, at once
-    sleeps: int  #: how often somebody slept in the kernel for that
+    sleeps: int  #: how often a participant slept in the kernel for that
     closed: bool  #: the stream has ended
 
 
@@ -186,10 +186,10 @@ class QueueInfo:
 
 @dataclass(frozen=True)
 class StoreLook:
-    """What a key is, to one who does not want the object."""
+    """The state of a key, for callers that do not want the object."""
 
     state: Literal["hit", "staged", "miss"]
-    staged_by: int  #: the place of the participant who is writing it; -1 if nobody is
+    staged_by: int  #: the place of the participant that is writing it; -1 if none is
     nbytes: int  #: of the object, if it is there
     is_kept: bool  #: by ``pin()``
 
@@ -206,7 +206,7 @@ class StoreStats:
     free_bytes: int
     object_bytes: int  #: of what is there: data, metadata and keys
     staged_bytes: int  #: the same of what is being written
-    doomed_bytes: int  #: the same of what was deleted and somebody still reads
+    doomed_bytes: int  #: the same of what was deleted and is still being read
     padding_bytes: int  #: to alignment and granule
     other_bytes: int  #: on its way to be free, or back to the system
     largest_free: int
@@ -214,7 +214,7 @@ class StoreStats:
     objects: int
     staged: int
     doomed: int
-    pinned: int  #: objects that somebody reads now
+    pinned: int  #: objects that are being read now
     kept: int  #: objects that ``pin()`` keeps
     most_objects: int
     hits: int
@@ -262,9 +262,9 @@ class TierStats:
 
 @dataclass(frozen=True)
 class Unwritten:
-    """What the second tier has not got of what was put; or has got, without our knowing.
+    """Objects that were put and are not, or not known to be, in the second tier.
 
-    False where that is nothing.
+    False if there are none.
     """
 
     waiting: int  #: objects still under way when the time was over

@@ -58,13 +58,13 @@ class Store(_core.Store):
 
         ``capacity`` bounds the bytes of objects with their keys and metadata; memory is reserved
         when it is first needed. At most about ``objects`` are there at a time (by default one for
-        each 16 KiB). When room is wanted, ``eviction`` decides who goes: ``"sieve"`` the oldest
+        each 16 KiB). When room is wanted, ``eviction`` decides what goes: ``"sieve"`` the oldest
         that was not read lately, ``"fifo"`` the oldest, ``"lru"`` the one not read for longest,
-        ``"none"`` nobody: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
+        ``"none"`` nothing: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
         are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves,
         and create() does not replace it while objects are in it: ``attach()``, or remove it with
         ``penstock gc --data``.
-        ``codec="pickle"`` puts what the typed codec does not know as a pickle; who gets it must ask
+        ``codec="pickle"`` puts what the typed codec does not know as a pickle; readers must ask
         for that too. What another user left under that name is replaced only if ``owner`` names
         that user.
 
@@ -96,7 +96,7 @@ class Store(_core.Store):
         owner: Owner | None = None,
         populate: bool = False,
     ) -> Store:
-        """Attach by name, or by the handle of somebody who is attached.
+        """Attach by name, or by the handle of a process that is attached.
 
         Waits until ``timeout`` for the name to appear. ``populate`` maps the store's memory into
         this process at once, however long that takes: see ``populate()``.
@@ -224,7 +224,7 @@ class Store(_core.Store):
         return self.get(key).meta
 
     def look(self, key: Key) -> StoreLook:
-        """Whether it is there, being written (and by whom), or neither."""
+        """Whether it is there, being written (and by which participant), or neither."""
         return StoreLook(*self._look(key))
 
     def wait(self, key: Key, timeout: float | None = None) -> _core.StoreView:

@@ -29,7 +29,7 @@ Policy = Literal["write_back", "write_through", "read_only"]
 WhenFull = Literal["drop", "wait"]
 T = TypeVar("T")
 
-CLOSE_SECONDS = 5.0  # for what waits to be written, where nobody says how long
+CLOSE_SECONDS = 5.0  # for what waits to be written, where the caller sets no limit
 
 
 class TieredStore(_core.TieredStore):
@@ -42,7 +42,7 @@ class TieredStore(_core.TieredStore):
     Any thread may use it; it has threads of its own. In a forked child every call raises
     WrongProcess: make one there, of a Store that is attached there. As a context manager, and when
     the interpreter ends, it closes as ``close()`` does and warns of what was not written. Dropped
-    without that, it gives up what waits and tells nobody.
+    without that, it gives up what waits without a warning.
 
     What asks a server lets other threads run, and ends within 80 ms after Ctrl-C. A request takes
     ``connect_timeout`` and ``request_timeout`` at most, all of an object ``request_timeout`` for
@@ -78,7 +78,7 @@ class TieredStore(_core.TieredStore):
 
         ``urls`` is ``redis://[user:password@]host[:port][/db]`` or
         ``unix:[//user:password@]/path[?db=N]``, or with ``cluster`` several of them. ``prefix``
-        stands before every key there; all who share objects share it.
+        stands before every key there; the same in all processes that share objects.
 
         ``policy`` is ``"write_back"``: what is put is written by threads, ``writers`` of them;
         ``"write_through"``: put and commit return when the second tier has it too, or raise;

@@ -1,5 +1,5 @@
 // Every operation of a Broadcast that changes shared memory, as a scenario for the crash walk.
-// Who is struck, what the others have done before, and what they do meanwhile.
+// The victim, what the others have done before, and what they do meanwhile.
 #pragma once
 
 #include <memory>
@@ -178,7 +178,7 @@ public:
         require(answer.is_ok(), "closing failed: " + answer.line());
         both_end_with("Closed");
     }
-    // Every point of close() comes after the mark: nobody takes the dead writer for a broken one.
+    // Every point of close() comes after the mark: the dead writer is not taken for a broken one.
     void after_death() override { both_end_with("Closed"); }
     void while_stopped() override {
         // Closed it is, whether or not the writer ever goes on.
@@ -283,7 +283,7 @@ protected:
     }
 };
 
-// The same, found while the writer waits for everybody to be there. The death is told of then and
+// The same, found while the writer waits for all readers to be there. The death is told of then and
 // there, in place of the wait.
 class WaitReadyFindsDeath : public ReapReader {
 public:
@@ -385,7 +385,7 @@ public:
             require(sent.outcome == "Timeout", "the writer should have waited: " + sent.line());
             check_timeout_names(name_of_victim(info));
         } else {
-            require(sent.is_ok(), "one who gates nobody blocks the writer: " + sent.line());
+            require(sent.is_ok(), "a reader that gates nothing blocks the writer: " + sent.line());
         }
         is_up_to_date(0, readers_[0].answer());
         behind_ = 0;
@@ -589,7 +589,7 @@ protected:
         behind_ = 4;
     }
     void catch_up() override {
-        // While another has the rank, the handle of who left lets go of what it held.
+        // While another has the rank, the departed handle lets go of what it held.
         Actor departed = std::move(readers_[kVictim]);
         start_replacement();
         departed.must("release 0");
@@ -622,7 +622,7 @@ public:
     std::string act() override { return "create " + segment_ + kShape; }
 
     void after_completion(const Answer& answer) override {
-        if (has_outsider_) {  // somebody else took the name while we stood still
+        if (has_outsider_) {  // another process took the name while we stood still
             require(answer.outcome == "AlreadyExists", "two writers of one name: " + answer.line());
             std::swap(writer_, outsider_);
         } else {
@@ -636,7 +636,7 @@ public:
         start_over();
     }
     void after_death() override {
-        // Whoever attaches now finds nothing, or a writer that is dead.
+        // An attach now finds nothing, or a writer that is dead.
         const Answer attached = start(readers_[0], "reader 0").ask("attach " + segment_ + " 0 0");
         if (attached.is_ok()) {
             drain(0, "PeerDied");
@@ -691,7 +691,7 @@ public:
     }
     void after_death() override { start_over(); }
     void while_stopped() override {
-        // Nobody waits for the stopped one for ever; whether the name is free yet is its business.
+        // No wait for the stopped one is for ever; whether the name is free yet is its business.
         for (const std::string& line :
              {"create " + segment_ + kShape, "attach " + segment_ + " 1 0"}) {
             const std::int64_t begun = os::monotonic_ns();
@@ -714,7 +714,7 @@ private:
     bool is_reader_;
 };
 
-// What the dead left is removed by somebody from outside (`penstock gc`).
+// What the dead left is removed from outside (`penstock gc`).
 class RemoveAbandoned : public BroadcastStage {
 public:
     using BroadcastStage::BroadcastStage;

@@ -1,5 +1,5 @@
-// The cast of the Broadcast scenarios: a writer, two readers, somebody from outside. And the
-// promises as checks: nothing lost, doubled, torn or leaked, nobody blocked but by whom the
+// The cast of the Broadcast scenarios: a writer, two readers, an outsider. And the promises as
+// checks: nothing lost, doubled, torn or leaked, and none blocked but by a participant that the
 // contract names.
 #pragma once
 
@@ -87,13 +87,13 @@ protected:
         return answer;
     }
 
-    // After two large messages that everybody has let go: only the second one's block is not free.
+    // After two large messages that all have let go: only the second one's block is not free.
     void check_no_block_leaked() {
         const std::int64_t held = writer_.must("stats").number("held_bytes");
         require(held == kLargeBlock, std::to_string(held) + " bytes of blocks are held, and " +
                                          std::to_string(kLargeBlock) + " should be");
     }
-    // Everybody leaves in good order, and the name goes with the last.
+    // All leave in good order, and the name goes with the last.
     void everybody_leaves() {
         writer_leaves();
         for (const unsigned rank : {0U, 1U}) {
@@ -128,7 +128,7 @@ protected:
         }
         return nullptr;
     }
-    // Whoever wants to create the name meanwhile is told that it is taken, and soon.
+    // A create of the name meanwhile is told that it is taken, and soon.
     void check_name_is_taken() {
         const std::int64_t begun = os::monotonic_ns();
         const Answer answer = start(outsider_, "the outsider").ask("create " + segment_ + kShape);
@@ -154,7 +154,7 @@ public:
         start_everybody();
         set_up();
         readers_[0].tell("drain -1");
-        // Asleep before the blow: else it depends on chance whether the writer has anybody to wake.
+        // Asleep before the blow: else whether the writer has a waiter to wake is chance.
         require(await(kPatience, [this] { return readers_[0].process().is_in_futex(); }),
                 "reader 0 never went to sleep");
     }
@@ -284,7 +284,7 @@ public:
             require(sent.outcome == "Timeout", "the writer should have waited: " + sent.line());
             check_timeout_names(name_of_victim(info));
         } else {
-            require(sent.is_ok(), "one who gates nobody blocks the writer: " + sent.line());
+            require(sent.is_ok(), "a reader that gates nothing blocks the writer: " + sent.line());
         }
         const Answer other = readers_[0].answer();
         require(other.outcome == "Timeout", "reader 0: " + other.line());
@@ -344,7 +344,7 @@ protected:
         require(took >= kShortWait - 1, "a timeout came early: " + watched.line());
         noticed_after((took - kShortWait) * 1'000'000, "the end of a timeout");
         const std::string named = watched.text("blocked_by");
-        // Between taking the rank's lock and signing, nobody can know who it is.
+        // Between taking the rank's lock and signing, its name can't be known.
         if (point == "membership.join.locked" && named.starts_with("1/")) return;
         require(named == wanted, "blocked_by() says " + named + ", and it is " + wanted);
     }

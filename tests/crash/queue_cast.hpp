@@ -1,4 +1,4 @@
-// Who is there in a Queue scenario, and what is known of their messages.
+// The cast of a Queue scenario, and what is known of their messages.
 #pragma once
 
 #include <string>

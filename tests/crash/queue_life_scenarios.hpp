@@ -9,7 +9,7 @@
 
 namespace penstock::trust {
 
-// Nobody may keep another from creating or attaching for longer than this.
+// No participant may keep another from creating or attaching for longer.
 class Promptly {
 public:
     explicit Promptly(std::string what) : what_(std::move(what)), begun_(os::monotonic_ns()) {}
@@ -36,7 +36,7 @@ public:
     std::string act() override { return "create " + segment_ + kShape; }
 
     void after_completion(const Answer& answer) override {
-        if (has_outsider_) {  // somebody else took the name while we stood still
+        if (has_outsider_) {  // another process took the name while we stood still
             require(answer.outcome == "AlreadyExists", "two of one name: " + answer.line());
             return use(outsider_);
         }
@@ -71,7 +71,7 @@ private:
         kill(creator);
         kill(member);
     }
-    // Whoever attaches now finds nothing, or a queue that works. Says whether there was one.
+    // An attach now finds nothing, or a queue that works. Says whether there was one.
     bool attach_and_leave() {
         Party visitor;
         start(visitor, "a visitor");
@@ -79,7 +79,7 @@ private:
         const Answer attached = visitor.actor.ask("attach " + segment_ + " any 0");
         promptly.check();
         require(attached.is_ok() || attached.outcome == "NotFound" || attached.outcome == "Busy",
-                "attaching while somebody creates: " + attached.line());
+                "attaching during a create: " + attached.line());
         if (!attached.is_ok()) return false;
         const Answer drained = visitor.actor.ask("drain 0");  // of the dead, perhaps
         require(drained.outcome == "Timeout", "draining: " + drained.line());
@@ -104,7 +104,7 @@ private:
     Party outsider_;
 };
 
-// The stream is ended by whoever may; dead before it has said so, he has not ended it.
+// The stream is ended by one that may; dead before saying so, it has not ended it.
 class Closing : public QueueCast {
 public:
     enum class Who { Creator, CreatorWithMessages, LastProducer, Member };
@@ -137,7 +137,7 @@ public:
     void after_completion(const Answer& answer) override {
         require(answer.is_ok(), "the act failed: " + answer.line());
         if (!is_checked_) check_stream(true);
-        // Who put while the last producer stood still is the last one now.
+        // A producer that put while the last one stood still is the last one now.
         const bool is_over = !has_successor_ || who_ != Who::LastProducer;
         require(look().stats.closed == is_over, "the stream should have ended, or not");
         victim_.actor.must("close");
@@ -191,7 +191,7 @@ private:
     bool has_successor_ = false;
 };
 
-// The same while somebody waits for room, of slots or of bytes: he is told that there won't be any.
+// The same while a producer waits for room, slots or bytes: it is told that none will come.
 class EndWhileBlocked : public QueueCast {
 public:
     EndWhileBlocked(std::string segment, std::string full, std::string blocked)
@@ -227,7 +227,7 @@ private:
     void check_told() {
         is_told_ = true;
         const Answer put = blocked_.actor.answer();
-        require(put.outcome == "Closed", "whoever waits for room: " + put.line());
+        require(put.outcome == "Closed", "a producer waiting for room: " + put.line());
         if (blow_at != 0) noticed_after(put.number("t") - blow_at, "the end, to the blocked one,");
     }
     void finish() {
@@ -301,7 +301,7 @@ protected:
     }
 };
 
-// The last one to leave removes the name, unless there are messages: they wait for whoever comes.
+// The last one to leave removes the name, unless there are messages: they wait for a newcomer.
 class LeaveLast : public QueueCast {
 public:
     LeaveLast(std::string segment, bool has_messages, std::string act)
@@ -345,7 +345,7 @@ private:
         check_nothing_is_held();
         consumer_.actor.must("close");
     }
-    // A dead one's empty queue may be there still: it is in nobody's way.
+    // A dead one's empty queue may be there still: it is in no one's way.
     void finish() {
         if (has_messages_) check_name_is_free();
         start_over();
@@ -468,7 +468,7 @@ private:
         is_moved_ = true;
         const Answer answer = producer_.actor.must(act_);
         moved_ += static_cast<std::size_t>(answer.number("moved"));
-        require(look().stats.poisoned == 0, "a dead letter that nobody can move");
+        require(look().stats.poisoned == 0, "a dead letter that can't be moved");
     }
     void finish() {
         const std::size_t got = ledger_.received(consumer_.name, drain(consumer_));
@@ -535,7 +535,7 @@ private:
     std::size_t received_ = 0;
 };
 
-// What the dead left is removed by somebody from outside (`penstock gc`).
+// What the dead left is removed from outside (`penstock gc`).
 class RemoveQueue : public QueueCast {
 public:
     using QueueCast::QueueCast;

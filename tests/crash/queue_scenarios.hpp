@@ -1,5 +1,5 @@
 // Every operation of a Queue that changes shared memory, as a scenario for the crash walk.
-// Who is struck, what the others have done before, and what they do meanwhile.
+// The victim, what the others have done before, and what they do meanwhile.
 #pragma once
 
 #include <memory>
@@ -28,7 +28,7 @@ private:
     std::string act_;
 };
 
-// In the second lap, where somebody still has the first message: his slot is passed by.
+// In the second lap, where the first message is still taken: its slot is passed by.
 class PutPastTaken : public ProducerStruck {
 public:
     using ProducerStruck::ProducerStruck;
@@ -171,7 +171,7 @@ private:
     std::string size_;
 };
 
-// All slots are taken, and somebody sleeps until there is room.
+// All slots are taken, and a producer sleeps until there is room.
 class AcknowledgeAndWake : public Acknowledge {
 public:
     explicit AcknowledgeAndWake(std::string segment) : Acknowledge(std::move(segment), kSmall) {
@@ -225,7 +225,7 @@ private:
     bool is_unblocked_ = false;
 };
 
-// Returned by hand: somebody else has it then. The consumer sleeps.
+// Returned by hand: it is delivered again. The consumer sleeps.
 class GiveBack : public ConsumerStruck {
 public:
     GiveBack(std::string segment, std::string size)
@@ -264,7 +264,7 @@ protected:
     void accept_death() override { ledger_.taken(in_hand_); }
 };
 
-// What somebody gave back: it comes before what has waited longer.
+// A message given back comes before what has waited longer.
 class TakeReturned : public ConsumerStruck {
 public:
     explicit TakeReturned(std::string segment) : ConsumerStruck(std::move(segment)) {
@@ -427,7 +427,7 @@ private:
 // ---- clearing up after the dead
 // ------------------------------------------------------------------
 
-// Somebody has died in the midst of something; the victim looks for a message and finds him.
+// A participant died in mid-operation; the victim looks for a message and finds it dead.
 class ReapDead : public ConsumerStruck {
 public:
     // The doomed one does `before`, then dies at `blow` of `last`, or where it stands if none.
@@ -482,7 +482,7 @@ protected:
     bool comes_by_itself() override { return is_dead_ && due_back_ > 0; }
     void tidy_up() override {
         drain(consumer_, "Timeout");
-        require(look().stats.deaths >= 1, "nobody counted a death");
+        require(look().stats.deaths >= 1, "no death was counted");
     }
 
 private:

@@ -1,5 +1,5 @@
 // The cast of the Queue scenarios: a producer, a consumer, the victim. And the promises as checks:
-// what was accepted comes exactly once, what the dead had taken comes back, nobody is blocked.
+// what was accepted comes exactly once, what the dead had taken comes back, none is blocked.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace penstock::trust {
 
-// One participant is struck. Producer and consumer go on; nobody else's message is lost.
+// One participant is struck. Producer and consumer go on; no other's message is lost.
 class QueueStruck : public QueueCast {
 public:
     using QueueCast::QueueCast;
@@ -51,12 +51,12 @@ protected:
     virtual void after_act() {}
     // What others than these three have yet to do.
     virtual void tidy_up() {}
-    // Something waits that the consumer must get by itself, without anybody's further help.
+    // Something waits that the consumer must get by itself, without further help.
     virtual bool comes_by_itself() { return is_dead_ && look().stats.queued > 0; }
 
     void park_consumer() {
         consumer_.actor.tell("recv 1 10000");
-        // Asleep before the blow: else it depends on chance whether there is anybody to wake.
+        // Asleep before the blow: else whether there is a waiter to wake is chance.
         require(await(kPatience, [this] { return consumer_.actor.process().is_in_futex(); }),
                 "the consumer never went to sleep");
     }
@@ -148,7 +148,7 @@ protected:
                point != "queue.take.overtaken" && point != "signal.announce.set";
     }
 
-    // Puts one, and has the victim hold it: before anybody else is there to take it.
+    // Puts one, and has the victim hold it: before any other is there to take it.
     void hand_over(const std::string& size) {
         in_hand_ = put_one(size);
         const Answer held = victim_.actor.must("hold 5000");

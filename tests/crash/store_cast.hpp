@@ -1,4 +1,4 @@
-// Who is there in a scenario of the Store, what they keep from being evicted, and what the accounts
+// The cast of a scenario of the Store, what they keep from being evicted, and what the accounts
 // must say: looked up from outside, where no process's opinion counts.
 #pragma once
 
@@ -90,7 +90,7 @@ protected:
 
     [[nodiscard]] StoreStats look() const { return inspect_store(segment_).stats; }
 
-    // Nobody is at work: all that is used is what the objects take, to the byte.
+    // None is at work: all that is used is what the objects take, to the byte.
     void check_accounts() {
         const Answer sum = reader_.actor.must("sum");
         const StoreStats stats = look();
@@ -133,7 +133,7 @@ protected:
     StoreStageShape shape_;
     std::uint64_t pinned_ = 0;  // objects, by the living
     std::uint64_t kept_ = 0;
-    Party writer_;  // who created it
+    Party writer_;  // created it
     Party reader_;
     Party victim_;
 };

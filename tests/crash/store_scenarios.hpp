@@ -24,7 +24,7 @@ protected:
     [[nodiscard]] Fate fate(bool) const override { return Fate::Gone; }
 };
 
-// Who died in the place had something of everything, and a change half done whose description the
+// The dead one in the place had one of everything, and a half-done change whose description the
 // victim's own ones will replace; there is no other place.
 class AttachOverTheDead : public AttachStore {
 public:
@@ -36,8 +36,8 @@ protected:
     void set_up() override { leave_a_dead_one(reader_, "words.change.installed:1:kill"); }
 };
 
-// The store stays when the last one leaves: whether that was said does not depend on whether who
-// said it lives.
+// The store stays when the last one leaves: whether that was said does not depend on whether its
+// caller lives.
 class Persist : public StoreStruck {
 public:
     using StoreStruck::StoreStruck;
@@ -48,7 +48,7 @@ protected:
     [[nodiscard]] Fate fate(bool) const override { return Fate::Gone; }
     void check_name() override {
         require(!segments_left(segment_).empty(), "it was told to stay, and is not there");
-        start_member(reader_, "who comes later");
+        start_member(reader_, "the latecomer");
         must_promptly(reader_, "put 1 1000");
         reader_.actor.must("close");
         const KeptData kept = inspect_segment(segment_).kept;
@@ -88,7 +88,7 @@ public:
 // ---- writing
 // ------------------------------------------------------------------------
 
-// Nobody sees it before the commit, which follows when the victim could go on.
+// It is invisible before the commit, which follows when the victim could go on.
 class Reserve : public StoreStruck {
 public:
     Reserve(std::string segment, const StoreStageShape& shape, bool is_key_first)
@@ -114,7 +114,7 @@ public:
     [[nodiscard]] std::string must_pass() const override { return "store.evict.freeing"; }
 
     void while_stopped() override {
-        // Whom it was about to evict is not its own: neither the object nor its room.
+        // What it was about to evict is not its own: neither the object nor its room.
         if (point == "store.evict.evicting" && occurrence == 1) {
             must_promptly(writer_, "room " + text(shape_.capacity - fixed_ - 64));
         }
@@ -146,7 +146,7 @@ protected:
     }
 };
 
-// The key is staged by one who is dead: the victim finds that out and clears up after it.
+// The key is staged by a dead writer: the victim finds that out and reaps it.
 class ReserveOverTheDead : public Reserve {
 public:
     using Reserve::Reserve;
@@ -208,7 +208,7 @@ private:
     bool is_alone_;  // the order is empty
 };
 
-// Somebody sleeps until it is there.
+// A waiter sleeps until it is there.
 class CommitForAWaiter : public Commit {
 public:
     CommitForAWaiter(std::string segment, const StoreStageShape& shape)
@@ -240,7 +240,7 @@ private:
     void waiter_gets(std::int64_t since) {
         if (!waiter_.actor.is_started()) return;
         const Answer answer = waiter_.actor.answer();
-        require(answer.is_ok(), "who waited for it: " + answer.line());
+        require(answer.is_ok(), "the waiter for it: " + answer.line());
         noticed_after(answer.number("t") - since, "the object that was waited for");
         waiter_.actor.must("close");
         waiter_.actor = Actor();
@@ -342,13 +342,13 @@ private:
     bool is_before_newest_;
 };
 
-// Somebody is about to evict it, and stopped: before it looks whether anybody holds it, or after.
+// Another is about to evict it, and stopped: before it looks for holders, or after.
 class GetEvicting : public Get {
 public:
     GetEvicting(std::string segment, const StoreStageShape& shape, std::string blow)
         : Get(std::move(segment), shape), blow_(std::move(blow)) {}
 
-    // Who reads it may have taken it back by then: what Get asks for does not hold.
+    // A reader may have taken it back by then: what Get asks for does not hold.
     void while_stopped() override {
         ObjectStruck::while_stopped();  // NOLINT(bugprone-parent-virtual-call)
     }
@@ -403,7 +403,7 @@ public:
     [[nodiscard]] std::string must_pass() const override { return "store.collect.freeing"; }
 
     void while_stopped() override {
-        // Nobody holds it any more, whoever was to free it.
+        // It has no holder any more, whichever was to free it.
         if (point == "store.pin.dropped") {
             must_promptly(writer_, "room " + text(shape_.capacity - fixed_ - 64));
         }
@@ -435,7 +435,7 @@ protected:
     }
 };
 
-// Somebody reads it, and may go on.
+// A reader has it, and may go on.
 class RemoveBesideAReader : public Remove {
 public:
     using Remove::Remove;
@@ -481,7 +481,7 @@ protected:
     [[nodiscard]] std::uint64_t owned() const override { return taken(struck_bytes()); }
 };
 
-// Everything, whether kept or held; who writes is refused when he commits.
+// Everything, whether kept or held; a writer is refused at its commit.
 class Clear : public ObjectStruck {
 public:
     using ObjectStruck::ObjectStruck;
@@ -521,7 +521,7 @@ private:
     bool is_complete_ = false;
 };
 
-// Kept or not any more: that does not depend on whether who did it lives.
+// Kept or not any more: that does not depend on whether its caller lives.
 class Keep : public ObjectStruck {
 public:
     Keep(std::string segment, const StoreStageShape& shape, bool keeps)
@@ -596,7 +596,7 @@ protected:
     [[nodiscard]] std::uint64_t owned() const override { return 3 * taken(kOther); }
 };
 
-// ---- beside somebody who is stopped in the middle of a change
+// ---- beside a participant that is stopped in mid-change
 // ------------------------------------------------------------------------
 
 // Its words are half changed: the victim meets them, goes on with that first, and is struck.
@@ -621,7 +621,7 @@ protected:
         Kind::tidy_up();
         staller_.actor.process().resume();
         const Answer answer = staller_.actor.answer();
-        require(answer.is_ok(), "who was stopped in the middle: " + answer.line());
+        require(answer.is_ok(), "the one stopped in the middle: " + answer.line());
         staller_.actor.must("close");
         is_over_ = true;
     }

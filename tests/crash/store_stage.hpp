@@ -1,4 +1,4 @@
-// The promises of the Store as checks: whoever is struck, the others put and get, see the object
+// The promises of the Store as checks: whichever is struck, the others put and get, see the object
 // that it is about whole or not at all, have the room and the key of the dead at once, and lose
 // nothing that is pinned.
 #pragma once
@@ -67,7 +67,7 @@ public:
     }
 
 protected:
-    // Two objects that nobody may evict.
+    // Two objects that may not be evicted.
     virtual void set_stage() {
         put(writer_, kKept, kFixed);
         writer_.actor.must(std::string("pin ") + kKept);
@@ -77,7 +77,7 @@ protected:
         fixed_ = 2 * taken(kFixed);
     }
     virtual void start_victim() { start_member(victim_, "the victim"); }
-    // Somebody who had a pin on what `remover` removed, and a reservation, and died in a commit.
+    // One that had a pin on what `remover` removed, and a reservation, and died in a commit.
     void leave_a_dead_one(Party& remover, const std::string& blow) {
         Party doomed;
         start_member(doomed, "the doomed");
@@ -129,12 +129,12 @@ protected:
         }
         is_there_ = answer.is_ok();
     }
-    // After a death: who wants to write it can.
+    // After a death: it can be written.
     virtual void reserve_key() {
         const std::string line = std::string("put ") + kKey + " " + text(struck_bytes());
         const Answer answer = promptly(writer_, line);
         if (answer.outcome == "AlreadyExists") {
-            // What the dead one had begun was finished for it by whoever met it.
+            // What the dead one had begun was finished by another that met it.
             require(is_there_ || fate(false) == Fate::Either, "it was not there: " + answer.line());
         } else {
             require(answer.is_ok(), "the key of the dead: " + answer.line());
@@ -143,7 +143,7 @@ protected:
         must_promptly(reader_, std::string("read ") + kKey);
         is_there_ = true;
     }
-    // Of one who is stopped: found and right, or its writer's, who is named, or not there.
+    // Of a stopped one: found and right, or staged with its writer named, or not there.
     virtual void look_at_struck() {
         const Answer answer = promptly(reader_, std::string("look ") + kKey);
         if (answer.text("state") == "staged") {
@@ -171,7 +171,7 @@ protected:
         must_promptly(writer_, "room " + text(rest - 64));
         if (evicts()) is_there_ = false;
     }
-    // Beside one who is stopped: what he has lies somewhere, so half of the rest is one piece.
+    // Beside a stopped one: what it has lies somewhere, so half of the rest is one piece.
     virtual void check_room_beside() {
         const std::uint64_t fixed = fixed_ + owned() + also_stays();
         if (!evicts() || shape_.capacity <= fixed) return;

@@ -1,4 +1,4 @@
-// Who is there in a scenario of trajectories, what is known of their groups, and what the accounts
+// The cast of a scenario of trajectories, what is known of their groups, and what the accounts
 // must say: looked up from outside, where no process's opinion counts.
 #pragma once
 
@@ -158,8 +158,8 @@ protected:
     std::string segment_;
     std::uint64_t parties_ = 0;
     QueueLedger ledger_;
-    Party writer_;  // of the steady environment, who created it all
-    Party asker_;   // of the same, who waits for credit
+    Party writer_;  // of the steady environment; created it all
+    Party asker_;   // of the same; waits for credit
     Party trainer_;
     Party victim_;
 };

@@ -101,7 +101,7 @@ protected:
     void set_up() override {
         if (environment_ == kOther) {
             WriterStruck::set_up();
-        } else {  // nobody is there who would have too much credit before it is looked for
+        } else {  // none is there that could have too much credit before the look
             start_writer(victim_, "the victim", environment_);
             start_writer(asker_, "the asker", kOurs);
             begin(writer_, kHalf);
@@ -118,7 +118,7 @@ protected:
     }
 };
 
-// A rollout that came to nothing: its credit goes to whoever waits.
+// A rollout that came to nothing: its credit goes to a waiter.
 class Release : public WriterStruck {
 public:
     explicit Release(std::string segment) : WriterStruck(std::move(segment), kOurs) {}
@@ -130,7 +130,7 @@ protected:
     [[nodiscard]] bool frees_by_itself() const override { return true; }
 };
 
-// With rollouts running and a group that nobody has taken: that stays, and they are void.
+// With rollouts running and a group that was not taken: that stays, and they are void.
 class WriterCloses : public WriterStruck {
 public:
     WriterCloses(std::string segment, std::string act)
@@ -153,7 +153,7 @@ private:
     std::string act_;
 };
 
-// A newcomer takes nothing from anybody before it asks.
+// A newcomer takes nothing from others before it asks.
 class AttachWriter : public WriterStruck {
 public:
     explicit AttachWriter(std::string segment) : WriterStruck(std::move(segment), kOther) {}
@@ -212,7 +212,7 @@ private:
     std::vector<std::uint64_t> numbers_;
 };
 
-// It has a batch, the rest of the window is begun, and somebody waits for credit.
+// It has a batch, the rest of the window is begun, and a writer waits for credit.
 class BatchStruck : public TrainerStruck {
 public:
     using TrainerStruck::TrainerStruck;

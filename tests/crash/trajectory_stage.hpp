@@ -1,4 +1,4 @@
-// The promises of trajectories as checks: whoever is struck, the others get credit up to the whole
+// The promises of trajectories as checks: beside a victim, the others get credit up to the whole
 // window and no further, every group that was put makes part of exactly one batch that is
 // acknowledged, and the accounts close.
 #pragma once
@@ -17,7 +17,7 @@ public:
     Actor& victim() override { return victim_.actor; }
 
 protected:
-    // Somebody waits for credit: asleep before the blow, unless that is still to come.
+    // The asker waits for credit: asleep before the blow, unless that is still to come.
     void park_asker() {
         start_writer(asker_, "the asker", kOurs);
         asker_.actor.tell("begin 1 15000");
@@ -29,14 +29,14 @@ protected:
         if (!is_asking_) return;
         is_asking_ = false;
         const Answer answer = asker_.actor.answer();
-        require(answer.is_ok(), "who waited for credit: " + answer.line());
+        require(answer.is_ok(), "the waiter for credit: " + answer.line());
         note_begun(asker_, answer);
         if (blow_at != 0) noticed_after(answer.number("t") - since, what);
     }
-    // There is no credit, whatever one who is stopped was about: waiting for it costs next to
+    // There is no credit, whatever the stopped one was about: waiting for it costs next to
     // nothing.
     void waiting_is_cheap() {
-        constexpr std::int64_t kMaxShare = 200;  // thousandths; one who spins has several hundreds
+        constexpr std::int64_t kMaxShare = 200;  // thousandths; spinning takes several hundreds
         const Answer answer = asker_.actor.ask("begin 1 300");
         require(answer.outcome == "Timeout", "more than the window: " + answer.line());
         if (kIsSanitized) return;
@@ -112,7 +112,7 @@ protected:
     bool is_training_ = false;
 };
 
-// An environment's writer is struck, beside another writer and one who waits for credit. Dead, its
+// An environment's writer is struck, beside another writer and one that waits for credit. Dead, its
 // rollouts hold nothing; stopped, it holds what it has, and the others go on with the rest.
 class WriterStruck : public TrajectoryStruck {
 public:
@@ -154,10 +154,10 @@ protected:
     [[nodiscard]] virtual bool frees_by_death() const { return true; }
     // Of this act, at every point that it passes.
     [[nodiscard]] virtual bool frees_by_itself() const { return false; }
-    // What the victim has is put, like anybody's.
+    // What the victim has is put, like any other's.
     virtual void use_victim() { put(victim_, victim_.begun); }
 
-    // Who could not be parked before the act, because it would have had what the victim was to
+    // One that could not be parked before the act, because it would have had what the victim was to
     // get, asks when that one is struck.
     void ask_now() {
         if (is_asking_ || asker_.begun > 0) return;

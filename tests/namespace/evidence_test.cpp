@@ -1,5 +1,5 @@
 // What counts as death and what does not: an unreaped zombie is dead, a stopped or busy process is
-// not, a lent descriptor keeps nobody alive, and who writes where he may only read harms himself.
+// not, a lent descriptor keeps none alive, and a write to read-only memory harms only its process.
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 

@@ -1,5 +1,5 @@
-// Participants in PID namespaces of their own, each of them process 1 there: who is alive follows
-// from the kernel's locks, not from numbers that mean somebody else on the other side.
+// Participants in PID namespaces of their own, each of them process 1 there: lives follow
+// from the kernel's locks, not from numbers that mean another process on the other side.
 #include <gtest/gtest.h>
 
 #include "tests/support/broadcast_actor.hpp"

@@ -1,5 +1,5 @@
-// A tmpfs of 16 MiB that fills up: whoever asks for what is not there is told so and how much there
-// is, what was promised stays usable to its last byte, and nobody dies of a SIGBUS.
+// A tmpfs of 16 MiB that fills up: a request for what is not there is told so and how much there
+// is, what was promised stays usable to its last byte, and none dies of a SIGBUS.
 #include <gtest/gtest.h>
 
 #include "tests/support/broadcast_actor.hpp"

@@ -1,5 +1,5 @@
-// A Store on a tmpfs of 16 MiB, of which it may use four times as much: who asks for what is not
-// there is told so and how much there is, what was committed stays, and nobody dies of a SIGBUS.
+// A Store on a tmpfs of 16 MiB, of which it may use four times as much: a request for what is not
+// there is told so and how much there is, what was committed stays, and none dies of a SIGBUS.
 #include <gtest/gtest.h>
 
 #include "tests/support/premises.hpp"

@@ -1,5 +1,5 @@
 """Time namespaces, as containers and restored checkpoints have them: times that are noted in shared
-memory are the machine's, whatever is added to the clock of who reads them."""
+memory are the machine's, whatever is added to the reader's clock."""
 
 from __future__ import annotations
 

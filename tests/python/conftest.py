@@ -127,7 +127,7 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def name() -> str:
-    """A name that nobody else uses."""
+    """A name that is not in use."""
     return f"test-{os.getpid()}-{secrets.token_hex(4)}"
 
 

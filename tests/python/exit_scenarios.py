@@ -1,7 +1,7 @@
 """Programs that end in every way with a handle open, for `test_exit.py`: each is the child of one
 interpreter that has imported all, and goes on to the end of an interpreter of its own.
 
-A program makes the handle of one concept, has somebody wait at the other end until it is Closed,
+A program makes the handle of one concept, has a peer wait at the other end until it is Closed,
 and ends. What a peer was told in the end goes to a file.
 """
 
@@ -359,7 +359,7 @@ DAEMONS: dict[str, Callable[[str], Callable[[], None]]] = {
     "environment waits": begin_in_vain,
     "environment has a rollout": hold_rollout,
 }
-# What these hold is kept for whoever comes next, and the name with it.
+# What these hold is kept for the next to attach, and the name with it.
 DAEMONS_WITH_DATA: dict[str, Callable[[str], Callable[[], None]]] = {
     "queue has a batch": lambda name: holds(lambda: queue_of(name, 2).get_many(timeout=LONG)),
     "queue has a view": lambda name: holds(lambda: queue_of(name, 2).get_view(timeout=LONG)),

@@ -1,5 +1,5 @@
 """A server that speaks Redis' protocol and answers whatever it is told to, on a Unix socket; and
-values for it whose checksums are right, whatever else is wrong with them."""
+values for it with right checksums, whatever else is wrong with them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class HostileRedis:
         self._threads[0].start()
 
     def close(self) -> None:
-        # Both wake those who wait there.
+        # Both wake the waiters there.
         for one in [self._listener, *self._connections]:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,5 @@
 """Other processes for tests: each holds handles under names and does what it is told, so that a
-test can say who does what, and when, without any process guessing at another's pace."""
+test can say what each does, and when, without any process guessing at another's pace."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Peer:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is dead for everybody."""
+        """SIGKILL, and wait until it is dead for all."""
         self._process.kill()
         self._process.join(WITHIN)
         assert self._process.exitcode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Arrays whose memory serves again: never while somebody still looks at them."""
+"""Arrays whose memory serves again: never while still referred to."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_no_more_is_kept_than_was_in_use() -> None:
         pool.take(size * BLOCK)
         assert pool.in_use == 0
         assert pool.kept <= size * BLOCK
-    pool.take(BLOCK)  # far smaller than what is kept: that stays for those who need it
+    pool.take(BLOCK)  # far smaller than what is kept: that stays for those that need it
     assert pool.kept <= 19 * BLOCK
 
 

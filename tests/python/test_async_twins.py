@@ -502,7 +502,7 @@ def test_a_loop_that_is_closed_meanwhile_gives_back_what_comes_too_late(queue):
     loop.run_until_complete(asyncio.sleep(0.02))
     waits = queue.stats().waits
     assert waits > 0
-    loop.close()  # under the task, which nobody cancels
+    loop.close()  # under the task, which is not cancelled
     queue.put_many([1, 2])
     # The thread has them, or gives them back: in the end they are there, undelivered.
     got: list[int] = []

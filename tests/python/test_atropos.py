@@ -272,7 +272,7 @@ def test_what_another_process_has_is_not_replaced(ring: ZeroCopySHMBuffer) -> No
         with multiprocessing.get_context(method).Pool(1) as pool:
             assert pool.apply(_create, (ring.name,)) == "refused"
     other = ZeroCopySHMBuffer(ring.name, size=64)
-    other.close(unlink=True)  # somebody is attached: nothing is thrown away
+    other.close(unlink=True)  # another is attached: nothing is thrown away
     read = ring.read_next()
     assert read is not None
     assert read["tokens"] == [1]

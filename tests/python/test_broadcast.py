@@ -1,5 +1,5 @@
 """The Broadcast contract from Python: what is sent arrives at every reader, whole, in order, and
-whoever can't go on is told why."""
+a participant that can't go on is told why."""
 
 # ruff: noqa: PT012 (what raises is a loop, or the end of a block)
 
@@ -55,7 +55,7 @@ def test_received_arrays_are_the_receivers_own(pair):
     writer.send({"x": sent})
     received = reader.recv(timeout=0)["x"]
     np.testing.assert_array_equal(received, sent)
-    received[0, 0] = 99  # writable, and nobody else's
+    received[0, 0] = 99  # writable, and not shared
     assert received.flags.owndata or received.base is not None
     assert sent[0, 0] == 0
 
@@ -297,7 +297,7 @@ def test_a_timeout_is_kept(pair):
     assert 0.2 <= time.monotonic() - started < WITHIN
 
 
-# Who is there
+# Participants
 
 
 def test_wait_ready_waits_for_every_rank(name, peer):
@@ -471,7 +471,7 @@ def test_a_dead_reader_is_told_of_once(name, peer):
                     reader.recv(timeout=0)
             assert death.value.rank == 1
             assert f"pid {other.pid}" in str(death.value)
-            for _ in range(200):  # it blocks nobody any more, and is told of once
+            for _ in range(200):  # it gates the writer no more, and is told of once
                 writer.send_bytes(bytes(1000), timeout=WITHIN)
                 reader.recv(timeout=0)
             assert writer.readers()[1].life == "vacant"

@@ -58,7 +58,7 @@ def started(*arguments: str, **options) -> Iterator[subprocess.Popen]:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A name that nobody else uses; fails the test that leaves anything of it in /dev/shm."""
+    """A name that is not in use; fails the test that leaves anything of it in /dev/shm."""
     name = f"test-cli-{secrets.token_hex(6)}"
     yield name
     left = list(Path("/dev/shm").glob(f"penstock.{name}*"))

@@ -1,4 +1,4 @@
-"""Arrays and NumPy scalars through the codec: dtypes, orders, who owns them; and DLPack."""
+"""Arrays and NumPy scalars through the codec: dtypes, orders, owners; and DLPack."""
 
 from __future__ import annotations
 

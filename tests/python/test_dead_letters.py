@@ -104,7 +104,7 @@ def test_a_batch_may_be_smaller_for_one_that_must_come_alone(queue):
 
 @pytest.mark.parametrize("value", [{"x": np.arange(4)}, np.zeros(900), b"bytes"], ids=type)
 def test_what_a_variable_still_refers_to_comes_again(name, value):
-    """The variable of the block itself does, in a loop as everybody writes it."""
+    """The variable of the block itself does, in an ordinary loop."""
     with Queue.create(name, poison_limit=3) as queue:
         queue.put_bytes(value) if isinstance(value, bytes) else queue.put(value)
         kept = []

@@ -132,7 +132,7 @@ def test_parse_size():
             penstock.parse_size(bad)
 
 
-# Who has what
+# Holders
 
 
 def test_a_taken_rank_names_who_has_it(name, peer):
@@ -197,7 +197,7 @@ def file(name):
 
 @pytest.fixture
 def image(name, file):
-    """The bytes of a good segment, with nobody attached any more."""
+    """The bytes of a good segment, with no participant any more."""
     writer = Broadcast.create(name, readers=1, capacity="64KiB", large=0)
     data = file.read_bytes()
     writer.close()

@@ -67,7 +67,7 @@ def run_programs(cases: list[dict[str, object]]) -> dict[str, object]:
 
 @pytest.mark.parametrize(("peer", "method", "imports"), GROUPS)
 def test_no_program_hangs_at_its_end(name, tmp_path, peer, method, imports):
-    """And the peer is told that it was closed, not that somebody died."""
+    """And the peer is told that it was closed, not that a peer died."""
     cases = []
     for number, case in enumerate(group(peer, method, imports)):
         concept, _, _, _, how = case
@@ -263,7 +263,7 @@ threading.Thread(target=WORK, daemon=True).start()
     ],
 )
 def test_what_a_daemon_thread_makes_after_the_leave_is_left_too(name, create):
-    """It may not come back from that, so somebody else sees to it."""
+    """It may not come back from that, so another thread sees to it."""
     program = LATE.replace("CREATE", create).replace("WORK", "create").replace("LATE", "late")
     outcome = run_script(program, name)
     assert (outcome.returncode, outcome.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""A Redis that is somebody else's: whatever its values and answers are, a look-up is a miss that is
+"""A Redis that is not ours: whatever its values and answers are, a look-up is a miss that is
 counted, and the first tier keeps what it has."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may ask the HTTP face: programs anything, pages of other sites only how it stands."""
+"""Access to the HTTP face: programs anything, pages of other sites only how it stands."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ NAMES = ["example.org", "localhost.example.org", "127.0.0.1.example.org:8000", "
 def test_names_of_the_server(
     name: str, options: dict[str, Any], known: list[str], unknown: list[str]
 ) -> None:
-    """A page whose name was made to lead here would be one of this server's else."""
+    """Else a page under a name made to lead here would be one of this server's."""
     with TestClient(build_app(name, **options)) as client:
         for host in known:
             assert client.get("/status", headers={"Host": host}).status_code == 200, host

@@ -341,7 +341,7 @@ class Told:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_handlers_are_given_back_keeps_none_of_them(number):
-    """Whether it was still the command's or the program's already: somebody has been told."""
+    """Whether it was still the command's or the program's already: one handler was told."""
     for line in itertools.count(1):
         came: list[int] = []
 

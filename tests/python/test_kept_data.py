@@ -1,5 +1,5 @@
-"""What nobody is attached to any more and holds data: `penstock gc` leaves it and says so, `ls`
-shows it, `gc --data NAME` takes it, and whoever attaches has all of it."""
+"""A segment without participants that holds data: `penstock gc` leaves it and says so, `ls`
+shows it, `gc --data NAME` takes it, and the next to attach has all of it."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_data_of_another_kind_is_not_replaced(name: str) -> None:
 
 
 def test_a_persistent_pool_comes_back_with_what_it_held(name: str) -> None:
-    """The server of a KV cache is restarted, and nobody else was attached meanwhile."""
+    """The server of a KV cache is restarted, and no other was attached meanwhile."""
     with PoolServer.open(name, capacity="4MiB", persistent=True) as server:
         server._store.put("chunk", b"kv")
     with PoolServer.open(name, capacity="4MiB", persistent=True) as server:

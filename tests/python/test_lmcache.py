@@ -1,5 +1,5 @@
 """The KV pool: what was gathered is scattered bit for bit, every chunk has a status that is true,
-the dead hold nothing, the living lose nothing, and copies end before anybody else gets the memory.
+the dead hold nothing, the living lose nothing, and copies end before another gets the memory.
 """
 
 from __future__ import annotations
@@ -607,7 +607,7 @@ def test_a_commit_that_failed_says_so(
     late = slow.prepare_store(tokens, expires_after=0)
     fill(late, 1)
     assert put(quick, tokens, 2).statuses == ((STORED, STORED),)
-    late.slot(0, 0)[...] = 5  # the memory is still the writer's: nobody gets to see it
+    late.slot(0, 0)[...] = 5  # the memory is still the writer's: it stays invisible
     result = slow.commit_store(late)
     assert result.statuses == ((ChunkStatus.EXPIRED,) * 2,)
     assert not result.is_complete
@@ -634,7 +634,7 @@ def test_the_server_clears_chunks_and_nothing_else(
     put(worker, tokens)
     with worker.prepare_retrieve(tokens) as ticket:
         assert server.clear() == 2
-        assert (ticket.slot(0, 1) == 1).all()  # who reads may go on
+        assert (ticket.slot(0, 1) == 1).all()  # readers may go on
     assert worker.is_registered
     assert put(worker, tokens).statuses == ((STORED, STORED),)
 
@@ -663,7 +663,7 @@ def test_two_retrieves_of_one_prefix_have_leases_of_their_own(
     put(worker, tokens, 7)
     first, second = worker.prepare_retrieve(tokens), worker.prepare_retrieve(tokens)
     assert worker.commit_retrieve(first)
-    assert not worker.commit_retrieve(first)  # a second time it takes nobody else's
+    assert not worker.commit_retrieve(first)  # a second time it takes no other's
     server.clear()
     assert (second.slot(0, 1) == 7).all()
     assert server.stats().doomed == 2
@@ -955,7 +955,7 @@ def test_a_server_that_comes_again_finds_the_pool_alive(
         put(worker, tokens, 4)
         reading = worker.prepare_retrieve(tokens)
         other.kill()
-        assert put(worker, tokens_of(1, seed=5)).is_complete  # nobody is needed
+        assert put(worker, tokens_of(1, seed=5)).is_complete  # no server is needed
         with PoolServer.open(name, capacity="8MiB") as server:
             assert server.registrations() == [context_of("e")]
             assert worker.lookup(tokens) == 2 * CHUNK
@@ -1112,9 +1112,9 @@ def test_a_writer_that_is_killed_holds_no_slot(
     with worker.prepare_retrieve(tokens) as reading:
         assert reading.statuses == ((STAGED_BY_OTHER,) * 3,)
     other.kill()
-    assert worker.lookup(tokens) == 0  # half of it was written: nobody sees that
+    assert worker.lookup(tokens) == 0  # half of it was written: that is invisible
     with worker.prepare_retrieve(tokens) as reading:
-        assert reading.statuses == ((MISSING,) * 3,)  # and nobody is writing it any more
+        assert reading.statuses == ((MISSING,) * 3,)  # and it is not being written any more
     assert put(worker, tokens).statuses == ((STORED,) * 3,)  # at once
     assert [context.instance_id for context in server.registrations()] == ["engine-1"]
     assert nothing_is_held(server, 1)
@@ -1128,7 +1128,7 @@ def test_a_reader_that_is_killed_holds_no_slot(name: str, peer: Callable[..., Pe
         other = peer("spawn")
         other.call("do", "lmcache_peer:register", name, context_of("doomed").to_record())
         assert other.call("do", "lmcache_peer:prepare_retrieve", tokens) == 4 * CHUNK
-        for _ in range(100):  # others who read the same renew nothing for it
+        for _ in range(100):  # others that read the same renew nothing for it
             worker.prepare_retrieve(tokens).commit()
         full = put(worker, tokens_of(4, seed=1))
         assert full.count(NO_SPACE) > 0

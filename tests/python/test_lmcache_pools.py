@@ -1,4 +1,4 @@
-"""A pool between its servers: taken over with its chunks where that was asked for, by whoever comes
+"""A pool between its servers: taken over with its chunks where that was asked for, by the next
 after the last one has left or died; and its memory mapped into each process that asks."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose memory a slot is, in the server of LMCache's worker protocol, while servers and workers are
+"""Owners of slot memory, in the server of LMCache's worker protocol, while servers and workers are
 killed and stopped, each a process of its own. No lmcache is needed: what it asks is called here.
 """
 
@@ -140,7 +140,7 @@ def test_a_store_in_flight_keeps_its_slot_when_its_request_has_ended(
     late = key_of(1, "first")
     offset = prepare(serving, 1, late)
     assert offset is not None
-    serving.call("server.end_session", "first")  # as schedulers do, who wait for no store
+    serving.call("server.end_session", "first")  # as schedulers do, which wait for no store
     same = key_of(1, "second")
     other = prepare(serving, 1, same)
     assert other is not None

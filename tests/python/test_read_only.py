@@ -1,5 +1,5 @@
-"""Whatever is read in place lies in memory that can't be written: a write that NumPy does not see,
-through a tensor or an address, ends the process that tried it, and nobody else sees a change."""
+"""What is read in place lies in memory that can't be written: a write that NumPy does not see,
+through a tensor or an address, ends the process that tried it, and no other sees a change."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""When /dev/shm is full: told how much was asked and how much is there, and nobody is killed by
-SIGBUS. In a mount namespace with a small tmpfs, so that nobody else's memory is used up."""
+"""When /dev/shm is full: told how much was asked and how much is there, and none is killed by
+SIGBUS. In a mount namespace with a small tmpfs, so that no other's memory is used up."""
 
 from __future__ import annotations
 

@@ -448,7 +448,7 @@ def test_a_gpu_or_a_sentence(name: str) -> None:
     with penstock.Store.create(name, capacity="1MiB", populate=True) as store:
         store.put_bytes("x", bytes(100_000))
         store.delete("x")
-        assert store.trim() == 0  # somebody may have pinned it
+        assert store.trim() == 0  # it may be pinned for a device
         if torch.cuda.is_available():
             store.register_cuda()
             store.register_cuda()

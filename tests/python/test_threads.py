@@ -18,7 +18,7 @@ from penstock import Broadcast
 
 
 class Task(threading.Thread):
-    """A thread whose outcome one can ask for."""
+    """A thread that keeps its outcome."""
 
     def __init__(self, function, *args, **kwargs) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_a_thread_that_waits_for_its_turn_times_out(pair):
 
 def test_no_thread_is_starved_by_busy_ones(pair):
     """Others send as fast as the ring lets them, and each of our messages gets its turn: in a few
-    milliseconds; it was up to fifteen seconds before those who have waited went first."""
+    milliseconds; it was up to fifteen seconds before long waiters went first."""
     writer, reader = pair
     ends = threading.Event()
 

@@ -1,5 +1,5 @@
-"""Whose segments are attached to, replaced and unpickled; and that a look at another user's harms
-nobody, whatever that user does with the file."""
+"""Users whose segments are attached to, replaced and unpickled; and that a look at another
+user's does no harm, whatever that user does with the file."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_a_squatted_name_is_neither_taken_nor_joined(
 ) -> None:
     squatter = stranger(f"held = {KINDS[kind]}\nready()\nwait()")
     squatter.await_ready()
-    squatter.kill()  # nobody is attached any more
+    squatter.kill()  # no one is attached any more
     before = path_of(name).stat().st_ino
     creates = {
         "broadcast": lambda **options: Broadcast.create(name, readers=1, **options),
@@ -330,15 +330,15 @@ def test_an_owner_is_a_user(owner: Any, words: str, name: str) -> None:
         assert words in str(error.value)
 
 
-# --- what a squatter can do to who comes by ------------------------------------------------------
+# --- what a squatter can do to passers-by --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "trap",
     [
-        # Every lock there is, so that whoever joins would wait for it.
+        # Every lock there is, so that a process that joins would wait for it.
         "file = os.open(path, os.O_RDWR); fcntl.lockf(file, fcntl.LOCK_EX)",
-        # A lease: whoever opens the file would wait until it is given up, for 45 s.
+        # A lease: an open of the file would wait until it is given up, for 45 s.
         "file = os.open(path, os.O_RDWR); fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)",
     ],
     ids=["locks", "lease"],

@@ -300,7 +300,7 @@ def test_a_load_that_fails_is_told_and_nothing_of_it_is_stored(
     one.finish(request)
     again = request_of("b", TOKENS)
     assert one.start(again, OTHERS) == 3 * CHUNK
-    with penstock.Store.attach(name) as store:  # somebody clears the pool in between
+    with penstock.Store.attach(name) as store:  # another clears the pool in between
         for key in list(store.keys()):
             if isinstance(key, bytes) and key.startswith(b"kv1:"):
                 store.delete(key)

@@ -76,7 +76,7 @@ class Role:
             handle.close()
 
     def look_on(self) -> None:
-        """What somebody sees who attaches nowhere."""
+        """What is seen without attaching."""
         inspect.list_segments()
         inspect.summarize(self.name)
         repr(inspect.inspect(self.name))

@@ -62,7 +62,7 @@ inline std::size_t pick_queue_size(Dice& dice) {
     return dice.between(4097, std::uint64_t{1} << 20U);
 }
 
-// A thread that works until it is told to stop. Sleeps in nobody's way: its waits are short.
+// A thread that works until it is told to stop. Never in the way asleep: its waits are short.
 class Worker {
 public:
     template <typename Work>
@@ -174,7 +174,7 @@ private:
         const std::uint64_t number = check(delivery);
         const MessageMarks before(table_[number].fetch_add(kOneTaken));
         const std::string name = "message " + std::to_string(number);
-        if (!before.is_put) broken_queue_promise(name + " came, and nobody had put it");
+        if (!before.is_put) broken_queue_promise(name + " came, and was never put");
         if (before.acked > 0) broken_queue_promise(name + " came after it was acknowledged");
         if (delivery.is_redelivered()) return;
         if (before.taken > 0) broken_queue_promise(name + " came again and does not say so");
@@ -200,7 +200,7 @@ private:
         const auto at = static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
         Delivery delivery = std::move(held_[static_cast<std::size_t>(at)]);
         held_.erase(held_.begin() + at);
-        const std::uint64_t number = check(delivery);  // nobody wrote over it meanwhile
+        const std::uint64_t number = check(delivery);  // it was not written over meanwhile
         if (dice_.between(0, 19) == 0) return delivery.give_back();
         table_[number].fetch_add(kOneAcking);
         delivery.ack();

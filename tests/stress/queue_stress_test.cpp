@@ -63,7 +63,7 @@ private:
         for (Actor& actor : actors_) {
             if (!actor.process().is_over()) continue;
             const auto ending = actor.process().wait(kPatience);
-            throw Broken("somebody ended on its own: " + (ending ? ending->describe() : "?"));
+            throw Broken("a process ended on its own: " + (ending ? ending->describe() : "?"));
         }
     }
 
@@ -119,7 +119,7 @@ private:
                std::to_string(stats.deaths) + " deaths";
     }
 
-    // Accepted: acknowledged once, for certain or by one who died in ack(). Not accepted, because
+    // Accepted: acknowledged once, for certain or by one that died in ack(). Not accepted, because
     // the producer died in put(): once or never.
     void check_every_message(int kills) {
         std::uint64_t accepted = 0;
@@ -141,7 +141,7 @@ private:
         }
         require(std::cmp_less_equal(undecided, kills), "more died in ack() than died at all");
         std::printf(
-            "  %d killed, %llu messages accepted, every one acknowledged once (%llu by one who "
+            "  %d killed, %llu messages accepted, every one acknowledged once (%llu by one that "
             "died at it), %llu came more than once\n",
             kills, static_cast<unsigned long long>(accepted),
             static_cast<unsigned long long>(undecided),

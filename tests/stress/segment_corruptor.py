@@ -2,7 +2,7 @@
 
 Where it writes is aimed: at words that are in use, most of all in the header, the participants'
 slots and the concept's own words (offsets, lengths, states); and now and then a burst over a page.
-Most words are put back soon, so that those who work there come further than their first check.
+Most words are put back soon, so that those at work there get further than their first check.
 """
 
 from __future__ import annotations

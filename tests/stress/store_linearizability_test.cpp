@@ -151,7 +151,7 @@ private:
         const Status status = store_.remove(name_of(key_));
         end(said_by(status), 0, os::monotonic_ns());
     }
-    // It ends with the abort: until then others are told that somebody is writing.
+    // It ends with the abort: until then others are told that it is being written.
     void probe() {
         begin(Kind::Probe, key_, 0);
         Result<StoreReservation> reservation = store_.reserve(name_of(key_), 64);
@@ -236,7 +236,7 @@ public:
                 is_over = have_all_ended();
                 return is_over || table_[kTickets] > before + 1000;
             });
-            require(goes_on, "nobody gets on any more");
+            require(goes_on, "none gets on any more");
         }
         judge();
     }
@@ -248,7 +248,7 @@ private:
             {name_, table_.argument(), std::to_string(++started_), std::to_string(dice_.next()),
              std::to_string(mode_.most_words), std::to_string(mode_.threads)});
     }
-    // Each after others have called some times meanwhile, or when nobody is left who could.
+    // Each after others have called some times meanwhile, or when none is left that could.
     void resume_the_stopped() {
         for (std::size_t at = 0; at < callers_.size(); ++at) {
             if (!callers_[at].is_stopped()) continue;

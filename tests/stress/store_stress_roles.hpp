@@ -63,7 +63,7 @@ private:
     };
 
     void work() {
-        let_go_of_kept();  // of the one who was here before
+        let_go_of_kept();  // of the predecessor
         while (!is_stopping_.load()) {
             turn();
             score_[kTurns].fetch_add(1);
@@ -206,7 +206,7 @@ private:
     [[nodiscard]] std::string kept_name() {
         return "kept-" + std::to_string(rank_) + "-" + std::to_string(score_[kKeptOf + rank_]);
     }
-    // What nobody else touches is there until it is let go, however the store is pressed.
+    // What no other touches is there until it is let go, however the store is pressed.
     void keep_another() {
         let_go_of_kept();
         const std::uint64_t number = score_[kKeptOf + rank_].fetch_add(1) + 1;
@@ -228,7 +228,7 @@ private:
 
     // ---- answers
 
-    // Somebody else has it, or writes it. Room there is always: so little is pinned.
+    // Another has it, or writes it. Room there is always: so little is pinned.
     static void expect_taken(const Status& status) {
         expect(status, {ErrorCode::AlreadyExists, ErrorCode::Busy}, "reserve");
     }

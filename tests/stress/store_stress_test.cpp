@@ -46,9 +46,9 @@ private:
         for (Actor& actor : workers_) {
             if (!actor.process().is_over()) continue;
             const auto ending = actor.process().wait(kPatience);
-            throw Broken("somebody ended on its own: " + (ending ? ending->describe() : "?"));
+            throw Broken("a process ended on its own: " + (ending ? ending->describe() : "?"));
         }
-        require(is_going_on, "nobody gets on any more: " + describe(store_.stats()));
+        require(is_going_on, "none gets on any more: " + describe(store_.stats()));
     }
     // That is no death, and the others go on.
     void stop_somebody() {
@@ -81,10 +81,10 @@ private:
         require(stats.deaths >= kills_, "deaths: " + described);
         require(stats.staged + stats.doomed + stats.pinned + stats.other_bytes == 0,
                 "something of the dead is left: " + described);
-        require(stats.kept == 0, "kept by nobody: " + described);
+        require(stats.kept == 0, "kept by none: " + described);
         require(stats.used_bytes + stats.free_bytes == stats.capacity, "the sum: " + described);
         check_objects(stats);
-        // One who dies between an act and its count leaves the count one short.
+        // A death between an act and its count leaves the count one short.
         const auto counted = static_cast<std::int64_t>(stats.committed - stats.evicted -
                                                        stats.deleted - stats.objects);
         require(static_cast<std::uint64_t>(std::abs(counted)) <= kills_,

@@ -179,7 +179,7 @@ private:
         held_.push_back(std::move(message));
         while (held_.size() > dice_.between(0, 6)) {
             const auto victim = static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
-            check(held_.at(static_cast<std::size_t>(victim)));  // nobody wrote over it meanwhile
+            check(held_.at(static_cast<std::size_t>(victim)));  // it was not written over meanwhile
             held_.erase(held_.begin() + victim);
         }
     }

@@ -1,5 +1,5 @@
 // Four environments and a trainer, killed at random under load and replaced. Every group is
-// numbered and every token says whose it is; a ledger in memory that all share says what became of
+// numbered and every token names its group; a ledger in memory that all share says what became of
 // each. usage: trajectory_stress_test [--full] [--seed N]
 #include <array>
 #include <atomic>

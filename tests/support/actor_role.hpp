@@ -14,7 +14,7 @@ namespace penstock::trust {
 // `Self` derives from this, befriends it, and has `kCommands`, a row of Command.
 template <typename Self>
 class ActorRole {
-    friend Self;  // who alone can make one
+    friend Self;  // the only maker
     ActorRole() = default;
 
 public:

@@ -20,7 +20,7 @@ namespace penstock::trust {
 
 inline constexpr const char* kBroadcastRole = "broadcast-actor";
 
-// "1/4711/stopped,0/-/expected": who is named, for Answer fields.
+// "1/4711/stopped,0/-/expected": the readers named, for Answer fields.
 inline std::string name_readers(const std::vector<ReaderState>& readers) {
     std::string text;
     for (const ReaderState& reader : readers) {

@@ -167,7 +167,7 @@ private:
                     break;
             }
         }
-        // Later passings depend on how often somebody slept; the first one must be there.
+        // Later passings depend on how often a waiter slept; the first one must be there.
         if (one.occurrence == 1) fail(one.name(), "the point was never passed");
         not_reached_.fetch_add(1);
     }

@@ -1,6 +1,6 @@
 // The walk over crash points: for every point that an operation passes, a process dies there and
 // another stops there, while others go on and are asked whether the promises still hold.
-// Knows nothing of any concept: scenarios say who acts, what the others do, and what must hold.
+// Knows nothing of any concept: scenarios name the actor, what the others do, and what must hold.
 #pragma once
 
 #include <algorithm>
@@ -39,7 +39,7 @@ public:
     Scenario& operator=(const Scenario&) = delete;
     virtual ~Scenario() = default;
 
-    virtual void prepare() = 0;  // everybody is there, the victim is about to act
+    virtual void prepare() = 0;  // all are there, the victim is about to act
     virtual Actor& victim() = 0;
     virtual std::string act() = 0;  // the line that makes it act
     virtual void meanwhile() {}     // what others do so that the act can end

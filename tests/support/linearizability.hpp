@@ -13,7 +13,7 @@
 
 namespace penstock::trust {
 
-// One call that somebody made, and what it said.
+// One call, and what it said.
 struct StoreCall {
     enum class Kind : std::uint8_t { Put, Get, Release, Remove, Probe };  // Probe: reserve, abort
     enum class Said : std::uint8_t { Nothing, Ok, Exists, Staged, Missing, NoSpace };
@@ -35,7 +35,7 @@ struct StoreCall {
     }
 };
 
-// Of one key, which nobody had put before. `evicts`: what nobody holds may go at any moment.
+// Of one key, new at the start. `evicts`: what is not held may go at any moment.
 class StoreHistory {
 public:
     explicit StoreHistory(bool evicts) : evicts_(evicts) {}
@@ -72,7 +72,7 @@ private:
     // Must have happened; what has no end may have, or not.
     static bool is_due(const StoreCall& call) { return call.said != Said::Nothing; }
 
-    // "Somebody is writing it" is true only beside one who was.
+    // "Being written" is true only beside a call that was writing.
     [[nodiscard]] std::string find_staged_by_nobody() const {
         for (const StoreCall& call : calls_) {
             if (call.said != Said::Staged) continue;
@@ -82,7 +82,7 @@ private:
                         other.said == Said::NoSpace) &&
                        other.begin <= call.end && other.end >= call.begin;
             });
-            if (!is_true) return "nobody was writing it: " + call.line();
+            if (!is_true) return "it was not being written: " + call.line();
         }
         return {};
     }
@@ -138,7 +138,7 @@ private:
     bool search(const State& state) {
         if (due_ == 0) return true;
         if (!seen_.insert(configuration(state)).second) return false;
-        // Whose begin is not after the end of another that has yet to happen can be the next.
+        // A call that begins before every other's end that is yet to come can be next.
         std::int64_t latest = StoreCall::kNever;
         for (std::size_t at = 0; at < calls_.size(); ++at) {
             if (calls_[at].begin > latest) break;

@@ -1,5 +1,5 @@
 // Messages whose every byte follows from their number and size: one that is lost, doubled, torn,
-// mixed up or written over is noticed by whoever receives it.
+// mixed up or written over is noticed by its receiver.
 #pragma once
 
 #include <cstddef>

@@ -55,7 +55,7 @@ public:
         ::waitpid(guardian_, nullptr, 0);
     }
 
-    // A name that nobody else has, and that begins no other one. Any thread.
+    // A name that is not in use, and that begins no other one. Any thread.
     std::string name() { return prefix_ + std::to_string(counter_.fetch_add(1)) + "."; }
     [[nodiscard]] std::vector<std::string> left() const { return segments_left(prefix_); }
 

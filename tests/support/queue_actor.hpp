@@ -210,7 +210,7 @@ private:
     }
     // drain MS: until there is no more.
     Answer drain(const Words& words) { return receive(~std::uint64_t{0}, 0, wait_of(words.at(1))); }
-    // get MS: one, copied out. How often it was delivered nobody says.
+    // get MS: one, copied out. How often it was delivered is not told.
     Answer get(const Words& words) {
         std::vector<std::byte> buffer(4096);
         const Result<std::size_t> size = queue_.value().get(buffer, wait_of(words.at(1)));

@@ -21,11 +21,11 @@ public:
     void accepted(Number number) { fates_[number].is_accepted = true; }
     void maybe_accepted(Number number) { fates_[number].is_put = true; }
 
-    // Somebody took it, or may have, and did not acknowledge it: it comes again, marked.
+    // It was taken, or may have been, and not acknowledged: it comes again, marked.
     void taken(Number number) { fates_[number].least_deliveries = 2; }
     void maybe_taken(Number number) { fates_[number].is_maybe_taken = true; }
 
-    // Done with: it must not come again. / One who died may have been done with it.
+    // Done with: it must not come again. / One that died may have been done with it.
     void acknowledged(Number number) {
         Fate& fate = fates_[number];
         require(++fate.acknowledged == 1, "message " + std::to_string(number) + " came again");
@@ -63,7 +63,7 @@ public:
             require(fate.acknowledged == 1 || !fate.is_accepted || fate.is_maybe_acknowledged,
                     name + " was accepted and never came");
             require(fate.acknowledged == 0 || fate.is_accepted || fate.is_put,
-                    name + " came, and nobody had put it");
+                    name + " came, and was never put");
             if (!fate.sequence) continue;
             const bool is_same_producer = number / kMaxOfOne == before / kMaxOfOne;
             require(!is_same_producer || *fate.sequence > sequence,
@@ -103,7 +103,7 @@ private:
         require(one.deliveries >= fate.least_deliveries, name + " came back and does not say so");
         require(one.deliveries == 1 || fate.least_deliveries > 1 || fate.is_maybe_taken,
                 name + " came for the " + std::to_string(one.deliveries) +
-                    ". time, and nobody had it before");
+                    ". time, and was not delivered before");
         require(!fate.sequence || *fate.sequence == one.sequence,
                 name + " came back in another place");
         fate.sequence = one.sequence;

@@ -1,4 +1,4 @@
-// A few counters that a test and its processes share, to survive those who are killed.
+// A few counters that a test and its processes share, to survive those that are killed.
 // Plain anonymous memory handed down by descriptor: nothing of the library is used for it.
 #pragma once
 

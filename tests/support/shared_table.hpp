@@ -1,4 +1,4 @@
-// A word for every message of a stress test, shared by all its processes, to survive those who are
+// A word for every message of a stress test, shared by all its processes, to survive those that are
 // killed. Anonymous memory handed down by descriptor, as Scoreboard, but of any size and sparse.
 #pragma once
 

@@ -1,5 +1,5 @@
 // A conversation between a test and its processes: one line asks, one line answers.
-// The process does one thing after another; the test decides what everybody does, and in which
+// The process does one thing after another; the test decides what each does, and in which
 // order.
 #pragma once
 

@@ -60,7 +60,7 @@ def _indented(text: str) -> str:
 
 
 def add_owner(parser: argparse._ActionsContainer) -> None:
-    """`--owner`: whose segment is attached to besides one's own."""
+    """`--owner`: a user whose segments are attached to as well."""
     parser.add_argument(
         "--owner",
         metavar="USER",

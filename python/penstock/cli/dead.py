@@ -1,5 +1,5 @@
 """`penstock dead NAME`: the dead letters of a queue: shows them, requeues them or drops them.
-Attaches as a consumer that takes nothing, so it works also where everybody else is gone."""
+Attaches as a consumer that takes nothing, so it works also where no other process is left."""
 
 from __future__ import annotations
 

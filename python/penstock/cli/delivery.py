@@ -1,5 +1,5 @@
-"""Whether those who are to have a stream are still there to take it.
-A reader that dies or leaves is told about once; the others go on, until nobody is left."""
+"""Whether the readers of a stream are still there to take it.
+A reader that dies or leaves is reported once; the others go on, until none is left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Delivery:
                 self.check(str(death))
 
     def check(self, sentence: str = "") -> None:
-        """Notes who is gone. Nobody may leave before the writer closes."""
+        """Notes the readers that are gone. None may leave before the writer closes."""
         for reader in self._writer.readers():
             if reader.life == "vacant" and reader.rank not in self._lost:
                 self._lost[reader.rank] = sentence or f"reader {reader.rank} left before the end"
@@ -51,7 +51,7 @@ class Delivery:
         """Waits until each reader that is left has released every message."""
         pause = 0.0005
         while any(reader.lag_messages for reader in self._readers_left()):
-            time.sleep(pause)  # between two looks; nobody tells a writer that its ring ran empty
+            time.sleep(pause)  # between two looks; no signal tells a writer that its ring ran empty
             pause = min(2 * pause, 0.02)
             self.check()
         self.check()  # one that has left has nothing to release either

@@ -16,8 +16,8 @@ from penstock.state import Participant, SegmentSummary
 def condition(segment: SegmentSummary) -> str:
     """One word.
 
-    "live": somebody is attached. "abandoned": nobody is, and nothing is lost with it. "kept":
-    nobody is, and it holds data. "foreign": another user's. "damaged": it makes no sense.
+    "live": a living process is attached. "abandoned": none is, and no data is lost with it. "kept":
+    none is, and it holds data. "foreign": another user's. "damaged": it makes no sense.
     """
     if segment.problem:
         # Of others not all is copied (TooLarge).

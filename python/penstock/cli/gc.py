@@ -1,5 +1,5 @@
-"""`penstock gc`: removes the segments to which nobody alive is attached and that hold no data.
-Death is the kernel's word, so nobody who is merely slow is harmed; damaged ones are left alone."""
+"""`penstock gc`: removes segments without a living participant that hold no data.
+Death is the kernel's word, so no merely slow process is harmed; damaged ones are left alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
 
 @dataclass
 class _Outcome:
-    """What became of each segment; those in use by somebody are not mentioned."""
+    """What became of each segment; those in use are not mentioned."""
 
     removed: list[SegmentSummary] = field(default_factory=list)
     kept: list[SegmentSummary] = field(default_factory=list)  # for the data in them
@@ -100,7 +100,7 @@ def _remove(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome
         removed = True  # another was quicker
     except penstock.Error as error:
         if isinstance(error, penstock.PermissionDenied) and segment.owner != os.geteuid():
-            # It lets itself be looked at, and is its owner's to remove.
+            # Readable, but only its owner may remove it.
             outcome.unreadable.append(
                 replace(segment, problem=str(error), problem_code="PermissionDenied")
             )

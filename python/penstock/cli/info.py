@@ -1,4 +1,4 @@
-"""`penstock info NAME`: one segment in full: memory, rates, how full, who lags, who blocks whom.
+"""`penstock info NAME`: one segment in full: memory, rates, how full, which readers lag and block.
 Looks twice, a moment apart, to know the rates; attaches nowhere and changes nothing."""
 
 from __future__ import annotations

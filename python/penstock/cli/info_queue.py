@@ -125,7 +125,7 @@ def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, floa
 
 
 def _requests(info: QueueInfo) -> str:
-    """Who waits in line for how much, in the order in which they will be served."""
+    """The waiting requests and their sizes, in the order in which they will be served."""
     what = "sequence" if isinstance(info, TrajectoryInfo) else "message"
     pids = {one.slot: one.pid for one in info.segment.participants}
     return "; ".join(

@@ -1,4 +1,4 @@
-"""What `penstock info NAME` says of a store: what is there, who holds it, how often it is found."""
+"""What `penstock info NAME` says of a store: objects, their holders, how often they are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`penstock ls`: every segment on this machine, who is attached to it, and who of them is dead.
+"""`penstock ls`: every segment on this machine, its participants, and which of them are dead.
 Only looks; a damaged segment is listed with what is wrong with it."""
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _text(segments: list[SegmentSummary]) -> list[str]:
 
 
 def segment_lines(segment: SegmentSummary) -> list[str]:
-    """One segment: what it is and takes, and who is attached."""
+    """One segment: what it is and takes, and its participants."""
     condition = describe.condition(segment)
     name = output.colour(segment.name, "bold")
     if segment.problem:
@@ -68,7 +68,7 @@ def segment_lines(segment: SegmentSummary) -> list[str]:
 
 
 def participant_lines(segment: SegmentSummary) -> list[str]:
-    """A line for each who is, or was, attached."""
+    """A line for each participant, living or dead."""
     if not segment.participants:
         return []
     rows = output.columns(describe.participant_rows(segment))

@@ -1,5 +1,5 @@
 """The measurement behind `penstock bench`: a value goes to another process, an answer comes back.
-The answer depends on the value's bytes, and is checked, so nobody can answer without reading."""
+The answer depends on the value's bytes, and is checked, so there is no answer without reading."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _with_queue(values: _Values, seconds: float) -> _Times:
 
 
 def _answer_through_penstock(name: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who measures
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the measuring process
     with (
         penstock.Broadcast.create(f"{name}-back", readers=1) as writer,
         penstock.Broadcast.attach(name, rank=0, timeout=_WITHIN) as reader,

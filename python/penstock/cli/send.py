@@ -1,4 +1,4 @@
-"""`penstock send`: stdin, of any size, to whoever runs `penstock recv` with the same name.
+"""`penstock send`: stdin, of any size, to each `penstock recv` with the same name.
 Each read goes straight into shared memory: the bytes are copied once, by the kernel."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from penstock.cli import exits, output, stream, streams, units
 from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
 from penstock.cli.delivery import Delivery
 
-_CHECK_EVERY = 64  # messages between two looks at who is still there
+_CHECK_EVERY = 64  # messages between two looks at the readers
 
 
 class _EndOfInput(Exception):

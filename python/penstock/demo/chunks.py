@@ -1,5 +1,5 @@
-"""The processes of `penstock demo --store`: workers who want chunks of real data, find them in the
-store or put them there, and compare every byte of what they find; and one who holds as much as it
+"""The processes of `penstock demo --store`: workers that want chunks of real data, find them in the
+store or put them there, and compare every byte of what they find; and one that holds as much as it
 may and waits to be killed."""
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Options:
 
 
 class Stalled(ProcessEnded):
-    """The demo can't go on; the sentence says who is in the way."""
+    """The demo can't go on; the sentence names what is in the way."""
 
 
 def run(options: Options, path: Path | None, view: View) -> result.Result:
@@ -105,7 +105,7 @@ class _Run:
     def to_the_end(self) -> result.Result:
         while not self._is_over():
             if self._holds_back():
-                time.sleep(_LOOK_EVERY / 10)  # between two looks at who has come
+                time.sleep(_LOOK_EVERY / 10)  # between two looks at the arrivals
             else:
                 self._send_step()
             self._look()
@@ -164,7 +164,7 @@ class _Run:
         return True
 
     def _look(self, waiting_for: str = "") -> None:
-        """Every so often: what was reported, who is alive, what there is to see."""
+        """Every so often: the reports, the deaths, the display."""
         now = time.monotonic()
         if now < self._next_look:
             return

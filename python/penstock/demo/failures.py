@@ -29,7 +29,7 @@ class Failures:
         self.kill: Kill | None = None
 
     def cause(self, rank: int) -> None:
-        """Kills the worker at a rank, without telling anybody who could notice."""
+        """Kills the worker at a rank, without telling the code that is to notice."""
         worker = self._pool.at(rank)
         at = self._pool.kill(worker)
         self.kill = Kill(rank, worker.pid, self._timeline.moment(at))
@@ -42,7 +42,7 @@ class Failures:
         self._note_replacement()
 
     def notice(self, by: str) -> None:
-        """Somebody is dead: who, since when, and a replacement for each."""
+        """Notes the dead workers and the time, and replaces each."""
         now = time.monotonic()
         for worker in self._dead():
             self._note_death(worker, by, now)

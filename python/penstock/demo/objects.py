@@ -27,11 +27,11 @@ from penstock.store import Store
 __all__ = ["Account", "run"]
 
 _CAPACITY: Final = 8 << 20
-_HELD: Final = 5 << 20  # of it, by the one who is killed for it
-_WANTED: Final = 4 << 20  # what nobody has room for until he is dead
+_HELD: Final = 5 << 20  # of it, by the holder, which is killed then
+_WANTED: Final = 4 << 20  # what finds no room until the holder is dead
 _KILL_WORKER: Final = 0.3  # of the time
 _KILL_HOLDER: Final = 0.6
-_OTHERS: Final = 8  # who attach beside the workers: this process, the holder, replacements
+_OTHERS: Final = 8  # participants beside the workers: this process, the holder, replacements
 _LOOK: Final = 0.5  # seconds between two lines
 _PATIENCE: Final = 60.0
 _SPAWN: Final = multiprocessing.get_context("spawn")
@@ -43,14 +43,14 @@ class Account:
 
     hits: int = 0
     puts: int = 0
-    refused: int = 0  #: for want of room, while somebody held most of it
+    refused: int = 0  #: for want of room, while the holder had most of it
     wrong: int = 0
     bytes: int = 0  #: compared
     evicted: int = 0
     kills: int = 0
     deaths: int = 0  #: that the store noticed
-    had_again: bool = False  #: the room of the dead, by the very next who asked
-    unaccounted: int = -1  #: bytes that are neither used nor free, or used by nobody
+    had_again: bool = False  #: the room of the dead, by the very next request
+    unaccounted: int = -1  #: bytes that are neither used nor free, or used by none
     left: int = -1  #: bytes used when everything was removed
     failed: int = 0  #: processes that ended by themselves and not well
 
@@ -115,7 +115,7 @@ class _WorkerPool:
 
     def play(self, seconds: float, show: _Show) -> None:
         deadline = time.monotonic() + _PATIENCE
-        while self._store.stats().evicted == 0:  # everybody is at work, and there is pressure
+        while self._store.stats().evicted == 0:  # all are at work, and there is pressure
             self._check()
             if time.monotonic() > deadline:
                 raise ProcessEnded(f"the workers had not filled the store after {_PATIENCE:g} s")
@@ -152,7 +152,7 @@ class _WorkerPool:
         return f"worker (pid {pid}) killed at work; another one takes its place"
 
     def _kill_holder(self) -> str:
-        """Somebody has most of the store, and dies with it: the next who asks gets the room."""
+        """The holder has most of the store, and dies with it: the next request gets the room."""
         ready = self._folder / "holding"
         self._holder = self._start(hold_all_it_can, self._store.name, _HELD, ready)
         while not ready.exists():

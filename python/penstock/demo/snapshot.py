@@ -52,7 +52,7 @@ class Snapshot:
     reserved: int  # bytes of shared memory that the segment takes now
     rows: list[Row]
     events: list[Event]
-    waiting_for: str  # who holds the driver up for longer than a moment; empty as a rule
+    waiting_for: str  # what holds the driver up for longer than a moment; empty as a rule
 
 
 class View(Protocol):

@@ -106,7 +106,7 @@ class _WorkerPool:
 
     def play(self, overseer: TrajectoryReader, seconds: float, show: _Show) -> None:
         deadline = time.monotonic() + _DRAIN
-        while overseer.stats().batches == 0:  # everybody has started, which takes its time
+        while overseer.stats().batches == 0:  # all have started, which takes its time
             self._check()
             if time.monotonic() > deadline:
                 raise ProcessEnded(f"there was no batch after {_DRAIN:g} s")

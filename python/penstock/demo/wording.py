@@ -27,7 +27,7 @@ def data(corpus: Corpus) -> str:
 
 
 def label(rank: int, replacement: bool) -> str:
-    """ "2", and "2'" for one who took the place of a dead one."""
+    """ "2", and "2'" for the replacement of a dead one."""
     return f"{rank}'" if replacement else str(rank)
 
 

@@ -46,7 +46,7 @@ def main(orders: Orders) -> int:
             _receive_until_closed(reader, reports, ledger)
             reports.send(ledger.report(finished=True), timeout=_LAST_REPORT_WITHIN)
         except penstock.PeerDied:
-            return 1  # the driver is dead: nobody is left to report to
+            return 1  # the driver is dead: none is left to report to
     return 0
 
 

@@ -1,5 +1,5 @@
 """The driver's side of its workers: starting, listening to, killing and replacing them.
-Each worker reports through a small Broadcast of its own, so its death can hold nobody up."""
+Each worker reports through a small Broadcast of its own, so its death holds up no other."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Worker:
 
 
 def remove_remains(name: str) -> None:
-    """Removes a segment whose people are all dead; as a rule the last to leave has done so."""
+    """Removes a segment without living participants; as a rule the last to leave did."""
     try:
         inspect.remove_if_abandoned(name, data=True)
     except penstock.NotFound:
@@ -172,7 +172,7 @@ class WorkerPool:
                     break
 
     def dismiss(self) -> None:
-        """Ends everybody. Leaves no process and no name in /dev/shm, once the writer is closed."""
+        """Ends them all. Leaves no process and no name in /dev/shm, once the writer is closed."""
         for worker in self.all:
             worker.let_go()
         remove_remains(self._steps)

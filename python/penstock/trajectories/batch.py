@@ -114,7 +114,7 @@ class TrajectoryBatch:
 
     @property
     def redelivered(self) -> npt.NDArray[np.bool_]:
-        """For each group whether somebody had it before and did not acknowledge it."""
+        """For each group whether it was delivered before and not acknowledged."""
         return np.array(self.deliveries) > 1
 
     @property
@@ -189,7 +189,7 @@ class TrajectoryBatch:
         self._core.set_aside(group)
 
     def _keep_groups(self) -> None:
-        """After the end their memory is somebody else's: what was looked at stays."""
+        """After the end their memory is reused: what was looked at stays."""
         if self._groups is None and self.layout == "groups":
             _ = self.groups
 
@@ -325,7 +325,7 @@ def _wanted(
     if columns is not None:
         asked = tuple(columns)
         for name in asked:
-            core.width(name)  # raises if a group lacks it, or nobody knows it
+            core.width(name)  # raises if a group lacks it, or it is unknown
         return asked, {}
     wanted: list[str] = []
     left_out: dict[str, str] = {}
@@ -390,7 +390,7 @@ def _pad(
 
 
 def _check_memory(values: int) -> None:
-    """The system gives more than it has, and kills whoever uses it."""
+    """The system gives more than it has, and kills the process that uses it."""
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if values * _LEAST_ITEM > has:
         raise MemoryError(f"a padded batch of {values} values, and the machine has {has} bytes")

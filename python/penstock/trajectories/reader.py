@@ -58,7 +58,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         So does its ordinary exit, and ``end()`` by any participant; nothing else: environments come
         and go, also all of them. With ``ends_with="last_producer"`` the last environment's
         ``close()`` ends it instead, and the creator may leave before. A death by a signal never
-        ends it: then somebody attaches and calls ``end()``.
+        ends it: then any process attaches and calls ``end()``.
 
         Environments get credit for ``max_staleness + 1`` batches of ``sequences``, what waits and
         what is being trained on included: a group that is done in turn is never more than
@@ -74,7 +74,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         set aside if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
-        One of that name that nobody is attached to any more is replaced. If groups were in it, they
+        One of that name without a living participant is replaced. If groups were in it, they
         are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
         replaced only if ``owner`` names that user.
 
@@ -197,7 +197,7 @@ class TrajectoryReader(_core.TrajectoryReader):
 
         ``out`` maps columns to arrays (NumPy or PyTorch, on the host, pinned ones too) with at
         least (sequences, longest) or (tokens,) places; the batch then has views of them. Without
-        it the arrays are the batch's own; their memory serves later batches once nobody refers to
+        it the arrays are the batch's own; their memory serves later batches once nothing refers to
         them any more.
 
         ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
@@ -342,7 +342,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         """The groups that were set aside, oldest first, at most ``limit``.
 
         ``letter.content()`` is a TrajectoryGroup, or raises Corrupt and says what contradicts what.
-        They count as waiting for nobody, and keep their slots and bytes until they are requeued or
+        They do not count as waiting, and keep their slots and bytes until they are requeued or
         dropped. Raises Closed.
         """
         return letters_of(self, limit, _group_of)

@@ -33,7 +33,7 @@ class EnvironmentStats:
 
 @dataclass(frozen=True)
 class TrajectoryStats:
-    """Counters of the whole queue, and who is on it now."""
+    """Counters of the whole queue, and its participants now."""
 
     queue: QueueStats
     version: int  #: of the policy: the step of the last ``ack()``
@@ -42,7 +42,7 @@ class TrajectoryStats:
     batches: int  #: acknowledged, as are the next two
     groups: int
     sequences: int
-    dropped_stale: int  #: groups, by who asked for that
+    dropped_stale: int  #: groups, by readers that asked for it
     environments: list[EnvironmentStats]
     max_tokens: int | None = None  #: of a sequence, as the trainer takes them
     set_aside: int = 0  #: groups that became dead letters as no batch could be made of them

@@ -48,7 +48,7 @@ class Rollout:
         await self._writer._put_group_async(group, self._core, self.version, Countdown(timeout))
 
     def release(self) -> None:
-        """Nothing comes of it: somebody else may begin."""
+        """Nothing comes of it: another rollout may begin."""
         self._core.release()
 
     def __enter__(self) -> Rollout:
@@ -96,7 +96,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         lock_memory: bool = False,
         owner: Owner | None = None,
     ) -> TrajectoryWriter:
-        """Create the queue, for who comes before the trainer; see ``TrajectoryReader.create``."""
+        """Create the queue, before the trainer comes; see ``TrajectoryReader.create``."""
         writer = TrajectoryWriter(
             name,
             instance="",

@@ -1,4 +1,4 @@
-"""A plugin of pytest: whoever starts Atropos' server and asks it gets Penstock's instead.
+"""A plugin of pytest: tests that start Atropos' server get Penstock's instead.
 
 The tests have a port of their own in their text; requests for it go to the server that was started
 last.
@@ -17,7 +17,7 @@ from penstock.http.service import drop_left
 
 _THEIRS = "http://localhost:8000"
 _queues: list[str] = []
-_ours = "http://localhost:9"  # nobody listens there, as long as none was started
+_ours = "http://localhost:9"  # no server is there until one is started
 _real_popen = subprocess.Popen
 _real_request = requests.Session.request
 
@@ -38,7 +38,7 @@ def _request(self: Any, method: str, url: str, **options: Any) -> Any:
 
 
 def pytest_unconfigure() -> None:
-    """What nobody took stays in a queue."""
+    """What was not taken stays in a queue."""
     for queue in _queues:
         drop_left(queue)
 

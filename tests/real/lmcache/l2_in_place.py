@@ -79,7 +79,7 @@ class MockL2Adapter(PenstockL2Adapter):
         return found
 
     def debug_get_locked_key_count(self) -> int:
-        """None before who looked up knows of it: tests take it for that."""
+        """0 before the caller of the look-up knows of it: tests rely on that."""
         return 0 if self._untaken else self._store.stats().pinned
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ QUICK = [
     f"{TESTS}/test_fault_inject_l2_adapter.py",
     "examples/lmc_external_l2_adapter/tests/test_plugin.py",
 ]
-# Those who use an adapter: each file of the archive that makes a mock of one.
+# The users of an adapter: each file of the archive that makes a mock of one.
 CONTROLLERS = [
     f"{TESTS}/test_store_controller.py",
     f"{TESTS}/test_prefetch_controller.py",

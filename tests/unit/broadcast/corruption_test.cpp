@@ -1,4 +1,4 @@
-// A ring that somebody scribbled over: Corrupt, again and again, and never a wild read.
+// A damaged ring: Corrupt, again and again, and never a wild read.
 #include <gtest/gtest.h>
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // Endings: a writer that closes or dies is drained first; a reader that leaves or dies is told of
-// as its creator wished, once, and holds nobody up.
+// as its creator wished, once, and holds up no other.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -149,7 +149,7 @@ TEST_F(EndingTest, NobodyAttachesWhereNothingCanCome) {
         EXPECT_TRUE(refuses(ErrorCode::PeerDied, [&] { BroadcastReader::attach(name, 0); },
                             {"the writer of '" + name + "' is dead", "nothing is left"}));
     }
-    EXPECT_FALSE(exists(name)) << "the last who looked in has tidied up";
+    EXPECT_FALSE(exists(name)) << "the last to look in has tidied up";
     {
         const SilentWriter writer(name, 0);
         writer.kill();
@@ -314,7 +314,7 @@ TEST_F(EndingTest, TheDeadKeepNoName) {
         victim.kill();
         writer.close();
     }
-    EXPECT_FALSE(exists(name)) << "nobody alive was left";
+    EXPECT_FALSE(exists(name)) << "no living participant was left";
 }
 
 TEST_F(EndingTest, AStoppedReaderBlocksAndGoesOn) {

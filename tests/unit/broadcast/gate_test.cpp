@@ -1,4 +1,4 @@
-// Who gates the writer: readers that are expected lose nothing, readers that have left keep nobody
+// The gates of the writer: expected readers lose nothing, readers that have left do not keep it
 // waiting, and a replacement starts with the next message.
 #include <gtest/gtest.h>
 
@@ -71,7 +71,7 @@ TEST_F(GateTest, AVacantRankGatesNobody) {
     }
     staying.close();
     for (std::uint64_t number = 0; number < 100; ++number) {
-        ASSERT_TRUE(succeeds(send(writer, number, kGranule))) << "nobody is left to wait for";
+        ASSERT_TRUE(succeeds(send(writer, number, kGranule))) << "none is left to wait for";
     }
 }
 
@@ -101,7 +101,7 @@ TEST_F(GateTest, AReplacementStartsWithTheNextMessage) {
     }
     ASSERT_TRUE(receives(reader, 0, 100));
     reader.close();
-    ASSERT_TRUE(succeeds(send(writer, 5, 100))) << "this one nobody gets";
+    ASSERT_TRUE(succeeds(send(writer, 5, 100))) << "this one has no reader";
     reader = BroadcastReader::attach(writer.name(), 0);
     EXPECT_TRUE(receives_nothing(reader));
     EXPECT_EQ(writer.readers().at(0).life, Life::Active);

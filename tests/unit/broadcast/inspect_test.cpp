@@ -82,7 +82,7 @@ TEST_F(BroadcastInspectTest, ShowsTheEnd) {
     BroadcastInfo info = inspect_broadcast(name);
     EXPECT_FALSE(info.readers.at(0).alive);
     EXPECT_EQ(info.readers.at(0).pid, static_cast<std::uint32_t>(victim.pid()));
-    EXPECT_EQ(info.stats.reader_deaths, 0U) << "nobody has tidied up yet";
+    EXPECT_EQ(info.stats.reader_deaths, 0U) << "not reaped yet";
     BroadcastReader reader = BroadcastReader::attach(name, 0);
     EXPECT_EQ(inspect_broadcast(name).stats.reader_deaths, 1U);
     writer.close();

@@ -321,7 +321,7 @@ TEST_F(ReaderTest, MessagesAreReleasedByAnyThread) {
 }
 
 // recv_into() on one thread consumes beside a release on another: the position must never go back,
-// or the writer would wait for room that nobody will ever give.
+// or the writer would wait for room that will never come.
 TEST_F(ReaderTest, ReleasingBesideReceivingNeverLosesRoom) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);

@@ -1,4 +1,4 @@
-// Somebody with the right user id who writes into a living Broadcast what he likes.
+// A process of the right user that writes into a living Broadcast what it likes.
 #pragma once
 
 #include <cstring>

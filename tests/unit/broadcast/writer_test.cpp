@@ -1,4 +1,4 @@
-// The writer: what it takes and refuses, loans, back-pressure that names who is behind, and its
+// The writer: what it takes and refuses, loans, back-pressure that names the slow reader, and its
 // end.
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -58,7 +58,7 @@ TEST(Check, ExactlyOneValue) {
               Fault::Trailing);
 }
 
-// An ext whose body is what `write` writes.
+// An ext with the body that `write` writes.
 template <typename Write>
 Fault check_body(Extension type, Write write) {
     return check_of([&](Writer& out) {

@@ -75,7 +75,7 @@ TEST_F(KeptDataTest, MessagesOfTheDeadAreKept) {
     EXPECT_EQ(summary.kept.messages, 5U) << "in flight with a dead consumer, and queued";
     EXPECT_EQ(summary.kept.describe(), "5 messages");
     EXPECT_FALSE(remove_if_abandoned(name_));
-    EXPECT_EQ(drain(), 5U) << "and whoever attaches has them";
+    EXPECT_EQ(drain(), 5U) << "and the next to attach has them";
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { inspect_segment(name_); }));
 }
 
@@ -83,7 +83,7 @@ TEST_F(KeptDataTest, MessagesThatWereLeftInOrderAreKept) {
     {
         Queue queue = Queue::create(name_);
         queue.put(bytes_of("one")).or_throw();
-        EXPECT_TRUE(inspect_segment(name_).kept.is_nothing()) << "somebody alive has it";
+        EXPECT_TRUE(inspect_segment(name_).kept.is_nothing()) << "a living process has it";
     }
     EXPECT_EQ(inspect_segment(name_).kept.describe(), "1 message");
     EXPECT_FALSE(remove_if_abandoned(name_));

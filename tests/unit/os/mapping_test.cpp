@@ -1,4 +1,4 @@
-// Mappings: what may be read and written through them, and who does not get to see them.
+// Mappings: what may be read and written through them, and which processes do not see them.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>

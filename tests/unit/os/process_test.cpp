@@ -1,4 +1,4 @@
-// What is told of processes: who this one is, by which name people know it, and who is stopped.
+// Facts about processes: this one's identity, names for display, and which are stopped.
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>

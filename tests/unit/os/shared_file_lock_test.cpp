@@ -1,5 +1,5 @@
-// Locks of single bytes: the kernel's word on who is alive. They belong to an open file
-// description, so that no other handle in the process can lose them, and end with whoever holds it.
+// Locks of single bytes: the kernel's word on lives. They belong to an open file
+// description, so that no other handle in the process can lose them, and end with its holder.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -46,7 +46,7 @@ TEST_F(SharedFileLockTest, ExclusiveLocksOfTwoDescriptionsExcludeEachOther) {
     SharedFile first = open();
     SharedFile second = open();
     EXPECT_TRUE(first.try_lock(kByte));
-    EXPECT_TRUE(first.try_lock(kByte)) << "a description is in nobody's way but others'";
+    EXPECT_TRUE(first.try_lock(kByte)) << "a description is only in others' way";
     EXPECT_FALSE(second.try_lock(kByte));
     EXPECT_FALSE(second.try_lock_shared(kByte));
     first.unlock(kByte);
@@ -86,7 +86,7 @@ TEST_F(SharedFileLockTest, AsksForTheWriteLocksOfOthers) {
     EXPECT_FALSE(second.is_locked_by_other(kByte));
     ASSERT_TRUE(first.try_lock(kByte));
     EXPECT_TRUE(second.is_locked_by_other(kByte));
-    EXPECT_FALSE(first.is_locked_by_other(kByte)) << "one's own lock is nobody else's";
+    EXPECT_FALSE(first.is_locked_by_other(kByte)) << "one's own lock is no other's";
     first.unlock(kByte);
     EXPECT_FALSE(second.is_locked_by_other(kByte));
     ASSERT_TRUE(first.try_lock_shared(kByte));

@@ -104,7 +104,7 @@ TEST(SharedFileTest, SaysWhyItCanNotBeMade) {
     EXPECT_EQ(error, std::errc::no_such_file_or_directory);
 }
 
-// Some file systems have no O_TMPFILE; the file then has a name that nobody looks for.
+// Some file systems have no O_TMPFILE; the file then has a name that no look-up uses.
 TEST(SharedFileTest, DoesWithoutUnnamedFiles) {
     const TemporaryFolder folder;
     Child child([&] {

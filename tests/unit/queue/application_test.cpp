@@ -1,4 +1,4 @@
-// What a queue is called whose messages are an application's, from a word that anybody may write.
+// The name of a queue of application messages, from a word that any process may write.
 #include <gtest/gtest.h>
 
 #include <cstdint>

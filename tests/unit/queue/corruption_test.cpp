@@ -1,4 +1,4 @@
-// A queue that somebody scribbled over, and who looks at it: numbers, if strange ones, and no
+// A damaged queue, and a look at it: numbers, if strange ones, and no
 // undefined arithmetic (the tests under sanitizers would notice).
 #include <gtest/gtest.h>
 

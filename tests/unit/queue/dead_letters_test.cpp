@@ -147,7 +147,7 @@ TEST_F(DeadLetterTest, TheRefusalOfAFullQueueNamesThem) {
     std::jthread producer([&] { EXPECT_TRUE(succeeds(put(queue, 9, kInCell, kLong))); });
     while (queue.stats().waits < 2) std::this_thread::yield();
     const std::array<std::uint64_t, 1> chosen = {2};
-    EXPECT_EQ(queue.drop_dead_letters(chosen).or_throw(), 1U) << "wakes who waits for room";
+    EXPECT_EQ(queue.drop_dead_letters(chosen).or_throw(), 1U) << "wakes the waiter for room";
     producer.join();
     EXPECT_TRUE(fails(put(queue, 10), ErrorCode::Timeout,
                       {"3 of 4 slots hold dead letters, the others are queued or taken"}));

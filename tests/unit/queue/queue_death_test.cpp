@@ -1,5 +1,5 @@
-// What a Queue does when somebody dies: what he had taken comes back, what he had begun is gone,
-// and the stream goes on without him.
+// What a Queue does after a death: what the dead one had taken comes back, its beginnings are gone,
+// and the stream goes on without it.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -152,7 +152,7 @@ TEST_F(QueueDeathTest, WhatComesBackComesFirst) {
     const Doomed doomed(name_, taking(2));
     ASSERT_TRUE(succeeds(put(queue, 3)));
     doomed.kill();
-    Queue attached = Queue::attach(name_);  // available at once to whoever attaches
+    Queue attached = Queue::attach(name_);  // available at once to the next to attach
     EXPECT_TRUE(gets(attached, 0, kInCell, 2));
     EXPECT_TRUE(gets(attached, 1, kInCell, 2));
     EXPECT_TRUE(gets(attached, 2));
@@ -270,7 +270,7 @@ TEST_F(QueueDeathTest, WhatTheDeadHadTakenComesAlsoAfterTheEnd) {
     queue.discard();
 }
 
-// Nobody is left but the dead, who had it all in their hands.
+// None is left but the dead, which had taken it all.
 TEST_F(QueueDeathTest, WhatTheDeadHeldOutlivesEverybody) {
     {
         const Doomed creator([this] {

@@ -1,4 +1,4 @@
-// What a Queue does for those who live: order, bounds, acknowledgement, the end.
+// A Queue among the living: order, bounds, acknowledgement, the end.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -308,7 +308,7 @@ TEST_F(QueueTest, ALoanIsWrittenInPlace) {
     Queue queue = Queue::create(name_, small_queue());
     Result<QueueLoan> loan = queue.loan(kInBlock, kLong);
     ASSERT_TRUE(succeeds(loan));
-    // Whoever holds one keeps nobody from putting.
+    // A loan keeps no other from putting.
     ASSERT_TRUE(succeeds(put(queue, 0)));
     EXPECT_TRUE(gets(queue, 0));
     trust::fill_numbered(loan->bytes(), 1);
@@ -532,7 +532,7 @@ TEST_F(QueueTest, RequestCloseEndsAWait) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Cancelled));
 }
 
-// Each producer's numbers in order, each exactly once, whoever takes them.
+// Each producer's numbers in order, each exactly once, whichever takes them.
 TEST_F(QueueTest, ManyProducersAndConsumers) {
     constexpr unsigned kProducers = 3;
     constexpr unsigned kConsumers = 3;

@@ -254,7 +254,7 @@ TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {
 }
 #endif
 
-// Six processes with requests of different sizes: every message once, nobody waits for ever.
+// Six processes with requests of different sizes: every message once, none waits for ever.
 TEST_F(WaitingLineTest, ManyRequestsAreAllServed) {
     constexpr std::size_t kConsumers = 6;
     constexpr std::size_t kRounds = 60;

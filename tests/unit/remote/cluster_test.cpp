@@ -113,7 +113,7 @@ TEST_F(ClusterTest, KeysGoWhereTheirSlotsAreAndComeBack) {
         const Words names = node(i).keys();
         EXPECT_FALSE(names.empty());
         for (const std::string& name : names) EXPECT_EQ(home_of(name), i) << name;
-        // The map was right from the start: nobody was sent elsewhere.
+        // The map was right from the start: no call was redirected.
         EXPECT_EQ(node(i).say({"INFO", "errorstats"}).text.find("MOVED"), std::string::npos);
     }
     EXPECT_TRUE(succeeds(there.remove(key_of(1000))));
@@ -181,7 +181,7 @@ TEST_F(ClusterTest, WhoTakesOverForADeadMasterIsFound) {
     }
     TieredStore there = make_machine(1);  // has the map from before
     node(0).kill();
-    // While it is nobody's turn the others may still be asked who has the slots.
+    // While no master is in turn the others may still be asked for the slots.
     EXPECT_TRUE(fails(there.get(key_of(number)), ErrorCode::NotFound));
     EXPECT_EQ(replica->say({"CLUSTER", "FAILOVER", "TAKEOVER"}).text, "OK");
     await([&] { return there.get(key_of(number)).is_ok(); });

@@ -21,7 +21,7 @@ namespace {
 
 using namespace test;
 
-// Listens at a Unix socket; greets whoever says PING, answers anything else as it is told, and
+// Listens at a Unix socket; answers PING with a greeting, anything else as it is told, and
 // hangs up then.
 class Impostor {
 public:
@@ -208,7 +208,7 @@ TEST_F(HostileServerTest, RandomBytesAreAMiss) {
     }
 }
 
-// A head that is as it should be and whose sizes are the server's invention.
+// A well-formed head with sizes that are the server's invention.
 std::string bulk(const std::string& value) {
     return "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n";
 }

@@ -84,7 +84,7 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
     EXPECT_TRUE(has(store, 1));
 }
 
-// Each call that waits for a server that hangs, ended by whoever made it: that is no outage.
+// Each call that waits for a server that hangs, ended by its caller: that is no outage.
 TEST_F(OutageTest, WhoAsksCanStopWaiting) {
     TieredStore store = make_machine();
     ASSERT_TRUE(succeeds(put(store, 1)));
@@ -104,7 +104,7 @@ TEST_F(OutageTest, WhoAsksCanStopWaiting) {
     }
     EXPECT_TRUE(fails(store.get(key_of(2), 10ms), ErrorCode::Timeout));
     EXPECT_TRUE(fails(store.get(key_of(2), Deadline::now()), ErrorCode::Timeout));
-    EXPECT_TRUE(has(store, 1)) << "which asks nobody";
+    EXPECT_TRUE(has(store, 1)) << "which asks no server";
     EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
     EXPECT_EQ(store.stats().timeouts, 0U);
     EXPECT_EQ(store.stats().misses, 0U);
@@ -112,7 +112,7 @@ TEST_F(OutageTest, WhoAsksCanStopWaiting) {
     EXPECT_TRUE(succeeds(put(store, 2)));
 }
 
-// Who waits for another thread's fetch fetches for himself when that thread is called off.
+// A waiter for another thread's fetch fetches itself when that thread is called off.
 TEST_F(OutageTest, OneWhoStopsWaitingDoesNotStopTheOthers) {
     TieredStore here = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
@@ -285,7 +285,7 @@ TEST_F(OutageTest, FlushAndCloseTellTheTruth) {
     EXPECT_EQ(unwritten.dropped, 3U);
     EXPECT_EQ(unwritten.dropped_bytes, 3'000U);
     server_->resume();
-    // The one that was on its way may have arrived: nobody was there to hear of it.
+    // The one that was on its way may have arrived: none was there to hear of it.
     EXPECT_LE(server_->keys().size(), 6U);
 }
 

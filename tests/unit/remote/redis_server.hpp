@@ -88,7 +88,7 @@ inline bool is_free(int port) {
     return bound == 0;
 }
 
-// A port of loopback at which nobody listens, nor at the one 10000 above it, where servers of a
+// A port of loopback with no listener, nor at the one 10000 above it, where servers of a
 // cluster meet. Both are below those that the kernel gives to connections.
 inline std::uint16_t free_port() {
     constexpr int kBus = 10'000;

@@ -102,7 +102,7 @@ TEST_F(TieredStoreTest, WhatWasEvictedComesBack) {
     EXPECT_GE(store.stats().hits, kObjects / 2);
 }
 
-// What is written back is nobody's read: with SIEVE the oldest goes, but for what was really read.
+// Writing back is no read: with SIEVE the oldest goes, but for what was really read.
 TEST_F(TieredStoreTest, WritingBackDoesNotCountAsReading) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
     constexpr std::size_t kSize = 250'000;  // four fit
@@ -220,7 +220,7 @@ TEST_F(TieredStoreTest, ThreadsThatMissTogetherFetchOnce) {
     TieredStore there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
     const std::uint64_t asked = server_->calls("get");
-    // While the server stands still nobody can have fetched before all have missed.
+    // While the server stands still none can have fetched before all have missed.
     server_->stop();
     constexpr unsigned kThreads = 8;
     std::atomic<unsigned> found{0};

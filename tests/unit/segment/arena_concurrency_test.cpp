@@ -1,4 +1,4 @@
-// The arena under everybody at once: no granule ever has two owners, whatever threads and processes
+// The arena under all at once: no granule ever has two owners, whatever threads and processes
 // allocate, free, trim, die and reap at the same time.
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -29,7 +29,7 @@ using test::Shared;
 constexpr std::uint64_t kGranule = ArenaStage::kGranule;
 constexpr std::uint32_t kGranules = ArenaStage::kGranules;
 
-// Who believes to own each granule. An owner signs after it was given a block, and takes its
+// The believed owner of each granule. An owner signs after it was given a block, and takes its
 // signature back before it gives the block back: two at once means that the arena gave it to two.
 struct Register {
     std::array<std::atomic<unsigned>, kGranules> owners{};
@@ -57,7 +57,7 @@ std::uint64_t mark_of(unsigned who, std::uint64_t turn) {
     return (turn << 8U) | who;
 }
 
-// One who takes blocks of random sizes, writes into every granule, and finds it unchanged later.
+// One that takes blocks of random sizes, writes into every granule, and finds it unchanged later.
 class Customer {
 public:
     Customer(Arena& arena, Register& book, unsigned who) : arena_(arena), book_(book), who_(who) {}
@@ -132,11 +132,11 @@ class ArenaConcurrencyTest : public ::testing::Test {
 protected:
     void expect_peace(std::uint64_t least_allocations) {
         EXPECT_EQ(book_->quarrels, 0U) << "granules with two owners";
-        EXPECT_EQ(book_->torn, 0U) << "granules written to by somebody else";
+        EXPECT_EQ(book_->torn, 0U) << "granules written to by another";
         EXPECT_GE(book_->allocations, least_allocations);
         EXPECT_EQ(stage_.arena.allocated_bytes(), 0U) << "leaked";
         stage_.arena.trim(1, 0);
-        EXPECT_EQ(stage_.reserved(), 0U) << "memory that nobody can give back";
+        EXPECT_EQ(stage_.reserved(), 0U) << "memory that can't be given back";
     }
 
     ArenaStage stage_;
@@ -172,7 +172,7 @@ TEST_F(ArenaConcurrencyTest, Processes) {
     expect_peace(kTurns);
 }
 
-// A run that is claimed and given back was taken for used by those who looked meanwhile, and who
+// A run that is claimed and given back was taken for used by others that looked meanwhile and
 // sleep now: they are told.
 TEST_F(ArenaConcurrencyTest, WhatIsClaimedInVainIsAnnounced) {
     Shared<layout::SignalWord> word;
@@ -186,13 +186,13 @@ TEST_F(ArenaConcurrencyTest, WhatIsClaimedInVainIsAnnounced) {
     late.await_stop();
     const Result<BlockId> behind = stage_.arena.allocate(kGranule, 2);
     ASSERT_TRUE(behind);
-    EXPECT_EQ(behind->granule, 1U) << "in the way of the one who has claimed the granule before it";
+    EXPECT_EQ(behind->granule, 1U) << "in the way of the claim on the granule before it";
     EXPECT_EQ(stage_.arena.allocate((kGranules - 2) * kGranule + kGranule, 3).code(),
               ErrorCode::Busy);
     const std::uint32_t seen = space.announce();
     late.resume();
     EXPECT_EQ(late.wait(), 0);
-    EXPECT_FALSE(space.is_standing(seen)) << "nobody was told of granule 0";
+    EXPECT_FALSE(space.is_standing(seen)) << "no waiter was told of granule 0";
     stage_.arena.free(*behind, 2);
     EXPECT_EQ(stage_.arena.allocated_bytes(), 0U);
 }
@@ -200,7 +200,7 @@ TEST_F(ArenaConcurrencyTest, WhatIsClaimedInVainIsAnnounced) {
 TEST_F(ArenaConcurrencyTest, ProcessesThatAreKilled) {
     constexpr int kDeaths = 40;
     constexpr unsigned kVictim = 1;
-    constexpr std::uint64_t kLifeSpan = 300;  // allocations by anybody
+    constexpr std::uint64_t kLifeSpan = 300;  // allocations by all
     std::vector<std::unique_ptr<Child>> survivors;
     for (unsigned who = 2; who <= 3; ++who) {
         survivors.push_back(std::make_unique<Child>([&, who] {
@@ -226,7 +226,7 @@ TEST_F(ArenaConcurrencyTest, ProcessesThatAreKilled) {
     book_->is_over = true;
     for (auto& child : survivors) EXPECT_EQ(child->wait(), 0);
     EXPECT_EQ(book_->quarrels, 0U) << "granules with two owners";
-    EXPECT_EQ(book_->torn, 0U) << "granules written to by somebody else";
+    EXPECT_EQ(book_->torn, 0U) << "granules written to by another";
     EXPECT_EQ(stage_.arena.allocated_bytes(), 0U) << "leaked";
 }
 

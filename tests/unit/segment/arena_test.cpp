@@ -271,7 +271,7 @@ TEST_F(ArenaTest, AHolderIsABit) {
         arena().hold(block, slot);  // it does not count
         EXPECT_TRUE(arena().is_held(block));
         EXPECT_TRUE(arena().is_held_by(slot));
-        EXPECT_FALSE(arena().is_held_by(slot ^ 1U)) << "that is somebody else";
+        EXPECT_FALSE(arena().is_held_by(slot ^ 1U)) << "that is another";
         EXPECT_FALSE(arena().is_held(neighbour));
         arena().drop(block, slot);
         arena().drop(block, slot);

@@ -75,7 +75,7 @@ TEST(FreeMapTest, FindsTheFirstThatMayServe) {
     }
 }
 
-// Whoever raises stops where the map is high enough; whoever lowers looks again. What is said last
+// Raising stops where the map is high enough; lowering looks again. What is said last
 // of a region must be what is found, however the two meet in the levels above.
 TEST(FreeMapTest, NothingIsLostBetweenRaisingAndLowering) {
     constexpr std::uint32_t kRegions = 512;

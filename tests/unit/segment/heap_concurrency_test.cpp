@@ -1,4 +1,4 @@
-// The heap under everybody at once: no byte ever has two owners, whatever processes allocate, free,
+// The heap under all at once: no byte ever has two owners, whatever processes allocate, free,
 // resize, trim and die at the same time; and what the dead had named is there to be freed.
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -29,7 +29,7 @@ constexpr std::uint32_t kGranules = 512;
 constexpr unsigned kChildren = 3;
 constexpr std::uint64_t kNamesEach = 64;
 
-// Who believes to own each granule: see arena_concurrency_test.cpp.
+// The believed owner of each granule: see arena_concurrency_test.cpp.
 struct Register {
     std::array<std::atomic<unsigned>, kGranules> owners{};
     std::atomic<std::uint64_t> turns{0};
@@ -198,8 +198,8 @@ TEST(HeapConcurrencyTest, AStoppedProcessHidesNothing) {
     }
 }
 
-// A free block is in the notes before it is in the map, and out of them after. Who looks at the map
-// before it is there, and at the notes when it is out of them again, has to look at the map again.
+// A free block is in the notes before it is in the map, and out of them after. A look at the map
+// before it is there, and at the notes when it is out of them again, needs a third at the map.
 TEST(HeapConcurrencyTest, WhatIsHintedBetweenTheMapAndTheNotesIsFound) {
     HeapStage stage(1024, kGranules);
     ASSERT_EQ(stage.take(0, std::uint64_t{kGranules} * 1024).length, kGranules);
@@ -223,7 +223,7 @@ TEST(HeapConcurrencyTest, WhatIsHintedBetweenTheMapAndTheNotesIsFound) {
     stage.check();
 }
 
-// Two blocks share a chunk of memory. One who finds no memory for the rest of his must not give
+// Two blocks share a chunk of memory. One that finds no memory for its rest must not give
 // back what the other was promised.
 TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
     HeapStage stage(1024, 32U << 10U);
@@ -252,7 +252,7 @@ TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
     stage.check();
 }
 
-// A block that was freed by its name and taken by another meanwhile is not his any more.
+// A block that was freed by its name and taken by another meanwhile is not its own any more.
 TEST(HeapConcurrencyTest, WhoFindsNoMemoryFreesOnlyHisOwn) {
     HeapStage stage(1024, kGranules);
     Child first([&] {

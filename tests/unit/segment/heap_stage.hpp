@@ -83,7 +83,7 @@ public:
     }
 
     // Walks from block to block: they tile the heap, no two free ones touch, every free one has its
-    // tail, every used one exactly one name. Nobody else may be at work.
+    // tail, every used one exactly one name. No other may be at work.
     void check() const {
         std::uint32_t at = 0;
         bool was_free = false;

@@ -1,4 +1,4 @@
-// Who finds every place taken while a janitor is at work on a dead one's is told how many are
+// An attach that finds every place taken while a janitor works on a dead one's is told how many are
 // alive, and has the place as soon as the janitor is done; the same in every concept.
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -22,7 +22,7 @@ using namespace std::chrono_literals;
 using test::Child;
 using test::Gate;
 
-// Three places: the creator's, one of who will be a janitor, one of who dies. A concept is how to
+// Three places: the creator's, a future janitor's, a future victim's. A concept is how to
 // make it, to be in it, and to do what finds the dead.
 struct Concept {
     const char* name;
@@ -72,7 +72,7 @@ Concept store_concept() {
 
 class JanitorAtWorkTest : public test::CleanTest {
 protected:
-    // The sentence of who attaches meanwhile.
+    // The error of an attach meanwhile.
     std::string refusal(const std::function<void()>& attach) {
         try {
             attach();

@@ -1,4 +1,4 @@
-// Words that change together: all of them or none, whoever else is at work, and whoever dies.
+// Words that change together: all of them or none, whatever else is at work, and whatever dies.
 #include "segment/multi_word.hpp"
 
 #include <gtest/gtest.h>
@@ -175,7 +175,7 @@ TEST(MultiWordTest, ThreadsOfSeveralParticipantsKeepTheSum) {
     EXPECT_GT(moved, 10'000U);
 }
 
-// Killed at each step of a change, with nobody told but by what it left: others finish it or undo
+// Killed at each step of a change, known only by what it left: others finish it or undo
 // it, and the same change never happens twice.
 TEST(MultiWordTest, WhoeverDiesHalfWayIsFinishedByWhoeverComes) {
     constexpr const char* kPoints[] = {

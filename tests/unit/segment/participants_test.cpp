@@ -1,4 +1,4 @@
-// Participants: from claiming a slot to leaving it, and what the others see of those who die in it.
+// Participants: from claiming a slot to leaving it, and what the others see of a death in it.
 #include "segment/participants.hpp"
 
 #include <fcntl.h>
@@ -30,7 +30,7 @@ using test::Shared;
 constexpr unsigned kSlots = 4;
 constexpr std::uint64_t kOffset = layout::kPage;
 
-// One who looks at, or is in, the table: with a file description and a mapping of his own.
+// One that looks at, or is in, the table: with a file description and a mapping of its own.
 class Guest {
 public:
     explicit Guest(int descriptor) {
@@ -297,7 +297,7 @@ TEST_F(ParticipantsTest, WhoIsFoundDeadAndLivesLooksAtItsSlot) {
 #ifdef __x86_64__  // for the registers of a system call
 
 // A peer that joins and leaves without end, exactly between two looks at its slot: in place of the
-// kernel's answer that nobody has the lock.
+// kernel's answer that the lock is free.
 struct Flipping {
     static inline layout::ParticipantSlot* slot = nullptr;
     static inline std::atomic<int> asked{0};

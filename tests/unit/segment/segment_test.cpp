@@ -178,7 +178,7 @@ TEST_F(SegmentTest, TheLastToLeaveRemovesTheName) {
     Handle first = create(name);
     Handle second = join(name, 1);
     leave(first, 0);
-    EXPECT_TRUE(exists(name)) << "somebody is left";
+    EXPECT_TRUE(exists(name)) << "one is left";
     Handle third = join(name, 2);
     leave(second, 1);
     EXPECT_TRUE(exists(name));
@@ -189,7 +189,7 @@ TEST_F(SegmentTest, TheLastToLeaveRemovesTheName) {
 TEST_F(SegmentTest, WhoLeavesLateRemovesNobodyElsesSegment) {
     const std::string name = new_name();
     Handle old = create(name);
-    std::filesystem::remove(path_of(name));  // somebody was rude
+    std::filesystem::remove(path_of(name));  // removed by force
     Handle fresh = create(name);
     leave(old, 0);
     EXPECT_TRUE(exists(name));
@@ -237,11 +237,11 @@ TEST_F(SegmentTest, ADeadOneIsReplaced) {
     Handle fresh = create(name);
     EXPECT_NE(fresh->instance(), old->instance());
     EXPECT_EQ(fresh->payload()[0], std::byte{0});
-    EXPECT_EQ(std::memcmp(old->payload(), "dead", 4), 0) << "who is still mapped keeps what it saw";
+    EXPECT_EQ(std::memcmp(old->payload(), "dead", 4), 0) << "a mapping keeps what it saw";
     leave(fresh, 0);
 }
 
-// It goes on in what nobody can find: by its slot it knows.
+// It goes on in a segment without a name: its slot tells it.
 TEST_F(SegmentTest, WhoLostItsLockAndLivesIsToldThatItsNameWasRemoved) {
     const std::string name = new_name();
     const Handle lost = create(name);
@@ -324,7 +324,7 @@ TEST_F(SegmentTest, AttachingToAnotherKindSaysWhich) {
                 [&] { Segment::attach(name, {Kind::Broadcast, Access::Read, {}}); },
                 {"'" + name + "' is a queue, not a broadcast", "attach with the matching class"}));
     leave(segment, 0);
-    EXPECT_FALSE(exists(name)) << "who failed to attach is in nobody's way";
+    EXPECT_FALSE(exists(name)) << "a failed attach is not in the way";
 }
 
 TEST_F(SegmentTest, AttachingToATruncatedOneSaysHowMuchIsThere) {
@@ -391,7 +391,7 @@ TEST_F(SegmentTest, AnotherUsersIsHadOnlyByNamingThatUser) {
                         {"would run that user's code", "without codec='pickle'"}));
     EXPECT_TRUE(refuses(ErrorCode::PermissionDenied, [&] { create(name); },
                         {"can't create '" + name + "'", "the name is taken by", "owner=65534"}));
-    EXPECT_EQ(Visit(name).participants().life(0), Life::Alive) << "a look trusts nobody";
+    EXPECT_EQ(Visit(name).participants().life(0), Life::Alive) << "a look trusts no user";
     leave(segment, 0);
 }
 
@@ -660,8 +660,8 @@ TEST(VisitTest, ChangesNothing) {
     leave(segment, 0);
 }
 
-// Many processes create, join and leave one name at once. Whoever succeeded must find its segment
-// whole and its own; nobody may be refused for a reason that does not exist.
+// Many processes create, join and leave one name at once. One that succeeded must find its segment
+// whole and its own; none may be refused for a reason that does not exist.
 TEST_F(SegmentTest, ManyComeAndGoAtOnce) {
     constexpr unsigned kProcesses = 3;
     constexpr int kTurns = 60;

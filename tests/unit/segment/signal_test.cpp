@@ -1,4 +1,4 @@
-// Signals: nobody sleeps through a change, nobody makes a system call for nothing, and every wait
+// Signals: no sleep through a change, no system call for nothing, and every wait
 // ends when it has to. All of it with and without the asymmetric fence.
 #include "segment/signal.hpp"
 
@@ -65,7 +65,7 @@ TEST_P(SignalTest, AnAnnouncementStandsUntilTheNextWakeUp) {
     signal().notify();
     EXPECT_FALSE(signal().has_waiters());
     EXPECT_FALSE(signal().is_standing(seen));
-    EXPECT_NE(signal().announce(), seen) << "who slept through a wake-up must see it";
+    EXPECT_NE(signal().announce(), seen) << "a sleep through a wake-up must see it";
 }
 
 TEST_P(SignalTest, SleepingAfterAWakeUpReturnsAtOnce) {
@@ -85,7 +85,7 @@ TEST_P(SignalTest, WakeReachesSleepersWhoseAnnouncementWasTakenDown) {
 }
 
 TEST_P(SignalTest, TheCountOfWakeUpsWrapsWithoutHarm) {
-    word_->word = ~std::uint32_t{0} - 1;  // the greatest count, nobody waits
+    word_->word = ~std::uint32_t{0} - 1;  // the greatest count, no waiter
     const std::uint32_t seen = signal().announce();
     EXPECT_EQ(seen, ~std::uint32_t{0});
     signal().notify();
@@ -99,7 +99,7 @@ TEST_P(SignalTest, WhatIsReadyIsNotWaitedFor) {
     EXPECT_EQ(wait_for(flag, Wait()), WaitEnd::Ready);
     EXPECT_EQ(wait_for(flag, Deadline::now()), WaitEnd::Ready);
     EXPECT_EQ(sleeps_, 0U);
-    EXPECT_EQ(word(), 0U) << "nobody announced himself";
+    EXPECT_EQ(word(), 0U) << "no waiter announced itself";
 }
 
 TEST_P(SignalTest, ATryNeitherSleepsNorAnnounces) {
@@ -169,7 +169,7 @@ TEST_P(SignalTest, IsCancelledFromAnotherThread) {
     Wait wait = kLong;
     wait.cancel = &cancel;
     std::jthread canceller([&] {
-        test::await([&] { return (word() & 1U) != 0; });  // until somebody waits
+        test::await([&] { return (word() & 1U) != 0; });  // until there is a waiter
         cancel.cancel();
     });
     const auto start = Clock::now();
@@ -223,7 +223,7 @@ TEST_P(SignalTest, WakesAWaiterInAnotherProcess) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Two who wake each other in turn, as fast as they can. The sleeps are so long that a lost wake-up
+// Two that wake each other in turn, as fast as they can. The sleeps are so long that a lost wake-up
 // can't be mistaken for anything else.
 struct Court {
     layout::SignalWord ping_word{};
@@ -274,7 +274,7 @@ TEST_P(SignalTest, NoWakeUpIsLostBetweenTwoThreads) {
     replier.join();
 }
 
-// One who changes a word at his own pace, several who wait for each change.
+// One that changes a word at its own pace, several that wait for each change.
 TEST_P(SignalTest, NoWakeUpIsLostAmongSeveralWaiters) {
     constexpr std::uint32_t kChanges = 3'000;
     const Shared<Court> court;

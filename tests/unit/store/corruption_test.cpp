@@ -1,5 +1,5 @@
-// A store that somebody scribbled over: an error in words, again and again, and nobody who tries
-// for ever or leaves the memory that is his.
+// A damaged store: an error in words, again and again, and no call that tries
+// for ever or leaves its own memory.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -17,7 +17,7 @@ using detail::payload_of;
 using layout::EntryState;
 using layout::Word;
 
-// A word that refers to a change that nobody has described.
+// A word that refers to a change without a description.
 constexpr std::uint64_t kNothing = layout::kWordMark | 17;
 
 // The control block of a store, writable: what a corruptor with the right user id has.

@@ -1,5 +1,5 @@
 // A store that was told to stay: it is there with all that is in it when the last one has left,
-// whether that one closed it or was killed, and whoever told it to. Without that it goes.
+// whether that one closed it or was killed, and whichever told it to. Without that it goes.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -19,7 +19,7 @@ class PersistTest : public StoreTest {
 protected:
     void TearDown() override {
         if (exists(name_)) {
-            EXPECT_TRUE(remove_if_abandoned(name_, OnData::Remove)) << "somebody is still in it";
+            EXPECT_TRUE(remove_if_abandoned(name_, OnData::Remove)) << "it is still in use";
         }
         StoreTest::TearDown();
     }
@@ -147,7 +147,7 @@ TEST_F(PersistTest, CreatingReplacesItOnlyWhenNothingIsInIt) {
     ASSERT_TRUE(exists(name_)) << "empty, and still told to stay";
     expect_kept(0);
     Store fresh = Store::create(name_, small_store());
-    EXPECT_FALSE(fresh.is_persistent()) << "another store, which nobody has told";
+    EXPECT_FALSE(fresh.is_persistent()) << "another store, which was not told";
     fresh.close();
     EXPECT_FALSE(exists(name_));
 }

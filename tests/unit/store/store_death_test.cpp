@@ -1,5 +1,5 @@
-// A Store when somebody dies: what he staged is gone, what he had pinned may be evicted, and the
-// room is there for the very next who needs it.
+// A Store after a death: what the dead one staged is gone, its pins may be evicted, and the
+// room is there for the very next that needs it.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -63,7 +63,7 @@ TEST_F(StoreTest, TheKeyOfADeadWriterIsFree) {
     Store store = Store::create(name_, small_store());
     const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
     writer.kill();
-    EXPECT_TRUE(succeeds(store.put("kv", make_value(1, 100)))) << "nobody has cleared up before";
+    EXPECT_TRUE(succeeds(store.put("kv", make_value(1, 100)))) << "not reaped before";
 }
 
 TEST_F(StoreTest, ThePinsOfADeadReaderAreGone) {
@@ -97,7 +97,7 @@ TEST_F(StoreTest, LatenessTakesNothingAway) {
     both.stop();
     EXPECT_TRUE(fails(put(store, 2, 400'000), ErrorCode::NoSpace));
     EXPECT_TRUE(fails(store.reserve("kv", 10), ErrorCode::Busy));
-    EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks nobody who has room";
+    EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks none that has room";
 }
 
 TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
@@ -222,7 +222,7 @@ TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
     }));
 }
 
-// Who attaches in a dead one's place is its janitor first.
+// An attach in a dead one's place is its janitor first.
 TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
     for (const char* point : {"membership.join.locked", "store.janitor.finished"}) {
         SCOPED_TRACE(point);
@@ -240,7 +240,7 @@ TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
     }
 }
 
-// It has made the dead one's entry its own, in a place that whoever waits for it has passed by.
+// It has made the dead one's entry its own, in a place that its waiter has passed by.
 TEST_F(StoreTest, WhatTheDeadHeldIsHadWhenTheirJanitorDiesOverIt) {
     Store store = Store::create(name_, small_store(Eviction::None));
     SlowJanitor janitor = member_stopped_at("store.janitor.freeing", name_);
@@ -280,7 +280,7 @@ TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
     EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
 }
 
-// Who waits for a key looks again anyway, and wants nothing of what the dead one held.
+// A wait for a key looks again anyway, and needs nothing that the dead one held.
 TEST_F(StoreTest, AJanitorThatIsStoppedHoldsUpNoWaitBeyondItsDeadline) {
     Store store = Store::create(name_, small_store());
     Store second = Store::attach(name_);
@@ -326,7 +326,7 @@ TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
 }
 
 // Of the 32 entries where a key may lie 31 are being written, and the one that may go is held by
-// somebody who is stopped on the way.
+// one that is stopped on the way.
 TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
     StoreOptions options = small_store();
     options.objects = 16;  // 32 entries: all of them are near every key
@@ -360,7 +360,7 @@ TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
     EXPECT_TRUE(succeeds(put(store, 2, 800'000)));
 }
 
-// Whatever others write there: where somebody's block lies is not asked of shared memory twice.
+// Whatever others write there: where a block lies is not asked of shared memory twice.
 TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
     Store store = Store::create(name_, small_store());
     Child writer([&] {

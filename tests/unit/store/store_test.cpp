@@ -1,4 +1,4 @@
-// A Store among the living: what is put is found whole, what is staged is seen by nobody, what is
+// A Store among the living: what is put is found whole, what is staged is invisible, what is
 // pinned stays, and every answer says what is the case.
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -251,7 +251,7 @@ TEST_F(StoreTest, SieveKeepsWhatIsRead) {
         for (std::uint64_t number = 0; number < 10; ++number) {
             ASSERT_TRUE(has(store, number, 10'000)) << "read in every round";
         }
-        // A scan of what nobody ever asks for again.
+        // A scan of what is never asked for again.
         for (std::uint64_t number = 0; number < 60; ++number) {
             ASSERT_TRUE(succeeds(put(store, 1000 + round * 60 + number, 10'000)));
         }
@@ -529,7 +529,7 @@ TEST_F(StoreTest, ThreadsOfOneHandle) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-// Who reads moves what he reads to the end of the order: where it may have come by itself
+// A read moves the object to the end of the order: where it may have come by itself
 // meanwhile.
 TEST_F(StoreTest, WhatBecomesTheNewestWhileItIsReadStaysInTheOrder) {
     Store store = Store::create(name_, small_store(Eviction::Lru));

@@ -1,4 +1,4 @@
-// What is noted in shared memory with a time is right for all who read it, also where their clocks
+// What is noted in shared memory with a time is right for all readers, also where their clocks
 // are another namespace's.
 #include <gtest/gtest.h>
 

@@ -96,7 +96,7 @@ public:
     }
     // Returns when it has stopped by itself.
     void await_stop() const { await_event(WSTOPPED); }
-    // Returns when the kernel shows it asleep, as one who waits for something is.
+    // Returns when the kernel shows it asleep, as a waiter is.
     void await_sleep() const {
         test::await([this] {
             std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
@@ -133,7 +133,7 @@ private:
     pid_t pid_ = -1;
 };
 
-// Opened once for each who is to pass; works between processes and between threads.
+// Opened once for each one to pass; works between processes and between threads.
 class Gate {
 public:
     Gate() { require(::pipe(ends_) == 0); }
@@ -145,7 +145,7 @@ public:
     }
 
     void open() const { require(::write(ends_[1], "", 1) == 1); }
-    // Throws when nobody has opened it for half a minute.
+    // Throws when it stays closed for half a minute.
     void pass() const {
         constexpr int kLongest = 30'000;  // ms
         pollfd gate{ends_[0], POLLIN, 0};

@@ -82,7 +82,7 @@ protected:
         sweep();
     }
 
-    // A segment name that nobody else uses.
+    // A segment name that is not in use.
     static std::string new_name() {
         static unsigned counter = 0;
         return run_prefix + std::to_string(counter++);

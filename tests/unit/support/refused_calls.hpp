@@ -60,7 +60,7 @@ inline bool refuse_calls(std::initializer_list<Refusal> refusals) {
     return filter_calls(refusals, SECCOMP_RET_ERRNO);
 }
 
-// SIGSYS instead of the call, whose handler may answer in the kernel's place.
+// SIGSYS instead of the call; its handler may answer in the kernel's place.
 inline bool trap_call(const Refusal& call) {
     return filter_calls({call}, SECCOMP_RET_TRAP);
 }

@@ -17,7 +17,7 @@ namespace penstock::test {
 
 inline constexpr int kNoTimeNamespaces = 77;
 
-// Runs `body` in a process whose clocks are so many seconds ahead: 0 if it returned, 1 if it threw,
+// Runs `body` in a process with clocks so many seconds ahead: 0 if it returned, 1 if it threw,
 // kNoTimeNamespaces where the kernel or the sandbox does not allow that.
 template <typename Body>
 int run_ahead(long long seconds, Body&& body) {

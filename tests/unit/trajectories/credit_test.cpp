@@ -1,4 +1,4 @@
-// Who waits for credit, and for a batch, beside others who stop, die, or have nothing to do.
+// Waits for credit, and for a batch, beside others that stop, die, or have nothing to do.
 #include <ctime>
 
 #include <atomic>
@@ -83,7 +83,7 @@ TEST_F(TrajectoryTest, AMinimumIsHadBesideOthersWhoUsedUpTheWindow) {
     reader.discard();
 }
 
-// The pause between a put and the next begin is no sign that everybody is stuck.
+// The pause between a put and the next begin is no sign that all are stuck.
 TEST_F(TrajectoryTest, APauseGrantsNothingBeyondTheWindow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 2));
@@ -96,7 +96,7 @@ TEST_F(TrajectoryTest, APauseGrantsNothingBeyondTheWindow) {
     reader.discard();
 }
 
-// Works alone in a queue where somebody else lives and never begins anything.
+// Works alone in a queue where another lives and never begins anything.
 void fill_alone(TrajectoryReader& reader, TrajectoryWriter& writer, std::size_t group_size) {
     std::int32_t number = 0;
     for (int attempt = 0; attempt < 20; ++attempt) {
@@ -110,7 +110,7 @@ void fill_alone(TrajectoryReader& reader, TrajectoryWriter& writer, std::size_t 
         }
         ASSERT_TRUE(fails(batch, ErrorCode::Timeout));
     }
-    FAIL() << "everybody waits for everybody";
+    FAIL() << "all wait for each other";
 }
 
 TEST_F(TrajectoryTest, WhoBeginsNothingKeepsNobodyFromABatch) {
@@ -197,7 +197,7 @@ TEST_F(TrajectoryTest, AMinimumShareEndsWithItsEnvironmentAlsoForWhoWaitsToBeRea
     batch->ack(1);
 }
 
-// Somebody has credit and does not use it: the others wait for that, but not for ever.
+// One has credit and does not use it: the others wait for that, but not for ever.
 TEST_F(TrajectoryTest, UnusedCreditKeepsNobodyForLong) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto silent = TrajectoryWriter::attach(name_, environment("silent", 1));

@@ -1,4 +1,4 @@
-// Whoever waits for credit is woken by what frees it or ends the stream, and not by the end of a
+// A waiter for credit is woken by what frees it or ends the stream, and not by the end of a
 // slice: the count of wake-ups has moved when the call that did it returns.
 #include <functional>
 #include <string>
@@ -13,7 +13,7 @@ using namespace test;
 
 class CreditWakeTest : public TrajectoryTest {
 protected:
-    // The signal that environments sleep on, as one who only looks sees it.
+    // The signal that environments sleep on, as a mere look sees it.
     std::uint32_t credit_word() {
         if (!look_) {
             look_.emplace(

@@ -87,7 +87,7 @@ TEST_F(TrajectoryTest, RowsArePaddedPackedAndShifted) {
     shifted->ack(1);
 }
 
-// As an environment sends it whose model said nothing.
+// As sent by an environment with a model that said nothing.
 TEST_F(TrajectoryTest, ASequenceWithoutTokensIsAnEmptyRow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 3);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
@@ -177,7 +177,7 @@ TEST_F(TrajectoryTest, MinimumSharesHoldWhileTheirEnvironmentLives) {
         EXPECT_EQ(ids(*batch), (Ids{"g0", "g1", "g2", "g100"}));
         batch->ack(1);
     }
-    auto batch = reader.next_batch({}, kLong);  // it has left: its share is nobody's
+    auto batch = reader.next_batch({}, kLong);  // it has left: its share is free
     ASSERT_TRUE(succeeds(batch));
     EXPECT_EQ(ids(*batch), (Ids{"g3", "g4", "g5", "g6"}));
     batch->ack(2);
@@ -405,7 +405,7 @@ TEST_F(TrajectoryTest, AClosedReaderLeavesWhatItHeldAsItWas) {
 
 TEST_F(TrajectoryTest, TooManySequencesAreRefusedOnBothSides) {
     auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
-    ASSERT_TRUE(succeeds(put(writer, 1, 9)));  // no trainer yet: nobody knows
+    ASSERT_TRUE(succeeds(put(writer, 1, 9)));  // no trainer yet: unknown
     auto reader = TrajectoryReader::attach(name_, 8);
     EXPECT_TRUE(fails(put(writer, 2, 9), ErrorCode::TooLarge));
     EXPECT_TRUE(fails(reader.next_batch({}, kLong), ErrorCode::TooLarge));
@@ -433,7 +433,7 @@ TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
 
 TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
     auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
-    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {3, 5}))));  // no trainer yet: nobody knows
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {3, 5}))));  // no trainer yet: unknown
     ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 2, {4, 4}))));
     auto reader = TrajectoryReader::attach(name_, 2);
     reader.limit_tokens(4);

@@ -1,4 +1,4 @@
-// What the tests of trajectories have in common: groups whose every value says whose it is.
+// What the tests of trajectories have in common: groups with values that each name their group.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-"""Open-file-description locks, on which Penstock's word on who is alive rests.
+"""Open-file-description locks, by which Penstock tells the living from the dead.
 Tried as it uses them: across a fork, and across a SIGKILL."""
 
 from __future__ import annotations

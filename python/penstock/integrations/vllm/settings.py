@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def of(cls, config: Any) -> Settings:
-        """Raises InvalidArgument for an option that there is not, and ValueError for a model whose
+        """Raises InvalidArgument for an unknown option, and ValueError for a model whose
         KV cache can't be shared like this."""
         transfer = config.kv_transfer_config
         parallel = config.parallel_config
