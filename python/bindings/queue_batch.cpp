@@ -112,6 +112,7 @@ public:
         const nb::object owner = std::move(queue_);
         auto& queue = *nb::inst_ptr<PyQueue>(owner);
         std::vector<Delivery> deliveries = take(queue);
+        copied_.reserve(deliveries.size());
         for (Delivery& delivery : deliveries) {
             nb::object value = copied_value_of(delivery, queue.codec);
             if (value.is_valid()) {

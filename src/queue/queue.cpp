@@ -1,6 +1,7 @@
 // The public face of a Queue, its deliveries and its loans.
 #include "penstock/queue.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -155,6 +156,14 @@ namespace {
 
 using Look = detail::SlotRing::Look;
 
+// For one more. By doubling: reserve() alone would move all of them each time.
+void make_room(std::vector<Delivery>& deliveries) {
+    constexpr std::size_t kFirst = 16;
+    if (deliveries.size() == deliveries.capacity()) {
+        deliveries.reserve(std::max(kFirst, 2 * deliveries.capacity()));
+    }
+}
+
 // A request for `least` to `most` messages, of which it takes all or none.
 class WholeRequest {
 public:
@@ -187,7 +196,7 @@ public:
     // batch before it, or is all of it.
     Status take_up_to(std::size_t most) {
         while (taken() < most && !is_complete_) {
-            deliveries_.reserve(deliveries_.size() + 1);  // before there is anything to lose
+            make_room(deliveries_);  // before there is anything to lose
             std::uint64_t index = 0;
             const Look look = core_->take_now(index);
             if (look == Look::Damaged) return detail::damaged(*core_->segment);
@@ -286,7 +295,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
     if (most == 0) return Status::ok();
     WholeRequest request(core_, deliveries, most, least);
     if (least > 1) return take_whole(core_, request, least, wait);
-    deliveries.reserve(deliveries.size() + 1);
+    make_room(deliveries);
     Result<Delivery> first = take_for_batch(wait);
     if (!first) return first.status().copy();
     return request.go_on_from(*std::move(first));

@@ -91,6 +91,38 @@ def test_put_many_says_how_many(queue):
     assert [queue.get(timeout=0) for _ in range(16)] == [*range(10), *range(6)]
 
 
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_put_many_puts_what_came_before_a_failure(queue, kind):
+    with pytest.raises(penstock.UnsupportedType) as failure:
+        queue.put_many(kind([1, b"two" * 5000, "three", object(), 5]))
+    assert failure.value.accepted == 3
+    assert [queue.get(timeout=0) for _ in range(3)] == [1, b"two" * 5000, "three"]
+    with pytest.raises(penstock.Timeout) as full:
+        queue.put_many(kind([*range(20)]), timeout=0)
+    assert full.value.accepted == 16
+    assert [queue.get(timeout=0) for _ in range(16)] == [*range(16)]
+    assert queue.put_many(kind([])) == 0
+
+
+def test_put_many_keeps_the_order_of_short_and_long(queue, peer):
+    sizes = [1, 3000, 200, 2048, 2049, 100_000, 7] * 20
+    other = peer()
+    other.call("make", "q", "Queue.attach", queue.handle)
+    other.start("q.put_many", [bytes([size % 251]) * size for size in sizes], WITHIN)
+    for size in sizes:
+        assert queue.get(timeout=WITHIN) == bytes([size % 251]) * size
+    assert other.result() == len(sizes)
+
+
+def test_put_many_asks_an_iterator_for_more_when_the_last_one_is_put(queue):
+    def numbers():
+        for number in range(5):
+            yield number
+            assert queue.get(timeout=0) == number
+
+    assert queue.put_many(numbers(), timeout=0) == 5
+
+
 def test_a_batch_is_acknowledged_at_its_end(queue):
     queue.put_many(group(number) for number in range(10))
     with queue.get_many(max_items=4) as batch:
