@@ -153,5 +153,111 @@ TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
     EXPECT_EQ(writer.wait(), 0);
 }
 
+// Attaches, does `deed`, and keeps what that returns until it is killed.
+template <typename Attach, typename Deed>
+auto doing_and_staying(const Gate& is_in, Attach attach, Deed deed) {
+    return [&is_in, attach, deed] {
+        auto handle = attach();
+        [[maybe_unused]] const auto kept = deed(handle);
+        is_in.open();
+        for (;;) ::pause();
+    };
+}
+
+// Of one that joins between a joiner's look at the slot and its lock, and dies there.
+TEST_F(JanitorAtWorkTest, ADeathBetweenLookAndLockIsReported) {
+    BroadcastOptions options;
+    options.readers = 1;
+    options.capacity = 4096;
+    options.on_reader_death = OnReaderDeath::Raise;
+    BroadcastWriter writer = BroadcastWriter::create(name_, options);
+    Gate is_in;
+    const auto attach = [&] { return BroadcastReader::attach(name_, 0, 10s); };
+    const auto nothing = [](auto&) { return 0; };
+    Child slow([&] {
+        os::arm_crash_point("participants.claim.looked:1:stop");
+        doing_and_staying(is_in, attach, nothing)();
+    });
+    slow.await_stop();
+    Child quick(doing_and_staying(is_in, attach, nothing));
+    is_in.pass();
+    quick.kill_unreaped();
+    slow.resume();
+    is_in.pass();
+    EXPECT_EQ(writer.wait_ready(10ms).code(), ErrorCode::PeerDied);
+    EXPECT_EQ(writer.stats().reader_deaths, 1U);
+    EXPECT_TRUE(test::succeeds(writer.wait_ready(10s)));
+}
+
+class StreamEndTest : public JanitorAtWorkTest {
+protected:
+    // Attaches in the place of a dead one, and stops before it takes over what that one held.
+    auto attaching_and_stopping() {
+        return [this] {
+            os::arm_crash_point("membership.join.locked:1:stop");
+            const Queue queue = Queue::attach(name_);
+            is_in_.open();
+            for (;;) ::pause();
+        };
+    }
+    static Status put_one(Queue& queue) {
+        const std::byte content{7};
+        return queue.put({&content, 1}, Deadline::after(10s));
+    }
+    Gate is_in_;
+};
+
+TEST_F(StreamEndTest, ADeadProducerWhoseJanitorStandsStillKeepsNoStreamOpen) {
+    Queue queue =
+        Queue::create(name_, {.capacity = 4096, .slots = 4, .ends_with = EndsWith::LastProducer});
+    const auto attach = [&] { return Queue::attach(name_); };
+    Child dead(doing_and_staying(is_in_, attach, &put_one));
+    is_in_.pass();
+    Gate may_close;
+    Child last([&] {
+        Queue own = Queue::attach(name_);
+        test::require(put_one(own).is_ok());
+        is_in_.open();
+        may_close.pass();
+        own.close();
+    });
+    is_in_.pass();
+    dead.kill_unreaped();
+    Child janitor(attaching_and_stopping());
+    janitor.await_stop();
+    may_close.open();
+    EXPECT_EQ(last.wait(), 0);
+    for (int i = 0; i < 2; ++i) {
+        Result<Delivery> delivery = queue.take(Deadline::now());
+        ASSERT_TRUE(test::succeeds(delivery));
+        delivery->ack();
+    }
+    EXPECT_EQ(queue.take(Deadline::after(10s)).code(), ErrorCode::Closed);
+}
+
+TEST_F(StreamEndTest, WhatAJanitorHasInItsHandsIsWaitedFor) {
+    Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4});
+    ASSERT_TRUE(test::succeeds(put_one(queue)));
+    const auto attach = [&] { return Queue::attach(name_); };
+    Child dead(doing_and_staying(is_in_, attach,
+                                 [](Queue& own) { return own.take(Deadline::after(10s)); }));
+    is_in_.pass();
+    queue.end();
+    dead.kill_unreaped();
+    Child janitor(attaching_and_stopping());
+    janitor.await_stop();
+    Child last([&] {
+        Queue own = Queue::attach(name_);
+        os::arm_crash_point("membership.janitor.awaited:1:stop");
+        const Result<Delivery> delivery = own.take(Deadline::after(10s));
+        test::require(delivery.is_ok() && delivery->is_redelivered());
+    });
+    last.await_stop();
+    janitor.resume();
+    is_in_.pass();
+    last.resume();
+    EXPECT_EQ(last.wait(), 0);
+}
+
 }  // namespace
 }  // namespace penstock
