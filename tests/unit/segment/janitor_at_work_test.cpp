@@ -249,8 +249,9 @@ TEST_F(StreamEndTest, WhatAJanitorHasInItsHandsIsWaitedFor) {
     Child last([&] {
         Queue own = Queue::attach(name_);
         os::arm_crash_point("membership.janitor.awaited:1:stop");
-        const Result<Delivery> delivery = own.take(Deadline::after(10s));
+        Result<Delivery> delivery = own.take(Deadline::after(10s));
         test::require(delivery.is_ok() && delivery->is_redelivered());
+        delivery->ack();
     });
     last.await_stop();
     janitor.resume();
