@@ -452,9 +452,7 @@ protected:
     void set_up() override {
         in_ring_ = fill_ring();
         received(0, readers_[0].ask("recv " + std::to_string(in_ring_) + " 5000"));
-        writer_.tell("send 1 1000 300");  // sleeps: reader 1 has taken nothing
-        require(await(kPatience, [this] { return writer_.process().is_in_futex(); }),
-                "a blocked writer does not sleep");
+        writer_.park("send 1 1000 300");  // reader 1 has taken nothing
     }
     // It went on, or reader 1 was struck before it had made room; then it is told so, or times out.
     void take_writers_answer() {

@@ -153,10 +153,7 @@ public:
     void prepare() override {
         start_everybody();
         set_up();
-        readers_[0].tell("drain -1");
-        // Asleep before the blow: else whether the writer has a waiter to wake is chance.
-        require(await(kPatience, [this] { return readers_[0].process().is_in_futex(); }),
-                "reader 0 never went to sleep");
+        readers_[0].park("drain -1");
     }
     Actor& victim() override { return writer_; }
 

@@ -125,9 +125,7 @@ public:
         if (who_ == Who::CreatorWithMessages) {
             accept(producer_, producer_.actor.must("put 2 10000 5000"));
         } else {
-            consumer_.actor.tell("recv 1 10000");
-            require(await(kPatience, [this] { return consumer_.actor.process().is_in_futex(); }),
-                    "the consumer never went to sleep");
+            consumer_.actor.park("recv 1 10000");
         }
     }
     Actor& victim() override { return victim_.actor; }
@@ -203,9 +201,7 @@ public:
         start_member(victim_, "the victim");
         start_member(blocked_, "the blocked producer");
         accept(producer_, producer_.actor.must(full_));
-        blocked_.actor.tell(blocked_act_);
-        require(await(kPatience, [this] { return blocked_.actor.process().is_in_futex(); }),
-                "a blocked producer does not sleep");
+        blocked_.actor.park(blocked_act_);
     }
     Actor& victim() override { return victim_.actor; }
     std::string act() override { return "end"; }

@@ -196,9 +196,7 @@ protected:
             rest_.push_back(ledger_.held(victim_.name, victim_.actor.must("hold 5000")));
         }
         start_member(blocked_, "the blocked producer");
-        blocked_.actor.tell("put 1 100 10000");
-        require(await(kPatience, [this] { return blocked_.actor.process().is_in_futex(); }),
-                "a blocked producer does not sleep");
+        blocked_.actor.park("put 1 100 10000");
     }
     void after_act() override {
         for (const std::uint64_t number : rest_) {
@@ -348,7 +346,7 @@ public:
     void meanwhile() override {
         if (there_ == kWanted) return;
         victim().await_rest();
-        put_until(kWanted);
+        victim().in_its_sleep([this] { put_until(kWanted); });
     }
     // The consumer goes first when the victim has given no sign of life for a while; then there are
     // three more for it.
@@ -405,9 +403,7 @@ public:
 protected:
     void set_up() override {
         start_member(first_, "the first in line");
-        first_.actor.tell("take-whole 3 60000");
-        require(await(kPatience, [this] { return first_.actor.process().is_in_futex(); }),
-                "a request that can't be served does not sleep");
+        first_.actor.park("take-whole 3 60000");
         first_.actor.process().stop();
         require(await(kPatience, [this] { return first_.actor.process().is_stopped(); }),
                 "the first in line never stopped");

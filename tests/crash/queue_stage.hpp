@@ -54,12 +54,7 @@ protected:
     // Something waits that the consumer must get by itself, without further help.
     virtual bool comes_by_itself() { return is_dead_ && look().stats.queued > 0; }
 
-    void park_consumer() {
-        consumer_.actor.tell("recv 1 10000");
-        // Asleep before the blow: else whether there is a waiter to wake is chance.
-        require(await(kPatience, [this] { return consumer_.actor.process().is_in_futex(); }),
-                "the consumer never went to sleep");
-    }
+    void park_consumer() { consumer_.actor.park("recv 1 10000"); }
 
     // Others put and take, and soon, whatever has become of the victim.
     void flow() {

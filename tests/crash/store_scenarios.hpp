@@ -219,9 +219,7 @@ protected:
     void set_up() override {
         Commit::set_up();
         start_member(waiter_, "the waiter");
-        waiter_.actor.tell(std::string("wait ") + kKey + " 15000");
-        require(await(kPatience, [this] { return waiter_.actor.process().is_in_futex(); }),
-                "the waiter never went to sleep");
+        waiter_.actor.park(std::string("wait ") + kKey + " 15000");
     }
     void look_at_struck() override {
         const std::int64_t since = os::monotonic_ns();

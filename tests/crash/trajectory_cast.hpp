@@ -59,10 +59,6 @@ protected:
         party.actor.process().kill();
         require(party.actor.process().wait(kPatience).has_value(), party.name + " lives on");
     }
-    static void await_sleep(Party& party) {
-        require(await(kPatience, [&] { return party.actor.process().is_in_futex(); }),
-                party.name + " never went to sleep");
-    }
 
     // ---- environments
 

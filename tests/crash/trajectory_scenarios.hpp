@@ -142,6 +142,7 @@ protected:
     void set_up() override {
         WriterStruck::set_up();
         put(victim_, 1);
+        asker_.actor.await_sleep();  // a group on its way no more may mean credit, and did not
     }
     void accept_act(const Answer& answer) override {
         require(answer.is_ok(), "leaving failed: " + answer.line());
@@ -179,24 +180,24 @@ protected:
 // ---- a trainer is struck
 // ------------------------------------------------------------------------
 
-// Four groups are there, or come while it sleeps.
+// Four groups are there, or come while it sleeps: all at once, or so many at a time.
 class TakeBatch : public TrainerStruck {
 public:
-    TakeBatch(std::string segment, bool is_parked)
-        : TrainerStruck(std::move(segment)), is_parked_(is_parked) {}
+    TakeBatch(std::string segment, std::uint64_t groups_at_once, std::string must_pass)
+        : TrainerStruck(std::move(segment)), groups_at_once_(groups_at_once),
+          must_pass_(std::move(must_pass)) {}
     std::string act() override { return "batch 5000"; }
-    [[nodiscard]] std::string must_pass() const override {
-        return is_parked_ ? "signal.announce.set" : "queue.take.taken";
-    }
+    [[nodiscard]] std::string must_pass() const override { return must_pass_; }
     void meanwhile() override {
-        if (!is_parked_) return;
-        victim_.actor.await_rest();
-        numbers_ = put(writer_, kBatchGroups);
+        while (numbers_.size() < kBatchGroups) {
+            victim_.actor.await_rest();
+            victim_.actor.in_its_sleep([this] { put_some(groups_at_once_); });
+        }
     }
 
 protected:
     void set_up() override {
-        if (!is_parked_) numbers_ = put(writer_, kBatchGroups);
+        if (groups_at_once_ == 0) put_some(kBatchGroups);
     }
     void accept_act(const Answer& answer) override {
         const std::vector<std::uint64_t> got = hold(victim_, answer);
@@ -208,7 +209,13 @@ protected:
     }
 
 private:
-    bool is_parked_;
+    void put_some(std::uint64_t groups) {
+        const std::vector<std::uint64_t> numbers = put(writer_, groups);
+        numbers_.insert(numbers_.end(), numbers.begin(), numbers.end());
+    }
+
+    std::uint64_t groups_at_once_;
+    std::string must_pass_;
     std::vector<std::uint64_t> numbers_;
 };
 
@@ -392,8 +399,9 @@ inline std::vector<Operation> trajectory_operations() {
         trajectory_operation<Release>("release"),
         trajectory_operation<Put>("put", Text("struck")),
         trajectory_operation<Put>("put beside a namesake", Text("steady")),
-        trajectory_operation<TakeBatch>("next batch", false),
-        trajectory_operation<TakeBatch>("next batch parked", true),
+        trajectory_operation<TakeBatch>("next batch", 0U, Text("queue.take.taken")),
+        trajectory_operation<TakeBatch>("next batch parked", 4U, Text("signal.announce.set")),
+        trajectory_operation<TakeBatch>("next batch in parts", 2U, Text("queue.return.announced")),
         trajectory_operation<SearchInVain>("next batch in vain"),
         trajectory_operation<Acknowledge>("ack"),
         trajectory_operation<GiveBack>("give back"),

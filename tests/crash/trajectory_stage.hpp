@@ -20,8 +20,7 @@ protected:
     // The asker waits for credit: asleep before the blow, unless that is still to come.
     void park_asker() {
         start_writer(asker_, "the asker", kOurs);
-        asker_.actor.tell("begin 1 15000");
-        await_sleep(asker_);
+        asker_.actor.park("begin 1 15000");
         is_asking_ = true;
     }
     // It must be granted now, by what happened at `since`.
@@ -103,8 +102,7 @@ protected:
 
     // It sleeps until there is a batch.
     void park_trainer() {
-        trainer_.actor.tell("recv 1 15000");
-        await_sleep(trainer_);
+        trainer_.actor.park("recv 1 15000");
         is_training_ = true;
     }
 

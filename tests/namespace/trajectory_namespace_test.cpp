@@ -36,8 +36,7 @@ protected:
         second_.must("write " + segment_ + " maths 5000");
         trainer_ = start_trainer("the trainer");
         first_.must("begin " + std::to_string(kWindowGroups) + " 5000");
-        second_.tell("begin 1 20000");
-        ASSERT_TRUE(await(kPatience, [this] { return second_.process().is_in_futex(); }));
+        second_.park("begin 1 20000");
     }
     static void kill(Actor& actor) {
         actor.process().kill();
@@ -98,8 +97,7 @@ TEST_F(TrajectoryNamespaces, WhatADeadTrainerHeldComesToTheNextAndSaysSo) {
     EXPECT_EQ(trainer_.must("batch 5000").text("got"),
               "1000000/1/0,1000001/1/1,1000002/1/2,1000003/1/3");
     Actor next = start_trainer("the next trainer");
-    next.tell("recv 2 20000");
-    ASSERT_TRUE(await(kPatience, [&next] { return next.process().is_in_futex(); }));
+    next.park("recv 2 20000");
     ASSERT_NO_FATAL_FAILURE(kill(trainer_));
     const Answer got = next.answer();
     ASSERT_TRUE(got.is_ok()) << got.line();

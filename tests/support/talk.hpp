@@ -161,6 +161,29 @@ public:
                       }),
                 name_ + " was told to " + asked_ + ", and neither sleeps nor answers");
     }
+    // Until it sleeps in what it was told, which nothing ends yet: else it would depend on chance
+    // whether there is anything to wake. Again after each act that wakes it to no purpose.
+    void await_sleep() {
+        require(await(kPatience, [this] { return process_.is_in_futex(); }),
+                name_ + " was told to " + asked_ + ", and never went to sleep");
+    }
+    void park(const std::string& line) {
+        tell(line);
+        await_sleep();
+    }
+    // What `work` does is all there when it wakes, however long that takes: how much it finds would
+    // depend on chance, too. If it does not sleep, it has been struck, and stays so.
+    template <typename Work>
+    void in_its_sleep(Work&& work) {
+        const bool is_held = process_.is_in_futex();
+        if (is_held) {
+            process_.stop();
+            require(await(kPatience, [this] { return process_.is_stopped(); }),
+                    name_ + " can't be stopped");
+        }
+        work();
+        if (is_held) process_.resume();
+    }
     Answer ask(const std::string& line, Milliseconds patience = kPatience) {
         tell(line);
         return answer(patience);
