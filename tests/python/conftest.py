@@ -56,6 +56,33 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     return True  # nothing is left to do for it here
 
 
+def short_tier(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Without what is marked ``full``; the first, the middle and the last of a function's cases."""
+    cases: dict[tuple[Path, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("full") is None:
+            function = getattr(item, "originalname", item.name)
+            cases.setdefault((item.path, function), []).append(item)
+    return [
+        of_one[at]
+        for of_one in cases.values()
+        for at in sorted({0, len(of_one) // 2, len(of_one) - 1})
+    ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: takes long; not in the short tier")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("PENSTOCK_TEST_TIER") != "short":
+        return
+    kept = short_tier(items)
+    left_out = set(items).difference(kept)
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
 SHM = Path("/dev/shm")
 # Processes that multiprocessing keeps for the next child.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")

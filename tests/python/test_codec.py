@@ -309,6 +309,7 @@ def from_extension(code: int, body: bytes) -> Any:
     raise AssertionError(code)
 
 
+@pytest.mark.full
 @given(plain_values)
 def test_what_we_write_msgpack_reads(value: Any) -> None:
     structure = structure_of(encode(value))

@@ -119,6 +119,7 @@ def test_random_extensions(code: int, body: bytes) -> None:
     attempt(HEADER.pack(MAGIC, 1, 0, 1, len(head + body)) + head + body + table)
 
 
+@pytest.mark.full
 @given(
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),

@@ -140,6 +140,7 @@ def test_a_tensor_is_refused_as_key(torch: Any) -> None:
         encode({torch.ones(1): 1})
 
 
+@pytest.mark.full
 def test_older_pytorch(torch: Any) -> None:
     """Without the exchange table, which came late: attributes in, a capsule out."""
     out = run_python("""
@@ -210,6 +211,7 @@ def test_pytorch_is_imported_by_the_first_tensor_only(torch: Any) -> None:
     assert out == "Tensor"
 
 
+@pytest.mark.full
 def test_tensors_may_die_with_the_interpreter(torch: Any) -> None:
     assert (
         run_python(f"""

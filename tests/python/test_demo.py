@@ -132,6 +132,7 @@ def test_everything_arrives_and_the_killed_worker_is_replaced() -> None:
     assert names_of(result["segment"]) == []
 
 
+@pytest.mark.full
 def test_plain_lines_on_a_file_of_ones_own(running, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(os.urandom(100_001))
@@ -161,6 +162,7 @@ def test_an_interrupt_leaves_no_process_and_no_name(running, number: int) -> Non
     assert names_of(one.segment) == []
 
 
+@pytest.mark.full
 def test_an_interrupt_while_the_workers_start(running) -> None:
     one = running("--seconds", "30")
     one.process.send_signal(signal.SIGINT)
@@ -203,6 +205,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
+@pytest.mark.full
 def test_the_live_screen_ends_with_the_account() -> None:
     terminal = Terminal("--limit", "1500", "--workers", "2")
     assert terminal.end() == 0, terminal.seen.decode()
@@ -224,6 +227,7 @@ def test_ctrl_c_on_a_terminal_reaches_only_the_driver() -> None:
     assert names_of(segment) == []
 
 
+@pytest.mark.full
 def test_a_killed_driver_takes_everything_with_it(running) -> None:
     one = running("--seconds", "30")
     one.read_until("checking")
@@ -233,6 +237,7 @@ def test_a_killed_driver_takes_everything_with_it(running) -> None:
     assert names_of(one.segment) == []
 
 
+@pytest.mark.full
 def test_a_worker_killed_by_somebody_else_is_replaced_too(running) -> None:
     one = running("--seconds", "3", "--no-kill")
     one.read_until("checking")
@@ -243,6 +248,7 @@ def test_a_worker_killed_by_somebody_else_is_replaced_too(running) -> None:
     assert "lost 0, torn 0" in one.lines[-1]
 
 
+@pytest.mark.full
 def test_a_stopped_worker_is_named(running) -> None:
     one = running("--seconds", "4", "--no-kill", "--capacity", "256KiB")
     one.read_until("checking")

@@ -57,6 +57,7 @@ def test_a_path_without_bytes_is_refused(tmp_path: Path) -> None:
         read_corpus(Path("/dev/null"))
 
 
+@pytest.mark.full
 def test_the_default_corpus_is_the_standard_library() -> None:
     corpus = read_corpus()
     assert corpus.files > 100

@@ -765,6 +765,7 @@ def test_end_to_end(name: str, number: signal.Signals) -> None:
         assert (process.returncode, stdout, stderr) == (0, "", "")
 
 
+@pytest.mark.full
 def test_what_was_not_taken_is_there_after_a_restart(name: str) -> None:
     for round_ in range(2):
         with served(name, "--json") as (process, address):

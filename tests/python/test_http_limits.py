@@ -127,6 +127,7 @@ def test_memory_is_a_small_multiple_of_the_body(column: Any, name: str) -> None:
     assert peak < 6 * sum(costs) + 2 * MiB  # of pieces
 
 
+@pytest.mark.full
 def test_long_columns_are_read_as_short_ones_are() -> None:
     """They are cut in pieces: at whatever place, and with blanks where JSON allows them."""
     rows = [[at, -at, 2**31 + at] * 9_000 for at in range(3)]
@@ -325,6 +326,7 @@ def test_a_body_after_its_answer_is_not_waited_for(name: str) -> None:
         assert all_of(half).startswith(b"HTTP/1.1 415")
 
 
+@pytest.mark.full
 def test_an_answer_that_is_not_read_is_given_up(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=1, capacity="64MiB"),

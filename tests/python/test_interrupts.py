@@ -102,6 +102,7 @@ def test_a_command_that_is_told_to_end(name, command, number):
     assert nothing_is_left(name)
 
 
+@pytest.mark.full
 def test_a_demo_whose_terminal_goes_away(name):
     before = set(SHM.glob("penstock.demo-*"))
     with running(demo(name), env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:

@@ -1120,6 +1120,7 @@ def test_a_writer_that_is_killed_holds_no_slot(
     assert nothing_is_held(server, 1)
 
 
+@pytest.mark.full
 def test_a_reader_that_is_killed_holds_no_slot(name: str, peer: Callable[..., Peer]) -> None:
     with PoolServer.open(name, capacity="256KiB") as server, PoolClient.attach(name) as worker:
         worker.register(context_of("e"))
@@ -1150,6 +1151,7 @@ def test_a_dead_engine_s_id_is_free(
     assert [context.num_layers for context in server.registrations()] == [5]
 
 
+@pytest.mark.full
 def test_a_stopped_writer_blocks_nobody_for_longer_than_it_asked(
     server: PoolServer, engine: Callable[..., PoolClient], peer: Callable[..., Peer]
 ) -> None:
@@ -1164,6 +1166,7 @@ def test_a_stopped_writer_blocks_nobody_for_longer_than_it_asked(
         assert (ticket.slot(0, 0) == 2).all()
 
 
+@pytest.mark.full
 def test_many_workers_store_the_same_prefix_at_once(
     server: PoolServer, engine: Callable[..., PoolClient], peer: Callable[..., Peer]
 ) -> None:
@@ -1212,6 +1215,7 @@ def test_threads_of_one_worker(server: PoolServer, engine: Callable[..., PoolCli
     assert nothing_is_held(server, 1)
 
 
+@pytest.mark.full
 def test_random_kills_leave_no_locks(
     server: PoolServer, engine: Callable[..., PoolClient], peer: Callable[..., Peer]
 ) -> None:

@@ -131,6 +131,7 @@ def set_aside(server: Peer) -> int:
     return int(server.call("server.status")["set_aside"])
 
 
+@pytest.mark.full
 def test_a_store_in_flight_keeps_its_slot_when_its_request_has_ended(
     server: Callable[..., Peer], peer: Callable[..., Peer]
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_store_in_flight_keeps_its_slot_when_its_request_has_ended(
     assert serving.call("do", f"{HERE}:kept") == before, "it has committed, and its slot is free"
 
 
+@pytest.mark.full
 def test_a_server_killed_while_it_takes_over_frees_no_slot_of_one_that_lives(
     server: Callable[..., Peer], peer: Callable[..., Peer], name: str
 ) -> None:
@@ -173,6 +175,7 @@ def test_a_server_killed_while_it_takes_over_frees_no_slot_of_one_that_lives(
     eventually(lambda: set_aside(third) == 0)
 
 
+@pytest.mark.full
 def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_server_too(
     server: Callable[..., Peer],
 ) -> None:
@@ -187,6 +190,7 @@ def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_serve
     eventually(lambda: set_aside(third) == 0)
 
 
+@pytest.mark.full
 def test_what_another_server_of_the_pool_left_is_found_when_it_dies(
     server: Callable[..., Peer], peer: Callable[..., Peer]
 ) -> None:
@@ -202,6 +206,7 @@ def test_what_another_server_of_the_pool_left_is_found_when_it_dies(
     assert set_aside(staying) == 0
 
 
+@pytest.mark.full
 def test_a_process_with_names_that_are_no_text_hides_no_worker(
     server: Callable[..., Peer], peer: Callable[..., Peer], tmp_path: Path
 ) -> None:
@@ -226,6 +231,7 @@ def test_a_process_with_names_that_are_no_text_hides_no_worker(
         process.communicate()
 
 
+@pytest.mark.full
 def test_a_server_that_was_stopped_takes_no_worker_for_silent(server: Callable[..., Peer]) -> None:
     serving = server(silence=2.0)
     serving.call("server.register", 1, "model", 1, LAYOUT)  # and it is known by its pings alone

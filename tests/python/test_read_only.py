@@ -97,6 +97,7 @@ def test_a_write_into_a_view_of_a_store_faults(name: str, way: str, write: str) 
         assert store.get_copy("bytes") == bytes(5000)
 
 
+@pytest.mark.full
 def test_a_write_into_a_tensor_of_a_store_faults(name: str) -> None:
     torch = pytest.importorskip("torch")
     with penstock.Store.create(name, capacity="1MiB") as store:

@@ -198,6 +198,7 @@ def said_under_seccomp(act: str, *arguments: str) -> list[str]:
     return lines
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", [kind for kind in HANDLES if kind != "tiered"])
 def test_it_makes_no_system_call(name: str, kind: str) -> None:
     assert said_under_seccomp("look()", kind, name) == ["strict", "done"]

@@ -97,6 +97,7 @@ def test_a_program_that_uses_everything_is_clean(tmp_path):
     assert "Success" in output, output
 
 
+@pytest.mark.full
 @pytest.mark.timeout(120)
 def test_mistakes_are_found(tmp_path):
     output = check(

@@ -167,6 +167,7 @@ def rate_of(name: str, trainers: list[int], workers: list[Worker], span: float) 
     return rate
 
 
+@pytest.mark.full
 def test_two_trainers_are_no_slower_than_one(name, workers):
     def ratio() -> float:
         one = rate_of(name + "-1", [8], workers, 0.5)
@@ -216,6 +217,7 @@ def test_eight_sequences_go_to_one_of_two_trainers(name, workers):
         assert keeper.stats().batches == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_trainer_that_dies_or_stops_keeps_nobody(name, workers, blow):
     with TrajectoryReader.create(
