@@ -220,8 +220,8 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment_->name())};
     }
-    // pairs with: the release in WriterCore::close(). What was published before it was looked for
-    // after.
+    // pairs with: the release in WriterCore::end_stream(). What was published before it was looked
+    // for after.
     if (view_.state().closed.load(kAcquire) != 0) {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};

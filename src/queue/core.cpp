@@ -256,9 +256,10 @@ Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notif
     if (!block) return block.status().copy();
     std::memcpy(arena.data(*block), bytes.data(), bytes.size());
     PENSTOCK_CRASH_POINT("queue.put.copied");
-    const std::uint64_t named = encode_block(*block);
-    Status accepted = put({bytes, named, message.format, message.tag}, wait, notifies);
-    if (!accepted) drop_block(named);
+    Message placed = message;
+    placed.block = encode_block(*block);
+    Status accepted = put(placed, wait, notifies);
+    if (!accepted) drop_block(placed.block);
     return accepted;
 }
 
