@@ -96,7 +96,7 @@ inline std::uint64_t quotient_of(std::uint64_t number, const Divisor& divisor) n
     const auto estimate = static_cast<std::uint64_t>((Wide{number} * divisor.reciprocal) >> 64U);
     const std::uint64_t half = (estimate >> 63U) != 0 ? 1U << 10U : 1U << 9U;
     const std::uint64_t below = estimate & (2 * half - 1);
-    if (below + 2 < half || below > half) return estimate;
+    if (half - below > 2) return estimate;  // one branch: on which side of a half, none foretells
     // By division, which takes ten times as long: any remainder is told by the lowest bit.
     const Wide dividend = Wide{number} << 63U;
     const auto quotient = static_cast<std::uint64_t>(dividend / divisor.value);

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import socket
 import threading
 import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from peers import eventually
 
 import penstock
 from penstock.http import build_app
+from penstock.http.arrival import Unpacking
 from penstock.http.bodies import group_from_json, group_from_text
 from penstock.http.limits import Admission, Busy, Limits, TooBig
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader
@@ -74,7 +77,7 @@ def text_of(**fields: Any) -> bytes:
 
 def test_no_array_is_made_of_text() -> None:
     """One long text among many short ones would be an array of that many long ones."""
-    mixed = ["x" * 100_000] + ["a"] * 2_000
+    mixed = ["x" * 100_000] + ["a"] * 300
     for fields in (
         {"tokens": [mixed, [1]]},
         {"masks": [[1], mixed]},
@@ -195,6 +198,43 @@ def test_what_is_under_way_together_is_bounded() -> None:
         three.charge(100)  # all of it came back
 
 
+def test_a_request_is_alone_after_a_calm_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("penstock.http.limits.monotonic", lambda: now[0])
+    admission = Admission(Limits())
+    with admission.enter() as one:
+        assert one.is_alone
+        with admission.enter() as two:
+            assert not one.is_alone
+            assert not two.is_alone
+        assert one.is_alone
+        assert not two.is_alone
+    with admission.enter() as soon_after:
+        assert not soon_after.is_alone
+    now[0] += 1.0
+    with admission.enter() as later:
+        assert later.is_alone
+
+
+def test_gzip_is_no_longer_on_the_loop_than_it_says() -> None:
+    """What does not say its size, or says too little, is unpacked in a thread."""
+    text = bytes(64 * MiB)
+    packed = gzip.compress(text)
+    lies = packed[:-4] + (100).to_bytes(4, "little")
+    with Admission(Limits()).enter() as ticket:
+        assert not Unpacking(packed, ticket).is_short(2 * MiB)
+        assert ticket.cost == 0
+        assert not Unpacking(lies, ticket).is_short(2 * MiB)
+        assert ticket.cost <= 4 * MiB
+        assert not Unpacking(gzip.compress(b"") * 100, ticket).is_short(2 * MiB)
+        whole = Unpacking(gzip.compress(text[: 2 * MiB]), ticket)
+        assert whole.is_short(2 * MiB)
+        assert whole.finish() == text[: 2 * MiB]
+        steps = Unpacking(packed, ticket)
+        assert not steps.is_short(MiB)
+        assert steps.finish() == text
+
+
 def test_values_cost_more_than_their_text(name: str) -> None:
     """[] is three bytes, and an object of Python's."""
     with TestClient(build_app(name, limits=Limits(body_bytes=MiB))) as client:
@@ -274,6 +314,21 @@ def test_limits_are_more_than_nothing(name_of: str) -> None:
 # --- time and connections, over real sockets ----------------------------------------------------
 
 
+@pytest.fixture(params=["httptools", "h11"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """What the server reads requests with: h11 where httptools is not installed."""
+    name: str = request.param
+    if name == "httptools":
+        pytest.importorskip("httptools")
+    else:
+        (tmp_path / "httptools.py").write_text("raise ImportError('hidden by a test')\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return name
+
+
+with_both_parsers = pytest.mark.usefixtures("parser")
+
+
 def connect(address: str) -> socket.socket:
     host, port = address.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), timeout=WITHIN)
@@ -291,6 +346,7 @@ def all_of(connection: socket.socket) -> bytes:
     return answer
 
 
+@with_both_parsers
 def test_half_of_a_head_is_not_waited_for(name: str) -> None:
     with served(name, "--header-timeout", "0.5") as (_, address):
         halves = [connect(address) for _ in range(20)]
@@ -312,6 +368,7 @@ def test_half_of_a_head_is_not_waited_for(name: str) -> None:
         drip.close()
 
 
+@with_both_parsers
 def test_half_of_a_body_is_not_waited_for(name: str) -> None:
     with served(name, "--body-timeout", "0.5") as (_, address), connect(address) as half:
         half.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
@@ -320,6 +377,7 @@ def test_half_of_a_body_is_not_waited_for(name: str) -> None:
         assert b"did not arrive within 0.5 s" in answer
 
 
+@with_both_parsers
 def test_a_body_after_its_answer_is_not_waited_for(name: str) -> None:
     with served(name, "--header-timeout", "0.5") as (_, address), connect(address) as half:
         half.sendall(HEAD + b"Content-Encoding: br\r\nContent-Length: 100\r\n\r\n{")
@@ -327,21 +385,22 @@ def test_a_body_after_its_answer_is_not_waited_for(name: str) -> None:
 
 
 @pytest.mark.full
+@with_both_parsers
 def test_an_answer_that_is_not_read_is_given_up(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=1, capacity="64MiB"),
         served(name, "--answer-timeout", "0.5") as (_, address),
-        connect(address) as reader,
     ):
         ask = json.dumps({**REGISTRATION, "batch_size": 1, "max_token_len": 0}).encode()
         post(address, "/register", ask)
         long = json.dumps({"tokens": [[123456] * MiB], "masks": [[1] * MiB], "scores": [1]})
         post(address, "/scored_data", long.encode())
-        here, there = reader.getsockname(), reader.getpeername()
-        reader.sendall(b"GET /batch HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        # Nothing is read until the server has closed: then its end of the connection is gone.
-        eventually(lambda: not is_connected(here, there) or None, WITHIN)
-        assert len(all_of(reader)) < 8 * MiB
+        with connect(address) as reader:
+            here, there = reader.getsockname(), reader.getpeername()
+            reader.sendall(b"GET /batch HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            # Nothing is read until the server has closed: then its end of the connection is gone.
+            eventually(lambda: not is_connected(here, there) or None, WITHIN)
+            assert len(all_of(reader)) < 8 * MiB
 
 
 def post(address: str, route: str, body: bytes) -> bytes:
@@ -365,6 +424,7 @@ def is_connected(here: Any, there: Any) -> bool:
     return [kernel(there), kernel(here), "01"] in rows
 
 
+@with_both_parsers
 def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
     with served(name, "--max-connections", "4") as (_, address):
         held = [connect(address) for _ in range(4)]
@@ -384,6 +444,7 @@ def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
             one.close()
 
 
+@with_both_parsers
 def test_half_requests_keep_no_whole_one(name: str) -> None:
     with served(name, "--max-connections", "20") as (_, address):
         halves = [connect(address) for _ in range(60)]
@@ -401,3 +462,111 @@ def can_ask(address: str) -> bool:
         with contextlib.suppress(OSError):
             connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return all_of(connection).startswith(b"HTTP/1.1 200")
+
+
+BAD = b"Invalid HTTP request received."
+
+
+@with_both_parsers
+def test_long_heads_are_refused(name: str) -> None:
+    with served(name) as (_, address):
+        for part in (
+            b"GET /" + b"x" * 70_000,
+            HEAD + b"X-Y: " + b"z" * 70_000,
+            HEAD + b"A: b\r\n" * 9_000,
+        ):
+            with connect(address) as connection:
+                connection.sendall(part)
+                answer = all_of(connection)
+            # Closed with bytes that were not read, the answer may be lost on its way.
+            assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and BAD in answer)
+        assert can_ask(address)
+
+
+ENDLESS = {
+    "a head": HEAD,
+    "trailers": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+}
+
+
+@with_both_parsers
+@pytest.mark.parametrize("begin", ENDLESS.values(), ids=ENDLESS)
+def test_what_frames_a_body_is_bounded(name: str, begin: bytes) -> None:
+    with served(name) as (_, address), connect(address) as connection:
+        connection.sendall(begin)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 8 * MiB:
+                connection.sendall(b"X-Y: %b\r\n" % (b"z" * 1000))
+                sent += 1000
+        assert sent < 8 * MiB
+
+
+@with_both_parsers
+@pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: example.org\r\n"])
+def test_a_request_has_one_host(name: str, hosts: bytes) -> None:
+    with served(name) as (_, address), connect(address) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + hosts + b"\r\n")
+        answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert BAD in answer
+
+
+def read_until(connection: socket.socket, end: bytes) -> None:
+    answer = b""
+    while not answer.endswith(end):
+        part = connection.recv(65536)
+        assert part, answer
+        answer += part
+
+
+@with_both_parsers
+def test_a_body_comes_in_whatever_pieces(name: str) -> None:
+    group = json.dumps(make_group(1, sequences=4)).encode()
+    with TrajectoryReader.create(name, sequences=4) as reader, served(name) as (_, address):
+        post(address, "/register", json.dumps(REGISTRATION).encode())
+        pieces = [group[at : at + 7] for at in range(0, len(group), 7)]
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in pieces) + b"0\r\n\r\n"
+        plain = HEAD + b"Content-Length: %d\r\n\r\n" % len(group)
+        with connect(address) as connection:
+            connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+            read_until(connection, b'{"status":"received"}')
+            for one in (plain[:50], plain[50:] + group[:1], group[1:]):
+                connection.sendall(one)
+            read_until(connection, b'{"status":"received"}')
+            connection.sendall(
+                b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            assert b'"queue_size":2' in all_of(connection)
+        assert reader.drop_waiting() == 2
+
+
+def test_requests_behind_one_another_are_answered_in_order(name: str, parser: str) -> None:
+    """Those that can't be held are not answered, and the client is told by the end."""
+    ask = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with served(name) as (_, address):
+        with connect(address) as connection:
+            asked = [b"", b"info", b"missing", b"status"]
+            connection.sendall(b"".join(ask % route for route in asked[:-1]))
+            connection.sendall(
+                (ask % asked[-1]).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            )
+            answer = all_of(connection)
+            found = [
+                answer.find(one)
+                for one in (b"AtroposLib", b"batch_size", b"Not Found", b"queue_size")
+            ]
+            assert found == sorted(found)
+            assert -1 not in found
+        with connect(address) as connection:
+            connection.sendall(ask % b"" * 300)
+            answer = b""
+            while answer.count(b"HTTP/1.1 200") < 300 and (part := connection.recv(65536)):
+                answer += part
+            answered = answer.count(b"HTTP/1.1 200")
+            if parser == "h11":  # reads one after the other
+                assert answered == 300
+            else:
+                assert 1 <= answered < 100
+                assert answer.lower().count(b"connection: close") == 1
+        assert can_ask(address)

@@ -29,12 +29,13 @@ from ..handle import Owner
 from ..queue import EndsWith
 from ..trajectories import TrajectoryGroup
 from .answers import json_answer
-from .arrival import Damaged, UnknownEncoding, check_encoding, read, unpack
+from .arrival import Damaged, UnknownEncoding, Unpacking, check_encoding, read
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
 from .describe import openapi, page
 from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
 from .numbers import Charge
 from .origins import Origins, RefuseForeign
+from .posts import PostsFirst
 from .service import NoRoom, NotAccepted, Service, UnknownEnvironment
 from .words import Invalid
 
@@ -44,9 +45,10 @@ _T = TypeVar("_T")
 
 _MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
 _WAITING_PUTS = 64
-# Bytes of a body, packed and not, that a thread would take longer for.
-_QUICK_PACKED = 8 << 10
+# Bytes of a body, unpacked, that a thread would take longer for; and of one that comes alone, which
+# a thread would make slower for no other's good: what comes meanwhile waits some milliseconds.
 _QUICK = 64 << 10
+_QUICK_ALONE = 2 << 20
 _LIMITS = Limits()
 # As Atropos's server answers pages of any site, so that their scripts may read what they are told:
 # of the routes of status how the server stands, and of all others that they are refused.
@@ -104,6 +106,7 @@ def build_app(
         middleware=[
             Middleware(CORSMiddleware, **_ANY_ORIGIN),
             Middleware(RefuseForeign, origins=Origins(host, allowed_hosts, allowed_origins)),
+            Middleware(PostsFirst, endpoints=routes.posts(), handlers=_HANDLERS),
         ],
         exception_handlers=_HANDLERS,
     )
@@ -118,6 +121,10 @@ class _Routes:
         # Threads of their own: puts that wait for room must not hold up the batch that makes it.
         self._puts = anyio.CapacityLimiter(_WAITING_PUTS)
 
+    def posts(self) -> dict[str, _Endpoint]:
+        """The routes of groups, which come more often than all others."""
+        return {"/scored_data": self._scored_data, "/scored_data_list": self._scored_data_list}
+
     def table(self) -> list[Route]:
         service = self.service
         return [
@@ -125,8 +132,7 @@ class _Routes:
             _post("/register", self._with_object(service.register)),
             _post("/register-env", self._with_object(service.register_environment)),
             _post("/disconnect-env", self._with_object(service.disconnect_environment)),
-            _post("/scored_data", self._scored_data),
-            _post("/scored_data_list", self._scored_data_list),
+            *(_post(path, endpoint) for path, endpoint in self.posts().items()),
             _take("/batch", _text_answer(service.batch)),
             _get("/status", _answer(service.status)),
             _get("/status-env", self._status_env),
@@ -145,11 +151,13 @@ class _Routes:
         and in one only, as each costs a switch."""
         is_packed = check_encoding(request) == "gzip"
         body = await read(request, ticket, self._limits)
-        if is_packed and is_quick and len(body) <= _QUICK_PACKED:
-            body, is_packed = unpack(body, ticket), False
-        if is_quick and not is_packed and len(body) <= _QUICK:
-            return act(body)
-        return await run_in_threadpool(lambda: act(unpack(body, ticket) if is_packed else body))
+        most = 0 if not is_quick else _QUICK_ALONE if ticket.is_alone else _QUICK
+        if not is_packed:
+            return act(body) if len(body) <= most else await run_in_threadpool(act, body)
+        unpacking = Unpacking(body, ticket)
+        if unpacking.is_short(most):
+            return act(unpacking.finish())
+        return await run_in_threadpool(lambda: act(unpacking.finish()))
 
     async def _object(self, request: Request) -> Json:
         with self._admission.enter() as ticket:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from . import gzip_codec
 from .limits import Limits, Ticket, TooBig, TooSlow
 from .words import Invalid
 
-__all__ = ["Damaged", "UnknownEncoding", "check_encoding", "read", "unpack"]
+__all__ = ["Damaged", "UnknownEncoding", "Unpacking", "check_encoding", "read"]
 
 # Bytes of gzip at a time: all of a usual body, and less of later members, as what is behind a
 # member is copied for each.
@@ -41,20 +41,29 @@ def check_encoding(request: Request) -> str:
 
 
 async def read(request: Request, ticket: Ticket, limits: Limits) -> bytes:
-    """The bytes as they were sent. Raises TooBig, Busy, TooSlow."""
+    """The bytes as they were sent. Raises TooBig, Busy, TooSlow, ClientDisconnect."""
     _check_announced(request, limits)
     arrived = _Arrived()
     begun = anyio.current_time()
     with anyio.move_on_after(limits.body_timeout) as scope:
-        async for chunk in request.stream():
-            ticket.charge(len(chunk))
-            arrived.add(chunk)
+        while await _read_piece(request, ticket, arrived):
             scope.deadline = begun + limits.body_timeout + arrived.size / _RATE
     if scope.cancelled_caught:
         raise TooSlow(
             f"the body did not arrive within {limits.body_timeout:g} s and one more for each MiB"
         )
     return arrived.joined()
+
+
+async def _read_piece(request: Request, ticket: Ticket, arrived: _Arrived) -> bool:
+    """Whether another one comes."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    piece: bytes = message.get("body", b"")
+    ticket.charge(len(piece))
+    arrived.add(piece)
+    return bool(message.get("more_body", False))
 
 
 class _Arrived:
@@ -75,7 +84,7 @@ class _Arrived:
             self._pieces.append(bytearray(piece))
 
     def joined(self) -> bytes:
-        return b"".join(self._pieces)
+        return b"".join(self._pieces)  # no copy of a single piece of bytes
 
 
 def _check_announced(request: Request, limits: Limits) -> None:
@@ -85,16 +94,39 @@ def _check_announced(request: Request, limits: Limits) -> None:
         raise TooBig(f"the body has more than {limits.body_bytes} bytes")
 
 
-def unpack(raw: bytes, ticket: Ticket) -> bytes:
-    """The bytes of gzip data. Each step is charged. Raises TooBig, Busy, Damaged, Invalid."""
-    pieces: list[bytes] = []
-    try:
-        for piece in _inflated(raw):
-            ticket.charge(len(piece))
-            pieces.append(piece)
-    except gzip_codec.BadGzip as error:
-        raise Damaged(f"the body is no gzip data: {error}") from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+class Unpacking:
+    """The bytes of gzip data, in steps that are charged. These raise TooBig, Busy, Damaged,
+    Invalid."""
+
+    def __init__(self, raw: bytes, ticket: Ticket) -> None:
+        self._raw = raw
+        self._pieces: list[bytes] = []
+        self._inflated = _inflated(raw)
+        self._ticket = ticket
+
+    def is_short(self, most: int) -> bool:
+        """Whether it is ``most`` bytes at most, as far as it says and a few steps show."""
+        announced = int.from_bytes(self._raw[-4:], "little")  # by the last member, modulo 2**32
+        if max(len(self._raw), announced) > most:
+            return False
+        return not all(self._step() for _ in range(2 + most // _STEP_OUT))
+
+    def finish(self) -> bytes:
+        while self._step():
+            pass
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def _step(self) -> bool:
+        """1 MiB at most. False: there is no more."""
+        try:
+            piece = next(self._inflated, None)
+        except gzip_codec.BadGzip as error:
+            raise Damaged(f"the body is no gzip data: {error}") from None
+        if piece is None:
+            return False
+        self._ticket.charge(len(piece))
+        self._pieces.append(piece)
+        return True
 
 
 def _inflated(raw: bytes) -> Iterator[bytes]:

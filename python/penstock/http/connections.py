@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Any
-
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .limits import Limits
+from .receiving import Received, received_by
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
+else:
+    try:
+        from .parser import QuickProtocol as Protocol
+    except ImportError:  # no httptools: h11 is always there
+        from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
 
 __all__ = ["bounded_protocol", "most_connections"]
 
@@ -32,14 +40,14 @@ def most_connections(limits: Limits) -> int:
     return max(1, min(limits.connections, soft - _OTHER_FILES))
 
 
-def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """uvicorn's protocol for HTTP, over h11 which is always there, with limits."""
+def bounded_protocol(limits: Limits) -> Callable[..., Received]:
+    """A factory of uvicorn's protocol for HTTP, over httptools or h11, with limits."""
     most = most_connections(limits)
     # Those without a request under way, the longest first. Where there are too many connections the
     # first of them goes: half a request must not keep whole ones.
     idle: dict[Bounded, None] = {}
 
-    class Bounded(H11Protocol):
+    class Bounded(Protocol):
         """One connection."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -108,4 +116,4 @@ def bounded_protocol(limits: Limits) -> type[asyncio.Protocol]:
             if not self._is_at_work():
                 self.transport.abort()
 
-    return Bounded
+    return received_by(Bounded)

@@ -6,10 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from time import monotonic
 
 from ..errors import InvalidArgument
 
 __all__ = ["Admission", "Busy", "Limits", "Ticket", "TooBig", "TooSlow"]
+
+
+# Seconds without a request with a body, after which one that comes is thought to be alone. Requests
+# that had to wait for the loop come sooner.
+_CALM = 0.005
 
 
 class TooBig(ValueError):
@@ -53,9 +59,10 @@ class Admission:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lock = threading.Lock()  # of the next two
+        self._lock = threading.Lock()  # of the next three
         self._bytes = 0
         self._requests = 0
+        self._ended = -_CALM  # the last of them, in monotonic time
 
     @contextmanager
     def enter(self) -> Iterator[Ticket]:
@@ -63,14 +70,16 @@ class Admission:
         with self._lock:
             if self._requests >= self._limits.requests:
                 raise Busy(f"{self._requests} requests are under way: try again")
+            is_calm = self._requests == 0 and monotonic() - self._ended >= _CALM
             self._requests += 1
-        ticket = Ticket(self)
+        ticket = Ticket(self, is_calm)
         try:
             yield ticket
         finally:
             with self._lock:
                 self._requests -= 1
                 self._bytes -= ticket.cost
+                self._ended = monotonic()
 
     def _charge(self, ticket: Ticket, cost: int) -> None:
         limits = self._limits
@@ -89,11 +98,17 @@ class Admission:
 class Ticket:
     """What one request costs so far."""
 
-    __slots__ = ("_admission", "cost")
+    __slots__ = ("_admission", "_is_calm", "cost")
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, is_calm: bool) -> None:
         self._admission = admission
+        self._is_calm = is_calm
         self.cost = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """No other request with a body is under way, or was shortly before this one came."""
+        return self._is_calm and self._admission._requests == 1
 
     def charge(self, cost: int) -> None:
         """Before the memory is taken. Raises TooBig and Busy."""

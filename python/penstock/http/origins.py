@@ -20,6 +20,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -50,7 +51,10 @@ class Origins:
         if host is not None and host not in _WILDCARDS:
             self._hosts.add(_plain(host))
 
-    def knows_host(self, header: str) -> bool:
+        # The same few come again and again, and to take one apart is long.
+        self.knows_host = lru_cache(maxsize=64)(self._knows_host)
+
+    def _knows_host(self, header: str) -> bool:
         """Whether a Host header is a name of this server."""
         name = _name_of("//" + header)
         if name is None:

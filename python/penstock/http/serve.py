@@ -61,7 +61,7 @@ def serve(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             app,
-            http=bounded_protocol(limits),
+            http=bounded_protocol(limits),  # type: ignore[arg-type]  # uvicorn only calls it
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
