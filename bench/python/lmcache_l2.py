@@ -84,20 +84,6 @@ def objects_of(count: int, nbytes: int) -> list[TensorMemoryObj]:
     return made
 
 
-def waited(
-    event: int, submit: Callable[[], int], result: Callable[[int], Any]
-) -> tuple[float, Any]:
-    """Milliseconds from the submission to the answer, as LMCache's controllers wait for it."""
-    begun = time.perf_counter()
-    task = submit()
-    answer = None
-    while answer is None:
-        assert select.select([event], [], [], 60)[0], "no answer in time"
-        consume_fd(event)
-        answer = result(task)
-    return 1e3 * (time.perf_counter() - begun), answer
-
-
 class Lane:
     """One adapter, with chunks of its own, and what it has taken."""
 
@@ -107,32 +93,46 @@ class Lane:
 
     def turn(self, keys: list[ObjectKey], given: list[Any], into: list[Any]) -> None:
         own = self.adapter
-        took, stored = waited(
+        stored = self._step(
+            "store",
             own.get_store_event_fd(),
             lambda: own.submit_store_task(keys, given),
             lambda task: own.pop_completed_store_tasks().get(task),
         )
         assert stored.is_successful()
-        self.times["store"].append(took)
-        took, found = waited(
+        found = self._step(
+            "look up",
             own.get_lookup_and_lock_event_fd(),
             lambda: own.submit_lookup_and_lock_task(keys, LAYOUT),
             own.query_lookup_and_lock_result,
         )
         assert found.popcount() == len(keys)
-        self.times["look up"].append(took)
-        took, loaded = waited(
+        loaded = self._step(
+            "load",
             own.get_load_event_fd(),
             lambda: own.submit_load_task(keys, into),
             own.query_load_result,
         )
         assert loaded.popcount() == len(keys)
-        self.times["load"].append(took)
         own.submit_unlock(keys)
         for sent, got in zip(given, into, strict=True):
             assert torch.equal(sent.raw_data, got.raw_data)
             got.raw_data.zero_()
         own.delete(keys)
+
+    def _step(
+        self, what: str, event: int, submit: Callable[[], int], result: Callable[[int], Any]
+    ) -> Any:
+        """The answer; taken are the milliseconds until it, as LMCache's controllers wait for it."""
+        begun = time.perf_counter()
+        task = submit()
+        answer = None
+        while answer is None:
+            assert select.select([event], [], [], 60)[0], "no answer in time"
+            consume_fd(event)
+            answer = result(task)
+        self.times[what].append(1e3 * (time.perf_counter() - begun))
+        return answer
 
 
 class CopyLane:

@@ -1,12 +1,17 @@
 """What steps of several sides take: wall time, and the processor time of all processes that serve
 them, which is the same however busy the machine is.
+
+Before each step the threads of this process come to rest: after a parallel copy of torch's,
+OpenMP's workers spin for some 10 ms more, which would count as the next step's.
 """
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 __all__ = ["Taken", "Watch"]
@@ -41,6 +46,7 @@ class Watch:
 
     def time(self, step: str, who: str, act: Callable[[], object], *servers: Server) -> None:
         """One turn of a step."""
+        rest()
         work = _work(servers)
         begin = time.perf_counter()
         act()
@@ -56,6 +62,28 @@ class Watch:
     def taken(self, step: str, who: str) -> Taken:
         """What is kept."""
         return self._taken[step, who]
+
+
+def rest() -> None:
+    """Returns when no other thread of this process runs or wants to, or never will."""
+    end = time.monotonic() + 1
+    while _others_run() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def _others_run() -> bool:
+    own = threading.get_native_id()
+    tasks = Path("/proc/self/task")
+    return any(_state(task) == "R" for task in tasks.iterdir() if int(task.name) != own)
+
+
+def _state(task: Path) -> str:
+    """The kernel's letter for what a thread does; "" for one that is gone."""
+    try:
+        stat = (task / "stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
 
 
 def _work(servers: tuple[Server, ...]) -> float:

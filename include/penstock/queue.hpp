@@ -43,7 +43,8 @@ enum class EndsWith : std::uint8_t {
 
 struct QueueOptions {
     // Bytes for messages larger than `inline_bytes`, rounded up to pages. Address range: memory is
-    // reserved when messages first need it, and given back when the queue has been idle.
+    // reserved when messages first need it, and given back when the queue has been idle; with
+    // memory.populate or lock_memory all at creation, for good.
     std::uint64_t capacity = std::uint64_t{64} << 20U;
     unsigned slots = 4096;        // messages at most, queued and taken; rounded up to 2^n
     unsigned inline_bytes = 256;  // of a message that needs no block; rounded up to 64

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "penstock/error.hpp"
+#include "penstock/wait.hpp"
 
 namespace penstock {
 
@@ -21,6 +22,9 @@ struct MemoryOptions {
     bool populate = false;     // fault every reserved page in now
     bool lock_memory = false;  // mlock what is reserved (RLIMIT_MEMLOCK)
     std::optional<int> numa_node = std::nullopt;  // bind the payload's pages to this node
+    // Ends a creation that takes memory, some 0.5 s for each GiB: Timeout or Cancelled, and nothing
+    // was created. Asked between pieces of 16 to 32 MiB; not used after creation.
+    Wait wait = {};
 };
 
 // Whose segments a process takes part in. Always those of its own effective user, root's for root;

@@ -162,8 +162,8 @@ void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.replaces_owner = parse_owner(owner);
     const Codec values = parse_codec(codec);
     const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
-    const WithoutGil without_gil;  // populate may take seconds
-    new (place) PyQueue(Queue::create(name, options), QueueRole::Any, values, application, own);
+    new (place) PyQueue(create_waiting(options, [&] { return Queue::create(name, options); }),
+                        QueueRole::Any, values, application, own);
 }
 
 PyQueue* attach(nb::handle given_name, const std::string& instance, nb::handle role,

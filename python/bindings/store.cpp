@@ -104,8 +104,8 @@ void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.replaces_owner = parse_owner(owner);
     const Codec values = parse_codec(codec);
     const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
-    const WithoutGil without_gil;  // populate may take seconds
-    new (place) PyStore(Store::create(name, options), values, own);
+    new (place)
+        PyStore(create_waiting(options, [&] { return Store::create(name, options); }), values, own);
 }
 
 void attach(PyStore* place, nb::handle given_name, const std::string& instance, nb::handle codec,
@@ -295,7 +295,7 @@ void bind_store(nb::module_& module) {
             "all of a\n"
             "store that was created with ``populate``, ``lock_memory`` or ``huge_pages``, and of "
             "another what is\n"
-            "in use now; about 0.1 s for each GiB. Other threads run, and may use the store. "
+            "in use now; about 0.15 s for each GiB. Other threads run, and may use the store. "
             "Ctrl-C "
             "and\n"
             "``close()`` end it within some 10 ms. Raises Timeout, Closed, NoSpace or "

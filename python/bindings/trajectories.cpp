@@ -102,9 +102,10 @@ void make_writer(PyWriter* place, nb::handle given_name, const std::string& inst
         asked.env_id = parse_integer(env_id, "env_id");
     }
     if (!options.is_none()) {
-        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
-        const WithoutGil without_gil;  // populate may take seconds
-        new (place) PyWriter(TrajectoryWriter::create(name, parsed, asked), name);
+        TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
+        new (place) PyWriter(
+            create_waiting(parsed, [&] { return TrajectoryWriter::create(name, parsed, asked); }),
+            name);
         return;
     }
     const Trust trust = parse_trust(owner, Codec::Typed);
@@ -121,9 +122,10 @@ void make_reader(PyReader* place, nb::handle given_name, const std::string& inst
     const std::string name = parse_name(given_name);
     const std::uint64_t count = parse_small(sequences, "sequences");
     if (!options.is_none()) {
-        const TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
-        const WithoutGil without_gil;
-        new (place) PyReader(TrajectoryReader::create(name, parsed, count), name);
+        TrajectoryOptions parsed = parse_options(nb::cast<nb::dict>(options), owner);
+        new (place) PyReader(
+            create_waiting(parsed, [&] { return TrajectoryReader::create(name, parsed, count); }),
+            name);
         return;
     }
     const Trust trust = parse_trust(owner, Codec::Typed);

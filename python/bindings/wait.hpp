@@ -115,6 +115,16 @@ auto attach_waiting(Deadline deadline, Attach&& attach) {
     }
 }
 
+// A create() of the library with these options: taking all memory at once may take a minute, which
+// signals end, and tasks that are cancelled.
+template <typename Options, typename Create>
+auto create_waiting(Options& options, Create&& create) {
+    return attach_waiting(Deadline::never(), [&](const Wait& wait) {
+        options.memory.wait = wait;
+        return create();
+    });
+}
+
 // Cancel for Python, and what penstock/_exit.py does when the process ends.
 void bind_wait(nb::module_& module);
 

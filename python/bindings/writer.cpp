@@ -185,16 +185,17 @@ void create(Writer* place, nb::handle given_name, nb::handle readers, nb::handle
     options.on_reader_death =
         on_reader_death == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise;
     const Codec values = parse_codec(codec);
-    const WithoutGil without_gil;  // populate may take seconds
-    new (place) Writer(name, options, values);
+    new (place) Writer(
+        name, create_waiting(options, [&] { return BroadcastWriter::create(name, options); }),
+        values);
 }
 
 }  // namespace
 
-Writer::Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values)
+Writer::Writer(const std::string& name_of_it, BroadcastWriter made, Codec values)
     : Handle(name_of_it.empty() ? "writer of an anonymous segment"
                                 : "writer of '" + name_of_it + "'"),
-      core(BroadcastWriter::create(name_of_it, options)), codec(values), name(name_of_it) {
+      core(std::move(made)), codec(values), name(name_of_it) {
     awaits(core.instance(), detail::Awaited::Room);
 }
 

@@ -15,7 +15,7 @@ namespace penstock::py {
 // Members belong to the thread with the Turn, except `core` for the calls that the library allows
 // to any thread.
 struct Writer final : Handle {
-    Writer(const std::string& name_of_it, const BroadcastOptions& options, Codec values);
+    Writer(const std::string& name_of_it, BroadcastWriter made, Codec values);
 
     BroadcastWriter core;
     Codec codec;

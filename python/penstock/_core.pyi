@@ -639,7 +639,7 @@ class Store(StoreObjects):
         Page tables are each process's own: where the creator took all memory (``populate=True``),
         the first store into each 32 MiB still took another process five times a later one. Maps all
         of a store that was created with ``populate``, ``lock_memory`` or ``huge_pages``, and of
-        another what is in use now; about 0.1 s for each GiB. Other threads run, and may use the
+        another what is in use now; about 0.15 s for each GiB. Other threads run, and may use the
         store. Ctrl-C and ``close()`` end it within some 10 ms. Raises Timeout, Closed, NoSpace or
         InvalidArgument (before Linux 5.14); what was mapped until then stays so.
         """

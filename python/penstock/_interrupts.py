@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
 
 __all__ = [
     "SIGNALS",
@@ -25,6 +26,7 @@ __all__ = [
     "is_told",
     "listen",
     "note",
+    "unless_told",
     "wait",
     "wait_readable",
 ]
@@ -32,6 +34,8 @@ __all__ = [
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Action = Callable[[int], None]
+
+T = TypeVar("T")
 
 _told: list[int] = []  # every signal that came
 _pipe: tuple[int, int] | None = None  # written by the kernel's handler, on whatever thread that ran
@@ -154,6 +158,21 @@ def hold_back() -> Iterator[None]:
         listen(action)
         for number in held:
             action(number)
+
+
+def unless_told(call: Callable[[], T]) -> T | None:
+    """What ``call()`` gives, which may take long: the first signal ends it, and it is None then.
+
+    For what leaves nothing behind when it is interrupted. Afterwards signals are noted.
+    """
+    try:
+        listen(interrupt)
+        try:
+            return None if _told else call()
+        finally:
+            listen(note)
+    except KeyboardInterrupt:
+        return None
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

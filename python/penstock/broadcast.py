@@ -57,6 +57,9 @@ class Broadcast:
         it. ``codec="pickle"`` sends what the typed codec does not know as a pickle; readers must
         ask for it too.
 
+        ``populate`` maps all of the ring into the writer at once, so that its first lap is as fast
+        as later ones; readers still map it while they read.
+
         What another user left under that name is replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.

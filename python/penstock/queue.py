@@ -68,6 +68,11 @@ class Queue(_core.Queue):
         last delivery before that is one by itself, see ``get_many()``. ``codec="pickle"`` puts what
         the typed codec does not know as a pickle; consumers must ask for that too.
 
+        Memory for messages is reserved when they need it, and given back when the queue is idle.
+        ``populate`` takes all of it at once and for good (NoSpace if it isn't there) and maps it
+        into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it from
+        being swapped out.
+
         A queue of that name without a living participant is replaced. If messages were in
         it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another
         user's is replaced only if ``owner`` names that user.

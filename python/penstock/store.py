@@ -64,6 +64,9 @@ class Store(_core.Store):
         are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves,
         and create() does not replace it while objects are in it: ``attach()``, or remove it with
         ``penstock gc --data``.
+        ``populate`` takes all memory at once (NoSpace if it isn't there) and maps it into this
+        process, some 0.7 s for each GiB: Ctrl-C ends it, and other threads run. Others that attach
+        map it by ``populate()``.
         ``codec="pickle"`` puts what the typed codec does not know as a pickle; readers must ask
         for that too. What another user left under that name is replaced only if ``owner`` names
         that user.

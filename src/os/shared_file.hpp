@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -56,8 +57,10 @@ public:
     // std::errc::file_too_large beyond this process's limit (RLIMIT_FSIZE), without its signal.
     [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
     // Reserves memory for a range inside the size that holds nothing yet, all or none;
-    // std::errc::no_space_on_device when there is none.
-    [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes) noexcept;
+    // std::errc::no_space_on_device when there is none. `goes_on`, if there is one, is asked after
+    // each 16 MiB; false ends it with std::errc::operation_canceled.
+    [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes,
+                                          const std::function<bool()>& goes_on = {}) noexcept;
     // Where the file is mapped for writing, from `offset` on. Outlives what punch() is asked for.
     void note_mapping(const Mapping& mapping, std::uint64_t offset) noexcept;
     // Gives the memory of a range back; it reads as zeros until reserved again. Inside the noted
@@ -127,15 +130,19 @@ public:
 
     // Asks for huge pages, and makes those that are there huge (which fails where it can't be had).
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
-    [[nodiscard]] std::error_code collapse(std::uint64_t bytes) noexcept;
-    // Faults `bytes` from the start in, writable, or readable.
-    [[nodiscard]] std::error_code populate(std::uint64_t bytes) noexcept;
-    [[nodiscard]] std::error_code populate_to_read(std::uint64_t bytes) noexcept;
-    // The same for what of the range the file has pages for, so that it takes no more memory than
-    // before. Offsets and sizes in whole pages.
+    [[nodiscard]] std::error_code collapse(std::uint64_t offset, std::uint64_t bytes) noexcept;
+    // Faults a reserved range in, writable, or readable. For the creator, before others know the
+    // file: a kernel before Linux 5.14 has no advice for it, and each page is touched instead,
+    // which is SIGBUS where none is reserved, and undoes what another process writes meanwhile.
+    [[nodiscard]] std::error_code populate(std::uint64_t offset, std::uint64_t bytes) noexcept;
+    [[nodiscard]] std::error_code populate_to_read(std::uint64_t offset,
+                                                   std::uint64_t bytes) noexcept;
+    // For any process: what of a range the file has pages for, so that it takes no more memory than
+    // before. Offsets and sizes in whole pages. std::errc::invalid_argument before Linux 5.14.
     [[nodiscard]] std::error_code populate_present(std::uint64_t offset, std::uint64_t bytes,
                                                    Access access) noexcept;
-    [[nodiscard]] std::error_code lock_in_memory(std::uint64_t bytes) noexcept;
+    [[nodiscard]] std::error_code lock_in_memory(std::uint64_t offset,
+                                                 std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code bind_to_node(int node) noexcept;
 
 private:

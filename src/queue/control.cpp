@@ -70,14 +70,14 @@ SegmentPlan plan_of(const QueueShape& shape) {
     plan.geometry[layout::kQueueGranuleBytes] = shape.arena.granule_bytes;
     plan.geometry[layout::kQueueGranules] = shape.arena.granules;
     plan.geometry[layout::kQueueMembers] = shape.members;
-    plan.geometry[layout::kQueueRules] =
-        layout::encode_rules({shape.poison_limit, shape.ends_with == EndsWith::LastProducer});
+    plan.geometry[layout::kQueueRules] = layout::encode_rules(
+        {shape.poison_limit, shape.ends_with == EndsWith::LastProducer, shape.is_reserved});
     plan.geometry[layout::kApplication] = shape.application;
     plan.geometry[layout::kApplicationBytes] = shape.application_bytes;
     plan.slots = shape.members;
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.payload_bytes();
-    plan.payload_reserved = shape.cells_bytes();
+    plan.payload_reserved = shape.is_reserved ? shape.payload_bytes() : shape.cells_bytes();
     return plan;
 }
 
@@ -111,6 +111,9 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     shape.members = options.members;
     shape.poison_limit = options.poison_limit;
     shape.ends_with = options.ends_with;
+    // Only reserved memory can be faulted in, or locked.
+    const MemoryOptions& memory = options.memory;
+    shape.is_reserved = memory.populate || memory.lock_memory || memory.huge_pages;
     shape.application = options.application;
     shape.application_bytes = layout::round_up(options.application_bytes, layout::kApart);
     const std::uint64_t granule = std::max(layout::kMinQueueGranule, os::page_size());
@@ -146,6 +149,7 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
         shape.poison_limit = static_cast<unsigned>(rules.poison_limit);
         shape.ends_with =
             rules.ends_with_last_producer ? EndsWith::LastProducer : EndsWith::Creator;
+        shape.is_reserved = rules.is_reserved;
         shape.application = geometry[layout::kApplication];
         shape.application_bytes = geometry[layout::kApplicationBytes];
         shape.arena.granule_bytes = granule;

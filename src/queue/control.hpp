@@ -21,6 +21,7 @@ struct QueueShape {
     unsigned members = 0;
     unsigned poison_limit = 0;
     EndsWith ends_with = EndsWith::Creator;
+    bool is_reserved = false;  // all its memory, at creation and for good
     std::uint64_t application = 0;
     std::uint64_t application_bytes = 0;  // a multiple of kApart
     ArenaGeometry arena;

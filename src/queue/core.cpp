@@ -38,6 +38,12 @@ std::string other_application(const QueueCore& core, std::uint64_t wanted) {
     return found + ", and one of " + application_text(wanted) + " was asked for; use another name";
 }
 
+Arena arena_of(const QueueView& view, Segment& segment) noexcept {
+    const QueueShape& shape = view.shape();
+    return {shape.arena, view.arena_control(), segment.payload() + shape.cells_bytes(),
+            segment.file(), segment.payload_offset() + shape.cells_bytes()};
+}
+
 }  // namespace
 
 Status damaged(const Segment& segment) noexcept {
@@ -50,10 +56,12 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     const QueueShape shape = queue_shape_of(options);
     SegmentPlan plan = plan_of(shape);
     plan.replaces_owner = options.replaces_owner;
-    // Everything else in a fresh Queue is zero, and that is what it should be.
+    // What is not set here is zero in a fresh Queue, and that is what it should be.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         Membership::found(segment, 0);
-        if (prepare) prepare(QueueView(shape, segment.control()));
+        const QueueView view(shape, segment.control());
+        if (shape.is_reserved) arena_of(view, segment).mark_reserved();
+        if (prepare) prepare(view);
     });
     auto core = std::make_shared<QueueCore>(std::move(fresh), QueueRole::Any);
     core->membership.adopt(0);
@@ -79,8 +87,7 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     const QueueShape shape = queue_shape_of(segment->header());
     view = QueueView(shape, segment->control());
     membership = Membership(*segment, shape.members);
-    arena = Arena(shape.arena, view.arena_control(), segment->payload() + shape.cells_bytes(),
-                  segment->file(), segment->payload_offset() + shape.cells_bytes());
+    arena = arena_of(view, *segment);
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
     arena.announce_room_on(space);
@@ -599,6 +606,7 @@ void QueueCore::trim_when_idle() noexcept {
     const std::int64_t last = last_freed.load(kRelaxed);
     if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
     last_freed.store(0, kRelaxed);
+    if (view.shape().is_reserved) return;
     arena.trim(self, 0);
     space.notify();  // an allocation that met a run being trimmed took it for used
 }

@@ -32,16 +32,20 @@ inline constexpr std::uint64_t kMaxQueueBytes = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kMaxQueueMembers = kMaxSlots;
 inline constexpr std::uint64_t kMaxApplicationBytes = std::uint64_t{1} << 30U;
 // Of the geometry, from the lowest bit: poison limit 32 (deliveries after which a message is set
-// aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's).
+// aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's), when
+// memory is reserved 1 (0: as messages need it, and given back when idle, 1: all at creation, for
+// good).
 struct QueueRules {
     std::uint64_t poison_limit = 0;
     bool ends_with_last_producer = false;
+    bool is_reserved = false;
 };
 constexpr std::uint64_t encode_rules(const QueueRules& rules) noexcept {
-    return rules.poison_limit | std::uint64_t{rules.ends_with_last_producer ? 1U : 0U} << 32U;
+    return rules.poison_limit | std::uint64_t{rules.ends_with_last_producer ? 1U : 0U} << 32U |
+           std::uint64_t{rules.is_reserved ? 1U : 0U} << 33U;
 }
 constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
-    return {word & 0xFFFFFFFFU, (word >> 32U & 1U) != 0};
+    return {word & 0xFFFFFFFFU, (word >> 32U & 1U) != 0, (word >> 33U & 1U) != 0};
 }
 
 // Owns every block that a published message lies in, so that no member's death frees it.

@@ -75,6 +75,12 @@ Arena::Word* Arena::holders(std::uint32_t granule) const noexcept {
     return holders_ + std::uint64_t{granule} * geometry_.holder_words;
 }
 
+void Arena::mark_reserved() noexcept {
+    for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
+        word(at).fetch_or(kReserved, kRelaxed);
+    }
+}
+
 std::uint64_t Arena::range_bytes() const noexcept {
     return geometry_.granules * geometry_.granule_bytes;
 }

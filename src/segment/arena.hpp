@@ -42,6 +42,8 @@ public:
     Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
           os::SharedFile& file, std::uint64_t file_offset) noexcept;
 
+    // All its memory is reserved. At creation, before others know the segment.
+    void mark_reserved() noexcept;
     // Waiters for room sleep on `space`. Notified of what allocate() claims and gives back; after
     // free(), reap() and trim() the caller notifies.
     void announce_room_on(const Signal& space) noexcept {

@@ -155,6 +155,19 @@ SegmentPlan on_huge_pages(SegmentPlan plan) {
     return plan;
 }
 
+// What takes long is done in pieces of this size, between which it can be ended: 2 to 20 ms each.
+std::uint64_t piece_size() noexcept {
+    return std::max(std::uint64_t{32} << 20U, os::huge_page_size());
+}
+
+// Whether work in pieces ends before its next one: Timeout, which leaves it the first, or
+// Cancelled.
+ErrorCode early_end(const Wait& wait, std::uint64_t done) {
+    const WaitEnd end = end_of_wait(wait);
+    if (end == WaitEnd::Cancelled) return ErrorCode::Cancelled;
+    return end == WaitEnd::Timeout && done > 0 ? ErrorCode::Timeout : ErrorCode::Ok;
+}
+
 void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& location) {
     if (header.kind == static_cast<std::uint32_t>(kind)) return;
     throw Error(ErrorCode::Incompatible,
@@ -273,7 +286,13 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     const std::uint64_t reserved = control + plan.payload_reserved;
     error = file_.reserve(0, control);
     if (!error && plan.payload_reserved > 0) {
-        error = file_.reserve(header_.payload_offset, plan.payload_reserved);
+        ErrorCode ended = ErrorCode::Ok;
+        const auto goes_on = [&] {
+            ended = early_end(memory.wait, plan.payload_reserved);
+            return ended == ErrorCode::Ok;
+        };
+        error = file_.reserve(header_.payload_offset, plan.payload_reserved, goes_on);
+        if (ended != ErrorCode::Ok) throw_ended(ended);
     }
     if (error) throw_refused(Step::Reserve, location_, error, reserved);
     PENSTOCK_CRASH_POINT("segment.create.reserved");
@@ -336,21 +355,37 @@ void Segment::place(const MemoryOptions& memory) {
     }
 }
 
+void Segment::throw_ended(ErrorCode why) const {
+    throw Error(why, "creating " + title_of(location_) + " with all its memory " +
+                         (why == ErrorCode::Timeout ? "took too long" : "was cancelled"));
+}
+
 void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
+    using Act = std::error_code (os::Mapping::*)(std::uint64_t, std::uint64_t) noexcept;
+    const auto each = [&](os::Mapping& mapping, Act act, const char* option,
+                          const std::string& remedy) {
+        const std::uint64_t piece = piece_size();
+        for (std::uint64_t at = 0; at < reserved; at += piece) {
+            const ErrorCode end = early_end(memory.wait, at);
+            if (end != ErrorCode::Ok) throw_ended(end);
+            require((mapping.*act)(at, std::min(piece, reserved - at)), option, remedy.c_str());
+        }
+    };
     if (memory.huge_pages) {
-        require(payload_.collapse(reserved), "huge_pages",
-                ("the file system must allow them (mount it with huge=advise), the capacity be " +
+        each(payload_, &os::Mapping::collapse, "huge_pages",
+             "the file system must allow them (mount it with huge=advise), the capacity be " +
                  std::to_string(os::huge_page_size() >> 20U) +
-                 " MiB at least, and the kernel 6.1 or newer")
-                    .c_str());
+                 " MiB at least, and the kernel 6.1 or newer");
     }
     if (memory.populate) {
         const char* const remedy = "there is not that much memory";
-        require(payload_.populate(reserved), "populate", remedy);
-        if (views_.size() > 0) require(views_.populate_to_read(reserved), "populate", remedy);
+        each(payload_, &os::Mapping::populate, "populate", remedy);
+        if (views_.size() > 0) {
+            each(views_, &os::Mapping::populate_to_read, "populate", remedy);
+        }
     }
     if (memory.lock_memory) {
-        require(payload_.lock_in_memory(reserved), "lock_memory", "raise `ulimit -l`");
+        each(payload_, &os::Mapping::lock_in_memory, "lock_memory", "raise `ulimit -l`");
     }
 }
 
@@ -433,19 +468,15 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
 
 Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
     using Access = os::Mapping::Access;
-    constexpr std::uint64_t kStep = std::uint64_t{32} << 20U;  // 2 to 10 ms
-    for (std::uint64_t at = 0; at < header_.payload_size; at += kStep) {
+    const std::uint64_t piece = piece_size();
+    for (std::uint64_t at = 0; at < header_.payload_size; at += piece) {
         if (!check_place()) return why_foreign();
-        const bool is_interrupted = wait.interrupted != nullptr && wait.interrupted(wait.context);
-        if (is_interrupted || closing.is_cancelled() ||
-            (wait.cancel != nullptr && wait.cancel->is_cancelled())) {
-            return {ErrorCode::Cancelled,
-                    "mapping the memory of " + title_of(location_) + " was cancelled"};
+        const ErrorCode end = closing.is_cancelled() ? ErrorCode::Cancelled : early_end(wait, at);
+        if (end == ErrorCode::Timeout) return Status(end);
+        if (end == ErrorCode::Cancelled) {
+            return {end, "mapping the memory of " + title_of(location_) + " was cancelled"};
         }
-        if (at > 0 && !wait.deadline.is_never() && wait.deadline.has_passed(Clock::now())) {
-            return Status(ErrorCode::Timeout);
-        }
-        const std::uint64_t bytes = std::min(kStep, header_.payload_size - at);
+        const std::uint64_t bytes = std::min(piece, header_.payload_size - at);
         std::error_code error = payload_.populate_present(at, bytes, payload_access_);
         if (!error && views_.size() > 0) error = views_.populate_present(at, bytes, Access::Read);
         if (error) {
@@ -453,7 +484,8 @@ Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
             const bool is_full =
                 error == std::errc::not_enough_memory || error == std::errc::bad_address;
             return {is_full ? ErrorCode::NoSpace : ErrorCode::InvalidArgument,
-                    "can't map all memory of " + title_of(location_) + ": " + error.message()};
+                    "can't map all memory of " + title_of(location_) + ": " + error.message() +
+                        (is_full ? "" : "; it takes a kernel of Linux 5.14 or newer")};
         }
     }
     return Status::ok();

@@ -155,6 +155,7 @@ private:
                                         os::Mapping::Access access) const;
     void place(const MemoryOptions& memory);
     void fault_in(const MemoryOptions& memory, std::uint64_t reserved);
+    [[noreturn]] void throw_ended(ErrorCode why) const;
     void require(const std::error_code& error, const char* option, const char* remedy) const;
     [[nodiscard]] Location location_in_header() const;
     void publish(const std::optional<std::uint32_t>& replaces_owner);

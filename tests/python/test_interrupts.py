@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from peers import WITHIN, eventually, run_script
@@ -20,6 +21,7 @@ from peers import WITHIN, eventually, run_script
 import penstock
 from penstock import _interrupts
 from penstock.cli import exits
+from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SHM = Path("/dev/shm")
@@ -383,3 +385,76 @@ def test_a_signal_around_lines_that_must_not_be_cut_acts_once():
         if not told.is_over:
             break
     assert line > 5
+
+
+def shared_kib(pid: int | str) -> int:
+    """Shared memory in that process's page tables."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    line = next((line for line in status.splitlines() if line.startswith("RssShmem:")), "")
+    return int(line.split()[1]) if line else 0
+
+
+CREATIONS = {
+    "Broadcast": lambda name, **memory: penstock.Broadcast.create(name, readers=1, **memory),
+    "Queue": penstock.Queue.create,
+    "Store": penstock.Store.create,
+    "TrajectoryReader": lambda name, **memory: TrajectoryReader.create(name, sequences=4, **memory),
+    "TrajectoryWriter": lambda name, **memory: TrajectoryWriter.create(name, **memory),
+}
+
+
+@pytest.mark.parametrize("create", CREATIONS.values(), ids=CREATIONS.keys())
+def test_creation_that_takes_memory_is_interrupted(name: str, create: Callable[..., Any]) -> None:
+    """By what a signal's handler raises, however much memory there is still to take."""
+    mebibytes = 256
+    before = shared_kib("self")
+    taken = 0
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal taken
+        taken = shared_kib("self") - before
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGPROF, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 0.02)  # of processor time: it takes five times that
+        with pytest.raises(KeyboardInterrupt):
+            create(name, capacity=f"{mebibytes}MiB", populate=True)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)
+    assert taken < mebibytes * 1024 * 3 // 4
+    assert nothing_is_left(name)
+    assert shared_kib("self") - before < mebibytes * 1024 // 4  # it was given back
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_pool_that_is_told_to_end_while_it_takes_memory(name: str, number: int) -> None:
+    command = [sys.executable, "-m", "penstock.integrations.lmcache", name]
+    with running([*command, "--capacity", "1GiB", "--populate"]) as process:
+        eventually(lambda: shared_kib(process.pid) > 16 << 10)
+        process.send_signal(number)
+        code, said = end_of(process)
+    assert (code, said) == (exits.OK, "")  # it never served
+    assert nothing_is_left(name)
+
+
+def test_what_may_be_cut_short_is_and_later_signals_are_noted() -> None:
+    outcome = run_script(
+        """
+        import os, signal
+        from penstock import _interrupts
+        _interrupts.listen(_interrupts.note)
+        assert _interrupts.unless_told(lambda: 5) == 5
+        def told():
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(100):
+                pass
+            raise SystemExit("not interrupted")
+        assert _interrupts.unless_told(told) is None
+        os.kill(os.getpid(), signal.SIGINT)  # noted
+        assert _interrupts.unless_told(lambda: 5) is None
+        assert _interrupts.wait() == signal.SIGTERM
+        """
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")

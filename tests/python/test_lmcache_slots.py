@@ -22,7 +22,8 @@ from peers import Peer, eventually, run_script
 
 import penstock
 from penstock.integrations.lmcache import PoolServer
-from penstock.integrations.lmcache.server_core import ChunkServer, Layout
+from penstock.integrations.lmcache.server_core import ChunkServer
+from penstock.integrations.lmcache.server_workers import Layout
 
 CHUNK = 16  # tokens
 LAYOUT = Layout((2, 2, CHUNK, 16), "float32", 4096)
@@ -255,7 +256,8 @@ def test_gc_gives_the_memory_back_that_a_killed_server_had_named_for_a_worker(na
     script = """
         import os, signal, sys
         from penstock.integrations.lmcache import PoolServer
-        from penstock.integrations.lmcache.server_core import ChunkServer, Layout
+        from penstock.integrations.lmcache.server_core import ChunkServer
+        from penstock.integrations.lmcache.server_workers import Layout
         pool = PoolServer.open(sys.argv[1], capacity="1MiB", chunk_tokens=16)
         server = ChunkServer(pool._store, 16)
         server.register(1, "model", 1, Layout((2, 2, 16, 16), "float32", 4096))

@@ -74,6 +74,11 @@ class TrajectoryReader(_core.TrajectoryReader):
         set aside if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
+        Memory for groups is reserved when they need it, and given back when the queue is idle.
+        ``populate`` takes all of it at once and for good (NoSpace if it isn't there) and maps it
+        into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it from
+        being swapped out.
+
         One of that name without a living participant is replaced. If groups were in it, they
         are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
         replaced only if ``owner`` names that user.

@@ -157,7 +157,7 @@ TEST(MappingTest, PopulatingFaultsPagesIn) {
     const SharedFile file = make_file();
     Mapping mapping = map(file, Access::ReadWrite);
     EXPECT_TRUE(smaps_value(mapping.data(), "Rss").ends_with(" 0 kB "));
-    if (const auto error = mapping.populate(kSize / 2)) {
+    if (const auto error = mapping.populate(0, kSize / 2)) {
         ASSERT_EQ(error, std::errc::invalid_argument) << error.message();
         GTEST_SKIP() << "no MADV_POPULATE_WRITE here";
     }
@@ -169,7 +169,7 @@ TEST(MappingTest, LockedMemoryIsLocked) {
     if (trust::kIsSanitized) GTEST_SKIP() << "sanitizers turn mlock into nothing";
     const SharedFile file = make_file();
     Mapping mapping = map(file, Access::ReadWrite);
-    if (const auto error = mapping.lock_in_memory(kSize)) {
+    if (const auto error = mapping.lock_in_memory(0, kSize)) {
         GTEST_SKIP() << "no memory may be locked here: " << error.message();
     }
     EXPECT_NE(smaps_value(mapping.data(), "VmFlags").find(" lo "), std::string::npos);

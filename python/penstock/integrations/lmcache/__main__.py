@@ -56,8 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--populate",
         action="store_true",
-        help="take all memory at the start; pinned copies need it (engines map it by themselves: "
-        "populate of attach)",
+        help="take all memory at the start, some 0.7 s for each GiB; pinned copies need it "
+        "(engines map it by themselves: populate of attach)",
     )
     parser.add_argument(
         "--huge-pages",
@@ -87,17 +87,22 @@ def main() -> int:
 
 
 def serve(arguments: argparse.Namespace) -> None:
-    with PoolServer.open(
-        arguments.name,
-        capacity=arguments.capacity,
-        chunk_tokens=arguments.chunk_tokens,
-        members=arguments.members,
-        eviction=arguments.eviction,
-        persistent=arguments.persistent,
-        populate=arguments.populate,
-        huge_pages=arguments.huge_pages,
-        owner=arguments.owner,
-    ) as server:
+    opened = _interrupts.unless_told(
+        lambda: PoolServer.open(
+            arguments.name,
+            capacity=arguments.capacity,
+            chunk_tokens=arguments.chunk_tokens,
+            members=arguments.members,
+            eviction=arguments.eviction,
+            persistent=arguments.persistent,
+            populate=arguments.populate,
+            huge_pages=arguments.huge_pages,
+            owner=arguments.owner,
+        )
+    )
+    if opened is None:
+        return
+    with opened as server:
         print(
             f"serving the pool '{server.name}': {arguments.capacity} in chunks of "
             f"{server.chunk_tokens} tokens",

@@ -149,7 +149,9 @@ class PoolClient:
         """Map the pool's memory into this process, as ``Store.populate()`` does.
 
         Each process has its own page tables, whatever the server's ``populate`` has done: without
-        this, a client's first store into each 32 MiB takes five times a later one.
+        this, a client's first store into each 32 MiB takes three to five times a later one; with
+        both, what a later one does. Of a pool that was opened without ``populate`` it maps what is
+        in use.
         """
         self._store.populate(timeout)
 

@@ -21,7 +21,7 @@ from lmcache.v1.multiprocess.transfer_context.base import (
     scatter_cpu_to_paged_kv,
 )
 
-from .server_core import Layout
+from .server_workers import Layout
 
 __all__ = ["ServedCache"]
 

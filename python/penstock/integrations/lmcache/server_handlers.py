@@ -28,7 +28,8 @@ from lmcache.v1.multiprocess.request_handler import HandlerType, request_handler
 from lmcache.v1.multiprocess.transport.server_factory import create_request_server
 
 from .server_copies import ServedCache
-from .server_core import ChunkServer, Layout, Unknown
+from .server_core import ChunkServer
+from .server_workers import Layout, Unknown
 
 __all__ = ["LMCacheModule", "build_request_server"]
 

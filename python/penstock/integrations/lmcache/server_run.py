@@ -63,7 +63,10 @@ def serve(
     check_lmcache(any_version=any_version)
     os.environ.setdefault("LMCACHE_LOG_LEVEL", "WARNING")
     _check_port(host, port)
-    with PoolServer.open(pool, **options) as server:
+    opened = _interrupts.unless_told(lambda: PoolServer.open(pool, **options))
+    if opened is None:
+        return
+    with opened as server:
         # It imports lmcache, which takes seconds: what is wrong with the pool or the port is said
         # before.
         from .server_handlers import build_request_server
