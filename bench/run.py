@@ -24,7 +24,7 @@ from rich.console import Console
 from figures import Figure, judge
 from machine import describe_machine, one_line
 from results import Record, Results
-from tables import tables, result_table
+from tables import result_table, tables
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent / "build" / "release" / "bench"

@@ -462,7 +462,8 @@ void judge_the_judge() {
         require(history.explain().empty() == one.has_order,
                 std::string("the judge is wrong about: ") + one.what);
     }
-    std::printf("  %zu histories made by hand are judged as they should be\n", judged_histories().size());
+    std::printf("  %zu histories made by hand are judged as they should be\n",
+                judged_histories().size());
 }
 
 void run_both_ways(Premises& premises, Mode mode, std::uint64_t seed, std::uint64_t calls) {
