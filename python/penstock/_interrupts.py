@@ -1,8 +1,8 @@
 """How every long-running command is told to end: by Ctrl-C, SIGTERM or SIGHUP.
 
 Handlers, and no masks: a mask holds for one thread only, and threads that a library has started
-before would take the signal and die of it. For commands, on the main thread; a library's user keeps
-own handlers stay.
+before would take the signal and die of it. For commands, on the main thread; where Penstock is
+used as a library, the program's own handlers stay.
 """
 
 from __future__ import annotations
