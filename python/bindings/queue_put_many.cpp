@@ -67,47 +67,66 @@ class PutMany {
 public:
     void put(PyQueue& queue, nb::handle values, nb::handle timeout) {
         const Deadline deadline = parse_timeout(timeout);
-        QueueSide& side = queue.putting();
-        if (PyList_CheckExact(values.ptr()) || PyTuple_CheckExact(values.ptr())) {
-            put_sequence(side, values, queue.codec, deadline);
-            return;
-        }
-        // What an iterator gives may depend on what was put before.
-        for (nb::handle value : nb::iter(values)) {
-            put_encoded(side, encode(value, queue.codec), deadline);
-            ++accepted;
+        // Making a pickle runs code, which may use the queue: it finds what came before in there.
+        const bool is_plain = queue.codec == Codec::Typed &&
+                              (PyList_CheckExact(values.ptr()) || PyTuple_CheckExact(values.ptr()));
+        if (is_plain) {
+            put_sequence(queue, values, deadline);
+        } else {
+            put_each(queue, values, deadline);
         }
     }
 
     std::size_t accepted = 0;
 
 private:
-    void put_sequence(QueueSide& side, nb::handle values, Codec codec, Deadline deadline) {
+    static constexpr std::size_t kBreathe = 64;  // values
+
+    // What an iterator gives may depend on what was put before.
+    void put_each(PyQueue& queue, nb::handle values, Deadline deadline) {
+        for (nb::handle value : nb::iter(values)) {
+            put_encoded(queue.putting(), encode(value, queue.codec), deadline);
+            if (++accepted % kBreathe == 0) breathe();
+        }
+    }
+
+    void put_sequence(PyQueue& queue, nb::handle values, Deadline deadline) {
         Gathered gathered;
         try {
             // A list may change while other threads run: each look at it is a fresh one.
             for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values.ptr()); ++i) {
                 const nb::object value = nb::borrow(PySequence_Fast_GET_ITEM(values.ptr(), i));
-                put_one(side, encode(value, codec), deadline, gathered);
+                put_one(queue, encode(value, queue.codec), deadline, gathered);
             }
-        } catch (...) {
-            gathered.put(side, deadline, accepted);  // what came before the one that failed
+        } catch (const nb::python_error& error) {
+            // What came before the value that failed is put; but Ctrl-C waits for no room.
+            gathered.put(queue.putting(),
+                         error.matches(PyExc_Exception) ? deadline : Deadline::now(), accepted);
             throw;
         }
-        gathered.put(side, deadline, accepted);
+        gathered.put(queue.putting(), deadline, accepted);
     }
 
-    void put_one(QueueSide& side, const Encoded& message, Deadline deadline, Gathered& gathered) {
+    void put_one(PyQueue& queue, const Encoded& message, Deadline deadline, Gathered& gathered) {
         const bool is_short = message.nbytes() <= kShort;
         if (!is_short || !gathered.has_room(message.nbytes(), format_of(message))) {
-            gathered.put(side, deadline, accepted);
+            gathered.put(queue.putting(), deadline, accepted);
+            breathe();
         }
         if (is_short) {
             gathered.add(message);
         } else {
-            put_encoded(side, message, deadline);
+            put_encoded(queue.putting(), message, deadline);
             ++accepted;
         }
+    }
+
+    // As between two calls of put(): signals are handled, and other threads run.
+    static void breathe() {
+        if (PyErr_CheckSignals() != 0) {
+            throw nb::python_error();
+        }
+        const WithoutGil without_gil;
     }
 };
 

@@ -115,10 +115,16 @@ auto attach_waiting(Deadline deadline, Attach&& attach) {
     }
 }
 
-// A create() of the library with these options: taking all memory at once may take a minute, which
-// signals end, and tasks that are cancelled.
+// A create() of the library with these options. Taking all memory at once may take a minute, which
+// signals end, and tasks that are cancelled. What takes none creates also where waits have ended
+// because the process does.
 template <typename Options, typename Create>
 auto create_waiting(Options& options, Create&& create) {
+    const MemoryOptions& memory = options.memory;
+    if (!memory.populate && !memory.lock_memory && !memory.huge_pages) {
+        const WithoutGil without_gil;
+        return create();
+    }
     return attach_waiting(Deadline::never(), [&](const Wait& wait) {
         options.memory.wait = wait;
         return create();

@@ -350,9 +350,12 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes,
         if (::fallocate(own_.number, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset + done),
                         static_cast<off_t>(step)) == 0) {
             done += step;
-            if (goes_on && !goes_on()) error = std::make_error_code(std::errc::operation_canceled);
         } else if (errno != EINTR) {
             error = last_error();
+        }
+        // Also where a timer's signals interrupt each try.
+        if (!error && goes_on && !goes_on()) {
+            error = std::make_error_code(std::errc::operation_canceled);
         }
         if (error) {
             // What can't be given back now goes with the file.

@@ -33,7 +33,7 @@ import penstock
 from penstock.http import build_app
 from penstock.http.arrival import Unpacking
 from penstock.http.bodies import group_from_json, group_from_text
-from penstock.http.limits import Admission, Busy, Limits, TooBig
+from penstock.http.limits import Admission, Busy, Limits, TooBig, TooLong
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader
 
 MiB = 1 << 20
@@ -214,6 +214,52 @@ def test_a_request_is_alone_after_a_calm_moment_only(monkeypatch: pytest.MonkeyP
     now[0] += 1.0
     with admission.enter() as later:
         assert later.is_alone
+
+
+def test_what_becomes_many_values_is_begun_anew_in_a_thread() -> None:
+    with Admission(Limits(body_bytes=1000)).enter() as ticket:
+        ticket.charge(100)
+        with ticket.at_most(50):
+            ticket.charge(50)
+        assert ticket.cost == 150
+
+        def too_much() -> None:
+            with ticket.at_most(50):
+                ticket.charge(40)
+                ticket.charge(11)
+
+        with pytest.raises(TooLong):
+            too_much()
+        assert ticket.cost == 150
+        ticket.charge(850)
+        with pytest.raises(TooBig):
+            ticket.charge(1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("images", [[]] * 100_000), ("masks", [[1.5, "1"] * 50_000]), ("tokens", [[1]] * 50_000)],
+)
+def test_a_lone_post_of_many_values_stops_no_other(
+    name: str, monkeypatch: pytest.MonkeyPatch, field: str, value: Any
+) -> None:
+    """A post that is alone is read on the loop, where it is one of plain numbers."""
+    read_by: list[str] = []
+
+    def read(body: bytes, charge: Any) -> TrajectoryGroup:
+        read_by.append(threading.current_thread().name)
+        return group_from_text(body, charge)
+
+    monkeypatch.setattr("penstock.http.app.group_from_text", read)
+    monkeypatch.setattr("penstock.http.limits._CALM", 0.0)
+    with TestClient(build_app(name)) as client:
+        client.post("/register", json=REGISTRATION)
+        assert client.post("/scored_data", content=text_of()).status_code == 200
+        (loop,) = read_by
+        answer = client.post("/scored_data", content=text_of(**{field: value}))
+        assert answer.status_code in (200, 422)
+        assert read_by[-1] != loop
+        client.get("/reset_data")
 
 
 def test_gzip_is_no_longer_on_the_loop_than_it_says() -> None:
@@ -570,3 +616,91 @@ def test_requests_behind_one_another_are_answered_in_order(name: str, parser: st
                 assert 1 <= answered < 100
                 assert answer.lower().count(b"connection: close") == 1
         assert can_ask(address)
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@with_both_parsers
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_request_that_asks_for_an_upgrade_is_read_as_any(name: str, pieces: int) -> None:
+    """As clients ask that would rather speak HTTP/2. Its body is no request."""
+    group = json.dumps(make_group(1, sequences=4)).encode()
+    hidden = b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    ask = b"GET /status HTTP/1.1\r\nHost: localhost\r\n"
+    with TrajectoryReader.create(name, sequences=4) as reader, served(name) as (_, address):
+        post(address, "/register", json.dumps(REGISTRATION).encode())
+        sent = b"".join(
+            (
+                *(HEAD, UPGRADE, b"Content-Length: %d\r\n\r\n" % len(group), group),
+                *(HEAD, UPGRADE, b"Content-Length: %d\r\n\r\n" % len(hidden), hidden),
+                *(ask, UPGRADE, b"\r\n"),
+                *(ask, b"Connection: close\r\n\r\n"),
+            )
+        )
+        with connect(address) as connection:
+            step = len(sent) // pieces + 1
+            for at in range(0, len(sent), step):
+                connection.sendall(sent[at : at + step])
+            answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.count(b'{"status":"received"}') == 1
+        assert answer.count(b"HTTP/1.1 422") == 1
+        assert answer.count(b'"queue_size":1') == 2
+        assert b"batch_size" not in answer, "the body of a request was answered as a request"
+        assert reader.drop_waiting() == 1
+
+
+@with_both_parsers
+def test_what_is_no_request_costs_none_before_it_its_answer(name: str) -> None:
+    ask = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with served(name) as (_, address):
+        for wrong in (
+            b"nonsense\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        ):
+            with connect(address) as connection:
+                connection.sendall(ask + wrong)
+                answer = all_of(connection)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"queue_size" in answer
+        assert can_ask(address)
+
+
+@with_both_parsers
+def test_trailers_are_no_headers(name: str) -> None:
+    group = json.dumps(make_group(1, sequences=4)).encode()
+    with TrajectoryReader.create(name, sequences=4) as reader, served(name) as (_, address):
+        post(address, "/register", json.dumps(REGISTRATION).encode())
+        with connect(address) as connection:
+            connection.sendall(
+                HEAD
+                + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+                + b"%x\r\n%b\r\n0\r\nContent-Encoding: gzip\r\n\r\n" % (len(group), group)
+            )
+            assert b'{"status":"received"}' in all_of(connection)
+        assert reader.drop_waiting() == 1
+
+
+def test_nothing_is_read_while_requests_wait() -> None:
+    pytest.importorskip("httptools")
+    from penstock.http.parser import _Flow
+
+    class Transport:
+        is_reading = True
+
+        def pause_reading(self) -> None:
+            self.is_reading = False
+
+        def resume_reading(self) -> None:
+            self.is_reading = True
+
+    transport, waiting = Transport(), ["a request"]
+    flow = _Flow(transport, waiting)
+    flow.pause_reading()
+    flow.resume_reading()
+    assert not transport.is_reading
+    waiting.clear()
+    flow.resume_reading()
+    assert transport.is_reading

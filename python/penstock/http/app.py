@@ -32,7 +32,7 @@ from .answers import json_answer
 from .arrival import Damaged, UnknownEncoding, Unpacking, check_encoding, read
 from .bodies import Json, encode, field, group_from_text, groups_from_text, object_of
 from .describe import openapi, page
-from .limits import Admission, Busy, Limits, Ticket, TooBig, TooSlow
+from .limits import Admission, Busy, Limits, Ticket, TooBig, TooLong, TooSlow
 from .numbers import Charge
 from .origins import Origins, RefuseForeign
 from .posts import PostsFirst
@@ -46,9 +46,12 @@ _T = TypeVar("_T")
 _MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
 _WAITING_PUTS = 64
 # Bytes of a body, unpacked, that a thread would take longer for; and of one that comes alone, which
-# a thread would make slower for no other's good: what comes meanwhile waits some milliseconds.
+# a thread would make slower for no other's good: what comes meanwhile waits some milliseconds. That
+# holds for numbers in few lists; what becomes other values goes to a thread at these costs.
 _QUICK = 64 << 10
 _QUICK_ALONE = 2 << 20
+_QUICK_LISTS = 4096
+_QUICK_VALUES = 1 << 20
 _LIMITS = Limits()
 # As Atropos's server answers pages of any site, so that their scripts may read what they are told:
 # of the routes of status how the server stands, and of all others that they are refused.
@@ -152,12 +155,15 @@ class _Routes:
         is_packed = check_encoding(request) == "gzip"
         body = await read(request, ticket, self._limits)
         most = 0 if not is_quick else _QUICK_ALONE if ticket.is_alone else _QUICK
-        if not is_packed:
-            return act(body) if len(body) <= most else await run_in_threadpool(act, body)
-        unpacking = Unpacking(body, ticket)
-        if unpacking.is_short(most):
-            return act(unpacking.finish())
-        return await run_in_threadpool(lambda: act(unpacking.finish()))
+        if is_packed:
+            unpacking = Unpacking(body, ticket)
+            if not unpacking.is_short(most):
+                return await run_in_threadpool(lambda: act(unpacking.finish()))
+            body = unpacking.finish()
+        if len(body) <= most and body.count(b"[") <= _QUICK_LISTS:
+            with contextlib.suppress(TooLong), ticket.at_most(_QUICK_VALUES):
+                return act(body)
+        return await run_in_threadpool(act, body)
 
     async def _object(self, request: Request) -> Json:
         with self._admission.enter() as ticket:

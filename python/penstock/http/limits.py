@@ -6,16 +6,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from math import inf
 from time import monotonic
 
 from ..errors import InvalidArgument
 
-__all__ = ["Admission", "Busy", "Limits", "Ticket", "TooBig", "TooSlow"]
+__all__ = ["Admission", "Busy", "Limits", "Ticket", "TooBig", "TooLong", "TooSlow"]
 
 
 # Seconds without a request with a body, after which one that comes is thought to be alone. Requests
 # that had to wait for the loop come sooner.
 _CALM = 0.005
+
+
+class TooLong(Exception):
+    """A step within ``Ticket.at_most()`` would cost more."""
 
 
 class TooBig(ValueError):
@@ -98,11 +103,12 @@ class Admission:
 class Ticket:
     """What one request costs so far."""
 
-    __slots__ = ("_admission", "_is_calm", "cost")
+    __slots__ = ("_admission", "_end", "_is_calm", "cost")
 
     def __init__(self, admission: Admission, is_calm: bool) -> None:
         self._admission = admission
         self._is_calm = is_calm
+        self._end: float = inf  # of what it may cost for now
         self.cost = 0
 
     @property
@@ -112,4 +118,19 @@ class Ticket:
 
     def charge(self, cost: int) -> None:
         """Before the memory is taken. Raises TooBig and Busy."""
+        if self.cost + cost > self._end:
+            raise TooLong
         self._admission._charge(self, cost)
+
+    @contextmanager
+    def at_most(self, cost: int) -> Iterator[None]:
+        """Raises TooLong where the block costs more, and takes back what it was charged."""
+        before = self.cost
+        self._end = before + cost
+        try:
+            yield
+        except TooLong:
+            self._admission._charge(self, before - self.cost)
+            raise
+        finally:
+            self._end = inf

@@ -1,13 +1,17 @@
 """uvicorn's protocol over httptools, which reads requests in C, within the bounds that h11 keeps.
 
-By itself httptools takes heads of any length, requests behind one another without end, and requests
-without a Host. Importing this needs httptools.
+By itself httptools takes heads of any length, requests behind one another without end, requests
+without a Host, and the body of a request that asks for an upgrade as the next request. Importing
+this needs httptools.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sized
 from typing import Any, Final
 
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["QuickProtocol"]
@@ -15,6 +19,8 @@ __all__ = ["QuickProtocol"]
 _MOST_OF_HEAD: Final = 16 << 10  # bytes, as of h11; those of what frames a body too
 # Requests that wait for the answers before them. Each takes some 3 KiB, for 20 bytes sent.
 _MOST_WAITING: Final = 32
+_OF_AN_UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
+_INVALID: Final = "Invalid HTTP request received."
 
 
 class QuickProtocol(HttpToolsProtocol):
@@ -25,24 +31,60 @@ class QuickProtocol(HttpToolsProtocol):
         self._pending = 0  # bytes since the last head or piece of a body was whole
         self._takes_no_more = False
 
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+
     def data_received(self, data: bytes) -> None:
         if self._takes_no_more:
             return
+        self._unset_keepalive_if_required()
         self._pending += len(data)
-        super().data_received(data)
+        while data:
+            data = self._feed(data)
         if self._pending > _MOST_OF_HEAD and not self.transport.is_closing():
             self.logger.warning("The head of a request has more than %d bytes.", _MOST_OF_HEAD)
-            self.send_400_response("Invalid HTTP request received.")
+            self.send_400_response(_INVALID)
+
+    def _feed(self, data: bytes) -> bytes:
+        """What is still to be read."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            data = b"".join(self._head_without_upgrade()) + data[upgrade.args[0] :]
+            self.parser = _new_parser(self)
+            return data
+        except httptools.HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
+        return b""
+
+    def _head_without_upgrade(self) -> Iterator[bytes]:
+        """The head that was read, as of a request that asks for no upgrade: a server may ignore
+        that (RFC 9110, 7.8), and the parser takes what follows for another protocol's."""
+        version = self.parser.get_http_version().encode()
+        yield b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                value = b", ".join(one for one in options if one.lower() not in _OF_AN_UPGRADE)
+            if name not in _OF_AN_UPGRADE:
+                yield b"%b: %b\r\n" % (name, value)
+        yield b"\r\n"
 
     def on_headers_complete(self) -> None:
         """An error raised here ends the parser, and becomes ``send_400_response``."""
         self._pending = 0
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")
+            return  # it is read again, see _feed()
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
             raise ValueError("a request has one Host")
         if len(self.pipeline) >= _MOST_WAITING:
-            self._takes_no_more = True
             raise ValueError("too many requests wait for their answers")
+        self.scope["headers"] = list(self.headers)  # trailers are none of them
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -51,12 +93,34 @@ class QuickProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._pending = 0
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if self._takes_no_more:
-            # The last that was taken is answered with "connection: close": clients then know that
-            # they have to send the others again.
-            self.cycle.keep_alive = False
+        """After the answers to whole requests before it: the last of them then says "connection:
+        close", by which clients know that they have to send the others again."""
+        last = self.cycle
+        if last is not None and not last.response_complete and not last.more_body:
+            self._takes_no_more = True
+            last.keep_alive = False
         else:
             super().send_400_response(msg)
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests wait for the answers before them: their bodies would be kept
+    without being admitted."""
+
+    def __init__(self, transport: Any, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+def _new_parser(protocol: HttpToolsProtocol) -> Any:
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    return parser

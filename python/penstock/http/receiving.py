@@ -19,14 +19,13 @@ class Received(asyncio.BufferedProtocol):
 
     def __init__(self, protocol: Any, block: bytearray) -> None:
         self._protocol = protocol
-        self._block = block
         self._view = memoryview(block)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._protocol.connection_made(transport)
 
-    def get_buffer(self, _sizehint: int) -> bytearray:
-        return self._block
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self._protocol.data_received(self._view[:nbytes])

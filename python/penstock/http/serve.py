@@ -62,6 +62,7 @@ def serve(
         config = uvicorn.Config(
             app,
             http=bounded_protocol(limits),  # type: ignore[arg-type]  # uvicorn only calls it
+            ws="none",
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_GRACE,
