@@ -1,6 +1,6 @@
 """Which part of the batches each environment gets, at Atropos' own server and at Penstock's.
 
-    python tests/real/atropos/shares.py [--seconds 30] [--sizes 16 2] [--minimum 0.5]
+    python tests/real/atropos/shares.py [--batches 90] [--sizes 16 2] [--minimum 0.5]
 
 Both servers run at once, each with the same two real environments, of groups of 16 and of 2, and a
 trainer that asks for a batch of 64. ``--minimum`` is the ``min_batch_allocation`` of the one with
@@ -27,6 +27,7 @@ from environments import Single, config_for, save_tokenizer
 from served import atropos_server, penstock_server, register
 
 BATCH = 64
+PATIENCE = 90.0  # seconds; 90 batches take 25 on an idle machine
 ASKS_EACH = 0.2  # seconds
 SEQUENCE_TAKES = 0.06  # seconds
 _FOREVER = 1_000_000
@@ -37,12 +38,12 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> Any:
         return await answer.json()
 
 
-async def _train(address: str, seconds: float) -> Counter[int]:
+async def _train(address: str, batches: int) -> Counter[int]:
     """Sequences that came, by the size of their group."""
     came: Counter[int] = Counter()
-    end = asyncio.get_running_loop().time() + seconds
+    end = asyncio.get_running_loop().time() + PATIENCE
     async with aiohttp.ClientSession() as session:
-        while asyncio.get_running_loop().time() < end:
+        while came.total() < batches * BATCH and asyncio.get_running_loop().time() < end:
             for group in (await _ask(session, f"{address}/batch"))["batch"] or []:
                 came[len(group["tokens"])] += len(group["tokens"])
             await asyncio.sleep(ASKS_EACH)
@@ -62,7 +63,7 @@ class Setting:
 
 
 async def _share_of_large(
-    address: str, tokenizer: str, seconds: float, setting: Setting
+    address: str, tokenizer: str, batches: int, setting: Setting
 ) -> tuple[float, int]:
     register(address, BATCH)
     environments = [
@@ -74,7 +75,7 @@ async def _share_of_large(
         for size in setting.sizes
     ]
     managers = [asyncio.create_task(one.env_manager()) for one in environments]
-    came = await _train(address, seconds)
+    came = await _train(address, batches)
     for one in managers:
         one.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -84,14 +85,14 @@ async def _share_of_large(
 
 
 async def _all(
-    addresses: list[str], tokenizer: str, seconds: float, setting: Setting
+    addresses: list[str], tokenizer: str, batches: int, setting: Setting
 ) -> list[tuple[float, int]]:
     return await asyncio.gather(
-        *(_share_of_large(one, tokenizer, seconds, setting) for one in addresses)
+        *(_share_of_large(one, tokenizer, batches, setting) for one in addresses)
     )
 
 
-def measure(seconds: float, setting: Setting) -> list[tuple[float, int]]:
+def measure(batches: int, setting: Setting) -> list[tuple[float, int]]:
     """The large one's part and the number of batches, of Atropos' server and of Penstock's."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -99,17 +100,17 @@ def measure(seconds: float, setting: Setting) -> list[tuple[float, int]]:
         penstock_server() as ours,
     ):
         tokenizer = save_tokenizer(Path(folder))
-        return asyncio.run(_all([theirs, ours], tokenizer, seconds, setting))
+        return asyncio.run(_all([theirs, ours], tokenizer, batches, setting))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--batches", type=int, default=90)
     parser.add_argument("--sizes", type=int, nargs=2, default=[16, 2])
     parser.add_argument("--minimum", type=float)
     given = parser.parse_args()
     setting = Setting(tuple(given.sizes), given.minimum)
-    measured = measure(given.seconds, setting)
+    measured = measure(given.batches, setting)
     for name, (share, batches) in zip(("Atropos", "Penstock"), measured, strict=True):
         print(
             f"{name}: {100 * share:.1f} % of {batches} batches to the groups of {max(given.sizes)}"

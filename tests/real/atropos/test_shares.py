@@ -11,6 +11,6 @@ from tiers import in_full_tier
 
 @in_full_tier
 def test_shares_are_those_of_atropos_server() -> None:
-    (theirs, their_batches), (ours, our_batches) = measure(30, Setting())
+    (theirs, their_batches), (ours, our_batches) = measure(90, Setting())
     assert min(their_batches, our_batches) >= 60
     assert abs(ours - theirs) <= 0.05, (ours, theirs)
