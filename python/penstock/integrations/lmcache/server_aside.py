@@ -67,7 +67,7 @@ class SetAside:
         self._leftovers += leftovers
 
     def review(self) -> None:
-        """Uses again what nobody can write any more."""
+        """Uses again what no process can write any more."""
         for entry in list(self._workers):
             worker, since = entry
             is_unseen = not worker.processes and self._may_release(since)
