@@ -10,6 +10,7 @@
 
 #include "arguments.hpp"
 #include "dead_letters.hpp"
+#include "received.hpp"
 #include "state.hpp"
 #include "text.hpp"
 
@@ -83,7 +84,7 @@ Delivery take_delivery(PyQueue& queue, Deadline deadline) {
 
 nb::object get(PyQueue& queue, nb::handle timeout) {
     Delivery delivery = take_delivery(queue, parse_timeout(timeout));
-    nb::object value = copy_of(delivery, queue.codec);
+    nb::object value = copy_of({delivery.bytes(), delivery.format()}, queue.codec);
     check(delivery.check_held());
     delivery.ack();
     return value;
@@ -209,21 +210,6 @@ void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline) {
         }
         message.write(place);
     });
-}
-
-nb::object copy_of(const Delivery& delivery, Codec codec) {
-    const auto bytes = delivery.bytes();
-    if (delivery.format() != Format::Bytes) {
-        return decode(bytes.data(), bytes.size(), nb::none(), codec);
-    }
-    nb::object copy =
-        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-    if (!copy.is_valid()) {
-        throw nb::python_error();
-    }
-    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
-               bytes.size());
-    return copy;
 }
 
 PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,

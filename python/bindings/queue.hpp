@@ -54,9 +54,6 @@ EndsWith parse_ends_with(nb::handle given);
 bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept;
 [[noreturn]] void refuse_pickle(const QueueSide& side);
 
-// The message as an object of one's own. Raises Corrupt, Incompatible.
-nb::object copy_of(const Delivery& delivery, Codec codec);
-
 void bind_queue_batch(nb::module_& module);
 void bind_queue_put_many(nb::module_& module);
 // Messages up to this size are put together on the stack: a copy of nanoseconds, and no block where

@@ -10,6 +10,7 @@
 
 #include "arguments.hpp"
 #include "queue.hpp"
+#include "received.hpp"
 
 namespace penstock::py {
 namespace {
@@ -55,33 +56,11 @@ public:
 
     void untake() noexcept { delivery_.untake(); }
 
-    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
-        const auto bytes = nb::inst_ptr<QueueLease>(self)->bytes();
-        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
-                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
-    }
-
 private:
     Delivery delivery_;
     std::unique_ptr<std::byte, FreeAligned> copy_;  // of a short message
     std::span<const std::byte> bytes_;
 };
-
-nb::object memory_view_of(const nb::object& exporter) {
-    nb::object view = nb::steal(PyMemoryView_FromObject(exporter.ptr()));
-    if (!view.is_valid()) {
-        throw nb::python_error();
-    }
-    return view;
-}
-
-nb::object view_of(const nb::object& lease, Codec codec) {
-    const auto& message = *nb::inst_ptr<QueueLease>(lease);
-    if (message.format() == Format::Bytes) {
-        return memory_view_of(lease);
-    }
-    return decode(message.bytes().data(), message.bytes().size(), lease, codec);
-}
 
 // The value of a short message without arrays, which refers to none of the queue's memory. An
 // invalid object for other messages.
@@ -91,7 +70,7 @@ nb::object copied_value_of(const Delivery& delivery, Codec codec) {
         return {};
     }
     if (delivery.format() == Format::Bytes) {
-        return memory_view_of(copy_of(delivery, codec));
+        return memory_view_of(copy_of({bytes, Format::Bytes}, codec));
     }
     return decode_plain(bytes, codec);
 }
@@ -119,7 +98,8 @@ public:
                 copied_.push_back(std::move(delivery));
             } else {
                 leases_.push_back(nb::cast(QueueLease(std::move(delivery))));
-                value = view_of(leases_.back(), queue.codec);
+                const auto& lease = *nb::inst_ptr<QueueLease>(leases_.back());
+                value = view_of({lease.bytes(), lease.format()}, leases_.back(), queue.codec);
             }
             values_.append(value);
         }
@@ -235,11 +215,7 @@ nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout) {
 }
 
 void bind_queue_batch(nb::module_& module) {
-    static PyType_Slot slots[] = {
-        {Py_bf_getbuffer, reinterpret_cast<void*>(&QueueLease::get_buffer)},
-        {0, nullptr},
-    };
-    nb::class_<QueueLease>(module, "_QueueLease", nb::type_slots(slots));
+    bind_exporter<QueueLease>(module, "_QueueLease");
 
     nb::class_<BatchBlock>(module, "Batch",
                            "Messages of a queue, read where they lie; made by "

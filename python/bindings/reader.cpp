@@ -6,27 +6,12 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "received.hpp"
 #include "state.hpp"
 #include "text.hpp"
 
 namespace penstock::py {
 namespace {
-
-// The message as an object of the receiver's own.
-nb::object to_object(const Message& message, Codec codec) {
-    const auto bytes = message.bytes();
-    if (message.format() == Format::Bytes) {
-        nb::object copy =
-            nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-        if (!copy.is_valid()) {
-            throw nb::python_error();
-        }
-        auto* const place = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr()));
-        copy_bytes(place, bytes.data(), bytes.size());
-        return copy;
-    }
-    return decode(bytes.data(), bytes.size(), nb::none(), codec);
-}
 
 // What is pending, if it was sent as bytes.
 const Message& expect_bytes(const Reader& reader) {
@@ -41,7 +26,7 @@ const Message& expect_bytes(const Reader& reader) {
 
 nb::object recv(Reader& reader, nb::handle timeout) {
     const Message message = reader.take_message(parse_timeout(timeout));
-    nb::object value = to_object(message, reader.codec);
+    nb::object value = copy_of({message.bytes(), message.format()}, reader.codec);
     check(message.check_held());
     return value;
 }
@@ -50,7 +35,7 @@ nb::object recv_bytes(Reader& reader, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     Turn turn(reader);
     reader.await_message(turn, deadline);
-    nb::object bytes = to_object(expect_bytes(reader), reader.codec);
+    nb::object bytes = copy_of({expect_bytes(reader).bytes(), Format::Bytes}, reader.codec);
     check(reader.pending->check_held());
     reader.pending.reset();
     return bytes;

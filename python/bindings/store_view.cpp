@@ -10,21 +10,17 @@
 #include "codec_torch.hpp"
 #include "errors.hpp"
 #include "paged_planes.hpp"
+#include "received.hpp"
 #include "store_tensor.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
 namespace {
 
-// Owns one pin, as something that arrays can keep alive. Its buffer is the object.
+// Owns one pin, as something that arrays can keep alive.
 struct StorePin {
     StoreObject object;
-
-    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
-        const auto bytes = nb::inst_ptr<StorePin>(self)->object.bytes();
-        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
-                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
-    }
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return object.bytes(); }
 };
 
 nb::object array_of(const TensorHead& head, nb::handle owner) {
@@ -43,19 +39,10 @@ nb::object array_of(const TensorHead& head, nb::handle owner) {
 
 nb::object value_of(const nb::object& pin, Codec codec) {
     const StoreObject& object = nb::inst_ptr<StorePin>(pin)->object;
-    switch (object.format()) {
-        case Format::Bytes: {
-            nb::object view = nb::steal(PyMemoryView_FromObject(pin.ptr()));
-            if (!view.is_valid()) {
-                throw nb::python_error();
-            }
-            return view;
-        }
-        case Format::Tensor:
-            return array_of(read_tensor_head(object.meta(), object.bytes()), pin);
-        default:
-            return decode(object.bytes().data(), object.bytes().size(), pin, codec);
+    if (object.format() == Format::Tensor) {
+        return array_of(read_tensor_head(object.meta(), object.bytes()), pin);
     }
+    return view_of({object.bytes(), object.format()}, pin, codec);
 }
 
 class StoreViewBlock {
@@ -130,17 +117,7 @@ nb::object copy_of(const StoreObject& object, Codec codec) {
     if (object.format() == Format::Tensor) {
         return array_of(read_tensor_head(object.meta(), bytes), nb::none());
     }
-    if (object.format() != Format::Bytes) {
-        return decode(bytes.data(), bytes.size(), nb::none(), codec);
-    }
-    nb::object copy =
-        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-    if (!copy.is_valid()) {
-        throw nb::python_error();
-    }
-    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
-               bytes.size());
-    return copy;
+    return copy_of({bytes, object.format()}, codec);
 }
 
 // Always a copy: it is small, and the pin is for the object.
@@ -163,11 +140,7 @@ void check_object(Format format, std::span<const std::byte> bytes, std::span<con
 }
 
 void bind_store_view(nb::module_& module) {
-    static PyType_Slot slots[] = {
-        {Py_bf_getbuffer, reinterpret_cast<void*>(&StorePin::get_buffer)},
-        {0, nullptr},
-    };
-    nb::class_<StorePin>(module, "_StorePin", nb::type_slots(slots));
+    bind_exporter<StorePin>(module, "_StorePin");
     nb::class_<StoreViewBlock>(
         module, "StoreView",
         "An object of a store, pinned and read where it lies; made by ``get()``.\n"

@@ -1,23 +1,20 @@
 // penstock._core.View: `with reader.recv_view() as obj`, a message read where it lies. Arrays made
 // of it hold its lease, so that the room is given back when the last of them is gone.
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "reader.hpp"
+#include "received.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
 namespace {
 
-// Owns one received message, as an object that arrays can keep alive. Its buffer is the message.
+// Owns one received message, as an object that arrays can keep alive.
 struct Lease {
     std::shared_ptr<Message> message;
-
-    static int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
-        const auto bytes = nb::inst_ptr<Lease>(self)->message->bytes();
-        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
-                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
-    }
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return message->bytes(); }
 };
 
 class ViewBlock {
@@ -34,15 +31,7 @@ public:
         auto shared = std::make_shared<Message>(reader.take_message(deadline_));
         const Message& message = *shared;
         nb::object lease = nb::cast(Lease{shared});
-        nb::object value;
-        if (message.format() == Format::Bytes) {
-            value = nb::steal(PyMemoryView_FromObject(lease.ptr()));
-            if (!value.is_valid()) {
-                throw nb::python_error();
-            }
-        } else {
-            value = decode(message.bytes().data(), message.bytes().size(), lease, reader.codec);
-        }
+        nb::object value = view_of({message.bytes(), message.format()}, lease, reader.codec);
         lease_ = std::move(lease);
         message_ = std::move(shared);
         return value;
@@ -78,11 +67,7 @@ nb::object make_view(nb::handle_t<Reader> reader, nb::handle timeout) {
 }
 
 void bind_view(nb::module_& module) {
-    static PyType_Slot slots[] = {
-        {Py_bf_getbuffer, reinterpret_cast<void*>(&Lease::get_buffer)},
-        {0, nullptr},
-    };
-    nb::class_<Lease>(module, "_Lease", nb::type_slots(slots));
+    bind_exporter<Lease>(module, "_Lease");
 
     nb::class_<ViewBlock>(module, "View",
                           "One message of a Broadcast, read where it lies; made by "

@@ -1,0 +1,43 @@
+// What was received, of any concept, as Python's: a copy of one's own, or a view of the memory in
+// which it lies, which is kept as long as the view. Everything here needs the GIL.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <cstddef>
+#include <span>
+
+#include "codec.hpp"
+#include "penstock/format.hpp"
+
+namespace penstock::py {
+
+// A message, or an object without its metadata. `Format::Tensor` is only a store's.
+struct Content {
+    std::span<const std::byte> bytes;
+    Format format;
+};
+
+// Bytes, or the value with arrays of its own. Raises Corrupt, Incompatible.
+nb::object copy_of(const Content& content, Codec codec);
+
+// A memoryview of `exporter`, or the value whose arrays refer to it: `content` is its buffer, which
+// must be 64-byte aligned where there are arrays. Raises Corrupt, Incompatible.
+nb::object view_of(const Content& content, const nb::object& exporter, Codec codec);
+
+// A memoryview of whatever exports a buffer.
+nb::object memory_view_of(const nb::object& exporter);
+
+// Binds a class that keeps what `bytes()` refers to, and exports that as a read-only buffer.
+template <typename Keeper>
+void bind_exporter(nb::module_& module, const char* name) {
+    const auto get_buffer = +[](PyObject* self, Py_buffer* view, int flags) noexcept {
+        const std::span<const std::byte> bytes = nb::inst_ptr<Keeper>(self)->bytes();
+        return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(bytes.data()),
+                                 static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
+    };
+    PyType_Slot slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)}, {0, nullptr}};
+    nb::class_<Keeper>(module, name, nb::type_slots(slots));
+}
+
+}  // namespace penstock::py
