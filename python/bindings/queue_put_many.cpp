@@ -99,12 +99,24 @@ private:
                 put_one(queue, encode(value, queue.codec), deadline, gathered);
             }
         } catch (const nb::python_error& error) {
-            // What came before the value that failed is put; but Ctrl-C waits for no room.
-            gathered.put(queue.putting(),
-                         error.matches(PyExc_Exception) ? deadline : Deadline::now(), accepted);
+            put_before(error, queue, deadline, gathered);
             throw;
         }
         gathered.put(queue.putting(), deadline, accepted);
+    }
+
+    // What came before the value that failed is put; but Ctrl-C waits for no room, and want of it
+    // does not take the place of Ctrl-C.
+    void put_before(const nb::python_error& failure, PyQueue& queue, Deadline deadline,
+                    Gathered& gathered) {
+        if (failure.matches(PyExc_Exception)) {
+            gathered.put(queue.putting(), deadline, accepted);
+            return;
+        }
+        try {
+            gathered.put(queue.putting(), Deadline::now(), accepted);
+        } catch (const nb::python_error&) {  // `accepted` says how far it came
+        }
     }
 
     void put_one(PyQueue& queue, const Encoded& message, Deadline deadline, Gathered& gathered) {
