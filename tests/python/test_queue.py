@@ -104,6 +104,20 @@ def test_put_many_puts_what_came_before_a_failure(queue, kind):
     assert queue.put_many(kind([])) == 0
 
 
+def test_an_interrupt_of_put_many_is_no_want_of_room(queue):
+    class Interrupted:
+        def __dlpack__(self, *_args, **_options):
+            raise KeyboardInterrupt
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+    assert queue.put_many(range(16)) == 16  # it is full
+    with pytest.raises(KeyboardInterrupt):
+        queue.put_many([16, Interrupted()])
+    assert [queue.get(timeout=0) for _ in range(16)] == [*range(16)]
+
+
 def test_put_many_keeps_the_order_of_short_and_long(queue, peer):
     sizes = [1, 3000, 200, 2048, 2049, 100_000, 7] * 20
     other = peer()
