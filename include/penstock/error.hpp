@@ -69,8 +69,12 @@ public:
     Status(ErrorCode code, std::string sentence, int peer = -1) noexcept;
     // Without a sentence: for what is no fault, such as a miss.
     explicit Status(ErrorCode code) noexcept : code_(code) {}
-    // The same failure again, for passing it on.
-    [[nodiscard]] Status copy() const noexcept;
+    // Copies are for passing a failure on. Without its sentence where there is no memory for one.
+    Status(const Status& other) noexcept;
+    Status(Status&& other) noexcept = default;
+    Status& operator=(const Status& other) noexcept { return *this = Status(other); }
+    Status& operator=(Status&& other) noexcept = default;
+    ~Status() = default;
 
     // Of a handle that was closed here, or moved from: Closed, by Self.
     static Status closed_here(std::string sentence) noexcept;

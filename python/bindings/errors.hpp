@@ -33,7 +33,7 @@ Status store(Result<T>&& result, std::optional<T>& place) {
         place.emplace(*std::move(result));
         return Status::ok();
     }
-    return result.status().copy();
+    return result.status();
 }
 
 // How objects of a bound class come into being: for users that call the class itself.

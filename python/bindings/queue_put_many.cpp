@@ -47,7 +47,7 @@ private:
         while (!rest.empty()) {
             const Result<std::size_t> put = queue.put_many(rest, wait, format_);
             if (!put) {
-                return put.status().copy();
+                return put.status();
             }
             accepted += *put;
             rest = rest.subspan(*put);

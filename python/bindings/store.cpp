@@ -133,7 +133,7 @@ Result<StoreRoom> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
     const WithoutGil without_gil;
     Result<StoreReservation> staged = own->reserve(key, nbytes, options);
     if (!staged) {
-        return staged.status().copy();
+        return staged.status();
     }
     return StoreRoom(*std::move(staged));
 }

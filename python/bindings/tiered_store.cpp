@@ -168,7 +168,7 @@ Result<StoreRoom> PyTieredStore::reserve(std::string_view key, std::uint64_t nby
     const WithoutGil without_gil;
     Result<TieredReservation> staged = own->reserve(key, nbytes, options);
     if (!staged) {
-        return staged.status().copy();
+        return staged.status();
     }
     return StoreRoom(*std::move(staged));
 }

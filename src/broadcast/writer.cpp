@@ -305,13 +305,13 @@ Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noe
         block = arena.allocate(length, layout::kWriterSlot);
         return block.is_ok() || !may_come_free();
     });
-    if (!waited) return waited.copy();
+    if (!waited) return waited;
     return block ? std::move(block) : explain_no_block(block.status());
 }
 
 // The arena knows how much was asked; the segment how much there is, and the remedy.
 Status WriterCore::explain_no_block(const Status& failure) const noexcept {
-    if (failure.code() != ErrorCode::NoSpace) return failure.copy();
+    if (failure.code() != ErrorCode::NoSpace) return failure;
     return {ErrorCode::NoSpace, std::string(failure.message()) + segment->space_sentence()};
 }
 
@@ -466,7 +466,7 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
 Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wait& wait,
                                    Format format) noexcept {
     Result<Loan> large = loan(message.size(), wait);
-    if (!large) return large.status().copy();
+    if (!large) return large.status();
     std::memcpy(large->bytes().data(), message.data(), message.size());
     PENSTOCK_CRASH_POINT("broadcast.send.copied_large");
     return large->commit(format);
@@ -487,7 +487,7 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
     core.loan_block.reset();
     if (is_large) {
         Result<BlockId> block = core.allocate(size, wait);
-        if (!block) return block.status().copy();
+        if (!block) return block.status();
         core.loan_block = *block;
         at = core.arena.data(*block);
     }

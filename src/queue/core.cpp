@@ -260,7 +260,7 @@ Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notif
         return why_unable_to_put(bytes.size());
     if (bytes.size() <= view.shape().cell_bytes) return put(message, wait, notifies);
     Result<BlockId> block = allocate(bytes.size(), wait);
-    if (!block) return block.status().copy();
+    if (!block) return block.status();
     std::memcpy(arena.data(*block), bytes.data(), bytes.size());
     PENSTOCK_CRASH_POINT("queue.put.copied");
     Message placed = message;
@@ -326,7 +326,7 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     if (!is_able_to_put(size)) return why_unable_to_put(size);
     if (size > view.shape().cell_bytes) {
         const Result<BlockId> block = allocate(size, wait);
-        if (!block) return block.status().copy();
+        if (!block) return block.status();
         drop_block(encode_block(*block));
     }
     const WaitEnd end =

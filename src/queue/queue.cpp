@@ -131,7 +131,7 @@ Result<QueueLoan> Queue::loan(std::size_t size, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (!core_->is_able_to_put(size)) return core_->why_unable_to_put(size);
     Result<detail::BlockId> block = core_->allocate(size, wait);
-    if (!block) return block.status().copy();
+    if (!block) return block.status();
     PENSTOCK_CRASH_POINT("queue.loan.made");
     return QueueLoan(core_, detail::encode_block(*block), {core_->arena.data(*block), size});
 }
@@ -297,7 +297,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
     if (least > 1) return take_whole(core_, request, least, wait);
     make_room(deliveries);
     Result<Delivery> first = take_for_batch(wait);
-    if (!first) return first.status().copy();
+    if (!first) return first.status();
     return request.go_on_from(*std::move(first));
 } catch (const std::bad_alloc&) {
     if (core_ != nullptr) core_->leave_line();

@@ -155,7 +155,7 @@ Status TierCore::commit(const std::string& key, StoreReservation& reservation,
     // Pinned from its first moment on: it can't be evicted before it is written. And not by looking
     // it up, after which it would count as read by somebody.
     Result<StoreObject> object = reservation.commit_pinned();
-    if (!object) return object.status().copy();
+    if (!object) return object.status();
     pinned.emplace(std::move(*object));
     if (options_.policy == TierPolicy::ReadOnly) return Status::ok();
     const std::uint64_t bytes = pinned->bytes().size() + pinned->meta().size();
@@ -195,7 +195,7 @@ Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait,
             flight->status.code() == ErrorCode::Timeout) {
             continue;
         }
-        if (!flight->status) return flight->status.copy();
+        if (!flight->status) return flight->status;
         return first.get(key);
     }
 }
@@ -203,7 +203,7 @@ Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait,
 Result<StoreObject> TierCore::lead(const Fetch& fetch, Flights::Flight& flight) noexcept {
     // The last flight may have landed after we had looked and before we came.
     Result<StoreObject> object = first.contains(fetch.key) ? first.get(fetch.key) : read(fetch);
-    flights_.land(fetch.key, flight, object.status().copy(),
+    flights_.land(fetch.key, flight, object.status(),
                   [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
@@ -285,7 +285,7 @@ Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read)
         if (!reservation) {
             Result<StoreReservation> room = first.reserve(fetch.key, read.head.nbytes, options);
             if (!room) {
-                refused = room.status().copy();
+                refused = room.status();
                 return std::nullopt;
             }
             reservation.emplace(*std::move(room));
@@ -327,7 +327,7 @@ Result<StoreObject> TierCore::without_room(const Fetch& fetch, const Status& ref
         case ErrorCode::Busy:
             break;
         default:
-            return refused.copy();
+            return refused;
     }
     // Another process of this machine fetches it, or makes it.
     Result<StoreObject> object = first.wait(fetch.key, bounded(fetch.wait, 1));

@@ -93,14 +93,14 @@ Result<TieredReservation> TieredStore::reserve(std::string_view key, std::uint64
                                                const ReserveOptions& options) noexcept {
     if (core_ == nullptr) return closed_handle();
     Result<StoreReservation> first = core_->reserve(key, nbytes, options);
-    if (!first) return first.status().copy();
+    if (!first) return first.status();
     return Result<TieredReservation>(std::in_place, core_, std::string(key), std::move(*first));
 }
 
 Status TieredStore::put(std::string_view key, std::span<const std::byte> value,
                         const ReserveOptions& options, const Wait& wait) noexcept {
     Result<TieredReservation> reservation = reserve(key, value.size(), options);
-    if (!reservation) return reservation.status().copy();
+    if (!reservation) return reservation.status();
     if (!value.empty()) std::memcpy(reservation->bytes().data(), value.data(), value.size());
     return reservation->commit(wait);
 }

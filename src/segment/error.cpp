@@ -62,17 +62,13 @@ std::string_view Status::message() const noexcept {
     return sentence_ ? std::string_view(*sentence_) : to_string(code_);
 }
 
-Status Status::copy() const noexcept {
-    Status same;
-    same.code_ = code_;
-    same.is_own_ = is_own_;
-    same.peer_ = peer_;
+Status::Status(const Status& other) noexcept
+    : code_(other.code_), is_own_(other.is_own_), peer_(other.peer_) {
     try {
-        if (sentence_) same.sentence_ = std::make_unique<const std::string>(*sentence_);
+        if (other.sentence_) sentence_ = std::make_unique<const std::string>(*other.sentence_);
     } catch (...) {  // as above
-        same.sentence_.reset();
+        sentence_.reset();
     }
-    return same;
 }
 
 void Status::or_throw() const {

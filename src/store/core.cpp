@@ -404,13 +404,13 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
     header.lead_bytes = layout::round_up(key.size() + options.meta.size(), unit);
     Result<std::uint32_t> staged =
         stage(key, hash_key(key, segment->header().instance[0]), options);
-    if (!staged) return staged.status().copy();
+    if (!staged) return staged.status();
     StoreEntry& entry = view.entry(*staged);
     const Result<HeapBlock> room =
         allocate(*staged, {header.lead_bytes + nbytes, options.alignment, header.lead_bytes});
     if (!room) {
         abort(*staged);
-        return room.status().copy();
+        return room.status();
     }
     entry.header.store(layout::encode_header(header), kRelaxed);
     entry.nbytes.store(nbytes, kRelaxed);

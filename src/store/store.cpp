@@ -223,14 +223,14 @@ Result<StoreReservation> Store::reserve(std::string_view key, std::uint64_t nbyt
                                         const ReserveOptions& options) noexcept {
     if (core_ == nullptr) return closed_handle();
     Result<StoreCore::Staged> staged = core_->reserve(key, nbytes, options);
-    if (!staged) return staged.status().copy();
+    if (!staged) return staged.status();
     return Result<StoreReservation>(std::in_place, core_, staged->entry, staged->bytes);
 }
 
 Status Store::put(std::string_view key, std::span<const std::byte> value,
                   const ReserveOptions& options) noexcept {
     Result<StoreReservation> reservation = reserve(key, value.size(), options);
-    if (!reservation) return reservation.status().copy();
+    if (!reservation) return reservation.status();
     if (!value.empty()) std::memcpy(reservation->bytes().data(), value.data(), value.size());
     return reservation->commit();
 }
@@ -316,7 +316,7 @@ Status Store::remove(std::string_view key) noexcept {
         outcome = core_->remove(entry);
         return outcome == Outcome::Done;
     });
-    return outcome == Outcome::Damaged ? core_->damaged("links") : status.copy();
+    return outcome == Outcome::Damaged ? core_->damaged("links") : status;
 }
 
 bool Store::touch(std::string_view key) noexcept {

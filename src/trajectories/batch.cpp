@@ -235,7 +235,7 @@ std::vector<std::size_t> TrajectoryBatch::unfit(Column column, std::optional<DTy
 
 Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, double pad) const {
     const Result<std::uint64_t> values = width(column);
-    if (!values) return values.status().copy();
+    if (!values) return values.status();
     const std::uint64_t needed = longest_ * *values;
     if (out.row_items < needed || out.total_items < lengths_.size() * out.row_items) {
         return {ErrorCode::TooLarge, "the array for column '" + std::string(name(column)) +
@@ -265,7 +265,7 @@ Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, doubl
 
 Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const {
     const Result<std::uint64_t> values = width(column);
-    if (!values) return values.status().copy();
+    if (!values) return values.status();
     if (out.total_items < total_ * *values) {
         return {ErrorCode::TooLarge, "the array for column '" + std::string(name(column)) +
                                          "' has no room for " + std::to_string(total_ * *values) +

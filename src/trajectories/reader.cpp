@@ -79,7 +79,7 @@ std::vector<std::vector<std::byte>> TrajectoryReader::held_messages(Held which) 
 Status TrajectoryReader::restore(std::vector<std::byte> message) {
     if (state_ == nullptr) return closed();
     Result<GroupView> group = read_group(message);
-    if (!group) return group.status().copy();
+    if (!group) return group.status();
     state_->hold(HeldGroup(std::move(message), *std::move(group), state_->restored++));
     return Status::ok();
 }

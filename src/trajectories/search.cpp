@@ -204,7 +204,7 @@ private:
             if (choose(chosen)) {
                 Result<std::vector<HeldGroup>> groups = take(chosen);
                 if (groups.code() == ErrorCode::Timeout) continue;  // others went past the line
-                if (!groups) return groups.status().copy();
+                if (!groups) return groups.status();
                 leave_others(chosen);
                 state_->board.state().shortage.store(0, std::memory_order_release);
                 return TrajectoryBatch(*std::move(groups), request_.causal_shift, state_);
@@ -302,7 +302,7 @@ private:
         Result<Delivery> delivery = QueueAccess::take_seen(state_->core, seen.index, seen.word);
         if (!delivery) {
             if (delivery.code() == ErrorCode::Corrupt) state_->board.credit_signal().notify();
-            return delivery.status().copy();
+            return delivery.status();
         }
         Result<GroupView> group = read_group(delivery->bytes());
         if (group && group->sequences() == seen.sequences) {
@@ -325,7 +325,7 @@ private:
             if (!is_unreadable && !(request_.drops_stale && is_stale(seen))) continue;
             Result<HeldGroup> group = take_group(seen);
             if (group.code() == ErrorCode::Timeout) continue;
-            if (!group) return group.status().copy();
+            if (!group) return group.status();
             group->ack();
             state_->board.state().dropped_stale.fetch_add(1, kRelaxed);
             has_dropped = true;
@@ -351,7 +351,7 @@ private:
             if (seen.sequences <= sequences_) continue;
             const Result<std::string> title = title_of(seen);
             if (title.code() == ErrorCode::Timeout) continue;
-            if (!title) return title.status().copy();
+            if (!title) return title.status();
             return {ErrorCode::TooLarge,
                     *title + " has " + std::to_string(seen.sequences) + " sequences and a batch " +
                         std::to_string(sequences_) + "; it stays: ask for a larger batch"};
@@ -423,7 +423,7 @@ private:
             return question(state_->held[seen.index].group());
         }
         Result<HeldGroup> group = take_group(seen);
-        if (!group) return group.status().copy();
+        if (!group) return group.status();
         std::string answer = question(group->group());
         group->untake();
         return answer;
@@ -531,7 +531,7 @@ private:
             Result<HeldGroup> group = take_group(seen_[at]);
             if (!group) {
                 untake();
-                return group.status().copy();
+                return group.status();
             }
             if (const std::string why = unserveable(*group); !why.empty()) {
                 untake();

@@ -199,7 +199,7 @@ Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& w
     const Result<GroupView> group = read_group(loan.bytes());
     if (!group) {
         drop();
-        return group.status().copy();
+        return group.status();
     }
     if (Status status = check_serveable(*group, state_->board.state()); !status) {
         drop();
@@ -218,7 +218,7 @@ Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& w
 Status TrajectoryWriter::put(const codec::MessageWriter& message, Rollout* rollout,
                              const Wait& wait) noexcept {
     Result<QueueLoan> room = loan(message.nbytes(), wait);
-    if (!room) return room.status().copy();
+    if (!room) return room.status();
     message.write(room->bytes().data());
     return commit(*room, rollout, wait);
 }

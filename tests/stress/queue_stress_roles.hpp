@@ -112,7 +112,7 @@ private:
         const Wait wait = Milliseconds(15'000);
         if (dice_.between(0, 3) == 0) {
             Result<QueueLoan> loan = queue_.loan(size, wait);
-            if (!loan) return loan.status().copy();
+            if (!loan) return loan.status();
             fill_numbered(loan->bytes(), number);
             return loan->commit(Format::Bytes, wait);
         }

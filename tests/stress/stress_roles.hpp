@@ -86,7 +86,7 @@ private:
         const Wait wait = Milliseconds(15'000);
         if (dice_.between(0, 2) == 0) {
             Result<Loan> loan = writer_.loan(size, wait);
-            if (!loan) return loan.status().copy();
+            if (!loan) return loan.status();
             fill_numbered(loan->bytes(), sent_);
             return loan->commit();
         }

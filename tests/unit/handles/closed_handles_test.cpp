@@ -32,7 +32,7 @@ struct Row {
 
 template <typename T>
 Status said(const Result<T>& result) {
-    return result.is_ok() ? Status::ok() : result.status().copy();
+    return result.is_ok() ? Status::ok() : result.status();
 }
 
 // What throws says the same.
@@ -64,7 +64,7 @@ void expect_closed(const char* handle, const std::vector<Row>& rows) {
         EXPECT_EQ(status.code(), ErrorCode::Closed)
             << handle << "::" << row.call << ": " << status.message();
         EXPECT_EQ(status.closed_by(), ClosedBy::Self) << handle << "::" << row.call;
-        EXPECT_EQ(status.copy().closed_by(), ClosedBy::Self);
+        EXPECT_EQ(status.closed_by(), ClosedBy::Self);
     }
 }
 

@@ -80,15 +80,20 @@ TEST(StatusTest, ThrowsWhatItIs) {
 
 TEST(StatusTest, CopiesAndMovesWhole) {
     Status status(ErrorCode::Busy, "rank 3 is taken", 3);
-    const Status copy = status.copy();
+    const Status copy = status;
     EXPECT_TRUE(fails(status, ErrorCode::Busy, {"rank 3"})) << "a copy takes nothing away";
     const Status moved = std::move(status);
     for (const Status* same : {&copy, &moved}) {
         EXPECT_TRUE(fails(*same, ErrorCode::Busy, {"rank 3 is taken"}));
         EXPECT_EQ(same->peer(), 3);
     }
-    EXPECT_TRUE(Status().copy().is_ok());
-    static_assert(!std::is_copy_constructible_v<Status>, "passing a failure on is said aloud");
+    Status assigned;
+    const Status& itself = assigned;
+    EXPECT_TRUE(Status(assigned).is_ok());
+    assigned = copy;
+    assigned = itself;
+    EXPECT_TRUE(fails(assigned, ErrorCode::Busy, {"rank 3 is taken"}));
+    static_assert(std::is_nothrow_copy_constructible_v<Status>);
 }
 
 TEST(StatusTest, HasTheNameOfItsCodeAtLeast) {
