@@ -26,13 +26,6 @@ unsigned read_number(std::string_view text, unsigned most, std::string_view what
     return value;
 }
 
-unsigned hex_digit(char digit) {
-    if (digit >= '0' && digit <= '9') return static_cast<unsigned>(digit - '0');
-    if (digit >= 'a' && digit <= 'f') return static_cast<unsigned>(digit - 'a' + 10);
-    if (digit >= 'A' && digit <= 'F') return static_cast<unsigned>(digit - 'A' + 10);
-    refuse("has a '%' that two hexadecimal digits should follow");
-}
-
 std::string unescape(std::string_view text) {
     std::string plain;
     for (std::size_t at = 0; at < text.size(); ++at) {
@@ -40,8 +33,14 @@ std::string unescape(std::string_view text) {
             plain += text[at];
             continue;
         }
-        if (text.size() - at < 3) hex_digit('%');
-        plain += static_cast<char>(hex_digit(text[at + 1]) * 16 + hex_digit(text[at + 2]));
+        const std::string_view digits = text.substr(at + 1, 2);
+        unsigned code = 0;
+        const auto [end, fault] =
+            std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
+        if (digits.size() < 2 || fault != std::errc() || end != digits.data() + 2) {
+            refuse("has a '%' that two hexadecimal digits should follow");
+        }
+        plain += static_cast<char>(code);
         at += 2;
     }
     return plain;

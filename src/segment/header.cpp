@@ -6,6 +6,7 @@
 
 #include "os/clock.hpp"
 #include "os/fence.hpp"
+#include "segment/hash.hpp"
 #include "segment/refusal.hpp"
 
 namespace penstock::detail {
@@ -15,14 +16,7 @@ using layout::kPage;
 using layout::SegmentHeader;
 
 std::uint64_t checksum_of(const SegmentHeader& header) noexcept {
-    constexpr std::uint64_t kOffsetBasis = 0xcbf29ce484222325;
-    constexpr std::uint64_t kPrime = 0x100000001b3;
-    const auto* bytes = reinterpret_cast<const unsigned char*>(&header);
-    std::uint64_t hash = kOffsetBasis;
-    for (std::size_t i = 0; i < offsetof(SegmentHeader, checksum); ++i) {
-        hash = (hash ^ bytes[i]) * kPrime;
-    }
-    return hash;
+    return fnv1a({reinterpret_cast<const char*>(&header), offsetof(SegmentHeader, checksum)});
 }
 
 [[noreturn]] void refuse(ErrorCode code, const std::string& where, const std::string& why) {

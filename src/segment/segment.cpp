@@ -548,11 +548,8 @@ std::string Segment::space_sentence() const {
 }
 
 std::string Segment::instance() const {
-    constexpr char kDigits[] = "0123456789abcdef";
     std::string text;
-    for (const std::uint64_t half : header_.instance) {
-        for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[half >> shift & 15U];
-    }
+    for (const std::uint64_t half : header_.instance) append_hex(text, half, 16);
     return text;
 }
 

@@ -82,13 +82,6 @@ Character first_of(std::string_view text) noexcept {
     return {code, size, true};
 }
 
-void append_hex(std::string& to, char32_t number, int digits) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    for (int digit = digits - 1; digit >= 0; --digit) {
-        to += kDigits[number >> (4U * static_cast<unsigned>(digit)) & 0xFU];
-    }
-}
-
 void append_escaped(std::string& to, char32_t code) {
     if (code < 0x80) {
         append_hex(to += "\\x", code, 2);
@@ -100,6 +93,13 @@ void append_escaped(std::string& to, char32_t code) {
 }
 
 }  // namespace
+
+void append_hex(std::string& to, std::uint64_t number, int digits) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    for (int digit = digits - 1; digit >= 0; --digit) {
+        to += kDigits[number >> (4U * static_cast<unsigned>(digit)) & 0xFU];
+    }
+}
 
 std::string_view cut(std::string_view utf8, std::size_t most) noexcept {
     if (utf8.size() <= most) return utf8;

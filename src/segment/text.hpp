@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -22,5 +23,8 @@ std::string printable(std::string_view text);
 // none. The same characters as above, except those that words of several languages need, such as
 // the joiners U+200C and U+200D; bytes that are no UTF-8 are none of these.
 std::string find_unprintable(std::string_view name);
+
+// The lowest `digits` hexadecimal digits of the number, small letters.
+void append_hex(std::string& to, std::uint64_t number, int digits);
 
 }  // namespace penstock::detail

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <map>
 
+#include "segment/hash.hpp"
+
 namespace penstock::detail {
 namespace {
 
@@ -45,10 +47,7 @@ std::string name_of(const BoardMember& member) {
 }  // namespace
 
 std::uint64_t environment_hash(std::string_view name) noexcept {
-    std::uint64_t hash = 0xCBF29CE484222325;
-    for (const char letter : name) {
-        hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001B3;
-    }
+    const std::uint64_t hash = fnv1a(name);
     const std::uint64_t folded = (hash ^ hash >> 40U) & ((std::uint64_t{1} << 40U) - 1);
     return folded == 0 ? 1 : folded;
 }
