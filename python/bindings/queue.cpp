@@ -17,47 +17,15 @@
 namespace penstock::py {
 namespace {
 
-void put_short(QueueSide& side, std::span<const std::byte> message, Format format,
-               Deadline deadline) {
-    Turn turn(side);
-    turn.run(
-        deadline, nullptr, [&] { return side.target().has_room(); },
-        [&](const Wait& wait) { return side.target().put(message, wait, format); });
-}
-
-// `fill(std::byte*)` writes the message where it will be read.
-template <typename Fill>
-void put_in_place(QueueSide& side, std::size_t nbytes, Format format, Deadline deadline,
-                  const Fill& fill) {
-    Turn turn(side);
-    std::optional<QueueLoan> loan;
-    turn.run(
-        deadline, nullptr, [&] { return side.target().has_room(); },
-        [&](const Wait& wait) { return store(side.target().loan(nbytes, wait), loan); });
-    fill(loan->bytes().data());
-    turn.run(
-        deadline, nullptr, [&] { return side.target().has_room(); },
-        [&](const Wait& wait) { return loan->commit(format, wait); });
-}
-
-void put_span(QueueSide& side, std::span<const std::byte> message, Deadline deadline) {
-    if (message.size() < kLongCopy) {
-        put_short(side, message, Format::Bytes, deadline);
-    } else {
-        put_in_place(side, message.size(), Format::Bytes, deadline,
-                     [&](std::byte* place) { copy_bytes(place, message.data(), message.size()); });
-    }
-}
-
 void put(PyQueue& queue, nb::handle value, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
-    put_encoded(queue.putting(), encode(value, queue.codec), deadline);
+    send_encoded(QueueOutlet(queue), encode(value, queue.codec), deadline);
 }
 
 void put_bytes(PyQueue& queue, nb::handle buffer, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     const Pinned pinned(buffer, Pinned::Access::Read);
-    put_span(queue.putting(), pinned.bytes(), deadline);
+    send_span(QueueOutlet(queue), pinned.bytes(), deadline);
 }
 
 // The next message, once there is one. Incompatible, and a signal's exception, leave it there.
@@ -89,37 +57,6 @@ nb::object get(PyQueue& queue, nb::handle timeout) {
     delivery.ack();
     return value;
 }
-
-// What an async twin puts: encoded or pinned once, and tried until there is room.
-class OutgoingPut {
-public:
-    explicit OutgoingPut(Encoded message) : encoded_(std::move(message)) {}
-    explicit OutgoingPut(nb::handle buffer)
-        : pinned_(std::make_unique<Pinned>(buffer, Pinned::Access::Read)) {}
-
-    void try_put(PyQueue& queue) const {
-        if (encoded_) {
-            put_encoded(queue.putting(), *encoded_, Deadline::now());
-        } else {
-            put_span(queue.putting(), pinned_->bytes(), Deadline::now());
-        }
-    }
-
-    // In a thread of its own, while the event loop goes on. Puts nothing.
-    void wait_for_room(PyQueue& queue, nb::handle timeout, const Cancel& cancel) const {
-        const Deadline deadline = parse_timeout(timeout);
-        const std::size_t nbytes = encoded_ ? encoded_->nbytes() : pinned_->bytes().size();
-        QueueSide& side = queue.putting();
-        Turn turn(side);
-        turn.run(
-            deadline, &cancel, [] { return false; },
-            [&](const Wait& wait) { return side.target().wait_room(nbytes, wait); });
-    }
-
-private:
-    std::optional<Encoded> encoded_;
-    std::unique_ptr<Pinned> pinned_;
-};
 
 void wait_message(PyQueue& queue, nb::handle timeout, const Cancel& cancel) {
     const Deadline deadline = parse_timeout(timeout);
@@ -190,28 +127,6 @@ nb::dict stats_of(PyQueue& queue) {
 
 }  // namespace
 
-Format format_of(const Encoded& message) noexcept {
-    return message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
-}
-
-void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline) {
-    const std::size_t nbytes = message.nbytes();
-    const Format format = format_of(message);
-    if (nbytes <= kShort) {
-        alignas(64) std::array<std::byte, kShort> scratch;
-        message.write(scratch.data());
-        put_short(side, {scratch.data(), nbytes}, format, deadline);
-        return;
-    }
-    put_in_place(side, nbytes, format, deadline, [&](std::byte* place) {
-        std::optional<WithoutGil> without_gil;
-        if (nbytes >= kLongCopy) {
-            without_gil.emplace();
-        }
-        message.write(place);
-    });
-}
-
 PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,
                  std::uint64_t application_of_it, const Trust& trust_in_it)
     : codec(values), role(role_of_it), application(application_of_it), trust(trust_in_it),
@@ -263,10 +178,6 @@ void refuse_pickle(const QueueSide& side) {
 }
 
 void bind_queue(nb::module_& module) {
-    nb::class_<OutgoingPut>(module, "_OutgoingPut")
-        .def("try_put", &OutgoingPut::try_put)
-        .def("wait_for_room", &OutgoingPut::wait_for_room, nb::arg("queue"),
-             nb::arg("timeout").none(), nb::arg("cancel"));
     auto bound = nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
                                      "One participant of a queue; penstock.Queue is its face.");
     bound
@@ -380,15 +291,6 @@ void bind_queue(nb::module_& module) {
         .def_prop_ro("_replaced",
                      [](PyQueue& queue) { return queue.putting().target().replaced().describe(); })
         .def("_stats", &stats_of)
-        .def(
-            "_encode",
-            [](PyQueue& queue, nb::handle value) {
-                return OutgoingPut(encode(value, queue.codec));
-            },
-            nb::arg("obj").none())
-        .def(
-            "_pin", [](PyQueue&, nb::handle buffer) { return OutgoingPut(buffer); },
-            nb::arg("data").none())
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
     bind_dead_letters(bound, [](PyQueue& queue) -> Queue& {
         QueueSide& side = queue.taking();
@@ -399,6 +301,7 @@ void bind_queue(nb::module_& module) {
         return queue.codec == Codec::Pickle ? nb::object(nb::str("pickle"))
                                             : nb::object(nb::none());
     });
+    Outgoing<QueueOutlet>::bind(module, "_OutgoingPut", bound);
     bind_queue_batch(module);
     bind_queue_put_many(module);
 }

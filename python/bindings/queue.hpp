@@ -6,6 +6,7 @@
 #include <string>
 
 #include "codec.hpp"
+#include "outgoing.hpp"
 #include "penstock/queue.hpp"
 #include "side.hpp"
 
@@ -47,6 +48,33 @@ private:
     std::unique_ptr<Sides> sides_;
 };
 
+// See outgoing.hpp.
+struct QueueOutlet {
+    using Owner = PyQueue;
+    using Loan = QueueLoan;
+
+    explicit QueueOutlet(PyQueue& owner) : side(owner.putting()) {}
+    [[nodiscard]] Handle& handle() const { return side; }
+    [[nodiscard]] bool has_room(std::size_t /*nbytes*/) const { return side.target().has_room(); }
+    static bool copies(const Encoded& /*message*/) { return true; }
+    Status send(std::span<const std::byte> message, Format format, const Wait& wait) const {
+        return side.target().put(message, wait, format);
+    }
+    [[nodiscard]] Result<Loan> loan(std::size_t nbytes, const Wait& wait) const {
+        return side.target().loan(nbytes, wait);
+    }
+    void commit(Loan& loan, Format format, Turn& turn, Deadline deadline) const {
+        turn.run(
+            deadline, nullptr, [this] { return side.target().has_room(); },
+            [&](const Wait& wait) { return loan.commit(format, wait); });
+    }
+    [[nodiscard]] Status wait_room(std::size_t nbytes, const Wait& wait) const {
+        return side.target().wait_room(nbytes, wait);
+    }
+
+    QueueSide& side;
+};
+
 // "creator" or "last_producer"; InvalidArgument otherwise.
 EndsWith parse_ends_with(nb::handle given);
 
@@ -56,11 +84,6 @@ bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept;
 
 void bind_queue_batch(nb::module_& module);
 void bind_queue_put_many(nb::module_& module);
-// Messages up to this size are put together on the stack: a copy of nanoseconds, and no block where
-// they fit into a cell.
-inline constexpr std::size_t kShort = 2048;
-void put_encoded(QueueSide& side, const Encoded& message, Deadline deadline);
-[[nodiscard]] Format format_of(const Encoded& message) noexcept;
 nb::object make_batch(nb::handle_t<PyQueue> queue, nb::handle max_items, nb::handle min_items,
                       nb::handle timeout);
 nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout);

@@ -85,7 +85,7 @@ private:
     // What an iterator gives may depend on what was put before.
     void put_each(PyQueue& queue, nb::handle values, Deadline deadline) {
         for (nb::handle value : nb::iter(values)) {
-            put_encoded(queue.putting(), encode(value, queue.codec), deadline);
+            send_encoded(QueueOutlet(queue), encode(value, queue.codec), deadline);
             if (++accepted % kBreathe == 0) breathe();
         }
     }
@@ -128,7 +128,7 @@ private:
         if (is_short) {
             gathered.add(message);
         } else {
-            put_encoded(queue.putting(), message, deadline);
+            send_encoded(QueueOutlet(queue), message, deadline);
             ++accepted;
         }
     }

@@ -11,83 +11,51 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "outgoing.hpp"
 #include "state.hpp"
 #include "text.hpp"
 
 namespace penstock::py {
 namespace {
 
-// Messages up to this size are put together on the stack: a copy of nanoseconds, and less of the
-// ring than a loan takes, which is aligned to 64 bytes.
-constexpr std::size_t kShort = 2048;
+struct WriterOutlet {
+    using Owner = Writer;
+    using Loan = penstock::Loan;
 
-Format format_of(const Encoded& message) {
-    return message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
-}
-
-void write_encoded(const Encoded& message, std::byte* place) {
-    std::optional<WithoutGil> without_gil;
-    if (message.nbytes() >= kLongCopy) {
-        without_gil.emplace();
+    explicit WriterOutlet(Writer& owner) : writer(owner) {}
+    [[nodiscard]] Handle& handle() const { return writer; }
+    [[nodiscard]] bool has_room(std::size_t nbytes) const { return writer.core.has_room(nbytes); }
+    // Less of the ring than a loan takes, which is aligned to 64 bytes.
+    static bool copies(const Encoded& message) { return !message.wants_alignment(); }
+    Status send(std::span<const std::byte> message, Format format, const Wait& wait) const {
+        return writer.core.send(message, wait, format);
     }
-    message.write(place);
-}
-
-void send_short(Writer& writer, std::span<const std::byte> message, Format format,
-                Deadline deadline) {
-    Turn turn(writer);
-    turn.run(
-        deadline, nullptr, [&] { return writer.core.has_room(message.size()); },
-        [&](const Wait& wait) { return writer.core.send(message, wait, format); });
-}
-
-// `fill(std::byte*)` writes the message where it will be read.
-template <typename Fill>
-void send_in_place(Writer& writer, std::size_t nbytes, Format format, Deadline deadline,
-                   const Fill& fill) {
-    Turn turn(writer);
-    std::optional<Loan> loan;
-    turn.run(
-        deadline, nullptr, [&] { return writer.core.has_room(nbytes); },
-        [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), loan); });
-    fill(loan->bytes().data());
-    check(loan->commit(format));
-}
-
-void send_encoded(Writer& writer, const Encoded& message, Deadline deadline) {
-    const std::size_t nbytes = message.nbytes();
-    const Format format = format_of(message);
-    if (nbytes <= kShort && !message.wants_alignment()) {
-        std::array<std::byte, kShort> scratch;
-        message.write(scratch.data());
-        send_short(writer, {scratch.data(), nbytes}, format, deadline);
-    } else {
-        send_in_place(writer, nbytes, format, deadline,
-                      [&](std::byte* place) { write_encoded(message, place); });
+    [[nodiscard]] Result<Loan> loan(std::size_t nbytes, const Wait& wait) const {
+        return writer.core.loan(nbytes, wait);
     }
-}
-
-void send_span(Writer& writer, std::span<const std::byte> message, Deadline deadline) {
-    if (message.size() < kLongCopy) {
-        send_short(writer, message, Format::Bytes, deadline);
-    } else {
-        send_in_place(writer, message.size(), Format::Bytes, deadline,
-                      [&](std::byte* place) { copy_bytes(place, message.data(), message.size()); });
+    static void commit(Loan& loan, Format format, Turn& /*turn*/, Deadline /*deadline*/) {
+        check(loan.commit(format));
     }
-}
+    [[nodiscard]] Status wait_room(std::size_t nbytes, const Wait& wait) const {
+        const Result<Loan> unused = loan(nbytes, wait);
+        return unused.status();
+    }
+
+    Writer& writer;
+};
 
 void send(Writer& writer, nb::handle value, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
-    send_encoded(writer, encode(value, writer.codec), deadline);
+    send_encoded(WriterOutlet(writer), encode(value, writer.codec), deadline);
 }
 
 void send_bytes(Writer& writer, nb::handle buffer, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
     if (PyBytes_CheckExact(buffer.ptr())) {
-        send_span(writer, bytes_of(buffer), deadline);
+        send_span(WriterOutlet(writer), bytes_of(buffer), deadline);
     } else {
         const Pinned pinned(buffer, Pinned::Access::Read);
-        send_span(writer, pinned.bytes(), deadline);
+        send_span(WriterOutlet(writer), pinned.bytes(), deadline);
     }
 }
 
@@ -99,59 +67,14 @@ void wait_ready(Writer& writer, nb::handle timeout, const Cancel* cancel) {
         [&](const Wait& wait) { return writer.core.wait_ready(wait); });
 }
 
-// In a thread of its own, while the event loop goes on. Sends nothing, so that a task that is
-// cancelled at any moment has sent nothing.
-void wait_room(Writer& writer, std::size_t nbytes, nb::handle timeout, const Cancel& cancel) {
-    const Deadline deadline = parse_timeout(timeout);
-    Turn turn(writer);
-    std::optional<Loan> unused;
-    turn.run(
-        deadline, &cancel, [] { return false; },
-        [&](const Wait& wait) { return store(writer.core.loan(nbytes, wait), unused); });
-}
-
-// What an async twin sends: encoded or pinned once, and tried until there is room.
-class Outgoing {
-public:
-    explicit Outgoing(Encoded message) : encoded_(std::move(message)) {}
-    explicit Outgoing(nb::handle buffer)
-        : pinned_(std::make_unique<Pinned>(buffer, Pinned::Access::Read)) {}
-
-    void try_send(Writer& writer) const {
-        if (encoded_) {
-            send_encoded(writer, *encoded_, Deadline::now());
-        } else {
-            send_span(writer, pinned_->bytes(), Deadline::now());
-        }
-    }
-
-    void wait_for_room(Writer& writer, nb::handle timeout, const Cancel& cancel) const {
-        wait_room(writer, encoded_ ? encoded_->nbytes() : pinned_->bytes().size(), timeout, cancel);
-    }
-
-private:
-    std::optional<Encoded> encoded_;
-    std::unique_ptr<Pinned> pinned_;
-};
-
 void bind_async(nb::class_<Writer>& cls, nb::module_& module) {
-    nb::class_<Outgoing>(module, "_Outgoing")
-        .def("try_send", &Outgoing::try_send)
-        .def("wait_for_room", &Outgoing::wait_for_room, nb::arg("writer"),
-             nb::arg("timeout").none(), nb::arg("cancel"));
+    Outgoing<WriterOutlet>::bind(module, "_Outgoing", cls);
     cls.def(
-           "_encode",
-           [](Writer& writer, nb::handle value) { return Outgoing(encode(value, writer.codec)); },
-           nb::arg("obj").none())
-        .def(
-            "_pin", [](Writer&, nb::handle buffer) { return Outgoing(buffer); },
-            nb::arg("data").none())
-        .def(
-            "_wait_room",
-            [](Writer& writer, nb::handle nbytes, nb::handle timeout, const Cancel& cancel) {
-                wait_room(writer, parse_bytes(nbytes, "nbytes"), timeout, cancel);
-            },
-            nb::arg("nbytes").none(), nb::arg("timeout").none(), nb::arg("cancel"))
+           "_wait_room",
+           [](Writer& writer, nb::handle nbytes, nb::handle timeout, const Cancel& cancel) {
+               wait_room(WriterOutlet(writer), parse_bytes(nbytes, "nbytes"), timeout, cancel);
+           },
+           nb::arg("nbytes").none(), nb::arg("timeout").none(), nb::arg("cancel"))
         .def("_wait_ready", &wait_ready, nb::arg("timeout").none(), nb::arg("cancel"));
 }
 

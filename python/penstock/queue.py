@@ -207,7 +207,7 @@ class Queue(_core.Queue):
 
     async def _put_async(self, message: _core._OutgoingPut, countdown: Countdown) -> None:
         await try_until_done(
-            lambda: message.try_put(self),
+            lambda: message.try_send(self),
             lambda cancel: message.wait_for_room(self, countdown.left(), cancel),
             countdown,
         )
