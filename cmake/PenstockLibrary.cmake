@@ -4,7 +4,7 @@
 
 configure_file(cmake/version.hpp.in "${PROJECT_BINARY_DIR}/generated/penstock/version.hpp" @ONLY)
 
-file(GLOB penstock_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*/*.cpp")
+file(GLOB_RECURSE penstock_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/*.cpp")
 if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(FILTER penstock_sources EXCLUDE REGEX "_linux\\.cpp$")
 endif()

@@ -85,7 +85,7 @@ private:
     }
     void loan() {
         const auto size = input_.ConsumeIntegralInRange<std::size_t>(0, 100'000);
-        Result<Loan> loan = writer_.loan(size, Deadline::now());
+        Result<BroadcastLoan> loan = writer_.loan(size, Deadline::now());
         if (!loan) return;
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
         if (input_.ConsumeBool()) corruptor_.strike(input_);
@@ -98,7 +98,7 @@ private:
             static_cast<void>(reader.recv_into(small, Deadline::now()).is_ok());
             return;
         }
-        Result<Message> message = reader.recv(Deadline::now());
+        Result<BroadcastMessage> message = reader.recv(Deadline::now());
         if (!message) return;
         touch(message->bytes());
         if (input_.ConsumeBool()) message->keep();
@@ -115,7 +115,7 @@ private:
                 if (reader) static_cast<void>(reader->stats());
             });
         }
-        for (const Message& message : held_) touch(message.bytes());
+        for (const BroadcastMessage& message : held_) touch(message.bytes());
     }
 
     FuzzedDataProvider& input_;
@@ -124,7 +124,7 @@ private:
     BroadcastWriter writer_;
     SegmentCorruptor corruptor_;
     std::optional<BroadcastReader> readers_[2];
-    std::vector<Message> held_;
+    std::vector<BroadcastMessage> held_;
 };
 
 }  // namespace

@@ -24,10 +24,10 @@ inline std::span<const std::byte> some_bytes(std::size_t size) {
 // ---- Broadcast
 
 inline void work_with(BroadcastReader& reader) {
-    std::vector<Message> held;
+    std::vector<BroadcastMessage> held;
     for (int i = 0; i < 40; ++i) {
         static_cast<void>(reader.next_size(Deadline::now()).is_ok());
-        Result<Message> message = reader.recv(Deadline::now());
+        Result<BroadcastMessage> message = reader.recv(Deadline::now());
         if (!message) break;
         touch(message->bytes());
         if (i % 3 == 0) message->keep();
@@ -36,12 +36,12 @@ inline void work_with(BroadcastReader& reader) {
     std::byte small[100];
     static_cast<void>(reader.recv_into(small, Deadline::now()).is_ok());
     may_refuse([&] { static_cast<void>(reader.stats()); });
-    for (const Message& message : held) touch(message.bytes());
+    for (const BroadcastMessage& message : held) touch(message.bytes());
 }
 
 inline void find_broadcast(const std::string& name) {
     may_refuse([&] {
-        for (const ReaderState& reader : inspect_broadcast(name).readers) {
+        for (const BroadcastReaderState& reader : inspect_broadcast(name).readers) {
             static_cast<void>(reader.describe());
         }
     });
@@ -85,7 +85,7 @@ inline void work_with(Store& store) {
         static_cast<void>(room->commit_pinned().is_ok());
     }
     static_cast<void>(store.remove("b").is_ok());
-    static_cast<void>(store.unpin("b").is_ok());
+    static_cast<void>(store.release("b").is_ok());
     store.reap_dead();
     held.clear();
     static_cast<void>(store.put("f", some_bytes(40'000)).is_ok());
@@ -103,7 +103,7 @@ inline void find_store(const std::string& name) {
         may_refuse([&] { static_cast<void>(inspect_store(name)); });
     });
     may_refuse([&] {
-        Store store = Store::create(name, {.capacity = 65536, .objects = 4, .members = 2});
+        Store store = Store::create(name, {.capacity = 65536, .objects = 4, .participants = 2});
         static_cast<void>(store.put("a", some_bytes(100)).is_ok());
     });
 }
@@ -119,7 +119,7 @@ inline void work_with(Queue& queue) {
         if (!delivery) break;
         touch(delivery->bytes());
         if (i % 4 == 0)
-            delivery->give_back();
+            delivery->nack();
         else if (i % 4 == 1)
             delivery->ack();
         else
@@ -148,7 +148,7 @@ inline void find_queue(const std::string& name) {
         static_cast<void>(consumer.discard());
     });
     may_refuse([&] {
-        Queue queue = Queue::create(name, {.capacity = 65536, .slots = 4, .members = 2});
+        Queue queue = Queue::create(name, {.capacity = 65536, .slots = 4, .participants = 2});
         static_cast<void>(queue.put(some_bytes(100), Deadline::now()).is_ok());
     });
 }
@@ -190,7 +190,7 @@ inline void find_trajectories(const std::string& name) {
     });
     may_refuse([&] {
         TrajectoryReader reader = TrajectoryReader::create(
-            name, {.capacity = 65536, .slots = 4, .members = 2, .max_staleness = 1}, 4);
+            name, {.capacity = 65536, .slots = 4, .participants = 2, .max_staleness = 1}, 4);
         work_with(reader);
     });
 }

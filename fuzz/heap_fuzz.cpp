@@ -6,7 +6,7 @@
 #include <system_error>
 
 #include "fuzz/damage.hpp"
-#include "segment/heap.hpp"
+#include "segment/memory/heap.hpp"
 
 namespace penstock::fuzzing {
 namespace {
@@ -17,7 +17,7 @@ using detail::HeapGeometry;
 using layout::Word;
 using layout::WordOperation;
 
-constexpr unsigned kMembers = 4;
+constexpr unsigned kParticipants = 4;
 constexpr std::uint64_t kNames = 6;  // words for owners to name their blocks in
 constexpr HeapGeometry kGeometry{1024, 192};
 
@@ -36,7 +36,7 @@ os::SharedFile& payload_file() {
 class Stage {
 public:
     explicit Stage(FuzzedDataProvider& input) : input_(input) {
-        words_.attach(control(), kBytes / sizeof(Word), operations(), kMembers, 0);
+        words_.attach(control(), kBytes / sizeof(Word), operations(), kParticipants, 0);
         heap_ = Heap(kGeometry, heap_control(), words_, payload_file(), 0);
         heap_.prepare();
     }
@@ -47,7 +47,7 @@ public:
 
 private:
     static constexpr std::size_t kOperations = 128;  // behind the names
-    static constexpr std::size_t kHeap = kOperations + kMembers * sizeof(WordOperation);
+    static constexpr std::size_t kHeap = kOperations + kParticipants * sizeof(WordOperation);
     inline static const std::size_t kBytes = kHeap + kGeometry.control_bytes();
 
     [[nodiscard]] std::byte* control() const { return memory_.get(); }
@@ -72,12 +72,13 @@ private:
 
     // Somebody seems to have begun a change, and to have put a reference to it into some words.
     void describe_change() {
-        const auto member = input_.ConsumeIntegralInRange<unsigned>(0, kMembers);
+        const auto participant = input_.ConsumeIntegralInRange<unsigned>(0, kParticipants);
         const auto sequence = input_.ConsumeIntegralInRange<std::uint64_t>(0, 3);
         const auto size = input_.ConsumeIntegralInRange<std::uint64_t>(0, 9);
-        const std::uint64_t reference = layout::kWordMark | std::uint64_t{member} << 53U | sequence;
-        if (member < kMembers) {
-            WordOperation& operation = operations()[member];
+        const std::uint64_t reference =
+            layout::kWordMark | std::uint64_t{participant} << 53U | sequence;
+        if (participant < kParticipants) {
+            WordOperation& operation = operations()[participant];
             for (std::uint64_t at = 0; at < std::min<std::uint64_t>(size, layout::kMaxWords);
                  ++at) {
                 Word& word = any_word();
@@ -160,7 +161,7 @@ private:
         static_cast<void>(heap_.trim(0, input_.ConsumeBool() ? 65536 : 0));
     }
     void take_over() {
-        const auto dead = input_.ConsumeIntegralInRange<unsigned>(1, kMembers - 1);
+        const auto dead = input_.ConsumeIntegralInRange<unsigned>(1, kParticipants - 1);
         words_.finish(dead);
         heap_.reap(dead);
         heap_.restore_hints();

@@ -29,8 +29,8 @@ from typing import Any
 
 from loose_groups import MARK, loose_group
 
-from penstock.http import build_app
-from penstock.http.limits import Limits
+from penstock.integrations.atropos.http import build_app
+from penstock.integrations.atropos.http.limits import Limits
 from penstock.trajectories import TrajectoryReader
 
 with warnings.catch_warnings():
@@ -192,8 +192,8 @@ def _why_wrong(body: bytes, headers: dict[str, str], status: int) -> str | None:
     if status in _LIMITED:
         return None
     if headers and not _is_gzip(body):
-        many_members = status == 422
-        return None if status == 400 or many_members else f"is no gzip, and got {status}"
+        many_participants = status == 422
+        return None if status == 400 or many_participants else f"is no gzip, and got {status}"
     padded = bool(headers) and body.endswith(b"\0")  # which gzip's own program takes
     if status == 400 and not padded:
         return "is sound gzip, or none, and got 400"
@@ -300,7 +300,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     args = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)  # of groups that are set aside
-    logging.getLogger("penstock.http").setLevel(logging.ERROR)  # nor of places on the queue
+    logging.getLogger("penstock.integrations.atropos.http").setLevel(
+        logging.ERROR
+    )  # nor of places on the queue
     print(f"http: seed {args.seed}", flush=True)
     limits = Limits(body_bytes=8 * _MOST, total_bytes=16 * _MOST)
     queue = f"fuzz-http-{uuid.uuid4().hex[:8]}"

@@ -60,7 +60,7 @@ def templates() -> list[tuple[bytes, int]]:
         for number in range(5):
             writer.send({"step": number, "array": np.arange(100)})
         reader.recv()
-        queue = enter(penstock.Queue.create("t-q", capacity="1MiB", poison_limit=1))
+        queue = enter(penstock.Queue.create("t-q", capacity="1MiB", max_deliveries=1))
         queue.put_many([bytes(100), np.arange(1000)])
         store = enter(penstock.Store.create("t-s", capacity="1MiB", persistent=True))
         store.put("key", np.arange(1000))

@@ -51,7 +51,7 @@ const char* visit(const char* at, const char* end) {
     return size.end;
 }
 
-void find_members(std::string_view text) {
+void find_participants(std::string_view text) {
     const std::vector<char> copy = copy_of(text);
     const std::string_view body(copy.data(), copy.size());
     const char* const end = body.data() + body.size();
@@ -80,7 +80,7 @@ void read_one_number(std::string_view text) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t nbytes) {
     const std::string_view text(reinterpret_cast<const char*>(data), nbytes);
-    penstock::py::json::find_members(text);
+    penstock::py::json::find_participants(text);
     penstock::py::json::read_one_number(text);
     return 0;
 }

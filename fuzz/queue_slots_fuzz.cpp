@@ -14,13 +14,13 @@ namespace {
 
 // A queue and its corruptor, made once: making one takes longer than all that is done with it.
 struct Ground {
-    explicit Ground(unsigned poison_limit)
-        : path(path_of("queue" + std::to_string(poison_limit))), name("file:" + path),
+    explicit Ground(unsigned max_deliveries)
+        : path(path_of("queue" + std::to_string(max_deliveries))), name("file:" + path),
           queue(Queue::create(name, {.capacity = 262144,
                                      .slots = 4,
                                      .inline_bytes = 64,
-                                     .members = 4,
-                                     .poison_limit = poison_limit})),
+                                     .participants = 4,
+                                     .max_deliveries = max_deliveries})),
           corruptor(path) {}
 
     // What a handle remembers between two calls.
@@ -45,9 +45,9 @@ struct Ground {
 };
 
 // As it was when it was made.
-Ground& fresh_ground(bool has_poison) {
+Ground& fresh_ground(bool has_dead_letter) {
     static auto* const grounds = new std::array{Ground(0), Ground(2)};
-    Ground& ground = (*grounds)[has_poison ? 1 : 0];
+    Ground& ground = (*grounds)[has_dead_letter ? 1 : 0];
     ground.corruptor.undo();
     ground.forget();
     return ground;
@@ -130,7 +130,7 @@ private:
                 delivery->ack();
                 break;
             case 5:
-                delivery->set_aside();
+                delivery->dead_letter();
                 break;
             case 1:
                 delivery->untake();

@@ -110,7 +110,7 @@ inline std::vector<Image> broadcast_images(const std::string& path) {
     for (int i = 0; i < 3; ++i) second.recv().or_throw();
     writer.send(std::span(message).first(1000)).or_throw();
     writer.send(message).or_throw();
-    const Message kept = first.recv().or_throw();
+    const BroadcastMessage kept = first.recv().or_throw();
     writer.loan(500).or_throw().commit().or_throw();
     images.push_back(image_of(path));
     writer.close();
@@ -123,7 +123,8 @@ inline std::vector<Image> store_images(const std::string& path) {
     const std::string name = "file:" + path;
     const std::vector<std::byte> bytes(3000);
     Store store = Store::create(
-        name, {.capacity = 65536, .objects = 4, .members = 3, .granule = 1024, .persistent = true});
+        name,
+        {.capacity = 65536, .objects = 4, .participants = 3, .granule = 1024, .persistent = true});
     images.push_back(image_of(path));
     for (const char* key : {"a", "b", "c"}) store.put(key, bytes).or_throw();
     images.push_back(image_of(path));
@@ -131,7 +132,7 @@ inline std::vector<Image> store_images(const std::string& path) {
     const StoreObject pinned = other.get("a").or_throw();
     const StoreReservation staged = other.reserve("d", 5000).or_throw();
     store.remove("a").or_throw();
-    store.pin("b").or_throw();
+    store.retain("b").or_throw();
     images.push_back(image_of(path));
     return images;
 }
@@ -140,8 +141,11 @@ inline std::vector<Image> queue_images(const std::string& path) {
     std::vector<Image> images;
     const std::string name = "file:" + path;
     const std::vector<std::byte> bytes(6000);
-    Queue queue = Queue::create(
-        name, {.capacity = 65536, .slots = 8, .inline_bytes = 64, .members = 4, .poison_limit = 2});
+    Queue queue = Queue::create(name, {.capacity = 65536,
+                                       .slots = 8,
+                                       .inline_bytes = 64,
+                                       .participants = 4,
+                                       .max_deliveries = 2});
     images.push_back(image_of(path));
     for (const std::size_t size : {0U, 60U, 6000U, 10U, 5000U}) {
         queue.put(std::span(bytes).first(size)).or_throw();
@@ -150,7 +154,7 @@ inline std::vector<Image> queue_images(const std::string& path) {
     Queue other = Queue::attach(name);
     const Delivery taken = other.take().or_throw();
     other.take().or_throw().ack();
-    other.take().or_throw().give_back();
+    other.take().or_throw().nack();
     const QueueLoan loan = other.loan(4000).or_throw();
     images.push_back(image_of(path));
     queue.end();
@@ -176,7 +180,7 @@ inline std::vector<Image> trajectories_images(const std::string& path) {
     std::vector<Image> images;
     const std::string name = "file:" + path;
     TrajectoryReader reader = TrajectoryReader::create(
-        name, {.capacity = 65536, .slots = 8, .members = 4, .max_staleness = 1}, 4);
+        name, {.capacity = 65536, .slots = 8, .participants = 4, .max_staleness = 1}, 4);
     images.push_back(image_of(path));
     TrajectoryWriter writer = TrajectoryWriter::attach(name, {.name = "maths", .group_size = 2});
     TrajectoryWriter other = TrajectoryWriter::attach(name, {.name = "code", .min_share = 0.5});

@@ -19,7 +19,7 @@ struct Ground {
         : path(path_of(std::string(to_string(eviction)))), name("file:" + path),
           store(Store::create(name, {.capacity = 65536,
                                      .objects = 4,
-                                     .members = 3,
+                                     .participants = 3,
                                      .eviction = eviction,
                                      .granule = 1024})),
           corruptor(path) {}
@@ -133,10 +133,10 @@ private:
     void keep_or_clear(Store& store, const std::string& key) {
         switch (input_.ConsumeIntegralInRange<int>(0, 4)) {
             case 0:
-                static_cast<void>(store.pin(key).is_ok());
+                static_cast<void>(store.retain(key).is_ok());
                 break;
             case 1:
-                static_cast<void>(store.unpin(key).is_ok());
+                static_cast<void>(store.release(key).is_ok());
                 break;
             case 2:
                 static_cast<void>(store.trim());

@@ -1,7 +1,7 @@
 /* The arena: two allocators claim, free and trim runs of granules, die at any step, and are reaped
  * by janitors, one of which dies too.
  *
- *   here              | src/segment/arena.cpp
+ *   here              | src/segment/memory/arena.cpp
  *   ------------------+-----------------------------------------------------------------
  *   claim_run         | Arena::claim_run, search (runs of one, two and three granules)
  *   release_run       | Arena::release_run

@@ -3,7 +3,7 @@
  * record and none holds it. Readers die or leave with and without blocks; one rank gets a
  * replacement.
  *
- *   here          | src/broadcast, src/segment/arena.cpp
+ *   here          | src/broadcast, src/segment/memory/arena.cpp
  *   --------------+-----------------------------------------------------------------
  *   Writer        | BroadcastWriter::loan, WriterCore::allocate, publish_block
  *   recycle       | WriterCore::recycle, find_limit; Arena::is_held, free

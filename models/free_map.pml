@@ -2,7 +2,7 @@
  * the heap that it is about. Customers free, take, and lower what the map says too much of, in any
  * order, and die at any step.
  *
- *   here        | src/segment/free_map.cpp, src/segment/heap.cpp
+ *   here        | src/segment/memory/free_map.cpp, src/segment/memory/heap.cpp
  *   ------------+--------------------------------------------------------------------------------
  *   largest[]   | what the words of a region say, as Heap::scan finds it
  *   low[], high | the two levels of the map

@@ -1,8 +1,8 @@
-/* Room that a dead member of a store held, while its janitor or its successor is at work: one that
- * looks for room then does not say that there is none. One member dies at any step, or has died;
+/* Room that a dead participant of a store held, while its janitor or its successor is at work: one that
+ * looks for room then does not say that there is none. One participant dies at any step, or has died;
  * a janitor and a process that takes its place see to it, and they may die of it as well.
  *
- *   here               | src/segment/membership.hpp
+ *   here               | src/segment/life/membership.hpp
  *   -------------------+---------------------------------------------------------
  *   claim              | Participants::claim: life, note_dead, try_claim, note_dead
  *   clear_place        | Membership::reap, StoreCore::take_over
@@ -13,7 +13,7 @@
  *
  * Left out: what the janitor does to entries and blocks (store.pml), and the end of patience.
  *
- * Checked: one that begins when no living member has the room gets it, unless another does; one whose
+ * Checked: one that begins when no living participant has the room gets it, unless another does; one whose
  * holdings are taken over was found dead before.
  *
  * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT,

@@ -1,7 +1,7 @@
 /* The life of a name: segments are made in private and published under it, joined, left, removed
  * and replaced, by processes that die at any step and never wait for long.
  *
- *   here            | src/segment/segment.cpp, src/os/shared_file_linux.cpp
+ *   here            | src/segment/life/segment.cpp, src/os/shared_file_linux.cpp
  *   ----------------+----------------------------------------------------------------------
  *   Creator         | Segment::create, publish, make_way; then WriterCore::close
  *   Joiner          | open_to_join, ReaderCore::claim_rank, Segment::joined; then leave

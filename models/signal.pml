@@ -6,7 +6,7 @@
  * Readers of a Broadcast that wait for their writer: one waker, two waiters. Its writer that waits
  * for its readers: two wakers, one waiter, and -DWANTED: wakers below `wanted` don't wake.
  *
- *   here        | src/segment/signal.hpp, src/broadcast
+ *   here        | src/segment/waiting/signal.hpp, src/broadcast
  *   ------------+--------------------------------------------------------------------------------
  *   announce    | Signal::announce, os::asymmetric_fence_heavy
  *   has_waiters | Signal::has_waiters; ReaderCore::publish_position (WANTED)

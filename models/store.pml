@@ -1,7 +1,7 @@
-/* The store: members reserve, commit, give up, read, keep, remove, clear and make room, with
- * two entries and memory for one object. Any may die at any step; members, the janitor and the
+/* The store: participants reserve, commit, give up, read, keep, remove, clear and make room, with
+ * two entries and memory for one object. Any may die at any step; participants, the janitor and the
  * janitor's successor take over what the dead had. With -DSTOPS all but one stop at any step, and
- * stay stopped; that one is then to get whatever no living member holds.
+ * stay stopped; that one is then to get whatever no living participant holds.
  *
  *   here              | src/store
  *   ------------------+---------------------------------------------------------------------
@@ -16,7 +16,7 @@
  *   go_on             | StoreCore::go_on_for_the_stopped, go_on
  *   take_over         | StoreCore::take_over_entry, finish_freeing
  *   reap_dead        | StoreCore::reap: Membership::reap_all_and_wait
- *   Janitor           | another member: StoreCore::join (claim_any, inherit, enter), reap
+ *   Janitor           | another participant: StoreCore::join (claim_any, inherit, enter), reap
  *
  * Several words at once are one step (words.pml), and so are a load and the compare-and-swap after
  * it where nothing else is looked at in between; a word that has changed since it was seen is
@@ -28,7 +28,7 @@
  * not freed before it lets go; what is kept is not evicted; a get that begins when the key is
  * there finds it, unless it goes meanwhile; in the end there is nothing but free entries and
  * objects, no holder bit is left, and all memory is free or an object's; one alone gets
- * room and an entry where no living member has them, in a few attempts.
+ * room and an entry where no living participant has them, in a few attempts.
  *
  * That one alone comes to an end, whatever it is at, is a formula (-DENDS, with -DSTOPS), which
  * wants a verifier compiled without -DSAFETY and run with -a: not a part of `run`.
@@ -81,7 +81,7 @@
 #define ENTRIES 2
 #define JANITOR RUNNERS
 #define NONE 7
-#ifdef SHARED      /* runners 0 and 1 are threads of one member; none dies */
+#ifdef SHARED      /* runners 0 and 1 are threads of one participant; none dies */
 #define MEMBER(t) ((t) == 1 -> 0 : (t))
 #else
 #define MEMBER(t) (t)
@@ -109,7 +109,7 @@ byte alone = NONE;               /* goes on when all others have stopped */
 bool is_over;
 #ifdef SHARED
 #define BUSY 7
-byte count[ENTRIES];             /* of member 0 */
+byte count[ENTRIES];             /* of participant 0 */
 #endif
 
 #if RUNNERS > 2
@@ -342,7 +342,7 @@ inline take_over(who) {
     e = 0
 }
 
-/* Of a dead member without a janitor. */
+/* Of a dead participant without a janitor. */
 #if DEATHS > 0
 inline reap_dead() {
     place = 0;
@@ -362,7 +362,7 @@ inline reap_dead() { skip }
 
 #define IS_DEAD(m) (life[m] == DEAD && lock[m] == 0)
 #define DEAD_BITS ((IS_DEAD(0) -> 1 : 0) + (IS_DEAD(1) -> 2 : 0) + (IS_DEAD(2) -> 4 : 0))
-/* No living member has it. */
+/* No living participant has it. */
 #define IS_TO_BE_HAD(e)                                                                          \
     (state[e] == FREE ||                                                                         \
      ((state[e] == RESIDENT || state[e] == EVICTING) && !kept[e] &&                              \
@@ -624,7 +624,7 @@ end_leaving:
     d_step { times = 0; gone[self] = true }
 }
 
-/* Whichever member has the dead one's lock. When it dies itself its successor begins with its
+/* Whichever participant has the dead one's lock. When it dies itself its successor begins with its
  * own place. */
 proctype Janitor(byte self) provided (alone == NONE) {
     byte e, place;

@@ -3,7 +3,7 @@
  * word, by itself. Any may die at any step; a janitor finishes what a place was left with, and a
  * successor there goes on with the same description, under the next sequence.
  *
- *   here                 | src/segment/multi_word.cpp
+ *   here                 | src/segment/words/multi_word.cpp
  *   ---------------------+----------------------------------------------------------------------
  *   Participant, read    | MultiWord::read, WordPlan::set, change(plan)
  *   describe             | describe

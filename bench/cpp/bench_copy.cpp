@@ -70,7 +70,7 @@ private:
         pin_reader(0);
         auto reader = BroadcastReader::attach(name, 0, kPatience);
         for (std::uint64_t sequence = 0;; ++sequence) {
-            Result<Message> message = reader.recv();
+            Result<BroadcastMessage> message = reader.recv();
             if (message.code() == ErrorCode::Closed) {
                 return;
             }
@@ -96,7 +96,7 @@ private:
 
     Ticks copy_plainly() {
         const std::span<const std::byte> message = payload_.numbered(sent_);
-        Loan loan = require(writer_->loan(message.size()));
+        BroadcastLoan loan = require(writer_->loan(message.size()));
         const Ticks begin = ticks();
         std::memcpy(loan.bytes().data(), message.data(), message.size());
         const Ticks span = ticks() - begin;
@@ -110,7 +110,7 @@ private:
     Ticks send_loaned() {
         const std::span<const std::byte> message = payload_.numbered(sent_);
         const Ticks begin = ticks();
-        Loan loan = require(writer_->loan(message.size()));
+        BroadcastLoan loan = require(writer_->loan(message.size()));
         const Ticks loaned = ticks() - begin;
         std::memcpy(loan.bytes().data(), message.data(), message.size());
         const Ticks filled = ticks();

@@ -106,7 +106,7 @@ Ticks writer_dies() {
     Killer killer(writer, [&] { about_to_wait.wait(false); });
     about_to_wait = true;
     about_to_wait.notify_one();
-    const Result<Message> message = reader.recv(kPatience);
+    const Result<BroadcastMessage> message = reader.recv(kPatience);
     const Ticks returned_at = ticks();
     require(message.code() == ErrorCode::PeerDied,
             "parked when its writer died: " + describe(message.status()));
@@ -130,7 +130,7 @@ void measure_memory() {
     Child reader([&] {
         auto all = BroadcastReader::attach(name, 0, kPatience);
         for (std::uint64_t sequence = 0;; ++sequence) {
-            Result<Message> message = all.recv();
+            Result<BroadcastMessage> message = all.recv();
             if (message.code() == ErrorCode::Closed) {
                 return;
             }

@@ -34,7 +34,7 @@ struct BroadcastOptions {
 };
 
 // One rank as the writer, or `penstock info`, sees it.
-struct ReaderState {
+struct BroadcastReaderState {
     enum class Life : std::uint8_t {
         Expected,  // not attached yet; messages wait for it
         Active,
@@ -76,11 +76,11 @@ class ReaderCore;
 // Room for one message inside the shared memory, to be filled in place and then committed.
 // Owned by the writer's thread; a writer has one open loan at a time, and outlives it (it may be
 // moved meanwhile). Destroying it uncommitted sends nothing. The bytes are 64-byte aligned.
-class Loan {
+class BroadcastLoan {
 public:
-    Loan(Loan&& other) noexcept;
-    Loan& operator=(Loan&& other) noexcept;
-    ~Loan();
+    BroadcastLoan(BroadcastLoan&& other) noexcept;
+    BroadcastLoan& operator=(BroadcastLoan&& other) noexcept;
+    ~BroadcastLoan();
 
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
     // Offset of bytes() in the segment's file, for callers that map it a second time.
@@ -90,7 +90,7 @@ public:
 
 private:
     friend class BroadcastWriter;
-    Loan(detail::WriterCore* core, std::span<std::byte> bytes) noexcept
+    BroadcastLoan(detail::WriterCore* core, std::span<std::byte> bytes) noexcept
         : core_(core), bytes_(bytes) {}
     void drop() noexcept;
 
@@ -122,7 +122,7 @@ public:
 
     // Room for `size` bytes, to be written in place. Same errors as send; Busy while another loan
     // is open.
-    Result<Loan> loan(std::size_t size, const Wait& wait = {}) noexcept;
+    Result<BroadcastLoan> loan(std::size_t size, const Wait& wait = {}) noexcept;
 
     // Whether send() or loan() of that size would find room in the ring without waiting. No system
     // call: for callers to whom even an unneeded wait is dear, such as holders of Python's GIL.
@@ -133,9 +133,9 @@ public:
 
     // The readers that the next message of one full ring would wait for: those furthest behind
     // while the writer is blocked, none otherwise. Any thread.
-    [[nodiscard]] std::vector<ReaderState> blocked_by() const;
-    [[nodiscard]] std::vector<ReaderState> readers() const;  // every rank. Any thread.
-    [[nodiscard]] BroadcastStats stats() const;              // Any thread.
+    [[nodiscard]] std::vector<BroadcastReaderState> blocked_by() const;
+    [[nodiscard]] std::vector<BroadcastReaderState> readers() const;  // every rank. Any thread.
+    [[nodiscard]] BroadcastStats stats() const;                       // Any thread.
 
     // Readers drain what was sent, then get Closed. The name goes with the last participant, and
     // with it what was kept for ranks without a reader so far: call wait_ready() before the
@@ -163,11 +163,11 @@ private:
 // One received message, read in place. Holding it keeps its bytes; the reader may go on receiving.
 // Release (or destroy) it to give the room back, from any thread, in any order. At most 4096 may
 // be held at once. Outlives the reader handle: the mapping stays until the last one is released.
-class Message {
+class BroadcastMessage {
 public:
-    Message(Message&& other) noexcept;
-    Message& operator=(Message&& other) noexcept;
-    ~Message();
+    BroadcastMessage(BroadcastMessage&& other) noexcept;
+    BroadcastMessage& operator=(BroadcastMessage&& other) noexcept;
+    ~BroadcastMessage();
 
     // Read-only memory: writing to it faults. 64-byte aligned if sent by loan() or larger than
     // capacity/4, 8-byte aligned otherwise.
@@ -184,8 +184,9 @@ public:
     void keep() noexcept;
 
     // For the library: messages come from BroadcastReader::recv().
-    Message(detail::ReaderCore* core, std::span<const std::byte> bytes, std::uint64_t sequence,
-            std::uint32_t entry, std::uint32_t block, Format format) noexcept
+    BroadcastMessage(detail::ReaderCore* core, std::span<const std::byte> bytes,
+                     std::uint64_t sequence, std::uint32_t entry, std::uint32_t block,
+                     Format format) noexcept
         : core_(core), bytes_(bytes), sequence_(sequence), entry_(entry), block_(block),
           format_(format) {}
 
@@ -223,7 +224,7 @@ public:
 
     // The next message, in place. Timeout, Cancelled, Closed (drained after close()),
     // PeerDied (drained after the writer's death), Corrupt, Busy (4096 messages are held).
-    Result<Message> recv(const Wait& wait = {}) noexcept;
+    Result<BroadcastMessage> recv(const Wait& wait = {}) noexcept;
 
     // Whether a message is there now. One load: for callers to whom even an unneeded wait is dear.
     [[nodiscard]] bool is_ready() const noexcept;
@@ -237,8 +238,8 @@ public:
     [[nodiscard]] BroadcastStats stats() const;  // Any thread.
     [[nodiscard]] unsigned rank() const noexcept;
 
-    // The rank becomes free once the last Message is released; until then a message that lies in
-    // the ring goes on gating the writer, one in a block of its own does not.
+    // The rank becomes free once the last BroadcastMessage is released; until then a message that
+    // lies in the ring goes on gating the writer, one in a block of its own does not.
     void close() noexcept;
     void request_close() noexcept;  // Any thread: ends waits with Cancelled.
     [[nodiscard]] bool is_open() const noexcept;
@@ -259,7 +260,7 @@ private:
 struct BroadcastInfo {
     SegmentSummary segment;
     BroadcastStats stats;
-    std::vector<ReaderState> readers;
+    std::vector<BroadcastReaderState> readers;
     bool closed = false;
     double writer_blocked_for = 0;  // seconds
 };

@@ -3,13 +3,13 @@
 //
 // One participant's handle may put from one thread and take from another at the same time.
 // Accepted means queued: whatever happens to its producer, the message will be delivered. Messages
-// of one producer come in the order in which it put them; one that was given back, or held by a
+// of one producer come in the order in which it put them; one that was nacked, or held by a
 // consumer that died, comes again before everything else.
 //
 // The stream ends with its creator's close(), or with anybody's end(): producers come and go, also
 // all of them. A creator that was killed has not ended it: attach() and end() then.
 //
-// With a `poison_limit` a message that was delivered so often in vain is set aside as a dead
+// With a `max_deliveries` a message that was delivered so often in vain becomes a dead
 // letter. It keeps its slot and its bytes until it is requeued or dropped. The last delivery before
 // that is always one by itself: where the limit was reached in a batch, the message comes once more
 // alone, so that the others of the batch go their way.
@@ -48,8 +48,8 @@ struct QueueOptions {
     std::uint64_t capacity = std::uint64_t{64} << 20U;
     unsigned slots = 4096;        // messages at most, queued and taken; rounded up to 2^n
     unsigned inline_bytes = 256;  // of a message that needs no block; rounded up to 64
-    unsigned members = 64;        // participants at most
-    unsigned poison_limit = 0;    // a dead letter after so many deliveries; 0: never, up to 62
+    unsigned participants = 64;   // participants at most
+    unsigned max_deliveries = 0;  // a dead letter after so many deliveries; 0: never, up to 62
     EndsWith ends_with = EndsWith::Creator;
     // For a layer above with a queue of its own kind: eight letters that attach() must name too,
     // and so many bytes of shared memory for its accounts, zero at first.
@@ -65,11 +65,11 @@ struct QueueStats {
     std::uint64_t accepted_bytes = 0;
     std::uint64_t taken = 0;  // deliveries
     std::uint64_t acknowledged = 0;
-    std::uint64_t given_back = 0;  // by hand
-    std::uint64_t dropped = 0;     // by discard() and drop_dead_letters()
-    std::uint64_t queued = 0;      // messages that wait now, redelivered ones among them
-    std::uint64_t in_flight = 0;   // taken and not acknowledged now
-    std::uint64_t poisoned = 0;    // dead letters: set aside now
+    std::uint64_t nacked = 0;        // by hand
+    std::uint64_t dropped = 0;       // by discard() and drop_dead_letters()
+    std::uint64_t queued = 0;        // messages that wait now, redelivered ones among them
+    std::uint64_t in_flight = 0;     // taken and not acknowledged now
+    std::uint64_t dead_letters = 0;  // set aside now
     std::uint64_t queued_bytes = 0;
     double oldest = 0;  // seconds that the oldest queued message has waited
     std::uint64_t slots = 0;
@@ -85,7 +85,7 @@ struct QueueStats {
     bool closed = false;
 };
 
-// A message that was set aside, as it stood at the time of the look.
+// A dead letter, as it stood at the time of the look.
 struct DeadLetter {
     std::uint64_t sequence = 0;  // its place in the queue's order, and its name for the verbs
     unsigned producer = 0;       // participant slot
@@ -95,8 +95,8 @@ struct DeadLetter {
     double age = 0;  // seconds since it was accepted
 };
 
-// A message taken and not acknowledged yet. Its bytes stay until ack() or give_back(), from any
-// thread; destroyed without either it is given back. Outlives the Queue handle.
+// A message taken and not acknowledged yet. Its bytes stay until ack() or nack(), from any
+// thread; destroyed without either it is nacked. Outlives the Queue handle.
 class Delivery {
 public:
     Delivery(Delivery&& other) noexcept;
@@ -116,21 +116,21 @@ public:
     // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
     // (its descriptor was closed by this process), and the memory may have been another's.
     [[nodiscard]] Status check_held() const noexcept;
-    void ack() noexcept;        // It is done with, and gone.
-    void give_back() noexcept;  // It will be delivered again, marked as redelivered.
+    void ack() noexcept;   // It is done with, and gone.
+    void nack() noexcept;  // It will be delivered again, marked as redelivered.
     // It is done with and will not come again, but the bytes stay until this object goes.
     void settle() noexcept;
     // As if it had never been taken: this delivery does not count. For a consumer that finds a
     // message meant for another.
     void untake() noexcept;
     // It contradicts itself: a dead letter, until it is requeued or dropped.
-    void set_aside() noexcept;
-    // It can't be read here, whatever was delivered with it. Where there is a poison limit that is
-    // a delivery in vain, by itself; without one, untake(): there would be no end to it else.
+    void dead_letter() noexcept;
+    // It can't be read here, whatever was delivered with it. Where there is a delivery limit that
+    // is a delivery in vain, by itself; without one, untake(): there would be no end to it else.
     void refuse() noexcept;
     // A batch is about to be handed out, and this is all of it: see Queue::take_for_batch().
     void note_alone() noexcept;
-    // It reached the poison limit in company, and must be handed out by itself now.
+    // It reached the delivery limit in company, and must be handed out by itself now.
     [[nodiscard]] bool must_come_alone() const noexcept;
 
     // For the library.
@@ -304,9 +304,9 @@ struct QueueRequest {
 struct QueueInfo {
     SegmentSummary segment;
     QueueStats stats;
-    std::vector<QueueRequest> requests;   // in the order in which they will be served
-    std::vector<std::uint64_t> poisoned;  // sequences of dead letters, oldest first, up to 100
-    std::uint64_t application = 0;        // as in QueueOptions
+    std::vector<QueueRequest> requests;       // in the order in which they will be served
+    std::vector<std::uint64_t> dead_letters;  // sequences of dead letters, oldest first, up to 100
+    std::uint64_t application = 0;            // as in QueueOptions
     EndsWith ends_with = EndsWith::Creator;
 };
 QueueInfo inspect_queue(const std::string& name);

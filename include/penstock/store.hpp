@@ -52,8 +52,8 @@ struct StoreOptions {
     // Bytes for objects, with keys and metadata; rounded up to 64 KiB. Address range: memory is
     // reserved when objects first need it, and given back by trim().
     std::uint64_t capacity = std::uint64_t{256} << 20U;
-    std::uint64_t objects = 0;  // at most, about; 0: one for each 16 KiB, 1024 at least
-    unsigned members = 64;      // participants at most
+    std::uint64_t objects = 0;   // at most, about; 0: one for each 16 KiB, 1024 at least
+    unsigned participants = 64;  // participants at most
     Eviction eviction = Eviction::Sieve;
     // What sizes are rounded up to, 64 or more; 0: 64 up to 16 MiB, then 512, and so on so that the
     // accounts of the heap stay below 32 MiB.
@@ -188,8 +188,8 @@ struct StoreStats {
     std::uint64_t objects = 0;
     std::uint64_t staged = 0;
     std::uint64_t doomed = 0;
-    std::uint64_t pinned = 0;  // objects that are being read now
-    std::uint64_t kept = 0;    // by pin()
+    std::uint64_t in_use = 0;    // objects that are being read now
+    std::uint64_t retained = 0;  // by retain()
     std::uint64_t most_objects = 0;
     std::uint64_t hits = 0;  // by all participants, ever
     std::uint64_t misses = 0;
@@ -216,7 +216,7 @@ struct StoreLook {
     enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
     int staged_by = -1;  // a participant's place
     std::uint64_t nbytes = 0;
-    bool is_kept = false;  // by pin()
+    bool is_retained = false;  // by retain()
 };
 
 // One participant's handle. Any thread may use it. Keys are 1 to 4096 bytes. It belongs to its
@@ -264,9 +264,9 @@ public:
     Status remove(std::string_view key) noexcept;
     // Counts as read. False: it is not there.
     bool touch(std::string_view key) noexcept;
-    // Not evicted until unpin(), also after this process has died. Calls add up.
-    Status pin(std::string_view key) noexcept;
-    Status unpin(std::string_view key) noexcept;
+    // Not evicted until release(), also after this process has died. Calls add up.
+    Status retain(std::string_view key) noexcept;
+    Status release(std::string_view key) noexcept;
     // Removes everything, and refuses the commit of what is being written. How many there were.
     std::uint64_t clear() noexcept;
     // Gives the memory of free room back to the system, all but so much; what it gave back. Nothing

@@ -94,8 +94,8 @@ inline constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::
 struct TrajectoryOptions {
     std::uint64_t capacity = std::uint64_t{256} << 20U;  // bytes of groups waiting or being used
     unsigned slots = 4096;                               // groups, likewise
-    unsigned members = 256;                              // environments and trainers
-    unsigned poison_limit = 0;                           // as of a Queue; see give_back()
+    unsigned participants = 256;                         // environments and trainers
+    unsigned max_deliveries = 0;                         // as of a Queue; see nack()
     EndsWith ends_with = EndsWith::Creator;              // whose close() ends the stream
     // Versions that a group may be older than the policy that it is used for. No more is begun than
     // (max_staleness + 1) batches.
@@ -140,7 +140,7 @@ struct TrajectoryStats {
     std::uint64_t sequences = 0;
     std::uint64_t dropped_stale = 0;  // groups, dropped by readers that asked for it
     std::uint64_t max_tokens = 0;     // of a sequence; 0: no bound
-    std::uint64_t set_aside = 0;      // groups that no batch could be made of
+    std::uint64_t dead_lettered = 0;  // groups that no batch could be made of
     std::vector<EnvironmentStats> environments;
 };
 
@@ -290,15 +290,16 @@ public:
 
     // Done with, all of it; `step` is the policy's version from now on, if it is higher.
     void ack(std::uint64_t step) noexcept;
-    // To the queue: they are delivered again, marked as redelivered. With a `poison_limit`, one
+    // To the queue: they are delivered again, marked as redelivered. With a `max_deliveries`, one
     // that failed so often in batches with others comes again beside such as have not, where they
-    // make an exact fill, and is set aside if that fails too; else after twice as many deliveries.
-    void give_back() noexcept;
+    // make an exact fill, and becomes a dead letter if that fails too; else after twice as many
+    // deliveries.
+    void nack() noexcept;
     void untake() noexcept;  // the same, as if they had never been in a batch
     // Ends the batch: the group of that index becomes a dead letter, and comes in no batch until it
     // is requeued; the others as by untake(). One of an earlier life stays with the reader, in
     // held_messages(), and comes in no batch of it.
-    void set_aside(std::size_t index) noexcept;
+    void dead_letter(std::size_t index) noexcept;
     [[nodiscard]] bool is_open() const noexcept { return !groups_.empty(); }
 
 private:
@@ -348,13 +349,13 @@ public:
     // Sequences with more tokens can't be served: writers refuse to put them from now on
     // (TooLarge), and what waits already becomes a dead letter when its turn comes. 0: no bound.
     void limit_tokens(std::uint64_t max_tokens) noexcept;
-    // What next_batch() has set aside since the last call, in words, and why.
+    // What next_batch() has made dead letters since the last call, in words, and why.
     [[nodiscard]] std::vector<std::string> take_notices();
     // Throws away what waits and no trainer has, and goes on; how many groups. Linear in what
     // waits.
     Result<std::uint64_t> drop_waiting();
     // Groups that contradict themselves, that no batch can be made of, and those that came back
-    // `poison_limit` times: as of a Queue.
+    // `max_deliveries` times: as of a Queue.
     [[nodiscard]] Result<std::vector<DeadLetter>> dead_letters(std::size_t limit = 100) const;
     [[nodiscard]] Result<std::vector<std::byte>> copy_dead_letter(std::uint64_t sequence) const;
     Result<std::uint64_t> requeue_dead_letters() noexcept;

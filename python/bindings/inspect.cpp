@@ -7,8 +7,8 @@
 
 #include "arguments.hpp"
 #include "errors.hpp"
-#include "segment/name.hpp"
-#include "segment/segment.hpp"
+#include "segment/life/name.hpp"
+#include "segment/life/segment.hpp"
 #include "state.hpp"
 #include "text.hpp"
 #include "wait.hpp"
@@ -23,13 +23,13 @@ std::string lower(std::string_view text) {
     return copy;
 }
 
-const char* to_text(ReaderState::Life life) {
+const char* to_text(BroadcastReaderState::Life life) {
     switch (life) {
-        case ReaderState::Life::Expected:
+        case BroadcastReaderState::Life::Expected:
             return "expected";
-        case ReaderState::Life::Active:
+        case BroadcastReaderState::Life::Active:
             return "active";
-        case ReaderState::Life::Vacant:
+        case BroadcastReaderState::Life::Vacant:
             break;
     }
     return "vacant";
@@ -59,7 +59,7 @@ nb::dict to_dict(const BroadcastStats& stats) {
     return dict;
 }
 
-nb::dict to_dict(const ReaderState& reader) {
+nb::dict to_dict(const BroadcastReaderState& reader) {
     nb::dict dict;
     dict["rank"] = reader.rank;
     dict["life"] = to_text(reader.life);
@@ -129,11 +129,11 @@ nb::dict to_dict(const QueueStats& stats) {
     dict["accepted_bytes"] = stats.accepted_bytes;
     dict["taken"] = stats.taken;
     dict["acknowledged"] = stats.acknowledged;
-    dict["given_back"] = stats.given_back;
+    dict["nacked"] = stats.nacked;
     dict["dropped"] = stats.dropped;
     dict["queued"] = stats.queued;
     dict["in_flight"] = stats.in_flight;
-    dict["poisoned"] = stats.poisoned;
+    dict["dead_letters"] = stats.dead_letters;
     dict["queued_bytes"] = stats.queued_bytes;
     dict["oldest"] = stats.oldest;
     dict["slots"] = stats.slots;
@@ -164,8 +164,8 @@ nb::dict to_dict(const StoreStats& stats) {
     dict["objects"] = stats.objects;
     dict["staged"] = stats.staged;
     dict["doomed"] = stats.doomed;
-    dict["pinned"] = stats.pinned;
-    dict["kept"] = stats.kept;
+    dict["in_use"] = stats.in_use;
+    dict["retained"] = stats.retained;
     dict["most_objects"] = stats.most_objects;
     dict["hits"] = stats.hits;
     dict["misses"] = stats.misses;
@@ -229,11 +229,11 @@ nb::dict to_dict(const QueueInfo& info) {
         requests.append(one);
     }
     dict["requests"] = requests;
-    nb::list poisoned;
-    for (const std::uint64_t sequence : info.poisoned) {
-        poisoned.append(sequence);
+    nb::list dead_letters;
+    for (const std::uint64_t sequence : info.dead_letters) {
+        dead_letters.append(sequence);
     }
-    dict["poisoned"] = poisoned;
+    dict["dead_letters"] = dead_letters;
     dict["application"] = info.application;
     dict["ends_with"] = info.ends_with == EndsWith::Creator ? "creator" : "last_producer";
     return dict;
@@ -267,7 +267,7 @@ nb::dict to_dict(const TrajectoryStats& stats) {
     dict["dropped_stale"] = stats.dropped_stale;
     dict["max_tokens"] =
         stats.max_tokens == 0 ? nb::none() : nb::object(nb::int_(stats.max_tokens));
-    dict["set_aside"] = stats.set_aside;
+    dict["dead_lettered"] = stats.dead_lettered;
     dict["environments"] = to_list(stats.environments);
     return dict;
 }

@@ -71,7 +71,7 @@ private:
     }
 
     Writer& writer_;
-    std::optional<Loan> loan_;
+    std::optional<BroadcastLoan> loan_;
 };
 
 // The context manager.

@@ -83,7 +83,7 @@ QueueRole parse_role(nb::handle given) {
 }
 
 void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::handle slots,
-            nb::handle inline_bytes, nb::handle members, nb::handle poison_limit,
+            nb::handle inline_bytes, nb::handle participants, nb::handle max_deliveries,
             nb::handle ends_with, nb::handle codec, nb::handle populate, nb::handle lock_memory,
             std::uint64_t application, nb::handle owner) {
     const std::string name = parse_name(given_name);
@@ -92,8 +92,8 @@ void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.capacity = parse_bytes(capacity, "capacity");
     options.slots = parse_small(slots, "slots");
     options.inline_bytes = parse_small(inline_bytes, "inline_bytes");
-    options.members = parse_small(members, "members");
-    options.poison_limit = parse_small(poison_limit, "poison_limit");
+    options.participants = parse_small(participants, "participants");
+    options.max_deliveries = parse_small(max_deliveries, "max_deliveries");
     options.ends_with = parse_ends_with(ends_with);
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
@@ -173,7 +173,7 @@ void refuse_pickle(const QueueSide& side) {
     raise_error(ErrorCode::Incompatible,
                 "the next message of the " + side.title() +
                     " is a pickle, and reading it could run any code; it is still there, until it "
-                    "was refused poison_limit times: if you trust its producer, attach with "
+                    "was refused max_deliveries times: if you trust its producer, attach with "
                     "codec='pickle'");
 }
 
@@ -182,10 +182,11 @@ void bind_queue(nb::module_& module) {
                                      "One participant of a queue; penstock.Queue is its face.");
     bound
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
-             nb::arg("slots").none(), nb::arg("inline_bytes").none(), nb::arg("members").none(),
-             nb::arg("poison_limit").none(), nb::arg("ends_with").none() = "creator",
-             nb::arg("codec").none(), nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("application") = 0, nb::arg("owner").none() = nb::none())
+             nb::arg("slots").none(), nb::arg("inline_bytes").none(),
+             nb::arg("participants").none(), nb::arg("max_deliveries").none(),
+             nb::arg("ends_with").none() = "creator", nb::arg("codec").none(),
+             nb::arg("populate").none(), nb::arg("lock_memory").none(), nb::arg("application") = 0,
+             nb::arg("owner").none() = nb::none())
         .def(
             "__init__",
             [](PyQueue* place, nb::handle name, const std::string& instance, nb::handle role,
@@ -212,7 +213,7 @@ void bind_queue(nb::module_& module) {
             "``timeout`` is in seconds: None waits for ever, 0 tries once.\n\n"
             "Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or\n"
             "Incompatible for a pickle that was not asked for, which stays there: in front of all\n"
-            "that came after it, until ``poison_limit`` such refusals, or until a consumer with\n"
+            "that came after it, until ``max_deliveries`` such refusals, or until a consumer with\n"
             "``codec=\"pickle\"`` takes it.")
         .def("get_view", &make_queue_view, nb::arg("timeout") = nb::none(),
              "The next message, in place: ``with queue.get_view() as obj``; see "
@@ -230,16 +231,16 @@ void bind_queue(nb::module_& module) {
             "was. After the end of the stream the last batch may be smaller.\n\n"
             "Arrays are read-only views of shared memory, or of a copy where the message has at "
             "most\n"
-            "8 KiB. The messages are acknowledged when the block ends, and given back if it raises "
+            "8 KiB. The messages are acknowledged when the block ends, and nacked if it raises "
             "or\n"
             "the process dies: then they come again. The list is emptied at the end of the block.\n"
             "An array of a longer message that is kept, also by the variable of the ``with``, "
             "holds\n"
             "the message's memory; after an exception it holds the message back until it is "
             "gone.\n\n"
-            "With a ``poison_limit`` a message that came back so often, the last time in a batch "
+            "With a ``max_deliveries`` a message that came back so often, the last time in a batch "
             "with\n"
-            "others, comes once more alone before it is set aside: a batch of one, also where\n"
+            "others, comes once more alone before it is a dead letter: a batch of one, also where\n"
             "``min_items`` is more, and the batch before it ends early.\n\n"
             "Raises what ``get`` raises when the block begins, and InvalidArgument for more\n"
             "``min_items`` than the queue has slots; then nothing was taken.")

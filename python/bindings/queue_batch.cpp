@@ -1,5 +1,5 @@
 // penstock._core.Batch: `with queue.get_many() as batch`, messages read where they lie. They are
-// acknowledged when the block ends in good order, and given back when it raises. Short ones are
+// acknowledged when the block ends in good order, and nacked when it raises. Short ones are
 // copied out first, so that arrays which outlive the block hold nothing; those of a longer message
 // hold its memory, and after an exception the message itself, until the last of them is gone.
 #include <cstring>
@@ -48,9 +48,9 @@ public:
     }
 
     // At once where nothing lies in it any more, else with the last array.
-    void give_back() noexcept {
+    void nack() noexcept {
         if (copy_ != nullptr) {
-            delivery_.give_back();
+            delivery_.nack();
         }
     }
 
@@ -114,14 +114,14 @@ public:
             if (!failed && held) {
                 held = delivery.check_held();
             }
-            failed ? delivery.give_back() : delivery.ack();
+            failed ? delivery.nack() : delivery.ack();
         }
         for (const nb::object& lease : leases) {
             auto& message = *nb::inst_ptr<QueueLease>(lease);
             if (!failed && held) {
                 held = message.check_held();
             }
-            failed ? message.give_back() : message.acknowledge();
+            failed ? message.nack() : message.acknowledge();
         }
         // A list that is still referred to has no messages any more: only arrays kept by name stay.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
@@ -220,7 +220,7 @@ void bind_queue_batch(nb::module_& module) {
     nb::class_<BatchBlock>(module, "Batch",
                            "Messages of a queue, read where they lie; made by "
                            "``Queue.get_many()`` and ``get_view()``.\n\n"
-                           "Can be entered once. Acknowledged at the end of the block, given back "
+                           "Can be entered once. Acknowledged at the end of the block, nacked "
                            "on an exception.")
         .def("__enter__", &BatchBlock::enter)
         .def("_untake", &BatchBlock::untake)

@@ -14,7 +14,7 @@ namespace penstock::py {
 namespace {
 
 // What is pending, if it was sent as bytes.
-const Message& expect_bytes(const Reader& reader) {
+const BroadcastMessage& expect_bytes(const Reader& reader) {
     if (reader.pending->format() != Format::Bytes) {
         raise_error(ErrorCode::Incompatible,
                     "the next message for the " + reader.title() +
@@ -25,7 +25,7 @@ const Message& expect_bytes(const Reader& reader) {
 }
 
 nb::object recv(Reader& reader, nb::handle timeout) {
-    const Message message = reader.take_message(parse_timeout(timeout));
+    const BroadcastMessage message = reader.take_message(parse_timeout(timeout));
     nb::object value = copy_of({message.bytes(), message.format()}, reader.codec);
     check(message.check_held());
     return value;
@@ -108,7 +108,7 @@ void Reader::await_message(Turn& turn, Deadline deadline, const Cancel* cancel) 
         });
 }
 
-Message Reader::take_message(Deadline deadline) {
+BroadcastMessage Reader::take_message(Deadline deadline) {
     Turn turn(*this);
     await_message(turn, deadline);
     if (pending->format() == Format::Pickle && codec != Codec::Pickle) {
@@ -117,7 +117,7 @@ Message Reader::take_message(Deadline deadline) {
                         " is a pickle, and reading it could run any code; it is still there: if "
                         "you trust the writer, attach with codec='pickle'");
     }
-    Message message = *std::move(pending);
+    BroadcastMessage message = *std::move(pending);
     pending.reset();
     return message;
 }

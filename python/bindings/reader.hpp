@@ -22,12 +22,12 @@ struct Reader final : Handle {
     const std::string name;
     const std::string instance;
     // The next message: received, but not yet taken in the way that its format asks for.
-    std::optional<Message> pending;
+    std::optional<BroadcastMessage> pending;
 
     // Waits until there is a pending message. Raises what recv() raises.
     void await_message(Turn& turn, Deadline deadline, const Cancel* cancel = nullptr);
     // The next message for recv() and recv_view(). Incompatible leaves it pending.
-    Message take_message(Deadline deadline);
+    BroadcastMessage take_message(Deadline deadline);
 
 private:
     void end_waits() noexcept override { core.request_close(); }

@@ -18,7 +18,7 @@ namespace penstock::py {
 namespace nb = nanobind;
 
 nb::dict to_dict(const BroadcastStats& stats);
-nb::dict to_dict(const ReaderState& reader);
+nb::dict to_dict(const BroadcastReaderState& reader);
 nb::dict to_dict(const Participant& participant);
 nb::dict to_dict(const SegmentSummary& segment);
 nb::dict to_dict(const BroadcastInfo& info);

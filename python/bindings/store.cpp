@@ -64,7 +64,7 @@ nb::tuple look(PyStore& store, nb::handle key) {
     const StoreLook found = store.live()->look(parse_key(key));
     const char* const states[] = {"miss", "hit", "staged"};
     return nb::make_tuple(states[static_cast<unsigned>(found.state)], found.staged_by, found.nbytes,
-                          found.is_kept);
+                          found.is_retained);
 }
 
 nb::list keys(PyStore& store) {
@@ -87,14 +87,14 @@ nb::list keys(PyStore& store) {
 }
 
 void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::handle objects,
-            nb::handle members, nb::handle eviction, nb::handle granule, nb::handle persistent,
+            nb::handle participants, nb::handle eviction, nb::handle granule, nb::handle persistent,
             nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages,
             nb::handle owner) {
     const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
     options.objects = objects.is_none() ? 0 : parse_natural(objects, "objects");
-    options.members = parse_small(members, "members");
+    options.participants = parse_small(participants, "participants");
     options.eviction = parse_eviction(eviction);
     options.granule = granule.is_none() ? 0 : parse_bytes(granule, "granule");
     options.persistent = parse_flag(persistent, "persistent");
@@ -202,7 +202,7 @@ void bind_store(nb::module_& module) {
     nb::class_<PyStore, StoreObjects>(module, "Store", nb::is_weak_referenceable(),
                                       "One participant of a store; penstock.Store is its face.")
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
-             nb::arg("objects").none(), nb::arg("members").none(), nb::arg("eviction").none(),
+             nb::arg("objects").none(), nb::arg("participants").none(), nb::arg("eviction").none(),
              nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
              nb::arg("populate").none(), nb::arg("lock_memory").none(),
              nb::arg("huge_pages").none(), nb::arg("owner").none() = nb::none())
@@ -230,20 +230,21 @@ void bind_store(nb::module_& module) {
             [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); },
             nb::arg("key").none(), "Count as read, for eviction. False: it is not there.")
         .def(
-            "pin",
+            "retain",
             [](PyStore& store, nb::handle key) {
-                return is_done(store.live()->pin(parse_key(key)));
+                return is_done(store.live()->retain(parse_key(key)));
             },
             nb::arg("key").none(),
-            "Never evict it until ``unpin()``, also after this process died; counts. False: it is "
+            "Never evict it until ``release()``, also after this process died; counts. False: it "
+            "is "
             "not there.")
         .def(
-            "unpin",
+            "release",
             [](PyStore& store, nb::handle key) {
-                return is_done(store.live()->unpin(parse_key(key)));
+                return is_done(store.live()->release(parse_key(key)));
             },
             nb::arg("key").none(),
-            "Take one ``pin()`` back. False: it is not there, or was not pinned.")
+            "Take one ``retain()`` back. False: it is not there, or was not pinned.")
         .def(
             "clear",
             [](PyStore& store) {

@@ -77,8 +77,8 @@ TrajectoryOptions parse_options(const nb::dict& options, nb::handle owner) {
     parsed.replaces_owner = parse_owner(owner);
     parsed.capacity = parse_bytes(options["capacity"], "capacity");
     parsed.slots = parse_small(options["slots"], "slots");
-    parsed.members = parse_small(options["members"], "members");
-    parsed.poison_limit = parse_small(options["poison_limit"], "poison_limit");
+    parsed.participants = parse_small(options["participants"], "participants");
+    parsed.max_deliveries = parse_small(options["max_deliveries"], "max_deliveries");
     parsed.max_staleness = parse_staleness(options["max_staleness"]);
     parsed.ends_with = parse_ends_with(options["ends_with"]);
     parsed.memory.populate = parse_flag(options["populate"], "populate");

@@ -34,7 +34,7 @@ Column parse_column(const std::string& text) {
 
 void check_open(const TrajectoryBatch& batch) {
     if (!batch.is_open()) {
-        raise_error(ErrorCode::Closed, "this batch was acknowledged or given back");
+        raise_error(ErrorCode::Closed, "this batch was acknowledged or nacked");
     }
 }
 
@@ -268,8 +268,8 @@ void bind_trajectory_batch(nb::module_& module) {
                 batch.ack(version);
             },
             nb::arg("step").none())
-        .def("give_back", &TrajectoryBatch::give_back)
-        .def("set_aside", &TrajectoryBatch::set_aside, nb::arg("index"))
+        .def("nack", &TrajectoryBatch::nack)
+        .def("dead_letter", &TrajectoryBatch::dead_letter, nb::arg("index"))
         .def("untake", &TrajectoryBatch::untake);
 }
 

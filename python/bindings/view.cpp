@@ -13,7 +13,7 @@ namespace {
 
 // Owns one received message, as an object that arrays can keep alive.
 struct Lease {
-    std::shared_ptr<Message> message;
+    std::shared_ptr<BroadcastMessage> message;
     [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return message->bytes(); }
 };
 
@@ -28,8 +28,8 @@ public:
         }
         const nb::object owner = std::move(reader_);
         auto& reader = *nb::inst_ptr<Reader>(owner);
-        auto shared = std::make_shared<Message>(reader.take_message(deadline_));
-        const Message& message = *shared;
+        auto shared = std::make_shared<BroadcastMessage>(reader.take_message(deadline_));
+        const BroadcastMessage& message = *shared;
         nb::object lease = nb::cast(Lease{shared});
         nb::object value = view_of({message.bytes(), message.format()}, lease, reader.codec);
         lease_ = std::move(lease);
@@ -42,7 +42,7 @@ public:
             return;
         }
         const Status held = failed ? Status::ok() : message_->check_held();
-        const std::weak_ptr<Message> given = std::exchange(message_, nullptr);
+        const std::weak_ptr<BroadcastMessage> given = std::exchange(message_, nullptr);
         lease_.reset();
         // Arrays that were made of it are still there: it may be for long.
         if (const auto kept = given.lock()) {
@@ -55,7 +55,7 @@ private:
     nb::object reader_;
     Deadline deadline_;
     nb::object lease_;
-    std::shared_ptr<Message> message_;
+    std::shared_ptr<BroadcastMessage> message_;
 };
 
 }  // namespace

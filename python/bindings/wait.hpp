@@ -8,7 +8,7 @@
 
 #include "penstock/error.hpp"
 #include "penstock/wait.hpp"
-#include "segment/attachment.hpp"
+#include "segment/life/attachment.hpp"
 
 namespace penstock::py {
 

@@ -20,7 +20,7 @@ namespace {
 
 struct WriterOutlet {
     using Owner = Writer;
-    using Loan = penstock::Loan;
+    using Loan = BroadcastLoan;
 
     explicit WriterOutlet(Writer& owner) : writer(owner) {}
     [[nodiscard]] Handle& handle() const { return writer; }

@@ -209,7 +209,7 @@ class BroadcastReader:
 class Batch:
     """Messages of a queue, read where they lie; made by ``Queue.get_many()`` and ``get_view()``.
 
-    Can be entered once. Acknowledged at the end of the block, given back on an exception.
+    Can be entered once. Acknowledged at the end of the block, nacked on an exception.
     """
 
     def __enter__(self) -> Any: ...
@@ -242,8 +242,8 @@ class Queue:
         capacity: int | str,
         slots: int,
         inline_bytes: int,
-        members: int,
-        poison_limit: int,
+        participants: int,
+        max_deliveries: int,
         ends_with: str = "creator",
         codec: str | None,
         populate: bool,
@@ -282,7 +282,8 @@ class Queue:
 
         Raises Timeout, Closed (the stream has ended and nothing is left), Corrupt, or Incompatible
         for a pickle that was not asked for, which stays there: in front of all that came after it,
-        until ``poison_limit`` such refusals, or until a consumer with ``codec="pickle"`` takes it.
+        until ``max_deliveries`` such refusals, or until a consumer with ``codec="pickle"`` takes
+        it.
         """
 
     def get_view(self, timeout: Timeout = None) -> Batch:
@@ -298,13 +299,13 @@ class Queue:
         of the stream the last batch may be smaller.
 
         Arrays are read-only views of shared memory, or of a copy where the message has at most 8
-        KiB. The messages are acknowledged when the block ends, and given back if it raises or the
+        KiB. The messages are acknowledged when the block ends, and nacked if it raises or the
         process dies: then they come again. The list is emptied at the end of the block. An array of
         a longer message that is kept, also by the variable of the ``with``, holds the message's
         memory; after an exception it holds the message back until it is gone.
 
-        With a ``poison_limit`` a message that came back so often, the last time in a batch with
-        others, comes once more alone before it is set aside: a batch of one, also where
+        With a ``max_deliveries`` a message that came back so often, the last time in a batch with
+        others, comes once more alone before it is a dead letter: a batch of one, also where
         ``min_items`` is more, and the batch before it ends early.
 
         Raises what ``get`` raises when the block begins, and InvalidArgument for more ``min_items``
@@ -364,7 +365,7 @@ class _QueueInfo(TypedDict):
     segment: _Summary
     stats: dict[str, Any]
     requests: list[dict[str, Any]]
-    poisoned: list[int]
+    dead_letters: list[int]
     application: int
     ends_with: Literal["creator", "last_producer"]
 
@@ -382,7 +383,7 @@ class _TrajectoryStats(TypedDict):
     sequences: int
     dropped_stale: int
     max_tokens: int | None
-    set_aside: int
+    dead_lettered: int
     environments: list[dict[str, Any]]
 
 class _TrajectoryInfo(_QueueInfo):
@@ -577,7 +578,7 @@ class Store(StoreObjects):
         *,
         capacity: int | str,
         objects: int | None,
-        members: int,
+        participants: int,
         eviction: str,
         granule: int | str | None,
         persistent: bool,
@@ -613,13 +614,13 @@ class Store(StoreObjects):
     def touch(self, key: str | bytes) -> bool:
         """Count as read, for eviction. False: it is not there."""
 
-    def pin(self, key: str | bytes) -> bool:
-        """Never evict it until ``unpin()``, also after this process died; counts. False: it is not
-        there.
+    def retain(self, key: str | bytes) -> bool:
+        """Never evict it until ``release()``, also after this process died; counts. False: it is
+        not there.
         """
 
-    def unpin(self, key: str | bytes) -> bool:
-        """Take one ``pin()`` back. False: it is not there, or was not pinned."""
+    def release(self, key: str | bytes) -> bool:
+        """Take one ``retain()`` back. False: it is not there, or was not pinned."""
 
     def clear(self) -> int:
         """Remove everything, and refuse the commit of what is being written; how many objects."""
@@ -1063,6 +1064,6 @@ class TrajectoryBatch:
     def fill_versions(self, array: Any) -> None: ...
     def fill_scores(self, array: Any) -> None: ...
     def ack(self, step: int) -> None: ...
-    def give_back(self) -> None: ...
-    def set_aside(self, index: int) -> None: ...
+    def nack(self) -> None: ...
+    def dead_letter(self, index: int) -> None: ...
     def untake(self) -> None: ...

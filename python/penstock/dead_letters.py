@@ -1,4 +1,4 @@
-"""Dead letters: messages that a queue has set aside, to be looked at, requeued or dropped."""
+"""Dead letters: messages that a queue delivers no more, to be looked at, requeued or dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_SEQUENCE = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message that was set aside, as it stood at the time of the look. It stays where it is."""
+    """A dead letter, as it stood at the time of the look. It stays where it is."""
 
     sequence: int  #: its place in the queue's order, and its name for the verbs
     producer: int  #: the place of the participant that put it

@@ -45,8 +45,8 @@ class Queue(_core.Queue):
         capacity: int | str = "64MiB",
         slots: int = 4096,
         inline_bytes: int = 256,
-        members: int = 64,
-        poison_limit: int = 0,
+        participants: int = 64,
+        max_deliveries: int = 0,
         ends_with: EndsWith = "creator",
         codec: Codec = None,
         populate: bool = False,
@@ -62,11 +62,12 @@ class Queue(_core.Queue):
         ``end()``.
 
         At most ``slots`` messages are queued or being worked on at a time, in at most ``capacity``
-        bytes; those of up to ``inline_bytes`` take none of it. ``members`` processes or handles may
-        be attached at once. A message that was delivered ``poison_limit`` times without being
-        acknowledged is set aside as a dead letter (0: never; up to 62), see ``dead_letters()``; its
-        last delivery before that is one by itself, see ``get_many()``. ``codec="pickle"`` puts what
-        the typed codec does not know as a pickle; consumers must ask for that too.
+        bytes; those of up to ``inline_bytes`` take none of it. ``participants`` processes or
+        handles may be attached at once. A message that was delivered ``max_deliveries`` times
+        without being acknowledged is set aside as a dead letter (0: never; up to 62), see
+        ``dead_letters()``; its last delivery before that is one by itself, see ``get_many()``.
+        ``codec="pickle"`` puts what the typed codec does not know as a pickle; consumers must ask
+        for that too.
 
         Memory for messages is reserved when they need it, and given back when the queue is idle.
         ``populate`` takes all of it at once and for good (NoSpace if it isn't there) and maps it
@@ -84,8 +85,8 @@ class Queue(_core.Queue):
             capacity=capacity,
             slots=slots,
             inline_bytes=inline_bytes,
-            members=members,
-            poison_limit=poison_limit,
+            participants=participants,
+            max_deliveries=max_deliveries,
             ends_with=ends_with,
             codec=codec,
             populate=populate,

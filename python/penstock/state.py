@@ -145,11 +145,11 @@ class QueueStats:
     accepted_bytes: int
     taken: int  #: deliveries; a message that came again counts again
     acknowledged: int
-    given_back: int  #: by hand, or by an exception in a block
+    nacked: int  #: by hand, or by an exception in a block
     dropped: int  #: by ``discard()`` and ``drop_dead_letters()``; nothing else drops
     queued: int  #: now, those that came back among them
     in_flight: int  #: now: taken and not acknowledged
-    poisoned: int  #: now: dead letters, see ``Queue.dead_letters()``
+    dead_letters: int  #: now: dead letters, see ``Queue.dead_letters()``
     queued_bytes: int
     oldest: float  #: seconds that the oldest queued message has waited
     slots: int  #: messages at most, queued, in flight or set aside
@@ -180,7 +180,7 @@ class QueueInfo:
     segment: SegmentSummary
     stats: QueueStats
     requests: list[QueueRequest]  #: in the order in which they will be served
-    poisoned: list[int]  #: sequences of dead letters, oldest first, up to 100
+    dead_letters: list[int]  #: sequences of dead letters, oldest first, up to 100
     ends_with: Literal["creator", "last_producer"]  #: whose ``close()`` ends the stream
 
 
@@ -191,7 +191,7 @@ class StoreLook:
     state: Literal["hit", "staged", "miss"]
     staged_by: int  #: the place of the participant that is writing it; -1 if none is
     nbytes: int  #: of the object, if it is there
-    is_kept: bool  #: by ``pin()``
+    is_retained: bool  #: by ``retain()``
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ class StoreStats:
     objects: int
     staged: int
     doomed: int
-    pinned: int  #: objects that are being read now
-    kept: int  #: objects that ``pin()`` keeps
+    in_use: int  #: objects that are being read now
+    retained: int  #: objects that ``retain()`` keeps
     most_objects: int
     hits: int
     misses: int
@@ -326,6 +326,6 @@ def queue_info_from(raw: _QueueInfo) -> QueueInfo:
         segment=summary_from(raw["segment"]),
         stats=QueueStats(**raw["stats"]),
         requests=[QueueRequest(**request) for request in raw["requests"]],
-        poisoned=raw["poisoned"],
+        dead_letters=raw["dead_letters"],
         ends_with=raw["ends_with"],
     )

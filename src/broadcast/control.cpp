@@ -8,8 +8,8 @@
 #include "os/crash_point.hpp"
 #include "os/pages.hpp"
 #include "os/process.hpp"
-#include "segment/elapsed.hpp"
 #include "segment/text.hpp"
+#include "segment/waiting/elapsed.hpp"
 
 namespace penstock {
 namespace detail {
@@ -54,7 +54,7 @@ SegmentPlan plan_of(const BroadcastShape& shape) {
     return plan;
 }
 
-BroadcastShape shape_of(const BroadcastOptions& options) {
+BroadcastShape broadcast_shape_of(const BroadcastOptions& options) {
     if (options.readers < 1 || options.readers > layout::kMaxReaders) {
         refuse("readers must be 1 to " + std::to_string(layout::kMaxReaders) + ", not " +
                std::to_string(options.readers));
@@ -78,7 +78,7 @@ BroadcastShape shape_of(const BroadcastOptions& options) {
     return shape;
 }
 
-BroadcastShape shape_of(const layout::SegmentHeader& header) {
+BroadcastShape broadcast_shape_of(const layout::SegmentHeader& header) {
     const auto& geometry = header.geometry;
     BroadcastShape shape;
     const std::uint64_t readers = geometry[layout::kReaders];
@@ -108,11 +108,11 @@ BroadcastShape shape_of(const layout::SegmentHeader& header) {
     return shape;
 }
 
-ReaderState describe_reader(const BroadcastView& view, const Participants& participants,
-                            unsigned rank) {
+BroadcastReaderState describe_reader(const BroadcastView& view, const Participants& participants,
+                                     unsigned rank) {
     const ReaderLine& line = view.reader(rank);
     const unsigned slot = layout::slot_of_rank(rank);
-    ReaderState state;
+    BroadcastReaderState state;
     state.rank = rank;
     // The reader's numbers before the writer's, so that no lag comes out negative.
     const std::uint64_t gate = line.gate.load(kAcquire);
@@ -120,9 +120,9 @@ ReaderState describe_reader(const BroadcastView& view, const Participants& parti
     const std::uint64_t released = line.messages.load(kRelaxed);
     const std::uint64_t published = view.writer().position.load(kAcquire);
     const std::uint64_t sent = view.counts().messages.load(kRelaxed);
-    state.life = gate == ReaderLine::kActive   ? ReaderState::Life::Active
-                 : gate == ReaderLine::kVacant ? ReaderState::Life::Vacant
-                                               : ReaderState::Life::Expected;
+    state.life = gate == ReaderLine::kActive   ? BroadcastReaderState::Life::Active
+                 : gate == ReaderLine::kVacant ? BroadcastReaderState::Life::Vacant
+                                               : BroadcastReaderState::Life::Expected;
     state.messages = released - std::min(released, line.start.load(kRelaxed));
     if (gate != ReaderLine::kVacant) {
         state.lag_bytes = published - std::min(published, position);
@@ -138,9 +138,10 @@ ReaderState describe_reader(const BroadcastView& view, const Participants& parti
     return state;
 }
 
-std::vector<ReaderState> find_blockers(const BroadcastView& view, const Participants& participants,
-                                       const Arena& arena) {
-    std::vector<ReaderState> blockers;
+std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
+                                                const Participants& participants,
+                                                const Arena& arena) {
+    std::vector<BroadcastReaderState> blockers;
     const std::int64_t since = view.state().blocked_since.load(kRelaxed);
     if (since == 0) return blockers;
     const std::uint64_t needed = view.state().needed.load(kRelaxed);
@@ -152,7 +153,7 @@ std::vector<ReaderState> find_blockers(const BroadcastView& view, const Particip
                                 ? arena.is_held_by(layout::slot_of_rank(rank))
                                 : is_gating(view, rank) && line.position.load(kAcquire) < needed;
         if (!blocks) continue;
-        ReaderState state = describe_reader(view, participants, rank);
+        BroadcastReaderState state = describe_reader(view, participants, rank);
         state.blocking_for = seconds;
         blockers.push_back(std::move(state));
     }
@@ -195,7 +196,7 @@ void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) no
 
 }  // namespace detail
 
-std::string ReaderState::describe() const {
+std::string BroadcastReaderState::describe() const {
     std::string text = "reader " + std::to_string(rank);
     if (life == Life::Expected && pid == 0) return text + ", which has not attached yet";
     if (life == Life::Vacant && pid == 0) return text + ", vacant";

@@ -8,9 +8,9 @@
 
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
-#include "segment/arena.hpp"
-#include "segment/segment.hpp"
-#include "segment/signal.hpp"
+#include "segment/life/segment.hpp"
+#include "segment/memory/arena.hpp"
+#include "segment/waiting/signal.hpp"
 
 namespace penstock::detail {
 
@@ -27,9 +27,9 @@ struct BroadcastShape {
 };
 
 SegmentPlan plan_of(const BroadcastShape& shape);
-BroadcastShape shape_of(const BroadcastOptions& options);  // throws InvalidArgument
+BroadcastShape broadcast_shape_of(const BroadcastOptions& options);  // throws InvalidArgument
 // Throws Corrupt unless the header's geometry describes a Broadcast that fits its segment.
-BroadcastShape shape_of(const layout::SegmentHeader& header);
+BroadcastShape broadcast_shape_of(const layout::SegmentHeader& header);
 
 // Typed pointers into a control block. A value.
 class BroadcastView {
@@ -63,11 +63,12 @@ private:
 };
 
 // One rank, for people: what its line and its slot say now.
-ReaderState describe_reader(const BroadcastView& view, const Participants& participants,
-                            unsigned rank);
+BroadcastReaderState describe_reader(const BroadcastView& view, const Participants& participants,
+                                     unsigned rank);
 // The ranks that keep a blocked writer from going on; none if it is not blocked.
-std::vector<ReaderState> find_blockers(const BroadcastView& view, const Participants& participants,
-                                       const Arena& arena);
+std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
+                                                const Participants& participants,
+                                                const Arena& arena);
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 

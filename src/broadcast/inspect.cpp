@@ -1,7 +1,7 @@
 // A Broadcast as `penstock info` shows it, read without attaching.
 #include "broadcast/control.hpp"
 #include "penstock/broadcast.hpp"
-#include "segment/elapsed.hpp"
+#include "segment/waiting/elapsed.hpp"
 
 namespace penstock {
 
@@ -10,7 +10,7 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Broadcast)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a broadcast");
     }
-    const detail::BroadcastShape shape = detail::shape_of(visit.header());
+    const detail::BroadcastShape shape = detail::broadcast_shape_of(visit.header());
     BroadcastInfo info;
     info.segment = detail::summarize(visit, name);
     const detail::BroadcastView view(shape, visit.control());
@@ -25,8 +25,8 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     if (since != 0) info.writer_blocked_for = detail::seconds_since(since);
     const auto blockers = detail::find_blockers(view, visit.participants(), arena);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
-        ReaderState state = detail::describe_reader(view, visit.participants(), rank);
-        for (const ReaderState& blocker : blockers) {
+        BroadcastReaderState state = detail::describe_reader(view, visit.participants(), rank);
+        for (const BroadcastReaderState& blocker : blockers) {
             if (blocker.rank == rank) state.blocking_for = blocker.blocking_for;
         }
         info.readers.push_back(std::move(state));

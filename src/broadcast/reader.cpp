@@ -12,8 +12,8 @@
 #include "os/fence.hpp"
 #include "os/fork.hpp"
 #include "os/spin.hpp"
-#include "segment/read_once.hpp"
 #include "segment/text.hpp"
+#include "segment/words/read_once.hpp"
 
 namespace penstock {
 namespace detail {
@@ -48,7 +48,7 @@ ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) 
 
 ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     : rank_(rank), slot_(layout::slot_of_rank(rank)) {
-    const BroadcastShape shape = shape_of(segment->header());
+    const BroadcastShape shape = broadcast_shape_of(segment->header());
     if (rank >= shape.readers) {
         throw Error(ErrorCode::InvalidArgument, quoted(segment->name()) + " has no rank " +
                                                     std::to_string(rank) + ": it was created for " +
@@ -317,11 +317,11 @@ inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
     held.messages = ++messages_;
     held.released.store(false, kRelaxed);
     ++handed_out_;
-    next_.store(entry + 1, kRelease);  // pairs with: the acquire in give_back_released()
+    next_.store(entry + 1, kRelease);  // pairs with: the acquire in nack_released()
     return entry;
 }
 
-Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
+Result<BroadcastMessage> ReaderCore::recv(const Wait& wait) noexcept {
     if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMaxHeld) [[unlikely]] {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     }
@@ -333,8 +333,8 @@ Result<Message> ReaderCore::recv(const Wait& wait) noexcept {
     const std::uint64_t sequence = messages_;
     const std::uint32_t entry = hand_out(found);
     PENSTOCK_CRASH_POINT("broadcast.recv.found");
-    return Result<Message>(std::in_place, this, std::span(found.data, found.size), sequence, entry,
-                           found.granule, found.format);
+    return Result<BroadcastMessage>(std::in_place, this, std::span(found.data, found.size),
+                                    sequence, entry, found.granule, found.format);
 }
 
 Result<std::size_t> ReaderCore::next_size(const Wait& wait) noexcept {
@@ -423,7 +423,7 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
         PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
         space_.notify();
     } else {
-        // pairs with: the acquire in give_back_released()
+        // pairs with: the acquire in nack_released()
         held_[entry % kMaxHeld].released.store(true, kRelease);
     }
     announce(kLetGo | kReleased);
@@ -436,7 +436,7 @@ inline void ReaderCore::announce(std::uint64_t what) noexcept {
         return;  // it will see ours
     std::uint64_t seen = work_.load(kAcquire);
     for (;;) {
-        give_back_released();
+        nack_released();
         if (handle_closed_.load(kAcquire)) {
             if (seen / kLetGo == handed_out_) return leave();
             // What is still held lies in blocks of its own: the ring need not wait for it.
@@ -458,7 +458,7 @@ void ReaderCore::let_go(std::uint64_t what) noexcept {
     }
 }
 
-inline void ReaderCore::give_back_released() noexcept {
+inline void ReaderCore::nack_released() noexcept {
     const std::uint32_t first = oldest_.load(kRelaxed);
     const std::uint32_t next = next_.load(kAcquire);
     std::uint32_t oldest = first;
@@ -535,12 +535,12 @@ BroadcastStats ReaderCore::stats() const {
 
 }  // namespace detail
 
-Message::Message(Message&& other) noexcept
+BroadcastMessage::BroadcastMessage(BroadcastMessage&& other) noexcept
     : core_(std::exchange(other.core_, nullptr)), bytes_(std::exchange(other.bytes_, {})),
       sequence_(other.sequence_), entry_(other.entry_), block_(other.block_),
       format_(other.format_), kept_(other.kept_) {}
 
-Message& Message::operator=(Message&& other) noexcept {
+BroadcastMessage& BroadcastMessage::operator=(BroadcastMessage&& other) noexcept {
     if (this != &other) {
         release();
         core_ = std::exchange(other.core_, nullptr);
@@ -554,21 +554,21 @@ Message& Message::operator=(Message&& other) noexcept {
     return *this;
 }
 
-Message::~Message() {
+BroadcastMessage::~BroadcastMessage() {
     release();
 }
 
-Status Message::check_held() const noexcept {
+Status BroadcastMessage::check_held() const noexcept {
     if (core_ == nullptr || !core_->is_foreign()) return Status::ok();
     return core_->segment().why_foreign();
 }
 
-void Message::release() noexcept {
+void BroadcastMessage::release() noexcept {
     bytes_ = {};  // another's soon
     if (core_ != nullptr) std::exchange(core_, nullptr)->release(entry_, kept_, block_);
 }
 
-void Message::keep() noexcept {
+void BroadcastMessage::keep() noexcept {
     if (core_ != nullptr && !kept_) kept_ = core_->keep(entry_, block_);
 }
 
@@ -608,7 +608,7 @@ BroadcastReader::~BroadcastReader() {
     close();
 }
 
-Result<Message> BroadcastReader::recv(const Wait& wait) noexcept {
+Result<BroadcastMessage> BroadcastReader::recv(const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
     return core_->recv(wait);
 }

@@ -7,8 +7,8 @@
 #include <memory>
 
 #include "broadcast/control.hpp"
-#include "segment/attachment.hpp"
-#include "segment/membership.hpp"
+#include "segment/life/attachment.hpp"
+#include "segment/life/membership.hpp"
 
 namespace penstock::detail {
 
@@ -21,7 +21,7 @@ public:
     ReaderCore(const ReaderCore&) = delete;
     ReaderCore& operator=(const ReaderCore&) = delete;
 
-    Result<Message> recv(const Wait& wait) noexcept;
+    Result<BroadcastMessage> recv(const Wait& wait) noexcept;
     // Leaves known_ alone, so that find() still sees how far ahead the writer is.
     [[nodiscard]] bool is_ready() const noexcept {
         if (segment_->is_foreign()) return segment_->is_lost();  // recv() says so at once
@@ -99,7 +99,7 @@ private:
     std::uint32_t hand_out(const Found& found) noexcept;
     void announce(std::uint64_t what) noexcept;
     void let_go(std::uint64_t what) noexcept;
-    void give_back_released() noexcept;
+    void nack_released() noexcept;
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void open_gate() noexcept;
     void leave() noexcept;
@@ -148,7 +148,7 @@ private:
     static constexpr std::uint64_t kReleased = 1;
     static constexpr std::uint64_t kLetGo = std::uint64_t{1} << 32U;
     std::atomic<std::uint64_t> work_{0};
-    std::uint32_t handed_out_ = 1;  // the handle, and every Message
+    std::uint32_t handed_out_ = 1;  // the handle, and every BroadcastMessage
     std::atomic<bool> handle_closed_{false};
 };
 

@@ -36,7 +36,7 @@ void add_relaxed(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noex
 
 WriterCore::WriterCore(std::unique_ptr<Segment> made)
     : segment(std::move(made)), ring(segment->payload()) {
-    view = BroadcastView(shape_of(segment->header()), segment->control());
+    view = BroadcastView(broadcast_shape_of(segment->header()), segment->control());
     const auto& shape = view.shape();
     arena = Arena(shape.arena, view.arena_control(), ring + shape.capacity, segment->file(),
                   segment->payload_offset() + shape.capacity);
@@ -171,7 +171,7 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
     std::string who;
-    for (const ReaderState& reader : find_blockers(view, segment->participants(), arena)) {
+    for (const BroadcastReaderState& reader : find_blockers(view, segment->participants(), arena)) {
         who += (who.empty() ? "" : "; ") + reader.describe();
     }
     return {ErrorCode::Timeout, "no room in " + quoted(segment->name()) + ": waiting for " +
@@ -181,7 +181,7 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
 bool WriterCore::reap_readers() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const auto take_over = [&](unsigned slot) {
-            const ReaderState dead = describe_reader(view, segment->participants(), rank);
+            const BroadcastReaderState dead = describe_reader(view, segment->participants(), rank);
             take_over_reader(view, arena, rank);
             note_death(rank, segment->participants().found_dead(slot),
                        " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
@@ -416,7 +416,7 @@ Status moved_from() noexcept {
 }  // namespace
 
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
-    auto plan = detail::plan_of(detail::shape_of(options));
+    auto plan = detail::plan_of(detail::broadcast_shape_of(options));
     plan.replaces_owner = options.replaces_owner;
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
         // Everything else in a fresh Broadcast is zero, and that is what it should be.
@@ -465,14 +465,14 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
 
 Status BroadcastWriter::send_large(std::span<const std::byte> message, const Wait& wait,
                                    Format format) noexcept {
-    Result<Loan> large = loan(message.size(), wait);
+    Result<BroadcastLoan> large = loan(message.size(), wait);
     if (!large) return large.status();
     std::memcpy(large->bytes().data(), message.data(), message.size());
     PENSTOCK_CRASH_POINT("broadcast.send.copied_large");
     return large->commit(format);
 }
 
-Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
+Result<BroadcastLoan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept {
     if (core_ == nullptr) return moved_from();
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return core.why_unusable(size);
@@ -495,7 +495,7 @@ Result<Loan> BroadcastWriter::loan(std::size_t size, const Wait& wait) noexcept 
     core.loan_room = room;
     core.loan_open = true;
     core.set_usable();
-    return Loan(core_.get(), {at, size});
+    return BroadcastLoan(core_.get(), {at, size});
 }
 
 bool BroadcastWriter::has_room(std::size_t size) noexcept {
@@ -537,8 +537,8 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
         }
         if (end != detail::WaitEnd::Timeout) return core.death_notice();
         std::string missing;
-        for (const ReaderState& reader : readers()) {
-            if (reader.life == ReaderState::Life::Active) continue;
+        for (const BroadcastReaderState& reader : readers()) {
+            if (reader.life == BroadcastReaderState::Life::Active) continue;
             missing += (missing.empty() ? "" : ", ") + std::to_string(reader.rank);
         }
         return {ErrorCode::Timeout, "not every reader of " + detail::quoted(core.segment->name()) +
@@ -553,14 +553,14 @@ WriterCore& BroadcastWriter::core_or_throw() const {
     return *core_;
 }
 
-std::vector<ReaderState> BroadcastWriter::blocked_by() const {
+std::vector<BroadcastReaderState> BroadcastWriter::blocked_by() const {
     const WriterCore& core = core_or_throw();
     return detail::find_blockers(core.view, core.segment->participants(), core.arena);
 }
 
-std::vector<ReaderState> BroadcastWriter::readers() const {
+std::vector<BroadcastReaderState> BroadcastWriter::readers() const {
     const WriterCore& core = core_or_throw();
-    std::vector<ReaderState> all;
+    std::vector<BroadcastReaderState> all;
     for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
         all.push_back(detail::describe_reader(core.view, core.segment->participants(), rank));
     }
@@ -601,10 +601,10 @@ int BroadcastWriter::descriptor() const noexcept {
     return is_open() ? core_->segment->lending_descriptor() : -1;
 }
 
-Loan::Loan(Loan&& other) noexcept
+BroadcastLoan::BroadcastLoan(BroadcastLoan&& other) noexcept
     : core_(std::exchange(other.core_, nullptr)), bytes_(std::exchange(other.bytes_, {})) {}
 
-Loan& Loan::operator=(Loan&& other) noexcept {
+BroadcastLoan& BroadcastLoan::operator=(BroadcastLoan&& other) noexcept {
     if (this != &other) {
         drop();
         core_ = std::exchange(other.core_, nullptr);
@@ -613,25 +613,25 @@ Loan& Loan::operator=(Loan&& other) noexcept {
     return *this;
 }
 
-Loan::~Loan() {
+BroadcastLoan::~BroadcastLoan() {
     drop();
 }
 
 // Nothing was published, so there is nothing to take back but the block.
-void Loan::drop() noexcept {
+void BroadcastLoan::drop() noexcept {
     if (core_ == nullptr) return;
     auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign() && !core.segment->is_lost()) return;
     core.end_loan();
 }
 
-std::uint64_t Loan::file_offset() const noexcept {
+std::uint64_t BroadcastLoan::file_offset() const noexcept {
     if (core_ == nullptr) return 0;
     const auto& segment = *core_->segment;
     return segment.payload_offset() + static_cast<std::uint64_t>(bytes_.data() - segment.payload());
 }
 
-Status Loan::commit(Format format) noexcept {
+Status BroadcastLoan::commit(Format format) noexcept {
     if (core_ == nullptr) return Status::closed_here("this loan was committed already");
     auto& core = *std::exchange(core_, nullptr);
     if (core.segment->is_foreign() && !core.segment->is_lost()) return core.segment->why_foreign();

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "broadcast/control.hpp"
-#include "segment/attachment.hpp"
-#include "segment/membership.hpp"
+#include "segment/life/attachment.hpp"
+#include "segment/life/membership.hpp"
 
 namespace penstock::detail {
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "segment/read_once.hpp"
+#include "segment/words/read_once.hpp"
 
 namespace penstock::codec {
 

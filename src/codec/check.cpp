@@ -3,7 +3,7 @@
 
 #include "codec/references.hpp"
 #include "penstock/codec.hpp"
-#include "segment/read_once.hpp"
+#include "segment/words/read_once.hpp"
 
 namespace penstock::codec {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "codec/layout.hpp"
 #include "penstock/codec.hpp"
-#include "segment/read_once.hpp"
+#include "segment/words/read_once.hpp"
 
 namespace penstock::codec {
 namespace {

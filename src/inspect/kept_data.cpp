@@ -1,7 +1,7 @@
 // What would be lost with an abandoned segment, by kind. A Broadcast keeps nothing: what was sent
 // is for those who are there, as after a close in good order.
 #include "queue/control.hpp"
-#include "segment/segment.hpp"
+#include "segment/life/segment.hpp"
 #include "store/control.hpp"
 
 namespace penstock::detail {

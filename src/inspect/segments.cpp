@@ -5,7 +5,7 @@
 
 #include "os/host.hpp"
 #include "penstock/segment.hpp"
-#include "segment/segment.hpp"
+#include "segment/life/segment.hpp"
 
 namespace penstock {
 namespace {

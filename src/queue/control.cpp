@@ -5,7 +5,7 @@
 #include <bit>
 
 #include "os/pages.hpp"
-#include "segment/elapsed.hpp"
+#include "segment/waiting/elapsed.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -23,7 +23,7 @@ constexpr std::uint64_t kMaxCellBytes = 64 << 10U;
 }  // namespace
 
 std::uint64_t QueueShape::slots_offset() const noexcept {
-    return sizeof(layout::QueueControl) + members * sizeof(layout::QueueMember);
+    return sizeof(layout::QueueControl) + participants * sizeof(layout::QueueParticipant);
 }
 
 std::uint64_t QueueShape::arena_offset() const noexcept {
@@ -69,12 +69,12 @@ SegmentPlan plan_of(const QueueShape& shape) {
     plan.geometry[layout::kCellBytes] = shape.cell_bytes;
     plan.geometry[layout::kQueueGranuleBytes] = shape.arena.granule_bytes;
     plan.geometry[layout::kQueueGranules] = shape.arena.granules;
-    plan.geometry[layout::kQueueMembers] = shape.members;
+    plan.geometry[layout::kQueueParticipants] = shape.participants;
     plan.geometry[layout::kQueueRules] = layout::encode_rules(
-        {shape.poison_limit, shape.ends_with == EndsWith::LastProducer, shape.is_reserved});
+        {shape.max_deliveries, shape.ends_with == EndsWith::LastProducer, shape.is_reserved});
     plan.geometry[layout::kApplication] = shape.application;
     plan.geometry[layout::kApplicationBytes] = shape.application_bytes;
-    plan.slots = shape.members;
+    plan.slots = shape.participants;
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.payload_bytes();
     plan.payload_reserved = shape.is_reserved ? shape.payload_bytes() : shape.cells_bytes();
@@ -93,13 +93,13 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     if (options.capacity > layout::kMaxQueueBytes) {
         refuse("capacity must be at most 256 GiB, not " + std::to_string(options.capacity));
     }
-    if (options.members < 1 || options.members > layout::kMaxQueueMembers) {
-        refuse("members must be 1 to " + std::to_string(layout::kMaxQueueMembers) + ", not " +
-               std::to_string(options.members));
+    if (options.participants < 1 || options.participants > layout::kMaxQueueParticipants) {
+        refuse("participants must be 1 to " + std::to_string(layout::kMaxQueueParticipants) +
+               ", not " + std::to_string(options.participants));
     }
-    if (options.poison_limit >= layout::kMaxDeliveries) {
-        refuse("poison_limit must be below " + std::to_string(layout::kMaxDeliveries) + ", not " +
-               std::to_string(options.poison_limit));
+    if (options.max_deliveries >= layout::kMaxDeliveries) {
+        refuse("max_deliveries must be below " + std::to_string(layout::kMaxDeliveries) + ", not " +
+               std::to_string(options.max_deliveries));
     }
     if (options.application_bytes > layout::kMaxApplicationBytes) {
         refuse("application_bytes must be at most 1 GiB, not " +
@@ -108,8 +108,8 @@ QueueShape queue_shape_of(const QueueOptions& options) {
     QueueShape shape;
     shape.slots = std::bit_ceil(std::uint64_t{options.slots});
     shape.cell_bytes = layout::round_up(std::max(options.inline_bytes, 1U), 64);
-    shape.members = options.members;
-    shape.poison_limit = options.poison_limit;
+    shape.participants = options.participants;
+    shape.max_deliveries = options.max_deliveries;
     shape.ends_with = options.ends_with;
     // Only reserved memory can be faulted in, or locked.
     const MemoryOptions& memory = options.memory;
@@ -135,18 +135,18 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
         geometry[layout::kCellBytes] >= 64 && geometry[layout::kCellBytes] % 64 == 0 &&
         geometry[layout::kCellBytes] <= kMaxCellBytes && std::has_single_bit(granule) &&
         granule >= layout::kMinQueueGranule && granule <= layout::kMaxQueueGranule &&
-        granules <= layout::kMaxQueueBytes / granule && geometry[layout::kQueueMembers] >= 1 &&
-        geometry[layout::kQueueMembers] <= layout::kMaxQueueMembers &&
-        header.slot_count == geometry[layout::kQueueMembers] &&
-        rules.poison_limit < layout::kMaxDeliveries &&
+        granules <= layout::kMaxQueueBytes / granule && geometry[layout::kQueueParticipants] >= 1 &&
+        geometry[layout::kQueueParticipants] <= layout::kMaxQueueParticipants &&
+        header.slot_count == geometry[layout::kQueueParticipants] &&
+        rules.max_deliveries < layout::kMaxDeliveries &&
         layout::encode_rules(rules) == geometry[layout::kQueueRules] &&
         geometry[layout::kApplicationBytes] % layout::kApart == 0 &&
         geometry[layout::kApplicationBytes] <= layout::kMaxApplicationBytes;
     if (is_plausible) {
         shape.slots = geometry[layout::kQueueSlots];
         shape.cell_bytes = geometry[layout::kCellBytes];
-        shape.members = static_cast<unsigned>(geometry[layout::kQueueMembers]);
-        shape.poison_limit = static_cast<unsigned>(rules.poison_limit);
+        shape.participants = static_cast<unsigned>(geometry[layout::kQueueParticipants]);
+        shape.max_deliveries = static_cast<unsigned>(rules.max_deliveries);
         shape.ends_with =
             rules.ends_with_last_producer ? EndsWith::LastProducer : EndsWith::Creator;
         shape.is_reserved = rules.is_reserved;
@@ -168,7 +168,7 @@ std::uint64_t count_dead_letters(const QueueView& view) noexcept {
     std::uint64_t found = 0;
     for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
         const std::uint64_t word = view.slot(index).word.load(kRelaxed);
-        if (layout::decode_slot(word).state == SlotState::Poisoned) ++found;
+        if (layout::decode_slot(word).state == SlotState::DeadLetter) ++found;
     }
     return found;
 }
@@ -176,26 +176,27 @@ std::uint64_t count_dead_letters(const QueueView& view) noexcept {
 QueueStats read_queue_stats(const QueueView& view) {
     QueueStats stats;
     const QueueShape& shape = view.shape();
-    for (unsigned slot = 0; slot < shape.members; ++slot) {
-        const layout::QueueMember& member = view.member(slot);
-        stats.accepted += member.accepted.load(kRelaxed);
-        stats.accepted_bytes += member.accepted_bytes.load(kRelaxed);
-        stats.taken += member.taken.load(kRelaxed);
-        stats.acknowledged += member.acknowledged.load(kRelaxed) + member.got.load(kRelaxed);
-        stats.given_back += member.given_back.load(kRelaxed);
-        stats.dropped += member.dropped.load(kRelaxed);
-        stats.waits += member.waits.load(kRelaxed);
-        stats.sleeps += member.sleeps.load(kRelaxed);
-        if (member.request.load(kAcquire) == 0) continue;
+    for (unsigned slot = 0; slot < shape.participants; ++slot) {
+        const layout::QueueParticipant& participant = view.participant(slot);
+        stats.accepted += participant.accepted.load(kRelaxed);
+        stats.accepted_bytes += participant.accepted_bytes.load(kRelaxed);
+        stats.taken += participant.taken.load(kRelaxed);
+        stats.acknowledged +=
+            participant.acknowledged.load(kRelaxed) + participant.got.load(kRelaxed);
+        stats.nacked += participant.nacked.load(kRelaxed);
+        stats.dropped += participant.dropped.load(kRelaxed);
+        stats.waits += participant.waits.load(kRelaxed);
+        stats.sleeps += participant.sleeps.load(kRelaxed);
+        if (participant.request.load(kAcquire) == 0) continue;
         ++stats.requests;
-        stats.requested += member.requested.load(kRelaxed);
+        stats.requested += participant.requested.load(kRelaxed);
     }
     std::int64_t oldest = 0;
     for (std::uint64_t index = 0; index < shape.slots; ++index) {
         const QueueSlot& slot = view.slot(index);
         const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
         if (state == SlotState::Taken || state == SlotState::Done) ++stats.in_flight;
-        if (state == SlotState::Poisoned) ++stats.poisoned;
+        if (state == SlotState::DeadLetter) ++stats.dead_letters;
         if (state != SlotState::Ready && state != SlotState::Returned) continue;
         ++stats.queued;
         stats.queued_bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
@@ -215,7 +216,7 @@ KeptData kept_messages(const QueueView& view) noexcept {
         const QueueSlot& slot = view.slot(index);
         const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
         const bool holds_message = state == SlotState::Ready || state == SlotState::Taken ||
-                                   state == SlotState::Returned || state == SlotState::Poisoned;
+                                   state == SlotState::Returned || state == SlotState::DeadLetter;
         if (!holds_message) continue;
         ++kept.messages;
         kept.bytes += layout::decode_description(slot.description.load(kRelaxed)).length;

@@ -8,9 +8,9 @@
 
 #include "penstock/queue.hpp"
 #include "queue/layout.hpp"
-#include "segment/arena.hpp"
-#include "segment/segment.hpp"
-#include "segment/signal.hpp"
+#include "segment/life/segment.hpp"
+#include "segment/memory/arena.hpp"
+#include "segment/waiting/signal.hpp"
 
 namespace penstock::detail {
 
@@ -18,8 +18,8 @@ namespace penstock::detail {
 struct QueueShape {
     std::uint64_t slots = 0;       // a power of two
     std::uint64_t cell_bytes = 0;  // a multiple of 64
-    unsigned members = 0;
-    unsigned poison_limit = 0;
+    unsigned participants = 0;
+    unsigned max_deliveries = 0;
     EndsWith ends_with = EndsWith::Creator;
     bool is_reserved = false;  // all its memory, at creation and for good
     std::uint64_t application = 0;
@@ -65,9 +65,9 @@ public:
     [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
     [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
     [[nodiscard]] layout::SignalWord& turn_word() const noexcept { return block().turn; }
-    [[nodiscard]] layout::QueueMember& member(unsigned slot) const noexcept {
-        return reinterpret_cast<layout::QueueMember*>(control_ +
-                                                      sizeof(layout::QueueControl))[slot];
+    [[nodiscard]] layout::QueueParticipant& participant(unsigned slot) const noexcept {
+        return reinterpret_cast<layout::QueueParticipant*>(control_ +
+                                                           sizeof(layout::QueueControl))[slot];
     }
     [[nodiscard]] layout::QueueSlot& slot(std::uint64_t index) const noexcept {
         return slots_[index];

@@ -86,7 +86,7 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     : segment(std::move(joined)), role(wanted) {
     const QueueShape shape = queue_shape_of(segment->header());
     view = QueueView(shape, segment->control());
-    membership = Membership(*segment, shape.members);
+    membership = Membership(*segment, shape.participants);
     arena = arena_of(view, *segment);
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
@@ -132,7 +132,7 @@ void QueueCore::vacate() noexcept {
 
 bool QueueCore::is_drained() const noexcept {
     const QueueStats stats = read_queue_stats(view);
-    return stats.queued + stats.in_flight + stats.poisoned == 0;
+    return stats.queued + stats.in_flight + stats.dead_letters == 0;
 }
 
 void QueueCore::become_producer() noexcept {
@@ -566,10 +566,10 @@ void QueueCore::untake(std::uint64_t index) noexcept {
     data.notify();
 }
 
-void QueueCore::give_back(std::uint64_t index) noexcept {
+void QueueCore::nack(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
-    ring.give_back(index);
-    own().given_back.fetch_add(1, kRelaxed);
+    ring.nack(index);
+    own().nacked.fetch_add(1, kRelaxed);
     data.notify();
 }
 
@@ -591,12 +591,12 @@ void QueueCore::reap_and_wait() noexcept {
 // What that participant holds is the queue's again, and waiters are told: also if this process
 // dies before it has retired the slot, for then the next janitor tells them. The caller has its
 // lock. Repeatable.
-void QueueCore::take_over(unsigned member) noexcept {
-    view.member(member).role.store(0, kSeqCst);  // first: see end_on_leaving()
-    line.clear(member);
-    ring.clear(member, arena);
+void QueueCore::take_over(unsigned participant) noexcept {
+    view.participant(participant).role.store(0, kSeqCst);  // first: see end_on_leaving()
+    line.clear(participant);
+    ring.clear(participant, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
-    arena.reap(member);
+    arena.reap(participant);
     PENSTOCK_CRASH_POINT("queue.janitor.reaped");
     data.notify();
     space.notify();
@@ -646,9 +646,9 @@ void QueueCore::end_on_leaving() noexcept {
         return;
     }
     if (!was_producer) return;
-    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
+    for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
         // One that is dead, and whose janitor has not come to its role, produces no more.
-        const bool is_producer_there = view.member(slot).role.load(kSeqCst) != 0;
+        const bool is_producer_there = view.participant(slot).role.load(kSeqCst) != 0;
         if (is_producer_there && !segment->participants().has_janitor(slot)) return;
     }
     end();

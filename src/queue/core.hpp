@@ -9,9 +9,9 @@
 
 #include "queue/line.hpp"
 #include "queue/slot_ring.hpp"
-#include "segment/attachment.hpp"
-#include "segment/membership.hpp"
-#include "segment/signal.hpp"
+#include "segment/life/attachment.hpp"
+#include "segment/life/membership.hpp"
+#include "segment/waiting/signal.hpp"
 
 namespace penstock::detail {
 
@@ -32,7 +32,7 @@ Status damaged(const Segment& segment) noexcept;
 
 // Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
 // The producing side belongs to one thread at a time, the consuming side to another; settle(),
-// free(), give_back() and untake() to any.
+// free(), nack() and untake() to any.
 struct QueueCore final : Attachment {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
     // `prepare` may fill the application's bytes, before anybody else can see them.
@@ -123,11 +123,11 @@ struct QueueCore final : Attachment {
     void finish(std::uint64_t index) noexcept;
     void settle(std::uint64_t index) noexcept;
     void free(std::uint64_t index) noexcept;
-    void give_back(std::uint64_t index) noexcept;
+    void nack(std::uint64_t index) noexcept;
     void untake(std::uint64_t index) noexcept;
     // Only a queue with a limit asks for it: the others' takes cost nothing more.
     void note_alone(std::uint64_t index) noexcept {
-        if (view.shape().poison_limit != 0) [[unlikely]]
+        if (view.shape().max_deliveries != 0) [[unlikely]]
             ring.note_alone(index);
     }
 
@@ -144,7 +144,7 @@ struct QueueCore final : Attachment {
         if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
             reap();
     }
-    void take_over(unsigned member) noexcept;
+    void take_over(unsigned participant) noexcept;
     void vacate() noexcept;
     void trim_when_idle() noexcept;
     void end() noexcept;
@@ -157,7 +157,7 @@ struct QueueCore final : Attachment {
     [[nodiscard]] const std::byte* cell_to_read(std::uint64_t index) const noexcept {
         return segment->views() + index * view.shape().cell_bytes;
     }
-    [[nodiscard]] layout::QueueMember& own() const noexcept { return view.member(self); }
+    [[nodiscard]] layout::QueueParticipant& own() const noexcept { return view.participant(self); }
 
     std::unique_ptr<Segment> segment;
     QueueView view;

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <optional>
 
-#include "segment/elapsed.hpp"
+#include "segment/waiting/elapsed.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -15,7 +15,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr auto kAcquire = std::memory_order_acquire;
 
 bool is_dead_letter(const QueueSlot& slot) noexcept {
-    return layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::Poisoned;
+    return layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter;
 }
 
 bool may_have_any(const QueueView& view) noexcept {

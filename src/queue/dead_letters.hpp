@@ -1,4 +1,4 @@
-// The dead letters of a Queue, which are its Poisoned slots: a look at them, and their two ways
+// The dead letters of a Queue, which are its DeadLetter slots: a look at them, and their two ways
 // out. Any thread; nothing here waits.
 #pragma once
 

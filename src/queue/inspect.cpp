@@ -10,13 +10,13 @@ namespace {
 
 std::vector<QueueRequest> requests_of(const detail::QueueView& view) {
     std::vector<std::pair<std::uint64_t, QueueRequest>> found;
-    for (unsigned slot = 0; slot < view.shape().members; ++slot) {
-        const layout::QueueMember& member = view.member(slot);
-        const std::uint64_t word = member.request.load(std::memory_order_acquire);
+    for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
+        const layout::QueueParticipant& participant = view.participant(slot);
+        const std::uint64_t word = participant.request.load(std::memory_order_acquire);
         if (word == 0) continue;
         const bool is_passed = layout::decode_request(word).is_passed;
         found.push_back({word & ~layout::kPassedRequest,
-                         {slot, member.requested.load(std::memory_order_relaxed), is_passed}});
+                         {slot, participant.requested.load(std::memory_order_relaxed), is_passed}});
     }
     std::ranges::sort(found, [](const auto& one, const auto& other) {
         return std::pair(one.first, one.second.slot) < std::pair(other.first, other.second.slot);
@@ -29,7 +29,7 @@ std::vector<QueueRequest> requests_of(const detail::QueueView& view) {
 }  // namespace
 
 QueueInfo inspect_queue(const std::string& name) {
-    constexpr std::size_t kMaxPoisoned = 100;
+    constexpr std::size_t kMaxListedDeadLetters = 100;
     detail::Visit visit(name);
     if (visit.header().kind != static_cast<std::uint32_t>(Kind::Queue)) {
         throw Error(ErrorCode::Incompatible, "'" + name + "' is not a queue");
@@ -41,12 +41,12 @@ QueueInfo inspect_queue(const std::string& name) {
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().cells_bytes());
     info.stats = detail::read_queue_stats(view);
-    info.stats.deaths = visit.participants().deaths(0, shape.members);
+    info.stats.deaths = visit.participants().deaths(0, shape.participants);
     info.requests = requests_of(view);
     info.stats.reserved_bytes = info.segment.reserved_bytes;
     info.stats.held_bytes = arena.allocated_bytes();
-    for (const DeadLetter& letter : detail::list_dead_letters(view, kMaxPoisoned)) {
-        info.poisoned.push_back(letter.sequence);
+    for (const DeadLetter& letter : detail::list_dead_letters(view, kMaxListedDeadLetters)) {
+        info.dead_letters.push_back(letter.sequence);
     }
     info.application = view.shape().application;
     info.ends_with = view.shape().ends_with;

@@ -1,8 +1,8 @@
-// The control block of a Queue: hints, members and slots. The only definition of those bytes.
+// The control block of a Queue: hints, participants and slots. The only definition of those bytes.
 //
 // control: tail | head | QueueState | SignalWord data | SignalWord space | SignalWord turn |
-// QueueMember[members] | QueueSlot[slots] | arena words | application. payload: a cell for every
-// slot | arena.
+// QueueParticipant[participants] | QueueSlot[slots] | arena words | application. payload: a cell
+// for every slot | arena.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,7 @@ enum QueueGeometry : unsigned {
     kCellBytes = 1,   // of a slot's cell in the payload, a multiple of 64
     kQueueGranuleBytes = 2,
     kQueueGranules = 3,
-    kQueueMembers = 4,
+    kQueueParticipants = 4,
     kQueueRules = 5,   // QueueRules
     kApplication = 6,  // what the messages are; 0: just messages
     kApplicationBytes = 7,
@@ -29,28 +29,28 @@ inline constexpr std::uint64_t kMinQueueGranule = 4096;
 inline constexpr std::uint64_t kMaxQueueGranule = std::uint64_t{1} << 20U;
 inline constexpr std::uint64_t kMaxQueueSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMaxQueueBytes = std::uint64_t{1} << 38U;
-inline constexpr std::uint64_t kMaxQueueMembers = kMaxSlots;
+inline constexpr std::uint64_t kMaxQueueParticipants = kMaxSlots;
 inline constexpr std::uint64_t kMaxApplicationBytes = std::uint64_t{1} << 30U;
-// Of the geometry, from the lowest bit: poison limit 32 (deliveries after which a message is set
+// Of the geometry, from the lowest bit: delivery limit 32 (deliveries after which a message is set
 // aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's), when
 // memory is reserved 1 (0: as messages need it, and given back when idle, 1: all at creation, for
 // good).
 struct QueueRules {
-    std::uint64_t poison_limit = 0;
+    std::uint64_t max_deliveries = 0;
     bool ends_with_last_producer = false;
     bool is_reserved = false;
 };
 constexpr std::uint64_t encode_rules(const QueueRules& rules) noexcept {
-    return rules.poison_limit | std::uint64_t{rules.ends_with_last_producer ? 1U : 0U} << 32U |
+    return rules.max_deliveries | std::uint64_t{rules.ends_with_last_producer ? 1U : 0U} << 32U |
            std::uint64_t{rules.is_reserved ? 1U : 0U} << 33U;
 }
 constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
     return {word & 0xFFFFFFFFU, (word >> 32U & 1U) != 0, (word >> 33U & 1U) != 0};
 }
 
-// Owns every block that a published message lies in, so that no member's death frees it.
+// Owns every block that a published message lies in, so that no participant's death frees it.
 inline constexpr unsigned kQueueOwner = 0xFFF;
-static_assert(kQueueOwner > kMaxQueueMembers);
+static_assert(kQueueOwner > kMaxQueueParticipants);
 
 // Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
 //
@@ -62,7 +62,7 @@ static_assert(kQueueOwner > kMaxQueueMembers);
 //   Overtaken(lap)  claimed, and passed by: its producer must queue up again
 //   Returned(lap)   given back, or its consumer died, or others were taken before it: to be taken
 //                   before everything that is Ready
-//   Poisoned(lap)   a dead letter: came back too often, or contradicts itself; until an operator
+//   DeadLetter(lap)   a dead letter: came back too often, or contradicts itself; until an operator
 //                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own
@@ -76,7 +76,7 @@ enum class SlotState : std::uint8_t {
     Done = 4,
     Overtaken = 5,
     Returned = 6,
-    Poisoned = 7,
+    DeadLetter = 7,
 };
 
 // A slot's state and owner; from the lowest bit: state 3, owner 10, deliveries 6, lap 45. The lap
@@ -178,14 +178,14 @@ constexpr RequestWord decode_request(std::uint64_t word) noexcept {
 inline constexpr std::uint64_t kPassedRequest = 1;
 
 // One participant. Written by it, relaxed, for people; `role` also by its janitor.
-struct alignas(kApart) QueueMember {
+struct alignas(kApart) QueueParticipant {
     std::atomic<std::uint64_t> role;  // 1: a producer; sequentially consistent
     std::atomic<std::uint64_t> accepted;
     std::atomic<std::uint64_t> accepted_bytes;
     std::atomic<std::uint64_t> taken;
     std::atomic<std::uint64_t> acknowledged;  // by any of its threads
     std::atomic<std::uint64_t> got;           // taken and acknowledged in one go, by the taking one
-    std::atomic<std::uint64_t> given_back;
+    std::atomic<std::uint64_t> nacked;
     std::atomic<std::uint64_t> dropped;
     std::atomic<std::uint64_t> waits;
     std::atomic<std::uint64_t> sleeps;
@@ -195,7 +195,7 @@ struct alignas(kApart) QueueMember {
     std::atomic<std::uint64_t> requested;  // messages, or what the application counts; for people
     std::atomic<std::uint64_t> beats;      // signs of life while it waits; by it, relaxed
 };
-static_assert(sizeof(QueueMember) == kApart);
+static_assert(sizeof(QueueParticipant) == kApart);
 
 struct QueueControl {
     TicketHint tail;

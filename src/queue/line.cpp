@@ -22,7 +22,7 @@ void WaitingLine::arrive(bool is_several) noexcept {
 void WaitingLine::join(std::uint64_t wanted) noexcept {
     if (joined_ != 0) return;
     joined_ = arrived_;
-    layout::QueueMember& own = view_.member(self_);
+    layout::QueueParticipant& own = view_.participant(self_);
     own.requested.store(wanted, kRelaxed);
     // pairs with: the acquire in first_of_others()
     own.request.store(joined_, kRelease);
@@ -33,7 +33,7 @@ void WaitingLine::join(std::uint64_t wanted) noexcept {
 void WaitingLine::leave() noexcept {
     if (joined_ == 0) return;
     joined_ = 0;
-    view_.member(self_).request.store(0, kRelease);
+    view_.participant(self_).request.store(0, kRelease);
     PENSTOCK_CRASH_POINT("queue.line.left");
     turn_.notify();
 }
@@ -50,10 +50,10 @@ void WaitingLine::announce() noexcept {
 
 WaitingLine::Other WaitingLine::first_of_others() const noexcept {
     Other first;
-    for (unsigned place = 0; place < view_.shape().members; ++place) {
+    for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (place == self_) continue;
         // pairs with: the release in join() and in leave()
-        const std::uint64_t request = view_.member(place).request.load(kAcquire);
+        const std::uint64_t request = view_.participant(place).request.load(kAcquire);
         if (request == 0 || (request & layout::kPassedRequest) != 0) continue;
         if (first.request == 0 || request < first.request) first = {place, request};
     }
@@ -77,7 +77,7 @@ bool WaitingLine::is_first() const noexcept {
 // that it was passed, and is where it was in the line again. Nothing that it holds is taken.
 void WaitingLine::tend() noexcept {
     if (joined_ == 0) return;
-    layout::QueueMember& own = view_.member(self_);
+    layout::QueueParticipant& own = view_.participant(self_);
     own.beats.store(own.beats.load(kRelaxed) + 1, kRelaxed);
     if ((own.request.load(kRelaxed) & layout::kPassedRequest) != 0) {
         own.request.store(joined_, kRelease);
@@ -90,7 +90,7 @@ void WaitingLine::tend() noexcept {
 void WaitingLine::watch() noexcept {
     const Other first = first_of_others();
     if (first.request == 0 || (joined_ != 0 && is_first())) return;
-    layout::QueueMember& other = view_.member(first.place);
+    layout::QueueParticipant& other = view_.participant(first.place);
     const std::uint64_t beats = other.beats.load(kRelaxed);
     const std::int64_t now = os::monotonic_ns();
     if (watched_.other != first || watched_.beats != beats) {
@@ -107,8 +107,8 @@ void WaitingLine::watch() noexcept {
 }
 
 void WaitingLine::clear(unsigned place) noexcept {
-    if (view_.member(place).request.load(kRelaxed) == 0) return;
-    view_.member(place).request.store(0, kRelease);
+    if (view_.participant(place).request.load(kRelaxed) == 0) return;
+    view_.participant(place).request.store(0, kRelease);
     PENSTOCK_CRASH_POINT("queue.line.cleared");
     turn_.notify();
 }

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "queue/control.hpp"
-#include "segment/signal.hpp"
+#include "segment/waiting/signal.hpp"
 
 namespace penstock::detail {
 

@@ -65,7 +65,7 @@ Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index
 
 Status unsound(QueueCore& core, std::uint64_t index) noexcept {
     const std::uint64_t sequence = core.view.slot(index).sequence.load(std::memory_order_relaxed);
-    core.ring.set_aside(index);
+    core.ring.dead_letter(index);
     return {ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
                                     detail::quoted(core.segment->name()) +
                                     " contradicts itself; it was set aside as a dead letter"};
@@ -357,7 +357,7 @@ QueueStats Queue::stats() const {
     if (core_ == nullptr) closed_handle().or_throw();
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
-    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().members);
+    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().participants);
     stats.held_bytes = core_->arena.allocated_bytes();
     stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;
@@ -472,7 +472,7 @@ void Delivery::release() noexcept {
     if (settled_) {
         ack();
     } else {
-        give_back();
+        nack();
     }
 }
 
@@ -493,11 +493,11 @@ void Delivery::settle() noexcept {
     core_->settle(index_);
 }
 
-void Delivery::give_back() noexcept {
+void Delivery::nack() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
     bytes_ = {};
-    std::exchange(core_, nullptr)->give_back(index_);
+    std::exchange(core_, nullptr)->nack(index_);
 }
 
 void Delivery::untake() noexcept {
@@ -507,21 +507,21 @@ void Delivery::untake() noexcept {
     std::exchange(core_, nullptr)->untake(index_);
 }
 
-void Delivery::set_aside() noexcept {
+void Delivery::dead_letter() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
     const auto core = std::exchange(core_, nullptr);
     bytes_ = {};
-    if (!core->segment->is_foreign()) core->ring.set_aside(index_);
+    if (!core->segment->is_foreign()) core->ring.dead_letter(index_);
 }
 
 void Delivery::refuse() noexcept {
     if (core_ == nullptr) return;
     if (settled_) return ack();
     const auto core = std::exchange(core_, nullptr);
-    if (core->view.shape().poison_limit == 0) return core->untake(index_);
+    if (core->view.shape().max_deliveries == 0) return core->untake(index_);
     core->note_alone(index_);
-    core->give_back(index_);
+    core->nack(index_);
 }
 
 void Delivery::note_alone() noexcept {

@@ -39,20 +39,20 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
 
 // Delivered often enough, and the last time by itself: whatever befell its consumer, no other
 // message of the same batch can have been the reason.
-bool SlotRing::is_poison(const QueueSlot& slot, const SlotWord& word) const noexcept {
-    const unsigned limit = view_.shape().poison_limit;
+bool SlotRing::is_spent(const QueueSlot& slot, const SlotWord& word) const noexcept {
+    const unsigned limit = view_.shape().max_deliveries;
     if (limit == 0 || word.deliveries < limit) return false;
     // pairs with: the store in note_alone()
     return slot.alone.load(kAcquire) ==
            layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries);
 }
 
-void SlotRing::give_back(std::uint64_t index) noexcept {
+void SlotRing::nack(std::uint64_t index) noexcept {
     const QueueSlot& slot = view_.slot(index);
     const SlotWord word = layout::decode_slot(slot.word.load(kAcquire));
-    const bool is_dead_letter = is_poison(slot, word);
+    const bool is_dead_letter = is_spent(slot, word);
     if (is_dead_letter) note_dead_letter();
-    const SlotState to = is_dead_letter ? SlotState::Poisoned : SlotState::Returned;
+    const SlotState to = is_dead_letter ? SlotState::DeadLetter : SlotState::Returned;
     if (!move(index, word.owner, SlotState::Taken, to)) return;
     PENSTOCK_CRASH_POINT("queue.return.returned");
     if (!is_dead_letter) announce_returned();
@@ -77,13 +77,13 @@ void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
 
 // The word is seen before the sequence and must be unchanged after it, but for laps that others
 // note in it: so it is this message that moves, and no later one in the same slot.
-bool SlotRing::leave_poisoned(std::uint64_t index, std::uint64_t sequence,
-                              const SlotWord& to) noexcept {
+bool SlotRing::leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
+                                 const SlotWord& to) noexcept {
     QueueSlot& slot = view_.slot(index);
     std::uint64_t seen = slot.word.load(kAcquire);
     for (;;) {
         SlotWord word = layout::decode_slot(seen);
-        if (word.state != SlotState::Poisoned) return false;
+        if (word.state != SlotState::DeadLetter) return false;
         if (slot.sequence.load(kRelaxed) != sequence) return false;
         word.state = to.state;
         word.owner = to.owner;
@@ -97,17 +97,17 @@ bool SlotRing::requeue(std::uint64_t index, std::uint64_t sequence) noexcept {
     // Deliveries are counted anew, so what is noted of an old one must not be taken for a new one
     // with the same number. Where another operator was faster this may wipe out a newer note: then
     // the message comes once more alone.
-    if (layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::Poisoned) {
+    if (layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter) {
         slot.alone.store(0, std::memory_order_release);
     }
-    if (!leave_poisoned(index, sequence, {SlotState::Returned, 0, 0, 0})) return false;
+    if (!leave_dead_letter(index, sequence, {SlotState::Returned, 0, 0, 0})) return false;
     PENSTOCK_CRASH_POINT("queue.dead.requeued");
     announce_returned();
     return true;
 }
 
 bool SlotRing::drop(std::uint64_t index, std::uint64_t sequence, Arena& arena) noexcept {
-    if (!leave_poisoned(index, sequence, {SlotState::Done, self_, 0, 0})) return false;
+    if (!leave_dead_letter(index, sequence, {SlotState::Done, self_, 0, 0})) return false;
     PENSTOCK_CRASH_POINT("queue.dead.dropped");
     free(index, arena);
     return true;
@@ -124,7 +124,7 @@ bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {
         if (!is_owned || word.owner != dead) continue;
         changed = true;
         if (word.state == SlotState::Taken) {
-            give_back(index);
+            nack(index);
         } else {
             free_block(index, arena);
             free_slot(index);

@@ -208,38 +208,38 @@ public:
         if (view_.slot(index).block.load(kRelaxed) != 0) settle(index);
         free(index, arena);
     }
-    // Taken -> Returned, or Poisoned if it came back too often, this time by itself. Any thread.
-    void give_back(std::uint64_t index) noexcept;
+    // Taken -> Returned, or DeadLetter if it came back too often, this time by itself. Any thread.
+    void nack(std::uint64_t index) noexcept;
     // The delivery that we have is one by itself. Before the message is handed out: a death before
     // that can't have been the message's doing.
     void note_alone(std::uint64_t index) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
         const SlotWord word = layout::decode_slot(slot.word.load(kRelaxed));
-        // pairs with: the load in is_poison()
+        // pairs with: the load in is_spent()
         slot.alone.store(layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries),
                          std::memory_order_release);
         PENSTOCK_CRASH_POINT("queue.take.alone");
     }
     // The limit was reached before this delivery, and not by itself.
     [[nodiscard]] bool must_come_alone(unsigned deliveries) const noexcept {
-        const unsigned limit = view_.shape().poison_limit;
+        const unsigned limit = view_.shape().max_deliveries;
         return limit != 0 && deliveries > limit;
     }
     // The same, and the delivery does not count.
     void untake(std::uint64_t index) noexcept;
-    // Taken -> Poisoned: what is in the slot contradicts itself.
-    void set_aside(std::uint64_t index) noexcept {
+    // Taken -> DeadLetter: what is in the slot contradicts itself.
+    void dead_letter(std::uint64_t index) noexcept {
         note_dead_letter();
-        move_own(index, SlotState::Taken, SlotState::Poisoned);
+        move_own(index, SlotState::Taken, SlotState::DeadLetter);
     }
-    // Whether there may be Poisoned slots.
+    // Whether there may be DeadLetter slots.
     [[nodiscard]] bool may_have_dead_letters() const noexcept {
         return view_.state().had_dead_letters.load(kRelaxed) != 0;
     }
-    // Poisoned -> Returned with no deliveries. False: it is no dead letter of that sequence. The
+    // DeadLetter -> Returned with no deliveries. False: it is no dead letter of that sequence. The
     // one move that counts; of two operators at the same message one makes it. Any thread.
     bool requeue(std::uint64_t index, std::uint64_t sequence) noexcept;
-    // Poisoned -> Done, ours -> Empty, likewise. A death in between frees it once: see clear().
+    // DeadLetter -> Done, ours -> Empty, likewise. A death in between frees it once: see clear().
     bool drop(std::uint64_t index, std::uint64_t sequence, Arena& arena) noexcept;
 
     // Clears what dead participant `dead` had. Its janitor calls, with its lock. Repeatable.
@@ -322,7 +322,7 @@ private:
             if (word.state != from || word.owner != owner) return false;
             word.state = to;
             word.deliveries -= std::min(word.deliveries, uncounted);
-            if (to == SlotState::Returned || to == SlotState::Poisoned) word.owner = 0;
+            if (to == SlotState::Returned || to == SlotState::DeadLetter) word.owner = 0;
             if (slot.word.compare_exchange_weak(seen, encode(word), kAcqRel, kAcquire)) return true;
         }
     }
@@ -336,9 +336,9 @@ private:
         }
     }
     void free_block(std::uint64_t index, Arena& arena) noexcept;
-    [[nodiscard]] bool is_poison(const layout::QueueSlot& slot,
-                                 const SlotWord& word) const noexcept;
-    bool leave_poisoned(std::uint64_t index, std::uint64_t sequence, const SlotWord& to) noexcept;
+    [[nodiscard]] bool is_spent(const layout::QueueSlot& slot, const SlotWord& word) const noexcept;
+    bool leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
+                           const SlotWord& to) noexcept;
     // Before the move, so that a death in between makes a look in vain and hides nothing.
     void note_dead_letter() noexcept { view_.state().had_dead_letters.store(1, kRelaxed); }
     // Whether the ticket's slot has been claimed for it, or gone beyond.

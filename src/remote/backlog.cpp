@@ -6,7 +6,7 @@
 
 #include "os/thread.hpp"
 #include "remote/patience.hpp"
-#include "segment/timing.hpp"
+#include "segment/waiting/timing.hpp"
 
 namespace penstock::detail {
 

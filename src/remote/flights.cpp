@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "remote/patience.hpp"
-#include "segment/timing.hpp"
+#include "segment/waiting/timing.hpp"
 
 namespace penstock::detail {
 

@@ -19,7 +19,7 @@
 #include "remote/patience.hpp"
 #include "remote/redis_connection.hpp"
 #include "remote/shown.hpp"
-#include "segment/timing.hpp"
+#include "segment/waiting/timing.hpp"
 
 namespace penstock::detail {
 

@@ -94,16 +94,16 @@ struct alignas(kApart) SignalWord {
 };
 static_assert(sizeof(SignalWord) == kApart);
 
-// One granule of an arena. See segment/arena.hpp for the states and their moves.
+// One granule of an arena. See segment/memory/arena.hpp for the states and their moves.
 struct GranuleWord {
     std::atomic<std::uint64_t> owner;
 };
 static_assert(sizeof(GranuleWord) == 8);
 
-// A word that may change together with others: see segment/multi_word.hpp. From the lowest bit:
-// payload 40, generation 23, mark 1. The generation grows by one with every change and wraps after
-// 8.4 million of them: to be taken in by that, a process would have to be stopped between its look
-// at a word and its compare-and-swap for exactly that many changes, and find the same payload.
+// A word that may change together with others: see segment/words/multi_word.hpp. From the lowest
+// bit: payload 40, generation 23, mark 1. The generation grows by one with every change and wraps
+// after 8.4 million of them: to be taken in by that, a process would have to be stopped between its
+// look at a word and its compare-and-swap for exactly that many changes, and find the same payload.
 using Word = std::atomic<std::uint64_t>;
 inline constexpr unsigned kPayloadBits = 40;
 inline constexpr std::uint64_t kPayloadMask = (std::uint64_t{1} << kPayloadBits) - 1;

@@ -61,11 +61,11 @@ std::uint64_t StoreShape::entry_bytes() const noexcept {
 }
 
 std::uint64_t StoreShape::operations_offset() const noexcept {
-    return sizeof(layout::StoreControl) + members * sizeof(layout::StoreMember);
+    return sizeof(layout::StoreControl) + participants * sizeof(layout::StoreParticipant);
 }
 
 std::uint64_t StoreShape::buckets_offset() const noexcept {
-    return operations_offset() + members * sizeof(layout::WordOperation);
+    return operations_offset() + participants * sizeof(layout::WordOperation);
 }
 
 std::uint64_t StoreShape::entries_offset() const noexcept {
@@ -87,10 +87,10 @@ SegmentPlan plan_of(const StoreShape& shape) {
     plan.geometry[layout::kStoreGranuleBytes] = shape.heap.granule_bytes;
     plan.geometry[layout::kStoreGranules] = shape.heap.granules;
     plan.geometry[layout::kStoreBuckets] = shape.buckets;
-    plan.geometry[layout::kStoreMembers] = shape.members;
+    plan.geometry[layout::kStoreParticipants] = shape.participants;
     plan.geometry[layout::kStoreEviction] = static_cast<std::uint64_t>(shape.eviction);
     plan.geometry[layout::kStorePersistent] = shape.persistent ? 1 : 0;
-    plan.slots = shape.members;
+    plan.slots = shape.participants;
     plan.control_bytes = shape.control_bytes();
     plan.payload_bytes = shape.heap.bytes();
     plan.payload_alignment = kMaxAlignment;
@@ -103,9 +103,9 @@ StoreShape store_shape_of(const StoreOptions& options) {
     if (options.capacity == 0 || options.capacity > layout::kMaxStoreBytes) {
         refuse("capacity must be 1 byte to 4 TiB, not " + std::to_string(options.capacity));
     }
-    if (options.members < 1 || options.members > layout::kMaxStoreMembers) {
-        refuse("members must be 1 to " + std::to_string(layout::kMaxStoreMembers) + ", not " +
-               std::to_string(options.members));
+    if (options.participants < 1 || options.participants > layout::kMaxStoreParticipants) {
+        refuse("participants must be 1 to " + std::to_string(layout::kMaxStoreParticipants) +
+               ", not " + std::to_string(options.participants));
     }
     const std::uint64_t granule =
         options.granule == 0 ? default_granule(options.capacity) : options.granule;
@@ -132,7 +132,7 @@ StoreShape store_shape_of(const StoreOptions& options) {
                std::to_string(objects));
     }
     shape.buckets = static_cast<std::uint32_t>(buckets);
-    shape.members = options.members;
+    shape.participants = options.participants;
     shape.eviction = options.eviction;
     shape.persistent = options.persistent;
     // Only reserved memory can be faulted in, or locked.
@@ -146,13 +146,13 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
     const std::uint64_t granule = geometry[layout::kStoreGranuleBytes];
     const std::uint64_t granules = geometry[layout::kStoreGranules];
     const std::uint64_t buckets = geometry[layout::kStoreBuckets];
-    const std::uint64_t members = geometry[layout::kStoreMembers];
+    const std::uint64_t participants = geometry[layout::kStoreParticipants];
     const bool is_plausible =
         std::has_single_bit(granule) && granule >= kMinGranule && granule <= kMaxGranule &&
         granules >= 1 && granules <= kMaxGranules && granules * granule % kChunk == 0 &&
         std::has_single_bit(buckets) && buckets >= layout::kProbes &&
-        buckets <= layout::kMaxBuckets && members >= 1 && members <= layout::kMaxStoreMembers &&
-        header.slot_count == members &&
+        buckets <= layout::kMaxBuckets && participants >= 1 &&
+        participants <= layout::kMaxStoreParticipants && header.slot_count == participants &&
         geometry[layout::kStoreEviction] <= static_cast<std::uint64_t>(Eviction::None) &&
         geometry[layout::kStorePersistent] <= 1 && geometry[layout::kStoreReserved] <= 1;
     StoreShape shape;
@@ -160,7 +160,7 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
         shape.heap.granule_bytes = granule;
         shape.heap.granules = static_cast<std::uint32_t>(granules);
         shape.buckets = static_cast<std::uint32_t>(buckets);
-        shape.members = static_cast<unsigned>(members);
+        shape.participants = static_cast<unsigned>(participants);
         shape.eviction = static_cast<Eviction>(geometry[layout::kStoreEviction]);
         shape.persistent = geometry[layout::kStorePersistent] != 0;
         shape.is_reserved = geometry[layout::kStoreReserved] != 0;
@@ -183,17 +183,17 @@ bool is_held(const StoreView& view, std::uint32_t entry) noexcept {
 
 namespace {
 
-void add_member(StoreStats& stats, const layout::StoreMember& member) {
-    stats.hits += member.hits.load(kRelaxed);
-    stats.misses += member.misses.load(kRelaxed);
-    stats.committed += member.committed.load(kRelaxed);
-    stats.committed_bytes += member.committed_bytes.load(kRelaxed);
-    stats.evicted += member.evicted.load(kRelaxed);
-    stats.evicted_bytes += member.evicted_bytes.load(kRelaxed);
-    stats.deleted += member.deleted.load(kRelaxed);
-    stats.aborted += member.aborted.load(kRelaxed);
-    stats.expired += member.expired.load(kRelaxed);
-    stats.refused += member.refused.load(kRelaxed);
+void add_participant(StoreStats& stats, const layout::StoreParticipant& participant) {
+    stats.hits += participant.hits.load(kRelaxed);
+    stats.misses += participant.misses.load(kRelaxed);
+    stats.committed += participant.committed.load(kRelaxed);
+    stats.committed_bytes += participant.committed_bytes.load(kRelaxed);
+    stats.evicted += participant.evicted.load(kRelaxed);
+    stats.evicted_bytes += participant.evicted_bytes.load(kRelaxed);
+    stats.deleted += participant.deleted.load(kRelaxed);
+    stats.aborted += participant.aborted.load(kRelaxed);
+    stats.expired += participant.expired.load(kRelaxed);
+    stats.refused += participant.refused.load(kRelaxed);
 }
 
 void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words, const Heap& heap,
@@ -212,8 +212,8 @@ void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words,
         case EntryState::Evicting:
             ++stats.objects;
             stats.object_bytes += own;
-            if (is_held(view, number)) ++stats.pinned;
-            if (decode_favour(entry.favour.load(kRelaxed)).kept > 0) ++stats.kept;
+            if (is_held(view, number)) ++stats.in_use;
+            if (decode_favour(entry.favour.load(kRelaxed)).retained > 0) ++stats.retained;
             return;
         case EntryState::Doomed:
             ++stats.doomed;
@@ -233,7 +233,8 @@ void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words,
 StoreStats read_store_stats(const StoreView& view, const MultiWord& words, const Heap& heap) {
     StoreStats stats;
     const StoreShape& shape = view.shape();
-    for (unsigned place = 0; place < shape.members; ++place) add_member(stats, view.member(place));
+    for (unsigned place = 0; place < shape.participants; ++place)
+        add_participant(stats, view.participant(place));
     for (std::uint32_t entry = 0; entry < shape.entries(); ++entry) {
         add_entry(stats, view, words, heap, entry);
     }

@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "penstock/store.hpp"
-#include "segment/heap.hpp"
-#include "segment/segment.hpp"
+#include "segment/life/segment.hpp"
+#include "segment/memory/heap.hpp"
 #include "store/layout.hpp"
 
 namespace penstock::detail {
@@ -15,13 +15,13 @@ namespace penstock::detail {
 struct StoreShape {
     HeapGeometry heap;
     std::uint32_t buckets = 0;  // a power of two
-    unsigned members = 0;
+    unsigned participants = 0;
     Eviction eviction = Eviction::Sieve;
     bool persistent = false;
     bool is_reserved = false;
 
     [[nodiscard]] std::uint32_t entries() const noexcept { return buckets * layout::kWays; }
-    [[nodiscard]] unsigned holder_words() const noexcept { return (members + 63) / 64; }
+    [[nodiscard]] unsigned holder_words() const noexcept { return (participants + 63) / 64; }
     [[nodiscard]] std::uint64_t entry_bytes() const noexcept;
     [[nodiscard]] std::uint64_t operations_offset() const noexcept;  // in the control block
     [[nodiscard]] std::uint64_t buckets_offset() const noexcept;
@@ -51,9 +51,9 @@ public:
         return shape_.persistent || state().stays.load(std::memory_order_relaxed) != 0;
     }
     [[nodiscard]] layout::SignalWord& committed_word() const noexcept { return block().committed; }
-    [[nodiscard]] layout::StoreMember& member(unsigned place) const noexcept {
-        return reinterpret_cast<layout::StoreMember*>(control_ +
-                                                      sizeof(layout::StoreControl))[place];
+    [[nodiscard]] layout::StoreParticipant& participant(unsigned place) const noexcept {
+        return reinterpret_cast<layout::StoreParticipant*>(control_ +
+                                                           sizeof(layout::StoreControl))[place];
     }
     [[nodiscard]] layout::WordOperation* operations() const noexcept {
         return reinterpret_cast<layout::WordOperation*>(control_ + shape_.operations_offset());
@@ -65,8 +65,8 @@ public:
         return *reinterpret_cast<layout::StoreEntry*>(entries_ + number * entry_bytes_);
     }
     [[nodiscard]] std::atomic<std::uint64_t>& holders(std::uint32_t number,
-                                                      unsigned member) const noexcept {
-        return entry(number).holders[member / 64];
+                                                      unsigned participant) const noexcept {
+        return entry(number).holders[participant / 64];
     }
     [[nodiscard]] std::byte* heap_control() const noexcept {
         return control_ + shape_.heap_offset();
@@ -89,10 +89,11 @@ private:
 struct Favour {
     std::uint8_t visits = 0;
     std::uint8_t weight = 0;
-    std::uint16_t kept = 0;
+    std::uint16_t retained = 0;
 };
 constexpr std::uint64_t encode_favour(const Favour& favour) noexcept {
-    return favour.visits | std::uint64_t{favour.weight} << 8U | std::uint64_t{favour.kept} << 16U;
+    return favour.visits | std::uint64_t{favour.weight} << 8U |
+           std::uint64_t{favour.retained} << 16U;
 }
 constexpr Favour decode_favour(std::uint64_t word) noexcept {
     return {static_cast<std::uint8_t>(word), static_cast<std::uint8_t>(word >> 8U),

@@ -44,7 +44,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
         MultiWord words;
         const StoreView view(shape, segment.control());
         words.attach(segment.control(), shape.control_bytes() / sizeof(Word), view.operations(),
-                     shape.members, 0);
+                     shape.participants, 0);
         Heap heap(shape.heap, view.heap_control(), words, segment.file(), segment.payload_offset());
         heap.prepare(shape.is_reserved);
         view.state().reach.store(1, kRelaxed);
@@ -68,10 +68,10 @@ std::shared_ptr<StoreCore> StoreCore::attach(std::unique_ptr<Segment> segment) {
 StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
     : segment(std::move(joined)), self(place) {
     const StoreShape shape = store_shape_of(segment->header());
-    membership = Membership(*segment, shape.members);
+    membership = Membership(*segment, shape.participants);
     view = StoreView(shape, segment->control());
     words.attach(segment->control(), shape.control_bytes() / sizeof(Word), view.operations(),
-                 shape.members, self);
+                 shape.participants, self);
     words.limit(view.state().reach);
     heap = Heap(shape.heap, view.heap_control(), words, segment->file(), segment->payload_offset());
     index = StoreIndex(view, words);
@@ -82,7 +82,7 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
 void StoreCore::join() {
     self = membership.claim_any();
     words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
-                 view.shape().members, self);
+                 view.shape().participants, self);
     extend_reach();
     membership.inherit([this](unsigned dead) { take_over(dead); });
     pins = std::make_unique<Pins>(view, self);
@@ -139,23 +139,24 @@ Status StoreCore::check_usable() const noexcept {
 void StoreCore::reap() noexcept {
     const std::lock_guard lock(janitor_);
     if (!segment->check_place()) return;
-    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); }, words.members());
+    membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); }, words.participants());
 }
 
 // Opportunistic: skips if another thread is reaping.
 void StoreCore::try_reap() noexcept {
     const std::unique_lock lock(janitor_, std::try_to_lock);
     if (!lock || !segment->check_place()) return;
-    membership.reap_all([this](unsigned dead) { take_over(dead); }, words.members());
+    membership.reap_all([this](unsigned dead) { take_over(dead); }, words.participants());
 }
 
 // What that participant holds is the store's again. The caller has its lock. Repeatable.
-void StoreCore::take_over(unsigned member) noexcept {
-    words.finish(member);
-    heap.reap(member);  // before a change of our own, which might be in the dead one's very place
+void StoreCore::take_over(unsigned participant) noexcept {
+    words.finish(participant);
+    heap.reap(
+        participant);  // before a change of our own, which might be in the dead one's very place
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
-        take_over_entry(entry, member);
+        take_over_entry(entry, participant);
     }
     PENSTOCK_CRASH_POINT("store.janitor.entries");
     heap.restore_hints();
@@ -173,7 +174,7 @@ void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
-        if (is.member != dead) return;
+        if (is.participant != dead) return;
         switch (is.state) {
             case State::Evicting:
                 if (!move(entry, seen, State::Resident)) continue;
@@ -227,26 +228,26 @@ Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
 // Another writer has it staged. Ok: not any more, look again.
 Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
-    const unsigned member = decoded(seen).member;
-    if (member >= view.shape().members) {
+    const unsigned participant = decoded(seen).participant;
+    if (participant >= view.shape().participants) {
         return damaged("entries");
     }
     const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
     const bool is_over = expires_at != 0 && os::monotonic_ns() >= expires_at;
-    if (is_over && (member == self || os::clock_offsets().is_known)) {
-        move(entry, seen, State::Expired, member);
+    if (is_over && (participant == self || os::clock_offsets().is_known)) {
+        move(entry, seen, State::Expired, participant);
         return Status::ok();
     }
-    if (member != self && (segment->participants().life(member) == Life::Dead ||
-                           segment->participants().has_janitor(member))) {
+    if (participant != self && (segment->participants().life(participant) == Life::Dead ||
+                                segment->participants().has_janitor(participant))) {
         reap();
         if (word(entry) != seen) return Status::ok();
     }
-    const ParticipantText who = segment->participants().text(member);
+    const ParticipantText who = segment->participants().text(participant);
     return {ErrorCode::Busy,
-            shown(key) + " is being written by participant " + std::to_string(member) + " (pid " +
-                std::to_string(who.pid) + ", " + printable(who.process) + ")",
-            static_cast<int>(member)};
+            shown(key) + " is being written by participant " + std::to_string(participant) +
+                " (pid " + std::to_string(who.pid) + ", " + printable(who.process) + ")",
+            static_cast<int>(participant)};
 }
 
 // A free entry for the key; if all are in use near it, one that is evicted for it.
@@ -322,11 +323,11 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
 Status StoreCore::no_room(std::uint64_t bytes) noexcept {
     add(own().refused);
     const HeapUse use = heap.use();
-    return {ErrorCode::NoSpace, "no room for " + std::to_string(bytes) + " bytes in " + title() +
-                                    ": " + std::to_string(use.free_bytes) +
-                                    " are free, the longest piece has " +
-                                    std::to_string(use.largest_free) +
-                                    ", and what is pinned, kept or being written can't be evicted"};
+    return {ErrorCode::NoSpace,
+            "no room for " + std::to_string(bytes) + " bytes in " + title() + ": " +
+                std::to_string(use.free_bytes) + " are free, the longest piece has " +
+                std::to_string(use.largest_free) +
+                ", and what is in use, retained or being written can't be evicted"};
 }
 
 // Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
@@ -429,7 +430,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
         const layout::EntryWord is = decoded(seen);
         const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
         const bool is_late = expires_at != 0 && os::monotonic_ns() >= expires_at;
-        if (is.member != self || is.state != State::Staged || is_late) {
+        if (is.participant != self || is.state != State::Staged || is_late) {
             abort(entry);
             add(own().expired);
             return {ErrorCode::Expired,
@@ -457,7 +458,8 @@ void StoreCore::abort(std::uint32_t entry) noexcept {
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
         const layout::EntryWord is = decoded(seen);
-        if (is.member != self || (is.state != State::Staged && is.state != State::Expired)) return;
+        if (is.participant != self || (is.state != State::Staged && is.state != State::Expired))
+            return;
         if (!move(entry, seen, State::Freeing, self)) continue;
         PENSTOCK_CRASH_POINT("store.abort.freeing");
         add(own().aborted);
@@ -583,14 +585,14 @@ StoreLook StoreCore::look(std::string_view key) noexcept {
     if (const auto entry = pin_hash(hash, key)) {
         look.state = StoreLook::State::Hit;
         look.nbytes = content(*entry).bytes.size();
-        look.is_kept = decode_favour(view.entry(*entry).favour.load(kRelaxed)).kept > 0;
+        look.is_retained = decode_favour(view.entry(*entry).favour.load(kRelaxed)).retained > 0;
         unpin(*entry);
         return look;
     }
     index.find(hash, [&](std::uint32_t, std::uint64_t seen) {
         if (decoded(seen).state != State::Staged) return false;
         look.state = StoreLook::State::Staged;
-        look.staged_by = static_cast<int>(decoded(seen).member);
+        look.staged_by = static_cast<int>(decoded(seen).participant);
         return true;
     });
     return look;
@@ -710,13 +712,13 @@ StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
     PENSTOCK_CRASH_POINT("store.evict.evicting");
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t now = word(entry);
-        if (decoded(now).state != State::Evicting || decoded(now).member != self) {
+        if (decoded(now).state != State::Evicting || decoded(now).participant != self) {
             return Outcome::Changed;
         }
         // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
         // between this and another thread of ours it may have been a reader's meanwhile.
-        const bool is_wanted =
-            is_held(view, entry) || decode_favour(view.entry(entry).favour.load(kRelaxed)).kept > 0;
+        const bool is_wanted = is_held(view, entry) ||
+                               decode_favour(view.entry(entry).favour.load(kRelaxed)).retained > 0;
         if (is_wanted) {
             if (move(entry, now, State::Resident)) return Outcome::Changed;
             continue;
@@ -778,7 +780,7 @@ std::uint64_t StoreCore::clear() noexcept {
         const layout::EntryWord is = decoded(seen);
         if (is.state == State::Staged) {
             // The memory stays its writer's; the commit is refused.
-            if (move(entry, seen, State::Expired, is.member)) ++removed;
+            if (move(entry, seen, State::Expired, is.participant)) ++removed;
             continue;
         }
         if (is.state != State::Resident && is.state != State::Evicting) continue;
@@ -796,8 +798,9 @@ bool StoreCore::keep(std::uint32_t entry, bool keeps) noexcept {
     for (;;) {
         Favour favour = decode_favour(seen);
         const auto most = static_cast<std::uint16_t>(~0U);
-        if (favour.kept == (keeps ? most : 0)) return false;
-        favour.kept = static_cast<std::uint16_t>(keeps ? favour.kept + 1 : favour.kept - 1);
+        if (favour.retained == (keeps ? most : 0)) return false;
+        favour.retained =
+            static_cast<std::uint16_t>(keeps ? favour.retained + 1 : favour.retained - 1);
         if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
     }
 }

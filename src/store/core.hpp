@@ -10,11 +10,11 @@
 
 #include "os/cuda.hpp"
 #include "penstock/store.hpp"
-#include "segment/attachment.hpp"
-#include "segment/heap.hpp"
-#include "segment/membership.hpp"
-#include "segment/segment.hpp"
-#include "segment/signal.hpp"
+#include "segment/life/attachment.hpp"
+#include "segment/life/membership.hpp"
+#include "segment/life/segment.hpp"
+#include "segment/memory/heap.hpp"
+#include "segment/waiting/signal.hpp"
 #include "store/index.hpp"
 #include "store/order.hpp"
 #include "store/pins.hpp"
@@ -82,7 +82,7 @@ struct StoreCore final : Attachment {
     [[nodiscard]] Status check_usable() const noexcept;  // why nothing can be done, or ok
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
-    [[nodiscard]] layout::StoreMember& own() const noexcept { return view.member(self); }
+    [[nodiscard]] layout::StoreParticipant& own() const noexcept { return view.participant(self); }
 
     std::unique_ptr<Segment> segment;
     StoreView view;
@@ -103,7 +103,7 @@ private:
     void join();
     void extend_reach() noexcept;
     void try_reap() noexcept;
-    void take_over(unsigned member) noexcept;
+    void take_over(unsigned participant) noexcept;
     void vacate() noexcept;
     void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
@@ -121,8 +121,10 @@ private:
     [[nodiscard]] std::uint64_t word(std::uint32_t entry) const noexcept {
         return words.read(view.entry(entry).word);
     }
-    bool move(std::uint32_t entry, std::uint64_t seen, State state, unsigned member = 0) noexcept {
-        return MultiWord::change(view.entry(entry).word, seen, layout::encode_entry(state, member));
+    bool move(std::uint32_t entry, std::uint64_t seen, State state,
+              unsigned participant = 0) noexcept {
+        return MultiWord::change(view.entry(entry).word, seen,
+                                 layout::encode_entry(state, participant));
     }
     std::optional<std::uint32_t> pin_hash(const KeyHash& hash, std::string_view key) noexcept;
     bool pin(std::uint32_t entry) noexcept;

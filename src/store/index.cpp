@@ -23,7 +23,7 @@ bool StoreIndex::has_hash(std::uint32_t number, const KeyHash& hash) const noexc
     return entry.hash[0].load(kRelaxed) == hash.low && entry.hash[1].load(kRelaxed) == hash.high;
 }
 
-std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned member) noexcept {
+std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned participant) noexcept {
     for (unsigned probe = 0; probe < layout::kProbes; ++probe) {
         const std::uint32_t bucket = (home(hash) + probe) & (view_.shape().buckets - 1);
         for (unsigned way = 0; way < layout::kWays; ++way) {
@@ -32,7 +32,7 @@ std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned member) noexcept {
             const std::uint64_t seen = words_->read(entry.word);
             if (layout::decode_entry(seen).state != EntryState::Free) continue;
             if (!MultiWord::change(entry.word, seen,
-                                   layout::encode_entry(EntryState::Claimed, member))) {
+                                   layout::encode_entry(EntryState::Claimed, participant))) {
                 continue;
             }
             PENSTOCK_CRASH_POINT("store.reserve.claimed");

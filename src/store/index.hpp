@@ -54,9 +54,9 @@ public:
         return kNone;
     }
 
-    // Makes a free entry near the key's home `member`'s, with the hash and tag of the key. kNone:
-    // all 32 are in use.
-    std::uint32_t claim(const KeyHash& hash, unsigned member) noexcept;
+    // Makes a free entry near the key's home `participant`'s, with the hash and tag of the key.
+    // kNone: all 32 are in use.
+    std::uint32_t claim(const KeyHash& hash, unsigned participant) noexcept;
     // An entry that could make room for the key if it were evicted; kNone: none is resident.
     [[nodiscard]] std::uint32_t neighbour(const KeyHash& hash, unsigned number) const noexcept;
     // Before an entry that is the caller's becomes free.

@@ -14,11 +14,11 @@ StoreStats stats_of(Visit& visit, const StoreShape& shape) {
     const StoreView view(shape, control);
     MultiWord words;
     words.attach(control, shape.control_bytes() / sizeof(layout::Word), view.operations(),
-                 shape.members, 0);
+                 shape.participants, 0);
     const Heap heap(shape.heap, view.heap_control(), words, visit.file(),
                     visit.header().payload_offset);
     StoreStats stats = read_store_stats(view, words, heap);
-    stats.deaths = visit.participants().deaths(0, shape.members);
+    stats.deaths = visit.participants().deaths(0, shape.participants);
     return stats;
 }
 

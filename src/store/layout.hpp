@@ -1,7 +1,9 @@
-// The control block of a Store: members, index, objects, heap. The only definition of those bytes.
+// The control block of a Store: participants, index, objects, heap. The only definition of those
+// bytes.
 //
-// control: StoreState | SignalWord committed | StoreMember[members] | WordOperation[members] |
-// IndexBucket[buckets] | StoreEntry[entries], each with its holder bits | heap. payload: the heap.
+// control: StoreState | SignalWord committed | StoreParticipant[participants] |
+// WordOperation[participants] | IndexBucket[buckets] | StoreEntry[entries], each with its holder
+// bits | heap. payload: the heap.
 #pragma once
 
 #include <atomic>
@@ -16,13 +18,14 @@ enum StoreGeometry : unsigned {
     kStoreGranuleBytes = 0,
     kStoreGranules = 1,
     kStoreBuckets = 2,  // a power of two
-    kStoreMembers = 3,
+    kStoreParticipants = 3,
     kStoreEviction = 4,
     kStorePersistent = 5,
     kStoreReserved = 6,  // 1: all of its memory is there from the start, and stays
 };
 
-inline constexpr std::uint64_t kMaxStoreMembers = kMaxSlots - 1;  // the last stands for no owner
+inline constexpr std::uint64_t kMaxStoreParticipants =
+    kMaxSlots - 1;  // the last stands for no owner
 inline constexpr std::uint64_t kMaxStoreBytes = std::uint64_t{1} << 42U;
 inline constexpr std::uint64_t kMaxBuckets = std::uint64_t{1} << 24U;
 inline constexpr unsigned kWays = 8;    // entries of a bucket
@@ -33,7 +36,7 @@ inline constexpr std::uint64_t kMaxMetaBytes = std::uint64_t{16} << 20U;
 // Where an object is in its life.
 //
 //   Free        unowned
-//   Claimed(m)  member m fills the entry in; the others leave it alone
+//   Claimed(m)  participant m fills the entry in; the others leave it alone
 //   Staged(m)   m writes the object; others are told so
 //   Resident    committed: look-ups find it
 //   Evicting(m) m would like it to go; a reader may still say no by making it Resident again
@@ -51,24 +54,25 @@ enum class EntryState : std::uint8_t {
     Expired = 7,
 };
 
-// Payload of an entry's word; from the lowest bit: state 4, member 10.
+// Payload of an entry's word; from the lowest bit: state 4, participant 10.
 struct EntryWord {
     EntryState state = EntryState::Free;
-    unsigned member = 0;
+    unsigned participant = 0;
 };
 
-constexpr std::uint64_t encode_entry(EntryState state, unsigned member = 0) noexcept {
-    return static_cast<std::uint64_t>(state) | std::uint64_t{member} << 4U;
+constexpr std::uint64_t encode_entry(EntryState state, unsigned participant = 0) noexcept {
+    return static_cast<std::uint64_t>(state) | std::uint64_t{participant} << 4U;
 }
-// Damaged words read as Claimed by no member: a state without a next move.
+// Damaged words read as Claimed by no participant: a state without a next move.
 constexpr EntryWord decode_entry(std::uint64_t value) noexcept {
     const auto state = static_cast<unsigned>(value & 0xFU);
     return {state <= 7 ? static_cast<EntryState>(state) : EntryState::Claimed,
             static_cast<unsigned>(value >> 4U & 0x3FFU)};
 }
 
-// One object. All but `word`, `block` and the links is written by the member who has it Claimed or
-// Staged, relaxed: the word's moves carry it over. Holder bits follow, one for each member.
+// One object. All but `word`, `block` and the links is written by the participant who has it
+// Claimed or Staged, relaxed: the word's moves carry it over. Holder bits follow, one for each
+// participant.
 struct StoreEntry {
     Word word;                               // EntryWord
     std::atomic<std::uint64_t> hash[2];      // of the key
@@ -78,11 +82,12 @@ struct StoreEntry {
     std::atomic<std::uint64_t> nbytes;       // of the data
     Word newer;  // entry + 1 in the order of commits; 0: it is the newest, or not in it
     Word older;
-    // From the lowest bit: visits 8, weight 8, kept 16. By all members, by compare-and-swap.
+    // From the lowest bit: visits 8, weight 8, retained 16. By all participants, by
+    // compare-and-swap.
     std::atomic<std::uint64_t> favour;
     std::atomic<std::int64_t> expires_at;  // monotonic ns; 0: never
     std::uint64_t reserved[4];
-    std::atomic<std::uint64_t> holders[1];  // and as many more as the members need
+    std::atomic<std::uint64_t> holders[1];  // and as many more as the participants need
 };
 static_assert(sizeof(StoreEntry) == kApart);
 
@@ -105,7 +110,8 @@ constexpr EntryHeader decode_header(std::uint64_t word) noexcept {
 }
 
 // Entries number bucket * kWays to bucket * kWays + 7. A tag is 16 bits of the key's hash, never 0;
-// 0: not this one. Written by the member with the entry Claimed or Freeing, before its word moves.
+// 0: not this one. Written by the participant with the entry Claimed or Freeing, before its word
+// moves.
 struct alignas(32) IndexBucket {
     Word version;  // moves with everything that is staged under a key that belongs here
     std::atomic<std::uint16_t> tags[kWays];
@@ -129,7 +135,7 @@ struct alignas(kApart) StoreState {
 static_assert(sizeof(StoreState) == kApart);
 
 // One participant's account; by its threads, relaxed, for people.
-struct alignas(kApart) StoreMember {
+struct alignas(kApart) StoreParticipant {
     std::atomic<std::uint64_t> hits;
     std::atomic<std::uint64_t> misses;
     std::atomic<std::uint64_t> committed;
@@ -141,7 +147,7 @@ struct alignas(kApart) StoreMember {
     std::atomic<std::uint64_t> expired;
     std::atomic<std::uint64_t> refused;
 };
-static_assert(sizeof(StoreMember) == kApart);
+static_assert(sizeof(StoreParticipant) == kApart);
 
 struct StoreControl {
     StoreState state;

@@ -328,11 +328,11 @@ bool Store::touch(std::string_view key) noexcept {
         .is_ok();
 }
 
-Status Store::pin(std::string_view key) noexcept {
+Status Store::retain(std::string_view key) noexcept {
     return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, true); });
 }
 
-Status Store::unpin(std::string_view key) noexcept {
+Status Store::release(std::string_view key) noexcept {
     return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, false); });
 }
 
@@ -383,7 +383,7 @@ StoreStats Store::stats() const {
     static_cast<void>(core_->segment->check_place());
     core_->check_usable().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
-    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().members);
+    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().participants);
     stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;
 }

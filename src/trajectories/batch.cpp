@@ -111,7 +111,7 @@ TrajectoryBatch::TrajectoryBatch(TrajectoryBatch&& other) noexcept
 
 TrajectoryBatch& TrajectoryBatch::operator=(TrajectoryBatch&& other) noexcept {
     if (this != &other) {
-        give_back();
+        nack();
         groups_ = std::exchange(other.groups_, {});
         lengths_ = std::exchange(other.lengths_, {});
         longest_ = std::exchange(other.longest_, 0);
@@ -123,7 +123,7 @@ TrajectoryBatch& TrajectoryBatch::operator=(TrajectoryBatch&& other) noexcept {
 }
 
 TrajectoryBatch::~TrajectoryBatch() {
-    give_back();
+    nack();
 }
 
 std::size_t TrajectoryBatch::groups() const noexcept {
@@ -378,7 +378,7 @@ void TrajectoryBatch::ack(std::uint64_t step) noexcept {
     forget();
 }
 
-void TrajectoryBatch::give_back() noexcept {
+void TrajectoryBatch::nack() noexcept {
     if (!is_open()) return;
     keep_restored();
     const auto reader = reader_;
@@ -394,11 +394,11 @@ void TrajectoryBatch::untake() noexcept {
     forget();
 }
 
-void TrajectoryBatch::set_aside(std::size_t index) noexcept {
+void TrajectoryBatch::dead_letter(std::size_t index) noexcept {
     if (!is_open() || index >= groups_.size()) return;
     if (reader_->is_foreign()) return untake();  // nothing in the queue is ours
-    groups_[index].set_aside();
-    reader_->board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
+    groups_[index].dead_letter();
+    reader_->board.state().dead_letter.fetch_add(1, std::memory_order_relaxed);
     const auto reader = reader_;
     untake();
     reader->board.credit_signal().notify();  // it is on its way no more

@@ -10,7 +10,7 @@
 namespace penstock::detail {
 namespace {
 
-using layout::BoardMember;
+using layout::BoardParticipant;
 using layout::GroupTag;
 using layout::Load;
 using layout::SlotState;
@@ -33,9 +33,9 @@ double sane(double value) noexcept {
     return std::isfinite(value) && value > 0 ? std::min(value, 1e12) : 0;
 }
 
-std::string name_of(const BoardMember& member) {
+std::string name_of(const BoardParticipant& participant) {
     std::string name;
-    for (const auto& word : member.name) {
+    for (const auto& word : participant.name) {
         std::uint64_t letters = word.load(kRelaxed);
         for (unsigned i = 0; i < sizeof letters && (letters & 0xFFU) != 0; ++i, letters >>= 8U) {
             name += static_cast<char>(letters & 0xFFU);
@@ -54,26 +54,26 @@ std::uint64_t environment_hash(std::string_view name) noexcept {
 
 void Board::check(const QueueView& view) {
     const QueueShape& shape = view.shape();
-    if (shape.application_bytes < bytes(shape.members)) {
+    if (shape.application_bytes < bytes(shape.participants)) {
         throw Error(ErrorCode::Corrupt, "the queue is damaged: its accounts have no room");
     }
 }
 
 void Board::sign(const EnvironmentOptions& environment) noexcept {
-    BoardMember& member = own();
-    member.environment.store(0, kRelease);
-    member.running.store(0, kSeqCst);
-    member.asking.store(0, kSeqCst);
-    member.weight.store(std::bit_cast<std::uint64_t>(environment.weight), kRelaxed);
-    member.min_share.store(std::bit_cast<std::uint64_t>(environment.min_share), kRelaxed);
-    member.group_size.store(environment.group_size, kRelaxed);
-    for (std::size_t word = 0; word < BoardMember::kNameWords; ++word) {
+    BoardParticipant& participant = own();
+    participant.environment.store(0, kRelease);
+    participant.running.store(0, kSeqCst);
+    participant.asking.store(0, kSeqCst);
+    participant.weight.store(std::bit_cast<std::uint64_t>(environment.weight), kRelaxed);
+    participant.min_share.store(std::bit_cast<std::uint64_t>(environment.min_share), kRelaxed);
+    participant.group_size.store(environment.group_size, kRelaxed);
+    for (std::size_t word = 0; word < BoardParticipant::kNameWords; ++word) {
         const std::size_t begin = std::min(word * 8, environment.name.size());
-        member.name[word].store(
+        participant.name[word].store(
             application_word(std::string_view(environment.name).substr(begin, 8)), kRelaxed);
     }
     // pairs with: the acquire in is_living()
-    member.environment.store(environment_hash(environment.name), kRelease);
+    participant.environment.store(environment_hash(environment.name), kRelease);
 }
 
 // Groups that were put and are not acknowledged: use(tag).
@@ -90,37 +90,38 @@ void Board::for_each_waiting(Use&& use) const noexcept {
 
 Board::Census Board::take_census(std::uint64_t environment) const noexcept {
     Census census;
-    const unsigned self = core_ == nullptr ? view_.shape().members : core_->self;
-    for (unsigned place = 0; place < view_.shape().members; ++place) {
+    const unsigned self = core_ == nullptr ? view_.shape().participants : core_->self;
+    for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
-        const BoardMember& member = members_[place];
+        const BoardParticipant& participant = participants_[place];
         // First what is asked for, then what runs, then the slots: work moves in that order, so
         // what moves meanwhile is seen twice and never missed.
         // pairs with: the stores in try_begin() and in WriterState::hand_over()
-        const Load asking = layout::decode_load(member.asking.load(kSeqCst));
-        const Load running = layout::decode_load(member.running.load(kSeqCst));
+        const Load asking = layout::decode_load(participant.asking.load(kSeqCst));
+        const Load running = layout::decode_load(participant.running.load(kSeqCst));
         if (asking.groups != 0 && place != self) {
             census.has_asker = true;
             census.has_earlier_asker = census.has_earlier_asker || place < self;
         }
         add(census.total, asking);
         add(census.total, running);
-        const std::uint64_t hash = member.environment.load(kAcquire);
+        const std::uint64_t hash = participant.environment.load(kAcquire);
         bool is_first = true;  // of its environment: a weight counts once
         for (unsigned other = 0; other < place && is_first; ++other) {
-            is_first = !is_living(other) || members_[other].environment.load(kAcquire) != hash;
+            is_first = !is_living(other) || participants_[other].environment.load(kAcquire) != hash;
         }
-        const double weight = sane(real(member.weight));
+        const double weight = sane(real(participant.weight));
         if (is_first) census.weights += weight;
         if (is_first && hash != environment) {
-            census.other_shares += std::min(sane(real(member.min_share)), 1.0);
+            census.other_shares += std::min(sane(real(participant.min_share)), 1.0);
         }
         if (hash != environment) continue;
         add(census.own, asking);
         add(census.own, running);
         if (is_first) census.own_weight = weight;
-        census.own_share = std::max(census.own_share, sane(real(member.min_share)));
-        census.own_group_size = std::max(census.own_group_size, member.group_size.load(kRelaxed));
+        census.own_share = std::max(census.own_share, sane(real(participant.min_share)));
+        census.own_group_size =
+            std::max(census.own_group_size, participant.group_size.load(kRelaxed));
     }
     census.dead_letters = count_dead_letters(view_);
     for_each_waiting([&](const GroupTag& tag) {
@@ -196,9 +197,9 @@ Board::Appetite Board::appetite() const {
 // or where one stopped while asking, they would wake each other without end.
 bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept {
     constexpr unsigned kLooks = 4;
-    BoardMember& member = own();
+    BoardParticipant& participant = own();
     const std::uint64_t load = layout::encode_load({1, group_size});
-    member.asking.store(load, kSeqCst);
+    participant.asking.store(load, kSeqCst);
     PENSTOCK_CRASH_POINT("trajectories.begin.asking");
     bool is_begun = false;
     bool has_met = false;
@@ -215,23 +216,23 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool 
     }
     if (is_begun) {
         // Before the question is taken back: others see one or the other.
-        member.running.fetch_add(load, kSeqCst);
+        participant.running.fetch_add(load, kSeqCst);
         PENSTOCK_CRASH_POINT("trajectories.begin.running");
     }
-    member.asking.store(0, kSeqCst);
+    participant.asking.store(0, kSeqCst);
     if (has_met && (is_begun || wakes)) credit_.notify();  // it may have withdrawn because of us
     return is_begun;
 }
 
 EnvironmentStats Board::describe(unsigned place) const {
-    const BoardMember& member = members_[place];
+    const BoardParticipant& participant = participants_[place];
     EnvironmentStats stats;
-    stats.name = name_of(member);
+    stats.name = name_of(participant);
     stats.writers = 1;
-    stats.weight = real(member.weight);
-    stats.min_share = real(member.min_share);
-    stats.group_size = member.group_size.load(kRelaxed);
-    const Load running = layout::decode_load(member.running.load(kSeqCst));
+    stats.weight = real(participant.weight);
+    stats.min_share = real(participant.min_share);
+    stats.group_size = participant.group_size.load(kRelaxed);
+    const Load running = layout::decode_load(participant.running.load(kSeqCst));
     stats.running_groups = running.groups;
     stats.running_sequences = running.sequences;
     return stats;
@@ -239,7 +240,7 @@ EnvironmentStats Board::describe(unsigned place) const {
 
 std::vector<EnvironmentStats> Board::living() const {
     std::vector<EnvironmentStats> found;
-    for (unsigned place = 0; place < view_.shape().members; ++place) {
+    for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
         EnvironmentStats here = describe(place);
         const auto same = std::ranges::find(found, here.name, &EnvironmentStats::name);
@@ -257,9 +258,9 @@ std::vector<EnvironmentStats> Board::living() const {
 }
 
 bool Board::is_idle() const noexcept {
-    for (unsigned place = 0; place < view_.shape().members; ++place) {
+    for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
-        if (members_[place].running.load(kSeqCst) != 0) return false;
+        if (participants_[place].running.load(kSeqCst) != 0) return false;
     }
     return true;
 }

@@ -30,12 +30,12 @@ public:
     // To look at only.
     explicit Board(const QueueView& view, bool asymmetric = false) noexcept
         : view_(view), head_(reinterpret_cast<layout::BoardHead*>(view.application())),
-          members_(reinterpret_cast<layout::BoardMember*>(view.application() +
-                                                          sizeof(layout::BoardHead))),
+          participants_(reinterpret_cast<layout::BoardParticipant*>(view.application() +
+                                                                    sizeof(layout::BoardHead))),
           credit_(head_->credit, asymmetric) {}
 
-    static std::uint64_t bytes(unsigned members) noexcept {
-        return sizeof(layout::BoardHead) + members * sizeof(layout::BoardMember);
+    static std::uint64_t bytes(unsigned participants) noexcept {
+        return sizeof(layout::BoardHead) + participants * sizeof(layout::BoardParticipant);
     }
     // Throws Corrupt if the segment's application has no room for a board.
     static void check(const QueueView& view);
@@ -45,7 +45,9 @@ public:
 
     // The caller's own place, which is not a producer's yet.
     void sign(const EnvironmentOptions& environment) noexcept;
-    [[nodiscard]] layout::BoardMember& own() const noexcept { return members_[core_->self]; }
+    [[nodiscard]] layout::BoardParticipant& own() const noexcept {
+        return participants_[core_->self];
+    }
 
     // One for each environment that lives or has something on the way, by name; those that are gone
     // and unknown by name are left out of it, but not of total().
@@ -88,8 +90,8 @@ private:
     [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size,
                                      std::uint64_t shortage) const noexcept;
     [[nodiscard]] bool is_living(unsigned place) const noexcept {
-        return view_.member(place).role.load(std::memory_order_seq_cst) != 0 &&
-               members_[place].environment.load(std::memory_order_acquire) != 0;
+        return view_.participant(place).role.load(std::memory_order_seq_cst) != 0 &&
+               participants_[place].environment.load(std::memory_order_acquire) != 0;
     }
     template <typename Use>
     void for_each_waiting(Use&& use) const noexcept;
@@ -97,7 +99,7 @@ private:
 
     QueueView view_;
     layout::BoardHead* head_;
-    layout::BoardMember* members_;
+    layout::BoardParticipant* participants_;
     Signal credit_;
     QueueCore* core_ = nullptr;
 };

@@ -5,8 +5,8 @@
 
 #include "codec/references.hpp"
 #include "penstock/trajectories.hpp"
-#include "segment/read_once.hpp"
 #include "segment/text.hpp"
+#include "segment/words/read_once.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/layout.hpp"
 

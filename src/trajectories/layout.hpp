@@ -1,7 +1,7 @@
 // The accounts of a queue of trajectories, in the application's bytes of its Queue. The only
 // definition of those bytes.
 //
-// BoardState | SignalWord credit | BoardMember[members]
+// BoardState | SignalWord credit | BoardParticipant[participants]
 #pragma once
 
 #include <atomic>
@@ -52,14 +52,14 @@ struct alignas(kApart) BoardState {
     std::atomic<std::uint64_t> groups;
     std::atomic<std::uint64_t> sequences;
     std::atomic<std::uint64_t> dropped_stale;
-    std::atomic<std::uint64_t> max_tokens;  // of a sequence; 0: no bound. By a trainer; relaxed
-    std::atomic<std::uint64_t> set_aside;   // groups that no batch could be made of; for people
+    std::atomic<std::uint64_t> max_tokens;   // of a sequence; 0: no bound. By a trainer; relaxed
+    std::atomic<std::uint64_t> dead_letter;  // groups that no batch could be made of; for people
 };
 static_assert(sizeof(BoardState) == kApart);
 
-// One environment's writer; valid while the Queue's member of that place is a producer. Written by
-// it alone.
-struct alignas(kApart) BoardMember {
+// One environment's writer; valid while the Queue's participant of that place is a producer.
+// Written by it alone.
+struct alignas(kApart) BoardParticipant {
     static constexpr std::size_t kNameWords = 8;
 
     std::atomic<std::uint64_t> environment;  // hash of its name; 0: none. Release / acquire
@@ -70,7 +70,7 @@ struct alignas(kApart) BoardMember {
     std::atomic<std::uint64_t> group_size;
     std::atomic<std::uint64_t> name[kNameWords];  // zero padded
 };
-static_assert(sizeof(BoardMember) == kApart);
+static_assert(sizeof(BoardParticipant) == kApart);
 
 struct BoardHead {
     BoardState state;

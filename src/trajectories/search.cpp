@@ -227,7 +227,7 @@ private:
         {
             const std::lock_guard lock(state_->mutex);
             for (std::size_t at = 0; at < state_->held.size(); ++at) {
-                if (state_->held[at].is_set_aside()) continue;
+                if (state_->held[at].is_dead_letter()) continue;
                 const GroupView& group = state_->held[at].group();
                 seen_.push_back({group.sequences(), environment_hash(group.environment),
                                  group.begun, state_->held[at].sequence(), at, 0, true});
@@ -311,7 +311,7 @@ private:
         const std::string why(group ? "it has other sequences than its producer said"
                                     : group.status().message());
         const std::uint64_t sequence = delivery->sequence();
-        delivery->set_aside();
+        delivery->dead_letter();
         state_->board.credit_signal().notify();  // it is on its way no more
         return Status(ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
                                               quoted(state_->queue.name()) +
@@ -382,15 +382,15 @@ private:
             const std::lock_guard lock(state_->mutex);
             if (state_->changes != changes_) return;
             notice = notice_of(state_->held[index], why);
-            state_->held[index].set_aside();
+            state_->held[index].dead_letter();
         }
-        state_->note_set_aside(std::move(notice));
+        state_->note_dead_letters(std::move(notice));
     }
 
     void note_aside(HeldGroup& group, const std::string& why) {
         std::string notice = notice_of(group, why);
-        group.set_aside();
-        state_->note_set_aside(std::move(notice));
+        group.dead_letter();
+        state_->note_dead_letters(std::move(notice));
     }
 
     static std::string notice_of(const HeldGroup& group, const std::string& why) {
@@ -475,7 +475,7 @@ private:
                form_batch(candidates, sequences_, least, chosen);
     }
 
-    // A group that reached the poison limit in batches with others should come alone now, and a
+    // A group that reached the delivery limit in batches with others should come alone now, and a
     // batch of an exact size can seldom be one group: but it can have others that are above
     // suspicion. If it fails again it was that one, and the others are spared.
     bool choose_with_one_suspect(const std::vector<Candidate>& candidates,
@@ -504,7 +504,7 @@ private:
     // Where suspects can't be kept apart, of one that has failed twice as often as it may: they
     // would come for ever.
     void note_who_is_on_trial(std::vector<HeldGroup>& groups, bool is_whole) const noexcept {
-        const unsigned limit = core_.view.shape().poison_limit;
+        const unsigned limit = core_.view.shape().max_deliveries;
         if (limit == 0) return;
         const unsigned most = std::min(2 * limit, layout::kMaxDeliveries - 1);
         const auto suspects = std::ranges::count_if(groups, &HeldGroup::is_suspect);

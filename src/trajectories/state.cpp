@@ -16,11 +16,11 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.capacity = options.capacity;
     queue.slots = options.slots;
     queue.inline_bytes = 64;  // groups are larger
-    queue.members = options.members;
-    queue.poison_limit = options.poison_limit;
+    queue.participants = options.participants;
+    queue.max_deliveries = options.max_deliveries;
     queue.ends_with = options.ends_with;
     queue.application = kTrajectories;
-    queue.application_bytes = Board::bytes(options.members);
+    queue.application_bytes = Board::bytes(options.participants);
     queue.memory = options.memory;
     queue.replaces_owner = options.replaces_owner;
     return QueueAccess::handle(QueueCore::create(name, queue, [&](const QueueView& view) {
@@ -48,7 +48,7 @@ TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
     stats.sequences = state.sequences.load(kRelaxed);
     stats.dropped_stale = state.dropped_stale.load(kRelaxed);
     stats.max_tokens = state.max_tokens.load(kRelaxed);
-    stats.set_aside = state.set_aside.load(kRelaxed);
+    stats.dead_lettered = state.dead_letter.load(kRelaxed);
     stats.environments = board.environments();
     return stats;
 }
@@ -85,8 +85,8 @@ void ReaderState::hold(HeldGroup group) {
     if (!is_foreign()) core->data.notify();
 }
 
-void ReaderState::note_set_aside(std::string why) {
-    board.state().set_aside.fetch_add(1, std::memory_order_relaxed);
+void ReaderState::note_dead_letters(std::string why) {
+    board.state().dead_letter.fetch_add(1, std::memory_order_relaxed);
     board.credit_signal().notify();  // it is on its way no more
     constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);
@@ -96,7 +96,8 @@ void ReaderState::note_set_aside(std::string why) {
 // A trainer is a participant that is no producer.
 bool ReaderState::is_first_trainer() const noexcept {
     for (unsigned place = 0; place < core->self; ++place) {
-        const bool is_producer = core->view.member(place).role.load(std::memory_order_seq_cst) != 0;
+        const bool is_producer =
+            core->view.participant(place).role.load(std::memory_order_seq_cst) != 0;
         if (!is_producer && core->segment->participants().is_announced(place)) return false;
     }
     return true;

@@ -33,11 +33,11 @@ public:
         if (delivery_) delivery_->ack();
     }
     // Of an earlier life it has no slot, and is kept by the reader instead.
-    void set_aside() noexcept {
-        is_set_aside_ = true;
-        if (delivery_) delivery_->set_aside();
+    void dead_letter() noexcept {
+        is_dead_letter_ = true;
+        if (delivery_) delivery_->dead_letter();
     }
-    [[nodiscard]] bool is_set_aside() const noexcept { return is_set_aside_; }
+    [[nodiscard]] bool is_dead_letter() const noexcept { return is_dead_letter_; }
     void untake() noexcept {
         if (delivery_) delivery_->untake();
     }
@@ -54,7 +54,7 @@ private:
     std::vector<std::byte> message_;
     GroupView group_;
     std::uint64_t order_ = 0;
-    bool is_set_aside_ = false;
+    bool is_dead_letter_ = false;
 };
 
 struct Accounts {
@@ -88,7 +88,7 @@ struct ReaderState : Accounts {
     // A group of an earlier life, which no queue has. Any thread.
     void hold(HeldGroup group);
     // Counts a group that was set aside, and says why.
-    void note_set_aside(std::string why);
+    void note_dead_letters(std::string why);
     // Whether no trainer is attached in a place before this one: of several, that one answers for
     // what waits in the queue.
     [[nodiscard]] bool is_first_trainer() const noexcept;

@@ -13,7 +13,7 @@ using detail::WriterState;
 
 namespace {
 
-constexpr std::size_t kMaxNameBytes = layout::BoardMember::kNameWords * sizeof(std::uint64_t);
+constexpr std::size_t kMaxNameBytes = layout::BoardParticipant::kNameWords * sizeof(std::uint64_t);
 
 Error refuse(const std::string& why) {
     return {ErrorCode::InvalidArgument, "can't be an environment: " + why};

@@ -376,7 +376,7 @@ public:
     void while_stopped() override {
         accepted_ = writer_.ask("send 20 1000 50").number("sent");
         const BroadcastInfo info = look();
-        const bool is_gating = info.readers.at(kVictim).life != ReaderState::Life::Vacant;
+        const bool is_gating = info.readers.at(kVictim).life != BroadcastReaderState::Life::Vacant;
         writer_.tell("send 40 1000 " + std::to_string(kShortWait));
         readers_[0].tell("drain 1000");
         const Answer sent = writer_.answer();

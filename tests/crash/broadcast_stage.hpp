@@ -251,9 +251,9 @@ public:
     void after_death() override {
         const BroadcastInfo info = look();
         const auto life = info.readers.at(kVictim).life;
-        const bool is_expected = life == ReaderState::Life::Expected;
+        const bool is_expected = life == BroadcastReaderState::Life::Expected;
         const bool must_be_told =
-            life == ReaderState::Life::Active && find_slot(info, kVictimSlot) != nullptr;
+            life == BroadcastReaderState::Life::Active && find_slot(info, kVictimSlot) != nullptr;
         if (is_expected) start_reader(kVictim);  // the writer waits for it, as the contract says
         tell_writer(40, kSmall);
         tell_reader(0, 40 + behind_);
@@ -272,7 +272,7 @@ public:
 
     void while_stopped() override {
         const BroadcastInfo info = look();
-        const bool is_gating = info.readers.at(kVictim).life != ReaderState::Life::Vacant;
+        const bool is_gating = info.readers.at(kVictim).life != BroadcastReaderState::Life::Vacant;
         writer_.tell("send 40 1000 " + std::to_string(kShortWait));
         readers_[0].tell("drain 1000");
         const Answer sent = writer_.answer();
@@ -328,7 +328,8 @@ protected:
 
     // As blocked_by() of the actor should give it.
     std::string name_of_victim(const BroadcastInfo& info) {
-        const bool is_expected = info.readers.at(kVictim).life == ReaderState::Life::Expected;
+        const bool is_expected =
+            info.readers.at(kVictim).life == BroadcastReaderState::Life::Expected;
         if (find_slot(info, kVictimSlot) == nullptr && is_expected) return "1/0/expected";
         return "1/" + std::to_string(victim().process().pid()) +
                (is_expected ? "/expected" : "/active") + "/stopped/alive";

@@ -15,7 +15,7 @@ public:
     explicit QueueCast(std::string segment) : segment_(std::move(segment)) {}
 
 protected:
-    static constexpr const char* kShape = " 8 1048576 8";  // slots, bytes, members
+    static constexpr const char* kShape = " 8 1048576 8";  // slots, bytes, participants
     static constexpr const char* kSmall = "100";
     static constexpr const char* kLarge = "10000";  // three granules
     static constexpr std::uint64_t kSlots = 8;
@@ -33,7 +33,7 @@ protected:
         party.accepted = 0;
         party.actor = Actor(name, Process::start(kQueueRole, {std::to_string(party.number)}));
     }
-    // `rules`: poison limit, and "last_producer" where the stream ends with that.
+    // `rules`: delivery limit, and "last_producer" where the stream ends with that.
     void start_creator(Party& party, const std::string& name, const std::string& rules = "") {
         start(party, name);
         party.actor.must("create " + segment_ + kShape + (rules.empty() ? "" : " " + rules));

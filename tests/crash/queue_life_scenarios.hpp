@@ -432,9 +432,9 @@ public:
             ledger_.maybe_taken(number);
             ledger_.maybe_acknowledged(number);
             accept(producer_, producer_.actor.must(std::string("put 1 ") + size + " 5000"));
-            consumer_.actor.must("take-give-back 5000");
+            consumer_.actor.must("take-nack 5000");
         }
-        require(look().stats.poisoned == 2, "two should have been set aside");
+        require(look().stats.dead_letters == 2, "two should have been set aside");
     }
     Actor& victim() override { return victim_.actor; }
     std::string act() override { return act_; }
@@ -464,7 +464,7 @@ private:
         is_moved_ = true;
         const Answer answer = producer_.actor.must(act_);
         moved_ += static_cast<std::size_t>(answer.number("moved"));
-        require(look().stats.poisoned == 0, "a dead letter that can't be moved");
+        require(look().stats.dead_letters == 0, "a dead letter that can't be moved");
     }
     void finish() {
         const std::size_t got = ledger_.received(consumer_.name, drain(consumer_));

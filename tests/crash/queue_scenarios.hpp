@@ -230,7 +230,7 @@ public:
         : ConsumerStruck(std::move(segment)), size_(std::move(size)) {
         is_acknowledging_ = false;
     }
-    std::string act() override { return "give-back"; }
+    std::string act() override { return "nack"; }
     [[nodiscard]] std::string must_pass() const override { return "queue.return.announced"; }
 
 protected:
@@ -246,7 +246,7 @@ public:
         is_parked_ = false;
         is_acknowledging_ = false;
     }
-    std::string act() override { return "take-give-back 5000"; }
+    std::string act() override { return "take-nack 5000"; }
     void while_stopped() override {
         ledger_.maybe_taken(in_hand_);  // it may have given it back by now
         ConsumerStruck::while_stopped();
@@ -274,7 +274,7 @@ protected:
     void set_up() override {
         hand_over(kLarge);
         put_one(kSmall);
-        victim_.actor.must("give-back");
+        victim_.actor.must("nack");
     }
     void accept_act(const Answer& answer) override {
         require(QueueLedger::names(answer, in_hand_), "not the returned one: " + answer.line());
@@ -613,10 +613,10 @@ inline std::vector<Operation> queue_operations() {
                                                                           .last = "ack",
                                                                           .holds = 1,
                                                                           .is_acking = true}),
-        queue_operation<ReapDead>("reap one dead in give_back",
+        queue_operation<ReapDead>("reap one dead in nack",
                                   ReapDead::Death{.before = {"hold 5000"},
                                                   .blow = "queue.return.returned",
-                                                  .last = "give-back",
+                                                  .last = "nack",
                                                   .holds = 1}),
         queue_operation<ReapDead>(
             "reap one dead in put",

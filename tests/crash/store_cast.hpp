@@ -16,7 +16,7 @@ struct StoreStageShape {
     const char* eviction = "sieve";
     std::uint64_t capacity = std::uint64_t{1} << 20U;
     std::uint64_t objects = 1024;
-    unsigned members = 8;
+    unsigned participants = 8;
 };
 
 class StoreCast : public Scenario {
@@ -49,7 +49,7 @@ protected:
     }
     [[nodiscard]] std::string create_line() const {
         return "create " + segment_ + " " + text(shape_.capacity) + " " + text(shape_.objects) +
-               " " + text(shape_.members) + " " + shape_.eviction;
+               " " + text(shape_.participants) + " " + shape_.eviction;
     }
     [[nodiscard]] std::string attach_line() const { return "attach " + segment_ + " 1000"; }
     void start_member(Party& party, const std::string& name) {
@@ -106,8 +106,8 @@ protected:
                 "objects " + text(objects) + " of " + text(bytes) + " bytes: " + describe(stats));
         require(stats.used_bytes == used && stats.padding_bytes == used - bytes,
                 "the objects take " + text(used) + ": " + describe(stats));
-        require(stats.pinned == pinned_, "pinned by the living: " + describe(stats));
-        require(stats.kept == kept_, "kept: " + describe(stats));
+        require(stats.in_use == pinned_, "pinned by the living: " + describe(stats));
+        require(stats.retained == kept_, "kept: " + describe(stats));
     }
     static std::string describe(const StoreStats& stats) {
         return text(stats.used_bytes) + " used, " + text(stats.free_bytes) + " free, " +
@@ -115,7 +115,7 @@ protected:
                text(stats.staged) + " staged of " + text(stats.staged_bytes) + ", " +
                text(stats.doomed) + " doomed of " + text(stats.doomed_bytes) + ", padding " +
                text(stats.padding_bytes) + ", other " + text(stats.other_bytes) + ", pinned " +
-               text(stats.pinned) + ", kept " + text(stats.kept);
+               text(stats.in_use) + ", kept " + text(stats.retained);
     }
     void check_empty() const {
         const StoreStats stats = look();

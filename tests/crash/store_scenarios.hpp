@@ -29,7 +29,7 @@ protected:
 class AttachOverTheDead : public AttachStore {
 public:
     explicit AttachOverTheDead(std::string segment)
-        : AttachStore(std::move(segment), {.members = 3}) {}
+        : AttachStore(std::move(segment), {.participants = 3}) {}
     [[nodiscard]] std::string must_pass() const override { return "store.janitor.freeing"; }
 
 protected:

@@ -284,7 +284,7 @@ private:
 class GiveBack : public BatchStruck {
 public:
     using BatchStruck::BatchStruck;
-    std::string act() override { return "give-back"; }
+    std::string act() override { return "nack"; }
     [[nodiscard]] std::string must_pass() const override { return "queue.return.announced"; }
 
 protected:

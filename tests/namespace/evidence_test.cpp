@@ -67,7 +67,7 @@ int play_scribbler(const Words& words) {
     ::signal(SIGSEGV, SIG_DFL);
     BroadcastReader reader = BroadcastReader::attach(words.at(0), 1, Milliseconds(5000));
     return listen([&reader](const Words& asked) {
-        Result<Message> message = reader.recv(Milliseconds(300));
+        Result<BroadcastMessage> message = reader.recv(Milliseconds(300));
         if (!message) return failure_of(message.status());
         if (asked[0] == "scribble") {
             const_cast<std::byte*>(message->bytes().data())[0] = std::byte{1};

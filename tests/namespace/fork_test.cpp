@@ -29,7 +29,7 @@ void linger(int lifeline) noexcept {
 // What each call of a parent's handle says in the child, as "call=Code".
 class Inheritance {
 public:
-    Inheritance(BroadcastWriter& writer, BroadcastReader& reader, Message& message)
+    Inheritance(BroadcastWriter& writer, BroadcastReader& reader, BroadcastMessage& message)
         : writer_(writer), reader_(reader), message_(message) {}
 
     std::string try_everything() {
@@ -72,7 +72,7 @@ private:
 
     BroadcastWriter& writer_;
     BroadcastReader& reader_;
-    Message& message_;
+    BroadcastMessage& message_;
     std::string report_;
 };
 
@@ -119,7 +119,7 @@ private:
         std::vector<std::byte> bytes(100'000);
         fill_numbered(bytes, 0);
         writer.send(bytes).or_throw();
-        Message message = reader.recv().or_throw();
+        BroadcastMessage message = reader.recv().or_throw();
         Pipe report = Pipe::make();
         const pid_t child = ::fork();
         if (child == 0) {

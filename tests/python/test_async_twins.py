@@ -240,7 +240,7 @@ def test_an_object_that_comes(name):
             del found
             view = await asyncio.wait_for(store.wait_async("key"), WITHIN)
             view.release()
-            assert store.stats().pinned == 0
+            assert store.stats().in_use == 0
 
     run(main())
 
@@ -485,7 +485,7 @@ def test_a_cancelled_wait_has_pinned_nothing(name):
                 for task in tasks:
                     assert await task in (None, number)
             gc.collect()
-            assert store.stats().pinned == 0
+            assert store.stats().in_use == 0
 
         def n_of(number: int) -> str:
             return f"key {number}"
@@ -578,7 +578,7 @@ def test_two_tiers(name, server):
             assert await tiered.delete_async("a")
             assert not await tiered.delete_async("a")
             assert (await tiered.flush_async(timeout=WITHIN)).is_nothing()
-            assert first.stats().pinned == 0
+            assert first.stats().in_use == 0
         assert tiered.closed
 
     run(main())

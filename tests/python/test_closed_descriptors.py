@@ -149,7 +149,7 @@ def test_a_pin_of_who_lost_its_lock_holds_nothing(name: str, tmp_path: Path) -> 
                 room[:] = bytes(len(room))
             assert "key" not in store
             go_on(program)
-        assert store.stats().pinned == 0
+        assert store.stats().in_use == 0
 
 
 def test_a_rollout_of_who_lost_its_lock_is_void(name: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Bad(Exception):
 
 @pytest.fixture
 def queue(name):
-    with Queue.create(name, slots=4, poison_limit=1) as made:
+    with Queue.create(name, slots=4, max_deliveries=1) as made:
         yield made
         if not made.closed:
             made.discard()
@@ -33,7 +33,7 @@ def fail(queue: Queue, times: int = 1) -> None:
             raise Bad
 
 
-def set_aside(queue: Queue, *values: object) -> None:
+def dead_letter(queue: Queue, *values: object) -> None:
     for value in values:
         queue.put(value, timeout=0)
         fail(queue)
@@ -54,22 +54,22 @@ def work_in_batches(queue: Queue, size: int, bad: object) -> list[object]:
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_three_good_messages_of_a_bad_batch_are_done(name, limit):
-    with Queue.create(name, slots=8, poison_limit=limit) as queue:
+    with Queue.create(name, slots=8, max_deliveries=limit) as queue:
         queue.put_many(["a", "b", "bad", "c"])
         assert work_in_batches(queue, 4, "bad") == ["a", "b", "c"]
         (letter,) = queue.dead_letters()
         assert (letter.content(), letter.sequence) == ("bad", 2)
-        assert queue.stats().poisoned == 1
+        assert queue.stats().dead_letters == 1
         queue.drop_dead_letters()
 
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_three_good_messages_outlive_one_that_kills(name, limit, peer):
-    with Queue.create(name, slots=8, poison_limit=limit) as queue:
+    with Queue.create(name, slots=8, max_deliveries=limit) as queue:
         queue.put_many(["a", "b", "kills", "c"])
         done = []
         for _ in range(20):
-            if queue.stats().poisoned:
+            if queue.stats().dead_letters:
                 break
             consumer = peer()
             consumer.call("make", "q", "Queue.attach", queue.handle)
@@ -105,7 +105,7 @@ def test_a_batch_may_be_smaller_for_one_that_must_come_alone(queue):
 @pytest.mark.parametrize("value", [{"x": np.arange(4)}, np.zeros(900), b"bytes"], ids=type)
 def test_what_a_variable_still_refers_to_comes_again(name, value):
     """The variable of the block itself does, in an ordinary loop."""
-    with Queue.create(name, poison_limit=3) as queue:
+    with Queue.create(name, max_deliveries=3) as queue:
         queue.put_bytes(value) if isinstance(value, bytes) else queue.put(value)
         kept = []
         for _ in range(2):
@@ -150,7 +150,7 @@ def test_arguments_that_name_no_letters(queue):
 
 def test_it_is_looked_at_and_stays(queue):
     tokens = np.arange(5000, dtype=np.int32)
-    set_aside(queue, {"tokens": tokens, "text": "x"}, None)
+    dead_letter(queue, {"tokens": tokens, "text": "x"}, None)
     queue.put_bytes(b"raw")
     fail(queue)
     first, second, third = queue.dead_letters()
@@ -166,14 +166,14 @@ def test_it_is_looked_at_and_stays(queue):
     assert (third.format, third.content(), third.content_bytes()) == ("bytes", b"raw", b"raw")
     assert len(first.content_bytes()) == first.nbytes
     assert [one.sequence for one in queue.dead_letters(limit=2)] == [0, 1]
-    assert queue.stats().poisoned == 3
+    assert queue.stats().dead_letters == 3
     assert queue.drop_dead_letters(first) == 1
     with pytest.raises(penstock.NotFound, match="no dead letter"):
         first.content()
 
 
 def test_it_is_requeued_in_its_place(queue):
-    set_aside(queue, "a", "b", "c")
+    dead_letter(queue, "a", "b", "c")
     queue.put("d")
     letters = queue.dead_letters()
     assert queue.requeue_dead_letters([letters[1], 99, -1, np.int64(1)]) == 1
@@ -188,7 +188,7 @@ def test_it_is_requeued_in_its_place(queue):
 
 
 def test_a_queue_full_of_them_says_so_and_what_to_do(queue):
-    set_aside(queue, *range(4))
+    dead_letter(queue, *range(4))
     with pytest.raises(penstock.Timeout, match=r"4 of 4 slots hold dead letters") as full:
         queue.put(4, timeout=0)
     assert "drop_dead_letters()" in str(full.value)
@@ -199,15 +199,15 @@ def test_a_queue_full_of_them_says_so_and_what_to_do(queue):
     assert queue.get(timeout=0) == 4
     assert queue.drop_dead_letters() == 3
     stats = queue.stats()
-    assert (stats.poisoned, stats.dropped, stats.held_bytes) == (0, 4, 0)
+    assert (stats.dead_letters, stats.dropped, stats.held_bytes) == (0, 4, 0)
 
 
 def test_pickles_are_read_only_where_that_was_asked_for(name):
     with (
-        Queue.create(name, poison_limit=1, codec="pickle") as queue,
+        Queue.create(name, max_deliveries=1, codec="pickle") as queue,
         Queue.attach(name) as typed,
     ):
-        set_aside(queue, {1, 2})
+        dead_letter(queue, {1, 2})
         assert queue.dead_letters()[0].content() == {1, 2}
         with pytest.raises(penstock.Incompatible, match="pickle"):
             typed.dead_letters()[0].content()
@@ -218,14 +218,14 @@ def test_pickles_are_read_only_where_that_was_asked_for(name):
 @pytest.mark.parametrize("way", ["get", "get_many"])
 def test_a_pickle_that_no_consumer_asks_for_is_in_the_way_no_longer_than_the_limit(name, way):
     with (
-        Queue.create(name, poison_limit=2, codec="pickle") as queue,
+        Queue.create(name, max_deliveries=2, codec="pickle") as queue,
         Queue.attach(name) as typed,
     ):
         queue.put({1, 2})
         queue.put(3)
         take = typed.get if way == "get" else lambda **given: typed.get_many(**given).__enter__()
         for _ in range(2):
-            with pytest.raises(penstock.Incompatible, match="poison_limit"):
+            with pytest.raises(penstock.Incompatible, match="max_deliveries"):
                 take(timeout=0)
         assert [one.format for one in typed.dead_letters()] == ["pickle"]
         assert queue.get(timeout=0) == 3
@@ -253,7 +253,7 @@ def test_what_can_not_be_decoded_tells_so(queue):
 
 
 def test_a_closed_queue_has_no_verbs(queue):
-    set_aside(queue, 1)
+    dead_letter(queue, 1)
     letter = queue.dead_letters()[0]
     queue.close()
     for verb in (
@@ -270,8 +270,8 @@ def test_a_closed_queue_has_no_verbs(queue):
 
 def test_an_operator_that_is_killed_leaves_each_of_them_somewhere(name, peer):
     for verb in ("q.requeue_dead_letters", "q.drop_dead_letters"):
-        with Queue.create(name, slots=1024, poison_limit=1) as queue:
-            set_aside(queue, *range(300))
+        with Queue.create(name, slots=1024, max_deliveries=1) as queue:
+            dead_letter(queue, *range(300))
             operator = peer()
             operator.call("make", "q", "Queue.attach", queue.handle)
             operator.start(verb)
@@ -300,7 +300,7 @@ def dead(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 
 def test_the_command_shows_them(queue, capsys):
     assert dead(capsys, queue.name) == (0, f"{queue.name} has no dead letters\n")
-    set_aside(queue, {"tokens": np.zeros((3, 5), np.float32)}, "\x1b[31mred\n" + "x" * 5000)
+    dead_letter(queue, {"tokens": np.zeros((3, 5), np.float32)}, "\x1b[31mred\n" + "x" * 5000)
     queue.put_bytes(b"\x00\x01")
     fail(queue)
     code, text = dead(capsys, queue.name)
@@ -317,11 +317,11 @@ def test_the_command_shows_them(queue, capsys):
     assert told["dead_letters"][0]["deliveries"] == 1
     _, text = dead(capsys, queue.name, "--limit", "1")
     assert "and 2 more" in text
-    assert queue.stats().poisoned == 3
+    assert queue.stats().dead_letters == 3
 
 
 def test_the_command_requeues_and_drops_them(queue, capsys):
-    set_aside(queue, "a", "b", "c", "d")
+    dead_letter(queue, "a", "b", "c", "d")
     assert dead(capsys, queue.name, "--requeue", "1") == (
         0,
         f"requeued 1 dead letter of {queue.name}\n",
@@ -335,8 +335,8 @@ def test_the_command_requeues_and_drops_them(queue, capsys):
 
 
 def test_the_command_works_where_everybody_else_is_gone(name, capsys):
-    with Queue.create(name, poison_limit=1) as queue:
-        set_aside(queue, "left", "behind")
+    with Queue.create(name, max_deliveries=1) as queue:
+        dead_letter(queue, "left", "behind")
     assert "'left'" in dead(capsys, name)[1]
     assert dead(capsys, name, "--drop", "0")[0] == 0
     assert [one["sequence"] for one in json.loads(dead(capsys, name, "--json")[1])["dead_letters"]]
@@ -346,8 +346,8 @@ def test_the_command_works_where_everybody_else_is_gone(name, capsys):
 
 
 def test_the_command_reads_no_pickle(name, capsys):
-    with Queue.create(name, poison_limit=1, codec="pickle") as queue:
-        set_aside(queue, {1, 2})
+    with Queue.create(name, max_deliveries=1, codec="pickle") as queue:
+        dead_letter(queue, {1, 2})
         assert "pickle" in dead(capsys, name)[1]
         queue.discard()
 
@@ -359,7 +359,7 @@ def test_the_command_is_for_queues(name, capsys):
 
 
 def test_info_tells_of_them(queue, capsys):
-    set_aside(queue, "a", "b")
+    dead_letter(queue, "a", "b")
     assert main(["info", queue.name, "--interval", "0"]) == 0
     text = capsys.readouterr().out
     assert "2: 0, 1" in text

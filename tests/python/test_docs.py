@@ -105,7 +105,7 @@ def signature_of(one: Any) -> str:
 
 def test_help_says_it_too() -> None:
     text = pydoc_of("penstock.Store.pin")
-    assert "Never evict it until ``unpin()``" in text
+    assert "Never evict it until ``release()``" in text
     assert "Put a value. Waits while the queue is full." in pydoc_of("penstock.Queue")
 
 

@@ -171,7 +171,7 @@ def test_others_see_a_leave_and_not_a_death(name):
         assert len(queue.get(timeout=0)) == 5000
         assert queue.stats().deaths == 0
         stats = store.stats()
-        assert (stats.pinned, stats.staged, stats.deaths) == (0, 0, 0)
+        assert (stats.in_use, stats.staged, stats.deaths) == (0, 0, 0)
         store.put("new", 1)
 
 

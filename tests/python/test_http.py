@@ -30,8 +30,8 @@ from http_server import REGISTRATION, WITHIN, make_group, served
 from peers import eventually
 
 import penstock
-from penstock.http import build_app
-from penstock.http.bodies import group_from_json, group_to_text
+from penstock.integrations.atropos.http import build_app
+from penstock.integrations.atropos.http.bodies import group_from_json, group_to_text
 from penstock.trajectories import (
     TrajectoryGroup,
     TrajectoryReader,
@@ -385,7 +385,7 @@ def test_what_environments_say_of_themselves_has_a_bound(
     longer = trainer.post("/register-env", json={**ENVIRONMENT, "desired_name": "n" * 1025})
     assert longer.status_code == 422
     assert "1025 characters" in longer.json()["detail"]
-    monkeypatch.setattr("penstock.http.service._MOST_ENVIRONMENTS", 2)
+    monkeypatch.setattr("penstock.integrations.atropos.http.service._MOST_ENVIRONMENTS", 2)
     register_env(trainer)
     assert trainer.post("/register-env", json=ENVIRONMENT).status_code == 503
     trainer.get("/reset_data")
@@ -396,7 +396,7 @@ def test_what_environments_say_of_themselves_has_a_bound(
 
 def test_more_environments_than_the_queue_has_places_for(name: str) -> None:
     with (
-        TrajectoryReader.create(name, sequences=4, members=4),
+        TrajectoryReader.create(name, sequences=4, participants=4),
         TestClient(build_app(name)) as client,
     ):
         client.post("/register", json=REGISTRATION)

@@ -30,10 +30,10 @@ from http_server import REGISTRATION, WITHIN, make_group, served
 from peers import eventually
 
 import penstock
-from penstock.http import build_app
-from penstock.http.arrival import Unpacking
-from penstock.http.bodies import group_from_json, group_from_text
-from penstock.http.limits import Admission, Busy, Limits, TooBig, TooLong
+from penstock.integrations.atropos.http import build_app
+from penstock.integrations.atropos.http.arrival import Unpacking
+from penstock.integrations.atropos.http.bodies import group_from_json, group_from_text
+from penstock.integrations.atropos.http.limits import Admission, Busy, Limits, TooBig, TooLong
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader
 
 MiB = 1 << 20
@@ -200,7 +200,7 @@ def test_what_is_under_way_together_is_bounded() -> None:
 
 def test_a_request_is_alone_after_a_calm_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("penstock.http.limits.monotonic", lambda: now[0])
+    monkeypatch.setattr("penstock.integrations.atropos.http.limits.monotonic", lambda: now[0])
     admission = Admission(Limits())
     with admission.enter() as one:
         assert one.is_alone
@@ -250,8 +250,8 @@ def test_a_lone_post_of_many_values_stops_no_other(
         read_by.append(threading.current_thread().name)
         return group_from_text(body, charge)
 
-    monkeypatch.setattr("penstock.http.app.group_from_text", read)
-    monkeypatch.setattr("penstock.http.limits._CALM", 0.0)
+    monkeypatch.setattr("penstock.integrations.atropos.http.app.group_from_text", read)
+    monkeypatch.setattr("penstock.integrations.atropos.http.limits._CALM", 0.0)
     with TestClient(build_app(name)) as client:
         client.post("/register", json=REGISTRATION)
         assert client.post("/scored_data", content=text_of()).status_code == 200
@@ -685,7 +685,7 @@ def test_trailers_are_no_headers(name: str) -> None:
 
 def test_nothing_is_read_while_requests_wait() -> None:
     pytest.importorskip("httptools")
-    from penstock.http.parser import _Flow
+    from penstock.integrations.atropos.http.parser import _Flow
 
     class Transport:
         is_reading = True

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 from http_server import REGISTRATION, WITHIN, make_group, served
 
-from penstock.http import build_app
+from penstock.integrations.atropos.http import build_app
 
 SITE = {"Origin": "https://example.org"}
 FOREIGN: dict[str, dict[str, str]] = {

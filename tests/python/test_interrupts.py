@@ -164,7 +164,7 @@ def test_a_server_of_http_that_is_told_to_end_while_it_begins(name):
         """
         import os, signal, sys
         from penstock.cli import main
-        from penstock.http import serve
+        from penstock.integrations.atropos.http import serve
         build_app = serve.build_app
 
         def be_told(*arguments, **options):

@@ -15,9 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import _core
-from penstock.http import bodies
-from penstock.http.bodies import group_from_json, group_from_text, groups_from_text
-from penstock.http.numbers import column_of, cut
+from penstock.integrations.atropos.http import bodies
+from penstock.integrations.atropos.http.bodies import (
+    group_from_json,
+    group_from_text,
+    groups_from_text,
+)
+from penstock.integrations.atropos.http.numbers import column_of, cut
 from penstock.trajectories import TrajectoryGroup
 
 NUMBERS = r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?"

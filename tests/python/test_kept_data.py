@@ -53,7 +53,7 @@ queue = penstock.Queue.create(name)
 queue.put_many(range(1000))
 """
 HOLD_SOME = """
-queue = penstock.Queue.create(name, poison_limit=1)
+queue = penstock.Queue.create(name, max_deliveries=1)
 queue.put_many(range(10))
 batch = queue.get_many(max_items=3)
 batch.__enter__()

@@ -116,7 +116,7 @@ def nothing_is_held(server: PoolServer, engines: int) -> bool:
     """But for what each registration holds: its record, and its reservation."""
     gc.collect()
     stats = server.stats()
-    return (stats.pinned, stats.staged, stats.doomed) == (engines, engines, 0)
+    return (stats.in_use, stats.staged, stats.doomed) == (engines, engines, 0)
 
 
 # Round trips
@@ -395,7 +395,7 @@ def test_all_ranks_of_a_model(server: PoolServer, engine: Callable[..., PoolClie
     with ranks[0].hold(tokens, every_rank=True) as held:
         assert held.tokens == 2 * CHUNK
         assert (held.slot(1, 1) == 2).all()
-        assert server.stats().pinned == 2 + 4
+        assert server.stats().in_use == 2 + 4
     assert nothing_is_held(server, 2)
 
 

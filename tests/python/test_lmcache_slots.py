@@ -51,7 +51,9 @@ def key_of(seed: int, request: str = "r") -> Key:
 
 
 def serve(objects: dict[str, Any], name: str, **options: Any) -> None:
-    pool = PoolServer.open(name, capacity="1MiB", chunk_tokens=CHUNK, members=8, persistent=True)
+    pool = PoolServer.open(
+        name, capacity="1MiB", chunk_tokens=CHUNK, participants=8, persistent=True
+    )
     objects["pool"] = pool
     objects["server"] = ChunkServer(pool._store, CHUNK, **options)
 
@@ -80,7 +82,7 @@ def fill(objects: dict[str, Any], offset: int, value: int) -> None:
 
 
 def kept(objects: dict[str, Any]) -> int:
-    return int(objects["pool"]._store.stats().kept)
+    return int(objects["pool"]._store.stats().retained)
 
 
 # What tests do.
@@ -128,7 +130,7 @@ def store_all_of_a_pool(server: Peer, instance: int) -> list[int]:
     return offsets
 
 
-def set_aside(server: Peer) -> int:
+def dead_letter(server: Peer) -> int:
     return int(server.call("server.status")["set_aside"])
 
 
@@ -169,11 +171,11 @@ def test_a_server_killed_while_it_takes_over_frees_no_slot_of_one_that_lives(
         second.start("do", f"{HERE}:die_at_a_pin", name)
         eventually(lambda: peers.state_of(second.pid) in ("", "Z"))
         third, other = server(), peer()
-        assert set_aside(third) == 1
+        assert dead_letter(third) == 1
         register(third, other, 2)
         assert offset not in store_all_of_a_pool(third, 2)
     worker.kill()
-    eventually(lambda: set_aside(third) == 0)
+    eventually(lambda: dead_letter(third) == 0)
 
 
 @pytest.mark.full
@@ -185,10 +187,10 @@ def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_serve
     assert prepare(first, 1, key_of(1)) is not None
     first.kill()
     second = server()
-    assert set_aside(second) == 1
+    assert dead_letter(second) == 1
     second.kill()
     third = server(release_after=0.1)
-    eventually(lambda: set_aside(third) == 0)
+    eventually(lambda: dead_letter(third) == 0)
 
 
 @pytest.mark.full
@@ -200,11 +202,11 @@ def test_what_another_server_of_the_pool_left_is_found_when_it_dies(
     before = staying.call("do", f"{HERE}:kept")
     assert prepare(dying, 1, key_of(1)) is not None
     dying.kill()
-    eventually(lambda: set_aside(staying) == 1)
+    eventually(lambda: dead_letter(staying) == 1)
     assert staying.call("do", f"{HERE}:kept") == before + 1
     worker.kill()
     eventually(lambda: staying.call("do", f"{HERE}:kept") == before)
-    assert set_aside(staying) == 0
+    assert dead_letter(staying) == 0
 
 
 @pytest.mark.full

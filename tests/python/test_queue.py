@@ -168,7 +168,7 @@ def test_an_exception_gives_the_batch_back(queue):
         fail()
     with queue.get_many() as batch:
         assert batch == [0, 1, 2, 3]
-    assert queue.stats().given_back == 2
+    assert queue.stats().nacked == 2
 
 
 def test_too_few_are_put_back(queue):
@@ -217,8 +217,8 @@ def test_a_killed_consumers_batch_comes_again(queue, peer):
     assert queue.stats().deaths == 1
 
 
-def test_poison_is_set_aside(name):
-    with Queue.create(name, poison_limit=2) as queue:
+def test_an_unreadable_message_is_a_dead_letter(name):
+    with Queue.create(name, max_deliveries=2) as queue:
         queue.put("poison")
         for _ in range(2):
             with pytest.raises(ZeroDivisionError), queue.get_view(timeout=WITHIN):
@@ -227,8 +227,8 @@ def test_poison_is_set_aside(name):
             queue.get(timeout=0)
         info = inspect.inspect(name)
         assert isinstance(info, penstock.QueueInfo)
-        assert info.stats.poisoned == 1
-        assert info.poisoned == [0]
+        assert info.stats.dead_letters == 1
+        assert info.dead_letters == [0]
         assert queue.discard() == 1
 
 

@@ -12,7 +12,7 @@ from penstock.cli.main import main
 
 @pytest.fixture
 def queue(name):
-    with Queue.create(name, slots=16, poison_limit=1) as made:
+    with Queue.create(name, slots=16, max_deliveries=1) as made:
         yield made
         made.discard()
 
@@ -36,7 +36,7 @@ def test_info_tells_how_it_stands(queue, capsys):
     assert told["kind"] == "queue"
     assert told["stats"]["queued"] == 2
     assert told["stats"]["in_flight"] == 1
-    assert told["poisoned"] == [0]
+    assert told["dead_letters"] == [0]
     assert told["rates"] is None
     assert "2 messages" in text
     assert "1: 0" in text

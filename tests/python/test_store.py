@@ -96,10 +96,10 @@ def test_a_lookup_that_pins_or_gives_the_default_itself(store: penstock.Store) -
         store.put("x", nothing)
         view = store.get("x", default=None)
         assert view is not None and view  # noqa: PT018  a view is true, whatever it shows
-        assert store.stats().pinned == 1
+        assert store.stats().in_use == 1
         with view as found:
             assert found == nothing
-        assert store.stats().pinned == 0
+        assert store.stats().in_use == 0
     with store.get("nothing", default=contextlib.nullcontext()) as value:
         assert value is None
     with store.get("x", default=contextlib.nullcontext()) as value:
@@ -229,17 +229,17 @@ def test_views_outlive_their_block(store: penstock.Store) -> None:
 def test_pins_and_weights(name: str) -> None:
     with penstock.Store.create(name, capacity="1MiB", eviction="fifo") as store:
         store.put_bytes("kept", bytes(1000))
-        assert store.pin("kept")
+        assert store.retain("kept")
         for number in range(100):
             store.put_bytes(str(number), bytes(50_000), weight=number % 3)
         assert "kept" in store
-        assert store.stats().kept == 1
-        assert store.unpin("kept")
-        assert not store.unpin("kept")
+        assert store.stats().retained == 1
+        assert store.release("kept")
+        assert not store.release("kept")
         for number in range(100, 200):
             store.put_bytes(str(number), bytes(50_000))
         assert "kept" not in store
-        assert not store.pin("kept")
+        assert not store.retain("kept")
         assert not store.touch("kept")
         assert store.touch("199")
 
@@ -262,7 +262,7 @@ def test_no_space(name: str) -> None:
         ({"capacity": 0}, penstock.InvalidArgument),
         ({"capacity": "many"}, penstock.InvalidArgument),
         ({"granule": 100}, penstock.InvalidArgument),
-        ({"members": 0}, penstock.InvalidArgument),
+        ({"participants": 0}, penstock.InvalidArgument),
         ({"codec": "json"}, penstock.InvalidArgument),
     ],
 )
@@ -431,10 +431,10 @@ def test_the_dead_hold_nothing(store: penstock.Store) -> None:
     with pytest.raises(penstock.NoSpace):
         store.reserve("x", 4 << 20)
     assert store.look("staged").staged_by == 1
-    assert not store.look("pinned").is_kept
-    store.pin("pinned")
-    assert store.look("pinned").is_kept
-    store.unpin("pinned")
+    assert not store.look("pinned").is_retained
+    store.retain("pinned")
+    assert store.look("pinned").is_retained
+    store.release("pinned")
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()

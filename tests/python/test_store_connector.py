@@ -98,11 +98,11 @@ def test_a_lock_pins_until_it_is_unlocked_as_often(
     store.put_bytes("key", b"x")
     for _ in range(2):
         assert outcome(connector, connector.submit_batch_lock(["key", "none"]))[2] == [True, False]
-    assert store.stats().pinned == 1
+    assert store.stats().in_use == 1
     connector.unlock(["key"])
-    assert store.stats().pinned == 1
+    assert store.stats().in_use == 1
     connector.unlock(["key", "none"])
-    assert store.stats().pinned == 0
+    assert store.stats().in_use == 0
     connector.unlock(["key"])  # once too often: nothing
 
 
@@ -157,7 +157,7 @@ def test_close_drops_what_waits_and_releases_what_is_locked(
         connector.submit_batch_set([f"k{at}"], [memory])
     connector.close()
     connector.close()
-    assert store.stats().pinned == 0
+    assert store.stats().in_use == 0
     memory.append(0)  # nothing holds it any more: a bytearray with a view refuses
     with pytest.raises(penstock.Closed):
         connector.submit_batch_exists(["key"])
@@ -261,12 +261,12 @@ def test_death_releases_its_locks_and_leaves_the_objects(name: str) -> None:
     with other, penstock.Store.attach(name) as store:
         assert other.stdout is not None
         assert other.stdout.readline() == b"('', [True])\n"
-        assert store.stats().pinned == 1
+        assert store.stats().in_use == 1
         other.kill()
 
         def is_released() -> bool:
             store.reap_dead()
-            return store.stats().pinned == 0
+            return store.stats().in_use == 0
 
         eventually(is_released, within=WITHIN)
         assert store.get_copy("key") == b"value"

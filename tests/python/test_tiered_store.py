@@ -699,7 +699,7 @@ def test_threads(make: Make, server: RedisServer) -> None:
     assert not wrong
     assert store.flush(WITHIN).waiting == 0
     assert store.stats().hits > 0
-    assert store.first.stats().pinned == 0
+    assert store.first.stats().in_use == 0
 
 
 def test_threads_share_a_fetch(make: Make, server: RedisServer) -> None:

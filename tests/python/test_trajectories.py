@@ -76,17 +76,17 @@ def test_the_last_environment_ends_the_stream_where_that_was_agreed_on(name: str
 
 def test_groups_are_set_aside_and_come_back(name: str) -> None:
     with (
-        TrajectoryReader.create(name, sequences=4, poison_limit=1) as reader,
+        TrajectoryReader.create(name, sequences=4, max_deliveries=1) as reader,
         TrajectoryWriter.attach(name) as writer,
     ):
         for number in range(3):
             writer.put(make_group(number, [2] * 4))
-            reader.next_batch(layout="groups", timeout=LONG).give_back()
+            reader.next_batch(layout="groups", timeout=LONG).nack()
         first, second, third = reader.dead_letters()
         assert (first.sequence, first.deliveries) == (0, 1)
         assert isinstance(second.content(), TrajectoryGroup)
         assert second.content().instance_id == "g1"
-        assert reader.stats().queue.poisoned == 3
+        assert reader.stats().queue.dead_letters == 3
         assert reader.requeue_dead_letters([second, 77]) == 1
         batch = reader.next_batch(layout="groups", timeout=LONG)
         assert (ids(batch), batch.deliveries) == (["g1"], [1])
@@ -102,7 +102,7 @@ def test_groups_are_set_aside_and_come_back(name: str) -> None:
 @pytest.mark.parametrize("limit", [1, 2])
 def test_good_groups_of_a_bad_batch_are_trained_on(name: str, limit: int) -> None:
     with (
-        TrajectoryReader.create(name, sequences=4, poison_limit=limit) as reader,
+        TrajectoryReader.create(name, sequences=4, max_deliveries=limit) as reader,
         TrajectoryWriter.attach(name) as writer,
     ):
         writer.put(make_group(0, [2] * 2, instance_id="bad"))
@@ -112,7 +112,7 @@ def test_good_groups_of_a_bad_batch_are_trained_on(name: str, limit: int) -> Non
             writer.put(make_group(number, [2] * 2))
             batch = reader.next_batch(layout="groups", timeout=LONG)
             if "bad" in ids(batch):
-                batch.give_back()
+                batch.nack()
             else:
                 trained += ids(batch)
                 batch.ack(number)
@@ -130,27 +130,27 @@ def test_good_groups_of_a_bad_batch_are_trained_on(name: str, limit: int) -> Non
 
 def test_suspects_that_can_not_be_kept_apart_do_not_come_for_ever(name: str) -> None:
     with (
-        TrajectoryReader.create(name, sequences=4, poison_limit=1) as reader,
+        TrajectoryReader.create(name, sequences=4, max_deliveries=1) as reader,
         TrajectoryWriter.attach(name) as writer,
     ):
         for number in range(2):
             writer.put(make_group(number, [2] * 2))
         for _ in range(3):
             assert reader.dead_letters() == []
-            reader.next_batch(layout="groups", timeout=LONG).give_back()
+            reader.next_batch(layout="groups", timeout=LONG).nack()
         assert [letter.deliveries for letter in reader.dead_letters()] == [3, 3]
         assert reader.drop_dead_letters() == 2
 
 
 def test_no_credit_is_given_for_slots_of_dead_letters(name: str) -> None:
     with (
-        TrajectoryReader.create(name, sequences=2, slots=4, poison_limit=1) as reader,
+        TrajectoryReader.create(name, sequences=2, slots=4, max_deliveries=1) as reader,
         TrajectoryWriter.attach(name, group_size=2) as writer,
     ):
         for number in range(4):
             assert writer.credit() == 4 - number
             writer.put(make_group(number, [2] * 2))
-            reader.next_batch(layout="groups", timeout=LONG).give_back()
+            reader.next_batch(layout="groups", timeout=LONG).nack()
         with pytest.raises(penstock.Timeout, match="4 of 4 slots hold dead letters"):
             writer.begin(timeout=0)
         with pytest.raises(penstock.Timeout, match="4 of 4 slots hold dead letters"):
@@ -327,7 +327,7 @@ def test_a_column_that_no_array_can_hold_is_left_out(reader: TrajectoryReader, l
         with pytest.raises(AttributeError, match=name):
             getattr(batch, name)
     assert batch.groups[1].distill_logprobs is not None  # it is there all the same
-    batch.give_back()
+    batch.nack()
     with pytest.raises(penstock.InvalidArgument, match="another number of values"):
         reader.next_batch(2, columns=["tokens", "distill_logprobs"], timeout=LONG)
     again = reader.next_batch(1, layout=layout, timeout=LONG)
@@ -362,7 +362,7 @@ def test_distilled_tokens_of_different_numbers(reader: TrajectoryReader) -> None
         (read,) = batch.groups
         got = [[token.tolist() for token in sequence] for sequence in read.distill_token_ids or []]
         assert got == ragged
-        batch.give_back()
+        batch.nack()
         with pytest.raises(penstock.InvalidArgument, match="distill_token_ids"):
             reader.next_batch(2, columns=["distill_token_ids"], timeout=LONG)
 
@@ -379,7 +379,7 @@ def test_padded_and_packed_say_the_same(reader: TrajectoryReader) -> None:
         assert (padded.inference_logprobs[~padded.padding_mask] == 1.0).all()
         assert padded.scores.tolist() == [0, 0.5, 1, 2]
         assert padded.group_index.tolist() == [0, 0, 1, 2]
-        padded.give_back()
+        padded.nack()
         packed = reader.next_batch(layout="packed", timeout=LONG)
         assert packed.redelivered.all()
         assert packed.cu_seqlens is not None
@@ -543,7 +543,7 @@ def test_state_goes_into_another_queue(name: str) -> None:
             reader.load_state_dict(state)  # the same queue: it has them itself
             assert len(reader._held_messages()) == 1
             assert ids(open_batch) == ["g1"]
-            open_batch.give_back()
+            open_batch.nack()
         reader.discard()
     with TrajectoryReader.create(name, sequences=2) as restarted:
         restarted.load_state_dict(state)
@@ -562,7 +562,7 @@ def test_restored_groups_outlive_a_second_restart(name: str) -> None:
             writer.put(make_group(2, [2, 2]))
             held = reader.next_batch(timeout=LONG)
             state = reader.state_dict()
-            held.give_back()
+            held.nack()
         reader.discard()
     with TrajectoryReader.create(name, sequences=2) as keeper:
         with TrajectoryReader.attach(name, sequences=2) as first:
@@ -571,7 +571,7 @@ def test_restored_groups_outlive_a_second_restart(name: str) -> None:
             state = pickle.loads(pickle.dumps(first.state_dict()))
             first.load_state_dict(state)  # has them
             assert len(first._held_messages()) == 1
-            open_batch.give_back()
+            open_batch.nack()
         with TrajectoryReader.attach(name, sequences=2) as second:  # of the same queue
             second.load_state_dict(state)
             batches = [second.next_batch(timeout=LONG) for _ in range(2)]

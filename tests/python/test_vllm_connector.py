@@ -170,7 +170,7 @@ OTHERS = [40, 39, 21, 22, 60, 3, 2, 1, 17, 55, 56, 57, 58, 59]
 
 def pinned(pool: str) -> int:
     with penstock.Store.attach(pool) as store:
-        return store.stats().pinned
+        return store.stats().in_use
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

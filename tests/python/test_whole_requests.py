@@ -81,7 +81,7 @@ def test_two_consumers_of_ten_get_ten_and_wait_for_ten(name, workers):
 
 
 def test_a_timeout_keeps_the_order_and_counts_no_delivery(name):
-    with Queue.create(name, slots=16, poison_limit=2) as queue:
+    with Queue.create(name, slots=16, max_deliveries=2) as queue:
         queue.put_many(range(4))
         for _ in range(5):
             with pytest.raises(penstock.Timeout), queue.get_many(8, 5, timeout=0.01):

@@ -191,7 +191,7 @@ private:
     }
     static void wait_until_drained(const std::string& name) {
         const bool drained = await(kPatience, [&] {
-            for (const ReaderState& reader : inspect_broadcast(name).readers) {
+            for (const BroadcastReaderState& reader : inspect_broadcast(name).readers) {
                 if (reader.lag_messages > 0 || reader.lag_bytes > 0) return false;
             }
             return true;

@@ -142,7 +142,7 @@ class QueueUser(Role):
     def open(self) -> Any:
         with contextlib.suppress(penstock.AlreadyExists):
             return penstock.Queue.create(
-                self.name, capacity="4MiB", slots=32, members=8, poison_limit=2
+                self.name, capacity="4MiB", slots=32, participants=8, max_deliveries=2
             )
         return penstock.Queue.attach(self.name)
 
@@ -188,7 +188,7 @@ class StoreUser(Role):
                 self.name,
                 capacity="1MiB",
                 objects=64,
-                members=8,
+                participants=8,
                 eviction=self.dice.choice(("sieve", "fifo", "lru")),
             )
         return penstock.Store.attach(self.name)
@@ -223,10 +223,10 @@ class StoreUser(Role):
 
         def of_key() -> None:
             key = self.key()
-            self.handle().pin(key)
+            self.handle().retain(key)
             self.handle().touch(key)
             self.handle().look(key)
-            self.handle().unpin(key)
+            self.handle().release(key)
             self.handle().meta(key)
 
         def by_ref() -> None:
@@ -261,7 +261,7 @@ class Trainer(Role):
     def open(self) -> Any:
         with contextlib.suppress(penstock.AlreadyExists):
             return TrajectoryReader.create(
-                self.name, sequences=4, capacity="4MiB", slots=32, members=8, poison_limit=2
+                self.name, sequences=4, capacity="4MiB", slots=32, participants=8, max_deliveries=2
             )
         return TrajectoryReader.attach(self.name)
 
@@ -271,7 +271,7 @@ class Trainer(Role):
             batch = self.handle().next_batch(layout=layout, timeout=self.timeout())
             touch([batch[column] for column in batch])
             touch([repr(group) for group in batch.groups])
-            self.dice.choice((lambda: batch.ack(1), batch.give_back, lambda: None))()
+            self.dice.choice((lambda: batch.ack(1), batch.nack, lambda: None))()
 
         def letters() -> None:
             for letter in self.handle().dead_letters(4):

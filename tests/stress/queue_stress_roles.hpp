@@ -201,7 +201,7 @@ private:
         Delivery delivery = std::move(held_[static_cast<std::size_t>(at)]);
         held_.erase(held_.begin() + at);
         const std::uint64_t number = check(delivery);  // it was not written over meanwhile
-        if (dice_.between(0, 19) == 0) return delivery.give_back();
+        if (dice_.between(0, 19) == 0) return delivery.nack();
         table_[number].fetch_add(kOneAcking);
         delivery.ack();
         const std::uint64_t before = table_[number].fetch_add(kOneAcked - kOneAcking);

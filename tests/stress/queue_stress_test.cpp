@@ -22,7 +22,7 @@ public:
           queue_(Queue::create(name_, {.capacity = std::uint64_t{24} << 20U,
                                        .slots = 64,
                                        .inline_bytes = 256,
-                                       .members = 16,
+                                       .participants = 16,
                                        .ends_with = EndsWith::LastProducer})) {}
 
     void run(int kills) {

@@ -327,7 +327,7 @@ private:
         store_.reap_dead();
         store_.clear();
         const StoreStats stats = store_.stats();
-        require(stats.used_bytes == 0 && stats.pinned == 0 && stats.staged == 0,
+        require(stats.used_bytes == 0 && stats.in_use == 0 && stats.staged == 0,
                 "something is left: " + std::to_string(stats.used_bytes) + " bytes");
         std::printf(
             "  %s: %llu calls on %zu keys have an order (%llu configurations): %llu ok, %llu "
@@ -493,7 +493,7 @@ int run(int argc, char** argv) {
         Mode keeps{"evicts nothing", 100, {}};
         keeps.options.capacity = std::uint64_t{1} << 30U;
         keeps.options.objects = calls / kCallsOfAGroup * kKeysAtOnce * 2 + 1024;
-        keeps.options.members = 16;
+        keeps.options.participants = 16;
         keeps.options.eviction = Eviction::None;
         run_both_ways(premises, keeps, seed, calls);
         for (const auto& [name, policy] :
@@ -501,7 +501,7 @@ int run(int argc, char** argv) {
             Mode evicts{name, 3000, {}};  // three or four fit
             evicts.options.capacity = std::uint64_t{64} << 10U;
             evicts.options.objects = 16;
-            evicts.options.members = 16;
+            evicts.options.participants = 16;
             evicts.options.eviction = policy;
             run_both_ways(premises, evicts, seed += 2, calls);
         }

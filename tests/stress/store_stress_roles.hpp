@@ -213,7 +213,7 @@ private:
         std::vector<std::byte> bytes(most_bytes_ / 4);
         fill_numbered(bytes, number);
         expect(store_.put(kept_name(), bytes), {}, "put");
-        is_kept_ = store_.pin(kept_name()).is_ok();  // unless it was evicted already
+        is_kept_ = store_.retain(kept_name()).is_ok();  // unless it was evicted already
     }
     void let_go_of_kept() {
         const Result<StoreObject> object = store_.get(kept_name());
@@ -222,7 +222,7 @@ private:
             const std::string wrong = check_numbered(object->bytes(), score_[kKeptOf + rank_]);
             if (!wrong.empty()) broken_store_promise(kept_name() + ": " + wrong);
         }
-        static_cast<void>(store_.unpin(kept_name()));
+        static_cast<void>(store.release(kept_name()));
         is_kept_ = false;
     }
 

@@ -20,7 +20,8 @@ class StoreStress {
 public:
     StoreStress(Premises& premises, std::uint64_t seed, std::uint64_t capacity)
         : premises_(premises), dice_(seed), name_(premises.name()),
-          store_(Store::create(name_, {.capacity = capacity, .objects = 16384, .members = 16})) {}
+          store_(
+              Store::create(name_, {.capacity = capacity, .objects = 16384, .participants = 16})) {}
 
     void run(std::uint64_t bytes) {
         for (unsigned rank = 0; rank < kStoreWorkers; ++rank) start(rank);
@@ -79,9 +80,9 @@ private:
         const StoreStats stats = store_.stats();
         const std::string described = describe(stats);
         require(stats.deaths >= kills_, "deaths: " + described);
-        require(stats.staged + stats.doomed + stats.pinned + stats.other_bytes == 0,
+        require(stats.staged + stats.doomed + stats.in_use + stats.other_bytes == 0,
                 "something of the dead is left: " + described);
-        require(stats.kept == 0, "kept by none: " + described);
+        require(stats.retained == 0, "kept by none: " + described);
         require(stats.used_bytes + stats.free_bytes == stats.capacity, "the sum: " + described);
         check_objects(stats);
         // A death between an act and its count leaves the count one short.
@@ -129,11 +130,12 @@ private:
         return std::to_string(stats.used_bytes) + " used, " + std::to_string(stats.objects) +
                " objects of " + std::to_string(stats.object_bytes) + ", " +
                std::to_string(stats.staged) + " staged, " + std::to_string(stats.doomed) +
-               " doomed, " + std::to_string(stats.pinned) + " pinned, " +
-               std::to_string(stats.kept) + " kept, other " + std::to_string(stats.other_bytes) +
-               ", committed " + std::to_string(stats.committed) + ", evicted " +
-               std::to_string(stats.evicted) + ", deleted " + std::to_string(stats.deleted) +
-               ", deaths " + std::to_string(stats.deaths);
+               " doomed, " + std::to_string(stats.in_use) + " pinned, " +
+               std::to_string(stats.retained) + " kept, other " +
+               std::to_string(stats.other_bytes) + ", committed " +
+               std::to_string(stats.committed) + ", evicted " + std::to_string(stats.evicted) +
+               ", deleted " + std::to_string(stats.deleted) + ", deaths " +
+               std::to_string(stats.deaths);
     }
 
     Premises& premises_;
@@ -173,7 +175,7 @@ void crowd(Premises& premises, std::uint64_t puts) {
         const std::string name = premises.name();
         Store store = Store::create(name, {.capacity = (kCrowders + 1) * kPlaceBytes,
                                            .objects = 64,
-                                           .members = kCrowders + 1,
+                                           .participants = kCrowders + 1,
                                            .eviction = eviction});
         std::array<Process, kCrowders> crowders;
         for (std::size_t at = 0; at < crowders.size(); ++at) {

@@ -85,7 +85,7 @@ private:
     Status attempt(std::size_t size) {
         const Wait wait = Milliseconds(15'000);
         if (dice_.between(0, 2) == 0) {
-            Result<Loan> loan = writer_.loan(size, wait);
+            Result<BroadcastLoan> loan = writer_.loan(size, wait);
             if (!loan) return loan.status();
             fill_numbered(loan->bytes(), sent_);
             return loan->commit();
@@ -136,7 +136,7 @@ private:
         for (;;) {
             constexpr Milliseconds kIdle{20};  // then everything held is let go
             if (received_ > 0 && dice_.between(0, 1) == 0 && copy_one(kIdle)) continue;
-            Result<Message> message = reader_.value().recv(kIdle);
+            Result<BroadcastMessage> message = reader_.value().recv(kIdle);
             if (message) {
                 take(std::move(*message));
                 continue;
@@ -164,7 +164,7 @@ private:
         count();
         return true;
     }
-    void take(Message message) {
+    void take(BroadcastMessage message) {
         check(message);
         if (received_ == 0) {
             first_ = next_ = message.sequence();
@@ -188,7 +188,7 @@ private:
         ++next_;
         score_[kReceivedBy + rank_].fetch_add(1);
     }
-    static void check(const Message& message) {
+    static void check(const BroadcastMessage& message) {
         const std::string wrong = check_numbered(message.bytes(), message.sequence());
         if (!wrong.empty()) broken_promise(wrong);
     }
@@ -198,7 +198,7 @@ private:
     unsigned rank_;
     Dice dice_;
     std::optional<BroadcastReader> reader_;
-    std::deque<Message> held_;
+    std::deque<BroadcastMessage> held_;
     std::array<std::byte, 4096> buffer_{};
     std::uint64_t received_ = 0;
     std::uint64_t first_ = 0;

@@ -170,7 +170,7 @@ public:
           overseer_(TrajectoryReader::create(name_,
                                              {.capacity = std::uint64_t{16} << 20U,
                                               .slots = 256,
-                                              .members = 16,
+                                              .participants = 16,
                                               .max_staleness = 3},
                                              kBatch)),
           keeper_(TrajectoryWriter::attach(name_, {.name = "keeper", .weight = 1e-6})) {

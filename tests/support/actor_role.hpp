@@ -5,7 +5,7 @@
 #include <string>
 
 #include "os/crash_point.hpp"
-#include "segment/attachment.hpp"
+#include "segment/life/attachment.hpp"
 #include "tests/support/answers.hpp"
 #include "tests/support/talk.hpp"
 

@@ -21,14 +21,14 @@ namespace penstock::trust {
 inline constexpr const char* kBroadcastRole = "broadcast-actor";
 
 // "1/4711/stopped,0/-/expected": the readers named, for Answer fields.
-inline std::string name_readers(const std::vector<ReaderState>& readers) {
+inline std::string name_readers(const std::vector<BroadcastReaderState>& readers) {
     std::string text;
-    for (const ReaderState& reader : readers) {
+    for (const BroadcastReaderState& reader : readers) {
         if (!text.empty()) text += ',';
         text += std::to_string(reader.rank) + "/" + std::to_string(reader.pid) + "/" +
-                (reader.life == ReaderState::Life::Expected ? "expected"
-                 : reader.life == ReaderState::Life::Vacant ? "vacant"
-                                                            : "active") +
+                (reader.life == BroadcastReaderState::Life::Expected ? "expected"
+                 : reader.life == BroadcastReaderState::Life::Vacant ? "vacant"
+                                                                     : "active") +
                 (reader.stopped ? "/stopped" : "") + (reader.alive ? "/alive" : "");
     }
     return text.empty() ? "none" : text;
@@ -135,7 +135,8 @@ private:
 
     // loan SIZE MS
     Answer loan(const Words& words) {
-        Result<Loan> loan = writer_.value().loan(std::stoull(words.at(1)), wait_of(words.at(2)));
+        Result<BroadcastLoan> loan =
+            writer_.value().loan(std::stoull(words.at(1)), wait_of(words.at(2)));
         if (!loan) return failure_of(loan.status());
         fill_numbered(loan->bytes(), sent_);
         loan_.emplace(std::move(*loan));
@@ -180,7 +181,7 @@ private:
         const std::int64_t start = os::monotonic_ns();
         std::int64_t first_at = 0;
         for (; received < count; ++received) {
-            const Result<Message> message = reader_.value().recv(wait);
+            const Result<BroadcastMessage> message = reader_.value().recv(wait);
             if (first_at == 0) first_at = os::monotonic_ns() - start;
             if (!message) {
                 answer = failure_of(message.status());
@@ -211,7 +212,7 @@ private:
     }
     // hold MS: receives one and holds it.
     Answer hold(const Words& words) {
-        Result<Message> message = reader_.value().recv(wait_of(words.at(1)));
+        Result<BroadcastMessage> message = reader_.value().recv(wait_of(words.at(1)));
         if (!message) return failure_of(message.status());
         if (Answer wrong = examine(*message); !wrong.is_ok()) return wrong;
         held_.emplace_back(std::move(*message));
@@ -228,7 +229,7 @@ private:
     }
     // recheck: everything held, or kept, still has the bytes it had.
     Answer recheck(const Words&) {
-        for (const std::optional<Message>& message : held_) {
+        for (const std::optional<BroadcastMessage>& message : held_) {
             if (!message) continue;
             const std::string wrong = check_numbered(message->bytes(), message->sequence());
             if (!wrong.empty()) return {"Torn", {}, wrong};
@@ -261,7 +262,7 @@ private:
     }
 
     // In order, and as it was sent.
-    Answer examine(const Message& message) {
+    Answer examine(const BroadcastMessage& message) {
         if (is_first_) first_ = next_ = message.sequence();
         is_first_ = false;
         if (message.sequence() != next_) {
@@ -279,13 +280,13 @@ private:
     static const std::vector<Command> kCommands;
 
     std::optional<BroadcastWriter> writer_;
-    std::optional<Loan> loan_;
+    std::optional<BroadcastLoan> loan_;
     std::uint64_t sent_ = 0;
     std::uint64_t deaths_ = 0;  // told of by the writer
     int last_dead_ = -1;
     std::vector<std::byte> buffer_;
     std::optional<BroadcastReader> reader_;
-    std::vector<std::optional<Message>> held_;
+    std::vector<std::optional<BroadcastMessage>> held_;
     bool is_first_ = true;
     std::uint64_t first_ = 0;
     std::uint64_t next_ = 0;

@@ -80,8 +80,9 @@ private:
             {.capacity = std::stoull(words.at(3)),
              .slots = static_cast<unsigned>(std::stoul(words.at(2))),
              .inline_bytes = 256,
-             .members = static_cast<unsigned>(std::stoul(words.at(4))),
-             .poison_limit = words.size() > 5 ? static_cast<unsigned>(std::stoul(words.at(5))) : 0U,
+             .participants = static_cast<unsigned>(std::stoul(words.at(4))),
+             .max_deliveries =
+                 words.size() > 5 ? static_cast<unsigned>(std::stoul(words.at(5))) : 0U,
              .ends_with = is_shared ? EndsWith::LastProducer : EndsWith::Creator}));
         return ok();
     }
@@ -161,21 +162,21 @@ private:
         held_.push_back(*std::move(delivery));
         return receipt.finish(ok());
     }
-    // ack | give-back: what it has held longest.
+    // ack | nack: what it has held longest.
     Answer ack(const Words&) {
         held_.at(0).ack();
         held_.pop_front();
         return ok();
     }
-    Answer give_back(const Words&) {
-        held_.at(0).give_back();
+    Answer nack(const Words&) {
+        held_.at(0).nack();
         held_.pop_front();
         return ok();
     }
-    // take-give-back MS
-    Answer take_and_give_back(const Words& words) {
+    // take-nack MS
+    Answer take_and_nack(const Words& words) {
         Answer held = hold(words);
-        if (held.is_ok()) give_back(words);
+        if (held.is_ok()) nack(words);
         return held;
     }
     // recheck: everything held still has the bytes it had.
@@ -309,8 +310,8 @@ inline const std::vector<QueueActor::Command> QueueActor::kCommands = {
     {"loan-drop", &QueueActor::loan_and_drop},
     {"hold", &QueueActor::hold},
     {"ack", &QueueActor::ack},
-    {"give-back", &QueueActor::give_back},
-    {"take-give-back", &QueueActor::take_and_give_back},
+    {"nack", &QueueActor::nack},
+    {"take-nack", &QueueActor::take_and_nack},
     {"recheck", &QueueActor::recheck},
     {"recv", &QueueActor::recv},
     {"recv-to", &QueueActor::recv_to},

@@ -32,7 +32,7 @@ private:
         StoreOptions options;
         options.capacity = std::stoull(words.at(2));
         options.objects = std::stoull(words.at(3));
-        options.members = static_cast<unsigned>(std::stoul(words.at(4)));
+        options.participants = static_cast<unsigned>(std::stoul(words.at(4)));
         for (const Eviction one :
              {Eviction::Sieve, Eviction::Fifo, Eviction::Lru, Eviction::None}) {
             if (to_string(one) == words.at(5)) options.eviction = one;
@@ -121,8 +121,12 @@ private:
     Answer remove(const Words& words) {
         return told(store_.value().remove(store_key(words.at(1))));
     }
-    Answer pin(const Words& words) { return told(store_.value().pin(store_key(words.at(1)))); }
-    Answer unpin(const Words& words) { return told(store_.value().unpin(store_key(words.at(1)))); }
+    Answer retain(const Words& words) {
+        return told(store_.value().retain(store_key(words.at(1))));
+    }
+    Answer unretain(const Words& words) {
+        return told(store_.value().release(store_key(words.at(1))));
+    }
     Answer touch(const Words& words) {
         return store_.value().touch(store_key(words.at(1))) ? ok() : Answer{"NotFound", {}, {}};
     }
@@ -193,7 +197,7 @@ inline const std::vector<StoreActor::Command> StoreActor::kCommands = {
     {"get", &StoreActor::get},         {"wait", &StoreActor::wait},
     {"read", &StoreActor::read},       {"recheck", &StoreActor::recheck},
     {"release", &StoreActor::release}, {"remove", &StoreActor::remove},
-    {"pin", &StoreActor::pin},         {"unpin", &StoreActor::unpin},
+    {"pin", &StoreActor::retain},      {"unpin", &StoreActor::unretain},
     {"touch", &StoreActor::touch},     {"clear", &StoreActor::clear},
     {"trim", &StoreActor::trim},       {"clear-dead", &StoreActor::reap_dead},
     {"look", &StoreActor::look},       {"sum", &StoreActor::sum},

@@ -42,7 +42,7 @@ private:
         writer_.emplace(TrajectoryWriter::create(words.at(1),
                                                  {.capacity = std::uint64_t{1} << 20U,
                                                   .slots = 32,
-                                                  .members = 8,
+                                                  .participants = 8,
                                                   .max_staleness = kStaleness},
                                                  environment(words.at(2))));
         return ok();
@@ -110,8 +110,8 @@ private:
         batch_.reset();
         return ok();
     }
-    Answer give_back(const Words&) {
-        batch_.value().give_back();
+    Answer nack(const Words&) {
+        batch_.value().nack();
         batch_.reset();
         return ok();
     }
@@ -206,7 +206,7 @@ inline const std::vector<TrajectoryActor::Command> TrajectoryActor::kCommands = 
     {"write", &TrajectoryActor::write},   {"train", &TrajectoryActor::train},
     {"begin", &TrajectoryActor::begin},   {"release", &TrajectoryActor::release},
     {"put", &TrajectoryActor::put},       {"batch", &TrajectoryActor::hold},
-    {"ack", &TrajectoryActor::ack},       {"give-back", &TrajectoryActor::give_back},
+    {"ack", &TrajectoryActor::ack},       {"nack", &TrajectoryActor::nack},
     {"recv", &TrajectoryActor::recv},     {"end", &TrajectoryActor::end},
     {"close", &TrajectoryActor::close},   {"depart", &TrajectoryActor::depart},
 };

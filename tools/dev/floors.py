@@ -2,7 +2,7 @@
 
 C++: os, segment, the concepts, codec and remote, trajectories, bindings; a public header lies on
 the floor of the sources that implement it. Python: the core, what all modules share, the concepts,
-what stands on one of them, inspect, faces for other programs, commands. Rooms on one floor do not
+what stands on one of them, inspect, integrations, commands. Rooms on one floor do not
 see each other. A line that breaks the order is named.
 """
 
@@ -33,7 +33,7 @@ PYTHON_HEIGHT = {
     **dict.fromkeys(CONCEPTS, 2),
     **dict.fromkeys(("tiered_store", "trajectories"), 3),
     "inspect": 4,
-    **dict.fromkeys(("http", "integrations"), 5),
+    "integrations": 5,
     "commands": 6,
 }
 

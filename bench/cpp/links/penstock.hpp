@@ -72,7 +72,7 @@ private:
             use(Bytes(buffer_).first(*size));
             return;
         }
-        const Result<Message> message = reader.recv();
+        const Result<BroadcastMessage> message = reader.recv();
         require(message.status());
         use((*message).bytes());
     }

@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
         run,
         summary="show, requeue or drop the dead letters of a queue",
         description=(
-            "A message that came back `poison_limit` times, or contradicts itself, is set aside\n"
+            "A message that came back `max_deliveries` times, or contradicts itself, is set aside\n"
             "as a dead letter and keeps its slot. Shows them, oldest first, and takes none; or\n"
             "has them delivered anew, in their old place in the order; or throws them away. SEQ\n"
             "is the number that the list begins with; without one, all. Exit code 1 if a SEQ is\n"
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, queue: _core.Queue) -> int:
-    there = queue._stats()["poisoned"]
+    there = queue._stats()["dead_letters"]
     letters = letters_of(queue, args.limit, decode_content)
     rows = [(letter, _content(letter)) for letter in letters]
     if args.json:

@@ -1,4 +1,4 @@
-"""What `penstock info NAME` says of a queue: how full, how fast, what is under way or set aside."""
+"""What `penstock info NAME` says of a queue: how full, how fast, what is under way or dead."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
     waiting = f"{units.plural(stats.queued, 'message')}, {units.size(stats.queued_bytes)}"
     if stats.queued:
         waiting += f", the oldest for {units.duration(stats.oldest)}"
-    used = stats.queued + stats.in_flight + stats.poisoned
+    used = stats.queued + stats.in_flight + stats.dead_letters
     slots = f"{units.count(used)} of {units.count(stats.slots)} in use"
-    if stats.poisoned:
-        slots += f", {units.count(stats.poisoned)} by dead letters"
+    if stats.dead_letters:
+        slots += f", {units.count(stats.dead_letters)} by dead letters"
     facts = [
         ("memory", describe.memory(segment)),
         (
@@ -44,7 +44,7 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
         ("blocks", f"{units.size(stats.held_bytes)} of {units.size(stats.capacity)} in use"),
         (
             "came back",
-            f"{units.count(stats.given_back)} given back, {units.count(stats.deaths)} deaths",
+            f"{units.count(stats.nacked)} nacked, {units.count(stats.deaths)} deaths",
         ),
         ("dead letters", _dead_letters(info)),
         ("dropped", units.count(stats.dropped)),
@@ -69,7 +69,7 @@ def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[s
         "rates": _rates(info, before, seconds) if before else None,
         "stats": asdict(info.stats),
         "requests": [asdict(request) for request in info.requests],
-        "poisoned": info.poisoned,
+        "dead_letters": info.dead_letters,
         "ends_with": info.ends_with,
         "trajectories": trajectories,
     }
@@ -87,17 +87,17 @@ def _trajectory_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
             f"{units.plural(stats.groups, 'group')}, "
             f"{units.count(stats.dropped_stale)} groups dropped for their age",
         ),
-        *_set_aside_facts(stats),
+        *_dead_letter_facts(stats),
     ]
 
 
-def _set_aside_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
+def _dead_letter_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
     facts = []
     if stats.max_tokens is not None:
         facts.append(("sequences", f"of at most {units.plural(stats.max_tokens, 'token')}"))
-    if stats.set_aside:
-        groups = units.plural(stats.set_aside, "group")
-        facts.append(("set aside", f"{groups} that no batch could be made of: dead letters"))
+    if stats.dead_lettered:
+        groups = units.plural(stats.dead_lettered, "group")
+        facts.append(("misfits", f"{groups} that no batch could be made of: dead letters"))
     return facts
 
 
@@ -136,12 +136,12 @@ def _requests(info: QueueInfo) -> str:
 
 
 def _dead_letters(info: QueueInfo) -> str:
-    if not info.stats.poisoned:
+    if not info.stats.dead_letters:
         return "0"
-    numbers = ", ".join(map(str, info.poisoned[:10]))
-    more = ", ..." if info.stats.poisoned > 10 else ""
+    numbers = ", ".join(map(str, info.dead_letters[:10]))
+    more = ", ..." if info.stats.dead_letters > 10 else ""
     return (
-        f"{units.count(info.stats.poisoned)}: {numbers}{more} "
+        f"{units.count(info.stats.dead_letters)}: {numbers}{more} "
         f"(`penstock dead {info.segment.name}` shows, requeues or drops them)"
     )
 

@@ -36,7 +36,10 @@ def lines(info: StoreInfo, before: StoreInfo | None, seconds: float) -> list[str
             )
         )
     facts += [
-        ("pinned", f"{units.count(stats.pinned)} being read, {units.count(stats.kept)} kept"),
+        (
+            "in use",
+            f"{units.count(stats.in_use)} being read, {units.count(stats.retained)} retained",
+        ),
         ("being written", f"{units.count(stats.staged)}, {units.size(stats.staged_bytes)}"),
         ("deleted, read", f"{units.count(stats.doomed)}, {units.size(stats.doomed_bytes)}"),
         ("found", _found(stats)),

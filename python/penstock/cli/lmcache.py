@@ -81,7 +81,11 @@ def _add_pool_options(parser: argparse.ArgumentParser) -> None:
         help="in a chunk; engines ask for it (default 256)",
     )
     group.add_argument(
-        "--members", type=positive_int, default=64, metavar="N", help="that attach (default 64)"
+        "--participants",
+        type=positive_int,
+        default=64,
+        metavar="N",
+        help="that attach (default 64)",
     )
     group.add_argument(
         "--eviction",
@@ -144,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         release_after=args.release_after,
         capacity=args.capacity,
         chunk_tokens=args.chunk_tokens,
-        members=args.members,
+        participants=args.participants,
         eviction=args.eviction,
         persistent=args.persistent,
         populate=args.populate,

@@ -21,7 +21,7 @@ from penstock.cli.command import (
 )
 
 if TYPE_CHECKING:
-    from penstock.http.service import Left
+    from penstock.integrations.atropos.http.service import Left
 
 _EXAMPLE = "penstock trajectories serve --queue rollouts --port 8000"
 
@@ -112,9 +112,9 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     _interrupts.listen(_interrupts.note)  # a server that was told to end has done what was asked
     try:
-        from penstock.http.limits import Limits
-        from penstock.http.serve import serve
-        from penstock.http.service import left_in
+        from penstock.integrations.atropos.http.limits import Limits
+        from penstock.integrations.atropos.http.serve import serve
+        from penstock.integrations.atropos.http.service import left_in
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _OPTIONAL:
             raise

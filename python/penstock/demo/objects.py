@@ -71,7 +71,7 @@ def run(path: Path | None, workers: int, seconds: float, json: bool) -> Account:
     with (
         tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,
         Store.create(
-            f"demo-store-{os.getpid()}", capacity=_CAPACITY, members=workers + _OTHERS
+            f"demo-store-{os.getpid()}", capacity=_CAPACITY, participants=workers + _OTHERS
         ) as store,
     ):
         show = _Show(json, workers)
@@ -219,7 +219,7 @@ class _Show:
         looks = max(stats.hits + stats.misses, 1)
         self._say(
             f"{passed:5.1f} s  {stats.objects:4} objects, {stats.used_bytes / stats.capacity:4.0%} "
-            f"full, {stats.pinned:3} pinned, {stats.evicted:6} evicted, {stats.hits:7} hits of "
+            f"full, {stats.in_use:3} pinned, {stats.evicted:6} evicted, {stats.hits:7} hits of "
             f"{looks:7} looks"
         )
 

@@ -163,7 +163,7 @@ class TrajectoryBatch:
     def ack(self, step: int = 0) -> None:
         """Done with. ``step`` is the policy's version from now on, if it is higher than before.
 
-        The second time, and after ``give_back()``, it does nothing.
+        The second time, and after ``nack()``, it does nothing.
         """
         if isinstance(step, bool) or not hasattr(step, "__index__"):
             raise InvalidType(f"step must be an int, not {step!r}")
@@ -172,12 +172,12 @@ class TrajectoryBatch:
         self._keep_groups()
         self._core.ack(step)
 
-    def give_back(self) -> None:
+    def nack(self) -> None:
         """Back to the queue: it comes again, to this trainer or another, marked as redelivered."""
         self._keep_groups()
-        self._core.give_back()
+        self._core.nack()
 
-    def set_aside(self, group: int) -> None:
+    def dead_letter(self, group: int) -> None:
         """This one of ``groups`` can't be used: it becomes a dead letter, and the batch is over.
 
         The others go back to the queue as if they had not been taken. A group that came from
@@ -186,7 +186,7 @@ class TrajectoryBatch:
         if not 0 <= group < len(self.deliveries):
             raise InvalidArgument(f"this batch has {len(self.deliveries)} groups, and no {group}")
         self._keep_groups()
-        self._core.set_aside(group)
+        self._core.dead_letter(group)
 
     def _keep_groups(self) -> None:
         """After the end their memory is reused: what was looked at stays."""
@@ -219,7 +219,7 @@ class TrajectoryBatch:
         if exc_type is None:
             self.ack()
         else:
-            self.give_back()
+            self.nack()
 
     @never_raises
     def __repr__(self) -> str:

@@ -14,8 +14,8 @@ Size = int | str
 def queue_options(
     capacity: Size,
     slots: int,
-    members: int,
-    poison_limit: int,
+    participants: int,
+    max_deliveries: int,
     max_staleness: int | None,
     populate: bool,
     lock_memory: bool,
@@ -25,8 +25,8 @@ def queue_options(
     return {
         "capacity": capacity,
         "slots": slots,
-        "members": members,
-        "poison_limit": poison_limit,
+        "participants": participants,
+        "max_deliveries": max_deliveries,
         "max_staleness": max_staleness,
         "populate": populate,
         "lock_memory": lock_memory,

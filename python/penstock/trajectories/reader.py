@@ -46,8 +46,8 @@ class TrajectoryReader(_core.TrajectoryReader):
         max_staleness: int | None = None,
         capacity: Size = "256MiB",
         slots: int = 4096,
-        members: int = 256,
-        poison_limit: int = 0,
+        participants: int = 256,
+        max_deliveries: int = 0,
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
@@ -69,9 +69,9 @@ class TrajectoryReader(_core.TrajectoryReader):
         (TooLarge), and one that is there already becomes a dead letter.
 
         A group that contradicts itself is set aside as a dead letter, and one that was given back
-        or lost by dying trainers ``poison_limit`` times (0: never). What failed so often in batches
-        with others comes once more with groups that have not, if they make an exact fill, and is
-        set aside if that fails too; otherwise after twice as many deliveries. See
+        or lost by dying trainers ``max_deliveries`` times (0: never). What failed so often in
+        batches with others comes once more with groups that have not, if they make an exact fill,
+        and is set aside if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
         Memory for groups is reserved when they need it, and given back when the queue is idle.
@@ -91,8 +91,8 @@ class TrajectoryReader(_core.TrajectoryReader):
             options=queue_options(
                 capacity,
                 slots,
-                members,
-                poison_limit,
+                participants,
+                max_deliveries,
                 max_staleness,
                 populate,
                 lock_memory,
@@ -187,7 +187,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         out: Mapping[str, Any] | None = None,
         drop_stale: bool = False,
         lookahead: int | None = None,
-        oversized: Literal["raise", "set_aside"] = "raise",
+        oversized: Literal["raise", "dead_letter"] = "raise",
     ) -> TrajectoryBatch:
         """Exactly ``sequences`` sequences (as created, by default) in whole groups, oldest first.
 
@@ -209,8 +209,8 @@ class TrajectoryReader(_core.TrajectoryReader):
         ever is. ``lookahead`` bounds the groups that are looked at, the oldest ones.
 
         No group keeps the others: one that no batch can be made of becomes a dead letter, a
-        RuntimeWarning says which and why, ``stats().set_aside`` counts it, and the next ones come.
-        That is one with a sequence of more than ``max_tokens``, or for which memory is short
+        RuntimeWarning says which and why, ``stats.dead_lettered`` counts it, and the next ones
+        come. That is one with a sequence of more than ``max_tokens``, or for which memory is short
         because no sequence was ever as long; one that can't be decoded, if the layout is "groups";
         and one that lacks what ``columns`` and ``dtypes`` ask for, once this reader has got a batch
         with them (before that the request is refused, as it may be the request that is wrong).
@@ -222,10 +222,10 @@ class TrajectoryReader(_core.TrajectoryReader):
         InvalidArgument; MemoryError. Then nothing was taken. Corrupt for a group that contradicts
         itself: it was set aside.
         """
-        if oversized not in ("raise", "set_aside"):
-            raise InvalidArgument(f"oversized is {oversized!r}: give 'raise' or 'set_aside'")
+        if oversized not in ("raise", "dead_letter"):
+            raise InvalidArgument(f"oversized is {oversized!r}: give 'raise' or 'dead_letter'")
         columns = None if columns is None else tuple(columns)
-        sets_aside = oversized == "set_aside"
+        sets_aside = oversized == "dead_letter"
         countdown = Countdown(timeout)
         while True:
             try:
@@ -233,21 +233,21 @@ class TrajectoryReader(_core.TrajectoryReader):
                     sequences, lookahead, causal_shift, drop_stale, sets_aside, countdown.left()
                 )
             finally:
-                self._tell_of_set_aside()
+                self._tell_of_dead_letters()
             try:
                 return self._arranged(core, layout, pad_to, columns, dtypes, pad_values, out)
             except Unserveable as error:
                 notice = f"{core.title(error.group)} was set aside: {error}"
-                core.set_aside(error.group)
-                _warn_of_set_aside(notice)
+                core.dead_letter(error.group)
+                _warn_of_dead_letters(notice)
 
-    def _tell_of_set_aside(self) -> None:
+    def _tell_of_dead_letters(self) -> None:
         try:
             notices = self._take_notices()
         except Error:  # closed meanwhile, which the caller is told by the call itself
             return
         for notice in notices:
-            _warn_of_set_aside(notice, stacklevel=4)
+            _warn_of_dead_letters(notice, stacklevel=4)
 
     def _arranged(
         self,
@@ -384,7 +384,7 @@ def _at_least_one(number: int, name: str) -> int:
     return number
 
 
-def _warn_of_set_aside(notice: str, stacklevel: int = 3) -> None:
+def _warn_of_dead_letters(notice: str, stacklevel: int = 3) -> None:
     where = "see dead_letters(), or `penstock dead NAME`"
     warnings.warn(f"{notice}; {where}", RuntimeWarning, stacklevel=stacklevel)
 

@@ -45,7 +45,7 @@ class TrajectoryStats:
     dropped_stale: int  #: groups, by readers that asked for it
     environments: list[EnvironmentStats]
     max_tokens: int | None = None  #: of a sequence, as the trainer takes them
-    set_aside: int = 0  #: groups that became dead letters as no batch could be made of them
+    dead_lettered: int = 0  #: groups that became dead letters as no batch could be made of them
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def inspect_trajectories(name: Name) -> TrajectoryInfo:
         segment=queue.segment,
         stats=queue.stats,
         requests=queue.requests,
-        poisoned=queue.poisoned,
+        dead_letters=queue.dead_letters,
         ends_with=queue.ends_with,
         trajectories=stats_from(raw["trajectories"]),
     )

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 from served import address_in, penstock_command
 
-from penstock.http.service import drop_left
+from penstock.integrations.atropos.http.service import drop_left
 
 _THEIRS = "http://localhost:8000"
 _queues: list[str] = []

@@ -80,7 +80,7 @@ class MockL2Adapter(PenstockL2Adapter):
 
     def debug_get_locked_key_count(self) -> int:
         """0 before the caller of the look-up knows of it: tests rely on that."""
-        return 0 if self._untaken else self._store.stats().pinned
+        return 0 if self._untaken else self._store.stats().in_use
 
     def close(self) -> None:
         super().close()
@@ -90,7 +90,7 @@ class MockL2Adapter(PenstockL2Adapter):
 def _leave_room(store: Store, nbytes: int) -> None:
     """What is kept is never evicted."""
     store.put_bytes("ballast", bytes(SMALLEST - nbytes - 1024))
-    store.pin("ballast")
+    store.retain("ballast")
 
 
 class InMemoryL2AdapterConfig(L2AdapterConfigBase):

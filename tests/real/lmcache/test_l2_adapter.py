@@ -342,7 +342,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "x", "threads": True}, "threads is True"),
     ({"name": "x", "eviction": "lfu"}, "eviction is 'lfu': give one of sieve"),
     ({"name": "x", "populate": "yes"}, "populate must be true or false, not 'yes'"),
-    ({"name": "x", "members": 0}, "members must be 1 to 1023"),
+    ({"name": "x", "participants": 0}, "participants must be 1 to 1023"),
     ({"name": "x", "objects": "many"}, "objects must be an int"),
     ({"name": "x", "owner": "no-such-user"}, "there is no user 'no-such-user'"),
     ({"name": "x", "capacityy": 1}, "unknown: capacityy; there are capacity"),

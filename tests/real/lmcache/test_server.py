@@ -139,10 +139,10 @@ def test_what_a_lookup_found_stays_until_the_request_ends(name: str) -> None:
         assert peer.call("store", tokens, 0) is True
         assert peer.call("lookup", tokens, "kept") == 1
         with penstock.Store.attach(name) as store:
-            assert store.stats().pinned == 1
+            assert store.stats().in_use == 1
             peer.call("request", "end_session", "kept")
             peer.call("request", "end_session", "s")
-            assert store.stats().pinned == 0
+            assert store.stats().in_use == 0
 
 
 def test_a_lookup_is_true_for_every_rank(server: Server) -> None:
@@ -209,11 +209,11 @@ def test_a_server_that_dies_leaves_a_persistent_pool_in_which_no_slot_is_reused(
                 assert other.call("retrieve", kept, 3) is True
                 assert other.call("chunks", 3) == stored
             with penstock.Store.attach(name) as store:
-                set_aside = store.stats().kept
+                retained = store.stats().retained
                 late.kill()
                 wait_until(
                     "its writer is dead, and the slot may be used again",
-                    lambda: store.stats().kept == set_aside - 1,
+                    lambda: store.stats().retained == retained - 1,
                 )
             assert heir.end() == 0
     os.unlink(f"/dev/shm/penstock.{name}")

@@ -71,7 +71,7 @@ inline std::uint64_t fill_ring(BroadcastWriter& writer, std::uint64_t number, st
 // The next message is this one, under this sequence number.
 inline ::testing::AssertionResult receives(BroadcastReader& reader, std::uint64_t number,
                                            std::size_t size, std::uint64_t sequence) {
-    const Result<Message> message = reader.recv(kLong);
+    const Result<BroadcastMessage> message = reader.recv(kLong);
     if (!message) return succeeds(message);
     if (message->sequence() != sequence) {
         return ::testing::AssertionFailure()
@@ -117,9 +117,9 @@ private:
 class BroadcastTest : public CleanTest {
 protected:
     // The only one of a list.
-    static ReaderState only(const std::vector<ReaderState>& readers) {
+    static BroadcastReaderState only(const std::vector<BroadcastReaderState>& readers) {
         EXPECT_EQ(readers.size(), 1U);
-        return readers.empty() ? ReaderState{} : readers.front();
+        return readers.empty() ? BroadcastReaderState{} : readers.front();
     }
 };
 

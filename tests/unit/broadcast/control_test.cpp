@@ -7,7 +7,7 @@
 #include <functional>
 #include <string>
 
-#include "segment/header.hpp"
+#include "segment/life/header.hpp"
 #include "tests/unit/support/verdict.hpp"
 
 namespace penstock::detail {
@@ -27,46 +27,47 @@ BroadcastOptions with(unsigned readers, std::uint64_t capacity, std::uint64_t la
 }
 
 TEST(BroadcastShapeTest, RoundsUpWhatItIsAskedFor) {
-    EXPECT_EQ(shape_of(with(1, 1, 0)).capacity, 4096U);
-    EXPECT_EQ(shape_of(with(1, 4096, 0)).capacity, 4096U);
-    EXPECT_EQ(shape_of(with(1, 4097, 0)).capacity, 8192U);
-    EXPECT_EQ(shape_of(with(1, 3 * kMiB, 0)).capacity, 4 * kMiB);
-    EXPECT_EQ(shape_of(with(1, 4096, 0)).arena.granules, 0U);
-    EXPECT_EQ(shape_of(with(1, 4096, 1)).arena.granules, 1U);
-    EXPECT_EQ(shape_of(with(1, 4096, kMiB)).arena.granules, 16U);
-    EXPECT_EQ(shape_of(with(1, 4096, 0)).longest_inline(), 1024U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 1, 0)).capacity, 4096U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).capacity, 4096U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4097, 0)).capacity, 8192U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 3 * kMiB, 0)).capacity, 4 * kMiB);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).arena.granules, 0U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 1)).arena.granules, 1U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).arena.granules, 16U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).longest_inline(), 1024U);
 }
 
 TEST(BroadcastShapeTest, HasAHolderBitForEverybody) {
-    EXPECT_EQ(shape_of(with(1, 4096, kMiB)).arena.holder_words, 1U);
-    EXPECT_EQ(shape_of(with(63, 4096, kMiB)).arena.holder_words, 1U);
-    EXPECT_EQ(shape_of(with(64, 4096, kMiB)).arena.holder_words, 2U);
-    EXPECT_EQ(shape_of(with(256, 4096, kMiB)).arena.holder_words, 5U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).arena.holder_words, 1U);
+    EXPECT_EQ(broadcast_shape_of(with(63, 4096, kMiB)).arena.holder_words, 1U);
+    EXPECT_EQ(broadcast_shape_of(with(64, 4096, kMiB)).arena.holder_words, 2U);
+    EXPECT_EQ(broadcast_shape_of(with(256, 4096, kMiB)).arena.holder_words, 5U);
 }
 
 TEST(BroadcastShapeTest, RefusesWhatCanNotBe) {
     const auto invalid = [](unsigned readers, std::uint64_t capacity, std::uint64_t large,
                             Parts parts) {
         return refuses(
-            ErrorCode::InvalidArgument, [&] { shape_of(with(readers, capacity, large)); }, parts);
+            ErrorCode::InvalidArgument, [&] { broadcast_shape_of(with(readers, capacity, large)); },
+            parts);
     };
     EXPECT_TRUE(invalid(0, 4096, 0, {"readers must be 1 to 256, not 0"}));
     EXPECT_TRUE(invalid(257, 4096, 0, {"readers must be 1 to 256, not 257"}));
     EXPECT_TRUE(invalid(1, 0, 0, {"capacity must be 1 byte to 256 GiB, not 0"}));
     EXPECT_TRUE(invalid(1, (1ULL << 38U) + 1, 0, {"capacity must be"}));
     EXPECT_TRUE(invalid(1, 4096, (1ULL << 38U) + 1, {"large must be at most 256 GiB"}));
-    EXPECT_EQ(shape_of(with(256, 1ULL << 38U, 1ULL << 38U)).readers, 256U);
+    EXPECT_EQ(broadcast_shape_of(with(256, 1ULL << 38U, 1ULL << 38U)).readers, 256U);
 }
 
 layout::SegmentHeader make_header_of(const BroadcastOptions& options) {
-    return make_header("steps", plan_of(shape_of(options)));
+    return make_header("steps", plan_of(broadcast_shape_of(options)));
 }
 
 TEST(BroadcastShapeTest, IsReadFromTheHeaderAsItWasMade) {
     BroadcastOptions options = with(70, 64 * 1024, 3 * kMiB);
     options.on_reader_death = OnReaderDeath::Drop;
-    const BroadcastShape made = shape_of(options);
-    const BroadcastShape read = shape_of(make_header_of(options));
+    const BroadcastShape made = broadcast_shape_of(options);
+    const BroadcastShape read = broadcast_shape_of(make_header_of(options));
     EXPECT_EQ(read.readers, made.readers);
     EXPECT_EQ(read.capacity, made.capacity);
     EXPECT_EQ(read.arena.granules, made.arena.granules);
@@ -77,7 +78,7 @@ TEST(BroadcastShapeTest, IsReadFromTheHeaderAsItWasMade) {
 }
 
 TEST(BroadcastShapeTest, OnlyTheRingIsReservedAtOnce) {
-    const SegmentPlan plan = plan_of(shape_of(with(2, kMiB, 8 * kMiB)));
+    const SegmentPlan plan = plan_of(broadcast_shape_of(with(2, kMiB, 8 * kMiB)));
     EXPECT_EQ(plan.kind, Kind::Broadcast);
     EXPECT_EQ(plan.slots, 3U);
     EXPECT_EQ(plan.payload_bytes, 9 * kMiB);
@@ -98,7 +99,7 @@ class DamagedShapeTest : public ::testing::TestWithParam<Damage> {};
 TEST_P(DamagedShapeTest, IsCorrupt) {
     layout::SegmentHeader header = make_header_of(with(2, kMiB, kMiB));
     GetParam().spoil(header);
-    EXPECT_TRUE(refuses(ErrorCode::Corrupt, [&] { shape_of(header); },
+    EXPECT_TRUE(refuses(ErrorCode::Corrupt, [&] { broadcast_shape_of(header); },
                         {"is damaged: its geometry does not fit its segment"}));
 }
 
@@ -124,8 +125,8 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"OtherPayload", [](auto& header) { header.payload_size -= 8; }}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 
-ReaderState state_of(ReaderState::Life life, std::uint32_t pid) {
-    ReaderState state;
+BroadcastReaderState state_of(BroadcastReaderState::Life life, std::uint32_t pid) {
+    BroadcastReaderState state;
     state.rank = 2;
     state.life = life;
     state.pid = pid;
@@ -135,10 +136,10 @@ ReaderState state_of(ReaderState::Life life, std::uint32_t pid) {
 }
 
 TEST(ReaderStateTest, IsDescribedForPeople) {
-    using Life = ReaderState::Life;
+    using Life = BroadcastReaderState::Life;
     EXPECT_EQ(state_of(Life::Expected, 0).describe(), "reader 2, which has not attached yet");
     EXPECT_EQ(state_of(Life::Vacant, 0).describe(), "reader 2, vacant");
-    ReaderState active = state_of(Life::Active, 4711);
+    BroadcastReaderState active = state_of(Life::Active, 4711);
     active.alive = true;
     EXPECT_EQ(active.describe(), "reader 2 (pid 4711, worker.py), 12 messages behind");
     active.stopped = true;

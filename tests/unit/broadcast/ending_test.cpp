@@ -18,7 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace test;
-using Life = ReaderState::Life;
+using Life = BroadcastReaderState::Life;
 
 // A writer in a process of its own, which stands still once it has sent its messages.
 class SilentWriter {
@@ -326,7 +326,7 @@ TEST_F(EndingTest, AStoppedReaderBlocksAndGoesOn) {
         attached.open();
         std::uint64_t number = 0;
         for (;; ++number) {
-            const Result<Message> message = reader.recv(kLong);
+            const Result<BroadcastMessage> message = reader.recv(kLong);
             if (message.code() == ErrorCode::Closed) break;
             require(message.is_ok() && message->sequence() == number);
         }

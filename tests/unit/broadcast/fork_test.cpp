@@ -73,7 +73,7 @@ TEST_F(BroadcastForkTest, AReaderRefusesToWorkInAChild) {
     });
     EXPECT_EQ(child.wait(), 0);
     EXPECT_TRUE(receives(reader, 0, 10));
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Active);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Active);
 }
 
 TEST_F(BroadcastForkTest, MessagesAndLoansOfTheParentAreLeftAlone) {
@@ -81,10 +81,10 @@ TEST_F(BroadcastForkTest, MessagesAndLoansOfTheParentAreLeftAlone) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 56)));
     ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
-    std::optional<Message> small_one = reader.recv().or_throw();
-    std::optional<Message> kept = reader.recv().or_throw();
+    std::optional<BroadcastMessage> small_one = reader.recv().or_throw();
+    std::optional<BroadcastMessage> kept = reader.recv().or_throw();
     kept->keep();
-    std::optional<Loan> loan = writer.loan(kGranule).or_throw();
+    std::optional<BroadcastLoan> loan = writer.loan(kGranule).or_throw();
     trust::fill_numbered(loan->bytes(), 2);
     Child child([&] {
         small_one->keep();
@@ -116,7 +116,7 @@ TEST_F(BroadcastForkTest, AChildAttachesAnew) {
     });
     EXPECT_EQ(child.wait(), 0);
     EXPECT_TRUE(receives(reader, 0, 10));
-    EXPECT_EQ(writer.readers().at(1).life, ReaderState::Life::Vacant);
+    EXPECT_EQ(writer.readers().at(1).life, BroadcastReaderState::Life::Vacant);
     EXPECT_EQ(writer.readers().at(1).messages, 1U);
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace test;
-using Life = ReaderState::Life;
+using Life = BroadcastReaderState::Life;
 
 class GateTest : public BroadcastTest {};
 
@@ -41,7 +41,7 @@ TEST_F(GateTest, AnExpectedReaderIsWaitedFor) {
     while (send(writer, sent, 100)) ASSERT_TRUE(receives(present, sent++, 100));
     EXPECT_TRUE(fails(send(writer, sent, 100, 1ms), ErrorCode::Timeout,
                       {"waiting for reader 1, which has not attached yet"}));
-    const ReaderState blocker = only(writer.blocked_by());
+    const BroadcastReaderState blocker = only(writer.blocked_by());
     EXPECT_EQ(blocker.rank, 1U);
     EXPECT_EQ(blocker.life, Life::Expected);
     EXPECT_EQ(blocker.lag_messages, sent);
@@ -143,7 +143,7 @@ TEST_F(GateTest, ComingAndGoingWhileMessagesStreamLosesNothingInBetween) {
             BroadcastReader reader = BroadcastReader::attach(name, 0);
             std::uint64_t expected = 0;
             for (int i = 0; i < 20; ++i) {
-                const Result<Message> message = reader.recv(kLong);
+                const Result<BroadcastMessage> message = reader.recv(kLong);
                 require(message.is_ok());
                 const std::uint64_t number = message->sequence();
                 require(i == 0 || number == expected);

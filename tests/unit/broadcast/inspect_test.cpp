@@ -7,7 +7,7 @@
 #include <string>
 
 #include "penstock/broadcast.hpp"
-#include "segment/segment.hpp"
+#include "segment/life/segment.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 
 namespace penstock {
@@ -15,7 +15,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace test;
-using Life = ReaderState::Life;
+using Life = BroadcastReaderState::Life;
 
 class BroadcastInspectTest : public BroadcastTest {};
 

@@ -41,7 +41,7 @@ TEST_F(LargeTest, AreAligned) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     for (const std::size_t size : {kSmallest / 4 + 1, kGranule + 1, kGranule}) {
         ASSERT_TRUE(succeeds(send(writer, size, size)));
-        const Message message = reader.recv().or_throw();
+        const BroadcastMessage message = reader.recv().or_throw();
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(message.bytes().data()) % 64, 0U);
         EXPECT_TRUE(is_message(message.bytes(), size, size));
     }
@@ -85,7 +85,7 @@ TEST_F(LargeTest, ABlockedWriterGoesOnWhenABlockIsFreed) {
     Child child([&] {
         BroadcastReader reader = BroadcastReader::attach(name, 0);
         for (std::uint64_t number = 0; number < 200; ++number) {
-            Result<Message> message = reader.recv(kLong);
+            Result<BroadcastMessage> message = reader.recv(kLong);
             require(message.is_ok());
             if (number % 2 == 0) message->keep();
             require(is_message(message->bytes(), number, kGranule + number));
@@ -101,7 +101,7 @@ TEST_F(LargeTest, AKeptOneLetsTheRingFlow) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
-    Message kept = reader.recv().or_throw();
+    BroadcastMessage kept = reader.recv().or_throw();
     kept.keep();
     kept.keep();
     EXPECT_EQ(reader.stats().used_bytes, 0U) << "it takes no room in the ring any more";
@@ -123,7 +123,7 @@ TEST_F(LargeTest, OneThatIsOnlyHeldStopsTheRing) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
-    Message held = reader.recv().or_throw();
+    BroadcastMessage held = reader.recv().or_throw();
     fill_ring(writer, 1, 100);
     while (reader.recv(Deadline::now())) {
     }
@@ -137,7 +137,7 @@ TEST_F(LargeTest, KeepingASmallOneChangesNothing) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 56)));
-    Message message = reader.recv().or_throw();
+    BroadcastMessage message = reader.recv().or_throw();
     message.keep();
     EXPECT_EQ(reader.stats().used_bytes, 64U);
     message.release();
@@ -151,7 +151,7 @@ TEST_F(LargeTest, WhoKeepsABlockIsNamedByAWriterThatNeedsIt) {
     BroadcastReader keeper = BroadcastReader::attach(writer.name(), 1);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
     ASSERT_TRUE(receives(other, 0, kGranule));
-    Message kept = keeper.recv().or_throw();
+    BroadcastMessage kept = keeper.recv().or_throw();
     kept.keep();
     EXPECT_TRUE(fails(send(writer, 1, kGranule, 1ms), ErrorCode::Timeout, {"reader 1"}));
     EXPECT_EQ(only(writer.blocked_by()).rank, 1U);
@@ -163,7 +163,7 @@ TEST_F(LargeTest, AlsoWhenItIsKeptWhileTheWriterWaits) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, kGranule));
     BroadcastReader keeper = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
-    std::optional<Message> kept;
+    std::optional<BroadcastMessage> kept;
     std::jthread receiver([&] {
         await([&] { return !writer.blocked_by().empty(); });
         kept = keeper.recv().or_throw();
@@ -181,7 +181,7 @@ TEST_F(LargeTest, AKeeperDoesNotBlockAWriterThatNeedsRingRoom) {
     BroadcastReader slow = BroadcastReader::attach(writer.name(), 0);
     BroadcastReader keeper = BroadcastReader::attach(writer.name(), 1);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
-    Message kept = keeper.recv().or_throw();
+    BroadcastMessage kept = keeper.recv().or_throw();
     kept.keep();
     fill_ring(writer, 1, 100);
     while (keeper.recv(Deadline::now())) {
@@ -194,10 +194,10 @@ TEST_F(LargeTest, OneThatIsKeptBeyondTheEndOfItsReaderBlocksNobody) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
-    Message kept = reader.recv().or_throw();
+    BroadcastMessage kept = reader.recv().or_throw();
     kept.keep();
     reader.close();
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Vacant);
     for (std::uint64_t number = 1; number < 100; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, number % 10 == 0 ? kGranule : 500)));
     }
@@ -220,7 +220,7 @@ TEST_F(LargeTest, OfTheDeadAreFreed) {
     const Gate kept;
     Child child([&] {
         BroadcastReader reader = BroadcastReader::attach(name, 0);
-        Message message = reader.recv(kLong).or_throw();
+        BroadcastMessage message = reader.recv(kLong).or_throw();
         message.keep();
         kept.open();
         for (;;) ::pause();

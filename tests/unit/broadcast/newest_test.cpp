@@ -57,7 +57,7 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
     const SegmentCorruptor corruptor(name);
-    Result<Loan> loan = writer.loan(kMax, kLong);
+    Result<BroadcastLoan> loan = writer.loan(kMax, kLong);
     ASSERT_TRUE(succeeds(loan));
     trust::fill_numbered(loan->bytes(), 7);
     ASSERT_TRUE(succeeds(loan->commit()));

@@ -101,7 +101,7 @@ TEST_F(PlaceTest, ABorrowedDescriptorKeepsNobodyAlive) {
     BroadcastReader reader = BroadcastReader::attach(copy, 0);
     const int copy_of_reader = ::dup(reader.descriptor());
     reader.close();
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Vacant);
     reader = BroadcastReader::attach(copy_of_reader, 0);
     EXPECT_TRUE(reader.is_open());
     ::close(copy);

@@ -35,15 +35,15 @@ TEST_F(ReaderTest, IsWhatItSaysItIs) {
     BroadcastReader moved = std::move(reader);
     EXPECT_TRUE(moved.is_open());
     EXPECT_FALSE(reader.is_open());  // NOLINT(bugprone-use-after-move): that is the question
-    const ReaderState state = writer.readers().at(2);
-    EXPECT_EQ(state.life, ReaderState::Life::Active);
+    const BroadcastReaderState state = writer.readers().at(2);
+    EXPECT_EQ(state.life, BroadcastReaderState::Life::Active);
     EXPECT_TRUE(state.alive);
     EXPECT_EQ(state.pid, static_cast<std::uint32_t>(::getpid()));
     EXPECT_EQ(state.process, "penstock_unit_tests");
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Expected);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Expected);
     EXPECT_FALSE(writer.readers().at(0).alive);
     moved = BroadcastReader::attach(writer.name(), 0);
-    EXPECT_EQ(writer.readers().at(2).life, ReaderState::Life::Vacant)
+    EXPECT_EQ(writer.readers().at(2).life, BroadcastReaderState::Life::Vacant)
         << "assignment closes what was there";
 }
 
@@ -102,7 +102,7 @@ TEST_F(ReaderTest, CanInsistOnAnInstance) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] {
         BroadcastReader::attach(writer.name(), 0, Deadline::now(), std::string(32, '0'));
     }));
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Expected)
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Expected)
         << "the refusal touched nothing";
     const BroadcastReader reader =
         BroadcastReader::attach(writer.name(), 0, Deadline::now(), writer.instance());
@@ -131,7 +131,7 @@ TEST_F(ReaderTest, WakesUpForAMessage) {
     Child child([&] {
         BroadcastReader reader = BroadcastReader::attach(name, 0);
         for (std::uint64_t number = 0; number < 20; ++number) {
-            const Result<Message> message = reader.recv(kLong);
+            const Result<BroadcastMessage> message = reader.recv(kLong);
             require(message.is_ok() && message->sequence() == number);
         }
     });
@@ -206,7 +206,7 @@ TEST_F(ReaderTest, MessagesCanNotBeWrittenTo) {
         Child child([&] {
             ::signal(SIGSEGV, SIG_DFL);
             BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
-            const Message message = reader.recv(kLong).or_throw();
+            const BroadcastMessage message = reader.recv(kLong).or_throw();
             *has_received = true;
             const_cast<volatile std::byte&>(message.bytes()[0]) = std::byte{1};
         });
@@ -221,7 +221,7 @@ TEST_F(ReaderTest, HeldMessagesKeepTheirRoomUntilTheOldestIsReleased) {
     for (std::uint64_t number = 0; number < 4; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 56)));
     }
-    std::vector<Message> held;
+    std::vector<BroadcastMessage> held;
     for (int i = 0; i < 4; ++i) held.push_back(reader.recv().or_throw());
     EXPECT_EQ(reader.stats().used_bytes, 4 * 64U);
     held[1].release();
@@ -242,7 +242,7 @@ TEST_F(ReaderTest, AHeldMessageStaysWhatItIsWhateverComes) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 1000)));
-    Message first = reader.recv().or_throw();
+    BroadcastMessage first = reader.recv().or_throw();
     const std::uint64_t sent = fill_ring(writer, 1, 500);
     EXPECT_TRUE(fails(send(writer, 0, 500, 1ms), ErrorCode::Timeout, {"reader 0"}));
     for (std::uint64_t number = 1; number <= sent; ++number) {
@@ -259,9 +259,9 @@ TEST_F(ReaderTest, MovingAMessageHandsItOver) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 56)));
     ASSERT_TRUE(succeeds(send(writer, 1, 56)));
-    Message first = reader.recv().or_throw();
-    Message second = reader.recv().or_throw();
-    Message moved = std::move(first);
+    BroadcastMessage first = reader.recv().or_throw();
+    BroadcastMessage second = reader.recv().or_throw();
+    BroadcastMessage moved = std::move(first);
     first.release();  // NOLINT(bugprone-use-after-move): it has nothing to release
     EXPECT_EQ(reader.stats().used_bytes, 128U);
     moved = std::move(second);
@@ -279,7 +279,7 @@ TEST_F(ReaderTest, HoldsNoMoreThanItMay) {
     for (std::uint64_t number = 0; number <= kMax; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 0)));
     }
-    std::vector<Message> held;
+    std::vector<BroadcastMessage> held;
     for (std::size_t i = 0; i < kMax; ++i) held.push_back(reader.recv().or_throw());
     EXPECT_TRUE(fails(reader.recv(), ErrorCode::Busy, {"4096 messages of this reader are held"}));
     EXPECT_TRUE(fails(reader.recv_into({}), ErrorCode::Busy, {"4096 messages"}));
@@ -304,7 +304,7 @@ TEST_F(ReaderTest, MessagesAreReleasedByAnyThread) {
     std::uint64_t number = 0;
     for (std::uint64_t round = 0; round < kRounds / 30; ++round) {
         std::vector<std::jthread> threads;
-        std::vector<std::vector<Message>> hands(kAtOnce);
+        std::vector<std::vector<BroadcastMessage>> hands(kAtOnce);
         for (std::uint64_t i = 0; i < 30; ++i, ++number) {
             ASSERT_TRUE(succeeds(send(writer, number, 56)));
             hands[i % kAtOnce].push_back(reader.recv().or_throw());
@@ -327,7 +327,7 @@ TEST_F(ReaderTest, ReleasingBesideReceivingNeverLosesRoom) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     constexpr std::uint64_t kMaxRounds = 20'000;
     const auto end = Clock::now() + 2s;  // the machine may have better things to do
-    std::optional<Message> handed;
+    std::optional<BroadcastMessage> handed;
     std::atomic<bool> is_handed{false};
     const std::jthread releaser([&](const std::stop_token& stop) {
         while (!stop.stop_requested()) {
@@ -356,8 +356,8 @@ TEST_F(ReaderTest, AMessageOutlivesItsReader) {
     std::optional<BroadcastReader> reader = BroadcastReader::attach(name, 0);
     ASSERT_TRUE(succeeds(send(*writer, 0, 100)));
     ASSERT_TRUE(succeeds(send(*writer, 1, 2 * kGranule)));
-    Message inline_message = reader->recv().or_throw();
-    Message large_message = reader->recv().or_throw();
+    BroadcastMessage inline_message = reader->recv().or_throw();
+    BroadcastMessage large_message = reader->recv().or_throw();
     reader.reset();
     EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { BroadcastReader::attach(name, 0); }))
         << "the rank is not free yet";
@@ -377,14 +377,14 @@ TEST_F(ReaderTest, ARankIsFreeOnceEverythingIsReleased) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));
     {
-        const Message held = reader.recv().or_throw();
+        const BroadcastMessage held = reader.recv().or_throw();
         reader.close();
-        EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Active)
+        EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Active)
             << "what lies in the ring must stay";
         fill_ring(writer, 1, 500);
         EXPECT_TRUE(is_message(held.bytes(), 0, 100));
     }
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Vacant);
     reader = BroadcastReader::attach(writer.name(), 0);
     EXPECT_TRUE(reader.is_open());
 }
@@ -435,7 +435,7 @@ TEST_F(ReaderTest, ARequestToCloseEndsItsWaits) {
     EXPECT_TRUE(fails(reader.recv(kLong), ErrorCode::Cancelled));
     closer.join();
     reader.close();
-    EXPECT_EQ(writer.readers().at(0).life, ReaderState::Life::Vacant);
+    EXPECT_EQ(writer.readers().at(0).life, BroadcastReaderState::Life::Vacant);
 }
 
 TEST_F(ReaderTest, KnowsWithoutWaitingWhetherAMessageIsThere) {

@@ -42,7 +42,7 @@ TEST_F(RingTest, FormatsTravelWithTheirMessages) {
     for (const Format format : {Format::Typed, Format::Bytes, Format::Pickle}) {
         for (const std::size_t size : {std::size_t{10}, kGranule}) {
             ASSERT_TRUE(succeeds(writer.send(make_message(1, size), {}, format)));
-            const Result<Message> message = reader.recv(kLong);
+            const Result<BroadcastMessage> message = reader.recv(kLong);
             ASSERT_TRUE(succeeds(message));
             EXPECT_EQ(message->format(), format);
         }
@@ -70,7 +70,7 @@ TEST_F(RingTest, WrapsAtEveryOffset) {
     std::uint64_t number = 0;
     const auto exchange = [&](std::size_t size) {
         EXPECT_TRUE(succeeds(send(writer, number, size)));
-        Result<Message> message = reader.recv(Deadline::now());
+        Result<BroadcastMessage> message = reader.recv(Deadline::now());
         EXPECT_TRUE(succeeds(message));
         EXPECT_TRUE(is_message(message->bytes(), number++, size));
         return std::move(message).or_throw();
@@ -95,13 +95,13 @@ TEST_F(RingTest, LoansAreAlignedAtEveryOffset) {
     std::uint64_t number = 0;
     for (std::uint64_t round = 0; round < 3 * kSmallest / 8; ++round) {
         const std::size_t size = 1 + round % (kSmallest / 4);
-        Result<Loan> loan = writer.loan(size, Deadline::now());
+        Result<BroadcastLoan> loan = writer.loan(size, Deadline::now());
         ASSERT_TRUE(succeeds(loan));
         ASSERT_EQ(loan->bytes().size(), size);
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(loan->bytes().data()) % 64, 0U);
         trust::fill_numbered(loan->bytes(), number);
         ASSERT_TRUE(succeeds(loan->commit()));
-        const Result<Message> message = reader.recv(kLong);
+        const Result<BroadcastMessage> message = reader.recv(kLong);
         ASSERT_TRUE(succeeds(message));
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(message->bytes().data()) % 64, 0U);
         ASSERT_TRUE(is_message(message->bytes(), number++, size));
@@ -155,7 +155,7 @@ void check(std::span<const std::byte> bytes, std::uint64_t number) {
 
 void receive_all(const std::string& name, unsigned rank, Manner manner, std::uint64_t messages) {
     BroadcastReader reader = BroadcastReader::attach(name, rank);
-    std::vector<Message> held;
+    std::vector<BroadcastMessage> held;
     Bytes buffer(200'000);
     for (std::uint64_t number = 0; number < messages; ++number) {
         if (manner == Manner::Copying) {
@@ -164,7 +164,7 @@ void receive_all(const std::string& name, unsigned rank, Manner manner, std::uin
             check(std::span(buffer).first(*size), number);
             continue;
         }
-        Result<Message> message = reader.recv(kLong);
+        Result<BroadcastMessage> message = reader.recv(kLong);
         require(message.is_ok() && message->sequence() == number);
         check(message->bytes(), number);
         if (manner == Manner::InPlace) continue;

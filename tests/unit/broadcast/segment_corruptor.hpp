@@ -7,7 +7,7 @@
 
 #include "broadcast/control.hpp"
 #include "broadcast/layout.hpp"
-#include "segment/header.hpp"
+#include "segment/life/header.hpp"
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::test {
@@ -23,7 +23,7 @@ public:
         mapping_ =
             os::Mapping::map(file_, 0, header_.file_size, os::Mapping::Access::ReadWrite, error);
         require(!error);
-        view_ = detail::BroadcastView(detail::shape_of(header_),
+        view_ = detail::BroadcastView(detail::broadcast_shape_of(header_),
                                       mapping_.data() + header_.control_offset);
     }
 

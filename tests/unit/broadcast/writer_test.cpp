@@ -139,12 +139,12 @@ TEST_F(WriterTest, ALoanIsSentWhenItIsCommitted) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     for (const std::size_t size : {std::size_t{0}, std::size_t{100}, 3 * kGranule}) {
-        Result<Loan> loan = writer.loan(size, Deadline::now());
+        Result<BroadcastLoan> loan = writer.loan(size, Deadline::now());
         ASSERT_TRUE(succeeds(loan));
         trust::fill_numbered(loan->bytes(), size);
         EXPECT_TRUE(receives_nothing(reader));
         ASSERT_TRUE(succeeds(loan->commit(Format::Typed)));
-        const Result<Message> message = reader.recv(kLong);
+        const Result<BroadcastMessage> message = reader.recv(kLong);
         ASSERT_TRUE(succeeds(message));
         EXPECT_EQ(message->format(), Format::Typed);
         EXPECT_TRUE(is_message(message->bytes(), size, size));
@@ -158,7 +158,7 @@ TEST_F(WriterTest, ADroppedLoanSendsNothing) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     for (const std::size_t size : {std::size_t{100}, 3 * kGranule}) {
         {
-            const Result<Loan> loan = writer.loan(size, Deadline::now());
+            const Result<BroadcastLoan> loan = writer.loan(size, Deadline::now());
             ASSERT_TRUE(succeeds(loan));
             EXPECT_EQ(writer.stats().held_bytes, size > kSmallest ? size : 0);
         }
@@ -174,18 +174,18 @@ TEST_F(WriterTest, OneLoanAtATime) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     {
-        Result<Loan> loan = writer.loan(10);
+        Result<BroadcastLoan> loan = writer.loan(10);
         ASSERT_TRUE(succeeds(loan));
         EXPECT_TRUE(fails(writer.loan(10), ErrorCode::Busy, {"commit or drop it first"}));
         EXPECT_TRUE(fails(send(writer, 0, 10), ErrorCode::Busy));
         EXPECT_TRUE(fails(writer.wait_ready(Deadline::now()), ErrorCode::Busy));
-        Loan moved = std::move(loan).or_throw();
+        BroadcastLoan moved = std::move(loan).or_throw();
         EXPECT_TRUE(fails(send(writer, 0, 10), ErrorCode::Busy)) << "moving it is no end";
     }
     EXPECT_TRUE(succeeds(send(writer, 0, 10)));
-    Loan first = writer.loan(10).or_throw();
+    BroadcastLoan first = writer.loan(10).or_throw();
     ASSERT_TRUE(succeeds(first.commit()));
-    Loan second = writer.loan(10).or_throw();
+    BroadcastLoan second = writer.loan(10).or_throw();
     second = std::move(first);  // drops the second, and takes over what is committed already
     EXPECT_TRUE(succeeds(send(writer, 2, 10)));
     EXPECT_EQ(writer.stats().messages, 3U);
@@ -195,12 +195,12 @@ TEST_F(WriterTest, ALoanSurvivesTheMoveOfItsWriter) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     for (const std::size_t size : {std::size_t{10}, kGranule}) {
-        Loan loan = writer.loan(size).or_throw();
+        BroadcastLoan loan = writer.loan(size).or_throw();
         trust::fill_numbered(loan.bytes(), 5);
         BroadcastWriter moved = std::move(writer);
         EXPECT_TRUE(fails(send(moved, 0, 10), ErrorCode::Busy));
         EXPECT_TRUE(succeeds(loan.commit()));
-        const Result<Message> message = reader.recv(kLong);
+        const Result<BroadcastMessage> message = reader.recv(kLong);
         ASSERT_TRUE(succeeds(message));
         EXPECT_TRUE(is_message(message->bytes(), 5, size));
         writer = std::move(moved);
@@ -210,7 +210,7 @@ TEST_F(WriterTest, ALoanSurvivesTheMoveOfItsWriter) {
 TEST_F(WriterTest, ALoanSaysWhereItLiesInTheFile) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     for (const std::size_t size : {std::size_t{100}, 2 * kGranule}) {
-        Loan loan = writer.loan(size).or_throw();
+        BroadcastLoan loan = writer.loan(size).or_throw();
         trust::fill_numbered(loan.bytes(), 9);
         Bytes seen(size);
         ASSERT_EQ(
@@ -243,10 +243,10 @@ TEST_F(WriterTest, AFullRingTimesOutInTimeNamingWhoIsBehind) {
     EXPECT_GE(Clock::now() - start, 100ms);
     EXPECT_LT(Clock::now() - start, kLong);
 
-    const ReaderState blocker = only(writer.blocked_by());
+    const BroadcastReaderState blocker = only(writer.blocked_by());
     EXPECT_EQ(blocker.rank, 0U);
     EXPECT_EQ(blocker.pid, static_cast<std::uint32_t>(slow.pid()));
-    EXPECT_EQ(blocker.life, ReaderState::Life::Active);
+    EXPECT_EQ(blocker.life, BroadcastReaderState::Life::Active);
     EXPECT_TRUE(blocker.alive);
     EXPECT_FALSE(blocker.stopped);
     EXPECT_EQ(blocker.messages, 0U);
@@ -300,7 +300,7 @@ TEST_F(WriterTest, ABlockedOneGoesOnWhenRoomIsMade) {
     Child child([&] {
         BroadcastReader reader = BroadcastReader::attach(name, 0);
         for (std::uint64_t number = 0; number < full + 100; ++number) {
-            const Result<Message> message = reader.recv(kLong);
+            const Result<BroadcastMessage> message = reader.recv(kLong);
             require(message.is_ok() && trust::check_numbered(message->bytes(), number).empty());
         }
     });
@@ -336,7 +336,7 @@ TEST_F(WriterTest, IsReadyWhenEveryRankIsTaken) {
 TEST_F(WriterTest, AClosedOneSaysSo) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     ASSERT_TRUE(succeeds(send(writer, 0, 10)));
-    Result<Loan> open_loan = writer.loan(10);
+    Result<BroadcastLoan> open_loan = writer.loan(10);
     writer.close();
     writer.close();
     EXPECT_FALSE(writer.is_open());
@@ -395,7 +395,7 @@ TEST_F(WriterTest, CanBeWatchedWhileItSends) {
             const std::uint64_t messages = writer.stats().messages;
             EXPECT_GE(messages, before);
             before = messages;
-            for (const ReaderState& reader : writer.readers()) {
+            for (const BroadcastReaderState& reader : writer.readers()) {
                 EXPECT_LE(reader.lag_bytes, kSmallest);
                 static_cast<void>(reader.describe());
             }

@@ -134,8 +134,8 @@ protected:
                 {"get ref", [&] { return said(store.get(StoreRef{})); }},
                 {"wait", [&] { return said(store.wait("k", soon_)); }},
                 {"remove", [&] { return store.remove("k"); }},
-                {"pin", [&] { return store.pin("k"); }},
-                {"unpin", [&] { return store.unpin("k"); }},
+                {"retain", [&] { return store.retain("k"); }},
+                {"release", [&] { return store.release("k"); }},
                 {"reserve_many",
                  [&] {
                      const StoreRequest request{"k", 8};
@@ -219,7 +219,7 @@ protected:
                 {"sequence", quiet([&] { return batch.sequence(0) == 0; })},
                 {"is_restored", quiet([&] { return !batch.is_restored(0); })},
                 {"ack", quiet([&] { return batch.ack(1), true; })},
-                {"give_back", quiet([&] { return batch.give_back(), true; })},
+                {"nack", quiet([&] { return batch.nack(), true; })},
                 {"untake", quiet([&] { return batch.untake(), true; })},
                 {"is_open", quiet([&] { return !batch.is_open(); })}};
     }
@@ -231,9 +231,9 @@ TEST_F(ClosedHandlesTest, BroadcastWriter) {
     BroadcastWriter moved = std::move(writer);
     expect_closed("BroadcastWriter, moved from,",
                   calls(writer));  // NOLINT(bugprone-use-after-move)
-    Result<Loan> loan = moved.loan(8);
+    Result<BroadcastLoan> loan = moved.loan(8);
     ASSERT_TRUE(loan.is_ok());
-    Loan taken = *std::move(loan);
+    BroadcastLoan taken = *std::move(loan);
     EXPECT_EQ(loan->commit().closed_by(), ClosedBy::Self);
     EXPECT_TRUE(loan->bytes().empty());
     EXPECT_EQ(loan->file_offset(), 0U);
@@ -251,9 +251,9 @@ TEST_F(ClosedHandlesTest, BroadcastReader) {
     BroadcastReader moved = std::move(reader);
     expect_closed("BroadcastReader, moved from,",
                   calls(reader));  // NOLINT(bugprone-use-after-move)
-    Result<Message> message = moved.recv();
+    Result<BroadcastMessage> message = moved.recv();
     ASSERT_TRUE(message.is_ok());
-    Message taken = *std::move(message);
+    BroadcastMessage taken = *std::move(message);
     EXPECT_TRUE(message->bytes().empty());
     message->keep();
     message->release();
@@ -279,9 +279,9 @@ TEST_F(ClosedHandlesTest, Queue) {
     EXPECT_TRUE(delivery->bytes().empty());
     delivery->settle();
     delivery->ack();
-    delivery->give_back();
+    delivery->nack();
     delivery->untake();
-    delivery->set_aside();
+    delivery->dead_letter();
     delivery->note_alone();
     EXPECT_FALSE(delivery->must_come_alone());
     taken.ack();

@@ -34,7 +34,7 @@ protected:
         const Gate done;
         Child child([&] {
             QueueOptions options;
-            options.poison_limit = max_failures;
+            options.max_deliveries = max_failures;
             Queue queue = Queue::create(name_, options);
             for (unsigned i = 0; i < count; ++i) queue.put(bytes_of("message")).or_throw();
             std::vector<Delivery> held;

@@ -7,7 +7,7 @@
 #include <system_error>
 
 #include "queue/control.hpp"
-#include "segment/header.hpp"
+#include "segment/life/header.hpp"
 #include "tests/unit/queue/queue_fixture.hpp"
 
 namespace penstock {
@@ -18,7 +18,7 @@ using namespace test;
 class QueueCorruptionTest : public CleanTest {};
 
 TEST_F(QueueCorruptionTest, TimesThatNoClockCanHaveSaid) {
-    Queue queue = Queue::create(new_name(), {.capacity = 1 << 16U, .slots = 4, .members = 2});
+    Queue queue = Queue::create(new_name(), {.capacity = 1 << 16U, .slots = 4, .participants = 2});
     const std::byte byte{1};
     ASSERT_TRUE(queue.put({&byte, 1}).is_ok());
     std::error_code error;

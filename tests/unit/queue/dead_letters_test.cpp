@@ -20,15 +20,15 @@ class DeadLetterTest : public QueueTest {
 protected:
     Queue create(unsigned limit, unsigned slots = 8) {
         QueueOptions options = small_queue(slots);
-        options.poison_limit = limit;
+        options.max_deliveries = limit;
         return Queue::create(name_, options);
     }
     // Puts so many, and fails each of them until it is set aside.
-    static void set_aside(Queue& queue, std::uint64_t count, std::size_t size = kInCell) {
+    static void dead_letter(Queue& queue, std::uint64_t count, std::size_t size = kInCell) {
         for (std::uint64_t number = 0; number < count; ++number) {
-            const std::uint64_t before = queue.stats().poisoned;
+            const std::uint64_t before = queue.stats().dead_letters;
             require(put(queue, number, size).is_ok());
-            while (queue.stats().poisoned == before) queue.take(kLong)->give_back();
+            while (queue.stats().dead_letters == before) queue.take(kLong)->nack();
         }
     }
 };
@@ -56,9 +56,9 @@ std::vector<Delivery> take_batch(Queue& queue, std::size_t most) {
 TEST_F(DeadLetterTest, IsLookedAtWithoutBeingTaken) {
     Queue queue = create(2);
     ASSERT_TRUE(succeeds(put(queue, 7, kInBlock)));
-    queue.take(kLong)->give_back();
+    queue.take(kLong)->nack();
     EXPECT_TRUE(sequences(queue).empty());
-    queue.take(kLong)->give_back();
+    queue.take(kLong)->nack();
     const std::vector<DeadLetter> letters = queue.dead_letters().or_throw();
     ASSERT_EQ(letters.size(), 1U);
     EXPECT_EQ(letters[0].sequence, 0U);
@@ -83,16 +83,16 @@ TEST_F(DeadLetterTest, IsListedOldestFirst) {
     ASSERT_TRUE(gets(queue, 0));
     ASSERT_TRUE(succeeds(put(queue, 1)));
     for (std::uint64_t number = 2; number < 5; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
-    for (int turn = 0; turn < 4; ++turn) queue.take(kLong)->give_back();
+    for (int turn = 0; turn < 4; ++turn) queue.take(kLong)->nack();
     EXPECT_EQ(sequences(queue), (std::vector<std::uint64_t>{1, 2, 3, 4})) << "the 4 is in slot 0";
     EXPECT_EQ(sequences(queue, 2), (std::vector<std::uint64_t>{1, 2}));
-    EXPECT_EQ(inspect_queue(name_).poisoned, (std::vector<std::uint64_t>{1, 2, 3, 4}));
+    EXPECT_EQ(inspect_queue(name_).dead_letters, (std::vector<std::uint64_t>{1, 2, 3, 4}));
     queue.discard();
 }
 
 TEST_F(DeadLetterTest, IsRequeuedInItsPlaceWithANewCount) {
     Queue queue = create(2);
-    set_aside(queue, 3, kInBlock);
+    dead_letter(queue, 3, kInBlock);
     ASSERT_TRUE(succeeds(put(queue, 3)));
     const std::array<std::uint64_t, 3> chosen = {sequences(queue)[1], 77, sequences(queue)[1]};
     EXPECT_EQ(queue.requeue_dead_letters(chosen).or_throw(), 1U);
@@ -108,23 +108,23 @@ TEST_F(DeadLetterTest, IsRequeuedInItsPlaceWithANewCount) {
 
 TEST_F(DeadLetterTest, IsSetAsideAgainAfterAsManyDeliveries) {
     Queue queue = create(3);
-    set_aside(queue, 1);
+    dead_letter(queue, 1);
     for (int turn = 0; turn < 2; ++turn) {
         ASSERT_EQ(queue.requeue_dead_letters().or_throw(), 1U);
         for (unsigned delivery = 1; delivery <= 3; ++delivery) {
-            EXPECT_EQ(queue.stats().poisoned, 0U);
+            EXPECT_EQ(queue.stats().dead_letters, 0U);
             Result<Delivery> again = queue.take(kLong);
             EXPECT_EQ(again->deliveries(), delivery);
-            again->give_back();
+            again->nack();
         }
-        EXPECT_EQ(queue.stats().poisoned, 1U);
+        EXPECT_EQ(queue.stats().dead_letters, 1U);
     }
     queue.discard();
 }
 
 TEST_F(DeadLetterTest, IsDroppedWithItsBytes) {
     Queue queue = create(1);
-    set_aside(queue, 3, kInBlock);
+    dead_letter(queue, 3, kInBlock);
     const std::array<std::uint64_t, 1> chosen = {1};
     EXPECT_EQ(queue.drop_dead_letters(chosen).or_throw(), 1U);
     EXPECT_EQ(sequences(queue), (std::vector<std::uint64_t>{0, 2}));
@@ -138,7 +138,7 @@ TEST_F(DeadLetterTest, IsDroppedWithItsBytes) {
 
 TEST_F(DeadLetterTest, TheRefusalOfAFullQueueNamesThem) {
     Queue queue = create(1, 4);
-    set_aside(queue, 4);
+    dead_letter(queue, 4);
     const Status full = put(queue, 9);
     EXPECT_TRUE(fails(
         full, ErrorCode::Timeout,
@@ -157,7 +157,7 @@ TEST_F(DeadLetterTest, TheRefusalOfAFullQueueNamesThem) {
 
 TEST_F(DeadLetterTest, TheRefusalForWantOfBytesNamesThem) {
     Queue queue = create(1);
-    set_aside(queue, 1, 900'000);
+    dead_letter(queue, 1, 900'000);
     EXPECT_TRUE(fails(put(queue, 1, 900'000), ErrorCode::Timeout,
                       {"900000 of them in dead letters", "`penstock dead NAME --drop`"}));
     queue.drop_dead_letters().or_throw();
@@ -167,7 +167,7 @@ TEST_F(DeadLetterTest, TheRefusalForWantOfBytesNamesThem) {
 
 TEST_F(DeadLetterTest, TheEndOfTheStreamSaysThatTheyAreLeft) {
     Queue queue = create(1);
-    set_aside(queue, 2);
+    dead_letter(queue, 2);
     queue.end();
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed, {"2 dead letters are left"}));
     EXPECT_EQ(queue.requeue_dead_letters().or_throw(), 2U) << "also after the end";
@@ -215,7 +215,7 @@ TEST_P(BatchWithOneBadTest, SetsAsideTheBadOneAlone) {
 TEST_P(BatchWithOneBadTest, SetsAsideTheKillerAlone) {
     Queue queue = create(GetParam());
     for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
-    for (int deaths = 0; queue.stats().poisoned == 0; ++deaths) {
+    for (int deaths = 0; queue.stats().dead_letters == 0; ++deaths) {
         ASSERT_LT(deaths, 20);
         Child consumer([&] {
             Queue own = Queue::attach(name_);
@@ -280,7 +280,7 @@ TEST_F(DeadLetterTest, ADeathBeforeTheMessageWasHandedOutIsNoneOfItsDoing) {
         });
         ASSERT_EQ(consumer.wait(), killed_by(SIGKILL));
         const Queue janitor = Queue::attach(name_);
-        EXPECT_EQ(queue.stats().poisoned, 0U);
+        EXPECT_EQ(queue.stats().dead_letters, 0U);
     }
     EXPECT_TRUE(gets(queue, 0, kInCell, 3));
 }
@@ -296,7 +296,7 @@ TEST_F(DeadLetterTest, OfSeveralOperatorsOneMovesEach) {
     std::vector<Queue> operators;
     for (int i = 0; i < 3; ++i) operators.push_back(Queue::attach(name_));
     for (int turn = 0; turn < kTurns; ++turn) {
-        set_aside(queue, kLetters, turn % 2 == 0 ? kInCell : 5000);
+        dead_letter(queue, kLetters, turn % 2 == 0 ? kInCell : 5000);
         std::array<std::uint64_t, 3> moved{};
         {
             std::vector<std::jthread> threads;

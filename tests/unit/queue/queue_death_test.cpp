@@ -226,7 +226,7 @@ TEST_F(QueueDeathTest, TheLastProducersDeathDoesNotEndTheStream) {
 
 TEST_F(QueueDeathTest, ThePlaceOfTheDeadIsFree) {
     QueueOptions options = small_queue();
-    options.members = 2;
+    options.participants = 2;
     Queue queue = Queue::create(name_, options);
     for (std::uint64_t number = 0; number < 5; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number, kInBlock)));
@@ -242,18 +242,18 @@ TEST_F(QueueDeathTest, ThePlaceOfTheDeadIsFree) {
 
 TEST_F(QueueDeathTest, AMessageThatKillsIsSetAside) {
     QueueOptions options = small_queue();
-    options.poison_limit = 3;
+    options.max_deliveries = 3;
     Queue queue = Queue::create(name_, options);
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     for (int death = 0; death < 3; ++death) {
         const Doomed doomed(name_, taking(1));
         doomed.kill();
-        EXPECT_EQ(queue.stats().poisoned, 0U) << "before the death was found";
+        EXPECT_EQ(queue.stats().dead_letters, 0U) << "before the death was found";
         if (death < 2) Queue::attach(name_);  // finds it
     }
     EXPECT_TRUE(is_empty(queue));
-    EXPECT_EQ(queue.stats().poisoned, 1U);
-    EXPECT_EQ(inspect_queue(name_).poisoned, std::vector<std::uint64_t>{0});
+    EXPECT_EQ(queue.stats().dead_letters, 1U);
+    EXPECT_EQ(inspect_queue(name_).dead_letters, std::vector<std::uint64_t>{0});
     ASSERT_TRUE(succeeds(put(queue, 1)));
     EXPECT_TRUE(gets(queue, 1)) << "the others are delivered";
     EXPECT_EQ(queue.discard(), 1U);

@@ -27,7 +27,7 @@ inline QueueOptions small_queue(unsigned slots = 8) {
     options.slots = slots;
     options.capacity = 1 << 20U;
     options.inline_bytes = 128;
-    options.members = 8;
+    options.participants = 8;
     return options;
 }
 

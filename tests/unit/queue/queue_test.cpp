@@ -174,7 +174,7 @@ TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
         std::vector<Delivery> held;
         ASSERT_TRUE(succeeds(queue.take_many(held, 3)));
         held[0].ack();
-        held[2].give_back();
+        held[2].nack();
     }  // and 1 by its destructor
     EXPECT_TRUE(gets(queue, 1, kInBlock, 2));
     EXPECT_TRUE(gets(queue, 2, kInCell, 2));
@@ -184,7 +184,7 @@ TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
     EXPECT_EQ(stats.accepted, 4U);
     EXPECT_EQ(stats.acknowledged, 4U);
     EXPECT_EQ(stats.taken, 6U);
-    EXPECT_EQ(stats.given_back, 2U);
+    EXPECT_EQ(stats.nacked, 2U);
     EXPECT_EQ(stats.dropped, 0U);
 }
 
@@ -197,7 +197,7 @@ TEST_F(QueueTest, WhatIsGivenBackLapsLaterComesToo) {
         ASSERT_TRUE(gets(queue, number));
     }
     ASSERT_TRUE(succeeds(put(queue, 23)));
-    held->give_back();
+    held->nack();
     EXPECT_TRUE(gets(queue, 0, kInCell, 2));
     EXPECT_TRUE(gets(queue, 23));
     for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
@@ -248,26 +248,26 @@ TEST_F(QueueTest, TellsWithoutWaitingWhetherThereIsSomething) {
     EXPECT_FALSE(queue.is_ready());
 }
 
-TEST_F(QueueTest, APoisonousMessageIsSetAside) {
+TEST_F(QueueTest, AMessageDeliveredTooOftenIsADeadLetter) {
     QueueOptions options = small_queue(4);
-    options.poison_limit = 2;
+    options.max_deliveries = 2;
     Queue queue = Queue::create(name_, options);
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     ASSERT_TRUE(succeeds(put(queue, 1)));
-    queue.take(kLong)->give_back();
-    queue.take(kLong)->give_back();
+    queue.take(kLong)->nack();
+    queue.take(kLong)->nack();
     EXPECT_TRUE(gets(queue, 1));
     EXPECT_TRUE(is_empty(queue));
     const QueueInfo info = inspect_queue(name_);
-    EXPECT_EQ(info.stats.poisoned, 1U);
-    EXPECT_EQ(info.poisoned, std::vector<std::uint64_t>{0});
+    EXPECT_EQ(info.stats.dead_letters, 1U);
+    EXPECT_EQ(info.dead_letters, std::vector<std::uint64_t>{0});
     // It takes up a slot, and nothing else.
     for (std::uint64_t number = 0; number < 20; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number)));
         ASSERT_TRUE(gets(queue, number));
     }
     EXPECT_EQ(queue.discard(), 1U);
-    EXPECT_EQ(queue.stats().poisoned, 0U);
+    EXPECT_EQ(queue.stats().dead_letters, 0U);
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
@@ -487,11 +487,11 @@ TEST_F(QueueTest, DiscardLeavesNothing) {
 
 TEST_F(QueueTest, WhatWasSetAsideKeepsTheName) {
     QueueOptions options = small_queue(4);
-    options.poison_limit = 1;
+    options.max_deliveries = 1;
     {
         Queue queue = Queue::create(name_, options);
         ASSERT_TRUE(succeeds(put(queue, 0)));
-        queue.take(kLong)->give_back();
+        queue.take(kLong)->nack();
     }
     ASSERT_TRUE(exists(name_));
     EXPECT_EQ(Queue::attach(name_).discard(), 1U);
@@ -500,7 +500,7 @@ TEST_F(QueueTest, WhatWasSetAsideKeepsTheName) {
 
 TEST_F(QueueTest, AFullHouseIsBusy) {
     QueueOptions options = small_queue();
-    options.members = 2;
+    options.participants = 2;
     Queue queue = Queue::create(name_, options);
     Queue second = Queue::attach(name_);
     EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Queue::attach(name_); }, {"2 participants"}));

@@ -198,12 +198,12 @@ TEST_F(OutageTest, WhatWaitsIsBoundedAndTheRestIsCounted) {
     EXPECT_EQ(store.stats().inflight_bytes, 10'000U);
     EXPECT_EQ(store.stats().dropped, 5U);
     EXPECT_EQ(store.stats().dropped_bytes, 5'000U);
-    EXPECT_EQ(store.first().stats().pinned, 10U);
+    EXPECT_EQ(store.first().stats().in_use, 10U);
     server_->resume();
     const Unwritten unwritten = store.flush(kLong);
     EXPECT_EQ(unwritten.waiting, 0U);
     EXPECT_EQ(unwritten.dropped, 5U);
-    EXPECT_EQ(store.first().stats().pinned, 0U);
+    EXPECT_EQ(store.first().stats().in_use, 0U);
     TieredStore there = make_machine();
     for (std::uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(has(there, i));
     for (std::uint64_t i = 10; i < 15; ++i) EXPECT_TRUE(lacks(there, i));
@@ -386,7 +386,7 @@ TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     const TierStats stats = store.stats();
     EXPECT_EQ(stats.corrupt, 0U);
     EXPECT_EQ(stats.inflight + stats.inflight_bytes, 0U);
-    EXPECT_EQ(store.first().stats().pinned, 0U);
+    EXPECT_EQ(store.first().stats().in_use, 0U);
     EXPECT_EQ(store.first().stats().staged, 0U);
 }
 

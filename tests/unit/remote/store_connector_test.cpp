@@ -270,7 +270,7 @@ TEST_F(StoreConnectorTest, NoOutcomeIsLostBetweenThreads) {
     for (std::thread& thread : threads) thread.join();
     EXPECT_FALSE(is_readable(connector.descriptor()));
     connector.close();
-    EXPECT_EQ(store_->stats().pinned, 0U);
+    EXPECT_EQ(store_->stats().in_use, 0U);
 }
 
 // One thread, which a key that is being written keeps; meanwhile copies and looks are submitted.
@@ -309,9 +309,9 @@ TEST_F(StoreConnectorTest, LocksOfAKeyCount) {
     EXPECT_EQ(look(connector, BatchKind::Lock, {key_of(0), key_of(0), "none"}).outcomes,
               (Outcomes{Done, Done, Missed}));
     connector.unlock(std::array<std::string, 2>{key_of(0), "none"});
-    EXPECT_EQ(store_->stats().pinned, 1U);
+    EXPECT_EQ(store_->stats().in_use, 1U);
     connector.unlock(std::array{key_of(0)});
-    EXPECT_EQ(store_->stats().pinned, 0U);
+    EXPECT_EQ(store_->stats().in_use, 0U);
     connector.unlock(std::array{key_of(0), key_of(0)});
     EXPECT_TRUE(has(*store_, 0));
 }
@@ -339,10 +339,10 @@ TEST_F(StoreConnectorTest, DeathReleasesTheLocksOfAConnector) {
         ready.open();
         for (;;) ::pause();
     });
-    EXPECT_EQ(store_->stats().pinned, 1U);
+    EXPECT_EQ(store_->stats().in_use, 1U);
     peer.kill();
     store_->reap_dead();
-    EXPECT_EQ(store_->stats().pinned, 0U);
+    EXPECT_EQ(store_->stats().in_use, 0U);
     EXPECT_TRUE(has(*store_, 0));
 }
 
@@ -498,7 +498,7 @@ TEST_F(StoreConnectorTest, ClosingDropsWhatWaitsAndLeavesItsMemory) {
             if (round % 2 == 0) connector->close();
             if (round % 2 == 1) connector.reset();
         }
-        EXPECT_EQ(store_->stats().pinned, 0U);
+        EXPECT_EQ(store_->stats().in_use, 0U);
         EXPECT_EQ(store_->stats().staged, 0U);
         if (connector != nullptr) connector->collect();
     }

@@ -141,14 +141,14 @@ TEST_F(TieredStoreTest, ACommitKeepsItsObjectIfThatIsWanted) {
     std::optional<StoreObject> pinned;
     ASSERT_TRUE(succeeds(staged->commit(pinned)));
     ASSERT_TRUE(pinned);
-    EXPECT_EQ(store.first().stats().pinned, 1U);
+    EXPECT_EQ(store.first().stats().in_use, 1U);
     StoreObject again = pinned->share();
     pinned.reset();
     EXPECT_TRUE(is_value(again.bytes(), 1, 1000));
-    EXPECT_EQ(store.first().stats().pinned, 1U);
+    EXPECT_EQ(store.first().stats().in_use, 1U);
     again.release();
     EXPECT_FALSE(again.share().is_open());
-    EXPECT_EQ(store.first().stats().pinned, 0U);
+    EXPECT_EQ(store.first().stats().in_use, 0U);
 }
 
 TEST_F(TieredStoreTest, AMissIsAMissAndCounted) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <system_error>
 
-#include "segment/header.hpp"
+#include "segment/life/header.hpp"
 #include "store/control.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 

@@ -73,7 +73,7 @@ TEST_F(StoreTest, ThePinsOfADeadReaderAreGone) {
     EXPECT_TRUE(fails(put(store, 2, 900'000), ErrorCode::NoSpace));
     reader.kill();
     EXPECT_TRUE(succeeds(put(store, 2, 900'000)));
-    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().in_use, 0U);
 }
 
 TEST_F(StoreTest, WhatADeadReaderKeptFromGoingGoes) {
@@ -102,7 +102,7 @@ TEST_F(StoreTest, LatenessTakesNothingAway) {
 
 TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
     StoreOptions options = small_store();
-    options.members = 2;
+    options.participants = 2;
     Store store = Store::create(name_, options);
     put(store, 1, 1000).or_throw();
     const Doomed first(name_, [](Store& its) {
@@ -112,7 +112,7 @@ TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
     EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Store::attach(name_); }));
     first.kill();
     Store second = Store::attach(name_);
-    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().in_use, 0U);
     EXPECT_EQ(store.stats().staged, 0U);
     EXPECT_TRUE(succeeds(second.put("kv", make_value(1, 10))));
 }
@@ -156,7 +156,7 @@ private:
     std::thread helper_;
 };
 
-// A member that becomes a janitor.
+// A participant that becomes a janitor.
 SlowJanitor member_stopped_at(const std::string& point, const std::string& name) {
     return {point, [name](auto&& await_order) {
                 Store own = Store::attach(name);
@@ -204,7 +204,7 @@ TEST_F(StoreTest, TheKeyOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
 
 TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
     StoreOptions options = small_store();
-    options.members = 3;
+    options.participants = 3;
     Store store = Store::create(name_, options);
     const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
     SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
@@ -436,7 +436,7 @@ TEST_F(StoreTest, RandomDeathsUnderPressure) {
     EXPECT_GT(board->hits, 100U);
     store.reap_dead();
     EXPECT_TRUE(adds_up(store.stats()));
-    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().in_use, 0U);
     EXPECT_EQ(store.stats().staged, 0U);
     store.clear();
     EXPECT_TRUE(test::is_empty(store));

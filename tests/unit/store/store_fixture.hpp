@@ -25,7 +25,7 @@ inline StoreOptions small_store(Eviction eviction = Eviction::Sieve) {
     StoreOptions options;
     options.capacity = 1 << 20U;
     options.objects = 1024;
-    options.members = 8;
+    options.participants = 8;
     options.eviction = eviction;
     return options;
 }

@@ -42,11 +42,11 @@ TEST_F(StoreTest, WhatIsPutIsFoundByEverybody) {
 TEST_F(StoreTest, ALookTellsWhatIsKept) {
     Store store = Store::create(name_, small_store());
     ASSERT_TRUE(succeeds(store.put("kv", std::span<const std::byte>())));
-    EXPECT_FALSE(store.look("kv").is_kept);
-    ASSERT_TRUE(succeeds(store.pin("kv")));
-    EXPECT_TRUE(store.look("kv").is_kept);
-    ASSERT_TRUE(succeeds(store.unpin("kv")));
-    EXPECT_FALSE(store.look("kv").is_kept);
+    EXPECT_FALSE(store.look("kv").is_retained);
+    ASSERT_TRUE(succeeds(store.retain("kv")));
+    EXPECT_TRUE(store.look("kv").is_retained);
+    ASSERT_TRUE(succeeds(store.release("kv")));
+    EXPECT_FALSE(store.look("kv").is_retained);
 }
 
 TEST_F(StoreTest, NobodySeesWhatIsStaged) {
@@ -283,13 +283,13 @@ TEST_F(StoreTest, FifoGivesUpTheOldestWhoeverReadsIt) {
 TEST_F(StoreTest, WhatIsPinnedByKeyIsKept) {
     Store store = Store::create(name_, small_store(Eviction::Fifo));
     put(store, 1, 10'000).or_throw();
-    EXPECT_TRUE(succeeds(store.pin(key_of(1))));
-    EXPECT_TRUE(fails(store.pin("nothing"), ErrorCode::NotFound));
+    EXPECT_TRUE(succeeds(store.retain(key_of(1))));
+    EXPECT_TRUE(fails(store.retain("nothing"), ErrorCode::NotFound));
     for (std::uint64_t number = 100; number < 400; ++number) put(store, number, 10'000).or_throw();
     EXPECT_TRUE(has(store, 1, 10'000));
-    EXPECT_EQ(store.stats().kept, 1U);
-    EXPECT_TRUE(succeeds(store.unpin(key_of(1))));
-    EXPECT_TRUE(fails(store.unpin(key_of(1)), ErrorCode::NotFound));
+    EXPECT_EQ(store.stats().retained, 1U);
+    EXPECT_TRUE(succeeds(store.release(key_of(1))));
+    EXPECT_TRUE(fails(store.release(key_of(1)), ErrorCode::NotFound));
     for (std::uint64_t number = 400; number < 800; ++number) put(store, number, 10'000).or_throw();
     EXPECT_FALSE(store.contains(key_of(1)));
 }
@@ -342,8 +342,8 @@ TEST_F(StoreTest, OptionsOutOfRangeAreRefused) {
         return refuses(ErrorCode::InvalidArgument, [&] { Store::create(name_, options); });
     };
     EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.capacity = 0; }));
-    EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.members = 0; }));
-    EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.members = 2000; }));
+    EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.participants = 0; }));
+    EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.participants = 2000; }));
     EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.granule = 100; }));
     EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.granule = 32; }));
     EXPECT_TRUE(refuses_options([](StoreOptions& options) { options.objects = 1ULL << 40U; }));
@@ -378,9 +378,9 @@ TEST_F(StoreTest, AClosedHandleSaysSo) {
 
 TEST_F(StoreTest, EveryPlaceTaken) {
     StoreOptions options = small_store();
-    options.members = 1;
+    options.participants = 1;
     Store store = Store::create(name_, options);
-    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Store::attach(name_); }, {"members"}));
+    EXPECT_TRUE(refuses(ErrorCode::Busy, [&] { Store::attach(name_); }, {"participants"}));
 }
 
 // ---- batches and waiting
@@ -524,7 +524,7 @@ TEST_F(StoreTest, ThreadsOfOneHandle) {
     EXPECT_EQ(wrong, 0U);
     EXPECT_GT(hits, 1000U);
     EXPECT_TRUE(adds_up(store.stats()));
-    EXPECT_EQ(store.stats().pinned, 0U);
+    EXPECT_EQ(store.stats().in_use, 0U);
     store.clear();
     EXPECT_TRUE(test::is_empty(store));
 }

@@ -55,7 +55,7 @@ TEST_P(StoreTimeNamespaceTest, AReservationExpiresByOneClock) {
 }
 
 TEST_P(StoreTimeNamespaceTest, AMessageIsAsOldForAll) {
-    Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4, .members = 4});
+    Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4, .participants = 4});
     ASSERT_TRUE(succeeds(queue.put({})));
     const int outcome = test::run_ahead(ahead(), [&] {
         Queue there = Queue::attach(name_);

@@ -40,9 +40,9 @@ protected:
         look_.reset();
     }
 
-    static TrajectoryOptions options(unsigned poison_limit = 0) {
+    static TrajectoryOptions options(unsigned max_deliveries = 0) {
         TrajectoryOptions made = small_trajectories(0);
-        made.poison_limit = poison_limit;
+        made.max_deliveries = max_deliveries;
         return made;
     }
 
@@ -108,7 +108,7 @@ TEST_F(CreditWakeTest, AGroupThatCameBackTooOften) {
     ASSERT_TRUE(succeeds(put(holder, 1, 8)));
     auto batch = reader.next_batch({}, kLong);
     ASSERT_TRUE(succeeds(batch));
-    expect_wakes([&] { batch->give_back(); });
+    expect_wakes([&] { batch->nack(); });
     reader.discard();
 }
 

@@ -373,7 +373,7 @@ TEST_F(TrajectoryTest, WhatWasNotAcknowledgedComesAgain) {
     ASSERT_TRUE(succeeds(first));
     EXPECT_EQ(ids(*first), Ids{"g0"});
     EXPECT_EQ(first->deliveries(0), 2U);
-    first->give_back();
+    first->nack();
     auto second = reader.next_batch({}, kLong);
     ASSERT_TRUE(succeeds(second));
     EXPECT_EQ(ids(*second), Ids{"g0"});
@@ -425,7 +425,7 @@ TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
     EXPECT_EQ(ids(*batch), (Ids{"g2"}));
     EXPECT_EQ(reader.take_notices().size(), 1U);
     EXPECT_TRUE(reader.take_notices().empty());
-    EXPECT_EQ(reader.stats().set_aside, 1U);
+    EXPECT_EQ(reader.stats.dead_lettered, 1U);
     EXPECT_EQ(reader.dead_letters()->size(), 1U);
     batch->ack(1);
     EXPECT_EQ(reader.discard(), 1U);
@@ -445,7 +445,7 @@ TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
     EXPECT_EQ(batch->deliveries(0), 1U);
     batch->ack(1);
     EXPECT_EQ(reader.take_notices().size(), 2U);
-    EXPECT_EQ(reader.stats().set_aside, 2U);
+    EXPECT_EQ(reader.stats.dead_lettered, 2U);
     EXPECT_EQ(reader.held_messages().size(), 1U);  // of an earlier life: it has no slot
     EXPECT_EQ(reader.discard(), 2U);
 }
@@ -456,9 +456,9 @@ TEST_F(TrajectoryTest, AGroupOfABatchIsSetAsideAndTheOthersAreAsBefore) {
     for (const std::int32_t number : {1, 2, 3}) ASSERT_TRUE(succeeds(put(writer, number)));
     auto batch = reader.next_batch({}, kLong);
     ASSERT_TRUE(succeeds(batch));
-    batch->set_aside(7);  // there is no such group
+    batch->dead_letter(7);  // there is no such group
     ASSERT_TRUE(batch->is_open());
-    batch->set_aside(0);
+    batch->dead_letter(0);
     EXPECT_FALSE(batch->is_open());
     auto again = reader.next_batch({}, kLong);
     ASSERT_TRUE(succeeds(again));
@@ -478,7 +478,7 @@ TEST_F(TrajectoryTest, WhatWaitsIsDroppedAndWhatIsHeldIsNot) {
     ASSERT_TRUE(succeeds(dropped));
     EXPECT_EQ(*dropped, 1U);
     ASSERT_TRUE(succeeds(put(writer, 4)));  // it goes on
-    batch->give_back();
+    batch->nack();
     EXPECT_EQ(*reader.drop_waiting(), 3U);
     EXPECT_EQ(writer.stats().queue.held_bytes, 0U);
 }
@@ -555,7 +555,7 @@ TEST_F(TrajectoryTest, RestoredGroupsComeFirstAndAreMarked) {
     ASSERT_TRUE(succeeds(batch));
     EXPECT_EQ(ids(*batch), Ids{"g77"});
     EXPECT_EQ(batch->deliveries(0), 2U);
-    batch->give_back();
+    batch->nack();
     EXPECT_EQ(reader.held_messages().size(), 2U);
     batch = reader.next_batch({.sequences = 4}, kLong);
     ASSERT_TRUE(succeeds(batch));

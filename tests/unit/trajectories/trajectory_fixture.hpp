@@ -21,7 +21,7 @@ inline TrajectoryOptions small_trajectories(std::uint64_t max_staleness = kUnlim
     TrajectoryOptions options;
     options.capacity = 4 << 20U;
     options.slots = 64;
-    options.members = 16;
+    options.participants = 16;
     options.max_staleness = max_staleness;
     return options;
 }

@@ -13,7 +13,7 @@ from ...errors import InvalidArgument
 from ...trajectories import TrajectoryBatch, TrajectoryGroup
 from ...trajectories.loose import LEVELS, column_from_lists, fitting
 
-__all__ = ["group_from", "group_to", "logprobs_of", "set_aside_misfit", "why_unfit"]
+__all__ = ["dead_letter_misfit", "group_from", "group_to", "logprobs_of", "why_unfit"]
 
 _REQUIRED: Final = ("tokens", "masks", "scores")
 _MAY_BE_EMPTY: Final = "inference_logprobs"
@@ -82,14 +82,14 @@ def logprobs_of(group: TrajectoryGroup) -> Any:
     return group.inference_logprobs if _MAY_BE_EMPTY in group.columns else None
 
 
-def set_aside_misfit(batch: TrajectoryBatch) -> bool:
+def dead_letter_misfit(batch: TrajectoryBatch) -> bool:
     """Whether the batch is over because one of its groups can't be trained on: that one is a dead
     letter now, which a RuntimeWarning says, and the others will come again."""
     for at, group in enumerate(batch.groups):
         why = why_unfit(group)
         if why:
             title = group.title
-            batch.set_aside(at)
+            batch.dead_letter(at)
             warnings.warn(f"{title} was set aside: {why}", RuntimeWarning, stacklevel=4)
             return True
     return False

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ...errors import InvalidArgument, Timeout, TooLarge
 from ...trajectories import TrajectoryBatch, TrajectoryGroup, TrajectoryReader
-from .groups import logprobs_of, set_aside_misfit
+from .groups import dead_letter_misfit, logprobs_of
 from .names import segment_name
 from .ring import ZeroCopySHMBuffer, is_ring
 from .trainer import open_reader
@@ -181,7 +181,7 @@ class AtroposSHMGenerator:
         while True:
             left = max(0.0, end - time.monotonic())
             batch = await self.reader.next_batch_async(sequences, layout="groups", timeout=left)
-            if not set_aside_misfit(batch):
+            if not dead_letter_misfit(batch):
                 break
         rows = self._rows(batch)
         self._opened[-1].rows = 0
@@ -203,7 +203,7 @@ class AtroposSHMGenerator:
         """One group, or one trajectory of a ring, if it comes in time."""
         if self.ring is None:
             batch = await self._next_group(size, timeout)
-            rows = [] if batch is None or set_aside_misfit(batch) else self._rows(batch)
+            rows = [] if batch is None or dead_letter_misfit(batch) else self._rows(batch)
         else:
             entry = self.ring.read_next()
             rows = [] if entry is None else [_row_of_ring(entry)]
@@ -268,7 +268,7 @@ class AtroposSHMGenerator:
         self._settle()
         self._acknowledge(None)
         for one in self._opened:
-            one.batch.give_back()
+            one.batch.nack()
         self._opened = []
         self.stash.clear()
         self.reader.close()

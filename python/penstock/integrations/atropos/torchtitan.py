@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ...errors import InvalidArgument, Timeout
 from ...trajectories import TrajectoryBatch, TrajectoryGroup, TrajectoryReader
-from .groups import logprobs_of, set_aside_misfit, why_unfit
+from .groups import dead_letter_misfit, logprobs_of, why_unfit
 from .names import segment_name
 from .trainer import open_reader
 
@@ -219,7 +219,7 @@ class OnlineDataHandler:
             batch = self.reader.next_batch(layout="groups", timeout=_SLICE)
         except Timeout:
             return None
-        if set_aside_misfit(batch):
+        if dead_letter_misfit(batch):
             return None
         getting = time.perf_counter() - begin
         training = job_config.training
@@ -237,7 +237,7 @@ class OnlineDataHandler:
                 num_microbatches=job_config.grpo.num_microbatches,
             )
         except BaseException:
-            batch.give_back()
+            batch.nack()
             raise
         self._open = batch
         return prepared, time.perf_counter() - begin - getting, getting
@@ -245,7 +245,7 @@ class OnlineDataHandler:
     def close(self) -> None:
         """Leave; the last batch goes back, as nobody has said that it was trained on."""
         if self._open is not None:
-            self._open.give_back()
+            self._open.nack()
             self._open = None
         if self.reader is not None:
             self.reader.close()

@@ -51,13 +51,15 @@ class BatchSource:
         """
         self._done()
         try:
-            batch = self.reader.next_batch(layout="groups", timeout=timeout, oversized="set_aside")
+            batch = self.reader.next_batch(
+                layout="groups", timeout=timeout, oversized="dead_letter"
+            )
         except errors.Timeout:
             return {"batch": None}
         try:
             answer = {"batch": [group_to(group) for group in batch.groups]}
         except BaseException:  # Ctrl-C too: what was not given was not trained on
-            batch.give_back()
+            batch.nack()
             raise
         self._open = batch
         return answer

@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="in a chunk; engines must have the same (default %(default)s)",
     )
     parser.add_argument(
-        "--members",
+        "--participants",
         type=int,
         default=64,
         metavar="N",
@@ -92,7 +92,7 @@ def serve(arguments: argparse.Namespace) -> None:
             arguments.name,
             capacity=arguments.capacity,
             chunk_tokens=arguments.chunk_tokens,
-            members=arguments.members,
+            participants=arguments.participants,
             eviction=arguments.eviction,
             persistent=arguments.persistent,
             populate=arguments.populate,

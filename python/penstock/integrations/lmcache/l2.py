@@ -68,7 +68,7 @@ class PenstockL2AdapterConfig(L2AdapterConfigBase):  # type: ignore[misc]
             "- populate, huge_pages, lock_memory (bool): the store's memory at once\n"
             "- threads (int): that copy chunks, default 2\n"
             "- second_tier: a URL of Redis or Valkey, or {'url': …, 'policy': …}\n"
-            "- objects, members, granule, owner: as of penstock.Store.create()"
+            "- objects, participants, granule, owner: as of penstock.Store.create()"
         )
 
 
@@ -264,7 +264,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             stats = self._store.stats()
             status |= {
                 "stored_object_count": stats.objects,
-                "locked_object_count": stats.pinned,
+                "locked_object_count": stats.in_use,
                 "current_size_bytes": stats.used_bytes,
                 "max_capacity_bytes": stats.capacity,
                 "evicted_object_count": stats.evicted,

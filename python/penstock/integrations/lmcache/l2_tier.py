@@ -31,7 +31,7 @@ _ROUNDING = 64 << 10  # of a store's capacity
 class TierOptions:
     """What an adapter's JSON may say; all but ``name`` has a default.
 
-    ``capacity``, ``objects``, ``members``, ``eviction``, ``granule``, ``lock_memory`` and
+    ``capacity``, ``objects``, ``participants``, ``eviction``, ``granule``, ``lock_memory`` and
     ``huge_pages`` are those of ``Store.create()`` and count for the server that makes the store;
     the others take it as it is. ``populate`` also maps it into each that attaches. ``threads``
     copy chunks. ``second_tier`` is a URL of Redis
@@ -41,7 +41,7 @@ class TierOptions:
     name: str
     capacity: int | str = "1GiB"
     objects: int | None = None
-    members: int = 64
+    participants: int = 64
     eviction: Eviction = "sieve"
     granule: int | str | None = None
     populate: bool = False
@@ -132,7 +132,7 @@ def _create(options: TierOptions) -> Store:
         options.name,
         capacity=options.capacity,
         objects=options.objects,
-        members=options.members,
+        participants=options.participants,
         eviction=options.eviction,
         granule=options.granule,
         persistent=True,

@@ -38,7 +38,7 @@ class PoolServer:
         *,
         capacity: int | str = "1GiB",
         chunk_tokens: int = CHUNK_TOKENS,
-        members: int = 64,
+        participants: int = 64,
         eviction: Eviction = "sieve",
         persistent: bool = False,
         owner: Owner | None = None,
@@ -50,7 +50,7 @@ class PoolServer:
         ``persistent``: then what is there is taken over with its chunks, however its processes
         ended, and stays from then on, also when the last one leaves (``penstock gc --data`` removes
         it). One that was made ``persistent`` before is never replaced. What is taken over keeps its
-        ``members``, ``eviction`` and ``memory``. Another user's is neither taken over nor
+        ``participants``, ``eviction`` and ``memory``. Another user's is neither taken over nor
         replaced, unless ``owner`` names that user. ``memory``: ``populate`` (of what is taken over
         it maps what is there), ``lock_memory``, ``huge_pages``, ``objects`` and ``granule`` of
         ``Store.create()``.
@@ -59,7 +59,12 @@ class PoolServer:
         ``Store.create()`` raises, NoSpace in front.
         """
         size = _core.parse_size(capacity) if isinstance(capacity, str) else capacity
-        options = {"members": members, "eviction": eviction, "persistent": persistent, **memory}
+        options = {
+            "participants": participants,
+            "eviction": eviction,
+            "persistent": persistent,
+            **memory,
+        }
         fresh: Store | None = None
         store = _take_over(name, size, owner) if persistent else None
         while store is None:  # where a process leaves between the two
@@ -141,9 +146,9 @@ def _take_over(name: str, capacity: int, owner: Owner | None) -> Store | None:
 def _agree(store: Store, chunk_tokens: int) -> None:
     """The pool's record is there, says what we want, and is never evicted."""
     wanted = pool_record(chunk_tokens)
-    while not store.pin(POOL_KEY):
+    while not store.retain(POOL_KEY):
         store.put(POOL_KEY, wanted)
     found = wait_for_pool(store, 0)
     if found != wanted:
-        store.unpin(POOL_KEY)
+        store.release(POOL_KEY)
         raise Incompatible(f"the pool '{store.name}' has {found}, and {wanted} was asked for")

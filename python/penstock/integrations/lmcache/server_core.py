@@ -335,7 +335,7 @@ class ChunkServer:
                 "workers": len(self._workers),
                 "sessions": len(self._sessions),
                 "set_aside": len(aside),
-                "set_aside_bytes": sum(aside),
+                "dead_letter_bytes": sum(aside),
             }
 
     def close(self) -> None:

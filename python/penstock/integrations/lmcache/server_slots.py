@@ -1,8 +1,8 @@
 """Slots: memory of a store that processes which are no participants of it write into.
 
 A chunk is two objects. Its bytes are a slot, under a name that no look-up asks for, kept by
-``pin()`` while it is being written: whoever dies, the server too, its memory is no other object's
-before ``give_back()``. The chunk's own key holds the slot's ref, and is reserved until
+``retain()`` while it is being written: whoever dies, the server too, its memory is no other
+object's before ``give_back()``. The chunk's own key holds the slot's ref, and is reserved until
 ``publish()``: only one server at a time has the right to a chunk, and the kernel takes it back when
 that one dies. A slot that is published is evicted as any object; its key is a miss from then on.
 """
@@ -84,7 +84,7 @@ class Slot:
         except Expired:
             self.give_back()
             return False
-        self._store.unpin(_SLOT + self._name)
+        self._store.release(_SLOT + self._name)
         self._view.release()
         return True
 
@@ -97,7 +97,7 @@ class Slot:
     def give_back(self) -> None:
         """It was never there, and its memory is free: only when it is written no more."""
         self.withdraw()
-        self._store.unpin(_SLOT + self._name)
+        self._store.release(_SLOT + self._name)
         self._store.delete(_SLOT + self._name)
         self._view.release()
 
@@ -224,7 +224,7 @@ class Leftover:
 
     def give_back(self) -> None:
         """Its memory is free: only when it is written no more."""
-        self._store.unpin(self._name)
+        self._store.release(self._name)
         self._store.delete(self._name)
         self._view.release()
 
@@ -240,7 +240,7 @@ def leftovers(store: Store, known: Container[bytes] = ()) -> Iterator[Leftover]:
     """
     lives: dict[bytes, bool] = {}
     for name in keys_with(store, _SLOT):
-        if name in known or not store.look(name).is_kept:
+        if name in known or not store.look(name).is_retained:
             continue  # it is published, and evicted as any
         view = store._get(name)
         if view is None:
@@ -252,7 +252,7 @@ def leftovers(store: Store, known: Container[bytes] = ()) -> Iterator[Leftover]:
         if lives[life]:
             view.release()
         elif _is_published(store, name, view, bytes(writer.get("chunk", b""))):
-            store.unpin(name)  # that server died between two steps
+            store.release(name)  # that server died between two steps
             view.release()
         else:
             yield Leftover(store, name, view)
@@ -290,7 +290,7 @@ def _kept(store: Store, nbytes: int, writer: Writer) -> tuple[bytes, _core.Store
     for _ in range(_TRIES):
         name = os.urandom(16)
         store.reserve(_SLOT + name, nbytes, meta=writer).commit()
-        if store.pin(_SLOT + name):  # it might have been evicted, or cleared, before
+        if store.retain(_SLOT + name):  # it might have been evicted, or cleared, before
             view = store._get(_SLOT + name)
             if view is not None:
                 return name, view

@@ -161,7 +161,7 @@ def _open(settings: Settings) -> PoolServer:
         str(options["pool"]),
         capacity=options["capacity"],
         chunk_tokens=int(options["chunk_tokens"]),
-        members=int(options["members"]),
+        participants=int(options["participants"]),
         eviction=options["eviction"],
         persistent=bool(options["persistent"]),
         populate=bool(options["populate"]),

@@ -17,7 +17,7 @@ _OPTIONS: Final = {
     "chunk_tokens": CHUNK_TOKENS,
     "eviction": "sieve",
     "huge_pages": False,
-    "members": 64,
+    "participants": 64,
     "persistent": False,
     "pinned": False,
     "pool": "kv",

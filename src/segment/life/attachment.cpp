@@ -1,0 +1,109 @@
+// The table of this process's participants. Its mutex is held across forks, so that a child finds
+// it whole; what a child finds in it is foreign, and does nothing there.
+#include "segment/life/attachment.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <vector>
+
+#include "os/fork.hpp"
+
+namespace penstock::detail {
+
+// Never destroyed: participants may leave by static destructors.
+struct AttachmentTable {
+    std::mutex mutex;
+    std::vector<Attachment*> all;
+
+    static AttachmentTable& get() {
+        static auto* const table = [] {
+            auto* const fresh = new AttachmentTable;
+            os::hold_across_forks(fresh->mutex);
+            return fresh;
+        }();
+        return *table;
+    }
+
+    static const Segment& segment(const Attachment& one) noexcept { return *one.place_; }
+    static unsigned slot(const Attachment& one) noexcept { return one.place_slot_; }
+
+    // Those of this process that are in the segment. The caller has the mutex.
+    [[nodiscard]] std::vector<Attachment*> of(const std::string& instance) const {
+        std::vector<Attachment*> found;
+        for (Attachment* const one : all) {
+            if (!segment(*one).is_foreign() && segment(*one).instance() == instance) {
+                found.push_back(one);
+            }
+        }
+        return found;
+    }
+};
+
+namespace {
+
+using Own = std::vector<Attachment*>;
+
+bool has_slot(const Own& own, unsigned slot) {
+    return std::ranges::any_of(
+        own, [slot](const Attachment* one) { return AttachmentTable::slot(*one) == slot; });
+}
+
+bool others_live(const Own& own) {
+    const Participants& participants = AttachmentTable::segment(*own.front()).participants();
+    for (unsigned slot = 0; slot < participants.count(); ++slot) {
+        if (!has_slot(own, slot) && participants.life(slot) == Life::Alive) return true;
+    }
+    return false;
+}
+
+bool is_one_sided(const Own& own) {
+    const auto kind = static_cast<Kind>(AttachmentTable::segment(*own.front()).header().kind);
+    return kind == Kind::Broadcast;
+}
+
+}  // namespace
+
+void Attachment::enter(const Segment& segment, unsigned slot) {
+    AttachmentTable& table = AttachmentTable::get();
+    const std::lock_guard lock(table.mutex);
+    place_ = &segment;
+    place_slot_ = slot;
+    table.all.push_back(this);
+}
+
+void Attachment::withdraw() noexcept {
+    AttachmentTable& table = AttachmentTable::get();
+    const std::lock_guard lock(table.mutex);
+    std::erase(table.all, this);
+}
+
+bool is_awaited_in_vain(const std::string& instance, Awaited what) {
+    const AttachmentTable& table = AttachmentTable::get();
+    const std::lock_guard lock(AttachmentTable::get().mutex);
+    const Own own = table.of(instance);
+    if (own.empty() || std::ranges::any_of(own, &Attachment::is_stream_over)) return false;
+    const bool feeds = std::ranges::any_of(own, &Attachment::feeds);
+    if (what == Awaited::Message && is_one_sided(own)) return feeds;  // its only writer is ours
+    if (others_live(own)) return false;
+    // Alone, with a stream whose other end is here as well: otherwise the peer may yet come.
+    return what == Awaited::Message ? feeds : own.size() > 1;
+}
+
+void end_streams(const std::string& instance) noexcept {
+    AttachmentTable& table = AttachmentTable::get();
+    const std::lock_guard lock(table.mutex);
+    for (Attachment* const one : table.all) {
+        const Segment& segment = AttachmentTable::segment(*one);
+        if (!segment.is_foreign() && segment.instance() == instance) one->end_stream();
+    }
+}
+
+void depart_all() noexcept {
+    AttachmentTable& table = AttachmentTable::get();
+    const std::lock_guard lock(table.mutex);
+    for (Attachment* const one : table.all) {
+        if (!AttachmentTable::segment(*one).is_foreign()) one->depart();
+    }
+}
+
+}  // namespace penstock::detail

@@ -1,0 +1,122 @@
+// A segment as people see it, summed up; and sizes as people write them.
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+#include <iterator>
+
+#include "os/process.hpp"
+#include "penstock/segment.hpp"
+#include "segment/life/segment.hpp"
+
+namespace penstock {
+namespace detail {
+namespace {
+
+std::string role_of(std::uint32_t kind, unsigned slot) {
+    if (static_cast<Kind>(kind) != Kind::Broadcast) return "participant " + std::to_string(slot);
+    return slot == 0 ? "writer" : "reader " + std::to_string(slot - 1);
+}
+
+// "64 MiB", "1.5 GiB": one decimal where there is one.
+std::string size_text(std::uint64_t bytes) {
+    constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    auto size = static_cast<double>(bytes);
+    std::size_t unit = 0;
+    for (; size >= 1023.95 && unit + 1 < std::size(kUnits); ++unit) size /= 1024;
+    const auto tenths = static_cast<std::uint64_t>(std::llround(size * 10));
+    std::string text = std::to_string(tenths / 10);
+    if (tenths % 10 != 0) text += "." + std::to_string(tenths % 10);
+    return text + " " + kUnits[unit];
+}
+
+Participant describe(const Visit& visit, unsigned slot) {
+    const ParticipantText text = visit.participants().text(slot);
+    Participant who;
+    who.slot = slot;
+    who.role = role_of(visit.header().kind, slot);
+    who.alive = visit.participants().life(slot) == Life::Alive;
+    who.stopped = who.alive && os::is_stopped(text.pid, text.pid_namespace, text.start_time);
+    who.pid = text.pid;
+    who.process = text.process;
+    who.attached_at = text.attached_at;
+    return who;
+}
+
+}  // namespace
+
+SegmentSummary summarize(Visit& visit, const std::string& name) {
+    SegmentSummary summary;
+    summary.name = name;
+    summary.kind = static_cast<Kind>(visit.header().kind);
+    summary.range_bytes = visit.header().file_size;
+    std::error_code error;
+    const auto facts = visit.file().facts(error);
+    summary.reserved_bytes = facts.reserved;
+    summary.owner = facts.owner;
+    for (unsigned slot = 0; slot < visit.participants().count(); ++slot) {
+        if (visit.participants().is_announced(slot)) {
+            summary.participants.push_back(describe(visit, slot));
+        }
+    }
+    if (summary.is_abandoned()) summary.kept = kept_data(visit);
+    return summary;
+}
+
+}  // namespace detail
+
+std::string KeptData::describe() const {
+    const auto counted = [](std::uint64_t count, const char* thing) {
+        return std::to_string(count) + " " + thing + (count == 1 ? "" : "s");
+    };
+    if (persistent) {
+        return counted(objects, "object") + ", " + detail::size_text(bytes) + ", persistent";
+    }
+    return messages == 0 ? "" : counted(messages, "message");
+}
+
+bool SegmentSummary::is_abandoned() const noexcept {
+    return problem.empty() && std::none_of(participants.begin(), participants.end(),
+                                           [](const Participant& who) { return who.alive; });
+}
+
+std::uint64_t parse_size(const std::string& text) {
+    const auto refuse = [&](const char* why) -> std::uint64_t {
+        throw Error(ErrorCode::InvalidArgument,
+                    "'" + text + "' is no size: " + why +
+                        "; write bytes or a number with a unit, such as 4096, 64KiB, 4MiB, 1.5GiB");
+    };
+    const char* start = text.c_str();
+    if (text.empty() || (std::isdigit(static_cast<unsigned char>(*start)) == 0)) {
+        return refuse("it must start with a digit");
+    }
+    char* end = nullptr;
+    const double number = std::strtod(start, &end);
+    std::string unit;
+    for (; *end != '\0'; ++end) {
+        if (*end != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*end)));
+    }
+    constexpr std::pair<const char*, double> kUnits[] = {{"", 1},
+                                                         {"b", 1},
+                                                         {"kib", 1024.0},
+                                                         {"k", 1024.0},
+                                                         {"kb", 1e3},
+                                                         {"mib", 1048576.0},
+                                                         {"m", 1048576.0},
+                                                         {"mb", 1e6},
+                                                         {"gib", 1073741824.0},
+                                                         {"g", 1073741824.0},
+                                                         {"gb", 1e9},
+                                                         {"tib", 1099511627776.0},
+                                                         {"t", 1099511627776.0},
+                                                         {"tb", 1e12}};
+    for (const auto& [name, factor] : kUnits) {
+        if (unit != name) continue;
+        const double bytes = number * factor;
+        if (!(bytes < 9e18)) return refuse("it is too large");
+        return static_cast<std::uint64_t>(std::llround(bytes));
+    }
+    return refuse("its unit is unknown");
+}
+
+}  // namespace penstock

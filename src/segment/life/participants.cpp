@@ -1,0 +1,237 @@
+// Participants: joining, leaving, and asking the kernel which of them are dead.
+#include "segment/life/participants.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <string_view>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/process.hpp"
+#include "segment/text.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::ParticipantSlot;
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+void store_text(ParticipantSlot& slot, const std::string& text) {
+    std::array<char, ParticipantSlot::kTextWords * 8> bytes{};
+    const std::string_view shortened = cut(text, bytes.size() - 1);
+    std::memcpy(bytes.data(), shortened.data(), shortened.size());
+    for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes.data() + i * 8, 8);
+        slot.text[i].store(word, kRelaxed);
+    }
+}
+
+std::string load_text(const ParticipantSlot& slot) {
+    std::array<char, ParticipantSlot::kTextWords * 8 + 1> bytes{};
+    for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
+        const std::uint64_t word = slot.text[i].load(kRelaxed);
+        std::memcpy(bytes.data() + i * 8, &word, 8);
+    }
+    return bytes.data();
+}
+
+}  // namespace
+
+constinit const std::atomic<std::uint64_t> OwnMark::kNobody{0};
+
+std::uint64_t Participants::lock_byte(unsigned slot) const noexcept {
+    return slots_offset_ + std::uint64_t{slot} * sizeof(ParticipantSlot);
+}
+
+bool Participants::try_claim(unsigned slot) noexcept {
+    return file_->try_lock(lock_byte(slot));
+}
+
+bool Participants::claim(unsigned slot) noexcept {
+    if (life(slot) == Life::Alive) return false;
+    note_dead(slot);
+    PENSTOCK_CRASH_POINT("participants.claim.looked");
+    if (!try_claim(slot)) return false;
+    // Another process may have joined here, and died, since the look. None can from now on.
+    if (is_announced(slot) && found_dead(slot) < joins(slot)) note_dead(slot);
+    return true;
+}
+
+void Participants::note_dead(unsigned slot) const noexcept {
+    const std::uint64_t dead = joins(slot);
+    if (life(slot) != Life::Dead || joins(slot) != dead) return;
+    if (is_copy_) return note_in_file(slot, dead);
+    std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
+    // A number that only grows, except in damaged memory: then it is given up.
+    constexpr unsigned kTries = 64;
+    std::uint64_t seen = found.load(kRelaxed);
+    for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
+        // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
+        if (!found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) continue;
+        slots_[slot].deaths.fetch_add(1, kRelaxed);
+        break;
+    }
+    PENSTOCK_CRASH_POINT("participants.claim.found_dead");
+}
+
+// Only removal does it without a mapping, under the exclusive life-cycle lock: no other process can
+// be at it. What can't be written is not told.
+void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcept {
+    const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, found_dead);
+    std::uint64_t seen = 0;
+    if (!file_->read(at, &seen, sizeof seen) || seen >= dead) return;
+    static_cast<void>(file_->write(at, &dead, sizeof dead));
+}
+
+bool Participants::has_janitor(unsigned slot) const noexcept {
+    // pairs with: retire(), announce(); once it is gone, what it held is free
+    const std::uint64_t word = word_of(slot);
+    return (word & ParticipantSlot::kActive) != 0 && word >> 1U == found_dead(slot);
+}
+
+// Every slot has a living participant. One locked without any is being joined, left or cleared.
+bool Participants::is_full(unsigned places) const noexcept {
+    for (unsigned slot = 0; slot < places; ++slot) {
+        if (!is_announced(slot) || has_janitor(slot)) return false;
+    }
+    return true;
+}
+
+std::optional<unsigned> Participants::claim_free(unsigned places) noexcept {
+    const std::int64_t end = os::monotonic_ns() + kJanitorPatience;
+    for (;;) {
+        for (unsigned slot = 0; slot < places; ++slot) {
+            if (claim(slot)) return slot;
+        }
+        if (is_full(places) || os::monotonic_ns() >= end) return std::nullopt;
+        os::pause_between_tries();
+    }
+}
+
+std::string Participants::describe(unsigned places) const {
+    unsigned alive = 0;
+    unsigned cleared = 0;
+    unsigned dead = 0;
+    unsigned changing = 0;
+    for (unsigned slot = 0; slot < places; ++slot) {
+        const Life is = life(slot);
+        unsigned& count = is == Life::Free    ? changing
+                          : is == Life::Dead  ? dead
+                          : has_janitor(slot) ? cleared
+                                              : alive;
+        ++count;
+    }
+    if (alive == places) return "all " + std::to_string(places) + " participants are alive";
+    std::string text = "of " + std::to_string(places) + " participants " + std::to_string(alive) +
+                       (alive == 1 ? " is alive" : " are alive");
+    const auto add = [&](unsigned count, const char* what) {
+        if (count > 0) text += ", " + std::to_string(count) + what;
+    };
+    add(cleared, " dead, with a process at work on what they held that does not get on");
+    add(dead, " dead");
+    add(changing, " joining or leaving");
+    return text;
+}
+
+void Participants::release(unsigned slot) noexcept {
+    if (claimed_ == slot) {
+        claimed_ = kNone;
+        own_ = {};
+    }
+    file_->unlock(lock_byte(slot));
+    PENSTOCK_CRASH_POINT("participants.release.unlocked");
+}
+
+void Participants::sign(unsigned slot) {
+    const os::ProcessIdentity self = os::identify_self();
+    ParticipantSlot& own = slots_[slot];
+    own.pid.store(self.pid, kRelaxed);
+    own.pid_namespace.store(self.pid_namespace, kRelaxed);
+    own.start_time.store(self.start_time, kRelaxed);
+    own.attached_at.store(os::wall_ns(), kRelaxed);
+    store_text(own, self.name);
+    PENSTOCK_CRASH_POINT("participants.sign.filled");
+}
+
+void Participants::announce(unsigned slot) noexcept {
+    ParticipantSlot& own = slots_[slot];
+    claimed_ = slot;
+    const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
+    // pairs with: the acquire in is_announced()
+    own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
+    own_ = {own.found_dead, joins};
+    PENSTOCK_CRASH_POINT("participants.announce.active");
+}
+
+void Participants::retire(unsigned slot) noexcept {
+    ParticipantSlot& own = slots_[slot];
+    const std::uint64_t word = own.word.load(kRelaxed);
+    // pairs with: the acquire in is_announced()
+    own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
+    PENSTOCK_CRASH_POINT("participants.retire.free");
+}
+
+std::uint64_t Participants::deaths(unsigned first, unsigned end) const noexcept {
+    std::uint64_t found = 0;
+    for (unsigned slot = first; slot < end; ++slot) {
+        found += slots_[slot].deaths.load(kRelaxed);
+    }
+    return found;
+}
+
+std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
+    // pairs with: note_dead()
+    return slots_[slot].found_dead.load(std::memory_order_acquire);
+}
+
+// pairs with: announce(), retire()
+std::uint64_t Participants::word_of(unsigned slot) const noexcept {
+    std::uint64_t word = slots_[slot].word.load(std::memory_order_acquire);
+    // Where the file was cut short meanwhile, the copy is what is known.
+    if (is_copy_ && !file_->read(lock_byte(slot), &word, sizeof word)) {
+        return slots_[slot].word.load(kRelaxed);
+    }
+    return word;
+}
+
+std::uint64_t Participants::joins(unsigned slot) const noexcept {
+    return word_of(slot) >> 1U;
+}
+
+bool Participants::is_announced(unsigned slot) const noexcept {
+    return (word_of(slot) & ParticipantSlot::kActive) != 0;
+}
+
+Life Participants::life(unsigned slot) const noexcept {
+    // Each further one means that the slot was joined or left between two looks at it.
+    constexpr unsigned kTries = 64;
+    for (unsigned attempt = 0; attempt < kTries; ++attempt) {
+        const std::uint64_t before = word_of(slot);
+        if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
+        if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
+        // The lock may have been let go by an owner that left in good order between the two looks.
+        if (word_of(slot) == before) return Life::Dead;
+    }
+    return Life::Alive;  // the slot's memory is damaged: no evidence of death
+}
+
+ParticipantText read_text(const ParticipantSlot& slot) {
+    return {static_cast<std::uint32_t>(slot.pid.load(kRelaxed)), slot.pid_namespace.load(kRelaxed),
+            slot.start_time.load(kRelaxed), slot.attached_at.load(kRelaxed), load_text(slot)};
+}
+
+ParticipantText Participants::text(unsigned slot) const {
+    return read_text(slots_[slot]);
+}
+
+bool Participants::anybody_alive() const noexcept {
+    for (unsigned slot = 0; slot < count_; ++slot) {
+        if (life(slot) == Life::Alive) return true;
+    }
+    return false;
+}
+
+}  // namespace penstock::detail

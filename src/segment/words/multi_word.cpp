@@ -1,0 +1,298 @@
+// The steps of a change. Each is one compare-and-swap that anybody may do in anybody's stead.
+#include "segment/words/multi_word.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "os/crash_point.hpp"
+
+namespace penstock::detail {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr auto kAcquire = std::memory_order_acquire;
+constexpr auto kRelease = std::memory_order_release;
+constexpr auto kSeqCst = std::memory_order_seq_cst;
+
+enum class State : std::uint64_t { Preparing = 0, Undecided = 1, Succeeded = 2, Failed = 3 };
+
+// WordOperation::status.
+constexpr unsigned kSizeShift = 2;
+constexpr std::uint64_t kSizeMask = 0xF;
+constexpr unsigned kSequenceShift = 6;
+// A reference; from the lowest bit: sequence 53, participant 10, mark 1. It is as wide as the
+// sequence of a status, and neither ever wraps.
+constexpr unsigned kParticipantShift = 53;
+constexpr std::uint64_t kSequenceMask = (std::uint64_t{1} << kParticipantShift) - 1;
+
+constexpr std::uint64_t status_of(std::uint64_t sequence, unsigned size, State state) noexcept {
+    return sequence << kSequenceShift | std::uint64_t{size} << kSizeShift |
+           static_cast<std::uint64_t>(state);
+}
+constexpr State state_in(std::uint64_t status) noexcept {
+    return static_cast<State>(status & 3U);
+}
+constexpr unsigned size_in(std::uint64_t status) noexcept {
+    return static_cast<unsigned>(status >> kSizeShift & kSizeMask);
+}
+constexpr std::uint64_t sequence_in(std::uint64_t status) noexcept {
+    return status >> kSequenceShift;
+}
+constexpr bool is_reference(std::uint64_t value) noexcept {
+    return (value & layout::kWordMark) != 0;
+}
+constexpr unsigned participant_in(std::uint64_t reference) noexcept {
+    return static_cast<unsigned>(reference >> kParticipantShift & 0x3FFU);
+}
+constexpr std::uint64_t reference_to(unsigned participant, std::uint64_t sequence) noexcept {
+    return layout::kWordMark | std::uint64_t{participant} << kParticipantShift |
+           (sequence & kSequenceMask);
+}
+constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept {
+    return sequence_in(status) == (reference & kSequenceMask);
+}
+
+// A reference that nothing stands behind: only damage makes one; given up after so many looks.
+constexpr unsigned kMaxFutile = 1000;
+// And changes of others that are finished for one look at a word.
+constexpr unsigned kMaxHelped = 100'000;
+// Changes helped inside one another. Every one is further on in the order of the words, unless they
+// are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
+// the word where it is left holds another's reference, and gets a new value when that one goes. So
+// no helper that comes late can install a reference after the decision (models/words.pml, BOUND).
+constexpr unsigned kDeepest = 64;
+
+}  // namespace
+
+void WordPlan::set(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept {
+    for (unsigned at = 0; at < size_; ++at) {
+        if (steps_[at].word != &word) continue;
+        steps_[at].payload = payload;
+        return;
+    }
+    if (size_ == steps_.size() || seen == MultiWord::kBroken) {
+        is_broken_ = true;
+        return;
+    }
+    steps_[size_++] = {&word, seen, payload};
+}
+
+void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
+                       unsigned participants, unsigned self) noexcept {
+    words_ = reinterpret_cast<Word*>(control);
+    count_ = words;
+    operations_ = operations;
+    participants_ = participants;
+    self_ = self;
+}
+
+unsigned MultiWord::participants() const noexcept {
+    if (reach_ == nullptr) return participants_;
+    return static_cast<unsigned>(std::min<std::uint64_t>(participants_, reach_->load(kSeqCst)));
+}
+
+std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
+    unsigned helped = 0;
+    for (unsigned futile = 0; futile < kMaxFutile && helped < kMaxHelped; ++helped) {
+        const std::uint64_t seen = word.load(kSeqCst);
+        if (!is_reference(seen)) return seen;
+        help(seen, 0);
+        if (word.load(kAcquire) == seen) ++futile;
+    }
+    return kBroken;
+}
+
+std::uint64_t MultiWord::peek(const Word& word) const noexcept {
+    const std::uint64_t seen = word.load(kAcquire);
+    if (!is_reference(seen)) return seen;
+    Operation operation;
+    if (!read_operation(seen, operation)) return kBroken;
+    const std::uint64_t status = operations_[participant_in(seen)].status.load(kAcquire);
+    const bool succeeded = is_about(status, seen) && state_in(status) == State::Succeeded;
+    for (unsigned at = 0; at < operation.size; ++at) {
+        if (operation.steps[at].word != &word) continue;
+        return succeeded ? operation.steps[at].desired : operation.steps[at].expected;
+    }
+    return kBroken;
+}
+
+bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept {
+    // pairs with: the acquire in read(); the ownership that it gives or takes carries what was
+    // written under it.
+    return word.compare_exchange_strong(seen, successor(seen, payload), kSeqCst, kRelaxed);
+}
+
+// In one order for all participants: of two that meet, one is ahead, and helping goes in no circle.
+void MultiWord::put_in_order(Operation& operation) noexcept {
+    for (unsigned end = 1; end < operation.size; ++end) {
+        for (unsigned at = end; at > 0; --at) {
+            if (operation.steps[at - 1].word < operation.steps[at].word) break;
+            std::swap(operation.steps[at - 1], operation.steps[at]);
+        }
+    }
+}
+
+bool MultiWord::change(const WordPlan& plan) noexcept {
+    if (plan.is_broken_) return false;
+    Operation operation;
+    operation.size = plan.size_;
+    for (unsigned at = 0; at < plan.size_; ++at) {
+        const WordPlan::Step& step = plan.steps_[at];
+        operation.steps[at] = {step.word, step.seen, successor(step.seen, step.payload)};
+    }
+    put_in_order(operation);
+    const std::lock_guard lock(mine_);
+    return run(describe(operation), operation, 0);
+}
+
+bool MultiWord::renew(WordPlan& plan) const noexcept {
+    if (plan.is_broken_) return false;
+    for (unsigned at = 0; at < plan.size_; ++at) {
+        WordPlan::Step& step = plan.steps_[at];
+        const std::uint64_t now = read(*step.word);
+        if (now == kBroken || payload_of(now) != payload_of(step.seen)) return false;
+        step.seen = now;
+    }
+    return true;
+}
+
+// pairs with: note_of(), by way of the change that follows: a thread that sees it sees the note.
+MultiWord::Note::Note(MultiWord& words, std::uint64_t what) noexcept
+    : note_(words.operations_[words.self_].note), turn_(words.noted_) {
+    note_.store(what, kSeqCst);
+}
+
+// pairs with: note_of(): a thread that sees no note sees what was done after the change.
+MultiWord::Note::~Note() {
+    note_.store(0, kRelease);
+}
+
+std::uint64_t MultiWord::note_of(unsigned participant) const noexcept {
+    return operations_[participant].note.load(kAcquire);
+}
+
+void MultiWord::finish(unsigned dead) const noexcept {
+    const std::uint64_t status = operations_[dead].status.load(kAcquire);
+    if (state_in(status) == State::Preparing) return;  // no word refers to it
+    help(reference_to(dead, sequence_in(status)), 0);
+}
+
+// Writes it down where others find it. Its words refer to none of ours: the change before is done.
+std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
+    layout::WordOperation& place = operations_[self_];
+    // No wider than a reference can say: only damage makes one that is, and nothing would come
+    // true.
+    const std::uint64_t sequence = (sequence_in(place.status.load(kRelaxed)) + 1) & kSequenceMask;
+    // pairs with: the acquire loads in read_operation(): a thread that finds the change before over
+    // finds its words without it.
+    place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);
+    // pairs with: the acquire fence in read_operation(): a new word comes with a new status.
+    std::atomic_thread_fence(kRelease);
+    for (unsigned at = 0; at < operation.size; ++at) {
+        const auto& step = operation.steps[at];
+        place.place[at].store(static_cast<std::uint64_t>(step.word - words_), kRelaxed);
+        place.expected[at].store(step.expected, kRelaxed);
+        place.desired[at].store(step.desired, kRelaxed);
+    }
+    PENSTOCK_CRASH_POINT("words.change.described");
+    // pairs with: the acquire load in read_operation(), by way of the reference in a word
+    place.status.store(status_of(sequence, operation.size, State::Undecided), kRelease);
+    return reference_to(self_, sequence);
+}
+
+// False: it is over, or nothing that could be.
+bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) const noexcept {
+    const unsigned participant = participant_in(reference);
+    if (participant >= participants_) return false;
+    const layout::WordOperation& place = operations_[participant];
+    const std::uint64_t status = place.status.load(kAcquire);
+    if (!is_about(status, reference) || state_in(status) == State::Preparing) return false;
+    operation.size = size_in(status);
+    if (operation.size > layout::kMaxWords) return false;
+    for (unsigned at = 0; at < operation.size; ++at) {
+        const std::uint64_t number = place.place[at].load(kRelaxed);
+        if (number >= count_) return false;
+        operation.steps[at] = {words_ + number, place.expected[at].load(kRelaxed),
+                               place.desired[at].load(kRelaxed)};
+    }
+    // pairs with: the release fence in describe()
+    std::atomic_thread_fence(kAcquire);
+    return is_about(place.status.load(kAcquire), reference);
+}
+
+// Afterwards no word holds the reference, unless it is damaged.
+void MultiWord::help(std::uint64_t reference, unsigned depth) const noexcept {
+    Operation operation;
+    if (read_operation(reference, operation)) run(reference, operation, depth);
+}
+
+bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
+    const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);
+    return is_about(status, reference) && state_in(status) == State::Undecided;
+}
+
+// The reference into one word. False: it holds something else, or the matter is decided.
+// Only while it is not decided is what stands in its way further on in the order of the words: a
+// helper that came late could go on to help one later change inside another for ever.
+bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
+                        unsigned depth) const noexcept {
+    // Each means that the word is not what is expected any more, which it never is again: so the
+    // change fails, and is planned again. More of them in a row than others can have done is
+    // damage.
+    for (unsigned futile = 0; futile < kMaxFutile; ++futile) {
+        std::uint64_t seen = step.word->load(kAcquire);
+        if (seen == reference) return true;
+        if (is_reference(seen)) {
+            if (depth == kDeepest || !is_undecided(reference)) return false;
+            help(seen, depth + 1);
+            if (step.word->load(kAcquire) == seen) return false;
+            continue;
+        }
+        if (seen != step.expected || !is_undecided(reference)) return false;
+        // pairs with: the loads in read(), which meet the reference and help, or come before it
+        if (step.word->compare_exchange_strong(seen, reference, kSeqCst, kRelaxed)) {
+            PENSTOCK_CRASH_POINT("words.change.installed");
+            return true;
+        }
+    }
+    return false;
+}
+
+void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
+    std::atomic<std::uint64_t>& status = operations_[participant_in(reference)].status;
+    std::uint64_t seen = status.load(kAcquire);
+    if (!is_about(seen, reference) || state_in(seen) != State::Undecided) return;
+    const State state = succeeds ? State::Succeeded : State::Failed;
+    // A failure is a look at what another has decided. pairs with: the decision of that one
+    status.compare_exchange_strong(seen, status_of(sequence_in(seen), size_in(seen), state),
+                                   kSeqCst, kSeqCst);
+    PENSTOCK_CRASH_POINT("words.change.decided");
+}
+
+// By its owner or a helper. What it returns is for the owner: to a helper it may be over.
+bool MultiWord::run(std::uint64_t reference, const Operation& operation,
+                    unsigned depth) const noexcept {
+    bool succeeds = true;
+    for (unsigned at = 0; at < operation.size && succeeds; ++at) {
+        succeeds = install(reference, operation.steps[at], depth);
+    }
+    decide(reference, succeeds);
+    const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);
+    if (!is_about(status, reference)) return false;  // its owner is done with it
+    const bool succeeded = state_in(status) == State::Succeeded;
+    for (unsigned at = 0; at < operation.size; ++at) {
+        const Operation::Step& step = operation.steps[at];
+        // What goes back changes too: a helper that is late would put its reference there again.
+        const std::uint64_t value =
+            succeeded ? step.desired : successor(step.expected, payload_of(step.expected));
+        std::uint64_t seen = reference;
+        // Also a failure is in the one order, behind the helper that has put the value there: what
+        // the owner looks at next, such as the holder bits of an entry, comes after the change.
+        // pairs with: the load in read(), of a reader that has set its bit before
+        step.word->compare_exchange_strong(seen, value, kSeqCst, kSeqCst);
+        PENSTOCK_CRASH_POINT("words.change.replaced");
+    }
+    return succeeded;
+}
+
+}  // namespace penstock::detail

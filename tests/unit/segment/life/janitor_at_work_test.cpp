@@ -1,0 +1,264 @@
+// An attach that finds every place taken while a janitor works on a dead one's is told how many are
+// alive, and has the place as soon as the janitor is done; the same in every concept.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <functional>
+#include <string>
+
+#include "os/crash_point.hpp"
+#include "penstock/broadcast.hpp"
+#include "penstock/queue.hpp"
+#include "penstock/store.hpp"
+#include "penstock/trajectories.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+#include "tests/unit/support/verdict.hpp"
+
+namespace penstock {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Child;
+using test::Gate;
+
+// Three places: the creator's, a future janitor's, a future victim's. A concept is how to
+// make it, to be in it, and to do what finds the dead.
+struct Concept {
+    const char* name;
+    const char* point;  // where its janitor stops
+    std::function<std::shared_ptr<void>(const std::string&)> create;
+    std::function<std::shared_ptr<void>(const std::string&)> attach;
+    std::function<void(void*)> look;
+};
+
+template <typename T>
+std::shared_ptr<void> keep(T handle) {
+    return std::make_shared<T>(std::move(handle));
+}
+
+Concept queue_concept() {
+    return {"Queue", "membership.reap.locked:1:stop",
+            [](const std::string& name) {
+                return keep(Queue::create(name, {.capacity = 4096, .slots = 4, .participants = 3}));
+            },
+            [](const std::string& name) { return keep(Queue::attach(name)); },
+            [](void* handle) { static_cast<void>(static_cast<Queue*>(handle)->take(1ms)); }};
+}
+
+Concept trajectories_concept() {
+    return {"Trajectories", "membership.reap.locked:1:stop",
+            [](const std::string& name) {
+                return keep(TrajectoryReader::create(
+                    name, {.capacity = 4096, .slots = 4, .participants = 3}, 1));
+            },
+            [](const std::string& name) { return keep(TrajectoryReader::attach(name, 1)); },
+            [](void* handle) {
+                static_cast<void>(static_cast<TrajectoryReader*>(handle)->next_batch({}, 1ms));
+            }};
+}
+
+Concept store_concept() {
+    return {"Store", "membership.reap.locked:1:stop",
+            [](const std::string& name) {
+                StoreOptions options;
+                options.capacity = 1 << 20U;
+                options.participants = 3;
+                return keep(Store::create(name, options));
+            },
+            [](const std::string& name) { return keep(Store::attach(name)); },
+            [](void* handle) { static_cast<Store*>(handle)->reap_dead(); }};
+}
+
+class JanitorAtWorkTest : public test::CleanTest {
+protected:
+    // The error of an attach meanwhile.
+    std::string refusal(const std::function<void()>& attach) {
+        try {
+            attach();
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::Busy);
+            return error.what();
+        }
+        return "nothing was refused";
+    }
+    std::string name_ = new_name();
+};
+
+class PlaceTest : public JanitorAtWorkTest, public ::testing::WithParamInterface<int> {};
+
+TEST_P(PlaceTest, ThoseWhoAreAliveAreCounted) {
+    const Concept is = GetParam() == 0   ? queue_concept()
+                       : GetParam() == 1 ? trajectories_concept()
+                                         : store_concept();
+    const std::shared_ptr<void> creator = is.create(name_);
+    Gate is_in;
+    Gate may_look;
+    Child janitor([&] {
+        const std::shared_ptr<void> handle = is.attach(name_);
+        is_in.open();
+        may_look.pass();
+        os::arm_crash_point(is.point);
+        is.look(handle.get());
+    });
+    is_in.pass();
+    Child victim([&] {
+        const std::shared_ptr<void> handle = is.attach(name_);
+        is_in.open();
+        for (;;) ::pause();
+    });
+    is_in.pass();
+    EXPECT_NE(refusal([&] { is.attach(name_); }).find("all 3 participants are alive"),
+              std::string::npos)
+        << is.name;
+    victim.kill_unreaped();
+    may_look.open();
+    janitor.await_stop();
+    const std::string said = refusal([&] { is.attach(name_); });
+    EXPECT_NE(said.find("of 3 participants 2 are alive, 1 dead, with a process at work"),
+              std::string::npos)
+        << is.name << ": " << said;
+    janitor.resume();
+    EXPECT_EQ(janitor.wait(), 0);
+    EXPECT_NO_THROW(is.attach(name_)) << is.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Concepts, PlaceTest, ::testing::Range(0, 3));
+
+TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
+    Gate is_in;
+    Gate may_look;
+    Child writer([&] {
+        BroadcastWriter made = BroadcastWriter::create(name_, {.readers = 2, .capacity = 4096});
+        is_in.open();
+        may_look.pass();
+        os::arm_crash_point("membership.reap.locked:1:stop");
+        static_cast<void>(made.wait_ready(1ms));
+    });
+    is_in.pass();
+    Child reader([&] {
+        const BroadcastReader handle = BroadcastReader::attach(name_, 0, 10s);
+        is_in.open();
+        for (;;) ::pause();
+    });
+    is_in.pass();
+    const auto attach = [&] { BroadcastReader::attach(name_, 0); };
+    EXPECT_NE(refusal(attach).find("has a reader already: pid"), std::string::npos);
+    reader.kill_unreaped();
+    may_look.open();
+    writer.await_stop();
+    const std::string said = refusal(attach);
+    EXPECT_NE(said.find("is not free yet"), std::string::npos) << said;
+    writer.resume();
+    EXPECT_EQ(writer.wait(), 0);
+}
+
+// Attaches, does `deed`, and keeps what that returns until it is killed.
+template <typename Attach, typename Deed>
+auto doing_and_staying(const Gate& is_in, Attach attach, Deed deed) {
+    return [&is_in, attach, deed] {
+        auto handle = attach();
+        [[maybe_unused]] const auto kept = deed(handle);
+        is_in.open();
+        for (;;) ::pause();
+    };
+}
+
+// Of one that joins between a joiner's look at the slot and its lock, and dies there.
+TEST_F(JanitorAtWorkTest, ADeathBetweenLookAndLockIsReported) {
+    BroadcastOptions options;
+    options.readers = 1;
+    options.capacity = 4096;
+    options.on_reader_death = OnReaderDeath::Raise;
+    BroadcastWriter writer = BroadcastWriter::create(name_, options);
+    Gate is_in;
+    const auto attach = [&] { return BroadcastReader::attach(name_, 0, 10s); };
+    const auto nothing = [](auto&) { return 0; };
+    Child slow([&] {
+        os::arm_crash_point("participants.claim.looked:1:stop");
+        doing_and_staying(is_in, attach, nothing)();
+    });
+    slow.await_stop();
+    Child quick(doing_and_staying(is_in, attach, nothing));
+    is_in.pass();
+    quick.kill_unreaped();
+    slow.resume();
+    is_in.pass();
+    EXPECT_EQ(writer.wait_ready(10ms).code(), ErrorCode::PeerDied);
+    EXPECT_EQ(writer.stats().reader_deaths, 1U);
+    EXPECT_TRUE(test::succeeds(writer.wait_ready(10s)));
+}
+
+class StreamEndTest : public JanitorAtWorkTest {
+protected:
+    // Attaches in the place of a dead one, and stops before it takes over what that one held.
+    auto attaching_and_stopping() {
+        return [this] {
+            os::arm_crash_point("membership.join.locked:1:stop");
+            const Queue queue = Queue::attach(name_);
+            is_in_.open();
+            for (;;) ::pause();
+        };
+    }
+    static Status put_one(Queue& queue) {
+        const std::byte content{7};
+        return queue.put({&content, 1}, Deadline::after(10s));
+    }
+    Gate is_in_;
+};
+
+TEST_F(StreamEndTest, ADeadProducerWhoseJanitorStandsStillKeepsNoStreamOpen) {
+    Queue queue =
+        Queue::create(name_, {.capacity = 4096, .slots = 4, .ends_with = EndsWith::LastProducer});
+    const auto attach = [&] { return Queue::attach(name_); };
+    Child dead(doing_and_staying(is_in_, attach, &put_one));
+    is_in_.pass();
+    Gate may_close;
+    Child last([&] {
+        Queue own = Queue::attach(name_);
+        test::require(put_one(own).is_ok());
+        is_in_.open();
+        may_close.pass();
+        own.close();
+    });
+    is_in_.pass();
+    dead.kill_unreaped();
+    Child janitor(attaching_and_stopping());
+    janitor.await_stop();
+    may_close.open();
+    EXPECT_EQ(last.wait(), 0);
+    for (int i = 0; i < 2; ++i) {
+        Result<Delivery> delivery = queue.take(Deadline::now());
+        ASSERT_TRUE(test::succeeds(delivery));
+        delivery->ack();
+    }
+    EXPECT_EQ(queue.take(Deadline::after(10s)).code(), ErrorCode::Closed);
+}
+
+TEST_F(StreamEndTest, WhatAJanitorHasInItsHandsIsWaitedFor) {
+    Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4});
+    ASSERT_TRUE(test::succeeds(put_one(queue)));
+    const auto attach = [&] { return Queue::attach(name_); };
+    Child dead(doing_and_staying(is_in_, attach,
+                                 [](Queue& own) { return own.take(Deadline::after(10s)); }));
+    is_in_.pass();
+    queue.end();
+    dead.kill_unreaped();
+    Child janitor(attaching_and_stopping());
+    janitor.await_stop();
+    Child last([&] {
+        Queue own = Queue::attach(name_);
+        os::arm_crash_point("membership.janitor.awaited:1:stop");
+        Result<Delivery> delivery = own.take(Deadline::after(10s));
+        test::require(delivery.is_ok() && delivery->is_redelivered());
+        delivery->ack();
+    });
+    last.await_stop();
+    janitor.resume();
+    is_in_.pass();
+    last.resume();
+    EXPECT_EQ(last.wait(), 0);
+}
+
+}  // namespace
+}  // namespace penstock
