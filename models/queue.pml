@@ -12,7 +12,7 @@
  *   Consumer             | QueueCore::try_take; SlotRing::take
  *   look_for_returned    | SlotRing::take_returned
  *   acknowledge          | SlotRing::acknowledge
- *   nack            | SlotRing::nack, announce_returned
+ *   give_back            | SlotRing::nack, announce_returned
  *   free_block           | SlotRing::free_block; Arena::free, release_run
  *   free_slot            | SlotRing::free_slot
  *   Janitor              | QueueCore::reap, take_over; SlotRing::clear; Arena::reap
@@ -159,7 +159,7 @@ inline announce_returned() {
     d_step { announcements++; is_announced = true }
 }
 
-inline nack(s) {
+inline give_back(s) {
 #ifdef ANNOUNCE_FIRST
     announce_returned();
     d_step { assert(state[s] == TAKEN); state[s] = RETURNED; owner[s] = NONE }
@@ -363,7 +363,7 @@ end_idle:
            acknowledge(at);
            d_step { at = NONE; known = 0 }
         :: d_step { at != NONE && returns > 0 -> returns-- };
-           nack(at);
+           give_back(at);
            d_step { at = NONE; known = 0 }
         od
     } unless { kill[self] };
@@ -375,7 +375,7 @@ inline clear() {
     :: i < SLOTS ->
        if
        :: state[i] == RETURNED -> has_returned = true
-       :: state[i] == TAKEN && owner[i] == who -> nack(i)
+       :: state[i] == TAKEN && owner[i] == who -> give_back(i)
        :: (state[i] == CLAIMED || state[i] == OVERTAKEN || state[i] == DONE) && owner[i] == who ->
           free_block(i, JANITOR);
           free_slot(i, lap[i])

@@ -6,7 +6,7 @@
  *   Receiver        | ReaderCore::recv, hand_out; recv_into; close_handle
  *   Thread          | Message::keep, release, on any thread
  *   announce        | ReaderCore::announce: work_ is `to_see` (low half) and `let_go` (high half)
- *   nack       | ReaderCore::nack_released, publish_position
+ *   give_back       | ReaderCore::free_released, publish_position
  *   deleted         | ReaderCore::leave
  *
  * Checked: a deleted core is not touched; it is deleted once, by the last; the position never goes
@@ -33,7 +33,7 @@ bool waiting[MESSAGES];           /* handed out, not taken by a thread yet */
 
 #define TOUCH assert(!deleted)
 
-inline nack() {
+inline give_back() {
     first = oldest;
     end = next;
     now = first;
@@ -61,7 +61,7 @@ inline announce(last) {
     :: else ->
        d_step { TOUCH; seen = to_see; seen_let_go = let_go };
        do
-       :: nack();
+       :: give_back();
           if
           :: handle_closed && seen_let_go == handed_out ->
              d_step { TOUCH; deleted = true; gate_is_open = true };

@@ -317,7 +317,7 @@ inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
     held.messages = ++messages_;
     held.released.store(false, kRelaxed);
     ++handed_out_;
-    next_.store(entry + 1, kRelease);  // pairs with: the acquire in nack_released()
+    next_.store(entry + 1, kRelease);  // pairs with: the acquire in free_released()
     return entry;
 }
 
@@ -423,7 +423,7 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
         PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
         space_.notify();
     } else {
-        // pairs with: the acquire in nack_released()
+        // pairs with: the acquire in free_released()
         held_[entry % kMaxHeld].released.store(true, kRelease);
     }
     announce(kLetGo | kReleased);
@@ -436,7 +436,7 @@ inline void ReaderCore::announce(std::uint64_t what) noexcept {
         return;  // it will see ours
     std::uint64_t seen = work_.load(kAcquire);
     for (;;) {
-        nack_released();
+        free_released();
         if (handle_closed_.load(kAcquire)) {
             if (seen / kLetGo == handed_out_) return leave();
             // What is still held lies in blocks of its own: the ring need not wait for it.
@@ -458,7 +458,7 @@ void ReaderCore::let_go(std::uint64_t what) noexcept {
     }
 }
 
-inline void ReaderCore::nack_released() noexcept {
+inline void ReaderCore::free_released() noexcept {
     const std::uint32_t first = oldest_.load(kRelaxed);
     const std::uint32_t next = next_.load(kAcquire);
     std::uint32_t oldest = first;

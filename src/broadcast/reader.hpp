@@ -99,7 +99,7 @@ private:
     std::uint32_t hand_out(const Found& found) noexcept;
     void announce(std::uint64_t what) noexcept;
     void let_go(std::uint64_t what) noexcept;
-    void nack_released() noexcept;
+    void free_released() noexcept;
     void publish_position(std::uint64_t position, std::uint64_t messages) noexcept;
     void open_gate() noexcept;
     void leave() noexcept;

@@ -137,7 +137,7 @@ void StoreOrder::visit(std::uint32_t number) noexcept {
 bool StoreOrder::may_go(std::uint32_t number) const noexcept {
     const StoreEntry& self = view_.entry(number);
     return layout::decode_entry(words_->read(self.word)).state == EntryState::Resident &&
-           decode_favour(self.favour.load(kRelaxed)).kept == 0 && !is_held(view_, number);
+           decode_favour(self.favour.load(kRelaxed)).retained == 0 && !is_held(view_, number);
 }
 
 // The hand is there. True: it passes by, and has taken one visit away.
