@@ -10,10 +10,10 @@
  *   victim                  | StoreOrder::victim, go_round, may_go, passes
  *   visit, one step         | StoreOrder::visit
  *   change, fail            | MultiWord::change(plan); see: a word that WordPlan::set() is given
- *   PUT                     | StoreCore::claim_entry, allocate, commit, abort; go_on
- *   evict                   | StoreCore::evict
- *   hold, let_go            | StoreCore::pin, unpin, collect
- *   REMOVE                  | StoreCore::remove
+ *   PUT                     | StoreCore::claim_entry, allocate, commit; StoreEntries::abort, unstick
+ *   evict                   | StoreEntries::evict
+ *   hold, let_go            | StoreEntries::pin, unpin, collect
+ *   REMOVE                  | StoreEntries::remove
  *   EXPIRE                  | StoreCore::clear, of what is staged
  *
  * Entries are numbered from 1; number 0 is the state: older[0] is `newest`, newer[0] `oldest`.

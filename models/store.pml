@@ -5,16 +5,16 @@
  *
  *   here              | src/store
  *   ------------------+---------------------------------------------------------------------
- *   PUT to commit     | StoreCore::stage, claim_entry, allocate, commit, abort; StoreIndex::claim
+ *   PUT to commit     | StoreCore::stage, claim_entry, allocate; StoreEntries; StoreIndex::claim
  *   look_for_writer   | stage: the first look; refuse_staged
  *   acquire, release  | Pins
- *   pin, unpin        | StoreCore::pin, unpin
- *   collect           | StoreCore::collect
- *   evict             | StoreCore::evict, StoreOrder::may_go
- *   remove            | StoreCore::remove
+ *   pin, unpin        | StoreEntries::pin, unpin
+ *   collect           | StoreEntries::collect
+ *   evict             | StoreEntries::evict, StoreOrder::may_go
+ *   remove            | StoreEntries::remove
  *   CLEAR             | StoreCore::clear
- *   go_on             | StoreCore::go_on_for_the_stopped, go_on
- *   take_over         | StoreCore::take_over_entry, finish_freeing
+ *   go_on             | StoreCore::unstick_all, StoreEntries::unstick
+ *   take_over         | StoreEntries::reap_entry, free
  *   reap_dead        | StoreCore::reap: Membership::reap_all_and_wait
  *   Janitor           | another participant: StoreCore::join (claim_any, inherit, enter), reap
  *

@@ -1,4 +1,4 @@
-// A participant's work: joining, staging, pinning, evicting, clearing up after the dead, leaving.
+// A participant's work: joining, finding room, waiting, reaping the dead, leaving.
 #include "store/core.hpp"
 
 #include <algorithm>
@@ -12,16 +12,8 @@
 namespace penstock::detail {
 namespace {
 
-using layout::EntryState;
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
-// Looks at words that others changed meanwhile, before they are taken for damaged: each means that
-// another participant got on, unless the memory is damaged.
-constexpr unsigned kMaxAttempts = 1000;
-
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
-    counter.fetch_add(amount, kRelaxed);
-}
 
 layout::EntryWord decoded(std::uint64_t value) noexcept {
     return layout::decode_entry(value);
@@ -65,24 +57,14 @@ std::shared_ptr<StoreCore> StoreCore::attach(std::unique_ptr<Segment> segment) {
     return core;
 }
 
-StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned place)
-    : segment(std::move(joined)), self(place) {
-    const StoreShape shape = store_shape_of(segment->header());
-    membership = Membership(*segment, shape.participants);
-    view = StoreView(shape, segment->control());
-    words.attach(segment->control(), shape.control_bytes() / sizeof(Word), view.operations(),
-                 shape.participants, self);
-    words.limit(view.state().reach);
-    heap = Heap(shape.heap, view.heap_control(), words, segment->file(), segment->payload_offset());
-    index = StoreIndex(view, words);
-    order = StoreOrder(view, words);
+StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned participant)
+    : StoreEntries(std::move(joined), participant) {
+    membership = Membership(*segment, view.shape().participants);
     committed = Signal(view.committed_word(), segment->has_asymmetric_fence());
 }
 
 void StoreCore::join() {
-    self = membership.claim_any();
-    words.attach(segment->control(), view.shape().control_bytes() / sizeof(Word), view.operations(),
-                 view.shape().participants, self);
+    act_as(membership.claim_any());
     extend_reach();
     membership.inherit([this](unsigned dead) { take_over(dead); });
     pins = std::make_unique<Pins>(view, self);
@@ -156,41 +138,10 @@ void StoreCore::take_over(unsigned participant) noexcept {
         participant);  // before a change of our own, which might be in the dead one's very place
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
-        take_over_entry(entry, participant);
+        reap_entry(entry, participant);
     }
     PENSTOCK_CRASH_POINT("store.janitor.entries");
     heap.restore_hints();
-}
-
-void StoreCore::take_over_entry(std::uint32_t entry, unsigned dead) noexcept {
-    const std::uint64_t bit = std::uint64_t{1} << (dead % 64);
-    std::atomic<std::uint64_t>& holders = view.holders(entry, dead);
-    if ((holders.load(kRelaxed) & bit) != 0) {
-        holders.fetch_and(~bit, std::memory_order_seq_cst);
-        PENSTOCK_CRASH_POINT("store.janitor.dropped");
-    }
-    // Also without: it may have died between letting go and looking whether it was the last.
-    collect(entry);
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        const layout::EntryWord is = decoded(seen);
-        if (is.participant != dead) return;
-        switch (is.state) {
-            case State::Evicting:
-                if (!move(entry, seen, State::Resident)) continue;
-                return;
-            case State::Claimed:
-            case State::Staged:
-            case State::Expired:
-            case State::Freeing:
-                if (!move(entry, seen, State::Freeing, self)) continue;
-                PENSTOCK_CRASH_POINT("store.janitor.freeing");
-                finish_freeing(entry);
-                return;
-            default:
-                return;
-        }
-    }
 }
 
 // ---- staging
@@ -228,14 +179,12 @@ Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
 // Another writer has it staged. Ok: not any more, look again.
 Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
-    const unsigned participant = decoded(seen).participant;
+    const unsigned participant = layout::decode_entry(seen).participant;
     if (participant >= view.shape().participants) {
         return damaged("entries");
     }
-    const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
-    const bool is_over = expires_at != 0 && os::monotonic_ns() >= expires_at;
-    if (is_over && (participant == self || os::clock_offsets().is_known)) {
-        move(entry, seen, State::Expired, participant);
+    if (is_overdue(entry) && (participant == self || os::clock_offsets().is_known)) {
+        expire(entry, seen);
         return Status::ok();
     }
     if (participant != self && (segment->participants().life(participant) == Life::Dead ||
@@ -257,7 +206,7 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
     if (entry != StoreIndex::kNone) return entry;
     reap();
     for (unsigned number = 0; number < kNear; ++number) {
-        go_on((index.home(hash) * layout::kWays + number) & (view.shape().entries() - 1));
+        unstick((index.home(hash) * layout::kWays + number) & (view.shape().entries() - 1));
     }
     for (unsigned number = 0; number < kNear; ++number) {
         entry = index.claim(hash, self);
@@ -280,48 +229,32 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
             staged = value;
-            return decoded(value).state == State::Staged;
+            return layout::decode_entry(value).state == State::Staged;
         });
         if (other != StoreIndex::kNone) {
             if (Status status = refuse_staged(key, other, staged); !status) return status;
             continue;
         }
-        if (const auto there = pin_hash(hash, key)) {
-            unpin(*there);
+        if (const auto there = StoreEntries::pin_key(hash, key)) {
+            unpin(there->ref.entry);
             return Status(ErrorCode::AlreadyExists);
         }
         const std::uint32_t entry = claim_entry(hash);
         if (entry == StoreIndex::kNone) {
-            add(own().refused);
+            count(own().refused);
             return Status(ErrorCode::NoSpace, "the index of " + title() + " is full where " +
                                                   shown(key) +
                                                   " belongs; create it with more `objects`");
         }
-        StoreEntry& fresh = view.entry(entry);
-        const std::uint64_t claimed = words.read(fresh.word);
-        fresh.nbytes.store(0, kRelaxed);
-        fresh.header.store(0, kRelaxed);
-        fresh.favour.store(encode_favour({static_cast<std::uint8_t>(options.weight),
-                                          static_cast<std::uint8_t>(options.weight), 0}),
-                           kRelaxed);
-        const std::int64_t expires_at =
-            options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0;
-        fresh.expires_at.store(expires_at, kRelaxed);
-        WordPlan plan;
-        plan.set(version, seen, 0);
-        plan.set(fresh.word, claimed, layout::encode_entry(State::Staged, self));
-        if (words.change(plan)) {
-            PENSTOCK_CRASH_POINT("store.reserve.staged");
-            return entry;
-        }
-        if (move(entry, word(entry), State::Freeing, self)) finish_freeing(entry);
-        if (plan.is_broken()) return damaged("entries");
+        const Outcome outcome = StoreEntries::stage(entry, version, seen, options);
+        if (outcome == Outcome::Done) return entry;
+        if (outcome == Outcome::Damaged) break;
     }
     return damaged("entries");
 }
 
 Status StoreCore::no_room(std::uint64_t bytes) noexcept {
-    add(own().refused);
+    count(own().refused);
     const HeapUse use = heap.use();
     return {ErrorCode::NoSpace,
             "no room for " + std::to_string(bytes) + " bytes in " + title() + ": " +
@@ -352,19 +285,19 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
             reap();
             continue;
         }
-        const StoreOrder::Outcome eviction = evict_one();
-        if (eviction == StoreOrder::Outcome::Damaged) return damaged("links");
-        if (eviction == StoreOrder::Outcome::Done) continue;
+        const Outcome eviction = evict_one();
+        if (eviction == Outcome::Damaged) return damaged("links");
+        if (eviction == Outcome::Done) continue;
         if (!std::exchange(has_looked, true)) {
             // Once more: what one of the dead held may have passed to a janitor that died as well,
             // in a place that was looked at before.
             reap();
-            go_on_for_the_stopped();
+            unstick_all();
             continue;
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
             if (Status status = check_usable(); !status) return status;
-            add(own().refused);
+            count(own().refused);
             return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                                   " bytes of shared memory for " + title() + ": " +
                                                   outcome.error.message() +
@@ -375,17 +308,10 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
     return damaged("blocks");
 }
 
-// Finishes what another has begun and may be stopped at, so that it holds back no room and no
-// entries: evictions, and objects that it released last.
-void StoreCore::go_on(std::uint32_t entry) noexcept {
-    collect(entry);
-    const std::uint64_t seen = word(entry);
-    if (decoded(seen).state == State::Evicting) move(entry, seen, State::Resident);
-}
-
-// With all of them, and with hints that they have not written down.
-void StoreCore::go_on_for_the_stopped() noexcept {
-    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) go_on(entry);
+// Completes what stalled participants left half done, so that they hold back no room and no
+// entries.
+void StoreCore::unstick_all() noexcept {
+    for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) unstick(entry);
     heap.restore_hints();
 }
 
@@ -425,46 +351,18 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
 }
 
 Status StoreCore::commit(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        const layout::EntryWord is = decoded(seen);
-        const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
-        const bool is_late = expires_at != 0 && os::monotonic_ns() >= expires_at;
-        if (is.participant != self || is.state != State::Staged || is_late) {
-            abort(entry);
-            add(own().expired);
-            return {ErrorCode::Expired,
-                    is_late ? "the reservation's deadline has passed; the object was not committed"
-                            : "the reservation was cleared away; the object was not committed"};
-        }
-        const std::uint64_t bytes = own_bytes(entry);
-        const auto outcome = order.append(entry, seen, layout::encode_entry(State::Resident));
-        if (outcome == StoreOrder::Outcome::Changed) continue;
-        if (outcome == StoreOrder::Outcome::Damaged) {
-            abort(entry);
-            return damaged("links");
-        }
-        PENSTOCK_CRASH_POINT("store.commit.resident");
-        add(own().committed);
-        add(own().committed_bytes, bytes);
+    const Outcome outcome = publish(entry);
+    if (outcome == Outcome::Done) {
         committed.notify();
         return Status::ok();
     }
+    const bool is_late = is_overdue(entry);
     abort(entry);
-    return damaged("entries");
-}
-
-void StoreCore::abort(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        const layout::EntryWord is = decoded(seen);
-        if (is.participant != self || (is.state != State::Staged && is.state != State::Expired))
-            return;
-        if (!move(entry, seen, State::Freeing, self)) continue;
-        PENSTOCK_CRASH_POINT("store.abort.freeing");
-        add(own().aborted);
-        return finish_freeing(entry);
-    }
+    if (outcome == Outcome::Damaged) return damaged("links");
+    count(own().expired);
+    return {ErrorCode::Expired,
+            is_late ? "the reservation's deadline has passed; the object was not committed"
+                    : "the reservation was cleared away; the object was not committed"};
 }
 
 Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
@@ -488,81 +386,14 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
                                     " bytes long where it is; abort it and reserve anew"};
 }
 
-// ---- pinning
+// ---- reading
 
-// False: it is not there any more.
-bool StoreCore::pin(std::uint32_t entry) noexcept {
-    pins->acquire(entry);
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        const State state = decoded(seen).state;
-        if (state == State::Resident) return true;
-        if (state != State::Evicting) break;
-        // Another is evicting it, and has not looked at our pin, or will see it.
-        if (move(entry, seen, State::Resident)) return true;
-    }
-    unpin(entry);
-    return false;
-}
-
-void StoreCore::unpin(std::uint32_t entry) noexcept {
-    // It was removed meanwhile and left to its last reader.
-    if (pins->release(entry)) collect(entry);
-}
-
-bool StoreCore::has_key(std::uint32_t entry, std::string_view key) const noexcept {
-    const Content found = content(entry);
-    return found.is_sound && found.key.size() == key.size() &&
-           std::memcmp(found.key.data(), key.data(), key.size()) == 0;
-}
-
-std::optional<std::uint32_t> StoreCore::pin_hash(const KeyHash& hash,
-                                                 std::string_view key) noexcept {
-    const std::uint32_t found = index.find(hash, [&](std::uint32_t entry, std::uint64_t seen) {
-        if (decoded(seen).state == State::Staged || !pin(entry)) return false;
-        // Once more under the pin: the entry may be another object's by now.
-        if (index.has_hash(entry, hash) && has_key(entry, key)) return true;
-        unpin(entry);
-        return false;
-    });
-    if (found == StoreIndex::kNone) return std::nullopt;
-    return found;
-}
-
-std::optional<std::uint32_t> StoreCore::pin_key(std::string_view key) noexcept {
-    return pin_hash(hash_key(key, segment->header().instance[0]), key);
-}
-
-bool StoreCore::pin_ref(const StoreRef& ref) noexcept {
-    if (ref.entry >= view.shape().entries() || !pin(ref.entry)) return false;
-    if (view.entry(ref.entry).incarnation.load(kRelaxed) == ref.incarnation) return true;
-    unpin(ref.entry);
-    return false;
-}
-
-StoreCore::Content StoreCore::content(std::uint32_t entry) const noexcept {
-    const StoreEntry& from = view.entry(entry);
-    const layout::EntryHeader header = layout::decode_header(from.header.load(kRelaxed));
-    const std::uint64_t nbytes = from.nbytes.load(kRelaxed);
-    const HeapBlock block = heap.block_named(payload_of(words.read(from.block)));
-    const std::uint64_t room = heap.bytes_of(block);
-    Content content;
-    if (block.length == 0 || header.lead_bytes > room || nbytes > room - header.lead_bytes ||
-        header.key_bytes + header.meta_bytes > header.lead_bytes) {
-        return content;
-    }
-    const std::byte* const start = segment->views() + heap.offset(block);
-    content.ref = {entry, from.incarnation.load(kRelaxed)};
-    content.key = {start, header.key_bytes};
-    content.meta = {start + header.key_bytes, header.meta_bytes};
-    content.bytes = {start + header.lead_bytes, nbytes};
-    content.format = static_cast<Format>(header.format);
-    content.is_sound = true;
-    return content;
+std::optional<StoreCore::Content> StoreCore::pin_key(std::string_view key) noexcept {
+    return StoreEntries::pin_key(hash_key(key, segment->header().instance[0]), key);
 }
 
 std::string StoreCore::key_of(std::uint32_t entry) noexcept {
-    if (decoded(word(entry)).state != State::Resident || !pin(entry)) return {};
+    if (state_of(entry).state != State::Resident || !pin(entry)) return {};
     const Content found = content(entry);
     std::string key(reinterpret_cast<const char*>(found.key.data()), found.key.size());
     unpin(entry);
@@ -570,36 +401,31 @@ std::string StoreCore::key_of(std::uint32_t entry) noexcept {
 }
 
 void StoreCore::count_look(bool is_hit) noexcept {
-    add(is_hit ? own().hits : own().misses);
-}
-
-// It was read.
-void StoreCore::touch(std::uint32_t entry) noexcept {
-    if (view.shape().eviction == Eviction::Sieve) order.visit(entry);
-    if (view.shape().eviction == Eviction::Lru) order.renew(entry);
+    count(is_hit ? own().hits : own().misses);
 }
 
 StoreLook StoreCore::look(std::string_view key) noexcept {
     StoreLook look;
     const KeyHash hash = hash_key(key, segment->header().instance[0]);
-    if (const auto entry = pin_hash(hash, key)) {
+    if (const auto found = StoreEntries::pin_key(hash, key)) {
         look.state = StoreLook::State::Hit;
-        look.nbytes = content(*entry).bytes.size();
-        look.is_retained = decode_favour(view.entry(*entry).favour.load(kRelaxed)).retained > 0;
-        unpin(*entry);
+        look.nbytes = found->bytes.size();
+        look.is_retained = is_retained(found->ref.entry);
+        unpin(found->ref.entry);
         return look;
     }
     index.find(hash, [&](std::uint32_t, std::uint64_t seen) {
-        if (decoded(seen).state != State::Staged) return false;
+        const layout::EntryWord is = layout::decode_entry(seen);
+        if (is.state != State::Staged) return false;
         look.state = StoreLook::State::Staged;
-        look.staged_by = static_cast<int>(decoded(seen).participant);
+        look.staged_by = static_cast<int>(is.participant);
         return true;
     });
     return look;
 }
 
-Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wait& wait) noexcept {
-    std::optional<std::uint32_t> found;
+Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait& wait) noexcept {
+    std::optional<Content> found;
     const auto is_there = [&] {
         if (!found) found = pin_key(key);
         return found.has_value();
@@ -612,15 +438,12 @@ Status StoreCore::wait_for(std::string_view key, std::uint32_t& entry, const Wai
     };
     const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);
     if (segment->is_foreign()) return segment->why_foreign();
-    if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) {
-        entry = *found;
-        return Status::ok();
-    }
-    if (found) unpin(*found);
+    if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) return *found;
+    if (found) unpin(found->ref.entry);
     if (end == WaitEnd::Timeout) {
-        return {ErrorCode::Timeout, shown(key) + " is not in " + title() + " yet"};
+        return Status(ErrorCode::Timeout, shown(key) + " is not in " + title() + " yet");
     }
-    return {ErrorCode::Cancelled, "the wait for " + shown(key) + " was cancelled"};
+    return Status(ErrorCode::Cancelled, "the wait for " + shown(key) + " was cancelled");
 }
 
 // ---- memory
@@ -661,148 +484,20 @@ void StoreCore::register_cuda() {
 
 // ---- removing
 
-std::uint64_t StoreCore::own_bytes(std::uint32_t entry) const noexcept {
-    const StoreEntry& from = view.entry(entry);
-    const layout::EntryHeader header = layout::decode_header(from.header.load(kRelaxed));
-    return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
-}
-
-// The block back to the heap, and the entry free, in one change. It is ours, Freeing.
-void StoreCore::finish_freeing(std::uint32_t entry) noexcept {
-    StoreEntry& self_entry = view.entry(entry);
-    index.forget(entry);
-    PENSTOCK_CRASH_POINT("store.free.forgotten");
-    const std::uint64_t seen = words.read(self_entry.word);
-    const std::uint64_t name = words.read(self_entry.block);
-    const HeapBlock block = heap.block_named(payload_of(name));
-    if (block.length == 0) {
-        WordPlan plan;
-        plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
-        plan.set(self_entry.block, name, 0);
-        for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-            if (words.change(plan) || !words.renew(plan)) break;
-        }
-        return;
-    }
-    WordPlan plan;
-    plan.set(self_entry.word, seen, layout::encode_entry(State::Free));
-    plan.set(self_entry.block, name, 0);
-    heap.free(block, plan);
-    PENSTOCK_CRASH_POINT("store.free.freed");
-}
-
-// A removed object goes with its last reader: the one that finds no holder bit set frees it.
-void StoreCore::collect(std::uint32_t entry) noexcept {
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        if (decoded(seen).state != State::Doomed || is_held(view, entry)) return;
-        if (!move(entry, seen, State::Freeing, self)) continue;
-        PENSTOCK_CRASH_POINT("store.collect.freeing");
-        return finish_freeing(entry);
-    }
-}
-
-// A reader's pin refuses it, also one that comes in between.
-StoreOrder::Outcome StoreCore::evict(std::uint32_t entry) noexcept {
-    using Outcome = StoreOrder::Outcome;
-    const std::uint64_t seen = word(entry);
-    if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {
-        return Outcome::Changed;
-    }
-    PENSTOCK_CRASH_POINT("store.evict.evicting");
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t now = word(entry);
-        if (decoded(now).state != State::Evicting || decoded(now).participant != self) {
-            return Outcome::Changed;
-        }
-        // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
-        // between this and another thread of ours it may have been a reader's meanwhile.
-        const bool is_wanted = is_held(view, entry) ||
-                               decode_favour(view.entry(entry).favour.load(kRelaxed)).retained > 0;
-        if (is_wanted) {
-            if (move(entry, now, State::Resident)) return Outcome::Changed;
-            continue;
-        }
-        const std::uint64_t bytes = own_bytes(entry);
-        const Outcome outcome =
-            order.remove(entry, now, layout::encode_entry(State::Freeing, self));
-        if (outcome == Outcome::Changed) continue;
-        if (outcome == Outcome::Damaged) {
-            move(entry, now, State::Resident);
-            return outcome;
-        }
-        PENSTOCK_CRASH_POINT("store.evict.freeing");
-        finish_freeing(entry);
-        add(own().evicted);
-        add(own().evicted_bytes, bytes);
-        return outcome;
-    }
-    return Outcome::Damaged;
-}
-
-StoreOrder::Outcome StoreCore::evict_one() noexcept {
-    using Outcome = StoreOrder::Outcome;
-    if (view.shape().eviction == Eviction::None) return Outcome::Changed;
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint32_t victim = order.victim();
-        if (victim == StoreOrder::kNone) return Outcome::Changed;
-        const Outcome outcome = evict(victim);
-        if (outcome != Outcome::Changed) return outcome;
-    }
-    return Outcome::Damaged;
-}
-
-// Of an object that we have pinned; it goes with its last reader. Changed: another did it.
-StoreOrder::Outcome StoreCore::remove(std::uint32_t entry) noexcept {
-    using Outcome = StoreOrder::Outcome;
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t seen = word(entry);
-        const State state = decoded(seen).state;
-        if (state == State::Evicting) {
-            move(entry, seen, State::Resident);
-            continue;
-        }
-        if (state != State::Resident) return Outcome::Changed;
-        const Outcome outcome = order.remove(entry, seen, layout::encode_entry(State::Doomed));
-        if (outcome == Outcome::Changed) continue;
-        if (outcome == Outcome::Damaged) return outcome;
-        PENSTOCK_CRASH_POINT("store.remove.doomed");
-        add(own().deleted);
-        return outcome;
-    }
-    return Outcome::Damaged;
-}
-
 std::uint64_t StoreCore::clear() noexcept {
     std::uint64_t removed = 0;
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
         const std::uint64_t seen = word(entry);
-        const layout::EntryWord is = decoded(seen);
-        if (is.state == State::Staged) {
-            // The memory stays its writer's; the commit is refused.
-            if (move(entry, seen, State::Expired, is.participant)) ++removed;
+        const State state = layout::decode_entry(seen).state;
+        if (state == State::Staged) {
+            if (expire(entry, seen)) ++removed;
             continue;
         }
-        if (is.state != State::Resident && is.state != State::Evicting) continue;
-        if (!pin(entry)) continue;
-        if (remove(entry) == StoreOrder::Outcome::Done) ++removed;
+        if ((state != State::Resident && state != State::Evicting) || !pin(entry)) continue;
+        if (remove(entry) == Outcome::Done) ++removed;
         unpin(entry);
     }
     return removed;
-}
-
-// Of an object that we have pinned.
-bool StoreCore::keep(std::uint32_t entry, bool keeps) noexcept {
-    std::atomic<std::uint64_t>& word = view.entry(entry).favour;
-    std::uint64_t seen = word.load(kRelaxed);
-    for (;;) {
-        Favour favour = decode_favour(seen);
-        const auto most = static_cast<std::uint16_t>(~0U);
-        if (favour.retained == (keeps ? most : 0)) return false;
-        favour.retained =
-            static_cast<std::uint16_t>(keeps ? favour.retained + 1 : favour.retained - 1);
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
-    }
 }
 
 }  // namespace penstock::detail

@@ -12,24 +12,20 @@
 #include "penstock/store.hpp"
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
-#include "segment/life/segment.hpp"
-#include "segment/memory/heap.hpp"
 #include "segment/waiting/signal.hpp"
-#include "store/index.hpp"
-#include "store/order.hpp"
-#include "store/pins.hpp"
+#include "store/entries.hpp"
 
 namespace penstock::detail {
 
 // Shared by the handle, its reservations and its pinned objects; leaves the segment when the last
 // one goes. Any thread.
-struct StoreCore final : Attachment {
+struct StoreCore final : Attachment, StoreEntries {
     // Place 0 of a fresh segment, which its creator took before anybody could see it.
     static std::shared_ptr<StoreCore> create(const std::string& name, const StoreOptions& options);
     // A free place of one that is there. Throws Busy.
     static std::shared_ptr<StoreCore> attach(std::unique_ptr<Segment> segment);
 
-    StoreCore(std::unique_ptr<Segment> joined, unsigned place);
+    StoreCore(std::unique_ptr<Segment> joined, unsigned participant);
     StoreCore(const StoreCore&) = delete;
     StoreCore& operator=(const StoreCore&) = delete;
     ~StoreCore();
@@ -44,37 +40,21 @@ struct StoreCore final : Attachment {
     Result<Staged> reserve(std::string_view key, std::uint64_t nbytes,
                            const ReserveOptions& options) noexcept;
     Status commit(std::uint32_t entry) noexcept;
-    void abort(std::uint32_t entry) noexcept;
     // Of a reservation whose data begin at `data`.
     Status resize(std::uint32_t entry, const std::byte* data, std::uint64_t nbytes) noexcept;
 
-    // Reading. A pin is the caller's, who must unpin().
-    std::optional<std::uint32_t> pin_key(std::string_view key) noexcept;
-    bool pin_ref(const StoreRef& ref) noexcept;
-    void unpin(std::uint32_t entry) noexcept;
-    struct Content {
-        StoreRef ref;
-        std::span<const std::byte> key;
-        std::span<const std::byte> meta;
-        std::span<const std::byte> bytes;
-        Format format = Format::Bytes;
-        bool is_sound = false;
-    };
-    // Of an entry that is pinned or staged by us.
-    [[nodiscard]] Content content(std::uint32_t entry) const noexcept;
+    // Reading. What comes back is pinned: the caller must unpin() it.
+    std::optional<Content> pin_key(std::string_view key) noexcept;
     // Empty: nothing is resident there.
     [[nodiscard]] std::string key_of(std::uint32_t entry) noexcept;
-    Status wait_for(std::string_view key, std::uint32_t& entry, const Wait& wait) noexcept;
+    Result<Content> wait_for(std::string_view key, const Wait& wait) noexcept;
     [[nodiscard]] StoreLook look(std::string_view key) noexcept;
     void count_look(bool is_hit) noexcept;
-    void touch(std::uint32_t entry) noexcept;
 
     // Removing.
-    StoreOrder::Outcome remove(std::uint32_t entry) noexcept;
     std::uint64_t clear() noexcept;
     // Reaps what the dead held; waits for other janitors.
     void reap() noexcept;
-    bool keep(std::uint32_t entry, bool keeps) noexcept;
     std::uint64_t trim(std::uint64_t keep_bytes) noexcept;
     void register_cuda();
     void persist() noexcept;
@@ -82,18 +62,9 @@ struct StoreCore final : Attachment {
     [[nodiscard]] Status check_usable() const noexcept;  // why nothing can be done, or ok
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
-    [[nodiscard]] layout::StoreParticipant& own() const noexcept { return view.participant(self); }
 
-    std::unique_ptr<Segment> segment;
-    StoreView view;
-    MultiWord words;
-    Heap heap;
-    StoreIndex index;
-    StoreOrder order;
     Signal committed;
     Membership membership;
-    unsigned self;
-    std::unique_ptr<Pins> pins;          // null: no place yet
     std::atomic<bool> is_fixed = false;  // the payload's mapping: locked, or pinned for a device
     Cancel closing;
 
@@ -105,7 +76,6 @@ private:
     void try_reap() noexcept;
     void take_over(unsigned participant) noexcept;
     void vacate() noexcept;
-    void take_over_entry(std::uint32_t entry, unsigned dead) noexcept;
 
     Status check_request(std::string_view key, std::uint64_t nbytes,
                          const ReserveOptions& options) const noexcept;
@@ -114,27 +84,8 @@ private:
     Status refuse_staged(std::string_view key, std::uint32_t entry, std::uint64_t seen) noexcept;
     std::uint32_t claim_entry(const KeyHash& hash) noexcept;
     Result<HeapBlock> allocate(std::uint32_t entry, const HeapRequest& request) noexcept;
-    void go_on(std::uint32_t entry) noexcept;
-    void go_on_for_the_stopped() noexcept;
+    void unstick_all() noexcept;
     Status no_room(std::uint64_t bytes) noexcept;
-
-    [[nodiscard]] std::uint64_t word(std::uint32_t entry) const noexcept {
-        return words.read(view.entry(entry).word);
-    }
-    bool move(std::uint32_t entry, std::uint64_t seen, State state,
-              unsigned participant = 0) noexcept {
-        return MultiWord::change(view.entry(entry).word, seen,
-                                 layout::encode_entry(state, participant));
-    }
-    std::optional<std::uint32_t> pin_hash(const KeyHash& hash, std::string_view key) noexcept;
-    bool pin(std::uint32_t entry) noexcept;
-    [[nodiscard]] bool has_key(std::uint32_t entry, std::string_view key) const noexcept;
-    // Done: an object was evicted. Changed: it stays, or none may go.
-    StoreOrder::Outcome evict_one() noexcept;
-    StoreOrder::Outcome evict(std::uint32_t entry) noexcept;
-    void collect(std::uint32_t entry) noexcept;
-    void finish_freeing(std::uint32_t entry) noexcept;
-    [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 
     std::mutex janitor_;  // the table of participants is one thread's at a time
     std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is

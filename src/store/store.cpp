@@ -29,15 +29,14 @@ Status unsound(StoreCore& core, std::uint32_t entry) noexcept {
                                     std::to_string(entry)};
 }
 
-// Of an entry that is pinned; the pin goes over to the object.
+// The pin goes over to the object.
 Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
-                              std::uint32_t entry) noexcept {
+                              const StoreCore::Content& found) noexcept {
     // After the pin, which may have been reaped by now: if nothing is noted here, it holds.
     if (core->segment->is_found_dead()) [[unlikely]]
         return core->segment->why_foreign();
-    const StoreCore::Content found = core->content(entry);
-    if (!found.is_sound) return unsound(*core, entry);
-    core->touch(entry);
+    if (!found.is_sound) return unsound(*core, found.ref.entry);
+    core->touch(found.ref.entry);
     core->count_look(true);
     return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
                                found.format);
@@ -239,7 +238,7 @@ Result<StoreObject> Store::get(std::string_view key) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (!is_usable(*core_)) [[unlikely]]
         return core_->check_usable();
-    if (const auto entry = core_->pin_key(key)) return object_of(core_, *entry);
+    if (const auto found = core_->pin_key(key)) return object_of(core_, *found);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
 }
@@ -248,7 +247,7 @@ Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (!is_usable(*core_)) [[unlikely]]
         return core_->check_usable();
-    if (core_->pin_ref(ref)) return object_of(core_, ref.entry);
+    if (const auto found = core_->pin_ref(ref)) return object_of(core_, *found);
     core_->count_look(false);
     return Status(ErrorCode::NotFound);
 }
@@ -256,9 +255,8 @@ Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
 Result<StoreObject> Store::wait(std::string_view key, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed_handle();
     if (Status status = core_->check_usable(); !status) return status;
-    std::uint32_t entry = 0;
-    if (Status status = core_->wait_for(key, entry, wait); !status) return status;
-    return object_of(core_, entry);
+    const Result<StoreCore::Content> found = core_->wait_for(key, wait);
+    return found ? object_of(core_, *found) : found.status();
 }
 
 bool Store::contains(std::string_view key) noexcept {
@@ -300,10 +298,10 @@ template <typename Act>
 Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&& act) noexcept {
     if (core == nullptr) return closed_handle();
     if (Status status = core->check_usable(); !status) return status;
-    const auto entry = core->pin_key(key);
-    if (!entry) return Status(ErrorCode::NotFound);
-    const bool done = act(*entry);
-    core->unpin(*entry);
+    const auto found = core->pin_key(key);
+    if (!found) return Status(ErrorCode::NotFound);
+    const bool done = act(found->ref.entry);
+    core->unpin(found->ref.entry);
     return done ? Status::ok() : Status(ErrorCode::NotFound);
 }
 
@@ -329,11 +327,11 @@ bool Store::touch(std::string_view key) noexcept {
 }
 
 Status Store::retain(std::string_view key) noexcept {
-    return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, true); });
+    return act_on(core_, key, [this](std::uint32_t entry) { return core_->retain(entry, true); });
 }
 
 Status Store::release(std::string_view key) noexcept {
-    return act_on(core_, key, [this](std::uint32_t entry) { return core_->keep(entry, false); });
+    return act_on(core_, key, [this](std::uint32_t entry) { return core_->retain(entry, false); });
 }
 
 std::uint64_t Store::clear() noexcept {

@@ -84,7 +84,7 @@ TEST_F(StoreNamespaces, TheKeyOfADeadWriterIsFree) {
     ASSERT_NO_FATAL_FAILURE(kill_worker());
     must_promptly(other_, "put 2 1000");
     must_promptly(writer_, "read 2");
-    EXPECT_EQ(look().pinned, 0U);
+    EXPECT_EQ(look().in_use, 0U);
     EXPECT_EQ(look().staged, 0U);
     EXPECT_EQ(look().deaths, 1U);
     close();

@@ -222,7 +222,7 @@ private:
             const std::string wrong = check_numbered(object->bytes(), score_[kKeptOf + rank_]);
             if (!wrong.empty()) broken_store_promise(kept_name() + ": " + wrong);
         }
-        static_cast<void>(store.release(kept_name()));
+        static_cast<void>(store_.release(kept_name()));
         is_kept_ = false;
     }
 

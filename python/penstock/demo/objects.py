@@ -168,7 +168,7 @@ class _WorkerPool:
         result = "was had again at once" if self._account.had_again else "is NOT to be had"
         return (
             f"process {pid} killed with {held.staged_bytes >> 20} MiB reserved and "
-            f"{held.pinned} objects pinned; {_WANTED >> 20} MiB of it {result}"
+            f"{held.in_use} objects in use; {_WANTED >> 20} MiB of it {result}"
         )
 
     def kill_all(self) -> None:

@@ -425,7 +425,7 @@ TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
     EXPECT_EQ(ids(*batch), (Ids{"g2"}));
     EXPECT_EQ(reader.take_notices().size(), 1U);
     EXPECT_TRUE(reader.take_notices().empty());
-    EXPECT_EQ(reader.stats.dead_lettered, 1U);
+    EXPECT_EQ(reader.stats().dead_lettered, 1U);
     EXPECT_EQ(reader.dead_letters()->size(), 1U);
     batch->ack(1);
     EXPECT_EQ(reader.discard(), 1U);
@@ -445,7 +445,7 @@ TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
     EXPECT_EQ(batch->deliveries(0), 1U);
     batch->ack(1);
     EXPECT_EQ(reader.take_notices().size(), 2U);
-    EXPECT_EQ(reader.stats.dead_lettered, 2U);
+    EXPECT_EQ(reader.stats().dead_lettered, 2U);
     EXPECT_EQ(reader.held_messages().size(), 1U);  // of an earlier life: it has no slot
     EXPECT_EQ(reader.discard(), 2U);
 }
