@@ -68,7 +68,7 @@ def test_a_sequence_that_is_there_already_is_set_aside(name: str) -> None:
             batch.ack()
             (letter,) = reader.dead_letters()
             assert letter.content() == group(2, 6)
-            assert reader.stats.dead_lettered == 1
+            assert reader.stats().dead_lettered == 1
         shown = subprocess.run(
             [sys.executable, "-m", "penstock.cli.main", "info", name],
             capture_output=True,
@@ -131,7 +131,7 @@ with TrajectoryReader.create(name, sequences=64, capacity="512MiB") as reader:
         batch = reader.next_batch(timeout=30)
     print(batch.tokens.shape, [str(one.message) for one in caught])
     batch.ack()
-    print(reader.stats.dead_lettered, len(reader.dead_letters()))
+    print(reader.stats().dead_lettered, len(reader.dead_letters()))
     reader.discard()
 """
 
@@ -165,7 +165,7 @@ def test_more_tokens_than_can_be_counted(
         monkeypatch.setattr("penstock.trajectories.batch._MOST_PACKED", 10)
         with pytest.raises(penstock.NoSpace, match="packed batch of 16 tokens"):
             reader.next_batch(layout="packed", timeout=LONG)
-        assert reader.stats.dead_lettered == 1
+        assert reader.stats().dead_lettered == 1
 
 
 # --- what a request asks for ------------------------------------------------------------------
@@ -201,7 +201,7 @@ def test_a_group_that_does_not_meet_a_request_that_others_met(
     assert "no column 'masks'" in words
     assert "'wide' of 'default' was set aside: " in words
     assert "does not fit into int32" in words
-    assert reader.stats.dead_lettered == 2
+    assert reader.stats().dead_lettered == 2
     assert len(reader.dead_letters()) == 2
 
 
@@ -213,7 +213,7 @@ def test_a_request_that_was_never_met_is_refused(name: str, reader: TrajectoryRe
         for request in ({"columns": ["advantages"]}, {"dtypes": {"tokens": "float32"}}):
             with pytest.raises(penstock.InvalidArgument):
                 reader.next_batch(timeout=LONG, **request)
-        assert reader.stats.dead_lettered == 0
+        assert reader.stats().dead_lettered == 0
         with reader.next_batch(timeout=LONG) as batch:
             assert firsts(batch) == [1, 1, 2, 2]
 
@@ -319,7 +319,7 @@ def test_what_json_cannot_say_is_set_aside(
         assert answer.status_code == 200
         assert [one["tokens"][0][0] for one in answer.json()["batch"]] == [9]
         assert client.get("/batch").json() == {"batch": None}
-        assert writer.stats.dead_lettered == len(bad) + 1
+        assert writer.stats().dead_lettered == len(bad) + 1
     assert len(caplog.records) == len(bad)
     assert "'g0' of 'local' was set aside: JSON can't say it" in caplog.text
 
