@@ -15,10 +15,6 @@ namespace {
 using layout::StoreEntry;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-layout::EntryWord decoded(std::uint64_t value) noexcept {
-    return layout::decode_entry(value);
-}
-
 std::string shown(std::string_view key) {
     constexpr std::size_t kMax = 60;
     return "'" + printable(cut(key, kMax)) + (key.size() > kMax ? "...'" : "'");
