@@ -108,7 +108,7 @@ struct QueueCore final : Attachment {
     // Whether the stream has ended. What was accepted before that is found by a look after it.
     [[nodiscard]] bool has_ended_before_look() const noexcept;
     // Whether a request for so many is worth a try: they are there, or no more will come.
-    [[nodiscard]] bool may_have(std::uint64_t least) const noexcept {
+    [[nodiscard]] bool may_have(std::uint64_t least) noexcept {
         return ring.has(head, least) || is_ended();
     }
     Status wait_ready(std::uint64_t least, const Wait& wait) noexcept;

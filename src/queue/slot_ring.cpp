@@ -169,19 +169,30 @@ std::uint64_t SlotRing::count_returned(std::uint64_t most) const noexcept {
 
 // Tickets are claimed in order: while the one that would be the last is not, there are fewer. That
 // look is all that a request costs the producers while it waits.
-bool SlotRing::has(std::uint64_t head, std::uint64_t least) const noexcept {
+bool SlotRing::has(std::uint64_t& head, std::uint64_t least) noexcept {
     if (may_have_returned()) least -= count_returned(least);
     if (least == 0) return true;
-    std::uint64_t at = std::max(head, hint_of(view_.head()));
-    const std::uint64_t most = at + mask_ + 1;
-    if (least > mask_ + 1 || !is_claimed(at + least - 1)) return false;
-    for (; at < most && is_claimed(at); ++at) {
+    head = std::max(head, hint_of(view_.head()));
+    if (least > mask_ + 1 || !is_claimed(head + least - 1)) return false;
+    // What waits lies within a lap of the first ticket that is not spent, which may be far from a
+    // hint: others took what was between.
+    pass_spent(head);
+    const std::uint64_t end = head + mask_ + 1;
+    for (std::uint64_t at = head; at < end && is_claimed(at); ++at) {
         const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
         if (word.state == SlotState::Ready && word.lap == at >> lap_shift_ && --least == 0) {
             return true;
         }
     }
     return false;
+}
+
+void SlotRing::pass_spent(std::uint64_t& head) noexcept {
+    for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
+        const SlotWord word = layout::decode_slot(slot_of(head).word.load(kAcquire));
+        if (!is_spent(word, head >> lap_shift_)) return;
+        push(view_.head(), ++head);
+    }
 }
 
 bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {

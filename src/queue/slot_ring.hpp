@@ -175,8 +175,9 @@ public:
         if (announced == ((sight.returned + 2) | 1U)) sight.returned = announced;
     }
 
-    // Whether `least` messages wait, or one that must come alone. Exact while none is taken.
-    [[nodiscard]] bool has(std::uint64_t head, std::uint64_t least) const noexcept;
+    // Whether `least` messages wait, or one that must come alone. Exact while none is taken. Moves
+    // `head`.
+    [[nodiscard]] bool has(std::uint64_t& head, std::uint64_t least) noexcept;
 
     // Whether a take, or a claim, would probably find something.
     [[nodiscard]] bool is_ready(std::uint64_t head) const noexcept {
@@ -341,6 +342,8 @@ private:
                            const SlotWord& to) noexcept;
     // Before the move, so that a death in between makes a look in vain and hides nothing.
     void note_dead_letter() noexcept { view_.state().had_dead_letters.store(1, kRelaxed); }
+    // Moves `head` on to a ticket that is not spent.
+    void pass_spent(std::uint64_t& head) noexcept;
     // Whether the ticket's slot has been claimed for it, or gone beyond.
     [[nodiscard]] bool is_claimed(std::uint64_t ticket) const noexcept {
         const SlotWord word = layout::decode_slot(slot_of(ticket).word.load(kAcquire));

@@ -255,6 +255,27 @@ TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {
 #endif
 
 // Six processes with requests of different sizes: every message once, none waits for ever.
+// The hint of where to begin lags behind what others took whole, by more than the queue has slots
+// to spare.
+TEST_F(WaitingLineTest, ARequestSeesAllThatWaitsHoweverFarTheHintLags) {
+    Queue queue = Queue::create(name_, small_queue(8));
+    Queue other = Queue::attach(name_, QueueRole::Consumer);
+    Queue own = Queue::attach(name_, QueueRole::Consumer);
+    std::vector<Delivery> batch;
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number, kInCell, Deadline::now())));
+    }
+    ASSERT_TRUE(succeeds(other.take_many(batch, 6, Deadline::now(), 6)));
+    for (Delivery& delivery : batch) delivery.ack();
+    for (std::uint64_t number = 8; number < 14; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number, kInCell, Deadline::now())));
+    }
+    batch.clear();
+    EXPECT_TRUE(succeeds(own.take_many(batch, 8, Deadline::now(), 8)));
+    EXPECT_EQ(batch.size(), 8U);
+    for (Delivery& delivery : batch) delivery.ack();
+}
+
 TEST_F(WaitingLineTest, ManyRequestsAreAllServed) {
     constexpr std::size_t kConsumers = 6;
     constexpr std::size_t kRounds = 60;
