@@ -398,7 +398,7 @@ void TrajectoryBatch::dead_letter(std::size_t index) noexcept {
     if (!is_open() || index >= groups_.size()) return;
     if (reader_->is_foreign()) return untake();  // nothing in the queue is ours
     groups_[index].dead_letter();
-    reader_->board.state().dead_letter.fetch_add(1, std::memory_order_relaxed);
+    reader_->board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
     const auto reader = reader_;
     untake();
     reader->board.credit_signal().notify();  // it is on its way no more

@@ -52,8 +52,8 @@ struct alignas(kApart) BoardState {
     std::atomic<std::uint64_t> groups;
     std::atomic<std::uint64_t> sequences;
     std::atomic<std::uint64_t> dropped_stale;
-    std::atomic<std::uint64_t> max_tokens;   // of a sequence; 0: no bound. By a trainer; relaxed
-    std::atomic<std::uint64_t> dead_letter;  // groups that no batch could be made of; for people
+    std::atomic<std::uint64_t> max_tokens;     // of a sequence; 0: no bound. By a trainer; relaxed
+    std::atomic<std::uint64_t> dead_lettered;  // groups that no batch could be made of; for people
 };
 static_assert(sizeof(BoardState) == kApart);
 

@@ -48,7 +48,7 @@ TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
     stats.sequences = state.sequences.load(kRelaxed);
     stats.dropped_stale = state.dropped_stale.load(kRelaxed);
     stats.max_tokens = state.max_tokens.load(kRelaxed);
-    stats.dead_lettered = state.dead_letter.load(kRelaxed);
+    stats.dead_lettered = state.dead_lettered.load(kRelaxed);
     stats.environments = board.environments();
     return stats;
 }
@@ -86,7 +86,7 @@ void ReaderState::hold(HeldGroup group) {
 }
 
 void ReaderState::note_dead_letters(std::string why) {
-    board.state().dead_letter.fetch_add(1, std::memory_order_relaxed);
+    board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
     board.credit_signal().notify();  // it is on its way no more
     constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);

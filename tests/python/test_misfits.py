@@ -76,7 +76,7 @@ def test_a_sequence_that_is_there_already_is_set_aside(name: str) -> None:
             check=True,
         ).stdout
         assert "1 group that no batch could be made of" in shown
-        assert inspect_trajectories(name).trajectories.dead_letter == 1
+        assert inspect_trajectories(name).trajectories.dead_lettered == 1
         with TrajectoryReader.attach(name, sequences=2, max_tokens=6) as larger:
             assert larger.requeue_dead_letters() == 1
             with larger.next_batch(timeout=LONG) as batch:
