@@ -44,6 +44,9 @@ def main() -> None:
 
     command = Path(sys.executable).with_name("penstock")
     assert subprocess.run([command, "ls", "--json"], check=True, capture_output=True).stdout
+    demo = subprocess.run([command, "demo"], check=False, capture_output=True, text=True)
+    assert demo.returncode == 1, demo
+    assert "./dev demo" in demo.stderr, demo.stderr
     print(f"penstock {metadata.version('penstock')}: the wheel works alone")
 
 

@@ -41,7 +41,7 @@ def workers_of(segment: str) -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"penstock.demo.worker" in command and segment.encode() in command[-2]:
+            if b"penstock_demo.worker" in command and segment.encode() in command[-2]:
                 found[json.loads(command[-2])["rank"]] = int(entry.name)
     return found
 

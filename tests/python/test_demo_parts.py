@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from penstock.demo import latency, result, screen, steps
-from penstock.demo.corpus import NothingToSend, read_corpus
-from penstock.demo.ledger import Ledger
-from penstock.demo.snapshot import Row, Snapshot
-from penstock.demo.story import Event
+from penstock_demo import latency, result, screen, steps
+from penstock_demo.corpus import NothingToSend, read_corpus
+from penstock_demo.ledger import Ledger
+from penstock_demo.snapshot import Row, Snapshot
+from penstock_demo.story import Event
 
 
 @pytest.fixture

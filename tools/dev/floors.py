@@ -63,7 +63,7 @@ def room_of_module(parts: tuple[str, ...]) -> str | None:
     """Of a module's path within the package; None for the package itself, which shows all."""
     if not parts or parts[0] == "__init__":
         return None
-    if parts[0] in ("cli", "demo") or parts[-1] == "__main__":
+    if parts[0] == "cli" or parts[-1] == "__main__":
         return "commands"
     if parts[0] in SHARED or (parts[0].startswith("_") and parts[0] != "_core"):
         return "shared"

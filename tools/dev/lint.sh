@@ -30,7 +30,7 @@ lint_layout() {
 
 lint_python() {
     "$VENV/bin/ruff" check .
-    "$VENV/bin/mypy" -p penstock
+    "$VENV/bin/mypy" -p penstock -p penstock_demo
 }
 
 lint_shell() {

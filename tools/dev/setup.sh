@@ -184,7 +184,10 @@ package_fingerprint() {
 # The package as users get it, compiled and installed from this tree; again only when a source changed.
 # The build folder stays, so that only what changed is compiled.
 install_package() {
-    local fingerprint
+    local fingerprint site
+    # `penstock demo` is in examples/, which the wheel leaves out.
+    site=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    printf '%s\n' "$ROOT/examples" >"$site/penstock_examples.pth"
     fingerprint=$(package_fingerprint)
     if [ "$(cat "$STAMPS/package" 2>/dev/null)" = "$fingerprint" ]; then
         return 0

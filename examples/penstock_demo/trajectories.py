@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli import output
-from penstock.demo.corpus import read_corpus
-from penstock.demo.rollouts import GROUP_SIZES, SEQUENCES, play_environment, play_trainer
-from penstock.demo.worker_pool import ProcessEnded
 from penstock.trajectories import TrajectoryReader, TrajectoryStats
+from penstock_demo.corpus import read_corpus
+from penstock_demo.rollouts import GROUP_SIZES, SEQUENCES, play_environment, play_trainer
+from penstock_demo.worker_pool import ProcessEnded
 
 __all__ = ["Account", "run"]
 

@@ -1,5 +1,5 @@
 """One worker process of the demo: receives every step in place, checks it, reports back.
-Run as `python -m penstock.demo.worker ORDERS`; it ends when the driver closes, or dies."""
+Run as `python -m penstock_demo.worker ORDERS`; it ends when the driver closes, or dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import penstock
-from penstock.demo.ledger import Ledger
+from penstock_demo.ledger import Ledger
 
 REPORT_EVERY = 0.1  # seconds
 _ATTACH_WITHIN = 20.0

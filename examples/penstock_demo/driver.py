@@ -10,16 +10,16 @@ from pathlib import Path
 
 import penstock
 from penstock import _interrupts
-from penstock.demo import result
-from penstock.demo.corpus import Corpus, read_corpus
-from penstock.demo.failures import Failures
-from penstock.demo.snapshot import Plan, Snapshot, View, row_of
-from penstock.demo.steps import Step, StepMaker
-from penstock.demo.story import Story
-from penstock.demo.tally import Tally
-from penstock.demo.timeline import KILL_AT, Act, Timeline
-from penstock.demo.worker_pool import ProcessEnded, WorkerPool
 from penstock.state import ReaderState
+from penstock_demo import result
+from penstock_demo.corpus import Corpus, read_corpus
+from penstock_demo.failures import Failures
+from penstock_demo.snapshot import Plan, Snapshot, View, row_of
+from penstock_demo.steps import Step, StepMaker
+from penstock_demo.story import Story
+from penstock_demo.tally import Tally
+from penstock_demo.timeline import KILL_AT, Act, Timeline
+from penstock_demo.worker_pool import ProcessEnded, WorkerPool
 
 _LOOK_EVERY = 0.1  # seconds between two looks at reports, readers and screen
 _READY_WITHIN = 60.0

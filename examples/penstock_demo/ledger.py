@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.demo import latency, steps
+from penstock_demo import latency, steps
 
 PACES = ("engine", "flat out")
 

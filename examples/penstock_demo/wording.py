@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from penstock.cli import units
-from penstock.demo.corpus import Corpus
-from penstock.demo.result import Account, Kill, Result
-from penstock.demo.snapshot import Plan, Row, Snapshot
+from penstock_demo.corpus import Corpus
+from penstock_demo.result import Account, Kill, Result
+from penstock_demo.snapshot import Plan, Row, Snapshot
 
 
 def intention(plan: Plan) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from penstock.demo.corpus import Corpus
-from penstock.demo.result import Result
-from penstock.demo.snapshot import Plan, Snapshot
+from penstock_demo.corpus import Corpus
+from penstock_demo.result import Result
+from penstock_demo.snapshot import Plan, Snapshot
 
 
 class SilentView:

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from penstock._reservation import Reservation
-from penstock.demo.corpus import Corpus, read_corpus
 from penstock.errors import Busy, NoSpace
 from penstock.store import Store
+from penstock_demo.corpus import Corpus, read_corpus
 
 __all__ = ["PIECE", "hold_all_it_can", "want_chunks"]
 

@@ -7,11 +7,11 @@ import time
 from dataclasses import replace
 
 import penstock
-from penstock.demo.result import Kill
-from penstock.demo.story import Story
-from penstock.demo.timeline import Timeline
-from penstock.demo.worker_pool import Worker, WorkerPool
 from penstock.state import ReaderState
+from penstock_demo.result import Kill
+from penstock_demo.story import Story
+from penstock_demo.timeline import Timeline
+from penstock_demo.worker_pool import Worker, WorkerPool
 
 _REPLACED_WITHIN = 30.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from penstock.demo.timeline import Timeline
+from penstock_demo.timeline import Timeline
 
 
 @dataclass(frozen=True)

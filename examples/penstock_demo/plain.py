@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from penstock.cli import output, units
-from penstock.demo import wording
-from penstock.demo.corpus import Corpus
-from penstock.demo.result import Account, Result
-from penstock.demo.snapshot import Plan, Snapshot
+from penstock_demo import wording
+from penstock_demo.corpus import Corpus
+from penstock_demo.result import Account, Result
+from penstock_demo.snapshot import Plan, Snapshot
 
 _EVERY = 2.0  # seconds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from penstock.demo.steps import Step, payload
+from penstock_demo.steps import Step, payload
 
 
 class Tally:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli import output
-from penstock.demo.chunks import PIECE, hold_all_it_can, want_chunks
-from penstock.demo.corpus import read_corpus
-from penstock.demo.worker_pool import ProcessEnded
 from penstock.errors import Error
 from penstock.state import StoreStats
 from penstock.store import Store
+from penstock_demo.chunks import PIECE, hold_all_it_can, want_chunks
+from penstock_demo.corpus import read_corpus
+from penstock_demo.worker_pool import ProcessEnded
 
 __all__ = ["Account", "run"]
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli import units
-from penstock.demo import wording
-from penstock.demo.corpus import Corpus
-from penstock.demo.result import Result
-from penstock.demo.snapshot import Plan, Row, Snapshot
-from penstock.demo.story import Event
+from penstock_demo import wording
+from penstock_demo.corpus import Corpus
+from penstock_demo.result import Result
+from penstock_demo.snapshot import Plan, Row, Snapshot
+from penstock_demo.story import Event
 
 _MARKS = {
     "starting": ("○", "yellow"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import penstock
 from penstock import _interrupts, inspect
-from penstock.demo.worker import REPORT_EVERY, Orders
+from penstock_demo.worker import REPORT_EVERY, Orders
 
 _REPORTS_KEPT = round(1 / REPORT_EVERY) + 1
 _REAP_WITHIN = 5.0  # seconds that a process may take to end
@@ -126,7 +126,7 @@ class WorkerPool:
             complaints = tempfile.TemporaryFile()  # noqa: SIM115  the worker's, for its life
             # A session of its own: Ctrl-C is for the driver, which ends the workers in order.
             process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.demo.worker", orders.to_json()],
+                [sys.executable, "-m", "penstock_demo.worker", orders.to_json()],
                 stdin=subprocess.DEVNULL,
                 stdout=complaints,
                 stderr=complaints,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.demo.corpus import Corpus
+from penstock_demo.corpus import Corpus
 
 Step = dict[str, Any]
 

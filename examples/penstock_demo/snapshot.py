@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from penstock.demo import latency
-from penstock.demo.corpus import Corpus
-from penstock.demo.result import Result
-from penstock.demo.story import Event
-from penstock.demo.worker_pool import Worker
 from penstock.state import ReaderState
+from penstock_demo import latency
+from penstock_demo.corpus import Corpus
+from penstock_demo.result import Result
+from penstock_demo.story import Event
+from penstock_demo.worker_pool import Worker
 
 
 @dataclass(frozen=True)

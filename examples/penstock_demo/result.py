@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from penstock.demo import latency
-from penstock.demo.ledger import PACES
-from penstock.demo.worker_pool import Worker
+from penstock_demo import latency
+from penstock_demo.ledger import PACES
+from penstock_demo.worker_pool import Worker
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import IO, Final
 import numpy as np
 import numpy.typing as npt
 
-from penstock.demo.corpus import read_corpus
 from penstock.errors import Closed, Timeout
 from penstock.trajectories import (
     TrajectoryBatch,
@@ -22,6 +21,7 @@ from penstock.trajectories import (
     TrajectoryReader,
     TrajectoryWriter,
 )
+from penstock_demo.corpus import read_corpus
 
 __all__ = ["GROUP_SIZES", "SEQUENCES", "play_environment", "play_trainer"]
 
