@@ -56,11 +56,8 @@ class Cast : public Scenario {
 public:
     Cast(std::string name, Row described) : row(std::move(described)), segment(std::move(name)) {}
 
-    Actor& victim() override { return party("victim").actor; }
-    std::string act() override {
-        Party& one = party("victim");
-        return note_told(one, row.act);
-    }
+    Actor& victim() override { return party(victim_name()).actor; }
+    std::string act() override { return note_told(party(victim_name()), row.act); }
     void meanwhile() override { play(row.meanwhile); }
     [[nodiscard]] std::string must_pass() const override { return row.must_pass; }
     [[nodiscard]] bool is_about(const std::string& passed) const override {
@@ -167,7 +164,8 @@ protected:
         std::deque<std::uint64_t> held = {};  // messages in its hands
     };
 
-    // The line by which it takes part; the program that it runs; its arguments.
+    [[nodiscard]] virtual std::string victim_name() const { return "victim"; }
+    // The line by which it takes part; the program that it runs.
     [[nodiscard]] virtual std::string join_line(const std::string& name) const = 0;
     [[nodiscard]] virtual Process start(std::uint64_t number) const = 0;
     // What an answer, and a death in what it was told, say of messages.
@@ -176,10 +174,23 @@ protected:
 
     // Whether there is one of the name, started ever.
     [[nodiscard]] bool has(const std::string& name) const { return parties_.contains(name); }
+    // It sleeps in what it was told, or was told just now.
+    [[nodiscard]] bool is_waiting(const std::string& name) {
+        return has(name) && !party(name).told.empty();
+    }
+    // Another may come in its place, under its name.
+    void rename(const std::string& name, const std::string& other) {
+        auto node = parties_.extract(name);
+        parties_.erase(other);
+        if (node.empty()) return;
+        node.key() = node.mapped()->name = other;
+        parties_.insert(std::move(node));
+    }
+    void dismiss_all() { parties_.clear(); }
     Party& party(const std::string& name, const std::string& first_line = {}) {
         const auto found = parties_.find(name);
         if (found != parties_.end()) return *found->second;
-        const std::uint64_t number = parties_.size() + 1;
+        const std::uint64_t number = ++started_;
         parties_[name] = std::make_unique<Party>(Party{.name = name, .number = number});
         Party& one = *parties_[name];
         one.actor = Actor("the " + name, start(number));
@@ -194,9 +205,9 @@ protected:
     }
     // What the victim answered to its act.
     void take_answer(const Answer& answer) {
-        Party& one = party("victim");
+        Party& one = party(victim_name());
         note(one, std::exchange(one.told, {}), answer);
-        expect(std::string("victim: ") + row.act + " -> " + row.answer, answer);
+        expect(one.name + ": " + row.act + " -> " + row.answer, answer);
     }
     void await_death(const std::string& name) { bury(party(name), party(name).told); }
     [[nodiscard]] bool is_alive(const std::string& name) {
@@ -267,6 +278,7 @@ private:
     }
 
     std::map<std::string, std::unique_ptr<Party>> parties_;
+    std::uint64_t started_ = 0;
 };
 
 template <typename Walk, typename Row = decltype(Walk::row)>
