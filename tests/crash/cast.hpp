@@ -1,5 +1,5 @@
-// The cast of a scenario, and the language in which a row of a crash walk says what they do: who,
-// and a line for its program, or one of these.
+// The processes of a scenario, and the language in which a row of a crash walk says what each does:
+// its name, and a line for its program or one of these.
 //
 //   writer: put 8 1000                     it is asked to, and answers "ok"
 //   reader: room 50000 -> NoSpace|Busy     it answers one of these; "*" is any
@@ -21,7 +21,7 @@
 //   victim: freeze                         if it sleeps, it notices nothing of what follows,
 //   victim: thaw                           but all of it at once
 //
-// Who is named for the first time is started, and joins by the concept's own line for it.
+// A process named for the first time is started, and joins by the concept's own line for it.
 #pragma once
 
 #include <algorithm>
@@ -98,7 +98,7 @@ public:
         if (verb == "stop") return hold_still(one);
         if (verb == "die") {
             process.kill();
-            return bury(one, {});
+            return await_end(one, {});
         }
         const bool is_parked = verb == "park";
         const bool is_told = is_parked || verb == "tell";
@@ -124,7 +124,7 @@ public:
         expect(line, answer);
         return answer;
     }
-    // For what has a bound of its own: none keeps another from creating, attaching or removing.
+    // Creating, attaching and removing wait for no other process: two seconds are the bound.
     Answer must_soon(const std::string& line) {
         const std::int64_t since = os::monotonic_ns();
         const Answer answer = must(line);
@@ -209,7 +209,7 @@ protected:
         note(one, std::exchange(one.told, {}), answer);
         expect(one.name + ": " + row.act + " -> " + row.answer, answer);
     }
-    void await_death(const std::string& name) { bury(party(name), party(name).told); }
+    void await_death(const std::string& name) { await_end(party(name), party(name).told); }
     [[nodiscard]] bool is_alive(const std::string& name) {
         return has(name) && !party(name).actor.process().is_over();
     }
@@ -239,7 +239,7 @@ private:
         std::string line;
         for (std::size_t i = 4; i < words.size(); ++i) line += (i > 4 ? " " : "") + words[i];
         one.actor.tell(note_told(one, line));
-        if (words[0] == "die") return bury(one, one.told);
+        if (words[0] == "die") return await_end(one, one.told);
         return await_stop(one);
     }
     static Answer hold_still(Party& one) {
@@ -256,7 +256,7 @@ private:
         await(2 * span, [end] { return SteadyClock::now() >= end; });
         return ok();
     }
-    Answer bury(Party& one, const Words& told) {
+    Answer await_end(Party& one, const Words& told) {
         require(one.actor.process().wait(kPatience).has_value(), one.name + " lives on");
         note_death(one, told);
         return ok();
