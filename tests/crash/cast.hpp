@@ -281,17 +281,14 @@ private:
     std::uint64_t started_ = 0;
 };
 
+// Adds an operation for each row.
 template <typename Walk, typename Row = decltype(Walk::row)>
-std::vector<Operation> operations_of(const std::vector<std::vector<Row>>& tables) {
-    std::vector<Operation> operations;
-    for (const std::vector<Row>& table : tables) {
-        for (const Row& row : table) {
-            operations.push_back({row.name, [row](const std::string& segment) {
-                                      return std::make_unique<Walk>(segment, row);
-                                  }});
-        }
+void add_rows(std::vector<Operation>& operations, const std::vector<Row>& rows) {
+    for (const Row& row : rows) {
+        operations.push_back({row.name, [row](const std::string& segment) {
+                                  return std::make_unique<Walk>(segment, row);
+                              }});
     }
-    return operations;
 }
 
 }  // namespace penstock::trust

@@ -1,7 +1,4 @@
 // The crash walk of Queue: every point of every operation, a kill and a stop at each.
-// usage: queue_crash_walk_test [--full] [--lanes N] [--shard I/N] [--only PART_OF_A_CASE]
-// [--verbose]
-//
 // Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
 // Messages of 100 bytes lie in their slot, larger ones in a block.
 #include "tests/crash/queue_walk.hpp"
@@ -182,44 +179,42 @@ std::vector<QueueRow> consumers() {
     };
 }
 
-// Another has died in mid-operation. The victim looks for a message and finds it dead, or joins in
-// its place.
+// Another has died in mid-operation. The victim looks for a message and finds it dead.
 std::vector<QueueRow> finders() {
-    return {
+    std::vector<QueueRow> rows{
         {.name = "reap a dead consumer",
          .before = {"producer: put 1 10000", "producer: put 1 100", "doomed: hold", "doomed: hold",
-                    "doomed: die"},
-         .act = "hold 0",
-         .must_pass = "membership.reap.locked"},
+                    "doomed: die"}},
         {.name = "reap one dead in ack",
          .before = {"producer: put 1 10000", "doomed: hold",
                     "doomed: die at queue.ack.done:1 in ack"},
-         .act = "hold 0",
-         .answer = "ok|Timeout",
-         .must_pass = "membership.reap.locked"},
+         .answer = "ok|Timeout"},
         {.name = "reap one dead in nack",
          .before = {"producer: put 1 10000", "doomed: hold",
-                    "doomed: die at queue.return.returned:1 in nack"},
-         .act = "hold 0",
-         .must_pass = "membership.reap.locked"},
+                    "doomed: die at queue.return.returned:1 in nack"}},
         {.name = "reap one dead in put",
          .before = {"doomed: die at queue.put.named:1 in put 1 10000"},
-         .act = "hold 0",
-         .answer = "ok|Timeout",
-         .must_pass = "membership.reap.locked"},
+         .answer = "ok|Timeout"},
         // While its janitor stands still the dead one can't be reaped, and is passed as one that
         // gives no sign of life: that takes longer than to notice a death.
         {.name = "reap one dead in line",
          .before = {"doomed: die at queue.line.announced:1 in take-whole 3 5000"},
-         .act = "hold 0",
          .answer = "ok|Timeout",
-         .must_pass = "membership.reap.locked",
          .stopped = {"producer: put 1 100", "consumer: recv 1"}},
         {.name = "reap a dead lender",
          .before = {"doomed: loan 20000", "doomed: die"},
-         .act = "hold 0",
-         .answer = "ok|Timeout",
-         .must_pass = "membership.reap.locked"},
+         .answer = "ok|Timeout"},
+    };
+    for (QueueRow& row : rows) {
+        row.act = "hold 0";
+        row.must_pass = "membership.reap.locked";
+    }
+    return rows;
+}
+
+// The victim joins, in the place of a dead one whose messages come back, or in a fresh one.
+std::vector<QueueRow> newcomers() {
+    return {
         {.name = "attach after a death",
          .before = {"victim: start", "producer: put 1 10000", "doomed: hold", "producer: put 1 100",
                     "doomed: hold", "doomed: loan 20000", "doomed: die"},
@@ -256,22 +251,16 @@ void leave_ended(QueueLifeWalk& walk) {
     walk.close("blocked");
     walk.everybody_leaves();
 }
-constexpr QueuePromise kEnds{.beside = check_stream,
-                             .completed =
-                                 [](QueueLifeWalk& walk, const Answer&) {
-                                     require(walk.is_closed(), "the stream should have ended");
-                                     leave_ended(walk);
-                                 },
-                             .died = leave_ended};
-// A producer that put while the last one stood still is the last one now.
-constexpr QueuePromise kEndsWithTheLast{.beside = check_stream,
-                                        .completed =
-                                            [](QueueLifeWalk& walk, const Answer&) {
-                                                require(walk.is_closed() == (walk.count == 0),
-                                                        "the stream should have ended, or not");
-                                                leave_ended(walk);
-                                            },
-                                        .died = leave_ended};
+constexpr QueuePromise kEnds{
+    .beside = check_stream,
+    .completed =
+        [](QueueLifeWalk& walk, const Answer&) {
+            // A producer that put while the last one stood still is the last one now.
+            const bool goes_on = walk.count == 1 && walk.row.is_last_producer;
+            require(walk.is_closed() != goes_on, "the stream should have ended, or not");
+            leave_ended(walk);
+        },
+    .died = leave_ended};
 
 std::vector<QueueRow> ends() {
     const Words creator{"victim: create @ 0 creator", "producer: attach @ any 1000", kParkConsumer};
@@ -292,7 +281,8 @@ std::vector<QueueRow> ends() {
         {.name = "last producer closes",
          .before = last_producer,
          .act = "close",
-         .promise = &kEndsWithTheLast},
+         .is_last_producer = true,
+         .promise = &kEnds},
         {.name = "creator departs", .before = creator, .act = "depart", .promise = &kEnds},
         {.name = "creator departs from a queue with messages",
          .before = creator_with_messages,
@@ -301,7 +291,8 @@ std::vector<QueueRow> ends() {
         {.name = "last producer departs",
          .before = last_producer,
          .act = "depart",
-         .promise = &kEndsWithTheLast},
+         .is_last_producer = true,
+         .promise = &kEnds},
         {.name = "end",
          .before = {"producer: create @ 0 last_producer", "victim: attach @ producer 1000",
                     kParkConsumer},
@@ -539,14 +530,16 @@ std::vector<QueueRow> from_outside() {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    constexpr Role kRoles[] = {{kQueueRole, play_queue_actor}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    Premises premises("queue-walk");
-    std::vector<Operation> operations =
-        operations_of<QueueStruckWalk>({producers(), consumers(), finders()});
-    for (Operation& one :
-         operations_of<QueueLifeWalk>({ends(), leaving(), dropping(), from_outside()})) {
-        operations.push_back(std::move(one));
-    }
-    return run_crash_walk(premises, parse_walk_options(argc, argv), operations);
+    return crash_walk_main(argc, argv, {kQueueRole, play_queue_actor}, [] {
+        std::vector<Operation> operations;
+        add_rows<QueueStruckWalk>(operations, producers());
+        add_rows<QueueStruckWalk>(operations, consumers());
+        add_rows<QueueStruckWalk>(operations, finders());
+        add_rows<QueueStruckWalk>(operations, newcomers());
+        add_rows<QueueLifeWalk>(operations, ends());
+        add_rows<QueueLifeWalk>(operations, leaving());
+        add_rows<QueueLifeWalk>(operations, dropping());
+        add_rows<QueueLifeWalk>(operations, from_outside());
+        return operations;
+    });
 }

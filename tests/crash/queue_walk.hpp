@@ -34,11 +34,12 @@ struct QueueRow {
     Words stopped = {};  // while the victim is stopped, in place of the usual flow
     Words then = {};     // what the victim has yet to do after its act
     Words after_death = {};
-    Words tidy = {};            // what others have yet to do
-    bool gets_first = false;    // the victim gets the message that was put first, and no other
-    bool is_uncertain = false;  // dead, it may be done with what it asked for
-    bool may_vanish = false;    // what was put before may be dropped
-    bool has_left = false;      // the victim, by its act at the latest
+    Words tidy = {};                // what others have yet to do
+    bool gets_first = false;        // the victim gets the message that was put first, and no other
+    bool is_uncertain = false;      // dead, it may be done with what it asked for
+    bool may_vanish = false;        // what was put before may be dropped
+    bool has_left = false;          // the victim, before its act
+    bool is_last_producer = false;  // the victim
     Words another_at = {};  // stopped there, it finds its message taken by the consumer: one more
     const QueuePromise* promise = nullptr;
 };

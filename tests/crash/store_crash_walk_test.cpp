@@ -1,7 +1,4 @@
 // The crash walk of the Store: every point of every operation, a kill and a stop at each.
-// usage: store_crash_walk_test [--full] [--lanes N] [--shard I/N] [--only PART_OF_A_CASE]
-// [--verbose]
-//
 // Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
 #include "tests/crash/store_walk.hpp"
 
@@ -45,7 +42,7 @@ void look_at_what_the_dead_staged(StoreWalk& walk) {
     if (answer.is_ok()) {
         walk.must_promptly("reader: remove 7");
     } else {
-        require(answer.outcome == "Busy" && answer.number("peer") >= StoreWalk::kVictimPlace,
+        require(answer.outcome == "Busy" && answer.number("peer") >= StoreWalk::kVictim,
                 "it is being written: " + answer.line());
     }
 }
@@ -106,69 +103,57 @@ std::vector<StoreRow> joining_and_leaving() {
     };
 }
 
-std::vector<StoreRow> writing() {
-    return {
-        // The object is invisible before the commit, which follows when the victim could go on.
-        {.name = "reserve",
-         .store = kNone,
-         .act = "reserve 7 200000",
-         .must_pass = "store.reserve.allocated",
-         .object = kThereInTheEnd,
-         .then = {"victim: commit 7"}},
+// The object is invisible before the commit, which follows when the victim could go on.
+std::vector<StoreRow> reserving() {
+    std::vector<StoreRow> rows{
+        {.name = "reserve", .store = kNone, .must_pass = "store.reserve.allocated"},
         {.name = "reserve, key first",
-         .act = "reserve 7 200000",
          .must_pass = "store.reserve.allocated",
-         .object = kThereInTheEnd,
-         .is_key_first = true,
-         .then = {"victim: commit 7"}},
+         .is_key_first = true},
         // The store is full of what may go. What the victim was about to evict is not its own:
         // neither the object nor its room.
         {.name = "reserve evicting",
          .before = {"writer: fill 10 8 100000", "reader: read 10", "reader: read 12"},
-         .act = "reserve 7 200000",
          .must_pass = "store.evict.freeing",
-         .object = kThereInTheEnd,
          .owned = kObject + 2 * kOther,
-         .owns_nothing_at = "store.evict.evicting:1:",
-         .then = {"victim: commit 7"}},
+         .owns_nothing_at = "store.evict.evicting:1:"},
         {.name = "reserve evicting fifo",
          .store = kFifo,
          .before = {"writer: fill 10 8 100000", "reader: read 10", "reader: read 12"},
-         .act = "reserve 7 200000",
          .must_pass = "store.evict.freeing",
-         .object = kThereInTheEnd,
          .owned = kObject + 2 * kOther,
          .is_key_first = true,
-         .owns_nothing_at = "store.evict.evicting:1:",
-         .then = {"victim: commit 7"}},
+         .owns_nothing_at = "store.evict.evicting:1:"},
         // There are as many objects as the index has entries: 32.
         {.name = "reserve in a full index",
          .store = {.objects = 1},
          .before = {"writer: fill 10 30 100"},
-         .act = "reserve 7 200000",
          .must_pass = "store.evict.freeing",
-         .object = kThereInTheEnd,
-         .is_key_first = true,
-         .then = {"victim: commit 7"}},
+         .is_key_first = true},
         // The key is staged by a dead writer: the victim finds that out and reaps it.
         {.name = "reserve over the dead",
          .before = {"doomed: reserve 7 200000", "doomed: die"},
-         .act = "reserve 7 200000",
          .must_pass = "store.janitor.freeing",
-         .object = kThereInTheEnd,
          .owned = 2 * kObject,
          .is_key_first = true,
-         .then = {"victim: commit 7"},
          .look = look_at_what_the_dead_staged},
         {.name = "reserve over the dead, room first",
          .store = kNone,
          .before = {"doomed: reserve 7 200000", "doomed: die"},
-         .act = "reserve 7 200000",
          .must_pass = "store.janitor.freeing",
-         .object = kThereInTheEnd,
          .owned = 2 * kObject,
-         .then = {"victim: commit 7"},
          .look = look_at_what_the_dead_staged},
+    };
+    for (StoreRow& row : rows) {
+        row.act = "reserve 7 200000";
+        row.object = kThereInTheEnd;
+        row.then = {"victim: commit 7"};
+    }
+    return rows;
+}
+
+std::vector<StoreRow> writing() {
+    return {
         {.name = "commit",
          .before = {"victim: reserve 7 200000"},
          .act = "commit 7",
@@ -398,11 +383,15 @@ std::vector<StoreRow> beside_a_half_change() {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    constexpr Role kRoles[] = {{kStoreRole, play_store_actor}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    Premises premises("store-walk");
-    return run_crash_walk(premises, parse_walk_options(argc, argv),
-                          operations_of<StoreWalk>({joining_and_leaving(), writing(), reading(),
-                                                    removing_and_retaining(), memory_and_the_dead(),
-                                                    beside_a_half_change()}));
+    return crash_walk_main(argc, argv, {kStoreRole, play_store_actor}, [] {
+        std::vector<Operation> operations;
+        add_rows<StoreWalk>(operations, joining_and_leaving());
+        add_rows<StoreWalk>(operations, writing());
+        add_rows<StoreWalk>(operations, reserving());
+        add_rows<StoreWalk>(operations, reading());
+        add_rows<StoreWalk>(operations, removing_and_retaining());
+        add_rows<StoreWalk>(operations, memory_and_the_dead());
+        add_rows<StoreWalk>(operations, beside_a_half_change());
+        return operations;
+    });
 }

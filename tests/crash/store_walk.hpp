@@ -125,7 +125,7 @@ public:
 
     // ---- for the hooks of rows
 
-    static constexpr std::int64_t kVictimPlace = 2;
+    static constexpr std::int64_t kVictim = 2;
     bool is_complete = false;
 
     [[nodiscard]] Object expected() const {
@@ -211,8 +211,8 @@ private:
     void look_at_object() {
         const Answer answer = promptly("reader: look 7");
         if (answer.text("state") == "staged") {
-            require(answer.number("peer") == kVictimPlace, "staged by another: " + answer.line());
-            must_promptly("writer: put 7 10 -> Busy peer=" + text(kVictimPlace));
+            require(answer.number("peer") == kVictim, "staged by another: " + answer.line());
+            must_promptly("writer: put 7 10 -> Busy peer=" + text(kVictim));
         }
         check_object();
     }
@@ -250,7 +250,7 @@ private:
         must_promptly("reader: recheck 2");
     }
 
-    // None is at work: all that is used is what the objects take, to the byte.
+    // All that is used is what the objects take, to the byte.
     void check_accounts() {
         const Answer sum = must("reader: sum");
         const StoreStats now = stats();

@@ -1,7 +1,4 @@
 // The crash walk of trajectories: every point of every operation, a kill and a stop at each.
-// usage: trajectory_crash_walk_test [--full] [--lanes N] [--shard I/N] [--only PART_OF_A_CASE]
-// [--verbose]
-//
 // Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
 // What is only the queue's (creating, ending, discarding) is walked there.
 #include "tests/crash/trajectory_walk.hpp"
@@ -147,12 +144,10 @@ std::vector<TrajectoryRow> trainers() {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    constexpr Role kRoles[] = {{kTrajectoryRole, play_trajectory_actor}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    Premises premises("trajectory-walk");
-    std::vector<Operation> operations = operations_of<WriterWalk>({writers()});
-    for (Operation& one : operations_of<TrainerWalk>({trainers()})) {
-        operations.push_back(std::move(one));
-    }
-    return run_crash_walk(premises, parse_walk_options(argc, argv), operations);
+    return crash_walk_main(argc, argv, {kTrajectoryRole, play_trajectory_actor}, [] {
+        std::vector<Operation> operations;
+        add_rows<WriterWalk>(operations, writers());
+        add_rows<TrainerWalk>(operations, trainers());
+        return operations;
+    });
 }
