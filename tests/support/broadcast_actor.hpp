@@ -9,12 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "os/crash_point.hpp"
 #include "penstock/broadcast.hpp"
-#include "tests/support/actor_role.hpp"
-#include "tests/support/answers.hpp"
+#include "tests/support/actor_program.hpp"
 #include "tests/support/numbered.hpp"
-#include "tests/support/talk.hpp"
 
 namespace penstock::trust {
 
@@ -65,219 +62,170 @@ private:
     std::thread thread_;
 };
 
-class BroadcastActor : public ActorRole<BroadcastActor> {
+class BroadcastActor : public ActorProgram {
+public:
+    BroadcastActor() {
+        // NAME READERS CAPACITY LARGE raise|drop
+        on("create", [this](const std::string& name, unsigned readers, std::uint64_t capacity,
+                            std::uint64_t large, const std::string& on_death) {
+            writer_.reset();
+            sent_ = 0;
+            deaths_ = 0;
+            writer_.emplace(BroadcastWriter::create(
+                name, {.readers = readers,
+                       .capacity = capacity,
+                       .large = large,
+                       .on_reader_death =
+                           on_death == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise}));
+        });
+        on("attach", [this](const std::string& name, unsigned rank, const Wait& wait) {
+            held_.clear();
+            reader_.reset();
+            is_first_ = true;
+            reader_.emplace(BroadcastReader::attach(name, rank, wait));
+        });
+        on("remove", [](const std::string& name) {
+            return ok().with("removed", remove_if_abandoned(name) ? 1 : 0);
+        });
+        on("close-writer", [this] {
+            writer().close();
+            return ok().with("sent", sent_).with("deaths", deaths_);
+        });
+        on("close-reader", [this] { reader().close(); });
+        sending();
+        receiving();
+    }
+
 private:
-    friend class ActorRole<BroadcastActor>;
-
-    // create NAME READERS CAPACITY LARGE raise|drop
-    Answer create(const Words& words) {
-        writer_.reset();
-        sent_ = 0;
-        deaths_ = 0;
-        writer_.emplace(BroadcastWriter::create(
-            words.at(1), {.readers = static_cast<unsigned>(std::stoul(words.at(2))),
-                          .capacity = std::stoull(words.at(3)),
-                          .large = std::stoull(words.at(4)),
-                          .on_reader_death =
-                              words.at(5) == "drop" ? OnReaderDeath::Drop : OnReaderDeath::Raise}));
-        return ok();
+    void sending() {
+        // So many of that size, each of which waits so long.
+        on("send", [this](std::uint64_t count, std::size_t size, const Wait& wait) {
+            return send(count, size, wait);
+        });
+        // One message of that size in so many ms; and what blocked_by() said half way.
+        on("watched-send", [this](std::size_t size, int span) {
+            BlockWatch watch(writer(), Milliseconds(span / 2));
+            const std::int64_t start = os::monotonic_ns();
+            Answer answer = send(1, size, Milliseconds(span));
+            return answer.with("took_us", (os::monotonic_ns() - start) / 1000)
+                .with("blocked_by", watch.finish());
+        });
+        on("loan", [this](std::size_t size, const Wait& wait) { return loan(size, wait); });
+        on("drop", [this] { loan_.reset(); });
+        on("loan-commit", [this](std::size_t size, const Wait& wait) {
+            Status status = loan(size, wait);
+            if (status) status = loan_.value().commit();
+            loan_.reset();
+            return status ? ok().with("sent", ++sent_) : failure_of(status);
+        });
+        on("loan-drop", [this](std::size_t size, const Wait& wait) {
+            const Status status = loan(size, wait);
+            loan_.reset();
+            return status;
+        });
+        on("wait-ready", [this](const Wait& wait) { return writer().wait_ready(wait); });
+        on("stats", [this] {
+            const BroadcastStats stats = writer().stats();
+            return ok()
+                .with("held_bytes", stats.held_bytes)
+                .with("reader_deaths", stats.reader_deaths);
+        });
+    }
+    void receiving() {
+        // So many, each checked and released; ends at the first failure.
+        on("recv", [this](std::uint64_t count, const Wait& wait) { return receive(count, wait); });
+        // Until there is no more.
+        on("drain", [this](const Wait& wait) { return receive(~std::uint64_t{0}, wait); });
+        // One message, into a buffer of its size.
+        on("recv-into", [this](const Wait& wait) { return receive_into(wait); });
+        // Receives one and holds it.
+        on("hold", [this](const Wait& wait) {
+            Result<BroadcastMessage> message = reader().recv(wait);
+            if (!message) return failure_of(message.status());
+            if (Answer wrong = examine(*message); !wrong.is_ok()) return wrong;
+            held_.emplace_back(std::move(*message));
+            return ok().with("next", next_);
+        });
+        // One of those held, counted from 0.
+        on("keep", [this](std::size_t at) { held_.at(at).value().keep(); });
+        on("release", [this](std::size_t at) { held_.at(at).reset(); });
+        // Everything held, or kept, still has the bytes it had.
+        on("recheck", [this] {
+            std::string wrong;
+            for (const std::optional<BroadcastMessage>& message : held_) {
+                if (message) wrong += check_numbered(message->bytes(), message->sequence());
+            }
+            return intact(wrong);
+        });
     }
 
-    // attach NAME RANK MS
-    Answer attach(const Words& words) {
-        held_.clear();
-        reader_.reset();
-        is_first_ = true;
-        reader_.emplace(BroadcastReader::attach(
-            words.at(1), static_cast<unsigned>(std::stoul(words.at(2))), wait_of(words.at(3))));
-        return ok();
-    }
-
-    // send COUNT SIZE MS: every message waits up to MS. Deaths of readers are counted, with how
-    // long the first word of one took, and the message is sent again.
-    Answer send(const Words& words) {
-        const std::uint64_t count = std::stoull(words.at(1));
-        buffer_.resize(std::stoull(words.at(2)));
+    // Deaths of readers are counted, with how long the first word of one took, and the message is
+    // sent again.
+    Answer send(std::uint64_t count, std::size_t size, const Wait& wait) {
+        buffer_.resize(size);
         std::int64_t slowest_error = 0;
-        Answer answer = ok();
-        for (std::uint64_t i = 0; i < count;) {
+        Status status;
+        while (count > 0) {
             fill_numbered(buffer_, sent_);
             const std::int64_t start = os::monotonic_ns();
-            const Status status = writer_.value().send(buffer_, wait_of(words.at(3)));
+            status = writer().send(buffer_, wait);
             if (status) {
                 ++sent_;
-                ++i;
+                --count;
                 continue;
             }
             slowest_error = std::max(slowest_error, os::monotonic_ns() - start);
-            if (status.code() == ErrorCode::PeerDied) {
-                ++deaths_;
-                last_dead_ = status.peer();
-                continue;
-            }
-            answer = failure_of(status);
-            break;
+            if (status.code() != ErrorCode::PeerDied) break;
+            ++deaths_;
+            last_dead_ = status.peer();
         }
-        return answer.with("sent", sent_)
+        return (status ? ok() : failure_of(status))
+            .with("sent", sent_)
             .with("error_us", slowest_error / 1000)
             .with("deaths", deaths_)
             .with("last_dead", last_dead_);
     }
-
-    // watched-send SIZE MS: one message; what blocked_by() said half way.
-    Answer watched_send(const Words& words) {
-        BlockWatch watch(writer_.value(), Milliseconds(std::stoi(words.at(2)) / 2));
-        const std::int64_t start = os::monotonic_ns();
-        Answer answer = send({"send", "1", words.at(1), words.at(2)});
-        return answer.with("took_us", (os::monotonic_ns() - start) / 1000)
-            .with("blocked_by", watch.finish());
-    }
-
-    // loan SIZE MS
-    Answer loan(const Words& words) {
-        Result<BroadcastLoan> loan =
-            writer_.value().loan(std::stoull(words.at(1)), wait_of(words.at(2)));
-        if (!loan) return failure_of(loan.status());
+    Status loan(std::size_t size, const Wait& wait) {
+        Result<BroadcastLoan> loan = writer().loan(size, wait);
+        if (!loan) return loan.status();
         fill_numbered(loan->bytes(), sent_);
         loan_.emplace(std::move(*loan));
-        return ok();
-    }
-    Answer commit(const Words&) {
-        const Status status = loan_.value().commit();
-        loan_.reset();
-        if (!status) return failure_of(status);
-        return ok().with("sent", ++sent_);
-    }
-    Answer drop(const Words&) {
-        loan_.reset();
-        return ok();
-    }
-    Answer loan_and_commit(const Words& words) {
-        const Answer loaned = loan(words);
-        return loaned.is_ok() ? commit(words) : loaned;
-    }
-    Answer loan_and_drop(const Words& words) {
-        const Answer loaned = loan(words);
-        return loaned.is_ok() ? drop(words) : loaned;
+        return {};
     }
 
-    // wait-ready MS
-    Answer wait_ready(const Words& words) {
-        const Status status = writer_.value().wait_ready(wait_of(words.at(1)));
-        return status ? ok() : failure_of(status);
-    }
-
-    // recv COUNT MS: each checked and released; ends at the first failure.
-    Answer recv(const Words& words) {
-        return receive_up_to(std::stoull(words.at(1)), wait_of(words.at(2)));
-    }
-    // drain MS: until there is no more.
-    Answer drain(const Words& words) {
-        return receive_up_to(~std::uint64_t{0}, wait_of(words.at(1)));
-    }
-    Answer receive_up_to(std::uint64_t count, const Wait& wait) {
+    Answer receive(std::uint64_t count, const Wait& wait) {
         Answer answer = ok();
-        std::uint64_t received = 0;
-        const std::int64_t start = os::monotonic_ns();
-        std::int64_t first_at = 0;
-        for (; received < count; ++received) {
-            const Result<BroadcastMessage> message = reader_.value().recv(wait);
-            if (first_at == 0) first_at = os::monotonic_ns() - start;
-            if (!message) {
-                answer = failure_of(message.status());
-                break;
-            }
-            if (Answer wrong = examine(*message); !wrong.is_ok()) return wrong;
+        for (; count > 0 && answer.is_ok(); --count) {
+            const Result<BroadcastMessage> message = reader().recv(wait);
+            answer = message ? examine(*message) : failure_of(message.status());
         }
-        return answer.with("received", received)
-            .with("first", first_)
-            .with("next", next_)
-            .with("first_event_us", first_at / 1000);
+        return answer.with("first", first_).with("next", next_);
     }
-
-    // recv-into MS: one message, into a buffer of its size. Its number is its first word.
-    Answer recv_into(const Words& words) {
-        const Result<std::size_t> size = reader_.value().next_size(wait_of(words.at(1)));
+    Answer receive_into(const Wait& wait) {
+        const Result<std::size_t> size = reader().next_size(wait);
         if (!size) return failure_of(size.status());
         buffer_.resize(*size);
-        const Result<std::size_t> got = reader_.value().recv_into(buffer_, Deadline::now());
+        const Result<std::size_t> got = reader().recv_into(buffer_, Deadline::now());
         if (!got) return failure_of(got.status());
-        std::uint64_t number = 0;
+        std::uint64_t number = 0;  // is its first word
         std::memcpy(&number, buffer_.data(), std::min(sizeof number, buffer_.size()));
-        if (is_first_) first_ = next_ = number;
-        is_first_ = false;
-        const std::string wrong = check_numbered(buffer_, next_);
-        if (!wrong.empty()) return {"Torn", {}, wrong};
-        return ok().with("next", ++next_);
+        if (std::exchange(is_first_, false)) first_ = next_ = number;
+        const Answer checked = intact(check_numbered(buffer_, next_));
+        return checked.is_ok() ? ok().with("next", ++next_) : checked;
     }
-    // hold MS: receives one and holds it.
-    Answer hold(const Words& words) {
-        Result<BroadcastMessage> message = reader_.value().recv(wait_of(words.at(1)));
-        if (!message) return failure_of(message.status());
-        if (Answer wrong = examine(*message); !wrong.is_ok()) return wrong;
-        held_.emplace_back(std::move(*message));
-        return ok().with("next", next_);
-    }
-    // keep I | release I: the I-th held.
-    Answer keep(const Words& words) {
-        held_.at(std::stoull(words.at(1))).value().keep();
-        return ok();
-    }
-    Answer release(const Words& words) {
-        held_.at(std::stoull(words.at(1))).reset();
-        return ok();
-    }
-    // recheck: everything held, or kept, still has the bytes it had.
-    Answer recheck(const Words&) {
-        for (const std::optional<BroadcastMessage>& message : held_) {
-            if (!message) continue;
-            const std::string wrong = check_numbered(message->bytes(), message->sequence());
-            if (!wrong.empty()) return {"Torn", {}, wrong};
-        }
-        return ok();
-    }
-
-    // remove NAME
-    Answer remove(const Words& words) {
-        return ok().with("removed", remove_if_abandoned(words.at(1)) ? 1 : 0);
-    }
-    Answer stats(const Words&) {
-        const BroadcastStats stats = writer_.value().stats();
-        return ok()
-            .with("held_bytes", stats.held_bytes)
-            .with("reserved_bytes", stats.reserved_bytes)
-            .with("reader_deaths", stats.reader_deaths)
-            .with("messages", stats.messages);
-    }
-    Answer readers(const Words&) {
-        return ok().with("readers", name_readers(writer_.value().readers()));
-    }
-    Answer close_writer(const Words&) {
-        writer_.value().close();
-        return ok().with("sent", sent_).with("deaths", deaths_);
-    }
-    Answer close_reader(const Words&) {
-        reader_.value().close();
-        return ok();
-    }
-
     // In order, and as it was sent.
     Answer examine(const BroadcastMessage& message) {
-        if (is_first_) first_ = next_ = message.sequence();
-        is_first_ = false;
+        if (std::exchange(is_first_, false)) first_ = next_ = message.sequence();
         if (message.sequence() != next_) {
             return {"OutOfOrder",
                     {},
                     "message " + std::to_string(message.sequence()) + " came where " +
                         std::to_string(next_) + " was due"};
         }
-        const std::string wrong = check_numbered(message.bytes(), next_);
-        if (!wrong.empty()) return {"Torn", {}, wrong};
-        ++next_;
-        return ok();
+        return intact(check_numbered(message.bytes(), next_++));
     }
-
-    static const std::vector<Command> kCommands;
+    BroadcastWriter& writer() { return writer_.value(); }
+    BroadcastReader& reader() { return reader_.value(); }
 
     std::optional<BroadcastWriter> writer_;
     std::optional<BroadcastLoan> loan_;
@@ -292,38 +240,8 @@ private:
     std::uint64_t next_ = 0;
 };
 
-inline const std::vector<BroadcastActor::Command> BroadcastActor::kCommands = {
-    {"arm", &BroadcastActor::arm},
-    {"trace", &BroadcastActor::trace},
-    {"traced", &BroadcastActor::traced},
-    {"create", &BroadcastActor::create},
-    {"attach", &BroadcastActor::attach},
-    {"send", &BroadcastActor::send},
-    {"watched-send", &BroadcastActor::watched_send},
-    {"loan", &BroadcastActor::loan},
-    {"commit", &BroadcastActor::commit},
-    {"drop", &BroadcastActor::drop},
-    {"loan-commit", &BroadcastActor::loan_and_commit},
-    {"loan-drop", &BroadcastActor::loan_and_drop},
-    {"wait-ready", &BroadcastActor::wait_ready},
-    {"recv", &BroadcastActor::recv},
-    {"drain", &BroadcastActor::drain},
-    {"recv-into", &BroadcastActor::recv_into},
-    {"hold", &BroadcastActor::hold},
-    {"keep", &BroadcastActor::keep},
-    {"release", &BroadcastActor::release},
-    {"recheck", &BroadcastActor::recheck},
-    {"remove", &BroadcastActor::remove},
-    {"stats", &BroadcastActor::stats},
-    {"readers", &BroadcastActor::readers},
-    {"close-writer", &BroadcastActor::close_writer},
-    {"close-reader", &BroadcastActor::close_reader},
-    {"depart", &BroadcastActor::depart},
-};
-
 inline int play_broadcast_actor(const Words&) {
-    BroadcastActor actor;
-    return listen([&actor](const Words& words) { return actor.obey(words); });
+    return BroadcastActor().run();
 }
 
 }  // namespace penstock::trust

@@ -290,8 +290,6 @@ private:
     std::atomic<int> not_reached_{0};
 };
 
-}  // namespace
-
 WalkOptions parse_walk_options(int argc, char** argv) {
     WalkOptions options;
     options.is_full = is_full_tier(argc, argv);
@@ -310,9 +308,13 @@ WalkOptions parse_walk_options(int argc, char** argv) {
     return options;
 }
 
-int run_crash_walk(Premises& premises, const WalkOptions& options,
-                   const std::vector<Operation>& operations) {
-    return CrashWalk(premises, options).run(operations);
+}  // namespace
+
+int crash_walk_main(int argc, char** argv, const Role& role,
+                    const std::function<std::vector<Operation>()>& operations) {
+    if (const auto code = play_role(argc, argv, std::span(&role, 1))) return *code;
+    Premises premises(role.name);
+    return CrashWalk(premises, parse_walk_options(argc, argv)).run(operations());
 }
 
 }  // namespace penstock::trust

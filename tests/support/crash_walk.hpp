@@ -81,12 +81,10 @@ struct WalkOptions {
     bool is_verbose = false;
 };
 
-// From the command line: [--full] [--lanes N] [--shard I/N] [--only PART_OF_A_CASE] [--verbose],
-// shards counted from 1.
-WalkOptions parse_walk_options(int argc, char** argv);
-
-// Walks every operation in this process. 0 if every case held; prints what was walked.
-int run_crash_walk(Premises& premises, const WalkOptions& options,
-                   const std::vector<Operation>& operations);
+// The main() of a crash walk, whose processes play `role`: walks every operation. 0 if every case
+// held; prints what was walked. Arguments: [--full] [--lanes N] [--shard I/N]
+// [--only PART_OF_A_CASE] [--verbose], shards counted from 1.
+int crash_walk_main(int argc, char** argv, const Role& role,
+                    const std::function<std::vector<Operation>()>& operations);
 
 }  // namespace penstock::trust

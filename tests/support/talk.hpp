@@ -171,19 +171,6 @@ public:
         tell(line);
         await_sleep();
     }
-    // What `work` does is all there when it wakes, however long that takes: how much it finds would
-    // depend on chance, too. If it does not sleep, it has been struck, and stays so.
-    template <typename Work>
-    void in_its_sleep(Work&& work) {
-        const bool is_held = process_.is_in_futex();
-        if (is_held) {
-            process_.stop();
-            require(await(kPatience, [this] { return process_.is_stopped(); }),
-                    name_ + " can't be stopped");
-        }
-        work();
-        if (is_held) process_.resume();
-    }
     Answer ask(const std::string& line, Milliseconds patience = kPatience) {
         tell(line);
         return answer(patience);

@@ -10,13 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "os/crash_point.hpp"
 #include "penstock/trajectories.hpp"
-#include "tests/support/actor_role.hpp"
-#include "tests/support/answers.hpp"
+#include "tests/support/actor_program.hpp"
 #include "tests/support/numbered.hpp"
 #include "tests/support/queue_ledger.hpp"
-#include "tests/support/talk.hpp"
 
 namespace penstock::trust {
 
@@ -29,47 +26,72 @@ inline constexpr std::uint64_t kBatchSequences = kBatchGroups * kGroupSequences;
 inline constexpr std::uint64_t kStaleness = 1;
 inline constexpr std::uint64_t kWindowGroups = (kStaleness + 1) * kBatchGroups;
 
-class TrajectoryActor : public ActorRole<TrajectoryActor> {
+class TrajectoryActor : public ActorProgram {
 public:
-    explicit TrajectoryActor(std::uint64_t number) : number_(number) {}
+    explicit TrajectoryActor(std::uint64_t number) : number_(number) {
+        on("create", [this](const std::string& name, const std::string& environment) {
+            forget();
+            writer_.emplace(TrajectoryWriter::create(name,
+                                                     {.capacity = std::uint64_t{1} << 20U,
+                                                      .slots = 32,
+                                                      .participants = 8,
+                                                      .max_staleness = kStaleness},
+                                                     options(environment)));
+        });
+        on("write",
+           [this](const std::string& name, const std::string& environment, const Wait& wait) {
+               forget();
+               writer_.emplace(TrajectoryWriter::attach(name, options(environment), wait));
+           });
+        on("train", [this](const std::string& name, const Wait& wait) {
+            forget();
+            reader_.emplace(TrajectoryReader::attach(name, kBatchSequences, wait));
+        });
+        // So many, one after another; ends at the first that is not granted.
+        on("begin", [this](std::uint64_t count, const Wait& wait) { return begin(count, wait); });
+        on("release", [this] {
+            rollouts_.pop_front();
+            return ok().with("begun", rollouts_.size());
+        });
+        // What was begun first, each of so many tokens; ends at the first failure.
+        on("put", [this](std::uint64_t count, std::size_t tokens, const Wait& wait) {
+            Status status;
+            while (count-- > 0 && (status = put_group(tokens, wait))) {
+                rollouts_.pop_front();
+                ++accepted_;
+            }
+            return counted(status);
+        });
+        // Takes one and holds it.
+        on("batch", [this](const Wait& wait) { return hold(wait); });
+        on("ack", [this](std::uint64_t step) {
+            batch_.value().ack(step);
+            batch_.reset();
+        });
+        on("nack", [this] {
+            batch_.value().nack();
+            batch_.reset();
+        });
+        // So many batches, each checked and acknowledged; ends at the first failure.
+        on("recv", [this](std::uint64_t count, const Wait& wait) { return receive(count, wait); });
+        on("end", [this] { writer_.value().end(); });
+        // With rollouts running and a batch in hand: what is left of them follows.
+        on("close", [this] {
+            if (writer_) writer_->close();
+            if (reader_) reader_->close();
+            forget();
+            return counted({});
+        });
+    }
 
 private:
-    friend class ActorRole<TrajectoryActor>;
-
-    // create NAME ENVIRONMENT
-    Answer create(const Words& words) {
-        forget();
-        writer_.emplace(TrajectoryWriter::create(words.at(1),
-                                                 {.capacity = std::uint64_t{1} << 20U,
-                                                  .slots = 32,
-                                                  .participants = 8,
-                                                  .max_staleness = kStaleness},
-                                                 environment(words.at(2))));
-        return ok();
-    }
-    // write NAME ENVIRONMENT MS
-    Answer write(const Words& words) {
-        forget();
-        writer_.emplace(
-            TrajectoryWriter::attach(words.at(1), environment(words.at(2)), wait_of(words.at(3))));
-        return ok();
-    }
-    // train NAME MS
-    Answer train(const Words& words) {
-        forget();
-        reader_.emplace(
-            TrajectoryReader::attach(words.at(1), kBatchSequences, wait_of(words.at(2))));
-        return ok();
-    }
-
-    // begin COUNT MS: one after another; ends at the first that is not granted. "share" is what
-    // waiting cost, in thousandths of a processor.
-    Answer begin(const Words& words) {
+    // "share" is what waiting cost, in thousandths of a processor.
+    Answer begin(std::uint64_t count, const Wait& wait) {
         const std::int64_t since = os::monotonic_ns();
         const std::int64_t cpu_since = cpu_ns();
         Answer answer = ok();
-        for (std::uint64_t i = std::stoull(words.at(1)); i > 0 && answer.is_ok(); --i) {
-            Result<Rollout> rollout = writer_.value().begin(wait_of(words.at(2)));
+        for (; count > 0 && answer.is_ok(); --count) {
+            Result<Rollout> rollout = writer_.value().begin(wait);
             if (!rollout) {
                 answer = failure_of(rollout.status());
             } else {
@@ -80,63 +102,23 @@ private:
         answer.with("share", (cpu_ns() - cpu_since) * 1000 / std::max<std::int64_t>(span, 1));
         return answer.with("begun", rollouts_.size());
     }
-    Answer release(const Words&) {
-        rollouts_.pop_front();
-        return ok().with("begun", rollouts_.size());
-    }
-    // put COUNT TOKENS MS: what was begun first; ends at the first failure.
-    Answer put(const Words& words) {
-        for (std::uint64_t i = std::stoull(words.at(1)); i > 0; --i) {
-            const Status status = put_group(std::stoul(words.at(2)), wait_of(words.at(3)));
-            if (!status) return counted(failure_of(status));
-            rollouts_.pop_front();
-            ++accepted_;
-        }
-        return counted(ok());
-    }
-
-    // batch MS: takes one and holds it.
-    Answer hold(const Words& words) {
-        Result<TrajectoryBatch> batch = reader_.value().next_batch({}, wait_of(words.at(1)));
+    Answer hold(const Wait& wait) {
+        Result<TrajectoryBatch> batch = reader_.value().next_batch({}, wait);
         if (!batch) return failure_of(batch.status());
         std::string got;
         if (Answer wrong = note(*batch, got); !wrong.is_ok()) return wrong;
         batch_.emplace(*std::move(batch));
         return ok().with("got", got);
     }
-    // ack STEP
-    Answer ack(const Words& words) {
-        batch_.value().ack(std::stoull(words.at(1)));
-        batch_.reset();
-        return ok();
-    }
-    Answer nack(const Words&) {
-        batch_.value().nack();
-        batch_.reset();
-        return ok();
-    }
-    // recv COUNT MS: batches, each checked and acknowledged; ends at the first failure.
-    Answer recv(const Words& words) {
+    Answer receive(std::uint64_t count, const Wait& wait) {
         std::string got;
-        for (std::uint64_t i = std::stoull(words.at(1)); i > 0; --i) {
-            Result<TrajectoryBatch> batch = reader_.value().next_batch({}, wait_of(words.at(2)));
+        for (; count > 0; --count) {
+            Result<TrajectoryBatch> batch = reader_.value().next_batch({}, wait);
             if (!batch) return failure_of(batch.status()).with("got", got);
             if (Answer wrong = note(*batch, got); !wrong.is_ok()) return wrong;
             batch->ack(reader_->version() + 1);
         }
         return ok().with("got", got);
-    }
-
-    Answer end(const Words&) {
-        writer_.value().end();
-        return ok();
-    }
-    // With rollouts running and a batch in hand: what is left of them follows.
-    Answer close(const Words&) {
-        if (writer_) writer_->close();
-        if (reader_) reader_->close();
-        forget();
-        return counted(ok());
     }
 
     void forget() {
@@ -145,7 +127,7 @@ private:
         writer_.reset();
         reader_.reset();
     }
-    static EnvironmentOptions environment(const std::string& name) {
+    static EnvironmentOptions options(const std::string& name) {
         return {.name = name, .group_size = kGroupSequences};
     }
     static std::int64_t cpu_ns() {
@@ -179,7 +161,7 @@ private:
             const GroupView& group = batch.group(at);
             const std::string wrong =
                 check_numbered(group.columns[0].value().data, std::stoull(group.instance_id));
-            if (!wrong.empty()) return {"Torn", {}, wrong};
+            if (!wrong.empty()) return intact(wrong);
             sequences += group.sequences();
             got += (got.empty() ? "" : ",") + group.instance_id + "/" +
                    std::to_string(batch.deliveries(at)) + "/" + std::to_string(batch.sequence(at));
@@ -187,10 +169,9 @@ private:
         if (sequences == kBatchSequences) return ok();
         return {"Inexact", {}, "a batch of " + std::to_string(sequences) + " sequences"};
     }
-
-    Answer counted(Answer answer) const { return answer.with("accepted", accepted_); }
-
-    static const std::vector<Command> kCommands;
+    Answer counted(const Status& status) const {
+        return (status ? ok() : failure_of(status)).with("accepted", accepted_);
+    }
 
     std::uint64_t number_;
     std::uint64_t accepted_ = 0;
@@ -200,21 +181,9 @@ private:
     std::optional<TrajectoryBatch> batch_;
 };
 
-inline const std::vector<TrajectoryActor::Command> TrajectoryActor::kCommands = {
-    {"arm", &TrajectoryActor::arm},       {"trace", &TrajectoryActor::trace},
-    {"traced", &TrajectoryActor::traced}, {"create", &TrajectoryActor::create},
-    {"write", &TrajectoryActor::write},   {"train", &TrajectoryActor::train},
-    {"begin", &TrajectoryActor::begin},   {"release", &TrajectoryActor::release},
-    {"put", &TrajectoryActor::put},       {"batch", &TrajectoryActor::hold},
-    {"ack", &TrajectoryActor::ack},       {"nack", &TrajectoryActor::nack},
-    {"recv", &TrajectoryActor::recv},     {"end", &TrajectoryActor::end},
-    {"close", &TrajectoryActor::close},   {"depart", &TrajectoryActor::depart},
-};
-
 // trajectory-actor NUMBER
 inline int play_trajectory_actor(const Words& arguments) {
-    TrajectoryActor actor(std::stoull(arguments.at(0)));
-    return listen([&actor](const Words& words) { return actor.obey(words); });
+    return TrajectoryActor(std::stoull(arguments.at(0))).run();
 }
 
 }  // namespace penstock::trust
