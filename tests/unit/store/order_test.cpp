@@ -84,6 +84,10 @@ TEST(StoreOrder, AnyOneGoesAndTheOthersCloseUp) {
         after.erase(after.begin() + static_cast<std::ptrdiff_t>(at));
         EXPECT_EQ(stage.all(), after);
         EXPECT_EQ(stage.entry(before[at]).state, EntryState::Doomed);
+        // Both moved, so that a neighbour that goes at the same moment sees it.
+        const layout::StoreEntry& gone = stage.view.entry(before[at]);
+        EXPECT_EQ(payload_of(stage.words.read(gone.newer)), 0U);
+        EXPECT_EQ(payload_of(stage.words.read(gone.older)), 0U);
         stage.append({before[at]});  // with links of its own that lead nowhere
         after.push_back(before[at]);
         EXPECT_EQ(stage.all(), after);
@@ -181,6 +185,8 @@ TEST(StoreOrder, SievePassesOnceMoreForEachWeight) {
     EXPECT_EQ(detail::decode_favour(stage.view.entry(5).favour.load()).visits, 3);
     EXPECT_EQ(stage.evict(1), Numbers{2});
     EXPECT_EQ(detail::decode_favour(stage.view.entry(5).favour.load()).visits, 2);
+    stage.order.visit(5);
+    EXPECT_EQ(detail::decode_favour(stage.view.entry(5).favour.load()).visits, 3);
     EXPECT_EQ(stage.evict(1), Numbers{5});
 }
 
