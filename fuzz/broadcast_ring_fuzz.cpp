@@ -5,7 +5,7 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/segment_corruptor.hpp"
+#include "fuzz/strike.hpp"
 #include "penstock/broadcast.hpp"
 
 namespace penstock::fuzzing {
@@ -22,7 +22,7 @@ public:
                       .large = 262144,
                       .on_reader_death =
                           input.ConsumeBool() ? OnReaderDeath::Raise : OnReaderDeath::Drop})),
-          corruptor_(path_) {}
+          corruptor_(name_) {}
     Town(const Town&) = delete;
     Town& operator=(const Town&) = delete;
     ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
@@ -39,7 +39,7 @@ private:
             case 0:
             case 1:
             case 2:
-                corruptor_.strike(input_);
+                strike(corruptor_, input_);
                 break;
             case 3:
                 send(input_.ConsumeIntegralInRange<std::size_t>(0, 1200));
@@ -88,7 +88,7 @@ private:
         Result<BroadcastLoan> loan = writer_.loan(size, Deadline::now());
         if (!loan) return;
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
-        if (input_.ConsumeBool()) corruptor_.strike(input_);
+        if (input_.ConsumeBool()) strike(corruptor_, input_);
         if (input_.ConsumeBool()) static_cast<void>(loan->commit().is_ok());
     }
     void receive(BroadcastReader& reader) {

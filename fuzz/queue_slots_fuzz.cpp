@@ -6,7 +6,7 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/segment_corruptor.hpp"
+#include "fuzz/strike.hpp"
 #include "queue/core.hpp"
 
 namespace penstock::fuzzing {
@@ -21,7 +21,7 @@ struct Ground {
                                      .inline_bytes = 64,
                                      .participants = 4,
                                      .max_deliveries = max_deliveries})),
-          corruptor(path) {}
+          corruptor(name) {}
 
     // What a handle remembers between two calls.
     void forget() const {
@@ -70,7 +70,7 @@ private:
         switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
             case 0:
             case 1:
-                corruptor_.strike(input_);
+                strike(corruptor_, input_);
                 break;
             case 2:
             case 3:
@@ -116,7 +116,7 @@ private:
         Result<QueueLoan> loan = queue.loan(size, Deadline::now());
         if (!loan) return;
         std::memset(loan->bytes().data(), 1, loan->bytes().size());
-        if (input_.ConsumeBool()) corruptor_.strike(input_);
+        if (input_.ConsumeBool()) strike(corruptor_, input_);
         if (input_.ConsumeBool()) {
             judge(loan->commit(Format::Bytes, Deadline::now()));
         }

@@ -6,7 +6,7 @@
 
 #include "fuzz/calls.hpp"
 #include "fuzz/playground.hpp"
-#include "fuzz/segment_corruptor.hpp"
+#include "fuzz/strike.hpp"
 #include "penstock/store.hpp"
 
 namespace penstock::fuzzing {
@@ -22,7 +22,7 @@ struct Ground {
                                      .participants = 3,
                                      .eviction = eviction,
                                      .granule = 1024})),
-          corruptor(path) {}
+          corruptor(name) {}
 
     std::string path;
     std::string name;
@@ -57,7 +57,7 @@ private:
         switch (input_.ConsumeIntegralInRange<int>(0, 12)) {
             case 0:
             case 1:
-                corruptor_.strike(input_);
+                strike(corruptor_, input_);
                 break;
             case 2:
             case 3:
@@ -106,7 +106,7 @@ private:
             store.reserve(key, input_.ConsumeIntegralInRange<std::size_t>(0, 40'000));
         if (!room) return;
         std::memset(room->bytes().data(), 1, room->bytes().size());
-        if (input_.ConsumeBool()) corruptor_.strike(input_);
+        if (input_.ConsumeBool()) strike(corruptor_, input_);
         if (input_.ConsumeBool()) {
             static_cast<void>(
                 room->resize(input_.ConsumeIntegralInRange<std::size_t>(0, 70'000)).is_ok());

@@ -20,6 +20,7 @@
 #include "bench/cpp/common/report.hpp"
 #include "penstock/tiered_store.hpp"
 #include "remote/redis_connection.hpp"
+#include "tests/unit/support/redis_program.hpp"
 
 namespace penstock::bench {
 namespace {
@@ -166,13 +167,10 @@ void measure(const std::string& path, std::size_t size, unsigned count, unsigned
     print("plain commands", size, by_hand);
 }
 
-// Becomes a server that keeps nothing on disk; its socket has a name that is swept.
+// Becomes a server; its socket has a name that is swept.
 void become_server(const std::string& path) {
-    for (const char* const name : {"redis-server", "valkey-server"}) {
-        ::execlp(name, name, "--port", "0", "--unixsocket", path.c_str(), "--save", "",
-                 "--appendonly", "no", "--logfile", "/dev/null", "--dir", "/dev/shm",
-                 static_cast<char*>(nullptr));
-    }
+    test::become(
+        test::server_command("/dev/shm", "/dev/null", {"--port", "0", "--unixsocket", path}));
     std::fflush(nullptr);
     _exit(0);  // there is none
 }

@@ -6,13 +6,18 @@ It dies with the process that starts it; other processes connect by themselves.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from missing import Missing
 from processes import fork_child, join_child, scratch_folder
+
+sys.path.append(str(Path(__file__).parents[2] / "tests/python"))
+
+from redis_program import SERVER, server_command
 
 START_SECONDS = 40
 PATIENCE = 30.0
@@ -24,16 +29,13 @@ class RedisServer:
     def __init__(self) -> None:
         import redis
 
-        server = shutil.which("redis-server") or shutil.which("valkey-server")
-        if server is None:
+        if SERVER is None:
             raise Missing("redis-server is not installed")
         self._redis = redis
         self._driver = os.getpid()
         self.path = str(scratch_folder() / "redis.sock")
-        command = [server, "--port", "0", "--unixsocket", self.path, "--save", ""]
-        command += ["--appendonly", "no", "--daemonize", "no", "--loglevel", "warning"]
-        command += ["--logfile", "redis.log", "--dir", str(scratch_folder())]
-        self._pid = fork_child(lambda: os.execv(server, command))  # so it dies with us
+        command = server_command(self.path, scratch_folder())
+        self._pid = fork_child(lambda: os.execv(command[0], command))  # so it dies with us
         self._wait()
 
     @property

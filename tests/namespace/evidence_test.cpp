@@ -1,12 +1,8 @@
 // What counts as death and what does not: an unreaped zombie is dead, a stopped or busy process is
 // not, a lent descriptor keeps none alive, and a write to read-only memory harms only its process.
-#include <gtest/gtest.h>
-#include <sys/socket.h>
-
-#include <thread>
-
 #include "tests/support/broadcast_actor.hpp"
-#include "tests/support/premises.hpp"
+#include "tests/support/isolation.hpp"
+#include "tests/support/lent_descriptor.hpp"
 #include "tests/support/tier.hpp"
 
 namespace penstock::trust {
@@ -14,39 +10,6 @@ namespace {
 
 constexpr const char* kLenderRole = "lender";
 constexpr const char* kScribblerRole = "scribbler";
-constexpr std::int64_t kPromptly = 1'000'000'000;  // ns; the bound of 100 ms is the crash walk's
-
-void send_descriptor(int socket, int descriptor) {
-    char byte = 'd';
-    iovec data{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
-    if (::sendmsg(socket, &message, 0) != 1) throw_errno("sendmsg");
-}
-
-Descriptor receive_descriptor(int socket) {
-    char byte = 0;
-    iovec data{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    if (::recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1) throw_errno("recvmsg");
-    int descriptor = -1;
-    std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof descriptor);
-    return Descriptor(descriptor);
-}
 
 // lender SOCKET NAME: creates a broadcast, anonymous if NAME is "-", lends its descriptor out over
 // the socket, sends one message, and then does as it is told.
@@ -55,7 +18,7 @@ int play_lender(const Words& words) {
     std::byte message[100];
     fill_numbered(message, 0);
     writer.send(message).or_throw();
-    send_descriptor(std::stoi(words.at(0)), writer.descriptor());
+    require(send_descriptor(std::stoi(words.at(0)), writer.descriptor()), "it can't be lent");
     return listen([&writer](const Words& asked) {
         if (asked[0] == "close") writer.close();
         return ok();
@@ -121,7 +84,7 @@ TEST_F(Evidence, ALentDescriptorKeepsNobodyAlive) {
         ::fcntl(ours.get(), F_SETFD, FD_CLOEXEC);
         Actor lender(kLenderRole, {std::to_string(theirs.get()), name});
         theirs.close();
-        const Descriptor lent = receive_descriptor(ours.get());
+        const Descriptor lent(receive_descriptor(ours.get()));
         BroadcastReader reader = BroadcastReader::attach(lent.get(), 0);
         EXPECT_TRUE(reader.recv(Milliseconds(5000)).is_ok());
         lender.process().kill();
@@ -169,11 +132,8 @@ TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    ::signal(SIGPIPE, SIG_IGN);
-    constexpr Role kRoles[] = {{kBroadcastRole, play_broadcast_actor},
-                               {kLenderRole, play_lender},
-                               {kScribblerRole, play_scribbler}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    testing::InitGoogleTest(&argc, argv);
-    return RUN_ALL_TESTS();
+    return run_tests(argc, argv,
+                     {{kBroadcastRole, play_broadcast_actor},
+                      {kLenderRole, play_lender},
+                      {kScribblerRole, play_scribbler}});
 }

@@ -1,6 +1,5 @@
 // Forks with open handles: the child is told that it has none, and it keeps none of its parent's
 // locks, whenever it was born: the parent's death shows though the child lives on.
-#include <gtest/gtest.h>
 #include <spawn.h>
 
 #include <atomic>
@@ -8,7 +7,7 @@
 #include <thread>
 
 #include "tests/support/broadcast_actor.hpp"
-#include "tests/support/premises.hpp"
+#include "tests/support/isolation.hpp"
 #include "tests/support/tier.hpp"
 
 namespace penstock::trust {
@@ -324,9 +323,5 @@ TEST_F(Forks, NoChildIsBornWithALockWhileHandlesComeAndGo) {
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    ::signal(SIGPIPE, SIG_IGN);
-    constexpr Role kRoles[] = {{kBroadcastRole, play_broadcast_actor}, {kHostRole, play_host}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    testing::InitGoogleTest(&argc, argv);
-    return RUN_ALL_TESTS();
+    return run_tests(argc, argv, {{kBroadcastRole, play_broadcast_actor}, {kHostRole, play_host}});
 }

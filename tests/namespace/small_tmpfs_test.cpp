@@ -1,27 +1,99 @@
 // A tmpfs of 16 MiB that fills up: a request for what is not there is told so and how much there
 // is, what was promised stays usable to its last byte, and none dies of a SIGBUS.
-#include <gtest/gtest.h>
+#include <sys/statvfs.h>
+
+#include <filesystem>
 
 #include "tests/support/broadcast_actor.hpp"
-#include "tests/support/premises.hpp"
-#include "tests/support/small_tmpfs.hpp"
+#include "tests/support/isolation.hpp"
+#include "tests/support/store_actor.hpp"
 
 namespace penstock::trust {
 namespace {
 
-class SmallTmpfs : public SmallTmpfsTest {
-protected:
-    void start_actors() override {
-        writer_ = Actor(kBroadcastRole);
-        reader_ = Actor(kBroadcastRole);
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
+
+// A file that takes room away until it is gone.
+class Filler {
+public:
+    Filler(std::string path, std::uint64_t leave) : path_(std::move(path)) {
+        const Descriptor file(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        struct statvfs space{};
+        if (file.get() < 0 || ::fstatvfs(file.get(), &space) != 0) throw_errno("filler");
+        const std::uint64_t free = space.f_bavail * space.f_frsize;
+        const std::uint64_t wanted = free > leave ? free - leave : 0;
+        if (::posix_fallocate(file.get(), 0, static_cast<off_t>(wanted)) != 0) {
+            throw_errno("posix_fallocate");
+        }
     }
-    void end_actors() override {
+    Filler(const Filler&) = delete;
+    Filler& operator=(const Filler&) = delete;
+    ~Filler() { ::unlink(path_.c_str()); }
+
+private:
+    std::string path_;
+};
+
+// Two processes and a file system, mounted for this program alone and gone with it.
+class SmallTmpfsTest : public testing::Test {
+protected:
+    explicit SmallTmpfsTest(const char* role) : role_(role) {}
+
+    void SetUp() override {
+        if (!has_own_mounts()) GTEST_SKIP() << "mount namespaces are not permitted here";
+        std::filesystem::create_directory(directory_);
+        ASSERT_EQ(::mount("tmpfs", directory_.c_str(), "tmpfs", 0, "size=16m"), 0);
+        is_mounted_ = true;
+        writer_ = Actor(role_);
+        reader_ = Actor(role_);
+    }
+    void TearDown() override {
         writer_ = Actor();
         reader_ = Actor();
+        if (!is_mounted_) return;
+        std::string left;
+        for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
+            left += entry.path().filename().string() + " ";
+        }
+        ::umount2(directory_.c_str(), MNT_DETACH);
+        std::filesystem::remove(directory_);
+        EXPECT_EQ(left, "");
     }
-    [[nodiscard]] std::string segment(const std::string& name = "steps") const {
+
+    static bool has_own_mounts() {
+        static const bool has = ::unshare(CLONE_NEWNS) == 0 &&
+                                ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+        return has;
+    }
+    [[nodiscard]] std::string path(const std::string& name) const {
+        return (directory_ / name).string();
+    }
+    [[nodiscard]] std::string segment(const std::string& name = "segment") const {
         return "file:" + path(name);
     }
+    // The sentence tells how much there is and what to do.
+    static void expect_no_space(const Answer& answer) {
+        EXPECT_EQ(answer.outcome, "NoSpace") << answer.line();
+        for (const char* part : {"KiB", "free", "--shm-size"}) {
+            EXPECT_NE(answer.sentence.find(part), std::string::npos) << answer.sentence;
+        }
+    }
+
+    Premises premises_{"tmpfs"};
+    Actor writer_;
+    Actor reader_;
+
+private:
+    const char* role_;
+    std::filesystem::path directory_ =
+        std::filesystem::temp_directory_path() / ("penstock-tmpfs-" + std::to_string(::getpid()));
+    bool is_mounted_ = false;
+};
+
+class SmallTmpfs : public SmallTmpfsTest {
+protected:
+    SmallTmpfs() : SmallTmpfsTest(kBroadcastRole) {}
+
     void start(std::uint64_t capacity) {
         writer_.must("create " + segment() + " 1 " + std::to_string(capacity) + " " +
                      std::to_string(256 * kMiB) + " raise");
@@ -32,10 +104,6 @@ protected:
         EXPECT_EQ(reader_.ask("drain 1000").outcome, "Closed");
         reader_.must("close-reader");
     }
-
-    Premises premises_{"tmpfs"};
-    Actor writer_;
-    Actor reader_;
 };
 
 TEST_F(SmallTmpfs, ASegmentThatDoesNotFitIsRefusedInWordsAndLeavesNothing) {
@@ -116,14 +184,108 @@ TEST_F(SmallTmpfs, WithABlockHeldALargeMessageStillComesToAnEnd) {
     close();
 }
 
+// A Store that may use four times as much as there is.
+class StoreOnSmallTmpfs : public SmallTmpfsTest {
+protected:
+    static constexpr const char* kFour = " 4194304";
+    static constexpr const char* kEight = " 8388608";
+
+    StoreOnSmallTmpfs() : SmallTmpfsTest(kStoreRole) {}
+
+    void start(const std::string& eviction) {
+        writer_.must("create " + segment() + " " + std::to_string(64 * kMiB) + " 256 8 " +
+                     eviction);
+        reader_.must("attach " + segment() + " 1000");
+    }
+    void close() {
+        reader_.must("close");
+        writer_.must("clear");
+        const StoreStats stats = inspect_store(segment()).stats;
+        EXPECT_EQ(stats.used_bytes, 0U);
+        EXPECT_EQ(stats.largest_free, stats.capacity);
+        writer_.must("close");
+    }
+};
+
+TEST_F(StoreOnSmallTmpfs, GrowthThatDoesNotFitIsRefusedInWordsAndNothingIsLost) {
+    start("none");
+    writer_.must(std::string("put 1") + kFour);
+    writer_.must(std::string("put 2") + kFour);
+    expect_no_space(writer_.ask(std::string("put 3") + kEight));
+    EXPECT_EQ(reader_.ask("read 3").outcome, "NotFound");
+    reader_.must("read 1");
+    reader_.must("read 2");
+    EXPECT_EQ(inspect_store(segment()).stats.staged, 0U);
+    writer_.must("put 4 1000");  // what fits still goes
+    reader_.must("read 4");
+    reader_.must("remove 1");
+    reader_.must("remove 2");
+    writer_.must("put 3 8000000");  // into the memory that there is
+    reader_.must("read 3");
+    close();
+}
+
+TEST_F(StoreOnSmallTmpfs, WhatIsThereCanBeUsedToTheLastByteWhenNothingIsLeft) {
+    start("sieve");
+    writer_.must(std::string("put 1") + kEight);
+    const Filler filler(path("filler"), 0);
+    for (unsigned turn = 0; turn < 20; ++turn) {  // into the same memory, again and again
+        const std::string number = std::to_string(10 + turn);
+        writer_.must("put " + number + " 8000000");
+        reader_.must("read " + number);
+    }
+    reader_.must("get 29");
+    expect_no_space(writer_.ask(std::string("put 2") + kFour));
+    reader_.must("recheck 29");
+    // Death, and an heir, need no page either.
+    reader_.process().kill();
+    ASSERT_TRUE(reader_.process().wait(kPatience).has_value());
+    writer_.must(std::string("put 2") + kFour);
+    reader_ = Actor(kStoreRole);
+    reader_.must("attach " + segment() + " 1000");
+    reader_.must("read 2");
+    close();
+}
+
+TEST_F(StoreOnSmallTmpfs, AReservationThatCannotGrowIsAsItWas) {
+    start("sieve");
+    writer_.must(std::string("reserve 1") + kFour);
+    {
+        const Filler filler(path("filler"), kMiB);
+        EXPECT_EQ(writer_.ask(std::string("resize 1") + kEight).outcome, "NoSpace");
+        EXPECT_EQ(inspect_store(segment()).stats.staged, 1U);
+    }
+    writer_.must(std::string("resize 1") + kEight);  // there is room again
+    writer_.must("commit 1");
+    EXPECT_EQ(reader_.must("read 1").number("bytes"), 8388608);
+    close();
+}
+
+TEST_F(StoreOnSmallTmpfs, MemoryThatIsGivenBackIsThereForOthers) {
+    start("none");
+    writer_.must(std::string("put 1") + kEight);
+    {
+        const Filler filler(path("filler"), 0);
+        expect_no_space(writer_.ask(std::string("put 2") + kFour));
+    }
+    writer_.must("remove 1");
+    EXPECT_GE(reader_.must("trim").number("bytes"), 8'000'000);
+    {
+        const Filler filler(path("filler"), 2 * kMiB);
+        expect_no_space(writer_.ask(std::string("put 1") + kEight));
+        writer_.must("put 2 1000000");
+        reader_.must("read 2");
+    }
+    writer_.must(std::string("put 1") + kEight);
+    reader_.must("read 1");
+    close();
+}
+
 }  // namespace
 }  // namespace penstock::trust
 
 int main(int argc, char** argv) {
     using namespace penstock::trust;
-    ::signal(SIGPIPE, SIG_IGN);
-    constexpr Role kRoles[] = {{kBroadcastRole, play_broadcast_actor}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    testing::InitGoogleTest(&argc, argv);
-    return RUN_ALL_TESTS();
+    return run_tests(argc, argv,
+                     {{kBroadcastRole, play_broadcast_actor}, {kStoreRole, play_store_actor}});
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peers import WITHIN, eventually, state_of
+from redis_program import SERVER, server_command
 
 from penstock import _core
-
-SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
 # Empty: tests can start one.
 why_no_server = (
@@ -39,10 +37,8 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        assert SERVER is not None
-        command = [SERVER, "--port", "0", "--unixsocket", self.path, "--save", ""]
-        command += ["--appendonly", "no", "--dir", str(self._folder), "--logfile", "log"]
-        self._process = subprocess.Popen([*command, *self._options])
+        command = server_command(self.path, self._folder, *self._options)
+        self._process = subprocess.Popen(command)
         eventually(self._answers)
 
     def _answers(self) -> bool:

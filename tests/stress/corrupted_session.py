@@ -41,6 +41,26 @@ SHM = Path("/dev/shm")
 Act = Callable[[], Any]
 
 
+def touch(value: Any) -> None:
+    """Look at all of it: arrays lie in memory that others are writing to."""
+    if isinstance(value, np.ndarray):
+        value.tobytes()
+    elif isinstance(value, dict):
+        touch(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            touch(item)
+
+
+def fill(room: Any) -> None:
+    room[:] = bytes(len(room))
+
+
+def within(block: Any, use: Callable[[Any], object] = touch) -> None:
+    with block as found:
+        use(found)
+
+
 class Role:
     """A participant: what it does, by chance, as often as it can."""
 
@@ -65,6 +85,9 @@ class Role:
             )
         )()
 
+    def some_bytes(self) -> bytes:
+        return bytes(self.dice.choice((0, 9, 9000, 90_000)))
+
     def handle(self) -> Any:
         if self._handle is None:
             self._handle = self.open()
@@ -88,6 +111,15 @@ class Role:
     def acts(self) -> list[Act]:
         raise NotImplementedError
 
+    def move_letters(self) -> None:
+        for letter in self.handle().dead_letters(4):
+            repr(letter)
+            letter.content_bytes()
+            touch(letter.content())
+        self.dice.choice(
+            (self.handle().requeue_dead_letters, self.handle().drop_dead_letters, lambda: 0)
+        )()
+
 
 class Writer(Role):
     def open(self) -> Any:
@@ -99,42 +131,35 @@ class Writer(Role):
             return Reader(self.name, self.dice).open()
 
     def acts(self) -> list[Act]:
-        def loan() -> None:
-            with self.handle().loan(self.dice.choice((1, 5000, 200_000)), self.timeout()) as room:
-                room[:] = bytes(len(room))
-
-        if isinstance(self.handle(), penstock.BroadcastReader):
+        it, timeout = self.handle(), self.timeout
+        if isinstance(it, penstock.BroadcastReader):
             return Reader.acts(self)
         return [
-            lambda: self.handle().send(self.value(), self.timeout()),
-            lambda: self.handle().send(self.value(), self.timeout()),
-            lambda: self.handle().send_bytes(bytes(self.dice.choice((0, 9, 9000, 90_000))), 0),
-            loan,
-            lambda: self.handle().wait_ready(self.timeout()),
-            lambda: repr(self.handle().readers()),
-            lambda: repr(self.handle().blocked_by()),
-            lambda: repr((self.handle().stats(), self.handle())),
+            lambda: it.send(self.value(), timeout()),
+            lambda: it.send(self.value(), timeout()),
+            lambda: it.send_bytes(self.some_bytes(), 0),
+            lambda: within(it.loan(self.dice.choice((1, 5000, 200_000)), timeout()), fill),
+            lambda: it.wait_ready(timeout()),
+            lambda: repr(it.readers()),
+            lambda: repr(it.blocked_by()),
+            lambda: repr((it.stats(), it)),
         ]
 
 
 class Reader(Role):
     def open(self) -> Any:
-        return penstock.Broadcast.attach(
-            self.name, rank=self.dice.randrange(2), timeout=self.timeout()
-        )
+        rank = self.dice.randrange(2)
+        return penstock.Broadcast.attach(self.name, rank=rank, timeout=self.timeout())
 
     def acts(self) -> list[Act]:
-        def view() -> None:
-            with self.handle().recv_view(self.timeout()) as found:
-                touch(found)
-
+        it, timeout = self.handle(), self.timeout
         return [
-            lambda: touch(self.handle().recv(self.timeout())),
-            lambda: touch(self.handle().recv(self.timeout())),
-            view,
-            lambda: self.handle().recv_bytes(self.timeout()),
-            lambda: self.handle().recv_bytes_into(bytearray(100_000), self.timeout()),
-            lambda: repr((self.handle().stats(), self.handle())),
+            lambda: touch(it.recv(timeout())),
+            lambda: touch(it.recv(timeout())),
+            lambda: within(it.recv_view(timeout())),
+            lambda: it.recv_bytes(timeout()),
+            lambda: it.recv_bytes_into(bytearray(100_000), timeout()),
+            lambda: repr((it.stats(), it)),
         ]
 
 
@@ -147,37 +172,28 @@ class QueueUser(Role):
         return penstock.Queue.attach(self.name)
 
     def acts(self) -> list[Act]:
-        def view() -> None:
-            with self.handle().get_view(self.timeout()) as found:
-                touch(found)
+        it, timeout = self.handle(), self.timeout
 
-        def batch() -> None:
-            with self.handle().get_many(8, 1, self.timeout()) as found:
-                touch(list(found))
-                if self.dice.random() < 0.3:
-                    raise penstock.Cancelled("given back")
-
-        def letters() -> None:
-            for letter in self.handle().dead_letters(4):
-                repr(letter)
-                letter.content_bytes()
-                touch(letter.content())
+        def take_some(found: Any) -> None:
+            touch(list(found))
+            if self.dice.random() < 0.3:
+                raise penstock.Cancelled("given back")
 
         return [
-            lambda: self.handle().put(self.value(), self.timeout()),
-            lambda: self.handle().put(self.value(), self.timeout()),
-            lambda: self.handle().put_bytes(bytes(self.dice.choice((0, 9, 9000, 90_000))), 0),
-            lambda: self.handle().put_many([self.value() for _ in range(3)], self.timeout()),
-            lambda: touch(self.handle().get(self.timeout())),
-            lambda: touch(self.handle().get(self.timeout())),
-            view,
-            batch,
-            letters,
-            lambda: self.handle().requeue_dead_letters(),
-            lambda: self.handle().drop_dead_letters(),
-            lambda: self.handle().discard(),
-            lambda: len(self.handle()),
-            lambda: repr((self.handle().stats(), self.handle())),
+            lambda: it.put(self.value(), timeout()),
+            lambda: it.put(self.value(), timeout()),
+            lambda: it.put_bytes(self.some_bytes(), 0),
+            lambda: it.put_many([self.value() for _ in range(3)], timeout()),
+            lambda: touch(it.get(timeout())),
+            lambda: touch(it.get(timeout())),
+            lambda: within(it.get_view(timeout())),
+            lambda: within(it.get_many(8, 1, timeout()), take_some),
+            self.move_letters,
+            it.requeue_dead_letters,
+            it.drop_dead_letters,
+            it.discard,
+            lambda: len(it),
+            lambda: repr((it.stats(), it)),
         ]
 
 
@@ -197,63 +213,50 @@ class StoreUser(Role):
         return f"key-{self.dice.randrange(12)}"
 
     def acts(self) -> list[Act]:
+        it, key, timeout = self.handle(), self.key, self.timeout
+
         def view() -> None:
-            held = self.handle().get(self.key(), None)
+            held = it.get(key(), None)
             if held is not None:
-                with held as found:
-                    touch(found)
-
-        def wait() -> None:
-            with self.handle().wait(self.key(), self.timeout()) as found:
-                touch(found)
-
-        def reserve() -> None:
-            with self.handle().reserve(self.key(), shape=(3, 1000), dtype="float16") as room:
-                room[...] = 1
-
-        def reserve_bytes() -> None:
-            with self.handle().reserve(self.key(), self.dice.choice((0, 100, 90_000))) as room:
-                room[:] = bytes(len(room))
+                within(held)
 
         def many() -> None:
-            with self.handle().get_many([self.key() for _ in range(4)]) as found:
-                touch(found)
-            self.handle().commit_many(self.handle().reserve_many(["a", "b"], 1000))
-            self.handle().prefix_length(["a", "b"])
+            within(it.get_many([key() for _ in range(4)]))
+            it.commit_many(it.reserve_many(["a", "b"], 1000))
+            it.prefix_length(["a", "b"])
 
         def of_key() -> None:
-            key = self.key()
-            self.handle().retain(key)
-            self.handle().touch(key)
-            self.handle().look(key)
-            self.handle().release(key)
-            self.handle().meta(key)
+            one = key()
+            for act in (it.retain, it.touch, it.look, it.release, it.meta):
+                act(one)
 
         def by_ref() -> None:
-            view = self.handle().get(self.key())
-            ref = view.ref
-            view.release()
-            self.handle().get_ref(ref).release()
+            held = it.get(key())
+            ref = held.ref
+            held.release()
+            it.get_ref(ref).release()
 
         return [
-            lambda: self.handle().put(self.key(), self.value(), meta={"layer": 1}),
-            lambda: self.handle().put(self.key(), self.value()),
-            lambda: self.handle().put_bytes(self.key(), bytes(self.dice.choice((0, 9, 90_000)))),
-            lambda: touch(self.handle().get_copy(self.key(), None)),
+            lambda: it.put(key(), self.value(), meta={"layer": 1}),
+            lambda: it.put(key(), self.value()),
+            lambda: it.put_bytes(key(), self.some_bytes()),
+            lambda: touch(it.get_copy(key(), None)),
             view,
-            wait,
-            reserve,
-            reserve_bytes,
+            lambda: within(it.wait(key(), timeout())),
+            lambda: within(
+                it.reserve(key(), shape=(3, 1000), dtype="float16"), lambda room: room.fill(1)
+            ),
+            lambda: within(it.reserve(key(), self.dice.choice((0, 100, 90_000))), fill),
             many,
             of_key,
             by_ref,
-            lambda: self.key() in self.handle(),
-            lambda: self.handle().delete(self.key()),
-            lambda: self.handle().keys(),
-            lambda: self.handle().trim(),
-            lambda: self.handle().reap_dead(),
-            lambda: self.dice.random() < 0.2 and self.handle().clear(),
-            lambda: repr((self.handle().stats(), self.handle())),
+            lambda: key() in it,
+            lambda: it.delete(key()),
+            it.keys,
+            it.trim,
+            it.reap_dead,
+            lambda: self.dice.random() < 0.2 and it.clear(),
+            lambda: repr((it.stats(), it)),
         ]
 
 
@@ -265,31 +268,22 @@ class Trainer(Role):
             )
         return TrajectoryReader.attach(self.name)
 
+    def train(self) -> None:
+        layout = self.dice.choice(("padded", "packed"))
+        batch = self.handle().next_batch(layout=layout, timeout=self.timeout())
+        touch([batch[column] for column in batch])
+        touch([repr(group) for group in batch.groups])
+        self.dice.choice((lambda: batch.ack(1), batch.nack, lambda: None))()
+
     def acts(self) -> list[Act]:
-        def train() -> None:
-            layout = self.dice.choice(("padded", "packed"))
-            batch = self.handle().next_batch(layout=layout, timeout=self.timeout())
-            touch([batch[column] for column in batch])
-            touch([repr(group) for group in batch.groups])
-            self.dice.choice((lambda: batch.ack(1), batch.nack, lambda: None))()
-
-        def letters() -> None:
-            for letter in self.handle().dead_letters(4):
-                letter.content_bytes()
-                touch(letter.content())
-            self.handle().requeue_dead_letters()
-            self.handle().drop_dead_letters()
-
-        def checkpoint() -> None:
-            self.handle().load_state_dict(self.handle().state_dict())
-
+        it = self.handle()
         return [
-            train,
-            train,
-            letters,
-            checkpoint,
-            lambda: self.handle().discard(),
-            lambda: repr((self.handle().stats(), self.handle(), self.handle().version)),
+            self.train,
+            self.train,
+            self.move_letters,
+            lambda: it.load_state_dict(it.state_dict()),
+            it.discard,
+            lambda: repr((it.stats(), it, it.version)),
         ]
 
 
@@ -303,16 +297,17 @@ class Environment(Role):
         return TrajectoryGroup(tokens, masks=tokens, scores=[1.0] * len(lengths))
 
     def acts(self) -> list[Act]:
-        def roll_out() -> None:
-            with self.handle().begin(self.timeout()) as rollout:
-                rollout.put(self.group(), self.timeout())
+        it, timeout = self.handle(), self.timeout
+
+        def put(rollout: Any) -> None:
+            rollout.put(self.group(), timeout())
 
         return [
-            roll_out,
-            roll_out,
-            lambda: self.handle().put(self.group(), self.timeout()),
-            lambda: self.handle().credit(),
-            lambda: repr((self.handle().stats(), self.handle(), self.handle().version)),
+            lambda: within(it.begin(timeout()), put),
+            lambda: within(it.begin(timeout()), put),
+            lambda: it.put(self.group(), timeout()),
+            it.credit,
+            lambda: repr((it.stats(), it, it.version)),
         ]
 
 
@@ -324,36 +319,14 @@ KINDS: dict[str, tuple[type[Role], ...]] = {
 }
 
 
-def touch(value: Any) -> None:
-    """Look at all of it: arrays lie in memory that others are writing to."""
-    if isinstance(value, np.ndarray):
-        value.tobytes()
-    elif isinstance(value, dict):
-        touch(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            touch(item)
-
-
-class Watch:
-    """Ends the process, and shows where it is, when a call has not come back for long."""
-
-    def __init__(self) -> None:
-        self._armed_at = -1.0
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if now - self._armed_at > 0.5:  # each time starts a thread
-            self._armed_at = now
-            faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
-
-
 def work(role: Role, end: float) -> collections.Counter[str]:
-    """What came of the calls: how often which error."""
-    watch = Watch()
+    """What came of the calls: how often which error. One that hangs shows where, and ends it."""
+    armed_at = -1.0
     outcomes: collections.Counter[str] = collections.Counter()
-    while time.monotonic() < end:
-        watch.look()
+    while (now := time.monotonic()) < end:
+        if now - armed_at > 0.5:  # each time starts a thread
+            armed_at = now
+            faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         try:
             if role.dice.random() < 0.03:
                 role.reopen()
@@ -368,7 +341,7 @@ def work(role: Role, end: float) -> collections.Counter[str]:
             if not isinstance(error, penstock.Timeout) and role.dice.random() < 0.3:
                 with contextlib.suppress(penstock.Error):
                     role.reopen()
-    watch.look()
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
     with contextlib.suppress(penstock.Error):
         role.reopen()
     return outcomes

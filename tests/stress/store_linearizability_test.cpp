@@ -4,22 +4,12 @@
 // always has to, in either way that changes an order; by several processes, and by many threads of
 // one. usage: store_linearizability_test [--full] [--seed N] [--calls N]
 #include <array>
-#include <cstdio>
-#include <cstring>
 #include <map>
-#include <random>
-#include <string>
-#include <thread>
-#include <vector>
 
 #include "os/crash_point.hpp"
 #include "penstock/store.hpp"
+#include "tests/stress/stress.hpp"
 #include "tests/support/linearizability.hpp"
-#include "tests/support/numbered.hpp"
-#include "tests/support/premises.hpp"
-#include "tests/support/shared_table.hpp"
-#include "tests/support/talk.hpp"
-#include "tests/support/tier.hpp"
 
 namespace penstock::trust {
 namespace {
@@ -31,7 +21,6 @@ constexpr const char* kCallerRole = "store-caller";
 constexpr std::uint64_t kKeysAtOnce = 3;
 constexpr std::uint64_t kCallsOfAGroup = 120;  // then all go on to other keys
 constexpr std::uint64_t kMaxCalls = std::uint64_t{1} << 23U;
-constexpr int kBrokenPromise = 3;
 
 // The shared table: some counters, then every call with what it said.
 enum Counter : std::size_t { kNextCall = 0, kTickets = 1, kLastTicket = 2, kCounters = 8 };
@@ -50,7 +39,7 @@ constexpr const char* kPoints[] = {
 // One thread of a caller: calls until the tickets are out, with objects of so many words at most.
 class Caller {
 public:
-    Caller(Store& store, SharedTable& table, std::uint64_t process, std::uint64_t number,
+    Caller(Store& store, SharedWords& table, std::uint64_t process, std::uint64_t number,
            std::uint64_t seed, std::uint64_t most_words)
         : table_(table), process_(process), number_(number), dice_(seed), most_words_(most_words),
           store_(store) {}
@@ -90,7 +79,7 @@ private:
 
     void begin(Kind kind, std::uint64_t key, std::uint64_t value) {
         call_ = kCounters + table_[kNextCall].fetch_add(1) * kFields;
-        if (call_ >= kTableWords) give_up("the table of calls is too small");
+        if (call_ >= kTableWords) break_promise("the table of calls is too small");
         table_[call_ + kWhat] = static_cast<std::uint64_t>(kind);
         table_[call_ + kKeyOf] = key;
         table_[call_ + kValueOf] = value;
@@ -115,7 +104,7 @@ private:
             case ErrorCode::NoSpace:
                 return Said::NoSpace;
             default:
-                give_up(std::string(status.message()));
+                break_promise(std::string(status.message()));
         }
     }
 
@@ -132,16 +121,15 @@ private:
         Result<StoreObject> object = store_.get(name_of(key_));
         const std::int64_t at = os::monotonic_ns();
         if (!object) return end(said_by(object.status()), 0, at);
-        std::uint64_t value = 0;
-        std::memcpy(&value, object->bytes().data(), sizeof value);
+        const std::uint64_t value = number_of(object->bytes());
         end(Said::Ok, value, at);
+        promise_whole(object->bytes(), value);
         held_.push_back({key_, value, *std::move(object)});
-        check(held_.back());
     }
     void release() {
         Held held = std::move(held_.front());
         held_.erase(held_.begin());
-        check(held);
+        promise_whole(held.object.bytes(), held.value);
         begin(Kind::Release, held.key, held.value);
         held.object.release();
         end(Said::Ok, held.value, os::monotonic_ns());
@@ -160,17 +148,9 @@ private:
         end(said, 0, os::monotonic_ns());
     }
 
-    static void check(const Held& held) {
-        const std::string wrong = check_numbered(held.object.bytes(), held.value);
-        if (!wrong.empty()) give_up(wrong);
-    }
     static std::string name_of(std::uint64_t key) { return "key-" + std::to_string(key); }
-    [[noreturn]] static void give_up(const std::string& what) {
-        std::fprintf(stderr, "pid %d: %s\n", static_cast<int>(::getpid()), what.c_str());
-        ::_exit(kBrokenPromise);
-    }
 
-    SharedTable& table_;
+    SharedWords& table_;
     std::uint64_t process_;  // its number; no two have the same, nor two threads
     std::uint64_t number_;
     Dice dice_;
@@ -186,7 +166,7 @@ private:
 int play_caller(const Words& words) {
     const std::uint64_t process = std::stoull(words.at(2));
     Dice dice(std::stoull(words.at(3)));
-    SharedTable table(words.at(1), kTableWords);
+    SharedWords table(words.at(1));
     Store store = Store::attach(words.at(0), Milliseconds(10'000));
     const std::uint64_t most_words = std::stoull(words.at(4));
     const std::uint64_t count = std::stoull(words.at(5));
@@ -204,7 +184,7 @@ int play_caller(const Words& words) {
 // ------------------------------------------------------------------------
 
 struct Mode {
-    const char* name;
+    std::string name;
     std::uint64_t most_words;  // of an object
     StoreOptions options;
     std::size_t callers = 4;
@@ -268,8 +248,7 @@ private:
         if (callers_[at].is_over()) return;
         callers_[at].kill();
         const auto ending = callers_[at].wait(kPatience);
-        require(ending && (ending->was_killed || ending->is_success()),
-                "a caller had ended on its own");
+        require(ending && (ending->was_killed || ending->is_success()), "a caller gave up");
         due_[at] = 0;
         ++kills_;
         start(callers_[at]);
@@ -317,7 +296,7 @@ private:
                 }
             }
             const std::string wrong = history.explain();
-            require(wrong.empty(), "key-" + std::to_string(key) + ": " + wrong);
+            require(wrong.empty(), text_of("key-", key, ": ", wrong));
             configurations_ += history.looked_at();
         }
         finish(count, histories.size());
@@ -328,24 +307,17 @@ private:
         store_.clear();
         const StoreStats stats = store_.stats();
         require(stats.used_bytes == 0 && stats.in_use == 0 && stats.staged == 0,
-                "something is left: " + std::to_string(stats.used_bytes) + " bytes");
-        std::printf(
-            "  %s: %llu calls on %zu keys have an order (%llu configurations): %llu ok, %llu "
-            "exists, %llu staged, %llu missing, %llu no space; %llu evicted; %d killed, %d stopped "
-            "in a call\n",
-            mode_.name, static_cast<unsigned long long>(calls), keys,
-            static_cast<unsigned long long>(configurations_),
-            static_cast<unsigned long long>(said(Said::Ok)),
-            static_cast<unsigned long long>(said(Said::Exists)),
-            static_cast<unsigned long long>(said(Said::Staged)),
-            static_cast<unsigned long long>(said(Said::Missing)),
-            static_cast<unsigned long long>(said(Said::NoSpace)),
-            static_cast<unsigned long long>(stats.evicted), kills_, stops_);
+                text_of("something is left: ", stats.used_bytes, " bytes"));
+        report("  ", mode_.name, ": ", calls, " calls on ", keys, " keys have an order (",
+               configurations_, " configurations): ", said(Said::Ok), " ok, ", said(Said::Exists),
+               " exists, ", said(Said::Staged), " staged, ", said(Said::Missing), " missing, ",
+               said(Said::NoSpace), " no space; ", stats.evicted, " evicted; ", kills_, " killed, ",
+               stops_, " stopped in a call");
         for (const Said one : {Said::Ok, Said::Exists, Said::Staged, Said::Missing}) {
             require(said(one) > 0, "an outcome never came: this run proves little");
         }
         const bool evicts = mode_.options.eviction != Eviction::None;
-        require(evicts == (stats.evicted > 0), "evictions: " + std::to_string(stats.evicted));
+        require(evicts == (stats.evicted > 0), text_of("evictions: ", stats.evicted));
         require(evicts || said(Said::NoSpace) == 0, "no space, where there is plenty");
     }
 
@@ -353,7 +325,7 @@ private:
     Dice dice_;
     std::string name_;
     Store store_;
-    SharedTable table_{kTableWords};
+    SharedWords table_{kTableWords};
     std::vector<Process> callers_;
     std::vector<std::uint64_t> due_;
     std::array<std::uint64_t, 6> said_{};
@@ -370,146 +342,71 @@ struct JudgedHistory {
     const char* what;
     bool evicts;
     bool has_order;
-    std::vector<StoreCall> calls;
+    const char* calls;  // as StoreHistory::read() has them
 };
 
-const std::vector<JudgedHistory>& judged_histories() {
-    constexpr std::int64_t kNever = StoreCall::kNever;
-    static const std::vector<JudgedHistory> all{
-        {"one after another",
-         false,
-         true,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Get, Said::Ok, 1, 30, 40},
-          {Kind::Release, Said::Ok, 1, 50, 60},
-          {Kind::Remove, Said::Ok, 0, 70, 80},
-          {Kind::Get, Said::Missing, 0, 90, 99}}},
-        {"read after it was removed",
-         false,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Remove, Said::Ok, 0, 30, 40},
-          {Kind::Get, Said::Ok, 1, 50, 60}}},
-        {"read while it is removed",
-         false,
-         true,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Remove, Said::Ok, 0, 30, 60},
-          {Kind::Get, Said::Ok, 1, 50, 70}}},
-        {"put twice",
-         false,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20}, {Kind::Put, Said::Ok, 2, 15, 40}}},
-        {"put twice, evicted between",
-         true,
-         true,
-         {{Kind::Put, Said::Ok, 1, 10, 20}, {Kind::Put, Said::Ok, 2, 15, 40}}},
-        {"put twice, and the first was held",
-         true,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Get, Said::Ok, 1, 21, 22},
-          {Kind::Put, Said::Ok, 2, 25, 40},
-          {Kind::Release, Said::Ok, 1, 50, 60}}},
-        {"removed while it was held, and put again",
-         true,
-         true,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Get, Said::Ok, 1, 21, 22},
-          {Kind::Remove, Said::Ok, 0, 23, 26},
-          {Kind::Put, Said::Ok, 2, 25, 40},
-          {Kind::Release, Said::Ok, 1, 50, 60}}},
-        {"missing, and was there all the time",
-         false,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20}, {Kind::Get, Said::Missing, 0, 30, 40}}},
-        {"the older one comes back",
-         true,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20},
-          {Kind::Put, Said::Ok, 2, 25, 40},
-          {Kind::Get, Said::Ok, 2, 41, 42},
-          {Kind::Get, Said::Ok, 1, 43, 44}}},
-        {"exists, and never did",
-         false,
-         false,
-         {{Kind::Put, Said::Exists, 1, 10, 20}, {Kind::Remove, Said::Missing, 0, 30, 40}}},
-        {"staged by nobody",
-         false,
-         false,
-         {{Kind::Put, Said::Ok, 1, 10, 20}, {Kind::Probe, Said::Staged, 0, 30, 40}}},
-        {"a put that died came true later",
-         false,
-         true,
-         {{Kind::Put, Said::Nothing, 1, 10, kNever},
-          {Kind::Get, Said::Missing, 0, 20, 30},
-          {Kind::Get, Said::Ok, 1, 40, 50}}},
-        {"a put that died came true twice",
-         false,
-         false,
-         {{Kind::Put, Said::Nothing, 1, 10, kNever},
-          {Kind::Get, Said::Ok, 1, 20, 30},
-          {Kind::Remove, Said::Ok, 0, 40, 50},
-          {Kind::Get, Said::Ok, 1, 60, 70}}},
-    };
-    return all;
-}
+constexpr JudgedHistory kJudged[] = {
+    {"one after another", false, true,
+     "put 1 10-20, get 1 30-40, release 1 50-60, remove 0 70-80, get 0 90-99 missing"},
+    {"read after it was removed", false, false, "put 1 10-20, remove 0 30-40, get 1 50-60"},
+    {"read while it is removed", false, true, "put 1 10-20, remove 0 30-60, get 1 50-70"},
+    {"put twice", false, false, "put 1 10-20, put 2 15-40"},
+    {"put twice, evicted between", true, true, "put 1 10-20, put 2 15-40"},
+    {"put twice, and the first was held", true, false,
+     "put 1 10-20, get 1 21-22, put 2 25-40, release 1 50-60"},
+    {"removed while it was held, and put again", true, true,
+     "put 1 10-20, get 1 21-22, remove 0 23-26, put 2 25-40, release 1 50-60"},
+    {"missing, and was there all the time", false, false, "put 1 10-20, get 0 30-40 missing"},
+    {"the older one comes back", true, false, "put 1 10-20, put 2 25-40, get 2 41-42, get 1 43-44"},
+    {"exists, and never did", false, false, "put 1 10-20 exists, remove 0 30-40 missing"},
+    {"staged by none", false, false, "put 1 10-20, probe 0 30-40 staged"},
+    {"a put that died came true later", false, true,
+     "put 1 10-never -, get 0 20-30 missing, get 1 40-50"},
+    {"a put that died came true twice", false, false,
+     "put 1 10-never -, get 1 20-30, remove 0 40-50, get 1 60-70"},
+};
 
 void judge_the_judge() {
-    for (const JudgedHistory& one : judged_histories()) {
+    for (const JudgedHistory& one : kJudged) {
         StoreHistory history(one.evicts);
-        for (const StoreCall& call : one.calls) history.add(call);
+        history.read(one.calls);
         require(history.explain().empty() == one.has_order,
-                std::string("the judge is wrong about: ") + one.what);
+                text_of("the judge is wrong about: ", one.what));
     }
-    std::printf("  %zu histories made by hand are judged as they should be\n",
-                judged_histories().size());
+    report("  ", std::size(kJudged), " histories made by hand are judged as they should be");
 }
 
-void run_both_ways(Premises& premises, Mode mode, std::uint64_t seed, std::uint64_t calls) {
-    Linearizability(premises, mode, seed).run(calls);
-    const std::string name = std::string(mode.name) + ", one process";
-    mode.name = name.c_str();
+void run_both_ways(StressRun& run, Mode mode, std::uint64_t calls) {
+    Linearizability(run.premises, mode, run.seed++).run(calls);
+    mode.name += ", one process";
     mode.callers = 1;
     mode.threads = 8;
-    Linearizability(premises, mode, seed + 1).run(calls);
+    Linearizability(run.premises, mode, run.seed++).run(calls);
 }
 
-int run(int argc, char** argv) {
-    ::signal(SIGPIPE, SIG_IGN);
-    std::uint64_t seed = std::random_device{}();
-    std::uint64_t calls = is_full_tier(argc, argv) ? 4'000'000 : 400'000;
-    if (kIsSanitized) calls /= 10;
-    for (int i = 1; i + 1 < argc; ++i) {
-        if (std::string(argv[i]) == "--seed") seed = std::stoull(argv[i + 1]);
-        if (std::string(argv[i]) == "--calls") calls = std::stoull(argv[i + 1]);
+void test_linearizability(StressRun& run) {
+    const std::uint64_t calls =
+        run.option("--calls", (run.is_full ? 4'000'000U : 400'000U) / (kIsSanitized ? 10U : 1U));
+    judge_the_judge();
+    run_both_ways(run,
+                  {"evicts nothing",
+                   100,
+                   {.capacity = std::uint64_t{1} << 30U,
+                    .objects = calls / kCallsOfAGroup * kKeysAtOnce * 2 + 1024,
+                    .participants = 16,
+                    .eviction = Eviction::None}},
+                  calls);
+    for (const auto& [name, policy] :
+         {std::pair{"evicts", Eviction::Sieve}, std::pair{"evicts, lru", Eviction::Lru}}) {
+        run_both_ways(run,
+                      {name,
+                       3000,  // three or four fit
+                       {.capacity = std::uint64_t{64} << 10U,
+                        .objects = 16,
+                        .participants = 16,
+                        .eviction = policy}},
+                      calls);
     }
-    std::printf("store linearizability: --seed %llu --calls %llu\n",
-                static_cast<unsigned long long>(seed), static_cast<unsigned long long>(calls));
-    std::fflush(stdout);
-    Premises premises("store-linear");
-    try {
-        judge_the_judge();
-        Mode keeps{"evicts nothing", 100, {}};
-        keeps.options.capacity = std::uint64_t{1} << 30U;
-        keeps.options.objects = calls / kCallsOfAGroup * kKeysAtOnce * 2 + 1024;
-        keeps.options.participants = 16;
-        keeps.options.eviction = Eviction::None;
-        run_both_ways(premises, keeps, seed, calls);
-        for (const auto& [name, policy] :
-             {std::pair{"evicts", Eviction::Sieve}, std::pair{"evicts, lru", Eviction::Lru}}) {
-            Mode evicts{name, 3000, {}};  // three or four fit
-            evicts.options.capacity = std::uint64_t{64} << 10U;
-            evicts.options.objects = 16;
-            evicts.options.participants = 16;
-            evicts.options.eviction = policy;
-            run_both_ways(premises, evicts, seed += 2, calls);
-        }
-    } catch (const std::exception& error) {
-        std::printf("BROKEN: %s\n", error.what());
-        return 1;
-    }
-    return 0;
 }
 
 }  // namespace
@@ -518,6 +415,5 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
     using namespace penstock::trust;
     constexpr Role kRoles[] = {{kCallerRole, play_caller}};
-    if (const auto code = play_role(argc, argv, kRoles)) return *code;
-    return run(argc, argv);
+    return run_stress(argc, argv, "store-linearizability", kRoles, test_linearizability);
 }

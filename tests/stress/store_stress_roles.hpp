@@ -1,59 +1,54 @@
-// The workers of the Store stress: each puts, gets, holds, removes, keeps and gives up on its own
+// The workers of the Store stress: each puts, gets, holds, removes, retains and gives up on its own
 // until it is told to stop, is killed, or finds that a promise is broken, which ends it with exit
 // code 3.
 #pragma once
 
-#include <atomic>
-#include <cstdio>
 #include <cstring>
 #include <deque>
-#include <string>
 #include <string_view>
-#include <thread>
-#include <utility>
-#include <vector>
 
 #include "penstock/store.hpp"
-#include "tests/support/answers.hpp"
-#include "tests/support/numbered.hpp"
-#include "tests/support/scoreboard.hpp"
-#include "tests/support/talk.hpp"
+#include "tests/stress/stress.hpp"
 
 namespace penstock::trust {
 
 inline constexpr unsigned kStoreWorkers = 4;
-inline constexpr int kBrokenStorePromise = 3;
 
 // Key k of one put is any number with k in its lowest bits: contents follow from the number.
 inline constexpr unsigned kKeyBits = 20;
 inline constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kKeyBits) - 1;
 
-// Words of the scoreboard. A rank outlives its processes, and so does what it keeps by pin().
-enum StoreScore : std::size_t { kTurns, kHits, kBytesPut, kBytesRead, kPutsOf = 8, kKeptOf = 16 };
+// Words that all share. A rank outlives its processes, and so does what it retains.
+enum StoreScore : std::size_t {
+    kTurns,
+    kHits,
+    kBytesPut,
+    kBytesRead,
+    kPutsOf = 8,
+    kRetainedOf = 16,
+    kStoreScores = 24
+};
 
-[[noreturn]] inline void broken_store_promise(const std::string& what) {
-    std::fprintf(stderr, "pid %d: %s\n", static_cast<int>(::getpid()), what.c_str());
-    ::_exit(kBrokenStorePromise);
-}
-
-// store-worker NAME SCOREBOARD RANK SEED: "go", then "stop" or a death.
-class StoreWorker {
+// store-worker NAME SCORES RANK SEED
+class StoreWorker : public StressWorker<StoreWorker> {
 public:
     explicit StoreWorker(const Words& words)
         : score_(words.at(1)), rank_(std::stoull(words.at(2))), dice_(std::stoull(words.at(3))),
           store_(Store::attach(words.at(0), Milliseconds(10'000))),
-          most_bytes_(store_.capacity() / 256), keys_(store_.capacity() / most_bytes_ * 16) {}
+          most_bytes_(store_.capacity() / 256), keys_(store_.capacity() / most_bytes_ * 16) {
+        release_retained();  // of the predecessor
+    }
 
-    Answer obey(const Words& words) {
-        if (words[0] == "go") {
-            thread_ = std::thread([this] { work(); });
-        } else if (words[0] == "stop") {
-            is_stopping_ = true;
-            thread_.join();
-        } else if (words[0] == "close") {
-            store_.close();
-        }
-        return ok();
+    void turn() {
+        constexpr std::size_t kMaxHeld = 6;
+        while (held_.size() > dice_.between(0, kMaxHeld)) let_go_of_one();
+        act(dice_.between(0, 99));
+        score_[kTurns].fetch_add(1);
+    }
+    void close() {
+        held_.clear();
+        release_retained();
+        store_.close();
     }
 
 private:
@@ -62,31 +57,24 @@ private:
         StoreObject object;
     };
 
-    void work() {
-        let_go_of_kept();  // of the predecessor
-        while (!is_stopping_.load()) {
-            turn();
-            score_[kTurns].fetch_add(1);
-        }
-        held_.clear();
-        let_go_of_kept();
-    }
-    void turn() {
-        constexpr std::size_t kMaxHeld = 6;
-        while (held_.size() > dice_.between(0, kMaxHeld)) let_go_of_one();
-        const std::uint64_t kind = dice_.between(0, 99);
+    void act(std::uint64_t kind) {
         if (kind < 70) return get_or_put(some_key());
         if (kind < 78) return get_batch();
         if (kind < 84) return put_batch();
         if (kind < 90) return remove(some_key());
         if (kind < 96) return give_up(some_key());
-        keep_another();
+        retain_another();
     }
 
     // Some keys are asked for far more often than others.
     std::uint64_t some_key() {
         const std::uint64_t among = dice_.between(0, 1) == 0 ? keys_ / 16 : keys_;
         return dice_.between(0, among - 1);
+    }
+    std::vector<std::uint64_t> some_keys(std::size_t count) {
+        std::vector<std::uint64_t> keys(count);
+        for (std::uint64_t& key : keys) key = some_key();
+        return keys;
     }
     // Most are small, most bytes are in the large ones.
     std::uint64_t some_size() {
@@ -95,6 +83,11 @@ private:
         return dice_.between(8, kind < 80 ? most_bytes_ / 8 : most_bytes_);
     }
     static std::string name_of(std::uint64_t key) { return "key-" + std::to_string(key); }
+    static std::vector<std::string> names_of(const std::vector<std::uint64_t>& keys) {
+        std::vector<std::string> names;
+        for (const std::uint64_t key : keys) names.push_back(name_of(key));
+        return names;
+    }
     std::uint64_t next_number(std::uint64_t key) {
         return (score_[kPutsOf + rank_].fetch_add(1) * kStoreWorkers + rank_) << kKeyBits | key;
     }
@@ -102,53 +95,45 @@ private:
     // ---- reading
 
     void get_or_put(std::uint64_t key) {
-        Result<StoreObject> object = store_.get(name_of(key));
-        if (object) return take(key, *std::move(object));
-        expect(object.status(), {ErrorCode::NotFound}, "get");
-        put(key);
-    }
-    void take(std::uint64_t key, StoreObject object) {
-        check(key, object);
-        score_[kHits].fetch_add(1);
-        score_[kBytesRead].fetch_add(object.bytes().size());
-        held_.push_back({key, std::move(object)});
-    }
-    static void check(std::uint64_t key, const StoreObject& object) {
-        std::uint64_t number = 0;
-        if (object.bytes().size() < sizeof number) broken_store_promise("an object without number");
-        std::memcpy(&number, object.bytes().data(), sizeof number);
-        const std::string name = name_of(key);
-        if ((number & kKeyMask) != key) {
-            broken_store_promise(name + " has what was put as " + name_of(number & kKeyMask));
-        }
-        const std::string wrong = check_numbered(object.bytes(), number);
-        if (!wrong.empty()) broken_store_promise(name + ": " + wrong);
-        const std::string_view meta(reinterpret_cast<const char*>(object.meta().data()),
-                                    object.meta().size());
-        if (!meta.empty() && meta != name)
-            broken_store_promise(name + " says of itself " + std::string(meta));
-    }
-    void let_go_of_one() {
-        const auto at = static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
-        check(held_[static_cast<std::size_t>(at)].key, held_[static_cast<std::size_t>(at)].object);
-        held_.erase(held_.begin() + at);
+        if (!take(key, store_.get(name_of(key)), "get")) put(key);
     }
     void get_batch() {
-        std::vector<std::uint64_t> keys;
-        std::vector<std::string> names;
-        for (unsigned i = 0; i < 6; ++i) {
-            keys.push_back(some_key());
-            names.push_back(name_of(keys.back()));
-        }
+        const std::vector<std::uint64_t> keys = some_keys(6);
+        const std::vector<std::string> names = names_of(keys);
         const std::vector<std::string_view> views(names.begin(), names.end());
         auto objects = store_.get_many(views, dice_.between(0, 1) == 0);
         for (std::size_t at = 0; at < objects.size(); ++at) {
-            if (objects[at]) {
-                take(keys[at], *std::move(objects[at]));
-            } else {
-                expect(objects[at].status(), {ErrorCode::NotFound}, "get_many");
-            }
+            take(keys[at], std::move(objects[at]), "get_many");
         }
+    }
+    // False: it is not there.
+    bool take(std::uint64_t key, Result<StoreObject> object, const char* what) {
+        if (!object) {
+            expect(object.status(), {ErrorCode::NotFound}, what);
+            return false;
+        }
+        check(key, *object);
+        score_[kHits].fetch_add(1);
+        score_[kBytesRead].fetch_add(object->bytes().size());
+        held_.push_back({key, *std::move(object)});
+        return true;
+    }
+    static void check(std::uint64_t key, const StoreObject& object) {
+        const std::uint64_t number = number_of(object.bytes());
+        const std::string name = name_of(key);
+        if ((number & kKeyMask) != key) {
+            break_promise(name + " has what was put as " + name_of(number & kKeyMask));
+        }
+        promise_whole(object.bytes(), number);
+        const std::string_view meta(reinterpret_cast<const char*>(object.meta().data()),
+                                    object.meta().size());
+        if (!meta.empty() && meta != name) break_promise(text_of(name, " says of itself ", meta));
+    }
+    void let_go_of_one() {
+        const auto at =
+            held_.begin() + static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
+        check(at->key, at->object);
+        held_.erase(at);
     }
 
     // ---- writing
@@ -161,10 +146,9 @@ private:
         Result<StoreReservation> reservation = store_.reserve(name, some_size(), options);
         if (!reservation) return expect_taken(reservation.status());
         const auto address = reinterpret_cast<std::uintptr_t>(reservation->bytes().data());
-        if (address % options.alignment != 0) broken_store_promise(name + " is not aligned");
+        if (address % options.alignment != 0) break_promise(name + " is not aligned");
         if (dice_.between(0, 9) == 0) {
-            const Status status = reservation->resize(some_size());
-            if (!status) expect(status, {ErrorCode::NoSpace}, "resize");
+            expect(reservation->resize(some_size()), {ErrorCode::NoSpace}, "resize");
         }
         finish(*reservation, key);
     }
@@ -175,11 +159,9 @@ private:
         score_[kBytesPut].fetch_add(bytes);
     }
     void put_batch() {
-        std::vector<std::uint64_t> keys;
-        std::vector<std::string> names;
+        const std::vector<std::uint64_t> keys = some_keys(4);
+        const std::vector<std::string> names = names_of(keys);
         std::vector<StoreRequest> requests;
-        for (unsigned i = 0; i < 4; ++i) keys.push_back(some_key());
-        for (const std::uint64_t key : keys) names.push_back(name_of(key));
         for (const std::string& name : names) requests.push_back({name, some_size()});
         auto reservations = store_.reserve_many(requests);
         for (std::size_t at = 0; at < reservations.size(); ++at) {
@@ -197,66 +179,51 @@ private:
         if (dice_.between(0, 1) == 0) reservation->abort();
     }
     void remove(std::uint64_t key) {
-        const Status status = store_.remove(name_of(key));
-        if (!status) expect(status, {ErrorCode::NotFound}, "remove");
+        expect(store_.remove(name_of(key)), {ErrorCode::NotFound}, "remove");
     }
 
-    // ---- keeping
+    // ---- retaining
 
-    [[nodiscard]] std::string kept_name() {
-        return "kept-" + std::to_string(rank_) + "-" + std::to_string(score_[kKeptOf + rank_]);
+    [[nodiscard]] std::string retained_name() {
+        return text_of("retained-", rank_, "-", score_[kRetainedOf + rank_]);
     }
-    // What no other touches is there until it is let go, however the store is pressed.
-    void keep_another() {
-        let_go_of_kept();
-        const std::uint64_t number = score_[kKeptOf + rank_].fetch_add(1) + 1;
+    // What no other touches is there until it is released, however the store is pressed.
+    void retain_another() {
+        release_retained();
+        const std::uint64_t number = score_[kRetainedOf + rank_].fetch_add(1) + 1;
         std::vector<std::byte> bytes(most_bytes_ / 4);
         fill_numbered(bytes, number);
-        expect(store_.put(kept_name(), bytes), {}, "put");
-        is_kept_ = store_.retain(kept_name()).is_ok();  // unless it was evicted already
+        expect(store_.put(retained_name(), bytes), {}, "put");
+        is_retained_ = store_.retain(retained_name()).is_ok();  // unless it was evicted already
     }
-    void let_go_of_kept() {
-        const Result<StoreObject> object = store_.get(kept_name());
-        if (is_kept_ && !object) broken_store_promise(kept_name() + " was kept, and is not there");
-        if (object) {
-            const std::string wrong = check_numbered(object->bytes(), score_[kKeptOf + rank_]);
-            if (!wrong.empty()) broken_store_promise(kept_name() + ": " + wrong);
-        }
-        static_cast<void>(store_.release(kept_name()));
-        is_kept_ = false;
+    void release_retained() {
+        const Result<StoreObject> object = store_.get(retained_name());
+        if (object) promise_whole(object->bytes(), score_[kRetainedOf + rank_]);
+        if (is_retained_ && !object) break_promise(retained_name() + " is gone, and was retained");
+        static_cast<void>(store_.release(retained_name()));
+        is_retained_ = false;
     }
 
     // ---- answers
 
-    // Another has it, or writes it. Room there is always: so little is pinned.
+    // Another has it, or writes it. Room there is always: so little is in use.
     static void expect_taken(const Status& status) {
         expect(status, {ErrorCode::AlreadyExists, ErrorCode::Busy}, "reserve");
     }
     static void expect(const Status& status, std::initializer_list<ErrorCode> others,
                        const char* what) {
-        if (status) return;
-        for (const ErrorCode other : others) {
-            if (status.code() == other) return;
-        }
-        broken_store_promise(std::string(what) + ": " + std::string(to_string(status.code())) +
-                             ": " + std::string(status.message()));
+        if (status || std::ranges::find(others, status.code()) != others.end()) return;
+        break_promise(text_of(what, ": ", to_string(status.code()), ": ", status.message()));
     }
 
-    Scoreboard score_;
+    SharedWords score_;
     std::uint64_t rank_;
     Dice dice_;
     Store store_;
     std::uint64_t most_bytes_;
     std::uint64_t keys_;
     std::deque<Held> held_;
-    bool is_kept_ = false;
-    std::atomic<bool> is_stopping_{false};
-    std::thread thread_;
+    bool is_retained_ = false;
 };
-
-inline int play_store_worker(const Words& words) {
-    StoreWorker worker(words);
-    return listen([&worker](const Words& asked) { return worker.obey(asked); });
-}
 
 }  // namespace penstock::trust

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -25,13 +26,32 @@ struct StoreCall {
     std::int64_t begin = 0;
     std::int64_t end = kNever;
 
+    static constexpr const char* kKinds[] = {"put", "get", "release", "remove", "probe"};
+    static constexpr const char* kSaid[] = {"-", "ok", "exists", "staged", "missing", "no-space"};
+
+    // "put 7 10-20 ok": kind, value, begin, end, and what it said.
     [[nodiscard]] std::string line() const {
-        constexpr const char* kKinds[] = {"put", "get", "release", "remove", "probe"};
-        constexpr const char* kSaid[] = {"-", "ok", "exists", "staged", "missing", "no space"};
         return std::string(kKinds[static_cast<std::size_t>(kind)]) + " " + std::to_string(value) +
-               " [" + std::to_string(begin) + ", " +
-               (end == kNever ? std::string("never") : std::to_string(end)) +
-               "]: " + kSaid[static_cast<std::size_t>(said)];
+               " " + std::to_string(begin) + "-" +
+               (end == kNever ? std::string("never") : std::to_string(end)) + " " +
+               kSaid[static_cast<std::size_t>(said)];
+    }
+    // The same backwards; without a last word it said ok.
+    static StoreCall read(const std::string& line) {
+        const auto position = [](const auto& names, const std::string& name) {
+            return std::find(std::begin(names), std::end(names), name) - std::begin(names);
+        };
+        std::istringstream words(line);
+        std::string kind;
+        std::string end;
+        std::string said = "ok";
+        char dash = 0;
+        StoreCall call;
+        words >> kind >> call.value >> call.begin >> dash >> end >> said;
+        call.kind = static_cast<Kind>(position(kKinds, kind));
+        call.said = static_cast<Said>(position(kSaid, said));
+        if (end != "never") call.end = std::stoll(end);
+        return call;
     }
 };
 
@@ -41,7 +61,11 @@ public:
     explicit StoreHistory(bool evicts) : evicts_(evicts) {}
 
     void add(const StoreCall& call) { calls_.push_back(call); }
-    [[nodiscard]] const std::vector<StoreCall>& calls() const { return calls_; }
+    // Calls as StoreCall::line() has them, with commas between.
+    void read(const std::string& calls) {
+        std::istringstream lines(calls);
+        for (std::string line; std::getline(lines, line, ',');) add(StoreCall::read(line));
+    }
     // Configurations that were looked at; for the report.
     [[nodiscard]] std::uint64_t looked_at() const { return seen_.size(); }
 
@@ -49,7 +73,7 @@ public:
     std::string explain() {
         std::sort(calls_.begin(), calls_.end(),
                   [](const StoreCall& a, const StoreCall& b) { return a.begin < b.begin; });
-        if (std::string alone = find_staged_by_nobody(); !alone.empty()) return alone;
+        if (std::string alone = find_staged_by_none(); !alone.empty()) return alone;
         done_.assign(calls_.size(), false);
         due_ = 0;
         for (const StoreCall& call : calls_) due_ += is_due(call) ? 1 : 0;
@@ -73,7 +97,7 @@ private:
     static bool is_due(const StoreCall& call) { return call.said != Said::Nothing; }
 
     // "Being written" is true only beside a call that was writing.
-    [[nodiscard]] std::string find_staged_by_nobody() const {
+    [[nodiscard]] std::string find_staged_by_none() const {
         for (const StoreCall& call : calls_) {
             if (call.said != Said::Staged) continue;
             const bool is_true = std::any_of(calls_.begin(), calls_.end(), [&](const auto& other) {

@@ -4,44 +4,21 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "penstock/broadcast.hpp"
-#include "tests/support/numbered.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/messages.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/verdict.hpp"
 
 namespace penstock::test {
 
-using Bytes = std::vector<std::byte>;
-
-inline constexpr std::chrono::seconds kLong{20};      // what must not be waited for
 inline constexpr std::uint64_t kSmallest = 4096;      // the smallest ring
 inline constexpr std::uint64_t kGranule = 64 * 1024;  // of a Broadcast's arena
-
-inline Bytes make_message(std::uint64_t number, std::size_t size) {
-    Bytes bytes(size);
-    trust::fill_numbered(bytes, number);
-    return bytes;
-}
-
-inline ::testing::AssertionResult is_message(std::span<const std::byte> bytes, std::uint64_t number,
-                                             std::size_t size) {
-    if (bytes.size() != size) {
-        return ::testing::AssertionFailure()
-               << bytes.size() << " bytes, where " << size << " had been sent";
-    }
-    const std::string fault = trust::check_numbered(bytes, number);
-    if (fault.empty()) return ::testing::AssertionSuccess();
-    return ::testing::AssertionFailure() << "message " << number << ": " << fault;
-}
 
 inline BroadcastOptions small(unsigned readers = 1, std::uint64_t large = 16 * kGranule) {
     BroadcastOptions options;

@@ -9,8 +9,8 @@
 
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
-#include "tests/unit/broadcast/segment_corruptor.hpp"
 
 namespace penstock {
 namespace {
@@ -22,7 +22,7 @@ using layout::RecordKind;
 
 struct Scribble {
     const char* label;
-    std::function<void(const SegmentCorruptor&)> scrawl;
+    std::function<void(const BroadcastCorruptor&)> scrawl;
     const char* sentence;
     std::size_t size = 100;  // of the message that is scribbled over
 };
@@ -33,7 +33,7 @@ void PrintTo(const Scribble& scribble, std::ostream* out) {
 
 template <typename Change>
 auto in_record(Change change) {
-    return [change](const SegmentCorruptor& corruptor) {
+    return [change](const BroadcastCorruptor& corruptor) {
         RecordHeader record = corruptor.record();
         change(record);
         corruptor.put(record);
@@ -42,7 +42,7 @@ auto in_record(Change change) {
 
 template <typename Change>
 auto in_block(Change change) {
-    return [change](const SegmentCorruptor& corruptor) {
+    return [change](const BroadcastCorruptor& corruptor) {
         BlockRecord block = corruptor.block();
         change(block);
         corruptor.put(block);
@@ -56,7 +56,7 @@ TEST_P(CorruptionTest, IsNoticed) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, GetParam().size)));
     ASSERT_TRUE(succeeds(send(writer, 1, 100)));
-    GetParam().scrawl(SegmentCorruptor(writer.name()));
+    GetParam().scrawl(BroadcastCorruptor(writer.name()));
     Bytes buffer(1000);
     for (int turn = 0; turn < 2; ++turn) {
         EXPECT_TRUE(fails(reader.recv(Deadline::now()), ErrorCode::Corrupt,
@@ -72,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(
     Scribbles, CorruptionTest,
     ::testing::Values(
         Scribble{"NoRecord",
-                 [](const SegmentCorruptor& corruptor) { corruptor.put(RecordHeader{}); },
+                 [](const BroadcastCorruptor& corruptor) { corruptor.put(RecordHeader{}); },
                  "no record"},
         Scribble{"LongerThanPublished",
                  in_record([](RecordHeader& record) { record.length = 3000; }),
@@ -81,7 +81,7 @@ INSTANTIATE_TEST_SUITE_P(
                  in_record([](RecordHeader& record) { record.length = layout::kLongestPayload; }),
                  "a record too long"},
         Scribble{"SkipBeyondTheEnd",
-                 [](const SegmentCorruptor& corruptor) {
+                 [](const BroadcastCorruptor& corruptor) {
                      RecordHeader record = corruptor.record();
                      record.length = 220;
                      record.skip = 7;
@@ -105,11 +105,12 @@ INSTANTIATE_TEST_SUITE_P(
                  "a block that does not exist", kGranule},
         Scribble{"ABlockFarTooLong", in_block([](BlockRecord& block) { block.length = ~0ULL; }),
                  "a block that does not exist", kGranule},
-        Scribble{"APositionFarAhead",
-                 [](const SegmentCorruptor& corruptor) { corruptor.writer().position = 1U << 20U; },
-                 "impossible positions"},
+        Scribble{
+            "APositionFarAhead",
+            [](const BroadcastCorruptor& corruptor) { corruptor.writer().position = 1U << 20U; },
+            "impossible positions"},
         Scribble{"APositionBehind",
-                 [](const SegmentCorruptor& corruptor) { corruptor.writer().position = ~0ULL; },
+                 [](const BroadcastCorruptor& corruptor) { corruptor.writer().position = ~0ULL; },
                  "impossible positions"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 
@@ -118,7 +119,7 @@ class CorruptTimeTest : public CleanTest {};
 // The tests under sanitizers would notice undefined arithmetic.
 TEST_F(CorruptTimeTest, ABlockedWriterOfWhichNoClockCanHaveSaidSo) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
-    const SegmentCorruptor corruptor(writer.name());
+    const BroadcastCorruptor corruptor(writer.name());
     for (const std::int64_t since : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1},
                                      std::numeric_limits<std::int64_t>::max()}) {
         corruptor.state().blocked_since = since;
@@ -133,7 +134,7 @@ TEST_F(LostMessageTest, IsNoticedByTheNext) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));
-    const SegmentCorruptor corruptor(writer.name());
+    const BroadcastCorruptor corruptor(writer.name());
     RecordHeader record = corruptor.record();
     record.kind = RecordKind::Padding;
     corruptor.put(record);

@@ -11,8 +11,8 @@
 
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
-#include "tests/unit/broadcast/segment_corruptor.hpp"
 
 namespace penstock {
 namespace {
@@ -56,7 +56,7 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const SegmentCorruptor corruptor(name);
+    const BroadcastCorruptor corruptor(name);
     Result<BroadcastLoan> loan = writer.loan(kMax, kLong);
     ASSERT_TRUE(succeeds(loan));
     trust::fill_numbered(loan->bytes(), 7);
@@ -70,7 +70,7 @@ TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const SegmentCorruptor corruptor(name);
+    const BroadcastCorruptor corruptor(name);
     for (std::uint64_t number = 0; number < 3; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 64)));
         corruptor.clear_ring();
@@ -131,7 +131,7 @@ TEST_P(NewestLieTest, IsNotBelieved) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
-    const SegmentCorruptor corruptor(name);
+    const BroadcastCorruptor corruptor(name);
     ASSERT_TRUE(succeeds(send(writer, 0, 64)));
     for (auto& word : corruptor.writer().newest_words) word = ~std::uint64_t{0};
     GetParam().tell(corruptor.writer());

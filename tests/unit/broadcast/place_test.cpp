@@ -4,12 +4,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
 
 #include "penstock/broadcast.hpp"
+#include "tests/support/lent_descriptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 
@@ -44,37 +44,13 @@ TEST_F(PlaceTest, ADescriptorCanBeHandedToAnotherProcess) {
     int sockets[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
     Child child([&] {
-        char byte = 0;
-        iovec data{&byte, 1};
-        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-        msghdr message{};
-        message.msg_iov = &data;
-        message.msg_iovlen = 1;
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        require(::recvmsg(sockets[1], &message, 0) == 1);
-        int descriptor = -1;
-        std::memcpy(&descriptor, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof descriptor);
+        const int descriptor = trust::receive_descriptor(sockets[1]);
         BroadcastReader reader = BroadcastReader::attach(descriptor, 0);
         ::close(descriptor);
         require(static_cast<bool>(receives(reader, 0, 100)));
         require(reader.recv(kLong).code() == ErrorCode::Closed);
     });
-    char byte = 0;
-    iovec data{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message{};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    const int descriptor = writer.descriptor();
-    std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
-    ASSERT_EQ(::sendmsg(sockets[0], &message, 0), 1);
+    ASSERT_TRUE(trust::send_descriptor(sockets[0], writer.descriptor()));
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));
     ASSERT_TRUE(succeeds(writer.wait_ready(kLong)));
     writer.close();

@@ -13,35 +13,15 @@
 #include <optional>
 #include <random>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "remote/redis_connection.hpp"
 #include "tests/unit/support/child.hpp"
 #include "tests/unit/support/names.hpp"
+#include "tests/unit/support/redis_program.hpp"
 
 namespace penstock::test {
-
-using Words = std::vector<std::string>;
-
-// Where a program is in $PATH; empty: nowhere.
-inline std::string find_program(const std::string& name) {
-    const char* path = std::getenv("PATH");
-    std::string_view folders = path == nullptr ? "/usr/bin:/bin" : path;
-    while (!folders.empty()) {
-        const std::size_t end = folders.find(':');
-        const std::string candidate = std::string(folders.substr(0, end)) + "/" + name;
-        if (::access(candidate.c_str(), X_OK) == 0) return candidate;
-        folders.remove_prefix(end == std::string_view::npos ? folders.size() : end + 1);
-    }
-    return {};
-}
-
-inline std::string find_server() {
-    const std::string redis = find_program("redis-server");
-    return redis.empty() ? find_program("valkey-server") : redis;
-}
 
 // Why a test that needs a server can't run here; empty: it can.
 inline std::string why_no_server() {
@@ -54,15 +34,6 @@ inline std::string why_no_server() {
         GTEST_SKIP() << why;                                     \
     }                                                            \
     static_assert(true)
-
-// Becomes that program, as a child's whole life.
-inline void become(Words words) {
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    ::execv(argv[0], argv.data());
-    require(false);
-}
 
 // What a server says to the words, by a connection of its own.
 inline detail::RedisOutcome ask(const detail::Endpoint& endpoint, const Words& words) {
@@ -153,7 +124,10 @@ public:
     }
     void start() {
         child_.reset();  // before another with its name begins
-        child_ = std::make_unique<Child>([this] { become(command()); });
+        child_ = std::make_unique<Child>([this] {
+            become(command());
+            require(false);
+        });
         await([this] { return answers(); });
     }
     void stop() const { child_->stop(); }
@@ -161,16 +135,12 @@ public:
 
 private:
     [[nodiscard]] Words command() const {
-        Words words{find_server(), "--save",       "",          "--appendonly", "no",
-                    "--dir",       folder_.path(), "--logfile", folder_ / "log"};
+        Words more{"--port", "0", "--unixsocket", endpoint_.path};
         if (endpoint_.path.empty()) {
-            words.insert(words.end(),
-                         {"--port", std::to_string(endpoint_.port), "--bind", endpoint_.host});
-        } else {
-            words.insert(words.end(), {"--port", "0", "--unixsocket", endpoint_.path});
+            more = {"--port", std::to_string(endpoint_.port), "--bind", endpoint_.host};
         }
-        words.insert(words.end(), more_.begin(), more_.end());
-        return words;
+        more.insert(more.end(), more_.begin(), more_.end());
+        return server_command(folder_.path(), folder_ / "log", more);
     }
 
     TemporaryFolder folder_;

@@ -3,10 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <system_error>
 
-#include "segment/life/header.hpp"
 #include "store/control.hpp"
+#include "tests/support/segment_corruptor.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock {
@@ -20,20 +19,10 @@ using layout::Word;
 // A word that refers to a change without a description.
 constexpr std::uint64_t kNothing = layout::kWordMark | 17;
 
-// The control block of a store, writable: what a corruptor with the right user id has.
-class SegmentCorruptor {
+class StoreCorruptor : trust::SegmentCorruptor {
 public:
-    explicit SegmentCorruptor(const std::string& name) {
-        std::error_code error;
-        file_ = os::SharedFile::open("/dev/shm/penstock." + name, error);
-        require(!error);
-        const layout::SegmentHeader header = detail::read_header(file_, name);
-        mapping_ = os::Mapping::map(file_, 0, header.payload_offset, os::Mapping::Access::ReadWrite,
-                                    error);
-        require(!error);
-        view_ = detail::StoreView(detail::store_shape_of(header),
-                                  mapping_.data() + header.control_offset);
-    }
+    explicit StoreCorruptor(const std::string& name)
+        : SegmentCorruptor(name), view_(detail::store_shape_of(header()), control()) {}
 
     [[nodiscard]] const detail::StoreView& view() const { return view_; }
     // The n-th entry in that state, from the first.
@@ -56,8 +45,6 @@ public:
     }
 
 private:
-    os::SharedFile file_;
-    os::Mapping mapping_;
     detail::StoreView view_;
 };
 
@@ -69,7 +56,7 @@ protected:
     }
 
     Store store_ = Store::create(new_name(), small_store());
-    SegmentCorruptor corruptor_{store_.name()};
+    StoreCorruptor corruptor_{store_.name()};
 };
 
 TEST_F(StoreCorruptionTest, AVersionThatRefersToNothing) {
@@ -80,7 +67,7 @@ TEST_F(StoreCorruptionTest, AVersionThatRefersToNothing) {
 
 TEST_F(StoreCorruptionTest, TheNewestHasANewerOneBehindIt) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
-    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, 7);
+    StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, 7);
     EXPECT_EQ(put(store_, 2).code(), ErrorCode::Corrupt);
     EXPECT_FALSE(store_.contains(key_of(2)));
     EXPECT_EQ(store_.stats().staged, 0U);
@@ -90,8 +77,8 @@ TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
     ASSERT_TRUE(succeeds(put(store_, 2)));
     for (unsigned n : {0U, 1U}) {
-        SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).newer, 0);
-        SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).older, 0);
+        StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).newer, 0);
+        StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident, n).older, 0);
     }
     EXPECT_EQ(store_.remove(key_of(1)).code(), ErrorCode::Corrupt);
     EXPECT_EQ(store_.clear(), 0U);
@@ -101,9 +88,9 @@ TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
 TEST_F(StoreCorruptionTest, NobodyCanBeEvictedInSuchAnOrder) {
     ASSERT_TRUE(succeeds(put(store_, 1, 700'000)));
     ASSERT_TRUE(succeeds(put(store_, 2, 100'000)));
-    SegmentCorruptor::set_payload(corruptor_.view().state().newest, 0);
-    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).older, 12);
-    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident, 1).older, 12);
+    StoreCorruptor::set_payload(corruptor_.view().state().newest, 0);
+    StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident).older, 12);
+    StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident, 1).older, 12);
     EXPECT_EQ(put(store_, 3, 700'000).code(), ErrorCode::Corrupt);
 }
 
@@ -112,7 +99,7 @@ TEST_F(StoreCorruptionTest, LinksThatGoInACircle) {
     const Result<StoreObject> pinned = store_.get(key_of(1));
     ASSERT_TRUE(succeeds(pinned.status()));
     const std::uint64_t self = payload_of(corruptor_.view().state().oldest.load());
-    SegmentCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, self);
+    StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, self);
     EXPECT_EQ(put(store_, 2, 900'000).code(), ErrorCode::NoSpace);
 }
 
@@ -129,8 +116,8 @@ TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
     layout::StoreEntry& one = corruptor_.entry(EntryState::Staged);
     layout::StoreEntry& other = corruptor_.entry(EntryState::Staged, 1);
     const std::uint64_t name = payload_of(one.block.load());
-    SegmentCorruptor::set_payload(one.block, payload_of(other.block.load()));
-    SegmentCorruptor::set_payload(other.block, name);
+    StoreCorruptor::set_payload(one.block, payload_of(other.block.load()));
+    StoreCorruptor::set_payload(other.block, name);
     EXPECT_EQ(first->resize(500).code(), ErrorCode::Corrupt);
     EXPECT_EQ(last->resize(800'000).code(), ErrorCode::Corrupt);
     EXPECT_EQ(last->bytes().size(), 900'000U);

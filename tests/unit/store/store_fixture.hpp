@@ -3,23 +3,17 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "penstock/store.hpp"
-#include "tests/support/numbered.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/messages.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/verdict.hpp"
 
 namespace penstock::test {
-
-inline constexpr std::chrono::seconds kLong{20};  // what must not be waited for
 
 inline StoreOptions small_store(Eviction eviction = Eviction::Sieve) {
     StoreOptions options;
@@ -30,11 +24,8 @@ inline StoreOptions small_store(Eviction eviction = Eviction::Sieve) {
     return options;
 }
 
-inline std::vector<std::byte> make_value(std::uint64_t number, std::size_t size) {
-    std::vector<std::byte> bytes(size);
-    trust::fill_numbered(bytes, number);
-    return bytes;
-}
+inline constexpr auto& make_value = make_message;
+inline constexpr auto& is_value = is_message;
 
 inline std::string key_of(std::uint64_t number) {
     return "key-" + std::to_string(number);
@@ -43,17 +34,6 @@ inline std::string key_of(std::uint64_t number) {
 inline Status put(Store& store, std::uint64_t number, std::size_t size = 1000,
                   const ReserveOptions& options = {}) {
     return store.put(key_of(number), make_value(number, size), options);
-}
-
-inline ::testing::AssertionResult is_value(std::span<const std::byte> bytes, std::uint64_t number,
-                                           std::size_t size) {
-    if (bytes.size() != size) {
-        return ::testing::AssertionFailure()
-               << bytes.size() << " bytes, where " << size << " had been put";
-    }
-    const std::string fault = trust::check_numbered(bytes, number);
-    if (fault.empty()) return ::testing::AssertionSuccess();
-    return ::testing::AssertionFailure() << "object " << number << ": " << fault;
 }
 
 // The object of that number is there, whole.

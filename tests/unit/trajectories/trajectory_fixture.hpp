@@ -3,19 +3,17 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "penstock/trajectories.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/messages.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/verdict.hpp"
 
 namespace penstock::test {
-
-inline constexpr std::chrono::seconds kLong{20};  // what must not be waited for
 
 inline TrajectoryOptions small_trajectories(std::uint64_t max_staleness = kUnlimited) {
     TrajectoryOptions options;

@@ -2,34 +2,22 @@
 // stop, are killed, or find that a promise is broken, which ends them with exit code 3.
 #pragma once
 
-#include <cstdio>
-#include <cstdlib>
+#include <array>
 #include <deque>
-#include <string>
-#include <thread>
-#include <vector>
+#include <optional>
 
 #include "penstock/broadcast.hpp"
-#include "tests/support/broadcast_actor.hpp"
-#include "tests/support/numbered.hpp"
-#include "tests/support/scoreboard.hpp"
-#include "tests/support/talk.hpp"
+#include "tests/stress/stress.hpp"
 
 namespace penstock::trust {
 
 inline constexpr unsigned kStressReaders = 3;
 inline constexpr std::uint64_t kStressCapacity = std::uint64_t{1} << 20U;
 inline constexpr std::uint64_t kStressLarge = std::uint64_t{64} << 20U;
-inline constexpr std::uint64_t kLastSize = 300'000;  // of the two messages that settle the arena
-inline constexpr int kBrokenPromise = 3;
+inline constexpr std::uint64_t kLastSize = 300'000;  // of the two messages that settle the blocks
 
-// Words of the scoreboard.
-enum StressScore : std::size_t { kAccepted = 0, kReceivedBy = 8, kFirstOf = 16 };
-
-[[noreturn]] inline void broken_promise(const std::string& what) {
-    std::fprintf(stderr, "pid %d: %s\n", static_cast<int>(::getpid()), what.c_str());
-    ::_exit(kBrokenPromise);
-}
+// Words that all share.
+enum BroadcastScore : std::size_t { kAccepted = 0, kReceivedBy = 8, kFirstOf = 16, kScores = 24 };
 
 // Mostly small, some that fill the ring, some that take a block; also nothing at all.
 inline std::size_t pick_size(Dice& dice) {
@@ -40,42 +28,31 @@ inline std::size_t pick_size(Dice& dice) {
     return dice.between(kStressCapacity / 4 + 1, std::uint64_t{3} << 20U);
 }
 
-// stress-writer NAME SCOREBOARD SEED: sends until it is asked to "stop".
-class StressWriter {
+// stress-writer NAME SCORES SEED: sends from "go" to "stop"; "send SIZE".
+class StressWriter : public StressWorker<StressWriter> {
 public:
-    StressWriter(const std::string& name, const std::string& scoreboard, std::uint64_t seed)
-        : score_(scoreboard), dice_(seed),
+    explicit StressWriter(const Words& words)
+        : score_(words.at(1)), dice_(std::stoull(words.at(2))),
           writer_(BroadcastWriter::create(
-              name,
+              words.at(0),
               {.readers = kStressReaders, .capacity = kStressCapacity, .large = kStressLarge})) {}
 
     Answer obey(const Words& words) {
-        if (words[0] == "go") {
-            sender_ = std::thread([this] {
-                while (!is_stopping_.load()) send(pick_size(dice_));
-            });
-        } else if (words[0] == "stop") {
-            is_stopping_ = true;
-            sender_.join();
-        } else if (words[0] == "send") {
-            send(std::stoull(words.at(1)));
-        }
+        if (words[0] == "send") send(std::stoull(words.at(1)));
         const BroadcastStats stats = writer_.stats();  // Closed after the close
-        if (words[0] == "close") writer_.close();
-        return ok()
-            .with("sent", sent_)
+        return StressWorker::obey(words)
             .with("told", told_)
             .with("reader_deaths", stats.reader_deaths)
             .with("held_bytes", stats.held_bytes);
     }
+    void turn() { send(pick_size(dice_)); }
+    void close() { writer_.close(); }
 
 private:
     void send(std::size_t size) {
-        for (;;) {
-            const Status status = attempt(size);
-            if (status) break;
+        for (Status status = attempt(size); !status; status = attempt(size)) {
             if (status.code() != ErrorCode::PeerDied) {
-                broken_promise("send: " + std::string(status.message()));
+                break_promise(text_of("send: ", status.message()));
             }
             ++told_;
         }
@@ -85,7 +62,7 @@ private:
     Status attempt(std::size_t size) {
         const Wait wait = Milliseconds(15'000);
         if (dice_.between(0, 2) == 0) {
-            Result<BroadcastLoan> loan = writer_.loan(size, wait);
+            auto loan = writer_.loan(size, wait);
             if (!loan) return loan.status();
             fill_numbered(loan->bytes(), sent_);
             return loan->commit();
@@ -95,22 +72,15 @@ private:
         return writer_.send(buffer_, wait);
     }
 
-    Scoreboard score_;
+    SharedWords score_;
     Dice dice_;
     BroadcastWriter writer_;
     std::vector<std::byte> buffer_;
     std::uint64_t sent_ = 0;
     std::uint64_t told_ = 0;
-    std::atomic<bool> is_stopping_{false};
-    std::thread sender_;
 };
 
-inline int play_stress_writer(const Words& words) {
-    StressWriter writer(words.at(0), words.at(1), std::stoull(words.at(2)));
-    return listen([&writer](const Words& asked) { return writer.obey(asked); });
-}
-
-// stress-reader NAME SCOREBOARD RANK SEED: "attach MS", then "drain": receives to the end, holding
+// stress-reader NAME SCORES RANK SEED: "attach MS", then "drain": receives to the end, holding
 // some, keeping some, letting go in any order. What it got is in the answer.
 class StressReader {
 public:
@@ -120,11 +90,9 @@ public:
 
     Answer obey(const Words& words) {
         try {
-            if (words[0] == "attach") {
-                reader_.emplace(BroadcastReader::attach(name_, rank_, wait_of(words.at(1))));
-                return ok();
-            }
-            return drain();
+            if (words[0] != "attach") return drain();
+            reader_.emplace(BroadcastReader::attach(name_, rank_, wait_of(words.at(1))));
+            return ok();
         } catch (const Error& error) {
             return failure_of(Status(error.code(), error.what()));
         }
@@ -136,51 +104,46 @@ private:
         for (;;) {
             constexpr Milliseconds kIdle{20};  // then everything held is let go
             if (received_ > 0 && dice_.between(0, 1) == 0 && copy_one(kIdle)) continue;
-            Result<BroadcastMessage> message = reader_.value().recv(kIdle);
+            auto message = reader_.value().recv(kIdle);
             if (message) {
-                take(std::move(*message));
+                take(*std::move(message));
                 continue;
             }
             held_.clear();
             if (message.code() == ErrorCode::Timeout) continue;
             if (message.code() == ErrorCode::Corrupt) {
-                broken_promise(std::string(message.status().message()));
+                break_promise(std::string(message.status().message()));
             }
-            Answer end = failure_of(message.status());
-            end.with("first", first_)
+            reader_.reset();
+            return failure_of(message.status())
                 .with("next", next_)
                 .with("received", received_)
                 .with("end", os::monotonic_ns());
-            reader_.reset();
-            return end;
         }
     }
     // Small messages can be copied out: that is another way through the reader.
     bool copy_one(Milliseconds idle) {
         const Result<std::size_t> size = reader_.value().recv_into(buffer_, idle);
         if (!size) return false;  // too large, or nothing more: recv() says what
-        const std::string wrong = check_numbered(std::span(buffer_).first(*size), next_);
-        if (!wrong.empty()) broken_promise(wrong);
+        promise_whole(std::span(buffer_).first(*size), next_);
         count();
         return true;
     }
     void take(BroadcastMessage message) {
-        check(message);
-        if (received_ == 0) {
-            first_ = next_ = message.sequence();
-            score_[kFirstOf + rank_].store(first_);
-        }
+        promise_whole(message.bytes(), message.sequence());
+        if (received_ == 0) score_[kFirstOf + rank_].store(first_ = next_ = message.sequence());
         if (message.sequence() != next_) {
-            broken_promise("message " + std::to_string(message.sequence()) + " came where " +
-                           std::to_string(next_) + " was due");
+            break_promise(
+                text_of("message ", message.sequence(), " came where ", next_, " was due"));
         }
         count();
         if (dice_.between(0, 3) == 0) message.keep();
         held_.push_back(std::move(message));
         while (held_.size() > dice_.between(0, 6)) {
-            const auto victim = static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
-            check(held_.at(static_cast<std::size_t>(victim)));  // it was not written over meanwhile
-            held_.erase(held_.begin() + victim);
+            const auto victim =
+                held_.begin() + static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
+            promise_whole(victim->bytes(), victim->sequence());  // not written over meanwhile
+            held_.erase(victim);
         }
     }
     void count() {
@@ -188,13 +151,9 @@ private:
         ++next_;
         score_[kReceivedBy + rank_].fetch_add(1);
     }
-    static void check(const BroadcastMessage& message) {
-        const std::string wrong = check_numbered(message.bytes(), message.sequence());
-        if (!wrong.empty()) broken_promise(wrong);
-    }
 
     std::string name_;
-    Scoreboard score_;
+    SharedWords score_;
     unsigned rank_;
     Dice dice_;
     std::optional<BroadcastReader> reader_;
@@ -204,10 +163,5 @@ private:
     std::uint64_t first_ = 0;
     std::uint64_t next_ = 0;
 };
-
-inline int play_stress_reader(const Words& words) {
-    StressReader reader(words);
-    return listen([&reader](const Words& asked) { return reader.obey(asked); });
-}
 
 }  // namespace penstock::trust
