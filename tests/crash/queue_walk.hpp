@@ -159,7 +159,7 @@ public:
     void after_completion(const Answer& answer) override {
         if (is_act({"hold"}) && has_flowed_) row.answer = "ok|Timeout";
         take_answer(answer);
-        require(!row.gets_first || answer.number("copied") == std::int64_t(first()) ||
+        require(!row.gets_first || std::cmp_equal(answer.number("copied"), first()) ||
                     QueueLedger::names(answer, first()),
                 "not the first message: " + answer.line());
         is_dead_ = is_act({"depart"});  // to the others
