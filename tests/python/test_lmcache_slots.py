@@ -58,16 +58,16 @@ def serve(objects: dict[str, Any], name: str, **options: Any) -> None:
     objects["server"] = ChunkServer(pool._store, CHUNK, **options)
 
 
-def die_at_a_pin(objects: dict[str, Any], name: str) -> None:
-    """Killed where a server that takes over would pin a slot, and if it pins none soon after."""
+def die_at_a_retain(objects: dict[str, Any], name: str) -> None:
+    """Killed where a server that takes over would retain a slot, or soon after if it has none."""
 
-    def pin(self: penstock.Store, key: bytes) -> bool:
+    def retain(self: penstock.Store, key: bytes) -> bool:
         if bytes(key).startswith(b"lm-slot:"):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, key)
 
-    real = penstock.Store.pin
-    penstock.Store.pin = pin  # type: ignore[method-assign, assignment]
+    real = penstock.Store.retain
+    penstock.Store.retain = retain  # type: ignore[method-assign, assignment]
     serve(objects, name)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -130,7 +130,7 @@ def store_all_of_a_pool(server: Peer, instance: int) -> list[int]:
     return offsets
 
 
-def dead_letter(server: Peer) -> int:
+def set_aside(server: Peer) -> int:
     return int(server.call("server.status")["set_aside"])
 
 
@@ -168,14 +168,14 @@ def test_a_server_killed_while_it_takes_over_frees_no_slot_of_one_that_lives(
     with worker.stopped():
         first.kill()
         second = peer()
-        second.start("do", f"{HERE}:die_at_a_pin", name)
+        second.start("do", f"{HERE}:die_at_a_retain", name)
         eventually(lambda: peers.state_of(second.pid) in ("", "Z"))
         third, other = server(), peer()
-        assert dead_letter(third) == 1
+        assert set_aside(third) == 1
         register(third, other, 2)
         assert offset not in store_all_of_a_pool(third, 2)
     worker.kill()
-    eventually(lambda: dead_letter(third) == 0)
+    eventually(lambda: set_aside(third) == 0)
 
 
 @pytest.mark.full
@@ -187,10 +187,10 @@ def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_serve
     assert prepare(first, 1, key_of(1)) is not None
     first.kill()
     second = server()
-    assert dead_letter(second) == 1
+    assert set_aside(second) == 1
     second.kill()
     third = server(release_after=0.1)
-    eventually(lambda: dead_letter(third) == 0)
+    eventually(lambda: set_aside(third) == 0)
 
 
 @pytest.mark.full
@@ -202,11 +202,11 @@ def test_what_another_server_of_the_pool_left_is_found_when_it_dies(
     before = staying.call("do", f"{HERE}:kept")
     assert prepare(dying, 1, key_of(1)) is not None
     dying.kill()
-    eventually(lambda: dead_letter(staying) == 1)
+    eventually(lambda: set_aside(staying) == 1)
     assert staying.call("do", f"{HERE}:kept") == before + 1
     worker.kill()
     eventually(lambda: staying.call("do", f"{HERE}:kept") == before)
-    assert dead_letter(staying) == 0
+    assert set_aside(staying) == 0
 
 
 @pytest.mark.full
