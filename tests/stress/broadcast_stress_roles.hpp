@@ -37,10 +37,10 @@ public:
               words.at(0),
               {.readers = kStressReaders, .capacity = kStressCapacity, .large = kStressLarge})) {}
 
-    Answer obey(const Words& words) {
+    Answer report(const Words& words) {
         if (words[0] == "send") send(std::stoull(words.at(1)));
-        const BroadcastStats stats = writer_.stats();  // Closed after the close
-        return StressWorker::obey(words)
+        const BroadcastStats stats = writer_.stats();
+        return ok()
             .with("told", told_)
             .with("reader_deaths", stats.reader_deaths)
             .with("held_bytes", stats.held_bytes);

@@ -51,7 +51,7 @@ inline std::uint64_t number_of(std::span<const std::byte> bytes) {
 }
 
 // Takes one turn after another on a thread of its own, from "go" to "stop". `Self` has turn() and
-// close().
+// close(), and may have report(), which answers what is asked.
 template <typename Self>
 class StressWorker {
 public:
@@ -62,8 +62,10 @@ public:
             is_stopping_ = true;
             thread_.join();
         }
+        Answer answer = ok();
+        if constexpr (requires { self.report(words); }) answer = self.report(words);
         if (words[0] == "close") self.close();
-        return ok();
+        return answer;
     }
 
 private:
