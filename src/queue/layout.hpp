@@ -62,7 +62,7 @@ static_assert(kQueueOwner > kMaxQueueParticipants);
 //   Overtaken(lap)  claimed, and passed by: its producer must queue up again
 //   Returned(lap)   given back, or its consumer died, or others were taken before it: to be taken
 //                   before everything that is Ready
-//   DeadLetter(lap)   a dead letter: came back too often, or contradicts itself; until an operator
+//   DeadLetter(lap)  a dead letter: came back too often, or contradicts itself; until an operator
 //                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own

@@ -39,7 +39,7 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
 
 // Delivered often enough, and the last time by itself: whatever befell its consumer, no other
 // message of the same batch can have been the reason.
-bool SlotRing::is_spent(const QueueSlot& slot, const SlotWord& word) const noexcept {
+bool SlotRing::is_exhausted(const QueueSlot& slot, const SlotWord& word) const noexcept {
     const unsigned limit = view_.shape().max_deliveries;
     if (limit == 0 || word.deliveries < limit) return false;
     // pairs with: the store in note_alone()
@@ -50,7 +50,7 @@ bool SlotRing::is_spent(const QueueSlot& slot, const SlotWord& word) const noexc
 void SlotRing::nack(std::uint64_t index) noexcept {
     const QueueSlot& slot = view_.slot(index);
     const SlotWord word = layout::decode_slot(slot.word.load(kAcquire));
-    const bool is_dead_letter = is_spent(slot, word);
+    const bool is_dead_letter = is_exhausted(slot, word);
     if (is_dead_letter) note_dead_letter();
     const SlotState to = is_dead_letter ? SlotState::DeadLetter : SlotState::Returned;
     if (!move(index, word.owner, SlotState::Taken, to)) return;

@@ -216,7 +216,7 @@ public:
     void note_alone(std::uint64_t index) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
         const SlotWord word = layout::decode_slot(slot.word.load(kRelaxed));
-        // pairs with: the load in is_spent()
+        // pairs with: the load in is_exhausted()
         slot.alone.store(layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries),
                          std::memory_order_release);
         PENSTOCK_CRASH_POINT("queue.take.alone");
@@ -337,7 +337,8 @@ private:
         }
     }
     void free_block(std::uint64_t index, Arena& arena) noexcept;
-    [[nodiscard]] bool is_spent(const layout::QueueSlot& slot, const SlotWord& word) const noexcept;
+    [[nodiscard]] bool is_exhausted(const layout::QueueSlot& slot,
+                                    const SlotWord& word) const noexcept;
     bool leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
                            const SlotWord& to) noexcept;
     // Before the move, so that a death in between makes a look in vain and hides nothing.

@@ -254,7 +254,6 @@ TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {
 }
 #endif
 
-// Six processes with requests of different sizes: every message once, none waits for ever.
 // The hint of where to begin lags behind what others took whole, by more than the queue has slots
 // to spare.
 TEST_F(WaitingLineTest, ARequestSeesAllThatWaitsHoweverFarTheHintLags) {
@@ -276,6 +275,7 @@ TEST_F(WaitingLineTest, ARequestSeesAllThatWaitsHoweverFarTheHintLags) {
     for (Delivery& delivery : batch) delivery.ack();
 }
 
+// Six processes with requests of different sizes: every message once, none waits for ever.
 TEST_F(WaitingLineTest, ManyRequestsAreAllServed) {
     constexpr std::size_t kConsumers = 6;
     constexpr std::size_t kRounds = 60;
