@@ -29,7 +29,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -215,12 +214,6 @@ protected:
     }
 
 private:
-    static Words words_of(const std::string& line) {
-        std::istringstream stream(line);
-        Words words;
-        for (std::string word; stream >> word;) words.push_back(word);
-        return words;
-    }
     // With the segment's name in it.
     std::string note_told(Party& one, std::string line) {
         const auto at = line.find('@');

@@ -193,6 +193,14 @@ inline Answer ok() {
     return Answer{"ok", {}, {}};
 }
 
+// Of a line, parted by spaces.
+inline Words words_of(const std::string& line) {
+    std::istringstream stream(line);
+    Words words;
+    for (std::string word; stream >> word;) words.push_back(word);
+    return words;
+}
+
 // The other end: answers every line of standard input until it ends. `answer_to` gets the words.
 template <typename AnswerTo>
 int listen(AnswerTo&& answer_to) {
@@ -200,9 +208,7 @@ int listen(AnswerTo&& answer_to) {
     while (!lines.is_at_end()) {
         const auto line = lines.next(STDIN_FILENO, Milliseconds(1000));
         if (!line) continue;
-        std::istringstream stream(*line);
-        Words words;
-        for (std::string word; stream >> word;) words.push_back(word);
+        const Words words = words_of(*line);
         if (words.empty()) continue;
         if (words[0] == "exit") return 0;
         Answer answer = answer_to(words);
