@@ -28,6 +28,17 @@ std::vector<Rollout> begin_all(TrajectoryWriter& writer) {
     }
 }
 
+// One rollout and its group; false once the stream has ended, which it may also do in between.
+bool roll_out(TrajectoryWriter& writer, std::int32_t number, std::size_t sequences) {
+    auto rollout = writer.begin(kLong);
+    if (rollout.code() == ErrorCode::Closed) return false;
+    require(rollout.is_ok());
+    const Status written = put(writer, number, sequences, &*rollout);
+    if (written.code() == ErrorCode::Closed) return false;
+    require(written.is_ok());
+    return true;
+}
+
 TEST_F(TrajectoryTest, WaitingForCreditCostsNothingBesideAStoppedAsker) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 4));
@@ -203,13 +214,8 @@ TEST_F(TrajectoryTest, UnusedCreditKeepsNobodyForLong) {
     auto silent = TrajectoryWriter::attach(name_, environment("silent", 1));
     Child busy([&] {
         auto writer = TrajectoryWriter::attach(name_, environment("busy"));
-        for (std::int32_t number = 0;; ++number) {  // 3 + 3 leave 2; 5 + 3 make the batch
-            const std::size_t size = number == 2 ? 5 : 3;
-            auto rollout = writer.begin(kLong);
-            if (rollout.code() == ErrorCode::Closed) return;
-            require(rollout.is_ok());
-            require(put(writer, number, size, &*rollout).is_ok());
-        }
+        // 3 + 3 leave 2; 5 + 3 make the batch
+        for (std::int32_t number = 0; roll_out(writer, number, number == 2 ? 5 : 3); ++number) {}
     });
     auto batch = reader.next_batch({}, Deadline::after(10s));
     ASSERT_TRUE(succeeds(batch));
@@ -259,12 +265,7 @@ TEST_F(TrajectoryTest, WhoStoppedAskingHoldsNoMoreThanThat) {
     ::waitid(P_PID, static_cast<id_t>(asker.pid()), &info, WSTOPPED);
     Child busy([&] {
         auto writer = TrajectoryWriter::attach(name_, environment("busy"));
-        for (std::int32_t number = 0;; ++number) {
-            auto rollout = writer.begin(kLong);
-            if (rollout.code() == ErrorCode::Closed) return;
-            require(rollout.is_ok());
-            require(put(writer, number, 2, &*rollout).is_ok());
-        }
+        for (std::int32_t number = 0; roll_out(writer, number, 2); ++number) {}
     });
     auto batch = reader.next_batch({}, Deadline::after(10s));
     ASSERT_TRUE(succeeds(batch));
