@@ -1,4 +1,4 @@
-// The parts of a Queue's control block that are off the hot path.
+// Cold path of a Queue's control block: geometry, checks and statistics.
 #include "queue/control.hpp"
 
 #include <algorithm>
@@ -47,7 +47,7 @@ std::uint64_t QueueShape::payload_bytes() const noexcept {
 }
 
 std::string application_text(std::uint64_t word) {
-    constexpr std::uint64_t kLettersOfRings = 0xFFFFU;  // its geometry stands behind them
+    constexpr std::uint64_t kLettersOfRings = 0xFFFFU;  // its geometry comes after them
     if (word == 0) return "plain messages";
     if (word == application_word("trajecto")) return "groups of trajectories";
     if ((word & kLettersOfRings) == application_word("AT")) {

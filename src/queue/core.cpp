@@ -1,4 +1,4 @@
-// A participant's work: joining, putting, taking, waiting, clearing up after the dead, leaving.
+// A participant's work: joining, putting, taking, waiting, reaping, leaving.
 #include "queue/core.hpp"
 
 #include <algorithm>
@@ -18,11 +18,11 @@ constexpr auto kAcquire = std::memory_order_acquire;
 constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was last freed
 
-// Slots so far ahead are asked for while this one is worked on; a locked instruction lets no later
-// load begin, so without it every message would wait for its lines to come over.
+// Slots prefetched ahead of the current one. A locked instruction lets no later load begin, so
+// without this every message would wait for its cache lines.
 constexpr unsigned kAhead = 8;
 
-// Takes between two looks at the clock: it is cheap, but not for nothing.
+// Takes between two readings of the clock, which is cheap but not free.
 constexpr std::uint64_t kLookClockEvery = 16;
 
 void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
@@ -56,7 +56,7 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     const QueueShape shape = queue_shape_of(options);
     SegmentPlan plan = plan_of(shape);
     plan.replaces_owner = options.replaces_owner;
-    // What is not set here is zero in a fresh Queue, and that is what it should be.
+    // All other words are zero in a fresh Queue, which is their initial value.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         Membership::found(segment, 0);
         const QueueView view(shape, segment.control());
@@ -112,7 +112,8 @@ QueueCore::~QueueCore() {
     vacate();
 }
 
-// What deliveries and loans hold goes back; those that are left can be read, and change nothing.
+// Gives back what deliveries and loans hold; the objects that remain can be read, and change
+// nothing.
 void QueueCore::depart() noexcept {
     if (!segment->check_place()) return;
     end_on_leaving();
@@ -126,7 +127,7 @@ void QueueCore::vacate() noexcept {
         line.clear(self);
         own().role.store(0, kSeqCst);
     }
-    // What was accepted is kept for later consumers: with messages in it the name stays.
+    // A queue with accepted messages keeps its name, for later consumers.
     membership.leave([this] { return is_drained(); });
 }
 
@@ -146,7 +147,7 @@ bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
            view.state().closed.load(kAcquire) == 0;
 }
 
-// Why is_able_to_put() said no.
+// The reason for a false is_able_to_put().
 Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     if (role == QueueRole::Consumer) {
@@ -163,9 +164,9 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
                                      "; create it with a larger capacity, or put it in parts"};
 }
 
-// True: accepted, or `failure` says why never. False: the queue is full.
+// True: accepted, or `failure` says why it never will be. False: the queue is full.
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
-    // To be too slow takes a consumer's patience, each time.
+    // Each attempt that is overtaken takes as long as a consumer's patience.
     constexpr unsigned kMaxAttempts = 10'000;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const SlotRing::Look look = ring.claim(tail);
@@ -175,8 +176,9 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             return true;
         }
         const std::uint64_t ticket = tail - 1;
-        // After the claim: a stream that was ended before it has nothing of ours behind its end.
-        // pairs with: the store in end(); both sequentially consistent, as is the claim
+        // Checked after the claim: a message accepted before the end is found after it, and none is
+        // accepted later. pairs with: the store in end(); both sequentially consistent, as is the
+        // claim
         if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
             ring.abandon(ticket);
             failure = why_unable_to_put(0);
@@ -209,12 +211,12 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             look_around(now);
             return true;
         }
-        // Nothing of it is ours any more, and it may be another's by now.
+        // This participant owns nothing in the slot any more; it may belong to another by now.
         if (segment->is_foreign()) {
             failure = segment->why_foreign();
             return true;
         }
-        // Too slow: the other producers have passed this slot. Queue up again behind them.
+        // Overtaken: other producers have passed this slot. Claim a new one behind them.
         if (message.block != 0) {
             arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
             PENSTOCK_CRASH_POINT("queue.put.taken_back");
@@ -232,9 +234,9 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     Status failure;
     const auto is_settled = [&] { return try_put(message, failure); };
     if (!is_settled()) [[unlikely]] {
-        // A look at the slot that is to become free takes it away from the consumer at work on it.
-        // So while it spins, a producer looks at one further on: several are free then. No longer:
-        // the look before a sleep must see what there is.
+        // Reading the slot that becomes free next would take its line away from the consumer at
+        // work on it. So a spinning producer reads a slot further on: when that is free, several
+        // are. Only while spinning: the look before a sleep must be exact.
         const std::uint64_t further = view.shape().slots / 16;
         const std::int64_t spin_ends =
             wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
@@ -271,7 +273,8 @@ Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notif
 }
 
 Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexcept {
-    // Copying it takes so long that others could clear us away meanwhile: see Segment::check_place.
+    // From this size on the copy takes so long that a janitor could reap this participant
+    // meanwhile: see Segment::check_place.
     constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
     if (size >= kLong && !segment->check_place()) return segment->why_foreign();
     become_producer();
@@ -307,8 +310,8 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     return block;
 }
 
-// Where to look for a block. While little is queued the lowest memory is free again soon, and still
-// in a cache; behind a long queue the search would only meet what is used.
+// Where to look for a block. With little queued, the lowest memory is soon free again, and still in
+// a cache; behind a long queue the search from there would meet only used blocks.
 std::uint32_t QueueCore::first_granule() const noexcept {
     constexpr std::uint64_t kShallow = 64;  // tickets
     const std::uint64_t head_ticket = view.head().ticket.load(kRelaxed);
@@ -338,13 +341,13 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     return cancelled("waiting for room was cancelled");
 }
 
-// What a wait that was neither successful nor too long ended with.
+// The Status of a wait that ended neither with success nor with a timeout.
 Status QueueCore::cancelled(const char* sentence) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     return {ErrorCode::Cancelled, sentence};
 }
 
-// Unless the place, and the request that stands there, is another's by now.
+// Not if this participant lost its slot: the request there may be another's by now.
 void QueueCore::leave_line() noexcept {
     if (!segment->is_foreign()) line.leave();
 }
@@ -368,7 +371,7 @@ Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
     return explain_no_message(end, least);
 }
 
-// What a wait for messages ended with, in words.
+// The Status of a wait for messages.
 Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready) return Status::ok();
@@ -393,13 +396,13 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     return look;
 }
 
-// As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away
-// while the producer fills the next. One message at a time is a conversation: there latency comes
-// first. And where longer pauses do not bring longer batches, the producer waits for us, as for
-// answers to a window of questions: so a batch of few messages buys few pauses. Nor may a pause
-// last until a short queue is full.
+// As in a reader of a Broadcast: a consumer as fast as its producer would take each slot's line
+// away while the producer fills the next. Batches of one message are a conversation, where latency
+// matters: no pause. If longer pauses do not bring longer batches, the producer is waiting for this
+// consumer (a window of requests): so a short batch earns only a short pause. A pause must also end
+// before a short queue is full.
 void QueueCore::back_off_while_streaming() noexcept {
-    constexpr std::int64_t kSure = 64 * kPauseUnit;  // cheap enough for any batch
+    constexpr std::int64_t kSure = 64 * kPauseUnit;  // short enough to pay with any batch
     constexpr std::int64_t kMax = 512 * kPauseUnit;
     constexpr std::int64_t kForMessage = 4 * kPauseUnit;
     const auto slots = static_cast<std::int64_t>(view.shape().slots);
@@ -409,7 +412,7 @@ void QueueCore::back_off_while_streaming() noexcept {
     if (batch <= 1) {
         streaming_pause = 0;
     } else if (batch < static_cast<std::uint64_t>(most / kPauseUnit)) {
-        // a longer one needs no more of a pause
+        // a longer batch needs no longer pause
         const std::int64_t earned =
             std::clamp(kForMessage * static_cast<std::int64_t>(batch), kSure, most);
         streaming_pause = std::min(streaming_pause * 2 + kPauseUnit, earned);
@@ -436,7 +439,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         WaitEnd end = WaitEnd::Ready;
         if (!has_to_queue) {
             end = wait_for(data, take_spin, wait, [&] {
-                // Requests that came meanwhile go after this one, and are to see it.
+                // Requests that come from here on go after this one, and must be able to see it.
                 has_to_queue = may_wait && line.may_be_occupied();
                 if (has_to_queue) return true;
                 has_ended = has_ended_before_look();
@@ -447,7 +450,8 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         if (has_to_queue) end = take_in_turn(look, index, has_ended, wait);
         if (end != WaitEnd::Ready) return explain_no_message(end);
     }
-    if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
+    // the stream has ended, but the dead may have held messages
+    if (look == SlotRing::Look::Nothing) {
         reap_and_wait();
         look = try_take(index);
     }
@@ -479,7 +483,7 @@ WaitEnd QueueCore::take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool
     }
     leave_line();
     if (end != WaitEnd::Timeout) return end;
-    // A wait yields no less than a try: the last look is past the line.
+    // A wait yields no less than a try: the last look ignores the line.
     look = try_take(index);
     return look == SlotRing::Look::Nothing ? end : WaitEnd::Ready;
 }
@@ -491,7 +495,7 @@ SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
     return still_has(index) ? look : SlotRing::Look::Nothing;
 }
 
-// A janitor that found us dead and has looked at the slots already would not give it back for us.
+// A janitor that found this participant dead and has passed this slot already would not return it.
 bool QueueCore::take_none(std::uint64_t index) noexcept {
     ring.untake(index);
     data.notify();
@@ -573,7 +577,7 @@ void QueueCore::nack(std::uint64_t index) noexcept {
     data.notify();
 }
 
-// A death is no error for a Queue's participants: what the dead one had comes back, and they go on.
+// A death is no error for a Queue's participants: the dead one's messages are redelivered.
 bool QueueCore::reap() noexcept {
     const std::lock_guard lock(janitor);
     looked_at.store(os::coarse_ns(), kRelaxed);
@@ -581,16 +585,16 @@ bool QueueCore::reap() noexcept {
     return membership.reap_all([this](unsigned dead) { take_over(dead); }) != 0;
 }
 
-// Before what the dead held is said not to be there: another janitor may have it in its hands.
+// Before a call reports that nothing is left: a janitor may have messages of the dead in its hands.
 void QueueCore::reap_and_wait() noexcept {
     const std::lock_guard lock(janitor);
     if (!segment->check_place()) return;
     membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); });
 }
 
-// What that participant holds is the queue's again, and waiters are told: also if this process
-// dies before it has retired the slot, for then the next janitor tells them. The caller has its
-// lock. Repeatable.
+// Gives what that participant holds back to the queue, and notifies waiters before the slot is
+// retired: if this process dies here, the next janitor notifies them again. The caller has the
+// slot's lock. Repeatable.
 void QueueCore::take_over(unsigned participant) noexcept {
     view.participant(participant).role.store(0, kSeqCst);  // first: see end_on_leaving()
     line.clear(participant);
@@ -608,7 +612,7 @@ void QueueCore::trim_when_idle() noexcept {
     last_freed.store(0, kRelaxed);
     if (view.shape().is_reserved) return;
     arena.trim(self, 0);
-    space.notify();  // an allocation that met a run being trimmed took it for used
+    space.notify();  // an allocator may have found granules taken that were being trimmed
 }
 
 bool QueueCore::is_ended() const noexcept {
@@ -620,7 +624,7 @@ void QueueCore::end() noexcept {
     // pairs with: the load in try_put()
     view.state().closed.store(1, kSeqCst);
     PENSTOCK_CRASH_POINT("queue.end.marked");
-    os::full_fence();  // for the look at the sleepers
+    os::full_fence();  // orders the store before the look at the waiters
     data.wake();
     space.wake();
 }
@@ -628,12 +632,12 @@ void QueueCore::end() noexcept {
 bool QueueCore::reopen() noexcept {
     if (segment->is_foreign() || !is_ended()) return false;
     is_creator = true;
-    view.state().closed.store(0, kSeqCst);  // one word: there is no state between
+    view.state().closed.store(0, kSeqCst);  // one word, so there is no state in between
     return true;
 }
 
-// Ends the stream if it is this participant's to end. The role is given up before the others' are
-// looked at: of two producers that leave at once, one sees none.
+// Ends the stream if the rules say so. Gives up the role before it looks at the others': of two
+// producers that leave at once, at least one sees no other.
 void QueueCore::end_on_leaving() noexcept {
     if (!segment->check_place()) return;
     reap();
@@ -647,7 +651,7 @@ void QueueCore::end_on_leaving() noexcept {
     }
     if (!was_producer) return;
     for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
-        // One that is dead, and whose janitor has not come to its role, produces no more.
+        // A dead producer whose janitor has not cleared its role yet does not count.
         const bool is_producer_there = view.participant(slot).role.load(kSeqCst) != 0;
         if (is_producer_there && !segment->participants().has_janitor(slot)) return;
     }

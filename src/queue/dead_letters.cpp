@@ -22,7 +22,7 @@ bool may_have_any(const QueueView& view) noexcept {
     return view.state().had_dead_letters.load(kRelaxed) != 0;
 }
 
-// use(index, sequence) for every slot that holds one.
+// Calls use(index, sequence) for every dead letter.
 template <typename Use>
 void for_each_dead_letter(const QueueView& view, Use&& use) {
     if (!may_have_any(view)) return;
@@ -32,9 +32,9 @@ void for_each_dead_letter(const QueueView& view, Use&& use) {
     }
 }
 
-// What `read` saw in the slot was this message's, from the first byte to the last: it is a dead
-// letter of that sequence before and after. A sequence is given once, so another message in this
-// slot is told by it, and one that was requeued and came back has the same bytes.
+// Calls `read` between two checks that the slot holds a dead letter of that sequence, so that all
+// it read is this message's. Sequences are never reused, so a later message in the slot is noticed;
+// a letter that was requeued and became one again has the same bytes.
 template <typename Read>
 bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) {
     const auto is_there = [&] {
@@ -59,7 +59,7 @@ DeadLetter describe(const QueueSlot& slot, std::uint64_t sequence) noexcept {
             seconds_since(slot.accepted_at.load(kRelaxed))};
 }
 
-// move(index, sequence) for all, or for the chosen; how often it said that it was done.
+// Calls move(index, sequence) for all dead letters, or the chosen ones; returns how many it moved.
 template <typename Move>
 std::uint64_t move_dead_letters(const QueueCore& core, Chosen chosen, Move&& move) noexcept {
     std::uint64_t moved = 0;
@@ -69,7 +69,7 @@ std::uint64_t move_dead_letters(const QueueCore& core, Chosen chosen, Move&& mov
     if (chosen.data() == nullptr) {
         for_each_dead_letter(core.view, count);
     } else {
-        // A message is published in the slot of its ticket.
+        // A message's slot follows from its ticket.
         for (const std::uint64_t sequence : chosen) count(core.ring.index_of(sequence), sequence);
     }
     return moved;

@@ -18,7 +18,7 @@ void WaitingLine::arrive(bool is_several) noexcept {
     arrived_ = layout::encode_request({false, is_several, count + 1});
 }
 
-// The request first, then the announcement, whose count parts it from all that come later.
+// Stores the request before the announcement, whose count separates it from all later requests.
 void WaitingLine::join(std::uint64_t wanted) noexcept {
     if (joined_ != 0) return;
     joined_ = arrived_;
@@ -38,7 +38,7 @@ void WaitingLine::leave() noexcept {
     turn_.notify();
 }
 
-// Bit 0 may be taken down after a look in vain, unless the count has moved since.
+// Bit 0 may be cleared after a look that found no request, unless the count has moved since.
 void WaitingLine::announce() noexcept {
     std::atomic<std::uint64_t>& line = view_.state().line;
     std::uint64_t seen = line.load(kRelaxed);
@@ -73,8 +73,8 @@ bool WaitingLine::is_first() const noexcept {
     return joined_ == other.request && self_ < other.place;
 }
 
-// No sign of life is no evidence of death: a process that was stopped, or got no processor, finds
-// that it was passed, and is where it was in the line again. Nothing that it holds is taken.
+// Silence is no evidence of death: a stopped or starved process notices that it was passed, and is
+// back in its old position. It loses nothing that it holds.
 void WaitingLine::tend() noexcept {
     if (joined_ == 0) return;
     layout::QueueParticipant& own = view_.participant(self_);

@@ -1,4 +1,4 @@
-// The public face of a Queue, its deliveries and its loans.
+// The public interface of a Queue, its deliveries and its loans.
 #include "penstock/queue.hpp"
 
 #include <algorithm>
@@ -79,7 +79,7 @@ Result<std::uint64_t> on_usable(const std::shared_ptr<QueueCore>& core,
     return act(*core, chosen);
 }
 
-// Not "all", which null data says.
+// An empty selection; null data would mean all.
 detail::Chosen these(std::span<const std::uint64_t> sequences) noexcept {
     static constexpr std::uint64_t kNone = 0;
     return sequences.empty() ? detail::Chosen(&kNone, 0) : sequences;
@@ -111,7 +111,7 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
-        // Without a wait first: no sleep here while consumers could be taking what is in.
+        // First without a wait: consumers could already be taking what was put.
         Status put = core_->put_bytes({message, 0, format}, Deadline::now(), false);
         if (put.code() == ErrorCode::Timeout) {
             core_->data.notify();
@@ -156,7 +156,7 @@ namespace {
 
 using Look = detail::SlotRing::Look;
 
-// For one more. By doubling: reserve() alone would move all of them each time.
+// Room for one more. Doubles: reserve() alone would move all elements each time.
 void make_room(std::vector<Delivery>& deliveries) {
     constexpr std::size_t kFirst = 16;
     if (deliveries.size() == deliveries.capacity()) {
@@ -164,7 +164,7 @@ void make_room(std::vector<Delivery>& deliveries) {
     }
 }
 
-// A request for `least` to `most` messages, of which it takes all or none.
+// A request for `least` to `most` messages that takes all or none.
 class WholeRequest {
 public:
     WholeRequest(const std::shared_ptr<QueueCore>& core, std::vector<Delivery>& deliveries,
@@ -172,28 +172,28 @@ public:
         : core_(core), deliveries_(deliveries), before_(deliveries.size()), most_(most),
           least_(least) {}
 
-    // Takes what is there if that is enough. Timeout: it is not, and nothing was taken.
+    // Takes the messages if there are enough. Timeout: there are too few, and nothing was taken.
     Status try_take() {
         const bool has_ended = core_->has_ended_before_look();
         if (!core_->may_have(least_)) return too_few();
         Status outcome = take_up_to(most_);
         if (taken() >= least_ || (is_complete_ && taken() > 0)) return finish();
-        // Too few: others went past the line. It waits on, and holds nothing while it does.
+        // Too few: a try took some out of turn. The request waits on and holds nothing meanwhile.
         if (outcome) outcome = has_ended ? take_the_rest() : too_few();
         if (outcome) return finish();
         untake();
         return outcome;
     }
-    // The first one, and what else is there.
+    // Adds the first message and whatever else is there.
     Status go_on_from(Delivery first) {
         is_complete_ = first.must_come_alone();
         deliveries_.push_back(std::move(first));
-        // What is wrong with a later one is for the next call.
+        // A failure at a later message is reported by the next call.
         static_cast<void>(take_up_to(most_));
         return finish();
     }
-    // What is there, beyond what it has taken already. A message that must come alone ends the
-    // batch before it, or is all of it.
+    // Takes further messages that are there. A message that must come alone ends the batch before
+    // it, or is the whole batch.
     Status take_up_to(std::size_t most) {
         while (taken() < most && !is_complete_) {
             make_room(deliveries_);  // before there is anything to lose
@@ -219,7 +219,7 @@ public:
 
 private:
     [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
-    // After the end a batch may be smaller: no more will come.
+    // After the end a batch may be smaller: no more messages will come.
     Status take_the_rest() {
         if (taken() == 0) {
             core_->reap_and_wait();
@@ -245,7 +245,7 @@ private:
     std::size_t before_;
     std::size_t most_;
     std::size_t least_;
-    bool is_complete_ = false;  // whatever else is there
+    bool is_complete_ = false;  // takes no further message
 };
 
 Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request, std::size_t least,
@@ -328,7 +328,8 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
 
 bool Queue::is_ready(std::size_t least) const noexcept {
     if (core_ == nullptr) return false;
-    if (core_->segment->is_foreign()) return core_->segment->is_lost();  // take() says so at once
+    // take() reports it at once
+    if (core_->segment->is_foreign()) return core_->segment->is_lost();
     if (core_->line.may_be_occupied() && core_->line.is_occupied()) return false;
     return least <= 1 ? core_->ring.is_ready(core_->head) : core_->ring.has(core_->head, least);
 }
@@ -479,7 +480,7 @@ void Delivery::release() noexcept {
 void Delivery::ack() noexcept {
     if (core_ == nullptr) return;
     const auto core = std::exchange(core_, nullptr);
-    bytes_ = {};  // another's soon
+    bytes_ = {};  // reused soon
     if (settled_) {
         core->free(index_);
     } else {

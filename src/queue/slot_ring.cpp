@@ -1,14 +1,15 @@
-// The moves that are rare: giving back, taking what was given back, clearing up after the dead.
+// The rare moves: nack, taking Returned messages, dead letters, clearing the slots of the dead.
 #include "queue/slot_ring.hpp"
 
 namespace penstock::detail {
 
 using layout::QueueSlot;
 
-// `returned` is announced after the slot is Returned. A consumer that finds no such slot takes down
-// the announcement that it had seen before it looked; the count tells that from a later one.
+// `returned` is announced after the slot is Returned. A consumer that finds no such slot clears the
+// announcement that it saw before the search, unless the count shows a later one.
 bool SlotRing::take_returned(std::uint64_t& index) noexcept {
-    // Each means that another took one, or returned one. Giving up leaves it announced.
+    // Each attempt means that another participant took or returned one. Giving up leaves it
+    // announced.
     constexpr unsigned kMaxAttempts = 1000;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t announced = view_.state().returned.load(kAcquire);
@@ -37,8 +38,8 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
     return false;
 }
 
-// Delivered often enough, and the last time by itself: whatever befell its consumer, no other
-// message of the same batch can have been the reason.
+// Whether the message has reached the delivery limit and its last delivery was of it alone, so that
+// no other message can have caused the failure.
 bool SlotRing::is_exhausted(const QueueSlot& slot, const SlotWord& word) const noexcept {
     const unsigned limit = view_.shape().max_deliveries;
     if (limit == 0 || word.deliveries < limit) return false;
@@ -64,7 +65,7 @@ void SlotRing::untake(std::uint64_t index) noexcept {
     announce_returned();
 }
 
-// The block goes before the slot stops naming it, so that a death in between loses neither.
+// The block is freed before the slot stops naming it, so that a death in between loses neither.
 void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
     QueueSlot& slot = view_.slot(index);
     const std::uint64_t named = slot.block.load(kRelaxed);
@@ -75,8 +76,8 @@ void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
     slot.block.store(0, kRelaxed);
 }
 
-// The word is seen before the sequence and must be unchanged after it, but for laps that others
-// note in it: so it is this message that moves, and no later one in the same slot.
+// The word is read before the sequence and must be unchanged after it, except for laps that passing
+// producers note: so the move is of this message, and not of a later one in the slot.
 bool SlotRing::leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
                                  const SlotWord& to) noexcept {
     QueueSlot& slot = view_.slot(index);
@@ -94,9 +95,9 @@ bool SlotRing::leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
 
 bool SlotRing::requeue(std::uint64_t index, std::uint64_t sequence) noexcept {
     QueueSlot& slot = view_.slot(index);
-    // Deliveries are counted anew, so what is noted of an old one must not be taken for a new one
-    // with the same number. Where another operator was faster this may wipe out a newer note: then
-    // the message comes once more alone.
+    // Deliveries are counted anew, so the old `alone` must not match a new delivery of the same
+    // number. If another operator was faster this may clear a newer one: then the message is
+    // delivered alone once more.
     if (layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter) {
         slot.alone.store(0, std::memory_order_release);
     }
@@ -131,7 +132,7 @@ bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {
         }
         PENSTOCK_CRASH_POINT("queue.clear.slot");
     }
-    // The dead one, or its last janitor, may have got no further than the slot.
+    // The dead participant, or its last janitor, may have died before the announcement.
     if (has_returned) announce_returned();
     return changed || has_returned;
 }
@@ -160,22 +161,22 @@ std::uint64_t SlotRing::count_returned(std::uint64_t most) const noexcept {
     for (std::uint64_t index = 0; index <= mask_ && count < most; ++index) {
         const SlotWord word = layout::decode_slot(view_.slot(index).word.load(kAcquire));
         if (word.state != SlotState::Returned) continue;
-        // What must come alone is a batch by itself, whatever was asked for.
+        // A message that must come alone is a batch by itself, whatever was asked for.
         if (must_come_alone(word.deliveries + 1)) return most;
         ++count;
     }
     return count;
 }
 
-// Tickets are claimed in order: while the one that would be the last is not, there are fewer. That
-// look is all that a request costs the producers while it waits.
+// Tickets are claimed in order: unless ticket head + least - 1 is claimed, there are fewer. This
+// one look is all that a waiting request costs the producers.
 bool SlotRing::has(std::uint64_t& head, std::uint64_t least) noexcept {
     if (may_have_returned()) least -= count_returned(least);
     if (least == 0) return true;
     head = std::max(head, hint_of(view_.head()));
     if (least > mask_ + 1 || !is_claimed(head + least - 1)) return false;
-    // What waits lies within a lap of the first ticket that is not spent, which may be far from a
-    // hint: others took what was between.
+    // Waiting messages lie within a lap of the first unspent ticket, which may be far from the hint
+    // if others took what was in between.
     pass_spent(head);
     const std::uint64_t end = head + mask_ + 1;
     for (std::uint64_t at = head; at < end && is_claimed(at); ++at) {
@@ -204,7 +205,7 @@ bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {
         return true;
     }
     if (seen.claimed == 0 && !is_claimed(seen.end)) return false;
-    // Several are being published: those under way before may be done.
+    // Several messages were being published; some may be Ready now.
     std::uint64_t claimed = 0;
     std::uint64_t at = std::max(head, hint_of(view_.head()));
     for (const std::uint64_t most = at + mask_ + 1; at < most && is_claimed(at); ++at) {

@@ -1,4 +1,4 @@
-// The parts of a Store's control block that are off the hot path.
+// Cold path of a Store's control block: geometry, checks and statistics.
 #include "store/control.hpp"
 
 #include <algorithm>
@@ -34,8 +34,8 @@ constexpr std::uint64_t kMaxAlignment = std::uint64_t{2} << 20U;
 constexpr std::uint64_t kChunk = std::uint64_t{64} << 10U;
 constexpr std::uint64_t kMaxGranules = (std::uint64_t{1} << 28U) - 1;
 constexpr std::uint64_t kMinObjects = 1024;
-// Unless told otherwise there is an object for each so many, up to the most that an index can have:
-// its entries take 2 % of that.
+// Default: one object for this many bytes, up to the largest possible index; the entries then take
+// 2 % of the capacity.
 constexpr std::uint64_t kBytesForEach = std::uint64_t{16} << 10U;
 
 [[noreturn]] void refuse(const std::string& why) {
@@ -124,7 +124,8 @@ StoreShape store_shape_of(const StoreOptions& options) {
     shape.heap.granules = static_cast<std::uint32_t>(granules);
     const std::uint64_t objects =
         options.objects != 0 ? options.objects : default_objects(options.capacity);
-    // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
+    // Twice as many entries as objects: a key has 32 places, and hardly ever finds all of them
+    // taken.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
     if (objects > layout::kMaxBuckets || buckets > layout::kMaxBuckets) {

@@ -11,7 +11,7 @@
 
 namespace penstock::detail {
 
-// Numbers of one Store, checked against the header's sizes before anything is used.
+// Numbers of one Store, checked against the header's sizes before use.
 struct StoreShape {
     HeapGeometry heap;
     std::uint32_t buckets = 0;  // a power of two
@@ -46,7 +46,7 @@ public:
 
     [[nodiscard]] const StoreShape& shape() const noexcept { return shape_; }
     [[nodiscard]] layout::StoreState& state() const noexcept { return block().state; }
-    // Asked for at creation, or by a participant since.
+    // By the option at creation, or by a participant's persist().
     [[nodiscard]] bool is_persistent() const noexcept {
         return shape_.persistent || state().stays.load(std::memory_order_relaxed) != 0;
     }
@@ -102,10 +102,10 @@ constexpr Favour decode_favour(std::uint64_t word) noexcept {
 
 [[nodiscard]] bool is_held(const StoreView& view, std::uint32_t entry) noexcept;
 
-// What can be read off the control block alone. Looks at every entry and granule; changes nothing.
+// Statistics from the control block alone. Looks at every entry and granule; changes nothing.
 StoreStats read_store_stats(const StoreView& view, const MultiWord& words, const Heap& heap);
 
-// The objects of a persistent store, which the next to attach can still have. Throws Corrupt.
+// The objects of a persistent store, which a later participant can still get. Throws Corrupt.
 KeptData kept_objects(Visit& visit);
 
 }  // namespace penstock::detail

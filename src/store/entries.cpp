@@ -1,4 +1,4 @@
-// The moves of a store's entries, and what they name.
+// The moves of a store's entries, and reading what they name.
 #include "store/entries.hpp"
 
 #include <cstring>
@@ -67,7 +67,7 @@ bool StoreEntries::is_overdue(std::uint32_t entry) const noexcept {
     return expires_at != 0 && os::monotonic_ns() >= expires_at;
 }
 
-// The memory stays its writer's; the commit is refused.
+// The memory stays its writer's; the commit will be refused.
 bool StoreEntries::expire(std::uint32_t entry, std::uint64_t seen) noexcept {
     return move(entry, seen, State::Expired, decoded(seen).participant);
 }
@@ -106,7 +106,7 @@ void StoreEntries::abort(std::uint32_t entry) noexcept {
 
 // ---- reading
 
-// False: it is not there any more.
+// False: the object is gone.
 bool StoreEntries::pin(std::uint32_t entry) noexcept {
     pins->acquire(entry);
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
@@ -114,7 +114,7 @@ bool StoreEntries::pin(std::uint32_t entry) noexcept {
         const State state = decoded(seen).state;
         if (state == State::Resident) return true;
         if (state != State::Evicting) break;
-        // Another is evicting it, and has not looked at our pin, or will see it.
+        // An evictor has not looked at this pin yet, or will see it.
         if (move(entry, seen, State::Resident)) return true;
     }
     unpin(entry);
@@ -122,7 +122,7 @@ bool StoreEntries::pin(std::uint32_t entry) noexcept {
 }
 
 void StoreEntries::unpin(std::uint32_t entry) noexcept {
-    // It was removed meanwhile and left to its last reader.
+    // It was removed meanwhile, and this is its last reader.
     if (pins->release(entry)) collect(entry);
 }
 
@@ -131,7 +131,7 @@ std::optional<StoreEntries::Content> StoreEntries::pin_key(const KeyHash& hash,
     Content found;
     const std::uint32_t entry = index.find(hash, [&](std::uint32_t number, std::uint64_t seen) {
         if (decoded(seen).state == State::Staged || !pin(number)) return false;
-        // Once more under the pin: the entry may be another object's by now.
+        // Checked again under the pin: the entry may be another object's by now.
         if (index.has_hash(number, hash)) {
             found = content(number);
             if (found.is_sound && found.key.size() == key.size() &&
@@ -206,7 +206,7 @@ std::uint64_t StoreEntries::own_bytes(std::uint32_t entry) const noexcept {
     return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
 }
 
-// The block back to the heap, and the entry free, in one change. It is ours, Freeing.
+// Frees the block and the entry in one change. The caller has the entry Freeing.
 void StoreEntries::free(std::uint32_t entry) noexcept {
     StoreEntry& gone = view.entry(entry);
     index.forget(entry);
@@ -227,7 +227,7 @@ void StoreEntries::free(std::uint32_t entry) noexcept {
     PENSTOCK_CRASH_POINT("store.free.freed");
 }
 
-// A removed object goes with its last reader: the one that finds no holder bit set frees it.
+// Frees a removed object without holders: the participant that finds no holder bit does it.
 void StoreEntries::collect(std::uint32_t entry) noexcept {
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
@@ -238,7 +238,7 @@ void StoreEntries::collect(std::uint32_t entry) noexcept {
     }
 }
 
-// A reader's pin refuses it, also one that comes in between.
+// A reader's pin refuses it, even one that comes during the eviction.
 StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
     const std::uint64_t seen = word(entry);
     if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {
@@ -250,8 +250,9 @@ StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
         if (decoded(now).state != State::Evicting || decoded(now).participant != self) {
             return Outcome::Changed;
         }
-        // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
-        // between this and another thread of ours it may have been a reader's meanwhile.
+        // pairs with: acquire() of Pins and the look at the word after it. Read after `now`:
+        // meanwhile a reader may have made it Resident, and another thread of this process Evicting
+        // again.
         const bool is_wanted = is_held(view, entry) || is_retained(entry);
         if (is_wanted) {
             if (move(entry, now, State::Resident)) return Outcome::Changed;
@@ -317,7 +318,7 @@ void StoreEntries::reap_entry(std::uint32_t entry, unsigned dead) noexcept {
         holders.fetch_and(~bit, std::memory_order_seq_cst);
         PENSTOCK_CRASH_POINT("store.janitor.dropped");
     }
-    // Also without: it may have died between letting go and looking whether it was the last.
+    // Also without a holder bit: the dead may have cleared it and not collected the object.
     collect(entry);
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);

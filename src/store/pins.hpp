@@ -1,5 +1,5 @@
-// How often this process holds each object: the holder bit in shared memory is set by the first of
-// its threads and cleared by the last.
+// Pins of this process on each object: the first sets the holder bit in shared memory, the last one
+// clears it.
 #pragma once
 
 #include <atomic>
@@ -14,11 +14,11 @@
 
 namespace penstock::detail {
 
-// Any thread. Between the first and the second the bit is being set, between the last and none
-// cleared: for those few instructions the others of the process wait for that thread.
+// Any thread. While the first pin sets the bit, and the last one clears it, other threads of the
+// process spin for those few instructions.
 class Pins {
 public:
-    // Memory that is touched where there are pins, four bytes for each entry.
+    // Four bytes for each entry; only pages with pins are touched.
     Pins(const StoreView& view, unsigned self)
         : view_(view), self_(self),
           counts_(static_cast<std::atomic<std::uint32_t>*>(
@@ -45,8 +45,8 @@ public:
         }
     }
 
-    // True: it was the last. Ordered before the caller's next look at the entry's word; what was
-    // read of the object is read.
+    // True: it was the last pin. Ordered after all reads of the object, and before the caller's
+    // next look at the entry's word.
     bool release(std::uint32_t entry) noexcept {
         std::atomic<std::uint32_t>& count = counts_.get()[entry];
         for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {

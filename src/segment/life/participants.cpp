@@ -55,7 +55,8 @@ bool Participants::claim(unsigned slot) noexcept {
     note_dead(slot);
     PENSTOCK_CRASH_POINT("participants.claim.looked");
     if (!try_claim(slot)) return false;
-    // Another process may have joined here, and died, since the look. None can from now on.
+    // Another participant may have joined here, and died, since the look; with the lock held none
+    // can.
     if (is_announced(slot) && found_dead(slot) < joins(slot)) note_dead(slot);
     return true;
 }
@@ -65,7 +66,7 @@ void Participants::note_dead(unsigned slot) const noexcept {
     if (life(slot) != Life::Dead || joins(slot) != dead) return;
     if (is_copy_) return note_in_file(slot, dead);
     std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
-    // A number that only grows, except in damaged memory: then it is given up.
+    // The number only grows, except in damaged memory: then the loop gives up.
     constexpr unsigned kTries = 64;
     std::uint64_t seen = found.load(kRelaxed);
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
@@ -77,8 +78,8 @@ void Participants::note_dead(unsigned slot) const noexcept {
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
 }
 
-// Only removal does it without a mapping, under the exclusive life-cycle lock: no other process can
-// be at it. What can't be written is not told.
+// Only removal notes a death without a mapping, under the exclusive life-cycle lock, so no other
+// process writes here. A failed write is not reported.
 void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcept {
     const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, found_dead);
     std::uint64_t seen = 0;
@@ -87,12 +88,13 @@ void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcep
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
-    // pairs with: retire(), announce(); once it is gone, what it held is free
+    // pairs with: retire(), announce(): in a slot that reads as free, what was held is free too
     const std::uint64_t word = word_of(slot);
     return (word & ParticipantSlot::kActive) != 0 && word >> 1U == found_dead(slot);
 }
 
-// Every slot has a living participant. One locked without any is being joined, left or cleared.
+// Every slot has a living participant. A slot locked but not announced is being joined, left or
+// reaped.
 bool Participants::is_full(unsigned places) const noexcept {
     for (unsigned slot = 0; slot < places; ++slot) {
         if (!is_announced(slot) || has_janitor(slot)) return false;
@@ -190,7 +192,7 @@ std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
 // pairs with: announce(), retire()
 std::uint64_t Participants::word_of(unsigned slot) const noexcept {
     std::uint64_t word = slots_[slot].word.load(std::memory_order_acquire);
-    // Where the file was cut short meanwhile, the copy is what is known.
+    // If the file was truncated meanwhile, the word in the copy is used.
     if (is_copy_ && !file_->read(lock_byte(slot), &word, sizeof word)) {
         return slots_[slot].word.load(kRelaxed);
     }
@@ -206,16 +208,17 @@ bool Participants::is_announced(unsigned slot) const noexcept {
 }
 
 Life Participants::life(unsigned slot) const noexcept {
-    // Each further one means that the slot was joined or left between two looks at it.
+    // Every further try means that the slot was joined or left between two looks.
     constexpr unsigned kTries = 64;
     for (unsigned attempt = 0; attempt < kTries; ++attempt) {
         const std::uint64_t before = word_of(slot);
         if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
         if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
-        // The lock may have been let go by an owner that left in good order between the two looks.
+        // A lock that is free may belong to a participant that left in good order between the two
+        // looks.
         if (word_of(slot) == before) return Life::Dead;
     }
-    return Life::Alive;  // the slot's memory is damaged: no evidence of death
+    return Life::Alive;  // the slot's memory is damaged, which is no evidence of death
 }
 
 ParticipantText read_text(const ParticipantSlot& slot) {

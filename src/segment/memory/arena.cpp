@@ -41,7 +41,7 @@ std::uint32_t generation_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word >> kGenerationShift & kGenerationMask);
 }
 
-// A word in another state; whether its memory is reserved and its generation stay.
+// The word with another state; reserved bit and generation stay.
 std::uint64_t with_state(std::uint64_t word, State state, unsigned owner,
                          std::uint32_t length) noexcept {
     const std::uint64_t kept = word & (kReserved | kGenerationMask << kGenerationShift);
@@ -89,7 +89,8 @@ std::byte* Arena::data(BlockId block) const noexcept {
     return payload_ + block.granule * geometry_.granule_bytes;
 }
 
-// FREE -> HEAD(owner, length), then FREE -> BODY. Gives back what it took if it meets another's.
+// FREE -> HEAD(owner, length), then FREE -> BODY along the run. If a granule is taken, gives back
+// what it claimed.
 bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner) noexcept {
     std::uint64_t seen = word(first).load(kAcquire);
     if (state_of(seen) != kFree) return false;
@@ -110,8 +111,8 @@ bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner)
     return true;
 }
 
-// HEAD|FREEING -> FREE for the run at `first`, its bodies first. Bodies that are not this head's
-// (never claimed, or another's by now) are left alone. Repeatable until the head is FREE.
+// HEAD|FREEING -> FREE for the run at `first`, its bodies first. Skips bodies that do not point at
+// this head (never claimed, or part of another block by now). Repeatable until the head is FREE.
 void Arena::release_run(std::uint32_t first, std::uint32_t length) noexcept {
     for (std::uint32_t i = length - 1; i > 0; --i) {
         std::uint64_t seen = word(first + i).load(kAcquire);
@@ -126,15 +127,16 @@ void Arena::release_run(std::uint32_t first, std::uint32_t length) noexcept {
     PENSTOCK_CRASH_POINT("arena.release.head");
 }
 
-// A run that was claimed and is not to be used. Others may have found it taken meanwhile and wait
-// for room: they are told. It can't go on between two for ever, for a run is given back only where
-// another got its part of it.
+// Gives back a run that was claimed and is not to be used. Other allocators may have found it taken
+// meanwhile and wait for room: they are notified. Two allocators can't do this to each other for
+// ever: a run is given back only if another allocator got a part of it.
 void Arena::give_back_run(std::uint32_t first, std::uint32_t length) noexcept {
     release_run(first, length);
     if (has_space_) space_.notify();
 }
 
-// The first run of `length` free granules that starts in [from, to), claimed; or kNowhere.
+// Claims the first run of `length` free granules that starts in [from, to); kNowhere if there is
+// none.
 std::uint32_t Arena::search(std::uint32_t from, std::uint32_t to, std::uint32_t length,
                             unsigned owner) noexcept {
     std::uint32_t run = 0;
@@ -153,7 +155,7 @@ std::uint32_t Arena::search(std::uint32_t from, std::uint32_t to, std::uint32_t 
     return kNowhere;
 }
 
-// Asks the system for the memory of those granules of the run that have none yet.
+// Reserves memory for those granules of the run that have none yet.
 Status Arena::reserve_run(std::uint32_t first, std::uint32_t length) noexcept {
     for (std::uint32_t at = first; at < first + length;) {
         if ((word(at).load(kRelaxed) & kReserved) != 0) {
@@ -271,13 +273,13 @@ void Arena::reap(unsigned slot) noexcept {
         const bool is_run = state_of(seen) == kHead || state_of(seen) == kFreeing;
         if (!is_run || owner_of(seen) != slot) continue;
         const std::uint32_t length = length_of(seen);
-        if (length == 0 || length > geometry_.granules - at) continue;  // corrupt: leave it alone
+        if (length == 0 || length > geometry_.granules - at) continue;  // corrupt: skipped
         release_run(at, length);
     }
 }
 
 std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
-    // Piece by piece: a participant stopped on the way keeps one piece from the others, not all.
+    // In pieces: a participant that is stopped here keeps one piece from the others, not all.
     constexpr std::uint64_t kMaxAtOnce = std::uint64_t{1} << 20U;
     const auto most = static_cast<std::uint32_t>(
         std::max<std::uint64_t>(1, kMaxAtOnce / geometry_.granule_bytes));
@@ -304,7 +306,7 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
             ++at;
             continue;
         }
-        // Not reserved any more before it is punched: a death in between costs one fallocate.
+        // Cleared before the memory is punched: a death in between costs one fallocate.
         for (std::uint32_t i = 0; i < length; ++i) word(at + i).fetch_and(~kReserved, kRelaxed);
         PENSTOCK_CRASH_POINT("arena.trim.unmarked");
         const std::uint64_t bytes = length * geometry_.granule_bytes;

@@ -77,14 +77,14 @@ void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
     raise_from(0, region, size);
 }
 
-// Stops where the map says as much already: a participant just lowering that looks again after.
-// pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
+// Stops at a level that says as much already: a concurrent lower() looks again after it. pairs
+// with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {
     }
 }
 
-// False: it says as much already.
+// False: the byte says as much already.
 bool FreeMap::raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
     std::uint64_t seen = word.load(kSeqCst);
@@ -103,8 +103,8 @@ void FreeMap::restore_above(std::uint32_t region) noexcept {
     }
 }
 
-// Level by level a byte becomes what is below it; then what is below is looked at again, and what
-// was raised there meanwhile goes up once more: it may have stopped at the byte as it was before.
+// Lowers a byte to the maximum below it, level by level, then reads that maximum again and raises
+// the byte if it grew meanwhile: the raise may have stopped at the byte's old value.
 void FreeMap::lower(std::uint32_t region, SizeClass said, SizeClass size) noexcept {
     if (!replace(0, region, said, size)) return;
     std::uint32_t index = region / kFan;
@@ -132,7 +132,8 @@ bool FreeMap::replace(unsigned level, std::uint32_t index, SizeClass from, SizeC
     return true;
 }
 
-// Up where a word has nothing more, on to what lies behind it; down where a maximum promises some.
+// Goes up where the rest of a word has nothing large enough, on to the next word, and down where a
+// maximum promises something.
 std::uint32_t FreeMap::find(std::uint32_t from, SizeClass size) const noexcept {
     std::uint32_t index = from;
     unsigned level = 0;

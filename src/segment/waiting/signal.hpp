@@ -18,7 +18,7 @@ namespace penstock::detail {
 
 enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
 
-// How long spinning pays, learnt from how it went lately. One per handle; not thread-safe.
+// Spin budget, learnt from recent waits. One per handle; not thread-safe.
 class SpinBudget {
 public:
     SpinBudget() noexcept;
@@ -35,10 +35,11 @@ public:
         }
         budget_ = std::max(budget_ / 2, least_);
     }
-    // It came after a sleep, and so soon that the longest spin would have met it. Without this, two
-    // sides that both went to sleep once would be too slow for each other's short spins for ever.
-    // But where both share one processor the peer runs only while we sleep, and the longest spin
-    // loses too: each such loss doubles the number of times that this is not believed.
+    // The wait ended after a sleep, but so soon that the longest spin would have met it: sets the
+    // budget to its maximum. Without this, two sides that both slept once would stay too slow for
+    // each other's short spins. If both share one processor, the peer runs only while this side
+    // sleeps, and the longest spin loses too: each such loss doubles the number of calls that are
+    // ignored.
     void would_have_won(std::int64_t waited) noexcept {
         if (waited >= 2 * most_) return;
         if (refusals_ > 0) {
@@ -50,14 +51,14 @@ public:
 
 private:
     static constexpr std::int64_t kMax =
-        30'000;                                  // a wake-up costs about as much: never spin longer
+        30'000;  // the cost of a wake-up: spinning longer never pays
     static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
     static constexpr unsigned kMaxDoubt = 10;
     std::int64_t most_;
     std::int64_t least_;
     std::int64_t budget_;
     unsigned doubt_ = 0;     // longest spins lost in a row
-    unsigned refusals_ = 0;  // of would_have_won(), still to come
+    unsigned refusals_ = 0;  // calls of would_have_won() still to be ignored
 };
 
 // One SignalWord and the fence its segment agreed on. A value; any thread.
@@ -67,13 +68,13 @@ public:
     Signal(layout::SignalWord& word, bool asymmetric) noexcept
         : word_(&word.word), asymmetric_(asymmetric) {}
 
-    // After the change that waiters look for has been stored. No system call unless a
-    // waiter has announced itself. Orders that store before the look at the waiters.
+    // To be called after the store that waiters look for. Makes no system call unless a waiter has
+    // announced itself. Orders that store before the look at the waiters.
     void notify() noexcept {
         if (has_waiters()) wake();
     }
 
-    // The fence and the look of notify(), for wakers with a condition of their own.
+    // The first half of notify(), for wakers with a condition of their own.
     [[nodiscard]] bool has_waiters() noexcept {
         // pairs with: the heavy fence in announce()
         if (asymmetric_) {
@@ -82,8 +83,8 @@ public:
             os::full_fence();
         }
         if ((word_->load(std::memory_order_relaxed) & 1U) == 0) return false;
-        // What the waiter stored before it announced itself belongs to its announcement.
-        // pairs with: the fetch_or in announce()
+        // Makes visible what the waiter stored before it announced itself. pairs with: the fetch_or
+        // in announce()
         std::atomic_thread_fence(std::memory_order_acquire);
         return true;
     }
@@ -98,8 +99,8 @@ public:
         PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
-    // Says that a waiter is about to sleep; the condition must be looked at again after it.
-    // What it returns is what to sleep on. A waiter that dies here costs one needless wake-up.
+    // Announces a waiter that is about to sleep; the caller must check its condition again
+    // afterwards. Returns the word to sleep on. A waiter that dies here costs one needless wake-up.
     std::uint32_t announce() noexcept {
         const std::uint32_t seen = word_->fetch_or(1U, std::memory_order_acq_rel) | 1U;
         PENSTOCK_CRASH_POINT("signal.announce.set");
@@ -112,7 +113,7 @@ public:
         return seen;
     }
 
-    // True if the signal was not notified since announce() returned `seen`.
+    // True if no wake-up came since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
         return word_->load(std::memory_order_acquire) == seen;
     }
@@ -146,9 +147,8 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
     return false;
 }
 
-// For a loop that looks again without having slept, because what it waited for seemed to be there
-// and was not: once is a lost race, but in damaged memory it may go on for ever.
-// Ready: it may look again.
+// Whether a loop may look again (Ready) that has not slept, because its condition seemed to hold
+// and did not. Once, this is a lost race; in damaged memory it may go on for ever.
 inline WaitEnd end_of_wait(const Wait& wait) {
     if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
     if (wait.deadline.has_passed(Clock::now())) return WaitEnd::Timeout;
@@ -156,9 +156,9 @@ inline WaitEnd end_of_wait(const Wait& wait) {
     return WaitEnd::Ready;
 }
 
-// Waits until ready(); asks peer_gone() before the first sleep and at least every kSlice.
-// After PeerGone the caller decides whether a last look is due: a dead peer's last act may have
-// been to make it ready. `sleeps` counts the sleeps in the kernel.
+// Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice. After
+// PeerGone the caller decides on a last look: the peer may have made it ready just before it died.
+// `sleeps` counts sleeps in the kernel.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone) {
@@ -184,13 +184,13 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
             budget.would_have_won(os::monotonic_ns() - asleep_since);
             return WaitEnd::Ready;
         }
-        // Seldom without a signal: for Python the question takes the GIL. It is for signals that
-        // another thread has received.
+        // Rarely without a signal, because for Python the call takes the GIL; those calls are for
+        // signals that another thread has received.
         const bool asks = woken == os::Woken::BySignal || ++rounds % kRoundsToAsk == 0;
         if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
-        // An announcement that was not taken down stands: no second fence for it.
+        // An announcement that no waker has cleared still holds: no second fence.
         if (signal.is_standing(seen)) continue;
         seen = signal.announce();
         if (ready()) return WaitEnd::Ready;

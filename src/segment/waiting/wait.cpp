@@ -23,7 +23,7 @@ std::chrono::nanoseconds Deadline::left(Clock::time_point now,
 namespace detail {
 
 SpinBudget::SpinBudget() noexcept
-    // With one processor the peer can't run while we spin: there is nothing to win.
+    // With one processor the peer can't run during a spin, so spinning never pays.
     : most_(os::usable_processors() > 1 ? kMax : 0), least_(most_ == 0 ? 0 : kMin),
       budget_(most_ / 2) {}
 

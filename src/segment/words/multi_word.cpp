@@ -1,4 +1,4 @@
-// The steps of a change. Each is one compare-and-swap that anybody may do in anybody's stead.
+// The steps of a change. Each is one compare-and-swap that the owner or any helper may make.
 #include "segment/words/multi_word.hpp"
 
 #include <algorithm>
@@ -52,14 +52,14 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
     return sequence_in(status) == (reference & kSequenceMask);
 }
 
-// A reference that nothing stands behind: only damage makes one; given up after so many looks.
+// Looks at a reference without a change behind it, which only damaged memory has, before giving up.
 constexpr unsigned kMaxFutile = 1000;
-// And changes of others that are finished for one look at a word.
+// Changes of other participants that one read of a word finishes at most.
 constexpr unsigned kMaxHelped = 100'000;
-// Changes helped inside one another. Every one is further on in the order of the words, unless they
-// are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
-// the word where it is left holds another's reference, and gets a new value when that one goes. So
-// no helper that comes late can install a reference after the decision (models/words.pml, BOUND).
+// Nesting depth of helping. Each nested change is at a later word, unless the words are damaged; a
+// change that would exceed the depth fails, and is planned again. It would have failed anyway: the
+// word where it stops holds another change's reference, and gets a new value when that change ends.
+// So no late helper can install a reference after the decision (models/words.pml, BOUND).
 constexpr unsigned kDeepest = 64;
 
 }  // namespace
@@ -117,12 +117,13 @@ std::uint64_t MultiWord::peek(const Word& word) const noexcept {
 }
 
 bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept {
-    // pairs with: the acquire in read(); the ownership that it gives or takes carries what was
-    // written under it.
+    // pairs with: the acquire in read(); the ownership that the word gives or takes carries what
+    // was written under it.
     return word.compare_exchange_strong(seen, successor(seen, payload), kSeqCst, kRelaxed);
 }
 
-// In one order for all participants: of two that meet, one is ahead, and helping goes in no circle.
+// One order for all participants: of two changes that meet, one is ahead, so helping never goes in
+// a circle.
 void MultiWord::put_in_order(Operation& operation) noexcept {
     for (unsigned end = 1; end < operation.size; ++end) {
         for (unsigned at = end; at > 0; --at) {
@@ -173,20 +174,21 @@ std::uint64_t MultiWord::note_of(unsigned participant) const noexcept {
 
 void MultiWord::finish(unsigned dead) const noexcept {
     const std::uint64_t status = operations_[dead].status.load(kAcquire);
-    if (state_in(status) == State::Preparing) return;  // no word refers to it
+    if (state_in(status) == State::Preparing) return;  // no word refers to the change
     help(reference_to(dead, sequence_in(status)), 0);
 }
 
-// Writes it down where others find it. Its words refer to none of ours: the change before is done.
+// Publishes the description. No word refers to this participant's previous change any more.
 std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     layout::WordOperation& place = operations_[self_];
-    // No wider than a reference can say: only damage makes one that is, and nothing would come
-    // true.
+    // Masked to the width of a reference; only a damaged status is wider, and then no change
+    // succeeds.
     const std::uint64_t sequence = (sequence_in(place.status.load(kRelaxed)) + 1) & kSequenceMask;
-    // pairs with: the acquire loads in read_operation(): a thread that finds the change before over
-    // finds its words without it.
+    // pairs with: the acquire loads in read_operation(): a thread that still sees the previous
+    // status sees the previous words.
     place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);
-    // pairs with: the acquire fence in read_operation(): a new word comes with a new status.
+    // pairs with: the acquire fence in read_operation(): a thread that sees a new word sees the new
+    // status.
     std::atomic_thread_fence(kRelease);
     for (unsigned at = 0; at < operation.size; ++at) {
         const auto& step = operation.steps[at];
@@ -200,7 +202,7 @@ std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     return reference_to(self_, sequence);
 }
 
-// False: it is over, or nothing that could be.
+// False: the change is over, or the reference is damaged.
 bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) const noexcept {
     const unsigned participant = participant_in(reference);
     if (participant >= participants_) return false;
@@ -220,7 +222,7 @@ bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) co
     return is_about(place.status.load(kAcquire), reference);
 }
 
-// Afterwards no word holds the reference, unless it is damaged.
+// Afterwards no word holds the reference, unless memory is damaged.
 void MultiWord::help(std::uint64_t reference, unsigned depth) const noexcept {
     Operation operation;
     if (read_operation(reference, operation)) run(reference, operation, depth);
@@ -231,13 +233,13 @@ bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
     return is_about(status, reference) && state_in(status) == State::Undecided;
 }
 
-// The reference into one word. False: it holds something else, or the matter is decided.
-// Only while it is not decided is what stands in its way further on in the order of the words: a
-// helper that came late could go on to help one later change inside another for ever.
+// Installs the reference in one word. False: the word holds something else, or the change is
+// decided. Helps another change only while this one is undecided: only then is that change at a
+// later word; a late helper could otherwise nest without end.
 bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
                         unsigned depth) const noexcept {
-    // Each means that the word is not what is expected any more, which it never is again: so the
-    // change fails, and is planned again. More of them in a row than others can have done is
+    // Each round means that the word has lost the expected value, which never returns: so the
+    // change fails, and is planned again. More rounds than other participants can have caused are
     // damage.
     for (unsigned futile = 0; futile < kMaxFutile; ++futile) {
         std::uint64_t seen = step.word->load(kAcquire);
@@ -263,13 +265,13 @@ void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
     std::uint64_t seen = status.load(kAcquire);
     if (!is_about(seen, reference) || state_in(seen) != State::Undecided) return;
     const State state = succeeds ? State::Succeeded : State::Failed;
-    // A failure is a look at what another has decided. pairs with: the decision of that one
+    // A failed exchange reads the decision of another participant. pairs with: that decision
     status.compare_exchange_strong(seen, status_of(sequence_in(seen), size_in(seen), state),
                                    kSeqCst, kSeqCst);
     PENSTOCK_CRASH_POINT("words.change.decided");
 }
 
-// By its owner or a helper. What it returns is for the owner: to a helper it may be over.
+// By the owner or a helper. The result is for the owner; for a helper the change may be over.
 bool MultiWord::run(std::uint64_t reference, const Operation& operation,
                     unsigned depth) const noexcept {
     bool succeeds = true;
@@ -278,17 +280,18 @@ bool MultiWord::run(std::uint64_t reference, const Operation& operation,
     }
     decide(reference, succeeds);
     const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);
-    if (!is_about(status, reference)) return false;  // its owner is done with it
+    if (!is_about(status, reference)) return false;  // the owner has finished it
     const bool succeeded = state_in(status) == State::Succeeded;
     for (unsigned at = 0; at < operation.size; ++at) {
         const Operation::Step& step = operation.steps[at];
-        // What goes back changes too: a helper that is late would put its reference there again.
+        // A restored payload gets a new generation too: otherwise a late helper could install its
+        // reference again.
         const std::uint64_t value =
             succeeded ? step.desired : successor(step.expected, payload_of(step.expected));
         std::uint64_t seen = reference;
-        // Also a failure is in the one order, behind the helper that has put the value there: what
-        // the owner looks at next, such as the holder bits of an entry, comes after the change.
-        // pairs with: the load in read(), of a reader that has set its bit before
+        // A failed exchange is sequentially consistent too, ordered after the helper's that put the
+        // value there: so the owner's next looks, such as at the holder bits of an entry, come
+        // after the change. pairs with: the load in read(), of a reader that has set its bit before
         step.word->compare_exchange_strong(seen, value, kSeqCst, kSeqCst);
         PENSTOCK_CRASH_POINT("words.change.replaced");
     }
