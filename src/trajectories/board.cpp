@@ -76,7 +76,7 @@ void Board::sign(const EnvironmentOptions& environment) noexcept {
     participant.environment.store(environment_hash(environment.name), kRelease);
 }
 
-// Groups that were put and are not acknowledged: use(tag).
+// Calls use(tag) for every group that was put and is not acknowledged.
 template <typename Use>
 void Board::for_each_waiting(Use&& use) const noexcept {
     for (std::uint64_t index = 0; index < view_.shape().slots; ++index) {
@@ -94,9 +94,9 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
     for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
         const BoardParticipant& participant = participants_[place];
-        // First what is asked for, then what runs, then the slots: work moves in that order, so
-        // what moves meanwhile is seen twice and never missed.
-        // pairs with: the stores in try_begin() and in WriterState::hand_over()
+        // Reads `asking` first, then `running`, then the slots: work moves in that order, so work
+        // that moves meanwhile is seen twice and never missed. pairs with: the stores in
+        // try_begin() and in WriterState::hand_over()
         const Load asking = layout::decode_load(participant.asking.load(kSeqCst));
         const Load running = layout::decode_load(participant.running.load(kSeqCst));
         if (asking.groups != 0 && place != self) {
@@ -136,7 +136,8 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const auto left = [](std::uint64_t limit, std::uint64_t used) {
         return limit > used ? limit - used : 0;
     };
-    // What others have as their minimum is theirs; a weight divides the rest, unless all are stuck.
+    // Other environments' minimums are theirs; weights divide the rest, unless the shortage says
+    // otherwise.
     const double rest = 1 - std::min(census.other_shares, 1.0);
     const double weight = census.weights > 0 ? census.own_weight / census.weights : 1;
     const double part = shortage == 0 ? std::min(weight, rest) : rest;
@@ -163,8 +164,9 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     std::uint64_t sequences =
         std::min(left(window, census.total.sequences),
                  left(std::min(part_of(window, least), window), census.own.sequences));
-    // Where parts don't count, several others can have used up what is its minimum together.
-    // Without it no batch is formed, and more room for all would only bring more of the others'.
+    // While parts are ignored, several other environments can have used up this one's minimum
+    // together. Without that minimum no batch is formed, and more room for all would only bring
+    // more groups of the others.
     if (shortage != 0 && minimum > 0) {
         sequences =
             std::max(sequences, left(share_of(minimum, window, least), census.own.sequences));
@@ -190,11 +192,12 @@ Board::Appetite Board::appetite() const {
     return appetite;
 }
 
-// A writer announces its request first and looks then: of two at once at least one sees the other,
-// and what is seen counts as taken. If both do, the one in the earlier place looks again; the other
-// withdraws and is told no, although there may be room: it is woken when that is known, or looks
-// again. But a woken writer wakes none in turn unless it got credit: where there is none to be had,
-// or where one stopped while asking, they would wake each other without end.
+// A writer announces its request, then takes the census: of two writers at once at least one sees
+// the other, and a request that is seen counts as granted. If both see each other, the one in the
+// lower slot looks again; the other withdraws and gets no credit, although there may be room: it is
+// woken when that is known, or looks again. A woken writer that gets no credit wakes no other:
+// without credit, or while a process is stopped in this step, writers would wake each other without
+// end.
 bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept {
     constexpr unsigned kLooks = 4;
     BoardParticipant& participant = own();
@@ -205,7 +208,7 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool 
     bool has_met = false;
     for (unsigned look = 0; look < kLooks && !is_begun; ++look) {
         Census census = take_census(environment);
-        const Load own = {1, group_size};  // is in the census
+        const Load own = {1, group_size};  // counted in the census
         census.total.groups -= std::min(census.total.groups, own.groups);
         census.total.sequences -= std::min(census.total.sequences, own.sequences);
         census.own.groups -= std::min(census.own.groups, own.groups);
@@ -215,12 +218,13 @@ bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool 
         if (!is_begun && (census.has_earlier_asker || !census.has_asker)) break;
     }
     if (is_begun) {
-        // Before the question is taken back: others see one or the other.
+        // Before `asking` is cleared, so that others see at least one of the two.
         participant.running.fetch_add(load, kSeqCst);
         PENSTOCK_CRASH_POINT("trajectories.begin.running");
     }
     participant.asking.store(0, kSeqCst);
-    if (has_met && (is_begun || wakes)) credit_.notify();  // it may have withdrawn because of us
+    // the other writer may have withdrawn because of this request
+    if (has_met && (is_begun || wakes)) credit_.notify();
     return is_begun;
 }
 
@@ -271,7 +275,7 @@ std::vector<EnvironmentStats> Board::environments() const {
     for (std::size_t at = 0; at < found.size(); ++at) {
         places.emplace(environment_hash(found[at].name), at);
     }
-    // Of environments that are gone only the hash is known.
+    // Of environments that have left only the hash is known.
     EnvironmentStats gone;
     for_each_waiting([&](const GroupTag& tag) {
         const auto place = places.find(tag.environment);

@@ -1,4 +1,4 @@
-// The trainer's side: the public face of TrajectoryReader.
+// The trainer's side: the public interface of TrajectoryReader.
 #include <utility>
 
 #include "trajectories/search.hpp"
@@ -17,7 +17,7 @@ Status closed() noexcept {
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {
     auto state = std::make_shared<ReaderState>(std::move(queue), sequences);
     state->board.state().batch_sequences.store(sequences, std::memory_order_release);
-    state->board.credit_signal().notify();  // writers that waited for a trainer
+    state->board.credit_signal().notify();  // wakes writers that waited for a trainer
     return state;
 }
 
@@ -51,7 +51,7 @@ Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request
 
 bool TrajectoryReader::is_ready() const noexcept {
     if (state_ == nullptr) return false;
-    if (state_->is_foreign()) return state_->core->segment->is_lost();  // next_batch() says so
+    if (state_->is_foreign()) return state_->core->segment->is_lost();  // next_batch() reports it
     return detail::may_find_batch(state_);
 }
 
@@ -165,14 +165,15 @@ std::uint64_t TrajectoryReader::discard() noexcept {
     dropped += state_->held.size();
     state_->held.clear();
     ++state_->changes;
-    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
+    state_->board.credit_signal().notify();  // after the end, so that waiters for credit see it
     return dropped;
 }
 
 void TrajectoryReader::close() noexcept {
     if (state_ == nullptr) return;
     state_->queue.close();
-    if (!state_->is_foreign()) state_->board.credit_signal().notify();  // it may be the end
+    // leaving may end the stream
+    if (!state_->is_foreign()) state_->board.credit_signal().notify();
     state_.reset();
 }
 

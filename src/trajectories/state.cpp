@@ -1,4 +1,4 @@
-// Creation, attachment and numbers: what the writer's and the reader's side have in common.
+// Creation, attachment and statistics: the common parts of the writer's and the reader's side.
 #include "trajectories/state.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     QueueOptions queue;
     queue.capacity = options.capacity;
     queue.slots = options.slots;
-    queue.inline_bytes = 64;  // groups are larger
+    queue.inline_bytes = 64;  // the smallest cell: groups lie in blocks
     queue.participants = options.participants;
     queue.max_deliveries = options.max_deliveries;
     queue.ends_with = options.ends_with;
@@ -62,7 +62,7 @@ WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
 
 void WriterState::hand_over(std::uint64_t load) noexcept {
     if (is_foreign()) return;
-    // pairs with: the looks in take_census(), which sees the slot if it sees this
+    // pairs with: take_census(), which sees the slot if it sees this
     board.own().running.fetch_sub(load, std::memory_order_seq_cst);
     board.credit_signal().notify();
 }
@@ -87,13 +87,13 @@ void ReaderState::hold(HeldGroup group) {
 
 void ReaderState::note_dead_letters(std::string why) {
     board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
-    board.credit_signal().notify();  // it is on its way no more
+    board.credit_signal().notify();  // they are no longer work in progress
     constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);
     if (notices.size() < kMaxNotices) notices.push_back(std::move(why));
 }
 
-// A trainer is a participant that is no producer.
+// A trainer is a participant that is not a producer.
 bool ReaderState::is_first_trainer() const noexcept {
     for (unsigned place = 0; place < core->self; ++place) {
         const bool is_producer =

@@ -44,7 +44,7 @@ void check(const EnvironmentOptions& environment) {
     }
 }
 
-// Two that join at once may both pass: the trainer scales shares down then.
+// Two writers that join at once may both pass: the trainer then scales shares down.
 void check_shares(const WriterState& state) {
     double sum = state.environment.min_share;
     std::string others;
@@ -67,7 +67,7 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
             state->board.state().next_env_id.fetch_add(1, std::memory_order_relaxed));
     }
     state->board.sign(environment);
-    state->core->become_producer();  // from here on what is signed counts
+    state->core->become_producer();  // from here on the shares count
     return state;
 }
 
@@ -90,8 +90,8 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         const std::lock_guard lock(beginning);
         return board.try_begin(hash, environment.group_size, std::exchange(is_first, false));
     };
-    // No death ends this wait. What the dead held is free: our own announcement falls with
-    // the others', so that the next look does not wait until another slice is over.
+    // No death ends this wait. Credit of the dead becomes free: then this waiter's announcement is
+    // cleared along with the others', so that it looks again at once and not after another slice.
     const auto reap = [this] {
         if (core->reap()) board.credit_signal().notify();
         return core->closing.is_cancelled() || core->segment->is_foreign();
@@ -172,7 +172,7 @@ Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) n
 
 namespace {
 
-// What no batch of the trainer could have.
+// Refuses a group that no batch of the trainer could have.
 Status check_serveable(const GroupView& group, const layout::BoardState& board) {
     const std::uint64_t sequences = board.batch_sequences.load(std::memory_order_relaxed);
     if (sequences != 0 && group.sequences() > sequences) {
@@ -194,7 +194,7 @@ Status check_serveable(const GroupView& group, const layout::BoardState& board) 
 
 Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
-    if (!loan.is_open()) return loan.commit();  // which says why not
+    if (!loan.is_open()) return loan.commit();  // commit() of a closed loan reports why
     const auto drop = [&loan] { const QueueLoan dropped = std::move(loan); };
     const Result<GroupView> group = read_group(loan.bytes());
     if (!group) {
@@ -253,7 +253,7 @@ void TrajectoryWriter::close() noexcept {
     if (!state_->core->segment->check_place()) return state_.reset();
     state_->board.own().environment.store(0, std::memory_order_release);
     state_->queue.close();
-    // After both: what it had is free, and it may be the end of the stream.
+    // After both: credit may be free, and the stream may have ended.
     state_->board.credit_signal().notify();
     state_.reset();
 }
@@ -261,7 +261,7 @@ void TrajectoryWriter::close() noexcept {
 void TrajectoryWriter::end() noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
     state_->queue.end();
-    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
+    state_->board.credit_signal().notify();  // after the end, so that waiters for credit see it
 }
 
 void TrajectoryWriter::request_close() noexcept {
