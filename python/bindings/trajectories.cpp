@@ -1,5 +1,5 @@
-// penstock._core: TrajectoryWriter, Rollout and TrajectoryReader. Groups are encoded as any value
-// is; the library checks them before they are put.
+// penstock._core: TrajectoryWriter, Rollout and TrajectoryReader. Groups are encoded like any
+// value; the library checks them before they are put.
 #include "trajectories.hpp"
 
 #include <nanobind/stl/optional.h>
@@ -171,7 +171,7 @@ void put(PyWriter& writer, const Encoded& encoded, Rollout* rollout, Deadline de
              [&](const Wait& wait) { return side.target().commit(*loan, rollout, wait); });
 }
 
-// What an async twin puts: encoded once, and tried until there is room.
+// A group of an async twin: encoded once, and tried until there is room.
 class OutgoingGroup {
 public:
     explicit OutgoingGroup(nb::handle message) : encoded_(encode(message, Codec::Typed)) {}
@@ -180,7 +180,7 @@ public:
         put(writer, encoded_, rollout, Deadline::now());
     }
 
-    // In a thread of its own, while the event loop goes on. Puts nothing.
+    // Runs in a thread of its own, while the event loop goes on. Puts nothing.
     void wait_for_room(PyWriter& writer, nb::handle timeout, const Cancel& cancel) const {
         const Deadline deadline = parse_timeout(timeout);
         WriterSide& side = writer.putting;
@@ -217,7 +217,7 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
     return *std::move(batch);
 }
 
-// A call on the reader that waits for none but other threads of this process.
+// A call on the reader that waits only for other threads of this process.
 template <typename Call>
 auto with_turn(PyReader& reader, Call&& call) {
     Turn turn(reader);
@@ -251,7 +251,7 @@ void restore(PyReader& reader, nb::handle message) {
         [&](const Wait&) { return reader.reader.restore(std::move(copy)); });
 }
 
-// What is wrong with a message that should be a group; Corrupt where that is something.
+// Raises Corrupt if a message is not a sound group.
 void check_group(nb::handle message) {
     const Pinned pinned(message, Pinned::Access::Read);
     const Result<GroupView> group = read_group(pinned.bytes());

@@ -1,12 +1,12 @@
-// The turnstile is a mutex with a queue, because std::timed_mutex can neither be left by another
-// thread than the one that entered (a loan may be) nor keep a busy thread from overtaking for ever.
+// A mutex with a queue: std::timed_mutex can neither be unlocked by another thread than the one
+// that locked it (a loan may be), nor keep a busy thread from overtaking for ever.
 #include "turnstile.hpp"
 
 namespace penstock::py {
 namespace {
 
 constexpr auto patience = std::chrono::milliseconds(1);
-// How often a waiting thread looks for signals and cancellation.
+// Interval at which a waiting thread checks signals and cancellation.
 constexpr auto slice = std::chrono::milliseconds(50);
 
 bool is_ended(const Wait& wait) noexcept {
@@ -60,7 +60,7 @@ Status Turnstile::enter(const Wait& wait) {
     if (outcome.is_ok()) {
         take();
     } else if (self.admitted || !taken_) {
-        pass_on();  // the turn came together with the end of the wait: it is the next one's
+        pass_on();  // the turn came together with the end of the wait: pass it on
     }
     return outcome;
 }
@@ -70,8 +70,8 @@ void Turnstile::leave() noexcept {
     pass_on();
 }
 
-// A thread that has waited for long is handed the turn. A newcomer may be overtaken by the
-// thread that leaves: to switch threads for every message would cost far more than a message.
+// A thread that has waited for long is handed the turn. Otherwise the leaving thread may overtake a
+// newcomer: switching threads for every message would cost far more than a message.
 void Turnstile::pass_on() noexcept {
     owner_ = {};
     taken_ = false;

@@ -1,6 +1,6 @@
-// Lets the threads of a process use one handle of the library, which by itself belongs to one
-// thread: one that enters is alone with the handle until it leaves. One that has waited for over a
-// millisecond goes before newcomers: beside three busy senders on a full ring the longest
+// Lets the threads of a process share one handle of the library, which belongs to one thread at a
+// time: a thread that enters has the handle alone until it leaves. A thread that has waited for
+// over a millisecond goes before newcomers: beside three busy senders on a full ring the longest
 // wait for a turn was 15 s without that and 4 ms with it.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace penstock::py {
 
-// Any thread may call anything. None of it needs the GIL, and enter() must not hold it.
+// Any thread may call any function. None needs the GIL; enter() must be called without it.
 class Turnstile {
 public:
     // Takes the turn if it is free. Never waits.
@@ -24,7 +24,7 @@ public:
     Status enter(const Wait& wait);
     void leave() noexcept;
 
-    // This thread has the turn: a signal handler or finalizer ran inside one of its own calls.
+    // Whether this thread has the turn: a signal handler or finalizer ran inside one of its calls.
     [[nodiscard]] bool is_mine() const noexcept;
 
 private:

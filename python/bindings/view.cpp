@@ -1,5 +1,5 @@
-// penstock._core.View: `with reader.recv_view() as obj`, a message read where it lies. Arrays made
-// of it hold its lease, so that the room is given back when the last of them is gone.
+// penstock._core.View: `with reader.recv_view() as obj`, a message read in place. Arrays made of it
+// hold its lease, so that the room is given back when the last of them is gone.
 #include <memory>
 #include <span>
 #include <utility>
@@ -44,7 +44,7 @@ public:
         const Status held = failed ? Status::ok() : message_->check_held();
         const std::weak_ptr<BroadcastMessage> given = std::exchange(message_, nullptr);
         lease_.reset();
-        // Arrays that were made of it are still there: it may be for long.
+        // Arrays over the message still exist, perhaps for long.
         if (const auto kept = given.lock()) {
             kept->keep();
         }

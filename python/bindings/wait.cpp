@@ -1,6 +1,6 @@
-// Timeouts, signals and the end of the interpreter, for every call that waits without the GIL.
-// A thread is "left behind" when the interpreter ends while it is still in such a call: touching
-// Python then would kill the process, so it parks for the moment that is left of it.
+// Timeouts, signals and the end of the interpreter, for every call that waits without the GIL. A
+// thread is "left behind" if the interpreter ends while it is in such a call: touching Python then
+// would crash the process, so it parks until the process ends.
 #include "wait.hpp"
 
 #include <pthread.h>
@@ -25,19 +25,19 @@ namespace {
 
 std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
-// Of run_cancellable(), while this thread is in it.
+// Cancel of run_cancellable(), while this thread is in it.
 thread_local const Cancel* cancel_of_thread = nullptr;
-// Threads that must not enter Python any more, though the interpreter has not ended yet. Never
-// freed: a thread that reads it may have no GIL.
+// Threads that must not enter Python any more, although the interpreter has not ended yet. Never
+// freed: a thread that reads it may not hold the GIL.
 std::atomic<const std::vector<unsigned long>*> left_behind{nullptr};
-// Threads between the decision to take the GIL back and having it.
+// Threads that have decided to retake the GIL and do not have it yet.
 std::atomic<int> coming_back{0};
-// Threads that are without the GIL, inside the library.
+// Threads inside the library without the GIL.
 std::atomic<int> inside{0};
-// How long the end of the process waits for those: far longer than any slice or copy takes.
+// How long the end of the process waits for those threads: far longer than any slice or copy takes.
 constexpr auto kPatience = std::chrono::seconds(5);
 
-// Of every wait that is going on. With the GIL.
+// All current waits. Needs the GIL.
 std::vector<const ListedWait*> listed;
 
 bool on_main_thread() noexcept {
@@ -52,8 +52,8 @@ void after_fork_in_child() noexcept {
     listed.clear();
 }
 
-// `call()`; its waits on this thread end within 80 ms after `cancel` is cancelled. So every call
-// that waits can be left by a task, and none of them needs an argument for it.
+// Runs `call()`; its waits on this thread end within 80 ms after `cancel` is cancelled. So a task
+// can leave every waiting call, and none of them needs an argument for it.
 nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     struct Scope {
         explicit Scope(const Cancel* cancel) noexcept
@@ -73,8 +73,8 @@ nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     }
 }
 
-// Afterwards each of these threads, or every one but the main thread, is either parked or holds the
-// GIL like any Python thread, and parks when it would take it back.
+// Afterwards each of these threads, or every one but the main thread, is parked, or holds the GIL
+// like any Python thread and parks when it would retake it.
 void end_waits(nb::handle threads) {
     if (threads.is_none()) {
         interpreter_ends.store(true);
@@ -92,7 +92,7 @@ void end_waits(nb::handle threads) {
     PyEval_RestoreThread(state);
 }
 
-// The threads in waits that nothing outside this process can end.
+// Threads in waits that no other process can end.
 nb::set waits_in_vain() {
     nb::set threads;
     for (const ListedWait* const wait : listed) {
@@ -103,7 +103,7 @@ nb::set waits_in_vain() {
     return threads;
 }
 
-// Lets them end with what is there, and then Closed.
+// Ends their streams: they get what is left, then Closed.
 void end_awaited_streams() {
     for (const ListedWait* const wait : listed) {
         if (wait->is_in_vain()) {
@@ -112,7 +112,7 @@ void end_awaited_streams() {
     }
 }
 
-// A thread for the end of the process, where the interpreter starts none any more.
+// A thread for the end of the process, when the interpreter can start none any more.
 std::thread helper;
 
 void start_thread(nb::object call) {
@@ -146,9 +146,10 @@ bool depart() noexcept {
     return true;
 }
 
-// Every participant of this process leaves, whatever still refers to it. Nothing, where a thread
-// stays inside a call, or may write into what would be another's then: the kernel lets go for it,
-// as it does for the dead. With the GIL no thread can enter meanwhile.
+// Makes every participant of this process leave, whatever still refers to it. Does nothing if a
+// thread stays inside a call, or may write into memory that would then be reused: the kernel
+// releases the locks at the end of the process, and janitors do the rest. With the GIL held no
+// thread can enter meanwhile.
 bool leave_all() {
     const auto end = Clock::now() + kPatience;
     while (inside.load() != 0) {
@@ -163,8 +164,8 @@ bool leave_all() {
     return depart();
 }
 
-// The same when there is no interpreter any more, for handles that were made after that: by daemon
-// threads, and by functions of `atexit` that come after ours.
+// The same after the interpreter's end, for handles made since: by daemon threads, and by `atexit`
+// functions that run after this module's.
 void leave_at_last() noexcept {
     interpreter_ends.store(true);
     const auto end = Clock::now() + kPatience;
@@ -196,7 +197,7 @@ Deadline parse_timeout(nb::handle timeout) {
     if (seconds == 0) {
         return Deadline::now();
     }
-    // Longer than a century is for ever, and would overflow the clock's nanoseconds.
+    // Longer than a century counts as for ever, because it would overflow the clock's nanoseconds.
     constexpr double century = 100.0 * 365 * 24 * 3600;
     if (seconds > century) {
         return Deadline::never();
@@ -277,7 +278,7 @@ bool Waiting::interrupted(void* self) noexcept {
     }
     auto* const waiting = static_cast<Waiting*>(self);
     if (waiting->raised_) {
-        return true;  // one call of ours may be several waits of the library's
+        return true;  // one binding call may be several waits of the library
     }
     waiting->gil_.reacquire();
     waiting->raised_ = PyErr_CheckSignals() != 0;
