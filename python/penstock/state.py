@@ -1,4 +1,4 @@
-"""Participants, how far they are behind, and other state: plain data, for people and tools."""
+"""Participants and statistics: plain data, for people and tools."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BroadcastStats:
-    """Counters of one handle, or of a whole Broadcast when looked at from outside."""
+    """Counters of one handle, or of a whole Broadcast seen from outside."""
 
     messages: int  #: sent; of a reader: received
     bytes: int  #: of their payload
     large_messages: int  #: writer: sent through a block of their own
-    waits: int  #: how often there was nothing to take, or no room, at once
-    sleeps: int  #: how often it slept in the kernel for that
+    waits: int  #: calls that found no message, or no room, at once
+    sleeps: int  #: sleeps in the kernel
     reader_deaths: int  #: writer: readers found dead
     capacity: int  #: bytes of the ring
-    used_bytes: int  #: of the ring, by the reader furthest behind; of a reader: by itself
+    used_bytes: int  #: of the ring, up to the reader furthest behind; of a reader: its own
     reserved_bytes: int  #: memory that the segment takes now
     held_bytes: int  #: writer: of large messages that are not free yet
 
@@ -55,7 +55,7 @@ class ReaderState:
     pid: int  #: in its own PID namespace
     process: str
     messages: int  #: received by this reader
-    lag_messages: int  #: sent, and not yet given back by it
+    lag_messages: int  #: sent, and not yet released by it
     lag_bytes: int
     blocking_for: float  #: seconds that the writer has waited for it; 0 when it does not
     description: str = field(repr=False, compare=False)
@@ -71,7 +71,7 @@ class Participant:
 
     slot: int
     role: str  #: ``writer``, ``reader 2``
-    alive: bool  #: the kernel's word
+    alive: bool  #: by the kernel's lock
     stopped: bool
     pid: int  #: in its own PID namespace
     process: str
@@ -80,10 +80,8 @@ class Participant:
 
 @dataclass(frozen=True)
 class KeptData:
-    """What an abandoned segment holds and would be lost with it: the next to attach can have it.
-
-    False where that is nothing.
-    """
+    """Data that an abandoned segment holds and that would be lost with it; a process that attaches
+    still gets it. False if there is none."""
 
     messages: int = 0  #: of a queue: queued, taken by consumers that died, or dead letters
     objects: int = 0  #: of a persistent store
@@ -96,7 +94,7 @@ class KeptData:
         return self.description
 
     def is_nothing(self) -> bool:
-        """Nothing is lost with the segment."""
+        """Whether no data is lost with the segment."""
         return self.messages == 0 and not self.persistent
 
     def __bool__(self) -> bool:
@@ -112,17 +110,18 @@ class SegmentSummary:
     reserved_bytes: int  #: memory that it takes now
     range_bytes: int  #: address range that it may grow into
     participants: list[Participant]
-    problem: str  #: why it can't be read; empty when all is well
-    #: The class of the error behind ``problem``: ``PermissionDenied`` is another user's segment,
-    #: which may well be healthy.
+    problem: str  #: why it can't be read; empty if there is no problem
+    #: The class of the error behind ``problem``: ``PermissionDenied`` means another user's segment,
+    #: which may be sound.
     problem_code: str = ""
-    #: Only of a segment without a living participant; others are not looked into.
+    #: Empty for a segment with a living participant, whose data is not counted.
     kept: KeptData = KeptData()
-    #: The number of the user that owns the file; None where there is a ``problem``.
+    #: The user id of the file's owner; None if there is a ``problem``.
     owner: int | None = None
 
     def is_abandoned(self) -> bool:
-        """No living participant: ``penstock gc`` would remove it, unless ``kept`` is there."""
+        """Whether no participant lives: ``penstock gc`` would remove it, unless it holds ``kept``
+        data."""
         return not self.problem and not any(one.alive for one in self.participants)
 
 
@@ -134,43 +133,43 @@ class BroadcastInfo:
     stats: BroadcastStats
     readers: list[ReaderState]
     closed: bool
-    writer_blocked_for: float  #: seconds; 0 when it is not
+    writer_blocked_for: float  #: seconds; 0 if it is not blocked
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """Counters of a whole queue since its creation, and how it stands now."""
+    """Counters of a whole queue since its creation, and its present state."""
 
     accepted: int  #: messages put, by all producers
     accepted_bytes: int
-    taken: int  #: deliveries; a message that came again counts again
+    taken: int  #: deliveries; a redelivered message counts again
     acknowledged: int
-    nacked: int  #: by hand, or by an exception in a block
-    dropped: int  #: by ``discard()`` and ``drop_dead_letters()``; nothing else drops
-    queued: int  #: now, those that came back among them
+    nacked: int  #: by ``nack()``, or by an exception in a block
+    dropped: int  #: by ``discard()`` and ``drop_dead_letters()`` only
+    queued: int  #: now, redelivered messages included
     in_flight: int  #: now: taken and not acknowledged
     dead_letters: int  #: now: dead letters, see ``Queue.dead_letters()``
     queued_bytes: int
     oldest: float  #: seconds that the oldest queued message has waited
-    slots: int  #: messages at most, queued, in flight or set aside
+    slots: int  #: messages at most: queued, in flight or dead letters
     capacity: int  #: bytes for messages beyond ``inline_bytes``
     held_bytes: int  #: of ``capacity``
     reserved_bytes: int  #: memory that the segment takes now
-    requests: int  #: that wait in line now: for several messages, or behind others
-    requested: int  #: what they want together: messages; of trajectories, sequences
+    requests: int  #: in line now: for several messages, or behind such a request
+    requested: int  #: messages that they want together; of trajectories, sequences
     deaths: int  #: participants found dead
-    waits: int  #: how often there was no message, or no room, at once
-    sleeps: int  #: how often a participant slept in the kernel for that
+    waits: int  #: calls that found no message, or no room, at once
+    sleeps: int  #: sleeps of participants in the kernel
     closed: bool  #: the stream has ended
 
 
 @dataclass(frozen=True)
 class QueueRequest:
-    """A request that waits in line, for several messages or behind others."""
+    """A request that waits in line: for several messages, or behind such a request."""
 
     slot: int  #: of its participant
-    requested: int  #: messages; of trajectories, sequences
-    passed: bool  #: it gave no sign of life: others go first until it does
+    requested: int  #: messages wanted; of trajectories, sequences
+    passed: bool  #: gave no sign of life: later requests go first until it does
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class QueueInfo:
 
     segment: SegmentSummary
     stats: QueueStats
-    requests: list[QueueRequest]  #: in the order in which they will be served
+    requests: list[QueueRequest]  #: in the order of service
     dead_letters: list[int]  #: sequences of dead letters, oldest first, up to 100
     ends_with: Literal["creator", "last_producer"]  #: whose ``close()`` ends the stream
 
@@ -189,14 +188,14 @@ class StoreLook:
     """The state of a key, for callers that do not want the object."""
 
     state: Literal["hit", "staged", "miss"]
-    staged_by: int  #: the place of the participant that is writing it; -1 if none is
-    nbytes: int  #: of the object, if it is there
+    staged_by: int  #: slot of the participant that is writing it; -1 if none is
+    nbytes: int  #: of the object, if there is one
     is_retained: bool  #: by ``retain()``
 
 
 @dataclass(frozen=True)
 class StoreStats:
-    """Counters of a whole store since its creation, and how it stands now.
+    """Counters of a whole store since its creation, and its present state.
 
     ``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after it.
     """
@@ -204,11 +203,11 @@ class StoreStats:
     capacity: int
     used_bytes: int
     free_bytes: int
-    object_bytes: int  #: of what is there: data, metadata and keys
-    staged_bytes: int  #: the same of what is being written
-    doomed_bytes: int  #: the same of what was deleted and is still being read
-    padding_bytes: int  #: to alignment and granule
-    other_bytes: int  #: on its way to be free, or back to the system
+    object_bytes: int  #: of resident objects: data, metadata and keys
+    staged_bytes: int  #: the same of staged objects
+    doomed_bytes: int  #: the same of removed objects that are still being read
+    padding_bytes: int  #: lost to alignment and granules
+    other_bytes: int  #: being freed, or being given back to the system
     largest_free: int
     reserved_bytes: int  #: memory that the segment takes now
     objects: int
@@ -226,54 +225,54 @@ class StoreStats:
     deleted: int
     aborted: int
     expired: int
-    refused: int  #: for want of room
+    refused: int  #: for lack of room
     deaths: int  #: participants found dead
     eviction: Literal["sieve", "fifo", "lru", "none"]
 
 
 @dataclass(frozen=True)
 class TierStats:
-    """What one TieredStore has had to do with its second tier since it was made."""
+    """Requests of one TieredStore to its second tier since it was made."""
 
     hits: int  #: fetched from the second tier
-    misses: int  #: it was asked and had it not, or not soundly
+    misses: int  #: asked, and the second tier had no sound value
     skipped: int  #: not asked: the circuit was open
     shared: int  #: gets that waited for another thread's fetch of the same key
-    errors: int  #: requests that failed, other than by time
-    timeouts: int  #: requests that failed by time
-    corrupt: int  #: values that were not what was written
+    errors: int  #: requests that failed, other than by timeout
+    timeouts: int  #: requests that timed out
+    corrupt: int  #: values that differ from what was written
     incompatible: int  #: values of another version, or that this process can't read
-    no_room: int  #: values larger than the first tier, or than what is not in use there
+    no_room: int  #: values larger than the first tier, or than its objects not in use
     fetched_bytes: int  #: data and metadata of ``hits``
     written: int  #: objects written to the second tier
     written_bytes: int
-    dropped: int  #: objects that were put and that the second tier does without
+    dropped: int  #: objects that were put and not written to the second tier
     dropped_bytes: int
-    inflight: int  #: objects that wait to be written back, or are being
+    inflight: int  #: objects that wait to be written back, or are being written
     inflight_bytes: int
-    servers: int  #: that are known
-    servers_away: int  #: of them, by their circuits
-    #: ``closed``: every server is asked; ``partial``: of a cluster, some are not; ``open``: none
-    #: is, all failed and are tried again now and then.
+    servers: int  #: known servers
+    servers_away: int  #: of them, servers whose circuit is open
+    #: ``closed``: every server is asked; ``partial``: in a cluster, some are not; ``open``: none
+    #: is, all have failed and are retried now and then.
     circuit: Literal["closed", "partial", "open"]
-    #: of what ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room`` counted last
+    #: the reason of the last ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room``
     last_error: str
 
 
 @dataclass(frozen=True)
 class Unwritten:
-    """Objects that were put and are not, or not known to be, in the second tier.
+    """Objects that were put and are not known to be in the second tier.
 
     False if there are none.
     """
 
-    waiting: int  #: objects still under way when the time was over
+    waiting: int  #: objects still being written when the time was over
     waiting_bytes: int
-    dropped: int  #: objects given up since the last report, for room or after failures
+    dropped: int  #: objects given up since the last report, for lack of room or after failures
     dropped_bytes: int
 
     def is_nothing(self) -> bool:
-        """The second tier has all of it."""
+        """Whether the second tier has all of them."""
         return self.waiting == 0 and self.dropped == 0
 
     def __bool__(self) -> bool:
@@ -289,12 +288,12 @@ class StoreInfo:
 
 
 def store_info_from(raw: _StoreInfo) -> StoreInfo:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     return StoreInfo(segment=summary_from(raw["segment"]), stats=StoreStats(**raw["stats"]))
 
 
 def summary_from(raw: _Summary) -> SegmentSummary:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     participants = [Participant(**participant) for participant in raw["participants"]]
     return SegmentSummary(
         name=raw["name"],
@@ -310,7 +309,7 @@ def summary_from(raw: _Summary) -> SegmentSummary:
 
 
 def info_from(raw: _Info) -> BroadcastInfo:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     return BroadcastInfo(
         segment=summary_from(raw["segment"]),
         stats=BroadcastStats(**raw["stats"]),
@@ -321,7 +320,7 @@ def info_from(raw: _Info) -> BroadcastInfo:
 
 
 def queue_info_from(raw: _QueueInfo) -> QueueInfo:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     return QueueInfo(
         segment=summary_from(raw["segment"]),
         stats=QueueStats(**raw["stats"]),

@@ -1,5 +1,5 @@
-"""`penstock info NAME`: one segment in full: memory, rates, how full, which readers lag and block.
-Looks twice, a moment apart, to know the rates; attaches nowhere and changes nothing."""
+"""`penstock info NAME`: one segment in full: memory, rates, fill level, which readers lag and
+block. Inspects twice, a moment apart, for the rates; attaches nowhere and changes nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_to(commands: Commands) -> None:
 
 @dataclass(frozen=True)
 class Rates:
-    """What went through per second between two looks."""
+    """Throughput per second between two inspections."""
 
     messages: float
     bytes: float
@@ -49,7 +49,7 @@ class Rates:
 
 def run(args: argparse.Namespace) -> int:
     info, started = inspect.inspect(args.name), time.monotonic()
-    if isinstance(info, SegmentSummary):  # a kind that has no more to tell
+    if isinstance(info, SegmentSummary):  # a kind without further details
         _print(args, describe.segment_json(info), ls.segment_lines(output.printable(info)))
         return exits.OK
     before = None

@@ -1,4 +1,4 @@
-"""What `penstock info NAME` says of a queue: how full, how fast, what is under way or dead."""
+"""`penstock info NAME` for a queue: fill level, rates, messages in progress, dead letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.trajectories import TrajectoryInfo, TrajectoryStats
 
 
 def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str]:
-    """For people. `before`: a look `seconds` earlier, for the rates."""
+    """Text for people. `before`: an inspection `seconds` earlier, for the rates."""
     segment, stats = info.segment, info.stats
     waiting = f"{units.plural(stats.queued, 'message')}, {units.size(stats.queued_bytes)}"
     if stats.queued:
@@ -62,7 +62,7 @@ def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str
 
 
 def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[str, Any]:
-    """The same for programs."""
+    """JSON for programs."""
     trajectories = asdict(info.trajectories) if isinstance(info, TrajectoryInfo) else None
     return {
         **describe.segment_json(info.segment),
@@ -125,7 +125,7 @@ def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, floa
 
 
 def _requests(info: QueueInfo) -> str:
-    """The waiting requests and their sizes, in the order in which they will be served."""
+    """The waiting requests and their sizes, in the order of service."""
     what = "sequence" if isinstance(info, TrajectoryInfo) else "message"
     pids = {one.slot: one.pid for one in info.segment.participants}
     return "; ".join(

@@ -1,4 +1,4 @@
-"""What `penstock info NAME` says of a store: objects, their holders, how often they are found."""
+"""`penstock info NAME` for a store: objects, their readers, hit rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.state import StoreInfo, StoreStats
 
 
 def lines(info: StoreInfo, before: StoreInfo | None, seconds: float) -> list[str]:
-    """For people. `before`: a look `seconds` earlier, for the rates."""
+    """Text for people. `before`: an inspection `seconds` earlier, for the rates."""
     segment, stats = info.segment, info.stats
     facts = [
         ("memory", describe.memory(segment)),
@@ -60,7 +60,7 @@ def lines(info: StoreInfo, before: StoreInfo | None, seconds: float) -> list[str
 
 
 def to_json(info: StoreInfo, before: StoreInfo | None, seconds: float) -> dict[str, Any]:
-    """The same for programs."""
+    """JSON for programs."""
     return {
         **describe.segment_json(info.segment),
         "rates": _rates(info, before, seconds) if before else None,

@@ -1,4 +1,4 @@
-"""How a queue of trajectories stands: plain data, for people and tools."""
+"""Statistics of a queue of trajectories: plain data, for people and tools."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ __all__ = ["EnvironmentStats", "TrajectoryInfo", "TrajectoryStats", "inspect_tra
 
 @dataclass(frozen=True)
 class EnvironmentStats:
-    """One environment; with no name those that are gone and have left groups behind."""
+    """One environment; without a name, those that have left and whose groups remain."""
 
     name: str
     writers: int  #: alive
-    weight: float  #: of what may be begun, beside the other living environments'
+    weight: float  #: share of the credit, relative to the other living environments
     min_share: float  #: of each batch, 0 to 1
     group_size: int  #: sequences that a rollout is expected to make
     running_groups: int  #: begun with credit and not put yet
     running_sequences: int
-    waiting_groups: int  #: put and not acknowledged, in a batch or not
+    waiting_groups: int  #: put and not acknowledged, in a batch or waiting
     waiting_sequences: int
-    largest_waiting: int = 0  #: sequences of the largest group that waits
+    largest_waiting: int = 0  #: sequences of the largest waiting group
 
 
 @dataclass(frozen=True)
 class TrajectoryStats:
-    """Counters of the whole queue, and its participants now."""
+    """Counters of the whole queue, and its present participants."""
 
     queue: QueueStats
     version: int  #: of the policy: the step of the last ``ack()``
-    batch_sequences: int  #: 0: no trainer has come yet
+    batch_sequences: int  #: 0: no trainer has attached yet
     max_staleness: int | None
     batches: int  #: acknowledged, as are the next two
     groups: int
     sequences: int
-    dropped_stale: int  #: groups, by readers that asked for it
+    dropped_stale: int  #: groups, dropped by readers that asked for it
     environments: list[EnvironmentStats]
-    max_tokens: int | None = None  #: of a sequence, as the trainer takes them
-    dead_lettered: int = 0  #: groups that became dead letters as no batch could be made of them
+    max_tokens: int | None = None  #: of a sequence; None: no bound
+    #: groups that became dead letters because no batch could be made of them
+    dead_lettered: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class TrajectoryInfo(QueueInfo):
 
 
 def stats_from(raw: _TrajectoryStats) -> TrajectoryStats:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     fields: dict[str, Any] = dict(raw)
     fields["queue"] = QueueStats(**raw["queue"])
     fields["environments"] = [EnvironmentStats(**one) for one in raw["environments"]]
@@ -64,7 +65,7 @@ def stats_from(raw: _TrajectoryStats) -> TrajectoryStats:
 
 
 def inspect_trajectories(name: Name) -> TrajectoryInfo:
-    """A look from outside, without attaching. Raises NotFound, Incompatible, Corrupt."""
+    """Inspection from outside, without attaching. Raises NotFound, Incompatible, Corrupt."""
     raw = _core.inspect_trajectories(name)
     queue = queue_info_from(raw)
     return TrajectoryInfo(
