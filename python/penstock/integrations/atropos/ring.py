@@ -55,11 +55,11 @@ class ZeroCopySHMBuffer:
     with all that waits in it; with other numbers it is made anew and what waits moves over, unless
     others are attached or that has no room: then it stays as it is, and a RuntimeWarning says so.
 
-    Otherwise it attaches, and takes both numbers from the segment; raises NotFound. Numbers that
-    are given and promise something else (another ``entry_size``, or a larger ``size``) are told in
-    a RuntimeWarning. ``instance_id_len`` bounds an instance id, in bytes: 64 when creating, nothing
-    when attaching, unless given. ``metadata_len`` bounds nothing any more. Another user's buffer is
-    not attached to, unless ``owner`` names that user.
+    Otherwise it attaches, and takes both numbers from the segment; raises NotFound. A
+    RuntimeWarning is issued if the given numbers promise more (another ``entry_size``, or a larger
+    ``size``). ``instance_id_len`` bounds an instance id, in bytes: 64 when creating, unbounded when
+    attaching, unless given. ``metadata_len`` is accepted and bounds nothing. Another user's buffer
+    is not attached to, unless ``owner`` names that user.
 
     Any text is a name: see ``segment_name``. The fourth argument may be ``create``, as it was
     before ids. Any thread may use it. In a forked child it attaches anew at its first use there.

@@ -86,11 +86,12 @@ def build_app(
     ``body_limit`` is their ``body_bytes``. The limits of connections are for the code that accepts
     them.
 
-    ``host`` is the address that it listens on. Requests for a Host that is no name of this server
-    are refused, as DNS rebinding makes them: those are the loopback names, ``host``, the machine's
-    own name and ``allowed_hosts`` ("*.example.org" and "*" too); unless it listens on loopback
-    alone, addresses and names of one part as well. Web pages of other sites than this machine's and
-    ``allowed_origins`` ("https://example.org", or "*") may see how the server stands and no more.
+    ``host`` is the address that it listens on. Requests for a Host that is not a name of this
+    server are refused, as DNS rebinding would send them. Its names are the loopback names,
+    ``host``, the machine's own name and ``allowed_hosts`` ("*.example.org" and "*" too); unless it
+    listens on loopback alone, also addresses and names of one part. Web pages of sites other than
+    this machine's and ``allowed_origins`` ("https://example.org", or "*") may read the server's
+    status and no more.
 
     Raises InvalidName, or Incompatible if the name is that of something else.
     """

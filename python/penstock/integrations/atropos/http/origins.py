@@ -1,6 +1,6 @@
-"""Who may ask: programs anything, web pages of other sites only how the server stands.
+"""Access by origin: programs may do everything, web pages of other sites may only read the status.
 
-A browser lends any page its way to this server. Three things keep a page from using it:
+A browser lets any page send requests to this server. Three rules keep pages from misusing that:
 
 - The Host must be a name of this server. Otherwise a page's own name, made to lead here (DNS
   rebinding), would make the page one of this server's.
@@ -10,8 +10,8 @@ A browser lends any page its way to this server. Three things keep a page from u
 - What browsers say of a request's origin (Origin, Sec-Fetch-Site, Referer) no page can forge, and
   programs don't say: they are not affected.
 
-What is left to pages of any site, as Atropos's server allows it: the routes of status. They say
-how long the queue is, and nothing of what is in it.
+Pages of any site may use the status routes, as in Atropos's server. These tell how long the queue
+is, and nothing of its contents.
 """
 
 from __future__ import annotations
