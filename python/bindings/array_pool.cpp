@@ -110,11 +110,10 @@ std::size_t ArrayPool::kept() const noexcept {
 
 void bind_array_pool(nb::module_& module) {
     nb::class_<ArrayPool::Lent>(module, "_PooledBlock");
-    nb::class_<ArrayPool>(module, "ArrayPool",
-                          "Memory for arrays that are made again and again, warm from the last.")
+    nb::class_<ArrayPool>(module, "ArrayPool", "Reused memory for arrays that are made repeatedly.")
         .def(nb::init<>())
         .def("take", &ArrayPool::take, nb::arg("nbytes"),
-             "A writable buffer, back in the pool when the last array over it is gone.")
+             "A writable buffer, returned to the pool when the last array over it is gone.")
         .def_prop_ro("in_use", &ArrayPool::in_use, "Bytes under living arrays.")
         .def_prop_ro("kept", &ArrayPool::kept, "Bytes that wait for the next array.");
 }

@@ -142,13 +142,13 @@ nb::object number_list(nb::handle array) {
 
 void bind_number_lists(nb::module_& module) {
     module.def("integer_array", &integer_array, nb::arg("values").none(),
-               "A list or tuple of ints as an array: int32 where all fit, else int64.\n\n"
-               "None if it is no list or tuple, or holds anything but ints of 64 bits.");
+               "A list or tuple of ints as an array: int32 if all fit, otherwise int64.\n\n"
+               "None unless it is a list or tuple of ints of 64 bits.");
     module.def("real_array", &real_array, nb::arg("values").none(),
                "A list or tuple of floats and ints as an array of float64.\n\n"
-               "None if it is no list or tuple, or holds anything else, or an int beyond 2**53.");
+               "None unless it is a list or tuple of these, with ints up to 2**53.");
     module.def("number_list", &number_list, nb::arg("array").none(),
-               "What ``array.tolist()`` gives, sooner where the array has one dimension.");
+               "The result of ``array.tolist()``, faster for arrays of one dimension.");
 }
 
 }  // namespace penstock::py

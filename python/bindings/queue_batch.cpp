@@ -219,10 +219,10 @@ void bind_queue_batch(nb::module_& module) {
     bind_exporter<QueueLease>(module, "_QueueLease");
 
     nb::class_<BatchBlock>(module, "Batch",
-                           "Messages of a queue, read where they lie; made by "
-                           "``Queue.get_many()`` and ``get_view()``.\n\n"
-                           "Can be entered once. Acknowledged at the end of the block, nacked "
-                           "on an exception.")
+                           "Messages of a queue, read in place; made by ``Queue.get_many()`` and "
+                           "``get_view()``.\n\n"
+                           "Can be entered once. Acknowledged at the end of the block, nacked on "
+                           "an exception.")
         .def("__enter__", &BatchBlock::enter)
         .def("_untake", &BatchBlock::untake)
         .def(

@@ -41,8 +41,8 @@ nb::str to_text(std::string_view bytes, Text text) {
 void bind_text(nb::module_& module) {
     module.def(
         "printable", &printable, nb::arg("text").none(),
-        "The text without characters that a terminal obeys or does not show: control, format "
-        "and bidirectional ones come out escaped, as do bytes that are no UTF-8.");
+        "The text without characters that a terminal obeys or does not show: control, format and "
+        "bidirectional characters are escaped, as are bytes that are not valid UTF-8.");
 }
 
 }  // namespace penstock::py

@@ -267,8 +267,7 @@ void bind_common(Bound& bound) {
         .def_prop_ro("name", &name_of<&Self::name, Self>,
                      "The name it was created with, or attached to.")
         .def_ro("_instance", &Self::instance)
-        .def("close", &Self::close,
-             "Leave. Ends waits of other threads. The second time it does nothing.");
+        .def("close", &Self::close, "Leave. Ends waits of other threads. Idempotent.");
 }
 
 void bind_writer_class(nb::module_& module) {
@@ -278,11 +277,11 @@ void bind_writer_class(nb::module_& module) {
         .def("wait_for_room", &OutgoingGroup::wait_for_room, nb::arg("writer"),
              nb::arg("timeout").none(), nb::arg("cancel"));
     nb::class_<Rollout>(module, "Rollout", "Credit for one group.")
-        .def_prop_ro("version", &Rollout::version, "The policy's version when it began.")
-        .def("release", &Rollout::release, "Give the credit back: nothing comes of it.");
+        .def_prop_ro("version", &Rollout::version, "The policy's version when the rollout began.")
+        .def("release", &Rollout::release, "Return the credit without a group.");
     auto bound =
         nb::class_<PyWriter>(module, "TrajectoryWriter", nb::is_weak_referenceable(),
-                             "An environment; penstock.trajectories.TrajectoryWriter is its face.");
+                             "An environment, behind penstock.trajectories.TrajectoryWriter.");
     bind_common(bound);
     bound
         .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -295,7 +294,7 @@ void bind_writer_class(nb::module_& module) {
                      [](PyWriter& writer) { return writer.putting.target().replaced().describe(); })
         .def_ro("environment", &PyWriter::environment, "The environment's name.")
         .def_ro("env_id", &PyWriter::env_id,
-                "The environment's number, as attached with, or given out by the queue from 1.")
+                "The environment's number: given at attachment, or assigned by the queue, from 1.")
         .def_prop_ro(
             "version",
             [](PyWriter& writer) {
@@ -305,7 +304,7 @@ void bind_writer_class(nb::module_& module) {
             "The policy's version: the step of the trainer's last ``ack()``. Closed after "
             "``close()``.")
         .def("credit", &credit,
-             "How many groups of ``group_size`` could be begun now; 0: enough is on the way.\n\n"
+             "How many groups of ``group_size`` could be begun now; 0: no credit is left.\n\n"
              "Raises Closed after ``close()``.")
         .def("_begin", &begin, nb::arg("timeout").none())
         .def(
@@ -321,7 +320,7 @@ void bind_writer_class(nb::module_& module) {
                 writer.putting.check_usable();
                 writer.putting.target().end();
             },
-            "End the stream without leaving: nothing more is accepted. By any participant.")
+            "End the stream without leaving: nothing more is accepted. Any participant may call.")
         .def_prop_ro(
             "closed", [](const PyWriter& writer) { return writer.putting.is_closed(); },
             "Whether this handle was closed here.")
@@ -334,9 +333,8 @@ void bind_writer_class(nb::module_& module) {
 }
 
 void bind_reader_class(nb::module_& module) {
-    auto bound =
-        nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable(),
-                             "A trainer; penstock.trajectories.TrajectoryReader is its face.");
+    auto bound = nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable(),
+                                      "A trainer, behind penstock.trajectories.TrajectoryReader.");
     bind_common(bound);
     bound
         .def("__init__", &make_reader, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -352,7 +350,8 @@ void bind_reader_class(nb::module_& module) {
                 return reader.reader.version();
             },
             "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
-        .def_ro("sequences", &PyReader::sequences, "Sequences of a batch, as created or attached.")
+        .def_ro("sequences", &PyReader::sequences,
+                "Sequences of a batch, as given at creation or attachment.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift").none(), nb::arg("drop_stale").none(),
              nb::arg("set_oversized_aside").none(), nb::arg("timeout").none())
@@ -378,8 +377,8 @@ void bind_reader_class(nb::module_& module) {
                     [&](const Wait&) { return store(reader.reader.drop_waiting(), dropped); });
                 return *dropped;
             },
-            "Throw away what waits and no trainer has, and go on: how many groups.\n\n"
-            "Dead letters stay. Takes time in proportion to what waits.")
+            "Drop the waiting groups that no trainer holds, and go on; return how many.\n\n"
+            "Dead letters stay. Takes time in proportion to the number of groups.")
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message").none())
         .def("_set_version",
@@ -392,14 +391,14 @@ void bind_reader_class(nb::module_& module) {
             [](PyReader& reader) {
                 return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
             },
-            "End the stream and throw away what is queued, and the dead letters: how many groups.")
+            "End the stream and drop queued groups and dead letters; return how many.")
         .def(
             "end",
             [](PyReader& reader) {
                 reader.check_usable();
                 reader.reader.end();
             },
-            "End the stream without leaving: nothing more is accepted. By any participant.")
+            "End the stream without leaving: nothing more is accepted. Any participant may call.")
         .def("_reopen",
              [](PyReader& reader) {
                  reader.check_usable();

@@ -70,7 +70,7 @@ void bind_view(nb::module_& module) {
     bind_exporter<Lease>(module, "_Lease");
 
     nb::class_<ViewBlock>(module, "View",
-                          "One message of a Broadcast, read where it lies; made by "
+                          "One message of a Broadcast, read in place; made by "
                           "``BroadcastReader.recv_view()``.\n\n"
                           "Can be entered once, by any thread of its process.")
         .def("__enter__", &ViewBlock::enter)

@@ -300,7 +300,7 @@ void bind_wait(nb::module_& module) {
         .def_prop_ro("cancelled", &Cancel::is_cancelled);
     module.def(
         "is_made", [](nb::handle one) { return nb::inst_check(one) && nb::inst_ready(one); },
-        nb::arg("one"), "Whether it is an object of this module's, and its ``__init__`` has run.");
+        nb::arg("one"), "Whether it is an object of this module whose ``__init__`` has run.");
     module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"),
                "``call()``; its waits end within 80 ms after ``cancel`` is cancelled.");
 
@@ -308,19 +308,20 @@ void bind_wait(nb::module_& module) {
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
         nb::arg("timeout").none());
     module.def("end_waits", &end_waits, nb::arg("threads").none(),
-               "The process is about to end: these threads (None: all but the main one) don't come "
-               "back from waits without the GIL.");
+               "At the end of the process: keeps these threads (None: all but the main one) from "
+               "returning to Python from waits without the GIL.");
     module.def("waits_in_vain", &waits_in_vain,
-               "The threads in waits that nothing outside this process can end.");
+               "The threads in waits that no other process can end.");
     module.def("end_awaited_streams", &end_awaited_streams,
-               "Lets those end with what is there, and then Closed.");
+               "Ends the streams of those threads: they get what is left, then Closed.");
     module.def("start_thread", &start_thread, nb::arg("call"),
-               "Runs it in a thread, also where the interpreter starts none any more.");
-    module.def("join_thread", &join_thread, "Waits for that thread, if there is one.");
+               "Runs it in a thread, also when the interpreter can start none any more.");
+    module.def("join_thread", &join_thread,
+               "Waits for the thread of start_thread(), if there is one.");
     module.def("leave_all", &leave_all,
-               "Every participant of this process leaves, whatever still refers to it. False: a "
-               "thread stayed inside a call, or can still write into a reservation, and the kernel "
-               "lets go for it.");
+               "Makes every participant of this process leave, even if objects still refer to it. "
+               "False: a thread stayed inside a call, or can still write into a reservation, and "
+               "the kernel releases the locks at the end of the process.");
 }
 
 }  // namespace penstock::py

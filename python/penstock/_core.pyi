@@ -25,7 +25,7 @@ class Cancel:
     def cancelled(self) -> bool: ...
 
 def is_made(one: object) -> bool:
-    """Whether it is an object of this module's, and its ``__init__`` has run."""
+    """Whether it is an object of this module whose ``__init__`` has run."""
 
 def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
     """``call()``; its waits end within 80 ms after ``cancel`` is cancelled."""
@@ -45,7 +45,7 @@ class Loan:
     ) -> None: ...
 
 class View:
-    """One message of a Broadcast, read where it lies; made by ``BroadcastReader.recv_view()``.
+    """One message of a Broadcast, read in place; made by ``BroadcastReader.recv_view()``.
 
     Can be entered once, by any thread of its process.
     """
@@ -207,7 +207,7 @@ class BroadcastReader:
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class Batch:
-    """Messages of a queue, read where they lie; made by ``Queue.get_many()`` and ``get_view()``.
+    """Messages of a queue, read in place; made by ``Queue.get_many()`` and ``get_view()``.
 
     Can be entered once. Acknowledged at the end of the block, nacked on an exception.
     """
@@ -416,8 +416,7 @@ class _Info(TypedDict):
 
 def printable(text: str) -> str:
     """The text without characters that a terminal obeys or does not show: control, format and
-    bidirectional ones come out escaped, as do bytes that are no UTF-8.
-    """
+    bidirectional characters are escaped, as are bytes that are not valid UTF-8."""
 
 def check_name(name: Name) -> None:
     """Raises InvalidName for what no segment can be called."""
@@ -442,24 +441,25 @@ def parse_size(text: str) -> int:
     """
 
 def end_waits(threads: Iterable[int] | None) -> None:
-    """The process is about to end: these threads (None: all but the main one) don't come back from
-    waits without the GIL."""
+    """At the end of the process: keeps these threads (None: all but the main one) from returning to
+    Python from waits without the GIL."""
 
 def waits_in_vain() -> set[int]:
-    """The threads in waits that nothing outside this process can end."""
+    """The threads in waits that no other process can end."""
 
 def end_awaited_streams() -> None:
-    """Lets those end with what is there, and then Closed."""
+    """Ends the streams of those threads: they get what is left, then Closed."""
 
 def start_thread(call: Callable[[], object]) -> None:
-    """Runs it in a thread, also where the interpreter starts none any more."""
+    """Runs it in a thread, also when the interpreter can start none any more."""
 
 def join_thread() -> None:
-    """Waits for that thread, if there is one."""
+    """Waits for the thread of start_thread(), if there is one."""
 
 def leave_all() -> bool:
-    """Every participant of this process leaves, whatever still refers to it. False: a thread stayed
-    inside a call, or can still write into a reservation, and the kernel lets go for it."""
+    """Makes every participant of this process leave, even if objects still refer to it. False: a
+    thread stayed inside a call, or can still write into a reservation, and the kernel releases the
+    locks at the end of the process."""
 
 def check_timeout(timeout: Timeout) -> None: ...
 def codec_encode(value: Any, codec: str | None = None) -> bytes:
@@ -861,10 +861,10 @@ class Rollout:
 
     @property
     def version(self) -> int:
-        """The policy's version when it began."""
+        """The policy's version when the rollout began."""
 
     def release(self) -> None:
-        """Give the credit back: nothing comes of it."""
+        """Return the credit without a group."""
 
 class _OutgoingGroup:
     def __init__(self, message: dict[str, Any]) -> None: ...
@@ -872,7 +872,7 @@ class _OutgoingGroup:
     def wait_for_room(self, writer: TrajectoryWriter, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class TrajectoryWriter:
-    """An environment; penstock.trajectories.TrajectoryWriter is its face."""
+    """An environment, behind penstock.trajectories.TrajectoryWriter."""
 
     def __init__(
         self,
@@ -899,7 +899,7 @@ class TrajectoryWriter:
 
     @property
     def env_id(self) -> int:
-        """The environment's number, as attached with, or given out by the queue from 1."""
+        """The environment's number: given at attachment, or assigned by the queue, from 1."""
 
     @property
     def _instance(self) -> str: ...
@@ -918,7 +918,7 @@ class TrajectoryWriter:
     @property
     def _is_foreign(self) -> bool: ...
     def credit(self) -> int:
-        """How many groups of ``group_size`` could be begun now; 0: enough is on the way.
+        """How many groups of ``group_size`` could be begun now; 0: no credit is left.
 
         Raises Closed after ``close()``.
         """
@@ -926,34 +926,34 @@ class TrajectoryWriter:
     def _begin(self, timeout: Timeout) -> Rollout: ...
     def _put(self, message: dict[str, Any], rollout: Rollout | None, timeout: Timeout) -> None: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted. By any participant."""
+        """End the stream without leaving: nothing more is accepted. Any participant may call."""
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads. The second time it does nothing."""
+        """Leave. Ends waits of other threads. Idempotent."""
 
     def _stats(self) -> _TrajectoryStats: ...
 
 def integer_array(values: object) -> Any:
-    """A list or tuple of ints as an array: int32 where all fit, else int64.
+    """A list or tuple of ints as an array: int32 if all fit, otherwise int64.
 
-    None if it is no list or tuple, or holds anything but ints of 64 bits.
+    None unless it is a list or tuple of ints of 64 bits.
     """
 
 def real_array(values: object) -> Any:
     """A list or tuple of floats and ints as an array of float64.
 
-    None if it is no list or tuple, or holds anything else, or an int beyond 2**53.
+    None unless it is a list or tuple of these, with ints up to 2**53.
     """
 
 def number_list(array: Any) -> list[Any]:
-    """What ``array.tolist()`` gives, sooner where the array has one dimension."""
+    """The result of ``array.tolist()``, faster for arrays of one dimension."""
 
 class ArrayPool:
-    """Memory for arrays that are made again and again, warm from the last."""
+    """Reused memory for arrays that are made repeatedly."""
 
     def __init__(self) -> None: ...
     def take(self, nbytes: int) -> memoryview:
-        """A writable buffer, back in the pool when the last array over it is gone."""
+        """A writable buffer, returned to the pool when the last array over it is gone."""
 
     @property
     def in_use(self) -> int:
@@ -964,7 +964,7 @@ class ArrayPool:
         """Bytes that wait for the next array."""
 
 class TrajectoryReader:
-    """A trainer; penstock.trajectories.TrajectoryReader is its face."""
+    """A trainer, behind penstock.trajectories.TrajectoryReader."""
 
     def __init__(
         self,
@@ -990,7 +990,7 @@ class TrajectoryReader:
 
     @property
     def sequences(self) -> int:
-        """Sequences of a batch, as created or attached."""
+        """Sequences of a batch, as given at creation or attachment."""
 
     @property
     def closed(self) -> bool:
@@ -1011,26 +1011,26 @@ class TrajectoryReader:
     def _limit_tokens(self, max_tokens: int) -> None: ...
     def _reopen(self) -> bool: ...
     def drop_waiting(self) -> int:
-        """Throw away what waits and no trainer has, and go on: how many groups.
+        """Drop the waiting groups that no trainer holds, and go on; return how many.
 
-        Dead letters stay. Takes time in proportion to what waits.
+        Dead letters stay. Takes time in proportion to the number of groups.
         """
 
     def _held_messages(self, restored: bool = False) -> list[bytes]: ...
     def _restore(self, message: bytes) -> None: ...
     def _set_version(self, version: int) -> None: ...
     def discard(self) -> int:
-        """End the stream and throw away what is queued, and the dead letters: how many groups."""
+        """End the stream and drop queued groups and dead letters; return how many."""
 
     def _dead_letters(self, limit: int) -> list[dict[str, Any]]: ...
     def _dead_letter_bytes(self, sequence: int) -> bytes: ...
     def _requeue_dead_letters(self, sequences: list[int] | None) -> int: ...
     def _drop_dead_letters(self, sequences: list[int] | None) -> int: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted. By any participant."""
+        """End the stream without leaving: nothing more is accepted. Any participant may call."""
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads. The second time it does nothing."""
+        """Leave. Ends waits of other threads. Idempotent."""
 
     def _stats(self) -> _TrajectoryStats: ...
 
