@@ -177,8 +177,8 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         }
         const std::uint64_t ticket = tail - 1;
         // Checked after the claim: a message accepted before the end is found after it, and none is
-        // accepted later. pairs with: the store in end(); both sequentially consistent, as is the
-        // claim
+        // accepted later.
+        // pairs with: the store in end(); both sequentially consistent, as is the claim
         if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
             ring.abandon(ticket);
             failure = why_unable_to_put(0);

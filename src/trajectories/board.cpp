@@ -95,8 +95,8 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
         if (!is_living(place)) continue;
         const BoardParticipant& participant = participants_[place];
         // Reads `asking` first, then `running`, then the slots: work moves in that order, so work
-        // that moves meanwhile is seen twice and never missed. pairs with: the stores in
-        // try_begin() and in WriterState::hand_over()
+        // that moves meanwhile is seen twice and never missed.
+        // pairs with: the stores in try_begin() and in WriterState::hand_over()
         const Load asking = layout::decode_load(participant.asking.load(kSeqCst));
         const Load running = layout::decode_load(participant.running.load(kSeqCst));
         if (asking.groups != 0 && place != self) {

@@ -108,8 +108,8 @@ public:
     // by now. Must come before any action that follows from the death: the participant may be alive
     // and have lost its lock, and checks this word.
     void note_dead(unsigned slot) const noexcept;
-    // Whether another process found this handle's participant dead. One load, any thread. pairs
-    // with: note_dead(): while this is false, nothing has been taken from it
+    // Whether another process found this handle's participant dead. One load, any thread.
+    // pairs with: note_dead(): while this is false, nothing has been taken from it
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
     // Join number of the last participant found dead in the slot; 0: none.
     [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;

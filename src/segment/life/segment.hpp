@@ -95,8 +95,8 @@ public:
     // participant dead, and what it held may be others' by now. One load, to be repeated after
     // memory was read.
     [[nodiscard]] bool is_found_dead() const noexcept { return participants_.is_found_dead(); }
-    // The same two after bytes were copied out: ordered after those reads. pairs with: the release
-    // in note_dead(), which comes before a janitor's first change
+    // The same two after bytes were copied out: ordered after those reads.
+    // pairs with: the release in note_dead(), which comes before a janitor's first change
     [[nodiscard]] bool is_found_dead_after_reading() const noexcept {
         std::atomic_thread_fence(std::memory_order_acquire);
         return is_found_dead();

@@ -77,8 +77,8 @@ void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
     raise_from(0, region, size);
 }
 
-// Stops at a level that says as much already: a concurrent lower() looks again after it. pairs
-// with: lower(); both are sequentially consistent, so that one of the two sees the other.
+// Stops at a level that says as much already: a concurrent lower() looks again after it.
+// pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {
     }

@@ -135,7 +135,8 @@ void Heap::restore_hint(std::uint32_t region) noexcept {
 
 // Writes the hints that stopped or dead participants have noted and not written. The caller must
 // then look at the map again, even if there was no note: a note that is gone has left its hint
-// there. pairs with: ~Note(), by way of note_of()
+// there.
+// pairs with: ~Note(), by way of note_of()
 void Heap::restore_noted() noexcept {
     for (unsigned participant = 0; participant < words_->participants(); ++participant)
         restore_noted(participant);
@@ -440,8 +441,9 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
     std::uint64_t given_back = 0;
     for (std::uint64_t at = layout::round_up(offset(block), size) / size; at < end; ++at) {
         if (!is_reserved(static_cast<std::uint32_t>(at))) continue;
-        // Cleared before the memory is punched: a death in between costs one fallocate. pairs with:
-        // the acquire in is_reserved(), by way of the block, which the caller owns meanwhile
+        // Cleared before the memory is punched: a death in between costs one fallocate.
+        // pairs with: the acquire in is_reserved(), by way of the block, which the caller owns
+        // meanwhile
         reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kAcqRel);
         PENSTOCK_CRASH_POINT("heap.trim.unmarked");
         if (!file_->punch(file_offset_ + at * size, size)) given_back += size;

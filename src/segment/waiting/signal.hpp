@@ -83,8 +83,8 @@ public:
             os::full_fence();
         }
         if ((word_->load(std::memory_order_relaxed) & 1U) == 0) return false;
-        // Makes visible what the waiter stored before it announced itself. pairs with: the fetch_or
-        // in announce()
+        // Makes visible what the waiter stored before it announced itself.
+        // pairs with: the fetch_or in announce()
         std::atomic_thread_fence(std::memory_order_acquire);
         return true;
     }

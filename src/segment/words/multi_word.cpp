@@ -265,7 +265,8 @@ void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
     std::uint64_t seen = status.load(kAcquire);
     if (!is_about(seen, reference) || state_in(seen) != State::Undecided) return;
     const State state = succeeds ? State::Succeeded : State::Failed;
-    // A failed exchange reads the decision of another participant. pairs with: that decision
+    // A failed exchange reads the decision of another participant.
+    // pairs with: that decision
     status.compare_exchange_strong(seen, status_of(sequence_in(seen), size_in(seen), state),
                                    kSeqCst, kSeqCst);
     PENSTOCK_CRASH_POINT("words.change.decided");
@@ -291,7 +292,8 @@ bool MultiWord::run(std::uint64_t reference, const Operation& operation,
         std::uint64_t seen = reference;
         // A failed exchange is sequentially consistent too, ordered after the helper's that put the
         // value there: so the owner's next looks, such as at the holder bits of an entry, come
-        // after the change. pairs with: the load in read(), of a reader that has set its bit before
+        // after the change.
+        // pairs with: the load in read(), of a reader that has set its bit before
         step.word->compare_exchange_strong(seen, value, kSeqCst, kSeqCst);
         PENSTOCK_CRASH_POINT("words.change.replaced");
     }
