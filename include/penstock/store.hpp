@@ -5,14 +5,14 @@
 // object is there whole or not at all. A reservation and a pin live as long as they are held, or
 // as long as their process: death gives them back at once, lateness never does.
 //
-// What a call answers, and how it says so:
+// Outcomes of a call, and their error codes:
 //   hit        a value
 //   miss       NotFound        there is no such object; without a sentence, because it is no fault
 //   exists     AlreadyExists   it was committed before
 //   staged     Busy            a living process writes it: peer() is its slot, message() its name
-//   no space   NoSpace         what is pinned and staged leaves no room now
+//   no space   NoSpace         pinned and staged objects leave no room now
 //   too large  TooLarge        it could never fit
-//   expired    Expired         the reservation or the reference is not good any more
+//   expired    Expired         the reservation or the reference is no longer valid
 #pragma once
 
 #include <chrono>

@@ -51,22 +51,22 @@ constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
 inline constexpr unsigned kQueueOwner = 0xFFF;
 static_assert(kQueueOwner > kMaxQueueParticipants);
 
-// Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
+// State of a slot. A ticket is a position in the queue's order: lap * slots + index.
 //
-//   Empty(lap)      unowned; a producer may claim it for this lap
-//   Claimed(lap)    its producer writes the message into it; consumers wait for it for a moment
+//   Empty(lap)      no owner; a producer may claim it for this lap
+//   Claimed(lap)    its producer writes the message; consumers wait for it briefly
 //   Ready(lap)      published
-//   Taken(lap)      a consumer has it
+//   Taken(lap)      a consumer has the message
 //   Done(lap)       acknowledged; its consumer frees the block
-//   Overtaken(lap)  claimed, and passed by: its producer must queue up again
-//   Returned(lap)   given back, or its consumer died, or others were taken before it: to be taken
-//                   before everything that is Ready
-//   DeadLetter(lap)  a dead letter: came back too often, or contradicts itself; until an operator
-//                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
+//   Overtaken(lap)  claimed, and passed: its producer must claim another slot
+//   Returned(lap)   nacked, or its consumer died, or left waiting by a search: taken before any
+//                   Ready slot
+//   DeadLetter(lap) reached the delivery limit, or contradicts itself; until an operator requeues
+//                   it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own
-// unless the slot is Empty, Claimed or Ready. Producers note a later lap in a slot that is still
-// held when they pass it on their way to one that they can claim.
+// unless the slot is Empty, Claimed or Ready. A producer that passes a held slot on its way to a
+// ticket that it can claim stores the later lap there.
 enum class SlotState : std::uint8_t {
     Empty = 0,
     Claimed = 1,

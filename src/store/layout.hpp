@@ -33,16 +33,16 @@ inline constexpr unsigned kProbes = 4;  // buckets in a row in which a key may l
 inline constexpr std::uint64_t kMaxKeyBytes = 4096;
 inline constexpr std::uint64_t kMaxMetaBytes = std::uint64_t{16} << 20U;
 
-// Where an object is in its life.
+// State of an entry.
 //
-//   Free        unowned
-//   Claimed(m)  participant m fills the entry in; the others leave it alone
-//   Staged(m)   m writes the object; others are told so
+//   Free        no owner
+//   Claimed(m)  participant m fills in the entry; others ignore it
+//   Staged(m)   m writes the object; look-ups of the key report that
 //   Resident    committed: look-ups find it
-//   Evicting(m) m would like it to go; a reader may still say no by making it Resident again
-//   Doomed      removed: look-ups miss it, and it goes with its last reader
-//   Freeing(m)  m gives its block back
-//   Expired(m)  m's reservation is not good any more: the key is free, the memory is m's
+//   Evicting(m) m is evicting it; a reader can stop that by making it Resident again
+//   Doomed      removed: look-ups miss it, and its last reader frees it
+//   Freeing(m)  m frees its block
+//   Expired(m)  m's reservation is no longer valid: the key is free, the memory is m's
 enum class EntryState : std::uint8_t {
     Free = 0,
     Claimed = 1,

@@ -217,7 +217,7 @@ private:
     Participants participants_;
 };
 
-// What `penstock ls` shows of a visited segment.
+// Summary of an inspected segment, as `penstock ls` shows it.
 SegmentSummary summarize(Visit& visit, const std::string& name);
 
 // Data that would be lost with an abandoned segment. None if its geometry makes no sense: then no

@@ -96,7 +96,7 @@ class PoolServer:
         return sum(self._store.delete(key) for key in keys_with(self._store, KEY_PREFIX))
 
     def stats(self) -> StoreStats:
-        """Of the pool's store; ``pinned``, ``staged`` and ``kept`` count the pool's own few too."""
+        """Of the pool's store, with a few objects of the pool itself (in use, staged, retained)."""
         return self._store.stats()
 
     @property
