@@ -18,6 +18,7 @@
 #include "arguments.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
+#include "segment/words/atomics.hpp"
 #include "store_view.hpp"
 
 namespace penstock::py {
@@ -41,14 +42,14 @@ constexpr auto kPatience = std::chrono::seconds(5);
 std::vector<const ListedWait*> listed;
 
 bool on_main_thread() noexcept {
-    return PyThread_get_thread_ident() == main_thread.load(std::memory_order_relaxed);
+    return PyThread_get_thread_ident() == detail::load_relaxed(main_thread);
 }
 
 // In a forked child the forking thread is the only one, and the main one.
 void after_fork_in_child() noexcept {
-    main_thread.store(PyThread_get_thread_ident(), std::memory_order_relaxed);
-    coming_back.store(0, std::memory_order_relaxed);
-    inside.store(0, std::memory_order_relaxed);
+    detail::store_relaxed(main_thread, PyThread_get_thread_ident());
+    detail::store_relaxed(coming_back, 0);
+    detail::store_relaxed(inside, 0);
     listed.clear();
 }
 

@@ -7,15 +7,13 @@
 
 #include "os/clock.hpp"
 #include "queue/dead_letters.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::QueueSlot;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was last freed
 
 // Slots prefetched ahead of the current one. A locked instruction lets no later load begin, so
@@ -24,10 +22,6 @@ constexpr unsigned kAhead = 8;
 
 // Takes between two readings of the clock, which is cheap but not free.
 constexpr std::uint64_t kLookClockEvery = 16;
-
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
-    counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
-}
 
 std::string other_application(const QueueCore& core, std::uint64_t wanted) {
     const std::string found = quoted(core.segment->name()) + " is a queue of " +
@@ -125,7 +119,7 @@ void QueueCore::depart() noexcept {
 void QueueCore::vacate() noexcept {
     if (membership.is_member()) {
         line.clear(self);
-        own().role.store(0, kSeqCst);
+        store_seq_cst(own().role, 0);
     }
     // A queue with accepted messages keeps its name, for later consumers.
     membership.leave([this] { return is_drained(); });
@@ -139,12 +133,12 @@ bool QueueCore::is_drained() const noexcept {
 void QueueCore::become_producer() noexcept {
     if (is_producer) return;
     is_producer = true;
-    own().role.store(1, kSeqCst);
+    store_seq_cst(own().role, 1);
 }
 
 bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
     return !segment->is_foreign() && role != QueueRole::Consumer && size <= longest &&
-           view.state().closed.load(kAcquire) == 0;
+           load_acquire(view.state().closed) == 0;
 }
 
 // The reason for a false is_able_to_put().
@@ -154,7 +148,7 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
         return {ErrorCode::InvalidArgument, "this handle attached to " + quoted(segment->name()) +
                                                 " as a consumer; attach without that role to put"};
     }
-    if (view.state().closed.load(kAcquire) != 0) {
+    if (load_acquire(view.state().closed) != 0) {
         return {ErrorCode::Closed,
                 quoted(segment->name()) + " has ended; nothing more is accepted"};
     }
@@ -179,7 +173,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         // Checked after the claim: a message accepted before the end is found after it, and none is
         // accepted later.
         // pairs with: the store in end(); both sequentially consistent, as is the claim
-        if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
+        if (load_seq_cst(view.state().closed) != 0) [[unlikely]] {
             ring.abandon(ticket);
             failure = why_unable_to_put(0);
             return true;
@@ -187,27 +181,26 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         const std::uint64_t index = ring.index_of(ticket);
         QueueSlot& slot = ring.slot_of(ticket);
         if (message.block != 0) {
-            slot.block.store(message.block, kRelaxed);
+            store_relaxed(slot.block, message.block);
             PENSTOCK_CRASH_POINT("queue.put.named");
             arena.hand_over(decode_block(message.block), self, layout::kQueueOwner);
         } else if (!message.bytes.empty()) {
             std::memcpy(cell(index), message.bytes.data(), message.bytes.size());
         }
-        slot.description.store(
-            layout::encode_description(
-                {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}),
-            kRelaxed);
-        slot.sequence.store(ticket, kRelaxed);
-        slot.tag.store(message.tag, kRelaxed);
-        slot.order.store(message.order, kRelaxed);
+        store_relaxed(slot.description,
+                      layout::encode_description(
+                          {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}));
+        store_relaxed(slot.sequence, ticket);
+        store_relaxed(slot.tag, message.tag);
+        store_relaxed(slot.order, message.order);
         const std::int64_t now = os::coarse_ns();
-        slot.accepted_at.store(now, kRelaxed);
+        store_relaxed(slot.accepted_at, now);
         PENSTOCK_CRASH_POINT("queue.put.written");
         if (ring.publish(ticket)) [[likely]] {
             os::prefetch_for_write(&view.slot(ring.index_after(ticket, kAhead)));
             os::prefetch_for_write(cell(ring.index_after(ticket, kAhead)));
-            add(own().accepted, 1);
-            add(own().accepted_bytes, message.bytes.size());
+            add_as_sole_writer(own().accepted, 1);
+            add_as_sole_writer(own().accepted_bytes, message.bytes.size());
             look_around(now);
             return true;
         }
@@ -220,7 +213,7 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         if (message.block != 0) {
             arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
             PENSTOCK_CRASH_POINT("queue.put.taken_back");
-            slot.block.store(0, kRelaxed);
+            store_relaxed(slot.block, 0);
         }
         ring.abandon(ticket);
         PENSTOCK_CRASH_POINT("queue.put.abandoned");
@@ -314,14 +307,14 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
 // a cache; behind a long queue the search from there would meet only used blocks.
 std::uint32_t QueueCore::first_granule() const noexcept {
     constexpr std::uint64_t kShallow = 64;  // tickets
-    const std::uint64_t head_ticket = view.head().ticket.load(kRelaxed);
+    const std::uint64_t head_ticket = load_relaxed(view.head().ticket);
     return tail < head_ticket + kShallow ? 0 : next_granule;
 }
 
 void QueueCore::drop_block(std::uint64_t block) noexcept {
     if (segment->is_foreign()) return;
     arena.free(decode_block(block), self);
-    last_freed.store(os::coarse_ns(), kRelaxed);
+    store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
@@ -407,7 +400,7 @@ void QueueCore::back_off_while_streaming() noexcept {
     constexpr std::int64_t kForMessage = 4 * kPauseUnit;
     const auto slots = static_cast<std::int64_t>(view.shape().slots);
     const std::int64_t most = std::clamp(slots / 8 * kPauseUnit, kSure, kMax);
-    const std::uint64_t taken = own().taken.load(kRelaxed);
+    const std::uint64_t taken = load_relaxed(own().taken);
     const std::uint64_t batch = taken - std::exchange(last_empty, taken);
     if (batch <= 1) {
         streaming_pause = 0;
@@ -503,7 +496,7 @@ bool QueueCore::take_none(std::uint64_t index) noexcept {
 }
 
 void QueueCore::note_taken(std::uint64_t index) noexcept {
-    add(own().taken, 1);
+    add_as_sole_writer(own().taken, 1);
     if (ring.opens_a_way(index)) space.notify();
     if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
 }
@@ -518,9 +511,9 @@ bool QueueCore::has_ended_before_look() const noexcept {
 QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
     const QueueSlot& slot = view.slot(index);
     Content found;
-    found.description = layout::decode_description(slot.description.load(kRelaxed));
+    found.description = layout::decode_description(load_relaxed(slot.description));
     const std::uint64_t length = found.description.length;
-    const std::uint64_t named = slot.block.load(kRelaxed);
+    const std::uint64_t named = load_relaxed(slot.block);
     if (named == 0) {
         found.is_sound = length <= view.shape().cell_bytes;
         if (found.is_sound) found.bytes = {cell_to_read(index), length};
@@ -533,34 +526,34 @@ QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
 }
 
 void QueueCore::acknowledge_at_once(std::uint64_t index) noexcept {
-    add(own().got, 1);
+    add_as_sole_writer(own().got, 1);
     finish(index);
 }
 
 void QueueCore::acknowledge(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
-    own().acknowledged.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().acknowledged, 1);
     finish(index);
 }
 
 void QueueCore::finish(std::uint64_t index) noexcept {
-    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    const bool has_block = load_relaxed(view.slot(index).block) != 0;
     ring.acknowledge(index, arena);
-    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    if (has_block) store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
 void QueueCore::settle(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
     ring.settle(index);
-    own().acknowledged.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().acknowledged, 1);
 }
 
 void QueueCore::free(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
-    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    const bool has_block = load_relaxed(view.slot(index).block) != 0;
     ring.free(index, arena);
-    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    if (has_block) store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
@@ -573,14 +566,14 @@ void QueueCore::untake(std::uint64_t index) noexcept {
 void QueueCore::nack(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
     ring.nack(index);
-    own().nacked.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().nacked, 1);
     data.notify();
 }
 
 // A death is no error for a Queue's participants: the dead one's messages are redelivered.
 bool QueueCore::reap() noexcept {
     const std::lock_guard lock(janitor);
-    looked_at.store(os::coarse_ns(), kRelaxed);
+    store_relaxed(looked_at, os::coarse_ns());
     if (!segment->check_place()) return false;
     return membership.reap_all([this](unsigned dead) { take_over(dead); }) != 0;
 }
@@ -596,7 +589,7 @@ void QueueCore::reap_and_wait() noexcept {
 // retired: if this process dies here, the next janitor notifies them again. The caller has the
 // slot's lock. Repeatable.
 void QueueCore::take_over(unsigned participant) noexcept {
-    view.participant(participant).role.store(0, kSeqCst);  // first: see end_on_leaving()
+    store_seq_cst(view.participant(participant).role, 0);  // first: see end_on_leaving()
     line.clear(participant);
     ring.clear(participant, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
@@ -607,22 +600,22 @@ void QueueCore::take_over(unsigned participant) noexcept {
 }
 
 void QueueCore::trim_when_idle() noexcept {
-    const std::int64_t last = last_freed.load(kRelaxed);
+    const std::int64_t last = load_relaxed(last_freed);
     if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
-    last_freed.store(0, kRelaxed);
+    store_relaxed(last_freed, 0);
     if (view.shape().is_reserved) return;
     arena.trim(self, 0);
     space.notify();  // an allocator may have found granules taken that were being trimmed
 }
 
 bool QueueCore::is_ended() const noexcept {
-    return view.state().closed.load(kSeqCst) != 0;
+    return load_seq_cst(view.state().closed) != 0;
 }
 
 void QueueCore::end() noexcept {
     if (segment->is_foreign()) return;
     // pairs with: the load in try_put()
-    view.state().closed.store(1, kSeqCst);
+    store_seq_cst(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("queue.end.marked");
     os::full_fence();  // orders the store before the look at the waiters
     data.wake();
@@ -632,7 +625,7 @@ void QueueCore::end() noexcept {
 bool QueueCore::reopen() noexcept {
     if (segment->is_foreign() || !is_ended()) return false;
     is_creator = true;
-    view.state().closed.store(0, kSeqCst);  // one word, so there is no state in between
+    store_seq_cst(view.state().closed, 0);  // one word, so there is no state in between
     return true;
 }
 
@@ -643,7 +636,7 @@ void QueueCore::end_on_leaving() noexcept {
     reap();
     line.clear(self);
     const bool was_producer = is_producer;
-    own().role.store(0, kSeqCst);
+    store_seq_cst(own().role, 0);
     PENSTOCK_CRASH_POINT("queue.close.resigned");
     if (view.shape().ends_with == EndsWith::Creator) {
         if (is_creator) end();
@@ -652,7 +645,7 @@ void QueueCore::end_on_leaving() noexcept {
     if (!was_producer) return;
     for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
         // A dead producer whose janitor has not cleared its role yet does not count.
-        const bool is_producer_there = view.participant(slot).role.load(kSeqCst) != 0;
+        const bool is_producer_there = load_seq_cst(view.participant(slot).role) != 0;
         if (is_producer_there && !segment->participants().has_janitor(slot)) return;
     }
     end();

@@ -12,6 +12,7 @@
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -51,7 +52,7 @@ struct QueueCore final : Attachment {
 
     void end_stream() noexcept override { end(); }
     [[nodiscard]] bool is_stream_over() const noexcept override { return is_ended(); }
-    [[nodiscard]] bool feeds() const noexcept override { return own().role.load() != 0; }
+    [[nodiscard]] bool feeds() const noexcept override { return load_seq_cst(own().role) != 0; }
     void depart() noexcept override;
 
     void join();
@@ -143,7 +144,7 @@ struct QueueCore final : Attachment {
     void reap_and_wait() noexcept;
     // Calls reap() every kSlice at most: in a queue that is never empty no wait would call it.
     void look_around(std::int64_t now) noexcept {
-        if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
+        if (now - load_relaxed(looked_at) > kLookEvery) [[unlikely]]
             reap();
     }
     void take_over(unsigned participant) noexcept;
@@ -199,8 +200,7 @@ struct QueueCore final : Attachment {
 template <typename Ready>
 WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
                             bool is_consumer) noexcept {
-    constexpr auto kRelaxed = std::memory_order_relaxed;
-    own().waits.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().waits, 1);
     std::uint64_t sleeps = 0;
     const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
         reap();
@@ -210,7 +210,7 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, R
         return closing.is_cancelled();
     });
     if (segment->is_foreign()) return end;
-    own().sleeps.fetch_add(sleeps, kRelaxed);
+    fetch_add_relaxed(own().sleeps, sleeps);
     if (end == WaitEnd::Ready) return end;
     // What a reap gave back is there only since the last look.
     return closing.is_cancelled() || !ready() ? end : WaitEnd::Ready;

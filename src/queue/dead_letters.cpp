@@ -5,21 +5,20 @@
 #include <optional>
 
 #include "segment/waiting/elapsed.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::QueueSlot;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
 
 bool is_dead_letter(const QueueSlot& slot) noexcept {
-    return layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter;
+    return layout::decode_slot(load_acquire(slot.word)).state == SlotState::DeadLetter;
 }
 
 bool may_have_any(const QueueView& view) noexcept {
-    return view.state().had_dead_letters.load(kRelaxed) != 0;
+    return load_relaxed(view.state().had_dead_letters) != 0;
 }
 
 // Calls use(index, sequence) for every dead letter.
@@ -28,7 +27,7 @@ void for_each_dead_letter(const QueueView& view, Use&& use) {
     if (!may_have_any(view)) return;
     for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
         const QueueSlot& slot = view.slot(index);
-        if (is_dead_letter(slot)) use(index, slot.sequence.load(kRelaxed));
+        if (is_dead_letter(slot)) use(index, load_relaxed(slot.sequence));
     }
 }
 
@@ -38,7 +37,7 @@ void for_each_dead_letter(const QueueView& view, Use&& use) {
 template <typename Read>
 bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) {
     const auto is_there = [&] {
-        return is_dead_letter(slot) && slot.sequence.load(kRelaxed) == sequence;
+        return is_dead_letter(slot) && load_relaxed(slot.sequence) == sequence;
     };
     if (!is_there()) return false;
     read();
@@ -49,14 +48,14 @@ bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) 
 }
 
 DeadLetter describe(const QueueSlot& slot, std::uint64_t sequence) noexcept {
-    const auto word = layout::decode_slot(slot.word.load(kRelaxed));
-    const auto message = layout::decode_description(slot.description.load(kRelaxed));
+    const auto word = layout::decode_slot(load_relaxed(slot.word));
+    const auto message = layout::decode_description(load_relaxed(slot.description));
     return {sequence,
             message.producer,
             word.deliveries,
             message.length,
             static_cast<Format>(message.format),
-            seconds_since(slot.accepted_at.load(kRelaxed))};
+            seconds_since(load_relaxed(slot.accepted_at))};
 }
 
 // Calls move(index, sequence) for all dead letters, or the chosen ones; returns how many it moved.
@@ -136,8 +135,8 @@ std::uint64_t drop_dead_letters(QueueCore& core, Chosen chosen) noexcept {
             return core.ring.drop(index, sequence, core.arena);
         });
     if (dropped == 0) return 0;
-    core.last_freed.store(os::coarse_ns(), kRelaxed);
-    core.own().dropped.fetch_add(dropped, kRelaxed);
+    store_relaxed(core.last_freed, os::coarse_ns());
+    fetch_add_relaxed(core.own().dropped, dropped);
     core.space.notify();
     return dropped;
 }
@@ -158,8 +157,8 @@ std::string bytes_in_use(const QueueView& view) {
     std::uint64_t bytes = 0;
     for_each_dead_letter(view, [&](std::uint64_t index, std::uint64_t) {
         const QueueSlot& slot = view.slot(index);
-        if (slot.block.load(kRelaxed) == 0) return;
-        bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+        if (load_relaxed(slot.block) == 0) return;
+        bytes += layout::decode_description(load_relaxed(slot.description)).length;
     });
     std::string used = " are in messages queued or taken";
     if (bytes == 0) return used;

@@ -9,6 +9,7 @@
 
 #include "queue/control.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -34,7 +35,7 @@ public:
 
     // Whether other requests may wait. A false may be outdated.
     [[nodiscard]] bool may_be_occupied() const noexcept {
-        return (view_.state().line.load(std::memory_order_relaxed) & 1U) != 0;
+        return (load_relaxed(view_.state().line) & 1U) != 0;
     }
     // Whether other requests wait and give signs of life. Not while has_joined().
     [[nodiscard]] bool is_occupied() noexcept { return may_be_occupied() && look_for_others(); }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 
@@ -53,18 +54,18 @@ Status closed_handle() noexcept {
 Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
                      const QueueCore::Content& found) noexcept {
     const layout::QueueSlot& slot = core->view.slot(index);
-    const auto word = layout::decode_slot(slot.word.load(std::memory_order_relaxed));
+    const auto word = layout::decode_slot(detail::load_relaxed(slot.word));
     return {core,
             index,
             found.bytes,
-            slot.sequence.load(std::memory_order_relaxed),
+            detail::load_relaxed(slot.sequence),
             found.description.producer,
             word.deliveries,
             static_cast<Format>(found.description.format)};
 }
 
 Status unsound(QueueCore& core, std::uint64_t index) noexcept {
-    const std::uint64_t sequence = core.view.slot(index).sequence.load(std::memory_order_relaxed);
+    const std::uint64_t sequence = detail::load_relaxed(core.view.slot(index).sequence);
     core.ring.dead_letter(index);
     return {ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
                                     detail::quoted(core.segment->name()) +
@@ -387,7 +388,7 @@ std::uint64_t Queue::discard() noexcept {
         core_->acknowledge_at_once(index);
     }
     if (core_->segment->is_foreign()) return dropped;
-    core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
+    detail::fetch_add_relaxed(core_->own().dropped, dropped);
     return dropped + detail::drop_dead_letters(*core_, {});
 }
 

@@ -1,6 +1,8 @@
 // The rare moves: nack, taking Returned messages, dead letters, clearing the slots of the dead.
 #include "queue/slot_ring.hpp"
 
+#include "segment/words/atomics.hpp"
+
 namespace penstock::detail {
 
 using layout::QueueSlot;
@@ -12,14 +14,13 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
     // announced.
     constexpr unsigned kMaxAttempts = 1000;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const std::uint64_t announced = view_.state().returned.load(kAcquire);
+        const std::uint64_t announced = load_acquire(view_.state().returned);
         std::optional<std::uint64_t> first;
         std::uint64_t order = 0;
         for (std::uint64_t i = 0; i <= mask_; ++i) {
             const QueueSlot& slot = view_.slot(i);
-            if (layout::decode_slot(slot.word.load(kAcquire)).state != SlotState::Returned)
-                continue;
-            const std::uint64_t sequence = slot.sequence.load(kRelaxed);
+            if (layout::decode_slot(load_acquire(slot.word)).state != SlotState::Returned) continue;
+            const std::uint64_t sequence = load_relaxed(slot.sequence);
             if (first && sequence >= order) continue;
             first = i;
             order = sequence;
@@ -29,7 +30,7 @@ bool SlotRing::take_returned(std::uint64_t& index) noexcept {
             continue;
         }
         QueueSlot& slot = view_.slot(*first);
-        const std::uint64_t seen = slot.word.load(kAcquire);
+        const std::uint64_t seen = load_acquire(slot.word);
         const SlotWord word = layout::decode_slot(seen);
         if (word.state != SlotState::Returned || !take_from(slot, seen, word)) continue;
         index = *first;
@@ -44,13 +45,13 @@ bool SlotRing::is_exhausted(const QueueSlot& slot, const SlotWord& word) const n
     const unsigned limit = view_.shape().max_deliveries;
     if (limit == 0 || word.deliveries < limit) return false;
     // pairs with: the store in note_alone()
-    return slot.alone.load(kAcquire) ==
-           layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries);
+    return load_acquire(slot.alone) ==
+           layout::encode_alone(load_relaxed(slot.sequence), word.deliveries);
 }
 
 void SlotRing::nack(std::uint64_t index) noexcept {
     const QueueSlot& slot = view_.slot(index);
-    const SlotWord word = layout::decode_slot(slot.word.load(kAcquire));
+    const SlotWord word = layout::decode_slot(load_acquire(slot.word));
     const bool is_dead_letter = is_exhausted(slot, word);
     if (is_dead_letter) note_dead_letter();
     const SlotState to = is_dead_letter ? SlotState::DeadLetter : SlotState::Returned;
@@ -68,12 +69,12 @@ void SlotRing::untake(std::uint64_t index) noexcept {
 // The block is freed before the slot stops naming it, so that a death in between loses neither.
 void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
     QueueSlot& slot = view_.slot(index);
-    const std::uint64_t named = slot.block.load(kRelaxed);
+    const std::uint64_t named = load_relaxed(slot.block);
     if (named == 0) return;
     const BlockId block = decode_block(named);
     if (arena.is_valid(block, 0)) arena.free(block, self_);
     PENSTOCK_CRASH_POINT("queue.free.freed");
-    slot.block.store(0, kRelaxed);
+    store_relaxed(slot.block, 0);
 }
 
 // The word is read before the sequence and must be unchanged after it, except for laps that passing
@@ -81,15 +82,15 @@ void SlotRing::free_block(std::uint64_t index, Arena& arena) noexcept {
 bool SlotRing::leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
                                  const SlotWord& to) noexcept {
     QueueSlot& slot = view_.slot(index);
-    std::uint64_t seen = slot.word.load(kAcquire);
+    std::uint64_t seen = load_acquire(slot.word);
     for (;;) {
         SlotWord word = layout::decode_slot(seen);
         if (word.state != SlotState::DeadLetter) return false;
-        if (slot.sequence.load(kRelaxed) != sequence) return false;
+        if (load_relaxed(slot.sequence) != sequence) return false;
         word.state = to.state;
         word.owner = to.owner;
         word.deliveries = to.deliveries;
-        if (slot.word.compare_exchange_weak(seen, encode(word), kAcqRel, kAcquire)) return true;
+        if (cas_acq_rel(slot.word, seen, encode(word))) return true;
     }
 }
 
@@ -98,8 +99,8 @@ bool SlotRing::requeue(std::uint64_t index, std::uint64_t sequence) noexcept {
     // Deliveries are counted anew, so the old `alone` must not match a new delivery of the same
     // number. If another operator was faster this may clear a newer one: then the message is
     // delivered alone once more.
-    if (layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter) {
-        slot.alone.store(0, std::memory_order_release);
+    if (layout::decode_slot(load_acquire(slot.word)).state == SlotState::DeadLetter) {
+        store_release(slot.alone, 0);
     }
     if (!leave_dead_letter(index, sequence, {SlotState::Returned, 0, 0, 0})) return false;
     PENSTOCK_CRASH_POINT("queue.dead.requeued");
@@ -118,7 +119,7 @@ bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {
     bool changed = false;
     bool has_returned = false;
     for (std::uint64_t index = 0; index <= mask_; ++index) {
-        const SlotWord word = layout::decode_slot(view_.slot(index).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(view_.slot(index).word));
         has_returned = has_returned || word.state == SlotState::Returned;
         const bool is_owned = word.state == SlotState::Claimed || word.state == SlotState::Taken ||
                               word.state == SlotState::Done || word.state == SlotState::Overtaken;
@@ -139,8 +140,8 @@ bool SlotRing::clear(unsigned dead, Arena& arena) noexcept {
 
 std::uint64_t SlotRing::announce_returned() noexcept {
     std::atomic<std::uint64_t>& returned = view_.state().returned;
-    std::uint64_t seen = returned.load(kRelaxed);
-    while (!returned.compare_exchange_weak(seen, (seen + 2) | 1U, kAcqRel, kRelaxed)) {
+    std::uint64_t seen = load_relaxed(returned);
+    while (!cas_acq_rel(returned, seen, (seen + 2) | 1U)) {
     }
     PENSTOCK_CRASH_POINT("queue.return.announced");
     return (seen + 2) | 1U;
@@ -150,8 +151,7 @@ bool SlotRing::defer(std::uint64_t index, std::uint64_t seen) noexcept {
     SlotWord word = layout::decode_slot(seen);
     if (word.state != SlotState::Ready) return false;
     word.state = SlotState::Returned;
-    const bool is_deferred =
-        view_.slot(index).word.compare_exchange_strong(seen, encode(word), kAcqRel, kRelaxed);
+    const bool is_deferred = cas_acq_rel(view_.slot(index).word, seen, encode(word));
     PENSTOCK_CRASH_POINT("queue.defer.returned");
     return is_deferred;
 }
@@ -159,7 +159,7 @@ bool SlotRing::defer(std::uint64_t index, std::uint64_t seen) noexcept {
 std::uint64_t SlotRing::count_returned(std::uint64_t most) const noexcept {
     std::uint64_t count = 0;
     for (std::uint64_t index = 0; index <= mask_ && count < most; ++index) {
-        const SlotWord word = layout::decode_slot(view_.slot(index).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(view_.slot(index).word));
         if (word.state != SlotState::Returned) continue;
         // A message that must come alone is a batch by itself, whatever was asked for.
         if (must_come_alone(word.deliveries + 1)) return most;
@@ -180,7 +180,7 @@ bool SlotRing::has(std::uint64_t& head, std::uint64_t least) noexcept {
     pass_spent(head);
     const std::uint64_t end = head + mask_ + 1;
     for (std::uint64_t at = head; at < end && is_claimed(at); ++at) {
-        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(slot_of(at).word));
         if (word.state == SlotState::Ready && word.lap == at >> lap_shift_ && --least == 0) {
             return true;
         }
@@ -190,15 +190,15 @@ bool SlotRing::has(std::uint64_t& head, std::uint64_t least) noexcept {
 
 void SlotRing::pass_spent(std::uint64_t& head) noexcept {
     for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
-        const SlotWord word = layout::decode_slot(slot_of(head).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(slot_of(head).word));
         if (!is_spent(word, head >> lap_shift_)) return;
         push(view_.head(), ++head);
     }
 }
 
 bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {
-    if (view_.state().returned.load(kAcquire) >> 1U != seen.returned >> 1U) return true;
-    const SlotWord next = layout::decode_slot(slot_of(seen.end).word.load(kAcquire));
+    if (load_acquire(view_.state().returned) >> 1U != seen.returned >> 1U) return true;
+    const SlotWord next = layout::decode_slot(load_acquire(slot_of(seen.end).word));
     const std::uint64_t lap = seen.end >> lap_shift_;
     if (next.lap > lap ||
         (next.lap == lap && next.state != SlotState::Empty && next.state != SlotState::Claimed)) {
@@ -209,7 +209,7 @@ bool SlotRing::has_more(std::uint64_t head, const Sight& seen) const noexcept {
     std::uint64_t claimed = 0;
     std::uint64_t at = std::max(head, hint_of(view_.head()));
     for (const std::uint64_t most = at + mask_ + 1; at < most && is_claimed(at); ++at) {
-        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(slot_of(at).word));
         if (word.state == SlotState::Claimed && word.lap == at >> lap_shift_) ++claimed;
     }
     return claimed != seen.claimed + (at - seen.end);

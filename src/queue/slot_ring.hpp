@@ -13,6 +13,7 @@
 #include "os/crash_point.hpp"
 #include "os/spin.hpp"
 #include "queue/control.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -39,7 +40,7 @@ public:
         std::uint64_t passable = 0;  // tickets below it may be passed
         for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
             layout::QueueSlot& slot = slot_of(tail);
-            std::uint64_t seen = slot.word.load(kAcquire);
+            std::uint64_t seen = load_acquire(slot.word);
             const SlotWord word = layout::decode_slot(seen);
             const std::uint64_t lap = tail >> lap_shift_;
             if (lap >= layout::kLapMask) return Look::Damaged;
@@ -52,8 +53,7 @@ public:
                 if (word.lap != lap) return Look::Damaged;  // the hint ran ahead of all claims
                 // pairs with: the release in free_slot(): the last consumer's reads come before
                 // this producer's writes
-                if (slot.word.compare_exchange_strong(
-                        seen, encode({SlotState::Claimed, self_, 0, lap}), kSeqCst, kRelaxed)) {
+                if (cas_seq_cst(slot.word, seen, encode({SlotState::Claimed, self_, 0, lap}))) {
                     PENSTOCK_CRASH_POINT("queue.claim.claimed");
                     push(view_.tail(), ++tail);
                     return Look::Got;
@@ -69,7 +69,7 @@ public:
             SlotWord passed = word;
             passed.lap = lap;
             if (word.state == SlotState::Claimed) passed.state = SlotState::Overtaken;
-            slot.word.compare_exchange_strong(seen, encode(passed), kAcqRel, kRelaxed);
+            cas_acq_rel(slot.word, seen, encode(passed));
             PENSTOCK_CRASH_POINT("queue.claim.passed");
         }
         return Look::Damaged;
@@ -80,8 +80,8 @@ public:
     bool publish(std::uint64_t ticket) noexcept {
         std::uint64_t expected = encode({SlotState::Claimed, self_, 0, ticket >> lap_shift_});
         // pairs with: the acquire in take(), which carries the message
-        const bool published = slot_of(ticket).word.compare_exchange_strong(
-            expected, encode({SlotState::Ready, 0, 0, ticket >> lap_shift_}), kAcqRel, kRelaxed);
+        const bool published = cas_acq_rel(slot_of(ticket).word, expected,
+                                           encode({SlotState::Ready, 0, 0, ticket >> lap_shift_}));
         PENSTOCK_CRASH_POINT("queue.publish.ready");
         return published;
     }
@@ -96,7 +96,7 @@ public:
         std::uint64_t patience = patience_;
         for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
             layout::QueueSlot& slot = slot_of(head);
-            std::uint64_t seen = slot.word.load(kAcquire);
+            std::uint64_t seen = load_acquire(slot.word);
             const SlotWord word = layout::decode_slot(seen);
             const std::uint64_t lap = head >> lap_shift_;
             if (word.lap < lap) {
@@ -124,8 +124,7 @@ public:
                 os::spin_pause();
                 continue;
             }
-            slot.word.compare_exchange_strong(
-                seen, encode({SlotState::Overtaken, word.owner, 0, lap}), kAcqRel, kRelaxed);
+            cas_acq_rel(slot.word, seen, encode({SlotState::Overtaken, word.owner, 0, lap}));
             PENSTOCK_CRASH_POINT("queue.take.overtaken");
         }
         return Look::Damaged;
@@ -133,14 +132,14 @@ public:
     // Whether taking this slot may help a producer that found the queue full: it can now pass this
     // slot to one that became free behind it.
     [[nodiscard]] bool opens_a_way(std::uint64_t index) const noexcept {
-        const std::uint64_t next = view_.slot((index + 1) & mask_).word.load(kRelaxed);
+        const std::uint64_t next = load_relaxed(view_.slot((index + 1) & mask_).word);
         return layout::decode_slot(next).state != SlotState::Ready;
     }
 
     // Takes the Returned slot with the lowest sequence. To be called if may_have_returned().
     bool take_returned(std::uint64_t& index) noexcept;
     [[nodiscard]] bool may_have_returned() const noexcept {
-        return (view_.state().returned.load(kAcquire) & 1U) != 0;
+        return (load_acquire(view_.state().returned) & 1U) != 0;
     }
 
     // A waiting message, as it was seen; its words are consistent with each other.
@@ -184,14 +183,14 @@ public:
     // Whether a take, or a claim, would probably succeed.
     [[nodiscard]] bool is_ready(std::uint64_t head) const noexcept {
         const std::uint64_t at = std::max(head, hint_of(view_.head()));
-        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kRelaxed));
+        const SlotWord word = layout::decode_slot(load_relaxed(slot_of(at).word));
         const std::uint64_t lap = at >> lap_shift_;
         return may_have_returned() || word.lap > lap ||
                (word.lap == lap && word.state != SlotState::Empty);
     }
     [[nodiscard]] bool has_room(std::uint64_t tail) const noexcept {
         const std::uint64_t at = std::max(tail, hint_of(view_.tail()));
-        const SlotWord word = layout::decode_slot(slot_of(at).word.load(kRelaxed));
+        const SlotWord word = layout::decode_slot(load_relaxed(slot_of(at).word));
         return word.lap >= at >> lap_shift_ || word.state != SlotState::Ready;
     }
 
@@ -208,7 +207,7 @@ public:
     }
     // settle() and free(); a single move if there is no block.
     void acknowledge(std::uint64_t index, Arena& arena) noexcept {
-        if (view_.slot(index).block.load(kRelaxed) != 0) settle(index);
+        if (load_relaxed(view_.slot(index).block) != 0) settle(index);
         free(index, arena);
     }
     // Taken -> Returned, or DeadLetter if is_exhausted(). Any thread.
@@ -217,10 +216,10 @@ public:
     // a death before that can't be the message's fault.
     void note_alone(std::uint64_t index) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
-        const SlotWord word = layout::decode_slot(slot.word.load(kRelaxed));
+        const SlotWord word = layout::decode_slot(load_relaxed(slot.word));
         // pairs with: the load in is_exhausted()
-        slot.alone.store(layout::encode_alone(slot.sequence.load(kRelaxed), word.deliveries),
-                         std::memory_order_release);
+        store_release(slot.alone,
+                      layout::encode_alone(load_relaxed(slot.sequence), word.deliveries));
         PENSTOCK_CRASH_POINT("queue.take.alone");
     }
     // Whether the limit was reached by earlier deliveries, the last of which was not alone.
@@ -237,7 +236,7 @@ public:
     }
     // Whether there may be DeadLetter slots.
     [[nodiscard]] bool may_have_dead_letters() const noexcept {
-        return view_.state().had_dead_letters.load(kRelaxed) != 0;
+        return load_relaxed(view_.state().had_dead_letters) != 0;
     }
     // DeadLetter -> Returned, deliveries 0. False: the slot has no dead letter of that sequence.
     // One compare-and-swap: of two operators at the same message one succeeds. Any thread.
@@ -261,10 +260,6 @@ public:
     }
 
 private:
-    static constexpr auto kRelaxed = std::memory_order_relaxed;
-    static constexpr auto kAcquire = std::memory_order_acquire;
-    static constexpr auto kAcqRel = std::memory_order_acq_rel;
-    static constexpr auto kSeqCst = std::memory_order_seq_cst;
     static constexpr std::uint64_t kHintEvery = 16;  // tickets; a lagging hint costs as many looks
     // Looks in one call. Spent tickets lie in a row for a lap at most, and hints lag a little; more
     // looks than this mean that hints or laps are damaged.
@@ -283,7 +278,7 @@ private:
     // there is none within a lap, because a Ready slot comes first or all slots are held.
     [[nodiscard]] std::uint64_t find_claimable(std::uint64_t tail) const noexcept {
         for (std::uint64_t at = tail + 1; at <= tail + mask_; ++at) {
-            const SlotWord word = layout::decode_slot(slot_of(at).word.load(kAcquire));
+            const SlotWord word = layout::decode_slot(load_acquire(slot_of(at).word));
             const std::uint64_t lap = at >> lap_shift_;
             // A later lap: other producers have passed everything before it already.
             if (word.lap >= lap) return at;
@@ -294,20 +289,19 @@ private:
 
     // Release and acquire, so that a search that starts there finds everything before it spent.
     static std::uint64_t hint_of(const layout::TicketHint& hint) noexcept {
-        return hint.ticket.load(kAcquire);
+        return load_acquire(hint.ticket);
     }
     static void push(layout::TicketHint& hint, std::uint64_t ticket) noexcept {
         if (ticket % kHintEvery != 0) return;
-        std::uint64_t seen = hint.ticket.load(kRelaxed);
-        while (seen < ticket && !hint.ticket.compare_exchange_weak(
-                                    seen, ticket, std::memory_order_release, kRelaxed)) {
+        std::uint64_t seen = load_relaxed(hint.ticket);
+        while (seen < ticket && !cas_release(hint.ticket, seen, ticket)) {
         }
     }
 
     bool take_from(layout::QueueSlot& slot, std::uint64_t seen, const SlotWord& word) noexcept {
         const SlotWord ours{SlotState::Taken, self_,
                             std::min(word.deliveries + 1, layout::kMaxDeliveries), word.lap};
-        const bool taken = slot.word.compare_exchange_strong(seen, encode(ours), kAcqRel, kRelaxed);
+        const bool taken = cas_acq_rel(slot.word, seen, encode(ours));
         PENSTOCK_CRASH_POINT("queue.take.taken");
         return taken;
     }
@@ -320,23 +314,22 @@ private:
     bool move(std::uint64_t index, unsigned owner, SlotState from, SlotState to,
               unsigned uncounted = 0) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
-        std::uint64_t seen = slot.word.load(kAcquire);
+        std::uint64_t seen = load_acquire(slot.word);
         for (;;) {
             SlotWord word = layout::decode_slot(seen);
             if (word.state != from || word.owner != owner) return false;
             word.state = to;
             word.deliveries -= std::min(word.deliveries, uncounted);
             if (to == SlotState::Returned || to == SlotState::DeadLetter) word.owner = 0;
-            if (slot.word.compare_exchange_weak(seen, encode(word), kAcqRel, kAcquire)) return true;
+            if (cas_acq_rel(slot.word, seen, encode(word))) return true;
         }
     }
     // The caller owns the slot, in any state: it becomes Empty in the next lap.
     void free_slot(std::uint64_t index) noexcept {
         layout::QueueSlot& slot = view_.slot(index);
-        std::uint64_t seen = slot.word.load(kRelaxed);
-        while (!slot.word.compare_exchange_weak(
-            seen, encode({SlotState::Empty, 0, 0, layout::decode_slot(seen).lap + 1}), kAcqRel,
-            kRelaxed)) {
+        std::uint64_t seen = load_relaxed(slot.word);
+        while (!cas_acq_rel(slot.word, seen,
+                            encode({SlotState::Empty, 0, 0, layout::decode_slot(seen).lap + 1}))) {
         }
     }
     void free_block(std::uint64_t index, Arena& arena) noexcept;
@@ -345,19 +338,18 @@ private:
     bool leave_dead_letter(std::uint64_t index, std::uint64_t sequence,
                            const SlotWord& to) noexcept;
     // Before the move: a death in between costs later looks in vain, and hides no dead letter.
-    void note_dead_letter() noexcept { view_.state().had_dead_letters.store(1, kRelaxed); }
+    void note_dead_letter() noexcept { store_relaxed(view_.state().had_dead_letters, 1); }
     // Moves `head` to the first unspent ticket.
     void pass_spent(std::uint64_t& head) noexcept;
     // Whether the ticket has been claimed, or its slot has gone beyond it.
     [[nodiscard]] bool is_claimed(std::uint64_t ticket) const noexcept {
-        const SlotWord word = layout::decode_slot(slot_of(ticket).word.load(kAcquire));
+        const SlotWord word = layout::decode_slot(load_acquire(slot_of(ticket).word));
         const std::uint64_t lap = ticket >> lap_shift_;
         return word.lap > lap || (word.lap == lap && word.state != SlotState::Empty);
     }
     // Clears the announcement. False: there was another one since `announced` was read.
     bool take_down(std::uint64_t announced) noexcept {
-        return view_.state().returned.compare_exchange_strong(
-            announced, announced & ~std::uint64_t{1}, kAcqRel, kRelaxed);
+        return cas_acq_rel(view_.state().returned, announced, announced & ~std::uint64_t{1});
     }
     // Returns the new announcement word.
     std::uint64_t announce_returned() noexcept;
@@ -367,12 +359,12 @@ private:
     [[nodiscard]] std::optional<Waiting> read_waiting(std::uint64_t index,
                                                       std::uint64_t seen) const noexcept {
         const layout::QueueSlot& slot = view_.slot(index);
-        const Waiting waiting{index, seen, slot.sequence.load(kRelaxed), slot.tag.load(kRelaxed),
-                              slot.order.load(kRelaxed)};
+        const Waiting waiting{index, seen, load_relaxed(slot.sequence), load_relaxed(slot.tag),
+                              load_relaxed(slot.order)};
         // pairs with: the compare-and-swaps by which a slot changes owner: if a word of the next
         // producer was read, the slot's word has changed
-        std::atomic_thread_fence(kAcquire);
-        if (slot.word.load(kRelaxed) != seen) return std::nullopt;
+        std::atomic_thread_fence(std::memory_order_acquire);
+        if (load_relaxed(slot.word) != seen) return std::nullopt;
         return waiting;
     }
 
@@ -388,11 +380,11 @@ template <typename Use>
 SlotRing::Sight SlotRing::survey(std::uint64_t& head, Use&& use) {
     Sight sight;
     // Read before the slots: a later announcement is news.
-    sight.returned = view_.state().returned.load(kAcquire);
+    sight.returned = load_acquire(view_.state().returned);
     if ((sight.returned & 1U) != 0) {
         bool has_any = false;
         for (std::uint64_t index = 0; index <= mask_; ++index) {
-            const std::uint64_t seen = view_.slot(index).word.load(kAcquire);
+            const std::uint64_t seen = load_acquire(view_.slot(index).word);
             if (layout::decode_slot(seen).state != SlotState::Returned) continue;
             has_any = true;
             if (const auto waiting = read_waiting(index, seen)) use(*waiting);
@@ -402,7 +394,7 @@ SlotRing::Sight SlotRing::survey(std::uint64_t& head, Use&& use) {
     head = std::max(head, hint_of(view_.head()));
     std::uint64_t at = head;
     for (std::uint64_t looks = 0; looks < most_looks_ && at <= head + mask_; ++looks, ++at) {
-        const std::uint64_t seen = slot_of(at).word.load(kAcquire);
+        const std::uint64_t seen = load_acquire(slot_of(at).word);
         const SlotWord word = layout::decode_slot(seen);
         const std::uint64_t lap = at >> lap_shift_;
         if (word.lap < lap || (word.lap == lap && word.state == SlotState::Empty)) break;

@@ -7,6 +7,7 @@
 #include "penstock/store.hpp"
 #include "segment/life/segment.hpp"
 #include "segment/memory/heap.hpp"
+#include "segment/words/atomics.hpp"
 #include "store/layout.hpp"
 
 namespace penstock::detail {
@@ -48,7 +49,7 @@ public:
     [[nodiscard]] layout::StoreState& state() const noexcept { return block().state; }
     // By the option at creation, or by a participant's persist().
     [[nodiscard]] bool is_persistent() const noexcept {
-        return shape_.persistent || state().stays.load(std::memory_order_relaxed) != 0;
+        return shape_.persistent || load_relaxed(state().stays) != 0;
     }
     [[nodiscard]] layout::SignalWord& committed_word() const noexcept { return block().committed; }
     [[nodiscard]] layout::StoreParticipant& participant(unsigned place) const noexcept {

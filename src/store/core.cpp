@@ -8,12 +8,12 @@
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 std::string shown(std::string_view key) {
     constexpr std::size_t kMax = 60;
@@ -35,7 +35,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
                      shape.participants, 0);
         Heap heap(shape.heap, view.heap_control(), words, segment.file(), segment.payload_offset());
         heap.prepare(shape.is_reserved);
-        view.state().reach.store(1, kRelaxed);
+        store_relaxed(view.state().reach, 1);
         Membership::found(segment, 0);
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
@@ -71,9 +71,8 @@ void StoreCore::join() {
 // Before anything of ours can be of interest to others.
 void StoreCore::extend_reach() noexcept {
     std::atomic<std::uint64_t>& reach = view.state().reach;
-    std::uint64_t seen = reach.load(kRelaxed);
-    while (seen <= self &&
-           !reach.compare_exchange_weak(seen, std::uint64_t{self} + 1, std::memory_order_seq_cst)) {
+    std::uint64_t seen = load_relaxed(reach);
+    while (seen <= self && !cas_seq_cst(reach, seen, std::uint64_t{self} + 1)) {
     }
 }
 
@@ -335,8 +334,8 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
         abort(*staged);
         return room.status();
     }
-    entry.header.store(layout::encode_header(header), kRelaxed);
-    entry.nbytes.store(nbytes, kRelaxed);
+    store_relaxed(entry.header, layout::encode_header(header));
+    store_relaxed(entry.nbytes, nbytes);
     // Not what its name says by now, which anybody can write.
     std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
@@ -364,7 +363,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
 Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
                          std::uint64_t nbytes) noexcept {
     StoreEntry& self_entry = view.entry(entry);
-    const layout::EntryHeader header = layout::decode_header(self_entry.header.load(kRelaxed));
+    const layout::EntryHeader header = layout::decode_header(load_relaxed(self_entry.header));
     if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
     HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
     // What is damaged may name another's block, with more room than there is where the data are.
@@ -374,7 +373,7 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
     // Counted at its larger size while it changes: accounts never show more than the block has.
     const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
     if (fit == Heap::Fit::Found) {
-        self_entry.nbytes.store(nbytes, kRelaxed);
+        store_relaxed(self_entry.nbytes, nbytes);
         return Status::ok();
     }
     if (fit == Heap::Fit::Damaged) return damaged("blocks");
@@ -450,7 +449,7 @@ std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 void StoreCore::persist() noexcept {
-    view.state().stays.store(1, kRelaxed);  // pairs with: StoreView::is_persistent, by the locks
+    store_relaxed(view.state().stays, 1);  // pairs with: StoreView::is_persistent, by the locks
     PENSTOCK_CRASH_POINT("store.persist.stays");
 }
 

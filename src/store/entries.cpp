@@ -5,19 +5,19 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 layout::EntryWord decoded(std::uint64_t value) noexcept {
     return layout::decode_entry(value);
 }
 
 layout::EntryHeader header_of(const StoreEntry& entry) noexcept {
-    return layout::decode_header(entry.header.load(kRelaxed));
+    return layout::decode_header(load_relaxed(entry.header));
 }
 
 }  // namespace
@@ -46,11 +46,11 @@ StoreEntries::Outcome StoreEntries::stage(std::uint32_t entry, Word& version, st
     StoreEntry& fresh = view.entry(entry);
     const std::uint64_t claimed = words.read(fresh.word);
     const auto weight = static_cast<std::uint8_t>(options.weight);
-    fresh.nbytes.store(0, kRelaxed);
-    fresh.header.store(0, kRelaxed);
-    fresh.favour.store(encode_favour({weight, weight, 0}), kRelaxed);
-    fresh.expires_at.store(
-        options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0, kRelaxed);
+    store_relaxed(fresh.nbytes, 0);
+    store_relaxed(fresh.header, 0);
+    store_relaxed(fresh.favour, encode_favour({weight, weight, 0}));
+    store_relaxed(fresh.expires_at,
+                  options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0);
     WordPlan plan;
     plan.set(version, seen, 0);
     plan.set(fresh.word, claimed, layout::encode_entry(State::Staged, self));
@@ -63,7 +63,7 @@ StoreEntries::Outcome StoreEntries::stage(std::uint32_t entry, Word& version, st
 }
 
 bool StoreEntries::is_overdue(std::uint32_t entry) const noexcept {
-    const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
+    const std::int64_t expires_at = load_relaxed(view.entry(entry).expires_at);
     return expires_at != 0 && os::monotonic_ns() >= expires_at;
 }
 
@@ -148,7 +148,7 @@ std::optional<StoreEntries::Content> StoreEntries::pin_key(const KeyHash& hash,
 
 std::optional<StoreEntries::Content> StoreEntries::pin_ref(const StoreRef& ref) noexcept {
     if (ref.entry >= view.shape().entries() || !pin(ref.entry)) return std::nullopt;
-    if (view.entry(ref.entry).incarnation.load(kRelaxed) == ref.incarnation) {
+    if (load_relaxed(view.entry(ref.entry).incarnation) == ref.incarnation) {
         return content(ref.entry);
     }
     unpin(ref.entry);
@@ -158,11 +158,11 @@ std::optional<StoreEntries::Content> StoreEntries::pin_ref(const StoreRef& ref) 
 StoreEntries::Content StoreEntries::content(std::uint32_t entry) const noexcept {
     const StoreEntry& from = view.entry(entry);
     const layout::EntryHeader header = header_of(from);
-    const std::uint64_t nbytes = from.nbytes.load(kRelaxed);
+    const std::uint64_t nbytes = load_relaxed(from.nbytes);
     const HeapBlock block = heap.block_named(payload_of(words.read(from.block)));
     const std::uint64_t room = heap.bytes_of(block);
     Content content;
-    content.ref = {entry, from.incarnation.load(kRelaxed)};
+    content.ref = {entry, load_relaxed(from.incarnation)};
     if (block.length == 0 || header.lead_bytes > room || nbytes > room - header.lead_bytes ||
         header.key_bytes + header.meta_bytes > header.lead_bytes) {
         return content;
@@ -182,19 +182,19 @@ void StoreEntries::touch(std::uint32_t entry) noexcept {
 }
 
 bool StoreEntries::is_retained(std::uint32_t entry) const noexcept {
-    return decode_favour(view.entry(entry).favour.load(kRelaxed)).retained > 0;
+    return decode_favour(load_relaxed(view.entry(entry).favour)).retained > 0;
 }
 
 bool StoreEntries::retain(std::uint32_t entry, bool adds) noexcept {
     std::atomic<std::uint64_t>& word = view.entry(entry).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
         const auto most = static_cast<std::uint16_t>(~0U);
         if (favour.retained == (adds ? most : 0)) return false;
         favour.retained =
             static_cast<std::uint16_t>(adds ? favour.retained + 1 : favour.retained - 1);
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return true;
     }
 }
 
@@ -203,7 +203,7 @@ bool StoreEntries::retain(std::uint32_t entry, bool adds) noexcept {
 std::uint64_t StoreEntries::own_bytes(std::uint32_t entry) const noexcept {
     const StoreEntry& from = view.entry(entry);
     const layout::EntryHeader header = header_of(from);
-    return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
+    return header.key_bytes + header.meta_bytes + load_relaxed(from.nbytes);
 }
 
 // Frees the block and the entry in one change. The caller has the entry Freeing.
@@ -314,8 +314,8 @@ void StoreEntries::unstick(std::uint32_t entry) noexcept {
 void StoreEntries::reap_entry(std::uint32_t entry, unsigned dead) noexcept {
     const std::uint64_t bit = std::uint64_t{1} << (dead % 64);
     std::atomic<std::uint64_t>& holders = view.holders(entry, dead);
-    if ((holders.load(kRelaxed) & bit) != 0) {
-        holders.fetch_and(~bit, std::memory_order_seq_cst);
+    if ((load_relaxed(holders) & bit) != 0) {
+        fetch_and_seq_cst(holders, ~bit);
         PENSTOCK_CRASH_POINT("store.janitor.dropped");
     }
     // Also without a holder bit: the dead may have cleared it and not collected the object.

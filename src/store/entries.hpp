@@ -21,6 +21,7 @@
 #include "penstock/store.hpp"
 #include "segment/life/segment.hpp"
 #include "segment/memory/heap.hpp"
+#include "segment/words/atomics.hpp"
 #include "store/index.hpp"
 #include "store/order.hpp"
 #include "store/pins.hpp"
@@ -121,7 +122,7 @@ private:
 inline constexpr unsigned kMaxAttempts = 1000;
 
 inline void count(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
-    counter.fetch_add(amount, std::memory_order_relaxed);
+    fetch_add_relaxed(counter, amount);
 }
 
 }  // namespace penstock::detail

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "segment/words/atomics.hpp"
 #include "store/control.hpp"
 
 namespace penstock::detail {
@@ -44,7 +45,7 @@ public:
         for (unsigned probe = 0; probe < layout::kProbes; ++probe) {
             const std::uint32_t bucket = (home(hash) + probe) & (view_.shape().buckets - 1);
             for (unsigned way = 0; way < layout::kWays; ++way) {
-                if (view_.bucket(bucket).tags[way].load(std::memory_order_acquire) != tag) continue;
+                if (load_acquire(view_.bucket(bucket).tags[way]) != tag) continue;
                 const std::uint32_t number = bucket * layout::kWays + way;
                 const std::uint64_t seen = words_->read(view_.entry(number).word);
                 if (!is_there(seen) || !has_hash(number, hash)) continue;

@@ -1,6 +1,7 @@
 #include "store/order.hpp"
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -11,7 +12,6 @@ constexpr unsigned kMaxAttempts = 10'000;
 
 using layout::EntryState;
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // Plans `payload` for a word, whatever it holds now.
 void set(WordPlan& plan, const MultiWord& words, Word& word, std::uint64_t payload) noexcept {
@@ -127,30 +127,30 @@ void StoreOrder::renew(std::uint32_t number) noexcept {
 
 void StoreOrder::visit(std::uint32_t number) noexcept {
     std::atomic<std::uint64_t>& word = view_.entry(number).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
         if (favour.visits > favour.weight) return;  // the common case: nothing is written
         favour.visits = static_cast<std::uint8_t>(favour.weight + 1);
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return;
     }
 }
 
 bool StoreOrder::may_go(std::uint32_t number) const noexcept {
     const StoreEntry& self = view_.entry(number);
     return layout::decode_entry(words_->read(self.word)).state == EntryState::Resident &&
-           decode_favour(self.favour.load(kRelaxed)).retained == 0 && !is_held(view_, number);
+           decode_favour(load_relaxed(self.favour)).retained == 0 && !is_held(view_, number);
 }
 
 // The hand is at this entry. True: it passes, and has taken one visit away.
 bool StoreOrder::passes(std::uint32_t number) noexcept {
     std::atomic<std::uint64_t>& word = view_.entry(number).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
         if (favour.visits == 0) return false;
         --favour.visits;
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return true;
     }
 }
 
@@ -162,7 +162,7 @@ bool StoreOrder::passes(std::uint32_t number) noexcept {
 std::uint32_t StoreOrder::victim() noexcept {
     constexpr unsigned kMaxRounds = 10'000;  // all but the last few mean that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
-    std::uint64_t at = is_sieve() ? hand.load(kRelaxed) : 0;
+    std::uint64_t at = is_sieve() ? load_relaxed(hand) : 0;
     Round before;
     for (unsigned rounds = 0; rounds < kMaxRounds; ++rounds) {
         const Round round = go_round(at);
@@ -201,7 +201,7 @@ StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
             round.has_passed = true;
             continue;
         }
-        if (is_sieve()) view_.state().hand.store(at, kRelaxed);
+        if (is_sieve()) store_relaxed(view_.state().hand, at);
         round.victim = number;
         return round;
     }

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 #include "store/control.hpp"
 
 namespace penstock::detail {
@@ -29,17 +30,17 @@ public:
     // Ordered before the caller's next look at the entry's word.
     void acquire(std::uint32_t entry) noexcept {
         std::atomic<std::uint32_t>& count = counts_.get()[entry];
-        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+        for (std::uint32_t seen = load_relaxed(count);;) {
             if (seen == kBusy) {
                 std::this_thread::yield();
-                seen = count.load(std::memory_order_relaxed);
+                seen = load_relaxed(count);
             } else if (seen > 0) {
-                if (count.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire)) return;
-            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acquire)) {
+                if (cas_acquire(count, seen, seen + 1)) return;
+            } else if (cas_acquire(count, seen, kBusy)) {
                 // pairs with: is_held() after the word has moved away from Resident
-                view_.holders(entry, self_).fetch_or(bit(), std::memory_order_seq_cst);
+                fetch_or_seq_cst(view_.holders(entry, self_), bit());
                 PENSTOCK_CRASH_POINT("store.pin.held");
-                count.store(1, std::memory_order_release);
+                store_release(count, 1);
                 return;
             }
         }
@@ -49,18 +50,18 @@ public:
     // next look at the entry's word.
     bool release(std::uint32_t entry) noexcept {
         std::atomic<std::uint32_t>& count = counts_.get()[entry];
-        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+        for (std::uint32_t seen = load_relaxed(count);;) {
             if (seen == kBusy) {
                 std::this_thread::yield();
-                seen = count.load(std::memory_order_relaxed);
+                seen = load_relaxed(count);
             } else if (seen > 1) {
-                if (count.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) {
+                if (cas_acq_rel(count, seen, seen - 1)) {
                     return false;
                 }
-            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acq_rel)) {
-                view_.holders(entry, self_).fetch_and(~bit(), std::memory_order_seq_cst);
+            } else if (cas_acq_rel(count, seen, kBusy)) {
+                fetch_and_seq_cst(view_.holders(entry, self_), ~bit());
                 PENSTOCK_CRASH_POINT("store.pin.dropped");
-                count.store(0, std::memory_order_release);
+                store_release(count, 0);
                 return true;
             }
         }

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "segment/words/atomics.hpp"
 #include "store/core.hpp"
 
 namespace penstock {
@@ -70,7 +71,7 @@ StoreReservation::~StoreReservation() {
 
 StoreRef StoreReservation::ref() const noexcept {
     if (core_ == nullptr || core_->segment->is_foreign()) return {};  // not mapped there
-    return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
+    return {entry_, detail::load_relaxed(core_->view.entry(entry_).incarnation)};
 }
 
 std::uint64_t StoreReservation::offset() const noexcept {
@@ -89,7 +90,7 @@ bool StoreReservation::is_usable() const noexcept {
 }
 
 bool StoreReservation::is_fixed() const noexcept {
-    return core_ != nullptr && core_->is_fixed.load(std::memory_order_relaxed);
+    return core_ != nullptr && detail::load_relaxed(core_->is_fixed);
 }
 
 namespace {

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "segment/words/atomics.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/fill.hpp"
 #include "trajectories/state.hpp"
@@ -362,18 +363,17 @@ void TrajectoryBatch::fill_versions(std::span<std::int64_t> out) const noexcept 
 void TrajectoryBatch::ack(std::uint64_t step) noexcept {
     if (!is_open() || reader_->is_foreign()) return;
     layout::BoardState& board = reader_->board.state();
-    std::uint64_t version = board.version.load(std::memory_order_relaxed);
-    while (version < step &&
-           !board.version.compare_exchange_weak(version, step, std::memory_order_acq_rel)) {
+    std::uint64_t version = detail::load_relaxed(board.version);
+    while (version < step && !detail::cas_acq_rel(board.version, version, step)) {
     }
     PENSTOCK_CRASH_POINT("trajectories.ack.version");
     for (HeldGroup& group : groups_) {
         group.ack();
         PENSTOCK_CRASH_POINT("trajectories.ack.group");
     }
-    board.batches.fetch_add(1, std::memory_order_relaxed);
-    board.groups.fetch_add(groups_.size(), std::memory_order_relaxed);
-    board.sequences.fetch_add(lengths_.size(), std::memory_order_relaxed);
+    detail::fetch_add_relaxed(board.batches, 1);
+    detail::fetch_add_relaxed(board.groups, groups_.size());
+    detail::fetch_add_relaxed(board.sequences, lengths_.size());
     reader_->board.credit_signal().notify();
     forget();
 }
@@ -398,7 +398,7 @@ void TrajectoryBatch::dead_letter(std::size_t index) noexcept {
     if (!is_open() || index >= groups_.size()) return;
     if (reader_->is_foreign()) return untake();  // this process owns nothing in the queue
     groups_[index].dead_letter();
-    reader_->board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
+    detail::fetch_add_relaxed(reader_->board.state().dead_lettered, 1);
     const auto reader = reader_;
     untake();
     reader->board.credit_signal().notify();  // it is no longer work in progress

@@ -12,6 +12,7 @@
 
 #include "penstock/trajectories.hpp"
 #include "queue/core.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/layout.hpp"
 
 namespace penstock::detail {
@@ -92,8 +93,8 @@ private:
     [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size,
                                      std::uint64_t shortage) const noexcept;
     [[nodiscard]] bool is_living(unsigned place) const noexcept {
-        return view_.participant(place).role.load(std::memory_order_seq_cst) != 0 &&
-               participants_[place].environment.load(std::memory_order_acquire) != 0;
+        return load_seq_cst(view_.participant(place).role) != 0 &&
+               load_acquire(participants_[place].environment) != 0;
     }
     template <typename Use>
     void for_each_waiting(Use&& use) const noexcept;

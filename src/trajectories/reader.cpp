@@ -1,6 +1,7 @@
 // The trainer's side: the public interface of TrajectoryReader.
 #include <utility>
 
+#include "segment/words/atomics.hpp"
 #include "trajectories/search.hpp"
 
 namespace penstock {
@@ -16,7 +17,7 @@ Status closed() noexcept {
 
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {
     auto state = std::make_shared<ReaderState>(std::move(queue), sequences);
-    state->board.state().batch_sequences.store(sequences, std::memory_order_release);
+    detail::store_release(state->board.state().batch_sequences, sequences);
     state->board.credit_signal().notify();  // wakes writers that waited for a trainer
     return state;
 }
@@ -86,13 +87,13 @@ Status TrajectoryReader::restore(std::vector<std::byte> message) {
 
 void TrajectoryReader::set_version(std::uint64_t version) noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
-    state_->board.state().version.store(version, std::memory_order_release);
+    detail::store_release(state_->board.state().version, version);
     state_->board.credit_signal().notify();
 }
 
 void TrajectoryReader::limit_tokens(std::uint64_t max_tokens) noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
-    state_->board.state().max_tokens.store(max_tokens, std::memory_order_relaxed);
+    detail::store_relaxed(state_->board.state().max_tokens, max_tokens);
 }
 
 std::vector<std::string> TrajectoryReader::take_notices() {
@@ -110,7 +111,7 @@ Result<std::uint64_t> TrajectoryReader::drop_waiting() try {
 }
 
 std::uint64_t TrajectoryReader::version() const noexcept {
-    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+    return state_ == nullptr ? 0 : detail::load_acquire(state_->board.state().version);
 }
 
 std::uint64_t TrajectoryReader::sequences() const noexcept {

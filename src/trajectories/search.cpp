@@ -8,12 +8,11 @@
 
 #include "os/clock.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/former.hpp"
 
 namespace penstock::detail {
 namespace {
-
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // One call of next_batch(): the reader's state and the request.
 //
@@ -129,7 +128,7 @@ public:
             state_->held.clear();
             ++state_->changes;
         }
-        core_.own().dropped.fetch_add(dropped, kRelaxed);
+        fetch_add_relaxed(core_.own().dropped, dropped);
         state_->board.credit_signal().notify();
         return dropped;
     }
@@ -207,7 +206,7 @@ private:
                 if (groups.code() == ErrorCode::Timeout) continue;
                 if (!groups) return groups.status();
                 leave_others(chosen);
-                state_->board.state().shortage.store(0, std::memory_order_release);
+                store_release(state_->board.state().shortage, 0);
                 return TrajectoryBatch(*std::move(groups), request_.causal_shift, state_);
             }
             leave_others({});
@@ -280,11 +279,11 @@ private:
         const bool is_helpless = is_all_seen && !appetite.has_room;
         const bool is_late = now - state_->stuck_since > kStuckPatience;
         auto& shortage = state_->board.state().shortage;
-        const std::uint64_t known = shortage.load(kRelaxed);
+        const std::uint64_t known = load_relaxed(shortage);
         const std::uint64_t wanted =
             is_helpless || is_late ? layout::kStuck + sequences : std::max(known, layout::kStuck);
         if (known == wanted) return;
-        shortage.store(wanted, std::memory_order_release);
+        store_release(shortage, wanted);
         state_->board.credit_signal().notify();
     }
 
@@ -329,7 +328,7 @@ private:
             if (group.code() == ErrorCode::Timeout) continue;
             if (!group) return group.status();
             group->ack();
-            state_->board.state().dropped_stale.fetch_add(1, kRelaxed);
+            fetch_add_relaxed(state_->board.state().dropped_stale, 1);
             has_dropped = true;
         }
         if (!has_dropped) return Status::ok();
@@ -340,8 +339,8 @@ private:
 
     [[nodiscard]] bool is_stale(const Seen& seen) const noexcept {
         const layout::BoardState& board = state_->board.state();
-        const std::uint64_t staleness = board.max_staleness.load(kRelaxed);
-        const std::uint64_t version = board.version.load(std::memory_order_acquire);
+        const std::uint64_t staleness = load_relaxed(board.max_staleness);
+        const std::uint64_t version = load_acquire(board.version);
         return !seen.is_restored && staleness != kUnlimited && version > seen.begun &&
                version - seen.begun > staleness;
     }
@@ -401,7 +400,7 @@ private:
 
     // Why this group can be in no batch; empty: it can.
     [[nodiscard]] std::string unserveable(const HeldGroup& group) const {
-        const std::uint64_t most = state_->board.state().max_tokens.load(kRelaxed);
+        const std::uint64_t most = load_relaxed(state_->board.state().max_tokens);
         const std::uint64_t longest = group.group().longest();
         if (most == 0 || longest <= most) return {};
         return "has a sequence of " + std::to_string(longest) + " tokens and the trainer takes " +

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "segment/words/atomics.hpp"
+
 namespace penstock::detail {
 
 Queue create_trajectories(const std::string& name, const TrajectoryOptions& options) {
@@ -24,7 +26,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.memory = options.memory;
     queue.replaces_owner = options.replaces_owner;
     return QueueAccess::handle(QueueCore::create(name, queue, [&](const QueueView& view) {
-        Board(view).state().max_staleness.store(options.max_staleness, std::memory_order_relaxed);
+        store_relaxed(Board(view).state().max_staleness, options.max_staleness);
     }));
 }
 
@@ -36,19 +38,18 @@ Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& w
 }
 
 TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
-    constexpr auto kRelaxed = std::memory_order_relaxed;
     const layout::BoardState& state = board.state();
     TrajectoryStats stats;
     stats.queue = queue;
-    stats.version = state.version.load(std::memory_order_acquire);
-    stats.batch_sequences = state.batch_sequences.load(kRelaxed);
-    stats.max_staleness = state.max_staleness.load(kRelaxed);
-    stats.batches = state.batches.load(kRelaxed);
-    stats.groups = state.groups.load(kRelaxed);
-    stats.sequences = state.sequences.load(kRelaxed);
-    stats.dropped_stale = state.dropped_stale.load(kRelaxed);
-    stats.max_tokens = state.max_tokens.load(kRelaxed);
-    stats.dead_lettered = state.dead_lettered.load(kRelaxed);
+    stats.version = load_acquire(state.version);
+    stats.batch_sequences = load_relaxed(state.batch_sequences);
+    stats.max_staleness = load_relaxed(state.max_staleness);
+    stats.batches = load_relaxed(state.batches);
+    stats.groups = load_relaxed(state.groups);
+    stats.sequences = load_relaxed(state.sequences);
+    stats.dropped_stale = load_relaxed(state.dropped_stale);
+    stats.max_tokens = load_relaxed(state.max_tokens);
+    stats.dead_lettered = load_relaxed(state.dead_lettered);
     stats.environments = board.environments();
     return stats;
 }
@@ -63,7 +64,7 @@ WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
 void WriterState::hand_over(std::uint64_t load) noexcept {
     if (is_foreign()) return;
     // pairs with: take_census(), which sees the slot if it sees this
-    board.own().running.fetch_sub(load, std::memory_order_seq_cst);
+    fetch_sub_seq_cst(board.own().running, load);
     board.credit_signal().notify();
 }
 
@@ -86,7 +87,7 @@ void ReaderState::hold(HeldGroup group) {
 }
 
 void ReaderState::note_dead_letters(std::string why) {
-    board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
+    fetch_add_relaxed(board.state().dead_lettered, 1);
     board.credit_signal().notify();  // they are no longer work in progress
     constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);
@@ -96,8 +97,7 @@ void ReaderState::note_dead_letters(std::string why) {
 // A trainer is a participant that is not a producer.
 bool ReaderState::is_first_trainer() const noexcept {
     for (unsigned place = 0; place < core->self; ++place) {
-        const bool is_producer =
-            core->view.participant(place).role.load(std::memory_order_seq_cst) != 0;
+        const bool is_producer = load_seq_cst(core->view.participant(place).role) != 0;
         if (!is_producer && core->segment->participants().is_announced(place)) return false;
     }
     return true;

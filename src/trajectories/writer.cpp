@@ -4,6 +4,7 @@
 
 #include "queue/dead_letters.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/state.hpp"
 
 namespace penstock {
@@ -64,7 +65,7 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
     if (!environment.scales_shares) check_shares(*state);
     if (!environment.env_id) {
         state->environment.env_id = static_cast<std::int64_t>(
-            state->board.state().next_env_id.fetch_add(1, std::memory_order_relaxed));
+            detail::fetch_add_relaxed(state->board.state().next_env_id, 1));
     }
     state->board.sign(environment);
     state->core->become_producer();  // from here on the shares count
@@ -155,8 +156,8 @@ Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
         return state_->core->cancelled("waiting for credit was cancelled; nothing was begun");
     }
     const auto& board = state_->board.state();
-    if (board.max_staleness.load(std::memory_order_relaxed) != kUnlimited &&
-        board.batch_sequences.load(std::memory_order_acquire) == 0) {
+    if (detail::load_relaxed(board.max_staleness) != kUnlimited &&
+        detail::load_acquire(board.batch_sequences) == 0) {
         return Status(ErrorCode::Timeout, "no credit: no trainer has attached to " + name + " yet");
     }
     return Status(ErrorCode::Timeout,
@@ -174,13 +175,13 @@ namespace {
 
 // Refuses a group that no batch of the trainer could have.
 Status check_serveable(const GroupView& group, const layout::BoardState& board) {
-    const std::uint64_t sequences = board.batch_sequences.load(std::memory_order_relaxed);
+    const std::uint64_t sequences = detail::load_relaxed(board.batch_sequences);
     if (sequences != 0 && group.sequences() > sequences) {
         return {ErrorCode::TooLarge, group.title() + " has " + std::to_string(group.sequences()) +
                                          " sequences and the trainer's batch " +
                                          std::to_string(sequences) + "; nothing was put"};
     }
-    const std::uint64_t tokens = board.max_tokens.load(std::memory_order_relaxed);
+    const std::uint64_t tokens = detail::load_relaxed(board.max_tokens);
     if (tokens != 0 && group.longest() > tokens) {
         return {ErrorCode::TooLarge, group.title() + " has a sequence of " +
                                          std::to_string(group.longest()) +
@@ -232,7 +233,7 @@ bool TrajectoryWriter::has_room() const noexcept {
 }
 
 std::uint64_t TrajectoryWriter::version() const noexcept {
-    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+    return state_ == nullptr ? 0 : detail::load_acquire(state_->board.state().version);
 }
 
 const std::string& TrajectoryWriter::environment() const noexcept {
@@ -251,7 +252,7 @@ TrajectoryStats TrajectoryWriter::stats() const {
 void TrajectoryWriter::close() noexcept {
     if (state_ == nullptr) return;
     if (!state_->core->segment->check_place()) return state_.reset();
-    state_->board.own().environment.store(0, std::memory_order_release);
+    detail::store_release(state_->board.own().environment, 0);
     state_->queue.close();
     // After both: credit may be free, and the stream may have ended.
     state_->board.credit_signal().notify();

@@ -11,12 +11,12 @@
 #include "os/crash_point.hpp"
 #include "os/process.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::ParticipantSlot;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 void store_text(ParticipantSlot& slot, const std::string& text) {
     std::array<char, ParticipantSlot::kTextWords * 8> bytes{};
@@ -25,14 +25,14 @@ void store_text(ParticipantSlot& slot, const std::string& text) {
     for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
         std::uint64_t word = 0;
         std::memcpy(&word, bytes.data() + i * 8, 8);
-        slot.text[i].store(word, kRelaxed);
+        store_relaxed(slot.text[i], word);
     }
 }
 
 std::string load_text(const ParticipantSlot& slot) {
     std::array<char, ParticipantSlot::kTextWords * 8 + 1> bytes{};
     for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
-        const std::uint64_t word = slot.text[i].load(kRelaxed);
+        const std::uint64_t word = load_relaxed(slot.text[i]);
         std::memcpy(bytes.data() + i * 8, &word, 8);
     }
     return bytes.data();
@@ -68,11 +68,11 @@ void Participants::note_dead(unsigned slot) const noexcept {
     std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
     // The number only grows, except in damaged memory: then the loop gives up.
     constexpr unsigned kTries = 64;
-    std::uint64_t seen = found.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(found);
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
         // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
-        if (!found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) continue;
-        slots_[slot].deaths.fetch_add(1, kRelaxed);
+        if (!cas_release(found, seen, dead)) continue;
+        fetch_add_relaxed(slots_[slot].deaths, 1);
         break;
     }
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
@@ -150,10 +150,10 @@ void Participants::release(unsigned slot) noexcept {
 void Participants::sign(unsigned slot) {
     const os::ProcessIdentity self = os::identify_self();
     ParticipantSlot& own = slots_[slot];
-    own.pid.store(self.pid, kRelaxed);
-    own.pid_namespace.store(self.pid_namespace, kRelaxed);
-    own.start_time.store(self.start_time, kRelaxed);
-    own.attached_at.store(os::wall_ns(), kRelaxed);
+    store_relaxed(own.pid, self.pid);
+    store_relaxed(own.pid_namespace, self.pid_namespace);
+    store_relaxed(own.start_time, self.start_time);
+    store_relaxed(own.attached_at, os::wall_ns());
     store_text(own, self.name);
     PENSTOCK_CRASH_POINT("participants.sign.filled");
 }
@@ -161,40 +161,40 @@ void Participants::sign(unsigned slot) {
 void Participants::announce(unsigned slot) noexcept {
     ParticipantSlot& own = slots_[slot];
     claimed_ = slot;
-    const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
+    const std::uint64_t joins = (load_relaxed(own.word) >> 1U) + 1;
     // pairs with: the acquire in is_announced()
-    own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
+    store_release(own.word, joins << 1U | ParticipantSlot::kActive);
     own_ = {own.found_dead, joins};
     PENSTOCK_CRASH_POINT("participants.announce.active");
 }
 
 void Participants::retire(unsigned slot) noexcept {
     ParticipantSlot& own = slots_[slot];
-    const std::uint64_t word = own.word.load(kRelaxed);
+    const std::uint64_t word = load_relaxed(own.word);
     // pairs with: the acquire in is_announced()
-    own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
+    store_release(own.word, word & ~ParticipantSlot::kActive);
     PENSTOCK_CRASH_POINT("participants.retire.free");
 }
 
 std::uint64_t Participants::deaths(unsigned first, unsigned end) const noexcept {
     std::uint64_t found = 0;
     for (unsigned slot = first; slot < end; ++slot) {
-        found += slots_[slot].deaths.load(kRelaxed);
+        found += load_relaxed(slots_[slot].deaths);
     }
     return found;
 }
 
 std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
     // pairs with: note_dead()
-    return slots_[slot].found_dead.load(std::memory_order_acquire);
+    return load_acquire(slots_[slot].found_dead);
 }
 
 // pairs with: announce(), retire()
 std::uint64_t Participants::word_of(unsigned slot) const noexcept {
-    std::uint64_t word = slots_[slot].word.load(std::memory_order_acquire);
+    std::uint64_t word = load_acquire(slots_[slot].word);
     // If the file was truncated meanwhile, the word in the copy is used.
     if (is_copy_ && !file_->read(lock_byte(slot), &word, sizeof word)) {
-        return slots_[slot].word.load(kRelaxed);
+        return load_relaxed(slots_[slot].word);
     }
     return word;
 }
@@ -222,8 +222,8 @@ Life Participants::life(unsigned slot) const noexcept {
 }
 
 ParticipantText read_text(const ParticipantSlot& slot) {
-    return {static_cast<std::uint32_t>(slot.pid.load(kRelaxed)), slot.pid_namespace.load(kRelaxed),
-            slot.start_time.load(kRelaxed), slot.attached_at.load(kRelaxed), load_text(slot)};
+    return {static_cast<std::uint32_t>(load_relaxed(slot.pid)), load_relaxed(slot.pid_namespace),
+            load_relaxed(slot.start_time), load_relaxed(slot.attached_at), load_text(slot)};
 }
 
 ParticipantText Participants::text(unsigned slot) const {

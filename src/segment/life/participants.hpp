@@ -10,6 +10,7 @@
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -37,18 +38,17 @@ public:
         : found_dead_(&found_dead), join_(join) {}
     OwnMark(const OwnMark& other) noexcept { *this = other; }
     OwnMark& operator=(const OwnMark& other) noexcept {
-        found_dead_.store(other.found_dead_.load(kRelaxed), kRelaxed);
-        join_.store(other.join_.load(kRelaxed), kRelaxed);
+        store_relaxed(found_dead_, load_relaxed(other.found_dead_));
+        store_relaxed(join_, load_relaxed(other.join_));
         return *this;
     }
     ~OwnMark() = default;
 
     [[nodiscard]] bool is_found_dead() const noexcept {
-        return found_dead_.load(kRelaxed)->load(std::memory_order_acquire) >= join_.load(kRelaxed);
+        return load_acquire(*load_relaxed(found_dead_)) >= load_relaxed(join_);
     }
 
 private:
-    static constexpr auto kRelaxed = std::memory_order_relaxed;
     static constinit const std::atomic<std::uint64_t> kNobody;  // 0
 
     std::atomic<const std::atomic<std::uint64_t>*> found_dead_ = &kNobody;

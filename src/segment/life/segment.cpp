@@ -17,6 +17,7 @@
 #include "segment/life/trust.hpp"
 #include "segment/text.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -501,14 +502,14 @@ void Segment::joined() noexcept {
 }
 
 bool Segment::is_lost() const noexcept {
-    return fork_generation_ == os::fork_generation() &&
-           owner_.load(std::memory_order_relaxed) != kDisowned && is_foreign();
+    return fork_generation_ == os::fork_generation() && load_relaxed(owner_) != kDisowned &&
+           is_foreign();
 }
 
 bool Segment::check_place() noexcept {
     if (is_foreign()) return false;
     if (file_.is_ours()) return true;
-    owner_.store(kLost, std::memory_order_relaxed);
+    store_relaxed(owner_, kLost);
     return false;
 }
 
@@ -533,7 +534,7 @@ void Segment::leave(const std::function<bool()>& may_go) noexcept {
 }
 
 void Segment::disown() noexcept {
-    owner_.store(kDisowned, std::memory_order_relaxed);
+    store_relaxed(owner_, kDisowned);
 }
 
 void Segment::detach() noexcept {

@@ -19,6 +19,7 @@
 #include "segment/layout.hpp"
 #include "segment/life/name.hpp"
 #include "segment/life/participants.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -89,7 +90,7 @@ public:
     // True in a forked child, after disown() or detach(), and for a handle that is_lost(): it must
     // not touch shared memory.
     [[nodiscard]] bool is_foreign() const noexcept {
-        return owner_.load(std::memory_order_relaxed) != os::fork_generation() || is_found_dead();
+        return load_relaxed(owner_) != os::fork_generation() || is_found_dead();
     }
     // The one part of is_foreign() that may change during a call: another process found this
     // participant dead, and what it held may be others' by now. One load, to be repeated after

@@ -6,14 +6,11 @@
 #include <utility>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
 constexpr std::uint64_t kMinChunk = std::uint64_t{64} << 10U;
 // Most granules that a participant withholds if it is stopped while giving memory back; in a small
@@ -64,13 +61,13 @@ Heap::Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, o
 
 void Heap::prepare(bool is_reserved) noexcept {
     const Piece all{State::Free, 0, geometry_.granules, 0, 0};
-    granules_[0].store(encode(all), kRelaxed);
+    store_relaxed(granules_[0], encode(all));
     if (all.length > 1) {
-        granules_[all.length - 1].store(encode({State::Tail, 0, all.length, 0, 0}), kRelaxed);
+        store_relaxed(granules_[all.length - 1], encode({State::Tail, 0, all.length, 0, 0}));
     }
     hint(all);
     for (std::uint32_t chunk = 0; is_reserved && chunk < geometry_.chunks(); ++chunk) {
-        reserved_[chunk / 64].fetch_or(std::uint64_t{1} << (chunk % 64), kRelaxed);
+        fetch_or_relaxed(reserved_[chunk / 64], std::uint64_t{1} << (chunk % 64));
     }
 }
 
@@ -391,7 +388,7 @@ Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
 
 bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
     // pairs with: reserve_chunks(), whose memory is there; punch(), which is about to take it away
-    return (reserved_[chunk / 64].load(kAcquire) >> (chunk % 64) & 1U) != 0;
+    return (load_acquire(reserved_[chunk / 64]) >> (chunk % 64) & 1U) != 0;
 }
 
 // Reserves the chunks that a used block touches. Owners of neighbouring blocks may reserve a shared
@@ -428,7 +425,7 @@ std::error_code Heap::reserve_chunks(std::uint64_t first, std::uint64_t end) noe
         PENSTOCK_CRASH_POINT("heap.reserve.reserved");
         for (; at < last; ++at) {
             // pairs with: the acquire in is_reserved()
-            reserved_[at / 64].fetch_or(std::uint64_t{1} << (at % 64), kRelease);
+            fetch_or_release(reserved_[at / 64], std::uint64_t{1} << (at % 64));
         }
     }
     return {};
@@ -444,7 +441,7 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
         // Cleared before the memory is punched: a death in between costs one fallocate.
         // pairs with: the acquire in is_reserved(), by way of the block, which the caller owns
         // meanwhile
-        reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kAcqRel);
+        fetch_and_acq_rel(reserved_[at / 64], ~(std::uint64_t{1} << (at % 64)));
         PENSTOCK_CRASH_POINT("heap.trim.unmarked");
         if (!file_->punch(file_offset_ + at * size, size)) given_back += size;
         PENSTOCK_CRASH_POINT("heap.trim.punched");

@@ -13,6 +13,7 @@
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -82,7 +83,7 @@ public:
         } else {
             os::full_fence();
         }
-        if ((word_->load(std::memory_order_relaxed) & 1U) == 0) return false;
+        if ((load_relaxed(*word_) & 1U) == 0) return false;
         // Makes visible what the waiter stored before it announced itself.
         // pairs with: the fetch_or in announce()
         std::atomic_thread_fence(std::memory_order_acquire);
@@ -90,9 +91,8 @@ public:
     }
 
     void wake() noexcept {
-        std::uint32_t seen = word_->load(std::memory_order_relaxed);
-        while ((seen & 1U) != 0 &&
-               !word_->compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) {
+        std::uint32_t seen = load_relaxed(*word_);
+        while ((seen & 1U) != 0 && !cas_acq_rel(*word_, seen, seen + 1)) {
         }
         PENSTOCK_CRASH_POINT("signal.wake.cleared");
         os::futex_wake_all(*word_);
@@ -102,7 +102,7 @@ public:
     // Announces a waiter that is about to sleep; the caller must check its condition again
     // afterwards. Returns the word to sleep on. A waiter that dies here costs one needless wake-up.
     std::uint32_t announce() noexcept {
-        const std::uint32_t seen = word_->fetch_or(1U, std::memory_order_acq_rel) | 1U;
+        const std::uint32_t seen = fetch_or_acq_rel(*word_, 1U) | 1U;
         PENSTOCK_CRASH_POINT("signal.announce.set");
         // pairs with: the light fence in has_waiters()
         if (asymmetric_) {
@@ -115,7 +115,7 @@ public:
 
     // True if no wake-up came since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
-        return word_->load(std::memory_order_acquire) == seen;
+        return load_acquire(*word_) == seen;
     }
 
     os::Woken sleep(std::uint32_t seen, std::chrono::nanoseconds span) noexcept {

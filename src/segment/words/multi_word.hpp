@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "segment/layout.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -78,7 +79,7 @@ public:
     // here that a word has not changed, a participant that changes the word later sees the bit.
     // pairs with: the compare-and-swaps of change(), install() and run()
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
-        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
+        const std::uint64_t seen = load_seq_cst(word);
         return (seen & layout::kWordMark) == 0 ? seen : read_helping(word);
     }
     // The value, or the value it will have if the change in progress succeeds; changes nothing. For

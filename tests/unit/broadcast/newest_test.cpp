@@ -11,6 +11,7 @@
 
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
+#include "segment/words/atomics.hpp"
 #include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 
@@ -172,14 +173,14 @@ TEST_F(NewestTest, NoCopyIsTorn) {
         for (std::uint64_t number = 0; number < kMessages; ++number) {
             ASSERT_TRUE(succeeds(send(writer, number, size_of(number), kLong)));
             const bool ends_a_burst = number % 1024 < 512 || number % 32 == 0;
-            while (ends_a_burst && received.load(std::memory_order_acquire) <= number &&
-                   received.load(std::memory_order_relaxed) != ~std::uint64_t{0}) {
+            while (ends_a_burst && detail::load_acquire(received) <= number &&
+                   detail::load_relaxed(received) != ~std::uint64_t{0}) {
             }
         }
     });
     for (std::uint64_t number = 0; number < kMessages; ++number) {
         const auto verdict = receives_into(reader, number, size_of(number));
-        received.store(verdict ? number + 1 : ~std::uint64_t{0}, std::memory_order_release);
+        detail::store_release(received, verdict ? number + 1 : ~std::uint64_t{0});
         EXPECT_TRUE(verdict);
         if (!verdict) break;
     }

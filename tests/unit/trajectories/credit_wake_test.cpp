@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "segment/words/atomics.hpp"
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
 #include "trajectories/board.hpp"
 
@@ -21,7 +22,7 @@ protected:
         }
         const auto& core = detail::QueueAccess::core(*look_);
         const auto* head = reinterpret_cast<layout::BoardHead*>(core->view.application());
-        return head->credit.word.load(std::memory_order_acquire);
+        return detail::load_acquire(head->credit.word);
     }
     // A process waits for credit that there is none of; `act` must wake it.
     void expect_wakes(const std::function<void()>& act) {

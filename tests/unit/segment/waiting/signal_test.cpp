@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "os/fence.hpp"
+#include "segment/words/atomics.hpp"
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::detail {
@@ -234,15 +235,15 @@ struct Court {
 constexpr std::uint32_t kStrokes = 10'000;
 
 void await_stroke(Signal signal, const std::atomic<std::uint32_t>& ball, std::uint32_t stroke) {
-    while (ball.load(std::memory_order_acquire) < stroke) {
+    while (load_acquire(ball) < stroke) {
         const std::uint32_t seen = signal.announce();
-        if (ball.load(std::memory_order_relaxed) >= stroke) return;
+        if (load_relaxed(ball) >= stroke) return;
         require(signal.sleep(seen, kLong) != os::Woken::ByTimeout);
     }
 }
 
 void strike(Signal signal, std::atomic<std::uint32_t>& ball, std::uint32_t stroke) {
-    ball.store(stroke, std::memory_order_release);
+    store_release(ball, stroke);
     signal.notify();
 }
 
