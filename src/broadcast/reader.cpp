@@ -12,6 +12,7 @@
 #include "os/fence.hpp"
 #include "os/fork.hpp"
 #include "os/spin.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
 #include "segment/words/atomics.hpp"
 #include "segment/words/read_once.hpp"
@@ -621,7 +622,7 @@ Result<std::size_t> BroadcastReader::next_size(const Wait& wait) noexcept {
 }
 
 Status BroadcastReader::closed_handle() noexcept {
-    return Status::closed_here("this reader is closed; attach anew");
+    return detail::closed_handle("reader");
 }
 
 BroadcastStats BroadcastReader::stats() const {

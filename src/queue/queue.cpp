@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock {
@@ -47,8 +48,8 @@ Queue::~Queue() {
 
 namespace {
 
-Status closed_handle() noexcept {
-    return Status::closed_here("this queue handle is closed; attach anew");
+Status closed() noexcept {
+    return detail::closed_handle("queue handle");
 }
 
 Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
@@ -75,7 +76,7 @@ Status unsound(QueueCore& core, std::uint64_t index) noexcept {
 Result<std::uint64_t> on_usable(const std::shared_ptr<QueueCore>& core,
                                 std::uint64_t (*act)(QueueCore&, detail::Chosen),
                                 detail::Chosen chosen) noexcept {
-    if (core == nullptr) return closed_handle();
+    if (core == nullptr) return closed();
     if (core->segment->is_foreign()) return core->segment->why_foreign();
     return act(*core, chosen);
 }
@@ -102,13 +103,13 @@ Result<Delivery> detail::QueueAccess::take_seen(const std::shared_ptr<QueueCore>
 
 Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format,
                   std::uint64_t tag) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->put_bytes({message, 0, format, tag}, wait, true);
 }
 
 Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
                                     const Wait& wait, Format format) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
@@ -129,7 +130,7 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
 }
 
 Result<QueueLoan> Queue::loan(std::size_t size, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (!core_->is_able_to_put(size)) return core_->why_unable_to_put(size);
     Result<detail::BlockId> block = core_->allocate(size, wait);
     if (!block) return block.status();
@@ -144,7 +145,7 @@ Result<Delivery> Queue::take(const Wait& wait) noexcept {
 }
 
 Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
     if (!core_->still_has(index)) return core_->segment->why_foreign();
@@ -284,7 +285,7 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
 
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, const Wait& wait,
                         std::size_t least) noexcept try {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     const std::uint64_t slots = core_->view.shape().slots;
     if (least > most || least > slots) {
@@ -306,7 +307,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
 }
 
 Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
     core_->note_alone(index);
@@ -342,12 +343,12 @@ bool Queue::has_room() const noexcept {
 }
 
 Status Queue::wait_ready(const Wait& wait, std::size_t least) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->wait_ready(least, wait);
 }
 
 Status Queue::wait_room(std::size_t size, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->wait_room(size, wait);
 }
 
@@ -356,7 +357,7 @@ std::uint64_t Queue::queued() const {
 }
 
 QueueStats Queue::stats() const {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) closed().or_throw();
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
     stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().participants);
@@ -393,13 +394,13 @@ std::uint64_t Queue::discard() noexcept {
 }
 
 Result<std::vector<DeadLetter>> Queue::dead_letters(std::size_t limit) const {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::list_dead_letters(core_->view, limit);
 }
 
 Result<std::vector<std::byte>> Queue::copy_dead_letter(std::uint64_t sequence) const {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::copy_dead_letter(*core_, sequence);
 }

@@ -7,6 +7,7 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
 #include "segment/words/atomics.hpp"
 
@@ -105,10 +106,11 @@ Status StoreCore::damaged(const char* what) const noexcept {
 
 Status StoreCore::check_usable() const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
-    if (closing.is_cancelled()) {
-        return Status::closed_here("this store handle is closed; attach anew");
-    }
-    return Status::ok();
+    return closing.is_cancelled() ? closed() : Status::ok();
+}
+
+Status StoreCore::closed() noexcept {
+    return closed_handle("store handle");
 }
 
 // ---- the dead

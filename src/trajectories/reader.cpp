@@ -1,6 +1,7 @@
 // The trainer's side: the public interface of TrajectoryReader.
 #include <utility>
 
+#include "segment/closed_handle.hpp"
 #include "segment/words/atomics.hpp"
 #include "trajectories/search.hpp"
 
@@ -12,7 +13,7 @@ using detail::ReaderState;
 namespace {
 
 Status closed() noexcept {
-    return Status::closed_here("this trajectory reader is closed; attach anew");
+    return detail::closed_handle("trajectory reader");
 }
 
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
 #include "segment/words/atomics.hpp"
 #include "trajectories/state.hpp"
@@ -73,7 +74,7 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
 }
 
 Status closed() noexcept {
-    return Status::closed_here("this trajectory writer is closed; attach anew");
+    return detail::closed_handle("trajectory writer");
 }
 
 }  // namespace
