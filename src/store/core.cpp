@@ -238,7 +238,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         }
         const std::uint32_t entry = claim_entry(hash);
         if (entry == StoreIndex::kNone) {
-            count(own().refused);
+            fetch_add_relaxed(own().refused, 1);
             return Status(ErrorCode::NoSpace, "the index of " + title() + " is full where " +
                                                   shown(key) +
                                                   " belongs; create it with more `objects`");
@@ -251,7 +251,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
 }
 
 Status StoreCore::no_room(std::uint64_t bytes) noexcept {
-    count(own().refused);
+    fetch_add_relaxed(own().refused, 1);
     const HeapUse use = heap.use();
     return {ErrorCode::NoSpace,
             "no room for " + std::to_string(bytes) + " bytes in " + title() + ": " +
@@ -294,7 +294,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
             if (Status status = check_usable(); !status) return status;
-            count(own().refused);
+            fetch_add_relaxed(own().refused, 1);
             return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                                   " bytes of shared memory for " + title() + ": " +
                                                   outcome.error.message() +
@@ -356,7 +356,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
     const bool is_late = is_overdue(entry);
     abort(entry);
     if (outcome == Outcome::Damaged) return damaged("links");
-    count(own().expired);
+    fetch_add_relaxed(own().expired, 1);
     return {ErrorCode::Expired,
             is_late ? "the reservation's deadline has passed; the object was not committed"
                     : "the reservation was cleared away; the object was not committed"};
@@ -398,7 +398,7 @@ std::string StoreCore::key_of(std::uint32_t entry) noexcept {
 }
 
 void StoreCore::count_look(bool is_hit) noexcept {
-    count(is_hit ? own().hits : own().misses);
+    fetch_add_relaxed(is_hit ? own().hits : own().misses, 1);
 }
 
 StoreLook StoreCore::look(std::string_view key) noexcept {

@@ -84,8 +84,8 @@ StoreEntries::Outcome StoreEntries::publish(std::uint32_t entry) noexcept {
         if (outcome == Outcome::Changed) continue;
         if (outcome == Outcome::Damaged) return outcome;
         PENSTOCK_CRASH_POINT("store.commit.resident");
-        count(own().committed);
-        count(own().committed_bytes, bytes);
+        fetch_add_relaxed(own().committed, 1);
+        fetch_add_relaxed(own().committed_bytes, bytes);
         return outcome;
     }
     return Outcome::Damaged;
@@ -99,7 +99,7 @@ void StoreEntries::abort(std::uint32_t entry) noexcept {
             return;
         if (!move(entry, seen, State::Freeing, self)) continue;
         PENSTOCK_CRASH_POINT("store.abort.freeing");
-        count(own().aborted);
+        fetch_add_relaxed(own().aborted, 1);
         return free(entry);
     }
 }
@@ -268,8 +268,8 @@ StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
         }
         PENSTOCK_CRASH_POINT("store.evict.freeing");
         free(entry);
-        count(own().evicted);
-        count(own().evicted_bytes, bytes);
+        fetch_add_relaxed(own().evicted, 1);
+        fetch_add_relaxed(own().evicted_bytes, bytes);
         return outcome;
     }
     return Outcome::Damaged;
@@ -299,7 +299,7 @@ StoreEntries::Outcome StoreEntries::remove(std::uint32_t entry) noexcept {
         if (outcome == Outcome::Changed) continue;
         if (outcome == Outcome::Damaged) return outcome;
         PENSTOCK_CRASH_POINT("store.remove.doomed");
-        count(own().deleted);
+        fetch_add_relaxed(own().deleted, 1);
         return outcome;
     }
     return Outcome::Damaged;

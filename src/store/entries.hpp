@@ -21,7 +21,6 @@
 #include "penstock/store.hpp"
 #include "segment/life/segment.hpp"
 #include "segment/memory/heap.hpp"
-#include "segment/words/atomics.hpp"
 #include "store/index.hpp"
 #include "store/order.hpp"
 #include "store/pins.hpp"
@@ -31,6 +30,9 @@ namespace penstock::detail {
 // The entries of a store, through one participant. Any thread.
 struct StoreEntries {
     using Outcome = StoreOrder::Outcome;
+    // Reads of changing words before they count as damaged: each means that another participant made
+    // progress, unless the memory is damaged.
+    static constexpr unsigned kMaxAttempts = 1000;
 
     StoreEntries(std::unique_ptr<Segment> joined, unsigned participant);
     StoreEntries(const StoreEntries&) = delete;
@@ -116,13 +118,5 @@ private:
     void free(std::uint32_t entry) noexcept;
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 };
-
-// Reads of changing words before they count as damaged: each means that another participant made
-// progress, unless the memory is damaged.
-inline constexpr unsigned kMaxAttempts = 1000;
-
-inline void count(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
-    fetch_add_relaxed(counter, amount);
-}
 
 }  // namespace penstock::detail
