@@ -92,6 +92,15 @@ inline WriterCore::Room WriterCore::measure(std::uint64_t length,
     return room;
 }
 
+// Of the next message: of its record, or of the one that names the block of a large message.
+// `alignment`: of a payload that lies in the ring.
+inline WriterCore::Room WriterCore::room_for(std::uint64_t length,
+                                             std::uint64_t alignment) const noexcept {
+    if (length <= longest_inline) [[likely]]
+        return measure(length, alignment);
+    return measure(sizeof(layout::BlockRecord), alignof(layout::BlockRecord));
+}
+
 inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
     return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
 }
@@ -111,7 +120,7 @@ std::uint64_t WriterCore::find_limit() noexcept {
 }
 
 Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
-    const std::uint64_t end = position + room.padding + room.bytes;
+    const std::uint64_t end = end_of(room);
     limit = std::max(limit, find_limit());
     trim_when_idle();
     if (find_untold()) return death_notice();  // another process was the janitor
@@ -226,7 +235,7 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
     }
     store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
     PENSTOCK_CRASH_POINT("broadcast.send.written");
-    position += room.padding + room.bytes;
+    position = end_of(room);
     ++messages;
     bytes += payload_bytes;
     if (blocked) [[unlikely]]
@@ -266,7 +275,7 @@ void WriterCore::measure_pace() noexcept {
 
 inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
     layout::WriterLine& line = view.writer();
-    store_relaxed(line.newest_end, position + room.padding + room.bytes);
+    store_relaxed(line.newest_end, end_of(room));
     // pairs with: the fence in ReaderCore::copy_newest(). A reader of a word stored from here
     // on finds newest_end changed.
     std::atomic_thread_fence(std::memory_order_release);
@@ -320,7 +329,7 @@ void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t le
     header.skip = static_cast<std::uint8_t>(room.skip);
     header.format = static_cast<std::uint8_t>(format);
     header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
-    sent_blocks.push_back({block, position + room.padding + room.bytes});
+    sent_blocks.push_back({block, end_of(room)});
     note_large();
     add_as_sole_writer(view.state().large_messages, 1);
     publish(room, header, length);
@@ -447,8 +456,8 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
     constexpr std::uint64_t kWorthAligning = 256;
     const std::uint64_t alignment =
         message.size() >= kWorthAligning ? layout::kPayloadAlignment : std::uint64_t{8};
-    const WriterCore::Room room = core.measure(message.size(), alignment);
-    if (core.position + room.padding + room.bytes > core.limit) [[unlikely]] {
+    const WriterCore::Room room = core.room_for(message.size(), alignment);
+    if (core.end_of(room) > core.limit) [[unlikely]] {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     if (!message.empty()) std::memcpy(core.payload_at(room), message.data(), message.size());
@@ -471,10 +480,8 @@ Result<BroadcastLoan> BroadcastWriter::loan(std::size_t size, const Wait& wait) 
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return core.why_unusable(size);
     const bool is_large = size > core.longest_inline;
-    const WriterCore::Room room =
-        core.measure(is_large ? sizeof(layout::BlockRecord) : size,
-                     is_large ? alignof(layout::BlockRecord) : layout::kPayloadAlignment);
-    if (core.position + room.padding + room.bytes > core.limit) {
+    const WriterCore::Room room = core.room_for(size, layout::kPayloadAlignment);
+    if (core.end_of(room) > core.limit) {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     std::byte* at = core.payload_at(room);
@@ -496,10 +503,7 @@ bool BroadcastWriter::has_room(std::size_t size) noexcept {
     if (core_ == nullptr) return true;
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return true;  // it fails at once, and that is no wait either
-    const bool is_large = size > core.longest_inline;
-    const WriterCore::Room room =
-        core.measure(is_large ? sizeof(layout::BlockRecord) : size, layout::kPayloadAlignment);
-    const std::uint64_t end = core.position + room.padding + room.bytes;
+    const std::uint64_t end = core.end_of(core.room_for(size, layout::kPayloadAlignment));
     if (end > core.limit) core.limit = std::max(core.limit, core.find_limit());
     return end <= core.limit;
 }
