@@ -343,7 +343,8 @@ public:
     // Adds a group of a former process (a checkpoint), to be delivered again, marked as
     // redelivered.
     Status restore(std::vector<std::byte> message);
-    void set_version(std::uint64_t version) noexcept;
+    // The policy's version, of a restored trainer; as with ack(), a lower one changes nothing.
+    void raise_version(std::uint64_t version) noexcept;
 
     [[nodiscard]] std::uint64_t version() const noexcept;
     [[nodiscard]] std::uint64_t sequences() const noexcept;

@@ -381,10 +381,10 @@ void bind_reader_class(nb::module_& module) {
             "Dead letters stay. Takes time in proportion to the number of groups.")
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message").none())
-        .def("_set_version",
+        .def("_raise_version",
              [](PyReader& reader, std::uint64_t version) {
                  reader.check_usable();
-                 reader.reader.set_version(version);
+                 reader.reader.raise_version(version);
              })
         .def(
             "discard",

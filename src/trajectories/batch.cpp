@@ -363,9 +363,7 @@ void TrajectoryBatch::fill_versions(std::span<std::int64_t> out) const noexcept 
 void TrajectoryBatch::ack(std::uint64_t step) noexcept {
     if (!is_open() || reader_->is_foreign()) return;
     layout::BoardState& board = reader_->board.state();
-    std::uint64_t version = detail::load_relaxed(board.version);
-    while (version < step && !detail::cas_acq_rel(board.version, version, step)) {
-    }
+    reader_->board.raise_version(step);
     PENSTOCK_CRASH_POINT("trajectories.ack.version");
     for (HeldGroup& group : groups_) {
         group.ack();

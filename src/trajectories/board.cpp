@@ -56,6 +56,13 @@ void Board::check(const QueueView& view) {
     }
 }
 
+// pairs with: the acquire loads of version: what a trainer did before is seen with it
+void Board::raise_version(std::uint64_t version) noexcept {
+    std::uint64_t seen = load_relaxed(state().version);
+    while (seen < version && !cas_acq_rel(state().version, seen, version)) {
+    }
+}
+
 void Board::sign(const EnvironmentOptions& environment) noexcept {
     BoardParticipant& participant = own();
     store_release(participant.environment, 0);

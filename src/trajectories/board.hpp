@@ -43,6 +43,8 @@ public:
     static void check(const QueueView& view);
 
     [[nodiscard]] layout::BoardState& state() const noexcept { return head_->state; }
+    // Raises the policy's version; a lower one changes nothing.
+    void raise_version(std::uint64_t version) noexcept;
     [[nodiscard]] Signal& credit_signal() noexcept { return credit_; }
 
     // Fills in the caller's own slot, before it becomes a producer.

@@ -86,9 +86,9 @@ Status TrajectoryReader::restore(std::vector<std::byte> message) {
     return Status::ok();
 }
 
-void TrajectoryReader::set_version(std::uint64_t version) noexcept {
+void TrajectoryReader::raise_version(std::uint64_t version) noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
-    detail::store_release(state_->board.state().version, version);
+    state_->board.raise_version(version);
     state_->board.credit_signal().notify();
 }
 

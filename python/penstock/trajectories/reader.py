@@ -331,8 +331,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         """
         if state.get("format") != _STATE_FORMAT:
             raise Incompatible(f"a state of format {state.get('format')!r}, and 1 is known here")
-        if state["version"] > self.version:
-            self._set_version(state["version"])
+        self._raise_version(state["version"])
         if state["instance"] != self._instance:
             for message in state["messages"]:
                 self._restore(message)

@@ -198,7 +198,7 @@ protected:
                 {"stats", thrown([&] { static_cast<void>(reader.stats()); })},
                 {"is_ready", quiet([&] { return !reader.is_ready(); })},
                 {"held_messages", quiet([&] { return reader.held_messages().empty(); })},
-                {"set_version", quiet([&] { return reader.set_version(7), true; })},
+                {"raise_version", quiet([&] { return reader.raise_version(7), true; })},
                 {"version", quiet([&] { return reader.version() == 0; })},
                 {"sequences", quiet([&] { return reader.sequences() == 0; })},
                 {"discard", quiet([&] { return reader.discard() == 0; })},

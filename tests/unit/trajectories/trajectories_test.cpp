@@ -537,12 +537,22 @@ TEST_F(TrajectoryTest, StaleGroupsAreDroppedOnRequestAndCounted) {
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     ASSERT_TRUE(succeeds(put(writer, 0, 2, nullptr, 3)));
     ASSERT_TRUE(succeeds(put(writer, 1, 2, nullptr, 4)));
-    reader.set_version(5);
+    reader.raise_version(5);
     auto batch = reader.next_batch({.drops_stale = true}, kLong);
     ASSERT_TRUE(succeeds(batch));
     EXPECT_EQ(ids(*batch), Ids{"g1"});
     EXPECT_EQ(reader.stats().dropped_stale, 1U);
     batch->ack(6);
+}
+
+TEST_F(TrajectoryTest, TheVersionOnlyGrows) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
+    reader.raise_version(5);
+    EXPECT_EQ(reader.version(), 5U);
+    reader.raise_version(4);  // a checkpoint of before
+    EXPECT_EQ(reader.version(), 5U);
+    reader.raise_version(6);
+    EXPECT_EQ(TrajectoryWriter::attach(name_, environment("a")).version(), 6U);
 }
 
 TEST_F(TrajectoryTest, RestoredGroupsComeFirstAndAreMarked) {
