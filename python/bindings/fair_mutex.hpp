@@ -16,7 +16,7 @@
 namespace penstock::py {
 
 // Any thread may call any function. None needs the GIL; enter() must be called without it.
-class Turnstile {
+class FairMutex {
 public:
     // Takes the turn if it is free. Never waits.
     bool try_enter() noexcept;

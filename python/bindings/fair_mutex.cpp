@@ -1,6 +1,6 @@
 // A mutex with a queue: std::timed_mutex can neither be unlocked by another thread than the one
 // that locked it (a loan may be), nor keep a busy thread from overtaking for ever.
-#include "turnstile.hpp"
+#include "fair_mutex.hpp"
 
 namespace penstock::py {
 namespace {
@@ -16,12 +16,12 @@ bool is_ended(const Wait& wait) noexcept {
 
 }  // namespace
 
-void Turnstile::take() noexcept {
+void FairMutex::take() noexcept {
     taken_ = true;
     owner_ = std::this_thread::get_id();
 }
 
-bool Turnstile::try_enter() noexcept {
+bool FairMutex::try_lock() noexcept {
     const std::lock_guard guard(mutex_);
     if (taken_) {
         return false;
@@ -30,12 +30,12 @@ bool Turnstile::try_enter() noexcept {
     return true;
 }
 
-bool Turnstile::is_mine() const noexcept {
+bool FairMutex::is_mine() const noexcept {
     const std::lock_guard guard(mutex_);
     return taken_ && owner_ == std::this_thread::get_id();
 }
 
-Status Turnstile::enter(const Wait& wait) {
+Status FairMutex::lock(const Wait& wait) {
     std::unique_lock guard(mutex_);
     Waiter self{.since = Clock::now()};
     const auto place = waiters_.insert(waiters_.end(), &self);
@@ -48,7 +48,7 @@ Status Turnstile::enter(const Wait& wait) {
             break;
         }
         self.wake.wait_for(guard, wait.deadline.left(now, slice));
-        guard.unlock();  // the callback takes the GIL, which a thread in try_enter() may hold
+        guard.unlock();  // the callback takes the GIL, which a thread in try_lock() may hold
         const bool ended = is_ended(wait);
         guard.lock();
         if (ended) {
@@ -65,14 +65,14 @@ Status Turnstile::enter(const Wait& wait) {
     return outcome;
 }
 
-void Turnstile::leave() noexcept {
+void FairMutex::unlock() noexcept {
     const std::lock_guard guard(mutex_);
     pass_on();
 }
 
 // A thread that has waited for long is handed the turn. Otherwise the leaving thread may overtake a
 // newcomer: switching threads for every message would cost far more than a message.
-void Turnstile::pass_on() noexcept {
+void FairMutex::pass_on() noexcept {
     owner_ = {};
     taken_ = false;
     if (!waiters_.empty()) {
