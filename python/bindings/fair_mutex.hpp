@@ -1,7 +1,6 @@
-// Lets the threads of a process share one handle of the library, which belongs to one thread at a
-// time: a thread that enters has the handle alone until it leaves. A thread that has waited for
-// over a millisecond goes before newcomers: beside three busy senders on a full ring the longest
-// wait for a turn was 15 s without that and 4 ms with it.
+// A mutex by which the threads of a process use one handle of the library, which by itself belongs
+// to one thread. A thread that has waited for over a millisecond goes before newcomers: beside
+// three busy senders on a full ring the longest wait was 15 s without that and 4 ms with it.
 #pragma once
 
 #include <chrono>
@@ -15,16 +14,16 @@
 
 namespace penstock::py {
 
-// Any thread may call any function. None needs the GIL; enter() must be called without it.
+// Any thread may call any function. None needs the GIL; lock() must be called without it.
 class FairMutex {
 public:
-    // Takes the turn if it is free. Never waits.
-    bool try_enter() noexcept;
-    // Waits for the turn as long as `wait` allows: Timeout, Cancelled.
-    Status enter(const Wait& wait);
-    void leave() noexcept;
+    // Locks it if it is free. Never waits.
+    bool try_lock() noexcept;
+    // Waits for it as long as `wait` allows: Timeout, Cancelled.
+    Status lock(const Wait& wait);
+    void unlock() noexcept;
 
-    // Whether this thread has the turn: a signal handler or finalizer ran inside one of its calls.
+    // Whether this thread holds it: a signal handler or finalizer ran inside one of its calls.
     [[nodiscard]] bool is_mine() const noexcept;
 
 private:

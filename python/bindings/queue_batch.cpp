@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "block.hpp"
 #include "queue.hpp"
 #include "received.hpp"
 
@@ -218,19 +219,14 @@ nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout) {
 void bind_queue_batch(nb::module_& module) {
     bind_exporter<QueueLease>(module, "_QueueLease");
 
-    nb::class_<BatchBlock>(module, "Batch",
-                           "Messages of a queue, read in place; made by ``Queue.get_many()`` and "
-                           "``get_view()``.\n\n"
-                           "Can be entered once. Acknowledged at the end of the block, nacked on "
-                           "an exception.")
-        .def("__enter__", &BatchBlock::enter)
-        .def("_untake", &BatchBlock::untake)
-        .def(
-            "__exit__",
-            [](BatchBlock& block, nb::handle type, nb::handle, nb::handle) {
-                block.exit(!type.is_none());
-            },
-            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+    nb::class_<BatchBlock> bound(
+        module, "Batch",
+        "Messages of a queue, read in place; made by "
+        "``Queue.get_many()`` and ``get_view()``.\n\n"
+        "Can be entered once. Acknowledged at the end of the block, nacked "
+        "on an exception.");
+    bind_block(bound);
+    bound.def("_untake", &BatchBlock::untake);
 }
 
 }  // namespace penstock::py

@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "block.hpp"
 #include "reader.hpp"
 #include "received.hpp"
 #include "wait.hpp"
@@ -69,17 +70,11 @@ nb::object make_view(nb::handle_t<Reader> reader, nb::handle timeout) {
 void bind_view(nb::module_& module) {
     bind_exporter<Lease>(module, "_Lease");
 
-    nb::class_<ViewBlock>(module, "View",
-                          "One message of a Broadcast, read in place; made by "
-                          "``BroadcastReader.recv_view()``.\n\n"
-                          "Can be entered once, by any thread of its process.")
-        .def("__enter__", &ViewBlock::enter)
-        .def(
-            "__exit__",
-            [](ViewBlock& block, nb::handle type, nb::handle, nb::handle) {
-                block.exit(!type.is_none());
-            },
-            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+    nb::class_<ViewBlock> bound(module, "View",
+                                "One message of a Broadcast, read in place; made by "
+                                "``BroadcastReader.recv_view()``.\n\n"
+                                "Can be entered once, by any thread of its process.");
+    bind_block(bound);
 }
 
 }  // namespace penstock::py

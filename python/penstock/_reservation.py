@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -164,12 +163,7 @@ class Reservation:
     def __enter__(self) -> Any:
         return self.room
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
             self._commit(stacklevel=3)
         else:

@@ -145,9 +145,7 @@ class BroadcastWriter(_core.BroadcastWriter):
     @property
     def handle(self) -> Handle:
         """A handle with which readers attach; can be pickled."""
-        if self.name:
-            return Handle(self.name, self._instance)
-        return Handle.of_descriptor(self._descriptor(), self._instance)
+        return _handle_of(self)
 
     def readers(self) -> list[ReaderState]:
         """The state of every rank. Works while another thread is sending."""
@@ -222,9 +220,7 @@ class BroadcastReader(_core.BroadcastReader):
     @property
     def handle(self) -> Handle:
         """A handle with which other readers attach; can be pickled."""
-        if self.name:
-            return Handle(self.name, self._instance)
-        return Handle.of_descriptor(self._descriptor(), self._instance)
+        return _handle_of(self)
 
     def stats(self) -> BroadcastStats:
         """Counters since attachment. Works while another thread is receiving."""
@@ -279,6 +275,12 @@ class BroadcastReader(_core.BroadcastReader):
 _lent: weakref.WeakKeyDictionary[BroadcastWriter, asyncio.Task[Any] | None] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def _handle_of(side: _core.BroadcastWriter | _core.BroadcastReader) -> Handle:
+    if side.name:
+        return Handle(side.name, side._instance)
+    return Handle.of_descriptor(side._descriptor(), side._instance)
 
 
 class _TaskLoan:

@@ -60,38 +60,33 @@ bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexce
     return payload_of(seen_newer) == number + 1 && payload_of(seen_older) == number + 1;
 }
 
-StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
-                                       std::uint64_t payload) noexcept {
+StoreOrder::Outcome StoreOrder::move(std::uint32_t number, std::uint64_t seen,
+                                     std::uint64_t payload, Planner plan_links,
+                                     std::uint64_t bits) noexcept {
     Word& word = view_.entry(number).word;
     WordPlan last;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
-        const bool fits = plan_append(plan, number);
+        const bool fits = (this->*plan_links)(plan, number);
         if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
         if (fits && words_->change(plan)) return Outcome::Done;
         const std::uint64_t now = words_->read(word);
-        if (payload_of(now) != payload_of(seen)) return Outcome::Changed;
+        if (((seen ^ now) & bits) != 0) return Outcome::Changed;
         seen = now;
         last = plan;
     }
     return Outcome::Damaged;
 }
 
+StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
+                                       std::uint64_t payload) noexcept {
+    return move(number, seen, payload, &StoreOrder::plan_append, layout::kPayloadMask);
+}
+
 StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
-    Word& word = view_.entry(number).word;
-    WordPlan last;
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        WordPlan plan;
-        plan.set(word, seen, payload);
-        const bool fits = plan_removal(plan, number);
-        if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
-        if (fits && words_->change(plan)) return Outcome::Done;
-        if (words_->read(word) != seen) return Outcome::Changed;
-        last = plan;
-    }
-    return Outcome::Damaged;
+    return move(number, seen, payload, &StoreOrder::plan_removal, ~std::uint64_t{0});
 }
 
 void StoreOrder::renew(std::uint32_t number) noexcept {

@@ -39,6 +39,9 @@ public:
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
 private:
+    // Adds the links to a plan. False: they do not fit together, and the plan says what was seen.
+    using Planner = bool (StoreOrder::*)(WordPlan& plan, std::uint32_t number) const noexcept;
+
     [[nodiscard]] std::uint64_t link(const Word& word) const noexcept {
         return payload_of(words_->read(word));
     }
@@ -48,6 +51,9 @@ private:
     [[nodiscard]] layout::StoreEntry& entry(std::uint64_t link) const noexcept {
         return view_.entry(static_cast<std::uint32_t>(link - 1));
     }
+    // append() and remove(). `bits`: those of the word that may not change meanwhile.
+    Outcome move(std::uint32_t number, std::uint64_t seen, std::uint64_t payload,
+                 Planner plan_links, std::uint64_t bits) noexcept;
     // False: the links do not fit together; the plan records what was seen.
     bool plan_removal(WordPlan& plan, std::uint32_t number) const noexcept;
     bool plan_append(WordPlan& plan, std::uint32_t number) const noexcept;
