@@ -55,7 +55,7 @@ def use_anew(kind: str, name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*takes the place of:RuntimeWarning")
 @pytest.mark.parametrize("number", SEEDS)
 @pytest.mark.parametrize("kind", ["broadcast", "queue", "store", "trajectories"])
-def test_whatever_is_written_over_a_segment(kind: str, number: int) -> None:
+def test_a_corrupted_segment_harms_no_process(kind: str, number: int) -> None:
     name, seed = f"corrupted-{secrets.token_hex(4)}", FIRST_SEED + number
     file = Path("/dev/shm") / f"penstock.{name}"
     try:

@@ -168,7 +168,7 @@ def _number_of(group: dict[str, Any]) -> int:
     return number
 
 
-def test_what_living_environments_send_comes_once_whoever_dies_or_stops(tmp_path: Path) -> None:
+def test_groups_of_live_environments_come_once_despite_deaths_and_stops(tmp_path: Path) -> None:
     tokenizer = save_tokenizer(tmp_path / "tokenizer")
     name = f"atropos-{uuid.uuid4().hex[:8]}"
     came: queue.Queue[dict[str, Any]] = queue.Queue()

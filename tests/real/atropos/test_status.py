@@ -57,7 +57,7 @@ class Peer:
 
 
 @in_full_tier
-def test_environments_are_told_of_as_much_as_by_atropos_server() -> None:
+def test_environments_are_told_as_much_as_by_atropos_server() -> None:
     """But for which groups are in the batches, and so in the rest: less than a large one."""
     dice = random.Random(1)
     batches = 0

@@ -154,7 +154,7 @@ def test_without_a_server(tmp_path: Path, tokenizer: str, queue: str) -> None:
     check_all_came(trains, *environments)
 
 
-def test_no_server_that_names_a_queue_is_said_in_words(tokenizer: str, queue: str) -> None:
+def test_a_missing_server_or_queue_name_is_reported(tokenizer: str, queue: str) -> None:
     with penstock_server() as address:
         environment = Single(configured(address, tokenizer, "early", transport="shm"), 1)
         group = asyncio.run(environment.collect_trajectories({"number": 1}))[0]

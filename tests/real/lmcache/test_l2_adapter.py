@@ -62,7 +62,7 @@ def peer_with_tier(peer: Callable[..., Peer], tier: str) -> Peer:
 # ---- a store that is full
 
 
-def test_what_is_not_locked_makes_room(tier: str) -> None:
+def test_unlocked_chunks_make_room(tier: str) -> None:
     with calls(tier) as one:
         for number in range(30):
             assert one.store({key_of(number): data_of(number)})
@@ -107,7 +107,7 @@ def test_a_chunk_of_another_size_is_not_loaded(tier: str) -> None:
 # ---- servers that die, and those that work at the same time
 
 
-def test_what_a_killed_server_had_locked_is_free(tier: str, peer: Callable[..., Peer]) -> None:
+def test_locks_of_a_killed_server_are_released(tier: str, peer: Callable[..., Peer]) -> None:
     with calls(tier) as one:
         assert one.store({key_of(number): data_of(number) for number in range(9)})
         other = peer_with_tier(peer, tier)
@@ -286,7 +286,7 @@ def test_a_chunk_that_goes_while_it_is_listed_has_no_place_in_lists_or_usage(
 # ---- the tier itself
 
 
-def test_a_tier_with_another_capacity_stays_as_it_is_and_it_is_said(
+def test_a_tier_with_another_capacity_is_kept_and_reported(
     tier: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with calls(tier), caplog.at_level(logging.WARNING), calls(tier, capacity="64MiB") as other:
@@ -354,7 +354,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("kind", ["plugin", "native_plugin"])
-def test_what_can_not_be_is_refused_in_words(tier: str, kind: str) -> None:
+def test_impossible_values_are_refused_with_a_reason(tier: str, kind: str) -> None:
     for params, sentence in REFUSED:
         given = {**params, "name": tier} if params.get("name") == "x" else params
         with pytest.raises(ValueError, match=re.escape(sentence)) as raised:

@@ -88,7 +88,7 @@ def test_a_server_that_was_killed_leaves_its_chunks_to_the_next(
         assert load_chunks(second) == stored
 
 
-def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path: Path) -> None:
+def test_two_servers_with_any_adapters_share_one_tier(tier: str, tmp_path: Path) -> None:
     with (
         Server("plugin", tmp_path / "first.log", name=tier) as first,
         Server("native_plugin", tmp_path / "second.log", name=tier) as second,
@@ -98,7 +98,7 @@ def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path:
 
 
 @in_the_full_tier
-def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
+def test_a_server_ended_while_it_stores_leaves_whole_chunks(
     tier: str, adapter: str, tmp_path: Path
 ) -> None:
     with Server(adapter, tmp_path / "first.log", name=tier) as first:
@@ -125,7 +125,7 @@ def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
 
 
 @in_the_full_tier
-def test_a_server_that_is_asked_for_what_can_not_be_ends_with_a_sentence(
+def test_a_server_with_impossible_options_ends_with_a_message(
     tier: str, adapter: str, tmp_path: Path
 ) -> None:
     with Server(adapter, tmp_path / "log", name=tier, populate="yes") as server:

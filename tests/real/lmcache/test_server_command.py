@@ -71,7 +71,7 @@ def test_the_module_serves_too_and_ends_with_0(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_told_before_it_is_up_it_ends_with_0(number: signal.Signals, name: str) -> None:
+def test_a_signal_before_it_is_up_ends_it_with_0(number: signal.Signals, name: str) -> None:
     with command(name) as process:
         started = Path(f"/proc/{process.pid}/status")
         while not _listens(started):
@@ -90,7 +90,7 @@ def _listens(status: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_told_while_it_serves_it_ends_with_0(number: signal.Signals, name: str) -> None:
+def test_a_signal_while_it_serves_ends_it_with_0(number: signal.Signals, name: str) -> None:
     with Server(name) as server:
         assert server.end(number) == 0
     assert not list(Path("/dev/shm").glob(f"*{name}*"))
@@ -110,7 +110,7 @@ def test_it_speaks_grpc_too(name: str) -> None:
         assert server.end() == 0
 
 
-def test_a_port_that_is_taken_is_said(name: str) -> None:
+def test_a_taken_port_is_reported(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with command(name, "--port", port) as process:
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_is_said(name: str) -> None:
     assert not list(Path("/dev/shm").glob(f"*{name}*"))
 
 
-def test_what_is_wrong_is_said_before_lmcache_is_imported(name: str) -> None:
+def test_errors_are_reported_before_lmcache_is_imported(name: str) -> None:
     """That takes seconds."""
     wrong: list[tuple[list[str], str]] = [
         (["--pool", name, "--capacity", "8TiB"], "8"),
