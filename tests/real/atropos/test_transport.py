@@ -39,7 +39,7 @@ FIELDS = (
 
 
 def configured(*arguments: Any, **fields: Any) -> Any:
-    """Logs nothing: the inference server for tests has no metrics."""
+    """Without logging: the inference server for tests has no metrics."""
     return config_for(*arguments, min_items_sent_before_logging=1_000_000, **fields)
 
 
@@ -94,7 +94,7 @@ def run_all(trains: Trainer, *environments: Any) -> None:
 
 
 def leave(environment: Any) -> None:
-    """As at the end of its process."""
+    """Leave as at the end of the environment's process."""
     if environment._penstock_transport is not None:
         environment._penstock_transport.close()
 
@@ -207,7 +207,7 @@ def test_configs_of_before_and_after_have_the_fields() -> None:
     assert Later(transport="Shm").transport is base.TransportType.SHM
     with pytest.raises(ValueError, match="transport"):
         Later(transport="tcp")
-    atropos.install()  # the second time
+    atropos.install()  # a second time
     assert json.loads(Later(transport="shm", mine=2).model_dump_json())["transport"] == "shm"
 
 

@@ -1,4 +1,4 @@
-"""The L2 adapter in a process that forks: the child has none of its threads, and ends."""
+"""The L2 adapter in a process that forks: the child has none of its threads, and must end."""
 
 from __future__ import annotations
 

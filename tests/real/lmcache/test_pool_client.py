@@ -1,5 +1,5 @@
-"""PoolClient and LMCache's own worker classes over one cache: each brings back, bit for bit, what
-it stored, and both the same.
+"""PoolClient and LMCache's own worker classes over one cache: each retrieves its own chunks bit for
+bit, with equal results.
 """
 
 from __future__ import annotations

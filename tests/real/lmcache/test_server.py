@@ -80,7 +80,7 @@ def test_a_stopped_workers_slot_is_not_used_before_it_has_ended(server: Server, 
     with worker(server) as late, worker(server) as other:
         (offset,) = late.call("prepare_store", tokens)
         late.signal(signal.SIGSTOP)
-        # All of the pool is written meanwhile, and more.
+        # Meanwhile more than the whole pool is written.
         for number in range(40):
             many = tokens_of(100 + number, chunks=16)
             other.call("store", many, 0, f"fill{number}")
