@@ -1,6 +1,6 @@
 """One session: processes that use a segment through the whole Python API, and one that corrupts it.
 
-python corrupted_session.py KIND NAME SEED SECONDS
+    python corrupted_session.py KIND NAME SEED SECONDS
 
 Exit code 0: every call returned in time, with a value or one of Penstock's errors. A call that
 hangs shows where, and ends the session with code 1; another exception, or too much memory, ends it

@@ -1,7 +1,6 @@
-"""The share of the batches that each environment gets, from Atropos' own server and from
-Penstock's.
+"""Each environment's share of the batches, from Atropos' own server and from Penstock's.
 
-python tests/real/atropos/shares.py [--batches 90] [--sizes 16 2] [--minimum 0.5]
+    python tests/real/atropos/shares.py [--batches 90] [--sizes 16 2] [--minimum 0.5]
 
 Both servers run at once, each with the same two real environments, with groups of 16 and of 2, and
 a trainer that requests batches of 64. ``--minimum`` is the ``min_batch_allocation`` of the
