@@ -1,5 +1,5 @@
-// The copy of the newest small record beside the writer's position: taken where it may be, and
-// never believed where it is not that record.
+// The copy of the newest small record beside the writer's position: used when it is the wanted
+// record, and ignored when it is not.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -26,7 +26,7 @@ constexpr std::size_t kMax = WriterLine::kMaxBytes;
 
 class NewestTest : public BroadcastTest {
 protected:
-    // The next message is this one, and ends where the buffer is left alone.
+    // The next message is `number`, and nothing behind its end is written to the buffer.
     ::testing::AssertionResult receives_into(BroadcastReader& reader, std::uint64_t number,
                                              std::size_t size) {
         std::array<std::byte, 256> buffer{};
@@ -66,7 +66,7 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     EXPECT_TRUE(receives_into(reader, 7, kMax));
 }
 
-// Each record twice in the memory: which of the two was read shows when the other is gone.
+// Each record lies in memory twice: clearing the ring shows which of the two was read.
 TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
@@ -79,7 +79,7 @@ TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     }
 }
 
-TEST_F(NewestTest, WhoLagsBehindReadsTheRing) {
+TEST_F(NewestTest, ALaggingReaderReadsTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
@@ -101,7 +101,7 @@ TEST_F(NewestTest, ATooSmallBufferLeavesTheMessage) {
     EXPECT_TRUE(receives_into(reader, 0, 64));
 }
 
-// What a replacement finds there may be older than its place, or newer than its count.
+// A replacement may find a copy that is older than its start, or newer than its count.
 TEST_F(NewestTest, AReplacementCountsByTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
@@ -161,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
         Lie{"Elsewhere", in_header([](RecordHeader& h) { h.skip = 3; })}),
     [](const auto& lie) { return lie.param.label; });
 
-// A conversation with bursts in it, so that copies are taken, overtaken, and left out.
+// Ping-pong with bursts, so that copies are taken, overtaken and skipped.
 TEST_F(NewestTest, NoCopyIsTorn) {
     constexpr std::uint64_t kMessages = 200'000;
     const std::string name = new_name();

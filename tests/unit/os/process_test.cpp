@@ -1,4 +1,4 @@
-// Facts about processes: this one's identity, names for display, and which are stopped.
+// Facts about processes: identity, display names, and whether they are stopped.
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ using test::Shared;
 
 constexpr const char* kTellName = "PENSTOCK_UNIT_TEST_TELL_NAME";
 
-// A process with arguments of our choice: this very program, which then only tells its name.
+// This program, executed again under other arguments, writes its display name and exits.
 const bool only_tells_name = [] {
     const char* descriptor = std::getenv(kTellName);
     if (descriptor == nullptr) return false;
@@ -76,7 +76,7 @@ TEST(ProcessTest, IsKnownByItsScriptOrItsProgram) {
     EXPECT_EQ(name_when_called({"my program", ""}), "my program");
 }
 
-TEST(ProcessTest, SeesWhoIsStopped) {
+TEST(ProcessTest, SeesAStoppedProcess) {
     struct Facts {
         std::uint64_t pid_namespace;
         std::uint64_t start_time;
@@ -85,7 +85,7 @@ TEST(ProcessTest, SeesWhoIsStopped) {
     const Gate told;
     const Gate end;
     Child child([&] {
-        ::prctl(PR_SET_NAME, "a) T (b) 1 2");  // a name made to mislead readers of /proc/N/stat
+        ::prctl(PR_SET_NAME, "a) T (b) 1 2");  // a name that misleads parsers of /proc/N/stat
         const ProcessIdentity self = identify_self();
         *facts = {self.pid_namespace, self.start_time};
         told.open();
@@ -105,7 +105,7 @@ TEST(ProcessTest, SeesWhoIsStopped) {
     EXPECT_FALSE(is_stopped(pid, pid_namespace, start_time));
 }
 
-TEST(ProcessTest, SeesWhoIsStoppedFromAnotherTimeNamespace) {
+TEST(ProcessTest, SeesAStoppedProcessFromAnotherTimeNamespace) {
     const Shared<ProcessIdentity> who;
     Gate known;
     Child child([&] {
@@ -124,7 +124,7 @@ TEST(ProcessTest, SeesWhoIsStoppedFromAnotherTimeNamespace) {
     EXPECT_EQ(outcome, 0);
 }
 
-TEST(ProcessTest, NobodyIsNotStopped) {
+TEST(ProcessTest, RunningAndMissingProcessesAreNotStopped) {
     const ProcessIdentity self = identify_self();
     EXPECT_FALSE(is_stopped(self.pid, self.pid_namespace, self.start_time));
     EXPECT_FALSE(is_stopped(0, self.pid_namespace, 0));

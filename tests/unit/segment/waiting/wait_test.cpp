@@ -1,4 +1,4 @@
-// Deadlines, cancellation, and how long spinning is tried.
+// Deadlines, cancellation, and the length of spinning.
 #include "penstock/wait.hpp"
 
 #include <gtest/gtest.h>
@@ -53,7 +53,7 @@ TEST(DeadlineTest, BeyondTheEndOfTimeIsNever) {
     EXPECT_TRUE(Deadline::after(std::chrono::nanoseconds::max()).is_never());
 }
 
-TEST(WaitTest, ConvertsFromWhatPeopleWrite) {
+TEST(WaitTest, ConvertsFromUsualTypes) {
     EXPECT_TRUE(Wait().deadline.is_never());
     EXPECT_TRUE(Wait(Deadline::now()).deadline.is_try());
     const Wait in_seconds = 2s;
@@ -93,7 +93,7 @@ TEST(SpinBudgetTest, GrowsWithSuccessAndShrinksWithFailureWithinBounds) {
     EXPECT_LT(before, most);
 }
 
-// A budget that can't get smaller any more.
+// A budget at its minimum.
 detail::SpinBudget make_poor() {
     detail::SpinBudget budget;
     for (int i = 0; i < 100; ++i) budget.lost();
@@ -113,7 +113,7 @@ TEST(SpinBudgetTest, RecoversWhenALongerSpinWouldHaveWon) {
     EXPECT_EQ(budget.nanoseconds(), most) << "as long as can be";
 }
 
-TEST(SpinBudgetTest, BelievesThatLessOftenWhereTheLongestSpinLosesToo) {
+TEST(SpinBudgetTest, RecoversLessOftenWhereTheLongestSpinLosesToo) {
     detail::SpinBudget budget = make_poor();
     if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
     const auto count_until_believed = [&] {
