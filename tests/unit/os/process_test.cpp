@@ -2,7 +2,6 @@
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>

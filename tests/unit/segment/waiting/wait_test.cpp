@@ -1,20 +1,14 @@
-// Deadlines, cancellation, and how long spinning is tried.
+// Deadlines and cancellation.
 #include "penstock/wait.hpp"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 
 #include <chrono>
-
-#include "segment/waiting/signal.hpp"
-#include "tests/unit/support/child.hpp"
 
 namespace penstock {
 namespace {
 
 using namespace std::chrono_literals;
-using test::Child;
-using test::require;
 
 TEST(DeadlineTest, NeverPasses) {
     const Deadline never = Deadline::never();
