@@ -14,7 +14,7 @@ unsigned online_processors() noexcept;
 std::uint32_t current_processor() noexcept;
 
 // Moves the calling thread to another of the processors it may run on, of the same memory node if
-// there is one; true if it moved. The scheduler is free to move it back. Costs two system calls and a migration. The thread's affinity
+// there is one; true if it moved. The scheduler is free to move it back. Costs some system calls and a migration. The thread's affinity
 // is taken away and given back in between: a change by another process in those microseconds is
 // lost. False where the thread is pinned to one processor, or where the kernel refuses.
 bool step_aside() noexcept;

@@ -2,11 +2,13 @@
 #include "os/processor.hpp"
 
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 
 namespace penstock::os {
@@ -39,6 +41,19 @@ void keep_near(unsigned node, cpu_set_t& processors) noexcept {
     if (CPU_COUNT(&near) > 0) processors = near;
 }
 
+// A thread that nobody pinned is restored by allowing every processor, so that it goes on following
+// its cpuset when that grows; to the kernel, `allowed` would be a pin.
+void restore_affinity(const cpu_set_t& allowed) noexcept {
+    cpu_set_t every;
+    std::memset(&every, 0xFF, sizeof every);
+    cpu_set_t granted;
+    if (::sched_setaffinity(0, sizeof every, &every) == 0 &&
+        ::sched_getaffinity(0, sizeof granted, &granted) == 0 && CPU_EQUAL(&granted, &allowed)) {
+        return;
+    }
+    ::sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 }  // namespace
 
 unsigned online_processors() noexcept {
@@ -54,14 +69,17 @@ bool step_aside() noexcept {
     // Refused on machines with more processors than a cpu_set_t holds (1024): no move there.
     if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return false;
     Place here;
-    if (::getcpu(&here.processor, &here.node) != 0 || here.processor >= CPU_SETSIZE) return false;
+    if (::syscall(SYS_getcpu, &here.processor, &here.node, nullptr) != 0 ||
+        here.processor >= CPU_SETSIZE) {
+        return false;
+    }
     cpu_set_t others = allowed;
     CPU_CLR(here.processor, &others);
     if (CPU_COUNT(&others) == 0) return false;
     keep_near(here.node, others);
     if (::sched_setaffinity(0, sizeof others, &others) != 0) return false;
-    // It was allowed before and is again; a cpuset that shrank meanwhile trims it by itself.
-    return ::sched_setaffinity(0, sizeof allowed, &allowed) == 0;
+    restore_affinity(allowed);
+    return true;
 }
 
 }  // namespace penstock::os

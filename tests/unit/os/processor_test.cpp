@@ -52,6 +52,20 @@ TEST(ProcessorTest, APinnedThreadCanNotStepAside) {
     EXPECT_EQ(child.wait(), 0);
 }
 
+TEST(ProcessorTest, SteppingAsideKeepsAPinToSeveralProcessors) {
+    const cpu_set_t before = allowed_processors();
+    if (CPU_COUNT(&before) < 3) GTEST_SKIP() << "three processors are needed";
+    Child child([&] {
+        cpu_set_t pinned = before;
+        CPU_CLR(current_processor(), &pinned);
+        require(::sched_setaffinity(0, sizeof pinned, &pinned) == 0);
+        require(step_aside());
+        const cpu_set_t after = allowed_processors();
+        require(CPU_EQUAL(&pinned, &after) != 0);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
 TEST(ProcessorTest, SteppingAsideMovesTheThreadAndKeepsItsAffinity) {
     const cpu_set_t before = allowed_processors();
     if (CPU_COUNT(&before) < 2) GTEST_SKIP() << "one processor is allowed here";
