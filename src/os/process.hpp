@@ -20,7 +20,4 @@ ProcessIdentity identify_self();
 // `start_time` in this process's own PID namespace. False where that is unknown.
 bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time) noexcept;
 
-// Processors this process may run on, at least 1.
-unsigned usable_processors() noexcept;
-
 }  // namespace penstock::os

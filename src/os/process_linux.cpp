@@ -1,7 +1,6 @@
-// Processes on Linux: /proc and sched_getaffinity.
+// Processes on Linux: /proc.
 #include "os/process.hpp"
 
-#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -99,13 +98,6 @@ bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t st
     } catch (...) {
         return false;
     }
-}
-
-unsigned usable_processors() noexcept {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
 }
 
 }  // namespace penstock::os

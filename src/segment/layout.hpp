@@ -11,7 +11,7 @@
 namespace penstock::layout {
 
 inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
-inline constexpr std::uint32_t kLayoutVersion = 3;
+inline constexpr std::uint32_t kLayoutVersion = 4;
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
@@ -88,9 +88,12 @@ static_assert(sizeof(ParticipantSlot) == 256);
 // The word that waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of
 // wake-ups. The count wraps after 2^31: to miss a wake-up a sleeper would have to stay between its
 // look and its sleep for that long, and its sleep is bounded anyway. Waiters set bit 0, wakers
-// clear it by adding 1.
+// clear it by adding 1. What the last waker notes beside it tells waiters the cost
+// of a wake-up; it affects only how long they spin.
 struct alignas(kApart) SignalWord {
     std::atomic<std::uint32_t> word;
+    std::atomic<std::uint32_t> waker_processor;  // that the last waker ran on
+    std::atomic<std::int64_t> woken_at;          // monotonic ns, when it called the kernel
 };
 static_assert(sizeof(SignalWord) == kApart);
 

@@ -2,7 +2,6 @@
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -129,22 +128,6 @@ TEST(ProcessTest, RunningAndMissingProcessesAreNotStopped) {
     EXPECT_FALSE(is_stopped(self.pid, self.pid_namespace, self.start_time));
     EXPECT_FALSE(is_stopped(0, self.pid_namespace, 0));
     EXPECT_FALSE(is_stopped(~std::uint32_t{0}, self.pid_namespace, 0));
-}
-
-TEST(ProcessTest, CountsTheProcessorsThatItMayUse) {
-    cpu_set_t set;
-    ASSERT_EQ(::sched_getaffinity(0, sizeof set, &set), 0);
-    EXPECT_EQ(usable_processors(), static_cast<unsigned>(CPU_COUNT(&set)));
-    Child child([&] {
-        int first = 0;
-        while (!CPU_ISSET(first, &set)) ++first;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(first, &one);
-        require(::sched_setaffinity(0, sizeof one, &one) == 0);
-        require(usable_processors() == 1);
-    });
-    EXPECT_EQ(child.wait(), 0);
 }
 
 }  // namespace
