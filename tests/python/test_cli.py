@@ -177,7 +177,7 @@ def test_ls_shows_a_damaged_segment_with_its_problem(name: str) -> None:
         assert info.returncode == 1
         assert_sentence(info.stderr, "penstock: ")
         assert f"left alone {name}" in run("gc", name).stdout
-        assert path.exists(), "what can't be understood is not gc's to remove"
+        assert path.exists(), "gc removes no unknown file"
     finally:
         path.unlink()
 

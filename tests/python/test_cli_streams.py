@@ -133,7 +133,7 @@ def test_recv_to_a_full_disk_says_so(name: str) -> None:
     sender.join(2 * WITHIN)
     assert_sentence(result, "could not write to stdout", "No space left on device")
     assert result.returncode == 1
-    assert sent[0].returncode == 1, "the sender is told that nobody got it"
+    assert sent[0].returncode == 1, "the sender reports that no reader got it"
     assert_sentence(sent[0])
 
 
@@ -166,7 +166,7 @@ def test_a_demo_of_nothing_is_a_sentence(mode: str, tmp_path: Path) -> None:
         result = shell(f"demo {mode} {path}", "")
         assert result.returncode == 1
         assert_sentence(result, str(path))
-        assert b"order" not in result.stdout, "no result on what was not played"
+        assert b"order" not in result.stdout, "no result without a demo"
 
 
 @pytest.mark.parametrize(
