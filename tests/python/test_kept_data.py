@@ -60,7 +60,7 @@ batch.__enter__()
 """
 
 
-def test_gc_leaves_undelivered_messages_and_says_so(name: str) -> None:
+def test_gc_keeps_and_reports_undelivered_messages(name: str) -> None:
     run_to_death(PUT_1000, name)
     result = penstock_command("gc")
     assert result.returncode == 0, result.stderr
