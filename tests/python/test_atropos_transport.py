@@ -616,7 +616,7 @@ def test_another_atroposlib_is_left_alone_in_words() -> None:
     assert not hasattr(base, "TransportType")
 
 
-def test_a_module_is_patched_as_soon_as_it_is_imported(
+def test_an_action_runs_as_soon_as_its_module_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "met_package"
