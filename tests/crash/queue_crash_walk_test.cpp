@@ -399,7 +399,7 @@ constexpr QueuePromise kMoves{
         },
     .died =
         [](QueueLifeWalk& walk) {
-            require(walk.count <= 1, "what the dead operator had moved was moved again");
+            require(walk.count <= 1, "a message that the dead operator had moved was moved again");
             leave_moved(walk);
         }};
 

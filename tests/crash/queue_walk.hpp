@@ -240,7 +240,7 @@ private:
     void tidy() {
         if (is_waiting("blocked")) must("blocked: answer");
         play(row.tidy);
-        require(!is_closed(), "the stream has ended, which is its creator's to end");
+        require(!is_closed(), "the stream has ended without its creator");
         must("consumer: drain 0 -> Timeout");
         check_all_came();
         require(!has("doomed") || look().stats.deaths >= 1, "no death was counted");

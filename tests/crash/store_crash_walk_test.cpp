@@ -61,12 +61,12 @@ bool check_retained(StoreWalk& walk, bool is_retaining) {
 
 // A persistent store stays when the last participant leaves, dead or alive its setter.
 void check_persistence(StoreWalk& walk) {
-    require(!segments_left(walk.segment).empty(), "it was told to stay, and is not there");
+    require(!segments_left(walk.segment).empty(), "the persistent store is gone");
     walk.must_promptly("latecomer: put 1 1000");
     walk.must("latecomer: close");
     const KeptData kept = inspect_segment(walk.segment).kept;
     require(kept.persistent && kept.objects == 1, "it keeps " + kept.describe());
-    require(!remove_if_abandoned(walk.segment), "it was collected with what it keeps");
+    require(!remove_if_abandoned(walk.segment), "it was collected with its objects");
     require(remove_if_abandoned(walk.segment, OnData::Remove), "it can't be removed");
 }
 

@@ -177,9 +177,10 @@ private:
         const std::int64_t since = os::monotonic_ns();
         const Answer answer = promptly("reader: read 7");
         is_there_ = answer.is_ok();
-        require(is_there_ || answer.outcome == "NotFound", "there or not: " + answer.line());
-        require(!is_there_ || expected() != Object::Gone, "it is there, and should not be");
-        require(is_there_ || expected() != Object::There, "it is not there, and should be");
+        require(is_there_ || answer.outcome == "NotFound",
+                "neither found nor missing: " + answer.line());
+        require(!is_there_ || expected() != Object::Gone, "the object exists, and should not");
+        require(is_there_ || expected() != Object::There, "the object is missing");
         require(!is_there_ || std::cmp_equal(answer.number("bytes"), row.bytes),
                 "it is not whole: " + answer.line());
         if (is_there_) waiter_gets(since);
@@ -198,10 +199,10 @@ private:
         const bool is_certain = expected() != Object::Either;
         if (answer.outcome == "AlreadyExists") {
             // The dead process's change was finished by a helper.
-            require(is_there_ || !is_certain, "it was not there: " + answer.line());
+            require(is_there_ || !is_certain, "the object was missing: " + answer.line());
         } else {
             require(answer.is_ok(), "the key of the dead: " + answer.line());
-            require(!is_there_ || !is_certain, "it was there, and is put again");
+            require(!is_there_ || !is_certain, "the object exists, and was put again");
         }
         must_promptly("reader: read 7");
         is_there_ = true;

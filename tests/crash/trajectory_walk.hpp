@@ -275,7 +275,7 @@ public:
         if (is_first()) asker_is_granted(0, "credit by a trainer");
         const std::uint64_t version = look().version;
         play(row.then);
-        require(!is_act("depart") || look().version == version, "one that has left acknowledged");
+        require(!is_act("depart") || look().version == version, "a departed trainer acknowledged");
         must("victim: close");
         party("trainer");
         settle();

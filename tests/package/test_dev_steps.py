@@ -97,7 +97,7 @@ def test_a_step_over_its_budget_is_reported_and_fails_unless_it_is_noise(
     assert outcome in result.stdout.splitlines()[2]
 
 
-def test_the_steps_load_is_told_from_the_load_of_others():
+def test_the_steps_load_is_measured_apart_from_that_of_others():
     # The work is the test's own, so the others' part is at most the rest of the machine.
     words = bash("""
         BUDGET_TIER=full

@@ -57,7 +57,7 @@ def test_files_equal_to_upstream_are_skipped(tidy: ModuleType, tmp_path: Path):
     git(tmp_path, "commit", "-qm", "one")
     a = source(tidy, tmp_path, "a.cpp", "shared.hpp")
     b = source(tidy, tmp_path, "b.cpp")
-    assert tidy.changed_files() is None, "without an upstream branch nothing is left out"
+    assert tidy.changed_files() is None, "without an upstream branch all files are read"
     assert not tidy.left_to_upstream(a, None)
 
     git(tmp_path, "remote", "add", "origin", str(origin))

@@ -160,7 +160,7 @@ def eventually(is_so: Callable[[], Any], within: float = WITHIN) -> Any:
         value = is_so()
         if value:
             return value
-        assert time.monotonic() < end, "it never came to be"
+        assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.002)
 
 

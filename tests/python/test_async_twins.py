@@ -214,7 +214,7 @@ def test_batches(queue):
     run(main())
 
 
-def test_a_cancelled_put_many_says_how_many(queue):
+def test_a_cancelled_put_many_reports_the_number_put(queue):
     async def main() -> None:
         task = asyncio.create_task(queue.put_many_async(range(100)))
         await until(lambda: len(queue) == 16)

@@ -60,7 +60,7 @@ def test_nothing_is_cut_or_wrapped(ring: ZeroCopySHMBuffer) -> None:
     assert read["repetition_id"] == 2**40
 
 
-def test_full_is_false_and_the_whole_size_is_there(ring: ZeroCopySHMBuffer) -> None:
+def test_a_full_ring_returns_false_at_its_whole_size(ring: ZeroCopySHMBuffer) -> None:
     for number in range(64):
         assert ring.write_trajectory([number] * 4096, float(number))
     assert not ring.write_trajectory([64], 0.0)

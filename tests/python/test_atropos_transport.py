@@ -597,7 +597,7 @@ def numbers_of(reader: TrajectoryReader) -> list[int]:
 # --- install ------------------------------------------------------------------------------------
 
 
-def test_install_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     with pytest.raises(ImportError, match="pip install atroposlib"):
         atropos.install()
@@ -616,7 +616,7 @@ def test_another_atroposlib_is_left_alone_in_words() -> None:
     assert not hasattr(base, "TransportType")
 
 
-def test_a_module_is_met_as_soon_as_it_is_imported(
+def test_an_action_runs_as_soon_as_its_module_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "met_package"
@@ -640,7 +640,7 @@ def test_a_module_is_met_as_soon_as_it_is_imported(
         import met_package.absent
 
 
-def test_the_program_says_how_it_is_called(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_program_prints_its_usage(capfd: pytest.CaptureFixture[str]) -> None:
     from penstock.integrations.atropos.__main__ import main
 
     assert main(["--help"]) == 0

@@ -177,7 +177,7 @@ def test_ls_shows_a_damaged_segment_with_its_problem(name: str) -> None:
         assert info.returncode == 1
         assert_sentence(info.stderr, "penstock: ")
         assert f"left alone {name}" in run("gc", name).stdout
-        assert path.exists(), "what can't be understood is not gc's to remove"
+        assert path.exists(), "gc removes no unknown file"
     finally:
         path.unlink()
 
@@ -217,7 +217,7 @@ def test_info_names_the_reader_that_blocks_the_writer(name: str) -> None:
         assert sender.wait(WITHIN) == 1
 
 
-def test_info_of_nothing_is_an_error_in_a_sentence(name: str) -> None:
+def test_info_of_a_missing_segment_ends_with_a_message(name: str) -> None:
     result = run("info", name)
     assert result.returncode == 1
     assert_sentence(result.stderr, "NotFound", name)
@@ -380,7 +380,7 @@ def test_a_receiver_whose_stdout_goes_away_ends_quietly(name: str) -> None:
         assert_sentence(sender.stderr.read().decode(), "reader 0 left")
 
 
-def test_recv_gives_up_waiting_when_told_to(name: str) -> None:
+def test_recv_waits_no_longer_than_its_timeout(name: str) -> None:
     result = run("recv", name, "--timeout", "0.2")
     assert result.returncode == 1
     assert_sentence(result.stderr, f"waiting for {name!r}", name)
@@ -394,7 +394,7 @@ def test_recv_can_be_interrupted_while_it_waits(name: str) -> None:
         assert_sentence(receiver.stderr.read().decode())
 
 
-def test_send_gives_up_waiting_when_told_to(name: str) -> None:
+def test_send_waits_no_longer_than_its_timeout(name: str) -> None:
     result = run("send", name, "--timeout", "0.2", input="data")
     assert result.returncode == 1
     assert_sentence(result.stderr, "Timeout")

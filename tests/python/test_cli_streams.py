@@ -123,7 +123,7 @@ def test_send_and_recv_need_no_more_than_they_use(name: str, redirections: str) 
     assert received[0].stdout == data
 
 
-def test_recv_to_a_full_disk_says_so(name: str) -> None:
+def test_recv_to_a_full_disk_reports_it(name: str) -> None:
     sent: list[subprocess.CompletedProcess] = []
     sender = threading.Thread(
         target=lambda: sent.append(shell(f"send {name}", "", stdin=bytes(1 << 20)))
@@ -133,7 +133,7 @@ def test_recv_to_a_full_disk_says_so(name: str) -> None:
     sender.join(2 * WITHIN)
     assert_sentence(result, "could not write to stdout", "No space left on device")
     assert result.returncode == 1
-    assert sent[0].returncode == 1, "the sender is told that nobody got it"
+    assert sent[0].returncode == 1, "the sender reports that no reader got it"
     assert_sentence(sent[0])
 
 
@@ -160,13 +160,13 @@ def test_a_reader_that_has_gone_away(arguments: str, queue: penstock.Queue) -> N
 
 
 @pytest.mark.parametrize("mode", ["", "--store", "--trajectories"])
-def test_a_demo_of_nothing_is_a_sentence(mode: str, tmp_path: Path) -> None:
+def test_a_demo_without_data_ends_with_a_message(mode: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "missing"):
         result = shell(f"demo {mode} {path}", "")
         assert result.returncode == 1
         assert_sentence(result, str(path))
-        assert b"order" not in result.stdout, "no result on what was not played"
+        assert b"order" not in result.stdout, "no result without a demo"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_options_of_a_demo_that_mean_nothing_are_wrong_usage(arguments: str) -> 
 
 
 @pytest.mark.parametrize("arguments", ["--capacity 1XB", "--capacity 0", "--workers 1000"])
-def test_a_demo_that_can_not_be_made_says_why(arguments: str) -> None:
+def test_an_impossible_demo_reports_why(arguments: str) -> None:
     result = shell(f"demo {arguments}", "")
     assert result.returncode == 1
     assert_sentence(result, "InvalidArgument")

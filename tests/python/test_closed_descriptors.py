@@ -60,9 +60,7 @@ def collect(name: str) -> None:
 
 
 @pytest.mark.parametrize("program", [*ALONE, "close_before_reading", "fork_after"])
-def test_each_handle_says_that_its_descriptor_was_closed(
-    program: str, name: str, tmp_path: Path
-) -> None:
+def test_each_handle_reports_its_closed_descriptor(program: str, name: str, tmp_path: Path) -> None:
     with running(program, name, tmp_path):
         pass
     collect(name)
@@ -105,7 +103,9 @@ def test_a_consumer_with_closed_descriptors_keeps_its_deliveries(name: str, tmp_
 
 
 @pytest.mark.parametrize("program", ["reaped_reader", "reaped_reader_view"])
-def test_a_reader_that_was_written_over_says_so(program: str, name: str, tmp_path: Path) -> None:
+def test_a_reader_whose_messages_were_overwritten_fails(
+    program: str, name: str, tmp_path: Path
+) -> None:
     with penstock.Broadcast.create(
         name, readers=1, capacity="64KiB", on_reader_death="drop"
     ) as writer:

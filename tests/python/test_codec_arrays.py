@@ -393,7 +393,7 @@ class OnceMore(Nonsense):
         (lambda: Nonsense(device=(2**70, 0)), r"__dlpack_device__\(\) gave", 0),
     ],
 )
-def test_faults_of_producers_are_told(make: Any, sentence: str, cause: int) -> None:
+def test_faults_of_producers_are_reported(make: Any, sentence: str, cause: int) -> None:
     with pytest.raises(UnsupportedType, match=r"value\[0\] is a .* whose " + sentence) as caught:
         encode([make()])
     assert (caught.value.__cause__ is not None) == bool(cause)

@@ -306,7 +306,7 @@ def test_usual_nesting_fits_any_stack(kind: str) -> None:
         assert outcome not in ("TooLarge", "Corrupt"), (what, sentence)
 
 
-def test_a_deep_dtype_is_read_or_told() -> None:
+def test_a_deep_dtype_is_read_or_refused() -> None:
     for _, outcome, sentence in in_a_short_stack("descr", 30):
         assert outcome in ("bytes", "ndarray") or "stack" in sentence
 

@@ -261,7 +261,7 @@ def test_a_stopped_worker_is_named(running) -> None:
     assert one.end() == 0, "".join(one.lines)
 
 
-def test_nothing_to_send_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+def test_nothing_to_send_ends_with_a_message(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         result = demo(str(path))
         assert result.returncode == 1

@@ -161,7 +161,7 @@ def rendered(what: object) -> str:
     return console.file.getvalue()
 
 
-def test_the_live_picture_fits_and_says_it_all() -> None:
+def test_the_live_picture_fits_and_is_complete() -> None:
     rows = [
         Row(0, 123456, "checking", False, 1234567, 12345.0, 1.234e9, 345, 12e-3, 0.11, 0.45),
         Row(2, 123457, "killed", False, 41220),

@@ -104,7 +104,7 @@ def signature_of(one: Any) -> str:
     return str(inspect.signature(function)) if inspect.isfunction(function) else ""
 
 
-def test_help_says_it_too() -> None:
+def test_help_shows_the_docstrings() -> None:
     text = pydoc_of("penstock.Store.retain")
     assert "Never evict it until ``release()``" in text
     assert "Put a value. Waits while the queue is full." in pydoc_of("penstock.Queue")
@@ -199,7 +199,7 @@ def test_the_type_of_all_that_a_user_meets_can_be_imported(name: str) -> None:
         assert getattr(importlib.import_module(cls.__module__), cls.__name__) is cls
 
 
-def test_each_public_type_is_where_it_says() -> None:
+def test_each_public_type_is_in_its_module() -> None:
     for module in MODULES:
         for name in module.__all__:
             one = getattr(module, name)

@@ -333,7 +333,7 @@ def test_a_directory_that_may_not_be_written(name):
 # Use after the end
 
 
-def test_every_use_after_close_says_so(name):
+def test_every_use_after_close_raises_closed(name):
     writer = Broadcast.create(name, readers=1)
     reader = Broadcast.attach(name, rank=0)
     handle = writer.handle
@@ -365,7 +365,7 @@ def test_every_use_after_close_says_so(name):
         Broadcast.attach(handle, rank=0)
 
 
-def test_closed_says_by_whom(name):
+def test_closed_reports_self_or_peer(name):
     writer = Broadcast.create(name, readers=1)
     reader = Broadcast.attach(name, rank=0)
     writer.close()
@@ -379,7 +379,7 @@ def test_closed_says_by_whom(name):
         assert closed.value.by == "self"
 
 
-def test_closed_says_by_whom_of_a_queue_and_a_store(name):
+def test_closed_of_a_queue_and_a_store_reports_self_or_peer(name):
     queue = penstock.Queue.create(name)
     other = penstock.Queue.attach(name)
     queue.close()

@@ -41,7 +41,7 @@ def forked(child: Callable[[], object]) -> Iterator[int]:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_every_use_in_the_child_says_so(pair):
+def test_every_use_in_the_child_is_refused(pair):
     writer, reader = pair
 
     def child() -> None:

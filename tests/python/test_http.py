@@ -682,7 +682,7 @@ def test_unknown_routes(client: TestClient) -> None:
     assert client.get("/status-env", params={"env_id": "x"}).status_code == 422
 
 
-def test_a_full_queue_says_so_and_takes_nothing(name: str) -> None:
+def test_a_full_queue_reports_it_and_takes_nothing(name: str) -> None:
     with TrajectoryReader.create(name, sequences=2, slots=2) as reader:
         with TestClient(build_app(name, put_timeout=0.05)) as client:
             client.post("/register", json={**REGISTRATION, "batch_size": 2})

@@ -262,7 +262,7 @@ def test_a_lone_post_of_many_values_blocks_no_other(
         client.get("/reset_data")
 
 
-def test_gzip_is_no_longer_on_the_loop_than_it_says() -> None:
+def test_gzip_of_unknown_size_is_unpacked_in_a_thread() -> None:
     """A body without a size, or with too small a size, is unpacked in a thread."""
     text = bytes(64 * MiB)
     packed = gzip.compress(text)

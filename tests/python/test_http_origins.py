@@ -93,7 +93,7 @@ def test_programs_and_pages_of_this_machine_do_as_before(
     assert dropped.headers["X-Penstock-Dropped-Groups"] == "1"
 
 
-def test_pages_of_any_site_may_see_how_it_stands(client: TestClient) -> None:
+def test_pages_of_any_site_may_see_the_status(client: TestClient) -> None:
     """As Atropos's own server allows; and they may read why everything else is refused."""
     for route in ("/", "/status", "/info", "/wandb_info"):
         answer = client.get(route, headers=SITE)

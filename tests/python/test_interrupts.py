@@ -343,7 +343,7 @@ class Told:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_handlers_are_given_back_keeps_none_of_them(number):
+def test_a_signal_while_handlers_are_restored_keeps_none_installed(number):
     """Whether the handler was the command's or already the program's: exactly one was called."""
     for line in itertools.count(1):
         came: list[int] = []

@@ -60,7 +60,7 @@ batch.__enter__()
 """
 
 
-def test_gc_leaves_undelivered_messages_and_says_so(name: str) -> None:
+def test_gc_keeps_and_reports_undelivered_messages(name: str) -> None:
     run_to_death(PUT_1000, name)
     result = penstock_command("gc")
     assert result.returncode == 0, result.stderr
@@ -89,7 +89,7 @@ def test_gc_leaves_undelivered_messages_and_says_so(name: str) -> None:
 
 def test_gc_removes_data_on_request(name: str) -> None:
     run_to_death(PUT_1000, name)
-    assert penstock_command("gc", "--data").returncode == 2, "of what, it must be told"
+    assert penstock_command("gc", "--data").returncode == 2, "a name is required"
     assert is_there(name)
     assert collect("--data", name)["removed"][0]["name"] == name
     assert not is_there(name)
@@ -115,7 +115,7 @@ def test_messages_in_flight_with_the_dead_are_kept(name: str) -> None:
 def test_data_left_by_orderly_close_is_kept_too(name: str) -> None:
     with penstock.Queue.create(name) as queue:
         queue.put("message")
-        assert not inspect.summarize(name).kept, "somebody is attached"
+        assert not inspect.summarize(name).kept, "a participant is attached"
     assert collect(name)["kept"][0]["data"]["description"] == "1 message"
     with penstock.Queue.attach(name) as queue:
         assert queue.get(timeout=0) == "message"

@@ -599,9 +599,7 @@ def test_chunks_that_were_cached_reserve_nothing(
     assert nothing_is_held(server, 1)
 
 
-def test_a_commit_that_failed_says_so(
-    server: PoolServer, engine: Callable[..., PoolClient]
-) -> None:
+def test_a_failed_commit_is_reported(server: PoolServer, engine: Callable[..., PoolClient]) -> None:
     slow, quick = engine(), engine()
     tokens = tokens_of(2)
     late = slow.prepare_store(tokens, expires_after=0)
@@ -903,7 +901,7 @@ def test_a_record_is_rebuilt_and_compared() -> None:
         ([np.zeros((2, 2, BLOCK, HEADS, DIM), "f2")] * LAYERS, "say which"),
     ],
 )
-def test_caches_that_are_not_as_the_context_says(
+def test_caches_that_contradict_the_context_are_refused(
     engine: Callable[..., PoolClient], caches: list[Any], problem: str
 ) -> None:
     with pytest.raises(penstock.InvalidArgument, match=problem):
@@ -935,7 +933,7 @@ def test_a_cache_on_two_devices_is_refused(server: PoolServer) -> None:
         client.register(context_of(), caches)
 
 
-def test_a_format_that_shapes_leave_open_can_be_said(server: PoolServer) -> None:
+def test_a_format_that_shapes_leave_open_can_be_given(server: PoolServer) -> None:
     with PoolClient.attach(server.name) as client:
         caches = [np.zeros((2, 2, BLOCK, HEADS, DIM), "f2")] * LAYERS
         client.register(context_of(), caches, format="blocks_kv")
@@ -1318,7 +1316,7 @@ def test_a_device_reads_chunks_that_numpy_stored(
     )
 
 
-def test_a_closed_client_says_so(server):
+def test_a_closed_client_reports_closed(server):
     client = PoolClient.attach(server.name)
     client.close()
     assert repr(client) == f"<penstock.PoolClient of '{server.name}', closed>"

@@ -148,13 +148,13 @@ def test_a_store_in_flight_keeps_its_slot_when_its_request_has_ended(
     same = key_of(1, "second")
     other = prepare(serving, 1, same)
     assert other is not None
-    assert other != offset, "the first one still writes there"
+    assert other != offset, "the first worker still writes there"
     worker.call("do", f"{HERE}:fill", other, 2)
     assert serving.call("server.commit_store", same, 1) is True
     assert offset not in store_all_of_a_pool(serving, 1)
     worker.call("do", f"{HERE}:fill", offset, 66)
     assert serving.call("server.commit_store", late, 1) is False
-    assert serving.call("server.prepare_retrieve", key_of(1), 1) is None, "evicted by all those"
+    assert serving.call("server.prepare_retrieve", key_of(1), 1) is None, "evicted by the others"
     assert serving.call("do", f"{HERE}:kept") == before, "it has committed, and its slot is free"
 
 
@@ -296,7 +296,7 @@ def test_with_the_proc_of_an_outer_namespace_no_worker_is_taken_for_another(name
             with open("/proc/sys/kernel/ns_last_pid", "w") as last:
                 last.write(str(number - 1))
             child = os.fork()
-            assert child in (0, number), "another took that number"
+            assert child in (0, number), "another process took that number"
             return child
 
         pool = PoolServer.open(sys.argv[1], capacity="1MiB", chunk_tokens=16)
@@ -310,7 +310,7 @@ def test_with_the_proc_of_an_outer_namespace_no_worker_is_taken_for_another(name
         assert not any(server_writers.wait_for_death([one], 0) for one in seen)
         os.kill(sleeper, signal.SIGKILL)
         os.waitpid(sleeper, 0)
-        assert all(one.is_alive() for one in seen), "the one that has it mapped lives"
+        assert all(one.is_alive() for one in seen), "the worker that has it mapped lives"
         nobody = next(n for n in range(30000, 40000) if not os.path.exists(f"/proc/{n}"))
         if fork(nobody) == 0:
             link = server_writers.Link(sys.argv[1])

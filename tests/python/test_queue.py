@@ -153,7 +153,7 @@ def test_a_batch_is_acknowledged_at_its_end(queue):
         assert [value["number"] for value in batch] == [4, 5, 6, 7, 8, 9]
 
 
-def test_an_exception_gives_the_batch_back(queue):
+def test_an_exception_nacks_the_batch(queue):
     queue.put_many(range(4))
 
     class Failed(Exception):

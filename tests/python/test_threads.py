@@ -35,7 +35,7 @@ class Task(threading.Thread):
 
     def outcome(self):
         self.join(WITHIN)
-        assert not self.is_alive(), "the thread is still at it"
+        assert not self.is_alive(), "the thread still runs"
         if self.error is not None:
             raise self.error
         return self.value
@@ -347,7 +347,7 @@ def test_handles_left_open_are_closed_at_the_end(name):
                 penstock.Broadcast.attach(sys.argv[1], rank=0),
                 penstock.Broadcast.create(sys.argv[1] + "-left-open", readers=1),
             ]
-            keep.append(keep)  # a cycle: nobody frees it before the end
+            keep.append(keep)  # a cycle: not freed before the end
             """,
             name,
         )

@@ -630,7 +630,7 @@ def test_impossible_options_are_refused(
         assert store.put("x", 1)  # still the caller's
 
 
-def test_a_build_without_redis_says_so(name: str) -> None:
+def test_a_build_without_redis_reports_it(name: str) -> None:
     if _core.has_redis():
         pytest.skip("this build has it")
     with penstock.Store.create(name, capacity="1MiB") as store:

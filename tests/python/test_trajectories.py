@@ -521,7 +521,7 @@ def test_a_timeout_of_next_batch_reports_what_is_queued(reader: TrajectoryReader
         assert len(reader.next_batch(9, timeout=LONG)) == 9
 
 
-def test_a_block_acknowledges_or_gives_back(reader: TrajectoryReader) -> None:
+def test_a_block_acknowledges_or_nacks(reader: TrajectoryReader) -> None:
     with TrajectoryWriter.attach(reader.name) as writer:
         writer.put(make_group(1, [2] * 4))
         with pytest.raises(ZeroDivisionError), reader.next_batch(timeout=LONG):

@@ -137,7 +137,7 @@ def test_another_users_is_refused_at_once_and_had_by_owner(
     began = time.monotonic()
     with pytest.raises(penstock.PermissionDenied) as error:
         attach(name, timeout=10 * WITHIN)
-    assert time.monotonic() - began < WITHIN, "a stranger's file is no reason to wait"
+    assert time.monotonic() - began < WITHIN, "another user's file is not waited for"
     assert_refused(error, name)
     for owner in (STRANGER, str(STRANGER), pwd.getpwuid(STRANGER).pw_name):
         attach(name, owner=owner).close()
@@ -216,7 +216,7 @@ def test_another_users_pickle_is_never_read(
     try:
         with pytest.raises(penstock.PermissionDenied) as error:
             take(name, codec="pickle", owner=owner, timeout=WITHIN)
-        assert not trace.exists(), "a stranger's code was run"
+        assert not trace.exists(), "another user's code was run"
     finally:
         trace.unlink(missing_ok=True)
     if owner is not None:

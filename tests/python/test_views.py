@@ -50,7 +50,7 @@ def lag(writer: penstock.BroadcastWriter) -> int:
     return writer.readers()[0].lag_messages
 
 
-def test_a_message_without_arrays_is_given_back_at_the_end_of_the_block(pair):
+def test_a_message_without_arrays_is_released_at_the_end_of_the_block(pair):
     writer, reader = pair
     writer.send({"n": 5})
     with reader.recv_view(timeout=0) as message:
@@ -59,7 +59,7 @@ def test_a_message_without_arrays_is_given_back_at_the_end_of_the_block(pair):
     assert message == {"n": 5}
 
 
-def test_a_message_is_given_back_when_its_last_array_is_gone(pair):
+def test_a_message_is_released_when_its_last_array_is_gone(pair):
     writer, reader = pair
     writer.send([np.zeros(10), np.ones(10)])
     with reader.recv_view(timeout=0) as arrays:

@@ -36,7 +36,7 @@ class Worker:
         tell.close()
 
     def heard(self) -> Any:
-        assert self._hear.poll(WITHIN), "nothing was heard"
+        assert self._hear.poll(WITHIN), "no report came"
         return self._hear.recv()
 
     def end(self) -> None:

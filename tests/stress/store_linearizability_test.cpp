@@ -217,7 +217,7 @@ public:
                 is_over = have_all_ended();
                 return is_over || table_[kTickets] > before + 1000;
             });
-            require(goes_on, "none gets on any more");
+            require(goes_on, "no caller makes progress");
         }
         judge();
     }

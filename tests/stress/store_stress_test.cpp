@@ -25,7 +25,7 @@ void check_objects(Store& store, const StoreStats& stats) {
     std::uint64_t objects = 0;
     for (const std::string& key : store.keys()) {
         const Result<StoreObject> object = store.get(key);
-        require(object.is_ok(), key + " is listed, and not there");
+        require(object.is_ok(), key + " is listed, and missing");
         bytes += key.size() + object->meta().size() + object->bytes().size();
         ++objects;
     }
@@ -43,7 +43,7 @@ void check_accounts(Store& store, SharedWords& score, std::uint64_t kills) {
     require(stats.deaths >= kills, "deaths: " + described);
     require(stats.staged + stats.doomed + stats.in_use + stats.other_bytes == 0,
             "something of the dead is left: " + described);
-    require(stats.retained == 0, "retained by none: " + described);
+    require(stats.retained == 0, "retained without a worker: " + described);
     require(stats.used_bytes + stats.free_bytes == stats.capacity, "the sum: " + described);
     check_objects(store, stats);
     // A death between an act and its count leaves the count one short.
@@ -57,7 +57,7 @@ void check_accounts(Store& store, SharedWords& score, std::uint64_t kills) {
     require(after.used_bytes == 0 && after.largest_free == after.capacity,
             "all is removed, and not all is free: " + describe(after));
     store.trim();
-    require(store.stats().reserved_bytes < after.reserved_bytes / 2, "trimmed: nothing");
+    require(store.stats().reserved_bytes < after.reserved_bytes / 2, "trim() freed too little");
     report("  ", stats.evicted, " evicted, every hit right, every byte accounted for");
 }
 

@@ -119,7 +119,7 @@ public:
         const std::uint64_t start = progress_.load();
         const bool goes_on = await(kPatience, [&] { return progress_.load() >= start + amount; });
         check_alive();
-        require(goes_on, "none gets on any more");
+        require(goes_on, "no worker makes progress");
     }
     void check_alive() {
         for (Actor& actor : actors_) {

@@ -59,7 +59,7 @@ def test_a_queue_makes_the_batches_of_atropos_functions(tmp_path: Path) -> None:
     assert len(outcomes) == 33
 
 
-def test_a_right_batch_is_found_where_atropos_function_finds_none() -> None:
+def test_a_correct_batch_is_found_where_atropos_function_finds_none() -> None:
     """The queue and the minimum shares of its test_heterogeneous_envs."""
     sizes = {0: [2], 6: [2, 2, 2], 2: [4] * 5, 3: [8] * 3}  # of groups, by environment
     waiting = [

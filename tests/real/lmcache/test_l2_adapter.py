@@ -264,7 +264,7 @@ def test_pages_of_a_listing_have_each_chunk_once(tier: str) -> None:
         assert sorted(found, key=str) == sorted((k.to_encoded_object_key() for k in keys), key=str)
 
 
-def test_a_chunk_that_goes_while_it_is_listed_has_no_place_in_lists_or_usage(
+def test_a_chunk_removed_during_a_listing_is_in_no_list_or_usage(
     tier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with calls(tier) as one:

@@ -180,7 +180,7 @@ TEST_F(EndingTest, ADeadReaderIsReportedOnce) {
     EXPECT_FALSE(writer.readers().at(1).alive);
     EXPECT_EQ(writer.stats().reader_deaths, 1U);
     for (std::uint64_t number = sent; number < sent + 200; ++number) {
-        ASSERT_TRUE(succeeds(send(writer, number, 100))) << "told once, then it goes on";
+        ASSERT_TRUE(succeeds(send(writer, number, 100))) << "reported once, then the send succeeds";
         ASSERT_TRUE(receives(healthy, number, 100));
     }
     EXPECT_EQ(writer.stats().reader_deaths, 1U);

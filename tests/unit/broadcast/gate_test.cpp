@@ -71,7 +71,7 @@ TEST_F(GateTest, AVacantRankGatesNoWriter) {
     }
     staying.close();
     for (std::uint64_t number = 0; number < 100; ++number) {
-        ASSERT_TRUE(succeeds(send(writer, number, kGranule))) << "none is left to wait for";
+        ASSERT_TRUE(succeeds(send(writer, number, kGranule))) << "no reader is left to wait for";
     }
 }
 

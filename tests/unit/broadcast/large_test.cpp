@@ -187,7 +187,7 @@ TEST_F(LargeTest, AKeeperDoesNotBlockAWriterThatNeedsRingRoom) {
     while (keeper.recv(Deadline::now())) {
     }
     EXPECT_TRUE(fails(send(writer, 1, 100, 1ms), ErrorCode::Timeout, {"reader 0"}));
-    EXPECT_EQ(only(writer.blocked_by()).rank, 0U) << "the keeper blocks none";
+    EXPECT_EQ(only(writer.blocked_by()).rank, 0U) << "the keeper does not block";
 }
 
 TEST_F(LargeTest, AMessageKeptBeyondItsReaderBlocksNoWriter) {

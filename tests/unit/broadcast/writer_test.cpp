@@ -105,7 +105,7 @@ TEST_F(WriterTest, AMessageThatCanNeverFitIsTooLarge) {
                        "create it with a larger `large`"}));
     EXPECT_TRUE(fails(writer.loan(kSmallest / 4 + 1), ErrorCode::TooLarge));
     EXPECT_TRUE(fails(writer.loan(~std::size_t{0}), ErrorCode::TooLarge));
-    EXPECT_TRUE(succeeds(send(writer, 0, kSmallest / 4))) << "nothing is the worse for it";
+    EXPECT_TRUE(succeeds(send(writer, 0, kSmallest / 4))) << "the refusals had no effect";
     BroadcastWriter with_large = BroadcastWriter::create(new_name(), small(1, 2 * kGranule));
     EXPECT_TRUE(fails(with_large.loan(2 * kGranule + 1), ErrorCode::TooLarge,
                       {std::to_string(2 * kGranule)}));
@@ -218,7 +218,7 @@ TEST_F(WriterTest, ALoanSaysWhereItLiesInTheFile) {
             static_cast<ssize_t>(size));
         EXPECT_TRUE(is_message(seen, 9, size));
         ASSERT_TRUE(succeeds(loan.commit()));
-        EXPECT_EQ(loan.file_offset(), 0U) << "it is not ours any more";
+        EXPECT_EQ(loan.file_offset(), 0U) << "the loan has ended";
     }
 }
 
@@ -283,7 +283,7 @@ TEST_F(WriterTest, KnowsWithoutWaitingWhetherThereIsRoom) {
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     std::uint64_t sent = 0;
     for (; writer.has_room(100); ++sent) ASSERT_TRUE(succeeds(send(writer, sent, 100)));
-    EXPECT_GE(sent, kSmallest / 128) << "it looked at nothing but a loan's room";
+    EXPECT_GE(sent, kSmallest / 128) << "has_room() saw only part of the ring";
     EXPECT_EQ(writer.stats().waits, 0U);
     EXPECT_TRUE(writer.blocked_by().empty());
     while (reader.recv(Deadline::now())) {

@@ -129,7 +129,7 @@ TEST_F(DeadLetterTest, DroppingFreesItsBytes) {
     EXPECT_EQ(queue.drop_dead_letters(chosen).or_throw(), 1U);
     EXPECT_EQ(sequences(queue), (std::vector<std::uint64_t>{0, 2}));
     EXPECT_EQ(queue.drop_dead_letters(std::span<const std::uint64_t>()).or_throw(), 0U)
-        << "none is not all";
+        << "an empty list drops none";
     EXPECT_EQ(queue.drop_dead_letters().or_throw(), 2U);
     EXPECT_EQ(queue.stats().held_bytes, 0U);
     EXPECT_EQ(queue.stats().dropped, 3U);

@@ -185,7 +185,7 @@ TEST_F(OutageTest, AServersRefusalIsReportedAndNoOutage) {
     EXPECT_EQ(unwritten.waiting, 0U);
     EXPECT_EQ(unwritten.dropped, 1U);
     EXPECT_EQ(unwritten.dropped_bytes, 1000U);
-    EXPECT_TRUE(back.flush(kLong).is_nothing()) << "it is told once";
+    EXPECT_TRUE(back.flush(kLong).is_nothing()) << "reported once";
     EXPECT_EQ(back.stats().dropped, 1U);
 }
 

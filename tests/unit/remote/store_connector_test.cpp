@@ -421,7 +421,7 @@ TEST_F(FullConnectorTest, SubmittingWaitsAndGoesOnWhenThereIsRoom) {
     while (ids.size() < 2) {
         for (const BatchResult& result : next(connector_)) ids.insert(result.id);
     }
-    EXPECT_EQ(ids, (std::set<std::uint64_t>{1, 2})) << "what was given up is not done";
+    EXPECT_EQ(ids, (std::set<std::uint64_t>{1, 2})) << "the abandoned batch is not done";
 }
 
 TEST_F(FullConnectorTest, AnInterruptionEndsTheWaitForRoom) {
@@ -469,7 +469,7 @@ TEST_F(StoreConnectorTest, AClosedConnectorStaysReadableAndRefusesBatches) {
     EXPECT_FALSE(connector.is_closed());
     connector.close();
     EXPECT_TRUE(connector.is_closed());
-    EXPECT_TRUE(is_readable(connector.descriptor())) << "nothing will come any more";
+    EXPECT_TRUE(is_readable(connector.descriptor())) << "there will be no outcome";
     EXPECT_TRUE(connector.collect().empty());
     EXPECT_TRUE(is_readable(connector.descriptor())) << "for every event loop that waits for it";
     EXPECT_TRUE(fails(connector.submit(1, BatchKind::Exists, keys_of({"a"})), ErrorCode::Closed));

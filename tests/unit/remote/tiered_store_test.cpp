@@ -271,7 +271,8 @@ TEST_F(TieredStoreTest, WithoutRoomInTheFirstTierAFetchIsACountedMiss) {
     EXPECT_EQ(there.stats().no_room, 2U);
     EXPECT_NE(there.stats().last_error.find("larger than the first tier"), std::string::npos);
     EXPECT_EQ(there.stats().misses, 2U);
-    EXPECT_TRUE(there.first().contains(key_of(1))) << "nothing made way for what can't come";
+    EXPECT_TRUE(there.first().contains(key_of(1)))
+        << "nothing was evicted for a value that can't fit";
 }
 
 TEST_F(TieredStoreTest, ADeadProcessThatWasFetchingIsNotWaitedFor) {

@@ -16,7 +16,7 @@ TEST(TextTest, IsCutAtCharacters) {
     EXPECT_EQ(cut("worker", 3), "wor");
     const std::string umlaut = std::string(62, 'x') + "\xc3\xa9";
     EXPECT_EQ(cut(umlaut, 64), umlaut);
-    EXPECT_EQ(cut(umlaut, 63), std::string(62, 'x')) << "half a character is none";
+    EXPECT_EQ(cut(umlaut, 63), std::string(62, 'x')) << "half a character is dropped";
     EXPECT_EQ(cut("ab\xf0\x9f\x8c\x8a", 5), "ab");
     EXPECT_EQ(cut("\xc3\xa9", 1), "");
     EXPECT_EQ(cut("\xc3\xa9", 0), "");

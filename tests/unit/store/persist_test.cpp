@@ -144,10 +144,10 @@ TEST_F(PersistTest, CreatingReplacesAnEmptyPersistentStoreOnly) {
         EXPECT_TRUE(has(again, 1));
         again.remove(key_of(1)).or_throw();
     }
-    ASSERT_TRUE(exists(name_)) << "empty, and still told to stay";
+    ASSERT_TRUE(exists(name_)) << "empty, and still persistent";
     expect_kept(0);
     Store fresh = Store::create(name_, small_store());
-    EXPECT_FALSE(fresh.is_persistent()) << "another store, which was not told";
+    EXPECT_FALSE(fresh.is_persistent()) << "a new store, not persistent";
     fresh.close();
     EXPECT_FALSE(exists(name_));
 }

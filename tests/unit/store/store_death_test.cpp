@@ -97,7 +97,7 @@ TEST_F(StoreTest, AStoppedProcessKeepsItsPinAndItsReservation) {
     both.stop();
     EXPECT_TRUE(fails(put(store, 2, 400'000), ErrorCode::NoSpace));
     EXPECT_TRUE(fails(store.reserve("kv", 10), ErrorCode::Busy));
-    EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks none that has room";
+    EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks no smaller request";
 }
 
 TEST_F(StoreTest, ASuccessorInADeadSlotStartsClean) {

@@ -92,7 +92,7 @@ TEST_F(BoardTest, RolloutsCountWhileTheirWriterLives) {
     EXPECT_EQ(credit("a"), 7U);
     EXPECT_FALSE(board_.is_idle());
     participant(0).asking.store(layout::encode_load({1, kGroup}));
-    EXPECT_EQ(credit("a"), 6U) << "so does what is asked for";
+    EXPECT_EQ(credit("a"), 6U) << "a request counts too";
     die(1);
     EXPECT_EQ(credit("a"), 9U);
     EXPECT_TRUE(board_.is_idle());
@@ -142,7 +142,7 @@ TEST_F(BoardTest, WeightsShareTheWindowOncePerEnvironment) {
     EXPECT_EQ(credit("b"), 3U);
     EXPECT_EQ(credit("a"), 2U);
     run(1, 9);
-    EXPECT_EQ(credit("a"), 1U) << "more than the window has is for none";
+    EXPECT_EQ(credit("a"), 1U) << "limited by the window";
 }
 
 TEST_F(BoardTest, MinimumSharesAreReserved) {
@@ -172,7 +172,7 @@ TEST_F(BoardTest, WeightsAreIgnoredWhereAllAreStuck) {
     run(1, 8);
     EXPECT_EQ(credit("a"), 0U) << "the window does";
     board_.state().shortage.store(layout::kStuck + 4);
-    EXPECT_EQ(credit("a"), 2U) << "and grows by what is said not to count";
+    EXPECT_EQ(credit("a"), 2U) << "and the shortage's allowance extends it";
 }
 
 TEST_F(BoardTest, ImpossibleSettingsStillGiveNumbers) {

@@ -207,7 +207,7 @@ TEST_F(ParticipantsTest, OneJanitorAtATimeReaps) {
     Guest late(descriptor_);
     ASSERT_TRUE(janitor.table.try_claim(2));
     EXPECT_FALSE(late.table.try_claim(2));
-    EXPECT_TRUE(janitor.table.is_announced(2)) << "what the dead one left is still to be seen";
+    EXPECT_TRUE(janitor.table.is_announced(2)) << "the dead participant's slot is still announced";
     EXPECT_EQ(janitor.table.life(2), Life::Dead) << "a janitor does not take itself for the dead";
     janitor.table.retire(2);
     janitor.table.retire(2);  // idempotent: a janitor may die between any two steps
@@ -282,7 +282,7 @@ TEST_F(ParticipantsTest, ALivingParticipantFoundDeadSeesItInItsSlot) {
     observer.table.note_dead(2);  // it is alive
     EXPECT_FALSE(member.table.is_found_dead());
     member.lose_lock(2);
-    EXPECT_FALSE(member.table.is_found_dead()) << "nothing was done to it yet";
+    EXPECT_FALSE(member.table.is_found_dead()) << "not reaped yet";
     ASSERT_TRUE(observer.table.claim(2));
     EXPECT_TRUE(member.table.is_found_dead());
     EXPECT_FALSE(observer.table.is_found_dead());

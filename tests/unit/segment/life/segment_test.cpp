@@ -237,7 +237,7 @@ TEST_F(SegmentTest, ADeadSegmentIsReplaced) {
     Handle fresh = create(name);
     EXPECT_NE(fresh->instance(), old->instance());
     EXPECT_EQ(fresh->payload()[0], std::byte{0});
-    EXPECT_EQ(std::memcmp(old->payload(), "dead", 4), 0) << "a mapping keeps what it saw";
+    EXPECT_EQ(std::memcmp(old->payload(), "dead", 4), 0) << "a mapping keeps its data";
     leave(fresh, 0);
 }
 
@@ -247,7 +247,7 @@ TEST_F(SegmentTest, ALivingParticipantWithoutLockSeesItsRemoval) {
     const Handle lost = create(name);
     ASSERT_TRUE(lost->file().is_ours());
     lost->file().unlock(lost->header().slots_offset);
-    EXPECT_FALSE(lost->is_found_dead()) << "nothing was done to it yet";
+    EXPECT_FALSE(lost->is_found_dead()) << "not reaped yet";
     EXPECT_TRUE(Visit(name, Visit::Purpose::Remove).remove_if_abandoned());
     EXPECT_FALSE(exists(name));
     EXPECT_TRUE(lost->is_found_dead());

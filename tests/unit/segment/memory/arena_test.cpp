@@ -356,7 +356,7 @@ TEST_P(HalfDoneRunTest, AHalfFreedRunIsReaped) {
     EXPECT_FALSE(arena().is_valid(block, 1)) << "being freed";
     EXPECT_EQ(allocated_granules(), 1 + still_bodies);
     arena().reap(kOther);
-    EXPECT_EQ(allocated_granules(), 1 + still_bodies) << "not theirs";
+    EXPECT_EQ(allocated_granules(), 1 + still_bodies) << "another owner's";
     arena().reap(kOwner);
     EXPECT_EQ(allocated_granules(), 0U);
     EXPECT_EQ(allocate(kGranules).granule, 0U);

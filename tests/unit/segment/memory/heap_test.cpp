@@ -64,7 +64,7 @@ TEST(HeapTest, ABlockGrowsAndShrinksWhereItIs) {
     HeapStage stage;
     HeapBlock block = stage.take(0, 10 * 1024);
     const HeapBlock next = stage.take(1, 1024);
-    EXPECT_EQ(stage.heap.resize(block, 11 * 1024), Heap::Fit::NoRun) << "another lies there";
+    EXPECT_EQ(stage.heap.resize(block, 11 * 1024), Heap::Fit::NoRun) << "another block is there";
     EXPECT_EQ(block.length, 10U);
     EXPECT_EQ(stage.heap.resize(block, 4 * 1024), Heap::Fit::Found);
     stage.check();

@@ -50,7 +50,7 @@ TEST(MultiWordTest, AllOrNone) {
     EXPECT_TRUE(words.change(plan));
     EXPECT_EQ(payload_of(words.read(control->words[3])), 33U);
     EXPECT_EQ(payload_of(words.read(control->words[1])), 11U);
-    EXPECT_FALSE(words.change(plan)) << "the words are not what was seen any more";
+    EXPECT_FALSE(words.change(plan)) << "the words have changed since they were read";
     WordPlan half;
     half.set(control->words[2], words.read(control->words[2]), 22);
     half.set(control->words[3], first, 44);
