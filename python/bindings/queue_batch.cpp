@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "context.hpp"
 #include "queue.hpp"
 #include "received.hpp"
 
@@ -192,8 +193,7 @@ private:
 nb::object make_block(nb::handle_t<PyQueue> queue, std::size_t least, std::size_t most,
                       bool is_single, nb::handle timeout) {
     nb::inst_ptr<PyQueue>(queue)->taking().check_usable();
-    auto* const block = new BatchBlock(queue, least, most, is_single, parse_timeout(timeout));
-    return nb::cast(block, nb::rv_policy::take_ownership);
+    return make_object<BatchBlock>(queue, least, most, is_single, parse_timeout(timeout));
 }
 
 }  // namespace
@@ -217,19 +217,12 @@ nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout) {
 void bind_queue_batch(nb::module_& module) {
     bind_exporter<QueueLease>(module, "_QueueLease");
 
-    nb::class_<BatchBlock>(module, "Batch",
+    bind_block<BatchBlock>(module, "Batch",
                            "Messages of a queue, read where they lie; made by "
                            "``Queue.get_many()`` and ``get_view()``.\n\n"
                            "Can be entered once. Acknowledged at the end of the block, nacked "
                            "on an exception.")
-        .def("__enter__", &BatchBlock::enter)
-        .def("_untake", &BatchBlock::untake)
-        .def(
-            "__exit__",
-            [](BatchBlock& block, nb::handle type, nb::handle, nb::handle) {
-                block.exit(!type.is_none());
-            },
-            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+        .def("_untake", &BatchBlock::untake);
 }
 
 }  // namespace penstock::py

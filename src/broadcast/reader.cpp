@@ -529,7 +529,7 @@ BroadcastStats ReaderCore::stats() const {
     stats.sleeps = line_->sleeps.load(kRelaxed);
     const std::uint64_t released = line_->position.load(kAcquire);
     stats.used_bytes = view_.writer().position.load(kAcquire) - released;
-    stats.reserved_bytes = segment_->reserved_bytes();
+    read_segment_stats(stats, segment_->participants(), segment_->reserved_bytes());
     return stats;
 }
 

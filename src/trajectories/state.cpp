@@ -42,12 +42,14 @@ TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
     stats.queue = queue;
     stats.version = state.version.load(std::memory_order_acquire);
     stats.batch_sequences = state.batch_sequences.load(kRelaxed);
-    stats.max_staleness = state.max_staleness.load(kRelaxed);
+    if (const auto versions = state.max_staleness.load(kRelaxed); versions != kUnlimited) {
+        stats.max_staleness = versions;
+    }
     stats.batches = state.batches.load(kRelaxed);
     stats.groups = state.groups.load(kRelaxed);
     stats.sequences = state.sequences.load(kRelaxed);
     stats.dropped_stale = state.dropped_stale.load(kRelaxed);
-    stats.max_tokens = state.max_tokens.load(kRelaxed);
+    if (const auto tokens = state.max_tokens.load(kRelaxed); tokens != 0) stats.max_tokens = tokens;
     stats.dead_lettered = state.dead_lettered.load(kRelaxed);
     stats.environments = board.environments();
     return stats;
