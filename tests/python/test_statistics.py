@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+from inspect import getdoc
 from typing import Any
 
 import pytest
@@ -33,12 +34,12 @@ def test_each_field_is_documented_and_typed(queue):
         names = [row[0] for row in cls._table]
         assert set(names) >= COMMON
         assert [field.name for field in dataclasses.fields(cls)] == names
-        assert all(getattr(cls, name).__doc__.endswith(".") for name in names)
+        assert all((getdoc(getattr(cls, name)) or "").endswith(".") for name in names)
     for name, kind, unit, type_name, words in stats._table:
         assert type(getattr(stats, name)).__name__ == type_name
         assert kind in ("counter", "gauge")
         assert unit in ("", "bytes", "seconds")
-        assert getattr(type(stats), name).__doc__ == words
+        assert getdoc(getattr(type(stats), name)) == words
 
 
 def test_it_is_a_frozen_value(queue):
