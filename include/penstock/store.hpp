@@ -177,7 +177,7 @@ private:
 // Of a whole store since its creation, and how it stands now.
 #define PENSTOCK_STORE_STATISTICS(X)                                                             \
     X(std::uint64_t, capacity, Bytes, "Room for objects, with their keys and metadata.")         \
-    X(std::uint64_t, used_bytes, Bytes, "The sum of the five from object_bytes on.")           \
+    X(std::uint64_t, used_bytes, Bytes, "The sum of the five from object_bytes on.")             \
     X(std::uint64_t, free_bytes, Bytes, "The rest of the capacity, to the byte.")                \
     X(std::uint64_t, object_bytes, Bytes,                                                        \
       "Of the objects that are there: data, metadata and keys.")                                 \
