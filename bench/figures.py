@@ -1,4 +1,4 @@
-"""The figures to reach, each with its target, what this run reached, and whether that is enough."""
+"""The figures to reach, each with its target, this run's value, and whether it is enough."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TURNS = "turn_p50_ns"
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result. ``value`` is what is compared with the target."""
+    """One line of the result. ``value`` is compared with the target."""
 
     what: str
     target: str
@@ -235,7 +235,7 @@ def _recovery(results: Results) -> Iterator[Figure]:
 
 
 def judge(results: Results) -> list[Figure]:
-    """Every figure that is measured so far, in the order of the design's table."""
+    """Every figure measured so far, in the order of the design's table."""
     return [
         *_latency(results),
         _throughput(results),

@@ -1,4 +1,4 @@
-"""The machine that the figures come from, as far as they depend on it."""
+"""The properties of the machine that the figures depend on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the picture for the docs from what a run wrote with --json.
+"""Draw the picture for the docs from the output of a run with --json.
 
 python bench/plot.py figures.json docs/figures.svg
 """
@@ -121,7 +121,7 @@ def draw_picture(document: dict[str, Any], path: Path) -> None:
             "axes.grid": True,
             "grid.alpha": 0.25,
             "legend.frameon": False,
-            "svg.hashsalt": "penstock",  # the same figures give the same file
+            "svg.hashsalt": "penstock",  # equal figures give equal files
         }
     )
     figure, grid = plt.subplots(3, 2, figsize=(11, 12), layout="constrained")

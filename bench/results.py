@@ -1,4 +1,4 @@
-"""The records of one run, and how two of them compare.
+"""The records of one run, and the comparison of two of them.
 
 Contenders took turns, so they are compared turn by turn: the ratio of two is the median of the
 ratios of their turns, which noise that lasts longer than a turn does not reach.
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Results:
-    """Everything the programs printed. Nothing here knows what is good or bad."""
+    """Everything that the programs printed, without judgement."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -29,7 +29,7 @@ class Results:
         return next(self.all(bench, **wanted), None)
 
     def contenders(self, bench: str) -> list[str]:
-        """In the order in which they took their turns."""
+        """The contenders in the order of their turns."""
         return list(dict.fromkeys(record["who"] for record in self.all(bench)))
 
     def values(self, bench: str, key: str) -> list[Any]:

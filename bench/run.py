@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the benchmarks one after the other, prints what they found, and judges it.
+"""Run the benchmarks one after the other, print their results, and compare them with the targets.
 
-`./dev bench` builds what is needed and calls this. Nothing else should run meanwhile: a figure
-from a busy machine says little, and the load is printed for that reason.
+`./dev bench` builds what is needed and calls this. Nothing else should run meanwhile: a figure from
+a busy machine says little, and the load is printed for that reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tables import result_table, tables
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = HERE.parent / "build" / "release" / "bench"
-# The shares of the C++ programs and of those in Python, in the order in which they run.
+# The names of the C++ and the Python programs, in the order in which they run.
 CPP = ("latency", "throughput", "writer_cost", "copy", "store", "tier", "waiting", "recovery")
 PYTHON = (
     *("objects", "messages", "queue", "trajectories", "batches", "store", "tier", "kv", "http"),
@@ -56,7 +56,7 @@ def steps(programs: Path, quick: bool, only: list[str]) -> Iterator[Step]:
 
 
 def run_step(step: Step, progress: Console) -> tuple[list[Record], bool]:
-    """The records of one program, and whether it came to a good end."""
+    """The records of one program, and whether it succeeded."""
     begin = time.monotonic()
     records = []
     with (
@@ -67,7 +67,7 @@ def run_step(step: Step, progress: Console) -> tuple[list[Record], bool]:
             assert program.stdout is not None
             records.extend(json.loads(line) for line in program.stdout)
         except BaseException:
-            # Its guardian kills what it started and sweeps up.
+            # Its guardian kills its processes and cleans up.
             program.send_signal(signal.SIGTERM)
             raise
     is_good = program.returncode == 0 and bool(records)

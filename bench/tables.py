@@ -1,4 +1,4 @@
-"""The tables that a run prints: figures, and beside each peer's how many times Penstock's it is."""
+"""The tables that a run prints: figures, and for each peer its ratio to Penstock's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _quantiles(record: Record) -> list[str]:
-    """p99.9 only where a thousand samples back it."""
+    """p99.9 only with a thousand samples or more."""
     tail = nanoseconds(record["p999_ns"]) if record["count"] >= 1000 else "–"
     return [
         nanoseconds(record["p50_ns"]),
@@ -40,7 +40,7 @@ def _places(results: Results, bench: str) -> Iterator[dict[str, int]]:
 
 
 def latency_table(results: Results, bench: str, title: str) -> Table:
-    """Penstock's own quantiles by size and readers, and their distance from the bare limits."""
+    """Penstock's quantiles by size and readers, and their distance from the bare limits."""
     limits = [who for who in results.contenders(bench) if who.startswith("bare")]
     columns = ["p50", "p99", "p99.9", "max", "samples", *(f"to {who}" for who in limits)]
     table = _table(title, "message", "readers", *columns)
@@ -58,7 +58,7 @@ def latency_table(results: Results, bench: str, title: str) -> Table:
 
 
 def peer_latency_table(results: Results, bench: str, title: str) -> Table:
-    """p50 of every contender, and how many times Penstock's that is."""
+    """p50 of every contender, and its ratio to Penstock's."""
     others = [who for who in results.contenders(bench) if who != "penstock"]
     table = _table(title, "message", "readers", "penstock", *others)
     for place in _places(results, bench):
@@ -80,7 +80,7 @@ def peer_latency_table(results: Results, bench: str, title: str) -> Table:
 
 
 def throughput_table(results: Results, bench: str, title: str) -> Table:
-    """Messages a second to each reader, and how many times a peer's Penstock's is."""
+    """Messages a second to each reader, and Penstock's ratio to each peer's."""
     others = [who for who in results.contenders(bench) if who != "penstock"]
     table = _table(title, "message", "readers", "penstock", "bytes", *others)
     for place in _places(results, bench):
@@ -146,7 +146,7 @@ def waiting_table(results: Results) -> Table:
 def _producers_table(
     results: Results, bench: str, title: str, own_name: str, unit: str, more: dict[str, str]
 ) -> Table:
-    """So many a second, and how many times a peer's Penstock's is; ``more`` of its own figures."""
+    """Messages a second, and Penstock's ratio to each peer's; ``more`` of Penstock's figures."""
     rate, turns = f"{unit}_per_s", f"turn_{unit}_per_s"
     others = [who for who in results.contenders(bench) if who != own_name]
     table = _table(title, "tokens", "producers", own_name, *more, *others)
@@ -167,13 +167,13 @@ def _producers_table(
 
 
 def queue_table(results: Results) -> Table:
-    """Penstock by ``get_many``."""
+    """Penstock with ``get_many``."""
     title = "Python, arrays of int32 through a queue"
     return _producers_table(results, "python_queue", title, "penstock, views", "messages", {})
 
 
 def trajectories_table(results: Results) -> Table:
-    """Penstock by ``next_batch`` into the caller's arrays."""
+    """Penstock with ``next_batch`` into the caller's arrays."""
     title = "Python, groups of 4 sequences to a trainer, groups"
     more = {"tokens/s": "tokens_per_s"}
     return _producers_table(results, "python_trajectories", title, "penstock", "groups", more)
@@ -195,7 +195,7 @@ def batches_table(results: Results) -> Table:
 
 
 def kv_table(results: Results) -> Table:
-    """Bytes a second only of what moves them."""
+    """Bytes a second, for operations that move them."""
     table = _table(
         "Python, the KV pool, four chunks of 256 tokens (64 MiB)",
         "",
@@ -213,7 +213,7 @@ def kv_table(results: Results) -> Table:
 
 
 def http_table(results: Results) -> Table:
-    """Beside each figure over HTTP how many times it shared memory's is."""
+    """Each figure over HTTP, and shared memory's ratio to it."""
     table = _table(
         "Python, groups of 4 sequences over HTTP, 4 groups a batch",
         "",
@@ -289,7 +289,7 @@ def store_hits_table(results: Results) -> Table:
 
 
 def store_peers_table(results: Results, operation: str) -> Table:
-    """p50 of every contender, and how many times that of Penstock in place it is."""
+    """p50 of every contender, and its ratio to Penstock's in place."""
     bench, own_name = "python_store", "penstock, in place"
     others = [who for who in results.contenders(bench) if who != own_name]
     table = _table(f"Python, arrays by key: {operation}, p50", "array", own_name, *others)
@@ -351,7 +351,7 @@ def store_tables(results: Results) -> Iterator[Table]:
 
 
 def tier_table(results: Results, bench: str, title: str) -> Table:
-    """p50, and how many times Penstock's a plain command's is."""
+    """p50, and each plain command's ratio to Penstock's."""
     own_name = "penstock"
     others = [who for who in results.contenders(bench) if who != own_name]
     table = _table(title, "object", "", own_name, "bytes", *others)

@@ -1,5 +1,5 @@
-# What `cmake --install` lays down for C++ users: headers, archive, and the files that make
-# find_package(penstock) work. The component keeps them out of the Python wheel.
+# What `cmake --install` installs for C++ users: headers, archive, and the files for
+# find_package(penstock). The component keeps them out of the Python wheel.
 
 include(CMakePackageConfigHelpers)
 

@@ -1,6 +1,6 @@
-# The library itself: every source under src/<floor>/, one static archive that may be linked into a
-# shared object. A source whose name ends in the name of a system is compiled on that system only; one
-# that ends in _hiredis where there is hiredis, and in its place one that ends in _unavailable.
+# The library: every source under src/<floor>/, one static archive that may be linked into a shared
+# object. A source named after a system is compiled on that system only; one that ends in _hiredis
+# if hiredis is found, and otherwise its counterpart that ends in _unavailable.
 
 configure_file(cmake/version.hpp.in "${PROJECT_BINARY_DIR}/generated/penstock/version.hpp" @ONLY)
 
@@ -42,12 +42,13 @@ if(PENSTOCK_CRASH_POINTS)
     target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
 endif()
 penstock_warnings(penstock)
-# Not by GCC: it forgets what was a system header, and warns of the standard library inlined into ours.
+# Not with GCC: it loses track of system headers, and warns of the standard library inlined into
+# this code.
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     penstock_precompile(penstock ${PENSTOCK_COMMON_HEADERS})
 endif()
 
-# What looks behind the public headers: tests, benchmarks, fuzzers.
+# For targets that use internal headers: tests, benchmarks, fuzzers.
 function(penstock_internal target)
     target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
     target_link_libraries(${target} PRIVATE penstock::penstock)

@@ -1,5 +1,4 @@
-# Everything that a person may switch, and the defaults of a build of our own as opposed to one inside
-# somebody else's project.
+# All options, and their defaults for a build of this repository and for one inside another project.
 
 option(PENSTOCK_BUILD_TESTS "Build the C++ tests (needs GoogleTest)" OFF)
 option(PENSTOCK_BUILD_BENCH "Build the C++ benchmarks" OFF)

@@ -1,5 +1,6 @@
-# The extension module penstock._core; its type stub lies with the package's sources. Built by scikit-build-core
-# for a wheel, and just the same by hand with PENSTOCK_BUILD_PYTHON=ON where nanobind and NumPy are installed.
+# The extension module penstock._core; its type stub is among the package's sources. Built by
+# scikit-build-core for a wheel, or by hand with PENSTOCK_BUILD_PYTHON=ON if nanobind and NumPy are
+# installed.
 
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
 if(NOT nanobind_DIR)
@@ -12,7 +13,7 @@ find_package(nanobind CONFIG REQUIRED)
 file(GLOB penstock_binding_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/python/bindings/*.cpp")
 if(penstock_binding_sources)
     # NOMINSIZE: nanobind would compile the module for size, and these calls are the hot path.
-    # NB_SUPPRESS_WARNINGS: its headers are not written to our warnings.
+    # NB_SUPPRESS_WARNINGS: its headers do not compile cleanly under this project's warnings.
     nanobind_add_module(_core NB_DOMAIN penstock NOMINSIZE NB_SUPPRESS_WARNINGS
         ${penstock_binding_sources})
     target_include_directories(_core PRIVATE

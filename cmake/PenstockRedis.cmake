@@ -1,5 +1,6 @@
-# hiredis, if it is wanted and there: PENSTOCK_HAS_REDIS says so, and penstock::hiredis is to be linked.
-# The archive before the shared library: what is made of ours then runs where no hiredis is.
+# hiredis, if it is enabled and found: PENSTOCK_HAS_REDIS says so, and penstock::hiredis is to be
+# linked. Prefers the archive to the shared library, so that binaries run on machines without
+# hiredis.
 
 set(PENSTOCK_HAS_REDIS OFF)
 if(PENSTOCK_WITH_REDIS STREQUAL "OFF")

@@ -4,14 +4,14 @@
 find_package(GTest REQUIRED)
 include(GoogleTest)
 
-# Tests are compiled lightly: their templates, optimized in full, cost three times as long, and what they
-# test is the library, which has its own flags.
+# Tests are compiled with light optimization: full optimization takes three times as long for their
+# templates, and the library under test has its own flags.
 function(penstock_test_options target)
     target_link_libraries(${target} PRIVATE GTest::gtest_main)
     target_compile_options(${target} PRIVATE -Og -g1)
 endfunction()
 
-# What the test programs of a tree share: compiled once, and the precompiled header of them all.
+# Support code of all test programs of a tree, compiled once, and their precompiled header.
 file(GLOB penstock_test_support_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/support/*.cpp")
 list(FILTER penstock_test_support_sources EXCLUDE REGEX "/stand_in_cuda\\.cpp$")
 add_library(penstock_test_support OBJECT ${penstock_test_support_sources})
@@ -30,8 +30,8 @@ function(penstock_test_executable target)
 endfunction()
 
 file(GLOB_RECURSE penstock_unit_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/unit/*_test.cpp")
-# Without crash points nobody can be stopped half-way: sources that arm one are left out whole, unless
-# they say by #ifdef what they can do without.
+# Without crash points no process can be stopped half-way: sources that arm one are left out, unless
+# their #ifdefs say what they can do without.
 if(NOT PENSTOCK_CRASH_POINTS)
     foreach(source IN LISTS penstock_unit_sources)
         file(READ "${source}" text)
@@ -42,7 +42,7 @@ if(NOT PENSTOCK_CRASH_POINTS)
 endif()
 if(penstock_unit_sources)
     penstock_test_executable(penstock_unit_tests ${penstock_unit_sources})
-    # Under the name by which the driver is looked for, in a folder where nobody looks by himself.
+    # Named as the driver's library, in a folder that is not searched by default.
     add_library(penstock_stand_in_cuda SHARED "${PROJECT_SOURCE_DIR}/tests/support/stand_in_cuda.cpp")
     set_target_properties(penstock_stand_in_cuda PROPERTIES
         OUTPUT_NAME cuda SOVERSION 1 LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/stand_in")
@@ -50,18 +50,18 @@ if(penstock_unit_sources)
     set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/unit/os/cuda_test.cpp" PROPERTIES
         SKIP_PRECOMPILE_HEADERS ON
         COMPILE_DEFINITIONS "PENSTOCK_STAND_IN_CUDA=\"$<TARGET_SONAME_FILE:penstock_stand_in_cuda>\"")
-    # The time limit is there for what hangs: under a sanitizer, and beside other programs, a test that
-    # computes for a second takes two minutes.
+    # The time limit is for hanging tests: under a sanitizer, beside other programs, a test of one
+    # second takes two minutes.
     gtest_discover_tests(penstock_unit_tests
         DISCOVERY_MODE PRE_TEST PROPERTIES LABELS unit TIMEOUT 600)
 endif()
 
-# The actors of the other families stop and die at crash points.
+# The programs of the other families stop and die at crash points.
 if(NOT PENSTOCK_CRASH_POINTS)
     return()
 endif()
 
-# A crash walk waits for most of its time: CTest runs it in parts, several at a time.
+# A crash walk mostly waits: CTest runs it in parts, several at a time.
 set(PENSTOCK_WALK_SHARDS 2)
 
 function(penstock_add_test name family)
@@ -77,8 +77,8 @@ function(penstock_add_test name family)
     endif()
 endfunction()
 
-# Every program here is also a helper that Python tests may run: they find it in the tests/ folder of
-# the build tree. CTest runs those whose name ends in _test.
+# Every program here is also a helper for Python tests, which find it in the tests/ folder of the
+# build tree. CTest runs the programs named *_test.
 foreach(family IN ITEMS crash stress namespace)
     file(GLOB family_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${family}/*.cpp")
     foreach(source IN LISTS family_sources)

@@ -1,5 +1,5 @@
-// Files that are no segments, or no longer quite: whoever attaches to one, looks at it or creates
-// over it gets an error or a segment, and nothing else. Starts from images of real segments.
+// Damaged segments and other files: attaching, inspecting and creating over one gives an error or a
+// segment, and does no harm. Starts from images of real segments.
 #include <sys/stat.h>
 
 #include <array>
@@ -46,7 +46,7 @@ void find(FuzzedDataProvider& input) {
     const auto family = input.ConsumeIntegralInRange<std::size_t>(0, kLast);
     const bool is_raw = input.ConsumeIntegralInRange<int>(0, 19) == 0;
     const bool is_full_size = input.ConsumeIntegralInRange<int>(0, 9) > 0;
-    // As what it is, or as something else.
+    // As its real kind, or as another.
     const auto taken_for = input.ConsumeIntegralInRange<int>(0, 9) > 0
                                ? family
                                : input.ConsumeIntegralInRange<std::size_t>(0, kLast);

@@ -1,6 +1,5 @@
-// A living Broadcast whose control block, ring and slots are overwritten by somebody while both
-// sides work on: sends, loans, receptions, looks, departures. Errors may come of it, and nothing
-// else.
+// A live Broadcast whose control block, ring and slots are overwritten while both sides work:
+// sends, loans, receives, inspections, departures. Errors are allowed, and no other harm.
 #include <optional>
 
 #include "fuzz/calls.hpp"
@@ -11,7 +10,7 @@
 namespace penstock::fuzzing {
 namespace {
 
-// Both sides in one process, each doing one thing after another as the input says.
+// Both sides in one process, with the order of calls from the input.
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
@@ -25,7 +24,7 @@ public:
           corruptor_(name_) {}
     Town(const Town&) = delete;
     Town& operator=(const Town&) = delete;
-    ~Town() { ::unlink(path_.c_str()); }  // a damaged slot may have kept the last from removing it
+    ~Town() { ::unlink(path_.c_str()); }  // with a damaged slot the name may be left
 
     void live() {
         for (int i = 0; i < 60 && input_.remaining_bytes() > 0; ++i) step();
@@ -106,7 +105,7 @@ private:
     }
     void look() {
         may_refuse([&] { static_cast<void>(inspect_broadcast(name_)); });
-        // A handle whose place was given away says so instead of any figure.
+        // A handle whose slot was reused reports that instead of figures.
         may_refuse([&] { static_cast<void>(writer_.stats()); });
         may_refuse([&] { static_cast<void>(writer_.readers()); });
         may_refuse([&] { static_cast<void>(writer_.blocked_by()); });

@@ -1,5 +1,5 @@
-// Calls of the library as fuzzers make them: they may refuse, and what they give is read.
-// Nothing else may come of them.
+// The library's calls as fuzzers make them: they may fail, and their results are read. No other
+// outcome is allowed.
 #pragma once
 
 #include <cstddef>
@@ -9,16 +9,16 @@
 
 namespace penstock::fuzzing {
 
-// Calls that may refuse, and must do nothing worse.
+// Calls that may fail with an Error, and in no other way.
 template <typename Call>
 void may_refuse(Call&& call) {
     try {
         call();
-    } catch (const Error&) {  // the only thing that may come out
+    } catch (const Error&) {  // the only allowed exception
     }
 }
 
-// Reads some of every page, so that a range that is not there is noticed.
+// Reads some bytes of every page, so that a range outside the mapping is noticed.
 inline void touch(std::span<const std::byte> bytes) {
     volatile unsigned sum = 0;
     for (std::size_t at = 0; at < bytes.size(); at += 1024) {

@@ -1,5 +1,5 @@
 // Any bytes as a message: the decoder of the wire layer must survive them, agree with check(), and
-// read again what a writer writes of what it has read.
+// read again what a writer makes of the tokens.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -22,7 +22,7 @@ void require(bool holds, const char* what) {
     }
 }
 
-// Reads every byte, so that AddressSanitizer sees where they lie.
+// Reads every byte, so that AddressSanitizer checks their range.
 std::uint8_t touch(std::span<const std::byte> data) {
     std::uint8_t sum = 0;
     for (const std::byte byte : data) {
@@ -96,7 +96,7 @@ bool is_same(const Token& a, const Token& b) {
            (!has_bytes || std::ranges::equal(a.bytes, b.bytes));
 }
 
-// Tokens in a row, as long as they are good, copied by a writer and compared.
+// Copies tokens by a writer, as long as they are valid, and compares.
 void copy_tokens(Reader in) {
     MessageWriter copy;
     std::vector<Token> tokens;
@@ -109,7 +109,7 @@ void copy_tokens(Reader in) {
     require(copy.structure().fault() == Fault::None, "a token read could not be written");
     Reader again(copy.structure().written());
     for (const Token& expected : tokens) {
-        // A container may now stand at the end without its values: only its head is compared.
+        // A container may stand at the end without its values: only its head is compared.
         if (!again.next(token)) {
             require(expected.kind == Kind::Array || expected.kind == Kind::Map,
                     "a token written could not be read");
@@ -190,7 +190,7 @@ void run(std::span<const std::byte> data) {
 }  // namespace penstock::codec
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    // A copy of exactly that size, so that a read behind it is seen.
+    // A copy of exactly that size, so that a read behind it is noticed.
     const auto* const bytes = reinterpret_cast<const std::byte*>(data);
     const std::vector<std::byte> exact(bytes, bytes + size);
     penstock::codec::run(exact);

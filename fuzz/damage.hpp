@@ -1,5 +1,5 @@
-// Bytes overwritten as a fuzzer's input says: words that tell, single bits, or anything. And a
-// header's checksum made right again, so that what lies behind it is reached.
+// Bytes overwritten by a fuzzer's input: significant words, single bits, or random bytes. And a
+// header's checksum corrected again, so that the checks behind it are reached.
 #pragma once
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -14,7 +14,7 @@
 
 namespace penstock::fuzzing {
 
-// The checksum of a header that somebody has changed, made right again (FNV-1a, as in header.cpp).
+// Corrects the checksum of a changed header (FNV-1a, as in header.cpp).
 inline void mend_checksum(std::span<std::uint8_t> image) {
     if (image.size() < sizeof(layout::SegmentHeader)) return;
     constexpr std::size_t kEnd = offsetof(layout::SegmentHeader, checksum);
@@ -23,7 +23,7 @@ inline void mend_checksum(std::span<std::uint8_t> image) {
     std::memcpy(image.data() + kEnd, &hash, sizeof hash);
 }
 
-// Overwrites some words or bytes within [from, from + size) of the memory as the input says.
+// Overwrites some words or bytes within [from, from + size) of the memory, as the input says.
 inline void damage(FuzzedDataProvider& input, std::uint8_t* memory, std::size_t from,
                    std::size_t size) {
     constexpr std::uint64_t kTelling[] = {0,

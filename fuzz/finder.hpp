@@ -1,5 +1,5 @@
-// All that somebody can do who finds a file that seems to be a segment: look at it, attach, work
-// with what is there, create over it, remove it. Errors may come of it, and nothing else.
+// All calls on a file that seems to be a segment: inspect it, attach, use its contents, create over
+// it, remove it. Errors are allowed, and no other harm.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Any bytes as a group of trajectories: the decoder must survive them, and of what it accepts a
-// batch must be able to copy every column without leaving the message.
+// Any bytes as a group of trajectories: the decoder must survive them, and a batch must be able to
+// copy every column of an accepted group without leaving the message.
 #include <cstdint>
 #include <cstdlib>
 #include <span>

@@ -1,6 +1,6 @@
-// A heap whose words, and the descriptions of changes that others seem to be in the middle of, are
-// what the input says: every call ends, and what it gives lies inside. The control block is a
-// program's own memory, so that AddressSanitizer sees each step beside it.
+// A heap whose words, and the descriptions of changes that seem to be under way, come from the
+// input: every call ends, and its result lies inside the heap. The control block is ordinary
+// memory, so that AddressSanitizer guards its ends.
 #include <cstdlib>
 #include <memory>
 #include <system_error>
@@ -18,7 +18,7 @@ using layout::Word;
 using layout::WordOperation;
 
 constexpr unsigned kParticipants = 4;
-constexpr std::uint64_t kNames = 6;  // words for owners to name their blocks in
+constexpr std::uint64_t kNames = 6;  // words in which owners name their blocks
 constexpr HeapGeometry kGeometry{1024, 192};
 
 os::SharedFile& payload_file() {
@@ -58,7 +58,7 @@ private:
     [[nodiscard]] Word& any_word() const {
         auto* const words = reinterpret_cast<Word*>(control());
         const auto count = kBytes / sizeof(Word);
-        // Names and the first granules more often than the rest: there everything happens.
+        // Names and the first granules more often than the rest: most of the activity is there.
         if (input_.ConsumeBool()) return words[input_.ConsumeIntegralInRange<unsigned>(0, 5)];
         if (input_.ConsumeBool()) {
             return words[kHeap / sizeof(Word) + input_.ConsumeIntegralInRange<unsigned>(0, 15)];
@@ -70,7 +70,7 @@ private:
             control())[input_.ConsumeIntegralInRange<std::size_t>(0, kNames - 1)];
     }
 
-    // Somebody seems to have begun a change, and to have put a reference to it into some words.
+    // A change that seems to be under way, with a reference to it in some words.
     void describe_change() {
         const auto participant = input_.ConsumeIntegralInRange<unsigned>(0, kParticipants);
         const auto sequence = input_.ConsumeIntegralInRange<std::uint64_t>(0, 3);

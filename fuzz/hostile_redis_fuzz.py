@@ -1,10 +1,10 @@
-"""Values and answers of a Redis that is somebody else's, against TieredStore: by chance, for a
-bounded time, in a child whose memory is bounded too.
+"""Values and answers of a hostile Redis, against TieredStore: at random, for a bounded time, in a
+child with bounded memory.
 
     python fuzz/hostile_redis_fuzz.py [--seconds 20] [--seed N]
 
-Whatever comes, a look-up gives a value or a miss, and in time; the first tier keeps what it has
-until something has come whole; and all of it is counted. What breaks says its seed, which repeats
+Whatever it answers, a look-up returns a value or a miss, in time; the first tier keeps its objects
+until a value has arrived whole; and everything is counted. A failure names its seed, which repeats
 it as far as threads allow.
 """
 
@@ -36,7 +36,7 @@ import penstock
 from penstock import _core
 
 ADDRESS_SPACE = 4 << 30
-RESIDENT = 600 << 20  # most of it is Python and NumPy
+RESIDENT = 600 << 20  # mostly Python and NumPy
 HANGS_AFTER = 60.0  # seconds; a call's own timeouts are below one
 TIMEOUTS = {"connect_timeout": 0.4, "request_timeout": 0.4, "retry_first": 0.001}
 CAPACITY = 1 << 20
@@ -46,7 +46,7 @@ Change = Callable[[bytes], bytes]
 
 
 class Values:
-    """What the server has: sound values, and such that a stranger makes up."""
+    """The server's values: valid ones, and hostile ones."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -74,7 +74,7 @@ class Values:
         )()
 
     def shelf(self) -> redis.Shelf:
-        """One object, "x", and what has been done to it with all checksums right, or not."""
+        """One object, "x", with some manipulation, its checksums correct or not."""
         dice, shelf = self._dice, redis.Shelf(PREFIX)
         data, meta, layout = self.data()
         if dice.random() < 0.4:
@@ -144,7 +144,7 @@ def tensor_head(dtype: int, shape: list[int]) -> bytes:
 
 
 class Answers:
-    """What the server says: what is on the shelf, or ``wildness`` of the time something else."""
+    """The server's answers: the shelf's values, or, in ``wildness`` of the cases, others."""
 
     def __init__(self, dice: random.Random, shelf: redis.Shelf, wildness: float) -> None:
         self._dice = dice
@@ -213,7 +213,7 @@ class Answers:
 
 
 def looks(store: penstock.TieredStore, dice: random.Random) -> list[Callable[[], Any]]:
-    """Look-ups: they give a value or a miss, and raise nothing."""
+    """Look-ups: they return a value or a miss, and raise nothing."""
 
     def view() -> None:
         with store.get("x", default=contextlib.nullcontext()) as found:
@@ -239,7 +239,7 @@ def looks(store: penstock.TieredStore, dice: random.Random) -> list[Callable[[],
 
 
 def change(store: penstock.TieredStore, dice: random.Random) -> None:
-    """Put and delete may say what the server does not do."""
+    """Put and delete, which may report the server's failures."""
     with contextlib.suppress(penstock.Error):
         dice.choice(
             (
@@ -251,7 +251,7 @@ def change(store: penstock.TieredStore, dice: random.Random) -> None:
 
 
 def look(store: penstock.TieredStore, dice: random.Random) -> None:
-    """One look-up; and nobody made way, unless something had come whole or broke off in it."""
+    """One look-up; it may evict only if a value arrived whole or broke off."""
     before, evicted = store.stats(), store.first.stats().evicted
     dice.choice(looks(store, dice))()
     after = store.stats()
@@ -277,7 +277,7 @@ def check(store: penstock.TieredStore) -> penstock.TierStats:
 
 
 def run_store(seed: str, folder: Path) -> dict[str, int]:
-    """One store against many shelves; what was counted."""
+    """One store against many shelves; return its counters."""
     dice = random.Random(seed)
     server = redis.HostileRedis(folder, redis.Shelf(PREFIX).answer)
     options: dict[str, Any] = {
@@ -329,14 +329,14 @@ def run(seed: int, seconds: float) -> None:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     assert resident < RESIDENT, f"{resident >> 20} MiB of memory"
     print(f"hostile_redis: {number} stores, seed {seed}: {total}; all is sound")
-    # A run that fetched nothing, or refused nothing, has shown nothing.
+    # A run without hits, or without refusals, has shown nothing.
     assert total["hits"] > 0, total
     assert total["corrupt"] > 0, total
 
 
 @contextlib.contextmanager
 def bounded_child() -> Iterator[bool]:
-    """True in a forked child with bounded memory; in the parent its end is ours."""
+    """True in a forked child with bounded memory; the parent waits for it, and ends."""
     pid = os.fork()
     if pid:
         yield False

@@ -1,12 +1,12 @@
-"""Bodies for the HTTP face, made of sound ones by random changes.
+"""Bodies for the HTTP face, made from valid ones by random changes.
 
     python fuzz/http_fuzz.py [--seconds 20] [--seed N]
 
-A child serves the application in its own process, with a bound on its memory, and gets one body
-after the other: no answer may be 500, none may take more than a second of processor time, and no
-body more memory than its cost allows. Bodies that are no JSON are never taken, damaged gzip data is
-answered with 400 and nothing else is. Between them come groups that are right as they are, however
-loose: each is taken, and comes back once, as the numbers that it means. What breaks is kept in
+A child serves the application in its own process, with bounded memory, and gets one body after
+another: no answer may be 500, none may take more than a second of processor time, and no body more
+memory than its cost allows. Bodies that are not JSON are never accepted, damaged gzip data is
+answered with 400 and nothing else is. Between them come valid groups in loose notations: each is
+accepted, and comes back once, with the numbers that it means. A failing body is kept in
 build/fuzz/http-*, with its route.
 """
 
@@ -34,11 +34,11 @@ from penstock.integrations.atropos.http.limits import Limits
 from penstock.trajectories import TrajectoryReader
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # newer ones would like another httpx
+    warnings.simplefilter("ignore")  # newer versions ask for another httpx
     from starlette.testclient import TestClient
 
-_MOST = 1 << 20  # bytes of a body, and what it may cost
-_MEMORY = 6 * 8 * _MOST + (64 << 20)  # of that and the interpreter's own, beyond what it began with
+_MOST = 1 << 20  # bytes of a body, and its cost
+_MEMORY = 6 * 8 * _MOST + (64 << 20)  # for that and the interpreter, beyond the start
 _SLOW = 1.0  # seconds of processor time
 _KEPT = Path("build/fuzz")
 _GROUP: dict[str, Any] = json.loads((Path(__file__).parent / "corpus/http/group.json").read_text())
@@ -107,7 +107,7 @@ def _with_odd_values(value: Any, dice: random.Random) -> Any:
 
 
 def _with_odd_bytes(text: bytes, dice: random.Random) -> bytes:
-    """Pieces taken out, put in, repeated."""
+    """Pieces removed, inserted, repeated."""
     for _ in range(dice.randint(1, 4)):
         at = dice.randrange(len(text) + 1)
         end = min(len(text), at + int(10 ** dice.uniform(0, 2)))
@@ -153,9 +153,9 @@ def _nested(dice: random.Random) -> bytes:
 
 
 def _bound_memory() -> None:
-    """What is over it is a MemoryError, and so a 500."""
+    """More memory than that is a MemoryError, and so a 500."""
     now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    most = now * resource.getpagesize() + _MEMORY + (1 << 30)  # stacks of threads are large
+    most = now * resource.getpagesize() + _MEMORY + (1 << 30)  # thread stacks are large
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
@@ -163,7 +163,7 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-_LIMITED = frozenset({413, 503})  # whatever the body is
+_LIMITED = frozenset({413, 503})  # for any body
 
 
 def _is_gzip(body: bytes) -> bool:
@@ -186,7 +186,7 @@ def _is_json(body: bytes) -> bool:
 
 
 def _why_wrong(body: bytes, headers: dict[str, str], status: int) -> str | None:
-    """What is wrong with that answer."""
+    """The fault of an answer, or None."""
     if status >= 500 and status != 503:
         return f"was answered with {status}"
     if status in _LIMITED:
@@ -194,7 +194,7 @@ def _why_wrong(body: bytes, headers: dict[str, str], status: int) -> str | None:
     if headers and not _is_gzip(body):
         many_participants = status == 422
         return None if status == 400 or many_participants else f"is no gzip, and got {status}"
-    padded = bool(headers) and body.endswith(b"\0")  # which gzip's own program takes
+    padded = bool(headers) and body.endswith(b"\0")  # accepted by gzip's own program
     if status == 400 and not padded:
         return "is sound gzip, or none, and got 400"
     plain = gzip.decompress(body) if headers else body
@@ -204,7 +204,7 @@ def _why_wrong(body: bytes, headers: dict[str, str], status: int) -> str | None:
 
 
 class _Loose:
-    """The groups that are right, and what has not come back of them."""
+    """The valid groups, and those that have not come back."""
 
     def __init__(self, client: Any, dice: random.Random) -> None:
         self._client = client
@@ -213,7 +213,7 @@ class _Loose:
         self.count = 0
 
     def put(self) -> str | None:
-        """One. What was wrong with the answer."""
+        """Post one; return the fault of the answer, or None."""
         group = loose_group(self._dice, self.count)
         body = json.dumps(group.sent).encode()
         headers = {}
@@ -229,7 +229,7 @@ class _Loose:
         return None
 
     def check(self, groups: list[dict[str, Any]]) -> str | None:
-        """What came. What was wrong with it."""
+        """Check groups that came back; return the fault, or None."""
         for group in groups:
             number = (group["generation_params"] or {}).get(MARK)
             if number is None:  # another one
@@ -240,7 +240,7 @@ class _Loose:
         return None
 
     def check_all_came(self) -> str | None:
-        """Once single sequences fill up what is left."""
+        """Check that all came, after single sequences filled up the last batch."""
         single = {"tokens": [[1]], "masks": [[1]], "scores": [0]}
         for _ in range(_REGISTRATION["batch_size"] * (1 + len(self._wanted))):
             for groups in _batches(self._client):
@@ -253,7 +253,7 @@ class _Loose:
 
 
 def _batches(client: Any) -> Iterator[list[dict[str, Any]]]:
-    """All that there are."""
+    """All batches that can be had."""
     while groups := client.get("/batch").json()["batch"]:
         yield groups
 
@@ -299,10 +299,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     args = parser.parse_args()
-    warnings.simplefilter("ignore", RuntimeWarning)  # of groups that are set aside
+    warnings.simplefilter("ignore", RuntimeWarning)  # about dead letters
     logging.getLogger("penstock.integrations.atropos.http").setLevel(
         logging.ERROR
-    )  # nor of places on the queue
+    )  # nor about the length of the queue
     print(f"http: seed {args.seed}", flush=True)
     limits = Limits(body_bytes=8 * _MOST, total_bytes=16 * _MOST)
     queue = f"fuzz-http-{uuid.uuid4().hex[:8]}"

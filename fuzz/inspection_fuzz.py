@@ -1,12 +1,12 @@
-"""Hostile files where segments lie: `penstock ls`, `info`, `gc` and `doctor` look at them, and that
-is all that happens.
+"""Hostile files among the segments: `penstock ls`, `info`, `gc` and `doctor` inspect them without
+harm.
 
     inspection_fuzz.py [--seconds S] [--seed N] [--rounds N]
 
-In a /dev/shm of its own: plants files with random names and damaged contents, runs the command in
-this process, and checks what it prints and that a segment in use stays as it is. A round depends on
-its seed alone; what breaks one is told with the seed that does it again. Where the system gives no
-/dev/shm of one's own, it says so and does nothing.
+In its own /dev/shm: plants files with random names and damaged contents, runs the command in this
+process, and checks its output, and that a segment in use is unchanged. A round depends only on its
+seed; a failure names the seed that repeats it. Where the system allows no private /dev/shm, it says
+so and does nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHM = b"/dev/shm/"
 PREFIX = b"penstock."
 LIVING = "in-use"
 SLOW = 20.0  # seconds for one command, on a machine that is busy
-FRONT = 1 << 18  # bytes of a segment that are copied; behind them lies payload
+FRONT = 1 << 18  # copied bytes of a segment; the payload lies behind them
 
 LETTERS = [
     *"abcXYZ019._-",
@@ -48,7 +48,7 @@ LETTERS = [
 WORDS = (0, 1, 2, 7, 63, 64, 4096, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63, (1 << 64) - 1)
 
 
-# --- what is planted --------------------------------------------------------------------------
+# --- planted files ----------------------------------------------------------------------------
 
 
 def templates() -> list[tuple[bytes, int]]:
@@ -80,13 +80,13 @@ def random_name(chance: random.Random) -> bytes:
         return chance.randbytes(chance.randint(1, 60)).replace(b"\0", b"x").replace(b"/", b"y")
     letters = LETTERS[:12] if kind == 1 else LETTERS
     name = "".join(chance.choices(letters, k=chance.randint(1, 40))).replace("/", "|").encode()
-    return name[: chance.randint(1, 240)]  # also in the middle of a character
+    return name[: chance.randint(1, 240)]  # may cut a character
 
 
 def damaged(chance: random.Random, front: bytes) -> bytes:
     content = bytearray(front)
     for _ in range(chance.choice((0, 1, 1, 2, 5, 50))):
-        # The header and the participants are small, and lie at the start.
+        # The header and the participants are small, and at the start.
         reach = chance.choice((256, 4096, 65536, len(content)))
         at = chance.randrange(max(1, min(reach, len(content)) - 8)) & ~chance.choice((0, 7))
         if chance.random() < 0.5:
@@ -120,7 +120,7 @@ def plant_regular(chance: random.Random, path: bytes, models: list[tuple[bytes, 
 
 
 def plant_other(chance: random.Random, path: bytes) -> None:
-    """What is no file, or another's."""
+    """A path that is not a regular file, or another user's."""
     kind = chance.randrange(5)
     if kind == 0:
         os.mkfifo(path)
@@ -163,11 +163,11 @@ def clear() -> None:
             os.unlink(entry.path)
 
 
-# --- what is run ------------------------------------------------------------------------------
+# --- commands ---------------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """The command, whose exit code and output are as they must be whatever it looks at."""
+    """The command; its exit code and output must be valid whatever it inspects."""
     out, err = io.StringIO(), io.StringIO()
     started = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -240,13 +240,13 @@ def rounds(seed: int, seconds: float, most: int, progress: Path) -> None:
     print(f"inspection: {done} rounds from seed {seed}, nothing found", flush=True)
 
 
-# --- a /dev/shm of its own --------------------------------------------------------------------
+# --- a private /dev/shm -----------------------------------------------------------------------
 
 _MOUNT = 'mount -t tmpfs -o size=256m tmpfs /dev/shm && exec "$@"'
 
 
 def private() -> list[str] | None:
-    """What to put before a command, so that its /dev/shm is its own; None where that is refused."""
+    """The prefix that gives a command its own /dev/shm, or None where that is refused."""
     for prefix in (["unshare", "-m"], ["unshare", "-r", "-m"]):
         with contextlib.suppress(OSError):
             probe = [*prefix, "sh", "-c", _MOUNT, "sh", "true"]

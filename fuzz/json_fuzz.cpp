@@ -1,5 +1,5 @@
 // Any bytes as a body of the HTTP face: the reader of columns must survive them, stay within the
-// room that the measure asks for, and read each number as strtod does.
+// measured room, and read each number as strtod does.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -21,7 +21,7 @@ void require(bool holds, const char* what) {
     }
 }
 
-// A copy without a byte behind it, so that AddressSanitizer sees whatever is read there.
+// A copy without a byte behind it, so that AddressSanitizer notices a read there.
 std::vector<char> copy_of(std::string_view text) {
     return {text.begin(), text.end()};
 }

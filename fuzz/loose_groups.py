@@ -1,7 +1,7 @@
-"""Groups as old programs send them, each with what has to come back.
+"""Groups as old programs send them, each with the expected result.
 
-Columns are there, null, empty, or of other lengths than the tokens; whole numbers may be true,
-false, text or 1.0. All of that is right, and comes back as the numbers that are meant.
+Columns are present, null, empty, or of other lengths than the tokens; whole numbers may be true,
+false, text or 1.0. All of that is valid, and comes back as the intended numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["MARK", "LooseGroup", "loose_group"]
 
-#: Of a group's generation_params: its number.
+#: In a group's generation_params: its number.
 MARK = "fuzz"
 _OPTIONAL_REALS = ("advantages", "ref_logprobs", "inference_logprobs")
 _OTHERS = ("messages", "overrides", "group_overrides", "images", "env_id")
@@ -30,7 +30,7 @@ class _Column(NamedTuple):
 
 
 def loose_group(dice: random.Random, number: int) -> LooseGroup:
-    """Of one to three sequences."""
+    """A group of one to three sequences."""
     lengths = [dice.choice([0, 1, 2, 5, 40]) for _ in range(dice.randint(1, 3))]
     columns = {
         "tokens": _rows(dice, lengths, _whole),
@@ -70,7 +70,7 @@ _Make = Callable[[random.Random], _Column]
 
 
 def _row(dice: random.Random, count: int, make: _Make) -> _Column:
-    if dice.random() < 0.5:  # nothing that stands for something else
+    if dice.random() < 0.5:  # without other notations
         wanted = [make(dice).wanted for _ in range(count)]
         return _Column(wanted, wanted)
     return _joined([make(dice) for _ in range(count)])

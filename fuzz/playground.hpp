@@ -1,5 +1,5 @@
-// Where a fuzzer keeps its files: a directory of its process, gone when that ends. What killed ones
-// have left is removed by the next.
+// The directory of a fuzzer's files, one per process, removed at exit. Those of killed fuzzers are
+// removed by the next.
 #pragma once
 
 #include <signal.h>
@@ -16,7 +16,7 @@ namespace penstock::fuzzing {
 
 inline constexpr const char* kPlaygroundPrefix = "penstock-fuzz-";
 
-// In memory, where segments live: a disk would have most of the time.
+// In memory, as segments are: a disk would take most of the time.
 inline std::filesystem::path playground_root() {
     std::error_code ignored;
     const std::filesystem::path memory = "/dev/shm";
@@ -24,7 +24,7 @@ inline std::filesystem::path playground_root() {
                                                           : std::filesystem::temp_directory_path();
 }
 
-// Directories of fuzzers that were killed.
+// Removes directories of fuzzers that were killed.
 inline void sweep_playgrounds() {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(playground_root(), ignored)) {

@@ -1,6 +1,6 @@
-// A living Queue whose control block, slots and cells are overwritten by somebody while two
-// participants work on: puts, loans, deliveries held and given back, looks, departures. Errors may
-// come of it, and nothing else.
+// A live Queue whose control block, slots and cells are overwritten while two participants work:
+// puts, loans, deliveries held and nacked, inspections, departures. Errors are allowed, and no
+// other harm.
 #include <array>
 #include <optional>
 
@@ -12,7 +12,7 @@
 namespace penstock::fuzzing {
 namespace {
 
-// A queue and its corruptor, made once: making one takes longer than all that is done with it.
+// A queue and its corruptor, made once: making them takes longer than all calls of a run.
 struct Ground {
     explicit Ground(unsigned max_deliveries)
         : path(path_of("queue" + std::to_string(max_deliveries))), name("file:" + path),
@@ -23,7 +23,7 @@ struct Ground {
                                      .max_deliveries = max_deliveries})),
           corruptor(name) {}
 
-    // What a handle remembers between two calls.
+    // Resets a handle's memory of earlier calls.
     void forget() const {
         detail::QueueCore& core = *detail::QueueAccess::core(queue);
         core.tail = 0;
@@ -44,7 +44,7 @@ struct Ground {
     SegmentCorruptor corruptor;
 };
 
-// As it was when it was made.
+// The queue as it was made.
 Ground& fresh_ground(bool has_dead_letter) {
     static auto* const grounds = new std::array{Ground(0), Ground(2)};
     Ground& ground = (*grounds)[has_dead_letter ? 1 : 0];
@@ -53,7 +53,7 @@ Ground& fresh_ground(bool has_dead_letter) {
     return ground;
 }
 
-// Two participants in one process, each doing one thing after another as the input says.
+// Two participants in one process, with the order of calls from the input.
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
@@ -99,13 +99,13 @@ private:
                 move_dead_letters(who);
                 break;
             default:
-                // A hundred times as dear as anything else, and attach_fuzz does nothing but that.
+                // A hundred times as expensive as other calls, and covered by attach_fuzz.
                 if (input_.ConsumeIntegralInRange<int>(0, 7) == 0) come_or_look_in();
                 break;
         }
     }
-    // Each further call on slots that contradict themselves takes millions of looks before it is
-    // refused, and says nothing new: what can still be done is done once.
+    // Each further call on contradictory slots takes millions of looks before it is refused, and
+    // shows nothing new: the remaining calls are made once.
     void judge(const Status& status) { is_lost_ = is_lost_ || status.code() == ErrorCode::Corrupt; }
     void put(Queue& queue, std::size_t size) {
         static const std::vector<std::byte> bytes(300'000);

@@ -1,6 +1,6 @@
-// Any bytes as a second tier's head, redirection or address: what reads them must survive, and what
-// it accepts must be consistent, so that a reader who believes it stays inside its memory. Half of
-// the heads have their checksums right, whatever else they say.
+// Any bytes as a second tier's head, redirection or address: their readers must survive, and an
+// accepted value must be consistent, so that using it stays inside memory. Half of the heads have
+// correct checksums, whatever else they hold.
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>
@@ -35,7 +35,7 @@ void check_parts(const ReadHead& read) {
             "a part of a size that no writer makes");
     const std::uint64_t parts = read.head.parts();
     require(parts >= 1 && parts <= kPartsMost, "more parts than there may be");
-    // Not memory: only where the parts would lie.
+    // Only the positions of the parts: there is no memory behind them.
     const std::uint64_t before_last = (parts - 1) * read.head.part_bytes;
     require(
         before_last < read.head.nbytes && read.head.nbytes - before_last <= read.head.part_bytes,
@@ -59,7 +59,7 @@ void check_head(std::span<const std::byte> value, const std::string& key) {
             "a head that is read is not the one that would be written");
 }
 
-// Sizes, format and metadata as they come, under right checksums; then perhaps some damage.
+// Sizes, format and metadata from the input, under correct checksums; then perhaps some damage.
 void check_made_up_head(FuzzedDataProvider& in) {
     ValueHead head;
     head.format = static_cast<Format>(in.ConsumeIntegral<std::uint8_t>());

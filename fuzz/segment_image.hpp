@@ -1,5 +1,5 @@
-// Files of real segments, taken at several moments of their lives. A fuzzer writes one down again,
-// with some damage, and sees what comes of it.
+// Files of real segments, taken at several moments of their lives. A fuzzer writes one to disk
+// again, damaged, and uses it.
 #pragma once
 
 #include <fcntl.h>
@@ -21,11 +21,11 @@
 
 namespace penstock::fuzzing {
 
-// What somebody has written of a file; between its parts, and behind them, it reads as zeros.
+// The written parts of a file; the rest reads as zeros.
 struct Image {
     std::vector<std::uint8_t> front;  // header, slots and control
     std::size_t payload_offset = 0;
-    std::vector<std::uint8_t> payload;  // as much as is interpreted
+    std::vector<std::uint8_t> payload;  // the interpreted part
 
     [[nodiscard]] layout::SegmentHeader header() const {
         layout::SegmentHeader header{};
@@ -60,7 +60,7 @@ inline void write_part(int file, std::size_t offset, const std::vector<std::uint
     if (::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset)) < 0) std::abort();
 }
 
-// A file of that size, whose name is free.
+// Writes a file of that size under a free name.
 inline void write_file(const std::string& path, const Image& image, std::size_t size) {
     const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0) std::abort();
@@ -70,7 +70,7 @@ inline void write_file(const std::string& path, const Image& image, std::size_t 
     ::close(file);
 }
 
-// Mostly the header's damage is covered up by a right checksum.
+// Mostly, the checksum is corrected after damage to the header.
 inline void damage(FuzzedDataProvider& input, Image& image) {
     constexpr std::size_t kHeader = sizeof(layout::SegmentHeader);
     const bool has_right_checksum = input.ConsumeIntegralInRange<int>(0, 9) > 0;
@@ -91,7 +91,7 @@ inline void damage(FuzzedDataProvider& input, Image& image) {
     if (has_right_checksum) mend_checksum(image.front);
 }
 
-// ---- moments: fresh, in use, full of what is half done, and left by everybody
+// ---- moments: fresh, in use, full of half-done operations, and abandoned
 
 inline std::vector<Image> broadcast_images(const std::string& path) {
     std::vector<Image> images;

@@ -1,6 +1,6 @@
-// A living Store whose control block, entries, heap words and payload are overwritten by somebody
-// while two participants work on: reservations, pins, removals, evictions, looks, departures.
-// Errors may come of it, and nothing else.
+// A live Store whose control block, entries, heap words and payload are overwritten while two
+// participants work: reservations, pins, removals, evictions, inspections, departures. Errors are
+// allowed, and no other harm.
 #include <array>
 #include <optional>
 
@@ -12,8 +12,8 @@
 namespace penstock::fuzzing {
 namespace {
 
-// A store and its corruptor, made once: making one takes longer than all that is done with it. A
-// handle remembers nothing between two calls but what it holds.
+// A store and its corruptor, made once: making them takes longer than all calls of a run. Between
+// two calls a handle keeps only its pins and reservations.
 struct Ground {
     explicit Ground(Eviction eviction)
         : path(path_of(std::string(to_string(eviction)))), name("file:" + path),
@@ -30,7 +30,7 @@ struct Ground {
     SegmentCorruptor corruptor;
 };
 
-// As it was when it was made.
+// The store as it was made.
 Ground& fresh_ground(std::size_t which) {
     static auto* const grounds = new std::array{Ground(Eviction::Sieve), Ground(Eviction::Fifo),
                                                 Ground(Eviction::Lru), Ground(Eviction::None)};
@@ -39,7 +39,7 @@ Ground& fresh_ground(std::size_t which) {
     return ground;
 }
 
-// Two participants in one process, each doing one thing after another as the input says.
+// Two participants in one process, with the order of calls from the input.
 class Town {
 public:
     explicit Town(FuzzedDataProvider& input)
@@ -86,7 +86,7 @@ private:
                 look(who, key);
                 break;
             default:
-                // A hundred times as dear as anything else, and attach_fuzz does nothing but that.
+                // A hundred times as expensive as other calls, and covered by attach_fuzz.
                 if (input_.ConsumeIntegralInRange<int>(0, 7) == 0) come_or_look_in();
                 break;
         }

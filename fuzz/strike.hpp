@@ -1,4 +1,4 @@
-// A corruptor's writes as a fuzzer's input has them.
+// A corruptor's writes, taken from a fuzzer's input.
 #pragma once
 
 #include "fuzz/damage.hpp"
@@ -8,7 +8,7 @@ namespace penstock::fuzzing {
 
 using trust::SegmentCorruptor;
 
-// Not what lies between control and payload: of a Store, that is nearly everything.
+// Not between control block and payload: in a Store, that is nearly all of the file.
 inline void strike(const SegmentCorruptor& corruptor, FuzzedDataProvider& input) {
     const std::span<std::byte> part = input.ConsumeBool() ? corruptor.words() : corruptor.payload();
     damage(input, reinterpret_cast<std::uint8_t*>(part.data()), 0, part.size());

@@ -10,12 +10,12 @@
  *   state, owner, …   | the granule word: each step changes state, owner and length of one at once
  *   marked, real      | its kReserved bit; whether the file has memory there
  *
- * Generations are left out: what holds without them holds with them.
- * Checked: no granule has two users; what is used has memory; once the dead are reaped and the
- * living have freed, every granule is free.
+ * Generations are left out: the model holds without them.
+ * Checked: no granule has two users; memory in use exists; once the dead are reaped and the living
+ * have freed, every granule is free.
  *
  * Negative controls: -DHEAD_FIRST (release_run frees the head before its bodies), -DANY_BODY (it
- * frees bodies that are not its own), -DPUNCH_FIRST (trim punches before it unmarks).
+ * frees bodies of other blocks), -DPUNCH_FIRST (trim punches before it unmarks).
  */
 #define GRANULES 3
 #define NONE 0
@@ -166,7 +166,7 @@ inline reap_granule(at) {
     fi
 }
 
-/* Two of them, so that one may die at work and be followed. */
+/* Two, so that one may die while it reaps and be followed by the other. */
 proctype Janitor(byte me) {
     byte slot, n, i;
     {
@@ -189,7 +189,7 @@ end_idle:
     atomic { if :: slot != NONE -> locked[slot] = false :: else fi; slot = NONE; n = 0; i = 0 }
 }
 
-/* SIGKILL; of the janitors only the first, so that one is left. */
+/* SIGKILL. Only the first janitor dies, so that one is left. */
 proctype Reaper() {
     do
     :: atomic { deaths > 0 && !kill[1] && finished < 2 -> kill[1] = true; deaths-- }

@@ -1,7 +1,6 @@
-/* A large message lies in a block of the arena and its record in the ring. A reader may keep the
- * block beyond its record; the writer uses a block again only when every reader has passed its
- * record and none holds it. Readers die or leave with and without blocks; one rank gets a
- * replacement.
+/* A large message lies in a block of the arena, and its record in the ring. A reader may keep the
+ * block beyond its record; the writer reuses a block only when every reader has passed its record
+ * and none holds it. Readers die or leave with and without blocks; one rank gets a replacement.
  *
  *   here          | src/broadcast, src/segment/memory/arena.cpp
  *   --------------+-----------------------------------------------------------------
@@ -11,10 +10,10 @@
  *   clear         | take_over_reader: gate, then Arena::reap of the holder bits; Membership::reap: retire
  *   contents[]    | what the block holds: which message, or TORN while it is written
  *
- * Positions count messages; the ring has room for all of them. Stores are seen at once: what
- * happens when they are not is ring.pml's matter.
- * Checked: what is read is what was sent, for as long as it is held; no process alive and willing
- * waits for a block that only the dead hold; in the end every block can be freed.
+ * Positions count messages; the ring has room for all of them. Stores are visible at once: ring.pml
+ * models delayed stores.
+ * Checked: a message is read as it was sent, for as long as it is held; no live process waits for a
+ * block that only the dead hold; in the end every block can be freed.
  *
  * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING,
  * -DIGNORE_BITS.
@@ -103,7 +102,7 @@ inline recycle() {
     passed = 0
 }
 
-/* What a sleeping writer would find if it looked. */
+/* The condition for which the writer sleeps. */
 #define PASSED(m, r) (gate[r] == VACANT || position[r] > (m))
 #define DONE(k) (record_of[k] != UNUSED && PASSED(record_of[k], 0) && PASSED(record_of[k], 1) \
                  && !held[(k) * 2] && !held[(k) * 2 + 1])
@@ -136,7 +135,7 @@ end_blocked:
     :: else -> break
     od;
     closed = true;
-    /* It stays and frees what it can, as it would for more large messages. */
+    /* The writer frees all blocks that it can, as it would for more large messages. */
 end_closed:
     do
     :: DEAD(0) -> reap(0)
@@ -221,7 +220,7 @@ proctype Reaper() {
 proctype Judge() {
     timeout;
     if
-    :: WAITS_FOR(0) || WAITS_FOR(1)  /* for a first reader that never came */
+    :: WAITS_FOR(0) || WAITS_FOR(1)  /* a first reader never attached */
     :: else -> assert(closed && record_of[0] == UNUSED && record_of[1] == UNUSED)
     fi
 }

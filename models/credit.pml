@@ -1,10 +1,10 @@
 /* The credit of trajectories: writers that ask, begin, put or give up; a trainer that takes whole
- * batches and acknowledges them group by group. Any may die at any step, and another takes the
- * place; the janitor dies too, and begins anew.
+ * batches and acknowledges them group by group. Any may die at any step, and another joins in its
+ * slot; the janitor dies too, and begins anew.
  *
- * A group is one sequence, and the window belongs to one environment with several writers: what a
- * weight does is arithmetic, not order. Every read of a census is a step of its own. Moves of a slot
- * are one compare-and-swap each; how they come about is queue.pml.
+ * A group is one sequence, and the window belongs to one environment with several writers: weights
+ * are arithmetic, not order. Every read of a census is a step of its own. Moves of a slot are one
+ * compare-and-swap each, modelled in queue.pml.
  *
  *   here            | src/trajectories
  *   ----------------+-----------------------------------------------------------------------
@@ -17,15 +17,15 @@
  *   notify          | Signal, of which signal.pml has the rest
  *   Clock           | the end of a slice, when no other step is possible
  *
- * The words of the board are sequentially consistent; -DSTORE_BUFFER shows what else would happen.
- * What a stuck trainer allows beyond the window is left out: all groups have one size.
+ * The words of the board are sequentially consistent; -DSTORE_BUFFER shows what would happen
+ * otherwise. Credit beyond the window for a stuck trainer is left out: all groups have one size.
  *
- * Checked: what runs and what waits is never more than the window; an accepted group is
- * acknowledged once, or still there; the version is there before the credit that comes with it, and
- * in a window of one batch nothing is used for another version than it was begun with; an asker
- * while all others are quiet gets what room there is, so that nothing is held by the dead or by a
- * group that was acknowledged; in the end all have begun what they wanted, and a trainer has left
- * no batch untaken. With -DVAIN: where nothing is to be had none is woken again and again.
+ * Checked: running and waiting groups never exceed the window; an accepted group is acknowledged
+ * once, or still there; the version is stored before the credit that comes with it, and in a window
+ * of one batch every group is used for the version with which it was begun; an asker gets all free
+ * room while the others are quiet, so that neither the dead nor acknowledged groups hold credit; in
+ * the end all writers have begun their groups, and no whole batch is left untaken. With -DVAIN:
+ * where there is no credit, no writer is woken again and again.
  *
  * Negative controls: -DASK_LATE, -DSTORE_BUFFER, -DANSWER_BEFORE_RUNNING, -DLEAVE_BEFORE_PUT,
  * -DSLOTS_FIRST, -DRUNNING_FIRST, -DCOUNT_THE_DEAD, -DDIRTY_PLACE, -DBLIND_ACK,
@@ -46,7 +46,7 @@
 #ifndef DEATHS
 #define DEATHS 1
 #endif
-#ifndef BIRTHS       /* of others in the place of a dead one */
+#ifndef BIRTHS       /* joins in the slot of a dead participant */
 #define BIRTHS 1
 #endif
 #ifndef LOOKS        /* kLooks of try_begin */
@@ -55,7 +55,7 @@
 #ifndef GIVE_UPS     /* rollouts that are released without a put */
 #define GIVE_UPS 1
 #endif
-#ifndef UNTAKES      /* batches that go back as if they had not been formed */
+#ifndef UNTAKES      /* batches that are untaken */
 #define UNTAKES 0
 #endif
 #ifndef SLOTS
@@ -77,12 +77,12 @@ bool announced[WRITERS];                 /* sleepers on the credit signal */
 bool kill[JANITOR + 1], dead[JANITOR], gone[JANITOR];
 byte deaths = DEATHS, births = BIRTHS, give_ups = GIVE_UPS, untakes = UNTAKES;
 
-byte rollouts[WRITERS];                  /* what really happened: of the living, not put yet */
-bool is_owed[SLOTS];                     /* accepted and not acknowledged */
-byte freed_step;                         /* of the last acknowledgement that freed something */
+byte rollouts[WRITERS];                  /* ghost: of living writers, not put yet */
+bool is_owed[SLOTS];                     /* ghost: accepted and not acknowledged */
+byte freed_step;                         /* step of the last ack that freed credit */
 bool has_died;
 byte alone = NONE;                       /* writer that asks while all others are quiet */
-#ifdef VAIN          /* asks in a row that may get nothing while nothing else happens */
+#ifdef VAIN          /* failed asks in a row while nothing else changes */
 byte vain;
 #define something_happened() vain = 0
 #else
@@ -152,7 +152,7 @@ inline look_at_asking() {
     }
 }
 
-/* Into total; what we ask for ourselves is left out of it. */
+/* Sums into `total`, without this writer's own request. */
 inline take_census() {
 #ifdef SLOTS_FIRST
     look_at_slots();
@@ -196,7 +196,7 @@ inline withdraw() {
 #ifdef WAKE_IN_TURN
 #define WAKES true
 #else
-#define WAKES !is_again  /* one woken in vain wakes no other */
+#define WAKES !is_again  /* a writer woken in vain wakes no other */
 #endif
 
 inline try_begin() {
@@ -245,7 +245,7 @@ inline try_begin() {
     :: else ->
        withdraw();
        d_step {
-           /* All others are quiet: only what is there can be in the way. */
+           /* All others are quiet: only counted groups can be in the way. */
            if
            :: alone == self -> count_truth(total); assert(total == WINDOW); total = 0
            :: else
@@ -271,7 +271,7 @@ inline hand_over() {
 }
 
 inline put() {
-    /* A slot is free: there are more of them than the window has groups. */
+    /* A slot is free: there are more slots than groups in the window. */
     d_step {
         do
         :: at < SLOTS && IS_WAITING(at) -> at++
@@ -396,7 +396,7 @@ end_idle:
                      slot[at] == TAKEN ->
                      assert(is_owed[at]);
 #if WINDOW == BATCH
-                     /* max_staleness is 0: what it is used for is what it was begun with. */
+                     /* max_staleness is 0: it is used for the version with which it was begun. */
                      assert(has_died || begun[at] + 1 == step);
 #endif
                      is_owed[at] = false;
@@ -434,7 +434,7 @@ inline clear_writer(who) {
     dead[who] = false
 }
 
-/* Whichever process has the dead one's lock: one at a time, and another after its death. */
+/* The process with the dead participant's lock: one at a time, and another after its death. */
 proctype Janitor() {
     byte at;
 born:
@@ -481,8 +481,8 @@ end:
     od
 }
 
-/* Wakes one sleeper at a time when all are quiet, and judges when none sleeps any more, or only
- * those with a window that none empties. */
+/* Wakes one sleeper at a time when all are quiet, and checks the end when none sleeps any more, or
+ * only those whose window is full for ever. */
 proctype Clock() {
     byte total, count;
 end:
@@ -506,7 +506,7 @@ end:
            :: !(gone[TRAINER] && total == WINDOW) && announced[2] -> announced[2] = false; alone = 2
 #endif
            :: !announced[0] && !announced[1] && !announced[WRITERS - 1] ->
-              /* All writers are gone, and a trainer has taken what makes a batch. */
+              /* All writers are gone, and a trainer has taken every whole batch. */
               assert(gone[0] && gone[1] && gone[WRITERS - 1] && (gone[TRAINER] || total < BATCH));
               break
            fi;

@@ -1,30 +1,29 @@
-/* The map of free blocks: two regions and what lies above them, as FreeMap has it; and the words of
- * the heap that it is about. Customers free, take, and lower what the map says too much of, in any
- * order, and die at any step.
+/* The map of free blocks: two regions and the two levels of the map above them; and the heap words
+ * that it summarizes. Customers free, take, and lower the map, in any order, and die at any step.
  *
  *   here        | src/segment/memory/free_map.cpp, src/segment/memory/heap.cpp
  *   ------------+--------------------------------------------------------------------------------
- *   largest[]   | what the words of a region say, as Heap::scan finds it
+ *   largest[]   | the largest free block of a region, as Heap::scan finds it
  *   low[], high | the two levels of the map
  *   raise       | FreeMap::raise, raise_from
  *   lower       | FreeMap::lower
  *   correct     | Heap::correct, and the scan before it
- *   note[]      | MultiWord::Note: the region that a participant is in the middle of
- *   Judge       | Heap::restore_noted, as after a search in vain
+ *   note[]      | MultiWord::Note: the region that a participant is changing
+ *   Judge       | Heap::restore_noted, as after a failed search
  *
- * A byte is changed by itself: that other bytes of its word make a compare-and-swap fail costs
- * only another turn. Memory is sequentially consistent.
+ * A byte is changed by itself: a compare-and-swap that fails because of other bytes in its word
+ * only costs another turn. Memory is sequentially consistent.
  *
- * Checked: when all have finished, or died, a look at the notes and then at the map leads
- * to every region that has something free.
+ * Checked: when all have finished or died, a look at the notes and then at the map leads to every
+ * region that has a free block.
  *
- * Negative controls: -DNO_SECOND_LOOK (lower does not look again at what lies below),
+ * Negative controls: -DNO_SECOND_LOOK (lower does not look again at the level below),
  * -DNO_SECOND_SCAN (correct does not look again at the words), -DNO_NOTES.
  */
 #ifndef CUSTOMERS
 #define CUSTOMERS 2
 #endif
-#ifndef TURNS  /* of each */
+#ifndef TURNS  /* of each customer */
 #define TURNS 2
 #endif
 #ifndef DEATHS
@@ -120,7 +119,7 @@ proctype Customer(byte self) {
               largest[r] = LARGEST(largest[r], size);
               raise(r, size);
               note[self] = 0
-           :: largest[r] > 0 -> largest[r] = 0  /* the map is not told */
+           :: largest[r] > 0 -> largest[r] = 0  /* the map is not lowered */
            :: correct()
            fi;
            d_step { r = 0; said = 0; found = 0; least = 0; now = 0; since = 0; size = 0 }

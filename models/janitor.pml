@@ -1,6 +1,6 @@
-/* Room that a dead participant of a store held, while its janitor or its successor is at work: one that
- * looks for room then does not say that there is none. One participant dies at any step, or has died;
- * a janitor and a process that takes its place see to it, and they may die of it as well.
+/* Memory that a dead participant of a store held, while its janitor or its successor is at work: a
+ * participant that needs it must not report that there is none. One participant dies at any step,
+ * or has died; a janitor and a process that joins in its slot reap it, and may die while they do.
  *
  *   here               | src/segment/life/membership.hpp
  *   -------------------+---------------------------------------------------------
@@ -11,27 +11,27 @@
  *   Reserver           | StoreCore::allocate: reap, then the second look
  *   Successor          | Membership::claim_any, inherit, enter
  *
- * Left out: what the janitor does to entries and blocks (store.pml), and the end of patience.
+ * Left out: the janitor's work on entries and blocks (store.pml), and the end of patience.
  *
- * Checked: one that begins when no living participant has the room gets it, unless another does; one whose
- * holdings are taken over was found dead before.
+ * Checked: a reserver that begins when no living participant has the memory gets it, unless another
+ * does; a participant was found dead before its holdings are taken over.
  *
- * Negative controls: -DMARK_LATE (found_dead is stored when the lock is taken already), -DNO_WAIT,
- * -DNOTE_ONCE (not again when the lock is taken: another may have joined and died in between),
- * and -DLOOKS=1 with -DDEATHS=1 -DJANITOR=0: the janitor makes the room its own for a moment and
- * dies, and its place has been looked at already.
+ * Negative controls: -DMARK_LATE (found_dead is stored after the lock is taken), -DNO_WAIT,
+ * -DNOTE_ONCE (not again after the lock is taken: another may have joined and died in between), and
+ * -DLOOKS=1 with -DDEATHS=1 -DJANITOR=0: the janitor owns the memory for a moment and dies, in a
+ * slot that has been looked at already.
  */
 #ifndef DEATHS   /* of the janitor or the successor */
 #define DEATHS 0
 #endif
-#ifndef JANITOR  /* its place; the first dead one's is the other */
+#ifndef JANITOR  /* its slot; the first dead participant has the other */
 #define JANITOR 1
 #endif
-#ifndef LOOKS    /* at all places */
+#ifndef LOOKS    /* at all slots */
 #define LOOKS 2
 #endif
 #define FIRST (1 - JANITOR)
-#define SUCCESSOR 3  /* in the place of the first */
+#define SUCCESSOR 3  /* in the slot of the first */
 #define RESERVER 2
 
 byte joins[2] = 1, found[2], lock[2];  /* lock: owner + 1 */
@@ -41,7 +41,7 @@ byte deaths = DEATHS;
 
 #define IS_DEAD(p) (announced[p] && lock[p] == 0)
 
-/* Tells in has_lock. */
+/* The result is in has_lock. */
 inline claim(p) {
     d_step { join = joins[p]; is_dead = IS_DEAD(p); is_alive = announced[p] && lock[p] != 0 };
     if
@@ -71,12 +71,12 @@ inline claim(p) {
     fi;
     atomic { join = 0; is_dead = false; is_alive = false }
 }
-/* What it had is the janitor's for a moment. */
+/* The janitor owns the dead participant's memory for a moment. */
 inline take_over(p, to) {
     atomic { holds[p] -> holds[p] = false; holds[to] = true };
     atomic { holds[to] = false; room = true }
 }
-/* Tells in has_lock. */
+/* The result is in has_lock. */
 inline clear_place(p) {
     claim(p);
     if

@@ -13,14 +13,14 @@
  * Two creators and a joiner; -DJOINERS: one creator, two joiners; -DCOLLECTORS: two creators and
  * two collectors. Slot 0 of a segment is its creator's, slot 1 its joiner's. Patience (200 ms) may
  * end at any moment.
- * Checked: nothing unlinks a segment with a living participant, nor a name that is another's by
- * now; a joiner is in a segment that has its name; two segments never share it; and when all
- * went in order, nothing is left.
+ * Checked: no process unlinks a segment with a living participant, nor a name that leads to another
+ * segment by now; a joiner is in a segment that has its name; two segments never share a name; and
+ * when all went in order, no name is left.
  *
  * Negative controls: -DNO_LIFE_CYCLE_LOCK (joiners don't take it), -DNO_LINK_CHECK (they don't
- * look whether what they opened was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused
- * does not see to the name), -DNO_INODE_CHECK (removal trusts the name), -DNO_THIRD_LOOK (one that
- * found a living participant under the lock does not look again after letting it go).
+ * check whether the opened file was removed meanwhile), -DFAIL_QUIETLY (a joiner that is refused
+ * does not try to remove the name), -DNO_INODE_CHECK (removal trusts the name), -DNO_THIRD_LOOK (a
+ * remover that found a living participant under the lock does not look again after unlocking).
  */
 #define SEGMENTS 2
 #define NONE 9
@@ -38,7 +38,7 @@ bool kill[6], anybody_died;
 
 #define ANYBODY_ALIVE(s) (alive[(s) * 2] || alive[(s) * 2 + 1])
 
-/* Leaves `gone` true if the segment was found without the living and is no longer linked. */
+/* Sets `gone` if the segment has no living participant and is no longer linked. */
 inline remove(s) {
     gone = false;
     do
@@ -71,7 +71,7 @@ inline remove(s) {
 #ifdef NO_THIRD_LOOK
           break
 #else
-          if  /* one that left meanwhile may have given up because of us: look again */
+          if  /* a leaver may have given up because of this lock: look again */
           :: gone -> break
           :: else
           fi
@@ -82,7 +82,7 @@ inline remove(s) {
     od
 }
 
-/* What the kernel does at the end of a process. */
+/* The kernel's part at the end of a process. */
 inline end(s, slot) {
     atomic {
         if

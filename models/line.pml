@@ -1,6 +1,6 @@
 /* The line of requests of a queue: several consumers, each of which wants several messages at once,
  * one that takes a message past them and puts it back, and a producer. One consumer may die and one
- * may stop, at any step; the one that stopped goes on when all others have been served.
+ * may stop, at any step; the stopped one continues when all others have been served.
  *
  *   here      | src/queue
  *   ----------+--------------------------------------------------------------------------
@@ -13,16 +13,16 @@
  *   Barger    | Queue::take(Deadline::now()), Delivery::untake
  *   Stopper   | SIGSTOP and SIGCONT
  *
- * A slice ends only where a consumer is dead or gives no sign of life (or seems so: LATE), so
- * that wake-ups that get lost are found. Moves of one word are one step; signal.pml has the rest of
- * a sleep, queue.pml the rest of a slot.
+ * A slice ends only where a consumer is dead or shows no sign of life (or seems to: LATE), so that
+ * lost wake-ups are found. Moves of one word are one step; signal.pml has the rest of a sleep,
+ * queue.pml the rest of a slot.
  *
- * Checked: a request in the line before another is served first, unless it died or was
- * passed; none sleeps with a message in hand; in the end all living consumers have been served,
- * and nothing is lost (invalid end states, and the sum).
- * Negative controls: -DANY_TIME (takes before its turn), -DHOLD (keeps what it has while it waits),
- * -DNO_WAKE (leaves without waking the line), -DNO_PASS (a stopped one is waited for), -DNO_CLEAR (a
- * dead one is).
+ * Checked: a request in the line before another is served first, unless it died or was passed; no
+ * consumer sleeps with a message in hand; in the end all living consumers have been served, and no
+ * message is lost (invalid end states, and the sum).
+ * Negative controls: -DANY_TIME (takes before its turn), -DHOLD (keeps messages while it waits),
+ * -DNO_WAKE (leaves without waking the line), -DNO_PASS (a stopped request is waited for),
+ * -DNO_CLEAR (a dead one is).
  */
 #ifndef CONSUMERS
 #define CONSUMERS 3
@@ -47,8 +47,8 @@
 byte count;                     /* QueueState::line, without its bit 0 */
 byte request[CONSUMERS];        /* tickets; 0: none */
 bool passed[CONSUMERS];
-bool joined[CONSUMERS];         /* what is known of it here: it has announced itself, and waits */
-byte before[CONSUMERS];         /* a bit for each that had joined when this one came */
+bool joined[CONSUMERS];         /* ghost: it has announced itself, and waits */
+byte before[CONSUMERS];         /* ghost: a bit for each that had joined before it */
 byte ready, held[CONSUMERS];    /* messages */
 byte served;
 bool on_data[CONSUMERS], on_turn[CONSUMERS];
@@ -87,7 +87,7 @@ byte all_put;
 #define TURN(me) (IS_FIRST(me))
 #endif
 
-/* Janitor's work, and the watch over the first of the others. */
+/* Reaps the dead, and watches the first of the other requests. */
 inline slice(me) {
     d_step {
         other = 0;

@@ -1,17 +1,17 @@
-/* The second copy of a small record beside the writer's position: what a reader takes from there
- * is the record that the position published, or it takes nothing.
+/* The second copy of a small record beside the writer's position: a reader takes the record that
+ * the position published from there, or nothing.
  *
- * Memory is the process: every word of the writer's two lines becomes visible on its own, in any
- * order that the writer's fence and release leave open. Message i stores newest_end, fence, words,
- * position, and each of these stores may linger until a later rule waits for it. The writer may die
- * anywhere: what it had not stored by then is what never becomes visible.
+ * Memory is a process: every word of the writer's two lines becomes visible on its own, in any
+ * order that the writer's fence and release permit. Message i stores newest_end, fence, words,
+ * position, and each of these stores may be delayed until a later rule waits for it. The writer may
+ * die anywhere: stores that it had not made by then never become visible.
  *
  *   here     | src/broadcast
  *   ---------+-----------------------------------------------------------
  *   Memory   | WriterCore::copy_newest, WriterCore::publish
  *   Reader   | ReaderCore::look_for_more, ReaderCore::copy_newest
  *
- * Checked: a copy that is believed has all its words of one message, the one that was published.
+ * Checked: a copy that is believed has all its words from one message, the one that was published.
  * Negative controls: -DNO_WRITER_FENCE, -DNO_READER_FENCE, -DNO_SECOND_LOOK, -DEARLY_POSITION.
  */
 #ifndef MESSAGES

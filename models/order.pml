@@ -1,6 +1,6 @@
-/* The order of a store's entries, and which it evicts: a list linked both ways; its links change
- * together with the word of the entry that comes, goes or becomes the newest again. Members put,
- * evict, read and remove; between any two looks at a word the others change what they like. With
+/* The order of a store's entries, and the choice of a victim: a doubly linked list; its links
+ * change together with the word of the entry that is appended, removed or renewed. Members put,
+ * evict, read and remove; between any two reads of a word the others may change anything. With
  * -DSTOPS one of them stops at any step, and stays stopped.
  *
  *   here                    | src/store
@@ -16,39 +16,39 @@
  *   REMOVE                  | StoreEntries::remove
  *   EXPIRE                  | StoreCore::clear, of what is staged
  *
- * Entries are numbered from 1; number 0 is the state: older[0] is `newest`, newer[0] `oldest`.
- * Each look at a word is a step, and so is the change of several (words.pml). Of a word that
- * was seen it is known whether it has changed since, be it away and back, which is what its
- * generation tells: `planned` are the words seen for a plan, `changed` those of them that are not
- * what they were. A change that fails leaves new generations in the words in front of the one that
- * it failed at. Left out: visits beyond one, what is kept, hash and index, the heap (Freeing and
- * Free are one), stores that are seen late, damage. A death is a stop to the others, and janitors
- * do to the entries of the dead no more than go_on (store.pml).
+ * Entries are numbered from 1; number 0 is the state: older[0] is `newest`, newer[0] `oldest`. Each
+ * read of a word is a step, and so is a change of several (words.pml). The model knows of each word
+ * read whether it has changed since, also away and back, as its generation tells: `planned` are the
+ * words read for a plan, `changed` those of them that have changed. A change that fails leaves new
+ * generations in the words before the one at which it failed. Left out: visits beyond one, retained
+ * objects, hash and index, the heap (Freeing and Free are one state), delayed stores, damage. A
+ * death is a stop for the others, and janitors do no more to the entries of the dead than go_on
+ * (store.pml).
  *
- * Checked: after every change the list from the oldest to the newest, and back, has exactly those
- * that are Resident or Evicting, once each; a change moves only one in the state that its
- * caller saw; what is read is not freed; an attempt in vain means that another got on, or was in
- * vain itself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES never; the
- * more others try, the more often): so all end, whichever is stopped; a round that finds none, and
- * is not the last, means that an entry in it was passed by, or that another got on; none
- * is found only if none may go all the time.
+ * Checked: after every change the list from the oldest to the newest, and back, has exactly the
+ * entries that are Resident or Evicting, once each; a change moves an entry only from the state
+ * that its caller saw; an entry that is read is not freed; a failed attempt means that another made
+ * progress, or failed itself and left a trace, at most MOST_FUTILE times in a row (with -DNO_TRACES
+ * never; the more others try, the more often): so all attempts end, whichever member is stopped; a
+ * round without a victim that is not the last means that an entry in it was passed by, or that
+ * another made progress; no victim is found only if no entry may go all the time.
  *
- * Negative controls: -DNO_SECOND_LOOK (renew: whether it is the newest by now), -DKEEP_OWN_LINKS
- * (a removal leaves them), -DNEWEST_TWICE (append: what to link to, and once more for the plan),
- * -DREMOVE_ANY (whatever the word is by now), -DSAME_PAYLOAD (remove goes on while the payload is
+ * Negative controls: -DNO_SECOND_LOOK (renew: is it the newest by now?), -DKEEP_OWN_LINKS (a
+ * removal leaves them), -DNEWEST_TWICE (append: read for the link, and again for the plan),
+ * -DREMOVE_ANY (whatever the word is by now), -DSAME_PAYLOAD (remove continues while the payload is
  * the same), -DFORGET_PASSING, -DPART_OF_A_ROUND (with -DSIEVE), -DONE_HAND (the link by which the
- * round came is not looked at again after the one by which it goes on: where the entry that it is
- * at becomes the newest, what lay between is skipped, and the round looks whole).
- * -DRENEW_WITHOUT_WORD fails only together with -DBLIND_REMOVAL: a removal that does not look
+ * round came is not read again after the one by which it continues: where the current entry becomes
+ * the newest, the entries in between are skipped, and the round seems complete).
+ * -DRENEW_WITHOUT_WORD fails only together with -DBLIND_REMOVAL: a removal that does not check
  * whether its neighbours link to it.
- * For that, and for -DBLIND_APPEND and -DBLIND_RENEWAL (which do not look whether the newest has
- * none after it), the words in the plan would do: they are to hold with each of them left out.
+ * That check, and those that -DBLIND_APPEND and -DBLIND_RENEWAL leave out (has the newest entry no
+ * newer one?), would be covered by the words in the plan: the model must hold without each of them.
  */
 #define PUT 1
 #define READ 2
 #define REMOVE 4
 #define EXPIRE 8
-#ifndef DOES_0  /* any of these */
+#ifndef DOES_0  /* any sum of these */
 #define DOES_0 (PUT + READ + REMOVE)
 #endif
 #ifndef DOES_1
@@ -72,7 +72,7 @@
 #ifndef ENTRIES  /* up to 4 */
 #define ENTRIES 3
 #endif
-#ifndef BEGUN    /* that are there at the beginning */
+#ifndef BEGUN    /* entries at the beginning */
 #define BEGUN 3
 #endif
 #ifndef TRIES    /* of renew */
@@ -83,14 +83,14 @@
 #else
 #define IS_SIEVE false
 #endif
-#ifndef MOST_FUTILE /* attempts in a row in which no other got on */
+#ifndef MOST_FUTILE /* failed attempts in a row without progress of another */
 #ifdef NO_TRACES
 #define MOST_FUTILE 0
 #else
 #define MOST_FUTILE MEMBERS
 #endif
 #endif
-#ifdef NO_TRACES /* what fails leaves everything as it was */
+#ifdef NO_TRACES /* a change that fails leaves no trace */
 #define LEFT_A_TRACE false
 #else
 #define LEFT_A_TRACE is_off
@@ -120,8 +120,8 @@ byte hand;
 
 short planned[MEMBERS], changed[MEMBERS];
 byte reads[MEMBERS];             /* entry that it may read */
-byte sure[MEMBERS];              /* entries that may go all the time, while it looks for one */
-bool is_calm[MEMBERS];           /* no other got on since it began this attempt */
+byte sure[MEMBERS];              /* entries that may go throughout its search */
+bool is_calm[MEMBERS];           /* no other made progress during this attempt */
 bool gone[MEMBERS];
 byte stopped = NONE;
 bool is_over;
@@ -138,7 +138,7 @@ inline touch(bits) {
 #endif
     skip
 }
-/* A word, by itself or with others: any that was in the middle of something is overtaken. */
+/* Stores a word; any plan that read it is overtaken. */
 inline set(e, s, m, bits) {
     state[e] = s;
     owner[e] = m;
@@ -194,7 +194,7 @@ inline forget_plan() {
     first = 0;
     is_off = false
 }
-/* In vain, though no other got on? Those that fail are in each other's way only so often. */
+/* A failed attempt without progress of another: allowed only MOST_FUTILE times in a row. */
 inline in_vain() {
     futile = (is_calm[self] -> futile + 1 : 0);
     assert(futile <= MOST_FUTILE)
@@ -229,7 +229,7 @@ inline take_out(e) {
     SET_OWN(older[e] = 0)
 }
 
-/* Tells in is_done; what its caller saw of the word is planned already. */
+/* The result is in is_done; the caller's read of the word is planned already. */
 inline remove(e, from, to) {
     do
     :: true ->
@@ -267,7 +267,7 @@ inline remove(e, from, to) {
     od
 }
 
-/* commit(), to its end: Resident, or given back because it is Expired. */
+/* commit(), to its end: Resident, or freed because it is Expired. */
 inline append(e) {
     do
     :: d_step { state[e] == STAGED -> plan(WORD(e)) };
@@ -354,7 +354,7 @@ inline renew(e) {
     atomic { forget_plan(); tries = 0 }
 }
 
-/* Tells in e; 0: none. */
+/* The result is in e; 0: none. */
 inline victim() {
     d_step {
         sure[self] = 0;
@@ -441,7 +441,7 @@ inline victim() {
     }
 }
 
-/* Tells in is_done. */
+/* The result is in is_done. */
 inline evict(e) {
     if
     :: d_step { state[e] == RESIDENT -> set(e, EVICTING, self, WORD(e)) };
@@ -595,7 +595,7 @@ proctype Stopper() {
 }
 #endif
 
-/* When no step is left. */
+/* The end state, when no step is left. */
 proctype Judge() {
     byte self, e, k, prior, found;
     timeout;

@@ -1,10 +1,10 @@
-/* The slots of a Queue: two producers, two consumers, two slots. Producers are overtaken and queue
- * up again; messages are given back, and come again; blocks change hands. Any may die at any step,
- * the janitor too, which then begins anew.
+/* The slots of a Queue: two producers, two consumers, two slots. Producers are overtaken and claim
+ * again; messages are nacked, and come again; blocks change owners. Any may die at any step, the
+ * janitor too, which then begins anew.
  *
- * A move is one compare-and-swap on a slot's word; the load before it is not modelled apart from
- * it, for a move that fails has changed nothing and is tried again. Whatever else is in shared
- * memory (announcements, hints, a block's word, what names it) is a step of its own.
+ * A move is one compare-and-swap on a slot's word; the load before it is not a step of its own,
+ * since a move that fails has changed nothing and is tried again. All other shared memory
+ * (announcements, hints, a block's word, what names it) is a step of its own.
  *
  *   here                 | src/queue, src/segment/memory/arena.cpp
  *   ---------------------+----------------------------------------------------------------------
@@ -16,13 +16,13 @@
  *   free_block           | SlotRing::free_block; Arena::free, release_run
  *   free_slot            | SlotRing::free_slot
  *   Janitor              | QueueCore::reap, take_over; SlotRing::clear; Arena::reap
- *   dead[]               | a place that is announced and not locked
+ *   dead[]               | a slot that is announced and not locked
  *
- * A producer may pass a held slot whenever it likes, PASSES times; a consumer may lose its patience
- * OVERTAKES times. What guides them, and time, is left out: that a look ends, and how soon. The
- * order among redelivered messages is left out too. What is spent stays spent; so without -DHINTS
- * all act on the first ticket that is not (tail, head). With it each walks there by itself,
- * from a hint that is pushed or not, and read or not.
+ * A producer may pass a held slot at any time, PASSES times; a consumer may lose its patience
+ * OVERTAKES times. Their reasons, and time, are left out: that a look ends, and how soon. The order
+ * among redelivered messages is left out too. A spent ticket stays spent; so without -DHINTS all
+ * act on the first ticket that is not (tail, head). With it each walks there by itself, from a hint
+ * that is advanced or not, and read or not.
  * Memory is sequentially consistent: the pairs are argued in protocols.md.
  *
  * Checked: an accepted message is acknowledged once, or still there when no consumer is left; it
@@ -49,7 +49,7 @@
 #ifndef OVERTAKES
 #define OVERTAKES 1
 #endif
-#ifndef RETURNS  /* by hand */
+#ifndef RETURNS  /* by a consumer's nack */
 #define RETURNS 1
 #endif
 #define SLOTS 2
@@ -71,7 +71,7 @@ byte named[SLOTS] = NONE;   /* QueueSlot::block; a block has its message's numbe
 
 byte tail_hint, head_hint;
 byte tail, head;            /* the first tickets not spent, for producers and for consumers */
-byte announcements;         /* QueueState::returned: a count, and whether it is up */
+byte announcements;         /* QueueState::returned: a count, and whether it is announced */
 bool is_announced;
 
 mtype block[NUMBER] = UNUSED;
@@ -80,7 +80,7 @@ byte block_owner[NUMBER] = NONE;
 bool kill[5], dead[4], gone[4];
 byte deaths = DEATHS, passes = PASSES, overtakes = OVERTAKES, returns = RETURNS;
 
-bool accepted[NUMBER];      /* what really happened */
+bool accepted[NUMBER];      /* ghost */
 byte taken[NUMBER];
 bool acknowledged[NUMBER];
 
@@ -113,7 +113,7 @@ inline settle() {
 }
 #endif
 
-/* By the one that has the slot. Passing producers may have noted a later lap in it meanwhile. */
+/* Called by the slot's owner. Passing producers may have spent a later lap in it meanwhile. */
 inline free_slot(s, known_lap) {
     d_step {
         if
@@ -271,7 +271,7 @@ inline take(s) {
     owner[s] = self;
     deliveries[s]++;
     taken[m]++;
-    assert(deliveries[s] == taken[m]);  /* else it comes again unmarked, or is marked for nothing */
+    assert(deliveries[s] == taken[m]);  /* otherwise the mark is wrong */
     if
     :: deliveries[s] == 1 -> assert(m % 2 >= next[m / 2]); next[m / 2] = m % 2 + 1
     :: else
@@ -412,7 +412,7 @@ inline clear() {
     od
 }
 
-/* Whichever process has the dead one's lock: one at a time, and another after its death. */
+/* The process with the dead participant's lock: one at a time, and another after its death. */
 proctype Janitor() {
     byte who = NONE, i, b;
     bool has_returned;
@@ -449,7 +449,7 @@ end:
 #define HAS(s, m) (message[s] == (m) && (state[s] == READY || state[s] == RETURNED))
 #define IS_THERE(m) (HAS(0, m) || HAS(1, m))
 
-/* When no step is left. */
+/* The end state, when no step is left. */
 proctype Judge() {
     byte m;
     bool is_drained;

@@ -1,5 +1,5 @@
-/* One reader's messages, released by several threads in any order, the handle closed meanwhile:
- * which gives the room back, is the last, deletes the core.
+/* One reader's messages, released by several threads in any order while the handle is closed: which
+ * thread gives the room back, which one is the last and deletes the core.
  *
  *   here            | src/broadcast/reader.cpp
  *   ----------------+----------------------------------------------------------------
@@ -10,11 +10,11 @@
  *   deleted         | ReaderCore::leave
  *
  * Checked: a deleted core is not touched; it is deleted once, by the last; the position never goes
- * back, and in the end has passed everything; after close() the gate opens as soon as nothing is
+ * back, and in the end has passed everything; after close() the gate opens as soon as no message is
  * held in the ring, whatever is kept in blocks.
  *
  * Negative controls: -DENTRY_BEFORE_POSITION (oldest_ moves before the position), -DBLIND_END
- * (what was announced meanwhile is not looked for), -DGATE_WITH_THE_LAST.
+ * (announcements made meanwhile are not looked for), -DGATE_WITH_THE_LAST.
  */
 #define MESSAGES 3
 #define RECEIVED 4  /* the fourth by recv_into, when nothing is held */
@@ -57,7 +57,7 @@ inline give_back() {
 inline announce(last) {
     d_step { TOUCH; is_busy = (to_see != 0); to_see++; let_go = let_go + last };
     if
-    :: is_busy  /* the one at work sees to ours; not another touch of the core */
+    :: is_busy  /* the busy thread handles it; the core is not touched again */
     :: else ->
        d_step { TOUCH; seen = to_see; seen_let_go = let_go };
        do
@@ -102,7 +102,7 @@ proctype Receiver() {
     :: cursor < RECEIVED && next < MESSAGES ->  /* recv */
        d_step { TOUCH; cursor++; end_of[next] = cursor; handed_out++ };
        d_step { TOUCH; next++; waiting[next - 1] = true }
-    :: cursor < RECEIVED && next == oldest ->  /* recv_into: none is at work, no entry needed */
+    :: cursor < RECEIVED && next == oldest ->  /* recv_into: no other thread, no entry */
        cursor++;
        d_step { TOUCH; assert(cursor >= line); line = cursor }
     :: break
@@ -122,7 +122,7 @@ inline release(m) {
        announce(0);
        if
        :: true
-       :: true -> gate_is_open  /* holds it until then */
+       :: true -> gate_is_open  /* kept until then */
        fi;
        kept--;
        announce(1)

@@ -1,11 +1,11 @@
-/* The ring of a Broadcast: one writer that publishes, wraps and refreshes its limit; two ranks
- * with readers that attach, read in place, leave or die, and are replaced; janitors. Any may die at
- * any step.
+/* The ring of a Broadcast: one writer that publishes, wraps and refreshes its limit; two ranks with
+ * readers that attach, read in place, leave or die, and are replaced; janitors. Any may die at any
+ * step.
  *
- * Positions count cells, as the sources count bytes. Stores that the argument depends on go
- * through store buffers: the writer's position (issued / visible) and a joiner's gate. Cells have
- * no buffer: their stores may overtake a position that is still under way, which is weaker than
- * x86 and what ARM allows. A fence, or death, empties the buffers of its process.
+ * Positions count cells, as the sources count bytes. Stores that the argument depends on go through
+ * store buffers: the writer's position (issued / visible) and a joiner's gate. Cells have no
+ * buffer: their stores may overtake a position that is still under way, which is weaker than x86
+ * and allowed on ARM. A fence, or death, empties the buffers of its process.
  *
  *   here             | src/broadcast
  *   -----------------+------------------------------------------------------------------------
@@ -17,9 +17,9 @@
  *   leave            | ReaderCore::leave
  *   lock[], dead     | the kernel's lock on a participant's slot; Participants::life
  *
- * Checked: no reader reads what is unpublished, torn or overwritten; each gets every message once
+ * Checked: no reader reads an unpublished, torn or overwritten record; each gets every message once
  * and in order, from the first one or from where it joined, to the last one published; an endless
- * wait is for a living process, or for a first reader that never came.
+ * wait is for a living process, or for a first reader that never attached.
  *
  * Negative controls: -DNO_WRITER_FENCE, -DNO_READER_FENCE, -DNO_SECOND_LOOK, -DDEATH_BY_LATENESS,
  * -DNO_JANITOR.
@@ -172,7 +172,7 @@ end_blocked:
         flush_position();  /* closed is stored with release: not before it */
         closed = true
     } unless { kill_writer };
-    atomic {  /* the kernel lets its locks go, whether it left or died */
+    atomic {  /* the kernel drops its locks, whether it left or died */
         flush_position();
         needed = 0;
         if :: lock[0] == WRITER -> lock[0] = NOBODY :: else fi;
@@ -217,7 +217,7 @@ inline join(r) {
     known = at
 }
 
-/* Every cell of the record is what it was when it was published. */
+/* Every cell of the record is as it was published. */
 inline examine() {
     assert(cell[at % CAP] == message);
     assert(cell[(at + LENGTH(message) - 1) % CAP] == message);
@@ -237,7 +237,7 @@ inline read(r) {
         examine()
     };
     d_step {
-        examine();  /* once more, just before it is given back */
+        examine();  /* again, just before its release */
         at = at + LENGTH(message);
         message++
     };
@@ -250,7 +250,7 @@ proctype Reader(byte r; byte lives) {
 idle:
     is_over = false;
     {
-        skip;  /* comes, or stays away for ever */
+        skip;  /* attaches, or never does */
 end_away:
         atomic { lives > 0 && lock[r] == NOBODY -> lock[r] = READER; lives-- };
         if
@@ -280,7 +280,7 @@ end_stopped:
            false
         od;
         if
-        :: is_over -> assert(at == issued)  /* nothing published is missing */
+        :: is_over -> assert(at == issued)  /* no published message is missing */
         :: else
         fi;
         gate[r] = VACANT;
@@ -316,7 +316,7 @@ proctype Reaper() {
 
 #define BLOCKS(r) (!ALLOWS(r) && (gate[r] == EXPECTED || lock[r] == READER))
 
-/* When no step is left. */
+/* The end state, when no step is left. */
 proctype Judge() {
     timeout;
     assert(needed == 0 || BLOCKS(0) || BLOCKS(1))

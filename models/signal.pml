@@ -1,8 +1,9 @@
 /* The event count that waiters sleep on, with its asymmetric fence: no wake-up is lost, whichever
- * dies at whatever step; at most it comes a slice late, and only if its waker died on the way.
+ * process dies at whatever step; at most it comes a slice late, and only if its waker died on the
+ * way.
  *
- * Wakers publish by advancing a position, which may linger in their store buffer (issued, visible)
- * while they already look at the word. Waiters want every waker's position to reach a goal.
+ * Wakers publish by advancing a position, which may stay in their store buffer (issued, visible)
+ * while they already read the word. Waiters wait until every waker's position has reached a goal.
  * Readers of a Broadcast that wait for their writer: one waker, two waiters. Its writer that waits
  * for its readers: two wakers, one waiter, and -DWANTED: wakers below `wanted` don't wake.
  *
@@ -15,11 +16,11 @@
  *   slices      | sleeps that end by themselves: this many for no reason, any number after a death
  *
  * Checked: no waiter sleeps for ever (invalid end states).
- * Default: wakers pay no fence, waiters call membarrier(2). -DSYMMETRIC: no membarrier, both
- * fence.
+ * Default: wakers need no fence, waiters call membarrier(2). -DSYMMETRIC: no membarrier, both have
+ * a fence.
  * Negative controls: -DNO_MEMBARRIER, -DSYMMETRIC -DNO_WAKER_FENCE, -DNO_SECOND_LOOK,
- * -DNO_COMPARISON, -DSYMMETRIC -DCLOSE_WITHOUT_FENCE. -DWANTED_FIRST (a waker's two looks
- * swapped, as ARM might) must pass: the fences cover `wanted` too.
+ * -DNO_COMPARISON, -DSYMMETRIC -DCLOSE_WITHOUT_FENCE. -DWANTED_FIRST (a waker's two reads swapped,
+ * as ARM might) must pass: the fences cover `wanted` too.
  */
 #ifndef WAKERS
 #define WAKERS 1
@@ -69,7 +70,7 @@ inline wake_all() {
 }
 
 inline wake(me) {
-    /* A successful compare-and-swap makes the stores before it visible first; a system call too. */
+    /* A successful compare-and-swap, or a system call, makes earlier stores visible first. */
     d_step {
         if
         :: word & 1 -> visible[me] = issued[me]; word++

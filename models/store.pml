@@ -1,7 +1,7 @@
-/* The store: participants reserve, commit, give up, read, keep, remove, clear and make room, with
- * two entries and memory for one object. Any may die at any step; participants, the janitor and the
- * janitor's successor take over what the dead had. With -DSTOPS all but one stop at any step, and
- * stay stopped; that one is then to get whatever no living participant holds.
+/* The store: participants reserve, commit, abort, read, retain, remove, clear and evict, with two
+ * entries and memory for one object. Any may die at any step; participants, the janitor and the
+ * janitor's successor reap the dead. With -DSTOPS all but one stop at any step, and stay stopped;
+ * that one must then get everything that no living participant holds.
  *
  *   here              | src/store
  *   ------------------+---------------------------------------------------------------------
@@ -19,33 +19,32 @@
  *   Janitor           | another participant: StoreCore::join (claim_any, inherit, enter), reap
  *
  * Several words at once are one step (words.pml), and so are a load and the compare-and-swap after
- * it where nothing else is looked at in between; a word that has changed since it was seen is
- * known by its generation, here by `seen`. Left out: hints, the order of eviction, sizes; hash and
- * tag are looked at together with the word, once more under the pin. A deadline may be over at any
- * moment.
+ * it where nothing else is read in between; a word that has changed since it was read is known by
+ * its generation, here by `seen`. Left out: hints, the order of eviction, sizes; hash and tag are
+ * compared together with the word, and again under the pin. A deadline may pass at any moment.
  *
- * Checked: a key is at most once Staged, Resident or Evicting; what a reader has after it looked is
- * not freed before it lets go; what is kept is not evicted; a get that begins when the key is
- * there finds it, unless it goes meanwhile; in the end there is nothing but free entries and
- * objects, no holder bit is left, and all memory is free or an object's; one alone gets
- * room and an entry where no living participant has them, in a few attempts.
+ * Checked: a key is Staged, Resident or Evicting at most once; an object that a reader pinned and
+ * checked is not freed before its release; a retained object is not evicted; a get that begins when
+ * the key is there finds it, unless it is removed meanwhile; in the end there are only free entries
+ * and objects, no holder bit is left, and all memory is free or an object's; a participant alone
+ * gets memory and an entry that no living participant has, in a few attempts.
  *
- * That one alone comes to an end, whatever it is at, is a formula (-DENDS, with -DSTOPS), which
- * wants a verifier compiled without -DSAFETY and run with -a: not a part of `run`.
+ * That a participant alone comes to an end, whatever it does, is a formula (-DENDS, with -DSTOPS),
+ * which needs a verifier compiled without -DSAFETY and run with -a: not a part of `run`.
  *
  * Negative controls: -DEVICT_BLINDLY, -DKEPT_FIRST, -DOLD_LOOK (at the holders, before the word
  * that it changes; needs -DSHARED), -DPIN_BLINDLY, -DMISS_EVICTING, -DLAST_DOES_NOT_LOOK,
- * -DFORGET_BITS, -DFORGET_FREEING, -DFORGET_DOOMED, -DNO_VERSION, -DTHERE_FIRST,
- * -DCOMMIT_BLINDLY, -DNO_BUSY (with -DSHARED), -DNO_GO_ON and -DNO_GO_ON_NEARBY (with -DSTOPS).
+ * -DFORGET_BITS, -DFORGET_FREEING, -DFORGET_DOOMED, -DNO_VERSION, -DTHERE_FIRST, -DCOMMIT_BLINDLY,
+ * -DNO_BUSY (with -DSHARED), -DNO_GO_ON and -DNO_GO_ON_NEARBY (with -DSTOPS).
  */
 #define PUT 1      /* key 0 */
 #define OTHER 2    /* a put of key 1 */
-#define GET 4      /* and all the others: key 0 */
+#define GET 4      /* these: key 0 */
 #define REMOVE 8
 #define KEEP 16
 #define CLEAR 32
-#define PROBE 64   /* a put of key 2, by the one alone */
-#ifndef DOES_0     /* any of these */
+#define PROBE 64   /* a put of key 2, by the participant alone */
+#ifndef DOES_0     /* any sum of these */
 #define DOES_0 (PUT + GET)
 #endif
 #ifndef DOES_1
@@ -69,13 +68,13 @@
 #ifndef DEATHS
 #define DEATHS 1
 #endif
-#ifndef ROOM       /* objects that there is memory for */
+#ifndef ROOM       /* memory, in objects */
 #define ROOM 1
 #endif
 #ifndef EXPIRES    /* reservations have a deadline */
 #define EXPIRES 1
 #endif
-#ifndef BIRTHS     /* of others in the place of a dead one */
+#ifndef BIRTHS     /* joins in the slot of a dead participant */
 #define BIRTHS 0
 #endif
 #define ENTRIES 2
@@ -97,15 +96,15 @@ byte owner[ENTRIES], key[ENTRIES], bits[ENTRIES];
 bool kept[ENTRIES], has_memory[ENTRIES];
 byte room = ROOM;
 
-byte seen[RUNNERS + 1];          /* entry + 1 whose word has not changed since its last look */
+byte seen[RUNNERS + 1];          /* entry + 1 whose word has not changed since it was read */
 bool seen_version[RUNNERS + 1];
 byte has_pinned[RUNNERS + 1];    /* entry + 1 that it may read */
-bool is_sure[RUNNERS + 1];       /* its key has been there all the time */
+bool is_sure[RUNNERS + 1];       /* ghost: its key has been there all the time */
 mtype life[RUNNERS + 1] = ALIVE;
 byte lock[RUNNERS + 1];          /* of the dead: janitor + 1 */
 bool gone[RUNNERS + 1];
 byte deaths = DEATHS, births = BIRTHS;
-byte alone = NONE;               /* goes on when all others have stopped */
+byte alone = NONE;               /* continues when all others have stopped */
 bool is_over;
 #ifdef SHARED
 #define BUSY 7
@@ -141,7 +140,7 @@ inline not_sure(e) {
     skip
 }
 
-/* The block back to the heap, the entry free. */
+/* Frees the block, then the entry. */
 inline finish_freeing() {
     d_step {
         assert(state[e] == FREEING && owner[e] == ME);
@@ -176,7 +175,7 @@ inline acquire() {
     if
     :: ME != 0 -> bits[e] = bits[e] | BIT(ME)
     :: ME == 0 ->
-#ifdef NO_BUSY  /* the count goes up before the bit is there */
+#ifdef NO_BUSY  /* the count is raised before the bit is set */
        if
        :: d_step { count[e] > 0 -> count[e]++ }
        :: d_step { count[e] == 0 -> count[e] = 1 };
@@ -226,7 +225,7 @@ inline unpin() {
 #endif
 }
 
-/* Tells in has_pinned. */
+/* The result is in has_pinned. */
 inline pin() {
     acquire();
     do
@@ -242,7 +241,7 @@ inline pin() {
     od
 }
 
-/* Tells in is_done. */
+/* The result is in is_done. */
 inline evict() {
     if
     :: d_step { state[e] == RESIDENT -> set(e, EVICTING, ME) };
@@ -342,7 +341,7 @@ inline take_over(who) {
     e = 0
 }
 
-/* Of a dead participant without a janitor. */
+/* Entries of a dead participant without a janitor. */
 #if DEATHS > 0
 inline reap_dead() {
     place = 0;
@@ -362,7 +361,7 @@ inline reap_dead() { skip }
 
 #define IS_DEAD(m) (life[m] == DEAD && lock[m] == 0)
 #define DEAD_BITS ((IS_DEAD(0) -> 1 : 0) + (IS_DEAD(1) -> 2 : 0) + (IS_DEAD(2) -> 4 : 0))
-/* No living participant has it. */
+/* No living participant has the entry. */
 #define IS_TO_BE_HAD(e)                                                                          \
     (state[e] == FREE ||                                                                         \
      ((state[e] == RESIDENT || state[e] == EVICTING) && !kept[e] &&                              \
@@ -374,7 +373,7 @@ inline reap_dead() { skip }
 #define KEY (op == PROBE -> 2 : (op == OTHER -> 1 : 0))
 #define IS_PUT (op == PUT || op == OTHER || op == PROBE)
 
-/* Which writer has it? Goes to `again` or to `done`, or on. */
+/* The writer of a staged entry decides: goes to `again` or to `done`, or continues. */
 inline look_for_writer() {
     e = 0;
     do
@@ -624,8 +623,8 @@ end_leaving:
     d_step { times = 0; gone[self] = true }
 }
 
-/* Whichever participant has the dead one's lock. When it dies itself its successor begins with its
- * own place. */
+/* The participant with the dead one's lock. If it dies too, its successor begins with its own
+ * slot. */
 proctype Janitor(byte self) provided (alone == NONE) {
     byte e, place;
     bool is_last;
@@ -687,7 +686,7 @@ end:
     od
 }
 
-/* When no step is left. */
+/* The end state, when no step is left. */
 proctype Judge() {
     byte b, e;
     timeout;

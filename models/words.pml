@@ -1,7 +1,7 @@
 /* Several words changed at once. Participants plan from what they read, describe the change in
- * their place and run it; one that meets a reference runs that first. One alone changes the last
- * word, by itself. Any may die at any step; a janitor finishes what a place was left with, and a
- * successor there goes on with the same description, under the next sequence.
+ * their slot and run it; a participant that meets a reference first helps that change. One process
+ * changes the last word alone. Any may die at any step; a janitor finishes the change in a dead
+ * participant's slot, and a successor there reuses the same description, under the next sequence.
  *
  *   here                 | src/segment/words/multi_word.cpp
  *   ---------------------+----------------------------------------------------------------------
@@ -10,39 +10,39 @@
  *   step: COPY, COPYING  | read_operation
  *   step: LOOK to PUT    | install
  *   step: DECIDE         | decide
- *   step: VERDICT, BACK  | run, after its words have been seen to
+ *   step: VERDICT, BACK  | run, after its words were installed
  *   push                 | help
  *   Single               | change(word)
  *   finish               | finish
- *   locked[]             | the lock of a place: its participant's, or its janitor's
+ *   locked[]             | the lock of a slot: its participant's, or its janitor's
  *
- * A load whose comparison fails at once and the compare-and-swap that would fail are one step;
- * so are the three numbers of one word in a description, and its words are written and copied
- * one after another. Helping is a stack, as the calls are: all but the innermost wait in
- * install(). As many as there are participants at most, which is asserted; with BOUND a change is
- * given up, and fails, where one more would have to be helped inside it. Left out are the bound on
- * futile attempts, for they are errors here, and that generations wrap. Memory is sequentially consistent: the pairs are argued in
- * protocols.md.
+ * A load whose comparison fails at once and the compare-and-swap that would fail are one step; so
+ * are the three numbers of one word in a description, and its words are written and copied one
+ * after another. Helping is a stack, as the calls are: all but the innermost wait in install(). It
+ * is as deep as there are participants at most, which is asserted; with BOUND a change is given up,
+ * and fails, where one more would have to be helped inside it. Left out are the bound on futile
+ * attempts, which are errors here, and that generations wrap. Memory is sequentially consistent:
+ * the pairs are argued in protocols.md.
  *
- * Checked: a read of a word finds the payload that it has by the changes decided so far
- * (`truth`, which a decision changes in all its words, once); what was reported is what was
- * decided; a reference in a word leads to a description of that change; helping goes in no
- * circle; progress: not all of those that end fail; in the end every word has its truth.
+ * Checked: a read of a word returns the payload of the changes decided so far (`truth`, which a
+ * decision changes in all its words, once); the reported result is the decision; a reference in a
+ * word leads to a description of that change; helping has no cycle; progress: not all of the ended
+ * changes fail; in the end every word has its truth.
  *
- * Negative controls: -DNO_GROWTH (what goes back is what was there), -DHEIR_GOES_ON (a successor
- * does not finish what it finds), -DDECIDE_ANY (a helper does not ask whose status it is),
- * -DOWN_VERDICT (it believes what it saw instead of what was decided), -DNO_STATUS_CHECK
- * (neither after copying nor before it puts the reference; either alone would do), -DUNSORTED,
- * -DHELP_WHEN_LATE (without a look whether what it is stopped in is still undecided: it may then
- * help one later change inside another).
+ * Negative controls: -DNO_GROWTH (the old value is restored without a new generation),
+ * -DHEIR_GOES_ON (a successor does not finish the change that it finds), -DDECIDE_ANY (a helper
+ * does not check whose status it decides), -DOWN_VERDICT (it believes what it saw instead of the
+ * decision), -DNO_STATUS_CHECK (neither after copying nor before it puts the reference; either
+ * alone would do), -DUNSORTED, -DHELP_WHEN_LATE (without a check whether the change that it is
+ * stopped in is still undecided: it may then help one later change inside another).
  */
 #ifndef PARTICIPANTS  /* 2 or 3; the third does not die */
 #define PARTICIPANTS 2
 #endif
-#ifndef SIZE  /* words of a change: all three, or two, by turns the first and the last */
+#ifndef SIZE  /* words of a change: all three, or two: alternately the first and the last */
 #define SIZE 3
 #endif
-#ifndef CHANGES_0  /* that each makes, with all its successors */
+#ifndef CHANGES_0  /* changes in each slot, with all successors */
 #define CHANGES_0 2
 #endif
 #ifndef CHANGES_1
@@ -82,7 +82,7 @@
 #define LEADS_SOMEWHERE(r) (IS_ABOUT(r) && STATE(status[PLACE(r)]) != PREPARING)
 
 byte word[WORDS];
-byte truth[WORDS];               /* payloads, by what was decided */
+byte truth[WORDS];               /* ghost: payloads after the decided changes */
 byte status[PARTICIPANTS];       /* sequence, state */
 byte place[PARTICIPANTS * SIZE];
 byte expected[PARTICIPANTS * SIZE];
@@ -96,7 +96,7 @@ byte ended, succeeded;           /* changes whose owner was told; changes decide
 
 mtype = { COPY, COPYING, LOOK, ASK, PUT, DECIDE, VERDICT, BACK };
 
-/* What a runner has on its stack: the innermost is number n - 1. */
+/* A runner's stack: the innermost is number n - 1. */
 #define STACK                                                                                    \
     byte n, k, v;                                                                                \
     mtype phase;                                                                                 \
@@ -106,7 +106,7 @@ mtype = { COPY, COPYING, LOOK, ASK, PUT, DECIDE, VERDICT, BACK };
         c_desired[DEEPEST * SIZE]
 #define REF ref[n - 1]
 #define AT at[n - 1]
-#define MINE ((n - 1) * SIZE)             /* the copy of the innermost */
+#define MINE ((n - 1) * SIZE)             /* the copy of the innermost change */
 #define THEIRS (PLACE(REF) * SIZE)
 #define W c_place[MINE + AT]
 #define EXPECTED c_expected[MINE + AT]
@@ -114,7 +114,7 @@ mtype = { COPY, COPYING, LOOK, ASK, PUT, DECIDE, VERDICT, BACK };
 
 /* These are parts of a d_step. */
 inline push(reference, first) {
-    assert(n < DEEPEST);  /* else helping goes in a circle */
+    assert(n < DEEPEST);  /* otherwise helping has a cycle */
     ref[n] = reference;
     at[n] = 0;
     n++;
@@ -152,7 +152,7 @@ inline conclude(state) {
     status[PLACE(REF)] = (status[PLACE(REF)] & 252) + state
 }
 
-/* One step of the innermost. */
+/* One step of the innermost change. */
 inline step() {
     if
     :: d_step { phase == COPY ->
@@ -263,7 +263,7 @@ inline run_to_end() {
     skip  /* a d_step must not follow a loop */
 }
 
-/* What the last one in a place had begun. */
+/* Finishes the change of a slot's last participant. */
 inline finish(who) {
     if
     :: d_step { STATE(status[who]) != PREPARING ->
@@ -402,7 +402,7 @@ proctype Single() {
     od
 }
 
-/* The holder of the dead one's lock. */
+/* The holder of the dead participant's lock. */
 proctype Janitor() {
     STACK;
     byte j, who;
@@ -434,7 +434,7 @@ end:
     od
 }
 
-/* When no step is left. */
+/* The end state, when no step is left. */
 proctype Judge() {
     byte w;
     timeout;

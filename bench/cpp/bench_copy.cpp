@@ -1,6 +1,6 @@
-// Large messages: what sending by copy costs beside a plain memcpy into the same warm memory (a
-// loan's bytes, in the same mapping), and what sending by loan costs, which copies nothing. The
-// three take turns message by message; a reader reads and checks each before the next one begins.
+// Large messages: the cost of sending by copy beside a plain memcpy into the same warm memory (a
+// loan's bytes, in the same mapping), and of sending by loan, which copies nothing. The three take
+// turns message by message; a reader reads and checks each before the next one begins.
 
 #include <algorithm>
 #include <atomic>
@@ -25,7 +25,7 @@ namespace {
 constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(20);
 constexpr std::size_t kSizes[] = {1 << 20U, 16 << 20U, 64 << 20U};
 
-// How many messages the reader has checked and given back.
+// The number of messages that the reader has checked and released.
 struct alignas(kLine) Progress {
     std::atomic<std::uint64_t> messages = 0;
 };
@@ -105,8 +105,7 @@ private:
         return span;
     }
 
-    // The bytes are put in place between the two timed halves, as an application would compute
-    // them.
+    // The bytes are written between the two timed halves, as an application would compute them.
     Ticks send_loaned() {
         const std::span<const std::byte> message = payload_.numbered(sent_);
         const Ticks begin = ticks();
@@ -124,7 +123,7 @@ private:
         const std::span<const std::byte> message = payload_.numbered(sent_);
         const Ticks begin = ticks();
         std::memcpy(private_copy_.data(), message.data(), message.size());
-        // The compiler must not find out that nobody reads the copy.
+        // Keeps the compiler from removing the copy, which is never read.
         asm volatile("" : : "r"(private_copy_.data()) : "memory");
         return ticks() - begin;
     }

@@ -1,6 +1,6 @@
-// Latency by message size and number of readers: half of a round trip through two links of the
-// same kind, read and checked on both sides. Bare limits, Penstock and the peers take turns of
-// about a millisecond in the same processes, so that a moment's noise meets them all.
+// Latency by message size and number of readers: half of a round trip through two links of the same
+// kind, read and checked on both sides. Bare limits, Penstock and the peers take turns of about a
+// millisecond in the same processes, so that noise affects all of them alike.
 
 #include <vector>
 

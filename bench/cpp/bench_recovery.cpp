@@ -1,6 +1,6 @@
-// After SIGKILL: how long until the writer that waits for a dead reader has its first error, or
-// (on_reader_death = Drop) its first message through again, and until a reader that is parked
-// learns that its writer died. Also what a default Broadcast takes of memory.
+// After SIGKILL: the time until a writer that waits for a dead reader has its first error, or
+// (on_reader_death = Drop) sends its first message again, and until a parked reader learns that its
+// writer died. Also the memory of a default Broadcast.
 
 #include <sys/stat.h>
 
@@ -41,7 +41,7 @@ Child idle_reader(const std::string& name) {
     });
 }
 
-// Kills `victim` at an odd moment from another thread, and remembers when.
+// Kills `victim` at a random moment from another thread, and records the time.
 class Killer {
 public:
     Killer(Child& victim, std::function<void()> until_blocked)
@@ -53,7 +53,7 @@ public:
               kill(victim.pid(), SIGKILL);
           }) {}
 
-    // When the victim was killed.
+    // The time of the kill.
     Ticks join() {
         thread_.join();
         return killed_at_;
@@ -123,7 +123,7 @@ void repeat(const char* what, unsigned times, Measure&& measure) {
     Record("recovery").text("who", "penstock").text("what", what).latency(samples).print();
 }
 
-// What the file of a default Broadcast takes, fresh and after each byte of its ring was written.
+// The memory of a default Broadcast's file, new and after every byte of its ring was written.
 void measure_memory() {
     const std::string name = new_name();
     Payload payload(4096);

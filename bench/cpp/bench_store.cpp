@@ -1,5 +1,5 @@
-// The Store: what a look-up, a put and a reserved block cost beside a plain copy of the same bytes,
-// how the work of several processes adds up, and how often each policy finds what is asked for.
+// The Store: the cost of a look-up, a put and a reserved block beside a plain copy of the same
+// bytes, the scaling over several processes, and the hit rate of each eviction policy.
 
 #include <algorithm>
 #include <atomic>
@@ -38,8 +38,8 @@ Store make_store(std::uint64_t capacity, Eviction eviction = Eviction::Sieve) {
     return Store::create(new_name(), options);
 }
 
-// Looks an object up, and lets it go: so many times to a sample, since one is shorter than a look
-// at the clock.
+// Looks an object up and releases it, several times per sample, since one is shorter than reading
+// the clock.
 void measure_gets(std::size_t size, unsigned turns) {
     constexpr unsigned kBatch = 100;
     Store store = make_store(128 * kMiB);
@@ -96,7 +96,7 @@ private:
         check_and_remove(round);
         return span;
     }
-    // After either, so that the next one finds the memory as warm.
+    // Called after either, so that the next one finds the memory warm.
     void check_and_remove(unsigned round) {
         payload_.check(require(store_.get("object")).bytes(), round);
         require(store_.remove("object"));
@@ -124,8 +124,8 @@ private:
     Samples put_, plain_;
 };
 
-// Reserve and commit of a block of 2 MiB, without the copy; in a store with room, and in a full one
-// where each reservation evicts.
+// Reserve and commit of a block of 2 MiB, without the copy; in a store with room, and in a full
+// one, where each reservation evicts.
 void measure_pairs(unsigned turns) {
     constexpr std::uint64_t kBlock = 2 * kMiB;
     constexpr unsigned kPairs = 100;
@@ -162,7 +162,7 @@ void measure_pairs(unsigned turns) {
     }
 }
 
-// So many processes look up and, now and then, put; all at once.
+// Several processes look up and, at times, put, all at once.
 void measure_scaling(unsigned processes, bool quick) {
     struct Counters {
         std::atomic<std::uint64_t> done{0};
@@ -216,8 +216,8 @@ void measure_scaling(unsigned processes, bool quick) {
         .print();
 }
 
-// Numbers as a popular few and a long tail ask for them (Zipf, exponent 0.9), with or without a
-// scan of what nobody asks for again after every thousand.
+// Keys with a popular few and a long tail (Zipf, exponent 0.9), with or without a scan of keys that
+// are never used again after every thousand.
 class Trace {
 public:
     Trace(std::uint64_t objects, bool scans) : scans_(scans) {
@@ -268,7 +268,7 @@ void measure_hits(Eviction eviction, bool scans, bool quick) {
         .print();
 }
 
-// The parts, by the names that `--who` knows; `--readers N` is so many processes of `scale`.
+// The parts, by their names for `--who`; `--readers N` is the number of processes of `scale`.
 void run_all(const Arguments& arguments) {
     const bool quick = arguments.quick;
     for (const std::uint64_t size : {kMiB / 256, kMiB, 64 * kMiB}) {

@@ -1,6 +1,6 @@
-// Throughput by message size and number of readers: the driver sends as fast as it is let, every
-// reader reads and checks each message, and time runs from the first send until the last reader
-// has checked the last message. Penstock and the peers take turns in the same processes.
+// Throughput by message size and number of readers: the driver sends as fast as possible, every
+// reader reads and checks each message, and time runs from the first send until the last reader has
+// checked the last message. Penstock and the peers take turns in the same processes.
 
 #include <algorithm>
 #include <cstring>

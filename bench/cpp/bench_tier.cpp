@@ -72,7 +72,7 @@ private:
     std::vector<std::byte> room_;
 };
 
-// One machine that puts, and another that finds nothing at home.
+// A store that puts, and another whose first tier is empty.
 class Tiered {
 public:
     explicit Tiered(const std::string& path) : putter_(make(path)), getter_(make(path)) {}
@@ -112,7 +112,7 @@ struct Taken {
     Samples gets;
 };
 
-// Puts, gets, compares and removes one object; keeps both times if it counts.
+// Puts, gets, compares and removes one object; records both times if the turn counts.
 template <typename Link>
 void play(Link& link, Payload& payload, std::uint64_t number, Taken* taken) {
     const std::string key = "object-" + std::to_string(number);
@@ -167,15 +167,15 @@ void measure(const std::string& path, std::size_t size, unsigned count, unsigned
     print("plain commands", size, by_hand);
 }
 
-// Becomes a server; its socket has a name that is swept.
+// Becomes a server; its socket has a name that the guardian removes.
 void become_server(const std::string& path) {
     test::become(
         test::server_command("/dev/shm", "/dev/null", {"--port", "0", "--unixsocket", path}));
     std::fflush(nullptr);
-    _exit(0);  // there is none
+    _exit(0);  // no server is installed
 }
 
-// False: there is no server to be had.
+// False if there is no server.
 bool await(const std::string& path, pid_t server) {
     const Deadline deadline = Deadline::after(kPatience);
     while (!deadline.has_passed(Clock::now())) {

@@ -1,5 +1,5 @@
-// Waiting: how long a parked reader takes to wake, beside a bare futex wake and a Unix socket that
-// take turns with it message by message; and what eight parked readers cost while nothing comes.
+// Waiting: the time until a parked reader wakes, beside a bare futex wake and a Unix socket that
+// take turns with it message by message; and the cost of eight parked readers without messages.
 
 #include <linux/futex.h>
 #include <sys/socket.h>
@@ -34,7 +34,7 @@ namespace {
 constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(20);
 constexpr std::size_t kSize = 64;
 
-// The state letter and the processor clock of another process, as the kernel tells them.
+// The state letter and the processor clock of another process, as the kernel reports them.
 class Watched {
 public:
     explicit Watched(pid_t pid) : folder_("/proc/" + std::to_string(pid)) {
@@ -50,7 +50,7 @@ public:
     }
     [[nodiscard]] double used_nanoseconds() const { return processor_nanoseconds(clock_); }
 
-    // How often it went to sleep of its own will: once for each time it was woken.
+    // The number of its voluntary sleeps: one per wake-up.
     [[nodiscard]] double sleeps() const {
         std::ifstream file(folder_ + "/status");
         const std::string key = "voluntary_ctxt_switches:";
@@ -67,7 +67,7 @@ private:
     clockid_t clock_{};
 };
 
-// What the waiting side tells the waking one, outside of what is measured.
+// Messages of the waiting side to the waking one, outside of the measurement.
 struct alignas(kLine) Board {
     std::atomic<std::uint32_t> word = 0;  // the bare futex
     alignas(kLine) std::atomic<std::uint64_t> about_to_wait = 0;
@@ -79,7 +79,7 @@ void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value)
     syscall(SYS_futex, &word, operation, value, nullptr, nullptr, 0);
 }
 
-// Three ways to be woken. Each has a waiting side, run in the child, and a waking side.
+// Three ways of waking. Each has a waiting side, run in the child, and a waking side.
 struct Way {
     const char* name;
     std::function<void(std::uint64_t sequence)> wait;
@@ -151,7 +151,7 @@ private:
                 }
                 while (!sleeper.is_asleep()) {
                 }
-                // Sleeping for a time that is no multiple of anything.
+                // Sleeps for a random time, so that no period can match.
                 spin_for(std::uniform_real_distribution(50e3, 350e3)(random));
                 const Ticks begin = ticks();
                 way.wake(round);

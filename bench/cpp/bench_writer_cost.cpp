@@ -1,10 +1,10 @@
-// What one send costs the writer, with one reader and with eight that keep up. Bursts that fit
-// into the ring, so that the writer never waits: its processor time for each message. The two
-// Broadcasts take turns in the same processes.
+// The cost of one send for the writer, with one reader and with eight that keep up. Bursts fit into
+// the ring, so that the writer never waits: its processor time per message. The two Broadcasts take
+// turns in the same processes.
 //
-// "pure": the readers stand aside until the burst is over, then read and check all of it; what is
-// timed is sending alone. "live": the readers receive meanwhile, parked ones are woken, and the
-// caches are contended, as far as there are cores for them.
+// "pure": the readers wait until the burst is over, then read and check all of it; only sending is
+// timed. "live": the readers receive meanwhile, parked ones are woken, and the caches are
+// contended, as far as there are cores for them.
 
 #include <algorithm>
 #include <chrono>
@@ -29,7 +29,7 @@ constexpr std::size_t kSize = 64;
 constexpr std::uint32_t kBurst = 16 << 10U;
 constexpr unsigned kReaderCounts[] = {1, 8};
 
-// One Broadcast, and how many of the readers belong to it.
+// A Broadcast, and the number of readers attached to it.
 struct Channel {
     std::string name;
     unsigned readers = 0;
@@ -39,7 +39,7 @@ struct Channel {
     std::vector<double> live_ns;
 };
 
-// Sends a burst and gives the processor time of one message.
+// Sends a burst; returns the processor time per message.
 double burst(Channel& channel, Payload& payload) {
     const std::uint64_t waits_before = channel.writer->stats().waits;
     const double before = processor_nanoseconds(CLOCK_THREAD_CPUTIME_ID);
@@ -77,7 +77,7 @@ void run(unsigned turns) {
     }
     Payload payload(kSize);
 
-    // In a reader's process: its end of each channel, and what it expects next there.
+    // A reader process's end of each channel, and the next number expected there.
     struct End {
         std::optional<BroadcastReader> reader;
         std::uint64_t next = 0;

@@ -2,8 +2,8 @@
 
     build/atropos/bin/python bench/python/bench_atropos.py [--turns 15]
 
-The body is what a BaseEnv sends, gzip of 8 sequences of 4096 tokens with masks and logprobs, then
-the same unpacked; and the answer is what the example trainer asks for. The clock stands while the
+The body is a BaseEnv's, gzip of 8 sequences of 4096 tokens with masks and logprobs, then the same
+uncompressed; the answer is the one that the example trainer requests. The clock stops while the
 client packs, unpacks and parses, which is the same for both.
 """
 
@@ -40,7 +40,7 @@ ASKS = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
 
 
 class Server:
-    """A server in a process of its own. Each request has a connection, as BaseEnv's have."""
+    """A server in its own process. Each request has its own connection, as BaseEnv's have."""
 
     def __init__(self, name: str, command: list[str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -136,7 +136,7 @@ def main() -> int:
         Server("Penstock", ["penstock.cli.main", "trajectories", "serve", *queue]),
     ]
     try:
-        for _ in range(turns + 1):  # the first of them is the warm-up
+        for _ in range(turns + 1):  # the first is the warm-up
             for server in servers:
                 server.turn(packed, plain, group)
         medians = []

@@ -4,8 +4,8 @@ Runs in an environment with the real atroposlib (build/atropos, which the tests 
 
     build/atropos/bin/python bench/python/bench_atropos_transport.py [--quick]
 
-As the programs do it: an environment has lists, posts them as gzipped JSON and waits; the trainer
-asks for a batch and has lists again. Contenders take turns in one process, beside their servers.
+As in the programs: an environment has lists, posts them as gzipped JSON and waits; the trainer
+requests a batch and has lists again. Contenders take turns in one process, beside their servers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WITHIN = 60.0
 
 
 def make_group() -> dict[str, Any]:
-    """As an engine gives it: a quarter is prompt."""
+    """A group as from an engine: a quarter is prompt."""
     dice = random.Random(1)
     tokens = [[dice.randrange(128_000) for _ in range(TOKENS)] for _ in range(SEQUENCES)]
     prompt = TOKENS // 4
@@ -53,7 +53,7 @@ def make_group() -> dict[str, Any]:
 
 
 class Http:
-    """The client's defaults on both sides: gzip where it is worth it."""
+    """The client's defaults on both sides: gzip for large bodies."""
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
@@ -81,7 +81,7 @@ class Http:
 
 
 class SharedMemory:
-    """What ``transport="shm"`` does, and a trainer that wants lists."""
+    """``transport="shm"``, and a trainer that wants lists."""
 
     name = "penstock, shared memory"
 
@@ -106,7 +106,7 @@ class SharedMemory:
 
 
 class Arrays(SharedMemory):
-    """The same, and a trainer that takes ``next_batch()`` as the arrays that it is."""
+    """The same, and a trainer that uses the arrays of ``next_batch()``."""
 
     name = "penstock, shared memory, arrays"
 

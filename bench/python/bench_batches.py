@@ -30,18 +30,18 @@ COLUMNS = {
     "advantages": np.float32,
     "inference_logprobs": np.float32,
 }
-WARM_UP = 3  # turns that are not counted
+WARM_UP = 3  # turns that do not count
 PATIENCE = 30.0
 
 
 def make_columns() -> Group:
-    """(SEQUENCES, TOKENS) of each column, every value another."""
+    """(SEQUENCES, TOKENS) for each column, with values that all differ."""
     values = np.arange(SEQUENCES * TOKENS).reshape(SEQUENCES, TOKENS)
     return {name: (values + at).astype(dtype) for at, (name, dtype) in enumerate(COLUMNS.items())}
 
 
 class Stream:
-    """A queue of trajectories, filled with one batch and read again by the same process."""
+    """A queue of trajectories, filled with one batch and read by the same process."""
 
     def __init__(self, columns: Group) -> None:
         self._columns = columns
@@ -68,7 +68,7 @@ class Stream:
             if not np.array_equal(batch[name], column):
                 raise RuntimeError(f"{name} of batch {self._taken} is not what was put")
         batch.ack(self._taken)
-        self._batch = batch  # as a trainer has one while it takes the next
+        self._batch = batch  # as a trainer holds one while it takes the next
         return nanoseconds
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Groups posted and batches taken over HTTP, beside the same queue without the server.
 
-An environment posts while nobody takes, then the trainer takes all of it; contenders take turns.
+An environment posts while no trainer takes, then the trainer takes all; contenders take turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASE_SECONDS = 20.0  # then a case ends, with fewer turns for all
 
 
 def turn(stage: Producers, contender: int, batches: int, check: GroupCheck) -> tuple[float, float]:
-    """Groups posted and batches taken a second; what came is checked when the clock stands."""
+    """Groups posted and batches taken a second; they are checked while the clock is stopped."""
     taken: list[dict[str, Any]] = []
     posted, groups = stage.rates_apart(contender, batches * GROUPS, taken.append)
     for group in taken:
@@ -34,7 +34,7 @@ def turn(stage: Producers, contender: int, batches: int, check: GroupCheck) -> t
 
 
 def as_arrays(group: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as arrays again; arrays stay as they are."""
+    """JSON's lists as arrays again; arrays unchanged."""
     arrays = {name: np.asarray(group[name], column.dtype) for name, column in columns.items()}
     arrays["scores"] = np.asarray(group["scores"], np.float64)
     return arrays

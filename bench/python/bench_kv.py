@@ -1,8 +1,8 @@
 """The KV pool beside plain copies of the same bytes: four chunks of 256 tokens, 16 layers, 64 MiB.
 
 A store gathers scattered blocks of a paged cache into the pool, which is full, so that each evicts
-the oldest; a retrieve scatters them into other blocks. Every retrieve is compared with what was
-stored when the clock stands. All contenders take turns in one process.
+the oldest; a retrieve scatters them into other blocks. Every retrieve is compared with the stored
+bytes while the clock is stopped. All contenders take turns in one process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CHUNKS, CHUNK, BLOCK = 4, 256, 16
 LAYERS, HEADS, DIM = 16, 8, 128
 BLOCKS = 256  # of the cache
 WIDTH = CHUNK // BLOCK
-POOL_REQUESTS = 4  # how many the pool has room for
-WARM_UP = 6  # turns that are not counted: the pool is full and its memory warm then
+POOL_REQUESTS = 4  # the pool's room, in requests
+WARM_UP = 6  # turns that do not count: the pool is full and warm then
 
 Blocks = npt.NDArray[np.int64]
 
@@ -53,7 +53,7 @@ class Engine:
         self.next_request()
 
     def next_request(self) -> None:
-        """Tokens that nobody has stored, and blocks to gather from and to scatter into."""
+        """New tokens, and blocks to gather from and to scatter into."""
         self._turn += 1
         self._tokens = np.arange(CHUNKS * CHUNK) + self._turn
         blocks = self._random.permutation(BLOCKS)[: 2 * CHUNKS * WIDTH]

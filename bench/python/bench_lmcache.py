@@ -1,12 +1,12 @@
-"""PoolClient beside LMCache's own worker classes and server, over one and the same paged cache.
+"""PoolClient beside LMCache's own worker classes and server, over the same paged cache.
 
-Both take turns in one process, both are warm, and what each brings back is compared with what was
-stored. To be run where lmcache is installed (`./dev` makes build/lmcache):
+Both take turns in one process, both are warm, and the retrieved chunks are compared with the stored
+ones. Run it where lmcache is installed (`./dev` makes build/lmcache):
 
     build/lmcache/bin/python bench/python/bench_lmcache.py --turns 15
 
-LMCache's path is what vLLM's workers use on a machine: gather into the server's shared memory, and
-requests over ZMQ. It needs no GPU, and nor does this.
+LMCache's path is the one of vLLM's workers on one machine: gather into the server's shared memory,
+and requests over ZMQ. It needs no GPU, and nor does this.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ CASES = (
 
 
 class Cache:
-    """An engine's paged cache, vLLM's way: a tensor [2, blocks, block, heads, dim] by layer."""
+    """An engine's paged cache in vLLM's layout: a tensor [2, blocks, block, heads, dim] per
+    layer."""
 
     def __init__(self, case: Case) -> None:
         self.count = 2 * case.chunks * WIDTH
@@ -86,7 +87,7 @@ class Cache:
 
 
 class Penstock:
-    """A pool of this machine, and its client."""
+    """A pool on this machine, and its client."""
 
     def __init__(self, name: str, cache: Cache, populate: bool) -> None:
         self._server = PoolServer.open(name, capacity=f"{CAPACITY_GB}GiB", populate=populate)
@@ -112,7 +113,7 @@ class Penstock:
 
 
 class LMCache:
-    """LMCache's worker classes in front of its server, which is a process of its own."""
+    """LMCache's worker classes with its server in another process."""
 
     def __init__(self, case: Case, cache: Cache, address: str) -> None:
         from lmcache.v1.multiprocess.transfer_context import create_transfer_context
@@ -206,7 +207,7 @@ def do(act: Callable[[list[int]], bool], tokens: list[int]) -> None:
 def first_stores(populate: bool) -> tuple[float, ...]:
     """Ms of a client's first store of 32 MiB and the median of later ones: processor, then wall.
 
-    The server takes all memory; the client is another process, as a worker is.
+    The server reserves all memory; the client is another process, as a worker is.
     """
     program = f"""
 import statistics, sys

@@ -1,13 +1,13 @@
 """LMCache's own server beside `penstock lmcache serve`: the same unmodified worker classes, in one
 process, with a paged cache of torch tensors, take turns on both.
 
-Run it by the interpreter of the environment that has lmcache (`./dev environments`):
+Run it with the interpreter of the environment that has lmcache (`./dev environments`):
 
     build/lmcache/bin/python bench/python/bench_lmcache_server.py
 
 Every turn stores tokens that neither has, looks them up, and retrieves them into other blocks. They
-are compared when the clock stands; then both are cleared, so that slots are warm memory. On a busy
-machine look at the processor time, cpu_ms, of worker and server together.
+are compared while the clock is stopped; then both are cleared, so that slots are warm memory. On a
+busy machine look at the processor time, cpu_ms, of worker and server together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from watch import Watch
 
 CHUNK, BLOCK = 256, 16  # tokens
 WIDTH = CHUNK // BLOCK
-WARM_UP = 3  # turns that are not counted
+WARM_UP = 3  # turns that do not count
 WITHIN = 300.0  # seconds
 LIMIT = 3600  # for all
 CASES = {  # layers, heads, size of a head, chunks

@@ -43,7 +43,7 @@ def get_many(queue: penstock.Queue) -> None:
 
 
 def timed(act: Callable[[], None]) -> float:
-    """Microseconds a message."""
+    """Microseconds per message."""
     begun = time.perf_counter()
     act()
     return (time.perf_counter() - begun) / MESSAGES * 1e6

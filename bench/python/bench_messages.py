@@ -1,6 +1,6 @@
 """Messages of bytes in Python: latency by size and readers, and throughput.
 
-As bench/cpp/bench_latency.cpp and bench_throughput.cpp, with the peers that Python programmers
+Like bench/cpp/bench_latency.cpp and bench_throughput.cpp, with the peers that Python programmers
 have. Contenders take turns in the same processes.
 """
 
@@ -23,7 +23,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """How much is done with messages of one size by one reader."""
+    """The amount of work with messages of one size and one reader."""
 
     size: int
     latency_turns: int
@@ -55,7 +55,7 @@ class Contest:
         self.size = size
         self.readers = readers
         self.links = [link for link in build_links(place) if not only or link.name in only]
-        # Some peers' threads send later: more buffers than messages can be under way.
+        # Some peers' threads send later: more buffers than messages that can be under way.
         self.payload = Payload(size, min(place.queue_length, 32) + 4)
         self.sequences = [0] * len(self.links)
         self.pouring = False
@@ -73,7 +73,7 @@ class Contest:
             link.close()
 
     def _part(self, contender: int, count: int) -> None:
-        """A reader's part in a turn: to answer, or with a negative count only to check."""
+        """A reader's part in a turn: to answer, or, with a negative count, only to check."""
         link = self.links[contender]
         payload = self.payload
         sequence = self.sequences[contender]
@@ -89,7 +89,7 @@ class Contest:
         self.sequences[contender] = sequence
 
     def ping(self, contender: int, count: int, warm_up: int) -> list[int]:
-        """Round trips, one sample in ns for each after the warm-up."""
+        """Round trips, with one sample in ns for each after the warm-up."""
         link = self.links[contender]
         payload = self.payload
         sequence = self.sequences[contender]
@@ -110,11 +110,11 @@ class Contest:
         return samples[warm_up:]
 
     def pour(self, contender: int, count: int) -> float:
-        """Send as fast as one is let; messages a second until the last reader had the last one."""
+        """Send as fast as possible; messages a second until the last reader had the last one."""
         link = self.links[contender]
         payload = self.payload
         first = self.sequences[contender]
-        # Small messages lie ready, since a peer's thread may send them later.
+        # Small messages are made before, since a peer's thread may send them later.
         messages = [bytearray(payload.numbered(first + i)) for i in range(self._ready(count))]
         self.stage.begin(contender, -count)
         before = time.perf_counter_ns()
@@ -161,7 +161,7 @@ def report_throughput(contest: Contest, link: Link, rates: list[float], count: i
 
 
 def is_over(turn: int, end: float) -> bool:
-    """On a busy machine there are fewer turns, for all alike, instead of a run without end."""
+    """Bounds the time: on a busy machine there are fewer turns, for all alike."""
     fewest = 3
     return turn >= fewest and time.monotonic() > end
 

@@ -1,6 +1,6 @@
-"""Python objects there and back: a small step as an engine sends it, and one with an array.
+"""Python objects there and back: a small step of an engine, and one with an array.
 
-Every receiver compares what it got with what it should be. Contenders take turns in the same
+Every receiver compares each object with the expected one. Contenders take turns in the same
 processes.
 """
 

@@ -1,7 +1,7 @@
 """Arrays from one or several producers to one consumer: messages a second, each one checked.
 
-Every array bears its producer and its number, and the consumer compares the rest with what it
-should be. Contenders take turns in the same processes.
+Every array has its producer and its number, and the consumer compares the rest with the expected
+bytes. Contenders take turns in the same processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Check:
 
     def __call__(self, array: Array) -> None:
         producer, number = array[:2].tolist()
-        # The cheapest comparison there is: what it costs, every contender pays.
+        # The cheapest comparison: every contender pays for it.
         if number != self._next[producer] or array[2:].tobytes() != self._wanted:
             raise RuntimeError(f"array {number} of producer {producer} is torn or out of turn")
         self._next[producer] = number + 1

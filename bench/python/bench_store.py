@@ -1,7 +1,7 @@
 """Arrays by key, put by one process and found by another, each one checked.
 
-Contenders take turns in the same processes. And what it costs to find an object in a Store and let
-it go, whatever its size.
+Contenders take turns in the same processes. Also the cost of finding and releasing an object in a
+Store, for each size.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from store_stage import Getting, Reading, StoreStage
 import penstock
 
 MIB = 1 << 20
-# Objects in a turn by their size.
+# The number of objects in a turn, by size.
 COUNTS = {64 << 10: 64, MIB: 16, 16 * MIB: 4}
 OPERATIONS = ("put", "get", "get and read")
 WARM_UP = 2  # turns of each size
-LAPS = 3  # turns of the largest size that take every page of the stores through both processes
+LAPS = 3  # turns of the largest size that touch every page of the stores in both processes
 CASE_SECONDS = 25.0  # then a size ends, with fewer turns for all
 LEAST_TURNS = 3
 GET_SIZES = (4096, MIB, 64 * MIB)
-GETS = 100  # to a sample: one is hardly longer than a look at the clock
+GETS = 100  # per sample: one is hardly longer than reading the clock
 
 
 def opens_getter(link: Any) -> bool:
@@ -52,7 +52,7 @@ class Contest:
         pin_driver()
 
     def run(self, size: int, count: int, turns: int, warm_up: int) -> dict[str, list[Any]]:
-        """By contender the samples of each turn."""
+        """The samples of each turn, by contender."""
         uses = (Getting(size), Reading(size))  # as in OPERATIONS
         samples: dict[str, list[Any]] = {link.name: [] for link in self._links.values()}
         end = time.monotonic() + CASE_SECONDS
@@ -90,7 +90,7 @@ def run_contest(turns: int, quick: bool, only: list[str], sizes: list[int]) -> N
 
 
 def measure_gets(store: penstock.Store, key: str, samples: int) -> list[int]:
-    """Nanoseconds of ``GETS`` times looking up and letting go."""
+    """Nanoseconds of ``GETS`` look-ups and releases."""
     taken = []
     for _ in range(samples):
         begin = time.perf_counter_ns()

@@ -1,9 +1,9 @@
 """A second tier beside plain commands to the same server over the same Unix socket, and a hit in
 the first tier beside a plain Store's.
 
-``put`` is write-through: the object lies in shared memory and on the server when it returns.
-``get`` misses in the first tier and is read through, into shared memory. All contenders take turns
-in one process; every object is compared with what was put when the clock stands.
+``put`` is write-through: the object is in shared memory and on the server when it returns. ``get``
+misses in the first tier and reads through, into shared memory. All contenders take turns in one
+process; every object is compared while the clock is stopped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from report import latency_fields, print_record
 import penstock
 
 MIB = 1 << 20
-# Objects in a turn by their size.
+# The number of objects in a turn, by size.
 COUNTS = {64 << 10: 32, MIB: 8, 16 * MIB: 2}
 HIT_SIZES = (4096, MIB)
-HITS = 100  # to a sample
+HITS = 100  # per sample
 WARM_UP = 2
 CASE_SECONDS = 30.0  # then a size ends, with fewer turns for all
 LEAST_TURNS = 3
@@ -34,7 +34,7 @@ ROOM = "256MiB"
 
 
 class Tiered:
-    """Two machines as it were: a store that puts, and another that finds nothing at home."""
+    """Two stores as on two machines: one puts, the other has an empty first tier."""
 
     name = "penstock"
 
@@ -89,7 +89,7 @@ class Plain:
 
 
 class Checked:
-    """Stops the clock, and compares what came with what was put."""
+    """Stops the clock, and compares each object with the one that was put."""
 
     def __init__(self, wanted: Any) -> None:
         self._wanted = wanted
@@ -149,7 +149,7 @@ def run_contest(server: RedisServer, turns: int) -> None:
 
 
 def measure_hits(store: Any, key: str) -> int:
-    """Nanoseconds of ``HITS`` times looking up and letting go."""
+    """Nanoseconds of ``HITS`` look-ups and releases."""
     begin = time.perf_counter_ns()
     for _ in range(HITS):
         with store.get(key):
@@ -186,7 +186,7 @@ def run(quick: bool) -> None:
         server = RedisServer()
     except (ImportError, Missing) as reason:
         leave_out("a second tier", reason)
-        # So that the step is not taken for one that failed.
+        # Otherwise the step would count as failed.
         print_record("python_tier_left_out", "penstock", reason=str(reason))
         return
     run_hits(server, turns)

@@ -1,6 +1,6 @@
-"""Waiting in Python: what eight parked readers cost, and how soon a death is noticed.
+"""Waiting in Python: the cost of eight parked readers, and the time until a death is noticed.
 
-As bench/cpp/bench_waiting.cpp and bench_recovery.cpp, seen from where most users are.
+Like bench/cpp/bench_waiting.cpp and bench_recovery.cpp, for Python.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measure_parked(seconds: float) -> None:
 
 
 class Killer:
-    """Kills a process at an odd moment from another thread, and remembers when."""
+    """Kills a process at a random moment from another thread, and records the time."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -90,7 +90,8 @@ class Killer:
 
 
 def reader_dies() -> int:
-    """From the death of a reader until the writer that waits for it gets PeerDied, in ns."""
+    """The time from the death of a reader until the writer that waits for it gets PeerDied, in
+    ns."""
     name = new_name()
 
     def idle() -> None:
@@ -115,7 +116,7 @@ def reader_dies() -> int:
 
 
 def writer_dies() -> int:
-    """From the death of a writer until its parked reader gets PeerDied, in ns."""
+    """The time from the death of a writer until its parked reader gets PeerDied, in ns."""
     name = new_name()
 
     def idle() -> None:

@@ -1,4 +1,4 @@
-"""Links that carry a group of sequences: trajectories' own, and those of queue_links.py.
+"""Links that carry a group of sequences: that of trajectories, and those of queue_links.py.
 
 A group is a dict of arrays. Producers put whole groups, the consumer calls ``use(group)`` for each.
 """
@@ -28,7 +28,7 @@ from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryW
 
 
 class Trajectories:
-    """``put`` and ``next_batch``: the trainer's own groups, as the peers give them."""
+    """``put`` and ``next_batch``: the trainer's own groups, like those of the peers."""
 
     name = "penstock, groups"
 
@@ -83,14 +83,14 @@ class TrajectoryBatches(Trajectories):
 
 
 class PlainQueue(PenstockViews):
-    """The dict as it is through a ``Queue``: what is left when nobody makes batches of it."""
+    """The dict through a plain ``Queue``: the cost without batches."""
 
     name = "penstock queue"
 
 
 class MultiprocessingGroups(MultiprocessingQueue):
     def put(self, group: Group) -> None:
-        self._queue.put(group)  # pickled later; nobody writes to it any more
+        self._queue.put(group)  # pickled later; the array is not written again
 
 
 class ZeroMqGroups(ZeroMq):
@@ -131,7 +131,7 @@ class TorchGroups(TorchQueue):
 
 
 class RingGroups(PythonRing):
-    """It knows rows of tokens only: a group goes as one row, the other columns as bits."""
+    """The ring carries rows of tokens only: a group is one row, with the other columns as bits."""
 
     SLOTS = 16
 
@@ -160,13 +160,13 @@ KINDS: tuple[type[Any], ...] = (
     Trajectories,
     PlainQueue,
     MultiprocessingGroups,
-    FasterFifo,  # takes any object as it is
+    FasterFifo,  # takes any object
     ZeroMqGroups,
     TorchGroups,
 )
 
 
 def build_group_links(place: GroupPlace, only: Sequence[str]) -> Iterator[Any]:
-    """The ring for one producer only, since it can do no more."""
+    """The ring for one producer only, its limit."""
     kinds = (*KINDS, RingGroups) if place.producers == 1 else KINDS
     return build_links(place, kinds, only)

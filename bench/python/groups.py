@@ -1,4 +1,4 @@
-"""The groups of sequences that the benchmarks of trajectories carry, and how they are checked."""
+"""The groups of sequences in the benchmarks of trajectories, and their checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Group = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class GroupPlace:
-    """What is measured: tokens a sequence, and producers at a time."""
+    """The case: tokens a sequence, and the number of producers."""
 
     name: str
     tokens: int
@@ -26,12 +26,12 @@ class GroupPlace:
 
     @property
     def nbytes(self) -> int:
-        """Of a group: three columns of 4 bytes a token, and the scores."""
+        """The size of a group: three columns of 4 bytes a token, and the scores."""
         return SEQUENCES * (3 * 4 * self.tokens + 8)
 
 
 def make_columns(tokens: int) -> Group:
-    """What is the same in every group: (SEQUENCES, tokens) each, the first quarter a prompt."""
+    """The columns common to every group: (SEQUENCES, tokens) each, the first quarter a prompt."""
     shape = (SEQUENCES, tokens)
     ids = np.arange(1000, 1000 + SEQUENCES * tokens, dtype=np.int32).reshape(shape)
     masks = ids.copy()
@@ -42,7 +42,7 @@ def make_columns(tokens: int) -> Group:
 
 
 def make_scores(producer: int, number: int) -> npt.NDArray[np.float64]:
-    """By them a group is known: whose it is, and which one."""
+    """The scores identify a group: its producer and its number."""
     return np.array([producer, number, 0.25, -1.0])
 
 
@@ -55,12 +55,12 @@ class GroupCheck:
         self._next = [0] * place.producers
 
     def __call__(self, group: Mapping[str, Any]) -> None:
-        """Arrays of any shape: it is the bytes in a row that count."""
+        """Arrays of any shape: only their bytes in order count."""
         *identity, plus, minus = group["scores"].tolist()
         producer, number = map(int, identity)
         is_whole = (plus, minus) == (0.25, -1.0) and number == self._next[producer]
         for name, wanted in self._wanted.items():
-            # As for single arrays: what it costs, every contender pays.
+            # As for single arrays: every contender pays for it.
             is_whole = is_whole and group[name].tobytes() == wanted
         if not is_whole:
             raise RuntimeError(f"group {number} of producer {producer} is torn or out of turn")

@@ -1,4 +1,4 @@
-"""Groups to a queue and batches from it: over HTTP, and straight through shared memory.
+"""Groups to a queue and batches from it: over HTTP, and directly through shared memory.
 
 A link is made by the driver, which is the trainer; ``open_producer()`` and ``put()`` run in the
 environment's process.
@@ -43,7 +43,7 @@ class Server:
             os.dup2(theirs, sys.stderr.fileno())
             os.execv(command[0], command)
 
-        self._pid = fork_child(body)  # so it dies with us, whatever happens
+        self._pid = fork_child(body)  # dies with this process
         os.close(theirs)
         self._said = open(ours)  # noqa: SIM115 - closed with the server
         line = self._said.readline()
@@ -59,7 +59,7 @@ class Server:
 
 
 class Client:
-    """One connection that stays open, and JSON without compression."""
+    """One persistent connection, and JSON without compression."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -91,14 +91,14 @@ class HttpPosts:
         self._columns: dict[str, Any] = {}
         self._client = Client(self._server.port)
         self._client.ask("/register", {**TRAINER, "max_token_len": place.tokens})
-        self._client.ask("/batch")  # it starts with that
+        self._client.ask("/batch")  # the trainer's start
 
     def open_producer(self) -> None:
         self._client = Client(self._server.port)
         answer = self._client.ask(
             "/register-env", {**ENVIRONMENT, "max_token_length": self._tokens}
         )
-        # An engine gives lists: what it takes to make them of arrays is not counted.
+        # An engine has lists: their conversion from arrays is not measured.
         self._columns = {name: one.tolist() for name, one in make_columns(self._tokens).items()}
         self._columns["env_id"] = answer["env_id"]
 
@@ -113,7 +113,7 @@ class HttpPosts:
             self.put(group)
 
     def take(self, count: int, use: Use) -> None:
-        """Lists stay lists, which a trainer would have to make arrays of."""
+        """The lists are not converted, as a trainer would have to."""
         for _ in range(count // GROUPS):
             for group in self._client.ask("/batch")["batch"]:
                 use(group)
@@ -125,7 +125,7 @@ class HttpPosts:
 
 
 class HttpLists(HttpPosts):
-    """As many groups in a request as make a batch."""
+    """A whole batch of groups in each request."""
 
     name = "http, /scored_data_list"
 
@@ -136,7 +136,7 @@ class HttpLists(HttpPosts):
 
 
 class Direct(Trajectories):
-    """The same queue without the server: groups of arrays in, groups of arrays out."""
+    """The same queue without the server: groups of arrays in and out."""
 
     name = "shared memory"
 

@@ -1,8 +1,8 @@
-"""The contenders: each joins one driver with its readers, both ways, by one means.
+"""The contenders: each joins one driver with its readers, both ways, in one way.
 
 Built before the readers are forked; ``open_driver`` and ``open_reader`` follow in their processes.
-``receive`` and ``collect`` hand each message to ``use``, in place where the means can do that.
-Objects go the way that the means is meant for them: its own codec, or pickle.
+``receive`` and ``collect`` call ``use`` with each message, in place if possible. Objects are sent
+in the contender's usual way: its own codec, or pickle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _fork = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a link is to be built: a free name, the largest message, the number of readers."""
+    """The conditions for a link: a free name, the largest message, the number of readers."""
 
     name: str
     size: int
@@ -46,7 +46,7 @@ class Place:
 
 
 class Link:
-    """One means of moving messages."""
+    """One way of moving messages."""
 
     name: ClassVar[str]
 
@@ -55,7 +55,7 @@ class Link:
 
     @staticmethod
     def suits(place: Place) -> bool:
-        """Whether this means is installed and can take part here."""
+        """Whether this link is installed and can take part here."""
         return True
 
     def open_driver(self) -> None: ...
@@ -362,7 +362,7 @@ class IceoryxLink(Link):
 
     def open_driver(self) -> None:
         self._node = self._make_node()
-        # Who creates a service sets its limits, so the driver makes both.
+        # The creator of a service sets its limits, so the driver makes both.
         self._sender = self._publisher("forward")
         self._receivers = [
             self._subscriber(f"backward{rank}") for rank in range(self.place.readers)
@@ -449,7 +449,7 @@ LINKS: tuple[type[Link], ...] = (
 
 
 def build_links(place: Place) -> list[Link]:
-    """Every contender that is installed and suits the place. Segments have names of their own."""
+    """Every contender that is installed and suits the place. Each has its own names."""
     return [
         link(Place(f"{place.name}-{index}", place.size, place.readers))
         for index, link in enumerate(LINKS)

@@ -3,8 +3,8 @@
     build/lmcache/bin/python bench/python/lmcache_l2.py [--rounds 15] [--seconds 40]
 
 It needs the environment of `./dev environments`. Each round stores new chunks into every adapter
-and loads them, by turns, with a plain copy of as many bytes beside. Medians, in milliseconds for
-the whole batch. A batch size ends after its rounds or its seconds, whichever comes first, and not
+and loads them, in turns, beside a plain copy of as many bytes. Medians, in milliseconds for the
+whole batch. A batch size ends after its rounds or its seconds, whichever comes first, but not
 before 3 rounds.
 """
 
@@ -33,7 +33,7 @@ from penstock import inspect
 KIB = 1 << 10
 MIB = 1 << 20
 BATCHES = [(1, 256 * KIB), (16, 256 * KIB), (1, 32 * MIB), (4, 32 * MIB)]
-COLD = 2  # rounds that are not counted: pages are touched for the first time
+COLD = 2  # rounds that do not count: pages are touched for the first time
 LAYOUT = {0: MemoryLayoutDesc(shapes=[], dtypes=[])}
 
 
@@ -85,7 +85,7 @@ def objects_of(count: int, nbytes: int) -> list[TensorMemoryObj]:
 
 
 class Lane:
-    """One adapter, with chunks of its own, and what it has taken."""
+    """One adapter with its own chunks, and its times."""
 
     def __init__(self, adapter: Any) -> None:
         self.adapter = adapter
@@ -123,7 +123,7 @@ class Lane:
     def _step(
         self, what: str, event: int, submit: Callable[[], int], result: Callable[[int], Any]
     ) -> Any:
-        """The answer; taken are the milliseconds until it, as LMCache's controllers wait for it."""
+        """The answer; records the milliseconds until it, waiting as LMCache's controllers do."""
         begun = time.perf_counter()
         task = submit()
         answer = None
@@ -136,7 +136,7 @@ class Lane:
 
 
 class CopyLane:
-    """memcpy by one thread, in the place of a load."""
+    """memcpy by one thread, instead of a load."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {"load": []}

@@ -1,5 +1,5 @@
-"""LMCache's server and `penstock lmcache serve` as processes of a benchmark, ended with it, and the
-processor time that they take; and what a plain copy takes on this machine.
+"""LMCache's server and `penstock lmcache serve` as child processes of a benchmark, and the
+processor time that they use; and the time of a plain copy on this machine.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pathlib import Path
 import torch
 from processes import die_with_parent
 
-STARTED_WITHIN = 600.0  # seconds: they import for minutes on a busy machine
+STARTED_WITHIN = 600.0  # seconds: imports take minutes on a busy machine
 ENDED_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """One server that answers."""
+    """A server that is ready."""
 
     address: str
     pid: int
 
     def processor_seconds(self) -> float:
-        """That all its threads have run so far."""
+        """The processor time of all its threads so far."""
         texts = [file.read_text() for file in Path(f"/proc/{self.pid}/task").glob("*/schedstat")]
         return sum(int(text.split()[0]) for text in texts) / 1e9
 
 
 def memcpy_milliseconds(nbytes: int) -> float:
-    """Of so many bytes, from warm memory to warm memory."""
+    """Milliseconds to copy so many bytes, from warm memory to warm memory."""
     source, target = torch.ones(nbytes, dtype=torch.uint8), torch.ones(nbytes, dtype=torch.uint8)
     taken = []
     for _ in range(15):
@@ -50,7 +50,7 @@ def memcpy_milliseconds(nbytes: int) -> float:
 
 @contextlib.contextmanager
 def lmcache_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Running]:
-    """LMCache's own, with a pool in shared memory of that name; when it answers."""
+    """LMCache's own, with a pool in shared memory of that name; ready when this yields."""
     with free_port() as port, free_port() as http_port:
         command = [
             os.path.join(os.path.dirname(sys.executable), "lmcache"), "server",
@@ -65,7 +65,7 @@ def lmcache_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Run
 
 @contextlib.contextmanager
 def penstock_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Running]:
-    """Ours, over a store of that name; when it answers."""
+    """Penstock's, over a store of that name; ready when this yields."""
     with free_port() as port:
         command = [
             sys.executable, "-m", "penstock.cli.main", "lmcache", "serve", "--pool", pool,
@@ -78,7 +78,7 @@ def penstock_server(pool: str, gibibytes: int, chunk_tokens: int) -> Iterator[Ru
 
 @contextlib.contextmanager
 def free_port() -> Iterator[int]:
-    """One that no other process takes before the block ends."""
+    """A port that no other process takes before the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield probe.getsockname()[1]
@@ -87,7 +87,7 @@ def free_port() -> Iterator[int]:
 @contextlib.contextmanager
 def _running(command: list[str], port: int) -> Iterator[Running]:
     with tempfile.TemporaryFile("w+") as log:
-        # In order, so that it removes what it has under /dev/shm.
+        # Ended in good order, so that it removes its files in /dev/shm.
         process = subprocess.Popen(
             command, stdout=log, stderr=log, preexec_fn=lambda: die_with_parent(signal.SIGTERM)
         )

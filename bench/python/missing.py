@@ -1,4 +1,4 @@
-"""Contenders that cannot take part, and how that is told."""
+"""Contenders that cannot take part, and how that is reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 class Missing(Exception):
-    """Why a contender cannot take part."""
+    """The reason why a contender cannot take part."""
 
 
 def leave_out(name: str, reason: object) -> None:

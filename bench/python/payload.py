@@ -1,4 +1,4 @@
-"""What the messages carry: a sequence number, then bytes that both sides know.
+"""The contents of messages: a sequence number, then bytes that both sides know.
 
 A receiver reads every byte: it compares small messages and sums up large ones.
 """
@@ -25,7 +25,7 @@ class Payload:
         self._buffers = [bytearray(body.tobytes()) for _ in range(buffers)]
 
     def numbered(self, sequence: int) -> bytearray:
-        """The message of that number, until the same buffer's turn comes again."""
+        """Message ``sequence``, valid until its buffer is reused."""
         buffer = self._buffers[sequence % len(self._buffers)]
         buffer[:8] = sequence.to_bytes(8, "little")
         return buffer

@@ -1,7 +1,7 @@
-"""The processes of a benchmark: forked, pinned, dead with their parent, and swept up after.
+"""The processes of a benchmark: forked, pinned, dead with their parent, and cleaned up after.
 
-The same rules as in bench/cpp/common: a child that fails takes the run with it, and a guardian
-removes every name that the run may have left, however it ended.
+The same rules as in bench/cpp/common: a child that fails ends the run, and a guardian removes every
+name that the run may have left, however it ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _names = 0
 
 
 def new_name() -> str:
-    """A name that nobody else uses, for a segment or a socket of this run."""
+    """An unused name for a segment or a socket of this run."""
     global _names
     _names += 1
     return f"{_run_prefix}{_names}"
@@ -47,7 +47,7 @@ def unpin() -> None:
 
 
 def pin_driver() -> None:
-    """The driver has the first core for itself."""
+    """Give the driver the first core to itself."""
     os.sched_setaffinity(0, {CORES[0]})
 
 
@@ -58,18 +58,18 @@ def pin_reader(rank: int) -> None:
 
 
 def has_core_each(readers: int) -> bool:
-    """Only then may a contender wait by polling alone."""
+    """Whether every process has its own core: only then may a contender wait by polling alone."""
     return readers + 1 <= len(CORES)
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """For children that somebody else forks; those of ``fork_child`` do."""
+    """For children that a peer forks; those of ``fork_child`` do this themselves."""
     _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 @contextlib.contextmanager
 def at_most(seconds: int) -> Iterator[None]:
-    """TimeoutError in the block when it takes longer; the limit of the run goes on meanwhile."""
+    """Raise TimeoutError in the block when it takes longer; the run's own limit continues."""
 
     def on_alarm(_number: int, _frame: object) -> None:
         raise TimeoutError(f"not done within {seconds} s")
@@ -112,7 +112,7 @@ def join_child(pid: int) -> None:
 
 
 def fail_when_a_child_fails() -> None:
-    """End this process as soon as a child ends badly: a peer would wait for it for ever."""
+    """End this process as soon as a child fails: a peer would wait for it for ever."""
 
     def on_child(_number: int, _frame: object) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -130,10 +130,10 @@ def _sweep() -> None:
 
 
 def _end_orphans() -> None:
-    """A peer's servers may outlive a run that was killed: then they are killed after a while."""
+    """Kill the servers of a peer that outlive a killed run, after a while."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     end = time.monotonic() + ORPHAN_SECONDS
-    while True:  # until ChildProcessError: there is nobody
+    while True:  # until ChildProcessError: no child is left
         pid, _ = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             if time.monotonic() > end:
@@ -143,7 +143,7 @@ def _end_orphans() -> None:
 
 
 def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
-    """Run ``body`` in a child, sweep after it, and give its exit code."""
+    """Run ``body`` in a child, clean up after it, and return its exit code."""
     global _run_prefix
     _run_prefix = f"bench-{os.getpid()}-"
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -156,14 +156,14 @@ def run_guarded(limit_seconds: int, body: Callable[[], None]) -> int:
     worker = fork_child(limited)
 
     def stop(_number: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it may have got the signal as well
+        with contextlib.suppress(ProcessLookupError):  # it may have received the signal too
             os.kill(worker, signal.SIGKILL)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when bench/run.py is killed
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # if bench/run.py is killed
     outcome = 0
-    # As subreaper also for the worker's children, so that nobody makes a name after the sweep.
+    # As subreaper also for the worker's children, so that no name is made after the cleanup.
     with contextlib.suppress(ChildProcessError):
         pid, status = os.waitpid(-1, 0)
         while pid != worker:

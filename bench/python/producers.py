@@ -24,7 +24,7 @@ from processes import (
 
 TOKENS = (512, 4096, 32768)
 PRODUCERS = (1, 4)
-TURN_SECONDS = 0.5  # a slow contender gets fewer messages, by what it did in the warm-up
+TURN_SECONDS = 0.5  # a slow contender gets fewer messages, by its rate in the warm-up
 CASE_SECONDS = 25.0  # then a case ends, with fewer turns for all
 LEAST = 8  # messages of a producer in a turn
 LEAST_TURNS = 3
@@ -60,7 +60,7 @@ class Producers:
 
     def __init__(self, links: Sequence[Any], count: int, produce: Produce) -> None:
         unpin()
-        fail_when_a_child_fails()  # somebody would wait for it
+        fail_when_a_child_fails()  # otherwise the others would wait for it
         self._links = links
         self._pipes = []
         self._pids = []
@@ -90,7 +90,7 @@ class Producers:
     def rates_apart(
         self, contender: int, count: int, use: Callable[[Any], None]
     ) -> tuple[float, float]:
-        """Messages a second put, while nobody takes them, and then taken."""
+        """Messages a second put, while the consumer waits, and then taken."""
         for pipe in self._pipes:
             pipe.send((contender, count))
         put_seconds = max(pipe.recv() for pipe in self._pipes)
@@ -100,7 +100,7 @@ class Producers:
         return messages / put_seconds, messages / (time.perf_counter() - begin)
 
     def leave(self) -> None:
-        """Send the producers home."""
+        """End the producers."""
         for pipe in self._pipes:
             pipe.send(None)
         for link in self._links:
@@ -117,7 +117,7 @@ def take_turns(
     share: int,
     turns: int,
 ) -> list[list[float]]:
-    """For each link the messages a second of its turns.
+    """The messages a second of each turn, by link.
 
     Each producer puts ``share`` in a turn, or as many as take half a second.
     """
@@ -142,7 +142,7 @@ def run_places(
     make_place: Callable[[str, int, int], Any],
     run: Callable[[Any, int, bool, list[str]], None],
 ) -> int:
-    """The program of a bench: every number of tokens and producers, or those that are asked for."""
+    """The program of a benchmark: every number of tokens and producers, or the requested ones."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--who", action="append", default=[])

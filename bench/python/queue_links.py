@@ -1,4 +1,4 @@
-"""Queues of arrays: Penstock's and its peers, as a producer and a consumer see them.
+"""Queues of arrays: Penstock's and its peers, from a producer's and a consumer's view.
 
 A link is made by the driver before it forks its producers; ``open_producer()`` runs in each of
 them. Producers put whole arrays, the consumer calls ``use(array)`` for each.
@@ -20,13 +20,13 @@ from processes import scratch_folder
 import penstock
 
 Array = np.ndarray[Any, np.dtype[np.int32]]
-Use = Callable[[Any], None]  # an array, or what else a link carries
+Use = Callable[[Any], None]  # an array, or another value of the link
 PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """What is measured: tokens an array, and producers at a time."""
+    """The case: tokens an array, and the number of producers."""
 
     name: str
     tokens: int
@@ -83,7 +83,7 @@ class MultiprocessingQueue:
         pass
 
     def put(self, array: Any) -> None:
-        self._queue.put(array.copy())  # its thread pickles it later, when we may have gone on
+        self._queue.put(array.copy())  # its thread pickles it later: copy it
 
     def take(self, count: int, use: Use) -> None:
         for _ in range(count):
@@ -160,7 +160,7 @@ class ZeroMq:
 
 
 class TorchQueue:
-    """torch.multiprocessing.Queue: each tensor in a file of shared memory of its own."""
+    """torch.multiprocessing.Queue: each tensor in its own file in shared memory."""
 
     name = "torch queue"
     DEPTH = 1024
@@ -188,8 +188,9 @@ class TorchQueue:
 
 
 class PythonRing:
-    """What people write by hand: slots in shared memory, two indices, lists of tokens. One producer
-    and one consumer, both polling; right on x86 only as far as its indices are not torn."""
+    """A typical handwritten ring: slots in shared memory, two indices, lists of tokens. One
+    producer and one consumer, both polling; correct on x86 only as far as its indices are not
+    torn."""
 
     name = "ring in Python"
     SLOTS = 256
@@ -248,7 +249,7 @@ KINDS: tuple[type[Any], ...] = (
 
 
 def build_links(place: Any, kinds: Sequence[type[Any]], only: Sequence[str]) -> Iterator[Any]:
-    """Those whose packages are there; ``only`` these, if it names any."""
+    """The links whose packages are installed; ``only`` these, if it names any."""
     for kind in kinds:
         if not only or kind.name in only:
             with contextlib.suppress(ImportError):
@@ -256,6 +257,6 @@ def build_links(place: Any, kinds: Sequence[type[Any]], only: Sequence[str]) -> 
 
 
 def build_queue_links(place: QueuePlace, only: Sequence[str]) -> Iterator[Any]:
-    """The ring for one producer only, since it can do no more."""
+    """The ring for one producer only, its limit."""
     kinds = (*KINDS, PythonRing) if place.producers == 1 else KINDS
     return build_links(place, kinds, only)

@@ -1,6 +1,6 @@
-"""A Redis server of the run's own, on a Unix socket, that keeps nothing on disk.
+"""A Redis server of this run, on a Unix socket, without files on disk.
 
-It dies with the process that starts it; other processes connect by themselves.
+It dies with the process that starts it; other processes open their own connections.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENCE = 30.0
 
 
 class RedisServer:
-    """Answers when it is made. Raises Missing or ImportError where there is none."""
+    """Answers when it is constructed. Raises Missing or ImportError where there is none."""
 
     def __init__(self) -> None:
         import redis
@@ -35,7 +35,7 @@ class RedisServer:
         self._driver = os.getpid()
         self.path = str(scratch_folder() / "redis.sock")
         command = server_command(self.path, scratch_folder())
-        self._pid = fork_child(lambda: os.execv(command[0], command))  # so it dies with us
+        self._pid = fork_child(lambda: os.execv(command[0], command))  # dies with this process
         self._wait()
 
     @property
@@ -60,7 +60,7 @@ class RedisServer:
         return self._redis.Redis(unix_socket_path=self.path, socket_timeout=PATIENCE)
 
     def close(self) -> None:
-        """By who made it; for others there is nothing to do."""
+        """Called by its creator; no effect in other processes."""
         if os.getpid() == self._driver:
             os.kill(self._pid, signal.SIGTERM)
             join_child(self._pid)

@@ -1,4 +1,4 @@
-"""One result as one line of JSON on stdout; bench/run.py gathers them."""
+"""One result as one line of JSON on stdout, gathered by bench/run.py."""
 
 from __future__ import annotations
 

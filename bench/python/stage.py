@@ -1,6 +1,6 @@
-"""The stage on which contenders take turns: one driver and its readers.
+"""Turns of contenders: one driver and its readers.
 
-Everybody waits in semaphores between turns, so a contender that is not on costs nothing.
+All wait in semaphores between turns, so a contender that is not on costs nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from processes import fork_child, join_child, pin_reader
 
 _TURN = struct.Struct("<qq")  # contender, count
-_TIME = struct.Struct("<q")  # when a reader had played its part
+_TIME = struct.Struct("<q")  # when a reader finished
 
 
 class Stage:
@@ -36,7 +36,7 @@ class Stage:
         self._part = part
 
         def body(rank: int) -> None:
-            open_reader(rank)  # first: threads that a contender starts are not pinned with us
+            open_reader(rank)  # first, so that a contender's threads are not pinned with the reader
             pin_reader(rank)
             self._play(rank)
             close()
@@ -52,7 +52,7 @@ class Stage:
             self._ready.acquire()
 
     def end(self) -> int:
-        """Return once every reader has played its part: the time when the last one had, in ns."""
+        """Return when every reader has finished the turn: the time of the last one, in ns."""
         for _ in self._starts:
             self._ended.acquire()
         return max(
@@ -61,7 +61,7 @@ class Stage:
         )
 
     def leave(self) -> None:
-        """Send the readers home."""
+        """End the readers."""
         _TURN.pack_into(self._board, 0, 0, 0)
         for start in self._starts:
             start.release()

@@ -1,9 +1,9 @@
-"""Stores of arrays by key: Penstock's and its peers, as who puts and who finds see them.
+"""Stores of arrays by key: Penstock's and its peers, from a writer's and a reader's view.
 
 A link is made by the driver before it forks the putter. Then ``open_putter()``, ``put()`` and
-``remove()`` run there, ``open_getter()`` and ``get()`` in the driver. What ``put()`` returns
-reaches ``get()`` outside the clock, for those that need more than the key. ``get()`` calls
-``use(array)``, and lets the object go before it returns.
+``remove()`` run there, ``open_getter()`` and ``get()`` in the driver. The result of ``put()`` is
+passed to ``get()`` outside of the measurement, for links that need more than the key. ``get()``
+calls ``use(array)``, and releases the object before it returns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import penstock
 Array = np.ndarray[Any, np.dtype[np.int64]]
 Use = Callable[[Array], None]
 CAPACITY = 160 << 20
-START_SECONDS = 40  # of a server
+START_SECONDS = 40  # for a server
 PATIENCE = 30.0
 
 
@@ -45,7 +45,7 @@ class PenstockViews:
         self._store = penstock.Store.attach(self._title)
 
     def open_getter(self) -> None:
-        """It has made the store."""
+        """The driver has made the store."""
 
     def put(self, key: str, array: Array) -> None:
         self._store.put(key, array)
@@ -62,7 +62,7 @@ class PenstockViews:
 
 
 class PenstockCopies(PenstockViews):
-    """``put``, and ``get_copy``: an array of one's own."""
+    """``put``, and ``get_copy``: a private array."""
 
     name = "penstock, get_copy"
 
@@ -71,7 +71,7 @@ class PenstockCopies(PenstockViews):
 
 
 class ManagerDict:
-    """A dict in a process of its own, asked through a pipe."""
+    """A dict in another process, asked through a pipe."""
 
     name = "Manager dict"
 
@@ -79,7 +79,7 @@ class ManagerDict:
         self._driver = os.getpid()
         self._manager = SyncManager(ctx=multiprocessing.get_context("fork"))
         self._manager.start(die_with_parent)
-        self._dict = self._manager.dict()  # connects in each process when it is first used
+        self._dict = self._manager.dict()  # connects in each process at its first use
 
     def open_putter(self) -> None:
         """The first use connects."""
@@ -102,7 +102,7 @@ class ManagerDict:
 
 
 class SharedMemories:
-    """A segment for each object, its name the key."""
+    """A segment for each object, with the key as its name."""
 
     name = "shared_memory each"
 
@@ -111,10 +111,10 @@ class SharedMemories:
         resource_tracker.ensure_running()  # one for both processes, or each would unlink
 
     def open_putter(self) -> None:
-        """There is nothing to open."""
+        """No effect."""
 
     def open_getter(self) -> None:
-        """There is nothing to open."""
+        """No effect."""
 
     def _name_of(self, key: str) -> str:
         return f"{self._prefix}.{key}"
@@ -139,7 +139,7 @@ class SharedMemories:
 
 
 class PythonRing:
-    """The ring of store_ring.py; the putter tells where each object lies."""
+    """The ring of store_ring.py; the putter passes the position of each object."""
 
     name = "ring in Python"
 
@@ -147,10 +147,10 @@ class PythonRing:
         self._ring = Ring(new_name(), CAPACITY, readers=1)
 
     def open_putter(self) -> None:
-        """It is mapped."""
+        """Already mapped."""
 
     def open_getter(self) -> None:
-        """It is mapped."""
+        """Already mapped."""
 
     def put(self, key: str, array: Array) -> tuple[int, int]:
         return self._ring.put(key, array)
@@ -159,14 +159,14 @@ class PythonRing:
         use(self._ring.get(*place))
 
     def remove(self, key: str) -> None:
-        """What has been read goes when room is wanted."""
+        """Objects that were read are removed when room is needed."""
 
     def close(self) -> None:
         self._ring.close()
 
 
 class Redis:
-    """A server of our own on a Unix socket that keeps nothing on disk; values as bytes."""
+    """A server of this run on a Unix socket, without files; values as bytes."""
 
     name = "Redis"
 
@@ -195,21 +195,21 @@ class Redis:
 
 
 class RayPutter:
-    """What Ray's own worker puts with: references take the place of keys."""
+    """Puts with a worker of Ray: references take the place of keys."""
 
     def put(self, key: str, array: Array) -> list[Any]:
         import ray
 
-        return [ray.put(array)]  # in a list it travels as a reference
+        return [ray.put(array)]  # in a list it is passed as a reference
 
 
 class Ray:
-    """Its object store; the putter is an actor, because references need an owner of Ray's."""
+    """Ray's object store; the putter is an actor, because references need an owner in Ray."""
 
     name = "Ray"
 
     def __init__(self) -> None:
-        # Nothing of it in the home folder, nobody else let in, nothing told to the world.
+        # Keep its files out of the home folder, refuse other clients, and send no telemetry.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
@@ -230,7 +230,7 @@ class Ray:
             raise Missing(f"it does not start: {error}") from error
 
     def _start(self) -> None:
-        """Here, because whoever has threads must not fork."""
+        """Called here, because a process with threads must not fork."""
         from store_stage import measure_puts
 
         self._ray.init(
@@ -256,7 +256,7 @@ class Ray:
         use(self._ray.get(place[0], timeout=PATIENCE))
 
     def remove(self, key: str) -> None:
-        """What nobody refers to goes by itself."""
+        """Objects without references are removed by Ray."""
 
     def close(self) -> None:
         if os.getpid() == self._driver:
@@ -275,7 +275,7 @@ KINDS: tuple[type[Any], ...] = (
 
 
 def build_store_links(only: Sequence[str]) -> Iterator[Any]:
-    """Those whose packages and servers are there; ``only`` these, if it names any."""
+    """The links whose packages and servers are installed; ``only`` these, if it names any."""
     for kind in KINDS:
         if not only or kind.name in only:
             try:

@@ -1,9 +1,9 @@
 """A small baseline: a ring of pickled objects in shared memory, with one writer, in plain Python.
 
-It stands for what engines write by hand to hand each object to their workers once. The writer alone
-knows the keys; a reader is told where an object lies and which number it has. The oldest goes when
-room is wanted, once every reader has counted itself off. Polling, right on x86 only, and a reader
-that dies with the lock stops everybody.
+It represents handwritten code in engines that hands each object to their workers once. Only the
+writer knows the keys; a reader gets an object's position and number. The oldest is removed when
+room is needed, once every reader has counted itself off. It polls, is correct on x86 only, and a
+reader that dies with the lock blocks all others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Ring:
         self._size = size
         self._readers = readers
         self._lock = multiprocessing.get_context("fork").Lock()
-        # The writer's own: addresses only grow, and are folded when memory is touched.
+        # Private to the writer: addresses only grow, and are reduced when memory is accessed.
         self._places: dict[str, tuple[int, int]] = {}
         self._oldest: deque[tuple[int, str]] = deque()  # address and key
         self._end = 0
         self._number = 0
 
     def put(self, key: str, value: Any) -> tuple[int, int]:
-        """Where it lies and its number. MemoryError when the oldest is still to be read."""
+        """Its position and number. MemoryError while the oldest is unread."""
         if key in self._places:
             return self._places[key]
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)

@@ -1,4 +1,4 @@
-"""The stage for stores: one process puts numbered arrays, another finds, reads and checks them.
+"""Turns of stores: one process puts numbered arrays, another finds, reads and checks them.
 
 The putter waits in a pipe between turns, so a contender that is not on costs nothing.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from processes import fork_child, join_child, pin_reader
 
-Puts = tuple[list[int], list[Any]]  # nanoseconds of each, and where each lies
+Puts = tuple[list[int], list[Any]]  # nanoseconds and position of each
 
 
 def pattern(size: int) -> Any:
@@ -29,7 +29,7 @@ def measure_puts(link: Any, first: int, count: int, size: int) -> Puts:
     array = np.empty_like(base)
     samples, places = [], []
     for number in range(first, first + count):
-        np.add(base, number, out=array)  # so no two arrays have a value in common place
+        np.add(base, number, out=array)  # so that no two arrays share a value at the same index
         begin = time.perf_counter_ns()
         place = link.put(key_of(number), array)
         samples.append(time.perf_counter_ns() - begin)
@@ -38,7 +38,7 @@ def measure_puts(link: Any, first: int, count: int, size: int) -> Puts:
 
 
 class Getting:
-    """What the getter does with an array: it looks at both ends, when the clock stands."""
+    """The getter's use of an array: checks both ends while the clock is stopped."""
 
     def __init__(self, size: int) -> None:
         self._last = size // 8 - 1
@@ -47,7 +47,7 @@ class Getting:
         self._goes_on = 0
 
     def measure(self, link: Any, number: int, place: Any) -> int:
-        """Nanoseconds until the array is there, and again from letting it go."""
+        """Nanoseconds until the array is there, and again from its release."""
         self._number = number
         begin = time.perf_counter_ns()
         link.get(key_of(number), place, self)
@@ -65,7 +65,7 @@ class Getting:
 
 
 class Reading(Getting):
-    """It sums the array up, and compares all of it when the clock stands."""
+    """Sums the array up, and compares all of it while the clock is stopped."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -92,7 +92,7 @@ def _putter_body(links: Sequence[Any], commands: Any) -> Callable[[], None]:
             contender, first, count, size = command
             link = links[contender]
             commands.send(measure_puts(link, first, count, size))
-            commands.recv()  # all of it has been read
+            commands.recv()  # everything has been read
             for number in range(first, first + count):
                 link.remove(key_of(number))
             commands.send(None)
@@ -103,7 +103,7 @@ def _putter_body(links: Sequence[Any], commands: Any) -> Callable[[], None]:
 
 
 class StoreStage:
-    """Forks and pins the putter. It ends badly if the putter does: its pipe breaks then."""
+    """Forks and pins the putter. Fails if the putter does: its pipe breaks."""
 
     def __init__(self, links: Sequence[Any]) -> None:
         self._links = links
@@ -114,7 +114,7 @@ class StoreStage:
         self._pipe.recv()
 
     def turn(self, contender: int, count: int, uses: Sequence[Getting], size: int) -> list[Any]:
-        """Nanoseconds of each put, and then, by each of ``uses``, of each get."""
+        """Nanoseconds of each put, and then, for each of ``uses``, of each get."""
         link = self._links[contender]
         first = self._number
         self._number += count

@@ -1,5 +1,5 @@
-"""What steps of several sides take: wall time, and the processor time of all processes that serve
-them, which is the same however busy the machine is.
+"""The cost of each side's steps: wall time, and the processor time of all processes involved, which
+does not depend on the load of the machine.
 
 Before each step the threads of this process come to rest: after a parallel copy of torch's,
 OpenMP's workers spin for some 10 ms more, which would count as the next step's.
@@ -18,34 +18,34 @@ __all__ = ["Taken", "Watch"]
 
 
 class Server(Protocol):
-    """A process of one side's, beside this one."""
+    """A process of one side, beside this one."""
 
     def processor_seconds(self) -> float: ...
 
 
 class Taken:
-    """By the turns of one step of one side, in milliseconds."""
+    """The times of one step of one side by turn, in milliseconds."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
-        self.work: list[float] = []  # of all processors
+        self.work: list[float] = []  # processor time
 
     def medians(self) -> tuple[float, float]:
-        """Of wall and processor time."""
+        """The medians of wall and processor time."""
         return statistics.median(self.wall), statistics.median(self.work)
 
 
 class Watch:
-    """By step and side."""
+    """The times by step and side."""
 
     def __init__(self, warm_up: int) -> None:
-        """The first turns are not kept."""
+        """The first turns are dropped."""
         self._warm_up = warm_up
         self._turns: dict[tuple[str, str], int] = {}
         self._taken: dict[tuple[str, str], Taken] = {}
 
     def time(self, step: str, who: str, act: Callable[[], object], *servers: Server) -> None:
-        """One turn of a step."""
+        """Measure one turn of a step."""
         rest()
         work = _work(servers)
         begin = time.perf_counter()
@@ -60,12 +60,12 @@ class Watch:
             taken.work.append(work * 1e3)
 
     def taken(self, step: str, who: str) -> Taken:
-        """What is kept."""
+        """The recorded times."""
         return self._taken[step, who]
 
 
 def rest() -> None:
-    """Returns when no other thread of this process runs or wants to, or never will."""
+    """Return when no other thread of this process runs or is about to."""
     end = time.monotonic() + 1
     while _others_run() and time.monotonic() < end:
         time.sleep(0.001)
@@ -78,7 +78,7 @@ def _others_run() -> bool:
 
 
 def _state(task: Path) -> str:
-    """The kernel's letter for what a thread does; "" for one that is gone."""
+    """The kernel's letter for a thread's state; "" for one that is gone."""
     try:
         stat = (task / "stat").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -14,7 +14,7 @@ int main(int argc, char** argv) try {
         const std::string text = "step " + std::to_string(step);
         writer.send(std::as_bytes(std::span(text))).or_throw();
     }
-    writer.close();  // the reader still gets what was sent
+    writer.close();  // the reader still gets all messages
     return 0;
 } catch (const penstock::Error& error) {
     std::cerr << error.what() << '\n';

@@ -1,6 +1,6 @@
-"""The processes of `penstock demo --store`: workers that want chunks of real data, find them in the
-store or put them there, and compare every byte of what they find; and one that holds as much as it
-may and waits to be killed."""
+"""The processes of `penstock demo --store`: workers that look up chunks of real data in the store,
+put those that are missing, and compare every byte of those found; and one that holds as much memory
+as it may and waits to be killed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from penstock_demo.corpus import Corpus, read_corpus
 
 __all__ = ["PIECE", "hold_all_it_can", "want_chunks"]
 
-PIECE: Final = 32 << 10  #: bytes of what is reserved to be held
+PIECE: Final = 32 << 10  #: bytes of each held reservation
 
-_CHUNK: Final = 64 << 10  # bytes on the average
-_HELD: Final = 4  # objects that a worker reads for a while
-_FEWEST: Final = 256  # of little data the same bytes again: more than fits into the store
-_POPULAR: Final = 0.7  # of the looks go to a tenth of the chunks
+_CHUNK: Final = 64 << 10  # bytes on average
+_HELD: Final = 4  # objects that a worker reads at a time
+_FEWEST: Final = 256  # little data is repeated: more than fits into the store
+_POPULAR: Final = 0.7  # share of look-ups for a tenth of the chunks
 _PINNED: Final = 5
 
 
 class _Chunks:
-    """The data in chunks of different lengths, by number."""
+    """The data in numbered chunks of different lengths."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
@@ -51,7 +51,7 @@ class _Chunks:
 def want_chunks(
     name: str, rank: int, life: int, path: Path | None, ledger: Path, stop: Path
 ) -> None:
-    """A worker: looks, compares, puts what is missing, until `stop` is there."""
+    """A worker: looks up, compares, and puts missing chunks, until `stop` exists."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     chunks = _Chunks(read_corpus(path))
     chance = random.Random(rank * 1000 + life)
@@ -70,7 +70,7 @@ def want_chunks(
                     account["hits"] += 1
                     account["bytes"] += found.nbytes
                     account["wrong"] += not np.array_equal(found, content)
-                    held.append(found)  # read on, after the block
+                    held.append(found)  # still read after the block
                 del found
             del view
             del held[:-_HELD]
@@ -87,7 +87,7 @@ def _put(store: Store, key: str, content: Any, account: dict[str, int]) -> None:
             room[...] = content
         account["puts"] += 1
     except Busy:
-        pass  # another process is just writing it
+        pass  # another process is writing it
     except NoSpace:
         account["refused"] += 1
     except FileExistsError:
@@ -95,14 +95,14 @@ def _put(store: Store, key: str, content: Any, account: dict[str, int]) -> None:
 
 
 def _write(ledger: Path, account: dict[str, int]) -> None:
-    """Whole or not at all: its writer may be killed at any moment."""
+    """Written whole or not at all: the process may be killed at any moment."""
     fresh = ledger.with_suffix(".new")
     fresh.write_text(json.dumps(account))
     fresh.replace(ledger)
 
 
 def hold_all_it_can(name: str, nbytes: int, ready: Path) -> None:
-    """Reserves so many bytes, pins some objects, says so, and does nothing more."""
+    """Reserve so much memory, pin some objects, report that, and wait."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Store.attach(name, timeout=30) as store:
         pinned = [(view, view.__enter__()) for view in _some_views(store)]

@@ -1,5 +1,5 @@
-"""`penstock demo`: the main job at work, live: real data to several workers, one of them killed.
-Exit code 0 only if every worker got every step it should have, whole and in order."""
+"""`penstock demo`: the main use, live: real data to several workers, one of them killed. Exit code
+0 only if every worker got every step due to it, whole and in order."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def add_to(commands: Commands) -> None:
     parser.set_defaults(usage_error=parser.error)
 
 
-# What only the demo of a Broadcast takes, and what each other one takes beside PATH and --seconds.
+# Options of the Broadcast demo only; each other demo's options beside PATH and --seconds.
 _DEFAULTS = {"workers": 4, "capacity": "4MiB", "rate": 1000, "tensor_every": 200}
 _TAKES = {"trajectories": (), "store": ("workers",)}
 
 
 def _settle_options(args: argparse.Namespace) -> None:
-    """An option that would mean nothing is wrong usage; the others get their defaults."""
+    """Refuse options that have no effect; set the defaults of the others."""
     for demo, takes in _TAKES.items():
         for option in (*_DEFAULTS, "limit", "no_kill"):
             is_given = getattr(args, option) not in (None, False)
@@ -97,7 +97,7 @@ def _settle_options(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from penstock_demo.worker_pool import ProcessEnded  # only here: it loads NumPy
+    from penstock_demo.worker_pool import ProcessEnded  # imported here: it loads NumPy
 
     _settle_options(args)
     play = _run_trajectories if args.trajectories else _run_store if args.store else _run_broadcast

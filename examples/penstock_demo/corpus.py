@@ -1,5 +1,5 @@
-"""The data that the demo sends: the bytes of a file, or of all files of a directory, end to end.
-By default the sources of Python's standard library, which are on every machine."""
+"""The data that the demo sends: the bytes of a file, or of all files of a directory, concatenated.
+By default the sources of Python's standard library, which every machine has."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-MOST_BYTES = 256 << 20  # of a larger PATH the first so many are sent again and again
+MOST_BYTES = 256 << 20  # sent of a larger PATH, repeatedly
 
 
 class NothingToSend(OSError):
-    """PATH holds no bytes that can be read."""
+    """PATH has no readable bytes."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The data, and where it is from."""
+    """The data, and its origin."""
 
     data: Bytes
     files: int
@@ -32,7 +32,7 @@ class Corpus:
     clipped: bool
 
     def passage(self, start: int, length: int) -> Bytes:
-        """`length` bytes from any position on; after the last byte comes the first again."""
+        """`length` bytes from any position; the last byte is followed by the first."""
         start %= len(self.data)
         if start + length <= len(self.data):
             return self.data[start : start + length]
@@ -40,7 +40,7 @@ class Corpus:
 
 
 def read_corpus(path: Path | None = None) -> Corpus:
-    """Reads PATH. Raises OSError, with a sentence, where there is nothing to read."""
+    """Read PATH. Raises OSError, with a message, where there is nothing to read."""
     source = path or Path(sysconfig.get_paths()["stdlib"])
     paths = _python_sources(source) if path is None else _regular_files(source)
     collected = bytearray()
@@ -65,7 +65,7 @@ def _python_sources(root: Path) -> Iterator[Path]:
 
 def _regular_files(path: Path) -> Iterator[Path]:
     """PATH itself, or every regular file below it in the order of their names."""
-    mode = path.stat().st_mode  # a missing PATH is an error, with its sentence
+    mode = path.stat().st_mode  # a missing PATH raises an error with a message
     if stat.S_ISREG(mode):
         yield path
     elif not stat.S_ISDIR(mode):
@@ -74,7 +74,7 @@ def _regular_files(path: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
-            if file.is_file():  # no pipes, no devices, nothing that was just removed
+            if file.is_file():  # no pipes, devices, or files just removed
                 yield file
 
 
@@ -83,4 +83,4 @@ def _read(file: Path, most: int) -> bytes:
         with file.open("rb") as stream:
             return stream.read(most)
     except OSError:
-        return b""  # not ours to read; the others will do
+        return b""  # not readable by us

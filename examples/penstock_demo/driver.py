@@ -1,5 +1,5 @@
-"""The driver process of the demo: broadcasts step after step, kills one worker half way, and draws
-up the account. Everything is bounded; whatever ends it, no process and no name is left behind."""
+"""The driver process of the demo: broadcasts step after step, kills one worker half way, and makes
+up the account. Every wait is bounded; however it ends, no process and no name is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from penstock_demo.worker_pool import ProcessEnded, WorkerPool
 
 _LOOK_EVERY = 0.1  # seconds between two looks at reports, readers and screen
 _READY_WITHIN = 60.0
-_STALL_LIMIT = 30.0  # workers that take nothing for so long end the demo
+_STALL_LIMIT = 30.0  # the demo ends if the workers take nothing for so long
 _LAST_REPORTS_WITHIN = 20.0
 
 
@@ -31,7 +31,7 @@ _LAST_REPORTS_WITHIN = 20.0
 class Options:
     workers: int = 4
     seconds: float = 18.0
-    limit: int | None = None  # steps; instead of seconds
+    limit: int | None = None  # steps, instead of seconds
     kill: bool = True
     capacity: str = "4MiB"
     rate: int = 1000  # steps per second at an engine's pace
@@ -39,13 +39,13 @@ class Options:
 
 
 class Stalled(ProcessEnded):
-    """The demo can't go on; the sentence names what is in the way."""
+    """The demo can't continue; the message names the cause."""
 
 
 def run(options: Options, path: Path | None, view: View) -> result.Result:
     """The whole demo, with the data at `path` (None: the standard library's sources).
     Raises OSError, Stalled, worker_pool.WorkerFailed, penstock.Error, KeyboardInterrupt."""
-    corpus = read_corpus(path)  # first: nothing is promised of a PATH that holds no bytes
+    corpus = read_corpus(path)  # first: a PATH without bytes is an error
     goal = f"{options.limit:,} steps" if options.limit else f"{options.seconds:g} s"
     view.begin(Plan(options.workers, goal, options.kill))
     name = f"demo-{secrets.token_hex(4)}"
@@ -58,7 +58,7 @@ def run(options: Options, path: Path | None, view: View) -> result.Result:
             _start(pool, writer, options.workers)
             return _Run(options, corpus, view, pool, writer).to_the_end()
     finally:
-        _interrupts.listen(_interrupts.note)  # cleaning up is bounded by itself
+        _interrupts.listen(_interrupts.note)  # the cleanup has its own bounds
         pool.dismiss()
 
 
@@ -81,7 +81,7 @@ def _is_ready(writer: penstock.BroadcastWriter, timeout: float) -> bool:
 
 
 class _Run:
-    """From the first step to the account. One thread."""
+    """A run from the first step to the account. One thread."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Run:
     def to_the_end(self) -> result.Result:
         while not self._is_over():
             if self._holds_back():
-                time.sleep(_LOOK_EVERY / 10)  # between two looks at the arrivals
+                time.sleep(_LOOK_EVERY / 10)  # between two looks at arrivals
             else:
                 self._send_step()
             self._look()
@@ -127,12 +127,12 @@ class _Run:
         return self._failures.awaits_replacement()
 
     def _has_killed(self) -> bool:
-        """The death that the demo causes is behind it, or none is wanted."""
+        """The death that the demo causes has happened, or none is wanted."""
         kill = self._failures.kill
         return not self._options.kill or (kill is not None and kill.noticed_after is not None)
 
     def _holds_back(self) -> bool:
-        """So many steps and no more: the last one waits for the replacement, which is to get it."""
+        """With a limit of steps, the last one waits for the replacement, which must get it."""
         limit = self._options.limit
         if limit is None or self._tally.steps < limit - 1:
             return False
@@ -143,7 +143,7 @@ class _Run:
     def _send_step(self) -> None:
         step = self._maker.make(self._tally.steps, self._act.pace)
         started = time.monotonic()
-        step["sent_at"] = time.monotonic_ns()  # once: the time in line counts
+        step["sent_at"] = time.monotonic_ns()  # once: time in the queue counts
         while not self._try_to_send(step):
             blockers = "; ".join(reader.describe() for reader in self._writer.blocked_by())
             waited = time.monotonic() - started
@@ -158,18 +158,18 @@ class _Run:
         except penstock.Timeout:
             return False
         except penstock.PeerDied as death:
-            what = str(death).split(";")[0]  # what happened; the rest is advice
+            what = str(death).split(";")[0]  # the event; the rest is advice
             self._failures.notice(f"the writer, in send(): {what}")
             return False
         return True
 
     def _look(self, waiting_for: str = "") -> None:
-        """Every so often: the reports, the deaths, the display."""
+        """At intervals: reports, deaths, and the display."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY
-        readers = self._writer.readers()  # first: while we look, the workers catch up
+        readers = self._writer.readers()  # first: workers catch up meanwhile
         self._pool.listen()
         self._failures.look()
         is_time = self._fraction >= KILL_AT or self._holds_back()
@@ -183,7 +183,7 @@ class _Run:
         if self._act.pace == "flat out":
             self._next_step = now
             return
-        # A late step is not made up for by a burst.
+        # A late step does not cause a burst.
         self._next_step = max(self._next_step + 1 / self._options.rate, now - 0.01)
         if self._next_step > now:
             time.sleep(self._next_step - now)

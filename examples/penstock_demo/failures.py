@@ -1,5 +1,5 @@
-"""Death among the workers: the one that the demo causes, those that others cause, and how each is
-noticed and replaced. Evidence of death is Penstock's word alone: a rank without a reader."""
+"""Deaths among the workers: the one that the demo causes and others, and how each is noticed and
+replaced. The only evidence of a death is Penstock's: a rank without a reader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REPLACED_WITHIN = 30.0
 
 
 class Failures:
-    """Belongs to the driver and its thread."""
+    """Used by the driver's thread only."""
 
     def __init__(
         self, pool: WorkerPool, writer: penstock.BroadcastWriter, timeline: Timeline, story: Story
@@ -29,20 +29,20 @@ class Failures:
         self.kill: Kill | None = None
 
     def cause(self, rank: int) -> None:
-        """Kills the worker at a rank, without telling the code that is to notice."""
+        """Kill the worker at a rank, without telling the code that has to notice it."""
         worker = self._pool.at(rank)
         at = self._pool.kill(worker)
         self.kill = Kill(rank, worker.pid, self._timeline.moment(at))
         self._story.tell(f"SIGKILL to worker {rank} (pid {worker.pid})", "bad", at)
 
     def look(self) -> None:
-        """Notices deaths that no send() has come across yet, and replacements that have come."""
+        """Notice deaths that no send() has met yet, and replacements that have attached."""
         if self._dead():
             self.notice("the writer, in readers()")
         self._note_replacement()
 
     def notice(self, by: str) -> None:
-        """Notes the dead workers and the time, and replaces each."""
+        """Note the dead workers and the time, and replace each."""
         now = time.monotonic()
         for worker in self._dead():
             self._note_death(worker, by, now)
@@ -50,7 +50,7 @@ class Failures:
             self._story.tell(f"a replacement was started (pid {successor.pid})")
 
     def awaits_replacement(self) -> bool:
-        """A replacement is on its way, and not yet later than it may be."""
+        """A replacement is on its way, and still in time."""
         oldest = time.monotonic() - _REPLACED_WITHIN
         return any(
             worker.orders.replaces and not worker.has_steps and worker.started_at > oldest
@@ -58,14 +58,14 @@ class Failures:
         )
 
     def is_short_of_a_reader(self) -> bool:
-        """The replacement that is awaited has not even attached."""
+        """The awaited replacement has not even attached."""
         return self.awaits_replacement() and any(
             _is_gone(reader) for reader in self._writer.readers()
         )
 
     def _dead(self) -> list[Worker]:
         gone = [reader.rank for reader in self._writer.readers() if _is_gone(reader)]
-        # A rank is vacant, too, while its replacement starts: that one has reported nothing yet.
+        # A rank is vacant, too, while its replacement starts, which has reported nothing yet.
         return [
             worker
             for worker in map(self._pool.at, gone)

@@ -1,5 +1,5 @@
-"""Latencies, counted in buckets that grow by 4.4 % each, from 1 µs to 100 s.
-Counts of different workers and moments can be added and subtracted, which percentiles can't."""
+"""Latencies, counted in buckets that grow by 4.4 % each, from 1 µs to 100 s. Counts of different
+workers and moments can be added and subtracted, unlike percentiles."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def no_counts() -> Counts:
 
 
 def count(counts: Counts, nanoseconds: list[int]) -> None:
-    """Adds measured spans of time to the counts."""
+    """Add measured times to the counts."""
     spans = np.maximum(np.asarray(nanoseconds, dtype=np.float64) * 1e-9, _SMALLEST)
     places = (np.log2(spans / _SMALLEST) * _PER_OCTAVE).astype(np.int64)
     np.add.at(counts, np.minimum(places, BUCKETS - 1), 1)
 
 
 def percentile(counts: Counts, share: float) -> float | None:
-    """The span in seconds that `share` (0.5, 0.99) of those counted did not exceed, or None."""
+    """The time in seconds that `share` (0.5, 0.99) of the samples did not exceed, or None."""
     total = int(counts.sum())
     if total == 0:
         return None

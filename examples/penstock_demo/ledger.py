@@ -1,5 +1,5 @@
-"""What one worker has received: the count, and every step that was missing, late, or torn.
-Kept by the worker, reported to the driver as it stands; numbers only grow."""
+"""The steps that one worker received: their number, and every one that was missing, late, or torn.
+Kept by the worker, reported to the driver; counts only grow."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Ledger:
     received: int = 0
     bytes: int = 0
     tensors: int = 0
-    lost: int = 0  # steps whose number was jumped over
-    disordered: int = 0  # steps that came a second time, or too late
-    torn: int = 0  # steps whose bytes are not those that were sent
+    lost: int = 0  # steps whose number was skipped
+    disordered: int = 0  # steps that came twice, or late
+    torn: int = 0  # steps with other bytes than sent
     counts: dict[str, latency.Counts] = field(
         default_factory=lambda: {pace: latency.no_counts() for pace in PACES}
     )
     _fresh: dict[str, list[int]] = field(default_factory=lambda: {pace: [] for pace in PACES})
 
     def enter(self, step: steps.Step, received_at: int) -> None:
-        """Checks one step and enters it. `received_at` is CLOCK_MONOTONIC in ns."""
+        """Check one step and enter it. `received_at` is CLOCK_MONOTONIC in ns."""
         self._fresh[step["pace"]].append(received_at - step["sent_at"])
         self._check_order(step["step"])
         if steps.checksum(step) != step["checksum"]:
@@ -52,7 +52,7 @@ class Ledger:
         self.expected = number + 1
 
     def report(self, *, finished: bool = False) -> dict[str, Any]:
-        """The account as a message: cumulative, so that one that is skipped does no harm."""
+        """The account as a message: cumulative, so that a skipped one does no harm."""
         for pace, spans in self._fresh.items():
             latency.count(self.counts[pace], spans)
             spans.clear()

@@ -1,6 +1,6 @@
 """`penstock demo --store`: workers share chunks of real data through a store that is too small for
 all of it. One is killed at work, another while it holds reservations and pins; at the end every
-object that was found had the right bytes, and every byte of the store is accounted for."""
+object found had the right bytes, and every byte of the store is accounted for."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["Account", "run"]
 
 _CAPACITY: Final = 8 << 20
 _HELD: Final = 5 << 20  # of it, by the holder, which is killed then
-_WANTED: Final = 4 << 20  # what finds no room until the holder is dead
-_KILL_WORKER: Final = 0.3  # of the time
+_WANTED: Final = 4 << 20  # a request that finds no room until the holder is dead
+_KILL_WORKER: Final = 0.3  # share of the time
 _KILL_HOLDER: Final = 0.6
 _OTHERS: Final = 8  # participants beside the workers: this process, the holder, replacements
 _LOOK: Final = 0.5  # seconds between two lines
@@ -39,7 +39,7 @@ _SPAWN: Final = multiprocessing.get_context("spawn")
 
 @dataclass
 class Account:
-    """What became of it; `ok` if everything found was right and nothing is left."""
+    """The result; `ok` if every object found was right and nothing is left."""
 
     hits: int = 0
     puts: int = 0
@@ -49,10 +49,10 @@ class Account:
     evicted: int = 0
     kills: int = 0
     deaths: int = 0  #: that the store noticed
-    had_again: bool = False  #: the room of the dead, by the very next request
-    unaccounted: int = -1  #: bytes that are neither used nor free, or used by none
-    left: int = -1  #: bytes used when everything was removed
-    failed: int = 0  #: processes that ended by themselves and not well
+    had_again: bool = False  #: the memory of the dead, by the very next request
+    unaccounted: int = -1  #: bytes that are neither used nor free, or used by no object
+    left: int = -1  #: bytes used after everything was removed
+    failed: int = 0  #: processes that failed by themselves
 
     @property
     def ok(self) -> bool:
@@ -65,9 +65,9 @@ class Account:
 
 
 def run(path: Path | None, workers: int, seconds: float, json: bool) -> Account:
-    """Plays it, prints a line now and then unless `json`, and gives the account.
-    Raises OSError if there is nothing at `path`, ProcessEnded, penstock.Error."""
-    read_corpus(path)  # here, where a PATH without bytes is a sentence, and not in each process
+    """Run the demo, print a line at intervals unless `json`, and return the account. Raises OSError
+    if there is nothing at `path`, ProcessEnded, penstock.Error."""
+    read_corpus(path)  # once, here: a PATH without bytes is an error
     with (
         tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,
         Store.create(
@@ -88,7 +88,7 @@ def run(path: Path | None, workers: int, seconds: float, json: bool) -> Account:
 
 
 class _WorkerPool:
-    """The processes, their ledgers, and what is done to them."""
+    """The processes, their ledgers, and their deaths."""
 
     def __init__(self, store: Store, path: Path | None, workers: int, folder: Path) -> None:
         self._store = store
@@ -115,7 +115,7 @@ class _WorkerPool:
 
     def play(self, seconds: float, show: _Show) -> None:
         deadline = time.monotonic() + _PATIENCE
-        while self._store.stats().evicted == 0:  # all are at work, and there is pressure
+        while self._store.stats().evicted == 0:  # all work, and there is pressure
             self._check()
             if time.monotonic() > deadline:
                 raise ProcessEnded(f"the workers had not filled the store after {_PATIENCE:g} s")
@@ -128,7 +128,7 @@ class _WorkerPool:
                 show.event(passed, deeds.pop(0)[1]())
             show.line(passed, self._store.stats())
             self._check()
-            self._workers[0].join(_LOOK)  # wakes early if it dies
+            self._workers[0].join(_LOOK)  # ends early if the worker dies
         self._stop.touch()
         for process in self._workers:
             process.join(_PATIENCE)
@@ -152,7 +152,7 @@ class _WorkerPool:
         return f"worker (pid {pid}) killed at work; another one takes its place"
 
     def _kill_holder(self) -> str:
-        """The holder has most of the store, and dies with it: the next request gets the room."""
+        """The holder has most of the store, and is killed: the next request gets its memory."""
         ready = self._folder / "holding"
         self._holder = self._start(hold_all_it_can, self._store.name, _HELD, ready)
         while not ready.exists():
@@ -179,7 +179,7 @@ class _WorkerPool:
             process.join()
 
     def settle(self) -> Account:
-        """Adds the ledgers up, and empties the store."""
+        """Add the ledgers up, and empty the store."""
         account = self._account
         for ledger in self._folder.glob("worker*.json"):
             for name, number in json.loads(ledger.read_text()).items():

@@ -12,7 +12,7 @@ _EVERY = 2.0  # seconds
 
 
 class PlainView:
-    """Writes lines to stdout; each is whole when it is written."""
+    """Writes lines to stdout, each at once and whole."""
 
     def __init__(self) -> None:
         self._next = _EVERY / 2

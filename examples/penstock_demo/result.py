@@ -1,5 +1,5 @@
-"""The account at the end: what was sent, what each worker received, and whether that is all of it.
-The demo's exit code hangs on nothing else."""
+"""The final account: the steps sent, the steps that each worker received, and whether none is
+missing. The demo's exit code depends on nothing else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from penstock_demo.worker_pool import Worker
 
 @dataclass(frozen=True)
 class Account:
-    """One worker's. `first` and `last` are steps; -1 when it never had one."""
+    """The account of a worker. `first` and `last` are steps; -1 if it never had one."""
 
     rank: int
     pid: int
-    fate: str  # "finished", "killed", "died", "silent" (it should have reported, and didn't)
+    fate: str  # "finished", "killed", "died", "silent" (its last report is missing)
     replacement: bool
     first: int
     last: int
@@ -38,14 +38,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Kill:
-    """The death that the demo brings about. Times in seconds."""
+    """The death that the demo causes. Times in seconds."""
 
     rank: int
     pid: int
     at: float
     noticed_after: float | None = None
     noticed_by: str = ""
-    replaced_after: float | None = None  # until the replacement had its first step
+    replaced_after: float | None = None  # until the replacement's first step
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ class Result:
 
 
 def account_of(worker: Worker, steps: int) -> Account:
-    """A worker's last report, held against the number of steps that were sent."""
+    """A worker's last report, compared with the number of steps sent."""
     report = worker.report
     fate = _fate(worker)
     last = report.get("last", -1)
     lost = report.get("lost", 0)
     if fate in ("finished", "silent"):
-        lost += steps - 1 - last  # what should still have come
+        lost += steps - 1 - last  # steps that it still should have received
     return Account(
         rank=worker.rank,
         pid=worker.pid,

@@ -1,6 +1,6 @@
 """The processes of `penstock demo --trajectories`: environments that make groups of real text, and
-the trainer that takes them in batches. Each says what it did in a ledger of its own, a line at a
-time, so that what a killed one did is known too."""
+the trainer that takes them in batches. Each writes a ledger line by line, so that the acts of a
+killed process are known too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from penstock_demo.corpus import read_corpus
 
 __all__ = ["GROUP_SIZES", "SEQUENCES", "play_environment", "play_trainer"]
 
-#: Of the environments; no powers of two on purpose.
+#: Of the environments; deliberately no powers of two.
 GROUP_SIZES: Final = (4, 6, 3)
 SEQUENCES: Final = 24
 _PATIENCE: Final = 1.0
@@ -36,7 +36,7 @@ Tokens = npt.NDArray[np.int32]
 
 
 def _tokenize(passage: bytes) -> Tokens:
-    """A token for each word or sign: its hash, in the range of a real vocabulary."""
+    """A token for each word or sign: its hash, within the range of a real vocabulary."""
     words = _WORD.findall(passage) or [b" "]
     return np.fromiter((zlib.crc32(word) % 128_000 for word in words), np.int32, len(words))
 
@@ -57,15 +57,15 @@ def _make_group(label: str, corpus_at: Iterator[bytes], size: int) -> Trajectory
         inference_logprobs=logprobs,
         scores=[len(np.unique(one)) / len(one) for one in completions],
         instance_id=label,
-        messages=[zlib.crc32(one.tobytes()) for one in tokens],  # what the trainer checks against
+        messages=[zlib.crc32(one.tobytes()) for one in tokens],  # for the trainer's check
     )
 
 
 def play_environment(
     queue: str, rank: int, life: int, path: Path | None, ledger: Path, stop: Path
 ) -> None:
-    """Groups until `stop` is there; a new life of a killed one names its groups anew."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver says when to stop
+    """Puts groups until `stop` exists; the replacement of a killed one uses new names."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides when to stop
     size = GROUP_SIZES[rank]
     corpus = read_corpus(path)
 
@@ -95,7 +95,7 @@ def play_environment(
 
 
 def _check(batch: TrajectoryBatch, group_at: int) -> bool:
-    """Whether every row of a group is what its environment made."""
+    """Whether every row of a group is as its environment made it."""
     group = batch.groups[group_at]
     rows = np.flatnonzero(batch.group_index == group_at)
     return all(
@@ -118,7 +118,7 @@ def _train(batch: TrajectoryBatch, book: IO[str], step: int) -> None:
 
 
 def play_trainer(queue: str, ledger: Path) -> None:
-    """Padded batches until the stream has ended and nothing is left."""
+    """Padded batches until the stream has ended and no group is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (
         ledger.open("a", buffering=1) as book,

@@ -1,4 +1,4 @@
-"""The demo on a terminal: a live table of the workers, a progress bar, and what happened so far.
+"""The demo on a terminal: a live table of the workers, a progress bar, and the events so far.
 Everything is drawn anew from one Snapshot; the last picture stays on the screen."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EVENTS_SHOWN = 8
 
 
 class ScreenView:
-    """Satisfies snapshot.View. The live part makes room for the account at the end."""
+    """Satisfies snapshot.View. The live part is replaced by the account at the end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
@@ -90,7 +90,7 @@ def _progress(snapshot: Snapshot) -> RenderableType:
 
 
 def _story(events: list[Event]) -> RenderableType:
-    """Moments to the left, sentences to the right, however many lines these need."""
+    """Times to the left, sentences to the right, on as many lines as they need."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
@@ -131,7 +131,7 @@ def _cells(row: Row) -> list[RenderableType]:
 
 
 def account(result: Result) -> RenderableType:
-    """The table of what each worker received, with a line of air around it."""
+    """The table of received steps by worker, between empty lines."""
     table = _table()
     table.add_column("worker")
     for title in ("pid", "from step", "to step", "received", "data", "lost", "torn"):

@@ -1,4 +1,4 @@
-"""The demo that shows nothing: for `--json`, where the result alone is printed."""
+"""The demo without output: for `--json`, where only the result is printed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What there is to see at one moment of the demo, in numbers; views turn it into text.
-A view sees only this, so the driver knows nothing of screens."""
+"""The state of the demo at one moment, in numbers; views turn it into text. A view gets only this,
+so the driver is independent of screens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock_demo.worker_pool import Worker
 
 @dataclass(frozen=True)
 class Plan:
-    """What is going to happen, for the first line."""
+    """The plan, for the first line."""
 
     workers: int
     goal: str  # "18 s", "4,000 steps"
@@ -27,7 +27,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """One worker over the last second. None where nothing is known yet."""
+    """A worker over the last second. None where a value is unknown."""
 
     rank: int
     pid: int
@@ -49,31 +49,31 @@ class Snapshot:
     act: str
     steps: int
     bytes: int
-    reserved: int  # bytes of shared memory that the segment takes now
+    reserved: int  # shared memory of the segment, in bytes
     rows: list[Row]
     events: list[Event]
-    waiting_for: str  # what holds the driver up for longer than a moment; empty as a rule
+    waiting_for: str  # the reason why the driver waits; usually empty
 
 
 class View(Protocol):
     """A way to show the demo. Called from the driver's thread only."""
 
     def begin(self, plan: Plan) -> None:
-        """Before anything is done."""
+        """Called before anything else."""
 
     def start(self, corpus: Corpus, segment: str) -> None:
-        """The data is read; workers are about to be started."""
+        """The data is read; workers are about to start."""
 
     def show(self, snapshot: Snapshot) -> None: ...
     def stop(self) -> None:
-        """No more scenes: the demo is over or was cut short. May be called twice."""
+        """No more snapshots: the demo is over or was interrupted. May be called twice."""
 
     def judge(self, result: Result) -> None:
         """The account, after stop()."""
 
 
 def row_of(worker: Worker, reader: ReaderState) -> Row:
-    """What a worker's reports of the last second say, and what the writer sees of its rank."""
+    """The last second's reports of a worker, and the writer's view of its rank."""
     received = worker.report.get("received", 0)
     state = _state(worker, reader.stopped)
     row = Row(worker.rank, worker.pid, state, worker.orders.replaces, received)

@@ -1,5 +1,6 @@
-"""The steps that the driver broadcasts: what an inference engine tells its workers, of real bytes.
-A small dict with request ids and token arrays; every so often a tensor of many MiB with it."""
+"""The steps that the driver broadcasts: messages of an inference engine to its workers, made of
+real bytes. A small dict with request ids and token arrays; at intervals with a tensor of many
+MiB."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from penstock_demo.corpus import Corpus
 
 Step = dict[str, Any]
 
-_REQUEST_LENGTHS = (512, 2048, 128, 6144, 1024, 256, 4096)  # bytes of text, one after another
+_REQUEST_LENGTHS = (512, 2048, 128, 6144, 1024, 256, 4096)  # bytes of text, in turn
 _BATCH_SIZES = (2, 5, 1, 3, 8)
 _TENSOR_MIB = (8, 16, 12, 32)
 _TENSOR_WIDTH = 1024
 
 
 class StepMaker:
-    """Makes step after step, going through the corpus from its start, and over again."""
+    """Makes step after step, through the corpus from its start, and over again."""
 
     def __init__(self, corpus: Corpus, tensor_every: int) -> None:
         self._corpus = corpus
@@ -32,7 +33,7 @@ class StepMaker:
         self._tensors = itertools.cycle(_TENSOR_MIB)
 
     def make(self, number: int, pace: str) -> Step:
-        """Step `number`, whole but for the time at which it is sent."""
+        """Step `number`, complete except for the time at which it is sent."""
         lengths = list(itertools.islice(self._lengths, next(self._batches)))
         text = self._next_bytes(sum(lengths))
         step: Step = {
@@ -41,7 +42,7 @@ class StepMaker:
             "requests": [f"request-{next(self._requests):07}" for _ in lengths],
             "lengths": np.array(lengths, dtype=np.int32),
             "text": text,
-            "tokens": text.view(np.uint16).astype(np.int32),  # a vocabulary of byte pairs
+            "tokens": text.view(np.uint16).astype(np.int32),  # token ids: pairs of bytes
         }
         if self._tensor_every and number % self._tensor_every == self._tensor_every - 1:
             size = next(self._tensors) << 20
@@ -56,7 +57,7 @@ class StepMaker:
 
 
 def checksum(step: Step) -> int:
-    """CRC-32 of everything a step carries but the time: number, names, and every array's bytes."""
+    """CRC-32 of all of a step except the time: number, names, and every array's bytes."""
     crc = zlib.crc32(f"{step['step']} {step['pace']} {' '.join(step['requests'])}".encode())
     for array in _arrays(step):
         crc = zlib.crc32(array, crc)

@@ -1,4 +1,4 @@
-"""What happened in the demo besides steps, as sentences with their moments."""
+"""The events of the demo besides steps, as sentences with their times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock_demo.timeline import Timeline
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, `at` seconds after the start. `mood`: "bad", "good" or "plain"."""
+    """An event, `at` seconds after the start. `mood`: "bad", "good" or "plain"."""
 
     at: float
     sentence: str
@@ -18,13 +18,13 @@ class Event:
 
 
 class Story:
-    """The events so far, in the order in which they were told."""
+    """The events so far, in order of their report."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self.events: list[Event] = []
 
     def tell(self, sentence: str, mood: str = "plain", at: float | None = None) -> None:
-        """`at` is a time of time.monotonic(); now if not given."""
+        """`at` is a time of time.monotonic(); by default now."""
         moment = self._timeline.moment(time.monotonic() if at is None else at)
         self.events.append(Event(moment, sentence, mood))

@@ -1,4 +1,4 @@
-"""What the driver has sent: steps, bytes, tensors, and how quickly at each pace."""
+"""The driver's totals: steps, bytes, tensors, and the rate at each pace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from penstock_demo.steps import Step, payload
 
 
 class Tally:
-    """Grows by one step at a time."""
+    """Totals, updated one step at a time."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -28,7 +28,7 @@ class Tally:
         self._last = now
 
     def rates(self) -> dict[str, float]:
-        """Steps per second, for each pace that there was."""
+        """Steps per second, for each pace used."""
         return {
             pace: steps / max(seconds, 1e-9) for pace, (steps, seconds) in self._at_pace.items()
         }

@@ -1,5 +1,5 @@
-"""The course of the demo: three acts, and where between start and end it is now.
-Measured in seconds, or in steps where their number was given."""
+"""The course of the demo: three acts, and its current position between start and end. Measured in
+seconds, or in steps if their number was given."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KILL_AT = 0.5
 
 
 class Timeline:
-    """Starts when it is made."""
+    """Starts when it is constructed."""
 
     def __init__(self, seconds: float, limit: int | None) -> None:
         self._seconds = seconds
@@ -41,7 +41,7 @@ class Timeline:
         return at - self._started
 
     def fraction(self, steps: int) -> float:
-        """From 0 to 1."""
+        """The position, from 0 to 1."""
         done = steps / self._limit if self._limit else self.elapsed / self._seconds
         return min(done, 1.0)
 

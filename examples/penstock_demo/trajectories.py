@@ -23,7 +23,7 @@ from penstock_demo.worker_pool import ProcessEnded
 __all__ = ["Account", "run"]
 
 _MAX_STALENESS: Final = 2
-_KILL_ENVIRONMENT: Final = 0.35  # of the time
+_KILL_ENVIRONMENT: Final = 0.35  # share of the time
 _KILL_TRAINER: Final = 0.65
 _LOOK: Final = 0.5  # seconds between two lines
 _DRAIN: Final = 60.0
@@ -32,17 +32,17 @@ _SPAWN: Final = multiprocessing.get_context("spawn")
 
 @dataclass
 class Account:
-    """What became of every group; `ok` if each was trained on exactly once."""
+    """The fate of every group; `ok` if each was trained on exactly once."""
 
-    put: int = 0  #: groups whose environment lived to say so
+    put: int = 0  #: groups whose environment survived its put
     trained: int = 0  #: acknowledged groups, each counted once
-    redelivered: int = 0  #: of them, marked as such
-    lost: int = 0  #: put, or before one that was trained on, and never read
+    redelivered: int = 0  #: of these, marked as redelivered
+    lost: int = 0  #: put, or before one that was trained on, but never read
     doubled: int = 0  #: read again without a mark
     torn: int = 0
     stalest: int = 0  #: versions
     kills: int = 0
-    failed: int = 0  #: processes that ended by themselves and not well
+    failed: int = 0  #: processes that failed by themselves
 
     @property
     def ok(self) -> bool:
@@ -50,9 +50,9 @@ class Account:
 
 
 def run(path: Path | None, seconds: float, json: bool) -> Account:
-    """Plays it, prints a line now and then unless `json`, and gives the account.
-    Raises OSError if there is nothing at `path`, ProcessEnded, penstock.Error."""
-    read_corpus(path)  # here, where a PATH without bytes is a sentence, and not in each process
+    """Run the demo, print a line at intervals unless `json`, and return the account. Raises OSError
+    if there is nothing at `path`, ProcessEnded, penstock.Error."""
+    read_corpus(path)  # once, here: a PATH without bytes is an error
     queue = f"demo-trajectories-{os.getpid()}"
     with (
         tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder,
@@ -75,7 +75,7 @@ def run(path: Path | None, seconds: float, json: bool) -> Account:
 
 
 class _WorkerPool:
-    """The processes, their ledgers, and what is done to them."""
+    """The processes, their ledgers, and their deaths."""
 
     def __init__(self, queue: str, path: Path | None, folder: Path) -> None:
         self._queue = queue
@@ -106,7 +106,7 @@ class _WorkerPool:
 
     def play(self, overseer: TrajectoryReader, seconds: float, show: _Show) -> None:
         deadline = time.monotonic() + _DRAIN
-        while overseer.stats().batches == 0:  # all have started, which takes its time
+        while overseer.stats().batches == 0:  # all have started, which takes a while
             self._check()
             if time.monotonic() > deadline:
                 raise ProcessEnded(f"there was no batch after {_DRAIN:g} s")
@@ -119,7 +119,7 @@ class _WorkerPool:
                 show.event(passed, deeds.pop(0)[1]())
             show.line(passed, overseer.stats())
             self._check()
-            self._trainer.join(_LOOK)  # wakes early if it dies
+            self._trainer.join(_LOOK)  # ends early if the trainer dies
         self._stop.touch()
         for process in self._environments:
             process.join(_DRAIN)
@@ -157,7 +157,7 @@ class _WorkerPool:
             process.join()
 
     def settle(self) -> Account:
-        """Compares what was put with what was trained on."""
+        """Compare the groups put with those trained on."""
         account = Account(kills=self._kills, failed=self._failed)
         trained: set[str] = set()
         reads: Counter[str] = Counter()
@@ -172,7 +172,7 @@ class _WorkerPool:
             else:
                 trained.add(label)
                 account.stalest = max(account.stalest, int(rest[0]))
-        # A trainer killed between its acknowledgement and the line that says so had read it.
+        # A trainer killed between its acknowledgement and its ledger line has read the group.
         trained |= set(reads)
         account.trained = len(trained)
         account.put, expected = self._expected(trained)
@@ -180,7 +180,7 @@ class _WorkerPool:
         return account
 
     def _expected(self, trained: set[str]) -> tuple[int, set[str]]:
-        """Every group up to the last one that is known of each life: numbers have no gaps."""
+        """Every group up to the last known one of each process: numbers have no gaps."""
         expected: set[str] = set()
         put = 0
         for rank, lives in self._lives.items():

@@ -1,4 +1,4 @@
-"""The sentences of the demo, the same for the live screen and for plain lines."""
+"""The sentences of the demo, common to the live screen and plain lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_demo.snapshot import Plan, Row, Snapshot
 
 
 def intention(plan: Plan) -> str:
-    """The first thing said: what is going to happen."""
+    """The first line: the plan."""
     workers = "one worker process" if plan.workers == 1 else f"{plan.workers} worker processes"
     sentence = (
         f"Penstock demo: this process sends real data to {workers} through shared memory "
@@ -40,7 +40,7 @@ def span(seconds: float | None) -> str:
 
 
 def flow(snapshot: Snapshot) -> str:
-    """What was sent so far, what the workers take now, and the memory that it needs."""
+    """The steps sent, the workers' current rate, and the memory used."""
     together = sum(row.bytes_per_s or 0 for row in snapshot.rows)
     return (
         f"sent {units.plural(snapshot.steps, 'step')}, {units.size(snapshot.bytes)} · workers take "
@@ -49,7 +49,7 @@ def flow(snapshot: Snapshot) -> str:
 
 
 def line_of(row: Row) -> str:
-    """A worker in one plain line."""
+    """A worker as one plain line."""
     name = f"worker {label(row.rank, row.replaces)}"
     if row.messages_per_s is None:
         return f"{name}: {row.state}, {units.plural(row.received, 'step')} checked"
@@ -62,7 +62,7 @@ def line_of(row: Row) -> str:
 
 
 def fate(account: Account) -> str:
-    """What became of a worker, for the last column of the account."""
+    """The fate of a worker, for the last column of the account."""
     words = {"finished": "to the end", "silent": "no report"}
     return words.get(account.fate, account.fate)
 
@@ -77,7 +77,7 @@ def death(kill: Kill) -> str:
 
 
 def paces(result: Result) -> list[str]:
-    """A line for each pace: how many steps per second, and how late they came."""
+    """A line for each pace: steps per second, and latencies."""
     names = {"engine": "at an engine's pace", "flat out": "flat out"}
     return [
         f"{names[pace]}: {units.count(rate)} steps/s, latency "
@@ -95,7 +95,7 @@ def sent(result: Result) -> str:
 
 
 def result(result: Result) -> str:
-    """The last line: what the exit code says."""
+    """The last line: the reason of the exit code."""
     counts = f"lost {result.lost}, torn {result.torn}, out of order {result.disordered}"
     received = (
         f"{units.count(result.received)} steps and {units.size(result.received_bytes)} received"

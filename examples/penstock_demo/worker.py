@@ -1,5 +1,5 @@
-"""One worker process of the demo: receives every step in place, checks it, reports back.
-Run as `python -m penstock_demo.worker ORDERS`; it ends when the driver closes, or dies."""
+"""One worker process of the demo: receives every step in place, checks it, and reports back. Run as
+`python -m penstock_demo.worker ORDERS`; it ends when the driver closes, or dies."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _LAST_REPORT_WITHIN = 10.0
 
 @dataclass(frozen=True)
 class Orders:
-    """What the driver tells a worker at its start, on the command line."""
+    """The driver's instructions to a worker at its start, on the command line."""
 
     steps: str  # the Broadcast to read
     rank: int
-    reports: str  # the Broadcast to create for the way back
-    replaces: bool  # joins in the middle: whatever step comes first is right
+    reports: str  # the Broadcast to create for reports
+    replaces: bool  # attached in the middle: any first step is right
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -46,7 +46,7 @@ def main(orders: Orders) -> int:
             _receive_until_closed(reader, reports, ledger)
             reports.send(ledger.report(finished=True), timeout=_LAST_REPORT_WITHIN)
         except penstock.PeerDied:
-            return 1  # the driver is dead: none is left to report to
+            return 1  # the driver is dead: nothing to report to
     return 0
 
 
@@ -67,14 +67,14 @@ def _receive_until_closed(
 
 
 def _receive(reader: penstock.BroadcastReader, ledger: Ledger) -> None:
-    """One step, checked where it lies. Its arrays go with this function, and so does its lease."""
+    """One step, checked in place. Its arrays, and so its lease, end with this function."""
     with reader.recv_view(timeout=REPORT_EVERY) as step:
         ledger.enter(step, time.monotonic_ns())
 
 
 def _report(reports: penstock.BroadcastWriter, ledger: Ledger) -> None:
-    """Sends the account if there is room. The next one says everything that this one says, so a
-    driver that is slow to look must not hold the worker up."""
+    """Send the account if there is room. The next one includes it, so a slow driver must not block
+    the worker."""
     try:
         reports.send(ledger.report(), timeout=0)
     except (penstock.Timeout, penstock.PeerDied):
@@ -82,7 +82,7 @@ def _report(reports: penstock.BroadcastWriter, ledger: Ledger) -> None:
 
 
 def _name_this_process(name: str) -> None:
-    """For `penstock ls`, `top` and the error sentences; fifteen characters are kept."""
+    """For `penstock ls`, `top` and error messages; fifteen characters are kept."""
     try:
         Path("/proc/self/comm").write_text(name)
     except OSError:

@@ -1,5 +1,5 @@
-"""The driver's side of its workers: starting, listening to, killing and replacing them.
-Each worker reports through a small Broadcast of its own, so its death holds up no other."""
+"""The driver's side of its workers: starting, listening to, killing and replacing them. Each worker
+reports through its own small Broadcast, so its death blocks no other."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _REAP_WITHIN = 5.0  # seconds that a process may take to end
 
 
 class ProcessEnded(RuntimeError):
-    """A process of the demo did not do its part; the sentence says which."""
+    """A process of the demo failed; the message names it."""
 
 
 class WorkerFailed(ProcessEnded):
-    """A worker ended by a fault of its own, not by a signal."""
+    """A worker failed by itself, not by a signal."""
 
 
 @dataclass
 class Worker:
-    """One worker process, and its accounts of the last second."""
+    """A worker process, and its accounts of the last second."""
 
     rank: int
     orders: Orders
     process: subprocess.Popen[bytes]
-    complaints: Any  # the file that its stderr goes to
+    complaints: Any  # the file with its stderr
     channel: penstock.BroadcastReader | None = None
     reports: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_REPORTS_KEPT))
     started_at: float = field(default_factory=time.monotonic)
@@ -54,7 +54,7 @@ class Worker:
 
     @property
     def finished(self) -> bool:
-        """It has seen the end of the steps and said so."""
+        """It reported that it has seen the end of the steps."""
         return bool(self.report.get("finished"))
 
     @property
@@ -62,7 +62,7 @@ class Worker:
         return bool(self.report.get("received"))
 
     def listen(self, timeout: float = 0) -> None:
-        """Takes what reports have come; waits at most `timeout` for the first."""
+        """Take the reports that have arrived; wait at most `timeout` for the first."""
         try:
             if self.channel is None:
                 self.channel = penstock.Broadcast.attach(self.orders.reports, rank=0, timeout=0)
@@ -70,12 +70,12 @@ class Worker:
                 self.reports.append(self.channel.recv(timeout=timeout))
                 timeout = 0
         except (penstock.NotFound, penstock.Timeout):
-            pass  # not there yet, or nothing new
+            pass  # not there yet, or no new report
         except (penstock.Closed, penstock.PeerDied):
-            pass  # every report was taken; the process tells why it ended
+            pass  # every report was taken; the process reports why it ended
 
     def let_go(self) -> None:
-        """Ends the process, if it hasn't ended, and removes every trace of it."""
+        """End the process, if it still runs, and remove all that it left."""
         if not self.finished:
             self.process.kill()
         self.process.wait(_REAP_WITHIN)
@@ -85,14 +85,14 @@ class Worker:
         self.complaints.close()
 
     def complaint(self) -> str:
-        """The last line that it wrote to stderr."""
+        """The last line of its stderr."""
         self.complaints.seek(0)
         lines = self.complaints.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self.process.returncode}"
 
 
 def remove_remains(name: str) -> None:
-    """Removes a segment without living participants; as a rule the last to leave did."""
+    """Remove a segment without living participants; usually the last one to leave did."""
     try:
         inspect.remove_if_abandoned(name, data=True)
     except penstock.NotFound:
@@ -100,14 +100,14 @@ def remove_remains(name: str) -> None:
 
 
 class WorkerPool:
-    """All workers of one demo, also those that are no more. One thread."""
+    """All workers of one demo, past ones included. One thread."""
 
     def __init__(self, steps: str) -> None:
         self._steps = steps
         self.all: list[Worker] = []
 
     def at(self, rank: int) -> Worker:
-        """The worker that is at this rank now (or was last)."""
+        """The current or last worker at this rank."""
         return [worker for worker in self.all if worker.rank == rank][-1]
 
     @property
@@ -121,7 +121,7 @@ class WorkerPool:
             reports=f"{self._steps}-reports-{len(self.all)}",
             replaces=any(worker.rank == rank for worker in self.all),
         )
-        # A process that was started but not yet noted down would outlive the demo.
+        # A process that was started but not yet recorded would outlive the demo.
         with _interrupts.hold_back():
             complaints = tempfile.TemporaryFile()  # noqa: SIM115  the worker's, for its life
             # A session of its own: Ctrl-C is for the driver, which ends the workers in order.
@@ -141,14 +141,14 @@ class WorkerPool:
             worker.listen()
 
     def kill(self, worker: Worker) -> float:
-        """SIGKILL; the moment just before."""
+        """SIGKILL; returns the time just before."""
         worker.killed = True
         at = time.monotonic()
         os.kill(worker.pid, signal.SIGKILL)
         return at
 
     def reap(self, worker: Worker) -> None:
-        """Notes a death. A worker that failed by itself ends the demo with its last words."""
+        """Note a death. A worker that failed by itself ends the demo with its last words."""
         worker.dead = True
         worker.listen()
         code = worker.process.wait(_REAP_WITHIN)
@@ -156,13 +156,13 @@ class WorkerPool:
             raise WorkerFailed(f"worker {worker.rank} (pid {worker.pid}): {worker.complaint()}")
 
     def check_start(self) -> None:
-        """Raises WorkerFailed if one has ended before it read anything."""
+        """Raise WorkerFailed if a worker ended before it read a step."""
         for worker in self.living:
             if worker.process.poll() is not None and not worker.finished:
                 self.reap(worker)
 
     def wait_for_last_reports(self, within: float) -> None:
-        """Until every living worker has said that it saw the end, or has ended."""
+        """Wait until every living worker has reported the end, or has ended."""
         deadline = time.monotonic() + within
         for worker in self.living:
             while not worker.finished and time.monotonic() < deadline:
@@ -172,7 +172,7 @@ class WorkerPool:
                     break
 
     def dismiss(self) -> None:
-        """Ends them all. Leaves no process and no name in /dev/shm, once the writer is closed."""
+        """End all workers. Leaves no process, and no name in /dev/shm once the writer is closed."""
         for worker in self.all:
             worker.let_go()
         remove_remains(self._steps)

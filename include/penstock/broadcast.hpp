@@ -19,8 +19,9 @@
 
 namespace penstock {
 
-// What the writer does about a reader that died: tell its caller once (PeerDied), or only count it.
-// Either way the dead reader blocks the writer no more, and a replacement may attach at its rank.
+// Reaction of the writer to a reader's death: report it to the caller once (PeerDied), or only
+// count it. In both cases the dead reader no longer blocks the writer, and a replacement may attach
+// at its rank.
 enum class OnReaderDeath : std::uint8_t { Raise = 0, Drop = 1 };
 
 struct BroadcastOptions {
@@ -30,11 +31,12 @@ struct BroadcastOptions {
                                                     // than capacity/4; takes memory only when used
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
     MemoryOptions memory = {};
-    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    // A second user, besides this process's own, whose abandoned segment of that name may be
+    // replaced.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
-// One rank as the writer, or `penstock info`, sees it.
+// One rank, as the writer or `penstock info` sees it.
 struct BroadcastReaderState {
     enum class Life : std::uint8_t {
         Expected,  // not attached yet; messages wait for it
@@ -60,13 +62,13 @@ struct BroadcastReaderState {
 #define PENSTOCK_BROADCAST_STATISTICS(X)                                                          \
     X(std::uint64_t, messages, Counter, "Messages sent; of a reader: received.")                  \
     X(std::uint64_t, bytes, CountedBytes, "Bytes of the payload of all messages that were sent.") \
-    X(std::uint64_t, large_messages, Counter, "Messages sent through a block of their own.")      \
-    X(std::uint64_t, waits, Counter, "Times there was nothing to take, or no room, at once.")     \
-    X(std::uint64_t, sleeps, Counter, "Sleeps in the kernel for that.")                           \
+    X(std::uint64_t, large_messages, Counter, "Messages sent through an arena block.")            \
+    X(std::uint64_t, waits, Counter, "Calls that found no message, or no room, at once.")         \
+    X(std::uint64_t, sleeps, Counter, "Sleeps in the kernel.")                                    \
     X(std::uint64_t, reader_deaths, Counter, "Readers found dead.")                               \
     X(std::uint64_t, capacity, Bytes, "Size of the ring.")                                        \
     X(std::uint64_t, used_bytes, Bytes,                                                           \
-      "Of the ring, by the reader furthest behind; of a reader: by itself.")                      \
+      "Of the ring, up to the reader furthest behind; of a reader: its own.")                     \
     X(std::uint64_t, held_bytes, Bytes, "Of large messages that are not free yet; of a reader: 0.")
 PENSTOCK_STATISTICS(BroadcastStats, SegmentStats, PENSTOCK_BROADCAST_STATISTICS);
 
@@ -75,9 +77,9 @@ struct WriterCore;
 class ReaderCore;
 }  // namespace detail
 
-// Room for one message inside the shared memory, to be filled in place and then committed.
-// Owned by the writer's thread; a writer has one open loan at a time, and outlives it (it may be
-// moved meanwhile). Destroying it uncommitted sends nothing. The bytes are 64-byte aligned.
+// Room for one message in shared memory, filled in place and then committed. Owned by the writer's
+// thread; a writer has at most one open loan, and must outlive it (either may be moved meanwhile).
+// Destruction without commit sends nothing. The bytes are 64-byte aligned.
 class BroadcastLoan {
 public:
     BroadcastLoan(BroadcastLoan&& other) noexcept;
@@ -100,17 +102,17 @@ private:
     std::span<std::byte> bytes_;
 };
 
-// The sending side. One per segment; it creates the segment. Not thread-safe: one thread at a time,
-// except blocked_by(), readers(), stats() and request_close(), which any thread may call while no
-// other is in close().
-// In a forked child every call returns WrongProcess and the destructor does nothing.
+// The sending side; there is one per segment, and it creates the segment. Not thread-safe: one
+// thread at a time, except that any thread may call blocked_by(), readers(), stats() and
+// request_close(), as long as no other thread is in close(). In a forked child every call returns
+// WrongProcess and the destructor does nothing.
 class BroadcastWriter {
 public:
-    // Creates the segment and publishes it whole, or throws: InvalidName, InvalidArgument,
-    // AlreadyExists (naming the living holder), NoSpace (naming the remedy), PermissionDenied.
-    // A name whose holders are all dead is replaced, unless it keeps data of a queue or a store
-    // (AlreadyExists). An empty name makes an anonymous segment
-    // (memfd): hand its descriptor() to the readers.
+    // Creates the segment and publishes it complete. Throws InvalidName, InvalidArgument,
+    // AlreadyExists (naming the living holder), NoSpace (naming the remedy), PermissionDenied. A
+    // segment of that name whose participants are all dead is replaced, unless it keeps data of a
+    // queue or a store (AlreadyExists). An empty name makes an anonymous segment (memfd): pass its
+    // descriptor() to the readers.
     static BroadcastWriter create(const std::string& name, const BroadcastOptions& options = {});
 
     BroadcastWriter(BroadcastWriter&& other) noexcept;
@@ -126,32 +128,35 @@ public:
     // is open.
     Result<BroadcastLoan> loan(std::size_t size, const Wait& wait = {}) noexcept;
 
-    // Whether send() or loan() of that size would find room in the ring without waiting. No system
-    // call: for callers to whom even an unneeded wait is dear, such as holders of Python's GIL.
+    // Whether send() or loan() of that size would find room in the ring without waiting. Makes no
+    // system call: for callers that must not enter a wait needlessly, such as holders of Python's
+    // GIL.
     [[nodiscard]] bool has_room(std::size_t size) noexcept;
 
     // Waits until every rank has a living reader.
     Status wait_ready(const Wait& wait = {}) noexcept;
 
-    // The readers that the next message of one full ring would wait for: those furthest behind
-    // while the writer is blocked, none otherwise. Any thread.
+    // The readers furthest behind while the writer waits for room in the ring; empty otherwise. Any
+    // thread.
     [[nodiscard]] std::vector<BroadcastReaderState> blocked_by() const;
     [[nodiscard]] std::vector<BroadcastReaderState> readers() const;  // every rank. Any thread.
     [[nodiscard]] BroadcastStats stats() const;                       // Any thread.
 
-    // Readers drain what was sent, then get Closed. The name goes with the last participant, and
-    // with it what was kept for ranks without a reader so far: call wait_ready() before the
-    // first message, or stay until readers() shows no lag. Gives memory and descriptors back; an
-    // open loan keeps them until it ends, and is not sent. What is asked afterwards is Closed.
+    // Ends the stream: readers receive what was sent, then get Closed. The name goes with the last
+    // participant, and with it messages for ranks that no reader has attached to: call wait_ready()
+    // before the first message, or stay until readers() shows no lag. Memory and descriptors are
+    // given back; an open loan keeps them until it ends, and is not sent. Later calls return
+    // Closed.
     void close() noexcept;
-    // Ends waits of another thread on this handle with Cancelled; close() follows on that thread.
+    // Ends waits of other threads on this handle with Cancelled; the owning thread then calls
+    // close().
     void request_close() noexcept;
 
     [[nodiscard]] bool is_open() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept;
     [[nodiscard]] std::string instance() const;  // tells this segment from others of its name
-    // Of the segment, for handing over (SCM_RIGHTS, inheritance); carries no lock. Borrowed; -1
-    // when closed.
+    // Descriptor of the segment to pass on (SCM_RIGHTS, inheritance); carries no lock. Borrowed; -1
+    // after close().
     [[nodiscard]] int descriptor() const noexcept;
 
 private:
@@ -162,9 +167,10 @@ private:
     std::unique_ptr<detail::WriterCore> core_;  // none once it is moved from
 };
 
-// One received message, read in place. Holding it keeps its bytes; the reader may go on receiving.
-// Release (or destroy) it to give the room back, from any thread, in any order. At most 4096 may
-// be held at once. Outlives the reader handle: the mapping stays until the last one is released.
+// One received message, read in place. Its bytes stay valid while it is held, and the reader may go
+// on receiving. Release (or destroy) it to give the room back, from any thread, in any order. At
+// most 4096 may be held at once. May outlive the reader handle: the mapping stays until the last
+// one is released.
 class BroadcastMessage {
 public:
     BroadcastMessage(BroadcastMessage&& other) noexcept;
@@ -178,11 +184,11 @@ public:
     [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }  // 0, 1, 2...
 
     void release() noexcept;
-    // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
-    // (its descriptor was closed by this process), and the memory may have been another's.
+    // Ok: everything read from bytes() so far is what was sent. WrongProcess: this participant lost
+    // its slot (the process closed its descriptor), and the memory may have been reused.
     [[nodiscard]] Status check_held() const noexcept;
-    // For a message that will be held for long: lets the ring flow on where the bytes lie in a
-    // block of their own (larger than capacity/4); the block stays. Otherwise changes nothing.
+    // For a message that is held for long: the ring no longer waits for it if it lies in a block
+    // (larger than capacity/4), and the block stays. No effect on a message that lies in the ring.
     void keep() noexcept;
 
     // For the library: messages come from BroadcastReader::recv().
@@ -202,22 +208,22 @@ private:
     bool kept_ = false;
 };
 
-// One receiving side: the reader of one rank. Not thread-safe: one thread at a time, except
-// stats() and request_close(). In a forked child every call returns WrongProcess.
+// The receiving side: the reader of one rank. Not thread-safe: one thread at a time, except stats()
+// and request_close(). In a forked child every call returns WrongProcess.
 class BroadcastReader {
 public:
-    // Attaches as the reader of `rank`, or throws: NotFound, Busy (the rank has a living reader,
-    // named), InvalidArgument (no such rank), Incompatible, Corrupt, PermissionDenied, PeerDied or
-    // Closed (the writer is gone and nothing is left to read). Waits for the segment to appear
-    // until `wait` ends. The first reader of a rank gets every message; a replacement starts
-    // with the next one sent. `instance`, if not empty, is the only one that will do: another
-    // segment under the same name is as good as none. PermissionDenied, at once, for a segment of
-    // another user than this process's own and the one that `trust` names.
+    // Attaches as the reader of `rank`. Throws NotFound, Busy (the rank has a living reader, which
+    // is named), InvalidArgument (no such rank), Incompatible, Corrupt, PermissionDenied, PeerDied
+    // or Closed (the writer is gone and nothing is left to read). Waits for the segment to appear
+    // until `wait` ends. The first reader of a rank gets every message; a replacement starts with
+    // the next message sent. A non-empty `instance` selects one segment: another one of the same
+    // name counts as NotFound. PermissionDenied comes at once, for a segment of a user that is
+    // neither this process's own nor named by `trust`.
     static BroadcastReader attach(const std::string& name, unsigned rank,
                                   const Wait& wait = Deadline::now(),
                                   const std::string& instance = {}, const Trust& trust = {});
-    // The same through a descriptor of the segment (memfd, or handed over a Unix socket). An
-    // anonymous one must be sealed against shrinking, as those that create() makes are.
+    // The same by a descriptor of the segment (memfd, or passed over a Unix socket). An anonymous
+    // segment must be sealed against shrinking, as create() does it.
     static BroadcastReader attach(int descriptor, unsigned rank, const Trust& trust = {});
 
     BroadcastReader(BroadcastReader&& other) noexcept;
@@ -228,20 +234,20 @@ public:
     // PeerDied (drained after the writer's death), Corrupt, Busy (4096 messages are held).
     Result<BroadcastMessage> recv(const Wait& wait = {}) noexcept;
 
-    // Whether a message is there now. One load: for callers to whom even an unneeded wait is dear.
+    // Whether a message is there now. One load: for callers that must not enter a wait needlessly.
     [[nodiscard]] bool is_ready() const noexcept;
 
-    // The next message, copied into `buffer`; its size. TooLarge: the message stays, its size is
-    // in the sentence and in next_size().
+    // Copies the next message into `buffer` and returns its size. TooLarge: the message stays; the
+    // sentence and next_size() give its size.
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait = {}) noexcept;
-    // Waits like recv and gives the next message's size without consuming it.
+    // Waits as recv() does, and returns the next message's size without consuming the message.
     Result<std::size_t> next_size(const Wait& wait = {}) noexcept;
 
     [[nodiscard]] BroadcastStats stats() const;  // Any thread.
     [[nodiscard]] unsigned rank() const noexcept;
 
-    // The rank becomes free once the last BroadcastMessage is released; until then a message that
-    // lies in the ring goes on gating the writer, one in a block of its own does not.
+    // The rank becomes free when the last BroadcastMessage is released. Until then messages that
+    // lie in the ring still gate the writer; messages in blocks do not.
     void close() noexcept;
     void request_close() noexcept;  // Any thread: ends waits with Cancelled.
     [[nodiscard]] bool is_open() const noexcept;
@@ -258,7 +264,7 @@ private:
     std::string instance_;
 };
 
-// A Broadcast as `penstock info` shows it; attaches nowhere. Throws as inspect_segment().
+// A Broadcast as `penstock info` shows it; does not attach. Throws as inspect_segment() does.
 struct BroadcastInfo {
     SegmentSummary segment;
     BroadcastStats stats;

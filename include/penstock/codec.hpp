@@ -52,7 +52,7 @@ enum class Fault : std::uint8_t {
 
 // A whole clause, such as "a length reaches beyond the end of the message".
 std::string_view sentence(Fault fault) noexcept;
-// Incompatible for what a newer sender would write, TooLarge, Corrupt for all else.
+// Incompatible for what a newer sender may write, TooLarge, and Corrupt for every other fault.
 ErrorCode error_code(Fault fault) noexcept;
 
 // How the items of a tensor are stored. The numbers are the wire's.
@@ -106,12 +106,12 @@ enum class Extension : std::uint8_t {
     Dataclass = 10,
 };
 
-// Writes MessagePack. Runs into a buffer of fixed size, or one that `grow` enlarges; a failure
-// (TooLarge) sticks, and everything after it is dropped.
+// Writes MessagePack into a buffer of fixed size, or into one that `grow` enlarges. A failure
+// (TooLarge) is permanent: later values are dropped.
 class Writer {
 public:
-    // Must give a buffer of at least `needed` bytes that begins with the `used` ones written so
-    // far, or an empty span when it can't.
+    // Returns a buffer of at least `needed` bytes that begins with the `used` bytes written so far,
+    // or an empty span on failure.
     using Grow = std::span<std::byte> (*)(void* context, std::size_t used,
                                           std::size_t needed) noexcept;
 
@@ -132,11 +132,11 @@ public:
     void extension(Extension type, std::span<const std::byte> body) noexcept;
     void complex(double real, double imaginary) noexcept;
 
-    // An ext whose body is written with the calls above, between these two. They nest.
+    // Opens and closes an ext; its body is written by the calls above in between. May be nested.
     [[nodiscard]] std::size_t begin_extension(Extension type) noexcept;
     void end_extension(std::size_t mark) noexcept;
 
-    // Bytes as they are, without a marker.
+    // Raw bytes, without a marker.
     void raw(std::span<const std::byte> data) noexcept;
 
     void clear() noexcept;
@@ -192,17 +192,17 @@ struct Token {
     }
 };
 
-// Reads MessagePack, a token at a time, from untrusted bytes that another process may be
-// changing: each is read once and checked before use. A failure sticks.
+// Reads MessagePack, one token at a time, from untrusted bytes that another process may be
+// changing: each byte is read once and checked before use. A failure is permanent.
 class Reader {
 public:
     Reader() noexcept = default;
     explicit Reader(std::span<const std::byte> data) noexcept
         : cursor_(data.data()), end_(data.data() + data.size()) {}
 
-    // False at the end, and on a fault.
+    // False at the end, and after a fault.
     bool next(Token& token) noexcept;
-    // Passes over one value with everything inside it.
+    // Skips one value with everything inside it.
     bool skip() noexcept;
 
     [[nodiscard]] bool at_end() const noexcept { return cursor_ == end_; }
@@ -231,8 +231,7 @@ private:
     Fault fault_ = Fault::None;
 };
 
-// A tensor to be sent. Shape, strides and data are borrowed until write() for data, until tensor()
-// returns for the others.
+// A tensor to send. Shape and strides are borrowed until tensor() returns, data until write().
 struct TensorSource {
     DType dtype = DType::UInt8;
     Source source = Source::NumPy;
@@ -242,7 +241,7 @@ struct TensorSource {
     std::size_t item_size = 0;  // of a Described dtype; otherwise it follows from the dtype
 };
 
-// A tensor received. The data lies in the message.
+// A received tensor. Its data lies in the message.
 struct TensorView {
     DType dtype = DType::UInt8;
     Order order = Order::C;
@@ -256,8 +255,8 @@ struct TensorView {
     }
 };
 
-// Collects one message and writes it. Keeps its memory over clear(): make one and use it again.
-// Throws std::bad_alloc only; structure().fault() says what else went wrong.
+// Collects one message and writes it. clear() keeps its memory: reuse one object. Throws
+// std::bad_alloc only; other failures are in structure().fault().
 class MessageWriter {
 public:
     MessageWriter();
@@ -271,7 +270,8 @@ public:
     std::uint32_t add(const TensorSource& source);
     // The same, and writes the reference into the structure, where a value is due.
     void tensor(const TensorSource& source);
-    // bytes as a value: in the structure when short, out of band (and borrowed) from kOutOfBand on.
+    // A bytes value: in the structure if shorter than kOutOfBand, otherwise out of band and
+    // borrowed until write().
     void bytes(std::span<const std::byte> data);
 
     [[nodiscard]] bool has_tensors() const noexcept { return !payloads_.empty(); }
@@ -281,7 +281,7 @@ public:
     // is copied once, strided ones are made contiguous on the way.
     void write(std::byte* out, bool pickle = false) const noexcept;
 
-    // Empties it. Memory above `keep` bytes is given back.
+    // Empties the message. Memory above `keep` bytes is freed.
     void clear(std::size_t keep = std::size_t{1} << 20U) noexcept;
 
 private:
@@ -312,19 +312,19 @@ private:
     std::vector<std::int64_t> strides_;
 };
 
-// A message somewhere in memory, its header checked. Borrows the bytes.
+// A message in memory whose header has been checked. Borrows the bytes.
 class MessageReader {
 public:
     MessageReader() noexcept = default;
 
-    // One value, which the reader must have consumed whole: see Reader::at_end().
+    // The structure: one value, which must be consumed whole, see Reader::at_end().
     [[nodiscard]] Reader structure() const noexcept { return Reader(structure_); }
     [[nodiscard]] std::span<const std::byte> structure_bytes() const noexcept { return structure_; }
     [[nodiscard]] bool is_pickle() const noexcept { return pickle_; }
     [[nodiscard]] std::uint32_t tensors() const noexcept { return tensors_; }
 
-    // The tensor of table entry `index`. Of a Described one the item size is unknown here: its
-    // reader must check that shape and item size give data.size().
+    // The tensor of table entry `index`. For a Described dtype the item size is unknown here: the
+    // caller must check that shape and item size give data.size().
     Fault tensor(std::uint64_t index, TensorView& view) const noexcept;
 
 private:
@@ -340,12 +340,13 @@ private:
 // Checks the header of the message at the start of `data`.
 Fault open(std::span<const std::byte> data, MessageReader& message) noexcept;
 
-// The index in the body of an ext Tensor, and behind it the descr of a Described one (else empty).
+// The index in the body of an ext Tensor, and the descr of a Described dtype behind it (else
+// empty).
 Fault tensor_reference(std::span<const std::byte> body, std::uint64_t& index,
                        std::span<const std::byte>& descr) noexcept;
 
-// Walks the whole message, inside ext bodies too, and checks every tensor that it refers to.
-// Does not touch payloads, nor look into a pickle.
+// Walks the whole message, including ext bodies, and checks every tensor that it refers to. Reads
+// neither payloads nor the inside of a pickle.
 Fault check(std::span<const std::byte> data) noexcept;
 
 }  // namespace penstock::codec

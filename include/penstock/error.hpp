@@ -21,7 +21,7 @@ enum class ErrorCode : std::uint8_t {
     NotFound,          // no segment of that name
     AlreadyExists,     // a living process holds that name
     NoSpace,           // the memory could not be reserved (file system full, arena full)
-    TooLarge,          // can never fit, however long one waits
+    TooLarge,          // can never fit, however long the call waits
     Incompatible,      // another version, kind, geometry, or not a Penstock segment at all
     Corrupt,           // the bytes contradict themselves
     Cancelled,         // a Cancel token, a signal, or close() from another thread
@@ -29,14 +29,14 @@ enum class ErrorCode : std::uint8_t {
     InvalidArgument,   // a size, rank or option out of range
     PermissionDenied,  // the file belongs to another user
     Busy,              // a role is taken, or a loan is still open
-    WrongProcess,      // a handle met a forked child, or lost its descriptor: attach anew
+    WrongProcess,      // the handle is used in a forked child, or lost its descriptor: attach anew
     System,            // the operating system refused something unexpected
-    Expired,           // a reservation or a reference that is not good any more
+    Expired,           // a reservation or reference that is no longer valid
 };
 
-// What a Closed is about. A handle that was closed here, or moved from, says so in every call that
-// can fail (Self), does nothing in every other, and still knows its name; what was received before
-// stays good. Peer: the stream was ended, by another or for all.
+// Reason of a Closed. Self: this handle was closed by this process, or moved from; every call that
+// can fail says so, every other does nothing, the name stays known, and what was received before
+// stays valid. Peer: the stream has ended.
 enum class ClosedBy : std::uint8_t { Nobody, Peer, Self };
 
 // "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
@@ -61,22 +61,23 @@ private:
     std::string sentence_;
 };
 
-// The outcome of a hot path. Success costs one null pointer; a failure carries its sentence.
+// The outcome of a call on a hot path. Success costs one null pointer; a failure carries a
+// sentence.
 class [[nodiscard]] Status {
 public:
     Status() noexcept = default;
     // `peer`: the rank that a PeerDied or Busy is about, or -1.
     Status(ErrorCode code, std::string sentence, int peer = -1) noexcept;
-    // Without a sentence: for what is no fault, such as a miss.
+    // Without a sentence, for outcomes that are no fault, such as a miss.
     explicit Status(ErrorCode code) noexcept : code_(code) {}
-    // Copies are for passing a failure on. Without its sentence where there is no memory for one.
+    // Copies serve to pass a failure on. Without memory for it the copy has no sentence.
     Status(const Status& other) noexcept;
     Status(Status&& other) noexcept = default;
     Status& operator=(const Status& other) noexcept { return *this = Status(other); }
     Status& operator=(Status&& other) noexcept = default;
     ~Status() = default;
 
-    // Of a handle that was closed here, or moved from: Closed, by Self.
+    // Closed by Self: for a handle that was closed by this process, or moved from.
     static Status closed_here(std::string sentence) noexcept;
 
     static Status ok() noexcept { return {}; }

@@ -1,18 +1,18 @@
 // Named immutable objects in shared memory: reserve, write, commit; look up, read in place,
-// release; evicted when memory is wanted.
+// release; evicted when memory is needed.
 //
 // Every process writes and reads by itself: there is no server, and looking up takes no lock. An
 // object is there whole or not at all. A reservation and a pin live as long as they are held, or
 // as long as their process: death gives them back at once, lateness never does.
 //
-// What a call answers, and how it says so:
+// Outcomes of a call, and their error codes:
 //   hit        a value
 //   miss       NotFound        there is no such object; without a sentence, because it is no fault
 //   exists     AlreadyExists   it was committed before
 //   staged     Busy            a living process writes it: peer() is its slot, message() its name
-//   no space   NoSpace         what is pinned and staged leaves no room now
+//   no space   NoSpace         pinned and staged objects leave no room now
 //   too large  TooLarge        it could never fit
-//   expired    Expired         the reservation or the reference is not good any more
+//   expired    Expired         the reservation or the reference is no longer valid
 #pragma once
 
 #include <chrono>
@@ -37,15 +37,14 @@ namespace detail {
 struct StoreCore;
 }  // namespace detail
 
-// Which object to evict when memory is wanted; never one that is pinned, staged or kept.
+// Which object to evict when memory is needed; never a pinned, staged or retained one.
 enum class Eviction : std::uint32_t {
-    // The oldest that was not read since the hand last passed it (Y. Zhang et al., "SIEVE is
-    // simpler
-    // than LRU", NSDI 2024). Costs a reader one bit.
+    // The oldest object that was not read since the hand last passed it (Y. Zhang et al., "SIEVE is
+    // simpler than LRU", NSDI 2024). Costs a reader one bit.
     Sieve = 0,
-    Fifo = 1,  // the oldest
-    Lru = 2,   // the one that was not read for longest; readers move what they read
-    None = 3,  // never: a writer that finds no room gets NoSpace
+    Fifo = 1,  // the oldest object
+    Lru = 2,   // the object not read for longest; a read moves it in the order
+    None = 3,  // nothing: a writer that finds no room gets NoSpace
 };
 std::string_view to_string(Eviction eviction) noexcept;
 
@@ -53,47 +52,48 @@ struct StoreOptions {
     // Bytes for objects, with keys and metadata; rounded up to 64 KiB. Address range: memory is
     // reserved when objects first need it, and given back by trim().
     std::uint64_t capacity = std::uint64_t{256} << 20U;
-    std::uint64_t objects = 0;   // at most, about; 0: one for each 16 KiB, 1024 at least
+    std::uint64_t objects = 0;   // at most, approximately; 0: one for each 16 KiB, at least 1024
     unsigned participants = 64;  // participants at most
     Eviction eviction = Eviction::Sieve;
-    // What sizes are rounded up to, 64 or more; 0: 64 up to 16 MiB, then 512, and so on so that the
-    // accounts of the heap stay below 32 MiB.
+    // Unit that sizes are rounded up to, at least 64; 0: 64 up to 16 MiB, then 512, and so on, so
+    // that the heap's control words stay below 32 MiB.
     std::uint64_t granule = 0;
-    // Stays, with its objects, when the last participant has left in good order.
+    // The store stays, with its objects, when the last participant leaves.
     bool persistent = false;
     MemoryOptions memory = {};
-    // A user whose abandoned segment of that name is replaced, too; otherwise one's own only.
+    // A second user, besides this process's own, whose abandoned segment of that name may be
+    // replaced.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
 struct ReserveOptions {
     std::span<const std::byte> meta = {};  // stored beside the object; up to 16 MiB
     std::uint64_t alignment = 64;          // of the object's bytes, a power of two up to 2 MiB
-    unsigned weight = 0;                   // how often more the hand passes it by; up to 100
+    unsigned weight = 0;  // times that SIEVE's hand passes it in addition; up to 100
     Format format = Format::Bytes;
-    // The commit is refused (Expired) from then on, and the key is free for others. The memory
-    // stays the writer's until it lets go.
+    // After this the commit is refused (Expired) and the key is free. The memory stays the writer's
+    // until commit() or abort().
     std::optional<std::chrono::nanoseconds> expires_after = std::nullopt;
 };
 
-// Names one object for ever: another of the same key has another. To be sent to other processes.
+// Names one object for ever: a later object of the same key has another StoreRef. May be sent to
+// other processes.
 struct StoreRef {
     std::uint32_t entry = 0;
     std::uint64_t incarnation = 0;
 };
 
-// Where the bytes of a reservation lie in the segment's file, for callers that map them for a
-// writer at addresses of its own.
+// Location of a reservation's bytes in the segment's file, for callers that map them at an address
+// of their own.
 struct StorePlace {
-    // The store's, while the reservation is open; -1 also where the program has closed it.
+    // The store's descriptor, while the reservation is open; -1 also if the program has closed it.
     int descriptor = -1;
     std::uint64_t offset = 0;
-    // The pages are locked, or pinned for a device: their mapping must stay as it is.
+    // The pages are locked, or pinned for a device, so their mapping must not be moved.
     bool is_fixed = false;
 };
 
-// A pinned object: it stays, and is not evicted, until release(). Any thread; outlives the Store
-// handle.
+// A pinned object: not evicted until release(). Any thread; may outlive the Store handle.
 class StoreObject {
 public:
     StoreObject(StoreObject&& other) noexcept;
@@ -105,17 +105,16 @@ public:
     [[nodiscard]] std::span<const std::byte> meta() const noexcept { return meta_; }
     [[nodiscard]] Format format() const noexcept { return format_; }
     [[nodiscard]] StoreRef ref() const noexcept { return ref_; }
-    // Where bytes() begins in the segment's file, /dev/shm/penstock.NAME: another process that has
-    // opened or mapped the file may read the object there for as long as this pin is held, and no
-    // longer: then it may be another object's memory. It must not be written. 0: it was released,
-    // and in a forked child.
+    // Offset of bytes() in the segment's file, /dev/shm/penstock.NAME. Another process that has
+    // opened or mapped the file may read the object there, as long as this pin is held; after that
+    // the memory may be reused. It must not write there. 0: released, or in a forked child.
     [[nodiscard]] std::uint64_t offset() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
-    // Ok: what was read of it before is what was sent. WrongProcess: this handle lost its place
-    // (its descriptor was closed by this process), and the memory may have been another's.
+    // Ok: everything read from bytes() so far is the object's. WrongProcess: this participant lost
+    // its slot (the process closed its descriptor), and the memory may have been reused.
     [[nodiscard]] Status check_held() const noexcept;
-    void release() noexcept;  // the second time it does nothing
-    // Another pin on the same object, for a holder of its own: no look-up, and not counted as read.
+    void release() noexcept;  // idempotent
+    // A second pin on the same object: no look-up, and not counted as a read.
     [[nodiscard]] StoreObject share() const noexcept;
 
     // For the library.
@@ -132,36 +131,37 @@ private:
     Format format_;
 };
 
-// An object that is not visible yet. Dropped without commit it was never there. Any thread, one at
-// a time; outlives the Store handle.
+// An object that is not visible yet. Destruction without commit discards it. Any thread, one at a
+// time; may outlive the Store handle.
 class StoreReservation {
 public:
     StoreReservation(StoreReservation&& other) noexcept;
     StoreReservation& operator=(StoreReservation&& other) noexcept;
     ~StoreReservation();
 
-    // To write into, until commit() or abort(). Uninitialised.
+    // Memory to write into, until commit() or abort(). Uninitialised.
     [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }
-    // Of nothing, once it is over, and in a forked child.
+    // Empty after commit() or abort(), and in a forked child.
     [[nodiscard]] StoreRef ref() const noexcept;
-    // Where bytes() begins in the segment's file, /dev/shm/penstock.NAME: another process that has
-    // opened or mapped the file may write the object there, until commit() or abort(), or until
-    // this process dies: then it may be another object's memory. Neither commit() nor resize()
-    // moves it. 0: it is over, and in a forked child.
+    // Offset of bytes() in the segment's file, /dev/shm/penstock.NAME. Another process that has
+    // opened or mapped the file may write the object there until commit() or abort(), or until this
+    // process dies; after that the memory may be reused. Neither commit() nor resize() changes it.
+    // 0: after commit() or abort(), and in a forked child.
     [[nodiscard]] std::uint64_t offset() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
-    [[nodiscard]] StorePlace place() const noexcept;  // without a descriptor once it is over
-    // False: it is over, or its store was left, or lost; nothing can be committed.
+    [[nodiscard]] StorePlace place() const noexcept;  // descriptor -1 after commit() or abort()
+    // False: committed or aborted, or the store was left or lost; nothing can be committed.
     [[nodiscard]] bool is_usable() const noexcept;
     [[nodiscard]] bool is_fixed() const noexcept;  // see StorePlace
 
-    // Makes it visible. Expired: clear() or its deadline came first; it is gone.
+    // Makes the object visible. Expired: clear() or the deadline came first, and the reservation is
+    // gone.
     Status commit() noexcept;
-    // The same, and keeps it pinned from the first moment on.
+    // The same, and returns the object pinned: it cannot be evicted in between.
     Result<StoreObject> commit_pinned() noexcept;
     void abort() noexcept;
-    // Shorter, always; longer where room follows it, and nothing moves: NoSpace otherwise, with
-    // everything as before. bytes() changes its length and not its place.
+    // Shortens the object, or lengthens it where free memory follows it; never moves it. NoSpace:
+    // it could not grow, and nothing has changed.
     Status resize(std::uint64_t nbytes) noexcept;
 
     // For the library.
@@ -179,17 +179,16 @@ private:
     X(std::uint64_t, capacity, Bytes, "Room for objects, with their keys and metadata.")         \
     X(std::uint64_t, used_bytes, Bytes, "The sum of the five from object_bytes on.")             \
     X(std::uint64_t, free_bytes, Bytes, "The rest of the capacity, to the byte.")                \
-    X(std::uint64_t, object_bytes, Bytes,                                                        \
-      "Of the objects that are there: data, metadata and keys.")                                 \
-    X(std::uint64_t, staged_bytes, Bytes, "The same of objects that are being written.")         \
+    X(std::uint64_t, object_bytes, Bytes, "Of resident objects: data, metadata and keys.")       \
+    X(std::uint64_t, staged_bytes, Bytes, "The same of staged objects.")                         \
     X(std::uint64_t, doomed_bytes, Bytes,                                                        \
-      "The same of objects that were deleted and are still being read.")                         \
-    X(std::uint64_t, padding_bytes, Bytes, "To alignment and granule.")                          \
-    X(std::uint64_t, other_bytes, Bytes, "On its way to be free, or back to the system.")        \
+      "The same of removed objects that are still being read.")                                  \
+    X(std::uint64_t, padding_bytes, Bytes, "Lost to alignment and granules.")                    \
+    X(std::uint64_t, other_bytes, Bytes, "Being freed, or being given back to the system.")      \
     X(std::uint64_t, largest_free, Bytes, "The longest free piece.")                             \
-    X(std::uint64_t, objects, Gauge, "Objects that are there.")                                  \
-    X(std::uint64_t, staged, Gauge, "Objects that are being written.")                           \
-    X(std::uint64_t, doomed, Gauge, "Objects that were deleted and are still being read.")       \
+    X(std::uint64_t, objects, Gauge, "Resident objects.")                                        \
+    X(std::uint64_t, staged, Gauge, "Objects that are being written (staged).")                  \
+    X(std::uint64_t, doomed, Gauge, "Removed objects that are still being read.")                \
     X(std::uint64_t, in_use, Gauge, "Objects that are being read now.")                          \
     X(std::uint64_t, retained, Gauge, "Objects that retain() keeps.")                            \
     X(std::uint64_t, most_objects, Gauge, "Objects that there is room for in the index, about.") \
@@ -202,7 +201,7 @@ private:
     X(std::uint64_t, deleted, Counter, "Objects that were deleted.")                             \
     X(std::uint64_t, aborted, Counter, "Reservations that were aborted.")                        \
     X(std::uint64_t, expired, Counter, "Reservations whose time was over before their commit.")  \
-    X(std::uint64_t, refused, Counter, "Reservations refused for want of room.")                 \
+    X(std::uint64_t, refused, Counter, "Reservations refused for lack of room.")                 \
     X(Eviction, eviction, Word, "What is evicted when room is wanted.")
 PENSTOCK_STATISTICS(StoreStats, SegmentStats, PENSTOCK_STORE_STATISTICS);
 
@@ -215,22 +214,22 @@ struct StoreRequest {
 // The state of a key, for callers that do not want the object.
 struct StoreLook {
     enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
-    int staged_by = -1;  // a participant's place
+    int staged_by = -1;  // slot of the writing participant
     std::uint64_t nbytes = 0;
     bool is_retained = false;  // by retain()
 };
 
-// One participant's handle. Any thread may use it. Keys are 1 to 4096 bytes. It belongs to its
-// process: in a forked child every call says WrongProcess.
+// One participant's handle. Thread-safe. Keys are 1 to 4096 bytes. It belongs to its process: in a
+// forked child every call returns WrongProcess.
 class Store {
 public:
     // Throws InvalidName, InvalidArgument, AlreadyExists (a living process has it, or it is
     // abandoned and keeps data: a persistent store with objects, a queue with messages), NoSpace or
     // PermissionDenied.
     static Store create(const std::string& name, const StoreOptions& options = {});
-    // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (every place is taken),
-    // Incompatible, Corrupt or PermissionDenied: that at once, for a store of another user than
-    // this process's own and the one that `trust` names.
+    // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (no free slot for a
+    // participant), Incompatible, Corrupt or PermissionDenied, the latter at once, for a store of a
+    // user that is neither this process's own nor named by `trust`.
     static Store attach(const std::string& name, const Wait& wait = Deadline::now(),
                         const std::string& instance = {}, const Trust& trust = {});
 
@@ -238,7 +237,7 @@ public:
     Store& operator=(Store&& other) noexcept;
     ~Store();
 
-    // Room for an object of so many bytes. Evicts others in line where that is needed.
+    // Room for an object of `nbytes`. Evicts other objects within the call where necessary.
     Result<StoreReservation> reserve(std::string_view key, std::uint64_t nbytes,
                                      const ReserveOptions& options = {}) noexcept;
     // reserve(), copy, commit().
@@ -246,51 +245,52 @@ public:
                const ReserveOptions& options = {}) noexcept;
 
     Result<StoreObject> get(std::string_view key) noexcept;
-    // The very object, or NotFound: never another.
+    // The object that `ref` names, or NotFound; never a later object of its key.
     Result<StoreObject> get(const StoreRef& ref) noexcept;
-    // get(), as soon as it is there. Timeout, Cancelled, Closed.
+    // Waits until the key is resident, then as get(). Timeout, Cancelled, Closed.
     Result<StoreObject> wait(std::string_view key, const Wait& wait) noexcept;
     [[nodiscard]] bool contains(std::string_view key) noexcept;
     [[nodiscard]] StoreLook look(std::string_view key) noexcept;
 
-    // Batches: an outcome for each key, in order. With `prefix` they stop at the first that is not
-    // to be had, which is the last outcome then.
+    // Batches: one outcome for each key, in order. With `prefix` they stop at the first failure,
+    // which is the last outcome then.
     std::vector<Result<StoreReservation>> reserve_many(std::span<const StoreRequest> requests,
                                                        const ReserveOptions& options = {},
                                                        bool prefix = false);
     std::vector<Result<StoreObject>> get_many(std::span<const std::string_view> keys,
                                               bool prefix = false);
 
-    // Look-ups miss it from now on; readers that hold it may go on. NotFound.
+    // Removes the object: look-ups miss it, present readers keep it. NotFound.
     Status remove(std::string_view key) noexcept;
-    // Counts as read. False: it is not there.
+    // Counts as a read of the object. False: there is none.
     bool touch(std::string_view key) noexcept;
-    // Not evicted until release(), also after this process has died. Calls add up.
+    // Keeps the object from eviction until release(), also after this process has died. Calls are
+    // counted.
     Status retain(std::string_view key) noexcept;
     Status release(std::string_view key) noexcept;
-    // Removes everything, and refuses the commit of what is being written. How many there were.
+    // Removes all objects, and refuses the commit of staged ones. Returns how many there were.
     std::uint64_t clear() noexcept;
-    // Gives the memory of free room back to the system, all but so much; what it gave back. Nothing
-    // of a store whose memory was reserved at creation (populate, lock_memory, huge_pages).
+    // Gives free memory beyond `keep_bytes` back to the system; returns how much. No effect on a
+    // store whose memory was reserved at creation (populate, lock_memory, huge_pages).
     std::uint64_t trim(std::uint64_t keep_bytes = 0) noexcept;
-    // Maps the memory that the store has now into this process, which other processes can't do for
-    // it: the first store and the first read of each page then cost what later ones do. All of a
-    // store that was created with populate, lock_memory or huge_pages; of another what is in use.
-    // Timeout, Cancelled: what was mapped until then stays so. NoSpace, InvalidArgument (before
-    // Linux 5.14). Any thread, while others use the store.
+    // Maps the store's present memory into this process's page tables, so that first accesses to a
+    // page cost what later ones do; no other process can do this for it. Maps all of a store
+    // created with populate, lock_memory or huge_pages, and of others the memory in use. Timeout,
+    // Cancelled: what was mapped so far stays mapped. NoSpace, InvalidArgument (before Linux 5.14).
+    // Any thread, while others use the store.
     Status populate(const Wait& wait = {}) noexcept;
-    // From now on the store stays when the last participant leaves, as if it had been created
-    // `persistent`; create() does not replace it while objects are in it.
+    // Makes the store persistent, as at creation: it stays when the last participant leaves, and
+    // create() does not replace it while it holds objects.
     Status persist() noexcept;
     [[nodiscard]] bool is_persistent() const noexcept;
-    // Pins the store's memory for the GPU: copies between it and a device need no staging then.
-    // Until this handle, and what it gave, is gone. Needs a store that was created with populate,
-    // lock_memory or huge_pages. Throws InvalidArgument; NotFound, where there is no CUDA device.
+    // Pins the store's memory for the GPU, so that copies to and from a device need no staging;
+    // lasts until this handle and its objects are gone. Needs a store created with populate,
+    // lock_memory or huge_pages. Throws InvalidArgument; NotFound without a CUDA device.
     void register_cuda();
-    // What is there at this moment, in no order.
+    // The keys of resident objects at this moment, in no order.
     [[nodiscard]] std::vector<std::string> keys() const;
-    [[nodiscard]] StoreStats stats() const;  // looks at everything
-    // Takes back what the dead held, now rather than when room is wanted.
+    [[nodiscard]] StoreStats stats() const;  // reads every entry
+    // Reaps dead participants now, instead of when room is needed.
     void reap_dead() noexcept;
 
     [[nodiscard]] std::string name() const;
@@ -298,9 +298,10 @@ public:
     [[nodiscard]] std::uint64_t capacity() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
 
-    // Leaves. Objects that are pinned, and reservations, stay until they are let go.
+    // Leaves. Pinned objects and reservations stay valid until they are released, committed or
+    // aborted.
     void close() noexcept;
-    // Ends the waits of other threads; they return Cancelled. Any thread.
+    // Ends the waits of other threads with Cancelled. Any thread.
     void request_close() noexcept;
 
 private:
@@ -315,7 +316,7 @@ struct StoreInfo {
     StoreStats stats;
 };
 
-// One store from outside. Throws NotFound, Incompatible, Corrupt, PermissionDenied.
+// A store seen from outside. Throws NotFound, Incompatible, Corrupt, PermissionDenied.
 StoreInfo inspect_store(const std::string& name);
 
 }  // namespace penstock

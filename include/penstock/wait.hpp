@@ -1,5 +1,5 @@
-// How long a call may wait, and what may end the wait early.
-// Every waiting call of Penstock takes one Wait; a plain Deadline or duration converts to it.
+// Deadlines, cancellation and signals: when a call stops waiting. Every waiting call of Penstock
+// takes one Wait; a plain Deadline or duration converts to it.
 #pragma once
 
 #include <atomic>
@@ -19,7 +19,7 @@ public:
     [[nodiscard]] constexpr bool is_never() const noexcept {
         return at_ == Clock::time_point::max();
     }
-    // True for now(): the caller wants a try, not a wait.
+    // True for now(): the call tries once and does not wait.
     [[nodiscard]] constexpr bool is_try() const noexcept { return at_ == Clock::time_point::min(); }
     [[nodiscard]] bool has_passed(Clock::time_point now) const noexcept { return now >= at_; }
     // Time left, at least 0 and at most `most`.
@@ -32,7 +32,7 @@ private:
 };
 
 // Ends waits from another thread of the same process: they return Cancelled within 80 ms.
-// Thread-safe. Must outlive the waits that it was given to.
+// Thread-safe. Must outlive the waits that use it.
 class Cancel {
 public:
     void cancel() noexcept { cancelled_.store(true, std::memory_order_release); }
@@ -44,8 +44,8 @@ private:
     std::atomic<bool> cancelled_{false};
 };
 
-// What a waiting call is given. `interrupted` (may be null) is asked after every signal that this
-// thread gets, and at least every 250 ms, on the waiting thread; true ends the wait with Cancelled.
+// Limits of a waiting call. `interrupted` (may be null) is called on the waiting thread after every
+// signal that it receives, and at least every 250 ms; true ends the wait with Cancelled.
 struct Wait {
     Wait() noexcept = default;
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)

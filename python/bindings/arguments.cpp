@@ -1,4 +1,4 @@
-// Reading arguments; all of it needs the GIL.
+// Parses arguments; needs the GIL throughout.
 #include "arguments.hpp"
 
 #include <nanobind/stl/string.h>
@@ -19,12 +19,12 @@ namespace penstock::py {
 
 namespace {
 
-// The given value for an error message, truncated.
+// The argument as an error message shows it, truncated.
 std::string shown(nb::handle given) {
     constexpr std::size_t most = 80;
     const nb::object text = nb::steal(PyObject_Repr(given.ptr()));
     const char* const repr = text.is_valid() ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
-    if (repr == nullptr) {  // its own repr fails
+    if (repr == nullptr) {  // the argument's own repr failed
         PyErr_Clear();
         return std::string("a ") + Py_TYPE(given.ptr())->tp_name;
     }
@@ -32,7 +32,7 @@ std::string shown(nb::handle given) {
     return std::string(detail::cut(whole, most)) + (whole.size() > most ? "..." : "");
 }
 
-// The UTF-8 of a str; empty without an error set where it has none (lone surrogates).
+// The UTF-8 of a str; empty, without an error set, if it has none (lone surrogates).
 std::optional<std::string> utf8_of(nb::handle text) {
     Py_ssize_t size = 0;
     const char* const data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
@@ -43,7 +43,7 @@ std::optional<std::string> utf8_of(nb::handle text) {
     return std::string(data, static_cast<std::size_t>(size));
 }
 
-// The bytes of a file's name, where to_text() and os.fsdecode() have them from; likewise empty.
+// The bytes of a file's name, from a str made by to_text() or os.fsdecode(); empty as above.
 std::optional<std::string> file_name_of(nb::handle text) {
     const nb::object bytes =
         nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape"));

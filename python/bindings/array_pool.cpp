@@ -10,7 +10,7 @@
 namespace penstock::py {
 namespace {
 
-// Batches vary by a few tokens: blocks are multiples of this.
+// Granularity of blocks: batches vary by a few tokens.
 constexpr std::size_t kStep = std::size_t{64} << 10U;
 
 struct Block {
@@ -28,7 +28,7 @@ Block make_block(std::size_t bytes) {
 
 }  // namespace
 
-// Free blocks, the most recently freed last: that one is warm.
+// Free blocks; the most recently freed, whose pages are warm, is last.
 struct ArrayPool::Shelf {
     std::vector<Block> blocks;
     std::size_t kept = 0;
@@ -48,7 +48,7 @@ struct ArrayPool::Shelf {
         try {
             blocks.push_back(std::move(block));
         } catch (const std::bad_alloc&) {
-            kept -= block.bytes;  // push_back left it alone: freed here
+            kept -= block.bytes;  // push_back failed: freed here
         }
         while (kept > peak) {
             kept -= blocks.front().bytes;
@@ -57,7 +57,7 @@ struct ArrayPool::Shelf {
     }
 
 private:
-    // The warmest that is large enough, and not so large that half of it would lie idle.
+    // The most recently freed block that is large enough, and at most twice as large as needed.
     Block find(std::size_t bytes) {
         for (std::size_t at = blocks.size(); at-- > 0;) {
             if (blocks[at].bytes < bytes || blocks[at].bytes / 2 > bytes) {
@@ -72,7 +72,7 @@ private:
     }
 };
 
-// Held by the memory object: back on the shelf when the last array is gone.
+// Owner behind the memory object: returns the block when the last array is gone.
 class ArrayPool::Lent {
 public:
     Lent(std::shared_ptr<Shelf> shelf, Block block)
@@ -110,11 +110,10 @@ std::size_t ArrayPool::kept() const noexcept {
 
 void bind_array_pool(nb::module_& module) {
     nb::class_<ArrayPool::Lent>(module, "_PooledBlock");
-    nb::class_<ArrayPool>(module, "ArrayPool",
-                          "Memory for arrays that are made again and again, warm from the last.")
+    nb::class_<ArrayPool>(module, "ArrayPool", "Reused memory for arrays that are made repeatedly.")
         .def(nb::init<>())
         .def("take", &ArrayPool::take, nb::arg("nbytes"),
-             "A writable buffer, back in the pool when the last array over it is gone.")
+             "A writable buffer, returned to the pool when the last array over it is gone.")
         .def_prop_ro("in_use", &ArrayPool::in_use, "Bytes under living arrays.")
         .def_prop_ro("kept", &ArrayPool::kept, "Bytes that wait for the next array.");
 }

@@ -1,5 +1,5 @@
-// Memory behind the arrays that one handle makes again and again: given back by the last array that
-// uses it, and warm for the next. Fresh pages of a batch cost three times its copy.
+// Memory for the arrays that one handle makes repeatedly: returned by the last array that uses it,
+// and warm for the next. Fresh pages cost three times the copy of a batch.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -11,15 +11,14 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// What is free is kept up to the most that was in use at once. Blocks may outlive the pool.
-// Everything here needs the GIL.
+// Keeps as much free memory as was in use at most. Blocks may outlive the pool. Needs the GIL.
 class ArrayPool {
 public:
     ArrayPool();
 
     // Writable memory of at least one byte for NumPy, uninitialised, 64-byte aligned.
     nb::object take(std::size_t bytes);
-    // Bytes that are in use, and that are kept for the next.
+    // Bytes in use, and bytes kept for reuse.
     [[nodiscard]] std::size_t in_use() const noexcept;
     [[nodiscard]] std::size_t kept() const noexcept;
 

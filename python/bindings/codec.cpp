@@ -1,4 +1,4 @@
-// The codec's entrances: which of the two codecs a message gets, and what Python sees of it.
+// Entry points of the codec: choose typed or pickle for a message, and bind both.
 #include "codec.hpp"
 
 #include <nanobind/stl/optional.h>
@@ -179,7 +179,7 @@ nb::object decode_plain(std::span<const std::byte> message, Codec codec) {
 void check_message(std::span<const std::byte> message, Codec codec) {
     const codec::MessageReader opened_message = opened(message);
     if (!opened_message.is_pickle()) {
-        // An owner that is not one: nothing that is made here outlives this call.
+        // Any object serves as owner: nothing that is made here outlives this call.
         decode(message.data(), message.size(), nb::handle(Py_Ellipsis), codec);
         return;
     }

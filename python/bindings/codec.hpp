@@ -1,5 +1,5 @@
-// Values to bytes and back, for the bindings of every concept: encode, then write into shared
-// memory; or decode, as the receiver's own copy or as views that keep their owner alive.
+// Values to bytes and back, for the bindings of every concept: encode and write into shared memory;
+// or decode, as the receiver's own copy or as views that keep their owner alive.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -13,13 +13,13 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// What a side asked for at create() or attach().
+// The codec chosen at create() or attach().
 enum class Codec : std::uint8_t { Typed, Pickle };
 
 struct Scratch;
 
-// One value, ready to be written. Keeps what it borrows (arrays, large bytes) alive and unresized.
-// Made and destroyed with the GIL held.
+// One encoded value. Keeps what it borrows (arrays, large bytes) alive and unresized. Made and
+// destroyed with the GIL held.
 class Encoded {
 public:
     Encoded(Encoded&& other) noexcept;
@@ -27,12 +27,13 @@ public:
     ~Encoded();
 
     [[nodiscard]] std::size_t nbytes() const noexcept { return nbytes_; }
-    // It carries tensors: out must be 64-byte aligned, and so must the message where it is read.
+    // The message carries tensors: `out` must be 64-byte aligned, and so must the message where it
+    // is read.
     [[nodiscard]] bool wants_alignment() const noexcept { return wants_alignment_; }
-    // What it became: a Pickle side still sends typed what the typed codec knows.
+    // The codec used: a Pickle side still sends typed values that the typed codec supports.
     [[nodiscard]] Codec codec() const noexcept { return codec_; }
 
-    // Copies the message: nbytes() bytes. Touches no Python object: the GIL is not needed.
+    // Writes the message: nbytes() bytes. Touches no Python object, so needs no GIL.
     void write(std::byte* out) const noexcept;
 
 private:
@@ -48,21 +49,21 @@ private:
     Codec codec_;
 };
 
-// Raises UnsupportedType, naming the part of the value that the typed codec does not know.
+// Raises UnsupportedType, naming the part of the value that the typed codec does not support.
 Encoded encode(nb::handle value, Codec codec);
 
-// The value of the message at `data`. With no owner (None) every array is a fresh, writable copy.
+// Decodes the message at `data`. Without an owner (None) every array is a fresh, writable copy.
 // With an owner arrays are read-only views of `data`, which must be 64-byte aligned if the message
-// has any, and each keeps a reference to the owner. Raises Corrupt; Incompatible for a pickle
-// where codec is Typed, and for what needs a package or a registration that is missing here.
+// has any, and each keeps a reference to the owner. Raises Corrupt; Incompatible for a pickle if
+// codec is Typed, and for a package or registration that is missing here.
 nb::object decode(const std::byte* data, std::size_t size, nb::handle owner, Codec codec);
 
-// The same without an owner, where the message has nothing that would need one: no arrays, and no
-// payload out of band. An invalid object where it has.
+// The same without an owner, for a message without arrays and out-of-band payloads. An invalid
+// object for any other message.
 nb::object decode_plain(std::span<const std::byte> message, Codec codec);
 
-// Raises what decode() of such a message would, where its bytes are to blame, or this process has
-// not what they need. Arrays are not copied, and no pickle is loaded.
+// Raises what decode() would raise because of the message's bytes, or of a missing package or
+// registration. Copies no arrays and loads no pickle.
 void check_message(std::span<const std::byte> message, Codec codec);
 
 // codec_encode, codec_decode, register_dataclass.

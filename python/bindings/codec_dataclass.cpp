@@ -1,4 +1,4 @@
-// The registry is read with the GIL held and written rarely. Its entries live for ever.
+// The registry is accessed with the GIL held. Its entries are never removed.
 #include "codec_dataclass.hpp"
 
 #include <deque>
@@ -20,7 +20,7 @@ struct Registry {
 };
 
 Registry& registry() {
-    static auto* const only = new Registry;  // outlives the interpreter, as do its references
+    static auto* const only = new Registry;  // outlives the interpreter, with its references
     return *only;
 }
 
@@ -55,7 +55,7 @@ std::size_t Dataclass::index_of(std::string_view field) const noexcept {
     return kUnknown;
 }
 
-// object.__new__ as Python calls it: that one refuses classes whose layout is not its own.
+// object.__new__ as called from Python: the C function refuses classes with another layout.
 nb::object Dataclass::blank() const {
     static PyObject* const make =
         PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyBaseObject_Type), "__new__");
@@ -77,7 +77,7 @@ void register_dataclass(const nb::object& type, nb::handle given_name) {
     entry.type = type;
     entry.name = name.empty() ? qualified_name(type) : name;
     add_fields(entry);
-    (void)entry.blank();  // raises TypeError now rather than at the first message
+    (void)entry.blank();  // raises TypeError now and not at the first message
     Registry& all = registry();
     all.classes.push_back(std::move(entry));
     const Dataclass& added = all.classes.back();

@@ -1,4 +1,4 @@
-// The dataclasses that this process agreed to send and receive, by name.
+// Dataclasses registered for sending and receiving, by name.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -20,12 +20,12 @@ struct Dataclass {
 
     static constexpr std::size_t kUnknown = static_cast<std::size_t>(-1);
     [[nodiscard]] std::size_t index_of(std::string_view field) const noexcept;
-    // An object without any of its fields set yet; __init__ is not called.
+    // An object with no fields set; __init__ is not called.
     [[nodiscard]] nb::object blank() const;
 };
 
-// None or an empty name means the qualified one. A class registered under the same name before is
-// replaced: that is what running a notebook's cell again means.
+// None or an empty name means the qualified name. Replaces a class of the same name, as happens
+// when a notebook's cell is run again.
 void register_dataclass(const nb::object& type, nb::handle name);
 
 // Null if there is none.

@@ -1,5 +1,5 @@
-// The decoder: one C++ call for each level of the value. Whatever CPython or NumPy say against the
-// content comes out as Corrupt.
+// The decoder: one C++ call for each level of the value. Errors of CPython or NumPy about the
+// content become Corrupt.
 #include "codec_decode.hpp"
 
 #include <bit>
@@ -25,7 +25,7 @@ using codec::Token;
 namespace {
 
 constexpr std::int64_t kKindByteArray = 1;
-constexpr std::size_t kWatchedKeys = 64;  // of a smaller dict all may have the same hash
+constexpr std::size_t kWatchedKeys = 64;  // smaller dicts may have one hash throughout
 
 void expect(Reader& in, Token& token, Kind kind) {
     if (!in.next(token) || token.kind != kind) {
@@ -33,7 +33,7 @@ void expect(Reader& in, Token& token, Kind kind) {
     }
 }
 
-// A count and an index: what an ext array of two begins with.
+// A count and an index: the start of an ext array of two.
 std::uint64_t expect_index(Reader& in) {
     Token token;
     expect(in, token, Kind::Integer);
@@ -165,7 +165,7 @@ nb::object Decoder::tuple(std::span<const std::byte> body, unsigned depth) {
     return result;
 }
 
-// One container further in.
+// Enters one more container level.
 void Decoder::enter(unsigned depth) const {
     if (depth == codec::kMaxDepth) {
         raise_fault(Fault::TooDeep);
@@ -197,7 +197,7 @@ nb::object Decoder::dict(Reader& in, std::size_t count, unsigned depth) {
             watch->add(name, bytes);
         }
         if (PyDict_SetItem(result.ptr(), name.ptr(), item.ptr()) != 0) {
-            return made_of_bytes(nullptr);  // the key cannot be hashed
+            return made_of_bytes(nullptr);  // the key is not hashable
         }
     }
     if (PyDict_GET_SIZE(result.ptr()) != static_cast<Py_ssize_t>(count)) {
@@ -206,7 +206,7 @@ nb::object Decoder::dict(Reader& in, std::size_t count, unsigned depth) {
     return result;
 }
 
-// is_watched: a sender can give it the hash that it likes.
+// is_watched: the sender can choose the key's hash.
 nb::object Decoder::key(Reader& in, unsigned depth, bool& is_watched) {
     Reader ahead = in;
     Token token;
@@ -314,7 +314,7 @@ nb::object Decoder::dataclass(std::span<const std::byte> body, unsigned depth) {
         }
         is_set[index] = true;
         const nb::object field = value(in, depth + 1);
-        // Not setattr: a frozen dataclass refuses that, and no code of the class is to run.
+        // Not setattr: a frozen dataclass refuses it, and no code of the class may run.
         if (PyObject_GenericSetAttr(result.ptr(), entry->fields[index].ptr(), field.ptr()) != 0) {
             nb::raise_python_error();
         }

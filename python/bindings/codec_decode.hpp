@@ -13,15 +13,15 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Makes one value, depth first. The structure it reads must be private memory: CPython looks at
-// text twice. Tensors may lie in shared memory. Raises Corrupt, Incompatible.
+// Builds one value, depth first. The structure must be private memory, because CPython reads text
+// twice; tensors may lie in shared memory. Raises Corrupt, Incompatible.
 class Decoder {
 public:
-    // Owner: see decode() in codec.hpp. `bytes`: of the whole message.
+    // Owner: see decode() in codec.hpp. `bytes`: size of the whole message.
     Decoder(const codec::MessageReader& message, std::size_t bytes, nb::handle owner)
         : message_(message), references_(message, bytes), owner_(owner) {}
 
-    // The one value that `structure` holds.
+    // The one value in `structure`.
     nb::object whole(std::span<const std::byte> structure, unsigned depth = 0);
 
 private:
@@ -41,7 +41,7 @@ private:
     const codec::MessageReader& message_;
     codec::References references_;
     nb::handle owner_;
-    std::unique_ptr<KeyHashes> hashes_;  // once there is a dict that needs them
+    std::unique_ptr<KeyHashes> hashes_;  // made for the first dict that needs them
 };
 
 }  // namespace penstock::py

@@ -1,5 +1,5 @@
-// A descr is taken apart and put together by hand: nothing received is evaluated, and NumPy is only
-// ever given type strings of the plain kinds.
+// A descr is parsed and composed by hand: nothing received is evaluated, and NumPy only gets type
+// strings of the plain kinds.
 #include "codec_descr.hpp"
 
 #include <algorithm>
@@ -123,7 +123,7 @@ Token expect(Reader& in, Kind kind) {
     return token;
 }
 
-// "<M8[ns]", "|S10", ">i4": order, kind, size, and for times a unit.
+// "<M8[ns]", "|S10", ">i4": byte order, kind, size, and a unit for times.
 bool is_plain_type_string(std::string_view text) {
     if (text.size() < 3 || std::string_view("<>|=").find(text[0]) == std::string_view::npos ||
         kPlainKinds.find(text[1]) == std::string_view::npos) {

@@ -11,10 +11,10 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Throws Refusal for dtypes that are not sent: objects, longdouble, titles, size 0…
+// Throws Refusal for dtypes that can't be sent: objects, longdouble, titles, size 0…
 void write_descr(nb::handle dtype, codec::Writer& out);
 
-// The dtype of a received descr. Raises Corrupt; never gives a dtype that holds objects.
+// The dtype of a received descr. Raises Corrupt; never returns a dtype that holds objects.
 nb::object read_descr(std::span<const std::byte> descr);
 
 }  // namespace penstock::py

@@ -1,4 +1,4 @@
-// DLPack tensors in: from the __dlpack__ of any library. Out: as an owning struct for PyTorch.
+// DLPack tensors in, by any library's __dlpack__; and out, as an owning struct for PyTorch.
 #include "codec_dlpack.hpp"
 
 #include <algorithm>
@@ -59,7 +59,7 @@ Refusal not_on_host(nb::handle value) {
                    " that does not lie in host memory: move it to the CPU first");
 }
 
-// What a capsule of either name holds; null if it is neither, or of a major version not ours.
+// The tensor in a capsule of either name; null for other capsules and unsupported major versions.
 const dlpack::Tensor* tensor_in(nb::handle capsule) {
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
         const auto* const managed = static_cast<dlpack::ManagedTensorVersioned*>(
@@ -73,8 +73,8 @@ const dlpack::Tensor* tensor_in(nb::handle capsule) {
     return nullptr;
 }
 
-// Asks the value's own code. What it raises is why the value is refused; what is no Exception, such
-// as Ctrl-C, and a lack of memory are not about the value.
+// Calls the value's own method. An Exception that it raises becomes the reason of a refusal;
+// others, such as KeyboardInterrupt, and MemoryError pass.
 nb::object ask(nb::handle value, const char* question, const nb::dict& arguments) {
     try {
         return value.attr(question)(**arguments);
@@ -115,7 +115,7 @@ std::int32_t device_of(nb::handle value) {
     return type;
 }
 
-// What a producer says of its memory may be nonsense: it is not read then.
+// Whether a producer's description of its memory is plausible; if not, the memory is not read.
 bool makes_sense(const dlpack::Tensor& tensor, DType dtype) noexcept {
     if (tensor.ndim < 0 || static_cast<std::size_t>(tensor.ndim) > codec::kMaxDims ||
         (tensor.ndim > 0 && tensor.shape == nullptr)) {
@@ -139,11 +139,11 @@ struct Handover {
     std::array<std::int64_t, codec::kMaxDims> strides;
 };
 
-// Called by the library that took the tensor over, from any thread.
+// Called by the library that owns the tensor, from any thread.
 void drop(dlpack::ManagedTensorVersioned* tensor) {
     auto* const handover = static_cast<Handover*>(tensor->manager_ctx);
     if (!nb::is_alive()) {
-        handover->base.release();  // the interpreter is gone, and its objects with it
+        handover->base.release();  // the interpreter has ended, and its objects are gone
         delete handover;
         return;
     }
@@ -228,7 +228,7 @@ void encode_dlpack(nb::handle value, Scratch& scratch) {
                                   : shown(capsule) + ", and not a capsule"));
     }
     add_dlpack(*tensor, value, codec::Source::DLPack, scratch);
-    // The capsule is not renamed: it still owns the tensor, and frees it when we let go.
+    // The capsule is not renamed: it still owns the tensor, and frees it when it is released.
     scratch.keep(std::move(capsule));
 }
 

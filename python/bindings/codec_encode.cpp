@@ -1,5 +1,5 @@
-// The encoder uses CPython's C API directly: it is called for every value of every message, and
-// each object made on the way would cost as much as the value itself.
+// The encoder uses CPython's C API directly: it runs for every value of every message, and each
+// temporary object would cost as much as the value itself.
 #include "codec_encode.hpp"
 
 #include <string>
@@ -35,7 +35,7 @@ std::span<const std::byte> content_of_buffer(const Py_buffer& buffer) {
     return {static_cast<const std::byte*>(buffer.buf), static_cast<std::size_t>(buffer.len)};
 }
 
-// int, str… whose subclasses would come out as something else than they went in.
+// Base types (int, str…) whose subclasses would come out as another type than they went in.
 const char* known_base(nb::handle value) {
     PyObject* const object = value.ptr();
     if (PyLong_Check(object)) return "int";
@@ -70,7 +70,7 @@ Refusal changed(nb::handle container) {
 
 }  // namespace
 
-// One container further in, for as long as it lives.
+// One container level, during this object's life.
 class Encoder::Level {
 public:
     Level(Encoder& encoder, nb::handle container) : encoder_(encoder) {
@@ -134,7 +134,7 @@ void Encoder::other(nb::handle value) {
     }
 }
 
-// Types that other packages brought. Whatever they are, the packages are loaded by now.
+// Types of other packages, which are loaded by now if the value has such a type.
 void Encoder::rare(nb::handle value) {
     if (torch_is_in_use() && is_tensor(value)) {
         encode_tensor(value, scratch_);
@@ -209,7 +209,7 @@ void Encoder::item(nb::handle item, nb::handle container, std::size_t index) {
 }
 
 // Encoding an item may run Python code (__dlpack__) that changes the container: so every item is
-// held while it is encoded, and the size compared.
+// held while it is encoded, and the size is compared.
 void Encoder::list(nb::handle value) {
     const Level level(*this, value);
     const Py_ssize_t count = PyList_GET_SIZE(value.ptr());
@@ -282,8 +282,8 @@ void Encoder::key(nb::handle key, nb::handle dict) {
     }
 }
 
-// What can be a key there as it was here. What a tuple or dataclass holds is seen to by its hash:
-// it was a key, so everything in it can be hashed; but a tensor hashes by address.
+// Whether a key is a valid key at the receiver. The contents of tuples and dataclasses were hashed,
+// so they are valid too, except tensors, which hash by address.
 bool Encoder::is_key(nb::handle key, unsigned depth) const {
     PyObject* const object = key.ptr();
     PyTypeObject* const type = Py_TYPE(object);
@@ -320,7 +320,7 @@ void Encoder::out_of_band(const Py_buffer& buffer, std::int64_t kind) {
     out_.end_extension(mark);
 }
 
-// A view on it keeps other threads from resizing it until the message has been written.
+// A buffer view keeps other threads from resizing it until the message was written.
 void Encoder::byte_array(nb::handle value) {
     nb::object view = checked(PyMemoryView_FromObject(value.ptr()));
     const Py_buffer& buffer = *PyMemoryView_GET_BUFFER(view.ptr());
@@ -332,7 +332,7 @@ void Encoder::byte_array(nb::handle value) {
     }
 }
 
-// Arrives as bytes: what it shows, in C order, of whatever it is a view.
+// Arrives as bytes: the viewed bytes in C order.
 void Encoder::memory_view(nb::handle value) {
     nb::object view = checked(PyMemoryView_FromObject(value.ptr()));
     const Py_buffer& buffer = *PyMemoryView_GET_BUFFER(view.ptr());

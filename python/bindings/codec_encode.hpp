@@ -9,8 +9,8 @@
 
 namespace penstock::py {
 
-// Walks one value, depth first. Types are told apart by identity, the commonest first.
-// Throws Refusal for what the typed codec does not know, nb::python_error for the rest.
+// Walks one value, depth first. Types are distinguished by identity, the commonest first. Throws
+// Refusal for values that the typed codec does not support, nb::python_error for the rest.
 class Encoder {
 public:
     explicit Encoder(Scratch& scratch) : scratch_(scratch), out_(scratch.message.structure()) {}

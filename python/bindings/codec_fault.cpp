@@ -1,4 +1,4 @@
-// All error messages of the decoder begin alike, so that their source is plain.
+// All error messages of the decoder begin alike, so that their source is recognizable.
 #include "codec_fault.hpp"
 
 #include "errors.hpp"
@@ -9,7 +9,7 @@ namespace {
 constexpr const char* kPrefix = "cannot decode a message: ";
 
 bool is_refusal_of_content() {
-    // SystemError: PyUnicode_New, of a character that is none.
+    // SystemError: by PyUnicode_New, for an invalid character.
     return PyErr_ExceptionMatches(PyExc_ValueError) != 0 ||
            PyErr_ExceptionMatches(PyExc_SystemError) != 0 ||
            PyErr_ExceptionMatches(PyExc_TypeError) != 0 ||

@@ -1,4 +1,4 @@
-// From what is wrong with received bytes to the exception for it.
+// Maps faults of received bytes to exceptions.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -16,9 +16,8 @@ namespace nb = nanobind;
 [[noreturn]] void raise_corrupt(const std::string& what);
 [[noreturn]] void raise_incompatible(const std::string& what);
 
-// The new reference that CPython or NumPy made out of received bytes. Where they refused the bytes
-// (ValueError, TypeError, OverflowError, SystemError) raises Corrupt; other exceptions stay what
-// they are.
+// Takes the new reference that CPython or NumPy made of received bytes. If they refused the bytes
+// (ValueError, TypeError, OverflowError, SystemError) raises Corrupt; other exceptions pass.
 nb::object made_of_bytes(PyObject* object);
 
 }  // namespace penstock::py

@@ -8,7 +8,7 @@
 namespace penstock::py {
 namespace {
 
-// Pairs of looked-at keys: a sixteenth of a sixteenth of all pairs.
+// Pairs of sampled keys: 1/256 of all pairs.
 constexpr std::uint64_t kFreePairs = 1U << 13U;
 constexpr std::uint64_t kPairsPerKey = 8;
 
@@ -57,13 +57,13 @@ void KeyHashes::note(std::uint64_t same, std::uint64_t cost) {
 void KeyHashes::Dict::look(nb::handle key, std::size_t bytes) {
     const Py_hash_t hash = PyObject_Hash(key.ptr());
     if (hash == -1 && PyErr_Occurred() != nullptr) {
-        PyErr_Clear();  // inserting it will say so
+        PyErr_Clear();  // inserting the key will raise it
         return;
     }
     all_.note(count(static_cast<std::uint64_t>(hash)), 1 + bytes / kShortKey);
 }
 
-// How many of this hash there were before.
+// Returns how many sampled keys had this hash before.
 std::uint64_t KeyHashes::Dict::count(std::uint64_t hash) {
     if (2 * used_ >= places_.size()) {
         grow();

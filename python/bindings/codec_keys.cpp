@@ -1,5 +1,5 @@
-// A table of one entry for each hash, the newest; direct-mapped, so that a flood of other keys
-// costs what it would without the table.
+// A direct-mapped table with the newest key for each hash: a flood of different keys costs what it
+// would cost without the table.
 #include "codec_keys.hpp"
 
 #include <algorithm>

@@ -1,5 +1,4 @@
-// The type behind new_memory() and the memory of others. One allocation holds the object and its
-// bytes.
+// The type behind new_memory() and borrowed memory. One allocation holds the object and its bytes.
 #include "codec_memory.hpp"
 
 #include <cstdint>
@@ -10,18 +9,18 @@
 namespace penstock::py {
 namespace {
 
-// Copying so much takes longer (50 us) than giving the GIL away and getting it back, as a rule.
+// Size from which a copy (50 us) usually takes longer than releasing and retaking the GIL.
 constexpr std::size_t kLongCopy = std::size_t{512} << 10U;
 
-// From here on memory is taken from NumPy, which asks the kernel for huge pages then. Without them
-// the first touch of each 4 KiB page costs more than to copy it: 16 MiB took 2.7 ms, not 1.0.
+// Size from which NumPy's allocator is used, which asks the kernel for huge pages. Without them the
+// first touch of each 4 KiB page costs more than copying it: 16 MiB took 2.7 ms, not 1.0.
 constexpr std::size_t kHuge = std::size_t{4} << 20U;
 
 struct Memory {
     PyVarObject head;
     void* data;
     Py_ssize_t bytes;
-    PyObject* owner;  // null: the bytes lie behind this struct
+    PyObject* owner;  // null: the bytes follow this struct
     int readonly;
 };
 
@@ -58,7 +57,7 @@ PyTypeObject* make_type() {
     return reinterpret_cast<PyTypeObject*>(type);
 }
 
-// An object with `trailing` bytes behind it.
+// An object followed by `trailing` bytes.
 Memory* allocate(std::size_t trailing) {
     static PyTypeObject* const type = make_type();  // lives as long as the interpreter
     Memory* const memory = PyObject_NewVar(Memory, type, static_cast<Py_ssize_t>(trailing));

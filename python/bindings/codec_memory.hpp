@@ -1,5 +1,5 @@
-// A Python object that is a piece of memory, 64-byte aligned: the base of arrays that the codec
-// makes, and the buffers of a pickle.
+// A Python object that is a piece of memory, 64-byte aligned: the base of the codec's arrays, and
+// the buffers of a pickle.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -10,16 +10,16 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Fresh, writable, uninitialised. `data` is where it begins.
+// Fresh, writable, uninitialised memory, which begins at `data`.
 nb::object new_memory(std::size_t bytes, std::byte*& data);
 
-// Memory of another owner, read-only; keeps `owner` alive. Exports the buffer protocol.
+// Another owner's memory, read-only; keeps `owner` alive. Exports the buffer protocol.
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner);
 
-// The same, to write into.
+// The same, writable.
 nb::object writable_memory(std::byte* data, std::size_t bytes, nb::handle owner);
 
-// memcpy that lets other threads run Python meanwhile when it is long.
+// memcpy that releases the GIL for long copies.
 void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes);
 
 }  // namespace penstock::py

@@ -1,5 +1,5 @@
-// The only file that knows NumPy's C API. Arrays are looked at through it directly: attribute
-// access from Python would cost more than everything else in a small message.
+// The only file that uses NumPy's C API. It reads arrays directly: attribute access through Python
+// would cost more than the rest of a small message.
 #include "codec_numpy.hpp"
 
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
@@ -37,7 +37,7 @@ nb::handle as_handle(PyArray_Descr* descr) {
     return reinterpret_cast<PyObject*>(descr);
 }
 
-// np.memmap, the one subclass whose contents are all there is to it. Borrowed.
+// np.memmap, the one subclass that is nothing but its contents. Borrowed.
 PyObject* memmap_type = nullptr;
 
 void load_numpy() {
@@ -76,7 +76,7 @@ DType code_of_integer(char kind, npy_intp size) {
     }
 }
 
-// ml_dtypes registers its types with NumPy under numbers of its own, so they are known by name.
+// ml_dtypes registers its types under numbers chosen at run time, so they are recognized by name.
 DType code_of_user_type(PyArray_Descr* descr) {
     static std::array<std::pair<PyTypeObject*, DType>, 16> known;
     static std::size_t count = 0;
@@ -102,7 +102,7 @@ DType code_of_user_type(PyArray_Descr* descr) {
     return DType::Described;
 }
 
-// Described if the dtype has no code of its own.
+// Described if the dtype has no code.
 DType code_of(PyArray_Descr* descr) {
     if (PyDataType_ISBYTESWAPPED(descr)) {
         return DType::Described;
@@ -137,7 +137,7 @@ DType code_of(PyArray_Descr* descr) {
     return descr->type_num >= NPY_USERDEF ? code_of_user_type(descr) : DType::Described;
 }
 
-// The dtype of a code. New reference, as NumPy's constructors consume one.
+// The dtype of a code. A new reference, because NumPy's constructors consume one.
 PyArray_Descr* new_descr(DType dtype) {
     if (const int number = type_number(dtype); number != NPY_NOTYPE) {
         return PyArray_DescrFromType(number);
@@ -169,7 +169,7 @@ PyArray_Descr* new_descr(DType dtype) {
 
 // --- arrays -------------------------------------------------------------------------------------
 
-// PyArray_NewFromDescr consumes `descr`, also when it fails.
+// PyArray_NewFromDescr consumes `descr`, even when it fails.
 nb::object new_array(PyArray_Descr* descr, const codec::TensorView& view, std::byte* data,
                      int flags, nb::object base) {
     static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
@@ -185,8 +185,8 @@ nb::object new_array(PyArray_Descr* descr, const codec::TensorView& view, std::b
     return array;
 }
 
-// How many bytes an array of this dtype and shape takes; compared with what the message gives it,
-// because of a Described dtype the wire layer knows no size.
+// Compares the bytes that an array of this dtype and shape needs with those in the message: for a
+// Described dtype the wire layer knows no size.
 void check_size(PyArray_Descr* descr, const codec::TensorView& view) {
     std::uint64_t left = view.data.size();
     bool is_empty = false;
@@ -218,7 +218,7 @@ nb::object array_of(PyArray_Descr* descr, const codec::TensorView& view, nb::han
     return new_array(descr, view, data, NPY_ARRAY_WRITEABLE, std::move(memory));
 }
 
-// A scalar out of bytes that may lie anywhere.
+// A scalar of bytes at any address.
 nb::object scalar_of(PyArray_Descr* descr, std::span<const std::byte> item) {
     constexpr std::size_t kSmall = 64;
     alignas(kSmall) std::byte small[kSmall];
@@ -266,7 +266,7 @@ void encode_described_scalar(nb::handle scalar, codec::Writer& out) {
     out.end_extension(mark);
 }
 
-// The item's bytes behind its code. Types of ml_dtypes are unknown to PyArray_ScalarAsCtype.
+// Writes the item's bytes behind its code. PyArray_ScalarAsCtype does not know types of ml_dtypes.
 std::size_t scalar_bytes(nb::handle scalar, DType code, std::byte* to) {
     const std::size_t size = codec::item_size(code);
     if (type_number(code) != NPY_NOTYPE) {
@@ -297,7 +297,7 @@ bool numpy_is_in_use() {
 }
 
 DType dtype_code(nb::handle dtype) {
-    load_numpy();  // its version says where a descr has its size
+    load_numpy();  // its version says where a descr stores its size
     return code_of(as_descr(dtype));
 }
 
@@ -377,7 +377,8 @@ nb::object decode_array(const codec::TensorView& view, std::span<const std::byte
         return array_of(new_descr(view.dtype), view, owner);
     }
     nb::object dtype = read_descr(descr);
-    // A sub-array dtype is that of a field only: as the dtype of an array NumPy folds it away.
+    // A sub-array dtype is for fields only: as the dtype of an array NumPy would fold it into the
+    // shape.
     if (!nb::object(dtype.attr("subdtype")).is_none()) {
         raise_corrupt("a dtype's description makes no sense");
     }
@@ -391,12 +392,12 @@ nb::object room_array(const codec::TensorView& view, nb::handle dtype, nb::objec
     nb::object descr = nb::borrow(dtype);
     const nb::object whole =
         new_array(as_descr(descr.release()), view, data, NPY_ARRAY_WRITEABLE, std::move(base));
-    // Views of a view have the base's array as theirs.
+    // A view, so that views made of it refer to `whole`, and not to what the caller gets.
     return made_of_bytes(PyArray_View(as_array(whole), nullptr, nullptr));
 }
 
 void settle_room_array(nb::handle array, nb::object base) {
-    // PyArray_SetBaseObject() sets the first one only.
+    // PyArray_SetBaseObject() sets only the first base.
     auto* const fields = reinterpret_cast<PyArrayObject_fields*>(array.ptr());
     PyArray_CLEARFLAGS(as_array(array), NPY_ARRAY_WRITEABLE);
     const nb::object before = nb::steal(std::exchange(fields->base, base.release().ptr()));

@@ -1,4 +1,4 @@
-// Pickling itself is Python's; penstock.codec adds how tensors of PyTorch are pickled.
+// Pickling itself is Python's; penstock.codec adds the pickling of PyTorch's tensors.
 #include "codec_pickle.hpp"
 
 #include <string>

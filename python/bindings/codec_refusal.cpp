@@ -22,7 +22,7 @@ std::string utf8(nb::handle text) {
     return {data, static_cast<std::size_t>(size)};
 }
 
-// Of what PyObject_Str() or PyObject_Repr() gave, with an ellipsis where it is long.
+// The result of PyObject_Str() or PyObject_Repr(), cut with an ellipsis if it is long.
 std::string cut(const nb::object& text) {
     constexpr std::size_t kLongest = 200;
     if (!text.is_valid()) {
@@ -64,7 +64,7 @@ std::string index_step(std::size_t index) {
 }
 
 std::string key_step(nb::handle key) {
-    // repr() of a tuple calls itself for what is in it.
+    // repr() of a tuple recurses into its items.
     constexpr std::size_t reprs_stack = std::size_t{256} << 10U;
     if (PyTuple_Check(key.ptr()) && os::stack_left() < reprs_stack) {
         return in_brackets(type_of(key));

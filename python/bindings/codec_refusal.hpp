@@ -1,4 +1,4 @@
-// Why the typed codec will not send a value, and where in the value that is.
+// The reason why the typed codec refuses a value, and the path to it within the value.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -12,14 +12,15 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Thrown at the offending part; each container that it passes through on its way out adds its step.
+// Thrown at the offending part; each container that it passes through adds its step to the path.
 class Refusal {
 public:
     // `what` follows the path: " is a set, which …".
     explicit Refusal(std::string what) : what_(std::move(what)) {}
-    // Nested too deep, at this container: if it is met again on the way out, it contains itself.
+    // Nested too deep, at container `deepest`: if that occurs again on the way out, it contains
+    // itself.
     Refusal(std::string what, nb::handle deepest) : what_(std::move(what)), deepest_(deepest) {}
-    // Because code of the value's own type raised `cause`.
+    // Code of the value's own type raised `cause`.
     Refusal(std::string what, nb::object cause)
         : what_(std::move(what)), cause_(std::move(cause)) {}
 
@@ -27,7 +28,7 @@ public:
 
     // "value['a'][3] is a set, which …"
     [[nodiscard]] std::string sentence() const;
-    // The exception behind it, or nothing.
+    // The exception behind the refusal, if there is one.
     [[nodiscard]] const nb::object& cause() const noexcept { return cause_; }
 
 private:
@@ -41,7 +42,7 @@ private:
 // "[3]", "['a']"; never fails.
 std::string index_step(std::size_t index);
 std::string key_step(nb::handle key);
-// str() and repr() of a value, cut where they are long; never fail.
+// str() and repr() of a value, cut if long; never fail.
 std::string said(nb::handle value);
 std::string shown(nb::handle value);
 // "set", "enum.Color".

@@ -6,7 +6,7 @@
 namespace penstock::py {
 namespace {
 
-// Holds no Python reference while it lies here, so that a thread may end without the GIL.
+// Holds no Python reference while it is spare, so that a thread may end without the GIL.
 thread_local std::unique_ptr<Scratch> spare;
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What one message needs while it is built, kept and used again: a small message is encoded
-// without a call to malloc.
+// Working memory for one message, kept and reused: a small message is encoded without a call to
+// malloc.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -20,15 +20,15 @@ struct Scratch {
 
     // Keeps `object` alive until the message has been written. The GIL is held.
     void keep(nb::object object) { references.push_back(object.release().ptr()); }
-    // Forgets the message. The GIL is held.
+    // Releases the message's references. The GIL is held.
     void clear() noexcept;
 
     codec::MessageWriter message;
     std::vector<PyObject*> references;
 };
 
-// This thread's spare one, or a new one; and back. A thread has one message in the making, as a
-// rule; further ones are made and freed.
+// Takes this thread's spare scratch, or a new one; and returns it. A thread rarely builds more than
+// one message at once; further scratches are made and freed.
 Scratch* take_scratch();
 void give_back_scratch(Scratch* scratch) noexcept;
 

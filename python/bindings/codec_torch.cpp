@@ -1,5 +1,5 @@
-// Tensors go through DLPack's C exchange table where PyTorch has one. Asking a tensor's attributes
-// one by one, as with older ones, takes seven times as long to send a tensor, and four times to
+// Tensors go through DLPack's C exchange table if PyTorch has one. Reading a tensor's attributes
+// one by one, as for older versions, takes seven times as long to send a tensor, and four times to
 // receive it.
 #include "codec_torch.hpp"
 
@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::size_t kDTypes = static_cast<std::size_t>(DType::Float8E4M3B11FNUZ) + 1;
 
-// What we hold of PyTorch; never freed, because tensors may be met while the interpreter ends.
+// References into PyTorch; never freed, because tensors may occur while the interpreter ends.
 struct Torch {
     nb::object module;
     PyTypeObject* tensor = nullptr;
@@ -27,7 +27,7 @@ struct Torch {
     nb::object strided;
     nb::object uint8;
     nb::object from_dlpack;
-    nb::object is_conj;  // unbound methods of Tensor: called without looking them up again
+    nb::object is_conj;  // unbound methods of Tensor, looked up once
     nb::object is_neg;
     std::array<nb::object, kDTypes> dtypes;
     const dlpack::ExchangeApi* exchange = nullptr;
@@ -82,7 +82,7 @@ Refusal refused(const std::string& what) {
     return Refusal(" is a PyTorch tensor " + what);
 }
 
-// Why PyTorch would not describe the tensor's memory, in words that say what to do.
+// The refusal of a tensor whose memory PyTorch would not describe, with a remedy.
 Refusal refused_by_torch(nb::handle tensor) {
     PyErr_Clear();
     const std::string device = said(tensor.attr("device").attr("type"));
@@ -101,8 +101,8 @@ Refusal refused_by_torch(nb::handle tensor) {
 
 // --- in -----------------------------------------------------------------------------------------
 
-// A conjugated or negated view shares memory that holds the opposite; resolving makes a copy.
-// Only complex tensors are lazily conjugated, and only complex and real ones negated.
+// A conjugated or negated view shares memory that holds the opposite values; resolving makes a
+// copy. Only complex tensors are lazily conjugated, only complex and real ones negated.
 nb::object resolved(nb::handle tensor, DType dtype) {
     nb::object plain = nb::borrow(tensor);
     const bool is_complex = dtype == DType::Complex64 || dtype == DType::Complex128;
@@ -196,8 +196,8 @@ void free_unused(PyObject* capsule) {
     }
 }
 
-// Before it had the exchange table PyTorch read the older struct, without the float8 dtypes: so the
-// bytes go over as uint8, and get their dtype and shape there.
+// PyTorch versions without the exchange table read the older struct, without the float8 dtypes: so
+// the bytes travel as uint8, and get dtype and shape afterwards.
 struct PlainBytes {
     dlpack::ManagedTensor tensor;
     dlpack::ManagedTensorVersioned* owner;
@@ -239,7 +239,7 @@ nb::object by_capsule(const codec::TensorView& view, void* data, nb::object base
     return typed.attr("as_strided")(shape, strides);
 }
 
-// False, once and for all, where it is not installed.
+// False, permanently, if PyTorch is not installed.
 bool import_torch() {
     if (torch != nullptr || torch_is_missing) {
         return torch != nullptr;
@@ -262,7 +262,7 @@ bool import_torch() {
 bool torch_is_in_use() {
     if (torch == nullptr) {
         nb::object module = nb::steal(PyImport_GetModule(nb::str("torch").ptr()));
-        // While it is still being imported it has no tensors that one could send.
+        // During its own import PyTorch has no tensors that could be sent.
         if (module.is_valid() && nb::hasattr(module, "Tensor") && nb::hasattr(module, "nn")) {
             load_torch(std::move(module));
         }

@@ -1,6 +1,5 @@
-// The dead letters of a queue or of its trajectories, bound to either class in the same words;
-// penstock/dead_letters.py makes its dataclass of them.
-// Everything here needs the GIL.
+// Dead letters of a queue or of its trajectories, bound to either class alike;
+// penstock/dead_letters.py makes its dataclass of them. Needs the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,5 +1,5 @@
-// Looks the exception classes up in penstock.errors when the first error is raised, so that the
-// extension module can be imported by itself, and keeps them for the life of the interpreter.
+// Looks up the exception classes in penstock.errors when the first error is raised, so that the
+// extension module can be imported alone, and keeps them for the interpreter's life.
 #include "errors.hpp"
 
 #include <map>
@@ -12,7 +12,7 @@
 namespace penstock::py {
 
 nb::handle error_class(const char* name) {
-    // Never freed: an exception may be raised while the interpreter takes its modules apart.
+    // Never freed: an exception may be raised while the interpreter unloads its modules.
     static auto* const classes = new std::map<std::string, nb::handle, std::less<>>();
     if (const auto known = classes->find(std::string_view(name)); known != classes->end()) {
         return known->second;
@@ -23,11 +23,10 @@ nb::handle error_class(const char* name) {
 
 namespace {
 
-// Exception(sentence) as the current error, with the rank that it is about if there is one, and
-// what it came from.
+// Sets Exception(sentence) as the current error, with its rank and its cause if there are any.
 void set_error(const char* name, std::string_view sentence, int rank = -1,
                ClosedBy closed_by = ClosedBy::Self, nb::object cause = {}) {
-    // Sentences hold what others wrote, and end on a terminal.
+    // Sentences may quote text from other processes, and are shown on terminals.
     const nb::object error = error_class(name)(to_text(detail::printable(sentence)));
     if (rank >= 0) {
         error.attr("rank") = rank;
@@ -41,7 +40,7 @@ void set_error(const char* name, std::string_view sentence, int rank = -1,
     PyErr_SetObject(error_class(name).ptr(), error.ptr());
 }
 
-// System is the one code without a class of its own: it is the base class.
+// System is the one code without a class of its own: it maps to the base class.
 std::string class_name(ErrorCode code) {
     return code == ErrorCode::System ? "Error" : std::string(to_string(code));
 }

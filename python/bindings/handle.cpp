@@ -35,7 +35,7 @@ void Handle::close() {
     }
     end_waits();  // before the flag: from then on the thread with the turn may close at any moment
     closing_.store(true);
-    if (turnstile_.try_enter()) {
+    if (mutex_.try_lock()) {
         leave();
         return;
     }
@@ -48,11 +48,11 @@ void Handle::close() {
         }
         return;
     }
-    if (turnstile_.is_mine()) {
+    if (mutex_.is_mine()) {
         return;  // the thread with the turn closes when it leaves
     }
     const WithoutGil without_gil;
-    if (turnstile_.enter(Wait()).is_ok()) {
+    if (mutex_.lock(Wait()).is_ok()) {
         leave();
     }
 }
@@ -73,11 +73,11 @@ void Handle::leave() noexcept {
         shut_ = true;
         shut();
     }
-    turnstile_.leave();
+    mutex_.unlock();
 }
 
 void Turn::check_can_wait(Deadline deadline) const {
-    if (handle_.turnstile_.is_mine()) {
+    if (handle_.mutex_.is_mine()) {
         raise_error(ErrorCode::Busy, "this thread is using the " + handle_.title() +
                                          " already: a loan is open, or a signal handler ran "
                                          "inside a call on the same handle");
@@ -92,7 +92,7 @@ Status Turn::enter(const Wait& wait) {
     if (entered_) {
         return Status::ok();
     }
-    Status outcome = handle_.turnstile_.enter(wait);
+    Status outcome = handle_.mutex_.lock(wait);
     entered_ = outcome.is_ok();
     if (entered_ && handle_.is_closed()) {
         return {ErrorCode::Cancelled, "closed while waiting for the turn"};

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "errors.hpp"
+#include "fair_mutex.hpp"
 #include "os/fork.hpp"
-#include "turnstile.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -59,7 +59,7 @@ private:
     std::string title_;  // "writer of 'steps'"
     WaitSubject subject_;
     std::uint64_t generation_ = os::fork_generation();
-    Turnstile turnstile_;
+    FairMutex mutex_;
     std::atomic<bool> closing_{false};
     std::atomic<bool> turn_is_kept_{false};
     bool shut_ = false;  // belongs to the turn
@@ -70,7 +70,7 @@ class Turn {
 public:
     explicit Turn(Handle& handle) : handle_(handle) {
         handle_.check_usable();
-        entered_ = handle_.turnstile_.try_enter();
+        entered_ = handle_.mutex_.try_lock();
     }
     Turn(const Turn&) = delete;
     Turn& operator=(const Turn&) = delete;

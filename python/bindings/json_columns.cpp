@@ -26,7 +26,7 @@ using json::MemberFinder;
 using json::Row;
 using json::Rows;
 
-// Columns below this many bytes stay text: what tells of one in Python is not much smaller.
+// Columns below this size stay text: their Python representation is not much smaller.
 constexpr std::size_t kMinCut = 1024;
 
 std::string_view text_of(const Pinned& pinned) {
@@ -37,7 +37,7 @@ std::size_t size_between(const char* begin, const char* end) noexcept {
     return static_cast<std::size_t>(end - begin);
 }
 
-// Without the GIL where the text is long.
+// Releases the GIL for long text.
 template <typename Act>
 auto unlocked(std::size_t nbytes, Act&& act) {
     std::optional<WithoutGil> without_gil;
@@ -45,7 +45,7 @@ auto unlocked(std::size_t nbytes, Act&& act) {
     return act();
 }
 
-// A bytearray with room for numbers, cut to those that were put into it.
+// A bytearray with room for numbers, shortened to those that were added.
 template <typename Value>
 class Buffer {
 public:
@@ -68,7 +68,7 @@ private:
     nb::object bytes_;
 };
 
-// (dtype, values, lengths, widths), or None: the list at `at` is something else, or needs a wider
+// (dtype, values, lengths, widths); None if the list at `at` is something else, or needs a wider
 // dtype.
 template <typename Value>
 nb::object read_as(const char* at, const ListSize& size, unsigned levels, const char* dtype) {
@@ -131,14 +131,15 @@ struct Found {
     ListSize size;
 };
 
-// The long columns of one group, or of a list of groups, before anything is read.
+// Finds the long columns of one group, or of a list of groups, before anything is parsed.
 class ColumnFinder {
 public:
     ColumnFinder(std::string_view text, std::span<const Kind> kinds) noexcept
         : text_(text), kinds_(kinds), seen_(kinds.size()) {}
 
-    // False: another reader is to judge, or it is not worth it. What is left of a text of which
-    // less than a half goes is kept beside it: the memory would be more than the text's own cost.
+    // False: the text is left to the other decoder, or cutting does not pay. The rest of the text
+    // is copied beside the original: if less than half is cut, that memory exceeds the text's own
+    // cost.
     bool find(bool many) {
         const auto visit = [this](std::size_t group, std::string_view key, const char* at) {
             return visit_member(group, key, at);
@@ -173,7 +174,7 @@ private:
     bool is_repeated_ = false;
 };
 
-// The text with null in the places of some of its lists.
+// The text with null in the place of some of its lists.
 class Remainder {
 public:
     explicit Remainder(std::string_view text) : text_(text), at_(text.data()) {}
@@ -205,8 +206,8 @@ private:
     std::size_t nbytes_ = 0;
 };
 
-// The text without its columns, and those as (group, name, what read_list gives); None where there
-// are no long ones, or the text is not what it should be.
+// The text without its long columns, and those as (group, name, result of read_list); None if there
+// are none, or the text is malformed.
 nb::object cut_json_columns(nb::handle source, bool many, nb::handle columns) {
     const Pinned pinned(source, Pinned::Access::Read);
     const std::string_view text = text_of(pinned);

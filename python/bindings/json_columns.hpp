@@ -1,5 +1,5 @@
 // Columns of numbers in JSON text to flat arrays, without a Python object for each number. For the
-// HTTP face, whose bodies are mostly that.
+// HTTP server, whose request bodies consist mostly of such columns.
 #pragma once
 
 #include <nanobind/nanobind.h>

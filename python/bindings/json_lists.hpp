@@ -1,5 +1,5 @@
-// Lists of numbers in JSON text, up to three levels deep, read into flat rows of numbers. Strict:
-// whatever else the text holds ends it. Nothing is allocated here.
+// Parses lists of numbers in JSON text, up to three levels deep, into flat rows of numbers. Strict:
+// any other content is a failure. Allocates nothing.
 #pragma once
 
 #include <cstddef>
@@ -21,14 +21,14 @@ inline const char* skip_blanks(const char* at, const char* end) noexcept {
     return at;
 }
 
-// Where a list of numbers or of such lists ends, and how much room it needs.
+// The end of a list of numbers, or of such lists, and the room that it needs.
 struct ListSize {
-    const char* end = nullptr;  // null: it holds something else, or does not end
+    const char* end = nullptr;  // null: other content, or unterminated
     std::size_t numbers = 0;    // at most
     std::size_t lists = 0;      // at all levels
 };
 
-// A pass ahead of the reader's, so that room is made once and not too much of it.
+// Measures a list before it is read, so that room is allocated once and not in excess.
 class ListMeasure {
 public:
     // `at` is at the '['.
@@ -45,7 +45,7 @@ public:
 private:
     static constexpr std::ptrdiff_t kBlock = 64;
 
-    // The loop becomes vector instructions: most blocks have numbers and commas only.
+    // Compiles to vector instructions: most blocks have numbers and commas only.
     void take_block(const char* at) noexcept {
         std::uint8_t commas = 0;
         std::uint8_t others = 0;
@@ -113,7 +113,8 @@ private:
     std::size_t size_ = 0;
 };
 
-// The numbers of all lists, and of lists of lists how many each sequence and each token has.
+// The numbers of all lists, and for nested lists the length of each sequence and the width of each
+// token.
 template <typename Value>
 struct Rows {
     Row<Value> values;
@@ -121,8 +122,8 @@ struct Rows {
     Row<std::int32_t> widths;
 };
 
-// A list of numbers of 1 to 3 levels. False: `text` is no such list, a number does not fit into a
-// Value, or there is no room.
+// Reads a list of numbers of 1 to 3 levels. False: `text` is no such list, a number does not fit
+// into a Value, or there is no room.
 template <typename Value>
 class ListReader {
 public:
@@ -169,8 +170,8 @@ private:
         return eat(']');
     }
 
-    // The innermost list. What it changes lies on the stack meanwhile: written values may alias
-    // members, which would be loaded again for each number.
+    // The innermost list. Its state is kept in locals: written values may alias members, which
+    // would be reloaded for each number.
     bool numbers() noexcept {
         if (!eat('[')) return false;
         if (eat(']')) return true;

@@ -1,5 +1,5 @@
-// The members of one JSON object, or of each object in a list, found without reading their values.
-// Lenient: of valid JSON each member is found, of other text anything may be.
+// Finds the members of one JSON object, or of each object in a list, without reading their values.
+// Lenient: finds every member of valid JSON; the result for other text is arbitrary.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace penstock::py::json {
 
-// Behind the string whose opening quote is at `at`; null: it does not end.
+// The position behind the string whose opening quote is at `at`; null: unterminated.
 inline const char* skip_string(const char* at, const char* end) noexcept {
     for (++at;; ++at) {
         while (at != end && *at != '"' && *at != '\\') ++at;
@@ -20,7 +20,7 @@ inline const char* skip_string(const char* at, const char* end) noexcept {
     }
 }
 
-// Behind the value at `at`; null: it does not end.
+// The position behind the value at `at`; null: unterminated.
 inline const char* skip_value(const char* at, const char* end) noexcept {
     std::size_t depth = 0;
     while (at != end) {
@@ -49,17 +49,17 @@ inline const char* skip_value(const char* at, const char* end) noexcept {
     return nullptr;
 }
 
-// Tells `visit(group, key, at)` of each member: the number of its object, the text of its key, and
-// where its value begins. That returns where the value ends, or null: it is skipped.
+// Calls `visit(group, key, at)` for each member: the number of its object, the text of its key, and
+// the start of its value. It returns where the value ends, or null to have it skipped.
 template <typename Visit>
 class MemberFinder {
 public:
     MemberFinder(std::string_view text, Visit visit) noexcept
         : at_(text.data()), end_(text.data() + text.size()), visit_(visit) {}
 
-    // False: the text is no object, has one in which a key has an escape, or is not valid.
+    // False: the text is no object, has a key with an escape, or is invalid.
     bool find() { return object(0) && is_at_end(); }
-    // The same of a list of objects.
+    // The same for a list of objects.
     bool find_in_list() {
         if (!eat('[')) return false;
         if (eat(']')) return is_at_end();

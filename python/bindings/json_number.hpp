@@ -1,5 +1,5 @@
-// One number of JSON text. Whole numbers and reals of at most nineteen digits are read eight digits
-// at a time and rounded exactly; all others are std::from_chars'.
+// Parses one number of JSON text. Whole numbers and reals of at most nineteen digits are read eight
+// digits at a time and rounded exactly; all others go to std::from_chars.
 #pragma once
 
 #include <array>
@@ -16,7 +16,8 @@ namespace penstock::py::json {
 
 static_assert(std::endian::native == std::endian::little, "the first digit is the lowest byte");
 
-inline constexpr std::ptrdiff_t kMaxDigits = 19;  // of which every number fits into 64 bits
+// every number of so many digits fits into 64 bits
+inline constexpr std::ptrdiff_t kMaxDigits = 19;
 
 constexpr bool is_digit(char letter) noexcept {
     return letter >= '0' && letter <= '9';
@@ -29,14 +30,14 @@ constexpr std::array<std::uint64_t, Count> powers_of(std::uint64_t base) noexcep
     return powers;
 }
 
-// How many of eight letters are digits, from the first; each letter is given less '0'.
+// How many of eight characters, from the first, are digits; each has '0' subtracted.
 inline unsigned count_digits(std::uint64_t letters) noexcept {
     const std::uint64_t others =
         ((letters + 0x7676767676767676) | letters) & std::uint64_t{0x8080808080808080};
     return others == 0 ? 8 : static_cast<unsigned>(std::countr_zero(others)) / 8;
 }
 
-// The number of eight digits: pairs of neighbours are joined to two, four and eight digits.
+// The value of eight digits: neighbours are joined to two, four and eight digits.
 constexpr std::uint64_t join_digits(std::uint64_t digits) noexcept {
     constexpr std::uint64_t kPairs = 0x000000FF000000FF;
     digits = digits * 10 + (digits >> 8U);
@@ -45,7 +46,7 @@ constexpr std::uint64_t join_digits(std::uint64_t digits) noexcept {
            32U;
 }
 
-// Appends the digits at `at` to `number`, modulo 2^64. Returns where they end.
+// Appends the digits at `at` to `number`, modulo 2^64. Returns their end.
 inline const char* read_digits(const char* at, const char* end, std::uint64_t& number) noexcept {
     static constexpr auto kPowers = powers_of<9>(10);
     constexpr std::uint64_t kZeros = 0x3030303030303030;
@@ -67,7 +68,7 @@ inline const char* read_digits(const char* at, const char* end, std::uint64_t& n
 
 __extension__ using Wide = unsigned __int128;
 
-inline constexpr std::size_t kMaxPower = 27;  // of five, that fits into 64 bits
+inline constexpr std::size_t kMaxPower = 27;  // largest power of five that fits into 64 bits
 
 // 5^power, shifted until its highest bit is set, and 2^127 over that, rounded down.
 struct Divisor {
@@ -88,38 +89,38 @@ constexpr std::array<Divisor, kMaxPower + 1> make_divisors() noexcept {
     return divisors;
 }
 
-// number * 2^63 / divisor, both with their highest bit set, such that its conversion to a double is
-// the quotient's: at least 62 bits, of which a double has 53.
+// number * 2^63 / divisor, both with their highest bit set: at least 62 bits, of which a double has
+// 53, and correct enough that converting it to double rounds as the true quotient would.
 inline std::uint64_t quotient_of(std::uint64_t number, const Divisor& divisor) noexcept {
-    // By the reciprocal the quotient is less than 2 too small. That matters only where the bits
-    // that a double does not have are at, or so little below, one half.
+    // The estimate by reciprocal is less than 2 too small. That matters only if the bits beyond a
+    // double's are at one half, or just below.
     const auto estimate = static_cast<std::uint64_t>((Wide{number} * divisor.reciprocal) >> 64U);
     const std::uint64_t half = (estimate >> 63U) != 0 ? 1U << 10U : 1U << 9U;
     const std::uint64_t below = estimate & (2 * half - 1);
-    if (half - below > 2) return estimate;  // one branch: on which side of a half, none foretells
-    // By division, which takes ten times as long: any remainder is told by the lowest bit.
+    if (half - below > 2) return estimate;  // one branch: which side of a half is unpredictable
+    // By division, which takes ten times as long; a remainder sets the lowest bit.
     const Wide dividend = Wide{number} << 63U;
     const auto quotient = static_cast<std::uint64_t>(dividend / divisor.value);
     const bool is_exact = Wide{quotient} * divisor.value == dividend;
     return quotient | (is_exact ? 0U : 1U);
 }
 
-// The double next to number / 10^power, power in [1, 27]: over 5^power, and over 2^power.
+// The double nearest to number / 10^power, power in [1, 27]: over 5^power, and over 2^power.
 inline double divide_by_power_of_ten(std::uint64_t number, std::size_t power) noexcept {
     static constexpr auto kDivisors = make_divisors();
     if (number == 0) return 0;
     const Divisor& divisor = kDivisors[power];
     const int shift = std::countl_zero(number);
     const std::uint64_t quotient = quotient_of(number << static_cast<unsigned>(shift), divisor);
-    // Half of it, as a signed number is converted without a branch. The lowest bit still tells what
-    // is below.
+    // Halved, so that a signed conversion without a branch can be used. The lowest bit still
+    // records lower bits.
     const auto half = static_cast<std::int64_t>((quotient >> 1U) | (quotient & 1U));
     const int exponent = divisor.shift - shift - 62 - static_cast<int>(power);
     const auto scale = std::bit_cast<double>(static_cast<std::uint64_t>(1023 + exponent) << 52U);
     return static_cast<double>(half) * scale;
 }
 
-// number * 10^exponent, rounded once. False where this is not the way to get it.
+// number * 10^exponent, rounded once. False where this method does not apply.
 inline bool scale_exactly(std::uint64_t number, std::int64_t exponent, double& value) noexcept {
     if (exponent == 0) {
         value = static_cast<double>(number);
@@ -130,7 +131,7 @@ inline bool scale_exactly(std::uint64_t number, std::int64_t exponent, double& v
     return true;
 }
 
-// These functions return where the number ends; null: there is none, or no Value holds it.
+// These functions return where the number ends; null: there is none, or no Value can hold it.
 
 template <std::integral Value>
 const char* read_number(const char* at, const char* end, Value& value) noexcept {
@@ -146,7 +147,7 @@ const char* read_number(const char* at, const char* end, Value& value) noexcept 
     return at;
 }
 
-// NaN, Infinity and -Infinity, which Python writes and JSON does not know. `at` is behind the sign.
+// NaN, Infinity and -Infinity, which Python writes though JSON has none. `at` is behind the sign.
 inline const char* read_literal(const char* at, const char* end, bool is_negative,
                                 double& value) noexcept {
     constexpr std::string_view kNan = "NaN";
@@ -162,8 +163,8 @@ inline const char* read_literal(const char* at, const char* end, bool is_negativ
     return at + kInfinity.size();
 }
 
-// The exponent at `at`, if there is one, is added to `exponent`; far ones only as far as that no
-// double has them.
+// Adds the exponent at `at`, if there is one, to `exponent`; huge ones are clamped beyond a
+// double's range.
 inline const char* read_exponent(const char* at, const char* end, std::int64_t& exponent) noexcept {
     constexpr std::int64_t kFar = 1'000'000;
     if (at == end || (*at != 'e' && *at != 'E')) return at;
@@ -186,7 +187,8 @@ inline const char* read_number(const char* at, const char* end, double& value) n
     if (is_negative) ++at;
     const char* const whole = at;
     std::uint64_t number = 0;
-    if (end - at >= 2 && is_digit(at[0]) && at[1] == '.') {  // most are: no digits to be counted
+    // the common form: no need to count digits
+    if (end - at >= 2 && is_digit(at[0]) && at[1] == '.') {
         number = static_cast<std::uint64_t>(*at++ - '0');
     } else {
         at = read_digits(at, end, number);
@@ -198,8 +200,8 @@ inline const char* read_number(const char* at, const char* end, double& value) n
     const char* const whole_end = at;
     if (at != end && *at == '.') {
         const char* const fraction = ++at;
-        // Zeros before the first other digit are none of the nineteen. Of more digits `number` has
-        // the remainder, which may be 0 too.
+        // Leading zeros do not count towards the nineteen. With more digits `number` is a remainder
+        // modulo 2^64, which may also be 0.
         if (number == 0 && count == 1) {
             count = 0;
             while (at != end && *at == '0') ++at;
@@ -216,7 +218,7 @@ inline const char* read_number(const char* at, const char* end, double& value) n
         const auto [stop, error] = std::from_chars(begin, at, value);
         return error == std::errc() && stop == at ? at : nullptr;
     }
-    // -0 is a whole number, which has no sign: -0.0 is the real one.
+    // -0 is a whole number, which has no sign; -0.0 is a real number with one.
     if (is_negative && !(number == 0 && at == whole_end)) value = -value;
     return at;
 }

@@ -18,7 +18,7 @@
 namespace penstock::py {
 namespace {
 
-// Room for a text whose size is known only at its end.
+// A growing buffer for text of unknown length.
 class TextWriter {
 public:
     explicit TextWriter(std::size_t room) { text_.reserve(room); }
@@ -29,7 +29,7 @@ public:
     void number(Value value) {
         add_digits(value);
     }
-    // The shortest text that is read as the same number, and as a real one.
+    // The shortest text that reads back as the same number, and as a real.
     void number(double value) {
         if (std::isnan(value)) return add("NaN");
         if (std::isinf(value)) return add(value < 0 ? "-Infinity" : "Infinity");
@@ -69,7 +69,7 @@ void write_list(TextWriter& out, std::size_t count, Item&& item) {
     out.add(']');
 }
 
-// The bytes of values, lengths and widths; the last two may be missing.
+// The bytes of values, lengths and widths; the last two may be absent.
 struct Parts {
     std::span<const std::byte> values;
     std::optional<std::span<const std::byte>> lengths;
@@ -81,7 +81,7 @@ class ListWriter {
 public:
     ListWriter(const Parts& parts, TextWriter& out) noexcept : parts_(parts), out_(out) {}
 
-    // False: lengths or widths do not add up to what there is. Nothing beyond it is read.
+    // False: lengths or widths do not add up to the number of values. Nothing beyond them is read.
     bool write() {
         const std::size_t all = parts_.values.size() / sizeof(Value);
         if (!parts_.lengths) {
@@ -133,7 +133,7 @@ private:
 
 template <typename Value>
 nb::object write_as(const Parts& parts) {
-    constexpr std::size_t kUsual = 8;  // letters of a number
+    constexpr std::size_t kUsual = 8;  // characters of a number
     TextWriter out(parts.values.size() / sizeof(Value) * kUsual + 2);
     bool is_sound = false;
     {

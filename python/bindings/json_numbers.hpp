@@ -1,5 +1,5 @@
-// Columns of numbers as JSON text, without a Python object for each number. For the HTTP face,
-// whose answers are mostly that.
+// Columns of numbers as JSON text, without a Python object for each number. For the HTTP server,
+// whose answers consist mostly of such columns.
 #pragma once
 
 #include <nanobind/nanobind.h>

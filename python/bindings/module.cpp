@@ -1,5 +1,5 @@
-// penstock._core: the library for the Python package, which is its only user.
-// One file per concept; this one only puts them together.
+// penstock._core: the library for the Python package, which is its only user. One file for each
+// concept; this one combines them.
 #include <nanobind/nanobind.h>
 
 #include "array_pool.hpp"
@@ -22,13 +22,13 @@
 #include "wait.hpp"
 #include "writer.hpp"
 
-// nanobind's own entry, under another name: it must not run in a second interpreter, whose end
-// takes away what the first one still uses.
+// nanobind's own entry under another name: it must not run in a second interpreter, whose end would
+// free what the first one still uses.
 #define PyInit__core penstock_init_core
 NB_MODULE(_core, module) {
     using namespace penstock::py;  // NOLINT(google-build-using-namespace)
 
-    // Handles that live in module globals are closed by the kernel when the process ends.
+    // Handles in module globals are closed by the kernel when the process ends.
     nb::set_leak_warnings(false);
     module.attr("__version__") = PENSTOCK_VERSION;
     bind_errors(module);
@@ -55,7 +55,7 @@ NB_MODULE(_core, module) {
 }
 #undef PyInit__core
 
-// The name that Python looks for.
+// The name that Python looks up.
 extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier)
     if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError,

@@ -17,8 +17,8 @@ namespace {
 
 enum class Filled : std::uint8_t { Yes, TooNarrow, Foreign };
 
-// The items of a list or a tuple, of these very types; of anything else nothing, and `known` false.
-// None of what follows runs Python code, so that no item can go away meanwhile.
+// The items of a list or a tuple, exactly of these types; otherwise nothing, and `known` false. The
+// code that follows runs no Python code, so that no item can be freed meanwhile.
 std::span<PyObject* const> items_of(nb::handle values, bool& known) noexcept {
     PyObject* const object = values.ptr();
     known = PyList_CheckExact(object) || PyTuple_CheckExact(object);
@@ -44,7 +44,7 @@ Filled fill_integers(std::span<PyObject* const> items, Number* to) noexcept {
 }
 
 Filled fill_reals(std::span<PyObject* const> items, double* to) noexcept {
-    constexpr long long kExact = 1LL << 53U;  // what lies beyond is for NumPy to judge
+    constexpr long long kExact = 1LL << 53U;  // larger numbers are left to NumPy
     for (PyObject* const item : items) {
         if (PyFloat_CheckExact(item)) {
             *to++ = PyFloat_AS_DOUBLE(item);
@@ -112,7 +112,7 @@ nb::object list_from(const Py_buffer& buffer) {
     return list;
 }
 
-// Of the buffer's type, as struct names it. Unset for those that NumPy makes a list of as fast.
+// By the buffer's type in struct's notation. Unset for types that NumPy converts as fast.
 nb::object list_of_type(const Py_buffer& buffer) {
     const std::string_view type = buffer.format == nullptr ? "B" : buffer.format;
     if (type == "i") return list_from<std::int32_t>(buffer);
@@ -133,7 +133,7 @@ nb::object number_list(nb::handle array) {
             if (nb::object list = list_of_type(buffer); list.is_valid()) return list;
         }
     } else {
-        PyErr_Clear();  // scattered, or of a type that no buffer has: NumPy knows
+        PyErr_Clear();  // scattered, or of a type without a buffer format: left to NumPy
     }
     return array.attr("tolist")();
 }
@@ -142,13 +142,13 @@ nb::object number_list(nb::handle array) {
 
 void bind_number_lists(nb::module_& module) {
     module.def("integer_array", &integer_array, nb::arg("values").none(),
-               "A list or tuple of ints as an array: int32 where all fit, else int64.\n\n"
-               "None if it is no list or tuple, or holds anything but ints of 64 bits.");
+               "A list or tuple of ints as an array: int32 if all fit, otherwise int64.\n\n"
+               "None unless it is a list or tuple of ints of 64 bits.");
     module.def("real_array", &real_array, nb::arg("values").none(),
                "A list or tuple of floats and ints as an array of float64.\n\n"
-               "None if it is no list or tuple, or holds anything else, or an int beyond 2**53.");
+               "None unless it is a list or tuple of these, with ints up to 2**53.");
     module.def("number_list", &number_list, nb::arg("array").none(),
-               "What ``array.tolist()`` gives, sooner where the array has one dimension.");
+               "The result of ``array.tolist()``, faster for arrays of one dimension.");
 }
 
 }  // namespace penstock::py

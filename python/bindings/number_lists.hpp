@@ -1,5 +1,5 @@
-// Lists of Python's numbers as arrays, and back: tokens and what belongs to them come as lists from
-// every engine. NumPy looks at each item twice and takes 30 to 40 ns for it, this a tenth.
+// Lists of Python numbers to arrays, and back: engines give tokens and their values as lists. NumPy
+// reads each item twice and takes 30 to 40 ns for it, this a tenth.
 #pragma once
 
 #include <nanobind/nanobind.h>

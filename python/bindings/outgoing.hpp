@@ -26,8 +26,8 @@
 
 namespace penstock::py {
 
-// Messages up to this size are put together on the stack: a copy of nanoseconds, and no block or
-// loan where they fit in without one.
+// Messages up to this size are built on the stack: a copy of nanoseconds, and no block or loan if
+// they fit without one.
 inline constexpr std::size_t kShort = 2048;
 
 inline Format format_of(const Encoded& message) noexcept {
@@ -52,7 +52,7 @@ void send_copy(Outlet& outlet, std::span<const std::byte> message, Format format
         [&](const Wait& wait) { return outlet.send(message, format, wait); });
 }
 
-// `fill(std::byte*)` writes the message where it will be read.
+// `fill(std::byte*)` writes the message in place.
 template <typename Outlet, typename Fill>
 void send_in_place(Outlet& outlet, std::size_t nbytes, Format format, Deadline deadline,
                    const Fill& fill) {
@@ -88,7 +88,7 @@ void send_span(Outlet outlet, std::span<const std::byte> message, Deadline deadl
     }
 }
 
-// In a thread of its own, while the event loop goes on. Sends nothing, so that a task that is
+// Runs in a thread of its own, while the event loop goes on. Sends nothing, so that a task
 // cancelled at any moment has sent nothing.
 template <typename Outlet>
 void wait_room(Outlet outlet, std::size_t nbytes, nb::handle timeout, const Cancel& cancel) {
@@ -99,7 +99,7 @@ void wait_room(Outlet outlet, std::size_t nbytes, nb::handle timeout, const Canc
         [&](const Wait& wait) { return outlet.wait_room(nbytes, wait); });
 }
 
-// What an async twin sends: encoded or pinned once, and tried until there is room.
+// A message of an async twin: encoded or pinned once, and tried until there is room.
 template <typename Outlet>
 class Outgoing {
 public:

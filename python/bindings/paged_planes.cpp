@@ -7,7 +7,7 @@
 namespace penstock::py {
 namespace {
 
-// A buffer for the length of a scope.
+// A buffer, released at the end of the scope.
 struct Buffer {
     Buffer(nb::handle from, int flags) {
         if (PyObject_GetBuffer(from.ptr(), &view, flags) != 0) {
@@ -20,7 +20,7 @@ struct Buffer {
     Py_buffer view{};
 };
 
-// Not floats, whose bits are block ids too.
+// Not floats, whose bits would pass as block ids too.
 bool is_int64(const Py_buffer& view) {
     const std::string_view format = view.format == nullptr ? "B" : view.format;
     return view.itemsize == sizeof(std::int64_t) && (format == "l" || format == "q");
@@ -31,7 +31,7 @@ bool is_int64(const Py_buffer& view) {
 PagedPlanes::PagedPlanes(nb::handle arrays) {
     try {
         for (const nb::handle array : nb::iter(arrays)) {
-            Py_buffer& buffer = buffers_.emplace_back();  // released with the others, if it fails
+            Py_buffer& buffer = buffers_.emplace_back();  // released with the others if this fails
             if (PyObject_GetBuffer(array.ptr(), &buffer, PyBUF_STRIDED) != 0) {
                 throw nb::python_error();
             }

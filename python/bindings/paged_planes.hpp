@@ -1,6 +1,6 @@
-// penstock._core.PagedPlanes: the layers of an engine's paged KV cache on the host, whose blocks
-// are gathered into reservations and scattered out of objects in one pass. Everything here needs
-// the GIL, but for gather() and scatter().
+// penstock._core.PagedPlanes: the layers of an engine's paged KV cache on the host. Blocks are
+// gathered into reservations and scattered out of objects in one pass. Needs the GIL, except
+// gather() and scatter().
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -16,18 +16,18 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Holds the buffers of the arrays, and by them the arrays, until it is gone.
+// Holds the buffers of the arrays, and thereby the arrays, during its life.
 class PagedPlanes {
 public:
-    // Writable arrays [blocks, tokens, …] of any strides, all of one shape but for the number of
+    // Writable arrays [blocks, tokens, …] of any strides, all of one shape except for the number of
     // blocks. Raises TypeError, BufferError or InvalidArgument.
     explicit PagedPlanes(nb::handle arrays);
     PagedPlanes(const PagedPlanes&) = delete;
     PagedPlanes& operator=(const PagedPlanes&) = delete;
     ~PagedPlanes();
 
-    // The ids of the blocks of a chunk that takes so many bytes. Raises InvalidArgument for what
-    // the cache doesn't have, and for another size.
+    // The block ids of a chunk of `bytes` bytes. Raises InvalidArgument for blocks that the cache
+    // does not have, and for another size.
     [[nodiscard]] std::vector<std::int64_t> parse_blocks(nb::handle blocks,
                                                          std::size_t nbytes) const;
 

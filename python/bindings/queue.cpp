@@ -268,7 +268,7 @@ void bind_queue(nb::module_& module) {
                      [](PyQueue& queue) { return queue.putting().target().replaced().describe(); })
         .def(
             "stats", [](PyQueue& queue) { return to_python(queue.taking().usable().stats()); },
-            "Counters of the whole queue, and how it stands now. Looks at every slot.")
+            "Counters and state of the whole queue. Looks at every slot.")
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
     bind_dead_letters(bound, [](PyQueue& queue) -> Queue& { return queue.taking().usable(); });
     bound.def_prop_ro("_codec", [](const PyQueue& queue) {

@@ -1,5 +1,4 @@
-// A participant of a Queue as a Python object; penstock/queue.py is its face.
-// Everything here needs the GIL.
+// A participant of a Queue as a Python object, behind penstock/queue.py. Needs the GIL.
 #pragma once
 
 #include <memory>
@@ -15,13 +14,13 @@ namespace penstock::py {
 using SharedQueue = Shared<Queue>;
 using QueueSide = Side<Queue>;
 
-// Members are constant but for the sides, which a forked child replaces by its own.
+// Members are constant except the sides, which a forked child replaces by its own.
 class PyQueue {
 public:
     PyQueue(Queue attached, QueueRole role, Codec values, std::uint64_t application,
             const Trust& trust);
 
-    // In a forked child the queue is attached to anew at the first use.
+    // In a forked child the first use attaches to the queue anew.
     QueueSide& putting() { return live().putting; }
     QueueSide& taking() { return live().taking; }
     void close();
@@ -78,7 +77,7 @@ struct QueueOutlet {
 // "creator" or "last_producer"; InvalidArgument otherwise.
 EndsWith parse_ends_with(nb::handle given);
 
-// Whether this handle's codec reads that message; and what is raised if it does not.
+// Whether this handle's codec reads that message; and the exception if it does not.
 bool may_read(const PyQueue& queue, const Delivery& delivery) noexcept;
 [[noreturn]] void refuse_pickle(const QueueSide& side);
 

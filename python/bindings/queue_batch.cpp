@@ -1,7 +1,7 @@
-// penstock._core.Batch: `with queue.get_many() as batch`, messages read where they lie. They are
-// acknowledged when the block ends in good order, and nacked when it raises. Short ones are
-// copied out first, so that arrays which outlive the block hold nothing; those of a longer message
-// hold its memory, and after an exception the message itself, until the last of them is gone.
+// penstock._core.Batch: `with queue.get_many() as batch`, messages read in place. They are
+// acknowledged when the block ends normally, and nacked when it raises. Short messages are copied
+// out first, so that arrays that outlive the block hold nothing; arrays of a longer message hold
+// its memory, and after an exception the message itself, until the last of them is gone.
 #include <cstring>
 #include <memory>
 #include <new>
@@ -16,10 +16,10 @@
 namespace penstock::py {
 namespace {
 
-// A copy costs less than what an array left in some variable does to the queue: the variable of the
-// block itself would keep a message that failed from coming again.
+// Up to this size a copy costs less than an array that stays in some variable: even the variable of
+// the block itself would delay the redelivery of a failed message.
 constexpr std::size_t kCopied = 8192;
-constexpr std::align_val_t kAlignment{64};  // of a delivery's bytes, which decoding relies on
+constexpr std::align_val_t kAlignment{64};  // alignment of a delivery's bytes, which decoding needs
 
 struct FreeAligned {
     void operator()(std::byte* bytes) const noexcept { ::operator delete(bytes, kAlignment); }
@@ -48,7 +48,7 @@ public:
         }
     }
 
-    // At once where nothing lies in it any more, else with the last array.
+    // At once if no array refers to its memory, otherwise with the last array.
     void nack() noexcept {
         if (copy_ != nullptr) {
             delivery_.nack();
@@ -63,8 +63,8 @@ private:
     std::span<const std::byte> bytes_;
 };
 
-// The value of a short message without arrays, which refers to none of the queue's memory. An
-// invalid object for other messages.
+// The value of a short message without arrays, which refers to no memory of the queue. An invalid
+// object for other messages.
 nb::object copied_value_of(const Delivery& delivery, Codec codec) {
     const auto bytes = delivery.bytes();
     if (bytes.size() > kCopied) {
@@ -124,14 +124,15 @@ public:
             }
             failed ? message.nack() : message.acknowledge();
         }
-        // A list that is still referred to has no messages any more: only arrays kept by name stay.
+        // Empties the list: if the program still refers to it, only arrays kept by name stay.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
             throw nb::python_error();
         }
         check(held);
     }
 
-    // As if it had never been entered: each message is where it was, and counts no delivery.
+    // As if the block had never been entered: messages keep their place, and no delivery is
+    // counted.
     void untake() {
         untake_from(copied_, 0);
         const std::vector<nb::object> leases = std::move(leases_);
@@ -160,7 +161,7 @@ private:
         return taken;
     }
 
-    // What this codec may not read stays in the queue, and with it all that came behind it.
+    // A message that this codec may not read stays in the queue, with all that came behind it.
     void leave_unreadable(PyQueue& queue, std::vector<Delivery>& taken) const {
         std::size_t readable = 0;
         while (readable < taken.size() && may_read(queue, taken[readable])) {
@@ -185,7 +186,7 @@ private:
     std::size_t most_;
     bool is_single_;
     Deadline deadline_;
-    std::vector<Delivery> copied_;    // their values refer to nothing of the queue's
+    std::vector<Delivery> copied_;    // their values refer to no memory of the queue
     std::vector<nb::object> leases_;  // of the other messages
     nb::list values_;
 };
@@ -218,7 +219,7 @@ void bind_queue_batch(nb::module_& module) {
     bind_exporter<QueueLease>(module, "_QueueLease");
 
     bind_block<BatchBlock>(module, "Batch",
-                           "Messages of a queue, read where they lie; made by "
+                           "Messages of a queue, read in place; made by "
                            "``Queue.get_many()`` and ``get_view()``.\n\n"
                            "Can be entered once. Acknowledged at the end of the block, nacked "
                            "on an exception.")

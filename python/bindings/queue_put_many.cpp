@@ -1,5 +1,5 @@
-// penstock._core._PutMany: many values in one turn with the queue, and one look for consumers that
-// sleep, where single puts have one each.
+// penstock._core._PutMany: many values in one turn with the queue and one notification of sleeping
+// consumers, where single puts have one each.
 #include <array>
 #include <span>
 
@@ -9,10 +9,10 @@
 namespace penstock::py {
 namespace {
 
-// Short messages that wait to be put together; in the order in which they were added.
+// Short messages collected for one put, in the order in which they were added.
 class Gathered {
 public:
-    // False: it has no room for one more, or that one is of another format.
+    // False: it has no room for one more, or the message has another format.
     [[nodiscard]] bool has_room(std::size_t nbytes, Format format) const noexcept {
         return count_ == 0 || (count_ < kMost && format == format_ && nbytes <= kBytes - used_);
     }
@@ -22,7 +22,7 @@ public:
         messages_[count_++] = {memory_.data() + used_, message.nbytes()};
         used_ += (message.nbytes() + kAlignment - 1) / kAlignment * kAlignment;
     }
-    // Puts them, in one turn. What was put before it raised is counted in `accepted`.
+    // Puts them, in one turn. `accepted` counts what was put, even if this raises.
     void put(QueueSide& side, Deadline deadline, std::size_t& accepted) {
         std::span<const std::span<const std::byte>> rest(messages_.data(), count_);
         count_ = used_ = 0;
@@ -38,7 +38,7 @@ public:
 private:
     static constexpr std::size_t kMost = 64;
     static constexpr std::size_t kBytes = 32 * 1024;
-    static constexpr std::size_t kAlignment = 64;  // of messages, which writing relies on
+    static constexpr std::size_t kAlignment = 64;  // alignment of messages, which writing needs
     static_assert(kShort <= kBytes);
 
     // Leaves in `rest` what was not put.
@@ -62,12 +62,12 @@ private:
     Format format_ = Format::Typed;
 };
 
-// One call of put_many(), which is asked afterwards how far it came.
+// One call of put_many(), which also tells its caller how many were accepted.
 class PutMany {
 public:
     void put(PyQueue& queue, nb::handle values, nb::handle timeout) {
         const Deadline deadline = parse_timeout(timeout);
-        // Making a pickle runs code, which may use the queue: it finds what came before in there.
+        // Pickling runs code, which may use the queue: it must find the earlier values there.
         const bool is_plain = queue.codec == Codec::Typed &&
                               (PyList_CheckExact(values.ptr()) || PyTuple_CheckExact(values.ptr()));
         if (is_plain) {
@@ -82,7 +82,7 @@ public:
 private:
     static constexpr std::size_t kBreathe = 64;  // values
 
-    // What an iterator gives may depend on what was put before.
+    // An iterator's next value may depend on what was put before.
     void put_each(PyQueue& queue, nb::handle values, Deadline deadline) {
         for (nb::handle value : nb::iter(values)) {
             send_encoded(QueueOutlet(queue), encode(value, queue.codec), deadline);
@@ -93,7 +93,7 @@ private:
     void put_sequence(PyQueue& queue, nb::handle values, Deadline deadline) {
         Gathered gathered;
         try {
-            // A list may change while other threads run: each look at it is a fresh one.
+            // A list may change while other threads run: each access reads its size and items anew.
             for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values.ptr()); ++i) {
                 const nb::object value = nb::borrow(PySequence_Fast_GET_ITEM(values.ptr(), i));
                 put_one(queue, encode(value, queue.codec), deadline, gathered);
@@ -105,8 +105,8 @@ private:
         gathered.put(queue.putting(), deadline, accepted);
     }
 
-    // What came before the value that failed is put; but Ctrl-C waits for no room, and want of it
-    // does not take the place of Ctrl-C.
+    // Puts the values before the one that failed. Ctrl-C does not wait for room, and lack of room
+    // does not replace Ctrl-C.
     void put_before(const nb::python_error& failure, PyQueue& queue, Deadline deadline,
                     Gathered& gathered) {
         if (failure.matches(PyExc_Exception)) {
@@ -115,7 +115,7 @@ private:
         }
         try {
             gathered.put(queue.putting(), Deadline::now(), accepted);
-        } catch (const nb::python_error&) {  // `accepted` says how far it came
+        } catch (const nb::python_error&) {  // `accepted` says how many were put
         }
     }
 

@@ -1,5 +1,4 @@
-// The reader of a Broadcast as a Python object; penstock/broadcast.py is its face.
-// Everything here needs the GIL.
+// The reader of a Broadcast as a Python object, behind penstock/broadcast.py. Needs the GIL.
 #pragma once
 
 #include <optional>
@@ -11,8 +10,8 @@
 
 namespace penstock::py {
 
-// Members belong to the thread with the Turn, except the constants, and `core` for the calls that
-// the library allows to any thread.
+// Members belong to the thread with the Turn, except constants, and `core` for calls that the
+// library allows to any thread.
 struct Reader final : Handle {
     Reader(BroadcastReader attached, const std::string& name, unsigned rank_of_it, Codec values);
 
@@ -26,10 +25,10 @@ struct Reader final : Handle {
     const unsigned rank;
     const std::string name;
     const std::string instance;
-    // The next message: received, but not yet taken in the way that its format asks for.
+    // The next message: received and not consumed yet, for example after a refusal of its format.
     std::optional<BroadcastMessage> pending;
 
-    // Waits until there is a pending message. Raises what recv() raises.
+    // Waits until there is a pending message. Raises as recv() does.
     void await_message(Turn& turn, Deadline deadline, const Cancel* cancel = nullptr);
     // The next message for recv() and recv_view(). Incompatible leaves it pending.
     BroadcastMessage take_message(Deadline deadline);

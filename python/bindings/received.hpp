@@ -1,5 +1,5 @@
-// What was received, of any concept, as Python's: a copy of one's own, or a view of the memory in
-// which it lies, which is kept as long as the view. Everything here needs the GIL.
+// Received messages and objects as Python values: a copy, or a view of the memory in which they
+// lie, kept as long as the view. Needs the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -12,7 +12,7 @@
 
 namespace penstock::py {
 
-// A message, or an object without its metadata. `Format::Tensor` is only a store's.
+// A message, or an object without its metadata. `Format::Tensor` occurs in stores only.
 struct Content {
     std::span<const std::byte> bytes;
     Format format;
@@ -22,10 +22,10 @@ struct Content {
 nb::object copy_of(const Content& content, Codec codec);
 
 // A memoryview of `exporter`, or the value whose arrays refer to it: `content` is its buffer, which
-// must be 64-byte aligned where there are arrays. Raises Corrupt, Incompatible.
+// must be 64-byte aligned if there are arrays. Raises Corrupt, Incompatible.
 nb::object view_of(const Content& content, const nb::object& exporter, Codec codec);
 
-// A memoryview of whatever exports a buffer.
+// A memoryview of any object that exports a buffer.
 nb::object memory_view_of(const nb::object& exporter);
 
 // Binds a class of what was received, which keeps its `bytes()` and exports them as a read-only

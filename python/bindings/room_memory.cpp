@@ -14,11 +14,11 @@
 namespace penstock::py {
 namespace {
 
-// From here on moving the pages costs less than copying what was written: 30 us, whatever the size,
-// and a copy of 256 KiB out of the cache takes as long.
+// Size from which moving the pages (30 us, whatever the size) costs less than copying what was
+// written: a copy of 256 KiB out of the cache takes as long.
 constexpr std::size_t kLarge = std::size_t{256} << 10U;
 
-// Zeros: what is not written goes to others, too, and was this process's own.
+// Zeroed: bytes that are not written are published too, and must not be old data of this process.
 std::byte* allocate(std::size_t bytes, std::size_t alignment) {
     const std::size_t size = (std::max<std::size_t>(bytes, 1) + alignment - 1) & ~(alignment - 1);
     void* const memory = std::aligned_alloc(alignment, size);
@@ -30,7 +30,7 @@ std::byte* allocate(std::size_t bytes, std::size_t alignment) {
 
 bool has_given_up = false;
 
-// Its writers can't be kept out: so it stays theirs, and is never another's room.
+// Its writers can't be stopped: the room stays this process's, and is not reused.
 [[noreturn]] void give_up(StoreRoom& room, const std::error_code& error) {
     [[maybe_unused]] const auto* const kept = new StoreRoom(std::move(room));
     has_given_up = true;
@@ -54,7 +54,7 @@ RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_pla
         return;
     }
     if (bytes.size() >= kLarge && !is_fixed) {
-        std::error_code error;  // whatever it is: there is another way
+        std::error_code error;  // ignored: the room is copied instead
         window_ = os::PageWindow::open(bytes.data(), bytes.size(), error);
     }
     if (!window_.is_open()) {
@@ -63,7 +63,7 @@ RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_pla
 }
 
 void RoomMemory::cut_off(StoreRoom& room) {
-    // Where the store was left, at exit, or lost, the room may be in use by another process.
+    // If the store was left, at exit, or lost, the room may be in use by another process.
     if (in_place_ != nullptr || !room.is_usable()) {
         return;
     }
@@ -71,7 +71,7 @@ void RoomMemory::cut_off(StoreRoom& room) {
     if (!window_.is_open()) {
         return copy_payload(bytes.data(), private_.get(), bytes.size());
     }
-    // Pages are moved back without the descriptor, wherever the kernel can.
+    // Pages are moved back without the descriptor if the kernel can.
     const StorePlace place = room.place();
     std::error_code error = window_.give_back(place.descriptor, place.offset, !place.is_fixed);
     if (!error) {
@@ -94,7 +94,7 @@ bool RoomMemory::take_away() noexcept {
 }
 
 void RoomMemory::forget_object() noexcept {
-    // It is private already: if it must stay, it shows what others put there, and does no harm.
+    // The range is private already: if it must stay, it is harmless.
     if (window_.is_open()) {
         [[maybe_unused]] const std::error_code error = window_.show_zeros();
     }

@@ -1,9 +1,10 @@
-// What Python writes into while it fills a reservation: never the store's own mapping, so that what
-// is left over of it after the commit can't reach the object.
+// Memory that Python writes into while it fills a reservation: never the store's own mapping, so
+// that references left over after the commit can't reach the object.
 //
-// Small rooms are private memory, copied in at the commit. Large ones are the object's very pages,
+// Small rooms are private memory, copied in at the commit. Large ones are the object's own pages,
 // at addresses of their own (os/page_window.hpp), which show a private copy from the commit on.
-// Pages that must not be moved are copied in too, unless the caller vouches for what is left over.
+// Pages that must not be moved are copied too, unless the caller guarantees that nothing writes
+// after the commit.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +16,12 @@
 
 namespace penstock::py {
 
-// Everything here needs the GIL. In a forked child nothing may be called but the destructor.
+// Needs the GIL. In a forked child only the destructor may be called.
 class RoomMemory {
 public:
     RoomMemory() noexcept = default;
-    // Memory for what `room` has, aligned as its object is. `in_place`: pages that must not be
-    // moved are written where they are, because the caller makes sure that nothing writes after the
+    // Memory for `room`, aligned as its object is. `in_place`: pages that must not be moved are
+    // written in the mapping itself, because the caller guarantees that nothing writes after the
     // commit; a GPU copies into memory that is registered with it. Throws std::bad_alloc.
     RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_place);
 
@@ -31,23 +32,23 @@ public:
         }
         return window_.is_open() ? window_.data() : private_.get();
     }
-    // From the commit on what is here is the object itself: it must stay pinned as long.
+    // After the commit this memory shows the object itself, which must stay pinned as long.
     [[nodiscard]] bool shows_object() const noexcept {
         return window_.is_open() || in_place_ != nullptr;
     }
 
-    // Before the room is committed: all that was written is in it, and from here on no write
-    // reaches it any more. Raises NoSpace, and keeps the room then until the process ends, because
-    // it may still be written.
+    // Before the commit: puts everything that was written into the room, after which no write
+    // reaches it. On failure raises NoSpace and keeps the room until the process ends, because it
+    // may still be written.
     void cut_off(StoreRoom& room);
-    // The room will be another's in a moment: writes don't reach it any more, and what is left over
-    // reads zeros. False: they still do.
+    // The room is about to be reused: makes left-over references read zeros, and their writes
+    // private. False: writes still reach the room.
     [[nodiscard]] bool take_away() noexcept;
-    // Whether a room was kept, because it may still be written.
+    // Whether a room was kept because it may still be written.
     [[nodiscard]] static bool is_any_kept() noexcept;
-    // The object is not there any more: what is left over reads zeros.
+    // The object is gone: left-over references read zeros.
     void forget_object() noexcept;
-    // Instead of a commit; the room is free then. Raises as cut_off().
+    // Instead of a commit; frees the room. Raises as cut_off().
     void drop(StoreRoom& room);
 
 private:

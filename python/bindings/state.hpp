@@ -1,4 +1,4 @@
-// The library's structs about participants and how things stand, as dicts with the same names;
+// The library's structs of participants and statistics, as dicts with the same names;
 // penstock/state.py makes its dataclasses of them.
 #pragma once
 

@@ -71,20 +71,20 @@ void bind_class(nb::module_& module, const char* name, const char* home, const c
 void bind_statistics(nb::module_& module) {
     bind_class<BroadcastStats>(
         module, "BroadcastStats", "penstock.state", "broadcast",
-        "Counters of one handle, or of a whole Broadcast when looked at from outside.");
+        "Counters of one handle, or of a whole Broadcast seen from outside.");
     bind_class<QueueStats>(module, "QueueStats", "penstock.state", "queue",
-                           "Counters of a whole queue since its creation, and how it stands now.");
+                           "Counters of a whole queue since its creation, and its present state.");
     bind_class<StoreStats>(
         module, "StoreStats", "penstock.state", "store",
-        "Counters of a whole store since its creation, and how it stands now.\n\n"
+        "Counters of a whole store since its creation, and its present state.\n\n"
         "``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after "
         "``free_bytes``.");
     bind_class<EnvironmentStats>(
         module, "EnvironmentStats", "penstock.trajectories.state", "environment",
-        "One environment; with no name those that are gone and have left groups behind.");
+        "One environment; without a name, those that have left and whose groups remain.");
     bind_class<TrajectoryStats>(module, "TrajectoryStats", "penstock.trajectories.state",
                                 "trajectories",
-                                "Counters of the whole queue, and its participants now.");
+                                "Counters of the whole queue, and its present participants.");
 }
 
 }  // namespace penstock::py

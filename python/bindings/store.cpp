@@ -337,8 +337,8 @@ void bind_store(nb::module_& module) {
                     return live->stats();
                 }());
             },
-            "Of the whole store; ``used_bytes`` and ``free_bytes`` are the capacity, to the byte."
-            "\n\nLooks at every object.")
+            "Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the "
+            "capacity.\n\nLooks at every object.")
         .def_prop_ro(
             "capacity", [](PyStore& store) { return store.live()->capacity(); },
             "Bytes that objects with their keys and metadata may take. Closed after ``close()``.")

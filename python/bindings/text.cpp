@@ -1,4 +1,4 @@
-// From bytes to str, and from a str to what a terminal can be given.
+// Bytes to str, and str to printable text.
 #include "text.hpp"
 
 #include <string>
@@ -13,7 +13,7 @@ nb::str printable(nb::handle text) {
     if (!PyUnicode_Check(text.ptr())) {
         raise_wrong_type("text", "a str", text);
     }
-    // Bytes of a file's name come back, and are shown as such.
+    // Surrogates of a file's name are converted back to bytes, and shown as such.
     nb::object bytes = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "surrogateescape"));
     if (!bytes.is_valid()) {
         PyErr_Clear();
@@ -41,8 +41,8 @@ nb::str to_text(std::string_view bytes, Text text) {
 void bind_text(nb::module_& module) {
     module.def(
         "printable", &printable, nb::arg("text").none(),
-        "The text without characters that a terminal obeys or does not show: control, format "
-        "and bidirectional ones come out escaped, as do bytes that are no UTF-8.");
+        "The text without characters that a terminal obeys or does not show: control, format and "
+        "bidirectional characters are escaped, as are bytes that are not valid UTF-8.");
 }
 
 }  // namespace penstock::py

@@ -1,5 +1,5 @@
-// penstock._core: TrajectoryWriter, Rollout and TrajectoryReader. Groups are encoded as any value
-// is; the library checks them before they are put.
+// penstock._core: TrajectoryWriter, Rollout and TrajectoryReader. Groups are encoded like any
+// value; the library checks them before they are put.
 #include "trajectories.hpp"
 
 #include <nanobind/stl/optional.h>
@@ -170,7 +170,7 @@ void put(PyWriter& writer, const Encoded& encoded, Rollout* rollout, Deadline de
              [&](const Wait& wait) { return side.target().commit(*loan, rollout, wait); });
 }
 
-// What an async twin puts: encoded once, and tried until there is room.
+// A group of an async twin: encoded once, and tried until there is room.
 class OutgoingGroup {
 public:
     explicit OutgoingGroup(nb::handle message) : encoded_(encode(message, Codec::Typed)) {}
@@ -179,7 +179,7 @@ public:
         put(writer, encoded_, rollout, Deadline::now());
     }
 
-    // In a thread of its own, while the event loop goes on. Puts nothing.
+    // Runs in a thread of its own, while the event loop goes on. Puts nothing.
     void wait_for_room(PyWriter& writer, nb::handle timeout, const Cancel& cancel) const {
         const Deadline deadline = parse_timeout(timeout);
         WriterSide& side = writer.putting;
@@ -232,7 +232,7 @@ void restore(PyReader& reader, nb::handle message) {
         [&](const Wait&) { return reader.reader.restore(std::move(copy)); });
 }
 
-// What is wrong with a message that should be a group; Corrupt where that is something.
+// Raises Corrupt if a message is not a sound group.
 void check_group(nb::handle message) {
     const Pinned pinned(message, Pinned::Access::Read);
     const Result<GroupView> group = read_group(pinned.bytes());
@@ -248,8 +248,7 @@ void bind_common(Bound& bound) {
         .def_prop_ro("name", &name_of<&Self::name, Self>,
                      "The name it was created with, or attached to.")
         .def_ro("_instance", &Self::instance)
-        .def("close", &Self::close,
-             "Leave. Ends waits of other threads. The second time it does nothing.");
+        .def("close", &Self::close, "Leave. Ends waits of other threads. Idempotent.");
 }
 
 void bind_writer_class(nb::module_& module) {
@@ -259,11 +258,11 @@ void bind_writer_class(nb::module_& module) {
         .def("wait_for_room", &OutgoingGroup::wait_for_room, nb::arg("writer"),
              nb::arg("timeout").none(), nb::arg("cancel"));
     nb::class_<Rollout>(module, "Rollout", "Credit for one group.")
-        .def_prop_ro("version", &Rollout::version, "The policy's version when it began.")
-        .def("release", &Rollout::release, "Give the credit back: nothing comes of it.");
-    auto bound = bind_handle<PyWriter>(
-        module, "TrajectoryWriter", "writer",
-        "An environment; penstock.trajectories.TrajectoryWriter is its face.");
+        .def_prop_ro("version", &Rollout::version, "The policy's version when the rollout began.")
+        .def("release", &Rollout::release, "Return the credit without a group.");
+    auto bound =
+        bind_handle<PyWriter>(module, "TrajectoryWriter", "writer",
+                              "An environment, behind penstock.trajectories.TrajectoryWriter.");
     bind_common(bound);
     bound
         .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -276,13 +275,13 @@ void bind_writer_class(nb::module_& module) {
                      [](PyWriter& writer) { return writer.putting.target().replaced().describe(); })
         .def_ro("environment", &PyWriter::environment, "The environment's name.")
         .def_ro("env_id", &PyWriter::env_id,
-                "The environment's number, as attached with, or given out by the queue from 1.")
+                "The environment's number: given at attachment, or assigned by the queue, from 1.")
         .def_prop_ro(
             "version", [](PyWriter& writer) { return writer.beginning.usable().version(); },
             "The policy's version: the step of the trainer's last ``ack()``. Closed after "
             "``close()``.")
         .def("credit", &credit,
-             "How many groups of ``group_size`` could be begun now; 0: enough is on the way.\n\n"
+             "How many groups of ``group_size`` could be begun now; 0: no credit is left.\n\n"
              "Raises Closed after ``close()``.")
         .def("_begin", &begin, nb::arg("timeout").none())
         .def(
@@ -294,16 +293,15 @@ void bind_writer_class(nb::module_& module) {
             nb::arg("message").none(), nb::arg("rollout").none(), nb::arg("timeout").none())
         .def(
             "end", [](PyWriter& writer) { writer.putting.usable().end(); },
-            "End the stream without leaving: nothing more is accepted. By any participant.")
+            "End the stream without leaving: nothing more is accepted. Any participant may call.")
         .def(
             "stats", [](PyWriter& writer) { return to_python(writer.putting.usable().stats()); },
-            "Of the whole queue. Looks at every slot.");
+            "Counters and state of the whole queue. Looks at every slot.");
 }
 
 void bind_reader_class(nb::module_& module) {
-    auto bound =
-        bind_handle<PyReader>(module, "TrajectoryReader", "reader",
-                              "A trainer; penstock.trajectories.TrajectoryReader is its face.");
+    auto bound = bind_handle<PyReader>(module, "TrajectoryReader", "reader",
+                                       "A trainer, behind penstock.trajectories.TrajectoryReader.");
     bind_common(bound);
     bound
         .def("__init__", &make_reader, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -315,7 +313,8 @@ void bind_reader_class(nb::module_& module) {
         .def_prop_ro(
             "version", [](PyReader& reader) { return reader.usable().version(); },
             "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
-        .def_ro("sequences", &PyReader::sequences, "Sequences of a batch, as created or attached.")
+        .def_ro("sequences", &PyReader::sequences,
+                "Sequences of a batch, as given at creation or attachment.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift").none(), nb::arg("drop_stale").none(),
              nb::arg("set_oversized_aside").none(), nb::arg("timeout").none())
@@ -333,25 +332,26 @@ void bind_reader_class(nb::module_& module) {
                     Deadline::never(), [] { return true; },
                     [&](const Wait&) { return reader.reader.drop_waiting(); });
             },
-            "Throw away what waits and no trainer has, and go on: how many groups.\n\n"
-            "Dead letters stay. Takes time in proportion to what waits.")
+            "Drop the waiting groups that no trainer holds, and go on; return how many.\n\n"
+            "Dead letters stay. Takes time in proportion to the number of groups.")
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message").none())
-        .def("_set_version",
-             [](PyReader& reader, std::uint64_t version) { reader.usable().set_version(version); })
+        .def(
+            "_raise_version",
+            [](PyReader& reader, std::uint64_t version) { reader.usable().raise_version(version); })
         .def(
             "discard",
             [](PyReader& reader) {
                 return with_turn(reader, [&] { return reader.reader.discard(); });
             },
-            "End the stream and throw away what is queued, and the dead letters: how many groups.")
+            "End the stream and drop queued groups and dead letters; return how many.")
         .def(
             "end", [](PyReader& reader) { reader.usable().end(); },
-            "End the stream without leaving: nothing more is accepted. By any participant.")
+            "End the stream without leaving: nothing more is accepted. Any participant may call.")
         .def("_reopen", [](PyReader& reader) { return reader.usable().reopen(); })
         .def(
             "stats", [](PyReader& reader) { return to_python(reader.usable().stats()); },
-            "Of the whole queue. Looks at every slot.");
+            "Counters and state of the whole queue. Looks at every slot.");
     bind_dead_letters(bound, [](PyReader& reader) -> TrajectoryReader& { return reader.usable(); });
     module.def("_check_group", &check_group, nb::arg("message"));
 }

@@ -1,5 +1,5 @@
-// Environments, trainers and batches as Python objects; penstock/trajectories/ is their face.
-// Everything here needs the GIL.
+// Environments, trainers and batches as Python objects, behind penstock/trajectories/. Needs the
+// GIL.
 #pragma once
 
 #include "handle.hpp"
@@ -7,7 +7,7 @@
 
 namespace penstock::py {
 
-// A batch of a reader; outlives it: the batch keeps the queue's memory by itself.
+// A batch may outlive its reader: it keeps the queue's memory by itself.
 void bind_trajectory_batch(nb::module_& module);
 void bind_trajectories(nb::module_& module);
 

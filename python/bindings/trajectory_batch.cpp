@@ -38,7 +38,7 @@ void check_open(const TrajectoryBatch& batch) {
     }
 }
 
-// The types of DLPack that a column may become.
+// DLPack types that a column may be converted to.
 struct ArrayType {
     nb::dlpack::dtype_code code;
     std::uint8_t bits;
@@ -67,7 +67,7 @@ std::optional<DType> dtype_of(const Array& array) {
     return std::nullopt;
 }
 
-// What is behind the first `leading` dimensions must lie in a row.
+// All dimensions behind the first `leading` must be contiguous.
 template <typename Array>
 bool is_contiguous(const Array& array, std::size_t leading) {
     std::int64_t expected = 1;

@@ -1,5 +1,5 @@
-// penstock._core.View: `with reader.recv_view() as obj`, a message read where it lies. Arrays made
-// of it hold its lease, so that the room is given back when the last of them is gone.
+// penstock._core.View: `with reader.recv_view() as obj`, a message read in place. Arrays made of it
+// hold its lease, so that the room is given back when the last of them is gone.
 #include <utility>
 
 #include "context.hpp"
@@ -36,7 +36,7 @@ public:
         const Status held = failed ? Status::ok() : message_of(lease_).check_held();
         const Life given(lease_);
         lease_.reset();
-        // Arrays that were made of it are still there: it may be for long.
+        // Arrays over the message still exist, perhaps for long.
         if (const nb::object kept = given.object(); kept.is_valid()) {
             message_of(kept).keep();
         }
@@ -64,7 +64,7 @@ void bind_view(nb::module_& module) {
     bind_exporter<BroadcastMessage>(module, "_Lease");
 
     bind_block<ViewBlock>(module, "View",
-                          "One message of a Broadcast, read where it lies; made by "
+                          "One message of a Broadcast, read in place; made by "
                           "``BroadcastReader.recv_view()``.\n\n"
                           "Can be entered once, by any thread of its process.");
 }

@@ -1,6 +1,6 @@
-// Timeouts, signals and the end of the interpreter, for every call that waits without the GIL.
-// A thread is "left behind" when the interpreter ends while it is still in such a call: touching
-// Python then would kill the process, so it parks for the moment that is left of it.
+// Timeouts, signals and the end of the interpreter, for every call that waits without the GIL. A
+// thread is "left behind" if the interpreter ends while it is in such a call: touching Python then
+// would crash the process, so it parks until the process ends.
 #include "wait.hpp"
 
 #include <pthread.h>
@@ -18,6 +18,7 @@
 #include "arguments.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
+#include "segment/words/atomics.hpp"
 #include "store_view.hpp"
 
 namespace penstock::py {
@@ -25,35 +26,35 @@ namespace {
 
 std::atomic<unsigned long> main_thread{0};
 std::atomic<bool> interpreter_ends{false};
-// Of run_cancellable(), while this thread is in it.
+// Cancel of run_cancellable(), while this thread is in it.
 thread_local const Cancel* cancel_of_thread = nullptr;
-// Threads that must not enter Python any more, though the interpreter has not ended yet. Never
-// freed: a thread that reads it may have no GIL.
+// Threads that must not enter Python any more, although the interpreter has not ended yet. Never
+// freed: a thread that reads it may not hold the GIL.
 std::atomic<const std::vector<unsigned long>*> left_behind{nullptr};
-// Threads between the decision to take the GIL back and having it.
+// Threads that have decided to retake the GIL and do not have it yet.
 std::atomic<int> coming_back{0};
-// Threads that are without the GIL, inside the library.
+// Threads inside the library without the GIL.
 std::atomic<int> inside{0};
-// How long the end of the process waits for those: far longer than any slice or copy takes.
+// How long the end of the process waits for those threads: far longer than any slice or copy takes.
 constexpr auto kPatience = std::chrono::seconds(5);
 
-// Of every wait that is going on. With the GIL.
+// All current waits. Needs the GIL.
 std::vector<const ListedWait*> listed;
 
 bool on_main_thread() noexcept {
-    return PyThread_get_thread_ident() == main_thread.load(std::memory_order_relaxed);
+    return PyThread_get_thread_ident() == detail::load_relaxed(main_thread);
 }
 
 // In a forked child the forking thread is the only one, and the main one.
 void after_fork_in_child() noexcept {
-    main_thread.store(PyThread_get_thread_ident(), std::memory_order_relaxed);
-    coming_back.store(0, std::memory_order_relaxed);
-    inside.store(0, std::memory_order_relaxed);
+    detail::store_relaxed(main_thread, PyThread_get_thread_ident());
+    detail::store_relaxed(coming_back, 0);
+    detail::store_relaxed(inside, 0);
     listed.clear();
 }
 
-// `call()`; its waits on this thread end within 80 ms after `cancel` is cancelled. So every call
-// that waits can be left by a task, and none of them needs an argument for it.
+// Runs `call()`; its waits on this thread end within 80 ms after `cancel` is cancelled. So a task
+// can leave every waiting call, and none of them needs an argument for it.
 nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     struct Scope {
         explicit Scope(const Cancel* cancel) noexcept
@@ -73,8 +74,8 @@ nb::object run_cancellable(const Cancel& cancel, const nb::callable& call) {
     }
 }
 
-// Afterwards each of these threads, or every one but the main thread, is either parked or holds the
-// GIL like any Python thread, and parks when it would take it back.
+// Afterwards each of these threads, or every one but the main thread, is parked, or holds the GIL
+// like any Python thread and parks when it would retake it.
 void end_waits(nb::handle threads) {
     if (threads.is_none()) {
         interpreter_ends.store(true);
@@ -92,7 +93,7 @@ void end_waits(nb::handle threads) {
     PyEval_RestoreThread(state);
 }
 
-// The threads in waits that nothing outside this process can end.
+// Threads in waits that no other process can end.
 nb::set waits_in_vain() {
     nb::set threads;
     for (const ListedWait* const wait : listed) {
@@ -103,7 +104,7 @@ nb::set waits_in_vain() {
     return threads;
 }
 
-// Lets them end with what is there, and then Closed.
+// Ends their streams: they get what is left, then Closed.
 void end_awaited_streams() {
     for (const ListedWait* const wait : listed) {
         if (wait->is_in_vain()) {
@@ -112,7 +113,7 @@ void end_awaited_streams() {
     }
 }
 
-// A thread for the end of the process, where the interpreter starts none any more.
+// A thread for the end of the process, when the interpreter can start none any more.
 std::thread helper;
 
 void start_thread(nb::object call) {
@@ -146,9 +147,10 @@ bool depart() noexcept {
     return true;
 }
 
-// Every participant of this process leaves, whatever still refers to it. Nothing, where a thread
-// stays inside a call, or may write into what would be another's then: the kernel lets go for it,
-// as it does for the dead. With the GIL no thread can enter meanwhile.
+// Makes every participant of this process leave, whatever still refers to it. Does nothing if a
+// thread stays inside a call, or may write into memory that would then be reused: the kernel
+// releases the locks at the end of the process, and janitors do the rest. With the GIL held no
+// thread can enter meanwhile.
 bool leave_all() {
     const auto end = Clock::now() + kPatience;
     while (inside.load() != 0) {
@@ -163,8 +165,8 @@ bool leave_all() {
     return depart();
 }
 
-// The same when there is no interpreter any more, for handles that were made after that: by daemon
-// threads, and by functions of `atexit` that come after ours.
+// The same after the interpreter's end, for handles made since: by daemon threads, and by `atexit`
+// functions that run after this module's.
 void leave_at_last() noexcept {
     interpreter_ends.store(true);
     const auto end = Clock::now() + kPatience;
@@ -196,7 +198,7 @@ Deadline parse_timeout(nb::handle timeout) {
     if (seconds == 0) {
         return Deadline::now();
     }
-    // Longer than a century is for ever, and would overflow the clock's nanoseconds.
+    // Longer than a century counts as for ever, because it would overflow the clock's nanoseconds.
     constexpr double century = 100.0 * 365 * 24 * 3600;
     if (seconds > century) {
         return Deadline::never();
@@ -277,7 +279,7 @@ bool Waiting::interrupted(void* self) noexcept {
     }
     auto* const waiting = static_cast<Waiting*>(self);
     if (waiting->raised_) {
-        return true;  // one call of ours may be several waits of the library's
+        return true;  // one binding call may be several waits of the library
     }
     waiting->gil_.reacquire();
     waiting->raised_ = PyErr_CheckSignals() != 0;
@@ -299,7 +301,7 @@ void bind_wait(nb::module_& module) {
         .def_prop_ro("cancelled", &Cancel::is_cancelled);
     module.def(
         "is_made", [](nb::handle one) { return nb::inst_check(one) && nb::inst_ready(one); },
-        nb::arg("one"), "Whether it is an object of this module's, and its ``__init__`` has run.");
+        nb::arg("one"), "Whether it is an object of this module whose ``__init__`` has run.");
     module.def("run_cancellable", &run_cancellable, nb::arg("cancel"), nb::arg("call"),
                "``call()``; its waits end within 80 ms after ``cancel`` is cancelled.");
 
@@ -307,19 +309,20 @@ void bind_wait(nb::module_& module) {
         "check_timeout", [](nb::handle timeout) { parse_timeout(timeout); },
         nb::arg("timeout").none());
     module.def("end_waits", &end_waits, nb::arg("threads").none(),
-               "The process is about to end: these threads (None: all but the main one) don't come "
-               "back from waits without the GIL.");
+               "At the end of the process: keeps these threads (None: all but the main one) from "
+               "returning to Python from waits without the GIL.");
     module.def("waits_in_vain", &waits_in_vain,
-               "The threads in waits that nothing outside this process can end.");
+               "The threads in waits that no other process can end.");
     module.def("end_awaited_streams", &end_awaited_streams,
-               "Lets those end with what is there, and then Closed.");
+               "Ends the streams of those threads: they get what is left, then Closed.");
     module.def("start_thread", &start_thread, nb::arg("call"),
-               "Runs it in a thread, also where the interpreter starts none any more.");
-    module.def("join_thread", &join_thread, "Waits for that thread, if there is one.");
+               "Runs it in a thread, also when the interpreter can start none any more.");
+    module.def("join_thread", &join_thread,
+               "Waits for the thread of start_thread(), if there is one.");
     module.def("leave_all", &leave_all,
-               "Every participant of this process leaves, whatever still refers to it. False: a "
-               "thread stayed inside a call, or can still write into a reservation, and the kernel "
-               "lets go for it.");
+               "Makes every participant of this process leave, even if objects still refer to it. "
+               "False: a thread stayed inside a call, or can still write into a reservation, and "
+               "the kernel releases the locks at the end of the process.");
 }
 
 }  // namespace penstock::py

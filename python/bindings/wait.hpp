@@ -1,5 +1,5 @@
-// Waiting without the GIL: timeouts as Python gives them, Ctrl-C, cancellation from another
-// thread, and threads that are still waiting when the interpreter ends.
+// Waiting without the GIL: Python's timeouts, Ctrl-C, cancellation from another thread, and threads
+// that still wait when the interpreter ends.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -14,13 +14,13 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// None: for ever. 0: try once. Seconds as an int or a float otherwise; InvalidArgument for
-// negative numbers and NaN, TypeError for what is no number.
+// None: for ever. 0: try once. Otherwise seconds as an int or a float; InvalidArgument for negative
+// numbers and NaN, TypeError for other types.
 Deadline parse_timeout(nb::handle timeout);
 
-// Lets the GIL go for as long as it exists. Unlike nb::gil_scoped_release it is safe in threads
-// that the interpreter leaves behind when it ends: those never come back from reacquire(). Counted,
-// so that the end of the process knows when no thread is inside the library any more.
+// Releases the GIL during its life. Unlike nb::gil_scoped_release it is safe in threads that the
+// interpreter leaves behind when it ends: those never return from reacquire(). Counted, so that the
+// end of the process knows when no thread is inside the library any more.
 class WithoutGil {
 public:
     WithoutGil() noexcept { release(); }
@@ -28,23 +28,23 @@ public:
     WithoutGil& operator=(const WithoutGil&) = delete;
     ~WithoutGil() { reacquire(); }
 
-    // Takes the GIL back before the end of the scope. Does nothing the second time.
+    // Retakes the GIL before the end of the scope. Idempotent.
     void reacquire() noexcept;
     void release() noexcept;
-    // True where reacquire() would never return: give back what others may need first.
+    // True if reacquire() would never return: the caller must first release what others may need.
     [[nodiscard]] static bool is_left_behind() noexcept;
 
 private:
     PyThreadState* state_ = nullptr;
 };
 
-// What is waited for, of which segment: the end of the process asks whether anything may yet come.
+// What is waited for, in which segment: the end of the process checks whether it may still come.
 struct WaitSubject {
     std::string instance;
     detail::Awaited what = detail::Awaited::Message;
 };
 
-// A wait that other threads can know of, for as long as it exists. Made and destroyed with the GIL.
+// Lists a wait for other threads, during its life. Made and destroyed with the GIL.
 class ListedWait {
 public:
     explicit ListedWait(const WaitSubject* subject);
@@ -61,20 +61,19 @@ private:
     unsigned long thread_ = 0;
 };
 
-// One wait without the GIL: hand wait() to the library. Now and then, and after every signal, it
-// takes the GIL for a moment to let Python's signal handlers run on the main thread.
+// One wait without the GIL: pass wait() to the library. After every signal, and now and then, it
+// takes the GIL briefly to let Python's signal handlers run on the main thread.
 class Waiting {
 public:
-    // `subject` outlives it.
+    // `subject` must outlive this object.
     explicit Waiting(Deadline deadline, const Cancel* cancel = nullptr,
                      const WaitSubject* subject = nullptr);
 
     [[nodiscard]] const Wait& wait() const noexcept { return wait_; }
-    // A signal handler raised (KeyboardInterrupt, mostly): the Python error is set.
+    // A signal handler raised (mostly KeyboardInterrupt): the Python error is set.
     [[nodiscard]] bool has_raised() const noexcept { return raised_; }
     void reacquire() noexcept { gil_.reacquire(); }
-    // For what a wait has to ask of Python before it can go on. Not where the thread is left
-    // behind.
+    // Calls Python in the middle of a wait. Not possible once the thread is left behind.
     template <typename Call>
     auto with_gil(Call&& call) {
         gil_.reacquire();
@@ -82,20 +81,19 @@ public:
         gil_.release();
         return outcome;
     }
-    // The GIL is back; raises what a signal handler raised, or else the failure.
+    // Called with the GIL back: raises a signal handler's exception, or else the failure.
     void finish(const Status& outcome);
 
 private:
     static bool interrupted(void* self) noexcept;
 
-    ListedWait listed_;  // before the GIL goes, and until it is back
+    ListedWait listed_;  // listed before the GIL is released, and until it is back
     WithoutGil gil_;
     Wait wait_;
     bool raised_ = false;
 };
 
-// An attach() of the library, which may wait for a name to appear: what `attach(const Wait&)`
-// gives.
+// Runs an attach() of the library, which may wait for a name to appear.
 template <typename Attach>
 auto attach_waiting(Deadline deadline, Attach&& attach) {
     Waiting waiting(deadline);
@@ -115,9 +113,9 @@ auto attach_waiting(Deadline deadline, Attach&& attach) {
     }
 }
 
-// A create() of the library with these options. Taking all memory at once may take a minute, which
-// signals end, and tasks that are cancelled. What takes none creates also where waits have ended
-// because the process does.
+// Runs a create() of the library with these options. Taking all memory at once may take a minute;
+// signals and cancelled tasks end that. A creation without it also succeeds while waits are being
+// ended at exit.
 template <typename Options, typename Create>
 auto create_waiting(Options& options, Create&& create) {
     const MemoryOptions& memory = options.memory;
@@ -131,7 +129,7 @@ auto create_waiting(Options& options, Create&& create) {
     });
 }
 
-// Cancel for Python, and what penstock/_exit.py does when the process ends.
+// Binds Cancel, and the functions for penstock/_exit.py at the end of the process.
 void bind_wait(nb::module_& module);
 
 }  // namespace penstock::py

@@ -1,5 +1,4 @@
-// The writer of a Broadcast as a Python object; penstock/broadcast.py is its face.
-// Everything here needs the GIL.
+// The writer of a Broadcast as a Python object, behind penstock/broadcast.py. Needs the GIL.
 #pragma once
 
 #include <memory>
@@ -12,8 +11,8 @@
 
 namespace penstock::py {
 
-// Members belong to the thread with the Turn, except `core` for the calls that the library allows
-// to any thread.
+// Members belong to the thread with the Turn, except `core` for calls that the library allows to
+// any thread.
 struct Writer final : Handle {
     Writer(const std::string& name_of_it, BroadcastWriter made, Codec values);
 

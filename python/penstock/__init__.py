@@ -74,7 +74,7 @@ from .state import (
 from .store import Store
 from .tiered_store import AsyncReservation, TieredStore
 
-# What is made by others' methods, and has its home where it is made: here it can be found.
+# Types that methods return are defined where they are made; here they can be imported.
 for _one in (AsyncBlock, AsyncView, Batch, Loan, Reservation, StoreView, View):
     _one.__module__ = __name__
 del _one

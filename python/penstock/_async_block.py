@@ -1,4 +1,4 @@
-"""``async with`` for what is a block elsewhere: a view, a batch, a loan, an object of a store."""
+"""``async with`` for what is otherwise used by ``with``: views, batches, loans, objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class Block(Protocol):
-    """A context manager of the library's."""
+    """A context manager of the extension."""
 
     def __enter__(self) -> Any: ...
     def __exit__(
@@ -45,10 +45,10 @@ def enter(block: Block) -> Entered[Any]:
 
 
 class AsyncBlock(Generic[T]):
-    """What the async twin of a block gives: ``async with reader.recv_view_async() as obj``.
+    """Result of the async twin of a block: ``async with reader.recv_view_async() as obj``.
 
-    It waits where the block begins, as a task does. The end of the block does what that of
-    ``with`` does. Can be entered once. A task that is cancelled while it waits has taken nothing.
+    The task waits where the block begins; the end of the block acts as that of ``with``. Can be
+    entered once. A task that is cancelled while it waits has taken nothing.
     """
 
     __slots__ = ("_begin", "_entered", "_was_entered")
@@ -78,11 +78,10 @@ class AsyncBlock(Generic[T]):
 
 
 class AsyncView(Coroutine[Any, Any, V], Generic[V]):
-    """An object of a store on its way: ``async with`` it, or ``await`` it for its view.
+    """A pending look-up of a store: ``async with`` it, or ``await`` it for the view.
 
-    A coroutine too, for ``asyncio.create_task()``.
-
-    ``async with store.wait_async(key) as obj`` is ``with await store.wait_async(key) as obj``.
+    Also a coroutine, for ``asyncio.create_task()``. ``async with store.wait_async(key) as obj``
+    equals ``with await store.wait_async(key) as obj``.
     """
 
     __slots__ = ("_ask", "_asking", "_view")

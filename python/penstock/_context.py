@@ -1,4 +1,4 @@
-"""The end of a `with` block, for every handle: the extension's classes take no mixins."""
+"""The end of a `with` block, for every handle: the extension's classes can't have mixins."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def close_on_exit(
     exc: BaseException | None,
     traceback: TracebackType | None,
 ) -> None:
-    """Closes it, whatever happened in the block. Made to be a class's ``__exit__``."""
+    """Closes the handle, whether or not the block raised. Serves as a class's ``__exit__``."""
     handle.close()
 
 
 @contextmanager
 def close_on_failure(handle: Closeable) -> Iterator[None]:
-    """Closes it where what remains to be done before it is handed out raises."""
+    """Closes the handle if a later step of its creation raises."""
     try:
         yield
     except BaseException:

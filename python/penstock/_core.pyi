@@ -26,7 +26,7 @@ class Cancel:
     def cancelled(self) -> bool: ...
 
 def is_made(one: object) -> bool:
-    """Whether it is an object of this module's, and its ``__init__`` has run."""
+    """Whether it is an object of this module whose ``__init__`` has run."""
 
 def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
     """``call()``; its waits end within 80 ms after ``cancel`` is cancelled."""
@@ -34,24 +34,24 @@ def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
 @final
 @dataclass(frozen=True)
 class BroadcastStats:
-    """Counters of one handle, or of a whole Broadcast when looked at from outside."""
+    """Counters of one handle, or of a whole Broadcast seen from outside."""
 
     messages: int
     """Messages sent; of a reader: received."""
     bytes: int
     """Bytes of the payload of all messages that were sent."""
     large_messages: int
-    """Messages sent through a block of their own."""
+    """Messages sent through an arena block."""
     waits: int
-    """Times there was nothing to take, or no room, at once."""
+    """Calls that found no message, or no room, at once."""
     sleeps: int
-    """Sleeps in the kernel for that."""
+    """Sleeps in the kernel."""
     reader_deaths: int
     """Readers found dead."""
     capacity: int
     """Size of the ring."""
     used_bytes: int
-    """Of the ring, by the reader furthest behind; of a reader: by itself."""
+    """Of the ring, up to the reader furthest behind; of a reader: its own."""
     held_bytes: int
     """Of large messages that are not free yet; of a reader: 0."""
     reserved_bytes: int
@@ -67,22 +67,22 @@ class BroadcastStats:
 @final
 @dataclass(frozen=True)
 class QueueStats:
-    """Counters of a whole queue since its creation, and how it stands now."""
+    """Counters of a whole queue since its creation, and its present state."""
 
     accepted: int
     """Messages put, by all producers."""
     accepted_bytes: int
     """Bytes of the messages that were put."""
     taken: int
-    """Deliveries; a message that came again counts again."""
+    """Deliveries; a redelivered message counts again."""
     acknowledged: int
     """Messages that were acknowledged."""
     nacked: int
-    """Messages given back by hand, or by an exception in a block."""
+    """Messages returned by nack(), or by an exception in a block."""
     dropped: int
-    """Messages dropped by discard() and drop_dead_letters(); nothing else drops."""
+    """Messages dropped, by discard() and drop_dead_letters() only."""
     queued: int
-    """Messages that wait now, those that came back among them."""
+    """Messages that wait now, redelivered ones included."""
     in_flight: int
     """Messages taken and not acknowledged now."""
     dead_letters: int
@@ -98,13 +98,13 @@ class QueueStats:
     held_bytes: int
     """Of the capacity, in blocks."""
     requests: int
-    """Requests that wait in line now: for several messages, or behind others."""
+    """In line now: for several messages, or behind such a request."""
     requested: int
-    """What they want together: messages; of trajectories, sequences."""
+    """Messages that they want together; of trajectories, sequences."""
     waits: int
-    """Times there was no message, or no room, at once."""
+    """Calls that found no message, or no room, at once."""
     sleeps: int
-    """Sleeps of participants in the kernel for that."""
+    """Sleeps of participants in the kernel."""
     closed: bool
     """The stream has ended."""
     reserved_bytes: int
@@ -120,7 +120,7 @@ class QueueStats:
 @final
 @dataclass(frozen=True)
 class StoreStats:
-    """Counters of a whole store since its creation, and how it stands now.
+    """Counters of a whole store since its creation, and its present state.
 
     ``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after
     ``free_bytes``.
@@ -133,23 +133,23 @@ class StoreStats:
     free_bytes: int
     """The rest of the capacity, to the byte."""
     object_bytes: int
-    """Of the objects that are there: data, metadata and keys."""
+    """Of resident objects: data, metadata and keys."""
     staged_bytes: int
-    """The same of objects that are being written."""
+    """The same of staged objects."""
     doomed_bytes: int
-    """The same of objects that were deleted and are still being read."""
+    """The same of removed objects that are still being read."""
     padding_bytes: int
-    """To alignment and granule."""
+    """Lost to alignment and granules."""
     other_bytes: int
-    """On its way to be free, or back to the system."""
+    """Being freed, or being given back to the system."""
     largest_free: int
     """The longest free piece."""
     objects: int
-    """Objects that are there."""
+    """Resident objects."""
     staged: int
-    """Objects that are being written."""
+    """Objects that are being written (staged)."""
     doomed: int
-    """Objects that were deleted and are still being read."""
+    """Removed objects that are still being read."""
     in_use: int
     """Objects that are being read now."""
     retained: int
@@ -175,7 +175,7 @@ class StoreStats:
     expired: int
     """Reservations whose time was over before their commit."""
     refused: int
-    """Reservations refused for want of room."""
+    """Reservations refused for lack of room."""
     eviction: Literal["sieve", "fifo", "lru", "none"]
     """What is evicted when room is wanted."""
     reserved_bytes: int
@@ -191,14 +191,14 @@ class StoreStats:
 @final
 @dataclass(frozen=True)
 class EnvironmentStats:
-    """One environment; with no name those that are gone and have left groups behind."""
+    """One environment; without a name, those that have left and whose groups remain."""
 
     name: str
-    """Of the environment; empty: of those that are gone and have left groups behind."""
+    """Of the environment; empty: those that have left and whose groups remain."""
     writers: int
     """Writers that are alive."""
     weight: float
-    """Share of what may be begun, beside the other living environments'."""
+    """Share of the credit, relative to the other living environments."""
     min_share: float
     """Share of each batch at least, 0 to 1."""
     group_size: int
@@ -208,7 +208,7 @@ class EnvironmentStats:
     running_sequences: int
     """Sequences of the groups that are running."""
     waiting_groups: int
-    """Groups put and not acknowledged, in a batch or not."""
+    """Groups put and not acknowledged, in a batch or waiting."""
     waiting_sequences: int
     """Sequences of the groups that wait."""
     largest_waiting: int
@@ -220,14 +220,14 @@ class EnvironmentStats:
 @final
 @dataclass(frozen=True)
 class TrajectoryStats:
-    """Counters of the whole queue, and its participants now."""
+    """Counters of the whole queue, and its present participants."""
 
     queue: QueueStats
     """Of the queue that carries the groups."""
     version: int
     """Version of the policy: the step of the last ack()."""
     batch_sequences: int
-    """Sequences of a batch; 0: no trainer has come yet."""
+    """Sequences of a batch; 0: no trainer has attached yet."""
     max_staleness: int | None
     """Versions that a group may be old; none: any age."""
     batches: int
@@ -239,9 +239,9 @@ class TrajectoryStats:
     dropped_stale: int
     """Groups dropped for their age, by readers that asked for it."""
     max_tokens: int | None
-    """Tokens of a sequence at most, as the trainer takes them; none: no bound."""
+    """Tokens of a sequence at most; none: no bound."""
     dead_lettered: int
-    """Groups that became dead letters as no batch could be made of them."""
+    """Dead letters because no batch could be made of them."""
     environments: list[EnvironmentStats]
     """Each of the environments."""
     _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
@@ -263,7 +263,7 @@ class Loan:
     ) -> None: ...
 
 class View:
-    """One message of a Broadcast, read where it lies; made by ``BroadcastReader.recv_view()``.
+    """One message of a Broadcast, read in place; made by ``BroadcastReader.recv_view()``.
 
     Can be entered once, by any thread of its process.
     """
@@ -435,7 +435,7 @@ class BroadcastReader:
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class Batch:
-    """Messages of a queue, read where they lie; made by ``Queue.get_many()`` and ``get_view()``.
+    """Messages of a queue, read in place; made by ``Queue.get_many()`` and ``get_view()``.
 
     Can be entered once. Acknowledged at the end of the block, nacked on an exception.
     """
@@ -588,7 +588,7 @@ class Queue:
     @property
     def _replaced(self) -> str: ...
     def stats(self) -> QueueStats:
-        """Counters of the whole queue, and how it stands now. Looks at every slot."""
+        """Counters and state of the whole queue. Looks at every slot."""
 
     def _encode(self, obj: Any) -> _OutgoingPut: ...
     def _pin(self, data: Buffer) -> _OutgoingPut: ...
@@ -636,8 +636,7 @@ class _Info(TypedDict):
 
 def printable(text: str) -> str:
     """The text without characters that a terminal obeys or does not show: control, format and
-    bidirectional ones come out escaped, as do bytes that are no UTF-8.
-    """
+    bidirectional characters are escaped, as are bytes that are not valid UTF-8."""
 
 def check_name(name: Name) -> None:
     """Raises InvalidName for what no segment can be called."""
@@ -662,24 +661,25 @@ def parse_size(text: str) -> int:
     """
 
 def end_waits(threads: Iterable[int] | None) -> None:
-    """The process is about to end: these threads (None: all but the main one) don't come back from
-    waits without the GIL."""
+    """At the end of the process: keeps these threads (None: all but the main one) from returning to
+    Python from waits without the GIL."""
 
 def waits_in_vain() -> set[int]:
-    """The threads in waits that nothing outside this process can end."""
+    """The threads in waits that no other process can end."""
 
 def end_awaited_streams() -> None:
-    """Lets those end with what is there, and then Closed."""
+    """Ends the streams of those threads: they get what is left, then Closed."""
 
 def start_thread(call: Callable[[], object]) -> None:
-    """Runs it in a thread, also where the interpreter starts none any more."""
+    """Runs it in a thread, also when the interpreter can start none any more."""
 
 def join_thread() -> None:
-    """Waits for that thread, if there is one."""
+    """Waits for the thread of start_thread(), if there is one."""
 
 def leave_all() -> bool:
-    """Every participant of this process leaves, whatever still refers to it. False: a thread stayed
-    inside a call, or can still write into a reservation, and the kernel lets go for it."""
+    """Makes every participant of this process leave, even if objects still refer to it. False: a
+    thread stayed inside a call, or can still write into a reservation, and the kernel releases the
+    locks at the end of the process."""
 
 def check_timeout(timeout: Timeout) -> None: ...
 def codec_encode(value: Any, codec: str | None = None) -> bytes:
@@ -888,7 +888,8 @@ class Store(StoreObjects):
         """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes."""
 
     def stats(self) -> StoreStats:
-        """Of the whole store; ``used_bytes`` and ``free_bytes`` are the capacity, to the byte.
+        """Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the
+        capacity.
 
         Looks at every object.
         """
@@ -1089,10 +1090,10 @@ class Rollout:
 
     @property
     def version(self) -> int:
-        """The policy's version when it began."""
+        """The policy's version when the rollout began."""
 
     def release(self) -> None:
-        """Give the credit back: nothing comes of it."""
+        """Return the credit without a group."""
 
 class _OutgoingGroup:
     def __init__(self, message: dict[str, Any]) -> None: ...
@@ -1100,7 +1101,7 @@ class _OutgoingGroup:
     def wait_for_room(self, writer: TrajectoryWriter, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class TrajectoryWriter:
-    """An environment; penstock.trajectories.TrajectoryWriter is its face."""
+    """An environment, behind penstock.trajectories.TrajectoryWriter."""
 
     def __init__(
         self,
@@ -1127,7 +1128,7 @@ class TrajectoryWriter:
 
     @property
     def env_id(self) -> int:
-        """The environment's number, as attached with, or given out by the queue from 1."""
+        """The environment's number: given at attachment, or assigned by the queue, from 1."""
 
     @property
     def _instance(self) -> str: ...
@@ -1149,7 +1150,7 @@ class TrajectoryWriter:
     def __exit__(self, *raised: object) -> None: ...
     def __reduce__(self) -> NoReturn: ...
     def credit(self) -> int:
-        """How many groups of ``group_size`` could be begun now; 0: enough is on the way.
+        """How many groups of ``group_size`` could be begun now; 0: no credit is left.
 
         Raises Closed after ``close()``.
         """
@@ -1157,35 +1158,35 @@ class TrajectoryWriter:
     def _begin(self, timeout: Timeout) -> Rollout: ...
     def _put(self, message: dict[str, Any], rollout: Rollout | None, timeout: Timeout) -> None: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted. By any participant."""
+        """End the stream without leaving: nothing more is accepted. Any participant may call."""
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads. The second time it does nothing."""
+        """Leave. Ends waits of other threads. Idempotent."""
 
     def stats(self) -> TrajectoryStats:
-        """Of the whole queue. Looks at every slot."""
+        """Counters and state of the whole queue. Looks at every slot."""
 
 def integer_array(values: object) -> Any:
-    """A list or tuple of ints as an array: int32 where all fit, else int64.
+    """A list or tuple of ints as an array: int32 if all fit, otherwise int64.
 
-    None if it is no list or tuple, or holds anything but ints of 64 bits.
+    None unless it is a list or tuple of ints of 64 bits.
     """
 
 def real_array(values: object) -> Any:
     """A list or tuple of floats and ints as an array of float64.
 
-    None if it is no list or tuple, or holds anything else, or an int beyond 2**53.
+    None unless it is a list or tuple of these, with ints up to 2**53.
     """
 
 def number_list(array: Any) -> list[Any]:
-    """What ``array.tolist()`` gives, sooner where the array has one dimension."""
+    """The result of ``array.tolist()``, faster for arrays of one dimension."""
 
 class ArrayPool:
-    """Memory for arrays that are made again and again, warm from the last."""
+    """Reused memory for arrays that are made repeatedly."""
 
     def __init__(self) -> None: ...
     def take(self, nbytes: int) -> memoryview:
-        """A writable buffer, back in the pool when the last array over it is gone."""
+        """A writable buffer, returned to the pool when the last array over it is gone."""
 
     @property
     def in_use(self) -> int:
@@ -1196,7 +1197,7 @@ class ArrayPool:
         """Bytes that wait for the next array."""
 
 class TrajectoryReader:
-    """A trainer; penstock.trajectories.TrajectoryReader is its face."""
+    """A trainer, behind penstock.trajectories.TrajectoryReader."""
 
     def __init__(
         self,
@@ -1222,7 +1223,7 @@ class TrajectoryReader:
 
     @property
     def sequences(self) -> int:
-        """Sequences of a batch, as created or attached."""
+        """Sequences of a batch, as given at creation or attachment."""
 
     @property
     def closed(self) -> bool:
@@ -1246,29 +1247,29 @@ class TrajectoryReader:
     def _limit_tokens(self, max_tokens: int) -> None: ...
     def _reopen(self) -> bool: ...
     def drop_waiting(self) -> int:
-        """Throw away what waits and no trainer has, and go on: how many groups.
+        """Drop the waiting groups that no trainer holds, and go on; return how many.
 
-        Dead letters stay. Takes time in proportion to what waits.
+        Dead letters stay. Takes time in proportion to the number of groups.
         """
 
     def _held_messages(self, restored: bool = False) -> list[bytes]: ...
     def _restore(self, message: bytes) -> None: ...
-    def _set_version(self, version: int) -> None: ...
+    def _raise_version(self, version: int) -> None: ...
     def discard(self) -> int:
-        """End the stream and throw away what is queued, and the dead letters: how many groups."""
+        """End the stream and drop queued groups and dead letters; return how many."""
 
     def _dead_letters(self, limit: int) -> list[dict[str, Any]]: ...
     def _dead_letter_bytes(self, sequence: int) -> bytes: ...
     def _requeue_dead_letters(self, sequences: list[int] | None) -> int: ...
     def _drop_dead_letters(self, sequences: list[int] | None) -> int: ...
     def end(self) -> None:
-        """End the stream without leaving: nothing more is accepted. By any participant."""
+        """End the stream without leaving: nothing more is accepted. Any participant may call."""
 
     def close(self) -> None:
-        """Leave. Ends waits of other threads. The second time it does nothing."""
+        """Leave. Ends waits of other threads. Idempotent."""
 
     def stats(self) -> TrajectoryStats:
-        """Of the whole queue. Looks at every slot."""
+        """Counters and state of the whole queue. Looks at every slot."""
 
 class TrajectoryBatch:
     @property

@@ -1,6 +1,5 @@
-"""Dtypes and shapes as people write them, read in one place: all that ``numpy.empty`` takes, the
-dtypes of PyTorch, and the names that ml_dtypes has.
-"""
+"""Dtypes and shapes as users write them, parsed in one place: everything that ``numpy.empty``
+takes, the dtypes of PyTorch, and the names of ml_dtypes."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ __all__ = ["is_torch_dtype", "native_name", "parse_dtype", "parse_shape"]
 
 
 def is_torch_dtype(dtype: Any) -> bool:
-    """Whether it is one of PyTorch's."""
+    """Whether it is a dtype of PyTorch."""
     return type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"
 
 
 def parse_dtype(dtype: Any) -> tuple[Any, tuple[int, ...]]:
-    """NumPy's dtype of an array of these, and the shape of one item, which is ``()`` but for a
-    dtype such as ``("f4", (2,))``.
+    """The NumPy dtype of an array with this dtype, and the shape of one item, which is ``()``
+    except for a dtype such as ``("f4", (2,))``.
 
-    Raises InvalidArgument for what is none, and for the dtypes of PyTorch.
+    Raises InvalidArgument for anything else, and for the dtypes of PyTorch.
     """
     import numpy as np
 
@@ -34,14 +33,14 @@ def parse_dtype(dtype: Any) -> tuple[Any, tuple[int, ...]]:
     except (TypeError, ValueError) as error:
         if not isinstance(dtype, str):
             raise InvalidArgument(f"{dtype!r} is no dtype: {error}") from error
-        return _core.dtype_named(dtype), ()  # NumPy knows ml_dtypes' own once that is imported
+        return _core.dtype_named(dtype), ()  # NumPy knows ml_dtypes' types once that is imported
     return one.dtype, one.shape
 
 
 def parse_shape(shape: Any) -> tuple[int, ...]:
-    """A tuple of ints, out of one number or a sequence of them, of whatever kind.
+    """A tuple of ints from one number or a sequence of numbers of any integer type.
 
-    Raises InvalidArgument for what is neither, or negative.
+    Raises InvalidArgument for anything else, and for negative numbers.
     """
     dims: tuple[int, ...]
     try:
@@ -54,9 +53,9 @@ def parse_shape(shape: Any) -> tuple[int, ...]:
 
 
 def native_name(dtype: Any) -> str:
-    """``float16`` of ``torch.float16``, ``numpy.float16``, ``"f2"`` or any other way to say it.
+    """``float16`` for ``torch.float16``, ``numpy.float16``, ``"f2"`` and every other form of it.
 
-    Raises InvalidArgument for what is no dtype, or has another byte order than this machine.
+    Raises InvalidArgument for anything else, and for another byte order than this machine's.
     """
     if is_torch_dtype(dtype):
         return str(dtype).removeprefix("torch.")

@@ -1,9 +1,9 @@
-"""How a process ends: its handles are closed while others can still be told of it, and in the end
-it leaves every segment, whatever still refers to one.
+"""The end of a process: its handles are closed while other processes can still be told, and finally
+it leaves every segment, even if objects still refer to one.
 
 Handles close before anything that waits for children: multiprocessing and concurrent.futures join
-processes that may be waiting for just that. But not before the program's own threads, and what it
-has given to ``atexit``, have done their work: they may use handles to their end.
+processes that may be waiting for that close. They close after the program's own threads and its
+``atexit`` functions have finished, because these may use handles to their end.
 """
 
 from __future__ import annotations
@@ -32,38 +32,39 @@ class Closeable(Protocol):
 
 T = TypeVar("T", bound=Closeable)
 
-_SLICE = 0.05  # seconds between two looks at threads that are still at work
-_LAST = -1_000_000  # of all finalizers of multiprocessing
+_SLICE = 0.05  # seconds between two checks of threads that are still at work
+_LAST = -1_000_000  # after all finalizers of multiprocessing
 
-# Open handles, each with its close function.
+# Open handles, with their close functions.
 _open: weakref.WeakKeyDictionary[Closeable, Callable[..., object]] = weakref.WeakKeyDictionary()
-_known_to_multiprocessing_in = 0  # the process whose multiprocessing calls us
-_watcher_runs = False  # a thread closes when the program's threads are done
-_hurries = False  # those threads are done
-_had_daemons: list[str] = []  # names of segments that daemonic children are attached to
+# pid of the process in which multiprocessing's finalizer is registered
+_known_to_multiprocessing_in = 0
+_watcher_runs = False  # a thread will close the handles when the program's threads are done
+_hurries = False  # the program's threads are done
+_had_daemons: list[str] = []  # segments that daemonic children are attached to, by name
 
 
 def close_at_exit(handle: T, close: Callable[[T], object] | None = None) -> None:
     """Closes the handle at the end of the process, unless it is gone by then.
 
-    ``close`` is a function of its class, where another than ``close()`` is to do it.
+    ``close`` is a function of its class, to be called instead of ``close()``.
     """
     _open[handle] = close or type(handle).close
     come_first()
 
 
 def come_first() -> None:
-    """Makes our hook the first to be called, whatever was imported meanwhile.
+    """Makes this module's hook the first to be called, whatever was imported meanwhile.
 
-    ``threading`` calls its hooks, the last one first, before it joins threads and before any
-    function of ``atexit`` runs. multiprocessing's children leave without ``atexit``.
+    ``threading`` calls its hooks in reverse order, before it joins threads and before any function
+    of ``atexit`` runs. multiprocessing's children leave without ``atexit``.
     """
     hooks = getattr(threading, "_threading_atexits", None)
     if hooks is not None and not (hooks and getattr(hooks[-1], "func", None) is _main_ended):
         try:
             threading._register_atexit(_main_ended)  # type: ignore[attr-defined]
         except RuntimeError:
-            pass  # the process is ending already: atexit is still to come
+            pass  # the process is ending already; atexit still comes
     global _known_to_multiprocessing_in
     if _known_to_multiprocessing_in != os.getpid():
         multiprocessing.util.Finalize(None, _before_children_are_joined, exitpriority=0)
@@ -72,8 +73,8 @@ def come_first() -> None:
 
 
 def _main_ended() -> None:
-    """threading's hook. Closes only what would never end otherwise: functions that the program has
-    given to ``atexit`` are still to come, and may use handles."""
+    """threading's hook. Closes only handles that would keep the process from ending: functions
+    given to ``atexit`` still run, and may use handles."""
     global _watcher_runs
     _end_undisturbed()
     if _watcher_runs or not _has_open():
@@ -87,8 +88,8 @@ def _main_ended() -> None:
 
 
 def _before_children_are_joined() -> None:
-    """multiprocessing's finalizer: in the main process by way of ``atexit``, and in a child when
-    its function has returned; that one's threads are joined afterwards."""
+    """multiprocessing's finalizer: in the main process through ``atexit``, and in a child when its
+    function has returned; the child's threads are joined afterwards."""
     global _watcher_runs
     _had_daemons.extend(_names_that_daemons_have())
     if (_watcher_runs and _is_child()) or not _has_open():
@@ -101,11 +102,11 @@ def _before_children_are_joined() -> None:
 
 
 def _start(call: Callable[[], None]) -> None:
-    """Runs in a thread that the process waits for at its end, so that the main thread goes on: what
-    others are at is theirs to end, and some look whether the main thread is alive."""
+    """Runs in a thread that the process waits for at its end, so that the main thread goes on:
+    threads at work must end by themselves, and some check whether the main thread is alive."""
     try:
         threading.Thread(target=call, name="penstock-exit", daemon=False).start()
-    except RuntimeError:  # from 3.12 on the interpreter starts none when it is ending
+    except RuntimeError:  # from 3.12 on the interpreter starts no thread while it is ending
         _core.start_thread(call)
 
 
@@ -120,8 +121,8 @@ def _watch() -> None:
 
 
 def _close(threads_wait: bool) -> None:
-    # Daemon threads wake up to nothing rather than to a needless error; not where others
-    # may still join them.
+    # Parks daemon threads instead of waking them to a needless error; not where others may still
+    # join them.
     try:
         if not threads_wait:
             _core.end_waits(_daemons())
@@ -130,11 +131,12 @@ def _close(threads_wait: bool) -> None:
 
 
 def _names_that_daemons_have() -> list[str]:
-    """multiprocessing is about to kill its daemonic children: they can't leave by themselves."""
+    """Records the segments of daemonic children: multiprocessing is about to kill them, so they
+    can't leave by themselves."""
     daemons = {child.pid for child in multiprocessing.active_children() if child.daemon}
     if not daemons:
         return []
-    with contextlib.suppress(Exception):  # what can't be looked at keeps no handle from its close
+    with contextlib.suppress(Exception):  # a failed look must keep no handle from being closed
         return [
             segment["name"]
             for segment in _core.list_segments()
@@ -144,8 +146,8 @@ def _names_that_daemons_have() -> list[str]:
 
 
 def _children_are_joined() -> None:
-    """Called when all else is done; in a child of multiprocessing all but its threads, which are
-    joined next: there is no atexit."""
+    """Called after everything else; in a child of multiprocessing before its threads are joined,
+    because there is no atexit."""
     for name in _had_daemons:
         with contextlib.suppress(Error):
             _core.remove_if_abandoned(name, False)
@@ -157,13 +159,13 @@ def _children_are_joined() -> None:
 
 
 def _leave() -> None:
-    """No thread but daemons is left."""
+    """Leaves every segment. Only daemon threads are left."""
     global _hurries
     _end_undisturbed()
     _hurries = True
     try:
         _core.join_thread()
-        # First, so that threads which are still waiting don't wake up to a needless error.
+        # First, so that threads that are still waiting don't wake up to a needless error.
         _core.end_waits(None)
     finally:
         _close_and_leave_all()
@@ -183,26 +185,26 @@ def _is_child() -> bool:
 
 
 def _end_undisturbed() -> None:
-    """Signals to a command that is closing are only noted."""
+    """Makes signals to a command that is closing have no effect but a note."""
     if (interrupts := _interrupts()) is not None:
         interrupts.end_undisturbed()
 
 
 def _interrupts() -> Any:
-    """None: the process is no command."""
+    """The module ``_interrupts`` if this process is a command; None otherwise."""
     return sys.modules.get(f"{__package__}._interrupts")
 
 
 def _handles() -> list[Closeable]:
-    """A copy, in one step: daemon threads may add handles."""
+    """A copy, made in one step: daemon threads may add handles."""
     return [handle for ref in _open.keyrefs() if (handle := ref()) is not None]
 
 
-_TRIES = 3  # of closing a handle, where a signal's exception comes out of it
+_TRIES = 3  # attempts to close a handle, if a signal's exception interrupts its close
 
 
 class _Closing:
-    """One handle, and how often it may still be tried to close it."""
+    """One handle, and how many attempts to close it are left."""
 
     def __init__(self, handle: Closeable, close: Callable[..., object]) -> None:
         self._handle = handle
@@ -216,13 +218,13 @@ class _Closing:
 
 
 def _close_all() -> None:
-    """Every handle, whatever is raised on the way; the first of it goes on at the end.
+    """Closes every handle, whatever is raised; the first exception is raised at the end.
 
-    A signal handler may raise anywhere, in the middle of a ``close()`` too: that one is called
-    again, which does nothing where it was done.
+    A signal handler may raise anywhere, even in the middle of a ``close()``: that is called again,
+    which has no effect on a closed handle.
     """
     left = [_Closing(handle, _open[handle]) for handle in _handles()]
-    left.reverse()  # the oldest first, from the end
+    left.reverse()  # the oldest is taken first, from the end
     failures: list[BaseException] = []
     while left:
         with _collect(failures):
@@ -253,13 +255,13 @@ def _daemons() -> list[int]:
 
 
 def _tell_executors() -> None:
-    """Their idle threads end now, and others when their work is done: as they would be told next,
-    but by a hook that waits for all of them."""
+    """Makes executors' idle threads end now, and busy ones after their work: as their own hook does
+    next, which waits for all of them."""
     module: Any = sys.modules["concurrent.futures.thread"]
     try:
         lock, queues = module._global_shutdown_lock, module._threads_queues
     except AttributeError:
-        return  # another Python than we know: idle threads count as busy then
+        return  # an unknown version of Python: idle threads then count as busy
     with lock:
         module._shutdown = True
     for queue in list(queues.values()):
@@ -267,9 +269,9 @@ def _tell_executors() -> None:
 
 
 def _await_threads() -> bool:
-    """Waits until every thread that is no daemon has ended, or can't but wait for us.
+    """Waits until every non-daemon thread has ended, or waits for this process in vain.
 
-    True: some wait for what only this process could give them.
+    True: some threads wait for what only this process could give them.
     """
     while not _hurries:
         threads = _program_threads()
@@ -277,10 +279,11 @@ def _await_threads() -> bool:
             break
         stuck = _core.waits_in_vain()
         busy = [one for one in threads if one.ident not in stuck]
-        # A daemon thread might feed those that wait.
+        # A daemon thread might end the waits of the others.
         feeders = [one for one in threading.enumerate() if _may_feed(one, stuck)]
         if not busy and not feeders:
-            _core.end_awaited_streams()  # then they get what is left, and Closed, and end
+            # the waiting threads get what is left, then Closed, and end
+            _core.end_awaited_streams()
             stuck = _core.waits_in_vain()
             if all(one.ident in stuck for one in threads):
                 return True
@@ -289,7 +292,7 @@ def _await_threads() -> bool:
 
 
 def _program_threads() -> list[threading.Thread]:
-    """Those that are no daemons, but for ours and those that wait for an executor's processes."""
+    """Non-daemon threads, except this module's and those that wait for an executor's processes."""
     others = (threading.current_thread(), threading.main_thread())
     return [
         one
@@ -299,8 +302,9 @@ def _program_threads() -> list[threading.Thread]:
 
 
 def _end_process_pools() -> None:
-    """What the hook of concurrent.futures does next, around our close: its wake-up may meet the
-    close of a pool that has just become idle, which up to CPython 3.11 is a Bad file descriptor."""
+    """Does what the hook of concurrent.futures does next, before handles are closed: its wake-up
+    may meet the close of a pool that has just become idle, which up to CPython 3.11 is a Bad file
+    descriptor."""
     pools: Any = sys.modules["concurrent.futures.process"]
     pools._global_shutdown = True
     waiting = list(getattr(pools, "_threads_wakeups", {}).items())
@@ -331,9 +335,9 @@ def _may_feed(thread: threading.Thread, stuck: set[int]) -> bool:
     )
 
 
-# Also before a child can come to know a handle: it may wait for us to close.
+# Also before a child can get a handle: it may wait for this process to close it.
 os.register_at_fork(before=come_first)
-# In a forked child of multiprocessing, which begins by forgetting what its parent registered.
+# In a forked child of multiprocessing, which first drops what its parent registered.
 multiprocessing.util.register_after_fork(_open, lambda _: come_first())
 atexit.register(_leave)
 come_first()

@@ -1,8 +1,8 @@
 """How every long-running command is told to end: by Ctrl-C, SIGTERM or SIGHUP.
 
-Handlers, and no masks: a mask holds for one thread only, and threads that a library has started
-before would take the signal and die of it. For commands, on the main thread; where Penstock is
-used as a library, the program's own handlers stay.
+By handlers and not by masks: a mask holds for one thread only, and threads that a library has
+started earlier would take the signal and end the process. For commands, on the main thread; where
+Penstock is used as a library, the program's own handlers stay.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ Action = Callable[[int], None]
 
 T = TypeVar("T")
 
-_told: list[int] = []  # every signal that came
-_pipe: tuple[int, int] | None = None  # written by the kernel's handler, on whatever thread that ran
+_told: list[int] = []  # every signal received
+_pipe: tuple[int, int] | None = None  # written by the handler in C, on whichever thread that runs
 _pipe_identity: tuple[int, int] = (0, 0)  # device and inode: a program may close it, as daemons do
-_wakeup_before = -1  # the program's own wake-up descriptor, where it has one
+_wakeup_before = -1  # the program's own wake-up descriptor, if it has one
 
 
 def note(_number: int) -> None:
-    """An action: only ends ``wait()``. Also for closing, which is bounded."""
+    """An action that only ends ``wait()``. Also used while closing, which is bounded."""
 
 
 def interrupt(_number: int) -> None:
-    """An action: KeyboardInterrupt, once. What comes while things are being closed is noted."""
+    """An action that raises KeyboardInterrupt once. Signals while handles are being closed are
+    noted."""
     listen(note)
     raise KeyboardInterrupt
 
@@ -57,9 +58,9 @@ _action: Action = interrupt
 
 
 def listen(action: Action) -> None:
-    """From here on each signal calls ``action`` with its number, between two steps of the program.
+    """Makes each signal call ``action`` with its number, between two steps of the program.
 
-    One that is ignored stays so, as under nohup.
+    An ignored signal stays ignored, as under nohup.
     """
     global _action
     _action = action
@@ -72,9 +73,9 @@ def listen(action: Action) -> None:
 
 @contextmanager
 def borrow() -> Iterator[None]:
-    """For a command that a program calls and goes on after: at the end the program's handlers, and
-    its wake-up descriptor, are as they were. What came meanwhile was the command's, and what comes
-    while they are given back is the program's."""
+    """For a command that a program calls: restores the program's handlers and wake-up descriptor at
+    the end. Signals during the command were the command's; signals during the restoration are the
+    program's."""
     global _action, _pipe
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     action, pipe, told = _action, _pipe, _told[:]
@@ -84,7 +85,7 @@ def borrow() -> Iterator[None]:
         try:
             yield
         finally:
-            _action = late.append  # nothing that raises may come in between
+            _action = late.append  # nothing in between may raise
     finally:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
@@ -100,22 +101,22 @@ def borrow() -> Iterator[None]:
 
 
 def end_undisturbed() -> None:
-    """The process ends: where our handlers are, they only note."""
+    """The process is ending: this module's handlers only note signals from here on."""
     global _action
     _action = note
 
 
 def ignore() -> None:
-    """All is closed: where our handlers are, nothing happens from here on. The interpreter is about
-    to give handlers up, but none of signals that are ignored."""
+    """Everything is closed: this module's handlers have no effect from here on. The interpreter is
+    about to restore handlers, except those of ignored signals."""
     hook = sys.unraisablehook
-    sys.unraisablehook = _say_nothing  # of what comes just while its handler goes
+    sys.unraisablehook = _say_nothing  # of a signal that comes while its handler is removed
     try:
         for number in SIGNALS:
             if signal.getsignal(number) is _handle:
                 signal.signal(number, signal.SIG_IGN)
         for _ in range(2):
-            pass  # what has come by now is looked at between two steps
+            pass  # lets pending signals be handled, between two steps
     finally:
         sys.unraisablehook = hook
 
@@ -125,22 +126,22 @@ def _say_nothing(_unraisable: object) -> None:
 
 
 def is_told() -> bool:
-    """Whether a signal came, ever."""
+    """Whether any signal came."""
     return bool(_told)
 
 
 def wait() -> int:
-    """Waits until told to end, at no cost, and returns by which signal. After ``listen(note)``."""
+    """Waits for a signal without using the processor, and returns its number. After
+    ``listen(note)``."""
     while not _told:
         _poll([])
     return _told[0]
 
 
 def wait_readable(descriptor: int) -> None:
-    """Waits until there is something to read, or the end of it; the actions of signals run at once.
+    """Waits until data can be read, or the end of file; actions of signals run at once.
 
-    A read that waits by itself may sleep on: a signal may come just before it, or on another
-    thread.
+    A plain read could sleep on: a signal may come just before it, or on another thread.
     """
     while descriptor not in _poll([descriptor]):
         pass
@@ -148,7 +149,7 @@ def wait_readable(descriptor: int) -> None:
 
 @contextmanager
 def hold_back() -> Iterator[None]:
-    """For the few lines that must not be cut in two: signals act at the end. Doesn't nest."""
+    """For a few lines that must not be interrupted: signals act at the end. Does not nest."""
     action = _action
     held: list[int] = []
     listen(held.append)
@@ -161,9 +162,9 @@ def hold_back() -> Iterator[None]:
 
 
 def unless_told(call: Callable[[], T]) -> T | None:
-    """What ``call()`` gives, which may take long: the first signal ends it, and it is None then.
+    """The result of ``call()``, which may take long; None if a signal ended it.
 
-    For what leaves nothing behind when it is interrupted. Afterwards signals are noted.
+    For calls that leave nothing behind when they are interrupted. Afterwards signals are noted.
     """
     try:
         listen(interrupt)
@@ -197,7 +198,7 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 def _poll(descriptors: list[int]) -> list[int]:
-    """Those of them that can be read, once there are any or a signal came."""
+    """The descriptors that can be read, as soon as there are any or a signal came."""
     assert _pipe is not None, "listen() comes first"
     poller = select.poll()
     for descriptor in [*descriptors, _pipe[0]]:

@@ -1,6 +1,6 @@
-"""What every kind of store does alike, as functions that become its methods: reserving, looking up.
+"""Common parts of all stores, as functions that become methods: reserving, looking up.
 
-The extension's classes take no mixins.
+The extension's classes can't have mixins.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def reserve(
 ) -> Reservation:
     """Room for an object that is not visible before its commit.
 
-    ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that
-    becomes the object; it is committed at the end of the block, whatever still refers to it,
-    and was never there on an exception. Read it on afterwards as you like: writes raise, or go
-    to a private copy. ``shape`` and ``dtype`` are all that ``numpy.empty`` takes (but for
-    objects); a torch dtype gives a tensor. With ``nbytes`` it is a writable buffer. ``meta``
-    is any typed value, stored beside it. Other objects are evicted where that is needed; one of
-    a higher ``weight`` is passed by so many times more. ``expires_after`` seconds the commit is
-    refused (Expired) and the key free for others; the memory stays the writer's until the end
-    of the block. ``alignment`` is that of the object's address, up to 2 MiB.
+    ``with store.reserve(key, shape=(2, 3), dtype="float16") as array:`` gives an array that becomes
+    the object. It is committed at the end of the block, even if something still refers to it, and
+    discarded on an exception. Afterwards the array may still be read: writes raise, or change a
+    private copy. ``shape`` and ``dtype`` are all that ``numpy.empty`` takes (except objects); a
+    torch dtype gives a tensor. With ``nbytes`` it is a writable buffer. ``meta`` is any typed
+    value, stored beside the object. Other objects are evicted where that is needed; ``weight``
+    makes the eviction pass the object that many more times. After ``expires_after`` seconds the
+    commit is refused (Expired) and the key is free; the memory stays the writer's until the end of
+    the block. ``alignment`` is that of the object's address, up to 2 MiB.
 
-    Raises AlreadyExists, Busy (it is being written; ``error.rank`` is the writer's place), NoSpace,
-    TooLarge or InvalidArgument.
+    Raises AlreadyExists, Busy (the key is being written; ``error.rank`` is the writer's slot),
+    NoSpace, TooLarge or InvalidArgument.
     """
     options = {
         "meta": meta,
@@ -72,13 +72,13 @@ def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
 
     Arrays are read-only views of shared memory, which is mapped read-only: a write through a
     tensor, which does not know that, ends the process by SIGSEGV. The object is pinned, and not
-    evicted, until the block has ended and the last array that was made of it is gone. The view has
-    ``meta``, ``nbytes``, ``ref`` and ``offset``, and is true.
+    evicted, until the block has ended and the last array made of it is gone. The view has ``meta``,
+    ``nbytes``, ``ref`` and ``offset``, and is true.
 
-    NotFound if it is not there; or ``default`` itself, with which a look-up and its pin are one
-    step: ``if (view := store.get(key, default=None)) is not None:``, then ``with view as obj``. For
-    one block in both cases give a block: ``with store.get(key, default=nullcontext()) as obj``
-    (of contextlib) has None where there is none.
+    Raises NotFound if there is no such object; or returns ``default`` itself, which makes look-up
+    and pin one step: ``if (view := store.get(key, default=None)) is not None:``, then ``with view
+    as obj``. For one block in both cases pass a block: ``with store.get(key, default=nullcontext())
+    as obj`` (of contextlib) has None if there is no object.
     """
     view = store._get(key)
     if view is not None:
@@ -89,7 +89,7 @@ def get(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
 
 
 def get_copy(store: _core.StoreObjects, key: Key, default: Any = MISSING) -> Any:
-    """The object as one's own: arrays are writable copies. NotFound, or ``default``."""
+    """A private copy of the object: its arrays are writable. NotFound, or ``default``."""
     found = store._get_copy(key, MISSING)
     if found is not MISSING:
         return found

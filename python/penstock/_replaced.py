@@ -1,4 +1,4 @@
-"""Tells of messages that were lost with an abandoned queue of the name that create() was given."""
+"""Warns of messages that were lost with an abandoned queue that create() has replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ __all__ = ["warn_of_replaced"]
 
 
 def warn_of_replaced(name: str, kept: str) -> None:
-    """A RuntimeWarning at the caller of ``create()``, if ``kept`` says that anything was there."""
+    """Issues a RuntimeWarning at the caller of ``create()`` if ``kept`` says that there was
+    data."""
     if kept:
         warnings.warn(
             f"the queue {name!r} takes the place of one that nobody was attached to any more and "

@@ -1,7 +1,7 @@
-"""The ``repr`` of every handle: its name, and whether it is open.
+"""The ``repr`` of every handle: its name and state.
 
-It says what is at hand and asks nothing: no system call, no lock, no attaching, no wait. So it can
-be called in a debugger, in a signal handler, in a forked child and on what is closed or half made.
+It uses what is at hand: no system call, no lock, no attaching, no wait. So it can be called in a
+debugger, in a signal handler, in a forked child, and on closed or half-made handles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _HandleLike(Protocol):
 
 
 def describe(handle: _HandleLike, words: Callable[[], str]) -> str:
-    """``<penstock.Queue 'rollouts', closed>``; ``words()`` says what is beside the state."""
+    """``<penstock.Queue 'rollouts', closed>``; ``words()`` adds text beside the state."""
     if not _core.is_made(handle):
         return _never_made(handle)
     try:
@@ -33,7 +33,7 @@ def describe(handle: _HandleLike, words: Callable[[], str]) -> str:
 
 
 def never_raises(words: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A ``__repr__`` for what is no handle."""
+    """A ``__repr__`` for objects that are not handles."""
 
     @wraps(words)
     def described(one: Any) -> str:
@@ -46,7 +46,7 @@ def never_raises(words: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _never_made(one: object) -> str:
-    """Its ``__init__`` has raised, or has not run."""
+    """Whether ``__init__`` has raised, or has not run."""
     return f"<penstock.{type(one).__name__}, never made>"
 
 

@@ -1,14 +1,13 @@
-"""Reservation: room in a store that Python fills in, as a buffer, a NumPy array or a tensor.
+"""Reservation: room in a store, filled by Python as a buffer, a NumPy array or a tensor.
 
-Committing never depends on what still refers to the room: what is left over of it shows a private
-copy from then on, and nothing that is written there reaches the object.
+A commit does not depend on references to the room: after it they show a private copy, and writes
+through them do not reach the object.
 """
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -23,14 +22,14 @@ __all__ = ["Reservation"]
 
 
 class Reservation:
-    """Made by ``Store.reserve()``. Dropped without a commit, its object was never there.
+    """Made by ``Store.reserve()``. Without a commit its object never exists.
 
     ``with reservation as room:`` commits at the end of the block, and aborts on an exception.
     Without a block: ``room``, then ``commit()`` or ``abort()``.
 
-    After the commit a buffer is released, and an array read-only; a tensor, and whatever else was
-    made of the room, can be read as before, and what is written there changes a private copy.
-    ResourceWarning where a view is found to outlive the block. One thread at a time.
+    After the commit a buffer is released, and an array read-only; a tensor, and anything else made
+    of the room, can be read as before, and writes change a private copy. ResourceWarning if a view
+    is found to outlive the block. One thread at a time.
     """
 
     _staged: _core.StoreStaged | None = None
@@ -48,7 +47,7 @@ class Reservation:
     def of_tensor(
         cls, store: _core.StoreObjects, key: Key, shape: Any, dtype: Any, options: dict[str, Any]
     ) -> Reservation:
-        """Room for one array, or tensor if ``dtype`` is a torch dtype."""
+        """Room for one array, or for a tensor if ``dtype`` is a torch dtype."""
         if shape is None or dtype is None:
             raise InvalidArgument(f"shape is {shape!r} and dtype {dtype!r}: give both")
         dims = parse_shape(shape)
@@ -63,7 +62,7 @@ class Reservation:
 
     @property
     def room(self) -> Any:
-        """What to write into: one object, however often it is asked for."""
+        """The memory to write into; every access returns the same object."""
         staged = self._open()
         if self._room is None:
             if self._dtype is None:
@@ -76,7 +75,7 @@ class Reservation:
 
     @property
     def ref(self) -> StoreRef:
-        """Names this object and no other, also for other processes."""
+        """Names this object and no later one; valid in other processes too."""
         return self._open().ref
 
     @property
@@ -86,36 +85,37 @@ class Reservation:
 
     @property
     def offset(self) -> int:
-        """Where the object's bytes begin in the segment's file, ``/dev/shm/penstock.NAME``.
+        """Offset of the object's bytes in the segment's file, ``/dev/shm/penstock.NAME``.
 
         Another process may open or map that file, and write ``nbytes`` from there on, until this
-        process commits or aborts, or dies: then it may be another object's memory. Neither the
-        commit nor ``resize()`` moves it. Leave ``room`` alone then: what ``room`` has is written to
-        the object by the commit, over what another process wrote. Expired when it is over.
+        process commits, aborts or dies; after that the memory may be reused. Neither the commit nor
+        ``resize()`` moves it. Do not use ``room`` then: the commit writes its contents to the
+        object, over what another process wrote. Expired after commit or abort.
         """
         return self._open().offset
 
     def resize(self, nbytes: int) -> None:
-        """Another length, where it lies; before ``room`` is asked for. NoSpace where it can't."""
+        """Change the length in place, before ``room`` is used. NoSpace if there is no room behind
+        it."""
         if self._dtype is not None or self._room is not None:
             raise Busy("the room is an array, or in use already: its length stays")
         self._open().resize(nbytes)
 
     def commit(self) -> None:
-        """Make it visible, whatever still refers to ``room``.
+        """Make the object visible, even if something still refers to ``room``.
 
-        Raises Expired: ``clear()`` or the deadline came first, or it is over. With a second tier
-        also what ``TieredStore.put()`` raises.
+        Raises Expired if ``clear()`` or the deadline came first, or the reservation has ended. With
+        a second tier also what ``TieredStore.put()`` raises.
         """
         self._commit(stacklevel=3)
 
     def abort(self) -> None:
-        """It was never there, and its room is free. What is left over of a large one is zeros."""
+        """Discard the object and free its room. References left over to a large room read zeros."""
         staged = self._staged
         if staged is not None:
             try:
                 self._settle(staged)
-            finally:  # also where a signal's exception comes in between
+            finally:  # also if a signal's exception comes in between
                 staged.abort()
         self._end()
 
@@ -139,16 +139,17 @@ class Reservation:
             )
 
     def _settle(self, staged: _core.StoreStaged) -> bool:
-        """After the last write. True: more than ``room`` itself is left over."""
+        """Called after the last write. True: more than ``room`` itself still refers to the
+        memory."""
         room, self._room = self._room, None
         if isinstance(room, memoryview):
-            with contextlib.suppress(BufferError):  # what was made of it is left over
+            with contextlib.suppress(BufferError):  # something made of it still exists
                 room.release()
             room = None
         return staged.settle(room)
 
     def _gather(self, planes: _core.PagedPlanes, blocks: Any) -> None:
-        """Fill it with those blocks of a cache, where it lies; other threads run meanwhile."""
+        """Fill the room with those blocks of a cache, in place; other threads run meanwhile."""
         self._open().gather(planes, blocks)
 
     def _open(self) -> _core.StoreStaged:
@@ -162,19 +163,14 @@ class Reservation:
     def __enter__(self) -> Any:
         return self.room
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
             self._commit(stacklevel=3)
         else:
             self.abort()
 
     def __del__(self) -> None:
-        # Views may outlive it, and keep the room.
+        # Views may outlive this object, and then keep the room.
         if self._staged is not None:
             self._staged.abort()
 

@@ -1,7 +1,7 @@
-"""Threads that wait on behalf of an event loop: as many as there are waits, kept for the next ones.
+"""Threads that wait on behalf of an event loop: one for each current wait, kept for reuse.
 
-Not asyncio's executor: its few threads could all be waiting for messages that only a task which
-waits for a thread would send.
+Not asyncio's executor: its few threads could all be waiting for messages that are sent only by a
+task that itself waits for a thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _idle_lock = threading.Lock()
 
 
 class Countdown:
-    """What is left of a timeout, for calls that wait several times."""
+    """The rest of a timeout, for calls that wait several times."""
 
     def __init__(self, timeout: float | None) -> None:
         _core.check_timeout(timeout)
@@ -42,7 +42,8 @@ class Countdown:
 async def try_until_done(
     attempt: Callable[[], T], wait: Callable[[_core.Cancel], None], countdown: Countdown
 ) -> T:
-    """What ``attempt()`` gives; after each Timeout ``wait(cancel)`` runs in a thread before it."""
+    """The result of ``attempt()``; after each Timeout ``wait(cancel)`` runs in a thread before a
+    retry."""
     while True:
         try:
             return attempt()
@@ -53,15 +54,16 @@ async def try_until_done(
 
 
 async def wait_in_thread(wait: Callable[[_core.Cancel], None]) -> None:
-    """``wait(cancel)`` in a thread. When the task is cancelled the thread's wait is ended first."""
+    """Runs ``wait(cancel)`` in a thread. If the task is cancelled the thread's wait is ended
+    first."""
     await _Errand(wait, lambda _: None).outcome()
 
 
 async def take_in_thread(take: Callable[[], T], undo: Callable[[T], object]) -> T:
-    """What ``take()`` gives, in a thread. All that waits in it ends when the task is cancelled.
+    """Runs ``take()`` in a thread and returns its result. If the task is cancelled its waits end.
 
-    A task that does not get what was taken has it undone: ``undo(taken)`` is called, once, before
-    the task goes on; or by the thread, if the loop is closed by then.
+    A result that does not reach the task is undone: ``undo(taken)`` is called once, before the task
+    goes on, or by the thread if the loop is closed by then.
     """
     return await _Errand(lambda cancel: _core.run_cancellable(cancel, take), undo).outcome()
 
@@ -73,7 +75,7 @@ async def attach_when_there(
     countdown: Countdown,
     owner: Owner | None,
 ) -> T:
-    """What ``attach()`` gives; after each NotFound it is waited for until the name appears."""
+    """The result of ``attach()``; after each NotFound a thread waits for the name to appear."""
     handle = handle_of(name)
     while True:
         try:
@@ -92,7 +94,7 @@ async def attach_when_there(
 
 
 class _Errand(Generic[T]):
-    """A call in a thread; its outcome goes to the task, or else to ``undo``."""
+    """A call in a thread; its result goes to the task, or else to ``undo``."""
 
     def __init__(self, call: Callable[[_core.Cancel], T], undo: Callable[[T], object]) -> None:
         self._call = call
@@ -119,7 +121,7 @@ class _Errand(Generic[T]):
             raise
 
     def _run(self) -> None:
-        """In the thread."""
+        """Runs in the thread."""
         try:
             taken = self._call(self._cancel)
         except BaseException as error:
@@ -129,7 +131,7 @@ class _Errand(Generic[T]):
                 self._undo(taken)
 
     def _post(self, deliver: Callable[[Any], None], outcome: Any) -> bool:
-        """False: the loop was closed under the task, and no task waits."""
+        """False: the loop was closed, and no task waits."""
         try:
             self._loop.call_soon_threadsafe(deliver, outcome)
         except RuntimeError:
@@ -143,8 +145,8 @@ class _Errand(Generic[T]):
         self._future.set_exception(error)
 
     def _end(self, future: asyncio.Future[T]) -> None:
-        """The task is gone."""
-        if future.exception() is None:  # looked at, so that asyncio does not warn of it
+        """The task is gone: undoes the result."""
+        if future.exception() is None:  # retrieved, so that asyncio does not warn of it
             self._undo(future.result())
 
 
@@ -167,7 +169,7 @@ def _work(jobs: SimpleQueue[Job]) -> None:
 
 
 def _forget_threads() -> None:
-    """In a forked child: the parent's threads are not here."""
+    """In a forked child: the parent's threads do not exist here."""
     global _idle_lock
     _idle.clear()
     _idle_lock = threading.Lock()

@@ -1,6 +1,6 @@
 """Broadcast: one writer, many readers; every reader gets every message, whole and in order.
 
-The work is done in C++; here are the ways in, what is not in a hurry, and the async twins.
+C++ does the work; here are creation and attachment, cold paths, and the async twins.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Codec = Literal["pickle"] | None
 
 
 class Broadcast:
-    """The two ways to a Broadcast: one process creates it, as its writer, and readers attach."""
+    """The two ways to open a Broadcast: one process creates it, as its writer; readers attach."""
 
     def __init__(self, *_args: object, **_options: object) -> None:
         raise InvalidType("use Broadcast.create() in the writer and Broadcast.attach() in readers")
@@ -51,15 +51,15 @@ class Broadcast:
 
         A ``name`` of None makes an anonymous segment, which readers reach by ``writer.handle``.
         ``capacity`` is the memory of the ring; messages above a quarter of it take memory of their
-        own while they are under way, out of an address range of ``large`` bytes. The writer is
-        told of each reader that dies by PeerDied, or with ``on_reader_death="drop"`` only counts
-        it. ``codec="pickle"`` sends what the typed codec does not know as a pickle; readers must
-        ask for it too.
+        own while they are in transit, out of an address range of ``large`` bytes. The death of a
+        reader raises PeerDied at the writer once, or with ``on_reader_death="drop"`` is only
+        counted. ``codec="pickle"`` sends values that the typed codec does not support as pickles;
+        readers must ask for it too.
 
         ``populate`` maps all of the ring into the writer at once, so that its first lap is as fast
-        as later ones; readers still map it while they read.
+        as later ones; readers still map pages as they read.
 
-        What another user left under that name is replaced only if ``owner`` names that user.
+        A segment of that name left by another user is replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -95,7 +95,7 @@ class Broadcast:
         message sent.
 
         Another user's segment is refused at once, by PermissionDenied, unless ``owner`` names that
-        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
+        user; with ``codec="pickle"`` even then, because its pickles would run that user's code.
 
         Raises NotFound, Busy (the rank has a living reader), InvalidArgument (no such rank),
         Incompatible, Corrupt, PermissionDenied, Closed or PeerDied.
@@ -135,25 +135,23 @@ class Broadcast:
 class BroadcastWriter(_core.BroadcastWriter):
     """The sending side of a Broadcast; made by ``Broadcast.create()``.
 
-    Any thread may use it: one at a time sends, the others wait for it as part of their timeout.
-    In a forked child every call raises WrongProcess. As a context manager it closes at the end.
+    Any thread may use it: one at a time sends, the rest wait for it as part of their timeout. In a
+    forked child every call raises WrongProcess. As a context manager it closes at the end.
     """
 
     __slots__ = ()
 
     @property
     def handle(self) -> Handle:
-        """What a reader needs to attach; pickles."""
-        if self.name:
-            return Handle(self.name, self._instance)
-        return Handle.of_descriptor(self._descriptor(), self._instance)
+        """A handle with which readers attach; can be pickled."""
+        return _handle_of(self)
 
     def readers(self) -> list[ReaderState]:
-        """Every rank. Works while another thread is sending."""
+        """The state of every rank. Works while another thread is sending."""
         return [ReaderState(**raw) for raw in self._readers()]
 
     def blocked_by(self) -> list[ReaderState]:
-        """The readers that keep a blocked ``send`` of another thread waiting; [] if none does."""
+        """The readers for which a ``send`` of another thread waits; [] if there are none."""
         return [ReaderState(**raw) for raw in self._blocked_by()]
 
     async def send_async(self, obj: Any, timeout: float | None = None) -> None:
@@ -174,7 +172,7 @@ class BroadcastWriter(_core.BroadcastWriter):
     def loan_async(self, nbytes: int | str, timeout: float | None = None) -> AsyncBlock[memoryview]:
         """``loan`` for tasks: ``async with writer.loan_async(n) as buf``.
 
-        Until the block ends other tasks that want to send wait; this one gets Busy. A task that is
+        Until the block ends other tasks' sends wait; this task's raise Busy. A task that is
         cancelled has sent nothing.
         """
         countdown = Countdown(timeout)
@@ -200,7 +198,7 @@ class BroadcastWriter(_core.BroadcastWriter):
 class BroadcastReader(_core.BroadcastReader):
     """The receiving side of one rank; made by ``Broadcast.attach()``.
 
-    Any thread may use it: each message goes to one of them. In a forked child every call raises
+    Any thread may use it: each message goes to one thread. In a forked child every call raises
     WrongProcess. As a context manager it closes at the end.
     """
 
@@ -208,10 +206,8 @@ class BroadcastReader(_core.BroadcastReader):
 
     @property
     def handle(self) -> Handle:
-        """What another reader needs to attach; pickles."""
-        if self.name:
-            return Handle(self.name, self._instance)
-        return Handle.of_descriptor(self._descriptor(), self._instance)
+        """A handle with which other readers attach; can be pickled."""
+        return _handle_of(self)
 
     async def recv_async(self, timeout: float | None = None) -> Any:
         """``recv`` for tasks. A task that is cancelled has taken nothing."""
@@ -250,14 +246,20 @@ class BroadcastReader(_core.BroadcastReader):
         )
 
 
-# The task that has a loan of a writer open: the others wait for it, where another thread would.
+# The task that has a writer's loan open: other tasks wait, as other threads would.
 _lent: weakref.WeakKeyDictionary[BroadcastWriter, asyncio.Task[Any] | None] = (
     weakref.WeakKeyDictionary()
 )
 
 
+def _handle_of(side: _core.BroadcastWriter | _core.BroadcastReader) -> Handle:
+    if side.name:
+        return Handle(side.name, side._instance)
+    return Handle.of_descriptor(side._descriptor(), side._instance)
+
+
 class _TaskLoan:
-    """A loan that a task opens on its event loop's thread, which other tasks share."""
+    """A loan opened by a task on its event loop's thread, which it shares with other tasks."""
 
     def __init__(self, writer: BroadcastWriter, nbytes: int | str) -> None:
         self._writer = writer
@@ -280,7 +282,7 @@ class _TaskLoan:
 
 
 def _unless_lent(writer: BroadcastWriter, attempt: Callable[[], T]) -> T:
-    """``attempt()``; Timeout, as for any other thread, while another task has a loan open."""
+    """``attempt()``; raises Timeout, as in another thread, while another task has a loan open."""
     try:
         return attempt()
     except Busy as busy:

@@ -1,6 +1,6 @@
-"""What can be sent: registering dataclasses, and how values are pickled where that was asked for.
+"""Registration of dataclasses, and pickling where that was asked for.
 
-docs/codec.md says what comes out for what goes in.
+docs/codec.md says which type each value comes out as.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _T = TypeVar("_T")
 def register_dataclass(cls: type[_T], *, name: str | None = None) -> type[_T]:
     """Let instances of a dataclass be sent and received; works as a decorator.
 
-    Both sides register theirs. A message names the class by its qualified name, or by `name` where
-    the two sides have it under different ones, and its fields by theirs; the fields must be the
-    same. A received object is made without calling `__init__` or `__post_init__`.
+    Both sides register the class. A message names it by its qualified name, or by `name` if that
+    differs between the sides, and its fields by their names; the fields must be the same. A
+    received object is made without calling `__init__` or `__post_init__`.
     """
     _core.register_dataclass(cls, name)
     return cls
 
 
 def _dumps(value: object, take_buffer: Callable[[pickle.PickleBuffer], Any]) -> bytes:
-    """Pickle with protocol 5; `take_buffer` gets the buffers that go out of band, in order."""
+    """Pickle with protocol 5; `take_buffer` gets the out-of-band buffers, in order."""
     out = io.BytesIO()
     pickler = pickle.Pickler(out, protocol=5, buffer_callback=lambda b: bool(take_buffer(b)))
     torch = sys.modules.get("torch")

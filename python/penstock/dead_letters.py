@@ -1,4 +1,4 @@
-"""Dead letters: messages that a queue delivers no more, to be looked at, requeued or dropped."""
+"""Dead letters: messages that a queue no longer delivers; listing, requeuing and dropping them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _MOST_SEQUENCE = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter, as it stood at the time of the look. It stays where it is."""
+    """A dead letter, as it was when it was listed. Listing does not move it."""
 
-    sequence: int  #: its place in the queue's order, and its name for the verbs
-    producer: int  #: the place of the participant that put it
-    deliveries: int  #: how often it was delivered, each time in vain
+    sequence: int  #: position in the queue's order; identifies it in requeue and drop
+    producer: int  #: slot of the participant that put it
+    deliveries: int  #: how often it was delivered and not acknowledged
     nbytes: int
     age: float  #: seconds since it was put
-    format: Literal["typed", "bytes", "pickle"]  #: how its bytes are to be read
+    format: Literal["typed", "bytes", "pickle"]  #: how its bytes are decoded
     _copy: Callable[[int], bytes] = field(repr=False, compare=False)
     _decode: Callable[[DeadLetter, bytes], Any] = field(repr=False, compare=False)
 
     def content(self) -> Any:
-        """The value, as an object of one's own; the message stays a dead letter.
+        """A private copy of the value; the message stays a dead letter.
 
         Raises NotFound (it was requeued or dropped since), Corrupt (its bytes contradict
         themselves), Incompatible (a pickle, and the handle was not made with ``codec="pickle"``)
@@ -38,14 +38,14 @@ class DeadLetter:
         return self._decode(self, self.content_bytes())
 
     def content_bytes(self) -> bytes:
-        """The message as it lies in the queue, encoded; for what can't be decoded.
+        """The encoded message as it is in the queue; for messages that can't be decoded.
 
         Raises NotFound, Corrupt or Closed.
         """
         return self._copy(self.sequence)
 
 
-#: Which dead letters a verb is about: None for all, sequences, or what ``dead_letters()`` gave.
+#: Selects dead letters: None for all, sequences, or results of ``dead_letters()``.
 Chosen = Iterable[int | DeadLetter] | int | DeadLetter | None
 
 
@@ -54,7 +54,7 @@ def letters_of(
     limit: int,
     decode: Callable[[DeadLetter, bytes], Any],
 ) -> list[DeadLetter]:
-    """The dataclasses of what ``_core`` gives."""
+    """Converts what ``_core`` returns to dataclasses."""
     return [
         DeadLetter(**raw, _copy=queue._dead_letter_bytes, _decode=decode)
         for raw in queue._dead_letters(_count(limit))
@@ -84,7 +84,7 @@ def _sequence_of(one: int | DeadLetter) -> int:
 
 
 def chosen_sequences(chosen: Chosen) -> list[int] | None:
-    """As ``_core`` takes them. A number that no message can have is no dead letter's."""
+    """As ``_core`` takes them. A number that no message can have matches no dead letter."""
     if chosen is None:
         return None
     many = chosen if isinstance(chosen, Iterable) else [chosen]
@@ -92,7 +92,7 @@ def chosen_sequences(chosen: Chosen) -> list[int] | None:
 
 
 def decode_content(letter: DeadLetter, raw: bytes, codec: Literal["pickle"] | None = None) -> Any:
-    """The value of a message's bytes. Runs code only where ``codec`` says that it may."""
+    """Decodes a message's bytes. Runs code only if ``codec`` allows pickles."""
     if letter.format == "bytes":
         return raw
     if letter.format == "pickle" and codec != "pickle":

@@ -1,4 +1,4 @@
-"""What can go wrong, one class each, below the built-in that a Python programmer would catch.
+"""The exceptions of Penstock, each derived from the built-in that a Python programmer would catch.
 
 Every message is a sentence that says what was asked, what stands in the way, and what to do.
 """
@@ -30,9 +30,10 @@ __all__ = [
 
 
 class Error(Exception):
-    """Anything that Penstock raises on purpose; raised itself only for the unexpected."""
+    """Base of everything that Penstock raises on purpose; raised itself only for unexpected
+    failures."""
 
-    accepted: int  #: only of ``Queue.put_many``: how many are in the queue all the same
+    accepted: int  #: only of ``Queue.put_many``: how many messages are in the queue all the same
 
 
 class Timeout(Error, TimeoutError):
@@ -42,17 +43,18 @@ class Timeout(Error, TimeoutError):
 class Closed(Error, EOFError):
     """The stream has ended and everything was received, or this handle is closed: see ``by``.
 
-    A handle that was closed here says so in every call; it still knows its name.
+    A handle that was closed by this process says so in every call; it still knows its name.
     """
 
-    by: Literal["peer", "self"] = "peer"  #: "self": this very handle, view, loan or batch is over
+    #: "self": this handle, view, loan or batch itself was closed
+    by: Literal["peer", "self"] = "peer"
 
 
 class PeerDied(Error, ConnectionError):
-    """The kernel says that a process on the other side is dead; the message names it.
+    """A process on the other side is dead, by the kernel's lock; the message names it.
 
-    A writer is told once of each dead reader, and nothing was sent: it may send again at once.
-    A reader is told after it has received everything that the dead writer had sent.
+    A writer gets it once for each dead reader, and nothing was sent: it may send again at once. A
+    reader gets it after it has received everything that the dead writer had sent.
     """
 
     rank: int | None = None  #: of the dead reader; None when the writer died
@@ -63,16 +65,16 @@ class NotFound(Error, FileNotFoundError):
 
 
 class AlreadyExists(Error, FileExistsError):
-    """A living process has a segment of that name, which the message names; or the abandoned one
-    of that name keeps data that is not to be replaced; or the key is there."""
+    """A living process has a segment of that name, which the message names; or an abandoned one of
+    that name holds data that is not replaced; or the key exists."""
 
 
 class NoSpace(Error, MemoryError):
-    """The memory could not be reserved: how much was asked, how much is there, what to do."""
+    """The memory could not be reserved: how much was asked for, how much is free, what to do."""
 
 
 class TooLarge(Error, ValueError):
-    """It can never fit, however long one waits: a message, or a buffer too small for one."""
+    """It can never fit, however long the call waits: a message, or a buffer too small for one."""
 
 
 class Incompatible(Error, RuntimeError):
@@ -92,7 +94,7 @@ class InvalidName(Error, ValueError):
 
 
 class InvalidArgument(Error, ValueError):
-    """A size, rank, timeout or option that can't be."""
+    """A size, rank, timeout or option that is not possible."""
 
 
 class InvalidType(InvalidArgument, TypeError):
@@ -115,13 +117,14 @@ class Busy(Error, RuntimeError):
 
 
 class Expired(Error, RuntimeError):
-    """A reservation or a reference that is not good any more; nothing was committed."""
+    """A reservation or a reference that is no longer valid; nothing was committed."""
 
 
 class UnsupportedType(Error, TypeError):
-    """The value contains something that the codec does not know; ``codec="pickle"`` might."""
+    """The value contains something that the typed codec does not support; ``codec="pickle"``
+    might."""
 
 
 class WrongProcess(Error, RuntimeError):
-    """The handle is of no use here: it came by ``fork`` and belongs to the parent, or its
-    descriptor was closed by this process, as daemons do. Attach anew, after that."""
+    """The handle can't be used here: it came by ``fork`` and belongs to the parent, or this process
+    has closed its descriptor, as daemons do. Attach anew, after that."""

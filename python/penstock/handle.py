@@ -1,4 +1,4 @@
-"""Handles: what one process gives another so that it can attach. Small, and made to be pickled."""
+"""Handles: what one process gives another so that it can attach. Small, and can be pickled."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Owner = int | str
 
 
 class Handle:
-    """Names one segment, and not another one that has taken its name since.
+    """Names one segment, and not a later one of the same name.
 
-    The handle of an anonymous segment carries a descriptor instead of a name, which pickle can
-    hand over only to processes of one family: as an argument of ``multiprocessing.Process``, or
-    through its queues and pipes.
+    The handle of an anonymous segment carries a descriptor instead of a name, which can be pickled
+    only for processes of one family: as an argument of ``multiprocessing.Process``, or through its
+    queues and pipes.
     """
 
     __slots__ = ("__weakref__", "_descriptor", "_identity", "instance", "name")
@@ -39,8 +39,8 @@ class Handle:
     @classmethod
     def of_descriptor(cls, descriptor: int, instance: str) -> Handle:
         """The handle of an anonymous segment. The descriptor stays the caller's."""
-        # Opened anew, because the locks of participants belong to the open file, and a
-        # duplicate would share them with every process that this handle reaches.
+        # Reopened, because the locks of participants belong to the open file description: a
+        # duplicate would share them with every process that gets this handle.
         try:
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -57,9 +57,9 @@ class Handle:
         return self._descriptor >= 0
 
     def fileno(self) -> int:
-        """The descriptor of an anonymous segment, which stays the handle's; -1 of a named one.
+        """The descriptor of an anonymous segment, owned by the handle; -1 for a named one.
 
-        Raises WrongProcess where the program has closed it, as daemons do.
+        Raises WrongProcess if the program has closed it, as daemons do.
         """
         if self.is_anonymous and _identity(self._descriptor) != self._identity:
             raise WrongProcess(
@@ -69,7 +69,7 @@ class Handle:
         return self._descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        come_first()  # a child may get it, and wait for us to close
+        come_first()  # a child may get it, and wait for this process to close
         if not self.is_anonymous:
             return (Handle, (self.name, self.instance))
         return (_received, (self.instance, reduction.DupFd(self.fileno())))
@@ -87,18 +87,18 @@ class Handle:
 
     def __del__(self) -> None:
         descriptor = getattr(self, "_descriptor", -1)
-        # The program may have closed it, and have a file of its own under the number.
+        # The program may have closed the number and use it for a file of its own.
         if descriptor >= 0 and _identity(descriptor) == self._identity:
             os.close(descriptor)
 
 
 def handle_of(name: Name | Handle) -> Handle:
-    """What ``attach()`` was given: a name stands for whichever segment has it."""
+    """The handle given to ``attach()``; a name stands for whichever segment has it."""
     return name if isinstance(name, Handle) else Handle(name, instance="")
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
-    """What file it is; None where there is none."""
+    """Identity of the file; None if there is none."""
     try:
         facts = os.fstat(descriptor)
     except OSError:

@@ -1,4 +1,5 @@
-"""A look at segments from outside: attaches nowhere, and changes nothing unless asked to remove."""
+"""Inspection of segments from outside: attaches nowhere, and changes nothing unless asked to
+remove."""
 
 from __future__ import annotations
 
@@ -20,12 +21,13 @@ __all__ = ["inspect", "list_segments", "remove_if_abandoned", "summarize"]
 
 
 def list_segments() -> list[SegmentSummary]:
-    """Every segment in /dev/shm that bears Penstock's prefix, also those that can't be read."""
+    """Every segment in /dev/shm that has Penstock's prefix, including unreadable ones."""
     return [summary_from(raw) for raw in _core.list_segments()]
 
 
 def summarize(name: Name) -> SegmentSummary:
-    """One segment as ``list_segments()`` shows it; also a ``file:`` segment, which that can't see.
+    """One segment as ``list_segments()`` shows it; also a ``file:`` segment, which that does not
+    find.
 
     Raises NotFound, PermissionDenied, Incompatible or Corrupt.
     """
@@ -33,7 +35,7 @@ def summarize(name: Name) -> SegmentSummary:
 
 
 def inspect(name: Name) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummary:
-    """One segment in full; of a kind without more to tell, its summary.
+    """One segment in full; its summary if there is nothing more to tell about its kind.
 
     Raises NotFound, PermissionDenied, Incompatible or Corrupt.
     """
@@ -48,8 +50,9 @@ def inspect(name: Name) -> BroadcastInfo | QueueInfo | StoreInfo | SegmentSummar
 
 
 def _inspect_queue(name: Name) -> QueueInfo:
-    """With the accounts of its trajectories, if it carries those."""
-    from .trajectories.state import inspect_trajectories  # which stands on this package
+    """The queue, with the accounts of its trajectories if it carries those."""
+    # imported here because it depends on this package
+    from .trajectories.state import inspect_trajectories
 
     try:
         return inspect_trajectories(name)
@@ -60,8 +63,8 @@ def _inspect_queue(name: Name) -> QueueInfo:
 def remove_if_abandoned(name: Name, *, data: bool = False) -> bool:
     """Remove the segment if no living process is attached to it; False if it stays.
 
-    What holds data (``SegmentSummary.kept``: messages of a queue, a persistent store) stays too,
-    unless ``data`` says that this may go. Safe against a process that attaches or creates at the
+    A segment with data (``SegmentSummary.kept``: messages of a queue, a persistent store) stays
+    too, unless ``data`` allows its removal. Safe against a process that attaches or creates at the
     same moment. Raises NotFound, PermissionDenied, Incompatible or Corrupt.
     """
     return _core.remove_if_abandoned(name, data)

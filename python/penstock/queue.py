@@ -1,7 +1,7 @@
-"""Queue: many producers, many consumers; each message goes to one of them, and comes back if that
+"""Queue: many producers, many consumers; each message goes to one consumer, and to another if that
 one dies before it has acknowledged it.
 
-The work is done in C++; here are the ways in, what is not in a hurry, and the async twins.
+C++ does the work; here are creation and attachment, cold paths, and the async twins.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ EndsWith = Literal["creator", "last_producer"]
 class Queue(_core.Queue):
     """One participant of a queue; made by ``Queue.create()`` or ``Queue.attach()``.
 
-    Any thread may use it: those that put and those that get don't wait for each other. In a forked
-    child it attaches anew at its first use there. As a context manager it closes at the end.
+    Any thread may use it: putting threads and getting threads don't wait for each other. In a
+    forked child it attaches anew at its first use there. As a context manager it closes at the end.
     """
 
     __slots__ = ()
@@ -53,28 +53,28 @@ class Queue(_core.Queue):
     ) -> Queue:
         """Create a queue, and take part in it. This handle's ``close()`` ends the stream.
 
-        So does the ordinary exit of the process, and ``end()`` by any participant; nothing else:
-        producers come and go, also all of them. With ``ends_with="last_producer"`` the last living
-        producer's ``close()`` ends it instead; the creator counts as one from its first put on, and
-        may leave before. A death by a signal never ends it: then any process attaches and calls
-        ``end()``.
+        So does the ordinary exit of the process, and ``end()`` by any participant. Nothing else
+        does: the stream stays open when all producers have left. With ``ends_with="last_producer"``
+        the last living producer's ``close()`` ends it instead; the creator counts as a producer
+        from its first put on, and may leave before. A death by a signal never ends it: then any
+        process attaches and calls ``end()``.
 
         At most ``slots`` messages are queued or being worked on at a time, in at most ``capacity``
-        bytes; those of up to ``inline_bytes`` take none of it. ``participants`` processes or
+        bytes; messages of up to ``inline_bytes`` take none of it. ``participants`` processes or
         handles may be attached at once. A message that was delivered ``max_deliveries`` times
-        without being acknowledged is set aside as a dead letter (0: never; up to 62), see
-        ``dead_letters()``; its last delivery before that is one by itself, see ``get_many()``.
-        ``codec="pickle"`` puts what the typed codec does not know as a pickle; consumers must ask
-        for that too.
+        without being acknowledged becomes a dead letter (0: never; up to 62), see
+        ``dead_letters()``; its last delivery before that is of this message alone, see
+        ``get_many()``. ``codec="pickle"`` puts values that the typed codec does not support as
+        pickles; consumers must ask for that too.
 
         Memory for messages is reserved when they need it, and given back when the queue is idle.
-        ``populate`` takes all of it at once and for good (NoSpace if it isn't there) and maps it
-        into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it from
-        being swapped out.
+        ``populate`` takes all of it at once and for good (NoSpace if there is too little) and maps
+        it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
+        from being swapped out.
 
-        A queue of that name without a living participant is replaced. If messages were in
-        it, they are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another
-        user's is replaced only if ``owner`` names that user.
+        A queue of that name without a living participant is replaced. If it held messages, they are
+        lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
+        replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -106,14 +106,14 @@ class Queue(_core.Queue):
     ) -> Queue:
         """Attach by name, or by the handle of a process that is attached.
 
-        Waits until ``timeout`` for the name to appear. Where the stream ends with its last
-        producer a ``"producer"`` counts as one at once, and with ``"any"`` from its first put on. A
-        ``"consumer"`` maps the messages read-only and can't put.
+        Waits until ``timeout`` for the name to appear. If the stream ends with its last producer, a
+        participant with role ``"producer"`` counts as one at once, and with ``"any"`` from its
+        first put on. A ``"consumer"`` maps the messages read-only and can't put.
 
         Another user's queue is refused at once, by PermissionDenied, unless ``owner`` names that
-        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
+        user; with ``codec="pickle"`` even then, because its pickles would run that user's code.
 
-        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        Raises NotFound, Busy (no free slot), Incompatible, Corrupt or PermissionDenied.
         """
         handle = handle_of(name)
         queue = Queue(
@@ -147,16 +147,16 @@ class Queue(_core.Queue):
 
     @property
     def handle(self) -> Handle:
-        """What another process needs to attach; pickles."""
+        """A handle with which another process attaches; can be pickled."""
         return Handle(self.name, self._instance)
 
     def put_many(self, objs: Iterable[Any], timeout: float | None = None) -> int:
-        """Put one after the other, all within ``timeout``; how many.
+        """Put values in order, all within ``timeout``; return how many.
 
-        Short values of a list or tuple are put many at a time, which takes a part of the time of
-        single puts; what another iterable gives is put before it is asked for more.
+        Short values of a list or tuple are put many at a time, which is faster than single puts; a
+        value of any other iterable is put before the next one is requested.
 
-        An error on the way has an attribute ``accepted``: how many, from the first on, are in the
+        An exception has an attribute ``accepted``: how many values, from the first on, are in the
         queue all the same.
         """
         putting = _core._PutMany()
@@ -168,27 +168,29 @@ class Queue(_core.Queue):
         return putting.accepted
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The messages that were set aside, oldest first, at most ``limit``.
+        """The dead letters, oldest first, at most ``limit``.
 
         Each keeps its slot and its bytes until it is requeued or dropped; ``letter.content()`` is a
-        copy of its value. Holds nothing and never waits. Raises Closed.
+        copy of its value. Never waits and locks nothing. Raises Closed.
         """
         codec = self._codec
         return letters_of(self, limit, lambda letter, raw: decode_content(letter, raw, codec))
 
     def requeue_dead_letters(self, sequences: Chosen = None) -> int:
-        """Have them delivered anew; how many. All, or those of these ``sequences``.
+        """Deliver dead letters again; return how many. All of them, or those of these
+        ``sequences``.
 
-        They come in their old place in the order, before what was put after them, with their
-        deliveries counted from 0; also after the end of the stream. What is no dead letter (any
-        more) is passed over: of two calls for the same one does it. Raises Closed.
+        They come in their old position, before messages that were put after them, with their
+        deliveries counted from 0; also after the end of the stream. Sequences that are no dead
+        letters (any more) are skipped: of two calls for the same one, one requeues it. Raises
+        Closed.
         """
         return self._requeue_dead_letters(chosen_sequences(sequences))
 
     def drop_dead_letters(self, sequences: Chosen = None) -> int:
-        """Throw them away; how many. All, or those of these ``sequences``.
+        """Delete dead letters; return how many. All of them, or those of these ``sequences``.
 
-        Their slots and bytes are free then; ``stats().dropped`` counts them. Raises Closed.
+        Their slots and bytes become free; ``stats().dropped`` counts them. Raises Closed.
         """
         return self._drop_dead_letters(chosen_sequences(sequences))
 
@@ -210,8 +212,8 @@ class Queue(_core.Queue):
     async def put_many_async(self, objs: Iterable[Any], timeout: float | None = None) -> int:
         """``put_many`` for tasks.
 
-        Errors, CancelledError among them, have an attribute ``accepted``: how many, from the first
-        on, are in the queue all the same.
+        Exceptions, including CancelledError, have an attribute ``accepted``: how many values, from
+        the first on, are in the queue all the same.
         """
         countdown = Countdown(timeout)
         accepted = 0
@@ -247,7 +249,7 @@ class Queue(_core.Queue):
 
         A task that is cancelled while it waits has taken nothing.
         """
-        self.get_many(max_items, min_items, 0)  # raises at once what is wrong with the numbers
+        self.get_many(max_items, min_items, 0)  # raises at once if the numbers are wrong
         return self._block_async(
             lambda timeout: self.get_many(max_items, min_items, timeout), Countdown(timeout)
         )
@@ -269,7 +271,7 @@ class Queue(_core.Queue):
         return AsyncBlock(begin)
 
     def __bool__(self) -> bool:
-        return True  # also an empty queue is a queue
+        return True  # an empty queue is true as well
 
     def __repr__(self) -> str:
         return describe(self, lambda: repr(self.name))

@@ -1,4 +1,4 @@
-"""Participants, how far they are behind, and other state: plain data, for people and tools."""
+"""Participants and statistics: plain data, for people and tools."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ReaderState:
     pid: int  #: in its own PID namespace
     process: str
     messages: int  #: received by this reader
-    lag_messages: int  #: sent, and not yet given back by it
+    lag_messages: int  #: sent, and not yet released by it
     lag_bytes: int
     blocking_for: float  #: seconds that the writer has waited for it; 0 when it does not
     description: str = field(repr=False, compare=False)
@@ -57,7 +57,7 @@ class Participant:
 
     slot: int
     role: str  #: ``writer``, ``reader 2``
-    alive: bool  #: the kernel's word
+    alive: bool  #: by the kernel's lock
     stopped: bool
     pid: int  #: in its own PID namespace
     process: str
@@ -66,10 +66,8 @@ class Participant:
 
 @dataclass(frozen=True)
 class KeptData:
-    """What an abandoned segment holds and would be lost with it: the next to attach can have it.
-
-    False where that is nothing.
-    """
+    """Data that an abandoned segment holds and that would be lost with it; a process that attaches
+    still gets it. False if there is none."""
 
     messages: int = 0  #: of a queue: queued, taken by consumers that died, or dead letters
     objects: int = 0  #: of a persistent store
@@ -82,7 +80,7 @@ class KeptData:
         return self.description
 
     def is_nothing(self) -> bool:
-        """Nothing is lost with the segment."""
+        """Whether no data is lost with the segment."""
         return self.messages == 0 and not self.persistent
 
     def __bool__(self) -> bool:
@@ -98,17 +96,18 @@ class SegmentSummary:
     reserved_bytes: int  #: memory that it takes now
     range_bytes: int  #: address range that it may grow into
     participants: list[Participant]
-    problem: str  #: why it can't be read; empty when all is well
-    #: The class of the error behind ``problem``: ``PermissionDenied`` is another user's segment,
-    #: which may well be healthy.
+    problem: str  #: why it can't be read; empty if there is no problem
+    #: The class of the error behind ``problem``: ``PermissionDenied`` means another user's segment,
+    #: which may be sound.
     problem_code: str = ""
-    #: Only of a segment without a living participant; others are not looked into.
+    #: Empty for a segment with a living participant, whose data is not counted.
     kept: KeptData = KeptData()
-    #: The number of the user that owns the file; None where there is a ``problem``.
+    #: The user id of the file's owner; None if there is a ``problem``.
     owner: int | None = None
 
     def is_abandoned(self) -> bool:
-        """No living participant: ``penstock gc`` would remove it, unless ``kept`` is there."""
+        """Whether no participant lives: ``penstock gc`` would remove it, unless it holds ``kept``
+        data."""
         return not self.problem and not any(one.alive for one in self.participants)
 
 
@@ -120,16 +119,16 @@ class BroadcastInfo:
     stats: BroadcastStats
     readers: list[ReaderState]
     closed: bool
-    writer_blocked_for: float  #: seconds; 0 when it is not
+    writer_blocked_for: float  #: seconds; 0 if it is not blocked
 
 
 @dataclass(frozen=True)
 class QueueRequest:
-    """A request that waits in line, for several messages or behind others."""
+    """A request that waits in line: for several messages, or behind such a request."""
 
     slot: int  #: of its participant
-    requested: int  #: messages; of trajectories, sequences
-    passed: bool  #: it gave no sign of life: others go first until it does
+    requested: int  #: messages wanted; of trajectories, sequences
+    passed: bool  #: gave no sign of life: later requests go first until it does
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class QueueInfo:
 
     segment: SegmentSummary
     stats: QueueStats
-    requests: list[QueueRequest]  #: in the order in which they will be served
+    requests: list[QueueRequest]  #: in the order of service
     dead_letters: list[int]  #: sequences of dead letters, oldest first, up to 100
     ends_with: Literal["creator", "last_producer"]  #: whose ``close()`` ends the stream
 
@@ -148,54 +147,54 @@ class StoreLook:
     """The state of a key, for callers that do not want the object."""
 
     state: Literal["hit", "staged", "miss"]
-    staged_by: int  #: the place of the participant that is writing it; -1 if none is
-    nbytes: int  #: of the object, if it is there
+    staged_by: int  #: slot of the participant that is writing it; -1 if none is
+    nbytes: int  #: of the object, if there is one
     is_retained: bool  #: by ``retain()``
 
 
 @dataclass(frozen=True)
 class TierStats:
-    """What one TieredStore has had to do with its second tier since it was made."""
+    """Requests of one TieredStore to its second tier since it was made."""
 
     hits: int  #: fetched from the second tier
-    misses: int  #: it was asked and had it not, or not soundly
+    misses: int  #: asked, and the second tier had no sound value
     skipped: int  #: not asked: the circuit was open
     shared: int  #: gets that waited for another thread's fetch of the same key
-    errors: int  #: requests that failed, other than by time
-    timeouts: int  #: requests that failed by time
-    corrupt: int  #: values that were not what was written
+    errors: int  #: requests that failed, other than by timeout
+    timeouts: int  #: requests that timed out
+    corrupt: int  #: values that differ from what was written
     incompatible: int  #: values of another version, or that this process can't read
-    no_room: int  #: values larger than the first tier, or than what is not in use there
+    no_room: int  #: values larger than the first tier, or than its objects not in use
     fetched_bytes: int  #: data and metadata of ``hits``
     written: int  #: objects written to the second tier
     written_bytes: int
-    dropped: int  #: objects that were put and that the second tier does without
+    dropped: int  #: objects that were put and not written to the second tier
     dropped_bytes: int
-    inflight: int  #: objects that wait to be written back, or are being
+    inflight: int  #: objects that wait to be written back, or are being written
     inflight_bytes: int
-    servers: int  #: that are known
-    servers_away: int  #: of them, by their circuits
-    #: ``closed``: every server is asked; ``partial``: of a cluster, some are not; ``open``: none
-    #: is, all failed and are tried again now and then.
+    servers: int  #: known servers
+    servers_away: int  #: of them, servers whose circuit is open
+    #: ``closed``: every server is asked; ``partial``: in a cluster, some are not; ``open``: none
+    #: is, all have failed and are retried now and then.
     circuit: Literal["closed", "partial", "open"]
-    #: of what ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room`` counted last
+    #: the reason of the last ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room``
     last_error: str
 
 
 @dataclass(frozen=True)
 class Unwritten:
-    """Objects that were put and are not, or not known to be, in the second tier.
+    """Objects that were put and are not known to be in the second tier.
 
     False if there are none.
     """
 
-    waiting: int  #: objects still under way when the time was over
+    waiting: int  #: objects still being written when the time was over
     waiting_bytes: int
-    dropped: int  #: objects given up since the last report, for room or after failures
+    dropped: int  #: objects given up since the last report, for lack of room or after failures
     dropped_bytes: int
 
     def is_nothing(self) -> bool:
-        """The second tier has all of it."""
+        """Whether the second tier has all of them."""
         return self.waiting == 0 and self.dropped == 0
 
     def __bool__(self) -> bool:
@@ -216,7 +215,7 @@ def store_info_from(raw: _StoreInfo) -> StoreInfo:
 
 
 def summary_from(raw: _Summary) -> SegmentSummary:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     participants = [Participant(**participant) for participant in raw["participants"]]
     return SegmentSummary(
         name=raw["name"],
@@ -232,7 +231,7 @@ def summary_from(raw: _Summary) -> SegmentSummary:
 
 
 def info_from(raw: _Info) -> BroadcastInfo:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     return BroadcastInfo(
         segment=summary_from(raw["segment"]),
         stats=raw["stats"],
@@ -243,7 +242,7 @@ def info_from(raw: _Info) -> BroadcastInfo:
 
 
 def queue_info_from(raw: _QueueInfo) -> QueueInfo:
-    """The dataclass of what ``_core`` gives."""
+    """Converts what ``_core`` returns."""
     return QueueInfo(
         segment=summary_from(raw["segment"]),
         stats=raw["stats"],

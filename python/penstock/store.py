@@ -1,8 +1,8 @@
 """Store: named immutable objects in shared memory. Reserve, write, commit; look up, read in place,
-release; evicted when memory is wanted.
+release; evicted when memory is needed.
 
-There is no server: every process writes and reads by itself. The work is done in C++; here are the
-ways in, what is not in a hurry, and the async twin.
+There is no server: every process writes and reads by itself. C++ does the work; here are creation
+and attachment, cold paths, and the async twin.
 """
 
 from __future__ import annotations
@@ -57,19 +57,18 @@ class Store(_core.Store):
         """Create a store, and take part in it.
 
         ``capacity`` bounds the bytes of objects with their keys and metadata; memory is reserved
-        when it is first needed. At most about ``objects`` are there at a time (by default one for
-        each 16 KiB). When room is wanted, ``eviction`` decides what goes: ``"sieve"`` the oldest
+        when it is first needed. There are at most about ``objects`` at a time (by default one for
+        each 16 KiB). When room is needed, ``eviction`` selects the victim: ``"sieve"`` the oldest
         that was not read lately, ``"fifo"`` the oldest, ``"lru"`` the one not read for longest,
-        ``"none"`` nothing: then there is NoSpace. What is pinned, staged or kept never goes. Sizes
-        are rounded up to ``granule`` bytes. A ``persistent`` store stays when the last one leaves,
-        and create() does not replace it while objects are in it: ``attach()``, or remove it with
-        ``penstock gc --data``.
-        ``populate`` takes all memory at once (NoSpace if it isn't there) and maps it into this
-        process, some 0.7 s for each GiB: Ctrl-C ends it, and other threads run. Others that attach
-        map it by ``populate()``.
-        ``codec="pickle"`` puts what the typed codec does not know as a pickle; readers must ask
-        for that too. What another user left under that name is replaced only if ``owner`` names
-        that user.
+        ``"none"`` nothing, so that NoSpace is raised. Pinned, staged and retained objects are never
+        evicted. Sizes are rounded up to ``granule`` bytes. A ``persistent`` store stays when the
+        last participant leaves, and create() does not replace it while objects are in it:
+        ``attach()``, or remove it with ``penstock gc --data``. ``populate`` takes all memory at
+        once (NoSpace if there is too little) and maps it into this process, some 0.7 s for each
+        GiB: Ctrl-C ends it, and other threads run. Other processes that attach map it by
+        ``populate()``. ``codec="pickle"`` puts values that the typed codec does not support as
+        pickles; readers must ask for that too. A store of that name left by another user is
+        replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -105,9 +104,9 @@ class Store(_core.Store):
         this process at once, however long that takes: see ``populate()``.
 
         Another user's store is refused at once, by PermissionDenied, unless ``owner`` names that
-        user; with ``codec="pickle"`` also then, for its pickles would run that user's code.
+        user; with ``codec="pickle"`` even then, because its pickles would run that user's code.
 
-        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        Raises NotFound, Busy (no free slot), Incompatible, Corrupt or PermissionDenied.
         """
         handle = handle_of(name)
         store = Store(
@@ -142,12 +141,12 @@ class Store(_core.Store):
         return store
 
     async def populate_async(self, timeout: float | None = None) -> None:
-        """``populate`` for tasks. What was mapped before a task was cancelled stays so."""
+        """``populate`` for tasks. Memory mapped before a task was cancelled stays mapped."""
         await take_in_thread(lambda: self.populate(timeout), lambda _: None)
 
     @property
     def handle(self) -> Handle:
-        """What another process needs to attach; pickles."""
+        """A handle with which another process attaches; can be pickled."""
         return Handle(self.name, self._instance)
 
     reserve = reserve
@@ -160,10 +159,10 @@ class Store(_core.Store):
         prefix: bool = False,
         **options: Any,
     ) -> list[Reservation | Error]:
-        """A reservation for each key, or the error that says why there is none.
+        """A reservation for each key, or the error that explains its failure.
 
-        ``prefix`` stops at the first that is not to be had, which is the last in the list then.
-        Each is to be committed (``commit_many``) or aborted.
+        ``prefix`` stops at the first failure, which is then the last item of the list. Each
+        reservation is to be committed (``commit_many``) or aborted.
         """
         keys = list(keys)
         sizes = [nbytes] * len(keys) if isinstance(nbytes, int | str) else list(nbytes)
@@ -180,17 +179,17 @@ class Store(_core.Store):
         try:
             return self.reserve(key, nbytes, **options)
         except Error as error:
-            return error.with_traceback(None)  # which would keep the reservations beside it
+            return error.with_traceback(None)  # a traceback would keep the other reservations alive
 
     def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
-        """Commits each; True for those that are visible now. What is an error is False."""
+        """Commits each; True for objects that are visible now. Items that are errors give False."""
         return [_commits(reservation) for reservation in reservations]
 
     get = get
     get_copy = get_copy
 
     def get_ref(self, ref: StoreRef) -> _core.StoreView:
-        """The very object that has this ``ref``: never another, whatever its key holds by now."""
+        """The object that has this ``ref``; never a later object of its key."""
         view = self._get_ref(*ref)
         if view is None:
             raise NotFound(f"the object {ref} is not in the store '{self.name}' any more")
@@ -198,10 +197,10 @@ class Store(_core.Store):
 
     @contextmanager
     def get_many(self, keys: Iterable[Key], *, prefix: bool = False) -> Iterator[list[Any]]:
-        """The objects, in place; None where there is none.
+        """The objects, in place; None for missing ones.
 
-        With ``prefix`` the list ends before the first that is missing: its length is how many of
-        the first keys are there.
+        With ``prefix`` the list ends before the first missing one: its length is how many of the
+        first keys are resident.
         """
         with ExitStack() as stack:
             found: list[Any] = []
@@ -211,10 +210,10 @@ class Store(_core.Store):
                     break
                 found.append(None if view is None else stack.enter_context(view))
             yield found
-            found.clear()  # the block may have kept the list, but not what it held
+            found.clear()  # the block may have kept the list, but not its items
 
     def prefix_length(self, keys: Iterable[Key]) -> int:
-        """How many of the first keys are there."""
+        """How many of the first keys are resident."""
         count = 0
         for key in keys:
             if key not in self:
@@ -223,15 +222,15 @@ class Store(_core.Store):
         return count
 
     def meta(self, key: Key) -> Any:
-        """What was stored beside the object, or None. NotFound if it is not there."""
+        """The metadata stored beside the object, or None. NotFound if there is no object."""
         return self.get(key).meta
 
     def look(self, key: Key) -> StoreLook:
-        """Whether it is there, being written (and by which participant), or neither."""
+        """The state of the key: resident, being written (and by which participant), or neither."""
         return StoreLook(*self._look(key))
 
     def wait(self, key: Key, timeout: float | None = None) -> _core.StoreView:
-        """``get``, as soon as it is there."""
+        """Waits until the object is resident, then as ``get``."""
         return self._wait(key, timeout)
 
     def wait_async(self, key: Key, timeout: float | None = None) -> AsyncView[_core.StoreView]:

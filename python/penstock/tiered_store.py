@@ -1,8 +1,8 @@
-"""TieredStore: a Store with Redis or Valkey behind it, for what does not fit one machine or is
-wanted by several.
+"""TieredStore: a Store with Redis or Valkey behind it, for objects that do not fit one machine or
+are used by several.
 
-What the first tier has is found there, and no server is asked; what it has not is fetched once for
-the whole machine. The work is done in C++; here is the way in, and what is not in a hurry.
+Objects in the first tier are found there without asking a server; others are fetched once for the
+whole machine. C++ does the work; here are creation and cold paths.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ Policy = Literal["write_back", "write_through", "read_only"]
 WhenFull = Literal["drop", "wait"]
 T = TypeVar("T")
 
-CLOSE_SECONDS = 5.0  # for what waits to be written, where the caller sets no limit
+CLOSE_SECONDS = 5.0  # for pending writes, if the caller sets no limit
 
 
 class TieredStore(_core.TieredStore):
     """One participant of a store, and of the second tier behind it.
 
-    ``TieredStore(store, "redis://cache:6379")`` takes ``store`` over: it is ``first`` from then on,
-    goes on answering for the first tier alone, and is closed when this is; its own ``close()`` does
-    nothing. If making one fails, the store is as it was.
+    ``TieredStore(store, "redis://cache:6379")`` takes ``store`` over: it becomes ``first``, still
+    serves the first tier alone, and is closed together with this object; its own ``close()`` has no
+    effect. If the constructor fails the store is unchanged.
 
     Any thread may use it; it has threads of its own. In a forked child every call raises
     WrongProcess: make one there, of a Store that is attached there. As a context manager, and when
-    the interpreter ends, it closes as ``close()`` does and warns of what was not written. Dropped
-    without that, it gives up what waits without a warning.
+    the interpreter ends, it closes as ``close()`` does and warns of objects that were not written.
+    Garbage-collected without that, it gives up pending writes without a warning.
 
-    What asks a server lets other threads run, and ends within 80 ms after Ctrl-C. A request takes
-    ``connect_timeout`` and ``request_timeout`` at most, all of an object ``request_timeout`` for
-    each begun ``part`` of it, and one more.
+    Calls that may ask a server let other threads run, and end within 80 ms after Ctrl-C. A request
+    takes ``connect_timeout`` and ``request_timeout`` at most, a whole object ``request_timeout``
+    for each begun ``part`` of it, and one more.
 
-    Whatever is wrong with a server or with its values is a miss: ``get`` and ``get_copy`` raise
-    NotFound for it, or give the default, and ``stats()`` says what it was.
+    Any fault of a server or of its values is a miss: ``get`` and ``get_copy`` raise NotFound for
+    it, or return the default, and ``stats()`` gives the reason.
     """
 
     __slots__ = ()
@@ -125,23 +125,24 @@ class TieredStore(_core.TieredStore):
     get_copy = get_copy
 
     def flush(self, timeout: float | None = None) -> Unwritten:
-        """Wait until all that was put before is written, or given up.
+        """Wait until everything put before is written, or given up.
 
-        Gives what still waits after ``timeout`` seconds, and what was dropped since the last
-        report: ``is_nothing()``, if all is well.
+        Returns what still waits after ``timeout`` seconds, and what was dropped since the last
+        report: ``is_nothing()`` if there is nothing.
         """
         return Unwritten(**self._flush(timeout))
 
     def close(self, timeout: float | None = CLOSE_SECONDS) -> Unwritten:
-        """``flush``, then give up what still waits, and leave both tiers.
+        """``flush``, then give up pending writes, and leave both tiers.
 
-        What the second tier has not got is in ``dropped``. Other threads that wait for a server get
-        Cancelled or Closed. Ctrl-C ends the wait as the end of ``timeout`` does. The second time it
-        does nothing.
+        Objects that are not in the second tier are counted in ``dropped``. Other threads that wait
+        for a server get Cancelled or Closed. Ctrl-C ends the wait as the end of ``timeout`` does.
+        Idempotent.
         """
         return Unwritten(**self._close(timeout))
 
-    # --- for tasks: what may ask a server does so in a thread -----------------------------------
+    # --- for tasks: calls that may ask a server run in a thread
+    # -------------------------------------
 
     @overload
     def get_async(self, key: Key) -> AsyncView[_core.StoreView]: ...
@@ -223,7 +224,7 @@ class TieredStore(_core.TieredStore):
         return await take_in_thread(lambda: self.delete(key), _leave_it)
 
     async def flush_async(self, timeout: float | None = None) -> Unwritten:
-        """``flush`` for tasks. What a cancelled task would have been told, the next report says."""
+        """``flush`` for tasks. The report of a cancelled task is part of the next one."""
         countdown = Countdown(timeout)
         return await take_in_thread(
             lambda: self.flush(countdown.left()),
@@ -249,7 +250,7 @@ class TieredStore(_core.TieredStore):
         _warn_of(self, await self.close_async())
 
     def stats(self) -> TierStats:
-        """Of this object, since it was made; ``first.stats()`` is of the first tier."""
+        """Counters of this object since it was made; ``first.stats()`` is of the first tier."""
         return TierStats(**self._stats())
 
     def _leave(self) -> None:
@@ -276,9 +277,9 @@ class TieredStore(_core.TieredStore):
 
 
 class AsyncReservation:
-    """What ``TieredStore.reserve_async()`` gives: ``async with`` a reservation.
+    """Result of ``TieredStore.reserve_async()``: use ``async with``.
 
-    Its end commits, and waits for a server where ``policy`` says so; an exception aborts.
+    Its end commits, and waits for a server if ``policy`` says so; an exception aborts.
     """
 
     def __init__(self, reservation: Reservation) -> None:
@@ -306,7 +307,7 @@ def _let_go(found: object) -> None:
 
 
 def _leave_it(_: object) -> None:
-    """There is nothing to undo."""
+    """No effect: there is nothing to undo."""
 
 
 def _warn_of(store: TieredStore, unwritten: Unwritten) -> None:

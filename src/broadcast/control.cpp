@@ -10,14 +10,13 @@
 #include "os/process.hpp"
 #include "segment/text.hpp"
 #include "segment/waiting/elapsed.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 namespace detail {
 namespace {
 
 using layout::ReaderLine;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
 
 [[noreturn]] void refuse(const std::string& why) {
     throw Error(ErrorCode::InvalidArgument, "can't create the broadcast: " + why);
@@ -115,15 +114,15 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
     BroadcastReaderState state;
     state.rank = rank;
     // The reader's numbers before the writer's, so that no lag comes out negative.
-    const std::uint64_t gate = line.gate.load(kAcquire);
-    const std::uint64_t position = line.position.load(kAcquire);
-    const std::uint64_t released = line.messages.load(kRelaxed);
-    const std::uint64_t published = view.writer().position.load(kAcquire);
-    const std::uint64_t sent = view.counts().messages.load(kRelaxed);
+    const std::uint64_t gate = load_acquire(line.gate);
+    const std::uint64_t position = load_acquire(line.position);
+    const std::uint64_t released = load_relaxed(line.messages);
+    const std::uint64_t published = load_acquire(view.writer().position);
+    const std::uint64_t sent = load_relaxed(view.counts().messages);
     state.life = gate == ReaderLine::kActive   ? BroadcastReaderState::Life::Active
                  : gate == ReaderLine::kVacant ? BroadcastReaderState::Life::Vacant
                                                : BroadcastReaderState::Life::Expected;
-    state.messages = released - std::min(released, line.start.load(kRelaxed));
+    state.messages = released - std::min(released, load_relaxed(line.start));
     if (gate != ReaderLine::kVacant) {
         state.lag_bytes = published - std::min(published, position);
         state.lag_messages = sent - std::min(sent, released);
@@ -142,16 +141,16 @@ std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
                                                 const Participants& participants,
                                                 const Arena& arena) {
     std::vector<BroadcastReaderState> blockers;
-    const std::int64_t since = view.state().blocked_since.load(kRelaxed);
+    const std::int64_t since = load_relaxed(view.state().blocked_since);
     if (since == 0) return blockers;
-    const std::uint64_t needed = view.state().needed.load(kRelaxed);
+    const std::uint64_t needed = load_relaxed(view.state().needed);
     const double seconds = seconds_since(since);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
         // A writer that needs no position waits for blocks that are still held.
         const bool blocks = needed == 0
                                 ? arena.is_held_by(layout::slot_of_rank(rank))
-                                : is_gating(view, rank) && line.position.load(kAcquire) < needed;
+                                : is_gating(view, rank) && load_acquire(line.position) < needed;
         if (!blocks) continue;
         BroadcastReaderState state = describe_reader(view, participants, rank);
         state.blocking_for = seconds;
@@ -166,29 +165,28 @@ BroadcastStats read_stats(const BroadcastView& view) {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
         if (!is_gating(view, rank)) continue;
-        slowest = std::min(slowest, line.position.load(kAcquire));
+        slowest = std::min(slowest, load_acquire(line.position));
     }
-    const std::uint64_t position = view.writer().position.load(kAcquire);
-    stats.messages = view.counts().messages.load(kRelaxed);
-    stats.bytes = view.counts().bytes.load(kRelaxed);
-    stats.large_messages = view.state().large_messages.load(kRelaxed);
-    stats.waits = view.state().waits.load(kRelaxed);
-    stats.sleeps = view.state().sleeps.load(kRelaxed);
+    const std::uint64_t position = load_acquire(view.writer().position);
+    stats.messages = load_relaxed(view.counts().messages);
+    stats.bytes = load_relaxed(view.counts().bytes);
+    stats.large_messages = load_relaxed(view.state().large_messages);
+    stats.waits = load_relaxed(view.state().waits);
+    stats.sleeps = load_relaxed(view.state().sleeps);
     stats.capacity = view.shape().capacity;
     stats.used_bytes = position - std::min(position, slowest);
     return stats;
 }
 
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
-    return view.reader(rank).gate.load(kAcquire) != ReaderLine::kVacant;
+    return load_acquire(view.reader(rank).gate) != ReaderLine::kVacant;
 }
 
 // The gate first, so that a janitor that is stopped later does not block the writer.
 void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) noexcept {
     // A rank whose first reader died before it became active stays expected: it lost nothing.
     std::uint64_t gate = ReaderLine::kActive;
-    view.reader(rank).gate.compare_exchange_strong(gate, ReaderLine::kVacant,
-                                                   std::memory_order_acq_rel, kRelaxed);
+    cas_acq_rel(view.reader(rank).gate, gate, ReaderLine::kVacant);
     PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
     arena.reap(layout::slot_of_rank(rank));
     PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");

@@ -2,6 +2,7 @@
 #include "broadcast/control.hpp"
 #include "penstock/broadcast.hpp"
 #include "segment/waiting/elapsed.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 
@@ -20,8 +21,8 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     info.stats.reader_deaths = detail::reader_deaths(visit.participants(), shape);
     detail::read_segment_stats(info.stats, visit.participants(), info.segment.reserved_bytes);
     info.stats.held_bytes = arena.allocated_bytes();
-    info.closed = view.state().closed.load(std::memory_order_acquire) != 0;
-    const std::int64_t since = view.state().blocked_since.load(std::memory_order_relaxed);
+    info.closed = detail::load_acquire(view.state().closed) != 0;
+    const std::int64_t since = detail::load_relaxed(view.state().blocked_since);
     if (since != 0) info.writer_blocked_for = detail::seconds_since(since);
     const auto blockers = detail::find_blockers(view, visit.participants(), arena);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {

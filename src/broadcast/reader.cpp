@@ -12,7 +12,9 @@
 #include "os/fence.hpp"
 #include "os/fork.hpp"
 #include "os/spin.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 #include "segment/words/read_once.hpp"
 
 namespace penstock {
@@ -22,10 +24,6 @@ namespace {
 using layout::ReaderLine;
 using layout::RecordHeader;
 using layout::RecordKind;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
 
 }  // namespace
 
@@ -99,11 +97,10 @@ void ReaderCore::claim_rank() {
 // A writer that is gone sends nothing more; is anything of it left for us?
 void ReaderCore::refuse_if_nothing_can_come() {
     if (!is_writer_gone()) return;
-    const bool is_replacement = line_->gate.load(kAcquire) == ReaderLine::kVacant;
-    const bool is_drained =
-        line_->position.load(kAcquire) == view_.writer().position.load(kAcquire);
+    const bool is_replacement = load_acquire(line_->gate) == ReaderLine::kVacant;
+    const bool is_drained = load_acquire(line_->position) == load_acquire(view_.writer().position);
     if (!is_replacement && !is_drained) return;
-    const bool was_closed = view_.state().closed.load(kAcquire) != 0;
+    const bool was_closed = load_acquire(view_.state().closed) != 0;
     membership_.renounce();
     throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
                 "the writer of " + quoted(segment_->name()) +
@@ -114,11 +111,11 @@ void ReaderCore::refuse_if_nothing_can_come() {
 // Expected -> Active keeps position 0: everything sent so far was kept for us.
 // Vacant -> Active starts at what is published once the writer can see the gate.
 void ReaderCore::take_gate() noexcept {
-    if (line_->gate.load(kAcquire) == ReaderLine::kVacant) {
+    if (load_acquire(line_->gate) == ReaderLine::kVacant) {
         // pairs with: the acquire in WriterCore::find_limit(), which may look at it on its own
-        line_->position.store(view_.writer().position.load(kAcquire), kRelease);
+        store_release(line_->position, load_acquire(view_.writer().position));
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
-        line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
+        store_seq_cst(line_->gate, ReaderLine::kActive);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
         // pairs with: the fence in WriterCore::find_limit(). A writer that did not see the gate
         // active published before that look, so we see it and start there or later.
@@ -126,18 +123,18 @@ void ReaderCore::take_gate() noexcept {
         // The count may be ahead of the position by what was sent between the two looks: the tag
         // of the next record tells by how much. A few tries keep that far below the tag's range.
         for (int tries = 0; tries < 8; ++tries) {
-            position_ = view_.writer().position.load(kAcquire);
-            messages_ = view_.counts().messages.load(kAcquire);
-            if (position_ == view_.writer().position.load(kRelaxed)) break;
+            position_ = load_acquire(view_.writer().position);
+            messages_ = load_acquire(view_.counts().messages);
+            if (position_ == load_relaxed(view_.writer().position)) break;
         }
         tag_is_known_ = false;
-        line_->messages.store(messages_, kRelaxed);
-        line_->start.store(messages_, kRelaxed);
-        line_->position.store(position_, kRelease);
+        store_relaxed(line_->messages, messages_);
+        store_relaxed(line_->start, messages_);
+        store_release(line_->position, position_);
     } else {
-        position_ = line_->position.load(kRelaxed);
-        messages_ = line_->messages.load(kRelaxed);
-        line_->gate.store(ReaderLine::kActive, std::memory_order_seq_cst);
+        position_ = load_relaxed(line_->position);
+        messages_ = load_relaxed(line_->messages);
+        store_seq_cst(line_->gate, ReaderLine::kActive);
     }
     known_ = position_;
 }
@@ -151,7 +148,7 @@ bool ReaderCore::is_writer_gone() const noexcept {
 
 inline bool ReaderCore::look_for_more() noexcept {
     // pairs with: the release in WriterCore::publish()
-    known_ = view_.writer().position.load(kAcquire);
+    known_ = load_acquire(view_.writer().position);
     return known_ != position_;
 }
 
@@ -188,7 +185,7 @@ inline bool ReaderCore::is_time_to_probe() noexcept {
 }
 
 Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
-    line_->waits.store(++waits_, kRelaxed);
+    store_relaxed(line_->waits, ++waits_);
     const WaitEnd end = wait_until(
         data_, spin_, wait, sleeps_,
         [this, next = ring_ + (position_ & mask_)] {
@@ -201,10 +198,10 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
         },
         [this] {
             return closing_.is_cancelled() || !segment_->check_place() ||
-                   view_.state().closed.load(kAcquire) != 0 || is_writer_gone();
+                   load_acquire(view_.state().closed) != 0 || is_writer_gone();
         });
     if (segment_->is_foreign()) return segment_->why_foreign();
-    line_->sleeps.store(sleeps_, kRelaxed);
+    store_relaxed(line_->sleeps, sleeps_);
     if (end == WaitEnd::Ready) return Status::ok();
     // The writer's last act before its end may have been a message.
     if (end == WaitEnd::PeerGone && !closing_.is_cancelled() && look_for_more()) {
@@ -222,7 +219,7 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     }
     // pairs with: the release in WriterCore::end_stream(). What was published before it was looked
     // for after.
-    if (view_.state().closed.load(kAcquire) != 0) {
+    if (load_acquire(view_.state().closed) != 0) {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};
     }
@@ -288,7 +285,7 @@ inline const char* ReaderCore::parse(Found& found) noexcept {
     if (!tag_is_known_) [[unlikely]] {
         // The writer went on between our look at its position and at its count: believe the record.
         messages_ -= (messages_ - header.tag) & layout::kTagMask;
-        line_->start.store(messages_, kRelaxed);
+        store_relaxed(line_->start, messages_);
         tag_is_known_ = true;
     }
     if (header.tag != (messages_ & layout::kTagMask)) return "a record out of order";
@@ -310,19 +307,19 @@ const char* ReaderCore::parse_block(Found& found) noexcept {
 }
 
 inline std::uint32_t ReaderCore::hand_out(const Found& found) noexcept {
-    const std::uint32_t entry = next_.load(kRelaxed);
+    const std::uint32_t entry = load_relaxed(next_);
     Held& held = held_[entry % kMaxHeld];
     position_ = found.end;
     held.end = found.end;
     held.messages = ++messages_;
-    held.released.store(false, kRelaxed);
+    store_relaxed(held.released, false);
     ++handed_out_;
-    next_.store(entry + 1, kRelease);  // pairs with: the acquire in free_released()
+    store_release(next_, entry + 1);  // pairs with: the acquire in free_released()
     return entry;
 }
 
 Result<BroadcastMessage> ReaderCore::recv(const Wait& wait) noexcept {
-    if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMaxHeld) [[unlikely]] {
+    if (load_relaxed(next_) - load_acquire(oldest_) == kMaxHeld) [[unlikely]] {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     }
     Found found;
@@ -369,8 +366,8 @@ Result<std::size_t> ReaderCore::recv_into(std::span<std::byte> buffer, const Wai
 
 inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) noexcept {
     const layout::WriterLine& line = view_.writer();
-    if (!tag_is_known_ || line.newest_end.load(kRelaxed) != known_) return false;
-    const RecordHeader header = layout::decode_record(line.newest_header.load(kRelaxed));
+    if (!tag_is_known_ || load_relaxed(line.newest_end) != known_) return false;
+    const RecordHeader header = layout::decode_record(load_relaxed(line.newest_header));
     if (header.kind != RecordKind::Inline || header.length > layout::WriterLine::kMaxBytes ||
         header.length > buffer.size() || header.tag != (messages_ & layout::kTagMask) ||
         position_ + layout::record_bytes(header.length, header.skip) != known_) {
@@ -378,11 +375,11 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
     }
     std::array<std::uint64_t, layout::WriterLine::kMaxBytes / 8> words;
     for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
-        words[i] = line.newest_words[i].load(kRelaxed);
+        words[i] = load_relaxed(line.newest_words[i]);
     }
     // pairs with: the fence in WriterCore::copy_newest()
-    std::atomic_thread_fence(kAcquire);
-    if (line.newest_end.load(kRelaxed) != known_) return false;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (load_relaxed(line.newest_end) != known_) return false;
     if (header.length > 0) std::memcpy(buffer.data(), words.data(), header.length);
     found.size = header.length;
     found.end = known_;
@@ -394,10 +391,10 @@ inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
     // After the copy: unless we were found dead before, the writer has left alone what was read.
     if (segment_->is_found_dead_after_reading()) [[unlikely]]
         return segment_->why_foreign();
-    if (next_.load(kRelaxed) == oldest_.load(kAcquire)) {
+    if (load_relaxed(next_) == load_acquire(oldest_)) {
         position_ = found.end;  // nothing is held before it: no entry is needed
         publish_position(position_, ++messages_);
-    } else if (next_.load(kRelaxed) - oldest_.load(kAcquire) == kMaxHeld) {
+    } else if (load_relaxed(next_) - load_acquire(oldest_) == kMaxHeld) {
         return Status(ErrorCode::Busy, "4096 messages of this reader are held; release some first");
     } else {
         release(hand_out(found), false, kNoBlock);
@@ -411,7 +408,7 @@ bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
     // Before the position passes the record, so that the writer sees one or the other.
     arena_.hold({granule, 0}, slot_);
     PENSTOCK_CRASH_POINT("broadcast.keep.held");
-    held_[entry % kMaxHeld].released.store(true, kRelease);
+    store_release(held_[entry % kMaxHeld].released, true);
     announce(kReleased);
     return true;
 }
@@ -424,7 +421,7 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
         space_.notify();
     } else {
         // pairs with: the acquire in free_released()
-        held_[entry % kMaxHeld].released.store(true, kRelease);
+        store_release(held_[entry % kMaxHeld].released, true);
     }
     announce(kLetGo | kReleased);
 }
@@ -432,17 +429,17 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
 // Something was released: one thread at a time gives back what can be given back, and goes on
 // until it has seen to every announcement. The last to let go leaves; see `work_`.
 inline void ReaderCore::announce(std::uint64_t what) noexcept {
-    if (static_cast<std::uint32_t>(work_.fetch_add(what, kAcqRel)) != 0)
+    if (static_cast<std::uint32_t>(fetch_add_acq_rel(work_, what)) != 0)
         return;  // it will see ours
-    std::uint64_t seen = work_.load(kAcquire);
+    std::uint64_t seen = load_acquire(work_);
     for (;;) {
         free_released();
-        if (handle_closed_.load(kAcquire)) {
+        if (load_acquire(handle_closed_)) {
             if (seen / kLetGo == handed_out_) return leave();
             // What is still held lies in blocks of its own: the ring need not wait for it.
-            if (oldest_.load(kRelaxed) == next_.load(kAcquire)) open_gate();
+            if (load_relaxed(oldest_) == load_acquire(next_)) open_gate();
         }
-        if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
+        if (cas_acq_rel(work_, seen, seen / kLetGo * kLetGo)) return;
     }
 }
 
@@ -450,19 +447,19 @@ inline void ReaderCore::announce(std::uint64_t what) noexcept {
 // a forked child nothing goes: messages of the parent may still point here.
 void ReaderCore::let_go(std::uint64_t what) noexcept {
     if (!segment_->is_lost()) return;
-    if (static_cast<std::uint32_t>(work_.fetch_add(what | kReleased, kAcqRel)) != 0) return;
-    std::uint64_t seen = work_.load(kAcquire);
+    if (static_cast<std::uint32_t>(fetch_add_acq_rel(work_, what | kReleased)) != 0) return;
+    std::uint64_t seen = load_acquire(work_);
     for (;;) {
-        if (handle_closed_.load(kAcquire) && seen / kLetGo == handed_out_) return leave();
-        if (work_.compare_exchange_strong(seen, seen / kLetGo * kLetGo, kAcqRel, kAcquire)) return;
+        if (load_acquire(handle_closed_) && seen / kLetGo == handed_out_) return leave();
+        if (cas_acq_rel(work_, seen, seen / kLetGo * kLetGo)) return;
     }
 }
 
 inline void ReaderCore::free_released() noexcept {
-    const std::uint32_t first = oldest_.load(kRelaxed);
-    const std::uint32_t next = next_.load(kAcquire);
+    const std::uint32_t first = load_relaxed(oldest_);
+    const std::uint32_t next = load_acquire(next_);
     std::uint32_t oldest = first;
-    while (oldest != next && held_[oldest % kMaxHeld].released.load(kAcquire)) ++oldest;
+    while (oldest != next && load_acquire(held_[oldest % kMaxHeld].released)) ++oldest;
     if (oldest == first) return;
     const Held& last = held_[(oldest - 1) % kMaxHeld];
     const std::uint64_t end = last.end;
@@ -470,29 +467,29 @@ inline void ReaderCore::free_released() noexcept {
     publish_position(end, messages);
     // After the position: recv_into() takes oldest_ == next_ for "none is at work" and publishes
     // a later one. pairs with: the acquire in recv() and recv_into(): the entries are free
-    oldest_.store(oldest, kRelease);
+    store_release(oldest_, oldest);
 }
 
 inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
-    line_->messages.store(messages, kRelaxed);
+    store_relaxed(line_->messages, messages);
     PENSTOCK_CRASH_POINT("broadcast.release.counted");
     // pairs with: the acquire in WriterCore::find_limit(): our reads come before the reuse
-    line_->position.store(position, kRelease);
+    store_release(line_->position, position);
     PENSTOCK_CRASH_POINT("broadcast.release.published");
-    if (space_.has_waiters() && position >= view_.state().wanted.load(kRelaxed)) space_.wake();
+    if (space_.has_waiters() && position >= load_relaxed(view_.state().wanted)) space_.wake();
 }
 
 void ReaderCore::close_handle() noexcept {
     // A forked child leaves its copy alone: messages of the parent may still point to it.
     if (segment_->is_foreign() && !segment_->is_lost()) return;
-    handle_closed_.store(true, kRelease);  // handed_out_ is final from here on
+    store_release(handle_closed_, true);  // handed_out_ is final from here on
     if (!segment_->check_place()) return let_go(kLetGo);
     announce(kLetGo | kReleased);
 }
 
 // This reader gates the writer no more. Repeatable.
 void ReaderCore::open_gate() noexcept {
-    line_->gate.store(ReaderLine::kVacant, kRelease);
+    store_release(line_->gate, ReaderLine::kVacant);
     PENSTOCK_CRASH_POINT("broadcast.leave.vacant");
     space_.notify();
 }
@@ -517,18 +514,18 @@ void ReaderCore::depart() noexcept {
 }
 
 bool ReaderCore::is_stream_over() const noexcept {
-    return view_.state().closed.load(kAcquire) != 0;
+    return load_acquire(view_.state().closed) != 0;
 }
 
 BroadcastStats ReaderCore::stats() const {
     if (!segment_->check_place()) segment_->why_foreign().or_throw();
     BroadcastStats stats = read_stats(view_);
     stats.reader_deaths = reader_deaths(segment_->participants(), view_.shape());
-    stats.messages = line_->messages.load(kRelaxed) - line_->start.load(kRelaxed);
-    stats.waits = line_->waits.load(kRelaxed);
-    stats.sleeps = line_->sleeps.load(kRelaxed);
-    const std::uint64_t released = line_->position.load(kAcquire);
-    stats.used_bytes = view_.writer().position.load(kAcquire) - released;
+    stats.messages = load_relaxed(line_->messages) - load_relaxed(line_->start);
+    stats.waits = load_relaxed(line_->waits);
+    stats.sleeps = load_relaxed(line_->sleeps);
+    const std::uint64_t released = load_acquire(line_->position);
+    stats.used_bytes = load_acquire(view_.writer().position) - released;
     read_segment_stats(stats, segment_->participants(), segment_->reserved_bytes());
     return stats;
 }
@@ -625,7 +622,7 @@ Result<std::size_t> BroadcastReader::next_size(const Wait& wait) noexcept {
 }
 
 Status BroadcastReader::closed_handle() noexcept {
-    return Status::closed_here("this reader is closed; attach anew");
+    return detail::closed_handle("reader");
 }
 
 BroadcastStats BroadcastReader::stats() const {

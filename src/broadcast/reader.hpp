@@ -9,6 +9,7 @@
 #include "broadcast/control.hpp"
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -25,7 +26,7 @@ public:
     // Leaves known_ alone, so that find() still sees how far ahead the writer is.
     [[nodiscard]] bool is_ready() const noexcept {
         if (segment_->is_foreign()) return segment_->is_lost();  // recv() says so at once
-        return view_.writer().position.load(std::memory_order_relaxed) != position_;
+        return load_relaxed(view_.writer().position) != position_;
     }
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept;
     Result<std::size_t> next_size(const Wait& wait) noexcept;

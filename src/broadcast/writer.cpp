@@ -10,6 +10,7 @@
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 namespace detail {
@@ -17,19 +18,12 @@ namespace {
 
 using layout::RecordHeader;
 using layout::RecordKind;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
 constexpr std::uint64_t kPaceMask = 63;      // the pace is measured over 64 messages
 constexpr std::int64_t kStreamingPace = 60;  // ns a message; less than any round trip takes
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
 
 void store_word(std::byte* at, std::uint64_t word) noexcept {
-    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).store(word, kRelaxed);
-}
-
-void add_relaxed(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
-    counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer: no RMW needed
+    store_relaxed(std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)), word);
 }
 
 }  // namespace
@@ -98,6 +92,15 @@ inline WriterCore::Room WriterCore::measure(std::uint64_t length,
     return room;
 }
 
+// Of the next message: of its record, or of the one that names the block of a large message.
+// `alignment`: of a payload that lies in the ring.
+inline WriterCore::Room WriterCore::room_for(std::uint64_t length,
+                                             std::uint64_t alignment) const noexcept {
+    if (length <= longest_inline) [[likely]]
+        return measure(length, alignment);
+    return measure(sizeof(layout::BlockRecord), alignof(layout::BlockRecord));
+}
+
 inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
     return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
 }
@@ -111,13 +114,13 @@ std::uint64_t WriterCore::find_limit() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         if (!is_gating(view, rank)) continue;
         // pairs with: the release in ReaderCore::publish_position()
-        slowest = std::min(slowest, view.reader(rank).position.load(kAcquire));
+        slowest = std::min(slowest, load_acquire(view.reader(rank).position));
     }
     return slowest + mask + 1;
 }
 
 Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
-    const std::uint64_t end = position + room.padding + room.bytes;
+    const std::uint64_t end = end_of(room);
     limit = std::max(limit, find_limit());
     trim_when_idle();
     if (find_untold()) return death_notice();  // another process was the janitor
@@ -136,16 +139,16 @@ template <typename Ready>
 Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
                                     const Wait& wait, Ready&& ready) noexcept {
     auto& state = view.state();
-    add_relaxed(state.waits, 1);
-    state.wanted.store(comfortable, kRelaxed);
-    state.needed.store(needed, kRelaxed);
+    add_as_sole_writer(state.waits, 1);
+    store_relaxed(state.wanted, comfortable);
+    store_relaxed(state.needed, needed);
     // A caller that tries again and again is blocked since the first try.
-    if (!std::exchange(blocked, true)) state.blocked_since.store(os::monotonic_ns(), kRelaxed);
+    if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
     const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
                                    [this] { return is_to_end_wait() || reap_readers(); });
     if (segment->is_foreign()) return segment->why_foreign();
-    state.sleeps.store(sleeps, kRelaxed);
+    store_relaxed(state.sleeps, sleeps);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
     if (end == WaitEnd::Ready) clear_blocked();
     return explain_wait(end, wait);
@@ -157,7 +160,7 @@ bool WriterCore::is_to_end_wait() noexcept {
 
 // Until then blocked_by() goes on telling, also after a Timeout.
 void WriterCore::clear_blocked() noexcept {
-    if (std::exchange(blocked, false)) view.state().blocked_since.store(0, kRelaxed);
+    if (std::exchange(blocked, false)) store_relaxed(view.state().blocked_since, 0);
 }
 
 // What a wait for readers ended with, in words.
@@ -232,16 +235,16 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
     }
     store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
     PENSTOCK_CRASH_POINT("broadcast.send.written");
-    position += room.padding + room.bytes;
+    position = end_of(room);
     ++messages;
     bytes += payload_bytes;
     if (blocked) [[unlikely]]
         clear_blocked();
-    view.counts().messages.store(messages, kRelaxed);
-    view.counts().bytes.store(bytes, kRelaxed);
+    store_relaxed(view.counts().messages, messages);
+    store_relaxed(view.counts().bytes, bytes);
     PENSTOCK_CRASH_POINT("broadcast.send.counted");
     // pairs with: the acquire in ReaderCore::look_for_more()
-    view.writer().position.store(position, kRelease);
+    store_release(view.writer().position, position);
     PENSTOCK_CRASH_POINT("broadcast.send.published");
     data.notify();
     // Readers still have the lines of the next record from the last lap: ask for them in good time.
@@ -272,18 +275,18 @@ void WriterCore::measure_pace() noexcept {
 
 inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
     layout::WriterLine& line = view.writer();
-    line.newest_end.store(position + room.padding + room.bytes, kRelaxed);
+    store_relaxed(line.newest_end, end_of(room));
     // pairs with: the fence in ReaderCore::copy_newest(). A reader of a word stored from here
     // on finds newest_end changed.
-    std::atomic_thread_fence(kRelease);
+    std::atomic_thread_fence(std::memory_order_release);
     PENSTOCK_CRASH_POINT("broadcast.send.naming");
-    line.newest_header.store(layout::encode_record(header), kRelaxed);
+    store_relaxed(line.newest_header, layout::encode_record(header));
     // Up to the next word: the ring goes on at least that far.
     const std::byte* from = payload_at(room);
     for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
         std::uint64_t word = 0;
         std::memcpy(&word, from + i * 8, sizeof word);
-        line.newest_words[i].store(word, kRelaxed);
+        store_relaxed(line.newest_words[i], word);
     }
 }
 
@@ -300,7 +303,7 @@ Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noe
     const Status waited = wait_for_readers(needed(), needed(), wait, [&] {
         const std::size_t before = sent_blocks.size() + kept_blocks.size();
         recycle();
-        view.state().needed.store(needed(), kRelaxed);  // blocked_by() names its keeper from now on
+        store_relaxed(view.state().needed, needed());  // blocked_by() names its keeper from now on
         if (sent_blocks.size() + kept_blocks.size() == before) return false;
         block = arena.allocate(length, layout::kWriterSlot);
         return block.is_ok() || !may_come_free();
@@ -326,9 +329,9 @@ void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t le
     header.skip = static_cast<std::uint8_t>(room.skip);
     header.format = static_cast<std::uint8_t>(format);
     header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
-    sent_blocks.push_back({block, position + room.padding + room.bytes});
+    sent_blocks.push_back({block, end_of(room)});
     note_large();
-    add_relaxed(view.state().large_messages, 1);
+    add_as_sole_writer(view.state().large_messages, 1);
     publish(room, header, length);
 }
 
@@ -373,13 +376,13 @@ void WriterCore::trim_when_idle() noexcept {
 
 void WriterCore::end_stream() noexcept {
     // pairs with: the acquire in ReaderCore::end_of_stream()
-    view.state().closed.store(1, kRelease);
+    store_release(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("broadcast.close.marked");
     data.notify();
 }
 
 bool WriterCore::is_stream_over() const noexcept {
-    return view.state().closed.load(kAcquire) != 0;
+    return load_acquire(view.state().closed) != 0;
 }
 
 void WriterCore::close() noexcept {
@@ -453,8 +456,8 @@ Status BroadcastWriter::send(std::span<const std::byte> message, const Wait& wai
     constexpr std::uint64_t kWorthAligning = 256;
     const std::uint64_t alignment =
         message.size() >= kWorthAligning ? layout::kPayloadAlignment : std::uint64_t{8};
-    const WriterCore::Room room = core.measure(message.size(), alignment);
-    if (core.position + room.padding + room.bytes > core.limit) [[unlikely]] {
+    const WriterCore::Room room = core.room_for(message.size(), alignment);
+    if (core.end_of(room) > core.limit) [[unlikely]] {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     if (!message.empty()) std::memcpy(core.payload_at(room), message.data(), message.size());
@@ -477,10 +480,8 @@ Result<BroadcastLoan> BroadcastWriter::loan(std::size_t size, const Wait& wait) 
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return core.why_unusable(size);
     const bool is_large = size > core.longest_inline;
-    const WriterCore::Room room =
-        core.measure(is_large ? sizeof(layout::BlockRecord) : size,
-                     is_large ? alignof(layout::BlockRecord) : layout::kPayloadAlignment);
-    if (core.position + room.padding + room.bytes > core.limit) {
+    const WriterCore::Room room = core.room_for(size, layout::kPayloadAlignment);
+    if (core.end_of(room) > core.limit) {
         if (Status waited = core.make_room(room, wait); !waited) return waited;
     }
     std::byte* at = core.payload_at(room);
@@ -502,10 +503,7 @@ bool BroadcastWriter::has_room(std::size_t size) noexcept {
     if (core_ == nullptr) return true;
     WriterCore& core = *core_;
     if (!core.is_usable(size)) return true;  // it fails at once, and that is no wait either
-    const bool is_large = size > core.longest_inline;
-    const WriterCore::Room room =
-        core.measure(is_large ? sizeof(layout::BlockRecord) : size, layout::kPayloadAlignment);
-    const std::uint64_t end = core.position + room.padding + room.bytes;
+    const std::uint64_t end = core.end_of(core.room_for(size, layout::kPayloadAlignment));
     if (end > core.limit) core.limit = std::max(core.limit, core.find_limit());
     return end <= core.limit;
 }
@@ -516,7 +514,7 @@ Status BroadcastWriter::wait_ready(const Wait& wait) noexcept {
     if (!core.is_usable(0)) return core.why_unusable(0);
     const auto all_active = [&core] {
         for (unsigned rank = 0; rank < core.view.shape().readers; ++rank) {
-            if (core.view.reader(rank).gate.load(std::memory_order_acquire) != ReaderLine::kActive)
+            if (detail::load_acquire(core.view.reader(rank).gate) != ReaderLine::kActive)
                 return false;
         }
         return true;

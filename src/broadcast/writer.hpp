@@ -39,7 +39,12 @@ struct WriterCore final : Attachment {
     void set_usable() noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status check_readable() const noexcept;
-    Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    [[nodiscard]] Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    [[nodiscard]] Room room_for(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    // The position that publishing the record would advance to.
+    [[nodiscard]] std::uint64_t end_of(const Room& room) const noexcept {
+        return position + room.padding + room.bytes;
+    }
     Status make_room(const Room& room, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
     void publish(const Room& room, const layout::RecordHeader& header,

@@ -1,4 +1,4 @@
-// A walk through a whole message that believes nothing, for tools and for the fuzzer.
+// A walk through a whole untrusted message, for tools and for the fuzzer.
 #include <array>
 
 #include "codec/references.hpp"
@@ -8,7 +8,7 @@
 namespace penstock::codec {
 namespace {
 
-// Walks without recursion: a message says how deep it is nested, and threads have short stacks.
+// Without recursion: the message decides how deep it is nested, and threads may have short stacks.
 class Checker {
 public:
     Checker(const MessageReader& message, std::size_t bytes) noexcept
@@ -40,11 +40,11 @@ public:
     }
 
 private:
-    // A container that is being walked, and the message itself around the outermost.
+    // A container being walked; the outermost level is the message.
     struct Level {
         Reader in;
-        std::size_t left = 0;  // values
-        bool is_body = false;  // of an extension, which ends with it
+        std::size_t left = 0;  // values still to come
+        bool is_body = false;  // the body of an extension, which must end with it
     };
 
     Fault enter(Reader in, std::size_t values, bool is_body) noexcept {
@@ -180,7 +180,7 @@ Fault check(std::span<const std::byte> data) noexcept {
         return fault;
     }
     TensorView view;
-    References payloads(message, data.size());  // those of a pickle are copied one by one
+    References payloads(message, data.size());  // payloads of a pickle are copied one by one
     for (std::uint32_t i = 0; i < message.tensors(); ++i) {
         Fault fault = message.tensor(i, view);
         if (fault == Fault::None) {

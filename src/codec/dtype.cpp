@@ -1,4 +1,4 @@
-// What is known of each dtype: its name and the size of its items.
+// Names and item sizes of the dtypes.
 #include <array>
 #include <cstddef>
 

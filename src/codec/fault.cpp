@@ -1,4 +1,4 @@
-// What each fault is called, and which error a user gets for it.
+// The sentence and the error code of each fault.
 #include "penstock/codec.hpp"
 
 namespace penstock::codec {

@@ -22,8 +22,8 @@ bool multiply(std::uint64_t& a, std::uint64_t b) noexcept {
     return true;
 }
 
-// Copies the sizes into the view. `items` becomes their product; even that of those that are not 0
-// must fit, because NumPy and PyTorch compute it.
+// Copies the sizes into the view, and computes their product in `items`. The product without zeros
+// must fit as well, because NumPy and PyTorch compute it.
 bool read_dims(const std::byte* at, TensorView& view, std::uint64_t item,
                std::uint64_t& nbytes) noexcept {
     std::uint64_t whole = item == 0 ? 1 : item;

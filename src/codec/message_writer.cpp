@@ -15,8 +15,8 @@ using layout::align_up;
 constexpr std::size_t kFirstCapacity = 1024;
 constexpr std::int64_t kKindBytes = 0;  // in the body of an ext OutOfBand
 
-// Whether the items lie as in contiguous memory, seen from the last index to the first (C) or the
-// other way round (Fortran). Where there is one item or none, strides mean nothing.
+// Whether the items are contiguous, with the last index fastest (C) or the first (Fortran). Strides
+// are ignored for one item or none.
 bool is_contiguous(std::span<const std::int64_t> shape, std::span<const std::int64_t> strides,
                    std::size_t item_size, Order order) noexcept {
     auto expected = static_cast<std::int64_t>(item_size);

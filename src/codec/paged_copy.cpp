@@ -13,14 +13,15 @@ namespace penstock::codec {
 namespace {
 
 constexpr std::size_t kPastTheCaches = std::size_t{4} << 20U;
-constexpr std::size_t kMinStreamed = 256;  // a shorter run costs more by itself than it saves
+// a streaming store costs more than it saves on a shorter run
+constexpr std::size_t kMinStreamed = 256;
 
 struct Dimension {
     std::int64_t count = 1;
     std::int64_t stride = 0;
 };
 
-// A block as runs of contiguous bytes: the dimensions that lie without gaps are one.
+// A block as runs of contiguous bytes: adjacent dimensions without gaps are joined.
 struct Runs {
     std::vector<Dimension> outer;
     std::size_t bytes = 0;
@@ -64,7 +65,7 @@ void each_run(const Runs& runs, std::size_t depth, std::byte* at, std::size_t& d
     }
 }
 
-// The rest of the block from that token on, as a shape of its own.
+// The shape of the block without its first `skip` tokens.
 PagedShape shortened(const PagedShape& shape, std::size_t skip_tokens) {
     PagedShape rest = shape;
     rest.shape.front() -= static_cast<std::int64_t>(skip_tokens);
@@ -75,8 +76,8 @@ PagedShape shortened(const PagedShape& shape, std::size_t skip_tokens) {
     throw Error(ErrorCode::InvalidArgument, why);
 }
 
-// Strides of zero, and the same block many times, make more bytes out of little memory than can be
-// counted: kMaxBytes then, which no chunk has.
+// Strides of zero, or the same block many times, can describe more bytes than a number can count:
+// then kMaxBytes, which no chunk has.
 constexpr std::size_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
 
 std::size_t product(std::size_t one, std::size_t other) noexcept {

@@ -1,5 +1,5 @@
-// Gathering the blocks of a paged KV cache into one contiguous chunk, and scattering a chunk back,
-// in one pass and whatever order the cache keeps a block's dimensions in.
+// Gathers the blocks of a paged KV cache into one contiguous chunk, and scatters a chunk back, in
+// one pass, for any order of a block's dimensions in the cache.
 //
 // A chunk is [plane][block][token][a token's dimensions], contiguous: a plane is K or V (or both,
 // where they are one) of one layer. Values are moved as bytes; nothing is converted.
@@ -12,15 +12,15 @@
 
 namespace penstock::codec {
 
-// One plane of one layer: where item 0 of block 0 lies, and the strides in bytes, which may be any.
+// One plane of one layer: the address of item 0 of block 0, and any strides, in bytes.
 struct PagedPlane {
     std::byte* at = nullptr;
-    std::int64_t blocks = 0;  // that are there
+    std::int64_t blocks = 0;  // number of blocks
     std::int64_t block_stride = 0;
     std::vector<std::int64_t> strides;  // of a block's dimensions, the token first
 };
 
-// What all planes have in common. `shape` is that of a block: tokens, then a token's dimensions.
+// Properties common to all planes. `shape` is that of a block: tokens, then a token's dimensions.
 struct PagedShape {
     std::vector<std::int64_t> shape;
     std::size_t item_bytes = 0;
@@ -28,21 +28,22 @@ struct PagedShape {
     bool operator==(const PagedShape&) const noexcept = default;
 };
 
-// All planes of a cache, whose memory outlives it. After the last add() any thread may copy: what
-// runs at the same time is the owner's to keep apart.
+// All planes of a cache; the cache's memory must outlive it. After the last add() any thread may
+// copy; the caller must not let copies of the same blocks overlap.
 class PagedCache {
 public:
-    // Throws InvalidArgument: of another shape than the first, without tokens, or larger than an
-    // address space.
+    // Throws InvalidArgument if its shape differs from the first plane's, has no tokens, or exceeds
+    // the address space.
     void add(PagedPlane plane, const PagedShape& shape);
 
-    // Throws InvalidArgument unless each plane has every block, and together they fill a chunk of
-    // so many bytes. To be asked before blocks are gathered or scattered.
+    // Throws InvalidArgument unless every plane has every block, and together they fill a chunk of
+    // exactly that many bytes. Must be called before blocks are gathered or scattered.
     void check_blocks(std::span<const std::int64_t> blocks, std::size_t chunk_bytes) const;
 
-    // From 4 MiB on past the caches: what was written is ordered before the caller's next release.
+    // Streams past the caches from 4 MiB on; the stores are ordered before the caller's next
+    // release.
     void gather(std::span<const std::int64_t> blocks, std::byte* chunk) const noexcept;
-    // The chunk's first `skip_tokens` are not written.
+    // Skips the chunk's first `skip_tokens`.
     void scatter(std::span<const std::int64_t> blocks, const std::byte* chunk,
                  std::size_t skip_tokens) const noexcept;
 

@@ -1,5 +1,5 @@
-// Reading MessagePack from bytes that nobody vouches for. Each number is read once, and a length or
-// count is compared with the bytes left before anything is done with it.
+// Reads MessagePack from untrusted bytes. Each number is read once, and a length or count is
+// compared with the bytes left before it is used.
 #include <bit>
 
 #include "codec/big_endian.hpp"
@@ -33,8 +33,8 @@ bool Reader::span(Token& token, Kind kind, std::size_t bytes) noexcept {
     return true;
 }
 
-// A container's values take a byte each at the least, so more of them than bytes left is a lie:
-// told here, before anybody reserves memory for them.
+// Every value of a container takes at least one byte, so a count above the bytes left is false:
+// rejected here, before a caller reserves memory for it.
 bool Reader::counted(Token& token, Kind kind, std::size_t count) noexcept {
     const std::size_t values = kind == Kind::Map ? 2 * count : count;
     if (remaining() < values) {
@@ -122,7 +122,7 @@ bool Reader::next(Token& token) noexcept {
     return wide(token, marker);
 }
 
-// Markers 0xc0 to 0xdf: all that is not packed into the marker itself.
+// Markers 0xc0 to 0xdf: values that are not packed into the marker itself.
 bool Reader::wide(Token& token, std::uint8_t marker) noexcept {
     std::uint8_t u8 = 0;
     std::uint16_t u16 = 0;
@@ -198,7 +198,7 @@ bool Reader::wide(Token& token, std::uint8_t marker) noexcept {
     }
 }
 
-// Needs no stack: what a container holds only adds to the values still to be passed.
+// Needs no stack: a container only adds its values to the count still to be skipped.
 bool Reader::skip() noexcept {
     Token token;
     for (std::size_t left = 1; left > 0; --left) {

@@ -1,6 +1,6 @@
-// What a walk through a message refers to. A sound message refers to each entry of its table once
-// at the most, and its payloads do not overlap: so the bytes behind all references are no more than
-// the message has, and whoever copies them is not made to copy one payload a thousand times.
+// Payloads referred to during a walk through a message. A sound message refers to each table entry
+// at most once, and payloads do not overlap, so all referenced bytes together are no more than the
+// message has. The check keeps a hostile message from having one payload copied a thousand times.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +10,13 @@
 
 namespace penstock::codec {
 
-// One walk's count. `bytes`: of the whole message.
+// Counts the references of one walk. `bytes`: size of the whole message.
 class References {
 public:
     References(const MessageReader& message, std::size_t bytes) noexcept
         : references_left_(message.tensors()), bytes_left_(bytes) {}
 
-    // BadTensor for more than the message has.
+    // BadTensor if the sum exceeds the message.
     Fault add(const TensorView& view) noexcept {
         if (references_left_ == 0 || view.data.size() > bytes_left_) {
             return Fault::BadTensor;

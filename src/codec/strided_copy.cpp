@@ -1,5 +1,5 @@
-// Copying an array of any strides into contiguous memory: dimensions that run into each other are
-// joined first, then the innermost one is copied by a loop for its item size.
+// Copies an array of any strides into contiguous memory: joinable dimensions are joined first, then
+// the innermost one is copied by a loop for its item size.
 #include "codec/strided_copy.hpp"
 
 #include <array>
@@ -16,7 +16,8 @@ struct Loops {
     std::array<std::int64_t, kMaxDims> strides{};
 };
 
-// Drops dimensions of one item and joins those that step as one. False if there is no item at all.
+// Drops dimensions of size one and joins dimensions with a common stride. False if there is no
+// item.
 bool join(std::span<const std::int64_t> shape, std::span<const std::int64_t> strides,
           Loops& loops) noexcept {
     for (std::size_t dim = 0; dim < shape.size(); ++dim) {
@@ -77,7 +78,7 @@ std::byte* copy_row(std::byte* to, const std::byte* from, std::int64_t count, st
     return to;
 }
 
-// Counts up all dimensions but the innermost, the last one first. False after the last row.
+// Counts up all dimensions but the innermost, the last one fastest. False after the last row.
 bool next_row(const Loops& loops, std::array<std::int64_t, kMaxDims>& index,
               std::int64_t& offset) noexcept {
     for (std::size_t dim = loops.count - 1; dim-- > 0;) {

@@ -1,5 +1,5 @@
-// Writing MessagePack: each value in its shortest form.
-// Every call makes sure of its room first, so that a failed one leaves nothing half written.
+// Writes MessagePack, each value in its shortest form. Every call secures its room first, so that a
+// failed one leaves nothing half written.
 #include <cstring>
 #include <limits>
 
@@ -191,7 +191,7 @@ void Writer::complex(double real, double imaginary) noexcept {
     extension(Extension::Complex, body);
 }
 
-// Most bodies are short: room for the short head is left, and a long body moved up at the end.
+// Most bodies are short: leaves room for the short head, and moves a long body up at the end.
 std::size_t Writer::begin_extension(Extension type) noexcept {
     const std::size_t mark = size();
     if (reserve(kExt8Head)) {

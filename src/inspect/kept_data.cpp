@@ -1,5 +1,5 @@
-// What would be lost with an abandoned segment, by kind. A Broadcast keeps nothing: what was sent
-// is for those who are there, as after a close in good order.
+// Data that would be lost with an abandoned segment, by kind. A Broadcast keeps none: its messages
+// are for attached readers only.
 #include "queue/control.hpp"
 #include "segment/life/segment.hpp"
 #include "store/control.hpp"
@@ -31,7 +31,7 @@ KeptData kept_data(Visit& visit) {
     try {
         return read_kept(visit);
     } catch (const Error& error) {
-        // Where it can't be looked at, nobody knows what is in it: then it stays.
+        // What can't be inspected may hold data, so the segment stays.
         if (error.code() != ErrorCode::Corrupt) throw;
         return {};
     }

@@ -1,4 +1,4 @@
-// Segments of every kind from outside: listed, looked at, and removed when nobody needs them.
+// Segments of every kind from outside: listing, inspection, and removal of abandoned ones.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -38,7 +38,7 @@ std::vector<SegmentSummary> list_segments() {
         try {
             all.push_back(inspect_segment(name));
         } catch (const Error& error) {
-            if (error.code() == ErrorCode::NotFound) continue;  // gone since it was listed
+            if (error.code() == ErrorCode::NotFound) continue;  // removed since it was listed
             all.push_back(unreadable(name, error));
         }
     }

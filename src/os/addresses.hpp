@@ -1,14 +1,15 @@
-// Free ranges of this process's addresses, for mappings that shall lie in their huge pages as
-// others do.
+// Free ranges of this process's addresses, for mappings that need a given offset within their huge
+// pages.
 #pragma once
 
 #include <cstdint>
 
 namespace penstock::os {
 
-// A range of at least `bytes`, in whole pages, that nothing can use yet; its start lies in its 2
-// MiB, and if it has room for a huge page in that (os::huge_page_size()), as `phase` does, a
-// multiple of the page size. Null: there is none. To be mapped over with MAP_FIXED, or unmapped.
+// A range of at least `bytes`, in whole pages, that no other mapping can use. Its start has the
+// offset of `phase`, a multiple of the page size, within 2 MiB, and within a huge page if the range
+// has room for one (os::huge_page_size()). Null: none is free. To be mapped over with MAP_FIXED, or
+// unmapped.
 void* reserve_addresses(std::uint64_t phase, std::uint64_t bytes) noexcept;
 
 }  // namespace penstock::os

@@ -10,7 +10,7 @@
 namespace penstock::os {
 
 void* reserve_addresses(std::uint64_t phase, std::uint64_t bytes) noexcept {
-    // What is promised of alignments, and where a huge page fits, what that needs.
+    // The promised alignment, and the huge page's where one fits.
     constexpr std::uint64_t kPromised = std::uint64_t{2} << 20U;
     const std::uint64_t unit =
         bytes < huge_page_size() ? kPromised : std::max(kPromised, huge_page_size());

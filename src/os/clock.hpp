@@ -5,21 +5,21 @@
 
 namespace penstock::os {
 
-// The same for every process of one boot, whatever time namespace it is in (containers, CRIU): what
-// such a namespace adds is taken away again, as far as that is known (ClockOffsets). So it may lie
-// in shared memory.
+// The same clock for every process of one boot, in any time namespace (containers, CRIU): the
+// offset of the namespace is subtracted, as far as it is known (ClockOffsets). So values may lie in
+// shared memory.
 std::int64_t monotonic_ns() noexcept;
-// The same clock in steps of a few milliseconds, several times cheaper: for people.
+// The same clock in steps of a few milliseconds, several times cheaper: for display.
 std::int64_t coarse_ns() noexcept;
 std::int64_t wall_ns() noexcept;  // since the epoch
 
-// What this process's time namespace adds to the machine's monotonic clock, and to the time since
-// boot. 0 in the initial one, and where /proc does not tell.
+// Offsets of this process's time namespace from the machine's monotonic clock, and from the time
+// since boot. 0 in the initial namespace, and where /proc does not show them.
 struct ClockOffsets {
     std::int64_t monotonic = 0;  // ns
     std::int64_t boot = 0;       // ns
-    // False where /proc does not tell: monotonic_ns() may be another clock than that of others, and
-    // what they have noted is not over because of it.
+    // False where /proc does not show them: monotonic_ns() may differ from other processes' clocks,
+    // so their deadlines must not count as over.
     bool is_known = true;
 };
 ClockOffsets clock_offsets() noexcept;

@@ -1,5 +1,5 @@
-// Clocks on Linux: clock_gettime through the vDSO, no system call; what a time namespace adds is
-// read from /proc when the library is loaded, and in every forked child.
+// Clocks on Linux: clock_gettime through the vDSO, without a system call. The offset of a time
+// namespace is read from /proc when the library is loaded, and in every forked child.
 #include "os/clock.hpp"
 
 #include <fcntl.h>
@@ -36,15 +36,15 @@ std::int64_t offset_in(const char* text, const char* name) noexcept {
     return seconds * kSecond + std::strtoll(end, nullptr, 10);
 }
 
-// Only what may be called in a forked child.
+// Calls only functions that are allowed in a forked child.
 ClockOffsets read_offsets() noexcept {
     constexpr ino_t kInitial = 0xEFFFFFFA;  // PROC_TIME_INIT_INO, the same on every machine
     const ino_t own = namespace_at("/proc/self/ns/time");
-    // A kernel that has none tells of other namespaces.
+    // A kernel without time namespaces still shows other namespaces.
     if (own == 0) return {0, 0, namespace_at("/proc/self/ns/pid") != 0};
     if (own == kInitial) return {};
-    // The file tells of the namespace that children will be in: our own, unless we have just made
-    // them one, by a call that did not move us.
+    // The file is about the namespace of future children: this process's own, unless the process
+    // has made a new one for them by a call that did not move itself.
     if (namespace_at("/proc/self/ns/time_for_children") != own) return {0, 0, false};
     const int file = ::open("/proc/self/timens_offsets", O_RDONLY | O_CLOEXEC);
     if (file < 0) return {0, 0, false};
@@ -55,14 +55,14 @@ ClockOffsets read_offsets() noexcept {
     return {offset_in(text, "monotonic"), offset_in(text, "boottime"), size > 0};
 }
 
-// A process changes its time namespace by fork and exec alone, unless it calls setns().
+// A process enters another time namespace only by fork, exec or setns(); setns() is not noticed.
 class Offsets {
 public:
     Offsets() noexcept {
         adopt();
         ::pthread_atfork(nullptr, nullptr, &Offsets::adopt);
     }
-    static ClockOffsets own;  // changed while there is one thread only
+    static ClockOffsets own;  // written while there is one thread only
 
 private:
     static void adopt() noexcept { own = read_offsets(); }

@@ -1,6 +1,5 @@
-// Crash points: names for the steps that change shared memory. In a test build a process can be
-// made to kill or stop itself at the n-th passing of any of them; otherwise they compile to
-// nothing.
+// Crash points: names for the steps that change shared memory. In a test build a process can kill
+// or stop itself at the n-th passing of any of them; otherwise they compile to nothing.
 #pragma once
 
 #ifdef PENSTOCK_CRASH_POINTS
@@ -17,9 +16,9 @@ void pass_crash_point(const char* name) noexcept;
 // Lets a test arm the point within the process (null: disarm). Counts start again.
 void arm_crash_point(const char* specification) noexcept;
 
-// Notes every point that this process passes from now on, in order, with its repetitions.
+// Records every point that this process passes from now on, in order, with repetitions.
 void start_crash_trace();
-// What was noted since; noting ends.
+// Returns the record and ends it.
 std::vector<std::string> take_crash_trace();
 
 }  // namespace penstock::os

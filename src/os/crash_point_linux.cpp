@@ -1,4 +1,4 @@
-// Crash points on Linux: what a test build does at each of them.
+// Crash points on Linux: their effect in a test build.
 #include "os/crash_point.hpp"
 
 #ifdef PENSTOCK_CRASH_POINTS
@@ -53,7 +53,7 @@ void arm_from_environment() {
     if (const char* specification = std::getenv("PENSTOCK_CRASH_AT")) arm(specification);
 }
 
-// The set of names seen grows for ever on purpose: it lives as long as the process.
+// The set of names is never freed: it lives as long as the process.
 void list_once(const char* path, const char* name) {
     static auto* seen = new std::set<std::string>;
     static auto* seen_mutex = new std::mutex;
@@ -101,7 +101,7 @@ void pass_crash_point(const char* name) noexcept {
         signal = trap.signal;
         is_armed = false;
     }
-    // To this thread: it must take no further step, whichever thread a signal to the process finds.
+    // A signal to this thread: one to the process could stop another thread first.
     ::pthread_kill(::pthread_self(), signal);
 }
 

@@ -1,5 +1,5 @@
-// Memory that a GPU's driver reaches by itself (DMA), through the driver's library as it is found
-// at run time: nothing is linked.
+// Memory that a GPU accesses directly (DMA), through the driver's library if it is found at run
+// time: nothing is linked.
 #pragma once
 
 #include <cstddef>
@@ -9,12 +9,12 @@
 
 namespace penstock::os {
 
-// Pins a range for every CUDA context of this process, for as long as it exists.
+// Pins a range for every CUDA context of this process, for the lifetime of this object.
 class CudaRegistration {
 public:
-    enum class Access { ReadWrite, Read };  // of the range's mapping
-    // Null: `problem` says why, as a clause: no driver, no device, or what the driver said. The
-    // range's memory must be there, and must stay.
+    enum class Access { ReadWrite, Read };  // of the mapping
+    // Null: `problem` names the reason as a clause: no driver, no device, or the driver's error.
+    // The range's memory must be present, and must stay mapped.
     static std::unique_ptr<CudaRegistration> make(std::byte* data, std::uint64_t bytes,
                                                   std::string& problem,
                                                   Access access = Access::ReadWrite);

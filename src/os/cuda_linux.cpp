@@ -1,5 +1,5 @@
-// The few calls of libcuda.so.1 that pinning takes (CUDA Driver API: cuInit, device and primary
-// context, cuMemHostRegister). The primary context is the one that PyTorch and the runtime use.
+// The few calls of libcuda.so.1 that pinning needs (CUDA Driver API: cuInit, device and primary
+// context, cuMemHostRegister). PyTorch and the runtime use the primary context too.
 #include "os/cuda.hpp"
 
 #include <dlfcn.h>
@@ -31,7 +31,7 @@ struct CudaRegistration::Driver {
     CuDevice device = 0;
     CuContext context = nullptr;
 
-    // The library stays loaded: others of this process use it.
+    // The library stays loaded: other code in the process may use it.
     bool load(std::string& problem) {
         void* const library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
         if (library == nullptr) {

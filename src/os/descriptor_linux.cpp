@@ -11,8 +11,8 @@
 namespace penstock::os {
 namespace {
 
-// Far behind every file's end, and another one for each description of each process. File systems
-// with smaller offsets refuse it, and there it is not marked.
+// An offset far behind every file's end, different for each description of each process. File
+// systems with smaller offsets refuse it; there a descriptor has no mark.
 std::int64_t next_mark() noexcept {
     constexpr std::int64_t kBeyond = std::int64_t{1} << 40U;
     constexpr std::int64_t kStarts = std::int64_t{1} << 31U;

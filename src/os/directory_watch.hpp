@@ -8,8 +8,8 @@
 
 namespace penstock::os {
 
-// Watches one directory from construction on. Without a working watch (none left, or a file system
-// that has none) wait() just takes its time. Not thread-safe.
+// Watches one directory from construction on. Without a working watch (none left, or not supported
+// by the file system) wait() sleeps for its whole span. Not thread-safe.
 class DirectoryWatch {
 public:
     explicit DirectoryWatch(const std::string& directory) noexcept;
@@ -17,7 +17,7 @@ public:
     DirectoryWatch& operator=(const DirectoryWatch&) = delete;
     ~DirectoryWatch();
 
-    // Returns when a name has been added since the last call, at a signal, after `span` at most.
+    // Returns when a name was added since the last call, at a signal, or after `span`.
     void wait(std::chrono::nanoseconds span) noexcept;
 
 private:

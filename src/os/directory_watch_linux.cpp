@@ -9,8 +9,8 @@
 namespace penstock::os {
 namespace {
 
-// All descriptors without a file share one inode. Of those, only inotify's say what there is to
-// read; an eventfd or an epoll descriptor that the program has under this number now does not.
+// All descriptors without a file share one inode. Of those, only inotify's answer FIONREAD; an
+// eventfd or epoll descriptor of the program under this number does not.
 bool is_watch(const OwnDescriptor& own) noexcept {
     int readable = 0;
     return own.is_ours() && ::ioctl(own.number, FIONREAD, &readable) == 0;

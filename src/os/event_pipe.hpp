@@ -5,11 +5,11 @@
 
 namespace penstock::os {
 
-// A pipe, and no eventfd: those share one inode, so that a program which closed every descriptor,
-// and has an eventfd of its own under the number, could not be told from us. What a program has
-// under one of our numbers is never written to, read or closed.
+// A pipe, and not an eventfd: eventfds share one inode, so an eventfd of a program that closed
+// every descriptor could not be told from this one. A file of the program under one of these
+// numbers is never written to, read or closed.
 //
-// Any thread. A forked child has descriptors of the same pipe: leave it alone there.
+// Any thread. A forked child has descriptors of the same pipe, and must not use them.
 class EventPipe {
 public:
     EventPipe();  // throws std::system_error
@@ -18,9 +18,9 @@ public:
     ~EventPipe();
 
     [[nodiscard]] int descriptor() const noexcept { return out_.number; }
-    // As often as it likes: what has no room in the pipe is not needed to make it readable.
+    // May be called any number of times: if the pipe is full, it is readable already.
     void raise() noexcept;
-    // Whatever was raised until now, also what a reader of descriptor() took meanwhile.
+    // Clears all earlier raise() calls, also if a reader of descriptor() has drained the pipe.
     void lower() noexcept;
 
 private:

@@ -25,7 +25,7 @@ EventPipe::~EventPipe() {
     close_if_ours(out_);
 }
 
-// Eight bytes, so that event loops which take an event with eventfd_read() can do so.
+// Eight bytes, so that event loops can read an event with eventfd_read().
 void EventPipe::raise() noexcept {
     const std::uint64_t one = 1;
     if (!in_.is_ours()) return;

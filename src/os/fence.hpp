@@ -15,8 +15,8 @@ inline void spin_pause() noexcept {
 #endif
 }
 
-// Asks for the line to be fetched for writing. What compilers make of __builtin_prefetch for a
-// plain x86-64 is a fetch for reading, and the store fetches the line again.
+// Requests a line for writing. Compilers turn __builtin_prefetch into a fetch for reading on plain
+// x86-64, after which the store fetches the line again.
 inline void prefetch_for_write(const void* at) noexcept {
 #if defined(__x86_64__)
     __asm__ __volatile__("prefetchw %0" : : "m"(*static_cast<const char*>(at)));
@@ -35,7 +35,7 @@ inline void asymmetric_fence_light() noexcept {
     std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
-// The dear half: a full barrier in every running thread of every registered process.
+// The expensive half: a full barrier in every running thread of every registered process.
 void asymmetric_fence_heavy() noexcept;
 
 inline void full_fence() noexcept {

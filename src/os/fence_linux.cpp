@@ -13,8 +13,8 @@ bool register_asymmetric_fence() noexcept {
 }
 
 void asymmetric_fence_heavy() noexcept {
-    // Both halves are needed: the call orders the others; the fence this thread, also where the
-    // kernel has nobody to interrupt.
+    // Both are needed: the call orders other threads, the fence orders this one, even if the kernel
+    // finds no thread to interrupt.
     full_fence();
     ::syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
 }

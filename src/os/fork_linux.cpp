@@ -1,4 +1,4 @@
-// Fork handling by pthread_atfork. One registry a process, guarded across the fork itself.
+// Fork handling by pthread_atfork. One registry for the process, locked during the fork itself.
 #include "os/fork.hpp"
 
 #include <pthread.h>
@@ -9,12 +9,12 @@
 namespace penstock::os {
 namespace {
 
-// Never destroyed: handles may be closed by static destructors, and a child may fork at exit.
+// Never destroyed: static destructors may close handles, and a child may fork at exit.
 struct Registry {
     std::mutex mutex;
     std::vector<OwnDescriptor> descriptors;
     std::atomic<std::mutex*> outer{nullptr};
-    std::mutex* held = nullptr;  // by the fork that is under way; guarded by `mutex`
+    std::mutex* held = nullptr;  // held by the current fork; guarded by `mutex`
 };
 
 Registry& registry() {
@@ -29,7 +29,7 @@ void before_fork() {
     registry().held = outer;
 }
 
-// The fork is over, on either side.
+// After the fork, in parent and child.
 void unlock_all() {
     std::mutex* const outer = registry().held;
     registry().mutex.unlock();
@@ -65,10 +65,10 @@ OwnDescriptor open_closed_in_children(const std::function<int()>& open) {
     install_handlers_once();
     const std::lock_guard lock(registry().mutex);
     auto& known = registry().descriptors;
-    known.reserve(known.size() + 1);  // so that nothing can fail once it is open
+    known.reserve(known.size() + 1);  // so that nothing can fail after the opening
     const int number = open();
     if (number < 0) return {};
-    // One that is known under this number was closed by the program.
+    // An older entry with this number was closed by the program.
     std::erase_if(known, [number](const OwnDescriptor& one) { return one.number == number; });
     return known.emplace_back(mark_descriptor(number));
 }

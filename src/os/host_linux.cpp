@@ -71,7 +71,7 @@ std::string describe_user(std::uint32_t user) {
 std::string file_system_at(const std::string& path) {
     struct statfs system{};
     if (::statfs(path.c_str(), &system) != 0) return "";
-    // Those that people put shared memory on, or try to; linux/magic.h lacks some of them.
+    // File systems on which shared memory is put, or tried; linux/magic.h lacks some of them.
     constexpr std::array<std::pair<std::uint32_t, const char*>, 14> kNames = {{
         {0x01021994, "tmpfs"},
         {0x858458f6, "ramfs"},

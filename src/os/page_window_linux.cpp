@@ -1,5 +1,5 @@
-// Page windows on Linux: mremap with MREMAP_DONTUNMAP, which leaves the mapping that pages are
-// moved out of in place, so that there is no hole in it at any time.
+// Page windows on Linux: mremap with MREMAP_DONTUNMAP, which keeps the mapping that pages are moved
+// out of, so that it never has a hole.
 #include "os/page_window.hpp"
 
 #include <sys/mman.h>
@@ -37,9 +37,9 @@ bool move_pages(std::byte* from, std::uint64_t bytes, std::byte* to) noexcept {
     return ::mremap(from, bytes, bytes, kHow, to) != MAP_FAILED;
 }
 
-// Addresses for whole pages from `first` on, zeros. Where the kernel can move whole page tables, or
-// `data` is aligned to more than a page, they lie in their huge page as it does. Each system call
-// less is 2 to 5 us of the 30 that all this takes.
+// Zeroed addresses for whole pages from `first` on. If the kernel can move whole page tables, or
+// `data` is aligned to more than a page, they have the offset of `data` within a huge page. Every
+// system call saved is 2 to 5 us of 30 in total.
 void* make_place(const std::byte* first, std::uint64_t bytes, const std::byte* data) noexcept {
     constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20U;
     const bool is_aligned = reinterpret_cast<std::uintptr_t>(data) % (2 * page_size()) == 0;
@@ -55,7 +55,7 @@ void* make_place(const std::byte* first, std::uint64_t bytes, const std::byte* d
     return place == MAP_FAILED ? nullptr : place;
 }
 
-// Where nothing private may be had (RLIMIT_DATA counts it): nobody writes here any more.
+// Without private memory (RLIMIT_DATA counts it) writes to the range fault from here on.
 std::error_code only_to_read(std::byte* at, std::uint64_t bytes) noexcept {
     return ::mprotect(at, bytes, PROT_READ) == 0 ? std::error_code{} : last_error();
 }
@@ -125,7 +125,7 @@ std::error_code PageWindow::move_back(int descriptor, std::uint64_t offset) noex
     const Part pages = whole_pages();
     std::byte* const to = home(pages.start);
     if (move_pages(pages.start, pages.bytes, to)) return {};
-    // The kernel may have unmapped what was there before it gave up.
+    // The kernel may have unmapped the old range before it failed.
     const auto at = static_cast<off_t>(offset + static_cast<std::uint64_t>(pages.start - data_));
     if (::mmap(to, pages.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, at) ==
         MAP_FAILED) {
@@ -151,7 +151,7 @@ std::error_code PageWindow::show_private(int descriptor, std::uint64_t offset) n
                MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, descriptor, at) == MAP_FAILED) {
         return only_to_read(pages.start, pages.bytes);
     }
-    // What a child would see changes as soon as its parent lets the object go.
+    // A child's view would change as soon as its parent gives the object back.
     ::madvise(pages.start, pages.bytes, MADV_DONTFORK);
     return {};
 }

@@ -1,4 +1,4 @@
-// Page sizes on Linux: sysconf, and what sysfs says of transparent huge pages.
+// Page sizes on Linux: sysconf, and sysfs for transparent huge pages.
 #include "os/pages.hpp"
 
 #include <unistd.h>

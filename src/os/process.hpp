@@ -1,4 +1,4 @@
-// What the operating system tells about processes: for people to read, never evidence of death.
+// Facts about processes from the operating system: for display, never evidence of death.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,8 @@ struct ProcessIdentity {
 // This process. Reads /proc; not for hot paths.
 ProcessIdentity identify_self();
 
-// True if the kernel shows process `pid` as stopped or traced, and it is the one that started at
-// `start_time` in this process's own PID namespace. False where that can't be known.
+// True if the kernel shows process `pid` as stopped or traced, and that process started at
+// `start_time` in this process's own PID namespace. False where that is unknown.
 bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time) noexcept;
-
-// Processors this process may run on, at least 1.
-unsigned usable_processors() noexcept;
 
 }  // namespace penstock::os

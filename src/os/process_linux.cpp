@@ -1,7 +1,6 @@
-// Processes on Linux: /proc and sched_getaffinity.
+// Processes on Linux: /proc.
 #include "os/process.hpp"
 
-#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,7 +28,8 @@ struct Stat {
     std::uint64_t start_time = 0;
 };
 
-// Ticks since the machine's boot: /proc adds what the reader's time namespace does.
+// Ticks since the machine's boot: subtracts the offset of the reader's time namespace, which /proc
+// adds.
 std::uint64_t since_boot(std::uint64_t ticks) noexcept {
     const long rate = ::sysconf(_SC_CLK_TCK);
     if (rate <= 0) return ticks;
@@ -38,7 +38,8 @@ std::uint64_t since_boot(std::uint64_t ticks) noexcept {
     return ticks - static_cast<std::uint64_t>((offset - (offset % tick + tick) % tick) / tick);
 }
 
-// Field 2 is the program's name in parentheses and may hold anything, so count from its end.
+// Field 2, the program's name in parentheses, may contain anything, so fields are counted from its
+// end.
 Stat parse_stat(const std::string& text) {
     Stat stat;
     const auto end_of_name = text.rfind(')');
@@ -97,13 +98,6 @@ bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t st
     } catch (...) {
         return false;
     }
-}
-
-unsigned usable_processors() noexcept {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
 }
 
 }  // namespace penstock::os

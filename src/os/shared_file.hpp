@@ -1,5 +1,5 @@
-// Files that processes share memory through: made in private, published under a name in one step,
-// reserved before they are promised, and locked byte by byte as evidence of life.
+// Files that processes share memory through: created in private, published under a name in one
+// step, reserved before memory is promised, and locked byte by byte as evidence of life.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@ namespace penstock::os {
 
 class Mapping;
 
-// Owns a descriptor opened with O_CLOEXEC that carries locks; closed in every forked child.
-// A process-wide resource; not thread-safe. Where the program has closed the descriptor, and given
-// its number to a file of its own, that file is left alone: what changes something fails with
-// std::errc::bad_file_descriptor, or does nothing, and nobody is found dead.
+// Owns a descriptor opened with O_CLOEXEC that carries locks; closed in every forked child. Not
+// thread-safe. If the program has closed the descriptor and uses its number for a file of its own,
+// that file is left alone: changes fail with std::errc::bad_file_descriptor or do nothing, and no
+// participant is found dead.
 class SharedFile {
 public:
     SharedFile() noexcept = default;
@@ -27,45 +27,45 @@ public:
     SharedFile& operator=(SharedFile&& other) noexcept;
     ~SharedFile();
 
-    // A new file in `directory` that nobody else can see yet, mode 0600 whatever the umask is.
+    // A new file in `directory` that no other process can see yet; mode 0600 whatever the umask.
     static SharedFile create_private(const std::string& directory, std::error_code& error);
-    // A new file without a name at all (memfd); `label` is for /proc.
+    // A new file without a name (memfd); `label` shows in /proc.
     static SharedFile create_anonymous(const std::string& label, std::error_code& error);
     enum class Access { Read, ReadWrite };
-    // An existing one. Refuses anything but a regular file, and never opens it: a fifo would wait,
-    // and a device do something. Nor does it wait for another process's lease on the file.
+    // An existing file. Refuses anything but a regular file without opening it: opening a fifo
+    // would wait, and a device might act. Does not wait for another process's lease on the file.
     static SharedFile open(const std::string& path, std::error_code& error,
                            Access access = Access::ReadWrite);
-    // A description of its own for the file behind `descriptor` (locks belong to descriptions).
+    // A new description of the file behind `descriptor` (locks belong to descriptions).
     static SharedFile reopen(int descriptor, std::error_code& error);
 
     [[nodiscard]] bool is_open() const noexcept { return own_.is_open(); }
     [[nodiscard]] int descriptor() const noexcept { return own_.number; }
-    // The descriptor is still the one that was opened; 0.1 us. Any thread.
+    // Whether the descriptor is still the one that was opened; 0.1 us. Any thread.
     [[nodiscard]] bool is_ours() const noexcept { return own_.is_marked(); }
     void close() noexcept;
     // Forgets the descriptor without closing it: in a forked child it is closed already.
     void abandon() noexcept { own_ = {}; }
 
-    // Gives a private file its name; std::errc::file_exists if the name is taken.
+    // Links a private file to its name; std::errc::file_exists if the name is taken.
     [[nodiscard]] std::error_code publish(const std::string& path);
     // Forbids growing and shrinking an anonymous file, so that no peer can cause a SIGBUS.
     [[nodiscard]] std::error_code seal_size() noexcept;
-    // True if it can never become shorter, whoever has it.
+    // True if no process can ever make it shorter.
     [[nodiscard]] bool is_sealed_against_shrinking() const noexcept;
 
     // std::errc::file_too_large beyond this process's limit (RLIMIT_FSIZE), without its signal.
     [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
-    // Reserves memory for a range inside the size that holds nothing yet, all or none;
-    // std::errc::no_space_on_device when there is none. `goes_on`, if there is one, is asked after
-    // each 16 MiB; false ends it with std::errc::operation_canceled.
+    // Reserves memory for those parts of a range within the size that have none, all or nothing;
+    // std::errc::no_space_on_device if there is too little. `goes_on`, if given, is called after
+    // every 16 MiB; false ends it with std::errc::operation_canceled.
     [[nodiscard]] std::error_code reserve(std::uint64_t offset, std::uint64_t bytes,
                                           const std::function<bool()>& goes_on = {}) noexcept;
-    // Where the file is mapped for writing, from `offset` on. Outlives what punch() is asked for.
+    // The writable mapping of the file from `offset` on. Must outlive the calls of punch().
     void note_mapping(const Mapping& mapping, std::uint64_t offset) noexcept;
     // Gives the memory of a range back; it reads as zeros until reserved again. Inside the noted
-    // mapping without the descriptor, which another thread may be closing: no file but this one
-    // can lose anything.
+    // mapping this needs no descriptor, which another thread could be closing: only this file can
+    // lose memory.
     [[nodiscard]] std::error_code punch(std::uint64_t offset, std::uint64_t bytes) noexcept;
 
     struct Facts {
@@ -78,24 +78,24 @@ public:
     };
     [[nodiscard]] Facts facts(std::error_code& error) const noexcept;
 
-    // Copies bytes of the file out without mapping it; false if there are not that many.
+    // Copies bytes of the file without mapping it; false if the file is too short.
     [[nodiscard]] bool read(std::uint64_t offset, void* out, std::size_t bytes) const noexcept;
-    // Writes bytes inside the size without mapping it, in one step; false if that can't be done.
+    // Writes bytes within the size without mapping the file, in one step; false on failure.
     [[nodiscard]] bool write(std::uint64_t offset, const void* from, std::size_t bytes) noexcept;
-    // The same into memory that is all zeros, for a range that is mostly holes: those cost nothing.
-    // std::errc::file_too_large: more than `most` bytes of the range hold something;
-    // std::errc::io_error: the file ends before the range does.
+    // As read(), into zeroed memory, for a range that is mostly holes, which cost nothing.
+    // std::errc::file_too_large: the range has more than `most` bytes of data; std::errc::io_error:
+    // the file ends before the range does.
     [[nodiscard]] std::error_code read_sparse(std::uint64_t offset, std::byte* out,
                                               std::uint64_t bytes,
                                               std::uint64_t most) const noexcept;
 
-    // Locks one byte for this file's description. False: another description holds it.
-    // The kernel drops them when the description's last descriptor goes, whatever killed it.
+    // Locks one byte for this file's description. False: another description holds it. The kernel
+    // releases the locks with the description's last descriptor, however the process ended.
     bool try_lock(std::uint64_t byte) noexcept;
     bool try_lock_shared(std::uint64_t byte) noexcept;
     void unlock(std::uint64_t byte) noexcept;
-    // True if another description holds a write lock on the byte, or if it can't be known. About
-    // 0.3 us.
+    // True if another description holds a write lock on the byte, or if that is unknown. About 0.3
+    // us.
     [[nodiscard]] bool is_locked_by_other(std::uint64_t byte) const noexcept;
 
 private:
@@ -106,11 +106,11 @@ private:
     std::byte* mapped_ = nullptr;  // see note_mapping()
     std::uint64_t mapped_offset_ = 0;
     std::uint64_t mapped_bytes_ = 0;
-    std::string private_path_;  // of a private file where O_TMPFILE is not to be had
+    std::string private_path_;  // of a private file, without O_TMPFILE
 };
 
-// A range of a SharedFile in this process's address space. Not inherited by forked children,
-// not part of core dumps.
+// A range of a SharedFile in this process's addresses. Not inherited by forked children, not part
+// of core dumps.
 class Mapping {
 public:
     Mapping() noexcept = default;
@@ -119,26 +119,27 @@ public:
     ~Mapping();
 
     enum class Access { Read, ReadWrite };
-    // From 64 KiB on at an address that is aligned as `offset` is, up to 2 MiB or a huge page.
+    // From 64 KiB on the address is aligned as `offset` is, up to 2 MiB or a huge page.
     static Mapping map(const SharedFile& file, std::uint64_t offset, std::uint64_t bytes,
                        Access access, std::error_code& error);
 
     [[nodiscard]] std::byte* data() const noexcept { return data_; }
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
-    // Forgets the range without unmapping it: in a forked child something else may live there.
+    // Forgets the range without unmapping it: in a forked child the addresses may have another use.
     void abandon() noexcept { data_ = nullptr; }
 
-    // Asks for huge pages, and makes those that are there huge (which fails where it can't be had).
+    // Asks for huge pages, and collapses the present ones into huge pages (an error if that is
+    // impossible).
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
     [[nodiscard]] std::error_code collapse(std::uint64_t offset, std::uint64_t bytes) noexcept;
-    // Faults a reserved range in, writable, or readable. For the creator, before others know the
-    // file: a kernel before Linux 5.14 has no advice for it, and each page is touched instead,
-    // which is SIGBUS where none is reserved, and undoes what another process writes meanwhile.
+    // Faults a reserved range in, writable or readable. For the creator, before publication: before
+    // Linux 5.14 every page is touched instead, which raises SIGBUS where none is reserved, and
+    // overwrites concurrent writes of other processes.
     [[nodiscard]] std::error_code populate(std::uint64_t offset, std::uint64_t bytes) noexcept;
     [[nodiscard]] std::error_code populate_to_read(std::uint64_t offset,
                                                    std::uint64_t bytes) noexcept;
-    // For any process: what of a range the file has pages for, so that it takes no more memory than
-    // before. Offsets and sizes in whole pages. std::errc::invalid_argument before Linux 5.14.
+    // For any process: maps only pages that the file has already, so that it takes no more memory.
+    // Offsets and sizes in whole pages. std::errc::invalid_argument before Linux 5.14.
     [[nodiscard]] std::error_code populate_present(std::uint64_t offset, std::uint64_t bytes,
                                                    Access access) noexcept;
     [[nodiscard]] std::error_code lock_in_memory(std::uint64_t offset,
@@ -154,18 +155,17 @@ struct Space {
     std::uint64_t total = 0;
     std::uint64_t available = 0;
 };
-// Of the file system that holds `path`.
+// Free and total space of the file system that holds `path`.
 Space space_at(const std::string& path, std::error_code& error) noexcept;
 
-// Names in a directory that start with `prefix`, without it.
+// Names in a directory that start with `prefix`; returned without it.
 std::vector<std::string> list_names(const std::string& directory, const std::string& prefix);
 
-// Removes `path` if it still names the file behind `file`; true if it did. Hard links of it in the
-// same directory go too: they would keep its memory, and none would find it.
+// Removes `path` if it still names the file behind `file`; true if it did. Also removes hard links
+// of the file in the same directory, which would keep its memory unnoticed.
 bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept;
 
-// From the kernel's generator. The error is that of getrandom(2), where /dev/urandom can't be read
-// either.
+// Random bytes from the kernel. The error is getrandom(2)'s, if /dev/urandom can't be read either.
 [[nodiscard]] std::error_code fill_random(std::byte* out, std::size_t bytes) noexcept;
 
 }  // namespace penstock::os

@@ -78,8 +78,8 @@ int refuse(int error) noexcept {
     return -1;
 }
 
-// Both give a descriptor, or -1 with errno set. O_NONBLOCK: another process's lease on the file is
-// EWOULDBLOCK then, and no wait of 45 seconds; it means nothing for regular files beyond that.
+// Both return a descriptor, or -1 with errno set. O_NONBLOCK: another process's lease on the file
+// fails with EWOULDBLOCK instead of a wait of 45 seconds; for regular files it has no other effect.
 int reopen_regular(int descriptor, int access) {
     struct stat status{};
     if (::fstat(descriptor, &status) != 0) return -1;
@@ -88,21 +88,22 @@ int reopen_regular(int descriptor, int access) {
 }
 
 int open_regular(const char* path, int access) {
-    // O_PATH opens nothing of what lies there; what it refers to stays the same until it is opened.
+    // O_PATH does not open the file itself, and keeps referring to the same file until that is
+    // opened.
     const int found = ::open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
     if (found < 0) return -1;
     int own = reopen_regular(found, access);
     close_quietly(found);
     if (own >= 0 || errno != ENOENT || has_descriptor_paths()) return own;
-    // Without /proc: what is no regular file is opened, and closed again, without a wait.
+    // Without /proc: a file that is not regular is opened without waiting, and closed again.
     own = ::open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (own < 0 || is_regular(own)) return own;
     ::close(own);
     return refuse(EOPNOTSUPP);
 }
 
-// A call that makes a file longer than RLIMIT_FSIZE allows raises SIGXFSZ, which kills. While this
-// lives it is held back from this thread, and one that was raised meanwhile is taken away.
+// Making a file longer than RLIMIT_FSIZE raises SIGXFSZ, which kills. During this object's life the
+// signal is blocked in this thread, and one raised meanwhile is discarded.
 class FileSizeSignal {
 public:
     FileSizeSignal() noexcept {
@@ -129,7 +130,7 @@ private:
     bool was_pending_ = false;
 };
 
-// Looking for data moves the offset, by which the descriptor is known.
+// Searching for data moves the offset, which is the descriptor's mark.
 struct MarkAgain {
     explicit MarkAgain(const OwnDescriptor& descriptor) noexcept : own(descriptor) {}
     MarkAgain(const MarkAgain&) = delete;
@@ -138,7 +139,7 @@ struct MarkAgain {
     const OwnDescriptor& own;
 };
 
-// False, with errno set, for what getrandom(2) does not give now.
+// False, with errno set, for bytes that getrandom(2) can't give now.
 bool get_random(std::byte*& out, std::size_t& bytes) noexcept {
     while (bytes > 0) {
         const ssize_t got = ::getrandom(out, bytes, 0);
@@ -164,7 +165,7 @@ bool read_whole(int descriptor, std::byte* out, std::size_t bytes) noexcept {
 constexpr mode_t kMode = 0600;  // of every segment
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
-// Memory that the kernel believes it can give without killing anybody for it.
+// The kernel's estimate of memory available without killing a process.
 std::uint64_t available_memory() {
     std::ifstream file("/proc/meminfo");
     std::uint64_t kilobytes = 0;
@@ -175,8 +176,8 @@ std::uint64_t available_memory() {
     return sum == 0 ? kNoLimit : sum << 10U;
 }
 
-// The most that a file may still take: what its file system has left and, where that lives in
-// memory, what the machine has left. A tmpfs may promise more than there is.
+// Upper bound for the growth of a file: free space of its file system and, if that is in memory,
+// the machine's available memory. A tmpfs may promise more than there is.
 std::uint64_t most_available(int descriptor) noexcept {
     struct statfs system{};
     if (::fstatfs(descriptor, &system) != 0) return kNoLimit;
@@ -244,7 +245,7 @@ SharedFile SharedFile::create_private(const std::string& directory, std::error_c
         error = last_error();
         return {};
     }
-    // File systems without O_TMPFILE (some overlay and network ones): a name nobody looks for.
+    // File systems without O_TMPFILE (some overlay and network ones): a private name.
     const std::string path = directory + "/.penstock-new-" + random_suffix(error);
     if (error) return {};
     const OwnDescriptor named = open_closed_in_children(
@@ -258,7 +259,7 @@ SharedFile SharedFile::create_private(const std::string& directory, std::error_c
     return with_mode(std::move(file), error);
 }
 
-// The umask has no say: with 0777 its own creator could not open the file a second time.
+// Independent of the umask: with 0777 the creator itself could not open the file again.
 SharedFile SharedFile::with_mode(SharedFile file, std::error_code& error) noexcept {
     struct stat status{};
     if (::fstat(file.own_.number, &status) == 0 && (status.st_mode & kMode) == kMode) return file;
@@ -299,7 +300,7 @@ std::error_code SharedFile::publish(const std::string& path) {
         return outcome(::linkat(AT_FDCWD, own_descriptor_path(own_.number).c_str(), AT_FDCWD,
                                 path.c_str(), AT_SYMLINK_FOLLOW));
     }
-    // In one step: a second link would make it look alive after it has been removed.
+    // In one step: a second link would make it look alive after its removal.
     if (::renameat2(AT_FDCWD, private_path_.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) !=
         0) {
         return last_error();
@@ -320,7 +321,7 @@ bool SharedFile::is_sealed_against_shrinking() const noexcept {
 std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
     const auto limit = limit_of(Limit::FileSize);
     if (limit && bytes > *limit) return std::make_error_code(std::errc::file_too_large);
-    const FileSizeSignal held_back;  // the limit may be lowered just now
+    const FileSizeSignal held_back;  // another thread may lower the limit
     return outcome(::ftruncate(own_.number, static_cast<off_t>(bytes)));
 }
 
@@ -329,21 +330,24 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes,
     std::error_code error;
     const Facts own = facts(error);
     if (error) return error;
-    // Before the next calls, not with them: at worst another file gets blocks behind its end, and
-    // loses nothing. MADV_POPULATE_WRITE needs no descriptor, but with the first write to what it
-    // reserved it takes 6 to 12 % longer than this (64 KiB to 16 MiB), and does not tell why not.
+    // Checked before the calls, not atomically with them: in the worst case another file gets
+    // blocks behind its end, and loses nothing. MADV_POPULATE_WRITE needs no descriptor, but takes
+    // 6 to 12 % longer including the first write (64 KiB to 16 MiB), and does not report the reason
+    // of a failure.
     if (own.inode != own_.inode || own.device != own_.device || !own_.is_marked()) {
         return std::make_error_code(std::errc::bad_file_descriptor);
     }
-    // Within its size a file is not asked for RLIMIT_FSIZE. Another may have cut it short.
+    // Within the file's size RLIMIT_FSIZE does not apply, unless another process has truncated the
+    // file.
     std::optional<FileSizeSignal> held_back;
     if (offset + bytes > own.size) held_back.emplace();
-    // What can't be had is refused before it is tried: in steps it would fill the machine up first.
+    // Too large a request is refused in advance: in steps it would fill the machine first.
     constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
     if (bytes > own.reserved + kWorthAsking && bytes - own.reserved > most_available(own_.number)) {
         return std::make_error_code(std::errc::no_space_on_device);
     }
-    // In steps: tmpfs undoes a whole call when a signal comes, and a profiler's may come for ever.
+    // In steps: tmpfs undoes a whole call when a signal comes, and a profiler's signals may never
+    // stop.
     constexpr std::uint64_t kStep = std::uint64_t{16} << 20U;
     for (std::uint64_t done = 0; done < bytes;) {
         const std::uint64_t step = std::min(kStep, bytes - done);
@@ -353,12 +357,12 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes,
         } else if (errno != EINTR) {
             error = last_error();
         }
-        // Also where a timer's signals interrupt each try.
+        // Also after EINTR, if a timer's signals interrupt every try.
         if (!error && goes_on && !goes_on()) {
             error = std::make_error_code(std::errc::operation_canceled);
         }
         if (error) {
-            // What can't be given back now goes with the file.
+            // Memory that can't be given back now goes with the file.
             [[maybe_unused]] const std::error_code kept = punch(offset, done);
             return error;
         }
@@ -391,7 +395,7 @@ SharedFile::Facts SharedFile::facts(std::error_code& error) const noexcept {
     struct stat status{};
     error = outcome(::fstat(own_.number, &status));
     if (error) return {};
-    constexpr std::uint64_t kBlock = 512;  // what st_blocks counts in, whatever st_blksize says
+    constexpr std::uint64_t kBlock = 512;  // unit of st_blocks, whatever st_blksize says
     return {static_cast<std::uint64_t>(status.st_size),
             static_cast<std::uint64_t>(status.st_blocks) * kBlock,
             static_cast<std::uint64_t>(status.st_nlink),
@@ -415,7 +419,7 @@ bool SharedFile::read(std::uint64_t offset, void* out, std::size_t bytes) const 
 
 bool SharedFile::write(std::uint64_t offset, const void* from, std::size_t bytes) noexcept {
     if (!own_.is_ours()) return false;
-    const FileSizeSignal held_back;  // the limit may lie before the offset, whatever the size is
+    const FileSizeSignal held_back;  // the limit may lie below the offset, whatever the size
     for (;;) {
         const ssize_t done = ::pwrite(own_.number, from, bytes, static_cast<off_t>(offset));
         if (done >= 0 || errno != EINTR) return done == static_cast<ssize_t>(bytes);
@@ -430,7 +434,7 @@ std::error_code SharedFile::read_sparse(std::uint64_t offset, std::byte* out, st
         const off_t data = ::lseek(own_.number, static_cast<off_t>(at), SEEK_DATA);
         if (data < 0 && errno == ENXIO) break;  // holes up to the end of the file
         const off_t hole = data < 0 ? -1 : ::lseek(own_.number, data, SEEK_HOLE);
-        // Some file systems do not tell: then all of it is data.
+        // Some file systems do not report holes: then all of it is data.
         const std::uint64_t from = data < 0 ? at : static_cast<std::uint64_t>(data);
         const std::uint64_t to = hole < 0 ? end : std::min(end, static_cast<std::uint64_t>(hole));
         if (from >= end) break;
@@ -454,7 +458,8 @@ bool SharedFile::try_lock_shared(std::uint64_t byte) noexcept {
     return lock_own(byte, F_RDLCK);
 }
 
-// Before, so that nothing of another file is touched; after, so that a lock that was had is ours.
+// The check before keeps another file from being locked; the check after proves that the lock is on
+// this file.
 bool SharedFile::lock_own(std::uint64_t byte, short type) noexcept {
     if (!own_.is_ours() || !set_lock(own_.number, type, byte)) return false;
     if (own_.is_ours()) return true;
@@ -472,8 +477,8 @@ bool SharedFile::is_locked_by_other(std::uint64_t byte) const noexcept {
     lock.l_whence = SEEK_SET;
     lock.l_start = static_cast<off_t>(byte);
     lock.l_len = 1;
-    // A failure of the question itself is no evidence of death, nor is an answer about another
-    // file: a number that was ours after the answer was ours at it.
+    // A failed query is no evidence of death, nor is an answer about another file: if the number is
+    // still this file's after the answer, it was at the answer.
     if (::fcntl(own_.number, F_OFD_GETLK, &lock) != 0) return true;
     return lock.l_type != F_UNLCK || !own_.is_ours();
 }
@@ -508,7 +513,8 @@ Mapping Mapping::map(const SharedFile& file, std::uint64_t offset, std::uint64_t
         if (place != nullptr) ::munmap(place, bytes);
         return {};
     }
-    // A child must not share what it does not own, and a core dump must not hold gigabytes of it.
+    // A child must not share memory that it does not own, and a core dump must not contain
+    // gigabytes of it.
     ::madvise(address, bytes, MADV_DONTFORK);
     ::madvise(address, bytes, MADV_DONTDUMP);
     Mapping mapping;
@@ -552,8 +558,8 @@ std::error_code Mapping::populate_present(std::uint64_t offset, std::uint64_t by
     std::array<unsigned char, 2048> present{};
     const std::uint64_t step = present.size() * page;
     const auto fault_in = [access](std::byte* at, std::uint64_t size) {
-        // Reading faults map 16 pages each, and writable ones on tmpfs, which the second advice
-        // leaves as they are: 23 ms for 256 MiB where writing faults alone took 38.
+        // Reading faults map 16 pages each, writable ones on tmpfs, so the second advice finds them
+        // mapped: 23 ms for 256 MiB, where writing faults alone took 38.
         if (::madvise(at, size, MADV_POPULATE_READ) != 0) return false;
         return access == Access::Read || ::madvise(at, size, MADV_POPULATE_WRITE) == 0;
     };
@@ -612,7 +618,7 @@ bool is_same(const struct stat& one, const struct stat& other) noexcept {
     return one.st_ino == other.st_ino && one.st_dev == other.st_dev;
 }
 
-// All names but `path` that the file has in the directory of `path`.
+// Removes all other names that the file has in the directory of `path`.
 void unlink_other_names(const std::string& path, const struct stat& file) noexcept {
     const std::size_t begin = path.rfind('/') + 1;
     DIR* const stream = ::opendir(begin == 0 ? "." : path.substr(0, begin).c_str());
@@ -636,7 +642,7 @@ bool unlink_if_same(const std::string& path, const SharedFile& file) noexcept {
     struct stat own{};
     if (::lstat(path.c_str(), &named) != 0 || ::fstat(file.descriptor(), &own) != 0) return false;
     if (!is_same(named, own)) return false;
-    // Before the name by which the file is found: where this process dies, others still see it.
+    // Before the main name: if this process dies in between, the file can still be found.
     if (own.st_nlink > 1) unlink_other_names(path, own);
     return ::unlink(path.c_str()) == 0;
 }
@@ -646,7 +652,7 @@ std::error_code fill_random(std::byte* out, std::size_t bytes) noexcept {
     const std::error_code refused = last_error();
     const int source = ::open("/dev/urandom", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (source < 0) return refused;
-    // A file that was planted there is no source of chance.
+    // Only a character device: a planted regular file gives no random bytes.
     struct stat status{};
     const bool is_device = ::fstat(source, &status) == 0 && S_ISCHR(status.st_mode);
     const bool is_filled = is_device && read_whole(source, out, bytes);

@@ -1,4 +1,4 @@
-// What a pause takes on this processor, by the clock.
+// Measures the duration of a pause instruction on this processor.
 #include "os/spin.hpp"
 
 #include <algorithm>
@@ -8,11 +8,11 @@
 namespace penstock::os {
 namespace {
 
-// In 1/1024 ns. The least of several rounds: in the others something else ran.
+// In 1/1024 ns. The minimum of several rounds: the others were interrupted.
 std::uint64_t measure_pause() noexcept {
     constexpr unsigned kRounds = 8;
     constexpr unsigned kPauses = 16;
-    constexpr std::int64_t kLongest = 1'000'000;  // ns, of a round: more would overflow nothing yet
+    constexpr std::int64_t kLongest = 1'000'000;  // ns per round; well below any overflow
     std::int64_t least = kLongest;
     for (unsigned round = 0; round < kRounds; ++round) {
         const std::int64_t start = monotonic_ns();

@@ -1,5 +1,6 @@
-// Spinning for a stretch of time. What a pause takes differs by a factor of ten between processors
-// (x86 `pause`: 10 to 140 cycles; ARM `isb`: some 10 ns), so patience is counted in nanoseconds.
+// Spinning for a given time. The duration of a pause instruction differs by a factor of ten between
+// processors (x86 `pause`: 10 to 140 cycles; ARM `isb`: some 10 ns), so patience is counted in
+// nanoseconds.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +9,17 @@
 
 namespace penstock::os {
 
-// How many spin_pause() take so long here, 1 at least; measured once in each process.
+// Calls of spin_pause() that take this long here, at least 1; measured once in each process.
 std::uint64_t pauses_in(std::int64_t nanoseconds) noexcept;
 
-// The same, from what a pause takes, in 1/1024 ns.
+// The same for a given duration of a pause, in 1/1024 ns.
 constexpr std::uint64_t pauses_in(std::int64_t nanoseconds, std::uint64_t pause) noexcept {
     if (nanoseconds <= 0 || pause == 0) return 1;
     const std::uint64_t pauses = (static_cast<std::uint64_t>(nanoseconds) << 10U) / pause;
     return pauses == 0 ? 1 : pauses;
 }
 
-// Keeps the processor for so long without a look at the clock; nothing for 0.
+// Spins for this long without reading the clock; returns at once for 0.
 inline void spin_for(std::int64_t nanoseconds) noexcept {
     if (nanoseconds <= 0) return;
     for (std::uint64_t left = pauses_in(nanoseconds); left > 0; --left) spin_pause();

@@ -1,5 +1,5 @@
-// The bounds of a thread's stack: pthread_getattr_np, which reads /proc/self/maps in the first
-// thread of a process, so it is asked once a thread.
+// The bounds of a thread's stack: pthread_getattr_np reads /proc/self/maps in the first thread of a
+// process, so each thread calls it once.
 #include "os/stack.hpp"
 
 #include <pthread.h>
@@ -11,7 +11,7 @@ namespace penstock::os {
 namespace {
 
 struct Bounds {
-    std::uintptr_t low = 0;  // of what may be used: behind the guard pages
+    std::uintptr_t low = 0;  // of the usable part, behind the guard pages
     std::uintptr_t high = 0;
 };
 
@@ -25,7 +25,7 @@ Bounds bounds_of_this_thread() noexcept {
                           ::pthread_attr_getguardsize(&attributes, &guard) == 0;
     ::pthread_attr_destroy(&attributes);
     if (!is_known) return {};
-    // Whether the guard lies inside differs by version of glibc: take it that it does.
+    // Whether the guard lies inside depends on glibc's version: assume that it does.
     const auto low = reinterpret_cast<std::uintptr_t>(start);
     return {low + guard, low + size};
 }

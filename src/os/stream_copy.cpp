@@ -1,5 +1,5 @@
-// Streaming stores of x86-64, which every one of them has; elsewhere memcpy, whose library knows
-// best (ARM's uses what the processor has for long copies).
+// Streaming stores of x86-64, available on every such processor; elsewhere memcpy, whose library
+// chooses best (ARM's has instructions for long copies).
 #include "os/stream_copy.hpp"
 
 #include <algorithm>

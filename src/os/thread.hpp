@@ -6,8 +6,8 @@
 
 namespace penstock::os {
 
-// A thread that takes no signals: those are for the threads of the program that we are part of.
-// Throws std::system_error.
+// Starts a thread that receives no signals, which are for the program's own threads. Throws
+// std::system_error.
 std::thread start_quiet_thread(std::function<void()> body);
 
 }  // namespace penstock::os

@@ -1,4 +1,4 @@
-// Threads that inherit a signal mask with everything in it.
+// Threads that inherit a signal mask with all signals blocked.
 #include <pthread.h>
 #include <signal.h>
 
@@ -10,7 +10,7 @@ namespace penstock::os {
 
 namespace {
 
-// Blocks all signals in this thread for as long as it lives.
+// Blocks all signals in this thread during this object's life.
 class SignalBlock {
 public:
     SignalBlock() noexcept {

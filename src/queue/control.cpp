@@ -1,4 +1,4 @@
-// The parts of a Queue's control block that are off the hot path.
+// Cold path of a Queue's control block: geometry, checks and statistics.
 #include "queue/control.hpp"
 
 #include <algorithm>
@@ -6,14 +6,13 @@
 
 #include "os/pages.hpp"
 #include "segment/waiting/elapsed.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::QueueSlot;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
 constexpr std::uint64_t kMaxCellBytes = 64 << 10U;
 
 [[noreturn]] void refuse(const std::string& why) {
@@ -47,7 +46,7 @@ std::uint64_t QueueShape::payload_bytes() const noexcept {
 }
 
 std::string application_text(std::uint64_t word) {
-    constexpr std::uint64_t kLettersOfRings = 0xFFFFU;  // its geometry stands behind them
+    constexpr std::uint64_t kLettersOfRings = 0xFFFFU;  // its geometry comes after them
     if (word == 0) return "plain messages";
     if (word == application_word("trajecto")) return "groups of trajectories";
     if ((word & kLettersOfRings) == application_word("AT")) {
@@ -164,10 +163,10 @@ QueueShape queue_shape_of(const layout::SegmentHeader& header) {
 }
 
 std::uint64_t count_dead_letters(const QueueView& view) noexcept {
-    if (view.state().had_dead_letters.load(kRelaxed) == 0) return 0;
+    if (load_relaxed(view.state().had_dead_letters) == 0) return 0;
     std::uint64_t found = 0;
     for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
-        const std::uint64_t word = view.slot(index).word.load(kRelaxed);
+        const std::uint64_t word = load_relaxed(view.slot(index).word);
         if (layout::decode_slot(word).state == SlotState::DeadLetter) ++found;
     }
     return found;
@@ -178,35 +177,35 @@ QueueStats read_queue_stats(const QueueView& view) {
     const QueueShape& shape = view.shape();
     for (unsigned slot = 0; slot < shape.participants; ++slot) {
         const layout::QueueParticipant& participant = view.participant(slot);
-        stats.accepted += participant.accepted.load(kRelaxed);
-        stats.accepted_bytes += participant.accepted_bytes.load(kRelaxed);
-        stats.taken += participant.taken.load(kRelaxed);
+        stats.accepted += load_relaxed(participant.accepted);
+        stats.accepted_bytes += load_relaxed(participant.accepted_bytes);
+        stats.taken += load_relaxed(participant.taken);
         stats.acknowledged +=
-            participant.acknowledged.load(kRelaxed) + participant.got.load(kRelaxed);
-        stats.nacked += participant.nacked.load(kRelaxed);
-        stats.dropped += participant.dropped.load(kRelaxed);
-        stats.waits += participant.waits.load(kRelaxed);
-        stats.sleeps += participant.sleeps.load(kRelaxed);
-        if (participant.request.load(kAcquire) == 0) continue;
+            load_relaxed(participant.acknowledged) + load_relaxed(participant.got);
+        stats.nacked += load_relaxed(participant.nacked);
+        stats.dropped += load_relaxed(participant.dropped);
+        stats.waits += load_relaxed(participant.waits);
+        stats.sleeps += load_relaxed(participant.sleeps);
+        if (load_acquire(participant.request) == 0) continue;
         ++stats.requests;
-        stats.requested += participant.requested.load(kRelaxed);
+        stats.requested += load_relaxed(participant.requested);
     }
     std::int64_t oldest = 0;
     for (std::uint64_t index = 0; index < shape.slots; ++index) {
         const QueueSlot& slot = view.slot(index);
-        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        const SlotState state = layout::decode_slot(load_acquire(slot.word)).state;
         if (state == SlotState::Taken || state == SlotState::Done) ++stats.in_flight;
         if (state == SlotState::DeadLetter) ++stats.dead_letters;
         if (state != SlotState::Ready && state != SlotState::Returned) continue;
         ++stats.queued;
-        stats.queued_bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
-        const std::int64_t at = slot.accepted_at.load(kRelaxed);
+        stats.queued_bytes += layout::decode_description(load_relaxed(slot.description)).length;
+        const std::int64_t at = load_relaxed(slot.accepted_at);
         if (oldest == 0 || at < oldest) oldest = at;
     }
     if (stats.queued > 0) stats.oldest = seconds_since(oldest);
     stats.slots = shape.slots;
     stats.capacity = shape.arena.granules * shape.arena.granule_bytes;
-    stats.closed = view.state().closed.load(kAcquire) != 0;
+    stats.closed = load_acquire(view.state().closed) != 0;
     return stats;
 }
 
@@ -214,12 +213,12 @@ KeptData kept_messages(const QueueView& view) noexcept {
     KeptData kept;
     for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
         const QueueSlot& slot = view.slot(index);
-        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        const SlotState state = layout::decode_slot(load_acquire(slot.word)).state;
         const bool holds_message = state == SlotState::Ready || state == SlotState::Taken ||
                                    state == SlotState::Returned || state == SlotState::DeadLetter;
         if (!holds_message) continue;
         ++kept.messages;
-        kept.bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+        kept.bytes += layout::decode_description(load_relaxed(slot.description)).length;
     }
     return kept;
 }

@@ -1,5 +1,4 @@
-// The control block of a Queue as its participants and the inspector see it, and the janitor's work
-// on a dead participant.
+// The control block of a Queue, as its participants and the inspector see it.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +13,14 @@
 
 namespace penstock::detail {
 
-// Numbers of one Queue, checked against the header's sizes before anything is used.
+// Numbers of one Queue, checked against the header's sizes before use.
 struct QueueShape {
     std::uint64_t slots = 0;       // a power of two
     std::uint64_t cell_bytes = 0;  // a multiple of 64
     unsigned participants = 0;
     unsigned max_deliveries = 0;
     EndsWith ends_with = EndsWith::Creator;
-    bool is_reserved = false;  // all its memory, at creation and for good
+    bool is_reserved = false;  // all memory is reserved at creation and stays
     std::uint64_t application = 0;
     std::uint64_t application_bytes = 0;  // a multiple of kApart
     ArenaGeometry arena;
@@ -34,7 +33,7 @@ struct QueueShape {
     [[nodiscard]] std::uint64_t payload_bytes() const noexcept;
 };
 
-// The letters of an application, as it writes them.
+// The geometry word of an application, from its letters.
 constexpr std::uint64_t application_word(std::string_view letters) noexcept {
     std::uint64_t word = 0;
     for (std::size_t i = 0; i < letters.size() && i < sizeof word; ++i) {
@@ -42,7 +41,7 @@ constexpr std::uint64_t application_word(std::string_view letters) noexcept {
     }
     return word;
 }
-// What the messages of that application are, in words: "plain messages", "groups of trajectories".
+// The kind of an application's messages: "plain messages", "groups of trajectories".
 std::string application_text(std::uint64_t word);
 
 SegmentPlan plan_of(const QueueShape& shape);
@@ -89,7 +88,7 @@ private:
     layout::QueueSlot* slots_ = nullptr;
 };
 
-// QueueSlot::block for a block and back; 0 names none.
+// QueueSlot::block of a block, and back; 0 names none.
 constexpr std::uint64_t encode_block(BlockId block) noexcept {
     return (std::uint64_t{block.granule} + 1) << 32U | block.generation;
 }
@@ -97,12 +96,12 @@ constexpr BlockId decode_block(std::uint64_t word) noexcept {
     return {static_cast<std::uint32_t>((word >> 32U) - 1), static_cast<std::uint32_t>(word)};
 }
 
-// Slots that hold dead letters. Looks at every slot, unless none was ever set aside.
+// Number of dead letters. Looks at every slot, unless there never was one.
 std::uint64_t count_dead_letters(const QueueView& view) noexcept;
-// What can be read off the control block alone. Looks at every slot.
+// Statistics from the control block alone. Looks at every slot.
 QueueStats read_queue_stats(const QueueView& view);
 
-// What the next to attach can still have, or look at: not acknowledged, and not half written.
+// Messages that the next participant can still receive or inspect: accepted and not acknowledged.
 KeptData kept_messages(const QueueView& view) noexcept;
 
 }  // namespace penstock::detail

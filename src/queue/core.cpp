@@ -1,4 +1,4 @@
-// A participant's work: joining, putting, taking, waiting, clearing up after the dead, leaving.
+// A participant's work: joining, putting, taking, waiting, reaping, leaving.
 #include "queue/core.hpp"
 
 #include <algorithm>
@@ -7,27 +7,21 @@
 
 #include "os/clock.hpp"
 #include "queue/dead_letters.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::QueueSlot;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was last freed
 
-// Slots so far ahead are asked for while this one is worked on; a locked instruction lets no later
-// load begin, so without it every message would wait for its lines to come over.
+// Slots prefetched ahead of the current one. A locked instruction lets no later load begin, so
+// without this every message would wait for its cache lines.
 constexpr unsigned kAhead = 8;
 
-// Takes between two looks at the clock: it is cheap, but not for nothing.
+// Takes between two readings of the clock, which is cheap but not free.
 constexpr std::uint64_t kLookClockEvery = 16;
-
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
-    counter.store(counter.load(kRelaxed) + amount, kRelaxed);  // one writer
-}
 
 std::string other_application(const QueueCore& core, std::uint64_t wanted) {
     const std::string found = quoted(core.segment->name()) + " is a queue of " +
@@ -56,7 +50,7 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
     const QueueShape shape = queue_shape_of(options);
     SegmentPlan plan = plan_of(shape);
     plan.replaces_owner = options.replaces_owner;
-    // What is not set here is zero in a fresh Queue, and that is what it should be.
+    // All other words are zero in a fresh Queue, which is their initial value.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         Membership::found(segment, 0);
         const QueueView view(shape, segment.control());
@@ -112,7 +106,8 @@ QueueCore::~QueueCore() {
     vacate();
 }
 
-// What deliveries and loans hold goes back; those that are left can be read, and change nothing.
+// Gives back what deliveries and loans hold; the objects that remain can be read, and change
+// nothing.
 void QueueCore::depart() noexcept {
     if (!segment->check_place()) return;
     end_on_leaving();
@@ -124,9 +119,9 @@ void QueueCore::depart() noexcept {
 void QueueCore::vacate() noexcept {
     if (membership.is_member()) {
         line.clear(self);
-        own().role.store(0, kSeqCst);
+        store_seq_cst(own().role, 0);
     }
-    // What was accepted is kept for later consumers: with messages in it the name stays.
+    // A queue with accepted messages keeps its name, for later consumers.
     membership.leave([this] { return is_drained(); });
 }
 
@@ -138,22 +133,22 @@ bool QueueCore::is_drained() const noexcept {
 void QueueCore::become_producer() noexcept {
     if (is_producer) return;
     is_producer = true;
-    own().role.store(1, kSeqCst);
+    store_seq_cst(own().role, 1);
 }
 
 bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
     return !segment->is_foreign() && role != QueueRole::Consumer && size <= longest &&
-           view.state().closed.load(kAcquire) == 0;
+           load_acquire(view.state().closed) == 0;
 }
 
-// Why is_able_to_put() said no.
+// The reason for a false is_able_to_put().
 Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     if (role == QueueRole::Consumer) {
         return {ErrorCode::InvalidArgument, "this handle attached to " + quoted(segment->name()) +
                                                 " as a consumer; attach without that role to put"};
     }
-    if (view.state().closed.load(kAcquire) != 0) {
+    if (load_acquire(view.state().closed) != 0) {
         return {ErrorCode::Closed,
                 quoted(segment->name()) + " has ended; nothing more is accepted"};
     }
@@ -163,9 +158,9 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
                                      "; create it with a larger capacity, or put it in parts"};
 }
 
-// True: accepted, or `failure` says why never. False: the queue is full.
+// True: accepted, or `failure` says why it never will be. False: the queue is full.
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
-    // To be too slow takes a consumer's patience, each time.
+    // Each attempt that is overtaken takes as long as a consumer's patience.
     constexpr unsigned kMaxAttempts = 10'000;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const SlotRing::Look look = ring.claim(tail);
@@ -175,9 +170,10 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
             return true;
         }
         const std::uint64_t ticket = tail - 1;
-        // After the claim: a stream that was ended before it has nothing of ours behind its end.
+        // Checked after the claim: a message accepted before the end is found after it, and none is
+        // accepted later.
         // pairs with: the store in end(); both sequentially consistent, as is the claim
-        if (view.state().closed.load(kSeqCst) != 0) [[unlikely]] {
+        if (load_seq_cst(view.state().closed) != 0) [[unlikely]] {
             ring.abandon(ticket);
             failure = why_unable_to_put(0);
             return true;
@@ -185,40 +181,39 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
         const std::uint64_t index = ring.index_of(ticket);
         QueueSlot& slot = ring.slot_of(ticket);
         if (message.block != 0) {
-            slot.block.store(message.block, kRelaxed);
+            store_relaxed(slot.block, message.block);
             PENSTOCK_CRASH_POINT("queue.put.named");
             arena.hand_over(decode_block(message.block), self, layout::kQueueOwner);
         } else if (!message.bytes.empty()) {
             std::memcpy(cell(index), message.bytes.data(), message.bytes.size());
         }
-        slot.description.store(
-            layout::encode_description(
-                {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}),
-            kRelaxed);
-        slot.sequence.store(ticket, kRelaxed);
-        slot.tag.store(message.tag, kRelaxed);
-        slot.order.store(message.order, kRelaxed);
+        store_relaxed(slot.description,
+                      layout::encode_description(
+                          {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}));
+        store_relaxed(slot.sequence, ticket);
+        store_relaxed(slot.tag, message.tag);
+        store_relaxed(slot.order, message.order);
         const std::int64_t now = os::coarse_ns();
-        slot.accepted_at.store(now, kRelaxed);
+        store_relaxed(slot.accepted_at, now);
         PENSTOCK_CRASH_POINT("queue.put.written");
         if (ring.publish(ticket)) [[likely]] {
             os::prefetch_for_write(&view.slot(ring.index_after(ticket, kAhead)));
             os::prefetch_for_write(cell(ring.index_after(ticket, kAhead)));
-            add(own().accepted, 1);
-            add(own().accepted_bytes, message.bytes.size());
+            add_as_sole_writer(own().accepted, 1);
+            add_as_sole_writer(own().accepted_bytes, message.bytes.size());
             look_around(now);
             return true;
         }
-        // Nothing of it is ours any more, and it may be another's by now.
+        // This participant owns nothing in the slot any more; it may belong to another by now.
         if (segment->is_foreign()) {
             failure = segment->why_foreign();
             return true;
         }
-        // Too slow: the other producers have passed this slot. Queue up again behind them.
+        // Overtaken: other producers have passed this slot. Claim a new one behind them.
         if (message.block != 0) {
             arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
             PENSTOCK_CRASH_POINT("queue.put.taken_back");
-            slot.block.store(0, kRelaxed);
+            store_relaxed(slot.block, 0);
         }
         ring.abandon(ticket);
         PENSTOCK_CRASH_POINT("queue.put.abandoned");
@@ -232,9 +227,9 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     Status failure;
     const auto is_settled = [&] { return try_put(message, failure); };
     if (!is_settled()) [[unlikely]] {
-        // A look at the slot that is to become free takes it away from the consumer at work on it.
-        // So while it spins, a producer looks at one further on: several are free then. No longer:
-        // the look before a sleep must see what there is.
+        // Reading the slot that becomes free next would take its line away from the consumer at
+        // work on it. So a spinning producer reads a slot further on: when that is free, several
+        // are. Only while spinning: the look before a sleep must be exact.
         const std::uint64_t further = view.shape().slots / 16;
         const std::int64_t spin_ends =
             wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
@@ -271,7 +266,8 @@ Status QueueCore::put_bytes(const Message& message, const Wait& wait, bool notif
 }
 
 Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexcept {
-    // Copying it takes so long that others could clear us away meanwhile: see Segment::check_place.
+    // From this size on the copy takes so long that a janitor could reap this participant
+    // meanwhile: see Segment::check_place.
     constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
     if (size >= kLong && !segment->check_place()) return segment->why_foreign();
     become_producer();
@@ -307,18 +303,18 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     return block;
 }
 
-// Where to look for a block. While little is queued the lowest memory is free again soon, and still
-// in a cache; behind a long queue the search would only meet what is used.
+// Where to look for a block. With little queued, the lowest memory is soon free again, and still in
+// a cache; behind a long queue the search from there would meet only used blocks.
 std::uint32_t QueueCore::first_granule() const noexcept {
     constexpr std::uint64_t kShallow = 64;  // tickets
-    const std::uint64_t head_ticket = view.head().ticket.load(kRelaxed);
+    const std::uint64_t head_ticket = load_relaxed(view.head().ticket);
     return tail < head_ticket + kShallow ? 0 : next_granule;
 }
 
 void QueueCore::drop_block(std::uint64_t block) noexcept {
     if (segment->is_foreign()) return;
     arena.free(decode_block(block), self);
-    last_freed.store(os::coarse_ns(), kRelaxed);
+    store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
@@ -338,13 +334,13 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
     return cancelled("waiting for room was cancelled");
 }
 
-// What a wait that was neither successful nor too long ended with.
+// The Status of a wait that ended neither with success nor with a timeout.
 Status QueueCore::cancelled(const char* sentence) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     return {ErrorCode::Cancelled, sentence};
 }
 
-// Unless the place, and the request that stands there, is another's by now.
+// Not if this participant lost its slot: the request there may be another's by now.
 void QueueCore::leave_line() noexcept {
     if (!segment->is_foreign()) line.leave();
 }
@@ -368,7 +364,7 @@ Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
     return explain_no_message(end, least);
 }
 
-// What a wait for messages ended with, in words.
+// The Status of a wait for messages.
 Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready) return Status::ok();
@@ -393,23 +389,23 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     return look;
 }
 
-// As a reader of a Broadcast does: a consumer as fast as its producer would take each slot away
-// while the producer fills the next. One message at a time is a conversation: there latency comes
-// first. And where longer pauses do not bring longer batches, the producer waits for us, as for
-// answers to a window of questions: so a batch of few messages buys few pauses. Nor may a pause
-// last until a short queue is full.
+// As in a reader of a Broadcast: a consumer as fast as its producer would take each slot's line
+// away while the producer fills the next. Batches of one message are a conversation, where latency
+// matters: no pause. If longer pauses do not bring longer batches, the producer is waiting for this
+// consumer (a window of requests): so a short batch earns only a short pause. A pause must also end
+// before a short queue is full.
 void QueueCore::back_off_while_streaming() noexcept {
-    constexpr std::int64_t kSure = 64 * kPauseUnit;  // cheap enough for any batch
+    constexpr std::int64_t kSure = 64 * kPauseUnit;  // short enough to pay with any batch
     constexpr std::int64_t kMax = 512 * kPauseUnit;
     constexpr std::int64_t kForMessage = 4 * kPauseUnit;
     const auto slots = static_cast<std::int64_t>(view.shape().slots);
     const std::int64_t most = std::clamp(slots / 8 * kPauseUnit, kSure, kMax);
-    const std::uint64_t taken = own().taken.load(kRelaxed);
+    const std::uint64_t taken = load_relaxed(own().taken);
     const std::uint64_t batch = taken - std::exchange(last_empty, taken);
     if (batch <= 1) {
         streaming_pause = 0;
     } else if (batch < static_cast<std::uint64_t>(most / kPauseUnit)) {
-        // a longer one needs no more of a pause
+        // a longer batch needs no longer pause
         const std::int64_t earned =
             std::clamp(kForMessage * static_cast<std::int64_t>(batch), kSure, most);
         streaming_pause = std::min(streaming_pause * 2 + kPauseUnit, earned);
@@ -436,7 +432,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         WaitEnd end = WaitEnd::Ready;
         if (!has_to_queue) {
             end = wait_for(data, take_spin, wait, [&] {
-                // Requests that came meanwhile go after this one, and are to see it.
+                // Requests that come from here on go after this one, and must be able to see it.
                 has_to_queue = may_wait && line.may_be_occupied();
                 if (has_to_queue) return true;
                 has_ended = has_ended_before_look();
@@ -447,7 +443,8 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         if (has_to_queue) end = take_in_turn(look, index, has_ended, wait);
         if (end != WaitEnd::Ready) return explain_no_message(end);
     }
-    if (look == SlotRing::Look::Nothing) {  // the end; but the dead may have had something
+    // the stream has ended, but the dead may have held messages
+    if (look == SlotRing::Look::Nothing) {
         reap_and_wait();
         look = try_take(index);
     }
@@ -479,7 +476,7 @@ WaitEnd QueueCore::take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool
     }
     leave_line();
     if (end != WaitEnd::Timeout) return end;
-    // A wait yields no less than a try: the last look is past the line.
+    // A wait yields no less than a try: the last look ignores the line.
     look = try_take(index);
     return look == SlotRing::Look::Nothing ? end : WaitEnd::Ready;
 }
@@ -491,7 +488,7 @@ SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
     return still_has(index) ? look : SlotRing::Look::Nothing;
 }
 
-// A janitor that found us dead and has looked at the slots already would not give it back for us.
+// A janitor that found this participant dead and has passed this slot already would not return it.
 bool QueueCore::take_none(std::uint64_t index) noexcept {
     ring.untake(index);
     data.notify();
@@ -499,7 +496,7 @@ bool QueueCore::take_none(std::uint64_t index) noexcept {
 }
 
 void QueueCore::note_taken(std::uint64_t index) noexcept {
-    add(own().taken, 1);
+    add_as_sole_writer(own().taken, 1);
     if (ring.opens_a_way(index)) space.notify();
     if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
 }
@@ -514,9 +511,9 @@ bool QueueCore::has_ended_before_look() const noexcept {
 QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
     const QueueSlot& slot = view.slot(index);
     Content found;
-    found.description = layout::decode_description(slot.description.load(kRelaxed));
+    found.description = layout::decode_description(load_relaxed(slot.description));
     const std::uint64_t length = found.description.length;
-    const std::uint64_t named = slot.block.load(kRelaxed);
+    const std::uint64_t named = load_relaxed(slot.block);
     if (named == 0) {
         found.is_sound = length <= view.shape().cell_bytes;
         if (found.is_sound) found.bytes = {cell_to_read(index), length};
@@ -529,34 +526,34 @@ QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
 }
 
 void QueueCore::acknowledge_at_once(std::uint64_t index) noexcept {
-    add(own().got, 1);
+    add_as_sole_writer(own().got, 1);
     finish(index);
 }
 
 void QueueCore::acknowledge(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
-    own().acknowledged.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().acknowledged, 1);
     finish(index);
 }
 
 void QueueCore::finish(std::uint64_t index) noexcept {
-    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    const bool has_block = load_relaxed(view.slot(index).block) != 0;
     ring.acknowledge(index, arena);
-    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    if (has_block) store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
 void QueueCore::settle(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
     ring.settle(index);
-    own().acknowledged.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().acknowledged, 1);
 }
 
 void QueueCore::free(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
-    const bool has_block = view.slot(index).block.load(kRelaxed) != 0;
+    const bool has_block = load_relaxed(view.slot(index).block) != 0;
     ring.free(index, arena);
-    if (has_block) last_freed.store(os::coarse_ns(), kRelaxed);
+    if (has_block) store_relaxed(last_freed, os::coarse_ns());
     space.notify();
 }
 
@@ -569,30 +566,30 @@ void QueueCore::untake(std::uint64_t index) noexcept {
 void QueueCore::nack(std::uint64_t index) noexcept {
     if (segment->is_foreign()) return;
     ring.nack(index);
-    own().nacked.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().nacked, 1);
     data.notify();
 }
 
-// A death is no error for a Queue's participants: what the dead one had comes back, and they go on.
+// A death is no error for a Queue's participants: the dead one's messages are redelivered.
 bool QueueCore::reap() noexcept {
     const std::lock_guard lock(janitor);
-    looked_at.store(os::coarse_ns(), kRelaxed);
+    store_relaxed(looked_at, os::coarse_ns());
     if (!segment->check_place()) return false;
     return membership.reap_all([this](unsigned dead) { take_over(dead); }) != 0;
 }
 
-// Before what the dead held is said not to be there: another janitor may have it in its hands.
+// Before a call reports that nothing is left: a janitor may have messages of the dead in its hands.
 void QueueCore::reap_and_wait() noexcept {
     const std::lock_guard lock(janitor);
     if (!segment->check_place()) return;
     membership.reap_all_and_wait([this](unsigned dead) { take_over(dead); });
 }
 
-// What that participant holds is the queue's again, and waiters are told: also if this process
-// dies before it has retired the slot, for then the next janitor tells them. The caller has its
-// lock. Repeatable.
+// Gives what that participant holds back to the queue, and notifies waiters before the slot is
+// retired: if this process dies here, the next janitor notifies them again. The caller has the
+// slot's lock. Repeatable.
 void QueueCore::take_over(unsigned participant) noexcept {
-    view.participant(participant).role.store(0, kSeqCst);  // first: see end_on_leaving()
+    store_seq_cst(view.participant(participant).role, 0);  // first: see end_on_leaving()
     line.clear(participant);
     ring.clear(participant, arena);
     PENSTOCK_CRASH_POINT("queue.janitor.cleared");
@@ -603,24 +600,24 @@ void QueueCore::take_over(unsigned participant) noexcept {
 }
 
 void QueueCore::trim_when_idle() noexcept {
-    const std::int64_t last = last_freed.load(kRelaxed);
+    const std::int64_t last = load_relaxed(last_freed);
     if (last == 0 || os::coarse_ns() - last < kIdleBeforeTrim) return;
-    last_freed.store(0, kRelaxed);
+    store_relaxed(last_freed, 0);
     if (view.shape().is_reserved) return;
     arena.trim(self, 0);
-    space.notify();  // an allocation that met a run being trimmed took it for used
+    space.notify();  // an allocator may have found granules taken that were being trimmed
 }
 
 bool QueueCore::is_ended() const noexcept {
-    return view.state().closed.load(kSeqCst) != 0;
+    return load_seq_cst(view.state().closed) != 0;
 }
 
 void QueueCore::end() noexcept {
     if (segment->is_foreign()) return;
     // pairs with: the load in try_put()
-    view.state().closed.store(1, kSeqCst);
+    store_seq_cst(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("queue.end.marked");
-    os::full_fence();  // for the look at the sleepers
+    os::full_fence();  // orders the store before the look at the waiters
     data.wake();
     space.wake();
 }
@@ -628,18 +625,18 @@ void QueueCore::end() noexcept {
 bool QueueCore::reopen() noexcept {
     if (segment->is_foreign() || !is_ended()) return false;
     is_creator = true;
-    view.state().closed.store(0, kSeqCst);  // one word: there is no state between
+    store_seq_cst(view.state().closed, 0);  // one word, so there is no state in between
     return true;
 }
 
-// Ends the stream if it is this participant's to end. The role is given up before the others' are
-// looked at: of two producers that leave at once, one sees none.
+// Ends the stream if the rules say so. Gives up the role before it looks at the others': of two
+// producers that leave at once, at least one sees no other.
 void QueueCore::end_on_leaving() noexcept {
     if (!segment->check_place()) return;
     reap();
     line.clear(self);
     const bool was_producer = is_producer;
-    own().role.store(0, kSeqCst);
+    store_seq_cst(own().role, 0);
     PENSTOCK_CRASH_POINT("queue.close.resigned");
     if (view.shape().ends_with == EndsWith::Creator) {
         if (is_creator) end();
@@ -647,8 +644,8 @@ void QueueCore::end_on_leaving() noexcept {
     }
     if (!was_producer) return;
     for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
-        // One that is dead, and whose janitor has not come to its role, produces no more.
-        const bool is_producer_there = view.participant(slot).role.load(kSeqCst) != 0;
+        // A dead producer whose janitor has not cleared its role yet does not count.
+        const bool is_producer_there = load_seq_cst(view.participant(slot).role) != 0;
         if (is_producer_there && !segment->participants().has_janitor(slot)) return;
     }
     end();

@@ -1,4 +1,4 @@
-// One participant of a Queue: its place in the table, its two sides, and what they share.
+// One participant of a Queue: its slot, its producing and consuming sides, and what they share.
 #pragma once
 
 #include <atomic>
@@ -12,34 +12,36 @@
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
-// For floors above: a handle's core, and the handle of a core.
+// For layers above: the core of a handle, and the handle of a core.
 struct QueueAccess {
     static const std::shared_ptr<QueueCore>& core(const Queue& queue) noexcept {
         return queue.core_;
     }
     static Queue handle(std::shared_ptr<QueueCore> core) { return Queue(std::move(core)); }
-    // The message that waited in this slot when `seen` was its word. Timeout: another consumer has
-    // it. Corrupt: it contradicts itself, and was set aside.
+    // Takes the message that waited in this slot when its word was `seen`. Timeout: another
+    // consumer has taken it. Corrupt: it contradicts itself, and is a dead letter now.
     static Result<Delivery> take_seen(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
                                       std::uint64_t seen) noexcept;
 };
 
-// Of slots whose words can't be true.
+// The Status for slots whose words are impossible.
 Status damaged(const Segment& segment) noexcept;
 
-// Shared by the handle, its deliveries and its loans; leaves the segment when the last one goes.
-// The producing side belongs to one thread at a time, the consuming side to another; settle(),
-// free(), nack() and untake() to any.
+// Shared by the handle, its deliveries and its loans; leaves the segment when the last of them is
+// gone. The producing side belongs to one thread at a time, the consuming side to another; any
+// thread may call settle(), free(), nack() and untake().
 struct QueueCore final : Attachment {
-    // Place 0 of a fresh segment, which its creator took before anybody could see it.
-    // `prepare` may fill the application's bytes, before anybody else can see them.
+    // Slot 0 of a fresh segment, claimed before the segment is published. `prepare` may fill the
+    // application's bytes, before the publication too.
     using Prepare = std::function<void(const QueueView&)>;
     static std::shared_ptr<QueueCore> create(const std::string& name, const QueueOptions& options,
                                              const Prepare& prepare = {});
-    // A free place of one that is there. Throws Busy; Incompatible for another application's.
+    // Joins in a free slot of an existing segment. Throws Busy; Incompatible for another
+    // application's.
     static std::shared_ptr<QueueCore> attach(std::unique_ptr<Segment> segment, QueueRole role,
                                              std::uint64_t application);
 
@@ -50,13 +52,13 @@ struct QueueCore final : Attachment {
 
     void end_stream() noexcept override { end(); }
     [[nodiscard]] bool is_stream_over() const noexcept override { return is_ended(); }
-    [[nodiscard]] bool feeds() const noexcept override { return own().role.load() != 0; }
+    [[nodiscard]] bool feeds() const noexcept override { return load_seq_cst(own().role) != 0; }
     void depart() noexcept override;
 
     void join();
     [[nodiscard]] bool is_drained() const noexcept;
 
-    // A message on its way in: where its bytes are, if they are not in a block already.
+    // A message to put, with its bytes unless they are in a block already.
     struct Message {
         std::span<const std::byte> bytes;
         std::uint64_t block = 0;  // encode_block(), 0: copy `bytes` into the cell
@@ -64,7 +66,7 @@ struct QueueCore final : Attachment {
         std::uint64_t tag = 0;
         std::uint64_t order = 0;
     };
-    // What lies in a slot that is ours.
+    // The contents of a slot that this participant owns.
     struct Content {
         std::span<const std::byte> bytes;
         layout::MessageDescription description;
@@ -85,10 +87,10 @@ struct QueueCore final : Attachment {
 
     // Consuming.
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
-    // The next message if there is one, whatever waits in the line.
+    // Takes the next message if there is one, regardless of the line.
     SlotRing::Look take_now(std::uint64_t& index) noexcept;
-    // After a take, and what was copied before an acknowledgement. False: others found us dead, and
-    // the message is back in the queue.
+    // Whether the message is still this participant's, after a take and after a copy. False:
+    // another process found this participant dead, and the message is back in the queue.
     [[nodiscard]] bool still_has(std::uint64_t index) noexcept {
         if (!segment->is_found_dead_after_reading()) [[likely]]
             return true;
@@ -98,16 +100,17 @@ struct QueueCore final : Attachment {
     void note_taken(std::uint64_t index) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
     void back_off_while_streaming() noexcept;
-    // The part of take() that queues up behind what waits in the line. It has arrived there.
+    // The part of take() that waits in the line. The request has arrived.
     WaitEnd take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool& has_ended,
                          const Wait& wait) noexcept;
-    // Joins the line for so many, and waits until the turn has come and `may` says that it is worth
-    // a try: Ready. It stays in the line, whatever the end; the caller leaves it.
+    // Joins the line for that many, and waits until the request is first and `may` says that a try
+    // is worth it: Ready. Stays in the line whatever the result; the caller leaves it.
     template <typename May>
     WaitEnd wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) noexcept;
-    // Whether the stream has ended. What was accepted before that is found by a look after it.
+    // Whether the stream has ended. A look that follows finds everything that was accepted before
+    // the end.
     [[nodiscard]] bool has_ended_before_look() const noexcept;
-    // Whether a request for so many is worth a try: they are there, or no more will come.
+    // Whether a request for that many is worth a try: they are there, or no more will come.
     [[nodiscard]] bool may_have(std::uint64_t least) noexcept {
         return ring.has(head, least) || is_ended();
     }
@@ -117,7 +120,7 @@ struct QueueCore final : Attachment {
     [[nodiscard]] Status cancelled(const char* sentence) const noexcept;
     void leave_line() noexcept;
     [[nodiscard]] Content content(std::uint64_t index) const noexcept;
-    // For the taking thread, in the same call.
+    // For the thread that took it, in the same call.
     void acknowledge_at_once(std::uint64_t index) noexcept;
     void acknowledge(std::uint64_t index) noexcept;
     void finish(std::uint64_t index) noexcept;
@@ -125,23 +128,23 @@ struct QueueCore final : Attachment {
     void free(std::uint64_t index) noexcept;
     void nack(std::uint64_t index) noexcept;
     void untake(std::uint64_t index) noexcept;
-    // Only a queue with a limit asks for it: the others' takes cost nothing more.
+    // Without a delivery limit the note is not needed, and takes cost less.
     void note_alone(std::uint64_t index) noexcept {
         if (view.shape().max_deliveries != 0) [[unlikely]]
             ring.note_alone(index);
     }
 
-    // Both. `is_consumer`: the line is tended too.
+    // Waits on either side. `is_consumer`: also tends the request in the line.
     template <typename Ready>
     WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
                      bool is_consumer = false) noexcept;
-    // What the dead held is the queue's again. False: none was found dead.
+    // Reaps dead participants. False: none was found dead.
     bool reap() noexcept;
     // The same, and waits for janitors at work: see Membership.
     void reap_and_wait() noexcept;
-    // reap() every kSlice at most: where a queue is never empty no wait would call it.
+    // Calls reap() every kSlice at most: in a queue that is never empty no wait would call it.
     void look_around(std::int64_t now) noexcept {
-        if (now - looked_at.load(std::memory_order_relaxed) > kLookEvery) [[unlikely]]
+        if (now - load_relaxed(looked_at) > kLookEvery) [[unlikely]]
             reap();
     }
     void take_over(unsigned participant) noexcept;
@@ -170,12 +173,12 @@ struct QueueCore final : Attachment {
     QueueRole role;
     Membership membership;
     bool is_creator = false;
-    std::uint64_t longest = 0;  // of any message
+    std::uint64_t longest = 0;  // longest message put so far
 
     // The producing side.
     alignas(layout::kApart) std::uint64_t tail = 0;
     SpinBudget put_spin;
-    std::uint32_t next_granule = 0;  // where the last block ended
+    std::uint32_t next_granule = 0;  // end of the last block
     bool is_producer = false;
 
     // The consuming side.
@@ -183,22 +186,21 @@ struct QueueCore final : Attachment {
     WaitingLine line;
     SpinBudget take_spin;
     SpinBudget turn_spin;
-    std::uint64_t last_empty = 0;  // own().taken when the queue was last found empty
-    static constexpr std::int64_t kPauseUnit = 40;  // ns, the shortest pause in a stream
+    std::uint64_t last_empty = 0;                   // own().taken when the queue was last empty
+    static constexpr std::int64_t kPauseUnit = 40;  // ns, shortest pause in a stream
     std::int64_t streaming_pause = 0;               // ns
 
-    alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: none to trim
+    alignas(layout::kApart) std::atomic<std::int64_t> last_freed{0};  // a block; 0: nothing to trim
     static constexpr std::int64_t kLookEvery = std::chrono::nanoseconds(kSlice).count();
     std::atomic<std::int64_t> looked_at{0};
-    std::mutex janitor;  // the table of participants is one thread's at a time
+    std::mutex janitor;  // one thread at a time may join, leave or reap
     Cancel closing;
 };
 
 template <typename Ready>
 WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
                             bool is_consumer) noexcept {
-    constexpr auto kRelaxed = std::memory_order_relaxed;
-    own().waits.fetch_add(1, kRelaxed);
+    fetch_add_relaxed(own().waits, 1);
     std::uint64_t sleeps = 0;
     const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
         reap();
@@ -208,9 +210,9 @@ WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, R
         return closing.is_cancelled();
     });
     if (segment->is_foreign()) return end;
-    own().sleeps.fetch_add(sleeps, kRelaxed);
+    fetch_add_relaxed(own().sleeps, sleeps);
     if (end == WaitEnd::Ready) return end;
-    // What the dead gave back, or left free, is there since the last look.
+    // What a reap gave back is there only since the last look.
     return closing.is_cancelled() || !ready() ? end : WaitEnd::Ready;
 }
 

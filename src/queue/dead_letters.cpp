@@ -5,40 +5,39 @@
 #include <optional>
 
 #include "segment/waiting/elapsed.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::QueueSlot;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
 
 bool is_dead_letter(const QueueSlot& slot) noexcept {
-    return layout::decode_slot(slot.word.load(kAcquire)).state == SlotState::DeadLetter;
+    return layout::decode_slot(load_acquire(slot.word)).state == SlotState::DeadLetter;
 }
 
 bool may_have_any(const QueueView& view) noexcept {
-    return view.state().had_dead_letters.load(kRelaxed) != 0;
+    return load_relaxed(view.state().had_dead_letters) != 0;
 }
 
-// use(index, sequence) for every slot that holds one.
+// Calls use(index, sequence) for every dead letter.
 template <typename Use>
 void for_each_dead_letter(const QueueView& view, Use&& use) {
     if (!may_have_any(view)) return;
     for (std::uint64_t index = 0; index < view.shape().slots; ++index) {
         const QueueSlot& slot = view.slot(index);
-        if (is_dead_letter(slot)) use(index, slot.sequence.load(kRelaxed));
+        if (is_dead_letter(slot)) use(index, load_relaxed(slot.sequence));
     }
 }
 
-// What `read` saw in the slot was this message's, from the first byte to the last: it is a dead
-// letter of that sequence before and after. A sequence is given once, so another message in this
-// slot is told by it, and one that was requeued and came back has the same bytes.
+// Calls `read` between two checks that the slot holds a dead letter of that sequence, so that all
+// it read is this message's. Sequences are never reused, so a later message in the slot is noticed;
+// a letter that was requeued and became one again has the same bytes.
 template <typename Read>
 bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) {
     const auto is_there = [&] {
-        return is_dead_letter(slot) && slot.sequence.load(kRelaxed) == sequence;
+        return is_dead_letter(slot) && load_relaxed(slot.sequence) == sequence;
     };
     if (!is_there()) return false;
     read();
@@ -49,17 +48,17 @@ bool read_unchanged(const QueueSlot& slot, std::uint64_t sequence, Read&& read) 
 }
 
 DeadLetter describe(const QueueSlot& slot, std::uint64_t sequence) noexcept {
-    const auto word = layout::decode_slot(slot.word.load(kRelaxed));
-    const auto message = layout::decode_description(slot.description.load(kRelaxed));
+    const auto word = layout::decode_slot(load_relaxed(slot.word));
+    const auto message = layout::decode_description(load_relaxed(slot.description));
     return {sequence,
             message.producer,
             word.deliveries,
             message.length,
             static_cast<Format>(message.format),
-            seconds_since(slot.accepted_at.load(kRelaxed))};
+            seconds_since(load_relaxed(slot.accepted_at))};
 }
 
-// move(index, sequence) for all, or for the chosen; how often it said that it was done.
+// Calls move(index, sequence) for all dead letters, or the chosen ones; returns how many it moved.
 template <typename Move>
 std::uint64_t move_dead_letters(const QueueCore& core, Chosen chosen, Move&& move) noexcept {
     std::uint64_t moved = 0;
@@ -69,7 +68,7 @@ std::uint64_t move_dead_letters(const QueueCore& core, Chosen chosen, Move&& mov
     if (chosen.data() == nullptr) {
         for_each_dead_letter(core.view, count);
     } else {
-        // A message is published in the slot of its ticket.
+        // A message's slot follows from its ticket.
         for (const std::uint64_t sequence : chosen) count(core.ring.index_of(sequence), sequence);
     }
     return moved;
@@ -136,8 +135,8 @@ std::uint64_t drop_dead_letters(QueueCore& core, Chosen chosen) noexcept {
             return core.ring.drop(index, sequence, core.arena);
         });
     if (dropped == 0) return 0;
-    core.last_freed.store(os::coarse_ns(), kRelaxed);
-    core.own().dropped.fetch_add(dropped, kRelaxed);
+    store_relaxed(core.last_freed, os::coarse_ns());
+    fetch_add_relaxed(core.own().dropped, dropped);
     core.space.notify();
     return dropped;
 }
@@ -158,8 +157,8 @@ std::string bytes_in_use(const QueueView& view) {
     std::uint64_t bytes = 0;
     for_each_dead_letter(view, [&](std::uint64_t index, std::uint64_t) {
         const QueueSlot& slot = view.slot(index);
-        if (slot.block.load(kRelaxed) == 0) return;
-        bytes += layout::decode_description(slot.description.load(kRelaxed)).length;
+        if (load_relaxed(slot.block) == 0) return;
+        bytes += layout::decode_description(load_relaxed(slot.description)).length;
     });
     std::string used = " are in messages queued or taken";
     if (bytes == 0) return used;

@@ -1,5 +1,5 @@
-// The dead letters of a Queue, which are its DeadLetter slots: a look at them, and their two ways
-// out. Any thread; nothing here waits.
+// The dead letters of a Queue (its DeadLetter slots): listing, requeuing, dropping. Any thread;
+// nothing here waits.
 #pragma once
 
 #include <cstdint>
@@ -11,25 +11,25 @@
 
 namespace penstock::detail {
 
-// Those of these sequences; null data: all.
+// The dead letters of these sequences; null data: all.
 using Chosen = std::span<const std::uint64_t>;
 
-// Oldest first, at most `limit`. Looks at every slot, unless none was ever set aside.
+// Oldest first, at most `limit`. Looks at every slot, unless there never was a dead letter.
 std::vector<DeadLetter> list_dead_letters(const QueueView& view, std::size_t limit);
 // A copy of the content. NotFound, Corrupt.
 Result<std::vector<std::byte>> copy_dead_letter(const QueueCore& core, std::uint64_t sequence);
-// How many were moved.
+// Both return how many were moved.
 std::uint64_t requeue_dead_letters(QueueCore& core, Chosen chosen) noexcept;
 std::uint64_t drop_dead_letters(QueueCore& core, Chosen chosen) noexcept;
 
-// What stands in the way of a put: "all 8 slots are queued or taken", or how many dead letters
-// there are and what to do about them.
+// The reason why a put finds no slot: "all 8 slots are queued or taken", or the number of dead
+// letters and the remedy.
 std::string slots_in_use(const QueueView& view);
-// The same as a part of another sentence, or nothing where there are no dead letters.
+// The same as part of another sentence; empty without dead letters.
 std::string slots_of_dead_letters(const QueueView& view);
-// The same of the bytes of blocks, behind "so many of so many".
+// The same for the bytes of blocks, to follow "so many of so many".
 std::string bytes_in_use(const QueueView& view);
-// Behind "everything was taken": that dead letters are left, or nothing.
+// To follow "everything was taken": mentions the dead letters that are left; empty without any.
 std::string dead_letters_left(const QueueView& view);
 
 }  // namespace penstock::detail

@@ -4,6 +4,7 @@
 
 #include "penstock/queue.hpp"
 #include "queue/dead_letters.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 namespace {
@@ -12,11 +13,11 @@ std::vector<QueueRequest> requests_of(const detail::QueueView& view) {
     std::vector<std::pair<std::uint64_t, QueueRequest>> found;
     for (unsigned slot = 0; slot < view.shape().participants; ++slot) {
         const layout::QueueParticipant& participant = view.participant(slot);
-        const std::uint64_t word = participant.request.load(std::memory_order_acquire);
+        const std::uint64_t word = detail::load_acquire(participant.request);
         if (word == 0) continue;
         const bool is_passed = layout::decode_request(word).is_passed;
         found.push_back({word & ~layout::kPassedRequest,
-                         {slot, participant.requested.load(std::memory_order_relaxed), is_passed}});
+                         {slot, detail::load_relaxed(participant.requested), is_passed}});
     }
     std::ranges::sort(found, [](const auto& one, const auto& other) {
         return std::pair(one.first, one.second.slot) < std::pair(other.first, other.second.slot);

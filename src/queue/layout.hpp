@@ -24,17 +24,16 @@ enum QueueGeometry : unsigned {
     kApplicationBytes = 7,
 };
 
-// Of blocks: a page of the machine that the queue was made on, and so much at least and at most.
+// Granule of blocks: a page of the creator's machine, within these bounds.
 inline constexpr std::uint64_t kMinQueueGranule = 4096;
 inline constexpr std::uint64_t kMaxQueueGranule = std::uint64_t{1} << 20U;
 inline constexpr std::uint64_t kMaxQueueSlots = std::uint64_t{1} << 24U;
 inline constexpr std::uint64_t kMaxQueueBytes = std::uint64_t{1} << 38U;
 inline constexpr std::uint64_t kMaxQueueParticipants = kMaxSlots;
 inline constexpr std::uint64_t kMaxApplicationBytes = std::uint64_t{1} << 30U;
-// Of the geometry, from the lowest bit: delivery limit 32 (deliveries after which a message is set
-// aside; 0: never), whose close ends the stream 1 (0: its creator's, 1: its last producer's), when
-// memory is reserved 1 (0: as messages need it, and given back when idle, 1: all at creation, for
-// good).
+// From the lowest bit: delivery limit 32 (deliveries before a message becomes a dead letter; 0: no
+// limit), whose close ends the stream 1 (0: its creator's, 1: its last producer's), when memory is
+// reserved 1 (0: as messages need it, and given back when idle, 1: all at creation, for good).
 struct QueueRules {
     std::uint64_t max_deliveries = 0;
     bool ends_with_last_producer = false;
@@ -52,22 +51,22 @@ constexpr QueueRules decode_rules(std::uint64_t word) noexcept {
 inline constexpr unsigned kQueueOwner = 0xFFF;
 static_assert(kQueueOwner > kMaxQueueParticipants);
 
-// Where a message is in its life. A ticket is a place in the queue's order: lap * slots + index.
+// State of a slot. A ticket is a position in the queue's order: lap * slots + index.
 //
-//   Empty(lap)      unowned; a producer may claim it for this lap
-//   Claimed(lap)    its producer writes the message into it; consumers wait for it for a moment
+//   Empty(lap)      no owner; a producer may claim it for this lap
+//   Claimed(lap)    its producer writes the message; consumers wait for it briefly
 //   Ready(lap)      published
-//   Taken(lap)      a consumer has it
+//   Taken(lap)      a consumer has the message
 //   Done(lap)       acknowledged; its consumer frees the block
-//   Overtaken(lap)  claimed, and passed by: its producer must queue up again
-//   Returned(lap)   given back, or its consumer died, or others were taken before it: to be taken
-//                   before everything that is Ready
-//   DeadLetter(lap)  a dead letter: came back too often, or contradicts itself; until an operator
-//                   requeues it (Returned, deliveries 0) or drops it (Done, the operator's)
+//   Overtaken(lap)  claimed, and passed: its producer must claim another slot
+//   Returned(lap)   nacked, or its consumer died, or left waiting by a search: taken before any
+//                   Ready slot
+//   DeadLetter(lap) reached the delivery limit, or contradicts itself; until an operator requeues
+//                   it (Returned, deliveries 0) or drops it (Done, the operator's)
 //
 // The lap only grows. It says which tickets of this slot are spent: all before it, and its own
-// unless the slot is Empty, Claimed or Ready. Producers note a later lap in a slot that is still
-// held when they pass it on their way to one that they can claim.
+// unless the slot is Empty, Claimed or Ready. A producer that passes a held slot on its way to a
+// ticket that it can claim stores the later lap there.
 enum class SlotState : std::uint8_t {
     Empty = 0,
     Claimed = 1,
@@ -100,8 +99,8 @@ constexpr SlotWord decode_slot(std::uint64_t word) noexcept {
             static_cast<unsigned>(word >> 13U & 0x3FU), word >> 19U};
 }
 
-// What a slot holds; written by its producer while Claimed, `block` also by its freer.
-// Relaxed: the word's moves to Ready and to Taken carry them over.
+// A slot's contents; written by its producer while Claimed, `block` also by the participant that
+// frees it. Relaxed: carried by the word's moves to Ready and to Taken.
 struct alignas(64) QueueSlot {
     std::atomic<std::uint64_t> word;         // compare-and-swap only; acquire and release
     std::atomic<std::uint64_t> description;  // MessageDescription
@@ -109,15 +108,15 @@ struct alignas(64) QueueSlot {
     std::atomic<std::uint64_t> sequence;     // the ticket that it was published with
     std::atomic<std::int64_t> accepted_at;   // monotonic ns, in steps of a few ms; for people
     std::atomic<std::uint64_t> tag;          // the application's, for its accounts
-    // encode_alone() of the last delivery that was made by itself and not in a batch. Written by
-    // the consumer that has the slot, before the message is handed out, and cleared by a requeue;
-    // read when it is given back. Release / acquire.
+    // encode_alone() of the last delivery that was of this message alone, not in a batch. Written
+    // by the consumer that has the slot, before the message is handed out, and cleared by a
+    // requeue; read when the message is nacked. Release / acquire.
     std::atomic<std::uint64_t> alone;
-    std::atomic<std::uint64_t> order;  // the application's: what it sorts by; as tag
+    std::atomic<std::uint64_t> order;  // the application's sort key; as tag
 };
 static_assert(sizeof(QueueSlot) == 64);
 
-// Tells one delivery of one message; never 0. A sequence beyond 2^58 loses its highest bits.
+// Identifies one delivery of one message; never 0. A sequence beyond 2^58 loses its highest bits.
 constexpr std::uint64_t encode_alone(std::uint64_t sequence, unsigned deliveries) noexcept {
     return sequence << 6U | deliveries;
 }
@@ -139,31 +138,31 @@ constexpr MessageDescription decode_description(std::uint64_t word) noexcept {
             static_cast<unsigned>(word >> 43U & 0x3FFU)};
 }
 
-// Where to begin to look: a ticket with nothing before it. Anybody pushes it forward; it may lag.
+// Where a search begins: no ticket before it qualifies. Any participant moves it forward; may lag.
 struct alignas(kApart) TicketHint {
     std::atomic<std::uint64_t> ticket;  // release / acquire
 };
 static_assert(sizeof(TicketHint) == kApart);
 
 struct alignas(kApart) QueueState {
-    // 1: nothing more is accepted. By whoever ends the stream, or goes on with it as 0;
-    // sequentially consistent.
+    // 1: nothing more is accepted. Set by the participant that ends the stream, cleared by one that
+    // reopens it; sequentially consistent.
     std::atomic<std::uint64_t> closed;
     // Bit 0: there may be Returned slots. Above it a count of announcements: see SlotRing.
     std::atomic<std::uint64_t> returned;
-    // 1: a message has been set aside at some time, or is about to be. Never taken back; set
-    // before the slot's move; spares the others a look at every slot. Relaxed.
+    // 1: there is, was, or is about to be a dead letter. Set before the slot's move, never cleared;
+    // without it no look at every slot is needed. Relaxed.
     std::atomic<std::uint64_t> had_dead_letters;
-    // Bit 0: a request may wait. Above it a count of requests and announcements, of which each
-    // request has its ticket: see WaitingLine. Compare-and-swap; acquire and release.
+    // Bit 0: a request may wait. Above it a count of requests and announcements, from which each
+    // request gets its ticket: see WaitingLine. Compare-and-swap; acquire and release.
     std::atomic<std::uint64_t> line;
 };
 static_assert(sizeof(QueueState) == kApart);
 
-// A request that waits for its turn; 0: none. From the lowest bit: passed 1, several 1, ticket 62.
-// Requests are served by ticket; of one ticket the request for a single message goes first.
+// A request in line; 0: none. From the lowest bit: passed 1, several 1, ticket 62. Requests are
+// served by ticket; at equal tickets the request for a single message goes first.
 struct RequestWord {
-    bool is_passed = false;     // gave no sign of life: others go first until it does
+    bool is_passed = false;     // gave no sign of life: ignored until it does
     bool is_several = false;    // for more than one message
     std::uint64_t arrival = 0;  // the count in QueueState::line when it came, plus 1
 };
@@ -177,20 +176,20 @@ constexpr RequestWord decode_request(std::uint64_t word) noexcept {
 }
 inline constexpr std::uint64_t kPassedRequest = 1;
 
-// One participant. Written by it, relaxed, for people; `role` also by its janitor.
+// One participant's words. Written by it, relaxed, for people; `role` also by its janitor.
 struct alignas(kApart) QueueParticipant {
     std::atomic<std::uint64_t> role;  // 1: a producer; sequentially consistent
     std::atomic<std::uint64_t> accepted;
     std::atomic<std::uint64_t> accepted_bytes;
     std::atomic<std::uint64_t> taken;
     std::atomic<std::uint64_t> acknowledged;  // by any of its threads
-    std::atomic<std::uint64_t> got;           // taken and acknowledged in one go, by the taking one
+    std::atomic<std::uint64_t> got;  // taken and acknowledged at once, by the taking thread
     std::atomic<std::uint64_t> nacked;
     std::atomic<std::uint64_t> dropped;
     std::atomic<std::uint64_t> waits;
     std::atomic<std::uint64_t> sleeps;
-    // RequestWord of what it waits for. By it, release; a waiter sets is_passed, the janitor stores
-    // 0. Read by all that wait, acquire.
+    // RequestWord of its waiting request. Written by it, release; a waiter sets is_passed, the
+    // janitor stores 0. Read by all waiting requests, acquire.
     std::atomic<std::uint64_t> request;
     std::atomic<std::uint64_t> requested;  // messages, or what the application counts; for people
     std::atomic<std::uint64_t> beats;      // signs of life while it waits; by it, relaxed

@@ -2,30 +2,23 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
-namespace {
-
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
-
-}  // namespace
 
 void WaitingLine::arrive(bool is_several) noexcept {
-    const std::uint64_t count = view_.state().line.load(kAcquire) >> 1U;
+    const std::uint64_t count = load_acquire(view_.state().line) >> 1U;
     arrived_ = layout::encode_request({false, is_several, count + 1});
 }
 
-// The request first, then the announcement, whose count parts it from all that come later.
+// Stores the request before the announcement, whose count separates it from all later requests.
 void WaitingLine::join(std::uint64_t wanted) noexcept {
     if (joined_ != 0) return;
     joined_ = arrived_;
     layout::QueueParticipant& own = view_.participant(self_);
-    own.requested.store(wanted, kRelaxed);
+    store_relaxed(own.requested, wanted);
     // pairs with: the acquire in first_of_others()
-    own.request.store(joined_, kRelease);
+    store_release(own.request, joined_);
     PENSTOCK_CRASH_POINT("queue.line.requested");
     announce();
 }
@@ -33,17 +26,17 @@ void WaitingLine::join(std::uint64_t wanted) noexcept {
 void WaitingLine::leave() noexcept {
     if (joined_ == 0) return;
     joined_ = 0;
-    view_.participant(self_).request.store(0, kRelease);
+    store_release(view_.participant(self_).request, 0);
     PENSTOCK_CRASH_POINT("queue.line.left");
     turn_.notify();
 }
 
-// Bit 0 may be taken down after a look in vain, unless the count has moved since.
+// Bit 0 may be cleared after a look that found no request, unless the count has moved since.
 void WaitingLine::announce() noexcept {
     std::atomic<std::uint64_t>& line = view_.state().line;
-    std::uint64_t seen = line.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(line);
     // pairs with: the acquire in look_for_others(), which sees the request if it sees this
-    while (!line.compare_exchange_weak(seen, (seen + 2) | 1U, kAcqRel, kRelaxed)) {
+    while (!cas_acq_rel(line, seen, (seen + 2) | 1U)) {
     }
     PENSTOCK_CRASH_POINT("queue.line.announced");
 }
@@ -53,7 +46,7 @@ WaitingLine::Other WaitingLine::first_of_others() const noexcept {
     for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (place == self_) continue;
         // pairs with: the release in join() and in leave()
-        const std::uint64_t request = view_.participant(place).request.load(kAcquire);
+        const std::uint64_t request = load_acquire(view_.participant(place).request);
         if (request == 0 || (request & layout::kPassedRequest) != 0) continue;
         if (first.request == 0 || request < first.request) first = {place, request};
     }
@@ -61,9 +54,9 @@ WaitingLine::Other WaitingLine::first_of_others() const noexcept {
 }
 
 bool WaitingLine::look_for_others() noexcept {
-    std::uint64_t seen = view_.state().line.load(kAcquire);
+    std::uint64_t seen = load_acquire(view_.state().line);
     if (first_of_others().request != 0) return true;
-    view_.state().line.compare_exchange_strong(seen, seen & ~std::uint64_t{1}, kAcqRel, kRelaxed);
+    cas_acq_rel(view_.state().line, seen, seen & ~std::uint64_t{1});
     return false;
 }
 
@@ -73,14 +66,14 @@ bool WaitingLine::is_first() const noexcept {
     return joined_ == other.request && self_ < other.place;
 }
 
-// No sign of life is no evidence of death: a process that was stopped, or got no processor, finds
-// that it was passed, and is where it was in the line again. Nothing that it holds is taken.
+// Silence is no evidence of death: a stopped or starved process notices that it was passed, and is
+// back in its old position. It loses nothing that it holds.
 void WaitingLine::tend() noexcept {
     if (joined_ == 0) return;
     layout::QueueParticipant& own = view_.participant(self_);
-    own.beats.store(own.beats.load(kRelaxed) + 1, kRelaxed);
-    if ((own.request.load(kRelaxed) & layout::kPassedRequest) != 0) {
-        own.request.store(joined_, kRelease);
+    add_as_sole_writer(own.beats, 1);
+    if ((load_relaxed(own.request) & layout::kPassedRequest) != 0) {
+        store_release(own.request, joined_);
         PENSTOCK_CRASH_POINT("queue.line.returned");
         announce();
     }
@@ -91,7 +84,7 @@ void WaitingLine::watch() noexcept {
     const Other first = first_of_others();
     if (first.request == 0 || (joined_ != 0 && is_first())) return;
     layout::QueueParticipant& other = view_.participant(first.place);
-    const std::uint64_t beats = other.beats.load(kRelaxed);
+    const std::uint64_t beats = load_relaxed(other.beats);
     const std::int64_t now = os::monotonic_ns();
     if (watched_.other != first || watched_.beats != beats) {
         watched_ = {first, beats, now};
@@ -99,16 +92,15 @@ void WaitingLine::watch() noexcept {
     }
     if (now - watched_.since < kSilencePatience) return;
     std::uint64_t expected = first.request;
-    if (other.request.compare_exchange_strong(expected, expected | layout::kPassedRequest, kAcqRel,
-                                              kRelaxed)) {
+    if (cas_acq_rel(other.request, expected, expected | layout::kPassedRequest)) {
         PENSTOCK_CRASH_POINT("queue.line.passed");
         turn_.notify();
     }
 }
 
 void WaitingLine::clear(unsigned place) noexcept {
-    if (view_.participant(place).request.load(kRelaxed) == 0) return;
-    view_.participant(place).request.store(0, kRelease);
+    if (load_relaxed(view_.participant(place).request) == 0) return;
+    store_release(view_.participant(place).request, 0);
     PENSTOCK_CRASH_POINT("queue.line.cleared");
     turn_.notify();
 }

@@ -1,4 +1,4 @@
-// The public face of a Queue, its deliveries and its loans.
+// The public interface of a Queue, its deliveries and its loans.
 #include "penstock/queue.hpp"
 
 #include <algorithm>
@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/closed_handle.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 
@@ -46,25 +48,25 @@ Queue::~Queue() {
 
 namespace {
 
-Status closed_handle() noexcept {
-    return Status::closed_here("this queue handle is closed; attach anew");
+Status closed() noexcept {
+    return detail::closed_handle("queue handle");
 }
 
 Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
                      const QueueCore::Content& found) noexcept {
     const layout::QueueSlot& slot = core->view.slot(index);
-    const auto word = layout::decode_slot(slot.word.load(std::memory_order_relaxed));
+    const auto word = layout::decode_slot(detail::load_relaxed(slot.word));
     return {core,
             index,
             found.bytes,
-            slot.sequence.load(std::memory_order_relaxed),
+            detail::load_relaxed(slot.sequence),
             found.description.producer,
             word.deliveries,
             static_cast<Format>(found.description.format)};
 }
 
 Status unsound(QueueCore& core, std::uint64_t index) noexcept {
-    const std::uint64_t sequence = core.view.slot(index).sequence.load(std::memory_order_relaxed);
+    const std::uint64_t sequence = detail::load_relaxed(core.view.slot(index).sequence);
     core.ring.dead_letter(index);
     return {ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
                                     detail::quoted(core.segment->name()) +
@@ -74,12 +76,12 @@ Status unsound(QueueCore& core, std::uint64_t index) noexcept {
 Result<std::uint64_t> on_usable(const std::shared_ptr<QueueCore>& core,
                                 std::uint64_t (*act)(QueueCore&, detail::Chosen),
                                 detail::Chosen chosen) noexcept {
-    if (core == nullptr) return closed_handle();
+    if (core == nullptr) return closed();
     if (core->segment->is_foreign()) return core->segment->why_foreign();
     return act(*core, chosen);
 }
 
-// Not "all", which null data says.
+// An empty selection; null data would mean all.
 detail::Chosen these(std::span<const std::uint64_t> sequences) noexcept {
     static constexpr std::uint64_t kNone = 0;
     return sequences.empty() ? detail::Chosen(&kNone, 0) : sequences;
@@ -101,17 +103,17 @@ Result<Delivery> detail::QueueAccess::take_seen(const std::shared_ptr<QueueCore>
 
 Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format,
                   std::uint64_t tag) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->put_bytes({message, 0, format, tag}, wait, true);
 }
 
 Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
                                     const Wait& wait, Format format) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
-        // Without a wait first: no sleep here while consumers could be taking what is in.
+        // First without a wait: consumers could already be taking what was put.
         Status put = core_->put_bytes({message, 0, format}, Deadline::now(), false);
         if (put.code() == ErrorCode::Timeout) {
             core_->data.notify();
@@ -128,7 +130,7 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
 }
 
 Result<QueueLoan> Queue::loan(std::size_t size, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (!core_->is_able_to_put(size)) return core_->why_unable_to_put(size);
     Result<detail::BlockId> block = core_->allocate(size, wait);
     if (!block) return block.status();
@@ -143,7 +145,7 @@ Result<Delivery> Queue::take(const Wait& wait) noexcept {
 }
 
 Result<Delivery> Queue::take_for_batch(const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
     if (!core_->still_has(index)) return core_->segment->why_foreign();
@@ -156,7 +158,7 @@ namespace {
 
 using Look = detail::SlotRing::Look;
 
-// For one more. By doubling: reserve() alone would move all of them each time.
+// Room for one more. Doubles: reserve() alone would move all elements each time.
 void make_room(std::vector<Delivery>& deliveries) {
     constexpr std::size_t kFirst = 16;
     if (deliveries.size() == deliveries.capacity()) {
@@ -164,7 +166,7 @@ void make_room(std::vector<Delivery>& deliveries) {
     }
 }
 
-// A request for `least` to `most` messages, of which it takes all or none.
+// A request for `least` to `most` messages that takes all or none.
 class WholeRequest {
 public:
     WholeRequest(const std::shared_ptr<QueueCore>& core, std::vector<Delivery>& deliveries,
@@ -172,28 +174,28 @@ public:
         : core_(core), deliveries_(deliveries), before_(deliveries.size()), most_(most),
           least_(least) {}
 
-    // Takes what is there if that is enough. Timeout: it is not, and nothing was taken.
+    // Takes the messages if there are enough. Timeout: there are too few, and nothing was taken.
     Status try_take() {
         const bool has_ended = core_->has_ended_before_look();
         if (!core_->may_have(least_)) return too_few();
         Status outcome = take_up_to(most_);
         if (taken() >= least_ || (is_complete_ && taken() > 0)) return finish();
-        // Too few: others went past the line. It waits on, and holds nothing while it does.
+        // Too few: a try took some out of turn. The request waits on and holds nothing meanwhile.
         if (outcome) outcome = has_ended ? take_the_rest() : too_few();
         if (outcome) return finish();
         untake();
         return outcome;
     }
-    // The first one, and what else is there.
+    // Adds the first message and whatever else is there.
     Status go_on_from(Delivery first) {
         is_complete_ = first.must_come_alone();
         deliveries_.push_back(std::move(first));
-        // What is wrong with a later one is for the next call.
+        // A failure at a later message is reported by the next call.
         static_cast<void>(take_up_to(most_));
         return finish();
     }
-    // What is there, beyond what it has taken already. A message that must come alone ends the
-    // batch before it, or is all of it.
+    // Takes further messages that are there. A message that must come alone ends the batch before
+    // it, or is the whole batch.
     Status take_up_to(std::size_t most) {
         while (taken() < most && !is_complete_) {
             make_room(deliveries_);  // before there is anything to lose
@@ -219,7 +221,7 @@ public:
 
 private:
     [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
-    // After the end a batch may be smaller: no more will come.
+    // After the end a batch may be smaller: no more messages will come.
     Status take_the_rest() {
         if (taken() == 0) {
             core_->reap_and_wait();
@@ -245,7 +247,7 @@ private:
     std::size_t before_;
     std::size_t most_;
     std::size_t least_;
-    bool is_complete_ = false;  // whatever else is there
+    bool is_complete_ = false;  // takes no further message
 };
 
 Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request, std::size_t least,
@@ -283,7 +285,7 @@ Status take_whole(const std::shared_ptr<QueueCore>& core, WholeRequest& request,
 
 Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, const Wait& wait,
                         std::size_t least) noexcept try {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     const std::uint64_t slots = core_->view.shape().slots;
     if (least > most || least > slots) {
@@ -305,7 +307,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
 }
 
 Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
     if (Status taken = core_->take(index, wait); !taken) return taken;
     core_->note_alone(index);
@@ -328,7 +330,8 @@ Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) no
 
 bool Queue::is_ready(std::size_t least) const noexcept {
     if (core_ == nullptr) return false;
-    if (core_->segment->is_foreign()) return core_->segment->is_lost();  // take() says so at once
+    // take() reports it at once
+    if (core_->segment->is_foreign()) return core_->segment->is_lost();
     if (core_->line.may_be_occupied() && core_->line.is_occupied()) return false;
     return least <= 1 ? core_->ring.is_ready(core_->head) : core_->ring.has(core_->head, least);
 }
@@ -340,12 +343,12 @@ bool Queue::has_room() const noexcept {
 }
 
 Status Queue::wait_ready(const Wait& wait, std::size_t least) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->wait_ready(least, wait);
 }
 
 Status Queue::wait_room(std::size_t size, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->wait_room(size, wait);
 }
 
@@ -354,7 +357,7 @@ std::uint64_t Queue::queued() const {
 }
 
 QueueStats Queue::stats() const {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) closed().or_throw();
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
     const detail::Segment& segment = *core_->segment;
@@ -386,18 +389,18 @@ std::uint64_t Queue::discard() noexcept {
         core_->acknowledge_at_once(index);
     }
     if (core_->segment->is_foreign()) return dropped;
-    core_->own().dropped.fetch_add(dropped, std::memory_order_relaxed);
+    detail::fetch_add_relaxed(core_->own().dropped, dropped);
     return dropped + detail::drop_dead_letters(*core_, {});
 }
 
 Result<std::vector<DeadLetter>> Queue::dead_letters(std::size_t limit) const {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::list_dead_letters(core_->view, limit);
 }
 
 Result<std::vector<std::byte>> Queue::copy_dead_letter(std::uint64_t sequence) const {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->segment->why_foreign();
     return detail::copy_dead_letter(*core_, sequence);
 }
@@ -479,7 +482,7 @@ void Delivery::release() noexcept {
 void Delivery::ack() noexcept {
     if (core_ == nullptr) return;
     const auto core = std::exchange(core_, nullptr);
-    bytes_ = {};  // another's soon
+    bytes_ = {};  // reused soon
     if (settled_) {
         core->free(index_);
     } else {

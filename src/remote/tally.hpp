@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "remote/redis_connection.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -30,7 +31,7 @@ struct TierTally {
     Count dropped_bytes{0};
 
     static void add(Count& count, std::uint64_t more = 1) noexcept {
-        count.fetch_add(more, std::memory_order_relaxed);
+        fetch_add_relaxed(count, more);
     }
     void drop(std::uint64_t bytes) noexcept {
         add(dropped);

@@ -7,6 +7,7 @@
 
 #include "remote/patience.hpp"
 #include "remote/shown.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -414,9 +415,7 @@ void TierCore::cancel() noexcept {
 
 TierStats TierCore::stats() const {
     if (is_foreign()) wrong_process().or_throw();
-    const auto read = [](const TierTally::Count& count) {
-        return count.load(std::memory_order_relaxed);
-    };
+    const auto read = [](const TierTally::Count& count) { return load_relaxed(count); };
     TierStats stats;
     stats.hits = read(tally_.hits);
     stats.misses = read(tally_.misses);

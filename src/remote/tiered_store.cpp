@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "remote/tier_core.hpp"
+#include "segment/closed_handle.hpp"
 
 namespace penstock {
 
 namespace {
 
-Status closed_handle() noexcept {
-    return Status::closed_here("this tiered store handle is closed; make a new one");
+Status closed() noexcept {
+    return detail::closed_handle("tiered store handle", "make a new one");
 }
 
 }  // namespace
@@ -91,7 +92,7 @@ TieredStore::~TieredStore() {
 
 Result<TieredReservation> TieredStore::reserve(std::string_view key, std::uint64_t nbytes,
                                                const ReserveOptions& options) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     Result<StoreReservation> first = core_->reserve(key, nbytes, options);
     if (!first) return first.status();
     return Result<TieredReservation>(std::in_place, core_, std::string(key), std::move(*first));
@@ -106,13 +107,13 @@ Status TieredStore::put(std::string_view key, std::span<const std::byte> value,
 }
 
 Result<StoreObject> TieredStore::get(std::string_view key, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->get(key, wait);
 }
 
 Result<StoreObject> TieredStore::fetch(std::string_view key, const Wait& wait,
                                        const FetchCheck& check) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->fetch(key, wait, check);
 }
 
@@ -121,7 +122,7 @@ bool TieredStore::contains(std::string_view key, const Wait& wait) noexcept {
 }
 
 Status TieredStore::remove(std::string_view key, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return closed();
     return core_->remove(key, wait);
 }
 
@@ -143,7 +144,7 @@ void TieredStore::request_close() noexcept {
 }
 
 TierStats TieredStore::stats() const {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) closed().or_throw();
     return core_->stats();
 }
 

@@ -47,7 +47,7 @@ std::string_view to_string(Kind kind) noexcept {
 Status::Status(ErrorCode code, std::string sentence, int peer) noexcept : code_(code), peer_(peer) {
     try {
         sentence_ = std::make_unique<const std::string>(std::move(sentence));
-    } catch (...) {  // no memory for the sentence: the code must do
+    } catch (...) {  // no memory for a sentence: only the code remains
         sentence_.reset();
     }
 }
@@ -66,7 +66,7 @@ Status::Status(const Status& other) noexcept
     : code_(other.code_), is_own_(other.is_own_), peer_(other.peer_) {
     try {
         if (other.sentence_) sentence_ = std::make_unique<const std::string>(*other.sentence_);
-    } catch (...) {  // as above
+    } catch (...) {  // as in the constructor
         sentence_.reset();
     }
 }

@@ -11,19 +11,19 @@
 namespace penstock::layout {
 
 inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
-inline constexpr std::uint32_t kLayoutVersion = 3;
+inline constexpr std::uint32_t kLayoutVersion = 4;
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
 inline constexpr std::size_t kApart = 128;
-// The smallest page of any machine. The parts of a segment begin on pages of the machine that it
-// was made on, which may be larger (os::page_size()).
+// The smallest page of any supported machine. The parts of a segment begin on pages of the
+// creator's machine, which may be larger (os::page_size()).
 inline constexpr std::uint64_t kPage = 4096;
 inline constexpr std::size_t kNameBytes = 256;
 inline constexpr std::size_t kGeometryWords = 8;
 inline constexpr std::uint64_t kMaxSlots = 1024;
 
-// Set where every waker uses a light fence only, so that every sleeper owes a heavy one.
+// Set where every waker uses only the light fence, so that every sleeper must use the heavy one.
 inline constexpr std::uint64_t kFeatureAsymmetricFence = 1;
 inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence;
 
@@ -37,14 +37,14 @@ struct SegmentHeader {
     std::uint32_t byte_order;    // kByteOrder as the creator stores it
     std::uint32_t pointer_bits;  // 64
     std::uint64_t features;
-    std::uint64_t instance[2];  // random; tells this segment from every other of its name
+    std::uint64_t instance[2];  // random; differs between segments of the same name
     std::uint64_t file_size;
     std::uint64_t slots_offset;
     std::uint64_t slot_count;
     std::uint64_t control_offset;
     std::uint64_t control_size;
     std::uint64_t payload_offset;
-    std::uint64_t payload_size;              // address range; what is reserved of it may be less
+    std::uint64_t payload_size;              // address range; the reserved part may be smaller
     std::uint64_t geometry[kGeometryWords];  // the concept's own numbers
     std::int64_t created_at;                 // ns since the epoch, for people
     char name[kNameBytes];                   // for people, zero terminated
@@ -58,9 +58,9 @@ static_assert(offsetof(SegmentHeader, name) == 176);
 static_assert(offsetof(SegmentHeader, checksum) == 432);
 static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
 
-// One participant. It is alive while the kernel holds its write lock on the slot's first byte.
-// Everything in it but `found_dead` and `deaths` is written by the holder of that lock alone;
-// `word` last, with release, read by all with acquire. The rest is for display, relaxed.
+// One participant. It is alive while the kernel holds its write lock on the slot's first byte. All
+// fields but `found_dead` and `deaths` are written by the holder of that lock alone; `word` last,
+// with release, read by all with acquire. The rest is for display, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;
@@ -78,19 +78,22 @@ struct ParticipantSlot {
     // that find the lock taken, and by the participant itself, which may be alive and have lost
     // its lock. Release and acquire: see Participants::note_dead().
     std::atomic<std::uint64_t> found_dead;
-    // Participants found dead here. By the finder that moved `found_dead`, relaxed, for display:
-    // one that dies between the two leaves a death uncounted.
+    // Participants found dead here. Written by the finder that moved `found_dead`, relaxed, for
+    // display: a finder that dies between the two leaves a death uncounted.
     std::atomic<std::uint64_t> deaths;
     std::uint64_t reserved[17];
 };
 static_assert(sizeof(ParticipantSlot) == 256);
 
-// What waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of wake-ups, which
-// wraps after 2^31 of them: a sleeper would have to be between its look and its sleep for that
-// long to miss one, and its sleep is bounded anyway. Waiters set bit 0, wakers clear it by
-// adding 1.
+// The word that waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of
+// wake-ups. The count wraps after 2^31: to miss a wake-up a sleeper would have to stay between its
+// look and its sleep for that long, and its sleep is bounded anyway. Waiters set bit 0, wakers
+// clear it by adding 1. What the last waker notes beside it tells waiters the cost
+// of a wake-up; it affects only how long they spin.
 struct alignas(kApart) SignalWord {
     std::atomic<std::uint32_t> word;
+    std::atomic<std::uint32_t> waker_processor;  // that the last waker ran on
+    std::atomic<std::int64_t> woken_at;          // monotonic ns, when it called the kernel
 };
 static_assert(sizeof(SignalWord) == kApart);
 
@@ -102,8 +105,8 @@ static_assert(sizeof(GranuleWord) == 8);
 
 // A word that may change together with others: see segment/words/multi_word.hpp. From the lowest
 // bit: payload 40, generation 23, mark 1. The generation grows by one with every change and wraps
-// after 8.4 million of them: to be taken in by that, a process would have to be stopped between its
-// look at a word and its compare-and-swap for exactly that many changes, and find the same payload.
+// after 8.4 million: a stale compare-and-swap could succeed only if its process were stopped for
+// exactly that many changes, and the payload were the same again.
 using Word = std::atomic<std::uint64_t>;
 inline constexpr unsigned kPayloadBits = 40;
 inline constexpr std::uint64_t kPayloadMask = (std::uint64_t{1} << kPayloadBits) - 1;
@@ -111,15 +114,15 @@ inline constexpr std::uint64_t kGenerationMask = (std::uint64_t{1} << 23U) - 1;
 inline constexpr std::uint64_t kWordMark = std::uint64_t{1} << 63U;
 inline constexpr unsigned kMaxWords = 8;  // changed at once
 
-// What one participant changes at once. Written by it alone, while no word refers to it; read by
-// participants that meet a reference, which check `status` afterwards. A participant's successor
-// goes on with the sequence that it finds.
+// Description of one participant's multi-word change. Written by that participant alone, while no
+// word refers to it; read by participants that meet a reference, which check `status` afterwards. A
+// participant's successor continues its sequence.
 struct alignas(kApart) WordOperation {
     std::atomic<std::uint64_t> status;  // from the lowest bit: OperationState 2, words 4, sequence
     std::atomic<std::uint64_t> place[kMaxWords];  // number of the word in the control block
     std::atomic<std::uint64_t> expected[kMaxWords];
     std::atomic<std::uint64_t> desired[kMaxWords];
-    std::atomic<std::uint64_t> note;  // what it has to do after the change; 0: nothing
+    std::atomic<std::uint64_t> note;  // pending work after the change, see MultiWord::Note; 0: none
     std::uint64_t reserved[6];
 };
 static_assert(sizeof(WordOperation) == 2 * kApart);

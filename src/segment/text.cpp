@@ -1,4 +1,4 @@
-// One look at a character at a time: how long it is, and whether a terminal would show it.
+// Text, one character at a time: its length, and whether a terminal would show it.
 #include "segment/text.hpp"
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace {
 struct Character {
     char32_t code = 0;
     std::size_t size = 1;
-    bool is_valid = false;  // else one byte that is no part of UTF-8
+    bool is_valid = false;  // false: one byte that is not part of valid UTF-8
 };
 
 struct Range {
@@ -19,7 +19,7 @@ struct Range {
     char32_t last;
 };
 
-// Unicode's control (Cc), format (Cf) and separator (Zl, Zp) characters, and what is reserved for
+// Unicode's control (Cc), format (Cf) and separator (Zl, Zp) characters, and the range reserved for
 // tags behind U+E0000.
 constexpr std::array kUnprintable = {
     Range{0x00, 0x1F},       Range{0x7F, 0x9F},       Range{0xAD, 0xAD},
@@ -31,7 +31,7 @@ constexpr std::array kUnprintable = {
     Range{0x1BCA0, 0x1BCA3}, Range{0x1D173, 0x1D17A}, Range{0xE0000, 0xE0FFF},
 };
 
-// Those of them that words need: the joiners, and marks that stand before numbers and names.
+// Exceptions that words need: the joiners, and marks before numbers and names.
 constexpr std::array kInWords = {
     Range{0x200C, 0x200D}, Range{0x600, 0x605}, Range{0x6DD, 0x6DD},     Range{0x70F, 0x70F},
     Range{0x890, 0x891},   Range{0x8E2, 0x8E2}, Range{0x110BD, 0x110BD}, Range{0x110CD, 0x110CD},
@@ -52,7 +52,7 @@ bool is_continuation(std::uint8_t byte) noexcept {
     return (byte & 0xC0U) == 0x80U;
 }
 
-// Of a character's first byte, what its length would be; 0 for a byte that begins none.
+// Length of a character by its first byte; 0 for a byte that begins none.
 std::size_t size_from(std::uint8_t first) noexcept {
     if (first < 0x80U) return 1;
     if (first >= 0xC2U && first <= 0xDFU) return 2;
@@ -60,7 +60,7 @@ std::size_t size_from(std::uint8_t first) noexcept {
     return first >= 0xF0U && first <= 0xF4U ? 4 : 0;
 }
 
-// The smallest code that needs so many bytes: a longer form than needed is no UTF-8.
+// The smallest code point that needs this many bytes: an overlong form is not valid UTF-8.
 char32_t least_of(std::size_t size) noexcept {
     constexpr std::array<char32_t, 5> kMin = {0, 0, 0x80, 0x800, 0x10000};
     return kMin[size];
@@ -105,7 +105,8 @@ std::string_view cut(std::string_view utf8, std::size_t most) noexcept {
     if (utf8.size() <= most) return utf8;
     std::size_t begin = most;
     while (begin > 0 && most - begin < 4 && is_continuation(byte_of(utf8, begin))) --begin;
-    // What lies there is the character that does not fit; where it is none, bytes are cut.
+    // At a character boundary the character does not fit and is dropped whole; in invalid text
+    // bytes are cut.
     const bool is_whole = !is_continuation(byte_of(utf8, begin));
     return utf8.substr(0, is_whole ? begin : most);
 }

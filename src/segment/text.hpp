@@ -1,5 +1,5 @@
-// Text that came from outside, for people to read: names of processes, files and environments.
-// What writes it may be hostile, so it need not be UTF-8, and may hold what a terminal obeys.
+// Text that came from outside, for display: names of processes, files and environments. It may be
+// hostile: not UTF-8, or with characters that a terminal obeys.
 #pragma once
 
 #include <cstddef>
@@ -9,19 +9,19 @@
 
 namespace penstock::detail {
 
-// The first `most` bytes at most, without a part of a character at the end.
+// At most `most` bytes from the start, without an incomplete character at the end.
 std::string_view cut(std::string_view utf8, std::size_t most) noexcept;
 
 bool is_utf8(std::string_view text) noexcept;
 
-// UTF-8 without characters that a terminal obeys or does not show: those of control, format and
-// bidirectional text come out as \x1b and \u202e, and a byte that is no part of UTF-8 as \xff.
-// For whatever is printed: sentences of errors, and what the command shows.
+// UTF-8 without characters that a terminal obeys or does not show: control, format and
+// bidirectional characters become \x1b and \u202e, and a byte that is not valid UTF-8 becomes \xff.
+// For all output: error sentences, and what the command prints.
 std::string printable(std::string_view text);
 
-// The first character that a new name may not hold, as printable() shows it; empty if there is
-// none. The same characters as above, except those that words of several languages need, such as
-// the joiners U+200C and U+200D; bytes that are no UTF-8 are none of these.
+// The first character that a new name may not contain, as printable() shows it; empty if there is
+// none. The same set as above, except characters that words of several languages need, such as the
+// joiners U+200C and U+200D; invalid UTF-8 bytes are not looked for.
 std::string find_unprintable(std::string_view name);
 
 // The lowest `digits` hexadecimal digits of the number, small letters.

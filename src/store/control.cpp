@@ -1,9 +1,11 @@
-// The parts of a Store's control block that are off the hot path.
+// Cold path of a Store's control block: geometry, checks and statistics.
 #include "store/control.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <string>
+
+#include "segment/words/atomics.hpp"
 
 namespace penstock {
 
@@ -27,15 +29,14 @@ namespace penstock::detail {
 namespace {
 
 using layout::EntryState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kMinGranule = 64;
 constexpr std::uint64_t kMaxGranule = std::uint64_t{2} << 20U;
 constexpr std::uint64_t kMaxAlignment = std::uint64_t{2} << 20U;
 constexpr std::uint64_t kChunk = std::uint64_t{64} << 10U;
 constexpr std::uint64_t kMaxGranules = (std::uint64_t{1} << 28U) - 1;
 constexpr std::uint64_t kMinObjects = 1024;
-// Unless told otherwise there is an object for each so many, up to the most that an index can have:
-// its entries take 2 % of that.
+// Default: one object for this many bytes, up to the largest possible index; the entries then take
+// 2 % of the capacity.
 constexpr std::uint64_t kBytesForEach = std::uint64_t{16} << 10U;
 
 [[noreturn]] void refuse(const std::string& why) {
@@ -124,7 +125,8 @@ StoreShape store_shape_of(const StoreOptions& options) {
     shape.heap.granules = static_cast<std::uint32_t>(granules);
     const std::uint64_t objects =
         options.objects != 0 ? options.objects : default_objects(options.capacity);
-    // Twice as many entries: a key has 32 places, and hardly ever finds all of them taken.
+    // Twice as many entries as objects: a key has 32 places, and hardly ever finds all of them
+    // taken.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
     if (objects > layout::kMaxBuckets || buckets > layout::kMaxBuckets) {
@@ -176,7 +178,7 @@ StoreShape store_shape_of(const layout::SegmentHeader& header) {
 bool is_held(const StoreView& view, std::uint32_t entry) noexcept {
     const auto* holders = view.entry(entry).holders;
     for (unsigned word = 0; word < view.shape().holder_words(); ++word) {
-        if (holders[word].load(std::memory_order_seq_cst) != 0) return true;
+        if (load_seq_cst(holders[word]) != 0) return true;
     }
     return false;
 }
@@ -184,16 +186,16 @@ bool is_held(const StoreView& view, std::uint32_t entry) noexcept {
 namespace {
 
 void add_participant(StoreStats& stats, const layout::StoreParticipant& participant) {
-    stats.hits += participant.hits.load(kRelaxed);
-    stats.misses += participant.misses.load(kRelaxed);
-    stats.committed += participant.committed.load(kRelaxed);
-    stats.committed_bytes += participant.committed_bytes.load(kRelaxed);
-    stats.evicted += participant.evicted.load(kRelaxed);
-    stats.evicted_bytes += participant.evicted_bytes.load(kRelaxed);
-    stats.deleted += participant.deleted.load(kRelaxed);
-    stats.aborted += participant.aborted.load(kRelaxed);
-    stats.expired += participant.expired.load(kRelaxed);
-    stats.refused += participant.refused.load(kRelaxed);
+    stats.hits += load_relaxed(participant.hits);
+    stats.misses += load_relaxed(participant.misses);
+    stats.committed += load_relaxed(participant.committed);
+    stats.committed_bytes += load_relaxed(participant.committed_bytes);
+    stats.evicted += load_relaxed(participant.evicted);
+    stats.evicted_bytes += load_relaxed(participant.evicted_bytes);
+    stats.deleted += load_relaxed(participant.deleted);
+    stats.aborted += load_relaxed(participant.aborted);
+    stats.expired += load_relaxed(participant.expired);
+    stats.refused += load_relaxed(participant.refused);
 }
 
 void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words, const Heap& heap,
@@ -203,9 +205,9 @@ void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words,
     if (state == EntryState::Free) return;
     const std::uint64_t taken =
         heap.bytes_of(heap.block_peeked(payload_of(words.peek(entry.block))));
-    const auto header = layout::decode_header(entry.header.load(kRelaxed));
+    const auto header = layout::decode_header(load_relaxed(entry.header));
     const std::uint64_t own =
-        std::min(taken, header.key_bytes + header.meta_bytes + entry.nbytes.load(kRelaxed));
+        std::min(taken, header.key_bytes + header.meta_bytes + load_relaxed(entry.nbytes));
     stats.padding_bytes += taken - own;
     switch (state) {
         case EntryState::Resident:
@@ -213,7 +215,7 @@ void add_entry(StoreStats& stats, const StoreView& view, const MultiWord& words,
             ++stats.objects;
             stats.object_bytes += own;
             if (is_held(view, number)) ++stats.in_use;
-            if (decode_favour(entry.favour.load(kRelaxed)).retained > 0) ++stats.retained;
+            if (decode_favour(load_relaxed(entry.favour)).retained > 0) ++stats.retained;
             return;
         case EntryState::Doomed:
             ++stats.doomed;

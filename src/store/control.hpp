@@ -7,11 +7,12 @@
 #include "penstock/store.hpp"
 #include "segment/life/segment.hpp"
 #include "segment/memory/heap.hpp"
+#include "segment/words/atomics.hpp"
 #include "store/layout.hpp"
 
 namespace penstock::detail {
 
-// Numbers of one Store, checked against the header's sizes before anything is used.
+// Numbers of one Store, checked against the header's sizes before use.
 struct StoreShape {
     HeapGeometry heap;
     std::uint32_t buckets = 0;  // a power of two
@@ -46,9 +47,9 @@ public:
 
     [[nodiscard]] const StoreShape& shape() const noexcept { return shape_; }
     [[nodiscard]] layout::StoreState& state() const noexcept { return block().state; }
-    // Asked for at creation, or by a participant since.
+    // By the option at creation, or by a participant's persist().
     [[nodiscard]] bool is_persistent() const noexcept {
-        return shape_.persistent || state().stays.load(std::memory_order_relaxed) != 0;
+        return shape_.persistent || load_relaxed(state().stays) != 0;
     }
     [[nodiscard]] layout::SignalWord& committed_word() const noexcept { return block().committed; }
     [[nodiscard]] layout::StoreParticipant& participant(unsigned place) const noexcept {
@@ -102,10 +103,10 @@ constexpr Favour decode_favour(std::uint64_t word) noexcept {
 
 [[nodiscard]] bool is_held(const StoreView& view, std::uint32_t entry) noexcept;
 
-// What can be read off the control block alone. Looks at every entry and granule; changes nothing.
+// Statistics from the control block alone. Looks at every entry and granule; changes nothing.
 StoreStats read_store_stats(const StoreView& view, const MultiWord& words, const Heap& heap);
 
-// The objects of a persistent store, which the next to attach can still have. Throws Corrupt.
+// The objects of a persistent store, which a later participant can still get. Throws Corrupt.
 KeptData kept_objects(Visit& visit);
 
 }  // namespace penstock::detail

@@ -7,13 +7,14 @@
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 std::string shown(std::string_view key) {
     constexpr std::size_t kMax = 60;
@@ -35,7 +36,7 @@ std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const Stor
                      shape.participants, 0);
         Heap heap(shape.heap, view.heap_control(), words, segment.file(), segment.payload_offset());
         heap.prepare(shape.is_reserved);
-        view.state().reach.store(1, kRelaxed);
+        store_relaxed(view.state().reach, 1);
         Membership::found(segment, 0);
     });
     auto core = std::make_shared<StoreCore>(std::move(fresh), 0);
@@ -71,9 +72,8 @@ void StoreCore::join() {
 // Before anything of ours can be of interest to others.
 void StoreCore::extend_reach() noexcept {
     std::atomic<std::uint64_t>& reach = view.state().reach;
-    std::uint64_t seen = reach.load(kRelaxed);
-    while (seen <= self &&
-           !reach.compare_exchange_weak(seen, std::uint64_t{self} + 1, std::memory_order_seq_cst)) {
+    std::uint64_t seen = load_relaxed(reach);
+    while (seen <= self && !cas_seq_cst(reach, seen, std::uint64_t{self} + 1)) {
     }
 }
 
@@ -106,10 +106,11 @@ Status StoreCore::damaged(const char* what) const noexcept {
 
 Status StoreCore::check_usable() const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
-    if (closing.is_cancelled()) {
-        return Status::closed_here("this store handle is closed; attach anew");
-    }
-    return Status::ok();
+    return closing.is_cancelled() ? closed() : Status::ok();
+}
+
+Status StoreCore::closed() noexcept {
+    return closed_handle("store handle");
 }
 
 // ---- the dead
@@ -237,7 +238,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
         }
         const std::uint32_t entry = claim_entry(hash);
         if (entry == StoreIndex::kNone) {
-            count(own().refused);
+            fetch_add_relaxed(own().refused, 1);
             return Status(ErrorCode::NoSpace, "the index of " + title() + " is full where " +
                                                   shown(key) +
                                                   " belongs; create it with more `objects`");
@@ -250,7 +251,7 @@ Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash
 }
 
 Status StoreCore::no_room(std::uint64_t bytes) noexcept {
-    count(own().refused);
+    fetch_add_relaxed(own().refused, 1);
     const HeapUse use = heap.use();
     return {ErrorCode::NoSpace,
             "no room for " + std::to_string(bytes) + " bytes in " + title() + ": " +
@@ -293,7 +294,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         }
         if (outcome.fit == Heap::Fit::NoMemory) {
             if (Status status = check_usable(); !status) return status;
-            count(own().refused);
+            fetch_add_relaxed(own().refused, 1);
             return Status(ErrorCode::NoSpace, "could not reserve " + std::to_string(request.bytes) +
                                                   " bytes of shared memory for " + title() + ": " +
                                                   outcome.error.message() +
@@ -335,8 +336,8 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
         abort(*staged);
         return room.status();
     }
-    entry.header.store(layout::encode_header(header), kRelaxed);
-    entry.nbytes.store(nbytes, kRelaxed);
+    store_relaxed(entry.header, layout::encode_header(header));
+    store_relaxed(entry.nbytes, nbytes);
     // Not what its name says by now, which anybody can write.
     std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
@@ -355,7 +356,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
     const bool is_late = is_overdue(entry);
     abort(entry);
     if (outcome == Outcome::Damaged) return damaged("links");
-    count(own().expired);
+    fetch_add_relaxed(own().expired, 1);
     return {ErrorCode::Expired,
             is_late ? "the reservation's deadline has passed; the object was not committed"
                     : "the reservation was cleared away; the object was not committed"};
@@ -364,7 +365,7 @@ Status StoreCore::commit(std::uint32_t entry) noexcept {
 Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
                          std::uint64_t nbytes) noexcept {
     StoreEntry& self_entry = view.entry(entry);
-    const layout::EntryHeader header = layout::decode_header(self_entry.header.load(kRelaxed));
+    const layout::EntryHeader header = layout::decode_header(load_relaxed(self_entry.header));
     if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
     HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
     // What is damaged may name another's block, with more room than there is where the data are.
@@ -374,7 +375,7 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
     // Counted at its larger size while it changes: accounts never show more than the block has.
     const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
     if (fit == Heap::Fit::Found) {
-        self_entry.nbytes.store(nbytes, kRelaxed);
+        store_relaxed(self_entry.nbytes, nbytes);
         return Status::ok();
     }
     if (fit == Heap::Fit::Damaged) return damaged("blocks");
@@ -397,7 +398,7 @@ std::string StoreCore::key_of(std::uint32_t entry) noexcept {
 }
 
 void StoreCore::count_look(bool is_hit) noexcept {
-    count(is_hit ? own().hits : own().misses);
+    fetch_add_relaxed(is_hit ? own().hits : own().misses, 1);
 }
 
 StoreLook StoreCore::look(std::string_view key) noexcept {
@@ -450,7 +451,7 @@ std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 void StoreCore::persist() noexcept {
-    view.state().stays.store(1, kRelaxed);  // pairs with: StoreView::is_persistent, by the locks
+    store_relaxed(view.state().stays, 1);  // pairs with: StoreView::is_persistent, by the locks
     PENSTOCK_CRASH_POINT("store.persist.stays");
 }
 

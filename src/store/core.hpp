@@ -60,6 +60,7 @@ struct StoreCore final : Attachment, StoreEntries {
     void persist() noexcept;
 
     [[nodiscard]] Status check_usable() const noexcept;  // why nothing can be done, or ok
+    static Status closed() noexcept;
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
 

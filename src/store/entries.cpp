@@ -1,23 +1,23 @@
-// The moves of a store's entries, and what they name.
+// The moves of a store's entries, and reading what they name.
 #include "store/entries.hpp"
 
 #include <cstring>
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 layout::EntryWord decoded(std::uint64_t value) noexcept {
     return layout::decode_entry(value);
 }
 
 layout::EntryHeader header_of(const StoreEntry& entry) noexcept {
-    return layout::decode_header(entry.header.load(kRelaxed));
+    return layout::decode_header(load_relaxed(entry.header));
 }
 
 }  // namespace
@@ -46,11 +46,11 @@ StoreEntries::Outcome StoreEntries::stage(std::uint32_t entry, Word& version, st
     StoreEntry& fresh = view.entry(entry);
     const std::uint64_t claimed = words.read(fresh.word);
     const auto weight = static_cast<std::uint8_t>(options.weight);
-    fresh.nbytes.store(0, kRelaxed);
-    fresh.header.store(0, kRelaxed);
-    fresh.favour.store(encode_favour({weight, weight, 0}), kRelaxed);
-    fresh.expires_at.store(
-        options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0, kRelaxed);
+    store_relaxed(fresh.nbytes, 0);
+    store_relaxed(fresh.header, 0);
+    store_relaxed(fresh.favour, encode_favour({weight, weight, 0}));
+    store_relaxed(fresh.expires_at,
+                  options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0);
     WordPlan plan;
     plan.set(version, seen, 0);
     plan.set(fresh.word, claimed, layout::encode_entry(State::Staged, self));
@@ -63,11 +63,11 @@ StoreEntries::Outcome StoreEntries::stage(std::uint32_t entry, Word& version, st
 }
 
 bool StoreEntries::is_overdue(std::uint32_t entry) const noexcept {
-    const std::int64_t expires_at = view.entry(entry).expires_at.load(kRelaxed);
+    const std::int64_t expires_at = load_relaxed(view.entry(entry).expires_at);
     return expires_at != 0 && os::monotonic_ns() >= expires_at;
 }
 
-// The memory stays its writer's; the commit is refused.
+// The memory stays its writer's; the commit will be refused.
 bool StoreEntries::expire(std::uint32_t entry, std::uint64_t seen) noexcept {
     return move(entry, seen, State::Expired, decoded(seen).participant);
 }
@@ -84,8 +84,8 @@ StoreEntries::Outcome StoreEntries::publish(std::uint32_t entry) noexcept {
         if (outcome == Outcome::Changed) continue;
         if (outcome == Outcome::Damaged) return outcome;
         PENSTOCK_CRASH_POINT("store.commit.resident");
-        count(own().committed);
-        count(own().committed_bytes, bytes);
+        fetch_add_relaxed(own().committed, 1);
+        fetch_add_relaxed(own().committed_bytes, bytes);
         return outcome;
     }
     return Outcome::Damaged;
@@ -99,14 +99,14 @@ void StoreEntries::abort(std::uint32_t entry) noexcept {
             return;
         if (!move(entry, seen, State::Freeing, self)) continue;
         PENSTOCK_CRASH_POINT("store.abort.freeing");
-        count(own().aborted);
+        fetch_add_relaxed(own().aborted, 1);
         return free(entry);
     }
 }
 
 // ---- reading
 
-// False: it is not there any more.
+// False: the object is gone.
 bool StoreEntries::pin(std::uint32_t entry) noexcept {
     pins->acquire(entry);
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
@@ -114,7 +114,7 @@ bool StoreEntries::pin(std::uint32_t entry) noexcept {
         const State state = decoded(seen).state;
         if (state == State::Resident) return true;
         if (state != State::Evicting) break;
-        // Another is evicting it, and has not looked at our pin, or will see it.
+        // An evictor has not looked at this pin yet, or will see it.
         if (move(entry, seen, State::Resident)) return true;
     }
     unpin(entry);
@@ -122,7 +122,7 @@ bool StoreEntries::pin(std::uint32_t entry) noexcept {
 }
 
 void StoreEntries::unpin(std::uint32_t entry) noexcept {
-    // It was removed meanwhile and left to its last reader.
+    // It was removed meanwhile, and this is its last reader.
     if (pins->release(entry)) collect(entry);
 }
 
@@ -131,7 +131,7 @@ std::optional<StoreEntries::Content> StoreEntries::pin_key(const KeyHash& hash,
     Content found;
     const std::uint32_t entry = index.find(hash, [&](std::uint32_t number, std::uint64_t seen) {
         if (decoded(seen).state == State::Staged || !pin(number)) return false;
-        // Once more under the pin: the entry may be another object's by now.
+        // Checked again under the pin: the entry may be another object's by now.
         if (index.has_hash(number, hash)) {
             found = content(number);
             if (found.is_sound && found.key.size() == key.size() &&
@@ -148,7 +148,7 @@ std::optional<StoreEntries::Content> StoreEntries::pin_key(const KeyHash& hash,
 
 std::optional<StoreEntries::Content> StoreEntries::pin_ref(const StoreRef& ref) noexcept {
     if (ref.entry >= view.shape().entries() || !pin(ref.entry)) return std::nullopt;
-    if (view.entry(ref.entry).incarnation.load(kRelaxed) == ref.incarnation) {
+    if (load_relaxed(view.entry(ref.entry).incarnation) == ref.incarnation) {
         return content(ref.entry);
     }
     unpin(ref.entry);
@@ -158,11 +158,11 @@ std::optional<StoreEntries::Content> StoreEntries::pin_ref(const StoreRef& ref) 
 StoreEntries::Content StoreEntries::content(std::uint32_t entry) const noexcept {
     const StoreEntry& from = view.entry(entry);
     const layout::EntryHeader header = header_of(from);
-    const std::uint64_t nbytes = from.nbytes.load(kRelaxed);
+    const std::uint64_t nbytes = load_relaxed(from.nbytes);
     const HeapBlock block = heap.block_named(payload_of(words.read(from.block)));
     const std::uint64_t room = heap.bytes_of(block);
     Content content;
-    content.ref = {entry, from.incarnation.load(kRelaxed)};
+    content.ref = {entry, load_relaxed(from.incarnation)};
     if (block.length == 0 || header.lead_bytes > room || nbytes > room - header.lead_bytes ||
         header.key_bytes + header.meta_bytes > header.lead_bytes) {
         return content;
@@ -182,19 +182,19 @@ void StoreEntries::touch(std::uint32_t entry) noexcept {
 }
 
 bool StoreEntries::is_retained(std::uint32_t entry) const noexcept {
-    return decode_favour(view.entry(entry).favour.load(kRelaxed)).retained > 0;
+    return decode_favour(load_relaxed(view.entry(entry).favour)).retained > 0;
 }
 
 bool StoreEntries::retain(std::uint32_t entry, bool adds) noexcept {
     std::atomic<std::uint64_t>& word = view.entry(entry).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
         const auto most = static_cast<std::uint16_t>(~0U);
         if (favour.retained == (adds ? most : 0)) return false;
         favour.retained =
             static_cast<std::uint16_t>(adds ? favour.retained + 1 : favour.retained - 1);
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return true;
     }
 }
 
@@ -203,10 +203,10 @@ bool StoreEntries::retain(std::uint32_t entry, bool adds) noexcept {
 std::uint64_t StoreEntries::own_bytes(std::uint32_t entry) const noexcept {
     const StoreEntry& from = view.entry(entry);
     const layout::EntryHeader header = header_of(from);
-    return header.key_bytes + header.meta_bytes + from.nbytes.load(kRelaxed);
+    return header.key_bytes + header.meta_bytes + load_relaxed(from.nbytes);
 }
 
-// The block back to the heap, and the entry free, in one change. It is ours, Freeing.
+// Frees the block and the entry in one change. The caller has the entry Freeing.
 void StoreEntries::free(std::uint32_t entry) noexcept {
     StoreEntry& gone = view.entry(entry);
     index.forget(entry);
@@ -227,7 +227,7 @@ void StoreEntries::free(std::uint32_t entry) noexcept {
     PENSTOCK_CRASH_POINT("store.free.freed");
 }
 
-// A removed object goes with its last reader: the one that finds no holder bit set frees it.
+// Frees a removed object without holders: the participant that finds no holder bit does it.
 void StoreEntries::collect(std::uint32_t entry) noexcept {
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);
@@ -238,7 +238,7 @@ void StoreEntries::collect(std::uint32_t entry) noexcept {
     }
 }
 
-// A reader's pin refuses it, also one that comes in between.
+// A reader's pin refuses it, even one that comes during the eviction.
 StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
     const std::uint64_t seen = word(entry);
     if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {
@@ -250,8 +250,9 @@ StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
         if (decoded(now).state != State::Evicting || decoded(now).participant != self) {
             return Outcome::Changed;
         }
-        // pairs with: acquire() of Pins and the look at the word after it. Looked at after `now`:
-        // between this and another thread of ours it may have been a reader's meanwhile.
+        // pairs with: acquire() of Pins and the look at the word after it. Read after `now`:
+        // meanwhile a reader may have made it Resident, and another thread of this process Evicting
+        // again.
         const bool is_wanted = is_held(view, entry) || is_retained(entry);
         if (is_wanted) {
             if (move(entry, now, State::Resident)) return Outcome::Changed;
@@ -267,8 +268,8 @@ StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
         }
         PENSTOCK_CRASH_POINT("store.evict.freeing");
         free(entry);
-        count(own().evicted);
-        count(own().evicted_bytes, bytes);
+        fetch_add_relaxed(own().evicted, 1);
+        fetch_add_relaxed(own().evicted_bytes, bytes);
         return outcome;
     }
     return Outcome::Damaged;
@@ -298,7 +299,7 @@ StoreEntries::Outcome StoreEntries::remove(std::uint32_t entry) noexcept {
         if (outcome == Outcome::Changed) continue;
         if (outcome == Outcome::Damaged) return outcome;
         PENSTOCK_CRASH_POINT("store.remove.doomed");
-        count(own().deleted);
+        fetch_add_relaxed(own().deleted, 1);
         return outcome;
     }
     return Outcome::Damaged;
@@ -313,11 +314,11 @@ void StoreEntries::unstick(std::uint32_t entry) noexcept {
 void StoreEntries::reap_entry(std::uint32_t entry, unsigned dead) noexcept {
     const std::uint64_t bit = std::uint64_t{1} << (dead % 64);
     std::atomic<std::uint64_t>& holders = view.holders(entry, dead);
-    if ((holders.load(kRelaxed) & bit) != 0) {
-        holders.fetch_and(~bit, std::memory_order_seq_cst);
+    if ((load_relaxed(holders) & bit) != 0) {
+        fetch_and_seq_cst(holders, ~bit);
         PENSTOCK_CRASH_POINT("store.janitor.dropped");
     }
-    // Also without: it may have died between letting go and looking whether it was the last.
+    // Also without a holder bit: the dead may have cleared it and not collected the object.
     collect(entry);
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         const std::uint64_t seen = word(entry);

@@ -27,26 +27,30 @@
 
 namespace penstock::detail {
 
-// The objects of a store through one participant. Any thread.
+// The entries of a store, through one participant. Any thread.
 struct StoreEntries {
     using Outcome = StoreOrder::Outcome;
+    // Reads of changing words before they count as damaged: each means that another participant made
+    // progress, unless the memory is damaged.
+    static constexpr unsigned kMaxAttempts = 1000;
 
     StoreEntries(std::unique_ptr<Segment> joined, unsigned participant);
     StoreEntries(const StoreEntries&) = delete;
     StoreEntries& operator=(const StoreEntries&) = delete;
 
-    // Changes from here on are that participant's.
+    // Participant that makes the changes from here on.
     void act_as(unsigned participant) noexcept;
 
     // Writing.
-    // Makes an entry that is ours, Claimed, Staged under its key. `seen`: the version of the key's
-    // bucket before the caller looked whether the key is there. Changed: another staged a key of
-    // the bucket meanwhile; the entry is free again.
+    //
+    // Stages an entry that the caller has Claimed under its key. `seen`: the version of the key's
+    // bucket before the caller looked for the key. Changed: another key of the bucket was staged
+    // meanwhile; the entry is free again.
     Outcome stage(std::uint32_t entry, Word& version, std::uint64_t seen,
                   const ReserveOptions& options) noexcept;
     [[nodiscard]] bool is_overdue(std::uint32_t entry) const noexcept;
     bool expire(std::uint32_t entry, std::uint64_t seen) noexcept;
-    // Changed: it is not ours and Staged any more, or overdue.
+    // Changed: the caller does not have it Staged any more, or it is overdue.
     Outcome publish(std::uint32_t entry) noexcept;
     void abort(std::uint32_t entry) noexcept;
 
@@ -59,29 +63,31 @@ struct StoreEntries {
         Format format = Format::Bytes;
         bool is_sound = false;
     };
-    // Of an entry that is pinned, or staged by us.
+    // The caller has it pinned, or Staged.
     [[nodiscard]] Content content(std::uint32_t entry) const noexcept;
-    // Pinned: the caller must unpin() it. None: it is not there.
+    // Pinned: the caller must unpin() it. None: there is no such object.
     std::optional<Content> pin_key(const KeyHash& hash, std::string_view key) noexcept;
     std::optional<Content> pin_ref(const StoreRef& ref) noexcept;
     bool pin(std::uint32_t entry) noexcept;
     void unpin(std::uint32_t entry) noexcept;
-    void touch(std::uint32_t entry) noexcept;  // it was read
+    void touch(std::uint32_t entry) noexcept;  // records a read
     [[nodiscard]] bool is_retained(std::uint32_t entry) const noexcept;
-    // Adds or takes a count of an entry that is pinned. False: none can be added, or taken.
+    // Changes the retain count of a pinned entry. False: the count can't go higher, or lower.
     bool retain(std::uint32_t entry, bool adds) noexcept;
 
     // Removing.
-    // Done: an object was evicted. Changed: it stays, or none may go.
+    //
+    // Done: an object was evicted. Changed: it stays, or none may be evicted.
     Outcome evict(std::uint32_t entry) noexcept;
     Outcome evict_one() noexcept;
-    // Of an entry that is pinned; it goes with its last reader. Changed: another removed it.
+    // Removes the object of a pinned entry; it goes with its last reader. Changed: it was removed
+    // already.
     Outcome remove(std::uint32_t entry) noexcept;
     void collect(std::uint32_t entry) noexcept;
     // Completes what a stalled participant left half done: Evicting -> Resident, Doomed without
     // holders -> Free.
     void unstick(std::uint32_t entry) noexcept;
-    // What the dead participant had of the entry is free. For its janitor; repeatable.
+    // Frees what the dead participant had of the entry. For its janitor; repeatable.
     void reap_entry(std::uint32_t entry, unsigned dead) noexcept;
 
     [[nodiscard]] layout::EntryWord state_of(std::uint32_t entry) const noexcept {
@@ -112,13 +118,5 @@ private:
     void free(std::uint32_t entry) noexcept;
     [[nodiscard]] std::uint64_t own_bytes(std::uint32_t entry) const noexcept;
 };
-
-// Looks at words that others changed meanwhile, before they are taken for damaged: each means that
-// another participant got on, unless the memory is damaged.
-inline constexpr unsigned kMaxAttempts = 1000;
-
-inline void count(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) noexcept {
-    counter.fetch_add(amount, std::memory_order_relaxed);
-}
 
 }  // namespace penstock::detail

@@ -4,12 +4,12 @@
 #include <xxhash.h>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::EntryState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ KeyHash hash_key(std::string_view key, std::uint64_t seed) noexcept {
 
 bool StoreIndex::has_hash(std::uint32_t number, const KeyHash& hash) const noexcept {
     const layout::StoreEntry& entry = view_.entry(number);
-    return entry.hash[0].load(kRelaxed) == hash.low && entry.hash[1].load(kRelaxed) == hash.high;
+    return load_relaxed(entry.hash[0]) == hash.low && load_relaxed(entry.hash[1]) == hash.high;
 }
 
 std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned participant) noexcept {
@@ -36,11 +36,11 @@ std::uint32_t StoreIndex::claim(const KeyHash& hash, unsigned participant) noexc
                 continue;
             }
             PENSTOCK_CRASH_POINT("store.reserve.claimed");
-            entry.hash[0].store(hash.low, kRelaxed);
-            entry.hash[1].store(hash.high, kRelaxed);
-            entry.incarnation.fetch_add(1, kRelaxed);
+            store_relaxed(entry.hash[0], hash.low);
+            store_relaxed(entry.hash[1], hash.high);
+            fetch_add_relaxed(entry.incarnation, 1);
             // pairs with: the acquire in find(); before the word says that the entry is in use
-            view_.bucket(bucket).tags[way].store(tag_of(hash), std::memory_order_release);
+            store_release(view_.bucket(bucket).tags[way], tag_of(hash));
             return number;
         }
     }
@@ -58,9 +58,7 @@ std::uint32_t StoreIndex::neighbour(const KeyHash& hash, unsigned number) const 
 }
 
 void StoreIndex::forget(std::uint32_t number) noexcept {
-    view_.bucket(number / layout::kWays)
-        .tags[number % layout::kWays]
-        .store(0, std::memory_order_release);
+    store_release(view_.bucket(number / layout::kWays).tags[number % layout::kWays], 0);
 }
 
 }  // namespace penstock::detail

@@ -1,15 +1,16 @@
 // From keys to entries, without a lock: a key belongs to a bucket and lies there or in one of the
 // next three.
 //
-// Look-ups read tags, then the entries that may be meant. That no key is staged twice is the work
-// of the bucket's version: a writer looks for the key, and changes the version together with its
-// entry; if another staged a key of this bucket in between, that fails, and it looks again.
+// Look-ups read tags, then the entries that match. The bucket's version keeps a key from being
+// staged twice: a writer looks for the key, then changes the version together with its entry; if a
+// key of this bucket was staged in between, the change fails, and the writer looks again.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <string_view>
 
+#include "segment/words/atomics.hpp"
 #include "store/control.hpp"
 
 namespace penstock::detail {
@@ -37,14 +38,14 @@ public:
     }
 
     // Calls `bool visit(entry, value of its word)` for every entry that has the hash and is staged,
-    // resident or evicting, until it returns true; then kNone is not what comes back.
+    // resident or evicting, until it returns true; returns that entry, or kNone.
     template <typename Visit>
     std::uint32_t find(const KeyHash& hash, Visit&& visit) const noexcept {
         const std::uint16_t tag = tag_of(hash);
         for (unsigned probe = 0; probe < layout::kProbes; ++probe) {
             const std::uint32_t bucket = (home(hash) + probe) & (view_.shape().buckets - 1);
             for (unsigned way = 0; way < layout::kWays; ++way) {
-                if (view_.bucket(bucket).tags[way].load(std::memory_order_acquire) != tag) continue;
+                if (load_acquire(view_.bucket(bucket).tags[way]) != tag) continue;
                 const std::uint32_t number = bucket * layout::kWays + way;
                 const std::uint64_t seen = words_->read(view_.entry(number).word);
                 if (!is_there(seen) || !has_hash(number, hash)) continue;
@@ -54,12 +55,12 @@ public:
         return kNone;
     }
 
-    // Makes a free entry near the key's home `participant`'s, with the hash and tag of the key.
+    // Claims a free entry near the key's home for `participant`, with the hash and tag of the key.
     // kNone: all 32 are in use.
     std::uint32_t claim(const KeyHash& hash, unsigned participant) noexcept;
-    // An entry that could make room for the key if it were evicted; kNone: none is resident.
+    // An entry whose eviction could make room for the key; kNone: none is resident.
     [[nodiscard]] std::uint32_t neighbour(const KeyHash& hash, unsigned number) const noexcept;
-    // Before an entry that is the caller's becomes free.
+    // Clears the tag, before an entry that the caller owns becomes free.
     void forget(std::uint32_t number) noexcept;
 
     [[nodiscard]] bool has_hash(std::uint32_t number, const KeyHash& hash) const noexcept;

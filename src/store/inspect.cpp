@@ -20,7 +20,7 @@ StoreStats stats_of(Visit& visit, const StoreShape& shape) {
     return read_store_stats(view, words, heap);
 }
 
-// A participant has asked for it since the store was created.
+// A participant called persist() after the store was created.
 bool was_persisted(const Visit& visit) {
     std::uint64_t stays = 0;
     const std::uint64_t at = visit.header().control_offset + offsetof(layout::StoreControl, state) +

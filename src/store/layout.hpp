@@ -21,11 +21,11 @@ enum StoreGeometry : unsigned {
     kStoreParticipants = 3,
     kStoreEviction = 4,
     kStorePersistent = 5,
-    kStoreReserved = 6,  // 1: all of its memory is there from the start, and stays
+    kStoreReserved = 6,  // 1: all memory is reserved at creation and stays
 };
 
 inline constexpr std::uint64_t kMaxStoreParticipants =
-    kMaxSlots - 1;  // the last stands for no owner
+    kMaxSlots - 1;  // the last number stands for no owner
 inline constexpr std::uint64_t kMaxStoreBytes = std::uint64_t{1} << 42U;
 inline constexpr std::uint64_t kMaxBuckets = std::uint64_t{1} << 24U;
 inline constexpr unsigned kWays = 8;    // entries of a bucket
@@ -33,16 +33,16 @@ inline constexpr unsigned kProbes = 4;  // buckets in a row in which a key may l
 inline constexpr std::uint64_t kMaxKeyBytes = 4096;
 inline constexpr std::uint64_t kMaxMetaBytes = std::uint64_t{16} << 20U;
 
-// Where an object is in its life.
+// State of an entry.
 //
-//   Free        unowned
-//   Claimed(m)  participant m fills the entry in; the others leave it alone
-//   Staged(m)   m writes the object; others are told so
+//   Free        no owner
+//   Claimed(m)  participant m fills in the entry; others ignore it
+//   Staged(m)   m writes the object; look-ups of the key report that
 //   Resident    committed: look-ups find it
-//   Evicting(m) m would like it to go; a reader may still say no by making it Resident again
-//   Doomed      removed: look-ups miss it, and it goes with its last reader
-//   Freeing(m)  m gives its block back
-//   Expired(m)  m's reservation is not good any more: the key is free, the memory is m's
+//   Evicting(m) m is evicting it; a reader can stop that by making it Resident again
+//   Doomed      removed: look-ups miss it, and its last reader frees it
+//   Freeing(m)  m frees its block
+//   Expired(m)  m's reservation is no longer valid: the key is free, the memory is m's
 enum class EntryState : std::uint8_t {
     Free = 0,
     Claimed = 1,
@@ -70,9 +70,9 @@ constexpr EntryWord decode_entry(std::uint64_t value) noexcept {
             static_cast<unsigned>(value >> 4U & 0x3FFU)};
 }
 
-// One object. All but `word`, `block` and the links is written by the participant who has it
-// Claimed or Staged, relaxed: the word's moves carry it over. Holder bits follow, one for each
-// participant.
+// One object. All words but `word`, `block` and the links are written by the participant that has
+// the entry Claimed or Staged, relaxed: the word's moves carry them. Holder bits follow, one for
+// each participant.
 struct StoreEntry {
     Word word;                               // EntryWord
     std::atomic<std::uint64_t> hash[2];      // of the key
@@ -87,12 +87,12 @@ struct StoreEntry {
     std::atomic<std::uint64_t> favour;
     std::atomic<std::int64_t> expires_at;  // monotonic ns; 0: never
     std::uint64_t reserved[4];
-    std::atomic<std::uint64_t> holders[1];  // and as many more as the participants need
+    std::atomic<std::uint64_t> holders[1];  // and as many more words as there are participants / 64
 };
 static_assert(sizeof(StoreEntry) == kApart);
 
-// What lies before the data in a block: key, metadata, and how much it is with its padding. From
-// the lowest bit: key 13, metadata 25, format 2, lead 24 in units of 64 bytes.
+// Sizes of what precedes the data in a block: key, metadata, and both with padding. From the lowest
+// bit: key 13, metadata 25, format 2, lead 24 in units of 64 bytes.
 struct EntryHeader {
     std::uint64_t key_bytes = 0;
     std::uint64_t meta_bytes = 0;
@@ -110,10 +110,9 @@ constexpr EntryHeader decode_header(std::uint64_t word) noexcept {
 }
 
 // Entries number bucket * kWays to bucket * kWays + 7. A tag is 16 bits of the key's hash, never 0;
-// 0: not this one. Written by the participant with the entry Claimed or Freeing, before its word
-// moves.
+// 0: no entry. Written by the participant with the entry Claimed or Freeing, before its word moves.
 struct alignas(32) IndexBucket {
-    Word version;  // moves with everything that is staged under a key that belongs here
+    Word version;  // changes with every staging of a key that belongs here
     std::atomic<std::uint16_t> tags[kWays];
     std::uint64_t reserved;
 };
@@ -123,18 +122,18 @@ struct alignas(kApart) StoreState {
     Word newest;  // entry + 1; 0: none
     Word oldest;
     std::atomic<std::uint64_t> hand;  // of SIEVE: entry + 1, where to go on; a hint
-    // No place from here on was ever taken: a look at all participants need not go further.
-    // Grows before a place is announced; sequentially consistent.
+    // The first slot that was never taken: a look at all participants ends there. Raised before the
+    // slot is announced; sequentially consistent.
     std::atomic<std::uint64_t> reach;
-    // 1: stays when the last participant has left, whatever the geometry says. Set by participants,
-    // never taken back; read by the last one to leave and by visitors while none can join.
-    // Relaxed: the kernel orders the end of a participant's lock, by unlock or by death, before the
-    // look that finds it free, and the name is removed only after such a look at every participant.
+    // 1: the store is persistent, whatever the geometry says. Set by persist(), never cleared; read
+    // by the last participant to leave and by visitors, while none can join. Relaxed: the kernel
+    // orders the end of a participant's lock, by unlock or by death, before the look that finds it
+    // free, and the name is removed only after such a look at every participant.
     std::atomic<std::uint64_t> stays;
 };
 static_assert(sizeof(StoreState) == kApart);
 
-// One participant's account; by its threads, relaxed, for people.
+// Counters of one participant; by its threads, relaxed, for people.
 struct alignas(kApart) StoreParticipant {
     std::atomic<std::uint64_t> hits;
     std::atomic<std::uint64_t> misses;

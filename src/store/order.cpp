@@ -1,25 +1,26 @@
 #include "store/order.hpp"
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
-// Plans made again before the links are taken for damaged: each means that another got on.
+// Attempts before the links count as damaged: each failed one means that another participant made
+// progress.
 constexpr unsigned kMaxAttempts = 10'000;
 
 using layout::EntryState;
 using layout::StoreEntry;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
-// The payload that a word is to have, whatever it has been seen with.
+// Plans `payload` for a word, whatever it holds now.
 void set(WordPlan& plan, const MultiWord& words, Word& word, std::uint64_t payload) noexcept {
     plan.set(word, words.read(word), payload);
 }
 
 }  // namespace
 
-// Its own links are the caller's: it is in no order.
+// The caller owns the entry's links: the entry is in no order.
 bool StoreOrder::plan_append(WordPlan& plan, std::uint32_t number) const noexcept {
     layout::StoreState& state = view_.state();
     StoreEntry& self = view_.entry(number);
@@ -40,7 +41,7 @@ bool StoreOrder::plan_append(WordPlan& plan, std::uint32_t number) const noexcep
     return true;
 }
 
-// Its links are changed too: a neighbour that goes at the same moment meets us there.
+// The entry's own links change too, so that a concurrent removal of a neighbour conflicts here.
 bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexcept {
     layout::StoreState& state = view_.state();
     StoreEntry& self = view_.entry(number);
@@ -59,58 +60,54 @@ bool StoreOrder::plan_removal(WordPlan& plan, std::uint32_t number) const noexce
     return payload_of(seen_newer) == number + 1 && payload_of(seen_older) == number + 1;
 }
 
-StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
-                                       std::uint64_t payload) noexcept {
+StoreOrder::Outcome StoreOrder::move(std::uint32_t number, std::uint64_t seen,
+                                     std::uint64_t payload, Planner plan_links,
+                                     std::uint64_t bits) noexcept {
     Word& word = view_.entry(number).word;
     WordPlan last;
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         WordPlan plan;
         plan.set(word, seen, payload);
-        const bool fits = plan_append(plan, number);
+        const bool fits = (this->*plan_links)(plan, number);
         if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
         if (fits && words_->change(plan)) return Outcome::Done;
         const std::uint64_t now = words_->read(word);
-        if (payload_of(now) != payload_of(seen)) return Outcome::Changed;
+        if (((seen ^ now) & bits) != 0) return Outcome::Changed;
         seen = now;
         last = plan;
     }
     return Outcome::Damaged;
 }
 
+StoreOrder::Outcome StoreOrder::append(std::uint32_t number, std::uint64_t seen,
+                                       std::uint64_t payload) noexcept {
+    return move(number, seen, payload, &StoreOrder::plan_append, layout::kPayloadMask);
+}
+
 StoreOrder::Outcome StoreOrder::remove(std::uint32_t number, std::uint64_t seen,
                                        std::uint64_t payload) noexcept {
-    Word& word = view_.entry(number).word;
-    WordPlan last;
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        WordPlan plan;
-        plan.set(word, seen, payload);
-        const bool fits = plan_removal(plan, number);
-        if (plan.is_broken() || (!fits && plan == last)) return Outcome::Damaged;
-        if (fits && words_->change(plan)) return Outcome::Done;
-        if (words_->read(word) != seen) return Outcome::Changed;
-        last = plan;
-    }
-    return Outcome::Damaged;
+    return move(number, seen, payload, &StoreOrder::plan_removal, ~std::uint64_t{0});
 }
 
 void StoreOrder::renew(std::uint32_t number) noexcept {
-    constexpr unsigned kTries = 4;  // it is a matter of rank: not worth a fight
+    constexpr unsigned kTries = 4;  // only the rank suffers: few attempts suffice
     StoreEntry& self = view_.entry(number);
     for (unsigned attempt = 0; attempt < kTries; ++attempt) {
         const std::uint64_t seen = words_->read(self.word);
         if (layout::decode_entry(seen).state != EntryState::Resident) return;
         const std::uint64_t newer = words_->read(self.newer);
         const std::uint64_t next = payload_of(newer);
-        if (!is_entry(next)) return;  // it is the newest
+        if (!is_entry(next)) return;  // it is the newest already
         PENSTOCK_CRASH_POINT("store.renew.looked");
         WordPlan plan;
         plan.set(self.word, seen, payload_of(seen));
         if (!plan_removal(plan, number)) continue;
-        // Behind the newest, which may be the very one before it: then that one's links change
+        // Goes behind the newest entry. If that is also its predecessor, that entry's links change
         // once.
         layout::StoreState& state = view_.state();
         const std::uint64_t first = words_->read(state.newest);
-        if (payload_of(first) == number + 1) return;  // by now: what was before it has gone
+        // it has become the oldest: its predecessors are gone
+        if (payload_of(first) == number + 1) return;
         if (!is_entry(payload_of(first))) continue;
         Word& above = entry(payload_of(first)).newer;
         const std::uint64_t seen_above = words_->read(above);
@@ -125,43 +122,42 @@ void StoreOrder::renew(std::uint32_t number) noexcept {
 
 void StoreOrder::visit(std::uint32_t number) noexcept {
     std::atomic<std::uint64_t>& word = view_.entry(number).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
-        if (favour.visits > favour.weight) return;  // as a rule: nothing is written
+        if (favour.visits > favour.weight) return;  // the common case: nothing is written
         favour.visits = static_cast<std::uint8_t>(favour.weight + 1);
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return;
     }
 }
 
 bool StoreOrder::may_go(std::uint32_t number) const noexcept {
     const StoreEntry& self = view_.entry(number);
     return layout::decode_entry(words_->read(self.word)).state == EntryState::Resident &&
-           decode_favour(self.favour.load(kRelaxed)).retained == 0 && !is_held(view_, number);
+           decode_favour(load_relaxed(self.favour)).retained == 0 && !is_held(view_, number);
 }
 
-// The hand is there. True: it passes by, and has taken one visit away.
+// The hand is at this entry. True: it passes, and has taken one visit away.
 bool StoreOrder::passes(std::uint32_t number) noexcept {
     std::atomic<std::uint64_t>& word = view_.entry(number).favour;
-    std::uint64_t seen = word.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(word);
     for (;;) {
         Favour favour = decode_favour(seen);
         if (favour.visits == 0) return false;
         --favour.visits;
-        if (word.compare_exchange_weak(seen, encode_favour(favour), kRelaxed)) return true;
+        if (cas_relaxed(word, seen, encode_favour(favour))) return true;
     }
 }
 
-// From the hand (SIEVE) or from the oldest towards the newest, and round again until a whole round
-// has found no victim and taken no visit away. A round is not whole where it began in the middle,
-// or where others moved what it stood at: they got on, and it counts for nothing. Two in a row that
-// end at the same link to nowhere mean damage. The hand is a hint: if it points to an object that
-// has gone, or whose entry is another's by now, the round begins at the oldest, or goes on from
-// there.
+// Searches from the hand (SIEVE) or from the oldest towards the newest, and again until a whole
+// round has found no victim and taken no visit away. A round that began in the middle, or whose
+// current entry was moved by others, is not whole and proves nothing. Two rounds in a row that end
+// at the same link to nowhere mean damage. The hand is a hint: if its object is gone, or its entry
+// was reused, the round begins at the oldest, or goes on from there.
 std::uint32_t StoreOrder::victim() noexcept {
-    constexpr unsigned kMaxRounds = 10'000;  // each but the last few means that others evict
+    constexpr unsigned kMaxRounds = 10'000;  // all but the last few mean that others evict
     std::atomic<std::uint64_t>& hand = view_.state().hand;
-    std::uint64_t at = is_sieve() ? hand.load(kRelaxed) : 0;
+    std::uint64_t at = is_sieve() ? load_relaxed(hand) : 0;
     Round before;
     for (unsigned rounds = 0; rounds < kMaxRounds; ++rounds) {
         const Round round = go_round(at);
@@ -177,7 +173,7 @@ std::uint32_t StoreOrder::victim() noexcept {
 
 StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
     const bool is_whole = !is_entry(at);
-    const std::uint64_t most = view_.shape().entries();  // links of the damaged may go in circles
+    const std::uint64_t most = view_.shape().entries();  // damaged links may form a circle
     Round round;
     const Word* from = &view_.state().oldest;
     if (is_whole) {
@@ -188,8 +184,8 @@ StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
         const auto number = static_cast<std::uint32_t>(at - 1);
         const Word& newer = view_.entry(number).newer;
         const std::uint64_t next = words_->read(newer);
-        // Unless it still is where it was come upon, what it links to may lie far beyond the next:
-        // it may have become the newest meanwhile.
+        // Unless the link to this entry is unchanged, its own link may lead far beyond the next
+        // entry: it may have become the newest meanwhile.
         if (is_whole && words_->read(*from) != round.end) return {};
         from = &newer;
         round.last = at;
@@ -200,7 +196,7 @@ StoreOrder::Round StoreOrder::go_round(std::uint64_t at) noexcept {
             round.has_passed = true;
             continue;
         }
-        if (is_sieve()) view_.state().hand.store(at, kRelaxed);
+        if (is_sieve()) store_relaxed(view_.state().hand, at);
         round.victim = number;
         return round;
     }

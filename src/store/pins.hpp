@@ -1,5 +1,5 @@
-// How often this process holds each object: the holder bit in shared memory is set by the first of
-// its threads and cleared by the last.
+// Pins of this process on each object: the first sets the holder bit in shared memory, the last one
+// clears it.
 #pragma once
 
 #include <atomic>
@@ -10,15 +10,16 @@
 #include <thread>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 #include "store/control.hpp"
 
 namespace penstock::detail {
 
-// Any thread. Between the first and the second the bit is being set, between the last and none
-// cleared: for those few instructions the others of the process wait for that thread.
+// Any thread. While the first pin sets the bit, and the last one clears it, other threads of the
+// process spin for those few instructions.
 class Pins {
 public:
-    // Memory that is touched where there are pins, four bytes for each entry.
+    // Four bytes for each entry; only pages with pins are touched.
     Pins(const StoreView& view, unsigned self)
         : view_(view), self_(self),
           counts_(static_cast<std::atomic<std::uint32_t>*>(
@@ -29,38 +30,38 @@ public:
     // Ordered before the caller's next look at the entry's word.
     void acquire(std::uint32_t entry) noexcept {
         std::atomic<std::uint32_t>& count = counts_.get()[entry];
-        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+        for (std::uint32_t seen = load_relaxed(count);;) {
             if (seen == kBusy) {
                 std::this_thread::yield();
-                seen = count.load(std::memory_order_relaxed);
+                seen = load_relaxed(count);
             } else if (seen > 0) {
-                if (count.compare_exchange_weak(seen, seen + 1, std::memory_order_acquire)) return;
-            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acquire)) {
+                if (cas_acquire(count, seen, seen + 1)) return;
+            } else if (cas_acquire(count, seen, kBusy)) {
                 // pairs with: is_held() after the word has moved away from Resident
-                view_.holders(entry, self_).fetch_or(bit(), std::memory_order_seq_cst);
+                fetch_or_seq_cst(view_.holders(entry, self_), bit());
                 PENSTOCK_CRASH_POINT("store.pin.held");
-                count.store(1, std::memory_order_release);
+                store_release(count, 1);
                 return;
             }
         }
     }
 
-    // True: it was the last. Ordered before the caller's next look at the entry's word; what was
-    // read of the object is read.
+    // True: it was the last pin. Ordered after all reads of the object, and before the caller's
+    // next look at the entry's word.
     bool release(std::uint32_t entry) noexcept {
         std::atomic<std::uint32_t>& count = counts_.get()[entry];
-        for (std::uint32_t seen = count.load(std::memory_order_relaxed);;) {
+        for (std::uint32_t seen = load_relaxed(count);;) {
             if (seen == kBusy) {
                 std::this_thread::yield();
-                seen = count.load(std::memory_order_relaxed);
+                seen = load_relaxed(count);
             } else if (seen > 1) {
-                if (count.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) {
+                if (cas_acq_rel(count, seen, seen - 1)) {
                     return false;
                 }
-            } else if (count.compare_exchange_weak(seen, kBusy, std::memory_order_acq_rel)) {
-                view_.holders(entry, self_).fetch_and(~bit(), std::memory_order_seq_cst);
+            } else if (cas_acq_rel(count, seen, kBusy)) {
+                fetch_and_seq_cst(view_.holders(entry, self_), ~bit());
                 PENSTOCK_CRASH_POINT("store.pin.dropped");
-                count.store(0, std::memory_order_release);
+                store_release(count, 0);
                 return true;
             }
         }

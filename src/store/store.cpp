@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "segment/words/atomics.hpp"
 #include "store/core.hpp"
 
 namespace penstock {
@@ -16,10 +17,6 @@ namespace {
 // As StoreCore::check_usable(), without a sentence: on the way of every look.
 inline bool is_usable(const StoreCore& core) noexcept {
     return !core.segment->is_foreign() && !core.closing.is_cancelled();
-}
-
-Status closed_handle() noexcept {
-    return Status::closed_here("this store handle is closed; attach anew");
 }
 
 // An entry that is pinned, and is not any more.
@@ -70,7 +67,7 @@ StoreReservation::~StoreReservation() {
 
 StoreRef StoreReservation::ref() const noexcept {
     if (core_ == nullptr || core_->segment->is_foreign()) return {};  // not mapped there
-    return {entry_, core_->view.entry(entry_).incarnation.load(std::memory_order_relaxed)};
+    return {entry_, detail::load_relaxed(core_->view.entry(entry_).incarnation)};
 }
 
 std::uint64_t StoreReservation::offset() const noexcept {
@@ -89,7 +86,7 @@ bool StoreReservation::is_usable() const noexcept {
 }
 
 bool StoreReservation::is_fixed() const noexcept {
-    return core_ != nullptr && core_->is_fixed.load(std::memory_order_relaxed);
+    return core_ != nullptr && detail::load_relaxed(core_->is_fixed);
 }
 
 namespace {
@@ -220,7 +217,7 @@ Store::~Store() {
 
 Result<StoreReservation> Store::reserve(std::string_view key, std::uint64_t nbytes,
                                         const ReserveOptions& options) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     Result<StoreCore::Staged> staged = core_->reserve(key, nbytes, options);
     if (!staged) return staged.status();
     return Result<StoreReservation>(std::in_place, core_, staged->entry, staged->bytes);
@@ -235,7 +232,7 @@ Status Store::put(std::string_view key, std::span<const std::byte> value,
 }
 
 Result<StoreObject> Store::get(std::string_view key) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     if (!is_usable(*core_)) [[unlikely]]
         return core_->check_usable();
     if (const auto found = core_->pin_key(key)) return object_of(core_, *found);
@@ -244,7 +241,7 @@ Result<StoreObject> Store::get(std::string_view key) noexcept {
 }
 
 Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     if (!is_usable(*core_)) [[unlikely]]
         return core_->check_usable();
     if (const auto found = core_->pin_ref(ref)) return object_of(core_, *found);
@@ -253,7 +250,7 @@ Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
 }
 
 Result<StoreObject> Store::wait(std::string_view key, const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     if (Status status = core_->check_usable(); !status) return status;
     const Result<StoreCore::Content> found = core_->wait_for(key, wait);
     return found ? object_of(core_, *found) : found.status();
@@ -296,7 +293,7 @@ namespace {
 // Calls `bool act(entry)` on the key's object while it is pinned.
 template <typename Act>
 Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&& act) noexcept {
-    if (core == nullptr) return closed_handle();
+    if (core == nullptr) return StoreCore::closed();
     if (Status status = core->check_usable(); !status) return status;
     const auto found = core->pin_key(key);
     if (!found) return Status(ErrorCode::NotFound);
@@ -343,13 +340,13 @@ std::uint64_t Store::trim(std::uint64_t keep_bytes) noexcept {
 }
 
 Status Store::populate(const Wait& wait) noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     if (Status status = core_->check_usable(); !status) return status;
     return core_->segment->populate(wait, core_->closing);
 }
 
 Status Store::persist() noexcept {
-    if (core_ == nullptr) return closed_handle();
+    if (core_ == nullptr) return StoreCore::closed();
     if (Status status = core_->check_usable(); !status) return status;
     core_->persist();
     return Status::ok();
@@ -360,13 +357,13 @@ bool Store::is_persistent() const noexcept {
 }
 
 void Store::register_cuda() {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) StoreCore::closed().or_throw();
     core_->check_usable().or_throw();
     core_->register_cuda();
 }
 
 std::vector<std::string> Store::keys() const {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) StoreCore::closed().or_throw();
     core_->check_usable().or_throw();
     std::vector<std::string> keys;
     for (std::uint32_t entry = 0; entry < core_->view.shape().entries(); ++entry) {
@@ -377,7 +374,7 @@ std::vector<std::string> Store::keys() const {
 }
 
 StoreStats Store::stats() const {
-    if (core_ == nullptr) closed_handle().or_throw();
+    if (core_ == nullptr) StoreCore::closed().or_throw();
     static_cast<void>(core_->segment->check_place());
     core_->check_usable().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "segment/words/atomics.hpp"
 #include "trajectories/dtypes.hpp"
 #include "trajectories/fill.hpp"
 #include "trajectories/state.hpp"
@@ -27,19 +28,19 @@ std::string lacks(const HeldGroup& group, Column column) {
     return group.group().title() + " has no column '" + std::string(name(column)) + "'";
 }
 
-// By how many tokens a causal shift makes a sequence shorter: an empty one by none.
+// Tokens by which a causal shift shortens a sequence; 0 for an empty one.
 std::uint64_t shift_of(const std::vector<std::uint64_t>& offsets, std::size_t sequence,
                        bool is_shifted) noexcept {
     return is_shifted && offsets[sequence + 1] > offsets[sequence] ? 1 : 0;
 }
 
-// One column of a batch on its way out: called back for every sequence in order.
+// Writes one column of a batch: calls back for every sequence in order.
 class ColumnCopy {
 public:
     ColumnCopy(const std::vector<HeldGroup>& groups, Column column, bool is_shifted) noexcept
         : groups_(groups), column_(column), is_shifted_(is_shifted) {}
 
-    // row(values' source, values, copy) -> whether they fit
+    // row(source of the values, values, copy) -> whether all fit
     template <typename Row>
     Status run(DType to, Row&& row) const {
         for (const HeldGroup& group : groups_) {
@@ -67,8 +68,8 @@ private:
     bool copy_group(const std::vector<std::uint64_t>& offsets, const ColumnView& view,
                     detail::CopyValues copy, Row& row) const {
         const std::size_t item = codec::item_size(view.dtype);
-        // A causal model is fed a token and asked for the next one: the first token is
-        // never asked for, and the last one is never fed.
+        // A causal model reads a token and predicts the next one: the first token is never
+        // predicted, and the last one is never read.
         for (std::size_t at = 0; at + 1 < offsets.size(); ++at) {
             const std::uint64_t shift = shift_of(offsets, at, is_shifted_);
             const std::uint64_t skip = column_ != Column::Tokens ? shift : 0;
@@ -195,7 +196,7 @@ Result<std::uint64_t> TrajectoryBatch::width(Column column) const {
 
 namespace {
 
-// The number of values for a token that most groups have; 0: none has the column.
+// The number of values for a token that most groups have; 0: no group has the column.
 std::uint64_t common_width(const std::vector<HeldGroup>& groups, Column column) {
     std::map<std::uint64_t, std::size_t> counts;
     for (const HeldGroup& group : groups) {
@@ -283,7 +284,7 @@ Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const
     return copied ? check_held() : std::move(copied);
 }
 
-// After a copy: what was read was ours until then.
+// To be called after a copy: what was read before it was this batch's.
 Status TrajectoryBatch::check_held() const noexcept {
     if (reader_ == nullptr || !reader_->is_foreign()) return Status::ok();
     return reader_->core->segment->why_foreign();
@@ -358,22 +359,19 @@ void TrajectoryBatch::fill_versions(std::span<std::int64_t> out) const noexcept 
     }
 }
 
-// The version first: what is begun with the credit that comes back is begun with it.
+// Raises the version first: rollouts begun with the returned credit begin with the new version.
 void TrajectoryBatch::ack(std::uint64_t step) noexcept {
     if (!is_open() || reader_->is_foreign()) return;
     layout::BoardState& board = reader_->board.state();
-    std::uint64_t version = board.version.load(std::memory_order_relaxed);
-    while (version < step &&
-           !board.version.compare_exchange_weak(version, step, std::memory_order_acq_rel)) {
-    }
+    reader_->board.raise_version(step);
     PENSTOCK_CRASH_POINT("trajectories.ack.version");
     for (HeldGroup& group : groups_) {
         group.ack();
         PENSTOCK_CRASH_POINT("trajectories.ack.group");
     }
-    board.batches.fetch_add(1, std::memory_order_relaxed);
-    board.groups.fetch_add(groups_.size(), std::memory_order_relaxed);
-    board.sequences.fetch_add(lengths_.size(), std::memory_order_relaxed);
+    detail::fetch_add_relaxed(board.batches, 1);
+    detail::fetch_add_relaxed(board.groups, groups_.size());
+    detail::fetch_add_relaxed(board.sequences, lengths_.size());
     reader_->board.credit_signal().notify();
     forget();
 }
@@ -382,8 +380,8 @@ void TrajectoryBatch::nack() noexcept {
     if (!is_open()) return;
     keep_restored();
     const auto reader = reader_;
-    forget();  // deliveries give themselves back
-    // One that came back too often is set aside, and on its way no more.
+    forget();  // the deliveries nack themselves
+    // A group that became a dead letter is no longer work in progress: credit may be free.
     if (reader != nullptr && !reader->is_foreign()) reader->board.credit_signal().notify();
 }
 
@@ -396,15 +394,15 @@ void TrajectoryBatch::untake() noexcept {
 
 void TrajectoryBatch::dead_letter(std::size_t index) noexcept {
     if (!is_open() || index >= groups_.size()) return;
-    if (reader_->is_foreign()) return untake();  // nothing in the queue is ours
+    if (reader_->is_foreign()) return untake();  // this process owns nothing in the queue
     groups_[index].dead_letter();
-    reader_->board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
+    detail::fetch_add_relaxed(reader_->board.state().dead_lettered, 1);
     const auto reader = reader_;
     untake();
-    reader->board.credit_signal().notify();  // it is on its way no more
+    reader->board.credit_signal().notify();  // it is no longer work in progress
 }
 
-// What an earlier life left has no place in the queue: it stays with the reader.
+// Restored groups have no slot in the queue: they go back to the reader.
 void TrajectoryBatch::keep_restored() noexcept {
     if (reader_ == nullptr) return;
     for (HeldGroup& group : groups_) {

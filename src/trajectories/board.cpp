@@ -6,6 +6,7 @@
 #include <map>
 
 #include "segment/hash.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -14,10 +15,6 @@ using layout::BoardParticipant;
 using layout::GroupTag;
 using layout::Load;
 using layout::SlotState;
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kSeqCst = std::memory_order_seq_cst;
 
 void add(Load& sum, const Load& more) noexcept {
     sum.groups += more.groups;
@@ -25,7 +22,7 @@ void add(Load& sum, const Load& more) noexcept {
 }
 
 double real(const std::atomic<std::uint64_t>& word) noexcept {
-    return std::bit_cast<double>(word.load(kRelaxed));
+    return std::bit_cast<double>(load_relaxed(word));
 }
 
 // Hostile settings must not become undefined arithmetic.
@@ -36,7 +33,7 @@ double sane(double value) noexcept {
 std::string name_of(const BoardParticipant& participant) {
     std::string name;
     for (const auto& word : participant.name) {
-        std::uint64_t letters = word.load(kRelaxed);
+        std::uint64_t letters = load_relaxed(word);
         for (unsigned i = 0; i < sizeof letters && (letters & 0xFFU) != 0; ++i, letters >>= 8U) {
             name += static_cast<char>(letters & 0xFFU);
         }
@@ -59,32 +56,39 @@ void Board::check(const QueueView& view) {
     }
 }
 
-void Board::sign(const EnvironmentOptions& environment) noexcept {
-    BoardParticipant& participant = own();
-    participant.environment.store(0, kRelease);
-    participant.running.store(0, kSeqCst);
-    participant.asking.store(0, kSeqCst);
-    participant.weight.store(std::bit_cast<std::uint64_t>(environment.weight), kRelaxed);
-    participant.min_share.store(std::bit_cast<std::uint64_t>(environment.min_share), kRelaxed);
-    participant.group_size.store(environment.group_size, kRelaxed);
-    for (std::size_t word = 0; word < BoardParticipant::kNameWords; ++word) {
-        const std::size_t begin = std::min(word * 8, environment.name.size());
-        participant.name[word].store(
-            application_word(std::string_view(environment.name).substr(begin, 8)), kRelaxed);
+// pairs with: the acquire loads of version: what a trainer did before is seen with it
+void Board::raise_version(std::uint64_t version) noexcept {
+    std::uint64_t seen = load_relaxed(state().version);
+    while (seen < version && !cas_acq_rel(state().version, seen, version)) {
     }
-    // pairs with: the acquire in is_living()
-    participant.environment.store(environment_hash(environment.name), kRelease);
 }
 
-// Groups that were put and are not acknowledged: use(tag).
+void Board::sign(const EnvironmentOptions& environment) noexcept {
+    BoardParticipant& participant = own();
+    store_release(participant.environment, 0);
+    store_seq_cst(participant.running, 0);
+    store_seq_cst(participant.asking, 0);
+    store_relaxed(participant.weight, std::bit_cast<std::uint64_t>(environment.weight));
+    store_relaxed(participant.min_share, std::bit_cast<std::uint64_t>(environment.min_share));
+    store_relaxed(participant.group_size, environment.group_size);
+    for (std::size_t word = 0; word < BoardParticipant::kNameWords; ++word) {
+        const std::size_t begin = std::min(word * 8, environment.name.size());
+        store_relaxed(participant.name[word],
+                      application_word(std::string_view(environment.name).substr(begin, 8)));
+    }
+    // pairs with: the acquire in is_living()
+    store_release(participant.environment, environment_hash(environment.name));
+}
+
+// Calls use(tag) for every group that was put and is not acknowledged.
 template <typename Use>
 void Board::for_each_waiting(Use&& use) const noexcept {
     for (std::uint64_t index = 0; index < view_.shape().slots; ++index) {
         const layout::QueueSlot& slot = view_.slot(index);
-        const SlotState state = layout::decode_slot(slot.word.load(kAcquire)).state;
+        const SlotState state = layout::decode_slot(load_acquire(slot.word)).state;
         const bool is_there =
             state == SlotState::Ready || state == SlotState::Taken || state == SlotState::Returned;
-        if (is_there) use(layout::decode_tag(slot.tag.load(kRelaxed)));
+        if (is_there) use(layout::decode_tag(load_relaxed(slot.tag)));
     }
 }
 
@@ -94,21 +98,21 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
     for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
         const BoardParticipant& participant = participants_[place];
-        // First what is asked for, then what runs, then the slots: work moves in that order, so
-        // what moves meanwhile is seen twice and never missed.
+        // Reads `asking` first, then `running`, then the slots: work moves in that order, so work
+        // that moves meanwhile is seen twice and never missed.
         // pairs with: the stores in try_begin() and in WriterState::hand_over()
-        const Load asking = layout::decode_load(participant.asking.load(kSeqCst));
-        const Load running = layout::decode_load(participant.running.load(kSeqCst));
+        const Load asking = layout::decode_load(load_seq_cst(participant.asking));
+        const Load running = layout::decode_load(load_seq_cst(participant.running));
         if (asking.groups != 0 && place != self) {
             census.has_asker = true;
             census.has_earlier_asker = census.has_earlier_asker || place < self;
         }
         add(census.total, asking);
         add(census.total, running);
-        const std::uint64_t hash = participant.environment.load(kAcquire);
+        const std::uint64_t hash = load_acquire(participant.environment);
         bool is_first = true;  // of its environment: a weight counts once
         for (unsigned other = 0; other < place && is_first; ++other) {
-            is_first = !is_living(other) || participants_[other].environment.load(kAcquire) != hash;
+            is_first = !is_living(other) || load_acquire(participants_[other].environment) != hash;
         }
         const double weight = sane(real(participant.weight));
         if (is_first) census.weights += weight;
@@ -121,7 +125,7 @@ Board::Census Board::take_census(std::uint64_t environment) const noexcept {
         if (is_first) census.own_weight = weight;
         census.own_share = std::max(census.own_share, sane(real(participant.min_share)));
         census.own_group_size =
-            std::max(census.own_group_size, participant.group_size.load(kRelaxed));
+            std::max(census.own_group_size, load_relaxed(participant.group_size));
     }
     census.dead_letters = count_dead_letters(view_);
     for_each_waiting([&](const GroupTag& tag) {
@@ -136,7 +140,8 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const auto left = [](std::uint64_t limit, std::uint64_t used) {
         return limit > used ? limit - used : 0;
     };
-    // What others have as their minimum is theirs; a weight divides the rest, unless all are stuck.
+    // Other environments' minimums are theirs; weights divide the rest, unless the shortage says
+    // otherwise.
     const double rest = 1 - std::min(census.other_shares, 1.0);
     const double weight = census.weights > 0 ? census.own_weight / census.weights : 1;
     const double part = shortage == 0 ? std::min(weight, rest) : rest;
@@ -152,10 +157,10 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     const std::uint64_t slots = left(view_.shape().slots, census.dead_letters);
     std::uint64_t groups =
         std::min(left(slots, census.total.groups), left(part_of(slots, 1), census.own.groups));
-    const std::uint64_t staleness = state().max_staleness.load(kRelaxed);
+    const std::uint64_t staleness = load_relaxed(state().max_staleness);
     if (staleness == kUnlimited) return groups;
     const std::uint64_t batch =
-        std::min(state().batch_sequences.load(kAcquire), layout::kMaxSequences);
+        std::min(load_acquire(state().batch_sequences), layout::kMaxSequences);
     const std::uint64_t beyond =
         shortage == 0 ? 0 : std::min(shortage - layout::kStuck, layout::kMaxSequences);
     const std::uint64_t window = (std::min(staleness, layout::kMaxSequences) + 1) * batch + beyond;
@@ -163,8 +168,9 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
     std::uint64_t sequences =
         std::min(left(window, census.total.sequences),
                  left(std::min(part_of(window, least), window), census.own.sequences));
-    // Where parts don't count, several others can have used up what is its minimum together.
-    // Without it no batch is formed, and more room for all would only bring more of the others'.
+    // While parts are ignored, several other environments can have used up this one's minimum
+    // together. Without that minimum no batch is formed, and more room for all would only bring
+    // more groups of the others.
     if (shortage != 0 && minimum > 0) {
         sequences =
             std::max(sequences, left(share_of(minimum, window, least), census.own.sequences));
@@ -173,12 +179,12 @@ std::uint64_t Board::room(const Census& census, std::uint64_t group_size,
 }
 
 std::uint64_t Board::credit(std::uint64_t environment, std::uint64_t group_size) const {
-    return room(take_census(environment), group_size, state().shortage.load(kAcquire));
+    return room(take_census(environment), group_size, load_acquire(state().shortage));
 }
 
 Board::Appetite Board::appetite() const {
     Appetite appetite;
-    const std::uint64_t shortage = state().shortage.load(kAcquire);
+    const std::uint64_t shortage = load_acquire(state().shortage);
     for (const EnvironmentStats& environment : living()) {
         const Census census = take_census(environment_hash(environment.name));
         const std::uint64_t size = std::max<std::uint64_t>(environment.group_size, 1);
@@ -190,37 +196,39 @@ Board::Appetite Board::appetite() const {
     return appetite;
 }
 
-// A writer announces its request first and looks then: of two at once at least one sees the other,
-// and what is seen counts as taken. If both do, the one in the earlier place looks again; the other
-// withdraws and is told no, although there may be room: it is woken when that is known, or looks
-// again. But a woken writer wakes none in turn unless it got credit: where there is none to be had,
-// or where one stopped while asking, they would wake each other without end.
+// A writer announces its request, then takes the census: of two writers at once at least one sees
+// the other, and a request that is seen counts as granted. If both see each other, the one in the
+// lower slot looks again; the other withdraws and gets no credit, although there may be room: it is
+// woken when that is known, or looks again. A woken writer that gets no credit wakes no other:
+// without credit, or while a process is stopped in this step, writers would wake each other without
+// end.
 bool Board::try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept {
     constexpr unsigned kLooks = 4;
     BoardParticipant& participant = own();
     const std::uint64_t load = layout::encode_load({1, group_size});
-    participant.asking.store(load, kSeqCst);
+    store_seq_cst(participant.asking, load);
     PENSTOCK_CRASH_POINT("trajectories.begin.asking");
     bool is_begun = false;
     bool has_met = false;
     for (unsigned look = 0; look < kLooks && !is_begun; ++look) {
         Census census = take_census(environment);
-        const Load own = {1, group_size};  // is in the census
+        const Load own = {1, group_size};  // counted in the census
         census.total.groups -= std::min(census.total.groups, own.groups);
         census.total.sequences -= std::min(census.total.sequences, own.sequences);
         census.own.groups -= std::min(census.own.groups, own.groups);
         census.own.sequences -= std::min(census.own.sequences, own.sequences);
-        is_begun = room(census, group_size, state().shortage.load(kAcquire)) > 0;
+        is_begun = room(census, group_size, load_acquire(state().shortage)) > 0;
         has_met = has_met || census.has_asker;
         if (!is_begun && (census.has_earlier_asker || !census.has_asker)) break;
     }
     if (is_begun) {
-        // Before the question is taken back: others see one or the other.
-        participant.running.fetch_add(load, kSeqCst);
+        // Before `asking` is cleared, so that others see at least one of the two.
+        fetch_add_seq_cst(participant.running, load);
         PENSTOCK_CRASH_POINT("trajectories.begin.running");
     }
-    participant.asking.store(0, kSeqCst);
-    if (has_met && (is_begun || wakes)) credit_.notify();  // it may have withdrawn because of us
+    store_seq_cst(participant.asking, 0);
+    // the other writer may have withdrawn because of this request
+    if (has_met && (is_begun || wakes)) credit_.notify();
     return is_begun;
 }
 
@@ -231,8 +239,8 @@ EnvironmentStats Board::describe(unsigned place) const {
     stats.writers = 1;
     stats.weight = real(participant.weight);
     stats.min_share = real(participant.min_share);
-    stats.group_size = participant.group_size.load(kRelaxed);
-    const Load running = layout::decode_load(participant.running.load(kSeqCst));
+    stats.group_size = load_relaxed(participant.group_size);
+    const Load running = layout::decode_load(load_seq_cst(participant.running));
     stats.running_groups = running.groups;
     stats.running_sequences = running.sequences;
     return stats;
@@ -260,7 +268,7 @@ std::vector<EnvironmentStats> Board::living() const {
 bool Board::is_idle() const noexcept {
     for (unsigned place = 0; place < view_.shape().participants; ++place) {
         if (!is_living(place)) continue;
-        if (participants_[place].running.load(kSeqCst) != 0) return false;
+        if (load_seq_cst(participants_[place].running) != 0) return false;
     }
     return true;
 }
@@ -271,7 +279,7 @@ std::vector<EnvironmentStats> Board::environments() const {
     for (std::size_t at = 0; at < found.size(); ++at) {
         places.emplace(environment_hash(found[at].name), at);
     }
-    // Of environments that are gone only the hash is known.
+    // Of environments that have left only the hash is known.
     EnvironmentStats gone;
     for_each_waiting([&](const GroupTag& tag) {
         const auto place = places.find(tag.environment);

@@ -1,9 +1,10 @@
-// The accounts of a queue of trajectories: its environments, what is on the way, and whether
+// The accounts of a queue of trajectories: its environments, the work in progress, and whether
 // another rollout may begin.
 //
-// What is on the way is never counted up and down in one word, which a death between two steps
-// would falsify for ever. It is looked at: what runs stands with the writer that began it, and is
-// void when that one is dead; what was put stands in the Queue's slots until it is acknowledged.
+// Work in progress is never counted up and down in one word, which a death between two steps would
+// falsify for ever. It is summed on request: what runs stands in the words of the writer that began
+// it, and is void when that writer is dead; what was put stands in the Queue's slots until it is
+// acknowledged.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "penstock/trajectories.hpp"
 #include "queue/core.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/layout.hpp"
 
 namespace penstock::detail {
@@ -22,12 +24,12 @@ std::uint64_t environment_hash(std::string_view name) noexcept;
 
 class Board {
 public:
-    // The caller keeps the core.
+    // The core must outlive the board.
     explicit Board(QueueCore& core) noexcept
         : Board(core.view, core.segment->has_asymmetric_fence()) {
         core_ = &core;
     }
-    // To look at only.
+    // Read-only, for inspection.
     explicit Board(const QueueView& view, bool asymmetric = false) noexcept
         : view_(view), head_(reinterpret_cast<layout::BoardHead*>(view.application())),
           participants_(reinterpret_cast<layout::BoardParticipant*>(view.application() +
@@ -41,40 +43,43 @@ public:
     static void check(const QueueView& view);
 
     [[nodiscard]] layout::BoardState& state() const noexcept { return head_->state; }
+    // Raises the policy's version; a lower one changes nothing.
+    void raise_version(std::uint64_t version) noexcept;
     [[nodiscard]] Signal& credit_signal() noexcept { return credit_; }
 
-    // The caller's own place, which is not a producer's yet.
+    // Fills in the caller's own slot, before it becomes a producer.
     void sign(const EnvironmentOptions& environment) noexcept;
     [[nodiscard]] layout::BoardParticipant& own() const noexcept {
         return participants_[core_->self];
     }
 
-    // One for each environment that lives or has something on the way, by name; those that are gone
-    // and unknown by name are left out of it, but not of total().
+    // One for each environment that lives or has work in progress, by name; environments that have
+    // left and whose name is unknown are missing here, but counted in total().
     [[nodiscard]] std::vector<EnvironmentStats> environments() const;
-    // The minimum shares of the living, for the trainer.
+    // Living environments with their minimum shares, for the trainer.
     [[nodiscard]] std::vector<EnvironmentStats> living() const;
-    // No living environment has a rollout running.
+    // Whether no living environment has a rollout running.
     [[nodiscard]] bool is_idle() const noexcept;
 
-    // Rollouts of `group_size` sequences that the environment of that place could begin now.
+    // Rollouts of `group_size` sequences that the environment of that slot could begin now.
     [[nodiscard]] std::uint64_t credit(std::uint64_t environment, std::uint64_t group_size) const;
-    // Begins one if it may: adds it to own().running. Only one thread of a process at a time.
-    // `wakes` the writers that it kept from beginning: at the first of several tries only.
+    // Begins a rollout if credit allows: adds it to own().running. One thread of a process at a
+    // time. `wakes`: also wakes writers that this request kept from beginning; at the first of
+    // several tries only.
     bool try_begin(std::uint64_t environment, std::uint64_t group_size, bool wakes) noexcept;
 
-    // Whether credit keeps anybody from beginning, for a trainer that waits.
+    // What keeps environments from beginning rollouts, for a trainer that waits.
     struct Appetite {
-        bool has_refused = false;      // an environment lives that has none
-        bool has_room = false;         // one has some, or would have it if parts did not count
+        bool has_refused = false;      // some living environment has no credit
+        bool has_room = false;         // some has credit, or would have it if parts were ignored
         std::uint64_t on_the_way = 0;  // sequences
     };
     [[nodiscard]] Appetite appetite() const;
 
 private:
-    // What is on the way and which environments count, seen once.
+    // Work in progress and the environments that count, at one moment.
     struct Census {
-        layout::Load total;  // of all environments, with those that are being asked for
+        layout::Load total;  // of all environments, including what is being asked for
         layout::Load own;    // of the one environment
         double weights = 0;  // of all living environments, each counted once
         double own_weight = 0;
@@ -82,16 +87,16 @@ private:
         double other_shares = 0;  // minimum shares of the other living environments
         std::uint64_t own_group_size = 0;
         std::uint64_t dead_letters = 0;  // slots that no group can have
-        bool has_earlier_asker = false;  // in a place before ours
-        bool has_asker = false;          // besides ours
+        bool has_earlier_asker = false;  // in a lower slot
+        bool has_asker = false;          // another writer asks
     };
     [[nodiscard]] Census take_census(std::uint64_t environment) const noexcept;
-    // How many more of that size there is room for; what is asked for counts as taken.
+    // Rollouts of that size that there is room for; what is being asked for counts as taken.
     [[nodiscard]] std::uint64_t room(const Census& census, std::uint64_t group_size,
                                      std::uint64_t shortage) const noexcept;
     [[nodiscard]] bool is_living(unsigned place) const noexcept {
-        return view_.participant(place).role.load(std::memory_order_seq_cst) != 0 &&
-               participants_[place].environment.load(std::memory_order_acquire) != 0;
+        return load_seq_cst(view_.participant(place).role) != 0 &&
+               load_acquire(participants_[place].environment) != 0;
     }
     template <typename Use>
     void for_each_waiting(Use&& use) const noexcept;

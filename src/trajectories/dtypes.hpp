@@ -1,4 +1,4 @@
-// What a column may be stored as.
+// Dtypes that a column may have.
 #pragma once
 
 #include "penstock/codec.hpp"
@@ -31,8 +31,8 @@ constexpr bool is_real_or_integer(codec::DType dtype) noexcept {
     return is_real(dtype) || is_integer(dtype);
 }
 
-// Holds every value of both; of integers Int32 or Int64, of real numbers Float32 or Float64, unless
-// both are the same.
+// A type that holds every value of both: the type itself if they are equal, otherwise Int32 or
+// Int64 for integers, and Float32 or Float64 for real numbers.
 constexpr codec::DType widest(codec::DType one, codec::DType other) noexcept {
     using enum codec::DType;
     if (one == other) return one;

@@ -1,5 +1,5 @@
 // A kernel for each pair of dtypes, chosen once for a column. Values are loaded and stored by
-// memcpy: what lies in a restored message, or in a caller's row, need not be aligned.
+// memcpy: those of a restored message, or of a caller's row, need not be aligned.
 #include "trajectories/fill.hpp"
 
 #include <bit>
@@ -15,7 +15,7 @@ namespace {
 
 using codec::DType;
 
-// How a 16-bit float is widened; both ways are exact.
+// Layout of a 16-bit float, to widen it; both conversions are exact.
 struct Half {
     std::uint16_t bits;
     [[nodiscard]] float value() const noexcept {
@@ -56,12 +56,12 @@ bool copy_same(std::byte* to, const std::byte* from, std::size_t count) noexcept
     return true;
 }
 
-// No branch in the loop: whether all fitted is asked at its end.
+// No branch in the loop: misfits are collected and reported at its end.
 template <typename To, typename From>
 bool copy_integers(std::byte* to, const std::byte* from, std::size_t count) noexcept {
     std::int64_t lost = 0;
     for (std::size_t at = 0; at < count; ++at) {
-        const std::int64_t value{load<From>(from, at)};  // sign and all: it is a number
+        const std::int64_t value{load<From>(from, at)};  // widened with its sign
         const auto kept = static_cast<To>(value);
         lost |= static_cast<std::int64_t>(kept) ^ value;
         store(to, at, kept);

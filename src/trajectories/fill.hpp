@@ -1,4 +1,4 @@
-// Values of a column, from where they were put to where the trainer wants them.
+// Copies a column's values from a message into the trainer's array, and converts them.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace penstock::detail {
 
 // Copies `count` values. False: one of them does not fit into `to`.
 using CopyValues = bool (*)(std::byte* to, const std::byte* from, std::size_t count) noexcept;
-// How values of `from` become values of `to`; null if that is not offered.
+// The kernel from `from` to `to`; null if that conversion is not offered.
 CopyValues copy_values(codec::DType to, codec::DType from) noexcept;
 
 // Fills `count` values with `value`, rounded to what `dtype` can hold.

@@ -1,6 +1,7 @@
-// Subset sums as bit sets, a set for each share: bit n says that n sequences can be made of what
-// is left of it. The shares meet only in their sum, so one table a share and one convolution tell
-// whether a choice made so far can still be completed; with that the oldest is taken greedily.
+// Subset sums as bit sets, one set for each share: bit n says that n sequences can be made of the
+// candidates left in it. Shares interact only through the total, so one table for each share and
+// one convolution tell whether a choice made so far can still be completed; with that the oldest
+// candidates are taken greedily.
 #include "trajectories/former.hpp"
 
 #include <algorithm>
@@ -20,7 +21,7 @@ public:
     }
     void add(std::uint64_t sum) noexcept { words_[sum / 64] |= std::uint64_t{1} << (sum % 64); }
 
-    // Adds every sum of `other`, larger by `by`, as far as the limit.
+    // Adds every sum of `other`, increased by `by`, up to the limit.
     void add_shifted(const Sums& other, std::uint64_t by) noexcept {
         if (by > limit_) return;
         const std::size_t skip = by / 64;
@@ -89,7 +90,7 @@ private:
         return at == candidates_.size() ? nothing_ : reachable_[at];
     }
 
-    // What is chosen, with some of what is left of each share, makes a batch.
+    // Whether the choice so far, with some of the candidates left, makes a batch.
     [[nodiscard]] bool is_completable() const {
         Sums whole(nothing_);
         for (std::size_t share = 0; share < minima_.size(); ++share) {
@@ -107,13 +108,13 @@ private:
     std::uint64_t sequences_;
     std::span<const std::uint64_t> minima_;
     std::vector<std::uint64_t> chosen_;  // sequences, of each share
-    std::vector<std::size_t> next_;      // of each share, the first candidate not decided on
+    std::vector<std::size_t> next_;      // of each share, the first undecided candidate
     Sums nothing_;
-    std::vector<Sums> reachable_;         // by this candidate and those of its share behind it
+    std::vector<Sums> reachable_;         // with this candidate and later ones of its share
     std::vector<std::size_t> following_;  // of the same share
 };
 
-// The usual case: the oldest ones fill it as they come.
+// The common case: the oldest candidates fill the batch in order.
 bool take_oldest(std::span<const Candidate> candidates, std::uint64_t sequences,
                  std::span<const std::uint64_t> minima, std::vector<std::uint32_t>& chosen) {
     std::vector<std::uint64_t> of_share(minima.size());

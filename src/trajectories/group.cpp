@@ -28,8 +28,8 @@ constexpr std::array<std::string_view, kColumns> kNames = {"tokens",
                                                            "distill_token_ids",
                                                            "distill_logprobs"};
 constexpr std::int64_t kFormat = 1;
-constexpr std::size_t kMaxShown = 64;  // bytes of a text of the message, in a sentence
-// Optional, of any type, and of no concern to a batch.
+constexpr std::size_t kMaxShown = 64;  // bytes of a message's text that are quoted in an error
+// Optional keys of any type, which batches ignore.
 constexpr std::array<std::string_view, 8> kRest = {
     "env_id",    "environment_id",  "messages", "generation_params",
     "overrides", "group_overrides", "images",   "plain"};
@@ -48,7 +48,7 @@ std::string shape_text(const TensorView& tensor) {
     return text + ")";
 }
 
-// Walks the map once, keeps what it finds, and compares it at the end.
+// Walks the map once, keeps what it finds, and checks it for consistency at the end.
 class GroupReader {
 public:
     explicit GroupReader(GroupView& group) : group_(group) {}
@@ -292,7 +292,7 @@ std::uint64_t GroupView::longest() const noexcept {
 }
 
 std::string GroupView::title() const {
-    // Both are another process's words.
+    // Both texts come from another process.
     const auto quoted = [](const std::string& text) {
         return "'" + detail::printable(detail::cut(text, kMaxShown)) + "'";
     };

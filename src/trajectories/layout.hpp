@@ -39,14 +39,14 @@ constexpr Load decode_load(std::uint64_t word) noexcept {
 
 inline constexpr std::uint64_t kStuck = 1;
 
-// What the trainer says. `max_staleness` never changes.
+// The trainers' words. `max_staleness` never changes.
 struct alignas(kApart) BoardState {
-    std::atomic<std::uint64_t> version;          // only grows; by any trainer; acquire and release
-    std::atomic<std::uint64_t> batch_sequences;  // 0: no trainer has come yet
+    std::atomic<std::uint64_t> version;  // by any trainer: ack(), set_version(). Acquire / release
+    std::atomic<std::uint64_t> batch_sequences;  // 0: no trainer has attached yet
     std::atomic<std::uint64_t> max_staleness;
     std::atomic<std::uint64_t> next_env_id;
-    // 0, or kStuck and sequences that don't count, because nothing runs and what waits makes no
-    // batch: then parts by weight don't count either. By the trainer.
+    // 0, or kStuck + sequences that don't count against the window; parts by weight don't count
+    // then either. Set by a trainer when nothing runs and the waiting groups make no batch.
     std::atomic<std::uint64_t> shortage;
     std::atomic<std::uint64_t> batches;  // for people, as are the next ones; relaxed
     std::atomic<std::uint64_t> groups;
@@ -57,15 +57,16 @@ struct alignas(kApart) BoardState {
 };
 static_assert(sizeof(BoardState) == kApart);
 
-// One environment's writer; valid while the Queue's participant of that place is a producer.
-// Written by it alone.
+// One environment's writer; valid while the Queue's participant in that slot is a producer. Written
+// by that participant alone.
 struct alignas(kApart) BoardParticipant {
     static constexpr std::size_t kNameWords = 8;
 
     std::atomic<std::uint64_t> environment;  // hash of its name; 0: none. Release / acquire
-    std::atomic<std::uint64_t> running;      // Load with credit, not put yet; seq_cst, see Board
-    std::atomic<std::uint64_t> asking;       // Load that credit is being looked for; seq_cst
-    std::atomic<std::uint64_t> weight;       // a double's bits, as is the next; relaxed
+    // Load begun with credit and not put yet; seq_cst, see Board
+    std::atomic<std::uint64_t> running;
+    std::atomic<std::uint64_t> asking;  // Load for which credit is requested; seq_cst
+    std::atomic<std::uint64_t> weight;  // a double's bits, as is the next; relaxed
     std::atomic<std::uint64_t> min_share;
     std::atomic<std::uint64_t> group_size;
     std::atomic<std::uint64_t> name[kNameWords];  // zero padded

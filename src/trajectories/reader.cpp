@@ -1,6 +1,8 @@
-// The trainer's side: the public face of TrajectoryReader.
+// The trainer's side: the public interface of TrajectoryReader.
 #include <utility>
 
+#include "segment/closed_handle.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/search.hpp"
 
 namespace penstock {
@@ -11,13 +13,13 @@ using detail::ReaderState;
 namespace {
 
 Status closed() noexcept {
-    return Status::closed_here("this trajectory reader is closed; attach anew");
+    return detail::closed_handle("trajectory reader");
 }
 
 std::shared_ptr<ReaderState> join(Queue queue, std::uint64_t sequences) {
     auto state = std::make_shared<ReaderState>(std::move(queue), sequences);
-    state->board.state().batch_sequences.store(sequences, std::memory_order_release);
-    state->board.credit_signal().notify();  // writers that waited for a trainer
+    detail::store_release(state->board.state().batch_sequences, sequences);
+    state->board.credit_signal().notify();  // wakes writers that waited for a trainer
     return state;
 }
 
@@ -51,7 +53,7 @@ Result<TrajectoryBatch> TrajectoryReader::next_batch(const BatchRequest& request
 
 bool TrajectoryReader::is_ready() const noexcept {
     if (state_ == nullptr) return false;
-    if (state_->is_foreign()) return state_->core->segment->is_lost();  // next_batch() says so
+    if (state_->is_foreign()) return state_->core->segment->is_lost();  // next_batch() reports it
     return detail::may_find_batch(state_);
 }
 
@@ -84,15 +86,15 @@ Status TrajectoryReader::restore(std::vector<std::byte> message) {
     return Status::ok();
 }
 
-void TrajectoryReader::set_version(std::uint64_t version) noexcept {
+void TrajectoryReader::raise_version(std::uint64_t version) noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
-    state_->board.state().version.store(version, std::memory_order_release);
+    state_->board.raise_version(version);
     state_->board.credit_signal().notify();
 }
 
 void TrajectoryReader::limit_tokens(std::uint64_t max_tokens) noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
-    state_->board.state().max_tokens.store(max_tokens, std::memory_order_relaxed);
+    detail::store_relaxed(state_->board.state().max_tokens, max_tokens);
 }
 
 std::vector<std::string> TrajectoryReader::take_notices() {
@@ -110,7 +112,7 @@ Result<std::uint64_t> TrajectoryReader::drop_waiting() try {
 }
 
 std::uint64_t TrajectoryReader::version() const noexcept {
-    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+    return state_ == nullptr ? 0 : detail::load_acquire(state_->board.state().version);
 }
 
 std::uint64_t TrajectoryReader::sequences() const noexcept {
@@ -165,14 +167,15 @@ std::uint64_t TrajectoryReader::discard() noexcept {
     dropped += state_->held.size();
     state_->held.clear();
     ++state_->changes;
-    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
+    state_->board.credit_signal().notify();  // after the end, so that waiters for credit see it
     return dropped;
 }
 
 void TrajectoryReader::close() noexcept {
     if (state_ == nullptr) return;
     state_->queue.close();
-    if (!state_->is_foreign()) state_->board.credit_signal().notify();  // it may be the end
+    // leaving may end the stream
+    if (!state_->is_foreign()) state_->board.credit_signal().notify();
     state_.reset();
 }
 

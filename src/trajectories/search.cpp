@@ -8,17 +8,16 @@
 
 #include "os/clock.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/former.hpp"
 
 namespace penstock::detail {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-
-// One call of next_batch(): the reader, and what is asked of it.
+// One call of next_batch(): the reader's state and the request.
 //
-// The groups that wait are looked at where they lie, and taken only once they make a batch: so a
-// trainer that waits holds nothing. One trainer at a time collects, the first in the queue's line.
+// Waiting groups are inspected in their slots, and taken only when they make a batch: so a trainer
+// that waits holds nothing. One trainer at a time searches: the first in the queue's line.
 class Search {
 public:
     Search(std::shared_ptr<ReaderState> state, const BatchRequest& request)
@@ -30,7 +29,7 @@ public:
         Leaving leaving{core_};
         const bool has_place = core_.line.has_joined();
         if (!has_place) core_.line.arrive(true);
-        core_.reap();  // what they had comes before what waits, and they wait for nothing
+        core_.reap();  // their messages come before waiting ones, and their requests are void
         core_.line.watch();
         if (is_turn()) {
             if (state_->is_foreign()) return core_.segment->why_foreign();
@@ -38,7 +37,7 @@ public:
         }
         if (wait.deadline.is_try()) {
             if (is_turn()) allow_more_if_stuck();
-            leaving.is_due = !has_place;  // another wait() goes on with the place in the line
+            leaving.is_due = !has_place;  // another wait() continues with this request in the line
             return Status(ErrorCode::Timeout, no_fill());
         }
         core_.line.join(sequences_);
@@ -46,13 +45,13 @@ public:
         for (;;) {
             const WaitEnd end = wait_for_news(slice_of(wait, slice));
             if (is_called_off(end)) return core_.explain_no_message(end);
-            // Without news too: an environment with a minimum share may have gone.
+            // Looks even without news: an environment with a minimum share may have left.
             if (core_.line.is_first()) {
                 if (auto found = attempt()) return *std::move(found);
             }
             slice = end == WaitEnd::Ready ? kFirstSlice : longer(slice);
             WaitEnd over = WaitEnd::Ready;
-            if (end == WaitEnd::Ready) {  // there was news, and it made no batch
+            if (end == WaitEnd::Ready) {  // there was news, but no batch
                 over = core_.closing.is_cancelled() ? WaitEnd::Cancelled : end_of_wait(wait);
             } else if (wait.deadline.has_passed(Clock::now())) {
                 over = WaitEnd::Timeout;
@@ -62,12 +61,12 @@ public:
         }
     }
 
-    // Until another run() may find more than the last one did. The place in the line stays with the
-    // reader for that run, unless the wait was in vain.
+    // Waits until another run() may find more than the last one did. The request stays in the line
+    // for that run, unless the wait was in vain.
     Status wait(const Wait& wait) {
         if (!core_.line.has_joined()) core_.line.arrive(true);
         core_.line.join(sequences_);
-        if (state_->fruitless) {  // what has come since then is news
+        if (state_->fruitless) {  // later arrivals are news
             look();
             sight_ = state_->fruitless->sight;
             changes_ = state_->fruitless->changes;
@@ -85,7 +84,7 @@ public:
         }
     }
 
-    // Whether there is anything that the last search did not see in vain.
+    // Whether anything is waiting that the last search has not considered.
     [[nodiscard]] bool may_find() {
         if (state_->fruitless) {
             sight_ = state_->fruitless->sight;
@@ -98,7 +97,7 @@ public:
         return has_any || !state_->held.empty();
     }
 
-    // The groups that the last search has left where they were, as they lie.
+    // Copies the groups that the last search left waiting.
     void copy_left(std::vector<std::vector<std::byte>>& messages) {
         look();
         for (const Seen& seen : seen_) {
@@ -110,7 +109,7 @@ public:
         }
     }
 
-    // What no trainer holds. Once through the queue, and without a batch.
+    // Drops every group that no trainer holds. One pass through the queue, without a batch.
     std::uint64_t drop_waiting() {
         core_.reap();
         request_.lookahead = std::numeric_limits<std::uint64_t>::max();
@@ -119,7 +118,7 @@ public:
         for (const Seen& seen : seen_) {
             if (seen.is_restored) continue;
             Result<Delivery> delivery = QueueAccess::take_seen(state_->core, seen.index, seen.word);
-            if (!delivery) continue;  // another trainer was quicker, or it was set aside
+            if (!delivery) continue;  // taken by another trainer, or a dead letter now
             delivery->ack();
             ++dropped;
         }
@@ -129,14 +128,14 @@ public:
             state_->held.clear();
             ++state_->changes;
         }
-        core_.own().dropped.fetch_add(dropped, kRelaxed);
+        fetch_add_relaxed(core_.own().dropped, dropped);
         state_->board.credit_signal().notify();
         return dropped;
     }
 
 private:
-    // Short at first: a message is seen before its writer has said that the rollout has ended, so
-    // that none may run any more right after a look that found one running.
+    // Short at first: a message is visible before its writer has taken it off `running`, so a look
+    // that finds a rollout running may be outdated at once.
     static constexpr Clock::duration kFirstSlice = std::chrono::milliseconds(1);
     static Clock::duration longer(Clock::duration slice) {
         return std::min<Clock::duration>(2 * slice, kSlice);
@@ -147,7 +146,7 @@ private:
         return slice;
     }
 
-    // By its caller, or by request_close() of the handle, which a wait reports as PeerGone.
+    // Ended by its caller, or by request_close() of the handle, which a wait reports as PeerGone.
     static bool is_called_off(WaitEnd end) noexcept {
         return end == WaitEnd::Cancelled || end == WaitEnd::PeerGone;
     }
@@ -160,12 +159,12 @@ private:
         }
     };
 
-    // A group that waits: in the queue, or restored and with the reader.
+    // A waiting group: in the queue, or restored and held by the reader.
     struct Seen {
         std::uint64_t sequences = 0;
         std::uint64_t environment = 0;  // hash of its name
         std::uint64_t begun = 0;
-        std::uint64_t order = 0;  // in the queue, or of being restored
+        std::uint64_t order = 0;  // of the queue, or of restore() calls
         std::uint64_t index = 0;  // of its slot, or in state_->held
         std::uint64_t word = 0;   // of its slot
         bool is_restored = false;
@@ -178,21 +177,21 @@ private:
         }
     };
 
-    // No request is before this one, which has joined the line or has just come.
+    // Whether no request precedes this one, which has joined the line or has just arrived.
     [[nodiscard]] bool is_turn() const noexcept {
         return core_.line.has_joined() ? core_.line.is_first() : !core_.line.is_occupied();
     }
 
-    // Ready: it is our turn, and there is something that the last look has not seen.
+    // Ready: this request is first, and there is something that the last look has not seen.
     WaitEnd wait_for_news(const Wait& wait) {
         if (core_.line.is_first()) allow_more_if_stuck();
         return core_.wait_turn(sequences_, wait, [this] { return has_news(); });
     }
 
-    // A batch, or why there will be none; nothing: more has to come.
+    // A batch, or the reason why there is none; nothing: more groups must come.
     std::optional<Result<TrajectoryBatch>> attempt() {
         state_->fruitless.reset();
-        // Each means that another went past the line.
+        // Each attempt means that another consumer took groups out of turn.
         constexpr unsigned kMaxAttempts = 10'000;
         bool has_reaped = false;  // after the end
         for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
@@ -203,10 +202,11 @@ private:
             std::vector<std::uint32_t> chosen;
             if (choose(chosen)) {
                 Result<std::vector<HeldGroup>> groups = take(chosen);
-                if (groups.code() == ErrorCode::Timeout) continue;  // others went past the line
+                // others took groups out of turn
+                if (groups.code() == ErrorCode::Timeout) continue;
                 if (!groups) return groups.status();
                 leave_others(chosen);
-                state_->board.state().shortage.store(0, std::memory_order_release);
+                store_release(state_->board.state().shortage, 0);
                 return TrajectoryBatch(*std::move(groups), request_.causal_shift, state_);
             }
             leave_others({});
@@ -221,7 +221,7 @@ private:
         return std::nullopt;
     }
 
-    // Everything that waits, in order of age.
+    // Reads all waiting groups, sorted by age.
     void look() {
         seen_.clear();
         {
@@ -246,21 +246,22 @@ private:
         if (seen_.size() > request_.lookahead) seen_.resize(request_.lookahead);
     }
 
-    // Since the last look.
+    // Whether anything has come since the last look.
     [[nodiscard]] bool has_news() const {
         if (core_.is_ended() || core_.ring.has_more(core_.head, sight_)) return true;
         const std::lock_guard lock(state_->mutex);
         return state_->changes != changes_;
     }
 
-    // Unsticking. Credit may end before the sizes of groups add up to a batch: writers and trainers
-    // would wait for each other. Where nothing runs any more, and a living writer may begin
-    // nothing, parts by weight don't count until a batch is formed; if that is not enough, what
-    // waits does not either. A pause between two rollouts is no such case: a writer with credit is
-    // waited for. But an environment that begins nothing with it, or a batch that is not
-    // acknowledged, keeps the others no longer than kStuckPatience; nor does a writer that was
-    // stopped while asking. Only the first in line says so: what it lacks keeps those behind it
-    // too.
+    // Unsticking.
+    //
+    // Credit may be used up before the sizes of groups add up to a batch: writers and trainers
+    // would wait for each other. If no rollout runs, and some living writer gets no credit, parts
+    // by weight don't count until a batch is formed; if that does not suffice, waiting groups don't
+    // count either. A pause between two rollouts is no such case: the search waits for a writer
+    // that has credit. An environment that has credit and does not use it, a batch that is not
+    // acknowledged, or a writer stopped while asking delays the others by kStuckPatience at most.
+    // Only the first trainer in line does this: later ones lack the same groups.
     void allow_more_if_stuck() {
         const Board& board = state_->board;
         if (has_news() || !board.is_idle()) return forget_stuck();
@@ -278,17 +279,17 @@ private:
         const bool is_helpless = is_all_seen && !appetite.has_room;
         const bool is_late = now - state_->stuck_since > kStuckPatience;
         auto& shortage = state_->board.state().shortage;
-        const std::uint64_t known = shortage.load(kRelaxed);
+        const std::uint64_t known = load_relaxed(shortage);
         const std::uint64_t wanted =
             is_helpless || is_late ? layout::kStuck + sequences : std::max(known, layout::kStuck);
         if (known == wanted) return;
-        shortage.store(wanted, std::memory_order_release);
+        store_release(shortage, wanted);
         state_->board.credit_signal().notify();
     }
 
     void forget_stuck() noexcept { state_->stuck_since = 0; }
 
-    // Those that lie in the queue, and are in the accounts.
+    // Sequences of groups in the queue, which the accounts count.
     [[nodiscard]] std::uint64_t queued_sequences() const noexcept {
         std::uint64_t sequences = 0;
         for (const Seen& seen : seen_) {
@@ -297,7 +298,7 @@ private:
         return sequences;
     }
 
-    // Timeout: another trainer was quicker. Corrupt: it was set aside.
+    // Timeout: another trainer has taken it. Corrupt: it is a dead letter now.
     Result<HeldGroup> take_group(const Seen& seen) {
         Result<Delivery> delivery = QueueAccess::take_seen(state_->core, seen.index, seen.word);
         if (!delivery) {
@@ -312,7 +313,7 @@ private:
                                     : group.status().message());
         const std::uint64_t sequence = delivery->sequence();
         delivery->dead_letter();
-        state_->board.credit_signal().notify();  // it is on its way no more
+        state_->board.credit_signal().notify();  // it is no longer work in progress
         return Status(ErrorCode::Corrupt, "message " + std::to_string(sequence) + " of " +
                                               quoted(state_->queue.name()) +
                                               " was set aside: " + why);
@@ -327,7 +328,7 @@ private:
             if (group.code() == ErrorCode::Timeout) continue;
             if (!group) return group.status();
             group->ack();
-            state_->board.state().dropped_stale.fetch_add(1, kRelaxed);
+            fetch_add_relaxed(state_->board.state().dropped_stale, 1);
             has_dropped = true;
         }
         if (!has_dropped) return Status::ok();
@@ -338,13 +339,13 @@ private:
 
     [[nodiscard]] bool is_stale(const Seen& seen) const noexcept {
         const layout::BoardState& board = state_->board.state();
-        const std::uint64_t staleness = board.max_staleness.load(kRelaxed);
-        const std::uint64_t version = board.version.load(std::memory_order_acquire);
+        const std::uint64_t staleness = load_relaxed(board.max_staleness);
+        const std::uint64_t version = load_acquire(board.version);
         return !seen.is_restored && staleness != kUnlimited && version > seen.begun &&
                version - seen.begun > staleness;
     }
 
-    // It would wait for ever, without a word.
+    // Without this the call would wait for ever and not say why.
     Status look_for_oversized() {
         if (request_.sets_oversized_aside) set_oversized_aside();
         for (const Seen& seen : seen_) {
@@ -375,7 +376,7 @@ private:
         look();
     }
 
-    // Of an earlier life, and with the reader.
+    // For a restored group, which the reader holds.
     void set_held_aside(std::uint64_t index, const std::string& why) {
         std::string notice;
         {
@@ -397,9 +398,9 @@ private:
         return group.group().title() + " " + why + "; it was set aside";
     }
 
-    // Why no batch can be made of a group by itself; nothing: one can.
+    // Why this group can be in no batch; empty: it can.
     [[nodiscard]] std::string unserveable(const HeldGroup& group) const {
-        const std::uint64_t most = state_->board.state().max_tokens.load(kRelaxed);
+        const std::uint64_t most = load_relaxed(state_->board.state().max_tokens);
         const std::uint64_t longest = group.group().longest();
         if (most == 0 || longest <= most) return {};
         return "has a sequence of " + std::to_string(longest) + " tokens and the trainer takes " +
@@ -414,7 +415,7 @@ private:
     Result<std::string> title_of(const Seen& seen) {
         return ask(seen, [](const GroupView& group) { return group.title(); });
     }
-    // Something that only the group itself says.
+    // Asks something that only the group's content can answer.
     template <typename Question>
     Result<std::string> ask(const Seen& seen, Question&& question) {
         if (seen.is_restored) {
@@ -429,7 +430,7 @@ private:
         return answer;
     }
 
-    // Minimum shares of the living.
+    // Minimum shares of the living environments.
     [[nodiscard]] std::map<std::string, double> shares() const {
         std::map<std::string, double> shares;
         for (const EnvironmentStats& environment : state_->board.living()) {
@@ -455,7 +456,7 @@ private:
         return sequences;
     }
 
-    // Indices into what was seen; false: no exact fill.
+    // Chooses indices into `seen_`; false: no exact fill.
     bool choose(std::vector<std::uint32_t>& chosen) {
         state_->shares = shares();
         std::vector<std::uint64_t> least(1, 0);
@@ -475,9 +476,9 @@ private:
                form_batch(candidates, sequences_, least, chosen);
     }
 
-    // A group that reached the delivery limit in batches with others should come alone now, and a
-    // batch of an exact size can seldom be one group: but it can have others that are above
-    // suspicion. If it fails again it was that one, and the others are spared.
+    // A group that reached the delivery limit within batches should be delivered alone now, but a
+    // batch of an exact size can seldom be one group. So it gets a batch whose other groups are not
+    // suspect: if that batch fails too, this group is taken to be the cause.
     bool choose_with_one_suspect(const std::vector<Candidate>& candidates,
                                  const std::vector<std::uint64_t>& least,
                                  std::vector<std::uint32_t>& chosen) const {
@@ -489,7 +490,8 @@ private:
             places.push_back(at);
             some.push_back(candidates[at]);
         }
-        if (some.size() == candidates.size()) return false;  // no other choice than among all
+        // no suspect to leave out: choose among all
+        if (some.size() == candidates.size()) return false;
         if (!form_batch(some, sequences_, least, chosen)) return false;
         for (std::uint32_t& at : chosen) at = places[at];
         return true;
@@ -500,9 +502,9 @@ private:
         return !seen.is_restored && core_.ring.must_come_alone(deliveries + 1);
     }
 
-    // Which deliveries count in full: of a group that is the whole batch, or the one suspect in it.
-    // Where suspects can't be kept apart, of one that has failed twice as often as it may: they
-    // would come for ever.
+    // Marks the deliveries that count as deliveries alone: of a group that is the whole batch, or
+    // the one suspect in it. If suspects can't be kept apart, also of a group that has failed twice
+    // as often as the limit: otherwise they would be redelivered for ever.
     void note_who_is_on_trial(std::vector<HeldGroup>& groups, bool is_whole) const noexcept {
         const unsigned limit = core_.view.shape().max_deliveries;
         if (limit == 0) return;
@@ -515,7 +517,7 @@ private:
         }
     }
 
-    // All of them or none. Timeout: they are not all there any more.
+    // Takes all of them or none. Timeout: one is not there any more.
     Result<std::vector<HeldGroup>> take(const std::vector<std::uint32_t>& chosen) {
         std::vector<HeldGroup> taken;
         taken.reserve(chosen.size());
@@ -536,7 +538,8 @@ private:
             if (const std::string why = unserveable(*group); !why.empty()) {
                 untake();
                 note_aside(*group, why);
-                return Status(ErrorCode::Timeout, "a group was set aside");  // without it, anew
+                // search again without it
+                return Status(ErrorCode::Timeout, "a group was set aside");
             }
             taken.push_back(*std::move(group));
         }
@@ -552,7 +555,7 @@ private:
             return Status(ErrorCode::Timeout, "a group was set aside");
         }
         note_who_is_on_trial(taken, false);
-        // Those of an earlier life are the oldest, and come first.
+        // Restored groups are the oldest, and come first.
         const std::lock_guard lock(state_->mutex);
         if (state_->changes != changes_) {
             untake();
@@ -567,7 +570,7 @@ private:
         return taken;
     }
 
-    // What is in no batch stays in the queue, and keeps no producer from going past its slot. Once
+    // Groups in no batch stay in the queue, Returned, so that producers can pass their slots. Once
     // for each group.
     void leave_others(const std::vector<std::uint32_t>& chosen) {
         remember_left(chosen);
@@ -586,7 +589,7 @@ private:
         core_.space.notify();
     }
 
-    // For held_messages(): what was seen and is in no batch.
+    // For held_messages(): groups that were seen and are in no batch.
     void remember_left(const std::vector<std::uint32_t>& chosen) {
         state_->left.clear();
         std::size_t next = 0;
@@ -600,7 +603,8 @@ private:
         std::ranges::sort(state_->left);
     }
 
-    // What waits, by environment and size of group, and what is wanted of each.
+    // The waiting groups, by environment and size, and the minimum of each environment, as a
+    // sentence.
     [[nodiscard]] std::string waiting() {
         std::map<std::string, std::map<std::size_t, std::size_t>> sizes;
         std::size_t sequences = 0;
@@ -611,7 +615,8 @@ private:
         }
         for (const Seen& seen : seen_) {
             auto name = names.find(seen.environment);
-            if (name == names.end()) {  // of one that is gone only the group knows it
+            // of an environment that has left only the group has the name
+            if (name == names.end()) {
                 const auto answer =
                     ask(seen, [](const GroupView& group) { return group.environment; });
                 name = names.emplace(seen.environment, answer ? *answer : "?").first;

@@ -1,7 +1,9 @@
-// Creation, attachment and numbers: what the writer's and the reader's side have in common.
+// Creation, attachment and statistics: the common parts of the writer's and the reader's side.
 #include "trajectories/state.hpp"
 
 #include <algorithm>
+
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -15,7 +17,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     QueueOptions queue;
     queue.capacity = options.capacity;
     queue.slots = options.slots;
-    queue.inline_bytes = 64;  // groups are larger
+    queue.inline_bytes = 64;  // the smallest cell: groups lie in blocks
     queue.participants = options.participants;
     queue.max_deliveries = options.max_deliveries;
     queue.ends_with = options.ends_with;
@@ -24,7 +26,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.memory = options.memory;
     queue.replaces_owner = options.replaces_owner;
     return QueueAccess::handle(QueueCore::create(name, queue, [&](const QueueView& view) {
-        Board(view).state().max_staleness.store(options.max_staleness, std::memory_order_relaxed);
+        store_relaxed(Board(view).state().max_staleness, options.max_staleness);
     }));
 }
 
@@ -36,21 +38,20 @@ Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& w
 }
 
 TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
-    constexpr auto kRelaxed = std::memory_order_relaxed;
     const layout::BoardState& state = board.state();
     TrajectoryStats stats;
     stats.queue = queue;
-    stats.version = state.version.load(std::memory_order_acquire);
-    stats.batch_sequences = state.batch_sequences.load(kRelaxed);
-    if (const auto versions = state.max_staleness.load(kRelaxed); versions != kUnlimited) {
+    stats.version = load_acquire(state.version);
+    stats.batch_sequences = load_relaxed(state.batch_sequences);
+    if (const auto versions = load_relaxed(state.max_staleness); versions != kUnlimited) {
         stats.max_staleness = versions;
     }
-    stats.batches = state.batches.load(kRelaxed);
-    stats.groups = state.groups.load(kRelaxed);
-    stats.sequences = state.sequences.load(kRelaxed);
-    stats.dropped_stale = state.dropped_stale.load(kRelaxed);
-    if (const auto tokens = state.max_tokens.load(kRelaxed); tokens != 0) stats.max_tokens = tokens;
-    stats.dead_lettered = state.dead_lettered.load(kRelaxed);
+    stats.batches = load_relaxed(state.batches);
+    stats.groups = load_relaxed(state.groups);
+    stats.sequences = load_relaxed(state.sequences);
+    stats.dropped_stale = load_relaxed(state.dropped_stale);
+    if (const auto tokens = load_relaxed(state.max_tokens); tokens != 0) stats.max_tokens = tokens;
+    stats.dead_lettered = load_relaxed(state.dead_lettered);
     stats.environments = board.environments();
     return stats;
 }
@@ -64,8 +65,8 @@ WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
 
 void WriterState::hand_over(std::uint64_t load) noexcept {
     if (is_foreign()) return;
-    // pairs with: the looks in take_census(), which sees the slot if it sees this
-    board.own().running.fetch_sub(load, std::memory_order_seq_cst);
+    // pairs with: take_census(), which sees the slot if it sees this
+    fetch_sub_seq_cst(board.own().running, load);
     board.credit_signal().notify();
 }
 
@@ -88,18 +89,17 @@ void ReaderState::hold(HeldGroup group) {
 }
 
 void ReaderState::note_dead_letters(std::string why) {
-    board.state().dead_lettered.fetch_add(1, std::memory_order_relaxed);
-    board.credit_signal().notify();  // it is on its way no more
+    fetch_add_relaxed(board.state().dead_lettered, 1);
+    board.credit_signal().notify();  // they are no longer work in progress
     constexpr std::size_t kMaxNotices = 1000;
     const std::lock_guard lock(mutex);
     if (notices.size() < kMaxNotices) notices.push_back(std::move(why));
 }
 
-// A trainer is a participant that is no producer.
+// A trainer is a participant that is not a producer.
 bool ReaderState::is_first_trainer() const noexcept {
     for (unsigned place = 0; place < core->self; ++place) {
-        const bool is_producer =
-            core->view.participant(place).role.load(std::memory_order_seq_cst) != 0;
+        const bool is_producer = load_seq_cst(core->view.participant(place).role) != 0;
         if (!is_producer && core->segment->participants().is_announced(place)) return false;
     }
     return true;

@@ -1,4 +1,4 @@
-// What the handles of trajectories share with their rollouts and batches.
+// State shared by the handles of trajectories and their rollouts and batches.
 #pragma once
 
 #include <map>
@@ -10,12 +10,12 @@
 
 namespace penstock::detail {
 
-// A group that a reader has: a delivery, or a message of an earlier life.
+// A group that a reader has: a delivery, or a restored message.
 class HeldGroup {
 public:
     HeldGroup(Delivery delivery, GroupView group)
         : delivery_(std::move(delivery)), group_(std::move(group)) {}
-    // `message`'s memory stays where it is when this moves.
+    // `group` refers to `message`'s memory, which stays in place when this object is moved.
     HeldGroup(std::vector<std::byte> message, GroupView group, std::uint64_t order)
         : message_(std::move(message)), group_(std::move(group)), order_(order) {}
 
@@ -32,7 +32,7 @@ public:
     void ack() noexcept {
         if (delivery_) delivery_->ack();
     }
-    // Of an earlier life it has no slot, and is kept by the reader instead.
+    // A restored group has no slot: the reader keeps it instead.
     void dead_letter() noexcept {
         is_dead_letter_ = true;
         if (delivery_) delivery_->dead_letter();
@@ -65,59 +65,59 @@ struct Accounts {
     [[nodiscard]] bool is_foreign() const noexcept { return core->segment->is_foreign(); }
 
     Queue queue;
-    std::shared_ptr<QueueCore> core;  // also after queue.close(), for rollouts and batches
+    std::shared_ptr<QueueCore> core;  // usable after queue.close(), for rollouts and batches
     Board board;
 };
 
 struct WriterState : Accounts {
     WriterState(Queue attached, const EnvironmentOptions& options);
 
-    // What a rollout held is free, or lies in the queue: there before it is taken off here.
+    // Takes a rollout off `running`, after it is void or its group is in the queue.
     void hand_over(std::uint64_t load) noexcept;
     WaitEnd wait_for_credit(const Wait& wait) noexcept;
 
     EnvironmentOptions environment;
     std::uint64_t hash;
-    std::mutex beginning;  // one thread asks at a time; never held in a wait
+    std::mutex beginning;  // one thread asks at a time; not held in a wait
     SpinBudget spin;       // how it went last; a copy for each wait
 };
 
 struct ReaderState : Accounts {
     ReaderState(Queue attached, std::uint64_t batch_sequences);
 
-    // A group of an earlier life, which no queue has. Any thread.
+    // Keeps a restored group, which is in no queue. Any thread.
     void hold(HeldGroup group);
-    // Counts a group that was set aside, and says why.
+    // Counts a group that became a dead letter, with the reason.
     void note_dead_letters(std::string why);
-    // Whether no trainer is attached in a place before this one: of several, that one answers for
-    // what waits in the queue.
+    // Whether no trainer is attached in a lower slot: of several trainers, that one reports the
+    // groups waiting in the queue.
     [[nodiscard]] bool is_first_trainer() const noexcept;
 
     std::uint64_t sequences;
-    mutable std::mutex mutex;     // of the next four: batches return theirs from any thread
+    mutable std::mutex mutex;     // of the next four: batches return groups from any thread
     std::vector<HeldGroup> held;  // restored groups that are in no batch, in order of age
     std::uint64_t restored = 0;
     std::uint64_t changes = 0;         // of `held`
-    std::vector<std::string> notices;  // of what was set aside, until they are asked for
-    // The next ones belong to the thread that asks for batches.
-    std::vector<std::uint64_t> left;       // places in the queue of what the last search left there
-    std::map<std::string, double> shares;  // minimum shares that were wanted of it
+    std::vector<std::string> notices;  // reasons for dead letters, until take_notices()
+    // The rest belongs to the thread that asks for batches.
+    std::vector<std::uint64_t> left;       // slots of groups that the last search left in the queue
+    std::map<std::string, double> shares;  // minimum shares that it had to keep
     struct Fruitless {
         SlotRing::Sight sight;
         std::uint64_t changes = 0;
     };
     std::optional<Fruitless> fruitless;  // what the last search saw, if it formed no batch
-    // Since when nothing but more credit can help, and what waited then.
+    // Since when only more credit can help, and the sequences that waited then.
     std::int64_t stuck_since = 0;
     std::uint64_t stuck_with = 0;
 };
 
-// What both sides create and attach to. The caller's core is no producer's yet.
+// Creates the queue of both sides. The returned core is not a producer yet.
 Queue create_trajectories(const std::string& name, const TrajectoryOptions& options);
 Queue attach_trajectories(const std::string& name, QueueRole role, const Wait& wait,
                           const std::string& instance, const Trust& trust);
 
-// The numbers of a board with those of its queue.
+// The statistics of a board and of its queue.
 TrajectoryStats trajectory_stats(const Board& board, QueueStats queue);
 
 }  // namespace penstock::detail

@@ -3,7 +3,9 @@
 #include <utility>
 
 #include "queue/dead_letters.hpp"
+#include "segment/closed_handle.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 #include "trajectories/state.hpp"
 
 namespace penstock {
@@ -44,7 +46,7 @@ void check(const EnvironmentOptions& environment) {
     }
 }
 
-// Two that join at once may both pass: the trainer scales shares down then.
+// Two writers that join at once may both pass: the trainer then scales shares down.
 void check_shares(const WriterState& state) {
     double sum = state.environment.min_share;
     std::string others;
@@ -64,15 +66,15 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
     if (!environment.scales_shares) check_shares(*state);
     if (!environment.env_id) {
         state->environment.env_id = static_cast<std::int64_t>(
-            state->board.state().next_env_id.fetch_add(1, std::memory_order_relaxed));
+            detail::fetch_add_relaxed(state->board.state().next_env_id, 1));
     }
     state->board.sign(environment);
-    state->core->become_producer();  // from here on what is signed counts
+    state->core->become_producer();  // from here on the shares count
     return state;
 }
 
 Status closed() noexcept {
-    return Status::closed_here("this trajectory writer is closed; attach anew");
+    return detail::closed_handle("trajectory writer");
 }
 
 }  // namespace
@@ -90,8 +92,8 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         const std::lock_guard lock(beginning);
         return board.try_begin(hash, environment.group_size, std::exchange(is_first, false));
     };
-    // No death ends this wait. What the dead held is free: our own announcement falls with
-    // the others', so that the next look does not wait until another slice is over.
+    // No death ends this wait. Credit of the dead becomes free: then this waiter's announcement is
+    // cleared along with the others', so that it looks again at once and not after another slice.
     const auto reap = [this] {
         if (core->reap()) board.credit_signal().notify();
         return core->closing.is_cancelled() || core->segment->is_foreign();
@@ -155,8 +157,8 @@ Result<Rollout> TrajectoryWriter::begin(const Wait& wait) noexcept {
         return state_->core->cancelled("waiting for credit was cancelled; nothing was begun");
     }
     const auto& board = state_->board.state();
-    if (board.max_staleness.load(std::memory_order_relaxed) != kUnlimited &&
-        board.batch_sequences.load(std::memory_order_acquire) == 0) {
+    if (detail::load_relaxed(board.max_staleness) != kUnlimited &&
+        detail::load_acquire(board.batch_sequences) == 0) {
         return Status(ErrorCode::Timeout, "no credit: no trainer has attached to " + name + " yet");
     }
     return Status(ErrorCode::Timeout,
@@ -172,15 +174,15 @@ Result<QueueLoan> TrajectoryWriter::loan(std::size_t nbytes, const Wait& wait) n
 
 namespace {
 
-// What no batch of the trainer could have.
+// Refuses a group that no batch of the trainer could have.
 Status check_serveable(const GroupView& group, const layout::BoardState& board) {
-    const std::uint64_t sequences = board.batch_sequences.load(std::memory_order_relaxed);
+    const std::uint64_t sequences = detail::load_relaxed(board.batch_sequences);
     if (sequences != 0 && group.sequences() > sequences) {
         return {ErrorCode::TooLarge, group.title() + " has " + std::to_string(group.sequences()) +
                                          " sequences and the trainer's batch " +
                                          std::to_string(sequences) + "; nothing was put"};
     }
-    const std::uint64_t tokens = board.max_tokens.load(std::memory_order_relaxed);
+    const std::uint64_t tokens = detail::load_relaxed(board.max_tokens);
     if (tokens != 0 && group.longest() > tokens) {
         return {ErrorCode::TooLarge, group.title() + " has a sequence of " +
                                          std::to_string(group.longest()) +
@@ -194,7 +196,7 @@ Status check_serveable(const GroupView& group, const layout::BoardState& board) 
 
 Status TrajectoryWriter::commit(QueueLoan& loan, Rollout* rollout, const Wait& wait) noexcept try {
     if (state_ == nullptr) return closed();
-    if (!loan.is_open()) return loan.commit();  // which says why not
+    if (!loan.is_open()) return loan.commit();  // commit() of a closed loan reports why
     const auto drop = [&loan] { const QueueLoan dropped = std::move(loan); };
     const Result<GroupView> group = read_group(loan.bytes());
     if (!group) {
@@ -232,7 +234,7 @@ bool TrajectoryWriter::has_room() const noexcept {
 }
 
 std::uint64_t TrajectoryWriter::version() const noexcept {
-    return state_ == nullptr ? 0 : state_->board.state().version.load(std::memory_order_acquire);
+    return state_ == nullptr ? 0 : detail::load_acquire(state_->board.state().version);
 }
 
 const std::string& TrajectoryWriter::environment() const noexcept {
@@ -251,9 +253,9 @@ TrajectoryStats TrajectoryWriter::stats() const {
 void TrajectoryWriter::close() noexcept {
     if (state_ == nullptr) return;
     if (!state_->core->segment->check_place()) return state_.reset();
-    state_->board.own().environment.store(0, std::memory_order_release);
+    detail::store_release(state_->board.own().environment, 0);
     state_->queue.close();
-    // After both: what it had is free, and it may be the end of the stream.
+    // After both: credit may be free, and the stream may have ended.
     state_->board.credit_signal().notify();
     state_.reset();
 }
@@ -261,7 +263,7 @@ void TrajectoryWriter::close() noexcept {
 void TrajectoryWriter::end() noexcept {
     if (state_ == nullptr || state_->is_foreign()) return;
     state_->queue.end();
-    state_->board.credit_signal().notify();  // after the end: waiters for credit see it
+    state_->board.credit_signal().notify();  // after the end, so that waiters for credit see it
 }
 
 void TrajectoryWriter::request_close() noexcept {

@@ -1,13 +1,13 @@
-// The crash walk of Broadcast: every point of every operation, a kill and a stop at each.
-// Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
-// Messages of 1000 bytes lie in the ring, which takes fifteen, and those of 100000 in a block.
+// The crash walk of Broadcast: every point of every operation, a kill and a stop at each. Every
+// operation that changes shared memory is a row; cast.hpp has the language of its scripts. Messages
+// of 1000 bytes lie in the ring, which holds fifteen, and those of 100000 in a block.
 #include "tests/crash/broadcast_walk.hpp"
 
 namespace penstock::trust {
 namespace {
 
 // Both readers drain, and the last of them removes the name. Every point of close() comes after the
-// mark: closed it is, whether or not the writer ever goes on, and not taken for broken.
+// mark: the stream is closed, and not broken, even if the writer never continues.
 void drain_closed(BroadcastWalk& walk) {
     if (walk.is_waiting("reader 0")) walk.parked_ends_with("Closed");
     walk.check_ended(walk.must("reader 1: drain 5000 -> Closed"));
@@ -20,8 +20,8 @@ constexpr BroadcastPromise kClosed{
         walk.check_name_is_taken();  // by the readers at least
     }};
 
-// The writer finds reader 1 dead where it has to wait, and clears what that one held. A replacement
-// either has the rank by then or is told that it is taken; soon.
+// The writer has to wait, finds reader 1 dead and reaps it. By then a replacement has the rank or
+// is told promptly that it is taken.
 constexpr BroadcastPromise kReaped{
     .completed =
         [](BroadcastWalk& walk) {
@@ -50,14 +50,14 @@ constexpr BroadcastPromise kReaped{
             walk.check_stopped_writer();
         }};
 
-// The writer is struck.
+// Rows whose victim is the writer.
 std::vector<BroadcastRow> writers() {
-    // With a message in the ring and a block in its hands.
+    // Reader 1 dies with a message in the ring and a block in use.
     const Words dead_reader{"flow 1 1000",    "writer: send 1 100000", "reader 0: recv 1",
                             "reader 1: hold", "reader 1: keep 0",      "writer: send 12 1000",
                             "reader 1: hold", "reader 1: die"};
     return {
-        // To a parked and an idle reader.
+        // One reader is parked, the other idle.
         {.name = "send inline", .before = {"flow 3 1000"}, .act = "send 1 1000"},
         // The record does not fit before the end of the ring: a padding record comes first.
         {.name = "send with padding",
@@ -72,14 +72,15 @@ std::vector<BroadcastRow> writers() {
          .meanwhile = {"writer: rest", "reader 1: tell recv $accepted"},
          .under_way = 4,
          .stopped = {"reader 1: answer"}},
-        // Through a block that has to be made ready.
+        // In a block that has to be reserved.
         {.name = "send large", .before = {"flow 1 1000"}, .act = "send 1 100000"},
-        // Through a block that was used before: the first one is freed on the way.
+        // In a block that was used before: the first one is freed on the way.
         {.name = "send large again",
          .before = {"flow 1 100000"},
          .act = "send 1 200000",
          .must_pass = "arena.free.freeing"},
-        // The blocks are full of what reader 1 has not taken yet. It starts when the writer sleeps.
+        // The blocks are full of messages that reader 1 has not taken. It starts when the writer
+        // sleeps.
         {.name = "send large blocked",
          .before = {"writer: send 2 400000"},
          .act = "send 1 400000",
@@ -117,8 +118,8 @@ std::vector<BroadcastRow> writers() {
          .under_way = 6,
          .deaths = 1,
          .instead = kReaped},
-        // Found while the writer waits for all readers to be there. The death is told of then and
-        // there, in place of the wait, and not a second time.
+        // Found while the writer waits for all readers. The death is reported there, in place of
+        // the wait, and not a second time.
         {.name = "wait_ready finds a death",
          .before = dead_reader,
          .act = "wait-ready",
@@ -129,23 +130,23 @@ std::vector<BroadcastRow> writers() {
     };
 }
 
-// Reader 1 is struck.
+// Rows whose victim is reader 1.
 std::vector<BroadcastRow> readers() {
     std::vector<BroadcastRow> rows{
-        // The very first reader of its rank: everything sent so far is kept for it.
+        // The first reader of its rank: the ring keeps all messages for it.
         {.name = "attach first",
          .before = {"writer: send 3 1000"},
          .act = "attach @ 1 1000",
          .then = {"reader 1: drain 150 -> Timeout first=0"}},
-        // In place of one that left in good order.
+        // In place of a reader that left in good order.
         {.name = "attach replacement",
          .before = {"reader 1: attach @ 1 1000", "flow 3 1000", "reader 1: close-reader",
                     "writer: send 2 1000"},
          .act = "attach @ 1 1000",
          .replaces = true},
-        // In place of one that died with a message in the ring and a block in its hands. The writer
-        // sends into the stop, and may reap the first one then. Messages were lost to the rank: the
-        // writer is told of it, once, though it never waited.
+        // In place of a reader that died with a message in the ring and a block in use. The writer
+        // sends while the victim is stopped, and may reap the dead one first. Messages were lost at
+        // the rank, so the writer is told once, though it never waited.
         {.name = "attach after a death",
          .before = {"doomed: attach @ 1 1000", "writer: send 1 1000", "reader 0: recv 1",
                     "doomed: recv 1", "writer: send 1 100000", "reader 0: recv 1", "doomed: hold",
@@ -156,7 +157,7 @@ std::vector<BroadcastRow> readers() {
          .replaces = true},
         // A message that is there already.
         {.name = "recv", .before = {"writer: send 2 1000"}, .act = "recv 1"},
-        // Into the caller's buffer: consumed without being handed out.
+        // Into the caller's buffer: consumed without a view.
         {.name = "recv into",
          .before = {"writer: send 2 1000"},
          .act = "recv-into",
@@ -166,24 +167,24 @@ std::vector<BroadcastRow> readers() {
          .act = "recv 1",
          .must_pass = "signal.announce.set",
          .meanwhile = {"reader 1: rest", "writer: send 1 1000"}},
-        // A message whose release wakes the writer: reader 1 has taken nothing.
+        // The release wakes the writer: reader 1 has taken nothing yet.
         {.name = "recv and wake the writer",
          .before = {"writer: send 1000 1000 0 -> Timeout", "reader 0: recv $accepted",
                     "writer: park send 1 1000 300"},
          .act = "recv $accepted",
          .must_pass = "signal.wake.cleared"},
         {.name = "recv large", .before = {"writer: send 1 100000"}, .act = "recv 1"},
-        // Holds the block instead of the ring.
+        // Holds the block instead of ring space.
         {.name = "keep",
          .before = {"writer: send 1 100000", "reader 0: recv 1", "reader 1: hold"},
          .act = "keep 0",
          .then = {"reader 1: recheck", "reader 1: release 0"}},
-        // Lets a kept block go, long after the ring has passed its record.
+        // Releases a kept block long after the ring has passed its record.
         {.name = "release kept",
          .before = {"writer: send 1 100000", "reader 0: recv 1", "reader 1: hold",
                     "reader 1: keep 0", "flow 20 1000", "reader 1: recheck"},
          .act = "release 0"},
-        // The second of three goes first: nothing can be given back yet. Then the first.
+        // The second of three is released first, which frees nothing yet; then the first.
         {.name = "release out of order",
          .before = {"writer: send 3 1000", "reader 1: hold", "reader 1: hold", "reader 1: hold",
                     "reader 1: release 1"},
@@ -195,14 +196,13 @@ std::vector<BroadcastRow> readers() {
          .before = {"writer: send 3 1000"},
          .act = "close-reader",
          .leaves = true},
-        // The handle goes, a kept message stays; the reader leaves with the last of them.
+        // The handle is closed with a message kept; the reader leaves with that message.
         {.name = "close reader that keeps",
          .before = {"writer: send 1 100000", "reader 0: recv 1", "reader 1: hold",
                     "reader 1: keep 0", "reader 1: close-reader", "reader 1: recheck"},
          .act = "release 0",
          .leaves = true},
-        // With a message in the ring that it holds, and one in a block that it keeps: neither
-        // stays.
+        // With a held message in the ring and a kept one in a block: both are released.
         {.name = "reader departs",
          .before = {"writer: send 1 100000", "reader 1: hold", "reader 1: keep 0",
                     "writer: send 3 1000", "reader 1: hold"},
@@ -219,7 +219,7 @@ std::vector<BroadcastRow> readers() {
 constexpr BroadcastPromise kCreated{
     .completed =
         [](BroadcastWalk& walk) {
-            // Another process may have taken the name while the victim stood still.
+            // Another process may have taken the name while the victim was stopped.
             require(walk.has_name != walk.outsider_has_name, "two writers of one name, or none");
             if (walk.outsider_has_name) walk.rename("outsider", "writer");
             walk.accepted = 0;
@@ -228,7 +228,7 @@ constexpr BroadcastPromise kCreated{
             walk.everybody_leaves();
             walk.start_over();
         },
-    // An attach now finds nothing, or a writer that is dead.
+    // An attach finds nothing, or a dead writer.
     .died =
         [](BroadcastWalk& walk) {
             if (walk.must("visitor: attach @ 0 0 -> ok|NotFound|PeerDied").is_ok()) {
@@ -244,7 +244,7 @@ constexpr BroadcastPromise kCreated{
             walk.outsider_has_name = second.is_ok();
             if (is_there) walk.play({"visitor: drain 150 -> Timeout", "visitor: close-reader"});
         }};
-// No wait for the stopped one is for ever; whether the name is free yet is its business.
+// No wait for the stopped victim lasts for ever; the name may still be taken.
 constexpr BroadcastPromise kLeft{
     .completed =
         [](BroadcastWalk& walk) {
@@ -262,7 +262,7 @@ constexpr BroadcastPromise kLeft{
                 walk.must("visitor: close-reader");
             }
         }};
-// What the dead left is removed from outside (`penstock gc`).
+// The segment of the dead is removed from outside (`penstock gc`).
 constexpr BroadcastPromise kRemoved{
     .completed = kLeft.completed, .died = kLeft.died, .stopped = [](BroadcastWalk& walk) {
         walk.must_soon("another: remove @ -> ok|NotFound");
@@ -292,7 +292,7 @@ std::vector<BroadcastRow> from_outside() {
          .act = create,
          .answer = "ok|AlreadyExists",
          .instead = kCreated},
-        // The last one to leave removes the name.
+        // The last participant to leave removes the name.
         {.name = "writer leaves as last",
          .before = {"writer: " + create},
          .act = "close-writer",

@@ -1,5 +1,5 @@
-// The promises of a Broadcast as checks: nothing is lost, doubled, torn or leaked, and none is
-// blocked but by a participant that the contract names.
+// The promises of a Broadcast as checks: no message is lost, doubled, torn or leaked, and a process
+// is blocked only by a participant that the contract names.
 #pragma once
 
 #include <algorithm>
@@ -16,15 +16,15 @@ namespace penstock::trust {
 
 class BroadcastWalk;
 
-// What must hold in place of the usual. Without a death of its own, it is as completed.
+// Expectations that replace the usual ones. Without `died`, a death is checked like a completion.
 struct BroadcastPromise {
     void (*completed)(BroadcastWalk&) = nullptr;
     void (*died)(BroadcastWalk&) = nullptr;
     void (*stopped)(BroadcastWalk&) = nullptr;
 };
 
-// "flow 3 1000" in `before`: the writer sends so many of that size to both readers. "$accepted" is
-// the number of messages sent so far.
+// "flow 3 1000" in `before`: the writer sends three messages of 1000 bytes to both readers.
+// "$accepted" is the number of messages sent so far.
 struct BroadcastRow {
     const char* name;
     Words before = {};
@@ -36,13 +36,13 @@ struct BroadcastRow {
 
     const char* victim = "writer";
     std::int64_t under_way = 1;  // messages that the act may have published before it died
-    std::int64_t deaths = 0;     // of which the writer must be told in the end
+    std::int64_t deaths = 0;     // that the writer must report in the end
     Words stopped = {};          // while the victim is stopped, first
-    Words then = {};             // what the victim, or reader 1, has yet to do after the act
+    Words then = {};             // what the victim, or reader 1, still does after the act
     bool trims = false;          // memory goes back to the system
-    bool leaves = false;         // reader 1 is gone after its act, and another comes
-    bool replaces = false;       // reader 1 comes in place of another, after what that one missed
-    int released_before = -1;    // messages that reader 1 has given back before its act; -1: any,
+    bool leaves = false;         // reader 1 is gone after its act and is replaced
+    bool replaces = false;       // reader 1 replaces another, and misses its messages
+    int released_before = -1;    // messages that reader 1 released before its act; -1: any,
     int released = -1;           // and after it
     BroadcastPromise instead = {};
 };
@@ -61,8 +61,7 @@ public:
     void start_everybody() {
         for (const char* one : {"writer", "reader 0", "reader 1"}) party(one);
     }
-    // Sends, and has these readers receive it at the same time. The one that is parked, too, before
-    // anything else is sent.
+    // Sends, while these readers receive. The parked reader, too, receives before the next send.
     void flow(int count, const std::string& size, bool has_reader_0 = true) {
         const std::string recv = "recv " + std::to_string(count);
         must("writer: tell send " + std::to_string(count) + " " + size);
@@ -74,7 +73,7 @@ public:
         require(await(kPatience, [this] { return look().readers.at(0).lag_messages == 0; }),
                 "reader 0 stands still");
     }
-    // Twenty small ones, two large: only the second one's block is not free then.
+    // Twenty small messages, two large: only the second large one's block is not free at the end.
     void flow_and_check_blocks(int small, bool has_reader_0 = true) {
         flow(small, "1000", has_reader_0);
         flow(1, "100000", has_reader_0);
@@ -83,7 +82,7 @@ public:
         require(held == kLargeBlock, std::to_string(held) + " bytes of blocks are held, and " +
                                          std::to_string(kLargeBlock) + " should be");
     }
-    // It has got everything that was accepted, in order, and nothing else.
+    // The reader has received every accepted message, in order, and nothing else.
     void check_up_to_date(const Answer& answer) const {
         require(answer.number("next") == accepted, "a reader is at " + answer.text("next") +
                                                        ", the writer at " +
@@ -100,7 +99,7 @@ public:
         play({"reader 0: close-reader", "reader 1: close-reader"});
         check_name_is_free();
     }
-    // All leave in good order, and the name goes with the last.
+    // All leave in good order; the last removes the name.
     void everybody_leaves() {
         writer_leaves();
         for (const char* one : {"reader 0", "reader 1"}) {
@@ -108,7 +107,7 @@ public:
         }
         readers_leave();
     }
-    // Whatever happened, the name can be used again, and it all works.
+    // The name can be used again, and the new segment works.
     void start_over() {
         dismiss_all();
         least_deaths = most_deaths = 0;
@@ -117,28 +116,28 @@ public:
         flow(1, "100000");
         everybody_leaves();
     }
-    // Of a parked reader, or one that drains: all that was accepted has come, and of what was under
-    // way all or nothing.
+    // A reader that ended received every accepted message; of the messages under way all or
+    // nothing.
     void check_ended(const Answer& answer) const {
         const std::int64_t next = answer.number("next");
         require(next >= accepted && next <= accepted + row.under_way,
                 "a reader ended at " + std::to_string(next) + " of " + std::to_string(accepted) +
                     " accepted and " + std::to_string(row.under_way) + " under way");
     }
-    // The parked reader tells how it ended.
+    // The outcome of the parked reader.
     Answer parked_ends_with(const std::string& outcome) {
         Answer answer = must("reader 0: answer -> " + outcome);
         check_ended(answer);
         return answer;
     }
-    // By the blow.
+    // The same, within the bound after the blow.
     Answer parked_ends_promptly_with(const std::string& outcome) {
         Answer answer = parked_ends_with(outcome);
         noticed(blow_at, answer, "a parked reader's end");
         return answer;
     }
     void check_name_is_taken() { must_soon("outsider: " + kCreate + " -> AlreadyExists"); }
-    // It is not taken for dead.
+    // A stopped writer is not taken for dead.
     void check_stopped_writer() {
         const auto early = party("reader 0").actor.hear(Milliseconds(kShortWait));
         require(!early, "a reader took a stopped writer for dead: " + (early ? early->line() : ""));
@@ -157,9 +156,9 @@ public:
 
     bool has_name = true;  // the victim, in the end
     bool outsider_has_name = false;
-    std::int64_t accepted = 0;  // messages of which the writer has said that they are sent
+    std::int64_t accepted = 0;  // messages that the writer reported as sent
     std::int64_t received_by_0 = 0;
-    std::int64_t least_deaths = 0;  // of which the writer must have been told in the end
+    std::int64_t least_deaths = 0;  // that the writer must have reported in the end
     std::int64_t most_deaths = 0;
 
 protected:
@@ -206,7 +205,8 @@ protected:
     }
 };
 
-// The writer is struck. Reader 0 is parked in recv, reader 1 is idle or does what the act needs.
+// The victim is the writer. Reader 0 is parked in recv, reader 1 is idle or does what the act
+// needs.
 class BroadcastWriterWalk : public BroadcastWalk {
 public:
     using BroadcastWalk::BroadcastWalk;
@@ -245,7 +245,7 @@ public:
     }
 };
 
-// Reader 1 is struck. The writer and reader 0 go on.
+// The victim is reader 1. The writer and reader 0 continue.
 class BroadcastReaderWalk : public BroadcastWalk {
 public:
     using BroadcastWalk::BroadcastWalk;
@@ -317,18 +317,18 @@ private:
         start_over();
     }
 
-    // Begins with the next message that is sent.
+    // The replacement begins with the next message that is sent.
     void start_replacement() {
         rename("reader 1", "departed");
         party("reader 1");
         replacement_begins_at_ = accepted;
-        // While another has the rank, the departed handle lets go of what it held.
+        // While its replacement has the rank, the departed handle releases what it held.
         if (is_alive("departed") && row.act == "depart") {
             play({"departed: release 0", "departed: release 1", "departed: close-reader"});
         }
     }
-    // A writer that waited for room went on, or reader 1 was struck before it had made some; then
-    // it is told so, or times out.
+    // A writer that waited for room continues, unless reader 1 was struck before it made some: then
+    // it reports that, or times out.
     void take_writers_answer() {
         if (is_waiting("writer")) must("writer: answer -> ok|Timeout|PeerDied");
     }
@@ -339,7 +339,7 @@ private:
                                                               " messages behind, and has given " +
                                                               std::to_string(messages) + " back");
     }
-    // As blocked_by() of the actor should give it.
+    // The victim as the actor's blocked_by() names it.
     std::string name_of_victim(const BroadcastInfo& info) {
         const bool is_expected = info.readers.at(1).life == BroadcastReaderState::Life::Expected;
         if (find_slot(info, 2) == nullptr && is_expected) return "1/0/expected";
@@ -352,11 +352,11 @@ private:
         require(took >= kShortWait - 1, "a timeout came early: " + watched.line());
         noticed_after((took - kShortWait) * 1'000'000, "the end of a timeout");
         const std::string named = watched.text("blocked_by");
-        // Between taking the rank's lock and signing, its name can't be known.
+        // Between the rank's lock and the signature, the name is unknown.
         if (point == "membership.join.locked" && named.starts_with("1/")) return;
         require(named == wanted, "blocked_by() says " + named + ", and it is " + wanted);
     }
-    // A dead reader that gated the writer has been found where the writer had to wait for it.
+    // A dead reader at an active gate was found where the writer had to wait for it.
     void check_told(const Answer& sent) {
         require(sent.number("deaths") >= 1 && sent.number("last_dead") == 1,
                 "the writer should be told of the death of rank 1: " + sent.line());
@@ -366,7 +366,7 @@ private:
     std::optional<std::int64_t> replacement_begins_at_;
 };
 
-// A segment begins or ends.
+// The victim creates a segment, or leaves it last.
 class BroadcastLifeWalk : public BroadcastWalk {
 public:
     using BroadcastWalk::BroadcastWalk;

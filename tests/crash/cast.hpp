@@ -1,25 +1,25 @@
 // The processes of a scenario, and the language in which a row of a crash walk says what each does:
 // its name, and a line for its program or one of these.
 //
-//   writer: put 8 1000                     it is asked to, and answers "ok"
-//   reader: room 50000 -> NoSpace|Busy     it answers one of these; "*" is any
-//   gc: remove @ -> ok removed=1           and that with it; "@" is the name of the segment
-//   waiter: park wait 7                    it is told to, and sleeps until that can end
-//   consumer: tell recv 1                  it is told to, and not waited for
-//   consumer: answer -> Closed             it answers what it was told
-//   heir: start                            its process is there, and has done nothing yet
-//   first: stop                            it stands still,
-//   first: resume                          goes on, and answers what it was told
-//   doomed: die                            it is killed, and gone
-//   doomed: die at POINT:1 in commit 10    it is killed at the first passing of that crash point,
-//   slow: stop at POINT:1 in put 1 100     or stands still there
-//   asker: asleep                          it sleeps in what it was told
-//   victim: still                          it stands still where it was to be stopped,
-//   victim: go                             goes on, and is not waited for
-//   victim: idle 2050                      that many milliseconds go by
-//   victim: rest                           it sleeps in its act, or has been struck
-//   victim: freeze                         if it sleeps, it notices nothing of what follows,
-//   victim: thaw                           but all of it at once
+//   writer: put 8 1000                     is asked, and answers "ok"
+//   reader: room 50000 -> NoSpace|Busy     answers one of these; "*" is any
+//   gc: remove @ -> ok removed=1           with this field; "@" is the name of the segment
+//   waiter: park wait 7                    is told, and sleeps in that call
+//   consumer: tell recv 1                  is told, and not waited for
+//   consumer: answer -> Closed             answers what it was told
+//   heir: start                            its process starts, and does nothing yet
+//   first: stop                            is stopped,
+//   first: resume                          continues, and answers what it was told
+//   doomed: die                            is killed, and gone
+//   doomed: die at POINT:1 in commit 10    is killed at the first passing of that crash point,
+//   slow: stop at POINT:1 in put 1 100     or is stopped there
+//   asker: asleep                          sleeps in what it was told
+//   victim: still                          is stopped at its point,
+//   victim: go                             continues, and is not waited for
+//   victim: idle 2050                      waits so many milliseconds
+//   victim: rest                           sleeps in its act, or has been struck
+//   victim: freeze                         if it sleeps, it is stopped and notices nothing,
+//   victim: thaw                           and resumed: it notices all at once
 //
 // A process named for the first time is started, and joins by the concept's own line for it.
 #pragma once
@@ -37,8 +37,8 @@
 
 namespace penstock::trust {
 
-// What is expected depends on where the victim was struck: the first of these whose `at` begins the
-// name of the point counts, and "end" is the act's completion.
+// A value that depends on the point where the victim was struck: the first entry whose `at` begins
+// the point's name counts; "end" is the completion of the act.
 template <typename Value>
 struct Expected {
     const char* at;
@@ -47,9 +47,9 @@ struct Expected {
 template <typename Value>
 using ExpectedBy = std::vector<Expected<Value>>;
 
-// A scenario that a row describes. A row has these at least: `name`; `before`, a script; `act`, the
-// victim's; `answer`, what it answers in the end; `meanwhile`, a script by which the act can end;
-// `must_pass`, a point; `about`, how the names of the points begin that are walked.
+// A scenario described by a row. A row has at least: `name`; `before`, a script; `act`, the
+// victim's line; `answer`, its expected answer; `meanwhile`, a script that lets the act end;
+// `must_pass`, a point; `about`, prefixes of the points that are walked.
 template <typename Row>
 class Cast : public Scenario {
 public:
@@ -65,7 +65,7 @@ public:
 
     // ---- for the hooks of rows
 
-    // Does what a line says. The answer, whatever it is; "ok" if there is none to wait for.
+    // Executes a line. Returns the answer, or "ok" if the line has none.
     Answer ask(const std::string& line) {
         const std::string said = line.substr(0, line.find(" -> "));
         const auto colon = said.find(": ");
@@ -105,13 +105,13 @@ public:
         if (is_parked) one.actor.await_sleep();
         return is_told ? ok() : heard(one);
     }
-    // The same, which must end as the line says.
+    // The same; the answer must be as the line says.
     Answer must(const std::string& line) {
         const Answer answer = ask(line);
         expect(line, answer);
         return answer;
     }
-    // The same, in the time that noticing may take.
+    // The same, within the bound for noticing.
     Answer promptly(const std::string& line) {
         const std::int64_t since = os::monotonic_ns();
         const Answer answer = ask(line);
@@ -136,8 +136,8 @@ public:
     void noticed(std::int64_t since, const Answer& answer, const std::string& what) {
         if (blow_at != 0) noticed_after(answer.number("t") - since, what);
     }
-    // The point where the victim was struck begins with one of these, which may say which passing
-    // of it: "a.point" or "a.point:1:".
+    // Whether the point where the victim was struck begins with one of these, which may name the
+    // passing: "a.point" or "a.point:1:".
     [[nodiscard]] bool is_struck_at(const Words& points) const {
         const std::string blow = point + ":" + std::to_string(occurrence) + ":";
         return std::any_of(points.begin(), points.end(), [&blow](const std::string& one) {
@@ -156,28 +156,28 @@ protected:
         std::string name;
         std::uint64_t number = 0;
         Actor actor = {};
-        Words told = {};  // what it has not answered yet
+        Words told = {};  // lines that it has not answered yet
         bool is_frozen = false;
-        std::uint64_t accepted = 0;           // messages of which it has said that they are
-        std::uint64_t begun = 0;              // rollouts that it has
-        std::deque<std::uint64_t> held = {};  // messages in its hands
+        std::uint64_t accepted = 0;           // messages that it reported as accepted
+        std::uint64_t begun = 0;              // its rollouts
+        std::deque<std::uint64_t> held = {};  // messages that it holds
     };
 
     [[nodiscard]] virtual std::string victim_name() const { return "victim"; }
-    // The line by which it takes part; the program that it runs.
+    // The line by which a process joins, in the program that it runs.
     [[nodiscard]] virtual std::string join_line(const std::string& name) const = 0;
     [[nodiscard]] virtual Process start(std::uint64_t number) const = 0;
-    // What an answer, and a death in what it was told, say of messages.
+    // Notes the messages of an answer, and of a death in a line.
     virtual void note(Party&, const Words& /*told*/, const Answer&) {}
     virtual void note_death(Party&, const Words& /*told*/) {}
 
-    // Whether there is one of the name, started ever.
+    // Whether such a process was ever started.
     [[nodiscard]] bool has(const std::string& name) const { return parties_.contains(name); }
-    // It sleeps in what it was told, or was told just now.
+    // The process has a line to answer: it sleeps in it, or began just now.
     [[nodiscard]] bool is_waiting(const std::string& name) {
         return has(name) && !party(name).told.empty();
     }
-    // Another may come in its place, under its name.
+    // Frees a name, so that another process can have it.
     void rename(const std::string& name, const std::string& other) {
         auto node = parties_.extract(name);
         parties_.erase(other);
@@ -202,7 +202,7 @@ protected:
                                          "train", "remove", "inspect"};
         return std::find(kBeginnings.begin(), kBeginnings.end(), verb) != kBeginnings.end();
     }
-    // What the victim answered to its act.
+    // Checks the victim's answer to its act.
     void take_answer(const Answer& answer) {
         Party& one = party(victim_name());
         note(one, std::exchange(one.told, {}), answer);
@@ -214,7 +214,7 @@ protected:
     }
 
 private:
-    // With the segment's name in it.
+    // Replaces "@" by the segment's name, and notes the line.
     std::string note_told(Party& one, std::string line) {
         const auto at = line.find('@');
         if (at != std::string::npos) line.replace(at, 1, segment);
@@ -226,7 +226,7 @@ private:
         note(one, std::exchange(one.told, {}), answer);
         return answer;
     }
-    // `words`: die|stop at BLOW in LINE.
+    // `words`: die|stop at POINT:N in LINE.
     Answer strike(Party& one, const Words& words) {
         must(one.name + ": arm " + words[2] + (words[0] == "die" ? ":kill" : ":stop"));
         std::string line;
@@ -254,7 +254,7 @@ private:
         note_death(one, told);
         return ok();
     }
-    // As "ok|Busy removed=1 bytes>0" says.
+    // Checks an answer against "ok|Busy removed=1 bytes>0".
     static void expect(const std::string& line, const Answer& answer) {
         const auto arrow = line.find(" -> ");
         const Words due = words_of(arrow == std::string::npos ? "ok" : line.substr(arrow + 4));

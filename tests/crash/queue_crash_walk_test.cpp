@@ -1,6 +1,6 @@
-// The crash walk of Queue: every point of every operation, a kill and a stop at each.
-// Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
-// Messages of 100 bytes lie in their slot, larger ones in a block.
+// The crash walk of Queue: every point of every operation, a kill and a stop at each. Every
+// operation that changes shared memory is a row; cast.hpp has the language of its scripts. Messages
+// of 100 bytes lie in their slot, larger ones in a block.
 #include "tests/crash/queue_walk.hpp"
 
 namespace penstock::trust {
@@ -13,13 +13,13 @@ Words parked(Words script) {
     return script;
 }
 
-// A producer is struck.
+// Rows whose victim is a producer.
 std::vector<QueueRow> producers() {
     return {
         {.name = "put inline", .before = {kParkConsumer}, .act = "put 1 100"},
         {.name = "put in a block", .before = {kParkConsumer}, .act = "put 1 10000"},
         {.name = "put many", .before = {kParkConsumer}, .act = "put-many 3 100"},
-        // In the second lap, where the first message is still taken: its slot is passed by.
+        // In the second lap, where the first message is still taken: its slot is passed.
         {.name = "put past a taken slot",
          .before = parked(
              {"producer: put 1 10000", "holder: hold", "producer: put 7 100", "consumer: recv 7"}),
@@ -37,8 +37,7 @@ std::vector<QueueRow> producers() {
          .act = "put 1 400000",
          .must_pass = "signal.announce.set",
          .meanwhile = {"victim: rest", "consumer: tell recv 1 10000"}},
-        // It was stopped before it could publish; others have passed it by; now it goes on, and is
-        // struck.
+        // Stopped before it published, and overtaken; the blow falls after it continues.
         {.name = "put overtaken",
          .before = {kParkConsumer},
          .act = "put-overtaken 100",
@@ -60,7 +59,7 @@ std::vector<QueueRow> producers() {
          .answer = "Timeout|ok",
          .must_pass = "arena.trim.punched",
          .about = "arena."},
-        // A producer goes, and then all of them: the stream is its creator's to end.
+        // One producer goes, then all of them: only the creator ends the stream.
         {.name = "producer closes the creator's stream",
          .before = {"victim: put 1 100"},
          .act = "close"},
@@ -70,10 +69,10 @@ std::vector<QueueRow> producers() {
     };
 }
 
-// A consumer is struck.
+// Rows whose victim is a consumer.
 std::vector<QueueRow> consumers() {
     return {
-        // One of two that wait: taken and acknowledged, or copied out.
+        // One of two waiting messages: taken and acknowledged, or copied out.
         {.name = "take and ack",
          .before = {"producer: put 1 100", "producer: put 1 100"},
          .act = "recv 1"},
@@ -88,7 +87,7 @@ std::vector<QueueRow> consumers() {
          .before = {"producer: put 1 4000", "producer: put 1 100"},
          .act = "get",
          .gets_first = true},
-        // Of what it has held for a while. The consumer sleeps.
+        // Acknowledges a message held for a while. The other consumer sleeps.
         {.name = "ack", .before = parked({"producer: put 1 100", "victim: hold"}), .act = "ack"},
         {.name = "ack a block",
          .before = parked({"producer: put 1 10000", "victim: hold"}),
@@ -104,21 +103,21 @@ std::vector<QueueRow> consumers() {
          .then = {"victim: ack", "victim: ack", "victim: ack", "victim: ack", "victim: ack",
                   "victim: ack", "victim: ack"},
          .tidy = {"blocked: close"}},
-        // Returned by hand: it is delivered again.
-        {.name = "give back",
+        // A nack: the message is delivered again.
+        {.name = "nack",
          .before = parked({"producer: put 1 100", "victim: hold"}),
          .act = "nack",
          .must_pass = "queue.return.announced"},
-        {.name = "give back a block",
+        {.name = "nack a block",
          .before = parked({"producer: put 1 10000", "victim: hold"}),
          .act = "nack",
          .must_pass = "queue.return.announced"},
-        {.name = "take and give back",
+        {.name = "take and nack",
          .before = {"producer: put 1 10000"},
          .act = "take-nack",
          .gets_first = true},
-        // A message given back comes before what has waited longer.
-        {.name = "take what was returned",
+        // A returned message comes before those that have waited longer.
+        {.name = "take a returned message",
          .before = {"producer: put 1 10000", "victim: hold", "producer: put 1 100", "victim: nack"},
          .act = "recv 1",
          .gets_first = true},
@@ -128,14 +127,14 @@ std::vector<QueueRow> consumers() {
          .must_pass = "signal.announce.set",
          .meanwhile = {"victim: rest", "producer: put 1 100"},
          .another_at = {"signal.announce.set:"}},
-        // A producer stands still in the slot that is next: it is passed by.
+        // A producer is stopped in the next slot: the slot is passed.
         {.name = "take overtaking",
          .before = {"slow: stop at queue.put.written:1 in put 1 10000", "producer: put 1 100"},
          .act = "recv 1",
          .must_pass = "queue.take.overtaken",
          .tidy = {"slow: resume", "slow: close"},
          .another_at = {"queue.take.overtaken:"}},
-        // Three at once. The consumer goes first when the victim has given no sign of life for a
+        // Three at once. The consumer goes first when the victim has shown no sign of life for a
         // while; then there are three more for it.
         {.name = "take whole",
          .before = {"producer: put 1 10000", "producer: put 2 100"},
@@ -151,7 +150,7 @@ std::vector<QueueRow> consumers() {
          .meanwhile = {"victim: rest", "victim: freeze", "producer: put 2 100", "victim: thaw"},
          .stopped = {"producer: put 1 100", "consumer: recv 1", "producer: put 3 100"},
          .is_uncertain = true},
-        // The first in line stands still: the victim finds that it gives no sign of life, and
+        // The first request in line is of a stopped process: the victim sees no sign of life, and
         // passes it.
         {.name = "pass a stopped request",
          .before = {"first: park take-whole 3 60000", "first: stop", "producer: put 1 100"},
@@ -162,15 +161,15 @@ std::vector<QueueRow> consumers() {
          .then = {"first: die"},
          .after_death = {"first: die"},
          .is_uncertain = true},
-        // A consumer's going ends nothing. With a delivery in its hands it goes when that is
-        // acknowledged.
+        // A consumer's leave does not end the stream. With a delivery in hand it leaves when that
+        // is acknowledged.
         {.name = "consumer closes", .before = {kParkConsumer}, .act = "close"},
         {.name = "consumer closes and acks later",
          .before =
              parked({"producer: put 1 10000", "victim: hold", "victim: close", "victim: recheck"}),
          .act = "ack",
          .has_left = true},
-        // With a delivery in its hands and a loan open: both are the queue's again.
+        // With a delivery in hand and a loan open: the queue gets both back.
         {.name = "consumer departs",
          .before = parked({"producer: put 1 10000", "victim: hold", "victim: loan 20000"}),
          .act = "depart",
@@ -179,25 +178,25 @@ std::vector<QueueRow> consumers() {
     };
 }
 
-// Another has died in mid-operation. The victim looks for a message and finds it dead.
+// Another process died inside an operation. The victim looks for a message and finds it dead.
 std::vector<QueueRow> finders() {
     std::vector<QueueRow> rows{
         {.name = "reap a dead consumer",
          .before = {"producer: put 1 10000", "producer: put 1 100", "doomed: hold", "doomed: hold",
                     "doomed: die"}},
-        {.name = "reap one dead in ack",
+        {.name = "reap a consumer dead in ack",
          .before = {"producer: put 1 10000", "doomed: hold",
                     "doomed: die at queue.ack.done:1 in ack"},
          .answer = "ok|Timeout"},
-        {.name = "reap one dead in nack",
+        {.name = "reap a consumer dead in nack",
          .before = {"producer: put 1 10000", "doomed: hold",
                     "doomed: die at queue.return.returned:1 in nack"}},
-        {.name = "reap one dead in put",
+        {.name = "reap a producer dead in put",
          .before = {"doomed: die at queue.put.named:1 in put 1 10000"},
          .answer = "ok|Timeout"},
-        // While its janitor stands still the dead one can't be reaped, and is passed as one that
-        // gives no sign of life: that takes longer than to notice a death.
-        {.name = "reap one dead in line",
+        // While its janitor is stopped the dead process can't be reaped, and is passed for want of
+        // a sign of life: that takes longer than noticing a death.
+        {.name = "reap a consumer dead in line",
          .before = {"doomed: die at queue.line.announced:1 in take-whole 3 5000"},
          .answer = "ok|Timeout",
          .stopped = {"producer: put 1 100", "consumer: recv 1"}},
@@ -212,7 +211,7 @@ std::vector<QueueRow> finders() {
     return rows;
 }
 
-// The victim joins, in the place of a dead one whose messages come back, or in a fresh one.
+// The victim joins, in the slot of a dead process whose messages come back, or in a new one.
 std::vector<QueueRow> newcomers() {
     return {
         {.name = "attach after a death",
@@ -227,15 +226,16 @@ std::vector<QueueRow> newcomers() {
     };
 }
 
-// ---- the end of a stream, by one that may end it: dead before saying so, it has not ended it
+// ---- the end of a stream, by a participant that may end it; if it dies too early, the stream goes
+// on
 
-// Those that wait, for a message or for room, are told.
+// Waiters for a message and for room are told of the end.
 void check_stream(QueueLifeWalk& walk) {
     const bool is_over = walk.point != "queue.close.resigned";
     require(walk.is_closed() == is_over,
             is_over ? "the stream has not ended" : "the stream ended too soon");
     if (!is_over) {
-        walk.count = 1;  // a producer put when there was no other
+        walk.count = 1;  // a producer put while there was no other
         walk.must("producer: put 1 10000");
         walk.must(walk.is_waiting("consumer") ? "consumer: answer" : "consumer: recv 3");
         return;
@@ -255,7 +255,7 @@ constexpr QueuePromise kEnds{
     .beside = check_stream,
     .completed =
         [](QueueLifeWalk& walk, const Answer&) {
-            // A producer that put while the last one stood still is the last one now.
+            // A producer that put while the last one was stopped is now the last.
             const bool goes_on = walk.count == 1 && walk.row.is_last_producer;
             require(walk.is_closed() != goes_on, "the stream should have ended, or not");
             leave_ended(walk);
@@ -298,13 +298,13 @@ std::vector<QueueRow> ends() {
                     kParkConsumer},
          .act = "end",
          .promise = &kEnds},
-        // A producer waits for room, slots or bytes: it is told that none will come.
+        // A producer waits for room, slots or bytes: it is told that there will be none.
         {.name = "end a full queue",
          .before = {"producer: put 8 100", "consumer: attach @ any 1000",
                     "victim: attach @ any 1000", "blocked: park put 1 100 2000"},
          .act = "end",
          .promise = &kEnds},
-        {.name = "end while one waits for bytes",
+        {.name = "end while a producer waits for bytes",
          .before = {"producer: put 2 400000", "consumer: attach @ any 1000",
                     "victim: attach @ any 1000", "blocked: park put 1 400000 2000"},
          .act = "end",
@@ -314,7 +314,7 @@ std::vector<QueueRow> ends() {
     return rows;
 }
 
-// ---- the last one to leave removes the name, unless there are messages: they wait for a newcomer
+// ---- the last participant to leave removes the name, unless messages wait for a later one
 
 constexpr QueuePromise kLeaves{
     .beside =
@@ -328,13 +328,13 @@ constexpr QueuePromise kLeaves{
             walk.check_all_came();
             walk.must("heir: close");
         },
-    // A dead one's empty queue may be there still: it is in no one's way.
+    // The empty queue of a dead process may still be there, and blocks nothing.
     .completed =
         [](QueueLifeWalk& walk, const Answer&) {
             if (walk.has_put()) walk.check_name_is_free();
             walk.start_over();
         }};
-// Two leave at the same time, the one with the last message in its hands: nothing stays behind.
+// Two leave at the same time, one with the last message in hand: no name stays.
 constexpr QueuePromise kLeavesBeside{
     .beside =
         [](QueueLifeWalk& walk) {
@@ -351,13 +351,16 @@ std::vector<QueueRow> leaving() {
     const Words empty{"victim: create @ 0 creator"};
     const Words with_messages{"victim: create @ 0 creator", "victim: put 2 10000"};
     return {
-        {.name = "last one leaves nothing", .before = empty, .act = "close", .promise = &kLeaves},
-        {.name = "last one leaves messages",
+        {.name = "last participant leaves an empty queue",
+         .before = empty,
+         .act = "close",
+         .promise = &kLeaves},
+        {.name = "last participant leaves messages",
          .before = with_messages,
          .act = "close",
          .promise = &kLeaves},
-        {.name = "last one departs", .before = empty, .act = "depart", .promise = &kLeaves},
-        {.name = "last one departs from messages",
+        {.name = "last participant departs", .before = empty, .act = "depart", .promise = &kLeaves},
+        {.name = "last participant departs from messages",
          .before = with_messages,
          .act = "depart",
          .promise = &kLeaves},
@@ -368,7 +371,7 @@ std::vector<QueueRow> leaving() {
     };
 }
 
-// ---- what is dropped: dead in between, each message is gone, or comes once
+// ---- dropping: after a death in between, each message is gone or comes once
 
 std::int64_t messages_in(const Answer& answer) {
     const std::string got = answer.text("got");
@@ -381,7 +384,7 @@ void leave_moved(QueueLifeWalk& walk) {
     walk.close("victim");
     walk.everybody_leaves();
 }
-// Or it is a dead letter still that another operator can move.
+// Or the message is still a dead letter, which another operator can move.
 constexpr QueuePromise kMoves{
     .beside =
         [](QueueLifeWalk& walk) {
@@ -447,15 +450,15 @@ std::vector<QueueRow> dropping() {
     };
 }
 
-// ---- creating, removing and looking on
+// ---- creating, removing and inspecting
 
-// An attach in the midst of it finds nothing, or a queue that works.
+// An attach meanwhile finds nothing, or a queue that works.
 constexpr QueuePromise kCreates{
     .beside =
         [](QueueLifeWalk& walk) {
             if (walk.blow_at == 0) return;
             const Answer visit = walk.must_soon("visitor: attach @ any 0 -> ok|NotFound|Busy");
-            // What it drains is of the dead, perhaps.
+            // It may drain a queue of the dead.
             if (visit.is_ok()) walk.play({"visitor: drain 0 -> Timeout", "visitor: close"});
             if (!walk.is_stopped()) return;
             const Answer second =
@@ -464,7 +467,7 @@ constexpr QueuePromise kCreates{
             const bool is_ours = visit.is_ok() && walk.point == "segment.create.published";
             require(!is_ours || !second.is_ok(), "two queues of one name");
         },
-    // Another process may have taken the name while the victim stood still.
+    // Another process may have taken the name while the victim was stopped.
     .completed =
         [](QueueLifeWalk& walk, const Answer& answer) {
             require(answer.is_ok() == (walk.count == 0), "two of one name: " + answer.line());
@@ -476,7 +479,7 @@ constexpr QueuePromise kCreates{
             walk.start_over();
         },
     .died = [](QueueLifeWalk& walk) { walk.start_over(); }};
-// What the dead left is removed from outside (`penstock gc`).
+// The segment of the dead is removed from outside (`penstock gc`).
 constexpr QueuePromise kRemoves{.beside =
                                     [](QueueLifeWalk& walk) {
                                         if (walk.is_stopped())
@@ -516,7 +519,7 @@ std::vector<QueueRow> from_outside() {
          .answer = "ok removed=1",
          .may_vanish = true,
          .promise = &kRemoves},
-        // Passes no point; and shows what is there.
+        // Passes no point; its result is checked.
         {.name = "inspect",
          .before = {"producer: put 2 10000", "consumer: attach @ any 1000", "victim: start"},
          .act = "inspect @",

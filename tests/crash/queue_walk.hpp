@@ -1,5 +1,5 @@
-// The promises of a Queue as checks: what was accepted comes exactly once, what the dead had taken
-// comes back and says so, each producer's messages keep their order, and none is blocked.
+// The promises of a Queue as checks: accepted messages come exactly once, those taken by the dead
+// come back marked, each producer's messages keep their order, and no process is blocked.
 #pragma once
 
 #include <optional>
@@ -17,7 +17,7 @@ class QueueLifeWalk;
 
 // What must hold where a queue begins or ends.
 struct QueuePromise {
-    void (*beside)(QueueLifeWalk&) = nullptr;  // the stopped or dead victim, or after its act; once
+    void (*beside)(QueueLifeWalk&) = nullptr;  // by a stopped or dead victim, or after its act
     void (*completed)(QueueLifeWalk&, const Answer&) = nullptr;
     void (*died)(QueueLifeWalk&) = nullptr;
 };
@@ -32,19 +32,19 @@ struct QueueRow {
     Words meanwhile = {};
 
     Words stopped = {};  // while the victim is stopped, in place of the usual flow
-    Words then = {};     // what the victim has yet to do after its act
+    Words then = {};     // what the victim still does after its act
     Words after_death = {};
-    Words tidy = {};                // what others have yet to do
-    bool gets_first = false;        // the victim gets the message that was put first, and no other
+    Words tidy = {};                // what the others still do
+    bool gets_first = false;        // the victim gets the first message, and no other
     bool is_uncertain = false;      // dead, it may be done with what it asked for
-    bool may_vanish = false;        // what was put before may be dropped
-    bool has_left = false;          // the victim, before its act
+    bool may_vanish = false;        // messages put before may be dropped
+    bool has_left = false;          // the victim has left before its act
     bool is_last_producer = false;  // the victim
     Words another_at = {};  // stopped there, it finds its message taken by the consumer: one more
     const QueuePromise* promise = nullptr;
 };
 
-// The ledger knows what each answer and each death says of messages.
+// Notes in the ledger what each answer and each death means for messages.
 class QueueWalk : public Cast<QueueRow> {
 public:
     using Cast::Cast;
@@ -62,7 +62,7 @@ public:
                     std::to_string(stats.in_flight) + " in flight, and " +
                     std::to_string(stats.held_bytes) + " bytes held after all");
     }
-    // The living ones, in good order; the name goes with the last. And it can be used again.
+    // The living leave in good order; the last removes the name, which can be used again.
     void everybody_leaves() {
         play({"producer: end", "consumer: drain -> Closed"});
         check_all_came();
@@ -104,7 +104,7 @@ protected:
         if (verb == "take-nack") ledger.maybe_taken(std::stoull(answer.text("got")));
         if (verb == "ack" || verb == "nack") let_go(one, verb == "ack");
     }
-    // Of what it was putting all or nothing is there. What it was acknowledging is done with.
+    // A put cut short is there whole or not at all. A message in ack() is done with.
     void note_death(Party& one, const Words& told) override {
         const std::string verb = told.empty() ? "" : told[0];
         const bool puts = verb.starts_with("put") || verb == "loan-commit";
@@ -116,13 +116,13 @@ protected:
         if (verb == "ack") let_go(one, true);
         note_gone(one);
     }
-    // What it holds comes back, marked.
+    // The messages that a dead process held come back, marked.
     void note_gone(Party& one) {
         due_back_ += one.held.size();
         one.held.clear();
     }
     void let_go(Party& one, bool is_acknowledged) {
-        if (one.held.empty()) return;  // it has departed, and is none of the queue's any more
+        if (one.held.empty()) return;  // it has departed: the queue no longer knows it
         if (is_acknowledged) ledger.acknowledged(one.held[0]);
         one.held.pop_front();
     }
@@ -133,7 +133,7 @@ protected:
         return std::any_of(beginnings.begin(), beginnings.end(),
                            [this](const std::string& one) { return row.act.starts_with(one); });
     }
-    // What it has put so far was delivered, perhaps, or is gone.
+    // Its puts so far may have been delivered, or dropped.
     void note_uncertain(const Party& one, bool is_maybe_gone) {
         for (std::uint64_t i = 0; i < one.accepted; ++i) {
             ledger.maybe_taken(one.number * kMaxOfOne + i);
@@ -142,10 +142,10 @@ protected:
     }
     [[nodiscard]] std::uint64_t first() { return party("producer").number * kMaxOfOne; }
 
-    std::size_t due_back_ = 0;  // messages that dead ones held
+    std::size_t due_back_ = 0;  // messages that the dead held
 };
 
-// One participant is struck. Producer and consumer go on; no other's message is lost.
+// One participant is the victim. Producer and consumer continue; no other's message is lost.
 class QueueStruckWalk : public QueueWalk {
 public:
     using QueueWalk::QueueWalk;
@@ -184,7 +184,7 @@ public:
     }
     void while_stopped() override {
         check_room_is_noticed();
-        if (is_act({"take-nack"})) note_uncertain(party("producer"), false);  // it is back, perhaps
+        if (is_act({"take-nack"})) note_uncertain(party("producer"), false);  // it may be back
         if (row.stopped.empty()) flow();
         has_flowed_ = true;
         play(row.stopped);
@@ -192,8 +192,8 @@ public:
     }
 
 private:
-    // The message that was put first is the one that it took. It comes back, unless it was
-    // acknowledged: from Done on (or Empty, where there is no block) it is never seen again.
+    // The victim took the message that was put first. It comes back, unless it was acknowledged:
+    // from Done on (or Empty, where there is no block) it never comes again.
     void note_dead_consumer() {
         if (row.is_uncertain) return note_uncertain(party("producer"), true);
         if (party("producer").accepted == 0) return;
@@ -207,14 +207,14 @@ private:
             due_back_ += is_early ? 1 : 0;
         }
     }
-    // Something waits that the consumer must get by itself, without further help.
+    // A message is queued that the consumer must get without further calls.
     [[nodiscard]] bool comes_by_itself() {
         if (is_dead_ && due_back_ > 0) return true;
         const bool puts = is_act({"put", "loan"}) || party("victim").accepted > 0;
         const bool takes = is_dead_ && !row.is_uncertain && !is_act({"hold", "attach"});
         return (puts || takes) && look().stats.queued > 0;
     }
-    // Others put and take, and soon, whatever has become of the victim.
+    // The others put and take in time, whatever state the victim is in.
     void flow() {
         has_flowed_ = true;
         const std::uint64_t number = next_of(party("producer"));
@@ -233,7 +233,7 @@ private:
         }
         noticed(put_at, must("producer: answer"), "the next put");
     }
-    // A producer that waits for room has it.
+    // A producer that waits for room gets it.
     void check_room_is_noticed() {
         if (is_waiting("blocked")) noticed(blow_at, must("blocked: answer"), "noticing room");
     }
@@ -250,7 +250,7 @@ private:
     bool is_dead_ = false;
 };
 
-// A queue's beginning or end.
+// The victim begins or ends a queue.
 class QueueLifeWalk : public QueueWalk {
 public:
     using QueueWalk::QueueWalk;
@@ -273,7 +273,7 @@ public:
     }
     void while_stopped() override { beside(); }
 
-    // Messages of which the victim has said that they are accepted.
+    // Whether the victim has messages accepted.
     [[nodiscard]] bool has_put() { return party("victim").accepted > 0; }
     [[nodiscard]] bool is_stopped() {
         return blow_at != 0 && !party("victim").actor.process().is_over();

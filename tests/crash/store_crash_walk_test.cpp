@@ -1,5 +1,5 @@
-// The crash walk of the Store: every point of every operation, a kill and a stop at each.
-// Every operation that changes shared memory is a row; cast.hpp has the language of its scripts.
+// The crash walk of the Store: every point of every operation, a kill and a stop at each. Every
+// operation that changes shared memory is a row; cast.hpp has the language of its scripts.
 #include "tests/crash/store_walk.hpp"
 
 namespace penstock::trust {
@@ -11,7 +11,7 @@ const StoreShape kNone{.eviction = "none"};
 
 constexpr std::uint64_t kObject = taken_by(200'000);
 constexpr std::uint64_t kOther = taken_by(100'000);
-constexpr std::uint64_t kMost = 840'128;  // bytes of an object beside which 8 KiB are free
+constexpr std::uint64_t kMost = 840'128;  // bytes of an object that leaves 8 KiB free
 
 const ExpectedBy<Object> kThere{{"", Object::There}};
 const ExpectedBy<Object> kThereInTheEnd{{"end", Object::There}, {"", Object::Gone}};
@@ -29,14 +29,14 @@ const ExpectedBy<Object> kRemoved{{"end", Object::Gone},
                                   {"words.change.", Object::Either},
                                   {"", Object::Gone}};
 
-// The doomed had an object that the remover removed, a reservation, and died in a commit.
+// A process that dies in a commit, with a reservation and a pin on an object that was removed.
 Words dead_one(const std::string& remover, const std::string& blow) {
     return {"writer: put 8 100000",      "doomed: get 8",
             remover + ": remove 8",      "doomed: reserve 9 100000",
             "doomed: reserve 10 100000", "doomed: die at " + blow + " in commit 10"};
 }
 
-// By the dead one, or by the victim, which has the key next.
+// The key is held by the dead process, or by the victim, which reserves it next.
 void look_at_what_the_dead_staged(StoreWalk& walk) {
     const Answer answer = walk.promptly("writer: put 7 10");
     if (answer.is_ok()) {
@@ -47,7 +47,7 @@ void look_at_what_the_dead_staged(StoreWalk& walk) {
     }
 }
 
-// Retained or not any more: that does not depend on whether its caller lives.
+// Whether the object is retained must not depend on its caller's life.
 bool check_retained(StoreWalk& walk, bool is_retaining) {
     const bool is_done = walk.is_complete || walk.point == "store.pin.dropped";
     if (is_done != is_retaining) return false;
@@ -59,7 +59,7 @@ bool check_retained(StoreWalk& walk, bool is_retaining) {
     return true;
 }
 
-// The store stays when the last one leaves, whether or not the one who said so lives.
+// A persistent store stays when the last participant leaves, dead or alive its setter.
 void check_persistence(StoreWalk& walk) {
     require(!segments_left(walk.segment).empty(), "it was told to stay, and is not there");
     walk.must_promptly("latecomer: put 1 1000");
@@ -73,8 +73,8 @@ void check_persistence(StoreWalk& walk) {
 std::vector<StoreRow> joining_and_leaving() {
     return {
         {.name = "attach", .act = "attach @ 1000", .must_pass = "membership.join.active"},
-        // The dead one in the place had one of everything, and a half-done change whose description
-        // the victim's own ones will replace; there is no other place.
+        // In the only other slot a process died with a pin, a reservation and a half-done change,
+        // whose description the victim's own changes will overwrite.
         {.name = "attach over the dead",
          .store = {.participants = 3},
          .before = dead_one("reader", "words.change.installed:1"),
@@ -84,7 +84,7 @@ std::vector<StoreRow> joining_and_leaving() {
          .act = "persist",
          .must_pass = "store.persist.stays",
          .farewell = check_persistence},
-        // With a reservation and an object in hand, which it lets go first.
+        // With a reservation and a pin, which it releases first.
         {.name = "close",
          .store = kNone,
          .before = {"writer: put 8 100000", "victim: get 8", "writer: remove 8",
@@ -92,7 +92,8 @@ std::vector<StoreRow> joining_and_leaving() {
          .act = "close",
          .must_pass = "membership.leave.retired",
          .then = {"victim: attach @ 1000"}},
-        // What it has in hand goes back as if it had died, and its handles change nothing any more.
+        // Its reservation and pin are released as after a death, and its handles change nothing
+        // more.
         {.name = "depart",
          .store = kNone,
          .before = {"writer: put 8 100000", "victim: get 8", "writer: remove 8",
@@ -103,15 +104,15 @@ std::vector<StoreRow> joining_and_leaving() {
     };
 }
 
-// The object is invisible before the commit, which follows when the victim could go on.
+// The object is invisible before the commit, which the victim makes after its blow if it can.
 std::vector<StoreRow> reserving() {
     std::vector<StoreRow> rows{
         {.name = "reserve", .store = kNone, .must_pass = "store.reserve.allocated"},
         {.name = "reserve, key first",
          .must_pass = "store.reserve.allocated",
          .is_key_first = true},
-        // The store is full of what may go. What the victim was about to evict is not its own:
-        // neither the object nor its room.
+        // The store is full of evictable objects. The victim about to evict one has no claim on it,
+        // nor on its room.
         {.name = "reserve evicting",
          .before = {"writer: fill 10 8 100000", "reader: read 10", "reader: read 12"},
          .must_pass = "store.evict.freeing",
@@ -124,13 +125,13 @@ std::vector<StoreRow> reserving() {
          .owned = kObject + 2 * kOther,
          .is_key_first = true,
          .owns_nothing_at = "store.evict.evicting:1:"},
-        // There are as many objects as the index has entries: 32.
+        // There are as many objects as index entries: 32.
         {.name = "reserve in a full index",
          .store = {.objects = 1},
          .before = {"writer: fill 10 30 100"},
          .must_pass = "store.evict.freeing",
          .is_key_first = true},
-        // The key is staged by a dead writer: the victim finds that out and reaps it.
+        // The key is staged by a dead writer, which the victim finds and reaps.
         {.name = "reserve over the dead",
          .before = {"doomed: reserve 7 200000", "doomed: die"},
          .must_pass = "store.janitor.freeing",
@@ -205,8 +206,7 @@ std::vector<StoreRow> writing() {
 std::vector<StoreRow> reading() {
     const Words let_go{"writer: room $beside", "victim: recheck 7", "victim: release 7"};
     return {
-        // Dead, it holds nothing. Stopped, it holds what it has taken, which others' wants do not
-        // touch.
+        // Dead, the victim holds nothing. Stopped, it keeps its pin, which the others respect.
         {.name = "get",
          .before = {"writer: put 7 200000"},
          .act = "get 7",
@@ -214,7 +214,7 @@ std::vector<StoreRow> reading() {
          .object = kThere,
          .stopped = {"reader: read 7"},
          .then = let_go},
-        // Readers move what they read to the end of the order.
+        // Readers move the object that they read to the end of the order.
         {.name = "get lru",
          .store = kLru,
          .before = {"writer: put 7 200000", "writer: put 9 100000", "writer: put 10 100000"},
@@ -231,8 +231,8 @@ std::vector<StoreRow> reading() {
          .object = kThere,
          .stopped = {"reader: read 7"},
          .then = let_go},
-        // Another is about to evict it, and stopped: before it looks for holders, or after.
-        {.name = "get what is being evicted",
+        // An evictor is stopped, before it looks for holders or after.
+        {.name = "get during an eviction",
          .before = {"writer: put 7 200000",
                     "evictor: stop at store.evict.evicting:1 in room 700000"},
          .act = "get 7",
@@ -241,8 +241,8 @@ std::vector<StoreRow> reading() {
          .may_be_missed = true,
          .then = let_go,
          .tidy = {"evictor: resume", "evictor: close"}},
-        // Its first change was the reservation's, its second is to take the object out.
-        {.name = "get what is as good as evicted",
+        // The evictor's first change reserved the key, its second removes the object.
+        {.name = "get after an eviction was decided",
          .before = {"writer: put 7 200000",
                     "evictor: stop at words.change.described:2 in room 700000"},
          .act = "get 7",
@@ -256,9 +256,8 @@ std::vector<StoreRow> reading() {
          .act = "release 7",
          .must_pass = "store.pin.dropped",
          .object = kThere},
-        // It was removed meanwhile, and goes with its last reader: when it has no holder any more,
-        // whichever is to free it.
-        {.name = "release the last",
+        // The object was removed meanwhile; its last holder frees it, whichever process that is.
+        {.name = "release the last pin",
          .store = kNone,
          .before = {"writer: put 7 200000", "victim: get 7", "writer: remove 7"},
          .act = "release 7",
@@ -275,7 +274,7 @@ std::vector<StoreRow> removing_and_retaining() {
          .act = "remove 7",
          .must_pass = "store.remove.doomed",
          .object = kRemoved},
-        // The reader may go on.
+        // The reader may continue.
         {.name = "remove beside a reader",
          .store = kNone,
          .before = {"writer: put 7 200000", "reader: get 7"},
@@ -284,9 +283,8 @@ std::vector<StoreRow> removing_and_retaining() {
          .object = kRemoved,
          .reader_has_it = true,
          .tidy = {"reader: recheck 7", "reader: release 7"}},
-        // All that is free but a little: and the heap's map has been told that nothing larger is
-        // there.
-        {.name = "remove when the map is low",
+        // The object takes nearly all memory, and the map's hint says that no large block is free.
+        {.name = "remove with a low hint in the map",
          .store = kNone,
          .before = {"writer: put 7 " + std::to_string(kMost), "reader: room 50000 -> NoSpace"},
          .act = "remove 7",
@@ -294,7 +292,7 @@ std::vector<StoreRow> removing_and_retaining() {
          .about = "heap.",
          .bytes = kMost,
          .object = kRemoved},
-        // Everything, whether retained or held; a writer is refused at its commit.
+        // All objects, retained or pinned; a writer is refused at its commit.
         {.name = "clear",
          .stage = {"reader: reserve 8 100000"},
          .before = {"writer: put 7 200000", "writer: fill 10 3 100000", "writer: retain 11"},
@@ -338,8 +336,7 @@ std::vector<StoreRow> memory_and_the_dead() {
     };
 }
 
-// Words are half changed by another that stands still: the victim meets them, goes on with that
-// first, and is struck.
+// Another process is stopped in a half-done change: the victim meets it, helps, and is struck.
 std::vector<StoreRow> beside_a_half_change() {
     const Words resume{"staller: resume", "staller: close"};
     return {

@@ -1,6 +1,6 @@
-// The promises of the Store as checks: whichever is struck, the others put and get, see the object
-// that it is about whole or not at all, have the room and the key of the dead at once, and lose
-// nothing that is in use. What is used is looked up from outside, to the byte.
+// The promises of the Store as checks: whatever happens to the victim, the others put and get, see
+// its object whole or not at all, get the memory and the key of the dead at once, and lose no
+// object in use. Memory in use is inspected from outside, to the byte.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace penstock::trust {
 
-// What is so of the object that a row is about: number 7.
+// The expected state of the row's object, number 7.
 enum class Object { There, Gone, Either };
 
 struct StoreShape {
@@ -24,8 +24,8 @@ struct StoreShape {
 
 class StoreWalk;
 
-// The lowest in memory, so that what is left is one piece: an object that is retained, and one that
-// the reader holds.
+// Allocated first, so that the rest is one piece: an object that is retained, and one that the
+// reader has pinned.
 inline const Words kStoreStage{"writer: put 1 100000", "writer: retain 1", "writer: put 2 100000",
                                "reader: get 2"};
 
@@ -40,22 +40,22 @@ struct StoreRow {
     const char* about = "";
     Words meanwhile = {};
 
-    std::uint64_t bytes = 200'000;  // of the object that it is about
+    std::uint64_t bytes = 200'000;  // of the row's object
     ExpectedBy<Object> object = {{"", Object::Gone}};
-    std::uint64_t owned = 0;     // memory that may be the stopped victim's; 0: as the object takes
-    std::uint64_t stays = 0;     // what others hold until `tidy`
-    bool reader_has_it = false;  // the object, until `tidy`
+    std::uint64_t owned = 0;     // memory that the stopped victim may own; 0: the object's size
+    std::uint64_t stays = 0;     // bytes that others hold until `tidy`
+    bool reader_has_it = false;  // the object is pinned, until `tidy`
     bool may_be_missed = false;  // a victim that was stopped may find the object gone
-    bool is_key_first = false;   // after a death the key is wanted before the room is
-    std::string owns_nothing_at = {};  // stopped there, it leaves all room to others
+    bool is_key_first = false;   // after a death the key is wanted before the memory
+    std::string owns_nothing_at = {};  // stopped there, it leaves all memory to others
 
     Words stopped = {};                  // what others can do promptly while the victim is stopped
-    Words then = {};                     // what the victim has yet to do after its act
-    Words tidy = {};                     // what others have yet to do
+    Words then = {};                     // what the victim still does after its act
+    Words tidy = {};                     // what the others still do
     Words after_death = {};              // before `tidy`
-    Words room_first = {};               // before all room is wanted
-    void (*look)(StoreWalk&) = nullptr;  // at the object of a stopped one; else as usual
-    bool (*room)(StoreWalk&) = nullptr;  // at the room; false: as usual
+    Words room_first = {};               // before all memory is wanted
+    void (*look)(StoreWalk&) = nullptr;  // checks the object of a stopped victim
+    bool (*room)(StoreWalk&) = nullptr;  // checks the memory; false: as usual
     void (*farewell)(StoreWalk&) = nullptr;  // when all have left
 };
 
@@ -76,7 +76,7 @@ public:
         }
         play(row.before);
     }
-    // What all segments have in common is walked with the queue.
+    // Points in code that all segments share are walked with the queue.
     [[nodiscard]] bool is_about(const std::string& passed) const override {
         return Cast::is_about(passed) && !passed.starts_with("segment.");
     }
@@ -150,13 +150,13 @@ protected:
 
 private:
     [[nodiscard]] bool evicts() const { return std::string(row.store.eviction) != "none"; }
-    // What is not free beside the fixed ones, and is not evicted.
+    // Bytes in use beside the stage's objects that are not evicted.
     [[nodiscard]] std::uint64_t also_stays() const {
         const bool is_read = row.reader_has_it && !is_tidy_;
         const bool is_kept = is_there_ && !evicts();
         return (is_tidy_ ? 0 : row.stays) + (is_read || is_kept ? taken_by(row.bytes) : 0);
     }
-    // "$beside": all room beside the object.
+    // "$beside": all memory beside the object.
     void play_out(const Words& script) {
         for (std::string line : script) {
             const auto at = line.find("$beside");
@@ -184,20 +184,20 @@ private:
                 "it is not whole: " + answer.line());
         if (is_there_) waiter_gets(since);
     }
-    // One that waits for the object has it now.
+    // A waiter for the object has it now.
     void waiter_gets(std::int64_t since) {
         if (!has("waiter") || is_waiter_served_) return;
         noticed(since, must("waiter: answer"), "the object that was waited for");
         must("waiter: close");
         is_waiter_served_ = true;
     }
-    // After a death: it can be written.
+    // After a death the key can be reserved.
     void reserve_key() {
         const std::int64_t since = os::monotonic_ns();
         const Answer answer = promptly("writer: put 7 " + text(row.bytes));
         const bool is_certain = expected() != Object::Either;
         if (answer.outcome == "AlreadyExists") {
-            // What the dead one had begun was finished by another that met it.
+            // The dead process's change was finished by a helper.
             require(is_there_ || !is_certain, "it was not there: " + answer.line());
         } else {
             require(answer.is_ok(), "the key of the dead: " + answer.line());
@@ -207,7 +207,7 @@ private:
         is_there_ = true;
         waiter_gets(since);
     }
-    // Of a stopped one: found and right, or staged with its writer named, or not there.
+    // The object of a stopped victim: whole, or staged with its writer named, or missing.
     void look_at_object() {
         const Answer answer = promptly("reader: look 7");
         if (answer.text("state") == "staged") {
@@ -217,7 +217,7 @@ private:
         check_object();
     }
 
-    // Others put and get, whatever has become of the victim.
+    // The others put and get, whatever state the victim is in.
     void flow() {
         const std::string number = text(1000 + ++flows_);
         must_promptly("writer: put " + number + " 1000");
@@ -225,21 +225,21 @@ private:
         must_promptly("reader: remove " + number);
         must_promptly("writer: read " + number + " -> NotFound");
     }
-    // All that is not in use by the living, in one piece.
+    // All memory that the living do not use is available, in one piece.
     void check_room() {
         play(row.room_first);
         if (row.room != nullptr && row.room(*this)) return;
         must_promptly(room_of(row.store.capacity - fixed() - also_stays()));
         if (evicts()) is_there_ = false;
     }
-    // Beside a stopped one: what it has lies somewhere, so half of the rest is one piece.
+    // The stopped victim's memory may lie anywhere, so half of the rest is one piece.
     void check_room_beside() {
         const std::uint64_t owned = row.owned != 0 ? row.owned : taken_by(row.bytes);
         const std::uint64_t used = fixed() + owned + also_stays();
         if (!evicts() || row.store.capacity <= used) return;
         must_promptly(room_of((row.store.capacity - used) / 2 / 64 * 64 - 64));
     }
-    // What the accounts call free can be had.
+    // The memory that statistics call free can be allocated.
     void check_free_is_free() {
         const std::uint64_t free = stats().largest_free;
         if (free > 128) must_promptly(room_of(free));
@@ -250,7 +250,7 @@ private:
         must_promptly("reader: recheck 2");
     }
 
-    // All that is used is what the objects take, to the byte.
+    // The memory in use is what the objects take, to the byte.
     void check_accounts() {
         const Answer sum = must("reader: sum");
         const StoreStats now = stats();
@@ -288,7 +288,7 @@ private:
         is_staged_ = false;
         must("writer: clear");
         check_empty();
-        // Nothing was lost of the index and the order: as many as fit go in, and out again.
+        // No entry of index and order was lost: as many objects as fit go in, and out again.
         must("writer: fill 2000 8 " + text(row.store.capacity / 8 - 64));
         check_accounts();
         if (evicts()) must(room_of(row.store.capacity));
@@ -299,8 +299,8 @@ private:
         check_name_is_free();
     }
 
-    bool is_staged_ = false;  // the stage's two objects are there
-    bool is_there_ = false;   // the object, when it was last looked for
+    bool is_staged_ = false;  // the stage's two objects exist
+    bool is_there_ = false;   // the object existed, at the last look
     bool is_tidy_ = false;
     bool is_waiter_served_ = false;
     unsigned flows_ = 0;

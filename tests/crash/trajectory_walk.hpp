@@ -1,6 +1,6 @@
-// The promises of trajectories as checks: beside a victim, the others get credit up to the whole
-// window and no further, every group that was put makes part of exactly one batch that is
-// acknowledged, and the accounts close. They are looked up from outside.
+// The promises of trajectories as checks: beside a victim, the others get credit up to the window
+// and no further, every group is in exactly one acknowledged batch, and the accounts close. They
+// are inspected from outside.
 #pragma once
 
 #include <algorithm>
@@ -25,17 +25,17 @@ struct TrajectoryRow {
     Words meanwhile = {};
 
     Words stopped = {};  // while the victim is stopped, before the others go on
-    Words then = {};     // what the victim has yet to do after its act
+    Words then = {};     // what the victim still does after its act
 
-    // Of a writer's act.
-    const char* no_credit_at = nullptr;  // the window is full there: who waits, waits cheaply
+    // For a writer's act.
+    const char* no_credit_at = nullptr;  // the window is full there: waiting must be cheap
     bool frees_by_death = true;          // its death gives credit to the asker
     bool frees_by_itself = false;        // as each point of the act does
 };
 
 // Two environments of equal weight, "steady" and "struck": each may have half of the window, four
-// groups, while both live. The writer, of the steady one, has created it all; the asker, of the
-// same, waits for credit; the ledger knows all groups.
+// groups, while both live. The writer, of "steady", has created the queue; the asker, also of
+// "steady", waits for credit; the ledger knows all groups.
 class TrajectoryWalk : public Cast<TrajectoryRow> {
 public:
     using Cast::Cast;
@@ -65,7 +65,7 @@ protected:
         if (verb == "nack" || verb == "depart") one.held.clear();
         if (verb == "close" || verb == "depart") one.begun = 0;
     }
-    // The groups of a batch, in order.
+    // Notes the groups of a batch, in order.
     void hold(Party& one, const Answer& answer) {
         std::istringstream items(answer.text("got"));
         for (std::string item; std::getline(items, item, ',');) {
@@ -84,11 +84,11 @@ protected:
     [[nodiscard]] bool is_act(const char* verb) const { return row.act.starts_with(verb); }
 
     [[nodiscard]] bool is_asking() { return has("asker") && !party("asker").told.empty(); }
-    // It must be granted now, by what happened at `since`.
+    // The asker must be granted credit now, by the event at `since`.
     void asker_is_granted(std::int64_t since, const std::string& what) {
         if (is_asking()) noticed(since, must("asker: answer"), what);
     }
-    // All that it is granted at once, which must be so much and no more.
+    // Begins until credit ends, which must be after exactly `expected` groups.
     void begin_all(const std::string& name, std::uint64_t expected) {
         const std::uint64_t begun = party(name).begun + expected;
         must(name + ": begin 100 0 -> Timeout begun=" + std::to_string(begun));
@@ -114,7 +114,7 @@ protected:
         asker_is_granted(std::max(since, blow_at), "credit that came back with a batch");
     }
 
-    // All that was begun is put, some more so that whole batches come of it, and is received.
+    // Puts all begun groups, and more to fill the last batch; all are received.
     void settle() {
         put_begun("writer");
         if (!is_asking()) put_begun("asker");
@@ -129,7 +129,7 @@ protected:
         require(!is_asking(), "the asker still waits, and nothing is on the way");
         check_closed_accounts();
     }
-    // Of the living only the one environment is left: the window is all its own.
+    // Only one environment is left alive: it has the whole window.
     void everybody_leaves() {
         begin_all("writer", kWindowGroups);
         put_begun("writer");
@@ -138,7 +138,7 @@ protected:
         if (has("asker")) must("asker: close");
         play({"writer: end", "trainer: recv 1 -> Closed", "writer: close", "trainer: close"});
         check_name_is_free();
-        ledger_ = {};  // the numbers in a new queue begin again
+        ledger_ = {};  // the numbers of a new queue begin again
         play({"writer: create @ steady", "trainer: train @ 1000", "writer: begin 4"});
         put_begun("writer");
         must("trainer: recv 1");
@@ -150,7 +150,7 @@ protected:
     [[nodiscard]] TrajectoryStats look() const {
         return inspect_trajectories(segment).trajectories;
     }
-    // Groups that were put and are not acknowledged.
+    // Groups that were put and not acknowledged.
     [[nodiscard]] std::uint64_t waiting() const {
         std::uint64_t groups = 0;
         for (const EnvironmentStats& one : look().environments) groups += one.waiting_groups;
@@ -175,8 +175,8 @@ protected:
     QueueLedger ledger_;
 };
 
-// An environment's writer is struck, beside another writer and one that waits for credit. Dead, its
-// rollouts hold nothing; stopped, it holds what it has, and the others go on with the rest.
+// The victim is an environment's writer, beside another writer and one that waits for credit. Dead,
+// its rollouts hold nothing; stopped, it keeps its credit, and the others go on with the rest.
 class WriterWalk : public TrajectoryWalk {
 public:
     using TrajectoryWalk::TrajectoryWalk;
@@ -212,7 +212,7 @@ public:
     }
 
 private:
-    // The others' half of the window is theirs, whatever has become of the victim.
+    // The others' half of the window is theirs, whatever state the victim is in.
     void flow() {
         has_flowed_ = true;
         ask_now();
@@ -220,8 +220,8 @@ private:
         put_begun("writer");
         train(waiting());
     }
-    // One that could not be parked before the act, because it would have had what the victim was to
-    // get, asks when that one is struck.
+    // An asker that could not be parked before the act, because it would have got the victim's
+    // credit, asks when the victim is struck.
     void ask_now() {
         if (is_asking() || party("asker").begun > 0) return;
         asked_at_ = os::monotonic_ns();
@@ -234,7 +234,7 @@ private:
         ledger_.maybe_accepted(next_of(victim));
         if (is_put) ledger_.accepted(next_of(victim));
     }
-    // There is no credit, whatever the stopped one was about: waiting for it costs next to nothing.
+    // There is no credit, whatever the stopped victim did: waiting for it costs next to nothing.
     void check_waiting_is_cheap() {
         constexpr std::int64_t kMaxShare = 200;  // thousandths; spinning takes several hundreds
         const std::int64_t share = must("asker: begin 1 300 -> Timeout").number("share");
@@ -242,7 +242,8 @@ private:
             kIsSanitized || share < kMaxShare,
             "waiting for credit takes " + std::to_string(share) + " thousandths of a processor");
     }
-    // The dead has no part of it: what waits, what the living have, and the rest of the window.
+    // The dead victim has no credit: queued groups, those of the living and the rest add up to the
+    // window.
     void check_window() {
         if (is_asking()) return;
         const std::uint64_t used = waiting() + party("writer").begun + party("asker").begun;
@@ -253,8 +254,8 @@ private:
     std::int64_t asked_at_ = 0;
 };
 
-// A trainer is struck. Dead, what it had not acknowledged comes again, marked, to the next one;
-// stopped, it has what it has, and another one gets the rest.
+// The victim is a trainer. Dead, its unacknowledged groups come again, marked, to the next one;
+// stopped, it keeps its batch, and another trainer gets the rest.
 class TrainerWalk : public TrajectoryWalk {
 public:
     using TrajectoryWalk::TrajectoryWalk;
@@ -282,7 +283,7 @@ public:
     }
     void after_death() override {
         if (is_act("ack")) note_acknowledged();
-        // What makes a batch may have been delivered, and nothing else.
+        // Groups that make a batch may have been delivered, and no others.
         const std::uint64_t put = party("writer").accepted;
         for (std::size_t i = 0; is_act("batch") && put >= kBatchGroups && i < put; ++i) {
             ledger_.maybe_taken(put_as(i));
@@ -297,8 +298,8 @@ public:
         if (is_first()) return;
         put_begun("writer");
         train(kBatchGroups);
-        // Again, so that it has nothing in reserve. To the ledger another one: older groups may
-        // come to it after those younger ones.
+        // A new trainer has no groups in reserve. To the ledger it is another one: older groups may
+        // come to it after younger ones.
         play({"trainer: close", "trainer: train @ 1000"});
         party("trainer").name += ", again";
     }
@@ -306,7 +307,7 @@ public:
 private:
     // The first trainer: before it there is no credit.
     [[nodiscard]] bool is_first() const { return row.act.starts_with("train"); }
-    // Of the writer's groups, in order.
+    // The writer's groups, in order.
     [[nodiscard]] std::uint64_t put_as(std::size_t at) {
         return party("writer").number * kMaxOfOne + at;
     }
@@ -315,8 +316,8 @@ private:
         party("trainer");
         if (is_first()) asker_is_granted(since, "credit by a trainer");
     }
-    // Group by group, the oldest first; the version before all of them. As many as the accounts
-    // say, and no others.
+    // Group by group, the oldest first, after the version. As many as the accounts say, and no
+    // others.
     void note_acknowledged() {
         const std::uint64_t groups = kBatchGroups - waiting();
         if (point == "trajectories.ack.version") require(groups == 0, "acknowledged too early");

@@ -1,5 +1,5 @@
-// What counts as death and what does not: an unreaped zombie is dead, a stopped or busy process is
-// not, a lent descriptor keeps none alive, and a write to read-only memory harms only its process.
+// Evidence of death: an unreaped zombie is dead; a stopped or busy process is not; a lent
+// descriptor keeps no process alive; a write to read-only memory harms only its writer.
 #include "tests/support/broadcast_actor.hpp"
 #include "tests/support/isolation.hpp"
 #include "tests/support/lent_descriptor.hpp"
@@ -11,8 +11,8 @@ namespace {
 constexpr const char* kLenderRole = "lender";
 constexpr const char* kScribblerRole = "scribbler";
 
-// lender SOCKET NAME: creates a broadcast, anonymous if NAME is "-", lends its descriptor out over
-// the socket, sends one message, and then does as it is told.
+// lender SOCKET NAME: creates a broadcast, anonymous if NAME is "-", sends its descriptor over the
+// socket, sends one message, and then obeys commands.
 int play_lender(const Words& words) {
     BroadcastWriter writer = BroadcastWriter::create(words.at(1) == "-" ? "" : words.at(1));
     std::byte message[100];
@@ -73,8 +73,8 @@ TEST_F(Evidence, AStoppedWriterIsNotDead) {
     EXPECT_TRUE(reader.ask("recv 1 1000").is_ok());
 }
 
-// The receiver holds on to the descriptor, as a child that inherited it would.
-TEST_F(Evidence, ALentDescriptorKeepsNobodyAlive) {
+// The receiver keeps the descriptor open, as a child that inherited it would.
+TEST_F(Evidence, ALentDescriptorKeepsNoWriterAlive) {
     for (const std::string& name : {std::string("-"), segment_}) {
         SCOPED_TRACE(name);
         int sockets[2];
@@ -98,7 +98,7 @@ TEST_F(Evidence, ALentDescriptorKeepsNobodyAlive) {
     }
 }
 
-TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
+TEST_F(Evidence, AWritingReaderFaultsAndHarmsNoOther) {
     Actor writer(kBroadcastRole);
     Actor reader(kBroadcastRole);
     Actor scribbler(kScribblerRole, {segment_});
@@ -117,12 +117,12 @@ TEST_F(Evidence, AReaderThatWritesFaultsAndHarmsNobodyElse) {
             EXPECT_EQ(ending->code, SIGSEGV) << ending->describe();
         }
         EXPECT_TRUE(reader.ask("recv 2 1000").is_ok());
-        // The death is told of where the writer waits, and then everything goes on.
+        // The writer is told of the death where it waits, and continues.
         reader.tell("drain 500");
         EXPECT_TRUE(writer.ask("send 40 1000 5000").is_ok());
         EXPECT_EQ(reader.answer().outcome, "Timeout");
-        scribbler = Actor(kScribblerRole, {segment_});  // reads only when it is asked to
-        while (scribbler.ask("look").is_ok()) {         // to the end of what is there
+        scribbler = Actor(kScribblerRole, {segment_});  // reads only on command
+        while (scribbler.ask("look").is_ok()) {         // to the end of the stream
         }
     }
 }

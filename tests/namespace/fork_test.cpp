@@ -1,5 +1,5 @@
-// Forks with open handles: the child is told that it has none, and it keeps none of its parent's
-// locks, whenever it was born: the parent's death shows though the child lives on.
+// Forks with open handles: the child's calls fail, and it keeps none of its parent's locks, at
+// whatever moment it was forked: the parent's death shows though the child lives on.
 #include <spawn.h>
 
 #include <atomic>
@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kHostRole = "fork-host";
 
-// Becomes a child that lives until the test lets go of the other end of `lifeline`.
+// Becomes a child that lives until the test closes the other end of `lifeline`.
 void linger(int lifeline) noexcept {
     ::close(STDIN_FILENO);
     ::close(STDOUT_FILENO);
@@ -25,7 +25,7 @@ void linger(int lifeline) noexcept {
     ::_exit(0);
 }
 
-// What each call of a parent's handle says in the child, as "call=Code".
+// The result of each call of a parent's handle in the child, as "call=Code".
 class Inheritance {
 public:
     Inheritance(BroadcastWriter& writer, BroadcastReader& reader, BroadcastMessage& message)
@@ -44,7 +44,7 @@ public:
         note("writer.readers", code_of([this] { static_cast<void>(writer_.readers()); }));
         note("writer.blocked_by", code_of([this] { static_cast<void>(writer_.blocked_by()); }));
         note("reader.stats", code_of([this] { static_cast<void>(reader_.stats()); }));
-        // These have no way to say anything: they must do nothing.
+        // These return nothing: they must do nothing.
         writer_.request_close();
         reader_.request_close();
         message_.keep();
@@ -75,7 +75,7 @@ private:
     std::string report_;
 };
 
-// fork-host LIFELINE: opens handles and forks children that keep living.
+// fork-host LIFELINE: opens handles and forks children that live on.
 class Host {
 public:
     explicit Host(int lifeline) : lifeline_(lifeline) {}
@@ -111,7 +111,7 @@ private:
         return {.readers = 1, .capacity = 16384, .large = std::uint64_t{1} << 20U};
     }
 
-    // Both handles and a message, met by a child; and then the parent goes on with them.
+    // A child uses both handles and a message; then the parent continues with them.
     Answer inherit(const std::string& name) {
         BroadcastWriter writer = BroadcastWriter::create(name, shape());
         BroadcastReader reader = BroadcastReader::attach(name, 0);
@@ -125,7 +125,7 @@ private:
             const std::string said = Inheritance(writer, reader, message).try_everything();
             [[maybe_unused]] const auto written =
                 ::write(report.writing.get(), said.data(), said.size());
-            // With static destructors. A leak checker would count what the child was told to leave.
+            // Runs static destructors. A leak checker would count what the child must not touch.
             kIsSanitized ? ::_exit(0) : ::exit(0);
         }
         report.writing.close();
@@ -133,7 +133,7 @@ private:
         ::waitpid(child, &status, 0);
         char said[1024] = {};
         if (::read(report.reading.get(), said, sizeof said - 1) < 0) throw_errno("read");
-        // The parent's handles are as they were.
+        // The parent's handles are unharmed.
         const std::string torn = check_numbered(message.bytes(), 0);
         message.release();
         writer.send(std::span(bytes).first(10)).or_throw();
@@ -145,7 +145,7 @@ private:
             .with("works", still_works ? 1 : 0);
     }
 
-    // A child may join on its own account.
+    // A child may attach on its own.
     Answer attach_in_child(const std::string& name) {
         const pid_t child = ::fork();
         if (child == 0) {
@@ -176,8 +176,8 @@ private:
         ::posix_spawn_file_actions_destroy(&actions);
     }
 
-    // One thread opens and closes handles, another forks all the while: every child must come out
-    // without a lock, wherever the first thread was.
+    // One thread opens and closes handles, another forks all the time: no child may have a lock,
+    // whatever the first thread was doing.
     Answer storm(const std::string& name, int rounds) {
         std::atomic<bool> is_over{false};
         int forks = 0;
@@ -226,7 +226,7 @@ protected:
     Actor start_host(const std::string& name) {
         return Actor(name, Process::start(kHostRole, {std::to_string(lifeline_.reading.get())}));
     }
-    // From the host's death to the end that the witness reports.
+    // From the host's death to the error at the witness.
     static void expect_noticed(Actor& host, Actor& witness, const std::string& outcome) {
         host.process().kill();
         const std::int64_t death = os::monotonic_ns();
@@ -241,7 +241,7 @@ protected:
     Actor witness_{kBroadcastRole};
 };
 
-TEST_F(Forks, AChildIsToldThatTheHandleIsItsParents) {
+TEST_F(Forks, ParentsHandlesFailInAChild) {
     Actor host = start_host("the host");
     const Answer answer = host.must("inherit " + segment_);
     EXPECT_EQ(answer.text("unexpected"), "none");
@@ -282,7 +282,7 @@ TEST_F(Forks, TheDeathOfAReaderShowsThoughItsChildLivesOn) {
     EXPECT_EQ(sent.number("deaths"), 1);
 }
 
-TEST_F(Forks, AHandleClosedAfterAForkIsClosedForAll) {
+TEST_F(Forks, AHandleClosedAfterAForkIsGoneDespiteTheChild) {
     Actor host = start_host("the host");
     witness_.must("create " + segment_ + " 1 16384 1048576 raise");
     host.must("attach " + segment_);
@@ -306,7 +306,7 @@ TEST_F(Forks, AWriterClosedAfterAForkLeavesTheNameToOthers) {
     EXPECT_TRUE(witness_.ask("create " + segment_ + " 1 16384 1048576 raise").is_ok());
 }
 
-TEST_F(Forks, NoChildIsBornWithALockWhileHandlesComeAndGo) {
+TEST_F(Forks, NoChildInheritsALockWhileHandlesComeAndGo) {
     Actor host = start_host("the host");
     const Answer stormed = host.ask("storm " + segment_ + " 300");
     EXPECT_TRUE(stormed.is_ok()) << stormed.line();

@@ -1,5 +1,5 @@
-// Participants in PID namespaces of their own, each of them process 1 there: lives follow from the
-// kernel's locks, not from numbers that mean another process on the other side.
+// Participants in PID namespaces of their own, each process 1 there: life is judged by the kernel's
+// locks, not by PIDs, which mean other processes elsewhere.
 #include <array>
 
 #include "tests/support/broadcast_actor.hpp"
@@ -29,10 +29,10 @@ protected:
     std::array<Actor, 2> readers_;
 };
 
-TEST_F(PidNamespaces, AllAreProcessOneAndNoneIsTakenForDead) {
+TEST_F(PidNamespaces, ProcessesOneOfOtherNamespacesAreAlive) {
     start_all();
     expect_process_one(inspect_broadcast(segment_).segment.participants);
-    // A full ring, and a reader that takes its time: blocked, not bereaved.
+    // A full ring and a slow reader: the writer is blocked, and no death is reported.
     readers_[0].tell("drain 1000");
     const Answer blocked = writer_.ask("send 40 1000 400");
     EXPECT_EQ(blocked.outcome, "Timeout") << blocked.line();
@@ -68,7 +68,7 @@ TEST_F(PidNamespaces, TheDeathOfAReaderIsNoticedByTheWriter) {
     EXPECT_EQ(readers_[1].must("recv 1 5000").number("next"), 44);
 }
 
-TEST_F(PidNamespaces, AStoppedOneElsewhereIsAliveThoughItsStopCannotBeSeen) {
+TEST_F(PidNamespaces, AStoppedReaderOfAnotherNamespaceIsAlive) {
     start_all();
     readers_[1].process().stop();
     readers_[0].tell("drain -1");
@@ -80,7 +80,7 @@ TEST_F(PidNamespaces, AStoppedOneElsewhereIsAliveThoughItsStopCannotBeSeen) {
     EXPECT_EQ(readers_[1].ask("drain 300").number("next"), blocked.number("sent"));
 }
 
-// A death is noticed in the other namespaces, which have its keys, its room and what it had in use.
+// A death is noticed in the other namespaces, which get its keys, its memory and its pins.
 class StoreNamespaces : public IsolatedTest {
 protected:
     static constexpr const char* kMax = " 400000";  // two fit, three do not
@@ -92,7 +92,7 @@ protected:
         other_ = start("the other", kStoreRole);
         writer_.must("create " + segment_ + " 1048576 64 8 sieve");
         other_.must("attach " + segment_ + " 5000");
-        // It reads one object, and writes another.
+        // The worker pins one object, and stages another.
         worker_ = start("the worker", kStoreRole);
         worker_.must("attach " + segment_ + " 5000");
         writer_.must(std::string("put 1") + kMax);
@@ -114,7 +114,7 @@ protected:
     Actor worker_;
 };
 
-TEST_F(StoreNamespaces, NoneIsTakenForDeadAndAStoppedOneKeepsWhatItHas) {
+TEST_F(StoreNamespaces, AStoppedWriterKeepsItsReservation) {
     expect_process_one(inspect_store(segment_).segment.participants);
     worker_.process().stop();
     const Answer refused = other_.ask("put 2 10");
@@ -141,14 +141,14 @@ TEST_F(StoreNamespaces, TheKeyOfADeadWriterIsFree) {
     close();
 }
 
-TEST_F(StoreNamespaces, TheRoomOfADeadWriterAndWhatItHadInUseIsThereForTheNext) {
+TEST_F(StoreNamespaces, TheMemoryAndPinsOfADeadWriterAreFreed) {
     ASSERT_NO_FATAL_FAILURE(kill(worker_));
     expect_prompt(other_.ask("room " + std::to_string((1 << 20) - 64)));
     EXPECT_EQ(look().objects, 0U);
     close();
 }
 
-TEST_F(StoreNamespaces, WhatWasRemovedGoesWithItsDeadReader) {
+TEST_F(StoreNamespaces, ADoomedObjectGoesWithItsDeadReader) {
     other_.must("remove 1");
     EXPECT_EQ(look().doomed, 1U);
     ASSERT_NO_FATAL_FAILURE(kill(worker_));
@@ -157,7 +157,7 @@ TEST_F(StoreNamespaces, WhatWasRemovedGoesWithItsDeadReader) {
     close();
 }
 
-// The other namespaces go on with what the dead one held, and with its groups.
+// The other namespaces continue with the credit and the groups of the dead.
 class TrajectoryNamespaces : public IsolatedTest {
 protected:
     Actor start(const std::string& name) {
@@ -169,7 +169,7 @@ protected:
         return trainer;
     }
 
-    // The whole window is begun by the first writer, and the second one sleeps for want of credit.
+    // The first writer begins the whole window, and the second sleeps for want of credit.
     void SetUp() override {
         IsolatedTest::SetUp();
         if (IsSkipped()) return;
@@ -193,7 +193,7 @@ protected:
     Actor trainer_;
 };
 
-TEST_F(TrajectoryNamespaces, NoneIsTakenForDeadAndAStoppedOneKeepsItsCredit) {
+TEST_F(TrajectoryNamespaces, AStoppedWriterKeepsItsCredit) {
     EXPECT_EQ(only_environment().writers, 2U);
     expect_process_one(inspect_trajectories(segment_).queue.segment.participants);
     first_.process().stop();
@@ -206,11 +206,11 @@ TEST_F(TrajectoryNamespaces, NoneIsTakenForDeadAndAStoppedOneKeepsItsCredit) {
     EXPECT_TRUE(second_.answer().is_ok());
 }
 
-TEST_F(TrajectoryNamespaces, TheCreditOfADeadWriterIsFreeAndItsGroupsStay) {
+TEST_F(TrajectoryNamespaces, ADeadWritersCreditIsFreeAndItsGroupsStay) {
     first_.must("put 3 8 5000");
     ASSERT_NO_FATAL_FAILURE(kill(first_));
     expect_prompt(second_.answer());
-    // Three wait and one was granted just now: the rest of the window is free, and no more.
+    // Three are queued and one was granted just now: the rest of the window is free, and no more.
     EXPECT_EQ(second_.ask("begin 100 0").number("begun"),
               static_cast<std::int64_t>(kWindowGroups - 3));
     second_.must("put 1 8 5000");
@@ -219,7 +219,7 @@ TEST_F(TrajectoryNamespaces, TheCreditOfADeadWriterIsFreeAndItsGroupsStay) {
     EXPECT_EQ(only_environment().waiting_groups, 0U);
 }
 
-TEST_F(TrajectoryNamespaces, WhatADeadTrainerHeldComesToTheNextAndSaysSo) {
+TEST_F(TrajectoryNamespaces, ADeadTrainersGroupsAreRedelivered) {
     first_.must("put " + std::to_string(kWindowGroups) + " 8 5000");
     EXPECT_EQ(trainer_.must("batch 5000").text("got"),
               "1000000/1/0,1000001/1/1,1000002/1/2,1000003/1/3");

@@ -1,5 +1,5 @@
-// A tmpfs of 16 MiB that fills up: a request for what is not there is told so and how much there
-// is, what was promised stays usable to its last byte, and none dies of a SIGBUS.
+// A tmpfs of 16 MiB that fills up: a request that does not fit is refused with the free space,
+// promised memory stays usable to its last byte, and no process dies of SIGBUS.
 #include <sys/statvfs.h>
 
 #include <filesystem>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
 
-// A file that takes room away until it is gone.
+// A file that takes up space while it exists.
 class Filler {
 public:
     Filler(std::string path, std::uint64_t leave) : path_(std::move(path)) {
@@ -34,7 +34,7 @@ private:
     std::string path_;
 };
 
-// Two processes and a file system, mounted for this program alone and gone with it.
+// Two processes and a file system, mounted for this program alone and removed with it.
 class SmallTmpfsTest : public testing::Test {
 protected:
     explicit SmallTmpfsTest(const char* role) : role_(role) {}
@@ -71,7 +71,7 @@ protected:
     [[nodiscard]] std::string segment(const std::string& name = "segment") const {
         return "file:" + path(name);
     }
-    // The sentence tells how much there is and what to do.
+    // The message tells how much space there is, and the remedy.
     static void expect_no_space(const Answer& answer) {
         EXPECT_EQ(answer.outcome, "NoSpace") << answer.line();
         for (const char* part : {"KiB", "free", "--shm-size"}) {
@@ -106,12 +106,12 @@ protected:
     }
 };
 
-TEST_F(SmallTmpfs, ASegmentThatDoesNotFitIsRefusedInWordsAndLeavesNothing) {
+TEST_F(SmallTmpfs, ASegmentThatDoesNotFitIsRefusedAndLeavesNothing) {
     const std::string big = "create " + segment() + " 1 33554432 0 raise";
     expect_no_space(writer_.ask(big));
     const Filler filler(path("filler"), 2 * kMiB);
     expect_no_space(writer_.ask("create " + segment() + " 1 4194304 0 raise"));
-    start(kMiB);  // what fits still goes
+    start(kMiB);  // a segment that fits is created
     writer_.must("send 1 1000 1000");
     reader_.must("recv 1 1000");
     close();
@@ -133,12 +133,12 @@ TEST_F(SmallTmpfs, ALargeMessageFailsWithNoSpaceAndASmallOneStillGoes) {
     close();
 }
 
-// Everything that create() promised is there, though the file system has no page left.
-TEST_F(SmallTmpfs, WhatWasReservedCanBeWrittenToTheLastByteWhenNothingIsLeft) {
+// Everything that create() promised is usable, though the file system has no page left.
+TEST_F(SmallTmpfs, ReservedMemoryIsUsableOnAFullFileSystem) {
     start(4 * kMiB);
     const Filler filler(path("filler"), 0);
     reader_.tell("recv 50 5000");
-    writer_.must("send 50 1000000 5000");  // many times round the ring
+    writer_.must("send 50 1000000 5000");  // many times around the ring
     EXPECT_EQ(reader_.answer().number("next"), 50);
     expect_no_space(writer_.ask("send 1 2000000 1000"));
     // Death and replacement need no page either.
@@ -152,7 +152,7 @@ TEST_F(SmallTmpfs, WhatWasReservedCanBeWrittenToTheLastByteWhenNothingIsLeft) {
     close();
 }
 
-TEST_F(SmallTmpfs, SegmentsUntilNothingIsLeftAndAgainWhenOneIsGone) {
+TEST_F(SmallTmpfs, RemovingASegmentMakesRoomForAnother) {
     std::vector<Actor> writers;
     Answer last = ok();
     while (last.is_ok() && writers.size() < 20) {
@@ -163,13 +163,13 @@ TEST_F(SmallTmpfs, SegmentsUntilNothingIsLeftAndAgainWhenOneIsGone) {
     expect_no_space(last);
     ASSERT_GE(writers.size(), 4U);
     writers.front().must("close-writer");
-    writers.front() = Actor();  // with its handle goes its mapping
+    writers.front() = Actor();  // the mapping is freed with the handle
     writers.back().must("create " + segment("again") + " 1 2097152 0 raise");
     for (std::size_t i = 1; i < writers.size(); ++i) writers[i].must("close-writer");
 }
 
-// A reader that holds a block is no reason to wait for ever when memory is what is missing.
-TEST_F(SmallTmpfs, WithABlockHeldALargeMessageStillComesToAnEnd) {
+// A held block is no reason to wait for ever when the file system lacks memory.
+TEST_F(SmallTmpfs, ASendWithoutMemoryEndsDespiteAHeldBlock) {
     start(kMiB);
     writer_.must("send 1 2097152 1000");
     reader_.must("hold 1000");
@@ -179,12 +179,12 @@ TEST_F(SmallTmpfs, WithABlockHeldALargeMessageStillComesToAnEnd) {
     EXPECT_TRUE(refused.outcome == "NoSpace" || refused.outcome == "Timeout") << refused.line();
     reader_.must("recheck");
     reader_.must("release 0");
-    writer_.must("send 1 2097152 1000");  // into the memory that was given back
+    writer_.must("send 1 2097152 1000");  // in the memory that was freed
     reader_.must("recv 1 1000");
     close();
 }
 
-// A Store that may use four times as much as there is.
+// A Store with four times the capacity of the file system.
 class StoreOnSmallTmpfs : public SmallTmpfsTest {
 protected:
     static constexpr const char* kFour = " 4194304";
@@ -207,7 +207,7 @@ protected:
     }
 };
 
-TEST_F(StoreOnSmallTmpfs, GrowthThatDoesNotFitIsRefusedInWordsAndNothingIsLost) {
+TEST_F(StoreOnSmallTmpfs, GrowthThatDoesNotFitIsRefusedAndNothingIsLost) {
     start("none");
     writer_.must(std::string("put 1") + kFour);
     writer_.must(std::string("put 2") + kFour);
@@ -216,20 +216,20 @@ TEST_F(StoreOnSmallTmpfs, GrowthThatDoesNotFitIsRefusedInWordsAndNothingIsLost) 
     reader_.must("read 1");
     reader_.must("read 2");
     EXPECT_EQ(inspect_store(segment()).stats.staged, 0U);
-    writer_.must("put 4 1000");  // what fits still goes
+    writer_.must("put 4 1000");  // an object that fits is put
     reader_.must("read 4");
     reader_.must("remove 1");
     reader_.must("remove 2");
-    writer_.must("put 3 8000000");  // into the memory that there is
+    writer_.must("put 3 8000000");  // in existing memory
     reader_.must("read 3");
     close();
 }
 
-TEST_F(StoreOnSmallTmpfs, WhatIsThereCanBeUsedToTheLastByteWhenNothingIsLeft) {
+TEST_F(StoreOnSmallTmpfs, ExistingMemoryIsUsableOnAFullFileSystem) {
     start("sieve");
     writer_.must(std::string("put 1") + kEight);
     const Filler filler(path("filler"), 0);
-    for (unsigned turn = 0; turn < 20; ++turn) {  // into the same memory, again and again
+    for (unsigned turn = 0; turn < 20; ++turn) {  // in the same memory, again and again
         const std::string number = std::to_string(10 + turn);
         writer_.must("put " + number + " 8000000");
         reader_.must("read " + number);
@@ -237,7 +237,7 @@ TEST_F(StoreOnSmallTmpfs, WhatIsThereCanBeUsedToTheLastByteWhenNothingIsLeft) {
     reader_.must("get 29");
     expect_no_space(writer_.ask(std::string("put 2") + kFour));
     reader_.must("recheck 29");
-    // Death, and an heir, need no page either.
+    // Death and reaping need no page either.
     reader_.process().kill();
     ASSERT_TRUE(reader_.process().wait(kPatience).has_value());
     writer_.must(std::string("put 2") + kFour);
@@ -247,7 +247,7 @@ TEST_F(StoreOnSmallTmpfs, WhatIsThereCanBeUsedToTheLastByteWhenNothingIsLeft) {
     close();
 }
 
-TEST_F(StoreOnSmallTmpfs, AReservationThatCannotGrowIsAsItWas) {
+TEST_F(StoreOnSmallTmpfs, AReservationThatCannotGrowIsUnchanged) {
     start("sieve");
     writer_.must(std::string("reserve 1") + kFour);
     {
@@ -261,7 +261,7 @@ TEST_F(StoreOnSmallTmpfs, AReservationThatCannotGrowIsAsItWas) {
     close();
 }
 
-TEST_F(StoreOnSmallTmpfs, MemoryThatIsGivenBackIsThereForOthers) {
+TEST_F(StoreOnSmallTmpfs, TrimmedMemoryIsAvailableToOthers) {
     start("none");
     writer_.must(std::string("put 1") + kEight);
     {

@@ -49,7 +49,7 @@ def test_the_clocks_differ() -> None:
     run_ahead("import sys, time; assert time.monotonic() > float(sys.argv[1])", str(AHEAD))
 
 
-def test_a_living_reservation_is_not_over_for_one_who_is_ahead(name: str) -> None:
+def test_a_valid_reservation_is_not_expired_for_a_clock_ahead(name: str) -> None:
     with (
         penstock.Store.create(name, capacity="1MiB") as store,
         store.reserve("key", nbytes=100, expires_after=1000.0) as room,
@@ -65,7 +65,7 @@ with penstock.Store.attach(sys.argv[1]) as store:
         room[:] = bytes(100)
 
 
-def test_what_one_who_is_ahead_reserves_is_over_when_it_says(name: str) -> None:
+def test_a_reservation_by_a_clock_ahead_expires_in_time(name: str) -> None:
     with penstock.Store.create(name, capacity="1MiB") as store:
         script = """
 import sys, penstock
@@ -91,7 +91,7 @@ sys.stdin.read()
                 ahead.stdin.close()
 
 
-def test_ages_that_are_shown_are_those_of_the_machine(name: str) -> None:
+def test_ages_are_by_the_clock_of_the_machine(name: str) -> None:
     with penstock.Queue.create(name, capacity="1MiB", slots=16) as queue:
         run_ahead(
             """

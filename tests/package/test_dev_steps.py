@@ -1,4 +1,4 @@
-"""The steps of `./dev test` themselves: the lane behind them, and the budgets that judge them."""
+"""The steps of `./dev test` themselves: background jobs, and the budgets of the steps."""
 
 import subprocess
 import time
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bash(script: str, budgets: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a script with the functions of ./dev, and nothing of CI's environment."""
+    """Run a script with the functions of ./dev, without CI's environment."""
     parts = ["budget", "report", "lane", "setup", "build", "lint"]
     sources = "\n".join(f"source {ROOT}/tools/dev/{part}.sh" for part in parts)
     table = f"BUDGETS={budgets}" if budgets else ""
@@ -76,7 +76,7 @@ def test_the_lane_ends_with_the_command():
         ("short", 3, "over its budget of 10 s"),
     ],
 )
-def test_a_step_over_its_budget_is_told_and_fails_where_it_is_no_noise(
+def test_a_step_over_its_budget_is_reported_and_fails_unless_it_is_noise(
     tmp_path: Path, tier: str, others: int, outcome: str
 ):
     table = tmp_path / "budgets.tsv"
@@ -97,8 +97,8 @@ def test_a_step_over_its_budget_is_told_and_fails_where_it_is_no_noise(
     assert outcome in result.stdout.splitlines()[2]
 
 
-def test_what_the_steps_use_of_the_processors_is_told_from_what_others_use():
-    # The work is the command's own, so that others' part is what is left of the machine at most.
+def test_the_steps_load_is_told_from_the_load_of_others():
+    # The work is the test's own, so the others' part is at most the rest of the machine.
     words = bash("""
         BUDGET_TIER=full
         budget_start

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """tools/dev/tidy.py, at work on a repository of its own."""
+    """tools/dev/tidy.py, for a repository of its own."""
     spec = importlib.util.spec_from_file_location("tidy", ROOT / "tools" / "dev" / "tidy.py")
     assert spec is not None
     assert spec.loader is not None
@@ -47,7 +47,7 @@ def test_a_precompiled_header_hides_no_missing_include(tidy: ModuleType, precomp
     assert tidy.PRECOMPILED.sub("", command) == "g++ -Wall -DX=1 -include own.hpp -c x.cpp"
 
 
-def test_what_upstream_has_is_left_to_it(tidy: ModuleType, tmp_path: Path):
+def test_files_equal_to_upstream_are_skipped(tidy: ModuleType, tmp_path: Path):
     origin = tmp_path / "origin.git"
     subprocess.run(["git", "init", "-q", "--bare", origin], check=True)
     git(tmp_path, "init", "-q", "-b", "main")

@@ -1,4 +1,4 @@
-"""The C++ library as a stranger uses it: installed into its own prefix, found by find_package.
+"""The C++ library as another project uses it: installed into its own prefix, found by find_package.
 
 The examples are built from that prefix alone and run as two processes. PENSTOCK_RELEASE_TREE names
 the build tree to install from; `./dev test` sets it.
@@ -31,7 +31,7 @@ def run(*command: object, timeout: float = 120) -> str:
 
 
 def configure(prefix: Path, source: Path, build: Path, compiler: str) -> list[object]:
-    """The command that configures a consumer against the installed tree and nothing else."""
+    """The command that configures a consumer of the installed tree, and of nothing else."""
     return [
         "cmake",
         "-G",
@@ -63,7 +63,7 @@ def examples(prefix: Path, request, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("first", ["writer", "reader"])
-def test_writer_and_reader_meet_whoever_comes_first(examples: Path, first: str):
+def test_writer_and_reader_start_in_either_order(examples: Path, first: str):
     name = f"package-test-{os.getpid()}"
     second = {"writer": "reader", "reader": "writer"}[first]
     processes = {
@@ -85,7 +85,7 @@ def test_writer_and_reader_meet_whoever_comes_first(examples: Path, first: str):
     assert not Path(f"/dev/shm/penstock.{name}").exists()
 
 
-def test_a_failure_is_told_in_a_sentence(examples: Path):
+def test_a_failure_is_reported_with_a_message(examples: Path):
     result = subprocess.run(
         [examples / "writer", "no/such name"],
         capture_output=True,
@@ -100,7 +100,7 @@ def test_a_failure_is_told_in_a_sentence(examples: Path):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_every_header_compiles_on_its_own(prefix: Path, tmp_path: Path, compiler: str):
     headers = sorted((prefix / "include").rglob("*.hpp"))
-    assert len(headers) >= len(list((ROOT / "include").rglob("*.hpp"))) + 1  # version.hpp is made
+    assert len(headers) >= len(list((ROOT / "include").rglob("*.hpp"))) + 1  # and version.hpp
     for header in headers:
         source = tmp_path / f"{header.stem}.cpp"
         source.write_text(f'#include "{header.relative_to(prefix / "include")}"\n')

@@ -1,6 +1,6 @@
-"""Run by `./dev wheel` with the Python of a clean environment: the wheel alone must do its work.
+"""Run by `./dev wheel` with the Python of a clean environment: the wheel alone must work.
 
-Two processes, arrays in and out, the command, the stubs. Exits nonzero when anything is not so.
+Two processes, arrays in and out, the command, the stubs. Exits nonzero on any failure.
 """
 
 import multiprocessing

@@ -1,6 +1,6 @@
-"""Programs that close every descriptor while handles are open, as daemons do, and have files of
-their own under the numbers then; for `test_closed_descriptors.py`. Each runs in a Python of its own
-and says on its output how far it is."""
+"""Programs that close every descriptor while handles are open, as daemons do, and open files of
+their own under the same numbers; for `test_closed_descriptors.py`. Each runs in its own Python and
+reports its progress on its output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOCK = struct.Struct("hhqqi4x")  # struct flock
 
 
 class OwnFiles:
-    """Files of the program under every number up to the highest that was in use, locked whole."""
+    """Files of the program under every number up to the highest in use, each fully locked."""
 
     CONTENT = b"\xaa" * (1 << 20)
 
@@ -40,7 +40,7 @@ class OwnFiles:
         assert self._files[0][0] == 3, "it has the number of the first handle"
 
     def check(self) -> None:
-        """They are open, as they were, and all of their locks is there."""
+        """They are open and unchanged, and all their locks are held."""
         for descriptor, path, before in self._files:
             now = os.fstat(descriptor)
             assert (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino), path
@@ -73,7 +73,7 @@ def lose_locks(folder: str) -> OwnFiles:
 
 
 def lose_locks_and_wait(folder: str) -> OwnFiles:
-    """Then others find this process dead, and say when they have."""
+    """The same; returns when another process has found this one dead."""
     own = lose_locks(folder)
     say("lost")
     await_word()
@@ -81,12 +81,12 @@ def lose_locks_and_wait(folder: str) -> OwnFiles:
 
 
 def says_so() -> Any:
-    """The block ends with what happened."""
+    """The block ends with the error that explains what happened."""
     return pytest.raises(penstock.WrongProcess, match=SENTENCE)
 
 
 def is_lost(call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """The call says what happened, and so does the next."""
+    """The call raises that error, and so does the next one."""
     for _ in range(2):
         with says_so():
             call(*arguments, **options)
@@ -104,7 +104,7 @@ def group(first: int = 1) -> TrajectoryGroup:
     return TrajectoryGroup([[first, 2], [3]], masks=[[1, 1], [1]], scores=[0.0, 1.0])
 
 
-# One process, with every descriptor closed under its handles: what each call says.
+# One process with every descriptor closed under its handles: the result of each call.
 
 
 def alone_queue(name: str, folder: str) -> None:
@@ -126,7 +126,7 @@ def alone_queue_put(name: str, folder: str) -> None:
 
 
 def alone_queue_trim(name: str, folder: str) -> None:
-    """What it would give back lies in memory, where it needs no descriptor."""
+    """A trim works on the mapping and needs no descriptor."""
     queue = penstock.Queue.create(name, capacity="8MiB", slots=16)
     queue.put(LARGE)
     assert queue.get(timeout=LONG) == LARGE
@@ -151,7 +151,7 @@ def alone_broadcast(name: str, folder: str) -> None:
 
 
 def alone_broadcast_full(name: str, folder: str) -> None:
-    """The writer waits for room; the reader has messages in hand."""
+    """The writer waits for room; the reader holds messages."""
     writer = penstock.Broadcast.create(name, readers=1, capacity="64KiB")
     reader = penstock.Broadcast.attach(name, rank=0)
     with contextlib.suppress(penstock.Timeout):
@@ -240,7 +240,7 @@ def alone_tiered(name: str, folder: str) -> None:
 
 
 def alone_pool(name: str, folder: str) -> None:
-    """A KV pool's engine: what it holds is a store's."""
+    """The engine of a KV pool, which is a store."""
     from penstock.integrations.lmcache.client import PoolClient
 
     store = penstock.Store.create(name, capacity="8MiB")
@@ -271,7 +271,7 @@ def alone_environment(name: str, folder: str) -> None:
     own.check()
 
 
-# With a peer that finds it dead, takes back what it held, and gives it to others.
+# A peer finds the process dead, reaps it, and reuses what it held.
 
 
 def reaped_consumer(name: str, folder: str) -> None:
@@ -352,7 +352,7 @@ def reaped_trainer(name: str, folder: str) -> None:
 
 
 def kept_consumer(name: str, folder: str) -> None:
-    """With its descriptors closed, and its lock still there: what it holds is its own."""
+    """With descriptors closed but the lock still held: its deliveries remain its own."""
     queue = penstock.Queue.attach(name)
     with queue.get_many(max_items=1, timeout=LONG) as batch:
         assert batch == ["one"]
@@ -399,7 +399,7 @@ def issue(name: str, folder: str) -> None:
 
 
 def close_before_reading(name: str, folder: str) -> None:
-    """close() is the first call after it."""
+    """close() is the first call afterwards."""
     handles: list[Any] = [
         penstock.Queue.create(name, capacity="8MiB", slots=16),
         penstock.Store.create(f"{name}.store", capacity="8MiB"),
@@ -413,7 +413,8 @@ def close_before_reading(name: str, folder: str) -> None:
 
 
 def fork_after(name: str, folder: str) -> None:
-    """A forked child closes what the library had, and not what the program has there now."""
+    """A forked child closes the library's descriptors and not the program's files under their
+    numbers."""
     queue = penstock.Queue.create(name, capacity="8MiB", slots=16)
     own = close_all(folder)
     child = os.fork()
@@ -429,8 +430,7 @@ def fork_after(name: str, folder: str) -> None:
 
 
 def attach_again(name: str, folder: str) -> None:
-    """The new handle has the numbers of the old: that one closes nothing of it, and unlocks
-    nothing."""
+    """The new handle has the numbers of the old one, which must neither close nor unlock it."""
     old = penstock.Queue.create(name, capacity="8MiB", slots=16)
     old.put("kept")
     os.closerange(3, 256)
@@ -440,15 +440,15 @@ def attach_again(name: str, folder: str) -> None:
     del old
     new.put(LARGE)
     assert new.get(timeout=LONG) == "kept"
-    say("lost")  # the test looks whether it lives
+    say("lost")  # the test checks whether it lives
     await_word()
     assert new.get(timeout=LONG) == LARGE
     new.close()
 
 
 def daemonize(name: str, folder: str) -> None:
-    """The real thing, with handles that were opened before it: two forks, a session, and every
-    descriptor closed. The daemon says how it went by a file."""
+    """A real daemon with handles opened before: two forks, a session, and every descriptor closed.
+    The daemon reports its result in a file."""
     handles: dict[str, Any] = {
         "queue": penstock.Queue.create(f"{name}.queue", capacity="8MiB", slots=16),
         "store": penstock.Store.create(f"{name}.store", capacity="8MiB"),
@@ -486,7 +486,7 @@ def daemonize(name: str, folder: str) -> None:
             except penstock.WrongProcess:
                 continue
             raise AssertionError(call)
-        handles["queue"].put("from the daemon")  # attaches anew, as does a store
+        handles["queue"].put("from the daemon")  # attaches anew, as a store does
         handles["store"].put("key", LARGE)
         own.check()
         for handle in reversed(handles.values()):
@@ -503,7 +503,7 @@ def daemonize(name: str, folder: str) -> None:
 
 
 def redis(name: str, folder: str) -> None:
-    """The socket's number is a file of the program's: nothing is written into that."""
+    """The socket's number is now a file of the program: nothing is written to it."""
     store = penstock.Store.create(name, capacity="8MiB")
     tiered = penstock.TieredStore(store, f"unix:{sys.argv[4]}", policy="write_through")
     tiered.put("one", "first")
@@ -522,7 +522,7 @@ def redis(name: str, folder: str) -> None:
         if descriptor != number:
             os.dup2(descriptor, number)
             os.close(descriptor)
-    tiered.put("two", "second")  # by a new connection
+    tiered.put("two", "second")  # on a new connection
     assert tiered.get_copy("two") == "second"
     tiered.close()
     store.close()

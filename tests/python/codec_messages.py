@@ -1,4 +1,4 @@
-"""Messages of the codec for its tests: made, taken apart, laid into aligned memory, compared."""
+"""Messages for the tests of the codec: built, taken apart, aligned in memory, compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAGIC = 0x5350
 ALIGNMENT = 64
 OUT_OF_BAND = 65536
 
-# How long an example takes says nothing on a machine that others use too.
+# The duration of an example means nothing on a machine that others use too.
 settings.register_profile("codec", deadline=None)
 settings.load_profile("codec")
 
@@ -46,7 +46,7 @@ NEGATIVE_NAN = struct.unpack("<d", struct.pack("<Q", 0xFFF8_0000_0000_0001))[0]
 
 
 def aligned(message: bytes) -> np.ndarray:
-    """The message in memory that begins at a multiple of 64, as it does in a segment."""
+    """The message in memory aligned to 64 bytes, as in a segment."""
     room = np.zeros(len(message) + ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     place = room[start : start + len(message)]
@@ -84,7 +84,7 @@ def assert_same(a: Any, b: Any) -> None:
         assert a.dtype.str == b.dtype.str
         assert a.shape == b.shape
         if a.dtype.names is not None:
-            for name in a.dtype.names:  # not tobytes(), which leaves padding to chance
+            for name in a.dtype.names:  # not tobytes(): padding is arbitrary
                 assert_same(a[name], b[name])
         else:
             assert a.tobytes() == b.tobytes()
@@ -123,7 +123,7 @@ def assert_same_tensor(torch: Any, a: Any, b: Any) -> None:
 
 
 def run_python(code: str) -> str:
-    """Run code in a fresh interpreter that sees the same packages; its output."""
+    """Run code in a fresh interpreter with the same packages; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -135,7 +135,7 @@ def run_python(code: str) -> str:
     return done.stdout.strip()
 
 
-# --- values that one can make up -----------------------------------------------------------------
+# --- generated values ----------------------------------------------------------------------------
 
 plain_scalars = (
     st.none()

@@ -1,4 +1,4 @@
-"""What every test in Python gets: names of its own, peers, and a check that nothing is left.
+"""Common fixtures of the Python tests: unused names, peers, and a check for leftovers.
 
 A test that leaves a file in /dev/shm or a child process behind fails, whatever else it shows.
 """
@@ -20,12 +20,12 @@ import pytest
 import penstock
 from penstock import inspect
 
-sys.path.insert(0, str(Path(__file__).parent))  # children get it too, and find `peers` there
+sys.path.insert(0, str(Path(__file__).parent))  # also for children, which find `peers` there
 
 from peers import Peer, eventually
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: the tests of Ctrl-C
-# need it as a terminal would have it.
+# need the default handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -53,11 +53,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     share = item.config.getoption("--share")
     if share is None or has_taken(share, item.path):
         return None
-    return True  # nothing is left to do for it here
+    return True  # then it needs no sharing
 
 
 def short_tier(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Without what is marked ``full``; the first, the middle and the last of a function's cases."""
+    """Drop tests marked ``full``; keep the first, middle and last case of each parametrized
+    function."""
     cases: dict[tuple[Path, str], list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("full") is None:
@@ -84,7 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 SHM = Path("/dev/shm")
-# Processes that multiprocessing keeps for the next child.
+# Processes that multiprocessing keeps for later children.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
@@ -107,8 +108,8 @@ def children() -> dict[int, str]:
 
 
 def is_somebody_elses(file: str) -> bool:
-    """Another program on this machine uses Penstock at the same time, and is attached to it, or
-    about to remove it."""
+    """Whether another program on this machine uses Penstock at the same time, and is attached to
+    the file or about to remove it."""
     ours = {os.getpid(), *children()}
 
     def is_explained() -> bool:
@@ -128,8 +129,8 @@ def is_somebody_elses(file: str) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def hang_ups_reach_programs() -> None:
-    """A run under nohup ignores SIGHUP, and every program that it starts would inherit that. One
-    that is caught is the default's again in a program that is started."""
+    """A run under nohup ignores SIGHUP, and its children would inherit that. A signal that is
+    caught has the default action again in a program that is started."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
@@ -154,13 +155,13 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def name() -> str:
-    """A name that is not in use."""
+    """An unused name."""
     return f"test-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture
 def peer() -> Iterator[Callable[..., Peer]]:
-    """Makes peers, and ends them."""
+    """Make peers, and end them."""
     peers: list[Peer] = []
 
     def make(method: str = "forkserver") -> Peer:
@@ -174,7 +175,7 @@ def peer() -> Iterator[Callable[..., Peer]]:
 
 @pytest.fixture
 def pair(name: str) -> Iterator[tuple[penstock.BroadcastWriter, penstock.BroadcastReader]]:
-    """A writer and its reader, both in this process; a small ring, so that it fills up soon."""
+    """A writer and its reader in this process, with a small ring that fills up soon."""
     with (
         penstock.Broadcast.create(name, readers=1, capacity="64KiB") as writer,
         penstock.Broadcast.attach(name, rank=0) as reader,

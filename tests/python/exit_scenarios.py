@@ -1,8 +1,8 @@
-"""Programs that end in every way with a handle open, for `test_exit.py`: each is the child of one
-interpreter that has imported all, and goes on to the end of an interpreter of its own.
+"""Programs that end in every way with a handle open, for `test_exit.py`: each is a forked child of
+an interpreter that has imported everything, and ends as an interpreter of its own.
 
-A program makes the handle of one concept, has a peer wait at the other end until it is Closed,
-and ends. What a peer was told in the end goes to a file.
+A program makes the handle of one concept, has a peer wait at the other end until it is Closed, and
+ends. The error that the peer got is written to a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONG = 200.0
 NO_SERVER = "redis://127.0.0.1:1"
 
 
-# What the other end does: it waits until it is told of the end, and gives the word for it.
+# The other end: waits until it gets an error, and returns its name.
 
 
 def read(handle: Any, joined: Callable[[], None]) -> str:
@@ -79,7 +79,7 @@ Peer = Callable[[Any, Callable[[], None]], str]
 
 
 def tell(outcome: str, peer: Peer, handle: Any) -> None:
-    """Runs a peer in a process or thread of its own, and notes what it was told."""
+    """Run a peer in a process or thread of its own, and note the error that it got."""
     with open(outcome, "a") as file:
         try:
             peer(handle, Path(f"{outcome}.joined").touch)
@@ -89,7 +89,7 @@ def tell(outcome: str, peer: Peer, handle: Any) -> None:
             file.write(repr(error) + "\n")
 
 
-# What the program makes, and how it gives its peer something to wait for.
+# The program's handle, and a way to give its peer something to wait for.
 
 
 def make_writer(name: str) -> tuple[Any, Any, Callable[[], None]]:
@@ -131,7 +131,7 @@ def make_tiered(name: str) -> tuple[Any, Any, Callable[[], None]]:
 
 
 def make_reader(name: str) -> tuple[Any, Any, Callable[[], None]]:
-    """The other way round: the peer creates, and the program's reader is what it waits for."""
+    """The reverse: the peer creates, and waits for the program's reader."""
     return [], name, lambda: None
 
 
@@ -145,11 +145,11 @@ CONCEPTS: dict[str, tuple[Callable[[str], tuple[Any, Any, Any]], Peer]] = {
     "tiered": (make_tiered, look_up),
 }
 
-kept: list[Any] = []  # by the program, to its end
+kept: list[Any] = []  # by the program, until its end
 
 
 def run(concept: str, peer: str, method: str, imports: str, name: str, outcome: str) -> None:
-    """All of a program but its end."""
+    """A whole program, except its end."""
     make, other_end = CONCEPTS[concept]
     if imports == "before":
         import multiprocessing.util  # noqa: F401
@@ -174,7 +174,7 @@ def start(peer: str, method: str, arguments: tuple[Any, ...]) -> None:
 
         kept.append(ProcessPoolExecutor(1, mp_context=get_context(method)))
         kept[-1].submit(tell, *arguments)
-    elif peer == "pools":  # a pool of threads that are idle beside it
+    elif peer == "pools":  # a pool of idle threads beside it
         from concurrent.futures import ThreadPoolExecutor
 
         kept.append(ThreadPoolExecutor(1))
@@ -187,7 +187,7 @@ def start(peer: str, method: str, arguments: tuple[Any, ...]) -> None:
 
         kept.append(ThreadPoolExecutor(1))
         kept[-1].submit(tell, *arguments)
-    elif peer == "child":  # a process whose own child waits for it
+    elif peer == "child":  # a process whose child waits for it
         from multiprocessing import get_context
 
         nested = (*arguments[:2], arguments[2])
@@ -196,11 +196,11 @@ def start(peer: str, method: str, arguments: tuple[Any, ...]) -> None:
         raise AssertionError(peer)
 
 
-# Programs whose daemon threads are inside something when they end: those never come back.
+# Programs whose daemon threads are inside a call when the program ends: they never return.
 
 
 def stay() -> None:
-    """In a block, until the process is gone."""
+    """Stay in a block until the process ends."""
     inside.set()
     threading.Event().wait()
 
@@ -210,7 +210,7 @@ inside = threading.Event()
 
 def waits(call: Callable[..., Any], *arguments: Any, **options: Any) -> Callable[[], None]:
     def work() -> None:
-        inside.set()  # as near as can be: what it waits for never comes
+        inside.set()  # the closest point: its wait never ends
         call(*arguments, **options)
 
     return work
@@ -325,7 +325,7 @@ def wait_in_a_loop(name: str) -> Callable[[], None]:
 
 
 def nothing_in_a_thread(name: str) -> Callable[[], None]:
-    """A view that only a cycle refers to: not even the end of the interpreter frees it."""
+    """A view referenced only by a cycle: not even the end of the interpreter frees it."""
     store = store_of(name, False)
     view = store.get("there")
     cycle: list[Any] = [view, view.__enter__()]
@@ -359,7 +359,7 @@ DAEMONS: dict[str, Callable[[str], Callable[[], None]]] = {
     "environment waits": begin_in_vain,
     "environment has a rollout": hold_rollout,
 }
-# What these hold is kept for the next to attach, and the name with it.
+# The data of these is kept for the next participant, and the name with it.
 DAEMONS_WITH_DATA: dict[str, Callable[[str], Callable[[], None]]] = {
     "queue has a batch": lambda name: holds(lambda: queue_of(name, 2).get_many(timeout=LONG)),
     "queue has a view": lambda name: holds(lambda: queue_of(name, 2).get_view(timeout=LONG)),
@@ -383,7 +383,7 @@ def end(how: str) -> None:
 
 
 def main() -> None:
-    """Reads programs from stdin, runs all of them at once, and prints how each ended."""
+    """Read programs from stdin, run all of them at once, and print how each ended."""
     cases = json.loads(sys.stdin.read())
     within = float(sys.argv[1])
     running = {}

@@ -1,5 +1,5 @@
-"""A server that speaks Redis' protocol and answers whatever it is told to, on a Unix socket; and
-values for it with right checksums, whatever else is wrong with them."""
+"""A server that speaks Redis' protocol and gives chosen answers, on a Unix socket; and values with
+correct checksums, whatever else is wrong with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import xxhash
 
 Words = list[bytes]
-#: Bytes to send, with pauses of so many seconds; the connection ends behind them if it says so.
+#: Bytes to send, and pauses in seconds; at its end the connection may be closed.
 Answer = Sequence[bytes | float]
 HANG_UP = -1.0
 
@@ -61,7 +61,7 @@ def head_of(
 
 
 def parts_of(key: bytes, data: bytes, part_bytes: int) -> dict[bytes, bytes]:
-    """By their names, without the prefix."""
+    """The parts by their names, without the prefix."""
     checksum = checksum_of(data)[::-1].hex().encode()
     return {
         b"p:%s:%d:%d:%s" % (checksum, part_bytes, number, key): data[at : at + part_bytes]
@@ -70,7 +70,7 @@ def parts_of(key: bytes, data: bytes, part_bytes: int) -> dict[bytes, bytes]:
 
 
 class HostileRedis:
-    """Serves until it is closed. ``answer`` is asked for every request but PING."""
+    """Serves until it is closed. ``answer`` is called for every request but PING."""
 
     def __init__(self, folder: Path, answer: Callable[[Words], Answer]) -> None:
         self.answer = answer
@@ -84,7 +84,7 @@ class HostileRedis:
         self._threads[0].start()
 
     def close(self) -> None:
-        # Both wake the waiters there.
+        # Both wake their waiters.
         for one in [self._listener, *self._connections]:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -114,7 +114,7 @@ class HostileRedis:
                         connection.shutdown(socket.SHUT_RDWR)
                         return
                     else:
-                        time.sleep(piece)  # how slow this server is
+                        time.sleep(piece)  # the delay of this server
 
 
 def read_request(requests: object) -> Words:
@@ -129,7 +129,7 @@ def read_request(requests: object) -> Words:
 
 
 class Shelf:
-    """What an honest server would have: names without the prefix, and their values."""
+    """The contents of an honest server: names without the prefix, and their values."""
 
     def __init__(self, prefix: bytes = b"penstock:") -> None:
         self._prefix = prefix

@@ -1,4 +1,4 @@
-"""`penstock trajectories serve` in a process of its own, and what its clients send."""
+"""`penstock trajectories serve` in its own process, and requests of its clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-WITHIN = 30.0  # seconds, for anything
+WITHIN = 30.0  # seconds, a bound for everything
 
 REGISTRATION = {
     "wandb_group": "g",

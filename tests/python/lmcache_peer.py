@@ -1,4 +1,4 @@
-"""What other processes are told to do by test_lmcache: a peer that serves, or one worker each."""
+"""Functions that test_lmcache runs in other processes: a serving peer, or one worker each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def register(objects: dict[str, Any], name: str, record: dict[str, Any]) -> None
 
 
 def prepare_store(objects: dict[str, Any], tokens: Any, **options: Any) -> list[str]:
-    """Reserves, and writes half of it."""
+    """Reserve chunks, and write half of them."""
     ticket = objects["ticket"] = objects["client"].prepare_store(tokens, **options)
     for group, chunk in ticket.reserved:
         ticket.slot(group, chunk)[0] = 1
@@ -37,7 +37,7 @@ def prepare_retrieve(objects: dict[str, Any], tokens: Any) -> int:
 
 
 def store_rounds(objects: dict[str, Any], rounds: int) -> dict[str, int]:
-    """Stores prefixes that others store too, and looks at what it finds of them."""
+    """Store prefixes that others store too, and check what is found of them."""
     client: PoolClient = objects["client"]
     stored = wrong = 0
     for turn in range(rounds):

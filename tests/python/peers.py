@@ -1,5 +1,5 @@
-"""Other processes for tests: each holds handles under names and does what it is told, so that a
-test can say what each does, and when, without any process guessing at another's pace."""
+"""Other processes for tests: each holds named handles and obeys commands, so that a test decides
+what each does and when, and no process guesses at another's pace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 
 import penstock
 
-WITHIN = 30.0  # seconds, for anything that happens at once on a machine with nothing else to do
+WITHIN = 30.0  # seconds, for anything that is immediate on an idle machine
 
 
 class Peer:
@@ -42,7 +42,7 @@ class Peer:
         return self._process.pid
 
     def start(self, what: str, *args: Any, **kwargs: Any) -> None:
-        """Tell it to do something, which may take long; ``result()`` gives the outcome."""
+        """Start a command that may take long; ``result()`` gives its outcome."""
         self._commands.send((what, args, kwargs))
 
     def result(self, within: float = WITHIN) -> Any:
@@ -64,7 +64,7 @@ class Peer:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is dead for all."""
+        """SIGKILL, and wait until every process sees it dead."""
         self._process.kill()
         self._process.join(WITHIN)
         assert self._process.exitcode == -signal.SIGKILL
@@ -80,7 +80,7 @@ class Peer:
             self.signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """In good order if it listens, and otherwise not."""
+        """In good order if it listens, otherwise by force."""
         if self._process.is_alive():
             with contextlib.suppress(OSError):
                 self._commands.send(None)
@@ -91,7 +91,7 @@ class Peer:
 
 
 def _obey(commands: Connection) -> None:
-    """The child's side: runs what it is told until it is told to end."""
+    """The child's side: runs commands until it is told to end."""
     objects: dict[str, Any] = {}
     while True:
         try:
@@ -120,7 +120,7 @@ def _run(objects: dict[str, Any], what: str, args: tuple[Any, ...], kwargs: dict
         key, *rest = args
         objects[key] = penstock.Broadcast.attach(*rest, **kwargs)
         return None
-    if what == "make":  # a name for what a call gives: "Queue.attach" of penstock, or "q.get_many"
+    if what == "make":  # names the result of a call: "Queue.attach" of penstock, or "q.get_many"
         key, path, *rest = args
         owner, method = path.split(".")
         source = objects.get(owner) or getattr(penstock, owner)
@@ -133,7 +133,7 @@ def _run(objects: dict[str, Any], what: str, args: tuple[Any, ...], kwargs: dict
     return getattr(objects[key], method)(*args, **kwargs)
 
 
-# What peers can be told to "do".
+# Functions for "do".
 
 
 def get(objects: dict[str, Any], key: str, attribute: str) -> Any:
@@ -154,7 +154,7 @@ def echo(objects: dict[str, Any], source: str, sink: str, count: int, timeout: f
 
 
 def eventually(is_so: Callable[[], Any], within: float = WITHIN) -> Any:
-    """The first true value of ``is_so()``; fails the test if there is none in time."""
+    """Return the first true value of ``is_so()``; fail the test if there is none in time."""
     end = time.monotonic() + within
     while True:
         value = is_so()
@@ -165,7 +165,7 @@ def eventually(is_so: Callable[[], Any], within: float = WITHIN) -> Any:
 
 
 def state_of(pid: int) -> str:
-    """The kernel's letter for what a process does: R, S, T (stopped)..., or "" if it is gone."""
+    """The kernel's letter for a process's state: R, S, T (stopped)..., or "" if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             return stat.read().rpartition(")")[2].split()[0]
@@ -173,11 +173,11 @@ def state_of(pid: int) -> str:
         return ""
 
 
-# Scripts in a Python of their own, for what changes a whole process.
+# Scripts in their own Python, for changes to a whole process.
 
 
 def run_script(script: str, *arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> Any:
-    """Runs it to its end; it must end within the time, and not by a signal."""
+    """Run a script to its end; it must end in time, and not by a signal."""
     command = [*prefix, sys.executable, "-c", textwrap.dedent(script), *arguments]
     outcome = subprocess.run(
         command, capture_output=True, text=True, timeout=WITHIN, check=False, **options
@@ -199,6 +199,6 @@ needs_a_mount = pytest.mark.skipif(
 
 
 def with_own_shm(script: str, *arguments: str, mount: str) -> Any:
-    """Runs the script with a tmpfs of its own over /dev/shm, mounted with those options."""
+    """Run a script with its own tmpfs over /dev/shm, mounted with these options."""
     shell = f'mount -t tmpfs -o {mount} none /dev/shm && exec "$@"'
     return run_script(script, *arguments, prefix=("unshare", "-m", "sh", "-c", shell, "sh"))

@@ -1,5 +1,5 @@
-"""The program of a server that speaks Redis' protocol, on a Unix socket, and keeps nothing on disk:
-as tests and benchmarks start it."""
+"""The command that starts a Redis-protocol server on a Unix socket without files, for tests and
+benchmarks."""
 
 from __future__ import annotations
 

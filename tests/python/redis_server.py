@@ -1,5 +1,5 @@
-"""A redis-server of a test's own, on a Unix socket in a temporary folder: started, stopped, killed,
-and asked what it has by the words of its protocol."""
+"""A redis-server for one test, on a Unix socket in a temporary folder: started, stopped, killed,
+and asked by commands of its protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from redis_program import SERVER, server_command
 
 from penstock import _core
 
-# Empty: tests can start one.
+# Empty if tests can start one.
 why_no_server = (
     "this build is without hiredis"
     if not _core.has_redis()
@@ -27,7 +27,7 @@ why_no_server = (
 
 
 class RedisServer:
-    """Answers when the constructor returns."""
+    """A server that answers when the constructor returns."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
@@ -47,7 +47,7 @@ class RedisServer:
         return False
 
     def say(self, *words: str) -> str:
-        """What it answers, as it comes."""
+        """The raw answer."""
         frame = [f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(WITHIN)
@@ -58,11 +58,11 @@ class RedisServer:
         return answer.decode(errors="replace")
 
     def names(self) -> list[str]:
-        """Of all that it has, sorted."""
+        """The sorted names of all its keys."""
         return sorted(line for line in self.say("KEYS", "*").split("\r\n") if ":" in line)
 
     def calls(self, command: str) -> int:
-        """How often it was asked that."""
+        """The number of calls of that command."""
         for line in self.say("INFO", "commandstats").split("\r\n"):
             if line.startswith(f"cmdstat_{command}:calls="):
                 return int(line.split("=")[1].split(",")[0])
@@ -70,7 +70,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
-        """It accepts, and never answers, for the length of the block."""
+        """For the length of the block it accepts connections and never answers."""
         self._process.send_signal(signal.SIGSTOP)
         eventually(lambda: state_of(self._process.pid) == "T")
         try:

@@ -1,5 +1,5 @@
-"""Wrong values for every public argument: an error of ours that is also what a Python programmer
-would catch, with a sentence about the argument and not about how it is bound."""
+"""Wrong values for every public argument: one of our errors, which is also the built-in that a
+Python programmer would catch, with a message about the argument and not about its binding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import penstock
 from penstock import inspect
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
 
-# Words of the machinery, which belong in no sentence.
+# Words of the binding's machinery, which no message may contain.
 MACHINERY = ("nanobind", "_core", "incompatible function arguments", "instance:", "nb::", "handle=")
 
 
@@ -24,7 +24,7 @@ class Unprintable:
 
 
 def refused(call: Callable[[], Any], *classes: type[BaseException]) -> str:
-    """The call is refused by one of the classes, in a sentence without machinery."""
+    """The call is refused by one of the classes, with a message without such words."""
     with pytest.raises(classes or (penstock.Error,)) as refusal:
         call()
     sentence = str(refusal.value)
@@ -56,7 +56,7 @@ NAMED = {
 def test_names_of_other_types(call) -> None:
     for name in NAMES:
         if name is None and call is NAMED["Broadcast.create"]:
-            continue  # an anonymous one
+            continue  # anonymous
         sentence = refused(lambda name=name: call(name), penstock.InvalidName)
         assert "name" in sentence
         if not isinstance(name, str):
@@ -64,7 +64,7 @@ def test_names_of_other_types(call) -> None:
 
 
 @pytest.mark.parametrize("call", NAMED.values(), ids=NAMED)
-def test_the_empty_name_is_none(call) -> None:
+def test_the_empty_name_is_refused(call) -> None:
     refused(lambda: call(""), penstock.InvalidName)
 
 
@@ -279,7 +279,7 @@ def test_arguments_of_methods(name: str) -> None:
         TrajectoryWriter,
     ],
 )
-def test_what_is_not_made_by_hand_says_how_it_is_made(cls) -> None:
+def test_classes_without_constructor_name_their_factory(cls) -> None:
     for arguments in ((), ("name",), (None,)):
         sentence = refused(lambda arguments=arguments: cls(*arguments), TypeError)
         assert "create()" in sentence or "attach()" in sentence

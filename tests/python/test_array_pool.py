@@ -1,4 +1,4 @@
-"""Arrays whose memory serves again: never while still referred to."""
+"""Arrays whose memory is reused, but never while it is referenced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONG = 30.0
 BLOCK = 64 << 10
 
 
-def test_memory_comes_back_warm() -> None:
+def test_memory_is_reused() -> None:
     pool = _core.ArrayPool()
     first = np.frombuffer(pool.take(BLOCK), np.uint8)
     address = first.ctypes.data
@@ -41,7 +41,7 @@ def test_no_more_is_kept_than_was_in_use() -> None:
         pool.take(size * BLOCK)
         assert pool.in_use == 0
         assert pool.kept <= size * BLOCK
-    pool.take(BLOCK)  # far smaller than what is kept: that stays for those that need it
+    pool.take(BLOCK)  # far smaller than the kept memory, which stays
     assert pool.kept <= 19 * BLOCK
 
 
@@ -51,12 +51,12 @@ def test_memory_outlives_its_pool() -> None:
     assert (array == 5).all()
 
 
-def test_nothing_at_all() -> None:
+def test_zero_bytes() -> None:
     assert np.ndarray((0, 4), np.int32, buffer=_core.ArrayPool().take(0)).size == 0
 
 
 def test_batches_take_turns(name: str) -> None:
-    """A batch that is still held is not written over by the next; one that is gone is."""
+    """A batch that is still held is not overwritten by the next; one that is gone is."""
     with (
         TrajectoryReader.create(name, sequences=2) as reader,
         TrajectoryWriter.attach(name) as writer,

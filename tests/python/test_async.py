@@ -1,5 +1,5 @@
-"""The async twins: they do what the others do, without holding up the event loop, and a task that
-is cancelled has neither sent nor taken anything."""
+"""The async twins: they do what the plain calls do without blocking the event loop, and a cancelled
+task has neither sent nor taken anything."""
 
 # ruff: noqa: PT012 (what raises is a loop, or the end of a block)
 
@@ -17,12 +17,12 @@ from penstock import Broadcast
 
 
 def run(main):
-    """Runs the coroutine to its end, which must come in time."""
+    """Run the coroutine to its end, which must come in time."""
     return asyncio.run(asyncio.wait_for(main, WITHIN))
 
 
 async def until(is_so) -> None:
-    """Lets the loop go on until it is so."""
+    """Run the loop until the condition is true."""
     while not is_so():
         await asyncio.sleep(0.001)
 
@@ -130,7 +130,7 @@ def test_a_cancelled_receiver_has_taken_nothing(pair):
             received = asyncio.create_task(reader.recv_async())
             await until(lambda seen=seen: reader.stats().waits > seen)
             if i % 2:
-                writer.send(i)  # it comes while the task is being cancelled
+                writer.send(i)  # it arrives while the task is being cancelled
             received.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await received
@@ -177,7 +177,7 @@ def test_a_wait_that_asyncio_ends_loses_nothing(pair):
 
 
 def test_many_tasks_wait_on_many_handles(name):
-    """More than any pool of threads would have at the ready."""
+    """More waits than a pool of threads would allow."""
     count = 40
 
     async def main() -> None:

@@ -1,5 +1,5 @@
-"""Every waiting call has an async twin, and a task that is cancelled has neither taken, put, sent,
-pinned nor reserved anything, whenever that happens."""
+"""Every waiting call has an async twin, and a cancelled task has neither taken, put, sent, pinned
+nor reserved anything, whenever it is cancelled."""
 
 # ruff: noqa: PT012, PERF401 (what raises is a loop, or the end of a block; tasks await in loops)
 
@@ -39,12 +39,12 @@ CLASSES = [
     trajectories.TrajectoryWriter,
     lmcache.PoolClient,
 ]
-# What may ask a server, without a timeout of its own.
+# Calls that may ask a server and have no timeout of their own.
 ASKS_A_SERVER = {"get", "get_copy", "put", "put_bytes", "reserve", "delete"}
 
 
 def signature_of(method: Any) -> str:
-    """As text: what C++ binds has no signature that `inspect` reads."""
+    """As text: `inspect` can't read signatures of C++ bindings."""
     bound = getattr(method, "__nb_signature__", None)
     return "".join(one[0] for one in bound) if bound else str(inspect.signature(method))
 
@@ -77,7 +77,7 @@ def test_every_waiting_call_has_an_async_twin():
             assert "timeout" in inspect.signature(twin).parameters, name
 
 
-# ---- what they do
+# ---- their behaviour
 
 
 def test_a_message_in_place(pair):
@@ -105,7 +105,7 @@ def test_a_message_in_place(pair):
 
 
 async def take(block: Any) -> Any:
-    """What it gives, copied."""
+    """The message, copied."""
     async with block as value:
         return (
             bytes(value)
@@ -157,7 +157,7 @@ def test_tasks_wait_for_the_loan_of_another(pair):
 
 
 class Group:
-    """asyncio.TaskGroup for 3.10."""
+    """asyncio.TaskGroup for Python 3.10."""
 
     async def __aenter__(self) -> Group:
         self._tasks: list[asyncio.Task[Any]] = []
@@ -193,7 +193,7 @@ def test_batches(queue):
             async with queue.get_many_async(timeout=WITHIN) as batch:
                 assert batch == ["b"]
                 raise ZeroDivisionError
-        assert queue.get(timeout=0) == "b"  # it was given back
+        assert queue.get(timeout=0) == "b"  # it was returned
         with pytest.raises(penstock.InvalidArgument):
             queue.get_many_async(1, min_items=2)
         queue.put("once")
@@ -235,7 +235,7 @@ def test_an_object_that_comes(name):
             store.put("key", np.arange(3))
             for task in tasks:
                 assert (await task == np.arange(3)).all()
-            with await store.wait_async("key") as found:  # as before
+            with await store.wait_async("key") as found:  # unchanged
                 assert found.sum() == 3
             del found
             view = await asyncio.wait_for(store.wait_async("key"), WITHIN)
@@ -273,7 +273,7 @@ def test_attaching_waits_for_the_name(name, kind):
             await tasks[1]
         with create(name) as made, await tasks[0] as attached:
             assert attached.handle == made.handle
-            if kind == "broadcast":  # the one that was cancelled has not used up the rank
+            if kind == "broadcast":  # the cancelled task has not used up the rank
                 made.send("from the beginning")
                 assert attached.recv(timeout=WITHIN) == "from the beginning"
 
@@ -281,7 +281,7 @@ def test_attaching_waits_for_the_name(name, kind):
 
 
 def test_attaching_to_a_pool_waits_for_its_server(name):
-    """For the store, and then for its record: within one timeout."""
+    """First for the store, then for its record: within one timeout."""
 
     def attached(name: str) -> int:
         segments = {segment.name: segment for segment in penstock.inspect.list_segments()}
@@ -315,7 +315,7 @@ def test_attaching_to_a_pool_waits_for_its_server(name):
 
 
 async def cancelled_at_random(call: Callable[[], Awaitable[Any]], chance: random.Random) -> Any:
-    """What it gives, or None if it was cancelled before it gave anything."""
+    """The result, or None if the call was cancelled before it had one."""
     task = asyncio.ensure_future(call())
     for _ in range(chance.choice((0, 1, 1, 2, 3, 5, 50))):
         await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() / 500)
@@ -338,7 +338,7 @@ GETTERS: dict[str, Callable[[penstock.Queue], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("getter", GETTERS)
 def test_cancelled_getters_lose_and_double_nothing(queue, getter):
-    """Both sides are cancelled all the time; what was put and what was taken is the same."""
+    """Both sides are cancelled all the time; the messages put and taken are the same."""
     get, chance = GETTERS[getter], random.Random(getter)
     put: list[int] = []
     taken: list[int] = []
@@ -496,7 +496,7 @@ def test_a_cancelled_wait_has_pinned_nothing(name):
 # ---- loops, threads
 
 
-def test_a_loop_that_is_closed_meanwhile_gives_back_what_comes_too_late(queue):
+def test_messages_too_late_for_a_closed_loop_are_returned(queue):
     loop = asyncio.new_event_loop()
     task = loop.create_task(take(queue.get_many_async(4, min_items=2)))
     loop.run_until_complete(asyncio.sleep(0.02))
@@ -504,7 +504,7 @@ def test_a_loop_that_is_closed_meanwhile_gives_back_what_comes_too_late(queue):
     assert waits > 0
     loop.close()  # under the task, which is not cancelled
     queue.put_many([1, 2])
-    # The thread has them, or gives them back: in the end they are there, undelivered.
+    # The thread gets them, or returns them: in the end they are queued, undelivered.
     got: list[int] = []
     while len(got) < 2:
         got.append(queue.get(timeout=WITHIN))
@@ -531,7 +531,7 @@ def test_waits_leave_no_threads_behind(queue):
     before = threading.active_count()
     for _ in range(3):
         run(main())
-    # A thread that is one too many ends after its task has gone on.
+    # A surplus thread ends after its task has continued.
     eventually(lambda: waiting() <= _threads._MOST_IDLE)
     eventually(lambda: threading.active_count() <= before + _threads._MOST_IDLE)
     queue.put_many([1, 2])
@@ -565,7 +565,7 @@ def test_two_tiers(name, server):
             first.clear()
             async with tiered.get_async("a") as found:
                 assert found["x"].sum() == 3
-            async with tiered.get_async("a") as found:  # the first tier has it now
+            async with tiered.get_async("a") as found:  # now in the first tier
                 assert found["x"].sum() == 3
             assert await tiered.get_copy_async("b") == b"bytes"
             view = await tiered.get_async("c")
@@ -585,7 +585,7 @@ def test_two_tiers(name, server):
 
 
 def test_a_server_that_hangs_does_not_hold_up_the_loop(name, server):
-    """What a task waits for ends with the task; nothing that was put is lost by that."""
+    """A task's wait ends with the task, and no object that was put is lost."""
     import os
     import signal
 
@@ -603,7 +603,7 @@ def test_a_server_that_hangs_does_not_hold_up_the_loop(name, server):
             for call in calls:
                 task = asyncio.ensure_future(call())
                 for _ in range(5):
-                    await asyncio.sleep(0.01)  # the loop goes on
+                    await asyncio.sleep(0.01)  # the loop runs
                 assert not task.done()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):

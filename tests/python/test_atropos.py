@@ -24,7 +24,7 @@ def ring(name: str) -> Iterator[ZeroCopySHMBuffer]:
     made.close(unlink=True)
 
 
-def test_what_is_written_is_read(ring: ZeroCopySHMBuffer) -> None:
+def test_a_trajectory_is_read_as_written(ring: ZeroCopySHMBuffer) -> None:
     assert ring.read_next() is None
     metadata = {"env": "gsm8k", "logprobs": [0.1 * i for i in range(500)]}  # far above 256 bytes
     assert ring.write_trajectory([1, 2, 3], 0.5, "q17", 3, metadata)
@@ -86,7 +86,7 @@ def test_a_name_alone_takes_the_geometry_from_the_segment(name: str) -> None:
     made.close(unlink=True)
 
 
-def test_numbers_that_were_given_and_differ_are_told(ring: ZeroCopySHMBuffer) -> None:
+def test_a_differing_geometry_is_reported(ring: ZeroCopySHMBuffer) -> None:
     for given, words in (
         ({"size": 65}, "size=65 was given, and 64 trajectories"),
         ({"entry_size": 512}, "entry_size=512 was given, and a trajectory may have 4096"),
@@ -111,7 +111,7 @@ def test_numbers_that_were_given_and_differ_are_told(ring: ZeroCopySHMBuffer) ->
             ZeroCopySHMBuffer(ring.name, **wrong)
 
 
-def test_numbers_that_no_ring_can_have(name: str) -> None:
+def test_impossible_geometries_are_refused(name: str) -> None:
     for wrong in ({"size": 0}, {"size": 1 << 20}, {"entry_size": 0}, {"entry_size": 1 << 28}):
         with pytest.raises(penstock.InvalidArgument, match="give a whole number from 1"):
             ZeroCopySHMBuffer(name, create=True, **wrong)
@@ -146,7 +146,7 @@ def test_rep_id_is_another_name(ring: ZeroCopySHMBuffer) -> None:
         assert (read["instance_id"], read["repetition_id"]) == ("i1", repetition)
 
 
-def test_every_text_is_a_name_and_none_is_anothers(name: str) -> None:
+def test_every_text_is_a_name_of_its_own(name: str) -> None:
     names = [f"{name} run/3", f"{name}_run_3", f"{name}-run 3", f"{name}é", f"/{name}", "x" * 300]
     names += ["x" * 301, segment_name(names[0]) + ".", "atropos-name.x"]
     assert len({segment_name(one) for one in names}) == len(names)
@@ -167,8 +167,9 @@ def test_every_text_is_a_name_and_none_is_anothers(name: str) -> None:
             ZeroCopySHMBuffer(wrong)  # type: ignore[arg-type]
 
 
-def test_made_again_by_its_process_it_is_the_same(name: str) -> None:
-    """A server that registers several trainers creates it at each call, and keeps the last."""
+def test_made_again_by_its_process_it_is_the_same_ring(name: str) -> None:
+    """A server that registers several trainers creates the ring at each call, and keeps the last
+    one."""
     server = ZeroCopySHMBuffer(name, size=64, entry_size=128, create=True)
     environment = ZeroCopySHMBuffer(name)
     assert environment.write_trajectory([1], 0.0)
@@ -176,7 +177,7 @@ def test_made_again_by_its_process_it_is_the_same(name: str) -> None:
     gc.collect()
     assert environment.write_trajectory([2], 0.0)  # the stream goes on
     assert server.write_trajectory([3], 0.0)
-    with pytest.warns(RuntimeWarning, match="size=32 .*entry_size=256"):  # others count on it
+    with pytest.warns(RuntimeWarning, match="size=32 .*entry_size=256"):  # others rely on it
         server = ZeroCopySHMBuffer(name, size=32, entry_size=256, create=True)
     assert (server.max_size, server.entry_size) == (64, 128)
     for number in (1, 2, 3):
@@ -189,7 +190,7 @@ def test_made_again_by_its_process_it_is_the_same(name: str) -> None:
         ZeroCopySHMBuffer(name)
 
 
-def test_made_again_larger_what_waits_moves_over(name: str) -> None:
+def test_made_again_larger_it_keeps_its_trajectories(name: str) -> None:
     first = ZeroCopySHMBuffer(name, size=4, entry_size=8, create=True)
     assert first.write_trajectory([1] * 8, 0.5, "q", 2, {"a": 1})
     second = ZeroCopySHMBuffer(name, size=16, entry_size=32, create=True)
@@ -215,7 +216,7 @@ def test_made_again_larger_what_waits_moves_over(name: str) -> None:
     ]
     gc.collect()
     assert second.write_trajectory([3] * 32, 0.5)
-    with pytest.warns(RuntimeWarning, match="entry_size=8"):  # no room for what waits
+    with pytest.warns(RuntimeWarning, match="entry_size=8"):  # no room for waiting trajectories
         ZeroCopySHMBuffer(name, size=16, entry_size=8, create=True)
     read = second.read_next()
     assert read is not None
@@ -223,7 +224,7 @@ def test_made_again_larger_what_waits_moves_over(name: str) -> None:
     second.close(unlink=True)
 
 
-def test_what_is_no_ring(name: str) -> None:
+def test_a_queue_that_is_no_ring_is_refused(name: str) -> None:
     with (
         penstock.Queue.create(name, capacity="1MiB"),
         pytest.raises(penstock.Incompatible, match="trajectory buffer"),
@@ -231,7 +232,7 @@ def test_what_is_no_ring(name: str) -> None:
         ZeroCopySHMBuffer(name)
 
 
-def test_tokens_that_can_be_gone_through_only_once(ring: ZeroCopySHMBuffer) -> None:
+def test_tokens_from_an_iterator(ring: ZeroCopySHMBuffer) -> None:
     assert ring.write_trajectory((token for token in (1, 2)), 0.0)
     assert ring.write_trajectory(map(int, "34"), 0.0)
     for tokens in ([1, 2], [3, 4]):
@@ -240,7 +241,7 @@ def test_tokens_that_can_be_gone_through_only_once(ring: ZeroCopySHMBuffer) -> N
         assert read["tokens"] == tokens
 
 
-def test_errors_say_in_words_what_a_queue_is_of(ring: ZeroCopySHMBuffer, name: str) -> None:
+def test_errors_name_the_application_of_a_queue(ring: ZeroCopySHMBuffer, name: str) -> None:
     with pytest.raises(penstock.Incompatible, match=r"of single trajectories \(a ZeroCopySHMBuf"):
         penstock.Queue.attach(ring.name)
     with pytest.raises(penstock.Incompatible, match=r"single traj.*, and one of groups of traj"):
@@ -266,13 +267,13 @@ def _create(name: str) -> str:
     return "created"
 
 
-def test_what_another_process_has_is_not_replaced(ring: ZeroCopySHMBuffer) -> None:
+def test_another_processes_ring_is_not_replaced(ring: ZeroCopySHMBuffer) -> None:
     assert ring.write_trajectory([1], 0.0)
     for method in ("spawn", "fork"):
         with multiprocessing.get_context(method).Pool(1) as pool:
             assert pool.apply(_create, (ring.name,)) == "refused"
     other = ZeroCopySHMBuffer(ring.name, size=64)
-    other.close(unlink=True)  # another is attached: nothing is thrown away
+    other.close(unlink=True)  # another is attached: nothing is discarded
     read = ring.read_next()
     assert read is not None
     assert read["tokens"] == [1]
@@ -301,7 +302,7 @@ def test_tokens_of_every_kind(ring: ZeroCopySHMBuffer, tokens: Any) -> None:
 
 
 @pytest.mark.parametrize("tokens", [[1.5], ["1"], [None], [[1]], [2**64], "12", {1, 2}, 7])
-def test_what_are_no_tokens(ring: ZeroCopySHMBuffer, tokens: Any) -> None:
+def test_invalid_tokens_are_refused(ring: ZeroCopySHMBuffer, tokens: Any) -> None:
     with pytest.raises(penstock.InvalidArgument, match="give a list of ints"):
         ring.write_trajectory(tokens, 0.0)
     assert len(ring) == 0
@@ -344,7 +345,7 @@ def test_four_producers_lose_tear_and_mix_nothing(ring: ZeroCopySHMBuffer) -> No
 
 
 @needs_a_mount
-def test_a_ring_that_could_not_be_made_anew_keeps_what_waits() -> None:
+def test_a_ring_that_could_not_be_replaced_keeps_its_trajectories() -> None:
     script = """
         import sys, warnings
         from penstock.integrations.atropos import ZeroCopySHMBuffer

@@ -102,7 +102,7 @@ def test_arrays_and_tensors_are_lists_too() -> None:
     assert group_to(group_from(arrays, 3)) == {**NONE, **group, "env_id": 3}
 
 
-def test_what_is_no_group_is_refused_in_words() -> None:
+def test_invalid_groups_are_refused_with_a_reason() -> None:
     for wrong, words in (
         ({"tokens": None}, "no 'tokens'"),
         ({"tokens": [[1, "x"], [2]]}, "sequence 0 of 'tokens' holds"),
@@ -145,7 +145,7 @@ def test_batches_in_atropos_shape(name: str) -> None:
     put(queue, [make_group(number) for number in range(3)], env_id=0)
     first = source.get(LONG)
     assert first == {"batch": [{**NONE, **make_group(at), "env_id": 0} for at in (0, 1)]}
-    assert source.get() == {"batch": None}  # only now the first is done with
+    assert source.get() == {"batch": None}  # this acknowledges the first batch
     assert source.reader.version == 8
     put(queue, [make_group(3)])
     assert numbers(source.get(LONG)) == [2, 3]
@@ -154,7 +154,7 @@ def test_batches_in_atropos_shape(name: str) -> None:
         inspect_trajectories(atropos.segment_name(queue))
 
 
-def test_no_queue_here_is_said_in_words(name: str) -> None:
+def test_a_missing_queue_is_reported(name: str) -> None:
     with pytest.raises(penstock.NotFound, match="start it first, or set transport='http'"):
         put(name, [])
 
@@ -258,7 +258,7 @@ def test_environments_go_on_when_their_trainer_was_started_anew(name: str) -> No
     asyncio.run(run())
 
 
-def test_what_a_server_would_answer(name: str) -> None:
+def test_answers_equal_those_of_atropos_server(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=64, max_tokens=100) as reader,
         TrajectoryWriter.attach(name, environment="large", group_size=16) as large,
@@ -291,7 +291,7 @@ def test_batches_that_can_be_made_at_once_dont_wait(name: str) -> None:
 
         for number in range(9):
             two.put(group_from(make_group(number)))
-        assert waiting() == 9  # none was asked for yet
+        assert waiting() == 9  # none was requested yet
         reader.next_batch(layout="groups", timeout=LONG).ack(1)
         assert waiting() == 1
         for number in range(3):
@@ -338,7 +338,7 @@ def test_state_is_injected_and_every_value_stays_at_its_token() -> None:
     assert group["distill_token_ids"][0] == [[7, 8], *[[0, 0]] * 6, [7, 8], [7, 8]]
     assert (group["advantages"], group["ref_logprobs"]) == ([], None)
     before = [list(tokens) for tokens in group["tokens"]]
-    inject_state(group, SimpleNamespace(state="ls"), "$ {state}", Letters())  # it is there
+    inject_state(group, SimpleNamespace(state="ls"), "$ {state}", Letters())  # already injected
     assert group["tokens"] == before
 
 
@@ -358,7 +358,7 @@ def ids_of(*texts: str) -> list[TrajectoryID]:
     return [TrajectoryID.from_string(text) for text in texts]
 
 
-def test_skyrl_gets_what_it_asks_for_in_its_order(
+def test_skyrl_gets_the_requested_groups_in_its_order(
     generator: AtroposSHMGenerator, name: str
 ) -> None:
     put(name, [make_group(2, instance_id="b"), make_group(1, sequences=3, instance_id="a_x")])
@@ -376,16 +376,16 @@ def test_skyrl_gets_what_it_asks_for_in_its_order(
     later = asyncio.run(generator.generate({"trajectory_ids": ids_of("a_x_2", "a_x_1")}))
     assert later["rewards"] == [2.0, 1.5]
     assert len(generator.stash) == 0
-    assert generator.reader.version == 1  # the first batch's groups were trained on
+    assert generator.reader.version == 1  # the first batch was trained on
 
 
-def test_skyrl_is_told_what_has_not_come(generator: AtroposSHMGenerator, name: str) -> None:
+def test_skyrl_is_told_which_groups_are_missing(generator: AtroposSHMGenerator, name: str) -> None:
     put(name, [make_group(1, instance_id="a")])
     with pytest.raises(penstock.Timeout, match=r"1 of 2 traj.*: b_0.*2 others wait"):
         asyncio.run(generator.generate({"trajectory_ids": ids_of("a_0", "b_0")}))
     put(name, [make_group(2, instance_id="b"), make_group(1, instance_id="a")])
     output = asyncio.run(generator.generate({"trajectory_ids": ids_of("a_0", "b_0", "a_0")}))
-    assert output["rewards"] == [1.0, 2.0, 1.0]  # the same one twice is not lost
+    assert output["rewards"] == [1.0, 2.0, 1.0]  # a duplicate is not lost
 
 
 def test_skyrl_takes_whole_groups_where_it_names_none(
@@ -400,7 +400,7 @@ def test_skyrl_takes_whole_groups_where_it_names_none(
     assert generator.reader.version == 9
 
 
-def test_what_skyrl_was_not_given_goes_back(name: str) -> None:
+def test_groups_that_skyrl_did_not_get_are_returned(name: str) -> None:
     with TrajectoryReader.create(name, sequences=2) as reader:
         put(name, [make_group(1, instance_id="a"), make_group(2, instance_id="b")])
         generator = AtroposSHMGenerator(name, batch_size=2, timeout=LONG)
@@ -430,7 +430,7 @@ def test_skyrl_takes_a_ring_too(name: str) -> None:
     ring.close(unlink=True)
 
 
-#: What servers take as it is, and no array can be made of.
+#: Groups that servers accept, and of which no array can be made.
 UNFIT: dict[str, dict[str, Any]] = {
     "masks": {"masks": [[-100, -100, 2], [-100, -100, 3, 4]]},
     "no masks": {"masks": []},
@@ -442,7 +442,7 @@ unfit = pytest.mark.parametrize("fields", UNFIT.values(), ids=UNFIT.keys())
 
 @unfit
 @pytest.mark.parametrize("by_id", [True, False])
-def test_skyrl_sets_a_group_aside_that_fits_no_training(
+def test_skyrl_dead_letters_a_group_unfit_for_training(
     generator: AtroposSHMGenerator, name: str, fields: dict[str, Any], by_id: bool
 ) -> None:
     put(name, [make_group(1, instance_id="a", **fields)])
@@ -457,7 +457,9 @@ def test_skyrl_sets_a_group_aside_that_fits_no_training(
         assert reader.stats().environments == []
 
 
-def test_an_empty_list_of_logprobs_is_none(generator: AtroposSHMGenerator, name: str) -> None:
+def test_an_empty_list_of_logprobs_means_no_logprobs(
+    generator: AtroposSHMGenerator, name: str
+) -> None:
     groups = [make_group(at, inference_logprobs=[]) for at in range(2)]
     put(name, groups)
     assert asyncio.run(generator.generate({}))["rollout_logprobs"] is None
@@ -471,7 +473,7 @@ def test_an_empty_list_of_logprobs_is_none(generator: AtroposSHMGenerator, name:
 
 
 @unfit
-def test_torchtitan_sets_a_group_aside_that_fits_no_training(
+def test_torchtitan_dead_letters_a_group_unfit_for_training(
     name: str, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     ranks = Ranks()
@@ -537,7 +539,7 @@ def test_torchtitans_long_sequences_are_spread() -> None:
 
 
 class Ranks:
-    """torch.distributed of one process that plays several ranks: what rank 0 said, all hear."""
+    """torch.distributed in one process that plays several ranks: all receive what rank 0 sends."""
 
     def __init__(self) -> None:
         self.rank = 0
@@ -583,7 +585,7 @@ def test_all_ranks_of_torchtitan_get_the_batch(name: str, monkeypatch: pytest.Mo
         assert reader.version == 1
         for handler in handlers:
             handler.close()
-        # Nothing has said that the last one was trained on.
+        # The last one was not acknowledged as trained on.
         assert sorted(numbers_of(reader)) == [2, 3]
 
 

@@ -1,5 +1,5 @@
-"""The Broadcast contract from Python: what is sent arrives at every reader, whole, in order, and
-a participant that can't go on is told why."""
+"""The Broadcast contract from Python: a sent message arrives at every reader, whole and in order,
+and a participant that can't continue gets the reason."""
 
 # ruff: noqa: PT012 (what raises is a loop, or the end of a block)
 
@@ -55,7 +55,7 @@ def test_received_arrays_are_the_receivers_own(pair):
     writer.send({"x": sent})
     received = reader.recv(timeout=0)["x"]
     np.testing.assert_array_equal(received, sent)
-    received[0, 0] = 99  # writable, and not shared
+    received[0, 0] = 99  # writable and private
     assert received.flags.owndata or received.base is not None
     assert sent[0, 0] == 0
 
@@ -79,7 +79,7 @@ def test_any_contiguous_buffer_can_be_sent(pair, data):
     assert reader.recv(timeout=0) == b"abcd"
 
 
-def test_what_has_no_contiguous_buffer_is_refused(pair):
+def test_an_object_without_a_contiguous_buffer_is_refused(pair):
     writer, _ = pair
     with pytest.raises(TypeError, match="bytes-like"):
         writer.send_bytes("text")
@@ -147,7 +147,7 @@ def test_a_value_the_codec_does_not_know_is_named_and_not_sent(pair):
 
 
 def test_many_messages_of_many_sizes_arrive_in_order(name, peer):
-    """Several laps of a small ring, with messages that take blocks of their own in between."""
+    """Several laps of a small ring, with messages in blocks in between."""
     with Broadcast.create(name, readers=1, capacity="64KiB") as writer:
         reader = peer()
         reader.call("attach", "r", writer.handle, rank=0)
@@ -229,7 +229,7 @@ def test_a_full_ring_times_out_and_names_the_reader(pair):
     assert 0.1 <= time.monotonic() - started < WITHIN
     assert writer.stats().messages == sent
     reader.recv()
-    for _ in range(8):  # room is made in larger pieces than one message
+    for _ in range(8):  # room is freed in larger pieces than one message
         reader.recv()
     writer.send_bytes(bytes(1000), timeout=0)
 
@@ -308,7 +308,7 @@ def test_wait_ready_waits_for_every_rank(name, peer):
         writer.wait_ready(timeout=WITHIN)
 
 
-def test_readers_tell_how_they_stand(name):
+def test_readers_reports_their_positions(name):
     with Broadcast.create(name, readers=2) as writer:
         assert [reader.life for reader in writer.readers()] == ["expected", "expected"]
         with Broadcast.attach(name, rank=1):
@@ -322,7 +322,7 @@ def test_readers_tell_how_they_stand(name):
         assert writer.readers()[1].life == "vacant"
 
 
-def test_blocked_by_names_a_stopped_reader_and_nobody_else(name, peer):
+def test_blocked_by_names_a_stopped_reader_only(name, peer):
     with Broadcast.create(name, readers=2, capacity="64KiB") as writer:
         reader, sleeper = peer(), peer()
         reader.call("attach", "r", name, rank=0)
@@ -413,7 +413,7 @@ def test_a_forgotten_handle_is_closed(name):
         reader.recv(timeout=WITHIN)
 
 
-def test_a_dead_writer_is_told_of_after_its_last_message(name, peer):
+def test_a_dead_writer_is_reported_after_its_last_message(name, peer):
     other = peer()
     handle = other.call("create", "w", name, readers=1)
     with Broadcast.attach(handle, rank=0) as reader:
@@ -444,12 +444,12 @@ def test_a_waiting_reader_notices_a_death_soon(name, peer):
         with pytest.raises(penstock.PeerDied):
             reader.recv(timeout=WITHIN)
         killer.join()
-        # 100 ms is the promise; the rest is for a machine that has other things to do.
+        # 100 ms is the promise; the rest is for busy machines.
         assert time.monotonic() - killed[0] < 1.0
 
 
 def fill(writer: penstock.BroadcastWriter) -> int:
-    """Sends until there is no room; how many messages that took."""
+    """Send until there is no room; return the number of messages."""
     count = 0
     while True:
         try:
@@ -459,7 +459,7 @@ def fill(writer: penstock.BroadcastWriter) -> int:
         count += 1
 
 
-def test_a_dead_reader_is_told_of_once(name, peer):
+def test_a_dead_reader_is_reported_once(name, peer):
     with Broadcast.create(name, readers=2, capacity="64KiB") as writer:
         other = peer()
         other.call("attach", "r", name, rank=1)
@@ -471,7 +471,7 @@ def test_a_dead_reader_is_told_of_once(name, peer):
                     reader.recv(timeout=0)
             assert death.value.rank == 1
             assert f"pid {other.pid}" in str(death.value)
-            for _ in range(200):  # it gates the writer no more, and is told of once
+            for _ in range(200):  # no longer a gate, and reported once
                 writer.send_bytes(bytes(1000), timeout=WITHIN)
                 reader.recv(timeout=0)
             assert writer.readers()[1].life == "vacant"
@@ -501,7 +501,7 @@ def test_a_replacement_takes_a_dead_readers_place(name, peer):
         assert second.call("r.recv", timeout=WITHIN) == "after"
 
 
-def test_wait_ready_tells_of_a_death(name, peer):
+def test_wait_ready_reports_a_death(name, peer):
     with Broadcast.create(name, readers=2) as writer:
         other = peer()
         other.call("attach", "r", name, rank=1)

@@ -1,5 +1,5 @@
-"""The `penstock` command, run as people run it: real processes, real bytes, real deaths.
-Every test checks what is printed, the exit code, and that /dev/shm holds nothing of it after."""
+"""The `penstock` command, run as people run it: real processes, real bytes, real deaths. Every test
+checks the output, the exit code, and that /dev/shm holds nothing of it afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMANDS = (
     "trajectories",
     "lmcache",
 )
-WITHIN = 30.0  # seconds, for anything
+WITHIN = 30.0  # seconds, a bound for everything
 MIB = 1 << 20
 
 
@@ -48,7 +48,7 @@ def run(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 @contextlib.contextmanager
 def started(*arguments: str, **options) -> Iterator[subprocess.Popen]:
-    """A command in the background, which is dead at the end of the block whatever happens."""
+    """A command in the background, which is dead at the end of the block in any case."""
     options = {"stderr": subprocess.PIPE, **options}
     with subprocess.Popen(command(*arguments), **options) as process:
         try:
@@ -59,7 +59,7 @@ def started(*arguments: str, **options) -> Iterator[subprocess.Popen]:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A name that is not in use; fails the test that leaves anything of it in /dev/shm."""
+    """An unused name; a test that leaves it in /dev/shm fails."""
     name = f"test-cli-{secrets.token_hex(6)}"
     yield name
     left = list(Path("/dev/shm").glob(f"penstock.{name}*"))
@@ -70,7 +70,7 @@ def name() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def real_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More than 100 MiB, and no multiple of any chunk: the standard library's sources, repeated."""
+    """More than 100 MiB, and no multiple of a chunk: the standard library's sources, repeated."""
     sources = Path(sysconfig.get_paths()["stdlib"]).glob("*.py")
     text = b"".join(path.read_bytes() for path in sorted(sources))
     path = tmp_path_factory.mktemp("data") / "real"
@@ -82,7 +82,7 @@ def real_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_line_with(process: subprocess.Popen, word: bytes) -> bytes:
-    """The first line of its stderr that holds the word."""
+    """The first line of its stderr with that word."""
     for line in process.stderr:
         if word in line:
             return line
@@ -95,7 +95,7 @@ def assert_sentence(stderr: str, *words: str) -> None:
         assert word in stderr
 
 
-# --- what all commands share -------------------------------------------------------------------
+# --- common to all commands --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -150,7 +150,7 @@ def listed(name: str) -> dict:
     return next(one for one in segments if one["name"] == name)
 
 
-def test_ls_shows_who_is_attached(name: str) -> None:
+def test_ls_shows_the_participants(name: str) -> None:
     with (
         penstock.Broadcast.create(name, readers=2) as _writer,
         penstock.Broadcast.attach(name, rank=1) as _reader,
@@ -202,7 +202,7 @@ def test_info_shows_the_ring_and_each_readers_lag(name: str) -> None:
         assert "not waiting" in text
 
 
-def test_info_says_who_blocks_the_writer(name: str) -> None:
+def test_info_names_the_reader_that_blocks_the_writer(name: str) -> None:
     with (
         open("/dev/zero", "rb") as endless,
         started("send", name, "--capacity", "1MiB", stdin=endless) as sender,
@@ -235,7 +235,7 @@ def abandon(name: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
 
 
-def test_gc_removes_what_the_dead_left_and_nothing_else(name: str) -> None:
+def test_gc_removes_abandoned_segments_and_no_others(name: str) -> None:
     dead, live = f"{name}-dead", f"{name}-live"
     abandon(dead)
     with penstock.Broadcast.create(live, readers=1):
@@ -307,7 +307,7 @@ def test_next_to_nothing_goes_through(name: str, data: bytes) -> None:
         assert receiver.returncode == 0
 
 
-def test_a_killed_sender_is_told_of(name: str) -> None:
+def test_a_killed_sender_is_reported(name: str) -> None:
     with (
         started("send", name, stdin=subprocess.PIPE) as sender,
         started("recv", name, "--timeout", "20", stdout=subprocess.PIPE) as receiver,
@@ -335,7 +335,7 @@ def test_an_interrupted_sender_leaves_no_whole_stream(name: str) -> None:
         assert_sentence(sender.stderr.read().decode())
 
 
-def test_a_killed_receiver_is_told_of(name: str) -> None:
+def test_a_killed_receiver_is_reported(name: str) -> None:
     with (
         open("/dev/zero", "rb") as endless,
         started("send", name, stdin=endless) as sender,
@@ -358,7 +358,7 @@ def test_a_dead_receiver_does_not_harm_the_other(
         started("recv", name, "--timeout", "20", stdout=out) as survivor,
         started("recv", name, "--rank", "1", "--timeout", "20", stdout=subprocess.PIPE) as victim,
     ):
-        # Its stdout is read no further, so that it, and with it the sender, must be in the middle.
+        # Its stdout is not read on, so that it, and with it the sender, is stuck in the middle.
         assert len(victim.stdout.read(MIB)) == MIB
         victim.kill()
         assert survivor.wait(WITHIN) == 0
@@ -376,7 +376,7 @@ def test_a_receiver_whose_stdout_goes_away_ends_quietly(name: str) -> None:
         receiver.stdout.read(10)
         receiver.stdout.close()
         assert receiver.wait(WITHIN) == 141
-        assert receiver.stderr.read().count(b"\n") <= 1  # "waiting for…", if that was said
+        assert receiver.stderr.read().count(b"\n") <= 1  # "waiting for…", if printed
         assert sender.wait(WITHIN) == 1
         assert_sentence(sender.stderr.read().decode(), "reader 0 left")
 
@@ -421,7 +421,7 @@ def test_a_name_in_use_and_a_taken_rank_are_refused_with_the_holder(name: str) -
         assert sender.wait(WITHIN) == 0
 
 
-def test_recv_refuses_what_is_no_stream(name: str) -> None:
+def test_recv_refuses_messages_that_are_no_stream(name: str) -> None:
     with penstock.Broadcast.create(name, readers=1) as writer:
         writer.send_bytes(b"a message of some other program")
         result = run("recv", name)
@@ -444,7 +444,7 @@ def test_doctor_finds_this_machine_usable() -> None:
     assert "Penstock works here" in run("doctor").stdout
 
 
-def test_doctor_reports_what_the_dead_left(name: str) -> None:
+def test_doctor_reports_abandoned_segments(name: str) -> None:
     abandon(name)
     try:
         findings = json.loads(run("doctor", "--json").stdout)["findings"]

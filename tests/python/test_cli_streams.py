@@ -1,5 +1,5 @@
-"""Every command with its standard streams closed, full, or going away: it says so in a sentence and
-in its exit code, leaves nothing, and no segment ever gets the number of a standard stream."""
+"""Every command with its standard streams closed, full, or going away: it reports that in a message
+and its exit code, leaves nothing, and no segment gets the number of a standard stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "penstock.cli.main"]
 def shell(
     arguments: str, redirections: str, *, stdin: bytes | None = b"", within: float = 2 * WITHIN
 ) -> subprocess.CompletedProcess:
-    """`penstock ARGUMENTS REDIRECTIONS` by a shell, as people write it. `within` is no measure of
+    """`penstock ARGUMENTS REDIRECTIONS` in a shell, as people write it. `within` is no measure of
     the command: it bounds a hang."""
     line = f"exec {shlex.join(COMMAND)} {arguments} {redirections}"
     return subprocess.run(
@@ -41,14 +41,14 @@ def assert_sentence(result: subprocess.CompletedProcess, *words: str) -> None:
 
 @pytest.fixture
 def queue(name: str) -> Iterator[penstock.Queue]:
-    """Something for the commands to look at."""
+    """A queue for the commands to inspect."""
     with penstock.Queue.create(name) as queue:
         queue.put("message")
         yield queue
         queue.discard()
 
 
-# The commands that answer on stdout; {name} is a queue that is there.
+# The commands that answer on stdout; {name} is an existing queue.
 ANSWERS = [
     "ls",
     "ls --json",
@@ -95,9 +95,7 @@ def test_a_closed_stderr_and_stdin(arguments: str, queue: penstock.Queue) -> Non
 
 @pytest.mark.parametrize("arguments", ["info no/such/name", "demo /no/such/path", "gc none-such"])
 @pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full", ">&- 2>&- <&-"])
-def test_an_error_that_can_not_be_said_is_in_the_exit_code(
-    arguments: str, redirections: str
-) -> None:
+def test_an_error_without_stderr_is_in_the_exit_code(arguments: str, redirections: str) -> None:
     result = shell(arguments, redirections)
     assert result.returncode == 1
     assert result.stdout == b"", "what is for stderr does not go to stdout"
@@ -111,7 +109,7 @@ def test_send_without_stdin(name: str) -> None:
 
 @pytest.mark.parametrize("redirections", ["", ">&-", "2>&-", ">&- 2>&-", ">/dev/full"])
 def test_send_and_recv_need_no_more_than_they_use(name: str, redirections: str) -> None:
-    """Closed streams elsewhere change nothing of what arrives: 3 MiB, bit for bit."""
+    """Closed streams change nothing of the data: 3 MiB, bit for bit."""
     data = bytes(range(256)) * (3 << 12)
     received: list[subprocess.CompletedProcess] = []
     receiver = threading.Thread(
@@ -141,7 +139,7 @@ def test_recv_to_a_full_disk_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("arguments", FULL)
 def test_a_reader_that_has_gone_away(arguments: str, queue: penstock.Queue) -> None:
-    """As behind `| head -1`: the pipe has no reader any more when something is written."""
+    """As in `| head -1`: the pipe has no reader any more when the command writes."""
     ours, theirs = os.pipe()
     os.close(ours)
     try:
@@ -158,7 +156,7 @@ def test_a_reader_that_has_gone_away(arguments: str, queue: penstock.Queue) -> N
     assert_sentence(result)
 
 
-# --- demos that have nothing to show, or little time -------------------------------------------
+# --- demos with nothing to show, or little time --------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["", "--store", "--trajectories"])
@@ -189,7 +187,7 @@ def test_a_short_demo_kills_and_judges_all_the_same(arguments: str) -> None:
 
 @pytest.mark.parametrize("mode", ["--store --workers 2", "--trajectories"])
 def test_a_short_demo_of_another_kind_kills_too(mode: str, tmp_path: Path) -> None:
-    """Of little data, moreover: less than the store holds."""
+    """With little data, too: less than the store holds."""
     data = tmp_path / "data"
     data.write_text("a few words\n" * 100)
     result = shell(f"demo {mode} {data} --seconds 0.1 --json", "", within=4 * WITHIN)

@@ -1,5 +1,5 @@
-"""close() is the end: of every handle no mapping, no descriptor and no memory is left afterwards,
-but for what the user still holds, and for that only as long."""
+"""close() is final: no mapping, descriptor or memory of a handle is left afterwards, except for
+objects that the user still holds, as long as the user holds them."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def descriptors() -> list[Inode]:
 
 
 def uses_of(inode: Inode) -> tuple[int, int]:
-    """How many mappings and descriptors of it this process has."""
+    """The numbers of this process's mappings and descriptors of a file."""
     return mappings().count(inode), descriptors().count(inode)
 
 
-# Each makes a handle, has used all its ways, and gives it with what keeps the segment's name there.
+# Each makes a handle, uses it in every way, and yields it with an object that keeps the name.
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ HANDLES: list[Callable[[str], contextlib.AbstractContextManager[Any]]] = [
 
 @pytest.mark.parametrize("make", HANDLES)
 def test_a_closed_handle_keeps_nothing(name, make):
-    """Though the object itself is still there."""
+    """While the Python object itself still exists."""
     with make(name) as handle:
         inode = inode_of(f"/dev/shm/penstock.{name}")
         before = uses_of(inode)
@@ -210,7 +210,7 @@ def test_a_closed_handle_keeps_nothing(name, make):
 
 
 def test_descriptors_and_threads_stay_few(name):
-    """Handles that are made and closed again and again, their objects kept."""
+    """Handles are made and closed repeatedly, with the Python objects kept."""
     kept = []
     for number in range(3):
         for make in HANDLES:
@@ -230,7 +230,7 @@ def test_an_open_loan_keeps_the_memory_and_no_longer(name):
         buffer = loan.__enter__()
         writer.close()
         with pytest.raises(penstock.Closed):
-            reader.recv(timeout=0)  # told at once, though the loan is open
+            reader.recv(timeout=0)  # reported at once, though the loan is open
         buffer[:] = bytes(1000)
         with pytest.raises(penstock.Closed, match="closed by this process"):
             loan.__exit__(None, None, None)
@@ -288,8 +288,8 @@ def test_an_anonymous_segment_goes_with_its_last_handle():
         "TrajectoryReader.create('x', sequences=4, capacity='40MiB', populate=True)",
     ],
 )
-def test_what_was_closed_can_be_made_again_where_memory_is_scarce(create):
-    """A notebook's cell that is run twice, in a container with Docker's 64 MB."""
+def test_a_closed_segment_can_be_made_again_where_memory_is_scarce(create):
+    """A notebook cell that is run twice, in a container with Docker's 64 MB."""
     outcome = with_own_shm(
         f"""
         import penstock

@@ -1,6 +1,6 @@
-"""Programs that close all descriptors, as daemons do: nothing of theirs is punched, grown, locked
-or closed by a handle that is left, and it says what happened instead of working on in memory that
-others have by now."""
+"""Programs that close all descriptors, as daemons do: a remaining handle punches, grows, locks or
+closes none of their files, and reports what happened instead of working on in memory that may
+belong to others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Program = subprocess.Popen
 
 @contextmanager
 def running(program: str, *arguments: Any) -> Iterator[Program[str]]:
-    """A program that ends well."""
+    """A program that must end successfully."""
     command = [sys.executable, closing_programs.__file__, program, *map(str, arguments)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -52,7 +52,7 @@ def go_on(process: Program[str]) -> None:
 
 
 def collect(name: str) -> None:
-    """What it could not remove itself."""
+    """Collect a segment that the program could not remove itself."""
     for segment in inspect.list_segments():
         if segment.name.startswith(name):
             with suppress(penstock.NotFound):
@@ -87,8 +87,8 @@ def test_a_consumer_that_lost_its_lock_gives_its_message_up(name: str, tmp_path:
         assert (stats.queued, stats.in_flight) == (0, 0)
 
 
-def test_a_consumer_with_closed_descriptors_keeps_what_it_holds(name: str, tmp_path: Path) -> None:
-    """Its mappings keep the lock: others are given nothing of it before it is closed."""
+def test_a_consumer_with_closed_descriptors_keeps_its_deliveries(name: str, tmp_path: Path) -> None:
+    """Its mappings keep the lock: its deliveries are not returned before close()."""
     with penstock.Queue.create(name, capacity="1MiB", slots=16) as queue:
         queue.put("one")
         with running("kept_consumer", name, tmp_path) as program:
@@ -130,7 +130,7 @@ def test_a_writer_that_readers_found_dead_sends_no_more(name: str, tmp_path: Pat
     collect(name)
 
 
-def test_a_reservation_of_who_lost_its_lock_is_anothers(name: str, tmp_path: Path) -> None:
+def test_a_reservation_of_a_process_without_lock_is_freed(name: str, tmp_path: Path) -> None:
     with penstock.Store.create(name, capacity="1MiB") as store:
         with running("reaped_store", name, tmp_path) as program:
             hear(program, "lost")
@@ -140,19 +140,19 @@ def test_a_reservation_of_who_lost_its_lock_is_anothers(name: str, tmp_path: Pat
         assert store.stats().staged == 0
 
 
-def test_a_pin_of_who_lost_its_lock_holds_nothing(name: str, tmp_path: Path) -> None:
+def test_a_pin_of_a_process_without_lock_holds_nothing(name: str, tmp_path: Path) -> None:
     with penstock.Store.create(name, capacity="1MiB") as store:
         store.put("key", bytes(600_000))
         with running("reaped_pin", name, tmp_path) as program:
             hear(program, "lost")
-            with store.reserve("other", nbytes=600_000) as room:  # no room but the pinned one's
+            with store.reserve("other", nbytes=600_000) as room:  # no room but the lost pin's
                 room[:] = bytes(len(room))
             assert "key" not in store
             go_on(program)
         assert store.stats().in_use == 0
 
 
-def test_a_rollout_of_who_lost_its_lock_is_void(name: str, tmp_path: Path) -> None:
+def test_a_rollout_of_a_process_without_lock_is_void(name: str, tmp_path: Path) -> None:
     with TrajectoryReader.create(name, sequences=2, capacity="1MiB", slots=16) as trainer:
         with running("reaped_environment", name, tmp_path) as program:
             hear(program, "lost")
@@ -163,7 +163,7 @@ def test_a_rollout_of_who_lost_its_lock_is_void(name: str, tmp_path: Path) -> No
         assert trainer.stats().queue.queued == 0
 
 
-def test_a_batch_of_who_lost_its_lock_is_anothers(name: str, tmp_path: Path) -> None:
+def test_a_batch_of_a_process_without_lock_goes_to_another(name: str, tmp_path: Path) -> None:
     with (
         TrajectoryWriter.create(
             name, environment="math", group_size=2, capacity="1MiB", slots=16, max_staleness=None
@@ -180,7 +180,7 @@ def test_a_batch_of_who_lost_its_lock_is_anothers(name: str, tmp_path: Path) -> 
             go_on(program)
 
 
-def test_a_new_handle_keeps_what_the_old_ones_numbers_are_now(name: str, tmp_path: Path) -> None:
+def test_an_old_handle_leaves_the_new_handles_descriptors_alone(name: str, tmp_path: Path) -> None:
     with running("attach_again", name, tmp_path) as program:
         hear(program, "lost")
         (segment,) = [one for one in inspect.list_segments() if one.name == name]

@@ -107,7 +107,7 @@ def test_repeated_keys_are_one_object() -> None:
 
 
 def test_keys_of_one_hash_slot_do_not_meet() -> None:
-    # Far more keys than the decoder remembers, twice, so that each evicts another.
+    # Far more keys than the decoder's cache holds, twice, so that each evicts another.
     for _ in range(2):
         for i in range(3000):
             assert copied({f"key{i}": i}) == {f"key{i}": i}
@@ -311,14 +311,14 @@ def from_extension(code: int, body: bytes) -> Any:
 
 @pytest.mark.full
 @given(plain_values)
-def test_what_we_write_msgpack_reads(value: Any) -> None:
+def test_msgpack_reads_what_we_write(value: Any) -> None:
     structure = structure_of(encode(value))
     assert_same(from_msgpack(structure), value)
     assert len(structure) <= len(msgpack.packb(value))
 
 
 @given(plain_values)
-def test_what_msgpack_writes_we_read(value: Any) -> None:
+def test_we_read_what_msgpack_writes(value: Any) -> None:
     assert_same(decode(message_of(msgpack.packb(value))), value)
     single = msgpack.packb(value, use_single_float=True) if not has_large_float(value) else None
     if single is not None:
@@ -333,7 +333,7 @@ def has_large_float(value: Any) -> bool:
     return isinstance(value, dict) and any(map(has_large_float, value.values()))
 
 
-# --- made-up values ----
+# --- generated values ----
 all_scalars = (
     plain_scalars
     | st.integers()

@@ -263,7 +263,7 @@ def test_structured_scalars_own_their_bytes() -> None:
     assert value["b"] == 2.5
 
 
-def test_a_receiver_without_ml_dtypes_is_told() -> None:
+def test_a_receiver_without_ml_dtypes_gets_an_error() -> None:
     for value in (np.zeros(3, ml_dtypes.bfloat16), ml_dtypes.bfloat16(1)):
         out = run_python(f"""
             import sys
@@ -296,7 +296,7 @@ def test_numpy_is_imported_only_when_needed() -> None:
 
 # --- DLPack ----
 class Producer:
-    """A tensor of some other library."""
+    """A tensor of another library."""
 
     device: ClassVar[tuple[int, int]] = (1, 0)
 
@@ -311,7 +311,7 @@ class Producer:
 
 
 class OldProducer(Producer):
-    def __dlpack__(self, stream: Any = None) -> Any:  # before DLPack 1.0 there was no max_version
+    def __dlpack__(self, stream: Any = None) -> Any:  # before DLPack 1.0 without max_version
         return self.array.__dlpack__()
 
 
@@ -348,7 +348,7 @@ def test_dlpack_of_a_device_is_refused() -> None:
 
 
 class Nonsense(Producer):
-    """Says something else than the protocol asks for."""
+    """A producer that violates the protocol."""
 
     def __init__(self, capsule: Any = None, device: Any = (1, 0)) -> None:
         self.capsule, self.device = capsule, device
@@ -369,7 +369,7 @@ def used_capsule() -> Any:
 
 
 class OnceMore(Nonsense):
-    """What NumPy asks for a capsule."""
+    """The result for NumPy's request of a capsule."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a message can make its receiver do is bounded by its bytes: memory, time, and stack."""
+"""A message's cost to its receiver is bounded by its bytes: memory, time, and stack."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from penstock._core import codec_decode as decode
 from penstock._core import codec_encode as encode
 
 MIB = 1 << 20
-PRIME = (1 << 61) - 1  # the modulus of the hash of numbers in CPython
+PRIME = (1 << 61) - 1  # the modulus of CPython's hash of numbers
 
 
-# --- bytes that are referred to again ---------------------------------------------------------
+# --- bytes referenced twice ---------------------------------------------------------------------
 
 
 def with_structure(message: bytes, structure: bytes) -> bytes:
-    """The message with another structure in front of its table and payloads."""
+    """The message with another structure before its table and payloads."""
     (old,) = struct.unpack_from("<Q", message, 8)
     (tensors,) = struct.unpack_from("<I", message, 4)
     table = (16 + old + 7) & ~7
@@ -75,13 +75,13 @@ def test_the_same_bytes_again_are_refused(what: str, copy: bool) -> None:
 
 
 def peak() -> int:
-    """Bytes of memory that this process has had at once."""
+    """The peak memory of this process, in bytes."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
 
 
 def test_entries_over_the_same_bytes_are_refused() -> None:
-    """Other entries of the table, the same payload."""
+    """Different entries of the table with the same payload."""
     arrays = [np.zeros(MIB, np.uint8) for _ in range(4)]
     message = bytearray(encode(arrays))
     (size,) = struct.unpack_from("<Q", message, 8)
@@ -109,7 +109,7 @@ def test_a_pickle_is_held_to_the_same() -> None:
 
 
 def test_columns_of_a_group_over_the_same_bytes_are_refused() -> None:
-    """As a trainer looks at it, which copies every column into its batch."""
+    """For a trainer, which copies every column into its batch."""
     columns = {"tokens": np.arange(100, dtype=np.int32), "masks": np.arange(100, dtype=np.int32)}
     parts = {"group": 1, "environment": "math", "instance_id": "one", "begun": 0}
     message = bytearray(encode({**parts, "lengths": np.array([100]), **columns}))
@@ -127,7 +127,7 @@ def test_columns_of_a_group_over_the_same_bytes_are_refused() -> None:
 
 
 def tuples_of_one_hash(count: int) -> list[tuple[int, int]]:
-    """Pairs of ints; xxHash as CPython has it for tuples, solved for the second."""
+    """Pairs of ints with equal hashes: CPython's xxHash for tuples, solved for the second."""
     one, two, five = 11400714785074694791, 14029467366897019727, 2870177450012600261
     mask = (1 << 64) - 1
 
@@ -135,7 +135,7 @@ def tuples_of_one_hash(count: int) -> list[tuple[int, int]]:
         return (number << bits | number >> (64 - bits)) & mask
 
     inverse_one, inverse_two = pow(one, -1, 1 << 64), pow(two, -1, 1 << 64)
-    wanted = 0x123456789ABCDEF0  # the accumulator behind the second item
+    wanted = 0x123456789ABCDEF0  # the accumulator after the second item
     before_last = rotated(wanted * inverse_one & mask, 64 - 31)
     found = []
     first = 1
@@ -143,7 +143,7 @@ def tuples_of_one_hash(count: int) -> list[tuple[int, int]]:
         first += 1
         accumulator = rotated((five + first * two) & mask, 31) * one & mask
         second = (before_last - accumulator) * inverse_two & mask
-        if second < PRIME:  # an int that is its own hash
+        if second < PRIME:  # an int that hashes to itself
             found.append((first, second))
     return found
 
@@ -164,7 +164,8 @@ def test_keys_of_one_hash_are_refused_before_they_cost(kind: str) -> None:
     hashes = {hash(key) for key in keys}
     if len(hashes) > len(keys) // 100:
         pytest.skip(f"this Python hashes otherwise: {len(hashes)} hashes of {len(keys)} keys")
-    # Not as a dict, which would take its time to be made: a map is an array of pairs.
+    # Not encoded from a dict, which would take long to build: a map has the form of an array of
+    # pairs.
     message = bytearray(encode([part for key in keys for part in (key, 0)]))
     marker, count = 16, 2 * len(keys)
     if message[marker] == 0xDC:
@@ -208,7 +209,7 @@ def test_honest_dicts_come_through(kind: str) -> None:
     assert decode(encode(value)) == value
 
 
-# --- nesting in a thread with a short stack -----------------------------------------------------
+# --- nesting in a thread with a small stack -----------------------------------------------------
 
 SHORT = 64 << 10
 CODE = """
@@ -288,8 +289,8 @@ def in_a_short_stack(kind: str, depth: int) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict", "dataclass", "key", "array"])
-def test_nesting_beyond_a_threads_stack_is_told(kind: str) -> None:
-    """Where it fits after all it goes through; the process lives either way."""
+def test_nesting_beyond_a_threads_stack_is_an_error(kind: str) -> None:
+    """The value is decoded if it fits after all; the process survives either way."""
     for what, outcome, sentence in in_a_short_stack(kind, 250):
         assert outcome in ("TooLarge", "bytes", "tuple", "list", "dict", "Node"), (what, sentence)
         if outcome == "TooLarge":
@@ -300,7 +301,7 @@ def test_nesting_beyond_a_threads_stack_is_told(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict", "dataclass", "key", "array", "descr"])
-def test_what_is_usual_fits_any_stack(kind: str) -> None:
+def test_usual_nesting_fits_any_stack(kind: str) -> None:
     for what, outcome, sentence in in_a_short_stack(kind, 5):
         assert outcome not in ("TooLarge", "Corrupt"), (what, sentence)
 
@@ -322,7 +323,7 @@ def test_the_deepest_fits_a_usual_thread() -> None:
 
 
 def test_a_key_nested_beyond_all_bounds_is_refused() -> None:
-    """In a process of its own: it could overflow any stack."""
+    """In its own process: it could overflow any stack."""
     code = (
         "import penstock\n"
         "from penstock._core import codec_encode as encode\n"

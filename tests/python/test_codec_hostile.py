@@ -1,4 +1,5 @@
-"""Bytes that are no message, or no longer: they raise Corrupt or Incompatible, and nothing else."""
+"""Bytes that are not a message, or no longer one: they raise Corrupt or Incompatible, and nothing
+else."""
 
 from __future__ import annotations
 
@@ -55,17 +56,17 @@ def rich_value() -> Any:
     }
 
 
-# Everything but the payload of `big`, of which nothing depends on the content.
+# All but the payload of `big`, whose content does not matter.
 RICH = encode(rich_value())
 
 
 def attempt(message: bytes | np.ndarray, codec: str | None = None) -> Any:
-    """Decode; only the two errors that bad bytes may raise are let pass, as None."""
+    """Decode; return None on the two errors that bad bytes may raise."""
     for copy in (True, False):
         room = aligned(bytes(message))
         try:
             value = decode(room, copy=copy, codec=codec)
-            with contextlib.suppress(SystemError):  # a text array of characters that are none
+            with contextlib.suppress(SystemError):  # a text array with invalid characters
                 repr(value)
         except (Corrupt, Incompatible):
             value = None
@@ -150,7 +151,7 @@ def test_random_tensor_entries(
 
 
 def test_hostile_shapes() -> None:
-    """Products that overflow, sizes that do not fit, empty arrays that claim the universe."""
+    """Products that overflow, sizes that do not fit, empty arrays that claim huge ones."""
     for dims, nbytes in (
         ((2**32, 2**32), 0),
         ((2**63,), 0),
@@ -308,7 +309,7 @@ def what_comes_of(room: mmap.mmap, copy: bool) -> str:
 
 
 def test_memory_that_changes_while_it_is_read() -> None:
-    """Another process scribbles over the message; every outcome is a value or one of two errors."""
+    """Another process overwrites the message; every outcome is a value or one of two errors."""
     room = mmap.mmap(-1, 65536)
     value = {"a": [1, 2.5, "text" * 20, (b"raw" * 9, {"k": np.arange(9)})], "b": np.ones((3, 3))}
     message = encode(value)

@@ -1,4 +1,4 @@
-"""The other codec, pickle: for everything, but only where both sides ask for it."""
+"""The other codec, pickle: for all values, but only where both sides ask for it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def spring() -> None:
     Trap.sprung = True
 
 
-def test_a_pickle_side_sends_typed_what_it_can() -> None:
+def test_a_pickle_side_prefers_the_typed_codec() -> None:
     message = encode({"a": np.arange(3), "b": [1, "x"]}, codec="pickle")
     assert not is_pickle(message)
     assert_same(decode(message), {"a": np.arange(3), "b": [1, "x"]})
@@ -160,7 +160,7 @@ def test_pickled_tensors_travel_out_of_band() -> None:
             assert_same_tensor(torch, tensor, other)
 
 
-def test_pickled_tensors_with_history_stay_what_they_are() -> None:
+def test_pickled_tensors_with_history_keep_their_type() -> None:
     torch = pytest.importorskip("torch")
     value = Anything([torch.ones(3, requires_grad=True), torch.eye(2).to_sparse()])
     leaf, sparse = decode(encode(value, codec="pickle"), codec="pickle").content
@@ -168,7 +168,7 @@ def test_pickled_tensors_with_history_stay_what_they_are() -> None:
     assert sparse.is_sparse
 
 
-def test_what_cannot_be_pickled_says_so() -> None:
+def test_an_unpicklable_value_is_reported() -> None:
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         encode(lambda: None, codec="pickle")
     assert_round_trip([1, np.arange(2)])

@@ -1,4 +1,4 @@
-"""Dead letters of a queue: looked at, requeued and dropped, from Python and by the command."""
+"""Dead letters of a queue: inspected, requeued and dropped, from Python and by the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.cli.main import main
 
 
 class Bad(Exception):
-    """A consumer's complaint about a message."""
+    """A consumer's refusal of a message."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def queue(name):
 
 
 def fail(queue: Queue, times: int = 1) -> None:
-    """Takes the next message so often, and raises."""
+    """Take the next message `times` times, and raise."""
     for _ in range(times):
         with pytest.raises(Bad), queue.get_view(timeout=0):
             raise Bad
@@ -40,7 +40,7 @@ def dead_letter(queue: Queue, *values: object) -> None:
 
 
 def work_in_batches(queue: Queue, size: int, bad: object) -> list[object]:
-    """Takes batches until nothing comes; one with the bad value in it fails as a whole."""
+    """Take batches until the queue is empty; a batch with the bad value fails as a whole."""
     done: list[object] = []
     for _ in range(100):
         if queue.stats().queued == 0:
@@ -78,7 +78,7 @@ def test_three_good_messages_outlive_one_that_kills(name, limit, peer):
                 batch = consumer.call("b.__enter__")
                 if "kills" in batch:
                     consumer.kill()
-                    Queue.attach(name).close()  # finds it dead
+                    Queue.attach(name).close()  # reaps it
                     break
                 consumer.call("b.__exit__", None, None, None)
                 done += batch
@@ -103,8 +103,8 @@ def test_a_batch_may_be_smaller_for_one_that_must_come_alone(queue):
 
 
 @pytest.mark.parametrize("value", [{"x": np.arange(4)}, np.zeros(900), b"bytes"], ids=type)
-def test_what_a_variable_still_refers_to_comes_again(name, value):
-    """The variable of the block itself does, in an ordinary loop."""
+def test_a_value_that_a_variable_refers_to_comes_again(name, value):
+    """The block's own variable refers to it, in an ordinary loop."""
     with Queue.create(name, max_deliveries=3) as queue:
         queue.put_bytes(value) if isinstance(value, bytes) else queue.put(value)
         kept = []
@@ -123,7 +123,7 @@ def test_what_a_variable_still_refers_to_comes_again(name, value):
             pass
         stats = queue.stats()
         assert (stats.in_flight, stats.acknowledged) == (0, 1)
-        queue.put(np.full(900, 7))  # would lie where the first one lay
+        queue.put(np.full(900, 7))  # would reuse the memory of the first
         for one in [*kept, message]:
             if isinstance(value, dict):
                 np.testing.assert_array_equal(one["x"], value["x"])
@@ -136,7 +136,7 @@ def test_what_a_variable_still_refers_to_comes_again(name, value):
         queue.discard()
 
 
-def test_arguments_that_name_no_letters(queue):
+def test_arguments_that_name_no_dead_letters(queue):
     for limit in ("a", 2.5, None):
         with pytest.raises(penstock.InvalidType, match="limit"):
             queue.dead_letters(limit)
@@ -148,7 +148,7 @@ def test_arguments_that_name_no_letters(queue):
                 verb(sequences)
 
 
-def test_it_is_looked_at_and_stays(queue):
+def test_inspection_leaves_a_dead_letter(queue):
     tokens = np.arange(5000, dtype=np.int32)
     dead_letter(queue, {"tokens": tokens, "text": "x"}, None)
     queue.put_bytes(b"raw")
@@ -161,7 +161,7 @@ def test_it_is_looked_at_and_stays(queue):
     for _ in range(2):
         value = first.content()
         assert np.array_equal(value["tokens"], tokens)
-        value["tokens"][:] = 0  # a copy, the looker's own
+        value["tokens"][:] = 0  # a private copy
     assert second.content() is None
     assert (third.format, third.content(), third.content_bytes()) == ("bytes", b"raw", b"raw")
     assert len(first.content_bytes()) == first.nbytes
@@ -172,7 +172,7 @@ def test_it_is_looked_at_and_stays(queue):
         first.content()
 
 
-def test_it_is_requeued_in_its_place(queue):
+def test_requeueing_keeps_the_place(queue):
     dead_letter(queue, "a", "b", "c")
     queue.put("d")
     letters = queue.dead_letters()
@@ -187,7 +187,7 @@ def test_it_is_requeued_in_its_place(queue):
     assert queue.get(timeout=0) == "c"
 
 
-def test_a_queue_full_of_them_says_so_and_what_to_do(queue):
+def test_a_queue_full_of_dead_letters_names_the_remedy(queue):
     dead_letter(queue, *range(4))
     with pytest.raises(penstock.Timeout, match=r"4 of 4 slots hold dead letters") as full:
         queue.put(4, timeout=0)
@@ -233,7 +233,7 @@ def test_a_pickle_that_no_consumer_asks_for_is_in_the_way_no_longer_than_the_lim
         assert queue.get(timeout=0) == {1, 2}
 
 
-def test_what_can_not_be_decoded_tells_so(queue):
+def test_an_undecodable_dead_letter_shows_its_error(queue):
     queue.put_bytes(b"\xff" * 100)
     fail(queue)
     letter = queue.dead_letters()[0]
@@ -252,7 +252,7 @@ def test_what_can_not_be_decoded_tells_so(queue):
     assert corrupt.content_bytes() == b"\xff" * 100
 
 
-def test_a_closed_queue_has_no_verbs(queue):
+def test_a_closed_queue_refuses_dead_letter_calls(queue):
     dead_letter(queue, 1)
     letter = queue.dead_letters()[0]
     queue.close()
@@ -298,7 +298,7 @@ def dead(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return code, capsys.readouterr().out
 
 
-def test_the_command_shows_them(queue, capsys):
+def test_the_command_shows_dead_letters(queue, capsys):
     assert dead(capsys, queue.name) == (0, f"{queue.name} has no dead letters\n")
     dead_letter(queue, {"tokens": np.zeros((3, 5), np.float32)}, "\x1b[31mred\n" + "x" * 5000)
     queue.put_bytes(b"\x00\x01")
@@ -320,7 +320,7 @@ def test_the_command_shows_them(queue, capsys):
     assert queue.stats().dead_letters == 3
 
 
-def test_the_command_requeues_and_drops_them(queue, capsys):
+def test_the_command_requeues_and_drops_dead_letters(queue, capsys):
     dead_letter(queue, "a", "b", "c", "d")
     assert dead(capsys, queue.name, "--requeue", "1") == (
         0,
@@ -334,7 +334,7 @@ def test_the_command_requeues_and_drops_them(queue, capsys):
     assert [queue.get(timeout=0) for _ in range(2)] == ["c", "d"]
 
 
-def test_the_command_works_where_everybody_else_is_gone(name, capsys):
+def test_the_command_works_on_an_abandoned_queue(name, capsys):
     with Queue.create(name, max_deliveries=1) as queue:
         dead_letter(queue, "left", "behind")
     assert "'left'" in dead(capsys, name)[1]
@@ -358,7 +358,7 @@ def test_the_command_is_for_queues(name, capsys):
     assert "not a queue" in capsys.readouterr().err
 
 
-def test_info_tells_of_them(queue, capsys):
+def test_info_shows_dead_letters(queue, capsys):
     dead_letter(queue, "a", "b")
     assert main(["info", queue.name, "--interval", "0"]) == 0
     text = capsys.readouterr().out

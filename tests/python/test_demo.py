@@ -1,5 +1,5 @@
-"""`penstock demo` from end to end: its result, its exit code, what is left when it is cut short.
-Workers are found by their command lines, which name the segment of their demo."""
+"""`penstock demo` end to end: its result, its exit code, and what is left when it is interrupted.
+Workers are found by their command lines, which name the demo's segment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def names_of(segment: str) -> list[str]:
 
 
 def workers_of(segment: str) -> dict[int, int]:
-    """pid by rank."""
+    """Process ids by rank."""
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -47,7 +47,7 @@ def workers_of(segment: str) -> dict[int, int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Waits for processes that are not our children."""
+    """Wait for processes that are not our children."""
     deadline = time.monotonic() + WITHIN
     for pid in pids:
         try:
@@ -133,7 +133,7 @@ def test_everything_arrives_and_the_killed_worker_is_replaced() -> None:
 
 
 @pytest.mark.full
-def test_plain_lines_on_a_file_of_ones_own(running, tmp_path: Path) -> None:
+def test_plain_lines_for_a_given_file(running, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(os.urandom(100_001))
     one = running(str(data), "--seconds", "3", "--workers", "2")
@@ -172,7 +172,7 @@ def test_an_interrupt_while_the_workers_start(running) -> None:
 
 
 class Terminal:
-    """A demo on a terminal of its own, eighty columns wide; what it draws is in `seen`."""
+    """A demo on its own terminal, eighty columns wide; its output is in `seen`."""
 
     def __init__(self, *arguments: str) -> None:
         self.seen = b""
@@ -183,7 +183,7 @@ class Terminal:
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, size)
 
     def read(self) -> bool:
-        """False at the end."""
+        """Return False at the end."""
         try:
             part = os.read(self._descriptor, 65536)
         except OSError:  # EIO: the other side has closed
@@ -238,7 +238,7 @@ def test_a_killed_driver_takes_everything_with_it(running) -> None:
 
 
 @pytest.mark.full
-def test_a_worker_killed_by_somebody_else_is_replaced_too(running) -> None:
+def test_a_worker_killed_from_outside_is_replaced_too(running) -> None:
     one = running("--seconds", "3", "--no-kill")
     one.read_until("checking")
     os.kill(workers_of(one.segment)[0], signal.SIGKILL)

@@ -1,5 +1,5 @@
-"""The parts of the demo that judge: they must see a lost, doubled or torn step when there is one.
-And its texts, which must fit on a terminal of eighty columns."""
+"""The checks of the demo: they must detect a lost, doubled or torn step. And its texts, which must
+fit on a terminal of eighty columns."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_ledger_of_a_clean_run(corpus) -> None:
     assert report["latency"]["engine"].sum() == 30
 
 
-def test_ledger_sees_what_is_missing_doubled_and_torn(corpus) -> None:
+def test_ledger_detects_missing_doubled_and_torn_steps(corpus) -> None:
     sequence = made_steps(corpus, 10)
     assert entered(Ledger(expected=0), sequence[:4] + sequence[6:])["lost"] == 2
     assert entered(Ledger(expected=0), sequence[2:])["lost"] == 2
@@ -185,10 +185,10 @@ def test_the_live_picture_fits_and_says_it_all() -> None:
         "stopped",
     ):
         assert word in text
-    assert "…" not in text  # nothing was cut off
+    assert "…" not in text  # no text was cut
 
 
-def test_the_account_fits_and_shows_what_was_lost() -> None:
+def test_the_account_fits_and_shows_losses() -> None:
     long = {"first": 1234567, "last": 1234567, "received": 1234567, "pid": 4194304}
     text = rendered(screen.account(judged(account(**long), account(**long, lost=7, fate="killed"))))
     assert max(map(len, text.splitlines())) <= 80

@@ -1,4 +1,4 @@
-"""`penstock demo --store` from end to end: its account, and its exit code."""
+"""`penstock demo --store` end to end: its account, and its exit code."""
 
 from __future__ import annotations
 

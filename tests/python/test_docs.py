@@ -1,5 +1,5 @@
-"""What `help()` says of everything that is public, and that the types of all that a user meets can
-be imported to annotate with."""
+"""`help()` of everything public, and the types of all objects that users meet, which must be
+importable for annotations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODULES = [penstock, penstock.errors, penstock.inspect, trajectories, atropos, l
 
 
 def documented() -> dict[str, Any]:
-    """Each class, function, method and property that can be reached, by its title."""
+    """Each reachable class, function, method and property, by its title."""
     found: dict[str, Any] = {}
     for module in MODULES:
         found[module.__name__] = module
@@ -44,7 +44,7 @@ def documented() -> dict[str, Any]:
 
 def members_of(cls: type) -> dict[str, Any]:
     if issubclass(cls, BaseException | enum.Enum):
-        return {}  # what they have is Python's
+        return {}  # inherited from Python
     fields = {field.name for field in dataclasses.fields(cls)} if is_data(cls) else set()
     return {
         f"{cls.__name__}.{name}": member
@@ -60,7 +60,7 @@ def is_data(cls: type) -> bool:
 
 
 def words_of(one: Any) -> str:
-    """The docstring, without the signature that C++ puts before it."""
+    """The docstring, without the signature that the binding puts before it."""
     if isinstance(one, staticmethod | classmethod):
         one = one.__func__
     text = one.__doc__ or ""
@@ -86,8 +86,8 @@ def test_everything_public_has_a_docstring() -> None:
     assert made_by_dataclass == []
 
 
-def test_what_waits_says_how_long() -> None:
-    """Or whose twin it is, or as what it waits."""
+def test_waiting_calls_document_their_timeout() -> None:
+    """Or names its twin, or the call whose timeout it has."""
     silent = [
         title
         for title, one in documented().items()
@@ -121,7 +121,7 @@ def pydoc_of(name: str) -> str:
 
 
 @pytest.mark.skipif(not STUBS.exists(), reason="not in a checkout")
-def test_the_stub_says_what_the_module_does() -> None:
+def test_the_stub_agrees_with_the_module() -> None:
     outcome = subprocess.run(
         [sys.executable, str(STUBS), "--check"],
         capture_output=True,
@@ -159,7 +159,7 @@ def test_the_check_of_the_stub_can_fail() -> None:
 
 
 def met_by_a_user(name: str) -> list[Any]:
-    """One of each that calls give."""
+    """One object of each type that calls return."""
     with (
         penstock.Broadcast.create(name + "-b", readers=1) as writer,
         penstock.Broadcast.attach(name + "-b", 0) as reader,
@@ -211,7 +211,7 @@ def test_each_public_type_is_where_it_says() -> None:
 
 
 def exceptions() -> list[type[BaseException]]:
-    """All that the package raises, public or not."""
+    """All exceptions that the package raises, public or not."""
     found: set[type[BaseException]] = set()
     for info in pkgutil.walk_packages(penstock.__path__, "penstock."):
         if info.name.endswith("__main__") or ".demo" in info.name:
@@ -235,7 +235,7 @@ def test_errors_come_through_a_pickle() -> None:
     for cls in exceptions():
         parameters = inspect.signature(cls.__init__).parameters.values()
         named = [one for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
-        error: Any = cls("a sentence", *[2] * max(0, len(named) - 2))  # self, and the sentence
+        error: Any = cls("a sentence", *[2] * max(0, len(named) - 2))  # self and the message
         error.rank = 3
         error.beside = 4
         again = pickle.loads(pickle.dumps(error))

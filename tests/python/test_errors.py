@@ -1,5 +1,5 @@
-"""Every mistake and every misfortune has its own class, below the built-in that fits, with a
-sentence that says what stands in the way; and none of them leaves anything behind."""
+"""Every mistake and failure has its own class, derived from the fitting built-in, with a message
+that says what is in the way; and none leaves anything behind."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_parse_size():
 # Holders
 
 
-def test_a_taken_rank_names_who_has_it(name, peer):
+def test_a_taken_rank_is_refused_naming_its_holder(name, peer):
     with Broadcast.create(name, readers=1):
         other = peer()
         other.call("attach", "r", name, rank=0)
@@ -146,7 +146,7 @@ def test_a_taken_rank_names_who_has_it(name, peer):
         Broadcast.attach(name, rank=0).close()
 
 
-def test_a_taken_name_names_who_has_it(name, peer):
+def test_a_taken_name_is_refused_naming_its_holder(name, peer):
     other = peer()
     other.call("create", "w", name, readers=1)
     with pytest.raises(penstock.AlreadyExists, match=f"pid {other.pid}"):
@@ -184,7 +184,7 @@ def test_attach_waits_for_the_name(name, peer):
         writer.wait_ready(timeout=WITHIN)
 
 
-# Things under the name that are no Broadcast of ours
+# Files under the name that are no Broadcast of ours
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def file(name):
 
 @pytest.fixture
 def image(name, file):
-    """The bytes of a good segment, with no participant any more."""
+    """The bytes of a valid segment without participants."""
     writer = Broadcast.create(name, readers=1, capacity="64KiB", large=0)
     data = file.read_bytes()
     writer.close()
@@ -205,7 +205,7 @@ def image(name, file):
 
 
 def refused(name: str, *classes: type[penstock.Error]) -> str:
-    """Attaching and looking are refused; what the refusal says."""
+    """Attaching and inspecting are refused; return the message."""
     with pytest.raises(classes) as refusal:
         Broadcast.attach(name, rank=0)
     with pytest.raises(classes):
@@ -224,7 +224,7 @@ def test_a_foreign_file(name, file, content):
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("/etc/hostname")])
-def test_what_is_not_even_a_file(name, file, make):
+def test_a_name_that_is_no_regular_file(name, file, make):
     make(file)
     try:
         with pytest.raises(penstock.Error):
@@ -243,7 +243,7 @@ def test_another_version(name, file, image):
 
 
 def version_offset() -> int:
-    """Where the layout version is; docs/layout.md says so too."""
+    """The position of the layout version, as in docs/layout.md."""
     return 8
 
 
@@ -255,7 +255,7 @@ def test_a_truncated_segment(name, file, image, keep):
 
 
 def test_every_damaged_header_byte_is_refused_or_harmless(name, file, image):
-    """One flipped bit after another; never a crash, and never a wrong message."""
+    """Each bit is flipped in turn; never a crash, and never a wrong message."""
     for at in range(256):
         damaged = bytearray(image)
         damaged[at] ^= 1 << (at % 8)
@@ -272,7 +272,7 @@ def test_a_ring_that_was_written_into_is_corrupt(name):
         Broadcast.create(name, readers=1, capacity="64KiB", large=0) as writer,
         Broadcast.attach(name, rank=0) as reader,
     ):
-        writer.send_bytes(b"?" * 200)  # too much for the second copy beside the position
+        writer.send_bytes(b"?" * 200)  # too long for the copy beside the position
         path = SHM / f"penstock.{name}"
         at = path.read_bytes().index(b"?" * 200) - 8
         with path.open("r+b") as stray:
@@ -282,7 +282,7 @@ def test_a_ring_that_was_written_into_is_corrupt(name):
             reader.recv(timeout=0)
 
 
-# Weather: each in a process of its own, because it changes the process
+# System failures: each in its own process, because it changes the process
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change users")
@@ -339,7 +339,7 @@ def test_every_use_after_close_says_so(name):
     handle = writer.handle
     writer.close()
     reader.close()
-    writer.close()  # again, which is nothing
+    writer.close()  # again: no effect
     reader.close()
     calls = [
         lambda: writer.send(1),

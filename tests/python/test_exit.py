@@ -1,5 +1,5 @@
 """How a process ends: in good order, soon, and without a trace, whatever waits for it, however it
-came to its end, and whatever its threads are at."""
+ends, and whatever its threads do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONCEPTS = ("writer", "reader", "queue", "trainer", "environment", "store", "tie
 
 
 def group(peer: str, method: str, imports: str) -> list[tuple[str, ...]]:
-    """Every concept comes to every end, by each peer that it can have."""
+    """Every concept with every way to end, for each peer that it can have."""
     concepts = [one for one in CONCEPTS if peer not in ("thread", "thread_pool") or one != "reader"]
     return [
         (concept, peer, method, imports, how)
@@ -50,7 +50,7 @@ GROUPS = [
 
 
 def run_programs(cases: list[dict[str, object]]) -> dict[str, object]:
-    """How each ended: its exit code, or "hangs"."""
+    """How each program ended: its exit code, or "hangs"."""
     within = float(os.environ.get("PENSTOCK_TEST_EXIT_WITHIN", 10 * WITHIN))
     result = subprocess.run(
         [sys.executable, str(HERE / "exit_scenarios.py"), str(within)],
@@ -67,7 +67,7 @@ def run_programs(cases: list[dict[str, object]]) -> dict[str, object]:
 
 @pytest.mark.parametrize(("peer", "method", "imports"), GROUPS)
 def test_no_program_hangs_at_its_end(name, tmp_path, peer, method, imports):
-    """And the peer is told that it was closed, not that a peer died."""
+    """And the peer gets Closed, not PeerDied."""
     cases = []
     for number, case in enumerate(group(peer, method, imports)):
         concept, _, _, _, how = case
@@ -96,7 +96,7 @@ def test_no_program_hangs_at_its_end(name, tmp_path, peer, method, imports):
 
 
 def run_daemons(daemons: Iterable[str], name: str, tmp_path: Path) -> dict[str, str]:
-    """The names that they used. They end in good order, and say nothing."""
+    """Run them; return the names that they used. They must end in good order, and print nothing."""
     names = {which: f"{name}-{number}" for number, which in enumerate(daemons)}
     cases = [
         {"id": which, "run": [which, own], "end": "normal", "stderr": str(tmp_path / own)}
@@ -110,12 +110,12 @@ def run_daemons(daemons: Iterable[str], name: str, tmp_path: Path) -> dict[str, 
 
 
 def test_daemon_threads_inside_leave_nothing_behind(name, tmp_path):
-    """Leaving is not left to a thread that never comes back."""
+    """The leave does not depend on a thread that never returns."""
     names = run_daemons(DAEMONS, name, tmp_path)
     assert not [which for which, own in names.items() if (SHM / f"penstock.{own}").exists()]
 
 
-def test_what_a_daemon_thread_had_of_a_queue_is_kept_for_the_next(name, tmp_path):
+def test_deliveries_of_a_daemon_thread_are_kept_for_the_next_participant(name, tmp_path):
     names = run_daemons(DAEMONS_WITH_DATA, name, tmp_path)
     for which, own in names.items():
         (segment,) = [one for one in inspect.list_segments() if one.name == own]
@@ -132,7 +132,7 @@ def test_what_a_daemon_thread_had_of_a_queue_is_kept_for_the_next(name, tmp_path
 
 
 def test_others_see_a_leave_and_not_a_death(name):
-    """Of a process whose daemon threads hold something of each kind."""
+    """For a process whose daemon threads hold an object of each kind."""
     with (
         penstock.Broadcast.create(f"{name}-w", readers=1) as writer,
         penstock.Queue.create(f"{name}-q", capacity="1MiB") as queue,
@@ -176,8 +176,9 @@ def test_others_see_a_leave_and_not_a_death(name):
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 20])
-def test_who_has_left_writes_into_no_room_of_others(name, size):
-    """A reservation that is open at the end is given up, and what is left of it written later."""
+def test_a_leftover_view_of_a_departed_process_writes_into_no_other_object(name, size):
+    """A reservation open at the end is aborted, and written to afterwards through a leftover
+    view."""
     with penstock.Store.create(name, capacity="2MiB") as store:
         with subprocess.Popen(
             [
@@ -211,7 +212,7 @@ room[...] = 1
             assert process.stdout.readline() == "left\n"
             assert store.stats().staged == 0
             with store.reserve("new", shape=(size,), dtype="uint8") as room:
-                room[...] = 3  # where the other's was
+                room[...] = 3  # where the other object was
             process.stdin.write("write\n")
             process.stdin.flush()
             assert process.stdout.readline() == "written\n"
@@ -262,22 +263,22 @@ threading.Thread(target=WORK, daemon=True).start()
         'penstock.Broadcast.create(f"{sys.argv[1]}-{len(handles)}", readers=1)',
     ],
 )
-def test_what_a_daemon_thread_makes_after_the_leave_is_left_too(name, create):
-    """It may not come back from that, so another thread sees to it."""
+def test_a_handle_made_by_a_daemon_thread_after_the_leave_is_left_too(name, create):
+    """The creating thread may never return, so another thread leaves the segment for it."""
     program = LATE.replace("CREATE", create).replace("WORK", "create").replace("LATE", "late")
     outcome = run_script(program, name)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert not list(SHM.glob(f"penstock.{name}*"))
 
 
-def test_what_the_end_of_the_program_makes_after_the_leave_is_left_too(name):
+def test_a_handle_made_at_the_programs_end_after_the_leave_is_left_too(name):
     outcome = run_script(LATE.replace("WORK", "hold").replace("LATE", "late_and_held"), name)
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert not list(SHM.glob(f"penstock.{name}*"))
 
 
-def test_handles_that_others_make_meanwhile_keep_none_from_being_closed(name):
-    """Daemon threads go on, at any moment between two steps of the main thread."""
+def test_handles_made_during_the_leave_keep_no_other_open(name):
+    """Daemon threads continue, at any moment between two steps of the main thread."""
     outcome = run_script(
         """
         import sys, penstock
@@ -306,7 +307,7 @@ def test_handles_that_others_make_meanwhile_keep_none_from_being_closed(name):
 
 
 def test_threads_and_functions_of_the_program_do_their_work(name):
-    """They use handles after the main thread has ended: as Python has it, to their end."""
+    """They use handles after the main thread has ended, to their end, as in Python."""
     with penstock.Queue.create(name) as queue:
         outcome = run_script(
             """
@@ -374,8 +375,8 @@ def test_daemonic_children_leave_nothing_behind(name, tmp_path, method, closes):
 
 
 def test_a_signal_handler_that_raises_keeps_no_handle_open(name):
-    """In the middle of a close, several times: all others close, in order, and the exception goes
-    on at the end."""
+    """Raised in the middle of a close, several times: all others are closed, in order, and the
+    exception is raised at the end."""
     script = """
     import ctypes, signal, sys
     import penstock
@@ -417,5 +418,5 @@ def test_a_signal_handler_that_raises_keeps_no_handle_open(name):
     _, errors = process.communicate("\n", timeout=WITHIN)
     assert "told by signal 10" in errors
     for reader in readers:
-        with reader, pytest.raises(penstock.Closed):  # and not PeerDied
+        with reader, pytest.raises(penstock.Closed):  # not PeerDied
             reader.recv(timeout=WITHIN)

@@ -1,5 +1,5 @@
-"""A fork with open handles: the child is told that they are not its own, destroying them there does
-nothing, and the parent goes on as if nothing had happened."""
+"""A fork with open handles: their use in the child fails, destroying them there has no effect, and
+the parent continues undisturbed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 @contextlib.contextmanager
 def forked(child: Callable[[], object]) -> Iterator[int]:
-    """Runs `child` in a forked process, which must return in good order by the end of the block."""
+    """Run `child` in a forked process, which must end successfully by the end of the block."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -62,7 +62,7 @@ def test_every_use_in_the_child_says_so(pair):
         for call in calls:
             with pytest.raises(penstock.WrongProcess, match="parent"):
                 call()
-        writer.close()  # which is nothing here
+        writer.close()  # no effect here
         reader.close()
 
     with forked(child):
@@ -71,7 +71,7 @@ def test_every_use_in_the_child_says_so(pair):
     assert reader.recv(timeout=0) == "unharmed"
 
 
-def test_destroying_handles_in_the_child_harms_nobody(name):
+def test_destroying_handles_in_the_child_harms_no_other_process(name):
     writer = Broadcast.create(name, readers=1)
     reader = Broadcast.attach(name, rank=0)
     writer.send(np.arange(1000))
@@ -79,7 +79,7 @@ def test_destroying_handles_in_the_child_harms_nobody(name):
     view = reader.recv_view()
     array = view.__enter__()
     with pytest.raises(penstock.TooLarge):
-        reader.recv_bytes_into(bytearray(1))  # one message is pending in the handle
+        reader.recv_bytes_into(bytearray(1))  # leaves a message pending in the handle
 
     def child() -> None:
         nonlocal writer, reader, view, array
@@ -184,7 +184,7 @@ def test_async_twins_work_in_a_child_of_a_process_that_used_them(name):
             await reader.recv_async(timeout=0.01)
 
     with Broadcast.create(name, readers=2), Broadcast.attach(name, rank=0) as reader:
-        asyncio.run(receive(reader))  # leaves an idle thread, which the child won't have
+        asyncio.run(receive(reader))  # leaves an idle thread, which a child does not have
 
         def child() -> None:
             with Broadcast.attach(name, rank=1) as own:

@@ -1,4 +1,4 @@
-"""Handles travel: by pickle, to children of every kind, with a name and without one."""
+"""Handles travel: by pickle, to children of every kind, with and without a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHODS = ("fork", "forkserver", "spawn")
 
 
 def receive(handle, outcome) -> None:
-    """What a child does with a handle."""
+    """The child's part."""
     with Broadcast.attach(handle, rank=0, timeout=WITHIN) as reader:
         outcome.put(reader.recv(timeout=WITHIN)["x"].sum())
 
@@ -41,7 +41,7 @@ def test_children_of_every_kind_attach_by_handle(method, kind, name, tmp_path):
 
 
 def test_a_handle_passes_through_a_pipe_too(peer):
-    """An anonymous one as well, after both processes have started."""
+    """An anonymous one too, after both processes have started."""
     other = peer()
     with Broadcast.create(None, readers=1) as writer:
         other.call("attach", "r", writer.handle, rank=0)
@@ -56,7 +56,7 @@ def test_a_handle_of_an_anonymous_segment_comes_back(peer):
     with Broadcast.attach(handle, rank=0) as reader:
         other.call("w.send", "from a child")
         assert reader.recv(timeout=WITHIN) == "from a child"
-        other.kill()  # the descriptor that was handed over does not keep the dead alive
+        other.kill()  # a passed descriptor does not keep the dead alive
         with pytest.raises(penstock.PeerDied):
             reader.recv(timeout=WITHIN)
 
@@ -83,7 +83,7 @@ def test_an_anonymous_handle_pickles_only_on_its_way_to_a_process():
         assert "anonymous" in repr(writer.handle)
         descriptor = writer.handle.fileno()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)  # it went with the handle
+        os.fstat(descriptor)  # closed with the handle
 
 
 def test_a_handle_does_not_lead_to_another_segment_of_the_same_name(name):
@@ -93,7 +93,7 @@ def test_a_handle_does_not_lead_to_another_segment_of_the_same_name(name):
         writer.send("for the right reader")
         with pytest.raises(penstock.NotFound, match=name):
             Broadcast.attach(stale, rank=0)
-        assert writer.readers()[0].life == "expected"  # it was not touched
+        assert writer.readers()[0].life == "expected"  # untouched
         with Broadcast.attach(writer.handle, rank=0) as reader:
             assert reader.recv(timeout=0) == "for the right reader"
 

@@ -1,5 +1,5 @@
-"""A Redis that is not ours: whatever its values and answers are, a look-up is a miss that is
-counted, and the first tier keeps what it has."""
+"""A hostile Redis: whatever its values and answers are, a look-up is a counted miss, and the first
+tier keeps its objects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(name: str, server: redis.HostileRedis) -> Iterator[Make]:
 
 
 def assert_miss(store: penstock.TieredStore, key: str, counted: str) -> penstock.TierStats:
-    """However it is asked for; each time it is counted so."""
+    """A miss by every kind of look-up, counted each time."""
     before = store.stats()
     assert store.get_copy(key, default="none") == "none"
     assert store.get(key, default=None) is None
@@ -87,7 +87,7 @@ def fill(store: penstock.TieredStore) -> None:
 
 
 @pytest.mark.parametrize("part_bytes", [4096, 1 << 20])
-def test_a_head_without_its_parts_makes_nobody_go(
+def test_a_head_without_its_parts_evicts_nothing(
     make: Make, shelf: redis.Shelf, part_bytes: int
 ) -> None:
     store, data = make(), bytes(900_000)
@@ -107,7 +107,7 @@ def test_a_head_without_its_parts_makes_nobody_go(
 
 
 @pytest.mark.parametrize("nbytes", [2 << 20, 1 << 40, 1 << 49])
-def test_what_is_larger_than_the_first_tier_is_a_miss(
+def test_a_value_larger_than_the_first_tier_is_a_miss(
     make: Make, shelf: redis.Shelf, nbytes: int
 ) -> None:
     store = make()
@@ -118,7 +118,7 @@ def test_what_is_larger_than_the_first_tier_is_a_miss(
     assert store.first.stats().evicted == 0
 
 
-def test_what_finds_no_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
+def test_a_fetch_without_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
     store, data = make(), bytes(500_000)
     store.put_bytes("mine", bytes(900_000))
     shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=1 << 20)
@@ -128,7 +128,7 @@ def test_what_finds_no_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
     assert store.get_copy("x") == data
 
 
-# ---- values whose checksums are right
+# ---- values with correct checksums
 
 
 def tensor_head(dtype: int, shape: list[int], dims: int | None = None, descr: bytes = b"") -> bytes:
@@ -161,7 +161,7 @@ TYPED = _core.codec_encode({"a": np.arange(100), "b": ["text", 1 << 70]})
     ],
     ids=range(13),
 )
-def test_a_value_that_is_none_is_a_miss(
+def test_an_invalid_value_is_a_miss(
     make: Make, shelf: redis.Shelf, data: bytes, meta: bytes, layout: int
 ) -> None:
     shelf.values[b"o:x"] = redis.head_of(b"x", data, meta, layout)
@@ -198,9 +198,7 @@ def test_a_value_that_others_may_read_is_a_miss_and_stays(
     assert list(shelf.values) == [b"o:x"]
 
 
-def test_metadata_of_another_kind_is_for_those_who_ask_for_it(
-    make: Make, shelf: redis.Shelf
-) -> None:
+def test_foreign_metadata_fails_only_where_it_is_read(make: Make, shelf: redis.Shelf) -> None:
     shelf.values[b"o:x"] = redis.head_of(b"x", b"data", b"\xc1 of a writer in C++")
     view = make().get("x")
     with pytest.raises(penstock.Corrupt):
@@ -218,7 +216,7 @@ def _load() -> str:
 
 
 class Recorded:
-    """Its pickle leaves a trace when it is loaded."""
+    """An object whose unpickling leaves a trace."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, ()
@@ -255,10 +253,10 @@ def test_a_value_that_changes_between_two_reads_is_a_miss(
     assert store.get_copy("x") == data
 
 
-# ---- what a server says
+# ---- a server's errors
 
 
-def test_what_a_server_says_is_shown_as_text(make: Make, server: redis.HostileRedis) -> None:
+def test_a_servers_error_is_shown_as_text(make: Make, server: redis.HostileRedis) -> None:
     store = make()
     server.answer = lambda _: [b"-ERR \x1b[31m\xff\xe2\x80\xae" + b"x" * 100_000 + b"\r\n"]
     stats = assert_miss(store, "x", "errors")
@@ -275,7 +273,7 @@ def test_what_a_server_says_is_shown_as_text(make: Make, server: redis.HostileRe
 @pytest.mark.parametrize(
     "answer", [b"+QUEUED\r\n", b":1\r\n", b"$2\r\nOK\r\n", b"*0\r\n"], ids=range(4)
 )
-def test_what_is_not_acknowledged_is_not_written(
+def test_unacknowledged_writes_do_not_count(
     make: Make, server: redis.HostileRedis, answer: bytes
 ) -> None:
     server.answer = lambda _: [answer]

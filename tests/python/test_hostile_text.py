@@ -1,5 +1,5 @@
-"""Text that others chose: names of files, of processes and of environments. Whatever it holds, a
-look at all segments shows all segments, and nothing in it reaches a terminal that this obeys."""
+"""Text chosen by others: names of files, processes and environments. Whatever it holds, listing
+shows all segments, and no control character reaches the terminal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from penstock.cli import main as command
 from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 SHM = b"/dev/shm/penstock."
-#: Clears the screen, begins a line, turns the line round, sets the colour by a control of 8 bits,
-#: hides; and is no UTF-8.
+#: Clears the screen, begins a line, reverses the line, sets the colour by an 8-bit control, hides;
+#: and is not UTF-8.
 HOSTILE = "\x1b[2J\r\nok\u202e\u0085\u009b31m\u200b\u2066".encode() + b"\xff\xc3"
 WITHIN = 30.0
 
 
 def run(capfd: Any, *arguments: str) -> tuple[int, str, str]:
-    """The command in this process: its exit code, and what is on stdout and stderr."""
+    """The command in this process: its exit code, stdout and stderr."""
     capfd.readouterr()
     code = command.main(arguments)
     out, err = capfd.readouterr()
@@ -40,14 +40,15 @@ def run(capfd: Any, *arguments: str) -> tuple[int, str, str]:
 
 
 def assert_harmless(text: str) -> None:
-    """Nothing that a terminal obeys, or does not show."""
+    """Without characters that control a terminal or are invisible."""
     found = {ascii(one) for one in text if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp")}
     assert found <= {"'\\n'"}, found
 
 
 @pytest.fixture
 def planted() -> Iterator[str]:
-    """A file between the segments, whose name is no UTF-8 and hostile; its name as `ls` has it."""
+    """A file between the segments, with a hostile name that is not UTF-8; its name as `ls` shows
+    it."""
     name = secrets.token_hex(4).encode() + HOSTILE
     path = SHM + name
     user = ("setpriv", "--reuid=65534", "--clear-groups") if os.geteuid() == 0 else ()
@@ -62,7 +63,7 @@ def planted() -> Iterator[str]:
         os.unlink(path)
 
 
-def test_a_planted_file_ends_no_look(planted: str, name: str, capfd) -> None:
+def test_a_planted_file_ends_no_listing(planted: str, name: str, capfd) -> None:
     with penstock.Queue.create(name):
         found = {one.name: one for one in inspect.list_segments()}
         assert name in found
@@ -92,7 +93,7 @@ def test_json_has_the_name_whole_and_harmless(planted: str, capfd) -> None:
 
 
 def test_a_file_segment_of_such_a_name_is_found_by_it(tmp_path: Path, capfd) -> None:
-    path = os.fsencode(tmp_path) + b"/\xe9t\xe9"  # as others encode it
+    path = os.fsencode(tmp_path) + b"/\xe9t\xe9"  # in another encoding
     named = f"file:{os.fsdecode(path)}"
     with penstock.Queue.create(named) as queue, penstock.Queue.attach(queue.handle) as other:
         assert queue.name == other.name == named
@@ -130,7 +131,7 @@ def process_called(folder: Path, called: bytes, name: str, handles: str) -> Iter
         child.wait(WITHIN)
 
 
-#: The accent lies at the last of 63 bytes, and is cut off whole; bytes that are no UTF-8; escapes.
+#: The accent is at the last of 63 bytes, and is cut off whole; bytes that are not UTF-8; escapes.
 CALLED = {
     "cut": b"x" * 62 + "é.py".encode(),
     "latin": b"\xe9t\xe9.py",
@@ -139,7 +140,7 @@ CALLED = {
 
 
 @pytest.mark.parametrize("called", CALLED.values(), ids=CALLED)
-def test_what_a_process_is_called_ends_no_look(called: bytes, name: str, tmp_path, capfd) -> None:
+def test_a_hostile_process_name_ends_no_listing(called: bytes, name: str, tmp_path, capfd) -> None:
     handles = """
 one = penstock.Broadcast.attach(name, rank=0)
 two = penstock.Queue.attach(name + "-q")
@@ -191,7 +192,7 @@ def fill(writer: penstock.BroadcastWriter) -> None:
 
 
 def scribble(name: str, before: bytes, after: bytes) -> None:
-    """What an attached process may do: writes other bytes over these in a segment's file."""
+    """Overwrite bytes in a segment's file, as any participant may."""
     path = Path(os.fsdecode(SHM)).with_name(f"penstock.{name}")
     with path.open("r+b") as file:
         content = file.read(1 << 20)
@@ -284,13 +285,13 @@ def test_sentences_about_keys_and_dataclasses_are_harmless(name: str) -> None:
     assert_harmless(str(unknown.value))
 
 
-def test_printable_says_what_it_hides() -> None:
+def test_printable_escapes_what_it_hides() -> None:
     assert _core.printable("worker é 数 🌊.py") == "worker é 数 🌊.py"
     assert _core.printable("\x1b[2J\n\u202e\udcff") == "\\x1b[2J\\x0a\\u202e\\xff"
     assert _core.printable("\ud800") == "\\ud800"
 
 
-def test_wrong_usage_is_told_without_escapes(capfd) -> None:
+def test_wrong_usage_is_reported_without_escapes(capfd) -> None:
     code, out, err = run(capfd, "ls", "--\x1b[2J")
     assert code == 2
     assert_harmless(out + err)

@@ -1,4 +1,4 @@
-"""The HTTP face of a queue of trajectories: every route, and the same batches as in memory."""
+"""The HTTP face of a queue of trajectories: every route, and batches equal to those in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("httpx")
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # newer ones would like another httpx
+    warnings.simplefilter("ignore")  # newer versions ask for another httpx
     from starlette.testclient import TestClient
 import httpx
 from http_server import REGISTRATION, WITHIN, make_group, served
@@ -41,7 +41,7 @@ from penstock.trajectories import (
 
 ENVIRONMENT = {"max_token_length": 2048, "desired_name": "math", "weight": 1.0, "group_size": 2}
 
-# One with every field that a group may have; the fuzzer of bodies begins with it, too.
+# A group with every field; the fuzzer of bodies starts from it, too.
 FULL: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "fuzz/corpus/http/group.json").read_text()
 )
@@ -60,7 +60,7 @@ def client(name: str) -> Iterator[TestClient]:
 
 @pytest.fixture
 def trainer(client: TestClient) -> TestClient:
-    """A client whose trainer has registered and asked for its first batch."""
+    """A client whose trainer has registered and requested its first batch."""
     assert client.post("/register", json=REGISTRATION).status_code == 200
     assert client.get("/batch").json() == {"batch": None}
     return client
@@ -93,19 +93,19 @@ def test_before_a_trainer_registers(client: TestClient) -> None:
     assert client.post("/register-env", json=ENVIRONMENT).json() == waiting
 
 
-def test_registration_keeps_what_came_first(client: TestClient) -> None:
+def test_registration_keeps_the_first_values(client: TestClient) -> None:
     first = client.post("/register", json=REGISTRATION).json()
     second = client.post("/register", json={**REGISTRATION, "batch_size": 8}).json()
     assert isinstance(first["uuid"], int)
     assert first["uuid"] != second["uuid"]
     assert client.get("/info").json() == {"batch_size": 4, "max_token_len": 2048}
     assert client.get("/wandb_info").json() == {"group": "g", "project": "p"}
-    # The trainer has registered; that it has started, its first GET /batch says.
+    # The trainer has registered; its first GET /batch says that it has started.
     assert client.post("/register-env", json=ENVIRONMENT).json()["status"].startswith("wait")
 
 
 @pytest.mark.parametrize("ends_with", ["creator", "last_producer"])
-def test_whose_leaving_ends_the_stream(
+def test_the_stream_ends_with_its_owners_leave(
     name: str, ends_with: Literal["creator", "last_producer"]
 ) -> None:
     with TestClient(build_app(name, ends_with=ends_with)) as client:
@@ -156,7 +156,7 @@ def test_latest_example(trainer: TestClient) -> None:
 
 
 def test_reset_goes_on_afterwards(trainer: TestClient) -> None:
-    # Of each batch "rare" is to have half: that must not keep what others have put.
+    # "rare" is to have half of each batch: that must not hold back the groups of others.
     rare = register_env(trainer, desired_name="rare", min_batch_allocation=0.5)["env_id"]
     trainer.post("/scored_data_list", json=[make_group(number, 3) for number in range(5)])
     answer = trainer.get("/reset_data")
@@ -167,7 +167,7 @@ def test_reset_goes_on_afterwards(trainer: TestClient) -> None:
     trainer.get("/batch")
     assert register_env(trainer, desired_name="rare", min_batch_allocation=0.5)["env_id"] == rare
     trainer.post("/scored_data_list", json=[make_group(number) for number in (6, 7)])
-    assert trainer.get("/batch").json() == {"batch": None}  # its share is kept again
+    assert trainer.get("/batch").json() == {"batch": None}  # its share is reserved again
     trainer.post("/scored_data", json=make_group(8, env_id=rare))
     assert sorted(numbers(trainer.get("/batch").json())) == [6, 8]
 
@@ -183,9 +183,7 @@ def test_info_names_the_queue_to_those_that_take_part_in_it(client: TestClient, 
         assert writer.handle.instance == instance
 
 
-def test_reset_forgets_all_and_the_next_trainer_says_it_anew(
-    name: str, trainer: TestClient
-) -> None:
+def test_reset_forgets_all_settings(name: str, trainer: TestClient) -> None:
     register_env(trainer)
     trainer.post("/scored_data", json=make_group(1))
     with TrajectoryWriter.attach(name, environment="local") as local:
@@ -201,7 +199,7 @@ def test_reset_forgets_all_and_the_next_trainer_says_it_anew(
         trainer.post("/register", json=again)
         assert trainer.get("/info").json()["batch_size"] == 2
         assert trainer.get("/wandb_info").json()["group"] == "other"
-        local.put(TrajectoryGroup([[8], [8]]))  # it kept its place
+        local.put(TrajectoryGroup([[8], [8]]))  # it kept its slot
         assert numbers(trainer.get("/batch").json()) == [8]
         assert trainer.get("/status").json() == {"current_step": 8, "queue_size": 0}
         answer = register_env(trainer)
@@ -214,7 +212,7 @@ def test_reset_forgets_all_and_the_next_trainer_says_it_anew(
 
 
 def test_small_groups_come_in_the_order_that_they_were_sent_in(name: str) -> None:
-    """Large ones among them too, packed or not, however many clients there are at once."""
+    """Large ones among them, packed or not, for any number of concurrent clients."""
     app = build_app(name)
 
     async def post(client: Any, number: int) -> None:
@@ -281,7 +279,7 @@ def test_environments_come_and_go(trainer: TestClient) -> None:
     assert trainer.get("/status-env", params={"env_id": 9}).status_code == 404
 
 
-def test_an_environment_is_told_of_the_queue_in_its_own_groups(trainer: TestClient) -> None:
+def test_an_environments_queue_size_is_in_its_own_groups(trainer: TestClient) -> None:
     large = register_env(trainer, group_size=4, desired_name="large")["env_id"]
     small = register_env(trainer, group_size=1, min_batch_allocation=0.5)["env_id"]
     for number in range(5):
@@ -299,7 +297,7 @@ def test_an_environment_is_told_of_the_queue_in_its_own_groups(trainer: TestClie
 
 
 def test_batches_that_can_be_made_at_once_dont_wait(trainer: TestClient) -> None:
-    """As in Atropos' server, which makes them when it has none in store and is asked for one."""
+    """As in Atropos' server, which forms batches when it has none ready and is asked for one."""
     large = register_env(trainer, group_size=4, desired_name="large")["env_id"]
     small = register_env(trainer, group_size=1)["env_id"]
 
@@ -315,7 +313,7 @@ def test_batches_that_can_be_made_at_once_dont_wait(trainer: TestClient) -> None
     assert waiting() == (3, 6)  # 18 sequences, and a batch has 4
     assert trainer.get("/batch").json()["batch"]
     assert waiting() == (0, 2)
-    assert trainer.get("/status").json()["queue_size"] == 8  # all that lies in the queue
+    assert trainer.get("/status").json()["queue_size"] == 8  # everything in the queue
     for _ in range(3):
         assert trainer.get("/batch").json()["batch"]
     assert waiting() == (0, 2)
@@ -323,7 +321,7 @@ def test_batches_that_can_be_made_at_once_dont_wait(trainer: TestClient) -> None
     trainer.post("/scored_data", json=make_group(9, 4, env_id=large))
     assert waiting() == (1, 2)
     assert trainer.get("/batch").json()["batch"]
-    assert sum(waiting()) in (1, 2)  # the large one is there, or the two with two of its four
+    assert sum(waiting()) in (1, 2)  # either the large one is left, or two with two of its four
     trainer.get("/reset_data")
     trainer.post("/register", json=REGISTRATION)
     trainer.get("/batch")
@@ -358,7 +356,7 @@ def test_shares_that_are_too_large_together_are_scaled(trainer: TestClient) -> N
         {"min_batch_allocation": 1.5},
         {"min_batch_allocation": -1},
         {"weight": 0},
-        {"weight": -1.0},  # which Atropos' own configuration gives a meaning
+        {"weight": -1.0},  # has a meaning in Atropos' own configuration
         {"desired_name": "n" * 200},
         {"desired_name": "a line\nand another"},
         {"desired_name": ""},
@@ -378,7 +376,7 @@ def test_an_environment_is_taken_as_it_is(trainer: TestClient, fields: dict[str,
     assert numbers(trainer.get("/batch").json()) == [0, 1]
 
 
-def test_what_environments_say_of_themselves_has_a_bound(
+def test_descriptions_of_environments_are_bounded(
     trainer: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register_env(trainer, desired_name="n" * 1024)
@@ -407,7 +405,7 @@ def test_more_environments_than_the_queue_has_places_for(name: str) -> None:
         assert numbers(client.get("/batch").json()) == ids[2:]
 
 
-def test_groups_smaller_than_registered_are_said_to_be_buffered(trainer: TestClient) -> None:
+def test_groups_smaller_than_registered_are_reported_as_buffered(trainer: TestClient) -> None:
     env_id = register_env(trainer, group_size=4)["env_id"]
 
     def post(*sizes: int) -> dict[str, Any]:
@@ -426,11 +424,11 @@ def test_groups_smaller_than_registered_are_said_to_be_buffered(trainer: TestCli
         "buffered": 1,
         "last_buffer_size": 3,
     }
-    assert numbers(trainer.get("/batch").json()) == [3, 1]  # here they wait for no others
+    assert numbers(trainer.get("/batch").json()) == [3, 1]  # these wait for no others
     assert [numbers(trainer.get("/batch").json()) for _ in range(2)] == [[4], [4]]
     post(1)
     assert numbers(trainer.get("/batch").json()) == [2, 1, 1]
-    assert post(2)["buffer_size"] == 2  # of what has gone none waits
+    assert post(2)["buffer_size"] == 2  # of the batch that has gone none is left
 
 
 # --- groups ------------------------------------------------------------------------------------
@@ -470,7 +468,7 @@ def test_http_and_memory_give_equal_batches(name: str, trainer: TestClient) -> N
         batch.ack()
 
 
-def test_what_only_memory_can_bring(name: str, trainer: TestClient) -> None:
+def test_fields_that_only_memory_can_carry(name: str, trainer: TestClient) -> None:
     with TrajectoryWriter.attach(name) as writer:
         writer.put(
             TrajectoryGroup(
@@ -504,7 +502,7 @@ def test_gzip_both_ways(trainer: TestClient) -> None:
     packed = gzip.compress(text[:half]) + gzip.compress(text[half:])
     answer = trainer.post("/scored_data_list", content=packed, headers={"Content-Encoding": "gzip"})
     assert answer.json() == {"status": "received", "groups_processed": 2}
-    assert "content-encoding" not in answer.headers  # too short to be worth it
+    assert "content-encoding" not in answer.headers  # too short to compress
     batch = trainer.get("/batch")
     assert batch.headers["content-encoding"] == "gzip"
     assert batch.json()["batch"][0]["messages"] == groups[0]["messages"]
@@ -565,7 +563,7 @@ def test_groups_that_are_refused(trainer: TestClient, fields: dict[str, Any], wo
     listed = trainer.post("/scored_data_list", json=[make_group(2), body])
     assert listed.status_code == 422
     assert listed.json()["detail"].startswith("group 1 of the list: ")
-    assert trainer.get("/status").json()["queue_size"] == 0  # of a list all go in or none
+    assert trainer.get("/status").json()["queue_size"] == 0  # a list goes in whole or not at all
 
 
 @pytest.mark.parametrize(
@@ -598,7 +596,7 @@ TWO: dict[str, Any] = {"tokens": [[1, 2], [3, 4]], "masks": [[1, 2], [3, 4]], "s
 @pytest.mark.parametrize(
     ("fields", "back"),
     [
-        # What a BaseEnv sends where an environment leaves them out.
+        # Fields that a BaseEnv sends where an environment leaves them out.
         ({name: [] for name in ("advantages", "ref_logprobs", "messages", "overrides")}, {}),
         ({name: [] for name in ("inference_logprobs", "images", "distill_logprobs")}, {}),
         ({"masks": []}, {}),
@@ -623,7 +621,7 @@ TWO: dict[str, Any] = {"tokens": [[1, 2], [3, 4]], "masks": [[1, 2], [3, 4]], "s
         ({"extra": 1}, None),
     ],
 )
-def test_what_atropos_takes_comes_back_as_it_gives_it(
+def test_groups_come_back_as_from_atropos_server(
     name: str, trainer: TestClient, fields: dict[str, Any], back: dict[str, Any] | None
 ) -> None:
     body = {**TWO, **fields}
@@ -635,7 +633,7 @@ def test_what_atropos_takes_comes_back_as_it_gives_it(
         wanted = {**dict.fromkeys(FULL), **body, **back}
         assert first == wanted
         assert repr(first["scores"]) == repr([float(one) for one in wanted["scores"]])
-    # Trainers on the queue itself read it, with what fits its tokens as arrays.
+    # Trainers on the queue itself read the fields that fit its tokens as arrays.
     for _ in range(2):
         trainer.post("/scored_data", json=body)
     with TrajectoryReader.attach(name, sequences=4) as reader:
@@ -661,7 +659,7 @@ def test_a_group_without_env_id_comes_back_without(trainer: TestClient) -> None:
     assert group["env_id"] is None
 
 
-def test_it_says_what_its_routes_are(client: TestClient) -> None:
+def test_its_routes_are_documented(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.")
     routes = {(method, path) for path, methods in document["paths"].items() for method in methods}
@@ -703,7 +701,7 @@ def test_a_full_queue_says_so_and_takes_nothing(name: str) -> None:
         assert not reader.closed
 
 
-def test_who_waits_for_room_gets_it(name: str) -> None:
+def test_a_post_that_waits_for_room_gets_it(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=2, slots=2),
         TestClient(build_app(name, put_timeout=WITHIN)) as client,
@@ -714,7 +712,7 @@ def test_who_waits_for_room_gets_it(name: str) -> None:
         def post(number: int) -> None:
             statuses.append(client.post("/scored_data", json=make_group(number)).status_code)
 
-        # More than the server has threads for everything else: batches must get through.
+        # More than the server has threads for other requests: batches must get through.
         posters = [threading.Thread(target=post, args=(number,)) for number in range(60)]
         for poster in posters:
             poster.start()
@@ -766,7 +764,7 @@ def test_end_to_end(name: str, number: signal.Signals) -> None:
 
 
 @pytest.mark.full
-def test_what_was_not_taken_is_there_after_a_restart(name: str) -> None:
+def test_untaken_groups_survive_a_restart(name: str) -> None:
     for round_ in range(2):
         with served(name, "--json") as (process, address):
             ask(address, "/register", REGISTRATION)
@@ -810,7 +808,9 @@ def test_a_port_that_is_taken(name: str) -> None:
         ("--port", "-1", "-1"),
     ],
 )
-def test_what_is_refused_before_it_listens(name: str, option: str, value: str, words: str) -> None:
+def test_invalid_options_are_refused_before_it_listens(
+    name: str, option: str, value: str, words: str
+) -> None:
     options = {"--queue": name, "--port": "0", option: value}
     result = subprocess.run(
         [
@@ -828,7 +828,7 @@ def test_what_is_refused_before_it_listens(name: str, option: str, value: str, w
     assert "Traceback" not in result.stderr
 
 
-def test_a_name_that_something_else_has_is_refused_before_it_listens(name: str) -> None:
+def test_a_taken_name_is_refused_before_it_listens(name: str) -> None:
     with penstock.Queue.create(name, capacity="1MiB"), pytest.raises(penstock.Incompatible):
         build_app(name)
     with penstock.Store.create(name, capacity="1MiB"), pytest.raises(penstock.Incompatible):

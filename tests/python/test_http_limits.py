@@ -1,4 +1,4 @@
-"""What clients can make the HTTP face hold: memory, time and connections are bounded."""
+"""The HTTP face bounds what clients can make it hold: memory, time and connections."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def client(name: str) -> Iterator[TestClient]:
 
 
 def peak_of(act: Callable[[], Any]) -> int:
-    """The most bytes of Python and NumPy at once that a call needs."""
-    act()  # what is only made once
+    """The peak memory of Python and NumPy in a call, in bytes."""
+    act()  # first-time allocations
     tracemalloc.start()
     try:
         act()
@@ -59,7 +59,7 @@ def peak_of(act: Callable[[], Any]) -> int:
 
 
 def free(_cost: int) -> None:
-    """Charges nothing."""
+    """Charge nothing."""
 
 
 def refused(body: bytes) -> str:
@@ -76,7 +76,7 @@ def text_of(**fields: Any) -> bytes:
 
 
 def test_no_array_is_made_of_text() -> None:
-    """One long text among many short ones would be an array of that many long ones."""
+    """A long text among many short ones would become an array of equally long ones."""
     mixed = ["x" * 100_000] + ["a"] * 300
     for fields in (
         {"tokens": [mixed, [1]]},
@@ -127,12 +127,12 @@ def test_memory_is_a_small_multiple_of_the_body(column: Any, name: str) -> None:
     assert group == TrajectoryGroup(**body)
     assert group == group_from_json(body)
     peak = peak_of(lambda: group_from_text(text, free))
-    assert peak < 6 * sum(costs) + 2 * MiB  # of pieces
+    assert peak < 6 * sum(costs) + 2 * MiB  # of chunks
 
 
 @pytest.mark.full
 def test_long_columns_are_read_as_short_ones_are() -> None:
-    """They are cut in pieces: at whatever place, and with blanks where JSON allows them."""
+    """They are cut into chunks at any position, with blanks where JSON allows them."""
     rows = [[at, -at, 2**31 + at] * 9_000 for at in range(3)]
     reals = [[0.5 * one for one in row] for row in rows]
     distilled = [[[one, 7][: one % 3] for one in row] for row in rows]
@@ -162,8 +162,8 @@ def test_lists_where_numbers_should_be_are_refused_wherever_they_are_cut(name: s
             assert f"'{name}'" in refused(text_of(**{name: [row, [5]]}))
 
 
-def test_what_python_alone_calls_json_comes_as_before(client: TestClient) -> None:
-    """NaN and half characters, which Python's clients write."""
+def test_pythons_own_json_is_still_accepted(client: TestClient) -> None:
+    """NaN and lone surrogates, which Python's clients write."""
     body = text_of(scores=[float("nan"), float("-inf")], images="\ud800", messages=[[], []])
     assert client.post("/scored_data", content=body).status_code == 200
     (group,) = client.get("/batch").json()["batch"]
@@ -183,7 +183,7 @@ def test_gzip_of_many_members_is_refused_in_words(client: TestClient) -> None:
 # --- admission --------------------------------------------------------------------------------
 
 
-def test_what_is_under_way_together_is_bounded() -> None:
+def test_the_cost_of_concurrent_requests_is_bounded() -> None:
     admission = Admission(Limits(body_bytes=100, total_bytes=150, requests=2))
     with admission.enter() as one, admission.enter() as two:
         with pytest.raises(Busy, match="2 requests"), admission.enter():
@@ -195,7 +195,7 @@ def test_what_is_under_way_together_is_bounded() -> None:
         with pytest.raises(Busy, match="150 bytes of 150"):
             two.charge(1)
     with admission.enter() as three:
-        three.charge(100)  # all of it came back
+        three.charge(100)  # all of it was returned
 
 
 def test_a_request_is_alone_after_a_calm_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_a_request_is_alone_after_a_calm_moment_only(monkeypatch: pytest.MonkeyP
         assert later.is_alone
 
 
-def test_what_becomes_many_values_is_begun_anew_in_a_thread() -> None:
+def test_a_body_of_many_values_is_read_again_in_a_thread() -> None:
     with Admission(Limits(body_bytes=1000)).enter() as ticket:
         ticket.charge(100)
         with ticket.at_most(50):
@@ -240,10 +240,10 @@ def test_what_becomes_many_values_is_begun_anew_in_a_thread() -> None:
     ("field", "value"),
     [("images", [[]] * 100_000), ("masks", [[1.5, "1"] * 50_000]), ("tokens", [[1]] * 50_000)],
 )
-def test_a_lone_post_of_many_values_stops_no_other(
+def test_a_lone_post_of_many_values_blocks_no_other(
     name: str, monkeypatch: pytest.MonkeyPatch, field: str, value: Any
 ) -> None:
-    """A post that is alone is read on the loop, where it is one of plain numbers."""
+    """A lone POST of plain numbers is read on the loop."""
     read_by: list[str] = []
 
     def read(body: bytes, charge: Any) -> TrajectoryGroup:
@@ -263,7 +263,7 @@ def test_a_lone_post_of_many_values_stops_no_other(
 
 
 def test_gzip_is_no_longer_on_the_loop_than_it_says() -> None:
-    """What does not say its size, or says too little, is unpacked in a thread."""
+    """A body without a size, or with too small a size, is unpacked in a thread."""
     text = bytes(64 * MiB)
     packed = gzip.compress(text)
     lies = packed[:-4] + (100).to_bytes(4, "little")
@@ -282,7 +282,7 @@ def test_gzip_is_no_longer_on_the_loop_than_it_says() -> None:
 
 
 def test_values_cost_more_than_their_text(name: str) -> None:
-    """[] is three bytes, and an object of Python's."""
+    """[] is three bytes, and a Python object."""
     with TestClient(build_app(name, limits=Limits(body_bytes=MiB))) as client:
         client.post("/register", json=REGISTRATION)
         for field in ("images", "messages", "overrides"):
@@ -306,7 +306,7 @@ def test_groups_that_wait_for_room_are_under_way(name: str) -> None:
         statuses: list[int] = []
 
         def post() -> None:
-            # The one place may be that of the request below, which asks whether this one has it.
+            # The only place may belong to the request below, which checks whether this one has it.
             while (status := client.post("/scored_data", json=make_group(2)).status_code) == 503:
                 pass
             statuses.append(status)
@@ -324,7 +324,7 @@ def test_groups_that_wait_for_room_are_under_way(name: str) -> None:
 
 
 def test_a_list_that_waits_for_room_goes_in_once(name: str) -> None:
-    """Two at once, and the others when there is room: none of them twice."""
+    """Two at once, and the others when there is room: none twice."""
     with (
         TrajectoryReader.create(name, sequences=2, slots=2) as reader,
         TestClient(build_app(name, put_timeout=WITHIN)) as client,
@@ -362,7 +362,7 @@ def test_limits_are_more_than_nothing(name_of: str) -> None:
 
 @pytest.fixture(params=["httptools", "h11"])
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """What the server reads requests with: h11 where httptools is not installed."""
+    """The server's parser of requests: h11 where httptools is not installed."""
     name: str = request.param
     if name == "httptools":
         pytest.importorskip("httptools")
@@ -384,7 +384,7 @@ HEAD = b"POST /scored_data HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def all_of(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """All data until the other side closes."""
     answer = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):
@@ -400,7 +400,7 @@ def test_half_of_a_head_is_not_waited_for(name: str) -> None:
             half.sendall(HEAD)
         begun = time.monotonic()
         drip = halves[0]
-        with contextlib.suppress(OSError):  # a byte now and then is no head either
+        with contextlib.suppress(OSError):  # a byte at times is no head either
             while time.monotonic() - begun < WITHIN:
                 drip.sendall(b"X")
                 drip.settimeout(0.1)
@@ -444,7 +444,7 @@ def test_an_answer_that_is_not_read_is_given_up(name: str) -> None:
         with connect(address) as reader:
             here, there = reader.getsockname(), reader.getpeername()
             reader.sendall(b"GET /batch HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            # Nothing is read until the server has closed: then its end of the connection is gone.
+            # Nothing is read until the server has closed its end of the connection.
             eventually(lambda: not is_connected(here, there) or None, WITHIN)
             assert len(all_of(reader)) < 8 * MiB
 
@@ -459,7 +459,7 @@ def post(address: str, route: str, body: bytes) -> bytes:
 
 
 def is_connected(here: Any, there: Any) -> bool:
-    """Whether the server's socket of a connection is established, as the kernel says."""
+    """Whether the server's socket of a connection is established, according to the kernel."""
 
     def kernel(address: Any) -> str:
         host = socket.inet_aton(address[0])[::-1].hex().upper()
@@ -471,12 +471,12 @@ def is_connected(here: Any, there: Any) -> bool:
 
 
 @with_both_parsers
-def test_connections_are_bounded_and_the_rest_is_told(name: str) -> None:
+def test_connections_are_bounded_and_the_rest_refused(name: str) -> None:
     with served(name, "--max-connections", "4") as (_, address):
         held = [connect(address) for _ in range(4)]
         for one in held:
             one.sendall(HEAD + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n")
-            assert one.recv(65536).startswith(b"HTTP/1.1 100")  # its body is waited for
+            assert one.recv(65536).startswith(b"HTTP/1.1 100")  # the server waits for its body
         with connect(address) as more:
             answer = all_of(more)
             assert answer.startswith(b"HTTP/1.1 503")
@@ -495,7 +495,7 @@ def test_half_requests_keep_no_whole_one(name: str) -> None:
     with served(name, "--max-connections", "20") as (_, address):
         halves = [connect(address) for _ in range(60)]
         for half in halves:
-            with contextlib.suppress(OSError):  # it is one of the first, and was closed
+            with contextlib.suppress(OSError):  # one of the first, already closed
                 half.sendall(HEAD)
         for _ in range(5):
             assert can_ask(address)
@@ -524,7 +524,7 @@ def test_long_heads_are_refused(name: str) -> None:
             with connect(address) as connection:
                 connection.sendall(part)
                 answer = all_of(connection)
-            # Closed with bytes that were not read, the answer may be lost on its way.
+            # If it was closed with unread bytes, the answer may be lost.
             assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and BAD in answer)
         assert can_ask(address)
 
@@ -537,7 +537,7 @@ ENDLESS = {
 
 @with_both_parsers
 @pytest.mark.parametrize("begin", ENDLESS.values(), ids=ENDLESS)
-def test_what_frames_a_body_is_bounded(name: str, begin: bytes) -> None:
+def test_framing_of_a_body_is_bounded(name: str, begin: bytes) -> None:
     with served(name) as (_, address), connect(address) as connection:
         connection.sendall(begin)
         sent = 0
@@ -567,7 +567,7 @@ def read_until(connection: socket.socket, end: bytes) -> None:
 
 
 @with_both_parsers
-def test_a_body_comes_in_whatever_pieces(name: str) -> None:
+def test_a_body_may_come_in_any_pieces(name: str) -> None:
     group = json.dumps(make_group(1, sequences=4)).encode()
     with TrajectoryReader.create(name, sequences=4) as reader, served(name) as (_, address):
         post(address, "/register", json.dumps(REGISTRATION).encode())
@@ -588,7 +588,7 @@ def test_a_body_comes_in_whatever_pieces(name: str) -> None:
 
 
 def test_requests_behind_one_another_are_answered_in_order(name: str, parser: str) -> None:
-    """Those that can't be held are not answered, and the client is told by the end."""
+    """Requests beyond the bound are not answered, and the closed connection tells the client."""
     ask = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with served(name) as (_, address):
         with connect(address) as connection:
@@ -610,7 +610,7 @@ def test_requests_behind_one_another_are_answered_in_order(name: str, parser: st
             while answer.count(b"HTTP/1.1 200") < 300 and (part := connection.recv(65536)):
                 answer += part
             answered = answer.count(b"HTTP/1.1 200")
-            if parser == "h11":  # reads one after the other
+            if parser == "h11":  # reads one after another
                 assert answered == 300
             else:
                 assert 1 <= answered < 100
@@ -624,7 +624,7 @@ UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Setting
 @with_both_parsers
 @pytest.mark.parametrize("pieces", [1, 2, 3])
 def test_a_request_that_asks_for_an_upgrade_is_read_as_any(name: str, pieces: int) -> None:
-    """As clients ask that would rather speak HTTP/2. Its body is no request."""
+    """As from clients that prefer HTTP/2. The body is no request."""
     group = json.dumps(make_group(1, sequences=4)).encode()
     hidden = b"GET /info HTTP/1.1\r\nHost: localhost\r\n\r\n"
     ask = b"GET /status HTTP/1.1\r\nHost: localhost\r\n"
@@ -652,7 +652,7 @@ def test_a_request_that_asks_for_an_upgrade_is_read_as_any(name: str, pieces: in
 
 
 @with_both_parsers
-def test_what_is_no_request_costs_none_before_it_its_answer(name: str) -> None:
+def test_an_invalid_request_spares_earlier_answers(name: str) -> None:
     ask = b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with served(name) as (_, address):
         for wrong in (

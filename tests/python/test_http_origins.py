@@ -1,4 +1,4 @@
-"""Access to the HTTP face: programs anything, pages of other sites only how it stands."""
+"""Access to the HTTP face: programs have all of it, pages of other sites only the status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OWN: dict[str, dict[str, str]] = {
     "another one": {"Origin": "http://127.0.0.1:3000", "Sec-Fetch-Site": "cross-site"},
     "and another": {"Origin": "http://[::1]:3000"},
 }
-# What changes state, or shows trajectories.
+# Routes that change state, or show trajectories.
 GUARDED = [
     ("POST", "/register"),
     ("POST", "/register-env"),
@@ -94,7 +94,7 @@ def test_programs_and_pages_of_this_machine_do_as_before(
 
 
 def test_pages_of_any_site_may_see_how_it_stands(client: TestClient) -> None:
-    """As Atropos's own server allows; and may read why they are refused everything else."""
+    """As Atropos's own server allows; and they may read why everything else is refused."""
     for route in ("/", "/status", "/info", "/wandb_info"):
         answer = client.get(route, headers=SITE)
         assert answer.status_code == 200
@@ -147,7 +147,7 @@ NAMES = ["example.org", "localhost.example.org", "127.0.0.1.example.org:8000", "
 def test_names_of_the_server(
     name: str, options: dict[str, Any], known: list[str], unknown: list[str]
 ) -> None:
-    """Else a page under a name made to lead here would be one of this server's."""
+    """Otherwise a page under a hostile name that resolves here would count as this server's."""
     with TestClient(build_app(name, **options)) as client:
         for host in known:
             assert client.get("/status", headers={"Host": host}).status_code == 200, host

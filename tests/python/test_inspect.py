@@ -1,4 +1,5 @@
-"""The look from outside: sees everything, joins nothing, and removes only what the dead left."""
+"""Inspection from outside: it sees everything, joins nothing, and removes only segments of the
+dead."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def test_looking_joins_nothing(name):
         assert writer.readers()[0].life == "expected"
 
 
-def test_what_the_living_use_is_not_removed(name):
+def test_a_segment_in_use_is_not_removed(name):
     with Broadcast.create(name, readers=1):
         assert inspect.remove_if_abandoned(name) is False
         assert Path(f"/dev/shm/penstock.{name}").exists()
@@ -70,7 +71,7 @@ def test_what_the_living_use_is_not_removed(name):
         inspect.remove_if_abandoned(name)
 
 
-def test_what_the_dead_left_is_removed(name, peer):
+def test_an_abandoned_segment_is_removed(name, peer):
     other = peer()
     other.call("create", "w", name, readers=1)
     other.kill()

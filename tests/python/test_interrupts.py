@@ -1,5 +1,5 @@
-"""Commands that are told to end, by every signal that says so, at every moment, and more than once:
-they end in good order with the code that is promised, and leave nothing."""
+"""Commands that are ended by any signal, at any moment, and repeatedly: they end in good order with
+the promised exit code, and leave nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def demo(_name: str) -> list[str]:
     return [*PENSTOCK, "demo", "--seconds", "60", "--workers", "1", "--json"]
 
 
-# Each with what it says when it is at work, on stdout and stderr together, and its exit code.
+# Each with its first output at work, on stdout or stderr, and its exit code.
 COMMANDS = {
     pool: ("serving", exits.OK),
     serve: ("is at http", exits.OK),
@@ -60,7 +60,7 @@ COMMANDS = {
 
 @contextlib.contextmanager
 def running(command: list[str], **options: object) -> Iterator[subprocess.Popen[str]]:
-    """Its stdin is open, and says nothing."""
+    """A command whose stdin is open and silent."""
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -84,7 +84,7 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """The exit code, and what it said in the end."""
+    """The exit code, and the last output."""
     assert process.stdout is not None
     return process.wait(WITHIN), process.stdout.read()
 
@@ -95,7 +95,7 @@ def nothing_is_left(name: str) -> bool:
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_that_is_told_to_end(name, command, number):
+def test_a_signal_ends_a_command(name, command, number):
     word, code = COMMANDS[command]
     with running(command(name)) as process:
         wait_for(process, word)
@@ -115,7 +115,7 @@ def test_a_demo_whose_terminal_goes_away(name):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_being_told_again_changes_nothing(name, command):
+def test_a_second_signal_changes_nothing(name, command):
     """While it is closing, and by other signals too."""
     word, code = COMMANDS[command]
     with running(command(name)) as process:
@@ -130,8 +130,8 @@ def test_being_told_again_changes_nothing(name, command):
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_pool_that_is_told_to_end_while_it_begins(name, number, moment):
-    """Just before there is a pool, and just after."""
+def test_a_signal_ends_a_pool_while_it_starts(name, number, moment):
+    """Just before the pool exists, and just after."""
     outcome = run_script(
         """
         import os, sys
@@ -159,7 +159,7 @@ def test_a_pool_that_is_told_to_end_while_it_begins(name, number, moment):
     assert nothing_is_left(name)
 
 
-def test_a_server_of_http_that_is_told_to_end_while_it_begins(name):
+def test_a_signal_ends_an_http_server_while_it_starts(name):
     outcome = run_script(
         """
         import os, signal, sys
@@ -180,7 +180,7 @@ def test_a_server_of_http_that_is_told_to_end_while_it_begins(name):
     assert nothing_is_left(name)
 
 
-def test_what_is_ignored_stays_ignored(name):
+def test_an_ignored_signal_stays_ignored(name):
     """nohup penstock ... outlives its terminal."""
     with running(["nohup", *pool(name)]) as process:
         wait_for(process, "serving")
@@ -203,7 +203,7 @@ def test_what_is_ignored_stays_ignored(name):
 
 
 def test_a_program_that_calls_a_command_has_its_own_signals_afterwards(name):
-    """One Ctrl-C was all that such a program could be told, for the rest of its life."""
+    """Otherwise one Ctrl-C would be the last that such a program could receive."""
     outcome = run_script(
         """
         import os, signal, socket, sys
@@ -234,7 +234,7 @@ def test_a_program_that_calls_a_command_has_its_own_signals_afterwards(name):
     assert outcome.returncode == 0, outcome.stderr
 
 
-# The kernel may give a signal to any thread, such as those that NumPy's BLAS has started.
+# The kernel may deliver a signal to any thread, for example of NumPy's BLAS.
 
 TOLD_BY_A_THREAD = """
     import os, signal, sys, threading
@@ -267,7 +267,7 @@ def test_a_signal_that_another_thread_gets_ends_the_wait():
 
 
 def test_a_signal_that_another_thread_gets_ends_a_sender_that_reads(name):
-    """It would sleep on in its read otherwise, and read what comes after the signal."""
+    """Otherwise its read would sleep on, and read data that comes after the signal."""
     with penstock_reader_to_come(name) as reader_of:
         read_end, write_end = os.pipe()
         try:
@@ -316,7 +316,7 @@ def penstock_reader_to_come(name: str) -> Iterator[object]:
 
 
 class Told:
-    """That signal, before the line of that number of a function of ``_interrupts``."""
+    """Raises that signal before the given line of a function of ``_interrupts``."""
 
     def __init__(self, function: object, number: int, line: int) -> None:
         self._code = inspect.unwrap(function).__code__  # type: ignore[arg-type]
@@ -344,7 +344,7 @@ class Told:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_handlers_are_given_back_keeps_none_of_them(number):
-    """Whether it was still the command's or the program's already: one handler was told."""
+    """Whether the handler was the command's or already the program's: exactly one was called."""
     for line in itertools.count(1):
         came: list[int] = []
 
@@ -388,7 +388,7 @@ def test_a_signal_around_lines_that_must_not_be_cut_acts_once():
 
 
 def shared_kib(pid: int | str) -> int:
-    """Shared memory in that process's page tables."""
+    """KiB of shared memory in that process's page tables."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     line = next((line for line in status.splitlines() if line.startswith("RssShmem:")), "")
     return int(line.split()[1]) if line else 0
@@ -405,7 +405,7 @@ CREATIONS = {
 
 @pytest.mark.parametrize("create", CREATIONS.values(), ids=CREATIONS.keys())
 def test_creation_that_takes_memory_is_interrupted(name: str, create: Callable[..., Any]) -> None:
-    """By what a signal's handler raises, however much memory there is still to take."""
+    """By an exception of a signal handler, however much memory is still to be reserved."""
     mebibytes = 256
     before = shared_kib("self")
     taken = 0
@@ -417,7 +417,7 @@ def test_creation_that_takes_memory_is_interrupted(name: str, create: Callable[.
 
     handler = signal.signal(signal.SIGPROF, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_PROF, 0.02)  # of processor time: it takes five times that
+        signal.setitimer(signal.ITIMER_PROF, 0.02)  # processor time: creation takes longer
         with pytest.raises(KeyboardInterrupt):
             create(name, capacity=f"{mebibytes}MiB", populate=True)
     finally:
@@ -425,11 +425,11 @@ def test_creation_that_takes_memory_is_interrupted(name: str, create: Callable[.
         signal.signal(signal.SIGPROF, handler)
     assert taken < mebibytes * 1024 * 3 // 4
     assert nothing_is_left(name)
-    assert shared_kib("self") - before < mebibytes * 1024 // 4  # it was given back
+    assert shared_kib("self") - before < mebibytes * 1024 // 4  # it was freed
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_pool_that_is_told_to_end_while_it_takes_memory(name: str, number: int) -> None:
+def test_a_signal_ends_a_pool_while_it_reserves_memory(name: str, number: int) -> None:
     command = [sys.executable, "-m", "penstock.integrations.lmcache", name]
     with running([*command, "--capacity", "1GiB", "--populate"]) as process:
         eventually(lambda: shared_kib(process.pid) > 16 << 10)
@@ -439,7 +439,7 @@ def test_a_pool_that_is_told_to_end_while_it_takes_memory(name: str, number: int
     assert nothing_is_left(name)
 
 
-def test_what_may_be_cut_short_is_and_later_signals_are_noted() -> None:
+def test_an_interruptible_step_is_cut_short_and_later_signals_are_noted() -> None:
     outcome = run_script(
         """
         import os, signal

@@ -1,4 +1,4 @@
-"""Columns of numbers in JSON are what Python's own decoder makes of them, to the bit."""
+"""Columns of numbers in JSON equal the results of Python's own decoder, to the bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = [("tokens", 2, True), ("distill_token_ids", 3, True), ("advantages", 2
 
 
 def free(_cost: int) -> None:
-    """Charges nothing."""
+    """Charge nothing."""
 
 
 def bits(value: float) -> bytes:
@@ -63,14 +63,14 @@ def test_whole_parts_of_which_64_bits_have_nothing(multiple: int, fraction: str)
 
 
 @given(st.floats(allow_nan=False))
-def test_what_python_writes_comes_back(value: float) -> None:
+def test_reals_that_python_writes_come_back(value: float) -> None:
     for text in (json.dumps(value), f"{value:.17e}" if math.isfinite(value) else "1"):
         assert bits(read_real(text)) == bits(float(json.loads(text)))
 
 
 @given(st.integers(2**53, 2**63), st.integers(-19, 0))
 def test_numbers_between_two_doubles(number: int, exponent: int) -> None:
-    """Halves and their neighbours are where a second rounding would show."""
+    """Halves and their neighbours, where double rounding would show."""
     half = (number >> 10 << 10) + 512
     for one in (number, half - 1, half, half + 1, 2 * (number % 2**54) + 1):
         text = f"{one}e{exponent}"
@@ -103,7 +103,7 @@ def test_whole_numbers_are_exact(number: int) -> None:
     "text",
     ["01", "-01", "-", "+1", "1.", ".5", "1.e5", "1e", "1e+", "0x1", "1_0", "--1", "nan", "-NaN"],
 )
-def test_what_is_no_number(text: str) -> None:
+def test_invalid_numbers_are_refused(text: str) -> None:
     padded = f"[{text}{' ' * 9}]"  # eight letters at a time, and one by one
     for body in (f"[{text}]".encode(), padded.encode()):
         assert _core._read_json_numbers(body, 1, False) is None
@@ -125,7 +125,7 @@ numbers_of = {
 
 @pytest.mark.parametrize(("name", "levels", "integers"), COLUMNS)
 @given(data=st.data())
-def test_a_column_is_what_its_lists_are(
+def test_a_column_equals_its_lists(
     name: str, levels: int, integers: bool, data: st.DataObject
 ) -> None:
     values: Any = numbers_of[integers]
@@ -167,14 +167,14 @@ def long_group(dice: random.Random, tokens: int = 300) -> dict[str, Any]:
 
 
 def whole(body: bytes, many: bool, patch: pytest.MonkeyPatch) -> Any:
-    """What the body is without a column cut out of it."""
+    """The body read without cutting columns out."""
     with patch.context() as patched:
         patched.setattr(bodies, "cut", lambda *_: None)
         return outcome(body, many)
 
 
 def outcome(body: bytes, many: bool) -> Any:
-    """The groups, or the words of the refusal; and the cost."""
+    """The groups, or the message of the refusal; and the cost."""
     costs: list[int] = []
     try:
         if many:
@@ -210,7 +210,7 @@ def test_long_columns_are_cut_out_and_short_ones_are_not() -> None:
         b'{"to\\u006bens":[' + b"1," * 2000 + b"1]}",
         b'{"tokens":[' + b"1," * 2000 + b"1]",
         b'[{"tokens":[' + b"1," * 2000 + b"1]}]",
-        b'{"tokens":[' + b"1," * 2000 + b'1],"images":"' + b"x" * 5000 + b'"}',  # is not worth it
+        b'{"tokens":[' + b"1," * 2000 + b'1],"images":"' + b"x" * 5000 + b'"}',  # not worth it
         b"",
         b"[",
         b"{" * 5000,
@@ -219,7 +219,7 @@ def test_long_columns_are_cut_out_and_short_ones_are_not() -> None:
         b'{"tokens":[' + b"1," * 2000 + b'"',
     ],
 )
-def test_what_is_left_to_the_other_reader(body: bytes) -> None:
+def test_bodies_left_to_the_other_reader(body: bytes) -> None:
     assert cut(body, many=False) is None
 
 
@@ -254,7 +254,7 @@ def test_nan_in_a_long_column_costs_no_more_than_its_text() -> None:
 def test_damaged_bodies_are_refused_in_the_same_words(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes put in, taken out, exchanged: the same groups, or the same refusal."""
+    """Bytes inserted, removed, exchanged: the same groups, or the same refusal."""
     dice = random.Random(seed)
     many = seed % 2 == 1
     group = long_group(dice)

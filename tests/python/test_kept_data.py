@@ -1,5 +1,5 @@
-"""A segment without participants that holds data: `penstock gc` leaves it and says so, `ls`
-shows it, `gc --data NAME` takes it, and the next to attach has all of it."""
+"""A segment without participants that holds data: `penstock gc` keeps it and says so, `ls` shows
+it, `gc --data NAME` removes it, and the next participant has all of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_there(name: str) -> bool:
 
 
 def run_to_death(script: str, name: str) -> None:
-    """A process that does what the script says, and is killed by SIGKILL in the middle of it."""
+    """A process that runs the script, and is killed by SIGKILL in the middle of it."""
     head = "import os, signal, sys, penstock\nname = sys.argv[1]\n"
     end = "\nos.kill(os.getpid(), signal.SIGKILL)"
     command = [sys.executable, "-c", head + script + end, name]
@@ -87,7 +87,7 @@ def test_gc_leaves_undelivered_messages_and_says_so(name: str) -> None:
     assert not is_there(name)
 
 
-def test_gc_takes_data_where_it_is_told_to(name: str) -> None:
+def test_gc_removes_data_on_request(name: str) -> None:
     run_to_death(PUT_1000, name)
     assert penstock_command("gc", "--data").returncode == 2, "of what, it must be told"
     assert is_there(name)
@@ -95,7 +95,7 @@ def test_gc_takes_data_where_it_is_told_to(name: str) -> None:
     assert not is_there(name)
 
 
-def test_gc_takes_nothing_from_the_living(name: str) -> None:
+def test_gc_removes_nothing_of_the_living(name: str) -> None:
     with penstock.Queue.create(name) as queue:
         queue.put("message")
         result = penstock_command("gc", "--data", name)
@@ -112,7 +112,7 @@ def test_messages_in_flight_with_the_dead_are_kept(name: str) -> None:
     assert inspect.remove_if_abandoned(name, data=True) is True
 
 
-def test_what_was_left_in_order_is_kept_too(name: str) -> None:
+def test_data_left_by_orderly_close_is_kept_too(name: str) -> None:
     with penstock.Queue.create(name) as queue:
         queue.put("message")
         assert not inspect.summarize(name).kept, "somebody is attached"
@@ -172,7 +172,7 @@ def test_a_file_segment_is_collected_by_its_name(tmp_path: Path) -> None:
     assert not (tmp_path / "queue").exists()
 
 
-def test_a_queue_that_takes_the_place_of_another_says_what_was_lost(name: str) -> None:
+def test_a_queue_that_replaces_another_reports_the_loss(name: str) -> None:
     run_to_death(PUT_1000, name)
     with (
         pytest.warns(RuntimeWarning, match=f"{name}.*1000 messages.*lost") as told,
@@ -192,7 +192,7 @@ def test_a_warning_that_is_an_error_leaves_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("create", [TrajectoryReader.create, TrajectoryWriter.create])
-def test_so_does_a_queue_of_trajectories(name: str, create) -> None:
+def test_a_queue_of_trajectories_reports_the_loss_too(name: str, create) -> None:
     run_to_death(PUT_1000, name)
     with pytest.warns(RuntimeWarning, match="1000 messages"), create(name):
         pass
@@ -209,8 +209,8 @@ def test_data_of_another_kind_is_not_replaced(name: str) -> None:
     assert inspect.remove_if_abandoned(name, data=True) is True
 
 
-def test_a_persistent_pool_comes_back_with_what_it_held(name: str) -> None:
-    """The server of a KV cache is restarted, and no other was attached meanwhile."""
+def test_a_persistent_pool_comes_back_with_its_chunks(name: str) -> None:
+    """The server of a KV cache restarts while no other participant is attached."""
     with PoolServer.open(name, capacity="4MiB", persistent=True) as server:
         server._store.put("chunk", b"kv")
     with PoolServer.open(name, capacity="4MiB", persistent=True) as server:

@@ -1,5 +1,5 @@
-"""The KV pool: what was gathered is scattered bit for bit, every chunk has a status that is true,
-the dead hold nothing, the living lose nothing, and copies end before another gets the memory.
+"""The KV pool: gathered blocks are scattered bit for bit, every chunk's status is true, the dead
+hold nothing, the living lose nothing, and copies end before their memory is reused.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def caches_of(blocks: int = 64, seed: int | None = 1, dtype: Any = np.float16) -
 
 
 def blocks_of(chunks: float, seed: int = 2, blocks: int = 64) -> list[int]:
-    """So many blocks, in no order."""
+    """Block numbers for so many chunks, in random order."""
     return np.random.default_rng(seed).permutation(blocks)[: int(chunks * WIDTH)].tolist()
 
 
@@ -85,7 +85,7 @@ def server(name: str) -> Iterator[PoolServer]:
 
 @pytest.fixture
 def engine(server: PoolServer) -> Iterator[Callable[..., PoolClient]]:
-    """Makes registered clients, and closes them."""
+    """Make registered clients, and close them."""
     clients: list[PoolClient] = []
 
     def make(
@@ -113,7 +113,7 @@ def put(client: PoolClient, tokens: Any, value: float = 1.0, **options: Any) -> 
 
 
 def nothing_is_held(server: PoolServer, engines: int) -> bool:
-    """But for what each registration holds: its record, and its reservation."""
+    """Except for each registration: its record, and its reservation."""
     gc.collect()
     stats = server.stats()
     return (stats.in_use, stats.staged, stats.doomed) == (engines, engines, 0)
@@ -153,7 +153,7 @@ def test_two_phases_by_hand(engine: Callable[..., PoolClient]) -> None:
     slot = ticket.slot(0, 1)
     assert slot.shape == (2, LAYERS, CHUNK, HEADS * DIM)
     assert not slot.flags.owndata
-    assert worker.lookup(tokens) == 0  # nothing is seen before it is committed
+    assert worker.lookup(tokens) == 0  # invisible before the commit
     ticket.slot(0, 0)[...] = 1
     slot[...] = 2
     assert worker.commit_store(ticket).statuses == ((STORED, STORED),)
@@ -180,7 +180,7 @@ def bits_of(array: Any) -> npt.NDArray[np.uint8]:
 
 
 def random_cache(shape: tuple[int, ...], dtype: str, use_torch: bool, seed: int) -> Any:
-    """Any bits at all, NaNs of every kind among them."""
+    """Random bits, NaNs of every kind included."""
     width = lmcache.layout.ITEM_BYTES[dtype]
     raw = np.random.default_rng(seed).integers(0, 256, (*shape[:-1], shape[-1] * width), np.uint8)
     if use_torch:
@@ -301,7 +301,7 @@ def test_the_prefix_is_exact(engine: Callable[..., PoolClient]) -> None:
         assert worker.lookup(other) == found
     assert worker.lookup(tokens.astype(np.int32).tolist()) == 2 * CHUNK
     swapped = np.concatenate([tokens[CHUNK : 2 * CHUNK], tokens[:CHUNK]])
-    assert worker.lookup(swapped) == 0  # the second chunk's tokens, and nothing before them
+    assert worker.lookup(swapped) == 0  # the second chunk's tokens without their prefix
 
 
 def test_a_gap_ends_the_prefix(server: PoolServer, engine: Callable[..., PoolClient]) -> None:
@@ -380,7 +380,7 @@ def test_no_two_namespaces_run_together() -> None:
 
 
 @pytest.mark.parametrize("tokens", [[1.5], [[1, 2]], ["a"], np.zeros((2, 2), int), [2**63]])
-def test_tokens_that_are_none(engine: Callable[..., PoolClient], tokens: Any) -> None:
+def test_invalid_tokens_are_refused(engine: Callable[..., PoolClient], tokens: Any) -> None:
     with pytest.raises(penstock.InvalidArgument, match="tokens"):
         engine().lookup(tokens)
 
@@ -480,7 +480,7 @@ def test_a_window_needs_no_more_than_its_last_chunks(mixed: Any) -> None:
     fill(ticket)
     assert ticket.commit().is_complete
     assert worker.lookup(tokens) == 5 * CHUNK
-    assert worker.lookup(tokens[: 4 * CHUNK]) == 0  # of its window the first chunk is not there
+    assert worker.lookup(tokens[: 4 * CHUNK]) == 0  # the first chunk of its window is missing
     with worker.prepare_retrieve(tokens) as reading:
         assert reading.statuses == ((HIT,) * 5, (SKIPPED,) * 3 + (HIT,) * 2)
 
@@ -491,7 +491,7 @@ def test_a_full_group_can_do_without_no_block(mixed: Any) -> None:
         mixed(source).store(tokens_of(2), [[*range(WIDTH), *[-1] * WIDTH], list(range(16))])
 
 
-# What there is no room for
+# Lack of room
 
 
 def test_no_room_is_no_success(name: str) -> None:
@@ -506,7 +506,7 @@ def test_no_room_is_no_success(name: str) -> None:
         assert 0 < stored < 20
         assert result.statuses == ((STORED,) * stored + (NO_SPACE,) * (20 - stored),)
         assert not result.is_complete
-        assert worker.lookup(tokens) == stored * CHUNK  # it was used as far as it went
+        assert worker.lookup(tokens) == stored * CHUNK  # as far as there was room
         again = worker.prepare_store(tokens_of(2, seed=9))
         assert again.statuses == ((NO_SPACE, NO_SPACE),)
         assert again.reserved == []
@@ -531,11 +531,11 @@ def test_a_request_never_evicts_its_own_beginning(name: str, eviction: Any) -> N
         assert 0 < there < 20
         assert result.count(NO_SPACE) == 20 - there
         assert worker.lookup(tokens) == there * CHUNK
-        old = put(worker, tokens_of(4, seed=99))  # and room is made in line
+        old = put(worker, tokens_of(4, seed=99))  # the oldest are evicted
         assert old.is_complete
 
 
-def test_what_could_never_fit(name: str) -> None:
+def test_a_request_that_can_never_fit_is_refused(name: str) -> None:
     with PoolServer.open(name, capacity="64KiB"), PoolClient.attach(name) as worker:
         worker.register(context_of(num_layers=64))
         result = put(worker, tokens_of(2))
@@ -559,7 +559,7 @@ def test_a_group_without_room_takes_nothing_from_the_others(name: str) -> None:
         ticket.abort()
 
 
-# Two phases, and what ends them
+# Two phases, and how they end
 
 
 def test_an_abort_leaves_nothing(server: PoolServer, engine: Callable[..., PoolClient]) -> None:
@@ -634,7 +634,7 @@ def test_the_server_clears_chunks_and_nothing_else(
     put(worker, tokens)
     with worker.prepare_retrieve(tokens) as ticket:
         assert server.clear() == 2
-        assert (ticket.slot(0, 1) == 1).all()  # readers may go on
+        assert (ticket.slot(0, 1) == 1).all()  # readers continue
     assert worker.is_registered
     assert put(worker, tokens).statuses == ((STORED, STORED),)
 
@@ -663,7 +663,7 @@ def test_two_retrieves_of_one_prefix_have_leases_of_their_own(
     put(worker, tokens, 7)
     first, second = worker.prepare_retrieve(tokens), worker.prepare_retrieve(tokens)
     assert worker.commit_retrieve(first)
-    assert not worker.commit_retrieve(first)  # a second time it takes no other's
+    assert not worker.commit_retrieve(first)  # the second commit releases no other lease
     server.clear()
     assert (second.slot(0, 1) == 7).all()
     assert server.stats().doomed == 2
@@ -671,7 +671,7 @@ def test_two_retrieves_of_one_prefix_have_leases_of_their_own(
     assert nothing_is_held(server, 1)
 
 
-def test_what_is_read_is_never_evicted(name: str) -> None:
+def test_chunks_being_read_are_never_evicted(name: str) -> None:
     with PoolServer.open(name, capacity="256KiB"), PoolClient.attach(name) as worker:
         worker.register(context_of())
         tokens = tokens_of(2)
@@ -684,7 +684,7 @@ def test_what_is_read_is_never_evicted(name: str) -> None:
 
 
 def test_a_hold_bridges_lookup_and_retrieve(name: str) -> None:
-    """A hit that was promised to a request that has to queue stays one."""
+    """A hit that was promised to a queued request stays one."""
     with PoolServer.open(name, capacity="256KiB") as server, PoolClient.attach(name) as worker:
         worker.register(context_of())
         tokens = tokens_of(2)
@@ -702,7 +702,7 @@ def test_a_hold_bridges_lookup_and_retrieve(name: str) -> None:
 
 
 class Recording(lmcache.PagedKV):
-    """Notes what happens when; raises where it is told to."""
+    """Records the order of events; raises where it is told to."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -822,7 +822,7 @@ def test_registering_again_changes_nothing(
     assert server.registrations()[0].num_layers == 9
 
 
-def test_who_is_not_registered_is_told_at_once(server: PoolServer) -> None:
+def test_an_unregistered_client_is_refused_at_once(server: PoolServer) -> None:
     with PoolClient.attach(server.name) as client:
         tokens = tokens_of(2)
         refused = ((NOT_REGISTERED,) * 2,)
@@ -837,7 +837,7 @@ def test_who_is_not_registered_is_told_at_once(server: PoolServer) -> None:
             client.lookup(tokens)
 
 
-def test_an_engine_that_is_turned_out_is_told(
+def test_an_engine_unregistered_by_the_server_learns_it(
     server: PoolServer, engine: Callable[..., PoolClient]
 ) -> None:
     worker = engine("e", caches=caches_of())
@@ -955,7 +955,7 @@ def test_a_server_that_comes_again_finds_the_pool_alive(
         put(worker, tokens, 4)
         reading = worker.prepare_retrieve(tokens)
         other.kill()
-        assert put(worker, tokens_of(1, seed=5)).is_complete  # no server is needed
+        assert put(worker, tokens_of(1, seed=5)).is_complete  # without a server
         with PoolServer.open(name, capacity="8MiB") as server:
             assert server.registrations() == [context_of("e")]
             assert worker.lookup(tokens) == 2 * CHUNK
@@ -977,13 +977,13 @@ def test_a_server_that_was_killed_leaves_nothing_that_grows(
         other.signal(number)
         other._process.join(LONG)
         assert len(list(Path("/dev/shm").glob(f"penstock.{name}*"))) == 1
-    with PoolServer.open(name, capacity="4MiB"):  # those before are dead: another size is fine
+    with PoolServer.open(name, capacity="4MiB"):  # replaces the dead pool: another size is fine
         assert len(list(Path("/dev/shm").glob(f"penstock.{name}*"))) == 1
     assert not list(Path("/dev/shm").glob(f"penstock.{name}*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_end_leaves_nothing(name: str, number: int) -> None:
+def test_a_server_ended_by_a_signal_leaves_nothing(name: str, number: int) -> None:
     command = [sys.executable, "-m", "penstock.integrations.lmcache", name, "--capacity", "8MiB"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -997,7 +997,7 @@ def test_a_server_that_is_told_to_end_leaves_nothing(name: str, number: int) -> 
     assert not list(Path("/dev/shm").glob(f"penstock.{name}*"))
 
 
-def test_a_second_server_of_a_name_takes_it_from_nobody(
+def test_a_second_server_of_a_name_shares_the_pool(
     server: PoolServer, engine: Callable[..., PoolClient]
 ) -> None:
     worker = engine()
@@ -1033,7 +1033,7 @@ def be_another_engine(worker: PoolClient) -> None:
 
 
 @needs_a_mount
-def test_a_shm_smaller_than_the_pool_gives_what_it_has() -> None:
+def test_a_shm_smaller_than_the_pool_is_used_to_its_end() -> None:
     outcome = with_own_shm(
         """
         from penstock.integrations.lmcache import *
@@ -1056,7 +1056,7 @@ def test_a_shm_smaller_than_the_pool_gives_what_it_has() -> None:
     assert outcome.stdout == "good\n", outcome.stderr
 
 
-def test_a_worker_that_leaves_takes_the_pool_from_nobody(
+def test_a_leaving_client_leaves_the_pool_to_others(
     server: PoolServer, engine: Callable[..., PoolClient]
 ) -> None:
     worker = engine()
@@ -1075,7 +1075,7 @@ def test_a_worker_that_leaves_takes_the_pool_from_nobody(
         assert late.lookup(tokens_of(1)) == CHUNK
 
 
-def test_attaching_to_what_is_no_pool(name: str) -> None:
+def test_attaching_to_another_store_is_refused(name: str) -> None:
     with pytest.raises(penstock.NotFound):
         PoolClient.attach(name)
     with penstock.Store.create(name), pytest.raises(penstock.NotFound, match="no KV pool"):
@@ -1112,9 +1112,9 @@ def test_a_writer_that_is_killed_holds_no_slot(
     with worker.prepare_retrieve(tokens) as reading:
         assert reading.statuses == ((STAGED_BY_OTHER,) * 3,)
     other.kill()
-    assert worker.lookup(tokens) == 0  # half of it was written: that is invisible
+    assert worker.lookup(tokens) == 0  # half of it was written: invisible
     with worker.prepare_retrieve(tokens) as reading:
-        assert reading.statuses == ((MISSING,) * 3,)  # and it is not being written any more
+        assert reading.statuses == ((MISSING,) * 3,)  # and no longer being written
     assert put(worker, tokens).statuses == ((STORED,) * 3,)  # at once
     assert [context.instance_id for context in server.registrations()] == ["engine-1"]
     assert nothing_is_held(server, 1)
@@ -1129,7 +1129,7 @@ def test_a_reader_that_is_killed_holds_no_slot(name: str, peer: Callable[..., Pe
         other = peer("spawn")
         other.call("do", "lmcache_peer:register", name, context_of("doomed").to_record())
         assert other.call("do", "lmcache_peer:prepare_retrieve", tokens) == 4 * CHUNK
-        for _ in range(100):  # others that read the same renew nothing for it
+        for _ in range(100):  # reads of the same by others renew nothing for it
             worker.prepare_retrieve(tokens).commit()
         full = put(worker, tokens_of(4, seed=1))
         assert full.count(NO_SPACE) > 0
@@ -1152,7 +1152,7 @@ def test_a_dead_engine_s_id_is_free(
 
 
 @pytest.mark.full
-def test_a_stopped_writer_blocks_nobody_for_longer_than_it_asked(
+def test_a_stopped_writer_blocks_no_caller_beyond_its_timeout(
     server: PoolServer, engine: Callable[..., PoolClient], peer: Callable[..., Peer]
 ) -> None:
     worker, other = engine(), peer("spawn")
@@ -1219,7 +1219,8 @@ def test_threads_of_one_worker(server: PoolServer, engine: Callable[..., PoolCli
 def test_random_kills_leave_no_locks(
     server: PoolServer, engine: Callable[..., PoolClient], peer: Callable[..., Peer]
 ) -> None:
-    """Crash after crash, wherever it hits: what is there is whole, and everything else is free."""
+    """Crash after crash, at random points: existing chunks are whole, and all other memory is
+    free."""
     worker = engine()
     for turn in range(6):
         other = peer("spawn")
@@ -1236,7 +1237,7 @@ def test_random_kills_leave_no_locks(
         assert put(worker, tokens_of(160, seed=1000 + turn)).is_complete  # nearly all of the pool
 
 
-def test_it_is_shown(engine: Callable[..., PoolClient], server: PoolServer) -> None:
+def test_its_repr_and_stats(engine: Callable[..., PoolClient], server: PoolServer) -> None:
     worker = engine("e")
     assert "'e' registered" in repr(worker)
     ticket = worker.prepare_store(tokens_of(2))
@@ -1265,7 +1266,7 @@ def test_pinned_for_a_gpu_or_a_sentence(name: str) -> None:
 
 
 class OnADevice(lmcache.PagedKV):
-    """Takes the way of a device, which here is the CPU."""
+    """Uses the path for devices, with the CPU as the device."""
 
     def _bits(self, plane: Any) -> Any:
         self._device = plane.device
@@ -1301,7 +1302,7 @@ def test_tensors_on_a_device(
         assert not other[:, :21].any()
 
 
-def test_a_device_reads_what_numpy_stored(
+def test_a_device_reads_chunks_that_numpy_stored(
     engine: Callable[..., PoolClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")

@@ -1,5 +1,5 @@
-"""Every way in which engines arrange their caches: what one stored, another with another format
-finds bit for bit; and what a cache can't be is refused in words."""
+"""All layouts in which engines arrange their caches: what one stored, another layout finds bit for
+bit; impossible caches are refused with a reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.integrations.lmcache import EngineContext, ObjectGroup, PoolClient
 CHUNK, BLOCK, WIDTH = 64, 16, 4
 LAYERS, HEADS, DIM, COUNT = 3, 4, 8, 40
 
-#: From [2, blocks, tokens, heads, dim]: how a cache of each format looks.
+#: A cache of each layout, made from [2, blocks, tokens, heads, dim].
 FORMATS = {
     "kv_blocks": lambda kv: kv,
     "blocks_kv": lambda kv: kv.transpose(1, 0, 2, 3, 4),
@@ -29,7 +29,7 @@ FORMATS = {
     "split_hnd": lambda kv: (kv[0].transpose(0, 2, 1, 3), kv[1].transpose(0, 2, 1, 3)),
     "fused_hnd": lambda kv: np.concatenate([kv[0], kv[1]], axis=-1).transpose(0, 2, 1, 3),
 }
-#: And back.
+#: The reverse.
 PLAIN = {
     "kv_blocks": lambda cache: cache,
     "blocks_kv": lambda cache: cache.transpose(1, 0, 2, 3, 4),
@@ -64,7 +64,7 @@ def as_tensors(cache: Any, dtype: str) -> Any:
 
 
 def by_name(caches: list[Any]) -> dict[str, Any]:
-    """As vLLM gives them, and in no order."""
+    """As vLLM passes them, in random order."""
     named = {f"model.layers.{n}.self_attn.attn": cache for n, cache in enumerate(caches)}
     return dict(sorted(named.items(), reverse=True))
 
@@ -90,7 +90,7 @@ SOURCE, TARGET = np.random.default_rng(5).permutation(COUNT)[: 4 * WIDTH].reshap
 @pytest.mark.parametrize("named", [False, True], ids=["list", "dict"])
 @pytest.mark.parametrize("source", FORMATS)
 @pytest.mark.parametrize("target", ["kv_blocks", "fused_hnd"])
-def test_what_one_format_stored_another_finds(
+def test_chunks_of_one_layout_are_found_by_another(
     server: PoolServer, source: str, target: str, named: bool
 ) -> None:
     before, after = plain_kv(1, np.uint8), plain_kv(2, np.uint8)
@@ -99,7 +99,7 @@ def test_what_one_format_stored_another_finds(
     with PoolClient.attach(server.name) as writer, PoolClient.attach(server.name) as reader:
         give = by_name if named else list
         writer.register(context_of("writer"), give(sources), format=source)
-        reader.register(context_of("reader"), give(targets))  # found by its shapes
+        reader.register(context_of("reader"), give(targets))  # derived from its shapes
         assert writer.store(TOKENS, SOURCE).is_complete
         assert reader.retrieve(TOKENS, TARGET, skip_first_n_tokens=21).tokens == len(TOKENS)
     for kv, cache, untouched in zip(before, targets, after, strict=True):
@@ -133,7 +133,7 @@ def test_tensors_and_fp8(server: PoolServer, format: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("heads", [None, 1, HEADS])
 def test_one_plane_with_heads_before_tokens(server: PoolServer, heads: int | None) -> None:
-    """MLA's latent; and vLLM's [blocks, heads, tokens, content], K and V as they are."""
+    """MLA's latent; and vLLM's [blocks, heads, tokens, content], with K and V unchanged."""
     token = (DIM,) if heads == 1 else (heads, DIM) if heads else (DIM,)
     random = np.random.default_rng(3)
     plain = [random.integers(0, 100, (COUNT, BLOCK, *token)).astype("u1") for _ in range(LAYERS)]
@@ -197,8 +197,8 @@ def test_a_context_of_caches_that_are_no_such_thing(shape: Any, format: Any) -> 
         EngineContext.of_kv_caches("engine", "model", [np.zeros(shape, "u1")], format=format)
 
 
-def test_what_the_copy_itself_refuses(name: str) -> None:
-    """Whatever Python has checked before, no block is written that is not there."""
+def test_invalid_copies_are_refused_by_the_copy_itself(name: str) -> None:
+    """Whatever Python has checked before, a missing block is never written."""
     plane = np.zeros((4, 2, 8), "u1")
     planes = _core.PagedPlanes([plane])
     with penstock.Store.create(name, capacity="1MiB") as store:
@@ -228,7 +228,7 @@ def test_what_the_copy_itself_refuses(name: str) -> None:
         empty = store.reserve("empty", nbytes=0)
         with pytest.raises(penstock.InvalidArgument, match="without planes"):
             empty._gather(_core.PagedPlanes([]), np.array([], np.int64))
-        # Without strides a byte is a block of any size; of four of these the sum is 0, in a word.
+        # Without strides a byte is a block of any size; the sum of four of these overflows to 0.
         vast = np.lib.stride_tricks.as_strided(np.zeros(1, "u1"), (1, 1 << 62), (0, 0))
         with pytest.raises(penstock.InvalidArgument, match="the object has 0"):
             empty._gather(_core.PagedPlanes([vast]), np.zeros(4, np.int64))
@@ -241,7 +241,7 @@ def test_what_the_copy_itself_refuses(name: str) -> None:
 
 
 def test_strides_of_every_kind_go_both_ways(name: str) -> None:
-    """Of planes with gaps, reversed, and with dimensions in any order."""
+    """Planes with gaps, reversed, and with dimensions in any order."""
     base = np.random.default_rng(1).integers(0, 255, (6, 10, 12, 14)).astype("u1")
     planes_by_hand = [
         base.transpose(order)[::step, ::step] for order in itertools.permutations(range(4))
@@ -264,7 +264,7 @@ def test_strides_of_every_kind_go_both_ways(name: str) -> None:
 
 
 def test_a_group_of_a_window_and_one_without(server: PoolServer) -> None:
-    """A dict of layers in two groups by hand; blocks that have left the window are -1."""
+    """Layers in two groups by hand; blocks that have left the window are -1."""
     caches = by_name(plain_kv(4, np.uint8))
     groups = (
         ObjectGroup(0, (0, 2), (HEADS, DIM), "uint8", BLOCK),

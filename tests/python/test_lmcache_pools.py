@@ -1,5 +1,5 @@
-"""A pool between its servers: taken over with its chunks where that was asked for, by the next
-after the last one has left or died; and its memory mapped into each process that asks."""
+"""A pool between its servers: a persistent one is taken over with its chunks after the last server
+left or died; and its memory is mapped into each process that asks for it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def leave(name: str, persistent: bool) -> None:
 
 
 def die(name: str, persistent: bool) -> None:
-    """SIGKILL, of the only process that used it."""
+    """SIGKILL of the only process that used the store."""
     program = f"""
         import os, signal, sys
         sys.path.insert(0, {str(__file__).rpartition("/")[0]!r})
@@ -72,7 +72,7 @@ def die(name: str, persistent: bool) -> None:
 @pytest.mark.parametrize(
     ("end", "was_persistent"), [(leave, True), (die, True), (die, False)], ids=str
 )
-def test_a_persistent_server_takes_over_what_is_there(
+def test_a_persistent_server_takes_over_existing_chunks(
     name: str, end: Callable[[str, bool], None], was_persistent: bool
 ) -> None:
     end(name, was_persistent)
@@ -80,7 +80,7 @@ def test_a_persistent_server_takes_over_what_is_there(
         assert server.stats().objects >= 2
         assert found(name) == len(TOKENS)
     with PoolServer.open(name, capacity="8MiB", persistent=True):
-        assert found(name) == len(TOKENS)  # whatever it was created as, it stays from then on
+        assert found(name) == len(TOKENS)  # persistent from now on, however it was created
 
 
 def test_a_living_pool_stays_once_a_persistent_server_was_there(name: str) -> None:
@@ -88,17 +88,17 @@ def test_a_living_pool_stays_once_a_persistent_server_was_there(name: str) -> No
     store_chunks(name)
     PoolServer.open(name, capacity="8MiB", persistent=True).close()
     first.close()
-    with PoolServer.open(name, capacity="8MiB"):  # not even asked for any more
+    with PoolServer.open(name, capacity="8MiB"):  # without asking again
         assert found(name) == len(TOKENS)
 
 
-def test_without_persistent_what_the_dead_left_is_replaced(name: str) -> None:
+def test_without_persistent_an_abandoned_pool_is_replaced(name: str) -> None:
     die(name, False)
     with PoolServer.open(name, capacity="8MiB"):
         assert found(name) == 0
 
 
-def test_what_is_there_must_have_the_capacity(name: str) -> None:
+def test_an_existing_pool_must_have_the_capacity(name: str) -> None:
     die(name, True)
     with pytest.raises(penstock.Incompatible, match="8388608 bytes, and 16777216"):
         PoolServer.open(name, capacity="16MiB", persistent=True)
@@ -122,7 +122,7 @@ def test_a_store_is_made_to_stay(name: str) -> None:
 
 
 def mapped_kib(name: str) -> dict[str, int]:
-    """Memory of the segment in this process's page tables, by the rights of the mapping."""
+    """KiB of the segment in this process's page tables, by the rights of the mapping."""
     kib: dict[str, int] = {}
     rights = ""
     with open("/proc/self/smaps", encoding="utf-8") as maps:
@@ -150,7 +150,7 @@ def test_populate_maps_the_memory_that_there_is(name: str, takes_all: bool) -> N
                 assert mapped["rw-s"] >= least
                 assert mapped["r--s"] >= least
                 assert store.get_copy("x") == bytes(4 << 20)
-        assert creator.stats().reserved_bytes == before  # it takes no memory of its own
+        assert creator.stats().reserved_bytes == before  # it reserves no memory
 
 
 def test_populate_for_tasks(name: str) -> None:
@@ -166,7 +166,7 @@ def test_populate_for_tasks(name: str) -> None:
         asyncio.run(main())
 
 
-def test_populate_ends_when_it_is_told_to(name: str) -> None:
+def test_populate_times_out_and_fails_on_a_closed_store(name: str) -> None:
     with penstock.Store.create(name, capacity="128MiB", populate=True):
         store = penstock.Store.attach(name)
         with pytest.raises(penstock.Timeout):

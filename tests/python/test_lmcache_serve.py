@@ -1,4 +1,4 @@
-"""`penstock lmcache serve` where lmcache is missing, or another than was tested: words, no more."""
+"""`penstock lmcache serve` where lmcache is missing, or has an untested version: a message only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMANDS = {
 def test_without_lmcache_it_says_what_to_install(
     command: list[str], name: str, tmp_path: Path
 ) -> None:
-    hidden = (  # also where it is installed
+    hidden = (  # even where it is installed
         "import importlib.metadata, runpy, sys\n"
         "def version(of): raise importlib.metadata.PackageNotFoundError(of)\n"
         "importlib.metadata.version = version\n"

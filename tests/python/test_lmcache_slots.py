@@ -1,5 +1,5 @@
-"""Owners of slot memory, in the server of LMCache's worker protocol, while servers and workers are
-killed and stopped, each a process of its own. No lmcache is needed: what it asks is called here.
+"""Owners of slot memory in the server of LMCache's worker protocol, while servers and workers, each
+its own process, are killed and stopped. Without lmcache: its calls are made here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def key_of(seed: int, request: str = "r") -> Key:
     return Key([seed * CHUNK + number for number in range(CHUNK)], request)
 
 
-# What peers do.
+# Functions run by peers.
 
 
 def serve(objects: dict[str, Any], name: str, **options: Any) -> None:
@@ -59,7 +59,7 @@ def serve(objects: dict[str, Any], name: str, **options: Any) -> None:
 
 
 def die_at_a_retain(objects: dict[str, Any], name: str) -> None:
-    """Killed where a server that takes over would retain a slot, or soon after if it has none."""
+    """Die where a server that takes over would retain a slot, or soon after if it has none."""
 
     def retain(self: penstock.Store, key: bytes) -> bool:
         if bytes(key).startswith(b"lm-slot:"):
@@ -85,14 +85,14 @@ def kept(objects: dict[str, Any]) -> int:
     return int(objects["pool"]._store.stats().retained)
 
 
-# What tests do.
+# Functions called by tests.
 
 HERE = __name__.rpartition(".")[2]
 
 
 @pytest.fixture
 def server(name: str, peer: Callable[..., Peer]) -> Iterator[Callable[..., Peer]]:
-    """Starts servers of the pool."""
+    """Start servers of the pool."""
 
     def start(**options: Any) -> Peer:
         started = peer()
@@ -111,13 +111,13 @@ def register(server: Peer, worker: Peer, instance: int) -> None:
 
 
 def prepare(server: Peer, instance: int, key: Key) -> int | None:
-    """The offset of the slot; None: it can't be stored now."""
+    """The offset of the slot, or None if it can't be stored now."""
     slots = server.call("server.prepare_store", key, instance).get("slots")
     return slots[0]["offset"] if slots else None
 
 
 def store_all_of_a_pool(server: Peer, instance: int) -> list[int]:
-    """More chunks than it has room for; the offsets of all slots."""
+    """More chunks than fit; return the offsets of all slots."""
     offsets = []
     for seed in range(1000, 1000 + 2 * CHUNKS):
         key = key_of(seed, f"fill{seed}")
@@ -144,7 +144,7 @@ def test_a_store_in_flight_keeps_its_slot_when_its_request_has_ended(
     late = key_of(1, "first")
     offset = prepare(serving, 1, late)
     assert offset is not None
-    serving.call("server.end_session", "first")  # as schedulers do, which wait for no store
+    serving.call("server.end_session", "first")  # as schedulers do, without waiting for the store
     same = key_of(1, "second")
     other = prepare(serving, 1, same)
     assert other is not None
@@ -183,7 +183,7 @@ def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_serve
     server: Callable[..., Peer],
 ) -> None:
     first = server()
-    first.call("server.register", 1, "model", 1, LAYOUT)  # and it opens nothing
+    first.call("server.register", 1, "model", 1, LAYOUT)  # and it opens no file
     assert prepare(first, 1, key_of(1)) is not None
     first.kill()
     second = server()
@@ -194,7 +194,7 @@ def test_slots_of_unseen_workers_are_released_after_their_time_in_the_next_serve
 
 
 @pytest.mark.full
-def test_what_another_server_of_the_pool_left_is_found_when_it_dies(
+def test_slots_of_another_dead_server_of_the_pool_are_found(
     server: Callable[..., Peer], peer: Callable[..., Peer]
 ) -> None:
     staying, dying, worker = server(), server(), peer()
@@ -237,10 +237,10 @@ def test_a_process_with_names_that_are_no_text_hides_no_worker(
 @pytest.mark.full
 def test_a_server_that_was_stopped_takes_no_worker_for_silent(server: Callable[..., Peer]) -> None:
     serving = server(silence=2.0)
-    serving.call("server.register", 1, "model", 1, LAYOUT)  # and it is known by its pings alone
+    serving.call("server.register", 1, "model", 1, LAYOUT)  # and is known by its pings alone
     assert serving.call("server.ping", 1) is True
     with serving.stopped():
-        time.sleep(4)  # longer than the silence; what is sent meanwhile is heard afterwards
+        time.sleep(4)  # longer than the silence; messages sent meanwhile arrive afterwards
     assert serving.call("server.ping", 1) is True
     assert prepare(serving, 1, key_of(1)) is not None
     eventually(lambda: serving.call("server.status")["workers"] == 0)
@@ -287,7 +287,7 @@ def _may_unshare() -> bool:
 
 @pytest.mark.skipif(not _may_unshare(), reason="needs unshare(1), and the right to")
 def test_with_the_proc_of_an_outer_namespace_no_worker_is_taken_for_another(name: str) -> None:
-    # The numbers of processes are chosen, so that each is another's on the other side.
+    # Process numbers are chosen so that each means another process on the other side.
     script = """
         import mmap, os, signal, sys
         from penstock.integrations.lmcache import PoolServer, server_writers

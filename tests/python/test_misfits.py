@@ -1,4 +1,5 @@
-"""A group that no batch can be made of is set aside, counted and said; the others flow."""
+"""A group of which no batch can be made becomes a dead letter, counted and reported; the others
+flow."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def test_a_sequence_that_is_too_long_is_refused_at_the_put(name: str) -> None:
         assert reader.discard() == 1
 
 
-def test_a_sequence_that_is_there_already_is_set_aside(name: str) -> None:
+def test_a_sequence_that_is_queued_already_becomes_a_dead_letter(name: str) -> None:
     with TrajectoryWriter.create(name, environment="math") as writer:
         for number, length in ((1, 3), (2, 6), (3, 5)):
             writer.put(group(number, length))
@@ -83,7 +84,7 @@ def test_a_sequence_that_is_there_already_is_set_aside(name: str) -> None:
                 assert firsts(batch) == [2, 2]
 
 
-def test_one_that_was_restored_stays_with_the_reader(name: str, reader: TrajectoryReader) -> None:
+def test_a_restored_misfit_stays_with_the_reader(name: str, reader: TrajectoryReader) -> None:
     with TrajectoryWriter.attach(name) as writer:
         for number, length in ((1, 6), (2, 3)):
             writer.put(group(number, length))
@@ -104,7 +105,7 @@ def test_one_that_was_restored_stays_with_the_reader(name: str, reader: Trajecto
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, 2.5])
-def test_bounds_that_are_none(name: str, bad: Any) -> None:
+def test_invalid_bounds_are_refused(name: str, bad: Any) -> None:
     with pytest.raises((penstock.InvalidArgument, TypeError), match="max_tokens"):
         TrajectoryReader.create(name, max_tokens=bad)
 
@@ -151,7 +152,7 @@ def test_one_long_sequence_does_not_keep_the_others(name: str) -> None:
 def test_more_tokens_than_can_be_counted(
     name: str, reader: TrajectoryReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They would be counted wrong without a word; a real batch of 2**31 takes 2 GiB at least."""
+    """A wrong count would be silent; a real batch of 2**31 takes 2 GiB at least."""
     monkeypatch.setattr("penstock.trajectories.batch._MOST_PACKED", 20)
     with TrajectoryWriter.attach(name) as writer:
         for number, length in ((1, 3), (2, 9), (3, 4)):
@@ -160,7 +161,7 @@ def test_more_tokens_than_can_be_counted(
             batch = reader.next_batch(layout="packed", timeout=LONG)
         assert batch.cu_seqlens.tolist() == [0, 3, 6, 10, 14]
         batch.ack()
-        for number in (4, 5):  # no longer than what was served: the batch is to blame
+        for number in (4, 5):  # no longer than earlier ones: the batch is at fault
             writer.put(group(number, 4))
         monkeypatch.setattr("penstock.trajectories.batch._MOST_PACKED", 10)
         with pytest.raises(penstock.NoSpace, match="packed batch of 16 tokens"):
@@ -168,7 +169,7 @@ def test_more_tokens_than_can_be_counted(
         assert reader.stats().dead_lettered == 1
 
 
-# --- what a request asks for ------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
@@ -206,7 +207,7 @@ def test_a_group_that_does_not_meet_a_request_that_others_met(
 
 
 def test_a_request_that_was_never_met_is_refused(name: str, reader: TrajectoryReader) -> None:
-    """It may be the request that is wrong: then every group would be set aside."""
+    """The request may be at fault: then every group would become a dead letter."""
     with TrajectoryWriter.attach(name) as writer:
         for number in (1, 2):
             writer.put(group(number))
@@ -234,7 +235,7 @@ def test_torch_arrays_of_the_caller(name: str, reader: TrajectoryReader) -> None
         batch.ack()
 
 
-# --- what can't be decoded --------------------------------------------------------------------
+# --- undecodable groups -----------------------------------------------------------------------
 
 
 def test_a_group_that_cannot_be_decoded(
@@ -290,15 +291,15 @@ def client(name: str) -> Any:
     from penstock.integrations.atropos.http import build_app
 
     with TrajectoryWriter.create(name, environment="before") as before:
-        before.put(TrajectoryGroup([[7]] * 5, instance_id="large"))  # no trainer has come yet
+        before.put(TrajectoryGroup([[7]] * 5, instance_id="large"))  # no trainer has attached yet
         with TestClient(build_app(name)) as made:
             made.post("/register", json={**REGISTRATION, "batch_size": 2, "max_token_len": 100})
             yield made
         with TrajectoryReader.attach(name) as last:
-            last.discard()  # the dead letters too
+            last.discard()  # dead letters included
 
 
-def test_what_json_cannot_say_is_set_aside(
+def test_a_group_without_a_json_form_becomes_a_dead_letter(
     name: str, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad: list[dict[str, Any]] = [
@@ -311,7 +312,7 @@ def test_what_json_cannot_say_is_set_aside(
         caplog.at_level(logging.WARNING, logger="penstock.integrations.atropos.http"),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # of the one that is too large
+        warnings.simplefilter("ignore")  # about the one that is too large
         for number, fields in enumerate(bad):
             writer.put(group(number, **fields))
         writer.put(group(9))
@@ -324,7 +325,7 @@ def test_what_json_cannot_say_is_set_aside(
     assert "'g0' of 'local' was set aside: JSON can't say it" in caplog.text
 
 
-def test_more_sequences_than_the_batch_are_set_aside(client: Any) -> None:
+def test_groups_larger_than_the_batch_become_dead_letters(client: Any) -> None:
     from http_server import make_group
 
     client.post("/scored_data", json=make_group(1))
@@ -341,7 +342,7 @@ def test_max_token_len_is_enforced(client: Any) -> None:
 
 
 def test_a_reset_does_not_try_every_sum(name: str, client: Any) -> None:
-    """What another trainer holds counts as waiting, and can't be had."""
+    """Groups that another trainer holds count as waiting, but can't be taken."""
     from http_server import make_group
 
     many = 60_000
@@ -357,6 +358,6 @@ def test_a_reset_does_not_try_every_sum(name: str, client: Any) -> None:
         begun = time.process_time()
         dropped = client.get("/reset_data").headers["X-Penstock-Dropped-Groups"]
         assert time.process_time() - begun < 2.0
-        assert dropped == "2"  # the one of before, which is too large for any batch, too
+        assert dropped == "2"  # including the one that is too large for any batch
         for batch in held:
             batch.ack()

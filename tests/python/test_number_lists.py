@@ -1,4 +1,4 @@
-"""Lists of Python's numbers as arrays, and back: what NumPy makes of them, or nothing."""
+"""Lists of Python numbers as arrays, and back: equal to NumPy's result, or left to NumPy."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Whole(int):
     "values",
     [[True], [1, None], ["1"], [[1]], [2**63], [-(2**63) - 1], [np.int64(1)], [Whole(1)], [1.0]],
 )
-def test_what_are_no_plain_integers_is_left_to_numpy(values: list[Any]) -> None:
+def test_other_lists_than_plain_integers_are_left_to_numpy(values: list[Any]) -> None:
     assert _core.integer_array([*LIMITS, *values]) is None
 
 
 @pytest.mark.parametrize("values", [[True], [None], ["1"], [[1.0]], [2**53 + 1], [np.float32(1)]])
-def test_what_are_no_plain_reals_is_left_to_numpy(values: list[Any]) -> None:
+def test_other_lists_than_plain_reals_are_left_to_numpy(values: list[Any]) -> None:
     assert _core.real_array([0.5, *values]) is None
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_leaked() -> None:
     assert sys.getrefcount(value) == before
 
 
-def test_groups_of_lists_are_what_they_were() -> None:
+def test_groups_of_lists_are_unchanged() -> None:
     lists = TrajectoryGroup(
         [[1, 2, 2**40], [3]],
         masks=[[-100, 2, 3], [3]],

@@ -1,5 +1,5 @@
-"""Where an object lies in the segment's file: another process, which has nothing of Penstock, reads
-it there while it is pinned, and writes it there before it is committed."""
+"""Offsets of objects in the segment's file: a process without Penstock reads an object there while
+it is pinned, and writes it there before it is committed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import penstock
 
 KIB = 1 << 10
-# Private memory that is copied in; pages that are moved, in the middle of others' and their own.
+# Copied in from private memory; moved as pages, among pages of others or alone.
 SIZES = [1, 64, 100 * KIB, 300 * KIB, (5 << 20) + 12345]
 
 
@@ -50,7 +50,7 @@ def read_at(store: penstock.Store, offset: int, nbytes: int) -> bytes:
 
 
 def write_at(store: penstock.Store, offset: int, nbytes: int) -> None:
-    """The byte at i is i * 7 % 256, written through a mapping, as a pool's engines do."""
+    """Write i * 7 % 256 at byte i, through a mapping, as a pool's engines do."""
     program = """
         import mmap, os, sys
         path, offset, nbytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -82,7 +82,7 @@ def test_another_process_reads_an_object_where_its_view_says(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_another_process_wrote_is_the_object(store: penstock.Store, size: int) -> None:
+def test_bytes_that_another_process_wrote_are_the_object(store: penstock.Store, size: int) -> None:
     reservation = store.reserve("x", nbytes=size)
     offset = reservation.offset
     write_at(store, offset, size)
@@ -98,7 +98,7 @@ def test_what_another_process_wrote_is_the_object(store: penstock.Store, size: i
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_written_in_the_room_lies_at_the_offset(store: penstock.Store, size: int) -> None:
+def test_bytes_written_in_the_room_lie_at_the_offset(store: penstock.Store, size: int) -> None:
     reservation = store.reserve("x", shape=size, dtype=np.uint8, alignment=4096)
     before = reservation.offset
     assert before % 4096 == 0

@@ -1,4 +1,4 @@
-"""codec="pickle": admits everything, where both sides ask for it, and only there."""
+"""codec="pickle": all values, where both sides ask for it, and only there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_out_of_band_buffers_are_viewed_in_place(name):
 
 
 class Trap:
-    """Runs code when it is read."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self):
         return (pytest.fail, ("code was run",))
@@ -62,7 +62,7 @@ def test_a_writer_that_did_not_ask_sends_no_pickle(name):
         writer.send({1, 2})
 
 
-def test_what_the_typed_codec_knows_reaches_readers_that_did_not_ask(name):
+def test_typed_values_reach_readers_without_pickle(name):
     with (
         Broadcast.create(name, readers=1, codec="pickle") as writer,
         Broadcast.attach(name, rank=0) as reader,

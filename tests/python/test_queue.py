@@ -1,4 +1,4 @@
-"""The Queue as Python people use it: values, batches, acknowledgement, the end, threads, tasks."""
+"""The Queue for Python users: values, batches, acknowledgement, the end, threads, tasks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_full_queue_times_out(queue):
     assert bool(queue)
 
 
-def test_put_many_says_how_many(queue):
+def test_put_many_returns_the_number_put(queue):
     assert queue.put_many(range(10)) == 10
     with pytest.raises(penstock.Timeout) as failure:
         queue.put_many(range(10), timeout=0.05)
@@ -92,7 +92,7 @@ def test_put_many_says_how_many(queue):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter])
-def test_put_many_puts_what_came_before_a_failure(queue, kind):
+def test_put_many_puts_the_values_before_a_failure(queue, kind):
     with pytest.raises(penstock.UnsupportedType) as failure:
         queue.put_many(kind([1, b"two" * 5000, "three", object(), 5]))
     assert failure.value.accepted == 3
@@ -112,7 +112,7 @@ def test_an_interrupt_of_put_many_is_no_want_of_room(queue):
         def __dlpack_device__(self):
             return 1, 0
 
-    assert queue.put_many(range(16)) == 16  # it is full
+    assert queue.put_many(range(16)) == 16  # full
     with pytest.raises(KeyboardInterrupt):
         queue.put_many([16, Interrupted()])
     assert [queue.get(timeout=0) for _ in range(16)] == [*range(16)]
@@ -171,7 +171,7 @@ def test_an_exception_gives_the_batch_back(queue):
     assert queue.stats().nacked == 2
 
 
-def test_too_few_are_put_back(queue):
+def test_too_few_messages_are_put_back(queue):
     queue.put_many(range(3))
     with (
         pytest.raises(penstock.Timeout),
@@ -276,7 +276,7 @@ def test_the_creator_ends_the_stream(name, peer, way):
             consumer.get(timeout=WITHIN)
 
 
-def test_a_killed_creators_stream_is_ended_by_who_attaches(name, peer):
+def test_a_killed_creators_stream_can_be_ended_by_a_newcomer(name, peer):
     creator = peer()
     creator.call("make", "q", "Queue.create", name)
     with Queue.attach(name) as consumer:
@@ -324,7 +324,7 @@ def test_close_ends_a_get_in_another_thread(queue):
     assert isinstance(outcomes[0], penstock.Closed)
 
 
-def test_a_get_that_waits_keeps_nobody_from_putting(queue):
+def test_a_waiting_get_does_not_block_a_put(queue):
     got: list[object] = []
     thread = threading.Thread(target=lambda: got.append(queue.get(timeout=WITHIN)))
     thread.start()
@@ -399,7 +399,7 @@ def test_ctrl_c_ends_a_wait(queue):
     timer.join()
 
 
-def test_what_it_says_of_itself(queue):
+def test_repr_handle_and_close(queue):
     queue.put(1)
     assert repr(queue) == f"<penstock.Queue '{queue.name}'>"
     handle = pickle.loads(pickle.dumps(queue.handle))

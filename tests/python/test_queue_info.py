@@ -22,7 +22,7 @@ def fail_on(queue: Queue) -> None:
         raise ZeroDivisionError
 
 
-def test_info_tells_how_it_stands(queue, capsys):
+def test_info_shows_the_queues_state(queue, capsys):
     queue.put("poison")
     with pytest.raises(ZeroDivisionError):
         fail_on(queue)

@@ -1,5 +1,5 @@
-"""What is read in place lies in memory that can't be written: a write that NumPy does not see,
-through a tensor or an address, ends the process that tried it, and no other sees a change."""
+"""Views lie in memory that can't be written: a write that NumPy does not see, through a tensor or
+an address, ends the writing process, and others see no change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUE = {"small": np.arange(10), "large": np.arange(1 << 18)}
 OPEN_STORE = "store = penstock.Store.attach({name!r})\n"
 OPEN_QUEUE = "queue = penstock.Queue.attach({name!r})\n"
 
-# How a program comes to a value in place, and to the array in it that is written into.
+# How a program gets a view of a value, and the array in it that is written to.
 STORE_WAYS = {
     "get": ("store.get('value')", "value['large']"),
     "get, small": ("store.get('value')", "value['small']"),
@@ -117,7 +117,7 @@ def test_a_write_into_a_view_of_a_queue_faults(name: str, way: str) -> None:
     with penstock.Queue.create(name, capacity="8MiB") as queue:
         queue.put(VALUE)
         died_of_it(OPEN_QUEUE.format(name=name), QUEUE_WAYS[way], WRITES["ctypes"])
-        message = queue.get(timeout=WITHIN)  # it comes again, as it was
+        message = queue.get(timeout=WITHIN)  # redelivered, unchanged
         assert (message["large"] == VALUE["large"]).all()
         assert (message["small"] == VALUE["small"]).all()
 
@@ -164,7 +164,7 @@ def test_slots_of_a_kv_pool_are_read_only(name: str) -> None:
                 assert access_at(address(held.slot(group, chunk))) == "r--s"
 
 
-def test_what_is_ones_own_stays_writable(name: str) -> None:
+def test_private_memory_stays_writable(name: str) -> None:
     with penstock.Store.create(name, capacity="8MiB") as store:
         store.put("value", VALUE)
         store.get_copy("value")["large"][...] = 1
@@ -188,7 +188,7 @@ def test_populate_is_for_the_views_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["Store", "Queue"])
-def test_no_room_for_the_second_mapping_is_told(name: str, what: str) -> None:
+def test_no_room_for_the_second_mapping_is_reported(name: str, what: str) -> None:
     with getattr(penstock, what).create(name, capacity="64MiB"):
         outcome = run(
             f"""

@@ -1,5 +1,5 @@
-"""The README's examples are the real thing: run here, or equal to a file that is built and run. And
-so is that of the second tier, which needs a server."""
+"""The README's examples are real: run here, or equal to a file that is built and run. The second
+tier's example needs a server."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A repr reads what is at hand: no system call, no lock, no attaching; and it never raises, in
-whatever state its object is."""
+"""A repr makes no system call, takes no lock and attaches to nothing; and it never raises, whatever
+state its object is in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def public_classes() -> list[type]:
 
 
 @pytest.mark.parametrize("cls", public_classes())
-def test_what_is_half_made_has_a_repr(cls: type) -> None:
+def test_a_half_constructed_object_has_a_repr(cls: type) -> None:
     if cls.__repr__ is object.__repr__ or hasattr(cls, "__dataclass_fields__"):
         pytest.skip("Python's own repr")
     try:
@@ -132,7 +132,7 @@ def test_while_another_thread_is_inside(name: str) -> None:
         thread.join()
 
 
-def test_what_handles_give_has_a_repr_in_every_state(name: str) -> None:
+def test_results_of_handles_have_a_repr_in_every_state(name: str) -> None:
     with (
         penstock.Store.create(name, capacity="1MiB") as store,
         TrajectoryReader.create(name + "-t", sequences=1, capacity="1MiB") as trainer,
@@ -174,13 +174,13 @@ STRICT = """
 
 
 def said_under_seccomp(act: str, *arguments: str) -> list[str]:
-    """What a process says that does `act` where any system call but read and write kills."""
+    """The output of a process that runs `act` where all system calls but read and write kill it."""
     script = textwrap.dedent(STRICT).replace("ACT", act)
     with subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         cwd=os.path.dirname(__file__),
         stdout=subprocess.PIPE,
-        # Else a thread of NumPy's keeps the process, when its first has been killed.
+        # Otherwise a thread of NumPy's keeps the process alive when its main thread is killed.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     ) as process:
         assert process.stdout is not None

@@ -1,5 +1,5 @@
-"""Reservations: the commit never depends on what still refers to the room, and nothing that is
-left over of it reaches the object. On every CPython, under a debugger, and beside other threads."""
+"""Reservations: the commit does not depend on remaining references to the room, and writes through
+them do not reach the object. On every CPython, under a debugger, and beside other threads."""
 
 # ruff: noqa: PT012, PT031 (what warns or raises is the end of a block)
 
@@ -30,7 +30,7 @@ from penstock import _reservation
 
 LONG = 30.0
 KIB = 1 << 10
-# Private memory that is copied in; pages that are moved, in the middle of others' and their own.
+# Copied in from private memory; moved as pages, among pages of others or alone.
 SIZES = [64, 100 * KIB, 300 * KIB, (5 << 20) + 12345]
 
 
@@ -67,7 +67,7 @@ WAYS = [kept_view, kept_in_a_list, kept_tensor, kept_memoryview]
 
 
 def write(kept: Any, value: int) -> None:
-    """By its address: whether an array says that it is read-only is not the question."""
+    """Through its address: the array's read-only flag is not what is tested."""
     if hasattr(kept, "fill_"):
         kept.fill_(value)
     elif isinstance(kept, np.ndarray) and not kept.flags.writeable:
@@ -81,7 +81,7 @@ def write(kept: Any, value: int) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keep", WAYS)
-def test_what_is_left_over_can_not_change_the_object(
+def test_a_leftover_view_can_not_change_the_object(
     store: penstock.Store, other: penstock.Store, keep: Callable[[Any], Any], size: int
 ) -> None:
     with store.reserve("x", shape=size, dtype=np.uint8) as room:
@@ -104,7 +104,7 @@ def test_the_room_itself_is_read_only_afterwards_and_reads_the_object(
     store: penstock.Store, size: int
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it is in order that the name of the block is left
+        warnings.simplefilter("error")  # a leftover name of the block is allowed
         with store.reserve("x", shape=(size,), dtype=np.uint8) as room:
             room[:] = 7
     assert (room == 7).all()
@@ -159,7 +159,7 @@ def test_buffers(store: penstock.Store, other: penstock.Store, size: int) -> Non
         kept[:] = 8
     kept[:] = 9
     assert other.get_copy("y") == bytes([8]) * size
-    # NumPy lets go of the buffer here, and keeps the memory and its owner.
+    # NumPy releases the buffer here, and keeps the memory and its owner.
     with store.reserve("z", size) as buffer:
         kept = np.ndarray(size, np.uint8, buffer=buffer)
         kept[:] = 8
@@ -168,7 +168,7 @@ def test_buffers(store: penstock.Store, other: penstock.Store, size: int) -> Non
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_views_that_outlive_the_block_are_told_of(store: penstock.Store, size: int) -> None:
+def test_views_that_outlive_the_block_are_reported(store: penstock.Store, size: int) -> None:
     with (
         pytest.warns(ResourceWarning, match="outlives its commit") as caught,
         store.reserve("x", shape=(size,), dtype=np.uint8) as room,
@@ -236,7 +236,7 @@ def test_debuggers_and_locals(store: penstock.Store, size: int) -> None:
 
 
 def test_no_reference_is_counted(store: penstock.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither when it runs, nor anywhere in the sources."""
+    """Neither at run time, nor anywhere in the sources."""
 
     def refuse(_: object) -> int:
         raise AssertionError("a reference count was asked for")
@@ -264,7 +264,7 @@ def test_no_reference_is_counted(store: penstock.Store, monkeypatch: pytest.Monk
 def test_a_thread_that_never_stops_writing(
     store: penstock.Store, other: penstock.Store, size: int
 ) -> None:
-    """What it writes before the commit is in the object or not; nothing that it writes later is."""
+    """Writes before the commit are in the object or not; later ones never are."""
     target: list[Any] = [np.zeros(size, np.uint8)]
     passes = 0
     is_over = threading.Event()
@@ -298,7 +298,7 @@ def test_a_thread_that_never_stops_writing(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_abort_frees_the_room_whatever_refers_to_it(store: penstock.Store, size: int) -> None:
+def test_an_abort_frees_the_room_despite_references(store: penstock.Store, size: int) -> None:
     free = store.stats().free_bytes
     kept = []
     with (
@@ -330,7 +330,7 @@ def test_a_refused_commit_leaves_nothing_to_write_into(store: penstock.Store, si
 
 
 @pytest.mark.parametrize("size", [300 * KIB, 3 << 20])
-def test_what_is_left_over_shows_the_object_when_that_is_deleted(
+def test_a_leftover_view_shows_the_object_after_its_deletion(
     store: penstock.Store, size: int
 ) -> None:
     with store.reserve("x", shape=size, dtype=np.uint8) as room:
@@ -345,8 +345,8 @@ def test_what_is_left_over_shows_the_object_when_that_is_deleted(
 
 
 class Interrupts:
-    """KeyboardInterrupt before the line of that number, of those that a file of ours executes: a
-    signal's handler raises between any two of them."""
+    """Raises KeyboardInterrupt before the n-th executed line of our files: a signal's handler
+    raises between any two of them."""
 
     def __init__(self, file: str, line: int) -> None:
         self._file = file
@@ -376,7 +376,7 @@ class Interrupts:
 def test_an_interrupt_at_the_end_of_a_block_leaves_nothing_half_done(
     store: penstock.Store, other: penstock.Store, size: int, fails: bool
 ) -> None:
-    """The object is there whole, or its key and its room are free, though a view is left over."""
+    """The object is whole, or its key and its room are free, though a view is left."""
     for line in itertools.count(1):
         key = f"{line}"
         reservation = store.reserve(key, shape=(size,), dtype="uint8")
@@ -404,7 +404,7 @@ def test_an_interrupt_at_the_end_of_a_block_leaves_nothing_half_done(
     assert line > 10
 
 
-def test_a_reservation_that_is_dropped_frees_its_key_whatever_refers_to_the_room(
+def test_a_dropped_reservation_frees_its_key_despite_references_to_the_room(
     store: penstock.Store, other: penstock.Store
 ) -> None:
     for size in SIZES:
@@ -514,7 +514,7 @@ def test_a_child_can_not_write_into_its_parents_room(store: penstock.Store, size
         child = os.fork()
         if child == 0:
             faulthandler.disable()
-            room[:] = 9  # private, or not there at all
+            room[:] = 9  # private, or not mapped
             os._exit(0)
         os.waitpid(child, 0)
         assert (room == 7).all()
@@ -632,7 +632,7 @@ def test_shapes_are_read_as_numpy_reads_them(store: penstock.Store, shape: Any, 
         ((1,) * 65, "f4", "64 dimensions"),
     ],
 )
-def test_what_is_no_shape_or_dtype_is_refused_in_words(
+def test_invalid_shapes_and_dtypes_are_refused_with_a_reason(
     store: penstock.Store, shape: Any, dtype: Any, sentence: str
 ) -> None:
     with pytest.raises(penstock.InvalidArgument, match=re.escape(sentence)):

@@ -1,5 +1,5 @@
-"""When /dev/shm is full: told how much was asked and how much is there, and none is killed by
-SIGBUS. In a mount namespace with a small tmpfs, so that no other's memory is used up."""
+"""A full /dev/shm: the error has the requested and the available size, and no process dies of
+SIGBUS. In a mount namespace with a small tmpfs, so that no other memory is used up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from peers import needs_a_mount, with_own_shm
 pytestmark = needs_a_mount
 
 
-def test_create_says_how_much_there_is_and_what_to_do():
+def test_create_reports_the_space_and_the_remedy():
     outcome = with_own_shm(
         """
         import os, penstock
@@ -27,12 +27,12 @@ def test_create_says_how_much_there_is_and_what_to_do():
     )
     refusal, fits = outcome.stdout.splitlines()
     assert "could not reserve" in refusal
-    assert "16384 KiB" in refusal  # what there is
+    assert "16384 KiB" in refusal  # the available size
     assert "--shm-size" in refusal
     assert fits == "fits", outcome.stderr
 
 
-def test_a_large_message_that_finds_no_room_is_not_sent_and_hurts_nobody():
+def test_a_large_message_without_room_is_not_sent_and_does_no_harm():
     outcome = with_own_shm(
         """
         import penstock
@@ -58,7 +58,7 @@ def test_a_large_message_that_finds_no_room_is_not_sent_and_hurts_nobody():
 
 
 def test_room_that_others_took_meanwhile():
-    """The ring was reserved at creation: it works on a file system without a byte left."""
+    """The ring was reserved at creation: it works on a file system without a free byte."""
     outcome = with_own_shm(
         """
         import contextlib, penstock

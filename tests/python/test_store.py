@@ -1,5 +1,5 @@
-"""Store from Python: what is put is found whole, what is reserved is written in place, what is read
-is pinned; and what can't be is refused in words."""
+"""Store from Python: put objects are found whole, reservations are written in place, views are
+pinned; and invalid input is refused with a reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store(name: str) -> Iterator[penstock.Store]:
 
 
 def is_settled(store: penstock.Store) -> bool:
-    """Nothing is left, and every byte is accounted for."""
+    """Nothing is staged or in use, and every byte is accounted for."""
     gc.collect()
     store.clear()
     stats = store.stats()
@@ -87,7 +87,7 @@ def test_misses(store: penstock.Store) -> None:
 
 
 def test_a_lookup_that_pins_or_gives_the_default_itself(store: penstock.Store) -> None:
-    """As `dict.get` does, also for what is false, and for objects that are empty."""
+    """Like `dict.get`, also for false values and empty objects."""
     for default in (None, False, 0, "", [], object()):
         assert store.get("nothing", default=default) is default
         assert store.get("nothing", default) is default
@@ -484,7 +484,7 @@ def test_threads(store: penstock.Store) -> None:
     assert adds_up(store)
 
 
-def test_it_is_shown(store: penstock.Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_repr_and_stats(store: penstock.Store, capsys: pytest.CaptureFixture[str]) -> None:
     from penstock.cli.main import main
 
     store.put("x", 1)

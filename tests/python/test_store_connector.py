@@ -1,5 +1,5 @@
-"""Batches on a store by threads without Python: copies in and out, locks that pin, what a fork, an
-end and a death leave. LMCache's own tests of what it asks are in tests/real/lmcache."""
+"""Batches on a store by threads without Python: copies in and out, locks that pin, and the effects
+of a fork, a close and a death. LMCache's own tests of its interface are in tests/real/lmcache."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def connector(store: penstock.Store) -> Iterator[Connector]:
 
 
 def outcome(connector: Connector, number: int) -> tuple[bool, str, list[bool]]:
-    """Of one batch, the only one under way."""
+    """The outcome of the only batch under way."""
     assert select.select([connector.event_fd()], [], [], WITHIN)[0], "no outcome in time"
     ((found, ok, error, done),) = connector.drain_completions()
     assert found == number
     return ok, error, done
 
 
-def test_what_is_set_can_be_got(connector: Connector) -> None:
+def test_a_value_that_was_set_is_got(connector: Connector) -> None:
     values = [os.urandom(size) for size in (0, 1, 4096, 1 << 20)]
     keys = [f"key-{at}" for at in range(len(values))]
     done = outcome(connector, connector.submit_batch_set(keys, values))
@@ -103,10 +103,10 @@ def test_a_lock_pins_until_it_is_unlocked_as_often(
     assert store.stats().in_use == 1
     connector.unlock(["key", "none"])
     assert store.stats().in_use == 0
-    connector.unlock(["key"])  # once too often: nothing
+    connector.unlock(["key"])  # once more: no effect
 
 
-def test_what_is_locked_is_got_though_it_was_deleted(
+def test_a_locked_key_is_readable_after_its_deletion(
     connector: Connector, store: penstock.Store
 ) -> None:
     store.put_bytes("key", b"value")
@@ -147,7 +147,7 @@ def test_a_key_that_another_writes_is_waited_for(
     assert store.get_copy("key") == b"other"
 
 
-def test_close_drops_what_waits_and_releases_what_is_locked(
+def test_close_drops_queued_batches_and_releases_locks(
     connector: Connector, store: penstock.Store
 ) -> None:
     store.put_bytes("key", b"x")
@@ -158,7 +158,7 @@ def test_close_drops_what_waits_and_releases_what_is_locked(
     connector.close()
     connector.close()
     assert store.stats().in_use == 0
-    memory.append(0)  # nothing holds it any more: a bytearray with a view refuses
+    memory.append(0)  # fails while a view of the bytearray exists
     with pytest.raises(penstock.Closed):
         connector.submit_batch_exists(["key"])
     with pytest.raises(penstock.Closed):
@@ -213,7 +213,7 @@ def test_a_store_that_was_closed_is_no_miss(connector: Connector, store: penstoc
         assert "closed" in error
 
 
-def test_a_forked_child_is_told_and_ends_in_peace(connector: Connector) -> None:
+def test_a_forked_child_is_refused_and_ends_in_good_order(connector: Connector) -> None:
     child = os.fork()
     if child == 0:
         try:
@@ -274,7 +274,7 @@ def test_death_releases_its_locks_and_leaves_the_objects(name: str) -> None:
     assert penstock.inspect.remove_if_abandoned(name, data=True)
 
 
-def test_the_store_of_a_connector_stays_with_what_is_in_it(name: str) -> None:
+def test_the_store_of_a_connector_stays_with_its_objects(name: str) -> None:
     first = PenstockConnector(name, capacity="8MiB")
     outcome(first, first.submit_batch_set(["key"], [b"value"]))
     first.close()

@@ -1,5 +1,5 @@
-"""What the operating system refuses, at each step of a segment's life: the sentence says what
-stands in the way and what to do. Each in a process of its own, some in a mount namespace."""
+"""Refusals of the operating system at each step of a segment's life: the message says what is in
+the way and what to do. Each in its own process, some in a mount namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create(name="test-refused", **options):
 
 
 def tell(script: str, *arguments: str, shell: str = "", mounts: bool = False) -> list[str]:
-    """What the script's calls raised, a line each. `shell` runs before it, in the same process."""
+    """The errors of the script's calls, one a line. `shell` runs before it, in the same process."""
     prefix = ("unshare", "-m") if mounts else ()
     if shell:
         prefix = (*prefix, "sh", "-ec", f'{shell}\nexec "$@"', "sh")
@@ -83,7 +83,7 @@ create("file:/dev/shm/test-refused")
 
 @needs_a_mount
 def test_attaching_without_proc() -> None:
-    """Also where it would wait: nothing that can come would help."""
+    """Also where it would wait: no event could help."""
     lines = tell(
         """
 import asyncio
@@ -241,7 +241,7 @@ tell(lambda: inspect.inspect(sys.argv[1]))
 
 
 @needs_root
-def test_a_segment_of_ones_own_that_may_not_be_opened(name: str) -> None:
+def test_an_own_segment_without_permission(name: str) -> None:
     path = f"/dev/shm/penstock.{name}"
     try:
         [line] = tell(

@@ -1,5 +1,5 @@
-"""Several threads on one handle: nothing is lost or doubled, waiting for one's turn is waiting like
-any other, and close() ends all of it."""
+"""Several threads on one handle: nothing is lost or doubled, waiting for the handle is like any
+other wait, and close() ends all of it."""
 
 # ruff: noqa: PT012 (what raises is a loop, or the end of a block)
 
@@ -96,7 +96,7 @@ def test_a_thread_that_waits_for_its_turn_times_out(pair):
 
 
 def test_no_thread_is_starved_by_busy_ones(pair):
-    """Others send as fast as the ring lets them, and each of our messages gets its turn: in a few
+    """Others send as fast as the ring permits, and each of our messages gets its turn in a few
     milliseconds; it was up to fifteen seconds before long waiters went first."""
     writer, reader = pair
     ends = threading.Event()
@@ -190,7 +190,7 @@ def interrupt_when(is_so) -> Task:
     return Task(interrupt)
 
 
-# 60 ms is what the design allows; the rest is for a machine that has other things to do.
+# 60 ms is the promise; the rest is for busy machines.
 SOON = 1.0
 
 
@@ -264,7 +264,7 @@ def test_ctrl_c_gets_out_of_waiting_for_ones_turn(pair):
 
 @pytest.fixture
 def on_alarm():
-    """Sets what a SIGUSR1 does, for the length of the test."""
+    """Set the handler of SIGUSR1 for the length of the test."""
     before = signal.getsignal(signal.SIGUSR1)
 
     def handle(function) -> None:
@@ -290,7 +290,7 @@ def test_a_signal_handler_runs_during_a_wait_and_the_wait_goes_on(pair, on_alarm
     sender.outcome()
 
 
-def test_a_signal_handler_on_the_handle_that_waits_is_told_so(pair, on_alarm):
+def test_a_signal_handler_is_refused_on_the_handle_that_waits(pair, on_alarm):
     _, reader = pair
     on_alarm(reader.recv)
     sender = signal_when(lambda: reader.stats().waits > 0)
@@ -338,7 +338,7 @@ def test_daemon_threads_that_wait_do_not_disturb_the_end(name, wait):
 
 
 def test_handles_left_open_are_closed_at_the_end(name):
-    """The others are told of a close, not of a death; and nothing stays in /dev/shm."""
+    """Peers get Closed, not PeerDied; and nothing stays in /dev/shm."""
     with Broadcast.create(name, readers=1) as writer:
         outcome = run_script(
             """

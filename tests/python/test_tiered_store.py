@@ -1,5 +1,5 @@
-"""TieredStore from Python: what the first tier has not is had from the second, whole and as it was;
-what a server does or fails to do is a miss, counted or told, and never holds up the first tier."""
+"""TieredStore from Python: objects missing in the first tier come from the second, whole and
+unchanged; a server's failures are misses, counted or reported, and never block the first tier."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def make(name: str, server: RedisServer) -> Iterator[Make]:
-    """Machines, each of which is a store with a name of its own, behind all of them one server."""
+    """Machines, each a store with its own name, in front of one server."""
     made: list[penstock.TieredStore] = []
 
     def machine(capacity: str = "4MiB", codec: Any = None, **options: Any) -> penstock.TieredStore:
@@ -76,7 +76,7 @@ def make(name: str, server: RedisServer) -> Iterator[Make]:
 
 
 @pytest.mark.parametrize("policy", ["write_back", "write_through"])
-def test_what_one_machine_puts_another_gets(make: Make, policy: str) -> None:
+def test_one_machines_object_is_read_by_another(make: Make, policy: str) -> None:
     here, there = make(policy=policy), make()
     value = {"tokens": np.arange(50_000), "text": "x", "none": None}
     assert here.put("a", value, meta={"layer": 3}) is True
@@ -95,10 +95,10 @@ def test_what_one_machine_puts_another_gets(make: Make, policy: str) -> None:
     assert here.stats().written == 2
     assert here.stats().written_bytes == there.stats().fetched_bytes
     there.get_copy("a")
-    assert there.stats().hits == 2  # it lies in the first tier now
+    assert there.stats().hits == 2  # now in the first tier
 
 
-def test_what_was_evicted_comes_back(make: Make) -> None:
+def test_an_evicted_object_is_fetched(make: Make) -> None:
     store = make(capacity="1MiB", policy="write_through")
     for number in range(40):
         store.put(str(number), np.full(60_000, number, np.uint8))
@@ -163,7 +163,7 @@ def test_reservations(make: Make, server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 1 << 20])
-def test_what_outlives_a_reservation_reaches_neither_tier(make: Make, size: int) -> None:
+def test_writes_after_a_reservation_reach_neither_tier(make: Make, size: int) -> None:
     here, there = make(policy="write_through"), make()
     with pytest.warns(ResourceWarning, match="outlives"), here.reserve("z", size) as buffer:  # noqa: PT031
         kept = np.frombuffer(buffer, np.uint8)
@@ -200,7 +200,7 @@ def test_misses(make: Make) -> None:
     assert store.first.stats().misses == 4
 
 
-def test_what_is_deleted_is_gone_from_both(make: Make, server: RedisServer) -> None:
+def test_deletion_empties_both_tiers(make: Make, server: RedisServer) -> None:
     here, there = make(policy="write_through"), make()
     here.put_bytes("x", bytes(100_000))
     assert "x" not in there.first
@@ -222,7 +222,7 @@ def test_a_reader_neither_writes_nor_removes(make: Make, server: RedisServer) ->
     assert reader.close() == NOTHING
 
 
-def test_a_time_to_live_is_told_to_the_server(make: Make, server: RedisServer) -> None:
+def test_a_time_to_live_is_set_at_the_server(make: Make, server: RedisServer) -> None:
     make(policy="write_through", ttl=3600).put("x", 1)
     assert 3500 <= int(server.say("TTL", "penstock:o:x")[1:]) <= 3600
 
@@ -251,7 +251,7 @@ def test_the_store_is_the_first_tier_from_then_on(name: str, server: RedisServer
             assert tiered.put("both", 3)
             assert sorted(store.keys()) == ["before", "both", "here only"]
             assert store.look("both").state == "hit"
-            store.close()  # is the tiered store's to do
+            store.close()  # owned by the tiered store
             assert not store.closed
             assert store.get_copy("both") == 3
             with pytest.raises(penstock.Busy, match="another tiered store"):
@@ -291,7 +291,7 @@ def test_a_store_that_others_are_using_is_not_taken_over(name: str, server: Redi
         waiting.start()
 
         def is_busy() -> bool:
-            # By a URL that can't be, so that it fails also before the thread is in its call.
+            # With an impossible URL, so that it fails even before the thread is in its call.
             try:
                 penstock.TieredStore(store, "http://host")
             except penstock.Busy as error:
@@ -327,7 +327,7 @@ def test_an_outage_is_a_miss_and_counted(make: Make, server: RedisServer) -> Non
     server.start()
     assert store.flush(WITHIN) == NOTHING
     assert store.stats().circuit == "closed"
-    assert len(server.names()) == 20  # it has forgotten "x"
+    assert len(server.names()) == 20  # "x" was dropped
 
 
 def test_a_server_that_comes_late_is_found(make: Make, server: RedisServer) -> None:
@@ -339,28 +339,28 @@ def test_a_server_that_comes_late_is_found(make: Make, server: RedisServer) -> N
     assert server.names() == ["penstock:o:x"]
 
 
-def test_a_server_that_hangs_holds_up_nobody(make: Make, server: RedisServer) -> None:
+def test_a_server_that_hangs_blocks_no_caller(make: Make, server: RedisServer) -> None:
     store = make(request_timeout=0.2, connect_timeout=0.2)
     with server.hanging():
-        assert store.get_copy("nothing", None) is None  # which costs the timeout
+        assert store.get_copy("nothing", None) is None  # costs the timeout
         assert store.stats().timeouts == 1
         begin = time.monotonic()
         for number in range(200):
             store.put(str(number), number)
             assert store.get_copy(str(number)) == number
             assert store.get_copy("nothing", None) is None
-        assert time.monotonic() - begin < 200 * 0.2 / 10  # not one in ten was waited for
+        assert time.monotonic() - begin < 200 * 0.2 / 10  # less than one in ten waited
         assert store.stats().skipped == 200
     assert store.flush(WITHIN) == NOTHING
     assert len(server.names()) == 200
 
 
-def test_write_through_says_what_the_second_tier_has_not(make: Make, server: RedisServer) -> None:
+def test_write_through_reports_what_the_second_tier_lacks(make: Make, server: RedisServer) -> None:
     store = make(policy="write_through")
     server.kill()
     with pytest.raises(penstock.PeerDied, match=server.path):
         store.put_bytes("x", bytes(1000))
-    assert store.get_copy("x") == bytes(1000)  # the first has it
+    assert store.get_copy("x") == bytes(1000)  # in the first tier
     with pytest.raises(ConnectionError), store.reserve("y", shape=(8,), dtype="int32") as room:
         room[...] = 5
     assert not room.flags.writeable
@@ -372,19 +372,19 @@ def test_write_through_says_what_the_second_tier_has_not(make: Make, server: Red
     del room
 
 
-def test_what_the_server_refuses_is_told(make: Make, server: RedisServer) -> None:
+def test_a_servers_refusal_is_reported(make: Make, server: RedisServer) -> None:
     server.say("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(penstock.Error, match="OOM"):
         make(policy="write_through").put("x", 1)
     back = make()
     assert back.put("y", 1)
     assert back.flush(WITHIN).dropped == 1
-    assert back.flush(WITHIN) == NOTHING  # it is told once
+    assert back.flush(WITHIN) == NOTHING  # reported once
     assert back.stats().dropped == 1
     assert back.stats().circuit == "closed"
 
 
-def test_what_waits_is_bounded(make: Make, server: RedisServer) -> None:
+def test_the_backlog_is_bounded(make: Make, server: RedisServer) -> None:
     store = make(max_inflight=10_500)
     waiting = make(max_inflight="10KiB", when_full="wait", full_timeout=WITHIN)
     with server.hanging():
@@ -408,7 +408,7 @@ def test_what_waits_is_bounded(make: Make, server: RedisServer) -> None:
 # ---- close and flush
 
 
-def test_close_tells_what_was_not_written(make: Make, server: RedisServer) -> None:
+def test_close_reports_unwritten_objects(make: Make, server: RedisServer) -> None:
     store = make()
     with server.hanging():
         for number in range(5):
@@ -429,7 +429,7 @@ def test_close_tells_what_was_not_written(make: Make, server: RedisServer) -> No
             call()
 
 
-def test_close_writes_what_waits(make: Make, server: RedisServer) -> None:
+def test_close_writes_the_backlog(make: Make, server: RedisServer) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with make() as store:
@@ -438,7 +438,7 @@ def test_close_writes_what_waits(make: Make, server: RedisServer) -> None:
     assert len(server.names()) == 50
 
 
-def test_a_block_warns_of_what_it_could_not_write(
+def test_a_block_warns_of_unwritten_objects(
     make: Make, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(penstock.TieredStore.close, "__defaults__", (0,))
@@ -450,7 +450,7 @@ def test_a_block_warns_of_what_it_could_not_write(
 
 
 @pytest.mark.parametrize("what", ["get", "in", "put", "delete", "flush", "commit"])
-def test_close_ends_what_waits_in_other_threads(make: Make, server: RedisServer, what: str) -> None:
+def test_close_ends_waits_of_other_threads(make: Make, server: RedisServer, what: str) -> None:
     store = make(policy="write_back" if what == "flush" else "write_through")
     store.put("deleted", 1)
     store.flush()
@@ -500,7 +500,7 @@ def test_close_ends_what_waits_in_other_threads(make: Make, server: RedisServer,
 
 @pytest.mark.parametrize("what", ["get", "in", "put", "delete", "flush", "close"])
 def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
-    """In a process of its own, whose main thread waits for a server that hangs."""
+    """In its own process, whose main thread waits for a server that hangs."""
     script = """
         import os, signal, sys, threading, time
         import penstock
@@ -552,7 +552,7 @@ def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
     assert process.returncode == 0
 
 
-def test_the_end_of_the_interpreter_writes_what_waits(name: str, server: RedisServer) -> None:
+def test_the_end_of_the_interpreter_writes_the_backlog(name: str, server: RedisServer) -> None:
     script = """
         import sys, penstock
         name, url = sys.argv[1:]
@@ -566,7 +566,7 @@ def test_the_end_of_the_interpreter_writes_what_waits(name: str, server: RedisSe
     assert sum(":o:" in key for key in server.names()) == 30
 
 
-def test_the_end_of_the_interpreter_warns_of_what_it_could_not(
+def test_the_end_of_the_interpreter_warns_of_unwritten_objects(
     name: str, server: RedisServer
 ) -> None:
     script = """
@@ -617,7 +617,7 @@ def test_the_end_of_the_interpreter_warns_of_what_it_could_not(
         ({"prefix": 3}, TypeError, "prefix must be a str"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_impossible_options_are_refused(
     name: str,
     server: RedisServer,
     options: dict[str, Any],
@@ -627,7 +627,7 @@ def test_what_cannot_be_is_refused(
     with penstock.Store.create(name, capacity="1MiB") as store:
         with pytest.raises(error, match=sentence):
             penstock.TieredStore(store, **{"urls": server.url, **options})
-        assert store.put("x", 1)  # it is the caller's
+        assert store.put("x", 1)  # still the caller's
 
 
 def test_a_build_without_redis_says_so(name: str) -> None:
@@ -666,7 +666,7 @@ def test_bad_input(make: Make, server: RedisServer, name: str) -> None:
     assert server.names() == []
 
 
-def test_what_does_not_fit_here_is_a_miss_and_counted(make: Make) -> None:
+def test_an_object_too_large_for_the_first_tier_is_a_counted_miss(make: Make) -> None:
     here, there = make(capacity="4MiB", policy="write_through"), make(capacity="1MiB")
     here.put_bytes("large", bytes(2 << 20))
     with pytest.raises(penstock.NotFound):
@@ -734,7 +734,7 @@ def test_other_threads_run_while_one_waits(make: Make, server: RedisServer) -> N
     waiting.join()
 
 
-def test_a_fork_is_told(make: Make, server: RedisServer) -> None:
+def test_a_forked_child_is_refused(make: Make, server: RedisServer) -> None:
     store = make()
     store.put("x", 1)
     pid = os.fork()
@@ -754,8 +754,8 @@ def test_a_fork_is_told(make: Make, server: RedisServer) -> None:
                 with pytest.raises(penstock.WrongProcess, match="parent"):
                     call()
             assert "parent" in repr(store)
-            assert store.first.get_copy("x") == 1  # which attaches anew
-            store.close()  # nothing
+            assert store.first.get_copy("x") == 1  # attaches anew
+            store.close()  # no effect
             with penstock.TieredStore(store.first, server.url, **PATIENT) as own:
                 assert own.get_copy("x") == 1
             del store, own, call
@@ -772,7 +772,7 @@ def threads_here() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def test_what_is_dropped_leaves_nothing(name: str, server: RedisServer) -> None:
+def test_dropped_handles_leave_nothing(name: str, server: RedisServer) -> None:
     before = threads_here()
     for turn in range(3):
         store = penstock.Store.create(name, capacity="1MiB")
@@ -784,7 +784,7 @@ def test_what_is_dropped_leaves_nothing(name: str, server: RedisServer) -> None:
         with tiered.get("x") as kept:
             pass
         if turn == 1:
-            del store  # whichever goes first
+            del store  # in either order
         del tiered
         assert gone() is None
         if turn != 1:
@@ -805,11 +805,11 @@ def test_views_outlive_the_tiers(make: Make) -> None:
         assert (found == np.arange(1000)).all()
     reservation = here.reserve("y", 10)
     here.close()
-    with pytest.raises(penstock.Cancelled):  # it reaches the first tier, which is left then
+    with pytest.raises(penstock.Cancelled):  # reaches only the first tier
         reservation.commit()
 
 
-def test_it_is_shown(make: Make) -> None:
+def test_its_repr_and_stats(make: Make) -> None:
     store = make()
     store.put_bytes("x", bytes(10))
     store.flush()

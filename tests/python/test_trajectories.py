@@ -26,7 +26,7 @@ LONG = 20.0
 
 
 def make_group(number: int, lengths: list[int], **fields: Any) -> TrajectoryGroup:
-    """Token t of sequence s is number * 10_000 + s * 1000 + t, and says so in every column."""
+    """Token t of sequence s is number * 10_000 + s * 1000 + t, in every column."""
     tokens = [
         np.arange(length, dtype=np.int32) + number * 10_000 + s * 1000
         for s, length in enumerate(lengths)
@@ -74,7 +74,7 @@ def test_the_last_environment_ends_the_stream_where_that_was_agreed_on(name: str
             reader.next_batch(timeout=LONG)
 
 
-def test_groups_are_set_aside_and_come_back(name: str) -> None:
+def test_groups_become_dead_letters_and_are_requeued(name: str) -> None:
     with (
         TrajectoryReader.create(name, sequences=4, max_deliveries=1) as reader,
         TrajectoryWriter.attach(name) as writer,
@@ -108,7 +108,7 @@ def test_good_groups_of_a_bad_batch_are_trained_on(name: str, limit: int) -> Non
         writer.put(make_group(0, [2] * 2, instance_id="bad"))
         writer.put(make_group(1, [2] * 2))
         trained: list[str | None] = []
-        for number in range(2, 7):  # others come meanwhile
+        for number in range(2, 7):  # others arrive meanwhile
             writer.put(make_group(number, [2] * 2))
             batch = reader.next_batch(layout="groups", timeout=LONG)
             if "bad" in ids(batch):
@@ -252,7 +252,7 @@ def test_a_group_that_arrived_equals_the_one_that_was_put(
             assert read == group
             assert read.env_id == fields.get("env_id")
             assert (read.environment, read.environment_id) == ("env", 7)
-        writer.put(read)  # and once more
+        writer.put(read)  # again
         with reader.next_batch(2, layout="groups", timeout=LONG) as batch:
             assert batch.groups == (group,)
     other = TrajectoryGroup([[1, 2], [3]], **{**fields, "group_overrides": {"x": np.arange(2)}})
@@ -273,7 +273,7 @@ def test_tensors_among_the_values_of_a_group(reader: TrajectoryReader) -> None:
             assert batch.groups == (group,)
 
 
-def test_what_can_be_gone_through_only_once_is_a_column_too(reader: TrajectoryReader) -> None:
+def test_an_iterator_is_a_column_too(reader: TrajectoryReader) -> None:
     lists: dict[str, Any] = {
         "masks": [[-100, 2], [3]],
         "scores": [0.5, 1.0],
@@ -305,7 +305,7 @@ def test_what_can_be_gone_through_only_once_is_a_column_too(reader: TrajectoryRe
 
 
 @pytest.mark.parametrize("env_id", ["3", 3.0, [3]])
-def test_what_is_no_env_id(env_id: Any) -> None:
+def test_invalid_env_ids_are_refused(env_id: Any) -> None:
     with pytest.raises(penstock.InvalidArgument, match="env_id"):
         TrajectoryGroup([[1]], env_id=env_id)
 
@@ -326,7 +326,7 @@ def test_a_column_that_no_array_can_hold_is_left_out(reader: TrajectoryReader, l
         assert name not in batch
         with pytest.raises(AttributeError, match=name):
             getattr(batch, name)
-    assert batch.groups[1].distill_logprobs is not None  # it is there all the same
+    assert batch.groups[1].distill_logprobs is not None  # present nevertheless
     batch.nack()
     with pytest.raises(penstock.InvalidArgument, match="another number of values"):
         reader.next_batch(2, columns=["tokens", "distill_logprobs"], timeout=LONG)
@@ -411,7 +411,7 @@ def test_arrays_of_the_caller(reader: TrajectoryReader) -> None:
         with pytest.raises(penstock.TooLarge, match="'masks'"):
             reader.next_batch(out={"masks": masks[:, :4]}, pad_to=8, timeout=LONG)
         batch = reader.next_batch(out={"tokens": tokens, "masks": masks}, pad_to=8, timeout=LONG)
-        assert not batch.redelivered.any()  # the arrays were too small, and nothing was taken
+        assert not batch.redelivered.any()  # the arrays were too small: nothing was taken
         assert batch.tokens.data_ptr() == tokens.data_ptr()
         assert np.shares_memory(batch.masks, masks)
         assert tokens[0, :4].tolist() == [10_000, 10_001, 10_002, 0]
@@ -512,7 +512,7 @@ def test_credit_and_staleness(name: str) -> None:
         assert environment.waiting_groups == 0
 
 
-def test_next_batch_says_what_is_waiting(reader: TrajectoryReader) -> None:
+def test_a_timeout_of_next_batch_reports_what_is_queued(reader: TrajectoryReader) -> None:
     with TrajectoryWriter.attach(reader.name, environment="odd") as writer:
         for number in range(3):
             writer.put(make_group(number, [1, 1, 1]))

@@ -1,5 +1,5 @@
-"""Users whose segments are attached to, replaced and unpickled; and that a look at another
-user's does no harm, whatever that user does with the file."""
+"""The users whose segments are attached to, replaced and unpickled; and that inspecting another
+user's segment does no harm, whatever that user does with the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KINDS: dict[str, str] = {
     "store": "penstock.Store.create(name, persistent=True)",
     "trajectories": "penstock.trajectories.TrajectoryReader.create(name, sequences=1)",
 }
-# Each way of attaching there is, and what is there for it.
+# Each way of attaching, and what must exist for it.
 ATTACH: dict[str, tuple[str, Callable[..., Any]]] = {
     "broadcast": (
         KINDS["broadcast"],
@@ -67,7 +67,7 @@ def path_of(name: str) -> Path:
 
 
 class Stranger:
-    """A process of another user's. The script has `name`, and says "ready" when it is."""
+    """A process of another user. Its script has `name`, and prints "ready"."""
 
     def __init__(self, script: str, name: str) -> None:
         head = f"""
@@ -105,7 +105,7 @@ def wait():
 
 @pytest.fixture
 def stranger(name: str) -> Iterator[Callable[[str], Stranger]]:
-    """Makes processes of another user's, and ends them with what they left under the name."""
+    """Make processes of another user, and end them with all that they left under the name."""
     made: list[Stranger] = []
 
     def make(script: str) -> Stranger:
@@ -146,7 +146,7 @@ def test_another_users_is_refused_at_once_and_had_by_owner(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_handle_names_a_segment_and_vouches_for_nobody(
+def test_a_handle_names_a_segment_and_grants_no_trust(
     kind: str, name: str, stranger: Callable[[str], Stranger]
 ) -> None:
     _, attach = ATTACH[{"trajectories": "trainer"}.get(kind, kind)]
@@ -161,7 +161,7 @@ def test_a_handle_names_a_segment_and_vouches_for_nobody(
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["thread", "task"])
-def test_who_waits_for_a_name_does_not_get_a_strangers(
+def test_a_wait_for_a_name_does_not_end_with_another_users_segment(
     is_async: bool, name: str, stranger: Callable[[str], Stranger]
 ) -> None:
     squatter = stranger(f"ready()\nwait()\nheld = {KINDS['broadcast']}\nwait()")
@@ -232,7 +232,7 @@ def test_a_squatted_name_is_neither_taken_nor_joined(
 ) -> None:
     squatter = stranger(f"held = {KINDS[kind]}\nready()\nwait()")
     squatter.await_ready()
-    squatter.kill()  # no one is attached any more
+    squatter.kill()  # the segment has no participant any more
     before = path_of(name).stat().st_ino
     creates = {
         "broadcast": lambda **options: Broadcast.create(name, readers=1, **options),
@@ -247,7 +247,7 @@ def test_a_squatted_name_is_neither_taken_nor_joined(
         assert f"the name is taken by {path_of(name)}" in str(error.value)
     assert path_of(name).stat().st_ino == before
     with contextlib.ExitStack() as stack:
-        if kind == "store":  # persistent, but without objects
+        if kind == "store":  # persistent, but empty
             with pytest.raises(penstock.AlreadyExists):
                 Queue.create(name, owner=STRANGER)
         stack.enter_context(creates[kind](owner=STRANGER))
@@ -265,7 +265,7 @@ def test_a_pool_of_a_strangers_is_not_taken_over(
 
 
 def test_the_rule_is_one_for_every_user(name: str) -> None:
-    """Root's segment, opened up by its mode, and a user who does or does not trust root."""
+    """Root's segment, made accessible by its mode, and a user who does or does not trust root."""
     script = """
 import os, sys
 import penstock
@@ -330,23 +330,23 @@ def test_an_owner_is_a_user(owner: Any, words: str, name: str) -> None:
         assert words in str(error.value)
 
 
-# --- what a squatter can do to passers-by --------------------------------------------------------
+# --- squatters against other processes -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "trap",
     [
-        # Every lock there is, so that a process that joins would wait for it.
+        # Every lock, so that a joining process would wait.
         "file = os.open(path, os.O_RDWR); fcntl.lockf(file, fcntl.LOCK_EX)",
-        # A lease: an open of the file would wait until it is given up, for 45 s.
+        # A lease: an open of the file would wait for its end, for 45 s.
         "file = os.open(path, os.O_RDWR); fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)",
     ],
     ids=["locks", "lease"],
 )
-def test_a_squatter_keeps_nobody_waiting(
+def test_a_squatter_blocks_no_caller(
     trap: str, name: str, stranger: Callable[[str], Stranger]
 ) -> None:
-    # A lease that is asked for is a signal, which by default ends its holder.
+    # A break of the lease is a signal, which by default ends its holder.
     script = f"""
 import signal
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -389,7 +389,7 @@ def test_a_planted_fifo_is_never_opened(name: str) -> None:
         path_of(name).unlink()
 
 
-# With accounts of some MiB, so that a look at them takes a while.
+# With megabytes of statistics, so that an inspection takes a while.
 LARGE: dict[str, str] = {
     "broadcast": 'penstock.Broadcast.create(name, readers=1, large="32GiB")',
     "queue": "penstock.Queue.create(name, slots=1 << 16)",
@@ -437,7 +437,7 @@ print(sorted(told), file=sys.stderr)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cutting_a_file_short_harms_nobody_who_looks_at_it(
+def test_truncating_a_file_harms_no_inspection(
     kind: str, name: str, stranger: Callable[[str], Stranger]
 ) -> None:
     stranger(FLIP.format(make=LARGE[kind])).await_ready()
@@ -473,7 +473,7 @@ def test_root_still_sees_another_users_segment_whole(
     assert not path_of(name).exists()
 
 
-def test_what_another_user_left_with_data_is_kept(
+def test_another_users_abandoned_data_is_kept(
     name: str, stranger: Callable[[str], Stranger]
 ) -> None:
     one = stranger("held = penstock.Queue.create(name)\nfor i in range(7): held.put(i)\nready()")

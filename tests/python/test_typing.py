@@ -1,5 +1,5 @@
-"""The types that users see: a program that uses everything is clean under mypy --strict, and one
-that gets it wrong is not."""
+"""The types that users see: a correct program is clean under mypy --strict, and a wrong one is
+not."""
 
 from __future__ import annotations
 

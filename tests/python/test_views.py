@@ -1,5 +1,5 @@
-"""Reading in place and writing in place: what may be touched, for how long, and what becomes of
-arrays that are kept for longer than that."""
+"""Reading and writing in place: what may be touched, for how long, and what happens to arrays that
+are kept for longer."""
 
 # ruff: noqa: PT012, PT031 (what raises is a loop, or the end of a block)
 
@@ -258,8 +258,8 @@ def test_the_buffer_of_a_loan_ends_with_its_block(pair):
 
 
 @pytest.mark.parametrize("size", [800, 3 * MIB])
-def test_an_array_that_outlives_its_loan_can_not_touch_what_was_sent(pair, size):
-    """Nor what is sent later: it has memory of its own from the end of the block on."""
+def test_an_array_that_outlives_its_loan_can_not_touch_the_message(pair, size):
+    """Nor later messages: it has private memory from the end of the block on."""
     writer, reader = pair
     with pytest.warns(ResourceWarning, match="outlives its block"), writer.loan(size) as buf:
         array = np.frombuffer(buf, np.uint8)
@@ -271,14 +271,14 @@ def test_an_array_that_outlives_its_loan_can_not_touch_what_was_sent(pair, size)
         array[:] = 9
         assert reader.recv_bytes(timeout=0) == bytes(1000)
     assert (array == 9).all()
-    with writer.loan(size) as buf:  # and later loans are loans again
+    with writer.loan(size) as buf:  # later loans work
         np.frombuffer(buf, np.uint8)[:] = 3
     assert reader.recv_bytes(timeout=0) == bytes([3]) * size
 
 
 @pytest.mark.parametrize("size", [800, 3 * MIB])
 def test_an_array_that_refers_to_a_loan_without_an_export_is_cut_off_too(pair, size):
-    """NumPy lets go of the buffer that it is given here, and keeps its owner."""
+    """NumPy releases the buffer here, and keeps its owner."""
     writer, reader = pair
     with pytest.warns(ResourceWarning, match="outlives its block"), writer.loan(size) as buf:
         array = np.ndarray(size, np.uint8, buffer=buf)
@@ -291,7 +291,7 @@ def test_an_array_that_refers_to_a_loan_without_an_export_is_cut_off_too(pair, s
         assert reader.recv_bytes(timeout=0) == bytes(size)
 
 
-def test_a_slice_that_outlives_its_loan_keeps_what_it_held(pair):
+def test_a_slice_that_outlives_its_loan_keeps_its_bytes(pair):
     writer, reader = pair
     with pytest.warns(ResourceWarning), writer.loan(10) as buf:
         buf[:] = b"0123456789"
@@ -301,7 +301,7 @@ def test_a_slice_that_outlives_its_loan_keeps_what_it_held(pair):
     assert reader.recv_bytes(timeout=0) == b"0123456789"
 
 
-def test_an_array_of_a_dropped_loan_can_not_touch_what_is_sent_later(pair):
+def test_an_array_of_a_dropped_loan_can_not_touch_later_messages(pair):
     writer, reader = pair
     with (
         pytest.raises(ZeroDivisionError),
@@ -365,7 +365,7 @@ def test_closing_the_writer_in_the_block_drops_the_loan(pair):
     writer, reader = pair
     with pytest.raises(penstock.Closed), writer.loan(4) as buf:
         writer.close()
-        buf[:] = b"loan"  # still memory, just no message any more
+        buf[:] = b"loan"  # still memory, but no message
     with pytest.raises(penstock.Closed):
         reader.recv(timeout=0)
 

@@ -1,5 +1,5 @@
-"""PenstockMPConnector, driven as vLLM's scheduler and workers drive it: what one engine computed
-another finds, bit for bit; nothing half-computed is stored; what fails is told."""
+"""PenstockMPConnector, driven as by vLLM's scheduler and workers: what one engine computed another
+finds, bit for bit; nothing half-computed is stored; failures are reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def cache_config(windows: tuple[int | None, ...] = (None,), block_size: int = BL
 
 
 class Engine:
-    """A scheduler and its workers, as far as a connector sees them."""
+    """A scheduler and its workers, as a connector sees them."""
 
     def __init__(self, pool: str, engine_id: str, ranks: int = 1, **options: Any) -> None:
         from penstock.integrations.vllm.connector import KVConnectorRole
@@ -75,7 +75,7 @@ class Engine:
         self.failed: set[int] = set()
 
     def start(self, request: Any, blocks: Any, computed: int = 0) -> int:
-        """The look-up, and room: how many tokens come out of the pool."""
+        """The look-up and the allocation; returns the number of tokens from the pool."""
         found, is_async = self.scheduler.get_num_new_matched_tokens(request, computed)
         assert not is_async
         ids = blocks if isinstance(blocks, tuple) else (blocks,)
@@ -87,7 +87,7 @@ class Engine:
         self, request: Any, computed: int, new: int, blocks: Any = None, fill: Any = None,
         resumed: bool = False,
     ) -> None:  # fmt: skip
-        """One step of one request: new where it has blocks and is not resumed."""
+        """One step of one request: new if it has blocks and is not resumed."""
         ids = None if blocks is None else blocks if isinstance(blocks, tuple) else (blocks,)
         is_new = ids is not None and not resumed and not getattr(request, "was_scheduled", False)
         request.was_scheduled = True
@@ -129,7 +129,7 @@ class Engine:
             assert worker.get_finished({request.request_id}) == (None, None)
 
     def compute(self, blocks: list[int], seed: int) -> Callable[[int], None]:
-        """What the forward pass would leave in those blocks."""
+        """Fill those blocks as the forward pass would."""
 
         def fill(rank: int) -> None:
             torch.manual_seed(100 * seed + rank)
@@ -175,7 +175,7 @@ def pinned(pool: str) -> int:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("part", [1, 2], ids=["", "smaller kernel blocks"])
-def test_what_one_engine_computed_another_finds(
+def test_one_engines_chunks_are_found_by_another(
     name: str, engine: Callable[..., Engine], ranks: int, part: int
 ) -> None:
     first, second = engine("first", ranks=ranks, part=part), engine("second", ranks=ranks)
@@ -187,11 +187,11 @@ def test_what_one_engine_computed_another_finds(
     if part != 1:  # as vLLM gives it to an attention backend with smaller blocks
         second.shutdown()
         second = engine("third", ranks=ranks, part=part)
-    assert second.start(request_of("x", [7] * 2 * CHUNK), OTHERS) == 0  # its scheduler is there
+    assert second.start(request_of("x", [7] * 2 * CHUNK), OTHERS) == 0  # makes the client
     held = pinned(name)
     again = request_of("b", TOKENS)
     assert second.start(again, OTHERS) == 3 * CHUNK
-    assert pinned(name) == held + 3 * ranks  # until the workers have it
+    assert pinned(name) == held + 3 * ranks  # pinned until the workers have it
     second.step(again, 3 * CHUNK, len(TOKENS) - 3 * CHUNK, OTHERS)
     assert second.failed == set()
     assert pinned(name) == held
@@ -210,13 +210,13 @@ def test_the_last_token_is_always_computed(engine: Callable[..., Engine]) -> Non
     one.step(request, 0, 2 * CHUNK, BLOCKS, one.compute(BLOCKS, 1))
     assert one.start(request_of("b", TOKENS[: 2 * CHUNK]), OTHERS) == CHUNK
     assert one.start(request_of("c", TOKENS[: 2 * CHUNK + 1]), OTHERS) == 2 * CHUNK
-    # What the engine has itself is neither asked for nor counted.
+    # Tokens that the engine has itself are neither looked up nor counted.
     assert one.start(request_of("d", TOKENS), OTHERS, computed=CHUNK + BLOCK) == CHUNK - BLOCK
     assert one.start(request_of("e", TOKENS), OTHERS, computed=2 * CHUNK) == 0
 
 
-def test_a_prompt_in_pieces_and_what_is_generated(engine: Callable[..., Engine]) -> None:
-    """Each chunk is stored when its last token is computed; guessed tokens are none."""
+def test_a_prompt_in_pieces_and_generated_tokens(engine: Callable[..., Engine]) -> None:
+    """Each chunk is stored when its last token is computed; speculated tokens do not count."""
     one = engine()
     tokens = TOKENS[: CHUNK + 4]
     request = request_of("a", tokens)
@@ -228,7 +228,7 @@ def test_a_prompt_in_pieces_and_what_is_generated(engine: Callable[..., Engine])
     assert one.start(probe, OTHERS) == CHUNK
     request.all_token_ids = TOKENS[: 2 * CHUNK - 1]
     request.num_tokens = 2 * CHUNK - 1
-    one.step(request, 2 * CHUNK - 2, 4, BLOCKS[5:8])  # three of them are guesses
+    one.step(request, 2 * CHUNK - 2, 4, BLOCKS[5:8])  # three of them are speculated
     assert one.start(probe, OTHERS) == CHUNK
     request.all_token_ids = TOKENS[: 2 * CHUNK]
     request.num_tokens = 2 * CHUNK
@@ -262,7 +262,7 @@ def test_other_models_salts_adapters_and_images_share_nothing(
 
 
 def test_blocks_of_another_size_are_not_shared(engine: Callable[..., Engine]) -> None:
-    """On a CPU the first half of a block's rows are its keys: they are no tokens."""
+    """On a CPU the first half of a block's rows are its keys, not tokens."""
     one, two = engine("one"), engine("two", part=2)
     request = request_of("a", TOKENS)
     one.start(request, BLOCKS)
@@ -271,7 +271,7 @@ def test_blocks_of_another_size_are_not_shared(engine: Callable[..., Engine]) ->
     assert two.start(request_of("b", TOKENS), OTHERS) == 0
 
 
-def test_a_reset_forgets_what_other_weights_computed(engine: Callable[..., Engine]) -> None:
+def test_a_reset_forgets_chunks_of_other_weights(engine: Callable[..., Engine]) -> None:
     one = engine()
     request = request_of("a", TOKENS)
     one.start(request, BLOCKS)
@@ -286,13 +286,11 @@ def test_a_reset_forgets_what_other_weights_computed(engine: Callable[..., Engin
 
 
 def test_no_request_waits_for_its_chunks_to_be_stored(engine: Callable[..., Engine]) -> None:
-    """vLLM's default for kv_both would compute a preempted request anew."""
+    """vLLM's default for kv_both would recompute a preempted request."""
     assert engine().scheduler.requires_kv_delivery is False
 
 
-def test_a_load_that_fails_is_told_and_nothing_of_it_is_stored(
-    name: str, engine: Callable[..., Engine]
-) -> None:
+def test_a_failed_load_is_reported_and_not_stored(name: str, engine: Callable[..., Engine]) -> None:
     one = engine()
     request = request_of("a", TOKENS)
     one.start(request, BLOCKS)
@@ -300,7 +298,7 @@ def test_a_load_that_fails_is_told_and_nothing_of_it_is_stored(
     one.finish(request)
     again = request_of("b", TOKENS)
     assert one.start(again, OTHERS) == 3 * CHUNK
-    with penstock.Store.attach(name) as store:  # another clears the pool in between
+    with penstock.Store.attach(name) as store:  # another client clears the pool in between
         for key in list(store.keys()):
             if isinstance(key, bytes) and key.startswith(b"kv1:"):
                 store.delete(key)
@@ -313,7 +311,7 @@ def test_a_load_that_fails_is_told_and_nothing_of_it_is_stored(
 
 
 def test_a_window_needs_its_last_blocks_only(engine: Callable[..., Engine]) -> None:
-    """Two groups; what has left the window is vLLM's null block."""
+    """Two groups; blocks that have left the window are vLLM's null block."""
     kv = cache_config(windows=(None, CHUNK))
     one, two = engine("one", kv=kv), engine("two", kv=kv)
     window = [0] * (2 * WIDTH) + BLOCKS[2 * WIDTH :]
@@ -348,7 +346,7 @@ def test_roles(engine: Callable[..., Engine], role: str, stores: bool, loads: bo
     assert found == (3 * CHUNK if loads else 0)
 
 
-def test_what_it_can_not_do_is_said(name: str, engine: Callable[..., Engine]) -> None:
+def test_unsupported_options_are_refused(name: str, engine: Callable[..., Engine]) -> None:
     with pytest.raises(penstock.InvalidArgument, match=r"penstock\.colour"):
         engine(extra={"colour": "red"})
     with pytest.raises(AttributeError, match="Nothing"):
@@ -362,7 +360,7 @@ def test_finished_and_preempted_requests_hold_nothing(
     request = request_of("a", TOKENS)
     one.start(request, BLOCKS)
     one.step(request, 0, len(TOKENS), BLOCKS, one.compute(BLOCKS, 1))
-    one.start(request_of("z", TOKENS), OTHERS)  # the scheduler's clients are there now
+    one.start(request_of("z", TOKENS), OTHERS)  # creates the scheduler's clients
     one.scheduler.request_finished(request_of("z", TOKENS), [])
     held = pinned(name)
     asked = request_of("b", TOKENS)
@@ -370,7 +368,7 @@ def test_finished_and_preempted_requests_hold_nothing(
         assert one.scheduler.get_num_new_matched_tokens(asked, 0) == (3 * CHUNK, False)
     assert pinned(name) == held + 3
     nothing = SimpleNamespace(get_block_ids=lambda: (OTHERS,))
-    one.scheduler.update_state_after_alloc(asked, nothing, 0)  # the engine didn't want it
+    one.scheduler.update_state_after_alloc(asked, nothing, 0)  # the engine declined it
     assert pinned(name) == held
     assert one.start(asked, OTHERS) == 3 * CHUNK
     one.scheduler.request_finished(asked, [])  # cancelled before it ran

@@ -1,6 +1,6 @@
-"""Requests for several things: served whole, in the order they came, with nothing held meanwhile.
+"""Requests for several things: served whole, in order of arrival, with nothing held meanwhile.
 
-Consumers and trainers are processes of their own; some die or stop in the midst of a request.
+Consumers and trainers are processes of their own; some die or stop in the middle of a request.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryW
 SPAWN = multiprocessing.get_context("forkserver")
 
 
-SOON = 5.0  # seconds for a worker that has done its work to end
+SOON = 5.0  # seconds for a finished worker to end
 
 
 class Worker:
-    """A process that runs ``work(*args, report)``; ``report(x)`` is heard by ``heard()``."""
+    """A process that runs ``work(*args, report)``; ``heard()`` returns what it reported."""
 
     def __init__(self, work: Any, *args: Any) -> None:
         self._hear, tell = SPAWN.Pipe(duplex=False)
@@ -40,7 +40,7 @@ class Worker:
         return self._hear.recv()
 
     def end(self) -> None:
-        self.process.join(SOON)  # killed on its way out it would leave its segment
+        self.process.join(SOON)  # killed while it ends, it would leave its segment
         if self.process.is_alive():
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.join(WITHIN)
@@ -65,11 +65,11 @@ def test_two_consumers_of_ten_get_ten_and_wait_for_ten(name, workers):
         eventually(lambda: queue.stats().requests == 2)
         for number in range(9):
             queue.put(number)
-        assert queue.get(timeout=0) == 0  # a third finds what is there
+        assert queue.get(timeout=0) == 0  # a third takes one at once
         queue.put_many([9, 10])
         first = multiprocessing.connection.wait([w._hear for w in workers], WITHIN)[0].recv()
         assert first == list(range(1, 11))
-        eventually(lambda: queue.stats().acknowledged == 11)  # it tells before it acknowledges
+        eventually(lambda: queue.stats().acknowledged == 11)  # it reports before it acknowledges
         eventually(lambda: queue.stats().requests == 1)
         stats = queue.stats()
         assert (stats.in_flight, stats.requested) == (0, 10)
@@ -113,7 +113,7 @@ def test_a_batch_that_no_queue_holds_is_refused(name):
 
 
 def produce(name: str, size: int, tell: Any) -> None:
-    """Groups for as long as they are wanted."""
+    """Put groups as long as they are wanted."""
     tokens = [np.zeros(8, np.int32) for _ in range(size)]
     with TrajectoryWriter.attach(name, environment="env", group_size=size) as writer:
         tell.send("ready")
@@ -126,7 +126,7 @@ def produce(name: str, size: int, tell: Any) -> None:
 
 
 def train(name: str, sequences: int, gate: Any, tell: Any) -> None:
-    """Batches until the stream ends: how many."""
+    """Train on batches until the stream ends; return their number."""
     batches = 0
     with TrajectoryReader.attach(name, sequences=sequences) as reader:
         tell.send("ready")
@@ -142,7 +142,7 @@ def train(name: str, sequences: int, gate: Any, tell: Any) -> None:
 
 
 def rate_of(name: str, trainers: list[int], workers: list[Worker], span: float) -> float:
-    """Sequences a second that they train on together."""
+    """The sequences a second that they train on together."""
     with TrajectoryReader.create(
         name, sequences=trainers[0], max_staleness=0, slots=64, capacity="8MiB"
     ) as keeper:
@@ -173,8 +173,8 @@ def test_two_trainers_are_no_slower_than_one(name, workers):
         one = rate_of(name + "-1", [8], workers, 0.5)
         return rate_of(name + "-2", [8, 8], workers, 0.5) / one
 
-    # The machine may be busy with something else during either half: the best of three turns. What
-    # this looks for is a factor of a thousand.
+    # The machine may be busy during either half: the best of three turns. The fault that this looks
+    # for is a factor of a thousand.
     assert max(ratio() for _ in range(3)) >= 0.8
 
 
@@ -219,7 +219,7 @@ def test_eight_sequences_go_to_one_of_two_trainers(name, workers):
 
 @pytest.mark.full
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_trainer_that_dies_or_stops_keeps_nobody(name, workers, blow):
+def test_a_dead_or_stopped_trainer_blocks_no_other(name, workers, blow):
     with TrajectoryReader.create(
         name, sequences=8, max_staleness=0, slots=64, capacity="8MiB"
     ) as keeper:
@@ -236,8 +236,8 @@ def test_a_trainer_that_dies_or_stops_keeps_nobody(name, workers, blow):
             os.kill(victim.process.pid, blow)
             if blow == signal.SIGSTOP:
                 eventually(lambda victim=victim: state_of(victim.process.pid) == "T")
-            # It may stand still with a batch that fills the window, which is its by right: then
-            # the others get more after a second.
+            # It may be stopped with a batch that fills the window, by right: then the others get
+            # more after a second.
         before = keeper.stats().batches
         eventually(lambda: keeper.stats().batches > before + 20)
         keeper.end()

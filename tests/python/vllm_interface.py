@@ -1,5 +1,5 @@
-"""The part of vLLM 0.32's connector interface that penstock.integrations.vllm stands on, as it is
-there: names, signatures, abstract methods. For machines without vLLM.
+"""The part of vLLM 0.32's connector interface that penstock.integrations.vllm relies on, copied:
+names, signatures, abstract methods. For machines without vLLM.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class KVConnectorBase_V1(ABC):
 
 
 def install() -> None:
-    """Where vLLM itself is missing."""
+    """Install it where vLLM itself is missing."""
     parts = MODULE.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])

@@ -1,6 +1,6 @@
-"""What the tests with real programs get: the same as all tests in Python, and nothing else.
+"""Common fixtures of the tests with real programs: those of all Python tests.
 
-They run by the interpreter of that program's environment: `./dev environments` makes it, and
+They run with the interpreter of that program's environment: `./dev environments` makes it, and
 `build/NAME/bin/python -m pytest tests/real/NAME` runs them.
 """
 

@@ -1,5 +1,5 @@
-// The writer and the readers of the Broadcast stress: they work on their own until they are told to
-// stop, are killed, or find that a promise is broken, which ends them with exit code 3.
+// Writer and readers of the Broadcast stress: they work on their own until they are told to stop,
+// are killed, or find a broken promise, which ends them with exit code 3.
 #pragma once
 
 #include <array>
@@ -14,12 +14,12 @@ namespace penstock::trust {
 inline constexpr unsigned kStressReaders = 3;
 inline constexpr std::uint64_t kStressCapacity = std::uint64_t{1} << 20U;
 inline constexpr std::uint64_t kStressLarge = std::uint64_t{64} << 20U;
-inline constexpr std::uint64_t kLastSize = 300'000;  // of the two messages that settle the blocks
+inline constexpr std::uint64_t kLastSize = 300'000;  // of the two messages that reuse all blocks
 
-// Words that all share.
+// Words that all processes share.
 enum BroadcastScore : std::size_t { kAccepted = 0, kReceivedBy = 8, kFirstOf = 16, kScores = 24 };
 
-// Mostly small, some that fill the ring, some that take a block; also nothing at all.
+// Mostly small messages, some that fill the ring, some in a block; some empty.
 inline std::size_t pick_size(Dice& dice) {
     const std::uint64_t kind = dice.between(0, 99);
     if (kind < 40) return dice.between(0, 64);
@@ -80,8 +80,8 @@ private:
     std::uint64_t told_ = 0;
 };
 
-// stress-reader NAME SCORES RANK SEED: "attach MS", then "drain": receives to the end, holding
-// some, keeping some, letting go in any order. What it got is in the answer.
+// stress-reader NAME SCORES RANK SEED: "attach MS", then "drain": receives to the end, holds some
+// messages, keeps some, and releases them in any order. The answer says what it received.
 class StressReader {
 public:
     explicit StressReader(const Words& words)
@@ -102,7 +102,7 @@ private:
     Answer drain() {
         received_ = first_ = next_ = 0;
         for (;;) {
-            constexpr Milliseconds kIdle{20};  // then everything held is let go
+            constexpr Milliseconds kIdle{20};  // then all held messages are released
             if (received_ > 0 && dice_.between(0, 1) == 0 && copy_one(kIdle)) continue;
             auto message = reader_.value().recv(kIdle);
             if (message) {
@@ -121,10 +121,10 @@ private:
                 .with("end", os::monotonic_ns());
         }
     }
-    // Small messages can be copied out: that is another way through the reader.
+    // Copies a small message out: another way through the reader.
     bool copy_one(Milliseconds idle) {
         const Result<std::size_t> size = reader_.value().recv_into(buffer_, idle);
-        if (!size) return false;  // too large, or nothing more: recv() says what
+        if (!size) return false;  // too large, or no message: recv() says which
         promise_whole(std::span(buffer_).first(*size), next_);
         count();
         return true;
@@ -142,7 +142,7 @@ private:
         while (held_.size() > dice_.between(0, 6)) {
             const auto victim =
                 held_.begin() + static_cast<std::ptrdiff_t>(dice_.between(0, held_.size() - 1));
-            promise_whole(victim->bytes(), victim->sequence());  // not written over meanwhile
+            promise_whole(victim->bytes(), victim->sequence());  // it was not overwritten
             held_.erase(victim);
         }
     }

@@ -1,6 +1,6 @@
 // Processes of one Broadcast, killed and stopped at random under load: readers with replacements,
-// writers with successors. Every message is numbered and checked; the seed that is printed brings a
-// run back. usage: broadcast_stress_test [--full] [--seed N] [--kills N]
+// writers with successors. Every message is numbered and checked; the printed seed repeats a run.
+// usage: broadcast_stress_test [--full] [--seed N] [--kills N]
 #include <array>
 
 #include "tests/stress/broadcast_stress_roles.hpp"
@@ -12,7 +12,7 @@ constexpr const char* kWriterRole = "stress-writer";
 constexpr const char* kReaderRole = "stress-reader";
 constexpr std::int64_t kBound = 100'000'000;  // ns, from death to the first error
 
-// How late errors were. A busy machine may delay a few; a library that is late is late often.
+// The lateness of errors. A busy machine delays a few; a slow library delays many.
 class Punctuality {
 public:
     void note(std::int64_t nanoseconds) {
@@ -39,7 +39,7 @@ public:
     explicit BroadcastStress(StressRun& run)
         : premises_(run.premises), dice_(run.seed), kills_(run.kills()) {}
 
-    // Readers die, one after another, each in the midst of messages; a replacement takes its place.
+    // Kills readers, one after another, among messages; each is replaced.
     void kill_readers() {
         name_ = premises_.name();
         Actor writer = start_writer();
@@ -69,7 +69,7 @@ public:
                " messages, every one received by the three that lived");
     }
 
-    // Writers die; the readers drain, are told, and meet the next writer under the same name.
+    // Kills writers; the readers drain, get the error, and attach to the next writer of the name.
     void kill_writers() {
         name_ = premises_.name();
         std::vector<Actor> readers = start_readers();
@@ -110,8 +110,8 @@ private:
         return readers;
     }
 
-    // The first message of a replacement was not accepted before it asked, and is accepted, or on
-    // its way, when it is there.
+    // A replacement's first message is one that was not accepted when it asked, and that was
+    // accepted, or under way, when it had attached.
     Actor replace(unsigned rank) {
         Actor reader = start_reader(rank);
         Beginning& due = beginnings_.at(rank);
@@ -129,19 +129,19 @@ private:
                         " and ", due.most));
     }
 
-    // Under load: it has received so many since.
+    // Waits until the reader has received that many more, so that it is under load.
     void wait_for_progress(unsigned rank, std::uint64_t messages) {
         std::atomic<std::uint64_t>& received = score_[kReceivedBy + rank];
         const std::uint64_t end = received.load() + messages;
         require(await(kPatience, [&] { return received.load() >= end; }),
                 text_of("reader ", rank, " receives nothing"));
     }
-    // A moment, at most 30 ms.
+    // At most 30 ms.
     void pause() {
         const auto end = SteadyClock::now() + Milliseconds(dice_.between(0, 30));
         await(kPatience, [&] { return SteadyClock::now() >= end; });
     }
-    // Now and then a bystander is stopped for a moment. That is no death.
+    // Stops a bystander for a moment at times, which must not count as a death.
     void maybe_stop_one(std::vector<Actor>& bystanders) {
         if (dice_.between(0, 3) != 0) return;
         Process& process = bystanders[dice_.between(0, bystanders.size() - 1)].process();
@@ -157,8 +157,8 @@ private:
         kill_worker(victim);
     }
 
-    // After all that: every block is free but that of the last large message. What the readers keep
-    // comes back when they are idle, a leaked block never.
+    // In the end every block is free but that of the last large message. Kept messages are released
+    // when the readers are idle; a leaked block never is.
     void settle(Actor& writer) {
         constexpr std::int64_t kBlock = (std::int64_t{kLastSize} + 65535) / 65536 * 65536;
         Answer answer;
@@ -184,7 +184,7 @@ private:
         require(drained, "the readers do not come to the end");
     }
 
-    // All three got the same: everything accepted, and of the message under way all or nothing.
+    // All three received every accepted message, and of the one under way all or nothing.
     std::uint64_t check_ends(std::vector<Actor>& readers, std::int64_t death,
                              Punctuality& punctuality) {
         const std::uint64_t accepted = score_[kAccepted].load();

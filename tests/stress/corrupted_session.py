@@ -2,9 +2,9 @@
 
     python corrupted_session.py KIND NAME SEED SECONDS
 
-Exit code 0: every call came back in time, and nothing but Penstock's errors came out of them. A
-call that does not come back shows where it hangs, and ends the session with code 1; anything else
-that comes out, or more memory than there is a reason for, with code 3.
+Exit code 0: every call returned in time, with a value or one of Penstock's errors. A call that
+hangs shows where, and ends the session with code 1; another exception, or too much memory, ends it
+with code 3.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ BROKEN_PROMISE = 3
 HANGS_AFTER = 40.0  # seconds: for calls whose own timeouts are below one, on a busy machine
 LONGEST = 0.05  # of a call's own timeout
 ADDRESS_SPACE = 6 << 30
-RESIDENT = 700 << 20  # all of a process, of which most is Python and NumPy
+RESIDENT = 700 << 20  # of a process, mostly Python and NumPy
 SHM = Path("/dev/shm")
 
 Act = Callable[[], Any]
 
 
 def touch(value: Any) -> None:
-    """Look at all of it: arrays lie in memory that others are writing to."""
+    """Read all of it: arrays lie in memory that others write to."""
     if isinstance(value, np.ndarray):
         value.tobytes()
     elif isinstance(value, dict):
@@ -62,7 +62,7 @@ def within(block: Any, use: Callable[[Any], object] = touch) -> None:
 
 
 class Role:
-    """A participant: what it does, by chance, as often as it can."""
+    """A participant that makes random calls, as often as it can."""
 
     def __init__(self, name: str, dice: random.Random) -> None:
         self.name = name
@@ -99,7 +99,7 @@ class Role:
             handle.close()
 
     def look_on(self) -> None:
-        """What is seen without attaching."""
+        """Inspect the segment without attaching."""
         inspect.list_segments()
         inspect.summarize(self.name)
         repr(inspect.inspect(self.name))
@@ -320,11 +320,12 @@ KINDS: dict[str, tuple[type[Role], ...]] = {
 
 
 def work(role: Role, end: float) -> collections.Counter[str]:
-    """What came of the calls: how often which error. One that hangs shows where, and ends it."""
+    """Count the results of the calls by error. A call that hangs shows where, and ends the
+    process."""
     armed_at = -1.0
     outcomes: collections.Counter[str] = collections.Counter()
     while (now := time.monotonic()) < end:
-        if now - armed_at > 0.5:  # each time starts a thread
+        if now - armed_at > 0.5:  # each call starts a thread
             armed_at = now
             faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         try:
@@ -337,7 +338,7 @@ def work(role: Role, end: float) -> collections.Counter[str]:
             outcomes["done"] += 1
         except penstock.Error as error:
             outcomes[type(error).__name__] += 1
-            # Damage stays with a handle: to go on is to attach anew, or to create.
+            # A handle stays damaged: attach or create anew.
             if not isinstance(error, penstock.Timeout) and role.dice.random() < 0.3:
                 with contextlib.suppress(penstock.Error):
                     role.reopen()
@@ -348,9 +349,9 @@ def work(role: Role, end: float) -> collections.Counter[str]:
 
 
 def run_role(role: Role, end: float) -> int:
-    """The exit code of a process that was this."""
+    """The exit code of a process with this role."""
     faulthandler.enable()
-    warnings.simplefilter("ignore")  # of segments that were replaced
+    warnings.simplefilter("ignore")  # of replaced segments
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     try:
         outcomes = work(role, end)
@@ -366,13 +367,13 @@ def run_role(role: Role, end: float) -> int:
 
 
 def corrupt(name: str, dice: random.Random, end: float) -> int:
-    """Segments of that name, one after the other, as they come and go."""
+    """Corrupt segments of that name, one after another, as they come and go."""
     faulthandler.enable()
     path = SHM / f"penstock.{name}"
     while time.monotonic() < end:
         try:
             corruptor = SegmentCorruptor(path, dice)
-        except (OSError, ValueError):  # not there yet, or not any more
+        except (OSError, ValueError):  # not there yet, or gone
             time.sleep(0.001)
             continue
         corruptor.run(min(end, time.monotonic() + 0.5))

@@ -1,13 +1,13 @@
-// What became of every message of a stress test whose messages are acknowledged: noted in memory
-// that outlives each process, before and after each act, so that a death between the two is seen.
+// The fate of every message of a stress test with acknowledgements, noted in shared memory before
+// and after each act, so that a death between the two shows.
 #pragma once
 
 #include "tests/stress/stress.hpp"
 
 namespace penstock::trust {
 
-// A message has the number of its producer's rank, which outlives its processes, and one of its
-// own. Any thread, any process.
+// A message's number has its producer's rank, which outlives processes, and a number of its own.
+// Any thread, any process.
 class DeliveryLedger {
 public:
     static constexpr unsigned kRanks = 8;
@@ -18,10 +18,10 @@ public:
 
     [[nodiscard]] std::string argument() const { return words_.argument(); }
     [[nodiscard]] static std::uint64_t rank_of(std::uint64_t number) { return number / kMaxOfRank; }
-    // How many have been acknowledged.
+    // The number of acknowledged messages.
     std::atomic<std::uint64_t>& progress() { return words_[kAcknowledged]; }
 
-    // ---- by a producer: a number of its own, about to be put; and put() has returned
+    // ---- by a producer: takes a number, before put(); put() has returned
 
     std::uint64_t begin_put(std::uint64_t rank) {
         const std::uint64_t own = words_[rank].fetch_add(1);
@@ -32,7 +32,7 @@ public:
     }
     void accepted(std::uint64_t number) { word(number).fetch_or(kAccepted); }
 
-    // ---- by a consumer: has it; is about to acknowledge it; ack() has returned
+    // ---- by a consumer: has taken it; before ack(); ack() has returned
 
     void taken(std::uint64_t number, bool is_redelivered) {
         if (number >= kRanks * kMaxOfRank) break_promise("a message without a number");
@@ -50,12 +50,12 @@ public:
         words_[kAcknowledged].fetch_add(1);
     }
 
-    // ---- by the test: nothing more is put; and everything has been taken
+    // ---- by the test: nothing more is put; all messages have been taken
 
     void end() { words_[kIsOver].store(1); }
     bool is_over() { return words_[kIsOver].load() != 0; }
-    // Accepted: acknowledged once, for certain or by one that died in an ack() of up to so many.
-    // Not accepted, because the producer died in put(): once or never.
+    // Accepted messages: acknowledged once, certainly or by a consumer that died in an ack() of up
+    // to `acks_at_once`. Messages whose producer died in put(): once or never.
     void check(std::uint64_t kills, std::uint64_t acks_at_once) {
         std::uint64_t put = 0;
         std::uint64_t accepted = 0;
@@ -97,7 +97,7 @@ private:
         bool is_put;
         bool is_accepted;
         std::uint64_t acked;
-        std::uint64_t acking;  // without its end: that process died, or is at it
+        std::uint64_t acking;  // ack() began and did not return
         std::uint64_t taken;
     };
 

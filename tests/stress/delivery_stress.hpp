@@ -1,5 +1,5 @@
-// The stress of what delivers each message to one consumer: producers and consumers are killed and
-// replaced, and a ledger that outlives them tells whether everything came, once.
+// Stress of concepts that deliver each message to one consumer: producers and consumers are killed
+// and replaced, and a shared ledger shows whether every message came, once.
 #pragma once
 
 #include "penstock/queue.hpp"
@@ -10,7 +10,7 @@ namespace penstock::trust {
 inline constexpr const char* kProducerRole = "stress-producer";
 inline constexpr const char* kConsumerRole = "stress-consumer";
 
-// What producers and consumers are started with: NAME LEDGER RANK SEED.
+// Arguments of producers and consumers: NAME LEDGER RANK SEED.
 struct DeliveryWorker {
     explicit DeliveryWorker(const Words& words)
         : name(words.at(0)), ledger(words.at(1)), rank(std::stoull(words.at(2))),
@@ -28,12 +28,13 @@ struct DeliveryStress {
     unsigned consumers = 0;
     std::uint64_t kills = 0;
     std::uint64_t between_kills = 0;  // messages, at most
-    // While one is stopped, at most; 0: none is, because the others can't do without.
+    // Messages while one is stopped, at most; 0 where none may be stopped, because the others
+    // depend on it.
     std::uint64_t while_stopped = 0;
     std::uint64_t acks_at_once = 1;
     std::function<QueueStats()> stats;
-    std::function<void()> check_stopped;  // everything has been taken, and all are attached
-    std::function<void()> check_closed;   // all have left; the test's own handles close here
+    std::function<void()> check_stopped;  // all messages have been taken, all workers are attached
+    std::function<void()> check_closed;   // all workers have left; the test's handles close here
 };
 
 inline std::string describe(const QueueStats& stats) {

@@ -1,5 +1,5 @@
 // Producers and consumers of one Queue, killed and stopped at random under load and replaced. Every
-// message is numbered and checked; the seed that is printed brings a run back.
+// message is numbered and checked; the printed seed repeats a run.
 // usage: queue_stress_test [--full] [--seed N] [--kills N]
 #include <deque>
 #include <map>
@@ -9,7 +9,7 @@
 namespace penstock::trust {
 namespace {
 
-// A third lies in cells, a third in small blocks, a few in large ones. 8 bytes carry the number.
+// A third in cells, a third in small blocks, a few in large ones. 8 bytes hold the number.
 std::size_t pick_size(Dice& dice) {
     const std::uint64_t kind = dice.between(0, 99);
     if (kind < 50) return dice.between(8, 64);
@@ -50,7 +50,7 @@ private:
     std::vector<std::byte> buffer_;
 };
 
-// Takes; holds some, gives some back, acknowledges the rest in any order.
+// Takes; holds some, nacks some, acknowledges the rest in any order.
 class Consumer : DeliveryWorker, public StressWorker<Consumer> {
 public:
     explicit Consumer(const Words& words)
@@ -58,7 +58,7 @@ public:
           queue_(Queue::attach(name, QueueRole::Consumer, Milliseconds(10'000))) {}
 
     void turn() {
-        constexpr Milliseconds kIdle{20};  // then everything held is let go
+        constexpr Milliseconds kIdle{20};  // then all held messages are released
         Result<Delivery> delivery = queue_.take(kIdle);
         if (!delivery) {
             if (delivery.code() != ErrorCode::Timeout) {
@@ -94,7 +94,7 @@ private:
         Delivery delivery = std::move(*at);
         held_.erase(at);
         const std::uint64_t number = number_of(delivery.bytes());
-        promise_whole(delivery.bytes(), number);  // it was not written over meanwhile
+        promise_whole(delivery.bytes(), number);  // it was not overwritten
         if (dice.between(0, 19) == 0) return delivery.nack();
         ledger.begin_ack(number);
         delivery.ack();

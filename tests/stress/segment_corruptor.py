@@ -1,8 +1,8 @@
-"""A peer that has gone mad: maps a segment's file and writes random words and bytes all over it.
+"""A hostile peer: maps a segment's file and writes random words and bytes all over it.
 
-Where it writes is aimed: at words that are in use, most of all in the header, the participants'
-slots and the concept's own words (offsets, lengths, states); and now and then a burst over a page.
-Most words are put back soon, so that those at work there get further than their first check.
+Writes are aimed at words in use, most of all in the header, the participants' slots and the
+concept's own words (offsets, lengths, states); at times a burst covers a page. Most words are soon
+restored, so that the victims get further than their first check.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 
 PAGE = 4096
 WORD = struct.Struct("<Q")
-# Offsets of words of the header: where the slots, the concept's words and the payload begin.
+# Offsets of header words: where the slots, the concept's words and the payload begin.
 SLOTS_AT, CONTROL_AT, PAYLOAD_AT = 56, 72, 88
-MOST_SHOWN = 64 << 20  # of an address range that may be far larger
+MOST_SHOWN = 64 << 20  # of a range that may be far larger
 
 
 class SegmentCorruptor:
-    """Of one segment. What it does is its seed's, as far as the others' timing lets it."""
+    """The corruptor of one segment. The seed decides its writes, as far as the timing of others
+    permits."""
 
     def __init__(self, path: Path, dice: random.Random) -> None:
         self._dice = dice
@@ -32,14 +33,14 @@ class SegmentCorruptor:
         try:
             size = min(os.fstat(descriptor).st_size, MOST_SHOWN)
             self._memory = mmap.mmap(descriptor, size)
-            # Of a file with holes, only what is there: the payload's memory is not to grow by us.
+            # Only pages that exist: the corruptor must not add memory to a sparse file.
             self._pages = present_pages(descriptor, size)
         finally:
             os.close(descriptor)
         starts = [self._word(at) for at in (SLOTS_AT, CONTROL_AT, PAYLOAD_AT)]
         slots, control, payload = (min(start, size) // PAGE for start in starts)
         self._header_bytes = slots * PAGE
-        # Region by region: header, slots, the concept's words, payload.
+        # Regions: header, slots, the concept's words, payload.
         bounds = [0, slots, control, payload, size // PAGE]
         self._regions = [
             pages
@@ -58,7 +59,7 @@ class SegmentCorruptor:
             time.sleep(self._dice.choice((0.0, 0.0005, 0.002)))
             while self._to_restore:
                 at, before = self._to_restore.pop()
-                # With a header that stays damaged there is nothing more to attach to.
+                # The header is always restored: otherwise no attach would succeed.
                 if at < self._header_bytes or self._dice.random() < 0.9:
                     self._memory[at : at + len(before)] = before
 
@@ -83,7 +84,7 @@ class SegmentCorruptor:
         else:
             self._memory[at : at + size] = self._dice.randbytes(size)
 
-    # A word of the page that is not zero, if there is one soon behind a random place.
+    # A nonzero word of the page, if there is one soon after a random position.
     def _live_word(self, page: int) -> int:
         first = self._dice.randrange(PAGE // WORD.size)
         for step in range(PAGE // WORD.size):
@@ -92,7 +93,7 @@ class SegmentCorruptor:
                 return at
         return page + first * WORD.size
 
-    # What may be taken for a word that was there: a neighbour, another length, another state.
+    # A plausible value: a neighbour, another length, another state.
     def _value(self, before: int) -> int:
         dice = self._dice
         size = len(self._memory)
@@ -117,7 +118,7 @@ def present_pages(descriptor: int, size: int) -> list[int]:
     """The numbers of the file's pages that have memory."""
     pages: list[int] = []
     at = 0
-    with contextlib.suppress(OSError):  # ENXIO: there are no more
+    with contextlib.suppress(OSError):  # ENXIO: no more
         while at < size:
             start = os.lseek(descriptor, at, os.SEEK_DATA)
             at = os.lseek(descriptor, start, os.SEEK_HOLE)

@@ -1,8 +1,8 @@
-// Several processes put, get, hold, remove and probe few keys of one Store, stop and die at it, and
-// write down what they saw and when; afterwards an order is looked for that explains it, key by
-// key. With a store that evicts nothing, where nothing may ever go by itself, and with one that
-// always has to, in either way that changes an order; by several processes, and by many threads of
-// one. usage: store_linearizability_test [--full] [--seed N] [--calls N]
+// Several processes put, get, hold, remove and probe a few keys of one Store, are stopped and
+// killed, and record each call with its result and its time; afterwards, key by key, a sequential
+// order is searched that explains the results. With a store that evicts nothing, and with one that
+// always has to evict, for both kinds of changes of the order; by several processes, and by many
+// threads of one. usage: store_linearizability_test [--full] [--seed N] [--calls N]
 #include <array>
 #include <map>
 
@@ -19,15 +19,15 @@ using Said = StoreCall::Said;
 
 constexpr const char* kCallerRole = "store-caller";
 constexpr std::uint64_t kKeysAtOnce = 3;
-constexpr std::uint64_t kCallsOfAGroup = 120;  // then all go on to other keys
+constexpr std::uint64_t kCallsOfAGroup = 120;  // then all go to other keys
 constexpr std::uint64_t kMaxCalls = std::uint64_t{1} << 23U;
 
-// The shared table: some counters, then every call with what it said.
+// The shared table: counters, then every call with its result.
 enum Counter : std::size_t { kNextCall = 0, kTickets = 1, kLastTicket = 2, kCounters = 8 };
 enum Field : std::size_t { kWhat = 0, kKeyOf, kValueOf, kBegin, kEnd, kSaidOf, kBy, kFields };
 constexpr std::size_t kTableWords = kCounters + kMaxCalls * kFields;
 
-// Where a caller may be stopped in the middle of a call, while others go on.
+// Crash points at which a caller may be stopped in the middle of a call.
 constexpr const char* kPoints[] = {
     "store.commit.resident",  "store.evict.evicting", "store.evict.freeing",
     "store.remove.doomed",    "store.pin.held",       "store.pin.dropped",
@@ -36,7 +36,7 @@ constexpr const char* kPoints[] = {
     "heap.carve.carved",      "heap.free.freed",      "store.abort.freeing",
 };
 
-// One thread of a caller: calls until the tickets are out, with objects of so many words at most.
+// A thread of a caller: calls until the tickets are used up, with objects of at most `words` words.
 class Caller {
 public:
     Caller(Store& store, SharedWords& table, std::uint64_t process, std::uint64_t number,
@@ -139,7 +139,7 @@ private:
         const Status status = store_.remove(name_of(key_));
         end(said_by(status), 0, os::monotonic_ns());
     }
-    // It ends with the abort: until then others are told that it is being written.
+    // The probe ends with the abort: until then others see the key as being written.
     void probe() {
         begin(Kind::Probe, key_, 0);
         Result<StoreReservation> reservation = store_.reserve(name_of(key_), 64);
@@ -151,7 +151,7 @@ private:
     static std::string name_of(std::uint64_t key) { return "key-" + std::to_string(key); }
 
     SharedWords& table_;
-    std::uint64_t process_;  // its number; no two have the same, nor two threads
+    std::uint64_t process_;  // unique, for each thread
     std::uint64_t number_;
     Dice dice_;
     std::uint64_t most_words_;
@@ -188,8 +188,9 @@ struct Mode {
     std::uint64_t most_words;  // of an object
     StoreOptions options;
     std::size_t callers = 4;
-    // Of each. ThreadSanitizer sees what orders the threads of one process, and not what orders
-    // them by way of another, so that it must not compare them where there are others.
+    // Threads of each caller. ThreadSanitizer sees synchronization between threads of one process
+    // and not through another process, so it must not compare threads where there are several
+    // processes.
     std::uint64_t threads = kIsThreadSanitized ? 1 : 2;
 };
 
@@ -228,7 +229,7 @@ private:
             {name_, table_.argument(), std::to_string(++started_), std::to_string(dice_.next()),
              std::to_string(mode_.most_words), std::to_string(mode_.threads)});
     }
-    // Each after others have called some times meanwhile, or when none is left that could.
+    // Resumes each after a number of calls of others, or when no other is left to call.
     void resume_the_stopped() {
         for (std::size_t at = 0; at < callers_.size(); ++at) {
             if (!callers_[at].is_stopped()) continue;
@@ -266,7 +267,7 @@ private:
 
     void judge() {
         std::map<std::uint64_t, StoreHistory> histories;
-        std::map<std::uint64_t, Holds> holds;  // by the process and the value: not let go
+        std::map<std::uint64_t, Holds> holds;  // by process and value: held in the end
         const std::uint64_t count = table_[kNextCall];
         for (std::uint64_t at = 0; at < count; ++at) {
             const std::size_t from = kCounters + at * kFields;
@@ -275,7 +276,7 @@ private:
             call.said = static_cast<Said>(table_[from + kSaidOf].load());
             call.value = table_[from + kValueOf];
             call.begin = static_cast<std::int64_t>(table_[from + kBegin].load());
-            if (call.begin == 0) continue;  // it died before it called
+            if (call.begin == 0) continue;  // died before the call
             if (call.said != Said::Nothing) {
                 call.end = static_cast<std::int64_t>(table_[from + kEnd].load());
             }
@@ -290,7 +291,7 @@ private:
         }
         for (auto& [key, history] : histories) {
             for (auto& [by, gets] : holds[key]) {
-                // Held when it died, and let go at some time after.
+                // Held at a death: released at some time after it.
                 for (const StoreCall& get : gets) {
                     history.add({Kind::Release, Said::Nothing, get.value, get.begin});
                 }
@@ -335,14 +336,13 @@ private:
     int stops_ = 0;
 };
 
-// ---- the judge judged
-// ------------------------------------------------------------------------
+// ---- tests of the checker
 
 struct JudgedHistory {
     const char* what;
     bool evicts;
     bool has_order;
-    const char* calls;  // as StoreHistory::read() has them
+    const char* calls;  // as for StoreHistory::read()
 };
 
 constexpr JudgedHistory kJudged[] = {

@@ -1,6 +1,5 @@
-// The workers of the Store stress: each puts, gets, holds, removes, retains and gives up on its own
-// until it is told to stop, is killed, or finds that a promise is broken, which ends it with exit
-// code 3.
+// Workers of the Store stress: each puts, gets, holds, removes, retains and aborts on its own until
+// it is told to stop, is killed, or finds a broken promise, which ends it with exit code 3.
 #pragma once
 
 #include <cstring>
@@ -14,11 +13,11 @@ namespace penstock::trust {
 
 inline constexpr unsigned kStoreWorkers = 4;
 
-// Key k of one put is any number with k in its lowest bits: contents follow from the number.
+// Object numbers of key k have k in their lowest bits: contents follow from the number.
 inline constexpr unsigned kKeyBits = 20;
 inline constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kKeyBits) - 1;
 
-// Words that all share. A rank outlives its processes, and so does what it retains.
+// Words that all processes share. A rank, with the objects that it retains, outlives its processes.
 enum StoreScore : std::size_t {
     kTurns,
     kHits,
@@ -66,7 +65,7 @@ private:
         retain_another();
     }
 
-    // Some keys are asked for far more often than others.
+    // Some keys are used far more often than others.
     std::uint64_t some_key() {
         const std::uint64_t among = dice_.between(0, 1) == 0 ? keys_ / 16 : keys_;
         return dice_.between(0, among - 1);
@@ -76,7 +75,7 @@ private:
         for (std::uint64_t& key : keys) key = some_key();
         return keys;
     }
-    // Most are small, most bytes are in the large ones.
+    // Most objects are small, most bytes are in large ones.
     std::uint64_t some_size() {
         const std::uint64_t kind = dice_.between(0, 99);
         if (kind < 40) return dice_.between(8, 4096);
@@ -106,7 +105,7 @@ private:
             take(keys[at], std::move(objects[at]), "get_many");
         }
     }
-    // False: it is not there.
+    // False: the key is not there.
     bool take(std::uint64_t key, Result<StoreObject> object, const char* what) {
         if (!object) {
             expect(object.status(), {ErrorCode::NotFound}, what);
@@ -187,7 +186,8 @@ private:
     [[nodiscard]] std::string retained_name() {
         return text_of("retained-", rank_, "-", score_[kRetainedOf + rank_]);
     }
-    // What no other touches is there until it is released, however the store is pressed.
+    // A retained object that no other worker touches is there until its release, under any
+    // pressure.
     void retain_another() {
         release_retained();
         const std::uint64_t number = score_[kRetainedOf + rank_].fetch_add(1) + 1;
@@ -206,7 +206,7 @@ private:
 
     // ---- answers
 
-    // Another has it, or writes it. Room there is always: so little is in use.
+    // The key is taken or staged by another. There is always memory: little of it is in use.
     static void expect_taken(const Status& status) {
         expect(status, {ErrorCode::AlreadyExists, ErrorCode::Busy}, "reserve");
     }

@@ -1,6 +1,6 @@
-// Ten times its capacity through one Store, by workers that are killed and stopped at random under
-// load and replaced. Every hit is checked byte by byte, and the accounts close to the byte; the
-// seed that is printed brings a run back. The full tier is 10 GB through 1 GiB.
+// Ten times a Store's capacity put through it, by workers that are killed and stopped at random
+// under load and replaced. Every hit is checked byte by byte, and the statistics add up to the
+// byte; the printed seed repeats a run. The full tier puts 10 GB through 1 GiB.
 // usage: store_stress_test [--full] [--seed N]
 #include <array>
 
@@ -19,7 +19,7 @@ std::string describe(const StoreStats& stats) {
                    stats.deleted, ", deaths ", stats.deaths);
 }
 
-// The sum over all that can be found is what the accounts say.
+// The sum over all objects that can be found agrees with the statistics.
 void check_objects(Store& store, const StoreStats& stats) {
     std::uint64_t bytes = 0;
     std::uint64_t objects = 0;
@@ -35,7 +35,7 @@ void check_objects(Store& store, const StoreStats& stats) {
             "used is not what the objects take: " + describe(stats));
 }
 
-// Of all that was there when the workers had closed. Nothing stays.
+// Checks the statistics when the workers have closed; after clear() all memory must be free.
 void check_accounts(Store& store, SharedWords& score, std::uint64_t kills) {
     store.reap_dead();
     const StoreStats stats = store.stats();
@@ -98,7 +98,7 @@ constexpr const char* kCrowderRole = "store-crowder";
 constexpr unsigned kCrowders = 4;
 constexpr std::uint64_t kPlaceBytes = std::uint64_t{64} << 10U;
 
-// store-crowder NAME NUMBER PUTS: each takes one place; so one at least can always be evicted.
+// store-crowder NAME NUMBER PUTS: holds one place at a time, so at least one can be evicted.
 int play_crowder(const Words& words) {
     Store store = Store::attach(words.at(0), Milliseconds(10'000));
     const std::uint64_t count = std::stoull(words.at(2));

@@ -1,5 +1,5 @@
-// What every stress test is made of: workers in processes of their own, which are killed and
-// stopped at random under load and replaced, and a main() with a seed that brings a run back.
+// The common parts of stress tests: workers in their own processes, killed and stopped at random
+// under load and replaced, and a main() with a seed that repeats a run.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ std::string text_of(const Parts&... parts) {
 
 inline constexpr int kBrokenPromise = 3;
 
-// Ends the process, and with it the test: what it says is on standard error.
+// Ends the process, and with it the test, with a message on standard error.
 [[noreturn]] inline void break_promise(const std::string& what) {
     std::fprintf(stderr, "pid %d: %s\n", static_cast<int>(::getpid()), what.c_str());
     ::_exit(kBrokenPromise);
@@ -50,8 +50,8 @@ inline std::uint64_t number_of(std::span<const std::byte> bytes) {
     return number;
 }
 
-// Takes one turn after another on a thread of its own, from "go" to "stop". `Self` has turn() and
-// close(), and may have report(), which answers what is asked.
+// Takes turns on its own thread, from "go" to "stop". `Self` has turn() and close(), and may have
+// report(), which answers questions.
 template <typename Self>
 class StressWorker {
 public:
@@ -99,10 +99,10 @@ inline void kill_worker(Actor& worker) {
     require(ending->was_killed, "a process had ended on its own: " + ending->describe());
 }
 
-// The processes of a stress test, each with a rank that outlives it.
+// The processes of a stress test, each with a rank that its replacement inherits.
 class Workers {
 public:
-    // `start` makes the worker of a rank, at work; `progress` counts what they all do.
+    // `start` makes a running worker of a rank; `progress` counts the work of all.
     Workers(unsigned count, Dice& dice, std::atomic<std::uint64_t>& progress,
             std::function<Actor(unsigned rank)> start)
         : dice_(dice), progress_(progress), start_(std::move(start)) {
@@ -114,7 +114,7 @@ public:
         for (std::size_t at = first; at < first + count; ++at) actors_[at].must(line);
     }
 
-    // Under load: until so much more has been done, with none of them ended on its own.
+    // Waits for that much more progress under load; no worker may end on its own.
     void wait_for_progress(std::uint64_t amount) {
         const std::uint64_t start = progress_.load();
         const bool goes_on = await(kPatience, [&] { return progress_.load() >= start + amount; });
@@ -129,7 +129,7 @@ public:
         }
     }
 
-    // One in three times one of them is stopped, until the others have done up to `most`.
+    // One time in three stops a worker, until the others have made up to `most` progress.
     void maybe_stop_one(std::uint64_t most) {
         if (most == 0 || dice_.between(0, 2) != 0) return;
         Process& process = actors_[dice_.between(0, actors_.size() - 1)].process();
@@ -138,8 +138,8 @@ public:
         process.resume();
         ++stops_;
     }
-    // One of those from `first` on is killed and replaced. One time in four it is stopped before,
-    // until the others have done up to `most`.
+    // Kills and replaces one of `count` workers from `first` on. One time in four it is stopped
+    // before, until the others have made up to `most` progress.
     void kill_one(std::size_t first, std::size_t count, std::uint64_t most) {
         const std::size_t rank = dice_.between(first, first + count - 1);
         if (most > 0 && dice_.between(0, 3) == 0) {
@@ -163,14 +163,14 @@ private:
     std::uint64_t stops_ = 0;
 };
 
-// One line on standard output, at once.
+// Prints one line, and flushes.
 template <typename... Parts>
 void report(const Parts&... parts) {
     std::puts(text_of(parts...).c_str());
     std::fflush(stdout);
 }
 
-// What a stress test is told: [--full] [--seed N], and what else it asks for.
+// The arguments of a stress test: [--full] [--seed N], and its own.
 struct StressRun {
     StressRun(int argc, char** argv, const std::string& name)
         : words(argv, argv + argc), is_full(is_full_tier(argc, argv)), premises(name),
@@ -190,7 +190,7 @@ struct StressRun {
     std::uint64_t seed;
 };
 
-// main() of a stress test: plays a role, or runs `test` and says whether the promises were kept.
+// main() of a stress test: plays a role, or runs `test` and reports whether the promises held.
 inline int run_stress(int argc, char** argv, const std::string& name, std::span<const Role> roles,
                       void (*test)(StressRun& run)) {
     if (const auto code = play_role(argc, argv, roles)) return *code;

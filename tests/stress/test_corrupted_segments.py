@@ -1,8 +1,8 @@
-"""A peer that writes random words over a segment harms its own data and no process: whatever the
-Python API does there ends in time, by a value or by one of Penstock's errors, and afterwards the
-name is good for a new segment.
+"""A peer that writes random words over a segment harms its own data and no process: every call of
+the Python API ends in time, with a value or one of Penstock's errors, and afterwards the name can
+be used for a new segment.
 
-PENSTOCK_SEED repeats a run as far as the processes' timing allows; what fails says its seed.
+PENSTOCK_SEED repeats a run as far as the processes' timing allows; a failure names its seed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ IS_FULL = os.environ.get("PENSTOCK_TEST_TIER") == "full"
 SEEDS = range(6 if IS_FULL else 1)
 SECONDS = 2.5 if IS_FULL else 1.0
 FIRST_SEED = int(os.environ.get("PENSTOCK_SEED", "20261129"))
-# Far more than a session takes: in it a call that hangs is found by itself, and shown.
+# Far more than a session takes: a call that hangs in it is found, and shown, by the session itself.
 SESSION_TIMEOUT = 110.0
 
 
 def use_anew(kind: str, name: str) -> None:
-    """As if nothing had been there."""
+    """Create, use and close a new segment, as if the old one had never been."""
     if kind == "broadcast":
         with (
             penstock.Broadcast.create(name, readers=1) as writer,
@@ -55,7 +55,7 @@ def use_anew(kind: str, name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*takes the place of:RuntimeWarning")
 @pytest.mark.parametrize("number", SEEDS)
 @pytest.mark.parametrize("kind", ["broadcast", "queue", "store", "trajectories"])
-def test_whatever_is_written_over_a_segment(kind: str, number: int) -> None:
+def test_a_corrupted_segment_harms_no_process(kind: str, number: int) -> None:
     name, seed = f"corrupted-{secrets.token_hex(4)}", FIRST_SEED + number
     file = Path("/dev/shm") / f"penstock.{name}"
     try:
@@ -64,7 +64,8 @@ def test_whatever_is_written_over_a_segment(kind: str, number: int) -> None:
         try:
             use_anew(kind, name)
         except penstock.AlreadyExists as error:
-            # What is not known for a segment any more is not removed unasked: a person is told to.
+            # A segment that is not recognized any more is not removed unasked: the error tells a
+            # person to.
             assert "remove the file" in str(error)  # noqa: PT017
             file.unlink()
             use_anew(kind, name)
@@ -74,7 +75,7 @@ def test_whatever_is_written_over_a_segment(kind: str, number: int) -> None:
 
 
 def run_session(kind: str, name: str, seed: int) -> tuple[int | str, str]:
-    """Its exit code, and all that its processes said. None of them stays."""
+    """The exit code and the output of a session. None of its processes stays."""
     program = [sys.executable, str(HERE / "corrupted_session.py")]
     with tempfile.TemporaryFile("w+") as said:
         session = subprocess.Popen(

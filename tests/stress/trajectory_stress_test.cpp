@@ -1,5 +1,5 @@
 // Four environments and a trainer, killed at random under load and replaced. Every group is
-// numbered and every token names its group; the seed that is printed brings a run back.
+// numbered and every token names its group; the printed seed repeats a run.
 // usage: trajectory_stress_test [--full] [--seed N] [--kills N]
 #include "penstock/trajectories.hpp"
 #include "tests/stress/delivery_stress.hpp"
@@ -73,7 +73,7 @@ public:
         constexpr Milliseconds kIdle{50};
         auto batch = reader_.next_batch({}, kIdle);
         if (!batch && ledger.is_over()) {
-            // What is left makes no batch of that size: all of it together does.
+            // The remaining groups make no batch of the usual size: one batch of all of them.
             std::uint64_t left = 0;
             for (const auto& one : reader_.stats().environments) left += one.waiting_sequences;
             if (left > 0) batch = reader_.next_batch({.sequences = left}, kIdle);
@@ -97,7 +97,7 @@ private:
         batch.ack(reader_.version() + 1);
         for (const std::uint64_t number : numbers) ledger.acked(number);
     }
-    // Nothing torn, nothing mixed: in the groups themselves, and in the arrays.
+    // No group is torn or mixed with another, nor are the arrays.
     static void check_contents(const TrajectoryBatch& batch) {
         std::vector<std::int32_t> tokens(batch.total());
         batch
@@ -130,7 +130,7 @@ void stress_trajectories(StressRun& run) {
                                     .ends_with = EndsWith::LastProducer,
                                     .max_staleness = 3};
     TrajectoryReader overseer = TrajectoryReader::create(name, options, kBatch);
-    // So that the stream does not end between a death and the replacement.
+    // Keeps the stream open between a death and its replacement.
     TrajectoryWriter keeper = TrajectoryWriter::attach(name, {.name = "keeper", .weight = 1e-6});
     const auto check_stopped = [&] {
         for (const auto& one : overseer.stats().environments) {

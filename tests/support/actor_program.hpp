@@ -1,5 +1,5 @@
-// The program of every process that does what it is told: a command a line, its arguments typed by
-// the parameters of what it calls, and whatever goes wrong answered in words.
+// The program of a process that obeys commands: one a line, with arguments typed by the parameters
+// of its function; every failure is answered with its message.
 #pragma once
 
 #include <charconv>
@@ -17,8 +17,8 @@
 
 namespace penstock::trust {
 
-// A concept's actor derives from it and names its commands. All of them can be struck at a crash
-// point, tell which points they passed, and depart.
+// The base of every concept's actor, which adds its commands. Each can be struck at a crash point,
+// report the points it passed, and depart.
 class ActorProgram {
 public:
     Answer obey(const Words& words) const {
@@ -48,19 +48,19 @@ protected:
             }
             return ok().with("points", names);
         });
-        // Out of every segment at once, as at the end of a process. Handles stay, and what they
-        // hold.
+        // Departs from every segment at once, as at the end of a process. Handles stay, with what
+        // they hold.
         on("depart", [] { detail::depart_all(); });
     }
 
-    // `act` takes numbers, words and waits (milliseconds; 5000 unless said; -1 for ever, 0: tries
-    // once), and gives an Answer, a Status, or nothing.
+    // `act` takes numbers, words and waits (milliseconds; 5000 by default; -1 waits for ever, 0
+    // tries once), and returns an Answer, a Status, or nothing.
     template <typename Act>
     void on(const std::string& name, Act act) {
         commands_[name] = command_of(std::function(std::move(act)));
     }
 
-    // What was checked byte by byte: `wrong` is empty, or says where it is torn.
+    // The answer of a byte-by-byte check: `wrong` is empty, or says where the bytes are torn.
     static Answer intact(const std::string& wrong) {
         return wrong.empty() ? ok() : Answer{"Torn", {}, wrong};
     }

@@ -1,4 +1,4 @@
-// What actors of every concept answer with and are told: failures, and how long to wait.
+// Common answers and arguments of all actors: failures, and how long to wait.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ inline Answer failure_of(const Status& status) {
     return answer.with("peer", status.peer());
 }
 
-// A timeout in milliseconds as the commands have it: -1 waits for ever, 0 tries once.
+// A timeout of a command, in milliseconds: -1 waits for ever, 0 tries once.
 inline Wait wait_of(const std::string& text) {
     const int span = std::stoi(text);
     return span < 0 ? Wait(Deadline::never()) : Wait(Milliseconds(span));

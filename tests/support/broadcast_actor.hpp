@@ -1,5 +1,5 @@
-// A process that does what it is told with one Broadcast: a writer, a reader, or both.
-// What it sends is numbered; what it receives it checks byte by byte before it answers.
+// A process that obeys commands with one Broadcast, as a writer, a reader, or both. It sends
+// numbered messages, and checks those that it receives byte by byte before it answers.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +17,7 @@ namespace penstock::trust {
 
 inline constexpr const char* kBroadcastRole = "broadcast-actor";
 
-// "1/4711/stopped,0/-/expected": the readers named, for Answer fields.
+// "1/4711/stopped,0/-/expected": readers in an Answer's field.
 inline std::string name_readers(const std::vector<BroadcastReaderState>& readers) {
     std::string text;
     for (const BroadcastReaderState& reader : readers) {
@@ -31,7 +31,7 @@ inline std::string name_readers(const std::vector<BroadcastReaderState>& readers
     return text.empty() ? "none" : text;
 }
 
-// Asks blocked_by() on a thread of its own, once, when the writer has been busy for a while.
+// Calls blocked_by() on a thread of its own, once, when the writer has been busy for a while.
 class BlockWatch {
 public:
     BlockWatch(const BroadcastWriter& writer, Milliseconds after)
@@ -98,11 +98,11 @@ public:
 
 private:
     void sending() {
-        // So many of that size, each of which waits so long.
+        // COUNT SIZE WAIT: WAIT applies to each message.
         on("send", [this](std::uint64_t count, std::size_t size, const Wait& wait) {
             return send(count, size, wait);
         });
-        // One message of that size in so many ms; and what blocked_by() said half way.
+        // SIZE MS: sends one message within MS; also returns blocked_by() half way.
         on("watched-send", [this](std::size_t size, int span) {
             BlockWatch watch(writer(), Milliseconds(span / 2));
             const std::int64_t start = os::monotonic_ns();
@@ -132,13 +132,13 @@ private:
         });
     }
     void receiving() {
-        // So many, each checked and released; ends at the first failure.
+        // COUNT: checks and releases each; ends at the first failure.
         on("recv", [this](std::uint64_t count, const Wait& wait) { return receive(count, wait); });
-        // Until there is no more.
+        // The same until there are no more.
         on("drain", [this](const Wait& wait) { return receive(~std::uint64_t{0}, wait); });
-        // One message, into a buffer of its size.
+        // Receives one message into a buffer of its size.
         on("recv-into", [this](const Wait& wait) { return receive_into(wait); });
-        // Receives one and holds it.
+        // Receives one message and holds it.
         on("hold", [this](const Wait& wait) {
             Result<BroadcastMessage> message = reader().recv(wait);
             if (!message) return failure_of(message.status());
@@ -146,10 +146,10 @@ private:
             held_.emplace_back(std::move(*message));
             return ok().with("next", next_);
         });
-        // One of those held, counted from 0.
+        // The number of a held message, from 0.
         on("keep", [this](std::size_t at) { held_.at(at).value().keep(); });
         on("release", [this](std::size_t at) { held_.at(at).reset(); });
-        // Everything held, or kept, still has the bytes it had.
+        // All held and kept messages have their bytes still.
         on("recheck", [this] {
             std::string wrong;
             for (const std::optional<BroadcastMessage>& message : held_) {
@@ -159,8 +159,8 @@ private:
         });
     }
 
-    // Deaths of readers are counted, with how long the first word of one took, and the message is
-    // sent again.
+    // Repeats a send that reports the death of a reader; counts these, and the longest time to the
+    // first report.
     Answer send(std::uint64_t count, std::size_t size, const Wait& wait) {
         buffer_.resize(size);
         std::int64_t slowest_error = 0;
@@ -207,13 +207,13 @@ private:
         buffer_.resize(*size);
         const Result<std::size_t> got = reader().recv_into(buffer_, Deadline::now());
         if (!got) return failure_of(got.status());
-        std::uint64_t number = 0;  // is its first word
+        std::uint64_t number = 0;  // its first word
         std::memcpy(&number, buffer_.data(), std::min(sizeof number, buffer_.size()));
         if (std::exchange(is_first_, false)) first_ = next_ = number;
         const Answer checked = intact(check_numbered(buffer_, next_));
         return checked.is_ok() ? ok().with("next", ++next_) : checked;
     }
-    // In order, and as it was sent.
+    // The message is in order, and as it was sent.
     Answer examine(const BroadcastMessage& message) {
         if (std::exchange(is_first_, false)) first_ = next_ = message.sequence();
         if (message.sequence() != next_) {
@@ -230,7 +230,7 @@ private:
     std::optional<BroadcastWriter> writer_;
     std::optional<BroadcastLoan> loan_;
     std::uint64_t sent_ = 0;
-    std::uint64_t deaths_ = 0;  // told of by the writer
+    std::uint64_t deaths_ = 0;  // that the writer reported
     int last_dead_ = -1;
     std::vector<std::byte> buffer_;
     std::optional<BroadcastReader> reader_;

@@ -24,8 +24,8 @@
 namespace penstock::trust {
 namespace {
 
-// One of several processes that walk on this machine: beside the others, or alone, when all others
-// have ended their walk. A lateness is judged alone.
+// The turn of one of several processes that walk on this machine: beside the others, or alone,
+// after all others have ended. Late cases are judged alone.
 class Turn {
 public:
     static Turn beside_others() { return Turn(LOCK_SH); }
@@ -93,7 +93,7 @@ private:
         for (std::thread& lane : lanes) lane.join();
     }
 
-    // Runs the operation unharmed and notes which points it passes.
+    // Runs the operation unharmed and notes the points that it passes.
     void discover(const Operation& operation) {
         try {
             const std::string segment = premises_.name();
@@ -133,7 +133,8 @@ private:
         }
     }
 
-    // The first and the last passing; every one of a few, or eight of many, in the full tier.
+    // The passings to walk: the first and the last; in the full tier all of a few, or eight of
+    // many.
     [[nodiscard]] std::set<int> occurrences(int count) const {
         std::set<int> chosen{1, count};
         const int most = options_.is_full ? 8 : 0;
@@ -141,8 +142,8 @@ private:
         return chosen;
     }
 
-    // Every process discovers all cases. How often a point is passed may differ between them: so
-    // all the passings of one point of one operation are in the same share.
+    // Every process discovers all cases. The number of passings may differ between them, so all
+    // passings of a point of an operation are in the same share.
     void keep_own_shard() {
         std::erase_if(cases_, [&](const Case& one) {
             const std::size_t hash =
@@ -167,7 +168,7 @@ private:
                     break;
             }
         }
-        // Later passings depend on how often a waiter slept; the first one must be there.
+        // The number of later passings depends on sleeps; the first one must occur.
         if (one.occurrence == 1) fail(one.name(), "the point was never passed");
         not_reached_.fetch_add(1);
     }
@@ -233,7 +234,7 @@ private:
         one.slowest = scenario->slowest;
     }
 
-    // Until the victim has been struck down; NotReached if it answers instead.
+    // Waits until the victim has been struck; throws NotReached if it answers instead.
     template <typename IsDown>
     static void await_blow(Actor& victim, const Case& one, IsDown&& is_down) {
         std::optional<Answer> answered;
@@ -281,7 +282,7 @@ private:
 
     Premises& premises_;
     WalkOptions options_;
-    std::mutex mutex_;  // guards what follows until the lanes have ended
+    std::mutex mutex_;  // guards the following until the lanes have ended
     std::vector<Case> cases_;
     std::set<std::string> points_;
     std::map<std::string, int> points_of_;

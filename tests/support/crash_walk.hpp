@@ -1,6 +1,6 @@
-// The walk over crash points: for every point that an operation passes, a process dies there and
-// another stops there, while others go on and are asked whether the promises still hold.
-// Knows nothing of any concept: scenarios name the actor, what the others do, and what must hold.
+// The walk over crash points: at every point that an operation passes, one process is killed and
+// another is stopped, while others continue and check whether the promises hold. It knows no
+// concept: scenarios name the actor, the acts of the others, and the checks.
 #pragma once
 
 #include <algorithm>
@@ -16,22 +16,21 @@
 
 namespace penstock::trust {
 
-// Noticed too late, and nothing else. The walk keeps the machine busy itself, so such a case is
-// judged when the walk is over: alone, three times, and it has failed if it is late again more than
-// once.
+// Noticed too late, and otherwise right. The walk itself keeps the machine busy, so such a case is
+// judged when the walk is over: alone, three times; it fails if it is late more than once.
 class Late : public Broken {
 public:
     using Broken::Broken;
 };
 
-// The victim finished without passing the point; waits are a matter of timing.
+// The victim finished without passing the point: whether it has to wait is a matter of timing.
 class NotReached : public Broken {
 public:
     using Broken::Broken;
 };
 
-// One operation of one process, among others. Made afresh for every case; its processes die with
-// it.
+// One operation of a victim, among other processes. Made anew for every case; its processes end
+// with it.
 class Scenario {
 public:
     Scenario() = default;
@@ -39,25 +38,25 @@ public:
     Scenario& operator=(const Scenario&) = delete;
     virtual ~Scenario() = default;
 
-    virtual void prepare() = 0;  // all are there, the victim is about to act
+    virtual void prepare() = 0;  // all have joined, the victim is about to act
     virtual Actor& victim() = 0;
     virtual std::string act() = 0;  // the line that makes it act
-    virtual void meanwhile() {}     // what others do so that the act can end
-    // Which of the points passed this scenario is about; the others are walked elsewhere.
+    virtual void meanwhile() {}     // acts of others that let the act end
+    // Whether this scenario walks the point; the others are walked elsewhere.
     [[nodiscard]] virtual bool is_about(const std::string&) const { return true; }
-    // A point without which the scenario is not what it says.
+    // A point that the scenario must pass to be meaningful.
     [[nodiscard]] virtual std::string must_pass() const { return {}; }
 
-    // What must hold. All throw Broken.
+    // The checks. All throw Broken.
     virtual void after_completion(const Answer& answer) = 0;  // also after a stop and its end
     virtual void after_death() = 0;
     virtual void while_stopped() = 0;
 
-    // The blow: where, and at which moment, for bounds in time.
+    // Where and when the victim was struck.
     std::string point;
     int occurrence = 0;  // which passing of it, from 1
     std::int64_t blow_at = 0;
-    // Says how long others took to notice; what is over the bound of DESIGN.md is Late.
+    // Notes how long others took to notice; more than the bound of DESIGN.md is Late.
     void noticed_after(std::int64_t nanoseconds, const std::string& what) {
         constexpr std::int64_t kBound = 100'000'000;
         slowest = std::max(slowest, nanoseconds);
@@ -81,9 +80,9 @@ struct WalkOptions {
     bool is_verbose = false;
 };
 
-// The main() of a crash walk, whose processes play `role`: walks every operation. 0 if every case
-// held; prints what was walked. Arguments: [--full] [--lanes N] [--shard I/N]
-// [--only PART_OF_A_CASE] [--verbose], shards counted from 1.
+// The main() of a crash walk, whose processes play `role`: walks every operation and prints the
+// cases. Returns 0 if every case held. Arguments: [--full] [--lanes N] [--shard I/N] [--only
+// PART_OF_A_CASE] [--verbose], shards counted from 1.
 int crash_walk_main(int argc, char** argv, const Role& role,
                     const std::function<std::vector<Operation>()>& operations);
 

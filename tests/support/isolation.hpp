@@ -1,4 +1,4 @@
-// GoogleTest programs whose processes have namespaces of their own, where the machine allows that.
+// GoogleTest programs whose processes have their own namespaces, where the machine allows that.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ namespace penstock::trust {
 // ns; the bound of 100 ms is the crash walk's.
 inline constexpr std::int64_t kPromptly = 1'000'000'000;
 
-// Makes this process's mounts its own, and shows it the processes of its PID namespace in /proc.
+// Makes this process's mounts private, and mounts the /proc of its PID namespace.
 inline bool mount_own_proc() noexcept {
     return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
            ::mount("proc", "/proc", "proc", 0, nullptr) == 0;
@@ -27,13 +27,13 @@ inline bool mount_own_proc() noexcept {
 
 inline constexpr const char* kProbeRole = "isolation-probe";
 
-// 0: it is pid 1 and sees itself in /proc.
+// Returns 0 if this process is pid 1 and sees itself in /proc.
 inline int play_isolation_probe(const Words&) {
     return ::getpid() == 1 && ::access("/proc/1/stat", R_OK) == 0 ? 0 : 1;
 }
 
-// The flags that isolate a process: with a user namespace where only that is allowed. Nothing:
-// neither.
+// The flags that isolate a process, with a user namespace where only that is allowed; empty where
+// neither is.
 inline std::optional<int> isolation_flags() {
     for (const int flags :
          {CLONE_NEWPID | CLONE_NEWNS, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUSER}) {
@@ -47,14 +47,14 @@ inline std::optional<int> isolation_flags() {
     return std::nullopt;
 }
 
-// Processes that are 1 in PID namespaces of their own, on one segment.
+// A fixture for one segment, used by processes that are process 1 of their own PID namespaces.
 class IsolatedTest : public testing::Test {
 protected:
     void SetUp() override {
         flags_ = isolation_flags();
         if (!flags_) GTEST_SKIP() << "PID namespaces are not permitted here";
     }
-    // Like `unshare -pf --mount-proc`.
+    // Starts a process as `unshare -pf --mount-proc` does.
     Actor start(const std::string& name, const std::string& role, const Words& arguments = {}) {
         return Actor(name, Process::start(role, arguments, {flags_.value(), mount_own_proc}));
     }
@@ -63,7 +63,7 @@ protected:
         ASSERT_TRUE(actor.process().wait(kPatience).has_value());
         death_ = os::monotonic_ns();
     }
-    // What follows from that death.
+    // The answer to the death came promptly.
     void expect_prompt(const Answer& answer) const {
         EXPECT_TRUE(answer.is_ok()) << answer.line();
         EXPECT_LT(answer.number("t") - death_, kPromptly) << answer.line();
@@ -84,7 +84,7 @@ private:
     std::int64_t death_ = 0;
 };
 
-// main() of such a program, whose processes play these roles.
+// main() of such a program, with the roles of its processes.
 inline int run_tests(int argc, char** argv, std::vector<Role> roles) {
     ::signal(SIGPIPE, SIG_IGN);
     roles.push_back({kProbeRole, play_isolation_probe});

@@ -1,4 +1,4 @@
-// A descriptor handed from one process to another over a Unix socket.
+// A descriptor passed from one process to another over a Unix socket.
 #pragma once
 
 #include <sys/socket.h>
@@ -7,7 +7,7 @@
 
 namespace penstock::trust {
 
-// One byte, with room for one descriptor beside it.
+// One byte, with room for a descriptor.
 struct DescriptorMessage {
     DescriptorMessage() {
         message.msg_iov = &data;
@@ -35,7 +35,7 @@ inline bool send_descriptor(int socket, int descriptor) {
     return ::sendmsg(socket, &mail.message, 0) == 1;
 }
 
-// The caller's, gone with an exec; -1: none came.
+// The received descriptor, owned by the caller and close-on-exec; -1: none came.
 inline int receive_descriptor(int socket) {
     DescriptorMessage mail;
     int descriptor = -1;

@@ -1,7 +1,7 @@
-// Whether what several processes saw of one key of a Store can have happened one thing after
-// another: each call at one moment between its begin and its end. After J. Wing and C. Gong,
-// "Testing and verifying concurrent objects" (JPDC 1993), with configurations remembered as in
-// G. Lowe, "Testing for linearizability" (CCPE 2017). Knows numbers only, no processes.
+// Checks whether the observations of one key of a Store are linearizable: whether each call can
+// have happened at one moment between its begin and its end. After J. Wing and C. Gong, "Testing
+// and verifying concurrent objects" (JPDC 1993), with remembered configurations as in G. Lowe,
+// "Testing for linearizability" (CCPE 2017). Works on numbers only, without processes.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace penstock::trust {
 
-// One call, and what it said.
+// One call and its result.
 struct StoreCall {
     enum class Kind : std::uint8_t { Put, Get, Release, Remove, Probe };  // Probe: reserve, abort
     enum class Said : std::uint8_t { Nothing, Ok, Exists, Staged, Missing, NoSpace };
@@ -22,21 +22,21 @@ struct StoreCall {
 
     Kind kind = Kind::Get;
     Said said = Said::Nothing;  // Nothing: it died in the call
-    std::uint64_t value = 0;    // put, read or let go; no two puts have the same
+    std::uint64_t value = 0;    // put, read or released; no two puts have the same
     std::int64_t begin = 0;
     std::int64_t end = kNever;
 
     static constexpr const char* kKinds[] = {"put", "get", "release", "remove", "probe"};
     static constexpr const char* kSaid[] = {"-", "ok", "exists", "staged", "missing", "no-space"};
 
-    // "put 7 10-20 ok": kind, value, begin, end, and what it said.
+    // "put 7 10-20 ok": kind, value, begin, end, result.
     [[nodiscard]] std::string line() const {
         return std::string(kKinds[static_cast<std::size_t>(kind)]) + " " + std::to_string(value) +
                " " + std::to_string(begin) + "-" +
                (end == kNever ? std::string("never") : std::to_string(end)) + " " +
                kSaid[static_cast<std::size_t>(said)];
     }
-    // The same backwards; without a last word it said ok.
+    // Parses such a line; the result is ok by default.
     static StoreCall read(const std::string& line) {
         const auto position = [](const auto& names, const std::string& name) {
             return std::find(std::begin(names), std::end(names), name) - std::begin(names);
@@ -55,18 +55,19 @@ struct StoreCall {
     }
 };
 
-// Of one key, new at the start. `evicts`: what is not held may go at any moment.
+// The history of one key, absent at the start. `evicts`: an object that is not held may vanish at
+// any moment.
 class StoreHistory {
 public:
     explicit StoreHistory(bool evicts) : evicts_(evicts) {}
 
     void add(const StoreCall& call) { calls_.push_back(call); }
-    // Calls as StoreCall::line() has them, with commas between.
+    // Calls in the format of StoreCall::line(), separated by commas.
     void read(const std::string& calls) {
         std::istringstream lines(calls);
         for (std::string line; std::getline(lines, line, ',');) add(StoreCall::read(line));
     }
-    // Configurations that were looked at; for the report.
+    // The number of configurations visited, for the report.
     [[nodiscard]] std::uint64_t looked_at() const { return seen_.size(); }
 
     // Empty, or why there is no order.
@@ -87,16 +88,16 @@ private:
     using Kind = StoreCall::Kind;
     using Said = StoreCall::Said;
 
-    // The value, 0 if nothing is there; and how many hold it.
+    // The value, 0 if absent; and the number of holders.
     struct State {
         std::uint64_t value = 0;
         std::uint64_t pins = 0;
     };
 
-    // Must have happened; what has no end may have, or not.
+    // Whether the call must have happened; a call without an end may have.
     static bool is_due(const StoreCall& call) { return call.said != Said::Nothing; }
 
-    // "Being written" is true only beside a call that was writing.
+    // "Being written" is a valid result only beside a call that was writing.
     [[nodiscard]] std::string find_staged_by_none() const {
         for (const StoreCall& call : calls_) {
             if (call.said != Said::Staged) continue;
@@ -111,7 +112,7 @@ private:
         return {};
     }
 
-    // The state after the call. False: it can't have said that then.
+    // Applies a call to the state. False: its result is impossible in that state.
     static bool apply(const StoreCall& call, State& state) {
         const bool is_there = state.value != 0;
         switch (call.said) {
@@ -150,7 +151,7 @@ private:
         return false;
     }
 
-    // A configuration: what has happened, and the state after it. By its text: exact.
+    // A configuration: the calls that have happened, and the state after them; as text, so exact.
     [[nodiscard]] std::string configuration(const State& state) const {
         std::string text((done_.size() + 7) / 8, '\0');
         for (std::size_t at = 0; at < done_.size(); ++at) {
@@ -162,7 +163,7 @@ private:
     bool search(const State& state) {
         if (due_ == 0) return true;
         if (!seen_.insert(configuration(state)).second) return false;
-        // A call that begins before every other's end that is yet to come can be next.
+        // A call that begins before every end that is still due can be next.
         std::int64_t latest = StoreCall::kNever;
         for (std::size_t at = 0; at < calls_.size(); ++at) {
             if (calls_[at].begin > latest) break;

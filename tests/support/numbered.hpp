@@ -1,5 +1,5 @@
-// Messages whose every byte follows from their number and size: one that is lost, doubled, torn,
-// mixed up or written over is noticed by its receiver.
+// Messages whose every byte follows from their number and size: a lost, doubled, torn, mixed or
+// overwritten message is noticed.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ inline void fill_numbered(std::span<std::byte> message, std::uint64_t number) no
     }
 }
 
-// Empty, or what is wrong with the message.
+// Empty, or the fault of the message.
 inline std::string check_numbered(std::span<const std::byte> message, std::uint64_t number) {
     const std::uint64_t key = scramble(number * 0x100000001B3 + message.size());
     for (std::size_t at = 0; at * 8 < message.size(); ++at) {
@@ -49,12 +49,12 @@ inline std::string check_numbered(std::span<const std::byte> message, std::uint6
     return {};
 }
 
-// Random numbers that a printed seed brings back. Not thread-safe.
+// Random numbers that a printed seed repeats. Not thread-safe.
 class Dice {
 public:
     explicit Dice(std::uint64_t seed) : state_(seed) {}
     std::uint64_t next() { return state_ = scramble(state_); }
-    // Uniform enough in [from, to].
+    // Nearly uniform in [from, to].
     std::uint64_t between(std::uint64_t from, std::uint64_t to) {
         return from + next() % (to - from + 1);
     }

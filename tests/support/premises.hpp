@@ -1,5 +1,5 @@
-// The names that a test uses in /dev/shm, and the certainty that nothing of it stays there: not
-// after a failure, not after the test itself was killed.
+// The names that a test uses in /dev/shm, all of them removed in the end: after a failure, and
+// after the test itself was killed.
 #pragma once
 
 #include <dirent.h>
@@ -36,8 +36,8 @@ inline void sweep(const std::string& prefix) {
     }
 }
 
-// One a test program, made first of all. Hands out names; sweeps them up at its end. A second
-// process, waiting for this one's end, does so should this one be killed.
+// One per test program, constructed first. Hands out names and removes them at its end. A second
+// process waits for this one's end and does so if this one is killed.
 class Premises {
 public:
     explicit Premises(const std::string& test)
@@ -55,13 +55,13 @@ public:
         ::waitpid(guardian_, nullptr, 0);
     }
 
-    // A name that is not in use, and that begins no other one. Any thread.
+    // An unused name that is no prefix of another. Any thread.
     std::string name() { return prefix_ + std::to_string(counter_.fetch_add(1)) + "."; }
     [[nodiscard]] std::vector<std::string> left() const { return segments_left(prefix_); }
 
 private:
     [[noreturn]] void guard() {
-        ::setsid();  // a Ctrl-C at the terminal is for the test
+        ::setsid();  // Ctrl-C at the terminal is for the test
         lifeline_.writing.close();
         char byte = 0;
         while (::read(lifeline_.reading.get(), &byte, 1) < 0 && errno == EINTR) {

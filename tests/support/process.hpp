@@ -1,4 +1,4 @@
-// Real processes for tests: started, stopped, killed, waited for with a deadline, and never left
+// Real processes for tests: started, stopped, killed, awaited with a deadline, and never left
 // behind. Every child dies with the thread that started it, and with its Process object.
 #pragma once
 
@@ -30,7 +30,7 @@ using Milliseconds = std::chrono::milliseconds;
     throw std::system_error(errno, std::generic_category(), what);
 }
 
-// How long to poll(2) until `end`: at least 0.
+// The timeout for poll(2) until `end`: at least 0.
 inline int poll_span(SteadyClock::time_point end) {
     const auto left = std::chrono::ceil<Milliseconds>(end - SteadyClock::now()).count();
     return left > 0 ? static_cast<int>(left) : 0;
@@ -84,8 +84,8 @@ struct StartOptions {
     std::function<bool()> before;  // in the child before exec: system calls only; false: exit 126
 };
 
-// A child that runs this very program in a role. Its standard input and output are pipes to us.
-// Not thread-safe. Destroying it kills and reaps the child.
+// A child that runs this program in a role. Its standard input and output are pipes to the parent.
+// Not thread-safe. The destructor kills and reaps the child.
 class Process {
 public:
     Process() = default;
@@ -108,7 +108,7 @@ public:
         if (child.pid_ < 0) throw_errno("fork");
         if (child.pid_ == 0) {
             ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-            // Gone already? (Seen from a new PID namespace, every parent is 0.)
+            // Has the parent died already? (In a new PID namespace, every parent is 0.)
             if (options.namespaces == 0 && ::getppid() != parent) ::_exit(125);
             ::dup2(to_child.reading.get(), STDIN_FILENO);
             ::dup2(from_child.writing.get(), STDOUT_FILENO);
@@ -170,7 +170,7 @@ public:
         return (event.revents & POLLIN) != 0;
     }
 
-    // 'R', 'S', 'T', 'Z'... as the kernel shows it; '?' if it is gone.
+    // 'R', 'S', 'T', 'Z'... as in /proc; '?' if it is gone.
     [[nodiscard]] char state() const {
         std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
         std::string text;
@@ -182,7 +182,7 @@ public:
     }
     [[nodiscard]] bool is_stopped() const { return state() == 'T'; }
 
-    // True if its main thread sleeps in futex(2). Needs the right to look, which a parent has.
+    // Whether its main thread sleeps in futex(2). A parent may read that.
     [[nodiscard]] bool is_in_futex() const {
         std::ifstream file("/proc/" + std::to_string(pid_) + "/syscall");
         long number = -1;
@@ -204,7 +204,7 @@ private:
     Descriptor watch_;
 };
 
-// Looks until `look` is true; false if it is not so in time.
+// Polls until `look` is true; false if it is not in time.
 template <typename Look>
 bool await(Milliseconds patience, Look&& look) {
     const auto end = SteadyClock::now() + patience;

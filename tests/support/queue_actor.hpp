@@ -1,6 +1,6 @@
-// A process that does what it is told with one Queue: a producer, a consumer, or both.
-// What it puts is numbered, the actor's own number in front; what it takes it checks byte by byte
-// before it answers, and says which messages they were.
+// A process that obeys commands with one Queue, as a producer, a consumer, or both. Its messages
+// are numbered, with the actor's own number in front; those that it takes it checks byte by byte
+// before it answers, with their numbers.
 #pragma once
 
 #include <signal.h>
@@ -28,9 +28,9 @@ inline std::uint64_t number_in(std::span<const std::byte> message) {
     return number;
 }
 
-// A blow that falls only after the process was stopped and resumed once: so that a test can strike
-// what a put does after it was overtaken. The handler runs where the process stood still, at a
-// crash point, which holds no lock there.
+// A blow that falls only after the process was stopped and resumed once, so that a test can strike
+// what a put does after it was overtaken. The handler runs at the crash point where the process
+// stood, which holds no lock.
 class SecondBlow {
 public:
     // Stops at `first`; `second` (empty: a fresh trace) is armed when the process is resumed.
@@ -104,7 +104,7 @@ public:
 
 private:
     void putting() {
-        // So many of that size, one after another; ends at the first failure.
+        // COUNT SIZE WAIT: one after another; ends at the first failure.
         on("put", [this](std::uint64_t count, std::size_t size, const Wait& wait) {
             return put(count, size, wait);
         });
@@ -120,7 +120,8 @@ private:
             if (put) accepted_ += *put;
             return counted(put.status());
         });
-        // Stops before it publishes. What is armed, or traced, begins when the process is resumed.
+        // Stops before it publishes. The armed point, or the trace, begins when the process is
+        // resumed.
         on("put-overtaken", [this](std::size_t size, const Wait& wait) {
             SecondBlow::prepare("queue.put.written", blow_);
             return put(1, size, wait);
@@ -141,9 +142,9 @@ private:
         });
     }
     void taking() {
-        // Takes one and holds it.
+        // Takes a message and holds it.
         on("hold", [this](const Wait& wait) { return hold(wait); });
-        // What it has held longest.
+        // Acknowledges the message held longest.
         on("ack", [this] {
             held_.at(0).ack();
             held_.pop_front();
@@ -154,7 +155,7 @@ private:
             if (held.is_ok()) nack();
             return held;
         });
-        // Everything held still has the bytes it had.
+        // All held messages have their bytes still.
         on("recheck", [this] {
             std::string wrong;
             for (const Delivery& delivery : held_) {
@@ -162,16 +163,16 @@ private:
             }
             return intact(wrong);
         });
-        // So many, each checked and acknowledged; ends at the first failure.
+        // COUNT: checks and acknowledges each; ends at the first failure.
         on("recv",
            [this](std::uint64_t count, const Wait& wait) { return receive(count, 0, wait); });
-        // Until the message of this number has come.
+        // The same until the message of this number.
         on("recv-to", [this](std::uint64_t number, const Wait& wait) {
             return receive(~std::uint64_t{0}, number, wait);
         });
-        // Until there is no more.
+        // The same until there are no more.
         on("drain", [this](const Wait& wait) { return receive(~std::uint64_t{0}, 0, wait); });
-        // So many in one call, checked and acknowledged.
+        // COUNT messages in one call, checked and acknowledged.
         on("take-whole", [this](std::size_t count, const Wait& wait) {
             std::vector<Delivery> batch;
             const Status status = queue().take_many(batch, count, wait, count);
@@ -183,7 +184,7 @@ private:
             }
             return receipt.finish(ok());
         });
-        // One, copied out. How often it was delivered is not told.
+        // Copies one message out. The number of its deliveries is unknown.
         on("get", [this](const Wait& wait) {
             std::vector<std::byte> buffer(4096);
             const Result<std::size_t> size = queue().get(buffer, wait);
@@ -219,7 +220,7 @@ private:
         return count ? ok().with("moved", *count) : failure_of(count.status());
     }
 
-    // What was received: "number/deliveries/sequence,..." in the order in which it came.
+    // The received messages, in order: "number/deliveries/sequence,...".
     class Receipt {
     public:
         Answer note(const Delivery& delivery) {

@@ -1,5 +1,5 @@
-// What must have become of every message of a Queue: accepted, taken, acknowledged; and whether it
-// is so. Knows numbers only, no processes.
+// The fate of every message of a Queue (accepted, taken, acknowledged), and whether it is allowed.
+// Works on numbers only, without processes.
 #pragma once
 
 #include <cstdint>
@@ -17,22 +17,22 @@ class QueueLedger {
 public:
     using Number = std::uint64_t;
 
-    // put() said ok. / Its process died before it said anything.
+    // put() returned ok. / Its process died in put().
     void accepted(Number number) { fates_[number].is_accepted = true; }
     void maybe_accepted(Number number) { fates_[number].is_put = true; }
 
-    // It was taken, or may have been, and not acknowledged: it comes again, marked.
+    // It was taken, or may have been, and not acknowledged: it must come again, marked.
     void taken(Number number) { fates_[number].least_deliveries = 2; }
     void maybe_taken(Number number) { fates_[number].is_maybe_taken = true; }
 
-    // Done with: it must not come again. / One that died may have been done with it.
+    // Done: it must not come again. / A process that died may have been done with it.
     void acknowledged(Number number) {
         Fate& fate = fates_[number];
         require(++fate.acknowledged == 1, "message " + std::to_string(number) + " came again");
     }
     void maybe_acknowledged(Number number) { fates_[number].is_maybe_acknowledged = true; }
 
-    // Everything that an answer of `consumer` says it received. How many that were.
+    // Notes all messages of an answer of `consumer`; returns their number.
     std::size_t received(const std::string& consumer, const Answer& answer) {
         std::size_t count = 0;
         std::istringstream items(answer.text("got"));
@@ -43,7 +43,7 @@ public:
         }
         return count;
     }
-    // The same of one that it still holds.
+    // The same for a message that it still holds.
     Number held(const std::string& consumer, const Answer& answer) {
         const Delivered one = parse(answer.text("got"));
         check_delivery(consumer, one);
@@ -54,7 +54,7 @@ public:
                std::string::npos;
     }
 
-    // All that was accepted has come, once; nothing else has; each producer's in its order.
+    // Every accepted message came once, no other came, and each producer's came in order.
     void check_complete() const {
         std::uint64_t sequence = 0;
         Number before = 0;

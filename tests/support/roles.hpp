@@ -1,5 +1,5 @@
-// One program, several parts: a test starts itself again as one of its roles, so that every process
-// of a test is a real one with an address space, descriptors and a death of its own.
+// One program, several parts: a test starts itself again in a role, so that every process of a test
+// is a real one, with its own address space, descriptors and death.
 #pragma once
 
 #include <cstdio>
@@ -21,7 +21,7 @@ struct Role {
 
 inline constexpr std::string_view kRoleFlag = "--role";
 
-// The exit code of the role that this process was started for; nothing if it is the test itself.
+// The exit code of this process's role; empty if it is the test itself.
 inline std::optional<int> play_role(int argc, char** argv, std::span<const Role> roles) {
     if (argc < 3 || argv[1] != kRoleFlag) return std::nullopt;
     const Words arguments(argv + 3, argv + argc);

@@ -1,4 +1,4 @@
-// A process of the right user that writes into a living segment what it likes.
+// A process of the same user that writes anything into a live segment.
 #pragma once
 
 #include <algorithm>
@@ -16,11 +16,11 @@
 
 namespace penstock::trust {
 
-// The whole file of a segment, writable. It can put everything back, so that a segment need not be
-// made anew for each damage.
+// A segment's whole file, mapped writable. undo() restores it, so that each damage needs no new
+// segment.
 class SegmentCorruptor {
 public:
-    // Of a segment with a name; of one that is a file, with "file:" before its path.
+    // `name`: of a segment, or "file:" and a path.
     explicit SegmentCorruptor(const std::string& name) {
         constexpr std::string_view kFile = "file:";
         std::error_code error;
@@ -44,13 +44,13 @@ public:
         return {mapping_.data() + header_.slots_offset,
                 header_.control_offset + header_.control_size - header_.slots_offset};
     }
-    // As much of it as is interpreted: the ring, or the cells.
+    // The interpreted part of the payload: the ring, or the cells.
     [[nodiscard]] std::span<std::byte> payload() const {
         return {mapping_.data() + header_.payload_offset,
                 std::min<std::size_t>(layout::kPage, header_.file_size - header_.payload_offset)};
     }
 
-    // Whatever was changed in those parts since this corruptor came, and by whichever process.
+    // Restores words() and payload() as they were at construction, whichever process changed them.
     void undo() const {
         std::memcpy(words().data(), before_[0].data(), before_[0].size());
         std::memcpy(payload().data(), before_[1].data(), before_[1].size());

@@ -1,5 +1,5 @@
-// Words that a test and its processes share, to survive those that are killed: counters, or a word
-// for every message. Anonymous memory handed down by descriptor: nothing of the library is used.
+// Words that a test shares with its processes and that survive their deaths: counters, or a word
+// for every message. Anonymous memory passed by descriptor, independent of the library.
 #pragma once
 
 #include <sys/mman.h>
@@ -23,7 +23,7 @@ public:
         }
         map();
     }
-    // In a child: `argument` as argument() gave it.
+    // In a child: `argument` is the parent's argument().
     explicit SharedWords(const std::string& argument) : file_(std::stoi(argument)) {
         count_ = static_cast<std::size_t>(::lseek(file_.get(), 0, SEEK_END)) / sizeof(Word);
         map();

@@ -1,5 +1,5 @@
-// Stands in for libcuda.so.1 where there is no GPU: keeps a protocol of the calls that pinning
-// makes, and fails at the one that it is told to. Says nothing about what a real driver does.
+// A stand-in for libcuda.so.1 where there is no GPU: records the calls that pinning makes, and
+// fails at a chosen one. It is no evidence of what a real driver does.
 #include <string>
 
 namespace {
@@ -26,7 +26,7 @@ int answer(const std::string& call) {
 
 extern "C" {
 
-// For the tests.
+// Called by the tests.
 void stand_in_begin(const char* fails_at) {
     protocol().clear();
     failing() = fails_at;
@@ -38,7 +38,7 @@ void* stand_in_data = nullptr;
 std::size_t stand_in_bytes = 0;
 unsigned stand_in_flags = 0;
 
-// The driver's.
+// The driver's API.
 int cuInit(unsigned) {
     return answer("init");
 }

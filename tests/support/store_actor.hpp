@@ -1,5 +1,5 @@
-// A process that does what it is told with a Store. Objects are numbered: key and contents follow
-// from the number and the size, and whatever it reads it checks byte by byte before it answers.
+// A process that obeys commands with a Store. Objects are numbered: key and contents follow from
+// number and size; each object read is checked byte by byte before the answer.
 #pragma once
 
 #include <map>
@@ -15,7 +15,7 @@ namespace penstock::trust {
 
 inline constexpr const char* kStoreRole = "store-actor";
 
-// Bytes of the heap that an object takes: its key in 64, then its own.
+// Heap bytes of an object: its key, in 64, and its data.
 constexpr std::uint64_t taken_by(std::uint64_t bytes) {
     return 64 + (bytes + 63) / 64 * 64;
 }
@@ -41,7 +41,7 @@ public:
             store_.emplace(Store::attach(name, wait));
         });
         on("close", [this] { forget(); });
-        // Of one object.
+        // NUMBER of an object.
         on("retain", [this](Number number) { return store().retain(key(number)); });
         on("unretain", [this](Number number) { return store().release(key(number)); });
         on("remove", [this](Number number) { return store().remove(key(number)); });
@@ -52,7 +52,7 @@ public:
                 .with("state", std::string(kStates[static_cast<std::size_t>(look.state)]))
                 .with("peer", look.staged_by);
         });
-        // Of all that is there: how many, their bytes with their keys, and what they take.
+        // Over all objects: their count, their bytes with keys, and the memory they take.
         on("sum", [this] { return sum(); });
         on("clear", [this] { return ok().with("removed", store().clear()); });
         on("trim", [this] { return ok().with("bytes", store().trim()); });
@@ -66,7 +66,7 @@ private:
     using Number = std::uint64_t;
 
     void writing() {
-        // And holds it, written to.
+        // Writes to it, and holds it.
         on("reserve",
            [this](Number number, std::uint64_t bytes) { return reserve(number, bytes); });
         on("commit", [this](Number number) { return commit(number); });
@@ -86,7 +86,7 @@ private:
             for (Number i = first; status && i < first + count; ++i) status = put(i, bytes);
             return status;
         });
-        // Reserved, written to at both ends, and let go.
+        // Reserves, writes to both ends, and aborts.
         on("room", [this](std::uint64_t bytes) {
             auto got = store().reserve("room of " + std::to_string(::getpid()), bytes);
             if (got) got->bytes().front() = got->bytes().back() = std::byte{1};
@@ -94,7 +94,7 @@ private:
         });
     }
     void reading() {
-        // get, wait: and holds it.
+        // get, wait: hold the object.
         on("get", [this](Number number) { return held(number, store().get(key(number))); });
         on("wait", [this](Number number, const Wait& wait) {
             return held(number, store().wait(key(number), wait));
@@ -103,7 +103,7 @@ private:
             const Result<StoreObject> object = store().get(key(number));
             return object ? checked(number, *object) : failure_of(object.status());
         });
-        // What is held is as it was.
+        // The held object is unchanged.
         on("recheck", [this](Number number) { return checked(number, held_.at(number)); });
         on("release", [this](Number number) {
             held_.at(number).release();

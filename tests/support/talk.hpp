@@ -1,6 +1,5 @@
-// A conversation between a test and its processes: one line asks, one line answers.
-// The process does one thing after another; the test decides what each does, and in which
-// order.
+// The protocol between a test and its processes: one line asks, one line answers. A process does
+// one thing after another; the test decides what each does, and in which order.
 #pragma once
 
 #include <poll.h>
@@ -21,8 +20,8 @@
 
 namespace penstock::trust {
 
-// "ok t=123 sent=4" or "PeerDied t=123 sent=2 peer=1 | the sentence": the first word is "ok" or the
-// name of an error code, t the monotonic time in nanoseconds at which the answer was known.
+// "ok t=123 sent=4" or "PeerDied t=123 sent=2 peer=1 | the message": the first word is "ok" or the
+// name of an error code, t the monotonic time in nanoseconds at which the result was known.
 struct Answer {
     std::string outcome;
     std::map<std::string, std::string> fields;
@@ -70,7 +69,7 @@ struct Answer {
 // The next line of a descriptor, if it comes in time. Not thread-safe.
 class LineReader {
 public:
-    // Nothing: `patience` is over, or the other side is gone (is_at_end()).
+    // Empty: `patience` is over, or the other side is gone (is_at_end()).
     std::optional<std::string> next(int descriptor, Milliseconds patience) {
         const auto end = SteadyClock::now() + patience;
         for (;;) {
@@ -105,7 +104,7 @@ private:
     bool is_at_end_ = false;
 };
 
-// Why a test fails. What it says ends up in the report.
+// The reason why a test fails, for its report.
 class Broken : public std::runtime_error {
 public:
     using std::runtime_error::runtime_error;
@@ -115,10 +114,10 @@ inline void require(bool holds, const std::string& otherwise) {
     if (!holds) throw Broken(otherwise);
 }
 
-// The longest that any single answer may take. Not a bound of the library: a bound of the test.
+// The longest that an answer may take: a bound of the test, not of the library.
 inline constexpr Milliseconds kPatience{20'000};
 
-// A process that one talks to, seen from the test.
+// A process that obeys commands, seen from the test.
 class Actor {
 public:
     Actor() = default;
@@ -133,7 +132,7 @@ public:
     void tell(const std::string& line) {
         const std::string text = line + "\n";
         asked_ = line;
-        // A dead one can't hear; that shows when it does not answer.
+        // Writing to a dead process fails, which shows when its answer is awaited.
         [[maybe_unused]] const auto written = ::write(process_.input(), text.data(), text.size());
     }
     std::optional<Answer> hear(Milliseconds patience) {
@@ -141,7 +140,7 @@ public:
         if (!line) return std::nullopt;
         return Answer::parse(*line);
     }
-    // The answer to what was told last.
+    // The answer to the last command.
     Answer answer(Milliseconds patience = kPatience) {
         auto heard = hear(patience);
         if (!heard) {
@@ -152,7 +151,7 @@ public:
         }
         return *heard;
     }
-    // Until it sleeps in what it was told, has been struck on the way there, or has answered.
+    // Waits until it sleeps in its command, has been struck, or has answered.
     void await_rest() {
         require(await(kPatience,
                       [this] {
@@ -161,8 +160,8 @@ public:
                       }),
                 name_ + " was told to " + asked_ + ", and neither sleeps nor answers");
     }
-    // Until it sleeps in what it was told, which nothing ends yet: else it would depend on chance
-    // whether there is anything to wake. Again after each act that wakes it to no purpose.
+    // Waits until it sleeps in a command that cannot end yet; otherwise it would depend on timing
+    // whether there is a sleeper to wake. Repeat it after each vain wake-up.
     void await_sleep() {
         require(await(kPatience, [this] { return process_.is_in_futex(); }),
                 name_ + " was told to " + asked_ + ", and never went to sleep");
@@ -175,7 +174,7 @@ public:
         tell(line);
         return answer(patience);
     }
-    // The same, where anything but "ok" is a failure of the test.
+    // The same; any answer but "ok" fails the test.
     Answer must(const std::string& line) {
         Answer given = ask(line);
         require(given.is_ok(), name_ + " was asked to " + line + " and says: " + given.line());
@@ -193,7 +192,7 @@ inline Answer ok() {
     return Answer{"ok", {}, {}};
 }
 
-// Of a line, parted by spaces.
+// The words of a line, separated by spaces.
 inline Words words_of(const std::string& line) {
     std::istringstream stream(line);
     Words words;
@@ -201,7 +200,8 @@ inline Words words_of(const std::string& line) {
     return words;
 }
 
-// The other end: answers every line of standard input until it ends. `answer_to` gets the words.
+// The process's side: answers every line of standard input until it ends. `answer_to` gets the
+// words.
 template <typename AnswerTo>
 int listen(AnswerTo&& answer_to) {
     LineReader lines;

@@ -1,5 +1,5 @@
-// How thorough a test is to be: short by default, full with --full or PENSTOCK_TEST_TIER=full.
-// Tests that take minutes ask here; what they leave out in the short tier they say themselves.
+// The thoroughness of a test: short by default, full with --full or PENSTOCK_TEST_TIER=full. Tests
+// that take minutes ask here, and report what they leave out in the short tier.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ inline bool is_full_tier(int argc, char** argv) {
                        [](const char* word) { return std::string_view(word) == "--full"; });
 }
 
-// Sanitizers make everything several times slower: bounds in time are for builds without them.
+// Sanitizers slow everything down several times: bounds in time are for builds without them.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr bool kIsSanitized = true;
 #elif defined(__has_feature)

@@ -1,6 +1,6 @@
-// A process that does what it is told with trajectories: an environment's writer, or a trainer.
-// Groups are numbered, the actor's own number in front, and every token follows from the number;
-// a batch is checked token by token before it is answered which groups it has.
+// A process that obeys commands with trajectories, as an environment's writer or a trainer. Groups
+// are numbered, with the actor's own number in front, and every token follows from that number; a
+// batch is checked token by token before the answer names its groups.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace penstock::trust {
 
 inline constexpr const char* kTrajectoryRole = "trajectory-actor";
 
-// Four groups make a batch, and two batches may be on the way.
+// Four groups make a batch, and the window is two batches.
 inline constexpr std::uint64_t kGroupSequences = 2;
 inline constexpr std::uint64_t kBatchGroups = 4;
 inline constexpr std::uint64_t kBatchSequences = kBatchGroups * kGroupSequences;
@@ -47,13 +47,14 @@ public:
             forget();
             reader_.emplace(TrajectoryReader::attach(name, kBatchSequences, wait));
         });
-        // So many, one after another; ends at the first that is not granted.
+        // COUNT WAIT: one after another; ends at the first that is not granted.
         on("begin", [this](std::uint64_t count, const Wait& wait) { return begin(count, wait); });
         on("release", [this] {
             rollouts_.pop_front();
             return ok().with("begun", rollouts_.size());
         });
-        // What was begun first, each of so many tokens; ends at the first failure.
+        // COUNT TOKENS: puts rollouts, oldest first, with sequences of TOKENS tokens; ends at the
+        // first failure.
         on("put", [this](std::uint64_t count, std::size_t tokens, const Wait& wait) {
             Status status;
             while (count-- > 0 && (status = put_group(tokens, wait))) {
@@ -62,7 +63,7 @@ public:
             }
             return counted(status);
         });
-        // Takes one and holds it.
+        // Takes a batch and holds it.
         on("batch", [this](const Wait& wait) { return hold(wait); });
         on("ack", [this](std::uint64_t step) {
             batch_.value().ack(step);
@@ -72,10 +73,10 @@ public:
             batch_.value().nack();
             batch_.reset();
         });
-        // So many batches, each checked and acknowledged; ends at the first failure.
+        // COUNT: checks and acknowledges each; ends at the first failure.
         on("recv", [this](std::uint64_t count, const Wait& wait) { return receive(count, wait); });
         on("end", [this] { writer_.value().end(); });
-        // With rollouts running and a batch in hand: what is left of them follows.
+        // Rollouts may be running and a batch in hand: the queue gets both back.
         on("close", [this] {
             if (writer_) writer_->close();
             if (reader_) reader_->close();
@@ -85,7 +86,7 @@ public:
     }
 
 private:
-    // "share" is what waiting cost, in thousandths of a processor.
+    // "share" is the cost of waiting, in thousandths of a processor.
     Answer begin(std::uint64_t count, const Wait& wait) {
         const std::int64_t since = os::monotonic_ns();
         const std::int64_t cpu_since = cpu_ns();
@@ -136,7 +137,7 @@ private:
         return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
     }
 
-    // `tokens` of each of its sequences.
+    // A group whose sequences have `tokens` tokens.
     Status put_group(std::size_t tokens, const Wait& wait) {
         const std::uint64_t number = number_ * kMaxOfOne + accepted_;
         const std::vector<std::int64_t> lengths(kGroupSequences, static_cast<std::int64_t>(tokens));

@@ -8,7 +8,7 @@ setup_bench() {
     build_tree release
 }
 
-# Every benchmark for a moment: do they all still run, and check what they receive?
+# Runs every benchmark briefly: checks that all of them run, and verify what they receive.
 try_bench() {
     "$VENV/bin/python" bench/run.py --quick --programs build/release/bench --json build/bench-quick.json
 }

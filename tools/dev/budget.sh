@@ -1,6 +1,7 @@
-# The time that each step of `./dev test` may take: budgets.tsv, in seconds of an idle machine with two processors.
-# A slower machine gets more (speed.py). What is over its budget is said. It fails the step only in the full tier,
-# over twice the budget, and where other programs had less than a tenth of the processors: else it is noise.
+# The time that each step of `./dev test` may take: budgets.tsv, in seconds of an idle machine with
+# two processors. A slower machine gets more (speed.py). A step over its budget is reported. It
+# fails only in the full tier, at twice the budget, if other programs had less than a tenth of the
+# processors: otherwise it counts as noise.
 
 BUDGETS=$ROOT/tools/dev/budgets.tsv
 BUDGET_TIER=""  # no tier, no budgets
@@ -14,18 +15,18 @@ budget_begin() {
     say "budgets are those of an idle machine with two processors, times $BUDGET_SPEED"
 }
 
-# budget_of STEP: its seconds here, or nothing.
+# budget_of STEP: its seconds on this machine, or nothing.
 budget_of() {
     awk -F'\t' -v step="$1" -v tier="$BUDGET_TIER" -v speed="$BUDGET_SPEED" \
         '$1 == step { seconds = tier == "full" ? $3 : $2; if (seconds > 0) printf "%d", seconds * speed }' "$BUDGETS"
 }
 
-# Processor time in ticks: what the machine had in use and in all since it started.
+# Processor time in ticks since boot: busy, and in all.
 machine_ticks() {
     awk '/^cpu / { printf "%d %d\n", $2 + $3 + $4 + $7 + $8 + $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
 }
 
-# The same, and before it what this command and all that it started have used.
+# The same, preceded by the ticks of this command and its children.
 processor_ticks() {
     local session
     session=$(sed 's/^.*) //' /proc/$$/stat | cut -d' ' -f4)
@@ -38,7 +39,7 @@ budget_start() {
     [ -z "$BUDGET_TIER" ] || BUDGET_CLOCK=$(processor_ticks)
 }
 
-# Since budget_start: the part of the processors, in hundredths, that others used.
+# Share of the processors, in hundredths, that other programs used since budget_start.
 budget_others() {
     say "$BUDGET_CLOCK $(processor_ticks)" | awk '{
         others = ($5 - $2) - ($4 - $1); all = $6 - $3
@@ -46,7 +47,8 @@ budget_others() {
         printf "%d", (all ? 100 * others / all : 0) }'
 }
 
-# budget_judge STEP SECONDS: nothing when it is within its budget, else a remark, "FAILED" first when it is no noise.
+# budget_judge STEP SECONDS: nothing within the budget, otherwise a remark, which begins with
+# "FAILED" unless it is noise.
 budget_judge() {
     [ -n "$BUDGET_TIER" ] || return 0
     local budget others
@@ -62,7 +64,7 @@ budget_judge() {
     fi
 }
 
-# After the table: the whole beside its budget.
+# After the table: the total and its budget.
 budget_report() {
     [ -n "$BUDGET_TIER" ] || return 0
     local budget

@@ -1,10 +1,10 @@
 # The CMake build trees, each a preset of CMakePresets.json in the folder build/NAME; pip makes one more
 # for the package in build/python.
 
-# Compile with the compiler that was picked, through ccache where it is there. All trees, clones and
-# worktrees share what it keeps: paths under the base are made relative, the folder that a compiler runs in
-# does not count (so debug information may name another clone), and neither do the times of files, which
-# precompiled headers would bring in.
+# Compiles with the chosen compiler, through ccache if it is installed. All trees, clones and
+# worktrees share its cache: paths under the base are made relative; the compiler's working
+# directory does not count (so debug information may name another clone), and neither do file times,
+# which precompiled headers would bring in.
 use_compiler() {
     CXX=$(pick_compiler)
     export CXX CMAKE_BUILD_PARALLEL_LEVEL=$JOBS
@@ -16,14 +16,15 @@ use_compiler() {
 
 need_clang() { command -v "clang++-$LLVM" >/dev/null || skip "no clang++-$LLVM"; }
 
-# build_tree NAME OPTION...: the preset of that name, configured (quick when nothing changed) and compiled.
+# build_tree NAME OPTION...: configures (quick if nothing changed) and compiles the preset of that
+# name.
 build_tree() {
     use_compiler
     cmake --preset "$1" --log-level=WARNING "${@:2}"
     cmake --build "build/$1"
 }
 
-# build_targets NAME TARGET...: only these of that tree.
+# build_targets NAME TARGET...: only these targets of that tree.
 build_targets() {
     use_compiler
     cmake --preset "$1" --log-level=WARNING

@@ -1,12 +1,12 @@
-# The real programs that Penstock drops into, each in an environment of its own: build/atropos and build/lmcache.
-# Every package is pinned in environments/NAME.txt and installed without its dependencies: nothing is resolved (that
-# alone takes minutes), nothing replaces the CPU build of PyTorch, and no CUDA comes along. PyTorch and Penstock are
-# links to those of .venv: neither is unpacked or built again.
+# Environments of the real programs that use Penstock: build/atropos and build/lmcache. Every
+# package is pinned in environments/NAME.txt and installed without its dependencies: pip resolves
+# nothing (which alone takes minutes), does not replace the CPU build of PyTorch, and installs no
+# CUDA. PyTorch and Penstock are links to those of .venv: neither is unpacked or built again.
 
 ENVIRONMENTS=(atropos lmcache)
 LMCACHE=lmcache==0.5.6  # as in environments/lmcache.txt
 
-# environment_stamp NAME: a file that is there when build/NAME is what its list asks for, in this place.
+# environment_stamp NAME: a file that exists if build/NAME matches its list, at this path.
 environment_stamp() {
     local state
     state=$({
@@ -19,7 +19,7 @@ environment_stamp() {
 
 site_packages() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# link_packages NAME: PyTorch and Penstock, with what pip knows of them, as they are in .venv now.
+# link_packages NAME: links PyTorch and Penstock, with pip's metadata, to those in .venv.
 link_packages() {
     local from to package
     from=$(site_packages "$VENV")
@@ -33,7 +33,8 @@ link_packages() {
     done
 }
 
-# make_environment NAME: build/NAME, anew when its list has changed; fails where its packages cannot be had.
+# make_environment NAME: makes build/NAME, anew if its list has changed; fails if packages can't be
+# had.
 make_environment() {
     local stamp
     [ -e "$(site_packages "$VENV")/torch" ] || return 1
@@ -42,15 +43,16 @@ make_environment() {
         say "installing into build/$1: what tools/dev/environments/$1.txt lists"
         rm -rf "build/$1"
         "$PYTHON" -m venv "build/$1" || return 1
-        # What is imported is compiled then: most of these files never are.
+        # Modules are compiled when they are imported: most of these files never are.
         "build/$1/bin/pip" install -qq --no-deps --no-compile -r "tools/dev/environments/$1.txt" || return 1
         touch "$stamp"
     fi
     link_packages "$1"
 }
 
-# make_lmcache_source: build/lmcache-src, the source archive, which has the tests that the wheel leaves out. pip asks
-# a source for its version before it keeps it: nothing native is to be built for that.
+# make_lmcache_source: build/lmcache-src, the source archive, which has the tests that the wheel
+# leaves out. pip builds a source to ask for its version: keeps it from building native code for
+# that.
 make_lmcache_source() {
     local archive stamp=build/lmcache-src/.made-$LMCACHE
     [ ! -e "$stamp" ] || return 0
@@ -65,18 +67,18 @@ make_lmcache_source() {
     touch "$stamp"
 }
 
-# make_real NAME: all that tests/real/NAME needs.
+# make_real NAME: makes everything that tests/real/NAME needs.
 make_real() {
     make_environment "$1" || return 1
     [ "$1" != lmcache ] || make_lmcache_source
 }
 
-# need_real NAME: in a step: made, or the step is skipped in words (which fails in CI).
+# need_real NAME: within a step: makes it, or skips the step with a reason (which fails in CI).
 need_real() {
     make_real "$1" || skip "the environment build/$1 cannot be made here"
 }
 
-# is_real_made NAME: whether it is there already.
+# is_real_made NAME: whether it exists already.
 is_real_made() {
     [ -e "$(environment_stamp "$1")" ] && { [ "$1" != lmcache ] || [ -e "build/lmcache-src/.made-$LMCACHE" ]; }
 }
@@ -91,8 +93,9 @@ run_environments() {
     finish_report
 }
 
-# test_real NAME: tests/real/NAME by the interpreter of build/NAME, in a /dev/shm of its own where that can be had.
-# The short tier takes an environment that is there, and makes none: that costs more than its tests.
+# test_real NAME: runs tests/real/NAME by the interpreter of build/NAME, in a /dev/shm of its own if
+# possible. The short tier uses an existing environment and makes none, which costs more than its
+# tests.
 test_real() {
     local run=(own_shm)
     compgen -G "tests/real/$1/test_*.py" >/dev/null || skip "no tests in tests/real/$1"
@@ -103,6 +106,7 @@ test_real() {
     fi
     need_real "$1"
     own_shm true 2>/dev/null || run=(env)
-    # Compiled once for all processes of all tests, whatever the shell says: lmcache imports 3000 modules.
+    # Compiled once for all processes of all tests, whatever the shell's setting: lmcache imports
+    # 3000 modules.
     "${run[@]}" env -u PYTHONDONTWRITEBYTECODE "$ROOT/build/$1/bin/python" -m pytest -q -p no:cacheprovider "tests/real/$1" </dev/null
 }

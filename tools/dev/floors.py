@@ -1,9 +1,9 @@
 """Check that a source includes, or imports, only from floors below its own.
 
 C++: os, segment, the concepts, codec and remote, trajectories, bindings; a public header lies on
-the floor of the sources that implement it. Python: the core, what all modules share, the concepts,
-what stands on one of them, inspect, integrations, commands. Rooms on one floor do not
-see each other. A line that breaks the order is named.
+the floor of the sources that implement it. Python: the core, shared modules, the concepts, modules
+on top of one concept, inspect, integrations, commands. Rooms on one floor must not include each
+other. Prints every line that breaks the order.
 """
 
 import ast
@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = ("broadcast", "queue", "store", "service")
 HEIGHT = {"os": 0, "segment": 1, **dict.fromkeys(CONCEPTS, 2), "codec": 3, "remote": 3}
-HEIGHT["inspect"] = 3  # a look at segments of every kind
-HEIGHT["trajectories"] = 4  # a Queue of what the codec writes
+HEIGHT["inspect"] = 3  # inspects segments of every kind
+HEIGHT["trajectories"] = 4  # a Queue of messages that the codec writes
 HEIGHT["bindings"] = 5
-# Public headers that are not named after the room whose sources implement them.
+# Public headers with another name than the room that implements them.
 HEADERS = {
     **dict.fromkeys(("error", "segment", "statistics", "wait", "format"), "segment"),
     "tiered_store": "remote",
@@ -26,7 +26,7 @@ HEADERS = {
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(?P<path>[^"]+)"')
 
 PACKAGE = ROOT / "python" / "penstock"
-SHARED = ("errors", "handle", "state", "codec", "dead_letters")  # and all that begin with _
+SHARED = ("errors", "handle", "state", "codec", "dead_letters")  # and all modules that begin with _
 PYTHON_HEIGHT = {
     "_core": 0,
     "shared": 1,
@@ -60,7 +60,8 @@ def included_rooms(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def room_of_module(parts: tuple[str, ...]) -> str | None:
-    """Of a module's path within the package; None for the package itself, which shows all."""
+    """The room of a module's path within the package; None for the package itself, which re-exports
+    all."""
     if not parts or parts[0] == "__init__":
         return None
     if parts[0] == "cli" or parts[-1] == "__main__":
@@ -71,7 +72,7 @@ def room_of_module(parts: tuple[str, ...]) -> str | None:
 
 
 def imported_modules(node: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Paths within the package, also of names that are no modules."""
+    """Paths within the package, including names that are not modules."""
     if isinstance(node, ast.Import):
         names = [tuple(alias.name.split(".")) for alias in node.names]
         yield from (name[1:] for name in names if name[0] == "penstock")

@@ -1,6 +1,7 @@
-# The fuzzers: libFuzzer programs from fuzz/*_fuzz.cpp, each with its seeds in fuzz/corpus/NAME. What they
-# find to be new goes to build/fuzz/corpus/NAME, what breaks to build/fuzz/NAME-*. And fuzz/*_fuzz.py, for what
-# needs sockets and the Python package: they take --seconds and --seed, bound their own memory, and say the seed.
+# The fuzzers: libFuzzer programs from fuzz/*_fuzz.cpp, each with its seeds in fuzz/corpus/NAME. New
+# inputs go to build/fuzz/corpus/NAME, failing ones to build/fuzz/NAME-*. And fuzz/*_fuzz.py, for
+# fuzzers that need sockets and the Python package: they take --seconds and --seed, bound their own
+# memory, and print the seed.
 
 build_fuzz() {
     need_clang
@@ -23,8 +24,8 @@ fuzz_one() {
         -print_final_stats=1 -artifact_prefix="build/fuzz/$name-" "$found" "$seeds"
 }
 
-# fuzz_built SECONDS [NAME]: as many at a time as there are processors, for each has one thread. What they
-# print comes when they have ended, in one piece each.
+# fuzz_built SECONDS [NAME]: runs as many at a time as there are processors, because each has one
+# thread. Prints the output of each at its end, in one piece.
 fuzz_built() {
     local program names=()
     for program in build/fuzz/fuzz/${2:-*}_fuzz fuzz/${2:-*}_fuzz.py; do

@@ -1,13 +1,13 @@
-# The lane: work that computes and touches no shared memory (builds of further trees, clang-tidy, models). It goes
-# on behind the tests, which wait for most of their time, in turn and with less weight. Each piece is collected by
-# a step where it would have stood, and fails there.
+# The lane: jobs that compute and touch no shared memory (builds of further trees, clang-tidy,
+# models). They run one after the other behind the tests, which mostly wait, at lower priority. Each
+# job is collected by the step that needs it, and fails that step.
 
 LANE_NAMES=()
 LANE_COMMANDS=()
 LANE_PROCESS=""
 LANE_FOLDER=""
 
-# lane_add NAME COMMAND...: one more piece, in order.
+# lane_add NAME COMMAND...: adds a job, in order.
 lane_add() {
     LANE_NAMES+=("$1")
     LANE_COMMANDS+=("$(printf '%q ' "${@:2}")")
@@ -15,7 +15,7 @@ lane_add() {
 
 lane_start() {
     LANE_FOLDER=$(mktemp -d)
-    # A process group of its own, so that the lane ends with the command, and all that it started.
+    # A process group of its own, so that the lane and its children end with the command.
     set -m
     lane_work </dev/null >"$LANE_FOLDER/lane.log" 2>&1 &
     LANE_PROCESS=$!
@@ -40,7 +40,8 @@ lane_work() {
     done
 }
 
-# lane_piece FILES COMMAND: leaves FILES.log, .skip (why it was given up) and, at its end, .done: status and seconds.
+# lane_piece FILES COMMAND: leaves FILES.log, .skip (the reason if it was skipped) and, at its end,
+# .done: status and seconds.
 lane_piece() {
     local files=$1 started=$SECONDS code
     SKIP_FILE=$files.skip
@@ -56,7 +57,7 @@ lane_piece() {
     mv "$files.part" "$files.done"
 }
 
-# lane_collect NAME: inside a step: waits for the piece, shows what it printed, and comes out as it did.
+# lane_collect NAME: within a step: waits for the job, shows its output, and returns its status.
 lane_collect() {
     local files=$LANE_FOLDER/$1 code seconds
     while [ ! -e "$files.done" ]; do
@@ -70,7 +71,7 @@ lane_collect() {
     return "$code"
 }
 
-# lane_report: what has run there, and for how long.
+# lane_report: the jobs that ran, and their times.
 lane_report() {
     local files row=""
     for files in "$LANE_FOLDER"/*.done; do

@@ -1,9 +1,9 @@
-# Everything that is judged without running it: layout, clang-tidy, ruff, mypy, shell scripts, floors.
+# Static checks: layout, clang-tidy, ruff, mypy, shell scripts, floors.
 
 cxx_files() { git ls-files -co --exclude-standard -- '*.hpp' '*.cpp'; }
 shell_files() { printf '%s\n' dev .ci/run tools/dev/*.sh; }
 
-# What formats: of the version that the repository is formatted with, Debian's, or pip's where there is none.
+# The clang-format of the version that the repository uses: Debian's, or pip's if that is missing.
 clang_format() {
     if command -v "clang-format-$LLVM" >/dev/null; then
         say "clang-format-$LLVM"
@@ -12,8 +12,8 @@ clang_format() {
     fi
 }
 
-# pip's, and not that of a release: since 22 clang-tidy leaves out the bodies of system headers, which makes it
-# three times as fast.
+# From pip, not from the distribution: since 22 clang-tidy skips the bodies of system headers, which
+# makes it three times as fast.
 clang_tidy() { from_pip clang-tidy==23.1.4; }
 
 # from_pip TOOL==VERSION: the path of the tool in .venv.
@@ -42,8 +42,8 @@ lint_shell() {
 
 lint_floors() { "$VENV/bin/python" tools/dev/floors.py; }
 
-# Reads the compile commands of build/dev and build/python; a file is checked again only when it, or something
-# that it includes, has changed. The short tier leaves to the full one what the upstream branch has already.
+# Uses the compile commands of build/dev and build/python; checks a file again only if it, or a file
+# that it includes, has changed. The short tier skips files that are equal in the upstream branch.
 lint_tidy() {
     local scope=()
     [ "${TIER:-full}" = full ] || scope=(--changed)

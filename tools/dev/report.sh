@@ -1,6 +1,6 @@
-# Steps that a person can follow: a heading, the output, the time; at the end a table of all of them. A step may have
-# a budget of time: `budget` in budget.sh judges it.
-# A step that needs what this machine has not returns `skip "why"`; in CI that counts as a failure.
+# Readable steps: a heading, the output, the time; at the end a table of all of them. A step may
+# have a budget of time: see `budget` in budget.sh. A step that needs something this machine lacks
+# returns `skip "why"`; in CI that counts as a failure.
 
 SKIP_CODE=77
 STEP_ROWS=()
@@ -9,7 +9,7 @@ STEPS_FAILED=0
 STEPS_SKIPPED=0
 SKIP_FILE=""
 STEP_OK=1
-FAILURES=""  # what failed steps printed of it, for the end of the report
+FAILURES=""  # output of failed steps, for the end of the report
 
 if [ -t 1 ]; then
     BOLD=$'\e[1m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' PLAIN=$'\e[0m'
@@ -24,15 +24,15 @@ die() {
     exit 1
 }
 
-# Inside a step: give it up, and say why.
+# Within a step: gives it up, with a reason.
 skip() {
     printf '%s' "$*" >"$SKIP_FILE"
     exit "$SKIP_CODE"
 }
 
-# step "name" command...: runs the command in a subshell, so that no step changes the next one's world.
-# Tells the outcome in STEP_OK and not by its status: bash switches `set -e` off inside whatever is called
-# in an `if` or before `||`, and a step would run on past its own errors.
+# step "name" command...: runs the command in a subshell, so that no step changes the environment of
+# the next. Returns the outcome in STEP_OK and not as its status: bash disables `set -e` in commands
+# of an `if` or before `||`, and a step would continue after its own errors.
 step() {
     local name=$1 started=$SECONDS code=0 outcome log both reader
     shift
@@ -78,8 +78,8 @@ step() {
     rm -f "$log"
 }
 
-# await_end PID: until it has ended, but no longer than five seconds: something that a step left running may still
-# hold what PID reads from.
+# await_end PID: waits until it has ended, at most five seconds: a process left running by a step
+# may hold PID's input open.
 await_end() {
     local tries=100
     while [ "$tries" -gt 0 ] && kill -0 "$1" 2>/dev/null; do
@@ -88,27 +88,28 @@ await_end() {
     done
 }
 
-# failing_lines LOG: the lines by which compilers, ctest, GoogleTest, pytest, sanitizers and fuzzers say what is wrong.
+# failing_lines LOG: the lines in which compilers, ctest, GoogleTest, pytest, sanitizers and fuzzers
+# report failures.
 failing_lines() {
     local wrong='^FAILED |^BROKEN |^ERROR |\*\*\*|\[  FAILED|: Failure$|error:|^E  |Sanitizer|^SUMMARY|deadly signal'
     wrong+='|what\(\):|left behind|\((Failed|Timeout|SEGFAULT)\)|failed:|Error:|timed out'
-    # There may be none: a step may fail without a word.
+    # There may be none: a step may fail without any output.
     grep -E -A1 "$wrong" "$1" | cut -c1-300 | tail -n 80 || true
 }
 
-# A step without which the others mean nothing: stop when it fails.
+# must: a step without which the rest is meaningless: stops if it fails.
 must() {
     step "$@"
     [ "$STEP_OK" -eq 1 ] || finish_report || exit 1
 }
 
-# What of ours lies in shared memory, one name a line, sorted for comm.
+# Penstock's files in shared memory, one name a line, sorted for comm.
 segments() {
     find /dev/shm -maxdepth 1 -name 'penstock.*' 2>/dev/null | LC_ALL=C sort
 }
 
-# left_behind BEFORE: what has come into shared memory since. On a person's machine other programs may
-# be at work with Penstock: what a living process has mapped is not counted there.
+# left_behind BEFORE: files that have appeared in shared memory since. On a developer's machine
+# other programs may use Penstock: files that a living process has mapped are not counted there.
 left_behind() {
     local segment
     while read -r segment; do
@@ -118,21 +119,21 @@ left_behind() {
     done < <(LC_ALL=C comm -13 <(say "$1") <(segments))
 }
 
-# By inode: a file that was made without a name and linked later is listed under no name.
+# By inode: a file created without a name and linked later is listed without a name.
 is_mapped() {
     local inode
     inode=$(stat -c %i "$1" 2>/dev/null) || return 0
     [ -n "$(grep -lsE " $inode +/dev/shm/" /proc/[0-9]*/maps)" ]
 }
 
-# How much of the processors was in use since the command began: little says that it waits, much that it computes.
+# Use of the processors since the command began: low if it waits, high if it computes.
 processors_used() {
     say "$REPORT_CLOCK $(machine_ticks)" |
         awk '{ printf "%d %% of the processors in use", ($4 > $2 ? 100 * ($3 - $1) / ($4 - $2) : 0) }'
 }
 REPORT_CLOCK=$(machine_ticks)
 
-# The table, and the closing line; fails when a step did.
+# Prints the table and the closing line; fails if a step did.
 finish_report() {
     if [ -n "$FAILURES" ]; then
         heading "What failed"

@@ -1,6 +1,6 @@
-"""Print what pyproject.toml asks for: groups are `build`, `runtime`, or the name of an extra.
+"""Print the requirements of pyproject.toml: groups are `build`, `runtime`, or the name of an extra.
 
-One requirement a line, for pip; so that no other file has to repeat them.
+One requirement a line, for pip, so that no other file has to repeat them.
 """
 
 import sys

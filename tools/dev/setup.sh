@@ -1,11 +1,11 @@
-# What a fresh machine lacks: system packages, the virtual environment, the package in it. Each part
-# looks first and does nothing when it finds all there.
+# Installs what a fresh machine lacks: system packages, the virtual environment, the package in it.
+# Each part checks first and does nothing if everything is there.
 
 VENV=$ROOT/.venv
 STAMPS=$VENV/.penstock
 JOBS=${PENSTOCK_JOBS:-$(nproc)}
 PYTHON=${PENSTOCK_PYTHON:-python3}
-TORCH=torch==2.13.0+cpu  # the CPU build: the general one brings gigabytes of CUDA along
+TORCH=torch==2.13.0+cpu  # the CPU build: the default one brings gigabytes of CUDA
 LLVM=19
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
@@ -13,12 +13,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 SYSTEM_BUILD=(python3 g++ cmake ninja-build python3-venv python3-dev libxxhash-dev)
 SYSTEM_BUILD_WISH=(ccache libhiredis-dev)  # without hiredis, stores have no second tier
 SYSTEM_TEST=(libgtest-dev git)
-SYSTEM_TEST_WISH=(redis-server)  # tests that start one skip where there is none
+SYSTEM_TEST_WISH=(redis-server)  # tests that start a server skip without it
 SYSTEM_LINT=("clang-format-$LLVM" shellcheck)
 SYSTEM_FUZZ=("clang-$LLVM" "libclang-rt-$LLVM-dev" "llvm-$LLVM")
 SYSTEM_BENCH=(libboost-dev libzmq3-dev redis-server)
 
-# have PACKAGE: is what it brings there, wherever from?
+# have PACKAGE: whether its contents are there, from whatever source.
 have() {
     case "$1" in
         python3) command -v "$PYTHON" >/dev/null ;;
@@ -48,7 +48,7 @@ lacking() {
     done
 }
 
-# The compiler to build with: $CXX, or the first g++ that is new enough.
+# The compiler to build with: $CXX, or the first g++ that is recent enough.
 pick_compiler() {
     local candidate
     for candidate in ${CXX:-g++ g++-14 g++-13 g++-12}; do
@@ -64,7 +64,8 @@ compiles_cxx20() {
     [ -n "${CXX:-}" ] || [ "$("$1" -dumpversion | cut -d. -f1)" -ge 12 ]
 }
 
-# as_root COMMAND...: by being root, by sudo that does not ask, or by sudo at a terminal; or not at all.
+# as_root COMMAND...: as root, by sudo without a password, or by sudo at a terminal; otherwise
+# fails.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         env DEBIAN_FRONTEND=noninteractive "$@"
@@ -75,7 +76,7 @@ as_root() {
     fi
 }
 
-# apt_install PACKAGE...: those of them that this release has; what apt says is shown when it fails.
+# apt_install PACKAGE...: installs those that this release has; shows apt's output on failure.
 apt_install() {
     command -v apt-get >/dev/null && as_root true || return 1
     local package known=() log
@@ -85,7 +86,8 @@ apt_install() {
         APT_UPDATED=1
     fi
     for package in "$@"; do
-        # Not through a pipe: with pipefail, a reader that stops early makes the writer's death count.
+        # Not through a pipe: with pipefail, a reader that stops early makes the writer's SIGPIPE
+        # count as a failure.
         if [[ $(apt-cache policy "$package") =~ Candidate:\ [^\(] ]]; then
             known+=("$package")
         fi
@@ -97,20 +99,20 @@ apt_install() {
     rm -f "$log"
 }
 
-# wish_system PACKAGE...: install what is not there, and do without what cannot be had.
+# wish_system PACKAGE...: installs missing packages, and goes on without those that can't be had.
 wish_system() {
     local missing
     missing=$(lacking "$@")
     [ -n "$missing" ] || return 0
     # shellcheck disable=SC2086
     apt_install $missing || true
-    # Where the release's own g++ is too old, one that is not stands beside it.
+    # If the release's default g++ is too old, a newer one has its own package.
     if [[ " $(lacking "$@")" == *" g++ "* ]]; then
         apt_install g++-12 || true
     fi
 }
 
-# need_system PACKAGE...: the same, but stop and say in one line what could not be had.
+# need_system PACKAGE...: the same, but stops and names in one line what could not be had.
 need_system() {
     local missing
     wish_system "$@"
@@ -123,15 +125,15 @@ check_python() {
         die "missing: Python 3.10 or newer as $PYTHON (or name another in PENSTOCK_PYTHON)"
 }
 
-# setup_system [PACKAGE...]: what every build needs, and these; all of it in one go.
+# setup_system [PACKAGE...]: installs what every build needs, and these, in one go.
 setup_system() {
     wish_system "${SYSTEM_BUILD[@]}" "${SYSTEM_BUILD_WISH[@]}" "$@"
     need_system "${SYSTEM_BUILD[@]}"
     check_python
 }
 
-# make_venv: .venv itself. Environments and build trees hold absolute paths: in a folder that was moved
-# they start anew.
+# make_venv: .venv itself. Environments and build trees contain absolute paths: in a moved folder
+# they are made anew.
 make_venv() {
     if [ "$(cat "$STAMPS/root" 2>/dev/null)" = "$ROOT" ] && "$VENV/bin/python" -c ''; then
         return 0
@@ -142,10 +144,10 @@ make_venv() {
     printf '%s\n' "$ROOT" >"$STAMPS/root"
 }
 
-# install_groups GROUP...: what pyproject.toml asks for under these names, once for each state of it.
+# install_groups GROUP...: installs these groups of pyproject.toml, once for each state of it.
 install_groups() {
     local wanted stamp
-    # The pip of a release may be too old to take settings for a build.
+    # The distribution's pip may be too old to pass settings to a build.
     wanted=$(echo 'pip>=23.1' && "$VENV/bin/python" tools/dev/requirements.py "$@")
     stamp=$STAMPS/requirements-$(sha256sum <<<"$wanted" | cut -c1-16)
     [ ! -e "$stamp" ] || return 0
@@ -154,13 +156,14 @@ install_groups() {
     touch "$stamp"
 }
 
-# setup_venv EXTRA...: .venv with what building and running need, and these extras of pyproject.toml.
+# setup_venv EXTRA...: .venv with what building and running need, and these extras of
+# pyproject.toml.
 setup_venv() {
     make_venv
     install_groups build runtime "$@"
 }
 
-# PyTorch for its tests, where pip can find the CPU build; CI must have it.
+# PyTorch for its tests, if pip finds the CPU build; required in CI.
 setup_torch() {
     "$VENV/bin/python" -c 'import torch' 2>/dev/null && return 0
     [ ! -e "$STAMPS/no-$TORCH" ] || return 0
@@ -172,7 +175,7 @@ setup_torch() {
     touch "$STAMPS/no-$TORCH"
 }
 
-# A name for the state of everything that goes into the package.
+# A fingerprint of everything that goes into the package.
 package_fingerprint() {
     {
         "$VENV/bin/python" --version
@@ -181,8 +184,8 @@ package_fingerprint() {
     } | sha256sum | cut -c1-16
 }
 
-# The package as users get it, compiled and installed from this tree; again only when a source changed.
-# The build folder stays, so that only what changed is compiled.
+# Compiles and installs the package as users get it, from this tree, if a source has changed. The
+# build folder stays, so that only changes are compiled.
 install_package() {
     local fingerprint site
     # `penstock demo` is in examples/, which the wheel leaves out.

@@ -1,7 +1,7 @@
-"""Print how many times longer this machine takes than the one whose budgets are in budgets.tsv.
+"""Print how many times slower this machine is than the one that budgets.tsv was measured on.
 
-A fixed piece of work, timed by the processor's clock so that other programs count little; the best
-of several tries. Fewer processors than two make it longer still; never less than 1.
+A fixed piece of work, measured in processor time so that other programs hardly matter; the best of
+several tries. Fewer processors than two increase the factor; it is never less than 1.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Keep python/penstock/_core.pyi true to the module that it describes.
+"""Keep python/penstock/_core.pyi in agreement with the module that it describes.
 
 Types are written by hand, as what nanobind knows of them is `object`. Everything else is the
 module's word: which names there are, what their parameters are called and which of them have a
@@ -27,7 +27,7 @@ Function = ast.FunctionDef
 
 
 def overloads(bound: Any) -> list[tuple[str, str | None]]:
-    """Signature and docstring of each, as nanobind has them."""
+    """Signature and docstring of each overload, as nanobind has them."""
     getter = bound.fget if isinstance(bound, property) else bound
     return [(one[0], one[1]) for one in getattr(getter, "__nb_signature__", ())]
 
@@ -42,17 +42,17 @@ def docstring_of(bound: Any) -> str | None:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Each in one line: where the lines of a docstring end is each file's own affair."""
+    """Each paragraph in one line: line breaks differ between files."""
     return [" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n")]
 
 
 def written(text: list[str], indent: int) -> list[str]:
-    """As the lines of a docstring."""
+    """The lines of a docstring."""
     room = WIDTH - indent
     first, *rest = text
     if not rest and len(first) <= room - 6:
         return [" " * indent + f'"""{first}"""']
-    # A single line that has no room for the quotes behind it is two.
+    # A single line without room for the closing quotes becomes two.
     lines = textwrap.wrap(first, room if rest else room - 3, initial_indent="###")
     lines[0] = '"""' + lines[0][3:]
     for one in rest:
@@ -71,7 +71,7 @@ def statistics(bound: Any) -> list[str]:
 
 
 def parameters(signature: ast.arguments) -> list[tuple[str, bool, bool]]:
-    """Of each its name, whether it goes by keyword only, and whether it may be left out."""
+    """For each parameter its name, whether it is keyword-only, and whether it is optional."""
     positional = [*signature.posonlyargs, *signature.args]
     required = len(positional) - len(signature.defaults)
     found = [(one.arg, False, at >= required) for at, one in enumerate(positional)]
@@ -81,7 +81,7 @@ def parameters(signature: ast.arguments) -> list[tuple[str, bool, bool]]:
 
 
 def parameters_of(signature: str) -> list[tuple[str, bool, bool]]:
-    text = re.sub(r"\\\d+", "...", signature)  # how nanobind writes a default
+    text = re.sub(r"\\\d+", "...", signature)  # nanobind's form of a default
     text = re.sub(r"ndarray\[[^]]*\]", "ndarray", text)
     (function,) = ast.parse(text + ": ...").body
     assert isinstance(function, Function)
@@ -89,7 +89,7 @@ def parameters_of(signature: str) -> list[tuple[str, bool, bool]]:
 
 
 def members(scope: Any) -> Iterator[tuple[str, Any]]:
-    """What the module binds in a class, or by itself."""
+    """What the module binds in a class, or at the top level."""
     for name, bound in vars(scope).items():
         is_class = isinstance(bound, type) and isinstance(scope, ModuleType)
         if is_class or isinstance(bound, property) or hasattr(bound, "__nb_signature__"):
@@ -97,7 +97,7 @@ def members(scope: Any) -> Iterator[tuple[str, Any]]:
 
 
 class Comparison:
-    """Of the stub with the module; `edits` are line ranges and what is to stand there."""
+    """Comparison of the stub with the module; `edits` are line ranges and their replacements."""
 
     def __init__(self, text: str, module: ModuleType) -> None:
         self.lines = text.splitlines()
@@ -130,7 +130,7 @@ class Comparison:
             self._compare(nodes[0].body, bound, title + ".")
         elif not isinstance(bound, property) and not title.endswith("__exit__"):
             told = [parameters(node.args) for node in nodes]
-            # An overload that takes anything is there to refuse it in a sentence.
+            # An overload that takes anything only raises an explanation.
             ways_in = [one for one, _ in overloads(bound) if "*args" not in one]
             true = [parameters_of(signature) for signature in ways_in]
             named = [one for one in true if not any(name.startswith("arg") for name, *_ in one)]
@@ -151,7 +151,7 @@ class Comparison:
             return
         self.faults.append(f"{title} has another docstring in the stub")
         if wanted is None:
-            return  # it is for the bindings to say
+            return  # described in the bindings only
         first = node.body[0]
         at, end = first.lineno - 1, first.end_lineno or first.lineno
         text = written(wanted, node.col_offset + 4)
@@ -172,12 +172,12 @@ class Comparison:
 
 
 def _is_only_a_type(node: Any) -> bool:
-    """A TypedDict, say: of that the module knows nothing."""
+    """Whether it is a TypedDict or the like, of which the module knows nothing."""
     return isinstance(node, ast.ClassDef) and bool(node.bases) and node.name.startswith("_")
 
 
 def _is_internal(name: str, scope: Any) -> bool:
-    """Memory that arrays keep alive; and what every class has."""
+    """Memory that arrays keep alive, and attributes that every class has."""
     is_class = isinstance(scope, ModuleType) and isinstance(getattr(scope, name), type)
     return (is_class and name.startswith("_")) or name in ("__new__", "__init__")
 

@@ -1,6 +1,7 @@
-# The test command: a row of steps, each of which can be run again by hand with what it prints. Tests
-# find the C++ programs in $PENSTOCK_BUILD_DIR/tests and how thorough to be in $PENSTOCK_TEST_TIER. What only
-# computes goes on behind them (lane.sh), and each step has a budget (budget.sh).
+# The test command: a sequence of steps, each of which can be run again by the command that it
+# prints. Tests find the C++ programs in $PENSTOCK_BUILD_DIR/tests and their thoroughness in
+# $PENSTOCK_TEST_TIER. Pure computation runs behind them (lane.sh), and each step has a budget
+# (budget.sh).
 
 setup_tests() {
     local wanted=("${SYSTEM_TEST[@]}" "${SYSTEM_TEST_WISH[@]}" "${SYSTEM_LINT[@]}")
@@ -12,19 +13,19 @@ setup_tests() {
     [ "$TIER" = short ] || install_groups bench
 }
 
-# ctest_family LABEL [TREE]: the C++ tests of one family in one tree, as many at a time as there are processors;
-# what cannot bear that is marked RUN_SERIAL.
+# ctest_family LABEL [TREE]: runs the C++ tests of one family in one tree, as many at a time as
+# there are processors; tests that can't run in parallel are marked RUN_SERIAL.
 ctest_family() {
     local label=$1 tree=${2:-dev} jobs=$JOBS
     ctest --test-dir "build/$tree" --output-on-failure --no-tests=error -j "$jobs" -L "^$label\$"
 }
 
-# What the interpreter of the tests gets, and what starts it does not: NAME=VALUE each.
+# Variables for the tests' interpreter only, NAME=VALUE each.
 PYTEST_ENVIRONMENT=()
 
 pytest_folder() { env "${PYTEST_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q "$@" </dev/null; }
 
-# own_shm COMMAND...: with a /dev/shm that no other process sees, and in which it must leave nothing.
+# own_shm COMMAND...: runs it with a private /dev/shm, in which it must leave nothing.
 own_shm() {
     # shellcheck disable=SC2016 # the inner shell expands it
     unshare --mount bash -c '
@@ -35,8 +36,8 @@ own_shm() {
         exit "$code"' own_shm "$@"
 }
 
-# pytest_shared ARGUMENT...: what pytest_folder does, in two runs that part the files among them: tests wait for
-# most of their time. Two, however many processors: what is timed in them was seen to hold beside one other.
+# pytest_shared ARGUMENT...: as pytest_folder, in two runs that share the files: tests mostly wait.
+# Two, whatever the number of processors: the timed tests among them hold beside one other run.
 pytest_shared() {
     if ! own_shm true 2>/dev/null; then
         pytest_folder "$@"
@@ -58,7 +59,7 @@ pytest_shared() {
     return "$code"
 }
 
-# family NAME: C++ and Python tests of tests/NAME, whichever there are.
+# family NAME: runs the C++ and Python tests of tests/NAME, whichever exist.
 family() {
     local found=0
     if compgen -G "tests/$1/*_test.cpp" >/dev/null; then
@@ -77,7 +78,7 @@ test_package() {
     PENSTOCK_RELEASE_TREE=$ROOT/build/release pytest_folder tests/package
 }
 
-# sanitized NAME: the C++ suite in a build tree that watches it.
+# sanitized NAME: runs the C++ suite in the build tree of that sanitizer.
 sanitized() {
     local name=$1
     lane_collect "$name"
@@ -87,7 +88,8 @@ sanitized() {
     ctest_family namespace "$name"
 }
 
-# The Python tests on a sanitized module: g++, because its runtime is a library that can be preloaded.
+# The Python tests with a sanitized module: by g++, whose runtime is a library that can be
+# preloaded.
 sanitized_python() {
     local site=$ROOT/build/asan-python/site runtimes
     lane_collect asan-python
@@ -96,13 +98,13 @@ sanitized_python() {
     cmake --install build/asan-python --component python --prefix "$site" >/dev/null
     cp -r python/penstock "$site/"
     runtimes=$("$CXX" -print-file-name=libasan.so):$("$CXX" -print-file-name=libubsan.so)
-    # Python keeps memory until it exits, and is right to: leaks are looked for in the C++ suite.
-    # The command and the demo start many interpreters, which takes this build minutes: they add no
-    # line of C++ to what the others run. A child that is meant to fault dies of the signal, as elsewhere.
-    # Errors of the system are left out: they take from a process what the sanitizer needs (/proc, descriptors);
-    # and so is the run of the fuzzer, which limits its address space. Too much memory is an error, not the end.
-    # Programs that fork beside their threads hang by chance: g++ 12's runtime keeps its allocator's lock over a
-    # fork, and in the child no thread gives it back. test_exit.py is made of such programs.
+    # No leak detection: Python rightly keeps memory until it exits; the C++ suite looks for leaks.
+    # Left out: the command and the demo, which start many interpreters (minutes in this build) and run no
+    # further C++; errors of the system, which take from a process what the sanitizer needs (/proc,
+    # descriptors); the run of the fuzzer, which limits its address space; and test_exit.py, whose programs
+    # fork beside their threads and hang by chance: g++ 12's runtime holds its allocator's lock over a fork,
+    # and in the child no thread releases it. A child that is meant to fault dies of the signal, as elsewhere.
+    # An allocation that is too large fails, and does not end the process.
     PYTEST_ENVIRONMENT=(PENSTOCK_TEST_TIER=short PYTHONPATH="$site" LD_PRELOAD="$runtimes"
         ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1 PYTHONMALLOC=malloc)
     pytest_shared tests/python \
@@ -112,7 +114,8 @@ sanitized_python() {
         --deselect tests/python/test_hostile_redis.py::test_a_run_of_the_fuzzer
 }
 
-# The other compiler, without crash points: everything compiles without a warning, and the tests pass.
+# The other compiler, without crash points: everything compiles without warnings, and the tests
+# pass.
 test_clang() {
     lane_collect clang
     ctest_family unit clang
@@ -134,12 +137,12 @@ build_clang_tree() {
     build_tree "$1" "${@:2}"
 }
 
-# In the order in which the steps ask for it.
+# In the order in which the steps collect them.
 fill_lane() {
     local name
     lane_add dev build_tree dev
     if [ "$TIER" = short ]; then
-        # What is installed needs the library alone; the benchmarks of that tree are for the full tier.
+        # Installing needs only the library; the benchmarks of that tree are for the full tier.
         lane_add release build_targets release penstock
         lane_add tidy lint_tidy
         return 0
@@ -182,7 +185,8 @@ full_steps() {
     step "fuzzers" test_fuzzers
 }
 
-# Last what has waited longest behind the others, and what is to have the machine for itself.
+# Last: steps whose jobs ran longest behind the others, and steps that need the machine for
+# themselves.
 last_steps() {
     step "installed package" test_package
     step "lint: clang-tidy" lane_collect tidy

@@ -1,9 +1,9 @@
 """Run clang-tidy over the sources of the given build trees, several at once.
 
-A source that was clean is not read again until it, something it includes, its command, the
-configuration or clang-tidy changes: what it includes is known from Ninja's own record of the last
-build. With --changed, what the upstream branch has word for word is left out too: it was read
-whole before it came there. Without an upstream branch nothing is left out.
+A clean source is not read again until it, a file that it includes, its command, the configuration
+or clang-tidy changes; Ninja's record of the last build tells what it includes. With --changed,
+files equal to those in the upstream branch are left out too: they were checked before they were
+merged. Without an upstream branch none is left out.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "tidy"
 CONFIGURATION = ROOT / ".clang-tidy"
 
-# A precompiled header is the compiler's own, and would hide an include that is missing.
+# A precompiled header is specific to the compiler, and would hide a missing include.
 PRECOMPILED = re.compile(
     r" -fpch-preprocess| -Winvalid-pch| -Xclang -fno-pch-timestamp"
     r"| -Xclang -(?:include|include-pch) -Xclang \S*cmake_pch\S*| -include \S*/cmake_pch\.hxx"
@@ -30,14 +30,15 @@ PRECOMPILED = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One source of one build tree: its command, and all of our own files that it is made of."""
+    """One source of one build tree: its command, and all files of this repository that it
+    includes."""
 
     path: Path
     command: dict[str, str]
     parts: tuple[Path, ...]
 
     def key(self, salt: bytes) -> str:
-        """Names the state in which it is read."""
+        """Identifies the state in which it is checked."""
         digest = hashlib.sha256(salt + self.command["command"].encode())
         for part in self.parts:
             digest.update(str(part).encode() + part.read_bytes())
@@ -45,7 +46,7 @@ class Source:
 
 
 def git(*arguments: str) -> list[str]:
-    """The lines that git prints; none when it fails."""
+    """The lines that git prints; none if it fails."""
     result = subprocess.run(
         ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
     )
@@ -53,7 +54,7 @@ def git(*arguments: str) -> list[str]:
 
 
 def included_files(tree: Path) -> dict[str, list[Path]]:
-    """Each object file of a tree, and those of our own files that it was made from."""
+    """The object files of a tree, each with the files of this repository that it was made from."""
     listing = subprocess.run(
         ["ninja", "-C", str(tree), "-t", "deps"], capture_output=True, text=True, check=True
     ).stdout
@@ -70,7 +71,7 @@ def included_files(tree: Path) -> dict[str, list[Path]]:
 
 
 def own_sources() -> set[Path]:
-    """What git tracks or would track: neither generated files nor those of other people."""
+    """Files that git tracks or would track: neither generated nor third-party files."""
     return {ROOT / line for line in git("ls-files", "-co", "--exclude-standard", "--", "*.cpp")}
 
 
@@ -85,7 +86,7 @@ def sources(tree: Path, own: set[Path]) -> Iterator[Source]:
 
 
 def changed_files() -> set[Path] | None:
-    """What differs from the upstream branch; None when everything may."""
+    """Files that differ from the upstream branch; None if all may."""
     for upstream in ("@{upstream}", "origin/HEAD"):
         if base := git("merge-base", "HEAD", upstream):
             changed = git("diff", "--name-only", base[0])
@@ -102,9 +103,9 @@ def left_to_upstream(source: Source, changed: set[Path] | None) -> bool:
 
 
 def check(clang_tidy: str, source: Source) -> str:
-    """What clang-tidy has to say about a source; nothing when it is clean."""
+    """clang-tidy's findings for a source; empty if it is clean."""
     result = subprocess.run(
-        # The compile commands are those of g++, which has a warning that clang has not.
+        # The compile commands are g++'s, with a warning that clang does not know.
         [
             clang_tidy,
             "--quiet",

@@ -1,11 +1,11 @@
-# The wheel as a stranger gets it: built in isolation from a source archive, both into dist/, and tried
-# in an environment that has nothing but the wheel and what it asks for.
+# The wheel as users get it: built in isolation from a source archive, both into dist/, and tested
+# in an environment with nothing but the wheel and its requirements.
 
 make_wheel() {
     use_compiler
     rm -rf dist build/wheel
     "$VENV/bin/python" -c 'from scikit_build_core.build import build_sdist; build_sdist("dist")' >/dev/null
-    # Unpacked where its commands, with relative paths, are those of build/python: ccache has the library already.
+    # Unpacked where its relative paths equal those of build/python: ccache has the library already.
     mkdir -p build/wheel
     tar -xzf dist/penstock-*.tar.gz -C build/wheel --strip-components=1
     "$VENV/bin/pip" wheel -qq --no-deps -w dist -C build-dir=build/python -C cmake.define.PENSTOCK_WERROR=ON build/wheel
@@ -19,7 +19,7 @@ try_wheel() {
     trap "rm -rf '$clean'" EXIT
     "$PYTHON" -m venv "$clean/venv"
     "$clean/venv/bin/pip" install -qq dist/penstock-*.whl
-    # From another folder, so that the source tree cannot stand in for the wheel.
+    # Run in another folder, so that the source tree can't stand in for the wheel.
     cp tests/package/wheel_smoke.py "$clean/"
     (cd "$clean" && venv/bin/python wheel_smoke.py && venv/bin/penstock --help >/dev/null)
 }

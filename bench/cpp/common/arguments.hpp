@@ -1,5 +1,5 @@
-// The few arguments that every benchmark takes: --quick for a short run, and filters for those
-// who look at one case: --size BYTES, --readers N, --who NAME (more than once, if wanted).
+// The arguments of every benchmark: --quick for a short run, and filters for a single case: --size
+// BYTES, --readers N, --who NAME (repeatable).
 #pragma once
 
 #include <algorithm>

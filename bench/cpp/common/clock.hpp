@@ -48,8 +48,8 @@ inline double processor_nanoseconds(clockid_t clock) {
     return static_cast<double>(at.tv_sec) * 1e9 + static_cast<double>(at.tv_nsec);
 }
 
-// How long the turns of one case may take together: on a busy or slow machine there are fewer
-// turns, for all contenders alike, instead of a run without end.
+// Bounds the time of all turns of a case: on a busy or slow machine there are fewer turns, for all
+// contenders alike.
 class Patience {
 public:
     explicit Patience(double seconds)
@@ -64,7 +64,7 @@ private:
     Ticks end_;
 };
 
-// Keeps the processor busy, so that the core is as awake afterwards as it was before.
+// Keeps the processor busy, so that its core stays awake.
 inline void spin_for(double nanoseconds) {
     const Ticks end = ticks() + static_cast<Ticks>(nanoseconds / nanoseconds_per_tick());
     while (ticks() < end) {

@@ -27,7 +27,7 @@ public:
     virtual void close() = 0;
 
     // Round trips: the driver sends and waits for the answer of every reader before the next one.
-    // Takes one sample per round trip, the first `warm_up` excepted.
+    // One sample per round trip after the first `warm_up`.
     virtual void ping(std::uint32_t count, std::uint32_t warm_up, Samples& samples) = 0;
     virtual void echo(std::uint32_t count) = 0;
 
@@ -35,7 +35,7 @@ public:
     [[nodiscard]] virtual std::uint32_t warm_up_count() const = 0;
     virtual void warm_up() = 0;
 
-    // One way: the driver sends as fast as it is let, readers check.
+    // One way: the driver sends as fast as possible, readers check.
     virtual void pour(std::uint32_t count) = 0;
     virtual void drain(std::uint32_t count) = 0;
 };
@@ -76,7 +76,7 @@ public:
         return static_cast<std::uint32_t>(Link::kRingBytes / payload_.size() / window() + 1) *
                window();
     }
-    // A few at a time: one by one, a lap of small messages would take long.
+    // A few at a time: a lap of small messages would take long one by one.
     void warm_up() override {
         for (std::uint32_t done = 0; done < warm_up_count(); done += window()) {
             const std::uint64_t first = next_;
@@ -113,7 +113,7 @@ private:
 
     Link link_;
     Payload payload_;
-    std::uint64_t next_ = 0;  // sequence number; counts alike on both sides
+    std::uint64_t next_ = 0;  // sequence number, equal on both sides
 };
 
 using Contenders = std::vector<std::unique_ptr<Contender>>;
@@ -123,7 +123,7 @@ void add_contender(Contenders& all, const Place& place) {
     all.push_back(std::make_unique<ContenderOf<Link>>(place));
 }
 
-// The peers that this build has.
+// The peers that this build includes.
 inline void add_peers(Contenders& all, const Place& place) {
     add_contender<UnixSocketLink>(all, place);
 #ifdef PENSTOCK_HAVE_BOOST

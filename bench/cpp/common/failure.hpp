@@ -1,5 +1,5 @@
-// How a benchmark ends when something is wrong: with a sentence on stderr and a bad exit code.
-// A figure from a run that lost or tore a message must never be printed.
+// The end of a failed benchmark: a message on stderr and a nonzero exit code. A figure from a run
+// that lost or tore a message must never be printed.
 #pragma once
 
 #include <unistd.h>
@@ -30,7 +30,7 @@ inline void require(const Status& status) {
     }
 }
 
-// For set-up; in a loop over messages, look at the Result where it is.
+// For set-up only; loops over messages check the Result themselves.
 template <typename T>
 T require(Result<T> result) {
     require(result.status());

@@ -1,5 +1,5 @@
-// The guardian: a parent that does nothing but wait for the benchmark proper and then remove every
-// name that the run may have left, however it ended. Names carry the guardian's process id.
+// The guardian: a parent that only waits for the benchmark process and then removes every name that
+// the run may have left, however it ended. Names carry the guardian's process id.
 #pragma once
 
 #include <fcntl.h>
@@ -23,7 +23,7 @@ inline std::string& run_prefix() {
     return prefix;
 }
 
-// A name that nobody else uses, for a segment or a queue of this run.
+// An unused name for a segment or a queue of this run.
 inline std::string new_name() {
     static unsigned counter = 0;
     return run_prefix() + std::to_string(counter++);
@@ -39,8 +39,8 @@ inline void sweep_names() {
     }
 }
 
-// Runs `body` in a child, sweeps after it, and gives its exit code. No benchmark runs longer than
-// `limit_seconds`, whatever happens.
+// Runs `body` in a child, cleans up after it, and returns its exit code. No benchmark runs longer
+// than `limit_seconds`.
 template <typename Body>
 int run_guarded(unsigned limit_seconds, Body&& body) {
     run_prefix() = "bench-" + std::to_string(getpid()) + "-";
@@ -64,9 +64,9 @@ int run_guarded(unsigned limit_seconds, Body&& body) {
     for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
         std::signal(number, [](int) { kill(to_stop, SIGKILL); });
     }
-    prctl(PR_SET_PDEATHSIG, SIGTERM);  // when bench/run.py is killed
-    // As subreaper it also waits for the worker's children, so that nobody makes a name after the
-    // sweep.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // if bench/run.py is killed
+    // As subreaper it also waits for the worker's children, so that no name is made after the
+    // cleanup.
     int outcome = 0;
     int status = 0;
     for (pid_t ended = 0; (ended = waitpid(-1, &status, 0)) > 0 || errno == EINTR;) {

@@ -1,5 +1,5 @@
-// What the messages carry: a sequence number, then words that both sides know. A receiver reads
-// every byte and compares the sum, so no contender wins by delivering what nobody looked at.
+// The contents of messages: a sequence number, then words that both sides know. A receiver reads
+// every byte and compares the sum, so no contender wins by delivering unread bytes.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ public:
         sum_ = sum(bytes());
     }
 
-    // The message of that number, until the next call.
+    // Message `sequence`, valid until the next call.
     std::span<const std::byte> numbered(std::uint64_t sequence) noexcept {
         words_[0] = sequence;
         return bytes();

@@ -1,5 +1,5 @@
 // The processes of a benchmark: forked, pinned to a core, and never left behind. A child dies with
-// its parent, and a child that fails takes the whole run with it instead of leaving it waiting.
+// its parent, and a child that fails ends the whole run instead of leaving it waiting.
 #pragma once
 
 #include <sched.h>
@@ -17,7 +17,7 @@
 
 namespace penstock::bench {
 
-// The cores this process may run on, as they were at the start of the run.
+// The cores that this process may run on, as at the start of the run.
 inline const std::vector<unsigned>& cores() {
     static const std::vector<unsigned> allowed = [] {
         cpu_set_t set;
@@ -41,7 +41,7 @@ inline void pin_to(unsigned core) {
     require(sched_setaffinity(0, sizeof(set), &set) == 0, "sched_setaffinity failed");
 }
 
-// Before processes or threads are made that shall have all cores again.
+// Called before making processes or threads that may use all cores again.
 inline void unpin() {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -51,7 +51,7 @@ inline void unpin() {
     require(sched_setaffinity(0, sizeof(set), &set) == 0, "sched_setaffinity failed");
 }
 
-// The driver has the first core for itself; readers share the others in turn.
+// The driver has the first core to itself; readers share the others in turn.
 inline void pin_driver() {
     pin_to(cores().front());
 }
@@ -60,7 +60,7 @@ inline void pin_reader(unsigned rank) {
     pin_to(all.size() == 1 ? all.front() : all[1 + rank % (all.size() - 1)]);
 }
 
-// True when every process has a core of its own: only then may a contender wait by spinning alone.
+// Whether every process has its own core: only then may a contender wait by spinning alone.
 inline bool has_core_each(unsigned readers) {
     return readers + 1 <= cores().size();
 }
@@ -121,8 +121,8 @@ private:
     pid_t pid_ = -1;
 };
 
-// From now on a child that ends badly ends this process: a contender without an idea of death
-// would otherwise wait for it for ever.
+// From now on a failing child ends this process: a contender that cannot detect a death would
+// otherwise wait for it for ever.
 inline void fail_when_a_child_fails() {
     std::signal(SIGCHLD, [](int) {
         siginfo_t info{};

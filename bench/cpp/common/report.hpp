@@ -1,5 +1,5 @@
-// One result as one line of JSON on stdout; bench/run.py gathers them.
-// Keys and texts are our own and need no escaping.
+// One result as one line of JSON on stdout, gathered by bench/run.py. Keys and texts are our own
+// and need no escaping.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Many measurements of one thing, turn by turn: a median for each turn, to be compared with what a
-// neighbour reached in the same moment, and the tail of all turns together.
+// Samples of one measurement, turn by turn: a median for each turn, to be compared with another
+// contender's in the same moment, and the tail of all turns together.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ public:
 
     void add(Ticks value) { all_.push_back(value); }
 
-    // Ends a turn: what was added since the last one gets its own median.
+    // Ends a turn: samples added since the last one get their own median.
     void end_turn() {
         std::vector<Ticks> turn(all_.begin() + static_cast<std::ptrdiff_t>(turn_begin_),
                                 all_.end());
@@ -38,8 +38,8 @@ public:
     [[nodiscard]] const std::vector<double>& turn_medians() const noexcept { return turn_medians_; }
 
 private:
-    // Some counters step by 10 ns, which is a sixth of the shortest times measured here: the median
-    // is placed inside its step by how many equal samples lie on either side of it.
+    // Some counters step by 10 ns, a sixth of the shortest times measured here: the median is
+    // interpolated inside its step by the number of equal samples on either side.
     static double median(const std::vector<Ticks>& sorted) {
         const double middle = quantile(sorted, 0.5);
         const auto [first, last] =

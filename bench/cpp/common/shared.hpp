@@ -1,5 +1,5 @@
-// A value in memory that a process shares with the children it forks later: the harness's own
-// channel, so that no contender is used to measure another.
+// A value in memory that a process shares with children forked later: the harness's own channel, so
+// that no contender is used to measure another.
 #pragma once
 
 #include <sys/mman.h>

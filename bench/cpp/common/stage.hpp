@@ -1,6 +1,6 @@
-// The stage on which contenders take turns: one driver and its readers, told by the harness which
-// contender is on and for how many messages. Everybody waits in semaphores between turns, so a
-// contender that is not on costs nothing.
+// Turns of contenders: one driver and its readers, told by the harness which contender is on and
+// for how many messages. All wait in semaphores between turns, so a contender that is not on costs
+// nothing.
 #pragma once
 
 #include <semaphore.h>
@@ -44,7 +44,7 @@ public:
         sem_init(&board_->ended, 1, 0);
         for (unsigned rank = 0; rank < readers; ++rank) {
             children_.emplace_back([&, rank] {
-                open(rank);  // first: threads that a contender starts are not pinned with us
+                open(rank);  // first, so that a contender's threads are not pinned with the reader
                 pin_reader(rank);
                 play(rank, part);
                 close();
@@ -63,7 +63,7 @@ public:
         }
     }
 
-    // Returns once every reader has played its part; the time when the last one had.
+    // Returns when every reader has finished the turn: the time of the last one.
     Ticks end() {
         for (unsigned rank = 0; rank < readers(); ++rank) {
             wait_for(board_->ended);
@@ -80,7 +80,7 @@ public:
         return board_->readers[rank].used_nanoseconds;
     }
 
-    // The readers go home.
+    // Ends the readers.
     void leave() {
         board_->turn = {};
         for (unsigned rank = 0; rank < readers(); ++rank) {

@@ -1,5 +1,6 @@
-// The bare limits: what two processes can do at best over a shared line, and over a shared buffer.
-// Both know nothing of queues, death, sleep or other readers: they spin, and hold one message.
+// The bare limits: the best that two processes can reach over a shared line, and over a shared
+// buffer. Both lack queues, death detection, sleep and further readers: they spin, and hold one
+// message.
 #pragma once
 
 #include <atomic>
@@ -10,7 +11,7 @@
 
 namespace penstock::bench {
 
-// A word on a line of its own, that one side counts up and the other waits for.
+// A word on its own line, which one side counts up and the other waits for.
 class Flag {
 public:
     void raise() noexcept {
@@ -34,7 +35,7 @@ private:
     std::uint64_t awaited_ = 0;
 };
 
-// Cache-line ping-pong: eight bytes, whatever the message size. Nothing is checked but the turn.
+// Cache-line ping-pong: eight bytes, whatever the message size. Only the turn is checked.
 class PingPongLink {
 public:
     static constexpr const char* kName = "bare ping-pong";

@@ -25,7 +25,7 @@ public:
         }
     }
 
-    // The queues' mappings are inherited by the forked readers; their names are not needed.
+    // The forked readers inherit the queues' mappings and need no names.
     void open_driver() {}
     void open_reader(unsigned rank) { rank_ = rank; }
     void close() {}

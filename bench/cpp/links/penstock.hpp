@@ -12,7 +12,7 @@
 
 namespace penstock::bench {
 
-// Small messages are cheaper copied out than lent; large ones are read in place.
+// Small messages are cheaper to copy out; large ones are read in place.
 enum class Taking { Advised, InPlace };
 
 template <Taking kTaking>

@@ -13,7 +13,7 @@
 
 namespace penstock::bench {
 
-// For one reader. Small messages are got by copy, large ones taken and read in place.
+// For one reader. Small messages are copied out, large ones taken and read in place.
 class PenstockQueueLink {
 public:
     static constexpr const char* kName = "penstock queue";

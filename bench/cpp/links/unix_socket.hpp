@@ -1,5 +1,5 @@
-// A Unix stream socket for each reader: an eight-byte length before every message, one writev for
-// each send, and a receive buffer that takes as much as the kernel has.
+// A Unix stream socket for each reader: an eight-byte length before every message, one writev per
+// send, and a receive buffer that takes all that the kernel has.
 #pragma once
 
 #include <sys/socket.h>
@@ -22,7 +22,7 @@ public:
 
     void send(Bytes message) {
         std::uint64_t length = message.size();
-        // writev takes both as writable; it writes to neither.
+        // writev takes both as writable, and writes to neither.
         iovec parts[2] = {{&length, sizeof(length)},
                           {const_cast<std::byte*>(message.data()), message.size()}};
         iovec* part = parts;

@@ -1,5 +1,5 @@
 // ZeroMQ over ipc://: one PAIR socket for each reader, which loses nothing (PUB would drop where
-// the others wait). Abstract socket addresses: nothing lies on disk.
+// the others wait). Abstract socket addresses leave no files.
 #pragma once
 
 #ifdef PENSTOCK_HAVE_ZMQ

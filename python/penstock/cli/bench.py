@@ -1,4 +1,4 @@
-"""`penstock bench`: a short figure of this machine: how long until another process has answered.
+"""`penstock bench`: a short figure of this machine: the time until another process has answered.
 With --full it runs the repository's own benchmark, with all peers and sizes."""
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def add_to(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.full:
         return _run_repository(args.repository, as_json=args.json)
-    from penstock.cli import round_trips  # only here: it loads NumPy
+    from penstock.cli import round_trips  # imported here because it loads NumPy
 
     results = round_trips.measure(args.seconds)
     if args.json:
@@ -92,7 +92,7 @@ def _run_repository(root: Path, *, as_json: bool) -> int:
     if not as_json:
         return subprocess.run(command, check=False).returncode
     with tempfile.NamedTemporaryFile(mode="r", suffix=".json") as file:
-        # Its tables go to stderr, so that stdout has the one JSON object.
+        # The tables go to stderr, so that stdout has only the JSON object.
         code = subprocess.run([*command, "--json", file.name], stdout=sys.stderr, check=False)
         sys.stdout.write(file.read())
     return code.returncode

@@ -1,5 +1,5 @@
-"""How a sub-command joins the parser: its words, its example, and what runs it.
-Each module of this folder that is a sub-command has one function `add_to(commands)`."""
+"""How a sub-command joins the parser: its help, its example, and its function. Each module of this
+folder that is a sub-command has one function `add_to(commands)`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def add_command(
     json_help: str = "print one JSON object instead of text",
     needs_stdout: bool = True,
 ) -> argparse.ArgumentParser:
-    """A sub-command with its `--json` and an example at the end of its `--help`.
+    """Adds a sub-command with `--json`, and an example at the end of its `--help`.
 
-    `needs_stdout`: it writes there also without `--json`, and does nothing if that is closed.
+    `needs_stdout`: it writes to stdout even without `--json`, and refuses to run if that is closed.
     """
     parser = _add_parser(commands, name, summary, description, example)
     parser.add_argument("--json", action="store_true", help=json_help)
@@ -38,7 +38,7 @@ def add_command(
 def add_group(
     commands: Commands, name: str, *, summary: str, description: str, example: str
 ) -> Commands:
-    """A sub-command that has sub-commands of its own, for `add_command`."""
+    """Adds a sub-command that has sub-commands of its own, for `add_command`."""
     group = _add_parser(commands, name, summary, description, example)
     return group.add_subparsers(metavar="COMMAND", required=True)
 
@@ -60,7 +60,7 @@ def _indented(text: str) -> str:
 
 
 def add_owner(parser: argparse._ActionsContainer) -> None:
-    """`--owner`: a user whose segments are attached to as well."""
+    """Adds `--owner`: a second user whose segments are attached to."""
     parser.add_argument(
         "--owner",
         metavar="USER",

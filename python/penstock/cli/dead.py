@@ -1,5 +1,5 @@
-"""`penstock dead NAME`: the dead letters of a queue: shows them, requeues them or drops them.
-Attaches as a consumer that takes nothing, so it works also where no other process is left."""
+"""`penstock dead NAME`: lists, requeues or drops the dead letters of a queue. Attaches as a
+consumer that takes nothing, so it also works when no other process is left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.cli.command import Commands, add_command, add_owner, natural_int, 
 from penstock.cli.render import render
 from penstock.dead_letters import DeadLetter, decode_content, letters_of
 
-_MOST_DECODED = 16 << 20  # bytes of a message; a larger one is told by its size alone
+_MOST_DECODED = 16 << 20  # bytes of a message; of a larger one only the size is shown
 
 
 def add_to(commands: Commands) -> None:
@@ -117,7 +117,7 @@ def _move(args: argparse.Namespace, queue: _core.Queue) -> int:
 
 
 def _content(letter: DeadLetter) -> str:
-    """One line, bounded and printable, whatever the message holds."""
+    """One line, bounded and printable, whatever the message contains."""
     if letter.nbytes > _MOST_DECODED:
         return f"({units.size(letter.nbytes)}, not decoded)"
     try:

@@ -1,5 +1,5 @@
-"""Whether the readers of a stream are still there to take it.
-A reader that dies or leaves is reported once; the others go on, until none is left."""
+"""Tracks whether the readers of a stream are still there. A reader that dies or leaves is reported
+once; the stream goes on for the rest, until none is left."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _Answer = TypeVar("_Answer")
 
 
 class NobodyLeft(ConnectionError):
-    """Every reader of the stream is gone before its end."""
+    """Every reader of the stream left before its end."""
 
 
 class Delivery:
-    """The sender's account of its readers. One thread, that of the writer."""
+    """The sender's account of its readers. For the writer's thread only."""
 
     def __init__(self, writer: penstock.BroadcastWriter) -> None:
         self._writer = writer
@@ -31,7 +31,7 @@ class Delivery:
         return list(self._lost.values())
 
     def keep_trying(self, call: Callable[[], _Answer]) -> _Answer:
-        """The call's answer; a death on the way is noted, and the call made again."""
+        """The call's result; if a reader died, that is recorded and the call repeated."""
         while True:
             try:
                 return call()
@@ -39,7 +39,7 @@ class Delivery:
                 self.check(str(death))
 
     def check(self, sentence: str = "") -> None:
-        """Notes the readers that are gone. None may leave before the writer closes."""
+        """Records readers that are gone. None may leave before the writer closes."""
         for reader in self._writer.readers():
             if reader.life == "vacant" and reader.rank not in self._lost:
                 self._lost[reader.rank] = sentence or f"reader {reader.rank} left before the end"
@@ -48,13 +48,13 @@ class Delivery:
             raise NobodyLeft("no reader is left; the stream was not sent to its end")
 
     def wait_until_taken(self) -> None:
-        """Waits until each reader that is left has released every message."""
+        """Waits until every remaining reader has released all messages."""
         pause = 0.0005
         while any(reader.lag_messages for reader in self._readers_left()):
-            time.sleep(pause)  # between two looks; no signal tells a writer that its ring ran empty
+            time.sleep(pause)  # no signal tells a writer that its ring is empty
             pause = min(2 * pause, 0.02)
             self.check()
-        self.check()  # one that has left has nothing to release either
+        self.check()  # a reader that has left has nothing to release
 
     def _readers_left(self) -> list[ReaderState]:
         return [reader for reader in self._writer.readers() if reader.rank not in self._lost]

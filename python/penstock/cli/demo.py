@@ -1,4 +1,4 @@
-"""`penstock demo`: where the demo is; it belongs to the repository, and not to the wheel."""
+"""`penstock demo`: finds the demo, which is part of the repository and not of the wheel."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Segments and those attached to them, as text and as JSON, for `ls`, `info`, `gc` and `doctor`.
-Takes what penstock.inspect gives; changes and attaches nothing."""
+"""Segments and their participants, as text and as JSON, for `ls`, `info`, `gc` and `doctor`.
+Formats what penstock.inspect returns; changes nothing and attaches nowhere."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def condition(segment: SegmentSummary) -> str:
     """One word.
 
     "live": a living process is attached. "abandoned": none is, and no data is lost with it. "kept":
-    none is, and it holds data. "foreign": another user's. "damaged": it makes no sense.
+    none is, and it holds data. "foreign": another user's. "damaged": it can't be read.
     """
     if segment.problem:
-        # Of others not all is copied (TooLarge).
+        # Large control blocks of other users are not copied (TooLarge).
         is_foreign = segment.problem_code in ("PermissionDenied", "TooLarge")
         return "foreign" if is_foreign else "damaged"
     if not segment.is_abandoned():
@@ -29,7 +29,7 @@ def condition(segment: SegmentSummary) -> str:
 
 
 def state(segment: SegmentSummary) -> str:
-    """The condition with its colour, and what is kept: "kept: 1000 messages"."""
+    """The state with its colour, and the data kept: "kept: 1000 messages"."""
     word = tint(condition(segment))
     return f"{word}: {segment.kept.describe()}" if segment.kept else word
 
@@ -55,7 +55,7 @@ def tint(word: str) -> str:
 
 
 def owner(segment: SegmentSummary) -> str:
-    """ "of uid 1000 (alice)" of another user's segment, else nothing."""
+    """For example "of uid 1000 (alice)" for another user's segment, otherwise empty."""
     if segment.owner in (None, os.geteuid()):
         return ""
     try:
@@ -66,7 +66,7 @@ def owner(segment: SegmentSummary) -> str:
 
 
 def memory(segment: SegmentSummary) -> str:
-    """ "4.1 MiB of 2.0 GiB": what it takes, and what it may grow to where that is more."""
+    """For example "4.1 MiB of 2.0 GiB": memory in use, and the address range if that is larger."""
     reserved = units.size(segment.reserved_bytes)
     if segment.range_bytes <= segment.reserved_bytes:
         return reserved
@@ -74,7 +74,7 @@ def memory(segment: SegmentSummary) -> str:
 
 
 def participant_rows(segment: SegmentSummary) -> list[tuple[str, str, str, str]]:
-    """role, process, pid, since; the word of its life is set apart for its colour."""
+    """Role, process, pid and start; the word for its liveness is separate, for its colour."""
     return [
         (one.role, one.process, f"pid {one.pid}", since(one.attached_at))
         for one in segment.participants
@@ -82,10 +82,10 @@ def participant_rows(segment: SegmentSummary) -> list[tuple[str, str, str, str]]
 
 
 def since(nanoseconds: int) -> str:
-    """ "since 14:03:21", with the day where it was not today."""
+    """For example "since 14:03:21", with the date if it was not today."""
     if nanoseconds <= 0:
         return ""
-    moment = datetime.fromtimestamp(nanoseconds / 1e9)  # local time: it is for people
+    moment = datetime.fromtimestamp(nanoseconds / 1e9)  # local time, for people
     same_day = moment.date() == datetime.now().date()
     return f"since {moment:%H:%M:%S}" if same_day else f"since {moment:%Y-%m-%d %H:%M}"
 
@@ -105,7 +105,7 @@ def segment_json(segment: SegmentSummary) -> dict[str, Any]:
 
 
 def kept_json(segment: SegmentSummary) -> dict[str, Any] | None:
-    """What goes with an abandoned segment; None if nothing does."""
+    """The data lost with an abandoned segment; None if there is none."""
     kept = segment.kept
     return asdict(kept) if kept else None
 

@@ -1,5 +1,5 @@
-"""`penstock doctor`: what this machine will and won't give, each line with its remedy.
-Fails only for what makes Penstock unusable; everything else is advice."""
+"""`penstock doctor`: what this machine grants and withholds, each line with its remedy. Fails only
+for what makes Penstock unusable; everything else is advice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look(check: Callable[[], list[Finding]]) -> list[Finding]:
-    """What the check finds; that it could not look is a finding too."""
+    """The check's finding; a check that fails to run is a finding too."""
     try:
         return check()
     except OSError as error:

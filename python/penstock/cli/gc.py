@@ -1,5 +1,5 @@
-"""`penstock gc`: removes segments without a living participant that hold no data.
-Death is the kernel's word, so no merely slow process is harmed; damaged ones are left alone."""
+"""`penstock gc`: removes segments without a living participant that hold no data. The kernel's
+locks decide who is dead, so no slow process is harmed; damaged segments are left alone."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def add_to(commands: Commands) -> None:
 
 @dataclass
 class _Outcome:
-    """What became of each segment; those in use are not mentioned."""
+    """The outcome for each segment; segments in use are not listed."""
 
     removed: list[SegmentSummary] = field(default_factory=list)
-    kept: list[SegmentSummary] = field(default_factory=list)  # for the data in them
+    kept: list[SegmentSummary] = field(default_factory=list)  # because of the data in them
     failed: list[tuple[SegmentSummary, str]] = field(default_factory=list)
     unreadable: list[SegmentSummary] = field(default_factory=list)
 
@@ -70,11 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _segments(names: list[str]) -> list[SegmentSummary]:
-    """All segments, or those of these names; a name that isn't there is an error."""
+    """All segments, or the named ones; a missing name is an error."""
     if not names:
         return inspect.list_segments()
     by_name = {segment.name: segment for segment in inspect.list_segments()}
-    # What is not in /dev/shm (file:/path) can be asked for by its name.
+    # Segments outside /dev/shm (file:/path) are found by name only.
     return [by_name.get(name) or inspect.summarize(name) for name in names]
 
 
@@ -97,7 +97,7 @@ def _remove(segment: SegmentSummary, args: argparse.Namespace, outcome: _Outcome
     try:
         removed = inspect.remove_if_abandoned(segment.name, data=args.data)
     except penstock.NotFound:
-        removed = True  # another was quicker
+        removed = True  # another process removed it first
     except penstock.Error as error:
         if isinstance(error, penstock.PermissionDenied) and segment.owner != os.geteuid():
             # Readable, but only its owner may remove it.

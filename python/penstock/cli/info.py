@@ -1,5 +1,5 @@
-"""`penstock info NAME`: one segment in full: memory, rates, how full, which readers lag and block.
-Looks twice, a moment apart, to know the rates; attaches nowhere and changes nothing."""
+"""`penstock info NAME`: one segment in full: memory, rates, fill level, which readers lag and
+block. Inspects twice, a moment apart, for the rates; attaches nowhere and changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def add_to(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     info, started = inspect.inspect(args.name), time.monotonic()
-    if isinstance(info, SegmentSummary):  # a kind that has no more to tell
+    if isinstance(info, SegmentSummary):  # a kind without further details
         _print(args, describe.segment_json(info), ls.segment_lines(output.printable(info)))
         return exits.OK
     growth = None

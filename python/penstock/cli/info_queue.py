@@ -1,4 +1,4 @@
-"""What `penstock info NAME` says of a queue: how full, how fast, what is under way or dead."""
+"""`penstock info NAME` for a queue: fill level, rates, messages in progress, dead letters."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _environments(now: TrajectoryStats) -> list[str]:
 
 
 def _requests(info: QueueInfo) -> str:
-    """The waiting requests and their sizes, in the order in which they will be served."""
+    """The waiting requests and their sizes, in the order of service."""
     what = "sequence" if isinstance(info, TrajectoryInfo) else "message"
     pids = {one.slot: one.pid for one in info.segment.participants}
     return "; ".join(

@@ -134,7 +134,7 @@ def _add_time_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _interrupts.listen(_interrupts.note)  # a server that was told to end has done what was asked
+    _interrupts.listen(_interrupts.note)  # a server that was told to end exits with success
     from penstock.integrations.lmcache.server_run import serve
 
     serve(

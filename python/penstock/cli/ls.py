@@ -1,5 +1,5 @@
 """`penstock ls`: every segment on this machine, its participants, and which of them are dead.
-Only looks; a damaged segment is listed with what is wrong with it."""
+Changes nothing; a damaged segment is listed with the reason."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _text(segments: list[SegmentSummary]) -> list[str]:
 
 
 def segment_lines(segment: SegmentSummary) -> list[str]:
-    """One segment: what it is and takes, and its participants."""
+    """One segment: its state, its memory, and its participants."""
     condition = describe.condition(segment)
     name = output.colour(segment.name, "bold")
     if segment.problem:

@@ -1,5 +1,5 @@
-"""`penstock`: reads the command line, runs the sub-command, and turns its end into an exit code.
-Errors become one sentence on stderr; a traceback would be a defect of ours."""
+"""`penstock`: parses the command line, runs the sub-command, and turns its outcome into an exit
+code. Errors become one sentence on stderr; a traceback is a defect."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from penstock.cli import (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Help and version that can't be written are told: argparse passes that over. What is wrong
-    with an argument is said without what a terminal would obey: names may come from files."""
+    """Reports help and version texts that can't be written, which argparse ignores. Shows wrong
+    arguments without characters that a terminal obeys: names may come from files."""
 
     def error(self, message: str) -> NoReturn:
         super().error(output.printable(message))
@@ -59,10 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script. Never raises for what a user can cause.
+    """The console script. Never raises for anything that a user can cause.
 
-    With arguments, it is called by a program that goes on: its handlers of signals are its own
-    again afterwards.
+    With arguments it is called by a program that goes on: that program's signal handlers are
+    restored afterwards.
     """
     streams.secure()
     if arguments is None:

@@ -1,5 +1,5 @@
-"""What the sub-commands print: aligned columns for people, one JSON object for programs.
-Plain text throughout, so that it reads the same in a pipe as on a terminal."""
+"""Output of the sub-commands: aligned columns for people, one JSON object for programs. The text is
+plain, so that it reads the same in a pipe as on a terminal."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def printable(value: T) -> T:
-    """A text without what a terminal obeys or does not show; of a dataclass, list or tuple the
-    same value with all its texts so. What other processes wrote goes through this, once, before
-    it is set into lines."""
+    """A text without characters that a terminal obeys or does not show; for a dataclass, list or
+    tuple, the same value with all its texts so. Text of other processes passes through this, once,
+    before it is laid out."""
     if isinstance(value, str):
         return cast("T", _core.printable(value))
     if isinstance(value, list):
@@ -37,9 +37,9 @@ def printable(value: T) -> T:
 
 
 def print_json(value: Any, *, to_stderr: bool = False) -> None:
-    """One JSON value, indented, ended by a newline.
+    """Prints one JSON value, indented, ended by a newline.
 
-    The texts are whole; characters that a terminal would obey are escaped as JSON does.
+    Texts are complete; characters that a terminal obeys are escaped in JSON's way.
     """
     stream = sys.stderr if to_stderr else sys.stdout
     print(_UNUSUAL.sub(_escaped, json.dumps(value, indent=2, ensure_ascii=False)), file=stream)
@@ -57,23 +57,23 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def say(sentence: str) -> None:
-    """A remark about what is going on; on stderr, so that it mixes with no data.
+    """Prints a progress remark on stderr, so that it does not mix with data.
 
-    Where stderr can't be written the remark is lost, and the command goes on.
+    If stderr can't be written the remark is lost, and the command goes on.
     """
     with contextlib.suppress(OSError):
         print(f"penstock: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def colour(text: str, name: str) -> str:
-    """The text in a colour where stdout is a terminal that wants one."""
+    """The text in a colour if stdout is a terminal that supports it."""
     if not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
 
 
 def columns(rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Lines of cells set below each other; the columns named in `right` are set to the right."""
+    """Aligns cells in columns; the columns named in `right` are right-aligned."""
     table = [list(row) for row in rows]
     to_right = set(right)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -1,5 +1,5 @@
-"""`penstock recv`: what `penstock send` sends under the same name, to stdout.
-Written from shared memory as it lies there; a stream that was broken off is an error."""
+"""`penstock recv`: writes the stream of `penstock send` under the same name to stdout, from shared
+memory in place. A stream that ends too early is an error."""
 
 from __future__ import annotations
 
@@ -75,8 +75,9 @@ def _attach(args: argparse.Namespace) -> penstock.BroadcastReader:
 
 
 def _copy(reader: penstock.BroadcastReader, target: int) -> int:
-    """Writes the stream and gives its length. Each message is released when it is written, so that
-    a slow stdout slows the sender; after the end message the sender closes when all have it."""
+    """Writes the stream and returns its length. Each message is released when it is written, so
+    that a slow stdout slows the sender. After the end message the sender closes once every reader
+    has released all."""
     written = 0
     promised: int | None = None
     try:
@@ -98,7 +99,8 @@ def _copy(reader: penstock.BroadcastReader, target: int) -> int:
 
 
 def _take(reader: penstock.BroadcastReader, target: int) -> stream.Data | stream.End:
-    """Receives and writes one message. A function: its names go, and with them the view's lease."""
+    """Receives and writes one message. A function of its own, so that its variables, and with them
+    the view's lease, are gone afterwards."""
     with reader.recv_view() as message:
         part = stream.parse(message)
         if isinstance(part, stream.Data):
@@ -110,7 +112,7 @@ def _write_all(target: int, part: memoryview) -> None:
     try:
         while part:
             part = part[os.write(target, part) :]
-    except OSError as error:  # the class goes by the number: a broken pipe stays one
+    except OSError as error:  # the class follows from errno: a broken pipe stays one
         raise OSError(error.errno, f"could not write to stdout: {error.strerror}") from None
 
 

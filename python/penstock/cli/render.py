@@ -1,5 +1,5 @@
-"""A value as one line for a terminal: short whatever its size, and without a character that a
-terminal would obey."""
+"""A value as one line for a terminal: short whatever its size, and without characters that a
+terminal obeys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTH = 100  # characters
 
 
 def render(value: Any) -> str:
-    """Arrays are told by dtype and shape, and their first items; errors by their sentence."""
+    """Shows arrays by dtype, shape and first items, and errors by their sentence."""
     text = _error(value) if isinstance(value, BaseException) else _Short().repr(value)
     shown = output.printable(text)
     return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 3] + "..."

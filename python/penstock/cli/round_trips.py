@@ -1,5 +1,5 @@
 """The measurement behind `penstock bench`: a value goes to another process, an answer comes back.
-The answer depends on the value's bytes, and is checked, so there is no answer without reading."""
+The answer depends on the value's bytes, and is checked, so the value must really be read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 import penstock
 
-_WITHIN = 30.0  # seconds that the other process may take to start, or to answer
+_WITHIN = 30.0  # seconds for the other process to start, or to answer
 _LEAVES_WITHIN = 5.0
 _WARM_UP = 20
 _FEWEST = 10  # round trips, however long they take
@@ -38,7 +38,7 @@ class Result:
 
 
 class Channel(Protocol):
-    """Both ways between two processes."""
+    """Both directions between two processes."""
 
     def send(self, value: Any) -> None: ...
     def receive(self) -> Any: ...
@@ -69,7 +69,7 @@ class _QueueChannel:
 
 
 def measure(seconds: float) -> list[Result]:
-    """Every value through both, each for so many seconds."""
+    """Sends every value through both channels, for that many seconds each."""
     values = [
         ("a small dict", {"step": 1, "ids": [7, 8, 9], "sampling": {"temperature": 0.7}}),
         ("a dict with 64 KiB of tokens", {"step": 2, "tokens": np.arange(16384, dtype=np.int32)}),
@@ -98,7 +98,7 @@ def _with_penstock(values: _Values, seconds: float) -> _Times:
                 writer.wait_ready(timeout=_WITHIN)
                 return _time_all(_PenstockChannel(writer, reader), values, seconds)
         finally:
-            writer.close()  # the other process leaves in good order, and its own segment goes
+            writer.close()  # the other process leaves cleanly, and its own segment goes
             process.join(_LEAVES_WITHIN)
             process.kill()
             process.join()
@@ -167,7 +167,7 @@ def _round_trip(channel: Channel, value: Any, expected: int) -> float:
 
 
 def _digest(value: Any) -> int:
-    """Of every byte of the arrays in a value; cheap beside moving them."""
+    """A digest of every byte of the arrays in a value; cheap compared with moving them."""
     if isinstance(value, dict):
         return sum(map(_digest, value.values()))
     if isinstance(value, np.ndarray):

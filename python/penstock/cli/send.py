@@ -1,5 +1,5 @@
-"""`penstock send`: stdin, of any size, to each `penstock recv` with the same name.
-Each read goes straight into shared memory: the bytes are copied once, by the kernel."""
+"""`penstock send`: sends stdin, of any size, to each `penstock recv` with the same name. Reads go
+straight into shared memory: the kernel's copy is the only one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from penstock.cli import exits, output, stream, streams, units
 from penstock.cli.command import Commands, add_command, positive_int, positive_seconds
 from penstock.cli.delivery import Delivery
 
-_CHECK_EVERY = 64  # messages between two looks at the readers
+_CHECK_EVERY = 64  # messages between two checks of the readers
 
 
 class _EndOfInput(Exception):
-    """Drops the loan that nothing was read into."""
+    """Drops a loan into which nothing was read."""
 
 
 def add_to(commands: Commands) -> None:
@@ -85,8 +85,8 @@ def _send_all(writer: penstock.BroadcastWriter, delivery: Delivery, source: int)
 
 
 def _send_chunk(writer: penstock.BroadcastWriter, source: int, chunk: int) -> int:
-    """Reads once, into a loan, and sends it. 0 at the end of the input.
-    PeerDied comes from loan(), before anything is read: the call may simply be repeated."""
+    """Reads once, into a loan, and sends it. Returns 0 at the end of the input. PeerDied comes from
+    loan(), before anything is read, so the call may simply be repeated."""
     _interrupts.wait_readable(source)
     try:
         with writer.loan(stream.HEADER_SIZE + chunk) as message:

@@ -1,6 +1,6 @@
-"""How `penstock send` and `penstock recv` cut a stream of bytes into messages of a Broadcast.
-A data message is a header and bytes; the end message carries the total, so that a transfer
-that was broken off can't be taken for a whole one."""
+"""The format in which `penstock send` and `penstock recv` transmit a stream through a Broadcast. A
+data message is a header and bytes; the end message carries the total, so that an interrupted
+transfer can't pass for a complete one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import stat
 import struct
 from dataclasses import dataclass
 
-# magic, kind, and the number of bytes: of this message, or (end) of the whole stream.
+# magic, kind, and a number of bytes: of this message, or (end) of the whole stream.
 _HEADER = struct.Struct("<4sIQ")
 _MAGIC = b"PSS1"
 _DATA, _END = 1, 2
 
 HEADER_SIZE = _HEADER.size
-FILE_CHUNK = 256 << 10  # a sixteenth of the ring, so that both sides are at work at once
-PIPE_CHUNK = 64 << 10  # what a pipe holds: a larger loan would never be filled by one read
+FILE_CHUNK = 256 << 10  # a sixteenth of the ring, so that both sides work at once
+PIPE_CHUNK = 64 << 10  # a pipe's capacity: one read never fills a larger loan
 
 
 class NotAStream(ValueError):
@@ -50,7 +50,7 @@ def end_message(total: int) -> bytes:
 
 
 def parse(message: memoryview) -> Data | End:
-    """What a message says, checked against its size."""
+    """Parses a message and checks it against its size."""
     if len(message) < HEADER_SIZE:
         raise NotAStream(f"a message of {len(message)} bytes is no part of a stream")
     magic, kind, number = _HEADER.unpack_from(message, 0)
@@ -64,6 +64,6 @@ def parse(message: memoryview) -> Data | End:
 
 
 def chunk_size(descriptor: int) -> int:
-    """How many bytes one read of this descriptor can be expected to give."""
+    """Bytes that one read of this descriptor can be expected to return."""
     mode = os.fstat(descriptor).st_mode
     return FILE_CHUNK if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else PIPE_CHUNK

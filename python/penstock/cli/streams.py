@@ -1,5 +1,5 @@
-"""stdin, stdout and stderr of a command as the shell left them: closed, full, or a broken pipe.
-A closed one must not give its number to a file of ours, and what can't be written is a sentence."""
+"""stdin, stdout and stderr of a command as the shell left them: closed, full, or a broken pipe. The
+number of a closed stream must not be reused for a file, and a failed write becomes a sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.cli import exits, output
 
 
 class Closed(io.TextIOBase):
-    """Stands where a stream was closed before the command began."""
+    """Stands for a stream that was closed before the command began."""
 
     def __init__(self, name: str) -> None:
         self._sentence = f"{name} is closed: there is nowhere to write to"
@@ -24,7 +24,7 @@ class Closed(io.TextIOBase):
         raise OSError(errno.EBADF, self._sentence)
 
     def flush(self) -> None:
-        """Fails where something was to be written, also if that failure was passed over."""
+        """Flushes the stream; also raises if an earlier failure to write was ignored."""
         if not self._has_lost:
             return
         self._has_lost = False
@@ -32,8 +32,8 @@ class Closed(io.TextIOBase):
 
 
 def secure() -> None:
-    """At the start of a command. Numbers 0 to 2 are open from here on, so that no segment gets one
-    of them: whatever writes to stderr by number would write into it."""
+    """To be called first in a command. Opens the numbers 0 to 2 if they are closed, so that no
+    segment gets one of them: any write to stderr by number would go into it."""
     for descriptor in (0, 1, 2):
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
@@ -55,19 +55,20 @@ def _is_open(descriptor: int) -> bool:
 
 
 def require_stdout() -> None:
-    """For a command whose answer goes there: before it does anything."""
+    """For a command that prints its answer: checks stdout before it does anything."""
     if isinstance(sys.stdout, Closed):
         sys.stdout.write("")
 
 
 def require_stdin() -> None:
-    """For a command that reads it."""
+    """For a command that reads its input: checks stdin."""
     if sys.stdin is None:
         raise OSError(errno.EBADF, "stdin is closed: there is nothing to read")
 
 
 def settle(code: int) -> int:
-    """At the end of a command: writes what is left, and gives the exit code that is true then."""
+    """At the end of a command: writes buffered output, and returns the exit code that applies
+    then."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -76,7 +77,8 @@ def settle(code: int) -> int:
     except OSError as error:
         if not isinstance(sys.stdout, Closed):
             _forget(sys.stdout)
-        if code in (exits.OK, exits.INTERRUPTED):  # else the first failure has been told
+        # otherwise an earlier failure was reported already
+        if code in (exits.OK, exits.INTERRUPTED):
             output.say(f"could not write to stdout: {error.strerror}")
             code = exits.ERROR
     try:
@@ -87,7 +89,7 @@ def settle(code: int) -> int:
 
 
 def _forget(stream: TextIO) -> None:
-    """Lets the interpreter flush at its end without failing a second time."""
+    """Keeps the interpreter's final flush from failing a second time."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

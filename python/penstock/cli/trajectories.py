@@ -110,7 +110,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _interrupts.listen(_interrupts.note)  # a server that was told to end has done what was asked
+    _interrupts.listen(_interrupts.note)  # a server that was told to end exits with success
     try:
         from penstock.integrations.atropos.http.limits import Limits
         from penstock.integrations.atropos.http.serve import serve

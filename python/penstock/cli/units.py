@@ -1,5 +1,5 @@
-"""Numbers as people read them: sizes, times, counts and rates.
-Every screen and table of the command writes them through these functions."""
+"""Numbers for people: sizes, times, counts and rates. Every screen and table of the command formats
+them by these functions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plural(number: int, thing: str) -> str:
 
 
 def gigabytes(bytes_per_second: float) -> str:
-    """A rate in GB/s with as many decimals as it deserves."""
+    """A rate in GB/s with a sensible number of decimals."""
     rate = bytes_per_second / 1e9
     return f"{rate:.1f}" if rate >= 9.95 else f"{rate:.2f}"
 

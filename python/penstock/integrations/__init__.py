@@ -1,1 +1,1 @@
-"""Penstock under the interfaces of other systems, for programs that were written to those."""
+"""Penstock behind the interfaces of other systems, for programs written for those."""

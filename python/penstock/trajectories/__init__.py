@@ -1,4 +1,4 @@
-"""Trajectories: groups of token sequences on their way from many environments to one trainer.
+"""Trajectories: groups of token sequences from many environments to one trainer.
 
     from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
 

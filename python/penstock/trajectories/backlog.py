@@ -1,4 +1,4 @@
-"""How much waits, as one environment that asks for work has to count it."""
+"""The amount of waiting work, as an environment that asks for work has to count it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _LONGEST_NAME: Final = 64
 
 
 class Backlog(NamedTuple):
-    """Sequences that wait; ``beyond`` are others' that their minimum shares don't ask for."""
+    """Waiting sequences; ``beyond``: others' sequences beyond their minimum shares."""
 
     own: int
     beyond: int
-    largest: int  #: sequences of the largest group that waits, 1 if none does
-    own_largest: int  #: the same of the environment's own, 0 if none does
+    largest: int  #: sequences of the largest waiting group, 1 if there is none
+    own_largest: int  #: the same for the environment's own groups, 0 if there is none
 
 
 def backlog_of(environments: Iterable[EnvironmentStats], name: str, batch_size: int) -> Backlog:
-    """For the environment of that name in the queue. The others' groups count as if they came in
+    """For the environment of that name in the queue. Others' groups are counted as if they came in
     groups of the largest size, as Atropos packs them."""
     environments = list(environments)
     own = [one for one in environments if one.name == name]
@@ -40,33 +40,33 @@ def backlog_of(environments: Iterable[EnvironmentStats], name: str, batch_size: 
 
 
 def _beyond_minimum(one: EnvironmentStats, largest: int, batch_size: int) -> int:
-    """Sequences of an environment that others need not make, rounded up to ``largest``."""
-    if largest <= 1:  # as Atropos counts: where nothing is packed, each fills its own part
+    """Sequences of an environment beyond its minimum share, rounded up to ``largest``."""
+    if largest <= 1:  # as Atropos counts: without packing, each fills its own part
         return 0
     packed = -(-one.waiting_sequences // largest) * largest
     return max(0, packed - int(batch_size * one.min_share))
 
 
 class Formed:
-    """Batches that count as made and not as waiting, though their groups lie in the queue.
+    """Batches that count as made and not as waiting, although their groups lie in the queue.
 
-    Atropos' server makes all batches that it can when it is asked for one and has none in store,
-    and hands them out one after the other. Environments make more meanwhile, which decides how much
-    each of them makes. Here each batch is chosen when it is asked for; what waits is counted as
-    there. One thread at a time.
+    When Atropos' server is asked for a batch and has none in store, it makes all batches that it
+    can, and hands them out one by one. Environments keep producing meanwhile, which decides how
+    much each of them makes. Here each batch is chosen when it is asked for; waiting work is counted
+    as there. One thread at a time.
     """
 
     def __init__(self, taken: int) -> None:
-        """From then on, where so many batches had been taken from the queue."""
-        self._end = taken  # as many are taken when none is left
+        """Starts when that many batches had been taken from the queue."""
+        self._end = taken  # number of batches taken when the formed ones are used up
         self._count = 1
-        self._groups: dict[str, int] = {}  # of all of them, by environment
+        self._groups: dict[str, int] = {}  # of all formed batches, by environment
 
     def beyond(self, stats: TrajectoryStats, batch_size: int) -> list[EnvironmentStats]:
-        """The environments, with what waits and is in none of those batches.
+        """The environments, with waiting groups that are in none of those batches.
 
-        Call it at each batch that is taken, or often: a batch that was none of those is the sign to
-        make new ones.
+        To be called at each batch taken, or often: a batch that is not one of those makes it form
+        new ones.
         """
         if stats.batches > self._end:
             self._form(stats, batch_size)
@@ -84,12 +84,12 @@ class Formed:
 
 
 def _formable(environments: Iterable[EnvironmentStats], batch_size: int) -> int:
-    """How many batches what waits is enough for, with the least part of each environment."""
+    """How many batches the waiting groups are enough for, with each environment's minimum."""
     if batch_size < 1:
         return 0
     environments = list(environments)
     enough = [sum(one.waiting_sequences for one in environments) // batch_size]
-    shares = max(1.0, sum(one.min_share for one in environments))  # they are scaled to 1
+    shares = max(1.0, sum(one.min_share for one in environments))  # they are scaled to a sum of 1
     for one in environments:
         least = int(batch_size * one.min_share / shares)
         if least > 0:
@@ -98,8 +98,8 @@ def _formable(environments: Iterable[EnvironmentStats], batch_size: int) -> int:
 
 
 def _parts(environments: Iterable[EnvironmentStats], sequences: int) -> dict[str, int]:
-    """Whole groups of each that make up ``sequences``, in the proportion that they wait in; the
-    smallest groups fill what the larger ones leave."""
+    """Whole groups of each environment that add up to ``sequences``, in the proportion in which
+    they wait; the smallest groups fill what larger ones leave."""
     waiting = [one for one in environments if one.waiting_groups > 0]
     waiting.sort(key=_mean_size, reverse=True)
     part = sequences / max(1, sum(one.waiting_sequences for one in waiting))
@@ -128,7 +128,7 @@ def _without(one: EnvironmentStats, groups: int) -> EnvironmentStats:
 
 
 def queue_name(name: str) -> str:
-    """The name of an environment in the queue, which takes 64 bytes and nothing unprintable."""
+    """The name of an environment in the queue: 64 bytes at most, without unprintable characters."""
     if len(name.encode()) <= _LONGEST_NAME and name.isprintable():
         return name
     digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()

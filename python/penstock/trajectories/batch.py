@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -19,17 +18,17 @@ from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "Unserveable", "make_batch"]
 
-#: What a column may become in NumPy's arrays.
+#: NumPy dtypes that a column may be converted to.
 _DTYPES: Final = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"}
     | {"float16", "float32", "float64"}
 )
-_MOST_PACKED: Final = 2**31 - 1  # tokens: cu_seqlens is int32, as the kernels want it
+_MOST_PACKED: Final = 2**31 - 1  # tokens: kernels expect int32 cu_seqlens
 _LEAST_ITEM: Final = 4  # bytes of a value in most columns
 Layout = Literal["padded", "packed", "groups"]
 
-#: What stands behind the end of a sequence: no token, no loss, no advantage; and a number that is
-#: no logprob, so that a mistake shows.
+#: Values behind the end of a sequence: no token, no loss, no advantage; and a number that is no
+#: logprob, so that a mistake shows.
 PAD_VALUES: Final[Mapping[str, float]] = {
     "tokens": 0,
     "masks": -100,
@@ -42,10 +41,10 @@ PAD_VALUES: Final[Mapping[str, float]] = {
 
 
 class Unserveable(Exception):
-    """No batch can be made with one of the groups; the core still has them all."""
+    """One group makes the batch impossible; the core still holds them all."""
 
     def __init__(self, why: str, group: int) -> None:
-        super().__init__(why, group)  # both, or it could not be pickled
+        super().__init__(why, group)  # both, so that it can be pickled
         self.group = group  #: its index in the batch
 
     def __str__(self) -> str:
@@ -53,7 +52,7 @@ class Unserveable(Exception):
 
 
 class TrajectoryBatch:
-    """Exactly as many sequences as were asked for, in whole groups, oldest first.
+    """An exact number of sequences in whole groups, oldest first.
 
     Columns are attributes and items: ``batch.tokens``, ``batch["ref_logprobs"]``. Padded they are
     (sequences, longest), and ``padding_mask`` is True where there is a token; packed they are
@@ -62,9 +61,9 @@ class TrajectoryBatch:
     Columns that no array can hold (k differs, or a group lacks the column) are named in
     ``left_out``, and read from ``groups``.
 
-    ``ack(step)`` when the trainer is done with it. What was not acknowledged comes again, marked,
-    when it was given back, or the trainer died. As a context manager it is acknowledged at the end
-    of the block, and given back on an exception. The arrays are the caller's in either case.
+    ``ack(step)`` when the trainer has used it. Unacknowledged groups are redelivered, marked, after
+    ``nack()`` or the trainer's death. As a context manager it acknowledges at the end of the block,
+    and nacks on an exception. The arrays are the caller's in either case.
     """
 
     def __init__(
@@ -83,28 +82,29 @@ class TrajectoryBatch:
         sequences = len(core.lengths)
         #: Tokens of each sequence, after the causal shift.
         self.lengths: npt.NDArray[np.int64] = np.array(core.lengths, dtype=np.int64)
-        #: The policy's version that each sequence was made with.
+        #: Version of the policy that each sequence was made with.
         self.versions: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
         core.fill_versions(self.versions)
-        #: Which of ``groups`` each sequence belongs to.
+        #: Index in ``groups`` of each sequence's group.
         self.group_index: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
         core.fill_group_index(self.group_index)
-        #: How often each group was delivered, this time included.
+        #: Number of deliveries of each group, this one included.
         self.deliveries: list[int] = core.deliveries()
         #: Versions between the oldest sequence and the policy now.
         self.staleness: int = max(0, version - int(self.versions.min()))
-        #: Columns that some group has and no array holds, and why, where no columns were asked for.
+        #: Columns of some groups that no array holds, with the reason, if no columns were asked
+        #: for.
         self.left_out: dict[str, str] = {}
         #: (sequences, longest): True where there is a token; None if not padded.
         self.padding_mask: npt.NDArray[np.bool_] | None = None
         #: (sequences + 1,): where each sequence begins and ends; None if not packed.
         self.cu_seqlens: npt.NDArray[np.int32] | None = None
-        #: (tokens,): each token's place in its sequence, from 0; None if not packed.
+        #: (tokens,): position of each token in its sequence, from 0; None if not packed.
         self.position_ids: npt.NDArray[np.int64] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns that are there as arrays."""
+        """The names of the columns that exist as arrays."""
         return tuple(self._arrays)
 
     @property
@@ -128,7 +128,7 @@ class TrajectoryBatch:
 
     @property
     def groups(self) -> tuple[TrajectoryGroup, ...]:
-        """The groups themselves, copied out, with everything that is not in the arrays."""
+        """The groups themselves, copied out, including everything that is not in the arrays."""
         if self._groups is None:
             self._groups = tuple(
                 TrajectoryGroup.from_message(self._core.group(at)) for at in range(len(self._core))
@@ -161,9 +161,9 @@ class TrajectoryBatch:
         raise AttributeError(f"a TrajectoryBatch has no attribute '{name}'")
 
     def ack(self, step: int = 0) -> None:
-        """Done with. ``step`` is the policy's version from now on, if it is higher than before.
+        """Acknowledge all groups. ``step`` becomes the policy's version if it is higher.
 
-        The second time, and after ``nack()``, it does nothing.
+        No effect the second time, and after ``nack()``.
         """
         if isinstance(step, bool) or not hasattr(step, "__index__"):
             raise InvalidType(f"step must be an int, not {step!r}")
@@ -173,14 +173,15 @@ class TrajectoryBatch:
         self._core.ack(step)
 
     def nack(self) -> None:
-        """Back to the queue: it comes again, to this trainer or another, marked as redelivered."""
+        """Return the groups to the queue: they are redelivered, to this trainer or another, and
+        marked."""
         self._keep_groups()
         self._core.nack()
 
     def dead_letter(self, group: int) -> None:
-        """This one of ``groups`` can't be used: it becomes a dead letter, and the batch is over.
+        """Make this one of ``groups`` a dead letter, because it can't be used; the batch has ended.
 
-        The others go back to the queue as if they had not been taken. A group that came from
+        The rest go back to the queue as if they had not been taken. A group that came from
         ``load_state_dict()`` stays in ``state_dict()`` instead, and comes in no batch.
         """
         if not 0 <= group < len(self.deliveries):
@@ -189,13 +190,13 @@ class TrajectoryBatch:
         self._core.dead_letter(group)
 
     def _keep_groups(self) -> None:
-        """After the end their memory is reused: what was looked at stays."""
+        """Copies groups that were accessed: their memory is reused after the end."""
         if self._groups is None and self.layout == "groups":
             _ = self.groups
 
     @property
     def is_open(self) -> bool:
-        """Neither acknowledged nor given back."""
+        """Whether it is neither acknowledged nor nacked."""
         return self._core.is_open
 
     def _messages(self, restored: bool = False) -> list[bytes]:
@@ -210,12 +211,7 @@ class TrajectoryBatch:
     def __enter__(self) -> TrajectoryBatch:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
             self.ack()
         else:
@@ -244,11 +240,11 @@ def make_batch(
     is_proven: bool,
     longest_served: int,
 ) -> TrajectoryBatch:
-    """The arrays of a batch that was just taken; without them the reader keeps its groups.
+    """Makes the arrays of a batch that was just taken; if that fails the reader keeps its groups.
 
-    Those that ``out`` lacks are made from ``pool``. ``is_proven``: the same request has been met
-    before, so that what stands in its way is a group. ``longest_served``: tokens of the longest
-    sequence that any batch had. Raises Unserveable where one group is to blame.
+    Arrays that ``out`` lacks are made from ``pool``. ``is_proven``: the same request has succeeded
+    before, so that a failure is the fault of a group. ``longest_served``: tokens of the longest
+    sequence in any earlier batch. Raises Unserveable if one group is at fault.
     """
     try:
         wanted, left_out = ((), {}) if layout == "groups" else _wanted(core, columns)
@@ -285,14 +281,15 @@ def _decode_groups(batch: TrajectoryBatch, core: _core.TrajectoryBatch) -> None:
 def _decoded(core: _core.TrajectoryBatch, at: int) -> TrajectoryGroup:
     try:
         return TrajectoryGroup.from_message(core.group(at))
-    except (MemoryError, WrongProcess):  # of this process, and of no group
+    except (MemoryError, WrongProcess):  # this process's fault, and no group's
         raise
     except Exception as error:
         raise Unserveable(f"it can't be decoded: {error}", at) from error
 
 
 def _blame_longest(core: _core.TrajectoryBatch, longest_served: int, error: MemoryError) -> None:
-    """A sequence that is longer than any before; else memory is short, and no group at fault."""
+    """Blames a sequence that is longer than any before; otherwise memory is short and no group at
+    fault."""
     lengths = [core.longest_of(at) for at in range(len(core))]
     longest = max(lengths)
     if longest > longest_served:
@@ -321,7 +318,7 @@ def _blame_unfit(
 def _wanted(
     core: _core.TrajectoryBatch, columns: Iterable[str] | None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The columns that become arrays, and why which others don't."""
+    """The columns that become arrays, and the reasons why others don't."""
     if columns is not None:
         asked = tuple(columns)
         for name in asked:
@@ -353,7 +350,7 @@ def _dtype(core: _core.TrajectoryBatch, name: str, dtypes: Mapping[str, Any]) ->
     if name in dtypes:
         return np.dtype(_dtype_name(name, dtypes[name]))
     stored = core.dtype(name)
-    # Both fit in it, and NumPy has no bfloat16.
+    # float32 holds both, and NumPy has no bfloat16.
     return np.dtype("float32" if stored in ("float16", "bfloat16") else stored)
 
 
@@ -390,7 +387,8 @@ def _pad(
 
 
 def _check_memory(values: int) -> None:
-    """The system gives more than it has, and kills the process that uses it."""
+    """Checked in advance: the system grants more memory than it has, and kills the process that
+    uses it."""
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if values * _LEAST_ITEM > has:
         raise MemoryError(f"a padded batch of {values} values, and the machine has {has} bytes")
@@ -426,15 +424,16 @@ def _place_for(
     pool: _core.ArrayPool,
     dtype: np.dtype[Any],
 ) -> Any:
-    """The caller's array for a column, or one whose memory is warm from a batch before."""
+    """The caller's array for a column, or one with memory of an earlier batch, whose pages are
+    warm."""
     if name in out:
         return _part_of(name, out[name], shape)
     return np.ndarray(shape, dtype, buffer=pool.take(math.prod(shape) * dtype.itemsize))
 
 
 def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:
-    """The corner of a caller's array that the column takes."""
-    if isinstance(array, np.ndarray):  # tensors are in this machine's byte order
+    """The part of a caller's array that the column takes."""
+    if isinstance(array, np.ndarray):  # tensors have this machine's byte order
         _dtype_name(name, array.dtype)
     has = tuple(array.shape)
     if len(has) != len(shape) or any(size < need for size, need in zip(has, shape, strict=True)):

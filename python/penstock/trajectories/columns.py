@@ -26,22 +26,22 @@ __all__ = [
     "split",
 ]
 
-#: Columns of numbers that stand for tokens; the others are real numbers.
+#: Columns of integers that stand for tokens; all others are real numbers.
 INTEGER_COLUMNS = frozenset({"tokens", "masks", "distill_token_ids"})
 
 Lengths = npt.NDArray[np.int64]
 
 
 class FlatColumn(NamedTuple):
-    """A column whose numbers are in a row already."""
+    """A column whose values are contiguous already."""
 
     values: npt.NDArray[Any]
     lengths: Lengths  #: of its sequences, in tokens
-    widths: npt.NDArray[np.int32] | None  #: values of each token; None: one
+    widths: npt.NDArray[np.int32] | None  #: values for each token; None: one
 
 
 def listed(values: Any, depth: int = 1) -> Any:
-    """Values in ``depth`` levels of sequences that can be counted and gone through twice.
+    """Values in ``depth`` levels of sequences that can be counted and iterated twice.
 
     Generators, iterators, ``map`` and the like become lists; arrays and sequences stay as they
     are. Sets and mappings stay too, and are refused later: they have no order.
@@ -56,7 +56,7 @@ def listed(values: Any, depth: int = 1) -> Any:
 
 
 def as_array(values: Any, integers: bool) -> Any:
-    """An array as it is; of Python's numbers int32 where they all fit, int64, or float64."""
+    """An array unchanged; Python's numbers as int32 if they all fit, otherwise int64 or float64."""
     if hasattr(values, "dtype"):
         return _on_the_host(values)
     quick = _core.integer_array(values) if integers else _core.real_array(values)
@@ -120,14 +120,14 @@ def lengths_of(tokens: Any, title: str) -> Lengths:
 
 
 def check_count(lengths: Lengths, title: str) -> Lengths:
-    """One sequence at least."""
+    """Checks that there is at least one sequence."""
     if len(lengths) == 0:
         raise _refuse("tokens", title, "is empty: a group has 1 sequence at least")
     return lengths
 
 
 def check_tokens(lengths: Lengths, title: str) -> Lengths:
-    """One sequence at least, and none without a token."""
+    """Checks that there is at least one sequence, and that each has a token."""
     if (check_count(lengths, title) == 0).any():
         empty = int(np.argmin(lengths))
         raise _refuse("tokens", title, f"has no token in sequence {empty}")
@@ -135,7 +135,7 @@ def check_tokens(lengths: Lengths, title: str) -> Lengths:
 
 
 def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
-    """All sequences of a per-token column in a row."""
+    """All sequences of a per-token column in one row."""
     integers = column in INTEGER_COLUMNS
     _check_count(column, values, lengths, title)
     if getattr(values, "ndim", 0) == 2 and hasattr(values, "dtype"):
@@ -150,7 +150,8 @@ def flatten(column: str, values: Any, lengths: Lengths, title: str) -> Any:
 
 
 def _rows_in_a_row(column: str, array: Any, lengths: Lengths, title: str) -> Any:
-    """Sequences of one length, (sequences, tokens): no copy where they lie so already."""
+    """Sequences of one length, (sequences, tokens): without a copy if they are contiguous
+    already."""
     for at, length in enumerate(lengths.tolist()):
         _check_length(column, at, array.shape[1], length, title)
     return array.reshape(-1)
@@ -159,8 +160,8 @@ def _rows_in_a_row(column: str, array: Any, lengths: Lengths, title: str) -> Any
 def flatten_distilled(
     column: str, values: Any, lengths: Lengths, title: str
 ) -> tuple[Any, npt.NDArray[np.int32] | None]:
-    """The same of a column with several values for each token: (tokens, k); or, where k is not the
-    same everywhere, all in a row and how many there are for each token."""
+    """The same for a column with several values for each token: (tokens, k); or, if k differs, all
+    values in one row and their number for each token."""
     integers = column in INTEGER_COLUMNS
     _check_count(column, values, lengths, title)
     for at, (sequence, length) in enumerate(zip(values, lengths, strict=True)):
@@ -180,12 +181,12 @@ def flatten_distilled(
 def shape_distilled(
     flat: npt.NDArray[Any], widths: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32] | None]:
-    """The same of numbers that are in a row already."""
+    """The same for numbers that are in one row already."""
     return (flat.reshape(len(widths), -1), None) if is_even(widths) else (flat, widths)
 
 
 def is_even(widths: npt.NDArray[np.int32]) -> bool:
-    """Every token has as many values, and has some."""
+    """Whether every token has the same number of values, and at least one."""
     return bool(widths.size > 0 and widths[0] > 0 and (widths == widths[0]).all())
 
 
@@ -210,7 +211,7 @@ def _check_length(column: str, at: int, length: int, tokens: int, title: str) ->
 
 
 def _check_same_dtype(column: str, arrays: list[Any], title: str) -> None:
-    """Joined they would become the widest without a word; of Python's integers they may."""
+    """Joining would silently convert them to the widest; Python's integers may be joined."""
     first = arrays[0].dtype
     if all(array.dtype == first for array in arrays):
         return

@@ -1,4 +1,4 @@
-"""TrajectoryGroup: all completions of one prompt, with all that a trainer wants to know of them."""
+"""TrajectoryGroup: all completions of one prompt, with everything that belongs to them."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class TrajectoryGroup:
     ``tokens`` and the other per-token columns (``masks``, ``advantages``, ``ref_logprobs``,
     ``inference_logprobs``) take one 1-D array, list or iterator for each sequence, as long as its
     tokens, or one 2-D array. Arrays (NumPy, PyTorch, DLPack) keep their dtype; integers become
-    int32 where they fit and int64 else, other numbers float64. ``distill_token_ids`` and
+    int32 if they fit and int64 otherwise, other numbers float64. ``distill_token_ids`` and
     ``distill_logprobs`` have k values for each token, ``scores`` and ``versions`` (the policy's)
-    one for each sequence. The other fields are any value that the typed codec knows, and stay as
+    one for each sequence. The other fields are any value that the typed codec supports, and stay as
     they are; ``instance_id`` is text and ``env_id`` an int.
 
-    An empty list in the place of a column is kept, and no column. Groups that came over HTTP may
+    An empty list in the place of a column is kept, but is no column. Groups that came over HTTP may
     have columns of other lengths than the tokens', as Atropos's server takes them: these are plain
-    lists, as given, and not among ``columns``. Sequences without a token come that way only, too.
+    lists, as given, and not among ``columns``. Sequences without a token also come only that way.
 
-    A group that arrived equals the one that was put. Where it came from is no part of it, and
-    told beside: ``environment``, ``environment_id`` and ``begun``.
+    A received group equals the one that was put. Its origin does not count for that:
+    ``environment``, ``environment_id`` and ``begun``.
 
     Raises InvalidArgument, which names the column and the sequence that do not fit the tokens.
     """
@@ -127,7 +127,7 @@ class TrajectoryGroup:
         self.begun = None
         self._rest = rest
         self._columns: dict[str, Any] = {}
-        self._plain: dict[str, Any] = {}  # what stands in the place of a column, and is none
+        self._plain: dict[str, Any] = {}  # values given in the place of columns that are none
         self._counts: Any = None
         self._check_rest()
 
@@ -191,7 +191,7 @@ class TrajectoryGroup:
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> TrajectoryGroup:
-        """The group of a message as the queue carries it; for the library."""
+        """The group of a message in the queue; for the library."""
         group = cls.__new__(cls)
         group.environment = message["environment"]
         group.environment_id = message.get("environment_id")
@@ -206,7 +206,7 @@ class TrajectoryGroup:
         return group
 
     def to_message(self, environment: str, begun: int, environment_id: int) -> dict[str, Any]:
-        """What the queue carries; for the library. The core checks it once more."""
+        """The message for the queue; for the library. The core checks it again."""
         message: dict[str, Any] = {
             "group": _FORMAT,
             "environment": environment,
@@ -245,11 +245,12 @@ class TrajectoryGroup:
         return tuple(self._columns)
 
     def flat(self, column: str) -> Any:
-        """A column's values in a row: where sequence ``i`` lies, ``lengths`` tells."""
+        """A column's values in one row; ``lengths`` tells where sequence ``i`` lies."""
         return self._columns[column]
 
     def widths(self, column: str) -> npt.NDArray[np.int32] | None:
-        """How many values of a column each token has; None: one, or it is one of a sequence."""
+        """How many values of a column each token has; None: one, or a column of one value per
+        sequence."""
         if column not in _DISTILLED:
             return None
         if self._counts is not None:
@@ -260,7 +261,7 @@ class TrajectoryGroup:
 
     @property
     def tokens(self) -> list[Any]:
-        """One array for each sequence, as are the next ones; views of one array."""
+        """One array for each sequence, as for the next columns; views of one array."""
         return split(self._columns["tokens"], self._lengths)
 
     @property
@@ -354,7 +355,7 @@ class TrajectoryGroup:
         ]
 
     def __eq__(self, other: object) -> bool:
-        """Bit for bit: dtypes, values and everything else, but for where it came from."""
+        """Bit for bit: dtypes, values and everything else except its origin."""
         if not isinstance(other, TrajectoryGroup):
             return NotImplemented
         return (
@@ -386,7 +387,7 @@ def _is_flat(column: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Arrays, tensors or NumPy's scalars, bit for bit."""
+    """Compares arrays, tensors or NumPy scalars bit for bit."""
     if str(one.dtype) != str(other.dtype) or one.shape != other.shape:
         return False
     return _bytes_of(one) == _bytes_of(other)
@@ -402,7 +403,7 @@ def _bytes_of(array: Any) -> bytes:
 
 
 def _same_value(one: Any, other: Any) -> bool:
-    """Values as the codec carries them; a NaN is the same as another one."""
+    """Compares values as the codec carries them; NaNs are equal."""
     if hasattr(one, "dtype") or hasattr(other, "dtype"):
         return hasattr(one, "dtype") and hasattr(other, "dtype") and _same(one, other)
     if isinstance(one, Mapping) and isinstance(other, Mapping):

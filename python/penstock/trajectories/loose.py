@@ -1,8 +1,8 @@
-"""Columns as old programs send them: numbers that are meant, and lengths that do not fit.
+"""Columns as older programs send them: values that stand for numbers, and lengths that do not fit.
 
-What Atropos's server takes is taken: true and false, text of numbers and 1.0 stand for the whole
-numbers that they are. A column that does not have a value for each token stays the plain lists
-that it is, and an empty list stays an empty list.
+Accepts what Atropos's server accepts: true and false, numbers as text, and 1.0 for whole numbers. A
+column that does not have a value for each token stays plain lists, and an empty list stays an empty
+list.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ NAMES: Final[Mapping[type, str]] = {
 _DISTILLED: Final = ("distill_token_ids", "distill_logprobs")
 _WHOLE_TEXT: Final = re.compile(r"([+-]?\d+(?:_\d+)*)(?:\.0*)?")
 
-#: Is told how many values are about to be made, and raises where that is too many.
+#: Called with the number of values about to be made; raises if that is too many.
 Charge = Callable[[int], None]
 
 
 class _Kind(NamedTuple):
     words: str
-    types: frozenset[type]  # that an array is made of as they are
+    types: frozenset[type]  # types that can be put into an array directly
     dtype: npt.DTypeLike
     convert: Callable[[Any], Any]  # raises ValueError and TypeError
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is."""
+    """The kind of a JSON value, for errors."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -79,7 +79,7 @@ def _whole(value: Any) -> int:
             raise ValueError(value)
         return int(value)
     if isinstance(value, int):
-        return int(value)  # of true and false too
+        return int(value)  # also for true and false
     raise TypeError(value)
 
 
@@ -125,7 +125,7 @@ def _list(name: str, value: Any, where: str) -> list[Any]:
 def _joined(name: str, rows: list[list[Any]], kind: _Kind) -> npt.NDArray[Any]:
     try:
         return _numbers(name, list(chain.from_iterable(rows)), kind, "")
-    except InvalidArgument:  # in which?
+    except InvalidArgument:  # find the sequence at fault
         for at, row in enumerate(rows):
             _numbers(name, row, kind, f"sequence {at} of")
         raise
@@ -146,9 +146,9 @@ def _numbers(name: str, values: list[Any], kind: _Kind, where: str) -> npt.NDArr
 def fitting(
     columns: Mapping[str, Any], charge: Charge = lambda _: None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those that have a value for each token or sequence, and all others as plain lists.
+    """Columns that have a value for each token or sequence, and all others as plain lists.
 
-    ``columns``: of ``column_from_lists``, the tokens among them.
+    ``columns``: of ``column_from_lists``, including the tokens.
     """
     tokens = columns["tokens"].lengths
     fits: dict[str, Any] = {}
@@ -178,7 +178,7 @@ def _fits(name: str, column: Any, tokens: npt.NDArray[np.int64], fits: Mapping[s
 
 
 def to_lists(column: Any) -> list[Any]:
-    """A ``FlatColumn`` or an array as the lists that it stands for."""
+    """A ``FlatColumn`` or an array as lists."""
     if not isinstance(column, FlatColumn):
         return list(column.tolist())
     items = column.values.tolist()

@@ -1,4 +1,4 @@
-"""What a queue of trajectories is created with, from either side."""
+"""Options for the creation of a queue of trajectories, from either side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def queue_options(
     lock_memory: bool,
     ends_with: EndsWith,
 ) -> dict[str, Any]:
-    """As ``_core`` takes them, which checks them."""
+    """The options as ``_core`` takes them, which checks them."""
     return {
         "capacity": capacity,
         "slots": slots,

@@ -1,4 +1,4 @@
-"""TrajectoryReader: the trainer's place on a queue of trajectories."""
+"""TrajectoryReader: a trainer as participant of a queue of trajectories."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrajectoryReader(_core.TrajectoryReader):
     """A trainer. Several may share a queue: each group goes to one of them.
 
     Their requests for a batch are served whole, in the order in which they came. A trainer that
-    waits, or works on a batch, holds nothing that another one could use.
+    waits, or works on a batch, holds no other group.
 
     Any thread may use it, one at a time. It belongs to its process: in a forked child attach anew.
     """
@@ -53,32 +53,32 @@ class TrajectoryReader(_core.TrajectoryReader):
     ) -> TrajectoryReader:
         """Create a queue of trajectories, and take part in it. Its ``close()`` ends the stream.
 
-        So does its ordinary exit, and ``end()`` by any participant; nothing else: environments come
-        and go, also all of them. With ``ends_with="last_producer"`` the last environment's
-        ``close()`` ends it instead, and the creator may leave before. A death by a signal never
-        ends it: then any process attaches and calls ``end()``.
+        So does its ordinary exit, and ``end()`` by any participant. Nothing else does: the stream
+        stays open when all environments have left. With ``ends_with="last_producer"`` the last
+        environment's ``close()`` ends it instead, and the creator may leave before. A death by a
+        signal never ends it: then any process attaches and calls ``end()``.
 
-        Environments get credit for ``max_staleness + 1`` batches of ``sequences``, what waits and
-        what is being trained on included: a group that is done in turn is never more than
+        Environments get credit for ``max_staleness + 1`` batches of ``sequences``, including
+        waiting groups and those being trained on: a group that is done in turn is never more than
         ``max_staleness`` versions old when it is used. None: credit for as many groups as there are
         ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
 
-        ``max_tokens`` bounds what a sequence may have: then writers refuse to put longer ones
-        (TooLarge), and one that is there already becomes a dead letter.
+        ``max_tokens`` bounds the length of a sequence: writers refuse to put longer ones
+        (TooLarge), and a group with one that is in the queue already becomes a dead letter.
 
-        A group that contradicts itself is set aside as a dead letter, and one that was given back
-        or lost by dying trainers ``max_deliveries`` times (0: never). What failed so often in
-        batches with others comes once more with groups that have not, if they make an exact fill,
-        and is set aside if that fails too; otherwise after twice as many deliveries. See
+        A group that contradicts itself becomes a dead letter, and so does one that was nacked, or
+        lost by dying trainers, ``max_deliveries`` times (0: never). A group that failed that often
+        within batches is delivered once more with groups that have not, if they make an exact fill,
+        and becomes a dead letter if that fails too; otherwise after twice as many deliveries. See
         ``dead_letters()``.
 
         Memory for groups is reserved when they need it, and given back when the queue is idle.
-        ``populate`` takes all of it at once and for good (NoSpace if it isn't there) and maps it
-        into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it from
-        being swapped out.
+        ``populate`` takes all of it at once and for good (NoSpace if there is too little) and maps
+        it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
+        from being swapped out.
 
-        One of that name without a living participant is replaced. If groups were in it, they
-        are lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
+        A queue of that name without a living participant is replaced. If it held groups, they are
+        lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
         replaced only if ``owner`` names that user.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
@@ -114,9 +114,9 @@ class TrajectoryReader(_core.TrajectoryReader):
     ) -> TrajectoryReader:
         """Attach; waits until ``timeout`` for the name to appear.
 
-        What another trainer had when it died, and had not acknowledged, comes first.
-        ``max_tokens`` is as of ``create()``; None leaves what other trainers have said. Another
-        user's queue is refused at once, by PermissionDenied, unless ``owner`` names that user.
+        Groups that a dead trainer had not acknowledged come first. ``max_tokens`` is as of
+        ``create()``; None keeps other trainers' bound. Another user's queue is refused at once, by
+        PermissionDenied, unless ``owner`` names that user.
 
         Raises NotFound, Busy, Incompatible (not a queue of trajectories), Corrupt or
         PermissionDenied.
@@ -153,7 +153,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         )
 
     def _opened(self, max_tokens: int | None) -> TrajectoryReader:
-        self._proven: set[Any] = set()  # requests that a batch was made for
+        self._proven: set[Any] = set()  # requests for which a batch was made
         self._longest_served = 0  # tokens of a sequence
         try:
             if max_tokens is not None:
@@ -168,7 +168,7 @@ class TrajectoryReader(_core.TrajectoryReader):
 
     @property
     def handle(self) -> Handle:
-        """What another process needs to attach; pickles."""
+        """A handle with which another process attaches; can be pickled."""
         return Handle(self.name, self._instance)
 
     def next_batch(
@@ -190,35 +190,36 @@ class TrajectoryReader(_core.TrajectoryReader):
         """Exactly ``sequences`` sequences (as created, by default) in whole groups, oldest first.
 
         ``layout`` is "padded" (rows of the longest sequence, rounded up to ``pad_to``), "packed"
-        (all in a row), or "groups" (no arrays). ``columns`` asks for these and no others, and is
-        refused (InvalidArgument) where no array can hold one; by default they are all that every
-        group has, with as many values for a token everywhere, and ``left_out`` of the batch says
-        which are not among them, and why. Values keep the widest dtype that the groups have, or
-        become what ``dtypes`` says: int32 or int64, float32 or float64. ``causal_shift`` leaves out
+        (all in one row), or "groups" (no arrays). ``columns`` asks for exactly these, and is
+        refused (InvalidArgument) if no array can hold one; by default the batch has the columns
+        that every group has with the same number of values for a token, and ``left_out`` of the
+        batch names the others with reasons. Values keep the widest dtype of the groups, or are
+        converted to ``dtypes``: int32 or int64, float32 or float64. ``causal_shift`` leaves out
         each sequence's last token, and the first value of every other column. ``pad_values`` stand
-        behind the end: 0, -100 for masks, 1.0 for logprobs unless said otherwise.
+        behind the end: 0, -100 for masks, 1.0 for logprobs unless given.
 
         ``out`` maps columns to arrays (NumPy or PyTorch, on the host, pinned ones too) with at
-        least (sequences, longest) or (tokens,) places; the batch then has views of them. Without
-        it the arrays are the batch's own; their memory serves later batches once nothing refers to
-        them any more.
+        least (sequences, longest) or (tokens,) places; the batch then has views of them. Without it
+        the arrays are the batch's own; their memory is reused by later batches once nothing refers
+        to them.
 
-        ``drop_stale`` throws away, and counts, what is older than ``max_staleness``: nothing else
-        ever is. ``lookahead`` bounds the groups that are looked at, the oldest ones.
+        ``drop_stale`` drops, and counts, groups older than ``max_staleness``: nothing is dropped
+        otherwise. ``lookahead`` bounds the groups considered, the oldest ones.
 
-        No group keeps the others: one that no batch can be made of becomes a dead letter, a
-        RuntimeWarning says which and why, ``stats.dead_lettered`` counts it, and the next ones
-        come. That is one with a sequence of more than ``max_tokens``, or for which memory is short
-        because no sequence was ever as long; one that can't be decoded, if the layout is "groups";
-        and one that lacks what ``columns`` and ``dtypes`` ask for, once this reader has got a batch
-        with them (before that the request is refused, as it may be the request that is wrong).
-        ``oversized`` says whether that goes for a group with more sequences than the batch too.
+        No group blocks the others: a group that no batch can be made of becomes a dead letter, a
+        RuntimeWarning says which and why, ``stats.dead_lettered`` counts it, and the search goes
+        on. That is a group with a sequence of more than ``max_tokens``, or for which memory is
+        short because no earlier sequence was as long; one that can't be decoded, if the layout is
+        "groups"; and one that lacks what ``columns`` and ``dtypes`` ask for, once this reader has
+        got a batch with them (before that the request is refused, because the request may be
+        wrong). ``oversized`` says whether a group with more sequences than the batch is treated so,
+        too.
 
         Raises Timeout if no whole groups make exactly that many, or another trainer's request is
-        before this one, and says what is waiting; Closed if the stream has ended; TooLarge for a
+        first in line, and says what is waiting; Closed if the stream has ended; TooLarge for a
         group with more sequences than that, or for an array of ``out`` that is too small;
         InvalidArgument; MemoryError. Then nothing was taken. Corrupt for a group that contradicts
-        itself: it was set aside.
+        itself, which is a dead letter now.
         """
         if oversized not in ("raise", "dead_letter"):
             raise InvalidArgument(f"oversized is {oversized!r}: give 'raise' or 'dead_letter'")
@@ -242,7 +243,7 @@ class TrajectoryReader(_core.TrajectoryReader):
     def _tell_of_dead_letters(self) -> None:
         try:
             notices = self._take_notices()
-        except Error:  # closed meanwhile, which the caller is told by the call itself
+        except Error:  # closed meanwhile, which the call itself reports
             return
         for notice in notices:
             _warn_of_dead_letters(notice, stacklevel=4)
@@ -298,12 +299,11 @@ class TrajectoryReader(_core.TrajectoryReader):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a restart needs: the version, and every group read and not acknowledged.
+        """State for a restart: the version, and every group read and not acknowledged.
 
-        Those are the groups of open batches, what came from an earlier state, and what the last
-        ``next_batch()`` saw in the queue and left there; of several trainers the one that is in the
-        first place of the queue has the last. Plain values for a checkpoint, as large as those
-        groups.
+        These are the groups of open batches, restored groups, and the groups that the last
+        ``next_batch()`` saw in the queue and left there (of several trainers, only the one in the
+        lowest slot includes the latter). Plain values for a checkpoint, as large as those groups.
         """
         return {
             "format": _STATE_FORMAT,
@@ -315,21 +315,21 @@ class TrajectoryReader(_core.TrajectoryReader):
         }
 
     def _unacknowledged(self, restored: bool) -> list[bytes]:
-        """All that is in batches or was left; or only what the queue does not have."""
+        """Groups in batches and groups left in the queue; or only those that the queue does not
+        have."""
         messages = [one for batch in list(self._batches) for one in batch._messages(restored)]
         return messages + self._held_messages(restored)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict()``: its groups come again, first, and marked as redelivered.
+        """Continue from ``state_dict()``: its groups are delivered again, first, and marked as
+        redelivered.
 
-        If this is still the queue that they were read from it has them itself, and gives them
-        again by itself; then only the version is taken over, and what had come from an earlier
-        state and is not here.
+        If this is still the queue that they were read from, it has them itself and redelivers them;
+        then only the version is taken over, and restored groups that this reader does not have.
         """
         if state.get("format") != _STATE_FORMAT:
             raise Incompatible(f"a state of format {state.get('format')!r}, and 1 is known here")
-        if state["version"] > self.version:
-            self._set_version(state["version"])
+        self._raise_version(state["version"])
         if state["instance"] != self._instance:
             for message in state["messages"]:
                 self._restore(message)
@@ -342,20 +342,20 @@ class TrajectoryReader(_core.TrajectoryReader):
                 self._restore(message)
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        """The groups that were set aside, oldest first, at most ``limit``.
+        """The dead letters, oldest first, at most ``limit``.
 
-        ``letter.content()`` is a TrajectoryGroup, or raises Corrupt and says what contradicts what.
-        They do not count as waiting, and keep their slots and bytes until they are requeued or
-        dropped. Raises Closed.
+        ``letter.content()`` is a TrajectoryGroup, or raises Corrupt and names the contradiction.
+        Dead letters do not count as waiting, and keep their slots and bytes until they are requeued
+        or dropped. Raises Closed.
         """
         return letters_of(self, limit, _group_of)
 
     def requeue_dead_letters(self, sequences: Chosen = None) -> int:
-        """Have them delivered anew, as of a ``Queue``; how many."""
+        """Deliver dead letters again, as of a ``Queue``; return how many."""
         return self._requeue_dead_letters(chosen_sequences(sequences))
 
     def drop_dead_letters(self, sequences: Chosen = None) -> int:
-        """Throw them away, as of a ``Queue``; how many."""
+        """Delete dead letters, as of a ``Queue``; return how many."""
         return self._drop_dead_letters(chosen_sequences(sequences))
 
     def __repr__(self) -> str:
@@ -381,7 +381,7 @@ def _request_key(
     dtypes: Mapping[str, Any] | None,
     out: Mapping[str, Any] | None,
 ) -> Any:
-    """What may stand in the way of a group's arrays, besides the group."""
+    """What a failure to make arrays may depend on, besides the groups."""
     asked = [(name, str(dtype)) for name, dtype in (dtypes or {}).items()]
     given = [(name, str(getattr(array, "dtype", None))) for name, array in (out or {}).items()]
     return layout, columns, tuple(sorted(asked)), tuple(sorted(given))

@@ -1,4 +1,4 @@
-"""How a queue of trajectories stands: plain data, for people and tools."""
+"""Statistics of a queue of trajectories: plain data, for people and tools."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrajectoryInfo(QueueInfo):
 
 
 def inspect_trajectories(name: Name) -> TrajectoryInfo:
-    """A look from outside, without attaching. Raises NotFound, Incompatible, Corrupt."""
+    """Inspection from outside, without attaching. Raises NotFound, Incompatible, Corrupt."""
     raw = _core.inspect_trajectories(name)
     queue = queue_info_from(raw)
     return TrajectoryInfo(

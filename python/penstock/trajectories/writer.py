@@ -1,8 +1,7 @@
-"""TrajectoryWriter: an environment's place on a queue of trajectories."""
+"""TrajectoryWriter: an environment as participant of a queue of trajectories."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 from .. import _core
@@ -22,8 +21,8 @@ __all__ = ["Rollout", "TrajectoryWriter"]
 class Rollout:
     """Credit for one group, taken before the work begins; made by ``TrajectoryWriter.begin()``.
 
-    ``put()`` hands it over to the group. As a context manager it gives the credit back at the end
-    if nothing was put; the death of the process does that too.
+    ``put()`` hands it over to the group. As a context manager it returns the credit at the end if
+    nothing was put; so does the death of the process.
     """
 
     __slots__ = ("_core", "_writer")
@@ -34,11 +33,11 @@ class Rollout:
 
     @property
     def version(self) -> int:
-        """The policy's version when it began."""
+        """The policy's version when the rollout began."""
         return self._core.version
 
     def put(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
-        """Put the group that came of it. Raises what ``TrajectoryWriter.put`` raises."""
+        """Put the resulting group. Raises what ``TrajectoryWriter.put`` raises."""
         self._writer._put_group(group, self._core, self.version, timeout)
 
     async def put_async(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
@@ -46,18 +45,13 @@ class Rollout:
         await self._writer._put_group_async(group, self._core, self.version, Countdown(timeout))
 
     def release(self) -> None:
-        """Nothing comes of it: another rollout may begin."""
+        """Return the credit without a group: another rollout may begin."""
         self._core.release()
 
     def __enter__(self) -> Rollout:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     @never_raises
@@ -66,11 +60,11 @@ class Rollout:
 
 
 class TrajectoryWriter(_core.TrajectoryWriter):
-    """One environment, or one of several processes that are the same one.
+    """One environment, or one of several processes that form the same environment.
 
-    Any thread may use it: those that wait for credit don't hold up those that put. It belongs to
-    its process: in a forked child attach anew. ``close()`` ends the stream only by its creator, or
-    by the last environment where it was created so.
+    Any thread may use it: threads that wait for credit don't hold up those that put. It belongs to
+    its process: in a forked child attach anew. ``close()`` ends the stream only for its creator, or
+    for the last environment if the queue was created so.
     """
 
     __slots__ = ()
@@ -94,7 +88,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         lock_memory: bool = False,
         owner: Owner | None = None,
     ) -> TrajectoryWriter:
-        """Create the queue, before the trainer comes; see ``TrajectoryReader.create``."""
+        """Create the queue, before the trainer attaches; see ``TrajectoryReader.create``."""
         writer = TrajectoryWriter(
             name,
             instance="",
@@ -134,13 +128,13 @@ class TrajectoryWriter(_core.TrajectoryWriter):
     ) -> TrajectoryWriter:
         """Attach as an environment; waits until ``timeout`` for the name to appear.
 
-        Of what may be begun each living environment gets its part by ``weight``, and each batch has
-        at least ``min_share`` (0 to 1, rounded down to whole sequences) of this one as long as it
-        lives. ``group_size`` is what one rollout is expected to make; groups may differ from it.
-        Another user's queue is refused at once, by PermissionDenied, unless ``owner`` names that
-        user.
+        Credit is divided among the living environments by ``weight``, and each batch has at least
+        ``min_share`` (0 to 1, rounded down to whole sequences) of this one as long as it lives.
+        ``group_size`` is the number of sequences that one rollout is expected to make; groups may
+        differ from it. Another user's queue is refused at once, by PermissionDenied, unless
+        ``owner`` names that user.
 
-        Raises InvalidArgument, also if the shares of all add up to more than 1; NotFound, Busy,
+        Raises InvalidArgument, also if all minimum shares add up to more than 1; NotFound, Busy,
         Incompatible (not a queue of trajectories), Corrupt or PermissionDenied.
         """
         handle = handle_of(name)
@@ -190,7 +184,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
 
     @property
     def handle(self) -> Handle:
-        """What another process needs to attach; pickles."""
+        """A handle with which another process attaches; can be pickled."""
         return Handle(self.name, self._instance)
 
     def begin(self, timeout: float | None = None) -> Rollout:
@@ -198,12 +192,13 @@ class TrajectoryWriter(_core.TrajectoryWriter):
 
         ``timeout`` is in seconds: None waits for ever, 0 tries once.
 
-        Raises Timeout (enough is on the way to the trainer, or none has come yet) or Closed.
+        Raises Timeout (work in progress uses up the credit, or no trainer has attached yet) or
+        Closed.
         """
         return Rollout(self, self._begin(timeout))
 
     def put(self, group: TrajectoryGroup, timeout: float | None = None) -> None:
-        """Put a group, whole or not at all, without having asked for credit.
+        """Put a group, whole or not at all, without credit.
 
         Waits for room, for ``timeout`` seconds at most.
 
@@ -259,6 +254,6 @@ class TrajectoryWriter(_core.TrajectoryWriter):
 
 
 def _oldest(group: TrajectoryGroup, version: int) -> int:
-    """Since when a group is under way that was not begun with credit."""
+    """The policy version from which a group counts that was begun without credit."""
     versions = group.versions if isinstance(group, TrajectoryGroup) else None
     return version if versions is None else max(0, int(versions.min()))

@@ -1,5 +1,5 @@
-// The table of this process's participants. Its mutex is held across forks, so that a child finds
-// it whole; what a child finds in it is foreign, and does nothing there.
+// The table of this process's participants. Its mutex is held across forks, so that a child finds a
+// consistent table; its entries are foreign in the child, and do nothing there.
 #include "segment/life/attachment.hpp"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ struct AttachmentTable {
     static const Segment& segment(const Attachment& one) noexcept { return *one.place_; }
     static unsigned slot(const Attachment& one) noexcept { return one.place_slot_; }
 
-    // Those of this process that are in the segment. The caller has the mutex.
+    // Participants of this process in that segment. The caller holds the mutex.
     [[nodiscard]] std::vector<Attachment*> of(const std::string& instance) const {
         std::vector<Attachment*> found;
         for (Attachment* const one : all) {
@@ -83,9 +83,11 @@ bool is_awaited_in_vain(const std::string& instance, Awaited what) {
     const Own own = table.of(instance);
     if (own.empty() || std::ranges::any_of(own, &Attachment::is_stream_over)) return false;
     const bool feeds = std::ranges::any_of(own, &Attachment::feeds);
-    if (what == Awaited::Message && is_one_sided(own)) return feeds;  // its only writer is ours
+    // its only writer is in this process
+    if (what == Awaited::Message && is_one_sided(own)) return feeds;
     if (others_live(own)) return false;
-    // Alone, with a stream whose other end is here as well: otherwise the peer may yet come.
+    // No other process is attached. The wait is in vain only if this process has both ends of the
+    // stream: otherwise a peer may still attach.
     return what == Awaited::Message ? feeds : own.size() > 1;
 }
 

@@ -1,4 +1,4 @@
-// The segment header: making one, and believing one only after every field has been checked.
+// The segment header: building one, and checking every field of one that was read.
 #pragma once
 
 #include <string>
@@ -9,12 +9,12 @@
 
 namespace penstock::detail {
 
-// A complete header for the plan, with a fresh instance id. Throws Error(System) where there is no
-// randomness for that.
+// A complete header for the plan, with a fresh instance id. Throws Error(System) if no random bytes
+// can be had.
 layout::SegmentHeader make_header(const std::string& name, const SegmentPlan& plan);
 
-// Reads and checks the header of an open file. Throws Error(Incompatible or Corrupt) with what is
-// wrong; nothing in the file is trusted before. `where` names the file for the sentence.
+// Reads and checks the header of an open file. Throws Error(Incompatible or Corrupt) with the
+// reason. `where` names the file in the sentence.
 layout::SegmentHeader read_header(const os::SharedFile& file, const std::string& where);
 
 }  // namespace penstock::detail

@@ -1,4 +1,4 @@
-// A segment as people see it, summed up; and sizes as people write them.
+// Summaries of segments for display, and human-readable sizes.
 #include <algorithm>
 #include <cctype>
 #include <cmath>

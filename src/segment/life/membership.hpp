@@ -1,14 +1,14 @@
 // Membership: how a process joins a segment, leaves it, and reaps participants that died. One
-// protocol for every concept; what a participant holds is the concept's, whose `take_over(slot)`
-// gives it back to the segment.
+// protocol for every concept. What a participant holds depends on the concept, whose
+// `take_over(slot)` gives it back to the segment.
 //
-// A dead participant is reaped in these steps (models/janitor.pml, docs/protocols.md): its death is
-// noted in its slot, the slot's lock is taken, take_over() runs, the slot is retired, the lock is
-// let go. A janitor that dies on the way leaves the slot announced and unlocked, as it found it,
-// and the next one repeats the steps: so take_over() must be repeatable.
+// Steps of a reap (models/janitor.pml, docs/protocols.md): the death is noted in the slot, the
+// slot's lock is taken, take_over() runs, the slot is retired, the lock is let go. A janitor that
+// dies in between leaves the slot announced and unlocked, as it found it, and the next janitor
+// repeats the steps: so take_over() must be repeatable.
 //
 // One thread of a process at a time: the cores have a mutex for it. Nothing here waits for a
-// process that is stopped, but for kJanitorPatience once.
+// stopped process, except once for kJanitorPatience.
 #pragma once
 
 #include <algorithm>
@@ -26,24 +26,24 @@ namespace penstock::detail {
 class Membership {
 public:
     Membership() noexcept = default;
-    // Of the slots from 0 to `end`. Joined in none of them yet. Throws std::bad_alloc.
+    // Covers the slots from 0 to `end`; joins none of them yet. Throws std::bad_alloc.
     Membership(Segment& segment, unsigned end);
 
-    // The creator's, for Segment::create()'s `fill`: the fresh segment is private. Throws Error.
+    // Joins as creator, in Segment::create()'s `fill`: the fresh segment is private. Throws Error.
     static void found(Segment& fresh, unsigned slot);
-    // This process is in that slot by found().
+    // Takes the slot joined by found() as this process's own.
     void adopt(unsigned slot) noexcept;
 
-    // Joining: claim_any() or claim(), what the concept has to prepare, inherit(), what may still
-    // fail, enter(). The segment's life-cycle lock is held from Segment::attach() to enter().
+    // Joining: claim_any() or claim(), then the concept's preparations, inherit(), whatever may
+    // still fail, enter(). The segment's life-cycle lock is held from Segment::attach() to enter().
     //
-    // Takes the lock of the first slot that can be had. Throws Busy, with how many live.
+    // Takes the lock of the first available slot. Throws Busy, with the number of living
+    // participants.
     unsigned claim_any();
-    // Takes the lock of that slot, with patience for a process that is just leaving it or reaping
-    // it. False: its participant lives, or its janitor does not get on.
+    // Takes the lock of that slot, with patience for a process that is leaving it or reaping it.
+    // False: its participant lives, or its janitor makes no progress.
     [[nodiscard]] bool claim(unsigned slot) noexcept;
-    // Signs the claimed slot, and takes over what a dead predecessor held there. True: there was
-    // one.
+    // Signs the claimed slot, and reaps a dead predecessor in it. True: there was one.
     template <typename TakeOver>
     bool inherit(TakeOver&& take_over) {
         participants().sign(claimed_);
@@ -52,28 +52,29 @@ public:
         participants().retire(claimed_);
         return true;
     }
-    // From here on this process is a participant.
+    // Announces this process as a participant.
     void enter() noexcept;
-    // Instead of enter(): the slot is free again.
+    // Instead of enter(): frees the slot again.
     void renounce() noexcept;
 
-    // Leaves: the slot is free, and the segment's name goes if this was the last participant and
-    // `may_go` agrees. Also without a slot: the life-cycle lock may have kept the last participant
-    // from removing the name. What the participant held must have been given back. Repeatable.
+    // Leaves: frees the slot, and removes the segment's name if this was the last participant and
+    // `may_go` agrees. Also without a slot, because the life-cycle lock may have kept the last
+    // participant from removing the name. What the participant held must have been given back.
+    // Repeatable.
     void leave(const std::function<bool()>& may_go = {}) noexcept;
 
     [[nodiscard]] bool is_member() const noexcept { return is_member_; }
     [[nodiscard]] unsigned slot() const noexcept { return claimed_; }
 
-    // Reaps the participant of that slot if it is dead. False: it is not, or another process is
-    // its janitor.
+    // Reaps the participant of that slot if it is dead. False: it is not dead, or another process
+    // is its janitor.
     template <typename TakeOver>
     bool reap(unsigned slot, TakeOver&& take_over) noexcept {
         if (is_own(slot) || participants().life(slot) != Life::Dead) return false;
         return reap_dead(slot, std::forward<TakeOver>(take_over));
     }
-    // Reaps all that are dead; how many. Those that another janitor is at work on are left to it.
-    // No slot from `reach` on has ever had a participant.
+    // Reaps all dead participants and returns how many. Skips those that another janitor is
+    // reaping. No slot from `reach` on has ever had a participant.
     template <typename TakeOver>
     unsigned reap_all(TakeOver&& take_over, unsigned reach = kAll) noexcept {
         unsigned reaped = 0;
@@ -83,8 +84,8 @@ public:
         return reaped;
     }
     // The same, and waits for other janitors: what their dead held is free in a moment, and going
-    // on without it would evict what the living hold, or report no room. A janitor that is stopped
-    // is waited for once, and not again.
+    // on without it would evict objects of the living, or report no room. Waits for a stopped
+    // janitor once only.
     template <typename TakeOver>
     void reap_all_and_wait(TakeOver&& take_over, unsigned reach = kAll) noexcept {
         for (unsigned slot = 0; slot < std::min(end_, reach); ++slot) {
@@ -100,7 +101,7 @@ private:
     [[nodiscard]] bool is_own(unsigned slot) const noexcept {
         return is_member_ && slot == claimed_;
     }
-    // The lock of a slot whose participant is dead. False: another process has it.
+    // Takes the lock of a slot whose participant is dead. False: another process has it.
     [[nodiscard]] bool claim_dead(unsigned slot) noexcept;
     void let_go(unsigned slot) noexcept;
 
@@ -123,20 +124,20 @@ private:
         note_awaited();
         for (const std::int64_t end = patience_ends(); is_before(end);) {
             if (!participants().has_janitor(slot)) return;
-            if (reap(slot, take_over)) return;  // it died as well
+            if (reap(slot, take_over)) return;  // the janitor died as well
         }
         given_up_[slot] = join;
     }
     static void note_awaited() noexcept;
     [[nodiscard]] static std::int64_t patience_ends() noexcept;
-    // After a pause, unless that moment has come.
+    // Pauses; false once that moment has come.
     [[nodiscard]] static bool is_before(std::int64_t end) noexcept;
 
     Segment* segment_ = nullptr;
     unsigned end_ = 0;
     unsigned claimed_ = 0;
     bool is_member_ = false;
-    std::vector<std::uint64_t> given_up_;  // by slot: the join whose janitor was waited for in vain
+    std::vector<std::uint64_t> given_up_;  // by slot: the join for whose janitor a wait was in vain
 };
 
 }  // namespace penstock::detail

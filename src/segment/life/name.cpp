@@ -1,4 +1,4 @@
-// Checks names before they become paths: nothing else stands between a user's string and open(2).
+// Checks names before they become paths: the only check between a user's string and open(2).
 #include "segment/life/name.hpp"
 
 #include <algorithm>

@@ -11,12 +11,12 @@
 #include "os/crash_point.hpp"
 #include "os/process.hpp"
 #include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using layout::ParticipantSlot;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 
 void store_text(ParticipantSlot& slot, const std::string& text) {
     std::array<char, ParticipantSlot::kTextWords * 8> bytes{};
@@ -25,14 +25,14 @@ void store_text(ParticipantSlot& slot, const std::string& text) {
     for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
         std::uint64_t word = 0;
         std::memcpy(&word, bytes.data() + i * 8, 8);
-        slot.text[i].store(word, kRelaxed);
+        store_relaxed(slot.text[i], word);
     }
 }
 
 std::string load_text(const ParticipantSlot& slot) {
     std::array<char, ParticipantSlot::kTextWords * 8 + 1> bytes{};
     for (std::size_t i = 0; i < ParticipantSlot::kTextWords; ++i) {
-        const std::uint64_t word = slot.text[i].load(kRelaxed);
+        const std::uint64_t word = load_relaxed(slot.text[i]);
         std::memcpy(bytes.data() + i * 8, &word, 8);
     }
     return bytes.data();
@@ -55,7 +55,8 @@ bool Participants::claim(unsigned slot) noexcept {
     note_dead(slot);
     PENSTOCK_CRASH_POINT("participants.claim.looked");
     if (!try_claim(slot)) return false;
-    // Another process may have joined here, and died, since the look. None can from now on.
+    // Another participant may have joined here, and died, since the look; with the lock held none
+    // can.
     if (is_announced(slot) && found_dead(slot) < joins(slot)) note_dead(slot);
     return true;
 }
@@ -65,20 +66,20 @@ void Participants::note_dead(unsigned slot) const noexcept {
     if (life(slot) != Life::Dead || joins(slot) != dead) return;
     if (is_copy_) return note_in_file(slot, dead);
     std::atomic<std::uint64_t>& found = slots_[slot].found_dead;
-    // A number that only grows, except in damaged memory: then it is given up.
+    // The number only grows, except in damaged memory: then the loop gives up.
     constexpr unsigned kTries = 64;
-    std::uint64_t seen = found.load(kRelaxed);
+    std::uint64_t seen = load_relaxed(found);
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
         // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
-        if (!found.compare_exchange_weak(seen, dead, std::memory_order_release, kRelaxed)) continue;
-        slots_[slot].deaths.fetch_add(1, kRelaxed);
+        if (!cas_release(found, seen, dead)) continue;
+        fetch_add_relaxed(slots_[slot].deaths, 1);
         break;
     }
     PENSTOCK_CRASH_POINT("participants.claim.found_dead");
 }
 
-// Only removal does it without a mapping, under the exclusive life-cycle lock: no other process can
-// be at it. What can't be written is not told.
+// Only removal notes a death without a mapping, under the exclusive life-cycle lock, so no other
+// process writes here. A failed write is not reported.
 void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcept {
     const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, found_dead);
     std::uint64_t seen = 0;
@@ -87,12 +88,13 @@ void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcep
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
-    // pairs with: retire(), announce(); once it is gone, what it held is free
+    // pairs with: retire(), announce(): in a slot that reads as free, what was held is free too
     const std::uint64_t word = word_of(slot);
     return (word & ParticipantSlot::kActive) != 0 && word >> 1U == found_dead(slot);
 }
 
-// Every slot has a living participant. One locked without any is being joined, left or cleared.
+// Every slot has a living participant. A slot locked but not announced is being joined, left or
+// reaped.
 bool Participants::is_full(unsigned places) const noexcept {
     for (unsigned slot = 0; slot < places; ++slot) {
         if (!is_announced(slot) || has_janitor(slot)) return false;
@@ -148,10 +150,10 @@ void Participants::release(unsigned slot) noexcept {
 void Participants::sign(unsigned slot) {
     const os::ProcessIdentity self = os::identify_self();
     ParticipantSlot& own = slots_[slot];
-    own.pid.store(self.pid, kRelaxed);
-    own.pid_namespace.store(self.pid_namespace, kRelaxed);
-    own.start_time.store(self.start_time, kRelaxed);
-    own.attached_at.store(os::wall_ns(), kRelaxed);
+    store_relaxed(own.pid, self.pid);
+    store_relaxed(own.pid_namespace, self.pid_namespace);
+    store_relaxed(own.start_time, self.start_time);
+    store_relaxed(own.attached_at, os::wall_ns());
     store_text(own, self.name);
     PENSTOCK_CRASH_POINT("participants.sign.filled");
 }
@@ -159,40 +161,40 @@ void Participants::sign(unsigned slot) {
 void Participants::announce(unsigned slot) noexcept {
     ParticipantSlot& own = slots_[slot];
     claimed_ = slot;
-    const std::uint64_t joins = (own.word.load(kRelaxed) >> 1U) + 1;
+    const std::uint64_t joins = (load_relaxed(own.word) >> 1U) + 1;
     // pairs with: the acquire in is_announced()
-    own.word.store(joins << 1U | ParticipantSlot::kActive, std::memory_order_release);
+    store_release(own.word, joins << 1U | ParticipantSlot::kActive);
     own_ = {own.found_dead, joins};
     PENSTOCK_CRASH_POINT("participants.announce.active");
 }
 
 void Participants::retire(unsigned slot) noexcept {
     ParticipantSlot& own = slots_[slot];
-    const std::uint64_t word = own.word.load(kRelaxed);
+    const std::uint64_t word = load_relaxed(own.word);
     // pairs with: the acquire in is_announced()
-    own.word.store(word & ~ParticipantSlot::kActive, std::memory_order_release);
+    store_release(own.word, word & ~ParticipantSlot::kActive);
     PENSTOCK_CRASH_POINT("participants.retire.free");
 }
 
 std::uint64_t Participants::deaths(unsigned first, unsigned end) const noexcept {
     std::uint64_t found = 0;
     for (unsigned slot = first; slot < end; ++slot) {
-        found += slots_[slot].deaths.load(kRelaxed);
+        found += load_relaxed(slots_[slot].deaths);
     }
     return found;
 }
 
 std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
     // pairs with: note_dead()
-    return slots_[slot].found_dead.load(std::memory_order_acquire);
+    return load_acquire(slots_[slot].found_dead);
 }
 
 // pairs with: announce(), retire()
 std::uint64_t Participants::word_of(unsigned slot) const noexcept {
-    std::uint64_t word = slots_[slot].word.load(std::memory_order_acquire);
-    // Where the file was cut short meanwhile, the copy is what is known.
+    std::uint64_t word = load_acquire(slots_[slot].word);
+    // If the file was truncated meanwhile, the word in the copy is used.
     if (is_copy_ && !file_->read(lock_byte(slot), &word, sizeof word)) {
-        return slots_[slot].word.load(kRelaxed);
+        return load_relaxed(slots_[slot].word);
     }
     return word;
 }
@@ -206,21 +208,22 @@ bool Participants::is_announced(unsigned slot) const noexcept {
 }
 
 Life Participants::life(unsigned slot) const noexcept {
-    // Each further one means that the slot was joined or left between two looks at it.
+    // Every further try means that the slot was joined or left between two looks.
     constexpr unsigned kTries = 64;
     for (unsigned attempt = 0; attempt < kTries; ++attempt) {
         const std::uint64_t before = word_of(slot);
         if ((before & ParticipantSlot::kActive) == 0) return Life::Free;
         if (slot == claimed_ || file_->is_locked_by_other(lock_byte(slot))) return Life::Alive;
-        // The lock may have been let go by an owner that left in good order between the two looks.
+        // A lock that is free may belong to a participant that left in good order between the two
+        // looks.
         if (word_of(slot) == before) return Life::Dead;
     }
-    return Life::Alive;  // the slot's memory is damaged: no evidence of death
+    return Life::Alive;  // the slot's memory is damaged, which is no evidence of death
 }
 
 ParticipantText read_text(const ParticipantSlot& slot) {
-    return {static_cast<std::uint32_t>(slot.pid.load(kRelaxed)), slot.pid_namespace.load(kRelaxed),
-            slot.start_time.load(kRelaxed), slot.attached_at.load(kRelaxed), load_text(slot)};
+    return {static_cast<std::uint32_t>(load_relaxed(slot.pid)), load_relaxed(slot.pid_namespace),
+            load_relaxed(slot.start_time), load_relaxed(slot.attached_at), load_text(slot)};
 }
 
 ParticipantText Participants::text(unsigned slot) const {

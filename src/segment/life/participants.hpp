@@ -1,5 +1,5 @@
-// The participants of a segment, and whether they live, by the kernel's word.
-// One slot each; a participant lives while it holds the write lock on the first byte of its slot.
+// The participants of a segment, and the kernel's answer whether they live. One slot each; a
+// participant lives while it holds the write lock on the first byte of its slot.
 #pragma once
 
 #include <atomic>
@@ -10,16 +10,17 @@
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
 enum class Life : std::uint8_t {
-    Free,   // empty; or claimed by a process that has not announced itself yet
+    Free,   // empty, or claimed and not announced yet
     Alive,  // announced, and the kernel holds its lock
-    Dead,   // announced, and the lock is free: a janitor may clear it
+    Dead,   // announced, and the lock is free: a janitor may reap it
 };
 
-// What stands in a slot, for people.
+// Contents of a slot, for display.
 struct ParticipantText {
     std::uint32_t pid = 0;
     std::uint64_t pid_namespace = 0;
@@ -28,8 +29,8 @@ struct ParticipantText {
     std::string process;
 };
 
-// Where others write that they found this participant dead, and the join that it would be about.
-// Any thread may ask while another joins or leaves.
+// The word in which finders note this participant's death, and the join number that it is compared
+// with. Any thread may read it while another joins or leaves.
 class OwnMark {
 public:
     OwnMark() noexcept = default;
@@ -37,35 +38,34 @@ public:
         : found_dead_(&found_dead), join_(join) {}
     OwnMark(const OwnMark& other) noexcept { *this = other; }
     OwnMark& operator=(const OwnMark& other) noexcept {
-        found_dead_.store(other.found_dead_.load(kRelaxed), kRelaxed);
-        join_.store(other.join_.load(kRelaxed), kRelaxed);
+        store_relaxed(found_dead_, load_relaxed(other.found_dead_));
+        store_relaxed(join_, load_relaxed(other.join_));
         return *this;
     }
     ~OwnMark() = default;
 
     [[nodiscard]] bool is_found_dead() const noexcept {
-        return found_dead_.load(kRelaxed)->load(std::memory_order_acquire) >= join_.load(kRelaxed);
+        return load_acquire(*load_relaxed(found_dead_)) >= load_relaxed(join_);
     }
 
 private:
-    static constexpr auto kRelaxed = std::memory_order_relaxed;
     static constinit const std::atomic<std::uint64_t> kNobody;  // 0
 
     std::atomic<const std::atomic<std::uint64_t>*> found_dead_ = &kNobody;
     std::atomic<std::uint64_t> join_ = ~std::uint64_t{0};
 };
 
-// A view of the slot table through one file description. Not thread-safe, except life() and
-// text(). The locks it takes belong to `file`, so each handle needs a file of its own.
+// A view of the slot table through one file description. Not thread-safe, except life() and text().
+// The locks belong to `file`, so each handle needs a file of its own.
 class Participants {
 public:
     Participants() noexcept = default;
     Participants(os::SharedFile& file, layout::ParticipantSlot* slots, std::uint64_t slots_offset,
                  unsigned count) noexcept
         : file_(&file), slots_(slots), slots_offset_(slots_offset), count_(count) {}
-    // For a look from outside, without a mapping: `copy` was read from the file, and what changes
-    // under it, the words of the slots, is read from there each time. Nothing can be claimed; a
-    // death is noted in the file.
+    // For inspection from outside, without a mapping: `copy` was read from the file, and the words
+    // of the slots are read from the file again at each query. Nothing can be claimed; a death is
+    // noted in the file.
     static Participants of_copy(os::SharedFile& file, layout::ParticipantSlot* copy,
                                 std::uint64_t slots_offset, unsigned count) noexcept {
         Participants participants(file, copy, slots_offset, count);
@@ -75,17 +75,17 @@ public:
 
     [[nodiscard]] unsigned count() const noexcept { return count_; }
 
-    // Takes the slot's lock. False: its owner lives, or a janitor is at work in it. On success the
-    // caller owns whatever the slot's last owner left and must clear it before announcing.
+    // Takes the slot's lock. False: its participant lives, or a janitor is reaping it. On success
+    // the caller owns whatever the last participant left, and must clear it before announcing.
     bool try_claim(unsigned slot) noexcept;
-    // The same where the last owner may be dead: that it was found dead is said before the lock is
-    // asked for, so that has_janitor() is true for others; and with the lock held again, of one
-    // that joined and died in between. False also if its owner lives.
+    // As try_claim(), for a slot whose participant may be dead: its death is noted before the lock
+    // is requested, so that has_janitor() is true for others; and once more with the lock held, for
+    // a participant that joined and died in between. False also if the participant lives.
     bool claim(unsigned slot) noexcept;
-    // The first of the slots below `places` that can be had. Waits for participants that are just
-    // joining, leaving or clearing up, for kJanitorPatience at most. Nothing: describe() says why.
+    // Claims the first available slot below `places`. Waits for participants that are joining,
+    // leaving or reaping, for kJanitorPatience at most. Nothing: describe() says why.
     std::optional<unsigned> claim_free(unsigned places) noexcept;
-    // Lets the lock go; the slot must be free or the caller's to abandon.
+    // Lets the lock go. The slot must be free, or given up by the caller.
     void release(unsigned slot) noexcept;
 
     // Writes this process's identity into the slot, for display. The caller holds its lock.
@@ -100,21 +100,23 @@ public:
     // How often the slot has been joined: 1 for its first participant.
     [[nodiscard]] std::uint64_t joins(unsigned slot) const noexcept;
     [[nodiscard]] Life life(unsigned slot) const noexcept;
-    // The participant that was found dead is still in the slot: its lock, if taken, is a janitor's.
-    // life() says Alive then, for the kernel does not tell a janitor's lock from an owner's.
+    // A participant that was found dead is still in the slot: its lock, if taken, is a janitor's.
+    // life() says Alive then, because the kernel does not tell a janitor's lock from a
+    // participant's.
     [[nodiscard]] bool has_janitor(unsigned slot) const noexcept;
-    // Says in the slot that its participant was found dead, and counts it, unless it is not any
-    // more. Before anything is done because of that: it may be alive and have lost its lock, and
-    // looks at this.
+    // Notes in the slot that its participant was found dead, and counts it, unless that is outdated
+    // by now. Must come before any action that follows from the death: the participant may be alive
+    // and have lost its lock, and checks this word.
     void note_dead(unsigned slot) const noexcept;
-    // This handle's participant was found dead by another. One load, any thread.
+    // Whether another process found this handle's participant dead. One load, any thread.
     // pairs with: note_dead(): while this is false, nothing has been taken from it
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
-    // Join number of the last participant found dead in the slot; 0: none was.
+    // Join number of the last participant found dead in the slot; 0: none.
     [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;
-    // Participants ever found dead in the slots from `first` to before `end`.
+    // Participants ever found dead in slots `first` to `end` - 1.
     [[nodiscard]] std::uint64_t deaths(unsigned first, unsigned end) const noexcept;
-    // "3 participants are alive, 1 is dead and being cleared up after": of those below `places`.
+    // "3 participants are alive, 1 is dead and being cleared up after": of the slots below
+    // `places`.
     [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
     [[nodiscard]] bool anybody_alive() const noexcept;
@@ -129,12 +131,13 @@ private:
     layout::ParticipantSlot* slots_ = nullptr;
     std::uint64_t slots_offset_ = 0;
     unsigned count_ = 0;
-    std::uint32_t claimed_ = kNone;  // the slot this handle lives in; its own lock is no "other"
+    // this handle's slot; other handles' locks count, its own does not
+    std::uint32_t claimed_ = kNone;
 
     bool is_copy_ = false;
 
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
-    OwnMark own_;  // of the slot it lives in
+    OwnMark own_;  // of this handle's slot
 };
 
 // Fills a ParticipantText from a slot; also from a copy of one.

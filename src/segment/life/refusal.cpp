@@ -1,5 +1,5 @@
-// The same errno means different things at different steps: ENOENT of an attach is a missing
-// segment, of a publication a missing /proc. Each step therefore has its own rows.
+// The same errno means different things at different steps: ENOENT at attaching is a missing
+// segment, at publication a missing /proc. So each step has its own rows.
 #include "segment/life/refusal.hpp"
 
 #include <array>
@@ -51,7 +51,7 @@ std::string what_failed(const Refused& refused) {
     }
 }
 
-// The system call of the step, for what no row below explains.
+// The step's system call, for an errno that no row below explains.
 const char* call_of(Step step) {
     switch (step) {
         case Step::Create:
@@ -84,7 +84,7 @@ bool is_forbidden(const Refused& refused) {
            refused.is(std::errc::operation_not_permitted);
 }
 
-// The step and the system's own word, where nothing that can be looked at stands in the way.
+// The step and the system's error text, where no cause could be found.
 Explanation explain_as_it_is(const Refused& refused) {
     const std::string failed = std::string(call_of(refused.step)) + " failed with errno " +
                                std::to_string(refused.error.value()) + " (" +
@@ -106,7 +106,7 @@ std::string mount_remedy(const std::string& directory) {
                : "make it first";
 }
 
-// A descriptor, memory or a name that this process or machine has no more of: the same everywhere.
+// The process or machine has run out of descriptors, memory or names: the same at every step.
 Explained explain_scarcity(const Refused& refused) {
     if (refused.is(std::errc::too_many_files_open)) {
         const auto limit = os::limit_of(os::Limit::OpenFiles);
@@ -127,7 +127,7 @@ Explained explain_scarcity(const Refused& refused) {
     return std::nullopt;
 }
 
-// The directory is not there, or not a directory.
+// The directory is missing, or no directory.
 Explained explain_directory(const Refused& refused) {
     const std::string& directory = refused.location.directory;
     const bool is_missing = refused.is(std::errc::no_such_file_or_directory);
@@ -149,7 +149,7 @@ Explained explain_missing_proc(const Refused& refused) {
                        "descriptor through /proc/self/fd; mount it (mount -t proc proc /proc)"};
 }
 
-// Writing into the directory is refused.
+// The directory may not be written.
 Explained explain_no_entry(const Refused& refused) {
     const std::string& directory = refused.location.directory;
     if (refused.is(std::errc::read_only_file_system)) {
@@ -166,7 +166,7 @@ Explained explain_no_entry(const Refused& refused) {
     return std::nullopt;
 }
 
-// Memory, or the size of a file.
+// Memory, or a limit on file sizes.
 Explained explain_no_room(const Refused& refused) {
     if (refused.is(std::errc::no_space_on_device) || refused.error.value() == EDQUOT) {
         return Explanation{ErrorCode::NoSpace, "could not reserve " + kib(refused.bytes) + " for " +
@@ -184,7 +184,7 @@ Explained explain_no_room(const Refused& refused) {
     return std::nullopt;
 }
 
-// The file system lacks something that a segment needs.
+// The file system lacks a feature that segments need.
 Explained explain_file_system(const Refused& refused, const char* lack) {
     const bool is_lacking =
         refused.is(std::errc::not_supported) || refused.is(std::errc::operation_not_supported) ||
@@ -222,7 +222,7 @@ Explained explain_mapping(const Refused& refused) {
     return explain_file_system(refused, "can't be mapped as shared memory");
 }
 
-// Owner and mode forbid to open what lies under the name.
+// Owner and mode do not allow to open the file under the name.
 Explained explain_mode(const Refused& refused) {
     const Location& location = refused.location;
     const auto facts = os::facts_at(location.path);
@@ -242,7 +242,7 @@ Explained explain_mode(const Refused& refused) {
                        "its mode is " + std::string(mode.data()) + "; chmod 600 " + location.path};
 }
 
-// What lies under the name, or behind the descriptor, can't be opened.
+// The file under the name, or the descriptor, can't be opened.
 Explained explain_opening(const Refused& refused) {
     const Location& location = refused.location;
     if (location.path.empty()) {

@@ -17,13 +17,14 @@
 #include "segment/life/trust.hpp"
 #include "segment/text.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
 constexpr std::uint64_t kLifeCycleByte = 0;
-// Of a control block of another user's, so that looking at it does not take the memory of the
-// machine. One of the default sizes has some MiB; holes are not counted.
+// Limit for copies of another user's control block, to protect this machine's memory. A control
+// block of the default sizes has a few MiB; holes are not counted.
 constexpr std::uint64_t kMaxCopiedOfOthers = std::uint64_t{256} << 20U;
 
 [[noreturn]] void throw_cut_short(const Location& location) {
@@ -43,21 +44,24 @@ std::string describe_holders(const Participants& participants) {
 
 enum class Removal : std::uint8_t { Removed, Kept, InUse, Busy };
 
-// Removes the name if no living process is attached and may_go(), if there is one, agrees. The
-// life-cycle lock keeps joiners out meanwhile.
+// Removes the name if no living process is attached and may_go(), if given, agrees. The life-cycle
+// lock keeps joiners out meanwhile.
 Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
                        const std::string& path, const std::function<bool()>& may_go) {
-    // Looks again after letting go: one that left meanwhile found us at work and may have given up.
+    // Looks again after releasing the lock: a participant that left meanwhile may have found the
+    // lock taken and given up.
     constexpr unsigned kMaxLooks = 1000;
     for (unsigned look = 0; look < kMaxLooks; ++look) {
         if (participants.anybody_alive()) return Removal::InUse;
-        if (may_go && !may_go()) return Removal::Kept;  // without the lock, which keeps joiners out
+        // asked first without the life-cycle lock, which would keep joiners out
+        if (may_go && !may_go()) return Removal::Kept;
         if (!file.try_lock(kLifeCycleByte)) return Removal::Busy;
         PENSTOCK_CRASH_POINT("segment.remove.locked");
         const bool is_dead = !participants.anybody_alive();
         const bool goes = is_dead && (!may_go || may_go());
         if (goes) {
-            // A participant that lost its lock and lives would go on in a removed segment: tell it.
+            // A participant that lost its lock and lives would go on in a removed segment: its slot
+            // tells it.
             for (unsigned slot = 0; slot < participants.count(); ++slot) {
                 participants.note_dead(slot);
             }
@@ -68,10 +72,10 @@ Removal remove_if_dead(os::SharedFile& file, const Participants& participants,
         PENSTOCK_CRASH_POINT("segment.remove.unlocked");
         if (is_dead) return goes ? Removal::Removed : Removal::Kept;
     }
-    return Removal::InUse;  // the slots change under our eyes: damaged
+    return Removal::InUse;  // the slots keep changing: damaged
 }
 
-// The same, with patience for a process that is just joining or removing.
+// The same, with patience for a process that is joining or removing.
 Removal remove_patiently(os::SharedFile& file, const Participants& participants,
                          const std::string& path, const std::function<bool()>& may_go = {}) {
     const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
@@ -82,8 +86,8 @@ Removal remove_patiently(os::SharedFile& file, const Participants& participants,
     }
 }
 
-// Why a name without living users is not replaced; empty if it may be. What a queue held is lost
-// to a queue of the same name, which tells its creator (Segment::replaced).
+// Why a name without living participants is not replaced; empty if it may be. Messages of a queue
+// may be lost to a queue of the same name, whose creator is told (Segment::replaced).
 std::string why_kept(const KeptData& kept, Kind found, Kind wanted) {
     const bool is_replaced = found == wanted && kept.objects == 0;
     if (kept.is_nothing() || is_replaced) return "";
@@ -92,7 +96,7 @@ std::string why_kept(const KeptData& kept, Kind found, Kind wanted) {
            "(penstock gc --data), or choose another name";
 }
 
-// The name is taken: makes it free if its holders are all dead, or throws AlreadyExists. What was
+// Frees a taken name if its participants are all dead, or throws AlreadyExists. Returns what was
 // lost with it.
 KeptData make_way(const Location& location, Kind wanted,
                   const std::optional<std::uint32_t>& replaces_owner) {
@@ -117,7 +121,7 @@ KeptData make_way(const Location& location, Kind wanted,
                 (holders.empty() ? "somebody is just joining it" : "it is in use by " + holders) +
                 "; attach to it, choose another name, or end that process");
     } catch (const Error& error) {
-        if (error.code() == ErrorCode::NotFound) return {};  // gone meanwhile
+        if (error.code() == ErrorCode::NotFound) return {};  // removed meanwhile
         if (error.code() == ErrorCode::AlreadyExists) throw;
         throw Error(error.code() == ErrorCode::PermissionDenied ? ErrorCode::PermissionDenied
                                                                 : ErrorCode::AlreadyExists,
@@ -125,14 +129,14 @@ KeptData make_way(const Location& location, Kind wanted,
     }
 }
 
-// The file under the name, with the life-cycle lock held shared, so that it stays linked.
+// Opens the file under the name and takes the life-cycle lock shared, so that it stays linked.
 os::SharedFile open_to_join(const Location& location, const Trust& trust) {
     const std::int64_t end = os::monotonic_ns() + kLifeCyclePatience;
     for (;;) {
         std::error_code error;
         os::SharedFile file = os::SharedFile::open(location.path, error);
         if (error) throw_refused(Step::Attach, location, error);
-        // Before anything is waited for: another user could hold every lock of its own file.
+        // Before any wait: another user could hold every lock of its own file.
         check_trust(file, trust, "can't attach to " + title_of(location) + ": ");
         if (file.try_lock_shared(kLifeCycleByte)) {
             PENSTOCK_CRASH_POINT("segment.attach.locked");
@@ -141,7 +145,7 @@ os::SharedFile open_to_join(const Location& location, const Trust& trust) {
             throw Error(ErrorCode::Busy, "can't attach to " + title_of(location) +
                                              ": somebody has been removing it for 0.2 s");
         }
-        os::pause_between_tries();  // being removed: the next look finds it gone or replaced
+        os::pause_between_tries();  // being removed: the next look finds the name gone or replaced
         if (os::monotonic_ns() >= end + kLifeCyclePatience) {
             throw Error(ErrorCode::NotFound,
                         "can't attach to " + title_of(location) + ": it is being removed");
@@ -149,18 +153,18 @@ os::SharedFile open_to_join(const Location& location, const Trust& trust) {
     }
 }
 
-// Huge pages begin where one may begin, in the file and in memory.
+// Offsets and addresses that huge pages need, in the file and in memory.
 SegmentPlan on_huge_pages(SegmentPlan plan) {
     plan.payload_alignment = std::max(plan.payload_alignment, os::huge_page_size());
     return plan;
 }
 
-// What takes long is done in pieces of this size, between which it can be ended: 2 to 20 ms each.
+// Long work is done in pieces of this size, 2 to 20 ms each, and can be ended between them.
 std::uint64_t piece_size() noexcept {
     return std::max(std::uint64_t{32} << 20U, os::huge_page_size());
 }
 
-// Whether work in pieces ends before its next one: Timeout, which leaves it the first, or
+// Whether work in pieces ends before its next piece: Timeout (not before the first piece), or
 // Cancelled.
 ErrorCode early_end(const Wait& wait, std::uint64_t done) {
     const WaitEnd end = end_of_wait(wait);
@@ -180,7 +184,7 @@ void check_kind(const layout::SegmentHeader& header, Kind kind, const Location& 
 
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait) {
-    // Only where a wait is needed: closing a watch takes the kernel 10 ms and more.
+    // Made only if the call must wait: closing a watch takes the kernel 10 ms and more.
     std::optional<os::DirectoryWatch> watch;
     for (;;) {
         try {
@@ -190,7 +194,7 @@ std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted
             if (error.code() != ErrorCode::NotFound || wait.deadline.has_passed(now)) throw;
             if (!watch) {
                 watch.emplace(locate(name).directory);
-                continue;  // a look after the watch has begun: together they miss nothing
+                continue;  // one look after the watch has begun: together they miss nothing
             }
             watch->wait(wait.deadline.left(now, kSlice));
             const bool is_interrupted =
@@ -210,7 +214,8 @@ Visit::Visit(const std::string& name, Purpose purpose) : location_(locate(name))
                                  purpose == Purpose::Look ? Access::Read : Access::ReadWrite);
     if (error) throw_refused(Step::Examine, location_, error);
     header_ = read_header(file_, title_of(location_));
-    const auto count = static_cast<unsigned>(header_.slot_count);  // checked: at most kMaxSlots
+    // checked by read_header(): at most kMaxSlots
+    const auto count = static_cast<unsigned>(header_.slot_count);
     slots_ = std::make_unique<layout::ParticipantSlot[]>(count);
     if (!file_.read(header_.slots_offset, slots_.get(), count * sizeof slots_[0])) {
         throw_cut_short(location_);
@@ -222,7 +227,7 @@ std::byte* Visit::control() {
     const std::uint64_t bytes = header_.control_size;
     std::error_code error;
     const bool is_own = file_.facts(error).owner == os::current_user();
-    control_.reset();  // before the next one: there may be room for one only
+    control_.reset();  // before the next mapping: address space may suffice for one only
     control_.reset(static_cast<std::byte*>(std::calloc(1, std::max<std::uint64_t>(bytes, 1))));
     if (control_ == nullptr) error = std::make_error_code(std::errc::not_enough_memory);
     if (!error) {
@@ -246,7 +251,7 @@ Segment::Segment() noexcept : fork_generation_(os::fork_generation()), owner_(fo
 
 Segment::~Segment() {
     if (fork_generation_ == os::fork_generation()) return;
-    // The child owns neither the lock nor the mapping, and its copy of the descriptor is closed.
+    // The child owns neither lock nor mapping, and its copy of the descriptor is closed.
     control_.abandon();
     payload_.abandon();
     views_.abandon();
@@ -281,7 +286,7 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
         if (error) throw_refused(Step::Seal, location_, error);
     }
     map(os::Mapping::Access::ReadWrite, plan.has_views);
-    place(memory);  // before there are pages: it says where and of what size they shall be
+    place(memory);  // before pages exist: this decides their node and size
     const std::uint64_t control = header_.control_offset + header_.control_size;
     const std::uint64_t reserved = control + plan.payload_reserved;
     error = file_.reserve(0, control);
@@ -391,7 +396,7 @@ void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
 
 void Segment::publish(const std::optional<std::uint32_t>& replaces_owner) {
     if (location_.path.empty()) return;
-    constexpr int kTries = 100;  // each failure means that another process published first
+    constexpr int kTries = 100;  // every failure means that another process published first
     for (int i = 0; i < kTries; ++i) {
         const std::error_code error = file_.publish(location_.path);
         if (!error) return;
@@ -414,13 +419,13 @@ std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     if (error) throw_refused(Step::Attach, {}, error);
     const std::string start = "can't attach to descriptor " + std::to_string(descriptor) + ": ";
     check_trust(file, wanted.trust, start);
-    // Before its size is looked at: from then on that stands.
+    // Checked before the size: a sealed size cannot change afterwards.
     const bool may_shrink = file.facts(error).links == 0 && !file.is_sealed_against_shrinking();
     if (!file.try_lock_shared(kLifeCycleByte)) {
         throw Error(ErrorCode::NotFound, start + "the last participant is just removing it");
     }
     if (may_shrink) {
-        read_header(file, title_of({}));  // what else is wrong with it comes first
+        read_header(file, title_of({}));  // other faults are reported first
         throw Error(ErrorCode::Incompatible,
                     start +
                         "the anonymous file is not sealed against shrinking (F_SEAL_SHRINK), and "
@@ -430,8 +435,8 @@ std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
     return adopt(std::move(file), {}, wanted);
 }
 
-// The name that a segment reached by descriptor has, if it has one: the last to leave removes it,
-// after a look at the inode.
+// The name of a segment that was reached by descriptor, if it has one: the last participant to
+// leave removes it, after comparing inodes.
 Location Segment::location_in_header() const {
     std::error_code error;
     if (header_.name[0] == '\0' || file_.facts(error).links == 0) return {};
@@ -480,7 +485,7 @@ Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
         std::error_code error = payload_.populate_present(at, bytes, payload_access_);
         if (!error && views_.size() > 0) error = views_.populate_present(at, bytes, Access::Read);
         if (error) {
-            // A bad address: of a page that was given back since, and can't be had again.
+            // EFAULT: the page was given back since, and can't be reserved again.
             const bool is_full =
                 error == std::errc::not_enough_memory || error == std::errc::bad_address;
             return {is_full ? ErrorCode::NoSpace : ErrorCode::InvalidArgument,
@@ -497,14 +502,14 @@ void Segment::joined() noexcept {
 }
 
 bool Segment::is_lost() const noexcept {
-    return fork_generation_ == os::fork_generation() &&
-           owner_.load(std::memory_order_relaxed) != kDisowned && is_foreign();
+    return fork_generation_ == os::fork_generation() && load_relaxed(owner_) != kDisowned &&
+           is_foreign();
 }
 
 bool Segment::check_place() noexcept {
     if (is_foreign()) return false;
     if (file_.is_ours()) return true;
-    owner_.store(kLost, std::memory_order_relaxed);
+    store_relaxed(owner_, kLost);
     return false;
 }
 
@@ -529,7 +534,7 @@ void Segment::leave(const std::function<bool()>& may_go) noexcept {
 }
 
 void Segment::disown() noexcept {
-    owner_.store(kDisowned, std::memory_order_relaxed);
+    store_relaxed(owner_, kDisowned);
 }
 
 void Segment::detach() noexcept {

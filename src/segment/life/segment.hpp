@@ -1,5 +1,5 @@
-// A named piece of shared memory: made in private, published whole, attached to after every field
-// of its header has been checked, and removed by the last participant to leave.
+// A named piece of shared memory: built in private, published complete, attached to after every
+// field of its header was checked, and removed by the last participant to leave.
 #pragma once
 
 #include <array>
@@ -20,27 +20,28 @@
 #include "segment/layout.hpp"
 #include "segment/life/name.hpp"
 #include "segment/life/participants.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
 using Geometry = std::array<std::uint64_t, layout::kGeometryWords>;
 
-// What a concept asks of a new segment.
+// A concept's requirements for a new segment.
 struct SegmentPlan {
     Kind kind = Kind::Broadcast;
     Geometry geometry{};
     unsigned slots = 0;
     std::uint64_t control_bytes = 0;
-    std::uint64_t payload_bytes = 0;                  // address range
-    std::uint64_t payload_reserved = 0;               // of it, from its start, reserved at once
+    std::uint64_t payload_bytes = 0;     // address range
+    std::uint64_t payload_reserved = 0;  // bytes of it, from its start, reserved at once
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
     bool has_views = true;          // the creator reads messages or objects in place, too
-    bool may_be_anonymous = false;  // there is a way to attach by descriptor
-    // Whose abandoned segment is replaced besides one's own.
+    bool may_be_anonymous = false;  // the concept supports attaching by descriptor
+    // A second user, besides this process's own, whose abandoned segment may be replaced.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
-// What an attacher expects, and how it wants the payload mapped.
+// An attacher's requirements, and how it wants the payload mapped.
 struct Wanted {
     Kind kind = Kind::Broadcast;
     os::Mapping::Access payload = os::Mapping::Access::Read;
@@ -49,7 +50,7 @@ struct Wanted {
 };
 
 // Owns the file, the mappings and the locks of one handle. Not thread-safe, except the const
-// members. In a forked child the destructor forgets everything and touches nothing.
+// members. In a forked child the destructor releases nothing.
 class Segment {
 public:
     using Fill = std::function<void(Segment&)>;
@@ -58,10 +59,10 @@ public:
     Segment& operator=(const Segment&) = delete;
     ~Segment();
 
-    // Makes the segment, calls `fill` to put its first contents in and to claim a slot, then gives
-    // it its name. Replaces a segment of that name whose participants are all dead, unless that
-    // holds data (KeptData) and is a store or of another kind: AlreadyExists. An empty name makes
-    // an anonymous one where the plan allows it. Throws Error.
+    // Builds the segment, calls `fill` to write its first contents and to claim a slot, then links
+    // its name. Replaces a segment of that name whose participants are all dead, unless that holds
+    // data (KeptData) and is a store or of another kind: AlreadyExists. An empty name makes an
+    // anonymous segment if the plan allows it. Throws Error.
     static std::unique_ptr<Segment> create(const std::string& name, const SegmentPlan& plan,
                                            const MemoryOptions& memory, const Fill& fill);
 
@@ -71,31 +72,32 @@ public:
     static std::unique_ptr<Segment> attach(int descriptor, const Wanted& wanted);
     void joined() noexcept;
 
-    // Maps what memory the payload has at this moment into this process's page tables, which are
-    // its own whatever another process has touched. In pieces, so that `wait` may end it: Timeout
-    // or Cancelled; what was done stays of use. InvalidArgument: the kernel can't (before
-    // Linux 5.14).
+    // Maps the payload's present memory into this process's page tables, which no other process can
+    // do for it. In pieces, so that `wait` may end it: Timeout or Cancelled; pieces that are mapped
+    // stay mapped. InvalidArgument: the kernel can't (before Linux 5.14).
     [[nodiscard]] Status populate(const Wait& wait, const Cancel& closing) noexcept;
 
-    // To be called after one's slot is retired and released: removes the name if no participant
-    // is left and `may_go`, asked while none can join, agrees.
+    // To be called after the slot was retired and released: removes the name if no participant is
+    // left and `may_go`, called while none can join, agrees.
     void leave(const std::function<bool()>& may_go = {}) noexcept;
 
-    // After leave(): what refers to this handle changes nothing any more, as is_foreign() says. The
-    // memory stays mapped for what still reads it.
+    // After leave(): makes the handle foreign, so that objects that refer to it change nothing. The
+    // memory stays mapped for threads that still read it.
     void disown() noexcept;
-    // After leave(): gives memory and descriptors back as well. Name, header and instance stay.
+    // After leave(): also unmaps memory and closes descriptors. Name, header and instance stay
+    // known.
     void detach() noexcept;
 
-    // True in a forked child, after disown() or detach(), and for a handle that is_lost(): shared
-    // memory is not ours to touch.
+    // True in a forked child, after disown() or detach(), and for a handle that is_lost(): it must
+    // not touch shared memory.
     [[nodiscard]] bool is_foreign() const noexcept {
-        return owner_.load(std::memory_order_relaxed) != os::fork_generation() || is_found_dead();
+        return load_relaxed(owner_) != os::fork_generation() || is_found_dead();
     }
-    // The part of it that may change during a call: others have found this participant dead, and
-    // what it held may be others' by now. One load, to be done once more when memory has been read.
+    // The one part of is_foreign() that may change during a call: another process found this
+    // participant dead, and what it held may be others' by now. One load, to be repeated after
+    // memory was read.
     [[nodiscard]] bool is_found_dead() const noexcept { return participants_.is_found_dead(); }
-    // The same two after bytes were copied out: what was read is not younger than the look.
+    // The same two after bytes were copied out: ordered after those reads.
     // pairs with: the release in note_dead(), which comes before a janitor's first change
     [[nodiscard]] bool is_found_dead_after_reading() const noexcept {
         std::atomic_thread_fence(std::memory_order_acquire);
@@ -106,13 +108,13 @@ public:
         return is_foreign();
     }
     // The program has closed the descriptor that carries the lock, by which others know that this
-    // participant is alive. Nothing in shared memory is its own any more, nor in the table of
-    // descriptors: it can only be closed. Not in a forked child.
+    // participant is alive. Nothing in shared memory or in the descriptor table belongs to the
+    // handle any more; it can only be closed. False in a forked child.
     [[nodiscard]] bool is_lost() const noexcept;
-    // Looks at the descriptor as well, by a system call: false if this handle is foreign, or lost
-    // by now. For calls that use it, that wait, or that write for longer than this takes.
+    // Also checks the descriptor, by a system call: false if this handle is foreign, or lost by
+    // now. For calls that use the descriptor, wait, or write for longer than the check takes.
     [[nodiscard]] bool check_place() noexcept;
-    // What every call says of a handle that is_foreign().
+    // The Status that every call of a foreign handle returns.
     [[nodiscard]] Status why_foreign() const noexcept;
     [[nodiscard]] const std::string& name() const noexcept { return location_.name; }
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
@@ -120,13 +122,13 @@ public:
     [[nodiscard]] bool has_asymmetric_fence() const noexcept;
     [[nodiscard]] std::byte* control() const noexcept;
     [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }
-    // The payload where it can't be written: what is handed to the program to read lies here, so
-    // that a stray write faults there and reaches no other process. payload() itself where it is
-    // mapped read-only, and where the plan has no views.
+    // The payload, mapped read-only: what the program reads in place lies here, so that a stray
+    // write faults and reaches no other process. The same as payload() where that is read-only, and
+    // where the plan has no views.
     [[nodiscard]] const std::byte* views() const noexcept {
         return views_.data() != nullptr ? views_.data() : payload_.data();
     }
-    // The same bytes there; `at` lies in the payload.
+    // The address in views() of `at`, which lies in the payload.
     [[nodiscard]] const std::byte* view_of(const std::byte* at) const noexcept {
         return views() + (at - payload_.data());
     }
@@ -134,14 +136,14 @@ public:
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] Participants& participants() noexcept { return participants_; }
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
-    // -1: it was closed by the program.
+    // -1: the program has closed it.
     [[nodiscard]] int lending_descriptor() const noexcept {
         return lending_.is_ours() ? lending_.descriptor() : -1;
     }
     [[nodiscard]] std::uint64_t reserved_bytes() const noexcept;
-    // What the abandoned segment held that create() replaced.
+    // Data lost with the abandoned segment that create() replaced.
     [[nodiscard]] const KeptData& replaced() const noexcept { return replaced_; }
-    // "; /dev/shm has so much free of so much: ...", for sentences about NoSpace.
+    // "; /dev/shm has 12 MiB free of 64 MiB: ...", for sentences about NoSpace.
     [[nodiscard]] std::string space_sentence() const;
 
 private:
@@ -182,26 +184,26 @@ private:
 std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted& wanted,
                                            const Wait& wait);
 
-// A look at a segment from outside: copied and checked, not joined, changed in nothing but by
-// remove_if_abandoned(). Nothing is mapped, so that the owner of the file may do with it what it
-// likes, also truncate it. Throws Error as Segment::attach(), but looks at every user's.
+// An inspection of a segment from outside: copied and checked, not joined; only
+// remove_if_abandoned() changes anything. Nothing is mapped, so that truncation by the file's owner
+// is harmless. Throws Error as Segment::attach(), but accepts every user's segments.
 class Visit {
 public:
     enum class Purpose : std::uint8_t { Look, Remove };
     explicit Visit(const std::string& name, Purpose purpose = Purpose::Look);
 
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
-    // Lives are asked anew each time; the texts are of the moment of the visit.
+    // Liveness is asked anew each time; texts are as of the inspection.
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
-    // A copy of the control block as it is now, good until the next call. To be called once the
-    // header's geometry has been checked: that bounds its size. Throws Corrupt (the file ends
-    // before), NoSpace, TooLarge (another user's, and more than is copied of those).
+    // A fresh copy of the control block, valid until the next call. To be called after the header's
+    // geometry was checked, which bounds its size. Throws Corrupt (the file is too short), NoSpace,
+    // TooLarge (another user's, above the limit for copies).
     [[nodiscard]] std::byte* control();
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
     [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
-    // Throws PermissionDenied unless it is this user's or `trust` names its owner.
+    // Throws PermissionDenied unless this user, or the one that `trust` names, owns the file.
     void check_trusted(const Trust& trust) const;
-    // False: a living process is attached or just joining, or `may_go`, asked while none can join,
+    // False: a living process is attached or joining, or `may_go`, called while none can join,
     // refused.
     bool remove_if_abandoned(const std::function<bool()>& may_go = {});
 
@@ -221,11 +223,11 @@ private:
 void read_segment_stats(SegmentStats& stats, const Participants& participants,
                         std::uint64_t reserved_bytes) noexcept;
 
-// What `penstock ls` shows of a visited segment.
+// Summary of an inspected segment, as `penstock ls` shows it.
 SegmentSummary summarize(Visit& visit, const std::string& name);
 
-// What would be lost with an abandoned segment. Nothing where its geometry makes no sense: then
-// no process can attach to it. Defined in src/inspect, above the concepts, which know their data.
+// Data that would be lost with an abandoned segment. None if its geometry makes no sense: then no
+// process can attach to it. Defined in src/inspect, above the concepts, which know their data.
 KeptData kept_data(Visit& visit);
 
 }  // namespace penstock::detail

@@ -1,4 +1,4 @@
-// The check of a file's owner, and users as people write them.
+// The check of a file's owner, and the parsing of users' names and numbers.
 #include "segment/life/trust.hpp"
 
 #include <charconv>

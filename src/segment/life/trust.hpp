@@ -1,4 +1,4 @@
-// Whose segments a process takes part in: one rule for every user, root too, and every concept.
+// Users whose segments a process attaches to: one rule for every user, root too, and every concept.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 namespace penstock::detail {
 
 // Throws PermissionDenied unless the effective user of this process, or `trust`, owns the open
-// file. Asked of the descriptor: what lies under a name may be another file by then. `start` begins
-// the sentence: "can't attach to 'steps': ".
+// file. Checks the descriptor, because the name may lead to another file by now. `start` begins the
+// sentence: "can't attach to 'steps': ".
 void check_trust(const os::SharedFile& file, const Trust& trust, const std::string& start);
 
 }  // namespace penstock::detail

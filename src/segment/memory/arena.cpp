@@ -7,14 +7,11 @@
 #include <string>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
-constexpr auto kRelease = std::memory_order_release;
 constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
 
 // The granule word, from the lowest bit: state 2, reserved 1, unused 1, owner 12, length 28 (a
@@ -41,7 +38,7 @@ std::uint32_t generation_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word >> kGenerationShift & kGenerationMask);
 }
 
-// A word in another state; whether its memory is reserved and its generation stay.
+// The word with another state; reserved bit and generation stay.
 std::uint64_t with_state(std::uint64_t word, State state, unsigned owner,
                          std::uint32_t length) noexcept {
     const std::uint64_t kept = word & (kReserved | kGenerationMask << kGenerationShift);
@@ -77,7 +74,7 @@ Arena::Word* Arena::holders(std::uint32_t granule) const noexcept {
 
 void Arena::mark_reserved() noexcept {
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        word(at).fetch_or(kReserved, kRelaxed);
+        fetch_or_relaxed(word(at), kReserved);
     }
 }
 
@@ -89,18 +86,18 @@ std::byte* Arena::data(BlockId block) const noexcept {
     return payload_ + block.granule * geometry_.granule_bytes;
 }
 
-// FREE -> HEAD(owner, length), then FREE -> BODY. Gives back what it took if it meets another's.
+// FREE -> HEAD(owner, length), then FREE -> BODY along the run. If a granule is taken, gives back
+// what it claimed.
 bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner) noexcept {
-    std::uint64_t seen = word(first).load(kAcquire);
+    std::uint64_t seen = load_acquire(word(first));
     if (state_of(seen) != kFree) return false;
     const std::uint64_t head = with_state(next_generation(seen), kHead, owner, length);
-    if (!word(first).compare_exchange_strong(seen, head, kAcqRel, kRelaxed)) return false;
+    if (!cas_acq_rel(word(first), seen, head)) return false;
     PENSTOCK_CRASH_POINT("arena.claim.head");
     for (std::uint32_t i = 1; i < length; ++i) {
-        seen = word(first + i).load(kAcquire);
+        seen = load_acquire(word(first + i));
         if (state_of(seen) != kFree ||
-            !word(first + i).compare_exchange_strong(seen, with_state(seen, kBody, owner, i),
-                                                     kAcqRel, kRelaxed)) {
+            !cas_acq_rel(word(first + i), seen, with_state(seen, kBody, owner, i))) {
             give_back_run(first, length);
             return false;
         }
@@ -110,37 +107,37 @@ bool Arena::claim_run(std::uint32_t first, std::uint32_t length, unsigned owner)
     return true;
 }
 
-// HEAD|FREEING -> FREE for the run at `first`, its bodies first. Bodies that are not this head's
-// (never claimed, or another's by now) are left alone. Repeatable until the head is FREE.
+// HEAD|FREEING -> FREE for the run at `first`, its bodies first. Skips bodies that do not point at
+// this head (never claimed, or part of another block by now). Repeatable until the head is FREE.
 void Arena::release_run(std::uint32_t first, std::uint32_t length) noexcept {
     for (std::uint32_t i = length - 1; i > 0; --i) {
-        std::uint64_t seen = word(first + i).load(kAcquire);
+        std::uint64_t seen = load_acquire(word(first + i));
         if (state_of(seen) != kBody || length_of(seen) != i) continue;
-        word(first + i).compare_exchange_strong(seen, with_state(seen, kFree, 0, 0), kAcqRel,
-                                                kRelaxed);
+        cas_acq_rel(word(first + i), seen, with_state(seen, kFree, 0, 0));
         PENSTOCK_CRASH_POINT("arena.release.body");
     }
     PENSTOCK_CRASH_POINT("arena.release.bodies");
     // pairs with: the acquire load in claim_run()
-    word(first).store(with_state(word(first).load(kRelaxed), kFree, 0, 0), kRelease);
+    store_release(word(first), with_state(load_relaxed(word(first)), kFree, 0, 0));
     PENSTOCK_CRASH_POINT("arena.release.head");
 }
 
-// A run that was claimed and is not to be used. Others may have found it taken meanwhile and wait
-// for room: they are told. It can't go on between two for ever, for a run is given back only where
-// another got its part of it.
+// Gives back a run that was claimed and is not to be used. Other allocators may have found it taken
+// meanwhile and wait for room: they are notified. Two allocators can't do this to each other for
+// ever: a run is given back only if another allocator got a part of it.
 void Arena::give_back_run(std::uint32_t first, std::uint32_t length) noexcept {
     release_run(first, length);
     if (has_space_) space_.notify();
 }
 
-// The first run of `length` free granules that starts in [from, to), claimed; or kNowhere.
+// Claims the first run of `length` free granules that starts in [from, to); kNowhere if there is
+// none.
 std::uint32_t Arena::search(std::uint32_t from, std::uint32_t to, std::uint32_t length,
                             unsigned owner) noexcept {
     std::uint32_t run = 0;
     const std::uint32_t end = std::min(geometry_.granules, to + length - 1);
     for (std::uint32_t at = from; at < end; ++at) {
-        const std::uint64_t seen = word(at).load(kRelaxed);
+        const std::uint64_t seen = load_relaxed(word(at));
         if (state_of(seen) != kFree) {
             run = 0;
             continue;
@@ -153,15 +150,15 @@ std::uint32_t Arena::search(std::uint32_t from, std::uint32_t to, std::uint32_t 
     return kNowhere;
 }
 
-// Asks the system for the memory of those granules of the run that have none yet.
+// Reserves memory for those granules of the run that have none yet.
 Status Arena::reserve_run(std::uint32_t first, std::uint32_t length) noexcept {
     for (std::uint32_t at = first; at < first + length;) {
-        if ((word(at).load(kRelaxed) & kReserved) != 0) {
+        if ((load_relaxed(word(at)) & kReserved) != 0) {
             ++at;
             continue;
         }
         std::uint32_t end = at;
-        while (end < first + length && (word(end).load(kRelaxed) & kReserved) == 0) ++end;
+        while (end < first + length && (load_relaxed(word(end)) & kReserved) == 0) ++end;
         const std::uint64_t bytes = (end - at) * geometry_.granule_bytes;
         const auto error = file_->reserve(file_offset_ + at * geometry_.granule_bytes, bytes);
         if (error) {
@@ -170,7 +167,7 @@ Status Arena::reserve_run(std::uint32_t first, std::uint32_t length) noexcept {
                         " bytes of shared memory: " + error.message()};
         }
         PENSTOCK_CRASH_POINT("arena.reserve.reserved");
-        for (; at < end; ++at) word(at).fetch_or(kReserved, kRelaxed);
+        for (; at < end; ++at) fetch_or_relaxed(word(at), kReserved);
         PENSTOCK_CRASH_POINT("arena.reserve.marked");
     }
     return Status::ok();
@@ -195,49 +192,47 @@ Result<BlockId> Arena::allocate(std::uint64_t bytes, unsigned owner, std::uint32
         give_back_run(first, length);
         return reserved;
     }
-    return BlockId{first, generation_of(word(first).load(kRelaxed))};
+    return BlockId{first, generation_of(load_relaxed(word(first)))};
 }
 
 void Arena::free(BlockId block, unsigned owner) noexcept {
-    std::uint64_t seen = word(block.granule).load(kAcquire);
+    std::uint64_t seen = load_acquire(word(block.granule));
     if (state_of(seen) != kHead || generation_of(seen) != block.generation) return;
     const std::uint32_t length = length_of(seen);
     if (length == 0 || length > geometry_.granules - block.granule) return;  // corrupt
     const std::uint64_t freeing = with_state(seen, kFreeing, owner, length);
-    if (!word(block.granule).compare_exchange_strong(seen, freeing, kAcqRel, kRelaxed)) return;
+    if (!cas_acq_rel(word(block.granule), seen, freeing)) return;
     PENSTOCK_CRASH_POINT("arena.free.freeing");
     release_run(block.granule, length);
 }
 
 bool Arena::hand_over(BlockId block, unsigned from, unsigned to) noexcept {
-    std::uint64_t seen = word(block.granule).load(kAcquire);
+    std::uint64_t seen = load_acquire(word(block.granule));
     if (state_of(seen) != kHead || generation_of(seen) != block.generation ||
         owner_of(seen) != from) {
         return false;
     }
     const bool handed =
-        word(block.granule)
-            .compare_exchange_strong(seen, with_state(seen, kHead, to, length_of(seen)), kAcqRel,
-                                     kRelaxed);
+        cas_acq_rel(word(block.granule), seen, with_state(seen, kHead, to, length_of(seen)));
     PENSTOCK_CRASH_POINT("arena.hand_over.done");
     return handed;
 }
 
 void Arena::hold(BlockId block, unsigned slot) noexcept {
-    holders(block.granule)[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64), kAcqRel);
+    fetch_or_acq_rel(holders(block.granule)[slot / 64], std::uint64_t{1} << (slot % 64));
     PENSTOCK_CRASH_POINT("arena.hold.set");
 }
 
 void Arena::drop(BlockId block, unsigned slot) noexcept {
     // pairs with: the acquire in is_held(): the reads of the block come before its reuse
-    holders(block.granule)[slot / 64].fetch_and(~(std::uint64_t{1} << (slot % 64)), kAcqRel);
+    fetch_and_acq_rel(holders(block.granule)[slot / 64], ~(std::uint64_t{1} << (slot % 64)));
     PENSTOCK_CRASH_POINT("arena.drop.cleared");
 }
 
 bool Arena::is_held(BlockId block) const noexcept {
     const Word* bits = holders(block.granule);
     for (std::uint32_t i = 0; i < geometry_.holder_words; ++i) {
-        if (bits[i].load(kAcquire) != 0) return true;
+        if (load_acquire(bits[i]) != 0) return true;
     }
     return false;
 }
@@ -246,14 +241,14 @@ bool Arena::is_held_by(unsigned slot) const noexcept {
     if (geometry_.holder_words == 0) return false;
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        if ((holders(at)[slot / 64].load(kRelaxed) & bit) != 0) return true;
+        if ((load_relaxed(holders(at)[slot / 64]) & bit) != 0) return true;
     }
     return false;
 }
 
 bool Arena::is_valid(BlockId block, std::uint64_t bytes) const noexcept {
     if (block.granule >= geometry_.granules) return false;
-    const std::uint64_t seen = word(block.granule).load(kAcquire);
+    const std::uint64_t seen = load_acquire(word(block.granule));
     const std::uint64_t length = length_of(seen);
     return state_of(seen) == kHead && generation_of(seen) == block.generation &&
            length <= geometry_.granules - block.granule &&
@@ -263,28 +258,28 @@ bool Arena::is_valid(BlockId block, std::uint64_t bytes) const noexcept {
 void Arena::reap(unsigned slot) noexcept {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        if (geometry_.holder_words != 0 && (holders(at)[slot / 64].load(kRelaxed) & bit) != 0) {
-            holders(at)[slot / 64].fetch_and(~bit, kAcqRel);
+        if (geometry_.holder_words != 0 && (load_relaxed(holders(at)[slot / 64]) & bit) != 0) {
+            fetch_and_acq_rel(holders(at)[slot / 64], ~bit);
             PENSTOCK_CRASH_POINT("arena.reap.dropped");
         }
-        const std::uint64_t seen = word(at).load(kAcquire);
+        const std::uint64_t seen = load_acquire(word(at));
         const bool is_run = state_of(seen) == kHead || state_of(seen) == kFreeing;
         if (!is_run || owner_of(seen) != slot) continue;
         const std::uint32_t length = length_of(seen);
-        if (length == 0 || length > geometry_.granules - at) continue;  // corrupt: leave it alone
+        if (length == 0 || length > geometry_.granules - at) continue;  // corrupt: skipped
         release_run(at, length);
     }
 }
 
 std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
-    // Piece by piece: a participant stopped on the way keeps one piece from the others, not all.
+    // In pieces: a participant that is stopped here keeps one piece from the others, not all.
     constexpr std::uint64_t kMaxAtOnce = std::uint64_t{1} << 20U;
     const auto most = static_cast<std::uint32_t>(
         std::max<std::uint64_t>(1, kMaxAtOnce / geometry_.granule_bytes));
     std::uint64_t kept = 0;
     std::uint64_t given_back = 0;
     for (std::uint32_t at = 0; at < geometry_.granules;) {
-        const std::uint64_t seen = word(at).load(kRelaxed);
+        const std::uint64_t seen = load_relaxed(word(at));
         if ((seen & kReserved) == 0 || state_of(seen) != kFree) {
             ++at;
             continue;
@@ -296,7 +291,7 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
         }
         std::uint32_t length = 1;
         while (at + length < geometry_.granules && length < most) {
-            const std::uint64_t next = word(at + length).load(kRelaxed);
+            const std::uint64_t next = load_relaxed(word(at + length));
             if (state_of(next) != kFree || (next & kReserved) == 0) break;
             ++length;
         }
@@ -304,8 +299,8 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
             ++at;
             continue;
         }
-        // Not reserved any more before it is punched: a death in between costs one fallocate.
-        for (std::uint32_t i = 0; i < length; ++i) word(at + i).fetch_and(~kReserved, kRelaxed);
+        // Cleared before the memory is punched: a death in between costs one fallocate.
+        for (std::uint32_t i = 0; i < length; ++i) fetch_and_relaxed(word(at + i), ~kReserved);
         PENSTOCK_CRASH_POINT("arena.trim.unmarked");
         const std::uint64_t bytes = length * geometry_.granule_bytes;
         if (!file_->punch(file_offset_ + at * geometry_.granule_bytes, bytes)) given_back += bytes;
@@ -319,7 +314,7 @@ std::uint64_t Arena::trim(unsigned owner, std::uint64_t keep_bytes) noexcept {
 std::uint64_t Arena::allocated_bytes() const noexcept {
     std::uint64_t granules = 0;
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        if (state_of(word(at).load(kRelaxed)) != kFree) ++granules;
+        if (state_of(load_relaxed(word(at))) != kFree) ++granules;
     }
     return granules * geometry_.granule_bytes;
 }

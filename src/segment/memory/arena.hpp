@@ -15,9 +15,9 @@
 
 namespace penstock::detail {
 
-// Names a block for as long as it is not freed. The generation is 20 bits and wraps after about a
-// million allocations that start at one granule; a stale name that old could be taken for a live
-// one, so nothing may keep a name that long without holding the block.
+// Names a block until it is freed. The generation has 20 bits and wraps after about a million
+// allocations that start at one granule; a stale name that old could match a live block, so no name
+// may be kept that long without holding the block.
 struct BlockId {
     std::uint32_t granule = 0;
     std::uint32_t generation = 0;
@@ -28,7 +28,7 @@ struct ArenaGeometry {
     std::uint32_t granules = 0;
     std::uint32_t holder_words = 0;  // words of holder bits a granule: one for 64 slots, or none
 
-    // Bytes of control memory that such an arena needs.
+    // Bytes of control memory for this geometry.
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
 };
 
@@ -37,49 +37,51 @@ struct ArenaGeometry {
 class Arena {
 public:
     Arena() noexcept = default;
-    // `control` has geometry.control_bytes(), zeroed at creation. `payload` may be mapped
-    // read-only where nothing is allocated. `file_offset` is where the payload lies in the file.
+    // `control` has geometry.control_bytes(), zeroed at creation. `payload` may be mapped read-only
+    // if nothing is allocated through this handle. `file_offset` is the payload's offset in the
+    // file.
     Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
           os::SharedFile& file, std::uint64_t file_offset) noexcept;
 
-    // All its memory is reserved. At creation, before others know the segment.
+    // Marks all memory reserved. At creation, before the segment is published.
     void mark_reserved() noexcept;
-    // Waiters for room sleep on `space`. Notified of what allocate() claims and gives back; after
-    // free(), reap() and trim() the caller notifies.
+    // `space` is the signal that waiters for room sleep on. allocate() notifies it when it claims a
+    // run and gives it back; after free(), reap() and trim() the caller notifies.
     void announce_room_on(const Signal& space) noexcept {
         space_ = space;
         has_space_ = true;
     }
 
-    // A block of at least `bytes` owned by participant `owner`, its memory reserved.
-    // Busy: no run is free now. TooLarge: none ever will be. NoSpace: the file system is full.
-    // Looks from granule `from` on, and then before it: 0 uses memory that is there already first;
-    // the end of the last block is the quick choice where many blocks come and go in order.
+    // A block of at least `bytes` owned by participant `owner`, its memory reserved. Busy: no run
+    // is free now. TooLarge: none ever will be. NoSpace: the file system is full. Searches from
+    // granule `from` on, then before it: 0 prefers memory that is reserved already; the end of the
+    // last block is faster where many blocks come and go in order.
     Result<BlockId> allocate(std::uint64_t bytes, unsigned owner, std::uint32_t from = 0) noexcept;
-    // Makes `to` the owner of a block of `from`'s: from now on it survives `from`'s death. False:
-    // it is not `from`'s block.
+    // Changes a block's owner from `from` to `to`: from then on it survives `from`'s death. False:
+    // `from` does not own the block.
     bool hand_over(BlockId block, unsigned from, unsigned to) noexcept;
-    // Gives the block back. Only its owner (or its owner's janitor) may call, once, and only while
-    // no holder bit is set. Its memory stays reserved until trim().
+    // Frees the block. Only its owner or the owner's janitor may call, once, and only while no
+    // holder bit is set. Its memory stays reserved until trim().
     void free(BlockId block, unsigned owner) noexcept;
 
-    // Sets and clears participant `slot`'s bit on a block: the block may not be freed meanwhile.
-    // The caller must know the block alive when it sets it. Both idempotent.
+    // Set and clear participant `slot`'s holder bit, which keeps the block from being freed. The
+    // caller must know that the block is allocated when it sets the bit. Both idempotent.
     void hold(BlockId block, unsigned slot) noexcept;
     void drop(BlockId block, unsigned slot) noexcept;
     [[nodiscard]] bool is_held(BlockId block) const noexcept;
     [[nodiscard]] bool is_held_by(unsigned slot) const noexcept;  // any block; scans, for people
 
-    // True if the block is allocated under this very name and at least `bytes` long.
+    // Whether a block is allocated under exactly this name and is at least `bytes` long.
     [[nodiscard]] bool is_valid(BlockId block, std::uint64_t bytes) const noexcept;
     [[nodiscard]] std::byte* data(BlockId block) const noexcept;
 
-    // Takes back what dead participant `slot` held and owned. For its janitor; repeatable. A block
-    // that the dead one owned is freed even if others hold it: where owners may die before holders
-    // (not in Broadcast, whose only owner is the writer), hand it over first.
+    // Clears the holder bits and frees the blocks of dead participant `slot`. For its janitor;
+    // repeatable. A block that the dead participant owned is freed even if others hold it: where
+    // owners may die before holders (not in Broadcast, whose only owner is the writer), hand it
+    // over first.
     void reap(unsigned slot) noexcept;
-    // Gives the memory of free granules back to the system, all but `keep_bytes` of it.
-    // Returns the bytes given back.
+    // Gives the memory of free granules back to the system, all but `keep_bytes`. Returns how many
+    // bytes.
     std::uint64_t trim(unsigned owner, std::uint64_t keep_bytes) noexcept;
 
     [[nodiscard]] std::uint64_t range_bytes() const noexcept;

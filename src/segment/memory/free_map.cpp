@@ -4,12 +4,11 @@
 #include <bit>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
-constexpr auto kSeqCst = std::memory_order_seq_cst;
-constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr unsigned kFan = 8;
 
 constexpr SizeClass byte_of(std::uint64_t word, unsigned at) noexcept {
@@ -70,28 +69,27 @@ std::uint64_t FreeMap::words_for(std::uint32_t regions) noexcept {
 }
 
 SizeClass FreeMap::at(std::uint32_t region) const noexcept {
-    return byte_of(levels_[0].words[region / kFan].load(kRelaxed), region % kFan);
+    return byte_of(load_relaxed(levels_[0].words[region / kFan]), region % kFan);
 }
 
 void FreeMap::raise(std::uint32_t region, SizeClass size) noexcept {
     raise_from(0, region, size);
 }
 
-// Stops where the map says as much already: a participant just lowering that looks again after.
+// Stops at a level that says as much already: a concurrent lower() looks again after it.
 // pairs with: lower(); both are sequentially consistent, so that one of the two sees the other.
 void FreeMap::raise_from(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     for (; level < depth_ && raise_at(level, index, size); ++level, index /= kFan) {
     }
 }
 
-// False: it says as much already.
+// False: the byte says as much already.
 bool FreeMap::raise_at(unsigned level, std::uint32_t index, SizeClass size) noexcept {
     std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
-    std::uint64_t seen = word.load(kSeqCst);
+    std::uint64_t seen = load_seq_cst(word);
     do {
         if (byte_of(seen, index % kFan) >= size) return false;
-    } while (
-        !word.compare_exchange_weak(seen, with_byte(seen, index % kFan, size), kSeqCst, kSeqCst));
+    } while (!cas_seq_cst(word, seen, with_byte(seen, index % kFan, size)));
     PENSTOCK_CRASH_POINT("heap.map.raised");
     return true;
 }
@@ -99,23 +97,23 @@ bool FreeMap::raise_at(unsigned level, std::uint32_t index, SizeClass size) noex
 void FreeMap::restore_above(std::uint32_t region) noexcept {
     std::uint32_t index = region / kFan;
     for (unsigned level = 1; level < depth_; ++level, index /= kFan) {
-        raise_from(level, index, largest_in(levels_[level - 1].words[index].load(kSeqCst)));
+        raise_from(level, index, largest_in(load_seq_cst(levels_[level - 1].words[index])));
     }
 }
 
-// Level by level a byte becomes what is below it; then what is below is looked at again, and what
-// was raised there meanwhile goes up once more: it may have stopped at the byte as it was before.
+// Lowers a byte to the maximum below it, level by level, then reads that maximum again and raises
+// the byte if it grew meanwhile: the raise may have stopped at the byte's old value.
 void FreeMap::lower(std::uint32_t region, SizeClass said, SizeClass size) noexcept {
     if (!replace(0, region, said, size)) return;
     std::uint32_t index = region / kFan;
     for (unsigned level = 1; level < depth_; ++level, index /= kFan) {
         const std::atomic<std::uint64_t>& below = levels_[level - 1].words[index];
-        const SizeClass least = largest_in(below.load(kSeqCst));
+        const SizeClass least = largest_in(load_seq_cst(below));
         const SizeClass now =
-            byte_of(levels_[level].words[index / kFan].load(kSeqCst), index % kFan);
+            byte_of(load_seq_cst(levels_[level].words[index / kFan]), index % kFan);
         if (now <= least || !replace(level, index, now, least)) return;
         PENSTOCK_CRASH_POINT("heap.map.lowered");
-        if (const SizeClass since = largest_in(below.load(kSeqCst)); since > least) {
+        if (const SizeClass since = largest_in(load_seq_cst(below)); since > least) {
             return raise_from(level, index, since);
         }
     }
@@ -124,20 +122,20 @@ void FreeMap::lower(std::uint32_t region, SizeClass said, SizeClass size) noexce
 // False: the byte is not `from`.
 bool FreeMap::replace(unsigned level, std::uint32_t index, SizeClass from, SizeClass to) noexcept {
     std::atomic<std::uint64_t>& word = levels_[level].words[index / kFan];
-    std::uint64_t seen = word.load(kSeqCst);
+    std::uint64_t seen = load_seq_cst(word);
     do {
         if (byte_of(seen, index % kFan) != from) return false;
-    } while (
-        !word.compare_exchange_weak(seen, with_byte(seen, index % kFan, to), kSeqCst, kSeqCst));
+    } while (!cas_seq_cst(word, seen, with_byte(seen, index % kFan, to)));
     return true;
 }
 
-// Up where a word has nothing more, on to what lies behind it; down where a maximum promises some.
+// Goes up where the rest of a word has nothing large enough, on to the next word, and down where a
+// maximum promises something.
 std::uint32_t FreeMap::find(std::uint32_t from, SizeClass size) const noexcept {
     std::uint32_t index = from;
     unsigned level = 0;
     while (index < levels_[level].bytes) {
-        const std::uint64_t word = levels_[level].words[index / kFan].load(kRelaxed);
+        const std::uint64_t word = load_relaxed(levels_[level].words[index / kFan]);
         const unsigned at = first_in(word, index % kFan, size);
         if (at == kFan) {
             if (level + 1 == depth_) break;

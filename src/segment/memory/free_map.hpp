@@ -1,10 +1,10 @@
 // Where a free block of at least some size may begin: a tree of maxima over the regions of a heap.
 //
 // Every region of a heap has a byte, the size class of its largest free block; every word of eight
-// bytes has one in the level above, its maximum. To find the first region that may serve is to go
-// up and down once. They are hints: the heap looks at its own words before it believes them, and
-// takes back what was not true. Any thread, any process; a death between two steps costs a hint,
-// which Heap::restore_hints() brings back.
+// bytes has one in the level above, its maximum. The first suitable region is found by going up and
+// down once. The bytes are hints: the heap checks them against its own words, and lowers those that
+// are too high. Any thread, any process; a death between two steps costs a hint, which
+// Heap::restore_hints() restores.
 #pragma once
 
 #include <atomic>
@@ -12,9 +12,10 @@
 
 namespace penstock::detail {
 
-// Classes of sizes, eight to each power of two; 0: no block at all.
+// Size classes, eight to each power of two; 0: no block.
 using SizeClass = std::uint8_t;
-// The largest class whose blocks are all at most so long, and the smallest whose are all at least.
+// class_of_length: the largest class that a block of this length has. The second: the smallest
+// class whose blocks are all at least this long.
 SizeClass class_of_length(std::uint64_t granules) noexcept;
 SizeClass class_that_holds(std::uint64_t granules) noexcept;
 
@@ -26,12 +27,13 @@ public:
     FreeMap(std::atomic<std::uint64_t>* words, std::uint32_t regions) noexcept;
     [[nodiscard]] static std::uint64_t words_for(std::uint32_t regions) noexcept;
 
-    // There is a block of that class in the region; to be said after it is there.
+    // Records that the region has a free block of that class. After the block was freed.
     void raise(std::uint32_t region, SizeClass size) noexcept;
-    // Makes what lies above the region as large as what lies below, where that is still to be done.
+    // Raises the levels above the region to its byte, where a death left them lower.
     void restore_above(std::uint32_t region) noexcept;
-    // There is none larger than `size` in the region, where the map said `said`. The caller looks
-    // again afterwards, and raises what it finds then: see the argument at lower().
+    // Records that the region, of which the map said `said`, has nothing larger than `size`. The
+    // caller must look at the region again afterwards, and raise what it finds: see lower() in
+    // free_map.cpp.
     void lower(std::uint32_t region, SizeClass said, SizeClass size) noexcept;
     // The first region from `from` on that may have a block of class `size` or larger.
     [[nodiscard]] std::uint32_t find(std::uint32_t from, SizeClass size) const noexcept;

@@ -1,26 +1,24 @@
-// Every change of the tiling is planned from what the words say, and made by one change of all.
-// A plan that meets another's is made again: the other one has got on.
+// Every change of the tiling is planned from the words, and made by one multi-word change. A plan
+// that fails because of a concurrent change is made again: the other change has made progress.
 #include "segment/memory/heap.hpp"
 
 #include <algorithm>
 #include <utility>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kAcqRel = std::memory_order_acq_rel;
 constexpr std::uint32_t kRegion = 64;  // granules; 512 bytes of words
 constexpr std::uint64_t kMinChunk = std::uint64_t{64} << 10U;
-// What a participant that is stopped while giving memory back keeps from the others at most, or
-// this part of a small heap.
+// Most granules that a participant withholds if it is stopped while giving memory back; in a small
+// heap a part of the heap.
 constexpr std::uint64_t kTrimAtOnce = std::uint64_t{1} << 20U;
 constexpr std::uint64_t kTrimPart = 16;
-// Plans made again before the words are taken for damaged: each means that another got on.
+// Attempts before the words count as damaged: each failed one means that another participant made
+// progress.
 constexpr unsigned kMaxAttempts = 1'000'000;
 
 constexpr std::uint64_t words_of_bits(std::uint64_t bits) noexcept {
@@ -47,7 +45,7 @@ std::uint64_t HeapGeometry::control_bytes() const noexcept {
     return layout::round_up(words * sizeof(Word), layout::kApart);
 }
 
-// One more than there are for what is longer than the heap.
+// For more bytes than the heap has: one granule more than it has.
 std::uint32_t HeapGeometry::granules_for(std::uint64_t wanted) const noexcept {
     if (wanted > bytes()) return granules + 1;
     return static_cast<std::uint32_t>((std::max<std::uint64_t>(wanted, 1) + granule_bytes - 1) /
@@ -63,13 +61,13 @@ Heap::Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, o
 
 void Heap::prepare(bool is_reserved) noexcept {
     const Piece all{State::Free, 0, geometry_.granules, 0, 0};
-    granules_[0].store(encode(all), kRelaxed);
+    store_relaxed(granules_[0], encode(all));
     if (all.length > 1) {
-        granules_[all.length - 1].store(encode({State::Tail, 0, all.length, 0, 0}), kRelaxed);
+        store_relaxed(granules_[all.length - 1], encode({State::Tail, 0, all.length, 0, 0}));
     }
     hint(all);
     for (std::uint32_t chunk = 0; is_reserved && chunk < geometry_.chunks(); ++chunk) {
-        reserved_[chunk / 64].fetch_or(std::uint64_t{1} << (chunk % 64), kRelaxed);
+        fetch_or_relaxed(reserved_[chunk / 64], std::uint64_t{1} << (chunk % 64));
     }
 }
 
@@ -95,7 +93,7 @@ HeapBlock Heap::block_in(const Piece& piece) const noexcept {
     return {piece.first, piece.length};
 }
 
-// For a granule inside a piece that the plan has already.
+// For a granule inside a piece that is part of the plan already.
 void Heap::set(WordPlan& plan, std::uint32_t granule, std::uint64_t payload) const noexcept {
     plan.set(granules_[granule], words_->read(granules_[granule]), payload);
 }
@@ -105,7 +103,7 @@ void Heap::keep(WordPlan& plan, const Piece& piece) const noexcept {
     plan.set(granules_[piece.first], piece.seen, payload_of(piece.seen));
 }
 
-// A piece's last word belongs to its first: it can't change unless that one does.
+// A piece's last word needs no check of its own: it changes only together with the first.
 void Heap::erase(WordPlan& plan, const Piece& piece) const noexcept {
     plan.set(granules_[piece.first], piece.seen, 0);
     if (piece.state == State::Free && piece.length > 1) {
@@ -132,9 +130,10 @@ void Heap::restore_hint(std::uint32_t region) noexcept {
     map_.restore_above(region);
 }
 
-// What others have not told the map yet, and may never: a search that finds nothing tells it. The
-// map is to be looked at after it: a note that is gone again has left its hint there. pairs with:
-// ~Note(), by way of note_of()
+// Writes the hints that stopped or dead participants have noted and not written. The caller must
+// then look at the map again, even if there was no note: a note that is gone has left its hint
+// there.
+// pairs with: ~Note(), by way of note_of()
 void Heap::restore_noted() noexcept {
     for (unsigned participant = 0; participant < words_->participants(); ++participant)
         restore_noted(participant);
@@ -152,7 +151,7 @@ Heap::Wanted Heap::wanted(const HeapRequest& request) const noexcept {
     Wanted wanted;
     wanted.length = geometry_.granules_for(request.bytes);
     if (request.alignment > geometry_.granule_bytes) {
-        // Mappings begin at addresses that are aligned as their offsets in the file are.
+        // Mappings begin at addresses with the alignment of their offsets in the file.
         wanted.step = static_cast<std::uint32_t>(request.alignment / geometry_.granule_bytes);
         wanted.phase = static_cast<std::uint32_t>((file_offset_ + request.lead) /
                                                   geometry_.granule_bytes % wanted.step);
@@ -160,14 +159,14 @@ Heap::Wanted Heap::wanted(const HeapRequest& request) const noexcept {
     return wanted;
 }
 
-// Granules to leave free at the start of the piece; kNowhere: it does not fit.
+// Granules to leave free at the start of the piece; kNowhere: the request does not fit.
 std::uint32_t Heap::lead(const Piece& piece, const Wanted& wanted) noexcept {
     const std::uint32_t past = (piece.first + wanted.phase) % wanted.step;
     const std::uint32_t lead = past == 0 ? 0 : wanted.step - past;
     return lead <= piece.length && wanted.length <= piece.length - lead ? lead : kNowhere;
 }
 
-// The first free piece of the region that fits, and the class of the largest that is there.
+// The first free piece of the region that fits, and the class of the region's largest.
 Heap::Piece Heap::scan(std::uint32_t region, const Wanted& wanted,
                        SizeClass& largest) const noexcept {
     const std::uint32_t begin = region * kRegion;
@@ -182,8 +181,8 @@ Heap::Piece Heap::scan(std::uint32_t region, const Wanted& wanted,
     return {};
 }
 
-// The map said `said` of a region, and its largest is `largest`. What is freed there meanwhile may
-// have found the map high enough: so the region is looked at once more after it is lowered.
+// Lowers the map's byte from `said` to `largest`, then looks at the region once more: a block freed
+// in between may have found the byte high enough and not raised it.
 void Heap::correct(std::uint32_t region, SizeClass said, SizeClass largest) noexcept {
     if (largest >= said) return;
     const MultiWord::Note note(*words_, region + 1);
@@ -205,7 +204,7 @@ Heap::Piece Heap::search(const Wanted& wanted, SizeClass size) noexcept {
     return {};
 }
 
-// First among those that fit for certain; then among those that may, exactly.
+// Searches regions whose class certainly suffices, then those whose class may suffice.
 Heap::Piece Heap::find(const Wanted& wanted) noexcept {
     const SizeClass certain = class_that_holds(std::uint64_t{wanted.length} + wanted.step - 1);
     if (const Piece piece = search(wanted, certain); piece.length > 0) return piece;
@@ -213,8 +212,8 @@ Heap::Piece Heap::find(const Wanted& wanted) noexcept {
     return possible < certain ? search(wanted, possible) : Piece{};
 }
 
-// [lead free][taken][rest free] where the free piece was. NoRun: it is not there any more, or one
-// of the plan's words has changed.
+// Makes [lead free][taken][rest free] of the free piece. NoRun: the piece is gone, or one of the
+// plan's words has changed.
 Heap::Fit Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t length, unsigned owner,
                       WordPlan plan) noexcept {
     const Piece before{State::Free, piece.first, lead, 0, 0};
@@ -225,7 +224,8 @@ Heap::Fit Heap::carve(const Piece& piece, std::uint32_t lead, std::uint32_t leng
     lay(plan, taken);
     lay(plan, rest);
     if (plan.is_broken()) return Fit::Damaged;
-    // What is left in front begins where the piece did, where the map says enough already.
+    // The free rest in front starts where the piece did, where the map's byte is high enough
+    // already.
     const MultiWord::Note note(*words_, rest.length > 0 ? rest.first / kRegion + 1 : 0);
     if (!words_->change(plan)) return Fit::NoRun;
     PENSTOCK_CRASH_POINT("heap.carve.carved");
@@ -244,7 +244,7 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
             PENSTOCK_CRASH_POINT("heap.allocate.missed");
             restore_noted();
             has_restored = true;
-            continue;  // also without notes: a hint may have come between the two looks
+            continue;  // even without notes: a hint may have come between the two looks
         }
         const std::uint32_t lead_in = lead(piece, asked);
         if (lead_in == kNowhere) return {Fit::Damaged, {}, {}};
@@ -260,7 +260,7 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
             continue;
         }
         if (const std::error_code error = reserve(block)) {
-            // Named, it may have been freed and taken by others meanwhile.
+            // Once named, the block may have been freed and reused by other participants.
             const std::uint64_t now = words_->read(name);
             if (payload_of(now) != name_of(block)) return {Fit::NameGone, {}, {}};
             WordPlan also;
@@ -275,9 +275,9 @@ Heap::Outcome Heap::allocate(const HeapRequest& request, Word& name, std::uint64
 
 // ---- giving back
 
-// What lies before `granule` becomes part of `joined` if it is free. If it is used, the plan holds
-// only while it is: freed at the same moment, the two would come to lie side by side, never
-// to be joined. False: it is just changing, or damaged, and the plan says what was seen.
+// Joins the piece before `granule` to `joined` if it is free. If it is used, the plan requires that
+// it stays used: two neighbours freed at the same moment would otherwise become adjacent free
+// blocks. False: it is changing or damaged, and the plan records what was seen.
 bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == 0) return true;
     const Piece last = piece_at(granule - 1);
@@ -299,7 +299,7 @@ bool Heap::join_before(WordPlan& plan, std::uint32_t granule, Piece& joined) con
     return true;
 }
 
-// The same for what begins at `granule`.
+// The same for the piece that begins at `granule`.
 bool Heap::join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) const noexcept {
     if (granule == geometry_.granules) return true;
     const Piece next = piece_at(granule);
@@ -316,7 +316,8 @@ bool Heap::join_behind(WordPlan& plan, std::uint32_t granule, Piece& joined) con
     return true;
 }
 
-// One attempt, by a plan that has more to change already; Damaged: what is there is not the block.
+// One attempt, with a plan that already has other changes. Damaged: the words there are not this
+// block.
 Heap::Fit Heap::release(HeapBlock block, WordPlan& plan) noexcept {
     const Piece used = piece_at(block.first);
     if (used.state != State::Used || used.length != block.length) return Fit::Damaged;
@@ -387,12 +388,12 @@ Heap::Fit Heap::resize(HeapBlock& block, std::uint64_t bytes) noexcept {
 
 bool Heap::is_reserved(std::uint32_t chunk) const noexcept {
     // pairs with: reserve_chunks(), whose memory is there; punch(), which is about to take it away
-    return (reserved_[chunk / 64].load(kAcquire) >> (chunk % 64) & 1U) != 0;
+    return (load_acquire(reserved_[chunk / 64]) >> (chunk % 64) & 1U) != 0;
 }
 
-// The chunks that a used block touches. Others may do the same for their part of one; a chunk
-// of which any part is used is never given back. A range that can't be had is given back as far as
-// it was had: so a chunk that others may have reserved meanwhile is never part of a longer one.
+// Reserves the chunks that a used block touches. Owners of neighbouring blocks may reserve a shared
+// chunk at the same time; a chunk in use is never given back. A range that cannot be reserved as a
+// whole is punched again: so the chunks at both ends, which are shared, are ranges of their own.
 std::error_code Heap::reserve(HeapBlock block) noexcept {
     const std::uint64_t size = geometry_.chunk_bytes();
     const std::uint64_t begin = offset(block) / size;
@@ -424,22 +425,23 @@ std::error_code Heap::reserve_chunks(std::uint64_t first, std::uint64_t end) noe
         PENSTOCK_CRASH_POINT("heap.reserve.reserved");
         for (; at < last; ++at) {
             // pairs with: the acquire in is_reserved()
-            reserved_[at / 64].fetch_or(std::uint64_t{1} << (at % 64), kRelease);
+            fetch_or_release(reserved_[at / 64], std::uint64_t{1} << (at % 64));
         }
     }
     return {};
 }
 
-// Gives back the reserved chunks that lie wholly inside a block that is ours.
+// Gives back the reserved chunks that lie wholly inside a block that the caller owns.
 std::uint64_t Heap::punch(HeapBlock block) noexcept {
     const std::uint64_t size = geometry_.chunk_bytes();
     const std::uint64_t end = (offset(block) + bytes_of(block)) / size;
     std::uint64_t given_back = 0;
     for (std::uint64_t at = layout::round_up(offset(block), size) / size; at < end; ++at) {
         if (!is_reserved(static_cast<std::uint32_t>(at))) continue;
-        // Not reserved any more before it is punched: a death in between costs one fallocate.
-        // pairs with: the acquire in is_reserved(), by way of the block, which is ours meanwhile
-        reserved_[at / 64].fetch_and(~(std::uint64_t{1} << (at % 64)), kAcqRel);
+        // Cleared before the memory is punched: a death in between costs one fallocate.
+        // pairs with: the acquire in is_reserved(), by way of the block, which the caller owns
+        // meanwhile
+        fetch_and_acq_rel(reserved_[at / 64], ~(std::uint64_t{1} << (at % 64)));
         PENSTOCK_CRASH_POINT("heap.trim.unmarked");
         if (!file_->punch(file_offset_ + at * size, size)) given_back += size;
         PENSTOCK_CRASH_POINT("heap.trim.punched");
@@ -449,7 +451,7 @@ std::uint64_t Heap::punch(HeapBlock block) noexcept {
 
 std::uint64_t Heap::trim(unsigned self, std::uint64_t keep_bytes) noexcept {
     if (self >= kNamed) return 0;
-    // Parts are whole chunks, but for what lies at the two ends.
+    // Parts are whole chunks, except at the two ends.
     const std::uint64_t chunk = geometry_.chunk_bytes();
     const std::uint64_t at_once =
         std::max(std::min(kTrimAtOnce, geometry_.bytes() / kTrimPart) / chunk * chunk, chunk);
@@ -474,8 +476,8 @@ std::uint64_t Heap::trim(unsigned self, std::uint64_t keep_bytes) noexcept {
     return given_back;
 }
 
-// Takes a part of the free piece at `from` for as long as it is punched. Nothing, if that is not
-// there any more.
+// Takes a part of the free piece at `from`, punches it and frees it again. Returns 0 if the piece
+// is gone.
 std::uint64_t Heap::trim_part(unsigned self, std::uint32_t from, HeapBlock part) noexcept {
     const Piece piece = piece_at(from);
     const bool covers = piece.state == State::Free && fits_heap(piece) &&

@@ -1,14 +1,15 @@
-// Blocks of any size in one range of payload memory: they tile it, and no two free ones touch.
+// Blocks of any size in one range of payload memory: they tile it, and no two free blocks are
+// adjacent.
 //
-// Every granule has a word. The first of a block says FREE or USED and how long the block is; the
-// last of a free block of two or more says TAIL and the same; all others are INSIDE. Splitting,
-// freeing and joining change all the words that they are about at once
+// Every granule has a word. The first word of a block says FREE or USED and how long the block is;
+// the last word of a free block of two or more granules says TAIL and the same length; all others
+// are INSIDE. Splitting, freeing and joining change all affected words at once
 // (segment/words/multi_word.hpp), together with the word by which the owner names the block: so the
 // tiling is whole at every instant, a block has an owner from its first moment to its last, and a
-// death in the middle leaves nothing to repair. Costs do not grow with the size of a block. Where
-// to look is told by segment/memory/free_map.hpp: the first place from the start that fits, which
-// keeps what is free together (D. Knuth, The Art of Computer Programming, 2.5: boundary tags, first
-// fit by address).
+// death leaves nothing to repair. Costs do not grow with the size of a block.
+// segment/memory/free_map.hpp leads to the first place from the start that fits, which keeps free
+// memory together (D. Knuth, The Art of Computer Programming, 2.5: boundary tags, first fit by
+// address).
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ struct HeapGeometry {
     std::uint32_t granules = 0;       // below 2^28; whole chunks
 
     [[nodiscard]] std::uint64_t bytes() const noexcept { return granules * granule_bytes; }
-    // What is reserved, and given back, at once.
+    // Unit in which memory is reserved and given back.
     [[nodiscard]] std::uint64_t chunk_bytes() const noexcept;
     [[nodiscard]] std::uint32_t chunks() const noexcept;
     [[nodiscard]] std::uint32_t regions() const noexcept;
@@ -43,7 +44,7 @@ struct HeapBlock {
 struct HeapRequest {
     std::uint64_t bytes = 0;
     std::uint64_t alignment = 64;  // a power of two up to 2 MiB
-    std::uint64_t lead = 0;        // of which address: so many bytes behind the block's first
+    std::uint64_t lead = 0;        // offset of the aligned address behind the block's start
 };
 
 struct HeapUse {
@@ -51,7 +52,7 @@ struct HeapUse {
     std::uint64_t free_bytes = 0;
     std::uint64_t free_blocks = 0;
     std::uint64_t largest_free = 0;
-    std::uint64_t reserved_bytes = 0;  // memory that the heap has now
+    std::uint64_t reserved_bytes = 0;  // memory that the heap has reserved now
 };
 
 // A view of one heap through one handle. Any thread.
@@ -61,7 +62,7 @@ public:
         Found,
         NoRun,     // nothing free is long enough now
         NameGone,  // the name has another payload than was seen
-        NoMemory,  // the file system is full: `error` says how
+        NoMemory,  // the file system is full: see `error`
         Damaged,   // the words contradict themselves
     };
     struct Outcome {
@@ -71,30 +72,32 @@ public:
     };
 
     Heap() noexcept = default;
-    // `control` has geometry.control_bytes(), prepared once. `file_offset` is where the payload
-    // lies in the file.
+    // `control` has geometry.control_bytes(), prepared once. `file_offset` is the payload's offset
+    // in the file.
     Heap(const HeapGeometry& geometry, std::byte* control, MultiWord& words, os::SharedFile& file,
          std::uint64_t file_offset) noexcept;
-    // One free block, in zeroed control memory that is not shared yet. `is_reserved`: all its
-    // memory is there already.
+    // Makes one free block, in zeroed control memory that is not shared yet. `is_reserved`: all its
+    // memory is reserved.
     void prepare(bool is_reserved = false) noexcept;
 
-    // Takes a block, reserves its memory, and names it in `name`, which held `seen`: see name_of().
+    // Takes a block, reserves its memory, and stores its name in `name`, which held `seen`: see
+    // name_of().
     Outcome allocate(const HeapRequest& request, Word& name, std::uint64_t seen) noexcept;
-    // Gives the block back, and changes the words of `also` with it: its name, at least. They must
-    // be such that no other participant changes a payload and back; three at most. False: one has
-    // another payload than was seen, or what is there is damaged, and the block is still used.
+    // Frees the block, together with the changes in `also`: its name, at least; at most three
+    // words, of which no other participant changes a payload and changes it back. False: one of
+    // them has another payload than was seen, or the words are damaged, and the block is still
+    // used.
     bool free(HeapBlock block, WordPlan also) noexcept;
-    // Makes a used block longer or shorter where it is. Its owner alone may call.
+    // Makes a used block longer or shorter in place. Only its owner may call.
     Fit resize(HeapBlock& block, std::uint64_t bytes) noexcept;
 
-    // The payload of a name, and back. 0 names nothing.
+    // Conversion between blocks and their names. 0 names nothing.
     static constexpr std::uint64_t name_of(HeapBlock block) noexcept {
         return std::uint64_t{block.first} + 1;
     }
-    // The block that a name names; of no length if it names none.
+    // The block that a name names; length 0 if it names none.
     [[nodiscard]] HeapBlock block_named(std::uint64_t payload) const noexcept;
-    // The same, for people: changes nothing.
+    // The same for display: changes nothing.
     [[nodiscard]] HeapBlock block_peeked(std::uint64_t payload) const noexcept;
     [[nodiscard]] std::uint64_t offset(HeapBlock block) const noexcept {
         return block.first * geometry_.granule_bytes;
@@ -104,10 +107,11 @@ public:
     }
     [[nodiscard]] const HeapGeometry& geometry() const noexcept { return geometry_; }
 
-    // Gives the memory of free chunks back to the system, all but `keep_bytes`; what it gave back.
+    // Gives the memory of free chunks back to the system, all but `keep_bytes`; returns how many
+    // bytes.
     std::uint64_t trim(unsigned self, std::uint64_t keep_bytes) noexcept;
-    // After a death, and before a successor changes anything: blocks that were being trimmed, and
-    // hints that were not written down.
+    // After a death, and before a successor changes anything: frees blocks that were being trimmed,
+    // and writes hints that were noted and not written.
     void reap(unsigned dead) noexcept;
     void restore_hints() noexcept;
     [[nodiscard]] HeapUse use() const noexcept;  // looks at every granule; for people
@@ -119,11 +123,11 @@ private:
         std::uint32_t first = 0;
         std::uint32_t length = 0;
         unsigned owner = 0;
-        std::uint64_t seen = 0;  // its first word, when it was looked at
+        std::uint64_t seen = 0;  // its first word, as it was read
     };
     static constexpr std::uint32_t kNowhere = ~std::uint32_t{0};
     static constexpr unsigned kNamed =
-        0x3FF;  // owner of a block that an entry names; no participant
+        0x3FF;  // owner of a block that an entry names; not a participant
 
     // Payload of a granule's word, from the lowest bit: state 2, owner 10, length 28.
     [[nodiscard]] static Piece decode(std::uint64_t value, std::uint32_t granule) noexcept {
@@ -151,7 +155,7 @@ private:
 
     struct Wanted {
         std::uint32_t length = 0;
-        std::uint32_t step = 1;  // granules between places that are aligned
+        std::uint32_t step = 1;  // granules between aligned places
         std::uint32_t phase = 0;
     };
     static constexpr Wanted kEverything{~std::uint32_t{0}, 1, 0};  // fits nowhere
@@ -176,7 +180,7 @@ private:
 
     HeapGeometry geometry_;
     Word* granules_ = nullptr;
-    std::atomic<std::uint64_t>* reserved_ = nullptr;  // a bit for each chunk
+    std::atomic<std::uint64_t>* reserved_ = nullptr;  // one bit for each chunk
     FreeMap map_;
     MultiWord* words_ = nullptr;
     os::SharedFile* file_ = nullptr;

@@ -1,4 +1,4 @@
-// Time since a moment noted in shared memory, for display. A damaged note must not become
+// Time since a moment stored in shared memory, for display. A damaged value must not cause
 // undefined arithmetic.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace penstock::detail {
 
-// Seconds since `then`, of the monotonic clock; within what that can have said.
+// Seconds since `then` on the monotonic clock, clamped to possible values.
 inline double seconds_since(std::int64_t then) noexcept {
     const std::int64_t now = os::monotonic_ns();
     return static_cast<double>(now - std::clamp<std::int64_t>(then, 0, now)) * 1e-9;

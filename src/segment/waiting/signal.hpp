@@ -2,78 +2,39 @@
 // An event count after D. Vyukov's, with an asymmetric fence so that a waker pays one load.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <utility>
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "os/futex.hpp"
+#include "os/processor.hpp"
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
+#include "segment/waiting/spin_budget.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
 enum class WaitEnd : std::uint8_t { Ready, Timeout, Cancelled, PeerGone };
-
-// How long spinning pays, learnt from how it went lately. One per handle; not thread-safe.
-class SpinBudget {
-public:
-    SpinBudget() noexcept;
-
-    [[nodiscard]] std::int64_t nanoseconds() const noexcept { return budget_; }
-    void won() noexcept {
-        budget_ = std::min(budget_ * 2, most_);
-        doubt_ = 0;
-    }
-    void lost() noexcept {
-        if (budget_ == most_) {
-            doubt_ = std::min(doubt_ + 1, kMaxDoubt);
-            refusals_ = 1U << doubt_;
-        }
-        budget_ = std::max(budget_ / 2, least_);
-    }
-    // It came after a sleep, and so soon that the longest spin would have met it. Without this, two
-    // sides that both went to sleep once would be too slow for each other's short spins for ever.
-    // But where both share one processor the peer runs only while we sleep, and the longest spin
-    // loses too: each such loss doubles the number of times that this is not believed.
-    void would_have_won(std::int64_t waited) noexcept {
-        if (waited >= 2 * most_) return;
-        if (refusals_ > 0) {
-            --refusals_;
-        } else {
-            budget_ = most_;
-        }
-    }
-
-private:
-    static constexpr std::int64_t kMax =
-        30'000;                                  // a wake-up costs about as much: never spin longer
-    static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
-    static constexpr unsigned kMaxDoubt = 10;
-    std::int64_t most_;
-    std::int64_t least_;
-    std::int64_t budget_;
-    unsigned doubt_ = 0;     // longest spins lost in a row
-    unsigned refusals_ = 0;  // of would_have_won(), still to come
-};
 
 // One SignalWord and the fence its segment agreed on. A value; any thread.
 class Signal {
 public:
     Signal() noexcept = default;
     Signal(layout::SignalWord& word, bool asymmetric) noexcept
-        : word_(&word.word), asymmetric_(asymmetric) {}
+        : signal_(&word), asymmetric_(asymmetric) {}
 
-    // After the change that waiters look for has been stored. No system call unless a
-    // waiter has announced itself. Orders that store before the look at the waiters.
+    // To be called after the store that waiters look for. Makes no system call unless a waiter has
+    // announced itself. Orders that store before the look at the waiters.
     void notify() noexcept {
         if (has_waiters()) wake();
     }
 
-    // The fence and the look of notify(), for wakers with a condition of their own.
+    // The first half of notify(), for wakers with a condition of their own.
     [[nodiscard]] bool has_waiters() noexcept {
         // pairs with: the heavy fence in announce()
         if (asymmetric_) {
@@ -81,27 +42,28 @@ public:
         } else {
             os::full_fence();
         }
-        if ((word_->load(std::memory_order_relaxed) & 1U) == 0) return false;
-        // What the waiter stored before it announced itself belongs to its announcement.
+        if ((load_relaxed(word()) & 1U) == 0) return false;
+        // Makes visible what the waiter stored before it announced itself.
         // pairs with: the fetch_or in announce()
         std::atomic_thread_fence(std::memory_order_acquire);
         return true;
     }
 
     void wake() noexcept {
-        std::uint32_t seen = word_->load(std::memory_order_relaxed);
-        while ((seen & 1U) != 0 &&
-               !word_->compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) {
+        store_relaxed(signal_->waker_processor, os::current_processor());
+        store_relaxed(signal_->woken_at, os::monotonic_ns());
+        std::uint32_t seen = load_relaxed(word());
+        while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 1)) {
         }
         PENSTOCK_CRASH_POINT("signal.wake.cleared");
-        os::futex_wake_all(*word_);
+        os::futex_wake_all(word());
         PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
-    // Says that a waiter is about to sleep; the condition must be looked at again after it.
-    // What it returns is what to sleep on. A waiter that dies here costs one needless wake-up.
+    // Announces a waiter that is about to sleep; the caller must check its condition again
+    // afterwards. Returns the word to sleep on. A waiter that dies here costs one needless wake-up.
     std::uint32_t announce() noexcept {
-        const std::uint32_t seen = word_->fetch_or(1U, std::memory_order_acq_rel) | 1U;
+        const std::uint32_t seen = fetch_or_acq_rel(word(), 1U) | 1U;
         PENSTOCK_CRASH_POINT("signal.announce.set");
         // pairs with: the light fence in has_waiters()
         if (asymmetric_) {
@@ -112,27 +74,41 @@ public:
         return seen;
     }
 
-    // True if the signal was not notified since announce() returned `seen`.
+    // True if no wake-up came since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
-        return word_->load(std::memory_order_acquire) == seen;
+        return load_acquire(word()) == seen;
     }
 
     os::Woken sleep(std::uint32_t seen, std::chrono::nanoseconds span) noexcept {
-        return os::futex_wait(*word_, seen, span);
+        return os::futex_wait(word(), seen, span);
+    }
+
+    // Of the last wake-up, for the calling waiter, which is awake now. Several wakers may have
+    // written it in turn, each half: good enough for a budget, which checks it.
+    [[nodiscard]] WakeUp last_wake_up() const noexcept {
+        return {
+            .notified_at = load_relaxed(signal_->woken_at),
+            .awake_at = os::monotonic_ns(),
+            .is_same_processor = load_relaxed(signal_->waker_processor) == os::current_processor()};
     }
 
 private:
-    std::atomic<std::uint32_t>* word_ = nullptr;
+    [[nodiscard]] std::atomic<std::uint32_t>& word() const noexcept { return signal_->word; }
+
+    layout::SignalWord* signal_ = nullptr;
     bool asymmetric_ = false;
 };
 
 // Spins until ready() or until the budget is used up; true if ready.
 template <typename Ready>
 bool spin_until(SpinBudget& budget, Ready&& ready) {
+    std::int64_t now = os::monotonic_ns();
+    budget.began(now);
     const std::int64_t allowed = budget.nanoseconds();
     if (allowed == 0) return false;
     constexpr int kLooksPerClock = 16;
-    const std::int64_t end = os::monotonic_ns() + allowed;
+    constexpr std::int64_t kGap = 100'000;  // between two looks at the clock: another thread ran
+    const std::int64_t end = now + allowed;
     do {
         for (int look = 0; look < kLooksPerClock; ++look) {
             if (ready()) {
@@ -141,14 +117,26 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
             }
             os::spin_pause();
         }
-    } while (os::monotonic_ns() < end);
+        const std::int64_t before = std::exchange(now, os::monotonic_ns());
+        if (now - before > kGap) {
+            budget.preempted();
+            return false;
+        }
+    } while (now < end);
     budget.lost();
     return false;
 }
 
-// For a loop that looks again without having slept, because what it waited for seemed to be there
-// and was not: once is a lost race, but in damaged memory it may go on for ever.
-// Ready: it may look again.
+// After a sleep that ended the wait: what it teaches, and a processor of its own for the waiter
+// where both sides have got stuck on one.
+inline void learn_from_sleep(const Signal& signal, SpinBudget& budget) noexcept {
+    const WakeUp wake_up = signal.last_wake_up();
+    budget.slept(wake_up);
+    if (budget.wants_to_part(wake_up.awake_at)) budget.parted(wake_up.awake_at, os::step_aside());
+}
+
+// Whether a loop may look again (Ready) that has not slept, because its condition seemed to hold
+// and did not. Once, this is a lost race; in damaged memory it may go on for ever.
 inline WaitEnd end_of_wait(const Wait& wait) {
     if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
     if (wait.deadline.has_passed(Clock::now())) return WaitEnd::Timeout;
@@ -156,9 +144,9 @@ inline WaitEnd end_of_wait(const Wait& wait) {
     return WaitEnd::Ready;
 }
 
-// Waits until ready(); asks peer_gone() before the first sleep and at least every kSlice.
-// After PeerGone the caller decides whether a last look is due: a dead peer's last act may have
-// been to make it ready. `sleeps` counts the sleeps in the kernel.
+// Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice. After
+// PeerGone the caller decides on a last look: the peer may have made it ready just before it died.
+// `sleeps` counts sleeps in the kernel.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone) {
@@ -168,7 +156,6 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         return ready() ? WaitEnd::Ready : WaitEnd::Timeout;
     }
     if (spin_until(budget, ready)) return WaitEnd::Ready;
-    const std::int64_t asleep_since = os::monotonic_ns();
     constexpr unsigned kRoundsToAsk = 3;
     unsigned rounds = 0;
     std::uint32_t seen = signal.announce();
@@ -181,16 +168,16 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         ++sleeps;
         const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
         if (ready()) {
-            budget.would_have_won(os::monotonic_ns() - asleep_since);
+            learn_from_sleep(signal, budget);
             return WaitEnd::Ready;
         }
-        // Seldom without a signal: for Python the question takes the GIL. It is for signals that
-        // another thread has received.
+        // Rarely without a signal, because for Python the call takes the GIL; those calls are for
+        // signals that another thread has received.
         const bool asks = woken == os::Woken::BySignal || ++rounds % kRoundsToAsk == 0;
         if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
-        // An announcement that was not taken down stands: no second fence for it.
+        // An announcement that no waker has cleared still holds: no second fence.
         if (signal.is_standing(seen)) continue;
         seen = signal.announce();
         if (ready()) return WaitEnd::Ready;

@@ -7,8 +7,9 @@
 
 namespace penstock::detail {
 
-// The longest sleep without a look at the peers' lives, at Cancel and at signals: inside the
-// 100 ms in which a death must be noticed, and rare enough that a parked reader costs nothing.
+// The longest sleep without a check of the peers' liveness, of Cancel and of signals: within the
+// 100 ms in which a death must be noticed, and rare enough that a parked reader costs almost
+// nothing.
 inline constexpr std::chrono::milliseconds kSlice{80};
 
 // In nanoseconds, for loops that read the monotonic clock.
@@ -17,14 +18,14 @@ inline constexpr std::chrono::milliseconds kSlice{80};
 inline constexpr std::int64_t kJanitorPatience = 50'000'000;
 // For another process that joins or removes a segment: microseconds as well.
 inline constexpr std::int64_t kLifeCyclePatience = 200'000'000;
-// For a sign of life of the first in a waiting line; longer than a waiter that is well ever sleeps,
-// so that a busy machine seldom passes one.
+// For a sign of life of the first request in a waiting line; longer than any sleep of a running
+// waiter, so that a busy machine seldom passes one.
 inline constexpr std::int64_t kSilencePatience = 200'000'000;
-// For a producer between its claim of a slot and its publication: many times what filling a cell
-// takes; so much, and so much for every eight bytes of a cell.
+// For a producer between its claim of a slot and its publication: a constant, and an addition for
+// every eight bytes of a cell; together many times what filling a cell takes.
 inline constexpr std::int64_t kPublishPatience = 10'000;
 inline constexpr std::int64_t kPublishPatienceForEight = 20;
-// For environments that could complete a batch, before credit is given beyond the window.
+// For environments that could complete a batch, before credit beyond the window is given.
 inline constexpr std::int64_t kStuckPatience = 1'000'000'000;
 
 }  // namespace penstock::detail

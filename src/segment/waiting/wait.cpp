@@ -1,8 +1,7 @@
-// Deadlines and spin budgets: the parts of waiting that are not in a hot path.
+// Deadlines: the parts that are not in a hot path.
 #include "penstock/wait.hpp"
 
-#include "os/process.hpp"
-#include "segment/waiting/signal.hpp"
+#include <algorithm>
 
 namespace penstock {
 
@@ -20,12 +19,4 @@ std::chrono::nanoseconds Deadline::left(Clock::time_point now,
     return std::min<std::chrono::nanoseconds>(at_ - now, most);
 }
 
-namespace detail {
-
-SpinBudget::SpinBudget() noexcept
-    // With one processor the peer can't run while we spin: there is nothing to win.
-    : most_(os::usable_processors() > 1 ? kMax : 0), least_(most_ == 0 ? 0 : kMin),
-      budget_(most_ / 2) {}
-
-}  // namespace detail
 }  // namespace penstock

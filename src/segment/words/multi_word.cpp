@@ -1,18 +1,14 @@
-// The steps of a change. Each is one compare-and-swap that anybody may do in anybody's stead.
+// The steps of a change. Each is one compare-and-swap that the owner or any helper may make.
 #include "segment/words/multi_word.hpp"
 
 #include <algorithm>
 #include <utility>
 
 #include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 namespace {
-
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kSeqCst = std::memory_order_seq_cst;
 
 enum class State : std::uint64_t { Preparing = 0, Undecided = 1, Succeeded = 2, Failed = 3 };
 
@@ -52,14 +48,14 @@ constexpr bool is_about(std::uint64_t status, std::uint64_t reference) noexcept 
     return sequence_in(status) == (reference & kSequenceMask);
 }
 
-// A reference that nothing stands behind: only damage makes one; given up after so many looks.
+// Looks at a reference without a change behind it, which only damaged memory has, before giving up.
 constexpr unsigned kMaxFutile = 1000;
-// And changes of others that are finished for one look at a word.
+// Changes of other participants that one read of a word finishes at most.
 constexpr unsigned kMaxHelped = 100'000;
-// Changes helped inside one another. Every one is further on in the order of the words, unless they
-// are damaged; a change that is left here fails, and is planned again. It would have failed anyway:
-// the word where it is left holds another's reference, and gets a new value when that one goes. So
-// no helper that comes late can install a reference after the decision (models/words.pml, BOUND).
+// Nesting depth of helping. Each nested change is at a later word, unless the words are damaged; a
+// change that would exceed the depth fails, and is planned again. It would have failed anyway: the
+// word where it stops holds another change's reference, and gets a new value when that change ends.
+// So no late helper can install a reference after the decision (models/words.pml, BOUND).
 constexpr unsigned kDeepest = 64;
 
 }  // namespace
@@ -88,26 +84,26 @@ void MultiWord::attach(std::byte* control, std::uint64_t words, layout::WordOper
 
 unsigned MultiWord::participants() const noexcept {
     if (reach_ == nullptr) return participants_;
-    return static_cast<unsigned>(std::min<std::uint64_t>(participants_, reach_->load(kSeqCst)));
+    return static_cast<unsigned>(std::min<std::uint64_t>(participants_, load_seq_cst(*reach_)));
 }
 
 std::uint64_t MultiWord::read_helping(const Word& word) const noexcept {
     unsigned helped = 0;
     for (unsigned futile = 0; futile < kMaxFutile && helped < kMaxHelped; ++helped) {
-        const std::uint64_t seen = word.load(kSeqCst);
+        const std::uint64_t seen = load_seq_cst(word);
         if (!is_reference(seen)) return seen;
         help(seen, 0);
-        if (word.load(kAcquire) == seen) ++futile;
+        if (load_acquire(word) == seen) ++futile;
     }
     return kBroken;
 }
 
 std::uint64_t MultiWord::peek(const Word& word) const noexcept {
-    const std::uint64_t seen = word.load(kAcquire);
+    const std::uint64_t seen = load_acquire(word);
     if (!is_reference(seen)) return seen;
     Operation operation;
     if (!read_operation(seen, operation)) return kBroken;
-    const std::uint64_t status = operations_[participant_in(seen)].status.load(kAcquire);
+    const std::uint64_t status = load_acquire(operations_[participant_in(seen)].status);
     const bool succeeded = is_about(status, seen) && state_in(status) == State::Succeeded;
     for (unsigned at = 0; at < operation.size; ++at) {
         if (operation.steps[at].word != &word) continue;
@@ -117,12 +113,13 @@ std::uint64_t MultiWord::peek(const Word& word) const noexcept {
 }
 
 bool MultiWord::change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept {
-    // pairs with: the acquire in read(); the ownership that it gives or takes carries what was
-    // written under it.
-    return word.compare_exchange_strong(seen, successor(seen, payload), kSeqCst, kRelaxed);
+    // pairs with: the acquire in read(); the ownership that the word gives or takes carries what
+    // was written under it.
+    return cas_seq_cst(word, seen, successor(seen, payload));
 }
 
-// In one order for all participants: of two that meet, one is ahead, and helping goes in no circle.
+// One order for all participants: of two changes that meet, one is ahead, so helping never goes in
+// a circle.
 void MultiWord::put_in_order(Operation& operation) noexcept {
     for (unsigned end = 1; end < operation.size; ++end) {
         for (unsigned at = end; at > 0; --at) {
@@ -159,98 +156,99 @@ bool MultiWord::renew(WordPlan& plan) const noexcept {
 // pairs with: note_of(), by way of the change that follows: a thread that sees it sees the note.
 MultiWord::Note::Note(MultiWord& words, std::uint64_t what) noexcept
     : note_(words.operations_[words.self_].note), turn_(words.noted_) {
-    note_.store(what, kSeqCst);
+    store_seq_cst(note_, what);
 }
 
 // pairs with: note_of(): a thread that sees no note sees what was done after the change.
 MultiWord::Note::~Note() {
-    note_.store(0, kRelease);
+    store_release(note_, 0);
 }
 
 std::uint64_t MultiWord::note_of(unsigned participant) const noexcept {
-    return operations_[participant].note.load(kAcquire);
+    return load_acquire(operations_[participant].note);
 }
 
 void MultiWord::finish(unsigned dead) const noexcept {
-    const std::uint64_t status = operations_[dead].status.load(kAcquire);
-    if (state_in(status) == State::Preparing) return;  // no word refers to it
+    const std::uint64_t status = load_acquire(operations_[dead].status);
+    if (state_in(status) == State::Preparing) return;  // no word refers to the change
     help(reference_to(dead, sequence_in(status)), 0);
 }
 
-// Writes it down where others find it. Its words refer to none of ours: the change before is done.
+// Publishes the description. No word refers to this participant's previous change any more.
 std::uint64_t MultiWord::describe(const Operation& operation) noexcept {
     layout::WordOperation& place = operations_[self_];
-    // No wider than a reference can say: only damage makes one that is, and nothing would come
-    // true.
-    const std::uint64_t sequence = (sequence_in(place.status.load(kRelaxed)) + 1) & kSequenceMask;
-    // pairs with: the acquire loads in read_operation(): a thread that finds the change before over
-    // finds its words without it.
-    place.status.store(status_of(sequence, operation.size, State::Preparing), kRelease);
-    // pairs with: the acquire fence in read_operation(): a new word comes with a new status.
-    std::atomic_thread_fence(kRelease);
+    // Masked to the width of a reference; only a damaged status is wider, and then no change
+    // succeeds.
+    const std::uint64_t sequence = (sequence_in(load_relaxed(place.status)) + 1) & kSequenceMask;
+    // pairs with: the acquire loads in read_operation(): a thread that still sees the previous
+    // status sees the previous words.
+    store_release(place.status, status_of(sequence, operation.size, State::Preparing));
+    // pairs with: the acquire fence in read_operation(): a thread that sees a new word sees the new
+    // status.
+    std::atomic_thread_fence(std::memory_order_release);
     for (unsigned at = 0; at < operation.size; ++at) {
         const auto& step = operation.steps[at];
-        place.place[at].store(static_cast<std::uint64_t>(step.word - words_), kRelaxed);
-        place.expected[at].store(step.expected, kRelaxed);
-        place.desired[at].store(step.desired, kRelaxed);
+        store_relaxed(place.place[at], static_cast<std::uint64_t>(step.word - words_));
+        store_relaxed(place.expected[at], step.expected);
+        store_relaxed(place.desired[at], step.desired);
     }
     PENSTOCK_CRASH_POINT("words.change.described");
     // pairs with: the acquire load in read_operation(), by way of the reference in a word
-    place.status.store(status_of(sequence, operation.size, State::Undecided), kRelease);
+    store_release(place.status, status_of(sequence, operation.size, State::Undecided));
     return reference_to(self_, sequence);
 }
 
-// False: it is over, or nothing that could be.
+// False: the change is over, or the reference is damaged.
 bool MultiWord::read_operation(std::uint64_t reference, Operation& operation) const noexcept {
     const unsigned participant = participant_in(reference);
     if (participant >= participants_) return false;
     const layout::WordOperation& place = operations_[participant];
-    const std::uint64_t status = place.status.load(kAcquire);
+    const std::uint64_t status = load_acquire(place.status);
     if (!is_about(status, reference) || state_in(status) == State::Preparing) return false;
     operation.size = size_in(status);
     if (operation.size > layout::kMaxWords) return false;
     for (unsigned at = 0; at < operation.size; ++at) {
-        const std::uint64_t number = place.place[at].load(kRelaxed);
+        const std::uint64_t number = load_relaxed(place.place[at]);
         if (number >= count_) return false;
-        operation.steps[at] = {words_ + number, place.expected[at].load(kRelaxed),
-                               place.desired[at].load(kRelaxed)};
+        operation.steps[at] = {words_ + number, load_relaxed(place.expected[at]),
+                               load_relaxed(place.desired[at])};
     }
     // pairs with: the release fence in describe()
-    std::atomic_thread_fence(kAcquire);
-    return is_about(place.status.load(kAcquire), reference);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return is_about(load_acquire(place.status), reference);
 }
 
-// Afterwards no word holds the reference, unless it is damaged.
+// Afterwards no word holds the reference, unless memory is damaged.
 void MultiWord::help(std::uint64_t reference, unsigned depth) const noexcept {
     Operation operation;
     if (read_operation(reference, operation)) run(reference, operation, depth);
 }
 
 bool MultiWord::is_undecided(std::uint64_t reference) const noexcept {
-    const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);
+    const std::uint64_t status = load_acquire(operations_[participant_in(reference)].status);
     return is_about(status, reference) && state_in(status) == State::Undecided;
 }
 
-// The reference into one word. False: it holds something else, or the matter is decided.
-// Only while it is not decided is what stands in its way further on in the order of the words: a
-// helper that came late could go on to help one later change inside another for ever.
+// Installs the reference in one word. False: the word holds something else, or the change is
+// decided. Helps another change only while this one is undecided: only then is that change at a
+// later word; a late helper could otherwise nest without end.
 bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
                         unsigned depth) const noexcept {
-    // Each means that the word is not what is expected any more, which it never is again: so the
-    // change fails, and is planned again. More of them in a row than others can have done is
+    // Each round means that the word has lost the expected value, which never returns: so the
+    // change fails, and is planned again. More rounds than other participants can have caused are
     // damage.
     for (unsigned futile = 0; futile < kMaxFutile; ++futile) {
-        std::uint64_t seen = step.word->load(kAcquire);
+        std::uint64_t seen = load_acquire(*step.word);
         if (seen == reference) return true;
         if (is_reference(seen)) {
             if (depth == kDeepest || !is_undecided(reference)) return false;
             help(seen, depth + 1);
-            if (step.word->load(kAcquire) == seen) return false;
+            if (load_acquire(*step.word) == seen) return false;
             continue;
         }
         if (seen != step.expected || !is_undecided(reference)) return false;
         // pairs with: the loads in read(), which meet the reference and help, or come before it
-        if (step.word->compare_exchange_strong(seen, reference, kSeqCst, kRelaxed)) {
+        if (cas_seq_cst(*step.word, seen, reference)) {
             PENSTOCK_CRASH_POINT("words.change.installed");
             return true;
         }
@@ -260,16 +258,16 @@ bool MultiWord::install(std::uint64_t reference, const Operation::Step& step,
 
 void MultiWord::decide(std::uint64_t reference, bool succeeds) const noexcept {
     std::atomic<std::uint64_t>& status = operations_[participant_in(reference)].status;
-    std::uint64_t seen = status.load(kAcquire);
+    std::uint64_t seen = load_acquire(status);
     if (!is_about(seen, reference) || state_in(seen) != State::Undecided) return;
     const State state = succeeds ? State::Succeeded : State::Failed;
-    // A failure is a look at what another has decided. pairs with: the decision of that one
-    status.compare_exchange_strong(seen, status_of(sequence_in(seen), size_in(seen), state),
-                                   kSeqCst, kSeqCst);
+    // A failed exchange reads the decision of another participant.
+    // pairs with: that decision
+    cas_seq_cst(status, seen, status_of(sequence_in(seen), size_in(seen), state));
     PENSTOCK_CRASH_POINT("words.change.decided");
 }
 
-// By its owner or a helper. What it returns is for the owner: to a helper it may be over.
+// By the owner or a helper. The result is for the owner; for a helper the change may be over.
 bool MultiWord::run(std::uint64_t reference, const Operation& operation,
                     unsigned depth) const noexcept {
     bool succeeds = true;
@@ -277,19 +275,21 @@ bool MultiWord::run(std::uint64_t reference, const Operation& operation,
         succeeds = install(reference, operation.steps[at], depth);
     }
     decide(reference, succeeds);
-    const std::uint64_t status = operations_[participant_in(reference)].status.load(kAcquire);
-    if (!is_about(status, reference)) return false;  // its owner is done with it
+    const std::uint64_t status = load_acquire(operations_[participant_in(reference)].status);
+    if (!is_about(status, reference)) return false;  // the owner has finished it
     const bool succeeded = state_in(status) == State::Succeeded;
     for (unsigned at = 0; at < operation.size; ++at) {
         const Operation::Step& step = operation.steps[at];
-        // What goes back changes too: a helper that is late would put its reference there again.
+        // A restored payload gets a new generation too: otherwise a late helper could install its
+        // reference again.
         const std::uint64_t value =
             succeeded ? step.desired : successor(step.expected, payload_of(step.expected));
         std::uint64_t seen = reference;
-        // Also a failure is in the one order, behind the helper that has put the value there: what
-        // the owner looks at next, such as the holder bits of an entry, comes after the change.
+        // A failed exchange is sequentially consistent too, ordered after the helper's that put the
+        // value there: so the owner's next looks, such as at the holder bits of an entry, come
+        // after the change.
         // pairs with: the load in read(), of a reader that has set its bit before
-        step.word->compare_exchange_strong(seen, value, kSeqCst, kSeqCst);
+        cas_seq_cst(*step.word, seen, value);
         PENSTOCK_CRASH_POINT("words.change.replaced");
     }
     return succeeded;

@@ -1,12 +1,12 @@
 // Several words of shared memory changed at once, or none of them; lock-free.
 //
-// A participant describes its change in its own place, then puts a reference to that into each of
-// the words. A participant that meets a reference finishes the change first: so one that is stopped
-// or killed half-way leaves nothing half done. After T. Harris, K. Fraser and I. Pratt, "A
-// practical multi-word compare-and-swap operation" (DISC 2002), without its inner restricted double
-// compare: no value ever comes back to a word (its generation grows), so a late helper's
-// compare-and-swap fails. Descriptions are used again as in M. Arbel-Raviv and T. Brown, "Reuse,
-// don't recycle" (DISC 2017).
+// A participant describes its change in its own WordOperation, then installs a reference to that in
+// each of the words. A participant that meets a reference finishes the change first: so a stopped
+// or killed owner leaves nothing half done. After T. Harris, K. Fraser and I. Pratt, "A practical
+// multi-word compare-and-swap operation" (DISC 2002), without its inner restricted double compare:
+// no value ever returns to a word (its generation grows), so a late helper's compare-and-swap
+// fails. Descriptions are reused as in M. Arbel-Raviv and T. Brown, "Reuse, don't recycle" (DISC
+// 2017).
 #pragma once
 
 #include <array>
@@ -14,6 +14,7 @@
 #include <mutex>
 
 #include "segment/layout.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
 
@@ -25,24 +26,23 @@ constexpr std::uint64_t payload_of(std::uint64_t value) noexcept {
 constexpr std::uint64_t generation_of(std::uint64_t value) noexcept {
     return value >> layout::kPayloadBits & layout::kGenerationMask;
 }
-// What a word becomes that was `seen` and is to hold `payload`.
+// The next value of a word that held `seen`: its generation plus 1, with `payload`.
 constexpr std::uint64_t successor(std::uint64_t seen, std::uint64_t payload) noexcept {
     const std::uint64_t generation = (generation_of(seen) + 1) & layout::kGenerationMask;
     return generation << layout::kPayloadBits | (payload & layout::kPayloadMask);
 }
 
-// What is to be changed. Private to its planner.
+// Planned values of several words. Private to the caller that plans.
 class WordPlan {
 public:
-    // `word` holds `seen` and is to hold `payload`. Said again of the same word it replaces the
-    // payload. More than kMaxWords make a plan that never comes true.
+    // Plans that `word`, which holds `seen`, becomes `payload`. A second call for the same word
+    // replaces the payload. More than kMaxWords words make the plan broken.
     void set(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
     [[nodiscard]] unsigned size() const noexcept { return size_; }
-    // It never comes true, however often it is renewed: a word of it is damaged.
+    // The plan can never succeed, however often it is renewed: one of its words is damaged.
     [[nodiscard]] bool is_broken() const noexcept { return is_broken_; }
-    // That nothing has changed meanwhile: of two plans of which each was made of what the words
-    // held, one after the other. What did not fit together then was not just changing: it is
-    // damaged.
+    // Equality of two plans made one after the other from what the words held: nothing has changed
+    // meanwhile. An inconsistency that both show is therefore damage, and no change in progress.
     bool operator==(const WordPlan&) const noexcept = default;
 
 private:
@@ -58,45 +58,46 @@ private:
     bool is_broken_ = false;
 };
 
-// One participant's way to the words of a control block. Any thread; changes of several words by
-// one process take turns among its threads.
+// One participant's access to the words of a control block. Any thread; the threads of a process
+// take turns at multi-word changes.
 class MultiWord {
 public:
     MultiWord() noexcept = default;
     MultiWord(const MultiWord&) = delete;
     MultiWord& operator=(const MultiWord&) = delete;
 
-    // `control` has `words` words, and `operations` one for each of `participants`.
-    // Before anything else, and before a second thread.
+    // `control` has `words` words, and `operations` one for each of `participants`. Must be called
+    // first, by one thread.
     void attach(std::byte* control, std::uint64_t words, layout::WordOperation* operations,
                 unsigned participants, unsigned self) noexcept;
 
-    // Places from `reach` on were never taken: note_of() does not look there.
+    // Slots from `reach` on were never taken: note_of() does not look there.
     void limit(const std::atomic<std::uint64_t>& reach) noexcept { reach_ = &reach; }
 
-    // What the word holds, after finishing what was under way there. In one order with all changes
-    // of words, and with what else is sequentially consistent: if a participant sets a bit and then
-    // reads here that a word has not changed, the one that changes it later sees the bit.
+    // The word's value, after finishing any change in progress there. Sequentially consistent with
+    // all changes of words and other such operations: if a participant sets a bit and then reads
+    // here that a word has not changed, a participant that changes the word later sees the bit.
     // pairs with: the compare-and-swaps of change(), install() and run()
     [[nodiscard]] std::uint64_t read(const Word& word) const noexcept {
-        const std::uint64_t seen = word.load(std::memory_order_seq_cst);
+        const std::uint64_t seen = load_seq_cst(word);
         return (seen & layout::kWordMark) == 0 ? seen : read_helping(word);
     }
-    // What it holds, or will hold if what is under way succeeds now; changes nothing. For people.
+    // The value, or the value it will have if the change in progress succeeds; changes nothing. For
+    // display.
     [[nodiscard]] std::uint64_t peek(const Word& word) const noexcept;
-    // One word. False: it is not `seen` any more.
+    // Changes one word. False: it is not `seen` any more.
     static bool change(Word& word, std::uint64_t seen, std::uint64_t payload) noexcept;
-    // All of them. False: one was not what was seen, and nothing has changed.
+    // Changes all words of the plan. False: one had another value, and nothing has changed.
     bool change(const WordPlan& plan) noexcept;
-    // For a plan that did not come true: sees its words anew. False: one has another payload by
-    // now. A change that fails leaves payloads as they were, but not generations.
+    // Reads the words of a failed plan again. False: one has another payload by now. (A change that
+    // fails leaves payloads as they were, but not generations.)
     [[nodiscard]] bool renew(WordPlan& plan) const noexcept;
-    // Finishes what participant `dead` left. For its janitor and for its successor in the place,
-    // before it changes anything. Repeatable.
+    // Finishes the last change of participant `dead`. For its janitor, and for its successor in the
+    // slot before it changes anything. Repeatable.
     void finish(unsigned dead) const noexcept;
 
-    // What a participant is in the middle of beyond its words, for others to see to: set before a
-    // change, 0 again when what follows from it is done. A stop or a death leaves it as it is.
+    // Work that must follow a change, for other participants to finish: stored before the change,
+    // cleared when the work is done. A stop or a death leaves it in place.
     class [[nodiscard]] Note {
     public:
         Note(MultiWord& words, std::uint64_t what) noexcept;
@@ -111,7 +112,8 @@ public:
     [[nodiscard]] unsigned participants() const noexcept;
     [[nodiscard]] std::uint64_t note_of(unsigned participant) const noexcept;
 
-    // What read() returns of a word that refers to nothing: a payload that no state machine has.
+    // Result of read() for a reference without a change behind it: a payload that no state machine
+    // has.
     static constexpr std::uint64_t kBroken = layout::kPayloadMask;
 
 private:
@@ -143,7 +145,7 @@ private:
     unsigned self_ = 0;
     const std::atomic<std::uint64_t>* reach_ = nullptr;
     std::mutex mine_;   // one change at a time: there is one description
-    std::mutex noted_;  // and one note; taken before the other
+    std::mutex noted_;  // one note at a time; taken before mine_
 };
 
 }  // namespace penstock::detail

@@ -1,6 +1,5 @@
-// Reading values out of memory that another process may be changing: once, into a local, to be
-// checked there and used from there. A plain load may be done again by the compiler after the
-// check.
+// Reading memory that another process may be changing: each value once, into a local, to be checked
+// and used from there. The compiler could repeat a plain load after the check.
 #pragma once
 
 #include <array>
@@ -13,14 +12,14 @@
 
 namespace penstock::detail {
 
-// A word of memory that may be mapped read-only, as one atomic load: atomic_ref of const comes with
-// C++26 only. `from` is aligned to 8 bytes. Relaxed: the position that led here carries it over.
+// A word of memory that may be mapped read-only, as one atomic load (atomic_ref of const comes with
+// C++26 only). `from` is aligned to 8 bytes. Relaxed: ordered by the position that led here.
 inline std::uint64_t load_word(const std::byte* from) noexcept {
     return __atomic_load_n(reinterpret_cast<const std::uint64_t*>(from), __ATOMIC_RELAXED);
 }
 
-// A struct of whole words, each loaded once. `from` is aligned to 8 bytes. The words may be a
-// mixture of old and new: that is for the checks behind to survive.
+// A struct of whole words, each loaded once. `from` is aligned to 8 bytes. The result may mix old
+// and new words: later checks must cope with that.
 template <typename T>
 T load_words(const std::byte* from) noexcept {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(std::uint64_t) == 0);
@@ -31,8 +30,8 @@ T load_words(const std::byte* from) noexcept {
     return std::bit_cast<T>(words);
 }
 
-// The same of anything, wherever it lies; also the bytes of one value may be a mixture.
-// The fence keeps the compiler from going back to memory for a value that was checked already.
+// The same for any type at any address; even the bytes of one value may be mixed. The fence keeps
+// the compiler from reading again a value that was checked already.
 template <typename T>
 T read_once(const std::byte* from) noexcept {
     T value;

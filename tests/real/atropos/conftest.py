@@ -1,4 +1,4 @@
-"""The programs beside the tests are found by the tests, and by the children of both."""
+"""Puts the modules beside the tests on the path, for the tests and for children of both."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Environments as Atropos' documentation has them written, over the real BaseEnv."""
+"""Environments written as in Atropos' documentation, over the real BaseEnv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VOCABULARY = 512
 
 
 def save_tokenizer(folder: Path) -> str:
-    """A tokenizer that comes from no hub: token n is the word wn."""
+    """A tokenizer without a download: token n is the word wn."""
     words = {f"w{number}": number for number in range(VOCABULARY)}
     model = models.WordLevel(words, unk_token="w0")
     PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(folder)
@@ -38,13 +38,13 @@ def config_for(address: str, tokenizer: str, name: str, **fields: Any) -> BaseEn
         "total_steps": 100_000,
         "ensure_scores_are_not_same": False,
         "include_messages": False,
-        "min_items_sent_before_logging": 1_000_000,  # to no engine, which has no figures
+        "min_items_sent_before_logging": 1_000_000,  # the engine has no figures
     }
     return BaseEnvConfig(**{**settings, **fields})
 
 
 class _Counted(BaseEnv):
-    """Gives ``items`` items, and keeps what it sent."""
+    """Yields ``items`` items, and keeps what it sent."""
 
     def __init__(self, config: BaseEnvConfig, items: int, seconds: float = 0.0) -> None:
         super().__init__(config, ServerBaseline(), testing=True)
@@ -76,7 +76,7 @@ class _Counted(BaseEnv):
 
 
 class Single(_Counted):
-    """``collect_trajectory``: one sequence at a time, without what is optional."""
+    """``collect_trajectory``: one sequence at a time, without optional fields."""
 
     name = "single"
 
@@ -87,7 +87,7 @@ class Single(_Counted):
 
 
 class Grouped(_Counted):
-    """``collect_trajectories``: whole groups, with what an engine gives beside the tokens."""
+    """``collect_trajectories``: whole groups, with the fields that an engine adds to the tokens."""
 
     name = "grouped"
 

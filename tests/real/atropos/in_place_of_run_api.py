@@ -1,7 +1,6 @@
-"""A plugin of pytest: tests that start Atropos' server get Penstock's instead.
+"""A pytest plugin: tests that start Atropos' server get Penstock's instead.
 
-The tests have a port of their own in their text; requests for it go to the server that was started
-last.
+The tests have a fixed port in their text; requests for it go to the server that was started last.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from penstock.integrations.atropos.http.service import drop_left
 
 _THEIRS = "http://localhost:8000"
 _queues: list[str] = []
-_ours = "http://localhost:9"  # no server is there until one is started
+_ours = "http://localhost:9"  # no server until one is started
 _real_popen = subprocess.Popen
 _real_request = requests.Session.request
 
@@ -38,7 +37,7 @@ def _request(self: Any, method: str, url: str, **options: Any) -> Any:
 
 
 def pytest_unconfigure() -> None:
-    """What was not taken stays in a queue."""
+    """Discard groups that were not taken: a queue would keep them."""
     for queue in _queues:
         drop_left(queue)
 

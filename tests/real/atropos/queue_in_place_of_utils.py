@@ -1,7 +1,7 @@
-"""A plugin of pytest: what Atropos' functions choose from a list, a real queue is asked for.
+"""A pytest plugin: where Atropos' functions choose a batch from a list, a real queue is used.
 
-Its tests give groups as dicts; here each is put into a queue of trajectories by its environment,
-and a batch is asked for. Which groups came, their instance_id tells.
+The tests give groups as dicts; here each is put into a queue of trajectories by its environment,
+and a batch is requested. The instance_id tells which groups came.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _chosen(
 
 
 def _writer(config: dict[str, Any]) -> TrajectoryWriter:
-    """As ``penstock trajectories serve`` attaches an environment that registers."""
+    """Attach an environment as ``penstock trajectories serve`` does at its registration."""
     return TrajectoryWriter(
         _queue,
         instance="",
@@ -84,13 +84,13 @@ def _writer(config: dict[str, Any]) -> TrajectoryWriter:
 
 
 def pytest_itemcollected(item: Any) -> None:
-    """Of the 10,000 random queues of one test as many as take some seconds: each group is put."""
+    """Reduce the 10,000 random queues of one test to a few seconds' worth: each group is put."""
     if item.module.__name__.endswith("test_heterogeneous_batching"):
         item.module.range = lambda count: range(min(count, _TURNS))
 
 
 def pytest_configure() -> None:
-    """Before the tests are imported, which take the functions by name."""
+    """Before the import of the tests, which bind the functions by name."""
     for one in (
         find_groups_summing_to_target,
         grab_exact_from_heterogeneous_queue,

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 import requests
 
-WITHIN = 60.0  # seconds, for anything
+WITHIN = 60.0  # seconds, a bound for everything
 PENSTOCK = [sys.executable, "-m", "penstock.cli.main", "trajectories", "serve"]
 
 
 def penstock_command(queue: str) -> list[str]:
-    """What takes the place of ``run-api``, on a free port that its first line on stderr names."""
+    """The replacement of ``run-api``, on a free port that its first line on stderr names."""
     return [*PENSTOCK, "--queue", queue, "--fresh", "--host", "localhost", "--port", "0"]
 
 
@@ -30,7 +30,7 @@ def address_in(line: str) -> str:
 
 @contextlib.contextmanager
 def penstock_server(queue: str | None = None) -> Iterator[str]:
-    """The address of ``penstock trajectories serve``."""
+    """Run ``penstock trajectories serve``; its address."""
     command = penstock_command(queue or f"atropos-{uuid.uuid4().hex[:8]}")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -44,7 +44,7 @@ def penstock_server(queue: str | None = None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def atropos_server() -> Iterator[str]:
-    """The address of ``run-api``, which says nothing of when it is there."""
+    """Run ``run-api``, which does not report when it is ready; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "atroposlib.cli.run_api", "--host", "127.0.0.1"]
@@ -70,7 +70,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def register(address: str, batch_size: int, max_token_len: int = 0, **fields: object) -> None:
-    """As a trainer does."""
+    """Register as a trainer does."""
     body = {
         "wandb_group": "g",
         "wandb_project": "p",

@@ -1,14 +1,14 @@
-"""Which part of the batches each environment gets, at Atropos' own server and at Penstock's.
+"""Each environment's share of the batches, from Atropos' own server and from Penstock's.
 
     python tests/real/atropos/shares.py [--batches 90] [--sizes 16 2] [--minimum 0.5]
 
-Both servers run at once, each with the same two real environments, of groups of 16 and of 2, and a
-trainer that asks for a batch of 64. ``--minimum`` is the ``min_batch_allocation`` of the one with
-the small groups.
+Both servers run at once, each with the same two real environments, with groups of 16 and of 2, and
+a trainer that requests batches of 64. ``--minimum`` is the ``min_batch_allocation`` of the
+environment with the small groups.
 
-A batch has 2, 3 or 4 of the large groups, so the part of one batch says little: of 23 batches the
-mean has a standard error of 3 points, of 95 it has 2. Hence environments and trainer go five times
-as fast as in a training: the trainer asks each fifth of a second, and a sequence takes 60 ms.
+A batch has 2, 3 or 4 of the large groups, so the share in one batch says little: the mean of 23
+batches has a standard error of 3 points, of 95 it has 2. Hence environments and trainer run five
+times as fast as in training: the trainer asks each fifth of a second, and a sequence takes 60 ms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> Any:
 
 
 async def _train(address: str, batches: int) -> Counter[int]:
-    """Sequences that came, by the size of their group."""
+    """Received sequences, by the size of their group."""
     came: Counter[int] = Counter()
     end = asyncio.get_running_loop().time() + PATIENCE
     async with aiohttp.ClientSession() as session:
@@ -52,7 +52,7 @@ async def _train(address: str, batches: int) -> Counter[int]:
 
 @dataclass(frozen=True)
 class Setting:
-    """Sequences of the environments' groups, and what the one with the small groups insists on."""
+    """The sizes of the environments' groups, and the minimum share of the small ones."""
 
     sizes: tuple[int, ...] = (16, 2)
     minimum: float | None = None
@@ -93,7 +93,7 @@ async def _all(
 
 
 def measure(batches: int, setting: Setting) -> list[tuple[float, int]]:
-    """The large one's part and the number of batches, of Atropos' server and of Penstock's."""
+    """The large groups' share and the number of batches, for Atropos' server and for Penstock's."""
     with (
         tempfile.TemporaryDirectory() as folder,
         atropos_server() as theirs,

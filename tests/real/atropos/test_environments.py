@@ -1,4 +1,4 @@
-"""A real environment and the real example trainer: every group arrives, and equal."""
+"""A real environment and the real example trainer: every group arrives unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIELDS = (
 
 
 class Trainer(threading.Thread):
-    """example_trainer's own register_trainer() and get_data(), until all groups have come."""
+    """example_trainer's own register_trainer() and get_data(), until all groups have arrived."""
 
     def __init__(self, address: str, has_logprobs: bool, folder: Path) -> None:
         super().__init__(daemon=True)

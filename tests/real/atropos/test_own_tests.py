@@ -1,4 +1,4 @@
-"""Atropos' own tests, with Penstock in the place of what they test. Their assertions are theirs."""
+"""Atropos' own tests, run on Penstock's replacements. Their assertions are unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UTILS = ("test_heterogeneous_packing", "test_heterogeneous_batching", "test_min_
 
 
 def run(plugin: str, modules: list[str], report: Path) -> dict[str, str]:
-    """The outcome of each test: "passed", or what it said."""
+    """The outcome of each test: "passed", or its error."""
     here = str(Path(__file__).parent)
     options = ["-p", plugin, "-p", "no:cacheprovider", f"--junitxml={report}", "--pyargs"]
     subprocess.run(
@@ -50,7 +50,7 @@ def test_the_server_passes_the_tests_of_atropos_server(tmp_path: Path) -> None:
 
 @in_full_tier
 def test_a_queue_makes_the_batches_of_atropos_functions(tmp_path: Path) -> None:
-    """But for one: test_heterogeneous_envs wants no batch where there is a right one, as is shown
+    """All but one: test_heterogeneous_envs expects no batch where a correct one exists, as shown
     below."""
     modules = [f"atroposlib.tests.test_utils.{one}" for one in UTILS]
     outcomes = run("queue_in_place_of_utils", modules, tmp_path / "report.xml")

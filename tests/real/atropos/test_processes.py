@@ -1,4 +1,4 @@
-"""Environments, workers and trainers as programs of their own; some are killed, some stopped."""
+"""Environments, workers and trainers in their own processes; some are killed, some stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _spawn = multiprocessing.get_context("spawn")
 _fork = multiprocessing.get_context("fork")
 install()
 
-# --- the ring, as the programs that came with it use it -------------------------------------------
+# --- the ring, used by the programs that came with it --------------------------------------------
 
 
 @pytest.fixture
@@ -90,11 +90,11 @@ def test_one_worker_with_a_launchers_numbers(ring: ZeroCopySHMBuffer) -> None:
 # --- environments -------------------------------------------------------------------------------
 
 BATCH, GROUP_SIZE, ITEMS = 8, 4, 16
-_FOREVER = 100_000  # its groups' numbers are larger than all of the other's
+_FOREVER = 100_000  # its numbers are above all of the other's
 
 
 class Trainer(threading.Thread):
-    """Polls until it is told to stop; what came is in ``groups`` of all trainers together."""
+    """Polls until it is told to stop; received groups are in ``groups``, shared by all trainers."""
 
     def __init__(self, groups: queue.Queue[dict[str, Any]], stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -139,7 +139,7 @@ class FromQueue(Trainer):
 
 
 def _environment(address: str, tokenizer: str, transport: str, items: int) -> None:
-    """As a program of its own, which ends when all its groups were sent."""
+    """An environment in its own process, which ends when all its groups are sent."""
 
     async def run() -> None:
         config = config_for(
@@ -157,7 +157,7 @@ def _environment(address: str, tokenizer: str, transport: str, items: int) -> No
 
 
 def _number_of(group: dict[str, Any]) -> int:
-    """Of its item. The group is whole, and as its environment makes them."""
+    """The number of its item. The group must be whole, and as its environment makes it."""
     number = int(group["scores"][0])
     assert group["scores"] == [number + 0.25 * at for at in range(GROUP_SIZE)]
     dice = random.Random(number)
@@ -168,14 +168,14 @@ def _number_of(group: dict[str, Any]) -> int:
     return number
 
 
-def test_what_living_environments_send_comes_once_whoever_dies_or_stops(tmp_path: Path) -> None:
+def test_groups_of_live_environments_come_once_despite_deaths_and_stops(tmp_path: Path) -> None:
     tokenizer = save_tokenizer(tmp_path / "tokenizer")
     name = f"atropos-{uuid.uuid4().hex[:8]}"
     came: queue.Queue[dict[str, Any]] = queue.Queue()
     stop = threading.Event()
     with penstock_server(name) as address, contextlib.ExitStack() as stack:
         register(address, BATCH)
-        # Forked, and before there are threads: they have imported what takes longest.
+        # Forked before there are threads: the children have the slowest imports already.
         lives, dies = (
             _fork.Process(target=_environment, args=(address, tokenizer, transport, items))
             for transport, items in (("http", ITEMS), ("shm", _FOREVER))
@@ -208,7 +208,7 @@ def test_what_living_environments_send_comes_once_whoever_dies_or_stops(tmp_path
                     numbers.append(_number_of(group))
                 continue
             assert lives.exitcode in (None, 0)
-            if lives.exitcode == 0:  # one group may wait for another one
+            if lives.exitcode == 0:  # one group may wait for another
                 filler = {"tokens": [[1]] * 4, "masks": [[1]] * 4, "scores": [0.0] * 4}
                 requests.post(f"{address}/scored_data", json=filler, timeout=WITHIN)
         stop.set()
@@ -219,5 +219,5 @@ def test_what_living_environments_send_comes_once_whoever_dies_or_stops(tmp_path
 
 
 def _count_of(numbers: list[int]) -> int:
-    """How many of the living environment's came."""
+    """The number of groups of the surviving environment."""
     return sum(number < ITEMS for number in numbers)

@@ -1,4 +1,4 @@
-"""Environments of large and of small groups get what they get from Atropos' own server."""
+"""Environments with large and small groups get the same shares as from Atropos' own server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the servers tell environments of the queue, after the same requests to both."""
+"""The queue's state as both servers report it to environments, after the same requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = (16, 2)
 
 
 class Peer:
-    """A trainer and two environments of one server, by their requests."""
+    """A trainer and two environments of one server, as requests."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -40,25 +40,25 @@ class Peer:
         return answer.json()
 
     def put(self, env_id: int) -> None:
-        """One group of the environment's."""
+        """Post a group of the environment."""
         rows = [[1, 2]] * SIZES[env_id]
         body = {"tokens": rows, "masks": rows, "scores": [0.0] * len(rows), "env_id": env_id}
         self._ask("POST", "/scored_data", body)
 
     def batch(self) -> int:
-        """Sequences that came."""
+        """The number of sequences received."""
         return sum(len(group["tokens"]) for group in self._ask("GET", "/batch")["batch"] or [])
 
     def waiting(self) -> int:
-        """Sequences, as the environments are told of their own."""
+        """The waiting sequences, as reported to the environments."""
         answers = [self._ask("GET", "/status-env", {"env_id": env}) for env in range(len(SIZES))]
         told = zip(SIZES, answers, strict=True)
         return sum(size * int(answer["self_queue_size"]) for size, answer in told)
 
 
 @in_full_tier
-def test_environments_are_told_of_as_much_as_by_atropos_server() -> None:
-    """But for which groups are in the batches, and so in the rest: less than a large one."""
+def test_environments_are_told_as_much_as_by_atropos_server() -> None:
+    """Except for which groups are in the batches, and so in the rest: less than a large one."""
     dice = random.Random(1)
     batches = 0
     with atropos_server() as theirs, penstock_server() as ours:

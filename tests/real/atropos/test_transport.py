@@ -39,7 +39,7 @@ FIELDS = (
 
 
 def configured(*arguments: Any, **fields: Any) -> Any:
-    """Logs nothing: the inference server for tests has no metrics."""
+    """Without logging: the inference server for tests has no metrics."""
     return config_for(*arguments, min_items_sent_before_logging=1_000_000, **fields)
 
 
@@ -94,7 +94,7 @@ def run_all(trains: Trainer, *environments: Any) -> None:
 
 
 def leave(environment: Any) -> None:
-    """As at the end of its process."""
+    """Leave as at the end of the environment's process."""
     if environment._penstock_transport is not None:
         environment._penstock_transport.close()
 
@@ -154,7 +154,7 @@ def test_without_a_server(tmp_path: Path, tokenizer: str, queue: str) -> None:
     check_all_came(trains, *environments)
 
 
-def test_no_server_that_names_a_queue_is_said_in_words(tokenizer: str, queue: str) -> None:
+def test_a_missing_server_or_queue_name_is_reported(tokenizer: str, queue: str) -> None:
     with penstock_server() as address:
         environment = Single(configured(address, tokenizer, "early", transport="shm"), 1)
         group = asyncio.run(environment.collect_trajectories({"number": 1}))[0]
@@ -207,7 +207,7 @@ def test_configs_of_before_and_after_have_the_fields() -> None:
     assert Later(transport="Shm").transport is base.TransportType.SHM
     with pytest.raises(ValueError, match="transport"):
         Later(transport="tcp")
-    atropos.install()  # the second time
+    atropos.install()  # a second time
     assert json.loads(Later(transport="shm", mine=2).model_dump_json())["transport"] == "shm"
 
 

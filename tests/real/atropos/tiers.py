@@ -1,4 +1,4 @@
-"""What takes longest is left to the full tier."""
+"""The slowest tests are left to the full tier."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Atropos' example trainer, as the tests register it."""
+"""Registers Atropos' example trainer for the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from example_trainer.config import TrainingConfig
 
 
 def register_example(address: str, batch_size: int, folder: Path) -> None:
-    # By the module: install() may have put its own there.
+    # Through the module: install() may have replaced the function.
     example_trainer.api.register_trainer(
         TrainingConfig(
             model_name="none",

@@ -1,4 +1,4 @@
-"""Programs beside the tests, which start at once: no atroposlib is imported here."""
+"""Programs beside the tests that start quickly: atroposlib is not imported here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZE, ENTRY = 256, 4096  # of the ring
 
 
 def row_of(worker: int, number: int) -> list[int]:
-    """Torn or mixed, it would be no such row."""
+    """A row that would differ if it were torn or mixed."""
     length = random.Random(worker * ROWS + number).choice([1, 64, 512, ENTRY])
     return [worker * ROWS + number] * length
 
@@ -53,7 +53,7 @@ def work(name: str, worker: int, barrier: Any) -> None:
 
 
 def stress(name: str, rows: int) -> None:
-    ring = ZeroCopySHMBuffer(name, size=640, entry_size=512)  # as a launcher has it
+    ring = ZeroCopySHMBuffer(name, size=640, entry_size=512)  # as a launcher does
     for number in range(rows):
         tokens = [number] * 512
         while not ring.write_trajectory(tokens, 1.0, instance_id="stress", rep_id=number):
@@ -62,7 +62,7 @@ def stress(name: str, rows: int) -> None:
 
 
 def _half_a_post(address: str) -> socket.socket:
-    """A connection on which a group was half sent."""
+    """A connection on which half of a group was sent."""
     body = json.dumps({"tokens": [[1] * 4096], "masks": [[1] * 4096], "scores": [1.0]}).encode()
     at = urlsplit(address)
     connection = socket.create_connection((at.hostname, at.port), _WITHIN)

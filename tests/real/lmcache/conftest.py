@@ -1,4 +1,4 @@
-"""What these tests share. Helpers are found by their names, also in processes that tests start."""
+"""Common fixtures. Helper modules are found by name, also in processes that tests start."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from l2_servers import import_all
 
-os.environ["DO_NOT_TRACK"] = "1"  # servers tell their makers nothing of being tested
+os.environ["DO_NOT_TRACK"] = "1"  # no telemetry of tests
 
 
 @pytest.fixture(scope="session")
 def all_imported() -> None:
-    """Before the first peer or server: all are forked from one process, which imports lmcache. It
-    takes minutes the first time on a busy machine, so the limit of a test allows for it."""
+    """Before the first peer or server: all are forked from one process, which imports lmcache. That
+    takes minutes the first time on a busy machine, so the timeout of a test allows for it."""
     import_all()
 
 
 @pytest.fixture
 def server(name: str) -> Iterator[object]:
-    """`penstock lmcache serve` with room for a few chunks; it leaves nothing."""
+    """`penstock lmcache serve` with room for a few chunks, removed afterwards."""
     from server_workers import CHUNK, Server
 
     with Server(name, "--capacity", "4MiB", "--chunk-tokens", str(CHUNK)) as started:

@@ -1,5 +1,5 @@
-"""An L2 adapter called as LMCache's controllers call it, in this process or in a peer's: a task is
-submitted, its descriptor is waited for, its outcome is asked for."""
+"""An L2 adapter called as by LMCache's controllers, in this process or in a peer: submit a task,
+wait for its descriptor, ask for its outcome."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Calls:
         return bool(result.is_successful())
 
     def look_up(self, *keys: ObjectKey) -> list[bool]:
-        """What is found is locked."""
+        """Look up keys; those found are locked."""
         own = self.adapter
         task = own.submit_lookup_and_lock_task(list(keys), {})
         found = _outcome(
@@ -90,7 +90,7 @@ class Calls:
         self.close()
 
 
-# What peers can be told to "do".
+# Functions for a peer's "do".
 
 
 def open_tier(objects: dict[str, Any], **params: Any) -> None:

@@ -1,6 +1,6 @@
-"""A pytest plugin for LMCache's own tests: what they test is replaced by Penstock's L2 adapters.
+"""A pytest plugin for LMCache's own tests: Penstock's L2 adapters replace the tested ones.
 
-The assertions stay as they are. Each adapter gets a store of its own, which is gone with it.
+The assertions are unchanged. Each adapter gets a store of its own, removed with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from penstock.integrations.lmcache.l2 import PenstockL2Adapter, PenstockL2Adapte
 from penstock.integrations.lmcache.l2_keys import key_text
 from penstock.integrations.lmcache.native import PenstockConnector
 
-SMALLEST = 64 << 10  # no store is smaller
+SMALLEST = 64 << 10  # the smallest store
 _numbers = itertools.count()
 
 
@@ -37,8 +37,8 @@ def _remove(name: str) -> None:
 
 
 class MockL2Adapter(PenstockL2Adapter):
-    """Of a config that the mock adapter and the example plugin have, with what tests ask of the
-    mock beside the contract: a bandwidth, and what is in the store. Its status gives its name."""
+    """For configs of the mock adapter and the example plugin, with the extras that tests expect of
+    the mock: a bandwidth, and a view of the store. Its status has its name."""
 
     def __init__(self, config: Any, l1_memory_desc: Any = None) -> None:
         size = config["max_size_gb"] if isinstance(config, dict) else config.max_size_gb
@@ -79,7 +79,7 @@ class MockL2Adapter(PenstockL2Adapter):
         return found
 
     def debug_get_locked_key_count(self) -> int:
-        """0 before the caller of the look-up knows of it: tests rely on that."""
+        """0 before the caller of the look-up learns of the lock: tests rely on that."""
         return 0 if self._untaken else self._store.stats().in_use
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class MockL2Adapter(PenstockL2Adapter):
 
 
 def _leave_room(store: Store, nbytes: int) -> None:
-    """What is kept is never evicted."""
+    """Leave `nbytes` of room beside a retained object, which is never evicted."""
     store.put_bytes("ballast", bytes(SMALLEST - nbytes - 1024))
     store.retain("ballast")
 
@@ -117,7 +117,7 @@ class ConnectorInPlace(PenstockConnector):
 
 
 mock_l2_adapter.MockL2Adapter = MockL2Adapter
-# Tests of the controllers ask for an accelerator, and run on what there is.
+# Tests of the controllers require an accelerator, and run on the CPU.
 lmcache.torch_dev.is_available = lambda: True
 
 example = types.ModuleType("lmc_external_l2_adapter")
@@ -127,7 +127,7 @@ sys.modules["lmc_external_l2_adapter"] = example
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The connector is written in the file that tests it."""
+    """The connector is defined in the file that tests it."""
     for item in items:
         module = getattr(item, "module", None)
         if hasattr(module, "MockNativeConnector"):

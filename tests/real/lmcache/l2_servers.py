@@ -1,5 +1,5 @@
-"""`lmcache server` with an L2 adapter of Penstock's, in a process of its own; and LMCache's worker
-classes. Servers are forked from a process that has imported lmcache: that takes seconds.
+"""`lmcache server` with an L2 adapter of Penstock, in its own process; and LMCache's worker
+classes. Servers are forked from a process that has imported lmcache, which takes seconds.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MODEL = "model"
 CHUNK = 16  # tokens
 BLOCK = 4  # tokens
 BLOCKS = CHUNK // BLOCK
-WITHIN = 100.0  # seconds, for anything
+WITHIN = 100.0  # seconds, a bound for everything
 
 
 def _modules_of(package: str, pattern: str) -> list[str]:
-    """By their files: to ask the package would import it here."""
+    """By their files: importing the package here is to be avoided."""
     top = importlib.util.find_spec(package.partition(".")[0])
     assert top is not None
     assert top.submodule_search_locations
@@ -36,7 +36,7 @@ def _modules_of(package: str, pattern: str) -> list[str]:
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
-# LMCache's command line imports all of both packages, for its help.
+# LMCache's command line imports all of both packages for its help.
 IMPORTS = [
     *_modules_of("lmcache.cli.commands", "*"),
     *_modules_of("lmcache.v1.distributed.l2_adapters", "*_l2_adapter.py"),
@@ -66,8 +66,9 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 def import_all() -> None:
-    """What servers are forked from, before anything is timed: seconds, and minutes the first time
-    on a busy machine, when nothing is compiled. The last to say what is imported decides it."""
+    """Imported in the process from which servers are forked, before anything is timed: seconds, and
+    minutes the first time on a busy machine, without compiled modules. The last call decides what
+    is imported."""
     _CONTEXT.set_forkserver_preload(IMPORTS)
     process = _CONTEXT.Process(target=int)
     process.start()
@@ -83,7 +84,7 @@ def _free_port() -> int:
 
 
 class Server:
-    """`lmcache server`, as its own command line starts it."""
+    """`lmcache server`, started as by its own command line."""
 
     def __init__(self, adapter: str, log: Path, **params: Any) -> None:
         spec = {**ADAPTERS[adapter], "adapter_params": {"capacity": "16MiB", **params}}
@@ -103,12 +104,12 @@ class Server:
         self._process.join(WITHIN)
 
     def end(self) -> int | None:
-        """In good order: what it ended with, and None if it has not."""
+        """End it in good order; its exit code, or None if it has not ended."""
         self._process.terminate()
         return self.wait()
 
     def wait(self) -> int | None:
-        """Until it ends by itself: what it ended with, and None if it has not."""
+        """Wait for its end; its exit code, or None if it has not ended."""
         self._process.join(WITHIN)
         return self._process.exitcode
 
@@ -130,7 +131,7 @@ def _run(command: list[str], log: str) -> None:
 
 
 class Worker:
-    """In this process: LMCache's worker classes over one paged cache of torch tensors."""
+    """LMCache's worker classes in this process, over one paged cache of torch tensors."""
 
     def __init__(self, server: Server, seed: int) -> None:
         from lmcache.v1.multiprocess.transfer_context import create_transfer_context
@@ -167,7 +168,7 @@ class Worker:
         return bool(future.result(timeout=WITHIN))
 
     def lookup(self, tokens: list[int], request: str) -> int | None:
-        """Chunks that can be retrieved; None while they are being loaded."""
+        """The number of chunks that can be retrieved; None while they are being loaded."""
         found = self._client.query_prefetch_status(request).result(timeout=WITHIN)
         return None if found is None else int(found)
 
@@ -191,7 +192,7 @@ class Worker:
             cache.zero_()
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):  # of a server that was killed
+        with contextlib.suppress(Exception):  # the server was killed
             self._context.close()
         with contextlib.suppress(Exception):
             self._client.close()

@@ -1,8 +1,8 @@
-"""A pytest plugin for LMCache's own tests of its server: Penstock's is in its place.
+"""A pytest plugin for LMCache's own tests of its server, run on Penstock's.
 
-The assertions stay as they are. `in_place()` makes a copy of a test file in which the lines that
-start LMCache's server, or ask for CUDA, are others; the rest is what its modules are replaced by
-when a test imports them.
+The assertions are unchanged. `in_place()` copies a test file and replaces the lines that start
+LMCache's server or require CUDA; the rest of this file replaces LMCache's modules when a test
+imports them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ HOST = "127.0.0.1"
 WITHIN = 120.0  # seconds, for a server to start
 _numbers = itertools.count()
 
-# What is replaced in test_cache_server.py: caches lie in shared memory in the place of CUDA's, and
-# are smaller, and the server is ours.
+# Replacements in test_cache_server.py: caches are smaller and lie in shared memory instead of
+# CUDA's, and the server is ours.
 REPLACED = {
     'if not (torch_dev.is_available() and torch_device_type == "cuda"):': "if False:",
     "from lmcache.v1.platform.devices.cuda.ipc_wrapper import CudaIPCWrapper": (
@@ -42,7 +42,7 @@ REPLACED = {
     "num_heads: int = 8,": "num_heads: int = 2,",
     "head_size: int = 128,": "head_size: int = 16,",
     "(2, num_pages, page_size, num_heads, head_size)": (
-        "(2, num_pages, num_heads, page_size, head_size)"  # as vLLM has it on the CPU
+        "(2, num_pages, num_heads, page_size, head_size)"  # vLLM's layout on the CPU
     ),
     "    time.sleep(2)\n": "    server_in_place.wait_for(SERVER_PORT)\n",
     "SERVER_PORT = 5599": "SERVER_PORT = server_in_place.free_port()",
@@ -52,7 +52,7 @@ REPLACED = {
 
 
 def in_place(source: Path, folder: Path) -> Path:
-    """The file in that folder, with another server."""
+    """The copy in that folder, which uses another server."""
     text = source.read_text()
     for line, other in REPLACED.items():
         assert line in text, f"not in {source}: {line}"
@@ -63,7 +63,7 @@ def in_place(source: Path, folder: Path) -> Path:
 
 
 def serve(transport: str, host: str, port: int, chunk_size: int, gibibytes: float) -> None:
-    """`penstock lmcache serve`, in a process of the test's."""
+    """Run `penstock lmcache serve` in a process of the test."""
     from penstock.cli.main import main
 
     command = ["lmcache", "serve", "--pool", _unused_name(), "--host", HOST, "--port", str(port)]
@@ -91,7 +91,8 @@ def _unused_name() -> str:
 
 
 class ModuleInPlace(LMCacheModule):
-    """Of a context whose storage is a mock: what that says to be there is stored beforehand."""
+    """For contexts with a mock of the storage: chunks that the mock claims to have are stored
+    before."""
 
     opened: ClassVar[list[tuple[ChunkServer, Store]]] = []
 
@@ -109,7 +110,7 @@ class ModuleInPlace(LMCacheModule):
         return super().prepare_store(key, instance_id)
 
     def _store_all_but(self, count: int, key: Any, instance_id: int) -> None:
-        """All chunks but the last ones are there."""
+        """Store all chunks but the last ones."""
         end = key.end - count * self._chunks.chunk_tokens
         if end == 0:
             return
@@ -119,7 +120,7 @@ class ModuleInPlace(LMCacheModule):
 
 
 class LookupInPlace(ModuleInPlace):
-    """Made by object.__new__, as a test does it."""
+    """Constructed by object.__new__, as a test does."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "_chunks":

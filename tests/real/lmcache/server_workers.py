@@ -1,7 +1,7 @@
-"""`penstock lmcache serve` and workers of LMCache, each in a process of its own.
+"""`penstock lmcache serve` and workers of LMCache, each in its own process.
 
-A worker has LMCache's own classes over one paged cache of torch tensors, and does what it is told
-through a pipe. Its processes are forked from one that has imported lmcache: that takes seconds.
+A worker has LMCache's own classes over one paged cache of torch tensors, and obeys commands from a
+pipe. Its processes are forked from one that has imported lmcache, which takes seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = 4  # tokens
 BLOCKS = CHUNK // BLOCK
 LAYERS = 2
 SLOT = 2 * LAYERS * CHUNK * 16 * 4  # bytes of a chunk: 2 heads of 8 floats for a token
-WITHIN = 120.0  # seconds, for anything
+WITHIN = 120.0  # seconds, a bound for everything
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -51,12 +51,12 @@ def wait_until(what: str, is_so: Callable[[], bool]) -> None:
 
 
 def overlap(offset: int, others: Iterable[int] | None) -> bool:
-    """Whether a slot there has bytes in common with one of those."""
+    """Whether the slot at `offset` overlaps one of the others."""
     return any(abs(offset - other) < SLOT for other in others or ())
 
 
 class Peer:
-    """A process that calls methods of an object of its own, as it is told."""
+    """A process that calls methods of its own object on command."""
 
     def __init__(self, make: Any, *arguments: Any) -> None:
         self._pipe, theirs = _CONTEXT.Pipe()
@@ -118,7 +118,7 @@ def _serve_calls(pipe: Any, make: Any, arguments: tuple[Any, ...]) -> None:
 
 
 class LMCacheWorker:
-    """LMCache's worker classes, as vLLM's connector uses them."""
+    """LMCache's worker classes, used as by vLLM's connector."""
 
     def __init__(self, address: str, instance_id: int | None = None, heads: int = 2) -> None:
         from lmcache.v1.multiprocess.transport.factory import RequestClientFactory
@@ -132,7 +132,7 @@ class LMCacheWorker:
         self.context: Any = None
 
     def register(self, world_size: int = 1) -> str:
-        """How it copies."""
+        """Register; return its way of copying."""
         self.make_context("engine_driven", world_size)
         return type(self.context.engine_driven_context).__name__
 
@@ -161,7 +161,7 @@ class LMCacheWorker:
         )
 
     def store(self, tokens: list[int], first: int, request: str = "s", **other: Any) -> bool:
-        """Of chunks that lie in the cache from that one on."""
+        """Store chunks that lie in the cache from `first` on."""
         return self.store_blocks(tokens, _blocks(first, len(tokens) // CHUNK), request, **other)
 
     def store_blocks(
@@ -184,7 +184,7 @@ class LMCacheWorker:
         return bool(future.result(timeout=WITHIN))
 
     def prepare_store(self, tokens: list[int], request: str = "p", **other: Any) -> Any:
-        """Where the slots are; they stay to be filled by ``fill()``."""
+        """Reserve slots and return their offsets; ``fill()`` writes them."""
         key = self.key(tokens, request, **other)
         response = self.client.prepare_store(key, self.instance_id).result(timeout=WITHIN)
         slots = response.context.get("slots")
@@ -202,12 +202,12 @@ class LMCacheWorker:
         return bool(self.client.commit_store(key, self.instance_id, b"").result(timeout=WITHIN))
 
     def commit_bytes(self, tokens: list[int], data: bytes) -> bool:
-        """Chunks as bytes, as a worker sends them that can't open the pool."""
+        """Send chunks as bytes, as a worker does that can't open the pool."""
         key = self.key(tokens, "bytes")
         return bool(self.client.commit_store(key, self.instance_id, data).result(timeout=20))
 
     def prepare_retrieve(self, tokens: list[int], request: str = "r", **other: Any) -> Any:
-        """The values at the slots' begins, or None."""
+        """The values at the beginnings of the slots, or None."""
         key = self.key(tokens, request, **other)
         response = self.client.prepare_retrieve(key, self.instance_id).result(timeout=WITHIN)
         if not response.success:
@@ -229,7 +229,7 @@ class LMCacheWorker:
         return int(self.client.query_prefetch_status(request).result(timeout=WITHIN))
 
     def request(self, method: str, *arguments: Any) -> Any:
-        """Any request whose arguments are plain."""
+        """Make any request with plain arguments."""
         return getattr(self.client, method)(*arguments).result(timeout=WITHIN)
 
     def free_lookup(self, tokens: list[int], request: str, **other: Any) -> None:
@@ -237,7 +237,7 @@ class LMCacheWorker:
         self.client.free_lookup_locks(key, 1).result(timeout=WITHIN)
 
     def chunks(self, first: int, count: int = 1) -> bytes:
-        """What the cache has there."""
+        """The bytes of chunks in the cache."""
         blocks = _blocks(first, count)
         parts = [cache[:, blocks].contiguous() for cache in self.caches.values()]
         return b"".join(part.numpy().tobytes() for part in parts)
@@ -248,7 +248,7 @@ class LMCacheWorker:
 
 
 class PickleWorker(LMCacheWorker):
-    """One that has no /dev/shm in common with the server."""
+    """A worker without a common /dev/shm with the server."""
 
     def register(self, world_size: int = 1) -> str:
         from lmcache.v1.multiprocess.transfer_context import shm
@@ -261,7 +261,7 @@ class PickleWorker(LMCacheWorker):
 
 
 class ServedWorker(LMCacheWorker):
-    """One that lets the server copy."""
+    """A worker that lets the server copy."""
 
     def register(self, world_size: int = 1) -> str:
         self.make_context("lmcache_driven", world_size)

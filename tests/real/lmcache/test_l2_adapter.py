@@ -1,6 +1,6 @@
-"""The L2 adapter as its users meet it: stores that are full, servers that die, other servers' work,
-names of every kind, and parameters that can't be. LMCache's own tests are in test_l2_contract.py,
-whole servers in test_l2_server.py."""
+"""The L2 adapter from its users' view: full stores, servers that die, concurrent servers, names of
+every kind, and invalid parameters. LMCache's own tests are in test_l2_contract.py, whole servers in
+test_l2_server.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "lmcache.md"
 KIB = 1 << 10
 CAPACITY = 1024 * KIB
-CHUNK = 100 * KIB  # nine find room
+CHUNK = 100 * KIB  # nine fit
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def peer_with_tier(peer: Callable[..., Peer], tier: str) -> Peer:
     return one
 
 
-# ---- a store that is full
+# ---- a full store
 
 
-def test_what_is_not_locked_makes_room(tier: str) -> None:
+def test_unlocked_chunks_make_room(tier: str) -> None:
     with calls(tier) as one:
         for number in range(30):
             assert one.store({key_of(number): data_of(number)})
@@ -104,10 +104,10 @@ def test_a_chunk_of_another_size_is_not_loaded(tier: str) -> None:
         assert one.load(key_of(1), CHUNK) == data_of(1)
 
 
-# ---- servers that die, and those that work at the same time
+# ---- dying and concurrent servers
 
 
-def test_what_a_killed_server_had_locked_is_free(tier: str, peer: Callable[..., Peer]) -> None:
+def test_locks_of_a_killed_server_are_released(tier: str, peer: Callable[..., Peer]) -> None:
     with calls(tier) as one:
         assert one.store({key_of(number): data_of(number) for number in range(9)})
         other = peer_with_tier(peer, tier)
@@ -131,14 +131,14 @@ def test_a_chunk_that_another_process_is_storing_is_waited_for(
             target=lambda: outcome.append(one.store({key_of(1): data_of(1)}))
         )
         storing.start()
-        assert one.look_up(key_of(1)) == [False]  # look-ups don't wait behind it
+        assert one.look_up(key_of(1)) == [False]  # look-ups don't wait for it
         if is_killed:
             other.kill()
         else:
             other.call("hold.commit")
         storing.join(WITHIN)
         assert outcome == [True]
-        # Its own chunk where the other's was never there, and otherwise the first.
+        # Its own chunk if the other's was never stored, otherwise the first.
         assert one.load(key_of(1), CHUNK) == (data_of(1) if is_killed else bytes(CHUNK))
 
 
@@ -165,7 +165,7 @@ def test_a_deletion_that_a_closing_server_drops_is_not_waited_for(
     other.call("make", "hold", "store.reserve", key_text(key_of(1)), nbytes=CHUNK)
     one.adapter.submit_store_task([key_of(1)], [memory_of(data_of(1))])
 
-    # Deletions go before stores: they go on until the only thread has begun to wait for that key.
+    # Deletions go before stores: repeat them until the only thread waits for that key.
     def delete_on() -> None:
         while not one.adapter.closed:
             one.delete([key_of(2)])
@@ -180,7 +180,7 @@ def test_a_deletion_that_a_closing_server_drops_is_not_waited_for(
 
     eventually(is_one_waiting, within=WITHIN)
     one.close()
-    deleting.join(20)  # and not the half minute for which a deletion may last
+    deleting.join(20)  # not the half minute that a deletion may last
     assert not deleting.is_alive()
 
 
@@ -273,7 +273,7 @@ def test_a_chunk_that_goes_while_it_is_listed_has_no_place_in_lists_or_usage(
         with penstock.Store.attach(tier) as other:
             other.delete(texts[1])
             other.put_bytes(key_text(key_of(3)), bytes(KIB))
-        gone = [*texts, key_text(key_of(3)), key_text(key_of(4))]  # as they were a moment ago
+        gone = [*texts, key_text(key_of(3)), key_text(key_of(4))]  # as they were before
         monkeypatch.setattr(one.adapter, "_texts", lambda: gone)
         listed = [entry.key.chunk_hash_hex for entry in one.adapter.list_l2_keys().entries]
         assert listed == [key_of(number).chunk_hash.hex() for number in (0, 2, 3)]
@@ -286,13 +286,13 @@ def test_a_chunk_that_goes_while_it_is_listed_has_no_place_in_lists_or_usage(
 # ---- the tier itself
 
 
-def test_a_tier_with_another_capacity_stays_as_it_is_and_it_is_said(
+def test_a_tier_with_another_capacity_is_kept_and_reported(
     tier: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with calls(tier), caplog.at_level(logging.WARNING), calls(tier, capacity="64MiB") as other:
         assert other.adapter.report_status()["max_capacity_bytes"] == CAPACITY
         assert f"penstock gc --data {tier}" in caplog.text
-        assert not inspect.remove_if_abandoned(tier, data=True)  # while it is used
+        assert not inspect.remove_if_abandoned(tier, data=True)  # in use
     assert inspect.remove_if_abandoned(tier, data=True)
     with calls(tier, capacity="64MiB") as anew:
         assert anew.adapter.report_status()["max_capacity_bytes"] == 64 * CAPACITY
@@ -317,7 +317,7 @@ def test_a_chunk_that_expires_behind_the_store_is_a_miss(tier: str, tmp_path: Pa
         with calls(tier, second_tier=behind) as one, calls(other, second_tier=behind) as two:
             assert one.store({key_of(1): data_of(1), key_of(2): data_of(2)})
             assert two.look_up(key_of(1), key_of(2)) == [True, True]
-            redis.say("FLUSHALL")  # as if their time had come
+            redis.say("FLUSHALL")  # as if they had expired
             assert two.load(key_of(1), CHUNK) is None
             two.unlock(key_of(1), key_of(2))
             assert two.look_up(key_of(2)) == [False]
@@ -327,10 +327,10 @@ def test_a_chunk_that_expires_behind_the_store_is_a_miss(tier: str, tmp_path: Pa
         remove(other)
 
 
-# ---- what may be asked for
+# ---- parameters
 
 
-# Each with what its refusal says; "x" stands for the tier.
+# Each with the text of its refusal; "x" stands for the tier.
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "name is missing"),
     ({"name": 5}, "name must be a non-empty string"),
@@ -354,7 +354,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("kind", ["plugin", "native_plugin"])
-def test_what_can_not_be_is_refused_in_words(tier: str, kind: str) -> None:
+def test_impossible_values_are_refused_with_a_reason(tier: str, kind: str) -> None:
     for params, sentence in REFUSED:
         given = {**params, "name": tier} if params.get("name") == "x" else params
         with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
@@ -376,14 +376,14 @@ PLACES = {
 
 
 def create(spec: dict[str, Any]) -> Any:
-    # Looked for by type alone, the adapters of all other systems are imported.
+    # A look-up by type alone would import the adapters of all other systems.
     importlib.import_module(f"lmcache.v1.distributed.l2_adapters.{spec['type']}_l2_adapter")
     config = get_l2_adapter_config_class(spec["type"]).from_dict(spec)
     return create_l2_adapter_from_registry(config)
 
 
 def adapters_in_docs() -> list[dict[str, Any]]:
-    """Each line of ``--l2-adapter`` in the docs, as a shell and LMCache read it."""
+    """Each ``--l2-adapter`` line in the docs, parsed as by a shell and LMCache."""
     decoder = json.JSONDecoder()
     text = DOCS.read_text()
     starts = re.finditer(r'\{\s*"type": "(native_)?plugin"', text)
@@ -394,5 +394,5 @@ def test_the_lines_of_the_docs_are_taken(tier: str) -> None:
     specs = adapters_in_docs()
     assert {spec["type"] for spec in specs} == {"plugin", "native_plugin"}
     for spec in specs:
-        spec["adapter_params"] |= {"name": tier, "capacity": "1MiB"}  # this machine's
+        spec["adapter_params"] |= {"name": tier, "capacity": "1MiB"}  # for this machine
         create(spec).close()

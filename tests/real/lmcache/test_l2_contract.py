@@ -1,5 +1,5 @@
-"""LMCache's own tests of what an L2 adapter must do, from its source archive, with Penstock's
-adapters in the place of those that they test (l2_in_place.py). Their assertions are unchanged."""
+"""LMCache's own tests of the L2 adapter contract, from its source archive, run on Penstock's
+adapters (l2_in_place.py). Their assertions are unchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ROOT = HERE.parents[2]
 SOURCE = ROOT / "build" / "lmcache-src"
 TESTS = "tests/v1/distributed"
 
-# Nothing is left out.
+# All tests are run.
 QUICK = [
     f"{TESTS}/test_mock_l2_adapter.py",
     f"{TESTS}/test_fault_inject_l2_adapter.py",
     "examples/lmc_external_l2_adapter/tests/test_plugin.py",
 ]
-# The users of an adapter: each file of the archive that makes a mock of one.
+# The users of an adapter: each file of the archive that mocks one.
 CONTROLLERS = [
     f"{TESTS}/test_store_controller.py",
     f"{TESTS}/test_prefetch_controller.py",
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="./dev environments 
 
 
 def run(files: list[str], folder: Path) -> None:
-    """From another folder: the archive's own package has no compiled modules."""
+    """Run from another folder: the archive's own package has no compiled modules."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "l2_in_place"]
     command += ["-c", os.devnull, "--rootdir", str(SOURCE), "--import-mode=importlib"]
     command += [str(SOURCE / file) for file in files]

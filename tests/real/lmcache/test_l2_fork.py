@@ -1,4 +1,4 @@
-"""The L2 adapter in a process that forks: the child has none of its threads, and ends."""
+"""The L2 adapter in a process that forks: the child has none of its threads, and must end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ adapter.close()
 """
 
 
-def test_a_forked_child_ends_whatever_the_adapters_thread_was_at(name: str) -> None:
+def test_a_forked_child_ends_in_any_state_of_the_adapters_thread(name: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, name], timeout=WITHIN, check=False, capture_output=True

@@ -1,6 +1,5 @@
-"""A real `lmcache server` whose L2 is a Penstock store, by its own `--l2-adapter` line: what one
-server stored, the next one loads, though the first was killed; servers share one tier while they
-live."""
+"""A real `lmcache server` whose L2 is a Penstock store, by its own `--l2-adapter` line: the next
+server loads the chunks of a killed one, and live servers share one tier."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def adapter(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def no_pools_left() -> Iterator[None]:
-    """LMCache's own pools, of servers that were killed."""
+    """Remove LMCache's own pools of servers that were killed."""
     yield
     for pool in Path("/dev/shm").glob("lmcache_l1_pool_l2test*"):
         pool.unlink(missing_ok=True)
@@ -88,7 +87,7 @@ def test_a_server_that_was_killed_leaves_its_chunks_to_the_next(
         assert load_chunks(second) == stored
 
 
-def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path: Path) -> None:
+def test_two_servers_with_any_adapters_share_one_tier(tier: str, tmp_path: Path) -> None:
     with (
         Server("plugin", tmp_path / "first.log", name=tier) as first,
         Server("native_plugin", tmp_path / "second.log", name=tier) as second,
@@ -98,18 +97,16 @@ def test_two_servers_share_one_tier_whatever_their_adapters(tier: str, tmp_path:
 
 
 @in_the_full_tier
-def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
+def test_a_server_ended_while_it_stores_leaves_whole_chunks(
     tier: str, adapter: str, tmp_path: Path
 ) -> None:
     with Server(adapter, tmp_path / "first.log", name=tier) as first:
         with Worker(first, seed=1) as worker:
-            assert worker.store(TOKENS, "store")  # into L1: the copies into L2 are under way
+            assert worker.store(TOKENS, "store")  # into L1: copies into L2 are under way
             first.end()
             stored = worker.data(TOKENS)
         said = first.log.read_text()
-        assert (
-            "Application shutdown complete" in said
-        )  # its web server raises the signal again then
+        assert "Application shutdown complete" in said  # its web server raises the signal again
         assert "Traceback" not in said
     found = len(keys_of(tier))
     with (
@@ -117,7 +114,7 @@ def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
         Worker(second, seed=1) as again,
     ):
         assert again.data(TOKENS) == stored
-        assert again.store(TOKENS, "store")  # what is missing now
+        assert again.store(TOKENS, "store")  # the missing chunks
         eventually(lambda: len(keys_of(tier)) == 4, within=WITHIN)
         second.kill()
     with Server(adapter, tmp_path / "third.log", name=tier) as third:
@@ -125,7 +122,7 @@ def test_a_server_that_is_told_to_end_while_it_stores_leaves_whole_chunks(
 
 
 @in_the_full_tier
-def test_a_server_that_is_asked_for_what_can_not_be_ends_with_a_sentence(
+def test_a_server_with_impossible_options_ends_with_a_message(
     tier: str, adapter: str, tmp_path: Path
 ) -> None:
     with Server(adapter, tmp_path / "log", name=tier, populate="yes") as server:

@@ -1,10 +1,10 @@
 """LMCache's own tests of workers, their transfer contexts and its server, from its source archive,
 on Penstock's server (server_in_place.py). Their assertions are unchanged.
 
-What is not run, and why, is here and nowhere else. LMCache's tests are of three kinds: those that
-drive a server over its wire or a module through its handlers run on ours; those that ask mocks
-which methods of LMCache's own classes were called have nothing of ours to ask; and those of parts
-that our server takes from LMCache as they are (wire, clients) test LMCache alone.
+Tests that are not run are listed here, with the reason. LMCache's tests are of three kinds: those
+that drive a server over its wire or a module through its handlers run on ours; those that check
+calls of LMCache's own classes by mocks do not apply to ours; and those of parts that our server
+takes from LMCache unchanged (wire, clients) test LMCache alone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ROOT = HERE.parents[2]
 SOURCE = ROOT / "build" / "lmcache-src"
 TESTS = SOURCE / "tests/v1/multiprocess"
 
-# On our server: a running one over both wires with the server's copies, or its module's handlers.
+# On our server: a running one over both wires with server copies, or its module's handlers.
 ON_OURS = [
     "test_engine_driven_transfer.py",
     "test_lookup_wait_prefetch.py",
     "test_free_locks.py",
 ]
-# Workers alone: no server is asked, and they must do as before beside ours.
+# Workers without a server: our package must not change them.
 WORKERS_ALONE = [
     "test_async_engine_driven_transfer_context.py",
     "test_engine_driven_async_copy_lifetime.py",
@@ -36,8 +36,8 @@ WORKERS_ALONE = [
     "test_skip_first_n_tokens.py",
 ]
 
-# Of those files, by name. A mock: it asserts which calls a mock of LMCache's storage, session or
-# lookup got, or looks into LMCache's own attributes.
+# Left out of those files, by name. "A mock": it asserts calls to a mock of LMCache's storage,
+# session or lookup, or reads LMCache's own attributes.
 LEFT_OUT = {
     "test_engine_context_shm_pool_info": "of LMCache's configuration, by its own class",
     "test_server_register_and_find_non_cuda_context_layout": "a mock; and a pool without a name",
@@ -107,7 +107,7 @@ FILES_LEFT_OUT = {
     "test_futures.py": "clients",
     "test_custom_types.py": "messages",
     "test_posix_shm.py": "shared memory of LMCache",
-    # programs and parts that our server has not
+    # programs and parts that our server lacks
     "test_autostart_health.py": "a client's start of `lmcache server`",
     "test_sigterm_cleanup.py": "`lmcache server` itself, on CUDA; ours: test_server_command.py",
     "test_config.py": "options of `lmcache server`",
@@ -146,7 +146,7 @@ pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="./dev environments 
 
 
 def run(files: list[Path], folder: Path) -> str:
-    """From another folder: the archive's own package has no compiled modules."""
+    """Run from another folder: the archive's own package has no compiled modules."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-p", "server_in_place", "-c", os.devnull, "--rootdir", str(SOURCE)]
     command += ["--import-mode=importlib", "-rs", *map(str, files)]

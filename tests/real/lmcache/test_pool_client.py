@@ -1,5 +1,5 @@
-"""PoolClient and LMCache's own worker classes over one cache: each brings back, bit for bit, what
-it stored, and both the same.
+"""PoolClient and LMCache's own worker classes over one cache: each retrieves its own chunks bit for
+bit, with equal results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def address() -> Iterator[str]:
 
 @pytest.mark.timeout(600)  # the server's imports take minutes on a busy machine
 @pytest.mark.parametrize("chunks", [1, 3])
-def test_both_bring_back_what_they_stored(address: str, chunks: int) -> None:
+def test_both_retrieve_what_they_stored(address: str, chunks: int) -> None:
     case = Case(f"test-{chunks}", chunks, layers=3, heads=2, dim=16)
     cache = Cache(case)
     sides = [LMCache(case, cache, address), Penstock(f"test-{os.getpid()}", cache, populate=False)]

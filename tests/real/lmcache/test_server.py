@@ -18,7 +18,7 @@ import penstock
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("all_imported")]
 
 
-def test_what_one_worker_stored_another_retrieves_to_the_bit(server: Server) -> None:
+def test_one_workers_chunks_are_retrieved_by_another_to_the_bit(server: Server) -> None:
     tokens = tokens_of(1, chunks=3)
     with worker(server) as first, worker(server) as second:
         assert first.call("lookup", tokens) == 0
@@ -55,7 +55,7 @@ def test_a_worker_killed_in_mid_store_publishes_nothing(server: Server) -> None:
         assert other.call("chunks", 1) == stored
 
 
-def test_a_chunk_that_another_is_storing_is_not_said_to_be_stored(server: Server) -> None:
+def test_a_chunk_that_another_is_storing_is_not_reported_as_stored(server: Server) -> None:
     tokens = tokens_of(4)
     with worker(server) as first, worker(server) as second:
         first.call("prepare_store", tokens)
@@ -80,7 +80,7 @@ def test_a_stopped_workers_slot_is_not_used_before_it_has_ended(server: Server, 
     with worker(server) as late, worker(server) as other:
         (offset,) = late.call("prepare_store", tokens)
         late.signal(signal.SIGSTOP)
-        # All of the pool is written meanwhile, and more.
+        # Meanwhile more than the whole pool is written.
         for number in range(40):
             many = tokens_of(100 + number, chunks=16)
             other.call("store", many, 0, f"fill{number}")
@@ -132,7 +132,7 @@ def test_a_thousand_requests_that_never_end_fill_no_pool(server: Server) -> None
             assert peer.call("lookup", tokens, f"r{number}") == 2
 
 
-def test_what_a_lookup_found_stays_until_the_request_ends(name: str) -> None:
+def test_chunks_of_a_lookup_stay_until_the_request_ends(name: str) -> None:
     tokens = tokens_of(9)
     options = ("--capacity", "1MiB", "--chunk-tokens", str(CHUNK))
     with Server(name, *options) as server, worker(server) as peer:
@@ -152,7 +152,7 @@ def test_a_lookup_is_true_for_every_rank(server: Server) -> None:
         assert peer.call("lookup", tokens, "two", world_size=2) == 0
 
 
-def test_answers_to_a_worker_that_is_not_registered(server: Server) -> None:
+def test_answers_to_an_unregistered_worker(server: Server) -> None:
     tokens = tokens_of(11)
     with worker(server) as peer:
         assert peer.call("store", tokens, 0) is True

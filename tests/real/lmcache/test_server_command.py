@@ -1,4 +1,4 @@
-"""The command itself: told to end at any moment, a port that is taken."""
+"""The command itself: ended at any moment, a taken port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Addressed:
-    """The server that a command is, for workers."""
+    """A server process, as workers address it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def test_the_module_serves_too_and_ends_with_0(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_told_before_it_is_up_it_ends_with_0(number: signal.Signals, name: str) -> None:
+def test_a_signal_before_it_is_up_ends_it_with_0(number: signal.Signals, name: str) -> None:
     with command(name) as process:
         started = Path(f"/proc/{process.pid}/status")
         while not _listens(started):
@@ -84,13 +84,13 @@ def test_told_before_it_is_up_it_ends_with_0(number: signal.Signals, name: str) 
 
 
 def _listens(status: Path) -> bool:
-    """Whether the process has handlers of ours by now: Python itself has none of SIGHUP."""
+    """Whether the process has our signal handlers by now: Python itself has none for SIGHUP."""
     fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
     return bool(int(fields["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_told_while_it_serves_it_ends_with_0(number: signal.Signals, name: str) -> None:
+def test_a_signal_while_it_serves_ends_it_with_0(number: signal.Signals, name: str) -> None:
     with Server(name) as server:
         assert server.end(number) == 0
     assert not list(Path("/dev/shm").glob(f"*{name}*"))
@@ -110,7 +110,7 @@ def test_it_speaks_grpc_too(name: str) -> None:
         assert server.end() == 0
 
 
-def test_a_port_that_is_taken_is_said(name: str) -> None:
+def test_a_taken_port_is_reported(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with command(name, "--port", port) as process:
@@ -121,8 +121,8 @@ def test_a_port_that_is_taken_is_said(name: str) -> None:
     assert not list(Path("/dev/shm").glob(f"*{name}*"))
 
 
-def test_what_is_wrong_is_said_before_lmcache_is_imported(name: str) -> None:
-    """That takes seconds."""
+def test_errors_are_reported_before_lmcache_is_imported(name: str) -> None:
+    """That import takes seconds."""
     wrong: list[tuple[list[str], str]] = [
         (["--pool", name, "--capacity", "8TiB"], "8"),
         (["--pool", "no/such/name"], "no/such/name"),
@@ -164,7 +164,7 @@ def test_a_worker_that_cannot_be_seen_is_known_by_its_pings(name: str) -> None:
             (offset,) = silent.call("prepare_store", tokens)
             assert silent.call("request", "ping", silent.call("instance")) is True
             wait_until("the silent one's chunk is free", lambda: other.call("store", tokens, 0))
-            for number in range(300):  # more than the pool has room for
+            for number in range(300):  # more than fit in the pool
                 taken = other.call("prepare_store", tokens_of(10 + number), f"u{number}")
                 assert not overlap(offset, taken)
                 other.call("commit_store")

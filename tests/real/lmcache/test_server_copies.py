@@ -25,7 +25,7 @@ def served(server: Server) -> Iterator[Peer]:
         peer.call("unregister")
 
 
-def test_what_the_server_stored_it_brings_back_to_the_bit(served: Peer) -> None:
+def test_the_server_retrieves_its_own_chunks_to_the_bit(served: Peer) -> None:
     tokens = tokens_of(1, chunks=3)
     stored = served.call("chunks", 1, 3)
     assert served.call("store", tokens, 1) is True
@@ -69,12 +69,12 @@ def test_a_chunk_of_null_blocks_is_not_stored(served: Peer) -> None:
     assert served.call("lookup", tokens_of(6)) == 0
 
 
-def test_a_load_of_what_is_not_all_there_is_refused(served: Peer) -> None:
+def test_a_load_of_an_incomplete_prefix_is_refused(served: Peer) -> None:
     assert served.call("store", tokens_of(7), 1) is True
     assert served.call("retrieve", tokens_of(7, chunks=2), 4) is False
 
 
-def test_a_worker_that_is_not_registered_is_told_so(served: Peer) -> None:
+def test_an_unregistered_worker_is_refused(served: Peer) -> None:
     served.call("unregister")
     assert served.call("store", tokens_of(8), 1) is False
     assert served.call("retrieve", tokens_of(8), 1) is False

@@ -1,4 +1,4 @@
-// What a corruptor finds in a Broadcast's segment, and writes there.
+// Finds and overwrites words of a Broadcast's segment, as a corruption would.
 #pragma once
 
 #include <cstring>
@@ -34,7 +34,7 @@ public:
     void put(const layout::BlockRecord& block) const {
         std::memcpy(payload().data() + 8, &block, sizeof block);
     }
-    // Every record has a kind, so that nothing is left that could be read.
+    // Every record has a nonzero kind: zeros leave nothing that could be read.
     void clear_ring() const { std::memset(payload().data(), 0, view_.shape().capacity); }
 
 private:

@@ -1,5 +1,5 @@
-// What the tests of Broadcast have in common: names that are cleaned up, messages whose every byte
-// follows from their number, and short ways to send and to check them.
+// Fixture of the Broadcast tests: names that are cleaned up, messages whose every byte follows from
+// their number, and short ways to send and to check them.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -38,14 +38,14 @@ inline Status send(BroadcastWriter& writer, std::uint64_t number, std::size_t si
     return writer.send(make_message(number, size), wait);
 }
 
-// Sends until the ring is full; how many messages went in.
+// Sends until the ring is full; returns the number of messages sent.
 inline std::uint64_t fill_ring(BroadcastWriter& writer, std::uint64_t number, std::size_t size) {
     std::uint64_t sent = 0;
     while (send(writer, number + sent, size)) ++sent;
     return sent;
 }
 
-// The next message is this one, under this sequence number.
+// The next message is `number`, under its sequence number.
 inline ::testing::AssertionResult receives(BroadcastReader& reader, std::uint64_t number,
                                            std::size_t size, std::uint64_t sequence) {
     const Result<BroadcastMessage> message = reader.recv(kLong);
@@ -66,8 +66,7 @@ inline ::testing::AssertionResult receives_nothing(BroadcastReader& reader) {
     return fails(reader.recv(Deadline::now()), ErrorCode::Timeout);
 }
 
-// A reader in a process of its own, which stands still once it has attached (and received
-// `messages`), until it is killed.
+// A reader in its own process. It attaches, receives `messages`, then sleeps until it is killed.
 class SilentReader {
 public:
     SilentReader(const std::string& name, unsigned rank, unsigned messages = 0)
@@ -93,7 +92,7 @@ private:
 
 class BroadcastTest : public CleanTest {
 protected:
-    // The only one of a list.
+    // The only element of a list.
     static BroadcastReaderState only(const std::vector<BroadcastReaderState>& readers) {
         EXPECT_EQ(readers.size(), 1U);
         return readers.empty() ? BroadcastReaderState{} : readers.front();

@@ -1,5 +1,5 @@
-// The shape of a Broadcast: what its creator may ask for, what an attacher believes, and how a rank
-// is described.
+// The shape of a Broadcast: what a creator may ask for, which shapes an attacher accepts, and how a
+// rank is described.
 #include "broadcast/control.hpp"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ BroadcastOptions with(unsigned readers, std::uint64_t capacity, std::uint64_t la
     return options;
 }
 
-TEST(BroadcastShapeTest, RoundsUpWhatItIsAskedFor) {
+TEST(BroadcastShapeTest, RoundsUpRequestedSizes) {
     EXPECT_EQ(broadcast_shape_of(with(1, 1, 0)).capacity, 4096U);
     EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).capacity, 4096U);
     EXPECT_EQ(broadcast_shape_of(with(1, 4097, 0)).capacity, 8192U);
@@ -37,14 +37,14 @@ TEST(BroadcastShapeTest, RoundsUpWhatItIsAskedFor) {
     EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).longest_inline(), 1024U);
 }
 
-TEST(BroadcastShapeTest, HasAHolderBitForEverybody) {
+TEST(BroadcastShapeTest, HasAHolderBitForEveryParticipant) {
     EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).arena.holder_words, 1U);
     EXPECT_EQ(broadcast_shape_of(with(63, 4096, kMiB)).arena.holder_words, 1U);
     EXPECT_EQ(broadcast_shape_of(with(64, 4096, kMiB)).arena.holder_words, 2U);
     EXPECT_EQ(broadcast_shape_of(with(256, 4096, kMiB)).arena.holder_words, 5U);
 }
 
-TEST(BroadcastShapeTest, RefusesWhatCanNotBe) {
+TEST(BroadcastShapeTest, RefusesImpossibleOptions) {
     const auto invalid = [](unsigned readers, std::uint64_t capacity, std::uint64_t large,
                             Parts parts) {
         return refuses(
@@ -63,7 +63,7 @@ layout::SegmentHeader make_header_of(const BroadcastOptions& options) {
     return make_header("steps", plan_of(broadcast_shape_of(options)));
 }
 
-TEST(BroadcastShapeTest, IsReadFromTheHeaderAsItWasMade) {
+TEST(BroadcastShapeTest, SurvivesTheHeader) {
     BroadcastOptions options = with(70, 64 * 1024, 3 * kMiB);
     options.on_reader_death = OnReaderDeath::Drop;
     const BroadcastShape made = broadcast_shape_of(options);

@@ -116,8 +116,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 class CorruptTimeTest : public CleanTest {};
 
-// The tests under sanitizers would notice undefined arithmetic.
-TEST_F(CorruptTimeTest, ABlockedWriterOfWhichNoClockCanHaveSaidSo) {
+// Impossible times must cause no undefined arithmetic; the sanitizers would report it.
+TEST_F(CorruptTimeTest, AnImpossibleBlockedTimeIsShownAsAtLeastZero) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     const BroadcastCorruptor corruptor(writer.name());
     for (const std::int64_t since : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1},
@@ -130,7 +130,7 @@ TEST_F(CorruptTimeTest, ABlockedWriterOfWhichNoClockCanHaveSaidSo) {
 
 class LostMessageTest : public CleanTest {};
 
-TEST_F(LostMessageTest, IsNoticedByTheNext) {
+TEST_F(LostMessageTest, ALostMessageIsNoticedAtTheNextOne) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));

@@ -1,5 +1,5 @@
-// Endings: a writer that closes or dies is drained first; a reader that leaves or dies is told of
-// as its creator wished, once, and holds up no other.
+// Endings: a closed or dead writer is drained first; a reader that leaves or dies is reported once,
+// as the creator chose, and blocks no other reader.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 using namespace test;
 using Life = BroadcastReaderState::Life;
 
-// A writer in a process of its own, which stands still once it has sent its messages.
+// A writer in its own process. It sends its messages, then sleeps until it is killed.
 class SilentWriter {
 public:
     SilentWriter(const std::string& name, unsigned messages,
@@ -94,7 +94,7 @@ TEST_F(EndingTest, ADeadWriterIsDrainedToo) {
     ASSERT_TRUE(receives(reader, 0, 100));
     writer.kill();
     ASSERT_TRUE(receives(reader, 1, 100));
-    BroadcastReader late = BroadcastReader::attach(name, 1);  // what was sent was kept for it
+    BroadcastReader late = BroadcastReader::attach(name, 1);  // the ring was kept for it
     EXPECT_TRUE(receives_what_was_sent(late, 6));
     for (std::uint64_t number = 2; number < 6; ++number) {
         ASSERT_TRUE(receives(reader, number, number % 3 == 2 ? kGranule : 100));
@@ -140,7 +140,7 @@ TEST_F(EndingTest, AStoppedWriterIsNotDead) {
     EXPECT_TRUE(fails(reader.recv(kLong), ErrorCode::PeerDied));
 }
 
-TEST_F(EndingTest, NobodyAttachesWhereNothingCanCome) {
+TEST_F(EndingTest, AttachingToAnEndedStreamIsRefused) {
     const std::string name = new_name();
     {
         const SilentWriter writer(name, 3);
@@ -163,7 +163,7 @@ TEST_F(EndingTest, NobodyAttachesWhereNothingCanCome) {
                         {"the writer of '" + name + "' has closed it"}));
 }
 
-TEST_F(EndingTest, ADeadReaderIsToldOfOnce) {
+TEST_F(EndingTest, ADeadReaderIsReportedOnce) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     BroadcastReader healthy = BroadcastReader::attach(writer.name(), 0);
     const SilentReader victim(writer.name(), 1);
@@ -186,7 +186,7 @@ TEST_F(EndingTest, ADeadReaderIsToldOfOnce) {
     EXPECT_EQ(writer.stats().reader_deaths, 1U);
 }
 
-TEST_F(EndingTest, SeveralDeathsAreToldOfTogether) {
+TEST_F(EndingTest, SeveralDeathsAreReportedTogether) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(3));
     const SilentReader first(writer.name(), 0);
     const SilentReader second(writer.name(), 2);
@@ -235,7 +235,7 @@ TEST_F(EndingTest, ABlockedWriterNoticesADeathInTime) {
     }
 }
 
-TEST_F(EndingTest, ADeathIsToldOfAlthoughAReplacementTidiedUp) {
+TEST_F(EndingTest, ADeathIsReportedAlthoughItsReplacementReapedIt) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     const SilentReader victim(writer.name(), 0);
     for (std::uint64_t number = 0; number < 3; ++number) {
@@ -260,7 +260,7 @@ TEST_F(EndingTest, ADeathIsToldOfAlthoughAReplacementTidiedUp) {
     EXPECT_EQ(writer.stats().reader_deaths, 1U);
 }
 
-TEST_F(EndingTest, EveryDeathAtARankIsToldOf) {
+TEST_F(EndingTest, EveryDeathAtARankIsReported) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     for (std::uint64_t death = 1; death <= 3; ++death) {
         const SilentReader victim(writer.name(), 0);
@@ -272,7 +272,7 @@ TEST_F(EndingTest, EveryDeathAtARankIsToldOf) {
     }
 }
 
-TEST_F(EndingTest, ReadinessTellsOfADeathToo) {
+TEST_F(EndingTest, ReadinessReportsADeathToo) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     const BroadcastReader healthy = BroadcastReader::attach(writer.name(), 0);
     const SilentReader victim(writer.name(), 1);
@@ -306,7 +306,7 @@ TEST_F(EndingTest, ADeadReadersMessagesAreNotItsReplacements) {
     EXPECT_TRUE(receives(replacement, 5, 100, 5));
 }
 
-TEST_F(EndingTest, TheDeadKeepNoName) {
+TEST_F(EndingTest, TheNameIsRemovedAlthoughAReaderDied) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     {

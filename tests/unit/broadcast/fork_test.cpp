@@ -1,5 +1,5 @@
-// Forked children: handles of the parent refuse to work there, harm nothing when they go, and the
-// child may attach anew.
+// Forked children: the parent's handles refuse to work there and do no harm when destroyed; the
+// child may attach on its own.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -121,7 +121,7 @@ TEST_F(BroadcastForkTest, AChildAttachesAnew) {
 }
 
 // A child that lives on must not make its dead parent look alive.
-TEST_F(BroadcastForkTest, AChildKeepsNobodyAlive) {
+TEST_F(BroadcastForkTest, AChildDoesNotKeepItsParentAlive) {
     const std::string name = new_name();
     const Gate created;
     const Gate end;

@@ -54,7 +54,7 @@ TEST_F(GateTest, AnExpectedReaderIsWaitedFor) {
     EXPECT_TRUE(receives(present, sent, 100));
 }
 
-TEST_F(GateTest, AVacantRankGatesNobody) {
+TEST_F(GateTest, AVacantRankGatesNoWriter) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     BroadcastReader staying = BroadcastReader::attach(writer.name(), 0);
     BroadcastReader leaving = BroadcastReader::attach(writer.name(), 1);

@@ -1,4 +1,4 @@
-// A Broadcast as `penstock info` shows it: everything there is to know, without attaching.
+// A Broadcast as `penstock info` shows it, without attaching.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -58,7 +58,7 @@ TEST_F(BroadcastInspectTest, ShowsEverything) {
     EXPECT_EQ(writer.readers().at(0).life, Life::Expected) << "a look changes nothing";
 }
 
-TEST_F(BroadcastInspectTest, ShowsWhoBlocksWhom) {
+TEST_F(BroadcastInspectTest, ShowsTheReadersThatBlockTheWriter) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     BroadcastReader quick = BroadcastReader::attach(writer.name(), 0);
     const SilentReader slow(writer.name(), 1);
@@ -91,7 +91,7 @@ TEST_F(BroadcastInspectTest, ShowsTheEnd) {
     EXPECT_FALSE(info.segment.is_abandoned());
 }
 
-TEST_F(BroadcastInspectTest, AnAbandonedOneCanBeRemoved) {
+TEST_F(BroadcastInspectTest, AnAbandonedBroadcastCanBeRemoved) {
     const std::string name = new_name();
     const Gate created;
     Child child([&] {

@@ -1,4 +1,4 @@
-// Large messages: blocks of their own in the same order, memory that comes and goes with them, and
+// Large messages: blocks of their own, in order with small ones; memory that is freed with them;
 // views that may be kept without stopping the ring.
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -97,7 +97,7 @@ TEST_F(LargeTest, ABlockedWriterGoesOnWhenABlockIsFreed) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST_F(LargeTest, AKeptOneLetsTheRingFlow) {
+TEST_F(LargeTest, AKeptMessageLetsTheRingFlow) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
@@ -119,7 +119,7 @@ TEST_F(LargeTest, AKeptOneLetsTheRingFlow) {
     EXPECT_EQ(writer.stats().held_bytes, kGranule) << "all others have been freed";
 }
 
-TEST_F(LargeTest, OneThatIsOnlyHeldStopsTheRing) {
+TEST_F(LargeTest, AHeldMessageStopsTheRing) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
@@ -133,7 +133,7 @@ TEST_F(LargeTest, OneThatIsOnlyHeldStopsTheRing) {
     EXPECT_TRUE(is_message(held.bytes(), 0, kGranule));
 }
 
-TEST_F(LargeTest, KeepingASmallOneChangesNothing) {
+TEST_F(LargeTest, KeepingASmallMessageChangesNothing) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 56)));
@@ -145,7 +145,7 @@ TEST_F(LargeTest, KeepingASmallOneChangesNothing) {
     EXPECT_EQ(reader.stats().used_bytes, 0U);
 }
 
-TEST_F(LargeTest, WhoKeepsABlockIsNamedByAWriterThatNeedsIt) {
+TEST_F(LargeTest, AWriterWithoutSpaceNamesTheReaderThatKeepsABlock) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2, kGranule));
     BroadcastReader other = BroadcastReader::attach(writer.name(), 0);
     BroadcastReader keeper = BroadcastReader::attach(writer.name(), 1);
@@ -159,7 +159,7 @@ TEST_F(LargeTest, WhoKeepsABlockIsNamedByAWriterThatNeedsIt) {
     EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
 }
 
-TEST_F(LargeTest, AlsoWhenItIsKeptWhileTheWriterWaits) {
+TEST_F(LargeTest, AWaitingWriterNamesAReaderThatKeepsABlockMeanwhile) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, kGranule));
     BroadcastReader keeper = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
@@ -190,7 +190,7 @@ TEST_F(LargeTest, AKeeperDoesNotBlockAWriterThatNeedsRingRoom) {
     EXPECT_EQ(only(writer.blocked_by()).rank, 0U) << "the keeper blocks none";
 }
 
-TEST_F(LargeTest, OneThatIsKeptBeyondTheEndOfItsReaderBlocksNobody) {
+TEST_F(LargeTest, AMessageKeptBeyondItsReaderBlocksNoWriter) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
@@ -214,7 +214,7 @@ TEST_F(LargeTest, AreFreedWhenTheLastGateOpens) {
     EXPECT_EQ(writer.stats().held_bytes, kGranule);
 }
 
-TEST_F(LargeTest, OfTheDeadAreFreed) {
+TEST_F(LargeTest, BlocksOfDeadReadersAreFreed) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), dropping(small(1, 2 * kGranule)));
     const std::string name = writer.name();
     const Gate kept;
@@ -273,7 +273,7 @@ TEST_F(LargeTest, WithoutSpaceABlockInUseIsWaitedFor) {
     EXPECT_EQ(outcome, 0);
 }
 
-// The time that must pass is what is tested: memory is given back after two idle seconds.
+// Sleeps, because the time is what is tested: memory is given back after two idle seconds.
 TEST_F(LargeTest, GiveTheirMemoryBackWhenNoMoreCome) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);

@@ -1,5 +1,5 @@
-// The copy of the newest small record beside the writer's position: taken where it may be, and
-// never believed where it is not that record.
+// The copy of the newest small record beside the writer's position: used when it is the wanted
+// record, and ignored when it is not.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -11,6 +11,7 @@
 
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
+#include "segment/words/atomics.hpp"
 #include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 
@@ -25,7 +26,7 @@ constexpr std::size_t kMax = WriterLine::kMaxBytes;
 
 class NewestTest : public BroadcastTest {
 protected:
-    // The next message is this one, and ends where the buffer is left alone.
+    // The next message is `number`, and nothing behind its end is written to the buffer.
     ::testing::AssertionResult receives_into(BroadcastReader& reader, std::uint64_t number,
                                              std::size_t size) {
         std::array<std::byte, 256> buffer{};
@@ -65,7 +66,7 @@ TEST_F(NewestTest, LoansAreCopiedToo) {
     EXPECT_TRUE(receives_into(reader, 7, kMax));
 }
 
-// Each record twice in the memory: which of the two was read shows when the other is gone.
+// Each record lies in memory twice: clearing the ring shows which of the two was read.
 TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
@@ -78,7 +79,7 @@ TEST_F(NewestTest, IsReadInsteadOfTheRing) {
     }
 }
 
-TEST_F(NewestTest, WhoLagsBehindReadsTheRing) {
+TEST_F(NewestTest, ALaggingReaderReadsTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
@@ -100,7 +101,7 @@ TEST_F(NewestTest, ATooSmallBufferLeavesTheMessage) {
     EXPECT_TRUE(receives_into(reader, 0, 64));
 }
 
-// What a replacement finds there may be older than its place, or newer than its count.
+// A replacement may find a copy that is older than its start, or newer than its count.
 TEST_F(NewestTest, AReplacementCountsByTheRing) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
@@ -160,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
         Lie{"Elsewhere", in_header([](RecordHeader& h) { h.skip = 3; })}),
     [](const auto& lie) { return lie.param.label; });
 
-// A conversation with bursts in it, so that copies are taken, overtaken, and left out.
+// Ping-pong with bursts, so that copies are taken, overtaken and skipped.
 TEST_F(NewestTest, NoCopyIsTorn) {
     constexpr std::uint64_t kMessages = 200'000;
     const std::string name = new_name();
@@ -172,14 +173,14 @@ TEST_F(NewestTest, NoCopyIsTorn) {
         for (std::uint64_t number = 0; number < kMessages; ++number) {
             ASSERT_TRUE(succeeds(send(writer, number, size_of(number), kLong)));
             const bool ends_a_burst = number % 1024 < 512 || number % 32 == 0;
-            while (ends_a_burst && received.load(std::memory_order_acquire) <= number &&
-                   received.load(std::memory_order_relaxed) != ~std::uint64_t{0}) {
+            while (ends_a_burst && detail::load_acquire(received) <= number &&
+                   detail::load_relaxed(received) != ~std::uint64_t{0}) {
             }
         }
     });
     for (std::uint64_t number = 0; number < kMessages; ++number) {
         const auto verdict = receives_into(reader, number, size_of(number));
-        received.store(verdict ? number + 1 : ~std::uint64_t{0}, std::memory_order_release);
+        detail::store_release(received, verdict ? number + 1 : ~std::uint64_t{0});
         EXPECT_TRUE(verdict);
         if (!verdict) break;
     }

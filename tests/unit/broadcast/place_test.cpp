@@ -1,5 +1,4 @@
-// Where a Broadcast may live besides /dev/shm: nowhere by name, reached by descriptor, or at a
-// path.
+// Broadcasts outside /dev/shm: without a name and reached by descriptor, or at a path.
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,7 +19,7 @@ using namespace test;
 
 class PlaceTest : public BroadcastTest {};
 
-TEST_F(PlaceTest, AnAnonymousOneIsReachedByDescriptor) {
+TEST_F(PlaceTest, AnAnonymousBroadcastIsReachedByDescriptor) {
     BroadcastWriter writer = BroadcastWriter::create("", small(2));
     EXPECT_EQ(writer.name(), "");
     ASSERT_TRUE(succeeds(send(writer, 0, 100)));
@@ -59,7 +58,7 @@ TEST_F(PlaceTest, ADescriptorCanBeHandedToAnotherProcess) {
     ::close(sockets[1]);
 }
 
-TEST_F(PlaceTest, ABorrowedDescriptorKeepsNobodyAlive) {
+TEST_F(PlaceTest, ABorrowedDescriptorKeepsNoWriterAlive) {
     const std::string name = new_name();
     BroadcastReader observer = [&] {
         const Gate created;
@@ -84,7 +83,7 @@ TEST_F(PlaceTest, ABorrowedDescriptorKeepsNobodyAlive) {
     ::close(copy_of_reader);
 }
 
-TEST_F(PlaceTest, ANamedOneCanBeReachedByDescriptorToo) {
+TEST_F(PlaceTest, ANamedBroadcastIsReachedByDescriptorToo) {
     const std::string name = new_name();
     std::optional<BroadcastWriter> writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(writer->descriptor(), 0);

@@ -24,7 +24,7 @@ using namespace test;
 
 class ReaderTest : public BroadcastTest {};
 
-TEST_F(ReaderTest, IsWhatItSaysItIs) {
+TEST_F(ReaderTest, ReportsItsProperties) {
     const BroadcastWriter writer = BroadcastWriter::create(new_name(), small(3));
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 2);
     EXPECT_TRUE(reader.is_open());
@@ -47,7 +47,7 @@ TEST_F(ReaderTest, IsWhatItSaysItIs) {
         << "assignment closes what was there";
 }
 
-TEST_F(ReaderTest, NeedsARankThatThereIs) {
+TEST_F(ReaderTest, NeedsAnExistingRank) {
     const BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     for (const unsigned rank : {2U, 1000U, ~0U}) {
         EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
@@ -238,7 +238,7 @@ TEST_F(ReaderTest, HeldMessagesKeepTheirRoomUntilTheOldestIsReleased) {
     EXPECT_EQ(writer.stats().used_bytes, 0U);
 }
 
-TEST_F(ReaderTest, AHeldMessageStaysWhatItIsWhateverComes) {
+TEST_F(ReaderTest, AHeldMessageIsNeverOverwritten) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 1000)));
@@ -289,7 +289,7 @@ TEST_F(ReaderTest, HoldsNoMoreThanItMay) {
     EXPECT_TRUE(receives(reader, kMax, 0));
     held.clear();
     EXPECT_EQ(reader.stats().used_bytes, 0U);
-    // Around the table of entries once more.
+    // Once more around the table of entries.
     for (std::uint64_t number = 1; number <= kMax; ++number) {
         ASSERT_TRUE(succeeds(send(writer, kMax + number, 0)));
         ASSERT_TRUE(receives(reader, kMax + number, 0));
@@ -326,7 +326,7 @@ TEST_F(ReaderTest, ReleasingBesideReceivingNeverLosesRoom) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     constexpr std::uint64_t kMaxRounds = 20'000;
-    const auto end = Clock::now() + 2s;  // the machine may have better things to do
+    const auto end = Clock::now() + 2s;  // a bound for busy machines
     std::optional<BroadcastMessage> handed;
     std::atomic<bool> is_handed{false};
     const std::jthread releaser([&](const std::stop_token& stop) {
@@ -389,7 +389,7 @@ TEST_F(ReaderTest, ARankIsFreeOnceEverythingIsReleased) {
     EXPECT_TRUE(reader.is_open());
 }
 
-TEST_F(ReaderTest, AClosedOneSaysSo) {
+TEST_F(ReaderTest, AClosedReaderReportsClosed) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
     ASSERT_TRUE(succeeds(send(writer, 0, 10)));

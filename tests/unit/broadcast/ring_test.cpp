@@ -1,5 +1,5 @@
-// The ring: every message arrives whole and in order, whatever its size, wherever it lies, however
-// many read it.
+// The ring: every message arrives whole and in order, at every size and offset, with any number of
+// readers.
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -49,7 +49,7 @@ TEST_F(RingTest, FormatsTravelWithTheirMessages) {
     }
 }
 
-// Where a message lies in the ring, by its address.
+// Follows the offset of messages in the ring, by their addresses.
 class Cursor {
 public:
     explicit Cursor(std::span<const std::byte> first) : ring_(first.data() - 8) { pass(first); }
@@ -78,7 +78,7 @@ TEST_F(RingTest, WrapsAtEveryOffset) {
     Cursor cursor(exchange(0).bytes());
     for (std::uint64_t offset = 0; offset < kSmallest; offset += 8) {
         const std::size_t room = std::min<std::size_t>(kSmallest - offset, kSmallest / 4);
-        // Ends exactly at the end, one byte beyond it, as long as may be, nothing at all.
+        // Sizes that end exactly at the end of the ring, one byte beyond it, the largest, and zero.
         for (const std::size_t size : {room - 8, room - 7, kSmallest / 4, std::size_t{0}}) {
             while (cursor.offset() != offset) cursor.pass(exchange(0).bytes());
             for (const std::size_t each : {size, std::size_t{20}}) {
@@ -105,7 +105,7 @@ TEST_F(RingTest, LoansAreAlignedAtEveryOffset) {
         ASSERT_TRUE(succeeds(message));
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(message->bytes().data()) % 64, 0U);
         ASSERT_TRUE(is_message(message->bytes(), number++, size));
-        // An empty message moves the next loan on by one step of eight bytes.
+        // An empty message moves the next loan by one step of eight bytes.
         ASSERT_TRUE(succeeds(send(writer, number, 0)));
         ASSERT_TRUE(receives(reader, number++, 0));
     }
@@ -138,7 +138,7 @@ TEST_F(RingTest, EveryReaderGetsEveryMessage) {
     }
 }
 
-// How a reader in a process of its own receives.
+// How a reader process receives.
 enum class Manner : std::uint8_t { InPlace, Holding, Copying };
 
 std::size_t size_of(std::uint64_t number) {
@@ -171,7 +171,7 @@ void receive_all(const std::string& name, unsigned rank, Manner manner, std::uin
         if (number % 3 == 0) message->keep();
         held.push_back(std::move(message).or_throw());
         if (held.size() < 4) continue;
-        // Out of order: the second oldest first. It must have stayed as it was.
+        // Releases out of order, the second oldest first: the oldest must be unchanged.
         const std::size_t at = number % 2;
         check(held[at].bytes(), held[at].sequence());
         held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));

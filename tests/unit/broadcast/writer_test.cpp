@@ -1,5 +1,5 @@
-// The writer: what it takes and refuses, loans, back-pressure that names the slow reader, and its
-// end.
+// The writer: accepted and refused options, loans, back-pressure that names the slow reader, and
+// closing.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -24,7 +24,7 @@ using namespace test;
 
 class WriterTest : public BroadcastTest {};
 
-TEST_F(WriterTest, ADefaultOneIsSmall) {
+TEST_F(WriterTest, ADefaultBroadcastIsSmall) {
     const BroadcastWriter writer = BroadcastWriter::create(new_name());
     const BroadcastStats stats = writer.stats();
     constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
@@ -34,7 +34,7 @@ TEST_F(WriterTest, ADefaultOneIsSmall) {
     EXPECT_EQ(inspect_segment(writer.name()).reserved_bytes, stats.reserved_bytes);
 }
 
-TEST_F(WriterTest, IsWhatItSaysItIs) {
+TEST_F(WriterTest, ReportsItsProperties) {
     const std::string name = new_name();
     BroadcastWriter writer = BroadcastWriter::create(name, small());
     EXPECT_TRUE(writer.is_open());
@@ -61,7 +61,7 @@ TEST_F(WriterTest, RefusesBadNamesAndOptions) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(WriterTest, IsTheOnlyOne) {
+TEST_F(WriterTest, ASecondWriterIsRefused) {
     const std::string name = new_name();
     const BroadcastWriter writer = BroadcastWriter::create(name, small());
     EXPECT_TRUE(
@@ -71,7 +71,7 @@ TEST_F(WriterTest, IsTheOnlyOne) {
     EXPECT_EQ(inspect_segment(name).participants.size(), 1U);
 }
 
-TEST_F(WriterTest, ReplacesADeadOne) {
+TEST_F(WriterTest, ReplacesADeadWriter) {
     const std::string name = new_name();
     const Gate created;
     Child child([&] {
@@ -88,7 +88,7 @@ TEST_F(WriterTest, ReplacesADeadOne) {
     EXPECT_TRUE(receives(reader, 0, 10));
 }
 
-TEST_F(WriterTest, TheNameGoesWithTheLast) {
+TEST_F(WriterTest, TheNameGoesWithTheLastParticipant) {
     const std::string name = new_name();
     std::optional<BroadcastWriter> writer = BroadcastWriter::create(name, small());
     BroadcastReader reader = BroadcastReader::attach(name, 0);
@@ -230,7 +230,7 @@ TEST_F(WriterTest, ALoanWaitsForRoomLikeAMessage) {
     EXPECT_TRUE(fails(send(writer, 0, 100), ErrorCode::Timeout)) << "no loan is open";
 }
 
-TEST_F(WriterTest, AFullRingTimesOutInTimeNamingWhoIsBehind) {
+TEST_F(WriterTest, AFullRingTimesOutInTimeAndNamesTheSlowReader) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     BroadcastReader quick = BroadcastReader::attach(writer.name(), 1);
     const SilentReader slow(writer.name(), 0);
@@ -293,7 +293,7 @@ TEST_F(WriterTest, KnowsWithoutWaitingWhetherThereIsRoom) {
     EXPECT_TRUE(writer.has_room(~std::size_t{0})) << "an error does not wait either";
 }
 
-TEST_F(WriterTest, ABlockedOneGoesOnWhenRoomIsMade) {
+TEST_F(WriterTest, ABlockedWriterContinuesWhenRoomIsMade) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1));
     const std::uint64_t full = fill_ring(writer, 0, 100);
     const std::string name = writer.name();
@@ -333,7 +333,7 @@ TEST_F(WriterTest, IsReadyWhenEveryRankIsTaken) {
         << "a vacant rank is not ready";
 }
 
-TEST_F(WriterTest, AClosedOneSaysSo) {
+TEST_F(WriterTest, AClosedWriterReportsClosed) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
     ASSERT_TRUE(succeeds(send(writer, 0, 10)));
     Result<BroadcastLoan> open_loan = writer.loan(10);
@@ -346,7 +346,7 @@ TEST_F(WriterTest, AClosedOneSaysSo) {
     EXPECT_TRUE(fails(writer.loan(1), ErrorCode::Closed));
     EXPECT_TRUE(fails(writer.wait_ready(), ErrorCode::Closed));
     EXPECT_TRUE(fails(open_loan->commit(), ErrorCode::Closed, {"the loan was not sent"}));
-    // Its memory is given back: what it did can't be asked for any more.
+    // Closing gives the memory back, so its statistics are gone.
     EXPECT_TRUE(test::refuses(ErrorCode::Closed, [&] { static_cast<void>(writer.stats()); }));
     EXPECT_TRUE(test::refuses(ErrorCode::Closed, [&] { static_cast<void>(writer.readers()); }));
     EXPECT_TRUE(test::refuses(ErrorCode::Closed, [&] { static_cast<void>(writer.blocked_by()); }));
@@ -386,7 +386,7 @@ TEST_F(WriterTest, ARequestToCloseEndsItsWaits) {
     EXPECT_FALSE(writer.is_open());
 }
 
-// What any thread may ask may be asked while another one sends.
+// Calls that any thread may make, made while another thread sends.
 TEST_F(WriterTest, CanBeWatchedWhileItSends) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2));
     const std::jthread watcher([&](const std::stop_token& stop) {

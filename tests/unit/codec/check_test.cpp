@@ -1,4 +1,4 @@
-// The walk through a whole message: depth, ext bodies; and what faults and dtypes are called.
+// Checking a whole message: depth and bodies of extensions; names of faults and dtypes.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -112,7 +112,7 @@ TEST(Check, BodiesOfDataclasses) {
     EXPECT_EQ(check_body(Extension::Dataclass, zeros(2)), Fault::BadExtension);
 }
 
-TEST(TensorReference, IsAnIndexAndPerhapsADescr) {
+TEST(TensorReference, HasAnIndexAndAnOptionalDescr) {
     const auto reference = [](std::initializer_list<int> values, std::size_t descr_size) {
         std::vector<std::byte> body;
         for (const int value : values) {

@@ -13,7 +13,7 @@
 namespace penstock::codec {
 namespace {
 
-// Memory as a segment gives it: a multiple of 64 to begin with, and not clean.
+// Memory as a segment gives it: aligned to 64 bytes and not zeroed.
 class Room {
 public:
     explicit Room(std::size_t size) : memory_(size + kAlignment, std::byte{0xee}), size_(size) {}
@@ -92,7 +92,7 @@ TEST(Message, TensorsAreAlignedAndGapsAreZero) {
     EXPECT_EQ(check(all), Fault::None);
 }
 
-// What the receiver finds of the tensor of that index, in the order it lies in memory.
+// The items of tensor `index` as the receiver reads them, in memory order.
 std::vector<float> items_of(const MessageReader& reader, std::uint64_t index, Order order) {
     TensorView view;
     EXPECT_EQ(reader.tensor(index, view), Fault::None);
@@ -206,7 +206,7 @@ public:
         room_ = written(message);
     }
 
-    // Changes the struct at `offset` and gives what check() says of it.
+    // The result of check() after a change of the struct at `offset`.
     template <typename Struct, typename Change>
     Fault change(std::size_t offset, Change change) {
         Struct value;
@@ -279,7 +279,7 @@ TEST(SpoiledMessage, CutAnywhere) {
     SpoiledMessage message;
     const std::span<const std::byte> whole = message.bytes();
     for (std::size_t size = 0; size < whole.size(); ++size) {
-        // A copy of exactly that size: AddressSanitizer watches its end.
+        // A copy of exactly that size, so that AddressSanitizer guards its end.
         const std::vector<std::byte> part(whole.begin(),
                                           whole.begin() + static_cast<std::ptrdiff_t>(size));
         EXPECT_NE(check(part), Fault::None) << "cut to " << size;

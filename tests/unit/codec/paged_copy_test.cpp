@@ -1,5 +1,5 @@
-// Blocks of paged caches, gathered and scattered, against plain loops over every item; and what is
-// refused before a byte is written.
+// Blocks of paged caches, gathered and scattered, against plain loops over every item; and
+// arguments that are refused before a byte is written.
 #include "codec/paged_copy.hpp"
 
 #include <gtest/gtest.h>
@@ -33,7 +33,7 @@ private:
     std::mt19937 engine_{20261129};
 };
 
-// One plane in memory of its own, with what lies between its items.
+// One plane in its own memory, gaps between its items included.
 struct Plane {
     Bytes memory;
     std::int64_t start = 0;
@@ -46,14 +46,15 @@ struct Plane {
     }
 };
 
-// Its dimensions, the blocks among them, in any order, with gaps and some of them backwards.
+// A plane with its dimensions in random order, blocks among them, some with gaps or negative
+// strides.
 Plane make_plane(const PagedShape& shape, std::int64_t blocks, Chance& chance) {
     Sizes counts{blocks};
     counts.insert(counts.end(), shape.shape.begin(), shape.shape.end());
     std::vector<std::size_t> order(counts.size());
     std::iota(order.begin(), order.end(), 0U);
     for (std::size_t i = order.size() - 1; i > 0; --i) {
-        // Half of the planes have the order that lies in one piece.
+        // Half of the swaps are left out, so that contiguous planes occur too.
         if (chance.pick(0, 1) == 1) {
             std::swap(
                 order[i],
@@ -63,7 +64,7 @@ Plane make_plane(const PagedShape& shape, std::int64_t blocks, Chance& chance) {
     Sizes strides(counts.size());
     Plane plane;
     auto bytes = static_cast<std::int64_t>(shape.item_bytes);
-    for (std::size_t i = order.size(); i-- > 0;) {  // the fastest first
+    for (std::size_t i = order.size(); i-- > 0;) {  // the innermost first
         const std::size_t dimension = order[i];
         if (chance.pick(0, 4) == 0) bytes += chance.pick(1, 9);
         const bool is_backwards = chance.pick(0, 5) == 0;
@@ -87,7 +88,7 @@ bool count_up(Sizes& index, const Sizes& shape) {
     return false;
 }
 
-// Calls `item(in the plane's memory, in the chunk, token of the chunk)` for each, one by one.
+// Calls `item(address in the plane, address in the chunk, token)` for each item.
 template <typename Item>
 void each_item(const Plane& plane, const PagedShape& shape, const Sizes& blocks, Item&& item) {
     std::size_t at = 0;
@@ -171,7 +172,7 @@ void expect_both_ways(Cache& cache, const Sizes& blocks, std::size_t skip, Chanc
     for (std::size_t i = 0; i < due.size(); ++i) EXPECT_EQ(cache.planes[i].memory, due[i]);
 }
 
-// No block twice: what is scattered to one twice is either.
+// No block twice: scattering to one block twice leaves either value.
 Sizes some_blocks(std::int64_t there, std::size_t wanted, Chance& chance) {
     Sizes all(static_cast<std::size_t>(there));
     std::iota(all.begin(), all.end(), 0);
@@ -203,8 +204,8 @@ TEST(PagedCopy, AnyShapeAndStridesEqualThePlainLoop) {
     }
 }
 
-// Past the caches from 4 MiB on: runs long and short, of alignments that streaming has to mend.
-TEST(PagedCopy, LargeOnesEqualThePlainLoop) {
+// Larger than the 4 MiB from which copies bypass the caches: runs of all lengths and alignments.
+TEST(PagedCopy, LargeCopiesEqualThePlainLoop) {
     Chance chance;
     for (const std::int64_t run : {3, 19, 20, 80, 400}) {
         SCOPED_TRACE(run);
@@ -238,7 +239,7 @@ TEST(PagedCopy, NothingIsWrittenWhereAllTokensAreSkipped) {
     }
 }
 
-TEST(PagedCopy, BlocksThatAreNotThereAreRefused) {
+TEST(PagedCopy, MissingBlocksAreRefused) {
     Chance chance;
     const Cache cache({{2, 3}, 4}, 5, 2, chance);
     constexpr std::size_t kTwo = 2 * std::size_t{2} * 24;
@@ -253,8 +254,8 @@ TEST(PagedCopy, BlocksThatAreNotThereAreRefused) {
     }
 }
 
-// Of planes that differ in how many they have.
-TEST(PagedCopy, ABlockIsThereWhenEveryPlaneHasIt) {
+// For planes with different numbers of blocks.
+TEST(PagedCopy, ABlockExistsIfEveryPlaneHasIt) {
     Chance chance;
     const PagedShape shape{{2}, 4};
     for (const bool is_short_first : {true, false}) {
@@ -283,7 +284,7 @@ TEST(PagedCopy, AChunkOfAnotherSizeIsRefused) {
         refuses(ErrorCode::InvalidArgument, [&] { cache.paged.check_blocks(Sizes{}, 48); }));
 }
 
-// Strides of zero: a little memory that counts as more than a word can say.
+// Strides of zero: little memory whose size in items overflows a word.
 TEST(PagedCopy, SizesThatOverflowAreRefused) {
     std::byte one{};
     PagedCache cache;
@@ -302,7 +303,7 @@ TEST(PagedCopy, SizesThatOverflowAreRefused) {
     }
 }
 
-TEST(PagedCopy, WhatIsNoCacheIsRefused) {
+TEST(PagedCopy, InvalidCachesAreRefused) {
     std::byte memory[64] = {};
     const auto plane = [&memory](std::size_t dims) {
         return PagedPlane{memory, 2, 8, Sizes(dims, 1)};

@@ -22,7 +22,7 @@ Bytes bytes_of(std::initializer_list<int> values) {
     return result;
 }
 
-// Token::bytes points into what was read: the bytes must outlive the token.
+// Token::bytes points into the input: the bytes must outlive the token.
 Token only(const Bytes& bytes) {
     Reader in(bytes);
     Token token;

@@ -24,7 +24,7 @@ struct Array {
     std::size_t item = 1;
 };
 
-// Counts one index up, the last dimension first. False after the last.
+// Advances an index by one, last dimension first; false after the last index.
 bool count_up(Sizes& index, const Sizes& shape) {
     for (std::size_t dim = shape.size(); dim-- > 0;) {
         if (++index[dim] < shape[dim]) {
@@ -35,7 +35,7 @@ bool count_up(Sizes& index, const Sizes& shape) {
     return false;
 }
 
-// One item after the other.
+// The items in order, copied one by one.
 Bytes expected(const Array& array) {
     Bytes result;
     if (std::ranges::find(array.shape, 0) != array.shape.end()) {
@@ -77,7 +77,7 @@ private:
     std::mt19937 engine_{20260901};
 };
 
-// One dimension of a block of `size` items, `bytes` apart: stepped, reversed, or all the same.
+// Adds a dimension to a slice of `size` items, `bytes` apart: stepped, reversed, or repeated.
 void add_dimension(Array& array, std::int64_t size, std::int64_t bytes, Chance& chance) {
     const std::int64_t step = chance.pick(1, 3);
     const std::int64_t taken = (size + step - 1) / step;
@@ -97,7 +97,7 @@ void add_dimension(Array& array, std::int64_t size, std::int64_t bytes, Chance& 
     }
 }
 
-// A random slice, its dimensions in random order.
+// A random slice with its dimensions in random order.
 Array random_array(Chance& chance) {
     constexpr std::array<std::size_t, 8> kItems{1, 2, 4, 8, 16, 3, 12, 40};
     Array array;

@@ -75,7 +75,7 @@ TEST(Writer, OtherScalars) {
               bytes_of({0xd8, 0x03, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0}));
 }
 
-// The first `head` bytes of what `write` writes, when `size` bytes follow them.
+// The first `head` bytes of the output of `write`, checked to be followed by `size` bytes.
 template <typename Write>
 Bytes head_of(std::size_t head, std::size_t size, Write write) {
     Bytes all = written(write);
@@ -206,7 +206,7 @@ TEST(Writer, NoCallWritesBehindTheBuffer) {
         Writer sized(large);
         call(sized);
         for (std::size_t room = 0; room <= sized.size(); ++room) {
-            Bytes exact(room);  // AddressSanitizer watches its end
+            Bytes exact(room);  // AddressSanitizer guards its end
             Writer out(exact);
             call(out);
             EXPECT_EQ(out.fault() == Fault::None, room == sized.size());

@@ -1,5 +1,5 @@
-// Every public method on a handle that was closed here, and on one that was moved from: what can
-// fail says Closed, by Self; all else does nothing, and no name is forgotten by close().
+// Every public method on a closed and on a moved-from handle: calls that can fail report Closed by
+// Self, the others do nothing, and close() forgets no name.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -16,7 +16,7 @@
 #include "penstock/trajectories.hpp"
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
 
-// What a moved-from handle says is what is tested here.
+// Moved-from handles are used on purpose.
 // NOLINTBEGIN(bugprone-use-after-move)
 
 namespace penstock {
@@ -24,7 +24,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// One call on a handle: its name, and what it says.
+// One call on a handle: its name and its status.
 struct Row {
     const char* call;
     std::function<Status()> run;
@@ -35,7 +35,7 @@ Status said(const Result<T>& result) {
     return result.is_ok() ? Status::ok() : result.status();
 }
 
-// What throws says the same.
+// The same for calls that throw.
 template <typename Call>
 std::function<Status()> thrown(Call call) {
     return [call] {
@@ -50,7 +50,7 @@ std::function<Status()> thrown(Call call) {
     };
 }
 
-// A call that can't fail: what it must come to.
+// A call that can't fail: its result must be empty or false.
 template <typename Call>
 std::function<Status()> quiet(Call call) {
     return [call] {
@@ -198,7 +198,7 @@ protected:
                 {"stats", thrown([&] { static_cast<void>(reader.stats()); })},
                 {"is_ready", quiet([&] { return !reader.is_ready(); })},
                 {"held_messages", quiet([&] { return reader.held_messages().empty(); })},
-                {"set_version", quiet([&] { return reader.set_version(7), true; })},
+                {"raise_version", quiet([&] { return reader.raise_version(7), true; })},
                 {"version", quiet([&] { return reader.version() == 0; })},
                 {"sequences", quiet([&] { return reader.sequences() == 0; })},
                 {"discard", quiet([&] { return reader.discard() == 0; })},
@@ -401,7 +401,7 @@ TEST_F(ClosedHandlesTest, Trajectories) {
 }
 
 // The end of a stream is not the end of a handle.
-TEST_F(ClosedHandlesTest, APeersCloseIsTheStreams) {
+TEST_F(ClosedHandlesTest, APeersCloseEndsTheStreamNotTheHandle) {
     BroadcastWriter writer = BroadcastWriter::create(name_, {.readers = 1, .capacity = 4096});
     BroadcastReader reader = BroadcastReader::attach(name_, 0);
     writer.close();

@@ -1,5 +1,5 @@
-// What abandoned segments keep: collecting leaves data alone unless told, and so does a create() of
-// the same name, or says what was lost.
+// Kept data of abandoned segments: collecting keeps it unless told otherwise, and create() under
+// the same name keeps it or reports the loss.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -29,7 +29,8 @@ std::span<const std::byte> bytes_of(const std::string& text) {
 
 class KeptDataTest : public test::CleanTest {
 protected:
-    // Puts so many and is killed; `taken` of them it has taken from the queue and not acknowledged.
+    // A child puts `count` messages, takes `taken` of them without an acknowledgement, and is
+    // killed.
     void leave_messages_of_the_dead(unsigned count, unsigned taken = 0, unsigned max_failures = 0) {
         const Gate done;
         Child child([&] {
@@ -54,7 +55,7 @@ protected:
             store.put("key " + std::to_string(i), bytes_of("object")).or_throw();
         }
     }
-    // Reads and acknowledges what is there; how many.
+    // Reads and acknowledges all messages; returns their number.
     unsigned drain() const {
         Queue queue = Queue::attach(name_);
         unsigned count = 0;
@@ -79,7 +80,7 @@ TEST_F(KeptDataTest, MessagesOfTheDeadAreKept) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { inspect_segment(name_); }));
 }
 
-TEST_F(KeptDataTest, MessagesThatWereLeftInOrderAreKept) {
+TEST_F(KeptDataTest, MessagesLeftByOrderlyCloseAreKept) {
     {
         Queue queue = Queue::create(name_);
         queue.put(bytes_of("one")).or_throw();
@@ -90,7 +91,7 @@ TEST_F(KeptDataTest, MessagesThatWereLeftInOrderAreKept) {
     EXPECT_TRUE(remove_if_abandoned(name_, OnData::Remove));
 }
 
-TEST_F(KeptDataTest, NobodyAlivesDataIsRemovedByName) {
+TEST_F(KeptDataTest, DataOfTheLivingIsNotRemovedByName) {
     Queue queue = Queue::create(name_);
     queue.put(bytes_of("one")).or_throw();
     EXPECT_FALSE(remove_if_abandoned(name_, OnData::Remove));
@@ -113,7 +114,7 @@ TEST_F(KeptDataTest, APersistentStoreIsKept) {
     EXPECT_TRUE(remove_if_abandoned(name_, OnData::Remove));
 }
 
-TEST_F(KeptDataTest, AStoreThatOnlyTheDeadUsedIsCollected) {
+TEST_F(KeptDataTest, AStoreOfTheDeadIsCollectedUnlessPersistent) {
     const Gate done;
     Child child([&] {
         StoreOptions options;
@@ -129,7 +130,7 @@ TEST_F(KeptDataTest, AStoreThatOnlyTheDeadUsedIsCollected) {
     EXPECT_TRUE(remove_if_abandoned(name_));
 }
 
-TEST_F(KeptDataTest, AQueueThatReplacesAnotherSaysWhatWasLost) {
+TEST_F(KeptDataTest, AQueueThatReplacesAnotherReportsTheLoss) {
     leave_messages_of_the_dead(5);
     Queue queue = Queue::create(name_);
     EXPECT_EQ(queue.replaced().messages, 5U);
@@ -174,14 +175,14 @@ TEST_F(KeptDataTest, ADeadBroadcastKeepsNothing) {
     EXPECT_TRUE(remove_if_abandoned(name_));
 }
 
-TEST_F(KeptDataTest, WhatNobodyCouldAttachToIsNotMade) {
+TEST_F(KeptDataTest, AnonymousQueuesAndStoresAreRefused) {
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { Queue::create(""); }, {"it is empty"}));
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { Store::create(""); }, {"it is empty"}));
     auto writer = BroadcastWriter::create("", {.readers = 1});  // readers come by descriptor()
     EXPECT_EQ(writer.name(), "");
 }
 
-TEST(KeptDataTextTest, SizesAreWrittenAsPeopleDo) {
+TEST(KeptDataTextTest, SizesAreWrittenForPeople) {
     KeptData kept;
     kept.persistent = true;
     const auto text = [&](std::uint64_t bytes) {

@@ -1,5 +1,5 @@
-// Crash points: a process dies or stops at the n-th passing of the point that is armed, and at no
-// other. They exist in test builds only.
+// Crash points: a process dies or stops at the n-th passing of the armed point, and at no other.
+// Test builds only.
 #include "os/crash_point.hpp"
 
 #ifdef PENSTOCK_CRASH_POINTS

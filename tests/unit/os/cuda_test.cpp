@@ -1,5 +1,5 @@
-// Pinning for a GPU, against a library that stands in for the driver: which calls are made, in
-// which order, and what is said and given back when one fails.
+// Pinning for a GPU, against a stand-in for the driver: the calls, their order, and what is
+// reported and undone when one fails.
 #include "os/cuda.hpp"
 
 #include <dlfcn.h>
@@ -11,8 +11,8 @@
 namespace penstock::os {
 namespace {
 
-// Loaded by its path before the code under test asks for "libcuda.so.1", which is its name: the
-// loader gives that one then, also where there is a real one.
+// Loads the stand-in by its path before the code under test asks for its name, "libcuda.so.1": the
+// loader then returns the stand-in, even where there is a real driver.
 class CudaTest : public testing::Test {
 protected:
     void SetUp() override {
@@ -55,7 +55,7 @@ TEST_F(CudaTest, TheRangeIsRegisteredInThePrimaryContextForAllContexts) {
     EXPECT_EQ(value<unsigned>("stand_in_flags"), 1U);  // CU_MEMHOSTREGISTER_PORTABLE
 }
 
-TEST_F(CudaTest, WhatCanOnlyBeReadIsRegisteredAsThat) {
+TEST_F(CudaTest, ReadOnlyMemoryIsRegisteredReadOnly) {
     begin();
     const auto registration = CudaRegistration::make(memory_.data(), memory_.size(), problem_,
                                                      CudaRegistration::Access::Read);
@@ -63,7 +63,7 @@ TEST_F(CudaTest, WhatCanOnlyBeReadIsRegisteredAsThat) {
     EXPECT_EQ(value<unsigned>("stand_in_flags"), 9U);  // and CU_MEMHOSTREGISTER_READ_ONLY
 }
 
-TEST_F(CudaTest, ItEndsAsItBegan) {
+TEST_F(CudaTest, UnpinningUndoesThePinning) {
     begin();
     auto registration = make();
     ASSERT_NE(registration, nullptr);
@@ -72,14 +72,14 @@ TEST_F(CudaTest, ItEndsAsItBegan) {
     EXPECT_EQ(protocol(), "push unregister pop release");
 }
 
-TEST_F(CudaTest, NoDeviceIsSaid) {
+TEST_F(CudaTest, AMissingDeviceIsReported) {
     begin("no device");
     EXPECT_EQ(make(), nullptr);
     EXPECT_EQ(problem_, "this machine has a CUDA driver and no device");
     EXPECT_EQ(protocol(), "init count");
 }
 
-TEST_F(CudaTest, WhatTheDriverSaysIsQuoted) {
+TEST_F(CudaTest, TheDriversErrorIsQuoted) {
     for (const char* call : {"init", "count", "get", "retain"}) {
         begin(call);
         EXPECT_EQ(make(), nullptr);

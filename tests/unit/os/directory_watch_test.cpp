@@ -1,4 +1,4 @@
-// Directory watches: they wake for names that appear, and never turn a wait into a busy loop.
+// Directory watches: they wake for names that appear, and a wait never becomes a busy loop.
 #include "os/directory_watch.hpp"
 
 #include <gtest/gtest.h>
@@ -24,8 +24,8 @@ using test::Gate;
 using test::TemporaryFolder;
 using Span = std::chrono::steady_clock::duration;
 
-constexpr auto kLong = 20s;    // none of the waits below may last this long
-constexpr auto kShort = 30ms;  // how long one waits where nothing comes
+constexpr auto kLong = 20s;    // no wait below may last this long
+constexpr auto kShort = 30ms;  // a wait for an event that does not come
 
 Span time_of_wait(DirectoryWatch& watch, std::chrono::nanoseconds span) {
     const auto start = std::chrono::steady_clock::now();
@@ -84,7 +84,7 @@ TEST(DirectoryWatchTest, ForgetsWhatItHasSeen) {
     EXPECT_GE(time_of_wait(watch, kShort), kShort);
 }
 
-TEST(DirectoryWatchTest, TakesItsTimeInAFolderThatIsNotThere) {
+TEST(DirectoryWatchTest, AWaitInAMissingFolderLastsItsTime) {
     DirectoryWatch watch("/nowhere/at/all");
     EXPECT_GE(time_of_wait(watch, kShort), kShort);
 }

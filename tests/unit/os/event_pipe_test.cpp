@@ -1,5 +1,5 @@
-// Events that event loops wait on: readable from raise() until lower(), by any number of threads;
-// and what a program has under the same number is left alone.
+// Events for event loops: readable from raise() until lower(), with any number of threads; files of
+// the program under the same descriptor number are left alone.
 #include "os/event_pipe.hpp"
 
 #include <fcntl.h>
@@ -48,7 +48,7 @@ TEST(EventPipeTest, IsReadableFromRaiseUntilLower) {
 
 TEST(EventPipeTest, NeverBlocksHoweverOftenItIsRaised) {
     EventPipe event;
-    for (int i = 0; i < 100'000; ++i) event.raise();  // far more than a pipe holds
+    for (int i = 0; i < 100'000; ++i) event.raise();  // more than a pipe holds
     EXPECT_TRUE(is_readable(event.descriptor()));
     event.lower();
     EXPECT_FALSE(is_readable(event.descriptor()));
@@ -96,8 +96,8 @@ TEST(EventPipeTest, EndsWithItsDescriptors) {
     ::close(after);
 }
 
-// A program that closes every descriptor, as daemons do, and opens what it wants with the lowest
-// numbers: the event's own are among them. Then the event is used, and ended.
+// A program that closes every descriptor, as daemons do, and opens its own under the lowest
+// numbers, those of the event among them. The event is used and destroyed afterwards.
 template <typename Open>
 std::vector<int> use_event_after_taking_its_numbers(Open&& open) {
     std::optional<EventPipe> event(std::in_place);
@@ -127,7 +127,7 @@ TEST(EventPipeTest, FilesOfTheProgramUnderItsNumbersAreLeftAlone) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Descriptors without a file share an inode: they can't be told apart by it.
+// Descriptors without a file share an inode, so the inode can't tell them apart.
 TEST(EventPipeTest, EventsOfTheProgramUnderItsNumbersAreLeftAlone) {
     Child child([&] {
         for (const int own :

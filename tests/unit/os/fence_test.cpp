@@ -1,5 +1,5 @@
-// The asymmetric fence: with a light half on one side and a heavy one on the other, two processes
-// that each store and then look can't both miss the other's store.
+// The asymmetric fence: of two processes that each store and then load, one with the light half and
+// one with the heavy half, at least one sees the other's store.
 #include "os/fence.hpp"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ using test::Child;
 using test::require;
 using test::Shared;
 
-// Words of two processes that meet in rounds, each on a line of its own.
+// Words of two processes that meet in rounds, each on its own cache line.
 struct Arena {
     alignas(128) std::atomic<int> left{0};
     alignas(128) std::atomic<int> right{0};

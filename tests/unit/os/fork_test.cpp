@@ -1,4 +1,4 @@
-// Forked children: they know that they are, and inherit none of the descriptors that carry locks.
+// Forked children: they are detected, and inherit no descriptor that carries locks.
 #include "os/fork.hpp"
 
 #include <fcntl.h>
@@ -35,7 +35,7 @@ bool is_open(const OwnDescriptor& descriptor) {
     return is_open(descriptor.number);
 }
 
-// Whether this process has a descriptor of the file.
+// Whether this process has the file open.
 bool holds_open(const std::string& path) {
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
         std::error_code ignored;
@@ -94,7 +94,7 @@ TEST(ForkTest, AChildReopensWithoutHarm) {
     close_descriptor(inherited);
 }
 
-TEST(ForkTest, WhoGetsTheNumberOfAClosedDescriptorIsInheritedAsUsual) {
+TEST(ForkTest, AnotherFileUnderAClosedNumberIsInherited) {
     const OwnDescriptor closed = open_null();
     close_descriptor(closed);
     const int other = ::open("/dev/null", O_RDWR);
@@ -104,7 +104,7 @@ TEST(ForkTest, WhoGetsTheNumberOfAClosedDescriptorIsInheritedAsUsual) {
     ::close(other);
 }
 
-// A program that closes every descriptor, and opens a file of its own under the number.
+// A program that closes every descriptor and opens its own file under this number.
 int take_number_of(const OwnDescriptor& descriptor, const std::string& path) {
     ::close(descriptor.number);
     const int own = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -133,7 +133,7 @@ TEST(ForkTest, AnotherDescriptionOfTheSameFileIsNotOurs) {
     };
     const OwnDescriptor first = open_file();
     ::close(first.number);
-    const OwnDescriptor second = open_file();  // the library itself, after the program closed all
+    const OwnDescriptor second = open_file();  // by the library, after the program closed all
     ASSERT_EQ(second.number, first.number);
     EXPECT_TRUE(second.is_ours());
     EXPECT_FALSE(first.is_ours());
@@ -175,7 +175,7 @@ TEST(ForkTest, ALockEndsWithItsOwnerAlthoughAChildLivesOn) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Forks come at any moment of another thread's opening and closing.
+// Forks race with another thread that opens and closes.
 TEST(ForkTest, NoChildInheritsAFileThatIsBeingOpenedOrClosed) {
     const TemporaryFolder folder;
     const std::string path = folder / "file";

@@ -45,7 +45,7 @@ TEST(FutexTest, WakesAllSleepersInOtherProcesses) {
     Child second(sleep_until_woken);
     Child third(sleep_until_woken);
     for (Child* child : {&first, &second, &third}) child->await_sleep();
-    futex_wake_all(*word);  // the word stays: only the wake-up can end their sleep
+    futex_wake_all(*word);  // the word is unchanged: only the wake-up can end the sleep
     EXPECT_EQ(first.wait(), 0);
     EXPECT_EQ(second.wait(), 0);
     EXPECT_EQ(third.wait(), 0);
@@ -64,7 +64,7 @@ TEST(FutexTest, TellsASignalFromAWakeUp) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST(FutexTest, WakingNobodyIsHarmless) {
+TEST(FutexTest, WakingWithoutSleepersIsHarmless) {
     const Shared<Word> word;
     futex_wake_all(*word);
     EXPECT_EQ(word->load(), 0U);

@@ -1,4 +1,4 @@
-// Mappings: what may be read and written through them, and which processes do not see them.
+// Mappings: access rights, and which processes do not see them.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -45,7 +45,7 @@ bool is_mapped(const std::byte* address) {
     return ::msync(const_cast<std::byte*>(address), page_size(), MS_ASYNC) == 0;
 }
 
-// One value of the mapping's entry in /proc/self/smaps, between blanks.
+// A value of the mapping's entry in /proc/self/smaps, surrounded by blanks.
 std::string smaps_value(const std::byte* address, const std::string& key) {
     std::ostringstream start;
     start << std::hex << reinterpret_cast<std::uintptr_t>(address) << '-';
@@ -144,7 +144,7 @@ TEST(MappingTest, OutlivesItsFile) {
     EXPECT_EQ(std::memcmp(mapping.data(), "still here", 10), 0);
 }
 
-TEST(MappingTest, SaysWhyItCanNotBeHad) {
+TEST(MappingTest, AFailedMappingReportsTheReason) {
     const SharedFile file = make_file();
     std::error_code error;
     EXPECT_EQ(Mapping::map(file, 0, 0, Access::Read, error).data(), nullptr);
@@ -175,7 +175,7 @@ TEST(MappingTest, LockedMemoryIsLocked) {
     EXPECT_NE(smaps_value(mapping.data(), "VmFlags").find(" lo "), std::string::npos);
 }
 
-TEST(MappingTest, BindsToNodesThatThereAre) {
+TEST(MappingTest, BindsToExistingNodesOnly) {
     const SharedFile file = make_file();
     Mapping mapping = map(file, Access::ReadWrite);
     EXPECT_EQ(mapping.bind_to_node(-1), std::errc::invalid_argument);

@@ -1,5 +1,5 @@
-// Page windows: the writer's pages at other addresses and back, and afterwards nothing that is
-// written there reaches the file.
+// Page windows: the writer's pages move to other addresses and back; later writes through the
+// window do not reach the file.
 #include "os/page_window.hpp"
 
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ protected:
         std::memset(mapping_.data(), 1, kFile);
     }
 
-    // Of the range whose first byte is at `offset`. Skips where the kernel can't.
+    // A window on `bytes` at `offset`. Sets `cannot_` where the kernel can't move pages.
     PageWindow open(std::uint64_t offset, std::uint64_t bytes) {
         std::error_code error;
         PageWindow window = PageWindow::open(mapping_.data() + offset, bytes, error);
@@ -54,7 +54,7 @@ protected:
         if (const auto error = window.give_back(file_.descriptor(), offset, moves)) return error;
         return window.show_private(file_.descriptor(), offset);
     }
-    // What the file holds, whatever is mapped where.
+    // The file's bytes, read without the mapping.
     std::vector<std::byte> in_file(std::uint64_t offset, std::uint64_t bytes) {
         std::vector<std::byte> found(bytes);
         EXPECT_TRUE(file_.read(offset, found.data(), bytes));
@@ -93,7 +93,7 @@ TEST_P(PageWindowRangeTest, WhatIsWrittenIsThereAndLaterWritesAreNot) {
         PageWindow window = open(offset, bytes);
         if (cannot_) GTEST_SKIP() << "this kernel can't move pages of files";
         ASSERT_NE(window.data(), mapping_.data() + offset);
-        // What is large is moved by whole page tables, where it lies in them as before.
+        // Large ranges move by whole page tables: the window has the same alignment in them.
         constexpr std::uint64_t kHugePage = std::uint64_t{2} << 20U;
         const std::uintptr_t unit = bytes >= kHugePage ? kHugePage : page_size();
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(window.data()) % unit,
@@ -106,7 +106,7 @@ TEST_P(PageWindowRangeTest, WhatIsWrittenIsThereAndLaterWritesAreNot) {
         expect_file(offset, bytes, 7);
         expect_file(0, offset, 1);
         expect_file(offset + bytes, kFile - offset - bytes, 1);
-        // And the mapping is whole again, to read and to write.
+        // The mapping is whole again, for reading and writing.
         EXPECT_EQ(std::memcmp(mapping_.data(), in_file(0, kFile).data(), kFile), 0);
         std::memset(mapping_.data() + offset, 3, bytes);
         expect_file(offset, bytes, 3);
@@ -137,13 +137,13 @@ TEST_F(PageWindowTest, ZerosInsteadOfTheFile) {
     expect_file(0, kFile, 5);
 }
 
-// Races with the cut on purpose, which is no finding of the thread sanitizer's.
+// Races with the cut on purpose; the thread sanitizer must not report it.
 [[gnu::no_sanitize_thread]] void scribble(void* memory, std::size_t bytes, std::byte value) {
     auto* const bytewise = static_cast<volatile std::byte*>(memory);
     for (std::size_t at = 0; at < bytes; ++at) bytewise[at] = value;
 }
 
-// A thread that never stops writing: its writes reach the file before the cut, or not at all.
+// A thread writes without pause: its writes reach the file before the cut, or not at all.
 TEST_F(PageWindowTest, NoWriteSlipsThroughWhileItIsCutOff) {
     constexpr std::uint64_t kBytes = 64U << 10U;
     for (int round = 0; round < 50; ++round) {

@@ -1,8 +1,7 @@
-// Facts about processes: this one's identity, names for display, and which are stopped.
+// Facts about processes: identity, display names, and whether they are stopped.
 #include "os/process.hpp"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,7 +25,7 @@ using test::Shared;
 
 constexpr const char* kTellName = "PENSTOCK_UNIT_TEST_TELL_NAME";
 
-// A process with arguments of our choice: this very program, which then only tells its name.
+// This program, executed again under other arguments, writes its display name and exits.
 const bool only_tells_name = [] {
     const char* descriptor = std::getenv(kTellName);
     if (descriptor == nullptr) return false;
@@ -76,7 +75,7 @@ TEST(ProcessTest, IsKnownByItsScriptOrItsProgram) {
     EXPECT_EQ(name_when_called({"my program", ""}), "my program");
 }
 
-TEST(ProcessTest, SeesWhoIsStopped) {
+TEST(ProcessTest, SeesAStoppedProcess) {
     struct Facts {
         std::uint64_t pid_namespace;
         std::uint64_t start_time;
@@ -85,7 +84,7 @@ TEST(ProcessTest, SeesWhoIsStopped) {
     const Gate told;
     const Gate end;
     Child child([&] {
-        ::prctl(PR_SET_NAME, "a) T (b) 1 2");  // a name made to mislead readers of /proc/N/stat
+        ::prctl(PR_SET_NAME, "a) T (b) 1 2");  // a name that misleads parsers of /proc/N/stat
         const ProcessIdentity self = identify_self();
         *facts = {self.pid_namespace, self.start_time};
         told.open();
@@ -105,7 +104,7 @@ TEST(ProcessTest, SeesWhoIsStopped) {
     EXPECT_FALSE(is_stopped(pid, pid_namespace, start_time));
 }
 
-TEST(ProcessTest, SeesWhoIsStoppedFromAnotherTimeNamespace) {
+TEST(ProcessTest, SeesAStoppedProcessFromAnotherTimeNamespace) {
     const Shared<ProcessIdentity> who;
     Gate known;
     Child child([&] {
@@ -124,27 +123,11 @@ TEST(ProcessTest, SeesWhoIsStoppedFromAnotherTimeNamespace) {
     EXPECT_EQ(outcome, 0);
 }
 
-TEST(ProcessTest, NobodyIsNotStopped) {
+TEST(ProcessTest, RunningAndMissingProcessesAreNotStopped) {
     const ProcessIdentity self = identify_self();
     EXPECT_FALSE(is_stopped(self.pid, self.pid_namespace, self.start_time));
     EXPECT_FALSE(is_stopped(0, self.pid_namespace, 0));
     EXPECT_FALSE(is_stopped(~std::uint32_t{0}, self.pid_namespace, 0));
-}
-
-TEST(ProcessTest, CountsTheProcessorsThatItMayUse) {
-    cpu_set_t set;
-    ASSERT_EQ(::sched_getaffinity(0, sizeof set, &set), 0);
-    EXPECT_EQ(usable_processors(), static_cast<unsigned>(CPU_COUNT(&set)));
-    Child child([&] {
-        int first = 0;
-        while (!CPU_ISSET(first, &set)) ++first;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(first, &one);
-        require(::sched_setaffinity(0, sizeof one, &one) == 0);
-        require(usable_processors() == 1);
-    });
-    EXPECT_EQ(child.wait(), 0);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Locks of single bytes: the kernel's word on lives. They belong to an open file
-// description, so that no other handle in the process can lose them, and end with its holder.
+// Locks of single bytes, the evidence of life. They belong to an open file description, so no other
+// handle of the process can drop them, and they end with their holder.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -80,7 +80,7 @@ TEST_F(SharedFileLockTest, BytesAreLockedOneByOne) {
     EXPECT_TRUE(second.is_locked_by_other(kByte));
 }
 
-TEST_F(SharedFileLockTest, AsksForTheWriteLocksOfOthers) {
+TEST_F(SharedFileLockTest, SeesTheWriteLocksOfOthers) {
     SharedFile first = open();
     SharedFile second = open();
     EXPECT_FALSE(second.is_locked_by_other(kByte));
@@ -94,7 +94,7 @@ TEST_F(SharedFileLockTest, AsksForTheWriteLocksOfOthers) {
     EXPECT_TRUE(second.try_lock_shared(kByte)) << "asking takes no lock";
 }
 
-TEST_F(SharedFileLockTest, AnUnanswerableQuestionIsNoEvidenceOfDeath) {
+TEST_F(SharedFileLockTest, AFailedLockQueryIsNoEvidenceOfDeath) {
     const SharedFile closed;
     EXPECT_TRUE(closed.is_locked_by_other(kByte));
 }
@@ -109,7 +109,7 @@ TEST_F(SharedFileLockTest, ClosingLetsGo) {
     EXPECT_TRUE(second.try_lock(kByte));
 }
 
-// The trap of classic record locks: they vanish when any descriptor of the file is closed.
+// Classic record locks vanish when any descriptor of the file is closed; these do not.
 TEST_F(SharedFileLockTest, ClosingAnotherHandleLetsNothingGo) {
     SharedFile first = open();
     const SharedFile observer = open();
@@ -118,7 +118,7 @@ TEST_F(SharedFileLockTest, ClosingAnotherHandleLetsNothingGo) {
     EXPECT_TRUE(observer.is_locked_by_other(kByte));
 }
 
-TEST_F(SharedFileLockTest, OtherProcessesAreOthersToo) {
+TEST_F(SharedFileLockTest, LocksExcludeOtherProcessesToo) {
     SharedFile own = open();
     ASSERT_TRUE(own.try_lock(kByte));
     Child child([&] {

@@ -1,5 +1,5 @@
-// Shared files: private until published, reserved before they are promised, and never mistaken for
-// something else that has their name.
+// Shared files: private until published, reserved before memory is promised, and never mistaken for
+// another file of the same name.
 #include "os/shared_file.hpp"
 
 #include <fcntl.h>
@@ -67,14 +67,14 @@ void write_text(const SharedFile& file, const std::string& text, std::uint64_t o
             static_cast<ssize_t>(text.size()));
 }
 
-TEST(SharedFileTest, NobodySeesAPrivateFile) {
+TEST(SharedFileTest, APrivateFileHasNoName) {
     const TemporaryFolder folder;
     const SharedFile file = make_private(folder.path());
     EXPECT_TRUE(folder.names().empty());
     EXPECT_EQ(facts_of(file).links, 0U);
 }
 
-TEST(SharedFileTest, PublishingGivesTheNameToItsOwnerAlone) {
+TEST(SharedFileTest, PublishingMakesAFileOfItsOwnerAlone) {
     const TemporaryFolder folder;
     SharedFile file = make_private(folder.path());
     ASSERT_FALSE(file.publish(folder / "steps"));
@@ -98,14 +98,14 @@ TEST(SharedFileTest, PublishingNeverReplaces) {
     EXPECT_FALSE(file.publish(folder / "other")) << "a failed try spoils nothing";
 }
 
-TEST(SharedFileTest, SaysWhyItCanNotBeMade) {
+TEST(SharedFileTest, AFailedCreationReportsTheReason) {
     std::error_code error;
     EXPECT_FALSE(SharedFile::create_private("/nowhere/at/all", error).is_open());
     EXPECT_EQ(error, std::errc::no_such_file_or_directory);
 }
 
-// Some file systems have no O_TMPFILE; the file then has a name that no look-up uses.
-TEST(SharedFileTest, DoesWithoutUnnamedFiles) {
+// Some file systems have no O_TMPFILE; the file then has a name that look-ups ignore.
+TEST(SharedFileTest, WorksWithoutUnnamedFiles) {
     const TemporaryFolder folder;
     Child child([&] {
         if (!test::refuse_calls({test::kNoTemporaryFiles})) ::_exit(test::kCannotRefuse);
@@ -152,7 +152,7 @@ TEST(SharedFileTest, OpensNothingButRegularFiles) {
     ASSERT_EQ(::symlink((folder / "steps").c_str(), (folder / "link").c_str()), 0);
     ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
     std::error_code error;
-    EXPECT_FALSE(SharedFile::open(folder / "fifo", error).is_open());  // and does not hang
+    EXPECT_FALSE(SharedFile::open(folder / "fifo", error).is_open());  // and does not block
     EXPECT_EQ(error, std::errc::not_supported);
     EXPECT_FALSE(SharedFile::open(folder / "link", error).is_open());
     EXPECT_EQ(error, std::errc::not_supported);
@@ -220,9 +220,9 @@ TEST(SharedFileTest, TellsTheSpaceOfAFileSystem) {
     EXPECT_EQ(error, std::errc::no_such_file_or_directory);
 }
 
-// Trying it would fill the machine's memory first. So no test tries it: the kernel is kept from
-// reserving anything, with an error of its own.
-TEST(SharedFileTest, RefusesAtOnceWhatCanNeverBeHad) {
+// An accepted request would fill the machine's memory, so fallocate is made to fail with another
+// error: the refusal must come first.
+TEST(SharedFileTest, RefusesImpossibleSizesAtOnce) {
     Child child([&] {
         constexpr test::Refusal kNothing{SYS_fallocate, EIO, 0, 0, 0};
         if (!test::refuse_calls({kNothing})) ::_exit(test::kCannotRefuse);
@@ -247,7 +247,7 @@ TEST(SharedFileTest, ReservesAllOrNothing) {
         constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
         SharedFile file = make_private("/dev/shm");
         require(!file.set_size(64 * kMiB));
-        // It is reserved in steps; the space runs out at the one that starts half way.
+        // Reservation proceeds in steps; the space runs out at the step that starts half way.
         constexpr test::Refusal kHalfWay{SYS_fallocate, ENOSPC, 2, ~0U, 32U << 20U};
         if (!test::refuse_calls({kHalfWay})) ::_exit(test::kCannotRefuse);
         require(file.reserve(0, 64 * kMiB) == std::errc::no_space_on_device);
@@ -271,7 +271,7 @@ TEST(SharedFileTest, ASealedSizeStays) {
     EXPECT_FALSE(file.punch(0, in_pages(2)));
 }
 
-TEST(SharedFileTest, ReadsWhatIsThereOrNothing) {
+TEST(SharedFileTest, ReadsTheWholeRangeOrNothing) {
     SharedFile file = make_anonymous(10);
     write_text(file, "0123456789", 0);
     std::array<char, 11> text{};
@@ -347,10 +347,10 @@ TEST(SharedFileTest, MovingHandsTheDescriptorOver) {
     EXPECT_EQ(::fcntl(overwritten, F_GETFD), -1) << "assignment closes what was there";
     third.close();
     EXPECT_EQ(::fcntl(descriptor, F_GETFD), -1);
-    third.close();  // twice is as good as once
+    third.close();  // idempotent
 }
 
-// A seccomp filter for good, in a child; `body` must hold there.
+// Runs `body` under a seccomp filter, in a child because filters are permanent; it must hold.
 template <typename Body>
 void expect_under(std::initializer_list<test::Refusal> refusals, Body&& body) {
     Child child([&] {
@@ -396,7 +396,7 @@ TEST(SharedFileTest, APlantedFifoIsNotOpened) {
     ::close(reading);
 }
 
-TEST(SharedFileTest, TheUmaskHasNoSay) {
+TEST(SharedFileTest, TheUmaskIsIgnored) {
     const TemporaryFolder folder;
     Child child([&] {
         ::umask(0777);
@@ -423,8 +423,9 @@ TEST(SharedFileTest, ALimitOnFilesIsAnErrorAndNoSignal) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Lowered and raised by another thread all the time: the look before the call proves nothing.
-TEST(SharedFileTest, ALimitThatIsLoweredMeanwhileEndsNobodyEither) {
+// Another thread lowers and raises the limit all the time, so a check before the call proves
+// nothing.
+TEST(SharedFileTest, ALimitLoweredMeanwhileIsAnErrorAndNoSignal) {
     Child child([] {
         ::signal(SIGXFSZ, SIG_DFL);
         std::atomic<bool> is_over{false};
@@ -483,7 +484,7 @@ TEST(SharedFileTest, RandomBytesFillTheWholeRange) {
     }
 }
 
-// A program that closes every descriptor, and has a file of its own under the number.
+// A program that closes every descriptor and opens its own file under the same number.
 class ProgramsOwn {
 public:
     ProgramsOwn(const SharedFile& file, const std::string& path) : path_(path) {
@@ -499,7 +500,7 @@ public:
     ProgramsOwn& operator=(const ProgramsOwn&) = delete;
     ~ProgramsOwn() { ::close(descriptor_); }
 
-    // It is open, and as it was.
+    // The file is open and unchanged.
     [[nodiscard]] bool is_untouched() const {
         struct stat now{};
         if (::fstat(descriptor_, &now) != 0 || now.st_ino != before_.st_ino) return false;
@@ -508,7 +509,7 @@ public:
         const std::string content{std::istreambuf_iterator<char>(file), {}};
         return content == std::string(in_pages(kPages), 'x');
     }
-    // Whether another description finds that byte locked.
+    // Whether a lock on that byte is visible through another description.
     [[nodiscard]] bool is_locked(std::uint64_t byte) const {
         std::error_code error;
         return SharedFile::open(path_, error).is_locked_by_other(byte);

@@ -1,4 +1,4 @@
-// Patience is a stretch of time, whatever a pause takes on this processor.
+// Spinning is a length of time, however long a pause takes on this processor.
 #include "os/spin.hpp"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint64_t kUnit = 1024;  // of pauses_in(): a pause in 1/1024 ns
 
-TEST(SpinTest, AsManyPausesAsTakeSoLong) {
+TEST(SpinTest, CountsThePausesOfATime) {
     static_assert(pauses_in(10'000, 40 * kUnit) == 250);
     static_assert(pauses_in(10'000, 10 * kUnit) == 1000, "four times as many of isb");
     static_assert(pauses_in(10'000, kUnit / 2) == 20'000);
@@ -22,8 +22,8 @@ TEST(SpinTest, AsManyPausesAsTakeSoLong) {
     static_assert(pauses_in(10, 0) == 1);
 }
 
-// The least of many tries: in the others something else ran. Bounds for a clock of any resolution
-// and for a processor that changes its frequency.
+// The least of many tries: in the others, other programs ran. The bounds allow for any clock
+// resolution and for processors that change their frequency.
 TEST(SpinTest, SpinningTakesAsLongAsItSays) {
     for (const std::int64_t span : {std::int64_t{5'000}, std::int64_t{50'000}}) {
         std::int64_t least = 1'000'000'000;
@@ -37,7 +37,7 @@ TEST(SpinTest, SpinningTakesAsLongAsItSays) {
     }
 }
 
-TEST(SpinTest, NothingForNothing) {
+TEST(SpinTest, ZeroTimeIsZeroPauses) {
     std::int64_t least = 1'000'000'000;
     for (int round = 0; round < 200; ++round) {
         const std::int64_t start = monotonic_ns();

@@ -1,4 +1,4 @@
-// Copies past the caches: the same bytes as memcpy's, and none beyond them, of every alignment.
+// Copies that bypass the caches: the same bytes as memcpy, and none beyond, at every alignment.
 #include "os/stream_copy.hpp"
 
 #include <gtest/gtest.h>
@@ -29,18 +29,18 @@ Bytes random_bytes(std::size_t size) {
     return bytes;
 }
 
-// At the first address of a cache line.
+// The first cache-line boundary in the buffer.
 std::byte* aligned(Bytes& bytes) {
     const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
     return bytes.data() + (kLine - address % kLine) % kLine;
 }
 
-// Room for `most` bytes at any place of a line, with a line on each side.
+// Room for `most` bytes at any offset in a line, with a line on each side.
 class Room {
 public:
     explicit Room(std::size_t most) : bytes_(most + 4 * kLine, kUntouched), most_(most) {}
     std::byte* at(std::size_t offset) { return aligned(bytes_) + kLine + offset; }
-    // Nothing but those bytes was written, which are cleaned for the next.
+    // Only these bytes were written; resets them for the next copy.
     bool has_only(std::size_t offset, const std::byte* from, std::size_t size) {
         const std::byte* const first = aligned(bytes_);
         const std::byte* const to = at(offset);
@@ -58,7 +58,7 @@ private:
     std::size_t most_;
 };
 
-// Where a copy may end: around lines, and around the widths of what copies.
+// Sizes around cache lines and around the widths of the copy's loops.
 std::vector<std::size_t> sizes() {
     std::vector<std::size_t> all;
     for (std::size_t size = 0; size <= 3 * kLine + 1; ++size) all.push_back(size);
@@ -110,7 +110,7 @@ TEST(StreamCopy, EverySizeUpToAPage) {
     }
 }
 
-TEST(StreamCopy, LargeOnes) {
+TEST(StreamCopy, LargeCopies) {
     constexpr std::size_t kSize = (std::size_t{5} << 20U) + 12345;
     Bytes source = random_bytes(kSize + kLine);
     Room room(kSize + kLine);
@@ -122,8 +122,8 @@ TEST(StreamCopy, LargeOnes) {
     }
 }
 
-// The ends of both lie at pages that are not there: to read or write a byte more would kill.
-TEST(StreamCopy, ReadsAndWritesNothingBeyond) {
+// Source and target end at unmapped pages: one byte too many is a fault.
+TEST(StreamCopy, StaysWithinItsBuffers) {
     const std::size_t page = page_size();
     std::byte* ends[2] = {};
     for (std::byte*& end : ends) {
@@ -143,7 +143,7 @@ TEST(StreamCopy, ReadsAndWritesNothingBeyond) {
     for (std::byte* const end : ends) ::munmap(end - 3 * page, 4 * page);
 }
 
-// Ordered by the fence before a store that publishes it, for a thread that sees that.
+// The fence orders the copy before the store that publishes it.
 TEST(StreamCopy, WhatIsPublishedAfterTheFenceIsWhole) {
     constexpr std::size_t kSize = 4096;
     constexpr std::uint32_t kRounds = 200;

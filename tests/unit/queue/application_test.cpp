@@ -1,4 +1,4 @@
-// The name of a queue of application messages, from a word that any process may write.
+// The application name of a queue, from a word that any process may write.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace penstock::detail {
 namespace {
 
-TEST(ApplicationTest, WhatThereIsOfIsSaidInWords) {
+TEST(ApplicationTest, ApplicationsAreNamed) {
     EXPECT_EQ(application_text(0), "plain messages");
     EXPECT_EQ(application_text(application_word("trajecto")), "groups of trajectories");
     const std::uint64_t ring = application_word("AT") | (std::uint64_t{512} << 32U);
@@ -19,8 +19,8 @@ TEST(ApplicationTest, WhatThereIsOfIsSaidInWords) {
     EXPECT_EQ(application_text(application_word("eightlet")), "the application 'eightlet'");
 }
 
-// No byte of it goes to a terminal that is not a letter.
-TEST(ApplicationTest, WhatIsNoLetterEndsTheName) {
+// Bytes other than letters must not reach a terminal.
+TEST(ApplicationTest, AByteThatIsNoLetterEndsTheName) {
     const auto word = [](std::initializer_list<unsigned> bytes) {
         std::uint64_t sum = 0;
         unsigned shift = 0;

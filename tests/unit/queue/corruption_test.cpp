@@ -1,5 +1,5 @@
-// A damaged queue, and a look at it: numbers, if strange ones, and no
-// undefined arithmetic (the tests under sanitizers would notice).
+// Statistics of a damaged queue: strange numbers, but no undefined arithmetic (the sanitizers would
+// report it).
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -16,7 +16,7 @@ using namespace test;
 
 class QueueCorruptionTest : public CleanTest {};
 
-TEST_F(QueueCorruptionTest, TimesThatNoClockCanHaveSaid) {
+TEST_F(QueueCorruptionTest, ImpossibleTimesAreShownAsNumbers) {
     Queue queue = Queue::create(new_name(), {.capacity = 1 << 16U, .slots = 4, .participants = 2});
     const std::byte byte{1};
     ASSERT_TRUE(queue.put({&byte, 1}).is_ok());

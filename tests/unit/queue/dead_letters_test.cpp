@@ -1,4 +1,4 @@
-// Dead letters: when a message becomes one, how it is looked at, and its two ways out.
+// Dead letters: when a message becomes one, how it is inspected, requeued and dropped.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,7 +23,7 @@ protected:
         options.max_deliveries = limit;
         return Queue::create(name_, options);
     }
-    // Puts so many, and fails each of them until it is set aside.
+    // Puts `count` messages and fails each until it is a dead letter.
     static void dead_letter(Queue& queue, std::uint64_t count, std::size_t size = kInCell) {
         for (std::uint64_t number = 0; number < count; ++number) {
             const std::uint64_t before = queue.stats().dead_letters;
@@ -34,7 +34,7 @@ protected:
 };
 
 std::uint64_t number_of(const Delivery& delivery) {
-    std::uint64_t number = 0;  // as fill_numbered() begins
+    std::uint64_t number = 0;  // matches fill_numbered()
     std::memcpy(&number, delivery.bytes().data(), sizeof number);
     return number;
 }
@@ -53,7 +53,7 @@ std::vector<Delivery> take_batch(Queue& queue, std::size_t most) {
     return batch;
 }
 
-TEST_F(DeadLetterTest, IsLookedAtWithoutBeingTaken) {
+TEST_F(DeadLetterTest, InspectionTakesNoDeadLetter) {
     Queue queue = create(2);
     ASSERT_TRUE(succeeds(put(queue, 7, kInBlock)));
     queue.take(kLong)->nack();
@@ -90,7 +90,7 @@ TEST_F(DeadLetterTest, IsListedOldestFirst) {
     queue.discard();
 }
 
-TEST_F(DeadLetterTest, IsRequeuedInItsPlaceWithANewCount) {
+TEST_F(DeadLetterTest, RequeueingKeepsThePlaceAndResetsTheCount) {
     Queue queue = create(2);
     dead_letter(queue, 3, kInBlock);
     ASSERT_TRUE(succeeds(put(queue, 3)));
@@ -106,7 +106,7 @@ TEST_F(DeadLetterTest, IsRequeuedInItsPlaceWithANewCount) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(DeadLetterTest, IsSetAsideAgainAfterAsManyDeliveries) {
+TEST_F(DeadLetterTest, ARequeuedMessageHasTheWholeDeliveryLimitAgain) {
     Queue queue = create(3);
     dead_letter(queue, 1);
     for (int turn = 0; turn < 2; ++turn) {
@@ -122,7 +122,7 @@ TEST_F(DeadLetterTest, IsSetAsideAgainAfterAsManyDeliveries) {
     queue.discard();
 }
 
-TEST_F(DeadLetterTest, IsDroppedWithItsBytes) {
+TEST_F(DeadLetterTest, DroppingFreesItsBytes) {
     Queue queue = create(1);
     dead_letter(queue, 3, kInBlock);
     const std::array<std::uint64_t, 1> chosen = {1};
@@ -136,7 +136,7 @@ TEST_F(DeadLetterTest, IsDroppedWithItsBytes) {
     EXPECT_FALSE(queue.stats().closed);
 }
 
-TEST_F(DeadLetterTest, TheRefusalOfAFullQueueNamesThem) {
+TEST_F(DeadLetterTest, AFullQueuesErrorNamesDeadLetters) {
     Queue queue = create(1, 4);
     dead_letter(queue, 4);
     const Status full = put(queue, 9);
@@ -155,7 +155,7 @@ TEST_F(DeadLetterTest, TheRefusalOfAFullQueueNamesThem) {
     queue.drop_dead_letters().or_throw();
 }
 
-TEST_F(DeadLetterTest, TheRefusalForWantOfBytesNamesThem) {
+TEST_F(DeadLetterTest, AnErrorForWantOfBytesNamesDeadLetters) {
     Queue queue = create(1);
     dead_letter(queue, 1, 900'000);
     EXPECT_TRUE(fails(put(queue, 1, 900'000), ErrorCode::Timeout,
@@ -165,7 +165,7 @@ TEST_F(DeadLetterTest, TheRefusalForWantOfBytesNamesThem) {
     EXPECT_TRUE(gets(queue, 1, 900'000));
 }
 
-TEST_F(DeadLetterTest, TheEndOfTheStreamSaysThatTheyAreLeft) {
+TEST_F(DeadLetterTest, TheEndOfTheStreamReportsDeadLetters) {
     Queue queue = create(1);
     dead_letter(queue, 2);
     queue.end();
@@ -175,7 +175,7 @@ TEST_F(DeadLetterTest, TheEndOfTheStreamSaysThatTheyAreLeft) {
     EXPECT_TRUE(gets(queue, 1));
 }
 
-TEST_F(DeadLetterTest, AClosedHandleSaysSo) {
+TEST_F(DeadLetterTest, AClosedHandleReportsClosed) {
     Queue queue = create(1);
     queue.close();
     EXPECT_TRUE(fails(queue.dead_letters(), ErrorCode::Closed));
@@ -184,14 +184,13 @@ TEST_F(DeadLetterTest, AClosedHandleSaysSo) {
     EXPECT_TRUE(fails(queue.drop_dead_letters(), ErrorCode::Closed));
 }
 
-// ---- the last delivery is one by itself
-// -----------------------------------------------------------
+// ---- the last delivery is a batch of one
 
 class BatchWithOneBadTest : public DeadLetterTest,
                             public ::testing::WithParamInterface<unsigned> {};
 
-// Batches of four with one bad message in it, until nothing comes any more.
-TEST_P(BatchWithOneBadTest, SetsAsideTheBadOneAlone) {
+// Batches of four with one bad message, until the queue is empty.
+TEST_P(BatchWithOneBadTest, DeadLettersOnlyTheBadMessage) {
     Queue queue = create(GetParam());
     for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
     std::vector<std::uint64_t> done;
@@ -211,8 +210,8 @@ TEST_P(BatchWithOneBadTest, SetsAsideTheBadOneAlone) {
     queue.drop_dead_letters().or_throw();
 }
 
-// The same where the bad message kills.
-TEST_P(BatchWithOneBadTest, SetsAsideTheKillerAlone) {
+// The same where the bad message kills its consumer.
+TEST_P(BatchWithOneBadTest, DeadLettersOnlyTheKiller) {
     Queue queue = create(GetParam());
     for (std::uint64_t number = 0; number < 4; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
     for (int deaths = 0; queue.stats().dead_letters == 0; ++deaths) {
@@ -260,7 +259,7 @@ TEST_F(DeadLetterTest, ABatchEndsBeforeAMessageThatMustComeAlone) {
     EXPECT_TRUE(gets(queue, 2));
 }
 
-TEST_F(DeadLetterTest, WhatIsUntakenIsNoFailure) {
+TEST_F(DeadLetterTest, AnUntakenDeliveryIsNoFailure) {
     Queue queue = create(1);
     ASSERT_TRUE(succeeds(put(queue, 0)));
     for (int turn = 0; turn < 3; ++turn) queue.take(kLong)->untake();
@@ -268,8 +267,8 @@ TEST_F(DeadLetterTest, WhatIsUntakenIsNoFailure) {
 }
 
 #ifdef PENSTOCK_CRASH_POINTS
-// Killed from outside before it had the message in its hands: that was not the message's doing.
-TEST_F(DeadLetterTest, ADeathBeforeTheMessageWasHandedOutIsNoneOfItsDoing) {
+// A consumer killed before the message was handed out: not the message's fault.
+TEST_F(DeadLetterTest, ADeathBeforeTheHandOutIsNoFailureOfTheMessage) {
     Queue queue = create(1);
     ASSERT_TRUE(succeeds(put(queue, 0)));
     for (int death = 0; death < 2; ++death) {
@@ -287,9 +286,8 @@ TEST_F(DeadLetterTest, ADeathBeforeTheMessageWasHandedOutIsNoneOfItsDoing) {
 #endif
 
 // ---- several operators at once
-// -----------------------------------------------------------------------
 
-TEST_F(DeadLetterTest, OfSeveralOperatorsOneMovesEach) {
+TEST_F(DeadLetterTest, EachDeadLetterIsMovedByOneOperator) {
     constexpr std::uint64_t kLetters = 64;
     constexpr int kTurns = 30;
     Queue queue = create(1, kLetters);

@@ -1,5 +1,5 @@
-// What a Queue does after a death: what the dead one had taken comes back, its beginnings are gone,
-// and the stream goes on without it.
+// A Queue after a death: messages that the dead process had taken come back, unpublished ones
+// vanish, and the stream goes on.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -18,7 +18,7 @@ namespace {
 using namespace test;
 using namespace std::chrono_literals;
 
-// A process that does something with the queue and then stands still until it is killed.
+// A process that runs `deed` on the queue and sleeps until it is killed.
 class Doomed {
 public:
     explicit Doomed(std::function<void()> deed)
@@ -29,7 +29,7 @@ public:
           }) {
         ready_.pass();
     }
-    // Attaches, does `deed`, and keeps what that returns.
+    // Attaches, runs `deed`, and keeps its result.
     template <typename Deed>
     Doomed(const std::string& name, Deed deed)
         : child_([this, name, deed] {
@@ -47,7 +47,7 @@ private:
     Child child_;
 };
 
-// Takes so many messages and keeps them.
+// Takes `count` messages and keeps them.
 auto taking(std::size_t count) {
     return [count](Queue& queue) {
         std::vector<Delivery> held;
@@ -60,7 +60,7 @@ auto taking(std::size_t count) {
 
 class QueueDeathTest : public QueueTest {};
 
-// Dead in the midst of a put, at that point.
+// Death inside a put, at the given crash point.
 #ifdef PENSTOCK_CRASH_POINTS
 void die_putting(const std::string& name, const std::string& point, std::size_t size) {
     Child child([&] {
@@ -91,14 +91,14 @@ INSTANTIATE_TEST_SUITE_P(Points, DeathInPutTest,
                          ::testing::Values("queue.put.copied", "queue.claim.claimed",
                                            "queue.put.named", "queue.put.written"));
 
-TEST_F(QueueDeathTest, WhatWasPublishedBeforeADeathIsThere) {
+TEST_F(QueueDeathTest, MessagesPublishedBeforeADeathArrive) {
     Queue queue = Queue::create(name_, small_queue(4));
     die_putting(name_, "queue.publish.ready", kInBlock);
     EXPECT_TRUE(gets(queue, 99, kInBlock));
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(QueueDeathTest, WhatTheDeadHadAcknowledgedNeverComesAgain) {
+TEST_F(QueueDeathTest, MessagesAcknowledgedByTheDeadAreNotRedelivered) {
     Queue queue = Queue::create(name_, small_queue(4));
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     Child child([&] {
@@ -115,7 +115,7 @@ TEST_F(QueueDeathTest, WhatTheDeadHadAcknowledgedNeverComesAgain) {
 }
 #endif
 
-TEST_F(QueueDeathTest, AParkedConsumerGetsWhatTheDeadHadTaken) {
+TEST_F(QueueDeathTest, ASleepingConsumerGetsTheMessagesOfTheDead) {
     Queue queue = Queue::create(name_, small_queue());
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     ASSERT_TRUE(succeeds(put(queue, 1)));
@@ -146,20 +146,20 @@ TEST_F(QueueDeathTest, AParkedConsumerGetsWhatTheDeadHadTaken) {
     EXPECT_EQ(queue.stats().deaths, 1U);
 }
 
-TEST_F(QueueDeathTest, WhatComesBackComesFirst) {
+TEST_F(QueueDeathTest, ReturnedMessagesComeFirst) {
     Queue queue = Queue::create(name_, small_queue());
     for (std::uint64_t number = 0; number < 3; ++number) ASSERT_TRUE(succeeds(put(queue, number)));
     const Doomed doomed(name_, taking(2));
     ASSERT_TRUE(succeeds(put(queue, 3)));
     doomed.kill();
-    Queue attached = Queue::attach(name_);  // available at once to the next to attach
+    Queue attached = Queue::attach(name_);  // available at once to the next participant
     EXPECT_TRUE(gets(attached, 0, kInCell, 2));
     EXPECT_TRUE(gets(attached, 1, kInCell, 2));
     EXPECT_TRUE(gets(attached, 2));
     EXPECT_TRUE(gets(attached, 3));
 }
 
-TEST_F(QueueDeathTest, AnOpenLoanIsGoneWithItsBorrower) {
+TEST_F(QueueDeathTest, ADeadProducersLoanIsFreed) {
     Queue queue = Queue::create(name_, small_queue());
     const Doomed doomed(name_, [](Queue& own) {
         Result<QueueLoan> loan = own.loan(kInBlock, kLong);
@@ -172,7 +172,7 @@ TEST_F(QueueDeathTest, AnOpenLoanIsGoneWithItsBorrower) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(QueueDeathTest, ABlockedProducerIsLetGoOn) {
+TEST_F(QueueDeathTest, ADeathUnblocksAProducer) {
     QueueOptions options = small_queue();
     options.capacity = 4 * 4096;
     Queue queue = Queue::create(name_, options);
@@ -207,7 +207,7 @@ TEST_F(QueueDeathTest, TheCreatorsDeathDoesNotEndTheStream) {
     EXPECT_FALSE(other.stats().closed);
     EXPECT_TRUE(succeeds(put(other, 1)));
     EXPECT_TRUE(gets(other, 1));
-    other.end();  // how it is ended then
+    other.end();  // the stream can still be ended
     EXPECT_TRUE(fails(other.take(kLong), ErrorCode::Closed));
 }
 
@@ -224,7 +224,7 @@ TEST_F(QueueDeathTest, TheLastProducersDeathDoesNotEndTheStream) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed)) << "the dead one still counts";
 }
 
-TEST_F(QueueDeathTest, ThePlaceOfTheDeadIsFree) {
+TEST_F(QueueDeathTest, TheSlotOfTheDeadIsReused) {
     QueueOptions options = small_queue();
     options.participants = 2;
     Queue queue = Queue::create(name_, options);
@@ -240,7 +240,7 @@ TEST_F(QueueDeathTest, ThePlaceOfTheDeadIsFree) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(QueueDeathTest, AMessageThatKillsIsSetAside) {
+TEST_F(QueueDeathTest, AMessageThatKillsBecomesADeadLetter) {
     QueueOptions options = small_queue();
     options.max_deliveries = 3;
     Queue queue = Queue::create(name_, options);
@@ -249,7 +249,7 @@ TEST_F(QueueDeathTest, AMessageThatKillsIsSetAside) {
         const Doomed doomed(name_, taking(1));
         doomed.kill();
         EXPECT_EQ(queue.stats().dead_letters, 0U) << "before the death was found";
-        if (death < 2) Queue::attach(name_);  // finds it
+        if (death < 2) Queue::attach(name_);  // reaps it
     }
     EXPECT_TRUE(is_empty(queue));
     EXPECT_EQ(queue.stats().dead_letters, 1U);
@@ -259,7 +259,7 @@ TEST_F(QueueDeathTest, AMessageThatKillsIsSetAside) {
     EXPECT_EQ(queue.discard(), 1U);
 }
 
-TEST_F(QueueDeathTest, WhatTheDeadHadTakenComesAlsoAfterTheEnd) {
+TEST_F(QueueDeathTest, MessagesOfTheDeadComeAlsoAfterTheEnd) {
     Queue queue = Queue::create(name_, small_queue());
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     const Doomed doomed(name_, taking(1));
@@ -270,8 +270,8 @@ TEST_F(QueueDeathTest, WhatTheDeadHadTakenComesAlsoAfterTheEnd) {
     queue.discard();
 }
 
-// None is left but the dead, which had taken it all.
-TEST_F(QueueDeathTest, WhatTheDeadHeldOutlivesEverybody) {
+// Only dead participants are left, and they had taken every message.
+TEST_F(QueueDeathTest, MessagesOfTheDeadOutliveTheLastParticipant) {
     {
         const Doomed creator([this] {
             static Queue queue = Queue::create(name_, small_queue());

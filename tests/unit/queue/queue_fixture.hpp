@@ -1,4 +1,4 @@
-// What the tests of Queue have in common.
+// Fixture of the Queue tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@
 namespace penstock::test {
 
 inline constexpr std::size_t kInCell = 100;      // bytes of a message that needs no block
-inline constexpr std::size_t kInBlock = 10'000;  // and of one that does
+inline constexpr std::size_t kInBlock = 10'000;  // of a message that needs one
 
 inline QueueOptions small_queue(unsigned slots = 8) {
     QueueOptions options;
@@ -38,7 +38,7 @@ inline Status put(Queue& queue, std::uint64_t number, std::size_t size = kInCell
     return queue.put(make_message(number, size), wait);
 }
 
-// The next message is this one; it is acknowledged.
+// The next message is `number`; it is acknowledged.
 inline ::testing::AssertionResult gets(Queue& queue, std::uint64_t number,
                                        std::size_t size = kInCell, unsigned deliveries = 1) {
     Result<Delivery> delivery = queue.take(kLong);

@@ -1,4 +1,4 @@
-// A Queue among the living: order, bounds, acknowledgement, the end.
+// A Queue without deaths: order, bounds, acknowledgement, the end of the stream.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace {
 using namespace test;
 using namespace std::chrono_literals;
 
-TEST_F(QueueTest, WhatWasPutComesInOrder) {
+TEST_F(QueueTest, MessagesComeInOrder) {
     Queue queue = Queue::create(name_, small_queue());
     Queue other = Queue::attach(name_);
     for (std::uint64_t number = 0; number < 100; ++number) {
@@ -60,7 +60,7 @@ TEST_F(QueueTest, ATakenMessageKeepsItsBytesUntilAcknowledged) {
     ASSERT_TRUE(succeeds(put(queue, 0)));
     Result<Delivery> held = queue.take(kLong);
     ASSERT_TRUE(succeeds(held));
-    // Lap after lap goes past the slot that is taken.
+    // Laps pass the taken slot.
     for (std::uint64_t number = 1; number < 30; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number)));
         ASSERT_TRUE(gets(queue, number));
@@ -89,7 +89,7 @@ TEST_F(QueueTest, AllTakenMeansFull) {
     queue.discard();
 }
 
-// Looks that find it full leave no trace: they would cost consumers as many looks.
+// Failed puts leave no trace: otherwise each would cost a consumer a look.
 TEST_F(QueueTest, PollingAFullQueueChangesNothing) {
     Queue queue = Queue::create(name_, small_queue(8));
     std::vector<Delivery> held;
@@ -109,8 +109,8 @@ TEST_F(QueueTest, PollingAFullQueueChangesNothing) {
     delivery->ack();
 }
 
-// One slow worker, and a queue that is full otherwise: what it acknowledges makes room at once.
-TEST_F(QueueTest, BackPressureLetsOneInForOneOut) {
+// One slow consumer and a queue that is full otherwise: each acknowledgement makes room at once.
+TEST_F(QueueTest, EachAcknowledgementAdmitsOneMessage) {
     Queue queue = Queue::create(name_, small_queue(16));
     for (std::uint64_t number = 0; number < 16; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number)));
@@ -125,8 +125,8 @@ TEST_F(QueueTest, BackPressureLetsOneInForOneOut) {
     queue.discard();
 }
 
-// A slot that is held for long, at whatever place: newcomers find their way all the same.
-TEST_F(QueueTest, AHeldSlotHidesNothingFromNewcomers) {
+// A slot is held for long, at every position: new messages pass it.
+TEST_F(QueueTest, AHeldSlotHidesNoNewMessage) {
     for (unsigned place = 0; place < 8; ++place) {
         Queue queue = Queue::create(name_, small_queue(8));
         for (std::uint64_t number = 0; number < place; ++number) {
@@ -165,7 +165,7 @@ TEST_F(QueueTest, AcknowledgedInAnyOrder) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
+TEST_F(QueueTest, NackedMessagesComeFirstAndMarked) {
     Queue queue = Queue::create(name_, small_queue(8));
     for (std::uint64_t number = 0; number < 4; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number, number == 1 ? kInBlock : kInCell)));
@@ -175,7 +175,7 @@ TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
         ASSERT_TRUE(succeeds(queue.take_many(held, 3)));
         held[0].ack();
         held[2].nack();
-    }  // and 1 by its destructor
+    }  // the destructor gives 1 back
     EXPECT_TRUE(gets(queue, 1, kInBlock, 2));
     EXPECT_TRUE(gets(queue, 2, kInCell, 2));
     EXPECT_TRUE(gets(queue, 3, kInCell, 1));
@@ -188,7 +188,7 @@ TEST_F(QueueTest, WhatIsGivenBackComesFirstAndIsMarked) {
     EXPECT_EQ(stats.dropped, 0U);
 }
 
-TEST_F(QueueTest, WhatIsGivenBackLapsLaterComesToo) {
+TEST_F(QueueTest, AMessageNackedLapsLaterComesToo) {
     Queue queue = Queue::create(name_, small_queue(4));
     ASSERT_TRUE(succeeds(put(queue, 0)));
     Result<Delivery> held = queue.take(kLong);
@@ -204,7 +204,7 @@ TEST_F(QueueTest, WhatIsGivenBackLapsLaterComesToo) {
     for (std::uint64_t number = 0; number < 4; ++number) EXPECT_TRUE(gets(queue, number));
 }
 
-TEST_F(QueueTest, ASettledMessageKeepsItsBytesAndDoesNotComeAgain) {
+TEST_F(QueueTest, ASettledDeliveryKeepsItsBytesUntilReleased) {
     Queue queue = Queue::create(name_, small_queue(4));
     for (const std::size_t size : {kInCell, kInBlock}) {
         ASSERT_TRUE(succeeds(put(queue, 0, size)));
@@ -231,7 +231,7 @@ TEST_F(QueueTest, AnUntakenMessageIsNotMarked) {
     EXPECT_TRUE(gets(queue, 0, kInCell, 1));
 }
 
-TEST_F(QueueTest, TellsWithoutWaitingWhetherThereIsSomething) {
+TEST_F(QueueTest, ReportsWithoutWaitingWhetherAMessageIsThere) {
     Queue queue = Queue::create(name_, small_queue(2));
     EXPECT_FALSE(queue.is_ready());
     EXPECT_TRUE(queue.has_room());
@@ -248,7 +248,7 @@ TEST_F(QueueTest, TellsWithoutWaitingWhetherThereIsSomething) {
     EXPECT_FALSE(queue.is_ready());
 }
 
-TEST_F(QueueTest, AMessageDeliveredTooOftenIsADeadLetter) {
+TEST_F(QueueTest, AMessageAtItsDeliveryLimitIsADeadLetter) {
     QueueOptions options = small_queue(4);
     options.max_deliveries = 2;
     Queue queue = Queue::create(name_, options);
@@ -261,7 +261,7 @@ TEST_F(QueueTest, AMessageDeliveredTooOftenIsADeadLetter) {
     const QueueInfo info = inspect_queue(name_);
     EXPECT_EQ(info.stats.dead_letters, 1U);
     EXPECT_EQ(info.dead_letters, std::vector<std::uint64_t>{0});
-    // It takes up a slot, and nothing else.
+    // A dead letter takes a slot and nothing else.
     for (std::uint64_t number = 0; number < 20; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number)));
         ASSERT_TRUE(gets(queue, number));
@@ -282,7 +282,7 @@ TEST_F(QueueTest, GetCopiesAndAcknowledges) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
-TEST_F(QueueTest, ManyAtOnce) {
+TEST_F(QueueTest, TakesManyAtOnce) {
     Queue queue = Queue::create(name_, small_queue(4));
     std::vector<std::vector<std::byte>> messages;
     std::vector<std::span<const std::byte>> spans;
@@ -308,7 +308,7 @@ TEST_F(QueueTest, ALoanIsWrittenInPlace) {
     Queue queue = Queue::create(name_, small_queue());
     Result<QueueLoan> loan = queue.loan(kInBlock, kLong);
     ASSERT_TRUE(succeeds(loan));
-    // A loan keeps no other from putting.
+    // An open loan does not block other producers.
     ASSERT_TRUE(succeeds(put(queue, 0)));
     EXPECT_TRUE(gets(queue, 0));
     trust::fill_numbered(loan->bytes(), 1);
@@ -334,7 +334,7 @@ TEST_F(QueueTest, ALoanThatFindsNoSlotMayBeCommittedLater) {
     EXPECT_TRUE(gets(queue, 1, kInBlock));
 }
 
-TEST_F(QueueTest, TheFormatAndTheProducerComeWithIt) {
+TEST_F(QueueTest, AMessageCarriesItsFormatAndProducer) {
     Queue queue = Queue::create(name_, small_queue());
     Queue other = Queue::attach(name_);
     ASSERT_TRUE(succeeds(other.put(make_message(0, 10), kLong, Format::Typed)));
@@ -377,7 +377,7 @@ TEST_F(QueueTest, TheCreatorsCloseEndsTheStream) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed));
 }
 
-TEST_F(QueueTest, TheEndReachesWhoWaitsForRoom) {
+TEST_F(QueueTest, TheEndWakesAProducerThatWaitsForRoom) {
     for (const std::size_t size : {kInCell, std::size_t{900'000}}) {
         Queue queue = Queue::create(name_, small_queue(size == kInCell ? 1 : 8));
         Queue other = Queue::attach(name_);
@@ -408,7 +408,7 @@ TEST_F(QueueTest, NoProducersCloseEndsTheCreatorsStream) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Closed)) << "end() by any participant";
 }
 
-TEST_F(QueueTest, AStreamThatHasEndedGoesOnWhereItIsReopened) {
+TEST_F(QueueTest, AnEndedStreamContinuesWhenReopened) {
     Queue queue = Queue::create(name_, small_queue());
     Queue other = Queue::attach(name_);
     ASSERT_TRUE(succeeds(put(queue, 0)));
@@ -425,7 +425,7 @@ TEST_F(QueueTest, AStreamThatHasEndedGoesOnWhereItIsReopened) {
     EXPECT_TRUE(fails(other.take(kLong), ErrorCode::Closed)) << "it left as a creator does";
 }
 
-TEST_F(QueueTest, TheCreatorMayLeaveWhatEndsWithItsLastProducer) {
+TEST_F(QueueTest, TheCreatorMayLeaveAStreamThatEndsWithItsLastProducer) {
     Queue queue = Queue::create(name_, ends_with_last_producer());
     Queue producer = Queue::attach(name_, QueueRole::Producer);
     ASSERT_TRUE(succeeds(put(queue, 0)));
@@ -459,7 +459,7 @@ TEST_F(QueueTest, AConsumersCloseEndsNothing) {
     EXPECT_TRUE(gets(queue, 0));
 }
 
-TEST_F(QueueTest, MessagesOutliveAllWhoLeft) {
+TEST_F(QueueTest, MessagesOutliveTheLastParticipant) {
     Queue queue = Queue::create(name_, small_queue());
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));
     queue.close();
@@ -472,7 +472,7 @@ TEST_F(QueueTest, MessagesOutliveAllWhoLeft) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(QueueTest, DiscardLeavesNothing) {
+TEST_F(QueueTest, DiscardRemovesTheQueue) {
     Queue queue = Queue::create(name_, small_queue());
     for (std::uint64_t number = 0; number < 5; ++number) {
         ASSERT_TRUE(succeeds(put(queue, number, number == 2 ? kInBlock : kInCell)));
@@ -485,7 +485,7 @@ TEST_F(QueueTest, DiscardLeavesNothing) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(QueueTest, WhatWasSetAsideKeepsTheName) {
+TEST_F(QueueTest, DeadLettersKeepTheName) {
     QueueOptions options = small_queue(4);
     options.max_deliveries = 1;
     {
@@ -498,7 +498,7 @@ TEST_F(QueueTest, WhatWasSetAsideKeepsTheName) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(QueueTest, AFullHouseIsBusy) {
+TEST_F(QueueTest, AttachingWithoutAFreeSlotIsBusy) {
     QueueOptions options = small_queue();
     options.participants = 2;
     Queue queue = Queue::create(name_, options);
@@ -532,7 +532,7 @@ TEST_F(QueueTest, RequestCloseEndsAWait) {
     EXPECT_TRUE(fails(queue.take(kLong), ErrorCode::Cancelled));
 }
 
-// Each producer's numbers in order, each exactly once, whichever takes them.
+// Each producer's numbers arrive in order, exactly once, whichever consumer takes them.
 TEST_F(QueueTest, ManyProducersAndConsumers) {
     constexpr unsigned kProducers = 3;
     constexpr unsigned kConsumers = 3;
@@ -540,7 +540,7 @@ TEST_F(QueueTest, ManyProducersAndConsumers) {
     Queue queue = Queue::create(name_, ends_with_last_producer(16));
     std::array<std::array<std::atomic<unsigned>, kEach>, kProducers> seen{};
     std::vector<std::thread> threads;
-    std::vector<Queue> sources;  // all of them before the first is done: the last ends the stream
+    std::vector<Queue> sources;  // all made first: the last to close ends the stream
     for (unsigned producer = 0; producer < kProducers; ++producer) {
         sources.push_back(Queue::attach(name_, QueueRole::Producer));
     }

@@ -1,5 +1,5 @@
-// The moves of a queue's slots, one by one: which are made from which state and by which
-// participant, what they leave, and what a janitor finds.
+// The moves of a queue's slots, one by one: the states and participants that may make them, their
+// results, and what a janitor does in each state.
 #include "queue/slot_ring.hpp"
 
 #include <gtest/gtest.h>
@@ -80,12 +80,12 @@ protected:
     QueueView view_{small_shape(), control_.data()};
     SlotRing ring_{view_, kSelf};
     SlotRing other_{view_, kOther};
-    Arena arena_;  // no message here has a block
+    Arena arena_;  // messages in these tests have no block
     std::uint64_t tail_ = 0;
     std::uint64_t head_ = 0;
 };
 
-TEST_F(SlotRingTest, AMessageGoesFromEmptyToEmptyAndSpendsALap) {
+TEST_F(SlotRingTest, AMessagePassesAllStatesAndSpendsALap) {
     ASSERT_EQ(ring_.claim(tail_), Look::Got);
     EXPECT_EQ(tail_, 1U);
     EXPECT_TRUE(is(0, {SlotState::Claimed, kSelf, 0, 0}));
@@ -99,7 +99,7 @@ TEST_F(SlotRingTest, AMessageGoesFromEmptyToEmptyAndSpendsALap) {
     EXPECT_TRUE(is(0, {SlotState::Empty, 0, 0, 1}));
 }
 
-// Every move that has one state to come from, tried in all of them.
+// Every move with a single start state, tried from all states.
 struct Move {
     const char* name;
     SlotState from;
@@ -148,7 +148,7 @@ constexpr Move kMoves[] = {
      [](SlotRing& ring, std::uint64_t, Arena& arena) { ring.drop(0, 7, arena); }},
 };
 
-TEST_F(SlotRingTest, EachMoveIsMadeFromItsStateAndFromNoOther) {
+TEST_F(SlotRingTest, EachMoveStartsFromOneStateOnly) {
     for (const Move& move : kMoves) {
         for (const SlotState state : kStates) {
             const bool is_owned = state == SlotState::Claimed || state == SlotState::Taken ||
@@ -163,7 +163,7 @@ TEST_F(SlotRingTest, EachMoveIsMadeFromItsStateAndFromNoOther) {
     }
 }
 
-TEST_F(SlotRingTest, WhatAnotherHasIsNotOursToMove) {
+TEST_F(SlotRingTest, SlotsOfAnotherOwnerAreNotMoved) {
     set(0, {SlotState::Claimed, kOther, 0, 0});
     EXPECT_FALSE(ring_.publish(0));
     EXPECT_TRUE(is(0, {SlotState::Claimed, kOther, 0, 0}));
@@ -175,7 +175,7 @@ TEST_F(SlotRingTest, WhatAnotherHasIsNotOursToMove) {
     EXPECT_TRUE(is(0, taken));
 }
 
-TEST_F(SlotRingTest, WhatHasMovedSinceItWasSeenIsNotTaken) {
+TEST_F(SlotRingTest, ASlotThatChangedSinceTheLookIsNotTaken) {
     put();
     const std::uint64_t seen = word(0);
     EXPECT_TRUE(other_.take_seen(0, seen));
@@ -192,7 +192,7 @@ TEST_F(SlotRingTest, AFullQueueHasNothingToClaim) {
     for (unsigned i = 0; i < kSlots; ++i) EXPECT_TRUE(is(i, {SlotState::Ready, 0, 0, 0}));
 }
 
-TEST_F(SlotRingTest, AHeldSlotIsPassedWhereThatBuysAClaim) {
+TEST_F(SlotRingTest, AHeldSlotIsPassedOnlyIfThatAllowsAClaim) {
     for (unsigned i = 0; i < kSlots; ++i) put();
     ASSERT_EQ(take(), 0U);
     ASSERT_EQ(take(), 1U);
@@ -207,7 +207,7 @@ TEST_F(SlotRingTest, AHeldSlotIsPassedWhereThatBuysAClaim) {
     EXPECT_TRUE(is(0, {SlotState::Empty, 0, 0, 2}));
 }
 
-TEST_F(SlotRingTest, AProducerThatIsPassedMustClaimAnother) {
+TEST_F(SlotRingTest, AnOvertakenProducerClaimsAnotherSlot) {
     for (const bool by_consumer : {true, false}) {
         set(0, {SlotState::Claimed, kOther, 0, 0});
         set(1, {SlotState::Ready, 0, 0, 0});
@@ -237,8 +237,8 @@ TEST_F(SlotRingTest, NothingIsTakenBeforeItIsPublished) {
     EXPECT_EQ(head_, 1U);
 }
 
-TEST_F(SlotRingTest, HintsAndLapsThatCannotBeAreDamage) {
-    tail_ = kSlots;  // ahead of all claims
+TEST_F(SlotRingTest, ImpossibleHintsAndLapsAreDamage) {
+    tail_ = kSlots;  // beyond all claims
     EXPECT_EQ(ring_.claim(tail_), Look::Damaged);
     std::uint64_t index = 0;
     head_ = kSlots;
@@ -249,7 +249,7 @@ TEST_F(SlotRingTest, HintsAndLapsThatCannotBeAreDamage) {
     EXPECT_EQ(ring_.claim(tail_), Look::Damaged);
 }
 
-TEST_F(SlotRingTest, WhatCameBackGoesOutFirstAndTheOldestOfItBeforeAll) {
+TEST_F(SlotRingTest, ReturnedMessagesGoFirstOldestFirst) {
     for (unsigned i = 0; i < 3; ++i) put();
     const std::uint64_t first = take();
     const std::uint64_t second = take();
@@ -268,20 +268,20 @@ TEST_F(SlotRingTest, WhatCameBackGoesOutFirstAndTheOldestOfItBeforeAll) {
     EXPECT_FALSE(ring_.may_have_returned()) << "the announcement is taken down";
 }
 
-TEST_F(SlotRingTest, ATakeThatIsTakenBackDoesNotCount) {
+TEST_F(SlotRingTest, AnUndoneTakeDoesNotCount) {
     put();
     ring_.untake(take());
     EXPECT_TRUE(is(0, {SlotState::Returned, 0, 0, 0}));
     EXPECT_TRUE(ring_.may_have_returned());
 }
 
-TEST_F(SlotRingTest, DeliveriesAreCountedUpToTheirMost) {
+TEST_F(SlotRingTest, DeliveriesAreCountedUpToAMaximum) {
     set(0, {SlotState::Ready, 0, layout::kMaxDeliveries, 0});
     EXPECT_EQ(take(), 0U);
     EXPECT_TRUE(is(0, {SlotState::Taken, kSelf, layout::kMaxDeliveries, 0}));
 }
 
-TEST_F(SlotRingTest, ADeadLetterWasDeliveredOftenEnoughAndTheLastTimeAlone) {
+TEST_F(SlotRingTest, ADeadLetterReachedTheLimitWithALastDeliveryAlone) {
     const SlotWord last{SlotState::Taken, kSelf, 2, 0};
     set(0, last, 9);
     ring_.nack(0);
@@ -304,7 +304,7 @@ TEST_F(SlotRingTest, ADeadLetterWasDeliveredOftenEnoughAndTheLastTimeAlone) {
     EXPECT_TRUE(ring_.must_come_alone(3));
 }
 
-TEST_F(SlotRingTest, OnlyTheDeadLetterThatIsMeantIsMoved) {
+TEST_F(SlotRingTest, OnlyTheNamedDeadLetterIsMoved) {
     const SlotWord letter{SlotState::DeadLetter, 0, 2, 5};
     set(0, letter, 9);
     EXPECT_FALSE(ring_.requeue(0, 8));
@@ -317,7 +317,7 @@ TEST_F(SlotRingTest, OnlyTheDeadLetterThatIsMeantIsMoved) {
     EXPECT_FALSE(ring_.requeue(0, 9)) << "a second time";
 }
 
-TEST_F(SlotRingTest, AMessageThatIsLeftToWaitIsNoNewsToItsSurvey) {
+TEST_F(SlotRingTest, ADeferredMessageIsNoNewsToItsSurvey) {
     put();
     put();
     std::vector<SlotRing::Waiting> waiting;
@@ -333,7 +333,7 @@ TEST_F(SlotRingTest, AMessageThatIsLeftToWaitIsNoNewsToItsSurvey) {
     EXPECT_TRUE(ring_.has_more(head_, sight));
 }
 
-// ---- what a janitor finds
+// ---- reaping by a janitor
 
 struct Found {
     SlotState state;
@@ -351,7 +351,7 @@ constexpr Found kFound[] = {
     {SlotState::DeadLetter, {SlotState::DeadLetter, 0, 1, 3}},
 };
 
-TEST_F(SlotRingTest, AJanitorReturnsWhatWasTakenAndFreesWhatWasNotPublished) {
+TEST_F(SlotRingTest, AJanitorReturnsTakenMessagesAndFreesClaims) {
     for (const Found& found : kFound) {
         const auto number = static_cast<int>(found.state);
         const bool is_delivered =
@@ -366,7 +366,7 @@ TEST_F(SlotRingTest, AJanitorReturnsWhatWasTakenAndFreesWhatWasNotPublished) {
         EXPECT_EQ(ring_.clear(kOther, arena_), is_owned || found.state == SlotState::Returned)
             << "state " << number;
         EXPECT_TRUE(is(0, found.left)) << "state " << number;
-        // Announced, though the dead one, or its last janitor, got no further than the slot.
+        // Announced, although the dead participant, or its last janitor, only reached the slot.
         EXPECT_EQ(ring_.may_have_returned(), found.left.state == SlotState::Returned)
             << "state " << number;
         ring_.clear(kOther, arena_);

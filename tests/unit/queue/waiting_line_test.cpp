@@ -1,5 +1,5 @@
-// Requests for several messages: all or nothing, in the order in which they came, and nothing is
-// held meanwhile.
+// Requests for several messages: all or nothing, in order of arrival, and no message is held while
+// they wait.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,13 +23,13 @@ protected:
     void put_many(Queue& queue, std::uint64_t first, std::uint64_t count) {
         for (std::uint64_t i = 0; i < count; ++i) ASSERT_TRUE(succeeds(put(queue, first + i)));
     }
-    // Until so many requests wait in line.
+    // Waits until `count` requests are in line.
     static void await_requests(const Queue& queue, std::uint64_t count) {
         await([&] { return queue.stats().requests == count; });
     }
 };
 
-// Its messages, acknowledged, are `first` and those that follow, delivered for the first time.
+// The batch is the messages from `first` on, delivered for the first time; acknowledges them.
 void check_batch(std::vector<Delivery>& batch, std::uint64_t first, std::size_t count,
                  unsigned deliveries = 1) {
     require(batch.size() == count);
@@ -41,7 +41,7 @@ void check_batch(std::vector<Delivery>& batch, std::uint64_t first, std::size_t 
     batch.clear();
 }
 
-// A process that asks for exactly `wanted` and must get those from `first` on.
+// A process that asks for exactly `wanted` messages and must get those from `first` on.
 std::unique_ptr<Child> consumer_of(const std::string& name, std::size_t wanted, std::uint64_t first,
                                    const Gate* done = nullptr) {
     return std::make_unique<Child>([=] {
@@ -59,7 +59,7 @@ TEST_F(WaitingLineTest, HoldsNothingWhileItWaits) {
     Queue queue = Queue::create(name_, small_queue(32));
     put_many(queue, 0, 9);
     Gate served;
-    // Each is given ten; neither can be, and none of the nine is with either.
+    // Each asks for ten. Neither request can be served, and neither holds one of the nine messages.
     const auto first = consumer_of(name_, 10, 0, &served);
     await_requests(queue, 1);
     const auto second = consumer_of(name_, 10, 10, &served);
@@ -69,7 +69,7 @@ TEST_F(WaitingLineTest, HoldsNothingWhileItWaits) {
     EXPECT_EQ(stats.in_flight, 0U);
     EXPECT_EQ(stats.requested, 20U);
     {
-        Result<Delivery> there = queue.take(Deadline::now());  // a try finds what is there
+        Result<Delivery> there = queue.take(Deadline::now());  // a try takes one at once
         ASSERT_TRUE(succeeds(there));
         EXPECT_TRUE(is_message(there->bytes(), 0, kInCell));
         there->untake();
@@ -84,7 +84,7 @@ TEST_F(WaitingLineTest, HoldsNothingWhileItWaits) {
     EXPECT_EQ(queue.stats().requests, 0U);
 }
 
-// The second wants less than what is there: it is served after the first all the same.
+// The second request is smaller than what is queued, and is still served after the first.
 TEST_F(WaitingLineTest, ServesInTheOrderOfArrival) {
     Queue queue = Queue::create(name_, small_queue(32));
     const auto first = consumer_of(name_, 8, 0);
@@ -116,7 +116,7 @@ TEST_F(WaitingLineTest, ATimeoutLeavesEverythingAsItWas) {
     for (std::uint64_t number = 0; number < 3; ++number) EXPECT_TRUE(gets(queue, number));
 }
 
-// As long as the deadline it goes behind the others; then it gets what a try would have got.
+// Until its deadline the request waits behind the others; then it gets what a try would get.
 TEST_F(WaitingLineTest, AWaitYieldsNoLessThanATry) {
     Queue queue = Queue::create(name_, small_queue(8));
     const auto first = consumer_of(name_, 5, 1);
@@ -130,7 +130,7 @@ TEST_F(WaitingLineTest, AWaitYieldsNoLessThanATry) {
     EXPECT_EQ(first->wait(), 0);
 }
 
-TEST_F(WaitingLineTest, AGetThatWaitedLongerGoesFirst) {
+TEST_F(WaitingLineTest, TheLongerWaitingGetGoesFirst) {
     Queue queue = Queue::create(name_, small_queue(8));
     const auto single = consumer_of(name_, 1, 0);
     single->await_sleep();
@@ -158,7 +158,7 @@ TEST_F(WaitingLineTest, TheLastBatchMayBeSmaller) {
     EXPECT_EQ(waiting.wait(), 0);
 }
 
-TEST_F(WaitingLineTest, WhatCanNeverBeThereIsRefused) {
+TEST_F(WaitingLineTest, AnImpossibleCountIsRefused) {
     Queue queue = Queue::create(name_, small_queue(8));
     std::vector<Delivery> batch;
     EXPECT_TRUE(fails(queue.take_many(batch, 20, kLong, 9), ErrorCode::InvalidArgument, {"8"}));
@@ -177,7 +177,7 @@ TEST_F(WaitingLineTest, UntakenMessagesKeepTheirPlaces) {
     for (std::uint64_t number = 0; number < 6; ++number) EXPECT_TRUE(gets(queue, number));
 }
 
-TEST_F(WaitingLineTest, ADeadFirstBlocksNobody) {
+TEST_F(WaitingLineTest, ADeadFirstRequestBlocksNoOther) {
     Queue queue = Queue::create(name_, small_queue(16));
     const Child doomed([&] {
         Queue own = Queue::attach(name_, QueueRole::Consumer);
@@ -193,9 +193,9 @@ TEST_F(WaitingLineTest, ADeadFirstBlocksNobody) {
     EXPECT_EQ(queue.stats().requests, 0U);
 }
 
-// A stopped one is passed, once and for all that come while it stands still; it is where it was in
-// the line when it goes on.
-TEST_F(WaitingLineTest, AStoppedFirstBlocksNobody) {
+// A stopped process is passed, once for all later requests, and has its old place in line when it
+// continues.
+TEST_F(WaitingLineTest, AStoppedFirstRequestBlocksNoOther) {
     Queue queue = Queue::create(name_, small_queue(16));
     const auto stopped = consumer_of(name_, 4, 9);
     await_requests(queue, 1);
@@ -204,7 +204,7 @@ TEST_F(WaitingLineTest, AStoppedFirstBlocksNobody) {
     await_requests(queue, 2);
     put_many(queue, 0, 3);
     EXPECT_EQ(second->wait(), 0);
-    // And those that come later don't wait for it again.
+    // Later requests do not wait for it again.
     put_many(queue, 3, 6);
     std::vector<Delivery> batch;
     ASSERT_TRUE(succeeds(queue.take_many(batch, 4, Deadline::now(), 4)));
@@ -216,9 +216,8 @@ TEST_F(WaitingLineTest, AStoppedFirstBlocksNobody) {
     EXPECT_EQ(stopped->wait(), 0);
 }
 
-// However short the requests of those that come later are: not one of them sees it silent for long
-// enough, all together do.
-TEST_F(WaitingLineTest, AStoppedFirstBlocksNobodyThatPolls) {
+// Each later request is too short to find the first one silent for long enough; all together do.
+TEST_F(WaitingLineTest, AStoppedFirstRequestBlocksNoPoller) {
     Queue queue = Queue::create(name_, small_queue(16));
     for (const auto& wait : {Wait(Deadline::now()), Wait(10ms)}) {
         const auto stopped = consumer_of(name_, 4, 0);
@@ -232,8 +231,8 @@ TEST_F(WaitingLineTest, AStoppedFirstBlocksNobodyThatPolls) {
 }
 
 #ifdef PENSTOCK_CRASH_POINTS
-// Dead when it has half of what it asked for: all of it comes back, in order, and marked.
-TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {
+// Death with half of the request taken: all of it comes back, in order and marked.
+TEST_F(WaitingLineTest, ADeathInsideAWholeTakeLosesNothing) {
     Queue queue = Queue::create(name_, small_queue(16));
     put_many(queue, 0, 6);
     Child doomed([&] {
@@ -254,9 +253,9 @@ TEST_F(WaitingLineTest, DeathInTheMidstOfAWholeTakeLosesNothing) {
 }
 #endif
 
-// The hint of where to begin lags behind what others took whole, by more than the queue has slots
+// The hint of where to begin lags behind batches that others took, by more slots than the queue has
 // to spare.
-TEST_F(WaitingLineTest, ARequestSeesAllThatWaitsHoweverFarTheHintLags) {
+TEST_F(WaitingLineTest, ARequestSeesAllMessagesHoweverFarTheHintLags) {
     Queue queue = Queue::create(name_, small_queue(8));
     Queue other = Queue::attach(name_, QueueRole::Consumer);
     Queue own = Queue::attach(name_, QueueRole::Consumer);
@@ -275,7 +274,7 @@ TEST_F(WaitingLineTest, ARequestSeesAllThatWaitsHoweverFarTheHintLags) {
     for (Delivery& delivery : batch) delivery.ack();
 }
 
-// Six processes with requests of different sizes: every message once, none waits for ever.
+// Six processes with requests of different sizes: every message once, and every request is served.
 TEST_F(WaitingLineTest, ManyRequestsAreAllServed) {
     constexpr std::size_t kConsumers = 6;
     constexpr std::size_t kRounds = 60;

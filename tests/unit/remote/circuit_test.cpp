@@ -1,4 +1,4 @@
-// When a server that failed is tried again.
+// When a failed server is tried again.
 #include "remote/circuit.hpp"
 
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@ using namespace std::chrono_literals;
 
 class CircuitTest : public ::testing::Test {
 protected:
-    // Between half of the span and all of it.
+    // The pause is between half of `span` and all of it.
     void expect_pause(std::chrono::nanoseconds span) {
         EXPECT_GE(circuit_.attempt_at(), now_ + span / 2);
         EXPECT_LE(circuit_.attempt_at(), now_ + span);
@@ -20,7 +20,7 @@ protected:
     const Clock::time_point now_ = Clock::now();
 };
 
-TEST_F(CircuitTest, PausesDoubleUpToTheMost) {
+TEST_F(CircuitTest, PausesDoubleUpToAMaximum) {
     EXPECT_TRUE(circuit_.is_closed());
     EXPECT_EQ(circuit_.attempt_at(), Clock::time_point::max());
     circuit_.trip(now_);
@@ -41,7 +41,7 @@ TEST_F(CircuitTest, OnlyARequestThatSucceedsEndsTheDoubling) {
     circuit_.trip(now_);
     circuit_.close();
     EXPECT_TRUE(circuit_.is_closed());
-    circuit_.trip(now_);  // it answers to attempts, and to nothing else
+    circuit_.trip(now_);  // the server answers attempts only
     expect_pause(20ms);
     circuit_.close();
     circuit_.succeed();

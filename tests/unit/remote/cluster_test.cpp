@@ -1,4 +1,4 @@
-// A cluster of three masters: keys go where their slots are, also when those move.
+// A cluster of three masters: keys go to the master of their slot, also when slots move.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -52,7 +52,7 @@ protected:
     }
     [[nodiscard]] std::string id(unsigned i) const { return node(i).say({"CLUSTER", "MYID"}).text; }
 
-    // The slots of a third, each in one word: older servers know no ranges.
+    // The slots of one third, one argument each: older servers know no ranges.
     void give_slots(unsigned i) const {
         Words words{"CLUSTER", "ADDSLOTS"};
         for (unsigned slot = i * kSlots / kMasters; slot < (i + 1) * kSlots / kMasters; ++slot) {
@@ -63,7 +63,7 @@ protected:
     }
     static unsigned home_of(const std::string& name) { return slot_of(name) * kMasters / kSlots; }
 
-    // Knows one of them at first.
+    // A store that knows one master at first.
     [[nodiscard]] TieredStore make_machine(unsigned start = 0) const {
         TieredOptions options;
         options.cluster = true;
@@ -75,13 +75,13 @@ protected:
         options.retry_most = std::chrono::milliseconds(20);
         return {Store::create(new_name(), small_store()), options};
     }
-    // A number whose head belongs to that master.
+    // A number whose head belongs to master `home`.
     static std::uint64_t number_at(unsigned home) {
         std::uint64_t number = 0;
         while (home_of(head_of(number)) != home) ++number;
         return number;
     }
-    // Hands the slot over, as redis-cli does; up to the moment before it is told.
+    // Begins to move a slot, as redis-cli does, up to the announcement of its new owner.
     void begin_migration(unsigned slot, unsigned from, unsigned to) const {
         node(to).say({"CLUSTER", "SETSLOT", std::to_string(slot), "IMPORTING", id(from)});
         node(from).say({"CLUSTER", "SETSLOT", std::to_string(slot), "MIGRATING", id(to)});
@@ -104,7 +104,7 @@ TEST_F(ClusterTest, KeysGoWhereTheirSlotsAreAndComeBack) {
     TieredStore there = make_machine(2);
     constexpr std::uint64_t kObjects = 60;
     for (std::uint64_t i = 0; i < kObjects; ++i) ASSERT_TRUE(succeeds(put(here, i)));
-    ASSERT_TRUE(succeeds(put(here, 1000, 200'000)));  // in a part of its own slot
+    ASSERT_TRUE(succeeds(put(here, 1000, 200'000)));  // its part has another slot
     for (std::uint64_t i = 0; i < kObjects; ++i) EXPECT_TRUE(has(there, i));
     EXPECT_TRUE(has(there, 1000, 200'000));
     EXPECT_EQ(there.stats().servers, kMasters);
@@ -113,7 +113,7 @@ TEST_F(ClusterTest, KeysGoWhereTheirSlotsAreAndComeBack) {
         const Words names = node(i).keys();
         EXPECT_FALSE(names.empty());
         for (const std::string& name : names) EXPECT_EQ(home_of(name), i) << name;
-        // The map was right from the start: no call was redirected.
+        // The slot map was right from the start: no call was redirected.
         EXPECT_EQ(node(i).say({"INFO", "errorstats"}).text.find("MOVED"), std::string::npos);
     }
     EXPECT_TRUE(succeeds(there.remove(key_of(1000))));
@@ -134,7 +134,7 @@ TEST_F(ClusterTest, ASlotThatMovesIsFollowed) {
     move_key(name, 0, 1);
     TieredStore asking = make_machine();
     EXPECT_TRUE(has(asking, number)) << "by ASK";
-    TieredStore late = make_machine();  // has the map from before the end
+    TieredStore late = make_machine();  // has the map from before the move
     end_migration(slot, 0, 1);
     EXPECT_TRUE(has(late, number)) << "by MOVED";
     EXPECT_EQ(asking.stats().errors + late.stats().errors, 0U);
@@ -146,7 +146,7 @@ TEST_F(ClusterTest, ASlotThatMovesIsFollowed) {
     EXPECT_EQ(here.stats().errors, 0U);
 }
 
-TEST_F(ClusterTest, AMasterThatIsAwayTakesOnlyItsOwnAlong) {
+TEST_F(ClusterTest, AMissingMasterAffectsOnlyItsOwnKeys) {
     TieredStore here = make_machine();
     std::array<std::uint64_t, kMasters> numbers{};
     for (unsigned i = 0; i < kMasters; ++i) {
@@ -163,7 +163,7 @@ TEST_F(ClusterTest, AMasterThatIsAwayTakesOnlyItsOwnAlong) {
     EXPECT_TRUE(succeeds(here.remove(key_of(numbers[2]))));
 }
 
-TEST_F(ClusterTest, WhoTakesOverForADeadMasterIsFound) {
+TEST_F(ClusterTest, TheSuccessorOfADeadMasterIsFound) {
     TieredStore here = make_machine();
     const std::uint64_t number = number_at(0);
     ASSERT_TRUE(succeeds(put(here, number)));
@@ -179,9 +179,9 @@ TEST_F(ClusterTest, WhoTakesOverForADeadMasterIsFound) {
                    known.find("slave " + id(0)) != std::string::npos;
         });
     }
-    TieredStore there = make_machine(1);  // has the map from before
+    TieredStore there = make_machine(1);  // has the map from before the takeover
     node(0).kill();
-    // While no master is in turn the others may still be asked for the slots.
+    // While no master is due for a retry, the others may still be asked for the slots.
     EXPECT_TRUE(fails(there.get(key_of(number)), ErrorCode::NotFound));
     EXPECT_EQ(replica->say({"CLUSTER", "FAILOVER", "TAKEOVER"}).text, "OK");
     await([&] { return there.get(key_of(number)).is_ok(); });

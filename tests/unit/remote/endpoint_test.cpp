@@ -10,7 +10,7 @@ namespace {
 
 using namespace test;
 
-TEST(EndpointTest, AUrlSaysWhereAndWho) {
+TEST(EndpointTest, AUrlHasAddressAndCredentials) {
     Endpoint endpoint = parse_endpoint("redis://cache");
     EXPECT_EQ(endpoint.host, "cache");
     EXPECT_EQ(endpoint.port, 6379);
@@ -43,7 +43,7 @@ TEST(EndpointTest, AUrlSaysWhereAndWho) {
     EXPECT_EQ(endpoint.db, 3U);
 }
 
-TEST(EndpointTest, WhatIsNoUrlIsRefusedInWords) {
+TEST(EndpointTest, AMalformedUrlIsRefusedWithAReason) {
     for (const char* url : {"",
                             "redis",
                             "redis:/",
@@ -76,7 +76,7 @@ TEST(EndpointTest, WhatIsNoUrlIsRefusedInWords) {
                         [] { parse_endpoint(std::string_view("redis://a\0b", 11)); }));
 }
 
-TEST(EndpointTest, NoSentenceRepeatsAPassword) {
+TEST(EndpointTest, NoErrorShowsAPassword) {
     for (const char* url : {"redis://u:secret@host:port", "redis://u:secret@", "x://u:secret@h"}) {
         try {
             parse_endpoint(url);

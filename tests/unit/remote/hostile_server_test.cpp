@@ -1,4 +1,4 @@
-// Servers that answer with anything: whatever comes is a miss, and nothing else happens.
+// Servers that answer with anything: every answer is a miss, and does no other harm.
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -21,8 +21,8 @@ namespace {
 
 using namespace test;
 
-// Listens at a Unix socket; answers PING with a greeting, anything else as it is told, and
-// hangs up then.
+// A server on a Unix socket: answers PING properly and everything else with `answer`, then hangs
+// up.
 class Impostor {
 public:
     using Answer = std::function<std::string(const std::string& request)>;
@@ -54,7 +54,7 @@ private:
             for (std::size_t i = 2; i < sockets.size(); ++i) {
                 if (sockets[i].revents != 0 && !talk(sockets[i].fd)) {
                     ::close(sockets[i].fd);
-                    sockets[i].fd = -1;  // poll() passes it by
+                    sockets[i].fd = -1;  // poll() skips it
                     sockets[i].revents = 0;
                 }
             }
@@ -66,7 +66,7 @@ private:
         for (std::size_t i = 2; i < sockets.size(); ++i) ::close(sockets[i].fd);
     }
 
-    // False: hang up.
+    // Returns false to hang up.
     bool talk(int socket) {
         char request[4096];
         const ssize_t got = ::recv(socket, request, sizeof(request), 0);
@@ -107,7 +107,7 @@ protected:
     void SetUp() override {
         if (!detail::has_redis()) GTEST_SKIP() << "this build is without hiredis";
     }
-    // What a look-up makes of this answer.
+    // The statistics after a look-up that got this answer.
     TierStats read(const Impostor::Answer& answer) {
         Impostor server(answer);
         TieredOptions options;
@@ -125,7 +125,7 @@ protected:
     }
 };
 
-TEST_F(HostileServerTest, WhatIsNotTheProtocolIsAnError) {
+TEST_F(HostileServerTest, AnAnswerOutsideTheProtocolIsAnError) {
     const std::vector<std::string> answers = {
         "",
         "\r\n",
@@ -168,19 +168,19 @@ TEST_F(HostileServerTest, WhatIsNotTheProtocolIsAnError) {
     EXPECT_GT(read(nested).errors, 0U);
 }
 
-TEST_F(HostileServerTest, AValueOfAbsurdSizeIsDamageAndIsNotFetched) {
+TEST_F(HostileServerTest, AValueOfImpossibleSizeIsDamageAndIsNotFetched) {
     EXPECT_EQ(read("$9223372036854775807\r\n").corrupt, 1U);
     EXPECT_EQ(read("$20000000\r\nxx").corrupt, 1U);
 }
 
-TEST_F(HostileServerTest, WhatAServerSaysIsQuotedShortAndPrintable) {
+TEST_F(HostileServerTest, AServersErrorIsQuotedShortAndPrintable) {
     const std::string last =
         read("-ERR \x1b[2J\xff" + std::string(100'000, 'a') + "\r\n").last_error;
     EXPECT_NE(last.find("ERR \\x1b[2J\\xffaaa"), std::string::npos) << last;
     EXPECT_LT(last.size(), 400U);
 }
 
-TEST_F(HostileServerTest, WhatIsToBeKeptIsKeptWhereTheServerSaysOk) {
+TEST_F(HostileServerTest, AWriteCountsOnlyIfTheServerSaysOk) {
     for (const char* const answer :
          {"+QUEUED\r\n", "+\r\n", ":1\r\n", "$2\r\nOK\r\n", "*0\r\n", "$-1\r\n"}) {
         SCOPED_TRACE(answer);
@@ -208,12 +208,12 @@ TEST_F(HostileServerTest, RandomBytesAreAMiss) {
     }
 }
 
-// A well-formed head with sizes that are the server's invention.
+// A well-formed head whose sizes are false.
 std::string bulk(const std::string& value) {
     return "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n";
 }
 
-TEST_F(HostileServerTest, AHeadThatPromisesWhatCannotBeIsDamage) {
+TEST_F(HostileServerTest, AHeadWithImpossibleSizesIsDamage) {
     const auto with = [](std::uint64_t nbytes, std::uint64_t part_bytes) {
         detail::ValueHead head;
         head.nbytes = nbytes;
@@ -235,8 +235,8 @@ detail::ValueHead head_with(std::uint64_t nbytes, std::uint64_t part_bytes) {
     return head;
 }
 
-// Of a first tier of 1 MiB, full, after a look-up of "key" was answered so; by requests of their
-// kind.
+// State of a full first tier of 1 MiB after a look-up of "key", with answers by the kind of
+// request.
 struct Aftermath {
     TierStats tier;
     StoreStats first;
@@ -270,7 +270,7 @@ protected:
     }
 };
 
-TEST_F(FullTierTest, AHeadWithoutItsPartsMakesNobodyGo) {
+TEST_F(FullTierTest, AHeadWithoutItsPartsEvictsNothing) {
     struct Case {
         std::uint64_t part_bytes;
         std::string exists;
@@ -282,7 +282,7 @@ TEST_F(FullTierTest, AHeadWithoutItsPartsMakesNobodyGo) {
         {1 << 20U, ":1\r\n", "$9223372036854775807\r\n"},
         {1 << 20U, ":1\r\n", "*3\r\n$-1\r\n$-1\r\n$-1\r\n"},
         {1 << 20U, ":1\r\n", ""},
-        {200'000, ":4\r\n", "$-1\r\n"},  // it lies
+        {200'000, ":4\r\n", "$-1\r\n"},  // claims parts that it lacks
         {200'000, ":3\r\n", "$200000\r\n" + std::string(200'000, 'x') + "\r\n"},
         {200'000, ":-1\r\n", "$-1\r\n"},
         {200'000, ":9223372036854775807\r\n", "$-1\r\n"},
@@ -316,7 +316,7 @@ TEST_F(FullTierTest, AHeadLargerThanTheFirstTierIsAMissAndNoneOfItIsFetched) {
     EXPECT_EQ(fits_barely.first.evicted, 0U);
 }
 
-TEST_F(HostileServerTest, PartsThatComeOneByOneJustInTimeHaveAnEndTogether) {
+TEST_F(HostileServerTest, SlowPartsShareOneDeadline) {
     constexpr std::uint64_t kParts = 200;
     std::atomic<unsigned> parts_asked = 0;
     Impostor server([&](const std::string& request) -> std::string {
@@ -325,7 +325,7 @@ TEST_F(HostileServerTest, PartsThatComeOneByOneJustInTimeHaveAnEndTogether) {
         }
         if (request.find("EXISTS") != std::string::npos) return ":199\r\n";
         ++parts_asked;
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));  // how slow this server is
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the delay of this server
         return bulk(std::string(4096, 'x'));
     });
     TieredOptions options;
@@ -338,7 +338,7 @@ TEST_F(HostileServerTest, PartsThatComeOneByOneJustInTimeHaveAnEndTogether) {
     EXPECT_EQ(store.first().stats().staged, 0U);
 }
 
-TEST_F(HostileServerTest, PartsThatAreSomethingElseAreAMiss) {
+TEST_F(HostileServerTest, PartsOfAnotherTypeAreAMiss) {
     detail::ValueHead head;
     head.nbytes = 100'000;
     head.part_bytes = std::uint64_t{1} << 20U;

@@ -1,5 +1,5 @@
-// A second tier that is away, hangs, refuses or comes back: the first tier goes on as if nothing
-// were, and the accounts say what the second has not got.
+// A second tier that is absent, hangs, refuses or comes back: the first tier goes on unaffected,
+// and the statistics say what the second tier lacks.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -19,7 +19,7 @@ protected:
     static void await_circuit(const TieredStore& store, CircuitState state) {
         await([&] { return store.stats().circuit == state; });
     }
-    // A server that does not answer is found out after this long.
+    // The timeout after which a hanging server is given up.
     static constexpr std::chrono::milliseconds kShort{300};
     [[nodiscard]] TieredOptions impatient(TierPolicy policy) const {
         TieredOptions wanted = options(policy);
@@ -29,7 +29,7 @@ protected:
     }
 };
 
-TEST_F(OutageTest, AServerThatIsNotThereYetIsFoundWhenItComes) {
+TEST_F(OutageTest, AServerThatStartsLaterIsFound) {
     server_->kill();
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     EXPECT_EQ(store.stats().circuit, CircuitState::Open);
@@ -44,7 +44,7 @@ TEST_F(OutageTest, AServerThatIsNotThereYetIsFoundWhenItComes) {
     EXPECT_TRUE(has(there, 1));
 }
 
-TEST_F(OutageTest, ADeadServerIsAMissAndWhatWasPutMeanwhileGoesToItsSuccessor) {
+TEST_F(OutageTest, ADeadServerIsAMissAndItsSuccessorGetsLaterPuts) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     ASSERT_TRUE(succeeds(put(store, 1)));
     ASSERT_TRUE(store.flush(kLong).is_nothing());
@@ -72,7 +72,7 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
     EXPECT_LT(first, kLong);
     EXPECT_EQ(store.stats().timeouts, 1U);
     EXPECT_EQ(store.stats().circuit, CircuitState::Open);
-    // A thread tries it again and again meanwhile, and each time in vain.
+    // The library's own thread retries meanwhile, each time in vain.
     constexpr unsigned kLooks = 1000;
     const auto later = time_of([&] {
         for (unsigned i = 0; i < kLooks; ++i) EXPECT_TRUE(lacks(store, 1));
@@ -84,8 +84,8 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
     EXPECT_TRUE(has(store, 1));
 }
 
-// Each call that waits for a server that hangs, ended by its caller: that is no outage.
-TEST_F(OutageTest, WhoAsksCanStopWaiting) {
+// A caller that cancels its wait for a hanging server: this is not an outage.
+TEST_F(OutageTest, ACallerCanCancelItsWaitForAServer) {
     TieredStore store = make_machine();
     ASSERT_TRUE(succeeds(put(store, 1)));
     server_->stop();
@@ -112,8 +112,8 @@ TEST_F(OutageTest, WhoAsksCanStopWaiting) {
     EXPECT_TRUE(succeeds(put(store, 2)));
 }
 
-// A waiter for another thread's fetch fetches itself when that thread is called off.
-TEST_F(OutageTest, OneWhoStopsWaitingDoesNotStopTheOthers) {
+// Waiters for another thread's fetch fetch themselves when that thread is cancelled.
+TEST_F(OutageTest, ACancelledFetchDoesNotCancelItsWaiters) {
     TieredStore here = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
     TieredStore store = make_machine();
@@ -151,7 +151,7 @@ TEST_F(OutageTest, TheFirstTierDoesNotWaitForTheSecond) {
     EXPECT_EQ(store.stats().inflight_bytes, 0U);
 }
 
-TEST_F(OutageTest, ABrokenConnectionIsReplacedWithoutAWord) {
+TEST_F(OutageTest, ABrokenConnectionIsReplacedSilently) {
     TieredStore here = make_machine();
     TieredStore there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
@@ -163,7 +163,7 @@ TEST_F(OutageTest, ABrokenConnectionIsReplacedWithoutAWord) {
     EXPECT_EQ(there.stats().errors + here.stats().errors, 0U);
 }
 
-TEST_F(OutageTest, WriteThroughSaysWhatTheSecondTierHasNot) {
+TEST_F(OutageTest, WriteThroughReportsWhatTheSecondTierLacks) {
     TieredStore store = make_machine();
     server_->kill();
     EXPECT_TRUE(fails(put(store, 1), ErrorCode::PeerDied, {server_->endpoint().path}));
@@ -174,7 +174,7 @@ TEST_F(OutageTest, WriteThroughSaysWhatTheSecondTierHasNot) {
     EXPECT_FALSE(store.first().contains(key_of(1)));
 }
 
-TEST_F(OutageTest, WhatTheServerRefusesIsToldAndNoOutage) {
+TEST_F(OutageTest, AServersRefusalIsReportedAndNoOutage) {
     server_->say({"CONFIG", "SET", "maxmemory", "1"});
     TieredStore through = make_machine();
     EXPECT_TRUE(fails(put(through, 1), ErrorCode::System, {"OOM"}));
@@ -189,7 +189,7 @@ TEST_F(OutageTest, WhatTheServerRefusesIsToldAndNoOutage) {
     EXPECT_EQ(back.stats().dropped, 1U);
 }
 
-TEST_F(OutageTest, WhatWaitsIsBoundedAndTheRestIsCounted) {
+TEST_F(OutageTest, TheBacklogIsBoundedAndTheRestCounted) {
     TieredOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 10'500;
     TieredStore store = make_machine(wanted);
@@ -209,7 +209,7 @@ TEST_F(OutageTest, WhatWaitsIsBoundedAndTheRestIsCounted) {
     for (std::uint64_t i = 10; i < 15; ++i) EXPECT_TRUE(lacks(there, i));
 }
 
-TEST_F(OutageTest, WhatWaitsNeverTakesMoreThanHalfOfTheFirstTier) {
+TEST_F(OutageTest, TheBacklogTakesAtMostHalfOfTheFirstTier) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
     server_->stop();
     for (std::uint64_t i = 0; i < 40; ++i) EXPECT_TRUE(succeeds(put(store, i, 60'000)));
@@ -218,7 +218,7 @@ TEST_F(OutageTest, WhatWaitsNeverTakesMoreThanHalfOfTheFirstTier) {
     server_->resume();
 }
 
-TEST_F(OutageTest, WhoAsksForItWaitsForRoom) {
+TEST_F(OutageTest, AFullBacklogWaitsForRoomOnRequest) {
     TieredOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 2'000;
     wanted.when_full = WhenFull::Wait;
@@ -240,7 +240,7 @@ TEST_F(OutageTest, WhoAsksForItWaitsForRoom) {
     EXPECT_EQ(store.stats().written, 3U);
 }
 
-TEST_F(OutageTest, TheWaitForRoomHasAnEnd) {
+TEST_F(OutageTest, TheWaitForBacklogRoomTimesOut) {
     TieredOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 1'000;
     wanted.when_full = WhenFull::Wait;
@@ -253,7 +253,7 @@ TEST_F(OutageTest, TheWaitForRoomHasAnEnd) {
     server_->resume();
 }
 
-TEST_F(OutageTest, NobodyWaitsForRoomWhileTheServerIsAway) {
+TEST_F(OutageTest, AnOutageEndsTheWaitForBacklogRoom) {
     TieredOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 1'000;
     wanted.when_full = WhenFull::Wait;
@@ -268,7 +268,7 @@ TEST_F(OutageTest, NobodyWaitsForRoomWhileTheServerIsAway) {
     EXPECT_EQ(store.stats().dropped, 9U);
 }
 
-TEST_F(OutageTest, FlushAndCloseTellTheTruth) {
+TEST_F(OutageTest, FlushAndCloseReportUnwrittenObjects) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();
     for (std::uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(succeeds(put(store, i)));
@@ -285,11 +285,11 @@ TEST_F(OutageTest, FlushAndCloseTellTheTruth) {
     EXPECT_EQ(unwritten.dropped, 3U);
     EXPECT_EQ(unwritten.dropped_bytes, 3'000U);
     server_->resume();
-    // The one that was on its way may have arrived: none was there to hear of it.
+    // The object under way may have arrived: its answer was not awaited.
     EXPECT_LE(server_->keys().size(), 6U);
 }
 
-TEST_F(OutageTest, CloseWritesWhatWaits) {
+TEST_F(OutageTest, CloseWritesTheBacklog) {
     TieredOptions wanted = options(TierPolicy::WriteBack);
     wanted.writers = 3;
     TieredStore store = make_machine(wanted);
@@ -298,7 +298,7 @@ TEST_F(OutageTest, CloseWritesWhatWaits) {
     EXPECT_EQ(server_->keys().size(), 100U);
 }
 
-TEST_F(OutageTest, WhatIsRemovedBeforeItIsWrittenIsNotWrittenAfterwards) {
+TEST_F(OutageTest, ARemovedObjectIsNotWrittenLater) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();
     // One is being written, the other waits.
@@ -319,7 +319,7 @@ TEST_F(OutageTest, WhatIsRemovedBeforeItIsWrittenIsNotWrittenAfterwards) {
     EXPECT_TRUE(lacks(store, 2));
 }
 
-TEST_F(OutageTest, WhatIsRemovedDuringAnOutageIsNotWrittenAfterIt) {
+TEST_F(OutageTest, AnObjectRemovedDuringAnOutageIsNotWrittenLater) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     server_->kill();
     EXPECT_TRUE(succeeds(put(store, 1)));
@@ -330,7 +330,7 @@ TEST_F(OutageTest, WhatIsRemovedDuringAnOutageIsNotWrittenAfterIt) {
     EXPECT_EQ(server_->keys(), Words{head_of(2)});
 }
 
-// Whatever happens to the server, what is got is what was put, and nothing stays behind.
+// Whatever happens to the server, reads return what was put, and nothing leaks.
 TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     TieredOptions wanted = impatient(TierPolicy::WriteBack);
     wanted.writers = 2;
@@ -390,14 +390,14 @@ TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     EXPECT_EQ(store.first().stats().staged, 0U);
 }
 
-TEST_F(OutageTest, RequestCloseEndsWhatWaitsForAServer) {
+TEST_F(OutageTest, RequestCloseEndsWaitsForAServer) {
     TieredStore store = make_machine();
     server_->stop();
     std::atomic<bool> is_under_way{false};
     const auto span = time_of([&] {
         std::thread reader([&] {
             is_under_way = true;
-            // Closed: it came after the request.
+            // Closed: the call came after the request.
             const ErrorCode code = store.get(key_of(1)).code();
             EXPECT_TRUE(code == ErrorCode::Cancelled || code == ErrorCode::Closed)
                 << to_string(code);

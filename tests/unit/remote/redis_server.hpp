@@ -1,4 +1,4 @@
-// A redis-server of a test's own: in a temporary folder, gone with the test.
+// A redis-server for one test, in a temporary folder, removed with the test.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@
 
 namespace penstock::test {
 
-// Why a test that needs a server can't run here; empty: it can.
+// Why a test that needs a server can't run here; empty if it can.
 inline std::string why_no_server() {
     if (!detail::has_redis()) return "this build is without hiredis";
     return find_server().empty() ? "neither redis-server nor valkey-server is installed" : "";
@@ -35,7 +35,7 @@ inline std::string why_no_server() {
     }                                                            \
     static_assert(true)
 
-// What a server says to the words, by a connection of its own.
+// A server's answer to a command, on a connection of its own.
 inline detail::RedisOutcome ask(const detail::Endpoint& endpoint, const Words& words) {
     static const Cancel never;
     const Deadline deadline = Deadline::after(std::chrono::seconds(10));
@@ -59,8 +59,8 @@ inline bool is_free(int port) {
     return bound == 0;
 }
 
-// A port of loopback with no listener, nor at the one 10000 above it, where servers of a
-// cluster meet. Both are below those that the kernel gives to connections.
+// A free port of loopback whose cluster port, 10000 above it, is free too. Both are below the
+// kernel's ephemeral ports.
 inline std::uint16_t free_port() {
     constexpr int kBus = 10'000;
     static std::mt19937 random(std::random_device{}());
@@ -73,7 +73,7 @@ inline std::uint16_t free_port() {
     }
 }
 
-// Starts in the constructor, and answers when that returns.
+// Started by the constructor, which returns when the server answers.
 class RedisServer {
 public:
     explicit RedisServer(Words more = {}) : more_(std::move(more)) {
@@ -98,11 +98,11 @@ public:
     }
     [[nodiscard]] bool answers() const {
         const auto outcome = ask(endpoint_, {"PING"});
-        // Also a refusal is an answer.
+        // A refusal is an answer too.
         return outcome.is_answered() && (outcome.reply.kind == detail::RedisReply::Kind::Line ||
                                          outcome.reply.text.starts_with("NOAUTH"));
     }
-    // The names that begin so.
+    // Keys that begin with `start`.
     [[nodiscard]] Words keys(const std::string& start = "") const {
         Words names;
         for (const auto& element : say({"KEYS", start + "*"}).elements) {
@@ -123,7 +123,7 @@ public:
         child_->wait();
     }
     void start() {
-        child_.reset();  // before another with its name begins
+        child_.reset();  // before another server of this name starts
         child_ = std::make_unique<Child>([this] {
             become(command());
             require(false);

@@ -1,4 +1,4 @@
-// Slots of keys, by the figures of the cluster specification, and redirections.
+// Slots of keys, checked against the cluster specification, and redirections.
 #include "remote/slots.hpp"
 
 #include <gtest/gtest.h>
@@ -6,14 +6,14 @@
 namespace penstock::detail {
 namespace {
 
-TEST(SlotsTest, ASlotIsACrcOfTheKeyOrOfItsTag) {
+TEST(SlotsTest, ASlotIsTheCrcOfTheKeyOrItsTag) {
     EXPECT_EQ(slot_of("123456789"), 0x31C3U % kSlots);  // the specification's own example
     EXPECT_EQ(slot_of(""), 0U);
     EXPECT_EQ(slot_of("foo"), 12182U);
     EXPECT_EQ(slot_of("{user1000}.following"), slot_of("user1000"));
     EXPECT_EQ(slot_of("foo{bar}{zap}"), slot_of("bar"));
     EXPECT_EQ(slot_of("foo{{bar}}zap"), slot_of("{bar"));
-    // Nothing between them, or no end: all of it counts.
+    // An empty or unclosed tag: the whole key counts.
     EXPECT_NE(slot_of("foo{}{bar}"), slot_of("bar"));
     EXPECT_NE(slot_of("foo{}{bar}"), slot_of("foo"));
     EXPECT_NE(slot_of("foo{bar"), slot_of("bar"));
@@ -35,7 +35,7 @@ TEST(SlotsTest, ARedirectionIsUnderstood) {
     EXPECT_TRUE(same_host->host.empty());
 }
 
-TEST(SlotsTest, AnythingElseIsNone) {
+TEST(SlotsTest, OtherErrorsAreNoRedirection) {
     for (const char* error :
          {"", "MOVED", "MOVED 1", "MOVED 1 host", "MOVED 1 host:", "MOVED 1 host:x",
           "MOVED 1 host:65536", "MOVED 16384 host:1", "MOVED -1 host:1", "MOVED x host:1",

@@ -1,5 +1,5 @@
-// Batches on a store: outcomes in order and true, a descriptor that says when there are some, and
-// what an end, a death and a store that is of no more use leave.
+// Batches on a store: results are right and in order, the descriptor shows when there are some, and
+// what an end, a death or a lost store does to them.
 #include "remote/store_connector.hpp"
 
 #include <poll.h>
@@ -41,7 +41,7 @@ std::vector<BatchItem> keys_of(const std::vector<std::string>& keys) {
     return items;
 }
 
-// What is finished, as soon as the descriptor says that something is.
+// The finished batches, as soon as the descriptor is readable.
 std::vector<BatchResult> next(StoreConnector& connector) {
     require(is_readable(connector.descriptor(), kLong));
     std::vector<BatchResult> results = connector.collect();
@@ -49,7 +49,7 @@ std::vector<BatchResult> next(StoreConnector& connector) {
     return results;
 }
 
-// Of the only batch under way.
+// The result of the only batch under way.
 BatchResult outcome(StoreConnector& connector, std::uint64_t id = 1) {
     std::vector<BatchResult> results = next(connector);
     require(results.size() == 1 && results.front().id == id);
@@ -83,7 +83,7 @@ Values rooms_of(const std::vector<std::size_t>& sizes) {
     return rooms;
 }
 
-// A process that attaches to the store of a name, does `deed` with what it has, and stands still.
+// A process that attaches to a store, runs `deed`, and sleeps.
 class Peer {
 public:
     template <typename Deed>
@@ -116,7 +116,7 @@ protected:
     std::shared_ptr<Store> store_ = std::make_shared<Store>(Store::create(name_, small_store()));
 };
 
-TEST_F(StoreConnectorTest, WhatIsSetIsGot) {
+TEST_F(StoreConnectorTest, AValueThatWasSetIsGot) {
     StoreConnector connector(store_, 2, kPending);
     const std::vector<std::size_t> sizes{0, 1, 63, 64, 4096, 100'000};
     Values values = values_of(sizes);
@@ -132,7 +132,7 @@ TEST_F(StoreConnectorTest, WhatIsSetIsGot) {
     EXPECT_EQ(rooms, values);
 }
 
-TEST_F(StoreConnectorTest, TheFirstOfAKeyStays) {
+TEST_F(StoreConnectorTest, TheFirstValueOfAKeyStays) {
     StoreConnector connector(store_, 1, kPending);
     put(*store_, 0).or_throw();
     Values others{make_value(7, 2000)};
@@ -146,7 +146,7 @@ TEST_F(StoreConnectorTest, OutcomesAreInTheOrderOfTheKeys) {
     StoreConnector connector(store_, 4, kPending);
     std::vector<std::string> keys;
     Outcomes due;
-    for (unsigned at = 0; at < 300; ++at) {  // of several goes of several threads
+    for (unsigned at = 0; at < 300; ++at) {  // more than one round of several threads
         keys.push_back(key_of(at));
         const bool is_there = at % 3 == 0 || at % 7 == 0;
         if (is_there) put(*store_, at, 10).or_throw();
@@ -182,7 +182,7 @@ TEST_F(StoreConnectorTest, ValuesThatDoNotFitFailAndTheOthersAreSet) {
     EXPECT_EQ(look(connector, BatchKind::Exists, {key_of(1)}).outcomes, Outcomes{Missed});
 }
 
-TEST_F(StoreConnectorTest, WhatIsNoKeyIsRefusedInWords) {
+TEST_F(StoreConnectorTest, InvalidKeysAreRefusedWithAReason) {
     StoreConnector connector(store_, 1, kPending);
     const std::string longest(4096, 'k');
     const std::string longer(4097, 'k');
@@ -213,7 +213,7 @@ TEST_F(StoreConnectorTest, AnEmptyBatchIsFinishedAtOnce) {
 
 // ---- the descriptor
 
-TEST_F(StoreConnectorTest, IsReadableExactlyWhileThereIsSomethingToCollect) {
+TEST_F(StoreConnectorTest, IsReadableExactlyWhileABatchCanBeCollected) {
     StoreConnector connector(store_, 2, kPending);
     EXPECT_FALSE(is_readable(connector.descriptor()));
     EXPECT_TRUE(connector.collect().empty());
@@ -230,7 +230,7 @@ TEST_F(StoreConnectorTest, IsReadableExactlyWhileThereIsSomethingToCollect) {
     }
 }
 
-// The collector waits for the descriptor alone: a wake-up that is lost is waited for in vain.
+// The collector waits for the descriptor alone: a lost wake-up would make it wait for ever.
 TEST_F(StoreConnectorTest, NoOutcomeIsLostBetweenThreads) {
     constexpr unsigned kThreads = 3;
     constexpr std::uint64_t kBatches = 400;
@@ -273,8 +273,9 @@ TEST_F(StoreConnectorTest, NoOutcomeIsLostBetweenThreads) {
     EXPECT_EQ(store_->stats().in_use, 0U);
 }
 
-// One thread, which a key that is being written keeps; meanwhile copies and looks are submitted.
-TEST_F(StoreConnectorTest, LooksGoBeforeCopiesThatWait) {
+// The only thread waits for a key that is being written; copies and look-ups are submitted
+// meanwhile.
+TEST_F(StoreConnectorTest, LookUpsGoBeforeQueuedCopies) {
     StoreConnector connector(store_, 1, kPending);
     StoreReservation room = store_->reserve("staged", 10).or_throw();
     std::vector<std::byte> value = make_value(1, 10);
@@ -316,7 +317,7 @@ TEST_F(StoreConnectorTest, LocksOfAKeyCount) {
     EXPECT_TRUE(has(*store_, 0));
 }
 
-TEST_F(StoreConnectorTest, WhatIsLockedIsGotThoughItWasRemovedAndIsNotEvicted) {
+TEST_F(StoreConnectorTest, ALockedKeyIsReadableAfterItsRemovalAndNotEvicted) {
     StoreConnector connector(store_, 1, kPending);
     put(*store_, 0, 1000).or_throw();
     put(*store_, 1, 1000).or_throw();
@@ -387,7 +388,7 @@ TEST_F(StoreConnectorTest, AKeyWhoseWriterIsKilledIsSet) {
 
 // ---- room
 
-// A worker that can't go on, and so much pending that nothing more is taken.
+// A worker that is blocked, and so many pending batches that no more are accepted.
 class FullConnectorTest : public StoreConnectorTest {
 protected:
     FullConnectorTest() {
@@ -423,14 +424,14 @@ TEST_F(FullConnectorTest, SubmittingWaitsAndGoesOnWhenThereIsRoom) {
     EXPECT_EQ(ids, (std::set<std::uint64_t>{1, 2})) << "what was given up is not done";
 }
 
-TEST_F(FullConnectorTest, AWaitForRoomEndsWhenItsCallerDoesNotWantIt) {
+TEST_F(FullConnectorTest, AnInterruptionEndsTheWaitForRoom) {
     Cancel cancel;
     cancel.cancel();
     Wait cancelled;
     cancelled.cancel = &cancel;
     EXPECT_TRUE(fails(connector_.submit(2, BatchKind::Exists, keys_of({"a"}), cancelled),
                       ErrorCode::Cancelled));
-    // Asked without the connector's mutex: a caller's interpreter may be waiting for that.
+    // Called without the connector's mutex: a caller's interpreter may be waiting for it.
     Wait interrupted;
     interrupted.context = &connector_;
     interrupted.interrupted = [](void* context) {
@@ -452,7 +453,7 @@ TEST_F(FullConnectorTest, ClosingEndsTheWaitForRoom) {
     submitter.join();
 }
 
-TEST_F(StoreConnectorTest, ABatchLargerThanTheRoomIsTakenWhenNothingIsPending) {
+TEST_F(StoreConnectorTest, AnOversizedBatchIsTakenWhenNothingIsPending) {
     StoreConnector connector(store_, 1, 2);
     EXPECT_EQ(look(connector, BatchKind::Exists, {"a", "b", "c", "d"}).outcomes,
               Outcomes(4, Missed));
@@ -463,7 +464,7 @@ TEST_F(StoreConnectorTest, ABatchLargerThanTheRoomIsTakenWhenNothingIsPending) {
 
 // ---- closing
 
-TEST_F(StoreConnectorTest, AClosedOneStaysReadableAndTakesNothing) {
+TEST_F(StoreConnectorTest, AClosedConnectorStaysReadableAndRefusesBatches) {
     StoreConnector connector(store_, 2, kPending);
     EXPECT_FALSE(connector.is_closed());
     connector.close();
@@ -477,7 +478,7 @@ TEST_F(StoreConnectorTest, AClosedOneStaysReadableAndTakesNothing) {
     connector.close();
 }
 
-TEST_F(StoreConnectorTest, WhatWasFinishedBeforeTheEndIsCollectedAfterIt) {
+TEST_F(StoreConnectorTest, BatchesFinishedBeforeCloseAreCollectedAfterIt) {
     StoreConnector connector(store_, 1, kPending);
     connector.submit(1, BatchKind::Exists, keys_of({"a"})).or_throw();
     require(is_readable(connector.descriptor(), kLong));
@@ -485,8 +486,8 @@ TEST_F(StoreConnectorTest, WhatWasFinishedBeforeTheEndIsCollectedAfterIt) {
     EXPECT_EQ(connector.collect().size(), 1U);
 }
 
-// When close() returns no thread touches the memory of a batch: it is gone at once.
-TEST_F(StoreConnectorTest, ClosingDropsWhatWaitsAndLeavesItsMemory) {
+// After close() returned, no thread touches a batch's memory: the test frees it at once.
+TEST_F(StoreConnectorTest, ClosingDropsQueuedBatchesAndLeavesTheirMemory) {
     for (int round = 0; round < 20; ++round) {
         auto connector = std::make_unique<StoreConnector>(store_, 3, kPending);
         {
@@ -526,16 +527,16 @@ TEST_F(StoreConnectorTest, SeveralThreadsMayCloseIt) {
     for (std::thread& thread : threads) thread.join();
 }
 
-TEST_F(StoreConnectorTest, AClosedOneHasLeftItsStore) {
+TEST_F(StoreConnectorTest, AClosedConnectorHasLeftItsStore) {
     StoreConnector connector(std::move(store_), 2, kPending);
     EXPECT_TRUE(exists(name_));
     connector.close();
     EXPECT_FALSE(exists(name_)) << "the connector's was the last handle";
 }
 
-// ---- a store that is of no more use
+// ---- a store that is closed or lost
 
-// Whatever is asked, it is no miss: nothing is known of what there is.
+// Every call fails, and none reports a miss: the store's contents are unknown.
 void expect_failures(StoreConnector& connector, std::string_view why) {
     std::vector<std::byte> memory(1000);
     for (const BatchKind kind :
@@ -551,14 +552,14 @@ void expect_failures(StoreConnector& connector, std::string_view why) {
     }
 }
 
-TEST_F(StoreConnectorTest, AStoreThatWasClosedFailsInWords) {
+TEST_F(StoreConnectorTest, AClosedStoreFailsWithAReason) {
     StoreConnector connector(store_, 1, kPending);
     put(*store_, 0).or_throw();
     store_->close();
     expect_failures(connector, "this store handle is closed");
 }
 
-TEST_F(StoreConnectorTest, WhatIsLockedIsGotThoughTheStoreWasClosed) {
+TEST_F(StoreConnectorTest, ALockedKeyIsReadableAfterTheStoreWasClosed) {
     StoreConnector connector(store_, 1, kPending);
     put(*store_, 0).or_throw();
     look(connector, BatchKind::Lock, {key_of(0)});
@@ -568,14 +569,14 @@ TEST_F(StoreConnectorTest, WhatIsLockedIsGotThoughTheStoreWasClosed) {
     EXPECT_TRUE(is_value(rooms[0], 0, 1000));
 }
 
-// A program that closes every descriptor; the connector's own are among them.
-TEST_F(StoreConnectorTest, AStoreThatWasLostFailsInWords) {
+// A program that closes every descriptor, the connector's own among them.
+TEST_F(StoreConnectorTest, ALostStoreFailsWithAReason) {
     put(*store_, 0).or_throw();
     Child child([&] {
         const auto own = std::make_shared<Store>(Store::attach(name_));
         StoreConnector connector(own, 1, kPending);
         ::close_range(3, ~0U, 0);
-        own->reap_dead();  // finds it out
+        own->reap_dead();  // notices the loss
         expect_failures(connector, "was closed by this process");
     });
     EXPECT_EQ(child.wait(), 0);
@@ -585,7 +586,7 @@ TEST_F(StoreConnectorTest, AStoreThatWasLostFailsInWords) {
 
 class TieredConnectorTest : public TierTest {};
 
-TEST_F(TieredConnectorTest, WhatOnlyTheSecondTierHasIsFoundAndGot) {
+TEST_F(TieredConnectorTest, KeysOfTheSecondTierAloneAreFoundAndGot) {
     TieredStore other = make_machine();
     put(other, 0).or_throw();
     put(other, 1).or_throw();

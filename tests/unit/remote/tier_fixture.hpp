@@ -1,5 +1,5 @@
-// What the tests of tiered stores have in common: machines, each of which is a Store with a name of
-// its own, and one server behind all of them.
+// Fixture of the tiered-store tests: machines, each a Store with its own name, and one server
+// behind all of them.
 #pragma once
 
 #include <chrono>
@@ -34,7 +34,7 @@ protected:
         options.retry_most = std::chrono::milliseconds(20);
         return options;
     }
-    // A machine on which nothing is yet.
+    // A machine with an empty store.
     static TieredStore make_machine(const TieredOptions& options,
                                     std::uint64_t capacity = std::uint64_t{4} << 20U) {
         StoreOptions first = small_store();
@@ -55,7 +55,7 @@ inline Status put(TieredStore& store, std::uint64_t number, const Wait& wait) {
     return store.put(key_of(number), make_value(number, 1000), {}, wait);
 }
 
-// The object of that number is had, whole, from whichever tier.
+// The store returns object `number`, whole, from either tier.
 inline ::testing::AssertionResult has(TieredStore& store, std::uint64_t number,
                                       std::size_t size = 1000) {
     Result<StoreObject> object = store.get(key_of(number));
@@ -67,7 +67,7 @@ inline ::testing::AssertionResult lacks(TieredStore& store, std::uint64_t number
     return fails(store.get(key_of(number)), ErrorCode::NotFound);
 }
 
-// What a call takes.
+// The duration of a call.
 template <typename Call>
 std::chrono::nanoseconds time_of(Call&& call) {
     const auto start = Clock::now();
@@ -75,7 +75,7 @@ std::chrono::nanoseconds time_of(Call&& call) {
     return Clock::now() - start;
 }
 
-// Where the object of that number has its head.
+// The server's key for the head of object `number`.
 inline std::string head_of(std::uint64_t number) {
     return "penstock:o:" + key_of(number);
 }

@@ -1,5 +1,5 @@
-// A Store with a second tier that works: what one machine puts, another gets, whole; what is not as
-// it was written is a miss; what is removed is gone.
+// A Store with a working second tier: one machine's objects are read on another, whole; damaged
+// values are misses; removed objects are gone.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 
 using TieredStoreTest = TierTest;
 
-TEST_F(TieredStoreTest, WhatOneMachinePutsAnotherGets) {
+TEST_F(TieredStoreTest, OneMachinesObjectIsReadByAnother) {
     TieredOptions wanted = options();
     wanted.part_bytes = 100'000;
     TieredStore here = make_machine(wanted);
@@ -34,7 +34,7 @@ TEST_F(TieredStoreTest, WhatOneMachinePutsAnotherGets) {
     EXPECT_EQ(stats.errors + stats.timeouts + stats.corrupt, 0U);
     EXPECT_EQ(here.stats().written, sizes.size());
     EXPECT_EQ(here.stats().written_bytes, stats.fetched_bytes);
-    // The second time the server is not asked.
+    // The second read does not ask the server.
     const std::uint64_t asked = server_->calls("get");
     for (const std::size_t size : sizes) EXPECT_TRUE(has(there, size, size));
     EXPECT_EQ(server_->calls("get"), asked);
@@ -73,7 +73,7 @@ TEST_F(TieredStoreTest, MetadataAndFormatAreKept) {
     }
 }
 
-TEST_F(TieredStoreTest, AReservationGoesThroughWithItsCommitAndNotBefore) {
+TEST_F(TieredStoreTest, AReservationReachesTheServerAtItsCommit) {
     TieredStore here = make_machine();
     TieredStore there = make_machine();
     Result<TieredReservation> staged = here.reserve(key_of(1), 1000);
@@ -92,23 +92,23 @@ TEST_F(TieredStoreTest, AReservationGoesThroughWithItsCommitAndNotBefore) {
     EXPECT_TRUE(fails(put(here, 1), ErrorCode::AlreadyExists));
 }
 
-TEST_F(TieredStoreTest, WhatWasEvictedComesBack) {
+TEST_F(TieredStoreTest, AnEvictedObjectIsFetched) {
     TieredStore store = make_machine(options(), 1 << 20U);
     constexpr std::uint64_t kObjects = 40;
-    constexpr std::size_t kSize = 60'000;  // more than twice what fits
+    constexpr std::size_t kSize = 60'000;  // more than twice the capacity
     for (std::uint64_t i = 0; i < kObjects; ++i) ASSERT_TRUE(succeeds(put(store, i, kSize)));
     EXPECT_GT(store.first().stats().evicted, 0U);
     for (std::uint64_t i = 0; i < kObjects; ++i) EXPECT_TRUE(has(store, i, kSize));
     EXPECT_GE(store.stats().hits, kObjects / 2);
 }
 
-// Writing back is no read: with SIEVE the oldest goes, but for what was really read.
+// Writing back is not a read: SIEVE evicts the oldest object that was not really read.
 TEST_F(TieredStoreTest, WritingBackDoesNotCountAsReading) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
     constexpr std::size_t kSize = 250'000;  // four fit
     for (std::uint64_t i = 1; i <= 4; ++i) {
         ASSERT_TRUE(succeeds(put(store, i, kSize)));
-        ASSERT_TRUE(store.flush(kLong).is_nothing());  // it is not pinned any more
+        ASSERT_TRUE(store.flush(kLong).is_nothing());  // no longer pinned
     }
     EXPECT_EQ(store.first().stats().hits, 0U);
     EXPECT_TRUE(has(store, 1, kSize));
@@ -118,7 +118,7 @@ TEST_F(TieredStoreTest, WritingBackDoesNotCountAsReading) {
     EXPECT_TRUE(store.first().contains(key_of(3)));
 }
 
-// The look-up that missed is the read, as where the object is made anew and put.
+// The look-up that missed counts as the read, as it does for an object that is made anew and put.
 TEST_F(TieredStoreTest, FetchingDoesNotCountAsReading) {
     TieredStore here = make_machine();
     TieredStore there = make_machine(options(), 1 << 20U);
@@ -133,7 +133,7 @@ TEST_F(TieredStoreTest, FetchingDoesNotCountAsReading) {
     EXPECT_FALSE(there.first().contains(key_of(2)));
 }
 
-TEST_F(TieredStoreTest, ACommitKeepsItsObjectIfThatIsWanted) {
+TEST_F(TieredStoreTest, ACommitMayPinItsObject) {
     TieredStore store = make_machine();
     Result<TieredReservation> staged = store.reserve(key_of(1), 1000);
     ASSERT_TRUE(succeeds(staged));
@@ -151,7 +151,7 @@ TEST_F(TieredStoreTest, ACommitKeepsItsObjectIfThatIsWanted) {
     EXPECT_EQ(store.first().stats().in_use, 0U);
 }
 
-TEST_F(TieredStoreTest, AMissIsAMissAndCounted) {
+TEST_F(TieredStoreTest, AMissIsCounted) {
     TieredStore store = make_machine();
     EXPECT_TRUE(lacks(store, 1));
     EXPECT_FALSE(store.contains(key_of(1)));
@@ -161,12 +161,12 @@ TEST_F(TieredStoreTest, AMissIsAMissAndCounted) {
     EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
 }
 
-TEST_F(TieredStoreTest, WhatIsRemovedIsGoneFromBoth) {
+TEST_F(TieredStoreTest, RemovalEmptiesBothTiers) {
     TieredStore here = make_machine();
     TieredStore there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
     EXPECT_TRUE(there.contains(key_of(1)));
-    // Where it never was in the first tier.
+    // Also where the first tier never had it.
     EXPECT_TRUE(succeeds(there.remove(key_of(1))));
     EXPECT_TRUE(server_->keys().empty());
     EXPECT_TRUE(has(here, 1, 100'000)) << "another machine's first tier is its own";
@@ -201,7 +201,7 @@ TEST_F(TieredStoreTest, PrefixesAndDatabasesKeepStoresApart) {
     EXPECT_TRUE(lacks(store, 2));
 }
 
-TEST_F(TieredStoreTest, ATtlIsTheServersToKeep) {
+TEST_F(TieredStoreTest, ATtlIsSetAtTheServer) {
     TieredOptions wanted = options();
     wanted.ttl = 1h;
     TieredStore store = make_machine(wanted);
@@ -220,7 +220,7 @@ TEST_F(TieredStoreTest, ThreadsThatMissTogetherFetchOnce) {
     TieredStore there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
     const std::uint64_t asked = server_->calls("get");
-    // While the server stands still none can have fetched before all have missed.
+    // A stopped server ensures that all threads miss before any fetch ends.
     server_->stop();
     constexpr unsigned kThreads = 8;
     std::atomic<unsigned> found{0};
@@ -242,12 +242,12 @@ TEST_F(TieredStoreTest, AFetchIsStagedForTheWholeMachine) {
     TieredStore mine(Store::create(name, small_store()), options());
     TieredStore other(Store::attach(name), options());
     ASSERT_TRUE(succeeds(put(here, 1)));
-    // Another process of this machine is at it.
+    // Another process of this machine is fetching it.
     Result<StoreReservation> staged = other.first().reserve(key_of(1), 1000);
     ASSERT_TRUE(succeeds(staged));
     trust::fill_numbered(staged->bytes(), 1);
     std::thread waiter([&] { EXPECT_TRUE(has(mine, 1)); });
-    // It has the head by then, and waits for us rather than fetch it too.
+    // The waiter has the head by then, and waits for that process instead of fetching too.
     await([&] { return server_->calls("get") >= 1; });
     EXPECT_TRUE(succeeds(staged->commit()));
     waiter.join();
@@ -255,7 +255,7 @@ TEST_F(TieredStoreTest, AFetchIsStagedForTheWholeMachine) {
     EXPECT_EQ(mine.first().stats().committed, 1U);
 }
 
-TEST_F(TieredStoreTest, WithoutRoomInTheFirstTierItIsAMissAndCounted) {
+TEST_F(TieredStoreTest, WithoutRoomInTheFirstTierAFetchIsACountedMiss) {
     TieredStore here = make_machine();
     TieredStore there = make_machine(options(), 1 << 20U);
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
@@ -289,8 +289,8 @@ TEST_F(TieredStoreTest, ADeadProcessThatWasFetchingIsNotWaitedFor) {
     EXPECT_EQ(mine.stats().hits, 1U);
 }
 
-// A reader's own word on what comes: what it does not accept is not there for others either.
-TEST_F(TieredStoreTest, WhoFetchesMayRefuseAValueBeforeOthersSeeIt) {
+// A caller's check of a fetched value: a refused value stays invisible to other readers.
+TEST_F(TieredStoreTest, AFetcherMayRefuseAValueBeforeOthersSeeIt) {
     TieredStore here = make_machine();
     TieredOptions deleting = options();
     deleting.delete_corrupt = true;
@@ -314,11 +314,11 @@ TEST_F(TieredStoreTest, WhoFetchesMayRefuseAValueBeforeOthersSeeIt) {
     EXPECT_TRUE(server_->keys().empty()) << "it was deleted";
 }
 
-// ---- values that are not what was written
+// ---- damaged values
 
 class DamageTest : public TierTest {
 protected:
-    // What a machine makes of number 1 after `damage` was done to the server.
+    // A second machine's statistics after a look-up of object 1, spoiled by `damage`.
     template <typename Damage>
     TierStats read_after(std::size_t size, Damage&& damage, bool deletes = false) {
         TieredStore here = make_machine();
@@ -373,11 +373,11 @@ TEST_F(DamageTest, APartOfAnotherLengthIsAMiss) {
     EXPECT_EQ(read_after(100'000, longer).corrupt, 1U);
 }
 
-TEST_F(DamageTest, APartThatIsGoneIsAMissAndNoDamage) {
+TEST_F(DamageTest, AMissingPartIsAMissAndNoDamage) {
     EXPECT_EQ(read_after(100'000, [&] { server_->say({"DEL", a_part()}); }).corrupt, 0U);
 }
 
-TEST_F(DamageTest, APartThatIsGoneMakesNobodyGo) {
+TEST_F(DamageTest, AMissingPartEvictsNothing) {
     TieredStore here = make_machine();
     for (const std::uint64_t part_bytes : {std::uint64_t{1} << 20U, detail::kPartLeast}) {
         TieredOptions parted = options();
@@ -400,7 +400,7 @@ TEST_F(DamageTest, APartThatIsGoneMakesNobodyGo) {
     }
 }
 
-// What a head tells of is removed by the hundred: the head of a stranger may tell of a million.
+// Parts are removed by the hundred: a hostile head may name a million.
 TEST_F(DamageTest, RemovingManyPartsTakesFewRequests) {
     constexpr std::uint64_t kParts = 20'000;
     detail::ValueHead head;
@@ -425,7 +425,7 @@ TEST_F(DamageTest, AValueOfAnotherKeyIsAMiss) {
     EXPECT_EQ(there.stats().corrupt, 1U);
 }
 
-TEST_F(DamageTest, SomethingElseUnderTheNameIsAMiss) {
+TEST_F(DamageTest, AValueOfAnotherTypeIsAMiss) {
     TieredStore store = make_machine();
     server_->say({"LPUSH", head_of(1), "x"});
     EXPECT_TRUE(lacks(store, 1));
@@ -442,7 +442,7 @@ TEST_F(DamageTest, AValueWithoutEndIsAMiss) {
     EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
 }
 
-TEST_F(DamageTest, ItIsDeletedOnlyIfAsked) {
+TEST_F(DamageTest, DamageIsDeletedOnlyOnRequest) {
     read_after(1000, [&] { overwrite(head_of(1), 500, "damage"); });
     EXPECT_EQ(server_->keys().size(), 1U);
     server_->say({"FLUSHALL"});
@@ -450,14 +450,14 @@ TEST_F(DamageTest, ItIsDeletedOnlyIfAsked) {
     EXPECT_TRUE(server_->keys().empty());
     read_after(100'000, [&] { overwrite(a_part(), 500, "damage"); }, true);
     EXPECT_TRUE(server_->keys().empty());
-    // Another version's is not ours to judge.
+    // A head of another version is not deleted.
     read_after(1000, [&] { overwrite(head_of(1), 8, "\x02"); }, true);
     EXPECT_EQ(server_->keys().size(), 1U);
 }
 
 // ---- set-up
 
-TEST_F(TieredStoreTest, WhoIsRefusedKeepsTheFirstTier) {
+TEST_F(TieredStoreTest, ARefusedConstructionLeavesTheFirstTier) {
     RedisServer guarded({"--requirepass", "secret"});
     Store first = Store::create(new_name(), small_store());
     ASSERT_TRUE(succeeds(first.put(key_of(1), make_value(1, 1000))));
@@ -475,7 +475,7 @@ TEST_F(TieredStoreTest, WhoIsRefusedKeepsTheFirstTier) {
     EXPECT_TRUE(has(store, 1));
 }
 
-TEST_F(TieredStoreTest, APasswordIsNeededWhereThereIsOne) {
+TEST_F(TieredStoreTest, AServersPasswordIsRequired) {
     RedisServer guarded({"--requirepass", "secret"});
     TieredOptions wanted = options();
     wanted.urls = {guarded.url()};
@@ -485,7 +485,7 @@ TEST_F(TieredStoreTest, APasswordIsNeededWhereThereIsOne) {
     EXPECT_TRUE(succeeds(put(store, 1)));
 }
 
-TEST_F(TieredStoreTest, AWrongPasswordIsToldAtOnce) {
+TEST_F(TieredStoreTest, AWrongPasswordIsReportedAtOnce) {
     const std::uint16_t port = free_port();
     RedisServer guarded(port, {"--requirepass", "open:se@same"});
     const std::string place = "127.0.0.1:" + std::to_string(port);
@@ -501,7 +501,7 @@ TEST_F(TieredStoreTest, AWrongPasswordIsToldAtOnce) {
     EXPECT_TRUE(has(other, 1));
 }
 
-TEST_F(TieredStoreTest, WhatCannotBeIsRefused) {
+TEST_F(TieredStoreTest, ImpossibleOptionsAreRefused) {
     const auto refused = [&](auto&& change) {
         TieredOptions wanted = options();
         change(wanted);
@@ -522,7 +522,7 @@ TEST_F(TieredStoreTest, WhatCannotBeIsRefused) {
     }));
 }
 
-TEST_F(TieredStoreTest, AClosedHandleSaysSo) {
+TEST_F(TieredStoreTest, AClosedHandleReportsClosed) {
     TieredStore store = make_machine();
     ASSERT_TRUE(succeeds(put(store, 1)));
     Result<TieredReservation> staged = store.reserve(key_of(2), 10);
@@ -532,7 +532,7 @@ TEST_F(TieredStoreTest, AClosedHandleSaysSo) {
     EXPECT_TRUE(fails(store.get(key_of(1)), ErrorCode::Closed));
     EXPECT_TRUE(fails(put(store, 3), ErrorCode::Closed));
     EXPECT_FALSE(store.contains(key_of(1)));
-    // The reservation outlives it, and its commit tells where the object is not.
+    // The reservation outlives the handle; its commit reports where the object is missing.
     EXPECT_TRUE(fails(staged->commit(), ErrorCode::Cancelled));
 }
 
@@ -548,7 +548,7 @@ TEST_F(TieredStoreTest, AFinishedHandleStillHasItsFirstTier) {
     EXPECT_EQ(store.finish(kLong).dropped, 1U);
 }
 
-TEST_F(TieredStoreTest, AForkedChildIsTold) {
+TEST_F(TieredStoreTest, AForkedChildIsRefused) {
     TieredStore store = make_machine(options(TierPolicy::WriteBack));
     ASSERT_TRUE(succeeds(put(store, 1)));
     Child child([&] {
@@ -557,7 +557,7 @@ TEST_F(TieredStoreTest, AForkedChildIsTold) {
         require(store.remove(key_of(1)).code() == ErrorCode::WrongProcess);
         require(!store.contains(key_of(1)));
         require(store.flush().is_nothing());
-        TieredStore gone = std::move(store);  // ends here, and waits for no thread
+        TieredStore gone = std::move(store);  // ends here without waiting for a thread
     });
     EXPECT_EQ(child.wait(), 0);
     EXPECT_TRUE(store.flush(kLong).is_nothing());

@@ -1,4 +1,4 @@
-// A library that was built without Redis says so, and takes nothing with it.
+// A library built without Redis refuses to make a TieredStore and says why.
 #include <gtest/gtest.h>
 
 #include "remote/redis_connection.hpp"
@@ -11,7 +11,7 @@ using namespace test;
 
 class UnavailableTest : public CleanTest {};
 
-TEST_F(UnavailableTest, MakingOneIsAnErrorInWords) {
+TEST_F(UnavailableTest, MakingATieredStoreFailsWithAReason) {
     if (detail::has_redis()) GTEST_SKIP() << "this build has it";
     TieredOptions options;
     options.urls = {"redis://127.0.0.1"};

@@ -1,4 +1,4 @@
-// Heads of values: what is written is read, and anything else is refused.
+// Heads of values: valid ones round-trip, all others are refused.
 #include "remote/value_format.hpp"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ std::span<const std::byte> bytes_of(const std::string& text) {
     return std::as_bytes(std::span(text));
 }
 
-TEST(ValueFormatTest, WhatIsWrittenIsRead) {
+TEST(ValueFormatTest, AHeadRoundTrips) {
     std::vector<std::byte> meta(100);
     trust::fill_numbered(meta, 1);
     ValueHead head;
@@ -34,7 +34,7 @@ TEST(ValueFormatTest, WhatIsWrittenIsRead) {
     EXPECT_EQ(decode_head(bytes_of(value), "kez").kind, HeadKind::Damaged);
 }
 
-TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreNotOurs) {
+TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreRefused) {
     for (unsigned format = 0; format <= static_cast<unsigned>(kLastFormat) + 1; ++format) {
         ValueHead head;
         head.format = static_cast<Format>(format);
@@ -45,8 +45,8 @@ TEST(ValueFormatTest, EveryFormatIsKnownAndOthersAreNotOurs) {
     }
 }
 
-// The bytes are for machines that are not born yet: they may change only with the version.
-TEST(ValueFormatTest, TheBytesAreWhatTheyWere) {
+// The stored bytes outlive this version: they may change only with the version number.
+TEST(ValueFormatTest, TheStoredBytesAreStable) {
     ValueHead head;
     head.format = Format::Pickle;
     head.nbytes = 3;
@@ -85,7 +85,7 @@ TEST(ValueFormatTest, PartsCoverTheDataAndNothingElse) {
     EXPECT_EQ(covered, data.size());
 }
 
-TEST(ValueFormatTest, NoTwoNamesMeet) {
+TEST(ValueFormatTest, KeysOfPartsAreDistinct) {
     ValueHead head;
     head.part_bytes = 4096;
     ValueHead other = head;

@@ -1,4 +1,4 @@
-// Errors: codes have the names of the Python classes, and a Status keeps its sentence.
+// Errors: codes have the names of the Python classes, and a Status keeps its message.
 #include "penstock/error.hpp"
 
 #include <gtest/gtest.h>
@@ -49,7 +49,7 @@ TEST(ErrorTest, EveryKindHasItsName) {
     EXPECT_EQ(to_string(static_cast<Kind>(77)), "unknown");
 }
 
-TEST(StatusTest, IsOkUntilSaidOtherwise) {
+TEST(StatusTest, IsOkByDefault) {
     const Status status;
     EXPECT_TRUE(status.is_ok());
     EXPECT_TRUE(static_cast<bool>(status));
@@ -59,14 +59,14 @@ TEST(StatusTest, IsOkUntilSaidOtherwise) {
     EXPECT_TRUE(Status::ok().is_ok());
 }
 
-TEST(StatusTest, KeepsItsSentenceAndItsPeer) {
+TEST(StatusTest, KeepsItsMessageAndItsPeer) {
     const Status status(ErrorCode::PeerDied, "reader 2 died", 2);
     EXPECT_FALSE(status);
     EXPECT_TRUE(fails(status, ErrorCode::PeerDied, {"reader 2 died"}));
     EXPECT_EQ(status.peer(), 2);
 }
 
-TEST(StatusTest, ThrowsWhatItIs) {
+TEST(StatusTest, ThrowsTheErrorOfItsCode) {
     const Status status(ErrorCode::PeerDied, "reader 2 died", 2);
     try {
         status.or_throw();
@@ -96,7 +96,7 @@ TEST(StatusTest, CopiesAndMovesWhole) {
     static_assert(std::is_nothrow_copy_constructible_v<Status>);
 }
 
-TEST(StatusTest, HasTheNameOfItsCodeAtLeast) {
+TEST(StatusTest, ItsMessageIsAtLeastTheNameOfItsCode) {
     EXPECT_EQ(Status().message(), "Ok");
 }
 
@@ -111,7 +111,7 @@ TEST(ResultTest, HoldsAValue) {
     EXPECT_EQ(*taken, 5);
 }
 
-TEST(ResultTest, OrTheReasonWhyThereIsNone) {
+TEST(ResultTest, HoldsAStatusInsteadOfAValue) {
     Result<int> result(Status(ErrorCode::Timeout, "no message came"));
     EXPECT_FALSE(result);
     EXPECT_TRUE(fails(result, ErrorCode::Timeout, {"no message came"}));

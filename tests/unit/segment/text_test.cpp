@@ -1,5 +1,5 @@
-// Text of others: cut at characters, told from what is no UTF-8, and shown without what a terminal
-// would obey.
+// Text from other processes: cut at characters, checked for UTF-8, and shown without control
+// characters.
 #include "segment/text.hpp"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// A damaged store: an error in words, again and again, and no call that tries
-// for ever or leaves its own memory.
+// A damaged store: every call fails with an error, none loops for ever or reads outside the
+// mapping.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -16,7 +16,7 @@ using detail::payload_of;
 using layout::EntryState;
 using layout::Word;
 
-// A word that refers to a change without a description.
+// A reference to a change that has no description.
 constexpr std::uint64_t kNothing = layout::kWordMark | 17;
 
 class StoreCorruptor : trust::SegmentCorruptor {
@@ -39,7 +39,7 @@ public:
             view_.bucket(at).version.store(kNothing);
         }
     }
-    // Not the generation, nor the mark.
+    // Keeps the generation and the mark.
     static void set_payload(Word& word, std::uint64_t payload) {
         word.store((word.load() & ~layout::kPayloadMask) | payload);
     }
@@ -59,13 +59,13 @@ protected:
     StoreCorruptor corruptor_{store_.name()};
 };
 
-TEST_F(StoreCorruptionTest, AVersionThatRefersToNothing) {
+TEST_F(StoreCorruptionTest, AVersionWithADanglingReference) {
     corruptor_.break_versions();
     EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
     EXPECT_EQ(put(store_, 1).code(), ErrorCode::Corrupt);
 }
 
-TEST_F(StoreCorruptionTest, TheNewestHasANewerOneBehindIt) {
+TEST_F(StoreCorruptionTest, TheNewestEntryHasANewerNeighbour) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
     StoreCorruptor::set_payload(corruptor_.entry(EntryState::Resident).newer, 7);
     EXPECT_EQ(put(store_, 2).code(), ErrorCode::Corrupt);
@@ -73,7 +73,7 @@ TEST_F(StoreCorruptionTest, TheNewestHasANewerOneBehindIt) {
     EXPECT_EQ(store_.stats().staged, 0U);
 }
 
-TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
+TEST_F(StoreCorruptionTest, LinksThatDisagree) {
     ASSERT_TRUE(succeeds(put(store_, 1)));
     ASSERT_TRUE(succeeds(put(store_, 2)));
     for (unsigned n : {0U, 1U}) {
@@ -85,7 +85,7 @@ TEST_F(StoreCorruptionTest, NeighboursThatDoNotKnowOneAnother) {
     EXPECT_TRUE(has(store_, 1));
 }
 
-TEST_F(StoreCorruptionTest, NobodyCanBeEvictedInSuchAnOrder) {
+TEST_F(StoreCorruptionTest, EvictionFailsInATornOrder) {
     ASSERT_TRUE(succeeds(put(store_, 1, 700'000)));
     ASSERT_TRUE(succeeds(put(store_, 2, 100'000)));
     StoreCorruptor::set_payload(corruptor_.view().state().newest, 0);
@@ -94,7 +94,7 @@ TEST_F(StoreCorruptionTest, NobodyCanBeEvictedInSuchAnOrder) {
     EXPECT_EQ(put(store_, 3, 700'000).code(), ErrorCode::Corrupt);
 }
 
-TEST_F(StoreCorruptionTest, LinksThatGoInACircle) {
+TEST_F(StoreCorruptionTest, LinksInACircle) {
     ASSERT_TRUE(succeeds(put(store_, 1, 900'000)));
     const Result<StoreObject> pinned = store_.get(key_of(1));
     ASSERT_TRUE(succeeds(pinned.status()));
@@ -123,7 +123,7 @@ TEST_F(StoreCorruptionTest, AReservationDoesNotGrowIntoAnothersBlock) {
     EXPECT_EQ(last->bytes().size(), 900'000U);
 }
 
-TEST_F(StoreCorruptionTest, WhatIsCommittedPinnedIsLookedAtFirst) {
+TEST_F(StoreCorruptionTest, AForgedLengthIsRefusedByAPinningCommit) {
     Result<StoreReservation> room = store_.reserve(key_of(1), 1000);
     ASSERT_TRUE(succeeds(room.status()));
     corruptor_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});

@@ -1,5 +1,5 @@
 // A store's index, move by move: where a key's entry is claimed, in which states it is found, and
-// what stays of it.
+// what a removal leaves.
 #include "store/index.hpp"
 
 #include <gtest/gtest.h>
@@ -21,13 +21,13 @@ constexpr std::array kStates = {EntryState::Free,     EntryState::Claimed,  Entr
                                 EntryState::Resident, EntryState::Evicting, EntryState::Doomed,
                                 EntryState::Freeing,  EntryState::Expired};
 
-// A hash that belongs to a bucket, with a tag.
+// A hash with a given bucket and tag.
 KeyHash hash_in(std::uint32_t bucket, std::uint64_t tag = 3, std::uint64_t low = 1) {
     return {low, tag << 48U | bucket};
 }
 
 struct IndexStage : StoreStage {
-    // All entries with that hash that find() shows.
+    // All entries with that hash that find() visits.
     [[nodiscard]] std::vector<std::uint32_t> found(const KeyHash& hash) const {
         std::vector<std::uint32_t> numbers;
         EXPECT_EQ(index.find(hash,
@@ -56,7 +56,7 @@ TEST(StoreIndex, AKeyIsClaimedAtHomeFirst) {
     EXPECT_EQ(stage.index.claim(hash, StoreStage::kSelf), number + 1) << "the next way";
 }
 
-TEST(StoreIndex, ATagIsNeverNothing) {
+TEST(StoreIndex, ATagIsNeverZero) {
     IndexStage stage;
     const KeyHash hash = hash_in(0, 0);
     stage.set(stage.index.claim(hash, StoreStage::kSelf), EntryState::Resident);
@@ -64,7 +64,7 @@ TEST(StoreIndex, ATagIsNeverNothing) {
     EXPECT_EQ(stage.found(hash), std::vector<std::uint32_t>{0});
 }
 
-TEST(StoreIndex, OnlyWhatIsStagedResidentOrEvictingIsFound) {
+TEST(StoreIndex, OnlyStagedResidentAndEvictingEntriesAreFound) {
     for (const EntryState state : kStates) {
         IndexStage stage;
         const KeyHash hash = hash_in(1);
@@ -76,7 +76,7 @@ TEST(StoreIndex, OnlyWhatIsStagedResidentOrEvictingIsFound) {
     }
 }
 
-TEST(StoreIndex, AnotherKeyWithTheSameTagIsNotTheOneThatIsMeant) {
+TEST(StoreIndex, AnotherKeyWithTheSameTagIsNotFound) {
     IndexStage stage;
     stage.set(stage.index.claim(hash_in(1, 3, 1), StoreStage::kSelf), EntryState::Resident);
     const std::uint32_t second = stage.index.claim(hash_in(1, 3, 2), StoreStage::kSelf);
@@ -130,7 +130,7 @@ TEST(StoreIndex, ANeighbourIsAResidentWithinReach) {
         << "the search goes on behind it";
 }
 
-TEST(StoreIndex, WhatIsForgottenIsFoundNoMore) {
+TEST(StoreIndex, AForgottenEntryIsNotFound) {
     IndexStage stage;
     const KeyHash hash = hash_in(1);
     const std::uint32_t number = stage.index.claim(hash, StoreStage::kSelf);
@@ -146,7 +146,7 @@ TEST(StoreIndex, KeysOfABucketShareItsVersion) {
     EXPECT_NE(&stage.index.version(hash_in(1)), &stage.index.version(hash_in(2)));
 }
 
-TEST(StoreIndex, TheSeedParts) {
+TEST(StoreIndex, TheSeedChangesTheHash) {
     const KeyHash hash = detail::hash_key("key", 1);
     EXPECT_EQ(hash.low, detail::hash_key("key", 1).low);
     EXPECT_NE(hash.low, detail::hash_key("key", 2).low);

@@ -1,5 +1,5 @@
-// Where an object lies in the segment's file: another process, which has nothing of ours, reads it
-// and writes it there; and nothing is named that is not the caller's.
+// Offsets of objects in the segment's file: a process without Penstock reads and writes there; only
+// the caller's own objects have an offset.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -21,12 +21,12 @@ using namespace test;
 
 const std::vector<std::size_t> kSizes{0, 1, 63, 64, 65, 4096, 100'000, 300'001};
 
-// Another process that opens the file by its path: pread(2), or a mapping of all of it.
+// Another process that opens the file by its path and uses pread(2) or a mapping of the whole file.
 class Foreign {
 public:
     explicit Foreign(std::string path) : path_(std::move(path)) {}
 
-    // It finds that value there.
+    // The file has that value at `offset`.
     [[nodiscard]] bool reads(std::uint64_t offset, std::uint64_t number, std::size_t size) const {
         Child child([&] {
             const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
@@ -102,8 +102,8 @@ TEST_F(StoreTest, ResizingDoesNotMoveAReservation) {
     EXPECT_TRUE(other.reads(offset, 64'000, 64'000));
 }
 
-// As its offset is told to others, a pin that is over must not tell of what may be another's.
-TEST_F(StoreTest, WhatIsOverHasNoOffset) {
+// An offset may be passed on, so an ended pin must not show where another object may lie by now.
+TEST_F(StoreTest, AnEndedPinHasNoOffset) {
     Store store = Store::create(name_, small_store());
     StoreReservation room = store.reserve("kv", 100).or_throw();
     StoreReservation moved = std::move(room);
@@ -144,8 +144,8 @@ TEST_F(StoreTest, AForkedChildHasNoOffsets) {
     EXPECT_NE(object.offset(), 0U);
 }
 
-// Others may have taken back what it held, and given it to others yet.
-TEST_F(StoreTest, AHandleThatWasLostHasNoOffsets) {
+// The object may have been reaped, and its memory reused.
+TEST_F(StoreTest, ALostHandleHasNoOffsets) {
     Store store = Store::create(name_, small_store());
     put(store, 1).or_throw();
     Child child([&] {
@@ -153,14 +153,14 @@ TEST_F(StoreTest, AHandleThatWasLostHasNoOffsets) {
         const StoreReservation room = lost.reserve("kv", 100).or_throw();
         const StoreObject object = lost.get(key_of(1)).or_throw();
         require(room.offset() != 0 && object.offset() != 0);
-        ::close_range(3, ~0U, 0);  // as programs do that become daemons
-        lost.reap_dead();          // finds it out
+        ::close_range(3, ~0U, 0);  // as daemons do
+        lost.reap_dead();          // notices the loss
         require(room.offset() == 0 && object.offset() == 0);
     });
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST_F(StoreTest, WhatAStoreThatWasLeftStillShowsHasItsOffset) {
+TEST_F(StoreTest, AnObjectThatOutlivesItsHandleHasItsOffset) {
     Store store = Store::create(name_, small_store());
     Store other = Store::attach(name_);
     put(store, 1).or_throw();

@@ -1,5 +1,5 @@
-// The order of a store's residents, move by move: what comes, goes and is renewed, what is the next
-// to evict, and what is said of links that contradict themselves.
+// The order of a store's residents, move by move: adding, removing, renewing, the next victim, and
+// contradictory links.
 #include "store/order.hpp"
 
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ struct OrderStage : StoreStage {
         }
     }
     Outcome remove(std::uint32_t number) { return order.remove(number, seen(number), kDoomed); }
-    // From the oldest to the newest; the way back must be the same.
+    // From the oldest to the newest; the reverse walk must agree.
     [[nodiscard]] Numbers all() const {
         Numbers forth;
         for (std::uint64_t at = payload_of(words.read(view.state().oldest));
@@ -52,7 +52,7 @@ struct OrderStage : StoreStage {
         view.entry(number).favour.store(detail::encode_favour(favour));
     }
     void hold(std::uint32_t number) const { view.holders(number, kOther).fetch_or(1U << kOther); }
-    // Evicts so many, and says which.
+    // Evicts so many; returns their numbers.
     Numbers evict(unsigned count) {
         Numbers victims;
         for (unsigned i = 0; i < count; ++i) {
@@ -66,7 +66,7 @@ struct OrderStage : StoreStage {
     StoreOrder order{view, words};
 };
 
-TEST(StoreOrder, WhatComesIsTheNewest) {
+TEST(StoreOrder, AnAppendedEntryIsTheNewest) {
     OrderStage stage;
     EXPECT_EQ(stage.all(), Numbers{});
     stage.append({5, 2, 9});
@@ -74,7 +74,7 @@ TEST(StoreOrder, WhatComesIsTheNewest) {
     EXPECT_EQ(stage.entry(2).state, EntryState::Resident);
 }
 
-TEST(StoreOrder, AnyOneGoesAndTheOthersCloseUp) {
+TEST(StoreOrder, AnyEntryCanBeRemoved) {
     const Numbers before{5, 2, 9};
     for (std::size_t at = 0; at < before.size(); ++at) {
         OrderStage stage;
@@ -84,7 +84,7 @@ TEST(StoreOrder, AnyOneGoesAndTheOthersCloseUp) {
         after.erase(after.begin() + static_cast<std::ptrdiff_t>(at));
         EXPECT_EQ(stage.all(), after);
         EXPECT_EQ(stage.entry(before[at]).state, EntryState::Doomed);
-        // Both moved, so that a neighbour that goes at the same moment sees it.
+        // Both links change, so that a concurrent removal of a neighbour notices.
         const layout::StoreEntry& gone = stage.view.entry(before[at]);
         EXPECT_EQ(payload_of(stage.words.read(gone.newer)), 0U);
         EXPECT_EQ(payload_of(stage.words.read(gone.older)), 0U);
@@ -94,7 +94,7 @@ TEST(StoreOrder, AnyOneGoesAndTheOthersCloseUp) {
     }
 }
 
-TEST(StoreOrder, TheLastOneLeavesNothing) {
+TEST(StoreOrder, TheOrderIsEmptyAfterItsLastEntry) {
     OrderStage stage;
     stage.append({5});
     EXPECT_EQ(stage.remove(5), Outcome::Done);
@@ -102,7 +102,7 @@ TEST(StoreOrder, TheLastOneLeavesNothing) {
     EXPECT_EQ(stage.order.victim(), StoreOrder::kNone);
 }
 
-TEST(StoreOrder, AnEntryThatHasMovedSinceItWasSeenChangesNothing) {
+TEST(StoreOrder, AnEntryThatMovedSinceTheLookStopsTheChange) {
     OrderStage stage;
     stage.append({5, 2});
     const std::uint64_t seen = stage.seen(2);
@@ -132,7 +132,7 @@ TEST(StoreOrder, LinksThatContradictEachOtherAreDamage) {
     EXPECT_EQ(stage.seen(7), seen);
 }
 
-TEST(StoreOrder, ARenewedOneIsTheNewest) {
+TEST(StoreOrder, ARenewedEntryIsTheNewest) {
     OrderStage stage(Eviction::Lru);
     stage.append({5, 2, 9});
     stage.order.renew(5);
@@ -155,7 +155,7 @@ TEST(StoreOrder, FifoAndLruEvictTheOldest) {
     }
 }
 
-TEST(StoreOrder, WhatIsInUseRetainedOrOnItsWayOutIsNoVictim) {
+TEST(StoreOrder, EntriesInUseRetainedOrEvictingAreNoVictims) {
     for (const Eviction eviction : {Eviction::Sieve, Eviction::Fifo, Eviction::Lru}) {
         OrderStage stage(eviction);
         stage.append({5, 2, 9, 7});
@@ -166,13 +166,13 @@ TEST(StoreOrder, WhatIsInUseRetainedOrOnItsWayOutIsNoVictim) {
     }
 }
 
-TEST(StoreOrder, SieveEvictsWhatWasNotVisitedSinceTheHandCameBy) {
+TEST(StoreOrder, SieveEvictsEntriesNotVisitedSinceTheHandPassed) {
     OrderStage stage;
     stage.append({5, 2, 9, 7});
     stage.order.visit(5);
     stage.order.visit(9);
     EXPECT_EQ(stage.evict(1), Numbers{2});
-    stage.append({2});  // behind the hand it is the last to be looked at
+    stage.append({2});  // behind the hand, so it is the last to be visited
     EXPECT_EQ(stage.evict(4), (Numbers{7, 2, 5, 9})) << "the hand goes on where it was";
 }
 
@@ -199,7 +199,7 @@ TEST(StoreOrder, AHandThatPointsToNothingBeginsAtTheOldest) {
     }
 }
 
-TEST(StoreOrder, ASearchThroughACircleComesToAnEnd) {
+TEST(StoreOrder, ASearchThroughACircleEnds) {
     for (const Eviction eviction : {Eviction::Sieve, Eviction::Fifo}) {
         OrderStage stage(eviction);
         stage.append({5, 2});

@@ -1,5 +1,5 @@
-// A store that was told to stay: it is there with all that is in it when the last one has left,
-// whether that one closed it or was killed, and whichever told it to. Without that it goes.
+// Persistent stores: they stay, with their objects, when the last participant leaves or is killed,
+// whichever participant set the flag. Other stores go.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@ protected:
         }
         StoreTest::TearDown();
     }
-    // By a process that attaches, does `deed`, and is killed after `store` was left.
+    // Runs `deed` in a process that attaches and is killed after `store` was closed.
     template <typename Deed>
     void by_the_last_who_is_killed(Store& store, Deed&& deed) {
         by_one_who_is_killed(deed, [&store] { store.close(); });
@@ -57,7 +57,7 @@ protected:
     }
 };
 
-TEST_F(PersistTest, StaysWhenTheLastOneLeaves) {
+TEST_F(PersistTest, StaysWhenTheLastParticipantLeaves) {
     {
         Store store = Store::create(name_, small_store());
         put(store, 1).or_throw();
@@ -73,7 +73,7 @@ TEST_F(PersistTest, StaysWhenTheLastOneLeaves) {
     EXPECT_TRUE(succeeds(put(again, 2)));
 }
 
-TEST_F(PersistTest, GoesWithoutIt) {
+TEST_F(PersistTest, GoesWithItsLastParticipantByDefault) {
     {
         Store store = Store::create(name_, small_store());
         put(store, 1).or_throw();
@@ -83,7 +83,7 @@ TEST_F(PersistTest, GoesWithoutIt) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(PersistTest, AnyParticipantMaySayItAndAllSeeIt) {
+TEST_F(PersistTest, AnyParticipantMaySetItAndAllSeeIt) {
     {
         Store store = Store::create(name_, small_store());
         put(store, 1).or_throw();
@@ -97,7 +97,7 @@ TEST_F(PersistTest, AnyParticipantMaySayItAndAllSeeIt) {
     expect_kept(1);
 }
 
-TEST_F(PersistTest, HoldsThoughWhoSaidItIsKilled) {
+TEST_F(PersistTest, SurvivesTheDeathOfItsSetter) {
     {
         Store store = Store::create(name_, small_store());
         put(store, 1).or_throw();
@@ -109,7 +109,7 @@ TEST_F(PersistTest, HoldsThoughWhoSaidItIsKilled) {
     expect_kept(1);
 }
 
-TEST_F(PersistTest, StaysWhenTheLastOneIsKilled) {
+TEST_F(PersistTest, StaysWhenTheLastParticipantIsKilled) {
     Store store = Store::create(name_, small_store());
     by_one_who_is_killed([&](Store& own) {
         put(own, 1).or_throw();
@@ -121,8 +121,8 @@ TEST_F(PersistTest, StaysWhenTheLastOneIsKilled) {
     EXPECT_TRUE(has(again, 1));
 }
 
-// What a dead one leaves behind without it is collected, though its name is still there.
-TEST_F(PersistTest, WhatWasNotToldToStayIsCollectedAfterAKill) {
+// Without the flag, the store of a dead participant is collected, though its name is still there.
+TEST_F(PersistTest, AnOrdinaryStoreIsCollectedAfterAKill) {
     Store store = Store::create(name_, small_store());
     by_the_last_who_is_killed(store, [](Store& own) { put(own, 1).or_throw(); });
     ASSERT_TRUE(exists(name_));
@@ -131,7 +131,7 @@ TEST_F(PersistTest, WhatWasNotToldToStayIsCollectedAfterAKill) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(PersistTest, CreatingReplacesItOnlyWhenNothingIsInIt) {
+TEST_F(PersistTest, CreatingReplacesAnEmptyPersistentStoreOnly) {
     {
         Store store = Store::create(name_, small_store());
         put(store, 1).or_throw();
@@ -152,7 +152,7 @@ TEST_F(PersistTest, CreatingReplacesItOnlyWhenNothingIsInIt) {
     EXPECT_FALSE(exists(name_));
 }
 
-TEST_F(PersistTest, OneThatWasCreatedToStayIsPersistentFromTheStart) {
+TEST_F(PersistTest, AStoreMayBeCreatedPersistent) {
     StoreOptions options = small_store();
     options.persistent = true;
     {
@@ -163,7 +163,7 @@ TEST_F(PersistTest, OneThatWasCreatedToStayIsPersistentFromTheStart) {
     expect_kept(0);
 }
 
-TEST_F(PersistTest, IsRefusedInWordsWhereTheStoreIsNotOurs) {
+TEST_F(PersistTest, IsRefusedOnAForeignStore) {
     Store store = Store::create(name_, small_store());
     Child child([&] {
         require(store.persist().code() == ErrorCode::WrongProcess);
@@ -178,7 +178,7 @@ TEST_F(PersistTest, IsRefusedInWordsWhereTheStoreIsNotOurs) {
     Child lost([&] {
         Store own = Store::attach(name_);
         ::close_range(3, ~0U, 0);
-        own.reap_dead();  // finds it out
+        own.reap_dead();  // notices the loss
         require(own.persist().code() == ErrorCode::WrongProcess);
     });
     EXPECT_EQ(lost.wait(), 0);

@@ -1,5 +1,5 @@
-// Holder bits: the first of a process's holds sets its bit on an entry, the last one clears it, and
-// no other bit is touched.
+// Holder bits: a process's first hold on an entry sets its bit, the last release clears it, and no
+// other bit changes.
 #include "store/pins.hpp"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,7 @@ TEST(Pins, TheFirstHoldSetsTheBitAndTheLastClearsIt) {
     EXPECT_EQ(holders.load(), kBit) << "and again";
 }
 
-TEST(Pins, EveryEntryIsHeldByItself) {
+TEST(Pins, EntriesAreHeldIndependently) {
     const StoreStage stage;
     Pins pins(stage.view, StoreStage::kSelf);
     const std::uint32_t last = stage.view.shape().entries() - 1;
@@ -75,7 +75,7 @@ TEST(Pins, ParticipantsBeyondTheFirstWordHaveBitsToo) {
     EXPECT_FALSE(is_held(stage.view, kEntry));
 }
 
-// A thread that holds the entry sees the bit, whatever its siblings do at the same moment.
+// A thread that holds the entry sees the bit, whatever its siblings do at that moment.
 TEST(Pins, ThreadsOfAProcessShareItsBit) {
     const StoreStage stage;
     Pins pins(stage.view, StoreStage::kSelf);

@@ -1,5 +1,5 @@
-// Memory of a store in this process's page tables: all of it that is there, no more, and as soon as
-// it is asked for; others' page tables are their own.
+// populate(): maps all of a store's memory that exists, and no more, into this process's page
+// tables.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -33,8 +33,8 @@ StoreOptions store_of(std::uint64_t capacity) {
     return options;
 }
 
-// Of this process's mappings of the segment that can be written, or not: KiB in its page tables.
-// Only those that attach() made: the creator's file had no name yet when it was mapped.
+// KiB in page tables of this process's mappings of the segment, either writable or read-only. Only
+// mappings of attach() count: the creator's file had no name yet when it was mapped.
 std::uint64_t resident_kib(const std::string& name, bool is_writable) {
     std::ifstream file("/proc/self/smaps");
     std::uint64_t sum = 0;
@@ -58,7 +58,7 @@ std::uint64_t minor_faults() {
     return static_cast<std::uint64_t>(usage.ru_minflt);
 }
 
-// Where the kernel can't (before Linux 5.14), there is nothing to test.
+// Skips where the kernel lacks the advice (before Linux 5.14).
 #define PENSTOCK_NEEDS_POPULATE()                                                  \
     do {                                                                           \
         void* const one = ::mmap(nullptr, os::page_size(), PROT_READ | PROT_WRITE, \
@@ -76,7 +76,7 @@ class PopulateTest : public StoreTest {
 protected:
     void SetUp() override { PENSTOCK_NEEDS_POPULATE(); }
 
-    // A new process that has attached: nothing of the payload is in its page tables yet.
+    // A new process that has attached: its page tables hold nothing of the payload.
     template <typename Body>
     int in_another_process(Body&& body) const {
         Child child([&] {
@@ -87,7 +87,7 @@ protected:
     }
 };
 
-TEST_F(PopulateTest, WhatIsThereIsMappedToBeWrittenAndToBeRead) {
+TEST_F(PopulateTest, ExistingMemoryIsMappedForWritingAndReading) {
     Store store = Store::create(name_, store_of(32 * kMiB));
     fill(store, 16);
     EXPECT_EQ(in_another_process([&](Store& own) {
@@ -101,10 +101,10 @@ TEST_F(PopulateTest, WhatIsThereIsMappedToBeWrittenAndToBeRead) {
               0);
 }
 
-TEST_F(PopulateTest, ReadingAndOverwritingFaultsNoMore) {
+TEST_F(PopulateTest, ReadingAndOverwritingCauseNoFaults) {
     if (trust::kIsSanitized) GTEST_SKIP() << "sanitizers fault shadow memory in";
     StoreOptions options = store_of(32 * kMiB);
-    options.memory.populate = true;  // also where new objects will lie
+    options.memory.populate = true;  // also where later objects will lie
     Store store = Store::create(name_, options);
     fill(store, 16);
     EXPECT_EQ(in_another_process([&](Store& own) {
@@ -119,7 +119,7 @@ TEST_F(PopulateTest, ReadingAndOverwritingFaultsNoMore) {
                       own.remove(key_of(i)).or_throw();
                       own.put(key_of(i), copy).or_throw();
                   }
-                  // 16 MB are 3900 pages to write, and 240 of the 64 KiB that one fault maps.
+                  // 16 MB are 3900 pages to write, and 240 of the 64 KiB that one read fault maps.
                   require(minor_faults() - before < 100);
               }),
               0);
@@ -141,7 +141,7 @@ TEST_F(PopulateTest, TakesNoMemoryThatTheStoreDidNotHave) {
     EXPECT_TRUE(has(store, 2, kObject));
 }
 
-TEST_F(PopulateTest, AllOfAStoreThatWasReservedAtCreation) {
+TEST_F(PopulateTest, MapsAllOfAStoreReservedAtCreation) {
     StoreOptions options = store_of(16 * kMiB);
     options.memory.populate = true;
     Store store = Store::create(name_, options);
@@ -152,7 +152,7 @@ TEST_F(PopulateTest, AllOfAStoreThatWasReservedAtCreation) {
               0);
 }
 
-TEST_F(PopulateTest, IsOfUseForWhatAnotherProcessHasWritten) {
+TEST_F(PopulateTest, MapsObjectsOfAnotherProcess) {
     const Store creator = Store::create(name_, store_of(32 * kMiB));
     Store store = Store::attach(name_);
     EXPECT_EQ(in_another_process([&](Store& own) { fill(own, 16); }), 0);
@@ -178,7 +178,7 @@ TEST_F(PopulateTest, EndsWhenItsWaitDoes) {
     EXPECT_TRUE(succeeds(store.populate())) << "and can be had after all";
 }
 
-TEST_F(PopulateTest, IsRefusedInWordsWhereTheStoreIsNotOurs) {
+TEST_F(PopulateTest, IsRefusedOnAForeignStore) {
     Store store = Store::create(name_, small_store());
     Child child([&] { require(store.populate().code() == ErrorCode::WrongProcess); });
     EXPECT_EQ(child.wait(), 0);
@@ -195,8 +195,8 @@ TEST_F(PopulateTest, IsRefusedInWordsWhereTheStoreIsNotOurs) {
     EXPECT_TRUE(fails(left.populate(), ErrorCode::Closed));
 }
 
-// The kernel has no such advice; or the memory is not to be had.
-TEST_F(PopulateTest, SaysWhatTheKernelSays) {
+// The kernel lacks the advice, or has no memory.
+TEST_F(PopulateTest, ReportsTheKernelsError) {
     Store store = Store::create(name_, small_store());
     put(store, 1).or_throw();
     struct Row {

@@ -1,5 +1,5 @@
-// A Store after a death: what the dead one staged is gone, its pins may be evicted, and the
-// room is there for the very next that needs it.
+// A Store after a death: staged objects are gone, pins are released, and the memory is there for
+// the next caller that needs it.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -25,7 +25,7 @@ namespace {
 using namespace test;
 using namespace std::chrono_literals;
 
-// A process that attaches, does `deed`, keeps what that returns, and stands still.
+// A process that attaches, runs `deed`, keeps its result, and sleeps.
 class Doomed {
 public:
     template <typename Deed>
@@ -46,7 +46,7 @@ private:
     Child child_;
 };
 
-TEST_F(StoreTest, TheRoomOfADeadWriterIsThereForTheNext) {
+TEST_F(StoreTest, TheMemoryOfADeadWriterIsReused) {
     Store store = Store::create(name_, small_store(Eviction::None));
     const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 900'000); });
     EXPECT_TRUE(fails(store.reserve("other", 900'000), ErrorCode::NoSpace));
@@ -76,7 +76,7 @@ TEST_F(StoreTest, ThePinsOfADeadReaderAreGone) {
     EXPECT_EQ(store.stats().in_use, 0U);
 }
 
-TEST_F(StoreTest, WhatADeadReaderKeptFromGoingGoes) {
+TEST_F(StoreTest, ADoomedObjectGoesWithItsDeadReader) {
     Store store = Store::create(name_, small_store());
     put(store, 1, 900'000).or_throw();
     const Doomed reader(name_, [](Store& its) { return its.get(key_of(1)); });
@@ -87,7 +87,7 @@ TEST_F(StoreTest, WhatADeadReaderKeptFromGoingGoes) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-TEST_F(StoreTest, LatenessTakesNothingAway) {
+TEST_F(StoreTest, AStoppedProcessKeepsItsPinAndItsReservation) {
     Store store = Store::create(name_, small_store());
     put(store, 1, 400'000).or_throw();
     const Doomed both(name_, [](Store& its) {
@@ -100,7 +100,7 @@ TEST_F(StoreTest, LatenessTakesNothingAway) {
     EXPECT_TRUE(succeeds(put(store, 3, 10'000))) << "and blocks none that has room";
 }
 
-TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
+TEST_F(StoreTest, ASuccessorInADeadSlotStartsClean) {
     StoreOptions options = small_store();
     options.participants = 2;
     Store store = Store::create(name_, options);
@@ -117,10 +117,10 @@ TEST_F(StoreTest, ASuccessorInThePlaceOfADeadOneStartsClean) {
     EXPECT_TRUE(succeeds(second.put("kv", make_value(1, 10))));
 }
 
-// Clears up after the dead when it is told to, and is stopped at a point on the way.
+// A janitor that begins on command and stops at a crash point.
 class SlowJanitor {
 public:
-    // `deed(await_order)`: what comes before the order, and what after it.
+    // `deed(await_order)`: runs steps before and after the command.
     template <typename Deed>
     SlowJanitor(const std::string& point, const Deed& deed)
         : child_([this, point, deed] {
@@ -140,7 +140,7 @@ public:
         may_begin_.open();
         child_.await_stop();
     }
-    // Well within the time for which others wait for it.
+    // Resumes well within the time for which others wait.
     void resume_soon() {
         helper_ = std::thread([this] {
             std::this_thread::sleep_for(10ms);
@@ -165,8 +165,8 @@ SlowJanitor member_stopped_at(const std::string& point, const std::string& name)
             }};
 }
 
-// What the call wants is had, unless the janitor, on a busy machine, took longer than it is waited
-// for: then at least that was done.
+// The call succeeds, unless the janitor, on a busy machine, took longer than the patience: then the
+// call waited at least that long.
 template <typename Call>
 testing::AssertionResult waits_for_a_janitor(Call&& call) {
     constexpr auto kPatience = 50ms;
@@ -178,7 +178,7 @@ testing::AssertionResult waits_for_a_janitor(Call&& call) {
     return outcome;
 }
 
-TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileAJanitorIsAtWork) {
+TEST_F(StoreTest, ARunningJanitorsMemoryIsWaitedFor) {
     for (const char* point : {"membership.reap.locked", "store.janitor.finished"}) {
         SCOPED_TRACE(point);
         const std::string name = name_ + point;
@@ -192,7 +192,7 @@ TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileAJanitorIsAtWork) {
     }
 }
 
-TEST_F(StoreTest, TheKeyOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
+TEST_F(StoreTest, ARunningJanitorsKeyIsWaitedFor) {
     Store store = Store::create(name_, small_store());
     const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 100); });
     SlowJanitor janitor = member_stopped_at("store.janitor.finished", name_);
@@ -202,7 +202,7 @@ TEST_F(StoreTest, TheKeyOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
     EXPECT_TRUE(waits_for_a_janitor([&] { return store.put("kv", make_value(1, 100)); }));
 }
 
-TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
+TEST_F(StoreTest, ARunningJanitorsSlotIsWaitedFor) {
     StoreOptions options = small_store();
     options.participants = 3;
     Store store = Store::create(name_, options);
@@ -222,8 +222,8 @@ TEST_F(StoreTest, APlaceOfTheDeadIsWaitedForWhileAJanitorIsAtWork) {
     }));
 }
 
-// An attach in a dead one's place is its janitor first.
-TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
+// An attach in a dead participant's slot reaps it first.
+TEST_F(StoreTest, TheMemoryThatASuccessorReapsIsWaitedFor) {
     for (const char* point : {"membership.join.locked", "store.janitor.finished"}) {
         SCOPED_TRACE(point);
         const std::string name = name_ + point;
@@ -240,8 +240,9 @@ TEST_F(StoreTest, WhatTheDeadHeldIsWaitedForWhileSomebodyAttachesInTheirPlace) {
     }
 }
 
-// It has made the dead one's entry its own, in a place that its waiter has passed by.
-TEST_F(StoreTest, WhatTheDeadHeldIsHadWhenTheirJanitorDiesOverIt) {
+// The janitor has made the dead participant's entry its own, in a slot that the waiter has already
+// looked at.
+TEST_F(StoreTest, TheMemoryOfTheDeadIsFreedWhenItsJanitorDiesToo) {
     Store store = Store::create(name_, small_store(Eviction::None));
     SlowJanitor janitor = member_stopped_at("store.janitor.freeing", name_);
     const Doomed writer(name_, [](Store& its) { return its.reserve("kv", 900'000); });
@@ -264,7 +265,7 @@ TEST_F(StoreTest, WhatTheDeadHeldIsHadWhenTheirJanitorDiesOverIt) {
     EXPECT_EQ(next.wait(), 0);
 }
 
-TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
+TEST_F(StoreTest, WaitingForAJanitorUsesNoProcessorTime) {
     const auto processor_time = [] {
         timespec used{};
         ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
@@ -280,8 +281,8 @@ TEST_F(StoreTest, WhoWaitsForAJanitorBurnsNoProcessor) {
     EXPECT_LT(processor_time() - before, 15ms) << "of the 50 that it waits";
 }
 
-// A wait for a key looks again anyway, and needs nothing that the dead one held.
-TEST_F(StoreTest, AJanitorThatIsStoppedHoldsUpNoWaitBeyondItsDeadline) {
+// A wait for a key looks again anyway, and needs nothing that the dead participant held.
+TEST_F(StoreTest, AStoppedJanitorDelaysNoWaitBeyondItsDeadline) {
     Store store = Store::create(name_, small_store());
     Store second = Store::attach(name_);
     Store third = Store::attach(name_);
@@ -298,7 +299,7 @@ TEST_F(StoreTest, AJanitorThatIsStoppedHoldsUpNoWaitBeyondItsDeadline) {
     EXPECT_LT(least, 40ms);
 }
 
-TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
+TEST_F(StoreTest, AJanitorThatDiedWhenDoneIsNotWaitedFor) {
     Store store = Store::create(name_, small_store());
     Store second = Store::attach(name_);
     Store third = Store::attach(name_);
@@ -325,9 +326,9 @@ TEST_F(StoreTest, NobodyWaitsForAJanitorThatDiedWhenItWasDone) {
     EXPECT_LT(least, 40ms);
 }
 
-// Of the 32 entries where a key may lie 31 are being written, and the one that may go is held by
-// one that is stopped on the way.
-TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
+// Of the 32 entries near the key 31 are staged; the only one that can be evicted is being evicted
+// by a stopped process.
+TEST_F(StoreTest, AStoppedEvictorBlocksNoEntry) {
     StoreOptions options = small_store();
     options.objects = 16;  // 32 entries: all of them are near every key
     Store store = Store::create(name_, options);
@@ -346,8 +347,8 @@ TEST_F(StoreTest, WhoIsStoppedWhileEvictingKeepsNoEntryFromAnybody) {
     EXPECT_TRUE(has(store, 34));
 }
 
-// Also of a small one: what is taken at once for that is a part of the whole.
-TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
+// A trim takes the free memory in parts, also in a small store.
+TEST_F(StoreTest, AStoppedTrimmerBlocksLittleMemory) {
     Store store = Store::create(name_, small_store());
     put(store, 1, 900'000).or_throw();
     store.remove(key_of(1)).or_throw();
@@ -360,8 +361,8 @@ TEST_F(StoreTest, WhoIsStoppedWhileTrimmingKeepsLittleRoomFromOthers) {
     EXPECT_TRUE(succeeds(put(store, 2, 800'000)));
 }
 
-// Whatever others write there: where a block lies is not asked of shared memory twice.
-TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
+// The position of a block is read from shared memory once: a later overwrite has no effect.
+TEST_F(StoreTest, AnOverwrittenNameLeadsNoWriterOutOfTheMapping) {
     Store store = Store::create(name_, small_store());
     Child writer([&] {
         Store own = Store::attach(name_);
@@ -373,7 +374,7 @@ TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
         detail::Visit visit(name_);
         const detail::StoreShape shape = detail::store_shape_of(visit.header());
         const detail::StoreView view(shape, visit.control());
-        // The last granule says that it is a block, and every name that there is names it.
+        // The last granule claims to be a block, and every name points at it.
         constexpr std::uint64_t kUsedOfOne = 1U | 1023U << 2U | 1U << 12U;
         const std::uint32_t last = shape.heap.granules;
         reinterpret_cast<layout::Word*>(view.heap_control())[last - 1].store(kUsedOfOne);
@@ -385,8 +386,8 @@ TEST_F(StoreTest, ANameThatIsOverwrittenLeadsNobodyOutOfTheMapping) {
     EXPECT_EQ(writer.wait(), 0);
 }
 
-// Killed and stopped at each step of each operation: see tests/crash for all of them. Here random
-// deaths under load, with every hit checked and every byte accounted for in the end.
+// Deaths and stops at each step of each operation are in tests/crash. Here: random deaths under
+// load, every hit checked, and every byte accounted for at the end.
 TEST_F(StoreTest, RandomDeathsUnderPressure) {
     struct Board {
         std::atomic<std::uint64_t> turns{0};

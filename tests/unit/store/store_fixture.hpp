@@ -1,4 +1,4 @@
-// What the tests of Store have in common.
+// Fixture of the Store tests.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -36,14 +36,14 @@ inline Status put(Store& store, std::uint64_t number, std::size_t size = 1000,
     return store.put(key_of(number), make_value(number, size), options);
 }
 
-// The object of that number is there, whole.
+// Object `number` is resident and whole.
 inline ::testing::AssertionResult has(Store& store, std::uint64_t number, std::size_t size = 1000) {
     Result<StoreObject> object = store.get(key_of(number));
     if (!object) return succeeds(object);
     return is_value(object->bytes(), number, size);
 }
 
-// Used and free are the capacity, and used is what its parts are, to the byte.
+// Used and free add up to the capacity, and the parts of used to used, to the byte.
 inline ::testing::AssertionResult adds_up(const StoreStats& stats) {
     if (stats.used_bytes + stats.free_bytes != stats.capacity) {
         return ::testing::AssertionFailure() << stats.used_bytes << " used and " << stats.free_bytes
@@ -58,7 +58,7 @@ inline ::testing::AssertionResult adds_up(const StoreStats& stats) {
     return ::testing::AssertionSuccess();
 }
 
-// Nothing is there, staged, removed and read, or on its way; every byte is free.
+// No object in any state; every byte is free.
 inline ::testing::AssertionResult is_empty(Store& store) {
     const StoreStats stats = store.stats();
     if (const auto verdict = adds_up(stats); !verdict) return verdict;

@@ -1,5 +1,5 @@
-// The control block of a small store without its segment, for tests of the parts that its words
-// are moved by: index, order, holder bits.
+// The control block of a small store without its segment, for tests of index, order and holder
+// bits.
 #pragma once
 
 #include <gtest/gtest.h>

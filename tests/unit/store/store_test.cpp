@@ -1,5 +1,5 @@
-// A Store among the living: what is put is found whole, what is staged is invisible, what is
-// pinned stays, and every answer says what is the case.
+// A Store without deaths: put objects are found whole, staged ones are invisible, pinned ones stay,
+// and every result says what happened.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -20,7 +20,7 @@ namespace {
 using namespace test;
 using namespace std::chrono_literals;
 
-TEST_F(StoreTest, WhatIsPutIsFoundByEverybody) {
+TEST_F(StoreTest, APutObjectIsFoundByEveryParticipant) {
     Store store = Store::create(name_, small_store());
     Store other = Store::attach(name_);
     for (const std::size_t size : {0U, 1U, 63U, 64U, 65U, 4096U, 100'000U}) {
@@ -39,7 +39,7 @@ TEST_F(StoreTest, WhatIsPutIsFoundByEverybody) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-TEST_F(StoreTest, ALookTellsWhatIsKept) {
+TEST_F(StoreTest, ALookReportsWhetherAnObjectIsRetained) {
     Store store = Store::create(name_, small_store());
     ASSERT_TRUE(succeeds(store.put("kv", std::span<const std::byte>())));
     EXPECT_FALSE(store.look("kv").is_retained);
@@ -49,7 +49,7 @@ TEST_F(StoreTest, ALookTellsWhatIsKept) {
     EXPECT_FALSE(store.look("kv").is_retained);
 }
 
-TEST_F(StoreTest, NobodySeesWhatIsStaged) {
+TEST_F(StoreTest, AStagedObjectIsInvisible) {
     Store store = Store::create(name_, small_store());
     Store other = Store::attach(name_);
     Result<StoreReservation> staged = store.reserve("kv", 100);
@@ -68,7 +68,7 @@ TEST_F(StoreTest, NobodySeesWhatIsStaged) {
     EXPECT_TRUE(fails(other.reserve("kv", 100), ErrorCode::AlreadyExists));
 }
 
-TEST_F(StoreTest, WhatIsAbortedWasNeverThere) {
+TEST_F(StoreTest, AnAbortedReservationLeavesNothing) {
     Store store = Store::create(name_, small_store());
     {
         Result<StoreReservation> dropped = store.reserve("kv", 100);
@@ -132,7 +132,7 @@ TEST_F(StoreTest, AReservationMayShrinkAndGrow) {
     EXPECT_TRUE(adds_up(store.stats()));
 }
 
-TEST_F(StoreTest, WhoReadsKeepsWhatIsRemoved) {
+TEST_F(StoreTest, APinnedObjectOutlivesItsRemoval) {
     Store store = Store::create(name_, small_store());
     Store other = Store::attach(name_);
     ASSERT_TRUE(succeeds(put(store, 1)));
@@ -151,14 +151,14 @@ TEST_F(StoreTest, WhoReadsKeepsWhatIsRemoved) {
     EXPECT_TRUE(adds_up(store.stats()));
 }
 
-TEST_F(StoreTest, AReferenceNeverNamesAnother) {
+TEST_F(StoreTest, AStaleReferenceNamesNoOtherObject) {
     Store store = Store::create(name_, small_store());
     ASSERT_TRUE(succeeds(put(store, 1)));
     const StoreRef ref = store.get(key_of(1))->ref();
     EXPECT_TRUE(is_value(store.get(ref)->bytes(), 1, 1000));
     store.clear();
     EXPECT_TRUE(fails(store.get(ref), ErrorCode::NotFound));
-    // The same key in the same place, and still another object.
+    // The same key in the same entry, but another object.
     ASSERT_TRUE(succeeds(put(store, 1)));
     EXPECT_EQ(store.get(key_of(1))->ref().entry, ref.entry);
     EXPECT_TRUE(fails(store.get(ref), ErrorCode::NotFound));
@@ -170,7 +170,7 @@ TEST_F(StoreTest, ClearRefusesTheCommitOfWhatIsStaged) {
     Store other = Store::attach(name_);
     Result<StoreReservation> staged = store.reserve("kv", 100);
     EXPECT_EQ(other.clear(), 1U);
-    std::memset(staged->bytes().data(), 1, 100);  // the memory is the writer's all the same
+    std::memset(staged->bytes().data(), 1, 100);  // the memory is still the writer's
     EXPECT_TRUE(succeeds(other.put("kv", make_value(3, 100)))) << "the key is free";
     EXPECT_TRUE(fails(staged->commit(), ErrorCode::Expired));
     EXPECT_TRUE(is_value(store.get("kv")->bytes(), 3, 100));
@@ -196,7 +196,7 @@ TEST_F(StoreTest, ADeadlineRefusesTheCommitAndFreesTheKey) {
 
 // ---- room
 
-TEST_F(StoreTest, RoomIsMadeInLine) {
+TEST_F(StoreTest, EvictionMakesRoomOldestFirst) {
     for (const Eviction eviction : {Eviction::Sieve, Eviction::Fifo, Eviction::Lru}) {
         Store store = Store::create(new_name(), small_store(eviction));
         for (std::uint64_t number = 0; number < 500; ++number) {
@@ -224,7 +224,7 @@ TEST_F(StoreTest, WithoutEvictionThereIsNoSpace) {
     EXPECT_GE(store.stats().refused, 2U);
 }
 
-TEST_F(StoreTest, PinnedAndStagedObjectsStayAndBlockNobodyElse) {
+TEST_F(StoreTest, PinnedAndStagedObjectsStayAndOthersAreEvicted) {
     Store store = Store::create(name_, small_store());
     ASSERT_TRUE(succeeds(put(store, 1, 10'000)));
     Result<StoreObject> held = store.get(key_of(1));
@@ -236,7 +236,7 @@ TEST_F(StoreTest, PinnedAndStagedObjectsStayAndBlockNobodyElse) {
     EXPECT_TRUE(is_value(held->bytes(), 1, 10'000));
     EXPECT_TRUE(succeeds(staged->commit()));
     held->release();
-    // Now they may go, and everything that is pinned at once may not.
+    // Now they can be evicted, unless all are pinned at once.
     std::vector<Result<StoreObject>> all;
     for (const std::string& key : store.keys()) all.push_back(store.get(key));
     EXPECT_TRUE(fails(put(store, 999, 200'000), ErrorCode::NoSpace));
@@ -244,21 +244,21 @@ TEST_F(StoreTest, PinnedAndStagedObjectsStayAndBlockNobodyElse) {
     EXPECT_TRUE(succeeds(put(store, 999, 200'000)));
 }
 
-TEST_F(StoreTest, SieveKeepsWhatIsRead) {
+TEST_F(StoreTest, SieveKeepsReadObjects) {
     Store store = Store::create(name_, small_store());
     for (std::uint64_t number = 0; number < 50; ++number) put(store, number, 10'000).or_throw();
     for (std::uint64_t round = 0; round < 20; ++round) {
         for (std::uint64_t number = 0; number < 10; ++number) {
             ASSERT_TRUE(has(store, number, 10'000)) << "read in every round";
         }
-        // A scan of what is never asked for again.
+        // A scan of keys that are not read again.
         for (std::uint64_t number = 0; number < 60; ++number) {
             ASSERT_TRUE(succeeds(put(store, 1000 + round * 60 + number, 10'000)));
         }
     }
 }
 
-TEST_F(StoreTest, LruGivesUpWhatWasNotReadForLongest) {
+TEST_F(StoreTest, LruEvictsTheLeastRecentlyRead) {
     Store store = Store::create(name_, small_store(Eviction::Lru));
     for (std::uint64_t number = 0; number < 100; ++number) put(store, number, 10'000).or_throw();
     EXPECT_TRUE(has(store, 0, 10'000));
@@ -271,7 +271,7 @@ TEST_F(StoreTest, LruGivesUpWhatWasNotReadForLongest) {
     EXPECT_FALSE(store.contains(key_of(3)));
 }
 
-TEST_F(StoreTest, FifoGivesUpTheOldestWhoeverReadsIt) {
+TEST_F(StoreTest, FifoEvictsTheOldestDespiteReads) {
     Store store = Store::create(name_, small_store(Eviction::Fifo));
     for (std::uint64_t number = 0; number < 100; ++number) put(store, number, 10'000).or_throw();
     EXPECT_TRUE(has(store, 0, 10'000));
@@ -280,7 +280,7 @@ TEST_F(StoreTest, FifoGivesUpTheOldestWhoeverReadsIt) {
     EXPECT_TRUE(store.contains(key_of(50)));
 }
 
-TEST_F(StoreTest, WhatIsPinnedByKeyIsKept) {
+TEST_F(StoreTest, ARetainedKeyIsNotEvicted) {
     Store store = Store::create(name_, small_store(Eviction::Fifo));
     put(store, 1, 10'000).or_throw();
     EXPECT_TRUE(succeeds(store.retain(key_of(1))));
@@ -294,7 +294,7 @@ TEST_F(StoreTest, WhatIsPinnedByKeyIsKept) {
     EXPECT_FALSE(store.contains(key_of(1)));
 }
 
-// Where everything else is read between two evictions, the hand goes round once for each.
+// Where everything else is read between two evictions, the hand passes once per weight.
 TEST_F(StoreTest, AWeightIsWorthSoManyPassesOfTheHand) {
     const auto rounds_of = [](unsigned weight) {
         Store store = Store::create(new_name(), small_store());
@@ -318,7 +318,7 @@ TEST_F(StoreTest, AWeightIsWorthSoManyPassesOfTheHand) {
 
 // ---- bad input
 
-TEST_F(StoreTest, WhatCannotBeIsRefusedInWords) {
+TEST_F(StoreTest, InvalidKeysAndSizesAreRefusedWithAReason) {
     Store store = Store::create(name_, small_store());
     const std::string longest(4096, 'k');
     EXPECT_TRUE(succeeds(store.put(longest, make_value(1, 10))));
@@ -353,7 +353,7 @@ TEST_F(StoreTest, OptionsOutOfRangeAreRefused) {
     }));
 }
 
-TEST_F(StoreTest, ACapacityIsEnoughToSay) {
+TEST_F(StoreTest, ACapacityIsTheOnlyRequiredOption) {
     for (const std::uint64_t capacity : {1ULL, 1ULL << 38U, (1ULL << 38U) + 1, 1ULL << 42U}) {
         const StoreOptions options{.capacity = capacity};
         EXPECT_NO_THROW({
@@ -363,7 +363,7 @@ TEST_F(StoreTest, ACapacityIsEnoughToSay) {
     }
 }
 
-TEST_F(StoreTest, AClosedHandleSaysSo) {
+TEST_F(StoreTest, AClosedHandleReportsClosed) {
     Store store = Store::create(name_, small_store());
     put(store, 1).or_throw();
     Result<StoreObject> held = store.get(key_of(1));
@@ -376,7 +376,7 @@ TEST_F(StoreTest, AClosedHandleSaysSo) {
     held->release();
 }
 
-TEST_F(StoreTest, EveryPlaceTaken) {
+TEST_F(StoreTest, AttachingWithoutAFreeSlotIsBusy) {
     StoreOptions options = small_store();
     options.participants = 1;
     Store store = Store::create(name_, options);
@@ -404,7 +404,7 @@ TEST_F(StoreTest, BatchesAnswerForEachKey) {
     EXPECT_TRUE(fails(store.get_many(keys, true).back(), ErrorCode::NotFound));
 }
 
-TEST_F(StoreTest, WhoWaitsIsWokenByTheCommit) {
+TEST_F(StoreTest, ACommitWakesItsWaiter) {
     Store store = Store::create(name_, small_store());
     EXPECT_TRUE(fails(store.wait("kv", 10ms), ErrorCode::Timeout, {"'kv'"}));
     Gate waits;
@@ -454,7 +454,7 @@ TEST_F(StoreTest, APersistentStoreStays) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { Store::attach(name_); }));
 }
 
-TEST_F(StoreTest, AForkedChildIsTold) {
+TEST_F(StoreTest, AForkedChildIsRefused) {
     Store store = Store::create(name_, small_store());
     put(store, 1).or_throw();
     Result<StoreObject> held = store.get(key_of(1));
@@ -488,7 +488,7 @@ TEST_F(StoreTest, MemoryIsReservedWithUseAndGivenBack) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-TEST_F(StoreTest, InspectionSeesItFromOutside) {
+TEST_F(StoreTest, InspectionNeedsNoAttachment) {
     Store store = Store::create(name_, small_store());
     put(store, 1, 1000).or_throw();
     const StoreInfo info = inspect_store(name_);
@@ -498,8 +498,8 @@ TEST_F(StoreTest, InspectionSeesItFromOutside) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [] { inspect_store("nothing-of-that-name"); }));
 }
 
-// Threads of one process share its place: pins are counted, and the last one lets go.
-TEST_F(StoreTest, ThreadsOfOneHandle) {
+// Threads of one process share its slot: pins are counted, and the last release clears the bit.
+TEST_F(StoreTest, ThreadsShareOneHandle) {
     Store store = Store::create(name_, small_store());
     constexpr std::uint64_t kKeys = 40;
     std::atomic<std::uint64_t> wrong{0};
@@ -529,9 +529,8 @@ TEST_F(StoreTest, ThreadsOfOneHandle) {
     EXPECT_TRUE(test::is_empty(store));
 }
 
-// A read moves the object to the end of the order: where it may have come by itself
-// meanwhile.
-TEST_F(StoreTest, WhatBecomesTheNewestWhileItIsReadStaysInTheOrder) {
+// A read renews its object; meanwhile the object became the newest by itself.
+TEST_F(StoreTest, AReadObjectThatBecomesTheNewestStaysInTheOrder) {
     Store store = Store::create(name_, small_store(Eviction::Lru));
     for (const std::uint64_t number : {1U, 2U, 3U}) put(store, number).or_throw();
     Child reader([&] {
@@ -544,7 +543,7 @@ TEST_F(StoreTest, WhatBecomesTheNewestWhileItIsReadStaysInTheOrder) {
     reader.resume();
     EXPECT_EQ(reader.wait(), 0);
     Child remover([&] {
-        constexpr unsigned kLongest = 10;  // seconds: in a torn order there is no end
+        constexpr unsigned kLongest = 10;  // seconds: a torn order is an endless loop
         ::alarm(kLongest);
         require(Store::attach(name_).clear() == 2);
     });

@@ -1,5 +1,4 @@
-// What is noted in shared memory with a time is right for all readers, also where their clocks
-// are another namespace's.
+// Times in shared memory are right for all readers, also for those in another time namespace.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -15,8 +14,8 @@ namespace {
 using test::require;
 using test::succeeds;
 
-// So many times the machine's time since boot is a clock ahead, or, in halves, behind: no clock
-// goes below 0. An expiry by the clock of one would be over, or never come, by that of the other.
+// The parameter scales the offset of the other clock by the machine's uptime: ahead, or, in halves,
+// behind, since no clock goes below 0. An expiry by the wrong clock would be over at once or never.
 class StoreTimeNamespaceTest : public test::CleanTest, public ::testing::WithParamInterface<int> {
 protected:
     void SetUp() override {
@@ -54,7 +53,7 @@ TEST_P(StoreTimeNamespaceTest, AReservationExpiresByOneClock) {
     EXPECT_TRUE(store.contains("theirs"));
 }
 
-TEST_P(StoreTimeNamespaceTest, AMessageIsAsOldForAll) {
+TEST_P(StoreTimeNamespaceTest, AMessageHasOneAgeInAllNamespaces) {
     Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4, .participants = 4});
     ASSERT_TRUE(succeeds(queue.put({})));
     const int outcome = test::run_ahead(ahead(), [&] {

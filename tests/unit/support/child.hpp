@@ -1,5 +1,5 @@
-// Real processes for tests: forked, told apart by how they ended, never left behind.
-// Between processes, tests wait at gates (pipes) and look into memory that they share.
+// Real processes for tests: forked, judged by how they ended, never left behind. Processes
+// synchronize by gates (pipes) and shared memory.
 #pragma once
 
 #include <poll.h>
@@ -23,7 +23,7 @@
 
 namespace penstock::test {
 
-// For code that runs in children, where GoogleTest's EXPECT would go unheard: throws.
+// For code in children, where GoogleTest's EXPECT would not be reported: throws.
 inline void require(bool holds,
                     const std::source_location& where = std::source_location::current()) {
     if (holds) return;
@@ -31,7 +31,7 @@ inline void require(bool holds,
                              ": does not hold");
 }
 
-// Looks until `look` is true; throws when it has not come true in half a minute.
+// Polls until `look` is true; throws after half a minute.
 template <typename Look>
 void await(Look&& look, const std::source_location& where = std::source_location::current()) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
@@ -41,14 +41,13 @@ void await(Look&& look, const std::source_location& where = std::source_location
     }
 }
 
-// How wait() says that a signal ended a process.
+// The result of wait() for a process that a signal ended.
 constexpr int killed_by(int signal) noexcept {
     return 128 + signal;
 }
 
-// A forked process that runs `body` and leaves without a word to GoogleTest: 0 if the body
-// returned, 1 with its sentence on stderr if it threw. It dies with the test, and after a minute at
-// the latest.
+// A forked process that runs `body` without GoogleTest: it exits with 0 if the body returned, with
+// 1 and the message on stderr if it threw. It dies with the test, and after a minute at the latest.
 class Child {
 public:
     template <typename Body>
@@ -69,7 +68,7 @@ public:
 
     [[nodiscard]] pid_t pid() const noexcept { return pid_; }
 
-    // How it ended: its exit code, or killed_by(signal).
+    // Waits; returns its exit code or killed_by(signal).
     int wait() {
         int status = 0;
         while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
@@ -80,12 +79,12 @@ public:
 
     void send(int signal) const { ::kill(pid_, signal); }
 
-    // Returns when it is dead, and leaves it unreaped: a zombie.
+    // Kills it; returns when it is dead but not reaped: a zombie.
     void kill_unreaped() const {
         send(SIGKILL);
         await_event(WEXITED | WNOWAIT);
     }
-    // Returns when it stands still.
+    // Stops it; returns when it stands still.
     void stop() const {
         send(SIGSTOP);
         await_event(WSTOPPED);
@@ -133,7 +132,7 @@ private:
     pid_t pid_ = -1;
 };
 
-// Opened once for each one to pass; works between processes and between threads.
+// A gate that is opened once for each that passes; works between processes and threads.
 class Gate {
 public:
     Gate() { require(::pipe(ends_) == 0); }

@@ -1,4 +1,4 @@
-// A control block without a segment, for tests that make a state machine's moves one by one.
+// A control block without a segment, for tests of single moves of a state machine.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace penstock::test {
 
-// Zeros, and aligned as in a segment.
+// Zeroed, and aligned as in a segment.
 class ControlBlock {
 public:
     explicit ControlBlock(std::uint64_t bytes) {

@@ -1,4 +1,4 @@
-// Messages whose every byte follows from their number, and how long a test waits for one.
+// Messages whose every byte follows from their number, and the longest wait for one.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ namespace penstock::test {
 
 using Bytes = std::vector<std::byte>;
 
-inline constexpr std::chrono::seconds kLong{20};  // what must not be waited for
+inline constexpr std::chrono::seconds kLong{20};  // a bound that no wait may reach
 
 inline Bytes make_message(std::uint64_t number, std::size_t size) {
     Bytes bytes(size);

@@ -1,5 +1,5 @@
-// Names for the segments and folders of one test run, and the promise that none outlives it: the
-// fixtures fail a test that leaves something, a guardian process sweeps up after one that crashed.
+// Names for the segments and folders of a test run, all removed: the fixtures fail a test that
+// leaves one, and a guardian process cleans up after a crash.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,10 +15,10 @@
 
 namespace penstock::test {
 
-// Set before main() and inherited by every child: all names of a run have it.
+// Set before main() and inherited by children: every name of a run begins with it.
 inline const std::string run_prefix = "unit-" + std::to_string(::getpid()) + "-";
 
-// What this run has left in the folders where it makes names.
+// Files of this run that are left in the folders where it makes names.
 inline std::vector<std::filesystem::path> find_left_over() {
     std::vector<std::filesystem::path> found;
     for (const auto& folder :
@@ -40,7 +40,7 @@ inline void sweep() {
     }
 }
 
-// A process that outlives a crashed test run for as long as it takes to sweep.
+// A process that survives a crash of the tests and removes their files.
 class Guardian : public ::testing::Environment {
 public:
     void SetUp() override {
@@ -55,7 +55,7 @@ public:
 
 private:
     [[noreturn]] static void watch(pid_t guarded) {
-        ::setsid();  // a Ctrl-C meant for the tests must not take their guardian too
+        ::setsid();  // Ctrl-C for the tests must not end the guardian too
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, SIGUSR1);
@@ -72,7 +72,7 @@ private:
 
 inline ::testing::Environment* const guardian = ::testing::AddGlobalTestEnvironment(new Guardian);
 
-// For tests that make segments. What a test leaves is removed, and is a failure of the test.
+// Fixture for tests that make segments: a name that is left behind is removed, and fails the test.
 class CleanTest : public ::testing::Test {
 protected:
     void TearDown() override {
@@ -82,7 +82,7 @@ protected:
         sweep();
     }
 
-    // A segment name that is not in use.
+    // An unused segment name.
     static std::string new_name() {
         static unsigned counter = 0;
         return run_prefix + std::to_string(counter++);
@@ -91,7 +91,7 @@ protected:
     static bool exists(const std::string& name) { return std::filesystem::exists(path_of(name)); }
 };
 
-// An empty folder, removed with all that is in it.
+// A temporary folder, removed with its contents.
 class TemporaryFolder {
 public:
     TemporaryFolder() {
@@ -111,7 +111,7 @@ public:
     [[nodiscard]] std::string operator/(const std::string& name) const {
         return (path_ / name).string();
     }
-    // Names in it, also hidden ones.
+    // Names in it, hidden ones included.
     [[nodiscard]] std::vector<std::string> names() const {
         std::vector<std::string> all;
         for (const auto& entry : std::filesystem::directory_iterator(path_)) {

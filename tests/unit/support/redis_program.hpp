@@ -1,5 +1,4 @@
-// The program of a server that speaks Redis' protocol and keeps nothing on disk, as tests and
-// benchmarks start it.
+// The command that starts a Redis-protocol server without files, for tests and benchmarks.
 #pragma once
 
 #include <unistd.h>
@@ -13,7 +12,7 @@ namespace penstock::test {
 
 using Words = std::vector<std::string>;
 
-// Where a program is in $PATH; empty: nowhere.
+// The path of a program in $PATH; empty if there is none.
 inline std::string find_program(const std::string& name) {
     const char* path = std::getenv("PATH");
     std::string_view folders = path == nullptr ? "/usr/bin:/bin" : path;
@@ -31,7 +30,7 @@ inline std::string find_server() {
     return redis.empty() ? find_program("valkey-server") : redis;
 }
 
-// `more`: where it listens, and what else it is told.
+// `more`: its address, and other arguments.
 inline Words server_command(const std::string& folder, const std::string& log, const Words& more) {
     Words words{find_server(), "--save",    "", "--appendonly", "no", "--dir",
                 folder,        "--logfile", log};
@@ -39,7 +38,7 @@ inline Words server_command(const std::string& folder, const std::string& log, c
     return words;
 }
 
-// Becomes that program, as a child's whole life. Returns where it is not to be had.
+// Replaces the process by the program; returns only if that fails.
 inline void become(Words words) {
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());

@@ -1,5 +1,5 @@
-// Makes system calls fail as they do on machines that this one is not: without O_TMPFILE, without
-// membarrier(2), with a full file system. By seccomp, for good, and so in children only.
+// Makes system calls fail as on other machines: without O_TMPFILE, without membarrier(2), with a
+// full file system. Seccomp filters are permanent, so this is for children only.
 #pragma once
 
 #include <fcntl.h>
@@ -31,10 +31,10 @@ inline constexpr std::uint32_t kTemporaryFile = O_TMPFILE & ~O_DIRECTORY;
 inline constexpr Refusal kNoTemporaryFiles{SYS_openat, EOPNOTSUPP, 2, kTemporaryFile,
                                            kTemporaryFile};
 inline constexpr Refusal kNoMembarrier{SYS_membarrier, EPERM, 0, 0, 0};
-// Reserving only: holes may still be punched.
+// Reservations fail; punching holes still works.
 inline constexpr Refusal kNoSpaceLeft{SYS_fallocate, ENOSPC, 1, ~0U, FALLOC_FL_KEEP_SIZE};
 
-// False where this can't be done (no seccomp): the test is then to be skipped.
+// False where seccomp is not available: the test is then skipped.
 inline bool filter_calls(std::initializer_list<Refusal> refusals, std::uint32_t outcome) {
     std::vector<sock_filter> filter;
     const auto load = [&](std::size_t offset) {
@@ -60,12 +60,12 @@ inline bool refuse_calls(std::initializer_list<Refusal> refusals) {
     return filter_calls(refusals, SECCOMP_RET_ERRNO);
 }
 
-// SIGSYS instead of the call; its handler may answer in the kernel's place.
+// Turns the call into a SIGSYS, whose handler may answer in the kernel's place.
 inline bool trap_call(const Refusal& call) {
     return filter_calls({call}, SECCOMP_RET_TRAP);
 }
 
-// What a child ends with where refuse_calls() is not to be had.
+// The exit code of a child in which refuse_calls() failed.
 inline constexpr int kCannotRefuse = 77;
 
 }  // namespace penstock::test

@@ -1,4 +1,4 @@
-// Processes whose monotonic clock is another's, as `unshare -T --monotonic SECONDS` makes them.
+// Processes in a time namespace of their own, as by `unshare -T --monotonic SECONDS`.
 #pragma once
 
 #include <fcntl.h>
@@ -17,8 +17,8 @@ namespace penstock::test {
 
 inline constexpr int kNoTimeNamespaces = 77;
 
-// Runs `body` in a process with clocks so many seconds ahead: 0 if it returned, 1 if it threw,
-// kNoTimeNamespaces where the kernel or the sandbox does not allow that.
+// Runs `body` in a process whose clocks are so many seconds ahead: 0 if it returned, 1 if it threw,
+// kNoTimeNamespaces where the kernel or the sandbox forbids it.
 template <typename Body>
 int run_ahead(long long seconds, Body&& body) {
     Child maker([&] {
@@ -30,7 +30,7 @@ int run_ahead(long long seconds, Body&& body) {
                                              static_cast<ssize_t>(text.size());
         if (!is_set) ::_exit(kNoTimeNamespaces);
         ::close(file);
-        Child inside(body);  // in the new namespace; we are still in the old one
+        Child inside(body);  // in the new namespace; this process is still in the old one
         require(inside.wait() == 0);
     });
     return maker.wait();

@@ -1,4 +1,4 @@
-// Verdicts on errors: the right code, and a sentence that says what a person needs to know.
+// Assertions on errors: the code, and the parts that the message must have.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -32,7 +32,7 @@ inline ::testing::AssertionResult says(std::string_view sentence, Parts parts) {
     return ::testing::AssertionSuccess();
 }
 
-// The call throws Error with this code, and its sentence says all of `parts`.
+// The call throws Error with this code, and its message has all of `parts`.
 template <typename Call>
 ::testing::AssertionResult refuses(ErrorCode code, Call&& call, Parts parts = {}) {
     try {

@@ -1,5 +1,5 @@
-// The accounts of a queue of trajectories, set by hand: what counts as on the way, what is left of
-// the window, and how environments part it.
+// The accounts of a queue of trajectories, set by hand: what counts as work in progress, what is
+// left of the window, and how environments share it.
 #include "trajectories/board.hpp"
 
 #include <gtest/gtest.h>
@@ -85,7 +85,7 @@ TEST_F(BoardTest, AnEnvironmentAloneHasTheWholeWindow) {
     EXPECT_EQ(credit("a"), kSlots) << "there are no more slots";
 }
 
-TEST_F(BoardTest, WhatRunsCountsWhileItsWriterLives) {
+TEST_F(BoardTest, RolloutsCountWhileTheirWriterLives) {
     live(0, "a");
     live(1, "a");
     run(1, 3);
@@ -98,7 +98,7 @@ TEST_F(BoardTest, WhatRunsCountsWhileItsWriterLives) {
     EXPECT_TRUE(board_.is_idle());
 }
 
-TEST_F(BoardTest, WhatWasPutCountsUntilItIsAcknowledged) {
+TEST_F(BoardTest, PutGroupsCountUntilTheyAreAcknowledged) {
     live(0, "a");
     for (const SlotState state :
          {SlotState::Empty, SlotState::Claimed, SlotState::Ready, SlotState::Taken, SlotState::Done,
@@ -113,7 +113,7 @@ TEST_F(BoardTest, WhatWasPutCountsUntilItIsAcknowledged) {
     }
 }
 
-TEST_F(BoardTest, WhatTheDeadHavePutStaysOnTheWay) {
+TEST_F(BoardTest, GroupsOfDeadWritersStillCount) {
     live(0, "a");
     put(7, SlotState::Ready, "b");
     EXPECT_EQ(credit("a"), 9U);
@@ -123,7 +123,7 @@ TEST_F(BoardTest, WhatTheDeadHavePutStaysOnTheWay) {
     EXPECT_EQ(environments[1].waiting_sequences, kGroup);
 }
 
-TEST_F(BoardTest, DeadLettersTakeSlotsAndNothingOfTheWindow) {
+TEST_F(BoardTest, DeadLettersTakeSlotsButNoCredit) {
     live(0, "a");
     put(7, SlotState::DeadLetter, "a");
     view_.state().had_dead_letters.store(1);
@@ -132,7 +132,7 @@ TEST_F(BoardTest, DeadLettersTakeSlotsAndNothingOfTheWindow) {
     EXPECT_EQ(credit("a"), kSlots - 1);
 }
 
-TEST_F(BoardTest, WeightsPartTheWindowAndCountOnceForEachEnvironment) {
+TEST_F(BoardTest, WeightsShareTheWindowOncePerEnvironment) {
     live(0, "a", {1, 0});
     live(1, "b", {3, 0});
     live(2, "b", {3, 0});
@@ -145,7 +145,7 @@ TEST_F(BoardTest, WeightsPartTheWindowAndCountOnceForEachEnvironment) {
     EXPECT_EQ(credit("a"), 1U) << "more than the window has is for none";
 }
 
-TEST_F(BoardTest, TheMinimumOfOthersIsTheirs) {
+TEST_F(BoardTest, MinimumSharesAreReserved) {
     live(0, "a", {9, 0});
     live(1, "b", {1, 0.5});
     EXPECT_EQ(credit("a"), 5U);
@@ -162,7 +162,7 @@ TEST_F(BoardTest, EveryEnvironmentMayBeginOneGroup) {
     EXPECT_EQ(credit("a"), 0U);
 }
 
-TEST_F(BoardTest, WhereAllAreStuckPartsByWeightDoNotCount) {
+TEST_F(BoardTest, WeightsAreIgnoredWhereAllAreStuck) {
     live(0, "a", {1, 0});
     live(1, "b", {3, 0});
     run(0, 2);
@@ -175,7 +175,7 @@ TEST_F(BoardTest, WhereAllAreStuckPartsByWeightDoNotCount) {
     EXPECT_EQ(credit("a"), 2U) << "and grows by what is said not to count";
 }
 
-TEST_F(BoardTest, SettingsThatCannotBeTrueGiveNumbersAllTheSame) {
+TEST_F(BoardTest, ImpossibleSettingsStillGiveNumbers) {
     for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
                              std::numeric_limits<double>::infinity(), -1.0}) {
         live(0, "a", {bad, bad});
@@ -188,7 +188,7 @@ TEST_F(BoardTest, SettingsThatCannotBeTrueGiveNumbersAllTheSame) {
     EXPECT_EQ(credit("a"), 0U);
 }
 
-TEST_F(BoardTest, WritersOfOneEnvironmentAreOneOfTheLiving) {
+TEST_F(BoardTest, WritersOfOneEnvironmentCountOnce) {
     live(0, "a", {1, 0.1});
     live(1, "b", {1, 0});
     live(3, "a", {1, 0.3});
@@ -203,7 +203,7 @@ TEST_F(BoardTest, WritersOfOneEnvironmentAreOneOfTheLiving) {
     EXPECT_EQ(living[1].name, "b");
 }
 
-TEST_F(BoardTest, TheAppetiteOfATrainerSaysWhetherCreditIsWhatIsMissing) {
+TEST_F(BoardTest, TheAppetiteReportsWhetherCreditIsShort) {
     live(0, "a");
     EXPECT_FALSE(board_.appetite().has_refused);
     EXPECT_TRUE(board_.appetite().has_room);
@@ -217,7 +217,7 @@ TEST_F(BoardTest, TheAppetiteOfATrainerSaysWhetherCreditIsWhatIsMissing) {
     EXPECT_TRUE(board_.appetite().has_room);
 }
 
-TEST(EnvironmentHash, IsNeverNothingAndFitsATag) {
+TEST(EnvironmentHash, IsNeverZeroAndFitsATag) {
     for (const char* name : {"", "a", "maths", "a name of many letters, longer than any word"}) {
         const std::uint64_t hash = environment_hash(name);
         EXPECT_NE(hash, 0U);
@@ -226,7 +226,7 @@ TEST(EnvironmentHash, IsNeverNothingAndFitsATag) {
     EXPECT_NE(environment_hash("a"), environment_hash("b"));
 }
 
-// ---- asking: with a place of one's own
+// ---- asking, by a participant of the queue
 
 class AskingTest : public TrajectoryTest {
 protected:
@@ -248,7 +248,7 @@ protected:
         EXPECT_EQ(board_.own().asking.load(), 0U) << "the question is taken back";
         return is_begun;
     }
-    // Another writer, which has asked and not begun: stopped there, for instance.
+    // Another writer that has asked and not begun, stopped there for instance.
     void ask_beside_us(unsigned place) {
         layout::BoardParticipant& other =
             *(&board_.own() + static_cast<std::ptrdiff_t>(place) - core_->self);
@@ -265,7 +265,7 @@ protected:
     Board board_{*core_};
 };
 
-TEST_F(AskingTest, WhatIsBegunRunsUntilThereIsNoRoom) {
+TEST_F(AskingTest, GroupsBeginUntilTheWindowIsFull) {
     EXPECT_TRUE(begin());
     EXPECT_EQ(running(), 1U);
     EXPECT_FALSE(begin());
@@ -274,7 +274,7 @@ TEST_F(AskingTest, WhatIsBegunRunsUntilThereIsNoRoom) {
     EXPECT_TRUE(begin());
 }
 
-TEST_F(AskingTest, WhatAnotherAsksForIsTaken) {
+TEST_F(AskingTest, CreditThatAnotherAsksForIsTaken) {
     ask_beside_us(core_->self + 1);
     EXPECT_FALSE(begin());
     EXPECT_EQ(running(), 0U);
@@ -282,18 +282,18 @@ TEST_F(AskingTest, WhatAnotherAsksForIsTaken) {
     EXPECT_TRUE(begin());
 }
 
-TEST_F(AskingTest, OneThatWithdrewIsWokenAndWakesNoneInTurn) {
+TEST_F(AskingTest, AWithdrawnRequestWakesOthersOnlyIfTold) {
     ask_beside_us(core_->self + 1);
     std::atomic<std::uint32_t>& credit =
         reinterpret_cast<layout::BoardHead*>(core_->view.application())->credit.word;
-    credit.store(1);  // a waiter is announced
+    credit.store(1);  // announces a waiter
     EXPECT_FALSE(begin(false));
     EXPECT_EQ(credit.load(), 1U);
     EXPECT_FALSE(begin(true));
     EXPECT_EQ(credit.load(), 2U);
 }
 
-TEST_F(AskingTest, AWriterThatSignsAnewHasNothingRunning) {
+TEST_F(AskingTest, AWriterThatSignsAgainHasNoRollouts) {
     EXPECT_TRUE(begin());
     board_.sign(environment("c", 3, 2.5, 0.25));
     EXPECT_EQ(running(), 0U);

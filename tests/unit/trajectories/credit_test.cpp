@@ -1,4 +1,4 @@
-// Waits for credit, and for a batch, beside others that stop, die, or have nothing to do.
+// Waits for credit and for a batch, beside other participants that stop, die or are idle.
 #include <ctime>
 
 #include <atomic>
@@ -28,7 +28,7 @@ std::vector<Rollout> begin_all(TrajectoryWriter& writer) {
     }
 }
 
-// One rollout and its group; false once the stream has ended, which it may also do in between.
+// One rollout and its group; false once the stream has ended, even if it ends in between.
 bool roll_out(TrajectoryWriter& writer, std::int32_t number, std::size_t sequences) {
     auto rollout = writer.begin(kLong);
     if (rollout.code() == ErrorCode::Closed) return false;
@@ -56,7 +56,7 @@ TEST_F(TrajectoryTest, WaitingForCreditCostsNothingBesideAStoppedAsker) {
     EXPECT_EQ(asker.wait(), 0);
 }
 
-TEST_F(TrajectoryTest, ManyWhoWaitForCreditDoNotWakeEachOther) {
+TEST_F(TrajectoryTest, WaitersForCreditDoNotWakeEachOther) {
     constexpr int kWaiters = 6;
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
     auto holder = TrajectoryWriter::attach(name_, environment("a", 4));
@@ -73,8 +73,9 @@ TEST_F(TrajectoryTest, ManyWhoWaitForCreditDoNotWakeEachOther) {
     for (auto& waiter : waiters) EXPECT_EQ(waiter->wait(), 0);
 }
 
-// What no batch can do without is let in; more room for all would only bring more of what is there.
-TEST_F(TrajectoryTest, AMinimumIsHadBesideOthersWhoUsedUpTheWindow) {
+// An environment without which no batch can be formed gets credit; more credit for all would only
+// add groups of the others.
+TEST_F(TrajectoryTest, AMinimumShareIsGrantedInAFullWindow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto one = TrajectoryWriter::attach(name_, environment("a", 4));
     auto other = TrajectoryWriter::attach(name_, environment("b", 4));
@@ -94,7 +95,7 @@ TEST_F(TrajectoryTest, AMinimumIsHadBesideOthersWhoUsedUpTheWindow) {
     reader.discard();
 }
 
-// The pause between a put and the next begin is no sign that all are stuck.
+// The pause between a put and the next begin is no sign that all environments are stuck.
 TEST_F(TrajectoryTest, APauseGrantsNothingBeyondTheWindow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 2));
@@ -107,7 +108,7 @@ TEST_F(TrajectoryTest, APauseGrantsNothingBeyondTheWindow) {
     reader.discard();
 }
 
-// Works alone in a queue where another lives and never begins anything.
+// Fills batches alone, beside a live environment that begins no group.
 void fill_alone(TrajectoryReader& reader, TrajectoryWriter& writer, std::size_t group_size) {
     std::int32_t number = 0;
     for (int attempt = 0; attempt < 20; ++attempt) {
@@ -124,7 +125,7 @@ void fill_alone(TrajectoryReader& reader, TrajectoryWriter& writer, std::size_t 
     FAIL() << "all wait for each other";
 }
 
-TEST_F(TrajectoryTest, WhoBeginsNothingKeepsNobodyFromABatch) {
+TEST_F(TrajectoryTest, AnIdleEnvironmentBlocksNoBatch) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto silent = TrajectoryWriter::attach(name_, environment("silent"));
     auto writer = TrajectoryWriter::attach(name_, environment("busy"));
@@ -132,7 +133,7 @@ TEST_F(TrajectoryTest, WhoBeginsNothingKeepsNobodyFromABatch) {
     reader.discard();
 }
 
-TEST_F(TrajectoryTest, WhoBeginsNothingKeepsNobodyFromTheSlots) {
+TEST_F(TrajectoryTest, AnIdleEnvironmentReservesFewSlots) {
     TrajectoryOptions options = small_trajectories();
     options.slots = 8;
     auto reader = TrajectoryReader::create(name_, options, 8);
@@ -164,7 +165,7 @@ TEST_F(TrajectoryTest, AWeightLeavesRoomForTheMinimumSharesOfOthers) {
     reader.discard();
 }
 
-TEST_F(TrajectoryTest, AMinimumShareEndsWithItsEnvironmentAlsoForWhoWaits) {
+TEST_F(TrajectoryTest, AMinimumShareEndsForAWaitingTrainerWithItsEnvironment) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
     auto many = TrajectoryWriter::attach(name_, environment("many"));
     Gate attached;
@@ -186,8 +187,8 @@ TEST_F(TrajectoryTest, AMinimumShareEndsWithItsEnvironmentAlsoForWhoWaits) {
     batch->ack(1);
 }
 
-// As a task of an event loop does: it tries, and lets a thread wait.
-TEST_F(TrajectoryTest, AMinimumShareEndsWithItsEnvironmentAlsoForWhoWaitsToBeReady) {
+// As a task of an event loop: it tries, and lets a thread wait.
+TEST_F(TrajectoryTest, AMinimumShareEndsForAPollingTrainerWithItsEnvironment) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
     auto many = TrajectoryWriter::attach(name_, environment("many"));
     Gate attached;
@@ -208,14 +209,15 @@ TEST_F(TrajectoryTest, AMinimumShareEndsWithItsEnvironmentAlsoForWhoWaitsToBeRea
     batch->ack(1);
 }
 
-// One has credit and does not use it: the others wait for that, but not for ever.
-TEST_F(TrajectoryTest, UnusedCreditKeepsNobodyForLong) {
+// An environment has credit and does not use it: the others wait for it, but not for ever.
+TEST_F(TrajectoryTest, UnusedCreditDelaysOthersBriefly) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto silent = TrajectoryWriter::attach(name_, environment("silent", 1));
     Child busy([&] {
         auto writer = TrajectoryWriter::attach(name_, environment("busy"));
-        // 3 + 3 leave 2; 5 + 3 make the batch
-        for (std::int32_t number = 0; roll_out(writer, number, number == 2 ? 5 : 3); ++number) {}
+        // 3 + 3 leave 2; 5 + 3 make the batch.
+        for (std::int32_t number = 0; roll_out(writer, number, number == 2 ? 5 : 3); ++number) {
+        }
     });
     auto batch = reader.next_batch({}, Deadline::after(10s));
     ASSERT_TRUE(succeeds(batch));
@@ -253,7 +255,7 @@ TEST_F(TrajectoryTest, AReaderThatHoldsABatchIsReady) {
     second->ack(2);
 }
 
-TEST_F(TrajectoryTest, WhoStoppedAskingHoldsNoMoreThanThat) {
+TEST_F(TrajectoryTest, AStoppedAskerHoldsOnlyItsClaim) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto keeper = TrajectoryWriter::attach(name_, environment("busy"));
     Child asker([&] {
@@ -265,7 +267,8 @@ TEST_F(TrajectoryTest, WhoStoppedAskingHoldsNoMoreThanThat) {
     ::waitid(P_PID, static_cast<id_t>(asker.pid()), &info, WSTOPPED);
     Child busy([&] {
         auto writer = TrajectoryWriter::attach(name_, environment("busy"));
-        for (std::int32_t number = 0; roll_out(writer, number, 2); ++number) {}
+        for (std::int32_t number = 0; roll_out(writer, number, 2); ++number) {
+        }
     });
     auto batch = reader.next_batch({}, Deadline::after(10s));
     ASSERT_TRUE(succeeds(batch));

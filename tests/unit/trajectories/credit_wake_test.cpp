@@ -1,8 +1,9 @@
-// A waiter for credit is woken by what frees it or ends the stream, and not by the end of a
-// slice: the count of wake-ups has moved when the call that did it returns.
+// A wait for credit is ended by the call that frees credit or ends the stream, and not by the end
+// of a slice: the count of wake-ups has changed when that call returns.
 #include <functional>
 #include <string>
 
+#include "segment/words/atomics.hpp"
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
 #include "trajectories/board.hpp"
 
@@ -13,7 +14,7 @@ using namespace test;
 
 class CreditWakeTest : public TrajectoryTest {
 protected:
-    // The signal that environments sleep on, as a mere look sees it.
+    // The signal word on which environments sleep, by a look from outside.
     std::uint32_t credit_word() {
         if (!look_) {
             look_.emplace(
@@ -21,9 +22,9 @@ protected:
         }
         const auto& core = detail::QueueAccess::core(*look_);
         const auto* head = reinterpret_cast<layout::BoardHead*>(core->view.application());
-        return head->credit.word.load(std::memory_order_acquire);
+        return detail::load_acquire(head->credit.word);
     }
-    // A process waits for credit that there is none of; `act` must wake it.
+    // A process waits for credit in vain; `act` must wake it.
     void expect_wakes(const std::function<void()>& act) {
         static_cast<void>(credit_word());
         Child waiting([&] {
@@ -85,8 +86,8 @@ TEST_F(CreditWakeTest, TheCreatingEnvironmentsClose) {
     expect_wakes([&] { creator.close(); });
 }
 
-// What makes no group is set aside, and on its way no more.
-TEST_F(CreditWakeTest, AGroupThatIsSetAside) {
+// A message that is no group becomes a dead letter, and is no work in progress any more.
+TEST_F(CreditWakeTest, AMessageThatIsNoGroup) {
     auto reader = TrajectoryReader::create(name_, options(), 8);
     {
         Queue raw =
@@ -102,7 +103,7 @@ TEST_F(CreditWakeTest, AGroupThatIsSetAside) {
     reader.discard();
 }
 
-TEST_F(CreditWakeTest, AGroupThatCameBackTooOften) {
+TEST_F(CreditWakeTest, AGroupAtItsDeliveryLimit) {
     auto reader = TrajectoryReader::create(name_, options(1), 8);
     auto holder = TrajectoryWriter::attach(name_, environment("holder", 8));
     ASSERT_TRUE(succeeds(put(holder, 1, 8)));

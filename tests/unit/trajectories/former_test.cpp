@@ -1,4 +1,4 @@
-// The batch former against every subset there is.
+// The batch former against a search of all subsets.
 #include "trajectories/former.hpp"
 
 #include <gtest/gtest.h>
@@ -15,8 +15,8 @@ struct Mix {
     std::vector<std::uint64_t> minima;
 };
 
-// The set that comes first by age, by looking at all: with the oldest candidate as the highest bit
-// it is the largest number.
+// The first exact fill by age, from all subsets: with the oldest candidate as the highest bit it is
+// the largest number.
 std::vector<std::uint32_t> brute_force(const Mix& mix) {
     const std::size_t count = mix.candidates.size();
     for (std::uint64_t set = std::uint64_t{1} << count; set-- > 0;) {
@@ -68,12 +68,12 @@ TEST(FormerTest, AgreesWithBruteForceOnTenThousandMixes) {
         ++filled;
         if (chosen.back() + 1 != chosen.size()) ++not_the_oldest;
     }
-    // The mixes are worth the name: many can be filled, and many of those not by the oldest ones.
+    // The mixes are useful: many can be filled, and many of those not by the oldest groups.
     EXPECT_GT(filled, 2'000U);
     EXPECT_GT(not_the_oldest, 500U);
 }
 
-TEST(FormerTest, FillsWithGroupsThatAreNoPowersOfTwo) {
+TEST(FormerTest, FillsWithGroupsOfAnySize) {
     std::vector<Candidate> candidates(100, Candidate{3, 0});
     candidates.insert(candidates.begin(), Candidate{8, 0});
     const std::vector<std::uint64_t> none = {0};
@@ -87,7 +87,7 @@ TEST(FormerTest, FillsWithGroupsThatAreNoPowersOfTwo) {
     EXPECT_EQ(chosen, (std::vector<std::uint32_t>{0, 2}));
 }
 
-TEST(FormerTest, IsQuickWhereManyWait) {
+TEST(FormerTest, IsQuickWithManyCandidates) {
     std::vector<Candidate> candidates;
     for (unsigned i = 0; i < 4096; ++i) candidates.push_back({1 + i * 7 % 23, i % 4});
     const std::vector<std::uint64_t> minima = {0, 300, 200, 100};

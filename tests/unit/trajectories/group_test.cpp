@@ -1,4 +1,4 @@
-// A group as a message: what is written comes back, and what contradicts itself is refused by name.
+// A group as a message: it round-trips, and contradictions are refused by the column's name.
 #include <cstring>
 
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
@@ -27,7 +27,7 @@ std::vector<std::byte> message_of(const GroupSource& source) {
     return ::testing::AssertionFailure() << sentence;
 }
 
-TEST(GroupTest, ComesBackAsItWas) {
+TEST(GroupTest, RoundTrips) {
     const MadeGroup made("gsm8k", 7, {3, 1, 5}, 42);
     const auto bytes = made.message();
     const auto group = read_group(bytes);
@@ -53,7 +53,7 @@ TEST(GroupTest, ColumnsOfAnotherLengthAreNamed) {
     const auto bytes = message_of(source);
     ASSERT_TRUE(succeeds(read_group(bytes)));
 
-    // A column by hand that is one short.
+    // A handmade column that is one value short.
     codec::MessageWriter writer;
     codec::Writer& out = writer.structure();
     out.map(5);
@@ -92,7 +92,7 @@ TEST(GroupTest, WrongDTypesAreNamed) {
     EXPECT_TRUE(is_refused(source, "column 'scores' of the group 'g1' of 'code' is complex64"));
 }
 
-TEST(GroupTest, WhatIsMissingIsNamed) {
+TEST(GroupTest, MissingColumnsAreNamed) {
     const MadeGroup made("code", 1, {3, 3});
     GroupSource source = made.source();
     source.columns[0].data = nullptr;

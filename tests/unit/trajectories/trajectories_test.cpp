@@ -1,4 +1,4 @@
-// Environments, credit and batches, through the public face.
+// Environments, credit and batches, through the public API.
 #include <cstring>
 #include <thread>
 
@@ -87,7 +87,7 @@ TEST_F(TrajectoryTest, RowsArePaddedPackedAndShifted) {
     shifted->ack(1);
 }
 
-// As sent by an environment with a model that said nothing.
+// Sent where a model generated no token.
 TEST_F(TrajectoryTest, ASequenceWithoutTokensIsAnEmptyRow) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 3);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
@@ -120,7 +120,7 @@ TEST_F(TrajectoryTest, ABatchOfEmptySequencesHasNoTokens) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     MadeGroup made("a", 1, {0, 0});
-    made.tokens_.reserve(1);  // a column that is there has an address, also without tokens
+    made.tokens_.reserve(1);  // gives the empty column an address: it exists
     made.masks_.reserve(1);
     ASSERT_TRUE(succeeds(put(writer, made)));
     for (const bool is_shifted : {false, true}) {
@@ -215,7 +215,7 @@ TEST_F(TrajectoryTest, SharesAboveOneAreScaledOnRequest) {
     }
 }
 
-TEST_F(TrajectoryTest, WhatWaitsIsCountedByEnvironment) {
+TEST_F(TrajectoryTest, QueuedGroupsAreCountedByEnvironment) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 16);
     auto small = TrajectoryWriter::attach(name_, environment("small"));
     auto large = TrajectoryWriter::attach(name_, environment("large"));
@@ -259,7 +259,7 @@ TEST_F(TrajectoryTest, CreditIsTheWindowOfStaleness) {
     EXPECT_EQ(writer.version(), 1U);
 }
 
-// Groups of 5 and 7 in a window of 24: each part is used up before 5 + 5 + 7 + 7 are there.
+// Groups of 5 and 7 in a window of 24: each share is used up before 5 + 5 + 7 + 7 are there.
 TEST_F(TrajectoryTest, CreditDoesNotEndBeforeABatchCanBeMade) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 24);
     auto keeper = TrajectoryWriter::attach(name_, environment("keeper", 24, 1e-6));
@@ -270,7 +270,7 @@ TEST_F(TrajectoryTest, CreditDoesNotEndBeforeABatchCanBeMade) {
             if (rollout.code() == ErrorCode::Closed) return;
             require(rollout.is_ok());
             const Status accepted = put(writer, number, size, &*rollout);
-            if (accepted.code() == ErrorCode::Closed) return;  // ended since it began
+            if (accepted.code() == ErrorCode::Closed) return;  // the stream ended meanwhile
             require(accepted.is_ok());
         }
     };
@@ -309,7 +309,7 @@ TEST_F(TrajectoryTest, CreditIsSharedByWeight) {
     EXPECT_EQ(light.credit(), 4U);
 }
 
-TEST_F(TrajectoryTest, CreditOfTheDeadComesBack) {
+TEST_F(TrajectoryTest, CreditOfTheDeadIsFreed) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 4));
     Gate begun;
@@ -328,12 +328,13 @@ TEST_F(TrajectoryTest, CreditOfTheDeadComesBack) {
     EXPECT_EQ(writer.credit(), 1U);
 }
 
-// Four processes begin and give up as fast as they can; there are never more than the window has.
+// Four processes begin and abandon rollouts as fast as they can: never more than the window at
+// once.
 TEST_F(TrajectoryTest, CreditNeverGoesBeyondTheWindow) {
     constexpr int kProcesses = 4;
     constexpr int kRounds = 400;
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 8);  // two groups of 4
-    auto keeper = TrajectoryWriter::attach(name_, environment("a", 4));  // or the first ends it
+    auto keeper = TrajectoryWriter::attach(name_, environment("a", 4));  // keeps the stream open
     auto* const shared = static_cast<std::atomic<int>*>(
         ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     {
@@ -355,7 +356,7 @@ TEST_F(TrajectoryTest, CreditNeverGoesBeyondTheWindow) {
     ::munmap(shared, 4096);
 }
 
-TEST_F(TrajectoryTest, WhatWasNotAcknowledgedComesAgain) {
+TEST_F(TrajectoryTest, UnacknowledgedGroupsComeAgain) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     for (std::int32_t number = 0; number < 2; ++number) ASSERT_TRUE(succeeds(put(writer, number)));
@@ -386,7 +387,7 @@ TEST_F(TrajectoryTest, WhatWasNotAcknowledgedComesAgain) {
     EXPECT_EQ(reader.stats().queue.held_bytes, 0U);
 }
 
-TEST_F(TrajectoryTest, AClosedReaderLeavesWhatItHeldAsItWas) {
+TEST_F(TrajectoryTest, AClosedReadersGroupsAreNotCountedAsDelivered) {
     auto keeper = TrajectoryReader::create(name_, small_trajectories(), 2);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     for (std::int32_t number = 0; number < 3; ++number) ASSERT_TRUE(succeeds(put(writer, number)));
@@ -415,7 +416,7 @@ TEST_F(TrajectoryTest, TooManySequencesAreRefusedOnBothSides) {
     EXPECT_EQ(writer.stats().queue.held_bytes, 0U);
 }
 
-TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
+TEST_F(TrajectoryTest, TooManySequencesAreDeadLetteredOnRequest) {
     auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
     ASSERT_TRUE(succeeds(put(writer, 1, 9)));
     ASSERT_TRUE(succeeds(put(writer, 2, 8)));
@@ -431,7 +432,7 @@ TEST_F(TrajectoryTest, TooManySequencesAreSetAsideOnRequest) {
     EXPECT_EQ(reader.discard(), 1U);
 }
 
-TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
+TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrDeadLettered) {
     auto writer = TrajectoryWriter::create(name_, small_trajectories(), environment("a"));
     ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {3, 5}))));  // no trainer yet: unknown
     ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 2, {4, 4}))));
@@ -446,17 +447,17 @@ TEST_F(TrajectoryTest, TooManyTokensAreRefusedOrSetAside) {
     batch->ack(1);
     EXPECT_EQ(reader.take_notices().size(), 2U);
     EXPECT_EQ(reader.stats().dead_lettered, 2U);
-    EXPECT_EQ(reader.held_messages().size(), 1U);  // of an earlier life: it has no slot
+    EXPECT_EQ(reader.held_messages().size(), 1U);  // the restored group: it has no slot
     EXPECT_EQ(reader.discard(), 2U);
 }
 
-TEST_F(TrajectoryTest, AGroupOfABatchIsSetAsideAndTheOthersAreAsBefore) {
+TEST_F(TrajectoryTest, AGroupOfABatchIsDeadLetteredAndTheOthersReturnUncounted) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     for (const std::int32_t number : {1, 2, 3}) ASSERT_TRUE(succeeds(put(writer, number)));
     auto batch = reader.next_batch({}, kLong);
     ASSERT_TRUE(succeeds(batch));
-    batch->dead_letter(7);  // there is no such group
+    batch->dead_letter(7);  // an unknown group
     ASSERT_TRUE(batch->is_open());
     batch->dead_letter(0);
     EXPECT_FALSE(batch->is_open());
@@ -468,7 +469,7 @@ TEST_F(TrajectoryTest, AGroupOfABatchIsSetAsideAndTheOthersAreAsBefore) {
     EXPECT_EQ(reader.discard(), 1U);
 }
 
-TEST_F(TrajectoryTest, WhatWaitsIsDroppedAndWhatIsHeldIsNot) {
+TEST_F(TrajectoryTest, QueuedGroupsAreDroppedAndHeldOnesAreNot) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 2, 1, 0.5));
     for (const std::int32_t number : {1, 2, 3}) ASSERT_TRUE(succeeds(put(writer, number)));
@@ -477,7 +478,7 @@ TEST_F(TrajectoryTest, WhatWaitsIsDroppedAndWhatIsHeldIsNot) {
     const Result<std::uint64_t> dropped = reader.drop_waiting();
     ASSERT_TRUE(succeeds(dropped));
     EXPECT_EQ(*dropped, 1U);
-    ASSERT_TRUE(succeeds(put(writer, 4)));  // it goes on
+    ASSERT_TRUE(succeeds(put(writer, 4)));  // the stream goes on
     batch->nack();
     EXPECT_EQ(*reader.drop_waiting(), 3U);
     EXPECT_EQ(writer.stats().queue.held_bytes, 0U);
@@ -497,7 +498,7 @@ TEST_F(TrajectoryTest, GroupsThatKeepAColumnFromBecomingOneArray) {
     batch->ack(1);
 }
 
-TEST_F(TrajectoryTest, AGroupThatIsNoneIsNotPut) {
+TEST_F(TrajectoryTest, AnInvalidGroupIsNotPut) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(1), 8);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     auto rollout = writer.begin(Deadline::now());
@@ -537,12 +538,22 @@ TEST_F(TrajectoryTest, StaleGroupsAreDroppedOnRequestAndCounted) {
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
     ASSERT_TRUE(succeeds(put(writer, 0, 2, nullptr, 3)));
     ASSERT_TRUE(succeeds(put(writer, 1, 2, nullptr, 4)));
-    reader.set_version(5);
+    reader.raise_version(5);
     auto batch = reader.next_batch({.drops_stale = true}, kLong);
     ASSERT_TRUE(succeeds(batch));
     EXPECT_EQ(ids(*batch), Ids{"g1"});
     EXPECT_EQ(reader.stats().dropped_stale, 1U);
     batch->ack(6);
+}
+
+TEST_F(TrajectoryTest, TheVersionOnlyGrows) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
+    reader.raise_version(5);
+    EXPECT_EQ(reader.version(), 5U);
+    reader.raise_version(4);  // a checkpoint of before
+    EXPECT_EQ(reader.version(), 5U);
+    reader.raise_version(6);
+    EXPECT_EQ(TrajectoryWriter::attach(name_, environment("a")).version(), 6U);
 }
 
 TEST_F(TrajectoryTest, RestoredGroupsComeFirstAndAreMarked) {
@@ -587,9 +598,9 @@ TEST_F(TrajectoryTest, OtherQueuesAreRefused) {
     EXPECT_EQ(inspect_trajectories(other).trajectories.batch_sequences, 8U);
 }
 
-// A trainer that waits for more than there is, and then waits no more: others that only try have
-// what there is for them.
-TEST_F(TrajectoryTest, ATrainerThatIsGoneOrStandsStillBlocksNobodyThatPolls) {
+// A trainer that waits for more than there is, and then stops waiting: pollers get what there is
+// for them.
+TEST_F(TrajectoryTest, ADeadOrStoppedTrainerBlocksNoPoller) {
     TrajectoryWriter writer =
         TrajectoryWriter::create(name_, small_trajectories(), environment("math"));
     TrajectoryReader reader = TrajectoryReader::attach(name_, 4);

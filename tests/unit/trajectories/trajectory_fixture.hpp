@@ -1,4 +1,4 @@
-// What the tests of trajectories have in common: groups with values that each name their group.
+// Fixture of the trajectory tests: groups whose values name their group.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -89,7 +89,7 @@ inline Status put(TrajectoryWriter& writer, const MadeGroup& group, Rollout* rol
     return writer.put(message, rollout, kLong);
 }
 
-// A group of the writer's environment with so many sequences of three tokens.
+// Puts a group of the writer's environment with `sequences` sequences of three tokens.
 inline Status put(TrajectoryWriter& writer, std::int32_t number, std::size_t sequences = 2,
                   Rollout* rollout = nullptr, std::uint64_t begun = 0) {
     return put(writer,

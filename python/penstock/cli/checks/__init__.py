@@ -1,2 +1,2 @@
-"""What `penstock doctor` looks at, one file per thing that a machine gives or withholds.
-Every check really tries the thing; none trusts a version number where a try is possible."""
+"""The checks of `penstock doctor`, one file for each thing that a machine grants or withholds.
+Every check tries the thing itself where that is possible, and trusts no version number."""

@@ -1,5 +1,5 @@
-"""One line of `penstock doctor`: what was looked at, what was found, and what to do about it.
-Only "fail" means that Penstock can't work here."""
+"""One line of `penstock doctor`: what was checked, the result, and the remedy. Only "fail" means
+that Penstock can't work here."""
 
 from __future__ import annotations
 

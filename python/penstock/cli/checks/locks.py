@@ -1,5 +1,5 @@
-"""Open-file-description locks, by which Penstock tells the living from the dead.
-Tried as it uses them: across a fork, and across a SIGKILL."""
+"""Open-file-description locks, which tell living participants from dead ones. Tested as Penstock
+uses them: across a fork, and across a SIGKILL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check() -> list[Finding]:
     directory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryFile(dir=directory) as file:
         try:
-            # A file without a name; this path opens it anew, also in the child.
+            # A file without a name; this path reopens it, also in the child.
             return [_try_in_another_process(f"/proc/self/fd/{file.fileno()}")]
         except (OSError, AttributeError) as error:
             return [fail(_WHAT, str(error), _REMEDY)]
@@ -61,7 +61,7 @@ def _hold_until_killed(path: str, says_ready: int) -> None:
 
 
 def _try_lock(path: str) -> bool:
-    """Takes the lock through a description of its own, and lets go again."""
+    """Takes the lock through a description of its own, and releases it again."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         return _lock(descriptor)

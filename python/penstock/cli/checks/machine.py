@@ -1,5 +1,5 @@
 """The machine: kernel, processors, container limits, and the barrier that makes waiting cheap.
-Needs nothing of Penstock."""
+Independent of Penstock."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Huge pages and locked memory: options of a segment that many machines don't give.
-Never a failure: they only make large segments quicker."""
+"""Huge pages and locked memory: options of a segment that many machines don't grant. Never a
+failure: they only make large segments faster."""
 
 from __future__ import annotations
 

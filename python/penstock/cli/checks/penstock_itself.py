@@ -1,5 +1,5 @@
-"""Penstock on this machine: its version, a message through shared memory, and what the dead left.
-The last word of `penstock doctor`: where this works, everything works."""
+"""Penstock on this machine: its version, a message through shared memory, and segments of dead
+processes. If this check of `penstock doctor` works, everything works."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check() -> list[Finding]:
 
 
 def _message() -> Finding:
-    """One array, sent and received by this process; then many, for the time that one takes."""
+    """Sends one array within this process; then many, for a figure of one message."""
     what = "a message"
     array = np.arange(256, dtype=np.int32)
     name = f"doctor-{secrets.token_hex(6)}"

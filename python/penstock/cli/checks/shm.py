@@ -1,5 +1,5 @@
-"""/dev/shm, where segments live: its size, and whether it does what creating a segment asks of it.
-Leaves nothing behind: the one name that it makes is removed in the same breath."""
+"""/dev/shm, where segments live: its size, and whether it supports what creating a segment needs.
+Leaves nothing behind: the one name that it makes is removed at once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _file_system(path: str) -> str:
 
 
 def _publish() -> Finding:
-    """A file without a name that gets one when it is whole: O_TMPFILE, then linkat."""
+    """Publishes a complete file under a name: O_TMPFILE, then linkat."""
     what = "private, then published"
     try:
         descriptor = os.open(_SHM, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -81,7 +81,7 @@ def _publish() -> Finding:
 
 
 def _reservation() -> Finding:
-    """fallocate must refuse what isn't there; otherwise a full tmpfs kills by SIGBUS."""
+    """fallocate must refuse memory that does not exist; otherwise a full tmpfs kills by SIGBUS."""
     what = "reservation"
     if _file_system(_SHM) != "tmpfs":
         return ok(what, "not tried: /dev/shm is no tmpfs")

@@ -17,7 +17,8 @@ _USAGE = "usage: python -m penstock.integrations.atropos [-m MODULE | PROGRAM] [
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The program's own arguments follow its name. Its exit is this process's."""
+    """Runs the program with its own arguments, which follow its name; its exit is this
+    process's."""
     if arguments and arguments[0] in ("-h", "--help"):
         print(f"{_USAGE}\n\n{(__doc__ or '').strip()}")
         return 0

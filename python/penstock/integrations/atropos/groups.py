@@ -1,4 +1,4 @@
-"""Groups as Atropos has them, dicts of lists, and as the queue carries them."""
+"""Conversion of groups between Atropos' form, dicts of lists, and the queue's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _REST: Final = ("messages", "generation_params", "overrides", "group_overrides",
 
 
 def group_from(data: Mapping[str, Any], env_id: int | None = None) -> TrajectoryGroup:
-    """The group of an environment's dict: the one that the server makes of its JSON.
+    """The group of an environment's dict, equal to the one that the server makes of its JSON.
 
-    ``env_id`` is the environment's, where the dict names none. Keys that Atropos does not know are
-    left out, but ``instance_id``, which SkyRL's loop knows a prompt by, becomes text.
+    ``env_id`` is the environment's, for dicts that name none. Keys that Atropos does not know are
+    left out, except ``instance_id``, by which SkyRL's loop knows a prompt: it becomes text.
 
     Raises InvalidArgument for what the server refuses.
     """
@@ -48,7 +48,7 @@ def group_from(data: Mapping[str, Any], env_id: int | None = None) -> Trajectory
 
 
 def _lists(value: Any) -> Any:
-    """Arrays and tensors as lists; in a list they may be the rows."""
+    """Arrays and tensors as lists; those in a list may be its rows."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, list | tuple) and any(hasattr(row, "tolist") for row in value):
@@ -57,8 +57,8 @@ def _lists(value: Any) -> Any:
 
 
 def group_to(group: TrajectoryGroup) -> dict[str, Any]:
-    """The dict of a group, with the keys that Atropos' server gives; None where it has no such
-    thing. ``instance_id`` only if it has one."""
+    """The dict of a group, with the keys of Atropos' server; None for what the group does not have.
+    ``instance_id`` only if the group has one."""
     found = {name: _plain(getattr(group, name)) for name in (*LEVELS, *_REST, "env_id")}
     if group.instance_id is not None:
         found["instance_id"] = group.instance_id
@@ -66,9 +66,9 @@ def group_to(group: TrajectoryGroup) -> dict[str, Any]:
 
 
 def why_unfit(group: TrajectoryGroup) -> str:
-    """Why no arrays for a training step can be made of the group, in words; "" if they can.
+    """The reason why a group can't become arrays for a training step; "" if it can.
 
-    Servers take columns that do not fit the tokens, as Atropos' does, and hand them on as they are.
+    Servers accept columns that do not fit the tokens, as Atropos' does, and pass them on unchanged.
     """
     for name in _TRAINED_ON:
         given = getattr(group, name)
@@ -78,13 +78,13 @@ def why_unfit(group: TrajectoryGroup) -> str:
 
 
 def logprobs_of(group: TrajectoryGroup) -> Any:
-    """The behaviour policy's, for each sequence; None if it has none."""
+    """The behaviour policy's logprobs, for each sequence; None if the group has none."""
     return group.inference_logprobs if _MAY_BE_EMPTY in group.columns else None
 
 
 def dead_letter_misfit(batch: TrajectoryBatch) -> bool:
-    """Whether the batch is over because one of its groups can't be trained on: that one is a dead
-    letter now, which a RuntimeWarning says, and the others will come again."""
+    """Whether the batch has ended because one of its groups can't be trained on: that group is a
+    dead letter now, which a RuntimeWarning says, and the rest will be redelivered."""
     for at, group in enumerate(batch.groups):
         why = why_unfit(group)
         if why:

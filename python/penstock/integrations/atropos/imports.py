@@ -1,4 +1,4 @@
-"""Something to be done to a module as soon as it is imported, and at once if it is."""
+"""Calls a function for a module when it is imported, or at once if it is imported already."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Act = Callable[[ModuleType], None]
 
 
 def when_imported(name: str, act: Act) -> None:
-    """``act(module)`` now, or right after its code has run, before its importer goes on.
+    """Calls ``act(module)`` now, or right after the module's code has run, before its importer goes
+    on.
 
-    What ``act`` raises comes out of the import. For one name the last ``act`` counts.
+    Exceptions of ``act`` come out of the import. For one name the last ``act`` counts.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):
@@ -27,7 +28,7 @@ def when_imported(name: str, act: Act) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Asks the other finders, and lets their loader do its work."""
+    """Asks the other finders, and wraps the loader that they find."""
 
     _one: _Finder | None = None
 

@@ -1,8 +1,8 @@
 """Puts the ``shm`` transport into an installed atroposlib: ``BaseEnvConfig.transport = "shm"``.
 
-``BaseEnv`` stays the class that it is, and so do the environments that were defined before: fields
-are added to its config, and the methods that send a group and that learn of the server are called
-by ours. With ``transport="http"`` they do what they did.
+``BaseEnv`` stays the same class, and so do environments defined before: fields are added to its
+config, and the methods that send a group and that query the server are wrapped. With
+``transport="http"`` they do what they did.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger("penstock.atropos")
 
 _BASE: Final = "atroposlib.envs.base"
 _TRAINER: Final = "example_trainer.api"
-#: What is called by ours, with the parameters that it is called with.
+#: The wrapped methods, with the parameters that they are called with.
 _METHODS: Final = {
     "register_env": ["self"],
     "_register_env": ["self"],
@@ -49,14 +49,14 @@ _MARK: Final = "_penstock_transport"
 
 
 def install() -> None:
-    """From here on ``BaseEnvConfig`` of atroposlib has ``transport``, and its trainer's functions
-    take ``shm://QUEUE`` for a server's address.
+    """Adds ``transport`` to atroposlib's ``BaseEnvConfig``, and makes its trainer's functions
+    accept ``shm://QUEUE`` as a server's address.
 
-    Call it before or after atroposlib is imported; the second time it does nothing. Processes that
-    are started by multiprocessing's spawn call it themselves.
+    Call it before or after atroposlib is imported; a second call has no effect. Processes that
+    multiprocessing spawns must call it themselves.
 
-    Raises ImportError where there is no atroposlib, and Incompatible where its ``BaseEnv`` is not
-    the one that is known here (0.4.0 is): then nothing was changed.
+    Raises ImportError without atroposlib, and Incompatible if its ``BaseEnv`` is not the known one
+    (0.4.0 is): then nothing was changed.
     """
     if importlib.util.find_spec("atroposlib") is None:
         raise ImportError(
@@ -103,7 +103,8 @@ def _check(base: ModuleType) -> None:
 
 
 def _add_fields(config: Any) -> None:
-    """To the class and to all that were derived from it by now, which have copies of its fields."""
+    """Adds the fields to the class and to all classes derived from it by now, which have copies of
+    them."""
     from pydantic.fields import FieldInfo
 
     for name, (annotation, default, description) in _FIELDS.items():
@@ -136,7 +137,7 @@ _FIELDS: Final[dict[str, tuple[Any, Any, str]]] = {
 }
 
 
-# --- what BaseEnv does instead ------------------------------------------------------------------
+# --- replacements of BaseEnv's methods ----------------------------------------------------------
 
 Method = Callable[..., Any]
 
@@ -202,7 +203,7 @@ def _setup_wandb(original: Method) -> Method:
     async def setup_wandb(self: Any) -> None:
         if not is_serverless(self.config):
             await original(self)
-        elif self.config.use_wandb:  # what the trainer's run is called, only a server could tell
+        elif self.config.use_wandb:  # only a server could tell the name of the trainer's run
             import wandb
 
             wandb.init(name=self.config.wandb_name, config=self.config.model_dump())
@@ -224,7 +225,7 @@ def _send(original: Method) -> Method:
         for group in groups:
             group["env_id"] = getattr(
                 self, "env_id", None
-            )  # as the original does, for what follows
+            )  # as the original does, for the code after it
         await transport.put(groups)
 
     return _send_scored_data_to_api
@@ -257,7 +258,7 @@ _REPLACEMENTS: Final[dict[str, Callable[[Method], Method]]] = {
 
 
 async def _attach(env: Any) -> Transport:
-    """At the configured queue, or at the one that the server names."""
+    """Attaches to the configured queue, or to the one that the server names."""
     config = env.config
     name = getattr(config, "shm_name", None)
     if is_serverless(config):
@@ -268,9 +269,9 @@ async def _attach(env: Any) -> Transport:
         environment=getattr(env, "wandb_prepend", None) or config.wandb_name or env.name or "env",
         group_size=config.group_size,
         env_id=getattr(env, "env_id", None),
-        # The server's own writer of this environment has the share, if it is one of this queue.
+        # The server's own writer of this environment has the share, if the server uses this queue.
         min_share=(config.min_batch_allocation or 0.0) if name else 0.0,
-        timeout=None if is_serverless(config) else 0,  # a server is waited for, too
+        timeout=None if is_serverless(config) else 0,  # as a wait for a server
     )
     _log.info("groups go to the queue '%s' of this machine", transport.writer.name)
     return transport

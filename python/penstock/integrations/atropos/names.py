@@ -1,4 +1,4 @@
-"""Names as Atropos' users give them, and the segments that they stand for."""
+"""Names given by Atropos' users, and the segments that they stand for."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Final
 
 __all__ = ["SCHEME", "segment_name"]
 
-#: Of the address of a queue, where a server's is expected: ``shm://rollouts``.
+#: Scheme of a queue's address, where a server's address is expected: ``shm://rollouts``.
 SCHEME: Final = "shm://"
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9._-]")
 _PREFIX: Final = "atropos-name."
-_READABLE: Final = 120  # letters of the name that stay to be read
+_READABLE: Final = 120  # letters of the name that stay readable
 
 
 def segment_name(name: Any) -> Any:
     """The segment that a name stands for, the same in every process.
 
     Names of ``[A-Za-z0-9._-]{1,200}``, ``file:`` names and path objects stand for themselves.
-    Others, as ``atropos_shm_My run/3``, become ``atropos-name.``, what can be read of them, and 128
+    Others, such as ``atropos_shm_My run/3``, become ``atropos-name.``, their readable part, and 128
     bits of a hash: no two names share a segment.
     """
     if not isinstance(name, str) or isinstance(name, os.PathLike):

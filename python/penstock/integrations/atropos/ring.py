@@ -1,8 +1,8 @@
 """The trajectory ring of the Atropos environments under its old interface, over a Queue.
 
-Programs that used ``ZeroCopySHMBuffer`` change the import. What differs is what was wrong: any
-number of producers and consumers, nothing torn or cut, metadata of any size, a ring that another
-process has is never replaced, and attaching takes the geometry from the segment.
+Programs that used ``ZeroCopySHMBuffer`` change the import. Differences are corrections: any number
+of producers and consumers, nothing torn or cut, metadata of any size, a ring that another process
+has is never replaced, and attaching takes the geometry from the segment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["ZeroCopySHMBuffer", "is_ring"]
 _SIZE: Final = 1000
 _ENTRY_SIZE: Final = 4096
 _INSTANCE_ID_LEN: Final = 64
-# The geometry is the queue's word for its application: two letters, then the two numbers.
+# The geometry is the queue's application word: two letters, then the two numbers.
 _LETTERS: Final = int.from_bytes(b"AT", "little")
 _LETTERS_BITS: Final = 16
 _SIZE_BITS: Final = 20
@@ -55,11 +55,11 @@ class ZeroCopySHMBuffer:
     with all that waits in it; with other numbers it is made anew and what waits moves over, unless
     others are attached or that has no room: then it stays as it is, and a RuntimeWarning says so.
 
-    Otherwise it attaches, and takes both numbers from the segment; raises NotFound. Numbers that
-    are given and promise something else (another ``entry_size``, or a larger ``size``) are told in
-    a RuntimeWarning. ``instance_id_len`` bounds an instance id, in bytes: 64 when creating, nothing
-    when attaching, unless given. ``metadata_len`` bounds nothing any more. Another user's buffer is
-    not attached to, unless ``owner`` names that user.
+    Otherwise it attaches, and takes both numbers from the segment; raises NotFound. A
+    RuntimeWarning is issued if the given numbers promise more (another ``entry_size``, or a larger
+    ``size``). ``instance_id_len`` bounds an instance id, in bytes: 64 when creating, unbounded when
+    attaching, unless given. ``metadata_len`` is accepted and bounds nothing. Another user's buffer
+    is not attached to, unless ``owner`` names that user.
 
     Any text is a name: see ``segment_name``. The fourth argument may be ``create``, as it was
     before ids. Any thread may use it. In a forked child it attaches anew at its first use there.
@@ -97,17 +97,17 @@ class ZeroCopySHMBuffer:
 
     @property
     def segment(self) -> str:
-        """The segment's name, as ``penstock info`` wants it."""
+        """The segment's name, as ``penstock info`` takes it."""
         return self._shared.segment
 
     @property
     def max_size(self) -> int:
-        """Trajectories that may wait, as it was created for."""
+        """Trajectories that may wait, as given at its creation."""
         return self._shared.size
 
     @property
     def entry_size(self) -> int:
-        """Tokens that a trajectory may have."""
+        """Tokens that a trajectory may have at most."""
         return self._shared.entry_size
 
     @overload
@@ -141,7 +141,7 @@ class ZeroCopySHMBuffer:
         it was before ids.
 
         Raises TooLarge for more than ``entry_size`` tokens or too long an ``instance_id``, Closed
-        when the creator has closed it, UnsupportedType for metadata that the codec does not know,
+        if the creator has closed it, UnsupportedType for metadata that the codec does not support,
         InvalidArgument.
         """
         if not isinstance(instance_id, str):
@@ -191,12 +191,12 @@ class ZeroCopySHMBuffer:
         return message
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # it was never made
+        with contextlib.suppress(AttributeError):  # __init__ did not complete
             if not self._closed:
                 self._shared.users -= 1
 
     def close(self, unlink: bool = False) -> None:
-        """Leave. With ``unlink`` what is queued is thrown away, unless others are attached."""
+        """Leave. With ``unlink`` waiting trajectories are dropped, unless others are attached."""
         if self._closed:
             return
         self._closed = True
@@ -204,7 +204,7 @@ class ZeroCopySHMBuffer:
 
     @property
     def closed(self) -> bool:
-        """Whether this handle was closed here."""
+        """Whether this handle was closed."""
         return self._closed
 
     def _queue(self) -> _core.Queue:
@@ -213,7 +213,7 @@ class ZeroCopySHMBuffer:
         return self._shared.queue
 
     def __len__(self) -> int:
-        """Trajectories that wait."""
+        """Number of waiting trajectories."""
         return len(self._queue())
 
     @never_raises
@@ -224,7 +224,7 @@ class ZeroCopySHMBuffer:
 
 
 class _Shared:
-    """A place on a ring, of one handle or of several that have created it in turn."""
+    """An attachment to a ring, of one handle or of several that have created it in turn."""
 
     def __init__(self, segment: str, size: int, entry_size: int, queue: _core.Queue) -> None:
         self.segment = segment
@@ -244,7 +244,7 @@ class _Shared:
             self.queue.close()
 
     def has_others(self) -> bool:
-        """Whether anybody alive is attached besides this place."""
+        """Whether any living process is attached besides this one."""
         participants = _core.inspect_segment(self.segment)["participants"]
         return sum(bool(participant["alive"]) for participant in participants) > 1
 
@@ -252,7 +252,7 @@ class _Shared:
         return self.process == os.getpid() and self.users > 0 and not self.queue.closed
 
 
-# By segment, what this process has created: to be given to those that create it again.
+# Rings created by this process, by segment: given to later creations of the same name.
 _created: weakref.WeakValueDictionary[str, _Shared] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.RLock()))
@@ -279,9 +279,11 @@ def _create(name: Any, size: int | None, entry_size: int | None, owner: Owner | 
 
 
 def _made_anew(before: _Shared, size: int, entry_size: int, owner: Owner | None) -> bool:
-    """The same place with another geometry, and what waited; its handles go on with it.
+    """The same attachment with another geometry, and its waiting trajectories; its handles go on
+    with it.
 
-    False if what waits has no room there, or there is no memory for it: then all is as it was.
+    False if the waiting trajectories have no room there, or memory is short: then nothing has
+    changed.
     """
     waiting = _all_of(before.queue)
     longest = max((len(one["tokens"]) for one in waiting), default=0)
@@ -294,7 +296,7 @@ def _made_anew(before: _Shared, size: int, entry_size: int, owner: Owner | None)
 
 
 def _has_room_for(before: _Shared, size: int, entry_size: int, owner: Owner | None) -> bool:
-    """Made anew, empty as it is. False: there is no memory for that, and it is the same again."""
+    """Creates the empty ring anew. False: memory is short, and the old ring was restored."""
     before.queue.close()
     try:
         before.queue = _new(before.segment, size, entry_size, owner).queue
@@ -345,7 +347,7 @@ def _attach(name: Any, owner: Owner | None) -> _Shared:
 
 
 def is_ring(name: Any) -> bool:
-    """Whether a ring of that name is there; not if it is something else."""
+    """Whether a ring of that name exists; not if it is something else."""
     try:
         return _is_of_rings(_core.inspect_queue(segment_name(name))["application"])
     except (NotFound, Incompatible):
@@ -359,8 +361,8 @@ def _is_of_rings(word: int) -> bool:
 def _warn_of_difference(
     name: Any, asked: tuple[int | None, int | None], found: _Shared, all_matters: bool = False
 ) -> None:
-    """Tells of numbers that promise what the ring does not do. Fewer trajectories than it holds are
-    no matter to those that attach."""
+    """Warns of numbers that promise more than the ring does. Fewer trajectories than it holds don't
+    matter to a process that attaches."""
     size, entry_size = asked
     differences = []
     if size is not None and (size > found.size or (all_matters and size < found.size)):
@@ -382,7 +384,7 @@ def _whole(what: str, number: Any) -> int | None:
     if number is None:
         return None
     try:
-        return int(operator.index(number))  # NumPy's integers too
+        return int(operator.index(number))  # also NumPy's integers
     except TypeError:
         raise InvalidArgument(f"{what} is {number!r}: give a whole number") from None
 
@@ -394,7 +396,7 @@ def _checked(what: str, number: int, most: int) -> int:
 
 
 def _tokens_of(tokens: Any) -> npt.NDArray[np.integer[Any]]:
-    """int32 where the ids fit, int64 else."""
+    """int32 if the ids fit, otherwise int64."""
     array = _core.integer_array(tokens)
     if array is not None:
         return array  # type: ignore[no-any-return]

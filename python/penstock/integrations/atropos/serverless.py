@@ -1,7 +1,7 @@
-"""What an environment asks its server, answered by the queue itself.
+"""Answers to an environment's requests to its server, given by the queue itself.
 
 For ``rollout_server_url="shm://QUEUE"``: trainers that take their batches with ``next_batch`` need
-no server, and neither do their environments then.
+no server, and then neither do their environments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def registration(writer: TrajectoryWriter) -> dict[str, Any]:
 
 
 def info(writer: TrajectoryWriter) -> dict[str, Any]:
-    """The answer of /info; -1 for what no trainer has said."""
+    """The answer of /info; -1 for values that no trainer has set."""
     stats = writer.stats()
     return {
         "batch_size": stats.batch_sequences or -1,
@@ -39,9 +39,9 @@ def info(writer: TrajectoryWriter) -> dict[str, Any]:
 
 
 def status(writer: TrajectoryWriter, group_size: int, formed: Formed) -> dict[str, Any]:
-    """The answer of /status-env, in groups of the size of the one that asks.
+    """The answer of /status-env, in groups of the asking environment's size.
 
-    ``formed`` is the environment's own, and has seen each status before.
+    ``formed`` is the environment's own, and has seen each earlier status.
     """
     stats = writer.stats()
     waiting = formed.beyond(stats, stats.batch_sequences)

@@ -22,25 +22,25 @@ from .trainer import open_reader
 
 __all__ = ["AtroposSHMGenerator", "TrajectoryID"]
 
-_SLICE: Final = 1.0  # seconds that one wait lasts
+_SLICE: Final = 1.0  # seconds of one wait
 _MASKED: Final = -100
 _MOST_SEQUENCES: Final = 65_536  # of a group
 
 
 @dataclass(frozen=True)
 class TrajectoryID:
-    """One sequence of a prompt: as SkyRL's, which may be given instead."""
+    """One sequence of a prompt; SkyRL's own class may be given instead."""
 
     instance_id: str
     repetition_id: int
 
     def to_string(self) -> str:
-        """``INSTANCE_REPETITION``, as sequences are looked up by."""
+        """``INSTANCE_REPETITION``, the key under which sequences are looked up."""
         return f"{self.instance_id}_{self.repetition_id}"
 
     @classmethod
     def from_string(cls, text: str) -> TrajectoryID:
-        """Of what ``to_string()`` gave. Raises ValueError."""
+        """Parses the result of ``to_string()``. Raises ValueError."""
         instance_id, separator, repetition = text.rpartition("_")
         if not separator:
             raise ValueError(f"{text!r} is no trajectory's id: give INSTANCE_REPETITION")
@@ -49,7 +49,7 @@ class TrajectoryID:
 
 @dataclass
 class _Row:
-    """One sequence that has come, split where its completion begins."""
+    """One received sequence, split where its completion begins."""
 
     id: TrajectoryID
     prompt: list[int]
@@ -58,33 +58,33 @@ class _Row:
     reward: float
     logprobs: list[float] | None
     stop_reason: str
-    batch: _Open | None  # None: of a ring, whose trajectories are taken once and for all
+    batch: _Open | None  # None: from a ring, whose trajectories are taken for good
 
 
 @dataclass
 class _Open:
-    """A group that was taken, until all of its rows were trained on."""
+    """A taken group, until all of its rows were trained on."""
 
     batch: TrajectoryBatch
-    rows: int  # that wait in the stash
+    rows: int  # rows that wait in the stash
 
 
 class AtroposSHMGenerator:
-    """Gives the trajectories that SkyRL asks for, in its order; what else comes waits in ``stash``.
+    """Returns the trajectories that SkyRL asks for, in its order; others wait in ``stash``.
 
     A group's prompt is known by its ``instance_id`` (of the group, or of its ``group_overrides``),
-    or by the environment's id, and its sequences by their place in the group. Without
-    ``trajectory_ids`` it gives the oldest whole groups of as many sequences as there are prompts.
+    or by the environment's id, and its sequences by their index in the group. Without
+    ``trajectory_ids`` it returns the oldest whole groups of as many sequences as there are prompts.
 
-    Groups count as trained on at the next ``generate()``, once all of their sequences were given;
-    until then they come again if this process dies. Several trainers may share a queue: then each
-    gets what it happens to take, so ask for ids with one trainer only. One task at a time. A group
-    whose masks, scores or logprobs do not fit its tokens becomes a dead letter, which a
-    RuntimeWarning says.
+    Groups count as trained on at the next ``generate()``, once all of their sequences were
+    returned; until then they are redelivered if this process dies. Several trainers may share a
+    queue; each gets whichever groups it takes, so use ids with one trainer only. One task at a
+    time. A group whose masks, scores or logprobs do not fit its tokens becomes a dead letter, which
+    a RuntimeWarning says.
 
-    The queue is created where there is none. The name may also be that of a ``ZeroCopySHMBuffer``,
-    whose trajectories are looked for each ``poll_interval`` seconds and count as trained on when
-    they are read. What else the ring's generator took is taken and means nothing.
+    The queue is created if it does not exist. The name may also be that of a ``ZeroCopySHMBuffer``,
+    which is polled every ``poll_interval`` seconds; its trajectories count as trained on when they
+    are read. Other arguments of the ring's generator are accepted and ignored.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class AtroposSHMGenerator:
 
     @property
     def reader(self) -> TrajectoryReader:
-        """The place on the queue. Raises InvalidArgument if it is a ring."""
+        """The attachment to the queue. Raises InvalidArgument if it is a ring."""
         if self._reader is None:
             raise InvalidArgument(f"'{self.name}' is a ring of single trajectories: no reader")
         return self._reader
@@ -188,7 +188,7 @@ class AtroposSHMGenerator:
         return rows
 
     async def _next_of_ring(self, sequences: int) -> list[_Row]:
-        """The next ones of all, in the order of their ids."""
+        """The next sequences of all, in the order of their ids."""
         end = time.monotonic() + self.timeout
         while sum(map(len, self.stash.values())) < sequences:
             left = end - time.monotonic()
@@ -200,7 +200,7 @@ class AtroposSHMGenerator:
         return [self._pop(one.to_string()) for one in first]
 
     async def _stash_more(self, size: int, timeout: float) -> None:
-        """One group, or one trajectory of a ring, if it comes in time."""
+        """Adds one group, or one trajectory of a ring, if it comes in time."""
         if self.ring is None:
             batch = await self._next_group(size, timeout)
             rows = [] if batch is None or dead_letter_misfit(batch) else self._rows(batch)
@@ -213,7 +213,7 @@ class AtroposSHMGenerator:
             self.stash[row.id.to_string()].append(row)
 
     async def _next_group(self, size: int, timeout: float) -> TrajectoryBatch | None:
-        """The oldest group of whatever size; None if none came in time."""
+        """The oldest group of any size; None if none came in time."""
         batch = self._oldest(size)
         if batch is not None:
             return batch
@@ -225,7 +225,7 @@ class AtroposSHMGenerator:
             return None
 
     def _oldest(self, guess: int) -> TrajectoryBatch | None:
-        """A batch of one group has to be asked for by its size, which is looked for by halves."""
+        """A batch of one group must be requested by its size, which is found by bisection."""
         least, most = 1, _MOST_SEQUENCES
         size = guess
         while least <= most:
@@ -246,21 +246,21 @@ class AtroposSHMGenerator:
         return [_row_of(group, at, opened) for group in batch.groups for at in range(len(group))]
 
     def _settle(self) -> None:
-        """What was given completely is done with when the trainer comes again."""
+        """Acknowledges groups that were returned completely, when the trainer asks again."""
         self._given += [one for one in self._opened if one.rows == 0]
         self._opened = [one for one in self._opened if one.rows > 0]
 
     def _acknowledge(self, input_batch: Mapping[str, Any] | None) -> None:
         metadata = (input_batch or {}).get("batch_metadata")
         step = int(getattr(metadata, "global_step", 0) or 0)
-        if self._given and step == 0:  # it was not told
+        if self._given and step == 0:  # the step was not given
             step = self.reader.version + 1
         for one in self._given:
             one.batch.ack(step)
         self._given = []
 
     def close(self) -> None:
-        """Leave: what was given counts as trained on, what waits in the stash goes back."""
+        """Leave: returned groups count as trained on, groups in the stash are nacked."""
         if self.ring is not None:
             self.ring.close()
         if self._reader is None or self._reader.closed:
@@ -310,7 +310,7 @@ def _row_of(group: TrajectoryGroup, at: int, opened: _Open) -> _Row:
 
 
 def _row_of_ring(entry: Mapping[str, Any]) -> _Row:
-    """One trajectory, of which nothing says where the prompt ends."""
+    """One trajectory of a ring, which does not say where its prompt ends."""
     metadata = entry["metadata"]
     return _Row(
         id=TrajectoryID(entry["instance_id"], entry["repetition_id"]),

@@ -1,4 +1,4 @@
-"""``state_injection_template``: what the environment saw, as text in front of every prompt."""
+"""``state_injection_template``: the environment's state, as text in front of every prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 __all__ = ["inject_state"]
 
-#: What stands at the new tokens: they are prompt, so there is no loss, and no logprob.
+#: Values of other columns at the new tokens: these are prompt, so there is no loss, and no logprob.
 _AT_A_PROMPT: Final = {
     "masks": -100,
     "advantages": 0.0,
@@ -18,11 +18,11 @@ _DISTILLED: Final = {"distill_token_ids": 0, "distill_logprobs": 0.0}
 
 
 def inject_state(group: dict[str, Any], item: Any, template: str, tokenizer: Any) -> None:
-    """Puts ``template`` with the item's state before every sequence of the group, in place.
+    """Inserts ``template`` with the item's state before every sequence of the group, in place.
 
     The state is ``item.state``, ``item["state"]``, or the item as text. The other columns get as
-    many values more as the tokens, so that each value stays at its token. A sequence that begins
-    with a token for beginnings keeps it there; one that has the text already stays as it is.
+    many new values as there are new tokens, so that each value stays at its token. A
+    beginning-of-sequence token stays first; a sequence that has the text already stays unchanged.
     """
     text = template.format(state=_state_of(item))
     new = list(tokenizer.encode(f"{text}\n\n", add_special_tokens=False))

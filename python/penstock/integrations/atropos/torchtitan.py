@@ -24,13 +24,13 @@ from .trainer import open_reader
 
 __all__ = ["OnlineDataHandler", "PreparedBatch", "prepare"]
 
-_STEP: Final = 64  # lengths are multiples of it, for each context parallel rank
-_SLICE: Final = 1.0  # seconds that rank 0 waits before all ranks meet again
+_STEP: Final = 64  # lengths are multiples of this, for each context parallel rank
+_SLICE: Final = 1.0  # seconds that rank 0 waits before all ranks synchronise again
 _MASKED: Final = -100
 
 
 class PreparedBatch(NamedTuple):
-    """What the loop calls the outcome of a step."""
+    """The result of a step, as the loop expects it."""
 
     #: One for each accumulation step of each data parallel rank: (input_ids, labels, masks,
     #: inference_logprobs), each (rows, max_token_len), and rewards (rows,).
@@ -64,11 +64,12 @@ def prepare(
     scale_adv_by_len: bool = True,
     num_microbatches: int = 1,
 ) -> PreparedBatch:
-    """The arrays of whole groups: normalised rewards, labels behind their tokens, and as many rows
-    in a batch as ``seq_len`` has room for; long sequences are spread over ranks and microbatches.
+    """The arrays of whole groups: normalised rewards, labels shifted behind their tokens, and as
+    many rows in a batch as fit into ``seq_len``; long sequences are spread over ranks and
+    microbatches.
 
-    Raises InvalidArgument if there are not as many sequences as the ranks take in a step, and for a
-    group whose masks, scores or logprobs do not fit its tokens.
+    Raises InvalidArgument if the number of sequences is not what the ranks take in a step, and for
+    a group whose masks, scores or logprobs do not fit its tokens.
     """
     for group in groups:
         if why := why_unfit(group):
@@ -113,7 +114,7 @@ def _padded(
         group_masks, group_logprobs = group.masks, logprobs_of(group)
         for place, tokens in enumerate(group.tokens):
             end, whole = len(tokens) - 1, min(len(tokens), length)
-            input_ids[at, :whole] = tokens[:whole]  # the last one too, where there is room for it
+            input_ids[at, :whole] = tokens[:whole]  # also the last token, if there is room for it
             labels[at, :end] = tokens[1:]
             masks[at, :end] = group_masks[place][1:] != _MASKED if group_masks is not None else 1
             if group_logprobs is None:
@@ -126,7 +127,7 @@ def _padded(
 
 
 def _rewards_of(group: TrajectoryGroup, scale_adv_by_len: bool) -> list[float]:
-    """The scores of a group around their mean, in units of their deviation."""
+    """The scores of a group, centred at their mean and divided by their deviation."""
     scores = np.array(group.scores, np.float64)
     if scale_adv_by_len and group.masks is not None:
         scores = scores * [np.count_nonzero(mask != _MASKED) for mask in group.masks]
@@ -141,7 +142,7 @@ def _rewards_of(group: TrajectoryGroup, scale_adv_by_len: bool) -> list[float]:
 
 
 def _spread(lengths: Sequence[int], buckets: int) -> list[int]:
-    """Dealt out to the buckets, the longest first, and the buckets one behind the other."""
+    """Deals sequences out to buckets, the longest first, and concatenates the buckets."""
     longest_first = sorted(range(len(lengths)), key=lambda at: -lengths[at])
     return [at for bucket in range(buckets) for at in longest_first[bucket::buckets]]
 
@@ -157,21 +158,21 @@ def _shape_of_step(
 
 
 class OnlineDataHandler:
-    """In the place of torchtitan's own: rank 0 takes the groups, all ranks get the arrays.
+    """Replaces torchtitan's own data handler: rank 0 takes the groups, all ranks get the arrays.
 
     A batch counts as trained on when ``data_handling()`` is called again, with its step as the
-    policy's version; until then it comes again if rank 0 dies. A group whose masks, scores or
+    policy's version; until then it is redelivered if rank 0 dies. A group whose masks, scores or
     logprobs do not fit its tokens becomes a dead letter, which a RuntimeWarning says. ``queue`` is
-    created where there is none. Needs ``torch.distributed``, initialised. One thread of each rank.
+    created if it does not exist. Needs ``torch.distributed``, initialised. One thread of each rank.
     """
 
     def __init__(self, queue: str = "atropos") -> None:
         self.queue = queue
-        self.reader: TrajectoryReader | None = None  # rank 0's
+        self.reader: TrajectoryReader | None = None  # on rank 0 only
         self._open: TrajectoryBatch | None = None
 
     def register_atropos(self, job_config: Any, step: int, global_batch_size: int) -> None:
-        """Rank 0 takes its place on the queue; the others do nothing."""
+        """Attaches rank 0 to the queue; no effect on other ranks."""
         del step
         if _rank() == 0 and self.reader is None:
             self.reader = open_reader(
@@ -190,10 +191,10 @@ class OnlineDataHandler:
         job_config: Any,
         step: int,
     ) -> tuple[Any, ...]:
-        """The next batch, on every rank: the five of ``PreparedBatch``, and the seconds of
-        preparing, of saving (none) and of getting it. Waits for it for ever.
+        """The next batch, on every rank: the five fields of ``PreparedBatch``, and the seconds of
+        preparing, of saving (none) and of waiting for it. Waits for ever.
 
-        The rank with ``dp_replicate_rank`` 0 tells SGLang once a second that it has to wait.
+        The rank with ``dp_replicate_rank`` 0 tells SGLang to wait, once a second.
         """
         import torch.distributed
 
@@ -243,7 +244,7 @@ class OnlineDataHandler:
         return prepared, time.perf_counter() - begin - getting, getting
 
     def close(self) -> None:
-        """Leave; the last batch goes back, as nobody has said that it was trained on."""
+        """Leave; the last batch is nacked, because nothing says that it was trained on."""
         if self._open is not None:
             self._open.nack()
             self._open = None

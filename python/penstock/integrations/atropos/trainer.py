@@ -13,14 +13,14 @@ from .names import SCHEME, segment_name
 
 __all__ = ["BatchSource", "install_into", "open_reader"]
 
-_POLL: Final = 1.0  # seconds, as long as Atropos' trainers sleep where there is no batch yet
+_POLL: Final = 1.0  # seconds; as Atropos' trainers sleep when there is no batch yet
 
 
 class BatchSource:
-    """What ``GET /batch`` gives, without a server: whole groups as dicts of lists.
+    """The answer of ``GET /batch`` without a server: whole groups as dicts of lists.
 
-    A batch counts as trained on when the next one is asked for, or at ``close()``: until then it
-    comes again, to this trainer or another one, if this process dies. Several trainers may share a
+    A batch counts as trained on when the next one is requested, or at ``close()``: until then it is
+    redelivered, to this trainer or another one, if this process dies. Several trainers may share a
     queue. One thread at a time.
     """
 
@@ -38,12 +38,12 @@ class BatchSource:
         max_tokens: int | None = None,
         starting_step: int = 0,
     ) -> BatchSource:
-        """At the queue of that name, which is created if it is not there yet."""
+        """Attach to the queue of that name, which is created if it does not exist."""
         reader = open_reader(segment_name(queue), sequences=sequences, max_tokens=max_tokens)
         return cls(reader, starting_step)
 
     def get(self, timeout: float | None = 0) -> dict[str, Any]:
-        """``{"batch": [group, ...]}``, or ``{"batch": None}`` if none is there within ``timeout``
+        """``{"batch": [group, ...]}``, or ``{"batch": None}`` if there is none within ``timeout``
         seconds; None waits for ever.
 
         Groups with more sequences than a batch become dead letters, and a RuntimeWarning says so.
@@ -58,7 +58,7 @@ class BatchSource:
             return {"batch": None}
         try:
             answer = {"batch": [group_to(group) for group in batch.groups]}
-        except BaseException:  # Ctrl-C too: what was not given was not trained on
+        except BaseException:  # also Ctrl-C: groups that were not returned were not trained on
             batch.nack()
             raise
         self._open = batch
@@ -78,9 +78,9 @@ class BatchSource:
 
 
 def open_reader(name: str, *, sequences: int, max_tokens: int | None) -> TrajectoryReader:
-    """A trainer's place on the queue of that name, which is created if it is not there yet.
+    """Attaches a trainer to the queue of that name, which is created if it does not exist.
 
-    ``max_tokens`` of 0 and less, as Atropos' trainers say it, bounds nothing.
+    ``max_tokens`` of 0 and less means no bound, as in Atropos' trainers.
     """
     bound = max_tokens if max_tokens is not None and max_tokens > 0 else None
     try:
@@ -100,7 +100,7 @@ def _attached(
         name, sequences=sequences, max_tokens=max_tokens, timeout=timeout
     )
     if _core.inspect_trajectories(name)["ends_with"] == "creator":
-        reader._reopen()  # where a trainer has left in good order; its environments may go on
+        reader._reopen()  # a former trainer left and ended the stream; its environments may go on
     return reader
 
 
@@ -111,7 +111,8 @@ _lock = threading.Lock()
 
 
 def install_into(api: ModuleType) -> None:
-    """``example_trainer.api``: its three functions, for addresses of ours; others are its own."""
+    """Wraps the three functions of ``example_trainer.api``: addresses of queues go to this module,
+    others to the original."""
     check, register, get = api.check_atropos_api, api.register_trainer, api.get_batch
 
     def check_atropos_api(url: str = "http://localhost:8000", timeout: float = 30.0) -> bool:
@@ -122,7 +123,7 @@ def install_into(api: ModuleType) -> None:
             return register(config)
         with _lock:
             if config.atropos_url in _sources:
-                return None  # as a server does, which has its queue from the first call
+                return None  # as a server does, whose queue exists from the first call on
             _sources[config.atropos_url] = BatchSource.open(
                 config.atropos_url[len(SCHEME) :],
                 sequences=config.batch_size * config.gradient_accumulation_steps,

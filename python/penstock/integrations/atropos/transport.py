@@ -1,6 +1,7 @@
-"""An environment's groups into the queue, without HTTP.
+"""Puts an environment's groups into the queue, without HTTP.
 
-What ``install()`` puts beneath ``BaseEnv``: everything but the groups goes to the server as before.
+Used by ``install()`` beneath ``BaseEnv``: everything except the groups goes to the server as
+before.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ __all__ = [
 
 _log = logging.getLogger("penstock.atropos")
 
-#: Of the server's ``/info``: which queue it serves.
+#: Header of the server's ``/info``: the queue that it serves.
 QUEUE_HEADER = "X-Penstock-Queue"
 
 
 class TransportType(str, Enum):
-    """How an environment's groups travel; "SHM" and "Shm" are "shm" too."""
+    """How an environment's groups travel; "SHM" and "Shm" are accepted as "shm"."""
 
     HTTP = "http"
     SHM = "shm"
@@ -47,10 +48,10 @@ class TransportType(str, Enum):
 
 
 class Transport:
-    """One environment's place on the queue.
+    """One environment's attachment to the queue.
 
-    Belongs to its process, and to one event loop at a time. The queue's bound is its capacity: then
-    ``put`` waits, and BaseEnv starts no further rollouts as its workers are busy.
+    Belongs to its process, and to one event loop at a time. If the queue is full ``put`` waits, and
+    BaseEnv starts no further rollouts because its workers are busy.
     """
 
     def __init__(self, writer: TrajectoryWriter, env_id: int | None) -> None:
@@ -69,9 +70,9 @@ class Transport:
         min_share: float = 0.0,
         timeout: float | None = 0,
     ) -> Transport:
-        """At a queue of this machine; waits until ``timeout`` for its name to appear.
+        """Attach to a queue of this machine; waits until ``timeout`` for its name to appear.
 
-        Raises NotFound, in words for people with two machines, and what ``TrajectoryWriter.attach``
+        Raises NotFound, with a hint about different machines, and what ``TrajectoryWriter.attach``
         raises.
         """
         name = queue.name if isinstance(queue, Handle) else segment_name(queue)
@@ -93,10 +94,10 @@ class Transport:
         return cls(writer, writer.env_id if env_id is None else env_id)
 
     async def put(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Whole groups as ``BaseEnv`` has them, in this order; waits for room.
+        """Put whole groups as ``BaseEnv`` has them, in this order; waits for room.
 
-        Raises what ``TrajectoryWriter.put`` raises; those before the refused one are in the queue.
-        A task that is cancelled has put those that are done, and of the others nothing.
+        Raises what ``TrajectoryWriter.put`` raises; groups before the refused one are in the queue.
+        If the task is cancelled, complete groups have been put, and nothing of the rest.
         """
         for group in groups:
             await self.writer.put_async(group_from(group, self._env_id))
@@ -107,7 +108,7 @@ class Transport:
 
 
 def queue_of_header(text: str | None, url: str) -> Handle:
-    """The queue that a server has named. Raises Incompatible if it has named none."""
+    """The queue named by a server. Raises Incompatible if it names none."""
     instance, _, name = (text or "").partition(" ")
     if not instance or not name:
         raise Incompatible(
@@ -119,8 +120,7 @@ def queue_of_header(text: str | None, url: str) -> Handle:
 
 
 def transport_of(config: Any) -> TransportType:
-    """A config's transport, of whatever spelling; without a server it is shm. Raises
-    InvalidArgument."""
+    """A config's transport, in any spelling; shm without a server. Raises InvalidArgument."""
     if is_serverless(config):
         return TransportType.SHM
     given = getattr(config, "transport", TransportType.HTTP)
@@ -131,5 +131,5 @@ def transport_of(config: Any) -> TransportType:
 
 
 def is_serverless(config: Any) -> bool:
-    """Whether the address of its server is that of a queue."""
+    """Whether the server's address is that of a queue."""
     return str(config.rollout_server_url).startswith(SCHEME)

@@ -1,6 +1,6 @@
 """A pool of KV-cache chunks in shared memory, with the two-phase verbs of LMCache, over a Store.
 
-    server = PoolServer.open("kv", capacity="64GiB")                  # anybody, once
+    server = PoolServer.open("kv", capacity="64GiB")                  # in one process
 
     client = PoolClient.attach("kv")                                  # in each worker
     client.register(context, kv_caches)

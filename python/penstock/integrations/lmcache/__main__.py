@@ -77,7 +77,7 @@ def main() -> int:
 
         return run_command(["lmcache", *sys.argv[1:]])
     arguments = build_parser().parse_args()
-    _interrupts.listen(_interrupts.note)  # before there is anything to leave behind
+    _interrupts.listen(_interrupts.note)  # before anything is created that would be left behind
     try:
         serve(arguments)
     except Error as error:

@@ -1,9 +1,9 @@
-"""PoolClient: what an engine's worker or scheduler uses. It works in shared memory by itself and
-asks no server.
+"""PoolClient: access to the pool for an engine's worker or scheduler. It works in shared memory by
+itself and asks no server.
 
-The verbs come in two phases, so that nothing is visible before its copy has ended, and nothing is
-reused while it is still being copied; ``store()`` and ``retrieve()`` do both with the cache that
-was registered.
+The calls come in two phases, so that nothing is visible before its copy has ended, and nothing is
+reused while it is still being copied; ``store()`` and ``retrieve()`` do both phases with the
+registered cache.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = ["PoolClient"]
 
 
 class PoolClient:
-    """One process's way into a pool; made by ``attach()``. Any thread may use it.
+    """One process's handle of a pool; made by ``attach()``. Any thread may use it.
 
-    Tokens are a request's ids from its first on; only whole chunks count. ``cache_salt`` keeps
-    tenants apart: what was stored with one is never found with another.
+    Tokens are a request's ids from its first on; only whole chunks count. ``cache_salt`` separates
+    tenants: chunks stored with one salt are never found with another.
     """
 
     def __init__(self, store: Store, chunk_tokens: int) -> None:
@@ -61,13 +61,13 @@ class PoolClient:
     ) -> PoolClient:
         """Attach to a pool; waits until ``timeout`` for it to appear.
 
-        ``populate`` maps the pool's memory into this process at once, as each process must for
-        itself: see ``populate()``.
+        ``populate`` maps the pool's memory into this process at once, which every process must do
+        for itself: see ``populate()``.
 
         Another user's pool is refused at once, by PermissionDenied, unless ``owner`` names that
         user.
 
-        Raises NotFound, Busy (all places taken), Incompatible, Corrupt or PermissionDenied.
+        Raises NotFound, Busy (no free slot), Incompatible, Corrupt or PermissionDenied.
         """
         countdown = Countdown(timeout)
         store = Store.attach(name, timeout=timeout, owner=owner, populate=populate)
@@ -105,21 +105,20 @@ class PoolClient:
         pinned: bool = False,
         populate: bool = False,
     ) -> None:
-        """Say who this engine is. Again with the same context it is no more than a new cache.
+        """Register this engine. A second call with the same context only replaces the cache.
 
         ``kv_caches`` has the cache of each layer, for ``store()`` and ``retrieve()``: in the
         model's order, or as vLLM's dict of layer name to tensor. It must live until
-        ``unregister()``. ``format`` says how a layer's blocks lie, where their shape doesn't.
-        Without caches, ``use_torch`` makes the slots tensors. ``populate`` is ``populate()``, after
-        all else. ``pinned`` pins
-        the pool's memory in this process for the GPU, until ``close()``: what ``store()`` and
-        ``retrieve()`` copy needs no staging then, and does not hold up the caller. The slots of a
-        ticket to fill are private memory then, and copied in at the commit, because registered
-        pages can't be moved. The pool must have been opened with ``populate``.
+        ``unregister()``. ``format`` says how a layer's blocks are arranged, if their shape does not
+        tell. Without caches, ``use_torch`` makes the slots tensors. ``populate`` calls
+        ``populate()`` afterwards. ``pinned`` pins the pool's memory in this process for the GPU,
+        until ``close()``: copies of ``store()`` and ``retrieve()`` then need no staging, and do not
+        block the caller. Slots to fill are private memory then, and copied in at the commit,
+        because registered pages can't be moved. The pool must have been opened with ``populate``.
 
-        Raises InvalidArgument for a cache that is not as the context says, Incompatible for another
-        chunk length than the pool's, AlreadyExists for another context than before or an id that
-        somebody alive has, NoSpace; with ``pinned`` NotFound where there is no CUDA device, and
+        Raises InvalidArgument for a cache that does not match the context, Incompatible for another
+        chunk length than the pool's, AlreadyExists for another context than before or an id in use
+        by a living process, NoSpace; with ``pinned`` NotFound without a CUDA device, and
         InvalidArgument for a pool whose memory comes and goes.
         """
         self._check_open()
@@ -149,20 +148,19 @@ class PoolClient:
         """Map the pool's memory into this process, as ``Store.populate()`` does.
 
         Each process has its own page tables, whatever the server's ``populate`` has done: without
-        this, a client's first store into each 32 MiB takes three to five times a later one; with
-        both, what a later one does. Of a pool that was opened without ``populate`` it maps what is
-        in use.
+        this call, a client's first store into each 32 MiB takes three to five times a later one;
+        with both, the same time. Of a pool opened without ``populate`` it maps the memory in use.
         """
         self._store.populate(timeout)
 
     async def populate_async(self, timeout: float | None = None) -> None:
-        """``populate`` for tasks. What was mapped before a task was cancelled stays so."""
+        """``populate`` for tasks. Memory mapped before a task was cancelled stays mapped."""
         await self._store.populate_async(timeout)
 
     def unregister(self) -> bool:
-        """Take it back. Tickets that are open end: their slots are aborted, and released.
+        """Unregister this engine. Open tickets end: their slots are aborted, or released.
 
-        False: nobody was registered.
+        False: no engine was registered.
         """
         with self._lock:
             registration, self._registration = self._registration, None
@@ -179,14 +177,14 @@ class PoolClient:
 
     @property
     def is_registered(self) -> bool:
-        """Whether this engine has a context, and nobody has taken it back."""
+        """Whether this engine is registered, and was not unregistered by the server."""
         return self._current() is not None
 
     def lookup(self, tokens: Tokens, *, cache_salt: str = "", every_rank: bool = False) -> int:
         """How many of the first tokens are in the pool, for all object groups; whole chunks.
 
-        ``every_rank``: for all ranks of the model, not for this one alone. Nothing is held: see
-        ``hold()``. Raises NotFound if the engine is not registered; as every call, Closed after
+        ``every_rank``: for all ranks of the model, not only this one. Nothing is pinned: see
+        ``hold()``. Raises NotFound if the engine is not registered; like every call, Closed after
         ``close()``.
         """
         plan = self._plan(tokens, cache_salt, every_rank=every_rank)
@@ -205,11 +203,11 @@ class PoolClient:
         every_rank: bool = False,
         skip_first_n_tokens: int = 0,
     ) -> RetrieveTicket:
-        """Look up, and keep what is there until the ticket is committed.
+        """Look up chunks, and pin them until the ticket is committed.
 
-        For a scheduler: the workers retrieve meanwhile. Slots of rank r have the groups
-        r · groups, … when ``every_rank``. Chunks in the first ``skip_first_n_tokens`` are the
-        engine's own, as for ``prepare_retrieve()``.
+        For a scheduler, whose workers retrieve meanwhile. Slots of rank r have the groups r ·
+        groups, … with ``every_rank``. Chunks in the first ``skip_first_n_tokens`` are the engine's
+        own, as for ``prepare_retrieve()``.
         """
         return self._retrieve_ticket(
             self._plan(tokens, cache_salt, skip_first_n_tokens, every_rank=every_rank)
@@ -224,7 +222,7 @@ class PoolClient:
         blocks: Blocks | None = None,
         expires_after: float | None = None,
     ) -> StoreTicket:
-        """Slots for what the pool has not yet, as far as there is room.
+        """Slots for the chunks that the pool does not have, as far as there is room.
 
         Chunks that lie in the first ``skip_first_n_tokens`` are skipped, and so are those of a
         sliding window whose ``blocks`` are gone. After ``expires_after`` seconds others may store
@@ -241,12 +239,13 @@ class PoolClient:
         return ticket
 
     def commit_store(self, ticket: StoreTicket) -> StoreResult:
-        """Make it visible; what became of each chunk. Only when the copies have ended."""
+        """Make the slots visible; returns the outcome for each chunk. Only when the copies have
+        ended."""
         self._current()
         return ticket.commit()
 
     def abort_store(self, ticket: StoreTicket) -> bool:
-        """It was never there. False: the ticket was over before."""
+        """Discard the slots. False: the ticket had ended before."""
         return ticket.abort()
 
     def prepare_retrieve(
@@ -257,16 +256,15 @@ class PoolClient:
         skip_first_n_tokens: int = 0,
         blocks: Blocks | None = None,
     ) -> RetrieveTicket:
-        """Slots of the longest prefix that is there, pinned for this request alone.
+        """Slots of the longest available prefix, pinned for this request alone.
 
         Chunks in the first ``skip_first_n_tokens`` are the engine's own: they are neither needed
-        nor read, and count as there; and so are those of a sliding window whose ``blocks`` are
-        gone.
+        nor read, and count as available; so do those of a sliding window whose ``blocks`` are gone.
         """
         return self._retrieve_ticket(self._plan(tokens, cache_salt, skip_first_n_tokens, blocks))
 
     def commit_retrieve(self, ticket: RetrieveTicket) -> bool:
-        """Let the slots go, when the copies have ended. False: the ticket was over before."""
+        """Release the slots, when the copies have ended. False: the ticket had ended before."""
         return ticket.commit()
 
     def store(
@@ -278,17 +276,17 @@ class PoolClient:
         skip_first_n_tokens: int = 0,
         expires_after: float | None = None,
     ) -> StoreResult:
-        """Copy what the pool has not yet out of the registered cache, and commit it.
+        """Copy chunks that the pool does not have out of the registered cache, and commit them.
 
         ``blocks`` is the request's block table from token 0 on, or one for each object group; a
-        negative id is a block that is gone. What raises meanwhile aborts all of it.
+        negative id is a block that is gone. An exception on the way aborts all of it.
         """
         kv = self._kv
         if kv is None:
             return StoreResult(self._refuse_without_cache(tokens).all_are(_NOT_REGISTERED))
         tables = self._tables(kv, blocks)
         plan = self._plan(tokens, cache_salt, skip_first_n_tokens, tables)
-        # Nothing of a slot is left when the copies have ended.
+        # No reference to a slot is left when the copies have ended.
         ticket = self._store_ticket(plan, expires_after, in_place=True)
         with ticket:
             try:
@@ -296,7 +294,7 @@ class PoolClient:
                     take = ticket._reservation if kv.is_on_host else ticket.slot
                     kv.gather(group, chunk, tables[group], take(group, chunk))
             finally:
-                kv.synchronize()  # an aborted slot is another's soon, too
+                kv.synchronize()  # an aborted slot is soon reused, too
             return self.commit_store(ticket)
 
     def retrieve(
@@ -307,10 +305,10 @@ class PoolClient:
         cache_salt: str = "",
         skip_first_n_tokens: int = 0,
     ) -> RetrieveResult:
-        """Copy the longest prefix that is there into the registered cache.
+        """Copy the longest available prefix into the registered cache.
 
-        The first ``skip_first_n_tokens`` are not written, to the token. Slots are released whatever
-        happens, and not before the copies have ended.
+        The first ``skip_first_n_tokens`` are not written, to the token. Slots are always released,
+        and not before the copies have ended.
         """
         kv = self._kv
         if kv is None:
@@ -336,7 +334,7 @@ class PoolClient:
 
     @property
     def closed(self) -> bool:
-        """Whether this client has left."""
+        """Whether this client was closed."""
         return self._store.closed
 
     def close(self) -> None:
@@ -364,7 +362,7 @@ class PoolClient:
             raise error
 
     def _current(self) -> Registration | None:
-        """The registration, if it is still good; what is open of one that is not ends."""
+        """The registration, if it is still valid; otherwise ends its open tickets."""
         with self._lock:
             registration = self._registration
             if registration is not None and not registration.is_valid:
@@ -411,7 +409,7 @@ class PoolClient:
     def _gone(self, group: ObjectGroup, table: BlockTable, first: int, end: int) -> frozenset[int]:
         count = end * (self.chunk_tokens // group.block_size)
         if len(table) >= count and (count == 0 or int(table[:count].min()) >= 0):
-            return frozenset()  # all are there, as mostly
+            return frozenset()  # all are cached, the common case
         gone = gone_chunks(group, self.chunk_tokens, table, end)
         needed = gone.intersection(range(first, end))
         if needed and group.num_chunks_in_sw is None:
@@ -446,5 +444,5 @@ _NOT_REGISTERED = ChunkStatus.NOT_REGISTERED
 
 
 def _numbered(groups: Iterable[ObjectGroup]) -> Iterable[ObjectGroup]:
-    """With ids of their own, in order."""
+    """Objects with ids of their own, in order."""
     return (replace(group, group_id=number) for number, group in enumerate(groups))

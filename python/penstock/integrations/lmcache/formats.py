@@ -1,7 +1,8 @@
-"""How engines arrange a layer's blocks, and the same blocks as planes of [blocks, tokens, token].
+"""Arrangements of a layer's blocks in engines, and the same blocks as planes of [blocks, tokens,
+token].
 
-A plane is a view: nothing is copied, whatever order the engine keeps the dimensions in. Layers come
-as a sequence, or as vLLM's dict of layer name to tensor.
+A plane is a view: nothing is copied, whatever the order of the dimensions. Layers come as a
+sequence, or as vLLM's dict of layer name to tensor.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ _LAYER_NUMBER: Final = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 
 
 def in_order(kv_caches: KVCaches) -> list[Any]:
-    """The layers' caches in the model's order: of a dict by the number in the names, if each has
-    one of its own, and else as it has them."""
+    """The layers' caches in the model's order: a dict is sorted by the number in the names, if each
+    has its own, and otherwise keeps its order."""
     if not isinstance(kv_caches, Mapping):
         return list(kv_caches)
     numbers = {name: _LAYER_NUMBER.findall(name) for name in kv_caches}
@@ -54,7 +55,7 @@ def in_order(kv_caches: KVCaches) -> list[Any]:
 def planes_of(
     group: ObjectGroup, number: int, cache: Any, format: KVFormat | None
 ) -> tuple[Any, ...]:
-    """A layer's planes, each [blocks, block_size, *token_shape] where it is as the group says."""
+    """A layer's planes, each [blocks, block_size, *token_shape], if it matches the group."""
     format = format or _format_of(group, number, cache)
     return _SPLIT[format.removesuffix("_hnd")](_heads_behind(format, cache), group)
 
@@ -69,7 +70,7 @@ def context_of_caches(
     kv_rank: int = 0,
     chunk_tokens: int,
 ) -> EngineContext:
-    """What ``EngineContext.of_kv_caches`` gives."""
+    """Implements ``EngineContext.of_kv_caches``."""
     alike: dict[_Blocks, list[int]] = {}
     for number, cache in enumerate(in_order(kv_caches)):
         alike.setdefault(_blocks_of(number, cache, format), []).append(number)
@@ -91,7 +92,7 @@ class _Blocks(NamedTuple):
 
 
 def _blocks_of(number: int, cache: Any, format: KVFormat) -> _Blocks:
-    """What one layer's cache has, if it is arranged like that."""
+    """The fields of one layer's cache, read as that format."""
     first = cache[0] if format.startswith("split") else cache
     shape = tuple(int(one) for one in first.shape)
     lead = 1 if format.startswith(("split", "fused", "mla")) else 2  # blocks; and K and V
@@ -109,7 +110,7 @@ def _blocks_of(number: int, cache: Any, format: KVFormat) -> _Blocks:
 
 
 def _heads_behind(format: KVFormat, cache: Any) -> Any:
-    """The same with the block's tokens before the heads."""
+    """The shape with the block's tokens before the heads."""
     if not format.endswith("_hnd"):
         return cache
     if format == "split_hnd":
@@ -123,7 +124,7 @@ def _fused(cache: Any, group: ObjectGroup) -> tuple[Any, ...]:
 
 
 def _one_plane(cache: Any, group: ObjectGroup) -> tuple[Any, ...]:
-    """A head of its own that the group doesn't speak of is none."""
+    """Drops a dimension of one head that the group does not mention."""
     has_head = len(cache.shape) == 3 + len(group.token_shape) and cache.shape[2] == 1
     return (cache[:, :, 0] if has_head else cache,)
 
@@ -138,7 +139,7 @@ _SPLIT: Final = {
 
 
 def _format_of(group: ObjectGroup, number: int, cache: Any) -> KVFormat:
-    """By the shape; where heads and tokens of a block are as many, the tokens come first."""
+    """The format, by the shape; if a block has as many heads as tokens, tokens first is assumed."""
     is_pair = isinstance(cache, list | tuple)
     shape = tuple((cache[0] if is_pair else cache).shape)
     found = [
@@ -151,7 +152,7 @@ def _format_of(group: ObjectGroup, number: int, cache: Any) -> KVFormat:
     if len(plain or found) == 1:
         return (plain or found)[0]
     if group.planes == 1:
-        return "mla"  # whatever is wrong with it is said where it is compared
+        return "mla"  # mismatches are reported where shapes are compared
     if is_pair:
         return "split"
     first, second = shape[:1] == (2,), shape[1:2] == (2,)
@@ -163,7 +164,7 @@ def _format_of(group: ObjectGroup, number: int, cache: Any) -> KVFormat:
 
 
 def _shapes(group: ObjectGroup, is_pair: bool) -> dict[KVFormat, tuple[int | None, ...]]:
-    """What a cache of that group looks like in each format; None: as many blocks as there are."""
+    """The shape of that group's cache in each format; None: any number of blocks."""
     block, token = group.block_size, group.token_shape
     shapes: dict[KVFormat, tuple[int | None, ...]]
     if group.planes == 1:

@@ -1,7 +1,7 @@
 """Gather chunks from an engine's paged KV cache into slots, and scatter slots back, one copy each.
 
-The cache stays where it is and as it is: NumPy arrays, or PyTorch tensors on the CPU or a device.
-Values are moved as bits, so that every dtype goes the same way and nothing is converted.
+The cache is not changed or moved: NumPy arrays, or PyTorch tensors on the CPU or a device. Values
+are moved as bits, so that every dtype is handled alike and nothing is converted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _BITS: Final = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}
 
 
 class _Tables(list[BlockTable]):
-    """One for each group, looked at before."""
+    """One checked table for each group."""
 
 
 def block_tables(blocks: Blocks, groups: int) -> list[BlockTable]:
-    """A table for each group, from token 0 on, whichever way they were given."""
+    """A table for each group, from token 0 on, for either form of ``blocks``."""
     if isinstance(blocks, _Tables):
         return blocks
     is_nested = len(blocks) > 0 and np.ndim(blocks[0]) > 0
@@ -47,7 +47,7 @@ def block_tables(blocks: Blocks, groups: int) -> list[BlockTable]:
 
 
 def gone_chunks(group: ObjectGroup, chunk_tokens: int, table: BlockTable, count: int) -> set[int]:
-    """Which of the first ``count`` chunks the engine has no blocks for, or not all of them."""
+    """Which of the first ``count`` chunks lack some or all of their blocks in the engine."""
     width = chunk_tokens // group.block_size
     whole = min(count, len(table) // width)
     is_gone = (table[: whole * width].reshape(whole, width) < 0).any(axis=1)
@@ -57,8 +57,8 @@ def gone_chunks(group: ObjectGroup, chunk_tokens: int, table: BlockTable, count:
 class PagedKV:
     """The KV cache of one engine: one entry of ``kv_caches`` for each layer, in order or by name.
 
-    It is only referred to. ``format`` is found by the shapes where they leave no doubt. Raises
-    InvalidArgument for caches that are not as the context says.
+    It only refers to the arrays. ``format`` is found by the shapes where that is unambiguous.
+    Raises InvalidArgument for caches that do not match the context.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PagedKV:
         self._chunk_tokens = context.chunk_tokens
         self._groups = context.groups
         self.groups = len(context.groups)
-        self._device: Any = None  # of torch, if the cache lies on one
+        self._device: Any = None  # of torch, if the cache is on a device
         self._has_planes = False
         self.is_torch = False
         # [group][plane][layer] of [num_blocks, block_size, *token_shape], as bits
@@ -90,11 +90,11 @@ class PagedKV:
 
     @property
     def is_on_host(self) -> bool:
-        """Whether what a ticket holds can be filled and read without a slot in Python."""
+        """Whether the extension can copy a ticket's slots by itself, without arrays in Python."""
         return self._on_host is not None
 
     def gather(self, group_id: int, chunk: int, blocks: BlockTable, slot: Any) -> None:
-        """Copy a chunk into its slot: an array, or what a ticket holds for one.
+        """Copy a chunk into its slot: an array, or a ticket's own object for one.
 
         ``blocks`` is the group's block table from token 0 on. On a device the copy has ended when
         ``synchronize()`` has.
@@ -109,7 +109,7 @@ class PagedKV:
             return
         for plane, caches in enumerate(self._planes[group_id]):
             for layer, cache in enumerate(caches):
-                # Not take(), which copies value by value here, and an array with gaps before.
+                # Not take(), which copies value by value here, and an array with gaps before that.
                 for place, block in enumerate(ids.tolist()):
                     room[plane, layer][place] = cache[block]
 
@@ -140,7 +140,7 @@ class PagedKV:
                     cache[where] = values[whole:]
 
     def synchronize(self) -> None:
-        """Return when everything that was copied has been."""
+        """Return when all copies have ended."""
         if self._device is not None:
             import torch
 
@@ -159,7 +159,7 @@ class PagedKV:
             )
 
     def _ids(self, group_id: int, chunk: int, blocks: BlockTable) -> BlockTable:
-        """The chunk's blocks, which the cache has."""
+        """The chunk's blocks, checked."""
         ids = self._slice(group_id, chunk, blocks)
         if int(ids.min()) < 0:
             raise InvalidArgument(
@@ -169,7 +169,7 @@ class PagedKV:
         return ids
 
     def _slice(self, group_id: int, chunk: int, blocks: BlockTable) -> BlockTable:
-        """The chunk's part of the table. On the host the copy itself looks at the ids."""
+        """The chunk's part of the table. On the host the copy itself checks the ids."""
         width = self._chunk_tokens // self._groups[group_id].block_size
         ids = blocks[chunk * width : (chunk + 1) * width]
         if len(ids) < width:
@@ -209,7 +209,7 @@ class PagedKV:
         return [self._bits(plane) for plane in planes]
 
     def _bits(self, plane: Any) -> Any:
-        """As integers; what lies on the CPU as a NumPy array, whatever it was."""
+        """The values as integers; on the CPU always as a NumPy array."""
         self.is_torch = _is_tensor(plane)
         device = plane.device if self.is_torch and plane.device.type != "cpu" else None
         if self._has_planes and device != self._device:
@@ -242,12 +242,12 @@ def _host_bits(array: Any) -> Any:
 def _copy_to_host(planes: Sequence[Sequence[Any]], where: Any, room: npt.NDArray[Any]) -> None:
     import torch
 
-    # Together on the device, and then in one go: each small copy would wait for the bus.
+    # Collected on the device, then copied at once: each small copy would wait for the bus.
     rows = torch.stack([cache.index_select(0, where) for caches in planes for cache in caches])
     torch.from_numpy(room).copy_(rows.view(room.shape), non_blocking=True)
 
 
 def _to_device(values: npt.NDArray[Any], device: Any) -> Any:
-    # Not torch.from_numpy(), which warns of memory that can't be written: it is only read from.
+    # Not torch.from_numpy(), which warns of read-only memory: it is only read here.
     tensor = _core.tensor_over_buffer(values, values.dtype.name, values.shape)
     return tensor.to(device, non_blocking=True)

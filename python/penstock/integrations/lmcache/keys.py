@@ -1,8 +1,8 @@
-"""What a KV chunk is called: a hash of its tokens and of all before them, in the namespace of those
-who may share it.
+"""Keys of KV chunks: a hash of a chunk's tokens and of all before them, in the namespace of the
+engines that may share it.
 
-The chain over the tokens is worked out once for a request; each object group and rank then turns
-its hashes into keys of its own. All hashes are BLAKE2b with 256 bits.
+The chain over the tokens is computed once for a request; each object group and rank then derives
+keys of its own from the hashes. All hashes are BLAKE2b with 256 bits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["KEY_PREFIX", "Namespace", "Tokens", "chunk_hashes", "keys_of", "toke
 
 Tokens: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 
-KEY_PREFIX: Final = b"kv1:"  # nothing else in the store begins like this
+KEY_PREFIX: Final = b"kv1:"  # no other key in the store begins like this
 _DIGEST: Final = 32  # bytes
 
 
 class Namespace(NamedTuple):
-    """Who may share a chunk: those for whom all of this is equal.
+    """Everything that must be equal for engines to share a chunk.
 
-    ``layout`` says how a chunk's bytes are arranged, so that engines which arrange them in another
-    way never meet.
+    ``layout`` says how a chunk's bytes are arranged, so that engines with another arrangement get
+    other keys.
     """
 
     model_name: str
@@ -43,21 +43,21 @@ class Namespace(NamedTuple):
         return keys_of(self.secret(), hashes)
 
     def secret(self) -> bytes:
-        """What makes its keys its own, whatever is hashed with it."""
-        # Each field with its length before it: no two namespaces give the same bytes.
+        """Makes the keys of this namespace differ from others for the same hashes."""
+        # Each field is preceded by its length: no two namespaces give the same bytes.
         fields = [str(field).encode("utf-8", "surrogatepass") for field in self]
         return _hash(b"".join(len(field).to_bytes(8, "little") + field for field in fields))
 
 
 def keys_of(secret: bytes, hashes: Sequence[bytes]) -> list[bytes]:
-    """Keys of chunks in the namespace that has that secret."""
+    """Keys of chunks in the namespace with that secret."""
     return [KEY_PREFIX + _hash(one, key=secret) for one in hashes]
 
 
 def tokens_of(tokens: Tokens) -> npt.NDArray[np.int64]:
-    """Token ids as int64, so that equal ids hash equally whatever they came as.
+    """Token ids as int64, so that equal ids hash equally whatever their type was.
 
-    Raises InvalidArgument for what is no flat sequence of ints that fit.
+    Raises InvalidArgument unless they are a flat sequence of ints that fit.
     """
     array = np.asarray(tokens)
     if array.size == 0 and array.ndim == 1:
@@ -72,7 +72,8 @@ def tokens_of(tokens: Tokens) -> npt.NDArray[np.int64]:
 
 
 def chunk_hashes(tokens: Tokens, chunk_tokens: int) -> list[bytes]:
-    """A hash of each whole chunk and all before it; the tokens that are left over have none."""
+    """A hash of each whole chunk and all tokens before it; tokens after the last whole chunk have
+    none."""
     ids = tokens_of(tokens)
     count = len(ids) // chunk_tokens
     data = memoryview(ids[: count * chunk_tokens].tobytes())

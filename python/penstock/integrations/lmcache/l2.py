@@ -38,14 +38,14 @@ __all__ = ["PenstockL2Adapter", "PenstockL2AdapterConfig"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK_MS: Final = 500  # between two looks of the thread whether it is to end
+_LOOK_MS: Final = 500  # interval at which the thread checks whether it is to end
 _DELETE_SECONDS: Final = 30.0  # for delete(), which waits
 
 Outcome = tuple[int, bool, str, list[bool]]
 
 
 class PenstockL2AdapterConfig(L2AdapterConfigBase):  # type: ignore[misc]
-    """``adapter_params`` of the plugin: see ``TierOptions``, whose fields they are."""
+    """``adapter_params`` of the plugin: see ``TierOptions``, which has the same fields."""
 
     def __init__(self, options: TierOptions) -> None:
         """Made by ``from_dict()``."""
@@ -53,7 +53,7 @@ class PenstockL2AdapterConfig(L2AdapterConfigBase):  # type: ignore[misc]
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> PenstockL2AdapterConfig:
-        """Raises ValueError for fields that there are not, and for values that can't be."""
+        """Raises ValueError for unknown fields and invalid values."""
         return cls(TierOptions.from_mapping(d))
 
     @classmethod
@@ -73,19 +73,20 @@ class PenstockL2AdapterConfig(L2AdapterConfigBase):  # type: ignore[misc]
 
 
 class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
-    """One server's part in the tier. Any thread may use it.
+    """One server's access to the tier. Any thread may use it.
 
-    The first server makes the store, others attach. A look-up pins what it finds on this machine
-    until ``submit_unlock()``, or until the server is gone; what is pinned can be loaded though
-    another server deletes it meanwhile. When room is wanted the store evicts by itself what is not
-    pinned, so LMCache's own eviction may stay off; listeners hear of it, and of what other servers
-    store and delete, when ``get_usage()`` is next asked.
+    The first server creates the store, others attach. A look-up pins the chunks that it finds on
+    this machine until ``submit_unlock()``, or until the server is gone; a pinned chunk can be
+    loaded even if another server deletes it meanwhile. When room is needed the store itself evicts
+    chunks that are not pinned, so LMCache's own eviction may stay off; listeners are told of that,
+    and of other servers' stores and deletions, at the next ``get_usage()``.
     """
 
     def __init__(
         self, config: PenstockL2AdapterConfig | dict[str, Any], l1_memory_desc: Any = None
     ) -> None:
-        """Open the tier. Raises what ``open_tier()`` raises, and ValueError for the config."""
+        """Open the tier. Raises what ``open_tier()`` raises, and ValueError for an invalid
+        config."""
         options = TierOptions.from_mapping(config) if isinstance(config, dict) else config.options
         self._tier = open_tier(options)
         self._store = self._tier if isinstance(self._tier, Store) else self._tier.first
@@ -98,7 +99,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._store_event = create_event_notifier()
         self._lookup_event = create_event_notifier()
         self._load_event = create_event_notifier()
-        self._lock = threading.Lock()  # of the four below
+        self._lock = threading.Lock()  # guards the four below
         self._pending: dict[int, tuple[Callable[[Outcome], None], Any]] = {}
         self._stored: dict[int, Any] = {}
         self._looked_up: dict[int, Any] = {}
@@ -110,24 +111,25 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._thread.start()
         close_at_exit(self)
 
-    # ---- what LMCache waits on
+    # ---- events that LMCache waits for
 
     def get_store_event_fd(self) -> int:
-        """Signalled when a store task is done."""
+        """Signalled when a store task has completed."""
         return int(self._store_event.fileno())
 
     def get_lookup_and_lock_event_fd(self) -> int:
-        """Signalled when a look-up is done."""
+        """Signalled when a look-up has completed."""
         return int(self._lookup_event.fileno())
 
     def get_load_event_fd(self) -> int:
-        """Signalled when a load is done."""
+        """Signalled when a load has completed."""
         return int(self._load_event.fileno())
 
     # ---- store
 
     def submit_store_task(self, keys: list[Any], objects: list[Any]) -> int:
-        """Put a copy of each object under its key, unless it is there: the first stays."""
+        """Put a copy of each object under its key, unless the key exists: the first object
+        stays."""
         keys = list(keys)
         buffers = [one.byte_array for one in objects]
         sizes = [len(one) for one in buffers]
@@ -146,7 +148,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         return self._submit(lambda: self._connector.submit_batch_set(texts, buffers), done, objects)
 
     def pop_completed_store_tasks(self) -> dict[int, Any]:
-        """The tasks that are done since the last call, each with its ``L2StoreResult``."""
+        """The tasks completed since the last call, each with its ``L2StoreResult``."""
         with self._lock:
             stored, self._stored = self._stored, {}
         return stored
@@ -156,7 +158,8 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     def submit_lookup_and_lock_task(
         self, keys: list[Any], group_layout_descs: dict[int, Any]
     ) -> int:
-        """Look which are there, and pin them until they are unlocked, each as often."""
+        """Look up the keys, and pin the chunks found, once for each call, until they are
+        unlocked."""
 
         def done(outcome: Outcome) -> None:
             task, is_whole, error, found = outcome
@@ -170,18 +173,18 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         return self._submit(lambda: self._connector.submit_batch_lock(texts), done)
 
     def query_lookup_and_lock_result(self, task_id: int) -> Any:
-        """A ``Bitmap``, once; None while it is not done, and for what is no task."""
+        """A ``Bitmap``, once; None for a pending or unknown task."""
         with self._lock:
             return self._looked_up.pop(task_id, None)
 
     def submit_unlock(self, keys: list[Any]) -> None:
-        """Take one lock of each key back. It is done when this returns."""
+        """Remove one lock from each key. Complete when this returns."""
         self._connector.unlock([key_text(key) for key in keys])
 
     # ---- load
 
     def submit_load_task(self, keys: list[Any], objects: list[Any]) -> int:
-        """Copy each chunk into its object. One of another size is not loaded."""
+        """Copy each chunk into its object. A chunk of another size is not loaded."""
         keys = list(keys)
         buffers = [one.byte_array for one in objects]
 
@@ -200,14 +203,14 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         return self._submit(lambda: self._connector.submit_batch_get(texts, buffers), done, objects)
 
     def query_load_result(self, task_id: int) -> Any:
-        """A ``Bitmap``, once; None while it is not done, and for what is no task."""
+        """A ``Bitmap``, once; None for a pending or unknown task."""
         with self._lock:
             return self._loaded.pop(task_id, None)
 
     # ---- delete, usage, list
 
     def delete(self, keys: list[Any]) -> None:
-        """Delete them for all servers. A server that has locked one may still load it."""
+        """Delete the chunks for all servers. A server that has locked one may still load it."""
         keys = list(keys)
         finished = threading.Event()
 
@@ -225,7 +228,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
                 _log.warning("%d keys are still being deleted in '%s'", len(keys), self.name)
 
     def get_usage(self) -> Any:
-        """Of the tier as all servers have filled it. Looks at every object where any changed."""
+        """Usage of the tier by all servers. Reads every object if any has changed."""
         with self._tally.refreshing:
             stats = self._store.stats()
             changes = (stats.committed, stats.evicted, stats.deleted)
@@ -239,7 +242,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
     ) -> Any:
         """The chunks on this machine, in the order of their texts; ``cursor`` is the last one's.
 
-        Raises ValueError for a page of nothing.
+        Raises ValueError for a page size of 0 or less.
         """
         if page_size <= 0:
             raise ValueError(f"page_size must be positive (got {page_size})")
@@ -275,17 +278,17 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """Of the store."""
+        """Name of the store."""
         return self._store.name
 
     @property
     def closed(self) -> bool:
-        """Whether this server has left."""
+        """Whether this adapter was closed."""
         return self._closed
 
     def close(self) -> None:
-        """Leave. Tasks that are not done are dropped; the store stays, with its chunks. Nothing in
-        a forked child, where all of it is the parent's, and a thread may have had the lock."""
+        """Leave. Pending tasks are dropped; the store stays, with its chunks. No effect in a forked
+        child, where everything is the parent's, and a thread may have held the lock."""
         if os.getpid() != self._pid:
             return
         with self._lock:
@@ -296,18 +299,18 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         self._thread.join()
         for _, kept in self._pending.values():
             if isinstance(kept, threading.Event):
-                kept.set()  # a deletion that was dropped: it is not waited for
+                kept.set()  # a deletion that was dropped is not waited for
         self._tier.close()
         for event in (self._store_event, self._lookup_event, self._load_event):
             event.close()
 
-    # ---- the thread that takes outcomes from the connector to the tasks that wait for them
+    # ---- the thread that passes results from the connector to the waiting tasks
 
     def _submit(
         self, submit: Callable[[], int], done: Callable[[Outcome], None], kept: Any = None
     ) -> int:
-        # The outcome is not looked for before the number is known. Objects are kept until then:
-        # their ``byte_array`` is an address that does not keep the memory.
+        # Under the lock, so that no result is looked for before its number is known. Objects are
+        # kept until then: their ``byte_array`` is an address that does not keep the memory.
         with self._lock:
             task = submit()
             self._pending[task] = (done, kept)
@@ -328,7 +331,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
                     done, _kept = self._pending.pop(outcome[0])
                 try:
                     done(outcome)
-                except Exception:  # a listener's: the others go on
+                except Exception:  # a listener's error; other listeners are still told
                     _log.exception("the outcome of a batch on '%s' was not taken", self.name)
 
     # ---- accounts
@@ -344,14 +347,15 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             self._notify_keys_deleted([key for key, _ in gone], [size for _, size in gone])
 
     def _catch_up(self) -> None:
-        """What the store has evicted, and other servers have stored or deleted."""
+        """Accounts for evictions by the store, and for other servers' stores and deletions."""
         known = self._tally.by_text()
         there = set(self._texts())
         self._announce_deleted([key for text, key in known.items() if text not in there])
         self._announce_stored(list(self._chunks(there - known.keys())))
 
     def _chunks(self, texts: Iterable[str]) -> Iterator[tuple[Any, int]]:
-        """With their sizes: those that are chunks, and have not gone since they were read."""
+        """Chunks with their sizes; skips other keys, and chunks that are gone since they were
+        listed."""
         for text in texts:
             key = parse_key_text(text)
             look = self._store.look(text)
@@ -364,23 +368,24 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
 
 class _Tally:
-    """Which chunks the listeners know, and their sizes. Any thread."""
+    """The chunks that listeners know, and their sizes. Any thread."""
 
     def __init__(self) -> None:
         self.refreshing = threading.Lock()
-        self.changes: tuple[int, int, int] | None = None  # of the store, when it was last read
+        # counters of the store at its last reading
+        self.changes: tuple[int, int, int] | None = None
         self._lock = threading.Lock()
         self._sizes: dict[Any, int] = {}
 
     def add(self, stored: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
-        """Those that were not known."""
+        """Adds chunks; returns those that were not known."""
         with self._lock:
             new = [(key, size) for key, size in stored if key not in self._sizes]
             self._sizes.update(new)
         return new
 
     def remove(self, keys: Iterable[Any]) -> list[tuple[Any, int]]:
-        """Those that were known."""
+        """Removes chunks; returns those that were known."""
         with self._lock:
             return [(key, self._sizes.pop(key)) for key in keys if key in self._sizes]
 

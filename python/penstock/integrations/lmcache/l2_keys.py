@@ -1,6 +1,5 @@
-"""What LMCache's object keys are called in a store: the text that its own native connectors use, so
-that both of Penstock's L2 adapters find each other's chunks.
-"""
+"""Names of LMCache's object keys in a store: the text that its native connectors use, so that both
+of Penstock's L2 adapters find each other's chunks."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ from lmcache.v1.distributed.api import ObjectKey
 
 __all__ = ["key_text", "parse_key_text"]
 
-_SEPARATOR = "@"  # in no model's name and in no salt: ObjectKey sees to that
+_SEPARATOR = "@"  # ObjectKey allows it in no model's name and in no salt
 
 
 def key_text(key: Any) -> str:
-    """Of an ``ObjectKey``: ``model@rank@group@hash``, and ``@salt`` where there is one."""
+    """The text of an ``ObjectKey``: ``model@rank@group@hash``, and ``@salt`` if there is one."""
     fields = [
         key.model_name,
         f"{key.kv_rank:08x}",
@@ -27,7 +26,7 @@ def key_text(key: Any) -> str:
 
 
 def parse_key_text(text: str | bytes) -> Any:
-    """The ``ObjectKey``, or None for what is no such text."""
+    """The ``ObjectKey``, or None if the text is none."""
     if isinstance(text, bytes):
         return None
     fields = text.split(_SEPARATOR)

@@ -1,8 +1,8 @@
-"""The store behind LMCache's L2 adapters: attached to where it is there, made where it is not, and
-with a second tier behind it where one is named.
+"""The store behind LMCache's L2 adapters: attached to if it exists, created otherwise, and with a
+second tier behind it if one is named.
 
-One store serves all the LMCache servers of a machine. It stays, with its chunks, when all of them
-have gone, in good order or killed.
+One store serves all the LMCache servers of a machine. It stays, with its chunks, after all of them
+have ended or were killed.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ...tiered_store import TieredStore
 __all__ = ["TierOptions", "open_tier"]
 
 _log = logging.getLogger(__name__)
-_ROUNDING = 64 << 10  # of a store's capacity
+_ROUNDING = 64 << 10  # unit of a store's capacity
 
 
 @dataclass(frozen=True)
 class TierOptions:
-    """What an adapter's JSON may say; all but ``name`` has a default.
+    """The fields of an adapter's JSON; all but ``name`` have defaults.
 
     ``capacity``, ``objects``, ``participants``, ``eviction``, ``granule``, ``lock_memory`` and
-    ``huge_pages`` are those of ``Store.create()`` and count for the server that makes the store;
-    the others take it as it is. ``populate`` also maps it into each that attaches. ``threads``
-    copy chunks. ``second_tier`` is a URL of Redis
-    or Valkey, a list of them, or a dict: ``url`` and what ``TieredStore`` takes.
+    ``huge_pages`` are those of ``Store.create()`` and apply when a server creates the store;
+    servers that attach use it as it is. ``populate`` also maps it into each server that attaches.
+    ``threads`` copy chunks. ``second_tier`` is a URL of Redis or Valkey, a list of them, or a dict:
+    ``url`` and the arguments of ``TieredStore``.
     """
 
     name: str
@@ -52,7 +52,7 @@ class TierOptions:
     owner: int | str | None = None
 
     def __post_init__(self) -> None:
-        """Says at once what can't be meant, as an InvalidArgument that names the field."""
+        """Raises InvalidArgument, which names the field, for impossible values."""
         if not isinstance(self.name, str) or not self.name:
             raise InvalidArgument("name must be a non-empty string: that of the store")
         if isinstance(self.threads, bool) or self.threads not in range(1, 257):
@@ -71,9 +71,9 @@ class TierOptions:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> TierOptions:
-        """From JSON; a field that there is not is an InvalidArgument, which is a ValueError."""
+        """From JSON; an unknown field raises InvalidArgument, which is a ValueError."""
         known = {field.name for field in dataclasses.fields(cls)}
-        # "type" is what LMCache's command line may leave among an adapter's own fields.
+        # LMCache's command line may leave "type" among an adapter's own fields.
         _refuse_unknown("adapter_params", set(given) - {"type"}, known)
         if "name" not in given:
             raise InvalidArgument(
@@ -108,20 +108,20 @@ def open_tier(options: TierOptions) -> Store | TieredStore:
         is_in_vain = is_new and not store.keys()
         store.close()
         if is_in_vain:
-            with contextlib.suppress(Error):  # another has used it meanwhile, or removed it
+            with contextlib.suppress(Error):  # another process uses it meanwhile, or has removed it
                 remove_if_abandoned(options.name, data=True)
         raise
 
 
 def _attach_or_create(options: TierOptions) -> tuple[Store, bool]:
-    """And whether it was made here."""
+    """The store, and whether this call has created it."""
     while True:
         try:
             store = Store.attach(options.name, owner=options.owner, populate=options.populate)
         except NotFound:
             try:
                 return _create(options), True
-            except AlreadyExists:  # another server was first
+            except AlreadyExists:  # another server created it first
                 continue
         _tell_difference(store, options)
         return store, False

@@ -1,8 +1,8 @@
-"""What an engine registers: its model, its place in it, and how a chunk of each object group lies
-in its slot.
+"""An engine's registration: its model, its rank in it, and the layout of a chunk of each object
+group in its slot.
 
-A slot has the shape [planes, layers, chunk_tokens, token], planes being K and V, or one for MLA. It
-does not depend on the block size: engines with other blocks share chunks.
+A slot has the shape [planes, layers, chunk_tokens, token], with planes for K and V, or one for MLA.
+It does not depend on the block size: engines with other blocks share chunks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["CHUNK_TOKENS", "ITEM_BYTES", "EngineContext", "ObjectGroup", "dtype_
 
 CHUNK_TOKENS: Final = 256
 
-#: What KV caches are made of, and the bytes of one value.
+#: Value types of KV caches, and the bytes of one value.
 ITEM_BYTES: Final[Mapping[str, int]] = {
     "float64": 8,
     "float32": 4,
@@ -38,11 +38,11 @@ ITEM_BYTES: Final[Mapping[str, int]] = {
 
 
 def dtype_name(dtype: Any) -> str:
-    """``float16`` of ``torch.float16``, ``numpy.float16`` or any other way to say it.
+    """``float16`` for ``torch.float16``, ``numpy.float16`` and every other form of it.
 
-    Raises InvalidArgument for what no KV cache is made of.
+    Raises InvalidArgument for types that no KV cache has.
     """
-    # By name without a look at NumPy, which has no bfloat16 where ml_dtypes is missing.
+    # Names are accepted without NumPy, which has no bfloat16 without ml_dtypes.
     name = dtype if isinstance(dtype, str) and dtype in ITEM_BYTES else native_name(dtype)
     if name not in ITEM_BYTES:
         raise InvalidArgument(f"dtype is {dtype!r}: give one of {', '.join(ITEM_BYTES)}")
@@ -51,11 +51,11 @@ def dtype_name(dtype: Any) -> str:
 
 @dataclass(frozen=True)
 class ObjectGroup:
-    """Layers whose KV travels as one object for each chunk.
+    """Layers whose KV forms one object for each chunk.
 
     ``token_shape`` is that of one token in one plane of one layer: (heads, dim), or (dim,) for MLA.
-    With ``num_chunks_in_sw`` the layers look back that many chunks at most, and a prefix needs no
-    more than its last so many.
+    With ``num_chunks_in_sw`` the layers look back that many chunks at most, and a prefix needs only
+    its last ones.
     """
 
     group_id: int
@@ -93,16 +93,16 @@ class ObjectGroup:
         return math.prod(self.slot_shape(chunk_tokens)) * ITEM_BYTES[self.dtype]
 
     def layout(self, chunk_tokens: int) -> str:
-        """All that says how the bytes of a slot are arranged, and which layers they are of."""
+        """Everything that determines the arrangement of a slot's bytes, and its layers."""
         layers = ",".join(str(layer) for layer in self.layers)
         return f"{self.slot_shape(chunk_tokens)} {self.token_shape} {self.dtype} [{layers}]"
 
 
 @dataclass(frozen=True)
 class EngineContext:
-    """One engine process: whose chunks it stores, and how they lie.
+    """One engine process: whose chunks it stores, and their layout.
 
-    Raises InvalidArgument where its fields contradict each other.
+    Raises InvalidArgument if its fields contradict each other.
     """
 
     instance_id: str
@@ -128,7 +128,7 @@ class EngineContext:
         kv_rank: int = 0,
         chunk_tokens: int = CHUNK_TOKENS,
     ) -> EngineContext:
-        """Of a model whose layers are all alike."""
+        """For a model whose layers are all alike."""
         group = ObjectGroup(
             group_id=0,
             layers=tuple(range(num_layers)),
@@ -151,9 +151,9 @@ class EngineContext:
         kv_rank: int = 0,
         chunk_tokens: int = CHUNK_TOKENS,
     ) -> EngineContext:
-        """Of an engine's caches, all of that ``format``: layers that are alike are one group.
+        """For an engine's caches, all of that ``format``: equal layers form one group.
 
-        Sliding windows are not to be seen in a cache: give ``groups`` by hand for those.
+        Sliding windows can't be seen in a cache: pass ``groups`` for those.
         """
         from .formats import context_of_caches
 
@@ -176,7 +176,7 @@ class EngineContext:
     def namespace(
         self, group: ObjectGroup, cache_salt: str, kv_rank: int | None = None
     ) -> Namespace:
-        """Who shares that group's chunks with this engine, or with another rank of its model."""
+        """Namespace of that group's chunks, for this engine's rank or another rank of its model."""
         return Namespace(
             model_name=self.model_name,
             world_size=self.world_size,
@@ -187,7 +187,7 @@ class EngineContext:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """For the registry: plain values, and the slots as they were understood here."""
+        """For the registry: plain values, and the slots as this process understands them."""
         return {
             "instance_id": self.instance_id,
             "model_name": self.model_name,
@@ -212,7 +212,7 @@ class EngineContext:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> EngineContext:
-        """Checked anew; the slots are worked out again, and must be the same."""
+        """Checked again; the slots are recomputed, and must be the same."""
         fields = dict(record)
         groups: list[ObjectGroup] = []
         for described in fields.pop("groups"):
@@ -230,7 +230,7 @@ class EngineContext:
 
 
 def _plain(value: Any) -> Any:
-    """An int of NumPy as Python's; all else as it is, to be refused by name."""
+    """Converts NumPy's ints to Python's; other values stay, to be refused by name."""
     try:
         return value if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -247,7 +247,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _problems(context: EngineContext) -> Iterable[str]:
-    """What contradicts itself, the first that matters first."""
+    """The contradictions between the fields, the most important first."""
     if not context.instance_id or len(context.instance_id) > 128:
         yield "its instance_id has 1 to 128 characters"
     if not context.model_name:

@@ -27,7 +27,7 @@ class PenstockConnector(_core.StoreConnector):
     """
 
     def __init__(self, name: str | None = None, **options: Any) -> None:
-        """Attach to the store, or make it. Raises InvalidArgument for what can't be."""
+        """Attach to the store, or create it. Raises InvalidArgument for invalid options."""
         named = {} if name is None else {"name": name}
         given = TierOptions.from_mapping({**named, **options})
         tier = open_tier(given)
@@ -40,6 +40,6 @@ class PenstockConnector(_core.StoreConnector):
         close_at_exit(self)
 
     def close(self) -> None:
-        """End the threads, and leave the store, which stays. The second time it does nothing."""
+        """End the threads, and leave the store, which stays. Idempotent."""
         super().close()
         self._tier.close()

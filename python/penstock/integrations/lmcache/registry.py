@@ -1,7 +1,7 @@
-"""Who is registered: records in the store itself, so that they outlive every server.
+"""Registered engines: records in the store itself, so that they outlive every server.
 
-An engine holds two things for as long as it lives: a reservation that is never committed, which
-only one process can have and which the kernel takes back when it dies, and a pin on its record.
+A living engine holds two things: a reservation that is never committed, which only one process can
+have and which is reaped when the process dies, and a pin on its record.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = [
 POOL_KEY: Final = b"kv-pool"
 _RECORD: Final = b"kv-engine:"
 _LIFE: Final = b"kv-alive:"
-_MOST_SECRETS: Final = 1024  # tenants are many, and few at a time
+_MOST_SECRETS: Final = 1024  # tenants are many, but few at a time
 
 
 def pool_record(chunk_tokens: int) -> dict[str, Any]:
-    """What all of a pool must agree on."""
+    """The properties that all users of a pool must agree on."""
     return {"version": 1, "chunk_tokens": chunk_tokens}
 
 
 def wait_for_pool(store: Store, timeout: float | None) -> dict[str, Any]:
-    """The pool's record. NotFound if there is none in time: the store is no KV pool."""
+    """The pool's record. NotFound if it does not appear in time: the store is no KV pool."""
     try:
         with store.wait(POOL_KEY, timeout) as record:
             return dict(record)
@@ -49,10 +49,10 @@ def wait_for_pool(store: Store, timeout: float | None) -> dict[str, Any]:
 
 
 class Registration:
-    """One engine's place in the pool, until ``end()`` or the death of its process."""
+    """One engine's registration in the pool, until ``end()`` or the death of its process."""
 
     def __init__(self, store: Store, context: EngineContext) -> None:
-        """Raises AlreadyExists while somebody alive is registered under that id, or NoSpace."""
+        """Raises AlreadyExists while a living process is registered under that id, or NoSpace."""
         self.context = context
         self._secrets: dict[tuple[str, int], list[bytes]] = {}
         self._store = store
@@ -68,12 +68,12 @@ class Registration:
         self._key = _RECORD + key
         store.delete(self._key)  # of a process that died
         self._record = None
-        while self._record is None:  # it might be evicted before it is pinned
+        while self._record is None:  # it may be evicted before it is pinned
             store.put(self._key, context.to_record())
             self._record = store._get(self._key)
 
     def secrets(self, cache_salt: str, kv_rank: int) -> list[bytes]:
-        """Of the groups' namespaces; each is worked out once."""
+        """Secrets of the groups' namespaces; each is computed once."""
         found = self._secrets.get((cache_salt, kv_rank))
         if found is None:
             if len(self._secrets) >= _MOST_SECRETS:
@@ -87,7 +87,7 @@ class Registration:
 
     @property
     def is_valid(self) -> bool:
-        """False when somebody has unregistered this engine, or cleared the store; and in a forked
+        """False if a server has unregistered this engine, or cleared the store; and in a forked
         child, which is another engine."""
         record = self._record
         if record is None or os.getpid() != self._pid:
@@ -95,8 +95,8 @@ class Registration:
         return self._store._get_ref(*record.ref) is not None
 
     def end(self) -> None:
-        """The id is free for others. In a forked child, and where the store's handle is lost,
-        nothing in the store is this process's: then it is only forgotten."""
+        """Frees the id. In a forked child, and if the store's handle is lost, nothing in the store
+        belongs to this process: then the registration is only forgotten."""
         with contextlib.suppress(WrongProcess):
             if self.is_valid:
                 self._store.delete(self._key)
@@ -108,7 +108,7 @@ class Registration:
 
 
 def registered(store: Store) -> Iterator[EngineContext]:
-    """Contexts of the engines that are alive. Records of the dead are evicted in their turn."""
+    """Contexts of the living engines. Records of dead ones are evicted in their turn."""
     names = keys_with(store, _RECORD)
     lives = {name: _LIFE + name.removeprefix(_RECORD) for name in names}
     alive = being_written(store, lives.values())
@@ -119,12 +119,12 @@ def registered(store: Store) -> Iterator[EngineContext]:
 
 
 def keys_with(store: Store, prefix: bytes) -> list[bytes]:
-    """What is there at this moment and begins like that."""
+    """Resident keys with that prefix."""
     names = store.keys()
     keys = [name.encode() if isinstance(name, str) else name for name in names]
     return [key for key in keys if key.startswith(prefix)]
 
 
 def forget(store: Store, instance_id: str) -> bool:
-    """Remove an engine's record: whatever it asks for next is NOT_REGISTERED. False: none there."""
+    """Remove an engine's record: its next call gets NOT_REGISTERED. False: there was none."""
     return store.delete(_RECORD + instance_id.encode())

@@ -1,6 +1,6 @@
-"""PoolServer: makes the pool, and shows who uses it. Nobody needs it to store or retrieve.
+"""PoolServer: creates the pool, and lists its engines. Storing and retrieving need no server.
 
-It may end or die, and another take its place, while engines go on.
+It may end or die, and another may take its place, while engines go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .registry import POOL_KEY, forget, keys_with, pool_record, registered, wait
 
 __all__ = ["PoolServer"]
 
-_ROUNDING = 64 << 10  # of a store's capacity
+_ROUNDING = 64 << 10  # unit of a store's capacity
 
 
 class PoolServer:
@@ -44,19 +44,19 @@ class PoolServer:
         owner: Owner | None = None,
         **memory: Any,
     ) -> PoolServer:
-        """Create the pool, or take over the one of that name that engines or a server still use.
+        """Create the pool, or take over a pool of that name that engines or a server still use.
 
-        One that only dead processes used is replaced, and its chunks are lost; but not with
-        ``persistent``: then what is there is taken over with its chunks, however its processes
-        ended, and stays from then on, also when the last one leaves (``penstock gc --data`` removes
-        it). One that was made ``persistent`` before is never replaced. What is taken over keeps its
-        ``participants``, ``eviction`` and ``memory``. Another user's is neither taken over nor
-        replaced, unless ``owner`` names that user. ``memory``: ``populate`` (of what is taken over
-        it maps what is there), ``lock_memory``, ``huge_pages``, ``objects`` and ``granule`` of
-        ``Store.create()``.
+        A pool whose processes are all dead is replaced, and its chunks are lost; but not with
+        ``persistent``: then an existing pool is taken over with its chunks, however its processes
+        ended, and stays from then on, even after the last one leaves (``penstock gc --data``
+        removes it). A pool that is ``persistent`` already is never replaced. A pool that is taken
+        over keeps its ``participants``, ``eviction`` and ``memory``. Another user's pool is neither
+        taken over nor replaced, unless ``owner`` names that user. ``memory``: ``populate`` (of a
+        pool that is taken over it maps the memory in use), ``lock_memory``, ``huge_pages``,
+        ``objects`` and ``granule`` of ``Store.create()``.
 
-        Raises Incompatible if the pool that is there has another capacity or chunk length; and what
-        ``Store.create()`` raises, NoSpace in front.
+        Raises Incompatible if the existing pool has another capacity or chunk length; and what
+        ``Store.create()`` raises, mostly NoSpace.
         """
         size = _core.parse_size(capacity) if isinstance(capacity, str) else capacity
         options = {
@@ -67,7 +67,7 @@ class PoolServer:
         }
         fresh: Store | None = None
         store = _take_over(name, size, owner) if persistent else None
-        while store is None:  # where a process leaves between the two
+        while store is None:  # repeated if a process leaves between the two
             fresh = _create(name, size, owner, options)
             store = fresh or _take_over(name, size, owner)
         with close_on_failure(store):
@@ -80,7 +80,7 @@ class PoolServer:
 
     @property
     def name(self) -> str:
-        """For ``PoolClient.attach()``."""
+        """The name, for ``PoolClient.attach()``."""
         return self._store.name
 
     def registrations(self) -> list[EngineContext]:
@@ -88,20 +88,20 @@ class PoolServer:
         return list(registered(self._store))
 
     def unregister(self, instance_id: str) -> bool:
-        """Turn an engine out: what it asks for next is NOT_REGISTERED. False: it was not in."""
+        """Unregister an engine: its next call gets NOT_REGISTERED. False: it was not registered."""
         return forget(self._store, instance_id)
 
     def clear(self) -> int:
-        """Forget every chunk; who reads one may go on. How many there were."""
+        """Remove every chunk; present readers keep theirs. Returns how many there were."""
         return sum(self._store.delete(key) for key in keys_with(self._store, KEY_PREFIX))
 
     def stats(self) -> StoreStats:
-        """Of the pool's store; ``pinned``, ``staged`` and ``kept`` count the pool's own few too."""
+        """Of the pool's store, with a few objects of the pool itself (in use, staged, retained)."""
         return self._store.stats()
 
     @property
     def closed(self) -> bool:
-        """Whether this server has left."""
+        """Whether this server was closed."""
         return self._store.closed
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class PoolServer:
 
 
 def _create(name: str, capacity: int, owner: Owner | None, options: dict[str, Any]) -> Store | None:
-    """None: the name is in use, or it is kept."""
+    """None: the name is in use, or the pool is kept."""
     try:
         return Store.create(name, capacity=capacity, owner=owner, **options)
     except AlreadyExists:
@@ -127,7 +127,7 @@ def _create(name: str, capacity: int, owner: Owner | None, options: dict[str, An
 
 
 def _take_over(name: str, capacity: int, owner: Owner | None) -> Store | None:
-    """Attached to what is there, used or left; None: nothing is."""
+    """Attaches to an existing pool, used or abandoned; None: there is none."""
     try:
         store = Store.attach(name, owner=owner)
     except NotFound:
@@ -144,7 +144,7 @@ def _take_over(name: str, capacity: int, owner: Owner | None) -> Store | None:
 
 
 def _agree(store: Store, chunk_tokens: int) -> None:
-    """The pool's record is there, says what we want, and is never evicted."""
+    """Creates or checks the pool's record, and keeps it from eviction."""
     wanted = pool_record(chunk_tokens)
     while not store.retain(POOL_KEY):
         store.put(POOL_KEY, wanted)

@@ -1,6 +1,5 @@
-"""Memory set aside: slots that a worker which is gone, or one of a server that died, may still
-write. They are used again when the kernel says that nobody can.
-"""
+"""Memory set aside: slots that a departed worker, or a worker of a server that died, may still
+write. They are reused when the kernel shows that no process can."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ _LOG: Final = logging.getLogger("penstock.lmcache")
 
 
 class SetAside:
-    """Under the server's lock, but for ``new_leftovers()``.
+    """Used under the server's lock, except ``new_leftovers()``.
 
-    ``release_after``: seconds after which memory is used again of a worker whose process can't be
-    seen; None: never.
+    ``release_after``: seconds after which memory of a worker whose process can't be seen is reused;
+    None: never.
     """
 
     def __init__(self, store: Store, release_after: float | None) -> None:
@@ -42,7 +41,8 @@ class SetAside:
         return sizes + [one.nbytes for one in self._leftovers]
 
     def add(self, worker: Worker) -> None:
-        """It is no worker any more: what it may still use, and what it can't, which is free."""
+        """The worker has left: sets its slots aside, and frees those that it can't write any
+        more."""
         if not (worker.owns_any() and worker.may_use_pool(self._store.name)):
             worker.settle(Slot.give_back)
             return
@@ -56,8 +56,8 @@ class SetAside:
         )
 
     def new_leftovers(self) -> list[slots.Leftover]:
-        """Of another server of the pool, which was alive at the last look. For the watching thread
-        alone, without the lock."""
+        """Leftovers of another server of the pool, which was alive at the last check. For the
+        watching thread only, without the lock."""
         before, self._living = self._living, slots.living(self._store)
         if before <= self._living:
             return []
@@ -67,7 +67,7 @@ class SetAside:
         self._leftovers += leftovers
 
     def review(self) -> None:
-        """Uses again what no process can write any more."""
+        """Frees slots that no process can write any more."""
         for entry in list(self._workers):
             worker, since = entry
             is_unseen = not worker.processes and self._may_release(since)
@@ -81,7 +81,8 @@ class SetAside:
                 leftover.give_back()
 
     def leave(self) -> None:
-        """The server ends: what may still be written stays kept, for the next one of the pool."""
+        """The server ends: slots that may still be written stay retained, for the next server of
+        the pool."""
         for worker, _ in self._workers:
             worker.settle(Slot.leave)
         for leftover in self._leftovers:
@@ -90,5 +91,5 @@ class SetAside:
         self._leftovers.clear()
 
     def _may_release(self, since: float) -> bool:
-        """What has been set aside for so long, of a worker that can't be seen."""
+        """Whether a slot of a worker that can't be seen has been set aside long enough."""
         return self._release_after is not None and time.monotonic() - since > self._release_after

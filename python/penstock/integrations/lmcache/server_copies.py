@@ -25,19 +25,20 @@ from .server_workers import Layout
 
 __all__ = ["ServedCache"]
 
-# Chunks that are read are tensors for as long as they are pinned, and are not written.
+# Chunks that are read are tensors as long as they are pinned, and are not written.
 warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning, __name__)
 
-_NULL_BLOCK = 0  # of vLLM: it has no tokens
+_NULL_BLOCK = 0  # of vLLM: a block without tokens
 
 
 class ServedCache:
-    """One worker's cache, mapped here. Any thread; what is copied is the caller's to keep apart."""
+    """One worker's cache, mapped here. Any thread; the caller must keep copies of the same blocks
+    apart."""
 
     def __init__(
         self, wrappers: Any, chunk_tokens: int, engine_type: Any, hints: Any, groups: Any
     ) -> None:
-        """ValueError, in words, for a cache that can't be served."""
+        """ValueError with an explanation for a cache that can't be served."""
         if any(wrapper.device_type != "cpu" for wrapper in wrappers):
             raise ValueError("only caches on the CPU are copied by this server")
         if len(groups) > 1:
@@ -58,13 +59,14 @@ class ServedCache:
         self.layout = Layout(shape, dtype, math.prod(shape) * self._dtype.itemsize)
 
     def has_blocks(self, table: list[list[int]], chunks: int) -> bool:
-        """Whether the block table has the blocks of that many chunks, and all are in the cache."""
+        """Whether the block table has blocks for that many chunks, and the cache has all of
+        them."""
         if len(table) != 1 or len(table[0]) < chunks * self._blocks_in_chunk:
             return False
         return all(0 <= block < self._block_count for block in table[0])
 
     def chunks_of(self, table: list[list[int]], chunks: int) -> list[int]:
-        """Those that have any tokens at all, as LMCache's server decides it."""
+        """The chunks that have any tokens, by the rule of LMCache's server."""
         size = self._blocks_in_chunk
         return [
             chunk
@@ -85,7 +87,7 @@ class ServedCache:
         )
 
     def scatter(self, table: list[list[int]], chunks: list[memoryview], skip_tokens: int) -> None:
-        """Copies the first chunks into the blocks of the table, but for the first tokens."""
+        """Copies the first chunks into the blocks of the table, without the first tokens."""
         scatter_cpu_to_paged_kv(
             self._caches,
             table[0],

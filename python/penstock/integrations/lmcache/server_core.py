@@ -1,11 +1,11 @@
-"""What the worker protocol asks for, over a Store: sessions of requests, workers, and what each of
-them writes and reads. It knows no wire and no lmcache; see server_handlers.py.
+"""The worker protocol over a Store: sessions of requests, workers, and what each of them writes and
+reads. Independent of the wire and of lmcache; see server_handlers.py.
 
-Every answer says what is so now. A store is True when each of its chunks is in the pool, a look-up
-counts what is there and keeps it for its request, a retrieve has pins of its own.
+Every answer is about the present. A store is True if each of its chunks is in the pool; a look-up
+counts the available chunks and keeps them for its request; a retrieve has pins of its own.
 
 Its parts: server_workers.py, a worker; server_sessions.py, a request; server_pool.py, the chunks;
-server_aside.py, what workers that are gone may still write.
+server_aside.py, slots that departed workers may still write.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from .server_writers import Link, Wake, forget_links, owners_of, pool_file, wait
 __all__ = ["ChunkServer"]
 
 _LOG: Final = logging.getLogger("penstock.lmcache")
-_SHORT: Final = 0.2  # seconds between two looks at what others may let go of
-_LONGEST_PAUSE: Final = 1.0  # seconds between two looks at what becomes late
-_WATCHES: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds: looks for a mapping
+_SHORT: Final = 0.2  # seconds between checks of what other processes may release
+_LONGEST_PAUSE: Final = 1.0  # seconds between checks of deadlines
+# seconds after a registration at which its mapping is looked for
+_WATCHES: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class ChunkServer:
@@ -66,7 +67,7 @@ class ChunkServer:
         self._lock = threading.RLock()
         self._sessions = Sessions(chunk_tokens)
         self._workers: dict[int, Worker] = {}
-        self._strangers: set[int] = set()  # whose last PING was answered False
+        self._strangers: set[int] = set()  # instances whose last PING was answered False
         self._writing: dict[bytes, Worker] = {}  # by key
         self._ended = threading.Event()
         forget_links(store.name)
@@ -84,7 +85,7 @@ class ChunkServer:
     def register(
         self, instance_id: int, model_name: str, world_size: int, layout: Layout
     ) -> tuple[str, int]:
-        """The name under /dev/shm of the pool for this worker, and its bytes."""
+        """Returns the worker's own name of the pool under /dev/shm, and the pool's size."""
         with self._lock:
             worker = self._workers.get(instance_id)
             if worker is not None and (worker.is_dead() or not worker.is_like(layout)):
@@ -97,7 +98,7 @@ class ChunkServer:
             self._strangers.discard(instance_id)
             try:
                 link = Link(self._store.name)
-            except OSError:  # another user's pool, or a file system without them
+            except OSError:  # another user's pool, or a file system without hard links
                 return pool_file(self._store.name)
             worker.links.append(link)
             worker.is_looked_for = False
@@ -109,7 +110,8 @@ class ChunkServer:
     def register_served(
         self, instance_id: int, model_name: str, world_size: int, cache: ServedCache
     ) -> None:
-        """A worker that opens no pool: the server copies between its cache and the pool."""
+        """Registers a worker that opens no pool: the server copies between its cache and the
+        pool."""
         worker = Worker(instance_id, model_name, world_size, cache.layout, cache=cache)
         worker.processes = owners_of(cache.segments)
         with self._lock:
@@ -120,15 +122,15 @@ class ChunkServer:
         self._wake.set()
 
     def unregister(self, instance_id: int) -> None:
-        """It says that it goes. What it may still be writing stays set aside."""
+        """The worker leaves. Slots that it may still be writing stay set aside."""
         with self._lock:
             worker = self._workers.get(instance_id)
             if worker is not None:
                 self._part_with(worker)
 
     def ping(self, instance_id: int | None) -> bool:
-        """False: that worker is not registered, every second time: a worker that is told so, and
-        then that the server is well, registers anew."""
+        """False, every second time, for an unregistered worker: told that, and then that the server
+        is well, it registers anew."""
         if instance_id is None:
             return True
         with self._lock:
@@ -147,7 +149,7 @@ class ChunkServer:
     # Store
 
     def prepare_store(self, key: RequestKey, instance_id: int) -> dict[str, Any]:
-        """Slots for what is not there; none and no list of them: it can't be stored now."""
+        """Slots for missing chunks; none, and no list of them, if they can't be stored now."""
         with self._lock:
             worker = self._seen_worker(instance_id)
             keys = self._sessions.keys(key, worker.layout)
@@ -181,10 +183,11 @@ class ChunkServer:
     def commit_store(
         self, key: RequestKey, instance_id: int, chunks: Sequence[Any] | None = None
     ) -> bool:
-        """Publishes what was prepared; or `chunks`, each as bytes, of one that can't write it."""
+        """Publishes the prepared slots; `chunks` has the bytes of a worker that can't write them
+        itself."""
         with self._lock:
             worker = self._worker(instance_id)
-            worker.drop_links()  # it has copied
+            worker.drop_links()  # it has copied, so it has opened the pool
             writing = worker.pop_write(key)
             if chunks is not None:
                 worker.takes_bytes = True
@@ -205,7 +208,7 @@ class ChunkServer:
     # Retrieve
 
     def prepare_retrieve(self, key: RequestKey, instance_id: int) -> dict[str, Any] | None:
-        """Slots of all that was asked for, pinned until the commit; None: not all is there."""
+        """Slots of all requested chunks, pinned until the commit; None: one is missing."""
         with self._lock:
             worker = self._seen_worker(instance_id)
             views = self._pool.pin_all(self._sessions.keys(key, worker.layout))
@@ -215,7 +218,7 @@ class ChunkServer:
             return {"slots": [worker.layout.describe(view) for view in views]}
 
     def bytes_for(self, key: RequestKey, instance_id: int) -> list[bytes] | None:
-        """Copies of what was prepared, for a worker that may not see the pool; None: it does."""
+        """Copies of the prepared chunks, for a worker that can't see the pool; None if it can."""
         with self._lock:
             worker = self._worker(instance_id)
             if worker.processes and not worker.takes_bytes:
@@ -223,10 +226,10 @@ class ChunkServer:
             return [self._pool.copy_of(view) for view in worker.reads[ticket_of(key)][-1]]
 
     def commit_retrieve(self, key: RequestKey, instance_id: int) -> bool:
-        """Lets go. False: there was nothing prepared."""
+        """Releases the slots. False: nothing was prepared."""
         with self._lock:
             worker = self._worker(instance_id)
-            worker.drop_links()  # it has copied
+            worker.drop_links()  # it has copied, so it has opened the pool
             views = worker.pop_read(key)
             for view in views or ():
                 view.release()
@@ -235,9 +238,9 @@ class ChunkServer:
     # Copies by the server itself
 
     def store_served(self, key: RequestKey, instance_id: int, blocks: list[list[int]]) -> bool:
-        """Copies what is not there out of the worker's cache; whether all of it is there then.
+        """Copies missing chunks out of the worker's cache; returns whether all are there then.
 
-        A chunk without any tokens is not stored, and no failure.
+        A chunk without tokens is not stored, which is no failure.
         """
         with self._lock:
             worker, cache = self._served(instance_id)
@@ -260,7 +263,7 @@ class ChunkServer:
     def retrieve_served(
         self, key: RequestKey, instance_id: int, blocks: list[list[int]], skip_tokens: int
     ) -> bool:
-        """Copies all that was asked for into the worker's cache. False: not all is there."""
+        """Copies all requested chunks into the worker's cache. False: one is missing."""
         with self._lock:
             worker, cache = self._served(instance_id)
             keys = self._sessions.keys(key, worker.layout)
@@ -276,7 +279,7 @@ class ChunkServer:
     # Requests
 
     def lookup(self, key: RequestKey) -> None:
-        """Counts the first chunks that are there for every rank, and keeps them for the request."""
+        """Counts the first chunks available for every rank, and keeps them for the request."""
         with self._lock:
             session = self._sessions.use(key.request_id)
             session.let_go()
@@ -299,13 +302,13 @@ class ChunkServer:
                 session.chunks += 1
 
     def found(self, request_id: str) -> int:
-        """What the request's look-up found, in chunks; 0 for one that is not known."""
+        """Chunks that the request's look-up found; 0 for an unknown request."""
         with self._lock:
             session = self._sessions.find(request_id)
             return 0 if session is None else session.chunks or 0
 
     def free_lookup(self, key: RequestKey) -> None:
-        """What a look-up keeps of that range is kept no more."""
+        """Releases what a look-up keeps of that range."""
         with self._lock:
             session = self._sessions.find(key.request_id)
             if session is None:
@@ -316,18 +319,18 @@ class ChunkServer:
                     session.held.pop((chunk, rank)).release()
 
     def end_session(self, request_id: str) -> None:
-        """Forgets the request. What workers still read and write of it is theirs."""
+        """Forgets the request. What workers still read and write for it stays theirs."""
         with self._lock:
             self._sessions.end(request_id)
 
     def clear(self) -> int:
-        """Forgets every chunk; what is read or written goes on. How many there were."""
+        """Removes every chunk; reads and writes in progress go on. Returns how many there were."""
         with self._lock:
             self._sessions.let_all_go()
             return slots.clear(self._store, CHUNK_PREFIX)
 
     def status(self) -> dict[str, Any]:
-        """For people, and LMCache's own status pages."""
+        """For display, and for LMCache's own status pages."""
         with self._lock:
             aside = self._aside.sizes()
             return {
@@ -339,7 +342,8 @@ class ChunkServer:
             }
 
     def close(self) -> None:
-        """Ends: what may still be written stays kept, for the next server of the pool."""
+        """Ends the server: slots that may still be written stay retained, for the next server of
+        the pool."""
         self._ended.set()
         self._wake.set()
         self._watcher.join()
@@ -351,7 +355,7 @@ class ChunkServer:
             self._life.close()
             self._wake.close()
 
-    # How
+    # Implementation
 
     def _worker(self, instance_id: int) -> Worker:
         worker = self._workers.get(instance_id)
@@ -367,7 +371,7 @@ class ChunkServer:
         return worker, worker.cache
 
     def _seen_worker(self, instance_id: int) -> Worker:
-        """It is about to be given something: by now it has opened the pool, if it can."""
+        """Called before slots are handed to a worker: by now it has opened the pool, if it can."""
         worker = self._worker(instance_id)
         if worker.links and not worker.is_looked_for:
             self._identify(worker)
@@ -375,7 +379,7 @@ class ChunkServer:
         return worker
 
     def _identify(self, worker: Worker) -> bool:
-        """``worker.identify()``; the watching thread looks at who has come."""
+        """Calls ``worker.identify()``; the watching thread then waits for the new processes."""
         is_known = worker.identify()
         self._wake.set()
         return is_known
@@ -383,8 +387,8 @@ class ChunkServer:
     def _candidates(
         self, key: RequestKey, ranks: Sequence[int], session: Session
     ) -> list[list[list[bytes]]]:
-        """For each rank; nothing if one has not even the first chunk: a request may claim to have
-        any number of them."""
+        """Candidate keys for each rank; none if a rank lacks the first chunk, because a request may
+        claim any number of chunks."""
         layouts = {
             worker.layout
             for worker in self._workers.values()
@@ -401,7 +405,7 @@ class ChunkServer:
         return names
 
     def _slot_for(self, worker: Worker, chunk: bytes, request_id: str) -> Slot | None:
-        """None: others write it, or there is no room."""
+        """None: another worker writes it, or there is no room."""
         holder = self._writing.get(chunk)
         if holder is not None and holder is not worker and holder.is_dead():
             self._part_with(holder)
@@ -410,8 +414,8 @@ class ChunkServer:
         return self._pool.reserve(chunk, worker.layout.nbytes, worker.processes)
 
     def _withdraw_earlier(self, worker: Worker, chunk: bytes, request_id: str) -> None:
-        """An earlier try of that worker has no right to the chunk any more: of the same request, or
-        of one that has ended. It may still be writing: its slot stays its own until it commits."""
+        """An earlier attempt of that worker loses its right to the chunk: of the same request, or
+        of one that has ended. It may still be writing, so its slot is kept until its commit."""
         for writing in worker.open_writes():
             slot = writing.slots.get(chunk)
             is_over = writing.request_id == request_id or writing.request_id not in self._sessions
@@ -424,18 +428,18 @@ class ChunkServer:
             slot.withdraw()
 
     def _drop(self, writing: Writing) -> None:
-        """Of a store that no worker was told of, or that wrote elsewhere."""
+        """Drops a slot that no worker was told of, or whose worker wrote elsewhere."""
         for chunk, slot in writing.slots.items():
             self._withdraw(chunk, slot)
             slot.give_back()
         writing.slots = {}
         writing.end()
 
-    # Who is gone
+    # Departed workers
 
     def _part_with(self, worker: Worker) -> None:
-        """It is no worker any more. Others may store at once what it was storing; memory that it
-        may still use is set aside."""
+        """Removes a worker. Others may at once store what it was storing; memory that it may still
+        use is set aside."""
         self._workers.pop(worker.instance_id, None)
         self._identify(worker)
         worker.drop_links()
@@ -445,7 +449,8 @@ class ChunkServer:
         self._aside.add(worker)
 
     def _look_for(self, worker: Worker) -> None:
-        """After the answer to a registration: the process that opens the worker's name is it."""
+        """After the answer to a registration: the process that opens the worker's name is the
+        worker."""
         for pause in _WATCHES:
             if self._ended.wait(pause):
                 return
@@ -455,7 +460,7 @@ class ChunkServer:
                     return
 
     def _watch(self) -> None:
-        """Sleeps until a worker dies; once in a while looks at what has only become late."""
+        """Sleeps until a worker dies; checks deadlines now and then."""
         while not self._ended.is_set():
             with self._lock:
                 processes = [one for worker in self._workers.values() for one in worker.processes]
@@ -464,7 +469,7 @@ class ChunkServer:
             self._wake.take()
             try:
                 self._review()
-            except Exception:  # of one; without this thread no death would be seen any more
+            except Exception:  # of one worker; without this thread deaths would go unnoticed
                 _LOG.exception("the workers of '%s' could not be looked at", self._store.name)
 
     def _review(self) -> None:
@@ -477,7 +482,7 @@ class ChunkServer:
             self._sessions.end_late(time.monotonic() - self._session_seconds)
 
     def _forgive_own_sleep(self) -> None:
-        """A server that was stopped has heard of nobody meanwhile: that is no silence of theirs."""
+        """A server that was stopped has received no PING meanwhile: that silence does not count."""
         before, self._reviewed = self._reviewed, time.monotonic()
         slept = self._reviewed - before - _LONGEST_PAUSE
         if slept > 0:

@@ -39,8 +39,8 @@ _LOG = logging.getLogger("penstock.lmcache")
 
 
 class LMCacheModule:
-    """One module for LMCache's request server, with a handler for each request that a worker and a
-    scheduler make. Those that look into memory answer in the server's own loop."""
+    """A module for LMCache's request server, with a handler for each request of workers and
+    schedulers. Handlers that only read memory answer in the server's own loop."""
 
     def __init__(self, chunks: ChunkServer) -> None:
         self._chunks = chunks
@@ -75,8 +75,8 @@ class LMCacheModule:
         layout_hints: LayoutHints,
         engine_group_infos: list[EngineGroupInfo],
     ) -> None:
-        """Of a worker whose KV cache the server is to copy. The wire has no answer for a refusal:
-        the worker's own time-out ends its wait, and the words are here."""
+        """Registers a worker whose KV cache the server is to copy. The protocol has no answer for a
+        refusal: the worker's time-out ends its wait, and the reason is logged here."""
         try:
             cache = ServedCache(
                 kv_cache, self._chunks.chunk_tokens, engine_type, layout_hints, engine_group_infos
@@ -100,12 +100,12 @@ class LMCacheModule:
         block_ids: list[list[int]],
         event_ipc_handle: bytes,
     ) -> tuple[bytes, bool]:
-        """No event: when it answers, it has copied."""
+        """Needs no event: the copy has ended when this answers."""
         try:
             return b"", self._chunks.store_served(key, instance_id, block_ids)
         except (Unknown, ValueError) as error:
             _LOG.warning("a store is refused: %s", error)
-        except Exception:  # what raises is never answered, and the worker would wait
+        except Exception:  # an exception would leave the worker without an answer
             _LOG.exception("a store failed")
         return b"", False
 
@@ -124,7 +124,7 @@ class LMCacheModule:
             )
         except (Unknown, ValueError) as error:
             _LOG.warning("a retrieve is refused: %s", error)
-        except Exception:  # what raises is never answered, and the worker would wait
+        except Exception:  # an exception would leave the worker without an answer
             _LOG.exception("a retrieve failed")
         return b"", False
 
@@ -138,7 +138,7 @@ class LMCacheModule:
             return PrepareStoreResponse(context=self._chunks.prepare_store(key, instance_id))
         except (Unknown, ValueError) as error:
             _LOG.warning("a store is refused: %s", error)
-            return PrepareStoreResponse(context={})  # its commit is False
+            return PrepareStoreResponse(context={})  # its commit will be False
 
     @request_handler(HandlerType.BLOCKING, requires_client_affinity=True)
     def commit_store(self, key: IPCCacheServerKey, instance_id: int, cpu_data: bytes) -> bool:
@@ -154,7 +154,7 @@ class LMCacheModule:
         try:
             context = self._chunks.prepare_retrieve(key, instance_id)
             chunks = None if context is None else self._chunks.bytes_for(key, instance_id)
-        except (LookupError, ValueError) as error:  # or it was unregistered between the two
+        except (LookupError, ValueError) as error:  # or it was unregistered in between
             _LOG.warning("a retrieve is refused: %s", error)
             context = None
         if context is None:
@@ -213,7 +213,7 @@ class LMCacheModule:
     def report_block_allocation(
         self, instance_id: int, model_name: str, records: list[BlockAllocationRecord]
     ) -> None:
-        """For observers that this server has not."""
+        """For observers, which this server does not have."""
 
 
 def build_request_server(chunks: ChunkServer, host: str, port: int, transport: str) -> Any:
@@ -251,7 +251,7 @@ _ALLOWED = {
 
 
 class _Tensors(pickle.Unpickler):
-    """Tensors on the CPU, and nothing else: a pickle that asks for more runs no code here."""
+    """Unpickles tensors on the CPU, and nothing else: other pickles run no code here."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -267,10 +267,11 @@ def _storage_of(data: bytes) -> Any:
 
 
 def _unpickled(data: bytes) -> list[torch.Tensor]:
-    """Raises ValueError for what is no such list; a handler that raises is never answered."""
+    """Raises ValueError unless it is a list of tensors; a handler that raises anything else never
+    answers."""
     try:
         chunks = _Tensors(io.BytesIO(data)).load()
-    except Exception as error:  # broken pickles raise whatever they come to
+    except Exception as error:  # broken pickles may raise anything
         raise ValueError(f"the chunks are no tensors: {error!r}") from error
     if not isinstance(chunks, list) or not all(isinstance(one, torch.Tensor) for one in chunks):
         raise ValueError("the chunks are no list of tensors")
@@ -278,7 +279,7 @@ def _unpickled(data: bytes) -> list[torch.Tensor]:
 
 
 def _bytes_of(chunk: torch.Tensor) -> memoryview:
-    if chunk.untyped_storage().nbytes() < chunk.nbytes:  # its copy would take what was never sent
+    if chunk.untyped_storage().nbytes() < chunk.nbytes:  # its copy would read beyond what was sent
         raise ValueError(f"a chunk of {chunk.nbytes} bytes came as fewer")
     return memoryview(chunk.contiguous().reshape(-1).view(torch.uint8).numpy())
 

@@ -1,6 +1,5 @@
 """The chunks of a server's pool by key: found and pinned, copied in by the server, or given to a
-worker as a slot to write. Where there is no room, requests let go of what they keep.
-"""
+worker as a slot to write. If room is short, requests release chunks that they keep."""
 
 from __future__ import annotations
 
@@ -21,23 +20,23 @@ T = TypeVar("T")
 
 
 class ChunkPool:
-    """``make_room`` lets go of something that was kept; False: there is nothing more."""
+    """``make_room`` releases something that was kept; False: nothing is left to release."""
 
     def __init__(self, store: Store, server: str, make_room: Callable[[], bool]) -> None:
         self._store = store
-        self._server = server  # the name of this server's life
+        self._server = server  # names this server in the slots that it reserves
         self._make_room = make_room
 
     def find(self, key: bytes) -> _core.StoreView | None:
-        """Pinned."""
+        """The chunk, pinned."""
         return slots.find(self._store, key)
 
     def find_any(self, keys: Iterable[bytes]) -> _core.StoreView | None:
-        """The first that is there."""
+        """The first of the keys that is resident."""
         return next((view for view in map(self.find, keys) if view is not None), None)
 
     def pin_all(self, keys: list[bytes]) -> list[_core.StoreView] | None:
-        """None: not all are there."""
+        """All chunks, pinned; None: one is missing."""
         views: list[_core.StoreView] = []
         for key in keys:
             view = self.find(key)
@@ -61,7 +60,7 @@ class ChunkPool:
             return bytes(data)
 
     def reserve(self, key: bytes, nbytes: int, processes: Sequence[Process]) -> Slot | None:
-        """For these to write. None: others write it, or there is no room."""
+        """A slot for these writers. None: another worker writes it, or there is no room."""
         writer = {
             "server": self._server,
             "chunk": key,
@@ -73,7 +72,7 @@ class ChunkPool:
     def stage_missing(
         self, chunks: Sequence[int], keys: list[bytes], nbytes: int
     ) -> tuple[dict[int, Staged], bool]:
-        """Room for those that are not there; and whether that is all that is missing."""
+        """Room for the missing chunks; and whether these are all that is missing."""
         staged: dict[int, Staged] = {}
         is_whole = True
         for chunk in chunks:
@@ -87,7 +86,7 @@ class ChunkPool:
         return staged, is_whole
 
     def put_all(self, keys: list[bytes], chunks: Sequence[Any], nbytes: int) -> bool:
-        """Every chunk is in the pool; each has so many bytes."""
+        """Puts every chunk; each has that many bytes."""
         is_stored = len(chunks) >= len(keys)
         for key, data in zip(keys, chunks, strict=False):
             is_stored &= self.has(key) or self._put(key, data, nbytes)
@@ -103,7 +102,7 @@ class ChunkPool:
         return staged.publish()
 
     def _stage(self, key: bytes, nbytes: int) -> Staged | None:
-        """None: others write it, or there is no room."""
+        """None: another worker writes it, or there is no room."""
         writer = {"server": self._server, "chunk": key}
         return self._unless_refused(lambda: slots.stage(self._store, key, nbytes, writer))
 

@@ -21,9 +21,9 @@ TESTED: Final = ("0.5.6",)
 
 
 def check_lmcache(*, any_version: bool = False) -> str:
-    """Which lmcache is installed.
+    """Checks the version of the installed lmcache.
 
-    Raises Error, in words, if there is none, or one with which this server was not tested.
+    Raises Error with an explanation if there is none, or an untested one.
     """
     tested = " or ".join(TESTED)
     try:
@@ -54,10 +54,11 @@ def serve(
     on_listening: Callable[[str], None],
     **options: Any,
 ) -> None:
-    """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order.
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, then shuts down cleanly.
 
-    ``options`` are those of ``PoolServer.open()``. ``on_listening`` is told the address; port 0
-    takes a free one. Raises Error, and what ``PoolServer.open()`` raises; then none has listened.
+    ``options`` are those of ``PoolServer.open()``. ``on_listening`` gets the address; port 0 takes
+    a free one. Raises Error, and what ``PoolServer.open()`` raises; then the server has not
+    listened.
     """
     _interrupts.listen(_interrupts.note)
     check_lmcache(any_version=any_version)
@@ -67,8 +68,7 @@ def serve(
     if opened is None:
         return
     with opened as server:
-        # It imports lmcache, which takes seconds: what is wrong with the pool or the port is said
-        # before.
+        # Importing lmcache takes seconds: faults of the pool or the port are reported before.
         from .server_handlers import build_request_server
 
         if _interrupts.is_told():
@@ -94,8 +94,8 @@ def serve(
 
 
 def _check_port(host: str, port: int) -> None:
-    """Error if another process listens there. Of a host that only ZeroMQ knows, such as a network
-    interface, it is found out later."""
+    """Raises Error if another process listens there. For a host that only ZeroMQ understands, such
+    as a network interface, this shows later."""
     with contextlib.suppress(socket.gaierror):
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -112,7 +112,7 @@ def _check_port(host: str, port: int) -> None:
 def _bind(build: Callable[..., Any], chunks: ChunkServer, host: str, port: int, how: str) -> Any:
     try:
         return build(chunks, host, port, how)
-    except (OSError, RuntimeError) as error:  # zmq's own is no OSError
+    except (OSError, RuntimeError) as error:  # zmq's own error is no OSError
         raise Error(f"{host}:{port} can't be listened on: {error}") from error
     except Exception as error:
         if type(error).__name__ != "ZMQError":
@@ -126,7 +126,7 @@ def _address(requests: Any, host: str, port: int) -> str:
 
 
 def _drop_sockets() -> None:
-    """What no peer has taken by now is not waited for when the interpreter ends."""
+    """Messages that no peer has taken are not waited for when the interpreter ends."""
     import zmq
 
     zmq.Context.instance().destroy(linger=0)

@@ -1,6 +1,5 @@
-"""Requests of LMCache's protocol: the hashes and keys of their chunks, and what their look-ups keep
-for them. A request is known from its first message on.
-"""
+"""Requests of LMCache's protocol: the hashes and keys of their chunks, and the chunks that their
+look-ups keep. A request is known from its first message on."""
 
 from __future__ import annotations
 
@@ -18,17 +17,17 @@ CHUNK_PREFIX: Final = b"lm1:"
 
 
 class Session:
-    """One request: what is kept for it, and its hashes."""
+    """One request: its hashes, and the chunks kept for it."""
 
     def __init__(self) -> None:
         self.tokens: tuple[int, ...] = ()
         self.hashes: list[bytes] = []
-        self.chunks: int | None = None  # what its look-up found
+        self.chunks: int | None = None  # number of chunks that its look-up found
         self.held: dict[tuple[int, int], _core.StoreView] = {}  # by chunk and rank
         self.seen = time.monotonic()
 
     def let_go(self) -> bool:
-        """Its chunks may be evicted. False: it kept none."""
+        """Releases its chunks to eviction. False: it kept none."""
         had, self.held = self.held, {}
         for view in had.values():
             view.release()
@@ -36,11 +35,11 @@ class Session:
 
 
 class Sessions:
-    """All of a server. Under its lock."""
+    """All requests of a server. Used under its lock."""
 
     def __init__(self, chunk_tokens: int) -> None:
         self._chunk_tokens = chunk_tokens
-        self._sessions: dict[str, Session] = {}  # the one used last at the end
+        self._sessions: dict[str, Session] = {}  # ordered by last use
         self._ranks: dict[tuple[str, int, int], Layout] = {}  # of model, world size and rank
 
     def __len__(self) -> int:
@@ -53,7 +52,7 @@ class Sessions:
         return self._sessions.get(request_id)
 
     def use(self, request_id: str) -> Session:
-        """New, if it is not known."""
+        """The session of that request, created if it is unknown."""
         session = self._sessions.pop(request_id, None) or Session()
         self._sessions[request_id] = session
         session.seen = time.monotonic()
@@ -65,8 +64,8 @@ class Sessions:
             session.let_go()
 
     def let_oldest_go(self) -> bool:
-        """What was looked up first, and not asked for since, makes room: a retrieve that comes late
-        is told that it is not there. False: no request keeps any."""
+        """Releases the chunks of the request that was quiet for longest; its retrieve will be a
+        miss. False: no request keeps any."""
         return any(session.let_go() for session in self._sessions.values())
 
     def let_all_go(self) -> None:
@@ -78,19 +77,19 @@ class Sessions:
         self._sessions.clear()
 
     def end_late(self, limit: float) -> None:
-        """Those that were last used before that time."""
+        """Ends sessions that were last used before that time."""
         for request_id, session in list(self._sessions.items()):
             if session.seen > limit:
                 break
             self.end(request_id)
 
     def forgive(self, seconds: float) -> None:
-        """The server was stopped for so long."""
+        """Ignores a time during which the server was stopped."""
         for session in self._sessions.values():
             session.seen += seconds
 
     def keys(self, key: RequestKey, layout: Layout) -> list[bytes]:
-        """Of the range, for a worker of that layout."""
+        """Keys of the range, for a worker of that layout."""
         if key.worker_id is None:
             raise ValueError("a worker's key has a worker_id")
         size = self._chunk_tokens
@@ -107,7 +106,7 @@ class Sessions:
         self, key: RequestKey, rank: int, session: Session, layouts: set[Layout]
     ) -> list[list[bytes]]:
         """Keys that the request's chunks may have for a rank: for each layout of the model's
-        workers, or for that of the rank alone where it is known."""
+        workers, or for the rank's own if that is known."""
         known = self._ranks.get((key.model_name, key.world_size, rank))
         if known in layouts:
             layouts = {known}
@@ -115,7 +114,7 @@ class Sessions:
         return [_keys_of(key, rank, layout, hashes) for layout in layouts]
 
     def _hashes(self, key: RequestKey, session: Session) -> list[bytes]:
-        """Of the whole chunks up to the range's end; worked out once for a request."""
+        """Hashes of the whole chunks up to the range's end; computed once for a request."""
         chunks = min(key.end, len(key.token_ids)) // self._chunk_tokens
         tokens = tuple(key.token_ids[: chunks * self._chunk_tokens])
         if session.tokens[: len(tokens)] != tokens:
@@ -124,7 +123,7 @@ class Sessions:
 
 
 def _keys_of(key: RequestKey, rank: int, layout: Layout, hashes: Sequence[bytes]) -> list[bytes]:
-    """One group: the protocol's workers write one object a chunk."""
+    """One group: the protocol's workers write one object for each chunk."""
     arranged = f"lmcache {layout.shape} {layout.dtype}"
     names = Namespace(key.model_name, key.world_size, rank, 0, key.cache_salt, arranged)
     return [CHUNK_PREFIX + name.removeprefix(KEY_PREFIX) for name in names.keys(hashes)]

@@ -1,10 +1,10 @@
-"""Slots: memory of a store that processes which are no participants of it write into.
+"""Slots: memory of a store that processes write into which are no participants of it.
 
-A chunk is two objects. Its bytes are a slot, under a name that no look-up asks for, kept by
-``retain()`` while it is being written: whoever dies, the server too, its memory is no other
-object's before ``give_back()``. The chunk's own key holds the slot's ref, and is reserved until
-``publish()``: only one server at a time has the right to a chunk, and the kernel takes it back when
-that one dies. A slot that is published is evicted as any object; its key is a miss from then on.
+A chunk is two objects. Its bytes are a slot, under a name that no look-up asks for, with
+``retain()`` while it is being written: even if the server dies its memory is not reused before
+``give_back()``. The chunk's own key holds the slot's ref, and is reserved until ``publish()``: only
+one server at a time has the right to a chunk, and it is reaped when that server dies. A published
+slot is evicted like any object; its key is a miss from then on.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
     "stage",
 ]
 
-Writer: TypeAlias = dict[str, Any]  # the slot's meta: who may write it
+Writer: TypeAlias = dict[str, Any]  # the slot's metadata: its writer
 
 _SLOT: Final = b"lm-slot:"
 _SERVER: Final = b"lm-server:"
 _POINTER: Final = struct.Struct("<IQ16s")  # entry, incarnation and name of the slot
-_TRIES: Final = 100  # for what others evict between two steps
+_TRIES: Final = 100  # for evictions by others between two steps
 
 
 class Slot:
@@ -58,7 +58,7 @@ class Slot:
 
     @property
     def offset(self) -> int:
-        """Bytes from the begin of the segment's file to the slot."""
+        """Offset of the slot in the segment's file."""
         return self._view.offset
 
     @property
@@ -68,12 +68,12 @@ class Slot:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the chunk is still its to publish."""
+        """Whether this slot may still publish the chunk."""
         return self._claim is not None
 
     def publish(self) -> bool:
-        """The chunk is there, whole. False: the store was cleared meanwhile or the slot withdrawn,
-        and it never was."""
+        """Makes the chunk resident. False: the store was cleared meanwhile, or the slot withdrawn,
+        and it never will be."""
         claim, self._claim = self._claim, None
         if claim is None:
             self.give_back()
@@ -89,26 +89,27 @@ class Slot:
         return True
 
     def withdraw(self) -> None:
-        """The chunk may be stored by others; the memory stays the writer's until give_back()."""
+        """Gives up the right to the chunk; the memory stays the writer's until give_back()."""
         claim, self._claim = self._claim, None
         if claim is not None:
             claim.abort()
 
     def give_back(self) -> None:
-        """It was never there, and its memory is free: only when it is written no more."""
+        """Discards the slot and frees its memory: only when no process writes it any more."""
         self.withdraw()
         self._store.release(_SLOT + self._name)
         self._store.delete(_SLOT + self._name)
         self._view.release()
 
     def leave(self) -> None:
-        """The server ends, and it may still be written: it stays set aside for the next server."""
+        """The server ends while the slot may still be written: it stays set aside for the next
+        server."""
         self.withdraw()
         self._view.release()
 
 
 class Staged:
-    """One chunk that this process writes; made by ``stage()``. Its death leaves nothing."""
+    """One chunk that this process writes; made by ``stage()``. Its death leaves nothing behind."""
 
     def __init__(self, claim: Reservation, staged: Reservation, name: bytes) -> None:
         """Made by ``stage()``."""
@@ -118,12 +119,12 @@ class Staged:
 
     @property
     def room(self) -> memoryview:
-        """What to write into, before ``publish()``."""
+        """The memory to write into, before ``publish()``."""
         room: memoryview = self._staged.room
         return room
 
     def publish(self) -> bool:
-        """The chunk is there, whole. False: the store was cleared meanwhile."""
+        """Makes the chunk resident. False: the store was cleared meanwhile."""
         try:
             ref = self._staged.ref
             self._staged.commit()
@@ -136,13 +137,13 @@ class Staged:
         return True
 
     def give_back(self) -> None:
-        """It was never there."""
+        """Discards the chunk."""
         self._staged.abort()
         self._claim.abort()
 
 
 def reserve(store: Store, key: bytes, nbytes: int, writer: Writer) -> Slot:
-    """A slot for the chunk that is called so.
+    """A slot for the chunk with that key.
 
     Raises AlreadyExists, Busy (it is being written), NoSpace or TooLarge.
     """
@@ -156,7 +157,7 @@ def reserve(store: Store, key: bytes, nbytes: int, writer: Writer) -> Slot:
 
 
 def find(store: Store, key: bytes) -> _core.StoreView | None:
-    """The chunk's bytes, pinned; None if it is not there."""
+    """The chunk's bytes, pinned; None if it is not resident."""
     pointer = store._get(key)
     if pointer is None:
         return None
@@ -166,7 +167,7 @@ def find(store: Store, key: bytes) -> _core.StoreView | None:
 
 
 def stage(store: Store, key: bytes, nbytes: int, writer: Writer) -> Staged:
-    """Room for the chunk that is called so, which this process fills itself.
+    """Room for the chunk with that key, which this process fills itself.
 
     Raises what ``reserve()`` raises.
     """
@@ -180,7 +181,7 @@ def stage(store: Store, key: bytes, nbytes: int, writer: Writer) -> Staged:
 
 
 def clear(store: Store, prefix: bytes) -> int:
-    """Forget every chunk whose key begins so; how many there were. Slots in writing stay."""
+    """Removes every chunk whose key has that prefix; returns how many. Slots being written stay."""
     count = 0
     for key in keys_with(store, prefix):
         pointer = store._get(key)
@@ -194,19 +195,20 @@ def clear(store: Store, prefix: bytes) -> int:
 
 
 class Life:
-    """That this server lives, as others see it: a reservation that only death or close() ends."""
+    """Shows other processes that this server lives: a reservation that only death or close()
+    ends."""
 
     def __init__(self, store: Store) -> None:
         self.name = os.urandom(8).hex()
         self._life = store.reserve(_SERVER + self.name.encode(), 1)
 
     def close(self) -> None:
-        """As if it had died."""
+        """Ends it, as a death would."""
         self._life.abort()
 
 
 class Leftover:
-    """A slot that a server which is gone left kept, because its writer may have lived."""
+    """A slot that a former server left retained, because its writer may have lived."""
 
     def __init__(self, store: Store, name: bytes, view: _core.StoreView) -> None:
         """Made by ``leftovers()``."""
@@ -219,29 +221,30 @@ class Leftover:
 
     @property
     def name(self) -> bytes:
-        """Of the slot."""
+        """Name of the slot."""
         return self._name
 
     def give_back(self) -> None:
-        """Its memory is free: only when it is written no more."""
+        """Frees its memory: only when no process writes it any more."""
         self._store.release(self._name)
         self._store.delete(self._name)
         self._view.release()
 
     def leave(self) -> None:
-        """For the next server."""
+        """Leaves it for the next server."""
         self._view.release()
 
 
 def leftovers(store: Store, known: Container[bytes] = ()) -> Iterator[Leftover]:
-    """What servers that are gone left set aside, but for slots of the names that are `known`.
+    """Slots that former servers left set aside, except those named in `known`.
 
-    A slot is kept all the while: its writer may live, and this process be killed anywhere.
+    A slot stays retained throughout: its writer may live, and this process may be killed at any
+    point.
     """
     lives: dict[bytes, bool] = {}
     for name in keys_with(store, _SLOT):
         if name in known or not store.look(name).is_retained:
-            continue  # it is published, and evicted as any
+            continue  # it is published, and evicted like any object
         view = store._get(name)
         if view is None:
             continue
@@ -252,14 +255,14 @@ def leftovers(store: Store, known: Container[bytes] = ()) -> Iterator[Leftover]:
         if lives[life]:
             view.release()
         elif _is_published(store, name, view, bytes(writer.get("chunk", b""))):
-            store.release(name)  # that server died between two steps
+            store.release(name)  # its server died between two steps
             view.release()
         else:
             yield Leftover(store, name, view)
 
 
 def living(store: Store) -> set[tuple[int, int]]:
-    """The participants that live, servers among them: each by its place, and since when."""
+    """The living participants, servers included: slot and join time of each."""
     participants = _core.inspect_segment(store.name)["participants"]
     return {(one["slot"], one["attached_at"]) for one in participants if one["alive"]}
 
@@ -274,7 +277,7 @@ def _is_published(store: Store, name: bytes, view: _core.StoreView, chunk: bytes
 
 
 def _claim(store: Store, key: bytes) -> Reservation:
-    """The right to the chunk."""
+    """Takes the right to the chunk."""
     for _ in range(_TRIES):
         with contextlib.suppress(AlreadyExists):
             return store.reserve(key, _POINTER.size, weight=1)
@@ -290,7 +293,7 @@ def _kept(store: Store, nbytes: int, writer: Writer) -> tuple[bytes, _core.Store
     for _ in range(_TRIES):
         name = os.urandom(16)
         store.reserve(_SLOT + name, nbytes, meta=writer).commit()
-        if store.retain(_SLOT + name):  # it might have been evicted, or cleared, before
+        if store.retain(_SLOT + name):  # it may have been evicted, or cleared, before
             view = store._get(_SLOT + name)
             if view is not None:
                 return name, view

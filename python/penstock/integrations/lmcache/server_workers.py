@@ -1,6 +1,5 @@
-"""A worker of LMCache's protocol: what it registered with, which processes it is, and what it
-writes and reads until it says that it has.
-"""
+"""A worker of LMCache's protocol: its registration, its processes, and the slots that it writes and
+reads until its commits."""
 
 from __future__ import annotations
 
@@ -48,15 +47,15 @@ class ServedCache(Protocol):
 
 
 class Unknown(LookupError):
-    """The instance is not registered, or is no more."""
+    """The instance is not registered (any more)."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one chunk of a worker lies in its slot."""
+    """Layout of a worker's chunk in its slot."""
 
     shape: tuple[int, ...]
-    dtype: str  # torch's name
+    dtype: str  # torch's name of the dtype
     nbytes: int
 
     def describe(self, slot: Slot | _core.StoreView) -> dict[str, Any]:
@@ -85,38 +84,38 @@ class Writing:
 
 
 def ticket_of(key: RequestKey) -> tuple[Any, ...]:
-    """Which prepare a commit belongs to."""
+    """Identifies the prepare that a commit belongs to."""
     return (key.request_id, key.model_name, key.worker_id, key.start, key.end, key.cache_salt)
 
 
 @dataclass
 class Worker:
-    """One registration. Under the server's lock."""
+    """One registration. Used under the server's lock."""
 
     instance_id: int
     model_name: str
     world_size: int
     layout: Layout
     links: list[Link] = field(default_factory=list)
-    processes: list[Process] = field(default_factory=list)  # empty: it can't be seen
+    processes: list[Process] = field(default_factory=list)  # empty: they can't be seen
     seen: float = field(default_factory=time.monotonic)
     has_pinged: bool = False
-    cache: ServedCache | None = None  # the server's own view of its KV cache, where it copies
+    cache: ServedCache | None = None  # the server's mapping of its KV cache, if the server copies
     is_looked_for: bool = False  # since it has opened the pool
-    takes_bytes: bool = False  # it can't open the pool, and sends and gets pickles
+    takes_bytes: bool = False  # it can't open the pool, and sends and receives pickles
     writes: dict[tuple[Any, ...], list[Writing]] = field(default_factory=dict)
     reads: dict[tuple[Any, ...], list[list[_core.StoreView]]] = field(default_factory=dict)
 
     def is_like(self, layout: Layout) -> bool:
-        """Whether it copies by itself, and so."""
+        """Whether it copies by itself, and with this layout."""
         return self.cache is None and self.layout == layout
 
     def is_dead(self) -> bool:
-        """The kernel's word; False where it can't be seen."""
+        """By the kernel; False if its processes can't be seen."""
         return bool(self.processes) and not any(one.is_alive() for one in self.processes)
 
     def may_use_pool(self, pool: str) -> bool:
-        """Whether it may still read and write what it was given."""
+        """Whether it may still read and write its slots."""
         return not self.processes or any(
             one.is_alive() and has_mapped(one.pid, pool) for one in self.processes
         )
@@ -126,11 +125,11 @@ class Worker:
             yield from several
 
     def pop_write(self, key: RequestKey) -> Writing | None:
-        """The oldest that was prepared with this key, and is this caller's from now on."""
+        """Removes and returns the oldest prepare with this key."""
         return _pop_oldest(self.writes, key)
 
     def pop_read(self, key: RequestKey) -> list[_core.StoreView] | None:
-        """The same of what it reads."""
+        """The same for retrieves."""
         return _pop_oldest(self.reads, key)
 
     def owns_any(self) -> bool:
@@ -141,7 +140,7 @@ class Worker:
         return [slot.nbytes for one in self.open_writes() for slot in one.slots.values()]
 
     def identify(self) -> bool:
-        """Which processes have opened the pool by its names. False: none yet."""
+        """Finds the processes that have opened the pool by its names. False: none yet."""
         known = {(one.pid, one.started) for one in self.processes}
         for link in list(self.links):
             found = link.mappers()
@@ -156,13 +155,13 @@ class Worker:
         return not self.links
 
     def drop_links(self) -> None:
-        """Its names have served, also where its process can't be seen."""
+        """Removes its names, which have served; also if its process can't be seen."""
         for link in self.links:
             link.remove()
         self.links = []
 
     def settle(self, end: Callable[[Slot], None]) -> None:
-        """It uses nothing more."""
+        """It uses no slot any more: releases its resources."""
         for writing in self.open_writes():
             for slot in writing.slots.values():
                 end(slot)

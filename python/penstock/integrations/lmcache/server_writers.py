@@ -1,9 +1,9 @@
-"""Which process a worker is, and whether it can still write into the pool.
+"""Finds the process of a worker, and whether it can still write into the pool.
 
-A worker is told a name of its own for the segment's file, a hard link that lives until the worker
-has opened it: the process that has that very name mapped is the worker, whatever it calls itself.
-From then on its pidfd says when it is dead, and the kernel's list of its mappings whether it has
-let go of the pool. A worker in a PID namespace that this process can't see into stays unknown.
+A worker gets a name of its own for the segment's file, a hard link that lives until the worker has
+opened it: the process that has this name mapped is the worker, whatever it calls itself. From then
+on its pidfd tells its death, and the kernel's list of its mappings whether it has unmapped the
+pool. A worker in a PID namespace that this process can't see into stays unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _SHM: Final = Path("/dev/shm")
-_PREFIX: Final = "lmcache_l1_pool_"  # of LMCache, before the names of pools
+_PREFIX: Final = "lmcache_l1_pool_"  # names by LMCache, before Penstock's names of pools
 _PROC: Final = Path("/proc")
 _FLOCK: Final = struct.Struct("hh4xqqi4x")  # struct flock: type, whence, start, length, pid
 _GET_LOCK: Final = 36  # F_OFD_GETLK
@@ -42,7 +42,7 @@ class Link:
     """One worker's name of the segment's file."""
 
     def __init__(self, pool: str) -> None:
-        """OSError where the file can't have another name."""
+        """Raises OSError if the file can't have another name."""
         self.name = f"{_PREFIX}{pool}.{namespace()}-{os.getpid()}.{os.urandom(6).hex()}"
         os.link(_SHM / f"penstock.{pool}", _SHM / self.name)
 
@@ -51,25 +51,25 @@ class Link:
         return list(_mappers(self.name))
 
     def pool_bytes(self) -> int:
-        """Of the file."""
+        """Size of the file."""
         return (_SHM / self.name).stat().st_size
 
     def remove(self) -> None:
-        """No other process can open it. Mappings keep it."""
+        """Removes the name, so that no other process can open it. Mappings stay."""
         (_SHM / self.name).unlink(missing_ok=True)
 
 
 def pool_file(pool: str) -> tuple[str, int]:
-    """The file that all participants have, and its bytes: for a worker that stays unknown."""
+    """The file that all participants have, and its size: for a worker that stays unknown."""
     name = f"penstock.{pool}"
     return name, (_SHM / name).stat().st_size
 
 
 class Process:
-    """One process, and no other that gets its number."""
+    """One process, not confused with a later one of the same pid."""
 
     def __init__(self, pid: int, started: int) -> None:
-        """ProcessLookupError if it is gone."""
+        """Raises ProcessLookupError if it has ended."""
         self.pid = pid
         self.started = started
         self.descriptor = os.pidfd_open(pid)
@@ -78,20 +78,21 @@ class Process:
             raise ProcessLookupError(pid)
 
     def is_alive(self) -> bool:
-        """The kernel's word."""
+        """By its pidfd."""
         return not wait_for_death([self], 0)
 
     def to_record(self) -> list[int]:
-        """For another server, of the same PID namespace."""
+        """For another server in the same PID namespace."""
         return [self.pid, self.started]
 
     def close(self) -> None:
-        """Lets the descriptor go; once."""
+        """Closes the descriptor. Idempotent."""
         os.close(self.descriptor)
 
 
 def wait_for_death(processes: Iterable[Process], timeout: float, wake: int = -1) -> list[Process]:
-    """Those that are dead, once there are any, `wake` can be read, or the time is over."""
+    """Returns the dead processes as soon as there are any, `wake` is readable, or the time is
+    over."""
     by_descriptor = {process.descriptor: process for process in processes}
     poller = select.poll()
     for descriptor in by_descriptor:
@@ -112,29 +113,29 @@ class Wake:
         self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def set(self) -> None:
-        """Any thread; as often as one likes."""
+        """Any thread; any number of times."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b"x")
 
     def take(self) -> None:
-        """By the thread that waited."""
+        """Called by the thread that waited."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.reader, 4096)
 
     def close(self) -> None:
-        """When neither uses it any more."""
+        """When neither thread uses it any more."""
         os.close(self.reader)
         os.close(self._writer)
 
 
 def namespace() -> int:
-    """Of process numbers."""
+    """Id of the PID namespace."""
     return os.stat(_PROC / "self/ns/pid").st_ino
 
 
 def can_write(record: dict[str, Any], pool: str) -> bool:
-    """Whether the writer that another server wrote down may have the pool mapped; True also where
-    this can't be known."""
+    """Whether a writer recorded by another server may have the pool mapped; True also if that is
+    unknown."""
     if not is_seen(record):
         return True
     return any(
@@ -143,13 +144,14 @@ def can_write(record: dict[str, Any], pool: str) -> bool:
 
 
 def is_seen(record: dict[str, Any]) -> bool:
-    """Whether this process can tell what has become of that writer."""
+    """Whether this process can observe that writer."""
     is_of_here = record.get("namespace") == namespace() and _sees_processes()
     return is_of_here and bool(record.get("processes"))
 
 
 def has_mapped(pid: int, pool: str) -> bool:
-    """Whether that process has any worker's name of the pool mapped. True: it can't be seen."""
+    """Whether that process has any worker's name of the pool mapped. True also if it can't be
+    seen."""
     try:
         return f"{_SHM}/{_PREFIX}{pool}.".encode() in (_PROC / str(pid) / "maps").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -159,8 +161,8 @@ def has_mapped(pid: int, pool: str) -> bool:
 
 
 def owners_of(segments: Iterable[str]) -> list[Process]:
-    """The processes, but this one, that have one of those files under /dev/shm mapped; none where
-    they can't be seen."""
+    """The processes, other than this one, that have one of those files under /dev/shm mapped; none
+    if they can't be seen."""
     for name in segments:
         found = list(_mappers(name))
         for process in found:
@@ -173,7 +175,7 @@ def owners_of(segments: Iterable[str]) -> list[Process]:
 
 
 def forget_links(pool: str) -> None:
-    """Removes the names that dead servers of the pool left: they keep its memory."""
+    """Removes names that dead servers of the pool left: they would keep its memory."""
     can_see = _sees_processes()
     for path in _SHM.glob(f"{_PREFIX}{pool}.*.*"):
         server = path.name.removeprefix(f"{_PREFIX}{pool}.").partition(".")[0]
@@ -186,7 +188,7 @@ def forget_links(pool: str) -> None:
 def _mappers(name: str) -> Iterable[Process]:
     if not _sees_processes():
         return
-    wanted = f"{_SHM}/{name}".encode()  # names of files and processes may be no text
+    wanted = f"{_SHM}/{name}".encode()  # names of files and processes may be invalid UTF-8
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
@@ -198,7 +200,7 @@ def _mappers(name: str) -> Iterable[Process]:
 
 
 def _started(pid: int) -> int | None:
-    """When the process began, in ticks since the machine's start; None: there is none."""
+    """Start time of the process, in ticks since the machine's boot; None: there is none."""
     try:
         text = (_PROC / str(pid) / "stat").read_bytes()
     except OSError:
@@ -207,8 +209,8 @@ def _started(pid: int) -> int | None:
 
 
 def _sees_processes() -> bool:
-    """Whether /proc has the numbers that system calls here go by: it may be that of an outer PID
-    namespace."""
+    """Whether /proc shows the pids that system calls of this process use: it may be that of an
+    outer PID namespace."""
     try:
         status = (_PROC / "self/status").read_bytes()
     except OSError:
@@ -218,7 +220,7 @@ def _sees_processes() -> bool:
 
 
 def _is_used(path: Path) -> bool:
-    """Whether a participant is attached: each holds a lock on the file for as long as it lives."""
+    """Whether a participant is attached: each holds a lock on the file as long as it lives."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

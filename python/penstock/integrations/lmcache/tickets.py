@@ -1,8 +1,8 @@
-"""The two phases: a ticket holds what was prepared, slots to fill or to read, until it is committed
-or dropped.
+"""The two phases: a ticket holds prepared slots, to fill or to read, until it is committed or
+dropped.
 
-Each request has a ticket of its own: what it reserved is its own, what it reads is pinned for it,
-and when its process dies both are free at once. No ticket runs out because it is late.
+Each request has a ticket of its own with its own reservations and pins; both are reaped when its
+process dies. A ticket does not expire by time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _NO_ROOM: Final = (ChunkStatus.NO_SPACE, ChunkStatus.TOO_LARGE)
 
 @dataclass(frozen=True)
 class Plan:
-    """The keys of a request, and what of it is wanted."""
+    """The keys of a request, and the part that is wanted."""
 
     groups: tuple[ObjectGroup, ...]
     chunk_tokens: int
     keys: list[list[bytes]]  # [group][chunk]
-    first_chunk: int = 0  # those before it are the engine's own
-    gone: Sequence[frozenset[int]] = ()  # of each group: chunks for which the engine has no blocks
-    refused: ChunkStatus | None = None  # why nothing can be done
+    first_chunk: int = 0  # earlier ones are the engine's own
+    gone: Sequence[frozenset[int]] = ()  # for each group: chunks without blocks in the engine
+    refused: ChunkStatus | None = None  # the reason if nothing can be done
 
     @property
     def chunks(self) -> int:
@@ -52,7 +52,7 @@ class Plan:
         return chunk >= self.first_chunk and not is_gone
 
     def all_are(self, status: ChunkStatus) -> Statuses:
-        """The same for everything."""
+        """The same status for all chunks."""
         return tuple((status,) * self.chunks for _ in self.keys)
 
 
@@ -62,13 +62,15 @@ class _Item:
 
     status: ChunkStatus
     reservation: Reservation | None = None
-    pin: _core.StoreView | None = None  # keeps what is cached from being evicted by our own chunks
+    # keeps a cached chunk from being evicted by this ticket's own
+    pin: _core.StoreView | None = None
 
 
 class StoreTicket:
-    """Made by ``PoolClient.prepare_store()``: slots to fill, for what the pool has not yet.
+    """Made by ``PoolClient.prepare_store()``: slots to fill, for chunks that the pool does not
+    have.
 
-    Dropped, or left by an exception, nothing of it was ever there. One thread at a time.
+    Dropped, or left by an exception, it leaves nothing behind. One thread at a time.
     """
 
     def __init__(
@@ -81,8 +83,8 @@ class StoreTicket:
     ) -> None:
         """Reserves, chunk after chunk, as far as there is room.
 
-        ``in_place``: nothing of a slot outlives the commit, so that one which is registered for a
-        GPU may be written where it lies.
+        ``in_place``: no reference to a slot outlives the commit, so that a slot registered for a
+        GPU may be written in place.
         """
         self._store = store
         self._plan = plan
@@ -110,7 +112,7 @@ class StoreTicket:
     @property
     def statuses(self) -> Statuses:
         """``[group][chunk]``: CACHED, RESERVED, SKIPPED, STAGED_BY_OTHER, NO_SPACE or TOO_LARGE;
-        after the end what ``commit()`` said."""
+        after the end the result of ``commit()``."""
         if self._result is not None:
             return self._result.statuses
         return tuple(tuple(item.status for item in items) for items in self._items)
@@ -128,8 +130,8 @@ class StoreTicket:
     def slot(self, group: int, chunk: int) -> Any:
         """The slot in shared memory, to write into until the commit.
 
-        Of the group's ``slot_shape`` and dtype; a tensor for an engine with tensors. Raises
-        Expired if there is none.
+        Of the group's ``slot_shape`` and dtype; a tensor for an engine with tensors. Raises Expired
+        if there is none.
         """
         return self._reservation(group, chunk).room
 
@@ -142,19 +144,19 @@ class StoreTicket:
     def commit(self) -> StoreResult:
         """Make the slots visible, the first chunk first. Copies into them must have ended.
 
-        Says of each chunk what became of it; a second time it says so again. What is left over of
-        a slot shows a private copy from then on (ResourceWarning for views of it).
+        Returns the outcome for each chunk; again on later calls. References left over to a slot
+        show a private copy from then on (ResourceWarning for views).
         """
         return self._end(_commit)
 
     def abort(self) -> bool:
-        """Nothing of it was ever there. False: it was over before."""
+        """Discard all slots. False: the ticket had ended before."""
         is_open = self._result is None
         self._end(_abort)
         return is_open
 
     def end_as(self, status: ChunkStatus) -> None:
-        """Abort for a reason that ``commit()`` will tell."""
+        """Abort with a status that ``commit()`` will return."""
         self._end(lambda item: _abort(item, status))
 
     def _end(self, how: Callable[[_Item], ChunkStatus]) -> StoreResult:
@@ -168,7 +170,7 @@ class StoreTicket:
             return self._result
 
     def _prepare_chunk(self, chunk: int) -> None:
-        """A chunk is of use with all its groups only, and with those before it."""
+        """A chunk is useful only with all its groups, and with all chunks before it."""
         before = [items[-1].status if items else ChunkStatus.SKIPPED for items in self._items]
         no_room = next((status for status in before if status in _NO_ROOM), None)
         for group, items in zip(self._plan.groups, self._items, strict=True):
@@ -186,7 +188,7 @@ class StoreTicket:
                     items[-1].status = no_room
 
     def _claim(self, group: ObjectGroup, key: bytes, no_room: ChunkStatus | None) -> _Item:
-        """Find it or reserve it. Somebody may commit, or evict, between the two: look again."""
+        """Finds it or reserves it. Tries again if others commit or evict in between."""
         while True:
             pin = self._store._get(key)
             if pin is not None:
@@ -226,7 +228,7 @@ class StoreTicket:
 
 @lru_cache(maxsize=256)
 def _slot_of(group: ObjectGroup, chunk_tokens: int, is_torch: bool) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of a slot, as reservations have them: a tensor's dtype is its name."""
+    """Shape and dtype of a slot as reservations take them: a tensor's dtype is its name."""
     dtype = group.dtype if is_torch else parse_dtype(group.dtype)[0]
     return group.slot_shape(chunk_tokens), dtype
 
@@ -253,7 +255,8 @@ def _abort(item: _Item, status: ChunkStatus = ChunkStatus.ABORTED) -> ChunkStatu
 
 
 def _release(item: _Item) -> None:
-    """Nothing was read of it: where it is not ours any more, the reservations say so."""
+    """Releases pins. Nothing was read through them: if they are lost, the reservations report
+    it."""
     pin, item.pin = item.pin, None
     if pin is not None:
         with contextlib.suppress(WrongProcess):
@@ -261,7 +264,7 @@ def _release(item: _Item) -> None:
 
 
 class Wanted:
-    """What a prefix is looked for with: each key is asked for once, and what was found is kept."""
+    """Looks up a prefix: each key once, and keeps what was found."""
 
     def __init__(self, plan: Plan, probe: Callable[[bytes], Any]) -> None:
         self.plan = plan
@@ -269,7 +272,7 @@ class Wanted:
         self._found: dict[tuple[int, int], Any] = {}
 
     def has(self, group: ObjectGroup, chunk: int) -> bool:
-        """Whether it is there; what the engine has itself counts as there."""
+        """Whether the chunk is available; the engine's own chunks are."""
         if not self.plan.is_wanted(group, chunk):
             return True
         place = (group.group_id, chunk)
@@ -278,7 +281,7 @@ class Wanted:
         return bool(self._found[place] is not None)
 
     def pop_found(self) -> Iterator[tuple[tuple[int, int], Any]]:
-        """(group, chunk) and what was found there; they are the caller's from then on."""
+        """(group, chunk) and the pin that was found; the caller owns them from then on."""
         while self._found:
             place, found = self._found.popitem()
             if found is not None:
@@ -286,7 +289,8 @@ class Wanted:
 
 
 def longest_prefix(wanted: Wanted) -> int:
-    """How many of the first chunks are there: of a group with a window, the last ones of them."""
+    """How many of the first chunks are available; of a group with a window, only the last ones
+    count."""
     groups = wanted.plan.groups
     full = [group for group in groups if group.num_chunks_in_sw is None]
     count = 0
@@ -303,7 +307,7 @@ def longest_prefix(wanted: Wanted) -> int:
 
 
 def _without_gap(wanted: Wanted, group: ObjectGroup, count: int) -> int:
-    """The longest prefix of at most ``count`` chunks, if its window has no gap; shorter, if so."""
+    """The longest prefix of at most ``count`` chunks whose window has no gap."""
     for chunk in _window(group, count):
         if not wanted.has(group, chunk):
             return chunk
@@ -311,7 +315,7 @@ def _without_gap(wanted: Wanted, group: ObjectGroup, count: int) -> int:
 
 
 def _window(group: ObjectGroup, count: int) -> range:
-    """The chunks that a prefix of so many needs of a group, the last first."""
+    """The chunks of a group that a prefix of ``count`` chunks needs, the last first."""
     width = count if group.num_chunks_in_sw is None else group.num_chunks_in_sw
     return range(count - 1, max(count - width, 0) - 1, -1)
 
@@ -319,19 +323,19 @@ def _window(group: ObjectGroup, count: int) -> range:
 class RetrieveTicket:
     """Made by ``PoolClient.prepare_retrieve()``: slots to read, pinned until the end.
 
-    It is this request's alone, though others may read the same prefix; it lasts until
-    ``commit()``, or until its process dies. Any thread may end it.
+    It belongs to this request alone, though others may read the same prefix; it lasts until
+    ``commit()``, or the death of its process. Any thread may end it.
     """
 
     def __init__(self, store: Store, plan: Plan) -> None:
-        """Pins the longest prefix that is there."""
+        """Pins the longest available prefix."""
         self._store = store
         self._plan = plan
         self._views: dict[tuple[int, int], _core.StoreView] = {}
         self._arrays: dict[tuple[int, int], Any] = {}
         self._lock = threading.Lock()
         self._is_open = True
-        self.chunks = 0  #: of the prefix that is there, with those that were skipped
+        self.chunks = 0  #: chunks of the available prefix, including skipped ones
         if plan.refused is None:
             self._pin()
             self._statuses = self._look()
@@ -340,7 +344,7 @@ class RetrieveTicket:
 
     @property
     def tokens(self) -> int:
-        """How many of the first tokens are to be had, with those that were skipped."""
+        """How many of the first tokens are available, including skipped ones."""
         return self.chunks * self._plan.chunk_tokens
 
     @property
@@ -359,14 +363,14 @@ class RetrieveTicket:
         return sorted(self._views, key=lambda place: (place[1], place[0]))
 
     def slot(self, group: int, chunk: int) -> Any:
-        """The slot in shared memory, read-only; what is made of it keeps it pinned.
+        """The slot in shared memory, read-only; arrays made of it keep it pinned.
 
         Raises Expired if there is none.
         """
         view = self._view(group, chunk)
         place = (group, chunk)
         if place not in self._arrays:
-            self._arrays[place] = view.__enter__()  # once; it is left at the end of the ticket
+            self._arrays[place] = view.__enter__()  # entered once; left at the end of the ticket
         return self._arrays[place]
 
     def _view(self, group: int, chunk: int) -> _core.StoreView:
@@ -376,10 +380,11 @@ class RetrieveTicket:
         return view
 
     def commit(self) -> bool:
-        """Let the slots go. Copies out of them must have ended. False: it was over before.
+        """Release the slots. Copies out of them must have ended. False: the ticket had ended
+        before.
 
-        Raises WrongProcess where they were not this process's any more: all are let go, and what
-        was copied may be something else.
+        Raises WrongProcess if this process had lost them: all are released, and what was copied may
+        be something else.
         """
         with self._lock:
             was_open, self._is_open = self._is_open, False
@@ -388,18 +393,18 @@ class RetrieveTicket:
             while self._views:
                 try:
                     self._views.popitem()[1].release()
-                except WrongProcess as error:  # noqa: PERF203  none of them must stay
+                except WrongProcess as error:  # noqa: PERF203  release all of them
                     lost = error
             if lost is not None:
                 raise lost
             return was_open
 
     def result(self) -> RetrieveResult:
-        """How it ended, chunk by chunk."""
+        """The result, chunk by chunk."""
         return RetrieveResult(self._statuses, self.tokens)
 
     def _pin(self) -> None:
-        """Holds the prefix, and nothing that a window leaves out or that is behind its end."""
+        """Pins the prefix, without what a window leaves out and what lies behind its end."""
         wanted = Wanted(self._plan, self._store._get)
         self.chunks = longest_prefix(wanted)
         needed = {

@@ -1,5 +1,5 @@
-"""Who is being written, by somebody alive: the store itself asks the kernel only when it needs the
-key, and until then it shows what the dead have reserved, too."""
+"""Finds keys that a living process is writing: the store itself checks the writer only when it
+needs the key, and until then also shows reservations of dead processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["being_written"]
 
 
 def being_written(store: Store, keys: Iterable[bytes]) -> set[bytes]:
-    """Those of the keys that somebody alive has reserved now."""
+    """The keys that a living process has reserved now."""
     looks = {key: store.look(key) for key in keys}
     staged = {key: look.staged_by for key, look in looks.items() if look.state == "staged"}
     if not staged:

@@ -18,7 +18,7 @@ __all__ = ["PenstockMPConnector"]
 
 
 def __getattr__(name: str) -> Any:
-    """The connector is made where vLLM asks for it: this package can be imported without vLLM."""
+    """The connector is loaded when vLLM asks for it: this package can be imported without vLLM."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .connector import PenstockMPConnector

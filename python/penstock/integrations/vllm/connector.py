@@ -1,7 +1,7 @@
 """PenstockMPConnector: vLLM's interface (KVConnectorBase_V1), in front of its two halves.
 
-Loads end before the forward pass and saves before the step does, so that no block of vLLM's is held
-for longer than a step.
+Loads end before the forward pass and saves before the end of the step, so that no block of vLLM's
+is held for longer than a step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["PenstockMPConnector"]
 
 @dataclass
 class StepMetadata(KVConnectorMetadata):  # type: ignore[misc]
-    """What the scheduler tells the workers of a step."""
+    """The scheduler's instructions to the workers for a step."""
 
     loads: list[Copy] = field(default_factory=list)
     stores: list[Copy] = field(default_factory=list)
@@ -36,13 +36,14 @@ class StepMetadata(KVConnectorMetadata):  # type: ignore[misc]
 
 @dataclass
 class LoadedMetadata(KVConnectorWorkerMetadata):  # type: ignore[misc]
-    """What a worker tells the scheduler of it."""
+    """A worker's report to the scheduler."""
 
     loaded: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> LoadedMetadata:
-        """Of all workers: a request is loaded when each has said so, which each does at once."""
+        """Combines the reports of all workers: a request is loaded when every worker has reported
+        it, which each does at once."""
         assert isinstance(other, LoadedMetadata)
         return LoadedMetadata(self.loaded | other.loaded, self.failed | other.failed)
 
@@ -62,7 +63,7 @@ class PenstockMPConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc
 
     @property
     def requires_kv_delivery(self) -> bool:
-        """No: a chunk that was not stored is a later miss, and no request waits for it."""
+        """False: a chunk that was not stored is a later miss, and no request waits for it."""
         return False
 
     # Worker.
@@ -129,7 +130,8 @@ class PenstockMPConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc
         return self.request_finished(request, [])
 
     def reset_cache(self) -> bool:
-        """Forget every chunk of the pool, of all engines: the model's weights are others, say."""
+        """Remove every chunk of the pool, for all engines; for example after a change of the
+        model's weights."""
         self._scheduler.reset()
         self._pool.clear()
         return True
@@ -155,7 +157,7 @@ class PenstockMPConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc
 
 
 def _open(settings: Settings) -> PoolServer:
-    """The pool, made by the first process that asks for it."""
+    """The pool, created by the first process that opens it."""
     options = settings.options
     return PoolServer.open(
         str(options["pool"]),

@@ -1,6 +1,5 @@
 """The scheduler's half: which requests find their prefix in the pool, and what each step loads and
-stores. Of vLLM it sees the attributes of its requests and outputs, and imports nothing.
-"""
+stores. It uses attributes of vLLM's requests and outputs, and imports nothing of vLLM."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ __all__ = ["Copy", "Scheduler", "salt_of"]
 
 @dataclass(frozen=True)
 class Copy:
-    """A worker's errand for one request: blocks of vLLM's groups, from token 0 on."""
+    """A worker's copy for one request: blocks of vLLM's groups, from token 0 on."""
 
     request_id: str
     tokens: list[int]
     blocks: tuple[list[int], ...]
     salt: str
-    skip_tokens: int  #: the first that the engine has (load), or that were stored (store)
-    attempt: int = 0  #: of the request: another one after a load that failed
+    skip_tokens: int  #: tokens that the engine has (load), or that were stored (store)
+    attempt: int = 0  #: of the request: raised after a failed load
 
 
 @dataclass
@@ -32,39 +31,39 @@ class _Tracked:
     """A request, from its first look-up until its end."""
 
     request: Any
-    salt: str | None  #: None: its tokens do not say what its KV is
+    salt: str | None  #: None: its tokens do not determine its KV
     blocks: tuple[list[int], ...] = ()
     stored: int = 0  #: tokens
     found: tuple[int, int] | None = None  #: tokens to load: from, to
     is_loading: bool = False
     attempt: int = 0
-    is_stale: bool = False  #: its blocks are of a model that is no more, until it begins anew
+    is_stale: bool = False  #: its blocks are of a former model, until it begins anew
     held: list[RetrieveTicket] = field(default_factory=list)
 
     def release(self) -> None:
-        """What was held for the workers is theirs by now, or is not wanted."""
+        """Releases what was held for the workers: they have it, or it is not wanted."""
         for ticket in self.held:
             ticket.commit()
         self.held.clear()
 
 
 class Scheduler:
-    """One thread at a time, which is vLLM's scheduler.
+    """For one thread at a time, vLLM's scheduler.
 
-    What is found is held until the workers have loaded it: it is not evicted in between.
+    Chunks that were found are pinned until the workers have loaded them.
     """
 
     def __init__(self, attach: Any, settings: Any) -> None:
-        """``attach()`` gives a client of the pool."""
+        """``attach()`` returns a client of the pool."""
         self._attach = attach
         self._settings = settings
-        self._clients: list[PoolClient] = []  # one for each rank: as it arranges its chunks
+        self._clients: list[PoolClient] = []  # one for each rank, with that rank's layout
         self._tracked: dict[str, _Tracked] = {}
 
     def find(self, request: Any, computed: int) -> int:
         """How many tokens behind the first ``computed`` the pool has for all ranks.
 
-        The last token of a request is always left to compute. May be asked again.
+        The last token of a request is always left to compute. May be called again.
         """
         tracked = self._track(request)
         tracked.release()
@@ -88,7 +87,7 @@ class Scheduler:
         return end - computed
 
     def allocate(self, request: Any, blocks: tuple[list[int], ...], external: int) -> None:
-        """The engine has made room, and takes so many tokens out of the pool, or none."""
+        """The engine has allocated blocks, and takes that many tokens from the pool, or none."""
         tracked = self._track(request)
         if external > 0 and tracked.found is not None:
             first = tracked.found[0]
@@ -99,7 +98,7 @@ class Scheduler:
         tracked.blocks = tuple(list(ids) for ids in blocks)
 
     def plan(self, output: Any) -> tuple[list[Copy], list[Copy]]:
-        """What this step loads before its forward pass, and stores after it."""
+        """Loads before this step's forward pass, and stores after it."""
         loads: list[Copy] = []
         stores: list[Copy] = []
         for request_id, computed in self._scheduled(output):
@@ -111,32 +110,32 @@ class Scheduler:
         return loads, stores
 
     def loaded(self, request_ids: Iterable[str], failed: Iterable[str]) -> None:
-        """All workers have copied what was held for these; or one of them could not."""
+        """All workers have copied the chunks held for these requests; or a copy failed."""
         for request_id in request_ids:
             tracked = self._tracked.get(request_id)
             if tracked is not None:
                 tracked.release()
         for request_id in failed:
             tracked = self._tracked.get(request_id)
-            if tracked is not None:  # what it computed on top of that is worth nothing
+            if tracked is not None:  # tokens computed after a failed load are invalid
                 tracked.attempt += 1
                 tracked.stored = 0
 
     def finish(self, request_id: str) -> None:
-        """The request is over."""
+        """The request has ended."""
         tracked = self._tracked.pop(request_id, None)
         if tracked is not None:
             tracked.release()
 
     def reset(self) -> None:
-        """The pool forgets its chunks, for the model is another: what requests have computed is
-        not stored before they are preempted and begin anew."""
+        """The pool drops its chunks because the model has changed: tokens that requests have
+        computed are not stored until they are preempted and begin anew."""
         for tracked in self._tracked.values():
             tracked.stored = 0
             tracked.is_stale = True
 
     def close(self) -> None:
-        """Let everything go, and leave the pool."""
+        """Release everything, and leave the pool."""
         for request_id in list(self._tracked):
             self.finish(request_id)
         for client in self._clients:
@@ -151,7 +150,7 @@ class Scheduler:
         return tracked
 
     def _all_clients(self) -> bool:
-        """One as each worker is registered; False: not all of them are, yet."""
+        """One client for each registered worker; False: not all are registered yet."""
         if self._clients:
             return True
         settings = self._settings
@@ -168,7 +167,7 @@ class Scheduler:
         return True
 
     def _scheduled(self, output: Any) -> Iterable[tuple[str, int]]:
-        """The requests of a step, with how many of their tokens are computed when it has ended."""
+        """The requests of a step, with how many of their tokens will be computed at its end."""
         scheduled = output.num_scheduled_tokens
         for new in output.scheduled_new_reqs:
             self._set_blocks(new.req_id, new.block_ids)
@@ -184,7 +183,7 @@ class Scheduler:
             yield request_id, computed + scheduled[request_id]
 
     def _set_blocks(self, request_id: str, blocks: Sequence[Sequence[int]]) -> None:
-        """It begins, or begins anew."""
+        """Sets the blocks of a request that begins, or begins anew."""
         tracked = self._tracked.get(request_id)
         if tracked is not None:
             tracked.is_stale = False
@@ -201,12 +200,11 @@ class Scheduler:
             return []
         skip, end = tracked.found
         tracked.is_loading, tracked.found = False, None
-        # What the engine had before may be missing in the pool: that is looked at once, in the
-        # first store.
+        # The pool may lack tokens that the engine had before: the first store checks that once.
         return [self._copy(tracked, end, skip)]
 
     def _store(self, tracked: _Tracked, computed: int) -> list[Copy]:
-        """Whole chunks of tokens that are known: not of those that were only guessed."""
+        """Whole chunks of known tokens, without speculative ones."""
         if not self._settings.stores or tracked.is_stale:
             return []
         chunk = int(self._settings.options["chunk_tokens"])
@@ -230,7 +228,8 @@ class Scheduler:
 
 
 def salt_of(request: Any) -> str | None:
-    """What besides its tokens decides a request's KV; None: it can't be told, and is not shared."""
+    """Everything besides its tokens that determines a request's KV; None: unknown, so the KV is not
+    shared."""
     if getattr(request, "prompt_embeds", None) is not None:
         return None
     parts: list[str] = []

@@ -1,4 +1,4 @@
-"""What the user says in ``kv_connector_extra_config``, and the engine's names in the pool."""
+"""The user's ``kv_connector_extra_config``, and the engine's identity in the pool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPTIONS: Final = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one engine: its scheduler and its workers have the same."""
+    """Settings of one engine, equal in its scheduler and its workers."""
 
     engine_id: str
     model_name: str
@@ -38,8 +38,8 @@ class Settings:
 
     @classmethod
     def of(cls, config: Any) -> Settings:
-        """Raises InvalidArgument for an unknown option, and ValueError for a model whose
-        KV cache can't be shared like this."""
+        """Raises InvalidArgument for an unknown option, and ValueError for a model whose KV cache
+        can't be shared."""
         transfer = config.kv_transfer_config
         parallel = config.parallel_config
         given = {
@@ -70,12 +70,12 @@ class Settings:
 
     @property
     def loads(self) -> bool:
-        """Whether this engine takes chunks out of the pool."""
+        """Whether this engine loads chunks from the pool."""
         return self.role != "kv_producer"
 
     @property
     def stores(self) -> bool:
-        """Whether this engine puts chunks into the pool."""
+        """Whether this engine stores chunks in the pool."""
         return self.role != "kv_consumer"
 
     def instance_of(self, rank: int, side: str = "worker") -> str:
@@ -84,7 +84,7 @@ class Settings:
 
 
 def model_identity(config: Any) -> str:
-    """All that makes two engines' KV of the same tokens the same, but for how it lies."""
+    """Everything that makes two engines' KV of the same tokens equal, except its layout."""
     model = config.model_config
     parts = [model.model]
     for name in ("revision", "quantization", "hf_overrides"):

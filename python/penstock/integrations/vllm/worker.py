@@ -17,13 +17,13 @@ from .settings import Settings
 __all__ = ["Outcome", "Worker", "groups_of"]
 
 _log = logging.getLogger(__name__)
-_NULL_BLOCK = 0  # of vLLM: what has left a window
+_NULL_BLOCK = 0  # of vLLM: a block that has left a window
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where an object group's block ids come from: vLLM's group, whose blocks may be several of the
-    cache's own."""
+    """Source of an object group's block ids: vLLM's group, whose blocks may each be several of the
+    cache's."""
 
     group: int
     parts: int
@@ -39,7 +39,7 @@ class _Source:
 
 @dataclass
 class Outcome:
-    """Of the loads of a step."""
+    """Outcome of a step's loads."""
 
     loaded: set[str]
     failed: set[str]
@@ -47,16 +47,17 @@ class Outcome:
 
 
 class Worker:
-    """One thread at a time, which is vLLM's model runner."""
+    """For one thread at a time, vLLM's model runner."""
 
     def __init__(self, client: PoolClient, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._sources: list[_Source] = []
-        self._failed: dict[str, int] = {}  # by request: the attempt whose KV is worth nothing
+        self._failed: dict[str, int] = {}  # by request: the attempt whose KV is invalid
 
     def register(self, kv_caches: Mapping[str, Any], kv_cache_config: Any) -> None:
-        """What ``register_kv_caches`` gives: [blocks, heads, tokens, content] for each layer."""
+        """Takes the argument of ``register_kv_caches``: [blocks, heads, tokens, content] for each
+        layer."""
         settings = self._settings
         chunk_tokens = self._client.chunk_tokens
         layers, groups, self._sources = groups_of(kv_caches, kv_cache_config, chunk_tokens)
@@ -78,7 +79,7 @@ class Worker:
         )
 
     def load(self, copies: Sequence[Copy]) -> Outcome:
-        """Before the forward pass. What can't be had is told, and computed anew."""
+        """Before the forward pass. Failed loads are reported, and computed anew."""
         outcome = Outcome(set(), set(), set())
         for copy in copies:
             try:
@@ -99,7 +100,7 @@ class Worker:
         return outcome
 
     def store(self, copies: Sequence[Copy]) -> None:
-        """After the forward pass. What finds no room is not stored: it is a later miss."""
+        """After the forward pass. A chunk that finds no room is not stored: it is a later miss."""
         for copy in copies:
             if self._failed.get(copy.request_id, -1) >= copy.attempt:
                 continue
@@ -114,7 +115,7 @@ class Worker:
                 _log.warning("penstock: request %s: %s", copy.request_id, error)
 
     def forget(self, request_ids: set[str]) -> None:
-        """These are over."""
+        """These requests have ended."""
         for request_id in request_ids:
             self._failed.pop(request_id, None)
 
@@ -144,7 +145,7 @@ def groups_of(
 ) -> tuple[list[Any], tuple[ObjectGroup, ...], list[_Source]]:
     """The layers' caches in order, the pool's groups of them, and each group's block ids.
 
-    A group of vLLM whose layers differ in shape or dtype is several of the pool's. Raises
+    A group of vLLM whose layers differ in shape or dtype becomes several of the pool's. Raises
     ValueError for layers that keep no blocks of tokens.
     """
     layers: list[Any] = []
@@ -183,15 +184,16 @@ def groups_of(
 
 
 def _interior_of(layers: Sequence[Any]) -> str:
-    """What decides how tokens lie inside a block, which is the attention backend's affair: on a CPU
-    the rows of a block are not its tokens, so that blocks of another size can't be taken."""
+    """Everything that determines how tokens lie inside a block, which is up to the attention
+    backend: on a CPU the rows of a block are not its tokens, so that blocks of another size can't
+    be used."""
     devices = {str(getattr(cache.device, "type", cache.device)) for cache in layers}
     sizes = {int(cache.shape[2]) for cache in layers}
     return f"{sorted(devices)} blocks={sorted(sizes)}"
 
 
 def _spec_of(spec: Any, name: str) -> Any:
-    """A layer's own, where the group's is one for each."""
+    """A layer's own spec, if the group has one for each."""
     return getattr(spec, "kv_cache_specs", {}).get(name, spec)
 
 

@@ -1,5 +1,5 @@
-// What this process is attached to: entering and leaving by several threads, also around forks; and
-// handles that are left behind, whose every call changes nothing any more.
+// Attachments of this process: entering and leaving by several threads, also around forks; handles
+// of a participant that has left change nothing.
 #include "segment/life/attachment.hpp"
 
 #include <gtest/gtest.h>
@@ -35,7 +35,7 @@ using test::succeeds;
 
 constexpr auto kLong = 20s;
 
-// A thread of this process stands still: for a mutex, where there is nothing else to wait for.
+// Whether a thread of this process sleeps: here it can only sleep for the mutex.
 bool is_asleep(pid_t thread) {
     std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
     std::string text;
@@ -56,7 +56,7 @@ std::unique_ptr<Segment> make_segment() {
     });
 }
 
-// A participant that counts how often it was told to leave.
+// A participant that counts the calls of its leave().
 class Guest final : public Attachment {
 public:
     explicit Guest(const Segment& segment) { enter(segment, 0); }
@@ -76,7 +76,7 @@ public:
 
 class AttachmentTest : public test::CleanTest {};
 
-TEST_F(AttachmentTest, AllThatHaveEnteredLeaveAndNoOthers) {
+TEST_F(AttachmentTest, EnteredAttachmentsLeaveAndNoOthers) {
     const auto segment = make_segment();
     Guest first(*segment);
     Guest second(*segment);
@@ -86,13 +86,13 @@ TEST_F(AttachmentTest, AllThatHaveEnteredLeaveAndNoOthers) {
     EXPECT_EQ(first.departures, 1);
     EXPECT_EQ(second.departures, 1);
     EXPECT_EQ(gone.departures, 0);
-    segment->disown();  // as those that have left do
+    segment->disown();  // as a departed participant does
     depart_all();
     EXPECT_EQ(first.departures, 1);
 }
 
-// Its destructor may not go on under the feet of depart().
-TEST_F(AttachmentTest, AWithdrawalWaitsForADepartureAtWork) {
+// The destructor must not finish while depart() works on its object.
+TEST_F(AttachmentTest, AWithdrawalWaitsForARunningDeparture) {
     const auto segment = make_segment();
     Guest guest(*segment);
     Gate departing;
@@ -135,8 +135,8 @@ TEST_F(AttachmentTest, ThreadsComeAndGoWhileOthersTellAllToLeave) {
     for (std::thread& thread : threads) thread.join();
 }
 
-// What a child has inherited is its parent's.
-TEST_F(AttachmentTest, AForkedChildTellsNoneOfItsParents) {
+// An inherited attachment belongs to the parent.
+TEST_F(AttachmentTest, DepartureInAForkedChildSparesItsParents) {
     const auto segment = make_segment();
     const Shared<std::atomic<int>> departures;
     Guest guest(*segment);
@@ -155,8 +155,8 @@ TEST_F(AttachmentTest, AForkedChildTellsNoneOfItsParents) {
     EXPECT_EQ(*departures, 1);
 }
 
-// The fork waits for the departure: its child finds the table whole, and unlocked.
-TEST_F(AttachmentTest, AForkBesideADepartureLeavesTheChildATableToUse) {
+// The fork waits for the departure: its child finds the table consistent and unlocked.
+TEST_F(AttachmentTest, AForkDuringADepartureLeavesTheChildAUsableTable) {
     const auto segment = make_segment();
     Guest guest(*segment);
     Gate departing;
@@ -169,7 +169,7 @@ TEST_F(AttachmentTest, AForkBesideADepartureLeavesTheChildATableToUse) {
     Gate forked;
     std::thread leaver([&] {
         depart_all();
-        forked.pass();  // for a thread that has ended, and is not joined, is a leak in the child
+        forked.pass();  // an ended thread that is not joined is a leak in the child
     });
     departing.pass();
     forking = ::gettid();
@@ -185,8 +185,9 @@ TEST_F(AttachmentTest, AForkBesideADepartureLeavesTheChildATableToUse) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Leaves with everything in hand, twice; and when another has its place, lets go of what it held.
-TEST_F(AttachmentTest, WhoLeftAQueueChangesNothingInIt) {
+// Departs twice while it holds a delivery and a loan; once another process has its slot, it uses
+// the handle and releases both.
+TEST_F(AttachmentTest, ADepartedQueueHandleChangesNothing) {
     Queue queue = Queue::create(new_name(), {.capacity = 1 << 20U, .slots = 8, .participants = 2});
     const std::vector<std::byte> bytes(100);
     ASSERT_TRUE(succeeds(queue.put(bytes)));
@@ -211,7 +212,7 @@ TEST_F(AttachmentTest, WhoLeftAQueueChangesNothingInIt) {
     });
     departed.pass();
     EXPECT_EQ(queue.stats().held_bytes, 0U);
-    Queue replacement = Queue::attach(queue.name());  // there are two places
+    Queue replacement = Queue::attach(queue.name());  // two slots in all
     Result<Delivery> again = replacement.take(kLong);
     ASSERT_TRUE(succeeds(again));
     EXPECT_EQ(again->deliveries(), 2U);
@@ -227,7 +228,7 @@ TEST_F(AttachmentTest, WhoLeftAQueueChangesNothingInIt) {
     again->ack();
 }
 
-TEST_F(AttachmentTest, WhoLeftAStoreChangesNothingInIt) {
+TEST_F(AttachmentTest, ADepartedStoreHandleChangesNothing) {
     Store store =
         Store::create(new_name(), {.capacity = 1 << 20U, .objects = 64, .participants = 2});
     const std::vector<std::byte> bytes(1000);
@@ -270,7 +271,7 @@ TEST_F(AttachmentTest, WhoLeftAStoreChangesNothingInIt) {
     EXPECT_TRUE(succeeds(other->commit()));
 }
 
-TEST_F(AttachmentTest, WhoLeftABroadcastChangesNothingInIt) {
+TEST_F(AttachmentTest, ADepartedReaderChangesNothing) {
     BroadcastWriter writer =
         BroadcastWriter::create(new_name(), {.readers = 1, .capacity = 4096, .large = 1 << 20U});
     const std::vector<std::byte> small(100);
@@ -312,8 +313,8 @@ TEST_F(AttachmentTest, WhoLeftABroadcastChangesNothingInIt) {
     EXPECT_TRUE(succeeds(replacement.recv(kLong)));
 }
 
-// A writer leaves with a loan open. Its readers get what was sent before.
-TEST_F(AttachmentTest, AWriterThatLeftHasClosed) {
+// A writer departs with a loan open; its readers receive what was sent before.
+TEST_F(AttachmentTest, ADepartedWriterHasClosedItsStream) {
     const std::string name = new_name();
     Gate created;
     Gate departed;
@@ -342,9 +343,9 @@ TEST_F(AttachmentTest, AWriterThatLeftHasClosed) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// A thread is about to close its reader when all are told to leave; before it goes on, another
-// process has the rank.
-TEST_F(AttachmentTest, AReaderThatIsClosedBesideItsDepartureTakesNothingFromTheNext) {
+// A thread is about to close its reader when its process departs; before the thread continues,
+// another process has the rank.
+TEST_F(AttachmentTest, ClosingAReaderDuringItsDepartureSparesItsReplacement) {
     BroadcastWriter writer = BroadcastWriter::create(new_name(), {.readers = 1});
     Gate departed;
     Gate replaced;

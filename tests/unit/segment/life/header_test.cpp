@@ -1,5 +1,4 @@
-// The header: what is written is what is read, and whatever is wrong with one is found before any
-// of it is believed.
+// The header: it is read as it was written, and every damage is found before a field is used.
 #include "segment/life/header.hpp"
 
 #include <gtest/gtest.h>
@@ -46,7 +45,7 @@ std::uint64_t checksum_of(const SegmentHeader& header) {
     return hash;
 }
 
-// A file that starts with these bytes.
+// A file that starts with the given bytes.
 os::SharedFile make_file(const void* bytes, std::size_t count, std::uint64_t size) {
     std::error_code error;
     os::SharedFile file = os::SharedFile::create_anonymous("penstock-test", error);
@@ -59,7 +58,7 @@ os::SharedFile make_file(const SegmentHeader& header) {
     return make_file(&header, sizeof header, make_header("steps", make_plan()).file_size);
 }
 
-TEST(HeaderTest, IsReadAsItWasWritten) {
+TEST(HeaderTest, RoundTrips) {
     const std::int64_t before = os::wall_ns();
     const SegmentHeader made = make_header("steps", make_plan());
     const SegmentHeader header = read_header(make_file(made), "'steps'");
@@ -82,7 +81,7 @@ TEST(HeaderTest, IsReadAsItWasWritten) {
     }
 }
 
-TEST(HeaderTest, LaysThePartsOnPagesOneAfterAnother) {
+TEST(HeaderTest, LaysThePartsOnSuccessivePages) {
     const SegmentHeader header = make_header("steps", make_plan());
     EXPECT_EQ(header.slots_offset, kPage);
     EXPECT_EQ(header.control_offset, 3 * kPage) << "20 slots of 256 bytes take two pages";
@@ -108,7 +107,7 @@ TEST(HeaderTest, CutsLongNamesAndAlwaysEndsThem) {
     EXPECT_EQ(std::string(header.name).size(), layout::kNameBytes - 1);
 }
 
-TEST(HeaderTest, NoBitOfItMayFlip) {
+TEST(HeaderTest, EveryFlippedBitIsNoticed) {
     const SegmentHeader made = make_header("steps", make_plan());
     for (std::size_t at = 0; at < sizeof made; ++at) {
         unsigned char bytes[sizeof made];
@@ -119,7 +118,7 @@ TEST(HeaderTest, NoBitOfItMayFlip) {
     }
 }
 
-// One thing wrong with a header, its checksum right or not.
+// One fault of a header, with its checksum right or not.
 struct Fault {
     const char* label;
     std::function<void(SegmentHeader&)> spoil;
@@ -194,7 +193,7 @@ TEST(HeaderTest, NamesBothVersions) {
         {"has layout version 7", "speaks version " + std::to_string(layout::kLayoutVersion)}));
 }
 
-TEST(HeaderTest, KnowsAFileThatIsTooShortForOne) {
+TEST(HeaderTest, RecognizesAFileTooShortForAHeader) {
     const SegmentHeader header = make_header("steps", make_plan());
     for (const std::size_t size : {std::size_t{0}, std::size_t{1}, sizeof header - 1}) {
         EXPECT_TRUE(refuses(
@@ -203,7 +202,7 @@ TEST(HeaderTest, KnowsAFileThatIsTooShortForOne) {
     }
 }
 
-TEST(HeaderTest, KnowsAFileThatWasCutShort) {
+TEST(HeaderTest, RecognizesATruncatedFile) {
     const SegmentHeader header = make_header("steps", make_plan());
     for (const std::uint64_t size : {sizeof header, kPage, header.file_size - 1}) {
         EXPECT_TRUE(refuses(
@@ -213,7 +212,7 @@ TEST(HeaderTest, KnowsAFileThatWasCutShort) {
     }
 }
 
-TEST(HeaderTest, AnythingElseIsNoSegment) {
+TEST(HeaderTest, OtherFilesAreNoSegments) {
     const std::string text(10'000, '#');
     EXPECT_TRUE(
         refuses(ErrorCode::Incompatible,

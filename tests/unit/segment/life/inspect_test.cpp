@@ -1,5 +1,4 @@
-// Segments as people see them: listed, summed up, removed when abandoned; and sizes as people write
-// them.
+// Inspection of segments: listing, summary, removal of abandoned ones; sizes as people write them.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -49,7 +48,7 @@ void leave(std::unique_ptr<Segment>& segment) {
 
 class InspectTest : public test::CleanTest {
 protected:
-    // As list_segments() shows it, if it does.
+    // The segment's row in list_segments(), if it is listed.
     static std::optional<SegmentSummary> find_listed(const std::string& name) {
         const auto all = list_segments();
         const auto found = std::find_if(all.begin(), all.end(),
@@ -107,7 +106,7 @@ TEST_F(InspectTest, TellsTheLivingTheStoppedAndTheDead) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(InspectTest, WhatIsInUseIsNotRemoved) {
+TEST_F(InspectTest, ASegmentInUseIsNotRemoved) {
     const std::string name = new_name();
     auto segment = create(name, Kind::Queue);
     EXPECT_FALSE(remove_if_abandoned(name));
@@ -116,16 +115,16 @@ TEST_F(InspectTest, WhatIsInUseIsNotRemoved) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { remove_if_abandoned(name); }, {name}));
 }
 
-TEST_F(InspectTest, WhatSomebodyIsJustJoiningIsNotRemoved) {
+TEST_F(InspectTest, ASegmentThatIsBeingJoinedIsNotRemoved) {
     const std::string name = new_name();
-    create(name, Kind::Queue).reset();  // gone without a word
+    create(name, Kind::Queue).reset();  // dropped without leaving: dead
     const auto joining = Segment::attach(name, {Kind::Queue, os::Mapping::Access::Read, {}});
     EXPECT_FALSE(remove_if_abandoned(name));
     joining->joined();
     EXPECT_TRUE(remove_if_abandoned(name));
 }
 
-TEST_F(InspectTest, WhatCanNotBeReadIsListedWithItsProblem) {
+TEST_F(InspectTest, AnUnreadableSegmentIsListedWithItsProblem) {
     const std::string name = new_name();
     std::ofstream(path_of(name)) << "notes";
     const auto listed = find_listed(name);
@@ -138,7 +137,7 @@ TEST_F(InspectTest, WhatCanNotBeReadIsListedWithItsProblem) {
     std::filesystem::remove(path_of(name));
 }
 
-TEST_F(InspectTest, WhatIsNotThereCanNotBeInspected) {
+TEST_F(InspectTest, InspectingAMissingSegmentFails) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { inspect_segment(new_name()); }));
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { inspect_segment("a/b"); }));
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { remove_if_abandoned(""); }));
@@ -153,7 +152,7 @@ TEST_F(InspectTest, FilesElsewhereCanBeInspectedToo) {
     leave(segment);
 }
 
-TEST(ParseSizeTest, UnderstandsWhatPeopleWrite) {
+TEST(ParseSizeTest, UnderstandsUsualNotations) {
     const std::pair<const char*, std::uint64_t> sizes[] = {
         {"0", 0},
         {"4096", 4096},
@@ -177,7 +176,7 @@ TEST(ParseSizeTest, UnderstandsWhatPeopleWrite) {
     for (const auto& [text, size] : sizes) EXPECT_EQ(parse_size(text), size) << text;
 }
 
-TEST(ParseSizeTest, RefusesTheRestAndShowsHow) {
+TEST(ParseSizeTest, RefusesOthersAndShowsTheNotation) {
     const std::pair<const char*, const char*> texts[] = {
         {"", "it must start with a digit"},    {"MiB", "it must start with a digit"},
         {"-1", "it must start with a digit"},  {" 1", "it must start with a digit"},

@@ -1,5 +1,5 @@
-// An attach that finds every place taken while a janitor works on a dead one's is told how many are
-// alive, and has the place as soon as the janitor is done; the same in every concept.
+// An attach that finds all slots taken while a janitor reaps a dead participant's: it reports how
+// many are alive, and gets the slot as soon as the janitor is done. The same for every concept.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -22,8 +22,8 @@ using namespace std::chrono_literals;
 using test::Child;
 using test::Gate;
 
-// Three places: the creator's, a future janitor's, a future victim's. A concept is how to
-// make it, to be in it, and to do what finds the dead.
+// Three slots: the creator's, a future janitor's and a future victim's. A concept says how to
+// create, to attach, and to look for the dead.
 struct Concept {
     const char* name;
     const char* point;  // where its janitor stops
@@ -72,7 +72,7 @@ Concept store_concept() {
 
 class JanitorAtWorkTest : public test::CleanTest {
 protected:
-    // The error of an attach meanwhile.
+    // The error of an attach while the janitor is stopped.
     std::string refusal(const std::function<void()>& attach) {
         try {
             attach();
@@ -87,7 +87,7 @@ protected:
 
 class PlaceTest : public JanitorAtWorkTest, public ::testing::WithParamInterface<int> {};
 
-TEST_P(PlaceTest, ThoseWhoAreAliveAreCounted) {
+TEST_P(PlaceTest, TheLivingAreCounted) {
     const Concept is = GetParam() == 0   ? queue_concept()
                        : GetParam() == 1 ? trajectories_concept()
                                          : store_concept();
@@ -125,7 +125,7 @@ TEST_P(PlaceTest, ThoseWhoAreAliveAreCounted) {
 
 INSTANTIATE_TEST_SUITE_P(Concepts, PlaceTest, ::testing::Range(0, 3));
 
-TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
+TEST_F(JanitorAtWorkTest, ADeadReaderIsNotReportedAsAlive) {
     Gate is_in;
     Gate may_look;
     Child writer([&] {
@@ -153,7 +153,7 @@ TEST_F(JanitorAtWorkTest, ADeadReaderIsNotCalledALivingOne) {
     EXPECT_EQ(writer.wait(), 0);
 }
 
-// Attaches, does `deed`, and keeps what that returns until it is killed.
+// Attaches, runs `deed`, and keeps its result until the process is killed.
 template <typename Attach, typename Deed>
 auto doing_and_staying(const Gate& is_in, Attach attach, Deed deed) {
     return [&is_in, attach, deed] {
@@ -164,7 +164,7 @@ auto doing_and_staying(const Gate& is_in, Attach attach, Deed deed) {
     };
 }
 
-// Of one that joins between a joiner's look at the slot and its lock, and dies there.
+// A participant joins between another's look at the slot and its lock, and dies there.
 TEST_F(JanitorAtWorkTest, ADeathBetweenLookAndLockIsReported) {
     BroadcastOptions options;
     options.readers = 1;
@@ -191,7 +191,7 @@ TEST_F(JanitorAtWorkTest, ADeathBetweenLookAndLockIsReported) {
 
 class StreamEndTest : public JanitorAtWorkTest {
 protected:
-    // Attaches in the place of a dead one, and stops before it takes over what that one held.
+    // Attaches in the slot of a dead participant, and stops before it reaps that one.
     auto attaching_and_stopping() {
         return [this] {
             os::arm_crash_point("membership.join.locked:1:stop");
@@ -207,7 +207,7 @@ protected:
     Gate is_in_;
 };
 
-TEST_F(StreamEndTest, ADeadProducerWhoseJanitorStandsStillKeepsNoStreamOpen) {
+TEST_F(StreamEndTest, ADeadProducerWithAStoppedJanitorKeepsNoStreamOpen) {
     Queue queue =
         Queue::create(name_, {.capacity = 4096, .slots = 4, .ends_with = EndsWith::LastProducer});
     const auto attach = [&] { return Queue::attach(name_); };
@@ -235,7 +235,7 @@ TEST_F(StreamEndTest, ADeadProducerWhoseJanitorStandsStillKeepsNoStreamOpen) {
     EXPECT_EQ(queue.take(Deadline::after(10s)).code(), ErrorCode::Closed);
 }
 
-TEST_F(StreamEndTest, WhatAJanitorHasInItsHandsIsWaitedFor) {
+TEST_F(StreamEndTest, MessagesThatAJanitorReturnsAreWaitedFor) {
     Queue queue = Queue::create(name_, {.capacity = 4096, .slots = 4});
     ASSERT_TRUE(test::succeeds(put_one(queue)));
     const auto attach = [&] { return Queue::attach(name_); };

@@ -1,5 +1,5 @@
-// Memory that is had at creation: it may take long, so that every concept's create() can be ended
-// meanwhile and leaves nothing then; and kernels without advice for it have another way.
+// Memory taken at creation: this may take long, so create() of every concept can be cancelled and
+// then leaves nothing; kernels without the advice for it are served in another way.
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -37,11 +37,11 @@ using test::require;
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
 constexpr std::uint64_t kCapacity = 48 * kMiB;  // several pieces
 
-// One way of creating a segment that takes all its memory at once.
+// A way to create a segment that takes all its memory at once.
 struct Concept {
     const char* name;
     std::function<std::shared_ptr<void>(const std::string& name, const MemoryOptions& memory)>
-        create;  // the handle
+        create;  // returns the handle
 };
 
 const std::vector<Concept>& concepts() {
@@ -78,7 +78,7 @@ const std::vector<Concept>& concepts() {
     return all;
 }
 
-// Interrupted when it is asked for the time of that number.
+// Interrupts a wait at the `at`-th call of `interrupted`.
 class Interruption {
 public:
     explicit Interruption(unsigned at) noexcept : at_(at) {}
@@ -123,8 +123,8 @@ TEST_F(MemoryOptionsTest, AllMemoryIsTakenAtCreation) {
     }
 }
 
-// One that is not reserved gives its memory back after two seconds.
-TEST_F(MemoryOptionsTest, AQueueKeepsWhatItReservedAtCreation) {
+// A queue that is not reserved gives its memory back after two seconds.
+TEST_F(MemoryOptionsTest, AQueueKeepsMemoryReservedAtCreation) {
     const std::vector<std::byte> message(8 * kMiB);
     for (const bool is_populated : {false, true}) {
         QueueOptions options;
@@ -155,7 +155,7 @@ TEST_F(MemoryOptionsTest, CreationEndsWhenItsWaitDoes) {
         EXPECT_TRUE(refuses(ErrorCode::Timeout, [&] { one.create(name_, late); },
                             {"creating '" + name_, "took too long"}));
         EXPECT_FALSE(exists(name_));
-        one.create(name_, {.populate = true});  // and can be had after all
+        one.create(name_, {.populate = true});  // and a later create() succeeds
         EXPECT_FALSE(exists(name_));
     }
 }
@@ -165,7 +165,7 @@ TEST_F(MemoryOptionsTest, CreationCanBeInterruptedBetweenAllItsPieces) {
         SCOPED_TRACE(one.name);
         Interruption none(~0U);
         one.create(name_, {.populate = true, .wait = none.wait()});
-        // Each 16 MiB that are reserved, and each 32 MiB that are mapped.
+        // Called for every 16 MiB that are reserved and every 32 MiB that are mapped.
         EXPECT_GE(none.asked(), kCapacity / (16 * kMiB) + kCapacity / (32 * kMiB));
         for (unsigned at = 1; at <= none.asked(); ++at) {
             Interruption soon(at);
@@ -196,8 +196,8 @@ TEST_F(MemoryOptionsTest, LockingMemoryCanBeInterruptedToo) {
     }
 }
 
-// Before Linux 5.14.
-TEST_F(MemoryOptionsTest, PagesAreTouchedWhereTheKernelHasNoAdvice) {
+// Kernels before Linux 5.14.
+TEST_F(MemoryOptionsTest, PagesAreTouchedIfTheKernelLacksTheAdvice) {
     for (const Concept& one : concepts()) {
         Child child([&] {
             constexpr std::uint32_t kPopulateRead = 22;
@@ -206,7 +206,7 @@ TEST_F(MemoryOptionsTest, PagesAreTouchedWhereTheKernelHasNoAdvice) {
                                      {SYS_madvise, EINVAL, 2, ~0U, kPopulateWrite}})) {
                 ::_exit(test::kCannotRefuse);
             }
-            // Asked for before each piece: the last time, all pieces but one are mapped.
+            // Called before each piece: at the last call, all pieces but one are mapped.
             struct Most {
                 std::uint64_t before = resident_shared_kib();
                 std::uint64_t most = 0;

@@ -1,4 +1,4 @@
-// Names: the rule, its edges, and a sentence for each way of breaking it.
+// Names: the rule, its limits, and an error message for each violation.
 #include "segment/life/name.hpp"
 
 #include <gtest/gtest.h>
@@ -24,7 +24,7 @@ TEST(NameTest, LeadsToAFileInSharedMemory) {
     }
 }
 
-TEST(NameTest, OrToAPath) {
+TEST(NameTest, APathLeadsToThatFile) {
     const Location location = locate("file:/srv/shared/steps");
     EXPECT_EQ(location.name, "file:/srv/shared/steps");
     EXPECT_EQ(location.path, "/srv/shared/steps");
@@ -79,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadName{"FileTooLong", "file:/" + std::string(195, 'x'), "longer than 200 characters"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 
-TEST(NameTest, IsQuotedInSentences) {
+TEST(NameTest, IsQuotedInMessages) {
     EXPECT_EQ(quoted("steps"), "'steps'");
     EXPECT_EQ(quoted(""), "an anonymous segment");
 }

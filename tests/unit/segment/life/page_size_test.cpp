@@ -1,6 +1,5 @@
-// Segments on a machine with pages of 64 KiB: every part begins on a page, and so does what is
-// given back to the system. Pages are pretended; what is laid out for larger ones works with
-// smaller ones.
+// Segments on a machine with pages of 64 KiB: every part begins on a page, and whole pages are
+// given back. The page size is simulated; a layout for larger pages works with smaller ones.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -95,7 +94,7 @@ TEST_F(PageSizeTest, AStoreIsUsedAndTrimmed) {
     EXPECT_GE(store.trim(), 4 * kLarge);
 }
 
-TEST_F(PageSizeTest, WhatWasMadeForSmallerPagesIsRefusedInWords) {
+TEST_F(PageSizeTest, ASegmentForSmallerPagesIsRefusedWithAReason) {
     os::pretend_page_size(0);
     Queue queue = Queue::create(name_, {.capacity = kSmall, .slots = 4});
     os::pretend_page_size(kLarge);
@@ -103,7 +102,7 @@ TEST_F(PageSizeTest, WhatWasMadeForSmallerPagesIsRefusedInWords) {
               std::string::npos);
 }
 
-TEST_F(PageSizeTest, WhatWasMadeForLargerPagesIsNot) {
+TEST_F(PageSizeTest, ASegmentForLargerPagesIsAccepted) {
     Queue queue = Queue::create(name_, {.capacity = kSmall, .slots = 4});
     os::pretend_page_size(0);
     EXPECT_NO_THROW(Queue::attach(name_));

@@ -1,4 +1,4 @@
-// Participants: from claiming a slot to leaving it, and what the others see of a death in it.
+// Participants: from claiming a slot to leaving it, and how a death in it is seen.
 #include "segment/life/participants.hpp"
 
 #include <fcntl.h>
@@ -30,7 +30,7 @@ using test::Shared;
 constexpr unsigned kSlots = 4;
 constexpr std::uint64_t kOffset = layout::kPage;
 
-// One that looks at, or is in, the table: with a file description and a mapping of its own.
+// A participant, or an observer, with its own file description and mapping.
 class Guest {
 public:
     explicit Guest(int descriptor) {
@@ -56,7 +56,7 @@ public:
         table.retire(slot);
         table.release(slot);
     }
-    // As a program does that closes all descriptors.
+    // Drops the slot's lock, as a program does that closes all descriptors.
     void lose_lock(unsigned slot) {
         file_.unlock(kOffset + slot * sizeof(layout::ParticipantSlot));
     }
@@ -74,7 +74,7 @@ private:
 class ParticipantsTest : public ::testing::Test {
 protected:
     ParticipantsTest() {
-        // A plain descriptor, which children inherit: they reopen it, as other processes would.
+        // An ordinary descriptor, which children inherit and reopen, as other processes would.
         descriptor_ = ::memfd_create("penstock-test", 0);
         require(descriptor_ >= 0 && ::ftruncate(descriptor_, 2 * layout::kPage) == 0);
     }
@@ -131,7 +131,7 @@ TEST_F(ParticipantsTest, NeighboursDoNotDisturbEachOther) {
     }
 }
 
-TEST_F(ParticipantsTest, TellsWhoIsThere) {
+TEST_F(ParticipantsTest, ReportsTheOwnerOfASlot) {
     Guest member(descriptor_);
     const Guest observer(descriptor_);
     const std::int64_t before = os::wall_ns();
@@ -146,7 +146,7 @@ TEST_F(ParticipantsTest, TellsWhoIsThere) {
     EXPECT_LE(text.attached_at, os::wall_ns());
 }
 
-TEST_F(ParticipantsTest, ATextFillsItsWordsAtMost) {
+TEST_F(ParticipantsTest, ATextWithoutAZeroEndsWithItsWords) {
     layout::ParticipantSlot slot{};
     const std::string name(64, 'x');
     for (auto& word : slot.text) {
@@ -189,7 +189,7 @@ TEST_F(ParticipantsTest, AKilledProcessIsDeadEvenUnreaped) {
     EXPECT_FALSE(observer.table.anybody_alive());
 }
 
-TEST_F(ParticipantsTest, SoIsOneWhoDropsItsHandleWithoutAWord) {
+TEST_F(ParticipantsTest, AParticipantThatDropsItsHandleIsDead) {
     Guest observer(descriptor_);
     {
         Guest member(descriptor_);
@@ -198,7 +198,7 @@ TEST_F(ParticipantsTest, SoIsOneWhoDropsItsHandleWithoutAWord) {
     EXPECT_EQ(observer.table.life(1), Life::Dead);
 }
 
-TEST_F(ParticipantsTest, OneJanitorAtATimeCleansUp) {
+TEST_F(ParticipantsTest, OneJanitorAtATimeReaps) {
     {
         Guest dead(descriptor_);
         dead.join(2);
@@ -210,7 +210,7 @@ TEST_F(ParticipantsTest, OneJanitorAtATimeCleansUp) {
     EXPECT_TRUE(janitor.table.is_announced(2)) << "what the dead one left is still to be seen";
     EXPECT_EQ(janitor.table.life(2), Life::Dead) << "a janitor does not take itself for the dead";
     janitor.table.retire(2);
-    janitor.table.retire(2);  // repeatable: a janitor may die between any two steps
+    janitor.table.retire(2);  // idempotent: a janitor may die between any two steps
     EXPECT_EQ(late.table.life(2), Life::Free);
     janitor.table.release(2);
     late.join(2);
@@ -232,7 +232,7 @@ TEST_F(ParticipantsTest, AJanitorThatDiesIsFollowedByAnother) {
     EXPECT_TRUE(next.table.try_claim(2));
 }
 
-TEST_F(ParticipantsTest, WhoDiesBeforeItsAnnouncementLeavesNothing) {
+TEST_F(ParticipantsTest, ADeathBeforeTheAnnouncementLeavesAFreeSlot) {
     {
         Guest member(descriptor_);
         ASSERT_TRUE(member.table.try_claim(0));
@@ -243,8 +243,8 @@ TEST_F(ParticipantsTest, WhoDiesBeforeItsAnnouncementLeavesNothing) {
     EXPECT_TRUE(observer.table.try_claim(0));
 }
 
-// life() asks two questions, and the owner may leave in good order between them: never Dead.
-TEST_F(ParticipantsTest, NobodyWhoLeavesInGoodOrderIsTakenForDead) {
+// life() makes two checks, and the owner may leave between them: it must not be taken for dead.
+TEST_F(ParticipantsTest, AnOrderlyLeaveIsNeverTakenForADeath) {
     constexpr int kEnough = 300;  // looks that came at the right moment
     const auto stay = [] {
         for (int i = 0; i < 30; ++i) os::spin_pause();
@@ -275,11 +275,11 @@ TEST_F(ParticipantsTest, NobodyWhoLeavesInGoodOrderIsTakenForDead) {
     EXPECT_EQ(deaths, 0);
 }
 
-TEST_F(ParticipantsTest, WhoIsFoundDeadAndLivesLooksAtItsSlot) {
+TEST_F(ParticipantsTest, ALivingParticipantFoundDeadSeesItInItsSlot) {
     Guest observer(descriptor_);
     Guest member(descriptor_);
     member.join(2);
-    observer.table.note_dead(2);  // it is not
+    observer.table.note_dead(2);  // it is alive
     EXPECT_FALSE(member.table.is_found_dead());
     member.lose_lock(2);
     EXPECT_FALSE(member.table.is_found_dead()) << "nothing was done to it yet";
@@ -296,8 +296,8 @@ TEST_F(ParticipantsTest, WhoIsFoundDeadAndLivesLooksAtItsSlot) {
 
 #ifdef __x86_64__  // for the registers of a system call
 
-// A peer that joins and leaves without end, exactly between two looks at its slot: in place of the
-// kernel's answer that the lock is free.
+// A peer that joins and leaves without end, exactly between the two checks of its slot: a signal
+// handler does so while it answers in the kernel's place that the lock is free.
 struct Flipping {
     static inline layout::ParticipantSlot* slot = nullptr;
     static inline std::atomic<int> asked{0};
@@ -311,7 +311,7 @@ struct Flipping {
     }
 };
 
-TEST_F(ParticipantsTest, APeerThatFlipsItsWordKeepsNobodyLooking) {
+TEST_F(ParticipantsTest, APeerThatFlipsItsWordDoesNotHoldUpALook) {
     Guest observer(descriptor_);
     Guest member(descriptor_);
     member.join(2);

@@ -1,5 +1,5 @@
-// Segments: made in private, published whole, joined under a lock, removed by the last to leave,
-// and never taken from the living.
+// Segments: made in private, published whole, joined under a lock, removed by the last participant
+// to leave, and never replaced while a participant lives.
 #include "segment/life/segment.hpp"
 
 #include <gtest/gtest.h>
@@ -61,7 +61,7 @@ Handle create(const std::string& name, const MemoryOptions& memory = {}) {
     return Segment::create(name, make_plan(), memory, [](Segment& fresh) { take_slot(fresh, 0); });
 }
 
-// Joins as one does: claims a slot, then lets others remove the segment again.
+// Joins like a participant: claims a slot, then permits the removal of the segment again.
 Handle join(const std::string& name, unsigned slot) {
     Handle segment = Segment::attach(name, kQueueToRead);
     take_slot(*segment, slot);
@@ -78,7 +78,7 @@ void leave(Handle& segment, unsigned slot) {
 
 class SegmentTest : public test::CleanTest {
 protected:
-    // What create() makes of a name that something else has; the thing must survive.
+    // create() fails for a name that another file has, and the file survives.
     static void expect_survival(const std::string& name, test::Parts parts) {
         EXPECT_TRUE(refuses(ErrorCode::AlreadyExists, [&] { create(name); }, parts));
         EXPECT_TRUE(std::filesystem::exists(std::filesystem::symlink_status(path_of(name))));
@@ -86,7 +86,7 @@ protected:
     }
 };
 
-TEST_F(SegmentTest, IsAFileOfItsOwnersWithAllOfItInPlace) {
+TEST_F(SegmentTest, ACreatedSegmentIsACompletePrivateFile) {
     const std::string name = new_name();
     Handle segment = create(name);
     struct stat status{};
@@ -126,7 +126,7 @@ TEST_F(SegmentTest, LeavesNothingWhenFillingFails) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(SegmentTest, EverybodySeesTheSameBytes) {
+TEST_F(SegmentTest, AllParticipantsSeeTheSameBytes) {
     const std::string name = new_name();
     Handle writer = create(name);
     Handle reader = join(name, 1);
@@ -139,7 +139,7 @@ TEST_F(SegmentTest, EverybodySeesTheSameBytes) {
     leave(writer, 0);
 }
 
-TEST_F(SegmentTest, APayloadMappedToReadFaultsAWriter) {
+TEST_F(SegmentTest, WritingToAReadOnlyPayloadFaults) {
     const std::string name = new_name();
     Handle writer = create(name);
     Child child([&] {
@@ -154,8 +154,8 @@ TEST_F(SegmentTest, APayloadMappedToReadFaultsAWriter) {
     leave(writer, 0);
 }
 
-// Also of one that may write: what is handed out to be read lies where it can't be written.
-TEST_F(SegmentTest, ViewsFaultAWriterAndShowWhatIsWritten) {
+// Also in a process that may write: views for reading lie in a read-only mapping.
+TEST_F(SegmentTest, WritingToAViewFaultsAndViewsShowNewBytes) {
     const std::string name = new_name();
     Handle segment = create(name);
     ASSERT_NE(segment->views(), segment->payload());
@@ -186,7 +186,7 @@ TEST_F(SegmentTest, TheLastToLeaveRemovesTheName) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(SegmentTest, WhoLeavesLateRemovesNobodyElsesSegment) {
+TEST_F(SegmentTest, ALateLeaveRemovesNoOtherSegment) {
     const std::string name = new_name();
     Handle old = create(name);
     std::filesystem::remove(path_of(name));  // removed by force
@@ -221,7 +221,7 @@ TEST_F(SegmentTest, ANameInUseIsRefusedNamingTheHolder) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(SegmentTest, ADeadOneIsReplaced) {
+TEST_F(SegmentTest, ADeadSegmentIsReplaced) {
     const std::string name = new_name();
     const Gate created;
     Child child([&] {
@@ -241,8 +241,8 @@ TEST_F(SegmentTest, ADeadOneIsReplaced) {
     leave(fresh, 0);
 }
 
-// It goes on in a segment without a name: its slot tells it.
-TEST_F(SegmentTest, WhoLostItsLockAndLivesIsToldThatItsNameWasRemoved) {
+// It continues in a segment without a name: its slot says that it was reaped.
+TEST_F(SegmentTest, ALivingParticipantWithoutLockSeesItsRemoval) {
     const std::string name = new_name();
     const Handle lost = create(name);
     ASSERT_TRUE(lost->file().is_ours());
@@ -253,10 +253,10 @@ TEST_F(SegmentTest, WhoLostItsLockAndLivesIsToldThatItsNameWasRemoved) {
     EXPECT_TRUE(lost->is_found_dead());
 }
 
-TEST_F(SegmentTest, OneWhoIsJoiningKeepsTheNameAlive) {
+TEST_F(SegmentTest, AJoiningParticipantKeepsTheName) {
     const std::string name = new_name();
     {
-        Handle dead = create(name);  // dropped without a word
+        Handle dead = create(name);  // dropped without leaving: dead
     }
     Handle joining = Segment::attach(name, kQueueToRead);  // has not claimed a slot yet
     EXPECT_TRUE(
@@ -266,7 +266,7 @@ TEST_F(SegmentTest, OneWhoIsJoiningKeepsTheNameAlive) {
     leave(fresh, 0);
 }
 
-TEST_F(SegmentTest, NothingForeignIsReplaced) {
+TEST_F(SegmentTest, AFileThatIsNoSegmentIsNotReplaced) {
     const std::string name = new_name();
     std::ofstream(path_of(name)) << "somebody's notes";
     expect_survival(name, {"the name is taken by " + path_of(name), "is not a Penstock segment"});
@@ -280,7 +280,7 @@ TEST_F(SegmentTest, NothingForeignIsReplaced) {
     expect_survival(name, {"not a regular file"});
 }
 
-TEST_F(SegmentTest, NothingDamagedIsReplaced) {
+TEST_F(SegmentTest, ADamagedSegmentIsNotReplaced) {
     const std::string name = new_name();
     {
         Handle dead = create(name);
@@ -289,14 +289,14 @@ TEST_F(SegmentTest, NothingDamagedIsReplaced) {
     expect_survival(name, {"is cut short"});
 }
 
-TEST_F(SegmentTest, AttachingToNothingSaysSo) {
+TEST_F(SegmentTest, AttachingToAMissingNameFails) {
     EXPECT_TRUE(refuses(
         ErrorCode::NotFound, [&] { Segment::attach(new_name(), kQueueToRead); },
         {"can't attach to '" + test::run_prefix, "there is no such segment", "penstock ls"}));
     EXPECT_TRUE(refuses(ErrorCode::InvalidName, [] { Segment::attach("a/b", kQueueToRead); }));
 }
 
-TEST_F(SegmentTest, AttachingToSomethingElseSaysWhat) {
+TEST_F(SegmentTest, AttachingToAnotherFileSaysWhatItIs) {
     const std::string name = new_name();
     const auto attach = [&] { Segment::attach(name, kQueueToRead); };
     std::ofstream(path_of(name)) << std::string(100'000, '#');
@@ -341,7 +341,7 @@ TEST_F(SegmentTest, AttachingToATruncatedOneSaysHowMuchIsThere) {
     std::filesystem::remove(path_of(name));
 }
 
-TEST_F(SegmentTest, ACertainInstanceIsAttachedToOrNone) {
+TEST_F(SegmentTest, AttachingMayRequireAnInstance) {
     const std::string name = new_name();
     Handle segment = create(name);
     const auto attach = [&](const std::string& instance) {
@@ -353,7 +353,7 @@ TEST_F(SegmentTest, ACertainInstanceIsAttachedToOrNone) {
     leave(segment, 0);
 }
 
-TEST_F(SegmentTest, WithoutPermissionItSaysSo) {
+TEST_F(SegmentTest, MissingPermissionIsReported) {
     const std::string name = new_name();
     Handle segment = create(name);
     ASSERT_EQ(::chmod(path_of(name).c_str(), 0), 0);
@@ -369,7 +369,7 @@ TEST_F(SegmentTest, WithoutPermissionItSaysSo) {
     leave(segment, 0);
 }
 
-TEST_F(SegmentTest, AnotherUsersIsHadOnlyByNamingThatUser) {
+TEST_F(SegmentTest, AnotherUsersSegmentNeedsThatUsersName) {
     if (::geteuid() != 0) GTEST_SKIP() << "only root can make files of other users";
     constexpr std::uint32_t kStranger = 65534;
     const std::string name = new_name();
@@ -405,8 +405,8 @@ TEST_F(SegmentTest, UsersHaveNamesAndNumbers) {
     }
 }
 
-// What a seccomp filter refuses is no other user's fault, nor the mode's.
-TEST_F(SegmentTest, WhatOwnerAndModeAllowNamesTheCallThatFailed) {
+// A call refused by a seccomp filter is not blamed on the file's owner or mode.
+TEST_F(SegmentTest, AFailureDespiteOwnerAndModeNamesTheCall) {
     constexpr test::Refusal kNoOpening{SYS_openat, EPERM, 2, O_ACCMODE, O_RDWR};
     constexpr test::Refusal kNoNaming{SYS_linkat, EPERM, 0, 0, 0};
     const std::string name = new_name();
@@ -428,7 +428,7 @@ TEST_F(SegmentTest, WhatOwnerAndModeAllowNamesTheCallThatFailed) {
     leave(segment, 0);
 }
 
-TEST_F(SegmentTest, WithoutRandomnessItSaysSo) {
+TEST_F(SegmentTest, MissingRandomnessIsReported) {
     Child child([&] {
         if (!test::refuse_calls(
                 {{SYS_getrandom, ENOSYS, 0, 0, 0},
@@ -443,7 +443,7 @@ TEST_F(SegmentTest, WithoutRandomnessItSaysSo) {
     EXPECT_EQ(outcome, 0);
 }
 
-TEST_F(SegmentTest, NoSpaceSaysHowMuchAndTheRemedy) {
+TEST_F(SegmentTest, NoSpaceReportsTheNeedAndTheRemedy) {
     const std::string name = new_name();
     Child child([&] {
         if (!test::refuse_calls({test::kNoSpaceLeft})) ::_exit(test::kCannotRefuse);
@@ -476,7 +476,7 @@ TEST_F(SegmentTest, WorksWithoutMembarrier) {
     EXPECT_EQ(outcome, 0);
 }
 
-TEST_F(SegmentTest, OneThatReliesOnMembarrierCanNotBeHadWithout) {
+TEST_F(SegmentTest, ASegmentThatReliesOnMembarrierRequiresIt) {
     const std::string name = new_name();
     Handle segment = create(name);
     if (!segment->has_asymmetric_fence()) {
@@ -523,20 +523,20 @@ TEST_F(SegmentTest, NeedsNoName) {
     leave(other, 1);
 }
 
-TEST_F(SegmentTest, AnHeirOfTheDescriptorKeepsNobodyAlive) {
+TEST_F(SegmentTest, AnInheritedDescriptorKeepsNoParticipantAlive) {
     const std::string name = new_name();
     Handle segment = create(name);
     const int inherited = ::dup(segment->lending_descriptor());
     Handle observer = Segment::attach(inherited, kQueueToRead);
     EXPECT_EQ(observer->participants().life(0), Life::Alive);
-    segment.reset();  // as if it had died
+    segment.reset();  // as if the owner had died
     EXPECT_EQ(observer->participants().life(0), Life::Dead);
     ::close(inherited);
     observer->joined();
     observer->leave();
 }
 
-TEST_F(SegmentTest, WhoCameByDescriptorRemovesTheNameToo) {
+TEST_F(SegmentTest, AParticipantByDescriptorRemovesTheNameToo) {
     const std::string name = new_name();
     Handle segment = create(name);
     Handle other = Segment::attach(segment->lending_descriptor(), kQueueToRead);
@@ -580,19 +580,19 @@ TEST_F(SegmentTest, IsForeignToAForkedChild) {
     EXPECT_FALSE(exists(name));
 }
 
-TEST_F(SegmentTest, PopulatedMemoryIsThereAtOnce) {
+TEST_F(SegmentTest, PopulatedMemoryIsResidentAtOnce) {
     Handle segment = create(new_name(), {.populate = true});
     EXPECT_EQ(segment->reserved_bytes(), segment->payload_offset() + kPayload / 2);
     leave(segment, 0);
 }
 
-TEST_F(SegmentTest, OptionsThatCanNotBeHadAreErrors) {
+TEST_F(SegmentTest, UnavailableOptionsAreErrors) {
     const std::string name = new_name();
     EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { create(name, {.numa_node = 63}); },
                         {"can't create '" + name + "' with numa_node", "numactl --hardware"}));
     EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { create(name, {.numa_node = -1}); },
                         {"numa_node"}));
-    // 32 KiB can't be one huge page, whatever the kernel allows.
+    // 32 KiB are less than a huge page, whatever the kernel allows.
     EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { create(name, {.huge_pages = true}); },
                         {"huge_pages"}));
     EXPECT_FALSE(exists(name));
@@ -618,7 +618,7 @@ TEST_F(SegmentTest, AttachingCanWaitForTheName) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST_F(SegmentTest, ButNotForEver) {
+TEST_F(SegmentTest, AttachingTimesOut) {
     const std::string name = new_name();
     EXPECT_TRUE(refuses(ErrorCode::NotFound,
                         [&] { attach_when_there(name, kQueueToRead, Deadline::now()); }));
@@ -639,7 +639,7 @@ TEST_F(SegmentTest, ButNotForEver) {
     EXPECT_LT(Clock::now() - start, kLong);
 }
 
-TEST_F(SegmentTest, WaitingIsForTheInstanceThatWasAskedFor) {
+TEST_F(SegmentTest, WaitingIsForTheRequestedInstance) {
     const std::string name = new_name();
     Handle first = create(name);
     const Wanted wanted{Kind::Queue, Access::Read, std::string(32, '0')};
@@ -660,8 +660,8 @@ TEST(VisitTest, ChangesNothing) {
     leave(segment, 0);
 }
 
-// Many processes create, join and leave one name at once. One that succeeded must find its segment
-// whole and its own; none may be refused for a reason that does not exist.
+// Many processes create, join and leave one name at once. Each success must yield a whole segment
+// of its own instance, and no call may be refused without a reason.
 TEST_F(SegmentTest, ManyComeAndGoAtOnce) {
     constexpr unsigned kProcesses = 3;
     constexpr int kTurns = 60;
@@ -674,7 +674,7 @@ TEST_F(SegmentTest, ManyComeAndGoAtOnce) {
                 Handle segment = create(name);
                 require(segment->participants().life(0) == Life::Alive);
                 ++*created;
-                const int before = *joined;  // stays for a while, so that others may come
+                const int before = *joined;  // stays a while, so that others can join
                 for (int look = 0; look < 100 && *joined == before; ++look) {
                     std::this_thread::yield();
                 }

@@ -1,5 +1,5 @@
-// The arena under all at once: no granule ever has two owners, whatever threads and processes
-// allocate, free, trim, die and reap at the same time.
+// The arena under concurrency: no granule ever has two owners while threads and processes allocate,
+// free, trim, die and reap at the same time.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -29,8 +29,8 @@ using test::Shared;
 constexpr std::uint64_t kGranule = ArenaStage::kGranule;
 constexpr std::uint32_t kGranules = ArenaStage::kGranules;
 
-// The believed owner of each granule. An owner signs after it was given a block, and takes its
-// signature back before it gives the block back: two at once means that the arena gave it to two.
+// The recorded owner of each granule. An owner enters itself after an allocation and withdraws
+// before it frees: two entries at once mean that the arena gave a granule to two owners.
 struct Register {
     std::array<std::atomic<unsigned>, kGranules> owners{};
     std::atomic<std::uint64_t> allocations{0};
@@ -44,7 +44,7 @@ struct Register {
     void strike_out(std::uint32_t granule, unsigned who) {
         if (owners[granule].exchange(0) != who) ++quarrels;
     }
-    // For the dead, before their blocks are reaped.
+    // Called for a dead owner, before its blocks are reaped.
     void strike_out_all(unsigned who) {
         for (auto& owner : owners) {
             unsigned expected = who;
@@ -57,7 +57,7 @@ std::uint64_t mark_of(unsigned who, std::uint64_t turn) {
     return (turn << 8U) | who;
 }
 
-// One that takes blocks of random sizes, writes into every granule, and finds it unchanged later.
+// Allocates blocks of random sizes, writes to every granule, and finds it unchanged later.
 class Customer {
 public:
     Customer(Arena& arena, Register& book, unsigned who) : arena_(arena), book_(book), who_(who) {}
@@ -172,9 +172,8 @@ TEST_F(ArenaConcurrencyTest, Processes) {
     expect_peace(kTurns);
 }
 
-// A run that is claimed and given back was taken for used by others that looked meanwhile and
-// sleep now: they are told.
-TEST_F(ArenaConcurrencyTest, WhatIsClaimedInVainIsAnnounced) {
+// A run that was claimed in vain and freed looked used to others, which now sleep: they are woken.
+TEST_F(ArenaConcurrencyTest, AVainClaimWakesWaiters) {
     Shared<layout::SignalWord> word;
     Signal space(*word, false);
     Child late([&] {

@@ -1,5 +1,5 @@
-// An arena on a stage of its own: words that forked children share, and a payload file that takes
-// memory only where the arena reserves some. For the tests of the arena.
+// An arena without a segment, for its tests: words that forked children share, and a payload file
+// that takes memory only where the arena reserves it.
 #pragma once
 
 #include <sys/mman.h>
@@ -22,7 +22,7 @@ class ArenaStage {
 public:
     static constexpr std::uint64_t kGranule = 4096;
     static constexpr std::uint32_t kGranules = 64;
-    static constexpr std::uint64_t kFileOffset = 3 * kGranule;  // not 0, so that it counts
+    static constexpr std::uint64_t kFileOffset = 3 * kGranule;  // nonzero on purpose
 
     ArenaStage() {
         descriptor_ = ::memfd_create("penstock-test", 0);  // inherited by children
@@ -33,7 +33,7 @@ public:
     ArenaStage& operator=(const ArenaStage&) = delete;
     ~ArenaStage() { ::close(descriptor_); }
 
-    // For a child, which has neither the file nor the mapping of its parent.
+    // Reopens in a child, which has neither the file nor the mapping of its parent.
     void open() {
         std::error_code error;
         file_.abandon();
@@ -47,7 +47,7 @@ public:
     }
 
     [[nodiscard]] static detail::ArenaGeometry geometry() { return {kGranule, kGranules, 2}; }
-    // Memory that the payload takes now.
+    // Bytes that the payload takes now.
     [[nodiscard]] std::uint64_t reserved() const {
         std::error_code error;
         return file_.facts(error).reserved;

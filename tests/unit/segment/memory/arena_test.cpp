@@ -1,5 +1,5 @@
-// The arena: blocks that do not overlap, memory that is reserved when promised and given back when
-// asked, holders that are counted by name, and everything of the dead found again.
+// The arena: blocks do not overlap, memory is reserved when promised and given back on request,
+// holders are counted by participant, and all blocks of the dead are reaped.
 #include "segment/memory/arena.hpp"
 
 #include <gtest/gtest.h>
@@ -49,7 +49,8 @@ protected:
     [[nodiscard]] std::uint64_t allocated_granules() {
         return arena().allocated_bytes() / kGranule;
     }
-    // The words of a run, to be put back: this is how a test makes a run look half done.
+    // The words of a run, to be restored later: so a test makes a run look half claimed or half
+    // freed.
     std::vector<std::uint64_t> copy_words(std::uint32_t first, std::uint32_t count) {
         std::vector<std::uint64_t> words;
         for (std::uint32_t i = 0; i < count; ++i) {
@@ -66,7 +67,7 @@ protected:
     ArenaStage stage_;
 };
 
-TEST_F(ArenaTest, NeedsControlMemoryForAWordAndItsHoldersEach) {
+TEST_F(ArenaTest, NeedsControlMemoryForAWordAndHoldersPerGranule) {
     EXPECT_EQ((ArenaGeometry{kGranule, 64, 2}).control_bytes(), 64U * 3 * 8);
     EXPECT_EQ((ArenaGeometry{kGranule, 1, 1}).control_bytes(), 128U);
     EXPECT_EQ((ArenaGeometry{kGranule, 0, 1}).control_bytes(), 0U);
@@ -99,7 +100,7 @@ TEST_F(ArenaTest, BlocksLieSideBySide) {
     }
 }
 
-TEST_F(ArenaTest, MemoryThatIsFreeIsUsedAgainFirst) {
+TEST_F(ArenaTest, ReservedMemoryIsUsedFirst) {
     const BlockId first = allocate(2);
     const BlockId second = allocate(2);
     arena().free(first, kOwner);
@@ -109,7 +110,7 @@ TEST_F(ArenaTest, MemoryThatIsFreeIsUsedAgainFirst) {
     EXPECT_EQ(allocate(1).granule, first.granule + 1);
 }
 
-TEST_F(ArenaTest, ANameIsGoodForOneBlockOnly) {
+TEST_F(ArenaTest, AStaleNameFreesNothing) {
     const BlockId old = allocate(2);
     arena().free(old, kOwner);
     EXPECT_FALSE(arena().is_valid(old, 1));
@@ -118,23 +119,23 @@ TEST_F(ArenaTest, ANameIsGoodForOneBlockOnly) {
     EXPECT_NE(fresh.generation, old.generation);
     EXPECT_TRUE(arena().is_valid(fresh, 1));
     EXPECT_FALSE(arena().is_valid(old, 1));
-    arena().free(old, kOwner);  // once more: a stale name frees nothing
+    arena().free(old, kOwner);  // again: a stale name frees nothing
     EXPECT_TRUE(arena().is_valid(fresh, 1));
     EXPECT_EQ(allocated_granules(), 2U);
 }
 
-TEST_F(ArenaTest, WhatIsNotABlockIsNotValid) {
+TEST_F(ArenaTest, ANameWithoutABlockIsInvalid) {
     const BlockId block = allocate(4);
     EXPECT_FALSE(arena().is_valid({block.granule + 1, block.generation}, 1)) << "a body";
     EXPECT_FALSE(arena().is_valid({block.granule + 4, block.generation}, 1)) << "free";
     EXPECT_FALSE(arena().is_valid({kGranules, 0}, 1));
     EXPECT_FALSE(arena().is_valid({~std::uint32_t{0}, 0}, 1));
     EXPECT_FALSE(arena().is_valid(block, ~std::uint64_t{0}));
-    stage_.word(block.granule).owner |= kLengthMask;  // scribbled over
+    stage_.word(block.granule).owner |= kLengthMask;  // corrupted
     EXPECT_FALSE(arena().is_valid(block, 1)) << "it would reach beyond the end";
 }
 
-TEST_F(ArenaTest, WhatCanNeverFitIsTooLarge) {
+TEST_F(ArenaTest, ABlockThatCanNeverFitIsTooLarge) {
     EXPECT_TRUE(fails(arena().allocate(kGranules * kGranule + 1, kOwner), ErrorCode::TooLarge,
                       {std::to_string(kGranules * kGranule + 1) + " bytes can never fit in " +
                        std::to_string(kGranules * kGranule)}));
@@ -142,7 +143,7 @@ TEST_F(ArenaTest, WhatCanNeverFitIsTooLarge) {
     EXPECT_TRUE(succeeds(arena().allocate(kGranules * kGranule, kOwner)));
 }
 
-TEST_F(ArenaTest, OneWithoutGranulesHoldsNothing) {
+TEST_F(ArenaTest, AnArenaWithoutGranulesHoldsNothing) {
     Arena empty(ArenaGeometry{kGranule, 0, 1}, nullptr, nullptr, stage_.file(), 0);
     EXPECT_TRUE(fails(empty.allocate(0, kOwner), ErrorCode::TooLarge));
     EXPECT_TRUE(fails(empty.allocate(1, kOwner), ErrorCode::TooLarge));
@@ -151,7 +152,7 @@ TEST_F(ArenaTest, OneWithoutGranulesHoldsNothing) {
     EXPECT_FALSE(empty.is_valid({0, 0}, 0));
 }
 
-TEST_F(ArenaTest, AFullOneIsBusyUntilSomethingIsFreed) {
+TEST_F(ArenaTest, AFullArenaIsBusyUntilABlockIsFreed) {
     const BlockId first = allocate(kGranules / 2);
     allocate(kGranules / 2);
     EXPECT_TRUE(fails(arena().allocate(1, kOwner), ErrorCode::Busy, {"no free run of 1 bytes"}));
@@ -247,7 +248,7 @@ TEST_F(ArenaTest, WithoutSpaceNothingIsPromised) {
     EXPECT_EQ(outcome, 0);
 }
 
-TEST_F(ArenaTest, FreeingWhatIsDamagedTouchesNothing) {
+TEST_F(ArenaTest, FreeingADamagedBlockChangesNothing) {
     const BlockId block = allocate(4);
     const auto healthy = copy_words(0, kGranules);
     for (const std::uint64_t length :
@@ -268,7 +269,7 @@ TEST_F(ArenaTest, AHolderIsABit) {
         EXPECT_FALSE(arena().is_held(block));
         EXPECT_FALSE(arena().is_held_by(slot));
         arena().hold(block, slot);
-        arena().hold(block, slot);  // it does not count
+        arena().hold(block, slot);  // a second hold does not count
         EXPECT_TRUE(arena().is_held(block));
         EXPECT_TRUE(arena().is_held_by(slot));
         EXPECT_FALSE(arena().is_held_by(slot ^ 1U)) << "that is another";
@@ -290,14 +291,14 @@ TEST_F(ArenaTest, ABlockIsHeldUntilTheLastHolderLetsGo) {
     EXPECT_FALSE(arena().is_held(block));
 }
 
-TEST_F(ArenaTest, ReapingTakesBackWhatTheDeadOneOwnedAndHeld) {
+TEST_F(ArenaTest, ReapingFreesTheBlocksAndHoldsOfTheDead) {
     const BlockId own = allocate(3, kOwner);
     const BlockId foreign = allocate(2, kOther);
     const BlockId more = allocate(1, kOwner);
     arena().hold(foreign, kOwner);
     arena().hold(foreign, 9);
     arena().hold(own, kOwner);
-    for (int turn = 0; turn < 2; ++turn) {  // repeatable
+    for (int turn = 0; turn < 2; ++turn) {  // idempotent
         arena().reap(kOwner);
         EXPECT_EQ(allocated_granules(), 2U);
         EXPECT_FALSE(arena().is_valid(own, 1));
@@ -310,14 +311,14 @@ TEST_F(ArenaTest, ReapingTakesBackWhatTheDeadOneOwnedAndHeld) {
     allocate(3, kOther);
 }
 
-// The steps of claiming and freeing a run of five, as a death leaves them: `claimed` bodies are
-// set.
+// The steps of claiming and freeing a run of five, as a death leaves them: so many body words are
+// written.
 class HalfDoneRunTest : public ArenaTest, public ::testing::WithParamInterface<std::uint32_t> {};
 constexpr std::uint32_t kRun = 5;
 
 INSTANTIATE_TEST_SUITE_P(Bodies, HalfDoneRunTest, ::testing::Range(0U, kRun));
 
-TEST_P(HalfDoneRunTest, AHalfClaimedOneIsReaped) {
+TEST_P(HalfDoneRunTest, AHalfClaimedRunIsReaped) {
     const std::uint32_t claimed = GetParam();
     const auto free_words = copy_words(0, kRun);
     const BlockId block = allocate(kRun);
@@ -329,7 +330,7 @@ TEST_P(HalfDoneRunTest, AHalfClaimedOneIsReaped) {
     EXPECT_EQ(allocate(kGranules).granule, 0U);
 }
 
-TEST_P(HalfDoneRunTest, WhatOthersTookMeanwhileIsTheirs) {
+TEST_P(HalfDoneRunTest, ReapingAHalfClaimedRunSparesOtherBlocks) {
     const std::uint32_t claimed = GetParam();
     const auto free_words = copy_words(0, kRun);
     allocate(kRun);
@@ -345,7 +346,7 @@ TEST_P(HalfDoneRunTest, WhatOthersTookMeanwhileIsTheirs) {
     EXPECT_EQ(allocated_granules(), 0U);
 }
 
-TEST_P(HalfDoneRunTest, AHalfFreedOneIsReaped) {
+TEST_P(HalfDoneRunTest, AHalfFreedRunIsReaped) {
     const std::uint32_t still_bodies = GetParam();
     const BlockId block = allocate(kRun);
     const auto words = copy_words(0, kRun);
@@ -371,7 +372,7 @@ TEST_F(ArenaTest, ReservedMemoryIsRememberedThroughReaping) {
 
 TEST_F(ArenaTest, GenerationsWrapWithoutHarm) {
     BlockId block = allocate(1);
-    stage_.word(0).owner |= std::uint64_t{0xFFFFF} << 44U;  // the last generation there is
+    stage_.word(0).owner |= std::uint64_t{0xFFFFF} << 44U;  // the last generation
     block.generation = 0xFFFFF;
     ASSERT_TRUE(arena().is_valid(block, 1));
     arena().free(block, kOwner);

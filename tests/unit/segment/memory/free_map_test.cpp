@@ -1,4 +1,5 @@
-// The map of free blocks: classes that order lengths, and a tree that finds the first that may do.
+// The map of free blocks: size classes that order lengths, and a tree that finds the first region
+// that may serve.
 #include "segment/memory/free_map.hpp"
 
 #include <gtest/gtest.h>
@@ -14,7 +15,7 @@ namespace {
 
 using Random = std::mt19937;
 
-// Below `end`.
+// A number below `end`.
 std::uint32_t pick(Random& random, std::uint32_t end) {
     return static_cast<std::uint32_t>(random() % end);
 }
@@ -75,8 +76,8 @@ TEST(FreeMapTest, FindsTheFirstThatMayServe) {
     }
 }
 
-// Raising stops where the map is high enough; lowering looks again. What is said last
-// of a region must be what is found, however the two meet in the levels above.
+// Raising stops where the map is high enough, and lowering looks again: the last hint of a region
+// must be found, however the two meet in the levels above.
 TEST(FreeMapTest, NothingIsLostBetweenRaisingAndLowering) {
     constexpr std::uint32_t kRegions = 512;
     constexpr int kThreads = 4;
@@ -87,7 +88,7 @@ TEST(FreeMapTest, NothingIsLostBetweenRaisingAndLowering) {
             threads.emplace_back([&of, thread, round] {
                 Random random(static_cast<unsigned>(thread + round * kThreads));
                 for (int turn = 0; turn < 500; ++turn) {
-                    // Regions of its own, words and levels in common.
+                    // Each thread has its own regions, in words and levels that all share.
                     const std::uint32_t region = pick(random, kRegions / kThreads) * kThreads +
                                                  static_cast<unsigned>(thread);
                     const SizeClass said = of.map.at(region);

@@ -1,5 +1,5 @@
-// The heap under all at once: no byte ever has two owners, whatever processes allocate, free,
-// resize, trim and die at the same time; and what the dead had named is there to be freed.
+// The heap under concurrency: no byte ever has two owners while processes allocate, free, resize,
+// trim and die at the same time; the named blocks of the dead can be freed.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -29,7 +29,7 @@ constexpr std::uint32_t kGranules = 512;
 constexpr unsigned kChildren = 3;
 constexpr std::uint64_t kNamesEach = 64;
 
-// The believed owner of each granule: see arena_concurrency_test.cpp.
+// The recorded owner of each granule: see arena_concurrency_test.cpp.
 struct Register {
     std::array<std::atomic<unsigned>, kGranules> owners{};
     std::atomic<std::uint64_t> turns{0};
@@ -54,7 +54,7 @@ struct Register {
     }
 };
 
-// Takes, resizes and gives blocks at random under its own names.
+// Allocates, resizes and frees blocks at random under its own names.
 class Customer {
 public:
     Customer(HeapStage& stage, Register& book, unsigned who)
@@ -101,7 +101,7 @@ void free_all(HeapStage& stage, unsigned who) {
     }
 }
 
-TEST(HeapConcurrencyTest, NoGranuleHasTwoOwnersWhoeverDies) {
+TEST(HeapConcurrencyTest, NoGranuleHasTwoOwnersDespiteDeaths) {
     HeapStage stage(1024, kGranules);
     Shared<Register> book;
     std::array<std::unique_ptr<Child>, kChildren> children;
@@ -121,7 +121,7 @@ TEST(HeapConcurrencyTest, NoGranuleHasTwoOwnersWhoeverDies) {
         const auto who = static_cast<unsigned>(1 + random() % kChildren);
         children[who - 1]->send(SIGKILL);
         ASSERT_EQ(children[who - 1]->wait(), killed_by(SIGKILL));
-        // What a janitor does.
+        // The steps of a janitor.
         stage.words.finish(who);
         book->strike_out_all(who);
         stage.heap.reap(who);
@@ -138,9 +138,8 @@ TEST(HeapConcurrencyTest, NoGranuleHasTwoOwnersWhoeverDies) {
     EXPECT_EQ(stage.heap.use().largest_free, stage.geometry().bytes());
 }
 
-// Stopped in the middle of a change, a process keeps nothing from the others but the block that it
-// is about to have.
-TEST(HeapConcurrencyTest, AStoppedProcessHoldsUpNobody) {
+// A process stopped in the middle of a change blocks nothing but the block that it is allocating.
+TEST(HeapConcurrencyTest, AStoppedProcessBlocksNoOther) {
     for (const char* point : {"words.change.described:1:stop", "words.change.installed:1:stop",
                               "words.change.installed:3:stop", "words.change.decided:1:stop",
                               "words.change.replaced:1:stop", "heap.carve.carved:1:stop"}) {
@@ -162,16 +161,16 @@ TEST(HeapConcurrencyTest, AStoppedProcessHoldsUpNobody) {
     }
 }
 
-// What it had not told the map of, others find.
+// Hints that the stopped process did not write to the map are found in its note.
 TEST(HeapConcurrencyTest, AStoppedProcessHidesNothing) {
-    constexpr std::uint32_t kMany = 64 * 64;  // of 64 regions, in two levels
+    constexpr std::uint32_t kMany = 64 * 64;  // 64 regions, in two levels of the map
     for (const char* point :
          {"heap.carve.carved:1:stop", "heap.map.raised:1:stop", "heap.map.raised:2:stop"}) {
         HeapStage stage(1024, kMany);
         Child child([&] {
             stage.join(1);
             os::arm_crash_point(point);
-            stage.take(0, 1000 * 1024);  // what is left begins in a region of another word
+            stage.take(0, 1000 * 1024);  // the rest begins in a region of another word
         });
         child.await_stop();
         EXPECT_EQ(stage.take(1, 3096 * 1024).length, 3096U) << point;
@@ -198,12 +197,12 @@ TEST(HeapConcurrencyTest, AStoppedProcessHidesNothing) {
     }
 }
 
-// A free block is in the notes before it is in the map, and out of them after. A look at the map
-// before it is there, and at the notes when it is out of them again, needs a third at the map.
-TEST(HeapConcurrencyTest, WhatIsHintedBetweenTheMapAndTheNotesIsFound) {
+// A free block is in the notes before it is in the map, and leaves them after. A search that reads
+// the map too early and the notes too late has to read the map again.
+TEST(HeapConcurrencyTest, ABlockOnItsWayFromNotesToMapIsFound) {
     HeapStage stage(1024, kGranules);
     ASSERT_EQ(stage.take(0, std::uint64_t{kGranules} * 1024).length, kGranules);
-    ASSERT_EQ(stage.take(1, 1024).length, 0U);  // from here on the map says so as well
+    ASSERT_EQ(stage.take(1, 1024).length, 0U);  // the map says so from here on
     Child owner([&] {
         stage.join(1);
         os::arm_crash_point("heap.free.freed:1:stop");
@@ -223,9 +222,9 @@ TEST(HeapConcurrencyTest, WhatIsHintedBetweenTheMapAndTheNotesIsFound) {
     stage.check();
 }
 
-// Two blocks share a chunk of memory. One that finds no memory for its rest must not give
-// back what the other was promised.
-TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
+// Two blocks share a chunk of memory. An allocation that fails to reserve its remainder must not
+// give back the memory of the other.
+TEST(HeapConcurrencyTest, AFailedReservationSparesTheMemoryOfOthers) {
     HeapStage stage(1024, 32U << 10U);
     Child first([&] {
         stage.join(1);
@@ -234,7 +233,7 @@ TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
     });
     first.await_stop();
     Child second([&] {
-        // Beyond the first 16 MiB there is nothing.
+        // No memory beyond the first 16 MiB.
         constexpr std::uint32_t kFar = 16U << 20U;
         if (!test::refuse_calls({{SYS_fallocate, ENOSPC, 2, kFar, kFar}})) {
             ::_exit(test::kCannotRefuse);
@@ -252,8 +251,8 @@ TEST(HeapConcurrencyTest, WhoFindsNoMemoryLeavesTheOthersTheirs) {
     stage.check();
 }
 
-// A block that was freed by its name and taken by another meanwhile is not its own any more.
-TEST(HeapConcurrencyTest, WhoFindsNoMemoryFreesOnlyHisOwn) {
+// A block that was freed by its name, and allocated again meanwhile, must not be freed twice.
+TEST(HeapConcurrencyTest, AFailedReservationFreesOnlyItsOwnBlock) {
     HeapStage stage(1024, kGranules);
     Child first([&] {
         if (!test::refuse_calls({test::kNoSpaceLeft})) ::_exit(test::kCannotRefuse);

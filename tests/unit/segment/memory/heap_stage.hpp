@@ -1,5 +1,5 @@
-// A heap on a stage of its own: words that forked children share, and a payload file that takes
-// memory only where the heap reserves some. For the tests of the heap and of what it stands on.
+// A heap without a segment, for its tests and those of its parts: words that forked children share,
+// and a payload file that takes memory only where the heap reserves it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ namespace penstock::test {
 class HeapStage {
 public:
     static constexpr unsigned kMembers = 8;
-    static constexpr std::uint64_t kNames = 4096;  // words for owners to name their blocks in
-    static constexpr std::uint64_t kFileOffset = 3 * 4096;  // not 0, so that it counts
+    static constexpr std::uint64_t kNames = 4096;  // words in which owners name their blocks
+    static constexpr std::uint64_t kFileOffset = 3 * 4096;  // nonzero on purpose
 
     explicit HeapStage(std::uint64_t granule_bytes = 1024, std::uint32_t granules = 4096)
         : geometry_{granule_bytes, granules} {
@@ -43,7 +43,7 @@ public:
         ::close(descriptor_);
     }
 
-    // For a child, which has neither the file nor the place of its parent.
+    // Reopens in a child, which has neither the file nor the slot of its parent.
     void join(unsigned self) {
         std::error_code error;
         file_.abandon();
@@ -60,13 +60,13 @@ public:
         return reinterpret_cast<layout::Word*>(heap_control())[number];
     }
     [[nodiscard]] const detail::HeapGeometry& geometry() const { return geometry_; }
-    // Memory that the payload takes now.
+    // Bytes that the payload takes now.
     [[nodiscard]] std::uint64_t reserved() const {
         std::error_code error;
         return file_.facts(error).reserved;
     }
 
-    // Names a block of so many bytes; its length is 0 if there is none.
+    // Allocates a block under name `number`; its length is 0 if that fails.
     detail::HeapBlock take(std::uint64_t number, std::uint64_t bytes,
                            std::uint64_t alignment = 64) {
         layout::Word& word = name(number);
@@ -82,8 +82,8 @@ public:
         return block.length > 0 && heap.free(block, plan);
     }
 
-    // Walks from block to block: they tile the heap, no two free ones touch, every free one has its
-    // tail, every used one exactly one name. No other may be at work.
+    // Walks from block to block: they tile the heap, free neighbours are joined, every free block
+    // has its tail, every used block exactly one name. No other thread may use the heap.
     void check() const {
         std::uint32_t at = 0;
         bool was_free = false;

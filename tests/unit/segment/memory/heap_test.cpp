@@ -1,6 +1,5 @@
-// The heap: blocks of every size and alignment that tile it, joined when they are free, named from
-// their first moment to their last; memory that is reserved when promised and given back when
-// asked.
+// The heap: blocks of every size and alignment that tile it and are joined when free; a name for
+// every used block; memory that is reserved when promised and given back on request.
 #include "segment/memory/heap.hpp"
 
 #include <gtest/gtest.h>
@@ -24,7 +23,7 @@ using test::Child;
 using test::HeapStage;
 using test::require;
 
-TEST(HeapTest, OneBlockMayBeEverything) {
+TEST(HeapTest, ABlockMayTakeTheWholeHeap) {
     HeapStage stage;
     const HeapBlock all = stage.take(0, stage.geometry().bytes());
     EXPECT_EQ(all.length, stage.geometry().granules);
@@ -79,7 +78,7 @@ TEST(HeapTest, ABlockGrowsAndShrinksWhereItIs) {
     stage.check();
 }
 
-TEST(HeapTest, ANameThatChangedTakesNothing) {
+TEST(HeapTest, AnAllocationForAChangedNameFails) {
     HeapStage stage;
     layout::Word& name = stage.name(0);
     const std::uint64_t seen = stage.words.read(name);
@@ -113,7 +112,7 @@ TEST(HeapTest, MemoryComesWithBlocksAndGoesWithTrim) {
     stage.check();
 }
 
-TEST(HeapTest, WhatIsLongerThanTheHeapIsNotFound) {
+TEST(HeapTest, ABlockLongerThanTheHeapIsNotFound) {
     HeapStage stage(1024, 4096);
     HeapBlock block = stage.take(0, 1024);
     for (const std::uint64_t bytes :
@@ -145,7 +144,7 @@ TEST(HeapTest, LargeGranulesAreTrimmedToo) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST(HeapTest, NoParticipantIsTakenForTheOwnerOfWhatIsNamed) {
+TEST(HeapTest, ReapingAndTrimmingLeaveNamedBlocks) {
     HeapStage stage;
     ASSERT_GT(stage.take(0, 1024).length, 0U);
     stage.heap.reap(0x3FF);
@@ -154,7 +153,7 @@ TEST(HeapTest, NoParticipantIsTakenForTheOwnerOfWhatIsNamed) {
     stage.check();
 }
 
-TEST(HeapTest, DamagedWordsAreSaidToBe) {
+TEST(HeapTest, DamagedWordsAreReported) {
     Child child([] {
         constexpr std::uint64_t kNothing = layout::kWordMark | 17;
         HeapStage stage;
@@ -170,12 +169,12 @@ TEST(HeapTest, DamagedWordsAreSaidToBe) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// A contradiction that does not change is no change under way: it is not waited for.
-TEST(HeapTest, WhatDoesNotFitTogetherIsSaidToBeDamagedAtOnce) {
+// A contradiction that stays is damage, and not a change under way: it is not waited for.
+TEST(HeapTest, ContradictoryWordsAreReportedAtOnce) {
     Child child([] {
         HeapStage stage;
         HeapBlock block = stage.take(1, 1024);
-        stage.granule(block.first + 1).store(0);  // what is free begins nowhere
+        stage.granule(block.first + 1).store(0);  // a free block without its first word
         require(stage.heap.resize(block, 2048) == Heap::Fit::Damaged);
         require(!stage.give(1));
         require(stage.words.read(stage.name(1)) != 0);
@@ -183,7 +182,7 @@ TEST(HeapTest, WhatDoesNotFitTogetherIsSaidToBeDamagedAtOnce) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-TEST(HeapTest, WhereMemoryIsNotToBeHadNothingIsTaken) {
+TEST(HeapTest, WithoutMemoryNothingIsAllocated) {
     HeapStage stage;
     ASSERT_GT(stage.take(1, 1024).length, 0U);
     Child child([&] {
@@ -201,8 +200,8 @@ TEST(HeapTest, WhereMemoryIsNotToBeHadNothingIsTaken) {
     stage.check();
 }
 
-// Sizes over three decades, 95 % full, a million operations: whatever is asked for is there as long
-// as 15 % of the heap is free in total.
+// Sizes over three decades, 95 % full, a million operations: every allocation succeeds as long as
+// 15 % of the heap is free in total.
 class FragmentationTest : public ::testing::TestWithParam<unsigned> {};
 
 TEST_P(FragmentationTest, StaysBounded) {

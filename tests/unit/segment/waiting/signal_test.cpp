@@ -1,5 +1,5 @@
-// Signals: no sleep through a change, no system call for nothing, and every wait
-// ends when it has to. All of it with and without the asymmetric fence.
+// Signals: no sleep through a change, no needless system call, and every wait ends in time. Each
+// test runs with and without the asymmetric fence.
 #include "segment/waiting/signal.hpp"
 
 #include <gtest/gtest.h>
@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "os/fence.hpp"
+#include "segment/words/atomics.hpp"
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::detail {
@@ -23,7 +24,7 @@ using test::Child;
 using test::require;
 using test::Shared;
 
-constexpr auto kLong = 20s;  // what must not be waited for
+constexpr auto kLong = 20s;  // a bound that no wait may reach
 
 // Both fences; the asymmetric one only where the kernel has it.
 class SignalTest : public ::testing::TestWithParam<bool> {
@@ -50,7 +51,7 @@ INSTANTIATE_TEST_SUITE_P(Fences, SignalTest, ::testing::Bool(), [](const auto& c
     return std::string(chosen.param ? "Asymmetric" : "Full");
 });
 
-TEST_P(SignalTest, NotifyingNobodyChangesNothing) {
+TEST_P(SignalTest, NotifyingWithoutWaitersChangesNothing) {
     EXPECT_FALSE(signal().has_waiters());
     signal().notify();
     EXPECT_EQ(word(), 0U);
@@ -94,7 +95,7 @@ TEST_P(SignalTest, TheCountOfWakeUpsWrapsWithoutHarm) {
     EXPECT_FALSE(signal().is_standing(seen));
 }
 
-TEST_P(SignalTest, WhatIsReadyIsNotWaitedFor) {
+TEST_P(SignalTest, AReadyConditionIsNotWaitedFor) {
     const std::atomic<bool> flag{true};
     EXPECT_EQ(wait_for(flag, Wait()), WaitEnd::Ready);
     EXPECT_EQ(wait_for(flag, Deadline::now()), WaitEnd::Ready);
@@ -149,7 +150,8 @@ TEST_P(SignalTest, AsksForThePeerBeforeItSleepsAndAfterEverySlice) {
     EXPECT_LE(std::chrono::nanoseconds(kSlice), 100ms) << "a death is noticed within 100 ms";
 }
 
-// The peer's janitor makes ready what the peer blocked: that must not cost another slice of sleep.
+// The look at the peer may reap it and so satisfy the condition: this must not cost another slice
+// of sleep.
 TEST_P(SignalTest, IsWokenByItsOwnPeerQuestion) {
     bool ready = false;
     const WaitEnd end = wait_until(
@@ -223,8 +225,8 @@ TEST_P(SignalTest, WakesAWaiterInAnotherProcess) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// Two that wake each other in turn, as fast as they can. The sleeps are so long that a lost wake-up
-// can't be mistaken for anything else.
+// Two sides that wake each other in turn, as fast as they can. Sleeps are so long that a lost
+// wake-up can't be mistaken for a timeout.
 struct Court {
     layout::SignalWord ping_word{};
     layout::SignalWord pong_word{};
@@ -234,15 +236,15 @@ struct Court {
 constexpr std::uint32_t kStrokes = 10'000;
 
 void await_stroke(Signal signal, const std::atomic<std::uint32_t>& ball, std::uint32_t stroke) {
-    while (ball.load(std::memory_order_acquire) < stroke) {
+    while (load_acquire(ball) < stroke) {
         const std::uint32_t seen = signal.announce();
-        if (ball.load(std::memory_order_relaxed) >= stroke) return;
+        if (load_relaxed(ball) >= stroke) return;
         require(signal.sleep(seen, kLong) != os::Woken::ByTimeout);
     }
 }
 
 void strike(Signal signal, std::atomic<std::uint32_t>& ball, std::uint32_t stroke) {
-    ball.store(stroke, std::memory_order_release);
+    store_release(ball, stroke);
     signal.notify();
 }
 
@@ -274,7 +276,7 @@ TEST_P(SignalTest, NoWakeUpIsLostBetweenTwoThreads) {
     replier.join();
 }
 
-// One that changes a word at its own pace, several that wait for each change.
+// One thread changes a word at its own pace, several wait for each change.
 TEST_P(SignalTest, NoWakeUpIsLostAmongSeveralWaiters) {
     constexpr std::uint32_t kChanges = 3'000;
     const Shared<Court> court;
@@ -289,7 +291,8 @@ TEST_P(SignalTest, NoWakeUpIsLostAmongSeveralWaiters) {
     Child second([&] { follow(*slowest[1]); });
     for (std::uint32_t change = 1; change <= kChanges; ++change) {
         strike({court->ping_word, GetParam()}, court->ping, change);
-        // One of them is always waited for, so that the other is now asleep, now awake.
+        // One waiter is always awaited, so that the other is asleep at some changes and awake at
+        // others.
         test::await([&] { return slowest[change % 2]->load() >= change; });
     }
     EXPECT_EQ(first.wait(), 0);

@@ -1,20 +1,14 @@
-// Deadlines, cancellation, and how long spinning is tried.
+// Deadlines and cancellation.
 #include "penstock/wait.hpp"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 
 #include <chrono>
-
-#include "segment/waiting/signal.hpp"
-#include "tests/unit/support/child.hpp"
 
 namespace penstock {
 namespace {
 
 using namespace std::chrono_literals;
-using test::Child;
-using test::require;
 
 TEST(DeadlineTest, NeverPasses) {
     const Deadline never = Deadline::never();
@@ -53,7 +47,7 @@ TEST(DeadlineTest, BeyondTheEndOfTimeIsNever) {
     EXPECT_TRUE(Deadline::after(std::chrono::nanoseconds::max()).is_never());
 }
 
-TEST(WaitTest, ConvertsFromWhatPeopleWrite) {
+TEST(WaitTest, ConvertsFromUsualTypes) {
     EXPECT_TRUE(Wait().deadline.is_never());
     EXPECT_TRUE(Wait(Deadline::now()).deadline.is_try());
     const Wait in_seconds = 2s;
@@ -70,95 +64,6 @@ TEST(CancelTest, IsForGood) {
     cancel.cancel();
     cancel.cancel();
     EXPECT_TRUE(cancel.is_cancelled());
-}
-
-TEST(SpinBudgetTest, GrowsWithSuccessAndShrinksWithFailureWithinBounds) {
-    detail::SpinBudget budget;
-    if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
-    constexpr std::int64_t kTensOfMicroseconds = 50'000;
-    std::int64_t before = 0;
-    while (budget.nanoseconds() != before) {
-        before = budget.nanoseconds();
-        budget.won();
-        ASSERT_GE(budget.nanoseconds(), before);
-        ASSERT_LE(budget.nanoseconds(), kTensOfMicroseconds) << "no longer than the design allows";
-    }
-    const std::int64_t most = before;
-    do {
-        before = budget.nanoseconds();
-        budget.lost();
-        ASSERT_LE(budget.nanoseconds(), before);
-        ASSERT_GT(budget.nanoseconds(), 0) << "it must notice when spinning pays again";
-    } while (budget.nanoseconds() != before);
-    EXPECT_LT(before, most);
-}
-
-// A budget that can't get smaller any more.
-detail::SpinBudget make_poor() {
-    detail::SpinBudget budget;
-    for (int i = 0; i < 100; ++i) budget.lost();
-    return budget;
-}
-
-TEST(SpinBudgetTest, RecoversWhenALongerSpinWouldHaveWon) {
-    detail::SpinBudget budget = make_poor();
-    if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
-    const std::int64_t least = budget.nanoseconds();
-    budget.would_have_won(1'000'000'000);
-    EXPECT_EQ(budget.nanoseconds(), least) << "no spin is that long";
-    budget.would_have_won(10'000);
-    const std::int64_t most = budget.nanoseconds();
-    EXPECT_GT(most, least);
-    budget.won();
-    EXPECT_EQ(budget.nanoseconds(), most) << "as long as can be";
-}
-
-TEST(SpinBudgetTest, BelievesThatLessOftenWhereTheLongestSpinLosesToo) {
-    detail::SpinBudget budget = make_poor();
-    if (budget.nanoseconds() == 0) GTEST_SKIP() << "this machine has one processor";
-    const auto count_until_believed = [&] {
-        const std::int64_t before = budget.nanoseconds();
-        int times = 0;
-        while (budget.nanoseconds() == before && times < 10'000) {
-            budget.would_have_won(10'000);
-            ++times;
-        }
-        return times;
-    };
-    EXPECT_EQ(count_until_believed(), 1);
-    int before = 1;
-    for (int loss = 0; loss < 5; ++loss) {
-        budget.lost();
-        const int times = count_until_believed();
-        EXPECT_GT(times, before);
-        before = times;
-    }
-    budget.won();
-    budget.lost();
-    EXPECT_LT(count_until_believed(), before) << "a win wipes the doubt out";
-}
-
-TEST(SpinBudgetTest, IsNothingOnASingleProcessor) {
-    Child child([] {
-        cpu_set_t allowed;
-        require(::sched_getaffinity(0, sizeof allowed, &allowed) == 0);
-        int first = 0;
-        while (!CPU_ISSET(first, &allowed)) ++first;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(first, &one);
-        require(::sched_setaffinity(0, sizeof one, &one) == 0);
-        detail::SpinBudget budget;
-        require(budget.nanoseconds() == 0);
-        budget.won();
-        require(budget.nanoseconds() == 0);
-        budget.lost();
-        require(budget.nanoseconds() == 0);
-        int looks = 0;
-        require(!detail::spin_until(budget, [&] { return ++looks > 0; }));
-        require(looks == 0);
-    });
-    EXPECT_EQ(child.wait(), 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Words that change together: all of them or none, whatever else is at work, and whatever dies.
+// Multi-word changes: all words or none, under concurrency and deaths.
 #include "segment/words/multi_word.hpp"
 
 #include <gtest/gtest.h>
@@ -70,7 +70,7 @@ TEST(MultiWordTest, AReferenceToNothingIsBroken) {
     EXPECT_EQ(words.peek(control->words[1]), MultiWord::kBroken);
 }
 
-// A description as hostile bytes may have it: undecided, of the words in `places`, which hold 0.
+// A hostile description: undecided, of the words at `places`, which hold 0.
 void forge(Control& control, unsigned member, std::initializer_list<std::uint64_t> places) {
     layout::WordOperation& operation = control.operations[member];
     unsigned at = 0;
@@ -125,8 +125,8 @@ TEST(MultiWordTest, APlanOfTooManyWordsChangesNothing) {
     EXPECT_EQ(payload_of(words.read(control->words[0])), 0U);
 }
 
-// Moves one unit from a random word to two others' neighbours and back: the sum never changes.
-// Every word begins at 1000; a move takes from one and gives to another, three words at a time.
+// Moves one unit from a random word to another, in a change of three words: the sum of all words,
+// which begin at 1000, never changes.
 bool move_some(MultiWord& words, Control& control, std::mt19937& random) {
     const auto from = static_cast<unsigned>(random() % kWords);
     const auto to = static_cast<unsigned>((from + 1 + random() % (kWords - 2)) % kWords);
@@ -175,9 +175,9 @@ TEST(MultiWordTest, ThreadsOfSeveralParticipantsKeepTheSum) {
     EXPECT_GT(moved, 10'000U);
 }
 
-// Killed at each step of a change, known only by what it left: others finish it or undo
-// it, and the same change never happens twice.
-TEST(MultiWordTest, WhoeverDiesHalfWayIsFinishedByWhoeverComes) {
+// A process killed at each step of a change leaves only shared memory: others finish the change or
+// undo it, and it never happens twice.
+TEST(MultiWordTest, AChangeCutShortByADeathIsFinishedByOthers) {
     constexpr const char* kPoints[] = {
         "words.change.described:1:kill", "words.change.installed:1:kill",
         "words.change.installed:2:kill", "words.change.installed:3:kill",
@@ -201,7 +201,7 @@ TEST(MultiWordTest, WhoeverDiesHalfWayIsFinishedByWhoeverComes) {
             EXPECT_EQ(payload_of(words.read(control->words[at])), first == 0 ? 0 : at + 1) << point;
         }
         words.finish(1);
-        // Its successor in the place goes on where it ended.
+        // Its successor in the slot continues its sequence.
         MultiWord heir;
         join(heir, *control, 1);
         WordPlan plan;

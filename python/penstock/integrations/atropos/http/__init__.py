@@ -1,4 +1,4 @@
-"""The HTTP face of a queue of trajectories, for environments and trainers that speak HTTP.
+"""The HTTP server of a queue of trajectories, for environments and trainers that use HTTP.
 
     penstock trajectories serve --queue rollouts --port 8000
 

@@ -17,9 +17,9 @@ _VARY: Final = {"Vary": "Accept-Encoding"}
 
 
 def json_answer(text: bytes, request: Request | None = None, status: int = 200) -> Response:
-    """``text`` is JSON. In a thread where it may be long: to pack it takes time.
+    """An answer of JSON ``text``; packed in a thread if it is long, because that takes time.
 
-    On the same machine its bytes are copied faster than they are packed, so they go as they are.
+    For a client on the same machine copying is faster than packing, so the text goes unpacked.
     """
     if request is None or len(text) < _PACKED_FROM:
         return Response(text, status, media_type="application/json")
@@ -33,7 +33,7 @@ def json_answer(text: bytes, request: Request | None = None, status: int = 200) 
 
 
 def _weights(header: str) -> dict[str, float]:
-    """The encodings of an Accept-Encoding, and how much each is wanted; 0: not at all."""
+    """The encodings of an Accept-Encoding, with their weights; 0: not acceptable."""
     weights = {}
     for one in header.lower().split(","):
         name, _, parameter = one.partition(";")

@@ -1,6 +1,6 @@
-"""The routes: bodies in, answers out. What may wait or take long happens in threads.
+"""The routes: bodies in, answers out. Steps that wait or take long run in threads.
 
-Small groups go into the queue at once, and so in the order that they came in.
+Small groups are put on the event loop, and so in the order in which they arrived.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ __all__ = ["build_app"]
 
 _T = TypeVar("_T")
 
-_MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body that is no group
+_MOST_OF_AN_OBJECT = 1 << 20  # bytes of a body without groups
 _WAITING_PUTS = 64
-# Bytes of a body, unpacked, that a thread would take longer for; and of one that comes alone, which
-# a thread would make slower for no other's good: what comes meanwhile waits some milliseconds. That
-# holds for numbers in few lists; what becomes other values goes to a thread at these costs.
+# Bytes of an unpacked body up to which a thread would take longer; and for a single post, which a
+# thread would slow down without helping other requests: those that come meanwhile wait some
+# milliseconds. Both hold for numbers in few lists; bodies with other values go to a thread at these
+# costs.
 _QUICK = 64 << 10
 _QUICK_ALONE = 2 << 20
 _QUICK_LISTS = 4096
 _QUICK_VALUES = 1 << 20
 _LIMITS = Limits()
-# As Atropos's server answers pages of any site, so that their scripts may read what they are told:
-# of the routes of status how the server stands, and of all others that they are refused.
+# As Atropos's server answers pages of any site, so that their scripts may read the answers: the
+# server's status on status routes, and the refusal on all others.
 _ANY_ORIGIN: dict[str, Any] = {
     "allow_origins": ["*"],
     "allow_credentials": True,
@@ -76,19 +77,21 @@ def build_app(
     allowed_hosts: Iterable[str] = (),
     allowed_origins: Iterable[str] = (),
 ) -> Starlette:
-    """The application over the queue of that name; its end closes what it had opened.
+    """The application over the queue of that name; at its end it closes what it opened.
 
-    ``sequences`` of a batch, instead of the trainer's batch_size. ``ends_with``, as of a ``Queue``,
-    is for a queue that is not there yet: then the application is its creator. Another user's queue
-    is used only if ``owner`` names that user, by number or name. A group waits
+    ``sequences``: size of a batch, instead of the trainer's batch_size. ``ends_with``, as of a
+    ``Queue``, is for a queue that does not exist yet, whose creator is then the application.
+    Another user's queue is used only if ``owner`` names that user, by number or name. A group waits
     ``put_timeout`` seconds for room. ``limits`` bound what clients can make the server hold;
-    ``body_limit`` is their ``body_bytes``. Those of connections are for who accepts them.
+    ``body_limit`` is their ``body_bytes``. The limits of connections are for the code that accepts
+    them.
 
-    ``host`` is the address that it listens on. Requests for a Host that is no name of this server
-    are refused, as DNS rebinding makes them: those are the loopback names, ``host``, the machine's
-    own name and ``allowed_hosts`` ("*.example.org" and "*" too); unless it listens on loopback
-    alone, addresses and names of one part as well. Web pages of other sites than this machine's and
-    ``allowed_origins`` ("https://example.org", or "*") may see how the server stands and no more.
+    ``host`` is the address that it listens on. Requests for a Host that is not a name of this
+    server are refused, as DNS rebinding would send them. Its names are the loopback names,
+    ``host``, the machine's own name and ``allowed_hosts`` ("*.example.org" and "*" too); unless it
+    listens on loopback alone, also addresses and names of one part. Web pages of sites other than
+    this machine's and ``allowed_origins`` ("https://example.org", or "*") may read the server's
+    status and no more.
 
     Raises InvalidName, or Incompatible if the name is that of something else.
     """
@@ -121,11 +124,11 @@ class _Routes:
         self._put_timeout = put_timeout
         self._limits = limits
         self._admission = Admission(limits)
-        # Threads of their own: puts that wait for room must not hold up the batch that makes it.
+        # Threads of their own: puts that wait for room must not delay the batch that makes room.
         self._puts = anyio.CapacityLimiter(_WAITING_PUTS)
 
     def posts(self) -> dict[str, _Endpoint]:
-        """The routes of groups, which come more often than all others."""
+        """The routes of groups, which get most requests."""
         return {"/scored_data": self._scored_data, "/scored_data_list": self._scored_data_list}
 
     def table(self) -> list[Route]:
@@ -150,8 +153,8 @@ class _Routes:
     async def _with_body(
         self, request: Request, ticket: Ticket, act: Callable[[bytes], _T], is_quick: bool = False
     ) -> _T:
-        """What ``act`` makes of the body: of a small one at once if it is quick, else in a thread,
-        and in one only, as each costs a switch."""
+        """The result of ``act`` for the body: a small and quick one on the event loop, otherwise in
+        one thread only, because each thread switch costs time."""
         is_packed = check_encoding(request) == "gzip"
         body = await read(request, ticket, self._limits)
         most = 0 if not is_quick else _QUICK_ALONE if ticket.is_alone else _QUICK
@@ -200,9 +203,9 @@ class _Routes:
         parse: Callable[[bytes, Charge], list[TrajectoryGroup]],
         is_quick: bool,
     ) -> list[int | None]:
-        """The groups of the body, into the queue: at once, or in a thread that waits for room.
+        """Puts the groups of the body into the queue: at once, or in a thread that waits for room.
 
-        They stay admitted until they lie in the queue: so long they take memory.
+        They stay admitted until they lie in the queue, because they take memory until then.
         """
         done: list[int | None] = []
 
@@ -215,7 +218,7 @@ class _Routes:
         with self._admission.enter() as ticket:
             groups = await self._with_body(request, ticket, put_at_once, is_quick)
             if len(done) < len(groups):
-                end = time.monotonic() + self._put_timeout  # waiting for a thread included
+                end = time.monotonic() + self._put_timeout  # including the wait for a thread
                 await anyio.to_thread.run_sync(
                     lambda: self.service.put(groups, end, done), limiter=self._puts
                 )
@@ -229,7 +232,7 @@ class _Routes:
         return _json(await run_in_threadpool(self.service.status_of, env_id))
 
     async def _info(self, _request: Request) -> Response:
-        """The queue itself is told in a header, as the body is what Atropos's own server says."""
+        """The queue is named in a header, because the body is that of Atropos's own server."""
         answer = _json(await run_in_threadpool(self.service.info))
         handle = await run_in_threadpool(self.service.handle)
         if handle is not None:
@@ -267,7 +270,7 @@ def _get(path: str, endpoint: _Endpoint) -> Route:
 
 
 def _take(path: str, endpoint: _Endpoint) -> Route:
-    """A GET that changes state. No HEAD, which would throw the answer away."""
+    """A GET that changes state. No HEAD, which would discard the answer."""
     route = _get(path, endpoint)
     route.methods = {"GET"}
     return route
@@ -285,7 +288,7 @@ def _answer(value: Callable[[], Json]) -> _Endpoint:
 
 
 def _text_answer(text: Callable[[], bytes]) -> _Endpoint:
-    """Of JSON text, which may be long: packed in the thread that makes it."""
+    """An answer of JSON text, which may be long: packed in the thread that makes it."""
 
     async def endpoint(request: Request) -> Response:
         return await run_in_threadpool(lambda: json_answer(text(), request))
@@ -301,7 +304,7 @@ def _json(value: Json, status: int = 200) -> Response:
     return json_answer(encode(value), status=status)
 
 
-# --- what goes wrong ----------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:
@@ -328,12 +331,12 @@ def _later(value: Json) -> Response:
 
 async def _on_too_slow(_request: Request, error: Exception) -> Response:
     answer = _json({"detail": str(error)}, 408)
-    answer.headers["Connection"] = "close"  # the rest of the body is waited for no longer
+    answer.headers["Connection"] = "close"  # the rest of the body is not waited for
     return answer
 
 
 async def _on_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=400)  # to nobody
+    return Response(status_code=400)  # the client is gone
 
 
 def _detail(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:

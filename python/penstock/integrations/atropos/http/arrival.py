@@ -1,4 +1,4 @@
-"""Bodies as they arrive: read as far as they may come, and unpacked in bounded steps."""
+"""Bodies as they arrive: read up to their limit, and unpacked in bounded steps."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .words import Invalid
 
 __all__ = ["Damaged", "UnknownEncoding", "Unpacking", "check_encoding", "read"]
 
-# Bytes of gzip at a time: all of a usual body, and less of later members, as what is behind a
-# member is copied for each.
+# Bytes of gzip per step: the whole of a usual body, and bounded for bodies of many members, because
+# the data behind a member is copied for each.
 _STEP_IN = 64 << 10
 _STEP_OUT = 1 << 20
 _LARGE_PIECE = 4096
-_MOST_MEMBERS = 1000  # of gzip in one body; each costs a fresh start
-_RATE = 1 << 20  # bytes a second, at least, when the first seconds are over
+_MOST_MEMBERS = 1000  # of gzip in one body; each needs a new decompressor
+_RATE = 1 << 20  # lowest rate in bytes a second, after the first seconds
 
 
 class UnknownEncoding(ValueError):
-    """A Content-Encoding that is not known here."""
+    """An unknown Content-Encoding."""
 
 
 class Damaged(ValueError):
-    """The body is not what its Content-Encoding says."""
+    """The body does not match its Content-Encoding."""
 
 
 def check_encoding(request: Request) -> str:
@@ -41,7 +41,7 @@ def check_encoding(request: Request) -> str:
 
 
 async def read(request: Request, ticket: Ticket, limits: Limits) -> bytes:
-    """The bytes as they were sent. Raises TooBig, Busy, TooSlow, ClientDisconnect."""
+    """The bytes as sent. Raises TooBig, Busy, TooSlow, ClientDisconnect."""
     _check_announced(request, limits)
     arrived = _Arrived()
     begun = anyio.current_time()
@@ -56,7 +56,7 @@ async def read(request: Request, ticket: Ticket, limits: Limits) -> bytes:
 
 
 async def _read_piece(request: Request, ticket: Ticket, arrived: _Arrived) -> bool:
-    """Whether another one comes."""
+    """Whether another piece comes."""
     message = await request.receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
@@ -67,8 +67,8 @@ async def _read_piece(request: Request, ticket: Ticket, arrived: _Arrived) -> bo
 
 
 class _Arrived:
-    """The pieces of a body, which are copied once. Small ones grow together, as each takes more
-    memory than its bytes."""
+    """The pieces of a body, each copied once. Small ones are joined as they come, because each
+    object takes more memory than its bytes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -84,19 +84,18 @@ class _Arrived:
             self._pieces.append(bytearray(piece))
 
     def joined(self) -> bytes:
-        return b"".join(self._pieces)  # no copy of a single piece of bytes
+        return b"".join(self._pieces)  # a single piece is not copied
 
 
 def _check_announced(request: Request, limits: Limits) -> None:
-    """What says at once that it is too large is not read."""
+    """Refuses a body whose announced length is too large, before it is read."""
     text = request.headers.get("content-length", "")
     if text.isdecimal() and int(text[:20]) > limits.body_bytes:
         raise TooBig(f"the body has more than {limits.body_bytes} bytes")
 
 
 class Unpacking:
-    """The bytes of gzip data, in steps that are charged. These raise TooBig, Busy, Damaged,
-    Invalid."""
+    """Unpacks gzip data in steps that are charged. Raises TooBig, Busy, Damaged, Invalid."""
 
     def __init__(self, raw: bytes, ticket: Ticket) -> None:
         self._raw = raw
@@ -105,8 +104,8 @@ class Unpacking:
         self._ticket = ticket
 
     def is_short(self, most: int) -> bool:
-        """Whether it is ``most`` bytes at most, as far as it says and a few steps show."""
-        announced = int.from_bytes(self._raw[-4:], "little")  # by the last member, modulo 2**32
+        """Whether it has ``most`` bytes at most, by its trailer and a few steps."""
+        announced = int.from_bytes(self._raw[-4:], "little")  # of the last member, modulo 2**32
         if max(len(self._raw), announced) > most:
             return False
         return not all(self._step() for _ in range(2 + most // _STEP_OUT))
@@ -117,7 +116,7 @@ class Unpacking:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def _step(self) -> bool:
-        """1 MiB at most. False: there is no more."""
+        """Unpacks 1 MiB at most. False: the data has ended."""
         try:
             piece = next(self._inflated, None)
         except gzip_codec.BadGzip as error:
@@ -139,7 +138,7 @@ def _inflated(raw: bytes) -> Iterator[bytes]:
 
 
 def _inflated_member(raw: bytes, at: int, step: int) -> Generator[bytes, None, int]:
-    """Of the one that begins there. Returns where it ends."""
+    """Unpacks the member that begins there. Returns where it ends."""
     member = gzip_codec.decompressor()
     while not member.eof:
         data = raw[at : at + step]

@@ -1,8 +1,8 @@
 """Bodies of requests and answers: JSON, checked field by field, types before arrays.
 
-Long columns of plain numbers become flat arrays first, and are cut out of the text. The fields of
-what is left are cut out too, and checked to be JSON; then shorter columns become arrays, and
-everything else the values that it stands for.
+Long columns of plain numbers become flat arrays first, and are cut out of the text. The remaining
+fields are cut out too, and checked to be JSON; then shorter columns become arrays, and all other
+fields become values.
 """
 
 from __future__ import annotations
@@ -54,16 +54,15 @@ _KEYS: Final = (
 
 _OBJECTS: Final = ("generation_params", "group_overrides")
 _LOOSE: Final = ("messages", *_OBJECTS, "overrides", "images")
-_MOST_SEQUENCES: Final = 65_536  # of a group: no batch is larger
+_MOST_SEQUENCES: Final = 65_536  # no batch is larger
 _COST_OF_GROUP: Final = 2048
 _NULL: Final = msgspec.Raw(b"null")
-# Python writes these, and msgspec reads none of them: half a character of UTF-16 is one of the
-# last.
+# Python writes these, and msgspec refuses them; the last may begin a lone surrogate.
 _BEYOND_JSON: Final = re.compile(rb"NaN|Infinity|\\u[dD]")
 
 
 class _GroupText(msgspec.Struct):
-    """The fields of a group that are known here, each as the JSON that stands for it."""
+    """The known fields of a group, each as JSON text."""
 
     tokens: msgspec.Raw
     masks: msgspec.Raw
@@ -88,10 +87,10 @@ _WRONG: Final = re.compile(r"^Expected `(\w+)`, got `(\w+)`(?: - at `\$\[(\d+)\]
 
 
 def encode(value: Any) -> bytes:
-    """JSON as Python's clients read it; NaN stays NaN, as a lost batch would be worse."""
+    """JSON as Python's clients read it; NaN stays NaN, because a lost batch would be worse."""
     try:
         return _dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a character somewhere, which only an escape can say
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can express
         return _dumps(value, ensure_ascii=True).encode()
 
 
@@ -100,7 +99,7 @@ def _dumps(value: Any, *, ensure_ascii: bool) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What only shared memory can bring: arrays, and bytes as base64."""
+    """Values that come only through shared memory: arrays, and bytes as base64."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, bytes | bytearray | memoryview):
@@ -121,8 +120,8 @@ def object_of(body: bytes) -> Json:
 
 
 def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _T:
-    """One plain field; required if there is no default. Numbers may be what stands for them, as
-    Atropos's server takes them: text, true and false, 1.0."""
+    """One plain field; required without a default. Values that Atropos's server accepts as numbers
+    are accepted: text, true and false, 1.0."""
     value = body.get(name)
     if value is None:
         if default is None:
@@ -146,7 +145,7 @@ def field(body: Json, name: str, kind: type[_T], default: _T | None = None) -> _
 
 
 def groups_from_text(body: bytes, charge: Charge) -> list[TrajectoryGroup]:
-    """All groups of a list, or none: which one is wrong, the sentence says."""
+    """All groups of a list, or none: an error names the group at fault."""
     many, columns = _cut(body, _MANY, charge)
     if not isinstance(many, list):
         raise Invalid(f"the body is {kind_of(many)}: give a list of groups")
@@ -157,7 +156,7 @@ def groups_from_text(body: bytes, charge: Charge) -> list[TrajectoryGroup]:
 def _group_at(at: int, body: Any, columns: Columns, charge: Charge) -> TrajectoryGroup:
     try:
         return _group_of(body, columns, charge)
-    except ValueError as error:  # InvalidArgument is one too
+    except ValueError as error:  # InvalidArgument is a ValueError too
         raise _at(at, str(error)) from None
 
 
@@ -166,26 +165,26 @@ def _at(at: int | str, why: str) -> Invalid:
 
 
 def group_from_text(body: bytes, charge: Charge) -> TrajectoryGroup:
-    """A checked group. Raises Invalid, InvalidArgument for columns that do not fit, and what
-    ``charge`` raises."""
+    """A checked group. Raises Invalid, InvalidArgument for columns that do not fit, and the errors
+    of ``charge``."""
     charge(_COST_OF_GROUP)
     one, columns = _cut(body, _ONE, charge)
     return _group_of(one, columns.get(0, {}), charge)
 
 
 def group_from_json(body: Any) -> TrajectoryGroup:
-    """The same of a value that JSON stands for."""
+    """The same for a decoded JSON value."""
     return _group_of(body, {}, lambda _: None)
 
 
 def _cut(body: bytes, decoder: Any, charge: Charge) -> tuple[Any, dict[int, Columns]]:
-    """The fields of a group, or of several, as text; or the whole body as values, if it holds
-    what only Python's own decoder reads. And the columns that are arrays already, by group."""
+    """The fields of a group, or of several, as text, and by group the columns that are arrays
+    already; or the whole body as values, if only Python's own decoder can read it."""
     return _read_columns(body, decoder) or (_decoded(body, decoder, charge), {})
 
 
 def _read_columns(body: bytes, decoder: Any) -> tuple[Any, dict[int, Columns]] | None:
-    """None: the whole body is to be decoded, also for the words of what is wrong with it."""
+    """None: the whole body is to be decoded, also for the wording of its errors."""
     found = cut(body, decoder is _MANY)
     if found is None:
         return None
@@ -253,7 +252,7 @@ def _group_of(body: Any, read: Columns, charge: Charge) -> TrajectoryGroup:
 
 
 def _fields_of(body: Any, charge: Charge) -> Json:
-    """Those that are not null: columns as they are, and the values of all others."""
+    """The fields that are not null: columns unchanged, all others as values."""
     if not isinstance(body, _GroupText):
         if not isinstance(body, dict):
             raise Invalid(f"the body is {kind_of(body)}: give an object")
@@ -268,7 +267,7 @@ def _fields_of(body: Any, charge: Charge) -> Json:
 
 
 def group_to_text(group: TrajectoryGroup) -> bytes:
-    """A JSON object with the same keys for every group; null where it has no such thing."""
+    """A JSON object with the same keys for every group; null for absent fields."""
     texts = (b'"%b":%b' % (name.encode(), _text_of(group, name)) for name in _KEYS)
     return b"{" + b",".join(texts) + b"}"
 

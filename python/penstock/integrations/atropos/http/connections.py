@@ -1,7 +1,8 @@
-"""Connections that come to nothing: how many there may be, and for how long.
+"""Limits on idle and stalled connections: their number, and their time.
 
-uvicorn waits for ever for the head of a request, for a body that nobody reads any more, and for a
-client that does not read its answer. What of a body is read has its own limit (arrival.py).
+uvicorn waits for ever for the head of a request, for a body that no handler reads any more, and for
+a client that does not read its answer. The part of a body that is read has its own limit
+(arrival.py).
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 else:
     try:
         from .parser import QuickProtocol as Protocol
-    except ImportError:  # no httptools: h11 is always there
+    except ImportError:  # no httptools: h11 is always installed
         from uvicorn.protocols.http.h11_impl import H11Protocol as Protocol
 
 __all__ = ["bounded_protocol", "most_connections"]
 
-_OTHER_FILES = 64  # descriptors for the queue, the log and everything else
+_OTHER_FILES = 64  # descriptors for the queue, the log and the rest of the process
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: 57\r\n\r\n"
@@ -33,7 +34,7 @@ _FULL = (
 
 
 def most_connections(limits: Limits) -> int:
-    """As many as are allowed and have descriptors."""
+    """The allowed number, as far as there are descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.connections
@@ -41,10 +42,10 @@ def most_connections(limits: Limits) -> int:
 
 
 def bounded_protocol(limits: Limits) -> Callable[..., Received]:
-    """A factory of uvicorn's protocol for HTTP, over httptools or h11, with limits."""
+    """A factory of uvicorn's HTTP protocol, over httptools or h11, with limits."""
     most = most_connections(limits)
-    # Those without a request under way, the longest first. Where there are too many connections the
-    # first of them goes: half a request must not keep whole ones.
+    # Connections without a request in progress, the oldest first. If there are too many connections
+    # the first of them is closed: half a request must not keep complete ones out.
     idle: dict[Bounded, None] = {}
 
     class Bounded(Protocol):
@@ -52,8 +53,10 @@ def bounded_protocol(limits: Limits) -> Callable[..., Received]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._waiting: asyncio.TimerHandle | None = None  # for a head, or the next request
-            self._unread: asyncio.TimerHandle | None = None  # what the client does not read
+            # timer for a head, or for the next request
+            self._waiting: asyncio.TimerHandle | None = None
+            # timer for an answer that the client does not read
+            self._unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -111,7 +114,7 @@ def bounded_protocol(limits: Limits) -> Callable[..., Received]:
                 self._waiting = self.loop.call_later(limits.header_timeout, self._give_up)
 
         def _give_up(self) -> None:
-            """Without a word: half a request can't be answered."""
+            """Closes without an answer: half a request can't be answered."""
             self._stop_waiting()
             if not self._is_at_work():
                 self.transport.abort()

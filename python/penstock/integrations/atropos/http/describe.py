@@ -1,4 +1,4 @@
-"""What the routes take and give, for programs (/openapi.json) and for people (/docs)."""
+"""Descriptions of the routes, for programs (/openapi.json) and for people (/docs)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _SCHEMAS: Final = {
         },
     ),
 }
-#: Method, path, what it does, its body.
+#: Method, path, purpose, body.
 _ROUTES: Final[tuple[tuple[str, str, str, _Schema | None], ...]] = (
     ("get", "/", "Says what server this is", None),
     ("post", "/register", "A trainer says what batches are like", _reference("Registration")),
@@ -99,7 +99,7 @@ _ROUTES: Final[tuple[tuple[str, str, str, _Schema | None], ...]] = (
 
 @cache
 def openapi() -> dict[str, Any]:
-    """The document of OpenAPI 3.1."""
+    """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {}
     for method, path, summary, body in _ROUTES:
         operation: dict[str, Any] = {
@@ -122,7 +122,7 @@ def openapi() -> dict[str, Any]:
 
 @cache
 def page() -> str:
-    """The routes as a page that needs nothing from elsewhere."""
+    """The routes as a page that loads nothing from other servers."""
     rows = "".join(
         f"<tr><td>{method.upper()}</td><td><code>{path}</code></td>"
         f"<td>{html.escape(summary)}</td><td>{html.escape(_body_title(body))}</td></tr>"

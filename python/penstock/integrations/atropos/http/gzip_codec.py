@@ -1,4 +1,4 @@
-"""gzip, by ISA-L where it is installed: some ten times faster than zlib, and the same bytes."""
+"""gzip, by ISA-L if it is installed: some ten times faster than zlib, with the same result."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ else:
 __all__ = ["BadGzip", "compress", "decompressor"]
 
 _GZIP: Final = 31  # wbits of gzip with the largest window
-_LEVEL: Final = 1  # the highest would take longer than everything else together
+_LEVEL: Final = 1  # higher levels would take longer than all other steps together
 
-#: What a decompressor raises for bytes that are no gzip data.
+#: The exceptions of a decompressor for bytes that are no gzip data.
 BadGzip: Final[tuple[type[Exception], ...]] = (
     (zlib.error,) if _fast is None else (zlib.error, _fast.error)
 )
 
 
 def decompressor() -> Any:
-    """Of one member of gzip data, as ``zlib.decompressobj`` is."""
+    """A decompressor for one member of gzip data, as ``zlib.decompressobj`` is."""
     return (_fast or zlib).decompressobj(wbits=_GZIP)
 
 
 def compress(text: bytes) -> bytes:
-    """Quickly rather than well."""
+    """Compresses for speed rather than size."""
     packer = (_fast or zlib).compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     packed: bytes = packer.compress(text) + packer.flush()
     return packed

@@ -1,7 +1,7 @@
-"""Freed memory stays with the server, as the next body of that size needs it again.
+"""Keeps freed memory in the server, because the next body of that size needs it again.
 
-By default the C library gives large blocks back to the kernel, and each page of the next one costs
-a fault: a tenth of the time of a post of 1 MB.
+By default the C library gives large blocks back to the kernel, and each page of the next block
+costs a fault: a tenth of the time of a post of 1 MB.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ __all__ = ["keep_freed_memory"]
 # Of mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT: Final = 32 << 20  # bytes at the end of a heap, and the largest that may lie in one
+_KEPT: Final = 32 << 20  # bytes kept at the end of a heap, and the largest block put into one
 
 
 def keep_freed_memory() -> None:
-    """For the whole process, so for a server that has one of its own. Nothing without glibc."""
+    """Applies to the whole process, so to a server that has a process of its own. No effect without
+    glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:

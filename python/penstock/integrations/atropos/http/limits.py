@@ -1,4 +1,4 @@
-"""What requests may cost together: bytes, bodies, connections and time; and who is over it."""
+"""Limits for all requests together: bytes, bodies, connections and time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ....errors import InvalidArgument
 __all__ = ["Admission", "Busy", "Limits", "Ticket", "TooBig", "TooLong", "TooSlow"]
 
 
-# Seconds without a request with a body, after which one that comes is thought to be alone. Requests
-# that had to wait for the loop come sooner.
+# Seconds without a request with a body after which a new one counts as a single one. Requests that
+# had to wait for the event loop come sooner.
 _CALM = 0.005
 
 
 class TooLong(Exception):
-    """A step within ``Ticket.at_most()`` would cost more."""
+    """A step within ``Ticket.at_most()`` would cost more than its limit."""
 
 
 class TooBig(ValueError):
-    """The body has more bytes than the server takes, unpacked."""
+    """The unpacked body has more bytes than the server accepts."""
 
 
 class TooSlow(ValueError):
@@ -32,7 +32,7 @@ class TooSlow(ValueError):
 
 
 class Busy(RuntimeError):
-    """Other requests have what this one needs: later, perhaps."""
+    """Other requests use what this one needs; a later attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,18 @@ class Limits:
     """Bounds of what clients can make the server hold.
 
     A body costs its decoded bytes: as they arrive, and as they are unpacked if they are gzip. Each
-    group costs 2 KiB beside, and each value outside the columns of numbers (messages, overrides,
-    images, …) 64 bytes. The memory that a request takes is at most six times what it costs.
+    group costs 2 KiB in addition, and each value outside the columns of numbers (messages,
+    overrides, images, …) 64 bytes. A request takes at most six times its cost in memory.
     """
 
-    body_bytes: int = 256 << 20  #: that one body may cost; more is answered with 413
-    total_bytes: int = 512 << 20  #: that all bodies under way may cost; then 503
-    requests: int = 256  #: with a body, under way at once; then 503
-    connections: int = 1000  #: open at once, as far as ``ulimit -n`` allows; then 503 and the end
+    body_bytes: int = 256 << 20  #: cost of one body; more is answered with 413
+    total_bytes: int = 512 << 20  #: cost of all bodies in progress; more is answered with 503
+    requests: int = 256  #: requests with a body in progress; more are answered with 503
+    #: open connections, as far as ``ulimit -n`` allows; more are answered with 503
+    connections: int = 1000
     header_timeout: float = 10.0  #: seconds for the head of a request, and for idling before it
     body_timeout: float = 30.0  #: seconds for a body, and one more for each MiB of it; then 408
-    answer_timeout: float = 30.0  #: seconds that a client may read nothing of its answer
+    answer_timeout: float = 30.0  #: seconds during which a client may read nothing of its answer
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -60,18 +61,18 @@ class Limits:
 
 
 class Admission:
-    """The books of what is under way. Any thread."""
+    """Accounts of the requests in progress. Any thread."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # guards the next three
         self._bytes = 0
         self._requests = 0
-        self._ended = -_CALM  # the last of them, in monotonic time
+        self._ended = -_CALM  # end of the last request, in monotonic time
 
     @contextmanager
     def enter(self) -> Iterator[Ticket]:
-        """A request with a body is under way until the end of the block. Raises Busy."""
+        """Admits a request with a body until the end of the block. Raises Busy."""
         with self._lock:
             if self._requests >= self._limits.requests:
                 raise Busy(f"{self._requests} requests are under way: try again")
@@ -101,30 +102,31 @@ class Admission:
 
 
 class Ticket:
-    """What one request costs so far."""
+    """The cost of one request so far."""
 
     __slots__ = ("_admission", "_end", "_is_calm", "cost")
 
     def __init__(self, admission: Admission, is_calm: bool) -> None:
         self._admission = admission
         self._is_calm = is_calm
-        self._end: float = inf  # of what it may cost for now
+        self._end: float = inf  # its limit for the current step
         self.cost = 0
 
     @property
     def is_alone(self) -> bool:
-        """No other request with a body is under way, or was shortly before this one came."""
+        """Whether no other request with a body is in progress, or was shortly before this one."""
         return self._is_calm and self._admission._requests == 1
 
     def charge(self, cost: int) -> None:
-        """Before the memory is taken. Raises TooBig and Busy."""
+        """To be called before the memory is taken. Raises TooBig and Busy."""
         if self.cost + cost > self._end:
             raise TooLong
         self._admission._charge(self, cost)
 
     @contextmanager
     def at_most(self, cost: int) -> Iterator[None]:
-        """Raises TooLong where the block costs more, and takes back what it was charged."""
+        """Limits the cost of the block: raises TooLong beyond it, and refunds what it was
+        charged."""
         before = self.cost
         self._end = before + cost
         try:

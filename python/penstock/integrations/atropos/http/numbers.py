@@ -1,7 +1,7 @@
 """Columns of numbers: JSON text to flat arrays, and back.
 
-Text of plain numbers becomes an array without a Python object for each. Whatever else the text
-holds becomes values first, which are charged for, and then what they stand for.
+Text of plain numbers becomes an array without a Python object for each number. Any other content
+becomes values first, which are charged for, and then the numbers that they stand for.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .words import Invalid
 
 __all__ = ["Charge", "Columns", "column_of", "cost_of_values", "cut", "text_of_column", "values_of"]
 
-#: Is told what a step will cost, and raises where that is too much.
+#: Called with the cost of a step before it; raises if that is too much.
 Charge = Callable[[int], None]
 
-#: Columns of one group that were cut out of its text, by name: what ``column_of`` takes for them.
+#: Columns of one group that were cut out of its text, by name; inputs of ``column_of``.
 Columns = dict[str, tuple[Any, ...]]
 
 COST_OF_VALUE: Final = 64
@@ -32,12 +32,13 @@ _KINDS: Final = tuple((name, levels, name in INTEGER_COLUMNS) for name, levels i
 
 
 def cost_of_values(text: bytes) -> int:
-    """Each value stands behind one of these; text may hold more of them."""
+    """An upper bound: each value stands behind one of these characters, which text may contain
+    too."""
     return COST_OF_VALUE * (text.count(b",") + text.count(b"[") + text.count(b"{"))
 
 
 def values_of(text: bytes) -> Any:
-    """What JSON stands for, as Python reads it: NaN and half characters too."""
+    """The values of JSON text as Python reads it, with NaN and lone surrogates."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -45,10 +46,10 @@ def values_of(text: bytes) -> Any:
 
 
 def cut(body: bytes, many: bool) -> tuple[bytes, dict[int, Columns]] | None:
-    """The text of a group, or of a list of them, with null for each long column of plain numbers;
-    and those columns, by the group's place in the list. None: it is read as a whole.
+    """The text of a group, or of a list of groups, with null for each long column of plain numbers;
+    and those columns, by the group's index in the list. None: the text is to be read as a whole.
 
-    Where what is left is valid JSON the body was, but for NaN and the infinities in columns.
+    If the remaining text is valid JSON the body was, except for NaN and the infinities in columns.
     """
     found = _core._cut_json_columns(body, many, _KINDS)
     if found is None:
@@ -61,10 +62,10 @@ def cut(body: bytes, many: bool) -> tuple[bytes, dict[int, Columns]] | None:
 
 
 def column_of(name: str, source: Any, levels: int, charge: Charge) -> Any:
-    """A column of lists of numbers, ``levels`` deep: a ``FlatColumn``, or of one level an array.
+    """A column of lists of numbers, ``levels`` deep: a ``FlatColumn``, or an array for one level.
 
-    ``source`` is JSON text, its value, or of ``Columns``. Raises InvalidArgument, which names the
-    sequence.
+    ``source`` is JSON text, its value, or an item of ``Columns``. Raises InvalidArgument, which
+    names the sequence.
     """
     if isinstance(source, bytes):
         read = _core._read_json_numbers(source, levels, name in INTEGER_COLUMNS)
@@ -93,7 +94,7 @@ def _array(buffer: bytearray, dtype: str) -> npt.NDArray[Any]:
 
 
 def text_of_column(group: TrajectoryGroup, name: str) -> bytes:
-    """One of ``group.columns`` as JSON; NaN stays NaN, as a lost batch would be worse."""
+    """One of ``group.columns`` as JSON; NaN stays NaN, because a lost batch would be worse."""
     values = group.flat(name)
     lengths = None if name == "scores" else np.ascontiguousarray(group.lengths)
     values = _writable(values).reshape(-1)
@@ -101,8 +102,8 @@ def text_of_column(group: TrajectoryGroup, name: str) -> bytes:
 
 
 def _writable(values: Any) -> npt.NDArray[Any]:
-    """The same numbers in a dtype that has a text."""
-    if not isinstance(values, np.ndarray):  # bfloat16, which NumPy has not
+    """The same numbers in a dtype that can be written as text."""
+    if not isinstance(values, np.ndarray):  # bfloat16, which NumPy does not have
         values = values.double().numpy()
     if values.dtype.kind == "f":
         return np.ascontiguousarray(values, np.float64)

@@ -1,6 +1,6 @@
-"""Who may ask: programs anything, web pages of other sites only how the server stands.
+"""Access by origin: programs may do everything, web pages of other sites may only read the status.
 
-A browser lends any page its way to this server. Three things keep a page from using it:
+A browser lets any page send requests to this server. Three rules keep pages from misusing that:
 
 - The Host must be a name of this server. Otherwise a page's own name, made to lead here (DNS
   rebinding), would make the page one of this server's.
@@ -10,8 +10,8 @@ A browser lends any page its way to this server. Three things keep a page from u
 - What browsers say of a request's origin (Origin, Sec-Fetch-Site, Referer) no page can forge, and
   programs don't say: they are not affected.
 
-What is left to pages of any site, as Atropos's server allows it: the routes of status. They say
-how long the queue is, and nothing of what is in it.
+Pages of any site may use the status routes, as in Atropos's server. These tell how long the queue
+is, and nothing of its contents.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["Origins", "RefuseForeign"]
 
 _WILDCARDS = ("", "0.0.0.0", "::")
 _ONE_PART = re.compile(r"[a-z0-9_-]+")
-#: What a page of any site may ask, and read the answer of.
+#: Paths that pages of any site may request, and whose answers they may read.
 _OPEN = frozenset({"/", "/status", "/status-env", "/info", "/wandb_info", "/openapi.json", "/docs"})
 
 
 class Origins:
-    """Which names are this server's, and which sites are as good as it."""
+    """The names of this server, and the sites that are trusted like it."""
 
     def __init__(
         self, host: str | None, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]
@@ -44,14 +44,14 @@ class Origins:
         own = socket.gethostname().lower()
         self._hosts = {own, *(_plain(one) for one in allowed_hosts)}
         self._origins = {one.lower().rstrip("/") for one in allowed_origins}
-        # Who listens to the network, or is told by nobody where it listens, has more names than
-        # it knows: its addresses, and those that a private network gives (of one part: no page of
-        # the internet has such a name).
+        # A server that listens on a network, or does not know where it listens, has more names than
+        # it knows: its addresses, and names in a private network (without a dot: no page of the
+        # internet has such a name).
         self._is_public = host is None or not _is_loopback(host)
         if host is not None and host not in _WILDCARDS:
             self._hosts.add(_plain(host))
 
-        # The same few come again and again, and to take one apart is long.
+        # The same few hosts come again and again, and parsing one takes long.
         self.knows_host = lru_cache(maxsize=64)(self._knows_host)
 
     def _knows_host(self, header: str) -> bool:
@@ -66,7 +66,8 @@ class Origins:
         return self._is_public and (_is_address(name) or _ONE_PART.fullmatch(name) is not None)
 
     def trusts(self, headers: Headers) -> bool:
-        """Whether a request comes from no page, or from one of this server or a trusted site."""
+        """Whether a request comes from a program, or from a page of this server or a trusted
+        site."""
         origin = headers.get("origin")
         if origin is not None:
             return self._trusts_site(origin, headers.get("host", ""))
@@ -86,13 +87,13 @@ class Origins:
             return True
         if parts.netloc and parts.netloc == host.lower():
             return True
-        # A page that this machine serves: who may do that may reach the port as well.
+        # A page that this machine serves: its author could reach the port anyway.
         name = _name_of(url)
         return name is not None and _is_loopback(name)
 
 
 class RefuseForeign:
-    """ASGI middleware: 403 for what ``Origins`` does not let through."""
+    """ASGI middleware: answers 403 to requests that ``Origins`` does not trust."""
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app

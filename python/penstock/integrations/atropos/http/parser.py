@@ -1,8 +1,8 @@
-"""uvicorn's protocol over httptools, which reads requests in C, within the bounds that h11 keeps.
+"""uvicorn's protocol over httptools, which parses requests in C, with the limits that h11 has.
 
-By itself httptools takes heads of any length, requests behind one another without end, requests
-without a Host, and the body of a request that asks for an upgrade as the next request. Importing
-this needs httptools.
+By itself httptools accepts heads of any length, any number of pipelined requests, requests without
+a Host, and takes the body of a request that asks for an upgrade as the next request. Importing this
+needs httptools.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["QuickProtocol"]
 
-_MOST_OF_HEAD: Final = 16 << 10  # bytes, as of h11; those of what frames a body too
-# Requests that wait for the answers before them. Each takes some 3 KiB, for 20 bytes sent.
+_MOST_OF_HEAD: Final = 16 << 10  # bytes, as in h11; also for the framing of a body
+# Pipelined requests that wait for earlier answers. Each takes some 3 KiB, for 20 bytes sent.
 _MOST_WAITING: Final = 32
 _OF_AN_UPGRADE: Final = frozenset((b"upgrade", b"http2-settings"))
 _INVALID: Final = "Invalid HTTP request received."
@@ -28,7 +28,7 @@ class QuickProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pending = 0  # bytes since the last head or piece of a body was whole
+        self._pending = 0  # bytes since the last complete head or piece of a body
         self._takes_no_more = False
 
     def connection_made(self, transport: Any) -> None:
@@ -47,7 +47,7 @@ class QuickProtocol(HttpToolsProtocol):
             self.send_400_response(_INVALID)
 
     def _feed(self, data: bytes) -> bytes:
-        """What is still to be read."""
+        """Feeds the parser and returns the bytes that are still to be read."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -60,8 +60,8 @@ class QuickProtocol(HttpToolsProtocol):
         return b""
 
     def _head_without_upgrade(self) -> Iterator[bytes]:
-        """The head that was read, as of a request that asks for no upgrade: a server may ignore
-        that (RFC 9110, 7.8), and the parser takes what follows for another protocol's."""
+        """The head just read, without its request for an upgrade: a server may ignore that (RFC
+        9110, 7.8), and the parser would take what follows for another protocol's."""
         version = self.parser.get_http_version().encode()
         yield b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
         for name, value in self.headers:
@@ -73,7 +73,7 @@ class QuickProtocol(HttpToolsProtocol):
         yield b"\r\n"
 
     def on_headers_complete(self) -> None:
-        """An error raised here ends the parser, and becomes ``send_400_response``."""
+        """An error raised here ends the parser, and leads to ``send_400_response``."""
         self._pending = 0
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -84,7 +84,7 @@ class QuickProtocol(HttpToolsProtocol):
             raise ValueError("a request has one Host")
         if len(self.pipeline) >= _MOST_WAITING:
             raise ValueError("too many requests wait for their answers")
-        self.scope["headers"] = list(self.headers)  # trailers are none of them
+        self.scope["headers"] = list(self.headers)  # without trailers
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -97,8 +97,8 @@ class QuickProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """After the answers to whole requests before it: the last of them then says "connection:
-        close", by which clients know that they have to send the others again."""
+        """Sent after the answers to complete requests before it: the last of them then says
+        "connection: close", so that clients know that they have to send the rest again."""
         last = self.cycle
         if last is not None and not last.response_complete and not last.more_body:
             self._takes_no_more = True
@@ -108,7 +108,7 @@ class QuickProtocol(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Reads nothing while requests wait for the answers before them: their bodies would be kept
+    """Stops reading while requests wait for earlier answers: their bodies would be kept in memory
     without being admitted."""
 
     def __init__(self, transport: Any, waiting: Sized) -> None:
@@ -122,5 +122,5 @@ class _Flow(FlowControl):
 
 def _new_parser(protocol: HttpToolsProtocol) -> Any:
     parser = httptools.HttpRequestParser(protocol)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as in uvicorn
     return parser

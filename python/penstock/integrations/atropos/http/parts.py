@@ -1,8 +1,7 @@
-"""Groups smaller than their environment said: how many wait for others to make a whole.
+"""Groups smaller than their environment announced: how many sequences wait for a whole group.
 
-Atropos's server keeps them back until some of one environment add up to its group size, and says
-how many.
-Here they lie in the queue, where any batch may have them; what is told is the same.
+Atropos's server keeps them back until some of one environment add up to its group size, and reports
+how many. Here they lie in the queue, where any batch may take them; the same number is reported.
 """
 
 from __future__ import annotations
@@ -12,18 +11,19 @@ from typing import Final
 
 __all__ = ["Parts"]
 
-_MOST_KEPT: Final = 256  # of an environment; older ones are forgotten
+_MOST_KEPT: Final = 256  # for each environment; older ones are forgotten
 _LARGEST_WHOLE: Final = 65_536  # no batch is larger
 
 
 class Parts:
-    """Their sizes, by environment. One thread at a time."""
+    """Sizes of small groups, by environment. One thread at a time."""
 
     def __init__(self) -> None:
         self._sizes: defaultdict[int, list[int]] = defaultdict(list)
 
     def add(self, env_id: int, size: int, whole: int) -> int:
-        """One of ``size`` sequences, where groups have ``whole``: how many are kept back then."""
+        """Adds a group of ``size`` sequences, where whole groups have ``whole``; returns how many
+        wait then."""
         sizes = self._sizes[env_id]
         sizes.append(size)
         del sizes[:-_MOST_KEPT]
@@ -32,18 +32,19 @@ class Parts:
         return sum(sizes)
 
     def take(self, env_id: int, size: int) -> None:
-        """A batch had it."""
+        """A batch has taken the group."""
         sizes = self._sizes.get(env_id)
         if sizes and size in sizes:
             sizes.remove(size)
 
     def clear(self) -> None:
-        """Nothing waits."""
+        """Forgets all groups."""
         self._sizes.clear()
 
 
 def _oldest_sum(sizes: list[int], whole: int) -> list[int]:
-    """Places, in order, whose sizes make ``whole``; the oldest if they do, else any; or none."""
+    """Indices, in order, whose sizes add up to ``whole``: the oldest ones if they do, otherwise
+    any; or none."""
     chosen: list[int] = []
     left = whole
     for at, size in enumerate(sizes):
@@ -56,7 +57,7 @@ def _oldest_sum(sizes: list[int], whole: int) -> list[int]:
 
 
 def _any_sum(sizes: list[int], whole: int) -> list[int]:
-    """Bit n of the sums says that n can be made of the sizes before."""
+    """Bit n of the sums says that n can be made of the sizes before it."""
     sums = [1]
     for size in sizes:
         sums.append((sums[-1] | sums[-1] << size) & ((2 << whole) - 1))

@@ -1,5 +1,5 @@
-"""Posts of groups go to their endpoints by a look-up: the router tries one pattern after another,
-and wraps each request in several layers."""
+"""Dispatches posts of groups by a look-up: the router tries one pattern after another, and wraps
+each request in several layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["PostsFirst"]
 
 
 class PostsFirst:
-    """ASGI middleware, innermost. Answers as the router behind it, which has the same endpoints and
-    handlers of errors, and is left all other methods."""
+    """ASGI middleware, innermost. Answers as the router behind it, with the same endpoints and
+    error handlers; passes all other methods on to it."""
 
     def __init__(
         self,

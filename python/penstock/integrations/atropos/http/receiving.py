@@ -1,6 +1,6 @@
-"""Bytes of connections, received into one block of memory and parsed there.
+"""Receives the bytes of connections into one block of memory, and parses them there.
 
-Otherwise the event loop makes an object of whatever one call brings, and copies it.
+Otherwise the event loop makes an object of the bytes of each call, and copies them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any, Final
 
 __all__ = ["Received", "received_by"]
 
-_AT_ONCE: Final = 256 << 10  # bytes; as asyncio's own
+_AT_ONCE: Final = 256 << 10  # bytes; as in asyncio
 
 
 class Received(asyncio.BufferedProtocol):
-    """One connection, whose ``protocol`` parses bytes before others come into ``block``."""
+    """One connection; its ``protocol`` parses the bytes before others are received into
+    ``block``."""
 
     def __init__(self, protocol: Any, block: bytearray) -> None:
         self._protocol = protocol
@@ -45,8 +46,8 @@ class Received(asyncio.BufferedProtocol):
 
 
 def received_by(make: Callable[..., Any]) -> Callable[..., Received]:
-    """A factory of connections of one event loop, over a factory of protocols that keep none of the
-    bytes they are given."""
+    """A factory of connections of one event loop, over a factory of protocols that keep no
+    reference to the bytes."""
     block = bytearray(_AT_ONCE)
 
     def make_received(*args: Any, **kwargs: Any) -> Received:

@@ -1,4 +1,4 @@
-"""uvicorn over the application, until it is told to end."""
+"""Runs the application under uvicorn, until it is told to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .service import Left, drop_left, left_in
 
 __all__ = ["serve"]
 
-_GRACE = 15  # seconds for requests that are under way; longer than a group waits for room
+_GRACE = 15  # seconds for requests in progress; longer than a group waits for room
 
 
 def serve(
@@ -36,11 +36,12 @@ def serve(
     allowed_origins: Iterable[str] = (),
     on_listening: Callable[[str, Left], None],
 ) -> bool:
-    """Serves until Ctrl-C, SIGTERM or SIGHUP, then ends in good order. False: it could not start.
+    """Serves until Ctrl-C, SIGTERM or SIGHUP, then shuts down cleanly. False: it could not start.
 
-    ``fresh`` throws away what waits in the queue, if there is one, once the port is taken.
-    ``on_listening`` is told the address, and what the queue holds from before; port 0 takes a free
-    one. Raises OSError if it is taken, and what ``build_app`` raises: then nothing has listened.
+    ``fresh`` drops what waits in the queue, if there is one, once the port is taken.
+    ``on_listening`` gets the address, and the groups that the queue held before; port 0 takes a
+    free one. Raises OSError if the port is taken, and the errors of ``build_app``: then the server
+    has not listened.
     """
     keep_freed_memory()
     limits = limits or Limits()
@@ -72,14 +73,14 @@ def serve(
         left = left_in(queue)
         server = _Server(config, lambda: on_listening(_address(host, listener), left))
         _interrupts.listen(server.end)
-        if _interrupts.is_told():  # before there was anything to end
+        if _interrupts.is_told():  # before there was a server to end
             return True
         server.run(sockets=[listener])
         return server.started or server.should_exit
 
 
 class _Server(uvicorn.Server):
-    """Tells when requests are taken."""
+    """Calls ``on_listening`` when requests are accepted."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -91,12 +92,14 @@ class _Server(uvicorn.Server):
             self._on_started()
 
     def end(self, _number: int) -> None:
-        """The action of a signal. Once or more often: what is under way has its bound."""
+        """The action of a signal, which may come repeatedly: requests in progress have their own
+        bound."""
         self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own way with signals, which knows no SIGHUP and raises them anew at the end."""
+        """Replaces uvicorn's signal handling, which does not know SIGHUP and raises signals again
+        at the end."""
         yield
 
 

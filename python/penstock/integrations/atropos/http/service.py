@@ -1,4 +1,5 @@
-"""What the routes do: one reader, a writer for each environment, and the trainer's numbers."""
+"""The work behind the routes: one reader, a writer for each environment, and the trainer's
+numbers."""
 
 from __future__ import annotations
 
@@ -32,28 +33,28 @@ __all__ = ["Left", "NoRoom", "NotAccepted", "Service", "UnknownEnvironment", "dr
 
 _log = logging.getLogger("penstock.integrations.atropos.http")
 
-# Beside the environments that have a name, those without one get next to nothing of what may be
-# begun: they don't ask for credit.
+# Weight of groups without an environment: beside named environments they get almost no credit,
+# which they don't ask for.
 _SMALL_WEIGHT = 1e-6
-_LEAST_WEIGHT = 0.01  # that a client is told, so that none starves
+_LEAST_WEIGHT = 0.01  # least weight reported to a client, so that none starves
 _LARGEST_GROUP = 65_536  # no batch is larger
-_LONGEST_NAME = 1024  # characters of what an environment wants to be called
-_MOST_ENVIRONMENTS = 100_000  # from one reset to the next, those that have left too
+_LONGEST_NAME = 1024  # characters in an environment's requested name
+_MOST_ENVIRONMENTS = 100_000  # between two resets, including those that have left
 
 
 class NotAccepted(Exception):
-    """There is no room, or no trainer yet: later, perhaps."""
+    """There is no room, or no trainer yet; a later attempt may succeed."""
 
     def __init__(self, sentence: str, accepted: int) -> None:
-        super().__init__(sentence, accepted)  # both, or it could not be pickled
-        self.accepted = accepted  #: groups of the list that went in before
+        super().__init__(sentence, accepted)  # both, so that it can be pickled
+        self.accepted = accepted  #: groups of the list that were put before
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class NoRoom(NotAccepted):
-    """The queue is full, or others are at it: waiting may help."""
+    """The queue is full, or other requests are putting: waiting may help."""
 
 
 class UnknownEnvironment(LookupError):
@@ -79,25 +80,25 @@ class _Environment:
     min_share: float
     group_size: int
     max_token_length: int
-    writer: TrajectoryWriter | None  # None: it has left, or the queue had no place for it
+    writer: TrajectoryWriter | None  # None: it has left, or the queue had no slot for it
     is_connected: bool = True
 
     @property
     def load(self) -> float:
-        """Tokens that it makes, beside those of the others."""
+        """Tokens that it makes, compared with the others."""
         return self.max_token_length * max(0.0, self.weight)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What an earlier run left in a queue."""
+    """Groups that an earlier run left in a queue."""
 
     groups: int = 0
     sequences: int = 0
 
 
 class Service:
-    """The state behind the routes. Any thread may call; what may wait is called in threads."""
+    """The state behind the routes. Any thread may call; calls that may wait are made in threads."""
 
     def __init__(
         self,
@@ -112,13 +113,13 @@ class Service:
         self._queue = queue
         self._sequences = sequences
         self._ends_with: EndsWith = ends_with
-        self._lock = threading.RLock()  # of all below
+        self._lock = threading.RLock()  # guards everything below
         self._reading = threading.Lock()  # a reader takes one thread at a time
         self._config: _Config | None = None
         self._reader: TrajectoryReader | None = None
-        self._others: TrajectoryWriter | None = None  # of groups from nobody known
-        self._founder: TrajectoryReader | None = None  # whose end would be the stream's
-        self._environments: list[_Environment] = []  # by env_id; those that left as well
+        self._others: TrajectoryWriter | None = None  # of groups without a known environment
+        self._founder: TrajectoryReader | None = None  # its close would end the stream
+        self._environments: list[_Environment] = []  # by env_id; including those that have left
         self._names: dict[str, int] = {}
         self._parts = Parts()
         self._formed = Formed(0)
@@ -128,9 +129,9 @@ class Service:
         self._step = 0
 
     def close(self) -> None:
-        """Leaves the queue. What is in it stays if others are there, or it is not empty.
+        """Leaves the queue. Its contents stay if others are attached, or it is not empty.
 
-        The stream ends by that if the service has created the queue, unless it ends with its last
+        The stream ends with that if the service has created the queue, unless it ends with its last
         producer and others live.
         """
         with self._lock:
@@ -151,7 +152,7 @@ class Service:
     # --- the trainer ---------------------------------------------------------------------------
 
     def register(self, body: Json) -> Json:
-        """The first call, and the first after a reset, says what batches are like; later ones only
+        """The first call, and the first after a reset, sets the size of batches; later ones only
         get a number of their own."""
         config = _Config(
             wandb_group=field(body, "wandb_group", str),
@@ -171,7 +172,7 @@ class Service:
             if self._reader is None:
                 reader = self._open_reader(self._sequences or config.batch_size)
                 try:
-                    # 0 or less: no bound of its own; but none of before a reset either.
+                    # 0 or less: no bound, but a bound from before a reset is removed.
                     if config.max_token_len > 0 or self._founder is not None:
                         reader._limit_tokens(max(0, config.max_token_len))
                     self._others = self._others or TrajectoryWriter.attach(
@@ -195,7 +196,7 @@ class Service:
             reader = TrajectoryReader.attach(
                 self._queue, sequences=sequences, timeout=timeout, owner=self._owner
             )
-            reader._reopen()  # a server that ended in good order has ended the stream
+            reader._reopen()  # a server that shut down cleanly has ended the stream
             return reader
 
         try:
@@ -213,10 +214,11 @@ class Service:
             return attach(1)
 
     def batch(self) -> bytes:
-        """The answer as JSON text: only what could be written down is taken from the queue.
+        """The answer as JSON text; groups are taken from the queue only if they can be written as
+        JSON.
 
-        A group that no answer can be made of becomes a dead letter, the log says which, and the
-        others come.
+        A group for which that fails becomes a dead letter, which is logged, and the rest is
+        answered.
         """
         with self._reading:
             with self._lock:
@@ -229,7 +231,7 @@ class Service:
                     batch = reader.next_batch(layout="groups", timeout=0, oversized="dead_letter")
                 except errors.Timeout:
                     return encode({"batch": None})
-                except errors.Corrupt as error:  # a group, and it was set aside
+                except errors.Corrupt as error:  # a group, which is a dead letter now
                     _log.warning("%s", error)
                     continue
                 answer = self._answer_of(batch)
@@ -237,11 +239,11 @@ class Service:
                     return answer
 
     def _answer_of(self, batch: TrajectoryBatch) -> bytes | None:
-        """None: one of its groups was set aside, and the others went back."""
+        """None: one of its groups became a dead letter, and the rest were returned."""
         texts: list[bytes] = []
         try:
             texts.extend(group_to_text(group) for group in batch.groups)
-        except MemoryError:  # is no group's fault
+        except MemoryError:  # no fault of the group
             batch.nack()
             raise
         except Exception as error:
@@ -259,8 +261,9 @@ class Service:
         return b'{"batch":[' + b",".join(texts) + b"]}"
 
     def reset(self) -> int:
-        """Throws away what waits now, and what trainer and environments have said: the next one
-        registers anew. How many groups that were. Others keep their places on the queue."""
+        """Drops the waiting groups, and forgets what trainer and environments have registered: the
+        next one registers anew. Returns how many groups that were. Other processes stay attached to
+        the queue."""
         with self._reading, self._lock:
             reader = self._reader
             if reader is None:
@@ -279,7 +282,7 @@ class Service:
     # --- environments --------------------------------------------------------------------------
 
     def register_environment(self, body: Json) -> Json:
-        """A writer of its own, once the trainer has asked for its first batch."""
+        """Gives an environment its own writer, once the trainer has asked for its first batch."""
         desired = field(body, "desired_name", str)
         if len(desired) > _LONGEST_NAME:
             raise Invalid(
@@ -315,10 +318,10 @@ class Service:
             }
 
     def _writer_for(self, environment: _Environment) -> TrajectoryWriter | None:
-        """Its place on the queue, as far as its numbers have a meaning there.
+        """Attaches the environment as a writer, with numbers that the queue accepts.
 
-        A weight of 0 or less says that its groups are none of the training's, and a share beyond 1
-        that it wants everything.
+        In Atropos a weight of 0 or less means that its groups are not for training, and a share
+        beyond 1 that it wants the whole batch.
         """
         weight = environment.weight if 0 < environment.weight < math.inf else _SMALL_WEIGHT
         min_share = environment.min_share if environment.min_share > 0 else 0.0
@@ -343,7 +346,7 @@ class Service:
         return writer
 
     def disconnect_environment(self, body: Json) -> Json:
-        """What it has put stays; to say so twice is no mistake."""
+        """Detaches the environment. Its groups stay; calling it twice is no error."""
         env_id = field(body, "env_id", int)
         with self._lock:
             environment = self._known(env_id)
@@ -361,12 +364,12 @@ class Service:
         return self._environments[env_id]
 
     def put(self, groups: Sequence[TrajectoryGroup], end: float, done: list[int | None]) -> None:
-        """All of them, each whole, until the monotonic time ``end``.
+        """Puts all groups, each whole, until the monotonic time ``end``.
 
-        ``done`` becomes longer by one for each that went in: None, or for a group that was smaller
-        than its environment's groups are how many sequences then wait to make whole groups. Those
-        that it tells of already are not put again. Raises NotAccepted, and NoRoom where another
-        call may do better; what went in stays in.
+        ``done`` gets one item for each group put: None, or for a group smaller than its
+        environment's groups how many sequences then wait for a whole one. Groups that it covers
+        already are not put again. Raises NotAccepted, and NoRoom if a later call may succeed;
+        groups that were put stay put.
         """
         for group in groups[len(done) :]:
             self._put_one(group, len(done), end)
@@ -385,7 +388,7 @@ class Service:
         writer = self._writer_of(group.env_id, accepted)
         while not _has_put(writer, group, accepted, end):
             before, writer = writer, self._writer_of(group.env_id, accepted)
-            if writer is before:  # and not attached again, or gone, meanwhile
+            if writer is before:  # and was not attached again, or left, meanwhile
                 raise NotAccepted("the stream has ended", accepted)
 
     def _writer_of(self, env_id: int | None, accepted: int) -> TrajectoryWriter:
@@ -404,11 +407,12 @@ class Service:
         return {"current_step": self._step, "queue_size": _groups_of(stats)}
 
     def status_of(self, env_id: int) -> Json:
-        """What an environment needs to know to make as much as is wanted of it.
+        """What an environment needs to know to produce as much as is wanted of it.
 
-        ``queue_size`` counts in its own groups what waits of its own, and of the others' what is
-        beyond their minimum shares, as if they came in groups of the largest size. Batches that can
-        be made when one is asked for don't wait any more then, as in Atropos: see ``Formed``.
+        ``queue_size`` counts in its own groups its own waiting groups and, of other environments',
+        those beyond their minimum shares, as if they came in groups of the largest size. As in
+        Atropos, batches that could be made when one is asked for don't count as waiting: see
+        ``Formed``.
         """
         with self._lock:
             asking = self._known(env_id)
@@ -440,7 +444,7 @@ class Service:
     def _stats(self) -> TrajectoryStats | None:
         writer = self._others
         try:
-            return None if writer is None else writer.stats()  # goes through the whole queue
+            return None if writer is None else writer.stats()  # reads every slot of the queue
         except errors.Closed:
             return None
 
@@ -448,7 +452,8 @@ class Service:
         return {"batch_size": self._batch_size(-1), "max_token_len": self._max_token_len}
 
     def handle(self) -> Handle | None:
-        """Of the queue, for those that take part in it without HTTP; None before /register."""
+        """The handle of the queue, for processes that use it without HTTP; None before
+        /register."""
         with self._lock:
             return None if self._reader is None else self._reader.handle
 
@@ -459,7 +464,7 @@ class Service:
         return {"group": config.wandb_group, "project": config.wandb_project}
 
     def latest_example(self) -> bytes:
-        """As JSON text."""
+        """The latest example as JSON text."""
         latest = self._latest
         return encode(_NO_EXAMPLE) if latest is None else group_to_text(latest)
 
@@ -475,14 +480,15 @@ _NOT_REGISTERED = "no trainer has registered yet"
 
 
 def _check_queue(name: str) -> None:
-    """Before anybody registers: what it is called, and that it is none or a queue of ours."""
+    """Called before any registration: checks that the name is valid, and free or a queue of
+    trajectories."""
     _core.check_name(name)
     with contextlib.suppress(errors.NotFound):
         _core.inspect_trajectories(name)
 
 
 def left_in(queue: str) -> Left:
-    """What waits in the queue of that name, if there is one. Raises Incompatible."""
+    """The waiting groups in the queue of that name, if it exists. Raises Incompatible."""
     try:
         info = _core.inspect_trajectories(queue)
     except errors.NotFound:
@@ -495,8 +501,8 @@ def left_in(queue: str) -> Left:
 
 
 def drop_left(queue: str, owner: Owner | None = None) -> int:
-    """Throws away what waits in the queue, if there is one, and the dead letters. How many groups
-    that were."""
+    """Drops the waiting groups of the queue, if it exists, and its dead letters. Returns how many
+    groups that were."""
     try:
         sequences = _core.inspect_trajectories(queue)["trajectories"].batch_sequences or 1
         with TrajectoryReader.attach(queue, sequences=sequences, owner=owner) as reader:

@@ -1,4 +1,4 @@
-"""What a body is refused with: the sentence names the field, and what it is instead."""
+"""Wording of refusals: the sentence names the field, and what it is instead."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ __all__ = ["NAMES", "Invalid", "kind_of"]
 
 
 class Invalid(ValueError):
-    """The body is not what the route takes; the sentence names the field."""
+    """The body is not what the route accepts; the sentence names the field."""

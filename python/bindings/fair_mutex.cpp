@@ -1,12 +1,12 @@
-// The turnstile is a mutex with a queue, because std::timed_mutex can neither be left by another
-// thread than the one that entered (a loan may be) nor keep a busy thread from overtaking for ever.
-#include "turnstile.hpp"
+// A mutex with a queue: std::timed_mutex can neither be unlocked by another thread than the one
+// that locked it (a loan may be), nor keep a busy thread from overtaking for ever.
+#include "fair_mutex.hpp"
 
 namespace penstock::py {
 namespace {
 
 constexpr auto patience = std::chrono::milliseconds(1);
-// How often a waiting thread looks for signals and cancellation.
+// Interval at which a waiting thread checks signals and cancellation.
 constexpr auto slice = std::chrono::milliseconds(50);
 
 bool is_ended(const Wait& wait) noexcept {
@@ -16,12 +16,12 @@ bool is_ended(const Wait& wait) noexcept {
 
 }  // namespace
 
-void Turnstile::take() noexcept {
+void FairMutex::take() noexcept {
     taken_ = true;
     owner_ = std::this_thread::get_id();
 }
 
-bool Turnstile::try_enter() noexcept {
+bool FairMutex::try_lock() noexcept {
     const std::lock_guard guard(mutex_);
     if (taken_) {
         return false;
@@ -30,12 +30,12 @@ bool Turnstile::try_enter() noexcept {
     return true;
 }
 
-bool Turnstile::is_mine() const noexcept {
+bool FairMutex::is_mine() const noexcept {
     const std::lock_guard guard(mutex_);
     return taken_ && owner_ == std::this_thread::get_id();
 }
 
-Status Turnstile::enter(const Wait& wait) {
+Status FairMutex::lock(const Wait& wait) {
     std::unique_lock guard(mutex_);
     Waiter self{.since = Clock::now()};
     const auto place = waiters_.insert(waiters_.end(), &self);
@@ -48,7 +48,7 @@ Status Turnstile::enter(const Wait& wait) {
             break;
         }
         self.wake.wait_for(guard, wait.deadline.left(now, slice));
-        guard.unlock();  // the callback takes the GIL, which a thread in try_enter() may hold
+        guard.unlock();  // the callback takes the GIL, which a thread in try_lock() may hold
         const bool ended = is_ended(wait);
         guard.lock();
         if (ended) {
@@ -60,19 +60,19 @@ Status Turnstile::enter(const Wait& wait) {
     if (outcome.is_ok()) {
         take();
     } else if (self.admitted || !taken_) {
-        pass_on();  // the turn came together with the end of the wait: it is the next one's
+        pass_on();  // the turn came together with the end of the wait: pass it on
     }
     return outcome;
 }
 
-void Turnstile::leave() noexcept {
+void FairMutex::unlock() noexcept {
     const std::lock_guard guard(mutex_);
     pass_on();
 }
 
-// A thread that has waited for long is handed the turn. A newcomer may be overtaken by the
-// thread that leaves: to switch threads for every message would cost far more than a message.
-void Turnstile::pass_on() noexcept {
+// A thread that has waited for long is handed the turn. Otherwise the leaving thread may overtake a
+// newcomer: switching threads for every message would cost far more than a message.
+void FairMutex::pass_on() noexcept {
     owner_ = {};
     taken_ = false;
     if (!waiters_.empty()) {

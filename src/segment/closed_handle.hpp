@@ -1,0 +1,20 @@
+// The error of a call on a handle that this process has closed or moved from.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "penstock/error.hpp"
+
+namespace penstock::detail {
+
+// `handle`: what it is, as in "queue handle".
+inline Status closed_handle(std::string_view handle,
+                            std::string_view remedy = "attach anew") noexcept {
+    std::string sentence = "this ";
+    sentence.append(handle).append(" is closed; ").append(remedy);
+    return Status::closed_here(std::move(sentence));
+}
+
+}  // namespace penstock::detail

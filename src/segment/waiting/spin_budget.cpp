@@ -1,0 +1,73 @@
+// The rules of a spin budget.
+#include "segment/waiting/spin_budget.hpp"
+
+#include "os/processor.hpp"
+
+namespace penstock::detail {
+
+SpinBudget::SpinBudget() noexcept : SpinBudget(os::online_processors()) {}
+
+void SpinBudget::won() noexcept {
+    budget_ = std::min(budget_ * 2, longest_);
+    doubt_ = 0;
+    shared_ = 0;
+    if (wins_since_parting_ < kProofOfParting && ++wins_since_parting_ == kProofOfParting) {
+        patience_ = kMinPatience;
+    }
+}
+
+void SpinBudget::lost() noexcept {
+    if (budget_ >= longest_) doubt(1);
+    budget_ = std::max(budget_ / 2, shortest_);
+}
+
+void SpinBudget::preempted() noexcept {
+    doubt(2);
+    budget_ = shortest_;
+}
+
+void SpinBudget::doubt(unsigned steps) noexcept {
+    doubt_ = std::min(doubt_ + steps, kMaxDoubt);
+    refusals_ = 1U << doubt_;
+}
+
+void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
+    wake_cost_ += (std::min(cost, kMaxWakeCost) - wake_cost_) / 4;
+    if (longest_ > 0) longest_ = std::max(kSpinToWake * wake_cost_ / 2, kMin);
+}
+
+// Without this, two sides that both slept once would be too slow for each other's short spins for
+// ever. Each longest spin that is lost doubles the number of times that this is not believed.
+void SpinBudget::slept(const WakeUp& wake_up) noexcept {
+    const std::int64_t waited = wake_up.notified_at - began_;
+    const std::int64_t cost = wake_up.awake_at - wake_up.notified_at;
+    if (waited < 0 || cost < 0) return;  // another wake-up's stamp, or damage
+    const bool was_short = waited < longest_ + kMaxWakeCost;
+    shared_ = wake_up.is_same_processor && was_short ? std::min(shared_ + 1, kShared) : 0;
+    if (wake_up.is_same_processor) return;  // no spin meets a waker that can't run meanwhile
+    learn_wake_cost(cost);
+    if (waited >= longest_) return;
+    if (refusals_ > 0) {
+        --refusals_;
+    } else {
+        budget_ = std::clamp(2 * waited, std::min(budget_, longest_), longest_);
+    }
+}
+
+void SpinBudget::parted(std::int64_t now, bool has_moved) noexcept {
+    const bool is_proven = wins_since_parting_ >= kProofOfParting;
+    if (!has_moved) {
+        patience_ = kMaxPatience;
+    } else if (!is_proven) {
+        patience_ = std::min(2 * patience_, kMaxPatience);
+    }
+    next_parting_ = now + patience_;
+    if (!has_moved) return;
+    wins_since_parting_ = 0;
+    shared_ = 0;
+    doubt_ = 0;
+    refusals_ = 0;
+    budget_ = longest_;
+}
+
+}  // namespace penstock::detail

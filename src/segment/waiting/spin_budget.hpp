@@ -1,0 +1,79 @@
+// How long a waiter spins before it sleeps in the kernel, learnt from how its waits went lately.
+// Spinning for as long as blocking costs is at most twice the best choice (Karlin et al., SODA
+// 1990, "Competitive randomized algorithms for non-uniform problems"); what blocking costs here is
+// measured by each wake-up.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace penstock::detail {
+
+// What a waiter knows of the wake-up that ended its wait. Times in nanoseconds of one clock.
+struct WakeUp {
+    std::int64_t notified_at = 0;    // when the waker called the kernel; read from shared memory
+    std::int64_t awake_at = 0;       // when the waiter ran again
+    bool is_same_processor = false;  // the waker ran on the processor that the waiter runs on now
+};
+
+// One per handle and kind of wait; not thread-safe. Takes times as arguments: tests simulate it.
+class SpinBudget {
+public:
+    SpinBudget() noexcept;
+    explicit SpinBudget(unsigned processors) noexcept
+        : longest_(processors > 1 ? kSpinToWake * kFirstWakeCost / 2 : 0),
+          shortest_(processors > 1 ? kMin : 0), budget_(longest_ / 2) {}
+
+    // Nothing while waiter and waker share one processor: the waker runs only when the waiter
+    // sleeps.
+    [[nodiscard]] std::int64_t nanoseconds() const noexcept { return is_shared() ? 0 : budget_; }
+
+    void began(std::int64_t now) noexcept { began_ = now; }
+    void won() noexcept;
+    void lost() noexcept;
+    // The spinning thread was descheduled: others want this processor.
+    void preempted() noexcept;
+    // The wait ended with a sleep.
+    void slept(const WakeUp& wake_up) noexcept;
+
+    // True if both sides have shared one processor for some waits in a row and parting may pay: the
+    // scheduler keeps them there, since it wakes a thread where its waker runs. The caller tries
+    // os::step_aside() and says how that went.
+    [[nodiscard]] bool wants_to_part(std::int64_t now) const noexcept {
+        return is_shared() && now >= next_parting_ && longest_ > 0;
+    }
+    void parted(std::int64_t now, bool has_moved) noexcept;
+
+    [[nodiscard]] std::int64_t longest() const noexcept { return longest_; }
+
+private:
+    // Spins last 5/2 wake-ups at most: where both sides sleep, a reply takes the peer's wake-up and
+    // its work, and a spin that covers both ends that state for both.
+    static constexpr std::int64_t kSpinToWake = 5;
+    static constexpr std::int64_t kFirstWakeCost = 12'000;
+    static constexpr std::int64_t kMaxWakeCost = 100'000;  // more is queueing for a processor
+    static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
+    static constexpr unsigned kMaxDoubt = 7;
+    static constexpr unsigned kShared = 4;           // waits in a row
+    static constexpr unsigned kProofOfParting = 20;  // spins won
+    static constexpr std::int64_t kMinPatience = 20'000'000;
+    static constexpr std::int64_t kMaxPatience = 2'000'000'000;
+
+    [[nodiscard]] bool is_shared() const noexcept { return shared_ >= kShared; }
+    void learn_wake_cost(std::int64_t cost) noexcept;
+    void doubt(unsigned steps) noexcept;
+
+    std::int64_t longest_;  // 0: one processor, never spin
+    std::int64_t shortest_;
+    std::int64_t budget_;
+    std::int64_t began_ = 0;
+    std::int64_t wake_cost_ = kFirstWakeCost;
+    unsigned doubt_ = 0;     // longest spins lost in a row
+    unsigned refusals_ = 0;  // of slept(), still to come, to believe that a longer spin pays
+    unsigned shared_ = 0;    // short waits in a row whose waker ran on the waiter's processor
+    std::int64_t next_parting_ = 0;
+    std::int64_t patience_ = kMinPatience;
+    unsigned wins_since_parting_ = kProofOfParting;
+};
+
+}  // namespace penstock::detail
