@@ -14,6 +14,7 @@
 #include "penstock/error.hpp"
 #include "penstock/format.hpp"
 #include "penstock/segment.hpp"
+#include "penstock/statistics.hpp"
 #include "penstock/wait.hpp"
 
 namespace penstock {
@@ -57,18 +58,19 @@ struct BroadcastReaderState {
     [[nodiscard]] std::string describe() const;
 };
 
-struct BroadcastStats {
-    std::uint64_t messages = 0;
-    std::uint64_t bytes = 0;
-    std::uint64_t large_messages = 0;  // writer: went through an arena block
-    std::uint64_t waits = 0;           // calls that found no message (or no room) at once
-    std::uint64_t sleeps = 0;          // sleeps in the kernel
-    std::uint64_t reader_deaths = 0;   // writer
-    std::uint64_t capacity = 0;
-    std::uint64_t used_bytes = 0;      // of the ring, up to the reader furthest behind
-    std::uint64_t reserved_bytes = 0;  // memory the segment takes now
-    std::uint64_t held_bytes = 0;      // writer: of large messages that are not free yet
-};
+// Of one handle, or of a whole Broadcast when looked at from outside.
+#define PENSTOCK_BROADCAST_STATISTICS(X)                                                          \
+    X(std::uint64_t, messages, Counter, "Messages sent; of a reader: received.")                  \
+    X(std::uint64_t, bytes, CountedBytes, "Bytes of the payload of all messages that were sent.") \
+    X(std::uint64_t, large_messages, Counter, "Messages sent through an arena block.")            \
+    X(std::uint64_t, waits, Counter, "Calls that found no message, or no room, at once.")         \
+    X(std::uint64_t, sleeps, Counter, "Sleeps in the kernel.")                                    \
+    X(std::uint64_t, reader_deaths, Counter, "Readers found dead.")                               \
+    X(std::uint64_t, capacity, Bytes, "Size of the ring.")                                        \
+    X(std::uint64_t, used_bytes, Bytes,                                                           \
+      "Of the ring, up to the reader furthest behind; of a reader: its own.")                     \
+    X(std::uint64_t, held_bytes, Bytes, "Of large messages that are not free yet; of a reader: 0.")
+PENSTOCK_STATISTICS(BroadcastStats, SegmentStats, PENSTOCK_BROADCAST_STATISTICS);
 
 namespace detail {
 struct WriterCore;

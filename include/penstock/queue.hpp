@@ -26,6 +26,7 @@
 #include "penstock/error.hpp"
 #include "penstock/format.hpp"
 #include "penstock/segment.hpp"
+#include "penstock/statistics.hpp"
 #include "penstock/wait.hpp"
 
 namespace penstock {
@@ -62,29 +63,32 @@ struct QueueOptions {
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
-struct QueueStats {
-    std::uint64_t accepted = 0;  // messages, by all producers, ever
-    std::uint64_t accepted_bytes = 0;
-    std::uint64_t taken = 0;  // deliveries
-    std::uint64_t acknowledged = 0;
-    std::uint64_t nacked = 0;        // by nack(), not by a consumer's death
-    std::uint64_t dropped = 0;       // by discard() and drop_dead_letters()
-    std::uint64_t queued = 0;        // messages that wait now, redelivered ones among them
-    std::uint64_t in_flight = 0;     // taken and not acknowledged now
-    std::uint64_t dead_letters = 0;  // dead letters now
-    std::uint64_t queued_bytes = 0;
-    double oldest = 0;  // seconds that the oldest queued message has waited
-    std::uint64_t slots = 0;
-    std::uint64_t capacity = 0;
-    std::uint64_t held_bytes = 0;  // of capacity, in blocks
-    std::uint64_t reserved_bytes = 0;
-    std::uint64_t requests = 0;   // in line now: for several messages, or behind such a request
-    std::uint64_t requested = 0;  // messages that they want together; of trajectories, sequences
-    std::uint64_t deaths = 0;     // participants found dead
-    std::uint64_t waits = 0;      // calls that found no message, or no room, at once
-    std::uint64_t sleeps = 0;     // sleeps of participants in the kernel
-    bool closed = false;
-};
+// Of a whole queue since its creation, and how it stands now.
+#define PENSTOCK_QUEUE_STATISTICS(X)                                                           \
+    X(std::uint64_t, accepted, Counter, "Messages put, by all producers.")                     \
+    X(std::uint64_t, accepted_bytes, CountedBytes, "Bytes of the messages that were put.")     \
+    X(std::uint64_t, taken, Counter, "Deliveries; a redelivered message counts again.")        \
+    X(std::uint64_t, acknowledged, Counter, "Messages that were acknowledged.")                \
+    X(std::uint64_t, nacked, Counter,                                                          \
+      "Messages returned by nack(), or by an exception in a block.")                           \
+    X(std::uint64_t, dropped, Counter,                                                         \
+      "Messages dropped, by discard() and drop_dead_letters() only.")                          \
+    X(std::uint64_t, queued, Gauge, "Messages that wait now, redelivered ones included.")      \
+    X(std::uint64_t, in_flight, Gauge, "Messages taken and not acknowledged now.")             \
+    X(std::uint64_t, dead_letters, Gauge, "Dead letters now.")                                 \
+    X(std::uint64_t, queued_bytes, Bytes, "Of the messages that wait now.")                    \
+    X(double, oldest, Seconds, "Time that the oldest queued message has waited.")              \
+    X(std::uint64_t, slots, Gauge, "Messages at most: queued, in flight or dead letters.")     \
+    X(std::uint64_t, capacity, Bytes, "Room for messages that are not stored in their slots.") \
+    X(std::uint64_t, held_bytes, Bytes, "Of the capacity, in blocks.")                         \
+    X(std::uint64_t, requests, Gauge,                                                          \
+      "In line now: for several messages, or behind such a request.")                          \
+    X(std::uint64_t, requested, Gauge,                                                         \
+      "Messages that they want together; of trajectories, sequences.")                         \
+    X(std::uint64_t, waits, Counter, "Calls that found no message, or no room, at once.")      \
+    X(std::uint64_t, sleeps, Counter, "Sleeps of participants in the kernel.")                 \
+    X(bool, closed, Gauge, "The stream has ended.")
+PENSTOCK_STATISTICS(QueueStats, SegmentStats, PENSTOCK_QUEUE_STATISTICS);
 
 // A dead letter, as it was when it was listed.
 struct DeadLetter {

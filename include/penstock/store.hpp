@@ -28,6 +28,7 @@
 #include "penstock/error.hpp"
 #include "penstock/format.hpp"
 #include "penstock/segment.hpp"
+#include "penstock/statistics.hpp"
 #include "penstock/wait.hpp"
 
 namespace penstock {
@@ -173,37 +174,36 @@ private:
     std::span<std::byte> bytes_;
 };
 
-struct StoreStats {
-    std::uint64_t capacity = 0;
-    // used + free is the capacity, to the byte; used is the sum of the five below it.
-    std::uint64_t used_bytes = 0;
-    std::uint64_t free_bytes = 0;
-    std::uint64_t object_bytes = 0;   // of resident objects: data, metadata and keys
-    std::uint64_t staged_bytes = 0;   // the same of staged objects
-    std::uint64_t doomed_bytes = 0;   // of removed objects that are still being read
-    std::uint64_t padding_bytes = 0;  // lost to alignment and granules
-    std::uint64_t other_bytes = 0;    // being freed, or being given back to the system
-    std::uint64_t largest_free = 0;
-    std::uint64_t reserved_bytes = 0;  // memory that the segment takes now
-    std::uint64_t objects = 0;
-    std::uint64_t staged = 0;
-    std::uint64_t doomed = 0;
-    std::uint64_t in_use = 0;    // objects that are being read now
-    std::uint64_t retained = 0;  // by retain()
-    std::uint64_t most_objects = 0;
-    std::uint64_t hits = 0;  // by all participants, ever
-    std::uint64_t misses = 0;
-    std::uint64_t committed = 0;
-    std::uint64_t committed_bytes = 0;
-    std::uint64_t evicted = 0;
-    std::uint64_t evicted_bytes = 0;
-    std::uint64_t deleted = 0;
-    std::uint64_t aborted = 0;
-    std::uint64_t expired = 0;
-    std::uint64_t refused = 0;  // for lack of space
-    std::uint64_t deaths = 0;   // participants found dead
-    Eviction eviction = Eviction::Sieve;
-};
+// Of a whole store since its creation, and how it stands now.
+#define PENSTOCK_STORE_STATISTICS(X)                                                             \
+    X(std::uint64_t, capacity, Bytes, "Room for objects, with their keys and metadata.")         \
+    X(std::uint64_t, used_bytes, Bytes, "The sum of the five from object_bytes on.")             \
+    X(std::uint64_t, free_bytes, Bytes, "The rest of the capacity, to the byte.")                \
+    X(std::uint64_t, object_bytes, Bytes, "Of resident objects: data, metadata and keys.")       \
+    X(std::uint64_t, staged_bytes, Bytes, "The same of staged objects.")                         \
+    X(std::uint64_t, doomed_bytes, Bytes,                                                        \
+      "The same of removed objects that are still being read.")                                  \
+    X(std::uint64_t, padding_bytes, Bytes, "Lost to alignment and granules.")                    \
+    X(std::uint64_t, other_bytes, Bytes, "Being freed, or being given back to the system.")      \
+    X(std::uint64_t, largest_free, Bytes, "The longest free piece.")                             \
+    X(std::uint64_t, objects, Gauge, "Resident objects.")                                        \
+    X(std::uint64_t, staged, Gauge, "Objects that are being written (staged).")                  \
+    X(std::uint64_t, doomed, Gauge, "Removed objects that are still being read.")                \
+    X(std::uint64_t, in_use, Gauge, "Objects that are being read now.")                          \
+    X(std::uint64_t, retained, Gauge, "Objects that retain() keeps.")                            \
+    X(std::uint64_t, most_objects, Gauge, "Objects that there is room for in the index, about.") \
+    X(std::uint64_t, hits, Counter, "Look-ups that found their object, of all participants.")    \
+    X(std::uint64_t, misses, Counter, "Look-ups that found nothing, of all participants.")       \
+    X(std::uint64_t, committed, Counter, "Objects that were committed.")                         \
+    X(std::uint64_t, committed_bytes, CountedBytes, "Bytes of the objects that were committed.") \
+    X(std::uint64_t, evicted, Counter, "Objects that were evicted.")                             \
+    X(std::uint64_t, evicted_bytes, CountedBytes, "Bytes of the objects that were evicted.")     \
+    X(std::uint64_t, deleted, Counter, "Objects that were deleted.")                             \
+    X(std::uint64_t, aborted, Counter, "Reservations that were aborted.")                        \
+    X(std::uint64_t, expired, Counter, "Reservations whose time was over before their commit.")  \
+    X(std::uint64_t, refused, Counter, "Reservations refused for lack of room.")                 \
+    X(Eviction, eviction, Word, "What is evicted when room is wanted.")
+PENSTOCK_STATISTICS(StoreStats, SegmentStats, PENSTOCK_STORE_STATISTICS);
 
 // One key of reserve_many().
 struct StoreRequest {

@@ -118,32 +118,41 @@ struct EnvironmentOptions {
     bool scales_shares = false;
 };
 
-struct EnvironmentStats {
-    std::string name;
-    unsigned writers = 0;  // alive
-    double weight = 0;
-    double min_share = 0;
-    std::uint64_t group_size = 0;
-    std::uint64_t running_groups = 0;  // begun with credit and not put yet
-    std::uint64_t running_sequences = 0;
-    std::uint64_t waiting_groups = 0;  // put and not acknowledged, in a batch or waiting
-    std::uint64_t waiting_sequences = 0;
-    std::uint64_t largest_waiting = 0;  // sequences of the largest of them
-};
+// One environment; without a name, those that have left and whose groups remain.
+#define PENSTOCK_ENVIRONMENT_STATISTICS(X)                                                      \
+    X(std::string, name, Part,                                                                  \
+      "Of the environment; empty: those that have left and whose groups remain.")               \
+    X(unsigned, writers, Gauge, "Writers that are alive.")                                      \
+    X(double, weight, Gauge, "Share of the credit, relative to the other living environments.") \
+    X(double, min_share, Gauge, "Share of each batch at least, 0 to 1.")                        \
+    X(std::uint64_t, group_size, Gauge, "Sequences that a rollout is expected to make.")        \
+    X(std::uint64_t, running_groups, Gauge, "Groups begun with credit and not put yet.")        \
+    X(std::uint64_t, running_sequences, Gauge, "Sequences of the groups that are running.")     \
+    X(std::uint64_t, waiting_groups, Gauge,                                                     \
+      "Groups put and not acknowledged, in a batch or waiting.")                                \
+    X(std::uint64_t, waiting_sequences, Gauge, "Sequences of the groups that wait.")            \
+    X(std::uint64_t, largest_waiting, Gauge, "Sequences of the largest group that waits.")
+PENSTOCK_STATISTICS(EnvironmentStats, Statistics, PENSTOCK_ENVIRONMENT_STATISTICS);
 
-struct TrajectoryStats {
-    QueueStats queue;
-    std::uint64_t version = 0;          // of the policy: the step of the last ack()
-    std::uint64_t batch_sequences = 0;  // 0: no trainer has attached yet
-    std::uint64_t max_staleness = kUnlimited;
-    std::uint64_t batches = 0;  // acknowledged, as are the next two
-    std::uint64_t groups = 0;
-    std::uint64_t sequences = 0;
-    std::uint64_t dropped_stale = 0;  // groups, dropped by readers that asked for it
-    std::uint64_t max_tokens = 0;     // of a sequence; 0: no bound
-    std::uint64_t dead_lettered = 0;  // groups that no batch could be made of
-    std::vector<EnvironmentStats> environments;
-};
+// Of a whole queue of trajectories since its creation, and its participants now.
+#define PENSTOCK_TRAJECTORY_STATISTICS(X)                                                    \
+    X(QueueStats, queue, Part, "Of the queue that carries the groups.")                      \
+    X(std::uint64_t, version, Gauge, "Version of the policy: the step of the last ack().")   \
+    X(std::uint64_t, batch_sequences, Gauge,                                                 \
+      "Sequences of a batch; 0: no trainer has attached yet.")                               \
+    X(std::optional<std::uint64_t>, max_staleness, Gauge,                                    \
+      "Versions that a group may be old; none: any age.")                                    \
+    X(std::uint64_t, batches, Counter, "Batches that were acknowledged.")                    \
+    X(std::uint64_t, groups, Counter, "Groups of the batches that were acknowledged.")       \
+    X(std::uint64_t, sequences, Counter, "Sequences of the batches that were acknowledged.") \
+    X(std::uint64_t, dropped_stale, Counter,                                                 \
+      "Groups dropped for their age, by readers that asked for it.")                         \
+    X(std::optional<std::uint64_t>, max_tokens, Gauge,                                       \
+      "Tokens of a sequence at most; none: no bound.")                                       \
+    X(std::uint64_t, dead_lettered, Counter,                                                 \
+      "Dead letters because no batch could be made of them.")                                \
+    X(std::vector<EnvironmentStats>, environments, Part, "Each of the environments.")
+PENSTOCK_STATISTICS(TrajectoryStats, Statistics, PENSTOCK_TRAJECTORY_STATISTICS);
 
 namespace detail {
 class Board;

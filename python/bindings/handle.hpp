@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -101,6 +102,14 @@ public:
         finish(waiting, outcome);
     }
 
+    // What `Result<Value> call(const Wait&)` gives, in the same way.
+    template <typename Value, typename Ready, typename Call>
+    Value get(Deadline deadline, Ready&& ready, Call&& call) {
+        std::optional<Value> value;
+        run(deadline, nullptr, ready, [&](const Wait& wait) { return store(call(wait), value); });
+        return *std::move(value);
+    }
+
     // The turn goes on after this object: the handle's keep_turn() has been called.
     void detach() noexcept { entered_ = false; }
 
@@ -112,5 +121,13 @@ private:
     Handle& handle_;
     bool entered_ = false;
 };
+
+// A call that waits for none but other threads of this process.
+template <typename Call>
+auto with_turn(Handle& handle, Call&& call) {
+    return Turn(handle).get<decltype(call())>(
+        Deadline::never(), [] { return true; },
+        [&](const Wait&) { return Result<decltype(call())>(call()); });
+}
 
 }  // namespace penstock::py

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "arguments.hpp"
-#include "block.hpp"
+#include "context.hpp"
 #include "life.hpp"
 #include "writer.hpp"
 
@@ -191,19 +191,16 @@ void bind_loan(nb::module_& module) {
     nb::class_<LoanMemory>(module, "_LoanMemory", nb::type_slots(slots),
                            nb::is_weak_referenceable());
 
-    nb::class_<LoanBlock> bound(module, "Loan",
-                                "Room for one message in shared memory; made by "
-                                "``BroadcastWriter.loan()``.\n\n"
-                                "Can be entered once. Sent at the end of the block, dropped on an "
-                                "exception.");
-    bind_block(bound);
+    bind_block<LoanBlock>(module, "Loan",
+                          "Room for one message in shared memory; made by "
+                          "``BroadcastWriter.loan()``.\n\n"
+                          "Can be entered once. Sent at the end of the block, dropped on an "
+                          "exception.");
 }
 
 nb::object make_loan(nb::handle_t<Writer> writer, nb::handle nbytes, nb::handle timeout) {
     nb::inst_ptr<Writer>(writer)->check_usable();
-    auto* const block =
-        new LoanBlock(writer, parse_bytes(nbytes, "nbytes"), parse_timeout(timeout));
-    return nb::cast(block, nb::rv_policy::take_ownership);
+    return make_object<LoanBlock>(writer, parse_bytes(nbytes, "nbytes"), parse_timeout(timeout));
 }
 
 }  // namespace penstock::py

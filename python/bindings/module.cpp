@@ -13,6 +13,7 @@
 #include "queue.hpp"
 #include "reader.hpp"
 #include "state.hpp"
+#include "statistics.hpp"
 #include "store.hpp"
 #include "store_connector.hpp"
 #include "text.hpp"
@@ -38,6 +39,7 @@ NB_MODULE(_core, module) {
     bind_json_columns(module);
     bind_json_numbers(module);
     bind_number_lists(module);
+    bind_statistics(module);
     bind_inspect(module);
     bind_loan(module);
     bind_writer(module);

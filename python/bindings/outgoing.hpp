@@ -34,6 +34,15 @@ inline Format format_of(const Encoded& message) noexcept {
     return message.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
 }
 
+// While other threads run, where it takes long.
+inline void write_to(std::byte* place, const Encoded& message) {
+    std::optional<WithoutGil> without_gil;
+    if (message.nbytes() >= kLongCopy) {
+        without_gil.emplace();
+    }
+    message.write(place);
+}
+
 template <typename Outlet>
 void send_copy(Outlet& outlet, std::span<const std::byte> message, Format format,
                Deadline deadline) {
@@ -65,13 +74,8 @@ void send_encoded(Outlet outlet, const Encoded& message, Deadline deadline) {
         send_copy(outlet, {scratch.data(), nbytes}, format_of(message), deadline);
         return;
     }
-    send_in_place(outlet, nbytes, format_of(message), deadline, [&](std::byte* place) {
-        std::optional<WithoutGil> without_gil;
-        if (nbytes >= kLongCopy) {
-            without_gil.emplace();
-        }
-        message.write(place);
-    });
+    send_in_place(outlet, nbytes, format_of(message), deadline,
+                  [&](std::byte* place) { write_to(place, message); });
 }
 
 template <typename Outlet>

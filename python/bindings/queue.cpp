@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "context.hpp"
 #include "dead_letters.hpp"
 #include "received.hpp"
 #include "state.hpp"
@@ -119,12 +120,6 @@ PyQueue* attach(nb::handle given_name, const std::string& instance, nb::handle r
                        parsed, values, application, trust);
 }
 
-nb::dict stats_of(PyQueue& queue) {
-    QueueSide& side = queue.taking();
-    side.check_usable();
-    return to_dict(side.target().stats());
-}
-
 }  // namespace
 
 PyQueue::PyQueue(Queue attached, QueueRole role_of_it, Codec values,
@@ -178,8 +173,8 @@ void refuse_pickle(const QueueSide& side) {
 }
 
 void bind_queue(nb::module_& module) {
-    auto bound = nb::class_<PyQueue>(module, "Queue", nb::is_weak_referenceable(),
-                                     "One participant of a queue; penstock.Queue is its face.");
+    auto bound = bind_handle<PyQueue>(module, "Queue", "queue",
+                                      "One participant of a queue; penstock.Queue is its face.");
     bound
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
              nb::arg("slots").none(), nb::arg("inline_bytes").none(),
@@ -251,53 +246,31 @@ void bind_queue(nb::module_& module) {
             "so: what is queued can still be had, then Closed. The name goes with the last\n"
             "participant if nothing is left in the queue, no dead letters either.")
         .def(
-            "end",
-            [](PyQueue& queue) {
-                QueueSide& side = queue.putting();
-                side.check_usable();
-                side.target().end();
-            },
+            "end", [](PyQueue& queue) { queue.putting().usable().end(); },
             "End the stream without leaving: nothing more is accepted. By any participant.\n\n"
             "Raises Closed after ``close()``.")
         .def(
             "discard",
             [](PyQueue& queue) {
                 QueueSide& side = queue.taking();
-                Turn turn(side);
-                std::uint64_t dropped = 0;
-                turn.run(
-                    Deadline::never(), nullptr, [] { return true; },
-                    [&](const Wait&) {
-                        dropped = side.target().discard();
-                        return Status::ok();
-                    });
-                return dropped;
+                return with_turn(side, [&] { return side.target().discard(); });
             },
             "End the stream and throw away what is queued, and the dead letters; how many\n"
             "messages that were.\n\n"
             "Raises Closed after ``close()``.")
         .def(
-            "__len__",
-            [](PyQueue& queue) {
-                QueueSide& side = queue.taking();
-                side.check_usable();
-                return side.target().queued();
-            },
+            "__len__", [](PyQueue& queue) { return queue.taking().usable().queued(); },
             "How many messages are queued.")
-        .def_prop_ro("closed", &PyQueue::is_closed, "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign", &PyQueue::is_foreign)
         .def_prop_ro("name", &name_of<&PyQueue::name, PyQueue>,
                      "The name it was created with, or attached to.")
         .def_ro("_instance", &PyQueue::instance)
         .def_prop_ro("_replaced",
                      [](PyQueue& queue) { return queue.putting().target().replaced().describe(); })
-        .def("_stats", &stats_of)
+        .def(
+            "stats", [](PyQueue& queue) { return to_python(queue.taking().usable().stats()); },
+            "Counters and state of the whole queue. Looks at every slot.")
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
-    bind_dead_letters(bound, [](PyQueue& queue) -> Queue& {
-        QueueSide& side = queue.taking();
-        side.check_usable();
-        return side.target();
-    });
+    bind_dead_letters(bound, [](PyQueue& queue) -> Queue& { return queue.taking().usable(); });
     bound.def_prop_ro("_codec", [](const PyQueue& queue) {
         return queue.codec == Codec::Pickle ? nb::object(nb::str("pickle"))
                                             : nb::object(nb::none());

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "arguments.hpp"
-#include "block.hpp"
+#include "context.hpp"
 #include "queue.hpp"
 #include "received.hpp"
 
@@ -194,8 +194,7 @@ private:
 nb::object make_block(nb::handle_t<PyQueue> queue, std::size_t least, std::size_t most,
                       bool is_single, nb::handle timeout) {
     nb::inst_ptr<PyQueue>(queue)->taking().check_usable();
-    auto* const block = new BatchBlock(queue, least, most, is_single, parse_timeout(timeout));
-    return nb::cast(block, nb::rv_policy::take_ownership);
+    return make_object<BatchBlock>(queue, least, most, is_single, parse_timeout(timeout));
 }
 
 }  // namespace
@@ -219,14 +218,12 @@ nb::object make_queue_view(nb::handle_t<PyQueue> queue, nb::handle timeout) {
 void bind_queue_batch(nb::module_& module) {
     bind_exporter<QueueLease>(module, "_QueueLease");
 
-    nb::class_<BatchBlock> bound(
-        module, "Batch",
-        "Messages of a queue, read in place; made by "
-        "``Queue.get_many()`` and ``get_view()``.\n\n"
-        "Can be entered once. Acknowledged at the end of the block, nacked "
-        "on an exception.");
-    bind_block(bound);
-    bound.def("_untake", &BatchBlock::untake);
+    bind_block<BatchBlock>(module, "Batch",
+                           "Messages of a queue, read in place; made by "
+                           "``Queue.get_many()`` and ``get_view()``.\n\n"
+                           "Can be entered once. Acknowledged at the end of the block, nacked "
+                           "on an exception.")
+        .def("_untake", &BatchBlock::untake);
 }
 
 }  // namespace penstock::py

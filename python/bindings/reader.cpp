@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "context.hpp"
 #include "received.hpp"
 #include "state.hpp"
 #include "text.hpp"
@@ -123,8 +124,8 @@ BroadcastMessage Reader::take_message(Deadline deadline) {
 }
 
 void bind_reader(nb::module_& module) {
-    nb::class_<Reader>(module, "BroadcastReader", nb::is_weak_referenceable(),
-                       "The receiving side of one rank; penstock.BroadcastReader is its face.")
+    bind_handle<Reader>(module, "BroadcastReader", "reader",
+                        "The receiving side of one rank; penstock.BroadcastReader is its face.")
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("descriptor"), nb::arg("rank").none(), nb::arg("codec").none(),
              nb::arg("timeout").none(), nb::arg("owner").none() = nb::none())
@@ -155,22 +156,17 @@ void bind_reader(nb::module_& module) {
              "Leave: the rank does not gate the writer until replaced. Ends waits of other "
              "threads.\n\n"
              "The second time it does nothing, and in a forked child neither.")
-        .def_prop_ro("closed", &Reader::is_closed, "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign", &Reader::is_foreign)
         .def_prop_ro("name", &name_of<&Reader::name, Reader>,
                      "The name it attached to; empty if anonymous.")
         .def_ro("rank", &Reader::rank, "Its rank, from 0.")
         .def_ro("_instance", &Reader::instance)
         .def("_descriptor",
              [](const Reader& reader) {
-                 reader.check_usable();
-                 return reader.check_descriptor(reader.core.descriptor());
+                 return reader.check_descriptor(reader.usable().descriptor());
              })
-        .def("_stats",
-             [](const Reader& reader) {
-                 reader.check_usable();
-                 return to_dict(reader.core.stats());
-             })
+        .def(
+            "stats", [](const Reader& reader) { return to_python(reader.usable().stats()); },
+            "Counters since attachment. Works while another thread is receiving.")
         .def("_wait_message", &wait_message, nb::arg("timeout").none(), nb::arg("cancel"));
 }
 

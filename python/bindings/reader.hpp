@@ -15,6 +15,11 @@ namespace penstock::py {
 struct Reader final : Handle {
     Reader(BroadcastReader attached, const std::string& name, unsigned rank_of_it, Codec values);
 
+    [[nodiscard]] const BroadcastReader& usable() const {
+        check_usable();
+        return core;
+    }
+
     BroadcastReader core;
     const Codec codec;
     const unsigned rank;

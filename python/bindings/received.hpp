@@ -28,7 +28,8 @@ nb::object view_of(const Content& content, const nb::object& exporter, Codec cod
 // A memoryview of any object that exports a buffer.
 nb::object memory_view_of(const nb::object& exporter);
 
-// Binds a class that keeps the memory behind `bytes()`, and exports that as a read-only buffer.
+// Binds a class of what was received, which keeps its `bytes()` and exports them as a read-only
+// buffer: arrays that are made of it keep it alive.
 template <typename Keeper>
 void bind_exporter(nb::module_& module, const char* name) {
     const auto get_buffer = +[](PyObject* self, Py_buffer* view, int flags) noexcept {
@@ -37,7 +38,7 @@ void bind_exporter(nb::module_& module, const char* name) {
                                  static_cast<Py_ssize_t>(bytes.size()), /*readonly=*/1, flags);
     };
     PyType_Slot slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)}, {0, nullptr}};
-    nb::class_<Keeper>(module, name, nb::type_slots(slots));
+    nb::class_<Keeper>(module, name, nb::type_slots(slots), nb::is_weak_referenceable());
 }
 
 }  // namespace penstock::py

@@ -28,6 +28,10 @@ struct Side final : Handle {
     }
 
     [[nodiscard]] Target& target() const noexcept { return shared->target; }
+    [[nodiscard]] Target& usable() const {
+        check_usable();
+        return target();
+    }
     std::shared_ptr<Shared<Target>> shared;
 
 private:

@@ -12,23 +12,22 @@
 #include "penstock/store.hpp"
 #include "penstock/tiered_store.hpp"
 #include "penstock/trajectories.hpp"
+#include "statistics.hpp"
 
 namespace penstock::py {
 
 namespace nb = nanobind;
 
-nb::dict to_dict(const BroadcastStats& stats);
 nb::dict to_dict(const BroadcastReaderState& reader);
 nb::dict to_dict(const Participant& participant);
 nb::dict to_dict(const SegmentSummary& segment);
 nb::dict to_dict(const BroadcastInfo& info);
-nb::dict to_dict(const QueueStats& stats);
+nb::dict to_dict(const QueueRequest& request);
 nb::dict to_dict(const QueueInfo& info);
-nb::dict to_dict(const StoreStats& stats);
+nb::dict to_dict(const StoreInfo& info);
+nb::dict to_dict(const TrajectoryInfo& info);
 nb::dict to_dict(const TierStats& stats);
 nb::dict to_dict(const Unwritten& unwritten);
-nb::dict to_dict(const EnvironmentStats& stats);
-nb::dict to_dict(const TrajectoryStats& stats);
 
 template <typename T>
 nb::list to_list(const std::vector<T>& items) {
@@ -39,8 +38,7 @@ nb::list to_list(const std::vector<T>& items) {
     return list;
 }
 
-// list_segments, inspect_segment, inspect_broadcast, inspect_queue, remove_if_abandoned,
-// parse_size.
+// list_segments, inspect_*, remove_if_abandoned, parse_size.
 void bind_inspect(nb::module_& module);
 
 }  // namespace penstock::py

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "context.hpp"
 #include "errors.hpp"
 #include "state.hpp"
 #include "store_view.hpp"
@@ -199,8 +200,8 @@ void PyStore::leave() {
 }
 
 void bind_store(nb::module_& module) {
-    nb::class_<PyStore, StoreObjects>(module, "Store", nb::is_weak_referenceable(),
-                                      "One participant of a store; penstock.Store is its face.")
+    bind_handle<PyStore, StoreObjects>(module, "Store", "store",
+                                       "One participant of a store; penstock.Store is its face.")
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
              nb::arg("objects").none(), nb::arg("participants").none(), nb::arg("eviction").none(),
              nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
@@ -327,36 +328,23 @@ void bind_store(nb::module_& module) {
             "with ``populate``. Raises InvalidArgument; NotFound where there is no CUDA device.")
         .def("keys", &keys,
              "What is there at this moment, in no order. Keys that are no UTF-8 come as bytes.")
-        .def("_stats",
-             [](PyStore& store) {
-                 const std::shared_ptr<Store> live = store.live();
-                 return to_dict([&] {
-                     const WithoutGil without_gil;
-                     return live->stats();
-                 }());
-             })
+        .def(
+            "stats",
+            [](PyStore& store) {
+                const std::shared_ptr<Store> live = store.live();
+                return to_python([&] {
+                    const WithoutGil without_gil;
+                    return live->stats();
+                }());
+            },
+            "Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the "
+            "capacity.\n\nLooks at every object.")
         .def_prop_ro(
             "capacity", [](PyStore& store) { return store.live()->capacity(); },
             "Bytes that objects with their keys and metadata may take. Closed after ``close()``.")
         .def("close", &PyStore::close,
              "Leave. What is pinned, or being written, stays until it is let go.\n\n"
-             "The second time it does nothing; of a TieredStore's first tier neither.")
-        .def_prop_ro("closed", &PyStore::is_closed, "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign", &PyStore::is_foreign);
-    module.def(
-        "inspect_store",
-        [](nb::handle given) {
-            const std::string name = parse_name(given);
-            const StoreInfo info = [&] {
-                const WithoutGil without_gil;
-                return inspect_store(name);
-            }();
-            nb::dict dict;
-            dict["segment"] = to_dict(info.segment);
-            dict["stats"] = to_dict(info.stats);
-            return dict;
-        },
-        nb::arg("name").none());
+             "The second time it does nothing; of a TieredStore's first tier neither.");
 }
 
 }  // namespace penstock::py

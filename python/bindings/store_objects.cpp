@@ -14,6 +14,7 @@
 #include "codec_numpy.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
+#include "outgoing.hpp"
 #include "segment/text.hpp"
 #include "store_tensor.hpp"
 #include "store_view.hpp"
@@ -84,13 +85,8 @@ bool put(StoreObjects& store, nb::handle key, nb::handle value, nb::handle meta,
     asked.append_meta(meta);
     const Encoded encoded = encode(value, store.codec);
     asked.options.format = encoded.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
-    return put_with(store, key, encoded.nbytes(), asked, [&](std::byte* place) {
-        std::optional<WithoutGil> without_gil;
-        if (encoded.nbytes() >= kLongCopy) {
-            without_gil.emplace();
-        }
-        encoded.write(place);
-    });
+    return put_with(store, key, encoded.nbytes(), asked,
+                    [&](std::byte* place) { write_to(place, encoded); });
 }
 
 bool put_bytes(StoreObjects& store, nb::handle key, nb::handle data, nb::handle meta,

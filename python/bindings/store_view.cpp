@@ -8,6 +8,7 @@
 #include "arguments.hpp"
 #include "codec_numpy.hpp"
 #include "codec_torch.hpp"
+#include "context.hpp"
 #include "errors.hpp"
 #include "paged_planes.hpp"
 #include "received.hpp"
@@ -17,11 +18,10 @@
 namespace penstock::py {
 namespace {
 
-// Owns one pin, as something that arrays can keep alive.
-struct StorePin {
-    StoreObject object;
-    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return object.bytes(); }
-};
+// A pin is a StoreObject, as a Python object that arrays can keep alive.
+const StoreObject& object_of(const nb::object& pin) {
+    return *nb::inst_ptr<StoreObject>(pin);
+}
 
 nb::object array_of(const TensorHead& head, nb::handle owner) {
     if (head.bytes == 0) {
@@ -38,7 +38,7 @@ nb::object array_of(const TensorHead& head, nb::handle owner) {
 }
 
 nb::object value_of(const nb::object& pin, Codec codec) {
-    const StoreObject& object = nb::inst_ptr<StorePin>(pin)->object;
+    const StoreObject& object = object_of(pin);
     if (object.format() == Format::Tensor) {
         return array_of(read_tensor_head(object.meta(), object.bytes()), pin);
     }
@@ -48,7 +48,7 @@ nb::object value_of(const nb::object& pin, Codec codec) {
 class StoreViewBlock {
 public:
     StoreViewBlock(StoreObject object, Codec codec)
-        : pin_(nb::cast(StorePin{std::move(object)})), codec_(codec) {}
+        : pin_(nb::cast(std::move(object))), codec_(codec) {}
 
     nb::object enter() {
         if (is_entered_) {
@@ -61,14 +61,14 @@ public:
     void exit(bool failed) {
         const nb::object pin = std::move(pin_);
         if (!failed && pin.is_valid()) {
-            check(nb::inst_ptr<StorePin>(pin)->object.check_held());
+            check(object_of(pin).check_held());
         }
     }
 
     // Where it lies, into the blocks of a cache; other threads run meanwhile.
     void scatter(const PagedPlanes& planes, nb::handle given, std::size_t skip_tokens) const {
         const nb::object held = pin();
-        const StoreObject& shown = nb::inst_ptr<StorePin>(held)->object;
+        const StoreObject& shown = object_of(held);
         const auto bytes = shown.bytes();
         const std::vector<std::int64_t> blocks = planes.parse_blocks(given, bytes.size());
         {
@@ -96,9 +96,7 @@ private:
         }
         return pin_;
     }
-    [[nodiscard]] const StoreObject& object() const {
-        return nb::inst_ptr<StorePin>(pin())->object;
-    }
+    [[nodiscard]] const StoreObject& object() const { return object_of(pin()); }
 
     nb::object pin_;
     Codec codec_;
@@ -108,8 +106,7 @@ private:
 }  // namespace
 
 nb::object make_store_view(Codec codec, StoreObject object) {
-    auto* const block = new StoreViewBlock(std::move(object), codec);
-    return nb::cast(block, nb::rv_policy::take_ownership);
+    return make_object<StoreViewBlock>(std::move(object), codec);
 }
 
 nb::object copy_of(const StoreObject& object, Codec codec) {
@@ -140,8 +137,8 @@ void check_object(Format format, std::span<const std::byte> bytes, std::span<con
 }
 
 void bind_store_view(nb::module_& module) {
-    bind_exporter<StorePin>(module, "_StorePin");
-    nb::class_<StoreViewBlock>(
+    bind_exporter<StoreObject>(module, "_StorePin");
+    bind_block<StoreViewBlock>(
         module, "StoreView",
         "An object of a store, pinned and read where it lies; made by ``get()``.\n"
         "\n"
@@ -168,14 +165,7 @@ void bind_store_view(nb::module_& module) {
             "release", [](StoreViewBlock& block) { block.exit(/*failed=*/false); },
             "Let go, where there is no block to end.")
         .def("_scatter", &StoreViewBlock::scatter, nb::arg("planes"), nb::arg("blocks"),
-             nb::arg("skip_tokens"))
-        .def("__enter__", &StoreViewBlock::enter)
-        .def(
-            "__exit__",
-            [](StoreViewBlock& block, nb::handle type, nb::handle, nb::handle) {
-                block.exit(!type.is_none());
-            },
-            nb::arg("type").none(), nb::arg("value").none(), nb::arg("traceback").none());
+             nb::arg("skip_tokens"));
 }
 
 }  // namespace penstock::py

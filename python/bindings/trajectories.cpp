@@ -12,6 +12,7 @@
 
 #include "arguments.hpp"
 #include "codec.hpp"
+#include "context.hpp"
 #include "dead_letters.hpp"
 #include "queue.hpp"
 #include "side.hpp"
@@ -36,6 +37,8 @@ public:
         beginning.close();
         putting.close();
     }
+    [[nodiscard]] bool is_closed() const noexcept { return putting.is_closed(); }
+    [[nodiscard]] bool is_foreign() const noexcept { return putting.is_foreign(); }
 
     const std::string name;
     const std::string instance;
@@ -56,6 +59,11 @@ struct PyReader final : Handle {
           instance(attached.instance()), sequences(attached.sequences()),
           reader(std::move(attached)) {
         awaits(instance, detail::Awaited::Message);
+    }
+
+    [[nodiscard]] TrajectoryReader& usable() {
+        check_usable();
+        return reader;
     }
 
     const std::string name;
@@ -138,18 +146,15 @@ void make_reader(PyReader* place, nb::handle given_name, const std::string& inst
 }
 
 std::uint64_t credit(PyWriter& writer) {
-    writer.beginning.check_usable();
-    return writer.beginning.target().credit();
+    return writer.beginning.usable().credit();
 }
 
 Rollout begin(PyWriter& writer, nb::handle timeout) {
     const Deadline deadline = parse_timeout(timeout);
-    Turn turn(writer.beginning);
-    std::optional<Rollout> rollout;
-    turn.run(
-        deadline, nullptr, [] { return true; },
-        [&](const Wait& wait) { return store(writer.beginning.target().begin(wait), rollout); });
-    return *std::move(rollout);
+    return Turn(writer.beginning)
+        .get<Rollout>(
+            deadline, [] { return true; },
+            [&](const Wait& wait) { return writer.beginning.target().begin(wait); });
 }
 
 void put(PyWriter& writer, const Encoded& encoded, Rollout* rollout, Deadline deadline) {
@@ -160,13 +165,7 @@ void put(PyWriter& writer, const Encoded& encoded, Rollout* rollout, Deadline de
     turn.run(deadline, nullptr, has_room, [&](const Wait& wait) {
         return store(side.target().loan(encoded.nbytes(), wait), loan);
     });
-    {
-        std::optional<WithoutGil> without_gil;
-        if (encoded.nbytes() >= kLongCopy) {
-            without_gil.emplace();
-        }
-        encoded.write(loan->bytes().data());
-    }
+    write_to(loan->bytes().data(), encoded);
     turn.run(deadline, nullptr, has_room,
              [&](const Wait& wait) { return side.target().commit(*loan, rollout, wait); });
 }
@@ -209,33 +208,15 @@ TrajectoryBatch next_batch(PyReader& reader, nb::handle sequences, nb::handle lo
     request.causal_shift = parse_flag(causal_shift, "causal_shift");
     request.drops_stale = parse_flag(drop_stale, "drop_stale");
     request.sets_oversized_aside = parse_flag(set_oversized_aside, "set_oversized_aside");
-    Turn turn(reader);
-    std::optional<TrajectoryBatch> batch;
-    turn.run(
-        deadline, nullptr, [] { return false; },
-        [&](const Wait& wait) { return store(reader.reader.next_batch(request, wait), batch); });
-    return *std::move(batch);
-}
-
-// A call on the reader that waits only for other threads of this process.
-template <typename Call>
-auto with_turn(PyReader& reader, Call&& call) {
-    Turn turn(reader);
-    decltype(call(reader.reader)) result{};
-    turn.run(
-        Deadline::never(), nullptr, [] { return true; },
-        [&](const Wait&) {
-            result = call(reader.reader);
-            return Status::ok();
-        });
-    return result;
+    return Turn(reader).get<TrajectoryBatch>(
+        deadline, [] { return false; },
+        [&](const Wait& wait) { return reader.reader.next_batch(request, wait); });
 }
 
 nb::list held_messages(PyReader& reader, bool restored) {
     nb::list messages;
     const auto which = restored ? TrajectoryReader::Held::Restored : TrajectoryReader::Held::All;
-    const auto held =
-        with_turn(reader, [which](TrajectoryReader& it) { return it.held_messages(which); });
+    const auto held = with_turn(reader, [&] { return reader.reader.held_messages(which); });
     for (const std::vector<std::byte>& message : held) {
         messages.append(nb::bytes(message.data(), message.size()));
     }
@@ -280,8 +261,8 @@ void bind_writer_class(nb::module_& module) {
         .def_prop_ro("version", &Rollout::version, "The policy's version when the rollout began.")
         .def("release", &Rollout::release, "Return the credit without a group.");
     auto bound =
-        nb::class_<PyWriter>(module, "TrajectoryWriter", nb::is_weak_referenceable(),
-                             "An environment, behind penstock.trajectories.TrajectoryWriter.");
+        bind_handle<PyWriter>(module, "TrajectoryWriter", "writer",
+                              "An environment, behind penstock.trajectories.TrajectoryWriter.");
     bind_common(bound);
     bound
         .def("__init__", &make_writer, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -296,11 +277,7 @@ void bind_writer_class(nb::module_& module) {
         .def_ro("env_id", &PyWriter::env_id,
                 "The environment's number: given at attachment, or assigned by the queue, from 1.")
         .def_prop_ro(
-            "version",
-            [](PyWriter& writer) {
-                writer.beginning.check_usable();
-                return writer.beginning.target().version();
-            },
+            "version", [](PyWriter& writer) { return writer.beginning.usable().version(); },
             "The policy's version: the step of the trainer's last ``ack()``. Closed after "
             "``close()``.")
         .def("credit", &credit,
@@ -315,26 +292,16 @@ void bind_writer_class(nb::module_& module) {
             },
             nb::arg("message").none(), nb::arg("rollout").none(), nb::arg("timeout").none())
         .def(
-            "end",
-            [](PyWriter& writer) {
-                writer.putting.check_usable();
-                writer.putting.target().end();
-            },
+            "end", [](PyWriter& writer) { writer.putting.usable().end(); },
             "End the stream without leaving: nothing more is accepted. Any participant may call.")
-        .def_prop_ro(
-            "closed", [](const PyWriter& writer) { return writer.putting.is_closed(); },
-            "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign",
-                     [](const PyWriter& writer) { return writer.putting.is_foreign(); })
-        .def("_stats", [](PyWriter& writer) {
-            writer.putting.check_usable();
-            return to_dict(writer.putting.target().stats());
-        });
+        .def(
+            "stats", [](PyWriter& writer) { return to_python(writer.putting.usable().stats()); },
+            "Counters and state of the whole queue. Looks at every slot.");
 }
 
 void bind_reader_class(nb::module_& module) {
-    auto bound = nb::class_<PyReader>(module, "TrajectoryReader", nb::is_weak_referenceable(),
-                                      "A trainer, behind penstock.trajectories.TrajectoryReader.");
+    auto bound = bind_handle<PyReader>(module, "TrajectoryReader", "reader",
+                                       "A trainer, behind penstock.trajectories.TrajectoryReader.");
     bind_common(bound);
     bound
         .def("__init__", &make_reader, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
@@ -344,78 +311,48 @@ void bind_reader_class(nb::module_& module) {
         .def_prop_ro("_replaced",
                      [](PyReader& reader) { return reader.reader.replaced().describe(); })
         .def_prop_ro(
-            "version",
-            [](PyReader& reader) {
-                reader.check_usable();
-                return reader.reader.version();
-            },
+            "version", [](PyReader& reader) { return reader.usable().version(); },
             "The policy's version: the step of the last ``ack()``. Closed after ``close()``.")
         .def_ro("sequences", &PyReader::sequences,
                 "Sequences of a batch, as given at creation or attachment.")
         .def("_next", &next_batch, nb::arg("sequences").none(), nb::arg("lookahead").none(),
              nb::arg("causal_shift").none(), nb::arg("drop_stale").none(),
              nb::arg("set_oversized_aside").none(), nb::arg("timeout").none())
-        .def("_take_notices",
-             [](PyReader& reader) {
-                 reader.check_usable();
-                 return reader.reader.take_notices();
-             })
+        .def("_take_notices", [](PyReader& reader) { return reader.usable().take_notices(); })
         .def(
             "_limit_tokens",
             [](PyReader& reader, nb::handle max_tokens) {
-                reader.check_usable();
-                reader.reader.limit_tokens(parse_natural(max_tokens, "max_tokens", "an int"));
+                reader.usable().limit_tokens(parse_natural(max_tokens, "max_tokens", "an int"));
             },
             nb::arg("max_tokens").none())
         .def(
             "drop_waiting",
             [](PyReader& reader) {
-                std::optional<std::uint64_t> dropped;
-                Turn turn(reader);
-                turn.run(
-                    Deadline::never(), nullptr, [] { return true; },
-                    [&](const Wait&) { return store(reader.reader.drop_waiting(), dropped); });
-                return *dropped;
+                return Turn(reader).get<std::uint64_t>(
+                    Deadline::never(), [] { return true; },
+                    [&](const Wait&) { return reader.reader.drop_waiting(); });
             },
             "Drop the waiting groups that no trainer holds, and go on; return how many.\n\n"
             "Dead letters stay. Takes time in proportion to the number of groups.")
         .def("_held_messages", &held_messages, nb::arg("restored") = false)
         .def("_restore", &restore, nb::arg("message").none())
-        .def("_raise_version",
-             [](PyReader& reader, std::uint64_t version) {
-                 reader.check_usable();
-                 reader.reader.raise_version(version);
-             })
+        .def(
+            "_raise_version",
+            [](PyReader& reader, std::uint64_t version) { reader.usable().raise_version(version); })
         .def(
             "discard",
             [](PyReader& reader) {
-                return with_turn(reader, [](TrajectoryReader& it) { return it.discard(); });
+                return with_turn(reader, [&] { return reader.reader.discard(); });
             },
             "End the stream and drop queued groups and dead letters; return how many.")
         .def(
-            "end",
-            [](PyReader& reader) {
-                reader.check_usable();
-                reader.reader.end();
-            },
+            "end", [](PyReader& reader) { reader.usable().end(); },
             "End the stream without leaving: nothing more is accepted. Any participant may call.")
-        .def("_reopen",
-             [](PyReader& reader) {
-                 reader.check_usable();
-                 return reader.reader.reopen();
-             })
-        .def_prop_ro(
-            "closed", [](const PyReader& reader) { return reader.is_closed(); },
-            "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign", [](const PyReader& reader) { return reader.is_foreign(); })
-        .def("_stats", [](PyReader& reader) {
-            reader.check_usable();
-            return to_dict(reader.reader.stats());
-        });
-    bind_dead_letters(bound, [](PyReader& reader) -> TrajectoryReader& {
-        reader.check_usable();
-        return reader.reader;
-    });
+        .def("_reopen", [](PyReader& reader) { return reader.usable().reopen(); })
+        .def(
+            "stats", [](PyReader& reader) { return to_python(reader.usable().stats()); },
+            "Counters and state of the whole queue. Looks at every slot.");
+    bind_dead_letters(bound, [](PyReader& reader) -> TrajectoryReader& { return reader.usable(); });
     module.def("_check_group", &check_group, nb::arg("message"));
 }
 
@@ -431,19 +368,6 @@ void bind_trajectories(nb::module_& module) {
         columns.append(nb::str(column.data(), column.size()));
     }
     module.attr("TRAJECTORY_COLUMNS") = nb::tuple(columns);
-    module.def(
-        "inspect_trajectories",
-        [](nb::handle given) {
-            const std::string name = parse_name(given);
-            const TrajectoryInfo info = [&] {
-                const WithoutGil without_gil;
-                return inspect_trajectories(name);
-            }();
-            nb::dict dict = to_dict(info.queue);
-            dict["trajectories"] = to_dict(info.trajectories);
-            return dict;
-        },
-        nb::arg("name").none());
 }
 
 }  // namespace penstock::py

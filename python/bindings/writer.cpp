@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "context.hpp"
 #include "outgoing.hpp"
 #include "state.hpp"
 #include "text.hpp"
@@ -123,8 +124,8 @@ Writer::Writer(const std::string& name_of_it, BroadcastWriter made, Codec values
 }
 
 void bind_writer(nb::module_& module) {
-    nb::class_<Writer> cls(module, "BroadcastWriter", nb::is_weak_referenceable(),
-                           "The sending side; penstock.BroadcastWriter is its face.");
+    auto cls = bind_handle<Writer>(module, "BroadcastWriter", "writer",
+                                   "The sending side; penstock.BroadcastWriter is its face.");
     cls.def(
            "__init__",
            [](Writer* place, nb::handle name, nb::handle readers, nb::handle capacity,
@@ -171,30 +172,19 @@ void bind_writer(nb::module_& module) {
              "Close: readers drain what was sent and then get Closed. Ends waits of other "
              "threads.\n\n"
              "The second time it does nothing, and in a forked child neither.")
-        .def_prop_ro("closed", &Writer::is_closed, "Whether this handle was closed here.")
-        .def_prop_ro("_is_foreign", &Writer::is_foreign)
         .def_prop_ro("name", &name_of<&Writer::name, Writer>,
                      "The name it was created with; empty if anonymous.")
         .def_prop_ro("_instance", [](const Writer& writer) { return writer.core.instance(); })
         .def("_descriptor",
              [](const Writer& writer) {
-                 writer.check_usable();
-                 return writer.check_descriptor(writer.core.descriptor());
+                 return writer.check_descriptor(writer.usable().descriptor());
              })
-        .def("_stats",
-             [](const Writer& writer) {
-                 writer.check_usable();
-                 return to_dict(writer.core.stats());
-             })
-        .def("_readers",
-             [](const Writer& writer) {
-                 writer.check_usable();
-                 return to_list(writer.core.readers());
-             })
-        .def("_blocked_by", [](const Writer& writer) {
-            writer.check_usable();
-            return to_list(writer.core.blocked_by());
-        });
+        .def(
+            "stats", [](const Writer& writer) { return to_python(writer.usable().stats()); },
+            "Counters since creation. Works while another thread is sending.")
+        .def("_readers", [](const Writer& writer) { return to_list(writer.usable().readers()); })
+        .def("_blocked_by",
+             [](const Writer& writer) { return to_list(writer.usable().blocked_by()); });
     bind_async(cls, module);
 }
 

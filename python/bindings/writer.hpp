@@ -16,6 +16,11 @@ namespace penstock::py {
 struct Writer final : Handle {
     Writer(const std::string& name_of_it, BroadcastWriter made, Codec values);
 
+    [[nodiscard]] const BroadcastWriter& usable() const {
+        check_usable();
+        return core;
+    }
+
     BroadcastWriter core;
     Codec codec;
     const std::string name;              // empty if anonymous

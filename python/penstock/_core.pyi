@@ -2,8 +2,9 @@
 `object` where those below help; docstrings come from the bindings, by tools/dev/stubs.py."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias, TypedDict, TypeVar, final, overload
 
 from .handle import Name, Owner
 from .store import Store as _FirstTier
@@ -29,6 +30,223 @@ def is_made(one: object) -> bool:
 
 def run_cancellable(cancel: Cancel, call: Callable[[], T]) -> T:
     """``call()``; its waits end within 80 ms after ``cancel`` is cancelled."""
+
+@final
+@dataclass(frozen=True)
+class BroadcastStats:
+    """Counters of one handle, or of a whole Broadcast seen from outside."""
+
+    messages: int
+    """Messages sent; of a reader: received."""
+    bytes: int
+    """Bytes of the payload of all messages that were sent."""
+    large_messages: int
+    """Messages sent through an arena block."""
+    waits: int
+    """Calls that found no message, or no room, at once."""
+    sleeps: int
+    """Sleeps in the kernel."""
+    reader_deaths: int
+    """Readers found dead."""
+    capacity: int
+    """Size of the ring."""
+    used_bytes: int
+    """Of the ring, up to the reader furthest behind; of a reader: its own."""
+    held_bytes: int
+    """Of large messages that are not free yet; of a reader: 0."""
+    reserved_bytes: int
+    """Memory that the segment takes now."""
+    joins: int
+    """Participants that ever joined, the creator included."""
+    deaths: int
+    """Participants found dead."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
+class QueueStats:
+    """Counters of a whole queue since its creation, and its present state."""
+
+    accepted: int
+    """Messages put, by all producers."""
+    accepted_bytes: int
+    """Bytes of the messages that were put."""
+    taken: int
+    """Deliveries; a redelivered message counts again."""
+    acknowledged: int
+    """Messages that were acknowledged."""
+    nacked: int
+    """Messages returned by nack(), or by an exception in a block."""
+    dropped: int
+    """Messages dropped, by discard() and drop_dead_letters() only."""
+    queued: int
+    """Messages that wait now, redelivered ones included."""
+    in_flight: int
+    """Messages taken and not acknowledged now."""
+    dead_letters: int
+    """Dead letters now."""
+    queued_bytes: int
+    """Of the messages that wait now."""
+    oldest: float
+    """Time that the oldest queued message has waited."""
+    slots: int
+    """Messages at most: queued, in flight or dead letters."""
+    capacity: int
+    """Room for messages that are not stored in their slots."""
+    held_bytes: int
+    """Of the capacity, in blocks."""
+    requests: int
+    """In line now: for several messages, or behind such a request."""
+    requested: int
+    """Messages that they want together; of trajectories, sequences."""
+    waits: int
+    """Calls that found no message, or no room, at once."""
+    sleeps: int
+    """Sleeps of participants in the kernel."""
+    closed: bool
+    """The stream has ended."""
+    reserved_bytes: int
+    """Memory that the segment takes now."""
+    joins: int
+    """Participants that ever joined, the creator included."""
+    deaths: int
+    """Participants found dead."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
+class StoreStats:
+    """Counters of a whole store since its creation, and its present state.
+
+    ``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after
+    ``free_bytes``.
+    """
+
+    capacity: int
+    """Room for objects, with their keys and metadata."""
+    used_bytes: int
+    """The sum of the five from object_bytes on."""
+    free_bytes: int
+    """The rest of the capacity, to the byte."""
+    object_bytes: int
+    """Of resident objects: data, metadata and keys."""
+    staged_bytes: int
+    """The same of staged objects."""
+    doomed_bytes: int
+    """The same of removed objects that are still being read."""
+    padding_bytes: int
+    """Lost to alignment and granules."""
+    other_bytes: int
+    """Being freed, or being given back to the system."""
+    largest_free: int
+    """The longest free piece."""
+    objects: int
+    """Resident objects."""
+    staged: int
+    """Objects that are being written (staged)."""
+    doomed: int
+    """Removed objects that are still being read."""
+    in_use: int
+    """Objects that are being read now."""
+    retained: int
+    """Objects that retain() keeps."""
+    most_objects: int
+    """Objects that there is room for in the index, about."""
+    hits: int
+    """Look-ups that found their object, of all participants."""
+    misses: int
+    """Look-ups that found nothing, of all participants."""
+    committed: int
+    """Objects that were committed."""
+    committed_bytes: int
+    """Bytes of the objects that were committed."""
+    evicted: int
+    """Objects that were evicted."""
+    evicted_bytes: int
+    """Bytes of the objects that were evicted."""
+    deleted: int
+    """Objects that were deleted."""
+    aborted: int
+    """Reservations that were aborted."""
+    expired: int
+    """Reservations whose time was over before their commit."""
+    refused: int
+    """Reservations refused for lack of room."""
+    eviction: Literal["sieve", "fifo", "lru", "none"]
+    """What is evicted when room is wanted."""
+    reserved_bytes: int
+    """Memory that the segment takes now."""
+    joins: int
+    """Participants that ever joined, the creator included."""
+    deaths: int
+    """Participants found dead."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
+class EnvironmentStats:
+    """One environment; without a name, those that have left and whose groups remain."""
+
+    name: str
+    """Of the environment; empty: those that have left and whose groups remain."""
+    writers: int
+    """Writers that are alive."""
+    weight: float
+    """Share of the credit, relative to the other living environments."""
+    min_share: float
+    """Share of each batch at least, 0 to 1."""
+    group_size: int
+    """Sequences that a rollout is expected to make."""
+    running_groups: int
+    """Groups begun with credit and not put yet."""
+    running_sequences: int
+    """Sequences of the groups that are running."""
+    waiting_groups: int
+    """Groups put and not acknowledged, in a batch or waiting."""
+    waiting_sequences: int
+    """Sequences of the groups that wait."""
+    largest_waiting: int
+    """Sequences of the largest group that waits."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
+class TrajectoryStats:
+    """Counters of the whole queue, and its present participants."""
+
+    queue: QueueStats
+    """Of the queue that carries the groups."""
+    version: int
+    """Version of the policy: the step of the last ack()."""
+    batch_sequences: int
+    """Sequences of a batch; 0: no trainer has attached yet."""
+    max_staleness: int | None
+    """Versions that a group may be old; none: any age."""
+    batches: int
+    """Batches that were acknowledged."""
+    groups: int
+    """Groups of the batches that were acknowledged."""
+    sequences: int
+    """Sequences of the batches that were acknowledged."""
+    dropped_stale: int
+    """Groups dropped for their age, by readers that asked for it."""
+    max_tokens: int | None
+    """Tokens of a sequence at most; none: no bound."""
+    dead_lettered: int
+    """Dead letters because no batch could be made of them."""
+    environments: list[EnvironmentStats]
+    """Each of the environments."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
 
 class Loan:
     """Room for one message in shared memory; made by ``BroadcastWriter.loan()``.
@@ -121,6 +339,9 @@ class BroadcastWriter:
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
     @property
     def name(self) -> str:
         """The name it was created with; empty if anonymous."""
@@ -128,7 +349,9 @@ class BroadcastWriter:
     @property
     def _instance(self) -> str: ...
     def _descriptor(self) -> int: ...
-    def _stats(self) -> dict[str, int]: ...
+    def stats(self) -> BroadcastStats:
+        """Counters since creation. Works while another thread is sending."""
+
     def _readers(self) -> list[dict[str, Any]]: ...
     def _blocked_by(self) -> list[dict[str, Any]]: ...
     def _encode(self, obj: Any) -> _Outgoing: ...
@@ -192,6 +415,9 @@ class BroadcastReader:
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
     @property
     def name(self) -> str:
         """The name it attached to; empty if anonymous."""
@@ -203,7 +429,9 @@ class BroadcastReader:
     @property
     def _instance(self) -> str: ...
     def _descriptor(self) -> int: ...
-    def _stats(self) -> dict[str, int]: ...
+    def stats(self) -> BroadcastStats:
+        """Counters since attachment. Works while another thread is receiving."""
+
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class Batch:
@@ -348,6 +576,9 @@ class Queue:
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
     @property
     def name(self) -> str:
         """The name it was created with, or attached to."""
@@ -356,14 +587,16 @@ class Queue:
     def _instance(self) -> str: ...
     @property
     def _replaced(self) -> str: ...
-    def _stats(self) -> dict[str, Any]: ...
+    def stats(self) -> QueueStats:
+        """Counters and state of the whole queue. Looks at every slot."""
+
     def _encode(self, obj: Any) -> _OutgoingPut: ...
     def _pin(self, data: Buffer) -> _OutgoingPut: ...
     def _wait_message(self, timeout: Timeout, cancel: Cancel) -> None: ...
 
 class _QueueInfo(TypedDict):
     segment: _Summary
-    stats: dict[str, Any]
+    stats: QueueStats
     requests: list[dict[str, Any]]
     dead_letters: list[int]
     application: int
@@ -371,23 +604,10 @@ class _QueueInfo(TypedDict):
 
 class _StoreInfo(TypedDict):
     segment: _Summary
-    stats: dict[str, Any]
-
-class _TrajectoryStats(TypedDict):
-    queue: dict[str, Any]
-    version: int
-    batch_sequences: int
-    max_staleness: int | None
-    batches: int
-    groups: int
-    sequences: int
-    dropped_stale: int
-    max_tokens: int | None
-    dead_lettered: int
-    environments: list[dict[str, Any]]
+    stats: StoreStats
 
 class _TrajectoryInfo(_QueueInfo):
-    trajectories: _TrajectoryStats
+    trajectories: TrajectoryStats
 
 class _KeptData(TypedDict):
     messages: int
@@ -409,7 +629,7 @@ class _Summary(TypedDict):
 
 class _Info(TypedDict):
     segment: _Summary
-    stats: dict[str, int]
+    stats: BroadcastStats
     readers: list[dict[str, Any]]
     closed: bool
     writer_blocked_for: float
@@ -667,7 +887,13 @@ class Store(StoreObjects):
     def keys(self) -> list[str | bytes]:
         """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes."""
 
-    def _stats(self) -> dict[str, Any]: ...
+    def stats(self) -> StoreStats:
+        """Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the
+        capacity.
+
+        Looks at every object.
+        """
+
     @property
     def capacity(self) -> int:
         """Bytes that objects with their keys and metadata may take. Closed after ``close()``."""
@@ -684,6 +910,9 @@ class Store(StoreObjects):
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
 
 class StoreConnector:
     """Batches on a store, carried out by threads that need no Python; for event loops.
@@ -917,6 +1146,9 @@ class TrajectoryWriter:
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
     def credit(self) -> int:
         """How many groups of ``group_size`` could be begun now; 0: no credit is left.
 
@@ -931,7 +1163,8 @@ class TrajectoryWriter:
     def close(self) -> None:
         """Leave. Ends waits of other threads. Idempotent."""
 
-    def _stats(self) -> _TrajectoryStats: ...
+    def stats(self) -> TrajectoryStats:
+        """Counters and state of the whole queue. Looks at every slot."""
 
 def integer_array(values: object) -> Any:
     """A list or tuple of ints as an array: int32 if all fit, otherwise int64.
@@ -998,6 +1231,9 @@ class TrajectoryReader:
 
     @property
     def _is_foreign(self) -> bool: ...
+    def __enter__(self: T) -> T: ...
+    def __exit__(self, *raised: object) -> None: ...
+    def __reduce__(self) -> NoReturn: ...
     def _next(
         self,
         sequences: int | None,
@@ -1032,7 +1268,8 @@ class TrajectoryReader:
     def close(self) -> None:
         """Leave. Ends waits of other threads. Idempotent."""
 
-    def _stats(self) -> _TrajectoryStats: ...
+    def stats(self) -> TrajectoryStats:
+        """Counters and state of the whole queue. Looks at every slot."""
 
 class TrajectoryBatch:
     @property

@@ -9,17 +9,16 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _core
 from ._async_block import AsyncBlock, Entered, enter
-from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
 from .errors import Busy, InvalidType, Timeout
 from .handle import Handle, Name, Owner, handle_of
-from .state import BroadcastStats, ReaderState
+from .state import ReaderState
 
 __all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
 
@@ -155,10 +154,6 @@ class BroadcastWriter(_core.BroadcastWriter):
         """The readers for which a ``send`` of another thread waits; [] if there are none."""
         return [ReaderState(**raw) for raw in self._blocked_by()]
 
-    def stats(self) -> BroadcastStats:
-        """Counters since creation. Works while another thread is sending."""
-        return BroadcastStats(**self._stats())
-
     async def send_async(self, obj: Any, timeout: float | None = None) -> None:
         """``send`` for tasks. A task that is cancelled has sent nothing."""
         await self._send_async(self._encode(obj), Countdown(timeout))
@@ -196,16 +191,8 @@ class BroadcastWriter(_core.BroadcastWriter):
         countdown = Countdown(timeout)
         await wait_in_thread(lambda cancel: self._wait_ready(countdown.left(), cancel))
 
-    def __enter__(self) -> BroadcastWriter:
-        return self
-
-    __exit__ = close_on_exit
-
     def __repr__(self) -> str:
         return describe(self, lambda: repr(self.name) if self.name else "anonymous")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a writer stays in its process; give others writer.handle to attach to")
 
 
 class BroadcastReader(_core.BroadcastReader):
@@ -221,10 +208,6 @@ class BroadcastReader(_core.BroadcastReader):
     def handle(self) -> Handle:
         """A handle with which other readers attach; can be pickled."""
         return _handle_of(self)
-
-    def stats(self) -> BroadcastStats:
-        """Counters since attachment. Works while another thread is receiving."""
-        return BroadcastStats(**self._stats())
 
     async def recv_async(self, timeout: float | None = None) -> Any:
         """``recv`` for tasks. A task that is cancelled has taken nothing."""
@@ -257,18 +240,10 @@ class BroadcastReader(_core.BroadcastReader):
             countdown,
         )
 
-    def __enter__(self) -> BroadcastReader:
-        return self
-
-    __exit__ = close_on_exit
-
     def __repr__(self) -> str:
         return describe(
             self, lambda: f"{repr(self.name) if self.name else 'anonymous'}, rank {self.rank}"
         )
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a reader stays in its process; give others reader.handle to attach to")
 
 
 # The task that has a writer's loan open: other tasks wait, as other threads would.

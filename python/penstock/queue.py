@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, cast
 
 from . import _core
 from ._async_block import AsyncBlock, Entered, enter
-from ._context import close_on_exit
 from ._exit import close_at_exit
 from ._replaced import warn_of_replaced
 from ._repr import describe
@@ -20,7 +19,6 @@ from ._threads import Countdown, attach_when_there, take_in_thread, try_until_do
 from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
 from .handle import Handle, Name, Owner, handle_of
-from .state import QueueStats
 
 __all__ = ["Queue"]
 
@@ -196,10 +194,6 @@ class Queue(_core.Queue):
         """
         return self._drop_dead_letters(chosen_sequences(sequences))
 
-    def stats(self) -> QueueStats:
-        """Counters and state of the whole queue. Looks at every slot."""
-        return QueueStats(**self._stats())
-
     async def put_async(self, obj: Any, timeout: float | None = None) -> None:
         """``put`` for tasks. A task that is cancelled has put nothing."""
         await self._put_async(self._encode(obj), Countdown(timeout))
@@ -276,16 +270,8 @@ class Queue(_core.Queue):
 
         return AsyncBlock(begin)
 
-    def __enter__(self) -> Queue:
-        return self
-
-    __exit__ = close_on_exit
-
     def __bool__(self) -> bool:
         return True  # an empty queue is true as well
 
     def __repr__(self) -> str:
         return describe(self, lambda: repr(self.name))
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a queue stays in its process; give others queue.handle to attach to")

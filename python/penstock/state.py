@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ._core import BroadcastStats, QueueStats, StoreStats
+
 if TYPE_CHECKING:
     from ._core import _Info, _QueueInfo, _StoreInfo, _Summary
 
@@ -24,22 +26,6 @@ __all__ = [
     "TierStats",
     "Unwritten",
 ]
-
-
-@dataclass(frozen=True)
-class BroadcastStats:
-    """Counters of one handle, or of a whole Broadcast seen from outside."""
-
-    messages: int  #: sent; of a reader: received
-    bytes: int  #: of their payload
-    large_messages: int  #: writer: sent through a block of their own
-    waits: int  #: calls that found no message, or no room, at once
-    sleeps: int  #: sleeps in the kernel
-    reader_deaths: int  #: writer: readers found dead
-    capacity: int  #: bytes of the ring
-    used_bytes: int  #: of the ring, up to the reader furthest behind; of a reader: its own
-    reserved_bytes: int  #: memory that the segment takes now
-    held_bytes: int  #: writer: of large messages that are not free yet
 
 
 @dataclass(frozen=True)
@@ -137,33 +123,6 @@ class BroadcastInfo:
 
 
 @dataclass(frozen=True)
-class QueueStats:
-    """Counters of a whole queue since its creation, and its present state."""
-
-    accepted: int  #: messages put, by all producers
-    accepted_bytes: int
-    taken: int  #: deliveries; a redelivered message counts again
-    acknowledged: int
-    nacked: int  #: by ``nack()``, or by an exception in a block
-    dropped: int  #: by ``discard()`` and ``drop_dead_letters()`` only
-    queued: int  #: now, redelivered messages included
-    in_flight: int  #: now: taken and not acknowledged
-    dead_letters: int  #: now: dead letters, see ``Queue.dead_letters()``
-    queued_bytes: int
-    oldest: float  #: seconds that the oldest queued message has waited
-    slots: int  #: messages at most: queued, in flight or dead letters
-    capacity: int  #: bytes for messages beyond ``inline_bytes``
-    held_bytes: int  #: of ``capacity``
-    reserved_bytes: int  #: memory that the segment takes now
-    requests: int  #: in line now: for several messages, or behind such a request
-    requested: int  #: messages that they want together; of trajectories, sequences
-    deaths: int  #: participants found dead
-    waits: int  #: calls that found no message, or no room, at once
-    sleeps: int  #: sleeps of participants in the kernel
-    closed: bool  #: the stream has ended
-
-
-@dataclass(frozen=True)
 class QueueRequest:
     """A request that waits in line: for several messages, or behind such a request."""
 
@@ -191,43 +150,6 @@ class StoreLook:
     staged_by: int  #: slot of the participant that is writing it; -1 if none is
     nbytes: int  #: of the object, if there is one
     is_retained: bool  #: by ``retain()``
-
-
-@dataclass(frozen=True)
-class StoreStats:
-    """Counters of a whole store since its creation, and its present state.
-
-    ``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after it.
-    """
-
-    capacity: int
-    used_bytes: int
-    free_bytes: int
-    object_bytes: int  #: of resident objects: data, metadata and keys
-    staged_bytes: int  #: the same of staged objects
-    doomed_bytes: int  #: the same of removed objects that are still being read
-    padding_bytes: int  #: lost to alignment and granules
-    other_bytes: int  #: being freed, or being given back to the system
-    largest_free: int
-    reserved_bytes: int  #: memory that the segment takes now
-    objects: int
-    staged: int
-    doomed: int
-    in_use: int  #: objects that are being read now
-    retained: int  #: objects that ``retain()`` keeps
-    most_objects: int
-    hits: int
-    misses: int
-    committed: int
-    committed_bytes: int
-    evicted: int
-    evicted_bytes: int
-    deleted: int
-    aborted: int
-    expired: int
-    refused: int  #: for lack of room
-    deaths: int  #: participants found dead
-    eviction: Literal["sieve", "fifo", "lru", "none"]
 
 
 @dataclass(frozen=True)
@@ -288,8 +210,8 @@ class StoreInfo:
 
 
 def store_info_from(raw: _StoreInfo) -> StoreInfo:
-    """Converts what ``_core`` returns."""
-    return StoreInfo(segment=summary_from(raw["segment"]), stats=StoreStats(**raw["stats"]))
+    """The dataclass of what ``_core`` gives."""
+    return StoreInfo(segment=summary_from(raw["segment"]), stats=raw["stats"])
 
 
 def summary_from(raw: _Summary) -> SegmentSummary:
@@ -312,7 +234,7 @@ def info_from(raw: _Info) -> BroadcastInfo:
     """Converts what ``_core`` returns."""
     return BroadcastInfo(
         segment=summary_from(raw["segment"]),
-        stats=BroadcastStats(**raw["stats"]),
+        stats=raw["stats"],
         readers=[ReaderState(**reader) for reader in raw["readers"]],
         closed=raw["closed"],
         writer_blocked_for=raw["writer_blocked_for"],
@@ -323,7 +245,7 @@ def queue_info_from(raw: _QueueInfo) -> QueueInfo:
     """Converts what ``_core`` returns."""
     return QueueInfo(
         segment=summary_from(raw["segment"]),
-        stats=QueueStats(**raw["stats"]),
+        stats=raw["stats"],
         requests=[QueueRequest(**request) for request in raw["requests"]],
         dead_letters=raw["dead_letters"],
         ends_with=raw["ends_with"],

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from . import _core
 from ._async_block import AsyncView
-from ._context import close_on_exit, close_on_failure
+from ._context import close_on_failure
 from ._exit import close_at_exit
 from ._objects import Key, StoreRef, get, get_copy, reserve
 from ._repr import describe
@@ -21,7 +21,7 @@ from ._reservation import Reservation
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .errors import Error, NotFound
 from .handle import Handle, Name, Owner, handle_of
-from .state import StoreLook, StoreStats
+from .state import StoreLook
 
 __all__ = ["Store", "StoreRef"]
 
@@ -247,27 +247,11 @@ class Store(_core.Store):
             )
         )
 
-    def stats(self) -> StoreStats:
-        """Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the
-        capacity.
-
-        Looks at every object.
-        """
-        return StoreStats(**self._stats())
-
-    def __enter__(self) -> Store:
-        return self
-
-    __exit__ = close_on_exit
-
     def __bool__(self) -> bool:
         return True
 
     def __repr__(self) -> str:
         return describe(self, lambda: repr(self.name))
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a store stays in its process; give others store.handle to attach to")
 
 
 def _commits(reservation: Reservation | Error) -> bool:

@@ -19,7 +19,7 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
                               visit.header().payload_offset + view.shape().capacity);
     info.stats = detail::read_stats(view);
     info.stats.reader_deaths = detail::reader_deaths(visit.participants(), shape);
-    info.stats.reserved_bytes = info.segment.reserved_bytes;
+    detail::read_segment_stats(info.stats, visit.participants(), info.segment.reserved_bytes);
     info.stats.held_bytes = arena.allocated_bytes();
     info.closed = detail::load_acquire(view.state().closed) != 0;
     const std::int64_t since = detail::load_relaxed(view.state().blocked_since);

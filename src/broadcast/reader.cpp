@@ -526,7 +526,7 @@ BroadcastStats ReaderCore::stats() const {
     stats.sleeps = load_relaxed(line_->sleeps);
     const std::uint64_t released = load_acquire(line_->position);
     stats.used_bytes = load_acquire(view_.writer().position) - released;
-    stats.reserved_bytes = segment_->reserved_bytes();
+    read_segment_stats(stats, segment_->participants(), segment_->reserved_bytes());
     return stats;
 }
 

@@ -569,7 +569,7 @@ BroadcastStats BroadcastWriter::stats() const {
     const WriterCore& core = core_or_throw();
     BroadcastStats stats = detail::read_stats(core.view);
     stats.reader_deaths = detail::reader_deaths(core.segment->participants(), core.view.shape());
-    stats.reserved_bytes = core.segment->reserved_bytes();
+    detail::read_segment_stats(stats, core.segment->participants(), core.segment->reserved_bytes());
     stats.held_bytes = core.arena.allocated_bytes();
     return stats;
 }

@@ -360,9 +360,9 @@ QueueStats Queue::stats() const {
     if (core_ == nullptr) closed().or_throw();
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
-    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().participants);
+    const detail::Segment& segment = *core_->segment;
+    detail::read_segment_stats(stats, segment.participants(), segment.reserved_bytes());
     stats.held_bytes = core_->arena.allocated_bytes();
-    stats.reserved_bytes = core_->segment->reserved_bytes();
     return stats;
 }
 

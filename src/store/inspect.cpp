@@ -17,9 +17,7 @@ StoreStats stats_of(Visit& visit, const StoreShape& shape) {
                  shape.participants, 0);
     const Heap heap(shape.heap, view.heap_control(), words, visit.file(),
                     visit.header().payload_offset);
-    StoreStats stats = read_store_stats(view, words, heap);
-    stats.deaths = visit.participants().deaths(0, shape.participants);
-    return stats;
+    return read_store_stats(view, words, heap);
 }
 
 // A participant called persist() after the store was created.
@@ -53,7 +51,7 @@ StoreInfo inspect_store(const std::string& name) {
     StoreInfo info;
     info.segment = detail::summarize(visit, name);
     info.stats = detail::stats_of(visit, detail::store_shape_of(visit.header()));
-    info.stats.reserved_bytes = info.segment.reserved_bytes;
+    detail::read_segment_stats(info.stats, visit.participants(), info.segment.reserved_bytes);
     return info;
 }
 

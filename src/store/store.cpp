@@ -378,8 +378,8 @@ StoreStats Store::stats() const {
     static_cast<void>(core_->segment->check_place());
     core_->check_usable().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
-    stats.deaths = core_->segment->participants().deaths(0, core_->view.shape().participants);
-    stats.reserved_bytes = core_->segment->reserved_bytes();
+    const detail::Segment& segment = *core_->segment;
+    detail::read_segment_stats(stats, segment.participants(), segment.reserved_bytes());
     return stats;
 }
 

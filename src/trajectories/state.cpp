@@ -43,12 +43,14 @@ TrajectoryStats trajectory_stats(const Board& board, QueueStats queue) {
     stats.queue = queue;
     stats.version = load_acquire(state.version);
     stats.batch_sequences = load_relaxed(state.batch_sequences);
-    stats.max_staleness = load_relaxed(state.max_staleness);
+    if (const auto versions = load_relaxed(state.max_staleness); versions != kUnlimited) {
+        stats.max_staleness = versions;
+    }
     stats.batches = load_relaxed(state.batches);
     stats.groups = load_relaxed(state.groups);
     stats.sequences = load_relaxed(state.sequences);
     stats.dropped_stale = load_relaxed(state.dropped_stale);
-    stats.max_tokens = load_relaxed(state.max_tokens);
+    if (const auto tokens = load_relaxed(state.max_tokens); tokens != 0) stats.max_tokens = tokens;
     stats.dead_lettered = load_relaxed(state.dead_lettered);
     stats.environments = board.environments();
     return stats;

@@ -24,6 +24,7 @@ COMMANDS = (
     "demo",
     "ls",
     "info",
+    "metrics",
     "gc",
     "send",
     "recv",

@@ -20,7 +20,7 @@ HEIGHT["trajectories"] = 4  # a Queue of messages that the codec writes
 HEIGHT["bindings"] = 5
 # Public headers with another name than the room that implements them.
 HEADERS = {
-    **dict.fromkeys(("error", "segment", "wait", "format"), "segment"),
+    **dict.fromkeys(("error", "segment", "statistics", "wait", "format"), "segment"),
     "tiered_store": "remote",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(?P<path>[^"]+)"')
@@ -32,7 +32,7 @@ PYTHON_HEIGHT = {
     "shared": 1,
     **dict.fromkeys(CONCEPTS, 2),
     **dict.fromkeys(("tiered_store", "trajectories"), 3),
-    "inspect": 4,
+    **dict.fromkeys(("inspect", "metrics"), 4),
     "integrations": 5,
     "commands": 6,
 }

@@ -2,7 +2,8 @@
 
 Types are written by hand, as what nanobind knows of them is `object`. Everything else is the
 module's word: which names there are, what their parameters are called and which of them have a
-default, and the docstrings, which stand in the bindings and are copied from there.
+default, and the docstrings, which stand in the bindings and are copied from there. Classes of
+statistics are the module's word altogether.
 
     stubs.py            writes the docstrings into the stub, and tells what it can't mend
     stubs.py --check    only tells
@@ -59,6 +60,16 @@ def written(text: list[str], indent: int) -> list[str]:
     return [(" " * indent + line).rstrip() for line in [*lines, '"""']]
 
 
+def statistics(bound: Any) -> list[str]:
+    """The body of a class that follows from a table of statistics."""
+    lines = [*written(paragraphs(bound.__doc__), 4), ""]
+    for name, _, _, type_name, words in bound._table:
+        lines += [f"    {name}: {type_name}", *written([words], 4)]
+    lines += ["    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]"]
+    lines += ["    _metrics: ClassVar[str]"]
+    return [*lines, "    def asdict(self) -> dict[str, Any]: ..."]
+
+
 def parameters(signature: ast.arguments) -> list[tuple[str, bool, bool]]:
     """For each parameter its name, whether it is keyword-only, and whether it is optional."""
     positional = [*signature.posonlyargs, *signature.args]
@@ -112,6 +123,9 @@ class Comparison:
                 self.faults.append(f"{title}{name} is not in the stub")
 
     def _compare_one(self, nodes: list[Any], bound: Any, title: str) -> None:
+        if hasattr(bound, "_table"):
+            self._compare_statistics(nodes[0].body, statistics(bound), title)
+            return
         if isinstance(bound, type):
             self._compare(nodes[0].body, bound, title + ".")
         elif not isinstance(bound, property) and not title.endswith("__exit__"):
@@ -123,6 +137,12 @@ class Comparison:
             if named and told != true:
                 self.faults.append(f"{title} has the parameters {true}, and the stub says {told}")
         self._compare_docstring(nodes[0], docstring_of(bound), title)
+
+    def _compare_statistics(self, body: list[ast.stmt], true: list[str], title: str) -> None:
+        at, end = body[0].lineno - 1, body[-1].end_lineno or body[-1].lineno
+        if self.lines[at:end] != true:
+            self.faults.append(f"{title} has other statistics in the stub")
+            self.edits.append((at, end, true))
 
     def _compare_docstring(self, node: Any, true: str | None, title: str) -> None:
         wanted = paragraphs(true) if true else None

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace, queue: _core.Queue) -> int:
-    there = queue._stats()["dead_letters"]
+    there = queue.stats().dead_letters
     letters = letters_of(queue, args.limit, decode_content)
     rows = [(letter, _content(letter)) for letter in letters]
     if args.json:

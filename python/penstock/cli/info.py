@@ -5,14 +5,31 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import penstock
 from penstock import inspect
-from penstock.cli import describe, exits, info_queue, info_store, ls, output, units
+from penstock.cli import (
+    describe,
+    exits,
+    info_broadcast,
+    info_queue,
+    info_store,
+    ls,
+    output,
+    stats,
+)
 from penstock.cli.command import Commands, add_command
-from penstock.state import BroadcastInfo, QueueInfo, ReaderState, SegmentSummary, StoreInfo
+from penstock.state import SegmentSummary
+
+# Each tells what is not in the tables of statistics: facts(info, rates), for people a label and a
+# sentence each; sections(info), lines that follow; to_json(info, rates).
+_CONCEPTS: dict[str, ModuleType] = {
+    "broadcast": info_broadcast,
+    "queue": info_queue,
+    "store": info_store,
+}
 
 
 def add_to(commands: Commands) -> None:
@@ -23,9 +40,9 @@ def add_to(commands: Commands) -> None:
         summary="show one segment in full",
         description=(
             "Shows everything about the segment NAME: memory, rates, how full it is, who is\n"
-            "attached; of a broadcast also how far each reader is behind and who keeps the\n"
-            "writer waiting, of a queue what is under way, came back, or was set aside, of a\n"
-            "store what is there, pinned and being written, and how often it is found."
+            "attached, and all its statistics; of a broadcast also how far each reader is behind\n"
+            "and who keeps the writer waiting, of a queue which requests wait and what was set\n"
+            "aside, of a store how often objects are found."
         ),
         example="penstock info steps\npenstock info steps --json",
     )
@@ -39,44 +56,20 @@ def add_to(commands: Commands) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Throughput per second between two inspections."""
-
-    messages: float
-    bytes: float
-
-
 def run(args: argparse.Namespace) -> int:
     info, started = inspect.inspect(args.name), time.monotonic()
     if isinstance(info, SegmentSummary):  # a kind without further details
         _print(args, describe.segment_json(info), ls.segment_lines(output.printable(info)))
         return exits.OK
-    before = None
+    growth = None
     if args.interval > 0:
         before = info
         time.sleep(args.interval)
         info = inspect.inspect(args.name)
-        if type(info) is not type(before):
+        if isinstance(info, SegmentSummary) or type(info) is not type(before):
             raise penstock.Incompatible(f"{args.name!r} was replaced by another kind of segment")
-    seconds = time.monotonic() - started
-    if isinstance(info, QueueInfo):
-        then = before if isinstance(before, QueueInfo) else None
-        _print(
-            args,
-            info_queue.to_json(info, then, seconds),
-            info_queue.lines(output.printable(info), then, seconds),
-        )
-    elif isinstance(info, StoreInfo):
-        earlier = before if isinstance(before, StoreInfo) else None
-        _print(
-            args,
-            info_store.to_json(info, earlier, seconds),
-            info_store.lines(output.printable(info), earlier, seconds),
-        )
-    elif isinstance(info, BroadcastInfo):
-        rates = _rates(before, info, seconds) if isinstance(before, BroadcastInfo) else None
-        _print(args, _json(info, rates), _text(output.printable(info), rates))
+        growth = stats.rates(info.stats, before.stats, time.monotonic() - started)
+    _print(args, _json(info, growth), _text(output.printable(info), growth))
     return exits.OK
 
 
@@ -87,98 +80,26 @@ def _print(args: argparse.Namespace, value: dict[str, Any], lines: list[str]) ->
         print("\n".join(lines))
 
 
-def _rates(before: BroadcastInfo, after: BroadcastInfo, seconds: float) -> Rates:
-    return Rates(
-        (after.stats.messages - before.stats.messages) / seconds,
-        (after.stats.bytes - before.stats.bytes) / seconds,
-    )
-
-
-def _text(info: BroadcastInfo, rates: Rates | None) -> list[str]:
-    segment, stats = info.segment, info.stats
-    share = stats.used_bytes / max(stats.capacity, 1)
-    facts = [
-        ("memory", describe.memory(segment)),
-        (
-            "sent",
-            f"{units.plural(stats.messages, 'message')}, {units.size(stats.bytes)}"
-            f", {units.count(stats.large_messages)} of them large",
-        ),
-    ]
-    if rates:
-        now = f"{units.count(rates.messages)} messages/s, {units.gigabytes(rates.bytes)} GB/s"
-        facts.append(("now", now))
-    ring = f"{units.size(stats.used_bytes)} of {units.size(stats.capacity)} in use"
-    facts += [
-        ("ring", f"{_bar(share)} {ring}"),
-        ("large messages", f"{units.size(stats.held_bytes)} in blocks of their own"),
-        ("reader deaths", units.count(stats.reader_deaths)),
-        ("writer", _writer_state(info)),
-    ]
+def _text(info: Any, growth: stats.Rates | None) -> list[str]:
+    segment, concept = info.segment, _CONCEPTS[info.segment.kind]
+    facts = [("memory", describe.memory(segment)), *concept.facts(info, growth)]
     return [
         f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
+        *concept.sections(info),
         "",
         "attached",
         *ls.participant_lines(segment),
         "",
-        "readers",
-        *(f"    {reader.describe()}" for reader in info.readers),
+        "statistics",
+        *stats.lines(info.stats, growth),
     ]
 
 
-def _bar(share: float, width: int = 20) -> str:
-    full = round(min(max(share, 0.0), 1.0) * width)
-    return "█" * full + "░" * (width - full)
-
-
-def blockers(info: BroadcastInfo) -> list[ReaderState]:
-    """The readers that the writer is waiting for at this moment."""
-    return [reader for reader in info.readers if reader.blocking_for > 0]
-
-
-def _writer_state(info: BroadcastInfo) -> str:
-    if info.closed:
-        return "closed; readers may still drain"
-    if info.writer_blocked_for > 0:
-        ranks = ", ".join(f"reader {reader.rank}" for reader in blockers(info)) or "memory"
-        return f"waiting for {ranks}, for {units.duration(info.writer_blocked_for)}"
-    return "not waiting for anybody"
-
-
-_STATS = (
-    "messages",
-    "bytes",
-    "large_messages",
-    "reader_deaths",
-    "capacity",
-    "used_bytes",
-    "reserved_bytes",
-    "held_bytes",
-)
-_READER = (
-    "rank",
-    "life",
-    "alive",
-    "stopped",
-    "pid",
-    "process",
-    "messages",
-    "lag_messages",
-    "lag_bytes",
-    "blocking_for",
-)
-
-
-def _json(info: BroadcastInfo, rates: Rates | None) -> dict[str, Any]:
+def _json(info: Any, growth: stats.Rates | None) -> dict[str, Any]:
     return {
         **describe.segment_json(info.segment),
-        "closed": info.closed,
-        "writer_blocked_for": info.writer_blocked_for,
-        "blocked_by": [reader.rank for reader in blockers(info)],
-        "rates": rates and {"messages_per_s": rates.messages, "bytes_per_s": rates.bytes},
-        "stats": {field: getattr(info.stats, field) for field in _STATS},
-        "readers": [
-            {field: getattr(reader, field) for field in _READER} for reader in info.readers
-        ],
+        "rates": growth,
+        "stats": info.stats.asdict(),
+        **_CONCEPTS[info.segment.kind].to_json(info, growth),
     }

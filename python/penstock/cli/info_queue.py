@@ -5,103 +5,67 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from penstock.cli import describe, ls, output, units
+from penstock.cli import output, stats, units
 from penstock.state import QueueInfo
 from penstock.trajectories import TrajectoryInfo, TrajectoryStats
 
 
-def lines(info: QueueInfo, before: QueueInfo | None, seconds: float) -> list[str]:
-    """Text for people. `before`: an inspection `seconds` earlier, for the rates."""
-    segment, stats = info.segment, info.stats
-    waiting = f"{units.plural(stats.queued, 'message')}, {units.size(stats.queued_bytes)}"
-    if stats.queued:
-        waiting += f", the oldest for {units.duration(stats.oldest)}"
-    used = stats.queued + stats.in_flight + stats.dead_letters
-    slots = f"{units.count(used)} of {units.count(stats.slots)} in use"
-    if stats.dead_letters:
-        slots += f", {units.count(stats.dead_letters)} by dead letters"
-    facts = [
-        ("memory", describe.memory(segment)),
-        (
-            "accepted",
-            f"{units.plural(stats.accepted, 'message')}, {units.size(stats.accepted_bytes)}",
-        ),
-    ]
-    if before:
-        rates = _rates(info, before, seconds)
-        facts.append(
-            (
-                "now",
-                f"{units.count(rates['accepted_per_s'])} messages/s in, "
-                f"{units.count(rates['acknowledged_per_s'])} out",
-            )
-        )
-    facts += [
-        ("queued", waiting),
-        ("in flight", units.plural(stats.in_flight, "message")),
+def facts(info: QueueInfo, growth: stats.Rates | None) -> list[tuple[str, str]]:
+    """For people."""
+    now = info.stats
+    waiting = f"{units.plural(now.queued, 'message')}, {units.size(now.queued_bytes)}"
+    if now.queued:
+        waiting += f", the oldest for {units.duration(now.oldest)}"
+    used = now.queued + now.in_flight + now.dead_letters
+    slots = f"{units.count(used)} of {units.count(now.slots)} in use"
+    if now.dead_letters:
+        slots += f", {units.count(now.dead_letters)} by dead letters"
+    told = [("queued", waiting)]
+    if growth:
+        accepted, done = growth["accepted_per_s"], growth["acknowledged_per_s"]
+        told.append(("now", f"{units.count(accepted)} messages/s in, {units.count(done)} out"))
+    return [
+        *told,
         *([("waiting", _requests(info))] if info.requests else ()),
         ("slots", slots),
-        ("blocks", f"{units.size(stats.held_bytes)} of {units.size(stats.capacity)} in use"),
-        (
-            "came back",
-            f"{units.count(stats.nacked)} nacked, {units.count(stats.deaths)} deaths",
-        ),
         ("dead letters", _dead_letters(info)),
-        ("dropped", units.count(stats.dropped)),
         ("stream", _stream(info)),
         *(_trajectory_facts(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
     ]
-    return [
-        f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
-        *output.columns([(f"  {label}", value) for label, value in facts]),
-        *(_environments(info.trajectories) if isinstance(info, TrajectoryInfo) else ()),
-        "",
-        "attached",
-        *ls.participant_lines(segment),
-    ]
 
 
-def to_json(info: QueueInfo, before: QueueInfo | None, seconds: float) -> dict[str, Any]:
-    """JSON for programs."""
-    trajectories = asdict(info.trajectories) if isinstance(info, TrajectoryInfo) else None
+def sections(info: QueueInfo) -> list[str]:
+    """A line for each environment, and the accounts of what they made."""
+    if not isinstance(info, TrajectoryInfo):
+        return []
+    accounts = stats.lines(info.trajectories, None)
+    return [*_environments(info.trajectories), "", "trajectories", *accounts]
+
+
+def to_json(info: QueueInfo, _growth: stats.Rates | None) -> dict[str, Any]:
+    """For programs."""
     return {
-        **describe.segment_json(info.segment),
-        "rates": _rates(info, before, seconds) if before else None,
-        "stats": asdict(info.stats),
         "requests": [asdict(request) for request in info.requests],
         "dead_letters": info.dead_letters,
         "ends_with": info.ends_with,
-        "trajectories": trajectories,
+        "trajectories": info.trajectories.asdict() if isinstance(info, TrajectoryInfo) else None,
     }
 
 
-def _trajectory_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
-    staleness = "any age" if stats.max_staleness is None else f"at most {stats.max_staleness} old"
-    batch = units.count(stats.batch_sequences) if stats.batch_sequences else "no trainer yet, ?"
-    return [
-        ("policy", f"version {units.count(stats.version)}, groups of {staleness}"),
+def _trajectory_facts(now: TrajectoryStats) -> list[tuple[str, str]]:
+    staleness = "any age" if now.max_staleness is None else f"at most {now.max_staleness} old"
+    batch = units.count(now.batch_sequences) if now.batch_sequences else "no trainer yet, ?"
+    told = [
+        ("policy", f"version {units.count(now.version)}, groups of {staleness}"),
         ("batch", f"{batch} sequences"),
-        (
-            "trained on",
-            f"{units.plural(stats.sequences, 'sequence')} in "
-            f"{units.plural(stats.groups, 'group')}, "
-            f"{units.count(stats.dropped_stale)} groups dropped for their age",
-        ),
-        *_dead_letter_facts(stats),
     ]
+    if now.dead_lettered:
+        groups = units.plural(now.dead_lettered, "group")
+        told.append(("misfits", f"{groups} that no batch could be made of: dead letters"))
+    return told
 
 
-def _dead_letter_facts(stats: TrajectoryStats) -> list[tuple[str, str]]:
-    facts = []
-    if stats.max_tokens is not None:
-        facts.append(("sequences", f"of at most {units.plural(stats.max_tokens, 'token')}"))
-    if stats.dead_lettered:
-        groups = units.plural(stats.dead_lettered, "group")
-        facts.append(("misfits", f"{groups} that no batch could be made of: dead letters"))
-    return facts
-
-
-def _environments(stats: TrajectoryStats) -> list[str]:
+def _environments(now: TrajectoryStats) -> list[str]:
     rows = [("  environment", "writers", "weight", "share", "running", "waiting, sequences")]
     rows += [
         (
@@ -112,16 +76,9 @@ def _environments(stats: TrajectoryStats) -> list[str]:
             units.count(one.running_sequences),
             units.count(one.waiting_sequences),
         )
-        for one in stats.environments
+        for one in now.environments
     ]
     return ["", "environments", *output.columns(rows, right=range(1, 6))]
-
-
-def _rates(info: QueueInfo, before: QueueInfo, seconds: float) -> dict[str, float]:
-    return {
-        "accepted_per_s": (info.stats.accepted - before.stats.accepted) / seconds,
-        "acknowledged_per_s": (info.stats.acknowledged - before.stats.acknowledged) / seconds,
-    }
 
 
 def _requests(info: QueueInfo) -> str:

@@ -20,6 +20,7 @@ from penstock.cli import (
     info,
     lmcache,
     ls,
+    metrics,
     output,
     recv,
     send,
@@ -51,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (demo, ls, info, dead, gc, send, recv, trajectories, lmcache, bench, doctor):
+    looks = (demo, ls, info, metrics, dead, gc)
+    for command in (*looks, send, recv, trajectories, lmcache, bench, doctor):
         command.add_to(commands)
     return parser
 

@@ -6,10 +6,9 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from .. import _core
-from .._context import close_on_exit
 from .._exit import close_at_exit
 from .._replaced import warn_of_replaced
 from .._repr import describe
@@ -21,7 +20,6 @@ from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, Unserveable, make_batch
 from .group import TrajectoryGroup
 from .options import Size, queue_options
-from .state import TrajectoryStats, stats_from
 
 __all__ = ["TrajectoryReader"]
 
@@ -360,20 +358,8 @@ class TrajectoryReader(_core.TrajectoryReader):
         """Delete dead letters, as of a ``Queue``; return how many."""
         return self._drop_dead_letters(chosen_sequences(sequences))
 
-    def stats(self) -> TrajectoryStats:
-        """Counters and state of the whole queue. Looks at every slot."""
-        return stats_from(self._stats())
-
-    def __enter__(self) -> TrajectoryReader:
-        return self
-
-    __exit__ = close_on_exit
-
     def __repr__(self) -> str:
         return describe(self, lambda: f"of '{self.name}', {self.sequences} sequences a batch")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a reader stays in its process; give others reader.handle to attach to")
 
 
 def _at_least_one(number: int, name: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from .. import _core
-from .._context import close_on_exit
 from .._exit import close_at_exit
 from .._replaced import warn_of_replaced
 from .._repr import describe, never_raises
@@ -15,7 +14,6 @@ from ..handle import Handle, Name, Owner, handle_of
 from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
-from .state import TrajectoryStats, stats_from
 
 __all__ = ["Rollout", "TrajectoryWriter"]
 
@@ -251,20 +249,8 @@ class TrajectoryWriter(_core.TrajectoryWriter):
             countdown,
         )
 
-    def stats(self) -> TrajectoryStats:
-        """Counters and state of the whole queue. Looks at every slot."""
-        return stats_from(self._stats())
-
-    def __enter__(self) -> TrajectoryWriter:
-        return self
-
-    __exit__ = close_on_exit
-
     def __repr__(self) -> str:
         return describe(self, lambda: f"'{self.environment}' of '{self.name}'")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a writer stays in its process; give others writer.handle to attach to")
 
 
 def _oldest(group: TrajectoryGroup, version: int) -> int:

@@ -45,6 +45,15 @@ Participant describe(const Visit& visit, unsigned slot) {
 
 }  // namespace
 
+void read_segment_stats(SegmentStats& stats, const Participants& participants,
+                        std::uint64_t reserved_bytes) noexcept {
+    stats.reserved_bytes = reserved_bytes;
+    const unsigned slots = participants.count();
+    stats.joins = 0;
+    for (unsigned slot = 0; slot < slots; ++slot) stats.joins += participants.joins(slot);
+    stats.deaths = participants.deaths(0, slots);
+}
+
 SegmentSummary summarize(Visit& visit, const std::string& name) {
     SegmentSummary summary;
     summary.name = name;

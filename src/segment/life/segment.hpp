@@ -15,6 +15,7 @@
 #include "os/fork.hpp"
 #include "os/shared_file.hpp"
 #include "penstock/segment.hpp"
+#include "penstock/statistics.hpp"
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
 #include "segment/life/name.hpp"
@@ -217,6 +218,10 @@ private:
     std::unique_ptr<std::byte, Free> control_;  // from calloc(): zeros, and no memory until written
     Participants participants_;
 };
+
+// The statistics that segments of all concepts have.
+void read_segment_stats(SegmentStats& stats, const Participants& participants,
+                        std::uint64_t reserved_bytes) noexcept;
 
 // Summary of an inspected segment, as `penstock ls` shows it.
 SegmentSummary summarize(Visit& visit, const std::string& name);

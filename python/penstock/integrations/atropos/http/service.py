@@ -493,10 +493,10 @@ def left_in(queue: str) -> Left:
         info = _core.inspect_trajectories(queue)
     except errors.NotFound:
         return Left()
-    environments = info["trajectories"]["environments"]
+    environments = info["trajectories"].environments
     return Left(
-        sum(one["waiting_groups"] for one in environments),
-        sum(one["waiting_sequences"] for one in environments),
+        sum(one.waiting_groups for one in environments),
+        sum(one.waiting_sequences for one in environments),
     )
 
 
@@ -504,8 +504,7 @@ def drop_left(queue: str, owner: Owner | None = None) -> int:
     """Drops the waiting groups of the queue, if it exists, and its dead letters. Returns how many
     groups that were."""
     try:
-        trajectories = _core.inspect_trajectories(queue)["trajectories"]
-        sequences = trajectories["batch_sequences"] or 1
+        sequences = _core.inspect_trajectories(queue)["trajectories"].batch_sequences or 1
         with TrajectoryReader.attach(queue, sequences=sequences, owner=owner) as reader:
             return reader.drop_waiting() + reader.drop_dead_letters()
     except errors.NotFound:

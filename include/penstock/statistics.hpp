@@ -1,0 +1,67 @@
+// Statistics of segments. Each concept's header has one table, in which every statistic stands
+// once: the struct follows from it, and so do the Python class, the numbers of `penstock info` and
+// its --json, and the names of `penstock metrics`. What segments of all concepts count stands here.
+//
+// Structs of statistics are plain values: copies of what shared memory said at the moment of the
+// look, each word read by itself.
+#pragma once
+
+#include <cstdint>
+
+namespace penstock {
+
+// What a statistic is: how it is shown, and which metric it becomes.
+struct StatisticKind {
+    const char* name;  // "counter": only grows while the segment exists; "gauge": stands so now;
+                       // "word": a choice; "part": a name, or statistics of their own
+    const char* unit;  // "bytes", "seconds" or nothing
+};
+namespace statistic_kind {
+inline constexpr StatisticKind Counter{"counter", ""};
+inline constexpr StatisticKind CountedBytes{"counter", "bytes"};
+inline constexpr StatisticKind Gauge{"gauge", ""};
+inline constexpr StatisticKind Bytes{"gauge", "bytes"};
+inline constexpr StatisticKind Seconds{"gauge", "seconds"};
+inline constexpr StatisticKind Word{"word", ""};
+inline constexpr StatisticKind Part{"part", ""};
+}  // namespace statistic_kind
+
+// One row of a table.
+template <typename Stats, typename Value>
+struct Statistic {
+    const char* name;
+    Value Stats::* member;
+    StatisticKind kind;
+    const char* help;  // a sentence
+};
+
+// The base of every struct of statistics. for_each(visit) calls `visit` with each Statistic, those
+// of the base last.
+struct Statistics {
+    template <typename Visit>
+    static constexpr void for_each(Visit&& /*visit*/) {}
+};
+
+// Defines the struct NAME of a table, which is a macro of rows X(type, name, kind, help).
+#define PENSTOCK_STATISTICS(NAME, BASE, TABLE)          \
+    struct NAME : BASE {                                \
+        TABLE(PENSTOCK_STATISTIC_MEMBER)                \
+        template <typename Visit>                       \
+        static constexpr void for_each(Visit&& visit) { \
+            using Stats = NAME;                         \
+            TABLE(PENSTOCK_STATISTIC_ROW)               \
+            BASE::for_each(visit);                      \
+        }                                               \
+    }
+#define PENSTOCK_STATISTIC_MEMBER(type, name, kind, help) type name{};
+#define PENSTOCK_STATISTIC_ROW(type, name, kind, help) \
+    visit(Statistic<Stats, type>{#name, &Stats::name, statistic_kind::kind, help});
+
+// Of a segment of any concept. detail::read_segment_stats() reads them.
+#define PENSTOCK_SEGMENT_STATISTICS(X)                                                       \
+    X(std::uint64_t, reserved_bytes, Bytes, "Memory that the segment takes now.")            \
+    X(std::uint64_t, joins, Counter, "Participants that ever joined, the creator included.") \
+    X(std::uint64_t, deaths, Counter, "Participants found dead.")
+PENSTOCK_STATISTICS(SegmentStats, Statistics, PENSTOCK_SEGMENT_STATISTICS);
+
+}  // namespace penstock
