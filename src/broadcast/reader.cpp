@@ -59,8 +59,7 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     segment_ = std::move(segment);  // nothing fails from here on
     view_ = BroadcastView(shape, segment_->control());
     ring_ = segment_->payload();
-    arena_ = Arena(shape.arena, view_.arena_control(), segment_->payload() + shape.capacity,
-                   segment_->file(), segment_->payload_offset() + shape.capacity);
+    holders_ = BlockHolders(view_);
     data_ = Signal(view_.data_word(), segment_->has_asymmetric_fence());
     space_ = Signal(view_.space_word(), segment_->has_asymmetric_fence());
     mask_ = shape.capacity - 1;
@@ -88,7 +87,9 @@ void ReaderCore::claim_rank() {
                                    "; choose another rank or end that process"),
                     static_cast<int>(rank_));
     }
-    membership_.inherit([this](unsigned) { take_over_reader(view_, arena_, rank_); });
+    membership_.inherit([this](unsigned) { take_over_reader(view_, rank_); });
+    // A predecessor that was found dead and lives may have kept a block since then.
+    holders_.drop_all(rank_);
     refuse_if_nothing_can_come();
     membership_.enter();
     take_gate();
@@ -301,9 +302,14 @@ inline const char* ReaderCore::parse(Found& found) noexcept {
 const char* ReaderCore::parse_block(Found& found) noexcept {
     if (found.size != sizeof(layout::BlockRecord)) return "a block record of the wrong size";
     const auto record = load_words<layout::BlockRecord>(found.data);
-    const BlockId block{record.granule, record.generation};
-    if (!arena_.is_valid(block, record.length)) return "a block that does not exist";
-    found.data = arena_.data(block);
+    const BroadcastShape& shape = view_.shape();
+    const bool is_inside =
+        record.granule < shape.granules &&
+        record.length <= (shape.granules - record.granule) * layout::kBroadcastGranule;
+    const auto tag = static_cast<std::uint16_t>(messages_ & layout::kTagMask);
+    if (!is_inside || record.check != layout::block_check(record.granule, record.length, tag))
+        return "a block that does not exist";
+    found.data = ring_ + shape.block_offset(record.granule);
     found.size = record.length;
     found.granule = record.granule;
     return nullptr;
@@ -409,7 +415,7 @@ inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
 bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
     if (granule == kNoBlock || segment_->is_foreign()) return false;
     // Before the position passes the record, so that the writer sees one or the other.
-    arena_.hold({granule, 0}, slot_);
+    holders_.hold(granule, rank_);
     PENSTOCK_CRASH_POINT("broadcast.keep.held");
     held_[entry % kMaxHeld].released.store(true, kRelease);
     announce(kReleased);
@@ -419,7 +425,7 @@ bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
 void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) noexcept {
     if (segment_->is_foreign()) return let_go(kLetGo);
     if (kept) {
-        arena_.drop({granule, 0}, slot_);
+        holders_.drop(granule, rank_);
         PENSTOCK_CRASH_POINT("broadcast.keep.dropped");
         space_.notify();
     } else {
@@ -510,7 +516,7 @@ void ReaderCore::leave() noexcept {
 void ReaderCore::depart() noexcept {
     if (!segment_->check_place()) return;
     open_gate();
-    arena_.reap(slot_);
+    holders_.drop_all(rank_);
     space_.notify();
     membership_.leave();
     segment_->disown();

@@ -38,13 +38,12 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     : segment(std::move(made)), ring(segment->payload()) {
     view = BroadcastView(broadcast_shape_of(segment->header()), segment->control());
     const auto& shape = view.shape();
-    arena = Arena(shape.arena, view.arena_control(), ring + shape.capacity, segment->file(),
-                  segment->payload_offset() + shape.capacity);
+    blocks = WriterBlocks(view, *segment);
     data = Signal(view.data_word(), segment->has_asymmetric_fence());
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
     mask = shape.capacity - 1;
     longest_inline = shape.longest_inline();
-    longest = std::max(longest_inline, arena.range_bytes());
+    longest = std::max(longest_inline, shape.blocks_bytes());
     told.resize(shape.readers);
     membership = Membership(*segment, layout::slot_of_rank(shape.readers));
     membership.adopt(layout::kWriterSlot);
@@ -171,7 +170,7 @@ Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
     std::string who;
-    for (const BroadcastReaderState& reader : find_blockers(view, segment->participants(), arena)) {
+    for (const BroadcastReaderState& reader : find_blockers(view, segment->participants())) {
         who += (who.empty() ? "" : "; ") + reader.describe();
     }
     return {ErrorCode::Timeout, "no room in " + quoted(segment->name()) + ": waiting for " +
@@ -182,7 +181,7 @@ bool WriterCore::reap_readers() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const auto take_over = [&](unsigned slot) {
             const BroadcastReaderState dead = describe_reader(view, segment->participants(), rank);
-            take_over_reader(view, arena, rank);
+            take_over_reader(view, rank);
             note_death(rank, segment->participants().found_dead(slot),
                        " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
                            ") died " + std::to_string(dead.lag_messages) + " messages behind");
@@ -287,37 +286,30 @@ inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header
     }
 }
 
-Result<BlockId> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
+// Waits only while a block that was sent may come back: else the failure is final.
+Result<Block> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
     if (!segment->check_place()) return segment->why_foreign();
     recycle();
-    Result<BlockId> block = arena.allocate(length, layout::kWriterSlot);
-    const auto may_come_free = [this] { return !sent_blocks.empty() || !kept_blocks.empty(); };
-    if (!block && !may_come_free()) return explain_no_block(block.status());
-    if (block) return block;
-    const auto needed = [this] {  // 0: only what is kept can still come free
-        return sent_blocks.empty() ? std::uint64_t{0} : sent_blocks.front().end;
-    };
-    const Status waited = wait_for_readers(needed(), needed(), wait, [&] {
-        const std::size_t before = sent_blocks.size() + kept_blocks.size();
-        recycle();
-        view.state().needed.store(needed(), kRelaxed);  // blocked_by() names its keeper from now on
-        if (sent_blocks.size() + kept_blocks.size() == before) return false;
-        block = arena.allocate(length, layout::kWriterSlot);
-        return block.is_ok() || !may_come_free();
+    Result<Block> block = blocks.allocate(length);
+    if (block || !blocks.has_sent()) return block;
+    const std::uint64_t needed = blocks.next_end();
+    const Status waited = wait_for_readers(needed, needed, wait, [&] {
+        const bool has_freed = recycle();
+        // blocked_by() names its keeper from now on.
+        view.state().needed.store(blocks.next_end(), kRelaxed);
+        if (!has_freed) return false;
+        block = blocks.allocate(length);
+        return block.is_ok() || !blocks.has_sent();
     });
     if (!waited) return waited;
-    return block ? std::move(block) : explain_no_block(block.status());
+    return block;
 }
 
-// The arena knows how much was asked; the segment how much there is, and the remedy.
-Status WriterCore::explain_no_block(const Status& failure) const noexcept {
-    if (failure.code() != ErrorCode::NoSpace) return failure;
-    return {ErrorCode::NoSpace, std::string(failure.message()) + segment->space_sentence()};
-}
-
-void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t length,
+void WriterCore::publish_block(Block block, const Room& room, std::uint64_t length,
                                Format format) noexcept {
-    const layout::BlockRecord record{block.granule, block.generation, length};
+    const auto tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    const layout::BlockRecord record{block.first, layout::block_check(block.first, length, tag),
+                                     length};
     std::memcpy(payload_at(room), &record, sizeof record);
     PENSTOCK_CRASH_POINT("broadcast.send.described");
     RecordHeader header;
@@ -325,24 +317,11 @@ void WriterCore::publish_block(BlockId block, const Room& room, std::uint64_t le
     header.kind = RecordKind::Block;
     header.skip = static_cast<std::uint8_t>(room.skip);
     header.format = static_cast<std::uint8_t>(format);
-    header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
-    sent_blocks.push_back({block, position + room.padding + room.bytes});
+    header.tag = tag;
+    blocks.send(block, position + room.padding + room.bytes);
     note_large();
     add_relaxed(view.state().large_messages, 1);
     publish(room, header, length);
-}
-
-void WriterCore::recycle() noexcept {
-    const std::uint64_t passed = find_limit() - (mask + 1);
-    while (!sent_blocks.empty() && sent_blocks.front().end <= passed) {
-        kept_blocks.push_back(sent_blocks.front().block);
-        sent_blocks.pop_front();
-    }
-    std::erase_if(kept_blocks, [this](BlockId block) {
-        if (arena.is_held(block)) return false;
-        arena.free(block, layout::kWriterSlot);
-        return true;
-    });
 }
 
 // Without a message: its memory is given back like that of one.
@@ -350,7 +329,7 @@ void WriterCore::end_loan() noexcept {
     loan_open = false;
     set_usable();
     if (loan_block && !segment->is_foreign()) {
-        arena.free(*loan_block, layout::kWriterSlot);
+        blocks.give_back(*loan_block);
         note_large();
     }
     loan_block.reset();
@@ -363,12 +342,13 @@ void WriterCore::note_large() noexcept {
 }
 
 void WriterCore::trim_when_idle() noexcept {
-    if (!may_trim || os::monotonic_ns() - last_large < kIdleBeforeTrim) return;
-    if (!segment->check_place()) return;
+    if (!may_trim) return;
+    const std::int64_t now = os::monotonic_ns();
+    if (now - last_large < kIdleBeforeTrim || !segment->check_place()) return;
+    last_large = now;  // and the next look is as much later
     recycle();
-    if (!sent_blocks.empty() || !kept_blocks.empty()) return;
-    arena.trim(layout::kWriterSlot, 0);
-    may_trim = false;
+    blocks.trim();
+    may_trim = blocks.has_sent();  // their memory goes when they are back
 }
 
 void WriterCore::end_stream() noexcept {
@@ -403,7 +383,7 @@ void WriterCore::leave() noexcept {
 
 }  // namespace detail
 
-using detail::BlockId;
+using detail::Block;
 using detail::WriterCore;
 using layout::ReaderLine;
 
@@ -486,10 +466,10 @@ Result<BroadcastLoan> BroadcastWriter::loan(std::size_t size, const Wait& wait) 
     std::byte* at = core.payload_at(room);
     core.loan_block.reset();
     if (is_large) {
-        Result<BlockId> block = core.allocate(size, wait);
+        Result<Block> block = core.allocate(size, wait);
         if (!block) return block.status();
         core.loan_block = *block;
-        at = core.arena.data(*block);
+        at = core.ring + core.view.shape().block_offset(block->first);
     }
     PENSTOCK_CRASH_POINT("broadcast.loan.made");
     core.loan_room = room;
@@ -555,7 +535,7 @@ WriterCore& BroadcastWriter::core_or_throw() const {
 
 std::vector<BroadcastReaderState> BroadcastWriter::blocked_by() const {
     const WriterCore& core = core_or_throw();
-    return detail::find_blockers(core.view, core.segment->participants(), core.arena);
+    return detail::find_blockers(core.view, core.segment->participants());
 }
 
 std::vector<BroadcastReaderState> BroadcastWriter::readers() const {
@@ -572,7 +552,7 @@ BroadcastStats BroadcastWriter::stats() const {
     BroadcastStats stats = detail::read_stats(core.view);
     stats.reader_deaths = detail::reader_deaths(core.segment->participants(), core.view.shape());
     stats.reserved_bytes = core.segment->reserved_bytes();
-    stats.held_bytes = core.arena.allocated_bytes();
+    stats.held_bytes = core.view.state().held_bytes.load(std::memory_order_relaxed);
     return stats;
 }
 
