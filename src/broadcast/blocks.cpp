@@ -76,8 +76,7 @@ void WriterBlocks::trim() noexcept {
             const Block found = find_stretch(rest, true);
             if (found.granules == 0) break;
             std::fill_n(has_memory_.begin() + found.first, found.granules, std::uint8_t{0});
-            // What the system does not take back is asked for once more later: that costs no
-            // memory.
+            // Where that fails the memory is there still, and reserving it again costs nothing.
             static_cast<void>(segment_->file().punch(file_offset(found.first),
                                                      found.granules * kBroadcastGranule));
             PENSTOCK_CRASH_POINT("broadcast.trim.punched");

@@ -24,13 +24,13 @@ public:
     // All free, without memory. Throws std::bad_alloc. `segment` outlives it.
     WriterBlocks(const BroadcastView& view, Segment& segment);
 
-    // The first free run that is long enough, which is where memory lies already, as it keeps what
-    // is free together. Its memory is reserved. `bytes` is at most the shape's blocks_bytes().
-    // Busy: no run is free now. NoSpace: the file system is full.
+    // First fit by address: memory that is there is used first, and free granules stay together.
+    // The block's memory is reserved. `bytes` is at most the shape's blocks_bytes().
+    // Busy: no run is long enough now. NoSpace: the file system is full.
     Result<Block> allocate(std::uint64_t bytes) noexcept;
-    // It was not sent. Its memory stays until trim().
+    // Its memory stays reserved until trim().
     void give_back(Block block) noexcept;
-    // It goes out with the record that ends at `end`.
+    // The block goes out with the record that ends at `end`.
     void send(Block block, std::uint64_t end) noexcept { sent_.push_back({block, end}); }
     // Takes back the blocks whose records end at `passed` or before, but for those that readers
     // keep. False: none. Looks at the blocks that were sent, not at all granules.
@@ -46,10 +46,9 @@ public:
     void trim() noexcept;
 
 private:
-    // A block that went out with the record ending at `end`.
     struct Sent {
         Block block;
-        std::uint64_t end = 0;
+        std::uint64_t end = 0;  // of its record
     };
 
     Status reserve(Block block) noexcept;

@@ -15,8 +15,9 @@ public:
     BlockHolders() noexcept = default;
     explicit BlockHolders(const BroadcastView& view) noexcept : view_(view) {}
 
-    // The writer does not use the block again meanwhile. For a reader whose position has not passed
-    // the block's record yet, so that the writer sees one or the other. Both idempotent.
+    // While the bit is set the writer does not use the block again. hold() comes before the
+    // reader's position passes the block's record, so that the writer sees one or the other.
+    // Idempotent.
     void hold(std::uint32_t granule, unsigned rank) noexcept;
     void drop(std::uint32_t granule, unsigned rank) noexcept;
     // On every block. Repeatable.

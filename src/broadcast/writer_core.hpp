@@ -30,11 +30,25 @@ struct WriterCore final : Attachment {
         std::uint64_t bytes = 0;    // the record, without the padding
     };
 
+    // BroadcastWriter's and BroadcastLoan's calls of these names.
+    Status send(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
+    Result<std::span<std::byte>> loan(std::size_t size, const Wait& wait) noexcept;
+    // Of the open loan, which ends.
+    Status commit(std::size_t size, Format format) noexcept;
+    bool has_room(std::size_t size) noexcept;
+    Status wait_ready(const Wait& wait) noexcept;
+    [[nodiscard]] std::vector<BroadcastReaderState> readers() const;
+    [[nodiscard]] BroadcastStats stats() const;
+
+    Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
+    [[nodiscard]] bool has_all_readers() const noexcept;
+    [[nodiscard]] Status explain_missing() const noexcept;
     [[nodiscard]] bool is_usable(std::uint64_t length) const noexcept;
     void set_usable() noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status check_readable() const noexcept;
     Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    [[nodiscard]] Room measure_loan(std::uint64_t size) const noexcept;
     Status make_room(const Room& room, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
     void publish(const Room& room, const layout::RecordHeader& header,
