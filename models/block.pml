@@ -1,13 +1,15 @@
-/* A large message lies in a block of the arena, and its record in the ring. A reader may keep the
- * block beyond its record; the writer reuses a block only when every reader has passed its record
- * and none holds it. Readers die or leave with and without blocks; one rank gets a replacement.
+/* A large message lies in a block and its record in the ring. A reader may keep the block beyond
+ * its record, by its holder bit; the writer, which alone has the list of free blocks, uses one again
+ * only when every reader has passed its record and none holds it. Readers die or leave with and
+ * without blocks; one rank gets a replacement.
  *
- *   here          | src/broadcast, src/segment/memory/arena.cpp
+ *   here          | src/broadcast
  *   --------------+-----------------------------------------------------------------
- *   Writer        | BroadcastWriter::loan, WriterCore::allocate, publish_block
- *   recycle       | WriterCore::recycle, find_limit; Arena::is_held, free
- *   Reader, keep  | ReaderCore::claim_rank, take_gate, recv, keep (Arena::hold), release
- *   clear         | take_over_reader: gate, then Arena::reap of the holder bits; Membership::reap: retire
+ *   Writer        | WriterCore::loan, allocate, commit, publish_block
+ *   recycle       | WriterBlocks::recycle, give_back; WriterCore::find_limit; BlockHolders::is_held
+ *   Reader, keep  | ReaderCore::claim_rank, take_gate, recv, keep (BlockHolders::hold), release
+ *   clear         | take_over_reader: gate, then BlockHolders::drop_all; Membership::reap: retire
+ *   drop_all      | BlockHolders::drop_all
  *   contents[]    | what the block holds: which message, or TORN while it is written
  *
  * Positions count messages; the ring has room for all of them. Stores are visible at once: ring.pml
@@ -15,8 +17,11 @@
  * Checked: a message is read as it was sent, for as long as it is held; no live process waits for a
  * block that only the dead hold; in the end every block can be freed.
  *
+ * With -DLATE a reader that was found dead lives, and does one step late: it sets its holder bit on
+ * any block, before its successor comes.
+ *
  * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING,
- * -DIGNORE_BITS.
+ * -DIGNORE_BITS, -DLATE -DJOIN_DIRTY (a successor drops nothing where its forerunner was reaped).
  */
 #define BLOCKS 2
 #ifndef MESSAGES
@@ -46,14 +51,18 @@ bool kill[2];
 
 #define DEAD(r) (announced[r] && lock[r] == NOBODY)
 
+inline drop_all(r) {
+    held[r] = false;
+    held[2 + r] = false
+}
+
 inline clear(r) {
     if
     :: d_step { gate[r] == ACTIVE -> gate[r] = VACANT }
     :: else
     fi;
 #ifndef REAP_NOTHING
-    held[r] = false;
-    held[2 + r] = false;
+    drop_all(r);
 #endif
     announced[r] = false
 }
@@ -148,6 +157,9 @@ end_closed:
 
 proctype Reader(byte r; byte lives) {
     byte at, mine = BLOCKS, which;
+#ifdef LATE
+    bool is_late;
+#endif
 idle:
     skip;
     {
@@ -158,6 +170,9 @@ end_away:
         :: announced[r] -> clear(r)
         :: else
         fi;
+#ifndef JOIN_DIRTY
+        drop_all(r);
+#endif
         announced[r] = true;
         if
         :: gate[r] == VACANT ->
@@ -200,9 +215,20 @@ end_waiting:
     } unless { kill[r] };
     atomic {
         if :: lock[r] == READER -> lock[r] = NOBODY :: else fi;
+#ifdef LATE
+        is_late = kill[r] && lives > 0;
+#endif
         kill[r] = false;
         at = 0; mine = BLOCKS; which = 0
     };
+#ifdef LATE
+    if
+    :: is_late -> held[r] = true
+    :: is_late -> held[2 + r] = true
+    :: true
+    fi;
+    is_late = false;
+#endif
     goto idle
 }
 

@@ -1,7 +1,7 @@
 /* One reader's messages, released by several threads in any order while the handle is closed: which
  * thread gives the room back, which one is the last and deletes the core.
  *
- *   here            | src/broadcast/reader.cpp
+ *   here            | src/broadcast/reader_core.cpp
  *   ----------------+----------------------------------------------------------------
  *   Receiver        | ReaderCore::recv, hand_out; recv_into; close_handle
  *   Thread          | Message::keep, release, on any thread

@@ -9,7 +9,7 @@
  *
  *   here             | src/broadcast
  *   -----------------+------------------------------------------------------------------------
- *   Writer           | BroadcastWriter::send, WriterCore::measure, make_room, publish, close
+ *   Writer           | WriterCore::send, measure, make_room, publish, close
  *   find_limit       | WriterCore::find_limit
  *   reap, clear      | WriterCore::reap_readers; take_over_reader (control.cpp)
  *   Reader, join     | ReaderCore::claim_rank, take_gate

@@ -160,8 +160,6 @@ public:
     [[nodiscard]] int descriptor() const noexcept;
 
 private:
-    Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
-
     explicit BroadcastWriter(std::unique_ptr<detail::WriterCore> core) noexcept;
     [[nodiscard]] detail::WriterCore& core_or_throw() const;
     std::unique_ptr<detail::WriterCore> core_;  // none once it is moved from

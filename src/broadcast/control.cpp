@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdio>
 
+#include "broadcast/holders.hpp"
 #include "os/crash_point.hpp"
 #include "os/pages.hpp"
 #include "os/process.hpp"
@@ -22,18 +23,15 @@ using layout::ReaderLine;
     throw Error(ErrorCode::InvalidArgument, "can't create the broadcast: " + why);
 }
 
-std::uint32_t holder_words_for(unsigned readers) noexcept {
-    return (readers + 1 + 63) / 64;  // slots: the writer's and one per rank
-}
-
 }  // namespace
 
-std::uint64_t BroadcastShape::arena_offset() const noexcept {
+std::uint64_t BroadcastShape::holders_offset() const noexcept {
     return sizeof(layout::BroadcastControl) + readers * sizeof(ReaderLine);
 }
 
 std::uint64_t BroadcastShape::control_bytes() const noexcept {
-    return arena_offset() + arena.control_bytes();
+    return layout::round_up(holders_offset() + std::uint64_t{granules} * holder_words() * 8,
+                            layout::kApart);
 }
 
 SegmentPlan plan_of(const BroadcastShape& shape) {
@@ -42,12 +40,12 @@ SegmentPlan plan_of(const BroadcastShape& shape) {
     plan.may_be_anonymous = true;
     plan.geometry[layout::kReaders] = shape.readers;
     plan.geometry[layout::kCapacity] = shape.capacity;
-    plan.geometry[layout::kGranuleBytes] = shape.arena.granule_bytes;
-    plan.geometry[layout::kGranules] = shape.arena.granules;
+    plan.geometry[layout::kGranuleBytes] = layout::kBroadcastGranule;
+    plan.geometry[layout::kGranules] = shape.granules;
     plan.geometry[layout::kOnReaderDeath] = static_cast<std::uint64_t>(shape.on_reader_death);
     plan.slots = shape.readers + 1;
     plan.control_bytes = shape.control_bytes();
-    plan.payload_bytes = shape.capacity + shape.arena.granules * shape.arena.granule_bytes;
+    plan.payload_bytes = shape.block_offset(shape.granules);
     plan.payload_reserved = shape.capacity;
     plan.has_views = false;  // the writer reads nothing
     return plan;
@@ -69,10 +67,8 @@ BroadcastShape broadcast_shape_of(const BroadcastOptions& options) {
     // Whole pages: blocks lie behind the ring, and their memory comes and goes.
     shape.capacity =
         std::bit_ceil(std::max({options.capacity, layout::kMinCapacity, os::page_size()}));
-    shape.arena.granule_bytes = layout::kBroadcastGranule;
-    shape.arena.granules = static_cast<std::uint32_t>(
+    shape.granules = static_cast<std::uint32_t>(
         layout::round_up(options.large, layout::kBroadcastGranule) / layout::kBroadcastGranule);
-    shape.arena.holder_words = holder_words_for(options.readers);
     shape.on_reader_death = options.on_reader_death;
     return shape;
 }
@@ -93,14 +89,11 @@ BroadcastShape broadcast_shape_of(const layout::SegmentHeader& header) {
     if (is_plausible) {
         shape.readers = static_cast<unsigned>(readers);
         shape.capacity = capacity;
-        shape.arena.granule_bytes = layout::kBroadcastGranule;
-        shape.arena.granules = static_cast<std::uint32_t>(granules);
-        shape.arena.holder_words = holder_words_for(shape.readers);
+        shape.granules = static_cast<std::uint32_t>(granules);
         shape.on_reader_death = static_cast<OnReaderDeath>(geometry[layout::kOnReaderDeath]);
     }
-    const std::uint64_t payload = shape.capacity + granules * layout::kBroadcastGranule;
     if (!is_plausible || header.control_size != shape.control_bytes() ||
-        header.payload_size != payload) {
+        header.payload_size != shape.block_offset(shape.granules)) {
         throw Error(ErrorCode::Corrupt,
                     "the broadcast is damaged: its geometry does not fit its segment");
     }
@@ -138,8 +131,7 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
 }
 
 std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
-                                                const Participants& participants,
-                                                const Arena& arena) {
+                                                const Participants& participants) {
     std::vector<BroadcastReaderState> blockers;
     const std::int64_t since = load_relaxed(view.state().blocked_since);
     if (since == 0) return blockers;
@@ -149,7 +141,7 @@ std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
         const ReaderLine& line = view.reader(rank);
         // A writer that needs no position waits for blocks that are still held.
         const bool blocks = needed == 0
-                                ? arena.is_held_by(layout::slot_of_rank(rank))
+                                ? BlockHolders(view).is_held_by(rank)
                                 : is_gating(view, rank) && load_acquire(line.position) < needed;
         if (!blocks) continue;
         BroadcastReaderState state = describe_reader(view, participants, rank);
@@ -183,12 +175,12 @@ bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
 }
 
 // The gate first, so that a janitor that is stopped later does not block the writer.
-void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) noexcept {
+void take_over_reader(const BroadcastView& view, unsigned rank) noexcept {
     // A rank whose first reader died before it became active stays expected: it lost nothing.
     std::uint64_t gate = ReaderLine::kActive;
     cas_acq_rel(view.reader(rank).gate, gate, ReaderLine::kVacant);
     PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
-    arena.reap(layout::slot_of_rank(rank));
+    BlockHolders(view).drop_all(rank);
     PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
 }
 

@@ -9,7 +9,6 @@
 #include "broadcast/layout.hpp"
 #include "penstock/broadcast.hpp"
 #include "segment/life/segment.hpp"
-#include "segment/memory/arena.hpp"
 #include "segment/waiting/signal.hpp"
 
 namespace penstock::detail {
@@ -18,11 +17,20 @@ namespace penstock::detail {
 struct BroadcastShape {
     unsigned readers = 0;
     std::uint64_t capacity = 0;
-    ArenaGeometry arena;
+    std::uint32_t granules = 0;  // of blocks
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
 
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
-    [[nodiscard]] std::uint64_t arena_offset() const noexcept;  // in the control block
+    // In the control block: for each granule as many words as there are 64 readers.
+    [[nodiscard]] std::uint64_t holders_offset() const noexcept;
+    [[nodiscard]] std::uint32_t holder_words() const noexcept { return (readers + 63) / 64; }
+    // In the payload. Of granule `granules`: the end.
+    [[nodiscard]] std::uint64_t block_offset(std::uint32_t granule) const noexcept {
+        return capacity + granule * layout::kBroadcastGranule;
+    }
+    [[nodiscard]] std::uint64_t blocks_bytes() const noexcept {
+        return block_offset(granules) - capacity;
+    }
     [[nodiscard]] std::uint64_t longest_inline() const noexcept { return capacity / 4; }
 };
 
@@ -49,8 +57,10 @@ public:
             reinterpret_cast<layout::ReaderLine*>(control_ + sizeof(layout::BroadcastControl));
         return lines[rank];
     }
-    [[nodiscard]] std::byte* arena_control() const noexcept {
-        return control_ + shape_.arena_offset();
+    [[nodiscard]] std::atomic<std::uint64_t>* holders(std::uint32_t granule) const noexcept {
+        auto* words =
+            reinterpret_cast<std::atomic<std::uint64_t>*>(control_ + shape_.holders_offset());
+        return words + std::uint64_t{granule} * shape_.holder_words();
     }
 
 private:
@@ -67,8 +77,7 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
                                      unsigned rank);
 // The ranks that keep a blocked writer from going on; none if it is not blocked.
 std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
-                                                const Participants& participants,
-                                                const Arena& arena);
+                                                const Participants& participants);
 // What can be read off the control block alone.
 BroadcastStats read_stats(const BroadcastView& view);
 
@@ -83,6 +92,6 @@ inline std::uint64_t reader_deaths(const Participants& participants,
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 
 // Gives back what the dead reader of `rank` held: see Membership. Repeatable.
-void take_over_reader(const BroadcastView& view, Arena& arena, unsigned rank) noexcept;
+void take_over_reader(const BroadcastView& view, unsigned rank) noexcept;
 
 }  // namespace penstock::detail

@@ -15,16 +15,14 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     BroadcastInfo info;
     info.segment = detail::summarize(visit, name);
     const detail::BroadcastView view(shape, visit.control());
-    const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
-                              visit.header().payload_offset + view.shape().capacity);
     info.stats = detail::read_stats(view);
     info.stats.reader_deaths = detail::reader_deaths(visit.participants(), shape);
     detail::read_segment_stats(info.stats, visit.participants(), info.segment.reserved_bytes);
-    info.stats.held_bytes = arena.allocated_bytes();
+    info.stats.held_bytes = detail::load_relaxed(view.state().held_bytes);
     info.closed = detail::load_acquire(view.state().closed) != 0;
     const std::int64_t since = detail::load_relaxed(view.state().blocked_since);
     if (since != 0) info.writer_blocked_for = detail::seconds_since(since);
-    const auto blockers = detail::find_blockers(view, visit.participants(), arena);
+    const auto blockers = detail::find_blockers(view, visit.participants());
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         BroadcastReaderState state = detail::describe_reader(view, visit.participants(), rank);
         for (const BroadcastReaderState& blocker : blockers) {

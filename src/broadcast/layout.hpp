@@ -1,7 +1,7 @@
 // The control block of a Broadcast and the records in its ring. The only definition of those bytes.
 //
 // control: WriterLine | WriterCounts | WriterState | SignalWord data | SignalWord space |
-// ReaderLine[readers] | arena words. payload: ring[capacity] | arena.
+// ReaderLine[readers] | holder bits. payload: ring[capacity] | blocks.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@ namespace penstock::layout {
 enum BroadcastGeometry : unsigned {
     kReaders = 0,
     kCapacity = 1,      // bytes of the ring, a power of two
-    kGranuleBytes = 2,  // of the arena
+    kGranuleBytes = 2,  // of the blocks
     kGranules = 3,
     kOnReaderDeath = 4,
 };
@@ -67,6 +67,7 @@ struct alignas(kApart) WriterState {
     std::atomic<std::uint64_t> large_messages;  // relaxed, for people
     std::atomic<std::uint64_t> waits;           // relaxed, for people
     std::atomic<std::uint64_t> sleeps;          // relaxed, for people
+    std::atomic<std::uint64_t> held_bytes;      // in blocks that are not free; relaxed, for people
 };
 static_assert(sizeof(WriterState) == kApart);
 
@@ -126,13 +127,21 @@ constexpr RecordHeader decode_record(std::uint64_t word) noexcept {
             static_cast<std::uint16_t>(word >> 49U & kTagMask)};
 }
 
-// The payload of a Block record: which block of the arena, and how much of it.
+// The payload of a Block record: where the block begins, and how much of it is the message.
 struct BlockRecord {
     std::uint32_t granule;
-    std::uint32_t generation;
+    std::uint32_t check;  // block_check() of the other two
     std::uint64_t length;
 };
 static_assert(sizeof(BlockRecord) == 16);
+
+// So that a record is noticed that was written over, or is another message's.
+constexpr std::uint32_t block_check(std::uint32_t granule, std::uint64_t length,
+                                    std::uint16_t tag) noexcept {
+    const std::uint64_t mixed = length * 0x9E3779B97F4A7C15 + granule * 0xC2B2AE3D27D4EB4F +
+                                (std::uint64_t{tag} + 1) * 0x165667B19E3779F9;
+    return static_cast<std::uint32_t>(mixed >> 32U);
+}
 
 // Bytes of ring that a record takes: header, skip, payload, rounded up to the next header.
 constexpr std::uint64_t record_bytes(std::uint64_t length, std::uint64_t skip) noexcept {

@@ -78,9 +78,8 @@ std::vector<BroadcastRow> writers() {
         {.name = "send large again",
          .before = {"flow 1 100000"},
          .act = "send 1 200000",
-         .must_pass = "arena.free.freeing"},
-        // The blocks are full of messages that reader 1 has not taken. It starts when the writer
-        // sleeps.
+         .must_pass = "broadcast.give_back.counted"},
+        // The blocks are full of what reader 1 has not taken yet. It starts when the writer sleeps.
         {.name = "send large blocked",
          .before = {"writer: send 2 400000"},
          .act = "send 1 400000",
@@ -94,8 +93,8 @@ std::vector<BroadcastRow> writers() {
         {.name = "trim when idle",
          .before = {"flow 1 100000", "writer: idle 2050"},
          .act = "send 20 1000",
-         .must_pass = "arena.trim.punched",
-         .about = "arena.",
+         .must_pass = "broadcast.trim.punched",
+         .about = "broadcast.trim.",
          .meanwhile = {"reader 1: tell recv 20"},
          .under_way = 20,
          .trims = true},

@@ -54,22 +54,16 @@ std::uint64_t next_generation(std::uint64_t word) noexcept {
 }  // namespace
 
 std::uint64_t ArenaGeometry::control_bytes() const noexcept {
-    const std::uint64_t words = std::uint64_t{granules} * (1 + holder_words);
-    return layout::round_up(words * 8, layout::kApart);
+    return layout::round_up(granules * sizeof(layout::GranuleWord), layout::kApart);
 }
 
 Arena::Arena(const ArenaGeometry& geometry, std::byte* control, std::byte* payload,
              os::SharedFile& file, std::uint64_t file_offset) noexcept
     : geometry_(geometry), words_(reinterpret_cast<layout::GranuleWord*>(control)),
-      holders_(reinterpret_cast<Word*>(control) + geometry.granules), payload_(payload),
-      file_(&file), file_offset_(file_offset) {}
+      payload_(payload), file_(&file), file_offset_(file_offset) {}
 
 Arena::Word& Arena::word(std::uint32_t granule) const noexcept {
     return words_[granule].owner;
-}
-
-Arena::Word* Arena::holders(std::uint32_t granule) const noexcept {
-    return holders_ + std::uint64_t{granule} * geometry_.holder_words;
 }
 
 void Arena::mark_reserved() noexcept {
@@ -218,34 +212,6 @@ bool Arena::hand_over(BlockId block, unsigned from, unsigned to) noexcept {
     return handed;
 }
 
-void Arena::hold(BlockId block, unsigned slot) noexcept {
-    fetch_or_acq_rel(holders(block.granule)[slot / 64], std::uint64_t{1} << (slot % 64));
-    PENSTOCK_CRASH_POINT("arena.hold.set");
-}
-
-void Arena::drop(BlockId block, unsigned slot) noexcept {
-    // pairs with: the acquire in is_held(): the reads of the block come before its reuse
-    fetch_and_acq_rel(holders(block.granule)[slot / 64], ~(std::uint64_t{1} << (slot % 64)));
-    PENSTOCK_CRASH_POINT("arena.drop.cleared");
-}
-
-bool Arena::is_held(BlockId block) const noexcept {
-    const Word* bits = holders(block.granule);
-    for (std::uint32_t i = 0; i < geometry_.holder_words; ++i) {
-        if (load_acquire(bits[i]) != 0) return true;
-    }
-    return false;
-}
-
-bool Arena::is_held_by(unsigned slot) const noexcept {
-    if (geometry_.holder_words == 0) return false;
-    const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
-    for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        if ((load_relaxed(holders(at)[slot / 64]) & bit) != 0) return true;
-    }
-    return false;
-}
-
 bool Arena::is_valid(BlockId block, std::uint64_t bytes) const noexcept {
     if (block.granule >= geometry_.granules) return false;
     const std::uint64_t seen = load_acquire(word(block.granule));
@@ -256,12 +222,7 @@ bool Arena::is_valid(BlockId block, std::uint64_t bytes) const noexcept {
 }
 
 void Arena::reap(unsigned slot) noexcept {
-    const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
     for (std::uint32_t at = 0; at < geometry_.granules; ++at) {
-        if (geometry_.holder_words != 0 && (load_relaxed(holders(at)[slot / 64]) & bit) != 0) {
-            fetch_and_acq_rel(holders(at)[slot / 64], ~bit);
-            PENSTOCK_CRASH_POINT("arena.reap.dropped");
-        }
         const std::uint64_t seen = load_acquire(word(at));
         const bool is_run = state_of(seen) == kHead || state_of(seen) == kFreeing;
         if (!is_run || owner_of(seen) != slot) continue;

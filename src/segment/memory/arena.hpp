@@ -26,14 +26,13 @@ struct BlockId {
 struct ArenaGeometry {
     std::uint64_t granule_bytes = 0;  // a power of two, at least a page
     std::uint32_t granules = 0;
-    std::uint32_t holder_words = 0;  // words of holder bits a granule: one for 64 slots, or none
 
     // Bytes of control memory for this geometry.
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
 };
 
 // A view of one arena through one handle. Allocating, freeing and trimming are safe from several
-// processes and threads at once (compare-and-swap on each word); so are hold and drop.
+// processes and threads at once (compare-and-swap on each word).
 class Arena {
 public:
     Arena() noexcept = default;
@@ -60,25 +59,15 @@ public:
     // Changes a block's owner from `from` to `to`: from then on it survives `from`'s death. False:
     // `from` does not own the block.
     bool hand_over(BlockId block, unsigned from, unsigned to) noexcept;
-    // Frees the block. Only its owner or the owner's janitor may call, once, and only while no
-    // holder bit is set. Its memory stays reserved until trim().
+    // Gives the block back. Only its owner (or its owner's janitor) may call, once. Its memory
+    // stays reserved until trim().
     void free(BlockId block, unsigned owner) noexcept;
 
-    // Set and clear participant `slot`'s holder bit, which keeps the block from being freed. The
-    // caller must know that the block is allocated when it sets the bit. Both idempotent.
-    void hold(BlockId block, unsigned slot) noexcept;
-    void drop(BlockId block, unsigned slot) noexcept;
-    [[nodiscard]] bool is_held(BlockId block) const noexcept;
-    [[nodiscard]] bool is_held_by(unsigned slot) const noexcept;  // any block; scans, for people
-
-    // Whether a block is allocated under exactly this name and is at least `bytes` long.
+    // True if the block is allocated under this very name and at least `bytes` long.
     [[nodiscard]] bool is_valid(BlockId block, std::uint64_t bytes) const noexcept;
     [[nodiscard]] std::byte* data(BlockId block) const noexcept;
 
-    // Clears the holder bits and frees the blocks of dead participant `slot`. For its janitor;
-    // repeatable. A block that the dead participant owned is freed even if others hold it: where
-    // owners may die before holders (not in Broadcast, whose only owner is the writer), hand it
-    // over first.
+    // Takes back what dead participant `slot` owned. For its janitor; repeatable.
     void reap(unsigned slot) noexcept;
     // Gives the memory of free granules back to the system, all but `keep_bytes`. Returns how many
     // bytes.
@@ -91,7 +80,6 @@ private:
     using Word = std::atomic<std::uint64_t>;
 
     [[nodiscard]] Word& word(std::uint32_t granule) const noexcept;
-    [[nodiscard]] Word* holders(std::uint32_t granule) const noexcept;
     bool claim_run(std::uint32_t first, std::uint32_t length, unsigned owner) noexcept;
     void release_run(std::uint32_t first, std::uint32_t length) noexcept;
     void give_back_run(std::uint32_t first, std::uint32_t length) noexcept;
@@ -101,7 +89,6 @@ private:
 
     ArenaGeometry geometry_;
     layout::GranuleWord* words_ = nullptr;
-    Word* holders_ = nullptr;
     std::byte* payload_ = nullptr;
     os::SharedFile* file_ = nullptr;
     std::uint64_t file_offset_ = 0;

@@ -82,6 +82,9 @@ auto fetch_or_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> bits) noexcept
 auto fetch_and_relaxed(Atomic auto&& word, ValueOf<decltype(word)> mask) noexcept {
     return word.fetch_and(mask, std::memory_order_relaxed);
 }
+auto fetch_and_release(Atomic auto&& word, ValueOf<decltype(word)> mask) noexcept {
+    return word.fetch_and(mask, std::memory_order_release);
+}
 auto fetch_and_acq_rel(Atomic auto&& word, ValueOf<decltype(word)> mask) noexcept {
     return word.fetch_and(mask, std::memory_order_acq_rel);
 }

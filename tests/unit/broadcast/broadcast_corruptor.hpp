@@ -5,6 +5,7 @@
 #include <string>
 
 #include "broadcast/control.hpp"
+#include "broadcast/holders.hpp"
 #include "broadcast/layout.hpp"
 #include "tests/support/segment_corruptor.hpp"
 
@@ -17,6 +18,7 @@ public:
 
     [[nodiscard]] layout::WriterState& state() const { return view_.state(); }
     [[nodiscard]] layout::WriterLine& writer() const { return view_.writer(); }
+    [[nodiscard]] detail::BlockHolders holders() const { return detail::BlockHolders(view_); }
     [[nodiscard]] layout::RecordHeader record() const {
         std::uint64_t word = 0;
         std::memcpy(&word, payload().data(), sizeof word);

@@ -18,7 +18,7 @@
 namespace penstock::test {
 
 inline constexpr std::uint64_t kSmallest = 4096;      // the smallest ring
-inline constexpr std::uint64_t kGranule = 64 * 1024;  // of a Broadcast's arena
+inline constexpr std::uint64_t kGranule = 64 * 1024;  // of a Broadcast's blocks
 
 inline BroadcastOptions small(unsigned readers = 1, std::uint64_t large = 16 * kGranule) {
     BroadcastOptions options;

@@ -31,17 +31,19 @@ TEST(BroadcastShapeTest, RoundsUpRequestedSizes) {
     EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).capacity, 4096U);
     EXPECT_EQ(broadcast_shape_of(with(1, 4097, 0)).capacity, 8192U);
     EXPECT_EQ(broadcast_shape_of(with(1, 3 * kMiB, 0)).capacity, 4 * kMiB);
-    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).arena.granules, 0U);
-    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 1)).arena.granules, 1U);
-    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).arena.granules, 16U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).granules, 0U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, 1)).granules, 1U);
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).granules, 16U);
     EXPECT_EQ(broadcast_shape_of(with(1, 4096, 0)).longest_inline(), 1024U);
 }
 
-TEST(BroadcastShapeTest, HasAHolderBitForEveryParticipant) {
-    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).arena.holder_words, 1U);
-    EXPECT_EQ(broadcast_shape_of(with(63, 4096, kMiB)).arena.holder_words, 1U);
-    EXPECT_EQ(broadcast_shape_of(with(64, 4096, kMiB)).arena.holder_words, 2U);
-    EXPECT_EQ(broadcast_shape_of(with(256, 4096, kMiB)).arena.holder_words, 5U);
+TEST(BroadcastShapeTest, HasAHolderBitForEachReaderOnEachGranule) {
+    EXPECT_EQ(broadcast_shape_of(with(1, 4096, kMiB)).holder_words(), 1U);
+    EXPECT_EQ(broadcast_shape_of(with(64, 4096, kMiB)).holder_words(), 1U);
+    EXPECT_EQ(broadcast_shape_of(with(65, 4096, kMiB)).holder_words(), 2U);
+    EXPECT_EQ(broadcast_shape_of(with(256, 4096, kMiB)).holder_words(), 4U);
+    const BroadcastShape shape = broadcast_shape_of(with(65, 4096, kMiB));
+    EXPECT_EQ(shape.control_bytes(), shape.holders_offset() + std::uint64_t{16} * 2 * 8);
 }
 
 TEST(BroadcastShapeTest, RefusesImpossibleOptions) {
@@ -70,9 +72,7 @@ TEST(BroadcastShapeTest, SurvivesTheHeader) {
     const BroadcastShape read = broadcast_shape_of(make_header_of(options));
     EXPECT_EQ(read.readers, made.readers);
     EXPECT_EQ(read.capacity, made.capacity);
-    EXPECT_EQ(read.arena.granules, made.arena.granules);
-    EXPECT_EQ(read.arena.granule_bytes, made.arena.granule_bytes);
-    EXPECT_EQ(read.arena.holder_words, made.arena.holder_words);
+    EXPECT_EQ(read.granules, made.granules);
     EXPECT_EQ(read.on_reader_death, OnReaderDeath::Drop);
     EXPECT_EQ(read.control_bytes(), made.control_bytes());
 }

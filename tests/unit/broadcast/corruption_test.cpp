@@ -99,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
                  "a block that does not exist", kGranule},
         Scribble{"AFreeBlock", in_block([](BlockRecord& block) { block.granule = 3; }),
                  "a block that does not exist", kGranule},
-        Scribble{"AnotherGeneration", in_block([](BlockRecord& block) { ++block.generation; }),
+        Scribble{"AnotherCheck", in_block([](BlockRecord& block) { ++block.check; }),
                  "a block that does not exist", kGranule},
         Scribble{"ABlockTooLong", in_block([](BlockRecord& block) { block.length = kGranule + 1; }),
                  "a block that does not exist", kGranule},

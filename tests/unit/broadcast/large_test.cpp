@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "penstock/broadcast.hpp"
+#include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 
@@ -291,6 +292,41 @@ TEST_F(LargeTest, GiveTheirMemoryBackWhenNoMoreCome) {
     EXPECT_EQ(writer.stats().held_bytes, 0U);
     ASSERT_TRUE(succeeds(send(writer, number, 8 * kGranule))) << "and take it anew";
     ASSERT_TRUE(receives(reader, number, 8 * kGranule));
+}
+
+TEST_F(LargeTest, GiveTheirMemoryBackBesideOneThatIsKept) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    const std::uint64_t before = writer.stats().reserved_bytes;
+    ASSERT_TRUE(succeeds(send(writer, 0, 7 * kGranule)));
+    ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
+    ASSERT_TRUE(receives(reader, 0, 7 * kGranule));
+    std::optional<BroadcastMessage> kept = reader.recv().or_throw();
+    kept->keep();
+    std::uint64_t number = 2;
+    const auto send_until_reserved = [&](std::uint64_t bytes) {
+        await([&] {
+            EXPECT_TRUE(succeeds(send(writer, number, 1000)));
+            EXPECT_TRUE(receives(reader, number, 1000));
+            ++number;
+            return writer.stats().reserved_bytes <= before + bytes || HasFailure();
+        });
+    };
+    send_until_reserved(kGranule);
+    EXPECT_TRUE(is_message(kept->bytes(), 1, kGranule));
+    kept.reset();
+    send_until_reserved(0);
+}
+
+// A reader that was found dead may live on, and keep a block when its rank is another's.
+TEST_F(LargeTest, ThatAPredecessorKeptLateAreFree) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(1, kGranule));
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    BroadcastCorruptor(writer.name()).holders().hold(0, 0);
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    ASSERT_TRUE(receives(reader, 0, kGranule));
+    EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
+    EXPECT_EQ(writer.stats().held_bytes, kGranule);
 }
 
 }  // namespace

@@ -46,8 +46,8 @@ public:
         arena = detail::Arena(geometry(), words_->data(), mapping_.data(), file_, kFileOffset);
     }
 
-    [[nodiscard]] static detail::ArenaGeometry geometry() { return {kGranule, kGranules, 2}; }
-    // Bytes that the payload takes now.
+    [[nodiscard]] static detail::ArenaGeometry geometry() { return {kGranule, kGranules}; }
+    // Memory that the payload takes now.
     [[nodiscard]] std::uint64_t reserved() const {
         std::error_code error;
         return file_.facts(error).reserved;

@@ -1,5 +1,5 @@
-// The arena: blocks do not overlap, memory is reserved when promised and given back on request,
-// holders are counted by participant, and all blocks of the dead are reaped.
+// The arena: blocks that do not overlap, memory that is reserved when promised and given back when
+// asked, and everything of the dead found again.
 #include "segment/memory/arena.hpp"
 
 #include <gtest/gtest.h>
@@ -67,10 +67,10 @@ protected:
     ArenaStage stage_;
 };
 
-TEST_F(ArenaTest, NeedsControlMemoryForAWordAndHoldersPerGranule) {
-    EXPECT_EQ((ArenaGeometry{kGranule, 64, 2}).control_bytes(), 64U * 3 * 8);
-    EXPECT_EQ((ArenaGeometry{kGranule, 1, 1}).control_bytes(), 128U);
-    EXPECT_EQ((ArenaGeometry{kGranule, 0, 1}).control_bytes(), 0U);
+TEST_F(ArenaTest, NeedsControlMemoryForAWordEach) {
+    EXPECT_EQ((ArenaGeometry{kGranule, 64}).control_bytes(), 64U * 8);
+    EXPECT_EQ((ArenaGeometry{kGranule, 1}).control_bytes(), 128U);
+    EXPECT_EQ((ArenaGeometry{kGranule, 0}).control_bytes(), 0U);
     EXPECT_EQ(arena().range_bytes(), kGranules * kGranule);
 }
 
@@ -143,8 +143,8 @@ TEST_F(ArenaTest, ABlockThatCanNeverFitIsTooLarge) {
     EXPECT_TRUE(succeeds(arena().allocate(kGranules * kGranule, kOwner)));
 }
 
-TEST_F(ArenaTest, AnArenaWithoutGranulesHoldsNothing) {
-    Arena empty(ArenaGeometry{kGranule, 0, 1}, nullptr, nullptr, stage_.file(), 0);
+TEST_F(ArenaTest, OneWithoutGranulesHoldsNothing) {
+    Arena empty(ArenaGeometry{kGranule, 0}, nullptr, nullptr, stage_.file(), 0);
     EXPECT_TRUE(fails(empty.allocate(0, kOwner), ErrorCode::TooLarge));
     EXPECT_TRUE(fails(empty.allocate(1, kOwner), ErrorCode::TooLarge));
     EXPECT_EQ(empty.allocated_bytes(), 0U);
@@ -262,50 +262,16 @@ TEST_F(ArenaTest, FreeingADamagedBlockChangesNothing) {
     }
 }
 
-TEST_F(ArenaTest, AHolderIsABit) {
-    const BlockId block = allocate(1);
-    const BlockId neighbour = allocate(1);
-    for (const unsigned slot : {0U, 1U, 63U, 64U, 127U}) {
-        EXPECT_FALSE(arena().is_held(block));
-        EXPECT_FALSE(arena().is_held_by(slot));
-        arena().hold(block, slot);
-        arena().hold(block, slot);  // a second hold does not count
-        EXPECT_TRUE(arena().is_held(block));
-        EXPECT_TRUE(arena().is_held_by(slot));
-        EXPECT_FALSE(arena().is_held_by(slot ^ 1U)) << "that is another";
-        EXPECT_FALSE(arena().is_held(neighbour));
-        arena().drop(block, slot);
-        arena().drop(block, slot);
-    }
-    EXPECT_FALSE(arena().is_held(block));
-}
-
-TEST_F(ArenaTest, ABlockIsHeldUntilTheLastHolderLetsGo) {
-    const BlockId block = allocate(1);
-    arena().hold(block, 5);
-    arena().hold(block, 70);
-    arena().drop(block, 5);
-    EXPECT_TRUE(arena().is_held(block));
-    EXPECT_FALSE(arena().is_held_by(5));
-    arena().drop(block, 70);
-    EXPECT_FALSE(arena().is_held(block));
-}
-
-TEST_F(ArenaTest, ReapingFreesTheBlocksAndHoldsOfTheDead) {
+TEST_F(ArenaTest, ReapingTakesBackWhatTheDeadOneOwned) {
     const BlockId own = allocate(3, kOwner);
     const BlockId foreign = allocate(2, kOther);
     const BlockId more = allocate(1, kOwner);
-    arena().hold(foreign, kOwner);
-    arena().hold(foreign, 9);
-    arena().hold(own, kOwner);
-    for (int turn = 0; turn < 2; ++turn) {  // idempotent
+    for (int turn = 0; turn < 2; ++turn) {  // repeatable
         arena().reap(kOwner);
         EXPECT_EQ(allocated_granules(), 2U);
         EXPECT_FALSE(arena().is_valid(own, 1));
         EXPECT_FALSE(arena().is_valid(more, 1));
         EXPECT_TRUE(arena().is_valid(foreign, 2 * kGranule));
-        EXPECT_FALSE(arena().is_held_by(kOwner));
-        EXPECT_TRUE(arena().is_held_by(9));
     }
     allocate(kGranules - 5, kOther);
     allocate(3, kOther);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "broadcast/control.hpp"
+#include "broadcast/holders.hpp"
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
 #include "segment/words/atomics.hpp"
@@ -110,7 +111,7 @@ private:
     unsigned rank_;
     unsigned slot_;
     BroadcastView view_;
-    Arena arena_;
+    BlockHolders holders_;
     Signal data_;
     Signal space_;
     SpinBudget spin_;

@@ -1,11 +1,11 @@
 // The writer's side of a Broadcast: where it stands, how far it may go, and what it must not reuse.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "broadcast/blocks.hpp"
 #include "broadcast/control.hpp"
 #include "segment/life/attachment.hpp"
 #include "segment/life/membership.hpp"
@@ -29,22 +29,26 @@ struct WriterCore final : Attachment {
         std::uint64_t skip = 0;     // 8-byte steps between header and payload
         std::uint64_t bytes = 0;    // the record, without the padding
     };
-    // A block that went out with the record ending at `end`.
-    struct Sent {
-        BlockId block;
-        std::uint64_t end = 0;
-    };
 
+    // BroadcastWriter's and BroadcastLoan's calls of these names.
+    Status send(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
+    Result<std::span<std::byte>> loan(std::size_t size, const Wait& wait) noexcept;
+    // Of the open loan, which ends.
+    Status commit(std::size_t size, Format format) noexcept;
+    bool has_room(std::size_t size) noexcept;
+    Status wait_ready(const Wait& wait) noexcept;
+    [[nodiscard]] std::vector<BroadcastReaderState> readers() const;
+    [[nodiscard]] BroadcastStats stats() const;
+
+    Status send_large(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
+    [[nodiscard]] bool has_all_readers() const noexcept;
+    [[nodiscard]] Status explain_missing() const noexcept;
     [[nodiscard]] bool is_usable(std::uint64_t length) const noexcept;
     void set_usable() noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status check_readable() const noexcept;
-    [[nodiscard]] Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
-    [[nodiscard]] Room room_for(std::uint64_t length, std::uint64_t alignment) const noexcept;
-    // The position that publishing the record would advance to.
-    [[nodiscard]] std::uint64_t end_of(const Room& room) const noexcept {
-        return position + room.padding + room.bytes;
-    }
+    Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
+    [[nodiscard]] Room measure_loan(std::uint64_t size) const noexcept;
     Status make_room(const Room& room, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
     void publish(const Room& room, const layout::RecordHeader& header,
@@ -54,12 +58,10 @@ struct WriterCore final : Attachment {
     // The second copy of a small record, beside the position that is about to publish it.
     void copy_newest(const Room& room, const layout::RecordHeader& header) noexcept;
 
-    Result<BlockId> allocate(std::uint64_t length, const Wait& wait) noexcept;
-    [[nodiscard]] Status explain_no_block(const Status& failure) const noexcept;
-    void publish_block(BlockId block, const Room& room, std::uint64_t length,
-                       Format format) noexcept;
-    // Frees blocks that every reader has passed and released.
-    void recycle() noexcept;
+    Result<Block> allocate(std::uint64_t length, const Wait& wait) noexcept;
+    void publish_block(Block block, const Room& room, std::uint64_t length, Format format) noexcept;
+    // Takes back the blocks that every reader has passed and released. False: none.
+    bool recycle() noexcept { return blocks.recycle(find_limit() - (mask + 1)); }
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
     void
@@ -88,7 +90,7 @@ struct WriterCore final : Attachment {
     std::unique_ptr<Segment> segment;
     Membership membership;
     BroadcastView view;
-    Arena arena;
+    WriterBlocks blocks;
     Signal data;
     Signal space;
     SpinBudget spin;
@@ -108,11 +110,9 @@ struct WriterCore final : Attachment {
 
     bool loan_open = false;
     Room loan_room;
-    std::optional<BlockId> loan_block;
+    std::optional<Block> loan_block;
 
-    std::deque<Sent> sent_blocks;      // in order of publication
-    std::vector<BlockId> kept_blocks;  // passed by all, still held by some
-    bool may_trim = false;             // large messages have come since the last trim
+    bool may_trim = false;  // blocks have memory, or will when they are back
     std::int64_t last_large = 0;
 
     std::vector<std::uint64_t> told;  // by rank: Participants::found_dead() as far as it was told

@@ -1,0 +1,128 @@
+// A free list by address (D. Knuth, The Art of Computer Programming, 2.5: first fit), and the queue
+// of blocks that went out.
+#include "broadcast/blocks.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "os/crash_point.hpp"
+#include "segment/words/atomics.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::kBroadcastGranule;
+
+std::uint32_t end_of(const Block& run) noexcept {
+    return run.first + run.granules;
+}
+
+}  // namespace
+
+WriterBlocks::WriterBlocks(const BroadcastView& view, Segment& segment)
+    : view_(view), holders_(view), segment_(&segment), has_memory_(view.shape().granules) {
+    if (view.shape().granules > 0) free_.push_back({0, view.shape().granules});
+}
+
+Result<Block> WriterBlocks::allocate(std::uint64_t bytes) noexcept {
+    const auto granules =
+        static_cast<std::uint32_t>((bytes + kBroadcastGranule - 1) / kBroadcastGranule);
+    const auto run =
+        std::ranges::find_if(free_, [&](const Block& free) { return free.granules >= granules; });
+    if (run == free_.end()) {
+        return Status(ErrorCode::Busy,
+                      "no free run of " + std::to_string(bytes) + " bytes at this moment");
+    }
+    const Block block{run->first, granules};
+    if (Status reserved = reserve(block); !reserved) return reserved;
+    run->first += granules;
+    run->granules -= granules;
+    if (run->granules == 0) free_.erase(run);
+    count(granules);
+    PENSTOCK_CRASH_POINT("broadcast.allocate.counted");
+    return block;
+}
+
+void WriterBlocks::give_back(Block block) noexcept {
+    count(-std::int64_t{block.granules});
+    PENSTOCK_CRASH_POINT("broadcast.give_back.counted");
+    const auto behind = std::ranges::upper_bound(free_, block.first, {}, &Block::first);
+    auto at = free_.insert(behind, block);
+    const auto join = [this](auto run) {
+        const auto next = run + 1;
+        if (next == free_.end() || end_of(*run) != next->first) return;
+        run->granules += next->granules;
+        free_.erase(next);
+    };
+    join(at);
+    if (at != free_.begin()) join(at - 1);
+}
+
+bool WriterBlocks::recycle(std::uint64_t passed) noexcept {
+    while (!sent_.empty() && sent_.front().end <= passed) {
+        kept_.push_back(sent_.front().block);
+        sent_.pop_front();
+    }
+    const auto freed = std::erase_if(kept_, [this](Block block) {
+        if (holders_.is_held(block.first)) return false;
+        give_back(block);
+        return true;
+    });
+    return freed > 0;
+}
+
+void WriterBlocks::trim() noexcept {
+    for (const Block& run : free_) {
+        for (Block rest = run; rest.granules > 0;) {
+            const Block found = find_stretch(rest, true);
+            if (found.granules == 0) break;
+            std::fill_n(has_memory_.begin() + found.first, found.granules, std::uint8_t{0});
+            // Where that fails the memory is there still, and reserving it again costs nothing.
+            static_cast<void>(segment_->file().punch(file_offset(found.first),
+                                                     found.granules * kBroadcastGranule));
+            PENSTOCK_CRASH_POINT("broadcast.trim.punched");
+            rest = {end_of(found), end_of(run) - end_of(found)};
+        }
+    }
+}
+
+// Asks the system for the memory of those granules that have none yet.
+Status WriterBlocks::reserve(Block block) noexcept {
+    for (Block rest = block; rest.granules > 0;) {
+        const Block missing = find_stretch(rest, false);
+        if (missing.granules == 0) break;
+        const std::uint64_t bytes = missing.granules * kBroadcastGranule;
+        const auto error = segment_->file().reserve(file_offset(missing.first), bytes);
+        if (error) {
+            const std::string why = "could not reserve " + std::to_string(bytes) +
+                                    " bytes of shared memory: " + error.message();
+            if (error != std::errc::no_space_on_device) return {ErrorCode::System, why};
+            return {ErrorCode::NoSpace, why + segment_->space_sentence()};
+        }
+        PENSTOCK_CRASH_POINT("broadcast.allocate.reserved");
+        std::fill_n(has_memory_.begin() + missing.first, missing.granules, std::uint8_t{1});
+        rest = {end_of(missing), end_of(block) - end_of(missing)};
+    }
+    return Status::ok();
+}
+
+// The first granules of the run, as many as lie side by side, that have memory, or have none.
+Block WriterBlocks::find_stretch(Block run, bool has_memory) const noexcept {
+    const auto begin = has_memory_.begin() + run.first;
+    const auto end = begin + run.granules;
+    const auto first = std::find(begin, end, std::uint8_t{has_memory});
+    const auto last = std::find(first, end, std::uint8_t{!has_memory});
+    return {static_cast<std::uint32_t>(first - has_memory_.begin()),
+            static_cast<std::uint32_t>(last - first)};
+}
+
+std::uint64_t WriterBlocks::file_offset(std::uint32_t granule) const noexcept {
+    return segment_->payload_offset() + view_.shape().block_offset(granule);
+}
+
+void WriterBlocks::count(std::int64_t granules) noexcept {
+    used_ += static_cast<std::uint64_t>(granules);
+    store_relaxed(view_.state().held_bytes, used_ * kBroadcastGranule);
+}
+
+}  // namespace penstock::detail

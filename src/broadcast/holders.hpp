@@ -1,0 +1,39 @@
+// Holder bits of a Broadcast's blocks: the readers that keep a block beyond its record. A bit for
+// each rank, on the block's first granule; all that shared memory says about blocks.
+#pragma once
+
+#include <cstdint>
+
+#include "broadcast/control.hpp"
+
+namespace penstock::detail {
+
+// A view of the bits through one handle. Any thread. A rank's bit is changed by its reader and,
+// once that reader is dead, by its janitor or its successor. `granule` is below shape().granules.
+class BlockHolders {
+public:
+    BlockHolders() noexcept = default;
+    explicit BlockHolders(const BroadcastView& view) noexcept : view_(view) {}
+
+    // While the bit is set the writer does not use the block again. hold() comes before the
+    // reader's position passes the block's record, so that the writer sees one or the other.
+    // Idempotent.
+    void hold(std::uint32_t granule, unsigned rank) noexcept;
+    void drop(std::uint32_t granule, unsigned rank) noexcept;
+    // On every block. Repeatable.
+    void drop_all(unsigned rank) noexcept;
+
+    [[nodiscard]] bool is_held(std::uint32_t granule) const noexcept;
+    // Any block; looks at all of them, for people.
+    [[nodiscard]] bool is_held_by(unsigned rank) const noexcept;
+
+private:
+    [[nodiscard]] std::atomic<std::uint64_t>& word(std::uint32_t granule,
+                                                   unsigned rank) const noexcept {
+        return view_.holders(granule)[rank / 64];
+    }
+
+    BroadcastView view_;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,515 @@
+// Sending: find room, write the record, publish it by advancing one position.
+#include "broadcast/writer_core.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "os/clock.hpp"
+#include "os/crash_point.hpp"
+#include "os/fence.hpp"
+#include "segment/text.hpp"
+#include "segment/words/atomics.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using layout::ReaderLine;
+using layout::RecordHeader;
+using layout::RecordKind;
+constexpr std::uint64_t kPaceMask = 63;      // the pace is measured over 64 messages
+constexpr std::int64_t kStreamingPace = 60;  // ns a message; less than any round trip takes
+constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
+
+void store_word(std::byte* at, std::uint64_t word) noexcept {
+    store_relaxed(std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)), word);
+}
+
+}  // namespace
+
+WriterCore::WriterCore(std::unique_ptr<Segment> made)
+    : segment(std::move(made)), ring(segment->payload()) {
+    view = BroadcastView(broadcast_shape_of(segment->header()), segment->control());
+    const auto& shape = view.shape();
+    blocks = WriterBlocks(view, *segment);
+    data = Signal(view.data_word(), segment->has_asymmetric_fence());
+    space = Signal(view.space_word(), segment->has_asymmetric_fence());
+    mask = shape.capacity - 1;
+    longest_inline = shape.longest_inline();
+    longest = std::max(longest_inline, shape.blocks_bytes());
+    told.resize(shape.readers);
+    membership = Membership(*segment, layout::slot_of_rank(shape.readers));
+    membership.adopt(layout::kWriterSlot);
+    limit = shape.capacity;
+    set_usable();
+    enter(*segment, layout::kWriterSlot);
+}
+
+inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
+    return !segment->is_foreign() && length < too_long;
+}
+
+// One bound for all that forbids a message, so that sending looks at one only.
+void WriterCore::set_usable() noexcept {
+    too_long = closed || loan_open ? 0 : longest + 1;
+}
+
+// Closed first: a closed writer has detached, and looks foreign.
+Status WriterCore::check_readable() const noexcept {
+    if (closed) return Status::closed_here("this writer is closed; create the broadcast anew");
+    return segment->is_foreign() ? segment->why_foreign() : Status::ok();
+}
+
+// Why is_usable() said no.
+Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
+    if (Status status = check_readable(); !status) return status;
+    if (loan_open) {
+        return {ErrorCode::Busy, "a loan of this writer is still open; commit or drop it first"};
+    }
+    return {ErrorCode::TooLarge, "a message of " + std::to_string(length) +
+                                     " bytes can never fit: " + quoted(segment->name()) +
+                                     " takes up to " + std::to_string(longest) +
+                                     "; create it with a larger `large`, or send it in parts"};
+}
+
+// Where the next record of this length would lie.
+inline WriterCore::Room WriterCore::measure(std::uint64_t length,
+                                            std::uint64_t alignment) const noexcept {
+    const auto skip_at = [alignment](std::uint64_t offset) {
+        const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
+        return (layout::round_up(payload, alignment) - payload) / 8;
+    };
+    Room room;
+    const std::uint64_t offset = position & mask;
+    room.skip = skip_at(offset);
+    room.bytes = layout::record_bytes(length, room.skip);
+    if (offset + room.bytes <= mask + 1) return room;
+    room.padding = mask + 1 - offset;  // contiguous: start again at the beginning of the ring
+    room.skip = skip_at(0);
+    room.bytes = layout::record_bytes(length, room.skip);
+    return room;
+}
+
+inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
+    return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
+}
+
+std::uint64_t WriterCore::find_limit() noexcept {
+    // Orders what is published before the look at the gates; a joining reader makes its gate
+    // active and then looks at what is published, so one of us sees the other.
+    // pairs with: the fence in ReaderCore::take_gate()
+    os::full_fence();
+    std::uint64_t slowest = position;
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        if (!is_gating(view, rank)) continue;
+        // pairs with: the release in ReaderCore::publish_position()
+        slowest = std::min(slowest, load_acquire(view.reader(rank).position));
+    }
+    return slowest + mask + 1;
+}
+
+Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
+    const std::uint64_t end = position + room.padding + room.bytes;
+    limit = std::max(limit, find_limit());
+    trim_when_idle();
+    if (find_untold()) return death_notice();  // another process was the janitor
+    if (end <= limit) return Status::ok();
+    const std::uint64_t needed = end - (mask + 1);
+    // Readers wake us only once there is room for more than one message, so that a full ring does
+    // not cost a wake-up a message; they can always reach what is published.
+    const std::uint64_t comfortable = std::min(needed + (mask + 1) / 8, position);
+    return wait_for_readers(needed, comfortable, wait, [this, end] {
+        limit = std::max(limit, find_limit());
+        return end <= limit;
+    });
+}
+
+template <typename Ready>
+Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comfortable,
+                                    const Wait& wait, Ready&& ready) noexcept {
+    auto& state = view.state();
+    add_as_sole_writer(state.waits, 1);
+    store_relaxed(state.wanted, comfortable);
+    store_relaxed(state.needed, needed);
+    // A caller that tries again and again is blocked since the first try.
+    if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
+    PENSTOCK_CRASH_POINT("broadcast.wait.noted");
+    const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
+                                   [this] { return is_to_end_wait() || reap_readers(); });
+    if (segment->is_foreign()) return segment->why_foreign();
+    store_relaxed(state.sleeps, sleeps);
+    PENSTOCK_CRASH_POINT("broadcast.wait.ended");
+    if (end == WaitEnd::Ready) clear_blocked();
+    return explain_wait(end, wait);
+}
+
+bool WriterCore::is_to_end_wait() noexcept {
+    return closing.is_cancelled() || !segment->check_place();
+}
+
+// Until then blocked_by() goes on telling, also after a Timeout.
+void WriterCore::clear_blocked() noexcept {
+    if (std::exchange(blocked, false)) store_relaxed(view.state().blocked_since, 0);
+}
+
+// What a wait for readers ended with, in words.
+Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
+    if (end == WaitEnd::Ready) return Status::ok();
+    if (end == WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
+    if (end != WaitEnd::Timeout) {
+        return {ErrorCode::Cancelled, "sending was cancelled; nothing was sent"};
+    }
+    if (wait.deadline.is_try()) {  // polling wants an answer, not an investigation
+        return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
+    }
+    std::string who;
+    for (const BroadcastReaderState& reader : find_blockers(view, segment->participants())) {
+        who += (who.empty() ? "" : "; ") + reader.describe();
+    }
+    return {ErrorCode::Timeout, "no room in " + quoted(segment->name()) + ": waiting for " +
+                                    (who.empty() ? "its readers" : who)};
+}
+
+bool WriterCore::reap_readers() noexcept {
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        const auto take_over = [&](unsigned slot) {
+            const BroadcastReaderState dead = describe_reader(view, segment->participants(), rank);
+            take_over_reader(view, rank);
+            note_death(rank, segment->participants().found_dead(slot),
+                       " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
+                           ") died " + std::to_string(dead.lag_messages) + " messages behind");
+        };
+        // There may be room now: a sleeping send() of ours looks again.
+        if (membership.reap(layout::slot_of_rank(rank), take_over)) space.notify();
+    }
+    return find_untold();
+}
+
+bool WriterCore::find_untold() noexcept {
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        const unsigned slot = layout::slot_of_rank(rank);
+        if (segment->participants().has_janitor(slot)) continue;  // found, and not yet reaped
+        note_death(rank, segment->participants().found_dead(slot),
+                   " died, and its place has been taken or cleared by another process");
+    }
+    return !deaths_to_tell.empty();
+}
+
+// `death`: Participants::found_dead() of the rank; 0, or told before: there is nothing to tell.
+void WriterCore::note_death(unsigned rank, std::uint64_t death,
+                            std::string_view obituary) noexcept {
+    if (std::exchange(told[rank], death) == death) return;
+    if (view.shape().on_reader_death == OnReaderDeath::Drop) return;
+    if (deaths_to_tell.empty()) first_dead = static_cast<int>(rank);
+    deaths_to_tell += (deaths_to_tell.empty() ? "reader " : "; reader ") + std::to_string(rank) +
+                      " of " + quoted(segment->name()) + std::string(obituary);
+}
+
+Status WriterCore::death_notice() noexcept {
+    return {ErrorCode::PeerDied,
+            std::exchange(deaths_to_tell, {}) +
+                "; nothing was sent, and the dead block nobody any more: send again, and attach "
+                "a replacement at the same rank",
+            std::exchange(first_dead, -1)};
+}
+
+inline void WriterCore::publish(const Room& room, const RecordHeader& header,
+                                std::uint64_t payload_bytes) noexcept {
+    if (room.padding > 0) {
+        RecordHeader padding;
+        padding.kind = RecordKind::Padding;
+        padding.length = room.padding - layout::kRecordHeaderBytes;
+        store_word(ring + (position & mask), layout::encode_record(padding));
+        PENSTOCK_CRASH_POINT("broadcast.send.padded");
+    }
+    store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
+    PENSTOCK_CRASH_POINT("broadcast.send.written");
+    position += room.padding + room.bytes;
+    ++messages;
+    bytes += payload_bytes;
+    if (blocked) [[unlikely]]
+        clear_blocked();
+    store_relaxed(view.counts().messages, messages);
+    store_relaxed(view.counts().bytes, bytes);
+    PENSTOCK_CRASH_POINT("broadcast.send.counted");
+    // pairs with: the acquire in ReaderCore::look_for_more()
+    store_release(view.writer().position, position);
+    PENSTOCK_CRASH_POINT("broadcast.send.published");
+    data.notify();
+    // Readers still have the lines of the next record from the last lap: ask for them in good time.
+    __builtin_prefetch(ring + (position & mask), 1);
+    __builtin_prefetch(ring + ((position + 64) & mask), 1);
+}
+
+inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
+                                       Format format) noexcept {
+    RecordHeader header;
+    header.length = length;
+    header.kind = RecordKind::Inline;
+    header.skip = static_cast<std::uint8_t>(room.skip);
+    header.format = static_cast<std::uint8_t>(format);
+    header.tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    if ((messages & kPaceMask) == 0) [[unlikely]]
+        measure_pace();
+    if (length <= layout::WriterLine::kMaxBytes && !is_streaming) copy_newest(room, header);
+    publish(room, header, length);
+}
+
+// A stream at full speed does without the copies: its readers take many records at a look.
+void WriterCore::measure_pace() noexcept {
+    const std::int64_t now = os::monotonic_ns();
+    is_streaming = now - pace_since < kStreamingPace * static_cast<std::int64_t>(kPaceMask + 1);
+    pace_since = now;
+}
+
+inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
+    layout::WriterLine& line = view.writer();
+    store_relaxed(line.newest_end, position + room.padding + room.bytes);
+    // pairs with: the fence in ReaderCore::copy_newest(). A reader of a word stored from here
+    // on finds newest_end changed.
+    std::atomic_thread_fence(std::memory_order_release);
+    PENSTOCK_CRASH_POINT("broadcast.send.naming");
+    store_relaxed(line.newest_header, layout::encode_record(header));
+    // Up to the next word: the ring goes on at least that far.
+    const std::byte* from = payload_at(room);
+    for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, from + i * 8, sizeof word);
+        store_relaxed(line.newest_words[i], word);
+    }
+}
+
+// Waits only while a block that was sent may come back: else the failure is final.
+Result<Block> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
+    if (!segment->check_place()) return segment->why_foreign();
+    recycle();
+    Result<Block> block = blocks.allocate(length);
+    if (block || !blocks.has_sent()) return block;
+    const std::uint64_t needed = blocks.next_end();
+    const Status waited = wait_for_readers(needed, needed, wait, [&] {
+        const bool has_freed = recycle();
+        // blocked_by() names its keeper from now on.
+        store_relaxed(view.state().needed, blocks.next_end());
+        if (!has_freed) return false;
+        block = blocks.allocate(length);
+        return block.is_ok() || !blocks.has_sent();
+    });
+    if (!waited) return waited;
+    return block;
+}
+
+void WriterCore::publish_block(Block block, const Room& room, std::uint64_t length,
+                               Format format) noexcept {
+    const auto tag = static_cast<std::uint16_t>(messages & layout::kTagMask);
+    const layout::BlockRecord record{block.first, layout::block_check(block.first, length, tag),
+                                     length};
+    std::memcpy(payload_at(room), &record, sizeof record);
+    PENSTOCK_CRASH_POINT("broadcast.send.described");
+    RecordHeader header;
+    header.length = sizeof record;
+    header.kind = RecordKind::Block;
+    header.skip = static_cast<std::uint8_t>(room.skip);
+    header.format = static_cast<std::uint8_t>(format);
+    header.tag = tag;
+    blocks.send(block, position + room.padding + room.bytes);
+    note_large();
+    add_as_sole_writer(view.state().large_messages, 1);
+    publish(room, header, length);
+}
+
+// Without a message: its memory is given back like that of one.
+void WriterCore::end_loan() noexcept {
+    loan_open = false;
+    set_usable();
+    if (loan_block && !segment->is_foreign()) {
+        blocks.give_back(*loan_block);
+        note_large();
+    }
+    loan_block.reset();
+    if (closed) segment->detach();  // the loan alone had kept it
+}
+
+void WriterCore::note_large() noexcept {
+    last_large = os::monotonic_ns();
+    may_trim = true;
+}
+
+void WriterCore::trim_when_idle() noexcept {
+    if (!may_trim) return;
+    const std::int64_t now = os::monotonic_ns();
+    if (now - last_large < kIdleBeforeTrim || !segment->check_place()) return;
+    last_large = now;  // and the next look is as much later
+    recycle();
+    blocks.trim();
+    may_trim = blocks.has_sent();  // their memory goes when they are back
+}
+
+void WriterCore::end_stream() noexcept {
+    // pairs with: the acquire in ReaderCore::end_of_stream()
+    store_release(view.state().closed, 1);
+    PENSTOCK_CRASH_POINT("broadcast.close.marked");
+    data.notify();
+}
+
+bool WriterCore::is_stream_over() const noexcept {
+    return load_acquire(view.state().closed) != 0;
+}
+
+void WriterCore::close() noexcept {
+    withdraw();
+    leave();
+}
+
+void WriterCore::leave() noexcept {
+    if (closed || (segment->is_foreign() && !segment->is_lost())) return;
+    closed = true;
+    set_usable();
+    if (!segment->check_place()) {  // others see a writer that died
+        if (!loan_open) segment->detach();
+        return;
+    }
+    clear_blocked();
+    end_stream();
+    membership.leave();
+    if (!loan_open) segment->detach();
+}
+
+Status WriterCore::send(std::span<const std::byte> message, const Wait& wait,
+                        Format format) noexcept {
+    if (!is_usable(message.size())) [[unlikely]]
+        return why_unusable(message.size());
+    if (message.size() > longest_inline) return send_large(message, wait, format);
+    // Whole lines are copied faster than halves of two, and a reader that waits takes fewer away.
+    constexpr std::uint64_t kWorthAligning = 256;
+    const std::uint64_t alignment =
+        message.size() >= kWorthAligning ? layout::kPayloadAlignment : std::uint64_t{8};
+    const Room room = measure(message.size(), alignment);
+    if (position + room.padding + room.bytes > limit) [[unlikely]] {
+        if (Status waited = make_room(room, wait); !waited) return waited;
+    }
+    if (!message.empty()) std::memcpy(payload_at(room), message.data(), message.size());
+    PENSTOCK_CRASH_POINT("broadcast.send.copied");
+    publish_inline(room, message.size(), format);
+    return Status::ok();
+}
+
+Status WriterCore::send_large(std::span<const std::byte> message, const Wait& wait,
+                              Format format) noexcept {
+    Result<std::span<std::byte>> large = loan(message.size(), wait);
+    if (!large) return large.status();
+    std::memcpy(large->data(), message.data(), message.size());
+    PENSTOCK_CRASH_POINT("broadcast.send.copied_large");
+    return commit(message.size(), format);
+}
+
+// Where a loan of that size would have its record: a large one's only says which block.
+WriterCore::Room WriterCore::measure_loan(std::uint64_t size) const noexcept {
+    return size > longest_inline
+               ? measure(sizeof(layout::BlockRecord), alignof(layout::BlockRecord))
+               : measure(size, layout::kPayloadAlignment);
+}
+
+Result<std::span<std::byte>> WriterCore::loan(std::size_t size, const Wait& wait) noexcept {
+    if (!is_usable(size)) return why_unusable(size);
+    const Room room = measure_loan(size);
+    if (position + room.padding + room.bytes > limit) {
+        if (Status waited = make_room(room, wait); !waited) return waited;
+    }
+    std::byte* at = payload_at(room);
+    loan_block.reset();
+    if (size > longest_inline) {
+        Result<Block> block = allocate(size, wait);
+        if (!block) return block.status();
+        loan_block = *block;
+        at = ring + view.shape().block_offset(block->first);
+    }
+    PENSTOCK_CRASH_POINT("broadcast.loan.made");
+    loan_room = room;
+    loan_open = true;
+    set_usable();
+    return std::span(at, size);
+}
+
+Status WriterCore::commit(std::size_t size, Format format) noexcept {
+    if (segment->is_foreign() && !segment->is_lost()) return segment->why_foreign();
+    if (closed) {
+        end_loan();
+        return Status::closed_here("the writer was closed; the loan was not sent");
+    }
+    if (segment->is_lost()) {
+        end_loan();
+        return segment->why_foreign();
+    }
+    loan_open = false;
+    set_usable();
+    if (loan_block) {
+        publish_block(*std::exchange(loan_block, std::nullopt), loan_room, size, format);
+    } else {
+        publish_inline(loan_room, size, format);
+    }
+    return Status::ok();
+}
+
+bool WriterCore::has_room(std::size_t size) noexcept {
+    if (!is_usable(size)) return true;  // it fails at once, and that is no wait either
+    const Room room = measure_loan(size);
+    const std::uint64_t end = position + room.padding + room.bytes;
+    if (end > limit) limit = std::max(limit, find_limit());
+    return end <= limit;
+}
+
+bool WriterCore::has_all_readers() const noexcept {
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        if (load_acquire(view.reader(rank).gate) != ReaderLine::kActive) return false;
+    }
+    return true;
+}
+
+Status WriterCore::wait_ready(const Wait& wait) noexcept {
+    if (!is_usable(0)) return why_unusable(0);
+    const auto all_active = [this] { return has_all_readers(); };
+    // An active gate may be a dead reader's: only the kernel's word counts.
+    const auto any_dead = [this] { return is_to_end_wait() || reap_readers(); };
+    for (;;) {
+        WaitEnd end = wait_until(space, spin, wait, sleeps, all_active, any_dead);
+        if (end == WaitEnd::Ready && !any_dead()) {
+            if (has_all_readers()) return Status::ok();
+            end = end_of_wait(wait);
+            if (end == WaitEnd::Ready) continue;
+        }
+        if (segment->is_foreign()) return segment->why_foreign();
+        if (closing.is_cancelled() || end == WaitEnd::Cancelled) {
+            return {ErrorCode::Cancelled, "waiting for readers was cancelled"};
+        }
+        return end == WaitEnd::Timeout ? explain_missing() : death_notice();
+    }
+}
+
+Status WriterCore::explain_missing() const noexcept {
+    std::string missing;
+    for (const BroadcastReaderState& reader : readers()) {
+        if (reader.life == BroadcastReaderState::Life::Active) continue;
+        missing += (missing.empty() ? "" : ", ") + std::to_string(reader.rank);
+    }
+    return {ErrorCode::Timeout, "not every reader of " + quoted(segment->name()) +
+                                    " has attached: nobody is at rank " + missing};
+}
+
+std::vector<BroadcastReaderState> WriterCore::readers() const {
+    std::vector<BroadcastReaderState> all;
+    for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
+        all.push_back(describe_reader(view, segment->participants(), rank));
+    }
+    return all;
+}
+
+BroadcastStats WriterCore::stats() const {
+    BroadcastStats stats = read_stats(view);
+    stats.reader_deaths = reader_deaths(segment->participants(), view.shape());
+    read_segment_stats(stats, segment->participants(), segment->reserved_bytes());
+    stats.held_bytes = load_relaxed(view.state().held_bytes);
+    return stats;
+}
+
+}  // namespace penstock::detail
