@@ -56,7 +56,7 @@ private:
     static constexpr unsigned kMaxDoubt = 7;
     static constexpr unsigned kShared = 4;           // waits in a row
     static constexpr unsigned kProofOfParting = 20;  // spins won
-    static constexpr std::int64_t kMinPatience = 20'000'000;
+    static constexpr std::int64_t kMinPatience = 2'000'000;
     static constexpr std::int64_t kMaxPatience = 2'000'000'000;
 
     [[nodiscard]] bool is_shared() const noexcept { return shared_ >= kShared; }

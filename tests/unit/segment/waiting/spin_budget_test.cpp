@@ -142,7 +142,7 @@ TEST(SpinBudgetTest, PartingThatDoesNotHelpIsTriedEverMoreSeldom) {
         budget.parted(now, true);
         ++partings;
     }
-    EXPECT_LE(partings, 12) << "in ten seconds";
+    EXPECT_LE(partings, 16) << "in ten seconds";
     EXPECT_GE(partings, 8) << "it must notice when parting pays again";
 }
 
