@@ -544,12 +544,7 @@ class Store(_core.Store):
         if unwritten := await self.close_async():
             self._warn_of(unwritten)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leave()
 
     def __bool__(self) -> bool:

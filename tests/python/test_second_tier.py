@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import pickle
 import signal
@@ -245,6 +246,15 @@ def test_damage_is_a_miss(make: Make, server: RedisServer) -> None:
     assert there.get_copy("x", None) is None
     assert tier_stats(there).corrupt == 1
     assert server.names() == []
+
+
+def test_its_counters_are_a_part_of_the_stores(make: Make) -> None:
+    stats = make().stats()
+    assert pickle.loads(pickle.dumps(stats)) == stats
+    plain = stats.asdict()["second_tier"]
+    assert (plain["servers"], plain["circuit"], plain["last_error"]) == (1, "closed", "")
+    for name in plain:
+        assert (inspect.getdoc(getattr(penstock.TierStats, name)) or "").endswith(".")
 
 
 # ---- the first tier
