@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -82,7 +83,8 @@ inline void work_with(Store& store) {
         std::memset(room->bytes().data(), 1, room->bytes().size());
         static_cast<void>(room->resize(6000).is_ok());
         std::memset(room->bytes().data(), 2, room->bytes().size());
-        static_cast<void>(room->commit_pinned().is_ok());
+        std::optional<StoreObject> pinned;
+        static_cast<void>(room->commit(pinned).is_ok());
     }
     static_cast<void>(store.remove("b").is_ok());
     static_cast<void>(store.release("b").is_ok());

@@ -91,7 +91,9 @@ void check_words(const std::string& text) {
         require(byte >= 0x20 && byte != 0x7F, "a sentence that a terminal obeys");
     }
     try {
-        require(!parse_endpoint(text).title().empty(), "an address without a title");
+        for (const Endpoint& endpoint : parse_servers({&text, 1}).endpoints) {
+            require(!endpoint.title().empty(), "an address without a title");
+        }
     } catch (const Error& refused) {
         require(refused.code() == ErrorCode::InvalidArgument, "refused for another reason");
     }

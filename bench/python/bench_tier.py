@@ -41,11 +41,11 @@ class Tiered:
     def __init__(self, server: RedisServer) -> None:
         self._stores = []
         for _ in range(2):
-            store = penstock.Store.create(new_name(), capacity=ROOM)
-            tiered = penstock.TieredStore(
-                store, server.url, policy="write_through", prefix="tier:", request_timeout=30.0
+            tier = penstock.SecondTier(
+                server.url, policy="write_through", prefix="tier:", request_timeout=30.0
             )
-            self._stores.append(tiered)
+            store = penstock.Store.create(new_name(), capacity=ROOM, second_tier=tier)
+            self._stores.append(store)
         self._putter, self._getter = self._stores
 
     def put(self, key: str, array: Any) -> None:
@@ -57,10 +57,11 @@ class Tiered:
 
     def remove(self, key: str) -> None:
         self._putter.delete(key)
-        self._getter.first.delete(key)
+        self._getter.delete(key)
 
     def close(self) -> None:
-        stats = self._getter.stats()
+        stats = self._getter.stats().second_tier
+        assert stats is not None
         if stats.errors or stats.timeouts or stats.corrupt or not stats.hits:
             raise RuntimeError(f"not every get was a sound fetch: {stats}")
         for store in self._stores:
@@ -160,8 +161,8 @@ def measure_hits(store: Any, key: str) -> int:
 def run_hits(server: RedisServer, turns: int) -> None:
     pin_driver()
     plain = penstock.Store.create(new_name(), capacity=ROOM)
-    tiered = penstock.TieredStore(penstock.Store.create(new_name(), capacity=ROOM), server.url)
-    contenders = {"plain Store": plain, "TieredStore": tiered}
+    tiered = penstock.Store.create(new_name(), capacity=ROOM, second_tier=server.url)
+    contenders = {"plain Store": plain, "with a second tier": tiered}
     for size in HIT_SIZES:
         key, array = f"{size} bytes", np.arange(size // 8)
         for store in contenders.values():

@@ -13,7 +13,7 @@ namespace penstock {
 // What a statistic is: how it is shown, and which metric it becomes.
 struct StatisticKind {
     const char* name;  // "counter": only grows while the segment exists; "gauge": stands so now;
-                       // "word": a choice; "part": a name, or statistics of their own
+                       // "word": a choice; "part": a text, or statistics of their own
     const char* unit;  // "bytes", "seconds" or nothing
 };
 namespace statistic_kind {

@@ -13,6 +13,11 @@
 //   no space   NoSpace         pinned and staged objects leave no room now
 //   too large  TooLarge        it could never fit
 //   expired    Expired         the reservation or the reference is no longer valid
+//
+// A store may have a second tier behind it: second_tier.hpp. Calls that take a Wait ask its server
+// then, which takes at most the tier's timeouts; the Wait may end that before, within 80 ms:
+// Timeout or Cancelled. Deadline::now() asks no server. Without a second tier only wait(), attach()
+// and populate() use their Wait.
 #pragma once
 
 #include <chrono>
@@ -27,6 +32,7 @@
 
 #include "penstock/error.hpp"
 #include "penstock/format.hpp"
+#include "penstock/second_tier.hpp"
 #include "penstock/segment.hpp"
 #include "penstock/statistics.hpp"
 #include "penstock/wait.hpp"
@@ -34,6 +40,7 @@
 namespace penstock {
 
 namespace detail {
+class SecondTier;
 struct StoreCore;
 }  // namespace detail
 
@@ -64,6 +71,7 @@ struct StoreOptions {
     // A second user, besides this process's own, whose abandoned segment of that name may be
     // replaced.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
+    std::optional<SecondTierOptions> second_tier = std::nullopt;  // of this handle
 };
 
 struct ReserveOptions {
@@ -155,21 +163,28 @@ public:
     [[nodiscard]] bool is_fixed() const noexcept;  // see StorePlace
 
     // Makes the object visible. Expired: clear() or the deadline came first, and the reservation is
-    // gone.
-    Status commit() noexcept;
-    // The same, and returns the object pinned: it cannot be evicted in between.
-    Result<StoreObject> commit_pinned() noexcept;
+    // gone. By WriteThrough also the errors of a server: the object is in the first tier then, and
+    // not in the second. Closed, by Self: the same, because the handle had left the second tier
+    // before.
+    Status commit(const Wait& wait = {}) noexcept;
+    // The same; `pinned` is the object, if the first tier has it, whatever is returned: it cannot
+    // be evicted in between.
+    Status commit(std::optional<StoreObject>& pinned, const Wait& wait = {}) noexcept;
+    // The commit goes on to a second tier, and may wait for it.
+    [[nodiscard]] bool is_tiered() const noexcept { return tier_ != nullptr; }
     void abort() noexcept;
     // Shortens the object, or lengthens it where free memory follows it; never moves it. NoSpace:
     // it could not grow, and nothing has changed.
     Status resize(std::uint64_t nbytes) noexcept;
 
     // For the library.
-    StoreReservation(std::shared_ptr<detail::StoreCore> core, std::uint32_t entry,
+    StoreReservation(std::shared_ptr<detail::StoreCore> core,
+                     std::shared_ptr<detail::SecondTier> tier, std::uint32_t entry,
                      std::span<std::byte> bytes) noexcept;
 
 private:
     std::shared_ptr<detail::StoreCore> core_;
+    std::shared_ptr<detail::SecondTier> tier_;  // mostly none
     std::uint32_t entry_;
     std::span<std::byte> bytes_;
 };
@@ -202,7 +217,8 @@ private:
     X(std::uint64_t, aborted, Counter, "Reservations that were aborted.")                        \
     X(std::uint64_t, expired, Counter, "Reservations whose time was over before their commit.")  \
     X(std::uint64_t, refused, Counter, "Reservations refused for lack of room.")                 \
-    X(Eviction, eviction, Word, "What is evicted when room is wanted.")
+    X(Eviction, eviction, Word, "What is evicted when room is wanted.")                          \
+    X(std::optional<TierStats>, second_tier, Part, "Of the handle that was asked, if it has one.")
 PENSTOCK_STATISTICS(StoreStats, SegmentStats, PENSTOCK_STORE_STATISTICS);
 
 // One key of reserve_many().
@@ -213,25 +229,30 @@ struct StoreRequest {
 
 // The state of a key, for callers that do not want the object.
 struct StoreLook {
-    enum class State : std::uint8_t { Miss, Hit, Staged } state = State::Miss;
+    // Remote: the second tier has it, and the first has not.
+    enum class State : std::uint8_t { Miss, Hit, Staged, Remote } state = State::Miss;
     int staged_by = -1;  // slot of the writing participant
     std::uint64_t nbytes = 0;
     bool is_retained = false;  // by retain()
 };
 
 // One participant's handle. Thread-safe. Keys are 1 to 4096 bytes. It belongs to its process: in a
-// forked child every call returns WrongProcess.
+// forked child every call returns WrongProcess. With a second tier it has threads of its own.
 class Store {
 public:
     // Throws InvalidName, InvalidArgument, AlreadyExists (a living process has it, or it is
     // abandoned and keeps data: a persistent store with objects, a queue with messages), NoSpace or
-    // PermissionDenied.
+    // PermissionDenied. The servers of a second tier are tried first, once: one that refuses us is
+    // PermissionDenied, and leaves no store behind; one that is not there is an outage, which may
+    // end. Only `memory.wait` ends that before its timeouts.
     static Store create(const std::string& name, const StoreOptions& options = {});
     // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (no free slot for a
     // participant), Incompatible, Corrupt or PermissionDenied, the latter at once, for a store of a
-    // user that is neither this process's own nor named by `trust`.
+    // user that is neither this process's own nor named by `trust`. For a second tier it throws
+    // what create() throws.
     static Store attach(const std::string& name, const Wait& wait = Deadline::now(),
-                        const std::string& instance = {}, const Trust& trust = {});
+                        const std::string& instance = {}, const Trust& trust = {},
+                        const std::optional<SecondTierOptions>& second_tier = std::nullopt);
 
     Store(Store&& other) noexcept;
     Store& operator=(Store&& other) noexcept;
@@ -242,30 +263,43 @@ public:
                                      const ReserveOptions& options = {}) noexcept;
     // reserve(), copy, commit().
     Status put(std::string_view key, std::span<const std::byte> value,
-               const ReserveOptions& options = {}) noexcept;
+               const ReserveOptions& options = {}, const Wait& wait = {}) noexcept;
 
-    Result<StoreObject> get(std::string_view key) noexcept;
-    // The object that `ref` names, or NotFound; never a later object of its key.
+    // Any fault of a second tier, or of its value, is NotFound: an outage, damage, or an object for
+    // which the first tier has no room. stats() gives the reason. An object takes at most
+    // request_timeout for each begun part_bytes of it, and one more. Threads that miss one key
+    // together share one fetch. Busy: this thread is in a fetch already, and runs in its `check` or
+    // in its Wait. `check`, if given, may refuse a value from the second tier.
+    Result<StoreObject> get(std::string_view key, const Wait& wait = {},
+                            const FetchCheck* check = nullptr) noexcept;
+    // The object that `ref` names, in the first tier, or NotFound; never a later object of its key.
     Result<StoreObject> get(const StoreRef& ref) noexcept;
-    // Waits until the key is resident, then as get(). Timeout, Cancelled, Closed.
-    Result<StoreObject> wait(std::string_view key, const Wait& wait) noexcept;
-    [[nodiscard]] bool contains(std::string_view key) noexcept;
-    [[nodiscard]] StoreLook look(std::string_view key) noexcept;
+    // Waits until the key is resident, then as get(); a second tier is asked at least once in a
+    // second. Timeout, Cancelled, Closed.
+    Result<StoreObject> wait(std::string_view key, const Wait& wait,
+                             const FetchCheck* check = nullptr) noexcept;
+    // In the first tier, or by its name in the second.
+    [[nodiscard]] bool contains(std::string_view key, const Wait& wait = {}) noexcept;
+    [[nodiscard]] StoreLook look(std::string_view key, const Wait& wait = {}) noexcept;
 
     // Batches: one outcome for each key, in order. With `prefix` they stop at the first failure,
-    // which is the last outcome then.
+    // which is the last outcome then. When `wait` ends, it ends for all keys that follow.
     std::vector<Result<StoreReservation>> reserve_many(std::span<const StoreRequest> requests,
                                                        const ReserveOptions& options = {},
                                                        bool prefix = false);
     std::vector<Result<StoreObject>> get_many(std::span<const std::string_view> keys,
-                                              bool prefix = false);
+                                              bool prefix = false, const Wait& wait = {},
+                                              const FetchCheck* check = nullptr);
 
-    // Removes the object: look-ups miss it, present readers keep it. NotFound.
-    Status remove(std::string_view key) noexcept;
-    // Counts as a read of the object. False: there is none.
-    bool touch(std::string_view key) noexcept;
+    // Removes the object from both tiers: look-ups miss it, present readers keep it, and a fetch of
+    // this handle that is under way discards it. NotFound. A server's failure: the first tier no
+    // longer has it, and the second may still have it. Parts of an object that has very many may
+    // stay there, without its head: they are removed for eight request_timeouts at most.
+    Status remove(std::string_view key, const Wait& wait = {}) noexcept;
+    // Counts as a read of the object, in both tiers, with all its parts. False: there is none.
+    bool touch(std::string_view key, const Wait& wait = {}) noexcept;
     // Keeps the object from eviction until release(), also after this process has died. Calls are
-    // counted.
+    // counted. retain(), release(), clear() and trim() act on the first tier.
     Status retain(std::string_view key) noexcept;
     Status release(std::string_view key) noexcept;
     // Removes all objects, and refuses the commit of staged ones. Returns how many there were.
@@ -287,8 +321,9 @@ public:
     // lasts until this handle and its objects are gone. Needs a store created with populate,
     // lock_memory or huge_pages. Throws InvalidArgument; NotFound without a CUDA device.
     void register_cuda();
-    // The keys of resident objects at this moment, in no order.
-    [[nodiscard]] std::vector<std::string> keys() const;
+    // The keys of present objects at this moment, in no order; each once, also if both tiers have
+    // it. Throws the reason if the second tier's answer would not be complete.
+    [[nodiscard]] std::vector<std::string> keys(const Wait& wait = {}) const;
     [[nodiscard]] StoreStats stats() const;  // reads every entry
     // Reaps dead participants now, instead of when room is needed.
     void reap_dead() noexcept;
@@ -297,16 +332,32 @@ public:
     [[nodiscard]] std::string instance() const;
     [[nodiscard]] std::uint64_t capacity() const noexcept;
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
+    [[nodiscard]] bool is_tiered() const noexcept { return tier_ != nullptr; }
 
-    // Leaves. Pinned objects and reservations stay valid until they are released, committed or
-    // aborted.
-    void close() noexcept;
-    // Ends the waits of other threads with Cancelled. Any thread.
+    // Waits until everything put before is in the second tier, or given up. is_nothing(): nothing
+    // was given up; always so without a second tier.
+    Unwritten flush(const Wait& wait = {}) noexcept;
+    // flush(), then leaves the second tier and gives up pending writes; the result is final. The
+    // first tier goes on. Any thread, while others use the handle: their present and later requests
+    // to a server are Cancelled.
+    Unwritten finish(const Wait& wait = {}) noexcept;
+    // finish(), and leaves. Pinned objects and reservations stay valid until they are released,
+    // committed or aborted; their commit reaches only the first tier. The handle must not be in use
+    // elsewhere meanwhile.
+    Unwritten close(const Wait& wait = {}) noexcept;
+    // Ends the waits of other threads with Cancelled, and gives up pending writes to the second
+    // tier. Any thread.
     void request_close() noexcept;
 
 private:
     explicit Store(std::shared_ptr<detail::StoreCore> core);
+    void stand_before(std::shared_ptr<detail::SecondTier> tier);
+    [[nodiscard]] bool asks(const Wait& wait) const noexcept {
+        return tier_ != nullptr && !wait.deadline.is_try();
+    }
+
     std::shared_ptr<detail::StoreCore> core_;  // none once it is closed, or moved from
+    std::shared_ptr<detail::SecondTier> tier_;
     std::string name_;
     std::string instance_;
 };

@@ -97,18 +97,6 @@ nb::dict to_dict(const BroadcastInfo& info) {
                    info.writer_blocked_for);
 }
 
-nb::dict to_dict(const TierStats& stats) {
-    return dict_of("hits", stats.hits, "misses", stats.misses, "skipped", stats.skipped, "shared",
-                   stats.shared, "errors", stats.errors, "timeouts", stats.timeouts, "corrupt",
-                   stats.corrupt, "incompatible", stats.incompatible, "no_room", stats.no_room,
-                   "fetched_bytes", stats.fetched_bytes, "written", stats.written, "written_bytes",
-                   stats.written_bytes, "dropped", stats.dropped, "dropped_bytes",
-                   stats.dropped_bytes, "inflight", stats.inflight, "inflight_bytes",
-                   stats.inflight_bytes, "servers", stats.servers, "servers_away",
-                   stats.servers_away, "circuit", std::string(to_string(stats.circuit)),
-                   "last_error", stats.last_error);
-}
-
 nb::dict to_dict(const Unwritten& unwritten) {
     return dict_of("waiting", unwritten.waiting, "waiting_bytes", unwritten.waiting_bytes,
                    "dropped", unwritten.dropped, "dropped_bytes", unwritten.dropped_bytes);

@@ -12,12 +12,12 @@
 #include "penstock/version.hpp"
 #include "queue.hpp"
 #include "reader.hpp"
+#include "second_tier.hpp"
 #include "state.hpp"
 #include "statistics.hpp"
 #include "store.hpp"
 #include "store_connector.hpp"
 #include "text.hpp"
-#include "tiered_store.hpp"
 #include "trajectories.hpp"
 #include "wait.hpp"
 #include "writer.hpp"
@@ -47,9 +47,8 @@ NB_MODULE(_core, module) {
     bind_reader(module);
     bind_queue(module);
     bind_paged_planes(module);
-    bind_store_objects(module);
     bind_store(module);
-    bind_tiered_store(module);
+    bind_second_tier(module);
     bind_store_connector(module);
     bind_trajectories(module);
 }

@@ -31,8 +31,8 @@ std::byte* allocate(std::size_t bytes, std::size_t alignment) {
 bool has_given_up = false;
 
 // Its writers can't be stopped: the room stays this process's, and is not reused.
-[[noreturn]] void give_up(StoreRoom& room, const std::error_code& error) {
-    [[maybe_unused]] const auto* const kept = new StoreRoom(std::move(room));
+[[noreturn]] void give_up(StoreReservation& room, const std::error_code& error) {
+    [[maybe_unused]] const auto* const kept = new StoreReservation(std::move(room));
     has_given_up = true;
     raise_error(ErrorCode::NoSpace,
                 "could not take the reservation's memory from those who write into it (" +
@@ -46,7 +46,7 @@ void RoomMemory::Free::operator()(std::byte* memory) const noexcept {
     std::free(memory);
 }
 
-RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_place) {
+RoomMemory::RoomMemory(const StoreReservation& room, std::size_t alignment, bool in_place) {
     const std::span<std::byte> bytes = room.bytes();
     const bool is_fixed = room.is_fixed();
     if (in_place && is_fixed) {
@@ -62,7 +62,7 @@ RoomMemory::RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_pla
     }
 }
 
-void RoomMemory::cut_off(StoreRoom& room) {
+void RoomMemory::cut_off(StoreReservation& room) {
     // If the store was left, at exit, or lost, the room may be in use by another process.
     if (in_place_ != nullptr || !room.is_usable()) {
         return;
@@ -100,7 +100,7 @@ void RoomMemory::forget_object() noexcept {
     }
 }
 
-void RoomMemory::drop(StoreRoom& room) {
+void RoomMemory::drop(StoreReservation& room) {
     if (!window_.is_open()) {
         return;
     }

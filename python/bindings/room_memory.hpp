@@ -12,7 +12,7 @@
 #include <memory>
 
 #include "os/page_window.hpp"
-#include "store_room.hpp"
+#include "penstock/store.hpp"
 
 namespace penstock::py {
 
@@ -23,7 +23,7 @@ public:
     // Memory for `room`, aligned as its object is. `in_place`: pages that must not be moved are
     // written in the mapping itself, because the caller guarantees that nothing writes after the
     // commit; a GPU copies into memory that is registered with it. Throws std::bad_alloc.
-    RoomMemory(const StoreRoom& room, std::size_t alignment, bool in_place);
+    RoomMemory(const StoreReservation& room, std::size_t alignment, bool in_place);
 
     [[nodiscard]] bool is_made() const noexcept { return data() != nullptr; }
     [[nodiscard]] std::byte* data() const noexcept {
@@ -40,7 +40,7 @@ public:
     // Before the commit: puts everything that was written into the room, after which no write
     // reaches it. On failure raises NoSpace and keeps the room until the process ends, because it
     // may still be written.
-    void cut_off(StoreRoom& room);
+    void cut_off(StoreReservation& room);
     // The room is about to be reused: makes left-over references read zeros, and their writes
     // private. False: writes still reach the room.
     [[nodiscard]] bool take_away() noexcept;
@@ -49,7 +49,7 @@ public:
     // The object is gone: left-over references read zeros.
     void forget_object() noexcept;
     // Instead of a commit; frees the room. Raises as cut_off().
-    void drop(StoreRoom& room);
+    void drop(StoreReservation& room);
 
 private:
     struct Free {

@@ -10,7 +10,6 @@
 #include "penstock/queue.hpp"
 #include "penstock/segment.hpp"
 #include "penstock/store.hpp"
-#include "penstock/tiered_store.hpp"
 #include "penstock/trajectories.hpp"
 #include "statistics.hpp"
 
@@ -26,7 +25,6 @@ nb::dict to_dict(const QueueRequest& request);
 nb::dict to_dict(const QueueInfo& info);
 nb::dict to_dict(const StoreInfo& info);
 nb::dict to_dict(const TrajectoryInfo& info);
-nb::dict to_dict(const TierStats& stats);
 nb::dict to_dict(const Unwritten& unwritten);
 
 template <typename T>

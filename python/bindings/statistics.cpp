@@ -17,6 +17,8 @@ std::string type_of(const Value& value) {
         return "list[" + type_of(typename Value::value_type{}) + "]";
     } else if constexpr (std::is_same_v<Value, Eviction>) {
         return R"(Literal["sieve", "fifo", "lru", "none"])";
+    } else if constexpr (std::is_same_v<Value, CircuitState>) {
+        return R"(Literal["closed", "partial", "open"])";
     } else {
         return nb::str(to_python(value).type().attr("__name__")).c_str();
     }
@@ -74,6 +76,8 @@ void bind_statistics(nb::module_& module) {
         "Counters of one handle, or of a whole Broadcast seen from outside.");
     bind_class<QueueStats>(module, "QueueStats", "penstock.state", "queue",
                            "Counters of a whole queue since its creation, and its present state.");
+    bind_class<TierStats>(module, "TierStats", "penstock.state", "second_tier",
+                          "Requests of one Store to its second tier since it was made.");
     bind_class<StoreStats>(
         module, "StoreStats", "penstock.state", "store",
         "Counters of a whole store since its creation, and its present state.\n\n"

@@ -17,7 +17,7 @@ namespace penstock::py {
 template <typename Stats>
 inline nb::handle statistics_class;
 
-// A number, text, Eviction, optional, vector, struct of statistics, or what is Python's already.
+// A number, text, choice, optional, vector, struct of statistics, or what is Python's already.
 template <typename Value>
 nb::object to_python(const Value& value) {
     if constexpr (std::is_base_of_v<Statistics, Value>) {
@@ -28,7 +28,7 @@ nb::object to_python(const Value& value) {
         return nb::borrow(value);
     } else if constexpr (std::is_same_v<Value, std::string>) {
         return to_text(value);
-    } else if constexpr (std::is_same_v<Value, Eviction>) {
+    } else if constexpr (std::is_enum_v<Value>) {
         return to_text(to_string(value));
     } else if constexpr (requires { value.has_value(); }) {
         return value ? to_python(*value) : nb::none();

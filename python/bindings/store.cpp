@@ -12,7 +12,9 @@
 #include "arguments.hpp"
 #include "context.hpp"
 #include "errors.hpp"
+#include "second_tier.hpp"
 #include "state.hpp"
+#include "store_objects.hpp"
 #include "store_view.hpp"
 #include "wait.hpp"
 
@@ -45,35 +47,61 @@ nb::object get_ref(PyStore& store, nb::handle entry, nb::handle incarnation) {
     return nb::none();
 }
 
-nb::object wait_for(PyStore& store, nb::handle key, nb::handle timeout, const Cancel* cancel) {
+// `call(store, wait)`. Without the GIL where there may be a server to wait for.
+template <typename Call>
+auto ask(PyStore& store, nb::handle timeout, Call&& call) {
     const Deadline deadline = parse_timeout(timeout);
     const std::shared_ptr<Store> live = store.live();
-    const std::string_view wanted = parse_key(key);
-    std::optional<StoreObject> found;
-    const WaitSubject subject{store.instance, detail::Awaited::Message};
-    Waiting waiting(deadline, cancel, &subject);
-    const Status outcome = py::store(live->wait(wanted, waiting.wait()), found);
-    waiting.reacquire();
-    if (outcome.code() == ErrorCode::Cancelled && !waiting.has_raised() && store.is_closed()) {
-        store.live();  // raises Closed
+    if (!live->is_tiered()) {
+        return call(*live, Wait());
     }
-    waiting.finish(outcome);
-    return make_store_view(store.codec, *std::move(found));
+    Waiting waiting(deadline);
+    auto outcome = call(*live, waiting.wait());
+    waiting.finish(Status::ok());
+    return outcome;
 }
 
-nb::tuple look(PyStore& store, nb::handle key) {
-    const StoreLook found = store.live()->look(parse_key(key));
-    const char* const states[] = {"miss", "hit", "staged"};
+nb::object wait_for(PyStore& store, nb::handle key, nb::handle timeout, const Cancel* cancel) {
+    const Deadline deadline = parse_timeout(timeout);
+    return make_store_view(store.codec,
+                           store.wait_for(parse_key(key), deadline, cancel).or_throw());
+}
+
+bool contains(PyStore& store, nb::handle given, nb::handle timeout) {
+    const std::string_view key = parse_key(given);
+    const std::shared_ptr<Store> own = store.live();
+    return own->contains(key, Deadline::now()) ||
+           (own->is_tiered() && ask(store, timeout, [&](Store& live, const Wait& wait) {
+                return live.contains(key, wait);
+            }));
+}
+
+bool remove(PyStore& store, nb::handle given, nb::handle timeout) {
+    const std::string_view key = parse_key(given);
+    return is_done(
+        ask(store, timeout, [&](Store& live, const Wait& wait) { return live.remove(key, wait); }));
+}
+
+bool touch(PyStore& store, nb::handle given, nb::handle timeout) {
+    const std::string_view key = parse_key(given);
+    return ask(store, timeout,
+               [&](Store& live, const Wait& wait) { return live.touch(key, wait); });
+}
+
+nb::tuple look(PyStore& store, nb::handle given, nb::handle timeout) {
+    const std::string_view key = parse_key(given);
+    const StoreLook found =
+        ask(store, timeout, [&](Store& live, const Wait& wait) { return live.look(key, wait); });
+    const char* const states[] = {"miss", "hit", "staged", "remote"};
     return nb::make_tuple(states[static_cast<unsigned>(found.state)], found.staged_by, found.nbytes,
                           found.is_retained);
 }
 
-nb::list keys(PyStore& store) {
+nb::list keys(PyStore& store, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
     const std::shared_ptr<Store> live = store.live();
-    const std::vector<std::string> found = [&] {
-        const WithoutGil without_gil;
-        return live->keys();
-    }();
+    const std::vector<std::string> found =
+        attach_waiting(deadline, [&](const Wait& wait) { return live->keys(wait); });
     nb::list list;
     for (const std::string& key : found) {
         PyObject* text =
@@ -90,7 +118,7 @@ nb::list keys(PyStore& store) {
 void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::handle objects,
             nb::handle participants, nb::handle eviction, nb::handle granule, nb::handle persistent,
             nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages,
-            nb::handle owner) {
+            nb::handle owner, nb::handle second_tier) {
     const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
@@ -103,133 +131,194 @@ void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
     options.memory.huge_pages = parse_flag(huge_pages, "huge_pages");
     options.replaces_owner = parse_owner(owner);
+    options.second_tier = parse_second_tier(second_tier);
     const Codec values = parse_codec(codec);
     const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
-    new (place)
-        PyStore(create_waiting(options, [&] { return Store::create(name, options); }), values, own);
+    new (place) PyStore(
+        create_waiting(
+            options, [&] { return Store::create(name, options); }, options.second_tier.has_value()),
+        values, own, options.second_tier);
 }
 
 void attach(PyStore* place, nb::handle given_name, const std::string& instance, nb::handle codec,
-            nb::handle timeout, nb::handle owner) {
+            nb::handle timeout, nb::handle owner, nb::handle given_tier) {
     const std::string name = parse_name(given_name);
+    const std::optional<SecondTierOptions> second_tier = parse_second_tier(given_tier);
     const Codec values = parse_codec(codec);
     const Trust trust = parse_trust(owner, values);
     const Deadline deadline = parse_timeout(timeout);
-    new (place) PyStore(
-        attach_waiting(
-            deadline, [&](const Wait& wait) { return Store::attach(name, wait, instance, trust); }),
-        values, trust);
+    const auto attach = [&](const Wait& wait) {
+        return Store::attach(name, wait, instance, trust, second_tier);
+    };
+    new (place) PyStore(attach_waiting(deadline, attach), values, trust, second_tier);
 }
 
 }  // namespace
 
-PyStore::PyStore(Store attached, Codec values, const Trust& trust)
-    : StoreObjects(values, attached.name(), attached.instance()),
-      store_(std::make_shared<Store>(std::move(attached))), trust_(trust) {}
+PyStore::PyStore(Store attached, Codec values, const Trust& trust,
+                 std::optional<SecondTierOptions> second_tier)
+    : codec(values), name(attached.name()), instance(attached.instance()),
+      store_(std::make_shared<Store>(std::move(attached))), trust_(trust),
+      second_tier_(std::move(second_tier)) {}
 
 // Evicting, and clearing up after the dead, may take a while: other threads run meanwhile.
-Result<StoreRoom> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
-                                   const ReserveOptions& options) {
+Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
+                                          const ReserveOptions& options) {
     const std::shared_ptr<Store> own = live();
     const WithoutGil without_gil;
-    Result<StoreReservation> staged = own->reserve(key, nbytes, options);
-    if (!staged) {
-        return staged.status();
-    }
-    return StoreRoom(*std::move(staged));
+    return own->reserve(key, nbytes, options);
 }
 
-Result<StoreObject> PyStore::find(std::string_view key) {
-    return live()->get(key);
+// What `call(wait, check)` gives, which may ask a second tier. Raises what a signal handler raised.
+template <typename Call>
+Result<StoreObject> PyStore::await_object(Waiting& waiting, Call&& call) {
+    const FetchCheck check = [&](const FetchedValue& value) -> FetchResult {
+        if (WithoutGil::is_left_behind()) {
+            return {FetchResult::Kind::Incompatible, "the interpreter ends"};
+        }
+        return waiting.with_gil([&] { return check_fetched(value, codec); });
+    };
+    Result<StoreObject> found = call(waiting.wait(), &check);
+    waiting.reacquire();
+    if (found.code() == ErrorCode::Cancelled && !waiting.has_raised() && is_closed()) {
+        live();  // raises Closed
+    }
+    waiting.finish(Status::ok());
+    return found;
+}
+
+Result<StoreObject> PyStore::find(std::string_view key, Deadline deadline) {
+    // What the first tier has costs what it does without a second: the GIL stays, too.
+    const std::shared_ptr<Store> own = live();
+    Result<StoreObject> found = own->get(key, Deadline::now());
+    if (found.code() != ErrorCode::Timeout) {
+        return found;
+    }
+    if (deadline.is_try()) {
+        return Status(ErrorCode::Timeout, "the second tier was not asked, for want of time");
+    }
+    Waiting waiting(deadline);
+    return await_object(waiting, [&](const Wait& wait, const FetchCheck* check) {
+        return own->get(key, wait, check);
+    });
+}
+
+Result<StoreObject> PyStore::wait_for(std::string_view key, Deadline deadline,
+                                      const Cancel* cancel) {
+    const std::shared_ptr<Store> own = live();
+    const WaitSubject subject{instance, detail::Awaited::Message};
+    // Another machine may put it into the second tier, whatever becomes of this one's processes.
+    Waiting waiting(deadline, cancel, own->is_tiered() ? nullptr : &subject);
+    return await_object(waiting, [&](const Wait& wait, const FetchCheck* check) {
+        return own->wait(key, wait, check);
+    });
 }
 
 std::shared_ptr<Store> PyStore::live() {
-    if (store_ == nullptr && is_lent_) {
-        raise_error(ErrorCode::Busy,
-                    "the store '" + name + "' is just being made the first tier of a tiered store");
-    }
     if (store_ == nullptr) {
         std::string sentence = "the store '";
         raise_error(ErrorCode::Closed,
                     sentence.append(name).append("' was closed by this process"));
     }
-    if (generation_ != os::fork_generation()) {
-        auto own = std::make_shared<Store>(Store::attach(name, Deadline::now(), instance, trust_));
+    if (is_foreign()) {
+        const auto attach = [this](const Wait& wait) {
+            return std::make_shared<Store>(
+                Store::attach(name, wait, instance, trust_, second_tier_));
+        };
+        std::shared_ptr<Store> own =
+            second_tier_ ? attach_waiting(Deadline::now(), attach) : attach(Deadline::now());
+        if (!is_foreign()) {
+            return live();  // another thread of this child was first
+        }
         // The parent's: its threads may have been at work when this child was forked.
         [[maybe_unused]] const auto* const left_to_the_parent =
             new std::shared_ptr<Store>(std::move(store_));
         store_ = std::move(own);
-        is_lent_ = false;
+        owed_ = {};
         generation_ = os::fork_generation();
     }
     return store_;
 }
 
-std::shared_ptr<Store> PyStore::lend() {
-    live();
-    if (is_lent_) {
-        raise_error(ErrorCode::Busy,
-                    "the store '" + name + "' is the first tier of another tiered store");
-    }
-    if (store_.use_count() > 1) {
-        raise_error(ErrorCode::Busy, "another thread is using the store '" + name +
-                                         "', and who is its first tier must be alone with it");
-    }
-    is_lent_ = true;
-    return std::move(store_);
+void PyStore::owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept {
+    owed_.dropped += dropped;
+    owed_.dropped_bytes += dropped_bytes;
 }
 
-void PyStore::give_back(std::shared_ptr<Store> own) {
-    store_ = std::move(own);
-    is_lent_ = false;
+Unwritten PyStore::complete(Unwritten report) noexcept {
+    const Unwritten owed = std::exchange(owed_, {});
+    report.dropped += owed.dropped;
+    report.dropped_bytes += owed.dropped_bytes;
+    return report;
 }
 
-void PyStore::close() {
-    if (!is_lent_) {
-        leave();
+Unwritten PyStore::flush(Deadline deadline) {
+    const std::shared_ptr<Store> own = live();
+    if (!own->is_tiered()) {
+        return {};
     }
+    Waiting waiting(deadline);
+    const Unwritten report = own->flush(waiting.wait());
+    waiting.reacquire();
+    if (waiting.has_raised()) {
+        owe(report.dropped, report.dropped_bytes);
+    }
+    waiting.finish(Status::ok());
+    return complete(report);
 }
 
-void PyStore::leave() {
-    if (store_ == nullptr || generation_ != os::fork_generation()) {
-        return;
+Unwritten PyStore::close(Deadline deadline) {
+    if (store_ == nullptr || is_foreign()) {
+        return {};
     }
-    is_lent_ = false;
-    store_->request_close();
-    store_.reset();  // the last call that still uses it leaves
+    const std::shared_ptr<Store> own = std::move(store_);  // the last call that uses it leaves
+    if (!own->is_tiered()) {
+        own->request_close();
+        return {};
+    }
+    Waiting waiting(deadline);
+    const Unwritten report = own->finish(waiting.wait());
+    waiting.reacquire();
+    own->request_close();
+    waiting.finish(Status::ok());
+    return complete(report);
 }
 
 void bind_store(nb::module_& module) {
-    bind_handle<PyStore, StoreObjects>(module, "Store", "store",
-                                       "One participant of a store; penstock.Store is its face.")
+    nb::class_<PyStore> bound = bind_handle<PyStore>(
+        module, "Store", "store", "One participant of a store; penstock.Store is its face.");
+    bind_store_objects(module, bound);
+    bound
         .def("__init__", &create, nb::arg("name").none(), nb::kw_only(), nb::arg("capacity").none(),
              nb::arg("objects").none(), nb::arg("participants").none(), nb::arg("eviction").none(),
              nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
              nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("huge_pages").none(), nb::arg("owner").none() = nb::none())
+             nb::arg("huge_pages").none(), nb::arg("owner").none() = nb::none(),
+             nb::arg("second_tier").none() = nb::none())
         .def("__init__", &attach, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("codec").none(), nb::arg("timeout").none(),
-             nb::arg("owner").none() = nb::none())
+             nb::arg("owner").none() = nb::none(), nb::arg("second_tier").none() = nb::none())
         .def("__init__", &refuse_construction<PyStore>)
         .def("_get_ref", &get_ref, nb::arg("entry").none(), nb::arg("incarnation").none())
         .def("_wait", &wait_for, nb::arg("key").none(), nb::arg("timeout").none(),
              nb::arg("cancel").none() = nb::none())
-        .def("_look", &look, nb::arg("key").none())
+        .def("_look", &look, nb::arg("key").none(), nb::arg("timeout").none() = nb::none())
         .def(
             "__contains__",
-            [](PyStore& store, nb::handle key) { return store.live()->contains(parse_key(key)); },
-            nb::arg("key").none(), "Whether it is there at this moment; does not count as read.")
-        .def(
-            "delete",
-            [](PyStore& store, nb::handle key) {
-                return is_done(store.live()->remove(parse_key(key)));
-            },
+            [](PyStore& own, nb::handle key) { return contains(own, key, nb::none()); },
             nb::arg("key").none(),
-            "Look-ups miss it; readers that hold it go on. False: it was not there.")
+            "Whether it is there at this moment, in either tier; does not count as read.")
+        .def("_contains", &contains, nb::arg("key").none(), nb::arg("timeout").none())
         .def(
-            "touch",
-            [](PyStore& store, nb::handle key) { return store.live()->touch(parse_key(key)); },
-            nb::arg("key").none(), "Count as read, for eviction. False: it is not there.")
+            "delete", &remove, nb::arg("key").none(), nb::arg("timeout").none() = nb::none(),
+            "Look-ups miss it; readers that hold it go on. False: it was not there.\n"
+            "\n"
+            "From both tiers. Raises what speaks of a server, which ``timeout`` may end: the first "
+            "tier has it no\n"
+            "more, the second perhaps has.")
+        .def("touch", &touch, nb::arg("key").none(), nb::arg("timeout").none() = nb::none(),
+             "Count as read, for eviction, in both tiers, as far as ``timeout`` goes. False: it is "
+             "not there.")
         .def(
             "retain",
             [](PyStore& store, nb::handle key) {
@@ -326,8 +415,26 @@ void bind_store(nb::module_& module) {
             "Copies between its arrays and a device then need no staging. The store must have been "
             "created\n"
             "with ``populate``. Raises InvalidArgument; NotFound where there is no CUDA device.")
-        .def("keys", &keys,
-             "What is there at this moment, in no order. Keys that are no UTF-8 come as bytes.")
+        .def("keys", &keys, nb::arg("timeout").none() = nb::none(),
+             "What is there at this moment, in no order. Keys that are no UTF-8 come as bytes.\n"
+             "\n"
+             "With a second tier of both; raises what is in the way of a whole answer. "
+             "``timeout=0`` "
+             "asks the\n"
+             "first tier alone.")
+        .def(
+            "_flush",
+            [](PyStore& own, nb::handle timeout) {
+                return to_dict(own.flush(parse_timeout(timeout)));
+            },
+            nb::arg("timeout").none())
+        .def(
+            "_close",
+            [](PyStore& own, nb::handle timeout) {
+                return to_dict(own.close(parse_timeout(timeout)));
+            },
+            nb::arg("timeout").none())
+        .def("_owe", &PyStore::owe, nb::arg("dropped"), nb::arg("dropped_bytes"))
         .def(
             "stats",
             [](PyStore& store) {
@@ -338,13 +445,10 @@ void bind_store(nb::module_& module) {
                 }());
             },
             "Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the "
-            "capacity.\n\nLooks at every object.")
+            "capacity.\n\nLooks at every object. ``second_tier`` has this object's counters.")
         .def_prop_ro(
             "capacity", [](PyStore& store) { return store.live()->capacity(); },
-            "Bytes that objects with their keys and metadata may take. Closed after ``close()``.")
-        .def("close", &PyStore::close,
-             "Leave. What is pinned, or being written, stays until it is let go.\n\n"
-             "The second time it does nothing; of a TieredStore's first tier neither.");
+            "Bytes that objects with their keys and metadata may take. Closed after ``close()``.");
 }
 
 }  // namespace penstock::py

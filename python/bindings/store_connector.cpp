@@ -7,8 +7,7 @@
 #include <utility>
 
 #include "errors.hpp"
-#include "store.hpp"
-#include "tiered_store.hpp"
+#include "store_objects.hpp"
 #include "wait.hpp"
 
 namespace penstock::py {
@@ -18,13 +17,6 @@ using detail::BatchItem;
 using detail::BatchKind;
 using detail::BatchResult;
 using detail::ItemOutcome;
-
-detail::StoreConnector::Tier tier_of(nb::handle store) {
-    if (nb::isinstance<PyTieredStore>(store)) {
-        return nb::cast<PyTieredStore&>(store).live();
-    }
-    return nb::cast<PyStore&>(store).live();
-}
 
 nb::tuple as_tuple(const BatchResult& result) {
     nb::list done;
@@ -40,9 +32,9 @@ nb::tuple as_tuple(const BatchResult& result) {
 }  // namespace
 
 PyStoreConnector::PyStoreConnector(nb::object store, unsigned threads, std::size_t most_pending)
-    : store_(std::move(store)), title_(nb::cast<StoreObjects&>(store_).name),
-      connector_(std::make_shared<detail::StoreConnector>(tier_of(store_), threads, most_pending)) {
-}
+    : store_(std::move(store)), title_(nb::cast<PyStore&>(store_).name),
+      connector_(std::make_shared<detail::StoreConnector>(nb::cast<PyStore&>(store_).live(),
+                                                          threads, most_pending)) {}
 
 // It has threads there, and none here: it must not be destroyed, so one reference never is.
 void PyStoreConnector::leave_to_the_parent() noexcept {
@@ -156,7 +148,7 @@ void bind_store_connector(nb::module_& module) {
         module, "StoreConnector", nb::is_weak_referenceable(),
         "Batches on a store, carried out by threads that need no Python; for event loops.\n"
         "\n"
-        "``store`` is a Store or a TieredStore. ``threads`` copy, one object each at a time; "
+        "``threads`` copy, one object each at a time; "
         "look-ups and\n"
         "deletions go before copies. Each ``submit_…`` gives a number, and its outcome comes with "
         "that number\n"

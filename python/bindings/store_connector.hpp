@@ -19,7 +19,7 @@ namespace penstock::py {
 // Any thread. Keeps the memory of a batch until its outcome is collected, or it is closed.
 class PyStoreConnector {
 public:
-    // `store` is a PyStore or a PyTieredStore.
+    // `store` is a PyStore.
     PyStoreConnector(nb::object store, unsigned threads, std::size_t most_pending);
     PyStoreConnector(const PyStoreConnector&) = delete;
     PyStoreConnector& operator=(const PyStoreConnector&) = delete;

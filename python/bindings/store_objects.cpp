@@ -1,4 +1,4 @@
-// Put, reserve and look up, for stores of every kind.
+// Put, reserve and look up.
 #include "store_objects.hpp"
 
 #include <nanobind/stl/string.h>
@@ -25,7 +25,7 @@ namespace penstock::py {
 namespace {
 
 // "'key' of store 'kv'", for sentences.
-std::string title_of(std::string_view key, const StoreObjects& store) {
+std::string title_of(std::string_view key, const PyStore& store) {
     constexpr std::size_t most = 60;
     return "'" + detail::printable(detail::cut(key, most)) + "' of store '" + store.name + "'";
 }
@@ -56,7 +56,7 @@ struct Asked {
     }
 };
 
-[[noreturn]] void raise_refused(const StoreObjects& store, nb::handle key, const Status& status) {
+[[noreturn]] void raise_refused(const PyStore& store, nb::handle key, const Status& status) {
     if (status.code() == ErrorCode::AlreadyExists) {
         raise_error(ErrorCode::AlreadyExists,
                     title_of(parse_key(key), store) + " is there already; delete it first");
@@ -65,9 +65,9 @@ struct Asked {
 }
 
 // False: it is there, or a living process is writing it.
-bool put_with(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
-              const auto& fill) {
-    Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
+bool put_with(PyStore& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
+              Deadline deadline, const auto& fill) {
+    Result<StoreReservation> room = store.reserve(parse_key(key), nbytes, asked.options);
     if (!room) {
         if (room.code() == ErrorCode::AlreadyExists || room.code() == ErrorCode::Busy) {
             return false;
@@ -75,43 +75,45 @@ bool put_with(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const A
         raise_error(room.status());
     }
     fill(room->bytes().data());
-    room->commit();
+    commit(*room, deadline);
     return true;
 }
 
-bool put(StoreObjects& store, nb::handle key, nb::handle value, nb::handle meta, nb::handle weight,
-         nb::handle expires_after) {
+bool put(PyStore& store, nb::handle key, nb::handle value, nb::handle meta, nb::handle weight,
+         nb::handle expires_after, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
     Asked asked(weight, expires_after, nb::none());
     asked.append_meta(meta);
     const Encoded encoded = encode(value, store.codec);
     asked.options.format = encoded.codec() == Codec::Pickle ? Format::Pickle : Format::Typed;
-    return put_with(store, key, encoded.nbytes(), asked,
+    return put_with(store, key, encoded.nbytes(), asked, deadline,
                     [&](std::byte* place) { write_to(place, encoded); });
 }
 
-bool put_bytes(StoreObjects& store, nb::handle key, nb::handle data, nb::handle meta,
-               nb::handle weight, nb::handle expires_after) {
+bool put_bytes(PyStore& store, nb::handle key, nb::handle data, nb::handle meta, nb::handle weight,
+               nb::handle expires_after, nb::handle timeout) {
+    const Deadline deadline = parse_timeout(timeout);
     Asked asked(weight, expires_after, nb::none());
     asked.append_meta(meta);
     const Pinned pinned(data, Pinned::Access::Read);
     const auto bytes = pinned.bytes();
-    return put_with(store, key, bytes.size(), asked, [&](std::byte* place) {
+    return put_with(store, key, bytes.size(), asked, deadline, [&](std::byte* place) {
         if (!bytes.empty()) {
             copy_bytes(place, bytes.data(), bytes.size());
         }
     });
 }
 
-nb::object stage(StoreObjects& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
+nb::object stage(PyStore& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
                  bool in_place) {
-    Result<StoreRoom> room = store.reserve(parse_key(key), nbytes, asked.options);
+    Result<StoreReservation> room = store.reserve(parse_key(key), nbytes, asked.options);
     if (!room) {
         raise_refused(store, key, room.status());
     }
     return make_store_staged(*std::move(room), asked.options.alignment, in_place);
 }
 
-nb::object reserve_bytes(StoreObjects& store, nb::handle key, nb::handle nbytes, nb::handle meta,
+nb::object reserve_bytes(PyStore& store, nb::handle key, nb::handle nbytes, nb::handle meta,
                          nb::handle weight, nb::handle expires_after, nb::handle alignment) {
     Asked asked(weight, expires_after, alignment);
     asked.append_meta(meta);
@@ -163,10 +165,9 @@ Items parse_items(nb::handle dtype) {
             code == codec::DType::Described ? describe(dtype) : std::vector<std::byte>()};
 }
 
-nb::object reserve_tensor(StoreObjects& store, nb::handle key,
-                          const std::vector<std::int64_t>& shape, nb::handle dtype, bool is_torch,
-                          nb::handle meta, nb::handle weight, nb::handle expires_after,
-                          nb::handle alignment, bool in_place) {
+nb::object reserve_tensor(PyStore& store, nb::handle key, const std::vector<std::int64_t>& shape,
+                          nb::handle dtype, bool is_torch, nb::handle meta, nb::handle weight,
+                          nb::handle expires_after, nb::handle alignment, bool in_place) {
     if (shape.size() > codec::kMaxDims) {
         raise_error(ErrorCode::InvalidArgument, "an array has 64 dimensions at most");
     }
@@ -181,8 +182,8 @@ nb::object reserve_tensor(StoreObjects& store, nb::handle key,
 }
 
 // None: it is not there.
-std::optional<StoreObject> find(StoreObjects& store, nb::handle key) {
-    Result<StoreObject> found = store.find(parse_key(key));
+std::optional<StoreObject> find(PyStore& store, nb::handle key, nb::handle timeout) {
+    Result<StoreObject> found = store.find(parse_key(key), parse_timeout(timeout));
     if (!found) {
         if (found.code() == ErrorCode::NotFound) {
             return std::nullopt;
@@ -198,13 +199,13 @@ std::optional<StoreObject> find(StoreObjects& store, nb::handle key) {
     return *std::move(found);
 }
 
-nb::object get(StoreObjects& store, nb::handle key) {
-    std::optional<StoreObject> found = find(store, key);
+nb::object get(PyStore& store, nb::handle key, nb::handle timeout) {
+    std::optional<StoreObject> found = find(store, key, timeout);
     return found ? make_store_view(store.codec, *std::move(found)) : nb::none();
 }
 
-nb::object get_copy(StoreObjects& store, nb::handle key, nb::handle missing) {
-    const std::optional<StoreObject> found = find(store, key);
+nb::object get_copy(PyStore& store, nb::handle key, nb::handle missing, nb::handle timeout) {
+    const std::optional<StoreObject> found = find(store, key, timeout);
     if (!found) {
         return nb::borrow(missing);
     }
@@ -239,27 +240,29 @@ bool is_done(const Status& status) {
     return true;
 }
 
-void bind_store_objects(nb::module_& module) {
+void bind_store_objects(nb::module_& module, nb::class_<PyStore>& store) {
     bind_store_view(module);
     bind_store_staged(module);
-    nb::class_<StoreObjects>(module, "StoreObjects", "What every kind of store does alike.")
-        .def("put", &put, nb::arg("key").none(), nb::arg("obj").none(), nb::kw_only(),
-             nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
-             nb::arg("expires_after") = nb::none(),
-             "Put a value. False: it is there already, or a living process is writing it.\n"
-             "\n"
-             "``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is "
-             "passed by so\n"
-             "many times more when others are evicted. ``expires_after`` is in seconds; see "
-             "``reserve``.\n"
-             "\n"
-             "Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; of a "
-             "TieredStore with\n"
-             "``policy=\"write_through\"`` also what speaks of a server: then the first tier has "
-             "it.")
+    store
+        .def(
+            "put", &put, nb::arg("key").none(), nb::arg("obj").none(), nb::kw_only(),
+            nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
+            nb::arg("expires_after") = nb::none(), nb::arg("timeout").none() = nb::none(),
+            "Put a value. False: it is there already, or a living process is writing it.\n"
+            "\n"
+            "``meta`` is any typed value, stored beside it. An object of a higher ``weight`` is "
+            "passed by so\n"
+            "many times more when others are evicted. ``expires_after`` is in seconds; see "
+            "``reserve``.\n"
+            "\n"
+            "Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; with a "
+            "second tier by\n"
+            "``policy=\"write_through\"`` also what speaks of a server, which ``timeout`` may end: "
+            "then the first\n"
+            "tier has it.")
         .def("put_bytes", &put_bytes, nb::arg("key").none(), nb::arg("data").none(), nb::kw_only(),
              nb::arg("meta") = nb::none(), nb::arg("weight").none() = 0,
-             nb::arg("expires_after") = nb::none(),
+             nb::arg("expires_after") = nb::none(), nb::arg("timeout").none() = nb::none(),
              "Put a contiguous buffer; readers get bytes, or a view of them. See ``put``.")
         .def("_reserve_bytes", &reserve_bytes, nb::arg("key").none(), nb::arg("nbytes").none(),
              nb::kw_only(), nb::arg("meta").none(), nb::arg("weight").none(),
@@ -268,11 +271,12 @@ void bind_store_objects(nb::module_& module) {
              nb::arg("dtype"), nb::arg("is_torch"), nb::kw_only(), nb::arg("meta").none(),
              nb::arg("weight").none(), nb::arg("expires_after").none(), nb::arg("alignment").none(),
              nb::arg("in_place") = false)
-        .def("_get", &get, nb::arg("key").none())
-        .def("_get_copy", &get_copy, nb::arg("key").none(), nb::arg("missing").none())
-        .def_prop_ro("name", &name_of<&StoreObjects::name, StoreObjects>,
+        .def("_get", &get, nb::arg("key").none(), nb::arg("timeout").none() = nb::none())
+        .def("_get_copy", &get_copy, nb::arg("key").none(), nb::arg("missing").none(),
+             nb::arg("timeout").none() = nb::none())
+        .def_prop_ro("name", &name_of<&PyStore::name, PyStore>,
                      "The name it was created with, or attached to.")
-        .def_ro("_instance", &StoreObjects::instance);
+        .def_ro("_instance", &PyStore::instance);
     module.def(
         "dtype_named",
         [](const std::string& name) { return dtype_of_code(items_named(name).code); },

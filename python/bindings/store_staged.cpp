@@ -9,7 +9,6 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "arguments.hpp"
@@ -31,14 +30,14 @@ struct StoreStaged;
 std::vector<StoreStaged*> open_rooms;
 
 struct StoreStaged {
-    StoreStaged(StoreRoom room, std::size_t asked_alignment, bool asked_in_place)
+    StoreStaged(StoreReservation room, std::size_t asked_alignment, bool asked_in_place)
         : reservation(std::move(room)), alignment(asked_alignment), in_place(asked_in_place),
           nbytes(reservation->bytes().size()), ref(reservation->ref()) {}
     StoreStaged(const StoreStaged&) = delete;
     StoreStaged& operator=(const StoreStaged&) = delete;
     ~StoreStaged() { std::erase(open_rooms, this); }
 
-    std::optional<StoreRoom> reservation;
+    std::optional<StoreReservation> reservation;
     std::optional<StoreObject> object;  // once it is committed, while `memory` shows it
     RoomMemory memory;                  // made when it is first asked for
     std::size_t alignment;
@@ -75,7 +74,7 @@ struct StoreStaged {
     }
 
     // Out of the reservation, which is over from here on: other threads may run meanwhile.
-    StoreRoom take_room() {
+    StoreReservation take_room() {
         check_process();
         if (is_written) {
             raise_error(ErrorCode::Busy, "another thread is just copying into this reservation");
@@ -84,22 +83,23 @@ struct StoreStaged {
             raise_error(ErrorCode::Expired,
                         "the reservation is over: committed, or aborted, before");
         }
-        StoreRoom own = *std::move(reservation);
+        StoreReservation own = *std::move(reservation);
         reservation.reset();
         std::erase(open_rooms, this);
         return own;
     }
 
-    void commit() {
-        StoreRoom own = take_room();
+    void commit(nb::handle timeout) {
+        const Deadline deadline = parse_timeout(timeout);
+        StoreReservation own = take_room();
         if (memory.is_made()) {
             memory.cut_off(own);
         }
         if (!memory.shows_object()) {
-            return own.commit();
+            return py::commit(own, deadline);
         }
         try {
-            own.commit(object);
+            py::commit(own, object, deadline);
         } catch (...) {
             if (!object) {
                 memory.forget_object();
@@ -115,7 +115,7 @@ struct StoreStaged {
         if (memory.is_made()) {
             return planes.gather(blocks, data());
         }
-        StoreRoom own = take_room();
+        StoreReservation own = take_room();
         is_written = true;
         {
             const WithoutGil without_gil;
@@ -133,7 +133,7 @@ struct StoreStaged {
         if (!reservation || is_foreign()) {
             return;
         }
-        StoreRoom own = take_room();
+        StoreReservation own = take_room();
         memory.drop(own);
     }
 
@@ -264,27 +264,27 @@ void resize(StoreStaged& staged, nb::handle wanted) {
 
 }  // namespace
 
-void StoreRoom::commit() {
-    if (auto* const staged = std::get_if<StoreReservation>(&staged_)) {
-        return check(staged->commit());
+void commit(StoreReservation& room, Deadline deadline) {
+    if (!room.is_tiered()) {
+        return check(room.commit());
     }
     std::optional<StoreObject> unwanted;
-    commit(unwanted);
+    commit(room, unwanted, deadline);
 }
 
-void StoreRoom::commit(std::optional<StoreObject>& pinned) {
-    if (auto* const staged = std::get_if<StoreReservation>(&staged_)) {
-        return check(py::store(staged->commit_pinned(), pinned));
+void commit(StoreReservation& room, std::optional<StoreObject>& pinned, Deadline deadline) {
+    if (!room.is_tiered()) {
+        return check(room.commit(pinned));
     }
     std::optional<StoreObject> own;  // others may look at theirs while we are without the GIL
-    Waiting waiting(Deadline::never());
-    const Status outcome = std::get<TieredReservation>(staged_).commit(own, waiting.wait());
+    Waiting waiting(deadline);
+    const Status outcome = room.commit(own, waiting.wait());
     waiting.reacquire();
     pinned = std::move(own);
     waiting.finish(outcome);
 }
 
-nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place) {
+nb::object make_store_staged(StoreReservation room, std::size_t alignment, bool in_place) {
     auto* const staged = new StoreStaged(std::move(room), alignment, in_place);
     return nb::cast(staged, nb::rv_policy::take_ownership);
 }
@@ -314,7 +314,7 @@ void bind_store_staged(nb::module_& module) {
         .def("tensor", &make_tensor, nb::arg("dtype"), nb::arg("shape"))
         .def("gather", &StoreStaged::gather, nb::arg("planes"), nb::arg("blocks"))
         .def("settle", &settle, nb::arg("room").none())
-        .def("commit", &StoreStaged::commit)
+        .def("commit", &StoreStaged::commit, nb::arg("timeout").none() = nb::none())
         .def("abort", &StoreStaged::abort)
         .def("resize", &resize, nb::arg("nbytes").none());
 }

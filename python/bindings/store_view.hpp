@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 
 #include "codec.hpp"
 #include "penstock/store.hpp"
-#include "store_room.hpp"
 
 namespace penstock::py {
 
@@ -22,7 +22,12 @@ void check_object(Format format, std::span<const std::byte> bytes, std::span<con
 void bind_store_view(nb::module_& module);
 
 // `alignment` is that of its memory: a power of two. `in_place`: see RoomMemory.
-nb::object make_store_staged(StoreRoom room, std::size_t alignment, bool in_place);
+nb::object make_store_staged(StoreReservation room, std::size_t alignment, bool in_place);
+// Raises why not. With a second tier it waits for that, without the GIL, where the policy says so.
+void commit(StoreReservation& room, Deadline deadline);
+// The same, and keeps the object pinned; also where it raises because the second tier has not got
+// it.
+void commit(StoreReservation& room, std::optional<StoreObject>& pinned, Deadline deadline);
 // For the end of the process: writes reach none of the rooms that are open any more, and what is
 // left over of them reads zeros. False: they may still reach one.
 [[nodiscard]] bool cut_off_open_rooms() noexcept;

@@ -113,13 +113,13 @@ auto attach_waiting(Deadline deadline, Attach&& attach) {
     }
 }
 
-// Runs a create() of the library with these options. Taking all memory at once may take a minute;
-// signals and cancelled tasks end that. A creation without it also succeeds while waits are being
-// ended at exit.
+// Runs a create() of the library with these options. Taking all memory at once may take a minute,
+// and a server may hang (`waits`); signals and cancelled tasks end that. A creation without either
+// also succeeds while waits are being ended at exit.
 template <typename Options, typename Create>
-auto create_waiting(Options& options, Create&& create) {
+auto create_waiting(Options& options, Create&& create, bool waits = false) {
     const MemoryOptions& memory = options.memory;
-    if (!memory.populate && !memory.lock_memory && !memory.huge_pages) {
+    if (!waits && !memory.populate && !memory.lock_memory && !memory.huge_pages) {
         const WithoutGil without_gil;
         return create();
     }

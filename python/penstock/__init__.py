@@ -15,7 +15,7 @@
     with s.reserve("block", shape=(256, 128), dtype="float16") as block: block[...] = x
     with s.get("block") as block: ...                      # in place, read-only, pinned meanwhile
 
-    t = penstock.TieredStore(s, "redis://cache:6379")      # the same, with Redis behind it
+    s = penstock.Store.attach("kv", second_tier="redis://cache")   # the same, with Redis behind it
 
 See ``penstock.errors`` for what can go wrong, ``penstock.inspect`` for a look from outside. Each
 call that waits has a twin for tasks, whose name ends in ``_async``; blocks become ``async with``.
@@ -26,8 +26,8 @@ from __future__ import annotations
 from . import errors, inspect
 from ._async_block import AsyncBlock, AsyncView
 from ._core import Batch, Loan, StoreView, View, __version__, parse_size
-from ._objects import Key, StoreRef
-from ._reservation import Reservation
+from ._reservation import Key, Reservation, StoreRef
+from ._second_tier import SecondTier
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
 from .codec import register_dataclass
 from .dead_letters import DeadLetter
@@ -72,7 +72,6 @@ from .state import (
     Unwritten,
 )
 from .store import Store
-from .tiered_store import AsyncReservation, TieredStore
 
 # Types that methods return are defined where they are made; here they can be imported.
 for _one in (AsyncBlock, AsyncView, Batch, Loan, Reservation, StoreView, View):
@@ -82,7 +81,6 @@ del _one
 __all__ = [
     "AlreadyExists",
     "AsyncBlock",
-    "AsyncReservation",
     "AsyncView",
     "Batch",
     "Broadcast",
@@ -117,6 +115,7 @@ __all__ = [
     "QueueStats",
     "ReaderState",
     "Reservation",
+    "SecondTier",
     "SegmentSummary",
     "Store",
     "StoreInfo",
@@ -125,7 +124,6 @@ __all__ = [
     "StoreStats",
     "StoreView",
     "TierStats",
-    "TieredStore",
     "Timeout",
     "TooLarge",
     "UnsupportedType",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NoReturn, TypeAlias, TypedDict, TypeVar, final, overload
 
+from ._second_tier import SecondTier
 from .handle import Name, Owner
-from .store import Store as _FirstTier
 
 # bytes, bytearray, memoryview, NumPy arrays...: whatever has a contiguous buffer. Python has a
 # type for that from 3.12 on only (collections.abc.Buffer).
@@ -119,6 +119,55 @@ class QueueStats:
 
 @final
 @dataclass(frozen=True)
+class TierStats:
+    """Requests of one Store to its second tier since it was made."""
+
+    hits: int
+    """Fetched from the second tier."""
+    misses: int
+    """Asked, and the second tier had no value that can be read."""
+    skipped: int
+    """Not asked: the circuit was open."""
+    shared: int
+    """Gets that waited for another thread's fetch of the same key."""
+    errors: int
+    """Requests that failed, other than by timeout."""
+    timeouts: int
+    """Requests that timed out."""
+    corrupt: int
+    """Values that differ from what was written."""
+    incompatible: int
+    """Sound values that can't be read here: of another version, or refused by the reader."""
+    no_room: int
+    """Values larger than the first tier, or than what is not in use there."""
+    fetched_bytes: int
+    """Data and metadata of the hits."""
+    written: int
+    """Objects written to the second tier."""
+    written_bytes: int
+    """Data and metadata of the objects written."""
+    dropped: int
+    """Objects that were put and not written to the second tier."""
+    dropped_bytes: int
+    """Data and metadata of the objects dropped."""
+    inflight: int
+    """Objects that wait to be written back, or are being written."""
+    inflight_bytes: int
+    """Data and metadata of the objects in flight."""
+    servers: int
+    """Known servers."""
+    servers_away: int
+    """Of the known servers, those whose circuit is open."""
+    circuit: Literal["closed", "partial", "open"]
+    """Closed: every server is asked; partial: of a cluster, some are not; open: none is."""
+    last_error: str
+    """Why the last of errors, timeouts, corrupt, incompatible or no_room was counted."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
 class StoreStats:
     """Counters of a whole store since its creation, and its present state.
 
@@ -178,6 +227,8 @@ class StoreStats:
     """Reservations refused for lack of room."""
     eviction: Literal["sieve", "fifo", "lru", "none"]
     """What is evicted when room is wanted."""
+    second_tier: TierStats | None
+    """Of the handle that was asked, if it has one."""
     reserved_bytes: int
     """Memory that the segment takes now."""
     joins: int
@@ -723,9 +774,38 @@ def tensor_over_buffer(buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> An
 def dtype_named(name: str) -> Any:
     """NumPy's dtype of that name; of ml_dtypes where NumPy has none."""
 
-class StoreObjects:
-    """What every kind of store does alike."""
+class Store:
+    """One participant of a store; penstock.Store is its face."""
 
+    @overload
+    def __init__(
+        self,
+        name: Name,
+        *,
+        capacity: int | str,
+        objects: int | None,
+        participants: int,
+        eviction: str,
+        granule: int | str | None,
+        persistent: bool,
+        codec: str | None,
+        populate: bool,
+        lock_memory: bool,
+        huge_pages: bool,
+        owner: Owner | None = None,
+        second_tier: SecondTier | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        name: Name,
+        *,
+        instance: str,
+        codec: str | None,
+        timeout: Timeout,
+        owner: Owner | None = None,
+        second_tier: SecondTier | None = None,
+    ) -> None: ...
     def put(
         self,
         key: str | bytes,
@@ -734,6 +814,7 @@ class StoreObjects:
         meta: Any = None,
         weight: int = 0,
         expires_after: float | None = None,
+        timeout: Timeout = None,
     ) -> bool:
         """Put a value. False: it is there already, or a living process is writing it.
 
@@ -741,8 +822,9 @@ class StoreObjects:
         so many times more when others are evicted. ``expires_after`` is in seconds; see
         ``reserve``.
 
-        Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; of a TieredStore
-        with ``policy="write_through"`` also what speaks of a server: then the first tier has it.
+        Raises NoSpace (all else is in use), TooLarge, UnsupportedType or Closed; with a second tier
+        by ``policy="write_through"`` also what speaks of a server, which ``timeout`` may end: then
+        the first tier has it.
         """
 
     def put_bytes(
@@ -753,6 +835,7 @@ class StoreObjects:
         meta: Any = None,
         weight: int = 0,
         expires_after: float | None = None,
+        timeout: Timeout = None,
     ) -> bool:
         """Put a contiguous buffer; readers get bytes, or a view of them. See ``put``."""
 
@@ -779,60 +862,36 @@ class StoreObjects:
         alignment: int | str | None,
         in_place: bool = False,
     ) -> StoreStaged: ...
-    def _get(self, key: str | bytes) -> StoreView | None: ...
-    def _get_copy(self, key: str | bytes, missing: Any) -> Any: ...
+    def _get(self, key: str | bytes, timeout: Timeout = None) -> StoreView | None: ...
+    def _get_copy(self, key: str | bytes, missing: Any, timeout: Timeout = None) -> Any: ...
     @property
     def name(self) -> str:
         """The name it was created with, or attached to."""
 
     @property
     def _instance(self) -> str: ...
-
-class Store(StoreObjects):
-    """One participant of a store; penstock.Store is its face."""
-
-    @overload
-    def __init__(
-        self,
-        name: Name,
-        *,
-        capacity: int | str,
-        objects: int | None,
-        participants: int,
-        eviction: str,
-        granule: int | str | None,
-        persistent: bool,
-        codec: str | None,
-        populate: bool,
-        lock_memory: bool,
-        huge_pages: bool,
-        owner: Owner | None = None,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self,
-        name: Name,
-        *,
-        instance: str,
-        codec: str | None,
-        timeout: Timeout,
-        owner: Owner | None = None,
-    ) -> None: ...
     def _get_ref(self, entry: int, incarnation: int) -> StoreView | None: ...
     def _wait(
         self, key: str | bytes, timeout: Timeout, cancel: Cancel | None = None
     ) -> StoreView: ...
     def _look(
-        self, key: str | bytes
-    ) -> tuple[Literal["hit", "staged", "miss"], int, int, bool]: ...
+        self, key: str | bytes, timeout: Timeout = None
+    ) -> tuple[Literal["hit", "staged", "miss", "remote"], int, int, bool]: ...
     def __contains__(self, key: str | bytes) -> bool:
-        """Whether it is there at this moment; does not count as read."""
+        """Whether it is there at this moment, in either tier; does not count as read."""
 
-    def delete(self, key: str | bytes) -> bool:
-        """Look-ups miss it; readers that hold it go on. False: it was not there."""
+    def _contains(self, key: str | bytes, timeout: Timeout) -> bool: ...
+    def delete(self, key: str | bytes, timeout: Timeout = None) -> bool:
+        """Look-ups miss it; readers that hold it go on. False: it was not there.
 
-    def touch(self, key: str | bytes) -> bool:
-        """Count as read, for eviction. False: it is not there."""
+        From both tiers. Raises what speaks of a server, which ``timeout`` may end: the first tier
+        has it no more, the second perhaps has.
+        """
+
+    def touch(self, key: str | bytes, timeout: Timeout = None) -> bool:
+        """Count as read, for eviction, in both tiers, as far as ``timeout`` goes. False: it is
+        not there.
+        """
 
     def retain(self, key: str | bytes) -> bool:
         """Never evict it until ``release()``, also after this process died; counts. False: it is
@@ -884,26 +943,27 @@ class Store(StoreObjects):
         created with ``populate``. Raises InvalidArgument; NotFound where there is no CUDA device.
         """
 
-    def keys(self) -> list[str | bytes]:
-        """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes."""
+    def keys(self, timeout: Timeout = None) -> list[str | bytes]:
+        """What is there at this moment, in no order. Keys that are no UTF-8 come as bytes.
+
+        With a second tier of both; raises what is in the way of a whole answer. ``timeout=0`` asks
+        the first tier alone.
+        """
 
     def stats(self) -> StoreStats:
         """Counters and state of the whole store; ``used_bytes + free_bytes`` is exactly the
         capacity.
 
-        Looks at every object.
+        Looks at every object. ``second_tier`` has this object's counters.
         """
 
     @property
     def capacity(self) -> int:
         """Bytes that objects with their keys and metadata may take. Closed after ``close()``."""
 
-    def close(self) -> None:
-        """Leave. What is pinned, or being written, stays until it is let go.
-
-        The second time it does nothing; of a TieredStore's first tier neither.
-        """
-
+    def _flush(self, timeout: Timeout) -> dict[str, int]: ...
+    def _close(self, timeout: Timeout) -> dict[str, int]: ...
+    def _owe(self, dropped: int, dropped_bytes: int) -> None: ...
     @property
     def closed(self) -> bool:
         """Whether this handle was closed here."""
@@ -917,16 +977,13 @@ class Store(StoreObjects):
 class StoreConnector:
     """Batches on a store, carried out by threads that need no Python; for event loops.
 
-    ``store`` is a Store or a TieredStore. ``threads`` copy, one object each at a time; look-ups and
-    deletions go before copies. Each ``submit_…`` gives a number, and its outcome comes with that
-    number from ``drain_completions()`` when ``event_fd()`` is readable. It waits while more than
-    ``max_pending`` keys are under way. Any thread may use it; in a forked child every call raises
-    WrongProcess.
+    ``threads`` copy, one object each at a time; look-ups and deletions go before copies. Each
+    ``submit_…`` gives a number, and its outcome comes with that number from ``drain_completions()``
+    when ``event_fd()`` is readable. It waits while more than ``max_pending`` keys are under way.
+    Any thread may use it; in a forked child every call raises WrongProcess.
     """
 
-    def __init__(
-        self, store: Store | TieredStore, *, threads: int = 2, max_pending: int = 65536
-    ) -> None: ...
+    def __init__(self, store: Store, *, threads: int = 2, max_pending: int = 65536) -> None: ...
     def event_fd(self) -> int:
         """A descriptor that is readable while there is something to drain; it stays ours."""
 
@@ -973,53 +1030,6 @@ class StoreConnector:
     @property
     def closed(self) -> bool:
         """Whether it was closed here."""
-
-class TieredStore(StoreObjects):
-    """A store and its second tier; penstock.TieredStore is its face."""
-
-    def __init__(
-        self,
-        store: Store,
-        urls: list[str],
-        *,
-        cluster: bool,
-        prefix: str,
-        policy: str,
-        connect_timeout: float,
-        request_timeout: float,
-        retry_first: float,
-        retry_most: float,
-        max_inflight: int | str,
-        when_full: str,
-        full_timeout: float,
-        writers: int,
-        part: int | str,
-        ttl: float | None,
-        delete_corrupt: bool,
-    ) -> None: ...
-    def __contains__(self, key: str | bytes) -> bool:
-        """In the first tier, or by its name in the second."""
-
-    def delete(self, key: str | bytes) -> bool:
-        """From both tiers. False: neither had it.
-
-        Raises what speaks of a server: the first tier has it no more, the second perhaps has.
-        """
-
-    def _owe(self, dropped: int, dropped_bytes: int) -> None: ...
-    def _flush(self, timeout: Timeout) -> dict[str, int]: ...
-    def _close(self, timeout: Timeout) -> dict[str, int]: ...
-    def _stats(self) -> dict[str, Any]: ...
-    @property
-    def first(self) -> _FirstTier:
-        """The Store that was taken over: the first tier, for all else."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed here."""
-
-    @property
-    def _is_foreign(self) -> bool: ...
 
 def has_redis() -> bool:
     """Whether this was built with hiredis, without which there is no second tier."""
@@ -1079,7 +1089,7 @@ class StoreStaged:
     def tensor(self, dtype: str, shape: list[int]) -> Any: ...
     def gather(self, planes: PagedPlanes, blocks: Any) -> None: ...
     def settle(self, room: Any) -> bool: ...
-    def commit(self) -> None: ...
+    def commit(self, timeout: Timeout = None) -> None: ...
     def abort(self) -> None: ...
     def resize(self, nbytes: int) -> None: ...
 

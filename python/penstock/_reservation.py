@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 from . import _core
 from ._dtypes import is_torch_dtype, parse_dtype, parse_shape
 from ._repr import never_raises
+from ._threads import take_in_thread
 from .errors import Busy, Expired, InvalidArgument
 
-if TYPE_CHECKING:
-    from ._objects import Key, StoreRef
+__all__ = ["Key", "Reservation", "StoreRef"]
 
-__all__ = ["Reservation"]
+#: Of an object: a str is its UTF-8; up to 4096 bytes.
+Key = str | bytes
+#: Names one object and no other: its entry and incarnation.
+StoreRef = tuple[int, int]
 
 
 class Reservation:
     """Made by ``Store.reserve()``. Without a commit its object never exists.
 
-    ``with reservation as room:`` commits at the end of the block, and aborts on an exception.
+    ``with reservation as room:`` commits at the end of the block, and aborts on an exception; with
+    ``async with`` a task waits there for a second tier, if its ``policy`` says so.
     Without a block: ``room``, then ``commit()`` or ``abort()``.
 
     After the commit a buffer is released, and an array read-only; a tensor, and anything else made
@@ -45,7 +50,7 @@ class Reservation:
 
     @classmethod
     def of_tensor(
-        cls, store: _core.StoreObjects, key: Key, shape: Any, dtype: Any, options: dict[str, Any]
+        cls, store: _core.Store, key: Key, shape: Any, dtype: Any, options: dict[str, Any]
     ) -> Reservation:
         """Room for one array, or for a tensor if ``dtype`` is a torch dtype."""
         if shape is None or dtype is None:
@@ -101,13 +106,13 @@ class Reservation:
             raise Busy("the room is an array, or in use already: its length stays")
         self._open().resize(nbytes)
 
-    def commit(self) -> None:
+    def commit(self, timeout: float | None = None) -> None:
         """Make the object visible, even if something still refers to ``room``.
 
         Raises Expired if ``clear()`` or the deadline came first, or the reservation has ended. With
-        a second tier also what ``TieredStore.put()`` raises.
+        a second tier also what ``Store.put()`` raises, and ``timeout`` is as there.
         """
-        self._commit(stacklevel=3)
+        self._commit(stacklevel=3, timeout=timeout)
 
     def abort(self) -> None:
         """Discard the object and free its room. References left over to a large room read zeros."""
@@ -119,11 +124,11 @@ class Reservation:
                 staged.abort()
         self._end()
 
-    def _commit(self, stacklevel: int) -> None:
+    def _commit(self, stacklevel: int, timeout: float | None = None) -> None:
         staged = self._open()
         try:
             outlives = self._settle(staged)
-            staged.commit()
+            staged.commit(timeout)
         except BaseException:
             staged.abort()  # a signal's exception may come before the commit
             raise
@@ -166,6 +171,20 @@ class Reservation:
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
             self._commit(stacklevel=3)
+        else:
+            self.abort()
+
+    async def __aenter__(self) -> Any:
+        return self.room
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            await take_in_thread(lambda: self._commit(stacklevel=3), lambda _: None)
         else:
             self.abort()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ._core import BroadcastStats, QueueStats, StoreStats
+from ._core import BroadcastStats, QueueStats, StoreStats, TierStats
 
 if TYPE_CHECKING:
     from ._core import _Info, _QueueInfo, _StoreInfo, _Summary
@@ -146,39 +146,11 @@ class QueueInfo:
 class StoreLook:
     """The state of a key, for callers that do not want the object."""
 
-    state: Literal["hit", "staged", "miss"]
+    #: ``remote``: in the second tier, and not in the first.
+    state: Literal["hit", "staged", "miss", "remote"]
     staged_by: int  #: slot of the participant that is writing it; -1 if none is
     nbytes: int  #: of the object, if there is one
     is_retained: bool  #: by ``retain()``
-
-
-@dataclass(frozen=True)
-class TierStats:
-    """Requests of one TieredStore to its second tier since it was made."""
-
-    hits: int  #: fetched from the second tier
-    misses: int  #: asked, and the second tier had no sound value
-    skipped: int  #: not asked: the circuit was open
-    shared: int  #: gets that waited for another thread's fetch of the same key
-    errors: int  #: requests that failed, other than by timeout
-    timeouts: int  #: requests that timed out
-    corrupt: int  #: values that differ from what was written
-    incompatible: int  #: values of another version, or that this process can't read
-    no_room: int  #: values larger than the first tier, or than its objects not in use
-    fetched_bytes: int  #: data and metadata of ``hits``
-    written: int  #: objects written to the second tier
-    written_bytes: int
-    dropped: int  #: objects that were put and not written to the second tier
-    dropped_bytes: int
-    inflight: int  #: objects that wait to be written back, or are being written
-    inflight_bytes: int
-    servers: int  #: known servers
-    servers_away: int  #: of them, servers whose circuit is open
-    #: ``closed``: every server is asked; ``partial``: in a cluster, some are not; ``open``: none
-    #: is, all have failed and are retried now and then.
-    circuit: Literal["closed", "partial", "open"]
-    #: the reason of the last ``errors``, ``timeouts``, ``corrupt``, ``incompatible`` or ``no_room``
-    last_error: str
 
 
 @dataclass(frozen=True)

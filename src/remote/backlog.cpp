@@ -25,13 +25,16 @@ void Backlog::drop(const BacklogItem& item) {
 
 // ---- coming
 
-void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait) {
+bool Backlog::add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait) {
     Items older;  // both are released after the mutex
     Items fresh;
     fresh.push_back({std::move(key), std::move(object), bytes, 0, 0});
     BacklogItem& item = fresh.front();
     std::unique_lock lock(mutex_);
-    if (!make_room(lock, bytes, wait)) return drop(item);
+    if (!make_room(lock, bytes, wait)) {
+        drop(item);
+        return !is_stopped_;
+    }
     take_out(item.key, older);
     item.sequence = next_sequence_++;
     bytes_ += bytes;
@@ -39,6 +42,7 @@ void Backlog::add(std::string key, StoreObject object, std::uint64_t bytes, cons
     by_key_[item.key] = fresh.begin();
     waiting_.splice(waiting_.end(), fresh);
     has_work_.notify_one();
+    return true;
 }
 
 // What waits under the key, out of the line and the accounts.
@@ -91,8 +95,9 @@ bool Backlog::forget(std::string_view key, Deadline deadline, const Wait& wait) 
 
 // ---- going
 
-void Backlog::start() {
+void Backlog::start(std::uint64_t most_bytes) {
     const std::lock_guard lock(mutex_);
+    options_.most_bytes = std::min(options_.most_bytes, most_bytes);
     while (threads_.size() < options_.writers) {
         threads_.push_back(os::start_quiet_thread([this] { write_for_ever(); }));
     }

@@ -19,7 +19,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "penstock/tiered_store.hpp"
+#include "penstock/store.hpp"
 #include "remote/tally.hpp"
 
 namespace penstock::detail {
@@ -51,10 +51,12 @@ public:
     Backlog& operator=(const Backlog&) = delete;
     ~Backlog();
 
-    // The threads. Throws std::system_error.
-    void start();
-    // Takes it, or drops and counts it. `wait` may end the wait for room.
-    void add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait);
+    // The threads. No more than `most_bytes` wait, whatever the options say. Throws
+    // std::system_error.
+    void start(std::uint64_t most_bytes);
+    // Takes it, or drops and counts it. `wait` may end the wait for room. False: it is dropped
+    // after stop(), whose report does not know of it.
+    bool add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait);
     // It is not to be written any more. False: it is being written, and was still at the deadline,
     // or when `wait` ended.
     bool forget(std::string_view key, Deadline deadline, const Wait& wait);
@@ -83,7 +85,7 @@ private:
     bool must_try_again(const BacklogItem& item, const RedisOutcome& outcome) const;
     [[nodiscard]] bool is_flushed(std::uint64_t mark) const;
 
-    const BacklogOptions options_;
+    BacklogOptions options_;
     TierTally& tally_;
     const Write write_;
     const IsAway is_away_;

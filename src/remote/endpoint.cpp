@@ -1,6 +1,7 @@
 // Reading URLs.
 #include "remote/endpoint.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "penstock/error.hpp"
@@ -13,7 +14,9 @@ namespace {
 [[noreturn]] void refuse(std::string_view why) {
     throw Error(ErrorCode::InvalidArgument,
                 "a server's URL " + std::string(why) +
-                    "; write redis://[user:password@]host[:port][/db] or "
+                    "; write redis://[user:password@]host[:port][/db], "
+                    "redis+cluster://[user:password@]host[:port][,host[:port]...], "
+                    "redis+sentinel://[user:password@]host[:port][,...]/service[/db] or "
                     "unix:[//user:password@]/path[?db=N]");
 }
 
@@ -100,6 +103,70 @@ void parse_place(std::string_view text, Endpoint& endpoint) {
     endpoint.port = static_cast<std::uint16_t>(read_number(port, kMaxPort, "port"));
 }
 
+// "redis" or "valkey", and what it stands before.
+Topology parse_scheme(std::string_view& url) {
+    if (!skip(url, "redis") && !skip(url, "valkey")) {
+        refuse("begins with neither redis:// nor valkey:// nor unix:");
+    }
+    if (url.starts_with("s://") || url.starts_with("s+")) {
+        throw Error(ErrorCode::InvalidArgument,
+                    "a server's URL asks for TLS, which this library does not speak; have a proxy "
+                    "on this machine do it (stunnel, or ghostunnel), and give redis:// or unix: of "
+                    "that");
+    }
+    if (skip(url, "://")) return Topology::Single;
+    if (skip(url, "+cluster://")) return Topology::Cluster;
+    if (skip(url, "+sentinel://")) return Topology::Sentinel;
+    refuse("has a scheme that is none of ours");
+}
+
+// "", or "/db"; of Sentinels "/service" before it.
+void parse_path(std::string_view path, ServerList& servers) {
+    if (servers.topology == Topology::Sentinel) {
+        path.remove_prefix(path.empty() ? 0 : 1);
+        servers.service = unescape(path.substr(0, path.find('/')));
+        if (servers.service.empty()) refuse("of Sentinels names no service");
+        path.remove_prefix(std::min(path.size(), path.find('/')));
+    }
+    if (path.size() > 1) servers.master.db = read_number(path.substr(1), kMaxDb, "db");
+    if (servers.topology == Topology::Cluster && servers.master.db != 0) {
+        refuse("of a cluster has a database, and a cluster no database but 0");
+    }
+}
+
+ServerList parse_url(std::string_view url) {
+    if (url.find('\0') != std::string_view::npos) refuse("has a zero byte");
+    ServerList servers;
+    if (skip(url, "unix:")) {
+        servers.endpoints.push_back(parse_unix(url));
+        return servers;
+    }
+    servers.topology = parse_scheme(url);
+    // The last one: who wrote a plain '@' into his password is understood.
+    const std::size_t at = url.rfind('@');
+    if (at != std::string_view::npos) {
+        parse_user(url.substr(0, at), servers.master);
+        url.remove_prefix(at + 1);
+    }
+    std::string_view places = url.substr(0, url.find('/'));
+    parse_path(url.substr(places.size()), servers);
+    for (bool is_last = false; !is_last;) {
+        // Sentinels are not told the servers' password.
+        constexpr std::uint16_t kSentinelPort = 26379;
+        Endpoint endpoint = servers.topology == Topology::Sentinel ? Endpoint{} : servers.master;
+        if (servers.topology == Topology::Sentinel) endpoint.port = kSentinelPort;
+        const std::size_t comma = places.find(',');
+        is_last = comma == std::string_view::npos;
+        parse_place(places.substr(0, comma), endpoint);
+        if (!is_last) places.remove_prefix(comma + 1);
+        servers.endpoints.push_back(std::move(endpoint));
+    }
+    if (servers.topology == Topology::Single && servers.endpoints.size() > 1) {
+        refuse("names several servers, and is not that of a cluster");
+    }
+    return servers;
+}
+
 }  // namespace
 
 std::string Endpoint::title() const {
@@ -110,23 +177,23 @@ bool Endpoint::is_at(const Endpoint& other) const noexcept {
     return path == other.path && host == other.host && port == other.port;
 }
 
-Endpoint parse_endpoint(std::string_view url) {
-    if (url.find('\0') != std::string_view::npos) refuse("has a zero byte");
-    if (skip(url, "unix:")) return parse_unix(url);
-    if (!skip(url, "redis://")) refuse("begins with neither redis:// nor unix:");
-    Endpoint endpoint;
-    // The last one: who wrote a plain '@' into his password is understood.
-    const std::size_t at = url.rfind('@');
-    if (at != std::string_view::npos) {
-        parse_user(url.substr(0, at), endpoint);
-        url.remove_prefix(at + 1);
+ServerList parse_servers(std::span<const std::string> urls) {
+    ServerList servers;
+    for (const std::string& url : urls) {
+        const ServerList one = parse_url(url);
+        const bool is_first = servers.endpoints.empty();
+        if (!is_first && (one.topology == Topology::Single || one.topology != servers.topology ||
+                          one.service != servers.service)) {
+            refuse("is one of several, which only servers of one cluster may have, or Sentinels");
+        }
+        if (is_first) {
+            servers = one;
+        } else {
+            servers.endpoints.insert(servers.endpoints.end(), one.endpoints.begin(),
+                                     one.endpoints.end());
+        }
     }
-    const std::size_t slash = url.find('/');
-    if (slash != std::string_view::npos && slash + 1 < url.size()) {
-        endpoint.db = read_number(url.substr(slash + 1), kMaxDb, "db");
-    }
-    parse_place(url.substr(0, slash), endpoint);
-    return endpoint;
+    return servers;
 }
 
 }  // namespace penstock::detail

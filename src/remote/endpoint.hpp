@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace penstock::detail {
 
@@ -22,7 +24,17 @@ struct Endpoint {
     [[nodiscard]] bool is_at(const Endpoint& other) const noexcept;
 };
 
+enum class Topology : std::uint8_t { Single, Cluster, Sentinel };
+
+// What the URLs of one second tier name. A value.
+struct ServerList {
+    Topology topology = Topology::Single;
+    std::vector<Endpoint> endpoints;  // at least one; servers, or Sentinels
+    std::string service;              // that the Sentinels watch over
+    Endpoint master;                  // its master, but for the place
+};
+
 // Throws InvalidArgument, with a sentence that does not repeat the password.
-Endpoint parse_endpoint(std::string_view url);
+ServerList parse_servers(std::span<const std::string> urls);
 
 }  // namespace penstock::detail

@@ -1,23 +1,33 @@
 // Who fetches and who waits.
 #include "remote/flights.hpp"
 
-#include <utility>
+#include <algorithm>
 
 #include "remote/patience.hpp"
 #include "segment/waiting/timing.hpp"
 
 namespace penstock::detail {
 
-Flights::FlightPtr Flights::join(std::string_view key, bool& leads) {
+std::pair<Flights::FlightPtr, Flights::Role> Flights::join(std::string_view key) {
+    const std::thread::id self = std::this_thread::get_id();
     const std::lock_guard lock(mutex_);
     FlightPtr& flight = under_way_[std::string(key)];
-    leads = flight == nullptr;
-    if (leads) {
+    if (flight == nullptr) {
         flight = std::make_shared<Flight>();
-    } else {
-        ++flight->followers;
+        flight->leader = self;
+        return {flight, Role::Leader};
     }
-    return flight;
+    const bool leads_one = std::any_of(under_way_.begin(), under_way_.end(),
+                                       [&](const auto& one) { return one.second->leader == self; });
+    if (leads_one) return {flight, Role::Refused};
+    ++flight->followers;
+    return {flight, Role::Follower};
+}
+
+void Flights::revoke(std::string_view key) {
+    const std::lock_guard lock(mutex_);
+    const auto flight = under_way_.find(std::string(key));
+    if (flight != under_way_.end()) flight->second->is_revoked = true;
 }
 
 bool Flights::await(Flight& flight, const Wait& wait) {

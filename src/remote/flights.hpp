@@ -3,12 +3,15 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include "penstock/store.hpp"
 
@@ -18,15 +21,32 @@ namespace penstock::detail {
 class Flights {
 public:
     struct Flight {
+        std::thread::id leader;
         bool has_landed = false;
+        bool is_revoked = false;
         unsigned followers = 0;
         Status status;                    // of the fetch
         std::optional<StoreObject> held;  // so that it is still there when the followers look
     };
     using FlightPtr = std::shared_ptr<Flight>;
 
-    // The flight for this key; `leads`: it is the caller's to fetch, and to land.
-    FlightPtr join(std::string_view key, bool& leads);
+    enum class Role : std::uint8_t {
+        Leader,    // it is the caller's to fetch, and to land
+        Follower,  // to await
+        Refused,   // another thread leads it, or this one, which leads a flight: it would wait for
+                   // itself, or in a ring
+    };
+    // The flight for this key.
+    std::pair<FlightPtr, Role> join(std::string_view key);
+    // The flight of this key brings nothing any more, unless it has: the key is being removed.
+    void revoke(std::string_view key);
+    // What `commit` gives, for the leader; or NotFound, and it is not called. No revoke() comes in
+    // between.
+    template <typename Commit>
+    Status unless_revoked(const Flight& flight, Commit&& commit) {
+        const std::lock_guard lock(mutex_);
+        return flight.is_revoked ? Status(ErrorCode::NotFound) : commit();
+    }
     // For the leader, whatever came of it. `hold` pins the object once more, for the followers.
     template <typename Hold>
     void land(std::string_view key, Flight& flight, Status status, Hold&& hold) {

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "remote/patience.hpp"
 #include "remote/shown.hpp"
 #include "remote/slots.hpp"
 
@@ -92,7 +93,8 @@ RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
         if (cancel_.is_cancelled()) {
             return {RedisFault::Cancelled, {}, "the second tier is being closed"};
         }
-        if (request.caller != nullptr && request.caller->deadline.has_passed(Clock::now())) {
+        // Of many short requests none may ever wait long enough to ask.
+        if (request.caller != nullptr && has_ended_by_now(*request.caller)) {
             return {RedisFault::Cancelled, {}, "there was no time left to ask the second tier"};
         }
         if (!circuit_.is_closed()) {
@@ -122,10 +124,12 @@ RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
     }
 }
 
-RedisOutcome RedisNode::attempt() {
+RedisOutcome RedisNode::attempt(const Wait* caller) {
     RedisOutcome outcome;
-    std::unique_ptr<RedisConnection> connection = connect(outcome);
-    if (connection != nullptr) outcome = talk(*connection, {{"PING"}}, false);
+    std::unique_ptr<RedisConnection> connection = connect(outcome, caller);
+    RedisRequest request{{"PING"}};
+    request.caller = caller;
+    if (connection != nullptr) outcome = talk(*connection, request, false);
     if (outcome.is_answered()) {
         circuit_.close();
         give_back(std::move(connection));

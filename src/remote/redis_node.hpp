@@ -29,7 +29,7 @@ public:
     // its way here. Error replies come back as Said, redirections as replies.
     RedisOutcome exchange(const RedisRequest& request, bool is_asking = false);
     // Whether it answers; what the circuit then is. For the thread that tries.
-    RedisOutcome attempt();
+    RedisOutcome attempt(const Wait* caller = nullptr);
 
     [[nodiscard]] const Endpoint& endpoint() const noexcept { return endpoint_; }
     [[nodiscard]] const Circuit& circuit() const noexcept { return circuit_; }

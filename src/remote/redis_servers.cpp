@@ -2,6 +2,9 @@
 #include "remote/redis_servers.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <set>
+#include <system_error>
 #include <utility>
 
 #include "os/thread.hpp"
@@ -13,6 +16,12 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
+constexpr std::uint64_t kTableMost = std::uint64_t{16} << 20U;  // of an answer that lists much
+
+RedisOutcome nobody() {
+    return {RedisFault::Away, {}, "no sentinel has named a master yet"};
+}
+
 bool is_number(const RedisReply& reply, long long least, long long most) {
     return reply.kind == Kind::Integer && reply.integer >= least && reply.integer <= most;
 }
@@ -21,7 +30,8 @@ bool is_number(const RedisReply& reply, long long least, long long most) {
 
 RedisServers::RedisServers(RedisSettings settings, TierTally& tally)
     : settings_(std::move(settings)), tally_(tally) {
-    for (const Endpoint& endpoint : settings_.endpoints) {
+    if (has_sentinels()) return;
+    for (const Endpoint& endpoint : settings_.servers.endpoints) {
         nodes_.push_back(std::make_shared<RedisNode>(endpoint, settings_.timing, cancel_));
     }
 }
@@ -37,19 +47,20 @@ void RedisServers::cancel() noexcept {
     wake_.notify_all();
 }
 
-RedisOutcome RedisServers::start() {
+RedisOutcome RedisServers::start(const Wait& wait) {
     RedisOutcome outcome;
+    if (has_sentinels()) outcome = learn_master(&wait);
     const std::vector<NodePtr> nodes = nodes_;
     for (const NodePtr& node : nodes) {
-        outcome = node->attempt();
+        outcome = node->attempt(&wait);
         tally_.note(outcome);
-        if (outcome.is_answered() && settings_.is_cluster) outcome = learn_slots(*node);
+        if (outcome.is_answered() && is_cluster()) outcome = learn_slots(*node, &wait);
         if (outcome.is_answered() || outcome.fault == RedisFault::Refused) break;
     }
     if (outcome.fault == RedisFault::Refused) return outcome;
     {
         const std::lock_guard lock(mutex_);
-        wants_slots_ = settings_.is_cluster && !outcome.is_answered();
+        wants_map_ = has_map() && !outcome.is_answered();
     }
     thread_ = os::start_quiet_thread([this] { repair_for_ever(); });
     return outcome;
@@ -59,13 +70,23 @@ RedisOutcome RedisServers::start() {
 
 RedisServers::NodePtr RedisServers::owner_of(unsigned slot) const {
     const std::lock_guard lock(mutex_);
-    return nodes_[owners_[slot]];
+    return nodes_.empty() ? nullptr : nodes_[owners_[slot]];
+}
+
+// Each server that has keys, once.
+std::vector<RedisServers::NodePtr> RedisServers::owners() const {
+    std::vector<NodePtr> owners;
+    const std::lock_guard lock(mutex_);
+    if (nodes_.empty()) return owners;
+    const std::set<std::uint16_t> indices(owners_.begin(), owners_.end());
+    for (const std::uint16_t index : indices) owners.push_back(nodes_[index]);
+    return owners;
 }
 
 // The index of the node there; nothing: there are more than any cluster has. Under the mutex.
 std::optional<std::uint16_t> RedisServers::add_node(const std::string& host, std::uint16_t port) {
     constexpr std::size_t kMaxNodes = 4096;
-    Endpoint endpoint = settings_.endpoints.front();
+    Endpoint endpoint = settings_.servers.endpoints.front();
     endpoint.path.clear();
     endpoint.host = host;
     endpoint.port = port;
@@ -87,7 +108,7 @@ RedisServers::NodePtr RedisServers::follow(const Redirect& redirect, const Redis
     if (!index) return nullptr;
     if (!redirect.is_ask) {
         owners_[redirect.slot] = *index;
-        wants_slots_ = true;  // where one has moved, others have
+        wants_map_ = true;  // where one has moved, others have
         has_news_ = true;
         wake_.notify_all();
     }
@@ -98,12 +119,13 @@ RedisOutcome RedisServers::walk(unsigned slot, const RedisRequest& request) {
     constexpr int kMaxHops = 8;
     NodePtr node = owner_of(slot);
     bool is_asking = false;
+    if (node == nullptr) return nobody();
     RedisOutcome outcome;
     for (int hop = 0; hop < kMaxHops; ++hop) {
         outcome = node->exchange(request, is_asking);
         if (!outcome.is_answered() || outcome.reply.kind != Kind::Error) return outcome;
         const std::optional<Redirect> redirect = parse_redirect(outcome.reply.text);
-        if (!settings_.is_cluster || !redirect) break;
+        if (!is_cluster() || !redirect) break;
         is_asking = redirect->is_ask;
         node = follow(*redirect, *node);
         if (node == nullptr) break;
@@ -111,24 +133,62 @@ RedisOutcome RedisServers::walk(unsigned slot, const RedisRequest& request) {
     outcome.fault = RedisFault::Said;
     const std::string said = shown_text(outcome.reply.text);
     outcome.sentence =
-        settings_.is_cluster
+        is_cluster()
             ? "the servers send us round and round: " + said
-            : "the server belongs to a cluster, which the options don't say: " + said;
+            : "the server belongs to a cluster, and wants redis+cluster:// in its URL: " + said;
     return outcome;
 }
 
 RedisOutcome RedisServers::run(std::string_view key, const RedisRequest& request,
                                std::initializer_list<RedisReply::Kind> kinds) {
-    RedisOutcome outcome = walk(settings_.is_cluster ? slot_of(key) : 0, request);
+    return note(walk(is_cluster() ? slot_of(key) : 0, request), kinds);
+}
+
+// What came of a request whose answer is of one of these kinds.
+RedisOutcome RedisServers::note(RedisOutcome outcome,
+                                std::initializer_list<RedisReply::Kind> kinds) {
     const bool is_expected =
         std::find(kinds.begin(), kinds.end(), outcome.reply.kind) != kinds.end();
     if (outcome.is_answered() && !is_expected) {
         outcome.fault = RedisFault::Garbled;
         outcome.sentence = "a server gave an answer of another kind than the request has";
     }
+    // It was the master, and another is by now.
+    if (has_sentinels() && outcome.reply.text.starts_with("READONLY")) {
+        outcome.fault = RedisFault::Lost;
+    }
     tally_.note(outcome);
     want_repair(outcome);
     return outcome;
+}
+
+RedisOutcome RedisServers::list_names(const std::string& pattern, const Wait& wait,
+                                      std::vector<std::string>& names) {
+    RedisOutcome outcome = nobody();
+    for (const NodePtr& node : owners()) {
+        outcome = list_names(*node, pattern, wait, names);
+        if (!outcome.is_answered()) break;
+    }
+    return outcome;
+}
+
+RedisOutcome RedisServers::list_names(RedisNode& node, const std::string& pattern, const Wait& wait,
+                                      std::vector<std::string>& names) {
+    std::string cursor = "0";
+    do {
+        RedisRequest request{{"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"}};
+        request.most_bytes = kTableMost;
+        request.caller = &wait;
+        RedisOutcome outcome = note(node.exchange(request), {Kind::Array});
+        if (!outcome.is_answered()) return outcome;
+        std::vector<RedisReply>& parts = outcome.reply.elements;
+        if (parts.size() != 2 || parts[0].kind != Kind::Bytes) {
+            return {RedisFault::Garbled, {}, "a server lists its keys in a way of its own"};
+        }
+        cursor = parts[0].text;
+        for (RedisReply& name : parts[1].elements) names.push_back(std::move(name.text));
+    } while (cursor != "0");
+    return {};
 }
 
 void RedisServers::want_repair(const RedisOutcome& outcome) {
@@ -137,24 +197,62 @@ void RedisServers::want_repair(const RedisOutcome& outcome) {
         outcome.fault == RedisFault::Garbled || outcome.fault == RedisFault::Refused;
     if (!is_broken) return;
     const std::lock_guard lock(mutex_);
-    wants_slots_ = settings_.is_cluster;  // somebody else may have its slots now
+    wants_map_ = has_map();  // another may have its slots now, or be the master
     has_news_ = true;
     wake_.notify_all();
 }
 
 RedisServers::Health RedisServers::health() const {
     const std::lock_guard lock(mutex_);
+    if (nodes_.empty()) return {1, 1};  // a master that is not known is away
     const auto away = std::count_if(nodes_.begin(), nodes_.end(), [](const NodePtr& node) {
         return !node->circuit().is_closed();
     });
     return {nodes_.size(), static_cast<std::size_t>(away)};
 }
 
-// ---- the map of slots
+// ---- the map of slots, or who the master is
 
-RedisOutcome RedisServers::learn_slots(RedisNode& node) {
+// Whichever Sentinel names it first.
+RedisOutcome RedisServers::learn_master(const Wait* caller) {
+    RedisOutcome outcome;
+    for (const Endpoint& sentinel : settings_.servers.endpoints) {
+        RedisNode node(sentinel, settings_.timing, cancel_);
+        RedisRequest request{{"SENTINEL", "get-master-addr-by-name", settings_.servers.service}};
+        request.caller = caller;
+        outcome = node.exchange(request);
+        if (outcome.is_answered() && !install_master(outcome.reply)) {
+            outcome.fault = RedisFault::Said;
+            outcome.sentence = "the sentinel at " + sentinel.title() + " knows no master of '" +
+                               shown_text(settings_.servers.service) + "'";
+        }
+        tally_.note(outcome);
+        if (outcome.is_answered() || outcome.fault == RedisFault::Cancelled) break;
+    }
+    return outcome;
+}
+
+// [host, port], as texts.
+bool RedisServers::install_master(const RedisReply& reply) {
+    if (reply.kind != Kind::Array || reply.elements.size() != 2) return false;
+    Endpoint master = settings_.servers.master;
+    master.host = reply.elements[0].text;
+    const std::string& port = reply.elements[1].text;
+    const auto [end, fault] = std::from_chars(port.data(), port.data() + port.size(), master.port);
+    if (master.host.empty() || fault != std::errc() || end != port.data() + port.size()) {
+        return false;
+    }
+    const std::lock_guard lock(mutex_);
+    if (nodes_.empty() || !nodes_.front()->endpoint().is_at(master)) {
+        nodes_ = {std::make_shared<RedisNode>(master, settings_.timing, cancel_)};
+    }
+    return true;
+}
+
+RedisOutcome RedisServers::learn_slots(RedisNode& node, const Wait* caller) {
     RedisRequest request{{"CLUSTER", "SLOTS"}};
-    request.most_bytes = std::uint64_t{16} << 20U;
+    request.most_bytes = kTableMost;
+    request.caller = caller;
     RedisOutcome outcome = node.exchange(request);
     if (outcome.is_answered() && !install_slots(outcome.reply, node)) {
         outcome.fault = RedisFault::Said;
@@ -198,7 +296,7 @@ Clock::time_point RedisServers::next_repair() const {
     // Far enough, and no overflow in the library's arithmetic.
     Clock::time_point next = Clock::now() + std::chrono::hours(1);
     for (const NodePtr& node : nodes_) next = std::min(next, node->circuit().attempt_at());
-    if (wants_slots_) next = std::min(next, slots_at_);
+    if (wants_map_) next = std::min(next, map_at_);
     return next;
 }
 
@@ -212,35 +310,35 @@ void RedisServers::repair_for_ever() {
             });
             continue;
         }
-        const bool wants_slots = wants_slots_ && Clock::now() >= slots_at_;
-        if (wants_slots) {
-            wants_slots_ = false;
-            slots_at_ = Clock::now() + settings_.timing.retry_first;
+        const bool wants_map = wants_map_ && Clock::now() >= map_at_;
+        if (wants_map) {
+            wants_map_ = false;
+            map_at_ = Clock::now() + settings_.timing.retry_first;
         }
         const std::vector<NodePtr> nodes = nodes_;
         lock.unlock();
-        repair(nodes, wants_slots);
+        repair(nodes, wants_map);
         lock.lock();
     }
 }
 
-void RedisServers::repair(const std::vector<NodePtr>& nodes, bool wants_slots) {
+void RedisServers::repair(const std::vector<NodePtr>& nodes, bool wants_map) {
     for (const NodePtr& node : nodes) {
         if (cancel_.is_cancelled()) return;
         if (node->circuit().attempt_at() <= Clock::now()) tally_.note(node->attempt());
     }
-    if (!wants_slots) return;
-    const bool is_current = std::any_of(nodes.begin(), nodes.end(), [this](const NodePtr& node) {
-        return node->circuit().is_closed() && learn_slots(*node).is_answered();
-    });
-    const bool is_whole = std::all_of(nodes.begin(), nodes.end(), [](const NodePtr& node) {
-        return node->circuit().is_closed();
-    });
-    if (is_current && is_whole) return;
+    if (!wants_map) return;
+    const bool is_current =
+        has_sentinels()
+            ? learn_master().is_answered()
+            : std::any_of(nodes.begin(), nodes.end(), [this](const NodePtr& node) {
+                  return node->circuit().is_closed() && learn_slots(*node).is_answered();
+              });
+    if (is_current && health().away == 0) return;
     // Whoever takes over for one that is away may not have done it yet, or not told all others.
     const std::lock_guard lock(mutex_);
-    wants_slots_ = true;
-    if (is_current) slots_at_ = Clock::now() + settings_.timing.retry_most;
+    wants_map_ = true;
+    if (is_current) map_at_ = Clock::now() + settings_.timing.retry_most;
 }
 
 }  // namespace penstock::detail

@@ -1,5 +1,5 @@
-// The server, or the servers of a cluster: which of them a key belongs to, and the thread that
-// looks after those which failed.
+// The server, the servers of a cluster, or the master that Sentinels name: which of them a key
+// belongs to, and the thread that looks after those which failed.
 #pragma once
 
 #include <array>
@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -19,8 +20,7 @@
 namespace penstock::detail {
 
 struct RedisSettings {
-    std::vector<Endpoint> endpoints;  // at least one
-    bool is_cluster = false;
+    ServerList servers;
     RedisTiming timing;
 };
 
@@ -33,12 +33,20 @@ public:
     RedisServers& operator=(const RedisServers&) = delete;
     ~RedisServers();
 
-    // The first attempt, by the caller himself; then the thread begins.
-    RedisOutcome start();
+    // The first attempt, by the caller himself, which `wait` may end; then the thread begins.
+    RedisOutcome start(const Wait& wait);
     // A request about this key (as the server knows it), wherever it is. An answer of none of these
     // kinds is Garbled.
     RedisOutcome run(std::string_view key, const RedisRequest& request,
                      std::initializer_list<RedisReply::Kind> kinds);
+    // Names that match the pattern, of all masters; some may come twice. Without an answer they are
+    // not all.
+    RedisOutcome list_names(const std::string& pattern, const Wait& wait,
+                            std::vector<std::string>& names);
+    // Names of one request must lie on one server.
+    [[nodiscard]] bool is_cluster() const noexcept {
+        return settings_.servers.topology == Topology::Cluster;
+    }
     // Ends requests in other threads.
     void cancel() noexcept;
 
@@ -51,29 +59,44 @@ public:
 private:
     using NodePtr = std::shared_ptr<RedisNode>;
 
+    // Where a key's server is, is to be learnt, and may change.
+    [[nodiscard]] bool has_map() const noexcept {
+        return settings_.servers.topology != Topology::Single;
+    }
+    [[nodiscard]] bool has_sentinels() const noexcept {
+        return settings_.servers.topology == Topology::Sentinel;
+    }
     [[nodiscard]] NodePtr owner_of(unsigned slot) const;
+    [[nodiscard]] std::vector<NodePtr> owners() const;
     NodePtr follow(const Redirect& redirect, const RedisNode& from);
     std::optional<std::uint16_t> add_node(const std::string& host, std::uint16_t port);
     RedisOutcome walk(unsigned slot, const RedisRequest& request);
     void want_repair(const RedisOutcome& outcome);
 
-    RedisOutcome learn_slots(RedisNode& node);
+    RedisOutcome note(RedisOutcome outcome, std::initializer_list<RedisReply::Kind> kinds);
+    RedisOutcome list_names(RedisNode& node, const std::string& pattern, const Wait& wait,
+                            std::vector<std::string>& names);
+
+    RedisOutcome learn_slots(RedisNode& node, const Wait* caller = nullptr);
+    RedisOutcome learn_master(const Wait* caller = nullptr);
+    bool install_master(const RedisReply& reply);
     bool install_slots(const RedisReply& reply, const RedisNode& from);
     bool install_range(const RedisReply& range, const RedisNode& from);
     void repair_for_ever();
     [[nodiscard]] Clock::time_point next_repair() const;  // under the mutex
-    void repair(const std::vector<NodePtr>& nodes, bool wants_slots);
+    void repair(const std::vector<NodePtr>& nodes, bool wants_map);
 
     const RedisSettings settings_;
     TierTally& tally_;
     Cancel cancel_;
     mutable std::mutex mutex_;
     std::condition_variable wake_;
-    std::vector<NodePtr> nodes_;  // never fewer: an index stays good
+    // Of a cluster never fewer: an index stays good. Behind Sentinels the master, once it is known.
+    std::vector<NodePtr> nodes_;
     std::array<std::uint16_t, kSlots> owners_{};
-    bool wants_slots_ = false;
-    bool has_news_ = false;         // since the thread last looked
-    Clock::time_point slots_at_{};  // not before
+    bool wants_map_ = false;
+    bool has_news_ = false;       // since the thread last looked
+    Clock::time_point map_at_{};  // not before
     std::thread thread_;
 };
 

@@ -110,13 +110,13 @@ RedisOutcome RemoteObjects::read_parts(std::string_view key, const ValueHead& he
     return outcome;
 }
 
-// EXISTS or UNLINK of the parts from `first` on: of how many it was true. Many to a request, which
-// a head that tells of a million parts would otherwise make a million of.
+// EXISTS, UNLINK or TOUCH of the parts from `first` on: of how many it was true. Many to a request,
+// which a head that tells of a million parts would otherwise make a million of.
 RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_view key,
                                          const ValueHead& head, std::uint64_t first,
                                          const Wait& wait) {
     constexpr std::uint64_t kNamesMost = 256;
-    const std::uint64_t names_most = options_.is_cluster ? 1 : kNamesMost;
+    const std::uint64_t names_most = servers_.is_cluster() ? 1 : kNamesMost;
     long long count = 0;
     RedisOutcome outcome;
     for (std::uint64_t number = first; number < head.parts();) {
@@ -137,17 +137,18 @@ RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_v
     return outcome;
 }
 
-RedisOutcome RemoteObjects::remove(std::string_view key, const Wait& wait) {
+RedisOutcome RemoteObjects::act_on(std::string_view command, std::string_view key,
+                                   const Wait& wait) {
     // Without its head nobody knows what parts it has.
     const Head head = read_head(key, wait);
     if (head.outcome.fault == RedisFault::Cancelled) return head.outcome;
     const std::string name = head_name(options_.prefix, key);
-    RedisRequest request{{"UNLINK", name}};
+    RedisRequest request{{command, name}};
     request.caller = &wait;
-    RedisOutcome removed = servers_.run(name, request, {Kind::Integer});
-    if (head.read.kind != HeadKind::Sound || !removed.is_answered()) return removed;
-    const RedisOutcome outcome = ask_of_parts("UNLINK", key, head.read.head, 0, wait);
-    return outcome.is_answered() ? removed : outcome;
+    RedisOutcome done = servers_.run(name, request, {Kind::Integer});
+    if (head.read.kind != HeadKind::Sound || !done.is_answered()) return done;
+    const RedisOutcome outcome = ask_of_parts(command, key, head.read.head, 0, wait);
+    return outcome.is_answered() ? done : outcome;
 }
 
 RedisOutcome RemoteObjects::has_head(std::string_view key, const Wait& wait) {
@@ -155,6 +156,19 @@ RedisOutcome RemoteObjects::has_head(std::string_view key, const Wait& wait) {
     RedisRequest request{{"EXISTS", name}};
     request.caller = &wait;
     return servers_.run(name, request, {Kind::Integer});
+}
+
+RedisOutcome RemoteObjects::list_keys(std::vector<std::string>& keys, const Wait& wait) {
+    const std::string start = head_name(options_.prefix, "");
+    std::string pattern;
+    for (const char letter : start) {
+        if (std::string_view("*?[]\\").find(letter) != std::string_view::npos) pattern += '\\';
+        pattern += letter;
+    }
+    RedisOutcome outcome = servers_.list_names(pattern + "*", wait, keys);
+    std::erase_if(keys, [&](const std::string& key) { return !key.starts_with(start); });
+    for (std::string& key : keys) key.erase(0, start.size());
+    return outcome;
 }
 
 }  // namespace penstock::detail

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "remote/redis_servers.hpp"
 #include "remote/value_format.hpp"
@@ -17,7 +18,6 @@ struct RemoteOptions {
     std::string prefix;
     std::uint64_t part_bytes = 0;
     std::optional<std::chrono::milliseconds> ttl;
-    bool is_cluster = false;  // names of one request must lie on one server
 };
 
 // Any thread. What `wait` ends is Cancelled.
@@ -41,10 +41,12 @@ public:
     RedisOutcome read_data(std::string_view key, const ReadHead& read, const MakeRoom& make_room,
                            const Wait& wait);
 
-    // The head, then the parts, of which some stay where `wait` ends first. Integer: whether there
-    // was a head.
-    RedisOutcome remove(std::string_view key, const Wait& wait);
+    // UNLINK or TOUCH: the head, then the parts, of which some are left where `wait` ends first.
+    // Integer: whether there was a head.
+    RedisOutcome act_on(std::string_view command, std::string_view key, const Wait& wait);
     RedisOutcome has_head(std::string_view key, const Wait& wait);
+    // The keys of all heads; some may come twice. Where it is not answered they are not all.
+    RedisOutcome list_keys(std::vector<std::string>& keys, const Wait& wait);
 
 private:
     RedisOutcome set(const std::string& name, std::span<const std::byte> value, const Wait& wait);

@@ -36,8 +36,9 @@ ItemOutcome failed(std::string& error, std::string_view key, std::string_view wh
 
 }  // namespace
 
-StoreConnector::StoreConnector(Tier tier, unsigned threads, std::size_t most_pending)
-    : tier_(std::move(tier)), most_pending_(most_pending) {
+StoreConnector::StoreConnector(std::shared_ptr<Store> store, unsigned threads,
+                               std::size_t most_pending)
+    : store_(std::move(store)), most_pending_(most_pending) {
     until_closed_.cancel = &closing_;
     try {
         for (unsigned thread = 0; thread < threads; ++thread) {
@@ -51,16 +52,6 @@ StoreConnector::StoreConnector(Tier tier, unsigned threads, std::size_t most_pen
 
 StoreConnector::~StoreConnector() {
     close();
-}
-
-Store& StoreConnector::first() noexcept {
-    if (TieredStore* const tiered = second()) return tiered->first();
-    return **std::get_if<std::shared_ptr<Store>>(&tier_);
-}
-
-TieredStore* StoreConnector::second() noexcept {
-    const auto* const tiered = std::get_if<std::shared_ptr<TieredStore>>(&tier_);
-    return tiered == nullptr ? nullptr : tiered->get();
 }
 
 // ---- coming and going
@@ -131,7 +122,7 @@ void StoreConnector::close() noexcept {
     threads_.clear();
     const std::lock_guard lock(locked_mutex_);
     locked_.clear();
-    tier_ = {};
+    store_ = nullptr;
 }
 
 void StoreConnector::work() {
@@ -204,8 +195,7 @@ Result<StoreObject> StoreConnector::find(const std::string& key) {
         const auto known = locked_.find(key);
         if (known != locked_.end()) return known->second.share();
     }
-    if (TieredStore* const tiered = second()) return tiered->get(key, until_closed());
-    return first().get(key);
+    return store_->get(key, until_closed_);
 }
 
 ItemOutcome StoreConnector::get(const BatchItem& item, std::string& error) {
@@ -226,9 +216,7 @@ ItemOutcome StoreConnector::get(const BatchItem& item, std::string& error) {
 }
 
 Status StoreConnector::put(const BatchItem& item) {
-    TieredStore* const tiered = second();
-    return tiered != nullptr ? tiered->put(item.key, item.memory, {}, until_closed())
-                             : first().put(item.key, item.memory);
+    return store_->put(item.key, item.memory, {}, until_closed_);
 }
 
 ItemOutcome StoreConnector::set(const BatchItem& item, std::string& error) {
@@ -237,7 +225,9 @@ ItemOutcome StoreConnector::set(const BatchItem& item, std::string& error) {
     if (status.code() == ErrorCode::AlreadyExists) return ItemOutcome::Unchanged;
     if (status.code() == ErrorCode::Busy) return wait_for_other_writer(item, error);
     // With a second tier that writes through, its outage is no failure: the first tier has it.
-    if (second() != nullptr && first().contains(item.key)) return ItemOutcome::Done;
+    if (store_->is_tiered() && store_->contains(item.key, Deadline::now())) {
+        return ItemOutcome::Done;
+    }
     return failed(error, item.key, status.message());
 }
 
@@ -247,7 +237,7 @@ ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::st
     for (unsigned slice = 0; slice < kWriterSlices && !closing_.is_cancelled(); ++slice) {
         Wait wait(kWriterSlice);
         wait.cancel = &closing_;
-        if (first().wait(item.key, wait)) return ItemOutcome::Unchanged;
+        if (store_->wait(item.key, wait)) return ItemOutcome::Unchanged;
         status = put(item);
         if (status) return ItemOutcome::Done;
         if (status.code() == ErrorCode::AlreadyExists) return ItemOutcome::Unchanged;
@@ -257,27 +247,27 @@ ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::st
 }
 
 ItemOutcome StoreConnector::exists(const BatchItem& item, std::string& error) {
-    const Result<StoreObject> found = first().get(item.key);
+    const Result<StoreObject> found = store_->get(item.key, Deadline::now());
     return found ? ItemOutcome::Done : look_further(item, found.status(), error);
 }
 
 // What only the second tier has is fetched when it is asked for, and not before: of many keys that
 // are looked up, few may be wanted.
 ItemOutcome StoreConnector::lock(const BatchItem& item, std::string& error) {
-    Result<StoreObject> found = first().get(item.key);
+    Result<StoreObject> found = store_->get(item.key, Deadline::now());
     if (!found) return look_further(item, found.status(), error);
     const std::lock_guard lock(locked_mutex_);
     locked_.emplace(item.key, *std::move(found));
     return ItemOutcome::Done;
 }
 
-// The first tier gave none, for that reason. A store that is closed or lost can't say what there
-// is.
+// The first tier gave none, for that reason: Timeout is that the second can still be asked. A store
+// that is closed or lost can't say what there is.
 ItemOutcome StoreConnector::look_further(const BatchItem& item, const Status& why,
                                          std::string& error) {
-    if (why.code() != ErrorCode::NotFound) return failed(error, item.key, why.message());
-    const bool is_found = second() != nullptr && second()->contains(item.key, until_closed());
-    return is_found ? ItemOutcome::Done : ItemOutcome::Missed;
+    if (why.code() == ErrorCode::NotFound) return ItemOutcome::Missed;
+    if (why.code() != ErrorCode::Timeout) return failed(error, item.key, why.message());
+    return store_->contains(item.key, until_closed_) ? ItemOutcome::Done : ItemOutcome::Missed;
 }
 
 void StoreConnector::unlock(std::span<const std::string> keys) {
@@ -291,9 +281,7 @@ void StoreConnector::unlock(std::span<const std::string> keys) {
 }
 
 ItemOutcome StoreConnector::remove(const BatchItem& item, std::string& error) {
-    TieredStore* const tiered = second();
-    const Status status =
-        tiered != nullptr ? tiered->remove(item.key, until_closed()) : first().remove(item.key);
+    const Status status = store_->remove(item.key, until_closed_);
     if (status) return ItemOutcome::Done;
     if (status.code() == ErrorCode::NotFound) return ItemOutcome::Missed;
     return failed(error, item.key, status.message());

@@ -16,12 +16,10 @@
 #include <string_view>
 #include <thread>
 #include <unordered_map>
-#include <variant>
 #include <vector>
 
 #include "os/event_pipe.hpp"
 #include "penstock/store.hpp"
-#include "penstock/tiered_store.hpp"
 
 namespace penstock::detail {
 
@@ -56,11 +54,9 @@ struct BatchResult {
 // owner leaves it alone there (os::fork_generation).
 class StoreConnector {
 public:
-    using Tier = std::variant<std::shared_ptr<Store>, std::shared_ptr<TieredStore>>;
-
     // At least one thread. `most_pending`: keys that wait at most before submit() does. Throws
     // std::system_error.
-    StoreConnector(Tier tier, unsigned threads, std::size_t most_pending);
+    StoreConnector(std::shared_ptr<Store> store, unsigned threads, std::size_t most_pending);
     StoreConnector(const StoreConnector&) = delete;
     StoreConnector& operator=(const StoreConnector&) = delete;
     ~StoreConnector();  // close()
@@ -110,11 +106,8 @@ private:
     ItemOutcome wait_for_other_writer(const BatchItem& item, std::string& error);
     Status put(const BatchItem& item);
     Result<StoreObject> find(const std::string& key);
-    [[nodiscard]] Store& first() noexcept;
-    [[nodiscard]] TieredStore* second() noexcept;
-    [[nodiscard]] Wait until_closed() const noexcept { return until_closed_; }
 
-    Tier tier_;  // none once it is closed: others may want the last to have left
+    std::shared_ptr<Store> store_;  // none once it is closed: others may want the last to have left
     const std::size_t most_pending_;
     os::EventPipe event_;
     Cancel closing_;

@@ -1,15 +1,19 @@
 // The public face of a Store, its reservations and its pinned objects.
 #include "penstock/store.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "segment/words/atomics.hpp"
 #include "store/core.hpp"
+#include "store/second_tier.hpp"
 
 namespace penstock {
 
+using detail::SecondTier;
 using detail::StoreCore;
 
 namespace {
@@ -43,18 +47,20 @@ Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
 
 // ---- reservations
 
-StoreReservation::StoreReservation(std::shared_ptr<StoreCore> core, std::uint32_t entry,
+StoreReservation::StoreReservation(std::shared_ptr<StoreCore> core,
+                                   std::shared_ptr<SecondTier> tier, std::uint32_t entry,
                                    std::span<std::byte> bytes) noexcept
-    : core_(std::move(core)), entry_(entry), bytes_(bytes) {}
+    : core_(std::move(core)), tier_(std::move(tier)), entry_(entry), bytes_(bytes) {}
 
 StoreReservation::StoreReservation(StoreReservation&& other) noexcept
-    : core_(std::move(other.core_)), entry_(other.entry_), bytes_(std::exchange(other.bytes_, {})) {
-}
+    : core_(std::move(other.core_)), tier_(std::move(other.tier_)), entry_(other.entry_),
+      bytes_(std::exchange(other.bytes_, {})) {}
 
 StoreReservation& StoreReservation::operator=(StoreReservation&& other) noexcept {
     if (this != &other) {
         abort();
         core_ = std::move(other.core_);
+        tier_ = std::move(other.tier_);
         entry_ = other.entry_;
         bytes_ = std::exchange(other.bytes_, {});
     }
@@ -97,24 +103,11 @@ Status over() noexcept {
 
 }  // namespace
 
-Result<StoreObject> StoreReservation::commit_pinned() noexcept {
-    if (core_ == nullptr) return over();
-    const std::shared_ptr<StoreCore> core = std::move(core_);
-    bytes_ = {};
-    if (core->segment->is_foreign()) return core->segment->why_foreign();
-    // The entry is ours until the commit: it cannot have become another's.
-    core->pins->acquire(entry_);
-    if (Status status = core->commit(entry_); !status) {
-        core->unpin(entry_);
-        return status;
+Status StoreReservation::commit(const Wait& wait) noexcept {
+    if (tier_ != nullptr) {
+        std::optional<StoreObject> pinned;
+        return commit(pinned, wait);
     }
-    const StoreCore::Content found = core->content(entry_);
-    if (!found.is_sound) return unsound(*core, entry_);
-    return Result<StoreObject>(std::in_place, core, found.ref, found.bytes, found.meta,
-                               found.format);
-}
-
-Status StoreReservation::commit() noexcept {
     if (core_ == nullptr) return over();
     const std::shared_ptr<StoreCore> core = std::move(core_);
     bytes_ = {};
@@ -122,9 +115,32 @@ Status StoreReservation::commit() noexcept {
     return core->commit(entry_);
 }
 
+Status StoreReservation::commit(std::optional<StoreObject>& pinned, const Wait& wait) noexcept {
+    if (core_ == nullptr) return over();
+    const std::shared_ptr<StoreCore> core = std::move(core_);
+    const std::shared_ptr<SecondTier> tier = std::move(tier_);
+    bytes_ = {};
+    if (core->segment->is_foreign()) return core->segment->why_foreign();
+    // The entry is ours until the commit: it cannot have become another's. Pinned from its first
+    // moment on it can't be evicted before a second tier has it; and not by looking it up, after
+    // which it would count as read.
+    core->pins->acquire(entry_);
+    if (Status status = core->commit(entry_); !status) {
+        core->unpin(entry_);
+        return status;
+    }
+    const StoreCore::Content found = core->content(entry_);
+    if (!found.is_sound) return unsound(*core, entry_);
+    pinned.emplace(core, found.ref, found.bytes, found.meta, found.format);
+    if (tier == nullptr) return Status::ok();
+    return tier->write({reinterpret_cast<const char*>(found.key.data()), found.key.size()}, *pinned,
+                       wait);
+}
+
 void StoreReservation::abort() noexcept {
     if (core_ == nullptr) return;
     const std::shared_ptr<StoreCore> core = std::move(core_);
+    tier_.reset();
     bytes_ = {};
     if (!core->segment->is_foreign()) core->abort(entry_);
 }
@@ -187,13 +203,24 @@ void StoreObject::release() noexcept {
 // ---- the handle
 
 Store Store::create(const std::string& name, const StoreOptions& options) {
-    return Store(StoreCore::create(name, options));
+    std::shared_ptr<SecondTier> tier;  // first, so that no store stays where there can be none
+    if (options.second_tier) tier = SecondTier::open(*options.second_tier, options.memory.wait);
+    Store store(StoreCore::create(name, options));
+    store.stand_before(std::move(tier));
+    return store;
 }
 
 Store Store::attach(const std::string& name, const Wait& wait, const std::string& instance,
-                    const Trust& trust) {
+                    const Trust& trust, const std::optional<SecondTierOptions>& second_tier) {
     const detail::Wanted wanted{Kind::Store, os::Mapping::Access::ReadWrite, instance, trust};
-    return Store(StoreCore::attach(detail::attach_when_there(name, wanted, wait)));
+    Store store(StoreCore::attach(detail::attach_when_there(name, wanted, wait)));
+    if (second_tier) store.stand_before(SecondTier::open(*second_tier, wait));
+    return store;
+}
+
+void Store::stand_before(std::shared_ptr<SecondTier> tier) {
+    if (tier != nullptr) tier->stand_behind(Store(core_));
+    tier_ = std::move(tier);
 }
 
 Store::Store(std::shared_ptr<StoreCore> core)
@@ -203,8 +230,9 @@ Store::Store(Store&& other) noexcept = default;
 
 Store& Store::operator=(Store&& other) noexcept {
     if (this != &other) {
-        close();
+        close(Deadline::now());
         core_ = std::move(other.core_);
+        tier_ = std::move(other.tier_);
         name_ = std::move(other.name_);
         instance_ = std::move(other.instance_);
     }
@@ -212,7 +240,7 @@ Store& Store::operator=(Store&& other) noexcept {
 }
 
 Store::~Store() {
-    close();
+    close(Deadline::now());
 }
 
 Result<StoreReservation> Store::reserve(std::string_view key, std::uint64_t nbytes,
@@ -220,23 +248,26 @@ Result<StoreReservation> Store::reserve(std::string_view key, std::uint64_t nbyt
     if (core_ == nullptr) return StoreCore::closed();
     Result<StoreCore::Staged> staged = core_->reserve(key, nbytes, options);
     if (!staged) return staged.status();
-    return Result<StoreReservation>(std::in_place, core_, staged->entry, staged->bytes);
+    return Result<StoreReservation>(std::in_place, core_, tier_, staged->entry, staged->bytes);
 }
 
 Status Store::put(std::string_view key, std::span<const std::byte> value,
-                  const ReserveOptions& options) noexcept {
+                  const ReserveOptions& options, const Wait& wait) noexcept {
     Result<StoreReservation> reservation = reserve(key, value.size(), options);
     if (!reservation) return reservation.status();
     if (!value.empty()) std::memcpy(reservation->bytes().data(), value.data(), value.size());
-    return reservation->commit();
+    return reservation->commit(wait);
 }
 
-Result<StoreObject> Store::get(std::string_view key) noexcept {
+Result<StoreObject> Store::get(std::string_view key, const Wait& wait,
+                               const FetchCheck* check) noexcept {
     if (core_ == nullptr) return StoreCore::closed();
     if (!is_usable(*core_)) [[unlikely]]
         return core_->check_usable();
     if (const auto found = core_->pin_key(key)) return object_of(core_, *found);
+    if (tier_ != nullptr && wait.deadline.is_try()) return Status(ErrorCode::Timeout);
     core_->count_look(false);
+    if (tier_ != nullptr) return tier_->fetch(key, wait, check);
     return Status(ErrorCode::NotFound);
 }
 
@@ -249,20 +280,38 @@ Result<StoreObject> Store::get(const StoreRef& ref) noexcept {
     return Status(ErrorCode::NotFound);
 }
 
-Result<StoreObject> Store::wait(std::string_view key, const Wait& wait) noexcept {
+Result<StoreObject> Store::wait(std::string_view key, const Wait& wait,
+                                const FetchCheck* check) noexcept {
     if (core_ == nullptr) return StoreCore::closed();
     if (Status status = core_->check_usable(); !status) return status;
-    const Result<StoreCore::Content> found = core_->wait_for(key, wait);
-    return found ? object_of(core_, *found) : found.status();
+    // Another machine may put it, of which nothing tells us.
+    constexpr std::chrono::nanoseconds kMostPause = std::chrono::seconds(1);
+    std::chrono::nanoseconds pause = std::chrono::milliseconds(10);
+    Wait slice = wait;
+    for (;; pause = std::min(2 * pause, kMostPause)) {
+        if (asks(wait) && !contains(key, Deadline::now())) {
+            Result<StoreObject> fetched = tier_->fetch(key, wait, check);
+            if (fetched || fetched.code() != ErrorCode::NotFound) return fetched;
+            slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), pause));
+        }
+        const Result<StoreCore::Content> found = core_->wait_for(key, slice);
+        if (found) return object_of(core_, *found);
+        const bool is_over = !asks(wait) || wait.deadline.has_passed(Clock::now());
+        if (found.code() != ErrorCode::Timeout || is_over) return found.status();
+    }
 }
 
-bool Store::contains(std::string_view key) noexcept {
-    return look(key).state == StoreLook::State::Hit;
+bool Store::contains(std::string_view key, const Wait& wait) noexcept {
+    if (core_ == nullptr || !core_->check_usable()) return false;
+    if (core_->look(key).state == StoreLook::State::Hit) return true;
+    return asks(wait) && tier_->contains(key, wait);
 }
 
-StoreLook Store::look(std::string_view key) noexcept {
+StoreLook Store::look(std::string_view key, const Wait& wait) noexcept {
     if (core_ == nullptr || !core_->check_usable()) return {};
-    return core_->look(key);
+    StoreLook look = core_->look(key);
+    if (look.state == StoreLook::State::Miss && asks(wait)) look = tier_->look(key, wait);
+    return look;
 }
 
 std::vector<Result<StoreReservation>> Store::reserve_many(std::span<const StoreRequest> requests,
@@ -278,12 +327,17 @@ std::vector<Result<StoreReservation>> Store::reserve_many(std::span<const StoreR
 }
 
 std::vector<Result<StoreObject>> Store::get_many(std::span<const std::string_view> keys,
-                                                 bool prefix) {
+                                                 bool prefix, const Wait& wait,
+                                                 const FetchCheck* check) {
     std::vector<Result<StoreObject>> outcomes;
     outcomes.reserve(keys.size());
+    Status ended;
     for (const std::string_view key : keys) {
-        outcomes.push_back(get(key));
+        outcomes.push_back(ended ? get(key, wait, check) : Result<StoreObject>(ended));
         if (prefix && !outcomes.back()) break;
+        const ErrorCode code = outcomes.back().code();
+        const bool has_ended = code == ErrorCode::Cancelled || code == ErrorCode::Timeout;
+        if (has_ended && asks(wait)) ended = outcomes.back().status();
     }
     return outcomes;
 }
@@ -304,7 +358,8 @@ Status act_on(const std::shared_ptr<StoreCore>& core, std::string_view key, Act&
 
 }  // namespace
 
-Status Store::remove(std::string_view key) noexcept {
+Status Store::remove(std::string_view key, const Wait& wait) noexcept {
+    if (tier_ != nullptr && core_->check_usable()) return tier_->remove(key, wait);
     using Outcome = detail::StoreOrder::Outcome;
     Outcome outcome = Outcome::Changed;
     const Status status = act_on(core_, key, [&](std::uint32_t entry) {
@@ -314,13 +369,13 @@ Status Store::remove(std::string_view key) noexcept {
     return outcome == Outcome::Damaged ? core_->damaged("links") : status;
 }
 
-bool Store::touch(std::string_view key) noexcept {
-    return act_on(core_, key,
-                  [this](std::uint32_t entry) {
-                      core_->touch(entry);
-                      return true;
-                  })
-        .is_ok();
+bool Store::touch(std::string_view key, const Wait& wait) noexcept {
+    const Status status = act_on(core_, key, [this](std::uint32_t entry) {
+        core_->touch(entry);
+        return true;
+    });
+    const bool is_asked = (status || status.code() == ErrorCode::NotFound) && asks(wait);
+    return (is_asked && tier_->touch(key, wait)) || status.is_ok();
 }
 
 Status Store::retain(std::string_view key) noexcept {
@@ -362,7 +417,7 @@ void Store::register_cuda() {
     core_->register_cuda();
 }
 
-std::vector<std::string> Store::keys() const {
+std::vector<std::string> Store::keys(const Wait& wait) const {
     if (core_ == nullptr) StoreCore::closed().or_throw();
     core_->check_usable().or_throw();
     std::vector<std::string> keys;
@@ -370,6 +425,11 @@ std::vector<std::string> Store::keys() const {
         const auto key = core_->key_of(entry);
         if (!key.empty()) keys.push_back(key);
     }
+    if (!asks(wait)) return keys;
+    const std::vector<std::string> others = tier_->keys(wait);
+    keys.insert(keys.end(), others.begin(), others.end());
+    std::sort(keys.begin(), keys.end());
+    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
     return keys;
 }
 
@@ -380,6 +440,7 @@ StoreStats Store::stats() const {
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
     const detail::Segment& segment = *core_->segment;
     detail::read_segment_stats(stats, segment.participants(), segment.reserved_bytes());
+    if (tier_ != nullptr) stats.second_tier = tier_->stats();
     return stats;
 }
 
@@ -399,14 +460,27 @@ std::uint64_t Store::capacity() const noexcept {
     return core_ == nullptr ? 0 : core_->view.shape().heap.bytes();
 }
 
-void Store::close() noexcept {
-    if (core_ == nullptr) return;
+Unwritten Store::flush(const Wait& wait) noexcept {
+    return tier_ == nullptr ? Unwritten{} : tier_->flush(wait);
+}
+
+Unwritten Store::finish(const Wait& wait) noexcept {
+    return tier_ == nullptr ? Unwritten{} : tier_->close(wait);
+}
+
+Unwritten Store::close(const Wait& wait) noexcept {
+    if (core_ == nullptr) return {};
+    const Unwritten report = finish(wait);
     core_->closing.cancel();
     core_.reset();
+    tier_.reset();
+    return report;
 }
 
 void Store::request_close() noexcept {
-    if (core_ != nullptr) core_->closing.cancel();
+    if (core_ == nullptr) return;
+    core_->closing.cancel();
+    if (tier_ != nullptr) tier_->cancel();
 }
 
 }  // namespace penstock

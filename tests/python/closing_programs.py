@@ -20,6 +20,8 @@ from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryW
 
 LONG = 60.0
 LARGE = bytes(300 << 10)  # needs a block, and memory for it
+# There is no server, which is an outage.
+NO_SERVER = penstock.SecondTier("redis://127.0.0.1:1", policy="read_only")
 SENTENCE = "its descriptor was closed by this process"
 _LOCK = struct.Struct("hhqqi4x")  # struct flock
 
@@ -229,12 +231,10 @@ def alone_store_view(name: str, folder: str) -> None:
 
 
 def alone_tiered(name: str, folder: str) -> None:
-    store = penstock.Store.create(name, capacity="8MiB")
-    tiered = penstock.TieredStore(store, "redis://127.0.0.1:1", policy="read_only")
+    store = penstock.Store.create(name, capacity="8MiB", second_tier=NO_SERVER)
     own = close_all(folder)
-    is_lost(tiered.put, "key", LARGE)
-    is_lost(tiered.get_copy, "key")
-    tiered.close()
+    is_lost(store.put, "key", LARGE)
+    is_lost(store.get_copy, "key")
     store.close()
     own.check()
 
@@ -456,8 +456,8 @@ def daemonize(name: str, folder: str) -> None:
         "trainer": TrajectoryReader.create(f"{name}.rl", sequences=2, capacity="8MiB", slots=16),
     }
     handles["reader"] = penstock.Broadcast.attach(f"{name}.ring", rank=0)
-    handles["tiered"] = penstock.TieredStore(
-        handles["store"], "redis://127.0.0.1:1", policy="read_only"
+    handles["tiered"] = penstock.Store.create(
+        f"{name}.tiered", capacity="8MiB", second_tier=NO_SERVER
     )
     highest = highest_descriptor()
     if os.fork() != 0:
@@ -475,7 +475,6 @@ def daemonize(name: str, folder: str) -> None:
             os.open(os.devnull, os.O_RDWR)
         own = OwnFiles(folder, highest)
         calls = (
-            (handles["tiered"].put, ("key", LARGE), {}),
             (handles["writer"].send, (LARGE,), {}),
             (handles["reader"].recv, (), {"timeout": LONG}),
             (handles["trainer"].next_batch, (), {"timeout": LONG}),
@@ -488,6 +487,7 @@ def daemonize(name: str, folder: str) -> None:
             raise AssertionError(call)
         handles["queue"].put("from the daemon")  # attaches anew, as a store does
         handles["store"].put("key", LARGE)
+        handles["tiered"].put("key", LARGE)
         own.check()
         for handle in reversed(handles.values()):
             handle.close()
@@ -504,8 +504,8 @@ def daemonize(name: str, folder: str) -> None:
 
 def redis(name: str, folder: str) -> None:
     """The socket's number is now a file of the program: nothing is written to it."""
-    store = penstock.Store.create(name, capacity="8MiB")
-    tiered = penstock.TieredStore(store, f"unix:{sys.argv[4]}", policy="write_through")
+    second_tier = penstock.SecondTier(f"unix:{sys.argv[4]}", policy="write_through")
+    tiered = penstock.Store.create(name, capacity="8MiB", second_tier=second_tier)
     tiered.put("one", "first")
     sockets = [
         int(number)
@@ -525,7 +525,6 @@ def redis(name: str, folder: str) -> None:
     tiered.put("two", "second")  # on a new connection
     assert tiered.get_copy("two") == "second"
     tiered.close()
-    store.close()
     for number, path in zip(sockets, paths, strict=True):
         assert os.fstat(number).st_ino == os.stat(path).st_ino
         assert os.path.getsize(path) == 0

@@ -22,7 +22,7 @@ import penstock
 from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 LONG = 200.0
-NO_SERVER = "redis://127.0.0.1:1"
+NO_SERVER = penstock.SecondTier("redis://127.0.0.1:1", policy="read_only")
 
 
 # The other end: waits until it gets an error, and returns its name.
@@ -125,9 +125,8 @@ def make_store(name: str) -> tuple[Any, Any, Callable[[], None]]:
 
 
 def make_tiered(name: str) -> tuple[Any, Any, Callable[[], None]]:
-    store = penstock.Store.create(name, capacity="1MiB")
-    tiered = penstock.TieredStore(store, NO_SERVER, policy="read_only")
-    return (store, tiered), store.handle, lambda: store.put("key", 7) and None
+    store = penstock.Store.create(name, capacity="1MiB", second_tier=NO_SERVER)
+    return store, store.handle, lambda: store.put("key", 7) and None
 
 
 def make_reader(name: str) -> tuple[Any, Any, Callable[[], None]]:
@@ -226,12 +225,11 @@ def holds(enter: Callable[[], Any]) -> Callable[[], None]:
 
 
 def store_of(name: str, is_tiered: bool) -> Any:
-    store = penstock.Store.create(name, capacity="1MiB")
+    second_tier = NO_SERVER if is_tiered else None
+    store = penstock.Store.create(name, capacity="1MiB", second_tier=second_tier)
     store.put("there", bytes(100_000))
     kept.append(store)
-    if is_tiered:
-        kept.append(penstock.TieredStore(store, NO_SERVER, policy="read_only"))
-    return kept[-1]
+    return store
 
 
 def ring_of(name: str) -> tuple[Any, Any]:
@@ -342,7 +340,7 @@ DAEMONS: dict[str, Callable[[str], Callable[[], None]]] = {
         lambda: store_of(name, False).reserve("new", shape=(9, 9), dtype="float32")
     ),
     "store, a cycle": nothing_in_a_thread,
-    "tiered store waits": lambda name: waits(store_of(name, True).first.wait, "never"),
+    "tiered store waits": lambda name: waits(store_of(name, True).wait, "never"),
     "tiered store reads": lambda name: holds(lambda: store_of(name, True).get("there")),
     "tiered store writes": lambda name: holds(lambda: store_of(name, True).reserve("new", 1000)),
     "reader waits": lambda name: waits(ring_of(name)[1].recv),

@@ -33,14 +33,11 @@ CLASSES = [
     penstock.BroadcastWriter,
     penstock.Queue,
     penstock.Store,
-    penstock.TieredStore,
     trajectories.Rollout,
     trajectories.TrajectoryReader,
     trajectories.TrajectoryWriter,
     lmcache.PoolClient,
 ]
-# Calls that may ask a server and have no timeout of their own.
-ASKS_A_SERVER = {"get", "get_copy", "put", "put_bytes", "reserve", "delete"}
 
 
 def signature_of(method: Any) -> str:
@@ -56,8 +53,7 @@ def waiting_calls() -> list[tuple[type, str]]:
             method = getattr(cls, name)
             if name.startswith("_") or name.endswith("_async") or not callable(method):
                 continue
-            asks = cls is penstock.TieredStore and name in ASKS_A_SERVER
-            if asks or "timeout" in signature_of(method):
+            if "timeout" in signature_of(method):
                 calls.append((cls, name))
     return calls
 
@@ -66,7 +62,7 @@ def test_every_waiting_call_has_an_async_twin():
     calls = waiting_calls()
     found = {f"{cls.__name__}.{name}" for cls, name in calls}
     assert {"Broadcast.attach", "BroadcastWriter.loan", "Queue.get_many", "Store.wait"} <= found
-    assert {"TieredStore.flush", "TieredStore.get", "Rollout.put"} <= found
+    assert {"Store.flush", "Store.get", "Store.keys", "Rollout.put"} <= found
     assert len(found) >= 30
     assert [
         f"{cls.__name__}.{name}" for cls, name in calls if not hasattr(cls, f"{name}_async")
@@ -553,7 +549,8 @@ def server(tmp_path: Path) -> Any:
 def test_two_tiers(name, server):
     async def main() -> None:
         first = penstock.Store.create(name, capacity="1MiB")
-        async with penstock.TieredStore(first, server.url, policy="write_through") as tiered:
+        tier = penstock.SecondTier(server.url, policy="write_through")
+        async with await penstock.Store.attach_async(name, second_tier=tier) as tiered:
             assert await tiered.put_async("a", {"x": np.arange(3)})
             assert await tiered.put_bytes_async("b", b"bytes")
             async with tiered.reserve_async("c", shape=(3,), dtype="int32", meta=7) as room:
@@ -575,6 +572,13 @@ def test_two_tiers(name, server):
                 assert found is None
             with pytest.raises(penstock.NotFound):
                 await tiered.get_copy_async("d")
+            assert sorted(await tiered.keys_async()) == ["a", "b", "c"]
+            assert await tiered.meta_async("c") == 7
+            assert (await tiered.look_async("b")).state == "hit"
+            assert await tiered.prefix_length_async(["a", "d"]) == 1
+            assert await tiered.touch_async("a")
+            async with tiered.get_many_async(["b", "d"]) as many:
+                assert many == [b"bytes", None]
             assert await tiered.delete_async("a")
             assert not await tiered.delete_async("a")
             assert (await tiered.flush_async(timeout=WITHIN)).is_nothing()
@@ -590,14 +594,17 @@ def test_a_server_that_hangs_does_not_hold_up_the_loop(name, server):
     import signal
 
     async def main() -> None:
-        first = penstock.Store.create(name, capacity="1MiB")
-        tiered = penstock.TieredStore(first, server.url, request_timeout=WITHIN)
+        tier = penstock.SecondTier(server.url, request_timeout=WITHIN)
+        tiered = penstock.Store.create(name, capacity="1MiB", second_tier=tier)
         os.kill(server._process.pid, signal.SIGSTOP)
         try:
             calls: list[Callable[[], Awaitable[Any]]] = [
                 lambda: take(tiered.get_async("missing")),
                 lambda: tiered.get_copy_async("missing"),
                 lambda: tiered.contains_async("missing"),
+                lambda: tiered.keys_async(),
+                lambda: take(tiered.wait_async("missing")),
+                lambda: penstock.Store.attach_async(name, second_tier=tier),
                 lambda: tiered.delete_async("missing"),
             ]
             for call in calls:

@@ -21,7 +21,7 @@ from penstock.integrations.lmcache import PoolClient, PoolServer
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
 
 Inode = tuple[int, int]
-NO_SERVER = "redis://127.0.0.1:1"
+NO_SERVER = penstock.SecondTier("redis://127.0.0.1:1", policy="read_only")
 
 
 def inode_of(path: str | int) -> Inode:
@@ -125,12 +125,9 @@ def use_store(own: Any) -> None:
 
 @contextlib.contextmanager
 def tiered_store(name: str) -> Iterator[Any]:
-    own = penstock.Store.create(name, capacity="8MiB")
-    tiered = penstock.TieredStore(own, NO_SERVER, policy="read_only")
+    own = penstock.Store.create(name, capacity="8MiB", second_tier=NO_SERVER)
     use_store(own)
-    with tiered.reserve("d", nbytes=100) as buffer:
-        buffer[:] = bytes(100)
-    yield tiered
+    yield own
 
 
 def one_group() -> TrajectoryGroup:
@@ -326,9 +323,9 @@ def test_a_second_tier_leaves_no_connection(name):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
-        own = penstock.Store.create(name, capacity="1MiB")
-        tiered = penstock.TieredStore(
-            own, f"redis://127.0.0.1:{port}", connect_timeout=0.1, request_timeout=0.1
+        second_tier = penstock.SecondTier(
+            f"redis://127.0.0.1:{port}", connect_timeout=0.1, request_timeout=0.1
         )
-        tiered.close(timeout=0)
+        own = penstock.Store.create(name, capacity="1MiB", second_tier=second_tier)
+        own.close(timeout=0)
         assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == before

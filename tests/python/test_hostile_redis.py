@@ -21,7 +21,7 @@ from penstock import _core
 pytestmark = pytest.mark.skipif(not _core.has_redis(), reason="this build is without hiredis")
 
 ROOT = Path(__file__).parents[2]
-Make = Callable[..., penstock.TieredStore]
+Make = Callable[..., penstock.Store]
 
 
 @pytest.fixture
@@ -38,14 +38,17 @@ def server(tmp_path: Path, shelf: redis.Shelf) -> Iterator[redis.HostileRedis]:
 
 @pytest.fixture
 def make(name: str, server: redis.HostileRedis) -> Iterator[Make]:
-    made: list[penstock.TieredStore] = []
+    made: list[penstock.Store] = []
 
     def machine(
         capacity: str = "1MiB", codec: Any = None, policy: str = "read_only", **options: Any
-    ) -> penstock.TieredStore:
-        store = penstock.Store.create(f"{name}-{len(made)}", capacity=capacity, codec=codec)
+    ) -> penstock.Store:
         options = {"connect_timeout": WITHIN, "request_timeout": WITHIN, **options}
-        made.append(penstock.TieredStore(store, server.url, policy=policy, **options))
+        second_tier = penstock.SecondTier(server.url, policy=policy, **options)
+        machine = f"{name}-{len(made)}"
+        made.append(
+            penstock.Store.create(machine, capacity=capacity, codec=codec, second_tier=second_tier)
+        )
         return made[-1]
 
     yield machine
@@ -53,9 +56,15 @@ def make(name: str, server: redis.HostileRedis) -> Iterator[Make]:
         one.close(timeout=0)
 
 
-def assert_miss(store: penstock.TieredStore, key: str, counted: str) -> penstock.TierStats:
+def tier_stats(store: penstock.Store) -> penstock.TierStats:
+    stats = store.stats().second_tier
+    assert stats is not None
+    return stats
+
+
+def assert_miss(store: penstock.Store, key: str, counted: str) -> penstock.TierStats:
     """A miss by every kind of look-up, counted each time."""
-    before = store.stats()
+    before = tier_stats(store)
     assert store.get_copy(key, default="none") == "none"
     assert store.get(key, default=None) is None
     with pytest.raises(penstock.NotFound):
@@ -69,21 +78,21 @@ def assert_miss(store: penstock.TieredStore, key: str, counted: str) -> penstock
             assert value is None
 
     asyncio.run(ask())
-    stats = store.stats()
+    stats = tier_stats(store)
     assert getattr(stats, counted) == getattr(before, counted) + 6
     assert stats.hits == before.hits
-    assert key not in store.first
-    assert store.first.stats().staged == 0
+    assert store.look(key, timeout=0).state == "miss"
+    assert store.stats().staged == 0
     return stats
 
 
 # ---- room in the first tier
 
 
-def fill(store: penstock.TieredStore) -> None:
+def fill(store: penstock.Store) -> None:
     for number in range(15):
         store.put_bytes(f"mine {number}", bytes(60_000))
-    assert store.first.stats().evicted == 0
+    assert store.stats().evicted == 0
 
 
 @pytest.mark.parametrize("part_bytes", [4096, 1 << 20])
@@ -99,11 +108,11 @@ def test_a_head_without_its_parts_evicts_nothing(
         shelf.values |= parts
         del shelf.values[gone]
         assert_miss(store, "x", "misses")
-    assert store.first.stats().evicted == 0
-    assert store.first.stats().objects == 15
+    assert store.stats().evicted == 0
+    assert store.stats().objects == 15
     shelf.values |= parts
     assert store.get_copy("x") == data
-    assert store.first.stats().evicted > 0
+    assert store.stats().evicted > 0
 
 
 @pytest.mark.parametrize("nbytes", [2 << 20, 1 << 40, 1 << 49])
@@ -115,7 +124,7 @@ def test_a_value_larger_than_the_first_tier_is_a_miss(
     shelf.values[b"o:x"] = redis.head_of(b"x", b"", nbytes=nbytes, part_bytes=512 << 20)
     stats = assert_miss(store, "x", "no_room")
     assert "larger than the first tier" in stats.last_error
-    assert store.first.stats().evicted == 0
+    assert store.stats().evicted == 0
 
 
 def test_a_fetch_without_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
@@ -282,7 +291,7 @@ def test_unacknowledged_writes_do_not_count(
     behind = make(policy="write_back")
     behind.put("x", 1)
     assert behind.flush(WITHIN).dropped == 1
-    assert behind.stats().written == 0
+    assert tier_stats(behind).written == 0
 
 
 def test_parts_that_drip_have_an_end_together(
@@ -302,7 +311,7 @@ def test_parts_that_drip_have_an_end_together(
     server.answer = drip
     store = make(request_timeout=1.0)
     assert store.get_copy("x", default=None) is None
-    assert store.stats().timeouts == 1
+    assert tier_stats(store).timeouts == 1
     assert parts < 100
 
 

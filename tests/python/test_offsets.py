@@ -120,7 +120,8 @@ def test_an_offset_after_a_resize_and_an_abort(store: penstock.Store) -> None:
 
 
 def test_offsets_of_a_tiered_store(store: penstock.Store) -> None:
-    with penstock.TieredStore(store, "redis://127.0.0.1:1", policy="read_only") as tiered:
+    second_tier = penstock.SecondTier("redis://127.0.0.1:1", policy="read_only")
+    with penstock.Store.attach(store.name, second_tier=second_tier) as tiered:
         reservation = tiered.reserve("x", nbytes=300 * KIB)
         write_at(store, reservation.offset, reservation.nbytes)
         offset = reservation.offset

@@ -70,8 +70,7 @@ def ring(name: str) -> list[Any]:
 def tiered(name: str) -> list[Any]:
     if not _core.has_redis():
         pytest.skip("this build is without hiredis")
-    moved = penstock.Store.create(name, capacity="1MiB")
-    return [penstock.TieredStore(moved, "unix:/nowhere/at-all"), moved]
+    return [penstock.Store.create(name, capacity="1MiB", second_tier="unix:/nowhere/at-all")]
 
 
 HANDLES: dict[str, Callable[[str], list[Any]]] = {

@@ -53,7 +53,8 @@ def test_a_program_that_uses_everything_is_clean(tmp_path):
             view: penstock.StoreView = await store.wait_async("key")
             async with store.wait_async("key") as obj:
                 print(obj, accepted, view.ref)
-            tiered = penstock.TieredStore(store, "redis://cache")
+            tier = penstock.SecondTier("redis://cache", policy="write_through", ttl=60)
+            tiered = penstock.Store.attach("kv", second_tier=tier)
             async with tiered, tiered.reserve_async("key", nbytes=3) as memory:
                 memory[:] = b"abc"
             report: penstock.Unwritten = await tiered.close_async()

@@ -21,7 +21,7 @@ HEIGHT["bindings"] = 5
 # Public headers with another name than the room that implements them.
 HEADERS = {
     **dict.fromkeys(("error", "segment", "statistics", "wait", "format"), "segment"),
-    "tiered_store": "remote",
+    "second_tier": "store",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"(?P<path>[^"]+)"')
 
@@ -31,7 +31,7 @@ PYTHON_HEIGHT = {
     "_core": 0,
     "shared": 1,
     **dict.fromkeys(CONCEPTS, 2),
-    **dict.fromkeys(("tiered_store", "trajectories"), 3),
+    "trajectories": 3,
     **dict.fromkeys(("inspect", "metrics"), 4),
     "integrations": 5,
     "commands": 6,

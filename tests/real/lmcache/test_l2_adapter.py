@@ -347,7 +347,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"name": "x", "owner": "no-such-user"}, "there is no user 'no-such-user'"),
     ({"name": "x", "capacityy": 1}, "unknown: capacityy; there are capacity"),
     ({"name": "x", "second_tier": {}}, "second_tier has no url"),
-    ({"name": "x", "second_tier": 5}, "urls must be a URL"),
+    ({"name": "x", "second_tier": 5}, "takes a URL"),
     ({"name": "x", "second_tier": "http://a"}, "begins with neither redis://"),
     ({"name": "x", "second_tier": {"url": "redis://a", "polcy": 1}}, "unknown: polcy; there"),
 ]

@@ -12,7 +12,6 @@
 #include "penstock/broadcast.hpp"
 #include "penstock/queue.hpp"
 #include "penstock/store.hpp"
-#include "penstock/tiered_store.hpp"
 #include "penstock/trajectories.hpp"
 #include "tests/unit/trajectories/trajectory_fixture.hpp"
 
@@ -159,24 +158,10 @@ protected:
                 {"is_persistent", quiet([&] { return !store.is_persistent(); })},
                 {"reap_dead", quiet([&] { return store.reap_dead(), true; })},
                 {"capacity", quiet([&] { return store.capacity() == 0; })},
+                {"flush", quiet([&] { return store.flush().is_nothing(); })},
+                {"finish", quiet([&] { return store.finish().is_nothing(); })},
                 {"request_close", quiet([&] { return store.request_close(), true; })},
-                {"close", quiet([&] { return store.close(), true; })},
-                {"is_open", quiet([&] { return !store.is_open(); })}};
-    }
-    std::vector<Row> calls(TieredStore& store) const {
-        return {{"reserve", [&] { return said(store.reserve("k", 8)); }},
-                {"put", [&] { return store.put("k", bytes_, {}, soon_); }},
-                {"get", [&] { return said(store.get("k", soon_)); }},
-                {"fetch", [&] { return said(store.fetch("k", soon_)); }},
-                {"remove", [&] { return store.remove("k", soon_); }},
-                {"stats", thrown([&] { static_cast<void>(store.stats()); })},
-                {"first", [&] { return said(store.first().get("k")); }},
-                {"first().stats", thrown([&] { static_cast<void>(store.first().stats()); })},
-                {"contains", quiet([&] { return !store.contains("k", soon_); })},
-                {"flush", quiet([&] { return store.flush(soon_).is_nothing(); })},
-                {"finish", quiet([&] { return store.finish(soon_).is_nothing(); })},
-                {"close", quiet([&] { return store.close(soon_).is_nothing(); })},
-                {"request_close", quiet([&] { return store.request_close(), true; })},
+                {"close", quiet([&] { return store.close().is_nothing(); })},
                 {"is_open", quiet([&] { return !store.is_open(); })}};
     }
     std::vector<Row> calls(TrajectoryWriter& writer) const {
@@ -310,7 +295,8 @@ TEST_F(ClosedHandlesTest, Store) {
     StoreReservation staged = *std::move(reservation);
     EXPECT_EQ(reservation->commit().code(), ErrorCode::Expired) << "a reservation that is over";
     EXPECT_EQ(reservation->resize(4).code(), ErrorCode::Expired);
-    EXPECT_EQ(reservation->commit_pinned().code(), ErrorCode::Expired);
+    std::optional<StoreObject> pinned;
+    EXPECT_EQ(reservation->commit(pinned).code(), ErrorCode::Expired);
     EXPECT_TRUE(reservation->bytes().empty());
     EXPECT_EQ(reservation->ref().incarnation, 0U);
     EXPECT_EQ(reservation->offset(), 0U);
@@ -332,30 +318,19 @@ TEST_F(ClosedHandlesTest, Store) {
     EXPECT_EQ(read.bytes().size(), 8U) << "what was read stays";
 }
 
-TEST_F(ClosedHandlesTest, TieredStore) {
-    TieredOptions options;
-    options.urls = {"redis://127.0.0.1:1"};  // there is no server: an outage
-    Store first = Store::create(name_);
-    std::optional<TieredStore> store;
+TEST_F(ClosedHandlesTest, StoreWithASecondTier) {
+    StoreOptions options;
+    options.second_tier.emplace().urls = {"redis://127.0.0.1:1"};  // an outage
+    std::optional<Store> store;
     try {
-        store.emplace(std::move(first), options);
+        store.emplace(Store::create(name_, options));
     } catch (const Error& error) {
         GTEST_SKIP() << error.what();  // built without Redis
     }
-    expect_closed("Store, given away,", calls(first));  // NOLINT(bugprone-use-after-move)
-    TieredStore moved = *std::move(store);
-    expect_closed("TieredStore, moved from,", calls(*store));
-    Result<TieredReservation> reservation = moved.reserve("k", 8);
-    ASSERT_TRUE(reservation.is_ok());
-    {
-        const TieredReservation staged = *std::move(reservation);
-        EXPECT_EQ(reservation->commit().code(), ErrorCode::Expired);
-        EXPECT_TRUE(reservation->bytes().empty());
-        EXPECT_FALSE(reservation->is_open());
-        EXPECT_EQ(reservation->offset(), 0U);
-    }
+    Store moved = *std::move(store);
+    expect_closed("Store with a second tier, moved from,", calls(*store));
     moved.close(soon_);
-    expect_closed("TieredStore, closed,", calls(moved));
+    expect_closed("Store with a second tier, closed,", calls(moved));
 }
 
 TEST_F(ClosedHandlesTest, Trajectories) {

@@ -64,16 +64,15 @@ protected:
     static unsigned home_of(const std::string& name) { return slot_of(name) * kMasters / kSlots; }
 
     // A store that knows one master at first.
-    [[nodiscard]] TieredStore make_machine(unsigned start = 0) const {
-        TieredOptions options;
-        options.cluster = true;
-        options.urls = {node(start).url()};
+    [[nodiscard]] Store make_machine(unsigned start = 0) const {
+        SecondTierOptions options;
+        options.urls = {"redis+cluster://127.0.0.1:" + port(start)};
         options.policy = TierPolicy::WriteThrough;
         options.connect_timeout = kLong;
         options.request_timeout = kLong;
         options.retry_first = std::chrono::milliseconds(1);
         options.retry_most = std::chrono::milliseconds(20);
-        return {Store::create(new_name(), small_store()), options};
+        return TierTest::make_machine(options);
     }
     // A number whose head belongs to master `home`.
     static std::uint64_t number_at(unsigned home) {
@@ -100,15 +99,15 @@ private:
 };
 
 TEST_F(ClusterTest, KeysGoWhereTheirSlotsAreAndComeBack) {
-    TieredStore here = make_machine(0);
-    TieredStore there = make_machine(2);
+    Store here = make_machine(0);
+    Store there = make_machine(2);
     constexpr std::uint64_t kObjects = 60;
     for (std::uint64_t i = 0; i < kObjects; ++i) ASSERT_TRUE(succeeds(put(here, i)));
     ASSERT_TRUE(succeeds(put(here, 1000, 200'000)));  // its part has another slot
     for (std::uint64_t i = 0; i < kObjects; ++i) EXPECT_TRUE(has(there, i));
     EXPECT_TRUE(has(there, 1000, 200'000));
-    EXPECT_EQ(there.stats().servers, kMasters);
-    EXPECT_EQ(here.stats().errors + there.stats().errors, 0U);
+    EXPECT_EQ(tier_stats(there).servers, kMasters);
+    EXPECT_EQ(tier_stats(here).errors + tier_stats(there).errors, 0U);
     for (unsigned i = 0; i < kMasters; ++i) {
         const Words names = node(i).keys();
         EXPECT_FALSE(names.empty());
@@ -117,46 +116,46 @@ TEST_F(ClusterTest, KeysGoWhereTheirSlotsAreAndComeBack) {
         EXPECT_EQ(node(i).say({"INFO", "errorstats"}).text.find("MOVED"), std::string::npos);
     }
     EXPECT_TRUE(succeeds(there.remove(key_of(1000))));
-    TieredStore late = make_machine(1);
+    Store late = make_machine(1);
     EXPECT_TRUE(fails(late.get(key_of(1000)), ErrorCode::NotFound));
 }
 
 TEST_F(ClusterTest, ASlotThatMovesIsFollowed) {
-    TieredStore here = make_machine();
+    Store here = make_machine();
     const std::uint64_t number = number_at(0);
     const std::string name = head_of(number);
     const unsigned slot = slot_of(name);
     ASSERT_TRUE(succeeds(put(here, number)));
 
     begin_migration(slot, 0, 1);
-    TieredStore early = make_machine();
+    Store early = make_machine();
     EXPECT_TRUE(has(early, number)) << "still where it was";
     move_key(name, 0, 1);
-    TieredStore asking = make_machine();
+    Store asking = make_machine();
     EXPECT_TRUE(has(asking, number)) << "by ASK";
-    TieredStore late = make_machine();  // has the map from before the move
+    Store late = make_machine();  // has the map from before the move
     end_migration(slot, 0, 1);
     EXPECT_TRUE(has(late, number)) << "by MOVED";
-    EXPECT_EQ(asking.stats().errors + late.stats().errors, 0U);
+    EXPECT_EQ(tier_stats(asking).errors + tier_stats(late).errors, 0U);
 
     ASSERT_TRUE(succeeds(here.remove(key_of(number))));
     EXPECT_TRUE(node(1).keys(name).empty());
     ASSERT_TRUE(succeeds(put(here, number)));
     EXPECT_EQ(node(1).keys(name), Words{name});
-    EXPECT_EQ(here.stats().errors, 0U);
+    EXPECT_EQ(tier_stats(here).errors, 0U);
 }
 
 TEST_F(ClusterTest, AMissingMasterAffectsOnlyItsOwnKeys) {
-    TieredStore here = make_machine();
+    Store here = make_machine();
     std::array<std::uint64_t, kMasters> numbers{};
     for (unsigned i = 0; i < kMasters; ++i) {
         numbers[i] = number_at(i);
         ASSERT_TRUE(succeeds(put(here, numbers[i])));
     }
-    TieredStore there = make_machine();
+    Store there = make_machine();
     node(1).kill();
     EXPECT_TRUE(fails(there.get(key_of(numbers[1])), ErrorCode::NotFound));
-    EXPECT_EQ(there.stats().circuit, CircuitState::Partial);
+    EXPECT_EQ(tier_stats(there).circuit, CircuitState::Partial);
     EXPECT_TRUE(has(there, numbers[0]));
     EXPECT_TRUE(has(there, numbers[2]));
     EXPECT_TRUE(fails(here.remove(key_of(numbers[1])), ErrorCode::PeerDied));
@@ -164,7 +163,7 @@ TEST_F(ClusterTest, AMissingMasterAffectsOnlyItsOwnKeys) {
 }
 
 TEST_F(ClusterTest, TheSuccessorOfADeadMasterIsFound) {
-    TieredStore here = make_machine();
+    Store here = make_machine();
     const std::uint64_t number = number_at(0);
     ASSERT_TRUE(succeeds(put(here, number)));
     const auto replica = make_node();
@@ -179,23 +178,23 @@ TEST_F(ClusterTest, TheSuccessorOfADeadMasterIsFound) {
                    known.find("slave " + id(0)) != std::string::npos;
         });
     }
-    TieredStore there = make_machine(1);  // has the map from before the takeover
+    Store there = make_machine(1);  // has the map from before the takeover
     node(0).kill();
     // While no master is due for a retry, the others may still be asked for the slots.
     EXPECT_TRUE(fails(there.get(key_of(number)), ErrorCode::NotFound));
     EXPECT_EQ(replica->say({"CLUSTER", "FAILOVER", "TAKEOVER"}).text, "OK");
     await([&] { return there.get(key_of(number)).is_ok(); });
     EXPECT_TRUE(has(there, number));
-    EXPECT_EQ(there.stats().servers, kMasters + 1);
+    EXPECT_EQ(tier_stats(there).servers, kMasters + 1);
 }
 
 TEST_F(ClusterTest, WithoutTheOptionTheErrorNamesIt) {
-    TieredOptions options;
+    SecondTierOptions options;
     options.urls = {node(0).url()};
     options.policy = TierPolicy::WriteThrough;
-    TieredStore store(Store::create(new_name(), small_store()), options);
+    Store store = TierTest::make_machine(options);
     EXPECT_TRUE(fails(put(store, number_at(1)), ErrorCode::System, {"cluster", "MOVED"}));
-    EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
+    EXPECT_EQ(tier_stats(store).circuit, CircuitState::Closed);
 }
 
 }  // namespace

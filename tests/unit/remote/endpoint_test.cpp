@@ -3,12 +3,19 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 #include "tests/unit/support/verdict.hpp"
 
 namespace penstock::detail {
 namespace {
 
 using namespace test;
+
+Endpoint parse_endpoint(const std::string& url) {
+    return parse_servers({&url, 1}).endpoints.at(0);
+}
 
 TEST(EndpointTest, AUrlHasAddressAndCredentials) {
     Endpoint endpoint = parse_endpoint("redis://cache");
@@ -73,7 +80,61 @@ TEST(EndpointTest, AMalformedUrlIsRefusedWithAReason) {
             << url;
     }
     EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
-                        [] { parse_endpoint(std::string_view("redis://a\0b", 11)); }));
+                        [] { parse_endpoint(std::string("redis://a\0b", 11)); }));
+}
+
+ServerList parse(const std::vector<std::string>& urls) {
+    return parse_servers(urls);
+}
+
+TEST(EndpointTest, AClusterIsKnownBySomeOfItsServers) {
+    EXPECT_EQ(parse({"redis://a"}).topology, Topology::Single);
+    EXPECT_EQ(parse_endpoint("valkey://a:7000").port, 7000);
+    const ServerList servers =
+        parse({"redis+cluster://kv:secret@a:7000,[::1],c", "valkey+cluster://:other@d"});
+    EXPECT_EQ(servers.topology, Topology::Cluster);
+    ASSERT_EQ(servers.endpoints.size(), 4U);
+    EXPECT_EQ(servers.endpoints[0].port, 7000);
+    EXPECT_EQ(servers.endpoints[1].host, "::1");
+    EXPECT_EQ(servers.endpoints[1].port, 6379);
+    EXPECT_EQ(servers.endpoints[2].password, "secret");
+    EXPECT_EQ(servers.endpoints[3].password, "other");
+}
+
+TEST(EndpointTest, SentinelsAreNotToldThePasswordOfTheirServers) {
+    const ServerList servers = parse({"redis+sentinel://kv:secret@a,b:7000/kv%20cache/3"});
+    EXPECT_EQ(servers.topology, Topology::Sentinel);
+    ASSERT_EQ(servers.endpoints.size(), 2U);
+    EXPECT_EQ(servers.endpoints[0].port, 26379);
+    EXPECT_EQ(servers.endpoints[1].port, 7000);
+    EXPECT_TRUE(servers.endpoints[0].password.empty());
+    EXPECT_EQ(servers.endpoints[0].db, 0U);
+    EXPECT_EQ(servers.service, "kv cache");
+    EXPECT_EQ(servers.master.password, "secret");
+    EXPECT_EQ(servers.master.db, 3U);
+}
+
+TEST(EndpointTest, WhatDoesNotGoTogetherIsRefused) {
+    for (const std::vector<std::string>& urls : {std::vector<std::string>{"redis://a", "redis://b"},
+                                                 {"redis+cluster://a", "redis://b"},
+                                                 {"redis+cluster://a/1"},
+                                                 {"redis+cluster://a,"},
+                                                 {"redis+sentinel://a"},
+                                                 {"redis+sentinel://a/"},
+                                                 {"redis+sentinel://a/x/y"},
+                                                 {"redis+sentinel://a/x", "redis+sentinel://b/y"},
+                                                 {"redis://a,b"},
+                                                 {"redis+other://a"}}) {
+        EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { parse(urls); })) << urls[0];
+    }
+}
+
+TEST(EndpointTest, TlsIsRefusedInWordsOfItsOwn) {
+    for (const char* url : {"rediss://:secret@a", "valkeys://a", "rediss+cluster://a"}) {
+        EXPECT_TRUE(
+            refuses(ErrorCode::InvalidArgument, [&] { parse_endpoint(url); }, {"TLS", "proxy"}))
+            << url;
+    }
 }
 
 TEST(EndpointTest, NoErrorShowsAPassword) {

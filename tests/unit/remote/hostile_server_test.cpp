@@ -110,14 +110,14 @@ protected:
     // The statistics after a look-up that got this answer.
     TierStats read(const Impostor::Answer& answer) {
         Impostor server(answer);
-        TieredOptions options;
+        SecondTierOptions options;
         options.urls = {"unix:" + server.path()};
         options.request_timeout = kLong;
-        TieredStore store(Store::create(new_name(), small_store()), options);
+        Store store = TierTest::make_machine(options);
         EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
         EXPECT_FALSE(store.contains("key"));
-        EXPECT_EQ(store.first().stats().staged, 0U);
-        return store.stats();
+        EXPECT_EQ(store.stats().staged, 0U);
+        return tier_stats(store);
     }
     TierStats read(const std::string& answer) {
         SCOPED_TRACE("answer: " + ::testing::PrintToString(answer.substr(0, 60)));
@@ -185,14 +185,14 @@ TEST_F(HostileServerTest, AWriteCountsOnlyIfTheServerSaysOk) {
          {"+QUEUED\r\n", "+\r\n", ":1\r\n", "$2\r\nOK\r\n", "*0\r\n", "$-1\r\n"}) {
         SCOPED_TRACE(answer);
         Impostor server([&](const std::string&) { return std::string(answer); });
-        TieredOptions options;
+        SecondTierOptions options;
         options.urls = {"unix:" + server.path()};
         options.policy = TierPolicy::WriteThrough;
         options.request_timeout = kLong;
-        TieredStore store(Store::create(new_name(), small_store()), options);
+        Store store = TierTest::make_machine(options);
         EXPECT_TRUE(fails(store.put("key", make_value(1, 100)), ErrorCode::System));
-        EXPECT_EQ(store.stats().written, 0U);
-        EXPECT_EQ(store.stats().dropped, 1U);
+        EXPECT_EQ(tier_stats(store).written, 0U);
+        EXPECT_EQ(tier_stats(store).dropped, 1U);
     }
 }
 
@@ -255,17 +255,17 @@ protected:
             ++after.parts_asked;
             return part;
         });
-        TieredOptions options;
+        SecondTierOptions options;
         options.urls = {"unix:" + server.path()};
         options.policy = TierPolicy::ReadOnly;
         options.request_timeout = kLong;
-        TieredStore store(Store::create(new_name(), small_store()), options);
+        Store store = TierTest::make_machine(options);
         for (std::uint64_t i = 0; i < 15; ++i) {
             EXPECT_TRUE(succeeds(store.put(key_of(i), make_value(i, 60'000))));
         }
         EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
-        after.tier = store.stats();
-        after.first = store.first().stats();
+        after.tier = tier_stats(store);
+        after.first = store.stats();
         return after;
     }
 };
@@ -328,14 +328,14 @@ TEST_F(HostileServerTest, SlowPartsShareOneDeadline) {
         std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the delay of this server
         return bulk(std::string(4096, 'x'));
     });
-    TieredOptions options;
+    SecondTierOptions options;
     options.urls = {"unix:" + server.path()};
     options.request_timeout = std::chrono::seconds(1);
-    TieredStore store(Store::create(new_name(), small_store()), options);
+    Store store = TierTest::make_machine(options);
     EXPECT_TRUE(fails(store.get("key"), ErrorCode::NotFound));
-    EXPECT_EQ(store.stats().timeouts, 1U);
+    EXPECT_EQ(tier_stats(store).timeouts, 1U);
     EXPECT_LT(parts_asked.load(), kParts / 2);
-    EXPECT_EQ(store.first().stats().staged, 0U);
+    EXPECT_EQ(store.stats().staged, 0U);
 }
 
 TEST_F(HostileServerTest, PartsOfAnotherTypeAreAMiss) {

@@ -16,13 +16,13 @@ using namespace std::chrono_literals;
 
 class OutageTest : public TierTest {
 protected:
-    static void await_circuit(const TieredStore& store, CircuitState state) {
-        await([&] { return store.stats().circuit == state; });
+    static void await_circuit(const Store& store, CircuitState state) {
+        await([&] { return tier_stats(store).circuit == state; });
     }
     // The timeout after which a hanging server is given up.
     static constexpr std::chrono::milliseconds kShort{300};
-    [[nodiscard]] TieredOptions impatient(TierPolicy policy) const {
-        TieredOptions wanted = options(policy);
+    [[nodiscard]] SecondTierOptions impatient(TierPolicy policy) const {
+        SecondTierOptions wanted = options(policy);
         wanted.connect_timeout = kShort;
         wanted.request_timeout = kShort;
         return wanted;
@@ -31,21 +31,21 @@ protected:
 
 TEST_F(OutageTest, AServerThatStartsLaterIsFound) {
     server_->kill();
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
-    EXPECT_EQ(store.stats().circuit, CircuitState::Open);
+    Store store = make_machine(options(TierPolicy::WriteBack));
+    EXPECT_EQ(tier_stats(store).circuit, CircuitState::Open);
     EXPECT_TRUE(succeeds(put(store, 1)));
     EXPECT_TRUE(lacks(store, 2));
-    EXPECT_EQ(store.stats().skipped, 1U);
-    EXPECT_FALSE(store.stats().last_error.empty());
+    EXPECT_EQ(tier_stats(store).skipped, 1U);
+    EXPECT_FALSE(tier_stats(store).last_error.empty());
     server_->start();
     EXPECT_TRUE(store.flush(kLong).is_nothing());
-    EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
-    TieredStore there = make_machine();
+    EXPECT_EQ(tier_stats(store).circuit, CircuitState::Closed);
+    Store there = make_machine();
     EXPECT_TRUE(has(there, 1));
 }
 
 TEST_F(OutageTest, ADeadServerIsAMissAndItsSuccessorGetsLaterPuts) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    Store store = make_machine(options(TierPolicy::WriteBack));
     ASSERT_TRUE(succeeds(put(store, 1)));
     ASSERT_TRUE(store.flush(kLong).is_nothing());
     server_->kill();
@@ -54,31 +54,31 @@ TEST_F(OutageTest, ADeadServerIsAMissAndItsSuccessorGetsLaterPuts) {
         EXPECT_TRUE(succeeds(put(store, i)));
         EXPECT_TRUE(has(store, i));
     }
-    EXPECT_GT(store.stats().errors, 0U);
+    EXPECT_GT(tier_stats(store).errors, 0U);
     server_->start();
     EXPECT_TRUE(store.flush(kLong).is_nothing());
     EXPECT_EQ(server_->keys().size(), 18U) << "it has forgotten the first";
-    TieredStore there = make_machine();
+    Store there = make_machine();
     for (std::uint64_t i = 2; i < 20; ++i) EXPECT_TRUE(has(there, i));
 }
 
 TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
-    TieredStore here = make_machine();
+    Store here = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
-    TieredStore store = make_machine(impatient(TierPolicy::ReadOnly));
+    Store store = make_machine(impatient(TierPolicy::ReadOnly));
     server_->stop();
     const auto first = time_of([&] { EXPECT_TRUE(lacks(store, 1)); });
     EXPECT_GE(first, kShort);
     EXPECT_LT(first, kLong);
-    EXPECT_EQ(store.stats().timeouts, 1U);
-    EXPECT_EQ(store.stats().circuit, CircuitState::Open);
+    EXPECT_EQ(tier_stats(store).timeouts, 1U);
+    EXPECT_EQ(tier_stats(store).circuit, CircuitState::Open);
     // The library's own thread retries meanwhile, each time in vain.
     constexpr unsigned kLooks = 1000;
     const auto later = time_of([&] {
         for (unsigned i = 0; i < kLooks; ++i) EXPECT_TRUE(lacks(store, 1));
     });
     EXPECT_LT(later, kShort * kLooks / 100) << "not even one look in a hundred was asked";
-    EXPECT_EQ(store.stats().skipped, kLooks);
+    EXPECT_EQ(tier_stats(store).skipped, kLooks);
     server_->resume();
     await_circuit(store, CircuitState::Closed);
     EXPECT_TRUE(has(store, 1));
@@ -86,7 +86,7 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
 
 // A caller that cancels its wait for a hanging server: this is not an outage.
 TEST_F(OutageTest, ACallerCanCancelItsWaitForAServer) {
-    TieredStore store = make_machine();
+    Store store = make_machine();
     ASSERT_TRUE(succeeds(put(store, 1)));
     server_->stop();
     Cancel cancel;
@@ -105,27 +105,27 @@ TEST_F(OutageTest, ACallerCanCancelItsWaitForAServer) {
     EXPECT_TRUE(fails(store.get(key_of(2), 10ms), ErrorCode::Timeout));
     EXPECT_TRUE(fails(store.get(key_of(2), Deadline::now()), ErrorCode::Timeout));
     EXPECT_TRUE(has(store, 1)) << "which asks no server";
-    EXPECT_EQ(store.stats().circuit, CircuitState::Closed);
-    EXPECT_EQ(store.stats().timeouts, 0U);
-    EXPECT_EQ(store.stats().misses, 0U);
+    EXPECT_EQ(tier_stats(store).circuit, CircuitState::Closed);
+    EXPECT_EQ(tier_stats(store).timeouts, 0U);
+    EXPECT_EQ(tier_stats(store).misses, 0U);
     server_->resume();
     EXPECT_TRUE(succeeds(put(store, 2)));
 }
 
 // Waiters for another thread's fetch fetch themselves when that thread is cancelled.
 TEST_F(OutageTest, ACancelledFetchDoesNotCancelItsWaiters) {
-    TieredStore here = make_machine();
+    Store here = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
-    TieredStore store = make_machine();
+    Store store = make_machine();
     server_->stop();
     Cancel cancel;
     Wait wait;
     wait.cancel = &cancel;
     std::thread leader(
         [&] { EXPECT_TRUE(fails(store.get(key_of(1), wait), ErrorCode::Cancelled)); });
-    await([&] { return store.first().stats().misses == 1; });
+    await([&] { return store.stats().misses == 1; });
     std::thread follower([&] { EXPECT_TRUE(has(store, 1)); });
-    await([&] { return store.stats().shared == 1; });
+    await([&] { return tier_stats(store).shared == 1; });
     cancel.cancel();
     leader.join();
     server_->resume();
@@ -133,7 +133,7 @@ TEST_F(OutageTest, ACancelledFetchDoesNotCancelItsWaiters) {
 }
 
 TEST_F(OutageTest, TheFirstTierDoesNotWaitForTheSecond) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    Store store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();
     constexpr std::uint64_t kObjects = 200;
     const auto span = time_of([&] {
@@ -143,87 +143,87 @@ TEST_F(OutageTest, TheFirstTierDoesNotWaitForTheSecond) {
         }
     });
     EXPECT_LT(span, kLong) << "the shortest wait for this server";
-    EXPECT_EQ(store.stats().written, 0U);
-    EXPECT_EQ(store.stats().inflight, kObjects);
+    EXPECT_EQ(tier_stats(store).written, 0U);
+    EXPECT_EQ(tier_stats(store).inflight, kObjects);
     server_->resume();
     EXPECT_TRUE(store.flush(kLong).is_nothing());
-    EXPECT_EQ(store.stats().written, kObjects);
-    EXPECT_EQ(store.stats().inflight_bytes, 0U);
+    EXPECT_EQ(tier_stats(store).written, kObjects);
+    EXPECT_EQ(tier_stats(store).inflight_bytes, 0U);
 }
 
 TEST_F(OutageTest, ABrokenConnectionIsReplacedSilently) {
-    TieredStore here = make_machine();
-    TieredStore there = make_machine();
+    Store here = make_machine();
+    Store there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1)));
     ASSERT_TRUE(succeeds(put(here, 2)));
     EXPECT_TRUE(has(there, 1));
     server_->say({"CLIENT", "KILL", "TYPE", "normal"});
     EXPECT_TRUE(has(there, 2));
     EXPECT_TRUE(succeeds(put(here, 3)));
-    EXPECT_EQ(there.stats().errors + here.stats().errors, 0U);
+    EXPECT_EQ(tier_stats(there).errors + tier_stats(here).errors, 0U);
 }
 
 TEST_F(OutageTest, WriteThroughReportsWhatTheSecondTierLacks) {
-    TieredStore store = make_machine();
+    Store store = make_machine();
     server_->kill();
     EXPECT_TRUE(fails(put(store, 1), ErrorCode::PeerDied, {server_->endpoint().path}));
     EXPECT_TRUE(has(store, 1)) << "the first has it";
-    EXPECT_EQ(store.stats().dropped, 1U);
-    EXPECT_EQ(store.stats().dropped_bytes, 1000U);
+    EXPECT_EQ(tier_stats(store).dropped, 1U);
+    EXPECT_EQ(tier_stats(store).dropped_bytes, 1000U);
     EXPECT_TRUE(fails(store.remove(key_of(1)), ErrorCode::PeerDied));
-    EXPECT_FALSE(store.first().contains(key_of(1)));
+    EXPECT_FALSE(first_of(store).contains(key_of(1)));
 }
 
 TEST_F(OutageTest, AServersRefusalIsReportedAndNoOutage) {
     server_->say({"CONFIG", "SET", "maxmemory", "1"});
-    TieredStore through = make_machine();
+    Store through = make_machine();
     EXPECT_TRUE(fails(put(through, 1), ErrorCode::System, {"OOM"}));
-    EXPECT_EQ(through.stats().circuit, CircuitState::Closed);
-    TieredStore back = make_machine(options(TierPolicy::WriteBack));
+    EXPECT_EQ(tier_stats(through).circuit, CircuitState::Closed);
+    Store back = make_machine(options(TierPolicy::WriteBack));
     EXPECT_TRUE(succeeds(put(back, 2)));
     const Unwritten unwritten = back.flush(kLong);
     EXPECT_EQ(unwritten.waiting, 0U);
     EXPECT_EQ(unwritten.dropped, 1U);
     EXPECT_EQ(unwritten.dropped_bytes, 1000U);
     EXPECT_TRUE(back.flush(kLong).is_nothing()) << "reported once";
-    EXPECT_EQ(back.stats().dropped, 1U);
+    EXPECT_EQ(tier_stats(back).dropped, 1U);
 }
 
 TEST_F(OutageTest, TheBacklogIsBoundedAndTheRestCounted) {
-    TieredOptions wanted = options(TierPolicy::WriteBack);
+    SecondTierOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 10'500;
-    TieredStore store = make_machine(wanted);
+    Store store = make_machine(wanted);
     server_->stop();
     for (std::uint64_t i = 0; i < 15; ++i) EXPECT_TRUE(succeeds(put(store, i)));
-    EXPECT_EQ(store.stats().inflight_bytes, 10'000U);
-    EXPECT_EQ(store.stats().dropped, 5U);
-    EXPECT_EQ(store.stats().dropped_bytes, 5'000U);
-    EXPECT_EQ(store.first().stats().in_use, 10U);
+    EXPECT_EQ(tier_stats(store).inflight_bytes, 10'000U);
+    EXPECT_EQ(tier_stats(store).dropped, 5U);
+    EXPECT_EQ(tier_stats(store).dropped_bytes, 5'000U);
+    EXPECT_EQ(store.stats().in_use, 10U);
     server_->resume();
     const Unwritten unwritten = store.flush(kLong);
     EXPECT_EQ(unwritten.waiting, 0U);
     EXPECT_EQ(unwritten.dropped, 5U);
-    EXPECT_EQ(store.first().stats().in_use, 0U);
-    TieredStore there = make_machine();
+    EXPECT_EQ(store.stats().in_use, 0U);
+    Store there = make_machine();
     for (std::uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(has(there, i));
     for (std::uint64_t i = 10; i < 15; ++i) EXPECT_TRUE(lacks(there, i));
 }
 
 TEST_F(OutageTest, TheBacklogTakesAtMostHalfOfTheFirstTier) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
+    Store store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
     server_->stop();
     for (std::uint64_t i = 0; i < 40; ++i) EXPECT_TRUE(succeeds(put(store, i, 60'000)));
-    EXPECT_LE(store.stats().inflight_bytes, 1U << 19U);
-    EXPECT_GT(store.stats().dropped, 0U);
+    EXPECT_LE(tier_stats(store).inflight_bytes, 1U << 19U);
+    EXPECT_GT(tier_stats(store).dropped, 0U);
     server_->resume();
 }
 
 TEST_F(OutageTest, AFullBacklogWaitsForRoomOnRequest) {
-    TieredOptions wanted = options(TierPolicy::WriteBack);
+    SecondTierOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 2'000;
     wanted.when_full = WhenFull::Wait;
     wanted.full_timeout = kLong;
-    TieredStore store = make_machine(wanted);
+    Store store = make_machine(wanted);
     server_->stop();
     EXPECT_TRUE(succeeds(put(store, 1)));
     EXPECT_TRUE(succeeds(put(store, 2)));
@@ -232,44 +232,44 @@ TEST_F(OutageTest, AFullBacklogWaitsForRoomOnRequest) {
         EXPECT_TRUE(succeeds(put(store, 3)));
         has_room = true;
     });
-    await([&] { return store.first().contains(key_of(3)); });
+    await([&] { return first_of(store).contains(key_of(3)); });
     EXPECT_FALSE(has_room);
     server_->resume();
     writer.join();
     EXPECT_TRUE(store.flush(kLong).is_nothing());
-    EXPECT_EQ(store.stats().written, 3U);
+    EXPECT_EQ(tier_stats(store).written, 3U);
 }
 
 TEST_F(OutageTest, TheWaitForBacklogRoomTimesOut) {
-    TieredOptions wanted = options(TierPolicy::WriteBack);
+    SecondTierOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 1'000;
     wanted.when_full = WhenFull::Wait;
     wanted.full_timeout = 30ms;
-    TieredStore store = make_machine(wanted);
+    Store store = make_machine(wanted);
     server_->stop();
     EXPECT_TRUE(succeeds(put(store, 1)));
     EXPECT_GE(time_of([&] { EXPECT_TRUE(succeeds(put(store, 2))); }), 30ms);
-    EXPECT_EQ(store.stats().dropped, 1U);
+    EXPECT_EQ(tier_stats(store).dropped, 1U);
     server_->resume();
 }
 
 TEST_F(OutageTest, AnOutageEndsTheWaitForBacklogRoom) {
-    TieredOptions wanted = options(TierPolicy::WriteBack);
+    SecondTierOptions wanted = options(TierPolicy::WriteBack);
     wanted.max_inflight_bytes = 1'000;
     wanted.when_full = WhenFull::Wait;
     wanted.full_timeout = kLong;
-    TieredStore store = make_machine(wanted);
+    Store store = make_machine(wanted);
     server_->kill();
     EXPECT_TRUE(lacks(store, 100));
     const auto span = time_of([&] {
         for (std::uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(succeeds(put(store, i)));
     });
     EXPECT_LT(span, kLong);
-    EXPECT_EQ(store.stats().dropped, 9U);
+    EXPECT_EQ(tier_stats(store).dropped, 9U);
 }
 
 TEST_F(OutageTest, FlushAndCloseReportUnwrittenObjects) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    Store store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();
     for (std::uint64_t i = 0; i < 5; ++i) EXPECT_TRUE(succeeds(put(store, i)));
     Unwritten unwritten = store.flush(10ms);
@@ -290,16 +290,16 @@ TEST_F(OutageTest, FlushAndCloseReportUnwrittenObjects) {
 }
 
 TEST_F(OutageTest, CloseWritesTheBacklog) {
-    TieredOptions wanted = options(TierPolicy::WriteBack);
+    SecondTierOptions wanted = options(TierPolicy::WriteBack);
     wanted.writers = 3;
-    TieredStore store = make_machine(wanted);
+    Store store = make_machine(wanted);
     for (std::uint64_t i = 0; i < 100; ++i) EXPECT_TRUE(succeeds(put(store, i)));
     EXPECT_TRUE(store.close(kLong).is_nothing());
     EXPECT_EQ(server_->keys().size(), 100U);
 }
 
 TEST_F(OutageTest, ARemovedObjectIsNotWrittenLater) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    Store store = make_machine(options(TierPolicy::WriteBack));
     server_->stop();
     // One is being written, the other waits.
     EXPECT_TRUE(succeeds(put(store, 1)));
@@ -309,7 +309,7 @@ TEST_F(OutageTest, ARemovedObjectIsNotWrittenLater) {
         const Status status = store.remove(key_of(2));
         EXPECT_TRUE(succeeds(status));
     });
-    await([&] { return store.first().keys().empty(); });
+    await([&] { return first_of(store).keys().empty(); });
     server_->resume();
     first.join();
     second.join();
@@ -320,7 +320,7 @@ TEST_F(OutageTest, ARemovedObjectIsNotWrittenLater) {
 }
 
 TEST_F(OutageTest, AnObjectRemovedDuringAnOutageIsNotWrittenLater) {
-    TieredStore store = make_machine(options(TierPolicy::WriteBack));
+    Store store = make_machine(options(TierPolicy::WriteBack));
     server_->kill();
     EXPECT_TRUE(succeeds(put(store, 1)));
     EXPECT_TRUE(succeeds(put(store, 2)));
@@ -332,10 +332,10 @@ TEST_F(OutageTest, AnObjectRemovedDuringAnOutageIsNotWrittenLater) {
 
 // Whatever happens to the server, reads return what was put, and nothing leaks.
 TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
-    TieredOptions wanted = impatient(TierPolicy::WriteBack);
+    SecondTierOptions wanted = impatient(TierPolicy::WriteBack);
     wanted.writers = 2;
     wanted.max_inflight_bytes = 200'000;
-    TieredStore store = make_machine(wanted, 1 << 20U);
+    Store store = make_machine(wanted, 1 << 20U);
     std::atomic<bool> is_over{false};
     std::atomic<unsigned> wrong{0};
     const auto work = [&](std::uint64_t seed) {
@@ -365,8 +365,8 @@ TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     std::vector<std::thread> threads;
     for (std::uint64_t i = 0; i < 3; ++i) threads.emplace_back(work, i);
     const auto has_worked = [&] {
-        const std::uint64_t before = store.stats().written;
-        await([&] { return store.stats().written >= before + 20; });
+        const std::uint64_t before = tier_stats(store).written;
+        await([&] { return tier_stats(store).written >= before + 20; });
     };
     for (int round = 0; round < 3; ++round) {
         has_worked();
@@ -383,15 +383,15 @@ TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(wrong, 0U);
     EXPECT_EQ(store.flush(kLong).waiting, 0U);
-    const TierStats stats = store.stats();
+    const TierStats stats = tier_stats(store);
     EXPECT_EQ(stats.corrupt, 0U);
     EXPECT_EQ(stats.inflight + stats.inflight_bytes, 0U);
-    EXPECT_EQ(store.first().stats().in_use, 0U);
-    EXPECT_EQ(store.first().stats().staged, 0U);
+    EXPECT_EQ(store.stats().in_use, 0U);
+    EXPECT_EQ(store.stats().staged, 0U);
 }
 
 TEST_F(OutageTest, RequestCloseEndsWaitsForAServer) {
-    TieredStore store = make_machine();
+    Store store = make_machine();
     server_->stop();
     std::atomic<bool> is_under_way{false};
     const auto span = time_of([&] {

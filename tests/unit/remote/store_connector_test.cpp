@@ -587,10 +587,10 @@ TEST_F(StoreConnectorTest, ALostStoreFailsWithAReason) {
 class TieredConnectorTest : public TierTest {};
 
 TEST_F(TieredConnectorTest, KeysOfTheSecondTierAloneAreFoundAndGot) {
-    TieredStore other = make_machine();
+    Store other = make_machine();
     put(other, 0).or_throw();
     put(other, 1).or_throw();
-    StoreConnector connector(std::make_shared<TieredStore>(make_machine()), 2, kPending);
+    StoreConnector connector(std::make_shared<Store>(make_machine()), 2, kPending);
     const std::vector<std::string> keys{key_of(0), "none"};
     EXPECT_EQ(look(connector, BatchKind::Exists, keys).outcomes, (Outcomes{Done, Missed}));
     EXPECT_EQ(look(connector, BatchKind::Lock, keys).outcomes, (Outcomes{Done, Missed}));
@@ -603,11 +603,10 @@ TEST_F(TieredConnectorTest, KeysOfTheSecondTierAloneAreFoundAndGot) {
 }
 
 TEST_F(TieredConnectorTest, AnOutageOfTheSecondTierIsNoFailureOfASet) {
-    TieredOptions short_of_time = options();
+    SecondTierOptions short_of_time = options();
     short_of_time.connect_timeout = 200ms;
     short_of_time.request_timeout = 200ms;
-    StoreConnector connector(std::make_shared<TieredStore>(make_machine(short_of_time)), 1,
-                             kPending);
+    StoreConnector connector(std::make_shared<Store>(make_machine(short_of_time)), 1, kPending);
     server_->kill();
     Values values = values_of({1000});
     EXPECT_EQ(run(connector, BatchKind::Set, items_of(values)).outcomes, Outcomes{Done});

@@ -1,4 +1,4 @@
-// Fixture of the tiered-store tests: machines, each a Store with its own name, and one server
+// Fixture of the second tier's tests: machines, each a Store with its own name, and one server
 // behind all of them.
 #pragma once
 
@@ -7,13 +7,23 @@
 #include <string>
 #include <utility>
 
-#include "penstock/tiered_store.hpp"
+#include "penstock/store.hpp"
 #include "tests/unit/remote/redis_server.hpp"
 #include "tests/unit/store/store_fixture.hpp"
 
 namespace penstock::test {
 
 class TierTest : public CleanTest {
+public:
+    // A machine on which nothing is yet.
+    static Store make_machine(const SecondTierOptions& options,
+                              std::uint64_t capacity = std::uint64_t{4} << 20U) {
+        StoreOptions first = small_store();
+        first.capacity = capacity;
+        first.second_tier = options;
+        return Store::create(new_name(), first);
+    }
+
 protected:
     void SetUp() override {
         PENSTOCK_NEEDS_SERVER();
@@ -24,8 +34,8 @@ protected:
         CleanTest::TearDown();
     }
 
-    [[nodiscard]] TieredOptions options(TierPolicy policy = TierPolicy::WriteThrough) const {
-        TieredOptions options;
+    [[nodiscard]] SecondTierOptions options(TierPolicy policy = TierPolicy::WriteThrough) const {
+        SecondTierOptions options;
         options.urls = {server_->url()};
         options.policy = policy;
         options.connect_timeout = kLong;
@@ -34,36 +44,30 @@ protected:
         options.retry_most = std::chrono::milliseconds(20);
         return options;
     }
-    // A machine with an empty store.
-    static TieredStore make_machine(const TieredOptions& options,
-                                    std::uint64_t capacity = std::uint64_t{4} << 20U) {
+    [[nodiscard]] Store make_machine() const { return make_machine(options()); }
+    [[nodiscard]] Store make_machine(const std::string& name) const {
         StoreOptions first = small_store();
-        first.capacity = capacity;
-        return {Store::create(new_name(), first), options};
+        first.second_tier = options();
+        return Store::create(name, first);
     }
-    [[nodiscard]] TieredStore make_machine() const { return make_machine(options()); }
 
     std::unique_ptr<RedisServer> server_;
 };
 
-inline Status put(TieredStore& store, std::uint64_t number, std::size_t size = 1000,
-                  const ReserveOptions& options = {}) {
-    return store.put(key_of(number), make_value(number, size), options);
+// Another handle, on the first tier alone.
+inline Store first_of(const Store& store) {
+    return Store::attach(store.name());
 }
 
-inline Status put(TieredStore& store, std::uint64_t number, const Wait& wait) {
+inline TierStats tier_stats(const Store& store) {
+    return *store.stats().second_tier;
+}
+
+inline Status put(Store& store, std::uint64_t number, const Wait& wait) {
     return store.put(key_of(number), make_value(number, 1000), {}, wait);
 }
 
-// The store returns object `number`, whole, from either tier.
-inline ::testing::AssertionResult has(TieredStore& store, std::uint64_t number,
-                                      std::size_t size = 1000) {
-    Result<StoreObject> object = store.get(key_of(number));
-    if (!object) return succeeds(object);
-    return is_value(object->bytes(), number, size);
-}
-
-inline ::testing::AssertionResult lacks(TieredStore& store, std::uint64_t number) {
+inline ::testing::AssertionResult lacks(Store& store, std::uint64_t number) {
     return fails(store.get(key_of(number)), ErrorCode::NotFound);
 }
 

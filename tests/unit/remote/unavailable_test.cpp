@@ -13,10 +13,9 @@ class UnavailableTest : public CleanTest {};
 
 TEST_F(UnavailableTest, MakingATieredStoreFailsWithAReason) {
     if (detail::has_redis()) GTEST_SKIP() << "this build has it";
-    TieredOptions options;
+    SecondTierOptions options;
     options.urls = {"redis://127.0.0.1"};
-    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument,
-                        [&] { TieredStore(Store::create(new_name(), small_store()), options); },
+    EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, [&] { TierTest::make_machine(options); },
                         {"built without Redis"}));
 }
 

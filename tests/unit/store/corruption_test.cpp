@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "store/control.hpp"
 #include "tests/support/segment_corruptor.hpp"
@@ -127,7 +128,9 @@ TEST_F(StoreCorruptionTest, AForgedLengthIsRefusedByAPinningCommit) {
     Result<StoreReservation> room = store_.reserve(key_of(1), 1000);
     ASSERT_TRUE(succeeds(room.status()));
     corruptor_.entry(EntryState::Staged).nbytes.store(~std::uint64_t{0});
-    EXPECT_EQ(room->commit_pinned().code(), ErrorCode::Corrupt);
+    std::optional<StoreObject> pinned;
+    EXPECT_EQ(room->commit(pinned).code(), ErrorCode::Corrupt);
+    EXPECT_FALSE(pinned);
 }
 
 }  // namespace

@@ -30,7 +30,6 @@ from lmcache.v1.platform import create_event_notifier
 from ... import _core
 from ..._exit import close_at_exit
 from ...errors import Closed
-from ...store import Store
 from .l2_keys import key_text, parse_key_text
 from .l2_tier import TierOptions, open_tier
 
@@ -88,13 +87,12 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         """Open the tier. Raises what ``open_tier()`` raises, and ValueError for an invalid
         config."""
         options = TierOptions.from_mapping(config) if isinstance(config, dict) else config.options
-        self._tier = open_tier(options)
-        self._store = self._tier if isinstance(self._tier, Store) else self._tier.first
+        self._store = open_tier(options)
         try:
             super().__init__(max_capacity_bytes=self._store.capacity)
-            self._connector = _core.StoreConnector(self._tier, threads=options.threads)
+            self._connector = _core.StoreConnector(self._store, threads=options.threads)
         except BaseException:
-            self._tier.close()
+            self._store.close()
             raise
         self._store_event = create_event_notifier()
         self._lookup_event = create_event_notifier()
@@ -272,8 +270,8 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
                 "max_capacity_bytes": stats.capacity,
                 "evicted_object_count": stats.evicted,
             }
-            if self._tier is not self._store:
-                status["second_tier"] = dataclasses.asdict(self._tier.stats())
+            if stats.second_tier is not None:
+                status["second_tier"] = dataclasses.asdict(stats.second_tier)
         return status
 
     @property
@@ -300,7 +298,7 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         for _, kept in self._pending.values():
             if isinstance(kept, threading.Event):
                 kept.set()  # a deletion that was dropped is not waited for
-        self._tier.close()
+        self._store.close()
         for event in (self._store_event, self._lookup_event, self._load_event):
             event.close()
 
@@ -358,12 +356,12 @@ class PenstockL2Adapter(L2AdapterInterface):  # type: ignore[misc]
         listed."""
         for text in texts:
             key = parse_key_text(text)
-            look = self._store.look(text)
+            look = self._store.look(text, timeout=0)
             if key is not None and look.state == "hit":
                 yield key, look.nbytes
 
     def _texts(self) -> list[str]:
-        texts = self._store.keys()
+        texts = self._store.keys(timeout=0)  # of this machine
         return [text for text in texts if isinstance(text, str)]
 
 

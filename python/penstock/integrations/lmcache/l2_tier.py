@@ -7,19 +7,15 @@ have ended or were killed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from ... import _core
-from ...errors import AlreadyExists, Error, InvalidArgument, NotFound
-from ...inspect import remove_if_abandoned
-from ...store import Eviction, Store
-from ...tiered_store import TieredStore
+from ...errors import AlreadyExists, InvalidArgument, NotFound
+from ...store import Eviction, SecondTier, Store
 
 __all__ = ["TierOptions", "open_tier"]
 
@@ -35,7 +31,7 @@ class TierOptions:
     ``huge_pages`` are those of ``Store.create()`` and apply when a server creates the store;
     servers that attach use it as it is. ``populate`` also maps it into each server that attaches.
     ``threads`` copy chunks. ``second_tier`` is a URL of Redis or Valkey, a list of them, or a dict:
-    ``url`` and the arguments of ``TieredStore``.
+    ``url`` and the arguments of ``SecondTier``.
     """
 
     name: str
@@ -97,37 +93,27 @@ def capacity_of(size: int | str) -> int:
     return -(-nbytes // _ROUNDING) * _ROUNDING
 
 
-def open_tier(options: TierOptions) -> Store | TieredStore:
-    """Raises what ``Store.attach()``, ``Store.create()`` and ``TieredStore()`` raise."""
-    store, is_new = _attach_or_create(options)
-    if options.second_tier is None:
-        return store
-    try:
-        return _with_second_tier(store, options.second_tier)
-    except BaseException:
-        is_in_vain = is_new and not store.keys()
-        store.close()
-        if is_in_vain:
-            with contextlib.suppress(Error):  # another process uses it meanwhile, or has removed it
-                remove_if_abandoned(options.name, data=True)
-        raise
-
-
-def _attach_or_create(options: TierOptions) -> tuple[Store, bool]:
-    """The store, and whether this call has created it."""
+def open_tier(options: TierOptions) -> Store:
+    """Raises what ``Store.attach()`` and ``Store.create()`` raise."""
+    second_tier = _second_tier_of(options.second_tier)
     while True:
         try:
-            store = Store.attach(options.name, owner=options.owner, populate=options.populate)
+            store = Store.attach(
+                options.name,
+                owner=options.owner,
+                populate=options.populate,
+                second_tier=second_tier,
+            )
         except NotFound:
             try:
-                return _create(options), True
+                return _create(options, second_tier)
             except AlreadyExists:  # another server created it first
                 continue
         _tell_difference(store, options)
-        return store, False
+        return store
 
 
-def _create(options: TierOptions) -> Store:
+def _create(options: TierOptions, second_tier: SecondTier | None) -> Store:
     return Store.create(
         options.name,
         capacity=options.capacity,
@@ -140,6 +126,7 @@ def _create(options: TierOptions) -> Store:
         lock_memory=options.lock_memory,
         huge_pages=options.huge_pages,
         owner=options.owner,
+        second_tier=second_tier,
     )
 
 
@@ -156,15 +143,13 @@ def _tell_difference(store: Store, options: TierOptions) -> None:
         )
 
 
-def _with_second_tier(store: Store, given: str | list[str] | dict[str, Any]) -> TieredStore:
+def _second_tier_of(given: str | list[str] | dict[str, Any] | None) -> SecondTier | None:
     if not isinstance(given, dict):
-        return TieredStore(store, given)
+        return SecondTier.of(given)
     options = dict(given)
     urls = options.pop("url", None) or options.pop("urls", None)
     if urls is None:
         raise InvalidArgument("second_tier has no url: give {'url': 'redis://host:6379', …}")
-    parameters = inspect.signature(TieredStore.__init__).parameters.values()
-    _refuse_unknown(
-        "second_tier", options, [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
-    )
-    return TieredStore(store, urls, **options)
+    known = {field.name for field in dataclasses.fields(SecondTier)}
+    _refuse_unknown("second_tier", options, known - {"urls"})
+    return SecondTier(urls, **options)

@@ -1,5 +1,5 @@
 // Reading through, writing behind, and what either says when it fails.
-#include "remote/tier_core.hpp"
+#include "remote/redis_tier.hpp"
 
 #include <algorithm>
 #include <system_error>
@@ -17,18 +17,17 @@ using Kind = RedisReply::Kind;
 
 constexpr std::size_t kLongestKey = 4096;
 constexpr unsigned kMaxWriters = 64;
-// Reading the head, removing it, and its parts by the hundred. Each takes request_timeout at most.
-constexpr std::uint64_t kRemovalRequests = 8;
+// Reading the head, removing or touching it, and its parts by the hundred. Each takes
+// request_timeout at most.
+constexpr std::uint64_t kPartsRequests = 8;
 
 void require(bool holds, const char* sentence) {
     if (!holds) throw Error(ErrorCode::InvalidArgument, sentence);
 }
 
-TieredOptions checked(TieredOptions options) {
+SecondTierOptions checked(SecondTierOptions options) {
     require(has_redis(), "this library was built without Redis; build it with hiredis");
     require(!options.urls.empty(), "a second tier needs the URL of a server");
-    require(options.cluster || options.urls.size() == 1,
-            "there are several URLs, which only a cluster may have");
     require(options.part_bytes >= kPartLeast && options.part_bytes <= kPartMost,
             "part_bytes is between 4 KiB and 512 MiB");
     require(options.writers >= 1 && options.writers <= kMaxWriters, "there are 1 to 64 writers");
@@ -40,21 +39,14 @@ TieredOptions checked(TieredOptions options) {
     return options;
 }
 
-RedisSettings settings_of(const TieredOptions& options) {
-    RedisSettings settings;
-    for (const std::string& url : options.urls) settings.endpoints.push_back(parse_endpoint(url));
-    settings.is_cluster = options.cluster;
-    require(!options.cluster || settings.endpoints.front().db == 0,
-            "a cluster has no database but 0");
-    settings.timing = {options.connect_timeout, options.request_timeout, options.retry_first,
-                       options.retry_most};
-    return settings;
+RedisSettings settings_of(const SecondTierOptions& options, ServerList servers) {
+    return {std::move(servers),
+            {options.connect_timeout, options.request_timeout, options.retry_first,
+             options.retry_most}};
 }
 
-BacklogOptions limits_of(const TieredOptions& options, std::uint64_t capacity) {
-    // What waits is pinned: the first tier must stay able to take more.
-    return {std::min(options.max_inflight_bytes, capacity / 2), options.when_full,
-            options.full_timeout, options.writers};
+BacklogOptions limits_of(const SecondTierOptions& options) {
+    return {options.max_inflight_bytes, options.when_full, options.full_timeout, options.writers};
 }
 
 ErrorCode code_of(RedisFault fault) noexcept {
@@ -80,11 +72,6 @@ Status status_of(const RedisOutcome& outcome, const Wait& wait) noexcept {
     return {is_late ? ErrorCode::Timeout : code_of(outcome.fault), outcome.sentence};
 }
 
-Status wrong_process() noexcept {
-    return {ErrorCode::WrongProcess,
-            "this tiered store belongs to the process that forked us; attach anew here"};
-}
-
 // Ended by the bound of its own, and not by the caller.
 bool is_over(const RedisOutcome& outcome, const Wait& bounded, const Wait& callers) noexcept {
     if (outcome.fault != RedisFault::Cancelled) return false;
@@ -99,42 +86,45 @@ bool is_key(std::string_view key) noexcept {
 
 }  // namespace
 
-std::shared_ptr<TierCore> TierCore::create(Store& first, const TieredOptions& options) {
+std::shared_ptr<SecondTier> SecondTier::open(const SecondTierOptions& given, const Wait& wait) {
+    const SecondTierOptions options = checked(given);
     // In a forked child there are no threads to end and no connections to close: it is left alone.
-    require(first.is_open(), "a tiered store needs an open store for its first tier");
-    std::shared_ptr<TierCore> core(new TierCore(first, options), [](TierCore* old) {
-        if (!old->is_foreign()) delete old;
-    });
-    try {
-        const RedisOutcome met = core->servers_.start();
-        if (met.fault == RedisFault::Refused) {
-            throw Error(ErrorCode::PermissionDenied, met.sentence);
-        }
-        if (options.policy == TierPolicy::WriteBack) core->backlog_.start();
-    } catch (...) {
-        first = std::move(core->first);
-        throw;
+    std::shared_ptr<RedisTier> tier(new RedisTier(options, parse_servers(options.urls)),
+                                    [](RedisTier* old) {
+                                        if (!old->is_foreign()) delete old;
+                                    });
+    Wait patient = wait;  // a caller that does not wait for a store's name still tries the server
+    if (wait.deadline.is_try()) patient.deadline = Deadline::never();
+    const RedisOutcome met = tier->start(patient);
+    const Status refused = status_of(met, patient);
+    if (refused.code() == ErrorCode::PermissionDenied || refused.code() == ErrorCode::Cancelled) {
+        refused.or_throw();
     }
-    return core;
+    return tier;
 }
 
-TierCore::TierCore(Store& store, const TieredOptions& options)
-    : options_(checked(options)), servers_(settings_of(options_), tally_),
-      objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl, options_.cluster}),
+RedisTier::RedisTier(const SecondTierOptions& options, ServerList servers)
+    : options_(options), servers_(settings_of(options_, std::move(servers)), tally_),
+      objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl}),
       backlog_(
-          limits_of(options_, store.capacity()), tally_,
-          [this](const BacklogItem& item) { return write(item.key, item.object, Wait()); },
-          [this] { return servers_.health().away > 0; }),
-      first(std::move(store)) {}
+          limits_of(options_), tally_,
+          [this](const BacklogItem& item) { return send(item.key, item.object, Wait()); },
+          [this] { return servers_.health().away > 0; }) {}
 
-TierCore::~TierCore() {
+void RedisTier::stand_behind(Store first) {
+    first_.emplace(std::move(first));
+    // What waits is pinned: the first tier must stay able to take more.
+    if (options_.policy == TierPolicy::WriteBack) backlog_.start(first_->capacity() / 2);
+}
+
+RedisTier::~RedisTier() {
     servers_.cancel();
     backlog_.stop();
 }
 
 // ---- writing
 
-RedisOutcome TierCore::write(const std::string& key, const StoreObject& object, const Wait& wait) {
+RedisOutcome RedisTier::send(const std::string& key, const StoreObject& object, const Wait& wait) {
     RedisOutcome outcome =
         objects_.write(key, object.bytes(), object.meta(), object.format(), wait);
     if (outcome.is_answered()) {
@@ -144,27 +134,15 @@ RedisOutcome TierCore::write(const std::string& key, const StoreObject& object, 
     return outcome;
 }
 
-Result<StoreReservation> TierCore::reserve(std::string_view key, std::uint64_t nbytes,
-                                           const ReserveOptions& options) noexcept {
-    if (is_foreign()) return wrong_process();
-    return first.reserve(key, nbytes, options);
-}
-
-Status TierCore::commit(const std::string& key, StoreReservation& reservation,
-                        std::optional<StoreObject>& pinned, const Wait& wait) noexcept {
-    if (is_foreign()) return wrong_process();
-    // Pinned from its first moment on: it can't be evicted before it is written. And not by looking
-    // it up, after which it would count as read by somebody.
-    Result<StoreObject> object = reservation.commit_pinned();
-    if (!object) return object.status();
-    pinned.emplace(std::move(*object));
+Status RedisTier::write(std::string key, const StoreObject& object, const Wait& wait) noexcept {
     if (options_.policy == TierPolicy::ReadOnly) return Status::ok();
-    const std::uint64_t bytes = pinned->bytes().size() + pinned->meta().size();
+    const std::uint64_t bytes = object.bytes().size() + object.meta().size();
     if (options_.policy == TierPolicy::WriteBack) {
-        backlog_.add(key, pinned->share(), bytes, wait);
-        return Status::ok();
+        if (backlog_.add(std::move(key), object.share(), bytes, wait)) return Status::ok();
+        return Status::closed_here(
+            "the first tier has it, and not the second, which this handle had left before");
     }
-    const RedisOutcome outcome = write(key, *pinned, wait);
+    const RedisOutcome outcome = send(key, object, wait);
     if (outcome.is_answered()) return Status::ok();
     tally_.drop(bytes);
     return status_of(outcome, wait);
@@ -172,20 +150,17 @@ Status TierCore::commit(const std::string& key, StoreReservation& reservation,
 
 // ---- reading
 
-Result<StoreObject> TierCore::get(std::string_view key, const Wait& wait) noexcept {
-    Result<StoreObject> found = first.get(key);
-    if (found || found.code() != ErrorCode::NotFound) return found;
-    return fetch(key, wait);
-}
-
-Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait,
-                                    const FetchCheck& check) noexcept {
-    if (is_foreign()) return wrong_process();
+Result<StoreObject> RedisTier::fetch(std::string_view key, const Wait& wait,
+                                     const FetchCheck* check) noexcept {
     if (!is_key(key)) return Status(ErrorCode::NotFound);
     for (;;) {
-        bool leads = false;
-        const Flights::FlightPtr flight = flights_.join(key, leads);
-        if (leads) return lead({key, wait, check}, *flight);
+        auto [flight, role] = flights_.join(key);
+        if (role == Flights::Role::Leader) return lead({key, wait, check, *flight});
+        if (role == Flights::Role::Refused) {
+            return Status(ErrorCode::Busy,
+                          "this thread is fetching an object further up, and can't wait for a "
+                          "fetch before that is over");
+        }
         TierTally::add(tally_.shared);
         if (!flights_.await(*flight, wait)) {
             return status_of({RedisFault::Cancelled, {}, "another thread is still fetching it"},
@@ -197,20 +172,20 @@ Result<StoreObject> TierCore::fetch(std::string_view key, const Wait& wait,
             continue;
         }
         if (!flight->status) return flight->status;
-        return first.get(key);
+        return first_->get(key);
     }
 }
 
-Result<StoreObject> TierCore::lead(const Fetch& fetch, Flights::Flight& flight) noexcept {
+Result<StoreObject> RedisTier::lead(const Fetch& fetch) noexcept {
     // The last flight may have landed after we had looked and before we came.
-    Result<StoreObject> object = first.contains(fetch.key) ? first.get(fetch.key) : read(fetch);
-    flights_.land(fetch.key, flight, object.status(),
+    Result<StoreObject> object = first_->contains(fetch.key) ? first_->get(fetch.key) : read(fetch);
+    flights_.land(fetch.key, fetch.flight, object.status(),
                   [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
 
 // A failure of the second tier is a miss, and counted.
-Status TierCore::missed(const RedisOutcome& outcome, const Wait& wait) noexcept {
+Status RedisTier::missed(const RedisOutcome& outcome, const Wait& wait) noexcept {
     if (outcome.fault == RedisFault::Cancelled) return status_of(outcome, wait);
     if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
     if (outcome.is_answered()) TierTally::add(tally_.misses);
@@ -218,9 +193,9 @@ Status TierCore::missed(const RedisOutcome& outcome, const Wait& wait) noexcept 
 }
 
 // There is a value, and it is of no use here.
-Status TierCore::unread(TierTally::Count& count, std::string_view key,
-                        std::string_view why) noexcept {
-    TierTally::add(tally_.misses);
+Status RedisTier::unread(TierTally::Count& count, std::string_view key,
+                         std::string_view why) noexcept {
+    if (&count != &tally_.no_room) TierTally::add(tally_.misses);  // it is there, and sound
     TierTally::add(count);
     constexpr std::size_t kKeyMost = 60;
     tally_.explain("the second tier's value of '" + shown_text(key, kKeyMost) + "' " +
@@ -228,16 +203,16 @@ Status TierCore::unread(TierTally::Count& count, std::string_view key,
     return Status(ErrorCode::NotFound);
 }
 
-Status TierCore::damaged(const Fetch& fetch, std::string_view why) noexcept {
+Status RedisTier::damaged(const Fetch& fetch, std::string_view why) noexcept {
     if (options_.delete_corrupt && options_.policy != TierPolicy::ReadOnly) {
-        objects_.remove(fetch.key, bounded(fetch.wait, kRemovalRequests));
+        objects_.act_on("UNLINK", fetch.key, bounded(fetch.wait, kPartsRequests));
     }
     return unread(tally_.corrupt, fetch.key, why);
 }
 
 // What requests take together: a head can name a million parts, and a server answer each of them
 // just in time.
-Wait TierCore::bounded(const Wait& wait, std::uint64_t requests) const noexcept {
+Wait RedisTier::bounded(const Wait& wait, std::uint64_t requests) const noexcept {
     using Seconds = std::chrono::duration<double>;
     constexpr double kCentury = 100.0 * 365 * 24 * 3600;
     const double span = Seconds(options_.request_timeout).count() * static_cast<double>(requests);
@@ -248,7 +223,7 @@ Wait TierCore::bounded(const Wait& wait, std::uint64_t requests) const noexcept 
     return bounded;
 }
 
-Result<StoreObject> TierCore::read(const Fetch& fetch) noexcept {
+Result<StoreObject> RedisTier::read(const Fetch& fetch) noexcept {
     const RemoteObjects::Head head = objects_.read_head(fetch.key, fetch.wait);
     if (head.outcome.fault == RedisFault::Misfit) {
         return damaged(fetch, "is longer than any that a writer writes");
@@ -267,14 +242,14 @@ Result<StoreObject> TierCore::read(const Fetch& fetch) noexcept {
     return damaged(fetch, "has a damaged head");
 }
 
-Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read) noexcept {
+Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read) noexcept {
     // What is in the head has come: it is looked at before it takes anybody's room.
     if (read.head.is_inline() && checksum_of(read.data) != read.head.checksum) {
         return damaged(fetch, "has not the bytes that its head tells of");
     }
-    if (first.look(fetch.key).state == StoreLook::State::Staged) {
+    if (first_->look(fetch.key).state == StoreLook::State::Staged) {
         // Another thread or process has begun, unless it died over it: a reservation tells.
-        Result<StoreReservation> probe = first.reserve(fetch.key, 0);
+        Result<StoreReservation> probe = first_->reserve(fetch.key, 0);
         if (!probe) return without_room(fetch, probe.status());
     }
     ReserveOptions options;
@@ -284,7 +259,7 @@ Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read)
     Status refused;
     const MakeRoom make_room = [&]() -> std::optional<std::span<std::byte>> {
         if (!reservation) {
-            Result<StoreReservation> room = first.reserve(fetch.key, read.head.nbytes, options);
+            Result<StoreReservation> room = first_->reserve(fetch.key, read.head.nbytes, options);
             if (!room) {
                 refused = room.status();
                 return std::nullopt;
@@ -295,7 +270,7 @@ Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read)
     };
     const Wait wait = bounded(fetch.wait, 2 + read.head.nbytes / options_.part_bytes);
     RedisOutcome outcome;
-    if (read.head.nbytes > first.capacity()) {
+    if (read.head.nbytes > first_->capacity()) {
         refused = Status(ErrorCode::TooLarge);
     } else {
         outcome = objects_.read_data(fetch.key, read, make_room, wait);
@@ -316,10 +291,10 @@ Result<StoreObject> TierCore::bring_in(const Fetch& fetch, const ReadHead& read)
 }
 
 // The first tier does not take it.
-Result<StoreObject> TierCore::without_room(const Fetch& fetch, const Status& refused) noexcept {
+Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const Status& refused) noexcept {
     switch (refused.code()) {
         case ErrorCode::AlreadyExists:
-            return first.get(fetch.key);
+            return first_->get(fetch.key);
         case ErrorCode::TooLarge:
             return unread(tally_.no_room, fetch.key, "is larger than the first tier");
         case ErrorCode::NoSpace:
@@ -331,20 +306,20 @@ Result<StoreObject> TierCore::without_room(const Fetch& fetch, const Status& ref
             return refused;
     }
     // Another process of this machine fetches it, or makes it.
-    Result<StoreObject> object = first.wait(fetch.key, bounded(fetch.wait, 1));
+    Result<StoreObject> object = first_->wait(fetch.key, bounded(fetch.wait, 1));
     if (object.code() == ErrorCode::Timeout) return Status(ErrorCode::NotFound);
     return object;
 }
 
 // All of it has come.
-Result<StoreObject> TierCore::accept(const Fetch& fetch, const ReadHead& read,
-                                     StoreReservation& reservation) noexcept {
+Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
+                                      StoreReservation& reservation) noexcept {
     const std::span<const std::byte> data = reservation.bytes();
     if (!read.head.is_inline() && checksum_of(data) != read.head.checksum) {
         return damaged(fetch, "has not the bytes that its head tells of");
     }
-    if (fetch.check) {
-        const FetchResult checked = fetch.check({data, read.meta, read.head.format});
+    if (fetch.check != nullptr) {
+        const FetchResult checked = (*fetch.check)({data, read.meta, read.head.format});
         switch (checked.kind) {
             case FetchResult::Kind::Accept:
                 break;
@@ -357,46 +332,74 @@ Result<StoreObject> TierCore::accept(const Fetch& fetch, const ReadHead& read,
     }
     const std::uint64_t bytes = data.size() + read.meta.size();
     // The look-up that missed was the read: to eviction the object is as new as one that was put.
-    Result<StoreObject> object = reservation.commit_pinned();
-    if (!object) return object;
+    std::optional<StoreObject> object;
+    const Status status =
+        flights_.unless_revoked(fetch.flight, [&] { return reservation.commit(object); });
+    if (!status) return status;
     TierTally::add(tally_.hits);
     TierTally::add(tally_.fetched_bytes, bytes);
-    return object;
+    return *std::move(object);
 }
 
-bool TierCore::contains(std::string_view key, const Wait& wait) noexcept {
-    if (is_foreign() || !first.is_open()) return false;
-    if (first.contains(key)) return true;
+bool RedisTier::contains(std::string_view key, const Wait& wait) noexcept {
     if (!is_key(key)) return false;
     const RedisOutcome outcome = objects_.has_head(key, wait);
     if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
     return outcome.is_answered() && outcome.reply.integer == 1;
 }
 
+StoreLook RedisTier::look(std::string_view key, const Wait& wait) noexcept {
+    StoreLook look;
+    if (!is_key(key)) return look;
+    const RemoteObjects::Head head = objects_.read_head(key, wait);
+    if (head.outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
+    if (!head.outcome.is_answered() || head.read.kind != HeadKind::Sound) return look;
+    look.state = StoreLook::State::Remote;
+    look.nbytes = head.read.head.nbytes;
+    return look;
+}
+
+bool RedisTier::touch(std::string_view key, const Wait& wait) noexcept {
+    if (!is_key(key)) return false;
+    const RedisOutcome outcome = objects_.act_on("TOUCH", key, bounded(wait, kPartsRequests));
+    return outcome.is_answered() && outcome.reply.integer > 0;
+}
+
+std::vector<std::string> RedisTier::keys(const Wait& wait) {
+    std::vector<std::string> keys;
+    const RedisOutcome outcome = objects_.list_keys(keys, wait);
+    if (!outcome.is_answered()) status_of(outcome, wait).or_throw();
+    return keys;
+}
+
 // ---- removing
 
-Status TierCore::remove(std::string_view key, const Wait& wait) noexcept {
-    Status status = first.remove(key);
+Status RedisTier::remove(std::string_view key, const Wait& wait) noexcept {
+    Status status = first_->remove(key);
     if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return status;
     if (!status && status.code() != ErrorCode::NotFound) return status;
     if (!backlog_.forget(key, Deadline::after(options_.request_timeout), wait)) {
         return {ErrorCode::Timeout, "it is still being written to the second tier"};
     }
-    const Wait bound = bounded(wait, kRemovalRequests);
-    const RedisOutcome outcome = objects_.remove(key, bound);
+    // A fetch that has read it must not bring it back: neither one that is under way, nor one that
+    // begins before the servers have let it go. What has been committed meanwhile goes here.
+    flights_.revoke(key);
+    const Wait bound = bounded(wait, kPartsRequests);
+    const RedisOutcome outcome = objects_.act_on("UNLINK", key, bound);
+    flights_.revoke(key);
+    const bool was_back = first_->remove(key).is_ok();
     if (is_over(outcome, bound, wait)) return Status::ok();  // but for some of its parts
     if (!outcome.is_answered()) return status_of(outcome, wait);
-    if (outcome.reply.integer == 0) return status;
-    return Status::ok();
+    return outcome.reply.integer > 0 || was_back ? Status::ok() : status;
 }
 
 // ---- the end
 
-Unwritten TierCore::flush(const Wait& wait) noexcept {
+Unwritten RedisTier::flush(const Wait& wait) noexcept {
     return is_foreign() ? Unwritten{} : backlog_.flush(wait);
 }
 
-Unwritten TierCore::close(const Wait& wait) noexcept {
+Unwritten RedisTier::close(const Wait& wait) noexcept {
     if (is_foreign()) return {};
     Unwritten report = backlog_.flush(wait);
     servers_.cancel();
@@ -408,13 +411,11 @@ Unwritten TierCore::close(const Wait& wait) noexcept {
     return report;
 }
 
-void TierCore::cancel() noexcept {
+void RedisTier::cancel() noexcept {
     if (!is_foreign()) servers_.cancel();
-    first.request_close();
 }
 
-TierStats TierCore::stats() const {
-    if (is_foreign()) wrong_process().or_throw();
+TierStats RedisTier::stats() const {
     const auto read = [](const TierTally::Count& count) { return load_relaxed(count); };
     TierStats stats;
     stats.hits = read(tally_.hits);

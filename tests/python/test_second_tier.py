@@ -1,10 +1,12 @@
-"""TieredStore from Python: objects missing in the first tier come from the second, whole and
-unchanged; a server's failures are misses, counted or reported, and never block the first tier."""
+"""A store with a second tier, from Python: objects missing in the first tier come from the second,
+whole and unchanged; a server's failures are misses, counted or reported, and never block the first
+tier."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import pickle
 import signal
@@ -37,7 +39,18 @@ PATIENT: dict[str, Any] = {
     "retry_most": 0.02,
 }
 NOTHING = penstock.Unwritten(0, 0, 0, 0)
-Make = Callable[..., penstock.TieredStore]
+Make = Callable[..., penstock.Store]
+
+
+def tier_stats(store: penstock.Store) -> penstock.TierStats:
+    stats = store.stats().second_tier
+    assert stats is not None
+    return stats
+
+
+def first_of(store: penstock.Store) -> penstock.Store:
+    """Another participant, on the first tier alone."""
+    return penstock.Store.attach(store.name)
 
 
 def require_a_server() -> None:
@@ -56,15 +69,14 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def make(name: str, server: RedisServer) -> Iterator[Make]:
     """Machines, each a store with its own name, in front of one server."""
-    made: list[penstock.TieredStore] = []
+    made: list[penstock.Store] = []
 
-    def machine(capacity: str = "4MiB", codec: Any = None, **options: Any) -> penstock.TieredStore:
-        store = penstock.Store.create(f"{name}-{len(made)}", capacity=capacity, codec=codec)
-        try:
-            made.append(penstock.TieredStore(store, server.url, **{**PATIENT, **options}))
-        except BaseException:
-            store.close()
-            raise
+    def machine(capacity: str = "4MiB", codec: Any = None, **options: Any) -> penstock.Store:
+        second_tier = penstock.SecondTier(server.url, **{**PATIENT, **options})
+        machine = f"{name}-{len(made)}"
+        made.append(
+            penstock.Store.create(machine, capacity=capacity, codec=codec, second_tier=second_tier)
+        )
         return made[-1]
 
     yield machine
@@ -91,22 +103,22 @@ def test_one_machines_object_is_read_by_another(make: Make, policy: str) -> None
         assert found["text"] == "x"
         assert view.meta == {"layer": 3}
     assert there.get_copy(b"\xff") == b"bytes"
-    assert there.stats().hits == 2
-    assert here.stats().written == 2
-    assert here.stats().written_bytes == there.stats().fetched_bytes
+    assert tier_stats(there).hits == 2
+    assert tier_stats(here).written == 2
+    assert tier_stats(here).written_bytes == tier_stats(there).fetched_bytes
     there.get_copy("a")
-    assert there.stats().hits == 2  # now in the first tier
+    assert tier_stats(there).hits == 2  # now in the first tier
 
 
 def test_an_evicted_object_is_fetched(make: Make) -> None:
     store = make(capacity="1MiB", policy="write_through")
     for number in range(40):
         store.put(str(number), np.full(60_000, number, np.uint8))
-    assert store.first.stats().evicted > 0
+    assert store.stats().evicted > 0
     for number in range(40):
         with store.get(str(number)) as array:
             assert (array == number).all()
-    assert store.stats().hits >= 20
+    assert tier_stats(store).hits >= 20
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "bool", "complex64", "bfloat16"])
@@ -129,7 +141,7 @@ def test_arrays_keep_dtype_shape_and_meta(make: Make, dtype: str, shape: tuple[i
         assert (found == wanted).all()
         assert found.ctypes.data % 64 == 0
         assert view.meta == ["m", 1]
-    assert there.stats().hits == 1
+    assert tier_stats(there).hits == 1
 
 
 def test_tensors(make: Make) -> None:
@@ -180,8 +192,8 @@ def test_pickles_only_where_both_ask(make: Make) -> None:
     here.put("x", {1, 2})
     with pytest.raises(penstock.NotFound):
         there.get("x")
-    assert there.stats().incompatible == 1
-    assert "codec='pickle'" in there.stats().last_error
+    assert tier_stats(there).incompatible == 1
+    assert "codec='pickle'" in tier_stats(there).last_error
     trusting = make(codec="pickle")
     assert trusting.get_copy("x") == {1, 2}
 
@@ -196,14 +208,14 @@ def test_misses(make: Make) -> None:
     assert store.get("nothing", default=None) is None
     assert "nothing" not in store
     assert store.delete("nothing") is False
+    assert tier_stats(store).misses == 4
     assert store.stats().misses == 4
-    assert store.first.stats().misses == 4
 
 
 def test_deletion_empties_both_tiers(make: Make, server: RedisServer) -> None:
     here, there = make(policy="write_through"), make()
     here.put_bytes("x", bytes(100_000))
-    assert "x" not in there.first
+    assert "x" not in first_of(there)
     assert there.delete("x") is True
     assert server.names() == []
     assert here.delete("x") is True
@@ -232,77 +244,108 @@ def test_damage_is_a_miss(make: Make, server: RedisServer) -> None:
     here.put_bytes("x", bytes(100))
     server.say("SETRANGE", "penstock:o:x", "100", "damage")
     assert there.get_copy("x", None) is None
-    assert there.stats().corrupt == 1
+    assert tier_stats(there).corrupt == 1
     assert server.names() == []
+
+
+def test_its_counters_are_a_part_of_the_stores(make: Make) -> None:
+    stats = make().stats()
+    assert pickle.loads(pickle.dumps(stats)) == stats
+    plain = stats.asdict()["second_tier"]
+    assert (plain["servers"], plain["circuit"], plain["last_error"]) == (1, "closed", "")
+    for name in plain:
+        assert (inspect.getdoc(getattr(penstock.TierStats, name)) or "").endswith(".")
 
 
 # ---- the first tier
 
 
-def test_the_store_is_the_first_tier_from_then_on(name: str, server: RedisServer) -> None:
+def test_a_second_tier_is_one_handles(name: str, server: RedisServer) -> None:
     with penstock.Store.create(name, capacity="4MiB") as store:
         store.put("before", 1)
-        held = store.get("before")
-        with penstock.TieredStore(store, server.url, **PATIENT) as tiered:
-            assert tiered.first is store
-            assert tiered.name == store.name == name
+        assert store.stats().second_tier is None
+        assert store.flush() == NOTHING
+        second_tier = penstock.SecondTier(server.url, **PATIENT)
+        with penstock.Store.attach(name, second_tier=second_tier) as tiered:
             assert tiered.get_copy("before") == 1
             assert store.put("here only", 2)
             assert tiered.put("both", 3)
             assert sorted(store.keys()) == ["before", "both", "here only"]
             assert store.look("both").state == "hit"
-            store.close()  # owned by the tiered store
-            assert not store.closed
-            assert store.get_copy("both") == 3
-            with pytest.raises(penstock.Busy, match="another tiered store"):
-                penstock.TieredStore(store, server.url)
         assert tiered.closed
-        assert store.closed
-        with pytest.raises(penstock.Closed, match="closed by this process"):
-            store.get("both")
-        with held as value:
-            assert value == 1
-        del held
+        assert store.get_copy("both") == 3
     assert server.names() == ["penstock:o:both"]
 
 
-def test_a_store_that_could_not_be_taken_over_is_as_before(name: str, tmp_path: Path) -> None:
+def test_who_is_refused_leaves_nothing(name: str, tmp_path: Path) -> None:
     require_a_server()
     guarded = RedisServer(tmp_path, "--requirepass", "secret")
-    with penstock.Store.create(name, capacity="4MiB") as store:
-        store.put("x", 1)
-        for url, error in [
-            (guarded.url, penstock.PermissionDenied),
-            (f"unix://:wrong@{guarded.path}", penstock.PermissionDenied),
-            ("http://host", penstock.InvalidArgument),
-        ]:
-            with pytest.raises(error) as caught:
-                penstock.TieredStore(store, url, **PATIENT)
-            assert "wrong@" not in str(caught.value)
-            assert store.get_copy("x") == 1
-        with penstock.TieredStore(store, f"unix://:secret@{guarded.path}", **PATIENT) as tiered:
-            assert "secret" not in repr(tiered)
+    for url, error in [
+        (guarded.url, penstock.PermissionDenied),
+        (f"unix://:wrong@{guarded.path}", penstock.PermissionDenied),
+        ("http://host", penstock.InvalidArgument),
+    ]:
+        tier = penstock.SecondTier(url, **PATIENT)
+        assert "wrong@" not in repr(tier)
+        with pytest.raises(error) as caught:
+            penstock.Store.create(name, persistent=True, second_tier=tier)
+        assert "wrong@" not in str(caught.value)
+        assert not Path(f"/dev/shm/penstock.{name}").exists()
+    tier = penstock.SecondTier(f"unix://:secret@{guarded.path}", **PATIENT)
+    with penstock.Store.create(name, capacity="4MiB", second_tier=tier) as tiered:
+        assert "secret" not in repr(tiered)
     guarded.kill()
 
 
-def test_a_store_that_others_are_using_is_not_taken_over(name: str, server: RedisServer) -> None:
-    with penstock.Store.create(name, capacity="1MiB") as store:
-        waiting = threading.Thread(target=lambda: store.wait("x", timeout=WITHIN).release())
-        waiting.start()
+# ---- every call of a store
 
-        def is_busy() -> bool:
-            # With an impossible URL, so that it fails even before the thread is in its call.
-            try:
-                penstock.TieredStore(store, "http://host")
-            except penstock.Busy as error:
-                return "another thread" in str(error)
-            except penstock.InvalidArgument:
-                return False
-            return False
 
-        eventually(is_busy)
-        store.put("x", 1)
-        waiting.join()
+def test_every_look_up_goes_through(make: Make, server: RedisServer) -> None:
+    here, there = make(policy="write_through"), make()
+    for number in range(3):
+        assert here.put(f"k{number}", number, meta=[number])
+    assert there.look("k1").state == "remote"
+    assert there.look("k1", timeout=0).state == "miss"
+    assert there.prefix_length(["k0", "k1", "none", "k2"]) == 2
+    assert there.meta("k1") == [1]
+    assert sorted(there.keys()) == ["k0", "k1", "k2"]
+    assert there.keys(timeout=0) == ["k1"]
+    assert there.touch("k2")
+    assert not there.touch("none")
+    with there.get_many(["k0", "none", "k2"]) as found:
+        assert found == [0, None, 2]
+    with there.get_many(["k0", "none", "k2"], prefix=True) as found:
+        assert found == [0]
+    for reservation in here.reserve_many(["r0", "r1"], 10):
+        assert isinstance(reservation, penstock.Reservation)
+        reservation.commit(timeout=WITHIN)
+    with there.wait("r1", timeout=WITHIN) as waited:
+        assert len(waited) == 10
+    with pytest.raises(penstock.Timeout):
+        there.get("r0", timeout=0)
+    server.kill()
+    with pytest.raises(penstock.PeerDied):
+        there.keys()
+
+
+def test_deadlines(make: Make, server: RedisServer) -> None:
+    store = make(policy="write_through")
+    with server.hanging():
+        for call in (
+            lambda: store.get("x", timeout=0.02),
+            lambda: store.get_copy("x", None, timeout=0.02),
+            lambda: store.put("y", 1, timeout=0.02),
+            lambda: store.reserve("z", 10).commit(timeout=0.02),
+            lambda: store.delete("x", timeout=0.02),
+            lambda: store.keys(timeout=0.02),
+            lambda: store.wait("x", timeout=0.02),
+        ):
+            with pytest.raises(penstock.Timeout):
+                call()
+        assert store.look("x", timeout=0.02).state == "miss"
+        assert store.prefix_length(["x"], timeout=0.02) == 0
+        assert store.touch("x", timeout=0.02) is False
+    assert tier_stats(store).circuit == "closed"
 
 
 # ---- a server that is away
@@ -317,7 +360,7 @@ def test_an_outage_is_a_miss_and_counted(make: Make, server: RedisServer) -> Non
         assert store.get_copy("nothing", None) is None
         assert store.put(str(number), number) is True
         assert store.get_copy(str(number)) == number
-    stats = store.stats()
+    stats = tier_stats(store)
     assert stats.skipped > 0
     assert stats.errors > 0
     assert stats.circuit == "open"
@@ -326,7 +369,7 @@ def test_an_outage_is_a_miss_and_counted(make: Make, server: RedisServer) -> Non
     assert store.flush(0).waiting == stats.inflight > 0
     server.start()
     assert store.flush(WITHIN) == NOTHING
-    assert store.stats().circuit == "closed"
+    assert tier_stats(store).circuit == "closed"
     assert len(server.names()) == 20  # "x" was dropped
 
 
@@ -343,14 +386,14 @@ def test_a_server_that_hangs_blocks_no_caller(make: Make, server: RedisServer) -
     store = make(request_timeout=0.2, connect_timeout=0.2)
     with server.hanging():
         assert store.get_copy("nothing", None) is None  # costs the timeout
-        assert store.stats().timeouts == 1
+        assert tier_stats(store).timeouts == 1
         begin = time.monotonic()
         for number in range(200):
             store.put(str(number), number)
             assert store.get_copy(str(number)) == number
             assert store.get_copy("nothing", None) is None
         assert time.monotonic() - begin < 200 * 0.2 / 10  # less than one in ten waited
-        assert store.stats().skipped == 200
+        assert tier_stats(store).skipped == 200
     assert store.flush(WITHIN) == NOTHING
     assert len(server.names()) == 200
 
@@ -367,8 +410,8 @@ def test_write_through_reports_what_the_second_tier_lacks(make: Make, server: Re
     assert (store.get_copy("y") == 5).all()
     with pytest.raises(penstock.PeerDied):
         store.delete("x")
-    assert "x" not in store.first
-    assert store.stats().dropped == 2
+    assert "x" not in first_of(store)
+    assert tier_stats(store).dropped == 2
     del room
 
 
@@ -380,8 +423,8 @@ def test_a_servers_refusal_is_reported(make: Make, server: RedisServer) -> None:
     assert back.put("y", 1)
     assert back.flush(WITHIN).dropped == 1
     assert back.flush(WITHIN) == NOTHING  # reported once
-    assert back.stats().dropped == 1
-    assert back.stats().circuit == "closed"
+    assert tier_stats(back).dropped == 1
+    assert tier_stats(back).circuit == "closed"
 
 
 def test_the_backlog_is_bounded(make: Make, server: RedisServer) -> None:
@@ -390,15 +433,15 @@ def test_the_backlog_is_bounded(make: Make, server: RedisServer) -> None:
     with server.hanging():
         for number in range(15):
             assert store.put_bytes(str(number), bytes(1000))
-        stats = store.stats()
+        stats = tier_stats(store)
         assert (stats.inflight, stats.inflight_bytes) == (10, 10_000)
         assert (stats.dropped, stats.dropped_bytes) == (5, 5000)
         for number in range(10):
             waiting.put_bytes(f"w{number}", bytes(1000))
         late = threading.Thread(target=waiting.put_bytes, args=("late", bytes(1000)))
         late.start()
-        eventually(lambda: waiting.first.look("late").state == "hit")
-        assert waiting.stats().inflight == 10
+        eventually(lambda: first_of(waiting).look("late").state == "hit")
+        assert tier_stats(waiting).inflight == 10
     late.join()
     assert store.flush(WITHIN) == penstock.Unwritten(0, 0, 5, 5000)
     assert waiting.flush(WITHIN) == NOTHING
@@ -441,7 +484,7 @@ def test_close_writes_the_backlog(make: Make, server: RedisServer) -> None:
 def test_a_block_warns_of_unwritten_objects(
     make: Make, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(penstock.TieredStore.close, "__defaults__", (0,))
+    monkeypatch.setattr(penstock.Store.close, "__defaults__", (0,))
     store = make()
     with server.hanging():
         store.__enter__().put("x", 1)
@@ -479,11 +522,11 @@ def test_close_ends_waits_of_other_threads(make: Make, server: RedisServer, what
         thread = threading.Thread(target=act)
         thread.start()
         begun: dict[str, Callable[[], bool]] = {
-            "get": lambda: store.first.stats().misses > 0,
-            "put": lambda: "y" in store.first,
-            "commit": lambda: "y" in store.first,
-            "delete": lambda: "deleted" not in store.first,
-            "flush": lambda: store.stats().inflight == 1,
+            "get": lambda: store.stats().misses > 0,
+            "put": lambda: "y" in first_of(store),
+            "commit": lambda: "y" in first_of(store),
+            "delete": lambda: "deleted" not in first_of(store),
+            "flush": lambda: tier_stats(store).inflight == 1,
             "in": lambda: sys._current_frames()[thread.ident or 0].f_code.co_name == "<lambda>",
         }
         eventually(begun[what])
@@ -498,7 +541,9 @@ def test_close_ends_waits_of_other_threads(make: Make, server: RedisServer, what
         assert isinstance(outcome[0], penstock.Cancelled | penstock.Closed)
 
 
-@pytest.mark.parametrize("what", ["get", "in", "put", "delete", "flush", "close"])
+@pytest.mark.parametrize(
+    "what", ["get", "in", "put", "delete", "flush", "close", "keys", "touch", "wait", "open"]
+)
 def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
     """In its own process, whose main thread waits for a server that hangs."""
     script = """
@@ -506,9 +551,8 @@ def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
         import penstock
         name, url, what = sys.argv[1:]
         policy = "write_back" if what in ("flush", "close") else "write_through"
-        store = penstock.TieredStore(
-            penstock.Store.create(name, capacity="1MiB"), url, policy=policy,
-            connect_timeout=60, request_timeout=60)
+        tier = penstock.SecondTier(url, policy=policy, connect_timeout=60, request_timeout=60)
+        store = penstock.Store.create(name, capacity="1MiB", second_tier=tier)
         print("ready", flush=True)
         sys.stdin.readline()  # the server hangs
         main = threading.main_thread().ident
@@ -524,7 +568,10 @@ def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
         acts = {
             "get": lambda: store.get("x"), "in": lambda: "x" in store,
             "put": lambda: store.put("x", 1), "delete": lambda: store.delete("x"),
-            "flush": store.flush, "close": lambda: store.close(timeout=None)}
+            "flush": store.flush, "close": lambda: store.close(timeout=None),
+            "keys": store.keys, "touch": lambda: store.touch("x"), "wait": lambda: store.wait("x"),
+            "open": lambda: penstock.Store.create(
+                name + "-open", persistent=True, second_tier=tier)}
         thread = threading.Thread(target=interrupt)
         begin = time.monotonic()
         try:
@@ -550,13 +597,14 @@ def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
         out, _ = process.communicate("go\n", timeout=WITHIN)
     assert out == "interrupted after True\n"
     assert process.returncode == 0
+    assert not Path(f"/dev/shm/penstock.{name}-open").exists()
 
 
 def test_the_end_of_the_interpreter_writes_the_backlog(name: str, server: RedisServer) -> None:
     script = """
         import sys, penstock
         name, url = sys.argv[1:]
-        store = penstock.TieredStore(penstock.Store.create(name), url)
+        store = penstock.Store.create(name, second_tier=url)
         for number in range(30):
             store.put_bytes(str(number), bytes(100_000))
     """
@@ -571,9 +619,9 @@ def test_the_end_of_the_interpreter_warns_of_unwritten_objects(
 ) -> None:
     script = """
         import sys, penstock
-        penstock.TieredStore.close.__defaults__ = (0,)
+        penstock.Store.close.__defaults__ = (0,)
         name, url = sys.argv[1:]
-        store = penstock.TieredStore(penstock.Store.create(name), url)
+        store = penstock.Store.create(name, second_tier=url)
         store.put("x", 1)
     """
     server.kill()
@@ -592,11 +640,12 @@ def test_the_end_of_the_interpreter_warns_of_unwritten_objects(
         ({"urls": "redis://"}, penstock.InvalidArgument, "names no host"),
         ({"urls": "redis://host:port"}, penstock.InvalidArgument, "'port' for its port"),
         ({"urls": "unix:relative"}, penstock.InvalidArgument, "absolute path"),
-        ({"urls": []}, TypeError, "urls must be a URL"),
-        ({"urls": [3]}, TypeError, "urls must be a URL"),
-        ({"urls": 3}, TypeError, "urls must be a URL"),
-        ({"urls": ["redis://a", "redis://b"]}, penstock.InvalidArgument, "only a cluster"),
-        ({"urls": "redis://a/1", "cluster": True}, penstock.InvalidArgument, "no database but 0"),
+        ({"urls": []}, TypeError, "takes a URL"),
+        ({"urls": [3]}, TypeError, "takes a URL"),
+        ({"urls": 3}, TypeError, "takes a URL"),
+        ({"urls": ["redis://a", "redis://b"]}, penstock.InvalidArgument, "one cluster"),
+        ({"urls": "redis+cluster://a/1"}, penstock.InvalidArgument, "no database but 0"),
+        ({"urls": "rediss://a"}, penstock.InvalidArgument, "asks for TLS"),
         ({"policy": "write"}, penstock.InvalidArgument, "give one of 'write_back' 'write_through'"),
         ({"when_full": "block"}, penstock.InvalidArgument, "give one of 'drop' 'wait'"),
         ({"max_inflight": "lots"}, penstock.InvalidArgument, "lots"),
@@ -624,28 +673,23 @@ def test_impossible_options_are_refused(
     error: type[Exception],
     sentence: str,
 ) -> None:
-    with penstock.Store.create(name, capacity="1MiB") as store:
-        with pytest.raises(error, match=sentence):
-            penstock.TieredStore(store, **{"urls": server.url, **options})
-        assert store.put("x", 1)  # still the caller's
+    with pytest.raises(error, match=sentence):
+        penstock.Store.create(
+            name, second_tier=penstock.SecondTier(**{"urls": server.url, **options})
+        )
+    assert not Path(f"/dev/shm/penstock.{name}").exists()
 
 
 def test_a_build_without_redis_reports_it(name: str) -> None:
     if _core.has_redis():
         pytest.skip("this build has it")
-    with penstock.Store.create(name, capacity="1MiB") as store:
-        with pytest.raises(penstock.InvalidArgument, match="built without Redis"):
-            penstock.TieredStore(store, "redis://127.0.0.1")
-        assert store.put("x", 1)
+    with pytest.raises(penstock.InvalidArgument, match="built without Redis"):
+        penstock.Store.create(name, second_tier="redis://127.0.0.1")
 
 
 def test_bad_input(make: Make, server: RedisServer, name: str) -> None:
-    with pytest.raises(TypeError, match=r"must be a penstock\.Store"):
-        penstock.TieredStore(name, server.url)  # type: ignore[arg-type]
-    closed = penstock.Store.create(name, capacity="1MiB")
-    closed.close()
-    with pytest.raises(penstock.Closed):
-        penstock.TieredStore(closed, server.url)
+    with pytest.raises(TypeError, match="takes a URL"):
+        penstock.Store.create(name, second_tier=7)  # type: ignore[arg-type]
     store = make()
     with pytest.raises(TypeError, match="str or bytes"):
         store.get(3)
@@ -671,7 +715,7 @@ def test_an_object_too_large_for_the_first_tier_is_a_counted_miss(make: Make) ->
     here.put_bytes("large", bytes(2 << 20))
     with pytest.raises(penstock.NotFound):
         there.get("large")
-    assert there.stats().no_room == 1
+    assert tier_stats(there).no_room == 1
 
 
 # ---- threads, forks, the end
@@ -698,8 +742,8 @@ def test_threads(make: Make, server: RedisServer) -> None:
         thread.join()
     assert not wrong
     assert store.flush(WITHIN).waiting == 0
-    assert store.stats().hits > 0
-    assert store.first.stats().in_use == 0
+    assert tier_stats(store).hits > 0
+    assert store.stats().in_use == 0
 
 
 def test_threads_share_a_fetch(make: Make, server: RedisServer) -> None:
@@ -715,11 +759,11 @@ def test_threads_share_a_fetch(make: Make, server: RedisServer) -> None:
         ]
         for thread in threads:
             thread.start()
-        eventually(lambda: there.stats().shared == 4)
+        eventually(lambda: tier_stats(there).shared == 4)
     for thread in threads:
         thread.join()
     assert found == [True] * 5
-    assert there.stats().hits == 1
+    assert tier_stats(there).hits == 1
 
 
 def test_other_threads_run_while_one_waits(make: Make, server: RedisServer) -> None:
@@ -727,45 +771,57 @@ def test_other_threads_run_while_one_waits(make: Make, server: RedisServer) -> N
     with server.hanging():
         waiting = threading.Thread(target=lambda: store.get_copy("x", None))
         waiting.start()
-        eventually(lambda: store.first.stats().misses == 1)
+        eventually(lambda: store.stats().misses == 1)
         store.put("y", 1)
         assert store.get_copy("y") == 1
         assert waiting.is_alive()
     waiting.join()
 
 
-def test_a_forked_child_is_refused(make: Make, server: RedisServer) -> None:
+def test_a_forked_child_attaches_anew(make: Make, server: RedisServer) -> None:
     store = make()
     store.put("x", 1)
+    held = store.reserve("held", 10)
     pid = os.fork()
     if pid == 0:
         code = 1
         with contextlib.suppress(BaseException):
             signal.alarm(int(WITHIN))
-            for call in (
-                lambda: store.get("x"),
-                lambda: store.put("y", 1),
-                lambda: store.reserve("y", 1),
-                lambda: "x" in store,
-                lambda: store.delete("x"),
-                store.flush,
-                store.stats,
-            ):
-                with pytest.raises(penstock.WrongProcess, match="parent"):
-                    call()
             assert "parent" in repr(store)
-            assert store.first.get_copy("x") == 1  # attaches anew
-            store.close()  # no effect
-            with penstock.TieredStore(store.first, server.url, **PATIENT) as own:
-                assert own.get_copy("x") == 1
-            del store, own, call
+            assert store.close() == NOTHING  # the parent's
+            with pytest.raises(penstock.WrongProcess):
+                held.commit()
+            assert store.get_copy("x") == 1
+            assert store.put("child", 2)
+            assert store.flush(WITHIN) == NOTHING
+            assert tier_stats(store).written == 1
+            assert store.close(WITHIN) == NOTHING
+            del store, held
             gc.collect()
             code = 0
         os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
+    held.abort()
     assert store.flush(WITHIN) == NOTHING
     assert store.get_copy("x") == 1
-    assert server.names() == ["penstock:o:x"]
+    assert sorted(server.names()) == ["penstock:o:child", "penstock:o:x"]
+
+
+def test_a_forked_child_is_told_where_it_cannot_attach(make: Make, server: RedisServer) -> None:
+    store = make()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            signal.alarm(int(WITHIN))
+            server.say("CONFIG", "SET", "requirepass", "secret")
+            for _ in range(2):  # it is tried again each time, and never half there
+                with pytest.raises(penstock.PermissionDenied):
+                    store.get("x", None)
+            server.say("AUTH", "secret")
+            code = 0
+        os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def threads_here() -> int:
@@ -774,22 +830,17 @@ def threads_here() -> int:
 
 def test_dropped_handles_leave_nothing(name: str, server: RedisServer) -> None:
     before = threads_here()
-    for turn in range(3):
-        store = penstock.Store.create(name, capacity="1MiB")
-        tiered = penstock.TieredStore(store, server.url, **PATIENT)
-        tiered.put("x", np.arange(1000))
-        assert tiered.flush(WITHIN) == NOTHING
+    for _ in range(2):
+        tier = penstock.SecondTier(server.url, **PATIENT)
+        store = penstock.Store.create(name, capacity="1MiB", second_tier=tier)
+        store.put("x", np.arange(1000))
+        assert store.flush(WITHIN) == NOTHING
         assert threads_here() > before
-        gone = weakref.ref(tiered)
-        with tiered.get("x") as kept:
+        gone = weakref.ref(store)
+        with store.get("x") as kept:
             pass
-        if turn == 1:
-            del store  # in either order
-        del tiered
+        del store
         assert gone() is None
-        if turn != 1:
-            assert store.closed
-            del store
         assert threads_here() == before
         assert (kept == np.arange(1000)).all()
         del kept
@@ -814,6 +865,6 @@ def test_its_repr_and_stats(make: Make) -> None:
     store.put_bytes("x", bytes(10))
     store.flush()
     store.get_copy("nothing", None)
-    assert repr(store) == f"<penstock.TieredStore '{store.name}'>"
-    stats = store.stats()
+    assert repr(store) == f"<penstock.Store '{store.name}'>"
+    stats = tier_stats(store)
     assert (stats.hits, stats.misses, stats.inflight, stats.servers_away) == (0, 1, 0, 0)
