@@ -30,8 +30,8 @@ namespace penstock::detail {
 // The entries of a store, through one participant. Any thread.
 struct StoreEntries {
     using Outcome = StoreOrder::Outcome;
-    // Reads of changing words before they count as damaged: each means that another participant made
-    // progress, unless the memory is damaged.
+    // Reads of changing words before they count as damaged: each means that another participant
+    // made progress, unless the memory is damaged.
     static constexpr unsigned kMaxAttempts = 1000;
 
     StoreEntries(std::unique_ptr<Segment> joined, unsigned participant);

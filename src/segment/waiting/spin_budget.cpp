@@ -67,8 +67,8 @@ void SpinBudget::parted(std::int64_t now, bool has_moved) noexcept {
     shared_ = 0;
     doubt_ = 0;
     refusals_ = 0;
-    // The next spin must outlast a wake-up on an idle processor, which may never have been measured:
-    // if both sides sleep again, the scheduler brings them together again.
+    // The next spin must outlast a wake-up on an idle processor, which may never have been
+    // measured: if both sides sleep again, the scheduler brings them together again.
     wake_cost_ = kMaxWakeCost;
     longest_ = kSpinToWake * kMaxWakeCost / 2;
     budget_ = longest_;
