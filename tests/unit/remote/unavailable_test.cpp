@@ -1,4 +1,4 @@
-// A library built without Redis refuses to make a TieredStore and says why.
+// A library built without Redis refuses to make a second tier and says why.
 #include <gtest/gtest.h>
 
 #include "remote/redis_connection.hpp"
@@ -11,7 +11,7 @@ using namespace test;
 
 class UnavailableTest : public CleanTest {};
 
-TEST_F(UnavailableTest, MakingATieredStoreFailsWithAReason) {
+TEST_F(UnavailableTest, MakingASecondTierFailsWithAReason) {
     if (detail::has_redis()) GTEST_SKIP() << "this build has it";
     SecondTierOptions options;
     options.urls = {"redis://127.0.0.1"};
