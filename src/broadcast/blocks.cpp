@@ -38,14 +38,11 @@ Result<Block> WriterBlocks::allocate(std::uint64_t bytes) noexcept {
     }
     const Block block{run->first, granules};
     Status reserved = reserve(block);
-    if (reserved.code() == ErrorCode::NoSpace) {  // the memory of free granules may do
-        trim();
+    if (reserved.code() == ErrorCode::NoSpace) {
+        trim();  // the memory of free granules, and what the block has got, may do
         reserved = reserve(block);
     }
-    if (!reserved) {
-        trim();  // what it got
-        return reserved;
-    }
+    if (!reserved) return reserved;
     run->first += granules;
     run->granules -= granules;
     if (run->granules == 0) free_.erase(run);
