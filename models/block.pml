@@ -1,6 +1,6 @@
 /* A large message lies in a block and its record in the ring. A reader may keep the block beyond
  * its record, by its holder bit; the writer, which alone has the list of free blocks, uses one again
- * only when every reader has passed its record and none holds it. Readers die or leave with and
+ * only when every reader has passed its record and no announced one holds it. Readers die or leave with and
  * without blocks; one rank gets a replacement.
  *
  *   here          | src/broadcast
@@ -8,20 +8,23 @@
  *   Writer        | WriterCore::loan, allocate, commit, publish_block
  *   recycle       | WriterBlocks::recycle, give_back; WriterCore::find_limit; BlockHolders::is_held
  *   Reader, keep  | ReaderCore::claim_rank, take_gate, recv, keep (BlockHolders::hold), release
- *   clear         | take_over_reader: gate, then BlockHolders::drop_all; Membership::reap: retire
- *   drop_all      | BlockHolders::drop_all
+ *   clear         | take_over_reader; Membership::reap: retire
+ *   drop_all      | BlockHolders::drop_all, of a joiner
+ *   found[]       | the slot's found_dead: noted before the lock is taken, outdated by a join
+ *   COUNTS        | is_holder in holders.cpp
  *   contents[]    | what the block holds: which message, or TORN while it is written
  *
  * Positions count messages; the ring has room for all of them. Stores are visible at once: ring.pml
  * models delayed stores.
  * Checked: a message is read as it was sent, for as long as it is held; no live process waits for a
- * block that only the dead hold; in the end every block can be freed.
+ * block that only the dead hold; no reader begins with bits of another; in the end every block can
+ * be freed.
  *
  * With -DLATE a reader that was found dead lives, and does one step late: it sets its holder bit on
- * any block, before its successor comes.
+ * any block, before its successor comes if there is one.
  *
- * Negative controls: -DKEEP_LATE (the holder bit after the position), -DREAP_NOTHING,
- * -DIGNORE_BITS, -DLATE -DJOIN_DIRTY (a successor drops nothing where its forerunner was reaped).
+ * Negative controls: -DKEEP_LATE (the holder bit after the position), -DIGNORE_BITS, -DCOUNT_ALL
+ * (bits count whether or not their reader is announced), -DJOIN_DIRTY (a joiner drops nothing).
  */
 #define BLOCKS 2
 #ifndef MESSAGES
@@ -44,12 +47,17 @@ bool closed, is_blocked;
 
 mtype gate[2] = EXPECTED;
 byte position[2];
-bool announced[2];
+bool announced[2], found[2];
 mtype lock[2] = NOBODY;
 byte deaths = DEATHS;
 bool kill[2];
 
 #define DEAD(r) (announced[r] && lock[r] == NOBODY)
+#ifdef COUNT_ALL
+#define COUNTS(r) true
+#else
+#define COUNTS(r) (announced[r] && !found[r])
+#endif
 
 inline drop_all(r) {
     held[r] = false;
@@ -61,15 +69,12 @@ inline clear(r) {
     :: d_step { gate[r] == ACTIVE -> gate[r] = VACANT }
     :: else
     fi;
-#ifndef REAP_NOTHING
-    drop_all(r);
-#endif
     announced[r] = false
 }
 
 inline reap(r) {
     if
-    :: d_step { DEAD(r) -> lock[r] = WRITER };
+    :: d_step { DEAD(r) -> lock[r] = WRITER; found[r] = true };
        if
        :: announced[r] -> clear(r)
        :: else
@@ -97,7 +102,13 @@ inline recycle() {
        is_held = false;
 #else
        is_held = held[b * 2];  /* one word each: two loads */
-       is_held = is_held || held[b * 2 + 1];
+       is_held = is_held && COUNTS(0);
+       if
+       :: !is_held ->
+          is_held = held[b * 2 + 1];
+          is_held = is_held && COUNTS(1)
+       :: else
+       fi;
 #endif
        if
        :: !is_held -> record_of[b] = UNUSED
@@ -114,7 +125,7 @@ inline recycle() {
 /* The condition for which the writer sleeps. */
 #define PASSED(m, r) (gate[r] == VACANT || position[r] > (m))
 #define DONE(k) (record_of[k] != UNUSED && PASSED(record_of[k], 0) && PASSED(record_of[k], 1) \
-                 && !held[(k) * 2] && !held[(k) * 2 + 1])
+                 && !(held[(k) * 2] && COUNTS(0)) && !(held[(k) * 2 + 1] && COUNTS(1)))
 
 proctype Writer() {
     byte b, passed;
@@ -165,7 +176,7 @@ idle:
     {
         skip;
 end_away:
-        atomic { lives > 0 && lock[r] == NOBODY -> lock[r] = READER; lives-- };
+        atomic { lives > 0 && lock[r] == NOBODY -> lock[r] = READER; lives--; found[r] = true };
         if
         :: announced[r] -> clear(r)
         :: else
@@ -173,7 +184,11 @@ end_away:
 #ifndef JOIN_DIRTY
         drop_all(r);
 #endif
-        announced[r] = true;
+        d_step {
+            assert(!held[r] && !held[2 + r]);
+            announced[r] = true;
+            found[r] = false
+        };
         if
         :: gate[r] == VACANT ->
            position[r] = published;
@@ -216,7 +231,7 @@ end_waiting:
     atomic {
         if :: lock[r] == READER -> lock[r] = NOBODY :: else fi;
 #ifdef LATE
-        is_late = kill[r] && lives > 0;
+        is_late = kill[r];
 #endif
         kill[r] = false;
         at = 0; mine = BLOCKS; which = 0

@@ -62,7 +62,7 @@ struct BroadcastReaderState {
 #define PENSTOCK_BROADCAST_STATISTICS(X)                                                          \
     X(std::uint64_t, messages, Counter, "Messages sent; of a reader: received.")                  \
     X(std::uint64_t, bytes, CountedBytes, "Bytes of the payload of all messages that were sent.") \
-    X(std::uint64_t, large_messages, Counter, "Messages sent through an arena block.")            \
+    X(std::uint64_t, large_messages, Counter, "Messages sent through blocks.")                    \
     X(std::uint64_t, waits, Counter, "Calls that found no message, or no room, at once.")         \
     X(std::uint64_t, sleeps, Counter, "Sleeps in the kernel.")                                    \
     X(std::uint64_t, reader_deaths, Counter, "Readers found dead.")                               \

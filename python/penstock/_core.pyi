@@ -41,7 +41,7 @@ class BroadcastStats:
     bytes: int
     """Bytes of the payload of all messages that were sent."""
     large_messages: int
-    """Messages sent through an arena block."""
+    """Messages sent through blocks."""
     waits: int
     """Calls that found no message, or no room, at once."""
     sleeps: int

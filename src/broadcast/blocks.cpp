@@ -21,6 +21,9 @@ std::uint32_t end_of(const Block& run) noexcept {
 
 WriterBlocks::WriterBlocks(const BroadcastView& view, Segment& segment)
     : view_(view), holders_(view), segment_(&segment), has_memory_(view.shape().granules) {
+    // So that nothing is allocated later. No two free runs touch, but for a moment in give_back().
+    free_.reserve(view.shape().granules / 2 + 2);
+    kept_.reserve(view.shape().granules);
     if (view.shape().granules > 0) free_.push_back({0, view.shape().granules});
 }
 
@@ -34,7 +37,12 @@ Result<Block> WriterBlocks::allocate(std::uint64_t bytes) noexcept {
                       "no free run of " + std::to_string(bytes) + " bytes at this moment");
     }
     const Block block{run->first, granules};
-    if (Status reserved = reserve(block); !reserved) return reserved;
+    Status reserved = reserve(block);
+    if (reserved.code() == ErrorCode::NoSpace) {
+        trim();  // the memory of free granules, and what the block has got, may do
+        reserved = reserve(block);
+    }
+    if (!reserved) return reserved;
     run->first += granules;
     run->granules -= granules;
     if (run->granules == 0) free_.erase(run);
@@ -58,32 +66,52 @@ void WriterBlocks::give_back(Block block) noexcept {
     if (at != free_.begin()) join(at - 1);
 }
 
-bool WriterBlocks::recycle(std::uint64_t passed) noexcept {
-    while (!sent_.empty() && sent_.front().end <= passed) {
-        kept_.push_back(sent_.front().block);
-        sent_.pop_front();
-    }
-    const auto freed = std::erase_if(kept_, [this](Block block) {
-        if (holders_.is_held(block.first)) return false;
+bool WriterBlocks::recycle(std::uint64_t passed, std::size_t looks) noexcept {
+    const std::uint64_t used = used_;
+    const auto is_held = [this](Block block) {
+        return holders_.is_held(block.first, segment_->participants());
+    };
+    if (looks >= kept_.size()) turn_ = 0;
+    for (looks = std::min(looks, kept_.size()); looks > 0; --looks) {
+        turn_ %= kept_.size();
+        Block& block = kept_[turn_];
+        if (is_held(block)) {
+            ++turn_;
+            continue;
+        }
         give_back(block);
-        return true;
-    });
-    return freed > 0;
+        block = kept_.back();
+        kept_.pop_back();
+    }
+    for (; !sent_.empty() && sent_.front().end <= passed; sent_.pop_front()) {
+        const Block block = sent_.front().block;
+        if (is_held(block)) {
+            kept_.push_back(block);
+        } else {
+            give_back(block);
+        }
+    }
+    return used_ < used;
 }
 
-void WriterBlocks::trim() noexcept {
+bool WriterBlocks::trim() noexcept {
+    bool is_done = true;
     for (const Block& run : free_) {
         for (Block rest = run; rest.granules > 0;) {
             const Block found = find_stretch(rest, true);
             if (found.granules == 0) break;
-            std::fill_n(has_memory_.begin() + found.first, found.granules, std::uint8_t{0});
-            // Where that fails the memory is there still, and reserving it again costs nothing.
-            static_cast<void>(segment_->file().punch(file_offset(found.first),
-                                                     found.granules * kBroadcastGranule));
+            const std::uint64_t at = file_offset(found.first);
+            const std::uint64_t bytes = found.granules * kBroadcastGranule;
+            // A failed punch may have taken a part.
+            const bool is_there =
+                segment_->file().punch(at, bytes) && !segment_->file().reserve(at, bytes);
+            std::fill_n(has_memory_.begin() + found.first, found.granules, std::uint8_t{is_there});
+            is_done = is_done && !is_there;
             PENSTOCK_CRASH_POINT("broadcast.trim.punched");
             rest = {end_of(found), end_of(run) - end_of(found)};
         }
     }
+    return is_done;
 }
 
 // Asks the system for the memory of those granules that have none yet.

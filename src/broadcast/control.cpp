@@ -141,7 +141,7 @@ std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
         const ReaderLine& line = view.reader(rank);
         // A writer that needs no position waits for blocks that are still held.
         const bool blocks = needed == 0
-                                ? BlockHolders(view).is_held_by(rank)
+                                ? BlockHolders(view).is_held_by(rank, participants)
                                 : is_gating(view, rank) && load_acquire(line.position) < needed;
         if (!blocks) continue;
         BroadcastReaderState state = describe_reader(view, participants, rank);
@@ -174,13 +174,10 @@ bool is_gating(const BroadcastView& view, unsigned rank) noexcept {
     return load_acquire(view.reader(rank).gate) != ReaderLine::kVacant;
 }
 
-// The gate first, so that a janitor that is stopped later does not block the writer.
 void take_over_reader(const BroadcastView& view, unsigned rank) noexcept {
     // A rank whose first reader died before it became active stays expected: it lost nothing.
     std::uint64_t gate = ReaderLine::kActive;
     cas_acq_rel(view.reader(rank).gate, gate, ReaderLine::kVacant);
-    PENSTOCK_CRASH_POINT("broadcast.janitor.vacant");
-    BlockHolders(view).drop_all(rank);
     PENSTOCK_CRASH_POINT("broadcast.janitor.reaped");
 }
 

@@ -91,7 +91,8 @@ inline std::uint64_t reader_deaths(const Participants& participants,
 // ring.
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 
-// Gives back what the dead reader of `rank` held: see Membership. Repeatable.
+// Gives back what the dead reader of `rank` held in the ring: see Membership. Repeatable. Its
+// holder bits count for nothing since its death was noted: see BlockHolders.
 void take_over_reader(const BroadcastView& view, unsigned rank) noexcept;
 
 }  // namespace penstock::detail

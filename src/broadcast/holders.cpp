@@ -1,6 +1,8 @@
 // One bit changes at a time; what a dead reader left is found by looking at every block.
 #include "broadcast/holders.hpp"
 
+#include <bit>
+
 #include "os/crash_point.hpp"
 #include "segment/words/atomics.hpp"
 
@@ -9,6 +11,12 @@ namespace {
 
 constexpr std::uint64_t bit(unsigned rank) noexcept {
     return std::uint64_t{1} << (rank % 64);
+}
+
+// Whether the rank's bits are those of a reader that has lost nothing.
+bool is_holder(unsigned rank, const Participants& participants) noexcept {
+    const unsigned slot = layout::slot_of_rank(rank);
+    return participants.is_announced(slot) && !participants.has_janitor(slot);
 }
 
 }  // namespace
@@ -31,18 +39,23 @@ void BlockHolders::drop_all(unsigned rank) noexcept {
     }
 }
 
-bool BlockHolders::is_held(std::uint32_t granule) const noexcept {
+bool BlockHolders::is_held(std::uint32_t granule, const Participants& participants) const noexcept {
     const unsigned readers = view_.shape().readers;
     // pairs with: the release in drop()
     for (unsigned rank = 0; rank < readers; rank += 64) {
         // Bits of ranks that don't exist are damage, and hold nothing.
         const std::uint64_t known = readers - rank < 64 ? bit(readers) - 1 : ~std::uint64_t{0};
-        if ((load_acquire(word(granule, rank)) & known) != 0) return true;
+        std::uint64_t bits = load_acquire(word(granule, rank)) & known;
+        for (; bits != 0; bits &= bits - 1) {
+            const auto at = static_cast<unsigned>(std::countr_zero(bits));
+            if (is_holder(rank + at, participants)) return true;
+        }
     }
     return false;
 }
 
-bool BlockHolders::is_held_by(unsigned rank) const noexcept {
+bool BlockHolders::is_held_by(unsigned rank, const Participants& participants) const noexcept {
+    if (!is_holder(rank, participants)) return false;
     for (std::uint32_t at = 0; at < view_.shape().granules; ++at) {
         if ((load_relaxed(word(at, rank)) & bit(rank)) != 0) return true;
     }

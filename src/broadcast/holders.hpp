@@ -9,7 +9,7 @@
 namespace penstock::detail {
 
 // A view of the bits through one handle. Any thread. A rank's bit is changed by its reader and,
-// once that reader is dead, by its janitor or its successor. `granule` is below shape().granules.
+// once that reader is dead, by its successor. `granule` is below shape().granules.
 class BlockHolders {
 public:
     BlockHolders() noexcept = default;
@@ -23,9 +23,12 @@ public:
     // On every block. Repeatable.
     void drop_all(unsigned rank) noexcept;
 
-    [[nodiscard]] bool is_held(std::uint32_t granule) const noexcept;
+    // By readers that are announced and not found dead. Other bits count for nothing: a reader that
+    // joins drops those of its rank before it is announced.
+    [[nodiscard]] bool is_held(std::uint32_t granule,
+                               const Participants& participants) const noexcept;
     // Any block; looks at all of them, for people.
-    [[nodiscard]] bool is_held_by(unsigned rank) const noexcept;
+    [[nodiscard]] bool is_held_by(unsigned rank, const Participants& participants) const noexcept;
 
 private:
     [[nodiscard]] std::atomic<std::uint64_t>& word(std::uint32_t granule,

@@ -84,7 +84,7 @@ void ReaderCore::claim_rank() {
                     static_cast<int>(rank_));
     }
     membership_.inherit([this](unsigned) { take_over_reader(view_, rank_); });
-    // A predecessor that was found dead and lives may have kept a block since then.
+    // What predecessors left, also one that was found dead and has kept a block since then.
     holders_.drop_all(rank_);
     refuse_if_nothing_can_come();
     membership_.enter();
@@ -511,9 +511,8 @@ void ReaderCore::leave() noexcept {
 void ReaderCore::depart() noexcept {
     if (!segment_->check_place()) return;
     open_gate();
-    holders_.drop_all(rank_);
-    space_.notify();
     membership_.leave();
+    space_.notify();  // blocks that were kept are free
     segment_->disown();
 }
 

@@ -280,23 +280,38 @@ inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header
     }
 }
 
-// Waits only while a block that was sent may come back: else the failure is final.
+// Waits only while a block that was sent may come back: else the failure is final. So it is on a
+// full file system while readers keep what was sent: they may do so for as long as they live.
 Result<Block> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
     if (!segment->check_place()) return segment->why_foreign();
-    recycle();
+    constexpr std::size_t kLooks = 16;  // all, if that does not do
+    recycle(kLooks);
     Result<Block> block = blocks.allocate(length);
-    if (block || !blocks.has_sent()) return block;
+    if (block) return block;
+    if (block.code() == ErrorCode::NoSpace && reap_readers()) return death_notice();
+    if (recycle()) block = blocks.allocate(length);
+    const auto is_settled = [&] {
+        if (block) return true;
+        return block.code() == ErrorCode::Busy ? !blocks.has_sent() : blocks.next_end() == 0;
+    };
+    if (is_settled()) return block;
+    std::uint64_t looked = sleeps;
     const std::uint64_t needed = blocks.next_end();
     const Status waited = wait_for_readers(needed, needed, wait, [&] {
         const bool has_freed = recycle();
         // blocked_by() names its keeper from now on.
         store_relaxed(view.state().needed, blocks.next_end());
-        if (!has_freed) return false;
+        // The file system gives no signal when it has room again: one look in every slice.
+        const bool may_have_room =
+            std::exchange(looked, sleeps) != sleeps && block.code() != ErrorCode::Busy;
+        if (!has_freed && !may_have_room) return false;
         block = blocks.allocate(length);
-        return block.is_ok() || !blocks.has_sent();
+        return is_settled();
     });
-    if (!waited) return waited;
-    return block;
+    if (waited) return block;
+    if (block.code() != ErrorCode::NoSpace || waited.code() != ErrorCode::Timeout) return waited;
+    return Status(waited.code(),
+                  std::string(waited.message()) + "; " + std::string(block.status().message()));
 }
 
 void WriterCore::publish_block(Block block, const Room& room, std::uint64_t length,
@@ -341,8 +356,7 @@ void WriterCore::trim_when_idle() noexcept {
     if (now - last_large < kIdleBeforeTrim || !segment->check_place()) return;
     last_large = now;  // and the next look is as much later
     recycle();
-    blocks.trim();
-    may_trim = blocks.has_sent();  // their memory goes when they are back
+    may_trim = !blocks.trim() || blocks.has_sent();  // their memory goes when they are back
 }
 
 void WriterCore::end_stream() noexcept {
@@ -371,6 +385,8 @@ void WriterCore::leave() noexcept {
     }
     clear_blocked();
     end_stream();
+    recycle();
+    blocks.trim();  // no other process gives it back while readers keep the segment
     membership.leave();
     if (!loan_open) segment->detach();
 }

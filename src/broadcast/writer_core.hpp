@@ -61,7 +61,9 @@ struct WriterCore final : Attachment {
     Result<Block> allocate(std::uint64_t length, const Wait& wait) noexcept;
     void publish_block(Block block, const Room& room, std::uint64_t length, Format format) noexcept;
     // Takes back the blocks that every reader has passed and released. False: none.
-    bool recycle() noexcept { return blocks.recycle(find_limit() - (mask + 1)); }
+    bool recycle(std::size_t looks = ~std::size_t{0}) noexcept {
+        return blocks.recycle(find_limit() - (mask + 1), looks);
+    }
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
     void

@@ -151,6 +151,7 @@ std::vector<BroadcastRow> readers() {
                     "doomed: recv 1", "writer: send 1 100000", "reader 0: recv 1", "doomed: hold",
                     "doomed: keep 0", "writer: send 3 1000", "doomed: hold", "doomed: die"},
          .act = "attach @ 1 1000",
+         .must_pass = "broadcast.holders.dropped",
          .deaths = 1,
          .stopped = {"writer: send 20 1000 50 -> *"},
          .replaces = true},

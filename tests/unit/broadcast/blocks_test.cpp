@@ -2,8 +2,11 @@
 #include "broadcast/blocks.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -13,29 +16,29 @@
 
 #include "segment/life/membership.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
+#include "tests/unit/support/small_file_system.hpp"
 
 namespace penstock::detail {
 namespace {
 
+using test::Child;
 using test::fails;
 using test::kGranule;
+using test::require;
 using test::succeeds;
 
 constexpr std::uint32_t kGranules = 64;
 
-class BlocksTest : public ::testing::Test {
-protected:
-    Block allocate(std::uint32_t granules) {
-        const Result<Block> block = blocks_.allocate(granules * kGranule);
-        EXPECT_TRUE(succeeds(block));
-        return block ? *block : Block{};
+// A segment with two readers, by its words, and its writer's blocks.
+struct Rig {
+    Rig() {
+        for (unsigned rank = 0; rank < 2; ++rank) {
+            segment_->participants().announce(layout::slot_of_rank(rank));
+        }
     }
     // Memory that blocks take.
     [[nodiscard]] std::uint64_t reserved_granules() const {
         return (segment_->reserved_bytes() - before_) / kGranule;
-    }
-    [[nodiscard]] std::uint64_t held_granules() const {
-        return view_.state().held_bytes / kGranule;
     }
 
     BroadcastShape shape_ = broadcast_shape_of(test::small(2, kGranules* kGranule));
@@ -46,6 +49,18 @@ protected:
     std::uint64_t before_ = segment_->reserved_bytes();
     WriterBlocks blocks_{view_, *segment_};
     BlockHolders holders_{view_};
+};
+
+class BlocksTest : public ::testing::Test, protected Rig {
+protected:
+    Block allocate(std::uint32_t granules) {
+        const Result<Block> block = blocks_.allocate(granules * kGranule);
+        EXPECT_TRUE(succeeds(block));
+        return block ? *block : Block{};
+    }
+    [[nodiscard]] std::uint64_t held_granules() const {
+        return view_.state().held_bytes / kGranule;
+    }
 };
 
 TEST_F(BlocksTest, TakeWholeGranulesSideBySide) {
@@ -164,6 +179,30 @@ TEST_F(BlocksTest, ThatReadersKeepComeBackWhenTheLastLetsGo) {
     EXPECT_EQ(allocate(1).first, kept.first);
 }
 
+// However many are kept: a look at some finds what was let go in some turns.
+TEST_F(BlocksTest, ThatReadersKeepAreLookedAtInTurn) {
+    constexpr std::uint32_t kKept = 40;
+    constexpr std::size_t kLooks = 16;
+    for (std::uint32_t at = 0; at < kKept; ++at) {
+        blocks_.send(allocate(1), 100);
+        holders_.hold(at, 0);
+    }
+    EXPECT_FALSE(blocks_.recycle(100));
+    for (const std::uint32_t freed : {kKept - 1, 0U}) {
+        holders_.drop(freed, 0);
+        std::size_t turns = 1;
+        while (!blocks_.recycle(100, kLooks) && turns < kKept) ++turns;
+        EXPECT_LE(turns, 3U);
+        EXPECT_EQ(allocate(1).first, freed);
+        holders_.drop(freed + (freed == 0 ? 1 : -1), 0);
+        EXPECT_TRUE(blocks_.recycle(100)) << "and a look at all at once";
+    }
+    for (std::uint32_t at = 0; at < kKept; ++at) holders_.drop(at, 0);
+    blocks_.recycle(100);
+    EXPECT_FALSE(blocks_.has_sent());
+    EXPECT_EQ(held_granules(), 2U);
+}
+
 // Sizes over a wide range, a few in flight: what is free is not cut up, so that memory stays near
 // what is in flight.
 TEST_F(BlocksTest, MemoryStaysNearWhatIsInFlight) {
@@ -178,6 +217,55 @@ TEST_F(BlocksTest, MemoryStaysNearWhatIsInFlight) {
         flight.pop_front();
     }
     EXPECT_LE(reserved_granules(), 2 * most);
+}
+
+#ifdef __x86_64__
+
+// Free memory that lies elsewhere, or is too short a run, is given back and taken anew.
+TEST_F(BlocksTest, OnAFullFileSystemTheirOwnFreeMemoryWillDo) {
+    Child child([] {
+        Rig rig;
+        const auto resize = [&](std::uint64_t granules) {
+            test::SmallFileSystem::size =
+                static_cast<std::int64_t>(rig.before_ + granules * kGranule);
+        };
+        if (!test::SmallFileSystem::begin()) ::_exit(test::kCannotRefuse);
+        resize(kGranules);
+        const Block first = rig.blocks_.allocate(7 * kGranule).or_throw();
+        const Block second = rig.blocks_.allocate(4 * kGranule).or_throw();
+        rig.blocks_.give_back(first);
+        rig.blocks_.trim();
+        rig.blocks_.give_back(second);  // free, and it has memory
+        resize(5);                      // one more than it has
+        require(rig.blocks_.allocate(5 * kGranule).or_throw().first == 0);
+        require(rig.reserved_granules() == 5);
+        require(rig.blocks_.allocate(1).code() == ErrorCode::NoSpace);
+        rig.blocks_.give_back({0, 5});
+        require(rig.blocks_.allocate(6 * kGranule).code() == ErrorCode::NoSpace);
+        require(rig.reserved_granules() == 0);  // nothing that lies idle fills the file system
+    });
+    const int end = child.wait();
+    if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(end, 0);
+}
+
+#endif
+
+TEST_F(BlocksTest, MemoryThatTheSystemKeepsIsTrimmedLater) {
+    Child child([] {
+        Rig rig;
+        const auto refused = {test::Refusal{SYS_madvise, EIO, 2, ~0U, MADV_REMOVE}};
+        rig.blocks_.give_back(rig.blocks_.allocate(3 * kGranule).or_throw());
+        if (!test::refuse_calls(refused)) ::_exit(test::kCannotRefuse);
+        require(!rig.blocks_.trim());
+        require(!rig.blocks_.trim());  // it is tried again
+        require(rig.reserved_granules() == 3);
+        require(rig.blocks_.allocate(3 * kGranule).is_ok());
+        require(rig.blocks_.trim());  // nothing is free
+    });
+    const int end = child.wait();
+    if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(end, 0);
 }
 
 TEST_F(BlocksTest, OfABroadcastWithoutThemAreNone) {

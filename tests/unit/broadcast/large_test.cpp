@@ -16,6 +16,7 @@
 #include "tests/unit/broadcast/broadcast_corruptor.hpp"
 #include "tests/unit/broadcast/broadcast_fixture.hpp"
 #include "tests/unit/support/refused_calls.hpp"
+#include "tests/unit/support/small_file_system.hpp"
 
 namespace penstock {
 namespace {
@@ -263,7 +264,8 @@ TEST_F(LargeTest, WithoutSpaceABlockInUseIsWaitedFor) {
         BroadcastReader reader = BroadcastReader::attach(name, 0);
         require(send(writer, 0, kGranule).is_ok());
         if (!refuse_calls({kNoSpaceLeft})) ::_exit(kCannotRefuse);
-        require(send(writer, 1, kGranule).code() == ErrorCode::Timeout);
+        require(static_cast<bool>(
+            fails(send(writer, 1, kGranule), ErrorCode::Timeout, {"could not reserve"})));
         require(static_cast<bool>(receives(reader, 0, kGranule)));
         require(send(writer, 1, kGranule).is_ok());  // in the memory of the first
         require(static_cast<bool>(receives(reader, 1, kGranule)));
@@ -272,6 +274,61 @@ TEST_F(LargeTest, WithoutSpaceABlockInUseIsWaitedFor) {
     const int outcome = child.wait();
     if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
     EXPECT_EQ(outcome, 0);
+}
+
+// Its keeper may never let go, and only the file system can help.
+TEST_F(LargeTest, WithoutSpaceABlockThatIsKeptIsNotWaitedFor) {
+    const std::string name = new_name();
+    Child child([&] {
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        require(send(writer, 0, kGranule).is_ok());
+        BroadcastMessage kept = reader.recv().or_throw();
+        kept.keep();
+        if (!refuse_calls({kNoSpaceLeft})) ::_exit(kCannotRefuse);
+        require(send(writer, 1, kGranule, kLong).code() == ErrorCode::NoSpace);
+        kept.release();
+        require(send(writer, 1, kGranule).is_ok());
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+#ifdef __x86_64__
+
+TEST_F(LargeTest, AWaitingWriterNoticesThatTheFileSystemHasRoom) {
+    const std::string name = new_name();
+    Child child([&] {
+        BroadcastWriter writer = BroadcastWriter::create(name, small());
+        BroadcastReader reader = BroadcastReader::attach(name, 0);
+        require(send(writer, 0, kGranule).is_ok());
+        if (!SmallFileSystem::begin()) ::_exit(kCannotRefuse);
+        std::jthread helper([&] {
+            await([&] { return !writer.blocked_by().empty(); });
+            SmallFileSystem::size = std::int64_t{1} << 30U;
+        });
+        require(send(writer, 1, kGranule, kLong).is_ok());
+        require(static_cast<bool>(receives(reader, 0, kGranule)));
+        require(static_cast<bool>(receives(reader, 1, kGranule)));
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+#endif
+
+TEST_F(LargeTest, GiveTheirMemoryBackWhenTheirWriterCloses) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small());
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    const std::uint64_t before = reader.stats().reserved_bytes;
+    ASSERT_TRUE(succeeds(send(writer, 0, 8 * kGranule)));
+    ASSERT_TRUE(succeeds(send(writer, 1, kGranule)));
+    ASSERT_TRUE(receives(reader, 0, 8 * kGranule));
+    writer.close();
+    EXPECT_EQ(reader.stats().reserved_bytes, before + kGranule) << "the other is still to come";
+    EXPECT_TRUE(receives(reader, 1, kGranule));
 }
 
 // Sleeps, because the time is what is tested: memory is given back after two idle seconds.
@@ -327,6 +384,17 @@ TEST_F(LargeTest, ThatAPredecessorKeptLateAreFree) {
     ASSERT_TRUE(receives(reader, 0, kGranule));
     EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
     EXPECT_EQ(writer.stats().held_bytes, kGranule);
+}
+
+// The same, and no reader comes there again.
+TEST_F(LargeTest, ThatAReaderWithoutASuccessorKeptLateAreFree) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), small(2, kGranule));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    BroadcastReader::attach(writer.name(), 1).close();
+    ASSERT_TRUE(succeeds(send(writer, 0, kGranule)));
+    BroadcastCorruptor(writer.name()).holders().hold(0, 1);
+    ASSERT_TRUE(receives(reader, 0, kGranule));
+    EXPECT_TRUE(succeeds(send(writer, 1, kGranule)));
 }
 
 }  // namespace
