@@ -231,6 +231,13 @@ std::vector<StoreRow> reading() {
          .object = kThere,
          .stopped = {"reader: read 7"},
          .then = let_go},
+        {.name = "touch lru",
+         .store = kLru,
+         .before = {"writer: put 7 200000", "writer: put 9 100000", "writer: put 10 100000"},
+         .act = "touch 7",
+         .must_pass = "words.change.replaced",
+         .object = kThere,
+         .stopped = {"reader: read 7"}},
         // An evictor is stopped, before it looks for holders or after.
         {.name = "get during an eviction",
          .before = {"writer: put 7 200000",

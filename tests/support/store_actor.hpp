@@ -42,6 +42,10 @@ public:
         });
         on("close", [this] { forget(); });
         // NUMBER of an object.
+        on("touch", [this](Number number) {
+            return store().touch(key(number)) ? Status::ok()
+                                              : Status(ErrorCode::NotFound, "nothing to touch");
+        });
         on("retain", [this](Number number) { return store().retain(key(number)); });
         on("unretain", [this](Number number) { return store().release(key(number)); });
         on("remove", [this](Number number) { return store().remove(key(number)); });
