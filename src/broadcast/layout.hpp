@@ -57,7 +57,7 @@ struct alignas(kApart) WriterCounts {
 };
 static_assert(sizeof(WriterCounts) == kApart);
 
-// The cold line: stored by the writer seldom.
+// The cold line: seldom stored by the writer.
 struct alignas(kApart) WriterState {
     std::atomic<std::uint64_t> closed;        // 1: closed in good order; release / acquire
     std::atomic<std::uint64_t> wanted;        // reader position that is to wake the writer;

@@ -145,8 +145,8 @@ private:
     // Tells which thread gives room back, and which release is the last. Low half: announcements
     // not handled yet; the thread that adds to 0 is the working thread until it has handled all.
     // High half: final releases (of messages, and of the handle), wrapping at 2^32: it is compared
-    // with handed_out_ for equality only, and far fewer are outstanding. After its final release a
-    // thread does not touch this object again unless it is the working thread.
+    // with handed_out_ for equality only, and far fewer are outstanding. After the addition of a
+    // final release only the working thread touches this object.
     static constexpr std::uint64_t kReleased = 1;
     static constexpr std::uint64_t kLetGo = std::uint64_t{1} << 32U;
     std::atomic<std::uint64_t> work_{0};
