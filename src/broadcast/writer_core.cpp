@@ -148,8 +148,7 @@ bool WriterCore::is_to_end_wait() noexcept {
     return closing.is_cancelled() || !segment->check_place();
 }
 
-// For a wait that succeeded, and at the end: after a Timeout, blocked_by() still reports the
-// readers.
+// After a wait that succeeded, and at the end. After a Timeout blocked_by() still reports readers.
 void WriterCore::clear_blocked() noexcept {
     if (std::exchange(blocked, false)) store_relaxed(view.state().blocked_since, 0);
 }
@@ -362,7 +361,7 @@ void WriterCore::trim_when_idle() noexcept {
 }
 
 void WriterCore::end_stream() noexcept {
-    // pairs with: the acquire in ReaderCore::end_of_stream()
+    // pairs with: the acquires in ReaderCore::wait_for_more() and end_of_stream()
     store_release(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("broadcast.close.marked");
     data.notify();
