@@ -1,7 +1,7 @@
 /* A large message lies in a block and its record in the ring. A reader may keep the block beyond
- * its record, by its holder bit; the writer, which alone has the list of free blocks, uses one again
- * only when every reader has passed its record and no announced one holds it. Readers die or leave with and
- * without blocks; one rank gets a replacement.
+ * its record, by its holder bit; the writer, which alone has the list of free blocks, reuses one only
+ * when every reader has passed its record and no announced reader holds it. Readers die or leave with
+ * and without blocks; one rank gets a replacement.
  *
  *   here          | src/broadcast
  *   --------------+-----------------------------------------------------------------
@@ -17,11 +17,11 @@
  * Positions count messages; the ring has room for all of them. Stores are visible at once: ring.pml
  * models delayed stores.
  * Checked: a message is read as it was sent, for as long as it is held; no live process waits for a
- * block that only the dead hold; no reader begins with bits of another; in the end every block can
- * be freed.
+ * block that only dead readers hold; no reader begins with bits of a predecessor; in the end every
+ * block can be freed.
  *
- * With -DLATE a reader that was found dead lives, and does one step late: it sets its holder bit on
- * any block, before its successor comes if there is one.
+ * With -DLATE a reader that lost its lock lives, and may do one step late: it sets its holder bit on
+ * any block, before its successor joins if there is one.
  *
  * Negative controls: -DKEEP_LATE (the holder bit after the position), -DIGNORE_BITS, -DCOUNT_ALL
  * (bits count whether or not their reader is announced), -DJOIN_DIRTY (a joiner drops nothing).
@@ -40,7 +40,7 @@ mtype = { EXPECTED, ACTIVE, VACANT, NOBODY, WRITER, READER };
 
 byte contents[BLOCKS] = UNUSED;
 byte block_of[MESSAGES];          /* the BlockRecord in the ring */
-byte record_of[BLOCKS] = UNUSED;  /* sent_blocks, kept_blocks: the message it went with */
+byte record_of[BLOCKS] = UNUSED;  /* sent_, kept_: the message that was sent in it */
 bool held[4];                     /* holder bits: block * 2 + rank */
 byte published;
 bool closed, is_blocked;
@@ -155,7 +155,7 @@ end_blocked:
     :: else -> break
     od;
     closed = true;
-    /* The writer frees all blocks that it can, as it would for more large messages. */
+    /* The writer goes on to free blocks, as it would for more large messages. */
 end_closed:
     do
     :: DEAD(0) -> reap(0)
@@ -207,7 +207,7 @@ end_waiting:
               assert(CONTENTS == at);
               at++;
               position[r] = at
-           :: r == 0 && mine == BLOCKS ->  /* keeps it */
+           :: r == 0 && mine == BLOCKS ->  /* keeps the block */
               d_step { mine = block_of[at]; which = at };
 #ifdef KEEP_LATE
               at++;
@@ -252,7 +252,7 @@ proctype Reaper() {
     do
     :: atomic { deaths > 0 && lock[0] == READER && !kill[0] -> kill[0] = true; deaths-- }
     :: atomic { deaths > 0 && lock[1] == READER && !kill[1] -> kill[1] = true; deaths-- }
-    :: break  /* and no more */
+    :: break
     od
 }
 

@@ -31,8 +31,7 @@ struct BroadcastOptions {
                                                     // than capacity/4; takes memory only when used
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
     MemoryOptions memory = {};
-    // A second user, besides this process's own, whose abandoned segment of that name may be
-    // replaced.
+    // A user whose abandoned segment of that name may be replaced, besides this process's own.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
 
@@ -49,16 +48,17 @@ struct BroadcastReaderState {
     bool stopped = false;
     std::uint32_t pid = 0;
     std::string process;
-    std::uint64_t messages = 0;      // received so far, since its start position
+    std::uint64_t messages = 0;      // released so far, since its start position
     std::uint64_t lag_messages = 0;  // published and not yet released by it
     std::uint64_t lag_bytes = 0;
-    double blocking_for = 0;  // seconds the writer has waited for it; 0 when it does not
+    double blocking_for =
+        0;  // seconds since the writer was blocked, if this reader blocks it; else 0
 
     // "reader 2 (pid 4711, worker.py), stopped, 12 messages behind, blocking for 0.3 s"
     [[nodiscard]] std::string describe() const;
 };
 
-// Of one handle, or of a whole Broadcast when looked at from outside.
+// Statistics of one handle, or of a whole Broadcast when seen from outside.
 #define PENSTOCK_BROADCAST_STATISTICS(X)                                                          \
     X(std::uint64_t, messages, Counter, "Messages sent; of a reader: received.")                  \
     X(std::uint64_t, bytes, CountedBytes, "Bytes of the payload of all messages that were sent.") \
@@ -119,25 +119,26 @@ public:
     BroadcastWriter& operator=(BroadcastWriter&& other) noexcept;
     ~BroadcastWriter();
 
-    // Copies `message` into the ring and publishes it. Waits while the slowest reader leaves no
-    // room. Timeout, PeerDied, Cancelled, TooLarge, NoSpace: nothing was sent.
+    // Copies `message` into the ring, or into a block if it is larger than capacity/4, and
+    // publishes it. Waits while readers leave no room. Timeout, PeerDied, Cancelled, TooLarge,
+    // NoSpace, Closed, Busy (a loan is open): nothing was sent.
     Status send(std::span<const std::byte> message, const Wait& wait = {},
                 Format format = Format::Bytes) noexcept;
 
-    // Room for `size` bytes, to be written in place. Same errors as send; Busy while another loan
-    // is open.
+    // Room for `size` bytes, to be written in place. Waits and fails as send() does.
     Result<BroadcastLoan> loan(std::size_t size, const Wait& wait = {}) noexcept;
 
-    // Whether send() or loan() of that size would find room in the ring without waiting. Makes no
-    // system call: for callers that must not enter a wait needlessly, such as holders of Python's
-    // GIL.
+    // Whether send() or loan() of that size would find room in the ring without waiting (a large
+    // one may still wait for a block). Makes no system call: for callers that must not enter a wait
+    // needlessly, such as holders of Python's GIL.
     [[nodiscard]] bool has_room(std::size_t size) noexcept;
 
     // Waits until every rank has a living reader.
     Status wait_ready(const Wait& wait = {}) noexcept;
 
-    // The readers furthest behind while the writer waits for room in the ring; empty otherwise. Any
-    // thread.
+    // The readers that keep the writer from going on: those behind the position that it waits for,
+    // or that keep blocks. Also after a wait that failed, until the next success; empty otherwise.
+    // Any thread.
     [[nodiscard]] std::vector<BroadcastReaderState> blocked_by() const;
     [[nodiscard]] std::vector<BroadcastReaderState> readers() const;  // every rank. Any thread.
     [[nodiscard]] BroadcastStats stats() const;                       // Any thread.
@@ -162,13 +163,13 @@ public:
 private:
     explicit BroadcastWriter(std::unique_ptr<detail::WriterCore> core) noexcept;
     [[nodiscard]] detail::WriterCore& core_or_throw() const;
-    std::unique_ptr<detail::WriterCore> core_;  // none once it is moved from
+    std::unique_ptr<detail::WriterCore> core_;  // null once moved from
 };
 
 // One received message, read in place. Its bytes stay valid while it is held, and the reader may go
 // on receiving. Release (or destroy) it to give the room back, from any thread, in any order. At
-// most 4096 may be held at once. May outlive the reader handle: the mapping stays until the last
-// one is released.
+// most 4096 that take room in the ring may be held at once; see keep(). May outlive the reader
+// handle: the mapping stays until the last message is released.
 class BroadcastMessage {
 public:
     BroadcastMessage(BroadcastMessage&& other) noexcept;
@@ -185,11 +186,12 @@ public:
     // Ok: everything read from bytes() so far is what was sent. WrongProcess: this participant lost
     // its slot (the process closed its descriptor), and the memory may have been reused.
     [[nodiscard]] Status check_held() const noexcept;
-    // For a message that is held for long: the ring no longer waits for it if it lies in a block
-    // (larger than capacity/4), and the block stays. No effect on a message that lies in the ring.
+    // For a message that is held for long: if it lies in a block (larger than capacity/4), the
+    // block stays and the ring no longer waits for it. No effect on a message that lies in the
+    // ring.
     void keep() noexcept;
 
-    // For the library: messages come from BroadcastReader::recv().
+    // For the library only: messages come from BroadcastReader::recv().
     BroadcastMessage(detail::ReaderCore* core, std::span<const std::byte> bytes,
                      std::uint64_t sequence, std::uint32_t entry, std::uint32_t block,
                      Format format) noexcept
@@ -220,8 +222,8 @@ public:
     static BroadcastReader attach(const std::string& name, unsigned rank,
                                   const Wait& wait = Deadline::now(),
                                   const std::string& instance = {}, const Trust& trust = {});
-    // The same by a descriptor of the segment (memfd, or passed over a Unix socket). An anonymous
-    // segment must be sealed against shrinking, as create() does it.
+    // Likewise, by a descriptor of the segment (memfd, or passed over a Unix socket). An anonymous
+    // segment must be sealed against shrinking, as create() does.
     static BroadcastReader attach(int descriptor, unsigned rank, const Trust& trust = {});
 
     BroadcastReader(BroadcastReader&& other) noexcept;
@@ -238,7 +240,7 @@ public:
     // Copies the next message into `buffer` and returns its size. TooLarge: the message stays; the
     // sentence and next_size() give its size.
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait = {}) noexcept;
-    // Waits as recv() does, and returns the next message's size without consuming the message.
+    // The size of the next message, which is not consumed. Waits and fails as recv() does.
     Result<std::size_t> next_size(const Wait& wait = {}) noexcept;
 
     [[nodiscard]] BroadcastStats stats() const;  // Any thread.
@@ -256,7 +258,7 @@ public:
 private:
     static Status closed_handle() noexcept;
     explicit BroadcastReader(detail::ReaderCore* core);
-    detail::ReaderCore* core_;  // none once it is closed, or moved from
+    detail::ReaderCore* core_;  // null once closed or moved from
     unsigned rank_ = 0;
     std::string name_;
     std::string instance_;

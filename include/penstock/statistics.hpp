@@ -1,20 +1,20 @@
-// Statistics of segments. Each concept's header has one table, in which every statistic stands
-// once: the struct follows from it, and so do the Python class, the numbers of `penstock info` and
-// its --json, and the names of `penstock metrics`. What segments of all concepts count stands here.
+// Statistics of segments. A concept's header has a table in which each statistic stands once: the
+// struct follows from it, and so do the Python class, the numbers of `penstock info` and its
+// --json, and the names of `penstock metrics`. Statistics of all segments stand here.
 //
-// Structs of statistics are plain values: copies of what shared memory said at the moment of the
-// look, each word read by itself.
+// Structs of statistics are plain values: copies of words in shared memory, each read by itself, so
+// that they need not fit together exactly.
 #pragma once
 
 #include <cstdint>
 
 namespace penstock {
 
-// What a statistic is: how it is shown, and which metric it becomes.
+// The kind of a statistic: how it is shown, and which metric it becomes.
 struct StatisticKind {
-    const char* name;  // "counter": only grows while the segment exists; "gauge": stands so now;
-                       // "word": a choice; "part": a text, or statistics of their own
-    const char* unit;  // "bytes", "seconds" or nothing
+    const char* name;  // "counter": only grows while the segment exists; "gauge": a value now;
+                       // "word": a choice; "part": a text, or nested statistics
+    const char* unit;  // "bytes", "seconds" or empty
 };
 namespace statistic_kind {
 inline constexpr StatisticKind Counter{"counter", ""};
@@ -35,8 +35,8 @@ struct Statistic {
     const char* help;  // a sentence
 };
 
-// The base of every struct of statistics. for_each(visit) calls `visit` with each Statistic, those
-// of the base last.
+// The base of every struct of statistics. for_each(visit) calls `visit` with each Statistic; a
+// base's come last.
 struct Statistics {
     template <typename Visit>
     static constexpr void for_each(Visit&& /*visit*/) {}
@@ -57,7 +57,7 @@ struct Statistics {
 #define PENSTOCK_STATISTIC_ROW(type, name, kind, help) \
     visit(Statistic<Stats, type>{#name, &Stats::name, statistic_kind::kind, help});
 
-// Of a segment of any concept. detail::read_segment_stats() reads them.
+// Statistics of every segment, filled in by detail::read_segment_stats().
 #define PENSTOCK_SEGMENT_STATISTICS(X)                                                       \
     X(std::uint64_t, reserved_bytes, Bytes, "Memory that the segment takes now.")            \
     X(std::uint64_t, joins, Counter, "Participants that ever joined, the creator included.") \

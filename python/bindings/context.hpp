@@ -1,5 +1,5 @@
-// What classes with a `with` block do alike: handles, which stay in their process and close at the
-// end of the block, and blocks, which are entered once. Everything here needs the GIL.
+// Common parts of classes for `with` statements: handles, which stay in their process and close at
+// the end of the block, and blocks, which are entered once. Everything here needs the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -11,7 +11,7 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// A handle's class: `what` it is, with a property `handle` by which other processes attach.
+// Binds the class of a handle. `what`: its name in sentences, as in "reader".
 template <typename Class, typename... Base>
 nb::class_<Class, Base...> bind_handle(nb::module_& module, const char* name, const char* what,
                                        const char* help) {
@@ -31,7 +31,7 @@ nb::class_<Class, Base...> bind_handle(nb::module_& module, const char* name, co
     return bound;
 }
 
-// The class of a block: enter() gives what `as` is bound to; exit(failed) ends it.
+// Binds the class of a block: enter() returns the value for `as`; exit(failed) ends it.
 template <typename Block>
 nb::class_<Block> bind_block(nb::module_& module, const char* name, const char* help) {
     nb::class_<Block> bound(module, name, help);
@@ -45,7 +45,7 @@ nb::class_<Block> bind_block(nb::module_& module, const char* name, const char* 
     return bound;
 }
 
-// An object of such a class, which Python owns.
+// An object of a bound class, owned by Python.
 template <typename Block, typename... Arguments>
 nb::object make_object(Arguments&&... arguments) {
     return nb::cast(new Block(std::forward<Arguments>(arguments)...),

@@ -1,5 +1,5 @@
-// Turns and closing. The rule that keeps it free of deadlocks: no thread waits for a turn while it
-// holds the GIL, and none waits for a turn at all that an open loan or this very thread has.
+// Turns and closing. Rules against deadlocks: no thread waits for a turn while it holds the GIL, or
+// for a turn that it has itself; close() does not wait for the turn of an open loan.
 #include "handle.hpp"
 
 namespace penstock::py {
@@ -40,8 +40,8 @@ void Handle::close() {
         return;
     }
     if (turn_is_kept_.load()) {
-        // Open loans are outside of every call, and their thread may never come back: what others
-        // wait for can't be left to it. The GIL keeps it where it is.
+        // An open loan keeps its turn outside of calls, and its thread may never come back to end
+        // it. The GIL keeps that thread from using the handle meanwhile.
         if (!shut_) {
             shut_ = true;
             shut();
@@ -49,7 +49,7 @@ void Handle::close() {
         return;
     }
     if (mutex_.is_mine()) {
-        return;  // the thread with the turn closes when it leaves
+        return;  // this thread has the turn: leave() closes
     }
     const WithoutGil without_gil;
     if (mutex_.lock(Wait()).is_ok()) {
@@ -59,7 +59,7 @@ void Handle::close() {
 
 bool Handle::keep_turn() noexcept {
     turn_is_kept_.store(true);
-    // close() sets its flag before it reads ours: one of the two sees the other.
+    // close() sets closing_ before it reads turn_is_kept_: one of the two sees the other's.
     if (closing_.load()) {
         turn_is_kept_.store(false);
         return false;
@@ -103,7 +103,7 @@ Status Turn::enter(const Wait& wait) {
 void Turn::finish(Waiting& waiting, const Status& outcome) {
     if (entered_ && WithoutGil::is_left_behind()) {
         entered_ = false;
-        handle_.leave();  // this thread will not come back to do it
+        handle_.leave();  // ~Turn() will not run: reacquire() never returns
     }
     waiting.reacquire();
     if (waiting.has_raised()) {

@@ -1,5 +1,5 @@
-// What a writer and a reader have in common as Python objects: any thread may use them, close()
-// from one thread ends the waits of the others, and a forked child is told that they are not its.
+// The base of handles as Python objects: any thread may use them, close() in one thread ends the
+// waits of the others, and calls in a forked child raise WrongProcess.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -26,13 +26,13 @@ public:
     Handle& operator=(const Handle&) = delete;
     virtual ~Handle() = default;
 
-    // Ends the waits of other threads with Closed, and closes. A loan that is open is not sent; a
-    // call of this very thread, if this is its signal handler, closes at its end. Does nothing
-    // the second time, and in a forked child.
+    // Ends the waits of other threads with Closed, and closes. An open loan is not sent. From a
+    // signal handler inside a call of this thread: the handle closes at the end of that call. Does
+    // nothing the second time, and in a forked child.
     void close();
     [[nodiscard]] bool is_closed() const noexcept { return closing_.load(); }
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
-    // The same descriptor; raises WrongProcess where there is none, because the program closed it.
+    // Returns `descriptor`; raises WrongProcess if it is negative: the program has closed it.
     int check_descriptor(int descriptor) const;
     // Raises WrongProcess in a forked child, Closed after close().
     void check_usable() const;
@@ -40,15 +40,15 @@ public:
 
     // Keeps the turn beyond the call, for an open loan; false if close() came first.
     bool keep_turn() noexcept;
-    // Ends the turn, and closes if that was asked for meanwhile. The GIL is not needed.
+    // Ends the turn, and closes if close() was called meanwhile. Does not need the GIL.
     void leave() noexcept;
 
 protected:
-    // What its waits are for. To be said once it is attached.
+    // Sets what waits are for. To be called once the handle is attached.
     void awaits(const std::string& instance, detail::Awaited what) { subject_ = {instance, what}; }
 
-    // The library's request_close(), which any thread may call, but not while another is in
-    // close(); and close(), for the thread with the turn, or while a loan is open.
+    // end_waits(): the library's request_close(), which any thread may call, but not while another
+    // is in close(). shut(): its close(), for the thread with the turn, or while a loan is open.
     virtual void end_waits() noexcept = 0;
     virtual void shut() noexcept = 0;
 
@@ -80,9 +80,9 @@ public:
         }
     }
 
-    // Runs `Status call(const Wait&)`. With the GIL held where `bool ready()` says that it need not
-    // wait, because getting the GIL back from a busy thread takes longer than a message; without
-    // it otherwise. Raises what fails.
+    // Runs `Status call(const Wait&)` and raises its failure. Holds the GIL for a try, and where
+    // `bool ready()` says that the call need not wait: getting the GIL back from a busy thread
+    // takes longer than a message. Otherwise releases it.
     template <typename Ready, typename Call>
     void run(Deadline deadline, const Cancel* cancel, Ready&& ready, Call&& call) {
         if (!entered_) {
@@ -102,7 +102,7 @@ public:
         finish(waiting, outcome);
     }
 
-    // What `Result<Value> call(const Wait&)` gives, in the same way.
+    // The value of `Result<Value> call(const Wait&)`, run likewise.
     template <typename Value, typename Ready, typename Call>
     Value get(Deadline deadline, Ready&& ready, Call&& call) {
         std::optional<Value> value;
@@ -110,7 +110,7 @@ public:
         return *std::move(value);
     }
 
-    // The turn goes on after this object: the handle's keep_turn() has been called.
+    // The turn outlasts this object: the handle's keep_turn() has been called.
     void detach() noexcept { entered_ = false; }
 
 private:
@@ -122,7 +122,7 @@ private:
     bool entered_ = false;
 };
 
-// A call that waits for none but other threads of this process.
+// Runs a call that waits for its turn only, never for another process.
 template <typename Call>
 auto with_turn(Handle& handle, Call&& call) {
     return Turn(handle).get<decltype(call())>(

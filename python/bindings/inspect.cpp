@@ -1,4 +1,4 @@
-// What there is to see of segments from outside, for penstock.inspect and the command.
+// States of segments, seen from outside, as dicts: for penstock.inspect and the command.
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -36,7 +36,7 @@ const char* to_text(BroadcastReaderState::Life life) {
     return "vacant";
 }
 
-// Runs a look at files and processes, which may take a while, without the GIL.
+// Runs an inspection of files and processes, which may take a while, without the GIL.
 template <typename Look>
 auto without_gil(Look&& look) {
     const WithoutGil released;
@@ -126,8 +126,8 @@ nb::dict to_dict(const TrajectoryInfo& info) {
 
 namespace {
 
-// For the async twins of attach(): waits until it would find the segment, and joins nothing. So a
-// task that is cancelled has not used up the first place of a rank.
+// For the async forms of attach(): waits until attach() would find the segment, without joining it.
+// So a cancelled task has not been the first reader of a rank.
 void wait_until_there(const std::string& kind, nb::handle given_name, const std::string& instance,
                       nb::handle timeout, nb::handle owner) {
     const std::string name = parse_name(given_name);
@@ -145,7 +145,7 @@ void wait_until_there(const std::string& kind, nb::handle given_name, const std:
     raise_error(ErrorCode::InvalidArgument, "there is no kind '" + kind + "'");
 }
 
-// One segment from outside.
+// Binds an inspection of one segment, by its name.
 template <auto kLook>
 void bind_look(nb::module_& module, const char* as) {
     module.def(

@@ -1,5 +1,5 @@
-// Whether an object has gone since one let go of it: what proves that nothing refers to it any
-// more, where the number of references to an object that is still there proves nothing.
+// A weak reference to a Python object. That the object is gone proves that nothing refers to it;
+// the reference count of an object that still exists proves nothing.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -8,7 +8,7 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Of an object whose type can be referred to weakly. Everything here needs the GIL.
+// The object's type must allow weak references. Everything here needs the GIL.
 class Life {
 public:
     Life() noexcept = default;
@@ -19,8 +19,8 @@ public:
         }
     }
 
-    // The object, if it has not gone. It may go late (a thread that lets go of it without the GIL
-    // tells the one that made it), and never comes back.
+    // The object, if it still exists. It may go some time after its last reference was dropped in
+    // another thread, and never comes back.
     [[nodiscard]] nb::object object() const {
         nb::object found = nb::steal(PyObject_CallNoArgs(reference_.ptr()));
         if (!found.is_valid()) {

@@ -1,5 +1,5 @@
 // penstock._core.Loan: `with writer.loan(nbytes) as buf`, room in shared memory that Python fills.
-// What outlives the block (a NumPy array made of the buffer) is cut off from the shared memory.
+// An array made of the buffer that outlives the block is cut off from the shared memory.
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,8 +12,8 @@
 namespace penstock::py {
 namespace {
 
-// The memory of one loan, as an object with the buffer protocol. Everything that was made of the
-// loan keeps it alive, by an export or by a reference alone, as numpy.ndarray(buffer=...) does.
+// The memory of one loan, as an object with the buffer protocol. Everything made of the loan keeps
+// it alive, by an export, or as numpy.ndarray(buffer=...) by a reference alone.
 struct LoanMemory {
     std::shared_ptr<LoanWindow> window;
     FileRange range;
@@ -26,8 +26,8 @@ struct LoanMemory {
     }
 };
 
-// A loan of the library, and the turn on its writer that lasts as long: another that wants to send
-// waits for its end. Dropped when destroyed.
+// A loan of the library, with the turn on its writer: other threads that want to send wait for its
+// end. Its destructor drops the loan.
 class OpenLoan {
 public:
     // Waits for room. Raises what send() raises.
@@ -84,11 +84,11 @@ public:
     LoanBlock& operator=(const LoanBlock&) = delete;
     ~LoanBlock() {
         if (loan_ && !loan_->writer().is_foreign()) {
-            nb::error_scope keep_error;  // it may be running while an exception is on its way
+            nb::error_scope keep_error;  // an exception may be in flight
             try {
                 detach();
             } catch (...) {
-                // No memory to cut off with: the loan is dropped all the same.
+                // No memory to cut off, or a warning that was made an error: the loan is dropped.
             }
         }
     }
@@ -134,7 +134,8 @@ private:
             const Writer& writer = loan_->writer();
             const int descriptor = writer.check_descriptor(writer.core.descriptor());
             auto fresh = std::make_shared<LoanWindow>(descriptor);
-            writer.check_descriptor(writer.core.descriptor());  // it was ours when it was mapped
+            // Raises if the descriptor was closed meanwhile.
+            writer.check_descriptor(writer.core.descriptor());
             window = std::move(fresh);
         }
         range_ = {loan_->file_offset(), nbytes_};
@@ -146,14 +147,15 @@ private:
         }
     }
 
-    // From here on nothing in Python can reach the loan's bytes.
+    // Releases the view, and cuts off what outlives it: afterwards nothing in Python can write to
+    // the loan's bytes.
     void detach() {
         if (!view_.is_valid()) {
             return;
         }
         const nb::object released = nb::steal(PyObject_CallMethod(view_.ptr(), "release", nullptr));
         if (!released.is_valid()) {
-            PyErr_Clear();  // something was made of the view itself, and keeps the memory alive
+            PyErr_Clear();  // an export of the view itself, which keeps the memory alive
         }
         view_.reset();
         memory_.reset();

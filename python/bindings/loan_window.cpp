@@ -1,5 +1,5 @@
-// The mapping behind Python's loans. Cutting off costs a copy of the loan and some system calls,
-// and is done only for loans whose arrays outlive them.
+// The mapping behind Python's loans. cut_off() costs a copy of the loan and some system calls; only
+// loans whose arrays outlive them need it.
 #include "loan_window.hpp"
 
 #include <sys/mman.h>
@@ -57,7 +57,7 @@ void LoanWindow::cut_off(const FileRange& range) {
     void* const copy =
         ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (copy == MAP_FAILED) {
-        // Without memory for a copy they can be read, and a write to them faults.
+        // Without memory for a copy, arrays can be read, and a write to them faults.
         if (::mprotect(base_ + begin_, end_ - begin_, PROT_READ) != 0) {
             throw_no_mapping("arrays that outlive their loan");
         }

@@ -7,13 +7,13 @@
 
 namespace penstock::py {
 
-// Where the bytes of one loan lie: in the file, for the window.
+// The bytes of one loan, by their offset in the segment's file.
 struct FileRange {
     std::uint64_t offset = 0;
     std::size_t nbytes = 0;
 };
 
-// Not thread-safe. In a forked child nothing of it is mapped, and the destructor does nothing.
+// Not thread-safe. Not mapped in a forked child, where the destructor does nothing.
 class LoanWindow {
 public:
     // Maps the whole file. Throws Error(NoSpace) when there is no room for the mapping.
@@ -23,14 +23,14 @@ public:
     ~LoanWindow();
 
     [[nodiscard]] std::byte* at(std::uint64_t offset) const noexcept { return base_ + offset; }
-    // Puts a private copy where the range was, in one step, and unmaps everything else: the
-    // window shows the segment no longer. Where there is no memory for that the window can only be
-    // read from then on. Throws Error(NoSpace), with nothing changed.
+    // Replaces the range by a private copy, in one step, and unmaps everything else: the window
+    // shows the segment no longer. Without memory for a copy it makes the window read-only instead,
+    // which then still shows the segment. Throws Error(NoSpace), with nothing changed.
     void cut_off(const FileRange& range);
 
 private:
     std::byte* base_ = nullptr;  // of offset 0, also after cut_off()
-    std::uint64_t begin_ = 0;    // what is mapped, as offsets
+    std::uint64_t begin_ = 0;    // the mapped range, as file offsets
     std::uint64_t end_ = 0;
     std::uint64_t generation_;
 };

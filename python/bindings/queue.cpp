@@ -29,7 +29,7 @@ void put_bytes(PyQueue& queue, nb::handle buffer, nb::handle timeout) {
     send_span(QueueOutlet(queue), pinned.bytes(), deadline);
 }
 
-// The next message, once there is one. Incompatible, and a signal's exception, leave it there.
+// Waits for the next message. Incompatible, and the exception of a signal handler, leave it there.
 Delivery take_delivery(PyQueue& queue, Deadline deadline) {
     QueueSide& side = queue.taking();
     std::optional<Delivery> delivery;
@@ -136,8 +136,8 @@ PyQueue::Sides& PyQueue::live() {
         std::make_unique<Sides>(std::make_shared<SharedQueue>(Queue::attach(
                                     name, role, Deadline::now(), instance, application, trust)),
                                 name);
-    // The parent's: a thread of it may have had a turn when this child was forked, so that its
-    // locks can't be taken apart here.
+    // Leaked: a thread of the parent may have had a turn at the fork, and a locked mutex can't be
+    // destroyed.
     [[maybe_unused]] const Sides* const left_to_the_parent = sides_.release();
     sides_ = std::move(own);
     return *sides_;

@@ -16,8 +16,8 @@
 namespace penstock::py {
 namespace {
 
-// Up to this size a copy costs less than an array that stays in some variable: even the variable of
-// the block itself would delay the redelivery of a failed message.
+// Up to this size a copy costs less than an array that a variable keeps: even the variable of the
+// `with` itself would delay the redelivery of a failed message.
 constexpr std::size_t kCopied = 8192;
 constexpr std::align_val_t kAlignment{64};  // alignment of a delivery's bytes, which decoding needs
 
@@ -48,7 +48,7 @@ public:
         }
     }
 
-    // At once if no array refers to its memory, otherwise with the last array.
+    // Nacks at once if the arrays refer to a copy, otherwise when the last array is gone.
     void nack() noexcept {
         if (copy_ != nullptr) {
             delivery_.nack();
@@ -63,8 +63,8 @@ private:
     std::span<const std::byte> bytes_;
 };
 
-// The value of a short message without arrays, which refers to no memory of the queue. An invalid
-// object for other messages.
+// The value of a short message without arrays, which refers to no memory of the queue. Null for
+// other messages.
 nb::object copied_value_of(const Delivery& delivery, Codec codec) {
     const auto bytes = delivery.bytes();
     if (bytes.size() > kCopied) {
@@ -124,15 +124,14 @@ public:
             }
             failed ? message.nack() : message.acknowledge();
         }
-        // Empties the list: if the program still refers to it, only arrays kept by name stay.
+        // Empties the list, so that a reference to it keeps no arrays.
         if (PyList_SetSlice(values_.ptr(), 0, PyList_GET_SIZE(values_.ptr()), nullptr) != 0) {
             throw nb::python_error();
         }
         check(held);
     }
 
-    // As if the block had never been entered: messages keep their place, and no delivery is
-    // counted.
+    // Undoes enter(): messages keep their order, and no delivery is counted.
     void untake() {
         untake_from(copied_, 0);
         const std::vector<nb::object> leases = std::move(leases_);
@@ -161,7 +160,7 @@ private:
         return taken;
     }
 
-    // A message that this codec may not read stays in the queue, with all that came behind it.
+    // A message that this codec may not read stays in the queue, with all messages after it.
     void leave_unreadable(PyQueue& queue, std::vector<Delivery>& taken) const {
         std::size_t readable = 0;
         while (readable < taken.size() && may_read(queue, taken[readable])) {

@@ -1,4 +1,4 @@
-// penstock._core.BroadcastReader: wait for a message, turn it into Python's, give its room back.
+// penstock._core.BroadcastReader: wait for a message, decode it, give its room back.
 #include "reader.hpp"
 
 #include <nanobind/stl/string.h>
@@ -14,7 +14,7 @@
 namespace penstock::py {
 namespace {
 
-// What is pending, if it was sent as bytes.
+// The pending message. Raises Incompatible unless it was sent as bytes.
 const BroadcastMessage& expect_bytes(const Reader& reader) {
     if (reader.pending->format() != Format::Bytes) {
         raise_error(ErrorCode::Incompatible,
@@ -62,7 +62,7 @@ std::size_t recv_bytes_into(Reader& reader, nb::handle buffer, nb::handle timeou
     return size;
 }
 
-// For the async twins: waits without taking, so that a cancelled task loses nothing.
+// For the async methods: leaves the message pending, so that a cancelled task loses nothing.
 void wait_message(Reader& reader, nb::handle timeout, const Cancel& cancel) {
     const Deadline deadline = parse_timeout(timeout);
     Turn turn(reader);

@@ -25,10 +25,10 @@ struct Reader final : Handle {
     const unsigned rank;
     const std::string name;
     const std::string instance;
-    // The next message: received and not consumed yet, for example after a refusal of its format.
+    // The next message: received, and not consumed yet, for example because its format was refused.
     std::optional<BroadcastMessage> pending;
 
-    // Waits until there is a pending message. Raises as recv() does.
+    // Waits until a message is pending. Raises as recv() does.
     void await_message(Turn& turn, Deadline deadline, const Cancel* cancel = nullptr);
     // The next message for recv() and recv_view(). Incompatible leaves it pending.
     BroadcastMessage take_message(Deadline deadline);

@@ -1,5 +1,5 @@
-// Received messages and objects as Python values: a copy, or a view of the memory in which they
-// lie, kept as long as the view. Needs the GIL.
+// Received messages and objects as Python values: a copy, or a view of their memory, which the view
+// keeps. Needs the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -18,18 +18,18 @@ struct Content {
     Format format;
 };
 
-// Bytes, or the value with arrays of its own. Raises Corrupt, Incompatible.
+// `bytes`, or the value with arrays of its own. Raises Corrupt, Incompatible.
 nb::object copy_of(const Content& content, Codec codec);
 
-// A memoryview of `exporter`, or the value whose arrays refer to it: `content` is its buffer, which
-// must be 64-byte aligned if there are arrays. Raises Corrupt, Incompatible.
+// A memoryview of `exporter`, or the value whose arrays refer to it. `content` is the exporter's
+// buffer, 64-byte aligned if there are arrays. Raises Corrupt, Incompatible.
 nb::object view_of(const Content& content, const nb::object& exporter, Codec codec);
 
 // A memoryview of any object that exports a buffer.
 nb::object memory_view_of(const nb::object& exporter);
 
-// Binds a class of what was received, which keeps its `bytes()` and exports them as a read-only
-// buffer: arrays that are made of it keep it alive.
+// Binds the class of an object that owns received `bytes()` and exports them as a read-only buffer:
+// arrays made of it keep it alive.
 template <typename Keeper>
 void bind_exporter(nb::module_& module, const char* name) {
     const auto get_buffer = +[](PyObject* self, Py_buffer* view, int flags) noexcept {

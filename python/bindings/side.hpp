@@ -1,5 +1,5 @@
-// A library's handle that two may use at once, each for its own side: putting does not wait for
-// taking, waiting for credit does not hold up putting.
+// One handle of the library with two sides, which two threads may use at once: put() does not wait
+// for get(), and a wait for credit does not delay put().
 // Everything here needs the GIL.
 #pragma once
 

@@ -1,5 +1,5 @@
 // penstock._core.View: `with reader.recv_view() as obj`, a message read in place. Arrays made of it
-// hold its lease, so that the room is given back when the last of them is gone.
+// hold its lease: the room is given back when the last of them is gone.
 #include <utility>
 
 #include "context.hpp"
@@ -36,7 +36,7 @@ public:
         const Status held = failed ? Status::ok() : message_of(lease_).check_held();
         const Life given(lease_);
         lease_.reset();
-        // Arrays over the message still exist, perhaps for long.
+        // Arrays of the message still exist, perhaps for long.
         if (const nb::object kept = given.object(); kept.is_valid()) {
             message_of(kept).keep();
         }

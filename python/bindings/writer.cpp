@@ -26,7 +26,7 @@ struct WriterOutlet {
     explicit WriterOutlet(Writer& owner) : writer(owner) {}
     [[nodiscard]] Handle& handle() const { return writer; }
     [[nodiscard]] bool has_room(std::size_t nbytes) const { return writer.core.has_room(nbytes); }
-    // Less of the ring than a loan takes, which is aligned to 64 bytes.
+    // send() takes less room in the ring than a loan, which is aligned to 64 bytes.
     static bool copies(const Encoded& message) { return !message.wants_alignment(); }
     Status send(std::span<const std::byte> message, Format format, const Wait& wait) const {
         return writer.core.send(message, wait, format);
@@ -83,7 +83,7 @@ std::optional<int> numa_node_of(nb::handle node) {
     if (node.is_none()) {
         return std::nullopt;
     }
-    constexpr unsigned most = 1U << 16U;  // far beyond any machine, and an int
+    constexpr unsigned most = 1U << 16U;  // beyond any machine, and within int
     return static_cast<int>(std::min(parse_small(node, "numa_node"), most));
 }
 

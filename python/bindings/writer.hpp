@@ -34,7 +34,7 @@ private:
     }
 };
 
-// writer.loan(nbytes, timeout): a context manager around an OpenLoan.
+// writer.loan(nbytes, timeout): a context manager around a loan.
 nb::object make_loan(nb::handle_t<Writer> writer, nb::handle nbytes, nb::handle timeout);
 
 void bind_loan(nb::module_& module);

@@ -41,7 +41,7 @@ def exposition(infos: Iterable[Info]) -> str:
 
 
 def _parts(info: Info) -> Iterator[tuple[dict[str, str], Statistics]]:
-    """What is counted of a segment, with the labels that tell whose it is."""
+    """The statistics of a segment and of its environments, with their labels."""
     if isinstance(info, SegmentSummary):
         return
     name = {"name": info.segment.name}
@@ -53,7 +53,7 @@ def _parts(info: Info) -> Iterator[tuple[dict[str, str], Statistics]]:
 
 
 def _samples(labels: Mapping[str, str], stats: Statistics) -> Iterator[tuple[str, list[str], str]]:
-    """Of each statistic that is a number or a word: its metric, HELP and TYPE, and the sample."""
+    """The metric, HELP and TYPE, and sample of each statistic that is a number or a word."""
     for name, kind, unit, _, words in stats._table:
         value = getattr(stats, name)
         if kind == "part" or value is None:
@@ -73,8 +73,8 @@ def _samples(labels: Mapping[str, str], stats: Statistics) -> Iterator[tuple[str
 
 
 def _set(labels: Mapping[str, str]) -> str:
-    """Labels in braces. Names may come from other processes: what a terminal would obey is escaped
-    as in every line of the command."""
+    """Labels in braces. Names may come from other processes: control characters are escaped, as in
+    every line of the command."""
     pairs = (f'{name}="{_quoted(value)}"' for name, value in labels.items())
     return "{" + ",".join(pairs) + "}"
 

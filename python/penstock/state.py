@@ -40,10 +40,10 @@ class ReaderState:
     stopped: bool  #: by SIGSTOP or a debugger
     pid: int  #: in its own PID namespace
     process: str
-    messages: int  #: received by this reader
+    messages: int  #: released by this reader so far
     lag_messages: int  #: sent, and not yet released by it
     lag_bytes: int
-    blocking_for: float  #: seconds that the writer has waited for it; 0 when it does not
+    blocking_for: float  #: seconds since the writer was blocked, if this reader blocks it; else 0
     description: str = field(repr=False, compare=False)
 
     def describe(self) -> str:

@@ -1,5 +1,5 @@
-// A free list by address (D. Knuth, The Art of Computer Programming, 2.5: first fit), and the queue
-// of blocks that went out.
+// The free list, ordered by address (D. Knuth, The Art of Computer Programming, 2.5: first fit),
+// and the queue of blocks that were sent.
 #include "broadcast/blocks.hpp"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ std::uint32_t end_of(const Block& run) noexcept {
 
 WriterBlocks::WriterBlocks(const BroadcastView& view, Segment& segment)
     : view_(view), holders_(view), segment_(&segment), has_memory_(view.shape().granules) {
-    // So that nothing is allocated later. No two free runs touch, but for a moment in give_back().
+    // The most entries that these can have. Free runs never touch, except inside give_back().
     free_.reserve(view.shape().granules / 2 + 2);
     kept_.reserve(view.shape().granules);
     if (view.shape().granules > 0) free_.push_back({0, view.shape().granules});
@@ -39,7 +39,7 @@ Result<Block> WriterBlocks::allocate(std::uint64_t bytes) noexcept {
     const Block block{run->first, granules};
     Status reserved = reserve(block);
     if (reserved.code() == ErrorCode::NoSpace) {
-        trim();  // the memory of free granules, and what the block has got, may do
+        trim();  // the memory of all free granules, this block's too, may be enough
         reserved = reserve(block);
     }
     if (!reserved) return reserved;
@@ -102,7 +102,7 @@ bool WriterBlocks::trim() noexcept {
             if (found.granules == 0) break;
             const std::uint64_t at = file_offset(found.first);
             const std::uint64_t bytes = found.granules * kBroadcastGranule;
-            // A failed punch may have taken a part.
+            // A failed punch may have freed a part: reserve the range again.
             const bool is_there =
                 segment_->file().punch(at, bytes) && !segment_->file().reserve(at, bytes);
             std::fill_n(has_memory_.begin() + found.first, found.granules, std::uint8_t{is_there});
@@ -114,7 +114,7 @@ bool WriterBlocks::trim() noexcept {
     return is_done;
 }
 
-// Asks the system for the memory of those granules that have none yet.
+// Reserves memory for the block's granules that have none.
 Status WriterBlocks::reserve(Block block) noexcept {
     for (Block rest = block; rest.granules > 0;) {
         const Block missing = find_stretch(rest, false);
@@ -134,7 +134,8 @@ Status WriterBlocks::reserve(Block block) noexcept {
     return Status::ok();
 }
 
-// The first granules of the run, as many as lie side by side, that have memory, or have none.
+// The first stretch of the run whose granules all have memory, or all have none; empty if there is
+// none.
 Block WriterBlocks::find_stretch(Block run, bool has_memory) const noexcept {
     const auto begin = has_memory_.begin() + run.first;
     const auto end = begin + run.granules;

@@ -1,4 +1,4 @@
-// The parts of the control block that are off the hot path.
+// Cold path: geometry checks, states of readers, statistics, and the reaping of a reader.
 #include "broadcast/control.hpp"
 
 #include <algorithm>
@@ -64,7 +64,7 @@ BroadcastShape broadcast_shape_of(const BroadcastOptions& options) {
     }
     BroadcastShape shape;
     shape.readers = options.readers;
-    // Whole pages: blocks lie behind the ring, and their memory comes and goes.
+    // Whole pages: the blocks lie behind the ring, and their memory is reserved and freed.
     shape.capacity =
         std::bit_ceil(std::max({options.capacity, layout::kMinCapacity, os::page_size()}));
     shape.granules = static_cast<std::uint32_t>(
@@ -106,7 +106,7 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
     const unsigned slot = layout::slot_of_rank(rank);
     BroadcastReaderState state;
     state.rank = rank;
-    // The reader's numbers before the writer's, so that no lag comes out negative.
+    // Loads the reader's numbers before the writer's, so that no lag is negative.
     const std::uint64_t gate = load_acquire(line.gate);
     const std::uint64_t position = load_acquire(line.position);
     const std::uint64_t released = load_relaxed(line.messages);
@@ -139,7 +139,7 @@ std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
     const double seconds = seconds_since(since);
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const ReaderLine& line = view.reader(rank);
-        // A writer that needs no position waits for blocks that are still held.
+        // `needed` is 0 while the writer waits only for blocks that readers keep.
         const bool blocks = needed == 0
                                 ? BlockHolders(view).is_held_by(rank, participants)
                                 : is_gating(view, rank) && load_acquire(line.position) < needed;

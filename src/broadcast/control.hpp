@@ -1,5 +1,5 @@
 // The control block of a Broadcast as its writer, its readers and the inspector see it.
-// Also what they share: which readers are behind, and the janitor's work on a dead one.
+// Also their common functions: states of readers, statistics, and the reaping of a reader.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace penstock::detail {
 
-// Numbers of one Broadcast, checked against the header's sizes before anything is used.
+// The geometry of one Broadcast, checked against the header's sizes before it is used.
 struct BroadcastShape {
     unsigned readers = 0;
     std::uint64_t capacity = 0;
@@ -21,10 +21,10 @@ struct BroadcastShape {
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
 
     [[nodiscard]] std::uint64_t control_bytes() const noexcept;
-    // In the control block: for each granule as many words as there are 64 readers.
+    // Offset in the control block of the holder bits: holder_words() for each granule.
     [[nodiscard]] std::uint64_t holders_offset() const noexcept;
     [[nodiscard]] std::uint32_t holder_words() const noexcept { return (readers + 63) / 64; }
-    // In the payload. Of granule `granules`: the end.
+    // Offset in the payload; block_offset(granules) is its end.
     [[nodiscard]] std::uint64_t block_offset(std::uint32_t granule) const noexcept {
         return capacity + granule * layout::kBroadcastGranule;
     }
@@ -72,27 +72,26 @@ private:
     std::byte* control_ = nullptr;
 };
 
-// One rank, for people: what its line and its slot say now.
+// The state of one rank for display, from its line and its slot.
 BroadcastReaderState describe_reader(const BroadcastView& view, const Participants& participants,
                                      unsigned rank);
-// The ranks that keep a blocked writer from going on; none if it is not blocked.
+// The readers that block the writer; none if it is not blocked.
 std::vector<BroadcastReaderState> find_blockers(const BroadcastView& view,
                                                 const Participants& participants);
-// What can be read off the control block alone.
+// Statistics from the control block alone; held_bytes stays 0, as readers report it.
 BroadcastStats read_stats(const BroadcastView& view);
 
-// Readers ever found dead.
+// How many readers were ever found dead.
 inline std::uint64_t reader_deaths(const Participants& participants,
                                    const BroadcastShape& shape) noexcept {
     return participants.deaths(layout::slot_of_rank(0), layout::slot_of_rank(shape.readers));
 }
 
-// True while the rank's reader, or one that is expected there, keeps the writer from reusing the
-// ring.
+// Whether the rank's reader, or one that is expected there, keeps the writer from reusing the ring.
 bool is_gating(const BroadcastView& view, unsigned rank) noexcept;
 
-// Gives back what the dead reader of `rank` held in the ring: see Membership. Repeatable. Its
-// holder bits count for nothing since its death was noted: see BlockHolders.
+// Membership's take_over() for the reader of `rank`, which is dead: it stops gating the writer.
+// Repeatable. Its holder bits have been void since its death was noted: see BlockHolders.
 void take_over_reader(const BroadcastView& view, unsigned rank) noexcept;
 
 }  // namespace penstock::detail

@@ -1,4 +1,4 @@
-// One bit changes at a time; what a dead reader left is found by looking at every block.
+// Holder bits change one at a time; the bits of a rank are found by a scan of all granules.
 #include "broadcast/holders.hpp"
 
 #include <bit>
@@ -13,7 +13,7 @@ constexpr std::uint64_t bit(unsigned rank) noexcept {
     return std::uint64_t{1} << (rank % 64);
 }
 
-// Whether the rank's bits are those of a reader that has lost nothing.
+// Whether bits of the rank count: it has an announced reader that was not found dead.
 bool is_holder(unsigned rank, const Participants& participants) noexcept {
     const unsigned slot = layout::slot_of_rank(rank);
     return participants.is_announced(slot) && !participants.has_janitor(slot);
@@ -22,12 +22,12 @@ bool is_holder(unsigned rank, const Participants& participants) noexcept {
 }  // namespace
 
 void BlockHolders::hold(std::uint32_t granule, unsigned rank) noexcept {
-    // The position's release, which comes after it, carries it: see publish_position().
+    // Relaxed: the release of the position in publish_position() comes later and publishes the bit.
     fetch_or_relaxed(word(granule, rank), bit(rank));
 }
 
 void BlockHolders::drop(std::uint32_t granule, unsigned rank) noexcept {
-    // pairs with: the acquire in is_held(): the reads of the block come before its reuse
+    // pairs with: the acquire in is_held(): reads of the block come before its reuse
     fetch_and_release(word(granule, rank), ~bit(rank));
 }
 
@@ -43,7 +43,7 @@ bool BlockHolders::is_held(std::uint32_t granule, const Participants& participan
     const unsigned readers = view_.shape().readers;
     // pairs with: the release in drop()
     for (unsigned rank = 0; rank < readers; rank += 64) {
-        // Bits of ranks that don't exist are damage, and hold nothing.
+        // Bits of ranks that don't exist are damage and are ignored.
         const std::uint64_t known = readers - rank < 64 ? bit(readers) - 1 : ~std::uint64_t{0};
         std::uint64_t bits = load_acquire(word(granule, rank)) & known;
         for (; bits != 0; bits &= bits - 1) {

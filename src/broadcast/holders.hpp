@@ -1,5 +1,5 @@
-// Holder bits of a Broadcast's blocks: the readers that keep a block beyond its record. A bit for
-// each rank, on the block's first granule; all that shared memory says about blocks.
+// Holder bits of a Broadcast's blocks: the readers that keep a block beyond its record. One bit for
+// each rank, on the block's first granule.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,19 @@ public:
     BlockHolders() noexcept = default;
     explicit BlockHolders(const BroadcastView& view) noexcept : view_(view) {}
 
-    // While the bit is set the writer does not use the block again. hold() comes before the
+    // While the bit is set the writer does not reuse the block. hold() must come before the
     // reader's position passes the block's record, so that the writer sees one or the other.
     // Idempotent.
     void hold(std::uint32_t granule, unsigned rank) noexcept;
     void drop(std::uint32_t granule, unsigned rank) noexcept;
-    // On every block. Repeatable.
+    // Drops the rank's bit on every block. Repeatable.
     void drop_all(unsigned rank) noexcept;
 
-    // By readers that are announced and not found dead. Other bits count for nothing: a reader that
-    // joins drops those of its rank before it is announced.
+    // Counts the bits of readers that are announced and not found dead. Other bits are void: a
+    // reader that joins drops those of its rank before it is announced.
     [[nodiscard]] bool is_held(std::uint32_t granule,
                                const Participants& participants) const noexcept;
-    // Any block; looks at all of them, for people.
+    // Whether the rank holds any block. Scans all granules: for display.
     [[nodiscard]] bool is_held_by(unsigned rank, const Participants& participants) const noexcept;
 
 private:

@@ -31,39 +31,39 @@ constexpr unsigned slot_of_rank(unsigned rank) noexcept {
     return rank + 1;
 }
 
-// The hot lines: stored by the writer with every message, read by readers that have used up what
-// they knew of. A waiting reader fetches both at once, so the newest record lies here a second time
+// The hot lines: stored by the writer with every message, loaded by a reader that has received all
+// it knew of. A waiting reader fetches both at once, so the newest record lies here a second time
 // if it is small: a reader that copies it from here need not fetch the ring's lines after them.
 //
-// The copy is a sequence lock. The writer names the record in newest_end, then stores header and
-// words, then publishes the position; all relaxed, after a release fence that follows newest_end.
-// A reader that has seen the position may copy, and asks newest_end again, after an acquire fence:
-// it still names that record, or the copy is worth nothing and the ring has the record.
+// The copy is a sequence lock. The writer stores newest_end, a release fence, then header and
+// words, all relaxed, then releases the position. A reader that has seen the position compares
+// newest_end, copies, and compares it again after an acquire fence: if it names another record the
+// copy is void, and the reader takes the record from the ring.
 struct alignas(kApart) WriterLine {
     static constexpr std::uint64_t kMaxBytes = 104;  // of payload
 
     std::atomic<std::uint64_t> position;  // bytes published since the beginning; release / acquire
-    std::atomic<std::uint64_t> newest_end;     // where the record that is copied here ends
+    std::atomic<std::uint64_t> newest_end;     // end of the record that is copied here
     std::atomic<std::uint64_t> newest_header;  // its RecordHeader
     std::atomic<std::uint64_t> newest_words[kMaxBytes / 8];  // its payload
 };
 static_assert(sizeof(WriterLine) == kApart);
 
-// Stored by the writer with every message. Apart from the hot line, which a waiting reader would
-// take away between these stores and that of the position.
+// Stored by the writer with every message. On lines of their own: a waiting reader would take the
+// hot lines away between these stores and that of the position.
 struct alignas(kApart) WriterCounts {
     std::atomic<std::uint64_t> messages;  // published; relaxed, stored before position
     std::atomic<std::uint64_t> bytes;     // of payload published; relaxed, for people
 };
 static_assert(sizeof(WriterCounts) == kApart);
 
-// The cold line: stored by the writer now and then.
+// The cold line: seldom stored by the writer.
 struct alignas(kApart) WriterState {
     std::atomic<std::uint64_t> closed;        // 1: closed in good order; release / acquire
-    std::atomic<std::uint64_t> wanted;        // reader position that lets the writer go on;
+    std::atomic<std::uint64_t> wanted;        // reader position that is to wake the writer;
                                               // stored before it announces itself
     std::atomic<std::int64_t> blocked_since;  // monotonic ns, 0: not blocked; relaxed, for people
-    std::atomic<std::uint64_t> needed;  // position that the writer can't do without; for people
+    std::atomic<std::uint64_t> needed;  // least position it waits for, 0: kept blocks; for people
     std::atomic<std::uint64_t> large_messages;  // relaxed, for people
     std::atomic<std::uint64_t> waits;           // relaxed, for people
     std::atomic<std::uint64_t> sleeps;          // relaxed, for people
@@ -73,9 +73,9 @@ static_assert(sizeof(WriterState) == kApart);
 
 // One rank. Written by its reader, and by a janitor that holds the dead reader's lock.
 struct alignas(kApart) ReaderLine {
-    // What gates the writer. Expected: no reader so far, and the position is 0, so that
+    // Whether the rank gates the writer. Expected: no reader so far; gates at position 0, so that
     // nothing is lost before the first attachment. Expected -> Active: its first reader.
-    // Active -> Vacant: its reader in good order, or the janitor. Vacant -> Active: a replacement.
+    // Active -> Vacant: its reader in good order, or its janitor. Vacant -> Active: a replacement.
     enum Gate : std::uint64_t { kExpected = 0, kActive = 1, kVacant = 2 };
 
     std::atomic<std::uint64_t> gate;      // release / acquire, sequentially consistent when joining
@@ -127,7 +127,7 @@ constexpr RecordHeader decode_record(std::uint64_t word) noexcept {
             static_cast<std::uint16_t>(word >> 49U & kTagMask)};
 }
 
-// The payload of a Block record: where the block begins, and how much of it is the message.
+// The payload of a Block record: the block's first granule, and the length of the message in it.
 struct BlockRecord {
     std::uint32_t granule;
     std::uint32_t check;  // block_check() of the other two
@@ -135,7 +135,7 @@ struct BlockRecord {
 };
 static_assert(sizeof(BlockRecord) == 16);
 
-// So that a record is noticed that was written over, or is another message's.
+// A hash that exposes a record that was overwritten or belongs to another message.
 constexpr std::uint32_t block_check(std::uint32_t granule, std::uint64_t length,
                                     std::uint16_t tag) noexcept {
     const std::uint64_t mixed = length * 0x9E3779B97F4A7C15 + granule * 0xC2B2AE3D27D4EB4F +
@@ -143,7 +143,7 @@ constexpr std::uint32_t block_check(std::uint32_t granule, std::uint64_t length,
     return static_cast<std::uint32_t>(mixed >> 32U);
 }
 
-// Bytes of ring that a record takes: header, skip, payload, rounded up to the next header.
+// Bytes of the ring that a record takes: header, skip, payload, rounded up to 8.
 constexpr std::uint64_t record_bytes(std::uint64_t length, std::uint64_t skip) noexcept {
     return round_up(kRecordHeaderBytes + skip * 8 + length, 8);
 }

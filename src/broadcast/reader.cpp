@@ -1,4 +1,4 @@
-// The handle of a reader and its messages: what they do is their core's.
+// BroadcastReader and BroadcastMessage: calls are forwarded to ReaderCore.
 #include "broadcast/reader_core.hpp"
 
 #include <utility>
@@ -36,7 +36,7 @@ Status BroadcastMessage::check_held() const noexcept {
 }
 
 void BroadcastMessage::release() noexcept {
-    bytes_ = {};  // another's soon
+    bytes_ = {};  // may be reused once released
     if (core_ != nullptr) std::exchange(core_, nullptr)->release(entry_, kept_, block_);
 }
 

@@ -1,5 +1,5 @@
-// Receiving: look for the next record, check every number in it, hand it out in place, and give
-// the room back in ring order whatever order the caller releases in.
+// Receiving: find the next record, check every number in it, hand it out in place, and give room
+// back in ring order, in whatever order messages are released.
 #include "broadcast/reader_core.hpp"
 
 #include <algorithm>
@@ -34,7 +34,8 @@ ReaderCore* ReaderCore::attach(std::unique_ptr<Segment> segment, unsigned rank) 
         core->enter(*core->segment_, core->slot_);
         core->claim_rank();
     } catch (...) {
-        // Our life-cycle lock may have kept the last one from removing the name: then we are it.
+        // The life-cycle lock, held since Segment::attach(), may have kept the last participant
+        // from removing the name: remove it here.
         joining.joined();
         joining.leave();
         throw;
@@ -66,7 +67,7 @@ ReaderCore::~ReaderCore() {
     withdraw();
 }
 
-// Takes the rank's lock, clears what a dead predecessor left, and becomes the rank's reader.
+// Takes the lock of the rank's slot, reaps a dead predecessor, and becomes the rank's reader.
 void ReaderCore::claim_rank() {
     Participants& participants = segment_->participants();
     if (!membership_.claim(slot_)) {
@@ -84,7 +85,7 @@ void ReaderCore::claim_rank() {
                     static_cast<int>(rank_));
     }
     membership_.inherit([this](unsigned) { take_over_reader(view_, rank_); });
-    // What predecessors left, also one that was found dead and has kept a block since then.
+    // Bits of predecessors, also one set late by a reader that was found dead and lives.
     holders_.drop_all(rank_);
     refuse_if_nothing_can_come();
     membership_.enter();
@@ -93,7 +94,7 @@ void ReaderCore::claim_rank() {
     space_.notify();
 }
 
-// A writer that is gone sends nothing more; is anything of it left for us?
+// Throws Closed or PeerDied if the writer is gone and has left nothing for this rank.
 void ReaderCore::refuse_if_nothing_can_come() {
     if (!is_writer_gone()) return;
     const bool is_replacement = load_acquire(line_->gate) == ReaderLine::kVacant;
@@ -107,19 +108,19 @@ void ReaderCore::refuse_if_nothing_can_come() {
                     ", and nothing is left for a reader of rank " + std::to_string(rank_));
 }
 
-// Expected -> Active keeps position 0: everything sent so far was kept for us.
+// Expected -> Active keeps position 0: everything sent so far is still in the ring.
 // Vacant -> Active starts at what is published once the writer can see the gate.
 void ReaderCore::take_gate() noexcept {
     if (load_acquire(line_->gate) == ReaderLine::kVacant) {
-        // pairs with: the acquire in WriterCore::find_limit(), which may look at it on its own
+        // pairs with: the acquire of the position in WriterCore::find_limit()
         store_release(line_->position, load_acquire(view_.writer().position));
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         store_seq_cst(line_->gate, ReaderLine::kActive);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
-        // pairs with: the fence in WriterCore::find_limit(). A writer that did not see the gate
-        // active published before that look, so we see it and start there or later.
+        // pairs with: the fence in WriterCore::find_limit(). What a writer published before it
+        // missed the gate is seen below, so this reader starts there or later.
         os::full_fence();
-        // The count may be ahead of the position by what was sent between the two looks: the tag
+        // The count may be ahead of the position by what was sent between the two loads: the tag
         // of the next record tells by how much. A few tries keep that far below the tag's range.
         for (int tries = 0; tries < 8; ++tries) {
             position_ = load_acquire(view_.writer().position);
@@ -151,15 +152,15 @@ inline bool ReaderCore::look_for_more() noexcept {
     return known_ != position_;
 }
 
-// A reader as fast as its writer would take the writer's lines away after every message. In a
-// stream of small messages it therefore lets the writer get ahead for a moment before it looks
-// again; in a conversation, one message a look, latency comes first. But a stream whose reader
-// takes every single message as it comes looks like a conversation too, at a tenth of its speed:
-// now and then, and ever more rarely, one long pause finds out.
+// Pauses before a look for more, in a stream of small messages: a reader as fast as its writer
+// would take the writer's lines away after every message. Where each look finds one message
+// (request and reply) it does not pause, for latency. But a stream whose reader takes every message
+// as it comes looks the same, at a tenth of its speed: a long pause now and then, ever more rarely,
+// finds out.
 inline void ReaderCore::back_off_while_streaming() noexcept {
     constexpr std::int64_t kUnit = 40;  // ns, the shortest pause
     constexpr std::int64_t kMax = 64 * kUnit;
-    constexpr std::uint64_t kWorth = 8 * kUnit;  // for every message that it gained
+    constexpr std::uint64_t kWorth = 8 * kUnit;  // of pause for every message gained
     constexpr std::uint64_t kGoodBatch = 4096;   // bytes worth one transfer of the writer's lines
     const std::uint64_t batch = messages_ - batch_messages_;
     if (batch <= 1) {
@@ -190,7 +191,7 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
         [this, next = ring_ + (position_ & mask_)] {
             if (look_for_more()) return true;
             if (takes_newest_) return false;
-            // So that a small record comes over together with the position and not after it.
+            // A small record is fetched together with the position and not after it.
             __builtin_prefetch(next);
             __builtin_prefetch(next + 64);
             return false;
@@ -202,7 +203,7 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
     if (segment_->is_foreign()) return segment_->why_foreign();
     store_relaxed(line_->sleeps, sleeps_);
     if (end == WaitEnd::Ready) return Status::ok();
-    // The writer's last act before its end may have been a message.
+    // The writer may have published a message just before its end.
     if (end == WaitEnd::PeerGone && !closing_.is_cancelled() && look_for_more()) {
         return Status::ok();
     }
@@ -216,8 +217,8 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no message came from " + quoted(segment_->name())};
     }
-    // pairs with: the release in WriterCore::end_stream(). What was published before it was looked
-    // for after.
+    // pairs with: the release in WriterCore::end_stream(). wait_for_more() has looked once more
+    // since it saw the end.
     if (load_acquire(view_.state().closed) != 0) {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};
@@ -249,7 +250,7 @@ inline bool ReaderCore::find(const Wait& wait, Found& found, Status& failure) no
 }
 
 inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) noexcept {
-    constexpr unsigned kMaxPaddings = 64;  // there is one before a record at most
+    constexpr unsigned kMaxPaddings = 64;  // at most one precedes a record; more is damage
     unsigned paddings = 0;
     for (;;) {
         if (position_ == known_ && !catch_up(wait, failure)) return false;
@@ -258,8 +259,8 @@ inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) 
             return false;
         }
         if (found.data != nullptr) return true;
-        // Padding: go on at the beginning of the ring. A writer that scribbles could feed us with
-        // it for ever.
+        // Padding: the record is at the beginning of the ring. A damaged ring could hold padding
+        // without end.
         if (++paddings > kMaxPaddings) [[unlikely]] {
             failure = corrupt("padding without end");
             return false;
@@ -282,7 +283,7 @@ inline const char* ReaderCore::parse(Found& found) noexcept {
     if (header.kind == RecordKind::Padding) return nullptr;
     if (header.kind == RecordKind::Invalid) return "no record";
     if (!tag_is_known_) [[unlikely]] {
-        // The writer went on between our look at its position and at its count: believe the record.
+        // take_gate() may have loaded a count that was ahead of the position: believe the record.
         messages_ -= (messages_ - header.tag) & layout::kTagMask;
         store_relaxed(line_->start, messages_);
         tag_is_known_ = true;
@@ -392,7 +393,7 @@ inline bool ReaderCore::copy_newest(std::span<std::byte> buffer, Found& found) n
 }
 
 inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
-    // After the copy: unless we were found dead before, the writer has left alone what was read.
+    // After the copy: unless this reader was found dead by now, the writer has not reused the room.
     if (segment_->is_found_dead_after_reading()) [[unlikely]]
         return segment_->why_foreign();
     if (load_relaxed(next_) == load_acquire(oldest_)) {
@@ -406,10 +407,10 @@ inline Result<std::size_t> ReaderCore::pass(const Found& found) noexcept {
     return static_cast<std::size_t>(found.size);
 }
 
-// A hold on the block instead of on the ring, so that the ring can flow on.
+// Holds the block instead of the ring, so that the writer can reuse the ring.
 bool ReaderCore::keep(std::uint32_t entry, std::uint32_t granule) noexcept {
     if (granule == kNoBlock || segment_->is_foreign()) return false;
-    // Before the position passes the record, so that the writer sees one or the other.
+    // Before the position passes the record: see BlockHolders.
     holders_.hold(granule, rank_);
     PENSTOCK_CRASH_POINT("broadcast.keep.held");
     store_release(held_[entry % kMaxHeld].released, true);
@@ -430,25 +431,25 @@ void ReaderCore::release(std::uint32_t entry, bool kept, std::uint32_t granule) 
     announce(kLetGo | kReleased);
 }
 
-// Something was released: one thread at a time gives back what can be given back, and goes on
-// until it has seen to every announcement. The last to let go leaves; see `work_`.
+// Handles a release, or leaves it to the working thread, which gives room back until it has handled
+// every announcement, and leaves the segment after the last final release; see `work_`.
 inline void ReaderCore::announce(std::uint64_t what) noexcept {
     if (static_cast<std::uint32_t>(fetch_add_acq_rel(work_, what)) != 0)
-        return;  // it will see ours
+        return;  // the working thread will see this announcement
     std::uint64_t seen = load_acquire(work_);
     for (;;) {
         free_released();
         if (load_acquire(handle_closed_)) {
             if (seen / kLetGo == handed_out_) return leave();
-            // What is still held lies in blocks of its own: the ring need not wait for it.
+            // Messages still held lie in kept blocks: the ring need not wait for them.
             if (load_relaxed(oldest_) == load_acquire(next_)) open_gate();
         }
         if (cas_acq_rel(work_, seen, seen / kLetGo * kLetGo)) return;
     }
 }
 
-// Of a handle that is lost: there is nothing to give back, and the last one leaves all the same. In
-// a forked child nothing goes: messages of the parent may still point here.
+// A final release of a lost handle: gives nothing back, but the last one still leaves. In a forked
+// child it does nothing: messages of the parent may still point here.
 void ReaderCore::let_go(std::uint64_t what) noexcept {
     if (!segment_->is_lost()) return;
     if (static_cast<std::uint32_t>(fetch_add_acq_rel(work_, what | kReleased)) != 0) return;
@@ -469,15 +470,15 @@ inline void ReaderCore::free_released() noexcept {
     const std::uint64_t end = last.end;
     const std::uint64_t messages = last.messages;
     publish_position(end, messages);
-    // After the position: recv_into() takes oldest_ == next_ for "none is at work" and publishes
-    // a later one. pairs with: the acquire in recv() and recv_into(): the entries are free
+    // After the position: where oldest_ == next_, pass() publishes a later position itself.
+    // pairs with: the acquire in recv() and pass(): the entries are free
     store_release(oldest_, oldest);
 }
 
 inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
     store_relaxed(line_->messages, messages);
     PENSTOCK_CRASH_POINT("broadcast.release.counted");
-    // pairs with: the acquire in WriterCore::find_limit(): our reads come before the reuse
+    // pairs with: the acquire in WriterCore::find_limit(): reads come before the reuse
     store_release(line_->position, position);
     PENSTOCK_CRASH_POINT("broadcast.release.published");
     if (space_.has_waiters() && position >= load_relaxed(view_.state().wanted)) space_.wake();
@@ -491,7 +492,7 @@ void ReaderCore::close_handle() noexcept {
     announce(kLetGo | kReleased);
 }
 
-// This reader gates the writer no more. Repeatable.
+// Stops gating the writer. Repeatable.
 void ReaderCore::open_gate() noexcept {
     store_release(line_->gate, ReaderLine::kVacant);
     PENSTOCK_CRASH_POINT("broadcast.leave.vacant");
@@ -500,19 +501,19 @@ void ReaderCore::open_gate() noexcept {
 
 void ReaderCore::leave() noexcept {
     withdraw();
-    if (segment_->check_place()) {  // else it has departed, and the rank may be another's
+    if (segment_->check_place()) {  // else departed or lost: the rank may have another reader
         open_gate();
         membership_.leave();
     }
     delete this;
 }
 
-// Messages that are held keep nothing any more, neither room in the ring nor blocks.
+// Messages that are still held lose their hold on room in the ring and on blocks.
 void ReaderCore::depart() noexcept {
     if (!segment_->check_place()) return;
     open_gate();
     membership_.leave();
-    space_.notify();  // blocks that were kept are free
+    space_.notify();  // kept blocks are free
     segment_->disown();
 }
 

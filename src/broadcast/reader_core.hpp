@@ -1,4 +1,4 @@
-// One reader's side of a Broadcast: its cursor, the messages it holds, and its place in the table.
+// One reader's side of a Broadcast: its cursor, the messages it holds, and its slot.
 #pragma once
 
 #include <array>
@@ -14,8 +14,9 @@
 
 namespace penstock::detail {
 
-// Lives until the handle is closed and the last message is released; deletes itself then.
-// recv and close belong to one thread at a time; release and keep to any.
+// Lives until the handle is closed and the last message is released, then deletes itself.
+// recv(), recv_into(), next_size() and close_handle(): one thread at a time. release(), keep(),
+// stats() and request_close(): any thread.
 class ReaderCore final : public Attachment {
 public:
     static ReaderCore* attach(std::unique_ptr<Segment> segment, unsigned rank);
@@ -24,17 +25,16 @@ public:
     ReaderCore& operator=(const ReaderCore&) = delete;
 
     Result<BroadcastMessage> recv(const Wait& wait) noexcept;
-    // Leaves known_ alone, so that find() still sees how far ahead the writer is.
+    // Leaves known_ alone: catch_up() measures batches from one look for more to the next.
     [[nodiscard]] bool is_ready() const noexcept {
         if (segment_->is_foreign()) return segment_->is_lost();  // recv() says so at once
         return load_relaxed(view_.writer().position) != position_;
     }
     Result<std::size_t> recv_into(std::span<std::byte> buffer, const Wait& wait) noexcept;
     Result<std::size_t> next_size(const Wait& wait) noexcept;
-    // The handle goes; `this` may be deleted by it.
+    // Closes the handle. May delete `this`.
     void close_handle() noexcept;
     void request_close() noexcept { closing_.cancel(); }
-    // In a forked child: forgets everything without touching shared memory.
     [[nodiscard]] bool is_foreign() const noexcept { return segment_->is_foreign(); }
 
     [[nodiscard]] bool is_stream_over() const noexcept override;
@@ -53,13 +53,13 @@ private:
     static constexpr std::uint32_t kMaxHeld = 4096;
     static constexpr std::uint32_t kNoBlock = ~std::uint32_t{0};
 
-    // A message handed out and not yet given back, in ring order.
+    // A message handed out whose room is not given back yet.
     struct Held {
         std::atomic<bool> released{false};
         std::uint64_t end = 0;       // reader position once it and all before it are released
         std::uint64_t messages = 0;  // message count then
     };
-    // A record that has been checked and not yet consumed.
+    // A record that was checked and is not consumed yet.
     struct Found {
         const std::byte* data = nullptr;
         std::uint64_t size = 0;
@@ -68,7 +68,7 @@ private:
         Format format = Format::Bytes;
     };
 
-    // Takes the segment once nothing can fail any more.
+    // Takes `segment` once nothing can fail any more; if it throws, the caller still has it.
     ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank);
     ~ReaderCore();
 
@@ -77,17 +77,17 @@ private:
     void take_gate() noexcept;
     [[nodiscard]] bool is_writer_gone() const noexcept;
 
-    // The next record, checked. Its failures come out of `failure`, which success never touches.
+    // Finds the next record and checks it. False: `failure` says why.
     bool find(const Wait& wait, Found& found, Status& failure) noexcept;
-    // The same of a handle that is not foreign.
+    // find() for a handle that is not foreign.
     bool search(const Wait& wait, Found& found, Status& failure) noexcept;
     Status wait_for_more(const Wait& wait) noexcept;
-    // Makes sure that something is published beyond the cursor.
+    // Looks for more than known_, and waits until a record is published beyond the cursor.
     bool catch_up(const Wait& wait, Status& failure) noexcept;
-    // Copies the next record from beside the position, if it is the newest and small. Only right
-    // after a look for more: later it would take the writer's lines away for nothing.
+    // Copies the next record from beside the position, if it is the newest and small. To be called
+    // right after a look for more: later it would take the writer's lines away for nothing.
     bool copy_newest(std::span<std::byte> buffer, Found& found) noexcept;
-    // Consumes what recv_into() has copied.
+    // Consumes the record that recv_into() has copied.
     Result<std::size_t> pass(const Found& found) noexcept;
     Status end_of_stream(WaitEnd end) noexcept;
     bool look_for_more() noexcept;
@@ -121,13 +121,13 @@ private:
 
     // The cursor: touched by the receiving thread only.
     std::uint64_t position_ = 0;
-    std::uint64_t known_ = 0;  // published by the writer, as far as we have looked
+    std::uint64_t known_ = 0;  // the writer's position at the last look
     std::uint64_t messages_ = 0;
     std::int64_t streaming_pause_ = 0;  // ns
     static constexpr unsigned kFirstProbe = 64;
     static constexpr unsigned kLastProbe = 4096;
-    unsigned singles_ = 0;                // looks that found one message, since the last probe
-    unsigned probe_after_ = kFirstProbe;  // such looks
+    unsigned singles_ = 0;  // looks that found at most one message, since the last probe
+    unsigned probe_after_ = kFirstProbe;  // so many of them
     std::uint64_t batch_position_ = 0;    // at the last look for more
     std::uint64_t batch_messages_ = 0;
     bool tag_is_known_ = true;
@@ -136,17 +136,17 @@ private:
     std::uint64_t waits_ = 0;
     Cancel closing_;
 
-    // Messages handed out: [oldest_, next_) of a ring of entries. next_ moves with recv, oldest_
-    // with the thread at work (see `work_`).
+    // Messages handed out: [oldest_, next_) of a ring of entries, in ring order. next_ is moved by
+    // recv(), oldest_ by the working thread (see `work_`).
     std::atomic<std::uint32_t> next_{0};
     std::atomic<std::uint32_t> oldest_{0};
     std::unique_ptr<Held[]> held_;
 
-    // Which thread gives back, and which is the last. Low half: announcements not yet seen to; the
-    // thread that adds to 0 is at work until it has seen to all. High half: how many have let go
-    // for good (messages, and the handle), wrapping at 2^32: only its equality with the number of
-    // those handed out counts, and never more than 4097 are outstanding. After letting go only the
-    // thread at work touches this object.
+    // Tells which thread gives room back, and which release is the last. Low half: announcements
+    // not handled yet; the thread that adds to 0 is the working thread until it has handled all.
+    // High half: final releases (of messages, and of the handle), wrapping at 2^32: it is compared
+    // with handed_out_ for equality only, and far fewer are outstanding. After the addition of a
+    // final release only the working thread touches this object.
     static constexpr std::uint64_t kReleased = 1;
     static constexpr std::uint64_t kLetGo = std::uint64_t{1} << 32U;
     std::atomic<std::uint64_t> work_{0};

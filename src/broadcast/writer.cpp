@@ -1,4 +1,4 @@
-// The handle of a writer and its loan: what they do is their core's.
+// BroadcastWriter and BroadcastLoan: calls are forwarded to WriterCore.
 #include "broadcast/writer_core.hpp"
 
 #include <utility>
@@ -19,7 +19,7 @@ BroadcastWriter BroadcastWriter::create(const std::string& name, const Broadcast
     auto plan = detail::plan_of(detail::broadcast_shape_of(options));
     plan.replaces_owner = options.replaces_owner;
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
-        // Everything else in a fresh Broadcast is zero, and that is what it should be.
+        // All other words of a fresh Broadcast are zero, as they should be.
         detail::Membership::found(fresh, layout::kWriterSlot);
     });
     return BroadcastWriter(std::make_unique<WriterCore>(std::move(segment)));
@@ -124,7 +124,7 @@ BroadcastLoan::~BroadcastLoan() {
     drop();
 }
 
-// Nothing was published, so there is nothing to take back but the block.
+// Nothing was published: only the block is given back.
 void BroadcastLoan::drop() noexcept {
     if (core_ == nullptr) return;
     auto& core = *std::exchange(core_, nullptr);

@@ -50,18 +50,18 @@ inline bool WriterCore::is_usable(std::uint64_t length) const noexcept {
     return !segment->is_foreign() && length < too_long;
 }
 
-// One bound for all that forbids a message, so that sending looks at one only.
+// One bound covers every reason to refuse a length, so that send() makes one comparison.
 void WriterCore::set_usable() noexcept {
     too_long = closed || loan_open ? 0 : longest + 1;
 }
 
-// Closed first: a closed writer has detached, and looks foreign.
+// `closed` first: a closed writer has detached and is foreign.
 Status WriterCore::check_readable() const noexcept {
     if (closed) return Status::closed_here("this writer is closed; create the broadcast anew");
     return segment->is_foreign() ? segment->why_foreign() : Status::ok();
 }
 
-// Why is_usable() said no.
+// Why is_usable() is false.
 Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
     if (Status status = check_readable(); !status) return status;
     if (loan_open) {
@@ -96,8 +96,8 @@ inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
 }
 
 std::uint64_t WriterCore::find_limit() noexcept {
-    // Orders what is published before the look at the gates; a joining reader makes its gate
-    // active and then looks at what is published, so one of us sees the other.
+    // Orders what is published before the loads of the gates; a joining reader makes its gate
+    // active and then loads the position, so one of the two sees the other.
     // pairs with: the fence in ReaderCore::take_gate()
     os::full_fence();
     std::uint64_t slowest = position;
@@ -113,11 +113,11 @@ Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
     const std::uint64_t end = position + room.padding + room.bytes;
     limit = std::max(limit, find_limit());
     trim_when_idle();
-    if (find_untold()) return death_notice();  // another process was the janitor
+    if (find_untold()) return death_notice();  // reaped by another process
     if (end <= limit) return Status::ok();
     const std::uint64_t needed = end - (mask + 1);
-    // Readers wake us only once there is room for more than one message, so that a full ring does
-    // not cost a wake-up a message; they can always reach what is published.
+    // Readers wake the writer only when there is room for more than one message, so that a full
+    // ring does not cost a wake-up for each. They can always reach `position`.
     const std::uint64_t comfortable = std::min(needed + (mask + 1) / 8, position);
     return wait_for_readers(needed, comfortable, wait, [this, end] {
         limit = std::max(limit, find_limit());
@@ -132,7 +132,7 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     add_as_sole_writer(state.waits, 1);
     store_relaxed(state.wanted, comfortable);
     store_relaxed(state.needed, needed);
-    // A caller that tries again and again is blocked since the first try.
+    // A caller that tries again after a failure is blocked since its first try.
     if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
     const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
@@ -148,19 +148,19 @@ bool WriterCore::is_to_end_wait() noexcept {
     return closing.is_cancelled() || !segment->check_place();
 }
 
-// Until then blocked_by() goes on telling, also after a Timeout.
+// After a wait that succeeded, and at the end. After a Timeout blocked_by() still reports readers.
 void WriterCore::clear_blocked() noexcept {
     if (std::exchange(blocked, false)) store_relaxed(view.state().blocked_since, 0);
 }
 
-// What a wait for readers ended with, in words.
+// The Status of a wait for readers.
 Status WriterCore::explain_wait(WaitEnd end, const Wait& wait) noexcept {
     if (end == WaitEnd::Ready) return Status::ok();
     if (end == WaitEnd::PeerGone && !closing.is_cancelled()) return death_notice();
     if (end != WaitEnd::Timeout) {
         return {ErrorCode::Cancelled, "sending was cancelled; nothing was sent"};
     }
-    if (wait.deadline.is_try()) {  // polling wants an answer, not an investigation
+    if (wait.deadline.is_try()) {  // a poller: no scan of the readers
         return {ErrorCode::Timeout, "no room at this moment; blocked_by() tells who is behind"};
     }
     std::string who;
@@ -180,7 +180,7 @@ bool WriterCore::reap_readers() noexcept {
                        " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
                            ") died " + std::to_string(dead.lag_messages) + " messages behind");
         };
-        // There may be room now: a sleeping send() of ours looks again.
+        // There may be room now: the sleep of the wait that reaps ends at once.
         if (membership.reap(layout::slot_of_rank(rank), take_over)) space.notify();
     }
     return find_untold();
@@ -196,7 +196,7 @@ bool WriterCore::find_untold() noexcept {
     return !deaths_to_tell.empty();
 }
 
-// `death`: Participants::found_dead() of the rank; 0, or told before: there is nothing to tell.
+// `death`: Participants::found_dead() of the rank; 0, or noted before: there is nothing to report.
 void WriterCore::note_death(unsigned rank, std::uint64_t death,
                             std::string_view obituary) noexcept {
     if (std::exchange(told[rank], death) == death) return;
@@ -237,7 +237,7 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
     store_release(view.writer().position, position);
     PENSTOCK_CRASH_POINT("broadcast.send.published");
     data.notify();
-    // Readers still have the lines of the next record from the last lap: ask for them in good time.
+    // Readers still have the lines of the next record from the last lap: fetch them early.
     __builtin_prefetch(ring + (position & mask), 1);
     __builtin_prefetch(ring + ((position + 64) & mask), 1);
 }
@@ -256,7 +256,7 @@ inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
     publish(room, header, length);
 }
 
-// A stream at full speed does without the copies: its readers take many records at a look.
+// A stream at full speed leaves the copies out: its readers find many records at a look.
 void WriterCore::measure_pace() noexcept {
     const std::int64_t now = os::monotonic_ns();
     is_streaming = now - pace_since < kStreamingPace * static_cast<std::int64_t>(kPaceMask + 1);
@@ -266,12 +266,12 @@ void WriterCore::measure_pace() noexcept {
 inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
     layout::WriterLine& line = view.writer();
     store_relaxed(line.newest_end, position + room.padding + room.bytes);
-    // pairs with: the fence in ReaderCore::copy_newest(). A reader of a word stored from here
-    // on finds newest_end changed.
+    // pairs with: the fence in ReaderCore::copy_newest(). A reader that loads a word stored below
+    // finds newest_end changed.
     std::atomic_thread_fence(std::memory_order_release);
     PENSTOCK_CRASH_POINT("broadcast.send.naming");
     store_relaxed(line.newest_header, layout::encode_record(header));
-    // Up to the next word: the ring goes on at least that far.
+    // Whole words: the record is rounded up to them in the ring.
     const std::byte* from = payload_at(room);
     for (std::uint64_t i = 0; i < layout::round_up(header.length, 8) / 8; ++i) {
         std::uint64_t word = 0;
@@ -280,11 +280,12 @@ inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header
     }
 }
 
-// Waits only while a block that was sent may come back: else the failure is final. So it is on a
-// full file system while readers keep what was sent: they may do so for as long as they live.
+// Busy: waits while a block that was sent is not free yet. NoSpace: waits while a sent block waits
+// for a position; kept blocks don't count, as readers may keep them for as long as they live. The
+// failure is final otherwise.
 Result<Block> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexcept {
     if (!segment->check_place()) return segment->why_foreign();
-    constexpr std::size_t kLooks = 16;  // all, if that does not do
+    constexpr std::size_t kLooks = 16;  // then all, if that is not enough
     recycle(kLooks);
     Result<Block> block = blocks.allocate(length);
     if (block) return block;
@@ -299,9 +300,9 @@ Result<Block> WriterCore::allocate(std::uint64_t length, const Wait& wait) noexc
     const std::uint64_t needed = blocks.next_end();
     const Status waited = wait_for_readers(needed, needed, wait, [&] {
         const bool has_freed = recycle();
-        // blocked_by() names its keeper from now on.
+        // 0 once only kept blocks are left: blocked_by() then names the readers that keep them.
         store_relaxed(view.state().needed, blocks.next_end());
-        // The file system gives no signal when it has room again: one look in every slice.
+        // The file system does not signal that it has room again: one try after every sleep.
         const bool may_have_room =
             std::exchange(looked, sleeps) != sleeps && block.code() != ErrorCode::Busy;
         if (!has_freed && !may_have_room) return false;
@@ -333,7 +334,7 @@ void WriterCore::publish_block(Block block, const Room& room, std::uint64_t leng
     publish(room, header, length);
 }
 
-// Without a message: its memory is given back like that of one.
+// Ends the loan without a message. Its memory is trimmed later, like that of a message.
 void WriterCore::end_loan() noexcept {
     loan_open = false;
     set_usable();
@@ -342,7 +343,7 @@ void WriterCore::end_loan() noexcept {
         note_large();
     }
     loan_block.reset();
-    if (closed) segment->detach();  // the loan alone had kept it
+    if (closed) segment->detach();  // only the loan kept it mapped
 }
 
 void WriterCore::note_large() noexcept {
@@ -354,13 +355,13 @@ void WriterCore::trim_when_idle() noexcept {
     if (!may_trim) return;
     const std::int64_t now = os::monotonic_ns();
     if (now - last_large < kIdleBeforeTrim || !segment->check_place()) return;
-    last_large = now;  // and the next look is as much later
+    last_large = now;  // the next look comes as much later
     recycle();
-    may_trim = !blocks.trim() || blocks.has_sent();  // their memory goes when they are back
+    may_trim = !blocks.trim() || blocks.has_sent();  // theirs is trimmed when they are free
 }
 
 void WriterCore::end_stream() noexcept {
-    // pairs with: the acquire in ReaderCore::end_of_stream()
+    // pairs with: the acquires in ReaderCore::wait_for_more() and end_of_stream()
     store_release(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("broadcast.close.marked");
     data.notify();
@@ -379,14 +380,14 @@ void WriterCore::leave() noexcept {
     if (closed || (segment->is_foreign() && !segment->is_lost())) return;
     closed = true;
     set_usable();
-    if (!segment->check_place()) {  // others see a writer that died
+    if (!segment->check_place()) {  // lost: to other processes this writer is dead
         if (!loan_open) segment->detach();
         return;
     }
     clear_blocked();
     end_stream();
     recycle();
-    blocks.trim();  // no other process gives it back while readers keep the segment
+    blocks.trim();  // no other process does while readers keep the segment
     membership.leave();
     if (!loan_open) segment->detach();
 }
@@ -396,7 +397,7 @@ Status WriterCore::send(std::span<const std::byte> message, const Wait& wait,
     if (!is_usable(message.size())) [[unlikely]]
         return why_unusable(message.size());
     if (message.size() > longest_inline) return send_large(message, wait, format);
-    // Whole lines are copied faster than halves of two, and a reader that waits takes fewer away.
+    // Aligned, the copy touches fewer cache lines, and a waiting reader takes fewer of them away.
     constexpr std::uint64_t kWorthAligning = 256;
     const std::uint64_t alignment =
         message.size() >= kWorthAligning ? layout::kPayloadAlignment : std::uint64_t{8};
@@ -419,7 +420,7 @@ Status WriterCore::send_large(std::span<const std::byte> message, const Wait& wa
     return commit(message.size(), format);
 }
 
-// Where a loan of that size would have its record: a large one's only says which block.
+// Room for the record of a loan of that size; that of a large loan only names its block.
 WriterCore::Room WriterCore::measure_loan(std::uint64_t size) const noexcept {
     return size > longest_inline
                ? measure(sizeof(layout::BlockRecord), alignof(layout::BlockRecord))
@@ -468,7 +469,7 @@ Status WriterCore::commit(std::size_t size, Format format) noexcept {
 }
 
 bool WriterCore::has_room(std::size_t size) noexcept {
-    if (!is_usable(size)) return true;  // it fails at once, and that is no wait either
+    if (!is_usable(size)) return true;  // send() and loan() fail at once, without a wait
     const Room room = measure_loan(size);
     const std::uint64_t end = position + room.padding + room.bytes;
     if (end > limit) limit = std::max(limit, find_limit());
@@ -485,7 +486,7 @@ bool WriterCore::has_all_readers() const noexcept {
 Status WriterCore::wait_ready(const Wait& wait) noexcept {
     if (!is_usable(0)) return why_unusable(0);
     const auto all_active = [this] { return has_all_readers(); };
-    // An active gate may be a dead reader's: only the kernel's word counts.
+    // An active gate may be a dead reader's: only the kernel's lock tells.
     const auto any_dead = [this] { return is_to_end_wait() || reap_readers(); };
     for (;;) {
         WaitEnd end = wait_until(space, spin, wait, sleeps, all_active, any_dead);

@@ -1,4 +1,4 @@
-// The writer's side of a Broadcast: where it stands, how far it may go, and what it must not reuse.
+// The writer's side of a Broadcast: its position, the limit that readers set, and its blocks.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@
 
 namespace penstock::detail {
 
-// One thread at a time, except the members of BroadcastWriter that say otherwise.
+// One thread at a time, except where BroadcastWriter says otherwise.
 struct WriterCore final : Attachment {
     explicit WriterCore(std::unique_ptr<Segment> made);
     WriterCore(const WriterCore&) = delete;
@@ -25,15 +25,15 @@ struct WriterCore final : Attachment {
 
     // Room in the ring for the next record, found but not published.
     struct Room {
-        std::uint64_t padding = 0;  // bytes to pass over before the record
+        std::uint64_t padding = 0;  // bytes to skip before the record
         std::uint64_t skip = 0;     // 8-byte steps between header and payload
         std::uint64_t bytes = 0;    // the record, without the padding
     };
 
-    // BroadcastWriter's and BroadcastLoan's calls of these names.
+    // Behind BroadcastWriter's and BroadcastLoan's functions of these names.
     Status send(std::span<const std::byte> message, const Wait& wait, Format format) noexcept;
     Result<std::span<std::byte>> loan(std::size_t size, const Wait& wait) noexcept;
-    // Of the open loan, which ends.
+    // Sends the open loan's bytes and ends the loan.
     Status commit(std::size_t size, Format format) noexcept;
     bool has_room(std::size_t size) noexcept;
     Status wait_ready(const Wait& wait) noexcept;
@@ -55,37 +55,37 @@ struct WriterCore final : Attachment {
                  std::uint64_t payload_bytes) noexcept;
     void publish_inline(const Room& room, std::uint64_t length, Format format) noexcept;
     void measure_pace() noexcept;
-    // The second copy of a small record, beside the position that is about to publish it.
+    // Copies a small record to WriterLine, beside the position that is about to publish it.
     void copy_newest(const Room& room, const layout::RecordHeader& header) noexcept;
 
     Result<Block> allocate(std::uint64_t length, const Wait& wait) noexcept;
     void publish_block(Block block, const Room& room, std::uint64_t length, Format format) noexcept;
-    // Takes back the blocks that every reader has passed and released. False: none.
+    // Frees blocks that every gating reader has passed and none holds. False: none.
     bool recycle(std::size_t looks = ~std::size_t{0}) noexcept {
         return blocks.recycle(find_limit() - (mask + 1), looks);
     }
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
-    void
-    note_large() noexcept;  // the memory of a large message is in use, and may be trimmed later
+    // Starts the time after which the memory of large messages may be trimmed.
+    void note_large() noexcept;
 
-    // The furthest position that every gating reader allows.
+    // The furthest position that all gating readers allow.
     std::uint64_t find_limit() noexcept;
-    // Waits until ready(). `needed` is the reader position that makes it so, `comfortable` the one
-    // at which readers are to wake us.
+    // Waits until ready(). `needed` is the reader position that makes it true, `comfortable` the
+    // one at which readers wake the writer.
     template <typename Ready>
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
     [[nodiscard]] bool is_to_end_wait() noexcept;
     Status explain_wait(WaitEnd end, const Wait& wait) noexcept;
     void clear_blocked() noexcept;
-    // Reaps dead readers; true if there is a death that has to be told of.
+    // Reaps dead readers. True: there is a death to report.
     bool reap_readers() noexcept;
-    // True if a reader has been found dead, by whomever, and the caller was not told yet.
+    // Looks for deaths that any process has found. True: there is one to report.
     bool find_untold() noexcept;
     void note_death(unsigned rank, std::uint64_t death, std::string_view obituary) noexcept;
     Status death_notice() noexcept;
-    // Keeps neither memory nor descriptors, but for an open loan and as long as that.
+    // Gives memory and descriptors back, at once or when the open loan ends.
     void close() noexcept;
     void leave() noexcept;
 
@@ -103,24 +103,24 @@ struct WriterCore final : Attachment {
     std::uint64_t too_long = 0;  // the least length that can't be sent now; see set_usable()
 
     std::uint64_t position = 0;  // published
-    std::uint64_t limit = 0;     // a record may end here at most
+    std::uint64_t limit = 0;     // the furthest end that a record may have
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
     std::uint64_t sleeps = 0;
-    bool is_streaming = false;  // so fast that readers do not wait for single messages
+    bool is_streaming = false;  // too fast for readers to wait for single messages
     std::int64_t pace_since = 0;
 
     bool loan_open = false;
     Room loan_room;
     std::optional<Block> loan_block;
 
-    bool may_trim = false;  // blocks have memory, or will when they are back
+    bool may_trim = false;  // free granules have memory, or will have when blocks are freed
     std::int64_t last_large = 0;
 
-    std::vector<std::uint64_t> told;  // by rank: Participants::found_dead() as far as it was told
+    std::vector<std::uint64_t> told;  // by rank: the last found_dead() that was handled
     std::string deaths_to_tell;
     int first_dead = -1;
-    bool blocked = false;  // the last wait for readers did not end well, or is going on
+    bool blocked = false;  // a wait for readers is going on, or the last one failed
     Cancel closing;
     bool closed = false;
 };

@@ -1,12 +1,12 @@
-// The processor that a thread runs on, for decisions about spinning. Hints, never evidence.
+// The processor that a thread runs on, for decisions about spinning. Hints only.
 #pragma once
 
 #include <cstdint>
 
 namespace penstock::os {
 
-// Processors of the machine that are online, at least 1. More than this process may run on where it
-// is pinned: a peer in another process may be pinned elsewhere.
+// How many processors of the machine are online, at least 1. Includes those that this process may
+// not run on: a peer in another process may.
 unsigned online_processors() noexcept;
 
 // The number of the processor that runs the calling thread; stale as soon as it is returned.
@@ -15,9 +15,9 @@ std::uint32_t current_processor() noexcept;
 
 // Moves the calling thread to another of the processors it may run on, of the same memory node if
 // there is one; true if it moved. The scheduler is free to move it back. Costs some system calls
-// and a migration. The thread's affinity is taken away and given back in between: a change by
-// another process in those microseconds is lost. False where the thread is pinned to one processor,
-// or where the kernel refuses.
+// and a migration. The thread's affinity is narrowed and then restored: a change by another process
+// in those microseconds is lost. False where the thread is pinned to one processor, or where the
+// kernel refuses.
 bool step_aside() noexcept;
 
 }  // namespace penstock::os

@@ -19,8 +19,8 @@ struct Place {
     unsigned node = 0;
 };
 
-// Removes from `processors` those of other memory nodes, unless none would be left, or /sys does
-// not tell. A cache line between nodes costs more than a wake-up saves.
+// Removes processors of other memory nodes, unless none would be left, or /sys does not list them.
+// Moving cache lines between nodes would cost more than parting saves.
 void keep_near(unsigned node, cpu_set_t& processors) noexcept {
     std::array<char, 64> path{};
     std::snprintf(path.data(), path.size(), "/sys/devices/system/node/node%u/cpulist", node);
@@ -41,8 +41,8 @@ void keep_near(unsigned node, cpu_set_t& processors) noexcept {
     if (CPU_COUNT(&near) > 0) processors = near;
 }
 
-// A thread that nobody pinned is restored by allowing every processor, so that it goes on following
-// its cpuset when that grows; to the kernel, `allowed` would be a pin.
+// An unpinned thread is restored by allowing every processor, so that it still follows its cpuset
+// when that grows; `allowed` would pin it.
 void restore_affinity(const cpu_set_t& allowed) noexcept {
     cpu_set_t every;
     std::memset(&every, 0xFF, sizeof every);
@@ -66,7 +66,7 @@ std::uint32_t current_processor() noexcept {
 
 bool step_aside() noexcept {
     cpu_set_t allowed;
-    // Refused on machines with more processors than a cpu_set_t holds (1024): no move there.
+    // The kernel refuses on machines with more processors than a cpu_set_t holds (1024).
     if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return false;
     Place here;
     if (::syscall(SYS_getcpu, &here.processor, &here.node, nullptr) != 0 ||

@@ -9,7 +9,7 @@
 
 namespace penstock::detail {
 
-// `handle`: what it is, as in "queue handle".
+// `handle`: the kind of handle for the sentence, as in "queue handle".
 inline Status closed_handle(std::string_view handle,
                             std::string_view remedy = "attach anew") noexcept {
     std::string sentence = "this ";

@@ -23,8 +23,8 @@ from penstock.cli import (
 from penstock.cli.command import Commands, add_command
 from penstock.state import SegmentSummary
 
-# Each tells what is not in the tables of statistics: facts(info, rates), for people a label and a
-# sentence each; sections(info), lines that follow; to_json(info, rates).
+# A module for each concept, for what its table of statistics does not have: facts(info, rates),
+# labels with a sentence each; sections(info), the lines after them; to_json(info, rates).
 _CONCEPTS: dict[str, ModuleType] = {
     "broadcast": info_broadcast,
     "queue": info_queue,

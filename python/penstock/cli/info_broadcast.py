@@ -10,7 +10,7 @@ from penstock.state import BroadcastInfo, ReaderState
 
 
 def facts(info: BroadcastInfo, growth: stats.Rates | None) -> list[tuple[str, str]]:
-    """For people."""
+    """Labels with a sentence each: rates, the ring, and what the writer waits for."""
     used, capacity = info.stats.used_bytes, info.stats.capacity
     told = [
         ("ring", f"{_bar(used / max(capacity, 1))} {units.size(used)} of {units.size(capacity)}"),
@@ -29,7 +29,7 @@ def sections(info: BroadcastInfo) -> list[str]:
 
 
 def to_json(info: BroadcastInfo, _growth: stats.Rates | None) -> dict[str, Any]:
-    """For programs."""
+    """The members of the JSON object that only a broadcast has."""
     readers = [asdict(reader) for reader in info.readers]
     for reader in readers:
         del reader["description"]
@@ -47,7 +47,7 @@ def _bar(share: float, width: int = 20) -> str:
 
 
 def blockers(info: BroadcastInfo) -> list[ReaderState]:
-    """The readers that the writer is waiting for at this moment."""
+    """The readers that block the writer."""
     return [reader for reader in info.readers if reader.blocking_for > 0]
 
 

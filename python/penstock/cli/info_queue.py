@@ -11,7 +11,7 @@ from penstock.trajectories import TrajectoryInfo, TrajectoryStats
 
 
 def facts(info: QueueInfo, growth: stats.Rates | None) -> list[tuple[str, str]]:
-    """For people."""
+    """Labels with a sentence each: what is queued, rates, slots, dead letters, the stream."""
     now = info.stats
     waiting = f"{units.plural(now.queued, 'message')}, {units.size(now.queued_bytes)}"
     if now.queued:
@@ -35,7 +35,7 @@ def facts(info: QueueInfo, growth: stats.Rates | None) -> list[tuple[str, str]]:
 
 
 def sections(info: QueueInfo) -> list[str]:
-    """A line for each environment, and the accounts of what they made."""
+    """A line for each environment, and the statistics of the trajectories."""
     if not isinstance(info, TrajectoryInfo):
         return []
     accounts = stats.lines(info.trajectories, None)
@@ -43,7 +43,7 @@ def sections(info: QueueInfo) -> list[str]:
 
 
 def to_json(info: QueueInfo, _growth: stats.Rates | None) -> dict[str, Any]:
-    """For programs."""
+    """The members of the JSON object that only a queue has."""
     return {
         "requests": [asdict(request) for request in info.requests],
         "dead_letters": info.dead_letters,

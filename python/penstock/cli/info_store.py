@@ -9,7 +9,7 @@ from penstock.state import StoreInfo
 
 
 def facts(info: StoreInfo, growth: stats.Rates | None) -> list[tuple[str, str]]:
-    """For people."""
+    """Labels with a sentence each: objects, room, hits, rates."""
     now = info.stats
     told = [
         ("objects", f"{units.count(now.objects)}, {units.size(now.object_bytes)}"),
@@ -32,7 +32,7 @@ def sections(_info: StoreInfo) -> list[str]:
 
 
 def to_json(_info: StoreInfo, growth: stats.Rates | None) -> dict[str, Any]:
-    """For programs."""
+    """The member of the JSON object that a store has differently: rates with looks per second."""
     return {"rates": growth and {**growth, "looks_per_s": _looks(growth)}}
 
 

@@ -1,5 +1,5 @@
 """`penstock metrics`: the statistics of segments for a monitoring system, in Prometheus' text
-format. Only looks; a segment that can't be read, or has gone meanwhile, is left out."""
+format. Changes nothing. A segment that can't be read, or has gone meanwhile, is left out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look(name: str) -> Info | None:
-    """None, with a word about it, where there is nothing to be read."""
+    """The segment's state. None, with a line on stderr, if it can't be read."""
     try:
         return inspect.inspect(name)
     except penstock.Error as error:

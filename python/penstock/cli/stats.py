@@ -1,4 +1,4 @@
-"""Statistics as rows for people, and what counters grew by; both follow from the tables in C++."""
+"""Statistics as rows of text, and the growth of counters; both follow from the tables in C++."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Rates = dict[str, float]
 
 
 def rates(after: Statistics, before: Statistics, seconds: float) -> Rates:
-    """Of each counter what it grew by per second: ``{"accepted_per_s": 12.0}``."""
+    """The growth of each counter per second: ``{"accepted_per_s": 12.0}``."""
     return {
         f"{name}_per_s": (getattr(after, name) - getattr(before, name)) / seconds
         for name, kind, *_ in after._table
@@ -18,7 +18,7 @@ def rates(after: Statistics, before: Statistics, seconds: float) -> Rates:
 
 
 def lines(stats: Statistics, growth: Rates | None) -> list[str]:
-    """A line for each: name, value, rate if it is a counter, and what it is."""
+    """A line for each statistic: name, value, rate of a counter, and what it means."""
     rows = [
         (
             f"    {name.replace('_', ' ')}",

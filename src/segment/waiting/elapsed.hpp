@@ -1,5 +1,5 @@
-// Time since a moment stored in shared memory, for display. A damaged value must not cause
-// undefined arithmetic.
+// Time since a moment stored in shared memory, for display. A damaged value must not cause an
+// overflow.
 #pragma once
 
 #include <algorithm>

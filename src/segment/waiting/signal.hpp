@@ -1,5 +1,5 @@
-// Waiting for a word in shared memory to change: spin for microseconds, then sleep in the kernel.
-// An event count after D. Vyukov's, with an asymmetric fence so that a waker pays one load.
+// Waiting for a condition in shared memory: spin for microseconds, then sleep in the kernel. An
+// event count after D. Vyukov's, with an asymmetric fence so that a waker pays one load.
 #pragma once
 
 #include <chrono>
@@ -28,8 +28,8 @@ public:
     Signal(layout::SignalWord& word, bool asymmetric) noexcept
         : signal_(&word), asymmetric_(asymmetric) {}
 
-    // To be called after the store that waiters look for. Makes no system call unless a waiter has
-    // announced itself. Orders that store before the look at the waiters.
+    // Wakes all waiters that have announced themselves; makes no system call without one. To be
+    // called after the store that they wait for, which it orders before its load of the word.
     void notify() noexcept {
         if (has_waiters()) wake();
     }
@@ -43,8 +43,7 @@ public:
             os::full_fence();
         }
         if ((load_relaxed(word()) & 1U) == 0) return false;
-        // Makes visible what the waiter stored before it announced itself.
-        // pairs with: the fetch_or in announce()
+        // pairs with: the fetch_or in announce(): what the waiter stored before it is visible
         std::atomic_thread_fence(std::memory_order_acquire);
         return true;
     }
@@ -83,8 +82,8 @@ public:
         return os::futex_wait(word(), seen, span);
     }
 
-    // Of the last wake-up, for the calling waiter, which is awake now. Several wakers may have
-    // written it in turn, each half: good enough for a budget, which checks it.
+    // The last wake-up, for a waiter that has just woken. Its two words may come from two wakers:
+    // good enough for a budget, which checks them.
     [[nodiscard]] WakeUp last_wake_up() const noexcept {
         return {
             .notified_at = load_relaxed(signal_->woken_at),
@@ -107,7 +106,7 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
     const std::int64_t allowed = budget.nanoseconds();
     if (allowed == 0) return false;
     constexpr int kLooksPerClock = 16;
-    constexpr std::int64_t kGap = 100'000;  // between two looks at the clock: another thread ran
+    constexpr std::int64_t kGap = 100'000;  // between two reads of the clock: another thread ran
     const std::int64_t end = now + allowed;
     do {
         for (int look = 0; look < kLooksPerClock; ++look) {
@@ -127,16 +126,16 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
     return false;
 }
 
-// After a sleep that ended the wait: what it teaches, and a processor of its own for the waiter
-// where both sides have got stuck on one.
+// Updates the budget after the sleep that ended a wait, and moves this thread to another processor
+// where both sides are stuck on one.
 inline void learn_from_sleep(const Signal& signal, SpinBudget& budget) noexcept {
     const WakeUp wake_up = signal.last_wake_up();
     budget.slept(wake_up);
     if (budget.wants_to_part(wake_up.awake_at)) budget.parted(wake_up.awake_at, os::step_aside());
 }
 
-// Whether a loop may look again (Ready) that has not slept, because its condition seemed to hold
-// and did not. Once, this is a lost race; in damaged memory it may go on for ever.
+// For a loop whose condition seemed to hold and did not, so that it has not slept: Ready lets it
+// look again. Once, this is a lost race; in damaged memory it may repeat for ever.
 inline WaitEnd end_of_wait(const Wait& wait) {
     if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
     if (wait.deadline.has_passed(Clock::now())) return WaitEnd::Timeout;
@@ -171,8 +170,8 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
             learn_from_sleep(signal, budget);
             return WaitEnd::Ready;
         }
-        // Rarely without a signal, because for Python the call takes the GIL; those calls are for
-        // signals that another thread has received.
+        // Without a signal it is called rarely, because in Python it takes the GIL: for signals
+        // that another thread has received.
         const bool asks = woken == os::Woken::BySignal || ++rounds % kRoundsToAsk == 0;
         if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;

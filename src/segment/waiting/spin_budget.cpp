@@ -1,4 +1,4 @@
-// The rules of a spin budget.
+// How each wait changes a spin budget.
 #include "segment/waiting/spin_budget.hpp"
 
 #include "os/processor.hpp"
@@ -36,15 +36,16 @@ void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
     if (longest_ > 0) longest_ = std::max(kSpinToWake * wake_cost_ / 2, kMin);
 }
 
-// Without this, two sides that both slept once would be too slow for each other's short spins for
-// ever. Each longest spin that is lost doubles the number of times that this is not believed.
+// A sleep that a longer spin would have saved lengthens the budget. Otherwise two sides that have
+// both slept once would stay too slow for each other's short spins. Each longest spin that is lost
+// doubles the number of such sleeps that are ignored first (refusals_).
 void SpinBudget::slept(const WakeUp& wake_up) noexcept {
     const std::int64_t waited = wake_up.notified_at - began_;
     const std::int64_t cost = wake_up.awake_at - wake_up.notified_at;
     if (waited < 0 || cost < 0) return;  // another wake-up's stamp, or damage
     const bool was_short = waited < longest_ + kMaxWakeCost;
     shared_ = wake_up.is_same_processor && was_short ? std::min(shared_ + 1, kShared) : 0;
-    if (wake_up.is_same_processor) return;  // no spin meets a waker that can't run meanwhile
+    if (wake_up.is_same_processor) return;  // the waker could not have run during a spin
     learn_wake_cost(cost);
     if (waited >= longest_) return;
     if (refusals_ > 0) {

@@ -1,4 +1,4 @@
-// How long a waiter spins before it sleeps in the kernel, learnt from how its waits went lately.
+// How long a waiter spins before it sleeps in the kernel, learnt from its recent waits.
 // Spinning for as long as blocking costs is at most twice the best choice (Karlin et al., SODA
 // 1990, "Competitive randomized algorithms for non-uniform problems"); what blocking costs here is
 // measured by each wake-up.
@@ -9,7 +9,8 @@
 
 namespace penstock::detail {
 
-// What a waiter knows of the wake-up that ended its wait. Times in nanoseconds of one clock.
+// What a waiter knows of the wake-up that ended its wait. Times in nanoseconds of the machine's
+// monotonic clock.
 struct WakeUp {
     std::int64_t notified_at = 0;    // when the waker called the kernel; read from shared memory
     std::int64_t awake_at = 0;       // when the waiter ran again
@@ -24,21 +25,21 @@ public:
         : longest_(processors > 1 ? kSpinToWake * kFirstWakeCost / 2 : 0),
           shortest_(processors > 1 ? kMin : 0), budget_(longest_ / 2) {}
 
-    // Nothing while waiter and waker share one processor: the waker runs only when the waiter
-    // sleeps.
+    // The longest next spin. 0 while waiter and waker share one processor: the waker runs only when
+    // the waiter sleeps.
     [[nodiscard]] std::int64_t nanoseconds() const noexcept { return is_shared() ? 0 : budget_; }
 
     void began(std::int64_t now) noexcept { began_ = now; }
     void won() noexcept;
     void lost() noexcept;
-    // The spinning thread was descheduled: others want this processor.
+    // The spinning thread was descheduled: other threads need its processor.
     void preempted() noexcept;
     // The wait ended with a sleep.
     void slept(const WakeUp& wake_up) noexcept;
 
-    // True if both sides have shared one processor for some waits in a row and parting may pay: the
-    // scheduler keeps them there, since it wakes a thread where its waker runs. The caller tries
-    // os::step_aside() and says how that went.
+    // Whether both sides have shared one processor for some waits in a row, and it is time to try
+    // to part: the scheduler keeps them there, since it wakes a thread where its waker runs. The
+    // caller tries os::step_aside() and passes the result to parted().
     [[nodiscard]] bool wants_to_part(std::int64_t now) const noexcept {
         return is_shared() && now >= next_parting_ && longest_ > 0;
     }
@@ -48,7 +49,7 @@ public:
 
 private:
     // Spins last 5/2 wake-ups at most: where both sides sleep, a reply takes the peer's wake-up and
-    // its work, and a spin that covers both ends that state for both.
+    // its work, and a spin that covers both lets both sides spin again.
     static constexpr std::int64_t kSpinToWake = 5;
     static constexpr std::int64_t kFirstWakeCost = 12'000;
     static constexpr std::int64_t kMaxWakeCost = 100'000;  // more is queueing for a processor
@@ -68,8 +69,8 @@ private:
     std::int64_t budget_;
     std::int64_t began_ = 0;
     std::int64_t wake_cost_ = kFirstWakeCost;
-    unsigned doubt_ = 0;     // longest spins lost in a row
-    unsigned refusals_ = 0;  // of slept(), still to come, to believe that a longer spin pays
+    unsigned doubt_ = 0;     // longest spins lost since the last win; a preemption counts as two
+    unsigned refusals_ = 0;  // short sleeps that slept() still ignores
     unsigned shared_ = 0;    // short waits in a row whose waker ran on the waiter's processor
     std::int64_t next_parting_ = 0;
     std::int64_t patience_ = kMinPatience;

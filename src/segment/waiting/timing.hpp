@@ -1,5 +1,5 @@
-// How long the library waits for other processes, in one place. None of these decides whether a
-// process is dead: the kernel's lock does.
+// How long the library waits for other processes. None of these decides whether a process is dead:
+// the kernel's lock does.
 #pragma once
 
 #include <chrono>
@@ -7,25 +7,24 @@
 
 namespace penstock::detail {
 
-// The longest sleep without a check of the peers' liveness, of Cancel and of signals: within the
-// 100 ms in which a death must be noticed, and rare enough that a parked reader costs almost
-// nothing.
+// The longest sleep without a check of the peers' liveness and of Cancel: within the 100 ms in
+// which a death must be noticed, and long enough that a parked reader costs almost nothing.
 inline constexpr std::chrono::milliseconds kSlice{80};
 
 // In nanoseconds, for loops that read the monotonic clock.
 //
-// For another janitor, which needs microseconds if it runs at all.
+// For another process that is reaping, joining or leaving a slot: microseconds if it runs at all.
 inline constexpr std::int64_t kJanitorPatience = 50'000'000;
-// For another process that joins or removes a segment: microseconds as well.
+// For another process that is joining or removing a segment: microseconds as well.
 inline constexpr std::int64_t kLifeCyclePatience = 200'000'000;
-// For a sign of life of the first request in a waiting line; longer than any sleep of a running
-// waiter, so that a busy machine seldom passes one.
+// For a sign of life of the first request in a waiting line: longer than any sleep of a running
+// waiter, so that on a busy machine a request is seldom passed.
 inline constexpr std::int64_t kSilencePatience = 200'000'000;
 // For a producer between its claim of a slot and its publication: a constant, and an addition for
 // every eight bytes of a cell; together many times what filling a cell takes.
 inline constexpr std::int64_t kPublishPatience = 10'000;
 inline constexpr std::int64_t kPublishPatienceForEight = 20;
-// For environments that could complete a batch, before credit beyond the window is given.
+// For environments that could complete a batch, before credit is given beyond the window.
 inline constexpr std::int64_t kStuckPatience = 1'000'000'000;
 
 }  // namespace penstock::detail

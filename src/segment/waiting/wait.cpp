@@ -1,4 +1,4 @@
-// Deadlines: the parts that are not in a hot path.
+// Deadline: arithmetic off the hot path.
 #include "penstock/wait.hpp"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // Loads, stores and read-modify-writes of shared words, named by ordering: no bare `=` touches such
 // a word, and both halves of a pair are found by name.
 //
-// For std::atomic and std::atomic_ref, from any process and thread. Fences, and the private words
-// of os and of public headers, which stand below this file, spell their orders.
+// For std::atomic and std::atomic_ref, from any process and thread. Exceptions: fences, and atomics
+// in private memory of src/os, of public headers and of the bindings.
 #pragma once
 
 #include <atomic>
@@ -16,8 +16,7 @@ using ValueOf = typename std::remove_cvref_t<Word>::value_type;
 template <typename Word>
 concept Atomic = std::remove_cvref_t<Word>::is_always_lock_free;
 
-// The value alone, without what was written before it: counters, hints, and values that the acquire
-// of another word covers.
+// Orders nothing: for counters, hints, and values that the acquire of another word covers.
 [[nodiscard]] auto load_relaxed(const Atomic auto& word) noexcept {
     return word.load(std::memory_order_relaxed);
 }
@@ -30,15 +29,15 @@ concept Atomic = std::remove_cvref_t<Word>::is_always_lock_free;
     return word.load(std::memory_order_seq_cst);
 }
 
-// The value alone: a later release publishes it, or it is for people.
+// Orders nothing: for values that a later release publishes, and for display.
 void store_relaxed(Atomic auto&& word, ValueOf<decltype(word)> value) noexcept {
     word.store(value, std::memory_order_relaxed);
 }
-// Publishes what was written before: a load_acquire() of the value sees it.
+// Publishes what was written before to a load_acquire() of the value.
 void store_release(Atomic auto&& word, ValueOf<decltype(word)> value) noexcept {
     word.store(value, std::memory_order_release);
 }
-// A release in the one order: comes before this thread's later load_seq_cst() of any word.
+// A release in that one order: comes before this thread's later load_seq_cst() of any word.
 void store_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> value) noexcept {
     word.store(value, std::memory_order_seq_cst);
 }
@@ -48,24 +47,24 @@ void add_as_sole_writer(Atomic auto& word, ValueOf<decltype(word)> amount) noexc
     store_relaxed(word, load_relaxed(word) + amount);
 }
 
-// Read-modify-writes; each returns what the word held before.
+// Read-modify-writes; each returns the previous value.
 
 // Counts; orders nothing.
 auto fetch_add_relaxed(Atomic auto&& word, ValueOf<decltype(word)> amount) noexcept {
     return word.fetch_add(amount, std::memory_order_relaxed);
 }
-// Acquires what was released into the word, and publishes.
+// Acquires what was released into the word, and releases.
 auto fetch_add_acq_rel(Atomic auto&& word, ValueOf<decltype(word)> amount) noexcept {
     return word.fetch_add(amount, std::memory_order_acq_rel);
 }
-// And in the one order.
+// Likewise, in the one order.
 auto fetch_add_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> amount) noexcept {
     return word.fetch_add(amount, std::memory_order_seq_cst);
 }
 auto fetch_sub_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> amount) noexcept {
     return word.fetch_sub(amount, std::memory_order_seq_cst);
 }
-// Sets bits: alone; published; with an acquire; in the one order.
+// Set bits; ordered as their names say.
 auto fetch_or_relaxed(Atomic auto&& word, ValueOf<decltype(word)> bits) noexcept {
     return word.fetch_or(bits, std::memory_order_relaxed);
 }
@@ -78,7 +77,7 @@ auto fetch_or_acq_rel(Atomic auto&& word, ValueOf<decltype(word)> bits) noexcept
 auto fetch_or_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> bits) noexcept {
     return word.fetch_or(bits, std::memory_order_seq_cst);
 }
-// Clears the bits that `mask` lacks, likewise.
+// Clear the bits that `mask` lacks.
 auto fetch_and_relaxed(Atomic auto&& word, ValueOf<decltype(word)> mask) noexcept {
     return word.fetch_and(mask, std::memory_order_relaxed);
 }
@@ -96,27 +95,27 @@ auto fetch_and_seq_cst(Atomic auto&& word, ValueOf<decltype(word)> mask) noexcep
 // word holds, read with the acquire half of the order. Strong, also in loops: on x86-64 and with
 // ARM's LSE a weak one is the same instruction.
 
-// The value alone.
+// Orders nothing.
 bool cas_relaxed(Atomic auto&& word, ValueOf<decltype(word)>& expected,
                  ValueOf<decltype(word)> desired) noexcept {
     return word.compare_exchange_strong(expected, desired, std::memory_order_relaxed);
 }
-// Takes what a release gave up.
+// Acquires what a release published.
 bool cas_acquire(Atomic auto&& word, ValueOf<decltype(word)>& expected,
                  ValueOf<decltype(word)> desired) noexcept {
     return word.compare_exchange_strong(expected, desired, std::memory_order_acquire);
 }
-// Publishes; a failure orders nothing.
+// Releases; a failure orders nothing.
 bool cas_release(Atomic auto&& word, ValueOf<decltype(word)>& expected,
                  ValueOf<decltype(word)> desired) noexcept {
     return word.compare_exchange_strong(expected, desired, std::memory_order_release);
 }
-// Changes the holder: takes what the one before gave up, and publishes.
+// Acquires and releases: for words whose owner changes.
 bool cas_acq_rel(Atomic auto&& word, ValueOf<decltype(word)>& expected,
                  ValueOf<decltype(word)> desired) noexcept {
     return word.compare_exchange_strong(expected, desired, std::memory_order_acq_rel);
 }
-// And in the one order, where it fails too.
+// Likewise, in the one order, also when it fails.
 bool cas_seq_cst(Atomic auto&& word, ValueOf<decltype(word)>& expected,
                  ValueOf<decltype(word)> desired) noexcept {
     return word.compare_exchange_strong(expected, desired, std::memory_order_seq_cst);

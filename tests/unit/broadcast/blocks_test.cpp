@@ -1,4 +1,5 @@
-// The writer's blocks: where they lie, when they come back, and what memory they take.
+// The writer's blocks: where they are allocated, when they are freed, and how much memory they
+// take.
 #include "broadcast/blocks.hpp"
 
 #include <gtest/gtest.h>
@@ -29,14 +30,14 @@ using test::succeeds;
 
 constexpr std::uint32_t kGranules = 64;
 
-// A segment with two readers, by its words, and its writer's blocks.
+// A segment whose slots say that it has two readers, and its writer's blocks.
 struct Rig {
     Rig() {
         for (unsigned rank = 0; rank < 2; ++rank) {
             segment_->participants().announce(layout::slot_of_rank(rank));
         }
     }
-    // Memory that blocks take.
+    // Memory that is reserved for blocks.
     [[nodiscard]] std::uint64_t reserved_granules() const {
         return (segment_->reserved_bytes() - before_) / kGranule;
     }
@@ -86,7 +87,7 @@ TEST_F(BlocksTest, TheFirstPlaceThatFitsIsUsedAgain) {
     EXPECT_EQ(allocate(1).first, first.first + 1);
 }
 
-// In every order: whatever is free lies in one piece in the end.
+// Freed in every order: the free granules are one run in the end.
 TEST_F(BlocksTest, WhatIsFreeIsJoined) {
     std::vector<int> order{0, 1, 2, 3};
     do {
@@ -179,7 +180,7 @@ TEST_F(BlocksTest, ThatReadersKeepComeBackWhenTheLastLetsGo) {
     EXPECT_EQ(allocate(1).first, kept.first);
 }
 
-// However many are kept: a look at some finds what was let go in some turns.
+// With 40 kept blocks and 16 checks a call, a dropped block is found within three calls.
 TEST_F(BlocksTest, ThatReadersKeepAreLookedAtInTurn) {
     constexpr std::uint32_t kKept = 40;
     constexpr std::size_t kLooks = 16;
@@ -203,8 +204,8 @@ TEST_F(BlocksTest, ThatReadersKeepAreLookedAtInTurn) {
     EXPECT_EQ(held_granules(), 2U);
 }
 
-// Sizes over a wide range, a few in flight: what is free is not cut up, so that memory stays near
-// what is in flight.
+// Blocks of 1 to 8 granules, at most four in flight: free granules are not cut up, so that reserved
+// memory stays near what is in flight.
 TEST_F(BlocksTest, MemoryStaysNearWhatIsInFlight) {
     std::minstd_rand random(7);  // the same every time
     std::deque<Block> flight;
@@ -221,7 +222,7 @@ TEST_F(BlocksTest, MemoryStaysNearWhatIsInFlight) {
 
 #ifdef __x86_64__
 
-// Free memory that lies elsewhere, or is too short a run, is given back and taken anew.
+// The memory of free granules elsewhere is given back, so that the block can have it.
 TEST_F(BlocksTest, OnAFullFileSystemTheirOwnFreeMemoryWillDo) {
     Child child([] {
         Rig rig;
@@ -242,7 +243,7 @@ TEST_F(BlocksTest, OnAFullFileSystemTheirOwnFreeMemoryWillDo) {
         require(rig.blocks_.allocate(1).code() == ErrorCode::NoSpace);
         rig.blocks_.give_back({0, 5});
         require(rig.blocks_.allocate(6 * kGranule).code() == ErrorCode::NoSpace);
-        require(rig.reserved_granules() == 0);  // nothing that lies idle fills the file system
+        require(rig.reserved_granules() == 0);  // free granules keep no memory
     });
     const int end = child.wait();
     if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";

@@ -1,5 +1,5 @@
-// Holder bits: one for each rank on each block, found by block and by rank, and nothing where a
-// rank does not exist.
+// Holder bits: one for each rank on each block, found by block and by rank; bits of ranks that
+// don't exist, or have no reader, are ignored.
 #include "broadcast/holders.hpp"
 
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ protected:
     BlockHolders holders_{view_};
     std::vector<layout::ParticipantSlot> slots_ =
         std::vector<layout::ParticipantSlot>(layout::slot_of_rank(shape_.readers));
-    os::SharedFile file_;  // no lock is asked for
+    os::SharedFile file_;  // none: these tests take no lock
     Participants participants_{file_, slots_.data(), 0, layout::slot_of_rank(shape_.readers)};
 };
 
@@ -51,7 +51,7 @@ TEST_F(HoldersTest, AHolderIsABit) {
         EXPECT_FALSE(holders_.is_held(3, participants_));
         EXPECT_FALSE(holders_.is_held_by(rank, participants_));
         holders_.hold(3, rank);
-        holders_.hold(3, rank);  // it does not count
+        holders_.hold(3, rank);  // a bit, not a count
         EXPECT_TRUE(holders_.is_held(3, participants_));
         EXPECT_TRUE(holders_.is_held_by(rank, participants_));
         EXPECT_FALSE(holders_.is_held_by(rank ^ 1U, participants_)) << "that is another";
@@ -93,8 +93,8 @@ TEST_F(HoldersTest, BitsOfRanksThatDoNotExistHoldNothing) {
     EXPECT_TRUE(holders_.is_held(1, participants_)) << "the last rank that there is";
 }
 
-// Set late, by a reader that was found dead and lives; or left by a dead one, which a stopped
-// janitor has.
+// Bits set late, by a reader that was found dead and lives, or left by a dead one whose janitor is
+// stopped.
 TEST_F(HoldersTest, BitsOfRanksWithoutAReaderHoldNothing) {
     const unsigned slot = layout::slot_of_rank(70);
     holders_.hold(1, 70);

@@ -1,5 +1,5 @@
 // Spin budgets: their bounds, and a simulation of two sides that reply to each other, each with its
-// own budget, from every state in which they could get stuck.
+// own budget, from states in which both sleep.
 #include "segment/waiting/spin_budget.hpp"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ void lose_often(SpinBudget& budget) {
     for (int i = 0; i < 100; ++i) budget.lost();
 }
 
-// A wait that a waker on another processor ended after `waited`, and whose wake-up took `cost`.
+// A wait that a waker on another processor ended after `waited`; the wake-up took `cost`.
 void sleep_through(SpinBudget& budget, std::int64_t waited, std::int64_t cost) {
     budget.began(0);
     budget.slept({.notified_at = waited, .awake_at = waited + cost, .is_same_processor = false});
@@ -146,8 +146,8 @@ TEST(SpinBudgetTest, PartingThatDoesNotHelpIsTriedEverMoreSeldom) {
     EXPECT_GE(partings, 8) << "it must notice when parting pays again";
 }
 
-// Two sides that send to each other in turn. Sides on one processor run only while the other one
-// sleeps; parting gives each its own.
+// Two sides that send to each other in turn. While they share a processor, one runs only while the
+// other sleeps; parting gives each its own.
 struct Machine {
     std::int64_t wake_cost;
     std::int64_t work;  // between a message and its reply
@@ -161,7 +161,7 @@ public:
         for (Side& side : sides_) lose_often(side.budget);
     }
 
-    // Time that a round took.
+    // Returns the time that the round took.
     std::int64_t play_round() {
         const std::int64_t start = now_;
         send(sides_[0], sides_[1]);
@@ -178,7 +178,7 @@ private:
         std::int64_t waits_since = 0;
     };
 
-    // `from` runs at now_; afterwards `to` does.
+    // `from` runs before, `to` after.
     void send(Side& from, Side& to) {
         now_ += machine_.work;
         if (machine_.is_shared) {
@@ -188,12 +188,12 @@ private:
         }
     }
 
-    // The receiver slept, since the sender ran; and runs when the sender has spun in vain.
+    // The receiver sleeps while the sender runs, and runs again when the sender has spun in vain.
     void run_after_sleep(Side& from, Side& to) {
         const std::int64_t sent_at = now_;
         begin_wait(from);
         now_ += lose_spin(from);
-        now_ += machine_.wake_cost / 4;  // only a switch
+        now_ += machine_.wake_cost / 4;  // a switch of threads only
         finish_sleep(to, sent_at);
     }
 
@@ -241,7 +241,7 @@ private:
     std::int64_t spun_ = 0;
 };
 
-// Wake-up and work, in microseconds.
+// Cost of a wake-up and duration of the work, in microseconds; whether they share a processor.
 class DuelTest : public ::testing::TestWithParam<std::tuple<int, int, bool>> {
 protected:
     [[nodiscard]] static Machine machine() {
@@ -282,7 +282,7 @@ TEST(DuelOfTwoTest, AParkedSideSpinsForAMicrosecondAWait) {
     EXPECT_LE(duel.time_spun() - before, 2 * 1'000 * kShortest);
 }
 
-// Replies that come now before and now after what the longest spin could meet.
+// Replies come at random, some before and some after the end of the longest spin.
 TEST(SpinBudgetTest, SpinningInVainIsBoundedByWhatSleepingCosts) {
     constexpr std::int64_t kWakeCost = 40 * kMicrosecond;
     constexpr int kWaits = 100'000;
