@@ -23,11 +23,11 @@ def add_to(commands: Commands) -> None:
         run,
         summary="show, requeue or drop the dead letters of a queue",
         description=(
-            "A message that came back `max_deliveries` times, or contradicts itself, is set aside\n"
-            "as a dead letter and keeps its slot. Shows them, oldest first, and takes none; or\n"
-            "has them delivered anew, in their old place in the order; or throws them away. SEQ\n"
-            "is the number that the list begins with; without one, all. Exit code 1 if a SEQ is\n"
-            "no dead letter. Contents that are pickles are not read: that could run code."
+            "A message that was delivered `max_deliveries` times in vain, or that contradicts\n"
+            "itself, becomes a dead letter and keeps its slot. Shows the dead letters, oldest\n"
+            "first, without taking them; or delivers them again, in their old place in the\n"
+            "order; or drops them. SEQ is the number at the start of a line; without one, all.\n"
+            "Exit code 1 if a SEQ is no dead letter. Pickles are not read: that could run code."
         ),
         example=(
             "penstock dead rollouts\npenstock dead rollouts --requeue\n"

@@ -39,10 +39,10 @@ def add_to(commands: Commands) -> None:
         run,
         summary="show one segment in full",
         description=(
-            "Shows everything about the segment NAME: memory, rates, how full it is, who is\n"
-            "attached, and all its statistics; of a broadcast also how far each reader is behind\n"
-            "and who keeps the writer waiting, of a queue which requests wait and what was set\n"
-            "aside, of a store how often objects are found."
+            "Shows everything about the segment NAME: memory, rates, participants, and all its\n"
+            "statistics; of a broadcast also how far each reader is behind and which readers\n"
+            "block the writer, of a queue its waiting requests and dead letters, of a store how\n"
+            "often objects are found."
         ),
         example="penstock info steps\npenstock info steps --json",
     )

@@ -57,4 +57,4 @@ def _writer_state(info: BroadcastInfo) -> str:
     if info.writer_blocked_for > 0:
         ranks = ", ".join(f"reader {reader.rank}" for reader in blockers(info)) or "memory"
         return f"waiting for {ranks}, for {units.duration(info.writer_blocked_for)}"
-    return "not waiting for anybody"
+    return "not waiting"

@@ -16,18 +16,18 @@ def add_to(commands: Commands) -> None:
         commands,
         "ls",
         run,
-        summary="list segments and who is attached",
+        summary="list segments and their participants",
         description=(
-            "Lists the segments in /dev/shm, who is attached to each, and who is dead. Nobody is\n"
-            'attached to one that is "kept", but it holds data, which whoever attaches can have.'
+            "Lists the segments in /dev/shm with their participants, alive and dead. A segment\n"
+            'that is "kept" has no participant but holds data, for any process that attaches.'
         ),
         example="penstock ls\npenstock ls --abandoned --json",
     )
     parser.add_argument(
         "--abandoned",
         action="store_true",
-        help="only those to which nobody alive is attached and that hold no data (what "
-        "`penstock gc` would remove)",
+        help="only those without a living participant and without data (what `penstock gc` "
+        "would remove)",
     )
 
 
