@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <exception>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -158,8 +159,23 @@ void attach(PyStore* place, nb::handle given_name, const std::string& instance, 
 PyStore::PyStore(Store attached, Codec values, const Trust& trust,
                  std::optional<SecondTierOptions> second_tier)
     : codec(values), name(attached.name()), instance(attached.instance()),
-      store_(std::make_shared<Store>(std::move(attached))), trust_(trust),
-      second_tier_(std::move(second_tier)) {}
+      store_(share(std::move(attached))), trust_(trust), second_tier_(std::move(second_tier)) {
+    if (second_tier_) {
+        second_tier_->has_trial = false;  // a call in a child waits no longer than it may
+    }
+}
+
+// Closing a second tier joins its threads, which may wait for the system's resolver: whoever lets
+// go last does so without the GIL.
+std::shared_ptr<Store> PyStore::share(Store attached) {
+    return {new Store(std::move(attached)), [](Store* last) {
+                std::optional<WithoutGil> without_gil;
+                if (last->is_tiered() && PyGILState_Check() != 0) {
+                    without_gil.emplace();
+                }
+                delete last;
+            }};
+}
 
 // Evicting, and clearing up after the dead, may take a while: other threads run meanwhile.
 Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
@@ -172,14 +188,25 @@ Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nb
 // What `call(wait, check)` gives, which may ask a second tier. Raises what a signal handler raised.
 template <typename Call>
 Result<StoreObject> PyStore::await_object(Waiting& waiting, Call&& call) {
+    std::exception_ptr interruption;
     const FetchCheck check = [&](const FetchedValue& value) -> FetchResult {
         if (WithoutGil::is_left_behind()) {
-            return {FetchResult::Kind::Incompatible, "the interpreter ends"};
+            return {FetchResult::Kind::Cancelled, "the interpreter ends"};
         }
-        return waiting.with_gil([&] { return check_fetched(value, codec); });
+        return waiting.with_gil([&]() -> FetchResult {
+            try {
+                return check_fetched(value, codec);
+            } catch (const nb::python_error&) {
+                interruption = std::current_exception();
+                return {FetchResult::Kind::Cancelled, "interrupted"};
+            }
+        });
     };
     Result<StoreObject> found = call(waiting.wait(), &check);
     waiting.reacquire();
+    if (interruption) {
+        std::rethrow_exception(interruption);
+    }
     if (found.code() == ErrorCode::Cancelled && !waiting.has_raised() && is_closed()) {
         live();  // raises Closed
     }
@@ -221,15 +248,8 @@ std::shared_ptr<Store> PyStore::live() {
                     sentence.append(name).append("' was closed by this process"));
     }
     if (is_foreign()) {
-        const auto attach = [this](const Wait& wait) {
-            return std::make_shared<Store>(
-                Store::attach(name, wait, instance, trust_, second_tier_));
-        };
         std::shared_ptr<Store> own =
-            second_tier_ ? attach_waiting(Deadline::now(), attach) : attach(Deadline::now());
-        if (!is_foreign()) {
-            return live();  // another thread of this child was first
-        }
+            share(Store::attach(name, Deadline::now(), instance, trust_, second_tier_));
         // The parent's: its threads may have been at work when this child was forked.
         [[maybe_unused]] const auto* const left_to_the_parent =
             new std::shared_ptr<Store>(std::move(store_));

@@ -530,7 +530,8 @@ class Store(_core.Store):
         if not self.closed and not self._is_foreign:
             report = await self.flush_async(timeout)
             self._owe(report.dropped, report.dropped_bytes)
-        return self.close(0)
+        # Its threads may have to end first, and one of them be waiting for a name to be resolved.
+        return await _in_thread(lambda _: self.close(0), 0)
 
     async def __aenter__(self) -> Store:
         return self
