@@ -165,8 +165,8 @@ PyStore::PyStore(Store attached, Codec values, const Trust& trust,
     }
 }
 
-// Closing a second tier joins its threads, which may wait for the system's resolver: whoever lets
-// go last does so without the GIL.
+// The last reference is released without the GIL: closing a second tier joins its threads, which
+// may wait for the system's resolver.
 std::shared_ptr<Store> PyStore::share(Store attached) {
     return {new Store(std::move(attached)), [](Store* last) {
                 std::optional<WithoutGil> without_gil;
@@ -335,7 +335,7 @@ void bind_store(nb::module_& module) {
             "\n"
             "From both tiers. Raises what speaks of a server, which ``timeout`` may end: the first "
             "tier has it no\n"
-            "more, the second perhaps has.")
+            "more, the second perhaps has. Waits for a ``put`` of this key that is under way.")
         .def("touch", &touch, nb::arg("key").none(), nb::arg("timeout").none() = nb::none(),
              "Count as read, for eviction, in both tiers, as far as ``timeout`` goes. False: it is "
              "not there.")
@@ -362,7 +362,9 @@ void bind_store(nb::module_& module) {
                 const WithoutGil without_gil;
                 return live->clear();
             },
-            "Remove everything, and refuse the commit of what is being written; how many objects.")
+            "Remove everything, and refuse the commit of what is being written; how many objects.\n"
+            "\n"
+            "From the first tier: a second one keeps what it has, and is still written to.")
         .def(
             "trim",
             [](PyStore& store, nb::handle keep) {

@@ -55,8 +55,8 @@ public:
     // The threads. No more than `most_bytes` wait, whatever the options say. Throws
     // std::system_error.
     void start(std::uint64_t most_bytes);
-    // A place in the line of those that write one key, or remove it. A writer takes it before its
-    // commit, and leaves it after the write: whoever removes what it sees comes behind.
+    // A place in the line of the writers and removers of one key. A writer takes it before its
+    // commit, and leaves it after the write: the remover of a visible object comes behind.
     using Turn = std::pair<std::string, std::uint64_t>;
     Turn announce(std::string key);
     void leave(const Turn& turn);

@@ -323,8 +323,7 @@ Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const ValueHead&
             return refused;
     }
     // Another process of this machine fetches it, or makes it.
-    Result<StoreObject> object =
-        first_->wait(fetch.key, bounded(fetch.wait, requests_for(head)));
+    Result<StoreObject> object = first_->wait(fetch.key, bounded(fetch.wait, requests_for(head)));
     if (object.code() != ErrorCode::Timeout || has_ended(fetch.wait, Clock::now())) return object;
     return unread(tally_.timeouts, fetch.key, "takes another participant too long");
 }

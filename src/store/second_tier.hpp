@@ -29,7 +29,7 @@ public:
     virtual void stand_behind(Store first) = 0;
 
     // Commits an object, then writes it. The key is announced before `commit`, which makes the
-    // object visible and pins it in `object`: a remove() by one who sees it waits for the write.
+    // object visible and pins it in `object`: a remove() of the visible object waits for the write.
     virtual Status write(std::string key, const std::function<Status()>& commit,
                          const std::optional<StoreObject>& object, const Wait& wait) noexcept = 0;
     // Of a key that the first tier has just missed.

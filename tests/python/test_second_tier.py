@@ -638,7 +638,7 @@ def test_the_end_of_the_interpreter_warns_of_unwritten_objects(
     [
         ({"urls": "http://host"}, penstock.InvalidArgument, "redis://"),
         ({"urls": "redis://"}, penstock.InvalidArgument, "names no host"),
-        ({"urls": "redis://host:port"}, penstock.InvalidArgument, "'port' for its port"),
+        ({"urls": "redis://host:port"}, penstock.InvalidArgument, "a number up to 65535 for its port"),
         ({"urls": "unix:relative"}, penstock.InvalidArgument, "absolute path"),
         ({"urls": []}, TypeError, "takes a URL"),
         ({"urls": [3]}, TypeError, "takes a URL"),
