@@ -7,6 +7,7 @@
 #include <chrono>
 #include <exception>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,13 @@ auto ask(PyStore& store, nb::handle timeout, Call&& call) {
     Waiting waiting(deadline);
     auto outcome = call(*live, waiting.wait());
     waiting.finish(Status::ok());
+    bool is_cut_off = true;  // a handle that was closed meanwhile has not looked everywhere
+    if constexpr (std::is_same_v<decltype(outcome), Status>) {
+        is_cut_off = outcome.code() == ErrorCode::Cancelled;
+    }
+    if (is_cut_off && store.is_closed()) {
+        store.live();  // raises Closed
+    }
     return outcome;
 }
 

@@ -18,6 +18,12 @@ class BacklogTest : public CleanTest {
 protected:
     BacklogTest() { backlog_.start(1 << 20U); }
 
+    void TearDown() override {
+        backlog_.stop();
+        store_.close();
+        CleanTest::TearDown();
+    }
+
     bool forgets(const Backlog::Turn& turn) { return backlog_.forget(turn, Deadline::now(), {}); }
     StoreObject object() {
         static_cast<void>(store_.put("k", {}));
