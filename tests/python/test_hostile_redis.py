@@ -446,7 +446,7 @@ def test_the_servers_answer_to_a_password_is_not_quoted(
 def test_a_full_server_is_an_outage(make: Make, server: redis.HostileRedis) -> None:
     server.answer = lambda _: [b"-ERR max number of clients reached\r\n"]
     server.url = server.url.replace("unix:", "unix://:secret@")
-    assert make().stats().second_tier.servers_away == 1
+    assert tier_stats(make()).servers_away == 1
 
 
 def test_a_second_process_waits_as_long_as_the_fetch_may_take(
