@@ -74,6 +74,9 @@ struct SecondTierOptions {
     std::optional<std::chrono::milliseconds> ttl = std::nullopt;
     // What is found damaged is deleted there, and not only missed.
     bool delete_corrupt = false;
+    // Whether the servers are tried when it is opened. If not, that waits for none and refuses no
+    // password: the first call that needs a server meets it.
+    bool has_trial = true;
 };
 
 enum class CircuitState : std::uint32_t {
@@ -122,12 +125,13 @@ struct FetchedValue {
     Format format = Format::Bytes;
 };
 
-// What its reader says of it. Not Accept: a miss, counted as `incompatible` or `corrupt`.
+// What its reader says of it. Incompatible and Corrupt: a miss, counted so.
 struct FetchResult {
     enum class Kind : std::uint8_t {
         Accept,
         Incompatible,  // sound, and not for this reader
         Corrupt,       // not what a writer writes; deleted where `delete_corrupt` says so
+        Cancelled,     // the reader was called off: get() is Cancelled
     } kind = Kind::Accept;
     std::string sentence;
 };

@@ -91,13 +91,17 @@ FetchResult check_fetched(const FetchedValue& value, Codec codec) {
     try {
         check_object(value.format, value.bytes, value.meta, codec);
     } catch (const nb::python_error& error) {
-        // It may be this process that lacks something, or this thread: stack (TooLarge).
-        const bool is_ours = error.matches(error_class("Incompatible")) ||
-                             error.matches(error_class("TooLarge")) ||
-                             error.matches(PyExc_MemoryError) || error.matches(PyExc_ImportError);
-        return {is_ours ? Kind::Incompatible : Kind::Corrupt, sentence_of(error)};
+        if (!error.matches(PyExc_Exception)) {
+            throw;  // Ctrl-C, in a module that is being imported
+        }
+        // Anything else may be what this process lacks, or this thread: stack (TooLarge).
+        const bool is_corrupt = error.matches(error_class("Corrupt"));
+        return {is_corrupt ? Kind::Corrupt : Kind::Incompatible, sentence_of(error)};
+    } catch (const Error& error) {
+        return {error.code() == ErrorCode::Corrupt ? Kind::Corrupt : Kind::Incompatible,
+                error.what()};
     } catch (const std::exception& error) {
-        return {Kind::Corrupt, error.what()};
+        return {Kind::Incompatible, error.what()};
     }
     return {};
 }

@@ -5,7 +5,9 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <exception>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -58,6 +60,13 @@ auto ask(PyStore& store, nb::handle timeout, Call&& call) {
     Waiting waiting(deadline);
     auto outcome = call(*live, waiting.wait());
     waiting.finish(Status::ok());
+    bool is_cut_off = true;  // a handle that was closed meanwhile has not looked everywhere
+    if constexpr (std::is_same_v<decltype(outcome), Status>) {
+        is_cut_off = outcome.code() == ErrorCode::Cancelled;
+    }
+    if (is_cut_off && store.is_closed()) {
+        store.live();  // raises Closed
+    }
     return outcome;
 }
 
@@ -158,8 +167,23 @@ void attach(PyStore* place, nb::handle given_name, const std::string& instance, 
 PyStore::PyStore(Store attached, Codec values, const Trust& trust,
                  std::optional<SecondTierOptions> second_tier)
     : codec(values), name(attached.name()), instance(attached.instance()),
-      store_(std::make_shared<Store>(std::move(attached))), trust_(trust),
-      second_tier_(std::move(second_tier)) {}
+      store_(share(std::move(attached))), trust_(trust), second_tier_(std::move(second_tier)) {
+    if (second_tier_) {
+        second_tier_->has_trial = false;  // a call in a child waits no longer than it may
+    }
+}
+
+// The last reference is released without the GIL: closing a second tier joins its threads, which
+// may wait for the system's resolver.
+std::shared_ptr<Store> PyStore::share(Store attached) {
+    return {new Store(std::move(attached)), [](Store* last) {
+                std::optional<WithoutGil> without_gil;
+                if (last->is_tiered() && PyGILState_Check() != 0) {
+                    without_gil.emplace();
+                }
+                delete last;
+            }};
+}
 
 // Evicting, and clearing up after the dead, may take a while: other threads run meanwhile.
 Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
@@ -172,14 +196,25 @@ Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nb
 // What `call(wait, check)` gives, which may ask a second tier. Raises what a signal handler raised.
 template <typename Call>
 Result<StoreObject> PyStore::await_object(Waiting& waiting, Call&& call) {
+    std::exception_ptr interruption;
     const FetchCheck check = [&](const FetchedValue& value) -> FetchResult {
         if (WithoutGil::is_left_behind()) {
-            return {FetchResult::Kind::Incompatible, "the interpreter ends"};
+            return {FetchResult::Kind::Cancelled, "the interpreter ends"};
         }
-        return waiting.with_gil([&] { return check_fetched(value, codec); });
+        return waiting.with_gil([&]() -> FetchResult {
+            try {
+                return check_fetched(value, codec);
+            } catch (const nb::python_error&) {
+                interruption = std::current_exception();
+                return {FetchResult::Kind::Cancelled, "interrupted"};
+            }
+        });
     };
     Result<StoreObject> found = call(waiting.wait(), &check);
     waiting.reacquire();
+    if (interruption) {
+        std::rethrow_exception(interruption);
+    }
     if (found.code() == ErrorCode::Cancelled && !waiting.has_raised() && is_closed()) {
         live();  // raises Closed
     }
@@ -221,15 +256,8 @@ std::shared_ptr<Store> PyStore::live() {
                     sentence.append(name).append("' was closed by this process"));
     }
     if (is_foreign()) {
-        const auto attach = [this](const Wait& wait) {
-            return std::make_shared<Store>(
-                Store::attach(name, wait, instance, trust_, second_tier_));
-        };
         std::shared_ptr<Store> own =
-            second_tier_ ? attach_waiting(Deadline::now(), attach) : attach(Deadline::now());
-        if (!is_foreign()) {
-            return live();  // another thread of this child was first
-        }
+            share(Store::attach(name, Deadline::now(), instance, trust_, second_tier_));
         // The parent's: its threads may have been at work when this child was forked.
         [[maybe_unused]] const auto* const left_to_the_parent =
             new std::shared_ptr<Store>(std::move(store_));
@@ -315,7 +343,7 @@ void bind_store(nb::module_& module) {
             "\n"
             "From both tiers. Raises what speaks of a server, which ``timeout`` may end: the first "
             "tier has it no\n"
-            "more, the second perhaps has.")
+            "more, the second perhaps has. Waits for a ``put`` of this key that is under way.")
         .def("touch", &touch, nb::arg("key").none(), nb::arg("timeout").none() = nb::none(),
              "Count as read, for eviction, in both tiers, as far as ``timeout`` goes. False: it is "
              "not there.")
@@ -342,7 +370,9 @@ void bind_store(nb::module_& module) {
                 const WithoutGil without_gil;
                 return live->clear();
             },
-            "Remove everything, and refuse the commit of what is being written; how many objects.")
+            "Remove everything, and refuse the commit of what is being written; how many objects.\n"
+            "\n"
+            "From the first tier: a second one keeps what it has, and is still written to.")
         .def(
             "trim",
             [](PyStore& store, nb::handle keep) {

@@ -48,6 +48,7 @@ public:
     const std::string instance;
 
 private:
+    static std::shared_ptr<Store> share(Store attached);
     template <typename Call>
     Result<StoreObject> await_object(Waiting& waiting, Call&& call);
     // Adds the owed counts.

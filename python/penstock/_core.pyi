@@ -885,7 +885,7 @@ class Store:
         """Look-ups miss it; readers that hold it go on. False: it was not there.
 
         From both tiers. Raises what speaks of a server, which ``timeout`` may end: the first tier
-        has it no more, the second perhaps has.
+        has it no more, the second perhaps has. Waits for a ``put`` of this key that is under way.
         """
 
     def touch(self, key: str | bytes, timeout: Timeout = None) -> bool:
@@ -902,7 +902,10 @@ class Store:
         """Take one ``retain()`` back. False: it is not there, or was not pinned."""
 
     def clear(self) -> int:
-        """Remove everything, and refuse the commit of what is being written; how many objects."""
+        """Remove everything, and refuse the commit of what is being written; how many objects.
+
+        From the first tier: a second one keeps what it has, and is still written to.
+        """
 
     def trim(self, keep: int | str = 0) -> int:
         """Give the memory of free room back to the system, all but ``keep`` bytes; how many

@@ -78,5 +78,6 @@ def _list_of(urls: str | Iterable[str]) -> list[str]:
     except TypeError:
         given = []
     if not given or not all(isinstance(url, str) for url in given):
-        raise InvalidType(f"a second tier takes a URL, or a list of them, not {urls!r}")
+        kind = type(urls).__name__  # not what is in it: a password, perhaps
+        raise InvalidType(f"a second tier takes a URL, or a list of them, not {kind}")
     return given

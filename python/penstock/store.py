@@ -256,7 +256,10 @@ class Store(_core.Store):
             return error.with_traceback(None)  # a traceback would keep the other reservations alive
 
     def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
-        """Commits each; True for objects that are visible now. Items that are errors give False."""
+        """Commits each; True where that raised nothing. Items that are errors give False.
+
+        With ``"write_through"`` False may also mean that the second tier alone has not got it.
+        """
         return [_commits(reservation) for reservation in reservations]
 
     # --- looking up ------------------------------------------------------------------------------
@@ -355,7 +358,8 @@ class Store(_core.Store):
 
     def close(self, timeout: float | None = CLOSE_SECONDS) -> Unwritten:
         """``flush``, then give up pending writes, and leave. Views and reservations stay valid
-        until they end; their commit reaches shared memory alone.
+        until they end; their commit reaches shared memory alone, and raises Closed or Cancelled
+        where the second tier was to have it.
 
         Objects that are not in the second tier are counted in ``dropped``. Other threads that wait
         for a server get Cancelled or Closed. Ctrl-C ends the wait as the end of ``timeout`` does.
@@ -530,7 +534,8 @@ class Store(_core.Store):
         if not self.closed and not self._is_foreign:
             report = await self.flush_async(timeout)
             self._owe(report.dropped, report.dropped_bytes)
-        return self.close(0)
+        # Its threads may have to end first, and one of them be waiting for a name to be resolved.
+        return await _in_thread(lambda _: self.close(0), 0)
 
     async def __aenter__(self) -> Store:
         return self

@@ -25,13 +25,41 @@ void Backlog::drop(const BacklogItem& item) {
 
 // ---- coming
 
-bool Backlog::add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait) {
+Backlog::Turn Backlog::announce(std::string key) {
+    const std::lock_guard lock(mutex_);
+    return *announced_.emplace(std::move(key), next_turn_++).first;
+}
+
+void Backlog::leave(const Turn& turn) {
+    const std::lock_guard lock(mutex_);
+    announced_.erase(turn);
+    has_less_.notify_all();
+}
+
+bool Backlog::await_turn(const Turn& turn, const Wait& wait) {
+    std::unique_lock lock(mutex_);
+    return await_turn(lock, turn, wait);
+}
+
+bool Backlog::await_turn(std::unique_lock<std::mutex>& lock, const Turn& turn, const Wait& wait) {
+    while (!is_first(turn) && !is_stopped_) {
+        has_less_.wait_for(lock, wait.deadline.left(Clock::now(), kSlice));
+        if (!is_first(turn) && has_ended(wait, lock)) return false;
+    }
+    return !is_stopped_;
+}
+
+bool Backlog::is_first(const Turn& turn) const {
+    return *announced_.lower_bound({turn.first, 0}) == turn;
+}
+
+bool Backlog::add(const Turn& turn, StoreObject object, std::uint64_t bytes, const Wait& wait) {
     Items older;  // both are released after the mutex
     Items fresh;
-    fresh.push_back({std::move(key), std::move(object), bytes, 0, 0});
+    fresh.push_back({turn.first, std::move(object), bytes, 0, 0});
     BacklogItem& item = fresh.front();
     std::unique_lock lock(mutex_);
-    if (!make_room(lock, bytes, wait)) {
+    if (!await_turn(lock, turn, wait) || !make_room(lock, bytes, wait)) {
         drop(item);
         return !is_stopped_;
     }
@@ -79,17 +107,17 @@ bool Backlog::make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes,
     return !is_stopped_;
 }
 
-bool Backlog::forget(std::string_view key, Deadline deadline, const Wait& wait) {
+bool Backlog::forget(const Turn& turn, Deadline deadline, const Wait& wait) {
     Items gone;
-    const std::string name(key);
     std::unique_lock lock(mutex_);
     for (;;) {
-        take_out(name, gone);  // each time: it may have come back into the line, for another try
-        if (!writing_.contains(name)) return true;
+        take_out(turn.first, gone);  // each time: it may have come into the line, or back
+        const auto is_written = [&] { return is_first(turn) && !writing_.contains(turn.first); };
+        if (is_written()) return true;
         const auto now = Clock::now();
         if (deadline.has_passed(now)) return false;
         has_less_.wait_for(lock, deadline.left(now, kSlice));
-        if (writing_.contains(name) && has_ended(wait, lock)) return false;
+        if (!is_written() && has_ended(wait, lock)) return false;
     }
 }
 

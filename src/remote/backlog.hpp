@@ -17,6 +17,7 @@
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "penstock/store.hpp"
@@ -54,12 +55,19 @@ public:
     // The threads. No more than `most_bytes` wait, whatever the options say. Throws
     // std::system_error.
     void start(std::uint64_t most_bytes);
-    // Takes it, or drops and counts it. `wait` may end the wait for room. False: it is dropped
-    // after stop(), whose report does not know of it.
-    bool add(std::string key, StoreObject object, std::uint64_t bytes, const Wait& wait);
-    // It is not to be written any more. False: it is being written, and was still at the deadline,
-    // or when `wait` ended.
-    bool forget(std::string_view key, Deadline deadline, const Wait& wait);
+    // A place in the line of the writers and removers of one key. A writer takes it before its
+    // commit, and leaves it after the write: the remover of a visible object comes behind.
+    using Turn = std::pair<std::string, std::uint64_t>;
+    Turn announce(std::string key);
+    void leave(const Turn& turn);
+    // Until the writers before it have left. False: stop(), or `wait` ended.
+    bool await_turn(const Turn& turn, const Wait& wait);
+    // Takes it, or drops and counts it. `wait` may end the wait for its turn and for room. False:
+    // it is dropped after stop(), whose report does not know of it.
+    bool add(const Turn& turn, StoreObject object, std::uint64_t bytes, const Wait& wait);
+    // What is before it in the line is not to be written any more. False: it is being written, and
+    // was still at the deadline, or when `wait` ended.
+    bool forget(const Turn& turn, Deadline deadline, const Wait& wait);
     // Until what is there now has been written or dropped.
     Unwritten flush(const Wait& wait);
     // Nothing is taken any more, and what waits is dropped. The threads end when what they are
@@ -75,6 +83,8 @@ public:
 private:
     using Items = std::list<BacklogItem>;
 
+    [[nodiscard]] bool is_first(const Turn& turn) const;
+    bool await_turn(std::unique_lock<std::mutex>& lock, const Turn& turn, const Wait& wait);
     bool make_room(std::unique_lock<std::mutex>& lock, std::uint64_t bytes, const Wait& wait);
     void drop(const BacklogItem& item);
     void take_out(const std::string& key, Items& gone);
@@ -96,9 +106,11 @@ private:
     Items waiting_;
     std::unordered_map<std::string, Items::iterator> by_key_;  // of waiting_
     std::unordered_set<std::string> writing_;
-    std::set<std::uint64_t> outstanding_;  // sequences of both
+    std::set<Turn> announced_;
+    std::set<std::uint64_t> outstanding_;  // sequences of waiting_ and writing_
     std::uint64_t bytes_ = 0;              // of both
     std::uint64_t next_sequence_ = 0;
+    std::uint64_t next_turn_ = 0;
     unsigned away_in_a_row_ = 0;
     Unwritten dropped_;  // since the last report
     bool is_stopped_ = false;

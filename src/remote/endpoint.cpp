@@ -24,7 +24,9 @@ unsigned read_number(std::string_view text, unsigned most, std::string_view what
     unsigned value = 0;
     const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (text.empty() || fault != std::errc() || end != text.data() + text.size() || value > most) {
-        refuse("has '" + std::string(text) + "' for its " + std::string(what));
+        // Not quoted: of a URL that is mistaken it may be the password.
+        refuse("has something else than a number up to " + std::to_string(most) + " for its " +
+               std::string(what));
     }
     return value;
 }
@@ -62,6 +64,7 @@ void parse_user(std::string_view text, Endpoint& endpoint) {
     if (colon == std::string_view::npos) refuse("names a user without a password");
     endpoint.user = unescape(text.substr(0, colon));
     endpoint.password = unescape(text.substr(colon + 1));
+    if (endpoint.password.empty()) refuse("names a user with an empty password");
 }
 
 Endpoint parse_unix(std::string_view rest) {
@@ -148,6 +151,7 @@ ServerList parse_url(std::string_view url) {
         parse_user(url.substr(0, at), servers.master);
         url.remove_prefix(at + 1);
     }
+    if (url.find('?') != std::string_view::npos) refuse("has a '?', which only that of unix: may");
     std::string_view places = url.substr(0, url.find('/'));
     parse_path(url.substr(places.size()), servers);
     for (bool is_last = false; !is_last;) {

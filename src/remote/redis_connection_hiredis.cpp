@@ -171,7 +171,7 @@ struct RedisConnection::Link {
         for (;;) {
             const auto now = Clock::now();
             if (cancel->is_cancelled() || is_given_up(now))
-                return fail(RedisFault::Cancelled, "is not wanted any more");
+                return fail(RedisFault::Cancelled, "was not waited for any longer");
             if (deadline.has_passed(now))
                 return fail(RedisFault::Timeout, "did not answer in time");
             const auto left =
@@ -402,7 +402,12 @@ struct RedisConnection::Link {
         constexpr std::uint64_t kMaxLine = 4096;
         if (!send(request) || !read_reply(kMaxLine)) return false;
         if (outcome.reply.kind != Kind::Error) return true;
-        return fail(RedisFault::Refused, "refuses us: " + shown_text(outcome.reply.text));
+        const std::string& said = outcome.reply.text;
+        if (said.starts_with("ERR max number")) return fail(RedisFault::Lost, "is full");
+        // Only the word for the error where the rest may repeat the password.
+        const bool is_secret = request.words.front() == "AUTH";
+        const std::string shown = is_secret ? said.substr(0, said.find(' ')) : said;
+        return fail(RedisFault::Refused, "refuses us: " + shown_text(shown));
     }
 
     bool introduce(const Endpoint& endpoint) {

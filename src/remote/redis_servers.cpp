@@ -47,22 +47,28 @@ void RedisServers::cancel() noexcept {
     wake_.notify_all();
 }
 
-RedisOutcome RedisServers::start(const Wait& wait) {
+RedisOutcome RedisServers::start(const Wait* trial) {
     RedisOutcome outcome;
-    if (has_sentinels()) outcome = learn_master(&wait);
-    const std::vector<NodePtr> nodes = nodes_;
-    for (const NodePtr& node : nodes) {
-        outcome = node->attempt(&wait);
-        tally_.note(outcome);
-        if (outcome.is_answered() && is_cluster()) outcome = learn_slots(*node, &wait);
-        if (outcome.is_answered() || outcome.fault == RedisFault::Refused) break;
-    }
+    if (trial != nullptr) outcome = attempt(trial);
     if (outcome.fault == RedisFault::Refused) return outcome;
     {
         const std::lock_guard lock(mutex_);
-        wants_map_ = has_map() && !outcome.is_answered();
+        wants_map_ = has_map() && (trial == nullptr || !outcome.is_answered());
     }
     thread_ = os::start_quiet_thread([this] { repair_for_ever(); });
+    return outcome;
+}
+
+RedisOutcome RedisServers::attempt(const Wait* caller) {
+    RedisOutcome outcome;
+    if (has_sentinels()) outcome = learn_master(caller);
+    const std::vector<NodePtr> nodes = nodes_;
+    for (const NodePtr& node : nodes) {
+        outcome = node->attempt(caller);
+        tally_.note(outcome);
+        if (outcome.is_answered() && is_cluster()) outcome = learn_slots(*node, caller);
+        if (outcome.is_answered() || outcome.fault == RedisFault::Refused) break;
+    }
     return outcome;
 }
 

@@ -33,8 +33,9 @@ public:
     RedisServers& operator=(const RedisServers&) = delete;
     ~RedisServers();
 
-    // The first attempt, by the caller himself, which `wait` may end; then the thread begins.
-    RedisOutcome start(const Wait& wait);
+    // The first attempt, by the caller, which `trial` may end, or none if it is null; then the
+    // thread begins.
+    RedisOutcome start(const Wait* trial);
     // A request about this key (as the server knows it), wherever it is. An answer of none of these
     // kinds is Garbled.
     RedisOutcome run(std::string_view key, const RedisRequest& request,
@@ -57,6 +58,7 @@ public:
     [[nodiscard]] Health health() const;
 
 private:
+    RedisOutcome attempt(const Wait* caller);
     using NodePtr = std::shared_ptr<RedisNode>;
 
     // Where a key's server is, is to be learnt, and may change.

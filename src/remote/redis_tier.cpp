@@ -95,7 +95,7 @@ std::shared_ptr<SecondTier> SecondTier::open(const SecondTierOptions& given, con
                                     });
     Wait patient = wait;  // a caller that does not wait for a store's name still tries the server
     if (wait.deadline.is_try()) patient.deadline = Deadline::never();
-    const RedisOutcome met = tier->start(patient);
+    const RedisOutcome met = tier->start(options.has_trial ? &patient : nullptr);
     const Status refused = status_of(met, patient);
     if (refused.code() == ErrorCode::PermissionDenied || refused.code() == ErrorCode::Cancelled) {
         refused.or_throw();
@@ -134,15 +134,27 @@ RedisOutcome RedisTier::send(const std::string& key, const StoreObject& object, 
     return outcome;
 }
 
-Status RedisTier::write(std::string key, const StoreObject& object, const Wait& wait) noexcept {
-    if (options_.policy == TierPolicy::ReadOnly) return Status::ok();
+Status RedisTier::write(std::string key, const std::function<Status()>& commit,
+                        const std::optional<StoreObject>& object, const Wait& wait) noexcept {
+    if (options_.policy == TierPolicy::ReadOnly) return commit();
+    const Backlog::Turn turn = backlog_.announce(std::move(key));
+    Status status = commit();
+    if (status) status = write(turn, *object, wait);
+    backlog_.leave(turn);
+    return status;
+}
+
+// What has been committed.
+Status RedisTier::write(const Backlog::Turn& turn, const StoreObject& object,
+                        const Wait& wait) noexcept {
     const std::uint64_t bytes = object.bytes().size() + object.meta().size();
     if (options_.policy == TierPolicy::WriteBack) {
-        if (backlog_.add(std::move(key), object.share(), bytes, wait)) return Status::ok();
+        if (backlog_.add(turn, object.share(), bytes, wait)) return Status::ok();
         return Status::closed_here(
             "the first tier has it, and not the second, which this handle had left before");
     }
-    const RedisOutcome outcome = send(key, object, wait);
+    RedisOutcome outcome{RedisFault::Cancelled, {}, "an older object is still being written"};
+    if (backlog_.await_turn(turn, wait)) outcome = send(turn.first, object, wait);
     if (outcome.is_answered()) return Status::ok();
     tally_.drop(bytes);
     return status_of(outcome, wait);
@@ -223,6 +235,10 @@ Wait RedisTier::bounded(const Wait& wait, std::uint64_t requests) const noexcept
     return bounded;
 }
 
+std::uint64_t RedisTier::requests_for(const ValueHead& head) const noexcept {
+    return 2 + head.nbytes / options_.part_bytes;
+}
+
 Result<StoreObject> RedisTier::read(const Fetch& fetch) noexcept {
     const RemoteObjects::Head head = objects_.read_head(fetch.key, fetch.wait);
     if (head.outcome.fault == RedisFault::Misfit) {
@@ -250,7 +266,7 @@ Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read
     if (first_->look(fetch.key).state == StoreLook::State::Staged) {
         // Another thread or process has begun, unless it died over it: a reservation tells.
         Result<StoreReservation> probe = first_->reserve(fetch.key, 0);
-        if (!probe) return without_room(fetch, probe.status());
+        if (!probe) return without_room(fetch, read.head, probe.status());
     }
     ReserveOptions options;
     options.meta = read.meta;
@@ -268,14 +284,14 @@ Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read
         }
         return reservation->bytes();
     };
-    const Wait wait = bounded(fetch.wait, 2 + read.head.nbytes / options_.part_bytes);
+    const Wait wait = bounded(fetch.wait, requests_for(read.head));
     RedisOutcome outcome;
     if (read.head.nbytes > first_->capacity()) {
         refused = Status(ErrorCode::TooLarge);
     } else {
         outcome = objects_.read_data(fetch.key, read, make_room, wait);
     }
-    if (!refused) return without_room(fetch, refused);
+    if (!refused) return without_room(fetch, read.head, refused);
     if (outcome.fault == RedisFault::Misfit) {
         return damaged(fetch, "has a part of another length than its head tells of");
     }
@@ -291,7 +307,8 @@ Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read
 }
 
 // The first tier does not take it.
-Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const Status& refused) noexcept {
+Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const ValueHead& head,
+                                            const Status& refused) noexcept {
     switch (refused.code()) {
         case ErrorCode::AlreadyExists:
             return first_->get(fetch.key);
@@ -306,9 +323,9 @@ Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const Status& re
             return refused;
     }
     // Another process of this machine fetches it, or makes it.
-    Result<StoreObject> object = first_->wait(fetch.key, bounded(fetch.wait, 1));
-    if (object.code() == ErrorCode::Timeout) return Status(ErrorCode::NotFound);
-    return object;
+    Result<StoreObject> object = first_->wait(fetch.key, bounded(fetch.wait, requests_for(head)));
+    if (object.code() != ErrorCode::Timeout || has_ended(fetch.wait, Clock::now())) return object;
+    return unread(tally_.timeouts, fetch.key, "takes another participant too long");
 }
 
 // All of it has come.
@@ -328,6 +345,8 @@ Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
                               "can't be read here: " + checked.sentence);
             case FetchResult::Kind::Corrupt:
                 return damaged(fetch, "is no value: " + checked.sentence);
+            case FetchResult::Kind::Cancelled:
+                return Status(ErrorCode::Cancelled, checked.sentence);
         }
     }
     const std::uint64_t bytes = data.size() + read.meta.size();
@@ -375,22 +394,42 @@ std::vector<std::string> RedisTier::keys(const Wait& wait) {
 // ---- removing
 
 Status RedisTier::remove(std::string_view key, const Wait& wait) noexcept {
+    if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return first_->remove(key);
+    Status status = remove_once(key, wait);
+    // What was put meanwhile, or fetched by another process; once, as it may be put for ever.
+    if (first_->contains(key)) {
+        Status again = remove_once(key, wait);
+        if (again.code() != ErrorCode::NotFound) status = std::move(again);
+    }
+    return status;
+}
+
+Status RedisTier::remove_once(std::string_view key, const Wait& wait) noexcept {
     Status status = first_->remove(key);
-    if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return status;
     if (!status && status.code() != ErrorCode::NotFound) return status;
-    if (!backlog_.forget(key, Deadline::after(options_.request_timeout), wait)) {
+    const Backlog::Turn turn = backlog_.announce(std::string(key));
+    Status unlinked = unlink(turn, wait);
+    backlog_.leave(turn);
+    return unlinked.code() == ErrorCode::NotFound ? status : unlinked;
+}
+
+Status RedisTier::unlink(const Backlog::Turn& turn, const Wait& wait) noexcept {
+    const std::string& key = turn.first;
+    if (!backlog_.forget(turn, Deadline::after(options_.request_timeout), wait)) {
         return {ErrorCode::Timeout, "it is still being written to the second tier"};
     }
     // A fetch that has read it must not bring it back: neither one that is under way, nor one that
-    // begins before the servers have let it go. What has been committed meanwhile goes here.
+    // begins before the servers have let it go.
     flights_.revoke(key);
     const Wait bound = bounded(wait, kPartsRequests);
     const RedisOutcome outcome = objects_.act_on("UNLINK", key, bound);
     flights_.revoke(key);
-    const bool was_back = first_->remove(key).is_ok();
-    if (is_over(outcome, bound, wait)) return Status::ok();  // but for some of its parts
+    if (is_over(outcome, bound, wait)) {
+        // Where its head is gone, only some of its parts are left.
+        return outcome.reply.kind == Kind::Integer ? Status::ok() : status_of(outcome, bound);
+    }
     if (!outcome.is_answered()) return status_of(outcome, wait);
-    return outcome.reply.integer > 0 || was_back ? Status::ok() : status;
+    return Status(outcome.reply.integer > 0 ? ErrorCode::Ok : ErrorCode::NotFound);
 }
 
 // ---- the end

@@ -22,10 +22,11 @@ public:
     RedisTier(const SecondTierOptions& options, ServerList servers);
     ~RedisTier() override;
 
-    RedisOutcome start(const Wait& wait) { return servers_.start(wait); }
+    RedisOutcome start(const Wait* trial) { return servers_.start(trial); }
     void stand_behind(Store first) override;
 
-    Status write(std::string key, const StoreObject& object, const Wait& wait) noexcept override;
+    Status write(std::string key, const std::function<Status()>& commit,
+                 const std::optional<StoreObject>& object, const Wait& wait) noexcept override;
     Result<StoreObject> fetch(std::string_view key, const Wait& wait,
                               const FetchCheck* check) noexcept override;
     bool contains(std::string_view key, const Wait& wait) noexcept override;
@@ -52,15 +53,20 @@ private:
         const FetchCheck* check;
         Flights::Flight& flight;
     };
+    Status write(const Backlog::Turn& turn, const StoreObject& object, const Wait& wait) noexcept;
+    Status remove_once(std::string_view key, const Wait& wait) noexcept;
+    Status unlink(const Backlog::Turn& turn, const Wait& wait) noexcept;
     Result<StoreObject> lead(const Fetch& fetch) noexcept;
     Result<StoreObject> read(const Fetch& fetch) noexcept;
     Result<StoreObject> bring_in(const Fetch& fetch, const ReadHead& read) noexcept;
-    Result<StoreObject> without_room(const Fetch& fetch, const Status& refused) noexcept;
+    Result<StoreObject> without_room(const Fetch& fetch, const ValueHead& head,
+                                     const Status& refused) noexcept;
     Result<StoreObject> accept(const Fetch& fetch, const ReadHead& read,
                                StoreReservation& reservation) noexcept;
     Status missed(const RedisOutcome& outcome, const Wait& wait) noexcept;
     Status unread(TierTally::Count& count, std::string_view key, std::string_view why) noexcept;
     Status damaged(const Fetch& fetch, std::string_view why) noexcept;
+    [[nodiscard]] std::uint64_t requests_for(const ValueHead& head) const noexcept;
     [[nodiscard]] Wait bounded(const Wait& wait, std::uint64_t requests) const noexcept;
     RedisOutcome send(const std::string& key, const StoreObject& object, const Wait& wait);
 

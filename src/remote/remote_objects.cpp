@@ -147,8 +147,9 @@ RedisOutcome RemoteObjects::act_on(std::string_view command, std::string_view ke
     request.caller = &wait;
     RedisOutcome done = servers_.run(name, request, {Kind::Integer});
     if (head.read.kind != HeadKind::Sound || !done.is_answered()) return done;
-    const RedisOutcome outcome = ask_of_parts(command, key, head.read.head, 0, wait);
-    return outcome.is_answered() ? done : outcome;
+    RedisOutcome outcome = ask_of_parts(command, key, head.read.head, 0, wait);
+    outcome.reply = std::move(done.reply);
+    return outcome;
 }
 
 RedisOutcome RemoteObjects::has_head(std::string_view key, const Wait& wait) {

@@ -42,7 +42,7 @@ public:
                            const Wait& wait);
 
     // UNLINK or TOUCH: the head, then the parts, of which some are left where `wait` ends first.
-    // Integer: whether there was a head.
+    // Integer, even then: whether there was a head.
     RedisOutcome act_on(std::string_view command, std::string_view key, const Wait& wait);
     RedisOutcome has_head(std::string_view key, const Wait& wait);
     // The keys of all heads; some may come twice. Where it is not answered they are not all.

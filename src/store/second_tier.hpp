@@ -1,6 +1,7 @@
 // What a Store asks of the tier behind it. The only one, on Redis, is in src/remote.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,8 +28,10 @@ public:
     // Once, before any other call. `first`: a handle on the first tier alone.
     virtual void stand_behind(Store first) = 0;
 
-    // Of an object that has been committed.
-    virtual Status write(std::string key, const StoreObject& object, const Wait& wait) noexcept = 0;
+    // Commits an object, then writes it. The key is announced before `commit`, which makes the
+    // object visible and pins it in `object`: a remove() of the visible object waits for the write.
+    virtual Status write(std::string key, const std::function<Status()>& commit,
+                         const std::optional<StoreObject>& object, const Wait& wait) noexcept = 0;
     // Of a key that the first tier has just missed.
     virtual Result<StoreObject> fetch(std::string_view key, const Wait& wait,
                                       const FetchCheck* check) noexcept = 0;

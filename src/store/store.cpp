@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <utility>
 
@@ -17,6 +18,27 @@ using detail::SecondTier;
 using detail::StoreCore;
 
 namespace {
+
+// A caller's wait for a server, that also ends when the first tier has the key.
+struct UnlessHere {
+    StoreCore& core;
+    std::string_view key;
+    const Wait& callers;
+
+    [[nodiscard]] bool is_here() const noexcept {
+        return core.look(key).state == StoreLook::State::Hit;
+    }
+    [[nodiscard]] Wait wait() const noexcept {
+        Wait both = callers;
+        both.context = const_cast<UnlessHere*>(this);
+        both.interrupted = [](void* context) noexcept {
+            const auto& self = *static_cast<const UnlessHere*>(context);
+            const Wait& own = self.callers;
+            return (own.interrupted != nullptr && own.interrupted(own.context)) || self.is_here();
+        };
+        return both;
+    }
+};
 
 // As StoreCore::check_usable(), without a sentence: on the way of every look.
 inline bool is_usable(const StoreCore& core) noexcept {
@@ -124,17 +146,21 @@ Status StoreReservation::commit(std::optional<StoreObject>& pinned, const Wait& 
     // The entry is ours until the commit: it cannot have become another's. Pinned from its first
     // moment on it can't be evicted before a second tier has it; and not by looking it up, after
     // which it would count as read.
-    core->pins->acquire(entry_);
-    if (Status status = core->commit(entry_); !status) {
-        core->unpin(entry_);
-        return status;
-    }
-    const StoreCore::Content found = core->content(entry_);
-    if (!found.is_sound) return unsound(*core, entry_);
-    pinned.emplace(core, found.ref, found.bytes, found.meta, found.format);
-    if (tier == nullptr) return Status::ok();
-    return tier->write({reinterpret_cast<const char*>(found.key.data()), found.key.size()}, *pinned,
-                       wait);
+    const auto commit_pinned = [&]() -> Status {
+        core->pins->acquire(entry_);
+        if (Status status = core->commit(entry_); !status) {
+            core->unpin(entry_);
+            return status;
+        }
+        const StoreCore::Content found = core->content(entry_);
+        if (!found.is_sound) return unsound(*core, entry_);
+        pinned.emplace(core, found.ref, found.bytes, found.meta, found.format);
+        return Status::ok();
+    };
+    if (tier == nullptr) return commit_pinned();
+    const auto key = core->content(entry_).key;
+    return tier->write({reinterpret_cast<const char*>(key.data()), key.size()},
+                       std::ref(commit_pinned), pinned, wait);
 }
 
 void StoreReservation::abort() noexcept {
@@ -288,10 +314,12 @@ Result<StoreObject> Store::wait(std::string_view key, const Wait& wait,
     constexpr std::chrono::nanoseconds kMostPause = std::chrono::seconds(1);
     std::chrono::nanoseconds pause = std::chrono::milliseconds(10);
     Wait slice = wait;
+    const UnlessHere unless_here{*core_, key, wait};
     for (;; pause = std::min(2 * pause, kMostPause)) {
-        if (asks(wait) && !contains(key, Deadline::now())) {
-            Result<StoreObject> fetched = tier_->fetch(key, wait, check);
-            if (fetched || fetched.code() != ErrorCode::NotFound) return fetched;
+        if (asks(wait) && !unless_here.is_here()) {
+            Result<StoreObject> fetched = tier_->fetch(key, unless_here.wait(), check);
+            const bool is_miss = fetched.code() == ErrorCode::NotFound;
+            if (fetched || (!is_miss && !unless_here.is_here())) return fetched;
             slice.deadline = Deadline::after(wait.deadline.left(Clock::now(), pause));
         }
         const Result<StoreCore::Content> found = core_->wait_for(key, slice);

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import hostile_redis as redis
 import numpy as np
 import pytest
-from peers import WITHIN
+from peers import WITHIN, eventually, run_script
 
 import penstock
 from penstock import _core
@@ -140,8 +141,10 @@ def test_a_fetch_without_room_is_a_miss(make: Make, shelf: redis.Shelf) -> None:
 # ---- values with correct checksums
 
 
-def tensor_head(dtype: int, shape: list[int], dims: int | None = None, descr: bytes = b"") -> bytes:
-    head = bytes([dtype, 1, len(shape) if dims is None else dims, 0])
+def tensor_head(
+    dtype: int, shape: list[int], dims: int | None = None, descr: bytes = b"", source: int = 1
+) -> bytes:
+    head = bytes([dtype, source, len(shape) if dims is None else dims, 0])
     head += len(descr).to_bytes(4, "little") + b"".join(
         size.to_bytes(8, "little", signed=True) for size in shape
     )
@@ -204,6 +207,36 @@ def test_a_value_that_others_may_read_is_a_miss_and_stays(
     shelf.values[b"o:x"] = redis.head_of(b"x", data, meta, layout, version=version)
     store = make(policy="write_back", delete_corrupt=True)
     assert why in assert_miss(store, "x", "incompatible").last_error
+    assert list(shelf.values) == [b"o:x"]
+
+
+@pytest.mark.parametrize("fault", ["OSError('no library')", "KeyboardInterrupt"])
+def test_what_a_reader_lacks_is_no_damage(
+    name: str, server: redis.HostileRedis, shelf: redis.Shelf, tmp_path: Path, fault: str
+) -> None:
+    """The reader of a tensor imports torch, which may fail, or be interrupted."""
+    shelf.values[b"o:x"] = redis.head_of(
+        b"x", bytes(64), tensor_head(1, [64], source=2), redis.TENSOR
+    )
+    (tmp_path / "torch.py").write_text(f"raise {fault}")
+    script = """
+        import sys, penstock
+        sys.path.insert(0, sys.argv[3])
+        tier = penstock.SecondTier(sys.argv[2], delete_corrupt=True)
+        with penstock.Store.create(sys.argv[1], capacity="1MiB", second_tier=tier) as store:
+            try:
+                print("found", store.get("x", None))
+            except KeyboardInterrupt:
+                print("interrupted")
+            stats = store.stats().second_tier
+            print(stats.corrupt, stats.incompatible, stats.last_error)
+    """
+    out = run_script(script, name, server.url, str(tmp_path)).stdout
+    if fault == "KeyboardInterrupt":
+        assert out == "interrupted\n0 0 \n"
+    else:
+        assert out.startswith("found None\n0 1 ")
+        assert "no library" in out
     assert list(shelf.values) == [b"o:x"]
 
 
@@ -313,6 +346,174 @@ def test_parts_that_drip_have_an_end_together(
     assert store.get_copy("x", default=None) is None
     assert tier_stats(store).timeouts == 1
     assert parts < 100
+
+
+# ---- slow answers
+
+
+class SlowSets:
+    """Of the requests SET the first is carried out late: after ``overtaken`` is set, if it is."""
+
+    def __init__(self, shelf: redis.Shelf, overtaking: bytes) -> None:
+        self._shelf = shelf
+        self._overtaking = overtaking
+        self._overtaken = threading.Event()
+        self._lock = threading.Lock()
+        self._sets = 0
+
+    def answer(self, words: redis.Words) -> redis.Answer:
+        is_first = False
+        if words[0] == b"SET":
+            with self._lock:
+                self._sets += 1
+                is_first = self._sets == 1
+        if is_first:
+            self._overtaken.wait(0.3)  # the delay of this server
+        answer = self._shelf.answer(words)
+        if words[0] == self._overtaking and not is_first:
+            self._overtaken.set()
+        return answer
+
+
+def put_slowly(store: penstock.Store) -> threading.Thread:
+    """Puts "x", which is in the first tier when this returns, and still under way."""
+    thread = threading.Thread(target=lambda: store.put_bytes("x", b"old"))
+    thread.start()
+    eventually(lambda: store.look("x", timeout=0).state == "hit")
+    return thread
+
+
+@pytest.mark.parametrize("policy", ["write_through", "write_back"])
+def test_a_deletion_is_not_overtaken_by_the_put_before_it(
+    make: Make, server: redis.HostileRedis, shelf: redis.Shelf, policy: str
+) -> None:
+    store = make(policy=policy)
+    server.answer = SlowSets(shelf, b"UNLINK").answer
+    putting = put_slowly(store)
+    assert store.delete("x") is True
+    putting.join(WITHIN)
+    assert store.flush(WITHIN).waiting == 0
+    assert store.get_copy("x", None) is None
+    assert shelf.values == {}
+
+
+@pytest.mark.parametrize("policy", ["write_through", "write_back"])
+def test_the_last_put_of_a_handle_wins(
+    make: Make, server: redis.HostileRedis, shelf: redis.Shelf, policy: str
+) -> None:
+    store = make(policy=policy)
+    server.answer = SlowSets(shelf, b"SET").answer
+    putting = put_slowly(store)
+    assert penstock.Store.attach(store.name).delete("x")  # from the first tier alone
+    store.put_bytes("x", b"new")
+    putting.join(WITHIN)
+    assert store.flush(WITHIN).waiting == 0
+    store.clear()
+    assert store.get_copy("x") == b"new"
+
+
+def test_a_deletion_that_never_reached_the_server_is_a_timeout(
+    make: Make, server: redis.HostileRedis, shelf: redis.Shelf
+) -> None:
+    """It connects anew for the deletion, and the server does not answer to the password."""
+    greeted = threading.Event()
+
+    def answer(words: redis.Words) -> redis.Answer:
+        if words[0] == b"AUTH":
+            return [] if greeted.is_set() else [redis.OK]
+        return [redis.HANG_UP] if words[0] == b"GET" else shelf.answer(words)
+
+    server.answer = answer
+    server.url = server.url.replace("unix:", "unix://:secret@")
+    store = make(policy="write_through", request_timeout=0.05)
+    store.put_bytes("x", b"value")
+    greeted.set()
+    with pytest.raises(penstock.Timeout):
+        store.delete("x")
+    assert list(shelf.values) == [b"o:x"]
+
+
+def test_the_servers_answer_to_a_password_is_not_quoted(
+    make: Make, server: redis.HostileRedis
+) -> None:
+    server.answer = lambda words: [b"-ERR unknown: '%s'\r\n" % words[1]]
+    server.url = server.url.replace("unix:", "unix://:secret@")
+    with pytest.raises(penstock.PermissionDenied, match="ERR") as refused:
+        make()
+    assert "secret" not in str(refused.value)
+
+
+def test_a_full_server_is_an_outage(make: Make, server: redis.HostileRedis) -> None:
+    server.answer = lambda _: [b"-ERR max number of clients reached\r\n"]
+    server.url = server.url.replace("unix:", "unix://:secret@")
+    assert tier_stats(make()).servers_away == 1
+
+
+def test_a_second_process_waits_as_long_as_the_fetch_may_take(
+    make: Make, server: redis.HostileRedis, shelf: redis.Shelf
+) -> None:
+    data = bytes(4 << 16)
+    shelf.values[b"o:x"] = redis.head_of(b"x", data, part_bytes=1 << 16)
+    shelf.values |= redis.parts_of(b"x", data, 1 << 16)
+
+    def answer(words: redis.Words) -> redis.Answer:
+        is_part = words[0] == b"GET" and b":p:" in words[1]
+        return [*([0.2] if is_part else []), *shelf.answer(words)]
+
+    server.answer = answer
+    first = make(request_timeout=0.4, part="64KiB")
+    tier = penstock.SecondTier(server.url, policy="read_only", request_timeout=0.4, part="64KiB")
+    found: list[object] = []
+    fetching = threading.Thread(target=lambda: found.append(first.get_copy("x", None)))
+    with penstock.Store.attach(first.name, second_tier=tier) as second:
+        fetching.start()
+        eventually(lambda: first.stats().staged == 1)
+        assert second.get_copy("x", None) == data
+        fetching.join(WITHIN)
+    assert found == [data]
+
+
+def test_another_participants_reservation_is_waited_for(
+    make: Make, server: redis.HostileRedis, shelf: redis.Shelf
+) -> None:
+    shelf.values[b"o:x"] = redis.head_of(b"x", b"value")
+    here = make()
+    hasty = penstock.SecondTier(server.url, policy="read_only", request_timeout=0.1)
+    held = penstock.Store.attach(here.name).reserve("x", 5)
+    with pytest.raises(penstock.Timeout):
+        here.get("x", timeout=0.2)
+    with penstock.Store.attach(here.name, second_tier=hasty) as other:
+        assert other.get("x", None) is None
+        stats = tier_stats(other)
+        assert (stats.misses, stats.timeouts) == (1, 1)
+        assert "another participant" in stats.last_error
+    held.abort()
+    assert here.get_copy("x") == b"value"
+
+
+def test_wait_sees_the_first_tier_while_a_server_hangs(
+    make: Make, server: redis.HostileRedis
+) -> None:
+    asked = threading.Event()
+
+    def answer(_: redis.Words) -> redis.Answer:
+        asked.set()
+        return []
+
+    server.answer = answer
+    store = make(request_timeout=600)
+    found: list[object] = []
+
+    def wait() -> None:
+        with store.wait("x", timeout=600) as value:
+            found.append(bytes(value))
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    assert asked.wait(WITHIN)
+    penstock.Store.attach(store.name).put_bytes("x", b"value")
+    waiting.join(WITHIN)
+    assert found == [b"value"]
 
 
 def test_a_run_of_the_fuzzer() -> None:

@@ -63,6 +63,7 @@ TEST(EndpointTest, AMalformedUrlIsRefusedWithAReason) {
                             "redis://host/x",
                             "redis://host/1/2",
                             "redis://user@host",
+                            "redis://user:@host",
                             "redis://:%4@host",
                             "redis://:%zz@host",
                             "redis://:%@host",
@@ -138,7 +139,10 @@ TEST(EndpointTest, TlsIsRefusedInWordsOfItsOwn) {
 }
 
 TEST(EndpointTest, NoErrorShowsAPassword) {
-    for (const char* url : {"redis://u:secret@host:port", "redis://u:secret@", "x://u:secret@h"}) {
+    for (const char* url :
+         {"redis://u:secret@host:port", "redis://u:secret@", "x://u:secret@h", "redis://u:secret",
+          "redis://u:secret#host:6379", "redis://h?password=secret", "redis://h/0?password=secret",
+          "redis+cluster://a:secret,b", "unix:/x?password=secret"}) {
         try {
             parse_endpoint(url);
             ADD_FAILURE() << url;

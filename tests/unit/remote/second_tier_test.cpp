@@ -307,6 +307,8 @@ TEST_F(SecondTierTest, AFetcherMayRefuseAValueBeforeOthersSeeIt) {
         };
         return there.get(key_of(1), {}, &check);
     };
+    EXPECT_TRUE(fails(answer(FetchResult::Kind::Cancelled), ErrorCode::Cancelled, {"so it said"}));
+    EXPECT_EQ(tier_stats(there).misses, 0U);
     EXPECT_TRUE(fails(answer(FetchResult::Kind::Incompatible), ErrorCode::NotFound));
     EXPECT_EQ(tier_stats(there).incompatible, 1U);
     EXPECT_NE(tier_stats(there).last_error.find("so it said"), std::string::npos);
