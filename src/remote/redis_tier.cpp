@@ -166,15 +166,15 @@ Result<StoreObject> RedisTier::fetch(std::string_view key, const Wait& wait,
                                      const FetchCheck* check) noexcept {
     if (!is_key(key)) return Status(ErrorCode::NotFound);
     for (;;) {
-        auto [flight, role] = flights_.join(key);
-        if (role == Flights::Role::Leader) return lead({key, wait, check, *flight});
-        if (role == Flights::Role::Refused) {
+        auto [flight, role] = single_flight_.join(key);
+        if (role == SingleFlight::Role::Leader) return lead({key, wait, check, *flight});
+        if (role == SingleFlight::Role::Refused) {
             return Status(ErrorCode::Busy,
                           "this thread is fetching an object further up, and can't wait for a "
                           "fetch before that is over");
         }
         TierTally::add(tally_.shared);
-        if (!flights_.await(*flight, wait)) {
+        if (!single_flight_.await(*flight, wait)) {
             return status_of({RedisFault::Cancelled, {}, "another thread is still fetching it"},
                              wait);
         }
@@ -191,8 +191,8 @@ Result<StoreObject> RedisTier::fetch(std::string_view key, const Wait& wait,
 Result<StoreObject> RedisTier::lead(const Fetch& fetch) noexcept {
     // The last flight may have landed after we had looked and before we came.
     Result<StoreObject> object = first_->contains(fetch.key) ? first_->get(fetch.key) : read(fetch);
-    flights_.land(fetch.key, fetch.flight, object.status(),
-                  [&]() -> std::optional<StoreObject> { return object->share(); });
+    single_flight_.land(fetch.key, fetch.flight, object.status(),
+                        [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
 
@@ -353,7 +353,7 @@ Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
     // The look-up that missed was the read: to eviction the object is as new as one that was put.
     std::optional<StoreObject> object;
     const Status status =
-        flights_.unless_revoked(fetch.flight, [&] { return reservation.commit(object); });
+        single_flight_.unless_revoked(fetch.flight, [&] { return reservation.commit(object); });
     if (!status) return status;
     TierTally::add(tally_.hits);
     TierTally::add(tally_.fetched_bytes, bytes);
@@ -420,10 +420,10 @@ Status RedisTier::unlink(const Backlog::Turn& turn, const Wait& wait) noexcept {
     }
     // A fetch that has read it must not bring it back: neither one that is under way, nor one that
     // begins before the servers have let it go.
-    flights_.revoke(key);
+    single_flight_.revoke(key);
     const Wait bound = bounded(wait, kPartsRequests);
     const RedisOutcome outcome = objects_.act_on("UNLINK", key, bound);
-    flights_.revoke(key);
+    single_flight_.revoke(key);
     if (is_over(outcome, bound, wait)) {
         // Where its head is gone, only some of its parts are left.
         return outcome.reply.kind == Kind::Integer ? Status::ok() : status_of(outcome, bound);

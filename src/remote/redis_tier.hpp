@@ -8,9 +8,9 @@
 
 #include "os/fork.hpp"
 #include "remote/backlog.hpp"
-#include "remote/flights.hpp"
 #include "remote/redis_servers.hpp"
 #include "remote/remote_objects.hpp"
+#include "remote/single_flight.hpp"
 #include "remote/tally.hpp"
 #include "store/second_tier.hpp"
 
@@ -51,7 +51,7 @@ private:
         std::string_view key;
         const Wait& wait;
         const FetchCheck* check;
-        Flights::Flight& flight;
+        SingleFlight::Flight& flight;
     };
     Status write(const Backlog::Turn& turn, const StoreObject& object, const Wait& wait) noexcept;
     Status remove_once(std::string_view key, const Wait& wait) noexcept;
@@ -75,7 +75,7 @@ private:
     TierTally tally_;
     RedisServers servers_;
     RemoteObjects objects_;
-    Flights flights_;
+    SingleFlight single_flight_;
     Backlog backlog_;  // its threads use what stands above it
     std::optional<Store> first_;
 };

@@ -18,7 +18,7 @@
 namespace penstock::detail {
 
 // Any thread.
-class Flights {
+class SingleFlight {
 public:
     struct Flight {
         std::thread::id leader;

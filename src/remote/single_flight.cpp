@@ -1,5 +1,5 @@
 // Who fetches and who waits.
-#include "remote/flights.hpp"
+#include "remote/single_flight.hpp"
 
 #include <algorithm>
 
@@ -8,7 +8,7 @@
 
 namespace penstock::detail {
 
-std::pair<Flights::FlightPtr, Flights::Role> Flights::join(std::string_view key) {
+std::pair<SingleFlight::FlightPtr, SingleFlight::Role> SingleFlight::join(std::string_view key) {
     const std::thread::id self = std::this_thread::get_id();
     const std::lock_guard lock(mutex_);
     FlightPtr& flight = under_way_[std::string(key)];
@@ -24,13 +24,13 @@ std::pair<Flights::FlightPtr, Flights::Role> Flights::join(std::string_view key)
     return {flight, Role::Follower};
 }
 
-void Flights::revoke(std::string_view key) {
+void SingleFlight::revoke(std::string_view key) {
     const std::lock_guard lock(mutex_);
     const auto flight = under_way_.find(std::string(key));
     if (flight != under_way_.end()) flight->second->is_revoked = true;
 }
 
-bool Flights::await(Flight& flight, const Wait& wait) {
+bool SingleFlight::await(Flight& flight, const Wait& wait) {
     std::unique_lock lock(mutex_);
     while (!flight.has_landed) {
         landed_.wait_for(lock, wait.deadline.left(Clock::now(), kSlice));
