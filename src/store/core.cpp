@@ -428,12 +428,13 @@ Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait&
         return found.has_value();
     };
     std::uint64_t sleeps = 0;
-    SpinBudget spin;
+    SpinBudget budget = spin.copy();
     const auto is_closing = [this] {
         try_reap();  // its writer may be dead: then another may write it
         return closing.is_cancelled() || !segment->check_place();
     };
-    const WaitEnd end = wait_until(committed, spin, wait, sleeps, is_there, is_closing);
+    const WaitEnd end = wait_until(committed, budget, wait, sleeps, is_there, is_closing);
+    spin.learn(budget);
     if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) return *found;
     if (found) unpin(found->ref.entry);

@@ -65,6 +65,7 @@ struct StoreCore final : Attachment, StoreEntries {
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
 
     Signal committed;
+    CommonSpinBudget spin;  // of waits for a commit
     Membership membership;
     std::atomic<bool> is_fixed = false;  // the payload's mapping: locked, or pinned for a device
     Cancel closing;

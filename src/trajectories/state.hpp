@@ -79,7 +79,7 @@ struct WriterState : Accounts {
     EnvironmentOptions environment;
     std::uint64_t hash;
     std::mutex beginning;  // one thread asks at a time; not held in a wait
-    SpinBudget spin;       // how it went last; a copy for each wait
+    CommonSpinBudget spin;
 };
 
 struct ReaderState : Accounts {

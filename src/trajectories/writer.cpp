@@ -98,16 +98,9 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         if (core->reap()) board.credit_signal().notify();
         return core->closing.is_cancelled() || core->segment->is_foreign();
     };
-    SpinBudget budget;
-    {
-        const std::lock_guard lock(beginning);
-        budget = spin;
-    }
+    SpinBudget budget = spin.copy();
     WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, reap);
-    {
-        const std::lock_guard lock(beginning);
-        spin = budget;
-    }
+    spin.learn(budget);
     if (end == WaitEnd::PeerGone) return WaitEnd::Cancelled;
     if (end == WaitEnd::Timeout && is_settled()) end = WaitEnd::Ready;
     return end == WaitEnd::Ready && has_ended ? WaitEnd::PeerGone : end;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 
 namespace penstock::detail {
 
@@ -75,6 +76,24 @@ private:
     std::int64_t next_parting_ = 0;
     std::int64_t patience_ = kMinPatience;
     unsigned wins_since_parting_ = kProofOfParting;
+};
+
+// The budget of waits that several threads of a process make at once: each wait uses a copy, and
+// what it has learnt replaces the common one. Any thread.
+class CommonSpinBudget {
+public:
+    [[nodiscard]] SpinBudget copy() noexcept {
+        const std::lock_guard lock(mutex_);
+        return budget_;
+    }
+    void learn(const SpinBudget& budget) noexcept {
+        const std::lock_guard lock(mutex_);
+        budget_ = budget;
+    }
+
+private:
+    std::mutex mutex_;
+    SpinBudget budget_;
 };
 
 }  // namespace penstock::detail

@@ -282,6 +282,16 @@ TEST(DuelOfTwoTest, AParkedSideSpinsForAMicrosecondAWait) {
     EXPECT_LE(duel.time_spun() - before, 2 * 1'000 * kShortest);
 }
 
+TEST(CommonSpinBudgetTest, AWaitBeginsWithWhatTheLastOneLearnt) {
+    CommonSpinBudget common;
+    SpinBudget first = common.copy();
+    if (first.longest() == 0) GTEST_SKIP() << "one processor";
+    lose_often(first);
+    EXPECT_GT(common.copy().nanoseconds(), kShortest) << "a copy";
+    common.learn(first);
+    EXPECT_EQ(common.copy().nanoseconds(), kShortest);
+}
+
 // Replies come at random, some before and some after the end of the longest spin.
 TEST(SpinBudgetTest, SpinningInVainIsBoundedByWhatSleepingCosts) {
     constexpr std::int64_t kWakeCost = 40 * kMicrosecond;
