@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <string_view>
+#include <system_error>
 
 namespace penstock::os {
 namespace {
@@ -19,6 +22,21 @@ struct Place {
     unsigned node = 0;
 };
 
+// A number, or a range such as 4-7, at the start of the text, which loses it. False: neither.
+bool take_range(std::string_view& text, unsigned& first, unsigned& last) noexcept {
+    const char* const begin = std::to_address(text.begin());
+    const char* const end = begin + text.size();
+    auto parsed = std::from_chars(begin, end, first);
+    if (parsed.ec != std::errc()) return false;
+    last = first;
+    if (parsed.ptr != end && *parsed.ptr == '-') {
+        parsed = std::from_chars(parsed.ptr + 1, end, last);
+        if (parsed.ec != std::errc()) return false;
+    }
+    text.remove_prefix(static_cast<std::size_t>(parsed.ptr - begin));
+    return true;
+}
+
 // Removes processors of other memory nodes, unless none would be left, or /sys does not list them.
 // Moving cache lines between nodes would cost more than parting saves.
 void keep_near(unsigned node, cpu_set_t& processors) noexcept {
@@ -27,16 +45,18 @@ void keep_near(unsigned node, cpu_set_t& processors) noexcept {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> list(std::fopen(path.data(), "re"),
                                                                &std::fclose);
     if (list == nullptr) return;
+    std::array<char, 4096> buffer{};
+    std::string_view ranges(buffer.data(), std::fread(buffer.data(), 1, buffer.size(), list.get()));
     cpu_set_t near;
     CPU_ZERO(&near);
     unsigned first = 0;
-    while (std::fscanf(list.get(), "%u", &first) == 1) {
-        unsigned last = first;
-        if (std::fscanf(list.get(), "-%u", &last) < 0) last = first;
+    unsigned last = 0;
+    while (take_range(ranges, first, last)) {
         for (unsigned one = first; one <= last && one < CPU_SETSIZE; ++one) {
             if (CPU_ISSET(one, &processors)) CPU_SET(one, &near);
         }
-        if (std::fgetc(list.get()) != ',') break;
+        if (ranges.empty() || ranges.front() != ',') break;
+        ranges.remove_prefix(1);
     }
     if (CPU_COUNT(&near) > 0) processors = near;
 }

@@ -11,9 +11,9 @@ void SpinBudget::won() noexcept {
     budget_ = std::min(budget_ * 2, longest_);
     doubt_ = 0;
     shared_ = 0;
-    if (wins_since_parting_ < kProofOfParting && ++wins_since_parting_ == kProofOfParting) {
-        patience_ = kMinPatience;
-    }
+    if (wins_since_parting_ == kProofOfParting) return;
+    ++wins_since_parting_;
+    if (wins_since_parting_ == kProofOfParting) patience_ = kMinPatience;
 }
 
 void SpinBudget::lost() noexcept {
