@@ -131,8 +131,8 @@ void StoreCore::try_reap() noexcept {
 // Frees everything that the participant holds. The caller holds its lock. Repeatable.
 void StoreCore::take_over(unsigned participant) noexcept {
     words.finish(participant);
-    heap.reap(
-        participant);  // before changes of our own: a successor has the dead participant's slot
+    // Before changes of our own: a successor has the dead participant's slot, and its description.
+    heap.reap(participant);
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
         reap_entry(entry, participant);
