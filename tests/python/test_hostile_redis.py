@@ -352,7 +352,7 @@ def test_parts_that_drip_have_an_end_together(
 
 
 class SlowSets:
-    """A server whose first SET takes effect once ``overtaking`` has overtaken it, or after 0.3 s."""
+    """The first SET takes effect once ``overtaking`` has overtaken it, or after 0.3 s."""
 
     def __init__(self, shelf: redis.Shelf, overtaking: bytes) -> None:
         self._shelf = shelf
