@@ -21,7 +21,7 @@ public:
     [[nodiscard]] bool is_closed() const noexcept;
     // After a failed request. No effect on an open circuit: concurrent failures count once.
     void trip(Clock::time_point now) noexcept;
-    // After a failed attempt of the repair thread.
+    // After a failed attempt of the creator or the repair thread.
     void stay_open(Clock::time_point now) noexcept;
     // After an answered attempt: requests may be made again. Only succeed() resets the length of
     // the pauses, because a server may answer PING and fail every other request.
