@@ -131,7 +131,7 @@ void StoreCore::try_reap() noexcept {
 // Frees everything that the participant holds. The caller holds its lock. Repeatable.
 void StoreCore::take_over(unsigned participant) noexcept {
     words.finish(participant);
-    // Before changes of our own: a successor has the dead participant's slot, and its description.
+    // First, because a successor's own changes would overwrite the note in the slot it inherited.
     heap.reap(participant);
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {

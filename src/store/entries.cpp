@@ -1,4 +1,4 @@
-// The moves of a store's entries, and reading what they name.
+// Transitions of a store's entries, and reads of their content.
 #include "store/entries.hpp"
 
 #include <cstring>

@@ -143,7 +143,7 @@ Status StoreReservation::commit(std::optional<StoreObject>& pinned, const Wait& 
     const std::shared_ptr<SecondTier> tier = std::move(tier_);
     bytes_ = {};
     if (core->segment->is_foreign()) return core->segment->why_foreign();
-    // Pinned before the commit, while the entry is certainly ours, so that the object can't be
+    // Pinned before the commit, while this reservation owns the entry, so that the object can't be
     // evicted before the second tier has it. A look-up afterwards would count as a read.
     const auto commit_pinned = [&]() -> Status {
         core->pins->acquire(entry_);
