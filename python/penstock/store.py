@@ -569,7 +569,7 @@ def _commits(reservation: Reservation | Error) -> bool:
 
 
 async def _in_thread(call: Callable[[Callable[[], float | None]], T], timeout: float | None) -> T:
-    """``call(left)`` in a thread; ``left()`` is the rest of the timeout. Not undone if cancelled."""
+    """``call(left)`` in a thread; ``left()`` is the rest of the timeout. Cancelled: not undone."""
     countdown = Countdown(timeout)
     return await take_in_thread(lambda: call(countdown.left), lambda _: None)
 
