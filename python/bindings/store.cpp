@@ -301,8 +301,7 @@ Unwritten PyStore::close(Deadline deadline) {
     if (store_ == nullptr || is_foreign()) {
         return {};
     }
-    const std::shared_ptr<Store> own =
-        std::move(store_);  // the last call under way leaves the store
+    const std::shared_ptr<Store> own = std::move(store_);  // the last call under way leaves
     if (!own->is_tiered()) {
         own->request_close();
         return {};

@@ -277,8 +277,8 @@ void commit(StoreReservation& room, std::optional<StoreObject>& pinned, Deadline
     if (!room.is_tiered()) {
         return check(room.commit(pinned));
     }
-    std::optional<StoreObject>
-        own;  // set under the GIL only: `pinned` may be read by other threads
+    // `pinned` is set under the GIL, because other threads may read it meanwhile.
+    std::optional<StoreObject> own;
     Waiting waiting(deadline);
     const Status outcome = room.commit(own, waiting.wait());
     waiting.reacquire();

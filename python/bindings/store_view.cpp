@@ -131,8 +131,7 @@ nb::object meta_of(const StoreObject& object) {
 void check_object(Format format, std::span<const std::byte> bytes, std::span<const std::byte> meta,
                   Codec codec) {
     if (format == Format::Tensor) {
-        (void)array_of(read_tensor_head(meta, bytes),
-                       nb::handle(Py_Ellipsis));  // made as a check, and dropped
+        (void)array_of(read_tensor_head(meta, bytes), nb::handle(Py_Ellipsis));  // only a check
     } else if (format != Format::Bytes) {
         check_message(bytes, codec);
     }

@@ -111,9 +111,8 @@ bool Backlog::forget(const Turn& turn, Deadline deadline, const Wait& wait) {
     Items gone;
     std::unique_lock lock(mutex_);
     for (;;) {
-        take_out(
-            turn.first,
-            gone);  // again each time: an object may have been queued, or requeued after a failure
+        // Again each time: an object may have been queued, or requeued after a failure.
+        take_out(turn.first, gone);
         const auto is_written = [&] { return is_first(turn) && !writing_.contains(turn.first); };
         if (is_written()) return true;
         const auto now = Clock::now();

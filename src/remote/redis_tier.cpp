@@ -208,8 +208,8 @@ Status RedisTier::missed(const RedisOutcome& outcome, const Wait& wait) noexcept
 // NotFound for a value that can't be used. Counts and explains it.
 Status RedisTier::unread(TierTally::Count& count, std::string_view key,
                          std::string_view why) noexcept {
-    if (&count != &tally_.no_room)
-        TierTally::add(tally_.misses);  // a value without room is no miss of the server
+    // A value without room is no miss of the server.
+    if (&count != &tally_.no_room) TierTally::add(tally_.misses);
     TierTally::add(count);
     constexpr std::size_t kKeyMost = 60;
     tally_.explain("the second tier's value of '" + shown_text(key, kKeyMost) + "' " +

@@ -59,8 +59,7 @@ struct StoreCore final : Attachment, StoreEntries {
     void register_cuda();
     void persist() noexcept;
 
-    [[nodiscard]] Status check_usable()
-        const noexcept;  // the reason why the handle is unusable, or ok
+    [[nodiscard]] Status check_usable() const noexcept;  // ok, or why the handle is unusable
     static Status closed() noexcept;
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
