@@ -1,23 +1,24 @@
 // Named immutable objects in shared memory: reserve, write, commit; look up, read in place,
 // release; evicted when memory is needed.
 //
-// Every process writes and reads by itself: there is no server, and looking up takes no lock. An
-// object is there whole or not at all. A reservation and a pin live as long as they are held, or
-// as long as their process: death gives them back at once, lateness never does.
+// Every process writes and reads by itself: there is no server, and look-ups take no lock. An
+// object is visible whole or not at all. Reservations and pins last until they are released or
+// their process dies; other participants reap the dead when they need the room or the key. No
+// timeout ends them, except a reservation's own `expires_after`.
 //
 // Outcomes of a call, and their error codes:
 //   hit        a value
-//   miss       NotFound        there is no such object; without a sentence, because it is no fault
+//   miss       NotFound        there is no such object; no sentence, because it is not an error
 //   exists     AlreadyExists   it was committed before
 //   staged     Busy            a living process writes it: peer() is its slot, message() its name
 //   no space   NoSpace         pinned and staged objects leave no room now
 //   too large  TooLarge        it could never fit
 //   expired    Expired         the reservation or the reference is no longer valid
 //
-// A store may have a second tier behind it: second_tier.hpp. Calls that take a Wait ask its server
-// then, which takes at most the tier's timeouts; the Wait may end that before, within 80 ms:
-// Timeout or Cancelled. Deadline::now() asks no server. Without a second tier only wait(), attach()
-// and populate() use their Wait.
+// A store may have a second tier (second_tier.hpp). Calls that take a Wait may then ask its server.
+// The tier's timeouts bound that; the end of the Wait ends it within 80 ms, as Timeout or
+// Cancelled. Deadline::now() asks no server. Without a second tier only wait(), attach() and
+// populate() use their Wait.
 #pragma once
 
 #include <chrono>
@@ -44,14 +45,14 @@ class SecondTier;
 struct StoreCore;
 }  // namespace detail
 
-// Which object to evict when memory is needed; never a pinned, staged or retained one.
+// Eviction algorithm; pinned, staged and retained objects are never evicted.
 enum class Eviction : std::uint32_t {
     // The oldest object that was not read since the hand last passed it (Y. Zhang et al., "SIEVE is
     // simpler than LRU", NSDI 2024). Costs a reader one bit.
     Sieve = 0,
     Fifo = 1,  // the oldest object
     Lru = 2,   // the object not read for longest; a read moves it in the order
-    None = 3,  // nothing: a writer that finds no room gets NoSpace
+    None = 3,  // no eviction: a writer that finds no room gets NoSpace
 };
 std::string_view to_string(Eviction eviction) noexcept;
 
@@ -79,12 +80,12 @@ struct ReserveOptions {
     std::uint64_t alignment = 64;          // of the object's bytes, a power of two up to 2 MiB
     unsigned weight = 0;  // times that SIEVE's hand passes it in addition; up to 100
     Format format = Format::Bytes;
-    // After this the commit is refused (Expired) and the key is free. The memory stays the writer's
-    // until commit() or abort().
+    // Lifetime of the reservation; after it the commit is refused (Expired) and the key is free.
+    // The memory stays the writer's until commit() or abort().
     std::optional<std::chrono::nanoseconds> expires_after = std::nullopt;
 };
 
-// Names one object for ever: a later object of the same key has another StoreRef. May be sent to
+// Permanent name of one object: a later object of the same key has another StoreRef. May be sent to
 // other processes.
 struct StoreRef {
     std::uint32_t entry = 0;
@@ -125,7 +126,7 @@ public:
     // A second pin on the same object: no look-up, and not counted as a read.
     [[nodiscard]] StoreObject share() const noexcept;
 
-    // For the library.
+    // Internal.
     StoreObject(std::shared_ptr<detail::StoreCore> core, StoreRef ref,
                 std::span<const std::byte> bytes, std::span<const std::byte> meta,
                 Format format) noexcept
@@ -163,33 +164,33 @@ public:
     [[nodiscard]] bool is_fixed() const noexcept;  // see StorePlace
 
     // Makes the object visible. Expired: clear() or the deadline came first, and the reservation is
-    // gone. By WriteThrough also the errors of a server: the object is in the first tier then, and
-    // not in the second. Closed, by Self: the same, because the handle had left the second tier
-    // before.
+    // gone. With WriteThrough also the errors of a server: the object is then in the first tier,
+    // and the second may lack it. Closed, by Self: the same, because finish() came before the
+    // commit.
     Status commit(const Wait& wait = {}) noexcept;
-    // The same; `pinned` is the object, if the first tier has it, whatever is returned: it cannot
-    // be evicted in between.
+    // As above. `pinned` is set if the first tier has the object, whatever the status; the object
+    // can't be evicted before it is pinned.
     Status commit(std::optional<StoreObject>& pinned, const Wait& wait = {}) noexcept;
-    // The commit goes on to a second tier, and may wait for it.
+    // True: the commit also writes to a second tier, and may wait for it.
     [[nodiscard]] bool is_tiered() const noexcept { return tier_ != nullptr; }
     void abort() noexcept;
     // Shortens the object, or lengthens it where free memory follows it; never moves it. NoSpace:
     // it could not grow, and nothing has changed.
     Status resize(std::uint64_t nbytes) noexcept;
 
-    // For the library.
+    // Internal.
     StoreReservation(std::shared_ptr<detail::StoreCore> core,
                      std::shared_ptr<detail::SecondTier> tier, std::uint32_t entry,
                      std::span<std::byte> bytes) noexcept;
 
 private:
     std::shared_ptr<detail::StoreCore> core_;
-    std::shared_ptr<detail::SecondTier> tier_;  // mostly none
+    std::shared_ptr<detail::SecondTier> tier_;  // null: no second tier
     std::uint32_t entry_;
     std::span<std::byte> bytes_;
 };
 
-// Of a whole store since its creation, and how it stands now.
+// Statistics of a whole store: counters since its creation, and its present state.
 #define PENSTOCK_STORE_STATISTICS(X)                                                             \
     X(std::uint64_t, capacity, Bytes, "Room for objects, with their keys and metadata.")         \
     X(std::uint64_t, used_bytes, Bytes, "The sum of the five from object_bytes on.")             \
@@ -229,7 +230,7 @@ struct StoreRequest {
 
 // The state of a key, for callers that do not want the object.
 struct StoreLook {
-    // Remote: the second tier has it, and the first has not.
+    // Remote: only the second tier has it.
     enum class State : std::uint8_t { Miss, Hit, Staged, Remote } state = State::Miss;
     int staged_by = -1;  // slot of the writing participant
     std::uint64_t nbytes = 0;
@@ -242,9 +243,9 @@ class Store {
 public:
     // Throws InvalidName, InvalidArgument, AlreadyExists (a living process has it, or it is
     // abandoned and keeps data: a persistent store with objects, a queue with messages), NoSpace or
-    // PermissionDenied. The servers of a second tier are tried first, once: one that refuses us is
-    // PermissionDenied, and leaves no store behind; one that is not there is an outage, which may
-    // end. Only `memory.wait` ends that before its timeouts.
+    // PermissionDenied. The servers of a second tier are tried first, once: if one refuses the user
+    // or the password, PermissionDenied is thrown and no store is made; an unreachable server is an
+    // outage, which may end. `memory.wait` may end the trial before the tier's timeouts.
     static Store create(const std::string& name, const StoreOptions& options = {});
     // Waits until `wait` ends for the name to appear. Throws NotFound, Busy (no free slot for a
     // participant), Incompatible, Corrupt or PermissionDenied, the latter at once, for a store of a
@@ -265,25 +266,26 @@ public:
     Status put(std::string_view key, std::span<const std::byte> value,
                const ReserveOptions& options = {}, const Wait& wait = {}) noexcept;
 
-    // Any fault of a second tier, or of its value, is NotFound: an outage, damage, or an object for
-    // which the first tier has no room. stats() gives the reason. An object takes at most
-    // request_timeout for each begun part_bytes of it, and one more. Threads that miss one key
-    // together share one fetch. Busy: this thread is in a fetch already, and runs in its `check` or
-    // in its Wait. `check`, if given, may refuse a value from the second tier.
+    // Failures of a second tier are NotFound: an outage, a damaged value, or no room in the first
+    // tier. stats() gives the reason. The head of an object takes at most one request_timeout, its
+    // parts 2 + nbytes / part_bytes of them, beside connect_timeout for a new connection.
+    // Concurrent misses of one key share one fetch (single-flight). Busy: this thread leads a fetch
+    // already, and this call comes from its `check` or from its Wait. `check`, if given, may refuse
+    // a value from the second tier.
     Result<StoreObject> get(std::string_view key, const Wait& wait = {},
                             const FetchCheck* check = nullptr) noexcept;
     // The object that `ref` names, in the first tier, or NotFound; never a later object of its key.
     Result<StoreObject> get(const StoreRef& ref) noexcept;
-    // Waits until the key is resident, then as get(); a second tier is asked at least once in a
-    // second. Timeout, Cancelled, Closed.
+    // Waits until the key is resident, then as get(). A second tier is asked again after pauses
+    // that grow from 10 ms to 1 s. Timeout, Cancelled, Closed.
     Result<StoreObject> wait(std::string_view key, const Wait& wait,
                              const FetchCheck* check = nullptr) noexcept;
-    // In the first tier, or by its name in the second.
+    // True: the first tier has the object, or the second its head. Counts as no read.
     [[nodiscard]] bool contains(std::string_view key, const Wait& wait = {}) noexcept;
     [[nodiscard]] StoreLook look(std::string_view key, const Wait& wait = {}) noexcept;
 
     // Batches: one outcome for each key, in order. With `prefix` they stop at the first failure,
-    // which is the last outcome then. When `wait` ends, it ends for all keys that follow.
+    // which is then the last outcome. Once `wait` has ended, all keys that follow get its error.
     std::vector<Result<StoreReservation>> reserve_many(std::span<const StoreRequest> requests,
                                                        const ReserveOptions& options = {},
                                                        bool prefix = false);
@@ -292,9 +294,9 @@ public:
                                               const FetchCheck* check = nullptr);
 
     // Removes the object from both tiers: look-ups miss it, present readers keep it, and a fetch of
-    // this handle that is under way discards it. NotFound. A server's failure: the first tier no
-    // longer has it, and the second may still have it. Parts of an object that has very many may
-    // stay there, without its head: they are removed for eight request_timeouts at most.
+    // this handle that is under way discards it. NotFound. Errors of a server: the first tier no
+    // longer has it, but the second may. The removal of its parts ends after eight
+    // request_timeouts: further parts stay in the second tier, without the head.
     Status remove(std::string_view key, const Wait& wait = {}) noexcept;
     // Counts as a read of the object, in both tiers, with all its parts. False: there is none.
     bool touch(std::string_view key, const Wait& wait = {}) noexcept;
@@ -321,8 +323,8 @@ public:
     // lasts until this handle and its objects are gone. Needs a store created with populate,
     // lock_memory or huge_pages. Throws InvalidArgument; NotFound without a CUDA device.
     void register_cuda();
-    // The keys of present objects at this moment, in no order; each once, also if both tiers have
-    // it. Throws the reason if the second tier's answer would not be complete.
+    // Keys of the present objects, in no order; each once, also if both tiers have it. Throws the
+    // error of the second tier if its answer is incomplete.
     [[nodiscard]] std::vector<std::string> keys(const Wait& wait = {}) const;
     [[nodiscard]] StoreStats stats() const;  // reads every entry
     // Reaps dead participants now, instead of when room is needed.
@@ -334,19 +336,19 @@ public:
     [[nodiscard]] bool is_open() const noexcept { return core_ != nullptr; }
     [[nodiscard]] bool is_tiered() const noexcept { return tier_ != nullptr; }
 
-    // Waits until everything put before is in the second tier, or given up. is_nothing(): nothing
-    // was given up; always so without a second tier.
+    // Waits until all objects put before are in the second tier or dropped. is_nothing(): all were
+    // written; always so without a second tier.
     Unwritten flush(const Wait& wait = {}) noexcept;
-    // flush(), then leaves the second tier and gives up pending writes; the result is final. The
-    // first tier goes on. Any thread, while others use the handle: their present and later requests
-    // to a server are Cancelled.
+    // flush(), then leaves the second tier and drops pending writes; the result is final. The first
+    // tier stays usable. Any thread, also while others use the handle: their present and later
+    // requests to a server are Cancelled.
     Unwritten finish(const Wait& wait = {}) noexcept;
-    // finish(), and leaves. Pinned objects and reservations stay valid until they are released,
-    // committed or aborted; their commit reaches only the first tier. The handle must not be in use
-    // elsewhere meanwhile.
+    // finish(), then leaves the store. Pinned objects and reservations stay valid until they are
+    // released, committed or aborted; their commit reaches only the first tier. No other thread may
+    // use the handle meanwhile.
     Unwritten close(const Wait& wait = {}) noexcept;
-    // Ends the waits of other threads with Cancelled, and gives up pending writes to the second
-    // tier. Any thread.
+    // Ends the waits of other threads with Cancelled, and the requests of the second tier: pending
+    // writes are dropped. Any thread.
     void request_close() noexcept;
 
 private:
@@ -356,7 +358,7 @@ private:
         return tier_ != nullptr && !wait.deadline.is_try();
     }
 
-    std::shared_ptr<detail::StoreCore> core_;  // none once it is closed, or moved from
+    std::shared_ptr<detail::StoreCore> core_;  // null: closed, or moved from
     std::shared_ptr<detail::SecondTier> tier_;
     std::string name_;
     std::string instance_;
@@ -367,7 +369,8 @@ struct StoreInfo {
     StoreStats stats;
 };
 
-// A store seen from outside. Throws NotFound, Incompatible, Corrupt, PermissionDenied.
+// Inspection of a store without attaching. Throws NotFound, Incompatible, Corrupt,
+// PermissionDenied.
 StoreInfo inspect_store(const std::string& name);
 
 }  // namespace penstock

@@ -30,7 +30,7 @@ std::byte* allocate(std::size_t bytes, std::size_t alignment) {
 
 bool has_given_up = false;
 
-// Its writers can't be stopped: the room stays this process's, and is not reused.
+// Leaks the reservation, so that the room is not reused: its writers can't be stopped.
 [[noreturn]] void give_up(StoreReservation& room, const std::error_code& error) {
     [[maybe_unused]] const auto* const kept = new StoreReservation(std::move(room));
     has_given_up = true;

@@ -1,4 +1,4 @@
-// Reading options one by one, and trying values as their readers will.
+// Parser of the options of a second tier, and the check of fetched values.
 #include "second_tier.hpp"
 
 #include <nanobind/stl/string.h>
@@ -20,7 +20,7 @@ namespace {
 
 using Kind = FetchResult::Kind;
 
-// The one of `all` that bears the name.
+// Enumerator of `all` whose name was given.
 template <typename Choice>
 Choice parse_choice(nb::handle given, const char* what, std::initializer_list<Choice> all) {
     const std::string name = parse_text(given, what);
@@ -44,7 +44,7 @@ WhenFull parse_when_full(nb::handle when_full) {
 }
 
 std::string sentence_of(const nb::python_error& error) {
-    // Not error.what(), which is a traceback.
+    // str() of the exception, because error.what() is a traceback.
     const nb::object text = nb::steal(PyObject_Str(error.value().ptr()));
     const char* const sentence = text.is_valid() ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
     if (sentence == nullptr) {
@@ -92,9 +92,10 @@ FetchResult check_fetched(const FetchedValue& value, Codec codec) {
         check_object(value.format, value.bytes, value.meta, codec);
     } catch (const nb::python_error& error) {
         if (!error.matches(PyExc_Exception)) {
-            throw;  // Ctrl-C, in a module that is being imported
+            throw;  // Ctrl-C during the import of a module
         }
-        // Anything else may be what this process lacks, or this thread: stack (TooLarge).
+        // Other errors may have their cause in this reader: a missing module, or too little stack
+        // (TooLarge).
         const bool is_corrupt = error.matches(error_class("Corrupt"));
         return {is_corrupt ? Kind::Corrupt : Kind::Incompatible, sentence_of(error)};
     } catch (const Error& error) {

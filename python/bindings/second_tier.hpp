@@ -1,4 +1,4 @@
-// The options of a second tier as Python gives them, and what Python has to say of its values.
+// Options of a second tier from Python, and the check of fetched values by Python's codecs.
 // Everything here needs the GIL.
 #pragma once
 
@@ -13,10 +13,10 @@ namespace penstock::py {
 
 namespace nb = nanobind;
 
-// Of a penstock.SecondTier; none of None.
+// Options of a penstock.SecondTier; nullopt for None.
 std::optional<SecondTierOptions> parse_second_tier(nb::handle given);
-// Whether a Python value can be made of it, before others see it. Throws nb::python_error, of what
-// is no Exception but ends the call, as KeyboardInterrupt does.
+// Checks, before other readers see the value, that it can be decoded. Throws nb::python_error for
+// exceptions that are no Exception, such as KeyboardInterrupt, which end the call.
 FetchResult check_fetched(const FetchedValue& value, Codec codec);
 
 void bind_second_tier(nb::module_& module);

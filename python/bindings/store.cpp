@@ -1,4 +1,4 @@
-// penstock._core.Store: made and attached to, waited on, kept in order and left.
+// penstock._core.Store: create, attach, wait, maintain and close.
 #include "store.hpp"
 
 #include <nanobind/stl/string.h>
@@ -49,7 +49,7 @@ nb::object get_ref(PyStore& store, nb::handle entry, nb::handle incarnation) {
     return nb::none();
 }
 
-// `call(store, wait)`. Without the GIL where there may be a server to wait for.
+// Returns `call(store, wait)`, which runs without the GIL if the store has a second tier.
 template <typename Call>
 auto ask(PyStore& store, nb::handle timeout, Call&& call) {
     const Deadline deadline = parse_timeout(timeout);
@@ -60,7 +60,7 @@ auto ask(PyStore& store, nb::handle timeout, Call&& call) {
     Waiting waiting(deadline);
     auto outcome = call(*live, waiting.wait());
     waiting.finish(Status::ok());
-    bool is_cut_off = true;  // a handle that was closed meanwhile has not looked everywhere
+    bool is_cut_off = true;  // the result may be incomplete if the handle was closed meanwhile
     if constexpr (std::is_same_v<decltype(outcome), Status>) {
         is_cut_off = outcome.code() == ErrorCode::Cancelled;
     }
@@ -169,12 +169,12 @@ PyStore::PyStore(Store attached, Codec values, const Trust& trust,
     : codec(values), name(attached.name()), instance(attached.instance()),
       store_(share(std::move(attached))), trust_(trust), second_tier_(std::move(second_tier)) {
     if (second_tier_) {
-        second_tier_->has_trial = false;  // a call in a child waits no longer than it may
+        second_tier_->has_trial = false;  // so that a child's first call keeps its timeout
     }
 }
 
-// The last reference is released without the GIL: closing a second tier joins its threads, which
-// may wait for the system's resolver.
+// The deleter of a store with a second tier runs without the GIL: it joins the tier's threads,
+// which may be waiting for the system's resolver.
 std::shared_ptr<Store> PyStore::share(Store attached) {
     return {new Store(std::move(attached)), [](Store* last) {
                 std::optional<WithoutGil> without_gil;
@@ -185,7 +185,7 @@ std::shared_ptr<Store> PyStore::share(Store attached) {
             }};
 }
 
-// Evicting, and clearing up after the dead, may take a while: other threads run meanwhile.
+// Releases the GIL, because eviction and reaping may take long.
 Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nbytes,
                                           const ReserveOptions& options) {
     const std::shared_ptr<Store> own = live();
@@ -193,7 +193,8 @@ Result<StoreReservation> PyStore::reserve(std::string_view key, std::uint64_t nb
     return own->reserve(key, nbytes, options);
 }
 
-// What `call(wait, check)` gives, which may ask a second tier. Raises what a signal handler raised.
+// Returns `call(wait, check)`, which may ask a second tier. Raises the exceptions of signal
+// handlers.
 template <typename Call>
 Result<StoreObject> PyStore::await_object(Waiting& waiting, Call&& call) {
     std::exception_ptr interruption;
@@ -223,7 +224,7 @@ Result<StoreObject> PyStore::await_object(Waiting& waiting, Call&& call) {
 }
 
 Result<StoreObject> PyStore::find(std::string_view key, Deadline deadline) {
-    // What the first tier has costs what it does without a second: the GIL stays, too.
+    // Hits in the first tier keep the GIL, and cost the same as without a second tier.
     const std::shared_ptr<Store> own = live();
     Result<StoreObject> found = own->get(key, Deadline::now());
     if (found.code() != ErrorCode::Timeout) {
@@ -242,7 +243,8 @@ Result<StoreObject> PyStore::wait_for(std::string_view key, Deadline deadline,
                                       const Cancel* cancel) {
     const std::shared_ptr<Store> own = live();
     const WaitSubject subject{instance, detail::Awaited::Message};
-    // Another machine may put it into the second tier, whatever becomes of this one's processes.
+    // With a second tier another machine may put the object, even if no process here can: no
+    // subject.
     Waiting waiting(deadline, cancel, own->is_tiered() ? nullptr : &subject);
     return await_object(waiting, [&](const Wait& wait, const FetchCheck* check) {
         return own->wait(key, wait, check);
@@ -258,7 +260,7 @@ std::shared_ptr<Store> PyStore::live() {
     if (is_foreign()) {
         std::shared_ptr<Store> own =
             share(Store::attach(name, Deadline::now(), instance, trust_, second_tier_));
-        // The parent's: its threads may have been at work when this child was forked.
+        // Leaked: the parent's threads may have been using it at the fork.
         [[maybe_unused]] const auto* const left_to_the_parent =
             new std::shared_ptr<Store>(std::move(store_));
         store_ = std::move(own);
@@ -299,7 +301,7 @@ Unwritten PyStore::close(Deadline deadline) {
     if (store_ == nullptr || is_foreign()) {
         return {};
     }
-    const std::shared_ptr<Store> own = std::move(store_);  // the last call that uses it leaves
+    const std::shared_ptr<Store> own = std::move(store_);  // the last call under way leaves
     if (!own->is_tiered()) {
         own->request_close();
         return {};
@@ -436,7 +438,7 @@ void bind_store(nb::module_& module) {
             "register_cuda",
             [](PyStore& store) {
                 const std::shared_ptr<Store> live = store.live();
-                const WithoutGil without_gil;  // pinning gigabytes takes seconds
+                const WithoutGil without_gil;  // registering gigabytes takes seconds
                 live->register_cuda();
             },
             "Pin the store's memory for the GPU, until the store is closed and its arrays are "

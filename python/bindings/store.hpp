@@ -1,4 +1,4 @@
-// A participant of a Store as a Python object; penstock/store.py is its face.
+// A participant of a Store as a Python object; penstock/store.py is its public interface.
 // Everything here needs the GIL.
 #pragma once
 
@@ -17,8 +17,7 @@
 
 namespace penstock::py {
 
-// The library's handle may be used by any thread, except while it is closed: each call keeps it
-// alive for itself.
+// The library's handle must not be used while it is closed: each call holds a reference to it.
 class PyStore {
 public:
     PyStore(Store attached, Codec values, const Trust& trust,
@@ -26,21 +25,21 @@ public:
     PyStore(const PyStore&) = delete;
     PyStore& operator=(const PyStore&) = delete;
 
-    // Both may let the GIL go, and raise what Python has to say meanwhile.
+    // These may release the GIL, and raise the exceptions of signal handlers that ran meanwhile.
     Result<StoreReservation> reserve(std::string_view key, std::uint64_t nbytes,
                                      const ReserveOptions& options);
     Result<StoreObject> find(std::string_view key, Deadline deadline);
-    // As soon as it is there.
+    // Waits until the key is resident.
     Result<StoreObject> wait_for(std::string_view key, Deadline deadline, const Cancel* cancel);
 
-    // In a forked child the store is attached to anew at the first use, and its second tier met
-    // anew. Raises Closed.
+    // The handle; at the first use in a forked child a new one, with new connections to a second
+    // tier. Raises Closed.
     std::shared_ptr<Store> live();
     Unwritten flush(Deadline deadline);
     Unwritten close(Deadline deadline);
     [[nodiscard]] bool is_closed() const noexcept { return store_ == nullptr; }
     [[nodiscard]] bool is_foreign() const noexcept { return generation_ != os::fork_generation(); }
-    // Counts of a report that never reached a caller: added to the next one.
+    // Adds counts of a report that reached no caller to the next report.
     void owe(std::uint64_t dropped, std::uint64_t dropped_bytes) noexcept;
 
     const Codec codec;

@@ -1,5 +1,5 @@
-// penstock._core.StoreConnector: batches are submitted with the memory they copy from or into, and
-// collected when their descriptor says so. The methods are those that LMCache asks of a connector.
+// penstock._core.StoreConnector: submits batches with the memory they copy from or into, and
+// collects them when the descriptor is readable. The methods are those of an LMCache connector.
 #include "store_connector.hpp"
 
 #include <cstddef>
@@ -36,7 +36,8 @@ PyStoreConnector::PyStoreConnector(nb::object store, unsigned threads, std::size
       connector_(std::make_shared<detail::StoreConnector>(nb::cast<PyStore&>(store_).live(),
                                                           threads, most_pending)) {}
 
-// It has threads there, and none here: it must not be destroyed, so one reference never is.
+// Leaks one reference in a forked child: the destructor would join threads that only the parent
+// has.
 void PyStoreConnector::leave_to_the_parent() noexcept {
     using Reference = std::shared_ptr<detail::StoreConnector>;
     alignas(Reference) std::byte place[sizeof(Reference)];
@@ -133,7 +134,7 @@ void PyStoreConnector::close() {
     }
     is_closed_ = true;
     {
-        const WithoutGil without_gil;  // threads end what they are at
+        const WithoutGil without_gil;  // close() joins threads
         connector_->close();
     }
     memory_.clear();

@@ -1,4 +1,4 @@
-// Batches on a store for programs with an event loop, as a Python object.
+// Asynchronous batches of store operations as a Python object, for programs with an event loop.
 // Everything here needs the GIL.
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace penstock::py {
 
-// Any thread. Keeps the memory of a batch until its outcome is collected, or it is closed.
+// Any thread. Holds the memory of a batch until its result is collected, or until close().
 class PyStoreConnector {
 public:
     // `store` is a PyStore.

@@ -1,4 +1,4 @@
-// Put, reserve and look up.
+// Implementation of put, reserve and look-ups.
 #include "store_objects.hpp"
 
 #include <nanobind/stl/string.h>
@@ -24,13 +24,13 @@
 namespace penstock::py {
 namespace {
 
-// "'key' of store 'kv'", for sentences.
+// "'key' of store 'kv'", for error messages.
 std::string title_of(std::string_view key, const PyStore& store) {
     constexpr std::size_t most = 60;
     return "'" + detail::printable(detail::cut(key, most)) + "' of store '" + store.name + "'";
 }
 
-// What put() and reserve() have in common beside the object: options and metadata.
+// Arguments common to put() and reserve(): options and metadata.
 struct Asked {
     ReserveOptions options;
     std::vector<std::byte> meta;
@@ -44,7 +44,7 @@ struct Asked {
             options.alignment = parse_bytes(alignment, "alignment");
         }
     }
-    // Behind what is there: a tensor's head, or nothing.
+    // Appends to `meta`, which holds a tensor's head or nothing.
     void append_meta(nb::handle value) {
         if (!value.is_none()) {
             const Encoded encoded = encode(value, Codec::Typed);
@@ -64,7 +64,7 @@ struct Asked {
     raise_error(status);
 }
 
-// False: it is there, or a living process is writing it.
+// False: the key has an object, or a living process is writing it.
 bool put_with(PyStore& store, nb::handle key, std::uint64_t nbytes, const Asked& asked,
               Deadline deadline, const auto& fill) {
     Result<StoreReservation> room = store.reserve(parse_key(key), nbytes, asked.options);
@@ -120,7 +120,7 @@ nb::object reserve_bytes(PyStore& store, nb::handle key, nb::handle nbytes, nb::
     return stage(store, key, parse_bytes(nbytes, "nbytes"), asked, false);
 }
 
-// What the items of an object are: of a dtype with a code, or with a description.
+// Items of an array: a dtype with a code, or with a description.
 struct Items {
     codec::DType code = codec::DType::Described;
     std::uint64_t bytes = 0;
@@ -154,7 +154,7 @@ std::vector<std::byte> describe(nb::handle dtype) {
     return descr;
 }
 
-// A name, or a dtype of NumPy.
+// Parses a dtype's name, or a dtype of NumPy.
 Items parse_items(nb::handle dtype) {
     if (PyUnicode_Check(dtype.ptr())) {
         return items_named(nb::cast<std::string>(dtype));
@@ -181,7 +181,7 @@ nb::object reserve_tensor(PyStore& store, nb::handle key, const std::vector<std:
     return stage(store, key, nbytes, asked, in_place);
 }
 
-// None: it is not there.
+// nullopt: a miss.
 std::optional<StoreObject> find(PyStore& store, nb::handle key, nb::handle timeout) {
     Result<StoreObject> found = store.find(parse_key(key), parse_timeout(timeout));
     if (!found) {

@@ -1,6 +1,6 @@
-// penstock._core.StoreStaged: a reservation as memory that Python fills in, through a buffer, an
-// array or a tensor. Committed or aborted at any time, whatever still refers to the memory: that
-// shows a private copy from then on. Dropped before, its object was never there.
+// penstock._core.StoreStaged: a reservation that Python fills through a buffer, an array or a
+// tensor. commit() and abort() do not depend on references to the memory, which from then on show a
+// private copy. Destruction without a commit discards the object.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -26,7 +26,7 @@ namespace {
 
 struct StoreStaged;
 
-// Those with memory that may be the store's own. With the GIL.
+// Open reservations whose memory may be the store's own. Guarded by the GIL.
 std::vector<StoreStaged*> open_rooms;
 
 struct StoreStaged {
@@ -38,16 +38,16 @@ struct StoreStaged {
     ~StoreStaged() { std::erase(open_rooms, this); }
 
     std::optional<StoreReservation> reservation;
-    std::optional<StoreObject> object;  // once it is committed, while `memory` shows it
-    RoomMemory memory;                  // made when it is first asked for
+    std::optional<StoreObject> object;  // after the commit, while `memory` shows it
+    RoomMemory memory;                  // made at the first use
     std::size_t alignment;
     bool in_place;
     std::size_t nbytes;
     StoreRef ref;
     std::uint64_t fork_generation = os::fork_generation();
-    bool is_written = false;  // by a thread that has the room meanwhile
-    bool is_aborted = false;  // by another one, meanwhile
-    // What was made of the memory and has not gone: buffers, and arrays beside the room itself.
+    bool is_written = false;  // a thread in gather() has the reservation
+    bool is_aborted = false;  // by another thread during gather()
+    // References that still exist: buffers, and arrays over the memory.
     Py_ssize_t exports = 0;
 
     [[nodiscard]] bool is_open() const { return reservation && reservation->is_open(); }
@@ -73,7 +73,7 @@ struct StoreStaged {
         return memory.data();
     }
 
-    // Out of the reservation, which is over from here on: other threads may run meanwhile.
+    // Moves the reservation out, so that other threads, which may run meanwhile, find it ended.
     StoreReservation take_room() {
         check_process();
         if (is_written) {
@@ -108,8 +108,9 @@ struct StoreStaged {
         }
     }
 
-    // Into the object's own memory, which nothing in Python refers to: no window, and no copy of
-    // its own. Other threads run meanwhile; one that aborts does so at the end.
+    // Gathers straight into the object's memory, without a window or a copy, unless Python already
+    // has memory of this room. Releases the GIL; an abort by another thread takes effect at the
+    // end.
     void gather(const PagedPlanes& planes, nb::handle given) {
         const std::vector<std::int64_t> blocks = planes.parse_blocks(given, nbytes);
         if (memory.is_made()) {
@@ -173,8 +174,8 @@ private:
     }
 };
 
-// The base of arrays and tensors over the memory, beside that of the room itself: it goes with the
-// last of them, and by that one knows that they are gone.
+// Owner of an array or a tensor over the memory: counts it in `exports` until the last array made
+// of it is gone.
 class RoomShare {
 public:
     explicit RoomShare(nb::object staged) : staged_(std::move(staged)) { ++counter(); }
@@ -222,9 +223,9 @@ nb::object make_tensor(nb::handle_t<StoreStaged> staged, const std::string& dtyp
     return tensor;
 }
 
-// The tensor, over the same memory by way of a storage of its own: so the first one goes, if
-// nothing else was made of it. False: PyTorch won't, as it takes part in a computation of
-// gradients.
+// Gives the room's tensor a new storage over the same memory, so that the first storage is
+// destroyed unless other tensors use it. False: PyTorch refuses, because the tensor is part of an
+// autograd graph.
 bool settle_tensor(nb::handle_t<StoreStaged> staged, nb::handle tensor) {
     auto& memory = *nb::inst_ptr<StoreStaged>(staged);
     const std::vector<std::int64_t> flat{static_cast<std::int64_t>(memory.nbytes)};
@@ -238,8 +239,8 @@ bool settle_tensor(nb::handle_t<StoreStaged> staged, nb::handle tensor) {
     return true;
 }
 
-// The room's own array or tensor stays as it is, and an array is read-only from here on. True: more
-// than that was made of the memory, and is still there, as far as one can know.
+// Makes the room's own array read-only; a tensor stays writable. True: other references to the
+// memory were found.
 bool settle(nb::handle_t<StoreStaged> staged, nb::handle room) {
     bool is_share = false;
     if (is_ndarray(room)) {
@@ -276,7 +277,8 @@ void commit(StoreReservation& room, std::optional<StoreObject>& pinned, Deadline
     if (!room.is_tiered()) {
         return check(room.commit(pinned));
     }
-    std::optional<StoreObject> own;  // others may look at theirs while we are without the GIL
+    // `pinned` is set under the GIL, because other threads may read it meanwhile.
+    std::optional<StoreObject> own;
     Waiting waiting(deadline);
     const Status outcome = room.commit(own, waiting.wait());
     waiting.reacquire();

@@ -7,8 +7,8 @@
 namespace penstock::py {
 namespace {
 
-// dtype, source, dimensions, a byte of zero, the bytes of the description (32 bits); then the
-// dimensions, and the description. All of it a multiple of 8.
+// Head: dtype, source, number of dimensions, a zero byte, length of the description (32 bits); then
+// the dimensions and the description. Its length is a multiple of 8.
 constexpr std::size_t kFixed = 8;
 constexpr std::size_t kDescrBytesAt = 4;
 
@@ -27,7 +27,7 @@ std::vector<std::byte> write_tensor_head(codec::DType dtype, codec::Source sourc
     head[2] = static_cast<std::byte>(shape.size());
     const auto described = static_cast<std::uint32_t>(descr.size());
     std::memcpy(head.data() + kDescrBytesAt, &described, sizeof described);
-    // Not memcpy: of no dimensions there is nothing to point at.
+    // No memcpy: without dimensions the pointer may be null.
     const auto behind = std::ranges::copy(std::as_bytes(shape), head.begin() + kFixed).out;
     std::ranges::copy(descr, behind);
     return head;

@@ -1,5 +1,5 @@
-// penstock._core.StoreView: `with store.get(key) as obj`, an object read where it lies. Arrays made
-// of it hold its pin, so that it may be evicted when the last of them is gone.
+// penstock._core.StoreView: `with store.get(key) as obj`, an object read in place. Arrays made of
+// it hold its pin: it can be evicted when the last of them is gone.
 #include "store_view.hpp"
 
 #include <utility>
@@ -18,7 +18,7 @@
 namespace penstock::py {
 namespace {
 
-// A pin is a StoreObject, as a Python object that arrays can keep alive.
+// The StoreObject in a pin: the Python object that arrays keep alive.
 const StoreObject& object_of(const nb::object& pin) {
     return *nb::inst_ptr<StoreObject>(pin);
 }
@@ -32,7 +32,8 @@ nb::object array_of(const TensorHead& head, nb::handle owner) {
             return tensor;
         }
     }
-    // Read more than once, and it lies in shared memory: of a copy, then.
+    // A private copy, because the description is read more than once and may change in shared
+    // memory.
     const std::vector<std::byte> descr(head.descr.begin(), head.descr.end());
     return decode_array(head.view, descr, owner);
 }
@@ -65,7 +66,7 @@ public:
         }
     }
 
-    // Where it lies, into the blocks of a cache; other threads run meanwhile.
+    // Copies from shared memory straight into the blocks of a cache, without the GIL.
     void scatter(const PagedPlanes& planes, nb::handle given, std::size_t skip_tokens) const {
         const nb::object held = pin();
         const StoreObject& shown = object_of(held);
@@ -117,7 +118,7 @@ nb::object copy_of(const StoreObject& object, Codec codec) {
     return copy_of({bytes, object.format()}, codec);
 }
 
-// Always a copy: it is small, and the pin is for the object.
+// Always a copy: metadata is small, and needs no pin then.
 nb::object meta_of(const StoreObject& object) {
     std::size_t head = 0;
     if (object.format() == Format::Tensor) {
@@ -130,7 +131,7 @@ nb::object meta_of(const StoreObject& object) {
 void check_object(Format format, std::span<const std::byte> bytes, std::span<const std::byte> meta,
                   Codec codec) {
     if (format == Format::Tensor) {
-        (void)array_of(read_tensor_head(meta, bytes), nb::handle(Py_Ellipsis));  // gone at once
+        (void)array_of(read_tensor_head(meta, bytes), nb::handle(Py_Ellipsis));  // only a check
     } else if (format != Format::Bytes) {
         check_message(bytes, codec);
     }

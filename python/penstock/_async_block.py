@@ -1,4 +1,4 @@
-"""``async with`` for what is otherwise used by ``with``: views, batches, loans, objects."""
+"""``async with`` for blocks whose twin takes ``with``: views, batches, loans, objects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reservation: room in a store, filled by Python as a buffer, a NumPy array or a tensor.
 
-A commit does not depend on references to the room: after it they show a private copy, and writes
-through them do not reach the object.
+References to the room do not block a commit: after it they show a private copy, and writes through
+them do not reach the object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .errors import Busy, Expired, InvalidArgument
 
 __all__ = ["Key", "Reservation", "StoreRef"]
 
-#: Of an object: a str is its UTF-8; up to 4096 bytes.
+#: Key of an object: bytes, or a str, which means its UTF-8; 1 to 4096 bytes.
 Key = str | bytes
-#: Names one object and no other: its entry and incarnation.
+#: Permanent name of one object: its entry and incarnation.
 StoreRef = tuple[int, int]
 
 
@@ -44,7 +44,7 @@ class Reservation:
     ) -> None:
         """Made by ``Store.reserve()``."""
         self._staged = staged
-        self._dtype = dtype  # None: it is a buffer
+        self._dtype = dtype  # None: the room is a buffer
         self._shape = shape
         self._room: Any = None
 
@@ -120,7 +120,7 @@ class Reservation:
         if staged is not None:
             try:
                 self._settle(staged)
-            finally:  # also if a signal's exception comes in between
+            finally:  # even if a signal handler raises
                 staged.abort()
         self._end()
 
@@ -130,7 +130,7 @@ class Reservation:
             outlives = self._settle(staged)
             staged.commit(timeout)
         except BaseException:
-            staged.abort()  # a signal's exception may come before the commit
+            staged.abort()  # a signal handler may raise before the commit
             raise
         finally:
             self._end()
@@ -148,7 +148,7 @@ class Reservation:
         memory."""
         room, self._room = self._room, None
         if isinstance(room, memoryview):
-            with contextlib.suppress(BufferError):  # something made of it still exists
+            with contextlib.suppress(BufferError):  # a view of it still exists
                 room.release()
             room = None
         return staged.settle(room)
@@ -189,7 +189,7 @@ class Reservation:
             self.abort()
 
     def __del__(self) -> None:
-        # Views may outlive this object, and then keep the room.
+        # Views may outlive this object, and would keep the room.
         if self._staged is not None:
             self._staged.abort()
 

@@ -1,4 +1,4 @@
-"""SecondTier: what stands behind a store, and how it is used."""
+"""SecondTier: options of the Redis or Valkey behind a store."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ class SecondTier:
     """Redis or Valkey behind a store: ``Store.attach("kv", second_tier=SecondTier(url, …))``.
 
     ``urls`` is ``redis://[user:password@]host[:port][/db]`` or
-    ``unix:[//user:password@]/path[?db=N]``; of a cluster
+    ``unix:[//user:password@]/path[?db=N]``; for a cluster
     ``redis+cluster://[user:password@]host[:port][,host[:port]…]``, which names some of its servers;
-    where Sentinels say who the master is
+    for a master that Sentinels name
     ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]``, which names
-    Sentinels, while user and password are the master's. ``valkey`` stands for ``redis`` everywhere.
-    Of a cluster and of Sentinels there may be several URLs.
+    Sentinels, with user and password of the master. ``valkey`` may replace ``redis``. A cluster,
+    and Sentinels, may have several URLs.
 
-    ``policy`` is ``"write_back"``: what is put is written by threads, ``writers`` of them;
-    ``"write_through"``: put and commit return when the second tier has it too, or raise;
-    ``"read_only"``: nothing is written or removed there. What waits to be written stays pinned in
-    shared memory, at most ``max_inflight`` bytes and never more than half of it; beyond that
-    ``when_full`` says whether the second tier does without (``"drop"``, which is counted) or put
-    waits for room (``"wait"``, for at most ``full_timeout``, and not while a server is away).
+    ``policy`` is ``"write_back"``: ``writers`` threads write objects after put has returned;
+    ``"write_through"``: put and commit return once the second tier has the object too, or raise;
+    ``"read_only"``: nothing is written or removed there. Objects that wait to be written stay
+    pinned in shared memory: at most ``max_inflight`` bytes of them, and never more than half of its
+    capacity. When that is full, ``when_full="drop"`` does not write the object, and counts it as
+    dropped; ``"wait"`` makes put wait for room first, at most ``full_timeout`` and not during an
+    outage.
 
-    A request and its answer, a ``part`` of an object at most (4 KiB to 512 MiB), take at most
-    ``request_timeout``, beside ``connect_timeout`` where there is no connection, and all of an
-    object that for each begun ``part`` of it, and one more. A server that failed is tried again
-    after ``retry_first``, then ever more seldom up to ``retry_most``. ``ttl`` is how long the
-    second tier keeps an object. ``delete_corrupt`` deletes there what is found damaged. All times
-    are seconds.
+    Data of more than 64 KiB is written in parts of ``part`` bytes (4 KiB to 512 MiB). One request
+    with its answer takes at most ``request_timeout``, and ``connect_timeout`` more on a new
+    connection; a get takes one for the head of the object, and 2 + size / ``part`` for its parts.
+    A failed server is retried after ``retry_first``, then after pauses that double up to
+    ``retry_most``. ``ttl`` is the lifetime of an object in the second tier. ``delete_corrupt``
+    deletes damaged values there. All times are seconds.
 
-    ``Store.create()`` and ``Store.attach()`` raise InvalidArgument for what can't be (also where
-    the package was built without hiredis) and PermissionDenied for a password that is not accepted.
+    ``Store.create()`` and ``Store.attach()`` raise InvalidArgument for invalid options (and if the
+    package was built without hiredis), and PermissionDenied for credentials that are refused.
     """
 
     urls: str | Sequence[str] = field(repr=False)  #: may hold a password
@@ -58,12 +59,12 @@ class SecondTier:
     delete_corrupt: bool = False
 
     def __post_init__(self) -> None:
-        """One URL is a list of one."""
+        """Makes ``urls`` a list."""
         object.__setattr__(self, "urls", _list_of(self.urls))
 
     @classmethod
     def of(cls, given: SecondTierLike) -> SecondTier | None:
-        """What ``second_tier=`` was given."""
+        """The SecondTier of a ``second_tier=`` argument, which may be URLs."""
         return given if given is None or isinstance(given, SecondTier) else cls(given)
 
 
@@ -78,6 +79,6 @@ def _list_of(urls: str | Iterable[str]) -> list[str]:
     except TypeError:
         given = []
     if not given or not all(isinstance(url, str) for url in given):
-        kind = type(urls).__name__  # not what is in it: a password, perhaps
+        kind = type(urls).__name__  # its content may be a password
         raise InvalidType(f"a second tier takes a URL, or a list of them, not {kind}")
     return given

@@ -1,9 +1,9 @@
 """Store: named immutable objects in shared memory. Reserve, write, commit; look up, read in place,
 release; evicted when memory is needed.
 
-There is no server: every process writes and reads by itself. Redis or Valkey may stand behind it as
-a second tier, for objects that do not fit one machine or are used by several. C++ does the work;
-here are creation and attachment, cold paths, and the async twins.
+There is no server: every process writes and reads by itself. Redis or Valkey may be its second
+tier, for objects that do not fit one machine or are used by several. C++ does the work; this module
+has creation and attachment, cold paths, and the async twins.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Store(_core.Store):
     Any thread may use it. In a forked child it attaches anew at its first use there. As a context
     manager it closes at the end. Keys are str or bytes, up to 4096 bytes; a str is its UTF-8.
 
-    With a ``second_tier`` look-ups ask it for objects that shared memory lacks, and objects that
-    are put go there, too. Calls that may ask a server let other threads run, take a ``timeout`` in
-    seconds (``timeout=0`` asks shared memory alone) and end within 80 ms after Ctrl-C; without a
-    timeout a request takes those of the tier. Any fault of a server or of its values is a miss, and
-    ``stats().second_tier`` gives the reason. As a context manager, and when the interpreter ends,
-    the store warns of objects that were not written to the tier. Garbage-collected without that, it
-    gives up pending writes without a warning. Without a second tier only ``wait`` and ``populate``
-    use a ``timeout``.
+    With a ``second_tier`` look-ups that miss in shared memory read through to it, and objects that
+    are put are written there by its ``policy``. Calls that may ask a server release the GIL, take a
+    ``timeout`` in seconds (``timeout=0`` asks shared memory alone) and end within 80 ms after
+    Ctrl-C; without one the tier's own timeouts apply. In look-ups, failures of a server and
+    unusable values are misses, and ``stats().second_tier`` gives the reason. At the end of a
+    ``with`` block, and of the interpreter, the store warns of objects that were not written to the
+    tier; garbage collection drops pending writes without a warning. Without a second tier only
+    ``wait`` and ``populate`` use a ``timeout``.
     """
 
     __slots__ = ()
@@ -87,9 +87,8 @@ class Store(_core.Store):
         pickles; readers must ask for that too. A store of that name left by another user is
         replaced only if ``owner`` names that user.
         ``second_tier`` is a URL of Redis or Valkey, or a ``SecondTier``: that of this object alone;
-        others that attach name their own. Its server is tried once; one that is not there is an
-        outage, which may end, and one that refuses us is PermissionDenied and leaves no store
-        behind.
+        every participant names its own. The server is tried once. An unreachable server is an
+        outage, which may end; refused credentials raise PermissionDenied, and no store is made.
 
         Raises InvalidName, InvalidArgument, AlreadyExists, NoSpace or PermissionDenied.
         """
@@ -128,7 +127,7 @@ class Store(_core.Store):
 
         Another user's store is refused at once, by PermissionDenied, unless ``owner`` names that
         user; with ``codec="pickle"`` even then, because its pickles would run that user's code.
-        ``second_tier`` is as of ``create()``, and the same for all machines that share objects.
+        ``second_tier`` is as in ``create()``; give all machines that share objects the same one.
 
         Raises NotFound, Busy (no free slot), Incompatible, Corrupt or PermissionDenied.
         """
@@ -258,7 +257,7 @@ class Store(_core.Store):
     def commit_many(self, reservations: Iterable[Reservation | Error]) -> list[bool]:
         """Commits each; True where that raised nothing. Items that are errors give False.
 
-        With ``"write_through"`` False may also mean that the second tier alone has not got it.
+        With ``"write_through"`` False may also mean that only the second tier lacks the object.
         """
         return [_commits(reservation) for reservation in reservations]
 
@@ -342,24 +341,24 @@ class Store(_core.Store):
         return StoreLook(*self._look(key, timeout))
 
     def wait(self, key: Key, timeout: float | None = None) -> _core.StoreView:
-        """Waits until the object is resident, then as ``get``; a second tier is asked at least once
-        in a second."""
+        """Waits until the object is resident, then as ``get``. A second tier is asked again after
+        pauses that grow from 10 ms to 1 s."""
         return self._wait(key, timeout)
 
     # --- the end ---------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> Unwritten:
-        """Wait until everything put before is in the second tier, or given up.
+        """Wait until all objects put before are in the second tier or dropped.
 
-        Returns what still waits after ``timeout`` seconds, and what was dropped since the last
-        report: ``is_nothing()`` if there is nothing, and without a second tier.
+        Returns how many still wait after ``timeout`` seconds, and how many were dropped since the
+        last report: ``is_nothing()`` if none, and without a second tier.
         """
         return Unwritten(**self._flush(timeout))
 
     def close(self, timeout: float | None = CLOSE_SECONDS) -> Unwritten:
-        """``flush``, then give up pending writes, and leave. Views and reservations stay valid
-        until they end; their commit reaches shared memory alone, and raises Closed or Cancelled
-        where the second tier was to have it.
+        """``flush``, then drop pending writes, and leave. Views and reservations stay valid until
+        they end; a later commit reaches shared memory alone, and raises Closed or Cancelled if the
+        second tier was to have the object.
 
         Objects that are not in the second tier are counted in ``dropped``. Other threads that wait
         for a server get Cancelled or Closed. Ctrl-C ends the wait as the end of ``timeout`` does.
@@ -534,7 +533,7 @@ class Store(_core.Store):
         if not self.closed and not self._is_foreign:
             report = await self.flush_async(timeout)
             self._owe(report.dropped, report.dropped_bytes)
-        # Its threads may have to end first, and one of them be waiting for a name to be resolved.
+        # In a thread: close() joins the tier's threads, one of which may wait for the resolver.
         return await _in_thread(lambda _: self.close(0), 0)
 
     async def __aenter__(self) -> Store:
@@ -570,7 +569,7 @@ def _commits(reservation: Reservation | Error) -> bool:
 
 
 async def _in_thread(call: Callable[[Callable[[], float | None]], T], timeout: float | None) -> T:
-    """``call(left)`` in a thread; ``left()`` is what is left of the timeout. Nothing is undone."""
+    """``call(left)`` in a thread; ``left()`` is the rest of the timeout. Cancelled: not undone."""
     countdown = Countdown(timeout)
     return await take_in_thread(lambda: call(countdown.left), lambda _: None)
 

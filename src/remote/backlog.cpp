@@ -1,4 +1,4 @@
-// Room, threads and accounts of the objects that wait.
+// Lines of writers and removers, the write-back threads, and the counts.
 #include "remote/backlog.hpp"
 
 #include <algorithm>
@@ -23,7 +23,7 @@ void Backlog::drop(const BacklogItem& item) {
     dropped_.dropped_bytes += item.bytes;
 }
 
-// ---- coming
+// ---- queueing
 
 Backlog::Turn Backlog::announce(std::string key) {
     const std::lock_guard lock(mutex_);
@@ -54,7 +54,7 @@ bool Backlog::is_first(const Turn& turn) const {
 }
 
 bool Backlog::add(const Turn& turn, StoreObject object, std::uint64_t bytes, const Wait& wait) {
-    Items older;  // both are released after the mutex
+    Items older;  // both are destroyed after the mutex is unlocked
     Items fresh;
     fresh.push_back({turn.first, std::move(object), bytes, 0, 0});
     BacklogItem& item = fresh.front();
@@ -73,7 +73,7 @@ bool Backlog::add(const Turn& turn, StoreObject object, std::uint64_t bytes, con
     return true;
 }
 
-// What waits under the key, out of the line and the accounts.
+// Moves the key's waiting object, if any, to `gone`, and out of the counts.
 void Backlog::take_out(const std::string& key, Items& gone) {
     const auto known = by_key_.find(key);
     if (known == by_key_.end()) return;
@@ -84,7 +84,7 @@ void Backlog::take_out(const std::string& key, Items& gone) {
     gone.splice(gone.end(), taken);
 }
 
-// Takes them out of the accounts.
+// Subtracts the objects from the counts.
 void Backlog::let_go(Items& gone) {
     for (const BacklogItem& item : gone) {
         bytes_ -= item.bytes;
@@ -111,7 +111,8 @@ bool Backlog::forget(const Turn& turn, Deadline deadline, const Wait& wait) {
     Items gone;
     std::unique_lock lock(mutex_);
     for (;;) {
-        take_out(turn.first, gone);  // each time: it may have come into the line, or back
+        // Again each time: an object may have been queued, or requeued after a failure.
+        take_out(turn.first, gone);
         const auto is_written = [&] { return is_first(turn) && !writing_.contains(turn.first); };
         if (is_written()) return true;
         const auto now = Clock::now();
@@ -121,7 +122,7 @@ bool Backlog::forget(const Turn& turn, Deadline deadline, const Wait& wait) {
     }
 }
 
-// ---- going
+// ---- writing
 
 void Backlog::start(std::uint64_t most_bytes) {
     const std::lock_guard lock(mutex_);
@@ -131,7 +132,7 @@ void Backlog::start(std::uint64_t most_bytes) {
     }
 }
 
-// The oldest whose key nobody is writing; it is the caller's then.
+// The oldest waiting object whose key no thread is writing.
 std::optional<Backlog::Items::iterator> Backlog::pick() {
     const auto found = std::find_if(waiting_.begin(), waiting_.end(), [this](const auto& item) {
         return !writing_.contains(item.key);
@@ -143,7 +144,7 @@ std::optional<Backlog::Items::iterator> Backlog::pick() {
 void Backlog::write_for_ever() {
     std::unique_lock lock(mutex_);
     while (!is_stopped_) {
-        // All that waits was tried, and for all of it the server is away.
+        // Every waiting object was tried, and each one's server is away: pause.
         if (!waiting_.empty() && away_in_a_row_ >= waiting_.size()) {
             away_in_a_row_ = 0;
             has_work_.wait_for(lock, kSlice, [this] { return is_stopped_; });
@@ -158,8 +159,8 @@ void Backlog::write_for_ever() {
 }
 
 bool Backlog::must_try_again(const BacklogItem& item, const RedisOutcome& outcome) const {
-    // A server that is not asked has not failed; one that fails at the same object several times
-    // may fail because of it.
+    // Requests refused by an open circuit are no failures. Real failures are bounded, because the
+    // object itself may cause them.
     constexpr unsigned kMaxFailures = 3;
     if (is_stopped_) return false;
     if (outcome.fault == RedisFault::Away) return true;
@@ -188,15 +189,15 @@ void Backlog::write_one(std::unique_lock<std::mutex>& lock, Items::iterator pick
         return;
     }
     lock.unlock();
-    item.object.release();  // before anybody hears that it is done, and outside the mutex
+    item.object.release();  // unpinned before flush() can report it, and outside the mutex
     lock.lock();
     writing_.erase(item.key);
     if (!outcome.is_answered()) drop(item);
     let_go(own);
-    has_work_.notify_one();  // somebody may wait for this key
+    has_work_.notify_one();  // a waiting object of this key can be picked now
 }
 
-// ---- accounts
+// ---- counts and end
 
 bool Backlog::is_flushed(std::uint64_t mark) const {
     return outstanding_.empty() || *outstanding_.begin() >= mark;
@@ -207,7 +208,7 @@ Unwritten Backlog::flush(const Wait& wait) {
     const std::uint64_t mark = next_sequence_;
     while (!is_flushed(mark) && !is_stopped_) {
         if (has_ended(wait, lock)) break;
-        // It may have come to be while the mutex was free.
+        // The condition may have come true while has_ended() had the mutex unlocked.
         has_less_.wait_for(lock, wait.deadline.left(Clock::now(), kSlice),
                            [&] { return is_flushed(mark) || is_stopped_; });
     }

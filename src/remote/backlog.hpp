@@ -1,8 +1,8 @@
-// Objects on their way to the second tier: pinned in the first, bounded in bytes, written by
-// threads of ours.
+// Write-back queue of the second tier: objects wait pinned in the first tier, bounded in bytes, and
+// the library's own threads write them.
 //
-// One key is written by one thread at a time, and the newest object of a key takes the place of an
-// older one that still waits. While servers are away objects wait, as far as there is room.
+// At most one thread writes a key. A new object of a key replaces an older one that still waits.
+// During an outage objects wait as long as there is room.
 #pragma once
 
 #include <condition_variable>
@@ -52,26 +52,26 @@ public:
     Backlog& operator=(const Backlog&) = delete;
     ~Backlog();
 
-    // The threads. No more than `most_bytes` wait, whatever the options say. Throws
+    // Starts the threads. `most_bytes` is a second bound, beside that of the options. Throws
     // std::system_error.
     void start(std::uint64_t most_bytes);
-    // A place in the line of the writers and removers of one key. A writer takes it before its
-    // commit, and leaves it after the write: the remover of a visible object comes behind.
+    // Position in the line of the writers and removers of one key. A writer joins before its commit
+    // and leaves after the write, so that the remover of a visible object comes behind it.
     using Turn = std::pair<std::string, std::uint64_t>;
     Turn announce(std::string key);
     void leave(const Turn& turn);
-    // Until the writers before it have left. False: stop(), or `wait` ended.
+    // Waits until `turn` is the first in its line. False: stop() was called, or `wait` ended.
     bool await_turn(const Turn& turn, const Wait& wait);
-    // Takes it, or drops and counts it. `wait` may end the wait for its turn and for room. False:
-    // it is dropped after stop(), whose report does not know of it.
+    // Queues the object, or drops and counts it. `wait` bounds the wait for the turn and for room.
+    // False: it was dropped after stop(), whose report may lack it.
     bool add(const Turn& turn, StoreObject object, std::uint64_t bytes, const Wait& wait);
-    // What is before it in the line is not to be written any more. False: it is being written, and
-    // was still at the deadline, or when `wait` ended.
+    // Discards the key's waiting object, and waits for earlier turns and for a write under way.
+    // False: they had not ended at the deadline, or when `wait` ended.
     bool forget(const Turn& turn, Deadline deadline, const Wait& wait);
-    // Until what is there now has been written or dropped.
+    // Waits until all objects queued before the call are written or dropped.
     Unwritten flush(const Wait& wait);
-    // Nothing is taken any more, and what waits is dropped. The threads end when what they are
-    // writing has been cancelled or is done. What was dropped since the last report.
+    // Refuses new objects, drops the waiting ones and joins the threads, each of which ends after
+    // its present write. Returns the drops since the last report.
     Unwritten stop();
 
     struct Use {
@@ -102,13 +102,13 @@ private:
 
     mutable std::mutex mutex_;
     std::condition_variable has_work_;
-    std::condition_variable has_less_;  // something was written, dropped or forgotten
+    std::condition_variable has_less_;  // a write, a drop, or a turn that was left
     Items waiting_;
     std::unordered_map<std::string, Items::iterator> by_key_;  // of waiting_
     std::unordered_set<std::string> writing_;
     std::set<Turn> announced_;
     std::set<std::uint64_t> outstanding_;  // sequences of waiting_ and writing_
-    std::uint64_t bytes_ = 0;              // of both
+    std::uint64_t bytes_ = 0;              // of waiting_ and writing_
     std::uint64_t next_sequence_ = 0;
     std::uint64_t next_turn_ = 0;
     unsigned away_in_a_row_ = 0;

@@ -1,4 +1,4 @@
-// The pauses between attempts.
+// Circuit breaker: exponential pauses with jitter.
 #include "remote/circuit.hpp"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ void Circuit::stay_open(Clock::time_point now) noexcept {
 void Circuit::pause(Clock::time_point now) noexcept {
     std::chrono::nanoseconds span = first_;
     for (unsigned i = 0; i < failures_ && span < most_; ++i) span *= 2;
-    // Between half of it and all: those who lost a server together do not come back together.
+    // Jitter, 50 to 100 %: processes that lost a server together retry at different times.
     std::uniform_real_distribution<double> part(0.5, 1.0);
     span = std::chrono::nanoseconds(static_cast<std::int64_t>(
         static_cast<double>(std::min(span, most_).count()) * part(random_)));

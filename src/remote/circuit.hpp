@@ -1,8 +1,7 @@
-// Whether a server is asked. One failure opens the circuit: from then on nobody asks, until a
-// thread of ours that tries now and then, ever more seldom, has had an answer.
+// Circuit breaker of one server. A failed request opens it; then requests fail at once, until the
+// repair thread, which retries after growing pauses, has had an answer.
 //
-// Only that thread tries: so a server that hangs costs a caller its timeout once, and not again at
-// each attempt.
+// Callers never retry an open circuit, so the retries of a hanging server cost them no timeouts.
 #pragma once
 
 #include <chrono>
@@ -20,16 +19,15 @@ public:
     Circuit(std::chrono::nanoseconds first, std::chrono::nanoseconds most);
 
     [[nodiscard]] bool is_closed() const noexcept;
-    // A request failed. When several fail together, only the first counts.
+    // After a failed request. No effect on an open circuit: concurrent failures count once.
     void trip(Clock::time_point now) noexcept;
-    // An attempt failed.
+    // After a failed attempt of the creator or the repair thread.
     void stay_open(Clock::time_point now) noexcept;
-    // An attempt had its answer: requests may be made again. How long the next pause will be is
-    // forgotten only when one of them succeeds, because there are servers that answer to nothing
-    // else.
+    // After an answered attempt: requests may be made again. Only succeed() resets the length of
+    // the pauses, because a server may answer PING and fail every other request.
     void close() noexcept;
-    void succeed() noexcept;
-    // When to try again; never: it is closed.
+    void succeed() noexcept;  // after an answered request
+    // Time of the next attempt; max(): the circuit is closed.
     [[nodiscard]] Clock::time_point attempt_at() const noexcept;
 
 private:
@@ -39,7 +37,7 @@ private:
     const std::chrono::nanoseconds most_;
     mutable std::mutex mutex_;
     bool is_open_ = false;
-    unsigned failures_ = 0;  // in a row
+    unsigned failures_ = 0;  // in a row, those of attempts included
     Clock::time_point attempt_at_;
     std::minstd_rand random_;
 };

@@ -1,4 +1,4 @@
-// Reading URLs.
+// URL parser.
 #include "remote/endpoint.hpp"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ unsigned read_number(std::string_view text, unsigned most, std::string_view what
     unsigned value = 0;
     const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (text.empty() || fault != std::errc() || end != text.data() + text.size() || value > most) {
-        // Not quoted: of a URL that is mistaken it may be the password.
+        // The text is not quoted: in a malformed URL it may be the password.
         refuse("has something else than a number up to " + std::to_string(most) + " for its " +
                std::string(what));
     }
@@ -106,7 +106,7 @@ void parse_place(std::string_view text, Endpoint& endpoint) {
     endpoint.port = static_cast<std::uint16_t>(read_number(port, kMaxPort, "port"));
 }
 
-// "redis" or "valkey", and what it stands before.
+// Scheme: "redis" or "valkey", then "://", "+cluster://" or "+sentinel://".
 Topology parse_scheme(std::string_view& url) {
     if (!skip(url, "redis") && !skip(url, "valkey")) {
         refuse("begins with neither redis:// nor valkey:// nor unix:");
@@ -123,7 +123,7 @@ Topology parse_scheme(std::string_view& url) {
     refuse("has a scheme that is none of ours");
 }
 
-// "", or "/db"; of Sentinels "/service" before it.
+// Path: "" or "/db"; with Sentinels "/service" or "/service/db".
 void parse_path(std::string_view path, ServerList& servers) {
     if (servers.topology == Topology::Sentinel) {
         path.remove_prefix(path.empty() ? 0 : 1);
@@ -145,7 +145,7 @@ ServerList parse_url(std::string_view url) {
         return servers;
     }
     servers.topology = parse_scheme(url);
-    // The last one: who wrote a plain '@' into his password is understood.
+    // The last '@', because a password may contain unescaped ones.
     const std::size_t at = url.rfind('@');
     if (at != std::string_view::npos) {
         parse_user(url.substr(0, at), servers.master);
@@ -155,7 +155,7 @@ ServerList parse_url(std::string_view url) {
     std::string_view places = url.substr(0, url.find('/'));
     parse_path(url.substr(places.size()), servers);
     for (bool is_last = false; !is_last;) {
-        // Sentinels are not told the servers' password.
+        // Sentinels get no credentials: those of the URL are the master's.
         constexpr std::uint16_t kSentinelPort = 26379;
         Endpoint endpoint = servers.topology == Topology::Sentinel ? Endpoint{} : servers.master;
         if (servers.topology == Topology::Sentinel) endpoint.port = kSentinelPort;

@@ -1,4 +1,4 @@
-// Where a server is and who we are there, as a URL says it.
+// Address of a server and the credentials for it, parsed from a URL.
 #pragma once
 
 #include <cstdint>
@@ -18,23 +18,23 @@ struct Endpoint {
     std::string password;
     unsigned db = 0;
 
-    // For sentences: never the password.
+    // Address for error messages; never the password.
     [[nodiscard]] std::string title() const;
-    // The same place, whoever we are there.
+    // Compares the addresses only, not credentials or database.
     [[nodiscard]] bool is_at(const Endpoint& other) const noexcept;
 };
 
 enum class Topology : std::uint8_t { Single, Cluster, Sentinel };
 
-// What the URLs of one second tier name. A value.
+// Servers that the URLs of one second tier name. A value.
 struct ServerList {
     Topology topology = Topology::Single;
     std::vector<Endpoint> endpoints;  // at least one; servers, or Sentinels
-    std::string service;              // that the Sentinels watch over
-    Endpoint master;                  // its master, but for the place
+    std::string service;              // of Sentinels: the name of the master
+    Endpoint master;                  // credentials and database of the master; no address
 };
 
-// Throws InvalidArgument, with a sentence that does not repeat the password.
+// Throws InvalidArgument; its message never contains the password.
 ServerList parse_servers(std::span<const std::string> urls);
 
 }  // namespace penstock::detail

@@ -1,5 +1,4 @@
-// Whether the one who waits wants to go on, for waits of this folder, which are not for a word in
-// shared memory.
+// End of a caller's Wait, for waits in this folder, which are not for a word in shared memory.
 #pragma once
 
 #include <mutex>
@@ -9,15 +8,15 @@
 
 namespace penstock::detail {
 
-// May call back into the caller's language: hold nothing meanwhile that it may want.
+// Calls `interrupted`, which may run Python code: hold no lock that such code may take.
 inline bool has_ended(const Wait& wait, Clock::time_point now) noexcept {
     return wait.deadline.has_passed(now) ||
            (wait.cancel != nullptr && wait.cancel->is_cancelled()) ||
            (wait.interrupted != nullptr && wait.interrupted(wait.context));
 }
 
-// The same between requests, which may be short and many: its `interrupted` may cost a lock, and is
-// asked now and then.
+// Cheaper variant for many short requests: `interrupted` may take a lock (the GIL), and is called
+// only every kSlice.
 inline bool has_ended_by_now(const Wait& wait) noexcept {
     thread_local Clock::time_point next_look{};
     const auto now = Clock::now();
@@ -29,7 +28,7 @@ inline bool has_ended_by_now(const Wait& wait) noexcept {
     return has_ended(cheap, now);
 }
 
-// The same for one who holds a mutex, which is free while he is asked.
+// Variant for a caller with a locked mutex, which is unlocked while `interrupted` runs.
 inline bool has_ended(const Wait& wait, std::unique_lock<std::mutex>& lock) {
     if (wait.interrupted == nullptr) return has_ended(wait, Clock::now());
     lock.unlock();

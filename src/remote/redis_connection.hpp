@@ -1,8 +1,8 @@
-// One connection to a Redis or Valkey server: a request, then its answer, by a deadline.
+// Connection to a Redis or Valkey server: a request, then its answer, by a deadline.
 //
-// hiredis connects and understands answers; the bytes are moved here. Its own reads and writes have
-// a timeout for each system call and not for the request, die of SIGPIPE when the server has gone,
-// and copy what they move: here large values go straight from and into shared memory.
+// hiredis connects and parses answers; this class moves the bytes. The reads and writes of hiredis
+// have a timeout per system call instead of per request, raise SIGPIPE when the server has gone,
+// and copy the data; here large values go straight from and into shared memory.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@
 
 namespace penstock::detail {
 
-// What a server said. A value.
+// Answer of a server. A value.
 struct RedisReply {
     enum class Kind : std::uint8_t { Nil, Line, Error, Integer, Bytes, Array };
     Kind kind = Kind::Nil;
@@ -35,11 +35,11 @@ enum class RedisFault : std::uint8_t {
     Away,       // not asked: its circuit is open
     Timeout,    // no answer in time
     Lost,       // the connection could not be made, or broke
-    Refused,    // it does not know us, or not by this password
-    Garbled,    // what came is not the protocol, or more than was allowed
-    Said,       // it answered with an error
-    Misfit,     // a value of another length than is wanted
-    Cancelled,  // we are closing, or whoever asked waits no longer
+    Refused,    // credentials, permissions or database were not accepted
+    Garbled,    // the answer violates the protocol, or is larger than allowed
+    Said,       // the server answered with another error
+    Misfit,     // a value of another length than expected
+    Cancelled,  // the tier is closing, or the caller's Wait ended
 };
 
 struct RedisOutcome {
@@ -50,33 +50,34 @@ struct RedisOutcome {
     [[nodiscard]] bool is_answered() const noexcept { return fault == RedisFault::None; }
 };
 
-// Memory for a value of the length that was asked for. Nothing: it is not wanted any more.
+// Provides memory for a value of the expected length; nullopt: the value is not wanted any more.
 using MakeRoom = std::function<std::optional<std::span<std::byte>>()>;
 
 struct RedisRequest {
     std::vector<std::string_view> words;
-    // The last word, if is_storing; not copied.
+    // Last word of the request, if is_storing; not copied.
     std::span<const std::byte> value = {};
     bool is_storing = false;
-    // Where an answer of just so many bytes goes; empty: into the reply.
+    // Destination of an answer of exactly this size; empty: the reply.
     std::span<std::byte> into = {};
-    // Instead of `into`, asked when the server has announced `room_bytes` bytes, and not before: no
-    // room is made for what it has not got. May be asked again, by another attempt; not kept.
+    // Alternative to `into`: called only when the server has announced `room_bytes` bytes, so that
+    // no memory is taken for a value that does not exist. May be called again by another attempt.
     const MakeRoom* make_room = nullptr;
     std::uint64_t room_bytes = 0;
-    // Of an answer otherwise; a longer value is a Misfit.
+    // Largest answer if there is neither; a longer value is a Misfit.
     std::uint64_t most_bytes = std::uint64_t{1} << 20U;
-    // May end it before its time; null: nothing may. Cancelled then, and no outage.
+    // Wait that may end the request before its timeout, as Cancelled, which is no outage; or null.
     const Wait* caller = nullptr;
 };
 
-// Whether this library was built with hiredis; if not, nothing here can be called but this.
+// True: the library was built with hiredis. Otherwise every connection fails as Lost.
 [[nodiscard]] bool has_redis() noexcept;
 
-// One thread at a time. After any fault it is of no more use.
+// One thread at a time. Unusable after a fault of exchange().
 class RedisConnection {
 public:
-    // Connects and introduces itself. Null: `outcome` says why not. `cancel` must outlive it.
+    // Connects, then sends AUTH and SELECT where needed. Null: `outcome` has the fault. `cancel`
+    // must outlive the connection.
     static std::unique_ptr<RedisConnection> open(const Endpoint& endpoint, Deadline deadline,
                                                  const Cancel& cancel, RedisOutcome& outcome,
                                                  const Wait* caller = nullptr);

@@ -1,4 +1,4 @@
-// Connections by hiredis; the only file that knows it.
+// Connections by hiredis; the only file that includes it.
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
 #include <poll.h>
@@ -27,14 +27,14 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
-// ---- what hiredis's reader calls for each thing that it has understood
+// ---- callbacks of hiredis's reader, one per element of an answer
 
-// Of one answer: how much of it is accepted. A server could announce an array of any size.
+// Limit of one answer, because a server may announce an array of any size.
 struct Allowance {
     std::size_t elements = 0;
 };
 
-// Runs below hiredis, which is C: no exception leaves it. Null is "out of memory" there.
+// Stops exceptions, because the caller is hiredis, which is C; null means "out of memory" there.
 template <typename Make>
 void* without_throwing(Make&& make) noexcept {
     try {
@@ -67,7 +67,7 @@ void* make_text(const redisReadTask* task, char* text, std::size_t size) {
 void* make_array(const redisReadTask* task, int elements) {
     auto& allowance = *static_cast<Allowance*>(task->privdata);
     const auto count = static_cast<std::size_t>(std::max(elements, 0));
-    if (count > allowance.elements) return nullptr;  // the reader calls that out of memory
+    if (count > allowance.elements) return nullptr;  // hiredis reports this as out of memory
     allowance.elements -= count;
     return without_throwing([&] {
         RedisReply reply;
@@ -118,18 +118,18 @@ bool has_redis() noexcept {
     return true;
 }
 
-// The socket and what has come from it. Failures are kept in `outcome` by whoever meets them first;
-// what returns bool is false then.
+// Socket and receive buffer. A function that returns false, 0 or nullopt has put its failure into
+// `outcome`; nullopt of peek_length() may also be an answer of another kind.
 struct RedisConnection::Link {
     std::unique_ptr<redisContext, FreeContext> context;
-    os::OwnDescriptor socket;  // context->fd, and what it was
+    os::OwnDescriptor socket;  // context->fd, and the identity of its file
     std::string title;
     const Cancel* cancel = nullptr;
     const Wait* caller = nullptr;
-    Clock::time_point next_look{};  // at what the caller wants
+    Clock::time_point next_look{};  // at the caller's Wait
     RedisOutcome outcome;
     Deadline deadline = Deadline::now();
-    std::array<char, std::size_t{64} << 10U> buffer;  // received and not looked at
+    std::array<char, std::size_t{64} << 10U> buffer;  // received, not parsed yet
     std::size_t start = 0;
     std::size_t end = 0;
 
@@ -145,8 +145,9 @@ struct RedisConnection::Link {
         return false;
     }
 
-    // The program may have closed the socket and given its number to a file of its own: nothing is
-    // written there, read from there, or closed. Before each exchange and after each wait.
+    // Guards against a program that closed the socket, so that another file has its number: that
+    // file is not written, read or closed. Called before each exchange, after each wait and before
+    // closing.
     bool check_socket() {
         if (socket.is_ours()) return true;
         context->fd = -1;
@@ -159,14 +160,14 @@ struct RedisConnection::Link {
         next_look = Clock::now() + kSlice;
     }
 
-    // Asked now and then, and not each time: it may cost the caller a lock.
+    // True: the caller's Wait has ended. Looks every kSlice, because `interrupted` may take a lock.
     bool is_given_up(Clock::time_point now) {
         if (caller == nullptr || now < next_look) return false;
         next_look = now + kSlice;
         return has_ended(*caller, now);
     }
 
-    // Until the socket can be read or written.
+    // Waits until the socket can be read or written.
     bool await(short events) {
         for (;;) {
             const auto now = Clock::now();
@@ -182,7 +183,7 @@ struct RedisConnection::Link {
             if (ready < 0 && errno != EINTR) {
                 return fail(RedisFault::Lost, "can't be waited for: " + errno_words(errno));
             }
-            if (ready < 0) next_look = {};  // a signal: the caller may know what to do with it
+            if (ready < 0) next_look = {};  // a signal: ask the caller at once
         }
     }
 
@@ -230,7 +231,7 @@ struct RedisConnection::Link {
         }
         if (request.is_storing) frame += "$" + std::to_string(request.value.size()) + "\r\n";
         char line_end[] = {'\r', '\n'};
-        // sendmsg() only reads them.
+        // The const_cast is safe: sendmsg() only reads the data.
         std::array<iovec, 3> pieces = {
             {{frame.data(), frame.size()},
              {const_cast<std::byte*>(request.value.data()), request.value.size()},
@@ -240,7 +241,7 @@ struct RedisConnection::Link {
 
     // ---- receiving
 
-    // At least one byte; how many. 0: it failed.
+    // Receives at least one byte. Returns the number of bytes; 0: failure.
     std::size_t receive(char* to, std::size_t most) {
         for (;;) {
             const ssize_t got = ::recv(context->fd, to, most, MSG_DONTWAIT);
@@ -259,13 +260,13 @@ struct RedisConnection::Link {
     }
 
     bool fill() {
-        if (start == end) start = end = 0;  // what is kept is less than a line
+        if (start == end) start = end = 0;  // otherwise less than a line is left
         const std::size_t got = receive(buffer.data() + end, buffer.size() - end);
         end += got;
         return got > 0;
     }
 
-    // An answer of any kind, but for what would be too much.
+    // Reads an answer of any kind; one above the limits is Garbled.
     bool read_reply(std::uint64_t most_bytes) {
         constexpr std::size_t kMaxElements = std::size_t{1} << 18U;  // 16384 slots one by one
         Allowance allowance{kMaxElements};
@@ -288,7 +289,7 @@ struct RedisConnection::Link {
             if (reply == nullptr) continue;
             outcome.reply = std::move(*static_cast<RedisReply*>(reply));
             free_reply(reply);
-            // One answer to one request: whatever follows was not asked for.
+            // Bytes after the answer are a violation: each request has one answer.
             if (reader->pos != reader->len) {
                 return fail(RedisFault::Garbled, "says more than it was asked");
             }
@@ -296,7 +297,8 @@ struct RedisConnection::Link {
         }
     }
 
-    // "$123\r\n", seen and not taken off. Nothing: the answer begins otherwise, or it failed.
+    // Length of a bulk string ("$123\r\n"), which stays in the buffer. nullopt: another kind of
+    // answer, or a failure.
     struct Announced {
         long long bytes = 0;
         std::size_t line = 0;
@@ -342,7 +344,7 @@ struct RedisConnection::Link {
                                             " are the most");
     }
 
-    // The answer to a request, wherever its bytes are wanted.
+    // Reads the answer to a request into the reply, `into` or the memory of `make_room`.
     bool read_answer(const RedisRequest& request) {
         const std::optional<Announced> announced = peek_length();
         if (!outcome.is_answered()) return false;
@@ -397,14 +399,14 @@ struct RedisConnection::Link {
         return fail(RedisFault::Lost, "can't be reached: " + errno_words(error));
     }
 
-    // A request of the introduction, which must be answered with OK.
+    // AUTH or SELECT; an error reply is a failure.
     bool insist(const RedisRequest& request) {
         constexpr std::uint64_t kMaxLine = 4096;
         if (!send(request) || !read_reply(kMaxLine)) return false;
         if (outcome.reply.kind != Kind::Error) return true;
         const std::string& said = outcome.reply.text;
         if (said.starts_with("ERR max number")) return fail(RedisFault::Lost, "is full");
-        // Only the word for the error where the rest may repeat the password.
+        // After AUTH only the error code is quoted: the rest may repeat the password.
         const bool is_secret = request.words.front() == "AUTH";
         const std::string shown = is_secret ? said.substr(0, said.find(' ')) : said;
         return fail(RedisFault::Refused, "refuses us: " + shown_text(shown));

@@ -1,4 +1,4 @@
-// In place of a connection, where the library is built without hiredis.
+// Stub for builds without hiredis: every connection fails.
 #include "penstock/error.hpp"
 #include "remote/redis_connection.hpp"
 

@@ -1,4 +1,4 @@
-// Requests to one server, and what their failures do to its circuit.
+// Requests to one server, and the transitions of its circuit.
 #include "remote/redis_node.hpp"
 
 #include <utility>
@@ -18,21 +18,21 @@ bool starts_with_any(std::string_view text, std::initializer_list<std::string_vi
     return false;
 }
 
-// What an error reply means to us.
+// Fault of an error reply; None for a redirection.
 RedisFault fault_of(std::string_view error) {
     if (starts_with_any(error, {"NOAUTH", "WRONGPASS", "NOPERM"})) return RedisFault::Refused;
-    // It is there and can't serve: as good as away.
+    // The server runs but can't serve: an outage.
     if (starts_with_any(error, {"LOADING", "CLUSTERDOWN", "MASTERDOWN"})) return RedisFault::Lost;
     return parse_redirect(error) ? RedisFault::None : RedisFault::Said;
 }
 
-// Whether the next request would fail as this one did, and perhaps as slowly.
+// Faults that open the circuit: the next request would probably fail too, and as slowly.
 bool is_outage(RedisFault fault) noexcept {
     return fault == RedisFault::Timeout || fault == RedisFault::Lost ||
            fault == RedisFault::Garbled;
 }
 
-// Whether the connection is at the beginning of an answer, or the end of all.
+// True: the answer was read to its end, so the connection can carry another request.
 bool is_reusable(RedisFault fault, RedisReply::Kind kind) noexcept {
     return fault == RedisFault::None || fault == RedisFault::Said ||
            (fault == RedisFault::Refused && kind == RedisReply::Kind::Error);
@@ -89,11 +89,11 @@ RedisOutcome RedisNode::talk(RedisConnection& connection, const RedisRequest& re
 
 RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
     for (bool is_last = false;; is_last = true) {
-        // Also where an answer would come at once, and nobody had to wait for it.
+        // Checked here too, because a prompt answer involves no wait that would notice it.
         if (cancel_.is_cancelled()) {
             return {RedisFault::Cancelled, {}, "the second tier is being closed"};
         }
-        // Of many short requests none may ever wait long enough to ask.
+        // Checked here too: a series of short requests may never wait long enough to notice it.
         if (request.caller != nullptr && has_ended_by_now(*request.caller)) {
             return {RedisFault::Cancelled, {}, "there was no time left to ask the second tier"};
         }
@@ -112,7 +112,7 @@ RedisOutcome RedisNode::exchange(const RedisRequest& request, bool is_asking) {
             return outcome;
         }
         if (outcome.fault == RedisFault::Lost && was_idle) {
-            // It may have broken long ago, and the server be back: that is for a new one to find.
+            // The idle connection may date from before a restart of the server: try a new one.
             drop_idle();
             continue;
         }

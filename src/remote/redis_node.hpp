@@ -1,4 +1,4 @@
-// One server: its circuit, and the connections to it that nobody uses just now.
+// One server: its circuit breaker and its pool of idle connections.
 #pragma once
 
 #include <chrono>
@@ -19,16 +19,17 @@ struct RedisTiming {
     std::chrono::nanoseconds retry_most;
 };
 
-// Any thread. There are as many connections as threads that ask at one time.
+// Any thread. Each concurrent request has a connection of its own.
 class RedisNode {
 public:
-    // `cancel` must outlive it.
+    // `cancel` must outlive the node.
     RedisNode(Endpoint endpoint, const RedisTiming& timing, const Cancel& cancel);
 
-    // Asks at once or not at all: Away while the circuit is open. `is_asking`: a slot that is on
-    // its way here. Error replies come back as Said, redirections as replies.
+    // Sends a request; Away at once while the circuit is open. `is_asking`: the slot is migrating
+    // to this server (ASKING). Error replies are faults (Refused, Lost or Said), except
+    // redirections, which are returned as replies.
     RedisOutcome exchange(const RedisRequest& request, bool is_asking = false);
-    // Whether it answers; what the circuit then is. For the thread that tries.
+    // PING on a new connection; opens or closes the circuit. For the creator and the repair thread.
     RedisOutcome attempt(const Wait* caller = nullptr);
 
     [[nodiscard]] const Endpoint& endpoint() const noexcept { return endpoint_; }

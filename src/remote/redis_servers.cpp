@@ -1,4 +1,4 @@
-// Where keys are, redirections, and repairs.
+// Slot map, redirections and repairs.
 #include "remote/redis_servers.hpp"
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
-constexpr std::uint64_t kTableMost = std::uint64_t{16} << 20U;  // of an answer that lists much
+constexpr std::uint64_t kTableMost = std::uint64_t{16} << 20U;  // largest answer that is a list
 
 RedisOutcome nobody() {
     return {RedisFault::Away, {}, "no sentinel has named a master yet"};
@@ -79,7 +79,7 @@ RedisServers::NodePtr RedisServers::owner_of(unsigned slot) const {
     return nodes_.empty() ? nullptr : nodes_[owners_[slot]];
 }
 
-// Each server that has keys, once.
+// Each server that owns slots, once.
 std::vector<RedisServers::NodePtr> RedisServers::owners() const {
     std::vector<NodePtr> owners;
     const std::lock_guard lock(mutex_);
@@ -89,7 +89,7 @@ std::vector<RedisServers::NodePtr> RedisServers::owners() const {
     return owners;
 }
 
-// The index of the node there; nothing: there are more than any cluster has. Under the mutex.
+// Index of the node at that address, added if it is new; nullopt: too many nodes. Under the mutex.
 std::optional<std::uint16_t> RedisServers::add_node(const std::string& host, std::uint16_t port) {
     constexpr std::size_t kMaxNodes = 4096;
     Endpoint endpoint = settings_.servers.endpoints.front();
@@ -114,7 +114,7 @@ RedisServers::NodePtr RedisServers::follow(const Redirect& redirect, const Redis
     if (!index) return nullptr;
     if (!redirect.is_ask) {
         owners_[redirect.slot] = *index;
-        wants_map_ = true;  // where one has moved, others have
+        wants_map_ = true;  // if one slot has moved, others may have
         has_news_ = true;
         wake_.notify_all();
     }
@@ -150,7 +150,7 @@ RedisOutcome RedisServers::run(std::string_view key, const RedisRequest& request
     return note(walk(is_cluster() ? slot_of(key) : 0, request), kinds);
 }
 
-// What came of a request whose answer is of one of these kinds.
+// Checks an outcome against the expected kinds, counts it, and asks for repairs after an outage.
 RedisOutcome RedisServers::note(RedisOutcome outcome,
                                 std::initializer_list<RedisReply::Kind> kinds) {
     const bool is_expected =
@@ -159,7 +159,7 @@ RedisOutcome RedisServers::note(RedisOutcome outcome,
         outcome.fault = RedisFault::Garbled;
         outcome.sentence = "a server gave an answer of another kind than the request has";
     }
-    // It was the master, and another is by now.
+    // The server was the master, and is a replica after a failover.
     if (has_sentinels() && outcome.reply.text.starts_with("READONLY")) {
         outcome.fault = RedisFault::Lost;
     }
@@ -203,23 +203,23 @@ void RedisServers::want_repair(const RedisOutcome& outcome) {
         outcome.fault == RedisFault::Garbled || outcome.fault == RedisFault::Refused;
     if (!is_broken) return;
     const std::lock_guard lock(mutex_);
-    wants_map_ = has_map();  // another may have its slots now, or be the master
+    wants_map_ = has_map();  // after a failover another server has its role
     has_news_ = true;
     wake_.notify_all();
 }
 
 RedisServers::Health RedisServers::health() const {
     const std::lock_guard lock(mutex_);
-    if (nodes_.empty()) return {1, 1};  // a master that is not known is away
+    if (nodes_.empty()) return {1, 1};  // an unknown master counts as away
     const auto away = std::count_if(nodes_.begin(), nodes_.end(), [](const NodePtr& node) {
         return !node->circuit().is_closed();
     });
     return {nodes_.size(), static_cast<std::size_t>(away)};
 }
 
-// ---- the map of slots, or who the master is
+// ---- slot map and master
 
-// Whichever Sentinel names it first.
+// Asks the Sentinels in turn until one of them names the master.
 RedisOutcome RedisServers::learn_master(const Wait* caller) {
     RedisOutcome outcome;
     for (const Endpoint& sentinel : settings_.servers.endpoints) {
@@ -238,7 +238,7 @@ RedisOutcome RedisServers::learn_master(const Wait* caller) {
     return outcome;
 }
 
-// [host, port], as texts.
+// Reply: [host, port], both as text.
 bool RedisServers::install_master(const RedisReply& reply) {
     if (reply.kind != Kind::Array || reply.elements.size() != 2) return false;
     Endpoint master = settings_.servers.master;
@@ -276,7 +276,7 @@ bool RedisServers::install_slots(const RedisReply& reply, const RedisNode& from)
     return has_any;
 }
 
-// [first, last, [host, port, ...], replicas...]. False: it says something else. Under the mutex.
+// Range: [first, last, [host, port, ...], replicas...]. False: malformed. Under the mutex.
 bool RedisServers::install_range(const RedisReply& range, const RedisNode& from) {
     if (range.kind != Kind::Array || range.elements.size() < 3) return false;
     const RedisReply& first = range.elements[0];
@@ -296,10 +296,10 @@ bool RedisServers::install_range(const RedisReply& range, const RedisNode& from)
     return true;
 }
 
-// ---- the thread
+// ---- repair thread
 
 Clock::time_point RedisServers::next_repair() const {
-    // Far enough, and no overflow in the library's arithmetic.
+    // An hour instead of time_point::max(), which overflows in wait_until().
     Clock::time_point next = Clock::now() + std::chrono::hours(1);
     for (const NodePtr& node : nodes_) next = std::min(next, node->circuit().attempt_at());
     if (wants_map_) next = std::min(next, map_at_);
@@ -341,7 +341,7 @@ void RedisServers::repair(const std::vector<NodePtr>& nodes, bool wants_map) {
                   return node->circuit().is_closed() && learn_slots(*node).is_answered();
               });
     if (is_current && health().away == 0) return;
-    // Whoever takes over for one that is away may not have done it yet, or not told all others.
+    // During a failover the new master may not have taken over yet, or not be known to all servers.
     const std::lock_guard lock(mutex_);
     wants_map_ = true;
     if (is_current) map_at_ = Clock::now() + settings_.timing.retry_most;

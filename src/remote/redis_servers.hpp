@@ -1,5 +1,5 @@
-// The server, the servers of a cluster, or the master that Sentinels name: which of them a key
-// belongs to, and the thread that looks after those which failed.
+// Servers of a second tier: one server, a cluster, or the master that Sentinels name. Routes keys
+// to servers; a repair thread retries failed servers and renews the slot map.
 #pragma once
 
 #include <array>
@@ -27,28 +27,28 @@ struct RedisSettings {
 // Any thread.
 class RedisServers {
 public:
-    // `tally` must outlive it.
+    // `tally` must outlive this object.
     RedisServers(RedisSettings settings, TierTally& tally);
     RedisServers(const RedisServers&) = delete;
     RedisServers& operator=(const RedisServers&) = delete;
     ~RedisServers();
 
-    // The first attempt, by the caller, which `trial` may end, or none if it is null; then the
-    // thread begins.
+    // Tries the servers once, unless `trial` is null; `trial` may end the attempt. Then starts the
+    // repair thread, unless the outcome is Refused.
     RedisOutcome start(const Wait* trial);
-    // A request about this key (as the server knows it), wherever it is. An answer of none of these
-    // kinds is Garbled.
+    // Sends a request to the server of `key` (a server's key, with its prefix) and follows
+    // redirections. An answer of none of `kinds` is Garbled.
     RedisOutcome run(std::string_view key, const RedisRequest& request,
                      std::initializer_list<RedisReply::Kind> kinds);
-    // Names that match the pattern, of all masters; some may come twice. Without an answer they are
-    // not all.
+    // Lists the names that match `pattern`, on all masters; some may come twice. After a fault the
+    // list is incomplete.
     RedisOutcome list_names(const std::string& pattern, const Wait& wait,
                             std::vector<std::string>& names);
-    // Names of one request must lie on one server.
+    // True: all names of one request must be in one slot.
     [[nodiscard]] bool is_cluster() const noexcept {
         return settings_.servers.topology == Topology::Cluster;
     }
-    // Ends requests in other threads.
+    // Ends the requests of all threads, now and in future.
     void cancel() noexcept;
 
     struct Health {
@@ -61,7 +61,7 @@ private:
     RedisOutcome attempt(const Wait* caller);
     using NodePtr = std::shared_ptr<RedisNode>;
 
-    // Where a key's server is, is to be learnt, and may change.
+    // True: the servers of keys are learnt from the servers, and may change.
     [[nodiscard]] bool has_map() const noexcept {
         return settings_.servers.topology != Topology::Single;
     }
@@ -93,12 +93,13 @@ private:
     Cancel cancel_;
     mutable std::mutex mutex_;
     std::condition_variable wake_;
-    // Of a cluster never fewer: an index stays good. Behind Sentinels the master, once it is known.
+    // In a cluster it only grows, so that indices stay valid. With Sentinels: the master, once
+    // known.
     std::vector<NodePtr> nodes_;
     std::array<std::uint16_t, kSlots> owners_{};
     bool wants_map_ = false;
-    bool has_news_ = false;       // since the thread last looked
-    Clock::time_point map_at_{};  // not before
+    bool has_news_ = false;       // since the repair thread last looked
+    Clock::time_point map_at_{};  // earliest time of the next renewal of the map
     std::thread thread_;
 };
 

@@ -1,4 +1,4 @@
-// Reading through, writing behind, and what either says when it fails.
+// Read-through, write-back and write-through, removal, and the status of their failures.
 #include "remote/redis_tier.hpp"
 
 #include <algorithm>
@@ -17,8 +17,8 @@ using Kind = RedisReply::Kind;
 
 constexpr std::size_t kLongestKey = 4096;
 constexpr unsigned kMaxWriters = 64;
-// Reading the head, removing or touching it, and its parts by the hundred. Each takes
-// request_timeout at most.
+// Bound of UNLINK and TOUCH of an object, in request_timeouts: one for reading its head, one for
+// the head, and the rest for its parts, 256 to a request (in a cluster: one).
 constexpr std::uint64_t kPartsRequests = 8;
 
 void require(bool holds, const char* sentence) {
@@ -65,21 +65,21 @@ ErrorCode code_of(RedisFault fault) noexcept {
     }
 }
 
-// Of an outcome that is no answer, to one who waited so.
+// Status of a failed request, for a caller with this Wait.
 Status status_of(const RedisOutcome& outcome, const Wait& wait) noexcept {
     const bool is_late = outcome.fault == RedisFault::Cancelled && !wait.deadline.is_never() &&
                          wait.deadline.has_passed(Clock::now());
     return {is_late ? ErrorCode::Timeout : code_of(outcome.fault), outcome.sentence};
 }
 
-// Ended by the bound of its own, and not by the caller.
+// True: the request was ended by our own bound, not by the caller's Wait.
 bool is_over(const RedisOutcome& outcome, const Wait& bounded, const Wait& callers) noexcept {
     if (outcome.fault != RedisFault::Cancelled) return false;
     const auto now = Clock::now();
     return bounded.deadline.has_passed(now) && !has_ended(callers, now);
 }
 
-// Whether there can be a server's key for it.
+// Keys of any other length are in no store.
 bool is_key(std::string_view key) noexcept {
     return !key.empty() && key.size() <= kLongestKey;
 }
@@ -88,12 +88,13 @@ bool is_key(std::string_view key) noexcept {
 
 std::shared_ptr<SecondTier> SecondTier::open(const SecondTierOptions& given, const Wait& wait) {
     const SecondTierOptions options = checked(given);
-    // In a forked child there are no threads to end and no connections to close: it is left alone.
+    // A forked child leaks the tier: it has no threads to join, and the connections are its
+    // parent's.
     std::shared_ptr<RedisTier> tier(new RedisTier(options, parse_servers(options.urls)),
                                     [](RedisTier* old) {
                                         if (!old->is_foreign()) delete old;
                                     });
-    Wait patient = wait;  // a caller that does not wait for a store's name still tries the server
+    Wait patient = wait;  // Deadline::now() is for the store's name, not for the trial
     if (wait.deadline.is_try()) patient.deadline = Deadline::never();
     const RedisOutcome met = tier->start(options.has_trial ? &patient : nullptr);
     const Status refused = status_of(met, patient);
@@ -113,7 +114,7 @@ RedisTier::RedisTier(const SecondTierOptions& options, ServerList servers)
 
 void RedisTier::stand_behind(Store first) {
     first_.emplace(std::move(first));
-    // What waits is pinned: the first tier must stay able to take more.
+    // Half of the capacity at most, because waiting objects are pinned and can't be evicted.
     if (options_.policy == TierPolicy::WriteBack) backlog_.start(first_->capacity() / 2);
 }
 
@@ -144,7 +145,7 @@ Status RedisTier::write(std::string key, const std::function<Status()>& commit,
     return status;
 }
 
-// What has been committed.
+// Writes a committed object, by policy.
 Status RedisTier::write(const Backlog::Turn& turn, const StoreObject& object,
                         const Wait& wait) noexcept {
     const std::uint64_t bytes = object.bytes().size() + object.meta().size();
@@ -178,7 +179,7 @@ Result<StoreObject> RedisTier::fetch(std::string_view key, const Wait& wait,
             return status_of({RedisFault::Cancelled, {}, "another thread is still fetching it"},
                              wait);
         }
-        // Whoever led was called off, and not we.
+        // The leader's Wait ended, not ours: fetch again.
         if (flight->status.code() == ErrorCode::Cancelled ||
             flight->status.code() == ErrorCode::Timeout) {
             continue;
@@ -189,14 +190,14 @@ Result<StoreObject> RedisTier::fetch(std::string_view key, const Wait& wait,
 }
 
 Result<StoreObject> RedisTier::lead(const Fetch& fetch) noexcept {
-    // The last flight may have landed after we had looked and before we came.
+    // Another flight of the key may have landed between our miss and join().
     Result<StoreObject> object = first_->contains(fetch.key) ? first_->get(fetch.key) : read(fetch);
     single_flight_.land(fetch.key, fetch.flight, object.status(),
                         [&]() -> std::optional<StoreObject> { return object->share(); });
     return object;
 }
 
-// A failure of the second tier is a miss, and counted.
+// Status of a fetch without a value: NotFound, unless the caller's Wait ended. Counts it.
 Status RedisTier::missed(const RedisOutcome& outcome, const Wait& wait) noexcept {
     if (outcome.fault == RedisFault::Cancelled) return status_of(outcome, wait);
     if (outcome.fault == RedisFault::Away) TierTally::add(tally_.skipped);
@@ -204,10 +205,11 @@ Status RedisTier::missed(const RedisOutcome& outcome, const Wait& wait) noexcept
     return Status(ErrorCode::NotFound);
 }
 
-// There is a value, and it is of no use here.
+// NotFound for a value that can't be used. Counts and explains it.
 Status RedisTier::unread(TierTally::Count& count, std::string_view key,
                          std::string_view why) noexcept {
-    if (&count != &tally_.no_room) TierTally::add(tally_.misses);  // it is there, and sound
+    // A value without room is no miss of the server.
+    if (&count != &tally_.no_room) TierTally::add(tally_.misses);
     TierTally::add(count);
     constexpr std::size_t kKeyMost = 60;
     tally_.explain("the second tier's value of '" + shown_text(key, kKeyMost) + "' " +
@@ -222,8 +224,8 @@ Status RedisTier::damaged(const Fetch& fetch, std::string_view why) noexcept {
     return unread(tally_.corrupt, fetch.key, why);
 }
 
-// What requests take together: a head can name a million parts, and a server answer each of them
-// just in time.
+// Bounds a series of requests: a head may name a million parts, and a server may delay each answer
+// to just below the timeout.
 Wait RedisTier::bounded(const Wait& wait, std::uint64_t requests) const noexcept {
     using Seconds = std::chrono::duration<double>;
     constexpr double kCentury = 100.0 * 365 * 24 * 3600;
@@ -259,12 +261,12 @@ Result<StoreObject> RedisTier::read(const Fetch& fetch) noexcept {
 }
 
 Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read) noexcept {
-    // What is in the head has come: it is looked at before it takes anybody's room.
+    // Inline data is complete: checked before it can evict anything.
     if (read.head.is_inline() && checksum_of(read.data) != read.head.checksum) {
         return damaged(fetch, "has not the bytes that its head tells of");
     }
     if (first_->look(fetch.key).state == StoreLook::State::Staged) {
-        // Another thread or process has begun, unless it died over it: a reservation tells.
+        // Another writer has the key staged, or died: then reserve() reaps it and succeeds.
         Result<StoreReservation> probe = first_->reserve(fetch.key, 0);
         if (!probe) return without_room(fetch, read.head, probe.status());
     }
@@ -300,13 +302,13 @@ Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read
         outcome.sentence = "the second tier takes too long with the parts of an object";
         tally_.note(outcome);
     }
-    // A part that has been evicted there, or expired: not damage.
+    // Nil: the server evicted a part, or it expired. A miss, not damage.
     const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
     if (!outcome.is_answered() || is_incomplete) return missed(outcome, fetch.wait);
     return accept(fetch, read, *reservation);
 }
 
-// The first tier does not take it.
+// Result of a fetch for which the first tier refused a reservation.
 Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const ValueHead& head,
                                             const Status& refused) noexcept {
     switch (refused.code()) {
@@ -322,13 +324,13 @@ Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const ValueHead&
         default:
             return refused;
     }
-    // Another process of this machine fetches it, or makes it.
+    // Busy: another process of this machine fetches or writes the object.
     Result<StoreObject> object = first_->wait(fetch.key, bounded(fetch.wait, requests_for(head)));
     if (object.code() != ErrorCode::Timeout || has_ended(fetch.wait, Clock::now())) return object;
     return unread(tally_.timeouts, fetch.key, "takes another participant too long");
 }
 
-// All of it has come.
+// Checks a complete value and commits it.
 Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
                                       StoreReservation& reservation) noexcept {
     const std::span<const std::byte> data = reservation.bytes();
@@ -350,7 +352,7 @@ Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
         }
     }
     const std::uint64_t bytes = data.size() + read.meta.size();
-    // The look-up that missed was the read: to eviction the object is as new as one that was put.
+    // Committed, not looked up: for the eviction a fetched object equals one that was just put.
     std::optional<StoreObject> object;
     const Status status =
         single_flight_.unless_revoked(fetch.flight, [&] { return reservation.commit(object); });
@@ -396,7 +398,7 @@ std::vector<std::string> RedisTier::keys(const Wait& wait) {
 Status RedisTier::remove(std::string_view key, const Wait& wait) noexcept {
     if (options_.policy == TierPolicy::ReadOnly || !is_key(key)) return first_->remove(key);
     Status status = remove_once(key, wait);
-    // What was put meanwhile, or fetched by another process; once, as it may be put for ever.
+    // Objects put or fetched meanwhile. Once only, because other threads may go on putting them.
     if (first_->contains(key)) {
         Status again = remove_once(key, wait);
         if (again.code() != ErrorCode::NotFound) status = std::move(again);
@@ -418,14 +420,14 @@ Status RedisTier::unlink(const Backlog::Turn& turn, const Wait& wait) noexcept {
     if (!backlog_.forget(turn, Deadline::after(options_.request_timeout), wait)) {
         return {ErrorCode::Timeout, "it is still being written to the second tier"};
     }
-    // A fetch that has read it must not bring it back: neither one that is under way, nor one that
-    // begins before the servers have let it go.
+    // Revoked before and after UNLINK, so that neither a fetch under way nor one that begins before
+    // the servers have removed the value commits it again.
     single_flight_.revoke(key);
     const Wait bound = bounded(wait, kPartsRequests);
     const RedisOutcome outcome = objects_.act_on("UNLINK", key, bound);
     single_flight_.revoke(key);
     if (is_over(outcome, bound, wait)) {
-        // Where its head is gone, only some of its parts are left.
+        // Integer: the head is gone, and only parts are left.
         return outcome.reply.kind == Kind::Integer ? Status::ok() : status_of(outcome, bound);
     }
     if (!outcome.is_answered()) return status_of(outcome, wait);

@@ -1,4 +1,4 @@
-// The second tier on Redis: the first tier, the servers, and what goes on between them.
+// Second tier on Redis: read-through from the servers, and write-back or write-through to them.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace penstock::detail {
 
 class RedisTier final : public SecondTier {
 public:
-    // `servers` are those of the options.
+    // `servers`: parsed from the URLs of the options.
     RedisTier(const SecondTierOptions& options, ServerList servers);
     ~RedisTier() override;
 
@@ -40,13 +40,13 @@ public:
     void cancel() noexcept override;
     [[nodiscard]] TierStats stats() const override;
 
-    // In a child that was forked from our process: neither threads nor connections are its own.
+    // True in a forked child, which has no threads and must not use its parent's connections.
     [[nodiscard]] bool is_foreign() const noexcept {
         return os::fork_generation() != fork_generation_;
     }
 
 private:
-    // A key that is being fetched: for whom, and for how long.
+    // Fetch of one key, with the caller's Wait and check.
     struct Fetch {
         std::string_view key;
         const Wait& wait;
@@ -76,7 +76,7 @@ private:
     RedisServers servers_;
     RemoteObjects objects_;
     SingleFlight single_flight_;
-    Backlog backlog_;  // its threads use what stands above it
+    Backlog backlog_;  // last: its threads use the members above
     std::optional<Store> first_;
 };
 

@@ -1,4 +1,4 @@
-// Heads and parts.
+// Requests for heads and parts.
 #include "remote/remote_objects.hpp"
 
 #include <algorithm>
@@ -75,7 +75,7 @@ RedisOutcome RemoteObjects::read_data(std::string_view key, const ReadHead& read
         return outcome;
     }
     if (read.head.parts() > 1) {
-        // Room for all of it is made when the first comes: the others must be there by then.
+        // Memory for the whole object is taken with the first part: check the others before.
         outcome = ask_of_parts("EXISTS", key, read.head, 1, wait);
         if (!outcome.is_answered()) return outcome;
         const auto there = static_cast<std::uint64_t>(outcome.reply.integer);
@@ -110,8 +110,9 @@ RedisOutcome RemoteObjects::read_parts(std::string_view key, const ValueHead& he
     return outcome;
 }
 
-// EXISTS, UNLINK or TOUCH of the parts from `first` on: of how many it was true. Many to a request,
-// which a head that tells of a million parts would otherwise make a million of.
+// EXISTS, UNLINK or TOUCH of the parts from `first` on; the reply is the number of those that
+// exist. Batched, because a head may name a million parts; not in a cluster, where slots may
+// differ.
 RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_view key,
                                          const ValueHead& head, std::uint64_t first,
                                          const Wait& wait) {
@@ -139,7 +140,7 @@ RedisOutcome RemoteObjects::ask_of_parts(std::string_view command, std::string_v
 
 RedisOutcome RemoteObjects::act_on(std::string_view command, std::string_view key,
                                    const Wait& wait) {
-    // Without its head nobody knows what parts it has.
+    // The head first: it names the parts.
     const Head head = read_head(key, wait);
     if (head.outcome.fault == RedisFault::Cancelled) return head.outcome;
     const std::string name = head_name(options_.prefix, key);

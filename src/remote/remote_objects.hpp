@@ -1,4 +1,4 @@
-// Objects in the second tier: written, read and removed whole, in the requests that this takes.
+// Objects in the second tier, as heads and parts (value_format.hpp): written, read, removed.
 #pragma once
 
 #include <chrono>
@@ -20,32 +20,32 @@ struct RemoteOptions {
     std::optional<std::chrono::milliseconds> ttl;
 };
 
-// Any thread. What `wait` ends is Cancelled.
+// Any thread. A request that `wait` ends is Cancelled.
 class RemoteObjects {
 public:
-    // `servers` must outlive it.
+    // `servers` must outlive this object.
     RemoteObjects(RedisServers& servers, RemoteOptions options);
 
-    // The parts, then the head: nobody finds an object before all of it is there.
+    // Writes the parts before the head, so that readers never find an incomplete object.
     RedisOutcome write(std::string_view key, std::span<const std::byte> data,
                        std::span<const std::byte> meta, Format format, const Wait& wait);
 
     struct Head {
-        RedisOutcome outcome;  // a Nil reply: there is none. `read` is of its text.
+        RedisOutcome outcome;  // a Nil reply: no such object. `read` refers to its text.
         ReadHead read;
     };
     Head read_head(std::string_view key, const Wait& wait);
-    // All the data of a sound head into what `make_room` gives, which has its size. It is asked
-    // when the server has announced the first part, and says it has the others. A Nil reply or
-    // Misfit: not as it was written.
+    // Reads the data of a sound head into the memory of `make_room`, which has its size and is
+    // called once the server has announced the first part and says that it has the others. Nil: a
+    // part is missing. Misfit: a part has another length.
     RedisOutcome read_data(std::string_view key, const ReadHead& read, const MakeRoom& make_room,
                            const Wait& wait);
 
-    // UNLINK or TOUCH: the head, then the parts, of which some are left where `wait` ends first.
-    // Integer, even then: whether there was a head.
+    // UNLINK or TOUCH of the head, then of the parts, of which some are left if `wait` ends. The
+    // reply, even then, is 1 if there was a head and 0 otherwise.
     RedisOutcome act_on(std::string_view command, std::string_view key, const Wait& wait);
     RedisOutcome has_head(std::string_view key, const Wait& wait);
-    // The keys of all heads; some may come twice. Where it is not answered they are not all.
+    // Lists the keys of all heads; some may come twice. After a fault the list is incomplete.
     RedisOutcome list_keys(std::vector<std::string>& keys, const Wait& wait);
 
 private:

@@ -1,5 +1,4 @@
-// Text of a server, or of a key, as a sentence quotes it: a stranger chose its bytes and its
-// length.
+// Untrusted text in error messages: a server or a user chose its bytes and its length.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +9,7 @@
 
 namespace penstock::detail {
 
-// Without what a terminal would obey, and cut after `most` bytes.
+// Printable text without terminal escapes, cut after `most` bytes.
 inline std::string shown_text(std::string_view text, std::size_t most = 200) {
     return printable(cut(text, most)) + (text.size() > most ? "..." : "");
 }

@@ -1,4 +1,4 @@
-// Who fetches and who waits.
+// Roles of the threads that miss a key.
 #include "remote/single_flight.hpp"
 
 #include <algorithm>

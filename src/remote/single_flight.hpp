@@ -1,5 +1,5 @@
-// Fetches under way: of the threads that miss one key together, one fetches, and the others wait
-// for what it brings.
+// Single-flight: of the threads that miss one key concurrently, the leader fetches it, and the
+// followers wait for its result.
 #pragma once
 
 #include <condition_variable>
@@ -26,28 +26,27 @@ public:
         bool is_revoked = false;
         unsigned followers = 0;
         Status status;                    // of the fetch
-        std::optional<StoreObject> held;  // so that it is still there when the followers look
+        std::optional<StoreObject> held;  // pin for the followers, until their look-up
     };
     using FlightPtr = std::shared_ptr<Flight>;
 
     enum class Role : std::uint8_t {
-        Leader,    // it is the caller's to fetch, and to land
-        Follower,  // to await
-        Refused,   // another thread leads it, or this one, which leads a flight: it would wait for
-                   // itself, or in a ring
+        Leader,    // the caller must fetch, then land()
+        Follower,  // the caller must await()
+        Refused,   // the caller leads this or another flight: to wait could deadlock
     };
-    // The flight for this key.
+    // Joins the flight of the key, or starts one as its leader.
     std::pair<FlightPtr, Role> join(std::string_view key);
-    // The flight of this key brings nothing any more, unless it has: the key is being removed.
+    // Keeps the flight of a key that is being removed from committing, unless it has committed.
     void revoke(std::string_view key);
-    // What `commit` gives, for the leader; or NotFound, and it is not called. No revoke() comes in
-    // between.
+    // For the leader: calls `commit`, or returns NotFound if the flight was revoked. Atomic with
+    // respect to revoke().
     template <typename Commit>
     Status unless_revoked(const Flight& flight, Commit&& commit) {
         const std::lock_guard lock(mutex_);
         return flight.is_revoked ? Status(ErrorCode::NotFound) : commit();
     }
-    // For the leader, whatever came of it. `hold` pins the object once more, for the followers.
+    // For the leader, after success and failure. `hold` pins the object for the followers.
     template <typename Hold>
     void land(std::string_view key, Flight& flight, Status status, Hold&& hold) {
         const std::lock_guard lock(mutex_);
@@ -57,7 +56,8 @@ public:
         under_way_.erase(std::string(key));
         landed_.notify_all();
     }
-    // For the others. It is bounded as the fetch is, by its timeouts. False: `wait` ended before.
+    // For followers: waits until the flight lands, which its fetch's timeouts bound. False: `wait`
+    // ended first.
     bool await(Flight& flight, const Wait& wait);
 
 private:

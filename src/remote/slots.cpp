@@ -1,4 +1,4 @@
-// The slot of a key, and redirections.
+// CRC16 of keys, and the parser of redirections.
 #include "remote/slots.hpp"
 
 #include <array>
@@ -30,7 +30,7 @@ std::string_view hashed_part(std::string_view key) noexcept {
     return key.substr(open + 1, close - open - 1);
 }
 
-// The text up to the next space, which is taken away with it.
+// Removes and returns the first word of the text.
 std::string_view take_word(std::string_view& text) noexcept {
     const std::size_t end = text.find(' ');
     const std::string_view word = text.substr(0, end);

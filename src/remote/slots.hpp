@@ -1,5 +1,4 @@
-// How a cluster spreads its keys: 16384 slots, and the words by which a server says that a slot is
-// elsewhere. (The cluster specification of Redis.)
+// Slots of a Redis cluster and its redirections, after the Redis cluster specification.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +10,11 @@ namespace penstock::detail {
 
 inline constexpr unsigned kSlots = 16384;
 
-// CRC16 (XMODEM) of the key, or of what its first {} holds, if that is anything.
+// CRC16 (XMODEM) of the key, or of its hash tag: the text in its first {}, if not empty.
 unsigned slot_of(std::string_view key) noexcept;
 
-// "MOVED 3999 10.0.0.1:6381", "ASK 3999 10.0.0.1:6381". The host is empty where it is to be that
-// of the server which said so.
+// Redirection: "MOVED 3999 10.0.0.1:6381" or "ASK 3999 10.0.0.1:6381". An empty host means that of
+// the server that sent it.
 struct Redirect {
     bool is_ask = false;
     unsigned slot = 0;

@@ -1,4 +1,4 @@
-// Queues of batches, and what is done with one key of each kind.
+// Queues of batches, and the operations on one key.
 #include "remote/store_connector.hpp"
 
 #include <algorithm>
@@ -15,14 +15,14 @@ namespace penstock::detail {
 
 namespace {
 
-// Looks are so short that to take them one by one would cost more than they do.
+// Look-ups taken at once: one by one, the queue would cost more than the look-ups.
 constexpr std::size_t kLooksInOneGo = 64;
-// A key that another process is writing is waited for, in slices after which its writer is looked
-// at again, and given up after so many.
+// Wait for a key that another process is writing: after each slice put() is tried again; after the
+// last one the item fails.
 constexpr std::chrono::milliseconds kWriterSlice{100};
 constexpr unsigned kWriterSlices = 50;
 
-// How long a thread that waits for room goes without asking whether it still wants to.
+// Interval at which a wait for room checks the caller's Wait.
 constexpr std::chrono::milliseconds kRoomSlice{50};
 
 constexpr bool is_copy(BatchKind kind) noexcept {
@@ -54,7 +54,7 @@ StoreConnector::~StoreConnector() {
     close();
 }
 
-// ---- coming and going
+// ---- queues and threads
 
 Status StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items,
                               const Wait& wait) {
@@ -78,7 +78,7 @@ Status StoreConnector::submit(std::uint64_t id, BatchKind kind, std::vector<Batc
     return Status::ok();
 }
 
-// With the mutex, but for the moments in which the caller is asked whether it wants to wait on.
+// Called with the mutex, which is unlocked while the caller's `interrupted` runs.
 Status StoreConnector::await_room(std::size_t keys, const Wait& wait,
                                   std::unique_lock<std::mutex>& lock) {
     while (!is_closed_ && pending_ > 0 && pending_ + keys > most_pending_) {
@@ -92,7 +92,7 @@ Status StoreConnector::await_room(std::size_t keys, const Wait& wait,
     return is_closed_ ? Status::closed_here("this connector is closed") : Status::ok();
 }
 
-// The event is lowered before anything else can finish: that raises it again. Once closed it stays.
+// Lowers the event under the mutex, so that the next finished batch raises it; not after close().
 std::vector<BatchResult> StoreConnector::collect() {
     const std::lock_guard lock(mutex_);
     if (!is_closed_) event_.lower();
@@ -114,7 +114,7 @@ void StoreConnector::close() noexcept {
         copies_.clear();
         has_work_.notify_all();
         has_room_.notify_all();
-        event_.raise();  // nothing will come any more
+        event_.raise();  // wakes the event loop
     }
     for (std::thread& thread : threads_) {
         thread.join();
@@ -137,7 +137,7 @@ void StoreConnector::work() {
     }
 }
 
-// None: it is closed.
+// Waits for work. Without a batch: closed.
 StoreConnector::Share StoreConnector::take() {
     std::unique_lock lock(mutex_);
     has_work_.wait(lock, [&] { return is_closed_ || !looks_.empty() || !copies_.empty(); });
@@ -188,7 +188,7 @@ ItemOutcome StoreConnector::carry_out(BatchKind kind, const BatchItem& item, std
     return ItemOutcome::Failed;
 }
 
-// What is locked stays to be had, though another has removed it meanwhile.
+// Locked objects are found even after their removal.
 Result<StoreObject> StoreConnector::find(const std::string& key) {
     {
         const std::lock_guard lock(locked_mutex_);
@@ -224,14 +224,14 @@ ItemOutcome StoreConnector::set(const BatchItem& item, std::string& error) {
     if (status) return ItemOutcome::Done;
     if (status.code() == ErrorCode::AlreadyExists) return ItemOutcome::Unchanged;
     if (status.code() == ErrorCode::Busy) return wait_for_other_writer(item, error);
-    // With a second tier that writes through, its outage is no failure: the first tier has it.
+    // With a second tier a failed put is done if the first tier has the object: an outage.
     if (store_->is_tiered() && store_->contains(item.key, Deadline::now())) {
         return ItemOutcome::Done;
     }
     return failed(error, item.key, status.message());
 }
 
-// Another process is writing this key: done when that one is; or by us, if it dies or aborts.
+// Waits for the other writer of the key; puts the object itself if that one dies or aborts.
 ItemOutcome StoreConnector::wait_for_other_writer(const BatchItem& item, std::string& error) {
     Status status(ErrorCode::Cancelled, "the connector was closed meanwhile");
     for (unsigned slice = 0; slice < kWriterSlices && !closing_.is_cancelled(); ++slice) {
@@ -251,8 +251,8 @@ ItemOutcome StoreConnector::exists(const BatchItem& item, std::string& error) {
     return found ? ItemOutcome::Done : look_further(item, found.status(), error);
 }
 
-// What only the second tier has is fetched when it is asked for, and not before: of many keys that
-// are looked up, few may be wanted.
+// Objects that only the second tier has are not fetched here, but by Get: of many keys looked up,
+// few may be wanted.
 ItemOutcome StoreConnector::lock(const BatchItem& item, std::string& error) {
     Result<StoreObject> found = store_->get(item.key, Deadline::now());
     if (!found) return look_further(item, found.status(), error);
@@ -261,8 +261,8 @@ ItemOutcome StoreConnector::lock(const BatchItem& item, std::string& error) {
     return ItemOutcome::Done;
 }
 
-// The first tier gave none, for that reason: Timeout is that the second can still be asked. A store
-// that is closed or lost can't say what there is.
+// Outcome after the first tier returned `why`. Timeout: it missed, and the second tier can be
+// asked. NotFound: a miss. Otherwise the store is closed or lost, and the item fails.
 ItemOutcome StoreConnector::look_further(const BatchItem& item, const Status& why,
                                          std::string& error) {
     if (why.code() == ErrorCode::NotFound) return ItemOutcome::Missed;
@@ -271,7 +271,7 @@ ItemOutcome StoreConnector::look_further(const BatchItem& item, const Status& wh
 }
 
 void StoreConnector::unlock(std::span<const std::string> keys) {
-    std::vector<decltype(locked_)::node_type> released;  // let go after the mutex
+    std::vector<decltype(locked_)::node_type> released;  // destroyed after the mutex is unlocked
     released.reserve(keys.size());
     const std::lock_guard lock(locked_mutex_);
     for (const std::string& key : keys) {

@@ -1,8 +1,8 @@
-// Batches of operations on a store, carried out by threads of the connector's own, for programs
-// with an event loop: submit, wait for a descriptor, collect the outcomes.
+// Asynchronous batches of store operations, for programs with an event loop: submit, wait for a
+// descriptor, collect the outcomes. The connector's own threads do the work.
 //
-// Copies run in these threads, one object each at a time; look-ups and deletions go before them.
-// The store may have a second tier: what asks its server is bounded by that tier's timeouts.
+// A thread takes one copy at a time; look-ups and removals come before copies. With a second tier,
+// requests to its server are bounded by that tier's timeouts.
 #pragma once
 
 #include <condition_variable>
@@ -24,23 +24,23 @@
 namespace penstock::detail {
 
 enum class BatchKind : std::uint8_t {
-    Get,     // copies the objects into the memory given, where their sizes are equal
-    Set,     // puts copies of the memory given
-    Exists,  // looks; counts as read in the first tier
-    Lock,    // looks, and pins what the first tier has until unlock()
+    Get,     // copies objects into the given memory; sizes must be equal
+    Set,     // puts copies of the given memory
+    Exists,  // looks up; counts as a read in the first tier
+    Lock,    // looks up, and pins objects of the first tier until unlock()
     Remove,
 };
 
 enum class ItemOutcome : std::uint8_t {
     Missed,     // there is no such object
-    Done,       // copied, put, there, removed
-    Unchanged,  // Set: it was there before
-    Failed,     // the batch's error says why, of the first that failed
+    Done,       // copied, put, found or removed
+    Unchanged,  // Set: the key had an object before
+    Failed,     // the batch's error explains the first failure
 };
 
 struct BatchItem {
     std::string key;
-    std::span<std::byte> memory;  // of Get and Set, which only reads it; valid until collected
+    std::span<std::byte> memory;  // of Get and Set; must stay valid until the batch is collected
 };
 
 struct BatchResult {
@@ -50,42 +50,42 @@ struct BatchResult {
     std::string error;                  // empty: nothing failed
 };
 
-// Any thread, but for the destructor. Not in a forked child, which has none of the threads: the
-// owner leaves it alone there (os::fork_generation).
+// Any thread, except for the destructor. Unusable in a forked child, which has none of the threads:
+// the owner must not even destroy it there (os::fork_generation).
 class StoreConnector {
 public:
-    // At least one thread. `most_pending`: keys that wait at most before submit() does. Throws
-    // std::system_error.
+    // `threads`: at least one. `most_pending`: number of unfinished keys above which submit()
+    // waits. Throws std::system_error.
     StoreConnector(std::shared_ptr<Store> store, unsigned threads, std::size_t most_pending);
     StoreConnector(const StoreConnector&) = delete;
     StoreConnector& operator=(const StoreConnector&) = delete;
     ~StoreConnector();  // close()
 
-    // Readable while there is something to collect, and from close() on. Until the destructor.
+    // Readable while results can be collected, and after close(). Valid until the destructor.
     [[nodiscard]] int descriptor() const noexcept { return event_.descriptor(); }
-    // `id` comes back with the outcome. Waits while too much is pending, and no longer than `wait`
-    // says. Closed, by Self; Timeout, Cancelled: nothing of the batch is done.
+    // Queues a batch; `id` comes back with the result. Waits for room until `wait` ends. Closed (by
+    // Self), Timeout, Cancelled: no part of the batch is done.
     Status submit(std::uint64_t id, BatchKind kind, std::vector<BatchItem> items,
                   const Wait& wait = {});
-    // Each key once for each Lock that found it; more often does nothing.
+    // Releases one pin of each key; no effect on keys without pins.
     void unlock(std::span<const std::string> keys);
-    // What is finished since the last call.
+    // Returns the batches finished since the last call.
     std::vector<BatchResult> collect();
 
-    // Ends the threads as soon as each has done the object it is at. What waits is dropped, and
-    // what is locked is released. The second time it does nothing.
+    // Drops queued batches, joins the threads after their present object, and releases all pins.
+    // Idempotent.
     void close() noexcept;
     [[nodiscard]] bool is_closed() const;
 
 private:
     struct Batch {
         std::vector<BatchItem> items;
-        std::size_t next = 0;  // the first that no thread has taken
-        std::size_t left = 0;  // that are not finished
+        std::size_t next = 0;  // first item that no thread has taken
+        std::size_t left = 0;  // unfinished items
         BatchResult result;
     };
     using BatchPtr = std::shared_ptr<Batch>;
-    struct Share {  // of a batch: what one thread does in one go
+    struct Share {  // items of a batch that one thread has taken
         BatchPtr batch;
         std::size_t begin = 0;
         std::size_t end = 0;
@@ -107,7 +107,7 @@ private:
     Status put(const BatchItem& item);
     Result<StoreObject> find(const std::string& key);
 
-    std::shared_ptr<Store> store_;  // none once it is closed: others may want the last to have left
+    std::shared_ptr<Store> store_;  // null after close(), so that the store can be left
     const std::size_t most_pending_;
     os::EventPipe event_;
     Cancel closing_;
@@ -119,13 +119,13 @@ private:
     std::deque<BatchPtr> looks_;   // Exists, Lock, Remove
     std::deque<BatchPtr> copies_;  // Get, Set
     std::vector<BatchResult> finished_;
-    std::size_t pending_ = 0;  // keys of all batches that are not finished
+    std::size_t pending_ = 0;  // unfinished keys of all batches
     bool is_closed_ = false;
 
     std::mutex locked_mutex_;
     std::unordered_multimap<std::string, StoreObject> locked_;  // one for each Lock
 
-    std::mutex close_mutex_;  // one thread joins
+    std::mutex close_mutex_;  // held by the thread that joins
     std::vector<std::thread> threads_;
 };
 

@@ -1,4 +1,4 @@
-// What a second tier counts, and the last thing that went wrong there.
+// Counters of a second tier, and its last error.
 #pragma once
 
 #include <atomic>
@@ -37,8 +37,8 @@ struct TierTally {
         add(dropped);
         add(dropped_bytes, bytes);
     }
-    // A request that was made and failed. One that was not made is no failure of its own, and a
-    // value that does not fit is counted as corrupt by whoever wanted it.
+    // Counts a failed request as an error or a timeout. Requests that were not made or were
+    // cancelled are no failures; the reader counts a Misfit as corrupt.
     void note(const RedisOutcome& outcome) {
         switch (outcome.fault) {
             case RedisFault::None:
@@ -52,7 +52,7 @@ struct TierTally {
         add(outcome.fault == RedisFault::Timeout ? timeouts : errors);
         explain(outcome.sentence);
     }
-    // Why something was counted: of `errors` and `timeouts`, or of a value that was missed.
+    // Records the reason of the last error, timeout or unusable value.
     void explain(std::string sentence) {
         const std::lock_guard lock(mutex_);
         last_error_ = std::move(sentence);

@@ -1,4 +1,4 @@
-// Heads to bytes and back. xxhash is used header-only: no library is linked for it.
+// Encoder and decoder of heads. xxhash is used header-only: no library is linked for it.
 #include "remote/value_format.hpp"
 
 #define XXH_INLINE_ALL
@@ -38,7 +38,7 @@ Number read_little(const std::byte* at) noexcept {
     return number;
 }
 
-// The key is in it: a value that was copied to another name is not that name's.
+// Covers the key too, so that a value copied to another name is damaged there.
 std::uint64_t check_of(const std::byte* header, std::span<const std::byte> meta,
                        std::string_view key) noexcept {
     XXH3_state_t state;
@@ -49,7 +49,7 @@ std::uint64_t check_of(const std::byte* header, std::span<const std::byte> meta,
     return XXH3_64bits_digest(&state);
 }
 
-// That sizes fit each other; the numbers are a stranger's.
+// Checks that the sizes fit each other: they come from an untrusted server.
 bool is_consistent(const ValueHead& head, std::uint64_t data_bytes) noexcept {
     if (head.is_inline()) return head.nbytes == data_bytes && data_bytes <= kInlineMost;
     return data_bytes == 0 && head.part_bytes >= kPartLeast && head.part_bytes <= kPartMost &&
@@ -116,7 +116,7 @@ ReadHead decode_head(std::span<const std::byte> value, std::string_view key) noe
     read.head.checksum = {read_little<std::uint64_t>(header + kChecksumAt),
                           read_little<std::uint64_t>(header + kChecksumAt + 8)};
     if (format > static_cast<std::uint8_t>(kLastFormat)) {
-        read.kind = HeadKind::Foreign;  // sound, and of one who knows more formats than we
+        read.kind = HeadKind::Foreign;  // sound, from a later version with more formats
     } else if (is_consistent(read.head, read.data.size())) {
         read.kind = HeadKind::Sound;
     }

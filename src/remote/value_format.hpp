@@ -1,10 +1,10 @@
-// How an object lies in the second tier, and what is checked before it is believed.
+// Encoding of an object in the second tier, and the checks of its decoder.
 //
 // Every object has a head, under `<prefix>o:<key>`: 64 bytes of header, the metadata, and the data
 // if there are at most 64 KiB of them. More data lies in parts, under
-// `<prefix>p:<checksum>:<part_bytes>:<number>:<key>`, written before the head: so a head stands for
-// a whole object. Their names come from what is in them: two heads never share parts that differ,
-// and who writes the same object again leaves no part behind.
+// `<prefix>p:<checksum>:<part_bytes>:<number>:<key>`, written before the head, so that a head
+// stands for a whole object. The names contain the checksum of the data: two heads never share
+// parts that differ, and a rewrite of the same object leaves no part behind.
 //
 // The header, little-endian:
 //    0   8  magic
@@ -44,7 +44,7 @@ struct Checksum {
 };
 Checksum checksum_of(std::span<const std::byte> data) noexcept;
 
-// What a head says. A value.
+// Decoded header. A value.
 struct ValueHead {
     Format format = Format::Bytes;
     std::uint64_t nbytes = 0;
@@ -55,7 +55,7 @@ struct ValueHead {
     [[nodiscard]] std::uint64_t parts() const noexcept {
         return is_inline() ? 0 : (nbytes + part_bytes - 1) / part_bytes;
     }
-    // Of the data, as a span of that length would be cut.
+    // Part `number` of `data`, which has the object's length.
     template <typename Byte>
     [[nodiscard]] std::span<Byte> part(std::span<Byte> data, std::uint64_t number) const noexcept {
         const std::uint64_t start = number * part_bytes;
@@ -68,17 +68,16 @@ std::string head_name(std::string_view prefix, std::string_view key);
 std::string part_name(std::string_view prefix, std::string_view key, const ValueHead& head,
                       std::uint64_t number);
 
-// The head's value, without the data.
+// Header and metadata of a head; the caller appends inline data.
 std::string encode_head(const ValueHead& head, std::span<const std::byte> meta,
                         std::string_view key);
 
 enum class HeadKind : std::uint8_t {
     Sound,
-    Foreign,  // of another version, or format: somebody else's, not damaged
+    Foreign,  // another version or format of Penstock's, not damaged
     Damaged,
 };
-// Views into the value that was read. Any bytes are answered; the data's own
-// checksum is for the caller to compare.
+// Views into the value. decode_head() accepts any bytes; the caller compares the data's checksum.
 struct ReadHead {
     HeadKind kind = HeadKind::Damaged;
     ValueHead head;

@@ -125,8 +125,7 @@ StoreShape store_shape_of(const StoreOptions& options) {
     shape.heap.granules = static_cast<std::uint32_t>(granules);
     const std::uint64_t objects =
         options.objects != 0 ? options.objects : default_objects(options.capacity);
-    // Twice as many entries as objects: a key has 32 places, and hardly ever finds all of them
-    // taken.
+    // Two entries per object: a key has 32 possible entries, which then are hardly ever all in use.
     const std::uint64_t buckets =
         std::bit_ceil(std::max<std::uint64_t>(objects * 2 / layout::kWays, layout::kProbes));
     if (objects > layout::kMaxBuckets || buckets > layout::kMaxBuckets) {

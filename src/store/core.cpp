@@ -69,7 +69,7 @@ void StoreCore::join() {
     enter(*segment, self);
 }
 
-// Before anything of ours can be of interest to others.
+// Called before this participant changes shared memory, so that others look at its slot.
 void StoreCore::extend_reach() noexcept {
     std::atomic<std::uint64_t>& reach = view.state().reach;
     std::uint64_t seen = load_relaxed(reach);
@@ -83,7 +83,7 @@ StoreCore::~StoreCore() {
     vacate();
 }
 
-// Pins and reservations go back; objects that are left can be read, and change nothing.
+// Releases pins and reservations. Left-over StoreObjects stay readable, and change nothing.
 void StoreCore::depart() noexcept {
     if (!segment->check_place()) return;
     closing.cancel();
@@ -128,11 +128,11 @@ void StoreCore::try_reap() noexcept {
     membership.reap_all([this](unsigned dead) { take_over(dead); }, words.participants());
 }
 
-// What that participant holds is the store's again. The caller has its lock. Repeatable.
+// Frees everything that the participant holds. The caller holds its lock. Repeatable.
 void StoreCore::take_over(unsigned participant) noexcept {
     words.finish(participant);
-    heap.reap(
-        participant);  // before a change of our own, which might be in the dead one's very place
+    // First, because a successor's own changes would overwrite the note in the slot it inherited.
+    heap.reap(participant);
     PENSTOCK_CRASH_POINT("store.janitor.finished");
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) {
         reap_entry(entry, participant);
@@ -173,7 +173,7 @@ Status StoreCore::check_request(std::string_view key, std::uint64_t nbytes,
     return Status::ok();
 }
 
-// Another writer has it staged. Ok: not any more, look again.
+// Handles a key that is staged. Ok: it no longer is, look again.
 Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
                                 std::uint64_t seen) noexcept {
     const unsigned participant = layout::decode_entry(seen).participant;
@@ -196,7 +196,7 @@ Status StoreCore::refuse_staged(std::string_view key, std::uint32_t entry,
             static_cast<int>(participant)};
 }
 
-// A free entry for the key; if all are in use near it, one that is evicted for it.
+// Claims an entry near the key's home; if none is free, evicts a neighbour.
 std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
     constexpr unsigned kNear = layout::kProbes * layout::kWays;
     std::uint32_t entry = index.claim(hash, self);
@@ -215,14 +215,14 @@ std::uint32_t StoreCore::claim_entry(const KeyHash& hash) noexcept {
     return index.claim(hash, self);
 }
 
-// An entry that tells all others that we write the key.
+// Stages the key, so that other participants see that it is being written.
 Result<std::uint32_t> StoreCore::stage(std::string_view key, const KeyHash& hash,
                                        const ReserveOptions& options) noexcept {
     for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
         Word& version = index.version(hash);
         const std::uint64_t seen = words.read(version);
         if (seen == MultiWord::kBroken) return damaged("entries");
-        // Its writer is looked for first: it may commit between the two looks.
+        // Staged before resident: the writer may commit between the two looks.
         std::uint64_t staged = 0;
         const std::uint32_t other = index.find(hash, [&](std::uint32_t, std::uint64_t value) {
             staged = value;
@@ -260,7 +260,7 @@ Status StoreCore::no_room(std::uint64_t bytes) noexcept {
                 ", and what is in use, retained or being written can't be evicted"};
 }
 
-// Room for a staged entry: what is free, what the dead held, what can be evicted, in this order.
+// Allocates a block for a staged entry: free memory first, then that of the dead, then eviction.
 Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& request) noexcept {
     Word& name = view.entry(entry).block;
     bool has_cleared = false;
@@ -286,8 +286,8 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
         if (eviction == Outcome::Damaged) return damaged("links");
         if (eviction == Outcome::Done) continue;
         if (!std::exchange(has_looked, true)) {
-            // Once more: what one of the dead held may have passed to a janitor that died as well,
-            // in a place that was looked at before.
+            // Again: a janitor in a slot before that of its dead participant may have died with the
+            // blocks it took over.
             reap();
             unstick_all();
             continue;
@@ -305,8 +305,7 @@ Result<HeapBlock> StoreCore::allocate(std::uint32_t entry, const HeapRequest& re
     return damaged("blocks");
 }
 
-// Completes what stalled participants left half done, so that they hold back no room and no
-// entries.
+// Completes what stalled participants left half done, and frees the room and entries of that.
 void StoreCore::unstick_all() noexcept {
     for (std::uint32_t entry = 0; entry < view.shape().entries(); ++entry) unstick(entry);
     heap.restore_hints();
@@ -314,7 +313,7 @@ void StoreCore::unstick_all() noexcept {
 
 Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t nbytes,
                                              const ReserveOptions& options) noexcept {
-    // Writing it takes so long that others could clear us away meanwhile.
+    // Large objects take long to write: check first that this participant still has its slot.
     constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
     if (nbytes >= kLong) static_cast<void>(segment->check_place());
     if (Status status = check_usable(); !status) return status;
@@ -338,7 +337,7 @@ Result<StoreCore::Staged> StoreCore::reserve(std::string_view key, std::uint64_t
     }
     store_relaxed(entry.header, layout::encode_header(header));
     store_relaxed(entry.nbytes, nbytes);
-    // Not what its name says by now, which anybody can write.
+    // The allocator's result, not the entry's block word, which is in writable shared memory.
     std::byte* const block = segment->payload() + heap.offset(*room);
     std::memcpy(block, key.data(), key.size());
     if (!options.meta.empty()) {
@@ -368,11 +367,11 @@ Status StoreCore::resize(std::uint32_t entry, const std::byte* data,
     const layout::EntryHeader header = layout::decode_header(load_relaxed(self_entry.header));
     if (nbytes > view.shape().heap.bytes()) return Status(ErrorCode::TooLarge);
     HeapBlock block = heap.block_named(payload_of(words.read(self_entry.block)));
-    // What is damaged may name another's block, with more room than there is where the data are.
+    // A damaged entry may name a block of another object, of another size.
     const bool is_ours =
         block.length > 0 && segment->payload() + heap.offset(block) + header.lead_bytes == data;
     if (!is_ours) return damaged("entries");
-    // Counted at its larger size while it changes: accounts never show more than the block has.
+    // `nbytes` changes after the block; statistics cap it at the block's size meanwhile.
     const Heap::Fit fit = heap.resize(block, header.lead_bytes + nbytes);
     if (fit == Heap::Fit::Found) {
         store_relaxed(self_entry.nbytes, nbytes);
@@ -430,7 +429,7 @@ Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait&
     std::uint64_t sleeps = 0;
     SpinBudget budget = spin.copy();
     const auto is_closing = [this] {
-        try_reap();  // its writer may be dead: then another may write it
+        try_reap();  // frees the key of a dead writer
         return closing.is_cancelled() || !segment->check_place();
     };
     const WaitEnd end = wait_until(committed, budget, wait, sleeps, is_there, is_closing);
@@ -446,7 +445,7 @@ Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait&
 
 // ---- memory
 
-// Where all of it is reserved from the start it stays: it may be pinned for a device.
+// No effect on memory reserved at creation, which may be pinned for a device.
 std::uint64_t StoreCore::trim(std::uint64_t keep_bytes) noexcept {
     return view.shape().is_reserved ? 0 : heap.trim(self, keep_bytes);
 }
@@ -473,8 +472,8 @@ void StoreCore::register_cuda() {
         is_fixed = was_fixed;
         throw Error(ErrorCode::NotFound, "can't pin " + title() + " for a GPU: " + problem);
     }
-    // What is read lies in the views. A device that can't read memory which is read-only copies
-    // out of them by way of the driver's own buffers: slower, and right all the same.
+    // Objects are read through the views. A device that can't read read-only memory copies from
+    // them through the driver's own buffers: slower, but correct.
     auto* const views = const_cast<std::byte*>(segment->views());
     cuda_views_ =
         os::CudaRegistration::make(views, bytes, problem, os::CudaRegistration::Access::Read);

@@ -1,4 +1,4 @@
-// One participant of a Store: its place in the table, and what its calls are made of.
+// One participant of a Store: its slot, and the implementation of its calls.
 #pragma once
 
 #include <atomic>
@@ -20,9 +20,9 @@ namespace penstock::detail {
 // Shared by the handle, its reservations and its pinned objects; leaves the segment when the last
 // one goes. Any thread.
 struct StoreCore final : Attachment, StoreEntries {
-    // Place 0 of a fresh segment, which its creator took before anybody could see it.
+    // Participant 0 of a new segment; its slot is taken before the segment is visible.
     static std::shared_ptr<StoreCore> create(const std::string& name, const StoreOptions& options);
-    // A free place of one that is there. Throws Busy.
+    // Joins an existing segment in a free slot. Throws Busy.
     static std::shared_ptr<StoreCore> attach(std::unique_ptr<Segment> segment);
 
     StoreCore(std::unique_ptr<Segment> joined, unsigned participant);
@@ -40,12 +40,12 @@ struct StoreCore final : Attachment, StoreEntries {
     Result<Staged> reserve(std::string_view key, std::uint64_t nbytes,
                            const ReserveOptions& options) noexcept;
     Status commit(std::uint32_t entry) noexcept;
-    // Of a reservation whose data begin at `data`.
+    // Resizes a reservation whose data begin at `data`.
     Status resize(std::uint32_t entry, const std::byte* data, std::uint64_t nbytes) noexcept;
 
-    // Reading. What comes back is pinned: the caller must unpin() it.
+    // Reading. A returned Content is pinned: the caller must unpin() it.
     std::optional<Content> pin_key(std::string_view key) noexcept;
-    // Empty: nothing is resident there.
+    // Key of a resident entry; empty: the entry is not resident.
     [[nodiscard]] std::string key_of(std::uint32_t entry) noexcept;
     Result<Content> wait_for(std::string_view key, const Wait& wait) noexcept;
     [[nodiscard]] StoreLook look(std::string_view key) noexcept;
@@ -59,7 +59,7 @@ struct StoreCore final : Attachment, StoreEntries {
     void register_cuda();
     void persist() noexcept;
 
-    [[nodiscard]] Status check_usable() const noexcept;  // why nothing can be done, or ok
+    [[nodiscard]] Status check_usable() const noexcept;  // ok, or why the handle is unusable
     static Status closed() noexcept;
     [[nodiscard]] Status damaged(const char* what) const noexcept;  // "entries"
     [[nodiscard]] std::string title() const { return quoted(segment->name()); }
@@ -89,8 +89,8 @@ private:
     void unstick_all() noexcept;
     Status no_room(std::uint64_t bytes) noexcept;
 
-    std::mutex janitor_;  // the table of participants is one thread's at a time
-    std::unique_ptr<os::CudaRegistration> cuda_;  // gone before the mapping is
+    std::mutex janitor_;  // one thread at a time reaps or registers with CUDA
+    std::unique_ptr<os::CudaRegistration> cuda_;  // released before the mapping
     std::unique_ptr<os::CudaRegistration> cuda_views_;
 };
 

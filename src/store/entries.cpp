@@ -1,4 +1,4 @@
-// The moves of a store's entries, and reading what they name.
+// Transitions of a store's entries, and reads of their content.
 #include "store/entries.hpp"
 
 #include <cstring>
@@ -122,7 +122,7 @@ bool StoreEntries::pin(std::uint32_t entry) noexcept {
 }
 
 void StoreEntries::unpin(std::uint32_t entry) noexcept {
-    // It was removed meanwhile, and this is its last reader.
+    // The last pin of this process: the object may have been removed meanwhile.
     if (pins->release(entry)) collect(entry);
 }
 
@@ -238,7 +238,7 @@ void StoreEntries::collect(std::uint32_t entry) noexcept {
     }
 }
 
-// A reader's pin refuses it, even one that comes during the eviction.
+// A pin prevents the eviction, even if it is set while the eviction is under way.
 StoreEntries::Outcome StoreEntries::evict(std::uint32_t entry) noexcept {
     const std::uint64_t seen = word(entry);
     if (decoded(seen).state != State::Resident || !move(entry, seen, State::Evicting, self)) {

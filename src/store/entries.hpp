@@ -1,5 +1,5 @@
-// The life of an object: the moves of its entry's word, one function for each, and the reading of
-// what an entry names. docs/protocols.md has the states, and what a death in each of them means.
+// Life of an object: the transitions of its entry's word, one function each, and reads of its
+// content. docs/protocols.md has the states, and the effect of a death in each of them.
 //
 //   Free -> Claimed               StoreIndex::claim
 //   Claimed -> Staged             stage, with the version of the key's bucket
@@ -87,7 +87,8 @@ struct StoreEntries {
     // Completes what a stalled participant left half done: Evicting -> Resident, Doomed without
     // holders -> Free.
     void unstick(std::uint32_t entry) noexcept;
-    // Frees what the dead participant had of the entry. For its janitor; repeatable.
+    // Releases the dead participant's holder bit and ownership of the entry. For its janitor;
+    // repeatable.
     void reap_entry(std::uint32_t entry, unsigned dead) noexcept;
 
     [[nodiscard]] layout::EntryWord state_of(std::uint32_t entry) const noexcept {

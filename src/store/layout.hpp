@@ -91,7 +91,7 @@ struct StoreEntry {
 };
 static_assert(sizeof(StoreEntry) == kApart);
 
-// Sizes of what precedes the data in a block: key, metadata, and both with padding. From the lowest
+// Sizes of the block's bytes before the data: key, metadata, and both with padding. From the lowest
 // bit: key 13, metadata 25, format 2, lead 24 in units of 64 bytes.
 struct EntryHeader {
     std::uint64_t key_bytes = 0;
@@ -133,7 +133,7 @@ struct alignas(kApart) StoreState {
 };
 static_assert(sizeof(StoreState) == kApart);
 
-// Counters of one participant; by its threads, relaxed, for people.
+// Counters of one participant, added to by its threads, relaxed; for statistics only.
 struct alignas(kApart) StoreParticipant {
     std::atomic<std::uint64_t> hits;
     std::atomic<std::uint64_t> misses;

@@ -102,11 +102,10 @@ void StoreOrder::renew(std::uint32_t number) noexcept {
         WordPlan plan;
         plan.set(self.word, seen, payload_of(seen));
         if (!plan_removal(plan, number)) continue;
-        // Goes behind the newest entry. If that is also its predecessor, that entry's links change
-        // once.
+        // Appends the entry as the newest; words that the removal planned get the new payload.
         layout::StoreState& state = view_.state();
         const std::uint64_t first = words_->read(state.newest);
-        // it has become the oldest: its predecessors are gone
+        // It is the newest by now: the newer entries are gone.
         if (payload_of(first) == number + 1) return;
         if (!is_entry(payload_of(first))) continue;
         Word& above = entry(payload_of(first)).newer;

@@ -67,7 +67,7 @@ private:
         bool is_fruitless = false;  // whole, and a further round would find no more
         bool has_passed = false;    // passed an entry, and took a visit away
         bool is_lost = false;       // whole, and the last link leads nowhere, or in a circle
-        // Where the round ended, and the word of the last link then.
+        // Last entry of the round, and the word of its link.
         std::uint64_t last = 0;
         std::uint64_t end = MultiWord::kBroken;
     };

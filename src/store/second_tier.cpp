@@ -1,4 +1,4 @@
-// The names of what a second tier does.
+// Names of the enumerators of a second tier.
 #include "penstock/second_tier.hpp"
 
 namespace penstock {

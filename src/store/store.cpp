@@ -1,4 +1,4 @@
-// The public face of a Store, its reservations and its pinned objects.
+// Public interface of a Store, its reservations and its pinned objects.
 #include "penstock/store.hpp"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ using detail::StoreCore;
 
 namespace {
 
-// A caller's wait for a server, that also ends when the first tier has the key.
+// Wait for a server that also ends once the first tier has the key.
 struct UnlessHere {
     StoreCore& core;
     std::string_view key;
@@ -40,22 +40,22 @@ struct UnlessHere {
     }
 };
 
-// As StoreCore::check_usable(), without a sentence: on the way of every look.
+// StoreCore::check_usable() without a message, for the fast path of look-ups.
 inline bool is_usable(const StoreCore& core) noexcept {
     return !core.segment->is_foreign() && !core.closing.is_cancelled();
 }
 
-// An entry that is pinned, and is not any more.
+// Unpins a damaged entry.
 Status unsound(StoreCore& core, std::uint32_t entry) noexcept {
     core.unpin(entry);
     return {ErrorCode::Corrupt, "an object of " + core.title() + " contradicts itself, in entry " +
                                     std::to_string(entry)};
 }
 
-// The pin goes over to the object.
+// Transfers the pin to the object.
 Result<StoreObject> object_of(const std::shared_ptr<StoreCore>& core,
                               const StoreCore::Content& found) noexcept {
-    // After the pin, which may have been reaped by now: if nothing is noted here, it holds.
+    // Checked after the pin: unless this participant was found dead, the pin holds.
     if (core->segment->is_found_dead()) [[unlikely]]
         return core->segment->why_foreign();
     if (!found.is_sound) return unsound(*core, found.ref.entry);
@@ -143,9 +143,8 @@ Status StoreReservation::commit(std::optional<StoreObject>& pinned, const Wait& 
     const std::shared_ptr<SecondTier> tier = std::move(tier_);
     bytes_ = {};
     if (core->segment->is_foreign()) return core->segment->why_foreign();
-    // The entry is ours until the commit: it cannot have become another's. Pinned from its first
-    // moment on it can't be evicted before a second tier has it; and not by looking it up, after
-    // which it would count as read.
+    // Pinned before the commit, while this reservation owns the entry, so that the object can't be
+    // evicted before the second tier has it. A look-up afterwards would count as a read.
     const auto commit_pinned = [&]() -> Status {
         core->pins->acquire(entry_);
         if (Status status = core->commit(entry_); !status) {
@@ -213,7 +212,7 @@ Status StoreObject::check_held() const noexcept {
 }
 
 StoreObject StoreObject::share() const noexcept {
-    // It is pinned: it is not freed meanwhile.
+    // This object's own pin keeps the entry from being freed.
     if (core_ != nullptr && !core_->segment->is_foreign()) core_->pins->acquire(ref_.entry);
     return {core_, ref_, bytes_, meta_, format_};
 }
@@ -229,7 +228,7 @@ void StoreObject::release() noexcept {
 // ---- the handle
 
 Store Store::create(const std::string& name, const StoreOptions& options) {
-    std::shared_ptr<SecondTier> tier;  // first, so that no store stays where there can be none
+    std::shared_ptr<SecondTier> tier;  // first: if it fails, no store is created
     if (options.second_tier) tier = SecondTier::open(*options.second_tier, options.memory.wait);
     Store store(StoreCore::create(name, options));
     store.stand_before(std::move(tier));
@@ -310,7 +309,7 @@ Result<StoreObject> Store::wait(std::string_view key, const Wait& wait,
                                 const FetchCheck* check) noexcept {
     if (core_ == nullptr) return StoreCore::closed();
     if (Status status = core_->check_usable(); !status) return status;
-    // Another machine may put it, of which nothing tells us.
+    // Polls the second tier: puts of other machines raise no signal here.
     constexpr std::chrono::nanoseconds kMostPause = std::chrono::seconds(1);
     std::chrono::nanoseconds pause = std::chrono::milliseconds(10);
     Wait slice = wait;

@@ -214,7 +214,7 @@ def test_a_value_that_others_may_read_is_a_miss_and_stays(
 def test_what_a_reader_lacks_is_no_damage(
     name: str, server: redis.HostileRedis, shelf: redis.Shelf, tmp_path: Path, fault: str
 ) -> None:
-    """The reader of a tensor imports torch, which may fail, or be interrupted."""
+    """Decoding a tensor imports torch, which may fail or be interrupted."""
     shelf.values[b"o:x"] = redis.head_of(
         b"x", bytes(64), tensor_head(1, [64], source=2), redis.TENSOR
     )
@@ -352,7 +352,7 @@ def test_parts_that_drip_have_an_end_together(
 
 
 class SlowSets:
-    """Of the requests SET the first is carried out late: after ``overtaken`` is set, if it is."""
+    """The first SET takes effect once ``overtaking`` has overtaken it, or after 0.3 s."""
 
     def __init__(self, shelf: redis.Shelf, overtaking: bytes) -> None:
         self._shelf = shelf
@@ -376,7 +376,7 @@ class SlowSets:
 
 
 def put_slowly(store: penstock.Store) -> threading.Thread:
-    """Puts "x", which is in the first tier when this returns, and still under way."""
+    """Puts "x": on return the first tier has it, and its write to the server is under way."""
     thread = threading.Thread(target=lambda: store.put_bytes("x", b"old"))
     thread.start()
     eventually(lambda: store.look("x", timeout=0).state == "hit")
@@ -415,7 +415,7 @@ def test_the_last_put_of_a_handle_wins(
 def test_a_deletion_that_never_reached_the_server_is_a_timeout(
     make: Make, server: redis.HostileRedis, shelf: redis.Shelf
 ) -> None:
-    """It connects anew for the deletion, and the server does not answer to the password."""
+    """The deletion needs a new connection, on which the server does not answer AUTH."""
     greeted = threading.Event()
 
     def answer(words: redis.Words) -> redis.Answer:

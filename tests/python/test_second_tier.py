@@ -49,7 +49,7 @@ def tier_stats(store: penstock.Store) -> penstock.TierStats:
 
 
 def first_of(store: penstock.Store) -> penstock.Store:
-    """Another participant, on the first tier alone."""
+    """Another participant, without a second tier."""
     return penstock.Store.attach(store.name)
 
 
@@ -545,7 +545,7 @@ def test_close_ends_waits_of_other_threads(make: Make, server: RedisServer, what
     "what", ["get", "in", "put", "delete", "flush", "close", "keys", "touch", "wait", "open"]
 )
 def test_ctrl_c_is_answered(name: str, server: RedisServer, what: str) -> None:
-    """In its own process, whose main thread waits for a server that hangs."""
+    """Runs in its own process, whose main thread waits for a hanging server."""
     script = """
         import os, signal, sys, threading, time
         import penstock
@@ -804,8 +804,8 @@ def test_other_threads_run_while_one_waits(make: Make, server: RedisServer) -> N
 @needs_a_mount
 @pytest.mark.skipif(not _core.has_redis(), reason="this build is without hiredis")
 def test_other_threads_run_while_a_name_is_resolved_during_close(name: str, tmp_path: Path) -> None:
-    """In a mount namespace, with a name server that never answers: the resolver gives up on it
-    after a second, and close() has to wait for the thread that waits for the resolver."""
+    """Runs in a mount namespace with a name server that never answers: the resolver gives up after
+    a second, and close() has to wait for the thread that is in the resolver."""
     resolver = tmp_path / "resolv.conf"
     resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     script = """

@@ -1,4 +1,4 @@
-// When a failed server is tried again.
+// Pauses between the retries of a failed server.
 #include "remote/circuit.hpp"
 
 #include <gtest/gtest.h>
@@ -41,7 +41,7 @@ TEST_F(CircuitTest, OnlyARequestThatSucceedsEndsTheDoubling) {
     circuit_.trip(now_);
     circuit_.close();
     EXPECT_TRUE(circuit_.is_closed());
-    circuit_.trip(now_);  // the server answers attempts only
+    circuit_.trip(now_);  // the server answers PING and nothing else
     expect_pause(20ms);
     circuit_.close();
     circuit_.succeed();

@@ -1,4 +1,4 @@
-// URLs of servers, those that are none, and what sentences show of them.
+// URLs of servers, valid and malformed, and their text in error messages.
 #include "remote/endpoint.hpp"
 
 #include <gtest/gtest.h>

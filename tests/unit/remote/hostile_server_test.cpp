@@ -1,4 +1,4 @@
-// Servers that answer with anything: every answer is a miss, and does no other harm.
+// Hostile servers: every invalid answer is a miss, and has no other effect.
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>

@@ -1,5 +1,5 @@
-// A second tier that is absent, hangs, refuses or comes back: the first tier goes on unaffected,
-// and the statistics say what the second tier lacks.
+// Outages: a second tier that is absent, hangs, refuses or comes back. The first tier is
+// unaffected, and the statistics count what the second tier lacks.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -84,7 +84,7 @@ TEST_F(OutageTest, AServerThatHangsCostsItsTimeoutOnceAndThenNothing) {
     EXPECT_TRUE(has(store, 1));
 }
 
-// A caller that cancels its wait for a hanging server: this is not an outage.
+// Cancellation of a wait for a hanging server is not an outage.
 TEST_F(OutageTest, ACallerCanCancelItsWaitForAServer) {
     Store store = make_machine();
     ASSERT_TRUE(succeeds(put(store, 1)));
@@ -330,7 +330,7 @@ TEST_F(OutageTest, AnObjectRemovedDuringAnOutageIsNotWrittenLater) {
     EXPECT_EQ(server_->keys(), Words{head_of(2)});
 }
 
-// Whatever happens to the server, reads return what was put, and nothing leaks.
+// Load on a server that is stopped, resumed and killed: reads return what was put, nothing leaks.
 TEST_F(OutageTest, UnderLoadAServerMayComeAndGo) {
     SecondTierOptions wanted = impatient(TierPolicy::WriteBack);
     wanted.writers = 2;
@@ -397,7 +397,7 @@ TEST_F(OutageTest, RequestCloseEndsWaitsForAServer) {
     const auto span = time_of([&] {
         std::thread reader([&] {
             is_under_way = true;
-            // Closed: the call came after the request.
+            // Closed if the call came after request_close().
             const ErrorCode code = store.get(key_of(1)).code();
             EXPECT_TRUE(code == ErrorCode::Cancelled || code == ErrorCode::Closed)
                 << to_string(code);

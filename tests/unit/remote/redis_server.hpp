@@ -23,7 +23,7 @@
 
 namespace penstock::test {
 
-// Why a test that needs a server can't run here; empty if it can.
+// Reason why a test that needs a server can't run here; empty: it can.
 inline std::string why_no_server() {
     if (!detail::has_redis()) return "this build is without hiredis";
     return find_server().empty() ? "neither redis-server nor valkey-server is installed" : "";
@@ -73,7 +73,7 @@ inline std::uint16_t free_port() {
     }
 }
 
-// Started by the constructor, which returns when the server answers.
+// Server process. The constructor returns when the server answers.
 class RedisServer {
 public:
     explicit RedisServer(Words more = {}) : more_(std::move(more)) {

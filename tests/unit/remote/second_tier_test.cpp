@@ -104,7 +104,7 @@ TEST_F(SecondTierTest, AnEvictedObjectIsFetched) {
     EXPECT_GE(tier_stats(store).hits, kObjects / 2);
 }
 
-// Writing back is not a read: SIEVE evicts the oldest object that was not really read.
+// A write-back is not a read: SIEVE evicts the oldest object that no look-up has hit.
 TEST_F(SecondTierTest, WritingBackDoesNotCountAsReading) {
     Store store = make_machine(options(TierPolicy::WriteBack), 1 << 20U);
     constexpr std::size_t kSize = 250'000;  // four fit
@@ -120,7 +120,7 @@ TEST_F(SecondTierTest, WritingBackDoesNotCountAsReading) {
     EXPECT_TRUE(first_of(store).contains(key_of(3)));
 }
 
-// The look-up that missed counts as the read, as it does for an object that is made anew and put.
+// A fetch is not a read: SIEVE sees a fetched object as one that was just put.
 TEST_F(SecondTierTest, FetchingDoesNotCountAsReading) {
     Store here = make_machine();
     Store there = make_machine(options(), 1 << 20U);
@@ -168,7 +168,7 @@ TEST_F(SecondTierTest, RemovalEmptiesBothTiers) {
     Store there = make_machine();
     ASSERT_TRUE(succeeds(put(here, 1, 100'000)));
     EXPECT_TRUE(there.contains(key_of(1)));
-    // Also where the first tier never had it.
+    // Removal from the second tier of an object that the first tier never had.
     EXPECT_TRUE(succeeds(there.remove(key_of(1))));
     EXPECT_TRUE(server_->keys().empty());
     EXPECT_TRUE(has(here, 1, 100'000)) << "another machine's first tier is its own";
@@ -545,7 +545,7 @@ TEST_F(DamageTest, AMissingPartEvictsNothing) {
     }
 }
 
-// Parts are removed by the hundred: a hostile head may name a million.
+// Parts are removed 256 to a request: a hostile head may name a million.
 TEST_F(DamageTest, RemovingManyPartsTakesFewRequests) {
     constexpr std::uint64_t kParts = 20'000;
     detail::ValueHead head;
@@ -626,7 +626,7 @@ TEST_F(SecondTierTest, ARefusedConstructionLeavesNoStore) {
     EXPECT_FALSE(plain.stats().second_tier) << "it is a handle's";
 }
 
-// What tries a server that hangs can be called off, and leaves nothing.
+// The trial of a hanging server can be cancelled, and then leaves no store.
 TEST_F(SecondTierTest, WhoOpensItCanStopWaiting) {
     server_->stop();
     const std::string name = new_name();

@@ -1,4 +1,4 @@
-// The master that Sentinels name: found by them, and again after a failover.
+// Sentinels: the master is found through them, and again after a failover.
 #include <gtest/gtest.h>
 
 #include <fstream>

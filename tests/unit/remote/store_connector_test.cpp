@@ -1,5 +1,5 @@
-// Batches on a store: results are right and in order, the descriptor shows when there are some, and
-// what an end, a death or a lost store does to them.
+// Batches on a store: order of the results, the descriptor, and the effects of close(), of a death
+// and of a lost store.
 #include "remote/store_connector.hpp"
 
 #include <poll.h>
@@ -388,7 +388,7 @@ TEST_F(StoreConnectorTest, AKeyWhoseWriterIsKilledIsSet) {
 
 // ---- room
 
-// A worker that is blocked, and so many pending batches that no more are accepted.
+// A connector whose only worker is blocked and whose queue is full.
 class FullConnectorTest : public StoreConnectorTest {
 protected:
     FullConnectorTest() {

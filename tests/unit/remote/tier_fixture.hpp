@@ -15,7 +15,7 @@ namespace penstock::test {
 
 class TierTest : public CleanTest {
 public:
-    // A machine on which nothing is yet.
+    // Store of a new machine: empty, with a name of its own.
     static Store make_machine(const SecondTierOptions& options,
                               std::uint64_t capacity = std::uint64_t{4} << 20U) {
         StoreOptions first = small_store();
@@ -54,7 +54,7 @@ protected:
     std::unique_ptr<RedisServer> server_;
 };
 
-// Another handle, on the first tier alone.
+// Another handle, without a second tier.
 inline Store first_of(const Store& store) {
     return Store::attach(store.name());
 }
