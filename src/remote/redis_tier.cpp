@@ -104,8 +104,8 @@ std::shared_ptr<SecondTier> SecondTier::open(const SecondTierOptions& given, con
     return tier;
 }
 
-RedisTier::RedisTier(const SecondTierOptions& options, ServerList servers)
-    : options_(options), servers_(settings_of(options_, std::move(servers)), tally_),
+RedisTier::RedisTier(SecondTierOptions options, ServerList servers)
+    : options_(std::move(options)), servers_(settings_of(options_, std::move(servers)), tally_),
       objects_(servers_, {options_.prefix, options_.part_bytes, options_.ttl}),
       backlog_(
           limits_of(options_), tally_,

@@ -19,7 +19,7 @@ namespace penstock::detail {
 class RedisTier final : public SecondTier {
 public:
     // `servers`: parsed from the URLs of the options.
-    RedisTier(const SecondTierOptions& options, ServerList servers);
+    RedisTier(SecondTierOptions options, ServerList servers);
     ~RedisTier() override;
 
     RedisOutcome start(const Wait* trial) { return servers_.start(trial); }

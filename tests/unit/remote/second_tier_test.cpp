@@ -617,7 +617,7 @@ TEST_F(SecondTierTest, ARefusedConstructionLeavesNoStore) {
     EXPECT_TRUE(refuses(ErrorCode::NotFound, [&] { Store::attach(name); }));
     Store plain = Store::create(name, small_store());
     ASSERT_TRUE(succeeds(put(plain, 1)));
-    const auto attach = [&] { return Store::attach(name, {}, {}, {}, *first.second_tier); };
+    const auto attach = [&] { return Store::attach(name, {}, {}, {}, first.second_tier); };
     EXPECT_TRUE(refuses(ErrorCode::InvalidArgument, attach));
     EXPECT_TRUE(has(plain, 1)) << "whose it is goes on";
     first.second_tier->urls = {server_->url()};

@@ -81,7 +81,7 @@ TEST_F(SentinelTest, TheMasterIsFoundAlsoWhenTheSentinelComesLate) {
 TEST_F(SentinelTest, AServiceThatNoSentinelKnowsIsAnOutage) {
     start_sentinel();
     SecondTierOptions wanted = options();
-    wanted.urls.front() += "x";
+    wanted.urls.front() += 'x';
     Store store = TierTest::make_machine(wanted);
     EXPECT_EQ(tier_stats(store).circuit, CircuitState::Open);
     EXPECT_NE(tier_stats(store).last_error.find("no master of 'kvx'"), std::string::npos);
