@@ -195,7 +195,7 @@ TEST_F(BlocksTest, ThatReadersKeepAreLookedAtInTurn) {
         while (!blocks_.recycle(100, kLooks) && turns < kKept) ++turns;
         EXPECT_LE(turns, 3U);
         EXPECT_EQ(allocate(1).first, freed);
-        holders_.drop(freed + (freed == 0 ? 1 : -1), 0);
+        holders_.drop(freed == 0 ? 1 : freed - 1, 0);
         EXPECT_TRUE(blocks_.recycle(100)) << "and a look at all at once";
     }
     for (std::uint32_t at = 0; at < kKept; ++at) holders_.drop(at, 0);
