@@ -10,10 +10,9 @@
 namespace penstock::detail {
 
 // `handle`: the kind of handle for the sentence, as in "queue handle".
-inline Status closed_handle(std::string_view handle,
-                            std::string_view remedy = "attach anew") noexcept {
+inline Status closed_handle(std::string_view handle) noexcept {
     std::string sentence = "this ";
-    sentence.append(handle).append(" is closed; ").append(remedy);
+    sentence.append(handle).append(" is closed; attach anew");
     return Status::closed_here(std::move(sentence));
 }
 

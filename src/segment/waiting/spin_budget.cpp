@@ -8,7 +8,7 @@ namespace penstock::detail {
 SpinBudget::SpinBudget() noexcept : SpinBudget(os::online_processors()) {}
 
 void SpinBudget::won() noexcept {
-    budget_ = std::min(budget_ * 2, longest_);
+    budget_ = std::min(budget_ * 2, longest());
     doubt_ = 0;
     shared_ = 0;
     if (wins_since_parting_ == kProofOfParting) return;
@@ -17,13 +17,13 @@ void SpinBudget::won() noexcept {
 }
 
 void SpinBudget::lost() noexcept {
-    if (budget_ >= longest_) doubt(1);
-    budget_ = std::max(budget_ / 2, shortest_);
+    if (budget_ >= longest()) doubt(1);
+    budget_ = std::max(budget_ / 2, shortest());
 }
 
 void SpinBudget::preempted() noexcept {
     doubt(2);
-    budget_ = shortest_;
+    budget_ = shortest();
 }
 
 void SpinBudget::doubt(unsigned steps) noexcept {
@@ -33,7 +33,6 @@ void SpinBudget::doubt(unsigned steps) noexcept {
 
 void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
     wake_cost_ += (std::min(cost, kMaxWakeCost) - wake_cost_) / 4;
-    if (longest_ > 0) longest_ = std::max(kSpinToWake * wake_cost_ / 2, kMin);
 }
 
 // A sleep that a longer spin would have saved lengthens the budget. Otherwise two sides that have
@@ -43,15 +42,15 @@ void SpinBudget::slept(const WakeUp& wake_up) noexcept {
     const std::int64_t waited = wake_up.notified_at - began_;
     const std::int64_t cost = wake_up.awake_at - wake_up.notified_at;
     if (waited < 0 || cost < 0) return;  // another wake-up's stamp, or damage
-    const bool was_short = waited < longest_ + kMaxWakeCost;
+    const bool was_short = waited < longest() + kMaxWakeCost;
     shared_ = wake_up.is_same_processor && was_short ? std::min(shared_ + 1, kShared) : 0;
     if (wake_up.is_same_processor) return;  // the waker could not have run during a spin
     learn_wake_cost(cost);
-    if (waited >= longest_) return;
+    if (waited >= longest()) return;
     if (refusals_ > 0) {
         --refusals_;
     } else {
-        budget_ = std::clamp(2 * waited, std::min(budget_, longest_), longest_);
+        budget_ = std::clamp(2 * waited, std::min(budget_, longest()), longest());
     }
 }
 
@@ -71,8 +70,7 @@ void SpinBudget::parted(std::int64_t now, bool has_moved) noexcept {
     // The next spin must outlast a wake-up on an idle processor, which may never have been
     // measured: if both sides sleep again, the scheduler brings them together again.
     wake_cost_ = kMaxWakeCost;
-    longest_ = kSpinToWake * kMaxWakeCost / 2;
-    budget_ = longest_;
+    budget_ = longest();
 }
 
 }  // namespace penstock::detail

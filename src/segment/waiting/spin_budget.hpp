@@ -23,8 +23,7 @@ class SpinBudget {
 public:
     SpinBudget() noexcept;
     explicit SpinBudget(unsigned processors) noexcept
-        : longest_(processors > 1 ? kSpinToWake * kFirstWakeCost / 2 : 0),
-          shortest_(processors > 1 ? kMin : 0), budget_(longest_ / 2) {}
+        : may_spin_(processors > 1), budget_(longest() / 2) {}
 
     // The longest next spin. 0 while waiter and waker share one processor: the waker runs only when
     // the waiter sleeps.
@@ -42,11 +41,13 @@ public:
     // to part: the scheduler keeps them there, since it wakes a thread where its waker runs. The
     // caller tries os::step_aside() and passes the result to parted().
     [[nodiscard]] bool wants_to_part(std::int64_t now) const noexcept {
-        return is_shared() && now >= next_parting_ && longest_ > 0;
+        return is_shared() && now >= next_parting_ && may_spin_;
     }
     void parted(std::int64_t now, bool has_moved) noexcept;
 
-    [[nodiscard]] std::int64_t longest() const noexcept { return longest_; }
+    [[nodiscard]] std::int64_t longest() const noexcept {
+        return may_spin_ ? std::max(kSpinToWake * wake_cost_ / 2, kMin) : 0;
+    }
 
 private:
     // Spins last 5/2 wake-ups at most: where both sides sleep, a reply takes the peer's wake-up and
@@ -61,15 +62,15 @@ private:
     static constexpr std::int64_t kMinPatience = 2'000'000;
     static constexpr std::int64_t kMaxPatience = 2'000'000'000;
 
+    [[nodiscard]] std::int64_t shortest() const noexcept { return may_spin_ ? kMin : 0; }
     [[nodiscard]] bool is_shared() const noexcept { return shared_ >= kShared; }
     void learn_wake_cost(std::int64_t cost) noexcept;
     void doubt(unsigned steps) noexcept;
 
-    std::int64_t longest_;  // 0: one processor, never spin
-    std::int64_t shortest_;
+    bool may_spin_;  // false: one processor
+    std::int64_t wake_cost_ = kFirstWakeCost;
     std::int64_t budget_;
     std::int64_t began_ = 0;
-    std::int64_t wake_cost_ = kFirstWakeCost;
     unsigned doubt_ = 0;     // longest spins lost since the last win; a preemption counts as two
     unsigned refusals_ = 0;  // short sleeps that slept() still ignores
     unsigned shared_ = 0;    // short waits in a row whose waker ran on the waiter's processor
