@@ -42,9 +42,9 @@ if(PENSTOCK_CRASH_POINTS)
     target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
 endif()
 penstock_warnings(penstock)
-# Not with GCC: it loses track of system headers, and warns of the standard library inlined into
-# this code.
-if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+# Not with GCC where warnings are errors: it loses track of system headers, and warns of the standard
+# library inlined into this code.
+if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU" OR NOT PENSTOCK_WERROR)
     penstock_precompile(penstock ${PENSTOCK_COMMON_HEADERS})
 endif()
 

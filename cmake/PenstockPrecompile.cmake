@@ -1,6 +1,6 @@
 # Precompiled headers, read once in a build tree and not once for each source. Only with
-# PENSTOCK_PRECOMPILE. Every source still includes what it uses: trees without the option (clang,
-# release) and clang-tidy see the sources alone.
+# PENSTOCK_PRECOMPILE. Every source still includes what it uses: clang-tidy, the release tree and
+# the wheel see the sources alone.
 
 # Standard headers only: they are the same in every tree, so that ccache shares the result.
 set(PENSTOCK_COMMON_HEADERS

@@ -15,6 +15,15 @@ public:
     static constexpr Deadline never() noexcept { return Deadline(Clock::time_point::max()); }
     static constexpr Deadline now() noexcept { return Deadline(Clock::time_point::min()); }
     static Deadline after(std::chrono::nanoseconds span) noexcept;
+    // Spans in other units: never() if nanoseconds can't count them.
+    template <typename Rep, typename Period>
+    static Deadline after(std::chrono::duration<Rep, Period> span) noexcept {
+        using std::chrono::nanoseconds;
+        using Seconds = std::chrono::duration<double>;
+        if (span <= span.zero()) return now();
+        if (Seconds(span) >= Seconds(nanoseconds::max())) return never();
+        return after(std::chrono::duration_cast<nanoseconds>(span));
+    }
 
     [[nodiscard]] constexpr bool is_never() const noexcept {
         return at_ == Clock::time_point::max();
@@ -51,7 +60,7 @@ struct Wait {
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)
     template <typename Rep, typename Period>
     Wait(std::chrono::duration<Rep, Period> span) noexcept  // NOLINT(google-explicit-constructor)
-        : deadline(Deadline::after(std::chrono::duration_cast<std::chrono::nanoseconds>(span))) {}
+        : deadline(Deadline::after(span)) {}
 
     Deadline deadline = Deadline::never();
     const Cancel* cancel = nullptr;

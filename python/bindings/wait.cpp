@@ -195,16 +195,7 @@ Deadline parse_timeout(nb::handle timeout) {
                     "timeout is " + shown(timeout) +
                         ": give seconds from 0 (try once) up, or None to wait for ever");
     }
-    if (seconds == 0) {
-        return Deadline::now();
-    }
-    // Longer than a century counts as for ever, because it would overflow the clock's nanoseconds.
-    constexpr double century = 100.0 * 365 * 24 * 3600;
-    if (seconds > century) {
-        return Deadline::never();
-    }
-    return Deadline::after(std::chrono::duration_cast<std::chrono::nanoseconds>(
-        std::chrono::duration<double>(seconds)));
+    return Deadline::after(std::chrono::duration<double>(seconds));
 }
 
 bool WithoutGil::is_left_behind() noexcept {

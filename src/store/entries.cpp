@@ -2,6 +2,7 @@
 #include "store/entries.hpp"
 
 #include <cstring>
+#include <limits>
 
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
@@ -18,6 +19,14 @@ layout::EntryWord decoded(std::uint64_t value) noexcept {
 
 layout::EntryHeader header_of(const StoreEntry& entry) noexcept {
     return layout::decode_header(load_relaxed(entry.header));
+}
+
+// A span beyond the clock's range: never.
+std::int64_t expiry(const ReserveOptions& options) noexcept {
+    if (!options.expires_after) return 0;
+    const std::int64_t now = os::monotonic_ns();
+    const std::int64_t span = options.expires_after->count();
+    return span < std::numeric_limits<std::int64_t>::max() - now ? now + span : 0;
 }
 
 }  // namespace
@@ -49,8 +58,7 @@ StoreEntries::Outcome StoreEntries::stage(std::uint32_t entry, Word& version, st
     store_relaxed(fresh.nbytes, 0);
     store_relaxed(fresh.header, 0);
     store_relaxed(fresh.favour, encode_favour({weight, weight, 0}));
-    store_relaxed(fresh.expires_at,
-                  options.expires_after ? os::monotonic_ns() + options.expires_after->count() : 0);
+    store_relaxed(fresh.expires_at, expiry(options));
     WordPlan plan;
     plan.set(version, seen, 0);
     plan.set(fresh.word, claimed, layout::encode_entry(State::Staged, self));

@@ -39,9 +39,10 @@ void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
 // both slept once would stay too slow for each other's short spins. Each longest spin that is lost
 // doubles the number of such sleeps that are ignored first (refusals_).
 void SpinBudget::slept(const WakeUp& wake_up) noexcept {
+    // Else: another wake-up's stamp, or damage, whose differences might overflow.
+    if (wake_up.notified_at < began_ || wake_up.awake_at < wake_up.notified_at) return;
     const std::int64_t waited = wake_up.notified_at - began_;
     const std::int64_t cost = wake_up.awake_at - wake_up.notified_at;
-    if (waited < 0 || cost < 0) return;  // another wake-up's stamp, or damage
     const bool was_short = waited < longest() + kMaxWakeCost;
     shared_ = wake_up.is_same_processor && was_short ? std::min(shared_ + 1, kShared) : 0;
     if (wake_up.is_same_processor) return;  // the waker could not have run during a spin

@@ -192,6 +192,8 @@ TEST_F(StoreTest, ADeadlineRefusesTheCommitAndFreesTheKey) {
     Result<StoreReservation> late = store.reserve("late", 100, options);
     EXPECT_TRUE(fails(late->commit(), ErrorCode::Expired, {"deadline"}));
     EXPECT_FALSE(store.contains("late"));
+    options.expires_after = std::chrono::nanoseconds::max();
+    EXPECT_TRUE(succeeds(store.put("ever", make_value(1, 100), options)));
 }
 
 // ---- room

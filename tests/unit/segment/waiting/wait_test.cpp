@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 
 namespace penstock {
 namespace {
@@ -45,6 +46,15 @@ TEST(DeadlineTest, PassesWhenItsTimeHasCome) {
 
 TEST(DeadlineTest, BeyondTheEndOfTimeIsNever) {
     EXPECT_TRUE(Deadline::after(std::chrono::nanoseconds::max()).is_never());
+    EXPECT_TRUE(Deadline::after(std::chrono::hours::max()).is_never());
+    EXPECT_TRUE(Deadline::after(std::chrono::duration<double>(HUGE_VAL)).is_never());
+    EXPECT_TRUE(Wait(std::chrono::seconds::max()).deadline.is_never());
+}
+
+TEST(DeadlineTest, NoTimeAndNegativeTimeAreATry) {
+    EXPECT_TRUE(Deadline::after(0s).is_try());
+    EXPECT_TRUE(Deadline::after(std::chrono::hours::min()).is_try());
+    EXPECT_TRUE(Deadline::after(std::chrono::duration<double>(-0.5)).is_try());
 }
 
 TEST(WaitTest, ConvertsFromUsualTypes) {
