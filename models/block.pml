@@ -6,7 +6,7 @@
  *   here          | src/broadcast
  *   --------------+-----------------------------------------------------------------
  *   Writer        | WriterCore::loan, allocate, commit, publish_block
- *   recycle       | WriterBlocks::recycle, give_back; WriterCore::find_limit; BlockHolders::is_held
+ *   recycle       | WriterBlocks::recycle, give_back; WriterCore::find_slowest; BlockHolders::is_held
  *   Reader, keep  | ReaderCore::claim_rank, take_gate, recv, keep (BlockHolders::hold), release
  *   clear         | take_over_reader; Membership::reap: retire
  *   drop_all      | BlockHolders::drop_all, of a joiner

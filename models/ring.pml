@@ -10,7 +10,7 @@
  *   here             | src/broadcast
  *   -----------------+------------------------------------------------------------------------
  *   Writer           | WriterCore::send, measure, make_room, publish, close
- *   find_limit       | WriterCore::find_limit
+ *   find_limit       | WriterCore::find_slowest, raise_limit
  *   reap, clear      | WriterCore::reap_readers; take_over_reader (control.cpp)
  *   Reader, join     | ReaderCore::claim_rank, take_gate
  *   read             | ReaderCore::find, parse; a message held, then publish_position

@@ -68,6 +68,10 @@ struct alignas(kApart) WriterState {
     std::atomic<std::uint64_t> waits;           // relaxed, for people
     std::atomic<std::uint64_t> sleeps;          // relaxed, for people
     std::atomic<std::uint64_t> held_bytes;      // in blocks that are not free; relaxed, for people
+    // Where the ring begins: position p lies at (p + origin) mod capacity. A multiple of 8. The
+    // writer changes it while no gating reader is behind its position, relaxed, before it releases
+    // the next position; readers load it after they have acquired that position.
+    std::atomic<std::uint64_t> origin;
 };
 static_assert(sizeof(WriterState) == kApart);
 

@@ -112,12 +112,12 @@ void ReaderCore::refuse_if_nothing_can_come() {
 // Vacant -> Active starts at what is published once the writer can see the gate.
 void ReaderCore::take_gate() noexcept {
     if (load_acquire(line_->gate) == ReaderLine::kVacant) {
-        // pairs with: the acquire of the position in WriterCore::find_limit()
+        // pairs with: the acquire of the position in WriterCore::find_slowest()
         store_release(line_->position, load_acquire(view_.writer().position));
         PENSTOCK_CRASH_POINT("broadcast.attach.placed");
         store_seq_cst(line_->gate, ReaderLine::kActive);
         PENSTOCK_CRASH_POINT("broadcast.attach.gated");
-        // pairs with: the fence in WriterCore::find_limit(). What a writer published before it
+        // pairs with: the fence in WriterCore::find_slowest(). What a writer published before it
         // missed the gate is seen below, so this reader starts there or later.
         os::full_fence();
         // The count may be ahead of the position by what was sent between the two loads: the tag
@@ -149,7 +149,11 @@ bool ReaderCore::is_writer_gone() const noexcept {
 inline bool ReaderCore::look_for_more() noexcept {
     // pairs with: the release in WriterCore::publish()
     known_ = load_acquire(view_.writer().position);
-    return known_ != position_;
+    if (known_ == position_) return false;
+    // Stays as it is until this reader has published that it received all of it.
+    // pairs with: the store in WriterCore::rewind_if_idle(), by the acquire above
+    origin_ = load_relaxed(view_.state().origin);
+    return true;
 }
 
 // Pauses before a look for more, in a stream of small messages: a reader as fast as its writer
@@ -188,7 +192,7 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
     store_relaxed(line_->waits, ++waits_);
     const WaitEnd end = wait_until(
         data_, spin_, wait, sleeps_,
-        [this, next = ring_ + (position_ & mask_)] {
+        [this, next = ring_ + offset()] {
             if (look_for_more()) return true;
             if (takes_newest_) return false;
             // A small record is fetched together with the position and not after it.
@@ -272,11 +276,11 @@ inline bool ReaderCore::search(const Wait& wait, Found& found, Status& failure) 
 // Checks every number of the record at the cursor. No data: it is padding.
 inline const char* ReaderCore::parse(Found& found) noexcept {
     const std::uint64_t published = known_ - position_;
-    const std::uint64_t offset = position_ & mask_;
-    if (published > mask_ + 1 || position_ % 8 != 0) return "impossible positions";
-    const RecordHeader header = layout::decode_record(load_word(ring_ + offset));
+    const std::uint64_t at = offset();
+    if (published > mask_ + 1 || at % 8 != 0) return "impossible positions";
+    const RecordHeader header = layout::decode_record(load_word(ring_ + at));
     const std::uint64_t bytes = layout::record_bytes(header.length, header.skip);
-    if (bytes > published || bytes > mask_ + 1 - offset) return "a record too long";
+    if (bytes > published || bytes > mask_ + 1 - at) return "a record too long";
     found.end = position_ + bytes;
     found.granule = kNoBlock;
     found.data = nullptr;
@@ -289,7 +293,7 @@ inline const char* ReaderCore::parse(Found& found) noexcept {
         tag_is_known_ = true;
     }
     if (header.tag != (messages_ & layout::kTagMask)) return "a record out of order";
-    found.data = ring_ + offset + layout::kRecordHeaderBytes + header.skip * 8U;
+    found.data = ring_ + at + layout::kRecordHeaderBytes + header.skip * 8U;
     found.size = header.length;
     found.format = static_cast<Format>(header.format);
     return header.kind == RecordKind::Block ? parse_block(found) : nullptr;
@@ -478,7 +482,7 @@ inline void ReaderCore::free_released() noexcept {
 inline void ReaderCore::publish_position(std::uint64_t position, std::uint64_t messages) noexcept {
     store_relaxed(line_->messages, messages);
     PENSTOCK_CRASH_POINT("broadcast.release.counted");
-    // pairs with: the acquire in WriterCore::find_limit(): reads come before the reuse
+    // pairs with: the acquire in WriterCore::find_slowest(): reads come before the reuse
     store_release(line_->position, position);
     PENSTOCK_CRASH_POINT("broadcast.release.published");
     if (space_.has_waiters() && position >= load_relaxed(view_.state().wanted)) space_.wake();

@@ -93,6 +93,8 @@ private:
     bool look_for_more() noexcept;
     void back_off_while_streaming() noexcept;
     bool is_time_to_probe() noexcept;
+    // Offset of the cursor in the ring.
+    [[nodiscard]] std::uint64_t offset() const noexcept { return (position_ + origin_) & mask_; }
     // Null, or what is wrong with the record at the cursor.
     const char* parse(Found& found) noexcept;
     const char* parse_block(Found& found) noexcept;
@@ -121,7 +123,8 @@ private:
 
     // The cursor: touched by the receiving thread only.
     std::uint64_t position_ = 0;
-    std::uint64_t known_ = 0;  // the writer's position at the last look
+    std::uint64_t known_ = 0;   // the writer's position at the last look
+    std::uint64_t origin_ = 0;  // as in WriterState, for the records up to known_
     std::uint64_t messages_ = 0;
     std::int64_t streaming_pause_ = 0;  // ns
     static constexpr unsigned kFirstProbe = 64;

@@ -21,6 +21,8 @@ using layout::RecordKind;
 constexpr std::uint64_t kPaceMask = 63;      // the pace is measured over 64 messages
 constexpr std::int64_t kStreamingPace = 60;  // ns a message; less than any round trip takes
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
+// The part of the ring that a conversation uses over and over. Figures: docs/performance.md.
+constexpr std::uint64_t kWarmBytes = std::uint64_t{32} << 10U;
 
 void store_word(std::byte* at, std::uint64_t word) noexcept {
     store_relaxed(std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)), word);
@@ -41,7 +43,8 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     told.resize(shape.readers);
     membership = Membership(*segment, layout::slot_of_rank(shape.readers));
     membership.adopt(layout::kWriterSlot);
-    limit = shape.capacity;
+    stretch = kWarmBytes;
+    raise_limit(0);
     set_usable();
     enter(*segment, layout::kWriterSlot);
 }
@@ -73,29 +76,28 @@ Status WriterCore::why_unusable(std::uint64_t length) const noexcept {
                                      "; create it with a larger `large`, or send it in parts"};
 }
 
-// Where the next record of this length would lie.
-inline WriterCore::Room WriterCore::measure(std::uint64_t length,
-                                            std::uint64_t alignment) const noexcept {
-    const auto skip_at = [alignment](std::uint64_t offset) {
+// Where the next record would lie.
+inline WriterCore::Room WriterCore::measure(const Record& record) const noexcept {
+    const auto skip_at = [&record](std::uint64_t offset) {
         const std::uint64_t payload = offset + layout::kRecordHeaderBytes;
-        return (layout::round_up(payload, alignment) - payload) / 8;
+        return (layout::round_up(payload, record.alignment) - payload) / 8;
     };
     Room room;
-    const std::uint64_t offset = position & mask;
+    const std::uint64_t offset = offset_of(position);
     room.skip = skip_at(offset);
-    room.bytes = layout::record_bytes(length, room.skip);
+    room.bytes = layout::record_bytes(record.length, room.skip);
     if (offset + room.bytes <= mask + 1) return room;
     room.padding = mask + 1 - offset;  // contiguous: start again at the beginning of the ring
     room.skip = skip_at(0);
-    room.bytes = layout::record_bytes(length, room.skip);
+    room.bytes = layout::record_bytes(record.length, room.skip);
     return room;
 }
 
 inline std::byte* WriterCore::payload_at(const Room& room) const noexcept {
-    return ring + ((position + room.padding) & mask) + layout::kRecordHeaderBytes + room.skip * 8;
+    return ring + offset_of(position + room.padding) + layout::kRecordHeaderBytes + room.skip * 8;
 }
 
-std::uint64_t WriterCore::find_limit() noexcept {
+std::uint64_t WriterCore::find_slowest() noexcept {
     // Orders what is published before the loads of the gates; a joining reader makes its gate
     // active and then loads the position, so one of the two sees the other.
     // pairs with: the fence in ReaderCore::take_gate()
@@ -106,21 +108,46 @@ std::uint64_t WriterCore::find_limit() noexcept {
         // pairs with: the release in ReaderCore::publish_position()
         slowest = std::min(slowest, load_acquire(view.reader(rank).position));
     }
-    return slowest + mask + 1;
+    return slowest;
 }
 
-Status WriterCore::make_room(const Room& room, const Wait& wait) noexcept {
-    const std::uint64_t end = position + room.padding + room.bytes;
-    limit = std::max(limit, find_limit());
+// A joining reader's position may be an old one: the limit never falls.
+void WriterCore::raise_limit(std::uint64_t slowest) noexcept {
+    limit = std::max(limit, slowest + mask + 1);
+    unlooked = std::min(limit, position + stretch);
+}
+
+// In a conversation each message is received before the next is sent. The rest of the ring would
+// only bring cold memory: the next record goes to its beginning again. In a stream readers are
+// always behind, and looks become rare.
+void WriterCore::rewind_if_idle(std::uint64_t slowest) noexcept {
+    if (slowest != position || mask < kWarmBytes) {
+        stretch = std::min(stretch * 2, mask + 1);
+        return;
+    }
+    stretch = kWarmBytes;
+    origin = (0 - position) & mask;
+    // Released with the next position; until then no reader has a use for it.
+    // pairs with: the acquire in ReaderCore::look_for_more()
+    store_relaxed(view.state().origin, origin);
+    PENSTOCK_CRASH_POINT("broadcast.rewind.stored");
+}
+
+Status WriterCore::make_room(Room& room, const Record& record, const Wait& wait) noexcept {
+    const std::uint64_t slowest = find_slowest();
+    rewind_if_idle(slowest);
+    raise_limit(slowest);
     trim_when_idle();
     if (find_untold()) return death_notice();  // reaped by another process
+    room = measure(record);
+    const std::uint64_t end = end_of(room);
     if (end <= limit) return Status::ok();
     const std::uint64_t needed = end - (mask + 1);
     // Readers wake the writer only when there is room for more than one message, so that a full
     // ring does not cost a wake-up for each. They can always reach `position`.
     const std::uint64_t comfortable = std::min(needed + (mask + 1) / 8, position);
     return wait_for_readers(needed, comfortable, wait, [this, end] {
-        limit = std::max(limit, find_limit());
+        raise_limit(find_slowest());
         return end <= limit;
     });
 }
@@ -220,10 +247,10 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
         RecordHeader padding;
         padding.kind = RecordKind::Padding;
         padding.length = room.padding - layout::kRecordHeaderBytes;
-        store_word(ring + (position & mask), layout::encode_record(padding));
+        store_word(ring + offset_of(position), layout::encode_record(padding));
         PENSTOCK_CRASH_POINT("broadcast.send.padded");
     }
-    store_word(ring + ((position + room.padding) & mask), layout::encode_record(header));
+    store_word(ring + offset_of(position + room.padding), layout::encode_record(header));
     PENSTOCK_CRASH_POINT("broadcast.send.written");
     position += room.padding + room.bytes;
     ++messages;
@@ -238,8 +265,8 @@ inline void WriterCore::publish(const Room& room, const RecordHeader& header,
     PENSTOCK_CRASH_POINT("broadcast.send.published");
     data.notify();
     // Readers still have the lines of the next record from the last lap: fetch them early.
-    __builtin_prefetch(ring + (position & mask), 1);
-    __builtin_prefetch(ring + ((position + 64) & mask), 1);
+    __builtin_prefetch(ring + offset_of(position), 1);
+    __builtin_prefetch(ring + offset_of(position + 64), 1);
 }
 
 inline void WriterCore::publish_inline(const Room& room, std::uint64_t length,
@@ -265,7 +292,7 @@ void WriterCore::measure_pace() noexcept {
 
 inline void WriterCore::copy_newest(const Room& room, const RecordHeader& header) noexcept {
     layout::WriterLine& line = view.writer();
-    store_relaxed(line.newest_end, position + room.padding + room.bytes);
+    store_relaxed(line.newest_end, end_of(room));
     // pairs with: the fence in ReaderCore::copy_newest(). A reader that loads a word stored below
     // finds newest_end changed.
     std::atomic_thread_fence(std::memory_order_release);
@@ -328,7 +355,7 @@ void WriterCore::publish_block(Block block, const Room& room, std::uint64_t leng
     header.skip = static_cast<std::uint8_t>(room.skip);
     header.format = static_cast<std::uint8_t>(format);
     header.tag = tag;
-    blocks.send(block, position + room.padding + room.bytes);
+    blocks.send(block, end_of(room));
     note_large();
     add_as_sole_writer(view.state().large_messages, 1);
     publish(room, header, length);
@@ -399,11 +426,11 @@ Status WriterCore::send(std::span<const std::byte> message, const Wait& wait,
     if (message.size() > longest_inline) return send_large(message, wait, format);
     // Aligned, the copy touches fewer cache lines, and a waiting reader takes fewer of them away.
     constexpr std::uint64_t kWorthAligning = 256;
-    const std::uint64_t alignment =
-        message.size() >= kWorthAligning ? layout::kPayloadAlignment : std::uint64_t{8};
-    const Room room = measure(message.size(), alignment);
-    if (position + room.padding + room.bytes > limit) [[unlikely]] {
-        if (Status waited = make_room(room, wait); !waited) return waited;
+    const Record record{message.size(), message.size() >= kWorthAligning ? layout::kPayloadAlignment
+                                                                         : std::uint64_t{8}};
+    Room room = measure(record);
+    if (end_of(room) > unlooked) [[unlikely]] {
+        if (Status waited = make_room(room, record, wait); !waited) return waited;
     }
     if (!message.empty()) std::memcpy(payload_at(room), message.data(), message.size());
     PENSTOCK_CRASH_POINT("broadcast.send.copied");
@@ -420,18 +447,18 @@ Status WriterCore::send_large(std::span<const std::byte> message, const Wait& wa
     return commit(message.size(), format);
 }
 
-// Room for the record of a loan of that size; that of a large loan only names its block.
-WriterCore::Room WriterCore::measure_loan(std::uint64_t size) const noexcept {
-    return size > longest_inline
-               ? measure(sizeof(layout::BlockRecord), alignof(layout::BlockRecord))
-               : measure(size, layout::kPayloadAlignment);
+// That of a large loan only names its block.
+WriterCore::Record WriterCore::record_of_loan(std::uint64_t size) const noexcept {
+    if (size <= longest_inline) return {size, layout::kPayloadAlignment};
+    return {sizeof(layout::BlockRecord), alignof(layout::BlockRecord)};
 }
 
 Result<std::span<std::byte>> WriterCore::loan(std::size_t size, const Wait& wait) noexcept {
     if (!is_usable(size)) return why_unusable(size);
-    const Room room = measure_loan(size);
-    if (position + room.padding + room.bytes > limit) {
-        if (Status waited = make_room(room, wait); !waited) return waited;
+    const Record record = record_of_loan(size);
+    Room room = measure(record);
+    if (end_of(room) > unlooked) {
+        if (Status waited = make_room(room, record, wait); !waited) return waited;
     }
     std::byte* at = payload_at(room);
     loan_block.reset();
@@ -470,9 +497,8 @@ Status WriterCore::commit(std::size_t size, Format format) noexcept {
 
 bool WriterCore::has_room(std::size_t size) noexcept {
     if (!is_usable(size)) return true;  // send() and loan() fail at once, without a wait
-    const Room room = measure_loan(size);
-    const std::uint64_t end = position + room.padding + room.bytes;
-    if (end > limit) limit = std::max(limit, find_limit());
+    const std::uint64_t end = end_of(measure(record_of_loan(size)));
+    if (end > limit) raise_limit(find_slowest());
     return end <= limit;
 }
 

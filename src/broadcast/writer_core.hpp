@@ -23,6 +23,11 @@ struct WriterCore final : Attachment {
     [[nodiscard]] bool is_stream_over() const noexcept override;
     void depart() noexcept override { leave(); }
 
+    // What the ring has to hold.
+    struct Record {
+        std::uint64_t length = 0;
+        std::uint64_t alignment = 8;  // of the payload
+    };
     // Room in the ring for the next record, found but not published.
     struct Room {
         std::uint64_t padding = 0;  // bytes to skip before the record
@@ -47,9 +52,10 @@ struct WriterCore final : Attachment {
     void set_usable() noexcept;
     [[nodiscard]] Status why_unusable(std::uint64_t length) const noexcept;
     [[nodiscard]] Status check_readable() const noexcept;
-    Room measure(std::uint64_t length, std::uint64_t alignment) const noexcept;
-    [[nodiscard]] Room measure_loan(std::uint64_t size) const noexcept;
-    Status make_room(const Room& room, const Wait& wait) noexcept;
+    [[nodiscard]] Room measure(const Record& record) const noexcept;
+    [[nodiscard]] Record record_of_loan(std::uint64_t size) const noexcept;
+    // Looks at the readers, measures again, and waits until the room is free.
+    Status make_room(Room& room, const Record& record, const Wait& wait) noexcept;
     std::byte* payload_at(const Room& room) const noexcept;
     void publish(const Room& room, const layout::RecordHeader& header,
                  std::uint64_t payload_bytes) noexcept;
@@ -62,15 +68,24 @@ struct WriterCore final : Attachment {
     void publish_block(Block block, const Room& room, std::uint64_t length, Format format) noexcept;
     // Frees blocks that every gating reader has passed and none holds. False: none.
     bool recycle(std::size_t looks = ~std::size_t{0}) noexcept {
-        return blocks.recycle(find_limit() - (mask + 1), looks);
+        return blocks.recycle(find_slowest(), looks);
     }
     void trim_when_idle() noexcept;
     void end_loan() noexcept;
     // Starts the time after which the memory of large messages may be trimmed.
     void note_large() noexcept;
 
-    // The furthest position that all gating readers allow.
-    std::uint64_t find_limit() noexcept;
+    [[nodiscard]] std::uint64_t offset_of(std::uint64_t at) const noexcept {
+        return (at + origin) & mask;
+    }
+    [[nodiscard]] std::uint64_t end_of(const Room& room) const noexcept {
+        return position + room.padding + room.bytes;
+    }
+    // The position of the slowest gating reader; the own one if no reader gates.
+    std::uint64_t find_slowest() noexcept;
+    void raise_limit(std::uint64_t slowest) noexcept;
+    // Goes back to the memory used last if all readers have caught up.
+    void rewind_if_idle(std::uint64_t slowest) noexcept;
     // Waits until ready(). `needed` is the reader position that makes it true, `comfortable` the
     // one at which readers wake the writer.
     template <typename Ready>
@@ -104,6 +119,10 @@ struct WriterCore final : Attachment {
 
     std::uint64_t position = 0;  // published
     std::uint64_t limit = 0;     // the furthest end that a record may have
+    std::uint64_t origin = 0;    // as in WriterState
+    // The furthest end of a record before the next look at the readers; at most `limit`.
+    std::uint64_t unlooked = 0;
+    std::uint64_t stretch = 0;  // bytes between two looks
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
     std::uint64_t sleeps = 0;

@@ -11,7 +11,7 @@
 namespace penstock::layout {
 
 inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
-inline constexpr std::uint32_t kLayoutVersion = 4;
+inline constexpr std::uint32_t kLayoutVersion = 5;
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.

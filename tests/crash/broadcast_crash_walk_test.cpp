@@ -64,6 +64,12 @@ std::vector<BroadcastRow> writers() {
          .before = {"flow 14 1000"},
          .act = "send 1 3000",
          .must_pass = "broadcast.send.padded"},
+        // All readers have caught up: the record goes to the beginning of the ring again.
+        {.name = "send after a rewind",
+         .before = {"flow 1 20000"},
+         .act = "send 1 20000",
+         .must_pass = "broadcast.rewind.stored",
+         .is_wide = true},
         // No room: reader 1 has taken nothing yet. It starts when the writer sleeps.
         {.name = "send blocked",
          .before = {"writer: send 1000 1000 0 -> Timeout"},

@@ -39,6 +39,7 @@ struct BroadcastRow {
     std::int64_t deaths = 0;     // that the writer must report in the end
     Words stopped = {};          // while the victim is stopped, first
     Words then = {};             // what the victim, or reader 1, still does after the act
+    bool is_wide = false;        // the ring has 128 KiB
     bool trims = false;          // memory goes back to the system
     bool leaves = false;         // reader 1 is gone after its act and is replaced
     bool replaces = false;       // reader 1 replaces another, and misses its messages
@@ -55,6 +56,7 @@ public:
     // ---- for the promises
 
     static inline const std::string kCreate = "create @ 2 16384 1048576 raise";
+    static inline const std::string kCreateWide = "create @ 2 131072 1048576 raise";
     static constexpr std::int64_t kLargeBlock = std::int64_t{2} * 65536;
     static constexpr int kShortWait = 150;  // ms
 
@@ -164,7 +166,7 @@ public:
 protected:
     [[nodiscard]] std::string victim_name() const override { return row.victim; }
     [[nodiscard]] std::string join_line(const std::string& name) const override {
-        if (name == "writer") return kCreate;
+        if (name == "writer") return row.is_wide ? kCreateWide : kCreate;
         return "attach @ " + std::string(name == "reader 0" ? "0" : "1") + " 1000";
     }
     [[nodiscard]] Process start(std::uint64_t) const override {

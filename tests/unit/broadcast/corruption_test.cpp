@@ -111,7 +111,13 @@ INSTANTIATE_TEST_SUITE_P(
             "impossible positions"},
         Scribble{"APositionBehind",
                  [](const BroadcastCorruptor& corruptor) { corruptor.writer().position = ~0ULL; },
-                 "impossible positions"}),
+                 "impossible positions"},
+        Scribble{"AnOriginBetweenWords",
+                 [](const BroadcastCorruptor& corruptor) { corruptor.state().origin = 4; },
+                 "impossible positions"},
+        Scribble{"AnOriginElsewhere",
+                 [](const BroadcastCorruptor& corruptor) { corruptor.state().origin = 2048; },
+                 "no record"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 
 class CorruptTimeTest : public CleanTest {};

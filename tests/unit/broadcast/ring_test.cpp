@@ -2,9 +2,11 @@
 // readers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -122,6 +124,116 @@ TEST_F(RingTest, FillsToTheLastByte) {
     EXPECT_TRUE(fails(send(writer, 0, 56), ErrorCode::Timeout));
     for (std::uint64_t number = 1; number <= kRecords; ++number) {
         ASSERT_TRUE(receives(reader, number, 56));
+    }
+}
+
+// ---- the origin of the ring
+
+// Where messages lie, by their addresses: the first one lies at the beginning of the ring.
+class Places {
+public:
+    explicit Places(std::span<const std::byte> first) : ring_(first.data()) {}
+    void add(std::span<const std::byte> message) {
+        const auto end = static_cast<std::uint64_t>(message.data() - ring_) + message.size();
+        furthest_ = std::max(furthest_, end);
+    }
+    [[nodiscard]] std::uint64_t furthest() const { return furthest_; }
+
+private:
+    const std::byte* ring_;
+    std::uint64_t furthest_ = 0;
+};
+
+constexpr std::uint64_t kWide = std::uint64_t{1} << 20U;
+constexpr std::uint64_t kWarm = std::uint64_t{32} << 10U;
+
+BroadcastOptions wide(unsigned readers) {
+    BroadcastOptions options = small(readers);
+    options.capacity = kWide;
+    return options;
+}
+
+TEST_F(RingTest, AConversationUsesTheBeginningOfTheRing) {
+    for (const std::size_t size : {std::size_t{56}, std::size_t{1000}, std::size_t{50'000}}) {
+        BroadcastWriter writer = BroadcastWriter::create(new_name(), wide(2));
+        BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+        BroadcastReader other = BroadcastReader::attach(writer.name(), 1);
+        std::optional<Places> places;
+        for (std::uint64_t number = 0; number < 2 * kWide / size; ++number) {
+            ASSERT_TRUE(succeeds(send(writer, number, size)));
+            const Result<BroadcastMessage> message = reader.recv(kLong);
+            ASSERT_TRUE(succeeds(message));
+            ASSERT_TRUE(is_message(message->bytes(), number, size));
+            if (!places) places.emplace(message->bytes());
+            places->add(message->bytes());
+            ASSERT_TRUE(receives(other, number, size));
+        }
+        EXPECT_LE(places->furthest(), kWarm + size);
+    }
+}
+
+TEST_F(RingTest, TheWholeRingHasRoomAfterARewind) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), wide(1));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    std::uint64_t number = 0;
+    for (; number < kWide / 64 + 7; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, 56)));
+        ASSERT_TRUE(receives(reader, number, 56));
+    }
+    const std::uint64_t sent = fill_ring(writer, number, 56);
+    EXPECT_EQ(sent, kWide / 64);
+    for (const std::uint64_t end = number + sent; number < end; ++number) {
+        ASSERT_TRUE(receives(reader, number, 56));
+    }
+    EXPECT_TRUE(receives_nothing(reader));
+}
+
+TEST_F(RingTest, NothingIsRewoundWhileAReaderIsBehindOrHoldsAMessage) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), wide(2));
+    BroadcastReader reader = BroadcastReader::attach(writer.name(), 0);
+    BroadcastReader behind = BroadcastReader::attach(writer.name(), 1);
+    constexpr std::size_t kSize = 20'000;
+    ASSERT_TRUE(succeeds(send(writer, 0, kSize)));
+    ASSERT_TRUE(receives(behind, 0, kSize));
+    Result<BroadcastMessage> held = reader.recv(kLong);
+    ASSERT_TRUE(succeeds(held));
+    Places places(held->bytes());
+    std::uint64_t number = 1;
+    for (; number < 20; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, kSize)));
+        const Result<BroadcastMessage> message = reader.recv(kLong);
+        places.add(message->bytes());
+        ASSERT_TRUE(receives(behind, number, kSize));
+        ASSERT_TRUE(is_message(held->bytes(), 0, kSize)) << "while " << number << " is sent";
+    }
+    EXPECT_GT(places.furthest(), 19 * kSize);
+    held = Status(ErrorCode::Closed, "released");
+    for (const std::uint64_t end = number + 20; number < end; ++number) {
+        ASSERT_TRUE(succeeds(send(writer, number, kSize)));
+        ASSERT_TRUE(receives(reader, number, kSize));
+    }
+    for (number = 20; number < 40; ++number) ASSERT_TRUE(receives(behind, number, kSize));
+}
+
+// Readers that come and go between rewinds find the ring where the writer has moved it.
+TEST_F(RingTest, ReplacementsReadAfterARewind) {
+    BroadcastWriter writer = BroadcastWriter::create(new_name(), wide(2));
+    BroadcastReader steady = BroadcastReader::attach(writer.name(), 0);
+    std::optional<BroadcastReader> guest = BroadcastReader::attach(writer.name(), 1);
+    std::minstd_rand random(20);
+    for (std::uint64_t number = 0; number < 2000; ++number) {
+        const std::size_t size = random() % 30'000;
+        ASSERT_TRUE(succeeds(send(writer, number, size)));
+        ASSERT_TRUE(receives(steady, number, size));
+        if (guest) {
+            ASSERT_TRUE(receives(*guest, number, size));
+        }
+        if (random() % 7 != 0) continue;
+        if (guest) {
+            guest.reset();
+        } else {
+            guest = BroadcastReader::attach(writer.name(), 1);
+        }
     }
 }
 
